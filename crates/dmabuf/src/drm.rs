@@ -1,0 +1,401 @@
+//! Dma-bufs through DRM: dumb buffers, PRIME export and import, GEM handles.
+//!
+//! A GEM handle is a number inside one open DRM file that holds a buffer without any file descriptor, so it
+//! is the kind of reference that `/proc` does not show; making and keeping one is what this module is for.
+//! The `vgem` module offers all of it on any machine. Limits: no driver's own allocation, no mode setting, no
+//! render-only allocation.
+//!
+//! The kernel gives the same handle for the same buffer each time and counts no uses of it: one close ends
+//! them all. So a [`DrmDevice`] counts its own [`GemHandle`]s and closes a handle with the last one.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{OFlags, fstat, major};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::kernel::drm;
+use crate::node::open_device;
+use crate::{DmaBuf, Error, ErrorKind, Result};
+
+const NODES: &str = "/dev/dri";
+
+/// `DRM_MAJOR`: the fixed major number of all DRM nodes.
+const DRM_MAJOR: u32 = 226;
+
+/// A DRM device, opened.
+#[derive(Debug)]
+pub struct DrmDevice {
+    fd: OwnedFd,
+    path: PathBuf,
+    driver: String,
+    /// How many `GemHandle`s exist of each handle. Held during import and close, so that neither overtakes
+    /// the other.
+    uses: Mutex<HashMap<NonZeroU32, usize>>,
+}
+
+/// The shape of a dumb buffer. The driver rounds rows and total size up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DumbSize {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Bits of a pixel; every driver knows 32.
+    pub bits_per_pixel: u32,
+}
+
+impl DumbSize {
+    /// A shape of at least `bytes` bytes, in rows of 4096 bytes: exact for multiples of that on drivers that
+    /// do not pad rows (vgem). `None` for zero, or beyond the 4 GiB to which dumb buffers are limited.
+    ///
+    /// ```
+    /// let size = dmabuf::DumbSize::at_least(10_000).unwrap();
+    /// assert_eq!((size.width, size.height, size.bits_per_pixel), (1024, 3, 32));
+    /// ```
+    pub fn at_least(bytes: u64) -> Option<Self> {
+        const ROW: u64 = 4096;
+        let rows = bytes.div_ceil(ROW);
+        // The kernel computes the size in 32 bits and refuses one that overflows.
+        let fits = rows > 0 && rows * ROW <= u64::from(u32::MAX);
+        let height = u32::try_from(rows).ok()?;
+        fits.then_some(Self { width: 1024, height, bits_per_pixel: 32 })
+    }
+}
+
+/// A dumb buffer as the driver made it.
+#[derive(Debug)]
+pub struct DumbBuffer<'dev> {
+    /// The handle that holds it.
+    pub handle: GemHandle<'dev>,
+    /// Bytes from one row to the next.
+    pub pitch: u32,
+    /// The whole size in bytes.
+    pub size: u64,
+}
+
+/// A GEM handle: one DRM file's hold on a buffer.
+///
+/// Dropping the last `GemHandle` of a handle closes it. [`into_raw`](Self::into_raw) keeps it open until the
+/// device's descriptor is closed.
+#[derive(Debug)]
+pub struct GemHandle<'dev> {
+    device: &'dev DrmDevice,
+    handle: NonZeroU32,
+    /// Whether this use still counts in the device's table.
+    counted: bool,
+}
+
+impl DrmDevice {
+    /// Opens a node such as `/dev/dri/card0`.
+    ///
+    /// Opening a primary node of a device that nobody controls makes the opener its DRM master; that is given
+    /// up at once, so that a display server can still take it. A render node (`renderD128`) opens too, but
+    /// makes no dumb buffers.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NoDrmDevice`]: no such node, or a node of another kind.
+    /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let what = || format!("cannot use {} as a DRM device", path.display());
+        let fd = open_device(path, OFlags::RDWR, |errno| {
+            Error::with_errno(ErrorKind::NoDrmDevice, format!("{}: there is no such node", what()), errno)
+        })?;
+        let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;
+        if major(stat.st_rdev) != DRM_MAJOR {
+            return Err(Error::new(
+                ErrorKind::NoDrmDevice,
+                format!("{}: it is another kind of device; give a node under {NODES}", what()),
+            ));
+        }
+        // Fails where there was nothing to give up, which is as good.
+        let _ = drm::drop_master(fd.as_fd());
+        let name = drm::driver_name(fd.as_fd()).map_err(|errno| Error::from_errno(what(), errno))?;
+        let driver = String::from_utf8_lossy(&name).into_owned();
+        Ok(Self { fd, path: path.to_owned(), driver, uses: Mutex::default() })
+    }
+
+    /// Opens the first primary node (`/dev/dri/card*`) of a driver, such as `vgem`, by asking each
+    /// (`DRM_IOCTL_VERSION`).
+    ///
+    /// Each node before it is opened and closed again, which can wake a sleeping GPU.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NoDrmDevice`]: none has that driver; the message lists those that were found.
+    /// * [`ErrorKind::PermissionDenied`]: none of those that could be opened has it, and others could not be
+    ///   opened.
+    pub fn find(driver: &str) -> Result<Self> {
+        find_in(Path::new(NODES), driver)
+    }
+
+    /// The driver's name, as the kernel gives it.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The node that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a dumb buffer (`DRM_IOCTL_MODE_CREATE_DUMB`): plain memory that the CPU may use. It is no
+    /// dma-buf until [exported](GemHandle::export).
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::InvalidSize`]: a zero in `size`, or a shape that the driver does not take.
+    /// * [`ErrorKind::Unsupported`]: the driver has no dumb buffers, or the node is a render node.
+    /// * [`ErrorKind::OutOfMemory`].
+    pub fn create_dumb(&self, size: DumbSize) -> Result<DumbBuffer<'_>> {
+        let DumbSize { width, height, bits_per_pixel } = size;
+        let what =
+            || format!("cannot make a dumb buffer of {width}x{height}, {bits_per_pixel} bits, on {self}");
+        if width == 0 || height == 0 || bits_per_pixel == 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidSize,
+                format!("{}: none of the three may be zero", what()),
+            ));
+        }
+        let mut uses = self.lock_uses();
+        let dumb = retry_on_intr(|| drm::create_dumb(self.fd.as_fd(), width, height, bits_per_pixel))
+            .map_err(|errno| match errno {
+                Errno::INVAL => Error::with_errno(
+                    ErrorKind::InvalidSize,
+                    format!("{}: the driver does not take that shape; it must stay below 4 GiB", what()),
+                    errno,
+                ),
+                // The node was opened for writing, so this is the render nodes' refusal of what is not for
+                // rendering.
+                Errno::ACCESS => Error::with_errno(
+                    ErrorKind::Unsupported,
+                    format!("{}: use the primary node ({NODES}/card*), not a render node", what()),
+                    errno,
+                ),
+                errno => Error::from_errno(what(), errno),
+            })?;
+        Ok(DumbBuffer { handle: self.count(&mut uses, dumb.handle), pitch: dumb.pitch, size: dumb.size })
+    }
+
+    /// Imports a dma-buf (`DRM_IOCTL_PRIME_FD_TO_HANDLE`).
+    ///
+    /// For another exporter's buffer, the device attaches to it and the handle alone keeps it alive: the
+    /// buffer's count rises by 3 for the first import into an open device. For a buffer of this same device,
+    /// the result is the handle from which it was exported. Importing twice gives the same handle.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::Unsupported`]: the driver does not import, or cannot use this memory.
+    /// * [`ErrorKind::OutOfMemory`].
+    pub fn import(&self, buf: &DmaBuf) -> Result<GemHandle<'_>> {
+        let mut uses = self.lock_uses();
+        let handle = retry_on_intr(|| drm::fd_to_handle(self.fd.as_fd(), buf.as_fd())).map_err(|errno| match errno {
+            Errno::INVAL => Error::with_errno(
+                ErrorKind::Unsupported,
+                format!(
+                    "cannot import the dma-buf into {self}: the driver does not import, or not this memory"
+                ),
+                errno,
+            ),
+            errno => Error::from_errno(format_args!("cannot import the dma-buf into {self}"), errno),
+        })?;
+        Ok(self.count(&mut uses, handle))
+    }
+
+    fn lock_uses(&self) -> MutexGuard<'_, HashMap<NonZeroU32, usize>> {
+        // No code panics while it holds the lock, and the table is whole between any two statements.
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, uses: &mut HashMap<NonZeroU32, usize>, handle: NonZeroU32) -> GemHandle<'_> {
+        *uses.entry(handle).or_default() += 1;
+        GemHandle { device: self, handle, counted: true }
+    }
+
+    /// Takes one use away, and closes the handle with the last.
+    fn release(&self, handle: NonZeroU32) -> rustix::io::Result<()> {
+        let mut uses = self.lock_uses();
+        if let Some(count) = uses.get_mut(&handle).filter(|count| **count > 1) {
+            *count -= 1;
+            return Ok(());
+        }
+        uses.remove(&handle);
+        drm::gem_close(self.fd.as_fd(), handle)
+    }
+}
+
+impl AsFd for DrmDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl std::fmt::Display for DrmDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.path.display(), self.driver)
+    }
+}
+
+impl GemHandle<'_> {
+    /// Exports the buffer (`DRM_IOCTL_PRIME_HANDLE_TO_FD`): the same dma-buf each time, with one more
+    /// descriptor.
+    ///
+    /// The descriptor is read-write and close-on-exec. While the handle is open, the kernel itself holds two
+    /// references to the dma-buf.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`], [`ErrorKind::OutOfDescriptors`], [`ErrorKind::OutOfMemory`].
+    pub fn export(&self) -> Result<DmaBuf> {
+        retry_on_intr(|| drm::handle_to_fd(self.device.as_fd(), self.handle))
+            .map(DmaBuf::from_exporter)
+            .map_err(|errno| {
+                Error::from_errno(
+                    format_args!("cannot export handle {} of {}", self.handle, self.device),
+                    errno,
+                )
+            })
+    }
+
+    /// The number, which means something only to the device's descriptor.
+    pub fn id(&self) -> NonZeroU32 {
+        self.handle
+    }
+
+    /// Closes the handle (`DRM_IOCTL_GEM_CLOSE`) unless another `GemHandle` of it exists, and reports the
+    /// error that dropping would swallow.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Other`].
+    pub fn close(mut self) -> Result<()> {
+        self.counted = false;
+        self.device.release(self.handle).map_err(|errno| {
+            Error::from_errno(format_args!("cannot close handle {} of {}", self.handle, self.device), errno)
+        })
+    }
+
+    /// Gives the handle up without closing it: it stays open until the device's descriptor is closed,
+    /// whatever other `GemHandle`s of it are dropped.
+    pub fn into_raw(mut self) -> NonZeroU32 {
+        // The use stays in the table for ever, so that no other one is the last.
+        self.counted = false;
+        self.handle
+    }
+}
+
+impl Drop for GemHandle<'_> {
+    fn drop(&mut self) {
+        if self.counted {
+            // `close` is there for callers who want the error.
+            let _ = self.device.release(self.handle);
+        }
+    }
+}
+
+fn find_in(dir: &Path, driver: &str) -> Result<DrmDevice> {
+    let mut nodes: Vec<PathBuf> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"card")))
+        .collect();
+    nodes.sort_unstable();
+    let mut seen = Vec::new();
+    let mut denied = None;
+    for node in &nodes {
+        match DrmDevice::open(node) {
+            Ok(device) if device.driver == driver => return Ok(device),
+            Ok(device) => seen.push(device.to_string()),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => denied = Some(error),
+            Err(error) => seen.push(error.to_string()),
+        }
+    }
+    if let Some(error) = denied {
+        return Err(error);
+    }
+    let seen = if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") };
+    Err(Error::new(
+        ErrorKind::NoDrmDevice,
+        format!("no DRM device has the driver {driver}: {seen}; load its module (modprobe {driver})"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file stands in for the device: it refuses every request, which is what these tests need.
+    fn stand_in() -> DrmDevice {
+        DrmDevice {
+            fd: tempfile::tempfile().unwrap().into(),
+            path: "/dev/dri/card0".into(),
+            driver: "none".into(),
+            uses: Mutex::default(),
+        }
+    }
+
+    fn handle() -> NonZeroU32 {
+        NonZeroU32::new(7).unwrap()
+    }
+
+    /// Check that a missing driver's message says how to load it.
+    #[test]
+    fn missing_driver_says_modprobe() {
+        let error = find_in(Path::new("/nonexistent/dri"), "vgem").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoDrmDevice);
+        assert!(error.to_string().contains("modprobe vgem"), "{error}");
+    }
+
+    /// Check that a missing node and another kind of device are both "no DRM device".
+    #[test]
+    fn refuses_what_is_not_drm() {
+        assert_eq!(DrmDevice::open("/dev/dri/card999").unwrap_err().kind(), ErrorKind::NoDrmDevice);
+        assert_eq!(DrmDevice::open("/dev/null").unwrap_err().kind(), ErrorKind::NoDrmDevice);
+    }
+
+    /// Check that a zero in the shape is refused before any call.
+    #[test]
+    fn refuses_zero() {
+        let size = DumbSize { width: 0, height: 1, bits_per_pixel: 32 };
+        let error = stand_in().create_dumb(size).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::InvalidSize, None));
+    }
+
+    /// Check that only the last use of a handle sends the close request.
+    #[test]
+    fn closes_with_the_last_use() {
+        let device = stand_in();
+        let first = device.count(&mut device.lock_uses(), handle());
+        let second = device.count(&mut device.lock_uses(), handle());
+        assert!(first.close().is_ok());
+        // The stand-in refuses the request: so it was sent.
+        assert_eq!(second.close().unwrap_err().kind(), ErrorKind::Unsupported);
+        assert!(device.lock_uses().is_empty());
+    }
+
+    /// Check that a handle given up stays open when a later use of it is dropped.
+    #[test]
+    fn into_raw_is_never_closed() {
+        let device = stand_in();
+        assert_eq!(device.count(&mut device.lock_uses(), handle()).into_raw(), handle());
+        let later = device.count(&mut device.lock_uses(), handle());
+        assert!(later.close().is_ok());
+        assert_eq!(device.lock_uses().get(&handle()), Some(&1));
+    }
+
+    /// Check the bounds of a shape by bytes.
+    #[test]
+    fn shapes_by_bytes() {
+        assert_eq!(DumbSize::at_least(0), None);
+        assert_eq!(DumbSize::at_least(1).unwrap().height, 1);
+        assert_eq!(DumbSize::at_least(4096).unwrap().height, 1);
+        assert_eq!(DumbSize::at_least(4097).unwrap().height, 2);
+        assert_eq!(DumbSize::at_least(1 << 32), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! Dma-buf heaps: kernel pools under `/dev/dma_heap` from which any permitted user may allocate.
+//!
+//! The simplest exporter, with no device behind it (`CONFIG_DMABUF_HEAPS`, Linux 5.6; the `system` heap is
+//! the one most machines have). Limits: which heaps exist, and what memory they give, is the machine's
+//! affair; the kernel accounts heap memory to no process and no cgroup.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::kernel::ioctl;
+use crate::node::open_device;
+use crate::{DmaBuf, Error, ErrorKind, Result};
+
+const HEAPS: &str = "/dev/dma_heap";
+
+/// A dma-buf heap, opened.
+///
+/// ```
+/// for name in dmabuf::Heap::list()? {
+///     println!("{name}");
+/// }
+/// # Ok::<(), dmabuf::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Heap {
+    fd: OwnedFd,
+    name: String,
+}
+
+impl Heap {
+    /// The names of the machine's heaps, sorted; empty where the kernel has none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`] or [`ErrorKind::Other`] if `/dev/dma_heap` exists and cannot be read.
+    pub fn list() -> Result<Vec<String>> {
+        list_in(Path::new(HEAPS))
+    }
+
+    /// Opens the heap of that name, such as `system`.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NoHeap`]: there is none; the message lists those that exist.
+    /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
+    pub fn open(name: &str) -> Result<Self> {
+        open_in(Path::new(HEAPS), name)
+    }
+
+    /// The heap's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Allocates a zeroed buffer of `size` bytes, rounded up by the kernel to whole pages.
+    ///
+    /// `DMA_HEAP_IOCTL_ALLOC` of `include/uapi/linux/dma-heap.h`. The descriptor is read-write and
+    /// close-on-exec.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::InvalidSize`]: zero, or more than the kernel can express.
+    /// * [`ErrorKind::OutOfMemory`], [`ErrorKind::OutOfDescriptors`].
+    pub fn allocate(&self, size: u64) -> Result<DmaBuf> {
+        let what = || format!("cannot allocate {size} bytes from the heap {}", self.name);
+        if size == 0 {
+            return Err(Error::new(ErrorKind::InvalidSize, format!("{}: ask for at least one byte", what())));
+        }
+        match ioctl::heap_allocate(self.fd.as_fd(), size) {
+            Ok(fd) => Ok(DmaBuf::from_exporter(fd)),
+            Err(errno @ Errno::INVAL) => Err(Error::with_errno(
+                ErrorKind::InvalidSize,
+                format!("{}: the heap does not take that size; ask for less", what()),
+                errno,
+            )),
+            Err(errno) => Err(Error::from_errno(what(), errno)),
+        }
+    }
+}
+
+impl AsFd for Heap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn list_in(dir: &Path) -> Result<Vec<String>> {
+    let failed = |error: std::io::Error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        Error::from_errno(format_args!("cannot list {}", dir.display()), errno)
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // The kernel's heap names are ASCII, so a name that is not UTF-8 is none of its nodes.
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn open_in(dir: &Path, name: &str) -> Result<Heap> {
+    // A heap is a plain name: a path would lead out of the folder, to another kind of device.
+    if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+        return Err(no_heap(dir, name, Errno::NOENT));
+    }
+    // Allocation takes no write access to the node, and some systems give none.
+    let fd = open_device(&dir.join(name), OFlags::RDONLY, |errno| no_heap(dir, name, errno))?;
+    Ok(Heap { fd, name: name.to_owned() })
+}
+
+fn no_heap(dir: &Path, name: &str, errno: Errno) -> Error {
+    let existing = match list_in(dir) {
+        Ok(names) if !names.is_empty() => format!("this machine has: {}", names.join(", ")),
+        _ => format!(
+            "this machine has none ({} is absent or empty); the kernel needs CONFIG_DMABUF_HEAPS and \
+             CONFIG_DMABUF_HEAPS_SYSTEM",
+            dir.display()
+        ),
+    };
+    Error::with_errno(ErrorKind::NoHeap, format!("no heap named {name:?}: {existing}"), errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heaps(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        dir
+    }
+
+    /// Check that a missing heap's message lists the existing ones.
+    #[test]
+    fn missing_heap_lists_the_others() {
+        let error = open_in(heaps(&["system", "linux,cma"]).path(), "sytem").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoHeap);
+        assert!(error.to_string().contains("linux,cma, system"), "{error}");
+    }
+
+    /// Check that a kernel without heaps is told apart from a wrong name.
+    #[test]
+    fn no_heaps_names_the_kernel_option() {
+        let error = open_in(Path::new("/nonexistent/dma_heap"), "system").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoHeap);
+        assert!(error.to_string().contains("CONFIG_DMABUF_HEAPS"), "{error}");
+    }
+
+    /// Check that a name cannot lead out of the heaps' folder.
+    #[test]
+    fn name_is_not_a_path() {
+        let dir = heaps(&["system"]);
+        for name in ["", ".", "..", "../null", "/dev/null", "a\0b"] {
+            assert_eq!(open_in(dir.path(), name).unwrap_err().kind(), ErrorKind::NoHeap, "{name:?}");
+        }
+    }
+
+    /// Check that a machine without heaps lists none rather than failing.
+    #[test]
+    fn lists_none() {
+        assert!(list_in(Path::new("/nonexistent/dma_heap")).unwrap().is_empty());
+    }
+
+    /// Check that size zero is refused before any call.
+    #[test]
+    fn refuses_size_zero() {
+        let heap = Heap { fd: tempfile::tempfile().unwrap().into(), name: "system".into() };
+        let error = heap.allocate(0).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::InvalidSize, None));
+    }
+}

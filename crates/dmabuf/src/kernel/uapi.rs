@@ -1,0 +1,148 @@
+//! Structures and request numbers of the kernel's user interface.
+//!
+//! Written out by hand from the uapi headers, because they are few and frozen: the kernel never changes the
+//! layout of a published request. Numbers are computed from the structure's size as the C macros do, so a
+//! wrong layout shows as a wrong number, and the tests hold the numbers against their known values.
+
+use std::ffi::{c_char, c_int};
+
+use rustix::ioctl::{Opcode, opcode};
+
+// include/uapi/linux/dma-buf.h
+
+pub(super) const DMA_BUF_SYNC_READ: u8 = 1 << 0;
+pub(super) const DMA_BUF_SYNC_WRITE: u8 = 1 << 1;
+pub(super) const DMA_BUF_SYNC_END: u8 = 1 << 2;
+
+#[repr(C)]
+pub(super) struct DmaBufSync {
+    pub(super) flags: u64,
+}
+
+#[repr(C)]
+pub(super) struct DmaBufSyncFile {
+    pub(super) flags: u32,
+    pub(super) fd: i32,
+}
+
+pub(super) const DMA_BUF_IOCTL_SYNC: Opcode = opcode::write::<DmaBufSync>(b'b', 0);
+// The size in this number is only a label: the argument is the string's address itself, on 32-bit kernels
+// too.
+pub(super) const DMA_BUF_SET_NAME_B: Opcode = opcode::write::<u64>(b'b', 1);
+pub(super) const DMA_BUF_IOCTL_EXPORT_SYNC_FILE: Opcode = opcode::read_write::<DmaBufSyncFile>(b'b', 2);
+pub(super) const DMA_BUF_IOCTL_IMPORT_SYNC_FILE: Opcode = opcode::write::<DmaBufSyncFile>(b'b', 3);
+
+// include/uapi/linux/dma-heap.h
+
+#[repr(C)]
+pub(super) struct DmaHeapAllocationData {
+    pub(super) len: u64,
+    pub(super) fd: u32,
+    pub(super) fd_flags: u32,
+    pub(super) heap_flags: u64,
+}
+
+pub(super) const DMA_HEAP_IOCTL_ALLOC: Opcode = opcode::read_write::<DmaHeapAllocationData>(b'H', 0);
+
+// include/uapi/linux/udmabuf.h
+
+pub(super) const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
+
+#[repr(C)]
+pub(super) struct UdmabufCreate {
+    pub(super) memfd: u32,
+    pub(super) flags: u32,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+/// The fixed part; `count` items follow it in memory, and the number covers only this part.
+#[repr(C)]
+pub(super) struct UdmabufCreateList {
+    pub(super) flags: u32,
+    pub(super) count: u32,
+}
+
+pub(super) const UDMABUF_CREATE: Opcode = opcode::write::<UdmabufCreate>(b'u', 0x42);
+pub(super) const UDMABUF_CREATE_LIST: Opcode = opcode::write::<UdmabufCreateList>(b'u', 0x43);
+
+// include/uapi/drm/drm.h and drm_mode.h
+
+#[repr(C)]
+pub(super) struct DrmVersion {
+    pub(super) version_major: c_int,
+    pub(super) version_minor: c_int,
+    pub(super) version_patchlevel: c_int,
+    pub(super) name_len: usize,
+    pub(super) name: *mut c_char,
+    pub(super) date_len: usize,
+    pub(super) date: *mut c_char,
+    pub(super) desc_len: usize,
+    pub(super) desc: *mut c_char,
+}
+
+#[repr(C)]
+pub(super) struct DrmGemClose {
+    pub(super) handle: u32,
+    pub(super) pad: u32,
+}
+
+#[repr(C)]
+pub(super) struct DrmPrimeHandle {
+    pub(super) handle: u32,
+    pub(super) flags: u32,
+    pub(super) fd: i32,
+}
+
+#[repr(C)]
+pub(super) struct DrmModeCreateDumb {
+    pub(super) height: u32,
+    pub(super) width: u32,
+    pub(super) bpp: u32,
+    pub(super) flags: u32,
+    pub(super) handle: u32,
+    pub(super) pitch: u32,
+    pub(super) size: u64,
+}
+
+pub(super) const DRM_IOCTL_VERSION: Opcode = opcode::read_write::<DrmVersion>(b'd', 0x00);
+pub(super) const DRM_IOCTL_GEM_CLOSE: Opcode = opcode::write::<DrmGemClose>(b'd', 0x09);
+pub(super) const DRM_IOCTL_DROP_MASTER: Opcode = opcode::none(b'd', 0x1f);
+pub(super) const DRM_IOCTL_PRIME_HANDLE_TO_FD: Opcode = opcode::read_write::<DrmPrimeHandle>(b'd', 0x2d);
+pub(super) const DRM_IOCTL_PRIME_FD_TO_HANDLE: Opcode = opcode::read_write::<DrmPrimeHandle>(b'd', 0x2e);
+pub(super) const DRM_IOCTL_MODE_CREATE_DUMB: Opcode = opcode::read_write::<DrmModeCreateDumb>(b'd', 0xb2);
+
+// The encoding of numbers differs on PowerPC, MIPS and SPARC, and one structure differs with the pointer
+// size.
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod tests {
+    use super::*;
+
+    /// Check that the dma-buf numbers are those of the kernel header.
+    #[test]
+    fn dma_buf_numbers() {
+        assert_eq!(DMA_BUF_IOCTL_SYNC, 0x4008_6200);
+        assert_eq!(DMA_BUF_SET_NAME_B, 0x4008_6201);
+        assert_eq!(DMA_BUF_IOCTL_EXPORT_SYNC_FILE, 0xc008_6202);
+        assert_eq!(DMA_BUF_IOCTL_IMPORT_SYNC_FILE, 0x4008_6203);
+    }
+
+    /// Check that the exporters' numbers are those of the kernel headers.
+    #[test]
+    fn exporter_numbers() {
+        assert_eq!(DMA_HEAP_IOCTL_ALLOC, 0xc018_4800);
+        assert_eq!(UDMABUF_CREATE, 0x4018_7542);
+        assert_eq!(UDMABUF_CREATE_LIST, 0x4008_7543);
+    }
+
+    /// Check that the DRM numbers are those of the kernel headers, sizes included.
+    #[test]
+    fn drm_numbers() {
+        assert_eq!(DRM_IOCTL_VERSION, 0xc040_6400);
+        assert_eq!(DRM_IOCTL_GEM_CLOSE, 0x4008_6409);
+        assert_eq!(DRM_IOCTL_DROP_MASTER, 0x641f);
+        assert_eq!(DRM_IOCTL_PRIME_HANDLE_TO_FD, 0xc00c_642d);
+        assert_eq!(DRM_IOCTL_PRIME_FD_TO_HANDLE, 0xc00c_642e);
+        assert_eq!(DRM_IOCTL_MODE_CREATE_DUMB, 0xc020_64b2);
+    }
+}

@@ -1,0 +1,126 @@
+//! Opening device nodes, and saying who may when this user may not.
+//!
+//! Exporters are reached through nodes whose owner and mode are the distribution's choice (`/dev/udmabuf` is
+//! often `root:kvm` 0660, heaps root only), so "permission denied" is the error that users meet first. The
+//! message names the owner and, if membership would help, the group. Limit: names come from `/etc/passwd` and
+//! `/etc/group` alone; for other name services the number is shown.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::io::Errno;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Opens a character device; `absent` makes the error for a node that is not there.
+pub(crate) fn open_device(
+    path: &Path,
+    access: OFlags,
+    absent: impl FnOnce(Errno) -> Error,
+) -> Result<OwnedFd> {
+    let what = || format!("cannot open {}", path.display());
+    let fd = match open(path, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => return Err(absent(errno)),
+        Err(errno @ (Errno::ACCESS | Errno::PERM)) => return Err(denied(path, errno)),
+        Err(errno) => return Err(Error::from_errno(what(), errno)),
+    };
+    let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} is not a character device; give the path of a device node", path.display()),
+        ));
+    }
+    Ok(fd)
+}
+
+/// The error for a node that this user may not open.
+fn denied(path: &Path, errno: Errno) -> Error {
+    let advice = match fs::metadata(path) {
+        Ok(node) => advice(node.uid(), node.gid(), node.mode()),
+        Err(_) => "run as root".to_owned(),
+    };
+    Error::with_errno(
+        ErrorKind::PermissionDenied,
+        format!("permission denied opening {}: {advice}", path.display()),
+        errno,
+    )
+}
+
+fn advice(uid: u32, gid: u32, mode: u32) -> String {
+    let user = name_of("/etc/passwd", uid);
+    let group = name_of("/etc/group", gid);
+    let owner = format!("it belongs to {user}:{group} with mode {:04o}", mode & 0o7777);
+    // Joining root's group is no remedy to suggest, even where the mode would allow it.
+    if mode & 0o060 == 0o060 && gid != 0 {
+        format!(
+            "{owner}; run as {user}, or join the group {group} (usermod -aG {group} USER, then log in again)"
+        )
+    } else {
+        format!("{owner}; run as {user}, or let a udev rule give the node to a group of yours")
+    }
+}
+
+/// The name for `id` in a file of colon-separated lines whose third field is the id, or the number.
+fn name_of(database: &str, id: u32) -> String {
+    fs::read(database).ok().and_then(|bytes| lookup(&bytes, id)).unwrap_or_else(|| id.to_string())
+}
+
+fn lookup(database: &[u8], id: u32) -> Option<String> {
+    String::from_utf8_lossy(database).lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse::<u32>().ok()? == id).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a node open to a group names the group to join.
+    #[test]
+    fn advises_the_group() {
+        let advice = advice(0, 4_000_000_001, 0o20660);
+        assert!(advice.contains("mode 0660"), "{advice}");
+        assert!(advice.contains("join the group 4000000001"), "{advice}");
+    }
+
+    /// Check that no one is told to join a group when the group has no access.
+    #[test]
+    fn no_group_without_access() {
+        assert!(!advice(0, 4_000_000_001, 0o20600).contains("join"));
+        assert!(!advice(0, 0, 0o20660).contains("join"));
+    }
+
+    /// Check that a lookup matches the id field and skips malformed lines.
+    #[test]
+    fn looks_up_names() {
+        let database = b"root:x:0:\nbroken\nkvm:x:104:alice\n";
+        assert_eq!(lookup(database, 104).as_deref(), Some("kvm"));
+        assert_eq!(lookup(database, 105), None);
+    }
+
+    /// Check that a regular file is refused before any request is sent to it.
+    #[test]
+    fn refuses_regular_files() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let absent = |errno| Error::from_errno("absent", errno);
+        let error = open_device(file.path(), OFlags::RDONLY, absent).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    /// Check that the denial names the path and keeps the errno.
+    #[test]
+    fn denial_names_the_path() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = denied(file.path(), Errno::ACCESS);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains(&*file.path().to_string_lossy()));
+        assert_eq!(error.raw_os_error(), Some(Errno::ACCESS.raw_os_error()));
+    }
+}

@@ -1,0 +1,139 @@
+//! Directions of access, and fences as sync files.
+//!
+//! A direction means the same to all three sync requests of `include/uapi/linux/dma-buf.h`, so it is one
+//! type. Sync files carry device work (fences) between implicit and explicit synchronization; they need Linux
+//! 6.0 and `CONFIG_SYNC_FILE`, which trimmed cloud kernels leave out. Limit: nothing here waits; poll the
+//! descriptor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::kernel::ioctl::{self, SyncBits};
+use crate::{DmaBuf, Error, ErrorKind, Result};
+
+/// What is done to a buffer's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// It is read (`DMA_BUF_SYNC_READ`).
+    Read,
+    /// It is written (`DMA_BUF_SYNC_WRITE`).
+    Write,
+    /// Both (`DMA_BUF_SYNC_RW`).
+    ReadWrite,
+}
+
+impl Direction {
+    pub(crate) fn bits(self) -> SyncBits {
+        match self {
+            Self::Read => SyncBits::READ,
+            Self::Write => SyncBits::WRITE,
+            Self::ReadWrite => SyncBits::READ_WRITE,
+        }
+    }
+
+    pub(crate) fn reads(self) -> bool {
+        self != Self::Write
+    }
+
+    pub(crate) fn writes(self) -> bool {
+        self != Self::Read
+    }
+}
+
+/// A sync file: a descriptor that becomes readable when the device work it stands for is done.
+///
+/// Any descriptor can be wrapped; [`DmaBuf::import_sync_file`] finds out whether it is one.
+#[derive(Debug)]
+pub struct SyncFile {
+    fd: OwnedFd,
+}
+
+impl From<OwnedFd> for SyncFile {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<SyncFile> for OwnedFd {
+    fn from(file: SyncFile) -> Self {
+        file.fd
+    }
+}
+
+impl AsFd for SyncFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl DmaBuf {
+    /// Takes a snapshot of the buffer's fences (`DMA_BUF_IOCTL_EXPORT_SYNC_FILE`, Linux 6.0).
+    ///
+    /// `direction` is what you are about to do: before a read, only writers must be waited for; before a
+    /// write, everyone. Without pending work the sync file is signalled at once.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::Unsupported`]: the kernel is older, or built without `CONFIG_SYNC_FILE`.
+    /// * [`ErrorKind::OutOfDescriptors`], [`ErrorKind::OutOfMemory`].
+    pub fn export_sync_file(&self, direction: Direction) -> Result<SyncFile> {
+        match ioctl::export_sync_file(self.as_fd(), direction.bits()) {
+            Ok(fd) => Ok(SyncFile { fd }),
+            Err(errno) => Err(sync_file_error("cannot export a sync file", errno)),
+        }
+    }
+
+    /// Adds a sync file's fence to the buffer (`DMA_BUF_IOCTL_IMPORT_SYNC_FILE`, Linux 6.0).
+    ///
+    /// `direction` is what the work behind the fence does: later writers wait for a read, everyone for a
+    /// write.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NotSyncFile`]: the descriptor is something else.
+    /// * [`ErrorKind::Unsupported`], [`ErrorKind::OutOfMemory`], as for
+    ///   [`export_sync_file`](Self::export_sync_file).
+    pub fn import_sync_file(&self, direction: Direction, file: &SyncFile) -> Result<()> {
+        ioctl::import_sync_file(self.as_fd(), direction.bits(), file.as_fd()).map_err(|errno| match errno {
+            Errno::INVAL => Error::with_errno(
+                ErrorKind::NotSyncFile,
+                "cannot import the sync file: the descriptor is not one; pass what a driver or export_sync_file gave",
+                errno,
+            ),
+            errno => sync_file_error("cannot import the sync file", errno),
+        })
+    }
+}
+
+fn sync_file_error(what: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::NOTTY => Error::with_errno(
+            ErrorKind::Unsupported,
+            format!("{what}: this kernel cannot; it takes Linux 6.0 or later built with CONFIG_SYNC_FILE"),
+            errno,
+        ),
+        errno => Error::from_errno(what, errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that each direction allows what it says and no more.
+    #[test]
+    fn directions() {
+        assert!(Direction::Read.reads() && !Direction::Read.writes());
+        assert!(!Direction::Write.reads() && Direction::Write.writes());
+        assert!(Direction::ReadWrite.reads() && Direction::ReadWrite.writes());
+    }
+
+    /// Check that a kernel without sync files is told apart, with what it would take.
+    #[test]
+    fn enotty_names_the_option() {
+        let error = sync_file_error("x", Errno::NOTTY);
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("CONFIG_SYNC_FILE"), "{error}");
+    }
+}
