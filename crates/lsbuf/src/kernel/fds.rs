@@ -1,0 +1,62 @@
+//! fd tables: `/proc/P/fd`, and the fdinfo of what looks like a dma-buf.
+//!
+//! One `readlink` per fd; `fdinfo` (open, read, close) only where the link begins with `/dmabuf:`. The
+//! module's parent says why nothing else may be asked of an arbitrary fd. The walk is of the thread-group
+//! leader's table; threads that unshared theirs are not seen.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::readlinkat_raw;
+use rustix::io::{Errno, Result};
+
+use super::parse::{Garbled, number32};
+use super::read::{self, Buffers};
+use super::{LINK_PREFIX, fdinfo};
+use crate::model::{Fd, Label};
+
+/// An fd whose link looks like a dma-buf's, and what its fdinfo says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FdFact {
+    pub(crate) fd: Fd,
+    /// The name, whole and raw: `readlink` escapes nothing.
+    pub(crate) name: Label,
+    pub(crate) info: fdinfo::Fdinfo,
+}
+
+/// Reads the fd table of one process. Returns how many fdinfo texts were garbled.
+pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut Vec<FdFact>) -> Result<u64> {
+    let table = read::open_dir(process, c"fd")?;
+    let Buffers { dir, link, text, .. } = buffers;
+    let mut garbled = 0;
+    read::names(table.as_fd(), dir, |entry| {
+        let name = match readlinkat_raw(&table, entry, &mut link[..]) {
+            Ok((target, _)) => match target.strip_prefix(LINK_PREFIX) {
+                Some(name) => Label::from(name),
+                None => return Ok(()),
+            },
+            // Closed between the listing and now.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let Ok(fd) = number32(entry.to_bytes(), 10) else {
+            garbled += 1;
+            return Ok(());
+        };
+        match read::file(process, fdinfo_path(Fd(fd)).as_str(), text) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        match fdinfo::parse(text) {
+            Ok(info) => facts.push(FdFact { fd: Fd(fd), name, info }),
+            Err(Garbled) => garbled += 1,
+        }
+        Ok(())
+    })?;
+    Ok(garbled)
+}
+
+/// The fdinfo of one fd, relative to the process's directory.
+pub(crate) fn fdinfo_path(fd: Fd) -> String {
+    format!("fdinfo/{fd}")
+}

@@ -1,0 +1,139 @@
+//! Proof that something is a dma-buf, and what its inode alone tells.
+//!
+//! Proof is the filesystem's magic number, asked of the object itself. Asking can hang where the object is
+//! a file of a dead network server or of a hostile FUSE daemon, so it is asked only of
+//! - an fd whose fdinfo has just shown `exp_name`, which dma-bufs alone print, or
+//! - a candidate by name whose filesystem is not among the mounts of its process: the dma-buf
+//!   filesystem is the kernel's own and never mounted. And then `statx` comes first, with
+//!   `AT_STATX_DONT_SYNC`, which has network filesystems and FUSE answer from memory; only an inode without a
+//!   file type, which `alloc_anon_inode` makes and no mountable filesystem does, is asked further.
+//!
+//! What is left: a process may replace the fd between two calls, and a lazily unmounted network mount is in
+//! no mount table. Either needs a file called `/dmabuf:…` on a server that has gone, and then delays the open.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, StatxTimestamp, fstatfs, openat, statx};
+use rustix::io::Result;
+use rustix::path::Arg;
+
+use super::parse::{cut, number, number32};
+use super::read;
+use crate::model::{Bytes, Dev, Inode};
+
+/// `DMA_BUF_MAGIC` of include/uapi/linux/magic.h.
+const DMA_BUF_MAGIC: i64 = 0x444d_4142;
+
+/// What the inode of a proven dma-buf tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InodeFact {
+    pub(crate) dev: Dev,
+    pub(crate) ino: Inode,
+    pub(crate) size: Bytes,
+    pub(crate) creator_uid: u32,
+    pub(crate) created_at: Option<SystemTime>,
+}
+
+/// What stands behind a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// Proven.
+    DmaBuf(InodeFact),
+    /// Proven to be something else, on that device.
+    Other(Dev),
+}
+
+/// Asks the inode behind a link of procfs (`fd/N` or `map_files/…`).
+pub(crate) fn ask<P: Arg>(process: BorrowedFd<'_>, link: P) -> Result<Object> {
+    const S_IFMT: u16 = 0o170_000;
+    let pinned = openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let inode = statx(&pinned, c"", flags, StatxFlags::BASIC_STATS)?;
+    let dev = Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor };
+    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned.as_fd())?.f_type != DMA_BUF_MAGIC {
+        return Ok(Object::Other(dev));
+    }
+    // Creation sets all times alike; the owner may change them later, and then the time of creation is lost.
+    let (changed, modified) = (time(inode.stx_ctime), time(inode.stx_mtime));
+    Ok(Object::DmaBuf(InodeFact {
+        dev,
+        ino: Inode(inode.stx_ino),
+        size: Bytes(inode.stx_size),
+        creator_uid: inode.stx_uid,
+        created_at: changed.filter(|_| changed == modified),
+    }))
+}
+
+fn time(stamp: StatxTimestamp) -> Option<SystemTime> {
+    let since = Duration::new(u64::try_from(stamp.tv_sec).ok()?, stamp.tv_nsec);
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+/// What names a filesystem in `/proc/P/mountinfo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filesystem {
+    /// As fdinfo's `mnt_id` names it.
+    Mount(u64),
+    /// As `maps` names it.
+    Device(Dev),
+}
+
+/// Whether the filesystem is mounted where the process can see it, and so cannot be the dma-buf one.
+pub(crate) fn is_mounted(process: BorrowedFd<'_>, fs: Filesystem, text: &mut Vec<u8>) -> Result<bool> {
+    read::file(process, c"mountinfo", text)?;
+    Ok(text.split(|&b| b == b'\n').any(|line| names(line, fs)))
+}
+
+/// Whether a line of mountinfo (`ID PARENT MAJ:MIN …`, decimal) names that filesystem.
+fn names(line: &[u8], fs: Filesystem) -> bool {
+    let mut fields = line.split(|&b| b == b' ');
+    match fs {
+        Filesystem::Mount(id) => fields.next().and_then(|f| number(f, 10).ok()) == Some(id),
+        Filesystem::Device(dev) => {
+            fields.nth(2).and_then(|f| cut(f, b':').ok()).is_some_and(|(major, minor)| {
+                number32(major, 10) == Ok(dev.major) && number32(minor, 10) == Ok(dev.minor)
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] = b"36 35 0:27 / /tmp rw,nosuid - tmpfs tmpfs rw";
+
+    /// Check that a mount is found by its id and not by its parent's.
+    #[test]
+    fn by_mount_id() {
+        assert!(names(LINE, Filesystem::Mount(36)));
+        assert!(!names(LINE, Filesystem::Mount(35)));
+    }
+
+    /// Check that a mount is found by its device, which mountinfo prints in decimal and maps in hex.
+    #[test]
+    fn by_device() {
+        assert!(names(LINE, Filesystem::Device(Dev { major: 0, minor: 27 })));
+        assert!(!names(LINE, Filesystem::Device(Dev { major: 0, minor: 0x27 })));
+    }
+
+    fn own(fd: BorrowedFd<'_>) -> Object {
+        let process = read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
+        ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str()).unwrap()
+    }
+
+    /// Check that a memfd, whose inode has a file type, is no dma-buf.
+    #[test]
+    fn a_memfd_is_other() {
+        let memfd = rustix::fs::memfd_create(c"/dmabuf:x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        assert!(matches!(own(memfd.as_fd()), Object::Other(_)));
+    }
+
+    /// Check that an eventfd, whose inode has no file type either, is told by the magic number.
+    #[test]
+    fn an_eventfd_is_other() {
+        let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        assert!(matches!(own(eventfd.as_fd()), Object::Other(_)));
+    }
+}

@@ -1,0 +1,91 @@
+//! `/proc/P/map_files`: the first way to read mappings, kept so that it can be compared.
+//!
+//! A `readlink` per file mapping; only dma-buf candidates are followed for device and inode, which needs
+//! CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first user namespace (`proc_map_files_get_link`).
+//! Offset and protection are not to be had here.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::readlinkat_raw;
+use rustix::io::{Errno, Result};
+
+use super::LINK_PREFIX;
+use super::parse::{Garbled, cut, number};
+use super::read::{self, Buffers};
+use crate::model::{Label, MapRef};
+
+/// A file mapping whose link looks like a dma-buf's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkFact {
+    pub(crate) vma: MapRef,
+    pub(crate) name: Label,
+}
+
+/// Reads the links of one process. Returns how many entries were garbled.
+pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut Vec<LinkFact>) -> Result<u64> {
+    let links = read::open_dir(process, c"map_files")?;
+    let Buffers { dir, link, .. } = buffers;
+    let mut garbled = 0;
+    read::names(links.as_fd(), dir, |entry| {
+        match readlinkat_raw(&links, entry, &mut link[..]) {
+            Ok((target, _)) => {
+                if let Some(name) = target.strip_prefix(LINK_PREFIX) {
+                    match range(entry.to_bytes()) {
+                        Ok(vma) => facts.push(LinkFact { vma, name: Label::from(name) }),
+                        Err(Garbled) => garbled += 1,
+                    }
+                }
+            }
+            // Unmapped between the listing and now.
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    })?;
+    Ok(garbled)
+}
+
+/// The link of one VMA, relative to the process's directory.
+pub(crate) fn link(vma: &MapRef) -> String {
+    format!("map_files/{:x}-{:x}", vma.start, vma.end)
+}
+
+/// The name that a VMA's link shows: whole and raw, unlike in `maps`.
+pub(crate) fn name(process: BorrowedFd<'_>, vma: &MapRef, buffer: &mut [MaybeUninit<u8>]) -> Option<Label> {
+    let (target, _) = readlinkat_raw(process, link(vma).as_str(), buffer).ok()?;
+    target.strip_prefix(LINK_PREFIX).map(Label::from)
+}
+
+/// The VMA that an entry names.
+pub(crate) fn range(entry: &[u8]) -> std::result::Result<MapRef, Garbled> {
+    let (start, end) = cut(entry, b'-')?;
+    let (start, end) = (number(start, 16)?, number(end, 16)?);
+    if end < start {
+        return Err(Garbled);
+    }
+    Ok(MapRef { start, end, offset: None, perms: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Check that a VMA's link is read back as that VMA.
+        #[test]
+        fn round_trip(start in 0u64..1 << 47, len in 0u64..1 << 40) {
+            let vma = MapRef { start, end: start + len, offset: None, perms: None };
+            let path = link(&vma);
+            prop_assert_eq!(range(path.strip_prefix("map_files/").unwrap().as_bytes()), Ok(vma));
+        }
+
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(entry in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = range(&entry);
+        }
+    }
+}

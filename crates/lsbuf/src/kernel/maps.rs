@@ -1,0 +1,144 @@
+//! The text of `/proc/P/maps`, of which only dma-buf candidates are kept.
+//!
+//! A line is `START-END PERMS OFFSET MAJ:MIN INODE PATH` (`show_map_vma` in fs/proc/task_mmu.c): numbers
+//! in hex but the inode. The path of a dma-buf is `/dmabuf:` and its name, in which the kernel replaces a
+//! newline by `\012` but leaves backslashes alone, so a name that contains `\012` is ambiguous here and is
+//! left to other sources.
+//!
+//! Limits: the kernel prints every VMA, so the cost grows with mappings that are none of our business;
+//! on Linux up to 6.16 each read holds the process's `mmap_lock`.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::Result;
+
+use super::LINK_PREFIX;
+use super::parse::{Garbled, cut, number, number32};
+use super::read;
+use crate::model::{Dev, Inode, Label, MapRef, Perms};
+
+/// A VMA whose path looks like a dma-buf's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MapFact {
+    pub(crate) dev: Dev,
+    pub(crate) ino: Inode,
+    /// `None` where the text does not tell it for certain.
+    pub(crate) name: Option<Label>,
+    pub(crate) vma: MapRef,
+}
+
+/// Reads the maps of one process. Returns how many lines were garbled.
+pub(crate) fn walk(process: BorrowedFd<'_>, chunk: &mut Vec<u8>, facts: &mut Vec<MapFact>) -> Result<u64> {
+    let maps = read::open_file(process, c"maps")?;
+    let mut garbled = 0;
+    read::lines(maps.as_fd(), chunk, |line| match parse(line) {
+        Ok(Some(fact)) => facts.push(fact),
+        Ok(None) => {}
+        Err(Garbled) => garbled += 1,
+    })?;
+    Ok(garbled)
+}
+
+/// Parses one line; `None`: nothing that could be a dma-buf.
+pub(crate) fn parse(line: &[u8]) -> std::result::Result<Option<MapFact>, Garbled> {
+    let (start, rest) = cut(line, b'-')?;
+    let (end, rest) = cut(rest, b' ')?;
+    let (perms, rest) = cut(rest, b' ')?;
+    let (offset, rest) = cut(rest, b' ')?;
+    let (dev, rest) = cut(rest, b' ')?;
+    // The kernel pads the inode with blanks if a path follows; without one the line ends in a blank or not.
+    let (ino, path) = cut(rest, b' ').unwrap_or((rest, b""));
+    let path = path.trim_ascii_start();
+    let vma = MapRef {
+        start: number(start, 16)?,
+        end: number(end, 16)?,
+        offset: Some(number(offset, 16)?),
+        perms: Some(Perms::parse(perms).ok_or(Garbled)?),
+    };
+    if vma.end < vma.start {
+        return Err(Garbled);
+    }
+    let (major, minor) = cut(dev, b':')?;
+    let dev = Dev { major: number32(major, 16)?, minor: number32(minor, 16)? };
+    let ino = Inode(number(ino, 10)?);
+    let Some(name) = path.strip_prefix(LINK_PREFIX) else { return Ok(None) };
+    let ambiguous = name.windows(4).any(|w| w == b"\\012");
+    Ok(Some(MapFact { dev, ino, name: (!ambiguous).then(|| name.into()), vma }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Check that each column of a dma-buf's line lands in its field.
+    #[test]
+    fn a_dmabuf() {
+        let line = b"7f0000001000-7f0000003000 rw-s 00001000 00:0c 42                         /dmabuf:cam 0";
+        let expected = MapFact {
+            dev: Dev { major: 0, minor: 12 },
+            ino: Inode(42),
+            name: Some("cam 0".into()),
+            vma: MapRef {
+                start: 0x7f00_0000_1000,
+                end: 0x7f00_0000_3000,
+                offset: Some(0x1000),
+                perms: Perms::parse(b"rw-s"),
+            },
+        };
+        assert_eq!(parse(line), Ok(Some(expected)));
+    }
+
+    /// Check that an unnamed buffer's name is known to be empty rather than unknown.
+    #[test]
+    fn unnamed() {
+        let fact = parse(b"1000-2000 r--s 00000000 00:0c 42      /dmabuf:").unwrap().unwrap();
+        assert_eq!(fact.name, Some(Label::default()));
+    }
+
+    /// Check that a name whose escape is ambiguous is left unknown instead of being guessed.
+    #[test]
+    fn an_escaped_newline_leaves_the_name_unknown() {
+        let fact = parse(b"1000-2000 r--s 00000000 00:0c 42      /dmabuf:a\\012b").unwrap().unwrap();
+        assert_eq!(fact.name, None);
+    }
+
+    /// Check that anonymous, special and file mappings are understood and ignored.
+    #[test]
+    fn others_are_ignored() {
+        for line in [
+            &b"7ffd1000-7ffd3000 rw-p 00000000 00:00 0                                  [stack]"[..],
+            b"7f1000-7f3000 rw-p 00000000 00:00 0 ",
+            b"7f1000-7f3000 r-xp 00002000 fe:00 247282                     /usr/bin/head",
+            b"7f1000-7f3000 rw-s 00000000 00:01 3                          /memfd:/dmabuf:x (deleted)",
+            b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]",
+        ] {
+            assert_eq!(parse(line), Ok(None), "{}", line.escape_ascii());
+        }
+    }
+
+    /// Check that a line cut short is garbled.
+    #[test]
+    fn cut_short() {
+        assert_eq!(parse(b"7f1000-7f3000 rw-s 0000"), Err(Garbled));
+    }
+
+    proptest! {
+        /// Check that any VMA printed as the kernel prints it is read back.
+        #[test]
+        fn round_trip(start in 0u64..1 << 47, len in 0u64..1 << 40, offset: u64, minor in 0u32..1 << 20, ino: u64) {
+            let end = start + len;
+            let line = format!("{start:08x}-{end:08x} rw-s {offset:08x} 00:{minor:02x} {ino}          /dmabuf:n");
+            let fact = parse(line.as_bytes()).unwrap().unwrap();
+            prop_assert_eq!((fact.vma.start, fact.vma.end, fact.vma.offset), (start, end, Some(offset)));
+            prop_assert_eq!((fact.dev, fact.ino), (Dev { major: 0, minor }, Inode(ino)));
+        }
+
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&line);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Asking the kernel: one module per interface.
+//!
+//! A source yields facts, or a typed reason why not; it never decides what an answer means, never
+//! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
+//! text and hostile text reach them the same way. If this crate ever needs `unsafe`, it lives here;
+//! today rustix's safe calls suffice.
+//!
+//! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
+//! server is gone, and any call that asks that filesystem would hang. Therefore:
+//! - `readlink` of `/proc/P/fd/N` and of `map_files` entries prints the path from the dentry cache and
+//!   never enters the filesystem;
+//! - `fdinfo` is read only for links that start with `/dmabuf:`; the file's `show_fdinfo` is called,
+//!   which network filesystems and FUSE do not have, and DRM or io_uring files, whose `show_fdinfo`
+//!   takes locks, do not have such a link;
+//! - only what is thereby proven to be a dma-buf, or passed the tests in [`identity`], is opened
+//!   (`O_PATH`) and asked for its inode.
+
+pub(crate) mod bufinfo;
+pub(crate) mod fdinfo;
+pub(crate) mod fds;
+pub(crate) mod identity;
+pub(crate) mod map_files;
+pub(crate) mod maps;
+pub(crate) mod parse;
+pub(crate) mod process;
+pub(crate) mod read;
+pub(crate) mod root;
+
+/// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
+/// filter, never a proof: an ordinary file at the root of a container can be called so.
+pub(crate) const LINK_PREFIX: &[u8] = b"/dmabuf:";

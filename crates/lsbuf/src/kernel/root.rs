@@ -1,0 +1,107 @@
+//! The procfs that is read: a live one, or a recorded tree of the same shape.
+//!
+//! A recorded tree is an ordinary directory with `sys/kernel/osrelease` in it. What only a living
+//! inode could tell, the device number of the dma-buf filesystem, it may keep in the file
+//! `.lsbuf/dmabuf-dev` as `MAJOR:MINOR`; a real procfs cannot contain such a file.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, fstatfs};
+use rustix::path::DecInt;
+
+use super::parse::{cut, number32};
+use super::process;
+use super::read::{self, Buffers};
+use crate::error::{Error, ErrorKind};
+use crate::model::{Dev, Host, Pid};
+
+/// `PROC_SUPER_MAGIC` of include/uapi/linux/magic.h.
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// An open procfs.
+#[derive(Debug)]
+pub(crate) struct ProcRoot {
+    dir: OwnedFd,
+    path: PathBuf,
+    live: bool,
+}
+
+impl ProcRoot {
+    /// Opens `path` and makes sure that it is a procfs or a recorded tree of one.
+    pub(crate) fn open(path: &Path) -> Result<ProcRoot, Error> {
+        let dir =
+            read::open_dir(CWD, path).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
+        let magic =
+            fstatfs(&dir).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?.f_type;
+        let root = ProcRoot { dir, path: path.to_owned(), live: magic == PROC_MAGIC };
+        if !root.live && root.sysctl(c"sys/kernel/osrelease").is_none() {
+            let text = format!("{} is no procfs, nor a recorded tree of one", path.display());
+            return Err(Error::new(ErrorKind::NotProcfs, text));
+        }
+        Ok(root)
+    }
+
+    /// The path it was opened by.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory, for opening what lies below.
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Every process id listed, ascending.
+    pub(crate) fn pids(&self, buffers: &mut Buffers) -> io::Result<Vec<Pid>> {
+        // A directory's position belongs to the open file: each listing opens its own.
+        let dir = read::open_dir(&self.dir, c".")?;
+        let mut pids = Vec::new();
+        read::names(dir.as_fd(), &mut buffers.dir, |name| {
+            if let Ok(pid) = number32(name.to_bytes(), 10) {
+                pids.push(Pid(pid));
+            }
+            Ok(())
+        })?;
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// Whether there is a process of that id now.
+    pub(crate) fn has_process(&self, pid: Pid) -> bool {
+        read::open_dir(&self.dir, DecInt::new(pid.0)).is_ok()
+    }
+
+    /// Whether kernel threads show, which they do in the first pid namespace only, and only if nothing
+    /// hides other users' processes. `kthreadd` is pid 2 of every machine.
+    pub(crate) fn shows_kernel_threads(&self) -> bool {
+        let mut text = Vec::new();
+        read::file(&self.dir, c"2/stat", &mut text).is_ok() && process::is_kernel_thread(&text)
+    }
+
+    /// The machine as this procfs names it.
+    pub(crate) fn host(&self) -> Host {
+        Host {
+            hostname: self.sysctl(c"sys/kernel/hostname"),
+            kernel: self.sysctl(c"sys/kernel/osrelease"),
+            boot_id: self.sysctl(c"sys/kernel/random/boot_id"),
+        }
+    }
+
+    /// The dma-buf device of a recorded tree.
+    pub(crate) fn recorded_dev(&self) -> Option<Dev> {
+        if self.live {
+            return None;
+        }
+        let text = self.sysctl(c".lsbuf/dmabuf-dev")?;
+        let (major, minor) = cut(text.as_bytes(), b':').ok()?;
+        Some(Dev { major: number32(major, 10).ok()?, minor: number32(minor, 10).ok()? })
+    }
+
+    fn sysctl(&self, path: &std::ffi::CStr) -> Option<String> {
+        let mut text = Vec::new();
+        read::file(&self.dir, path, &mut text).ok()?;
+        Some(String::from_utf8_lossy(&text).trim_end().to_owned())
+    }
+}

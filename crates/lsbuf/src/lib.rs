@@ -1,0 +1,41 @@
+//! Who holds every shared buffer on this Linux machine, through what, and what each really costs.
+//!
+//! dma-bufs (camera frames, video surfaces, GPU images) are memory that `top`, `ps` and `free` cannot
+//! attribute: a mapped one usually has no RSS, and one that is held only by an fd, by a message in flight or
+//! by a driver appears in no process at all. This crate asks the kernel for every reference, joins the answers
+//! into a [`model::Snapshot`] and measures it with [`model::Ledger`], which balances: what the kernel counts is
+//! fds, mappings, and a named rest.
+//!
+//! ```
+//! let snapshot = lsbuf::scan(lsbuf::scan::Options::default())?;
+//! let ledger = lsbuf::model::Ledger::of(&snapshot);
+//! for (buffer, account) in snapshot.buffers.iter().zip(&ledger.accounts) {
+//!     println!("{}: {} fds, {} mappings", buffer.id.ino, account.fd, account.map);
+//! }
+//! if !snapshot.coverage.is_complete() {
+//!     eprintln!("partial: {:?}", snapshot.coverage.notes);
+//! }
+//! # Ok::<(), lsbuf::Error>(())
+//! ```
+//!
+//! Facts flow one way: `kernel` asks, [`mod@scan`] joins, [`model`] measures, [`render`] shows.
+//!
+//! What it does not do: it never prints, exits or needs a daemon; it writes nothing to the kernel; it does not
+//! (yet) see references in flight over sockets, io_uring's fixed files, threads with an fd table of their own, or
+//! any kind of buffer but dma-bufs.
+
+mod error;
+mod kernel;
+pub mod model;
+pub mod render;
+pub mod scan;
+
+pub use error::{Error, ErrorKind};
+
+/// Takes one snapshot. For more than one keep a [`scan::Scanner`].
+///
+/// # Errors
+/// See [`scan::Scanner::new`] and [`scan::Scanner::scan`].
+pub fn scan(options: scan::Options) -> Result<model::Snapshot, Error> {
+    scan::Scanner::new(options)?.scan()
+}

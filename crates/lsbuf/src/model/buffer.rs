@@ -1,0 +1,170 @@
+//! One shared buffer: what it is, and every reference to it that was found.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use super::{Bytes, Dev, Fd, Inode, Label, Pid};
+
+/// What sort of shared buffer. Decided by proof, never by the text of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A dma-buf: an inode on the kernel's dma-buf pseudo filesystem (magic 0x444d4142).
+    DmaBuf,
+}
+
+impl Kind {
+    /// Every kind, in the order in which help lists them.
+    pub const ALL: &'static [Kind] = &[Kind::DmaBuf];
+
+    /// The word for it on the command line and in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::DmaBuf => "dmabuf",
+        }
+    }
+}
+
+/// Which buffer, for one boot of one machine.
+///
+/// A dma-buf's inode number is unique for a boot from Linux 5.18 on (a 64-bit counter of its own in
+/// `dma_buf_getfile`); before, it came from a 32-bit counter shared with other pseudo filesystems and
+/// can repeat after 2³² of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId {
+    /// The kind is part of the identity: different kinds may share a device and collide in inode numbers.
+    pub kind: Kind,
+    /// `None` while no reference has shown it: a machine where only the kernel holds dma-bufs.
+    pub dev: Option<Dev>,
+    /// Inode number on `dev`.
+    pub ino: Inode,
+}
+
+/// One buffer and its references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Which one.
+    pub id: BufferId,
+    /// Bytes of the whole buffer, whatever part of it is mapped.
+    pub size: Option<Bytes>,
+    /// Bytes charged to the owner; always `None` for a dma-buf: its `st_blocks` only repeats the size.
+    pub charged: Option<Bytes>,
+    /// `Some` and empty for a buffer without a name; `None` when the name could not be read.
+    pub name: Option<Label>,
+    /// Who made it: a DMA heap's or a driver's name.
+    pub exporter: Option<Label>,
+    /// References that the kernel counts, without the reader's own; the latest reading.
+    pub count: Option<u64>,
+    /// Whether every reading of `count` during the scan was the same and there were at least two.
+    pub steady: bool,
+    /// Fds in messages not yet received; `None`: not looked for.
+    pub in_flight: Option<u64>,
+    /// Fixed files of io_uring; `None`: not looked for.
+    pub io_uring: Option<u64>,
+    /// Devices attached to it, by device name; `None` where the kernel's list cannot be read.
+    pub attachments: Option<Vec<Label>>,
+    /// When it was exported. `None` if unreadable or if somebody touched the inode's times since.
+    pub created_at: Option<SystemTime>,
+    /// Filesystem uid of the task that exported it.
+    pub creator_uid: Option<u32>,
+    /// One entry per process, ordered by pid.
+    pub holders: Vec<Holder>,
+}
+
+impl Buffer {
+    /// A buffer of which only the identity is known.
+    #[must_use]
+    pub fn new(id: BufferId) -> Buffer {
+        Buffer {
+            id,
+            size: None,
+            charged: None,
+            name: None,
+            exporter: None,
+            count: None,
+            steady: false,
+            in_flight: None,
+            io_uring: None,
+            attachments: None,
+            created_at: None,
+            creator_uid: None,
+            holders: Vec::new(),
+        }
+    }
+}
+
+/// One process's references to one buffer. At least one of the three lists has an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The holding process.
+    pub pid: Pid,
+    /// Slots of its fd table that count as references.
+    pub fds: Vec<Fd>,
+    /// Slots opened with `O_PATH`: they keep the memory but are not in the kernel's count.
+    pub opaths: Vec<Fd>,
+    /// VMAs of its address space.
+    pub maps: Vec<MapRef>,
+}
+
+impl Holder {
+    /// A holder without references yet.
+    #[must_use]
+    pub fn new(pid: Pid) -> Holder {
+        Holder { pid, fds: Vec::new(), opaths: Vec::new(), maps: Vec::new() }
+    }
+
+    /// Bytes of address space that its VMAs of this buffer span.
+    #[must_use]
+    pub fn mapped(&self) -> Bytes {
+        self.maps.iter().map(MapRef::len).sum()
+    }
+}
+
+/// One VMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapRef {
+    /// First address.
+    pub start: u64,
+    /// First address past it; at least `start`.
+    pub end: u64,
+    /// Where in the buffer it begins, in bytes; `None` from a source that does not tell (`map_files`).
+    pub offset: Option<u64>,
+    /// Protection; `None` from a source that does not tell.
+    pub perms: Option<Perms>,
+}
+
+impl MapRef {
+    /// Bytes it spans.
+    #[must_use]
+    pub fn len(&self) -> Bytes {
+        Bytes(self.end.saturating_sub(self.start))
+    }
+
+    /// Whether it spans nothing, which the kernel never shows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == Bytes(0)
+    }
+}
+
+/// A VMA's protection as `maps` prints it, such as `rw-s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Perms([u8; 4]);
+
+impl Perms {
+    /// Takes the four characters `[r-][w-][x-][sp]`; anything else is `None`.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Perms> {
+        let &[r @ (b'r' | b'-'), w @ (b'w' | b'-'), x @ (b'x' | b'-'), s @ (b's' | b'p')] = text else {
+            return None;
+        };
+        Some(Perms([r, w, x, s]))
+    }
+}
+
+impl fmt::Display for Perms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|&c| write!(f, "{}", char::from(c)))
+    }
+}

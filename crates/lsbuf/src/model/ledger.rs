@@ -1,0 +1,276 @@
+//! The arithmetic: each buffer's account, each process's figures, the totals.
+//!
+//! Pure functions of a [`Snapshot`]. Everything is an integer and every split is exact: a size shared
+//! by three processes is handed out to the last byte, so the parts add up to the whole for any facts.
+
+use std::collections::BTreeMap;
+
+use super::{Buffer, Bytes, Label, Pid, Snapshot};
+
+/// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
+/// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
+/// show hundreds.
+pub const FD_LEAK_MIN: usize = 16;
+
+/// Where one buffer's references are.
+///
+/// `kernel` is the count less every reference found. It is exact when every process was seen, the
+/// count held still and the other kinds of reference were looked for, or when nothing is left over:
+/// every reference found is real, so a sum that reaches the count leaves no room for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// References by fd tables.
+    pub fd: u64,
+    /// References by VMAs.
+    pub map: u64,
+    /// Fds in messages not yet received; `None`: unknown.
+    pub in_flight: Option<u64>,
+    /// Fixed files of io_uring; `None`: unknown.
+    pub io_uring: Option<u64>,
+    /// What is left: GEM handles, importers, queues, drivers, and whatever above is unknown.
+    /// `None` where no count is known, or more was found than counted.
+    pub kernel: Option<u64>,
+    /// `O_PATH` fds: outside the count.
+    pub opath: u64,
+    /// Whether `kernel` may be off.
+    pub estimate: bool,
+}
+
+impl Account {
+    fn of(buffer: &Buffer, saw_every_process: bool) -> Account {
+        let sum = |f: fn(&super::Holder) -> usize| buffer.holders.iter().map(f).sum::<usize>() as u64;
+        let (fd, map, opath) = (sum(|h| h.fds.len()), sum(|h| h.maps.len()), sum(|h| h.opaths.len()));
+        let mut account = Account {
+            fd,
+            map,
+            opath,
+            in_flight: buffer.in_flight,
+            io_uring: buffer.io_uring,
+            kernel: None,
+            estimate: false,
+        };
+        let found = fd + map + buffer.in_flight.unwrap_or(0) + buffer.io_uring.unwrap_or(0);
+        match buffer.count.map(|count| count.checked_sub(found)) {
+            None => {}
+            Some(None) => account.estimate = true,
+            Some(Some(0)) => {
+                account.kernel = Some(0);
+                account.estimate = !buffer.steady;
+                if buffer.steady {
+                    account.in_flight = Some(buffer.in_flight.unwrap_or(0));
+                    account.io_uring = Some(buffer.io_uring.unwrap_or(0));
+                }
+            }
+            Some(Some(rest)) => {
+                account.kernel = Some(rest);
+                let looked_everywhere = buffer.in_flight.is_some() && buffer.io_uring.is_some();
+                account.estimate = !(buffer.steady && saw_every_process && looked_everywhere);
+            }
+        }
+        account
+    }
+}
+
+/// What a buffer's references look like when it should have been freed. A shape is a hint where to
+/// look, not a verdict: mapping a buffer and closing its fd is good practice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeakShape {
+    /// One process holds it by [`FD_LEAK_MIN`] fds or more.
+    Fd,
+    /// Mapped, and no fd left anywhere.
+    Map,
+    /// No fd and no mapping: only the kernel holds it, most often for a GEM handle.
+    Handle,
+    /// Only held by messages that nobody has received.
+    InFlight,
+    /// Only `O_PATH` fds keep its memory.
+    OPath,
+}
+
+impl LeakShape {
+    /// The word for it in JSON and on the terminal.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LeakShape::Fd => "fd",
+            LeakShape::Map => "map",
+            LeakShape::Handle => "handle",
+            LeakShape::InFlight => "in-flight",
+            LeakShape::OPath => "opath",
+        }
+    }
+
+    fn of(buffer: &Buffer, account: &Account) -> Option<LeakShape> {
+        if buffer.holders.iter().any(|h| h.fds.len() >= FD_LEAK_MIN) {
+            return Some(LeakShape::Fd);
+        }
+        match (account.fd, account.map) {
+            (1.., _) => None,
+            (0, 1..) => Some(LeakShape::Map),
+            (0, 0) if account.in_flight.is_some_and(|n| n > 0) => Some(LeakShape::InFlight),
+            (0, 0) if account.kernel.is_some_and(|n| n > 0) => Some(LeakShape::Handle),
+            (0, 0) if account.opath > 0 => Some(LeakShape::OPath),
+            (0, 0) => None,
+        }
+    }
+}
+
+/// What one process holds. Sizes are `None` when a buffer that they need has an unknown size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessFigures {
+    /// The whole size of every buffer held by at least one fd or mapping, once per buffer.
+    pub rss: Option<Bytes>,
+    /// Each size split evenly among the processes that hold it; odd bytes go to the lowest pids.
+    pub pss: Option<Bytes>,
+    /// Each size split by the bytes that each process has mapped; nothing for who maps nothing.
+    pub mapped_pss: Option<Bytes>,
+    /// What its exit would free: buffers that nobody else holds, the kernel included. `None` also when
+    /// the kernel's part in such a buffer is unknown.
+    pub uss: Option<Bytes>,
+    /// Distinct buffers.
+    pub buffers: u64,
+    /// Fd slots, `O_PATH` ones included.
+    pub fds: u64,
+    /// VMAs.
+    pub maps: u64,
+}
+
+impl Default for ProcessFigures {
+    fn default() -> ProcessFigures {
+        let zero = Some(Bytes(0));
+        ProcessFigures { rss: zero, pss: zero, mapped_pss: zero, uss: zero, buffers: 0, fds: 0, maps: 0 }
+    }
+}
+
+/// What the machine exports. `size` = `held` + `kernel_only`, and Σ PSS = `held`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Distinct buffers.
+    pub buffers: u64,
+    /// Their sizes; `None` if any is unknown.
+    pub size: Option<Bytes>,
+    /// The part that at least one process holds.
+    pub held: Option<Bytes>,
+    /// The part that no process holds.
+    pub kernel_only: Option<Bytes>,
+    /// Σ RSS of the processes: counts a shared buffer once per holder.
+    pub rss: Option<Bytes>,
+    /// Σ PSS of the processes.
+    pub pss: Option<Bytes>,
+    /// Σ of the buffers' `kernel`: references that no process explains. `None` if any is unknown.
+    pub unattributed_refs: Option<u64>,
+}
+
+/// One exporter's part. Memory behind different exporters is of different kinds (RAM, VRAM, device
+/// memory) and one memory can be exported twice, so these sums are what is exported, not what RAM is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExporterTotals {
+    /// `None`: buffers whose exporter could not be read.
+    pub exporter: Option<Label>,
+    /// Distinct buffers.
+    pub buffers: u64,
+    /// Their sizes; `None` if any is unknown.
+    pub size: Option<Bytes>,
+}
+
+/// The measured snapshot. `accounts` and `shapes` run parallel to [`Snapshot::buffers`], `processes`
+/// to [`Snapshot::processes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Where each buffer's references are.
+    pub accounts: Vec<Account>,
+    /// What each buffer's references look like.
+    pub shapes: Vec<Option<LeakShape>>,
+    /// What each process holds.
+    pub processes: Vec<ProcessFigures>,
+    /// The whole machine.
+    pub totals: Totals,
+    /// The whole machine by exporter, largest first.
+    pub exporters: Vec<ExporterTotals>,
+}
+
+impl Ledger {
+    /// Measures a snapshot.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Ledger {
+        let saw_every_process = snapshot.coverage.saw_every_process();
+        let accounts: Vec<Account> =
+            snapshot.buffers.iter().map(|b| Account::of(b, saw_every_process)).collect();
+        let shapes = snapshot.buffers.iter().zip(&accounts).map(|(b, a)| LeakShape::of(b, a)).collect();
+        let mut figures: BTreeMap<Pid, ProcessFigures> =
+            snapshot.processes.iter().map(|p| (p.pid, ProcessFigures::default())).collect();
+        for (buffer, account) in snapshot.buffers.iter().zip(&accounts) {
+            charge(&mut figures, buffer, account);
+        }
+        let totals = Totals {
+            buffers: snapshot.buffers.len() as u64,
+            size: snapshot.buffers.iter().map(|b| b.size).sum(),
+            held: snapshot.buffers.iter().filter(|b| !b.holders.is_empty()).map(|b| b.size).sum(),
+            kernel_only: snapshot.buffers.iter().filter(|b| b.holders.is_empty()).map(|b| b.size).sum(),
+            rss: figures.values().map(|f| f.rss).sum(),
+            pss: figures.values().map(|f| f.pss).sum(),
+            unattributed_refs: accounts.iter().map(|a| a.kernel).sum(),
+        };
+        let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
+        Ledger { accounts, shapes, processes, totals, exporters: by_exporter(&snapshot.buffers) }
+    }
+}
+
+fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account: &Account) {
+    let holders = buffer.holders.len() as u64;
+    let all_mapped: u128 = buffer.holders.iter().map(|h| u128::from(h.mapped().0)).sum();
+    let mut mapped_before: u128 = 0;
+    for (nth, holder) in buffer.holders.iter().enumerate() {
+        let figure = figures.entry(holder.pid).or_default();
+        figure.buffers += 1;
+        figure.fds += (holder.fds.len() + holder.opaths.len()) as u64;
+        figure.maps += holder.maps.len() as u64;
+        let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
+            *total = total.and_then(|t| Some(t + part?));
+        };
+        add(&mut figure.rss, buffer.size);
+        add(
+            &mut figure.pss,
+            buffer.size.map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
+        );
+        let mapped_up_to = mapped_before + u128::from(holder.mapped().0);
+        if mapped_up_to > mapped_before {
+            let share = |size: Bytes| {
+                let below = |mapped: u128| u128::from(size.0) * mapped / all_mapped;
+                // Never above `size`, so it fits.
+                Bytes((below(mapped_up_to) - below(mapped_before)) as u64)
+            };
+            add(&mut figure.mapped_pss, buffer.size.map(share));
+        }
+        mapped_before = mapped_up_to;
+        if holders == 1 {
+            let freed = match account.kernel {
+                Some(0) if !account.estimate => buffer.size,
+                Some(1..) if buffer.steady => Some(Bytes(0)),
+                _ => None,
+            };
+            add(&mut figure.uss, freed);
+        }
+    }
+}
+
+fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {
+    let mut groups: BTreeMap<Option<&Label>, Vec<&Buffer>> = BTreeMap::new();
+    for buffer in buffers {
+        groups.entry(buffer.exporter.as_ref()).or_default().push(buffer);
+    }
+    let mut totals: Vec<ExporterTotals> = groups
+        .into_iter()
+        .map(|(exporter, group)| ExporterTotals {
+            exporter: exporter.cloned(),
+            buffers: group.len() as u64,
+            size: group.iter().map(|b| b.size).sum(),
+        })
+        .collect();
+    totals.sort_by_key(|t| std::cmp::Reverse(t.size));
+    totals
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

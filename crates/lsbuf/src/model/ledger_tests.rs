@@ -1,0 +1,218 @@
+//! Properties: the figures add up for any facts. Examples: each rule of the account by itself.
+
+use std::time::{Duration, SystemTime};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::super::{BufferId, Coverage, Fd, Holder, Host, Inode, Kind, MapRef, Note, Process};
+use super::*;
+
+fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
+    let fds = (0..fds as u32).map(Fd).collect();
+    let opaths = (0..opaths as u32).map(|n| Fd(1000 + n)).collect();
+    let maps = maps
+        .iter()
+        .map(|&len| MapRef { start: 4096, end: 4096 + len, offset: Some(0), perms: None })
+        .collect();
+    Holder { pid: Pid(pid), fds, opaths, maps }
+}
+
+fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: Vec<Holder>) -> Buffer {
+    let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: None, ino: Inode(ino) });
+    buffer.size = size.map(Bytes);
+    buffer.count = count;
+    buffer.steady = true;
+    buffer.holders = holders;
+    buffer
+}
+
+fn snapshot(buffers: Vec<Buffer>, notes: Vec<Note>) -> Snapshot {
+    let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let process = |pid| Process { pid, start_time: 1, comm: "p".into(), uid: Some(0), cgroup: None };
+    Snapshot {
+        taken_at: SystemTime::UNIX_EPOCH,
+        host: Host::default(),
+        coverage: Coverage { notes, duration: Duration::ZERO, ..Coverage::default() },
+        processes: pids.into_iter().map(process).collect(),
+        buffers,
+    }
+}
+
+fn any_holders() -> impl Strategy<Value = Vec<Holder>> {
+    let one = (0..4usize, 0..2usize, vec(1..1u64 << 40, 0..3));
+    vec(option::of(one), 0..6).prop_map(|slots| {
+        let found = slots.into_iter().enumerate().filter_map(|(pid, slot)| slot.map(|s| (pid, s)));
+        let holders = found.map(|(pid, (fds, opaths, maps))| holder(pid as u32, fds, opaths, &maps));
+        holders.filter(|h| h.fds.len() + h.opaths.len() + h.maps.len() > 0).collect()
+    })
+}
+
+fn any_buffer() -> impl Strategy<Value = Buffer> {
+    let known = (option::weighted(0.9, 0..1u64 << 50), option::weighted(0.9, 0..20u64));
+    (known, any_holders(), any::<bool>(), option::of(0..3u64), option::of(0..3u64)).prop_map(
+        |((size, count), holders, steady, in_flight, io_uring)| {
+            let mut b = buffer(0, size, count, holders);
+            (b.steady, b.in_flight, b.io_uring) = (steady, in_flight, io_uring);
+            b
+        },
+    )
+}
+
+fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+    (vec(any_buffer(), 0..12), any::<bool>()).prop_map(|(buffers, partial)| {
+        snapshot(buffers, if partial { vec![Note::NotWholeMachine] } else { Vec::new() })
+    })
+}
+
+proptest! {
+    /// Check that what is exported is what processes hold and what only the kernel holds.
+    #[test]
+    fn held_and_kernel_only_are_the_size(s in any_snapshot()) {
+        let totals = Ledger::of(&s).totals;
+        if let Some(size) = totals.size {
+            prop_assert_eq!(size, totals.held.unwrap() + totals.kernel_only.unwrap());
+        }
+    }
+
+    /// Check that the processes' PSS add up to what they hold, to the byte.
+    #[test]
+    fn pss_adds_up_to_held(s in any_snapshot()) {
+        let totals = Ledger::of(&s).totals;
+        if totals.held.is_some() {
+            prop_assert_eq!(totals.pss, totals.held);
+        }
+    }
+
+    /// Check that the mapped PSS add up to the sizes of the buffers that somebody maps.
+    #[test]
+    fn mapped_pss_adds_up_to_mapped(s in any_snapshot()) {
+        let ledger = Ledger::of(&s);
+        let mapped = s.buffers.iter().filter(|b| b.holders.iter().any(|h| !h.maps.is_empty()));
+        let mapped: Option<Bytes> = mapped.map(|b| b.size).sum();
+        if mapped.is_some() {
+            prop_assert_eq!(ledger.processes.iter().map(|p| p.mapped_pss).sum::<Option<Bytes>>(), mapped);
+        }
+    }
+
+    /// Check that no process's figures exceed one another: USS and PSS are parts of RSS.
+    #[test]
+    fn parts_are_no_larger_than_the_whole(s in any_snapshot()) {
+        for p in Ledger::of(&s).processes {
+            if let (Some(rss), Some(pss)) = (p.rss, p.pss) {
+                prop_assert!(pss <= rss);
+                prop_assert!(p.uss.is_none_or(|uss| uss <= pss));
+            }
+        }
+    }
+
+    /// Check that an account which is not an estimate explains the whole count.
+    #[test]
+    fn exact_accounts_balance(s in any_snapshot()) {
+        for (b, a) in s.buffers.iter().zip(Ledger::of(&s).accounts) {
+            if let (false, Some(kernel)) = (a.estimate, a.kernel) {
+                prop_assert_eq!(b.count, Some(a.fd + a.map + a.in_flight.unwrap() + a.io_uring.unwrap() + kernel));
+            }
+        }
+    }
+
+    /// Check that the exporters' sizes add up to the machine's.
+    #[test]
+    fn exporters_add_up(s in any_snapshot()) {
+        let ledger = Ledger::of(&s);
+        prop_assert_eq!(ledger.exporters.iter().map(|e| e.size).sum::<Option<Bytes>>(), ledger.totals.size);
+    }
+}
+
+fn account(b: Buffer) -> Account {
+    Ledger::of(&snapshot(vec![b], Vec::new())).accounts[0]
+}
+
+/// Check that a count which fds and mappings explain leaves nothing to the kernel, nor anywhere else.
+#[test]
+fn a_full_account_is_exact() {
+    let a = account(buffer(1, Some(1), Some(3), vec![holder(1, 2, 0, &[4096])]));
+    assert_eq!((a.fd, a.map, a.kernel, a.estimate), (2, 1, Some(0), false));
+    assert_eq!((a.in_flight, a.io_uring), (Some(0), Some(0)));
+}
+
+/// Check that a rest is an estimate as long as it may be in flight.
+#[test]
+fn a_rest_that_may_be_in_flight_is_an_estimate() {
+    let a = account(buffer(1, Some(1), Some(3), vec![holder(1, 1, 0, &[])]));
+    assert_eq!((a.kernel, a.in_flight, a.estimate), (Some(2), None, true));
+}
+
+/// Check that a rest is exact when every other kind of reference was looked for.
+#[test]
+fn a_rest_is_exact_when_all_else_is_known() {
+    let mut b = buffer(1, Some(1), Some(4), vec![holder(1, 1, 0, &[])]);
+    (b.in_flight, b.io_uring) = (Some(1), Some(0));
+    let a = account(b);
+    assert_eq!((a.kernel, a.estimate), (Some(2), false));
+}
+
+/// Check that more found than counted is no negative number but unknown.
+#[test]
+fn overcounted_is_unknown() {
+    let a = account(buffer(1, Some(1), Some(1), vec![holder(1, 2, 0, &[])]));
+    assert_eq!((a.kernel, a.estimate), (None, true));
+}
+
+/// Check that an O_PATH fd is outside the count and yet holds the memory.
+#[test]
+fn opath_holds_outside_the_count() {
+    let s = snapshot(vec![buffer(1, Some(64), Some(0), vec![holder(1, 0, 1, &[])])], Vec::new());
+    let ledger = Ledger::of(&s);
+    assert_eq!((ledger.accounts[0].opath, ledger.accounts[0].kernel), (1, Some(0)));
+    assert_eq!(ledger.processes[0].rss, Some(Bytes(64)));
+    assert_eq!(ledger.shapes[0], Some(LeakShape::OPath));
+}
+
+/// Check that a size nobody knows makes the sums that need it unknown, and only those.
+#[test]
+fn an_unknown_size_is_no_zero() {
+    let held = buffer(1, None, Some(1), vec![holder(1, 1, 0, &[])]);
+    let other = buffer(2, Some(8), Some(1), vec![holder(2, 1, 0, &[])]);
+    let ledger = Ledger::of(&snapshot(vec![held, other], Vec::new()));
+    assert_eq!((ledger.totals.size, ledger.processes[0].rss), (None, None));
+    assert_eq!((ledger.totals.kernel_only, ledger.processes[1].rss), (Some(Bytes(0)), Some(Bytes(8))));
+}
+
+/// Check that what the kernel holds too is not freed by an exit.
+#[test]
+fn uss_excludes_what_the_kernel_holds() {
+    let s = snapshot(vec![buffer(1, Some(8), Some(3), vec![holder(1, 1, 0, &[])])], Vec::new());
+    assert_eq!(Ledger::of(&s).processes[0].uss, Some(Bytes(0)));
+}
+
+/// Check that without a count nobody claims to know what an exit frees.
+#[test]
+fn uss_is_unknown_without_a_count() {
+    let s = snapshot(vec![buffer(1, Some(8), None, vec![holder(1, 0, 0, &[4096])])], Vec::new());
+    assert_eq!(Ledger::of(&s).processes[0].uss, None);
+}
+
+/// Check each shape on the references that define it.
+#[test]
+fn shapes() {
+    let shape = |count, holders| {
+        Ledger::of(&snapshot(vec![buffer(1, Some(1), Some(count), holders)], vec![])).shapes[0]
+    };
+    assert_eq!(shape(FD_LEAK_MIN as u64, vec![holder(1, FD_LEAK_MIN, 0, &[])]), Some(LeakShape::Fd));
+    assert_eq!(shape(1, vec![holder(1, 0, 0, &[1])]), Some(LeakShape::Map));
+    assert_eq!(shape(2, vec![]), Some(LeakShape::Handle));
+    assert_eq!(shape(2, vec![holder(1, 1, 0, &[1])]), None);
+}
+
+/// Check that mapped PSS follows the mapped bytes, and gives nothing to who maps nothing.
+#[test]
+fn mapped_pss_follows_bytes() {
+    let holders = vec![holder(1, 0, 0, &[3]), holder(2, 0, 0, &[1]), holder(3, 1, 0, &[])];
+    let ledger = Ledger::of(&snapshot(vec![buffer(1, Some(400), Some(3), holders)], Vec::new()));
+    let parts: Vec<_> = ledger.processes.iter().map(|p| p.mapped_pss).collect();
+    assert_eq!(parts, [Some(Bytes(300)), Some(Bytes(100)), Some(Bytes(0))]);
+}

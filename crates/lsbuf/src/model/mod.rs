@@ -1,0 +1,21 @@
+//! What was found, and what it adds up to: plain data and arithmetic.
+//!
+//! Nothing here asks the kernel or prints. `scan` fills a [`Snapshot`]; [`Ledger::of`] measures it;
+//! `render` shows both. That a figure is unknown is part of the data ([`Option`]), never a zero.
+//!
+//! Limits: one kind of buffer, [`Kind::DmaBuf`]. The shmem family has room in [`BufferId`] and
+//! [`Buffer::charged`], no source yet.
+
+mod buffer;
+mod label;
+mod ledger;
+mod process;
+mod snapshot;
+mod units;
+
+pub use buffer::{Buffer, BufferId, Holder, Kind, MapRef, Perms};
+pub use label::Label;
+pub use ledger::{Account, ExporterTotals, FD_LEAK_MIN, LeakShape, Ledger, ProcessFigures, Totals};
+pub use process::Process;
+pub use snapshot::{Coverage, Host, Note, ProcessCounts, Snapshot, Source};
+pub use units::{Bytes, Dev, Fd, Inode, Pid};

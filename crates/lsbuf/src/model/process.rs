@@ -1,0 +1,19 @@
+//! A process that holds at least one buffer.
+
+use super::{Label, Pid};
+
+/// Who a pid was when it was read. `pid` and `start_time` together name one process of a boot: a
+/// recycled pid has another start time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// The thread-group id.
+    pub pid: Pid,
+    /// Clock ticks after boot (field 22 of `/proc/P/stat`, proc_pid_stat(5)).
+    pub start_time: u64,
+    /// The leader's command name: at most 15 bytes, set by the process itself.
+    pub comm: Label,
+    /// Real user id (`Uid:` of `/proc/P/status`).
+    pub uid: Option<u32>,
+    /// Path in the unified cgroup hierarchy; `None` where there is none.
+    pub cgroup: Option<Label>,
+}

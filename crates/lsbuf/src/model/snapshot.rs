@@ -1,0 +1,262 @@
+//! One answer: the buffers, who holds them, and how much of the machine was seen.
+//!
+//! Coverage is part of the answer. Every reason for which it may be incomplete is a [`Note`], and an
+//! answer is complete exactly when no note says otherwise.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::{Buffer, Bytes, Process};
+
+/// Everything that one scan found.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Wall clock when the scan began.
+    pub taken_at: SystemTime,
+    /// Where it was taken.
+    pub host: Host,
+    /// How much of the machine was seen.
+    pub coverage: Coverage,
+    /// Every buffer found, ordered by identity.
+    pub buffers: Vec<Buffer>,
+    /// Every process that holds one, ordered by pid. Every holder of every buffer is in here.
+    pub processes: Vec<Process>,
+}
+
+/// The machine and the boot. Inode numbers mean nothing across boots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// `kernel.hostname`.
+    pub hostname: Option<String>,
+    /// `kernel.osrelease`.
+    pub kernel: Option<String>,
+    /// `kernel.random.boot_id`.
+    pub boot_id: Option<String>,
+}
+
+/// An interface of the kernel that facts came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// fd tables: `/proc/P/fd`.
+    Fd,
+    /// `/proc/P/fdinfo` of dma-buf fds.
+    Fdinfo,
+    /// The text of `/proc/P/maps`.
+    Maps,
+    /// The links of `/proc/P/map_files`.
+    MapFiles,
+    /// debugfs `dma_buf/bufinfo`: the kernel's own list.
+    Bufinfo,
+}
+
+impl Source {
+    /// The word for it in JSON and on the terminal.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Fd => "fd",
+            Source::Fdinfo => "fdinfo",
+            Source::Maps => "maps",
+            Source::MapFiles => "map_files",
+            Source::Bufinfo => "bufinfo",
+        }
+    }
+}
+
+/// How much of the machine an answer speaks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// What the answer was made from.
+    pub sources: Vec<Source>,
+    /// What became of the processes that procfs listed.
+    pub processes: ProcessCounts,
+    /// Wall time from the first question to the joined answer.
+    pub duration: Duration,
+    /// What a reader must know to trust the figures.
+    pub notes: Vec<Note>,
+}
+
+impl Coverage {
+    /// Whether every process and the kernel's own list were read, and nothing contradicted.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.notes.iter().any(Note::is_partial)
+    }
+
+    /// Whether no reference can have stayed unseen in a process: what an exact residual needs.
+    #[must_use]
+    pub fn saw_every_process(&self) -> bool {
+        !self.notes.iter().any(Note::hides_references)
+    }
+}
+
+/// `total` = `read` + `unreadable` + `vanished`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessCounts {
+    /// Processes that procfs listed, kernel threads among them.
+    pub total: u64,
+    /// Both their fd table and their mappings were read.
+    pub read: u64,
+    /// At least one of the two was refused.
+    pub unreadable: u64,
+    /// Gone before they were read; what they held went with them.
+    pub vanished: u64,
+}
+
+/// Something about the answer that a reader must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// Processes refused to be read.
+    Unreadable {
+        /// For want of permission.
+        denied: u64,
+        /// With any other error.
+        failed: u64,
+    },
+    /// The procfs shows no kernel threads: it is a container's, or hides other users' processes.
+    NotWholeMachine,
+    /// The kernel's list of buffers could not be read.
+    NoKernelList {
+        /// Why not.
+        why: String,
+    },
+    /// The kernel's list contradicts its own closing line.
+    ListContradicts {
+        /// Buffers in the rows.
+        rows: u64,
+        /// Buffers in the closing line.
+        stated: u64,
+    },
+    /// The source asked for does not look at who holds what.
+    HoldersNotAsked,
+    /// Text that did not parse; each such fact was dropped.
+    Garbled {
+        /// Where it stood.
+        source: Source,
+        /// How many.
+        facts: u64,
+    },
+    /// Things named like a dma-buf that could neither be proven nor ruled out; left out of every figure.
+    Unproven {
+        /// fds and mappings together.
+        references: u64,
+    },
+    /// Buffers whose count moved in every round; their kernel references are an estimate.
+    Unsteady {
+        /// How many.
+        buffers: u64,
+    },
+    /// Buffers with more references found than the kernel counts, as when two processes share one fd
+    /// table; their kernel references are unknown.
+    Overcounted {
+        /// How many.
+        buffers: u64,
+    },
+    /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
+    Unexplained {
+        /// How many.
+        buffers: u64,
+        /// Their size together.
+        size: Bytes,
+    },
+}
+
+impl Note {
+    /// Whether the answer is incomplete for this reason.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        match self {
+            Note::Unreadable { .. }
+            | Note::NotWholeMachine
+            | Note::NoKernelList { .. }
+            | Note::ListContradicts { .. }
+            | Note::HoldersNotAsked
+            | Note::Garbled { .. }
+            | Note::Unproven { .. }
+            | Note::Unexplained { .. } => true,
+            Note::Unsteady { .. } | Note::Overcounted { .. } => false,
+        }
+    }
+
+    /// Whether references held by a process can have stayed unseen for this reason.
+    fn hides_references(&self) -> bool {
+        match self {
+            Note::Unreadable { .. }
+            | Note::NotWholeMachine
+            | Note::HoldersNotAsked
+            | Note::Garbled { .. }
+            | Note::Unproven { .. } => true,
+            Note::NoKernelList { .. }
+            | Note::ListContradicts { .. }
+            | Note::Unsteady { .. }
+            | Note::Overcounted { .. }
+            | Note::Unexplained { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Unreadable { denied, failed: 0 } => {
+                write!(f, "{} could not be read (permission denied)", count(*denied, "process", "processes"))
+            }
+            Note::Unreadable { denied, failed } => write!(
+                f,
+                "{} could not be read ({denied} permission denied, {failed} other errors)",
+                count(denied + failed, "process", "processes")
+            ),
+            Note::NotWholeMachine => f.write_str(
+                "this procfs shows no kernel threads: processes outside this pid namespace, or hidden by \
+                 hidepid, are not seen",
+            ),
+            Note::NoKernelList { why } => {
+                write!(
+                    f,
+                    "the kernel's own list could not be read ({why}): buffers that no process holds do not show"
+                )
+            }
+            Note::ListContradicts { rows, stated } => write!(
+                f,
+                "the kernel's own list has {rows} readable rows but states {stated} buffers: some may be missing"
+            ),
+            Note::HoldersNotAsked => f.write_str("no source that shows holders was asked"),
+            Note::Garbled { source, facts } => {
+                write!(
+                    f,
+                    "{} in {} could not be understood and were left out",
+                    count(*facts, "fact", "facts"),
+                    source.as_str()
+                )
+            }
+            Note::Unproven { references } => write!(
+                f,
+                "{} named like a dma-buf could not be proven to be one and were left out",
+                count(*references, "reference", "references")
+            ),
+            Note::Unsteady { buffers } => write!(
+                f,
+                "the count of {} moved while it was read: kernel references are an estimate",
+                count(*buffers, "buffer", "buffers")
+            ),
+            Note::Overcounted { buffers } => write!(
+                f,
+                "{} have more references found than the kernel counts (processes sharing an fd table or an \
+                 address space): kernel references are unknown",
+                count(*buffers, "buffer", "buffers")
+            ),
+            Note::Unexplained { buffers, size } => write!(
+                f,
+                "{} of {} bytes that the kernel lists are held by no process that could be read",
+                count(*buffers, "buffer", "buffers"),
+                size.0
+            ),
+        }
+    }
+}
+
+fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}

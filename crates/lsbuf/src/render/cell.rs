@@ -1,0 +1,140 @@
+//! One value of a table, before it is known which format it is written in.
+
+use std::cmp::Ordering;
+
+use bytesize::ByteSize;
+
+use super::escape::{escape, escape_blanks};
+use crate::model::{Bytes, Label};
+
+/// How sizes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sizes {
+    /// `8.0M`: powers of 1024, for people.
+    Human,
+    /// Plain numbers of bytes.
+    Bytes,
+}
+
+/// In which format a cell is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A table for people: `?` for unknown, `~` before an estimate.
+    Table,
+    /// Fields separated by a blank: `?` for unknown, blanks in text escaped, no marks on numbers.
+    Raw,
+    /// CSV: unknown is empty, no marks on numbers.
+    Csv,
+}
+
+/// One value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Strangers' text; `None`: unknown.
+    Text(Option<Label>),
+    /// Our own words, in which strangers' text is already escaped; `None`: does not apply.
+    Words(Option<String>),
+    /// A size.
+    Size(Option<Bytes>),
+    /// A number that is not a size.
+    Number(Option<u64>),
+    /// A number that may be off.
+    Estimate(Option<u64>),
+}
+
+impl Cell {
+    /// The cell as text.
+    #[must_use]
+    pub fn write(&self, style: Style, sizes: Sizes) -> String {
+        let number = |n: &Option<u64>| n.map(|n| n.to_string());
+        let text = match self {
+            Cell::Text(label) => label.as_ref().map(|l| self::text(l.as_bytes(), style)),
+            Cell::Words(words) => Some(match words {
+                None => empty(style),
+                Some(words) if style == Style::Raw => words.replace(' ', "\\x20"),
+                Some(words) => words.clone(),
+            }),
+            Cell::Size(size) => size.map(|size| match sizes {
+                Sizes::Human => human(size),
+                Sizes::Bytes => size.0.to_string(),
+            }),
+            Cell::Number(n) => number(n),
+            Cell::Estimate(n) if style == Style::Table => n.map(|n| format!("~{n}")),
+            Cell::Estimate(n) => number(n),
+        };
+        text.unwrap_or_else(|| if style == Style::Csv { String::new() } else { "?".into() })
+    }
+
+    /// Whether columns of such cells are aligned to the right.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Cell::Size(_) | Cell::Number(_) | Cell::Estimate(_))
+    }
+
+    /// The order in lists: the largest number and the first text of the alphabet first, unknown last.
+    #[must_use]
+    pub fn order(&self, other: &Cell) -> Ordering {
+        match (self, other) {
+            (Cell::Text(a), Cell::Text(b)) => known_first(a.is_some(), b.is_some()).then_with(|| a.cmp(b)),
+            (Cell::Words(a), Cell::Words(b)) => known_first(a.is_some(), b.is_some()).then_with(|| a.cmp(b)),
+            _ => other.number().cmp(&self.number()),
+        }
+    }
+
+    fn number(&self) -> Option<u64> {
+        match self {
+            Cell::Size(size) => size.map(|s| s.0),
+            Cell::Number(n) | Cell::Estimate(n) => *n,
+            Cell::Text(_) | Cell::Words(_) => None,
+        }
+    }
+}
+
+/// A size for people.
+pub(super) fn human(size: Bytes) -> String {
+    ByteSize::b(size.0).display().iec_short().to_string()
+}
+
+fn text(bytes: &[u8], style: Style) -> String {
+    if bytes.is_empty() {
+        return empty(style);
+    }
+    match style {
+        Style::Raw => escape_blanks(bytes),
+        Style::Table | Style::Csv => escape(bytes),
+    }
+}
+
+fn empty(style: Style) -> String {
+    if style == Style::Csv { String::new() } else { "-".into() }
+}
+
+fn known_first(a: bool, b: bool) -> Ordering {
+    b.cmp(&a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that unknown is never written as a number.
+    #[test]
+    fn unknown() {
+        assert_eq!(Cell::Size(None).write(Style::Table, Sizes::Human), "?");
+        assert_eq!(Cell::Number(None).write(Style::Csv, Sizes::Bytes), "");
+    }
+
+    /// Check that people see an estimate's mark and programs see a number.
+    #[test]
+    fn estimate() {
+        assert_eq!(Cell::Estimate(Some(3)).write(Style::Table, Sizes::Human), "~3");
+        assert_eq!(Cell::Estimate(Some(3)).write(Style::Raw, Sizes::Human), "3");
+    }
+
+    /// Check that lists put the largest first and the unknown last.
+    #[test]
+    fn largest_first() {
+        let mut cells = [Cell::Size(None), Cell::Size(Some(Bytes(1))), Cell::Size(Some(Bytes(9)))];
+        cells.sort_by(Cell::order);
+        assert_eq!(cells, [Cell::Size(Some(Bytes(9))), Cell::Size(Some(Bytes(1))), Cell::Size(None)]);
+    }
+}

@@ -1,0 +1,261 @@
+//! Every column there is: its name, what it means, how it is computed. To add one, add it here.
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+use super::{Cell, View};
+use crate::model::{Account, Buffer, Holder, Process, ProcessFigures};
+
+/// A column of a table of buffers or of processes.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Its heading, by which it is asked for.
+    pub name: &'static str,
+    /// What it means, in one line.
+    pub help: &'static str,
+    cell: fn(&View<'_>, usize) -> Cell,
+}
+
+impl Column {
+    /// The cell of the buffer or process at that index of the snapshot.
+    #[must_use]
+    pub fn cell(&self, view: &View<'_>, index: usize) -> Cell {
+        (self.cell)(view, index)
+    }
+}
+
+/// The columns shown when none are asked for.
+pub const DEFAULT_BUFFER_COLUMNS: &[&str] =
+    &["INO", "SIZE", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS", "HOLDERS"];
+
+/// The columns shown when none are asked for.
+pub const DEFAULT_PROCESS_COLUMNS: &[&str] = &["PID", "COMMAND", "RSS", "PSS", "USS", "BUFS", "FDS", "MAPS"];
+
+fn buffer<'a>(view: &View<'a>, index: usize) -> &'a Buffer {
+    &view.snapshot.buffers[index]
+}
+
+fn account(view: &View<'_>, index: usize) -> Account {
+    view.ledger.accounts[index]
+}
+
+fn process<'a>(view: &View<'a>, index: usize) -> &'a Process {
+    &view.snapshot.processes[index]
+}
+
+fn figures(view: &View<'_>, index: usize) -> ProcessFigures {
+    view.ledger.processes[index]
+}
+
+/// Words that may be unknown, where [`Cell::Words`] alone would say "does not apply".
+fn known(words: Option<String>) -> Cell {
+    words.map_or(Cell::Text(None), |w| Cell::Words(Some(w)))
+}
+
+/// Columns of `ls`.
+pub const BUFFER_COLUMNS: &[Column] = &[
+    Column {
+        name: "INO",
+        help: "inode number: which buffer, unique for one boot",
+        cell: |v, i| Cell::Number(Some(buffer(v, i).id.ino.0)),
+    },
+    Column { name: "SIZE", help: "bytes of the whole buffer", cell: |v, i| Cell::Size(buffer(v, i).size) },
+    Column {
+        name: "EXPORTER",
+        help: "who made it: a DMA heap or a driver",
+        cell: |v, i| Cell::Text(buffer(v, i).exporter.clone()),
+    },
+    Column {
+        name: "NAME",
+        help: "name that a holder gave it; - for none",
+        cell: |v, i| Cell::Text(buffer(v, i).name.clone()),
+    },
+    Column {
+        name: "COUNT",
+        help: "references that the kernel counts",
+        cell: |v, i| Cell::Number(buffer(v, i).count),
+    },
+    Column {
+        name: "FDS",
+        help: "references by fd tables",
+        cell: |v, i| Cell::Number(Some(account(v, i).fd)),
+    },
+    Column {
+        name: "MAPS",
+        help: "references by mappings (VMAs)",
+        cell: |v, i| Cell::Number(Some(account(v, i).map)),
+    },
+    Column {
+        name: "KERNEL",
+        help: "references left over: GEM handles, queues, drivers; ~ marks an estimate",
+        cell: |v, i| {
+            let account = account(v, i);
+            if account.estimate { Cell::Estimate(account.kernel) } else { Cell::Number(account.kernel) }
+        },
+    },
+    Column {
+        name: "PROCS",
+        help: "processes that hold it",
+        cell: |v, i| Cell::Number(Some(buffer(v, i).holders.len() as u64)),
+    },
+    Column {
+        name: "HOLDERS",
+        help: "those processes as COMMAND:PID(REFERENCES), f fds, m mappings, p O_PATH fds",
+        cell: |v, i| Cell::Words(holders(v, &buffer(v, i).holders)),
+    },
+    Column {
+        name: "PIDS",
+        help: "pids of those processes",
+        cell: |v, i| {
+            let pids: Vec<String> = buffer(v, i).holders.iter().map(|h| h.pid.to_string()).collect();
+            Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
+        },
+    },
+    Column {
+        name: "OPATH",
+        help: "O_PATH fds: they keep the memory but are outside the count",
+        cell: |v, i| Cell::Number(Some(account(v, i).opath)),
+    },
+    Column {
+        name: "IN-FLIGHT",
+        help: "fds in messages not yet received; ? when not looked for",
+        cell: |v, i| Cell::Number(account(v, i).in_flight),
+    },
+    Column {
+        name: "IO-URING",
+        help: "fixed files of io_uring; ? when not looked for",
+        cell: |v, i| Cell::Number(account(v, i).io_uring),
+    },
+    Column {
+        name: "SHAPE",
+        help: "what it would be as a leak: fd, map, handle, in-flight, opath",
+        cell: |v, i| Cell::Words(v.ledger.shapes[i].map(|s| s.as_str().to_owned())),
+    },
+    Column {
+        name: "ATTACHED",
+        help: "devices attached to it",
+        cell: |v, i| match &buffer(v, i).attachments {
+            None => Cell::Text(None),
+            Some(devices) if devices.is_empty() => Cell::Words(None),
+            Some(devices) => {
+                let devices: Vec<String> = devices.iter().map(|d| super::escape(d.as_bytes())).collect();
+                Cell::Words(Some(devices.join(",")))
+            }
+        },
+    },
+    Column {
+        name: "CREATED",
+        help: "when it was exported (UTC)",
+        cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
+    },
+    Column {
+        name: "UID",
+        help: "user id of the task that exported it",
+        cell: |v, i| Cell::Number(buffer(v, i).creator_uid.map(u64::from)),
+    },
+    Column {
+        name: "KIND",
+        help: "kind of buffer",
+        cell: |v, i| Cell::Words(Some(buffer(v, i).id.kind.as_str().to_owned())),
+    },
+    Column {
+        name: "DEV",
+        help: "device number of the filesystem that INO belongs to",
+        cell: |v, i| known(buffer(v, i).id.dev.map(|d| d.to_string())),
+    },
+    Column {
+        name: "CHARGED",
+        help: "bytes charged to its owner; ? for dma-bufs, of which the kernel does not tell",
+        cell: |v, i| Cell::Size(buffer(v, i).charged),
+    },
+];
+
+/// Columns of `ps`.
+pub const PROCESS_COLUMNS: &[Column] = &[
+    Column {
+        name: "PID",
+        help: "process id (tgid)",
+        cell: |v, i| Cell::Number(Some(process(v, i).pid.0.into())),
+    },
+    Column {
+        name: "COMMAND",
+        help: "its command name",
+        cell: |v, i| Cell::Text(Some(process(v, i).comm.clone())),
+    },
+    Column {
+        name: "RSS",
+        help: "whole size of every buffer it holds, once per buffer",
+        cell: |v, i| Cell::Size(figures(v, i).rss),
+    },
+    Column {
+        name: "PSS",
+        help: "those sizes, each divided by the number of processes that hold it",
+        cell: |v, i| Cell::Size(figures(v, i).pss),
+    },
+    Column {
+        name: "MPSS",
+        help: "mapped PSS: those sizes, each divided by the bytes that each process maps",
+        cell: |v, i| Cell::Size(figures(v, i).mapped_pss),
+    },
+    Column {
+        name: "USS",
+        help: "buffers that nobody else holds, the kernel included: what its exit would free",
+        cell: |v, i| Cell::Size(figures(v, i).uss),
+    },
+    Column {
+        name: "BUFS",
+        help: "distinct buffers it holds",
+        cell: |v, i| Cell::Number(Some(figures(v, i).buffers)),
+    },
+    Column { name: "FDS", help: "its fds of buffers", cell: |v, i| Cell::Number(Some(figures(v, i).fds)) },
+    Column {
+        name: "MAPS",
+        help: "its mappings (VMAs) of buffers",
+        cell: |v, i| Cell::Number(Some(figures(v, i).maps)),
+    },
+    Column {
+        name: "UID",
+        help: "its real user id",
+        cell: |v, i| Cell::Number(process(v, i).uid.map(u64::from)),
+    },
+    Column {
+        name: "CGROUP",
+        help: "its cgroup (v2 path)",
+        cell: |v, i| Cell::Text(process(v, i).cgroup.clone()),
+    },
+    Column {
+        name: "START",
+        help: "its start in clock ticks after boot",
+        cell: |v, i| Cell::Number(Some(process(v, i).start_time)),
+    },
+];
+
+/// RFC 3339 in UTC, to the second.
+pub(super) fn timestamp(time: SystemTime) -> Option<String> {
+    let stamp = Timestamp::try_from(time).ok()?;
+    Some(Timestamp::from_second(stamp.as_second()).ok()?.to_string())
+}
+
+/// The command name of a holder, escaped.
+pub(super) fn comm(view: &View<'_>, holder: &Holder) -> String {
+    let at = view.snapshot.processes.binary_search_by_key(&holder.pid, |p| p.pid);
+    at.map_or("?".into(), |at| super::escape(view.snapshot.processes[at].comm.as_bytes()))
+}
+
+fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
+    let mut text = String::new();
+    for holder in holders {
+        let separator = if text.is_empty() { "" } else { " " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{}:{}(", comm(view, holder), holder.pid);
+        for (n, unit) in [(holder.fds.len(), 'f'), (holder.maps.len(), 'm'), (holder.opaths.len(), 'p')] {
+            if n > 0 {
+                let _ = write!(text, "{n}{unit}");
+            }
+        }
+        text.push(')');
+    }
+    (!text.is_empty()).then_some(text)
+}

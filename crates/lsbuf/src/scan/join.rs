@@ -1,0 +1,110 @@
+//! Facts of several sources about the same buffers, made into one [`Buffer`] each.
+//!
+//! Which source wins: an inode's and fdinfo's size over the list's (all three are the same field of the kernel);
+//! the fd link's name over the mapping's over the list's, since only the link shows a name whole and raw; the
+//! latest reading of a count. A count is steady when it was read before or during the walk and again after it, and
+//! all readings agree.
+
+use std::collections::BTreeMap;
+
+use super::walk::Walk;
+use crate::kernel::bufinfo::{List, ListedBuffer};
+use crate::model::{Buffer, BufferId, Fd, Holder, Inode, Kind, Label, Pid};
+
+/// The buffers of one round.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) buffers: Vec<Buffer>,
+    /// Whether another round would find nothing to mend.
+    pub(super) settled: bool,
+}
+
+/// What is being put together about one inode.
+#[derive(Debug, Default)]
+struct Draft {
+    counts: Vec<u64>,
+    holders: BTreeMap<Pid, Holder>,
+    fd_name: Option<Label>,
+    map_name: Option<Label>,
+}
+
+/// Joins one walk with the kernel's lists from before and after it.
+pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Joined {
+    let lists_are_whole = [before, after].iter().all(|list| list.is_some_and(List::agrees));
+    let before = by_inode(before);
+    let listed = by_inode(after);
+    let mut drafts: BTreeMap<Inode, Draft> = listed.keys().map(|&ino| (ino, Draft::default())).collect();
+    for (ino, buffer) in before.iter().filter(|(ino, _)| listed.contains_key(ino)) {
+        drafts.entry(*ino).or_default().counts.push(buffer.count);
+    }
+    let mut infos = BTreeMap::new();
+    for held in &walk.fds {
+        let draft = drafts.entry(held.ino).or_default();
+        draft.fd_name = Some(held.fact.name.clone());
+        let holder = draft.holder(held.pid);
+        match &held.fact.info.dmabuf {
+            Some(info) => {
+                holder.fds.push(held.fact.fd);
+                draft.counts.push(info.count);
+                infos.insert(held.ino, info);
+            }
+            None => holder.opaths.push(held.fact.fd),
+        }
+    }
+    for map in walk.maps.iter().filter(|map| walk.is_dmabuf(map)) {
+        let draft = drafts.entry(map.fact.ino).or_default();
+        draft.holder(map.pid).maps.push(map.fact.vma);
+        if map.fact.name.is_some() {
+            draft.map_name.clone_from(&map.fact.name);
+        }
+    }
+    let buffers: Vec<Buffer> = drafts
+        .into_iter()
+        .map(|(ino, draft)| {
+            let listed = listed.get(&ino).copied();
+            let inode = walk.proof.inode(ino);
+            let info = infos.get(&ino);
+            // Only O_PATH fds are left of it: it has gone from the kernel's list, and with it its count.
+            let unlisted = lists_are_whole && listed.is_none() && !before.contains_key(&ino);
+            let gone = (unlisted && draft.counts.is_empty()).then_some(0);
+            let last = listed.map(|l| l.count).or(walk.rechecked.get(&ino).copied()).or(gone);
+            let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: walk.proof.dev(), ino });
+            buffer.size = inode.map(|i| i.size).or(info.map(|i| i.size)).or(listed.map(|l| l.size));
+            buffer.exporter = info.map(|i| i.exporter.clone()).or(listed.map(|l| l.exporter.clone()));
+            buffer.count = last.or(draft.counts.last().copied());
+            buffer.steady = gone.is_some()
+                || !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
+            buffer.attachments = listed.and_then(|l| l.attachments.clone());
+            buffer.created_at = inode.and_then(|i| i.created_at);
+            buffer.creator_uid = inode.map(|i| i.creator_uid);
+            buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.clone()));
+            buffer.holders = draft.holders.into_values().map(sorted).collect();
+            buffer
+        })
+        .collect();
+    let settled = buffers.iter().all(|b| b.count.is_none() || b.steady && !overcounted(b));
+    Joined { buffers, settled }
+}
+
+impl Draft {
+    fn holder(&mut self, pid: Pid) -> &mut Holder {
+        self.holders.entry(pid).or_insert_with(|| Holder::new(pid))
+    }
+}
+
+fn by_inode(list: Option<&List>) -> BTreeMap<Inode, &ListedBuffer> {
+    list.into_iter().flat_map(|list| &list.buffers).map(|buffer| (buffer.ino, buffer)).collect()
+}
+
+fn sorted(mut holder: Holder) -> Holder {
+    let by_number = |fd: &Fd| fd.0;
+    holder.fds.sort_by_key(by_number);
+    holder.opaths.sort_by_key(by_number);
+    holder.maps.sort_by_key(|map| map.start);
+    holder
+}
+
+fn overcounted(buffer: &Buffer) -> bool {
+    let found: usize = buffer.holders.iter().map(|h| h.fds.len() + h.maps.len()).sum();
+    buffer.count.is_some_and(|count| count < found as u64)
+}

@@ -1,0 +1,211 @@
+//! From questions to a [`Snapshot`]: picks the sources, joins their facts, repeats what raced, states coverage.
+//!
+//! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again;
+//! it is settled when no buffer's count moved meanwhile and none has more references than the kernel counts.
+//! After [`Options::rounds`] rounds the last one is the answer, and what still moved is marked an estimate.
+//!
+//! Limits: a reference that moves from a process not yet read to one already read, while another of the same
+//! buffer appears, keeps every count and is not noticed.
+
+mod doctor;
+mod join;
+mod proof;
+mod walk;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+pub use doctor::{Probe, ProbeState};
+
+use crate::error::Error;
+use crate::kernel::bufinfo::{self, List};
+use crate::kernel::read::Buffers;
+use crate::kernel::root::ProcRoot;
+use crate::model::{Coverage, Ledger, Note, Pid, Snapshot, Source};
+
+/// How mappings are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mappings {
+    /// The text of `/proc/P/maps`.
+    #[default]
+    Maps,
+    /// The links of `/proc/P/map_files`; needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    MapFiles,
+}
+
+/// Which sources are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// Walk the processes, reading mappings this way; `None`: do not walk them.
+    pub holders: Option<Mappings>,
+    /// Read the kernel's own list (debugfs `bufinfo`).
+    pub kernel_list: bool,
+}
+
+impl Default for Sources {
+    fn default() -> Sources {
+        Sources { holders: Some(Mappings::Maps), kernel_list: true }
+    }
+}
+
+/// What to scan and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The procfs, or a recorded tree of one.
+    pub proc_root: PathBuf,
+    /// The sysfs with debugfs in it; `None`: there is none that belongs to this procfs.
+    pub sys_root: Option<PathBuf>,
+    /// Which sources are asked.
+    pub sources: Sources,
+    /// How often the walk may be made when counts move; at least one is made.
+    pub rounds: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            proc_root: "/proc".into(),
+            sys_root: Some("/sys".into()),
+            sources: Sources::default(),
+            rounds: 3,
+        }
+    }
+}
+
+/// Takes snapshots; keeps its buffers from one to the next.
+///
+/// ```
+/// let mut scanner = lsbuf::scan::Scanner::new(lsbuf::scan::Options::default())?;
+/// let snapshot = scanner.scan()?;
+/// for buffer in &snapshot.buffers {
+///     println!("inode {}: {} holders", buffer.id.ino, buffer.holders.len());
+/// }
+/// # Ok::<(), lsbuf::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Scanner {
+    options: Options,
+    root: ProcRoot,
+    buffers: Buffers,
+}
+
+/// The kernel's list, or why there is none.
+type Listing = Result<List, String>;
+
+impl Scanner {
+    /// Opens the procfs.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is none.
+    pub fn new(options: Options) -> Result<Scanner, Error> {
+        let root = ProcRoot::open(&options.proc_root)?;
+        Ok(Scanner { options, root, buffers: Buffers::default() })
+    }
+
+    /// Whether the procfs shows a process of that id.
+    #[must_use]
+    pub fn has_process(&self, pid: Pid) -> bool {
+        self.root.has_process(pid)
+    }
+
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    /// If the processes cannot be listed. What can only be read in part is part of the answer instead.
+    pub fn scan(&mut self) -> Result<Snapshot, Error> {
+        let begun = Instant::now();
+        let taken_at = SystemTime::now();
+        let mut before = self.kernel_list();
+        let mut rounds = self.options.rounds.max(1);
+        loop {
+            rounds -= 1;
+            let walk = self.walk(before.is_err())?;
+            let after = self.kernel_list();
+            let joined = join::join(&walk, before.as_ref().ok(), after.as_ref().ok());
+            if joined.settled || rounds == 0 {
+                let mut snapshot = Snapshot {
+                    taken_at,
+                    host: self.root.host(),
+                    coverage: self.coverage(&walk, &after),
+                    buffers: joined.buffers,
+                    processes: walk.processes,
+                };
+                note_doubts(&mut snapshot);
+                snapshot.coverage.duration = begun.elapsed();
+                return Ok(snapshot);
+            }
+            before = after;
+        }
+    }
+
+    fn walk(&mut self, recheck: bool) -> Result<walk::Walk, Error> {
+        let Some(mappings) = self.options.sources.holders else { return Ok(walk::Walk::default()) };
+        let mut walk = walk::Walk::of(&self.root, mappings, &mut self.buffers).map_err(|e| {
+            Error::io(e, format!("cannot list the processes of {}", self.root.path().display()))
+        })?;
+        if recheck {
+            walk.recheck(&self.root, &mut self.buffers);
+        }
+        Ok(walk)
+    }
+
+    fn kernel_list(&mut self) -> Listing {
+        if !self.options.sources.kernel_list {
+            return Err("not asked".into());
+        }
+        let Some(sys) = &self.options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
+        bufinfo::read_list(sys, &mut self.buffers.text)
+            .map_err(|e| format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(e)))
+    }
+
+    fn coverage(&self, walk: &walk::Walk, list: &Listing) -> Coverage {
+        let mut sources = Vec::new();
+        let mut notes = walk.notes();
+        match self.options.sources.holders {
+            None => notes.push(Note::HoldersNotAsked),
+            Some(mappings) => {
+                sources.extend([Source::Fd, Source::Fdinfo]);
+                sources.push(match mappings {
+                    Mappings::Maps => Source::Maps,
+                    Mappings::MapFiles => Source::MapFiles,
+                });
+                if !self.root.shows_kernel_threads() {
+                    notes.push(Note::NotWholeMachine);
+                }
+            }
+        }
+        match list {
+            Ok(list) => {
+                sources.push(Source::Bufinfo);
+                if !list.agrees() {
+                    let stated = list.stated.map_or(0, |(buffers, _)| buffers);
+                    notes.push(Note::ListContradicts { rows: list.buffers.len() as u64, stated });
+                }
+            }
+            Err(why) => notes.push(Note::NoKernelList { why: why.clone() }),
+        }
+        Coverage { sources, processes: walk.counts, notes, duration: Duration::ZERO }
+    }
+}
+
+/// Adds the notes that follow from the joined answer.
+fn note_doubts(snapshot: &mut Snapshot) {
+    let ledger = Ledger::of(snapshot);
+    let unsteady = snapshot.buffers.iter().filter(|b| b.count.is_some() && !b.steady).count() as u64;
+    let overcounted = ledger.accounts.iter().filter(|a| a.kernel.is_none() && a.estimate).count() as u64;
+    let unheld = || snapshot.buffers.iter().filter(|b| b.holders.is_empty());
+    let unexplained =
+        Note::Unexplained { buffers: unheld().count() as u64, size: unheld().filter_map(|b| b.size).sum() };
+    let any_unheld = unheld().next().is_some();
+    let notes = &mut snapshot.coverage.notes;
+    if unsteady > 0 {
+        notes.push(Note::Unsteady { buffers: unsteady });
+    }
+    if overcounted > 0 {
+        notes.push(Note::Overcounted { buffers: overcounted });
+    }
+    if any_unheld && !snapshot.coverage.saw_every_process() {
+        snapshot.coverage.notes.push(unexplained);
+    }
+}

@@ -1,0 +1,165 @@
+//! What is known to be a dma-buf and what is known not to be, gathered while walking.
+//!
+//! There is one dma-buf filesystem in a boot: one device number, one mount. The first proven reference
+//! teaches both; from then on any other candidate is decided without asking the kernel.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::kernel::fds::FdFact;
+use crate::kernel::identity::{self, Filesystem, InodeFact, Object};
+use crate::kernel::map_files;
+use crate::kernel::maps::MapFact;
+use crate::model::{Dev, Inode, MapRef};
+
+/// Proofs so far.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    dev: Option<Dev>,
+    mnt_id: Option<u64>,
+    refuted_devs: HashSet<Dev>,
+    refuted_mounts: HashSet<u64>,
+    /// Links of `map_files` were refused: without the privilege, asking again is in vain.
+    cannot_follow: bool,
+    inodes: HashMap<Inode, InodeFact>,
+}
+
+/// Whether a candidate is a dma-buf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Yes,
+    No,
+    /// Nothing that may be asked could tell.
+    Unknown,
+}
+
+impl Proof {
+    /// Starts from what a recorded tree states.
+    pub(super) fn new(recorded: Option<Dev>) -> Proof {
+        Proof { dev: recorded, ..Proof::default() }
+    }
+
+    /// The dma-buf filesystem's device.
+    pub(super) fn dev(&self) -> Option<Dev> {
+        self.dev
+    }
+
+    /// What the inode told, where it was asked.
+    pub(super) fn inode(&self, ino: Inode) -> Option<&InodeFact> {
+        self.inodes.get(&ino)
+    }
+
+    /// Learns from an fd whose fdinfo proved it, and returns its inode number. The inode itself is asked once
+    /// per buffer, and where the fdinfo does not give the number (before Linux 5.14) once per fd.
+    pub(super) fn learn_fd(&mut self, process: BorrowedFd<'_>, fact: &FdFact) -> Option<Inode> {
+        self.mnt_id = Some(fact.info.mnt_id);
+        if fact.info.ino.is_some_and(|ino| self.inodes.contains_key(&ino)) {
+            return fact.info.ino;
+        }
+        let asked = self.ask(process, format!("fd/{}", fact.fd).as_str());
+        fact.info.ino.or(match asked {
+            Ok(Answer::DmaBuf(ino)) => Some(ino),
+            Ok(Answer::Other(_)) | Err(_) => None,
+        })
+    }
+
+    /// Decides on an `O_PATH` fd.
+    pub(super) fn judge_path(
+        &mut self,
+        process: BorrowedFd<'_>,
+        fact: &FdFact,
+        text: &mut Vec<u8>,
+    ) -> Verdict {
+        let mount = fact.info.mnt_id;
+        if self.verdict_on_mount(mount) == Verdict::Unknown {
+            match identity::is_mounted(process, Filesystem::Mount(mount), text) {
+                Ok(true) => _ = self.refuted_mounts.insert(mount),
+                Ok(false) => match self.ask(process, format!("fd/{}", fact.fd).as_str()) {
+                    Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
+                    Ok(Answer::Other(_)) => _ = self.refuted_mounts.insert(mount),
+                    Err(_) => {}
+                },
+                Err(_) => {}
+            }
+        }
+        self.verdict_on_mount(mount)
+    }
+
+    /// Learns what it can from a mapping: of a device not yet decided on, or of a buffer not yet asked.
+    pub(super) fn learn_map(&mut self, process: BorrowedFd<'_>, fact: &MapFact, text: &mut Vec<u8>) {
+        match self.verdict_on_dev(fact.dev) {
+            Verdict::No => return,
+            Verdict::Yes if self.inodes.contains_key(&fact.ino) => return,
+            Verdict::Yes => {}
+            Verdict::Unknown => match identity::is_mounted(process, Filesystem::Device(fact.dev), text) {
+                Ok(true) => {
+                    self.refuted_devs.insert(fact.dev);
+                    return;
+                }
+                Ok(false) => {}
+                Err(_) => return,
+            },
+        }
+        if self.cannot_follow {
+            return;
+        }
+        match self.ask(process, map_files::link(&fact.vma).as_str()) {
+            Ok(Answer::DmaBuf(_)) => {}
+            Ok(Answer::Other(dev)) => _ = self.refuted_devs.insert(dev),
+            Err(Errno::PERM | Errno::ACCESS) => self.cannot_follow = true,
+            Err(_) => {}
+        }
+    }
+
+    /// The device and inode number behind a `map_files` link; `None`: it is no dma-buf.
+    pub(super) fn follow(
+        &mut self,
+        process: BorrowedFd<'_>,
+        vma: &MapRef,
+    ) -> rustix::io::Result<Option<(Dev, Inode)>> {
+        match self.ask(process, map_files::link(vma).as_str())? {
+            Answer::DmaBuf(ino) => Ok(self.dev.map(|dev| (dev, ino))),
+            Answer::Other(_) => Ok(None),
+        }
+    }
+
+    /// Whether a device is the dma-buf filesystem's, by what is known by now.
+    pub(super) fn verdict_on_dev(&self, dev: Dev) -> Verdict {
+        match self.dev {
+            Some(proven) if proven == dev => Verdict::Yes,
+            Some(_) => Verdict::No,
+            None if dev.major != 0 || self.refuted_devs.contains(&dev) => Verdict::No,
+            None => Verdict::Unknown,
+        }
+    }
+
+    fn verdict_on_mount(&self, mount: u64) -> Verdict {
+        match self.mnt_id {
+            Some(proven) if proven == mount => Verdict::Yes,
+            Some(_) => Verdict::No,
+            None if self.refuted_mounts.contains(&mount) => Verdict::No,
+            None => Verdict::Unknown,
+        }
+    }
+
+    /// Asks what stands behind a link and remembers a dma-buf under the number that it gives itself.
+    fn ask<P: Arg>(&mut self, process: BorrowedFd<'_>, link: P) -> rustix::io::Result<Answer> {
+        Ok(match identity::ask(process, link)? {
+            Object::DmaBuf(inode) => {
+                let ino = inode.ino;
+                self.dev = Some(inode.dev);
+                self.inodes.insert(ino, inode);
+                Answer::DmaBuf(ino)
+            }
+            Object::Other(dev) => Answer::Other(dev),
+        })
+    }
+}
+
+enum Answer {
+    DmaBuf(Inode),
+    Other(Dev),
+}

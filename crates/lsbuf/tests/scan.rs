@@ -1,0 +1,211 @@
+//! What a scan makes of facts that agree, contradict, lie or are missing; on recorded trees.
+
+mod common;
+
+use common::Tree;
+use lsbuf::ErrorKind;
+use lsbuf::model::{Bytes, Fd, Ledger, Note, Pid, Snapshot, Source};
+use lsbuf::scan::{Options, Sources};
+
+/// A tree with one camera process that holds the listed buffer 7.
+fn camera() -> Tree {
+    let mut tree = Tree::new();
+    tree.process(12, b"camera");
+    tree.listed(7, b"cam", 8192, 1, &[]);
+    tree.dmabuf_fd(12, 5, 7, b"cam", 8192, 1);
+    tree
+}
+
+fn inodes(snapshot: &Snapshot) -> Vec<u64> {
+    snapshot.buffers.iter().map(|b| b.id.ino.0).collect()
+}
+
+fn kernel(snapshot: &Snapshot) -> (Option<u64>, bool) {
+    let account = Ledger::of(snapshot).accounts[0];
+    (account.kernel, account.estimate)
+}
+
+/// Check that an fd of one process and a mapping of another meet in one buffer.
+#[test]
+fn fd_and_map_are_one_buffer() {
+    let mut tree = Tree::new();
+    tree.process(12, b"camera");
+    tree.process(13, b"viewer");
+    tree.listed(7, b"cam", 8192, 2, &["vgem"]);
+    tree.dmabuf_fd(12, 5, 7, b"cam", 8192, 2);
+    tree.maps(13, &["7000-8000 rw-s 00001000 00:0c 7    /dmabuf:cam"]);
+    let snapshot = tree.scan();
+    assert_eq!(inodes(&snapshot), [7]);
+    let buffer = &snapshot.buffers[0];
+    assert_eq!((buffer.size, buffer.count), (Some(Bytes(8192)), Some(2)));
+    assert_eq!((buffer.holders[0].pid, &buffer.holders[0].fds[..]), (Pid(12), &[Fd(5)][..]));
+    assert_eq!((buffer.holders[1].pid, buffer.holders[1].maps[0].start), (Pid(13), 0x7000));
+    assert_eq!(buffer.attachments.as_ref().unwrap(), &["vgem".into()]);
+    assert_eq!(kernel(&snapshot), (Some(0), false));
+    assert!(snapshot.coverage.is_complete(), "{:?}", snapshot.coverage.notes);
+}
+
+/// Check that who holds is described by its own files.
+#[test]
+fn processes_are_described() {
+    let process = camera().scan().processes.remove(0);
+    assert_eq!((process.pid, process.start_time, process.uid), (Pid(12), 4711, Some(1000)));
+    assert_eq!((process.comm, process.cgroup), ("camera".into(), Some("/user.slice".into())));
+}
+
+/// Check that a buffer in the kernel's list without any holder is found.
+#[test]
+fn kernel_only() {
+    let mut tree = Tree::new();
+    tree.listed(9, b"<none>", 4096, 2, &[]);
+    let snapshot = tree.scan();
+    assert_eq!(inodes(&snapshot), [9]);
+    assert_eq!(Ledger::of(&snapshot).totals.kernel_only, Some(Bytes(4096)));
+}
+
+/// Check that an ordinary file called like a dma-buf is none, by fd as by mapping.
+#[test]
+fn impostors_are_not_counted() {
+    let tree = camera();
+    tree.process(66, b"impostor");
+    tree.fd(66, 3, b"/dmabuf:cam", b"pos:\t0\nflags:\t02\nmnt_id:\t30\nino:\t7\n");
+    tree.fd(66, 4, b"/dmabuf:cam", b"pos:\t0\nflags:\t012000000\nmnt_id:\t30\nino:\t7\n");
+    tree.maps(
+        66,
+        &["7000-8000 rw-s 00000000 00:1f 7    /dmabuf:cam", "8000-9000 rw-s 00000000 fe:00 7    /dmabuf:cam"],
+    );
+    let snapshot = tree.scan();
+    assert_eq!(snapshot.buffers[0].holders.len(), 1);
+    assert!(snapshot.coverage.is_complete(), "{:?}", snapshot.coverage.notes);
+}
+
+/// Check that an O_PATH fd is a reference outside the count.
+#[test]
+fn opath() {
+    let tree = camera();
+    tree.process(13, b"path");
+    tree.opath_fd(13, 3, 7);
+    let snapshot = tree.scan();
+    assert_eq!(snapshot.buffers[0].holders[1].opaths, [Fd(3)]);
+    assert_eq!(kernel(&snapshot), (Some(0), false));
+}
+
+/// Check that a buffer which only an O_PATH fd keeps, and which has left the kernel's list, has a count of 0.
+#[test]
+fn opath_alone() {
+    let tree = camera();
+    tree.process(13, b"path");
+    tree.opath_fd(13, 3, 8);
+    let snapshot = tree.scan();
+    assert_eq!((snapshot.buffers[1].count, snapshot.buffers[1].steady), (Some(0), true));
+}
+
+/// Check that a count which moved during the scan makes the rest an estimate and is said.
+#[test]
+fn a_moving_count_is_an_estimate() {
+    let mut tree = Tree::new();
+    tree.process(12, b"camera");
+    tree.listed(7, b"cam", 8192, 1, &[]);
+    tree.dmabuf_fd(12, 5, 7, b"cam", 8192, 2);
+    let snapshot = tree.scan();
+    assert_eq!(kernel(&snapshot), (Some(0), true));
+    assert_eq!(snapshot.coverage.notes, [Note::Unsteady { buffers: 1 }]);
+}
+
+/// Check that more references than the kernel counts are said, and the rest is unknown.
+#[test]
+fn two_processes_with_one_table_overcount() {
+    let tree = camera();
+    tree.process(13, b"vfork");
+    tree.dmabuf_fd(13, 5, 7, b"cam", 8192, 1);
+    let snapshot = tree.scan();
+    assert_eq!(kernel(&snapshot), (None, true));
+    assert_eq!(snapshot.coverage.notes, [Note::Overcounted { buffers: 1 }]);
+}
+
+/// Check that a garbled fdinfo loses one fact, is counted, and makes the answer partial.
+#[test]
+fn garbled_fdinfo() {
+    let tree = camera();
+    tree.fd(
+        12,
+        6,
+        b"/dmabuf:x",
+        b"flags:\t02\nmnt_id:\t10\nino:\tseven\nsize:\t1\ncount:\t1\nexp_name:\tsystem\n",
+    );
+    let snapshot = tree.scan();
+    assert_eq!(inodes(&snapshot), [7]);
+    assert_eq!(snapshot.coverage.notes, [Note::Garbled { source: Source::Fdinfo, facts: 1 }]);
+    assert!(!snapshot.coverage.is_complete());
+}
+
+/// Check that a garbled line of maps loses that line alone.
+#[test]
+fn garbled_maps() {
+    let tree = camera();
+    tree.maps(
+        12,
+        &["7000-80zz rw-s 00000000 00:0c 7    /dmabuf:cam", "8000-9000 rw-s 00000000 00:0c 7    /dmabuf:cam"],
+    );
+    let snapshot = tree.scan();
+    assert_eq!(snapshot.buffers[0].holders[0].maps.len(), 1);
+    assert!(snapshot.coverage.notes.contains(&Note::Garbled { source: Source::Maps, facts: 1 }));
+}
+
+/// Check that a name with a newline is taken whole from the link, and forges no figure.
+#[test]
+fn a_forging_name() {
+    let mut tree = Tree::new();
+    tree.process(12, b"camera");
+    tree.listed(7, b"a\nsize:\t1\nino:\t9", 8192, 1, &[]);
+    tree.dmabuf_fd(12, 5, 7, b"a\nsize:\t1\nino:\t9", 8192, 1);
+    let snapshot = tree.scan();
+    assert_eq!((inodes(&snapshot), snapshot.buffers[0].size), (vec![7], Some(Bytes(8192))));
+    assert_eq!(snapshot.buffers[0].name, Some("a\nsize:\t1\nino:\t9".into()));
+}
+
+/// Check that without the kernel's list the answer is partial and the rest of it unknown or an estimate.
+#[test]
+fn without_the_list() {
+    let tree = camera();
+    let snapshot = lsbuf::scan(tree.options()).unwrap();
+    assert_eq!(inodes(&snapshot), [7]);
+    assert!(matches!(&snapshot.coverage.notes[..], [Note::NoKernelList { .. }]));
+    assert_eq!(kernel(&snapshot), (Some(0), false), "the fd was read twice and explains the whole count");
+}
+
+/// Check that a list which contradicts its closing line is said.
+#[test]
+fn a_contradicting_list() {
+    let tree = camera();
+    tree.write("sys/kernel/debug/dma_buf/bufinfo", b"\nTotal 3 objects, 12288 bytes\n");
+    let snapshot = lsbuf::scan(tree.options()).unwrap();
+    assert!(snapshot.coverage.notes.contains(&Note::ListContradicts { rows: 0, stated: 3 }));
+}
+
+/// Check that a procfs without kernel threads is known not to be the whole machine.
+#[test]
+fn a_containers_procfs() {
+    let tree = camera();
+    std::fs::remove_dir_all(tree.path("proc/2")).unwrap();
+    assert!(tree.scan().coverage.notes.contains(&Note::NotWholeMachine));
+}
+
+/// Check that a directory which is no procfs is refused.
+#[test]
+fn no_procfs() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { proc_root: dir.path().into(), ..Options::default() };
+    assert_eq!(lsbuf::scan(options).unwrap_err().kind(), ErrorKind::NotProcfs);
+}
+
+/// Check that the kernel's list alone gives buffers and says that nobody was asked who holds them.
+#[test]
+fn the_list_alone() {
+    let tree = camera();
+    tree.write_list();
+    let sources = Sources { holders: None, kernel_list: true };
+    let snapshot = lsbuf::scan(Options { sources, ..tree.options() }).unwrap();
+    assert_eq!((inodes(&snapshot), snapshot.processes.len()), (vec![7], 0));
+    assert!(snapshot.coverage.notes.contains(&Note::HoldersNotAsked));
+}
