@@ -1,0 +1,338 @@
+//! Arguments: what there is, what each accepts, and one clear line for what it does not.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use clap::error::ErrorKind;
+use clap::{Args, ColorChoice, Parser, Subcommand};
+use globset::{Glob, GlobMatcher};
+use lsbuf::model::{Bytes, Kind, Pid};
+use lsbuf::render::{
+    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
+};
+use lsbuf::scan::{Mappings, Options, Sources};
+
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  lsbuf                            every dma-buf, largest first
+  lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, with two more columns
+  lsbuf --kernel-only              buffers that no process holds: GEM handles, queues, drivers
+  lsbuf --min-size 8M --name 'cam*' --sort COUNT
+  lsbuf ps                         what each process holds and what it costs
+  lsbuf show 17                    every reference to the buffer with inode 17
+  lsbuf doctor                     is the answer complete here, and if not, why
+  lsbuf -J | jq '.totals'          everything, for programs
+";
+
+/// Who holds every shared buffer (dma-buf) on this machine: which process, through which fd or mapping, what
+/// the kernel holds besides, and what each costs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lsbuf",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = format!("{}\n{EXAMPLES}\n{EXIT}", columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS))
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) ls: LsArgs,
+}
+
+const EXIT: &str = "\
+Exit status: 0 answered, if only in part (said on stderr); 1 could not answer; 2 wrong arguments; 3 in part, with --strict.
+Rows are red where one process holds a buffer by 16 fds or more, yellow where no fd and no mapping holds it.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List every buffer (the default)
+    #[command(after_help = columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS))]
+    Ls(LsArgs),
+    /// List every process that holds a buffer
+    #[command(after_help = columns("Columns", PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS))]
+    Ps(PsArgs),
+    /// Show buffers in full: each reference, attachments, age, creator
+    Show(ShowArgs),
+    /// Say which sources work here and what would make the answer complete
+    Doctor(DoctorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Columns to show; +COL,… adds to the default ones
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS), conflicts_with = "json")]
+    pub(crate) output: Option<Columns>,
+    /// Column to sort by, largest or first of the alphabet first
+    #[arg(long, value_name = "COL", default_value = "SIZE", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
+    pub(crate) sort: Column,
+    #[command(flatten)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) scan: Scan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Columns to show; +COL,… adds to the default ones
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS), conflicts_with = "json")]
+    pub(crate) output: Option<Columns>,
+    /// Column to sort by, largest or first of the alphabet first
+    #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
+    pub(crate) sort: Column,
+    #[command(flatten)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) scan: Scan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Inode numbers, or exact names
+    #[arg(required = true, value_name = "BUFFER")]
+    pub(crate) buffers: Vec<String>,
+    /// JSON, schema lsbuf.snapshot/1, with these buffers only
+    #[arg(short = 'J', long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) scan: Scan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) scan: Scan,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Format")]
+pub(crate) struct Format {
+    /// JSON, schema lsbuf.snapshot/1
+    #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
+    pub(crate) json: bool,
+    /// CSV
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) csv: bool,
+    /// Fields separated by one blank, blanks inside them as \x20
+    #[arg(short, long)]
+    pub(crate) raw: bool,
+    /// No headings and no totals
+    #[arg(short, long)]
+    pub(crate) noheadings: bool,
+    /// Sizes in bytes (the default unless on a terminal)
+    #[arg(short, long, conflicts_with = "human")]
+    pub(crate) bytes: bool,
+    /// Sizes like 8.0M (the default on a terminal)
+    #[arg(long)]
+    pub(crate) human: bool,
+    /// Colour: auto (on a terminal without NO_COLOR), always, never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) color: ColorChoice,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filter")]
+pub(crate) struct Filter {
+    /// Only what these processes hold
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
+    pub(crate) pids: Vec<Pid>,
+    /// Only buffers of these exporters
+    #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',')]
+    pub(crate) exporters: Vec<String>,
+    /// Only buffers whose name matches, such as 'cam*'
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    pub(crate) name: Option<GlobMatcher>,
+    /// Only these kinds: dmabuf
+    #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
+    pub(crate) kinds: Vec<Kind>,
+    /// Only buffers of this size or more, such as 10M
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) min_size: Option<Bytes>,
+    /// Only buffers that no process holds
+    #[arg(long)]
+    pub(crate) kernel_only: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scan")]
+pub(crate) struct Scan {
+    /// What to ask: auto, or some of procfs, map_files, bufinfo
+    #[arg(long, value_name = "SOURCE,…", default_value = "auto", hide_default_value = true, value_parser = sources)]
+    source: Sources,
+    /// Exit with status 3 if the answer is partial
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The procfs to read, or a recorded tree of one
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    proc_root: PathBuf,
+    /// The sysfs that goes with it [default: /sys for /proc, else none]
+    #[arg(long, value_name = "DIR")]
+    sys_root: Option<PathBuf>,
+}
+
+impl Scan {
+    /// As the library takes it.
+    pub(crate) fn options(&self) -> Options {
+        let own = (self.proc_root.as_os_str() == "/proc").then(|| PathBuf::from("/sys"));
+        Options {
+            proc_root: self.proc_root.clone(),
+            sys_root: self.sys_root.clone().or(own),
+            sources: self.source,
+            ..Options::default()
+        }
+    }
+}
+
+/// The columns asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns(pub(crate) Vec<Column>);
+
+impl Columns {
+    /// Those asked for, or the default ones.
+    pub(crate) fn or_default(asked: &Option<Columns>, all: &[Column], default: &[&str]) -> Vec<Column> {
+        let default = || all.iter().filter(|c| default.contains(&c.name)).copied().collect();
+        asked.as_ref().map_or_else(default, |c| c.0.clone())
+    }
+}
+
+fn find(name: &str, all: &[Column]) -> Result<Column, String> {
+    all.iter().find(|c| c.name.eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
+        let valid: Vec<&str> = all.iter().map(|c| c.name).collect();
+        format!("no such column; valid: {}", valid.join(", "))
+    })
+}
+
+fn choose(list: &str, all: &[Column], default: &[&str]) -> Result<Columns, String> {
+    let (names, mut chosen) = match list.strip_prefix('+') {
+        Some(more) => (more, Columns::or_default(&None, all, default)),
+        None => (list, Vec::new()),
+    };
+    for name in names.split(',') {
+        chosen.push(find(name, all).map_err(|e| format!("'{name}': {e}"))?);
+    }
+    Ok(Columns(chosen))
+}
+
+fn columns(heading: &str, all: &[Column], default: &[&str]) -> String {
+    let mut text = format!("{heading} (* shown by default):\n");
+    for column in all {
+        let mark = if default.contains(&column.name) { '*' } else { ' ' };
+        text.push_str(&format!("{mark} {:<10} {}\n", column.name, column.help));
+    }
+    text
+}
+
+fn pid(text: &str) -> Result<Pid, String> {
+    text.parse().map(Pid).map_err(|_| "a process id is a number".to_owned())
+}
+
+fn glob(text: &str) -> Result<GlobMatcher, String> {
+    let glob =
+        Glob::new(text).map_err(|e| format!("{}; valid: *, ?, [abc], {{a,b}}, \\ to quote", e.kind()))?;
+    Ok(glob.compile_matcher())
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::ALL.iter().find(|k| k.as_str() == text).copied().ok_or_else(|| {
+        let valid: Vec<&str> = Kind::ALL.iter().map(|k| k.as_str()).collect();
+        format!("no such kind; valid: {}", valid.join(", "))
+    })
+}
+
+/// Powers of 1024, as sizes are printed: 10M is 10 MiB.
+fn size(text: &str) -> Result<Bytes, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let full = match unit {
+        "" | "B" => text.to_owned(),
+        "K" | "M" | "G" | "T" | "P" => format!("{text}iB"),
+        "KiB" | "MiB" | "GiB" | "TiB" | "PiB" => text.to_owned(),
+        _ => String::new(),
+    };
+    let size: Result<ByteSize, _> = full.parse();
+    size.map(|s| Bytes(s.as_u64()))
+        .map_err(|_| "no size; valid: 4096, 64K, 10M, 1.5G (powers of 1024)".to_owned())
+}
+
+fn sources(text: &str) -> Result<Sources, String> {
+    if text == "auto" {
+        return Ok(Sources::default());
+    }
+    let mut sources = Sources { holders: None, kernel_list: false };
+    for name in text.split(',') {
+        match name {
+            "procfs" if sources.holders.is_none() => sources.holders = Some(Mappings::Maps),
+            "map_files" if sources.holders.is_none() => sources.holders = Some(Mappings::MapFiles),
+            "procfs" | "map_files" => return Err("procfs and map_files exclude each other".to_owned()),
+            "bufinfo" => sources.kernel_list = true,
+            _ => return Err("no such source; valid: auto, procfs, map_files, bufinfo".to_owned()),
+        }
+    }
+    Ok(sources)
+}
+
+/// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe while printing help is no failure.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = lines.join(" ");
+    output::say(&format!("{} (try --help)", line.strip_prefix("error: ").unwrap_or(&line)));
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Check that the definitions contradict nothing in themselves.
+    #[test]
+    fn definitions_hold() {
+        Cli::command().debug_assert();
+    }
+
+    /// Check that sizes are read in the units in which they are printed.
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(size("10M"), Ok(Bytes(10 << 20)));
+        assert_eq!(size("1.5G"), Ok(Bytes(3 << 29)));
+        assert_eq!(size("4096"), Ok(Bytes(4096)));
+    }
+
+    /// Check that a decimal unit, which would be misread, is refused.
+    #[test]
+    fn decimal_units_are_refused() {
+        assert!(size("10MB").is_err() && size("").is_err() && size("-1").is_err() && size("M").is_err());
+    }
+
+    /// Check that the two ways to read mappings cannot be asked at once.
+    #[test]
+    fn one_way_to_read_mappings() {
+        assert!(sources("procfs,map_files").is_err());
+        assert_eq!(sources("procfs,bufinfo"), Ok(Sources::default()));
+    }
+}

@@ -1,0 +1,197 @@
+//! One function per subcommand.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use clap::ColorChoice;
+use lsbuf::model::{Ledger, Pid, Snapshot};
+use lsbuf::render::{
+    BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS, Sizes,
+    Style, View, escape,
+};
+use lsbuf::scan::{Probe, ProbeState, Scanner};
+
+use crate::args::{Columns, DoctorArgs, Format, LsArgs, PsArgs, Scan, ShowArgs};
+use crate::output::{self, Ending};
+use crate::select;
+
+/// `lsbuf ls`.
+pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
+    let snapshot = scan(&args.scan, &args.filter.pids)?;
+    let ledger = Ledger::of(&snapshot);
+    let mut view = View::all(&snapshot, &ledger);
+    select::filter(&mut view, &args.filter);
+    let mut rows = view.buffers.clone();
+    select::sort(&mut rows, &view, &args.sort);
+    view.buffers.clone_from(&rows);
+    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
+    let style = |row: usize| output::row_style(ledger.shapes[row]);
+    list(&view, &rows, &columns, &args.format, &args.scan, style)
+}
+
+/// `lsbuf ps`.
+pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
+    let snapshot = scan(&args.scan, &args.filter.pids)?;
+    let ledger = Ledger::of(&snapshot);
+    let mut view = View::all(&snapshot, &ledger);
+    select::filter(&mut view, &args.filter);
+    let mut rows = view.processes.clone();
+    select::sort(&mut rows, &view, &args.sort);
+    view.processes.clone_from(&rows);
+    let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS);
+    list(&view, &rows, &columns, &args.format, &args.scan, |_| anstyle::Style::new())
+}
+
+/// `lsbuf show`.
+pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
+    let snapshot = scan(&args.scan, &[])?;
+    let ledger = Ledger::of(&snapshot);
+    let mut view = View::all(&snapshot, &ledger);
+    view.buffers = Vec::new();
+    for wanted in &args.buffers {
+        let found = snapshot.buffers.iter().enumerate().filter(|(_, buffer)| match wanted.parse::<u64>() {
+            Ok(ino) => buffer.id.ino.0 == ino,
+            Err(_) => buffer.name.as_ref().is_some_and(|name| name.as_bytes() == wanted.as_bytes()),
+        });
+        let before = view.buffers.len();
+        view.buffers.extend(found.map(|(i, _)| i));
+        if view.buffers.len() == before {
+            output::conclude(&snapshot, false);
+            bail!("no buffer {wanted} among {} found", snapshot.buffers.len());
+        }
+    }
+    view.processes.retain(|&i| {
+        let pid = snapshot.processes[i].pid;
+        view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
+    });
+    let mut out = output::stdout(ColorChoice::Auto);
+    if args.json {
+        lsbuf::render::json(&mut out, &view)?;
+    } else {
+        for (nth, &index) in view.buffers.iter().enumerate() {
+            if nth > 0 {
+                writeln!(out)?;
+            }
+            lsbuf::render::show(&mut out, &view, index)?;
+        }
+    }
+    out.flush()?;
+    Ok(output::conclude(&snapshot, args.scan.strict))
+}
+
+/// `lsbuf doctor`.
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
+    let probes = Scanner::new(args.scan.options())?.probe()?;
+    let mut out = output::stdout(ColorChoice::Auto);
+    for probe in &probes {
+        let Probe { what, gives, state, seen, .. } = probe;
+        let style = match state {
+            ProbeState::Works => anstyle::AnsiColor::Green.on_default(),
+            ProbeState::Partly => anstyle::AnsiColor::Yellow.on_default(),
+            ProbeState::Missing => anstyle::AnsiColor::Red.on_default(),
+        };
+        writeln!(out, "{style}{:<8}{style:#}{what:<18}{}", state.as_str(), escape(seen.as_bytes()))?;
+        writeln!(out, "        {:<18}gives {gives}", "")?;
+        if let Some(advice) = &probe.advice {
+            writeln!(out, "        {:<18}to do: {advice}", "")?;
+        }
+    }
+    let lacking: Vec<&str> =
+        probes.iter().filter(|p| p.needed && p.state != ProbeState::Works).map(|p| p.what).collect();
+    if lacking.is_empty() {
+        writeln!(out, "Answers are complete here.")?;
+    } else {
+        writeln!(out, "Answers are partial here, for want of: {}.", lacking.join("; "))?;
+    }
+    out.flush()?;
+    Ok(if args.scan.strict && !lacking.is_empty() { Ending::StrictlyPartial } else { Ending::Answered })
+}
+
+fn scan(args: &Scan, pids: &[Pid]) -> Result<Snapshot> {
+    let mut scanner = Scanner::new(args.options()).map_err(anyhow::Error::from)?;
+    if let Some(pid) = pids.iter().find(|&&pid| !scanner.has_process(pid)) {
+        bail!("no process {pid}");
+    }
+    scanner.scan().context("the scan failed")
+}
+
+fn list(
+    view: &View<'_>,
+    rows: &[usize],
+    columns: &[Column],
+    format: &Format,
+    scan: &Scan,
+    style: impl Fn(usize) -> anstyle::Style,
+) -> Result<Ending> {
+    let mut out = output::stdout(format.color);
+    let (sizes, heading) = (output::sizes(format), !format.noheadings);
+    if format.json {
+        lsbuf::render::json(&mut out, view)?;
+    } else if format.csv {
+        lsbuf::render::csv(&mut out, view, rows, columns, sizes, heading)?;
+    } else if format.raw {
+        lsbuf::render::raw(&mut out, view, rows, columns, sizes, heading)?;
+    } else if rows.is_empty() {
+        output::say(&nothing(view.snapshot));
+        return Ok(output::ending(view.snapshot, scan.strict));
+    } else {
+        let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
+        let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
+        for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {
+            writeln!(out, "{style}{line}{style:#}")?;
+        }
+        if heading {
+            writeln!(out, "\n{}", summary(view, sizes))?;
+        }
+    }
+    out.flush()?;
+    Ok(output::conclude(view.snapshot, scan.strict))
+}
+
+/// One line for an empty table: what was looked at, and how far it can be trusted.
+fn nothing(snapshot: &Snapshot) -> String {
+    let coverage = &snapshot.coverage;
+    let sources: Vec<&str> = coverage.sources.iter().map(|s| s.as_str()).collect();
+    let found = match snapshot.buffers.len() {
+        0 => "no dma-buf found".to_owned(),
+        n => format!("none of {n} dma-bufs matches"),
+    };
+    let notes: Vec<String> = coverage.notes.iter().map(|n| format!("; {n}")).collect();
+    let partial = if coverage.is_complete() { "" } else { "; this is partial" };
+    format!(
+        "{found}; looked at {} of {} processes, by {}{partial}{}",
+        coverage.processes.read,
+        coverage.processes.total,
+        sources.join(", "),
+        notes.concat()
+    )
+}
+
+/// The totals of the machine in one line.
+fn summary(view: &View<'_>, sizes: Sizes) -> String {
+    let totals = &view.ledger.totals;
+    let size = |s| Cell::Size(s).write(Style::Table, sizes);
+    let exporters: Vec<String> = view
+        .ledger
+        .exporters
+        .iter()
+        .map(|e| {
+            let name = Cell::Text(e.exporter.clone()).write(Style::Table, sizes);
+            format!("{name} {} in {}", size(e.size), e.buffers)
+        })
+        .collect();
+    let refs = Cell::Number(totals.unattributed_refs).write(Style::Table, sizes);
+    let shown = match view.buffers.len() as u64 {
+        all if all == totals.buffers => String::new(),
+        some => format!("{some} of "),
+    };
+    format!(
+        "{shown}{} dma-bufs, {} exported ({}): {} held by {} processes, {} kernel-only; {refs} kernel references",
+        totals.buffers,
+        size(totals.size),
+        exporters.join(", "),
+        size(totals.held),
+        view.snapshot.processes.len(),
+        size(totals.kernel_only),
+    )
+}

@@ -1,0 +1,44 @@
+//! The `lsbuf` command: arguments, one function per subcommand, exit status.
+//!
+//! It asks the library and shows what comes back; it knows nothing of the kernel. Exit status: 0 answered, also
+//! in part; 1 could not answer; 2 the arguments are wrong; 3 answered in part under `--strict`.
+
+mod args;
+mod commands;
+mod output;
+mod select;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::output::Ending;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return args::usage(&error),
+    };
+    let ending = match cli.command.unwrap_or(Command::Ls(cli.ls)) {
+        Command::Ls(args) => commands::ls(&args),
+        Command::Ps(args) => commands::ps(&args),
+        Command::Show(args) => commands::show(&args),
+        Command::Doctor(args) => commands::doctor(&args),
+    };
+    match ending {
+        Ok(Ending::Answered) => ExitCode::SUCCESS,
+        Ok(Ending::StrictlyPartial) => ExitCode::from(3),
+        // Who reads us has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,74 @@
+//! The terminal: stdout with or without colour, its width, and words for people on stderr.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use clap::ColorChoice;
+use lsbuf::model::{LeakShape, Snapshot};
+use lsbuf::render::{Sizes, escape};
+
+use crate::args::Format;
+
+/// How a command that printed its answer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With what there was to answer.
+    Answered,
+    /// In part, where only a whole answer was wanted.
+    StrictlyPartial,
+}
+
+/// Standard output, buffered; drops colour where it is not wanted.
+pub(crate) fn stdout(color: ColorChoice) -> BufWriter<AutoStream<io::Stdout>> {
+    let choice = match color {
+        ColorChoice::Auto => AutoStream::choice(&io::stdout()),
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    };
+    BufWriter::new(AutoStream::new(io::stdout(), choice))
+}
+
+/// Columns of the terminal; `None`: not a terminal, and nothing is cut.
+pub(crate) fn width() -> Option<u16> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0)
+}
+
+/// How sizes are written.
+pub(crate) fn sizes(format: &Format) -> Sizes {
+    if format.human || !format.bytes && io::stdout().is_terminal() { Sizes::Human } else { Sizes::Bytes }
+}
+
+/// Style of headings.
+pub(crate) const HEADING: Style = Style::new().bold();
+
+/// Style of a buffer's row.
+pub(crate) fn row_style(shape: Option<LeakShape>) -> Style {
+    match shape {
+        Some(LeakShape::Fd) => AnsiColor::Red.on_default(),
+        Some(LeakShape::Handle | LeakShape::InFlight | LeakShape::OPath) => AnsiColor::Yellow.on_default(),
+        Some(LeakShape::Map) | None => Style::new(),
+    }
+}
+
+/// One line on stderr. It may quote arguments and paths, so it is made harmless first.
+pub(crate) fn say(text: &str) {
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(io::stderr(), "lsbuf: {}", escape(text.as_bytes()).replace("\\\\", "\\"));
+}
+
+/// Says on stderr what a reader of the answer must know, and how the command ends for it.
+pub(crate) fn conclude(snapshot: &Snapshot, strict: bool) -> Ending {
+    let coverage = &snapshot.coverage;
+    if !coverage.notes.is_empty() {
+        let notes: Vec<String> = coverage.notes.iter().map(ToString::to_string).collect();
+        let kind = if coverage.is_complete() { "note" } else { "partial" };
+        say(&format!("{kind}: {}", notes.join("; ")));
+    }
+    ending(snapshot, strict)
+}
+
+/// How the command ends.
+pub(crate) fn ending(snapshot: &Snapshot, strict: bool) -> Ending {
+    if strict && !snapshot.coverage.is_complete() { Ending::StrictlyPartial } else { Ending::Answered }
+}

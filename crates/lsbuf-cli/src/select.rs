@@ -1,0 +1,58 @@
+//! Filters and order: which buffers and processes of a snapshot are shown.
+//!
+//! Filters choose rows. The figures in a row and the totals always speak of the whole machine.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use lsbuf::model::{Buffer, Pid};
+use lsbuf::render::{Column, View};
+
+use crate::args::Filter;
+
+/// Whether a buffer passes.
+fn passes(filter: &Filter, buffer: &Buffer) -> bool {
+    let named = |glob: &globset::GlobMatcher| {
+        buffer.name.as_ref().is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes())))
+    };
+    let exporter = || buffer.exporter.as_ref().map(|e| e.as_bytes());
+    (filter.pids.is_empty() || buffer.holders.iter().any(|h| filter.pids.contains(&h.pid)))
+        && (filter.exporters.is_empty() || filter.exporters.iter().any(|e| exporter() == Some(e.as_bytes())))
+        && filter.name.as_ref().is_none_or(named)
+        && (filter.kinds.is_empty() || filter.kinds.contains(&buffer.id.kind))
+        && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
+        && (!filter.kernel_only || buffer.holders.is_empty())
+}
+
+/// Keeps the buffers that pass, and the processes that hold one of them.
+pub(crate) fn filter(view: &mut View<'_>, filter: &Filter) {
+    let snapshot = view.snapshot;
+    view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
+    let holders: HashSet<Pid> =
+        view.buffers.iter().flat_map(|&i| &snapshot.buffers[i].holders).map(|h| h.pid).collect();
+    view.processes.retain(|&i| {
+        let pid = snapshot.processes[i].pid;
+        holders.contains(&pid) && (filter.pids.is_empty() || filter.pids.contains(&pid))
+    });
+}
+
+/// Orders rows by a column; equal ones keep the snapshot's order.
+pub(crate) fn sort(rows: &mut [usize], view: &View<'_>, by: &Column) {
+    rows.sort_by_cached_key(|&row| Key(by.cell(view, row)));
+}
+
+#[derive(PartialEq, Eq)]
+struct Key(lsbuf::render::Cell);
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> std::cmp::Ordering {
+        self.0.order(&other.0)
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}

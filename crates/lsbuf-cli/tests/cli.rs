@@ -1,0 +1,290 @@
+//! The command as its users meet it: what it prints, where, and how it exits; on recorded trees.
+//!
+//! Output is compared with reviewed snapshots. Their world is [`world`], so each can be checked by hand.
+#![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
+
+#[path = "../../lsbuf/tests/common/mod.rs"]
+mod common;
+
+use std::process::{Command, Stdio};
+
+use assert_cmd::cargo::cargo_bin;
+use common::Tree;
+
+/// A camera shares a buffer with a compositor and leaks one that only the kernel still holds; a hostile process
+/// holds a third, unnamed... but for bytes that no terminal should see.
+fn world() -> Tree {
+    let mut tree = Tree::new();
+    tree.process(12, b"camera");
+    tree.process(13, b"compositor");
+    tree.process(66, b"ev\x1bil\n)");
+    tree.listed(7, b"cam 0", 8 << 20, 4, &["vgem"]);
+    tree.dmabuf_fd(12, 5, 7, b"cam 0", 8 << 20, 4);
+    tree.dmabuf_fd(12, 6, 7, b"cam 0", 8 << 20, 4);
+    tree.dmabuf_fd(13, 9, 7, b"cam 0", 8 << 20, 4);
+    tree.maps(13, &["7f0000000000-7f0000800000 rw-s 00000000 00:0c 7    /dmabuf:cam 0"]);
+    tree.listed(8, b"<none>", 12288, 2, &[]);
+    tree.listed(9, b"\x1b[31m\n\xff,\"\\x", 4096, 1, &[]);
+    tree.dmabuf_fd(66, 3, 9, b"\x1b[31m\n\xff,\"\\x", 4096, 1);
+    tree.write_list();
+    tree
+}
+
+struct Run {
+    stdout: String,
+    stderr: String,
+    status: i32,
+}
+
+fn lsbuf(tree: &Tree, args: &[&str]) -> Run {
+    let output = Command::new(cargo_bin("lsbuf"))
+        .args(args)
+        .arg("--proc-root")
+        .arg(tree.path("proc"))
+        .arg("--sys-root")
+        .arg(tree.path("sys"))
+        .output()
+        .unwrap();
+    let text =
+        |bytes| String::from_utf8(bytes).unwrap().replace(&tree.path("").display().to_string(), "TREE/");
+    Run { stdout: text(output.stdout), stderr: text(output.stderr), status: output.status.code().unwrap() }
+}
+
+fn stdout(args: &[&str]) -> String {
+    let run = lsbuf(&world(), args);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    run.stdout
+}
+
+/// Check the table of buffers, largest first, with its totals.
+#[test]
+fn ls() {
+    insta::assert_snapshot!(stdout(&["--human"]));
+}
+
+/// Check the table of buffers with every column.
+#[test]
+fn ls_all_columns() {
+    insta::assert_snapshot!(stdout(&[
+        "-b",
+        "-o",
+        "+PIDS,OPATH,IN-FLIGHT,IO-URING,SHAPE,ATTACHED,CREATED,UID,KIND,DEV,CHARGED"
+    ]));
+}
+
+/// Check the table of processes.
+#[test]
+fn ps() {
+    insta::assert_snapshot!(stdout(&["ps", "--human", "-o", "+MPSS,UID,CGROUP,START"]));
+}
+
+/// Check that a blank in a value does not make a field in raw output.
+#[test]
+fn raw() {
+    insta::assert_snapshot!(stdout(&["ls", "-r"]));
+}
+
+/// Check CSV, and that it quotes what it must.
+#[test]
+fn csv() {
+    insta::assert_snapshot!(stdout(&["--csv"]));
+}
+
+/// Check everything about single buffers.
+#[test]
+fn show() {
+    insta::assert_snapshot!(stdout(&["show", "7", "8", "9"]));
+}
+
+/// Check that JSON carries the same figures, with the time and duration of the run blotted out.
+#[test]
+fn json() {
+    let mut document: serde_json::Value = serde_json::from_str(&stdout(&["-J"])).unwrap();
+    document["taken_at"] = "T".into();
+    document["scan"]["duration_us"] = 0.into();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+}
+
+/// Check that what JSON says has the form that the published schema promises, holders and unknowns included.
+#[test]
+fn json_keeps_its_schema() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../docs/lsbuf.snapshot-1.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&stdout(&["-J"])).unwrap();
+    let errors: Vec<String> = schema.iter_errors(&document).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut broken = document;
+    broken["buffers"][0]["refs"]["kernel"] = "3".into();
+    assert!(!schema.is_valid(&broken), "a schema that takes anything proves nothing");
+}
+
+/// Check that a buffer can be shown by its name.
+#[test]
+fn show_by_name() {
+    assert!(stdout(&["show", "cam 0"]).starts_with("dmabuf 7: cam 0\n"));
+}
+
+/// Check that no format lets a raw control character of a stranger through.
+#[test]
+fn no_format_is_raw() {
+    for args in [
+        &["ls"][..],
+        &["ls", "-r"],
+        &["ls", "--csv"],
+        &["ls", "-J"],
+        &["ps"],
+        &["ps", "--csv"],
+        &["show", "9"],
+    ] {
+        let text = stdout(args);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {text}");
+    }
+}
+
+/// Check that a stranger's newline makes no line: as many lines as rows, in every line-oriented format.
+#[test]
+fn no_format_gains_lines() {
+    for args in [&["ls", "-n"][..], &["ls", "-nr"], &["ls", "-n", "--csv"]] {
+        assert_eq!(stdout(args).lines().count(), 3, "{args:?}");
+    }
+}
+
+/// Check that filters choose rows.
+#[test]
+fn filters() {
+    let inodes = |args: &[&str]| stdout(&[&["-nr", "-o", "INO"], args].concat());
+    assert_eq!(inodes(&["-p", "13"]), "7\n");
+    assert_eq!(inodes(&["--kernel-only"]), "8\n");
+    assert_eq!(inodes(&["--name", "cam*"]), "7\n");
+    assert_eq!(inodes(&["--min-size", "12K"]), "7\n8\n");
+    assert_eq!(inodes(&["--exporter", "system", "--kind", "dmabuf", "--sort", "ino"]), "9\n8\n7\n");
+}
+
+/// Check that a filter nothing passes says so in one line on stderr.
+#[test]
+fn nothing_matches() {
+    let run = lsbuf(&world(), &["--exporter", "nobody"]);
+    assert_eq!((run.status, run.stdout.as_str()), (0, ""));
+    assert_eq!(
+        run.stderr,
+        "lsbuf: none of 3 dma-bufs matches; looked at 4 of 4 processes, by fd, fdinfo, maps, bufinfo\n"
+    );
+}
+
+/// Check that a machine without dma-bufs is told in one line, with what was looked at.
+#[test]
+fn no_dmabuf() {
+    let tree = Tree::new();
+    tree.write_list();
+    let run = lsbuf(&tree, &[]);
+    assert_eq!((run.status, run.stdout.as_str()), (0, ""));
+    assert_eq!(
+        run.stderr,
+        "lsbuf: no dma-buf found; looked at 1 of 1 processes, by fd, fdinfo, maps, bufinfo\n"
+    );
+}
+
+/// Check that a partial answer is printed, is said on stderr, and fails only under --strict.
+#[test]
+fn partial() {
+    let tree = world();
+    std::fs::remove_dir_all(tree.path("sys")).unwrap();
+    let run = lsbuf(&tree, &["-n"]);
+    assert_eq!((run.status, run.stdout.lines().count()), (0, 2));
+    assert_eq!(
+        run.stderr,
+        "lsbuf: partial: the kernel's own list could not be read (TREE/sys/kernel/debug/dma_buf/bufinfo: No such file or \
+         directory (os error 2)): buffers that no process holds do not show\n"
+    );
+    assert_eq!(lsbuf(&tree, &["--strict"]).status, 3);
+    assert_eq!(lsbuf(&world(), &["--strict"]).status, 0);
+}
+
+/// Check that each wrong argument is one line that says what is valid, and exit status 2.
+#[test]
+fn wrong_arguments() {
+    for (args, valid) in [
+        (&["-o", "FOO"][..], "valid: INO, SIZE, EXPORTER"),
+        (&["ps", "--sort", "INO"], "valid: PID, COMMAND, RSS"),
+        (&["--kind", "memfd"], "valid: dmabuf"),
+        (&["--source", "bpf"], "valid: auto, procfs, map_files, bufinfo"),
+        (&["--min-size", "10MB"], "valid: 4096, 64K, 10M"),
+        (&["--name", "[a"], "valid: *, ?, [abc]"),
+        (&["-p", "camera"], "a process id is a number"),
+        (&["--color", "blue"], "auto, always, never"),
+        (&["frobnicate"], "frobnicate"),
+        (&["show"], "<BUFFER>"),
+    ] {
+        let run = lsbuf(&world(), args);
+        assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{args:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(valid), "{args:?}: {}", run.stderr);
+    }
+}
+
+/// Check that what cannot be answered names what was asked, with exit status 1.
+#[test]
+fn no_answer() {
+    let run = lsbuf(&world(), &["-p", "4711"]);
+    assert_eq!((run.status, run.stderr.as_str()), (1, "lsbuf: no process 4711\n"));
+    let run = lsbuf(&world(), &["show", "99"]);
+    assert_eq!((run.status, run.stderr.as_str()), (1, "lsbuf: no buffer 99 among 3 found\n"));
+    let output = Command::new(cargo_bin("lsbuf")).args(["--proc-root", "/dev"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"lsbuf: /dev is no procfs, nor a recorded tree of one\n");
+}
+
+/// Check that a reader who stops reading is no error.
+#[test]
+fn broken_pipe() {
+    let tree = world();
+    let mut child = Command::new(cargo_bin("lsbuf"))
+        .arg("--proc-root")
+        .arg(tree.path("proc"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Check that colour comes when asked for, marks the heading, and stays out of a pipe otherwise.
+#[test]
+fn colour() {
+    let run = lsbuf(&world(), &["--color", "always"]);
+    assert!(run.stdout.starts_with("\u{1b}[1m"));
+    assert!(!lsbuf(&world(), &[]).stdout.contains('\u{1b}'));
+}
+
+/// Check that help lists every column with its meaning.
+#[test]
+fn help_lists_columns() {
+    let help = stdout_of_help(&["--help"]);
+    for column in lsbuf::render::BUFFER_COLUMNS {
+        assert!(help.contains(&format!(" {:<10} {}", column.name, column.help)), "{}", column.name);
+    }
+    let help = stdout_of_help(&["ps", "--help"]);
+    for column in lsbuf::render::PROCESS_COLUMNS {
+        assert!(help.contains(&format!(" {:<10} {}", column.name, column.help)), "{}", column.name);
+    }
+}
+
+fn stdout_of_help(args: &[&str]) -> String {
+    let output = Command::new(cargo_bin("lsbuf")).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Check that doctor finds a complete machine complete, and names what an incomplete one lacks.
+#[test]
+fn doctor() {
+    let run = lsbuf(&world(), &["doctor"]);
+    assert!(run.stdout.ends_with("Answers are complete here.\n"), "{}", run.stdout);
+    let tree = world();
+    std::fs::remove_dir_all(tree.path("sys")).unwrap();
+    let run = lsbuf(&tree, &["doctor", "--strict"]);
+    assert!(run.stdout.ends_with("Answers are partial here, for want of: bufinfo.\n"), "{}", run.stdout);
+    assert_eq!(run.status, 3);
+}
