@@ -1,0 +1,111 @@
+//! Process 1 of a test guest: mounts, modules, one child, power off.
+//!
+//! The work is done by a child, so that a crash there cannot take process 1 with it (the kernel would panic). Every
+//! path out of here ends in powering the machine off, because the host waits for that.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::need::Need;
+use crate::output::run_reported;
+use crate::report::{Event, PLAN_PATH, Plan, REPORT_VARIABLE, Reporter};
+
+/// The serial port of the report. The first one is the kernel's console.
+const REPORT_PORT: &str = "/dev/ttyS1";
+
+/// The host ends a boot that takes too long and has the better clock; this only bounds a forgotten guest.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Filesystems in the order of mounting: type, where, and whether the guest is of no use without it.
+const MOUNTS: &[(&str, &str, bool)] = &[
+    ("proc", "/proc", true),
+    ("sysfs", "/sys", true),
+    ("devtmpfs", "/dev", true),
+    ("debugfs", "/sys/kernel/debug", true),
+    ("tmpfs", "/tmp", true),
+    ("tmpfs", "/dev/shm", true),
+    ("bpf", "/sys/fs/bpf", false),
+];
+
+/// Does the whole job of process 1 and powers the machine off.
+pub fn run() -> ! {
+    match prepare().and_then(|(file, plan)| work(&Reporter::new(file), &plan)) {
+        Ok(()) => {}
+        Err(error) => eprintln!("lsbuf-guest: init: {error:#}"),
+    }
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("lsbuf-guest: powering off: {error}");
+    }
+    // Process 1 must not end. The host's time limit does the rest.
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Mounts everything, opens the report and reads the plan.
+fn prepare() -> anyhow::Result<(File, Plan)> {
+    for &(kind, target, required) in MOUNTS {
+        // Directories of pseudo-filesystems cannot be made; the mount then says what is wrong.
+        let _ = fs::create_dir_all(target);
+        let mounted = mount(kind, target, kind, MountFlags::empty(), None::<&CStr>);
+        if required {
+            mounted.with_context(|| format!("mounting {kind} on {target}"))?;
+        }
+    }
+    let file = open_report().with_context(|| format!("opening {REPORT_PORT}"))?;
+    let plan = fs::read(PLAN_PATH).with_context(|| format!("reading {PLAN_PATH}"))?;
+    let plan = serde_json::from_slice(&plan).with_context(|| format!("parsing {PLAN_PATH}"))?;
+    Ok((file, plan))
+}
+
+/// Opens the report's port and switches off every rewriting of bytes.
+fn open_report() -> anyhow::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let port = rustix::fs::open(REPORT_PORT, flags, Mode::empty())?;
+    let mut settings = tcgetattr(&port)?;
+    settings.make_raw();
+    tcsetattr(&port, OptionalActions::Now, &settings)?;
+    Ok(port.into())
+}
+
+/// Loads the modules, runs the plan's mode as a child and reports how it ended.
+fn work(reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
+    if let Err(error) = load_modules() {
+        reporter.send(&Event::Failure { detail: format!("{error:#}") })?;
+    }
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    reporter.send(&Event::Hello { kernel, has: Need::met() })?;
+    let mut command = Command::new("/bin/lsbuf-guest");
+    command.arg(&plan.mode).args(&plan.arguments);
+    command.env_clear().env("PATH", "/bin").env("HOME", "/tmp").env(REPORT_VARIABLE, REPORT_PORT);
+    let status = match run_reported(&mut command, None, LIMIT, reporter) {
+        Ok(ended) => ended.status.unwrap_or(-1),
+        Err(error) => {
+            reporter.send(&Event::Failure { detail: format!("mode {}: {error:#}", plan.mode) })?;
+            -1
+        }
+    };
+    reporter.send(&Event::Done { status })?;
+    reporter.drain().context("draining the report")
+}
+
+/// Loads the modules that the host packed, in the order it worked out.
+fn load_modules() -> anyhow::Result<()> {
+    let order = fs::read_to_string("/modules/order").context("reading /modules/order")?;
+    for name in order.lines() {
+        let path = Path::new("/modules").join(name);
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        finit_module(&file, c"", 0).with_context(|| format!("loading {}", path.display()))?;
+    }
+    Ok(())
+}

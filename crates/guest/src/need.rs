@@ -1,0 +1,85 @@
+//! What a scenario may need from the kernel it runs on, and how the guest finds out whether it is there.
+//!
+//! A capability is looked for in the running system and never derived from a kernel version. The host's table of
+//! kernels lists what each of them lacks, so that a probe which suddenly finds less (or more) than it used to is a
+//! failed run and not one more silent skip.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A capability of the running kernel.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// The system DMA heap, `/dev/dma_heap/system`.
+    Heap,
+    /// `/dev/udmabuf`, which turns memfd pages into a dma-buf.
+    Udmabuf,
+    /// A DRM node of the vgem driver.
+    Vgem,
+}
+
+impl Need {
+    /// Every need, in the order in which they are printed.
+    pub const ALL: &'static [Self] = &[Self::Heap, Self::Udmabuf, Self::Vgem];
+
+    /// The name used in reports, in the table of kernels and on the screen.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+            Self::Udmabuf => "udmabuf",
+            Self::Vgem => "vgem",
+        }
+    }
+
+    /// Whether the running kernel has it.
+    pub fn probe(self) -> bool {
+        match self {
+            Self::Heap => fs::exists("/dev/dma_heap/system").unwrap_or(false),
+            Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
+            Self::Vgem => vgem_node("card").is_some(),
+        }
+    }
+
+    /// All needs that the running kernel meets.
+    pub fn met() -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|need| need.probe()).collect()
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The device node of the vgem driver whose name begins with `kind` (`card` or `renderD`), if there is one.
+///
+/// Numbers of DRM nodes depend on what else the machine has, so the node is found through the device behind it: the
+/// driver's only device is called `vgem`, on the platform bus of older kernels and on the faux bus of newer ones.
+pub fn vgem_node(kind: &str) -> Option<PathBuf> {
+    let classes = fs::read_dir("/sys/class/drm").ok()?;
+    classes.flatten().find_map(|entry| {
+        let name = entry.file_name();
+        let name = name.to_str()?;
+        let device = fs::read_link(entry.path().join("device")).ok()?;
+        let node = PathBuf::from("/dev/dri").join(name);
+        (name.starts_with(kind) && device.file_name()? == "vgem" && node.exists()).then_some(node)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that the name on the screen is the name in the report, for every need.
+    #[test]
+    fn one_name_everywhere() {
+        for need in Need::ALL {
+            assert_eq!(serde_json::to_value(need).unwrap(), need.name());
+        }
+    }
+}

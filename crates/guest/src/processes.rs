@@ -1,0 +1,83 @@
+//! Reaping and killing what a test left behind.
+//!
+//! A leaked child that still holds a buffer would falsify every later scenario. The caller is either process 1 or has
+//! made itself the subreaper, so that all orphans below it become its own children. Only own descendants are ever
+//! signalled: a mode may be tried by hand on a developer's machine.
+
+use std::fs;
+
+use anyhow::Context;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
+
+/// Makes this process the parent of all orphans below it.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn adopt_orphans() -> anyhow::Result<()> {
+    set_child_subreaper(Some(rustix::process::getpid())).context("becoming the subreaper")
+}
+
+/// Reaps one child that has ended, if there is one, and returns its process id and its exit status (128 plus the
+/// signal's number where a signal ended it).
+///
+/// # Errors
+///
+/// There is no child at all.
+pub fn reap_one() -> anyhow::Result<Option<(u32, i32)>> {
+    let ended = wait(WaitOptions::NOHANG).context("waiting for a child")?;
+    Ok(ended.map(|(pid, status)| {
+        let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+        (pid.as_raw_nonzero().get().unsigned_abs(), code.unwrap_or(-1))
+    }))
+}
+
+/// Kills all children, and the orphans which that brings here, until none is left.
+pub fn kill_children() {
+    loop {
+        for pid in children() {
+            // It may have ended by itself since it was listed.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        match wait(WaitOptions::empty()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The live children of this process, from `/proc`.
+fn children() -> Vec<Pid> {
+    let own = rustix::process::getpid();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            let stat = fs::read(entry.path().join("stat")).ok()?;
+            (parent(&stat)? == own.as_raw_nonzero().get()).then_some(pid)
+        })
+        .collect()
+}
+
+/// The parent's process id in the bytes of a `/proc/PID/stat`.
+///
+/// The command name before it may hold anything, parentheses and spaces included, so the last `)` ends it.
+fn parent(stat: &[u8]) -> Option<i32> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a command name which looks like the fields after it does not mislead.
+    #[test]
+    fn parent_survives_a_hostile_command_name() {
+        assert_eq!(parent(b"12 (a) R 1 (b) S 7 12 12 0"), Some(7));
+        assert_eq!(parent(b"12 (a"), None);
+    }
+}

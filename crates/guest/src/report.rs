@@ -1,0 +1,170 @@
+//! The report that a guest sends while it runs: one JSON object a line, over the second serial port.
+//!
+//! Both sides use these types. A line is written with one `write`, which the kernel's tty layer keeps whole, so that
+//! any process of the guest may report without asking another. The serial port is slow (each byte leaves the
+//! emulated machine on its own), which is fine for text and unfit for bulk data.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::need::Need;
+
+/// The environment variable that names the file to which the report goes.
+pub const REPORT_VARIABLE: &str = "LSBUF_REPORT";
+
+/// The place inside the guest of the [`Plan`] for this boot.
+pub const PLAN_PATH: &str = "/etc/lsbuf-plan.json";
+
+/// What the guest is to do, written into its initramfs by the host.
+///
+/// A file and not the kernel's command line: that one is short, splits at spaces and rewrites quotes and `=`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Plan {
+    /// One of the names in [`crate::modes::MODES`].
+    pub mode: String,
+    /// The mode's arguments.
+    pub arguments: Vec<String>,
+}
+
+/// How a scenario ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It ran and every check held.
+    Ok,
+    /// A check did not hold, or it ended in an error, a crash or a timeout.
+    Failed,
+    /// It did not run, because the kernel lacks what it needs.
+    Skipped,
+}
+
+/// Which of a process's outputs a text came from.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The guest is up. The first line, unless a failure came before.
+    Hello {
+        /// Release of the running kernel, as `uname -r` prints it.
+        kernel: String,
+        /// The needs that the probes found met.
+        has: Vec<Need>,
+    },
+    /// One comparison made by a scenario.
+    Check {
+        /// The scenario's name.
+        scenario: String,
+        /// What was compared.
+        what: String,
+        /// What the scenario knows to be true.
+        expected: String,
+        /// What was found or printed.
+        printed: String,
+    },
+    /// Text that a mode or a scenario wrote. Bytes that are not UTF-8 are replaced.
+    Output {
+        /// The scenario that wrote it; none for the mode itself.
+        scenario: Option<String>,
+        /// Where it was written.
+        stream: Stream,
+        /// The text, in whole lines except at the end of the stream.
+        text: String,
+    },
+    /// A scenario ended or was skipped.
+    Scenario {
+        /// Its name.
+        name: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why, where it is not `Ok`.
+        detail: String,
+        /// For a skip: the needs that are not met.
+        missing: Vec<Need>,
+        /// How long it took, in milliseconds.
+        millis: u64,
+    },
+    /// The guest itself could not go on.
+    Failure {
+        /// What went wrong.
+        detail: String,
+    },
+    /// The mode ended and the machine powers off. Always the last line.
+    Done {
+        /// The mode's exit status; 128 plus the signal's number where a signal ended it.
+        status: i32,
+    },
+}
+
+/// The writing end of a report.
+#[derive(Debug)]
+pub struct Reporter {
+    file: File,
+}
+
+impl Reporter {
+    /// A reporter that writes to `file`.
+    pub fn new(file: File) -> Self {
+        Self { file }
+    }
+
+    /// The reporter of this boot: the file named by [`REPORT_VARIABLE`], or standard output when there is none, so
+    /// that a mode can be tried by hand.
+    ///
+    /// # Errors
+    ///
+    /// The named file cannot be opened for writing.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let path = std::env::var_os(REPORT_VARIABLE).unwrap_or_else(|| "/dev/stdout".into());
+        let file = File::options()
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("opening the report {}", path.display()))?;
+        Ok(Self::new(file))
+    }
+
+    /// Sends one event.
+    ///
+    /// # Errors
+    ///
+    /// The report cannot be written.
+    pub fn send(&self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        (&self.file).write_all(&line)
+    }
+
+    /// Waits until everything sent has left the serial port; what still waits there is lost with the machine.
+    ///
+    /// # Errors
+    ///
+    /// The report is no terminal.
+    pub fn drain(&self) -> io::Result<()> {
+        rustix::termios::tcdrain(&self.file).map_err(Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that an event survives the trip and stays on one line, whatever the text holds.
+    #[test]
+    fn one_line_per_event() {
+        let event = Event::Output { scenario: None, stream: Stream::Stdout, text: "a\nb\0\u{1b}[1m".into() };
+        let line = serde_json::to_string(&event).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
+    }
+}

@@ -1,0 +1,249 @@
+//! A private apt: asks a Debian mirror for kernels of any suite without touching the machine's own package state.
+//!
+//! All of its folders lie below the one it is given. It shares only two things with the machine: the settings in
+//! `apt.conf` (a proxy, for instance) and the mirror's address, which is asked from apt itself so that no address is
+//! written down here. `LSBUF_DEBIAN_MIRROR` overrides the address, and is needed on a machine that is not Debian.
+//! Signatures are checked against Debian's archive keyring.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::cmd;
+use crate::deb_version::Offer;
+use crate::pattern;
+
+/// The environment variable that names a mirror.
+const MIRROR_VARIABLE: &str = "LSBUF_DEBIAN_MIRROR";
+
+/// Where the archive's keys may be; the ending changed over time.
+pub(crate) const KEYRINGS: &[&str] =
+    &["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+
+/// Names of Debian's releases that have an `-updates` suite, to recognise its mirror where nothing was downloaded.
+const RELEASES: &[&str] =
+    &["bullseye", "bookworm", "trixie", "forky", "duke", "oldstable", "stable", "testing"];
+
+/// Addresses of the two archives.
+#[derive(Debug, Eq, PartialEq)]
+struct Mirror {
+    main: String,
+    security: String,
+}
+
+/// The private state, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    /// Sets up the state below `folder` and reads the package lists of `suites`. A suite that cannot be read is
+    /// reported and passed over.
+    pub(crate) fn update(folder: &Path, suites: &[String]) -> anyhow::Result<Self> {
+        let mirror = find_mirror()?;
+        let keyring = KEYRINGS
+            .iter()
+            .find(|path| Path::new(path).exists())
+            .context("no Debian archive keyring: install debian-archive-keyring")?;
+        for part in ["lists/partial", "cache/archives/partial", "state"] {
+            let part = folder.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
+        }
+        let write = |name: &str, contents: &str| {
+            let path = folder.join(name);
+            fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))
+        };
+        write("state/status", "")?;
+        write("sources.list", &sources(&mirror, suites, keyring))?;
+        write("apt.conf", &configuration(folder))?;
+        let apt = Self { folder: folder.to_owned() };
+        // One suite that is gone makes the whole update fail although the others were read.
+        if let Err(error) = cmd::output(apt.command("apt-get").arg("update")) {
+            eprintln!("note: some package lists could not be read: {error:#}");
+        }
+        Ok(apt)
+    }
+
+    /// Everything whose name begins as one of `patterns` does, in every suite.
+    pub(crate) fn offers(&self, patterns: &[String]) -> anyhow::Result<Vec<Offer>> {
+        let names = cmd::output(self.command("apt-cache").args(["pkgnames", "linux-"]))?;
+        let wanted = |name: &&str| patterns.iter().any(|pattern| pattern::capture(pattern, name).is_some());
+        let names: Vec<&str> = names.lines().filter(wanted).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let table = cmd::output(self.command("apt-cache").arg("madison").args(names))?;
+        Ok(table.lines().filter_map(parse_offer).collect())
+    }
+
+    /// Downloads the package of `offer` and returns its file.
+    pub(crate) fn download(&self, offer: &Offer) -> anyhow::Result<PathBuf> {
+        let folder = self.folder.join("packages").join(&offer.package);
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let wanted = format!("{}={}", offer.package, offer.version);
+        let mut command = self.command("apt-get");
+        cmd::output(command.args(["download", &wanted]).current_dir(&folder))?;
+        let files = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+        let is_package = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "deb");
+        let file = files.flatten().map(|entry| entry.path()).find(is_package);
+        file.with_context(|| format!("apt-get downloaded no file for {wanted}"))
+    }
+
+    /// Removes the downloaded packages.
+    pub(crate) fn clean(&self) -> anyhow::Result<()> {
+        let folder = self.folder.join("packages");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A command that works on the private state. `-c` is read after the machine's settings, so it wins.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-c").arg(self.folder.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+}
+
+/// Finds the mirror: from the environment, from the lists that apt has, or from what apt would download.
+fn find_mirror() -> anyhow::Result<Mirror> {
+    if let Ok(address) = std::env::var(MIRROR_VARIABLE) {
+        return Ok(with_security(&address, None));
+    }
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "ORIGIN: Debian"]);
+    let found = cmd::output(&mut targets).ok().and_then(|text| from_targets(&text));
+    let found = found.or_else(|| {
+        // A machine whose lists were never downloaded, or deleted as container images do, has no targets.
+        let uris = cmd::output(Command::new("apt-get").args(["--print-uris", "update"])).ok()?;
+        from_uris(&uris)
+    });
+    if let Some(mirror) = found {
+        return Ok(mirror);
+    }
+    bail!(
+        "apt on this machine knows no Debian mirror: set {MIRROR_VARIABLE} to the address of one, \
+         or boot a kernel of your own with --image"
+    )
+}
+
+/// The mirror in lines of `ADDRESS CODENAME`.
+fn from_targets(text: &str) -> Option<Mirror> {
+    let targets: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let address = |security: bool| {
+        let matches = |(_, codename): &&(&str, &str)| codename.ends_with("-security") == security;
+        targets.iter().find(matches).map(|(address, _)| *address)
+    };
+    Some(with_security(address(false)?, address(true)))
+}
+
+/// The mirror in the lines `'ADDRESS/dists/SUITE/InRelease' …` of an update that is only printed.
+fn from_uris(text: &str) -> Option<Mirror> {
+    let quoted = text.lines().filter_map(|line| line.strip_prefix('\'')?.split('\'').next());
+    let releases: Vec<(&str, &str)> =
+        quoted.filter_map(|uri| uri.strip_suffix("/InRelease")?.split_once("/dists/")).collect();
+    // The name of a suite proves little, others use it too; a mirror of Debian also has its updates.
+    let is_debian = |(address, suite): &&(&str, &str)| {
+        RELEASES.contains(suite)
+            && releases.iter().any(|other| other.0 == *address && other.1 == format!("{suite}-updates"))
+    };
+    let main = releases.iter().find(is_debian)?.0;
+    let security =
+        releases.iter().find(|(_, suite)| suite.ends_with("-security")).map(|(address, _)| *address);
+    Some(with_security(main, security))
+}
+
+/// By convention a mirror keeps the security archive next to the main one.
+fn with_security(main: &str, security: Option<&str>) -> Mirror {
+    let main = main.trim_end_matches('/').to_owned();
+    let security =
+        security.map_or_else(|| format!("{main}-security"), |it| it.trim_end_matches('/').to_owned());
+    Mirror { main, security }
+}
+
+fn sources(mirror: &Mirror, suites: &[String], keyring: &str) -> String {
+    let line = |suite: &String| {
+        let address = if suite.ends_with("-security") { &mirror.security } else { &mirror.main };
+        format!("deb [arch=amd64 signed-by={keyring}] {address} {suite} main\n")
+    };
+    suites.iter().map(line).collect()
+}
+
+/// Valid-Until is not checked, because the lists of old suites are signed once and never again. The hooks that
+/// container images put on `update` work on the machine's own cache and are dropped.
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        r##"#clear APT::Update;
+#clear Dir::Etc::sourceparts;
+APT::Architecture "amd64";
+#clear APT::Architectures;
+APT::Architectures {{ "amd64"; }};
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
+Acquire::Retries "3";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Dir::Etc::sourcelist "{folder}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "{folder}/state";
+Dir::State::lists "{folder}/lists";
+Dir::State::status "{folder}/state/status";
+Dir::Cache "{folder}/cache";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "srcpkgcache.bin";
+"##
+    )
+}
+
+/// A line of `apt-cache madison`: ` package | version | address suite/component arch Packages`.
+fn parse_offer(line: &str) -> Option<Offer> {
+    let mut columns = line.split('|').map(str::trim);
+    let (package, version, source) = (columns.next()?, columns.next()?, columns.next()?);
+    let suite = source.split(' ').nth(1)?.split('/').next()?;
+    Some(Offer { package: package.into(), version: version.into(), suite: suite.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that both archives are found among the targets, and that the second is derived where it is not there.
+    #[test]
+    fn mirror_from_targets() {
+        let text = "http://m.example/debian/ bookworm\nhttp://s.example/sec/ bookworm-security\n";
+        let mirror = from_targets(text).unwrap();
+        assert_eq!(
+            (mirror.main.as_str(), mirror.security.as_str()),
+            ("http://m.example/debian", "http://s.example/sec")
+        );
+        let mirror = from_targets("http://m.example/debian/ sid\n").unwrap();
+        assert_eq!(mirror.security, "http://m.example/debian-security");
+        assert_eq!(from_targets(""), None);
+    }
+
+    /// Check that a stranger's repository which borrows a suite's name is not taken for the mirror.
+    #[test]
+    fn mirror_from_uris() {
+        let stranger = "'http://other.example/dists/trixie/InRelease' o_InRelease 0 \n";
+        let debian = "'http://m.example/debian/dists/trixie/InRelease' m_InRelease 0 \n\
+                      'http://m.example/debian/dists/trixie-updates/InRelease' u_InRelease 0 \n";
+        assert_eq!(from_uris(stranger), None);
+        assert_eq!(from_uris(&format!("{stranger}{debian}")).unwrap().main, "http://m.example/debian");
+    }
+
+    /// Check that the suite is taken from the third column.
+    #[test]
+    fn madison_line() {
+        let line = "linux-image-6.1.0-9-amd64 | 6.1.27-1 | http://m.example/debian-security bookworm-security/main amd64 Packages";
+        let offer = parse_offer(line).unwrap();
+        assert_eq!((offer.version.as_str(), offer.suite.as_str()), ("6.1.27-1", "bookworm-security"));
+        assert_eq!(parse_offer("N: nothing"), None);
+    }
+}

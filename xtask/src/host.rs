@@ -1,0 +1,84 @@
+//! What this machine must have for the tests, and how to get it.
+//!
+//! Presence is looked for as programs and files, so that nothing is run or asked when all is there, and so that a
+//! machine which has them from elsewhere is fine too.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::apt::KEYRINGS;
+use crate::cmd;
+use crate::qemu::QEMU;
+
+/// One thing to have, and the Debian package that brings it.
+struct Requirement {
+    package: &'static str,
+    /// Only the tests in kernels need it.
+    kernels: bool,
+    present: fn() -> bool,
+}
+
+const REQUIREMENTS: &[Requirement] = &[
+    Requirement { package: "gcc", kernels: false, present: || cmd::is_program("cc") },
+    Requirement { package: "libc6-dev", kernels: false, present: has_static_libc },
+    Requirement { package: "qemu-system-x86", kernels: true, present: || cmd::is_program(QEMU) },
+    Requirement { package: "xz-utils", kernels: true, present: || cmd::is_program("xz") },
+    Requirement { package: "tar", kernels: true, present: || cmd::is_program("tar") },
+    Requirement { package: "dpkg", kernels: true, present: || cmd::is_program("dpkg-deb") },
+    Requirement { package: "apt", kernels: true, present: || cmd::is_program("apt-get") },
+    Requirement {
+        package: "gpgv",
+        kernels: true,
+        present: || cmd::is_program("gpgv") || cmd::is_program("sqv"),
+    },
+    Requirement {
+        package: "debian-archive-keyring",
+        kernels: true,
+        present: || KEYRINGS.iter().any(|path| Path::new(path).exists()),
+    },
+];
+
+/// The compiler knows where it is, if it is there; else it prints the bare name.
+fn has_static_libc() -> bool {
+    let found = cmd::output(Command::new("cc").arg("-print-file-name=libc.a"));
+    found.is_ok_and(|path| Path::new(path.trim()).is_absolute())
+}
+
+/// Makes sure that everything is there: installs it as root, else fails with the command that would.
+pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
+    let missing = missing(kernels);
+    if !missing.is_empty() {
+        if !is_root() || !cmd::is_program("apt-get") {
+            bail!(
+                "this machine lacks some packages; install them with\n  \
+                 sudo apt-get update && sudo apt-get install --no-install-recommends {}",
+                missing.join(" ")
+            );
+        }
+        println!("installing {}", missing.join(", "));
+        cmd::run(Command::new("apt-get").args(["update", "-q"]))?;
+        let mut install = Command::new("apt-get");
+        install.args(["install", "-q", "-y", "--no-install-recommends"]).args(&missing);
+        cmd::run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    }
+    for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        if cmd::output(cargo.args([argument, "--version"])).is_err() {
+            bail!(
+                "this toolchain has no cargo {argument}; install it with\n  rustup component add {component}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn missing(kernels: bool) -> Vec<&'static str> {
+    let wanted = |requirement: &&Requirement| (kernels || !requirement.kernels) && !(requirement.present)();
+    REQUIREMENTS.iter().filter(wanted).map(|requirement| requirement.package).collect()
+}
+
+fn is_root() -> bool {
+    cmd::output(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
+}

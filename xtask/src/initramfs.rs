@@ -1,0 +1,118 @@
+//! The guest's only filesystem: the two programs, the modules, the plan, and what else the host lends it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use lsbuf_guest::report::{PLAN_PATH, Plan};
+
+use crate::cmd;
+use crate::cpio::Archive;
+use crate::workspace::Workspace;
+
+/// The guest's only architecture. A named target is what keeps static linking away from build scripts and macros.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the programs of the guest, linked statically because it has no libraries, and returns their folder.
+pub(crate) fn build_programs(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    // A folder of its own: the flags differ from those of the ordinary build, and each would undo the other's work.
+    let target = workspace.target.join("guest");
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--target",
+        TARGET,
+        "--package",
+        "lsbuf-cli",
+        "--package",
+        "lsbuf-guest",
+    ]);
+    cargo.arg("--target-dir").arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cmd::run(&mut cargo).context("building the guest's programs")?;
+    Ok(target.join(TARGET).join("release"))
+}
+
+/// An initramfs under construction.
+#[derive(Debug, Default)]
+pub(crate) struct Initramfs {
+    archive: Archive,
+    libraries: BTreeSet<String>,
+}
+
+impl Initramfs {
+    /// One that boots into the guest program with `plan`. `programs` is the folder of the built programs.
+    pub(crate) fn new(programs: &Path, plan: &Plan, modules: &[(String, Vec<u8>)]) -> anyhow::Result<Self> {
+        let mut archive = Archive::default();
+        for name in ["lsbuf", "lsbuf-guest"] {
+            archive.program(&format!("/bin/{name}"), &read(&programs.join(name))?);
+        }
+        archive.link("/init", "/bin/lsbuf-guest");
+        archive.file("/etc/passwd", b"root:x:0:0::/tmp:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n");
+        archive.file("/etc/group", b"root:x:0:\nuser:x:1000:\n");
+        archive.file(PLAN_PATH, &serde_json::to_vec(plan)?);
+        archive.directory("/modules");
+        for (name, bytes) in modules {
+            archive.file(&format!("/modules/{name}"), bytes);
+        }
+        let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
+        archive.file("/modules/order", order.as_bytes());
+        Ok(Self { archive, libraries: BTreeSet::new() })
+    }
+
+    /// Adds a program of this machine as `/bin/NAME`, with the shared libraries it needs at their own places.
+    pub(crate) fn add_host_program(&mut self, name: &str) -> anyhow::Result<()> {
+        let path = cmd::find_program(name).with_context(|| format!("this machine has no program {name}"))?;
+        self.archive.program(&format!("/bin/{name}"), &read(&path)?);
+        // ldd fails on a static program, which needs nothing.
+        let listing = cmd::output(Command::new("ldd").arg(&path)).unwrap_or_default();
+        for library in libraries(&listing)? {
+            if self.libraries.insert(library.to_owned()) {
+                self.archive.program(library, &read(Path::new(library))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The finished archive.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.archive.finish()
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// The absolute paths in what ldd prints, the loader's included.
+fn libraries(listing: &str) -> anyhow::Result<Vec<&str>> {
+    let mut paths = Vec::new();
+    for line in listing.lines() {
+        let (name, place) = line.trim().split_once(" => ").unwrap_or((line.trim(), line.trim()));
+        match place.split(' ').next() {
+            Some("not") => bail!("the library {name} is missing on this machine"),
+            Some(path) if path.starts_with('/') => paths.push(path),
+            _ => {}
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::libraries;
+
+    /// Check that libraries and loader are found, the kernel's own is not, and a missing one is an error.
+    #[test]
+    fn reads_ldd() {
+        let listing =
+            "\tlinux-vdso.so.1 (0x0)\n\tlibc.so.6 => /lib/libc.so.6 (0x1)\n\t/lib64/ld.so.2 (0x2)\n";
+        assert_eq!(libraries(listing).unwrap(), ["/lib/libc.so.6", "/lib64/ld.so.2"]);
+        assert_eq!(libraries("\tstatically linked\n").unwrap(), [""; 0]);
+        assert!(libraries("\tlibx.so => not found\n").is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! The table of kernels, `xtask/kernels.toml`, and choosing from it.
+
+use anyhow::Context;
+use lsbuf_guest::need::Need;
+use serde::Deserialize;
+
+use crate::cmd::Usage;
+use crate::pattern;
+
+/// One row of the table. The file's head explains the fields.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernel {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) default: bool,
+    pub(crate) suites: Vec<String>,
+    pub(crate) packages: Vec<String>,
+    pub(crate) modules: Vec<String>,
+    pub(crate) lacks: Vec<Need>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    kernel: Vec<Kernel>,
+}
+
+/// Reads the table, which is compiled in.
+pub(crate) fn table() -> anyhow::Result<Vec<Kernel>> {
+    let table: Table =
+        toml::from_str(include_str!("../kernels.toml")).context("parsing xtask/kernels.toml")?;
+    Ok(table.kernel)
+}
+
+/// The rows that any of `patterns` matches, in the table's order; the default ones if there is no pattern, all of
+/// them if `all`.
+pub(crate) fn select(table: Vec<Kernel>, patterns: &[String], all: bool) -> anyhow::Result<Vec<Kernel>> {
+    let matches = |kernel: &Kernel, pattern: &String| pattern::capture(pattern, &kernel.id).is_some();
+    if let Some(stray) = patterns.iter().find(|pattern| !table.iter().any(|kernel| matches(kernel, pattern)))
+    {
+        let ids: Vec<&str> = table.iter().map(|kernel| kernel.id.as_str()).collect();
+        let message =
+            format!("no kernel matches {stray:?}; valid: {} (or a pattern like '6.*')", ids.join(", "));
+        return Err(Usage(message).into());
+    }
+    let wanted = |kernel: &Kernel| {
+        all || patterns.iter().any(|pattern| matches(kernel, pattern))
+            || (patterns.is_empty() && kernel.default)
+    };
+    Ok(table.into_iter().filter(wanted).collect())
+}
+
+/// The one kernel that `pattern` selects for a command that boots just one: the newest match.
+pub(crate) fn select_one(pattern: Option<&String>) -> anyhow::Result<Kernel> {
+    let patterns: Vec<String> = pattern.into_iter().cloned().collect();
+    select(table()?, &patterns, false)?.pop().context("the table of kernels is empty")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(patterns: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
+        let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+        Ok(select(table()?, &patterns, all)?.into_iter().map(|kernel| kernel.id).collect())
+    }
+
+    /// Check that the shipped table parses, that its ids are unique, and that every package name can be resolved.
+    #[test]
+    fn table_is_sound() {
+        let table = table().unwrap();
+        for (index, kernel) in table.iter().enumerate() {
+            assert!(table.iter().skip(index + 1).all(|other| other.id != kernel.id), "{}", kernel.id);
+            assert!(!kernel.suites.is_empty() && !kernel.packages.is_empty(), "{}", kernel.id);
+            assert!(kernel.packages.iter().all(|name| name.matches('*').count() == 1), "{}", kernel.id);
+        }
+    }
+
+    /// Check that patterns, the default and all select what they say, in the table's order.
+    #[test]
+    fn selects() {
+        assert_eq!(ids(&[], false).unwrap(), ["5.10", "6.1", "6.12", "7.2"]);
+        assert_eq!(ids(&["7.2", "6.1*"], false).unwrap(), ["6.1", "6.12", "6.18", "7.2"]);
+        assert_eq!(ids(&["6.1"], false).unwrap(), ["6.1"]);
+        assert!(ids(&[], true).unwrap().len() > 4);
+        assert_eq!(select_one(None).unwrap().id, "7.2");
+    }
+
+    /// Check that an unknown pattern is a usage error that lists the valid ids.
+    #[test]
+    fn unknown_pattern_is_usage() {
+        let error = ids(&["4.19"], false).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("5.10"), "{error}");
+    }
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask …`: everything around lsbuf that is not shipped.
+//!
+//! `test` is the one command that checks all of it on a fresh machine; `check` is the same without the kernels; `vm`,
+//! `demo` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
+//! arguments.
+
+mod apt;
+mod cmd;
+mod cpio;
+mod deb_version;
+mod fetch;
+mod host;
+mod initramfs;
+mod kernels;
+mod licences;
+mod modinfo;
+mod pattern;
+mod qemu;
+mod show;
+mod suite;
+mod verdict;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Tests, real kernels and the demo of lsbuf")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run every test, those in real kernels included; installs what is missing if run by root
+    Test {
+        /// Leave out the kernels
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Run every test but those in real kernels
+    Check,
+    Vm(vm::VmArgs),
+    Demo(vm::DemoArgs),
+    Sh(vm::ShArgs),
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<cmd::Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(task: &Task) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Test { quick } => suite::run(&workspace, !quick),
+        Task::Check => suite::run(&workspace, false),
+        Task::Vm(arguments) => {
+            let failed = vm::vm(&workspace, arguments)?.failed;
+            Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Task::Demo(arguments) => vm::demo(&workspace, arguments).map(exit_code),
+        Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
+    }
+}
+
+/// A guest's exit status as this process's own.
+fn exit_code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(1))
+}

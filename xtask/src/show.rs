@@ -1,0 +1,125 @@
+//! What the commands that boot kernels print: a line per event as it comes, and a table at the end.
+//!
+//! Details and compared values may hold names that a test chose to be hostile, so control characters are written out.
+//! Only the text of a mode or of a scenario's own output is passed on as it is.
+
+use std::io::Write;
+use std::time::Duration;
+
+use lsbuf_guest::report::{Event, Outcome, Stream};
+use lsbuf_guest::scenarios::Scenario;
+
+use crate::fetch;
+use crate::kernels::{self, Kernel};
+use crate::verdict::{State, Verdict};
+use crate::workspace::Workspace;
+
+/// Writes text of the guest to the same stream of this process. A reader that went away is no failure of the guest.
+pub(crate) fn pass_on(stream: Stream, text: &str) {
+    let _ = match stream {
+        Stream::Stdout => std::io::stdout().write_all(text.as_bytes()),
+        Stream::Stderr => std::io::stderr().write_all(text.as_bytes()),
+    };
+}
+
+/// `text` with every control character written out.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// The live line of `event`, if it has one: compared pairs only if `checks`, what scenarios write only if `output`.
+pub(crate) fn event(event: &Event, checks: bool, output: bool) {
+    match event {
+        Event::Hello { kernel, has } => {
+            let has: Vec<&str> = has.iter().map(|need| need.name()).collect();
+            println!("   {} with {}", visible(kernel), has.join(", "));
+        }
+        Event::Check { what, expected, printed, .. } if checks => {
+            let mark = if expected == printed { "=" } else { "≠" };
+            println!("      {}: {} {mark} {}", visible(what), visible(expected), visible(printed));
+        }
+        Event::Scenario { name, outcome, detail, millis, .. } => {
+            let word = match outcome {
+                Outcome::Ok => "ok",
+                Outcome::Failed => "FAILED",
+                Outcome::Skipped => "skipped",
+            };
+            println!("   {word:<8}{name} ({}.{:01} s)", millis / 1000, millis % 1000 / 100);
+            for line in detail.lines() {
+                println!("           {}", visible(line));
+            }
+        }
+        Event::Output { text, stream, .. } if output => pass_on(*stream, text),
+        Event::Failure { detail } => println!("   guest: {}", visible(detail)),
+        _ => {}
+    }
+}
+
+/// What is wrong with a boot, each with its first line; the rest was printed as it came.
+pub(crate) fn failures(verdict: &Verdict) {
+    for row in verdict.rows.iter().filter(|row| row.state == State::Failed) {
+        println!("   failed: {}: {}", row.scenario, visible(row.detail.lines().next().unwrap_or_default()));
+    }
+    for problem in &verdict.problems {
+        let lines: Vec<String> = problem.lines().map(visible).collect();
+        println!("   failed: {}", lines.join("\n      "));
+    }
+}
+
+/// The head of the final table.
+pub(crate) fn heading() -> String {
+    format!("{:<12}{:>9}{:>9}{:>9}{:>9}\n", "kernel", "passed", "skipped", "failed", "seconds")
+}
+
+/// One kernel's line of the final table.
+pub(crate) fn row(id: &str, verdict: &Verdict, took: Duration) -> String {
+    let count = |state| verdict.count(state);
+    format!(
+        "{id:<12}{:>9}{:>9}{:>9}{:>9.1}\n",
+        count(State::Passed),
+        count(State::ExpectedSkip),
+        count(State::Failed),
+        took.as_secs_f64()
+    )
+}
+
+/// `cargo xtask vm --list`.
+pub(crate) fn list(workspace: &Workspace, selected: &[&Scenario]) -> anyhow::Result<()> {
+    println!("kernels (* = booted by default):");
+    for kernel in kernels::table()? {
+        println!("  {}", describe(workspace, &kernel));
+    }
+    println!("scenarios:");
+    for scenario in selected {
+        let needs: Vec<&str> = scenario.needs.iter().map(|need| need.name()).collect();
+        let needs = if needs.is_empty() { String::new() } else { format!(" (needs {})", needs.join(", ")) };
+        println!("  {:<24} {}{needs}", scenario.name, scenario.claim);
+    }
+    Ok(())
+}
+
+fn describe(workspace: &Workspace, kernel: &Kernel) -> String {
+    let mark = if kernel.default { "*" } else { " " };
+    let cached = fetch::record(workspace, kernel).map_or_else(
+        || format!("not fetched; from {}", kernel.suites.join(", ")),
+        |record| record.packages.join(", "),
+    );
+    let lacks: Vec<&str> = kernel.lacks.iter().map(|need| need.name()).collect();
+    let lacks = if lacks.is_empty() { String::new() } else { format!("; lacks {}", lacks.join(", ")) };
+    format!("{mark} {:<6} {cached}{lacks}", kernel.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    /// Check that no control character passes, and that other text is left alone.
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(visible("a\u{1b}[1m\nß"), "a\\u{1b}[1m\\nß");
+    }
+}

@@ -1,0 +1,139 @@
+//! `cargo xtask test`: the whole test run, as one command for a fresh machine.
+//!
+//! Every step is run even if one before it failed, so that one run shows everything that is wrong.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::host;
+use crate::licences;
+use crate::vm::{self, Tally, VmArgs};
+use crate::workspace::Workspace;
+
+/// Runs all steps, with the kernels if `kernels`, and prints the summary.
+pub(crate) fn run(workspace: &Workspace, kernels: bool) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    host::prepare(kernels)?;
+    let mut run = Run::default();
+    run.step("format", || {
+        let mut cargo = workspace.cargo();
+        plain(cargo.args(["fmt", "--all", "--check"]))
+    });
+    run.step("lints", || {
+        let mut cargo = workspace.cargo();
+        plain(cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    run.step("tests", || {
+        let mut cargo = workspace.cargo();
+        count_tests(cargo.args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
+    });
+    run.step("documentation", || {
+        let mut cargo = workspace.cargo();
+        cargo.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+        plain(&mut cargo)
+    });
+    run.step("licences", || {
+        let crates = licences::check(workspace.cargo())?;
+        println!("   {crates} crates");
+        Ok(ONE)
+    });
+    if kernels {
+        run.step("kernels", || vm::vm(workspace, &VmArgs::everything()));
+    }
+    println!("\n{:<16}{:>9}{:>9}{:>9}{:>9}", "step", "passed", "skipped", "failed", "seconds");
+    for (name, tally, seconds) in &run.steps {
+        println!("{name:<16}{:>9}{:>9}{:>9}{seconds:>9.1}", tally.passed, tally.skipped, tally.failed);
+    }
+    let total = run.total();
+    println!(
+        "{} passed, {} failed, {} expected skips in {:.0} s",
+        total.passed,
+        total.failed,
+        total.skipped,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a step that is one check counts when it passes.
+const ONE: Tally = Tally { passed: 1, skipped: 0, failed: 0 };
+
+/// The steps so far: name, numbers, seconds.
+#[derive(Debug, Default)]
+struct Run {
+    steps: Vec<(&'static str, Tally, f64)>,
+}
+
+impl Run {
+    /// Runs one step. A step that cannot be run counts as one failure.
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> anyhow::Result<Tally>) {
+        println!("=== {name}");
+        let started = Instant::now();
+        let tally = work().unwrap_or_else(|error| {
+            println!("   {name}: {error:#}");
+            Tally { passed: 0, skipped: 0, failed: 1 }
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        println!("=== {name}: {} in {seconds:.1} s", if tally.failed == 0 { "ok" } else { "FAILED" });
+        self.steps.push((name, tally, seconds));
+    }
+
+    fn total(&self) -> Tally {
+        self.steps.iter().fold(Tally::default(), |sum, (_, tally, _)| Tally {
+            passed: sum.passed + tally.passed,
+            skipped: sum.skipped + tally.skipped,
+            failed: sum.failed + tally.failed,
+        })
+    }
+}
+
+/// A command that is one check.
+fn plain(command: &mut Command) -> anyhow::Result<Tally> {
+    crate::cmd::run(command).map(|()| ONE)
+}
+
+/// Runs `cargo test`, passes its output on, and adds up the numbers in its result lines.
+fn count_tests(command: &mut Command) -> anyhow::Result<Tally> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("cargo test has no output")?).lines() {
+        let line = line.context("reading cargo test's output")?;
+        println!("{line}");
+        if let Some((passed, failed, ignored)) = parse_result(&line) {
+            tally.passed += passed;
+            tally.failed += failed;
+            tally.skipped += ignored;
+        }
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    if !status.success() && tally.failed == 0 {
+        bail!("cargo test failed ({status}), and no test says why");
+    }
+    Ok(tally)
+}
+
+/// Passed, failed and ignored in `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn parse_result(line: &str) -> Option<(usize, usize, usize)> {
+    let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |word: &str| {
+        let mut parts = numbers.split("; ").filter_map(|part| part.split_once(' '));
+        parts.find(|(_, name)| *name == word)?.0.parse().ok()
+    };
+    Some((number("passed")?, number("failed")?, number("ignored")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_result;
+
+    /// Check that result lines are counted and others are not.
+    #[test]
+    fn result_lines() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(parse_result(line), Some((3, 2, 1)));
+        assert_eq!(parse_result("running 3 tests"), None);
+    }
+}
