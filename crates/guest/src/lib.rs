@@ -7,7 +7,10 @@
 //!
 //! Limits: x86-64 guests only; no scenario may depend on a kernel version, only on a [`need::Need`] that is probed.
 
+pub mod actor;
+pub mod answer;
 pub mod init;
+pub mod make;
 pub mod modes;
 pub mod need;
 pub mod output;
@@ -15,3 +18,4 @@ pub mod processes;
 pub mod report;
 pub mod runner;
 pub mod scenarios;
+pub mod sys;

@@ -4,11 +4,22 @@ use std::fs::{self, File};
 
 use anyhow::Context;
 
+use super::Scenario;
 use crate::need::{Need, vgem_node};
 use crate::runner::Ctx;
 
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "boots", claim: "The guest runs the kernel it says it runs", needs: &[], run: boots },
+    Scenario {
+        name: "exporters_present",
+        claim: "What the probes say about the exporters is what the devices say",
+        needs: &[],
+        run: exporters_present,
+    },
+];
+
 /// `/proc` is mounted, and it is the running kernel's.
-pub(super) fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
+fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
     let version = fs::read_to_string("/proc/version").context("reading /proc/version")?;
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy().into_owned();
@@ -19,7 +30,7 @@ pub(super) fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 /// Each probe agrees with what the kernel says in sysfs, and a device that was found can be opened.
-pub(super) fn exporters_present(ctx: &mut Ctx) -> anyhow::Result<()> {
+fn exporters_present(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (need, sysfs, node) in [
         (Need::Heap, "/sys/class/dma_heap/system", Some("/dev/dma_heap/system".into())),
         (Need::Udmabuf, "/sys/class/misc/udmabuf", Some("/dev/udmabuf".into())),

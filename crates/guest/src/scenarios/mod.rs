@@ -1,10 +1,13 @@
 //! The tests that run in real kernels.
 //!
 //! A scenario makes a situation whose answer it knows, asks, and compares. It states one claim, says what it needs
-//! of the kernel, and runs in a process of its own. Add one by writing a function in a module here and a row in
-//! [`all`].
+//! of the kernel, and runs in a process of its own. Add one by writing a function and a row in the `SCENARIOS` of a module here.
 
 mod boots;
+mod holding;
+mod making;
+
+use std::sync::LazyLock;
 
 use anyhow::bail;
 
@@ -12,7 +15,7 @@ use crate::need::Need;
 use crate::runner::Ctx;
 
 /// One test.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     /// Its name on the command line and in reports.
     pub name: &'static str,
@@ -26,20 +29,9 @@ pub struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub fn all() -> &'static [Scenario] {
-    &[
-        Scenario {
-            name: "boots",
-            claim: "The guest runs the kernel it says it runs",
-            needs: &[],
-            run: boots::boots,
-        },
-        Scenario {
-            name: "exporters_present",
-            claim: "What the probes say about the exporters is what the devices say",
-            needs: &[],
-            run: boots::exporters_present,
-        },
-    ]
+    static ALL: LazyLock<Vec<Scenario>> =
+        LazyLock::new(|| [boots::SCENARIOS, making::SCENARIOS, holding::SCENARIOS].into_iter().flatten().copied().collect());
+    &ALL
 }
 
 /// The scenarios called `names`, or all if there are no names.

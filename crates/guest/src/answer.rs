@@ -1,0 +1,189 @@
+//! What lsbuf answers, and what it should have answered, in the same words.
+//!
+//! A buffer's ledger is one line of text. [`Truth::line`] writes it from what the test made, [`Answer::line`] from the
+//! JSON that the `lsbuf` command printed, so a report shows expected and printed side by side.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::actor::Held;
+
+/// Where the command is in the guest.
+const LSBUF: &str = "/bin/lsbuf";
+
+/// What the kernel holds of a buffer, as lsbuf should say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Proven.
+    Exact(u64),
+    /// Marked as an estimate.
+    Estimate(u64),
+    /// Not to be known.
+    Unknown,
+}
+
+/// One buffer as the test made it.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    /// The name in lsbuf's JSON.
+    pub name: String,
+    /// The exporter's name.
+    pub exporter: &'static str,
+    /// References that the test has made, by whatever means.
+    pub count: Option<u64>,
+    /// Those of them that no process holds.
+    pub kernel: Rest,
+    /// Who holds it.
+    pub held: Vec<Held>,
+}
+
+impl Truth {
+    /// An unnamed buffer that these hold and the kernel does not.
+    pub fn held(exporter: &'static str, held: Vec<Held>) -> Truth {
+        let count = held.iter().map(|h| h.fds.len() + h.maps.len()).sum::<usize>() as u64;
+        Truth { name: String::new(), exporter, count: Some(count), kernel: Rest::Exact(0), held }
+    }
+
+    /// And the kernel holds so many references besides. lsbuf cannot yet tell them from messages in flight, and so
+    /// must call them an estimate.
+    #[must_use]
+    pub fn and_kernel(mut self, references: u64) -> Truth {
+        self.count = self.count.map(|count| count + references);
+        self.kernel = Rest::Estimate(references);
+        self
+    }
+
+    /// And it has a name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Truth {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// The ledger.
+    pub fn line(&self, size: u64) -> String {
+        let mut held = self.held.clone();
+        held.sort_by_key(|h| h.pid);
+        let holders: Vec<String> = held.iter_mut().map(holder).collect();
+        let sum = |f: fn(&Held) -> usize| held.iter().map(f).sum::<usize>();
+        let kernel = match self.kernel {
+            Rest::Exact(n) => n.to_string(),
+            Rest::Estimate(n) => format!("~{n}"),
+            Rest::Unknown => "?".into(),
+        };
+        format!(
+            "{size} bytes of {}, named {:?}, count {} = {} fd + {} map + {kernel} kernel, {} opath, {}",
+            self.exporter,
+            self.name,
+            self.count.map_or("?".into(), |c| c.to_string()),
+            sum(|h| h.fds.len()),
+            sum(|h| h.maps.len()),
+            sum(|h| h.opaths.len()),
+            holders.join(" "),
+        )
+    }
+}
+
+fn holder(held: &mut Held) -> String {
+    held.fds.sort_unstable();
+    held.maps.sort_unstable();
+    let maps: Vec<String> = held.maps.iter().map(|(s, e, o)| format!("{s:#x}-{e:#x}@{o}")).collect();
+    format!("{}:{:?}{:?}{maps:?}", held.pid, held.fds, held.opaths)
+}
+
+/// A parsed answer.
+#[derive(Clone, Debug)]
+pub struct Answer(pub Value);
+
+impl Answer {
+    /// Asks lsbuf for JSON with these arguments besides; the command must succeed.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started, fails, or prints no JSON.
+    pub fn ask(arguments: &[&str]) -> anyhow::Result<Answer> {
+        Answer::from(Command::new(LSBUF).arg("--json").args(arguments))
+    }
+
+    /// The same for a command made by the caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answer::ask`].
+    pub fn from(command: &mut Command) -> anyhow::Result<Answer> {
+        let output = command.output().context("running lsbuf")?;
+        if !output.status.success() {
+            bail!("lsbuf: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Answer(serde_json::from_slice(&output.stdout).context("parsing lsbuf's JSON")?))
+    }
+
+    /// The buffer with that inode number.
+    ///
+    /// # Errors
+    ///
+    /// lsbuf does not know it.
+    pub fn buffer(&self, ino: u64) -> anyhow::Result<&Value> {
+        self.list("buffers")
+            .iter()
+            .find(|b| b["ino"].as_u64() == Some(ino))
+            .with_context(|| format!("lsbuf does not list buffer {ino}: {}", self.0))
+    }
+
+    /// The process with that id.
+    ///
+    /// # Errors
+    ///
+    /// lsbuf does not know it.
+    pub fn process(&self, pid: u32) -> anyhow::Result<&Value> {
+        self.list("processes")
+            .iter()
+            .find(|p| p["pid"].as_u64() == Some(pid.into()))
+            .with_context(|| format!("lsbuf does not list process {pid}: {}", self.0))
+    }
+
+    /// A list at the top of the document.
+    pub fn list(&self, key: &str) -> &[Value] {
+        self.0[key].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// A buffer's ledger as printed.
+    ///
+    /// # Errors
+    ///
+    /// lsbuf does not know the buffer.
+    pub fn line(&self, ino: u64) -> anyhow::Result<String> {
+        let b = self.buffer(ino)?;
+        let number = |v: &Value| v.as_u64().map_or("?".into(), |n| n.to_string());
+        let refs = &b["refs"];
+        let estimate = if b["estimate"] == Value::Bool(true) && !refs["kernel"].is_null() { "~" } else { "" };
+        let holders: Vec<String> = b["holders"].as_array().into_iter().flatten().map(printed_holder).collect();
+        Ok(format!(
+            "{} bytes of {}, named {:?}, count {} = {} fd + {} map + {estimate}{} kernel, {} opath, {}",
+            number(&b["size"]),
+            b["exporter"].as_str().unwrap_or("?"),
+            b["name"].as_str().unwrap_or("?"),
+            number(&b["count"]),
+            number(&refs["fd"]),
+            number(&refs["map"]),
+            number(&refs["kernel"]),
+            number(&refs["opath"]),
+            holders.join(" "),
+        ))
+    }
+}
+
+fn printed_holder(holder: &Value) -> String {
+    let numbers = |key: &str| -> Vec<u64> {
+        holder[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+    };
+    let map = |m: &Value| {
+        let address = |key: &str| m[key].as_str().unwrap_or("?").to_owned();
+        let offset = m["offset"].as_u64().map_or("?".into(), |o| o.to_string());
+        format!("{}-{}@{offset}", address("start"), address("end"))
+    };
+    let maps: Vec<String> = holder["maps"].as_array().into_iter().flatten().map(map).collect();
+    format!("{}:{:?}{:?}{maps:?}", holder["pid"], numbers("fds"), numbers("opaths"))
+}

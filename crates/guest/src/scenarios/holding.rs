@@ -1,0 +1,209 @@
+//! References by fds: what each way to come by an fd adds to the ledger.
+
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use dmabuf::share;
+
+use super::Scenario;
+use crate::actor::{Actor, Held};
+use crate::answer::{Answer, Truth};
+use crate::make;
+use crate::runner::Ctx;
+use crate::sys;
+
+/// Bytes of most buffers here: a few pages, so that sizes are no counts by chance.
+pub(super) const SIZE: u64 = 64 << 10;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "fd_only", claim: "One fd is one reference and the whole account", needs: &[], run: fd_only },
+    Scenario { name: "dup", claim: "A duplicated fd is a second reference of one holder", needs: &[], run: dup },
+    Scenario {
+        name: "received",
+        claim: "An fd received over a socket is a reference of the receiver; received twice, two",
+        needs: &[],
+        run: received,
+    },
+    Scenario {
+        name: "threads_share_a_table",
+        claim: "Threads that share their fd table hold each fd once",
+        needs: &[],
+        run: threads_share_a_table,
+    },
+    Scenario {
+        name: "opath_alone",
+        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel lists it no more",
+        needs: &[],
+        run: opath_alone,
+    },
+    Scenario {
+        name: "process_figures",
+        claim: "RSS, PSS and USS of two processes that share one of two buffers",
+        needs: &[],
+        run: process_figures,
+    },
+    Scenario {
+        name: "who_holds",
+        claim: "A holder is described by its command name, user, start time and cgroup",
+        needs: &[],
+        run: who_holds,
+    },
+];
+
+/// Compares one buffer's ledger, and that the answer is complete and knows no other buffer.
+pub(super) fn compare(ctx: &mut Ctx, truth: &Truth) -> anyhow::Result<Answer> {
+    let answer = Answer::ask(&[])?;
+    compare_in(ctx, &answer, truth)?;
+    ctx.check_eq("buffers", 1, answer.list("buffers").len())?;
+    ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
+    Ok(answer)
+}
+
+/// Compares one buffer's ledger with an answer.
+pub(super) fn compare_in(ctx: &mut Ctx, answer: &Answer, truth: &Truth) -> anyhow::Result<()> {
+    let (ino, size) = truth.held.first().map_or((0, 0), |held| (held.ino, held.size));
+    ctx.check_eq(format!("ledger of {ino}"), truth.line(size), answer.line(ino)?)
+}
+
+/// An actor that holds one buffer by one fd.
+pub(super) fn holder_of_one() -> anyhow::Result<Actor> {
+    Actor::start(b"holder", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        stage.pause(&[Held::by(&buf)?])
+    })
+}
+
+fn fd_only(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = holder_of_one()?;
+    let held = actor.paused_with_one()?;
+    compare(ctx, &Truth::held(make::plain_exporter(), vec![held])).map(drop)
+}
+
+fn dup(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"dup", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let second = buf.try_clone()?;
+        stage.pause(&[Held::by(&buf)?.and_fd(&second)])?;
+        drop(buf);
+        stage.pause(&[Held::by(&second)?])
+    })?;
+    let both = actor.paused_with_one()?;
+    compare(ctx, &Truth::held(make::plain_exporter(), vec![both]))?;
+    actor.go_on()?;
+    let one = actor.paused_with_one()?;
+    compare(ctx, &Truth::held(make::plain_exporter(), vec![one])).map(drop)
+}
+
+fn received(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (from, to) = UnixStream::pair()?;
+    let mut sender = Actor::start(b"sender", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        share::send(&from, &[&buf], b"1")?;
+        stage.pause(&[Held::by(&buf)?])?;
+        share::send(&from, &[&buf], b"2")?;
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let mut receiver = Actor::start(b"receiver", |stage| {
+        let first = share::receive(&to, &mut [0])?.bufs.remove(0);
+        stage.pause(&[Held::by(&first)?])?;
+        let second = share::receive(&to, &mut [0])?.bufs.remove(0);
+        stage.pause(&[Held::by(&first)?.and_fd(&second)])
+    })?;
+    let once = vec![sender.paused_with_one()?, receiver.paused_with_one()?];
+    compare(ctx, &Truth::held(make::plain_exporter(), once))?;
+    sender.go_on()?;
+    receiver.go_on()?;
+    let twice = vec![sender.paused_with_one()?, receiver.paused_with_one()?];
+    compare(ctx, &Truth::held(make::plain_exporter(), twice)).map(drop)
+}
+
+fn threads_share_a_table(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"threads", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        for _ in 0..2 {
+            thread::spawn(|| loop {
+                thread::park();
+            });
+        }
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let held = actor.paused_with_one()?;
+    let threads = std::fs::read_dir(format!("/proc/{}/task", actor.pid))?.count();
+    ctx.check_eq("threads", 3, threads)?;
+    compare(ctx, &Truth::held(make::plain_exporter(), vec![held])).map(drop)
+}
+
+fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"path", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let mut held = Held::by(&buf)?;
+        let path = sys::open_path(&buf)?;
+        held.fds.clear();
+        held.opaths.push(sys::number(&path));
+        drop(buf);
+        stage.pause(&[held])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = Answer::ask(&[])?;
+    // Gone with the last counted reference: nobody can know who exported it.
+    let truth = Truth::held("?", vec![held.clone()]);
+    compare_in(ctx, &answer, &truth)?;
+    ctx.check_eq("leak shape", "opath", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
+    ctx.check_eq("held in total", held.size, &answer.0["totals"]["held"])
+}
+
+fn process_figures(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (from, to) = UnixStream::pair()?;
+    let mut owner = Actor::start(b"owner", |stage| {
+        let (shared, _) = make::plain(SIZE)?;
+        let (own, _) = make::plain(4096)?;
+        share::send(&from, &[&shared], b"1")?;
+        stage.pause(&[Held::by(&shared)?, Held::by(&own)?])
+    })?;
+    let mut client = Actor::start(b"client", |stage| {
+        let shared = share::receive(&to, &mut [0])?.bufs.remove(0);
+        stage.pause(&[Held::by(&shared)?])
+    })?;
+    let [shared, own] = <[Held; 2]>::try_from(owner.paused()?).map_err(|_| anyhow::anyhow!("two buffers"))?;
+    client.paused()?;
+    let answer = Answer::ask(&[])?;
+    let figures = |pid| -> anyhow::Result<String> {
+        let p = answer.process(pid)?;
+        Ok(format!("rss {} pss {} uss {} buffers {} fds {}", p["rss"], p["pss"], p["uss"], p["buffers"], p["fds"]))
+    };
+    let (s, o) = (shared.size, own.size);
+    let expected = format!("rss {} pss {} uss {o} buffers 2 fds 2", s + o, s / 2 + o);
+    ctx.check_eq("owner", expected, figures(owner.pid)?)?;
+    let expected = format!("rss {s} pss {} uss 0 buffers 1 fds 1", s / 2);
+    ctx.check_eq("client", expected, figures(client.pid)?)?;
+    let totals = &answer.0["totals"];
+    let expected = format!("size {} held {} kernel_only 0 rss {} pss {}", s + o, s + o, 2 * s + o, s + o);
+    let printed = format!(
+        "size {} held {} kernel_only {} rss {} pss {}",
+        totals["size"], totals["held"], totals["kernel_only"], totals["rss"], totals["pss"]
+    );
+    ctx.check_eq("totals", expected, printed)
+}
+
+fn who_holds(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"cam (x) 1", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        sys::become_user(1000)?;
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = Answer::ask(&[])?;
+    let process = answer.process(actor.pid)?;
+    ctx.check_eq("comm", "cam (x) 1", process["comm"].as_str().unwrap_or("?"))?;
+    ctx.check_eq("uid", 1000, &process["uid"])?;
+    ctx.check_eq("creator's uid", 0, &answer.buffer(held.ino)?["creator_uid"])?;
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", actor.pid))?;
+    let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("?");
+    ctx.check_eq("cgroup", cgroup, process["cgroup"].as_str().unwrap_or("?"))?;
+    let created = answer.buffer(held.ino)?["created_at"].as_str().unwrap_or("?").to_owned();
+    let now = answer.0["taken_at"].as_str().unwrap_or("?").to_owned();
+    ctx.check("created within the minute before", created.len() == now.len() && created <= now)?;
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let ticks = uptime.split('.').next().and_then(|s| s.parse::<u64>().ok()).unwrap_or(0) * 100 + 100;
+    ctx.check("started since boot", process["start_time"].as_u64().is_some_and(|t| t > 0 && t <= ticks))
+}

@@ -1,0 +1,5 @@
+//! The `dmabuf` crate on real kernels.
+
+use super::Scenario;
+
+pub(super) const SCENARIOS: &[Scenario] = &[];

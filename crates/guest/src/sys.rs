@@ -1,0 +1,124 @@
+//! What scenarios ask of the kernel besides dma-bufs: fork, moving VMAs about, odd fds. The only `unsafe` of this
+//! crate.
+//!
+//! Mappings made here belong to nobody: scenarios split, shrink and move them to see what the kernel shows, and no code
+//! reads or writes through them.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
+
+use anyhow::{Context, bail};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
+
+/// An `O_PATH` fd of the file behind another fd.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn open_path(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
+    let link = format!("/proc/self/fd/{}", number(fd));
+    rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("opening with O_PATH")
+}
+
+/// The number of an fd, to compare with what lsbuf prints.
+pub fn number(fd: impl AsFd) -> u32 {
+    fd.as_fd().as_raw_fd().unsigned_abs()
+}
+
+/// Gives up root for good.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn become_user(uid: u32) -> anyhow::Result<()> {
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    set_thread_groups(&[]).context("dropping groups")?;
+    set_thread_res_gid(group, group, group).context("changing the group")?;
+    set_thread_res_uid(user, user, user).context("changing the user")
+}
+
+/// A range of this process's address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub start: usize,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// Forks. In the child `script` runs and its value is the exit status; the parent gets the child's pid.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn fork(script: impl FnOnce() -> i32) -> anyhow::Result<u32> {
+    // SAFETY: the processes that fork here have one thread, so the child inherits no lock that somebody holds, and
+    // may run any code.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error()).context("forking"),
+        0 => {
+            let status = script();
+            // SAFETY: always sound; and the parent's exit handlers must not run a second time.
+            unsafe { libc::_exit(status) }
+        }
+        pid => Ok(pid.unsigned_abs()),
+    }
+}
+
+/// Maps `len` bytes of `fd` from `offset`, shared, readable and writable.
+///
+/// # Errors
+///
+/// The kernel or the exporter refuses.
+pub fn map(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
+    // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+    let start = unsafe {
+        mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, offset)
+    };
+    Ok(Region { start: start.context("mapping")?.addr(), len })
+}
+
+/// Unmaps a range, which may be part of a region.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn unmap(region: Region) -> anyhow::Result<()> {
+    // SAFETY: regions come from `map` below or are parts of those, and nothing points into them.
+    unsafe { munmap(ptr::with_exposed_provenance_mut(region.start), region.len) }.context("unmapping")
+}
+
+/// Cuts a region to `len` bytes in place.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn shrink(region: Region, len: usize) -> anyhow::Result<Region> {
+    if len > region.len {
+        bail!("{len} is more than the region's {} bytes", region.len);
+    }
+    let start = ptr::with_exposed_provenance_mut(region.start);
+    // SAFETY: as in `unmap`; shrinking never moves.
+    unsafe { mremap(start, region.len, len, MremapFlags::empty()) }.context("shrinking")?;
+    Ok(Region { start: region.start, len })
+}
+
+/// Moves a region to another address.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn relocate(region: Region) -> anyhow::Result<Region> {
+    let flags = MapFlags::PRIVATE;
+    // SAFETY: the kernel chooses a free range.
+    let free = unsafe { mmap_anonymous(ptr::null_mut(), region.len, ProtFlags::empty(), flags) };
+    let free = free.context("reserving an address range")?;
+    let start = ptr::with_exposed_provenance_mut(region.start);
+    // SAFETY: the old range is a region, as in `unmap`; the new one was just reserved and is ours alone.
+    let moved = unsafe { mremap_fixed(start, region.len, region.len, MremapFlags::MAYMOVE, free) };
+    Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
+}
