@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::actor::Held;
+use crate::make;
 
 /// Where the command is in the guest.
 const LSBUF: &str = "/bin/lsbuf";
@@ -66,7 +67,7 @@ impl Truth {
     pub fn line(&self, size: u64) -> String {
         let mut held = self.held.clone();
         held.sort_by_key(|h| h.pid);
-        let holders: Vec<String> = held.iter_mut().map(holder).collect();
+        let holders: Vec<String> = held.iter_mut().map(|held| holder(held, self.exporter)).collect();
         let sum = |f: fn(&Held) -> usize| held.iter().map(f).sum::<usize>();
         let kernel = match self.kernel {
             Rest::Exact(n) => n.to_string(),
@@ -86,10 +87,15 @@ impl Truth {
     }
 }
 
-fn holder(held: &mut Held) -> String {
+fn holder(held: &mut Held, exporter: &str) -> String {
     held.fds.sort_unstable();
     held.maps.sort_unstable();
-    let maps: Vec<String> = held.maps.iter().map(|(s, e, o)| format!("{s:#x}-{e:#x}@{o}")).collect();
+    let map = |&(start, end, offset): &(usize, usize, u64)| {
+        // The kernel shows a GEM object's VMA with an offset that is none into the buffer.
+        let offset = if exporter == make::DRM { "?".into() } else { offset.to_string() };
+        format!("{start:#x}-{end:#x}@{offset}")
+    };
+    let maps: Vec<String> = held.maps.iter().map(map).collect();
     format!("{}:{:?}{:?}{maps:?}", held.pid, held.fds, held.opaths)
 }
 

@@ -4,6 +4,7 @@ use anyhow::Context;
 use dmabuf::{DmaBuf, DrmDevice, DumbSize, Heap};
 
 use crate::need::Need;
+use crate::sys;
 
 /// `exp_name` of buffers from the system heap.
 pub const HEAP: &str = "system";
@@ -47,4 +48,21 @@ pub fn vgem() -> anyhow::Result<DrmDevice> {
 /// No dimensions are that large.
 pub fn at_least(size: u64) -> anyhow::Result<DumbSize> {
     DumbSize::at_least(size).with_context(|| format!("a dumb buffer of {size} bytes"))
+}
+
+/// Whether a mapping of a [`plain`] buffer shows in `maps` under the buffer's own inode number and name.
+///
+/// # Errors
+///
+/// No buffer can be made or mapped.
+pub fn maps_as_itself() -> anyhow::Result<bool> {
+    let (buf, _) = plain(4096)?;
+    let region = sys::map(&buf, 0, 4096)?;
+    let ino = buf.identity()?.ino.to_string();
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    sys::unmap(region)?;
+    let start = format!("{:x}-", region.start);
+    let line = maps.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
+    let mut fields = line.split_ascii_whitespace().skip(4);
+    Ok(fields.next() == Some(&ino) && fields.next() == Some("/dmabuf:"))
 }

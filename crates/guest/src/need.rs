@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::make;
+
 /// A capability of the running kernel.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,11 +22,14 @@ pub enum Need {
     Udmabuf,
     /// A DRM node of the vgem driver.
     Vgem,
+    /// A mapped buffer shows as itself: `/dmabuf:` and its own inode. Where vgem is the only exporter and gives the
+    /// VMA another file, it does not.
+    MappedIdentity,
 }
 
 impl Need {
     /// Every need, in the order in which they are printed.
-    pub const ALL: &'static [Self] = &[Self::Heap, Self::Udmabuf, Self::Vgem];
+    pub const ALL: &'static [Self] = &[Self::Heap, Self::Udmabuf, Self::Vgem, Self::MappedIdentity];
 
     /// The name used in reports, in the table of kernels and on the screen.
     pub fn name(self) -> &'static str {
@@ -32,6 +37,7 @@ impl Need {
             Self::Heap => "heap",
             Self::Udmabuf => "udmabuf",
             Self::Vgem => "vgem",
+            Self::MappedIdentity => "mapped_identity",
         }
     }
 
@@ -41,6 +47,7 @@ impl Need {
             Self::Heap => fs::exists("/dev/dma_heap/system").unwrap_or(false),
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
             Self::Vgem => vgem_node("card").is_some(),
+            Self::MappedIdentity => make::maps_as_itself().unwrap_or(false),
         }
     }
 

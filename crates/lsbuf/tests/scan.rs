@@ -152,6 +152,23 @@ fn garbled_maps() {
     assert!(snapshot.coverage.notes.contains(&Note::Garbled { source: Source::Maps, facts: 1 }));
 }
 
+/// Check that the fake offset which GEM exporters put into a VMA is not given out as an offset into the buffer.
+#[test]
+fn a_fake_offset_is_unknown() {
+    let tree = camera();
+    tree.maps(
+        12,
+        &[
+            "7000-8000 rw-s 00001000 00:0c 7    /dmabuf:cam",
+            "8000-9000 rw-s 100000000 00:0c 7    /dmabuf:cam",
+            "9000-b000 rw-s 00001000 00:0c 7    /dmabuf:cam",
+        ],
+    );
+    let snapshot = tree.scan();
+    let offsets: Vec<_> = snapshot.buffers[0].holders[0].maps.iter().map(|m| m.offset).collect();
+    assert_eq!(offsets, [Some(4096), None, None]);
+}
+
 /// Check that a name with a newline is taken whole from the link, and forges no figure.
 #[test]
 fn a_forging_name() {

@@ -202,7 +202,7 @@ fn who_holds(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("cgroup", cgroup, process["cgroup"].as_str().unwrap_or("?"))?;
     let created = answer.buffer(held.ino)?["created_at"].as_str().unwrap_or("?").to_owned();
     let now = answer.0["taken_at"].as_str().unwrap_or("?").to_owned();
-    ctx.check("created within the minute before", created.len() == now.len() && created <= now)?;
+    ctx.check("created before the snapshot", created.len() == now.len() && created <= now)?;
     let uptime = std::fs::read_to_string("/proc/uptime")?;
     let ticks = uptime.split('.').next().and_then(|s| s.parse::<u64>().ok()).unwrap_or(0) * 100 + 100;
     ctx.check("started since boot", process["start_time"].as_u64().is_some_and(|t| t > 0 && t <= ticks))

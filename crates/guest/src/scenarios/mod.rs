@@ -5,7 +5,9 @@
 
 mod boots;
 mod holding;
+mod kernel_refs;
 mod making;
+mod mapping;
 
 use std::sync::LazyLock;
 
@@ -30,7 +32,7 @@ pub struct Scenario {
 /// Every scenario, in the order in which they run.
 pub fn all() -> &'static [Scenario] {
     static ALL: LazyLock<Vec<Scenario>> =
-        LazyLock::new(|| [boots::SCENARIOS, making::SCENARIOS, holding::SCENARIOS].into_iter().flatten().copied().collect());
+        LazyLock::new(|| [boots::SCENARIOS, making::SCENARIOS, holding::SCENARIOS, mapping::SCENARIOS, kernel_refs::SCENARIOS].into_iter().flatten().copied().collect());
     &ALL
 }
 

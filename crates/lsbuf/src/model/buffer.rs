@@ -128,7 +128,8 @@ pub struct MapRef {
     pub start: u64,
     /// First address past it; at least `start`.
     pub end: u64,
-    /// Where in the buffer it begins, in bytes; `None` from a source that does not tell (`map_files`).
+    /// Where in the buffer it begins, in bytes; `None` from a source that does not tell (`map_files`), and where the
+    /// exporter put an offset of its own in its place (GEM).
     pub offset: Option<u64>,
     /// Protection; `None` from a source that does not tell.
     pub perms: Option<Perms>,

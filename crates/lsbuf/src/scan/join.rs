@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::walk::Walk;
 use crate::kernel::bufinfo::{List, ListedBuffer};
-use crate::model::{Buffer, BufferId, Fd, Holder, Inode, Kind, Label, Pid};
+use crate::model::{Buffer, BufferId, Bytes, Fd, Holder, Inode, Kind, Label, MapRef, Pid};
 
 /// The buffers of one round.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
             buffer.creator_uid = inode.map(|i| i.creator_uid);
             buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.clone()));
             buffer.holders = draft.holders.into_values().map(sorted).collect();
+            let maps = buffer.holders.iter_mut().flat_map(|holder| &mut holder.maps);
+            maps.for_each(|map| map.offset = map.offset.filter(|_| is_offset_into(buffer.size, map)));
             buffer
         })
         .collect();
@@ -94,6 +96,14 @@ impl Draft {
 
 fn by_inode(list: Option<&List>) -> BTreeMap<Inode, &ListedBuffer> {
     list.into_iter().flat_map(|list| &list.buffers).map(|buffer| (buffer.ino, buffer)).collect()
+}
+
+/// Whether what `maps` prints as a VMA's offset is one into the buffer. GEM exporters put their device's fake offset
+/// there (`drm_gem_prime_mmap` adds `drm_vma_node_start`), which begins at 4 GiB (`DRM_FILE_PAGE_OFFSET_START`).
+fn is_offset_into(size: Option<Bytes>, map: &MapRef) -> bool {
+    const FAKE_OFFSETS: u64 = 4 << 30;
+    let offset = map.offset.unwrap_or(0);
+    offset < FAKE_OFFSETS && size.is_none_or(|size| Bytes(offset) + map.len() <= size)
 }
 
 fn sorted(mut holder: Holder) -> Holder {
