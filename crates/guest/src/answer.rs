@@ -12,7 +12,7 @@ use crate::actor::Held;
 use crate::make;
 
 /// Where the command is in the guest.
-const LSBUF: &str = "/bin/lsbuf";
+pub const LSBUF: &str = "/bin/lsbuf";
 
 /// What the kernel holds of a buffer, as lsbuf should say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,8 @@ impl Answer {
         let number = |v: &Value| v.as_u64().map_or("?".into(), |n| n.to_string());
         let refs = &b["refs"];
         let estimate = if b["estimate"] == Value::Bool(true) && !refs["kernel"].is_null() { "~" } else { "" };
-        let holders: Vec<String> = b["holders"].as_array().into_iter().flatten().map(printed_holder).collect();
+        let holders: Vec<String> =
+            b["holders"].as_array().into_iter().flatten().map(printed_holder).collect();
         Ok(format!(
             "{} bytes of {}, named {:?}, count {} = {} fd + {} map + {estimate}{} kernel, {} opath, {}",
             number(&b["size"]),

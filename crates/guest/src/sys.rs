@@ -10,9 +10,9 @@ use std::ptr;
 
 use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
 
 /// An `O_PATH` fd of the file behind another fd.
 ///

@@ -31,6 +31,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: gem_import,
     },
     Scenario {
+        name: "gem_self_import",
+        claim: "A buffer imported back into its own device by another open of it is 1 kernel reference more",
+        needs: &[Need::Vgem],
+        run: gem_self_import,
+    },
+    Scenario {
         name: "gem_only",
         claim: "A buffer that only a GEM handle holds is kernel-only, found through the kernel's list",
         needs: &[Need::Vgem],
@@ -77,6 +83,18 @@ fn gem_import(ctx: &mut Ctx) -> anyhow::Result<()> {
     let held = actor.paused_with_one()?;
     let answer = compare(ctx, &Truth::held(make::HEAP, vec![held.clone()]))?;
     ctx.check_eq("attached", "[]", &answer.buffer(held.ino)?["attachments"])
+}
+
+fn gem_self_import(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"importer", |stage| {
+        let (device, other) = (make::vgem()?, make::vgem()?);
+        let dumb = device.create_dumb(make::at_least(SIZE)?)?;
+        let buf = dumb.handle.export()?;
+        let _imported = other.import(&buf)?;
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let held = actor.paused_with_one()?;
+    compare(ctx, &Truth::held(make::DRM, vec![held]).and_kernel(EXPORTED + 1)).map(drop)
 }
 
 fn gem_only(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -6,8 +6,10 @@
 mod boots;
 mod holding;
 mod kernel_refs;
+mod machine;
 mod making;
 mod mapping;
+mod names;
 
 use std::sync::LazyLock;
 
@@ -31,8 +33,21 @@ pub struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub fn all() -> &'static [Scenario] {
-    static ALL: LazyLock<Vec<Scenario>> =
-        LazyLock::new(|| [boots::SCENARIOS, making::SCENARIOS, holding::SCENARIOS, mapping::SCENARIOS, kernel_refs::SCENARIOS].into_iter().flatten().copied().collect());
+    static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(|| {
+        [
+            boots::SCENARIOS,
+            making::SCENARIOS,
+            holding::SCENARIOS,
+            mapping::SCENARIOS,
+            kernel_refs::SCENARIOS,
+            names::SCENARIOS,
+            machine::SCENARIOS,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect()
+    });
     &ALL
 }
 

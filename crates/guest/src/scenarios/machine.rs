@@ -1,0 +1,225 @@
+//! The machine as a whole: several exporters, many buffers, processes that come and go, readers without rights.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use dmabuf::{DmaBuf, Udmabuf};
+
+use super::Scenario;
+use super::holding::{SIZE, compare_in, holder_of_one};
+use crate::actor::{Actor, Held};
+use crate::answer::{Answer, LSBUF, Truth};
+use crate::make;
+use crate::need::Need;
+use crate::runner::Ctx;
+use crate::sys;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "several_exporters",
+        claim: "Buffers of three exporters are told apart and sum up to the kernel's own total",
+        needs: &[Need::Heap, Need::Udmabuf, Need::Vgem],
+        run: several_exporters,
+    },
+    Scenario {
+        name: "thousand_buffers",
+        claim: "A thousand buffers are all found, once each, and sum up to the kernel's own total",
+        needs: &[],
+        run: thousand_buffers,
+    },
+    Scenario {
+        name: "processes_exit_during_the_scan",
+        claim: "While holders fork and exit, no scan invents or loses a reference of who stays",
+        needs: &[],
+        run: processes_exit_during_the_scan,
+    },
+    Scenario {
+        name: "plain_user",
+        claim: "A plain user sees what is theirs, is told that the rest is unseen, and fails only under --strict",
+        needs: &[],
+        run: plain_user,
+    },
+    Scenario {
+        name: "no_debugfs",
+        claim: "Without debugfs the answer says that it is partial, and its figures are the same",
+        needs: &[],
+        run: no_debugfs,
+    },
+    Scenario {
+        name: "no_dmabuf",
+        claim: "On a machine without dma-bufs the answer is empty and complete",
+        needs: &[],
+        run: no_dmabuf,
+    },
+];
+
+/// Buffers and bytes in the closing line of the kernel's list, read by this test's own eyes.
+fn closing_line() -> anyhow::Result<(u64, u64)> {
+    let list = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").context("reading bufinfo")?;
+    let line = list.lines().rfind(|line| !line.is_empty()).context("an empty list")?;
+    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [objects, bytes] => Ok((objects, bytes)),
+        _ => anyhow::bail!("no closing line: {line:?}"),
+    }
+}
+
+fn sums_up(ctx: &mut Ctx, answer: &Answer) -> anyhow::Result<()> {
+    let (objects, bytes) = closing_line()?;
+    ctx.check_eq("buffers by the closing line", objects, &answer.0["totals"]["buffers"])?;
+    ctx.check_eq("bytes by the closing line", bytes, &answer.0["totals"]["size"])
+}
+
+fn several_exporters(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"several", |stage| {
+        let heap = make::plain(SIZE)?.0;
+        let memory = Udmabuf::open()?.allocate(2 * SIZE)?;
+        let device = make::vgem()?;
+        let dumb = device.create_dumb(make::at_least(4 * SIZE)?)?;
+        let gem = dumb.handle.export()?;
+        drop(dumb);
+        stage.pause(&[Held::by(&heap)?, Held::by(&memory)?, Held::by(&gem)?])
+    })?;
+    let held = actor.paused()?;
+    let answer = Answer::ask(&[])?;
+    for (held, exporter) in held.into_iter().zip([make::HEAP, "udmabuf", make::DRM]) {
+        compare_in(ctx, &answer, &Truth::held(exporter, vec![held]))?;
+    }
+    let exporters: Vec<String> = answer
+        .list("exporters")
+        .iter()
+        .map(|e| format!("{} {} in {}", e["exporter"].as_str().unwrap_or("?"), e["size"], e["buffers"]))
+        .collect();
+    let expected = format!("drm {} in 1, udmabuf {} in 1, system {} in 1", 4 * SIZE, 2 * SIZE, SIZE);
+    ctx.check_eq("by exporter", expected, exporters.join(", "))?;
+    let only = Answer::ask(&["--exporter", "udmabuf"])?;
+    ctx.check_eq("rows of --exporter udmabuf", 1, only.list("buffers").len())?;
+    sums_up(ctx, &answer)
+}
+
+fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const MANY: usize = 1000;
+    let mut actor = Actor::start(b"thousand", |stage| {
+        let bufs: Vec<DmaBuf> = (0..MANY).map(|_| Ok(make::plain(4096)?.0)).collect::<anyhow::Result<_>>()?;
+        let held: Vec<Held> = bufs.iter().map(Held::by).collect::<Result<_, _>>()?;
+        stage.pause(&held)
+    })?;
+    let held = actor.paused()?;
+    let answer = Answer::ask(&[])?;
+    ctx.check_eq("buffers", MANY, answer.list("buffers").len())?;
+    let mut same = 0;
+    for held in held {
+        let (ino, size) = (held.ino, held.size);
+        same += u64::from(Truth::held(make::plain_exporter(), vec![held]).line(size) == answer.line(ino)?);
+    }
+    ctx.check_eq("ledgers that equal the truth", MANY, same)?;
+    ctx.check_eq("rss", 4096 * MANY, &answer.process(actor.pid)?["rss"])?;
+    sums_up(ctx, &answer)
+}
+
+fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"churn", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        stage.pause(&[Held::by(&buf)?])?;
+        loop {
+            // Each child holds the buffer by its copy of the fd table for as long as it lives.
+            sys::fork(|| {
+                std::thread::sleep(Duration::from_millis(5));
+                0
+            })?;
+            std::thread::sleep(Duration::from_millis(2));
+            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+        }
+    })?;
+    let held = actor.paused_with_one()?;
+    let mut still = holder_of_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![still.paused_with_one()?]);
+    let still_ino = truth.held.first().map_or(0, |held| held.ino);
+    actor.go_on()?;
+    let (mut scans, mut wrong, mut unbalanced, mut invented) = (0, Vec::new(), 0, 0);
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        let answer = Answer::ask(&[])?;
+        scans += 1;
+        if answer.line(still_ino)? != truth.line(SIZE) {
+            wrong.push(answer.line(still_ino)?);
+        }
+        invented +=
+            answer.list("buffers").iter().filter(|b| b["ino"] != held.ino && b["ino"] != still_ino).count();
+        let busy = answer.buffer(held.ino)?;
+        let number = |v: &serde_json::Value| v.as_u64().unwrap_or(0);
+        let (count, refs) = (number(&busy["count"]), &busy["refs"]);
+        let explained = number(&refs["fd"]) + number(&refs["map"]) + number(&refs["kernel"]);
+        unbalanced += u64::from(busy["estimate"] == false && count != explained);
+    }
+    ctx.check("scanned at least ten times", scans >= 10)?;
+    ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{wrong:?}"))?;
+    ctx.check_eq("buffers that never were", 0, invented)?;
+    ctx.check_eq("exact accounts that do not balance", 0, unbalanced)
+}
+
+fn plain_user(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut roots = holder_of_one()?;
+    roots.paused()?;
+    let mut own = Actor::start(b"own", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        sys::become_user(1000)?;
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let held = own.paused_with_one()?;
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new(LSBUF);
+        command.args(arguments).uid(1000).gid(1000);
+        command
+    };
+    let answer = Answer::from(&mut as_user(&["--json"]))?;
+    compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]))?;
+    ctx.check_eq("buffers seen", 1, answer.list("buffers").len())?;
+    let scan = &answer.0["scan"];
+    ctx.check_eq("complete", false, &scan["complete"])?;
+    ctx.check("some processes are unreadable", scan["processes"]["unreadable"].as_u64() > Some(0))?;
+    let said = as_user(&[]).output()?;
+    ctx.check_eq("exit status", 0, said.status.code().unwrap_or(-1))?;
+    let stderr = String::from_utf8_lossy(&said.stderr).into_owned();
+    ctx.check(
+        "stderr says partial and why",
+        stderr.starts_with("lsbuf: partial: ") && stderr.contains("permission denied"),
+    )?;
+    ctx.check_eq("exit status with --strict", 3, as_user(&["--strict"]).status()?.code().unwrap_or(-1))?;
+    let doctor = as_user(&["doctor"]).output()?;
+    let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    ctx.check(
+        "doctor says what to do",
+        doctor.contains("run as root") && doctor.contains("Answers are partial"),
+    )
+}
+
+fn no_debugfs(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = holder_of_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
+    let answer = Answer::ask(&["--sys-root", "/nowhere"])?;
+    compare_in(ctx, &answer, &truth)?;
+    ctx.check_eq("complete", false, &answer.0["scan"]["complete"])?;
+    let notes = answer.0["scan"]["notes"].to_string();
+    ctx.check("the note names the file", notes.contains("/nowhere/kernel/debug/dma_buf/bufinfo"))?;
+    let procfs = Answer::ask(&["--source", "procfs"])?;
+    compare_in(ctx, &procfs, &truth)
+}
+
+fn no_dmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let output = Command::new(LSBUF).arg("--strict").output()?;
+    ctx.check_eq("exit status", 0, output.status.code().unwrap_or(-1))?;
+    ctx.check_eq("standard output", "", String::from_utf8_lossy(&output.stdout))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ctx.check_eq("lines on standard error", 1, said.lines().count())?;
+    ctx.check(
+        "it says what it looked at",
+        said.contains("no dma-buf found; looked at") && said.contains("bufinfo"),
+    )?;
+    let doctor = Command::new(LSBUF).args(["doctor", "--strict"]).status()?;
+    ctx.check_eq("doctor's exit status with --strict", 0, doctor.code().unwrap_or(-1))
+}
