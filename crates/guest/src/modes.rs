@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 
+use crate::demo;
 use crate::report::Reporter;
 use crate::runner;
 
@@ -24,6 +25,7 @@ pub struct Mode {
 pub const MODES: &[Mode] = &[
     Mode { name: "scenarios", run: scenarios },
     Mode { name: "scenario", run: scenario },
+    Mode { name: "demo", run: |_| demo::run() },
     Mode { name: "sh", run: sh },
 ];
 
