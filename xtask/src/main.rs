@@ -1,7 +1,7 @@
 //! `cargo xtask …`: everything around lsbuf that is not shipped.
 //!
 //! `test` is the one command that checks all of it on a fresh machine; `check` is the same without the kernels; `vm`,
-//! `demo` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
+//! `demo`, `bench` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
 //! arguments.
 
 mod apt;
@@ -46,7 +46,10 @@ enum Task {
     /// Run every test but those in real kernels
     Check,
     Vm(vm::VmArgs),
-    Demo(vm::DemoArgs),
+    /// Run the demonstration in one kernel and print what it prints
+    Demo(vm::JobArgs),
+    /// Time lsbuf beside the alternatives in one kernel; lsof and strace join if the host has them
+    Bench(vm::JobArgs),
     Sh(vm::ShArgs),
 }
 
@@ -70,6 +73,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Task::Demo(arguments) => vm::demo(&workspace, arguments).map(exit_code),
+        Task::Bench(arguments) => vm::bench(&workspace, arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`, `demo` and `sh`: what is done with booted kernels.
+//! `cargo xtask vm`, `demo`, `bench` and `sh`: what is done with booted kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,17 +95,14 @@ impl VmArgs {
     }
 }
 
-/// Run the demonstration in one kernel and print what it prints
+/// What a job in one kernel needs to know.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct DemoArgs {
+pub(crate) struct JobArgs {
     /// Kernel to boot; the newest of the default ones if not given
     #[arg(long, value_name = "PATTERN")]
     kernel: Option<String>,
     #[command(flatten)]
     machine: MachineArgs,
-    /// Arguments for the demonstration
-    #[arg(last = true, value_name = "ARGUMENT")]
-    arguments: Vec<String>,
 }
 
 /// Run one command line in a kernel, in busybox's shell if the host has busybox
@@ -167,9 +164,17 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
 }
 
 /// `cargo xtask demo`. Returns the demonstration's exit status.
-pub(crate) fn demo(workspace: &Workspace, arguments: &DemoArgs) -> anyhow::Result<i32> {
-    let plan = Plan { mode: "demo".to_owned(), arguments: arguments.arguments.clone() };
+pub(crate) fn demo(workspace: &Workspace, arguments: &JobArgs) -> anyhow::Result<i32> {
+    let plan = Plan { mode: "demo".to_owned(), arguments: Vec::new() };
     run_mode(workspace, arguments.kernel.as_ref(), &plan, &arguments.machine)
+}
+
+/// `cargo xtask bench`. Returns the benchmark's exit status.
+pub(crate) fn bench(workspace: &Workspace, arguments: &JobArgs) -> anyhow::Result<i32> {
+    let plan = Plan { mode: "bench".to_owned(), arguments: Vec::new() };
+    let mut machine = arguments.machine.clone();
+    machine.programs.extend(["lsof", "strace"].into_iter().filter(|p| cmd::is_program(p)).map(str::to_owned));
+    run_mode(workspace, arguments.kernel.as_ref(), &plan, &machine)
 }
 
 /// `cargo xtask sh`. Returns the command's exit status.

@@ -9,6 +9,7 @@
 
 pub mod actor;
 pub mod answer;
+pub mod bench;
 pub mod demo;
 pub mod init;
 pub mod make;

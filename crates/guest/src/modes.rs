@@ -8,9 +8,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 
-use crate::demo;
 use crate::report::Reporter;
 use crate::runner;
+use crate::{bench, demo};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Mode {
 pub const MODES: &[Mode] = &[
     Mode { name: "scenarios", run: scenarios },
     Mode { name: "scenario", run: scenario },
+    Mode { name: "bench", run: |_| bench::run() },
     Mode { name: "demo", run: |_| demo::run() },
     Mode { name: "sh", run: sh },
 ];

@@ -6,7 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::ptr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{mem, ptr};
 
 use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
@@ -121,4 +123,69 @@ pub fn relocate(region: Region) -> anyhow::Result<Region> {
     // SAFETY: the old range is a region, as in `unmap`; the new one was just reserved and is ours alone.
     let moved = unsafe { mremap_fixed(start, region.len, region.len, MremapFlags::MAYMOVE, free) };
     Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
+}
+
+/// Makes that many VMAs that have nothing to do with any buffer: by turns a page of this program's file and an
+/// anonymous one, with gaps of other protection so that none merge.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn map_unrelated(vmas: usize) -> anyhow::Result<()> {
+    const PAGE: usize = 4096;
+    let program = std::fs::File::open("/proc/self/exe").context("opening this program")?;
+    for _ in 0..vmas / 2 {
+        let any = ptr::null_mut();
+        // SAFETY: the kernel chooses free ranges, and nothing reads or writes them.
+        unsafe {
+            mmap_anonymous(any, PAGE, ProtFlags::READ, MapFlags::PRIVATE).context("mapping a page")?;
+            mmap(any, PAGE, ProtFlags::READ, MapFlags::PRIVATE, &program, 0)
+                .context("mapping a page of a file")?;
+        }
+    }
+    Ok(())
+}
+
+/// What running a command took.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// From before the fork to the end.
+    pub wall: Duration,
+    /// CPU time of the process itself.
+    pub user: Duration,
+    /// CPU time of the kernel on its behalf.
+    pub kernel: Duration,
+    /// Largest resident set, KiB. Not below this process's own, from which it was forked.
+    pub peak_kib: u64,
+}
+
+/// Runs a command to its end and measures it.
+///
+/// # Errors
+///
+/// It cannot be started or waited for, or fails.
+pub fn measure(command: &mut Command) -> anyhow::Result<Usage> {
+    let begun = Instant::now();
+    let child = command.spawn().context("starting")?;
+    let pid = libc::pid_t::try_from(child.id())?;
+    let mut status = 0;
+    // SAFETY: all zero is a valid rusage, and wait4 fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        if libc::wait4(pid, &raw mut status, 0, &raw mut usage) != pid {
+            return Err(std::io::Error::last_os_error()).context("waiting");
+        }
+        usage
+    };
+    if status != 0 {
+        bail!("ended with wait status {status:#x}");
+    }
+    let time =
+        |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), (t.tv_usec.unsigned_abs() as u32) * 1000);
+    Ok(Usage {
+        wall: begun.elapsed(),
+        user: time(usage.ru_utime),
+        kernel: time(usage.ru_stime),
+        peak_kib: usage.ru_maxrss.unsigned_abs(),
+    })
 }

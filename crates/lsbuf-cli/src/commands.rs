@@ -64,18 +64,20 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         let pid = snapshot.processes[i].pid;
         view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
     });
-    let mut out = output::stdout(ColorChoice::Auto);
     if args.json {
+        let mut out = output::plain();
         lsbuf::render::json(&mut out, &view)?;
+        out.flush()?;
     } else {
+        let mut out = output::stdout(ColorChoice::Auto);
         for (nth, &index) in view.buffers.iter().enumerate() {
             if nth > 0 {
                 writeln!(out)?;
             }
             lsbuf::render::show(&mut out, &view, index)?;
         }
+        out.flush()?;
     }
-    out.flush()?;
     Ok(output::conclude(&snapshot, args.scan.strict))
 }
 
@@ -123,18 +125,23 @@ fn list(
     scan: &Scan,
     style: impl Fn(usize) -> anstyle::Style,
 ) -> Result<Ending> {
-    let mut out = output::stdout(format.color);
     let (sizes, heading) = (output::sizes(format), !format.noheadings);
-    if format.json {
-        lsbuf::render::json(&mut out, view)?;
-    } else if format.csv {
-        lsbuf::render::csv(&mut out, view, rows, columns, sizes, heading)?;
-    } else if format.raw {
-        lsbuf::render::raw(&mut out, view, rows, columns, sizes, heading)?;
+    let for_programs = format.json || format.csv || format.raw;
+    if for_programs {
+        let mut out = output::plain();
+        if format.json {
+            lsbuf::render::json(&mut out, view)?;
+        } else if format.csv {
+            lsbuf::render::csv(&mut out, view, rows, columns, sizes, heading)?;
+        } else {
+            lsbuf::render::raw(&mut out, view, rows, columns, sizes, heading)?;
+        }
+        out.flush()?;
     } else if rows.is_empty() {
         output::say(&nothing(view.snapshot));
         return Ok(output::ending(view.snapshot, scan.strict));
     } else {
+        let mut out = output::stdout(format.color);
         let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
         let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
         for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {
@@ -143,8 +150,8 @@ fn list(
         if heading {
             writeln!(out, "\n{}", summary(view, sizes))?;
         }
+        out.flush()?;
     }
-    out.flush()?;
     Ok(output::conclude(view.snapshot, scan.strict))
 }
 

@@ -19,7 +19,12 @@ pub(crate) enum Ending {
     StrictlyPartial,
 }
 
-/// Standard output, buffered; drops colour where it is not wanted.
+/// Standard output for programs, buffered.
+pub(crate) fn plain() -> BufWriter<io::Stdout> {
+    BufWriter::with_capacity(64 << 10, io::stdout())
+}
+
+/// Standard output for people, buffered; drops colour where it is not wanted.
 pub(crate) fn stdout(color: ColorChoice) -> BufWriter<AutoStream<io::Stdout>> {
     let choice = match color {
         ColorChoice::Auto => AutoStream::choice(&io::stdout()),

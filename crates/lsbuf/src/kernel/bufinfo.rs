@@ -57,7 +57,7 @@ impl List {
 
 /// Reads and parses the list below `sys`.
 pub(crate) fn read_list(sys: &std::path::Path, text: &mut Vec<u8>) -> Result<List> {
-    read::file(CWD, sys.join(PATH), text)?;
+    read::record(CWD, sys.join(PATH), text)?;
     Ok(parse(text))
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut V
             garbled += 1;
             return Ok(());
         };
-        match read::file(process, fdinfo_path(Fd(fd)).as_str(), text) {
+        match read::record(process, fdinfo_path(Fd(fd)).as_str(), text) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(e),

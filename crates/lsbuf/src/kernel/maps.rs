@@ -10,6 +10,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use memchr::memmem::Finder;
 use rustix::io::Result;
 
 use super::LINK_PREFIX;
@@ -27,11 +28,12 @@ pub(crate) struct MapFact {
     pub(crate) vma: MapRef,
 }
 
-/// Reads the maps of one process. Returns how many lines were garbled.
+/// Reads the maps of one process. Returns how many lines that could be a dma-buf's were garbled; the others are not
+/// looked at.
 pub(crate) fn walk(process: BorrowedFd<'_>, chunk: &mut Vec<u8>, facts: &mut Vec<MapFact>) -> Result<u64> {
     let maps = read::open_file(process, c"maps")?;
     let mut garbled = 0;
-    read::lines(maps.as_fd(), chunk, |line| match parse(line) {
+    read::lines_with(maps.as_fd(), &Finder::new(LINK_PREFIX), chunk, |line| match parse(line) {
         Ok(Some(fact)) => facts.push(fact),
         Ok(None) => {}
         Err(Garbled) => garbled += 1,

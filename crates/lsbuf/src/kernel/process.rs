@@ -33,15 +33,15 @@ impl ProcessDir {
 
     /// Whether it is a kernel thread; `false` if that cannot be read.
     pub(crate) fn is_kernel_thread(&self, text: &mut Vec<u8>) -> bool {
-        read::file(&self.dir, c"stat", text).is_ok() && is_kernel_thread(text)
+        read::record(&self.dir, c"stat", text).is_ok() && is_kernel_thread(text)
     }
 
     /// Reads who it is. `ESRCH`: it is gone, or its `stat` cannot be understood.
     pub(crate) fn identify(&self, text: &mut Vec<u8>) -> Result<Process> {
-        read::file(&self.dir, c"stat", text)?;
+        read::record(&self.dir, c"stat", text)?;
         let (comm, start_time) = stat(text).map_err(|Garbled| Errno::SRCH)?;
-        let uid = read::file(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
-        let cgroup = read::file(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text));
+        let uid = read::record(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
+        let cgroup = read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text));
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup })
     }
 }

@@ -3,6 +3,8 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use memchr::memmem::Finder;
+use memchr::{memchr, memrchr};
 use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, Result, read};
 use rustix::path::Arg;
@@ -45,20 +47,48 @@ pub(crate) fn open_file<P: Arg>(at: impl AsFd, path: P) -> Result<OwnedFd> {
 pub(crate) fn file<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Result<()> {
     let fd = open_file(at, path)?;
     text.clear();
-    loop {
-        let filled = text.len();
-        text.resize(filled.max(512) * 2, 0);
-        let n = retry(|| read(&fd, &mut text[filled..]))?;
-        text.truncate(filled + n);
-        if n == 0 {
-            return Ok(());
-        }
-    }
+    while fill(&fd, text)? != Filled::End {}
+    Ok(())
 }
 
-/// Reads `fd` in pieces and hands over each line without its newline. A last line without newline
-/// counts too. `chunk` grows to the longest line.
-pub(crate) fn lines(fd: BorrowedFd<'_>, chunk: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> Result<()> {
+/// Reads a file that the kernel prints as one record (`single_open`: fdinfo, stat, status, cgroup, bufinfo) into `text`,
+/// replacing what was there. Such a file ends where a read comes back short, which saves asking for the end.
+pub(crate) fn record<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Result<()> {
+    let fd = open_file(at, path)?;
+    text.clear();
+    while fill(&fd, text)? == Filled::Whole {}
+    Ok(())
+}
+
+/// What one read did to the room it was given.
+#[derive(PartialEq, Eq)]
+enum Filled {
+    Whole,
+    Part,
+    End,
+}
+
+fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
+    let filled = text.len();
+    text.resize(filled.max(512) * 2, 0);
+    let n = retry(|| read(fd, &mut text[filled..]))?;
+    let room = text.len() - filled;
+    text.truncate(filled + n);
+    Ok(match n {
+        0 => Filled::End,
+        n if n == room => Filled::Whole,
+        _ => Filled::Part,
+    })
+}
+
+/// Reads `fd` in pieces and hands over each line that contains `needle`, without its newline. A last line without
+/// newline counts too. `chunk` grows to the longest line.
+pub(crate) fn lines_with(
+    fd: BorrowedFd<'_>,
+    needle: &Finder<'_>,
+    chunk: &mut Vec<u8>,
+    mut each: impl FnMut(&[u8]),
+) -> Result<()> {
     const ROOM: usize = 16 << 10;
     let mut kept = 0;
     loop {
@@ -67,19 +97,19 @@ pub(crate) fn lines(fd: BorrowedFd<'_>, chunk: &mut Vec<u8>, mut each: impl FnMu
         }
         let n = retry(|| read(fd, &mut chunk[kept..]))?;
         let filled = kept + n;
+        let whole = if n == 0 { filled } else { memrchr(b'\n', &chunk[..filled]).map_or(0, |at| at + 1) };
+        let mut rest = &chunk[..whole];
+        while let Some(at) = needle.find(rest) {
+            let begin = memrchr(b'\n', &rest[..at]).map_or(0, |at| at + 1);
+            let end = memchr(b'\n', &rest[at..]).map_or(rest.len(), |len| at + len);
+            each(&rest[begin..end]);
+            rest = &rest[end..];
+        }
         if n == 0 {
-            if kept > 0 {
-                each(&chunk[..kept]);
-            }
             return Ok(());
         }
-        let mut begin = 0;
-        while let Some(len) = chunk[begin..filled].iter().position(|&b| b == b'\n') {
-            each(&chunk[begin..begin + len]);
-            begin += len + 1;
-        }
-        chunk.copy_within(begin..filled, 0);
-        kept = filled - begin;
+        chunk.copy_within(whole..filled, 0);
+        kept = filled - whole;
     }
 }
 
@@ -118,12 +148,13 @@ mod tests {
 
     use super::*;
 
-    fn lines_of(text: &[u8]) -> Vec<Vec<u8>> {
+    fn lines_of(text: &[u8], needle: &str) -> Vec<Vec<u8>> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
         let mut found = Vec::new();
-        lines(file.as_fd(), &mut Vec::new(), |line| found.push(line.to_vec())).unwrap();
+        lines_with(file.as_fd(), &Finder::new(needle), &mut Vec::new(), |line| found.push(line.to_vec()))
+            .unwrap();
         found
     }
 
@@ -131,20 +162,30 @@ mod tests {
     #[test]
     fn long_lines_arrive_whole() {
         let long = vec![b'x'; 100_000];
-        let text = [b"a\n", long.as_slice(), b"\nb"].concat();
-        assert_eq!(lines_of(&text), [b"a".to_vec(), long, b"b".to_vec()]);
+        let text = [b"a\n", long.as_slice(), b"\nbx"].concat();
+        assert_eq!(lines_of(&text, "x"), [long, b"bx".to_vec()]);
     }
 
     proptest! {
-        /// Check that lines are those of splitting the whole text at newlines.
+        /// Check that the lines are those of splitting the whole text at newlines and looking into each.
         #[test]
-        fn lines_are_the_split(text in "[a\n]{0,200}") {
-            let mut expected: Vec<&str> = text.split('\n').collect();
-            if expected.last() == Some(&"") {
-                expected.pop();
-            }
-            let found = lines_of(text.as_bytes());
-            prop_assert_eq!(found, expected.iter().map(|l| l.as_bytes().to_vec()).collect::<Vec<_>>());
+        fn lines_are_the_split(text in "[ab\n]{0,200}", needle in "[ab]{1,3}") {
+            let expected: Vec<Vec<u8>> =
+                text.split('\n').filter(|l| l.contains(&needle)).map(|l| l.as_bytes().to_vec()).collect();
+            prop_assert_eq!(lines_of(text.as_bytes(), &needle), expected);
+        }
+
+        /// Check that a file read as one record is the file, whatever its size is to the buffer's.
+        #[test]
+        fn records_are_whole(len in prop_oneof![0..10usize, 1020..1030usize, 2040..2060usize, 0..9000usize]) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            std::fs::write(file.path(), &bytes).unwrap();
+            let mut text = vec![1, 2, 3];
+            record(rustix::fs::CWD, file.path(), &mut text).unwrap();
+            prop_assert_eq!(&text, &bytes);
+            super::file(rustix::fs::CWD, file.path(), &mut text).unwrap();
+            prop_assert_eq!(&text, &bytes);
         }
     }
 }

@@ -77,7 +77,7 @@ impl ProcRoot {
     /// hides other users' processes. `kthreadd` is pid 2 of every machine.
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
-        read::file(&self.dir, c"2/stat", &mut text).is_ok() && process::is_kernel_thread(&text)
+        read::record(&self.dir, c"2/stat", &mut text).is_ok() && process::is_kernel_thread(&text)
     }
 
     /// The machine as this procfs names it.
@@ -101,7 +101,7 @@ impl ProcRoot {
 
     fn sysctl(&self, path: &std::ffi::CStr) -> Option<String> {
         let mut text = Vec::new();
-        read::file(&self.dir, path, &mut text).ok()?;
+        read::record(&self.dir, path, &mut text).ok()?;
         Some(String::from_utf8_lossy(&text).trim_end().to_owned())
     }
 }

@@ -97,7 +97,9 @@ impl Walk {
                 continue;
             }
             let again = ProcessDir::open(root, held.pid)
-                .and_then(|p| read::file(p.dir(), fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text))
+                .and_then(|p| {
+                    read::record(p.dir(), fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text)
+                })
                 .ok()
                 .and_then(|()| fdinfo::parse(&buffers.text).ok());
             if let Some(info) = again
