@@ -21,8 +21,6 @@ pub enum Rest {
     Exact(u64),
     /// Marked as an estimate.
     Estimate(u64),
-    /// Not to be known.
-    Unknown,
 }
 
 /// One buffer as the test made it.
@@ -33,7 +31,7 @@ pub struct Truth {
     /// The exporter's name.
     pub exporter: &'static str,
     /// References that the test has made, by whatever means.
-    pub count: Option<u64>,
+    pub count: u64,
     /// Those of them that no process holds.
     pub kernel: Rest,
     /// Who holds it.
@@ -44,15 +42,15 @@ impl Truth {
     /// An unnamed buffer that these hold and the kernel does not.
     pub fn held(exporter: &'static str, held: Vec<Held>) -> Truth {
         let count = held.iter().map(|h| h.fds.len() + h.maps.len()).sum::<usize>() as u64;
-        Truth { name: String::new(), exporter, count: Some(count), kernel: Rest::Exact(0), held }
+        Truth { name: String::new(), exporter, count, kernel: Rest::Exact(0), held }
     }
 
-    /// And the kernel holds so many references besides. lsbuf cannot yet tell them from messages in flight, and so
-    /// must call them an estimate.
+    /// And so many references are left over besides.
     #[must_use]
-    pub fn and_kernel(mut self, references: u64) -> Truth {
-        self.count = self.count.map(|count| count + references);
-        self.kernel = Rest::Estimate(references);
+    pub fn and(mut self, rest: Rest) -> Truth {
+        let (Rest::Exact(references) | Rest::Estimate(references)) = rest;
+        self.count += references;
+        self.kernel = rest;
         self
     }
 
@@ -72,13 +70,12 @@ impl Truth {
         let kernel = match self.kernel {
             Rest::Exact(n) => n.to_string(),
             Rest::Estimate(n) => format!("~{n}"),
-            Rest::Unknown => "?".into(),
         };
         format!(
             "{size} bytes of {}, named {:?}, count {} = {} fd + {} map + {kernel} kernel, {} opath, {}",
             self.exporter,
             self.name,
-            self.count.map_or("?".into(), |c| c.to_string()),
+            self.count,
             sum(|h| h.fds.len()),
             sum(|h| h.maps.len()),
             sum(|h| h.opaths.len()),

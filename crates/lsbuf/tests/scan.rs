@@ -63,6 +63,31 @@ fn kernel_only() {
     assert_eq!(Ledger::of(&snapshot).totals.kernel_only, Some(Bytes(4096)));
 }
 
+/// Check that what is left over is exact while no socket and no ring on the machine keeps a file.
+#[test]
+fn a_rest_is_exact_when_nothing_is_kept_elsewhere() {
+    let mut tree = Tree::new();
+    tree.listed(9, b"<none>", 4096, 2, &[]);
+    tree.process(12, b"quiet");
+    tree.fd(12, 3, b"socket:[5]", b"pos:\t0\nflags:\t02\nscm_fds: 0\n");
+    assert_eq!(kernel(&tree.scan()), (Some(2), false));
+}
+
+/// Check that fds in messages not yet received make the rest an estimate and are said, each socket counted once.
+#[test]
+fn a_rest_that_may_be_in_flight() {
+    let mut tree = Tree::new();
+    tree.listed(9, b"<none>", 4096, 2, &[]);
+    for pid in [12, 13] {
+        tree.process(pid, b"receiver");
+        tree.fd(pid, 3, b"socket:[5]", b"pos:\t0\nflags:\t02\nscm_fds: 1\n");
+    }
+    let snapshot = tree.scan();
+    assert_eq!(kernel(&snapshot), (Some(2), true));
+    assert_eq!(snapshot.coverage.notes, [Note::KeptElsewhere { buffers: 1, in_flight: 1, fixed: 0 }]);
+    assert!(snapshot.coverage.is_complete());
+}
+
 /// Check that an ordinary file called like a dma-buf is none, by fd as by mapping.
 #[test]
 fn impostors_are_not_counted() {

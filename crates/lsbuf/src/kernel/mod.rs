@@ -9,13 +9,14 @@
 //! server is gone, and any call that asks that filesystem would hang. Therefore:
 //! - `readlink` of `/proc/P/fd/N` and of `map_files` entries prints the path from the dentry cache and
 //!   never enters the filesystem;
-//! - `fdinfo` is read only for links that start with `/dmabuf:`; the file's `show_fdinfo` is called,
-//!   which network filesystems and FUSE do not have, and DRM or io_uring files, whose `show_fdinfo`
-//!   takes locks, do not have such a link;
+//! - `fdinfo` is read only for links that start with `/dmabuf:` and for sockets and io_urings; the file's
+//!   `show_fdinfo` is called, which network filesystems and FUSE do not have; an io_uring's gives up when the ring is
+//!   busy; DRM files, whose `show_fdinfo` takes driver locks, are left alone;
 //! - only what is thereby proven to be a dma-buf, or passed the tests in [`identity`], is opened
 //!   (`O_PATH`) and asked for its inode.
 
 pub(crate) mod bufinfo;
+pub(crate) mod elsewhere;
 pub(crate) mod fdinfo;
 pub(crate) mod fds;
 pub(crate) mod identity;

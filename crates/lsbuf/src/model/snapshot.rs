@@ -154,6 +154,16 @@ pub enum Note {
         /// How many.
         buffers: u64,
     },
+    /// Files that sockets and rings keep, of which the kernel does not tell which; references of these buffers may be
+    /// among them.
+    KeptElsewhere {
+        /// Buffers with references that no process explains.
+        buffers: u64,
+        /// Fds in messages that nobody has received yet.
+        in_flight: u64,
+        /// Fixed files of io_uring.
+        fixed: u64,
+    },
     /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
     Unexplained {
         /// How many.
@@ -176,7 +186,7 @@ impl Note {
             | Note::Garbled { .. }
             | Note::Unproven { .. }
             | Note::Unexplained { .. } => true,
-            Note::Unsteady { .. } | Note::Overcounted { .. } => false,
+            Note::Unsteady { .. } | Note::Overcounted { .. } | Note::KeptElsewhere { .. } => false,
         }
     }
 
@@ -192,6 +202,7 @@ impl Note {
             | Note::ListContradicts { .. }
             | Note::Unsteady { .. }
             | Note::Overcounted { .. }
+            | Note::KeptElsewhere { .. }
             | Note::Unexplained { .. } => false,
         }
     }
@@ -245,6 +256,14 @@ impl fmt::Display for Note {
                 f,
                 "{} have more references found than the kernel counts (processes sharing an fd table or an \
                  address space): kernel references are unknown",
+                count(*buffers, "buffer", "buffers")
+            ),
+            Note::KeptElsewhere { buffers, in_flight, fixed } => write!(
+                f,
+                "messages not yet received carry {}, io_urings have {} registered: the kernel references of {} may be \
+                 among them and are an estimate",
+                count(*in_flight, "fd", "fds"),
+                count(*fixed, "file", "files"),
                 count(*buffers, "buffer", "buffers")
             ),
             Note::Unexplained { buffers, size } => write!(

@@ -75,7 +75,7 @@ fn account_line(buffer: &Buffer, account: &Account) -> String {
     let kernel = account.kernel.map_or("?".into(), |k| k.to_string());
     text.push_str(&format!(" + {}{kernel} kernel", if account.estimate { "~" } else { "" }));
     if account.kernel != Some(0) && (account.in_flight.is_none() || account.io_uring.is_none()) {
-        text.push_str(", of which some may be in flight or in an io_uring");
+        text.push_str(", some of which may be in flight or in an io_uring");
     }
     text
 }

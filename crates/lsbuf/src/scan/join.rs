@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::walk::Walk;
 use crate::kernel::bufinfo::{List, ListedBuffer};
+use crate::kernel::elsewhere::Elsewhere;
 use crate::model::{Buffer, BufferId, Bytes, Fd, Holder, Inode, Kind, Label, MapRef, Pid};
 
 /// The buffers of one round.
@@ -74,6 +75,8 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
             buffer.count = last.or(draft.counts.last().copied());
             buffer.steady = gone.is_some()
                 || !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
+            buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
+            buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
             buffer.attachments = listed.and_then(|l| l.attachments.clone());
             buffer.created_at = inode.and_then(|i| i.created_at);
             buffer.creator_uid = inode.map(|i| i.creator_uid);

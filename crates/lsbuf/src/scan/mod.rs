@@ -19,9 +19,10 @@ pub use doctor::{Probe, ProbeState};
 
 use crate::error::Error;
 use crate::kernel::bufinfo::{self, List};
+use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Coverage, Ledger, Note, Pid, Snapshot, Source};
+use crate::model::{Account, Buffer, Coverage, Ledger, Note, Pid, Snapshot, Source};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,7 +121,7 @@ impl Scanner {
         let mut rounds = self.options.rounds.max(1);
         loop {
             rounds -= 1;
-            let walk = self.walk(before.is_err())?;
+            let walk = self.walk(before.as_ref().ok())?;
             let after = self.kernel_list();
             let joined = join::join(&walk, before.as_ref().ok(), after.as_ref().ok());
             if joined.settled || rounds == 0 {
@@ -131,7 +132,7 @@ impl Scanner {
                     buffers: joined.buffers,
                     processes: walk.processes,
                 };
-                note_doubts(&mut snapshot);
+                note_doubts(&mut snapshot, walk.elsewhere.as_ref());
                 snapshot.coverage.duration = begun.elapsed();
                 return Ok(snapshot);
             }
@@ -139,12 +140,15 @@ impl Scanner {
         }
     }
 
-    fn walk(&mut self, recheck: bool) -> Result<walk::Walk, Error> {
+    fn walk(&mut self, listed: Option<&List>) -> Result<walk::Walk, Error> {
         let Some(mappings) = self.options.sources.holders else { return Ok(walk::Walk::default()) };
-        let mut walk = walk::Walk::of(&self.root, mappings, &mut self.buffers).map_err(|e| {
-            Error::io(e, format!("cannot list the processes of {}", self.root.path().display()))
-        })?;
-        if recheck {
+        // Where the list shows no buffer at all, no account can lack anything.
+        let look_elsewhere = listed.is_none_or(|list| !list.buffers.is_empty());
+        let mut walk =
+            walk::Walk::of(&self.root, mappings, look_elsewhere, &mut self.buffers).map_err(|e| {
+                Error::io(e, format!("cannot list the processes of {}", self.root.path().display()))
+            })?;
+        if listed.is_none() {
             walk.recheck(&self.root, &mut self.buffers);
         }
         Ok(walk)
@@ -190,14 +194,17 @@ impl Scanner {
 }
 
 /// Adds the notes that follow from the joined answer.
-fn note_doubts(snapshot: &mut Snapshot) {
+fn note_doubts(snapshot: &mut Snapshot, elsewhere: Option<&Elsewhere>) {
     let ledger = Ledger::of(snapshot);
-    let unsteady = snapshot.buffers.iter().filter(|b| b.count.is_some() && !b.steady).count() as u64;
-    let overcounted = ledger.accounts.iter().filter(|a| a.kernel.is_none() && a.estimate).count() as u64;
-    let unheld = || snapshot.buffers.iter().filter(|b| b.holders.is_empty());
-    let unexplained =
-        Note::Unexplained { buffers: unheld().count() as u64, size: unheld().filter_map(|b| b.size).sum() };
-    let any_unheld = unheld().next().is_some();
+    let count = |doubtful: fn(&Buffer, &Account) -> bool| {
+        snapshot.buffers.iter().zip(&ledger.accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
+    };
+    let unsteady = count(|b, _| b.count.is_some() && !b.steady);
+    let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);
+    let unattributed = count(|b, a| b.steady && a.estimate && a.kernel.is_some());
+    let unheld = count(|b, _| b.holders.is_empty());
+    let unheld_size = snapshot.buffers.iter().filter(|b| b.holders.is_empty()).filter_map(|b| b.size).sum();
+    let saw_every_process = snapshot.coverage.saw_every_process();
     let notes = &mut snapshot.coverage.notes;
     if unsteady > 0 {
         notes.push(Note::Unsteady { buffers: unsteady });
@@ -205,7 +212,11 @@ fn note_doubts(snapshot: &mut Snapshot) {
     if overcounted > 0 {
         notes.push(Note::Overcounted { buffers: overcounted });
     }
-    if any_unheld && !snapshot.coverage.saw_every_process() {
-        snapshot.coverage.notes.push(unexplained);
+    if let Some(elsewhere) = elsewhere.filter(|e| unattributed > 0 && e.in_flight + e.fixed > 0) {
+        let Elsewhere { in_flight, fixed, .. } = *elsewhere;
+        notes.push(Note::KeptElsewhere { buffers: unattributed, in_flight, fixed });
+    }
+    if unheld > 0 && !saw_every_process {
+        notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });
     }
 }

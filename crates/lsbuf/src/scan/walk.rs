@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::Mappings;
 use super::proof::{Proof, Verdict};
+use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds::{self, FdFact};
 use crate::kernel::map_files;
@@ -50,6 +51,8 @@ pub(super) struct Walk {
     pub(super) counts: ProcessCounts,
     /// A second reading of each buffer's count, where one was asked for.
     pub(super) rechecked: BTreeMap<Inode, u64>,
+    /// `None`: not looked for.
+    pub(super) elsewhere: Option<Elsewhere>,
     denied: u64,
     failed: u64,
     unproven: u64,
@@ -65,9 +68,18 @@ enum Visit {
 }
 
 impl Walk {
-    /// Walks every process of `root`.
-    pub(super) fn of(root: &ProcRoot, mappings: Mappings, buffers: &mut Buffers) -> io::Result<Walk> {
-        let mut walk = Walk { proof: Proof::new(root.recorded_dev()), ..Walk::default() };
+    /// Walks every process of `root`; looks for references elsewhere if asked.
+    pub(super) fn of(
+        root: &ProcRoot,
+        mappings: Mappings,
+        look_elsewhere: bool,
+        buffers: &mut Buffers,
+    ) -> io::Result<Walk> {
+        let mut walk = Walk {
+            proof: Proof::new(root.recorded_dev()),
+            elsewhere: look_elsewhere.then(Elsewhere::default),
+            ..Walk::default()
+        };
         let mut seen: HashSet<Pid> = HashSet::new();
         for _ in 0..GENERATIONS {
             let newcomers: Vec<Pid> =
@@ -163,7 +175,7 @@ impl Walk {
 
     fn visit_fds(&mut self, process: &ProcessDir, pid: Pid, buffers: &mut Buffers) -> rustix::io::Result<()> {
         let mut facts = Vec::new();
-        let garbled = fds::walk(process.dir(), buffers, &mut facts)?;
+        let garbled = fds::walk(process.dir(), buffers, &mut facts, self.elsewhere.as_mut())?;
         self.garble(Source::Fdinfo, garbled);
         for fact in facts {
             let ino = if fact.info.dmabuf.is_some() {
