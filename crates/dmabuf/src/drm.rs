@@ -103,7 +103,7 @@ impl DrmDevice {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let what = || format!("cannot use {} as a DRM device", path.display());
-        let fd = open_device(path, OFlags::RDWR, |errno| {
+        let fd = open_device(path, OFlags::RDWR, ErrorKind::NoDrmDevice, |errno| {
             Error::with_errno(ErrorKind::NoDrmDevice, format!("{}: there is no such node", what()), errno)
         })?;
         let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;

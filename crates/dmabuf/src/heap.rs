@@ -9,12 +9,16 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::system::sysinfo;
 
 use crate::kernel::ioctl;
 use crate::node::open_device;
 use crate::{DmaBuf, Error, ErrorKind, Result};
 
 const HEAPS: &str = "/dev/dma_heap";
+
+/// The heap that takes its pages from where all of the kernel does.
+const SYSTEM: &str = "system";
 
 /// A dma-buf heap, opened.
 ///
@@ -60,14 +64,29 @@ impl Heap {
     /// `DMA_HEAP_IOCTL_ALLOC` of `include/uapi/linux/dma-heap.h`. The descriptor is read-write and
     /// close-on-exec.
     ///
+    /// The `system` heap takes page after page until it has enough, and if memory runs out meanwhile, the
+    /// kernel kills processes to go on (seen on 6.12 and 7.2). So ask for no more than is free. What is more
+    /// than all memory is refused here.
+    ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidSize`]: zero, or more than the kernel can express.
-    /// * [`ErrorKind::OutOfMemory`], [`ErrorKind::OutOfDescriptors`].
+    /// * [`ErrorKind::InvalidSize`]: zero, or a size that the heap does not take.
+    /// * [`ErrorKind::OutOfMemory`]: also, without a call, for more than all memory from the `system` heap.
+    /// * [`ErrorKind::OutOfDescriptors`].
     pub fn allocate(&self, size: u64) -> Result<DmaBuf> {
         let what = || format!("cannot allocate {size} bytes from the heap {}", self.name);
         if size == 0 {
             return Err(Error::new(ErrorKind::InvalidSize, format!("{}: ask for at least one byte", what())));
+        }
+        if self.name == SYSTEM && size > total_memory() {
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "{}: the machine has only {} in all, and the kernel would kill processes for them; ask for less",
+                    what(),
+                    total_memory()
+                ),
+            ));
         }
         match ioctl::heap_allocate(self.fd.as_fd(), size) {
             Ok(fd) => Ok(DmaBuf::from_exporter(fd)),
@@ -85,6 +104,14 @@ impl AsFd for Heap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// All memory that the kernel can give out, in bytes.
+fn total_memory() -> u64 {
+    let info = sysinfo();
+    // The fields are no wider than 64 bits on any architecture, and narrower on some.
+    #[allow(clippy::useless_conversion)]
+    u64::from(info.totalram).saturating_mul(info.mem_unit.into())
 }
 
 fn list_in(dir: &Path) -> Result<Vec<String>> {
@@ -114,7 +141,8 @@ fn open_in(dir: &Path, name: &str) -> Result<Heap> {
         return Err(no_heap(dir, name, Errno::NOENT));
     }
     // Allocation takes no write access to the node, and some systems give none.
-    let fd = open_device(&dir.join(name), OFlags::RDONLY, |errno| no_heap(dir, name, errno))?;
+    let absent = |errno| no_heap(dir, name, errno);
+    let fd = open_device(&dir.join(name), OFlags::RDONLY, ErrorKind::NoHeap, absent)?;
     Ok(Heap { fd, name: name.to_owned() })
 }
 
@@ -171,6 +199,17 @@ mod tests {
     #[test]
     fn lists_none() {
         assert!(list_in(Path::new("/nonexistent/dma_heap")).unwrap().is_empty());
+    }
+
+    /// Check that more than all memory is refused before any call, and only by the heap that would try.
+    #[test]
+    fn refuses_more_than_all_memory() {
+        let heap = |name: &str| Heap { fd: tempfile::tempfile().unwrap().into(), name: name.into() };
+        let error = heap("system").allocate(total_memory() + 1).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::OutOfMemory, None));
+        // The stand-in does not know the request: so it was made.
+        let error = heap("carveout").allocate(total_memory() + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 
     /// Check that size zero is refused before any call.

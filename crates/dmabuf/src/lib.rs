@@ -41,11 +41,11 @@
 //!
 //! # References are counted, and this crate takes none in secret
 //!
-//! Every descriptor and every mapping raises the reference count that the kernel reports for a buffer. No
-//! function here duplicates a descriptor behind the caller's back: only [`DmaBuf::try_clone`],
-//! [`GemHandle::export`] and [`share`] make another one, and [`Mapping`] holds the one reference of its VMA and
-//! no descriptor. DRM takes further references inside the kernel; [`DrmDevice::import`] and
-//! [`GemHandle::export`] say which.
+//! Every descriptor and (but for an exception that [`DmaBuf::map`] names) every mapping raises the reference
+//! count that the kernel reports for a buffer. No function here duplicates a descriptor behind the caller's
+//! back: only [`DmaBuf::try_clone`], [`GemHandle::export`] and [`share`] make another one, and [`Mapping`] holds
+//! the one reference of its VMA and no descriptor. DRM takes further references inside the kernel;
+//! [`DrmDevice::import`] and [`GemHandle::export`] say which.
 //!
 //! # What this does not do
 //!

@@ -2,8 +2,14 @@
 //!
 //! A [`Mapping`] holds no descriptor, because a duplicate would show in the kernel's reference count and so
 //! change what a measurement sees. The bracket request needs one, so [`Mapping::begin`] borrows the
-//! [`DmaBuf`] and checks that it is the one mapped. Limits: brackets give cache coherency, not exclusion
-//! (other processes and devices go on), and do not wait for explicit fences.
+//! [`DmaBuf`] and checks that it is the one mapped.
+//!
+//! Every map begins at the buffer's start, because exporters exist that map the start whatever offset is asked
+//! for, and report success. DRM's helper for shmem buffers, which many drivers use, does so (seen with vgem on
+//! 6.1, 6.12 and 7.2), and so does videobuf2's vmalloc allocator by its sources.
+//!
+//! Limits: brackets give cache coherency, not exclusion (other processes and devices go on), and do not wait
+//! for explicit fences.
 
 use std::os::fd::AsFd;
 
@@ -35,17 +41,23 @@ impl MapMode {
 /// A buffer, or a part of it, in this process's address space.
 ///
 /// Unmapped on drop. It outlives the descriptor: after the [`DmaBuf`] is dropped, the mapping alone keeps the
-/// memory, but no bracket can be begun any more, because that takes a descriptor.
+/// memory, and a bracket can be begun only with another descriptor of the same buffer.
 #[derive(Debug)]
 pub struct Mapping {
+    /// From the buffer's start.
     region: Region,
+    /// How many bytes of the region lie before what was asked for.
+    skip: usize,
     mode: MapMode,
-    offset: u64,
     identity: Identity,
 }
 
 impl DmaBuf {
-    /// Maps the whole buffer. The buffer's reference count rises by one until the mapping is dropped.
+    /// Maps the whole buffer.
+    ///
+    /// The buffer's reference count rises by one until the mapping is dropped, except where the exporter maps
+    /// a file of its own instead (vgem does on 5.10): then the count stays, `/proc/PID/maps` shows the other
+    /// file, and what the mapping alone keeps is the memory, not the dma-buf.
     ///
     /// # Errors
     ///
@@ -63,6 +75,10 @@ impl DmaBuf {
 
     /// Maps `len` bytes from `offset`, both in bytes. The offset must be a multiple of the page size.
     ///
+    /// What comes before the offset is mapped too, out of reach, and takes address space: exporters exist
+    /// that silently map the buffer's start for any offset. To map exactly one range of an exporter that you
+    /// know, give the descriptor to `mmap` yourself.
+    ///
     /// # Errors
     ///
     /// * [`ErrorKind::InvalidRange`]: misaligned offset, no bytes, or past the end; no call was made.
@@ -75,21 +91,21 @@ impl DmaBuf {
 
     fn map_checked(&self, mode: MapMode, offset: u64, len: usize, identity: Identity) -> Result<Mapping> {
         check_range(offset, len, identity.size)?;
-        let region =
-            Region::new(self.as_fd(), mode.protection(), offset, len).map_err(|e| map_error(mode, e))?;
-        Ok(Mapping { region, mode, offset, identity })
+        let end = usize::try_from(offset + len as u64).map_err(|_| map_error(mode, Errno::NOMEM))?;
+        let region = Region::new(self.as_fd(), mode.protection(), end).map_err(|e| map_error(mode, e))?;
+        Ok(Mapping { region, skip: end - len, mode, identity })
     }
 }
 
 impl Mapping {
     /// The number of bytes mapped, as asked for.
     pub fn size(&self) -> usize {
-        self.region.len()
+        self.region.len() - self.skip
     }
 
-    /// Where in the buffer the mapping starts, in bytes.
+    /// Where in the buffer the bytes asked for start, in bytes.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.skip as u64
     }
 
     /// How it was mapped.
@@ -102,12 +118,12 @@ impl Mapping {
         self.identity
     }
 
-    /// The address of the first byte, valid while the mapping lives.
+    /// The address of the first byte asked for, valid while the mapping lives.
     ///
     /// For callers with needs beyond [`CpuAccess`]. Using it takes `unsafe`: the memory may change at any
     /// time, so make no reference into it, and write only if the mode allows.
     pub fn as_ptr(&self) -> *mut u8 {
-        self.region.as_ptr()
+        self.region.as_ptr().wrapping_add(self.skip)
     }
 
     /// Begins a bracket of CPU access (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`, Linux 4.6).
@@ -188,7 +204,7 @@ impl CpuAccess<'_> {
             ));
         }
         let len = bytes.len();
-        self.mapping.region.read(offset, bytes).map_err(|refused| self.refused(refused, offset, len))
+        self.mapping.region.read(self.at(offset), bytes).map_err(|refused| self.refused(refused, offset, len))
     }
 
     /// Copies all of `bytes` to `offset` bytes into the mapping.
@@ -201,7 +217,8 @@ impl CpuAccess<'_> {
         if !self.direction.writes() {
             return Err(self.refused(Refused::ReadOnly, offset, bytes.len()));
         }
-        self.mapping.region.write(offset, bytes).map_err(|refused| self.refused(refused, offset, bytes.len()))
+        let at = self.at(offset);
+        self.mapping.region.write(at, bytes).map_err(|refused| self.refused(refused, offset, bytes.len()))
     }
 
     /// Ends the bracket (`DMA_BUF_SYNC_END` with the declared direction).
@@ -213,6 +230,11 @@ impl CpuAccess<'_> {
         self.open = false;
         ioctl::sync_end(self.buf.as_fd(), self.direction.bits())
             .map_err(|errno| Error::from_errno("cannot end CPU access to the dma-buf", errno))
+    }
+
+    /// Where in the region an offset of the mapping is; past every end if it overflows.
+    fn at(&self, offset: usize) -> usize {
+        self.mapping.skip.saturating_add(offset)
     }
 
     fn refused(&self, refused: Refused, offset: usize, len: usize) -> Error {
@@ -351,6 +373,24 @@ mod tests {
             CpuAccess { mapping: &mut mapping, buf: &buf, direction: Direction::Read, open: false };
         assert_eq!(access.write_at(0, &[0]).unwrap_err().kind(), ErrorKind::AccessNotDeclared);
         assert_eq!(access.read_at(PAGE as usize, &mut [0]).unwrap_err().kind(), ErrorKind::InvalidRange);
+    }
+
+    /// Check that offsets of an access count from the range asked for, and end with it.
+    #[test]
+    fn accesses_a_range() {
+        let page = page_size();
+        let buf = stand_in(4 * page as u64);
+        let mut mapping = buf.map_range(MapMode::ReadWrite, page as u64, 100).unwrap();
+        let mut access =
+            CpuAccess { mapping: &mut mapping, buf: &buf, direction: Direction::ReadWrite, open: false };
+        access.write_at(90, b"0123456789").unwrap();
+        for (offset, len) in [(91, 10), (100, 1), (usize::MAX, 1), (usize::MAX - page, 1)] {
+            let error = access.read_at(offset, &mut vec![0; len]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRange, "{offset} {len}");
+        }
+        let mut bytes = [0; 10];
+        rustix::io::pread(&buf, &mut bytes, page as u64 + 90).unwrap();
+        assert_eq!(&bytes, b"0123456789");
     }
 
     /// Check that a mapping of a range reports its own offset and size.

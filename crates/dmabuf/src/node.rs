@@ -15,25 +15,26 @@ use rustix::io::Errno;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Opens a character device; `absent` makes the error for a node that is not there.
+/// Opens a character device; `absent` makes the error for a node that is not there, and `none` is the kind of
+/// the error for something else in its place.
 pub(crate) fn open_device(
     path: &Path,
     access: OFlags,
+    none: ErrorKind,
     absent: impl FnOnce(Errno) -> Error,
 ) -> Result<OwnedFd> {
+    let other = || format!("{} is not a character device; give the path of a device node", path.display());
     let what = || format!("cannot open {}", path.display());
     let fd = match open(path, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()) {
         Ok(fd) => fd,
         Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => return Err(absent(errno)),
         Err(errno @ (Errno::ACCESS | Errno::PERM)) => return Err(denied(path, errno)),
+        Err(errno @ Errno::ISDIR) => return Err(Error::with_errno(none, other(), errno)),
         Err(errno) => return Err(Error::from_errno(what(), errno)),
     };
     let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{} is not a character device; give the path of a device node", path.display()),
-        ));
+        return Err(Error::new(none, other()));
     }
     Ok(fd)
 }
@@ -105,13 +106,17 @@ mod tests {
         assert_eq!(lookup(database, 105), None);
     }
 
-    /// Check that a regular file is refused before any request is sent to it.
+    /// Check that a regular file and a folder are refused as the caller wants, before any request is sent.
     #[test]
-    fn refuses_regular_files() {
+    fn refuses_what_is_no_device() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let absent = |errno| Error::from_errno("absent", errno);
-        let error = open_device(file.path(), OFlags::RDONLY, absent).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let dir = tempfile::tempdir().unwrap();
+        for path in [file.path(), dir.path()] {
+            let absent = |errno| Error::from_errno("absent", errno);
+            let error = open_device(path, OFlags::RDWR, ErrorKind::NoDrmDevice, absent).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoDrmDevice);
+            assert!(error.to_string().contains("not a character device"), "{error}");
+        }
     }
 
     /// Check that the denial names the path and keeps the errno.

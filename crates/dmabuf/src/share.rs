@@ -111,7 +111,7 @@ fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>], payload: &[u8]) -> R
 /// * [`ErrorKind::Truncated`]: the packet is longer than `payload`, or the kernel dropped descriptors, for
 ///   which the usual cause is this process's descriptor limit.
 /// * [`ErrorKind::InvalidPayload`]: `payload` has no room.
-/// * [`ErrorKind::Disconnected`]: the other end is closed.
+/// * [`ErrorKind::Disconnected`]: the other end is closed. A datagram socket does not notice, and waits on.
 /// * [`ErrorKind::WouldBlock`]: a non-blocking socket has no message.
 pub fn receive(socket: impl AsFd, payload: &mut [u8]) -> Result<Received> {
     receive_into(socket.as_fd(), payload, &mut [MaybeUninit::uninit(); CONTROL_LEN])
@@ -182,7 +182,10 @@ fn receive_into(
 fn send_error(errno: Errno) -> Error {
     const WHAT: &str = "cannot send the dma-bufs";
     let (kind, why) = match errno {
-        Errno::PIPE | Errno::CONNRESET => (ErrorKind::Disconnected, "the other end of the socket is closed"),
+        // Refused is what a datagram socket says.
+        Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED => {
+            (ErrorKind::Disconnected, "the other end of the socket is closed")
+        }
         Errno::AGAIN => (ErrorKind::WouldBlock, "the socket is full; poll until it can be written"),
         Errno::MSGSIZE => (ErrorKind::InvalidPayload, "the payload is too long for one packet; shorten it"),
         Errno::TOOMANYREFS => (

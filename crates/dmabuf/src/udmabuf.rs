@@ -2,7 +2,8 @@
 //!
 //! The exporter of virtual machines, and the one that needs no device and no heap. The buffer pins the
 //! memfd's pages and drops the memfd: closing that frees nothing while the buffer lives. Several buffers may
-//! overlap. Limits: the module's `size_limit_mb` (64 up to Linux 6.12) and `list_limit` (1024).
+//! overlap. Limits: the module's `size_limit_mb` (64 up to Linux 7.2, and as good as none on 7.3) and
+//! `list_limit` (1024).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -39,7 +40,7 @@ impl Udmabuf {
     /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
     pub fn open() -> Result<Self> {
         // Requests take no write access to the node.
-        Ok(Self { fd: open_device(Path::new(NODE), OFlags::RDONLY, no_udmabuf)? })
+        Ok(Self { fd: open_device(Path::new(NODE), OFlags::RDONLY, ErrorKind::NoUdmabuf, no_udmabuf)? })
     }
 
     /// Makes a memfd of `size` bytes, a dma-buf of all of it, and closes the memfd.
@@ -62,8 +63,8 @@ impl Udmabuf {
     ///
     /// * [`ErrorKind::SizeLimit`]: larger than the module's `size_limit_mb`; the message says where to raise
     ///   it.
-    /// * [`ErrorKind::NotSealed`]: the memfd has `F_SEAL_FUTURE_WRITE` and this kernel refuses it (6.1 and
-    ///   later do).
+    /// * [`ErrorKind::NotSealed`]: the memfd has `F_SEAL_FUTURE_WRITE` and this kernel refuses it (6.12 and
+    ///   7.2 do).
     /// * [`ErrorKind::OutOfMemory`], [`ErrorKind::OutOfDescriptors`].
     pub fn create(&self, range: MemfdRange<'_>) -> Result<DmaBuf> {
         ioctl::udmabuf_create(self.fd.as_fd(), raw(&range))

@@ -25,11 +25,14 @@ pub enum Need {
     /// A mapped buffer shows as itself: `/dmabuf:` and its own inode. Where vgem is the only exporter and gives the
     /// VMA another file, it does not.
     MappedIdentity,
+    /// The requests that move fences between a dma-buf and sync files.
+    SyncFile,
 }
 
 impl Need {
     /// Every need, in the order in which they are printed.
-    pub const ALL: &'static [Self] = &[Self::Heap, Self::Udmabuf, Self::Vgem, Self::MappedIdentity];
+    pub const ALL: &'static [Self] =
+        &[Self::Heap, Self::Udmabuf, Self::Vgem, Self::MappedIdentity, Self::SyncFile];
 
     /// The name used in reports, in the table of kernels and on the screen.
     pub fn name(self) -> &'static str {
@@ -38,6 +41,7 @@ impl Need {
             Self::Udmabuf => "udmabuf",
             Self::Vgem => "vgem",
             Self::MappedIdentity => "mapped_identity",
+            Self::SyncFile => "sync_file",
         }
     }
 
@@ -48,6 +52,7 @@ impl Need {
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
             Self::Vgem => vgem_node("card").is_some(),
             Self::MappedIdentity => make::maps_as_itself().unwrap_or(false),
+            Self::SyncFile => kernel_has_type(b"dma_buf_export_sync_file"),
         }
     }
 
@@ -61,6 +66,16 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// Whether the kernel was built with a structure of that name, by its own type information.
+///
+/// That says which requests the kernel's code has without making one of them, so a test may compare the two.
+fn kernel_has_type(name: &[u8]) -> bool {
+    // Names are NUL-terminated strings, one after another.
+    let entry = [b"\0", name, b"\0"].concat();
+    fs::read("/sys/kernel/btf/vmlinux")
+        .is_ok_and(|types| types.windows(entry.len()).any(|window| window == entry))
 }
 
 /// The device node of the vgem driver whose name begins with `kind` (`card` or `renderD`), if there is one.

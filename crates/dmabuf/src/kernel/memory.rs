@@ -46,8 +46,8 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Maps `len` bytes of `fd` from `offset`.
-    pub(crate) fn new(fd: BorrowedFd<'_>, protection: Protection, offset: u64, len: usize) -> Result<Self> {
+    /// Maps the first `len` bytes of `fd`.
+    pub(crate) fn new(fd: BorrowedFd<'_>, protection: Protection, len: usize) -> Result<Self> {
         // Pointer arithmetic is only defined within `isize::MAX` bytes.
         if isize::try_from(len).is_err() {
             return Err(Errno::NOMEM);
@@ -55,7 +55,7 @@ impl Region {
         let prot = if protection.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let flags = if protection.shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
         // SAFETY: the address is null and MAP_FIXED is absent, so no existing mapping is replaced.
-        let start = unsafe { mmap(ptr::null_mut(), len, prot, flags, fd, offset) }?;
+        let start = unsafe { mmap(ptr::null_mut(), len, prot, flags, fd, 0) }?;
         let start = NonNull::new(start.cast::<u8>()).ok_or(Errno::NOMEM)?;
         Ok(Self { start, len, writable: protection.writable })
     }
@@ -182,7 +182,7 @@ mod tests {
     fn region(content: &[u8], protection: Protection) -> Region {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
-        Region::new(file.as_fd(), protection, 0, content.len()).unwrap()
+        Region::new(file.as_fd(), protection, content.len()).unwrap()
     }
 
     proptest! {

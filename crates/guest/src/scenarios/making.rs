@@ -1,5 +1,294 @@
 //! The `dmabuf` crate on real kernels.
+//!
+//! Its unit tests run where no exporter may be, so all that they know of the kernel is what its sources say. Here each
+//! promise of the crate meets every exporter that the kernel has. What is expected comes from what the scenario did
+//! or from what the kernel prints elsewhere (see [`kit`]).
+//!
+//! Limits: no fence is ever pending, no descriptor is read-only, and no exporter lacks mmap, because nothing in stock
+//! kernels makes those without requests that the crate does not offer.
+
+mod gem;
+mod heap;
+mod kit;
+mod mapping;
+mod naming;
+mod refusals;
+mod sharing;
+mod syncing;
+mod udmabuf;
 
 use super::Scenario;
+use crate::need::Need::{Heap, SyncFile, Udmabuf, Vgem};
 
-pub(super) const SCENARIOS: &[Scenario] = &[];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "heap_list",
+        claim: "Heaps are listed as in sysfs, and an unknown name is told which exist",
+        needs: &[Heap],
+        run: heap::list,
+    },
+    Scenario {
+        name: "heap_allocate",
+        claim: "A heap gives zeroed whole pages behind a descriptor to read and write",
+        needs: &[Heap],
+        run: heap::allocate,
+    },
+    Scenario {
+        name: "heap_impossible_sizes",
+        claim: "Sizes that no heap can give are InvalidSize or OutOfMemory",
+        needs: &[Heap],
+        run: heap::impossible_sizes,
+    },
+    Scenario {
+        name: "udmabuf_one_range",
+        claim: "A udmabuf is the pages of its memfd's range, in both directions",
+        needs: &[Udmabuf],
+        run: udmabuf::one_range,
+    },
+    Scenario {
+        name: "udmabuf_several_ranges",
+        claim: "A udmabuf of a list is its ranges one after another, and may share pages with another",
+        needs: &[Udmabuf],
+        run: udmabuf::several_ranges,
+    },
+    Scenario {
+        name: "udmabuf_mistakes",
+        claim: "A wrong range and a wrong seal are told apart",
+        needs: &[Udmabuf],
+        run: udmabuf::mistakes,
+    },
+    Scenario {
+        name: "udmabuf_limits",
+        claim: "The module's limits are SizeLimit, with the place to raise them",
+        needs: &[Udmabuf],
+        run: udmabuf::limits,
+    },
+    Scenario {
+        name: "udmabuf_huge_pages",
+        claim: "A memfd of huge pages is accepted, in parts of them",
+        needs: &[Udmabuf],
+        run: udmabuf::huge_pages,
+    },
+    Scenario {
+        name: "gem_find",
+        claim: "A DRM device is found by driver, and what is none, or none with dumb buffers, is refused",
+        needs: &[Vgem],
+        run: gem::find,
+    },
+    Scenario {
+        name: "gem_gives_up_master",
+        claim: "An open DrmDevice is not the device's master",
+        needs: &[Vgem],
+        run: gem::gives_up_master,
+    },
+    Scenario {
+        name: "gem_dumb",
+        claim: "A dumb buffer has the promised shape, and impossible ones are InvalidSize",
+        needs: &[Vgem],
+        run: gem::dumb,
+    },
+    Scenario {
+        name: "gem_export_is_one",
+        claim: "A handle exports one dma-buf and holds two references to it until it is closed",
+        needs: &[Vgem],
+        run: gem::export,
+    },
+    Scenario {
+        name: "gem_import_own",
+        claim: "A device's own buffer comes back as its handle, which the last use closes",
+        needs: &[Vgem],
+        run: gem::import_own,
+    },
+    Scenario {
+        name: "gem_import_foreign",
+        claim: "An imported buffer lives by its handle alone, with three references",
+        needs: &[Heap, Udmabuf, Vgem],
+        run: gem::import_foreign,
+    },
+    Scenario {
+        name: "gem_into_raw",
+        claim: "A handle given up stays open until the device is closed",
+        needs: &[Vgem],
+        run: gem::into_raw,
+    },
+    Scenario {
+        name: "name_length",
+        claim: "A name of 31 bytes shows in fd, fdinfo and maps; 32 are refused before the call",
+        needs: &[Vgem],
+        run: naming::length,
+    },
+    Scenario {
+        name: "name_bytes",
+        claim: "Every byte but NUL round-trips, and an empty name resets",
+        needs: &[Vgem],
+        run: naming::bytes,
+    },
+    Scenario {
+        name: "name_any_holder",
+        claim: "A second holder may rename",
+        needs: &[Vgem],
+        run: naming::any_holder,
+    },
+    Scenario {
+        name: "name_while_attached",
+        claim: "A buffer attached to a device takes a name",
+        needs: &[Heap, Vgem],
+        run: naming::while_attached,
+    },
+    Scenario {
+        name: "map_write_is_read",
+        claim: "Bytes written through one mapping are read through another",
+        needs: &[Vgem],
+        run: mapping::write_is_read,
+    },
+    Scenario {
+        name: "map_range",
+        claim: "A mapped range is that part of the buffer",
+        needs: &[Vgem],
+        run: mapping::range,
+    },
+    Scenario {
+        name: "map_references",
+        claim: "A mapping is one reference, a bracket none",
+        needs: &[Vgem],
+        run: mapping::references,
+    },
+    Scenario {
+        name: "map_outlives_descriptor",
+        claim: "A mapping outlives the descriptor, and the buffer ends with the mapping",
+        needs: &[Vgem],
+        run: mapping::outlives_descriptor,
+    },
+    Scenario {
+        name: "map_later_descriptor",
+        claim: "A mapping works with a descriptor of its buffer that was got later",
+        needs: &[Vgem],
+        run: mapping::later_descriptor,
+    },
+    Scenario {
+        name: "map_wrong_buffer",
+        claim: "A bracket with another buffer is WrongBuffer",
+        needs: &[Vgem],
+        run: mapping::wrong_buffer,
+    },
+    Scenario {
+        name: "map_protection",
+        claim: "Modes are the VMA's permissions, and directions bind",
+        needs: &[Vgem],
+        run: mapping::protection,
+    },
+    Scenario {
+        name: "map_private",
+        claim: "A private mapping keeps its writes to itself, or is NotMappable",
+        needs: &[Vgem],
+        run: mapping::private,
+    },
+    Scenario {
+        name: "map_private_heap_page",
+        claim: "One page of the system heap can be mapped privately",
+        needs: &[Heap],
+        run: mapping::private_heap_page,
+    },
+    Scenario {
+        name: "map_no_room",
+        claim: "A mapping that finds no address space is OutOfMemory",
+        needs: &[Vgem],
+        run: mapping::no_room,
+    },
+    Scenario {
+        name: "map_identity",
+        claim: "The identity is what fdinfo, maps and debugfs print",
+        needs: &[Vgem],
+        run: mapping::identity,
+    },
+    Scenario {
+        name: "share_sockets",
+        claim: "Buffers arrive in order over every kind of socket, one reference each on the way",
+        needs: &[Vgem],
+        run: sharing::sockets,
+    },
+    Scenario {
+        name: "share_another_process",
+        claim: "Another process works on the same memory and name",
+        needs: &[Vgem],
+        run: sharing::another_process,
+    },
+    Scenario {
+        name: "share_most",
+        claim: "A message carries 253 buffers and no more",
+        needs: &[Vgem],
+        run: sharing::most,
+    },
+    Scenario {
+        name: "share_long_stream",
+        claim: "A long payload on a stream follows its buffers in parts",
+        needs: &[Vgem],
+        run: sharing::long_stream,
+    },
+    Scenario {
+        name: "share_refusals",
+        claim: "What is no usable dma-buf is refused on receipt, and nothing stays open",
+        needs: &[Vgem],
+        run: sharing::refusals,
+    },
+    Scenario {
+        name: "share_lost",
+        claim: "Descriptors that the receiver has no room for are Truncated, and the others are closed",
+        needs: &[Vgem],
+        run: sharing::lost,
+    },
+    Scenario {
+        name: "share_socket_errors",
+        claim: "Full, closed and too long have their own kinds",
+        needs: &[Vgem],
+        run: sharing::socket_errors,
+    },
+    Scenario {
+        name: "share_too_many_in_flight",
+        claim: "A user's limit of descriptors in flight is OutOfDescriptors",
+        needs: &[Vgem],
+        run: sharing::too_many_in_flight,
+    },
+    Scenario {
+        name: "sync_file_idle",
+        claim: "An idle buffer gives a signalled sync file in each direction, and takes it back",
+        needs: &[Vgem, SyncFile],
+        run: syncing::idle,
+    },
+    Scenario {
+        name: "sync_file_or_unsupported",
+        claim: "Sync files are offered if the kernel's code has the requests, and else Unsupported",
+        needs: &[Vgem],
+        run: syncing::offered,
+    },
+    Scenario {
+        name: "sync_poll_idle",
+        claim: "An idle buffer polls as ready",
+        needs: &[Vgem],
+        run: syncing::poll_idle,
+    },
+    Scenario {
+        name: "refused_not_a_dma_buf",
+        claim: "Only a dma-buf becomes one, and not one with O_PATH",
+        needs: &[Vgem],
+        run: refusals::not_a_dma_buf,
+    },
+    Scenario {
+        name: "refused_absent",
+        claim: "An exporter opens if and only if sysfs has it, and is missed by its own kind",
+        needs: &[],
+        run: refusals::absent,
+    },
+    Scenario {
+        name: "refused_another_user",
+        claim: "Another user is told whose the nodes are",
+        needs: &[Vgem],
+        run: refusals::another_user,
+    },
+    Scenario {
+        name: "refused_no_descriptors",
+        claim: "Without a free descriptor, whatever makes one is OutOfDescriptors",
+        needs: &[Vgem],
+        run: refusals::no_descriptors,
+    },
+];
