@@ -71,11 +71,7 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "COL", default_value = "SIZE", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
-    pub(crate) format: Format,
-    #[command(flatten)]
-    pub(crate) filter: Filter,
-    #[command(flatten)]
-    pub(crate) scan: Scan,
+    pub(crate) listing: Listing,
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +82,13 @@ pub(crate) struct PsArgs {
     /// Column to sort by, largest or first of the alphabet first
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
     pub(crate) sort: Column,
+    #[command(flatten)]
+    pub(crate) listing: Listing,
+}
+
+/// What every list takes.
+#[derive(Debug, Args)]
+pub(crate) struct Listing {
     #[command(flatten)]
     pub(crate) format: Format,
     #[command(flatten)]

@@ -11,35 +11,35 @@ use lsbuf::render::{
 };
 use lsbuf::scan::{Probe, ProbeState, Scanner};
 
-use crate::args::{Columns, DoctorArgs, Format, LsArgs, PsArgs, Scan, ShowArgs};
+use crate::args::{Columns, DoctorArgs, Listing, LsArgs, PsArgs, Scan, ShowArgs};
 use crate::output::{self, Ending};
 use crate::select;
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
-    let snapshot = scan(&args.scan, &args.filter.pids)?;
+    let snapshot = scan(&args.listing.scan, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
-    select::filter(&mut view, &args.filter);
+    select::filter(&mut view, &args.listing.filter);
     let mut rows = view.buffers.clone();
     select::sort(&mut rows, &view, &args.sort);
     view.buffers.clone_from(&rows);
     let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
     let style = |row: usize| output::row_style(ledger.shapes[row]);
-    list(&view, &rows, &columns, &args.format, &args.scan, style)
+    list(&view, &rows, &columns, &args.listing, style)
 }
 
 /// `lsbuf ps`.
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
-    let snapshot = scan(&args.scan, &args.filter.pids)?;
+    let snapshot = scan(&args.listing.scan, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
-    select::filter(&mut view, &args.filter);
+    select::filter(&mut view, &args.listing.filter);
     let mut rows = view.processes.clone();
     select::sort(&mut rows, &view, &args.sort);
     view.processes.clone_from(&rows);
     let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS);
-    list(&view, &rows, &columns, &args.format, &args.scan, |_| anstyle::Style::new())
+    list(&view, &rows, &columns, &args.listing, |_| anstyle::Style::new())
 }
 
 /// `lsbuf show`.
@@ -121,10 +121,10 @@ fn list(
     view: &View<'_>,
     rows: &[usize],
     columns: &[Column],
-    format: &Format,
-    scan: &Scan,
+    listing: &Listing,
     style: impl Fn(usize) -> anstyle::Style,
 ) -> Result<Ending> {
+    let Listing { format, scan, .. } = listing;
     let (sizes, heading) = (output::sizes(format), !format.noheadings);
     let for_programs = format.json || format.csv || format.raw;
     if for_programs {

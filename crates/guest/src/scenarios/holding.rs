@@ -16,8 +16,18 @@ use crate::sys;
 pub(super) const SIZE: u64 = 64 << 10;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "fd_only", claim: "One fd is one reference and the whole account", needs: &[], run: fd_only },
-    Scenario { name: "dup", claim: "A duplicated fd is a second reference of one holder", needs: &[], run: dup },
+    Scenario {
+        name: "fd_only",
+        claim: "One fd is one reference and the whole account",
+        needs: &[],
+        run: fd_only,
+    },
+    Scenario {
+        name: "dup",
+        claim: "A duplicated fd is a second reference of one holder",
+        needs: &[],
+        run: dup,
+    },
     Scenario {
         name: "received",
         claim: "An fd received over a socket is a reference of the receiver; received twice, two",
@@ -121,8 +131,10 @@ fn threads_share_a_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"threads", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         for _ in 0..2 {
-            thread::spawn(|| loop {
-                thread::park();
+            thread::spawn(|| {
+                loop {
+                    thread::park();
+                }
             });
         }
         stage.pause(&[Held::by(&buf)?])
@@ -169,7 +181,10 @@ fn process_figures(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = Answer::ask(&[])?;
     let figures = |pid| -> anyhow::Result<String> {
         let p = answer.process(pid)?;
-        Ok(format!("rss {} pss {} uss {} buffers {} fds {}", p["rss"], p["pss"], p["uss"], p["buffers"], p["fds"]))
+        Ok(format!(
+            "rss {} pss {} uss {} buffers {} fds {}",
+            p["rss"], p["pss"], p["uss"], p["buffers"], p["fds"]
+        ))
     };
     let (s, o) = (shared.size, own.size);
     let expected = format!("rss {} pss {} uss {o} buffers 2 fds 2", s + o, s / 2 + o);

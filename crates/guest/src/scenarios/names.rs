@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use dmabuf::DmaBuf;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Scenario;
@@ -79,32 +80,26 @@ fn named_and_renamed(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"hostile", |stage| {
-        let mut bufs = Vec::new();
-        for name in HOSTILE {
-            let (buf, _) = make::plain(SIZE)?;
-            buf.set_name(name)?;
-            bufs.push(buf);
-        }
-        let held: Vec<Held> = bufs.iter().map(Held::by).collect::<Result<_, _>>()?;
-        stage.pause(&held)
-    })?;
-    let held = actor.paused()?;
-    let answer = Answer::ask(&[])?;
-    for (held, name) in held.into_iter().zip(HOSTILE) {
-        compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).named(name))?;
-    }
-    unforged(ctx, &answer)
+    all_named(ctx, Held::by)
 }
 
 fn hostile_names_mapped(ctx: &mut Ctx) -> anyhow::Result<()> {
+    all_named(ctx, |buf| {
+        let region = sys::map(buf, 0, SIZE as usize)?;
+        Ok(Held::by(buf)?.and_map(region, 0).without_fds())
+    })
+}
+
+/// Compares a buffer of each hostile name, held as `hold` says; the fds of what it leaves out are closed.
+fn all_named(ctx: &mut Ctx, hold: fn(&DmaBuf) -> anyhow::Result<Held>) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"hostile", |stage| {
-        let mut held = Vec::new();
+        let (mut held, mut kept) = (Vec::new(), Vec::new());
         for name in HOSTILE {
             let (buf, _) = make::plain(SIZE)?;
             buf.set_name(name)?;
-            let region = sys::map(&buf, 0, SIZE as usize)?;
-            held.push(Held::by(&buf)?.and_map(region, 0).without_fds());
+            let how = hold(&buf)?;
+            kept.extend((!how.fds.is_empty()).then_some(buf));
+            held.push(how);
         }
         stage.pause(&held)
     })?;

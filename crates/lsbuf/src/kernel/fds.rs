@@ -53,7 +53,7 @@ pub(crate) fn walk(
                 Err(e) => return Err(e),
             }
             match fdinfo::parse(text) {
-                Ok(info) => facts.push(FdFact { fd, name: Label::from(&*name), info }),
+                Ok(info) => facts.push(FdFact { fd, name: Label::from(name), info }),
                 Err(Garbled) => garbled += 1,
             }
         } else if let Some(elsewhere) = &mut elsewhere

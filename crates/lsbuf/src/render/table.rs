@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Cell, Column, Sizes, Style, View};
+use super::{Column, Sizes, Style, View};
 
-/// The lines of an aligned table: the heading first, then one line per row. Where `width` is given, the last
-/// column is cut to fit it.
+/// The lines of an aligned table: the heading first, then one line per row. Lines longer than `width` are cut.
 #[must_use]
 pub fn table(
     view: &View<'_>,
@@ -17,33 +17,36 @@ pub fn table(
     width: Option<u16>,
 ) -> Vec<String> {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-        table.set_truncation_indicator("…");
-    } else {
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|c| c.name).collect::<Vec<_>>());
     for &row in rows {
-        let mut cells = Row::from(columns.iter().map(|c| c.cell(view, row).write(Style::Table, sizes)));
-        cells.max_height(1);
-        table.add_row(cells);
+        table.add_row(fields(view, row, columns, Style::Table, sizes));
     }
     for (nth, column) in columns.iter().enumerate() {
-        let number = rows.first().is_some_and(|&row| column.cell(view, row).is_number());
-        let last = nth + 1 == columns.len();
-        if let Some(shown) = table.column_mut(nth) {
-            shown.set_padding((0, if last { 0 } else { 2 }));
-            if number {
-                shown.set_cell_alignment(CellAlignment::Right);
-            }
-            if !last {
-                shown.set_constraint(ColumnConstraint::ContentWidth);
-            }
+        let Some(shown) = table.column_mut(nth) else { continue };
+        shown.set_padding((0, if nth + 1 == columns.len() { 0 } else { 2 }));
+        if rows.first().is_some_and(|&row| column.cell(view, row).is_number()) {
+            shown.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect()
+    table.lines().map(|line| cut(line.trim_end(), width)).collect()
+}
+
+/// A line that fits the width; an ellipsis says that something is missing.
+fn cut(line: &str, width: Option<u16>) -> String {
+    let Some(width) = width.map(usize::from).filter(|&width| line.width() > width) else {
+        return line.to_owned();
+    };
+    let mut used = 1;
+    let kept = line.chars().take_while(|c| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    });
+    kept.chain(['…']).collect()
+}
+
+fn fields(view: &View<'_>, row: usize, columns: &[Column], style: Style, sizes: Sizes) -> Vec<String> {
+    columns.iter().map(|column| column.cell(view, row).write(style, sizes)).collect()
 }
 
 /// Fields separated by one blank, a line per row, without alignment.
@@ -86,8 +89,28 @@ pub fn csv(
         records.write_record(columns.iter().map(|c| c.name)).map_err(io::Error::from)?;
     }
     for &row in rows {
-        let field = |c: &Column| -> String { Cell::write(&c.cell(view, row), Style::Csv, sizes) };
-        records.write_record(columns.iter().map(field)).map_err(io::Error::from)?;
+        records.write_record(fields(view, row, columns, Style::Csv, sizes)).map_err(io::Error::from)?;
     }
     records.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a line which fits is left alone, and one that does not is cut to the width.
+    #[test]
+    fn cutting() {
+        assert_eq!(cut("abcdef", Some(6)), "abcdef");
+        assert_eq!(cut("abcdef", Some(5)), "abcd…");
+        assert_eq!(cut("abcdef", None), "abcdef");
+    }
+
+    /// Check that a character two columns wide is not cut in half, nor made to stick out.
+    #[test]
+    fn wide_characters() {
+        assert_eq!(cut("a前前", Some(5)), "a前前");
+        assert_eq!(cut("a前前", Some(4)), "a前…");
+        assert_eq!(cut("a前前", Some(3)), "a…");
+    }
 }

@@ -1,6 +1,6 @@
 //! Which sources work here, and what would make the answer complete.
 //!
-//! Every verdict comes from trying the source, not from kernel versions or credentials.
+//! Every verdict comes from trying the source, not from kernel versions or credentials; only the advice looks at who asks.
 
 use std::path::Path;
 
@@ -152,9 +152,16 @@ fn processes(snapshot: &Snapshot) -> Probe {
         gives: "who holds what by fds and mappings",
         state,
         seen: format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished),
-        advice: (state != ProbeState::Works)
-            .then(|| "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".to_owned()),
+        advice: (state != ProbeState::Works).then(|| advise_processes().to_owned()),
         needed: true,
+    }
+}
+
+fn advise_processes() -> &'static str {
+    if rustix::process::geteuid().is_root() {
+        "this is root already: a user namespace, a lost capability or a security module protects the others"
+    } else {
+        "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
     }
 }
 
