@@ -34,6 +34,7 @@ const MOUNTS: &[(&str, &str, bool)] = &[
     ("tmpfs", "/tmp", true),
     ("tmpfs", "/dev/shm", true),
     ("bpf", "/sys/fs/bpf", false),
+    ("cgroup2", "/sys/fs/cgroup", false),
 ];
 
 /// Does the whole job of process 1 and powers the machine off.

@@ -122,7 +122,9 @@ fn fork(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[held.clone(), held.of(child)])
     })?;
     let held = actor.paused()?;
-    compare(ctx, &Truth::held(make::plain_exporter(), held)).map(drop)
+    let size = held.first().map_or(0, |held| held.size);
+    let answer = compare(ctx, &Truth::held(make::plain_exporter(), held))?;
+    ctx.check_eq("mapped PSS of the parent", size / 2, &answer.process(actor.pid)?["mapped_pss"])
 }
 
 fn map_twice(ctx: &mut Ctx) -> anyhow::Result<()> {
