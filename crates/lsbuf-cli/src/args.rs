@@ -1,9 +1,10 @@
 //! Arguments: what there is, what each accepts, and one clear line for what it does not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
@@ -45,6 +46,8 @@ pub(crate) struct Cli {
 }
 
 const EXIT: &str = "\
+Filters choose rows; the figures in a row, and the totals, always speak of the whole machine.
+Put options after the command: lsbuf ps --human. Output that is piped is not cut to the terminal's width.
 Exit status: 0 answered, if only in part (said on stderr); 1 could not answer; 2 wrong arguments; 3 in part, with --strict.
 Rows are red where one process holds a buffer by 16 fds or more, yellow where no fd and no mapping holds it.";
 
@@ -67,7 +70,7 @@ pub(crate) struct LsArgs {
     /// Columns to show; +COL,… adds to the default ones
     #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
-    /// Column to sort by, largest or first of the alphabet first
+    /// Column to sort by: largest number first, or first of the alphabet
     #[arg(long, value_name = "COL", default_value = "SIZE", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
@@ -79,7 +82,7 @@ pub(crate) struct PsArgs {
     /// Columns to show; +COL,… adds to the default ones
     #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
-    /// Column to sort by, largest or first of the alphabet first
+    /// Column to sort by: largest number first, or first of the alphabet
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
@@ -100,7 +103,7 @@ pub(crate) struct Listing {
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// Inode numbers, or exact names
-    #[arg(required = true, value_name = "BUFFER")]
+    #[arg(required = true, value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) buffers: Vec<String>,
     /// JSON, schema lsbuf.snapshot/1, with these buffers only
     #[arg(short = 'J', long)]
@@ -112,7 +115,17 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
-    pub(crate) scan: Scan,
+    roots: Roots,
+    /// Exit with status 3 if answers are partial here
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+impl DoctorArgs {
+    /// As the library takes it: with every source.
+    pub(crate) fn options(&self) -> Options {
+        self.roots.options(Sources::default())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -150,10 +163,10 @@ pub(crate) struct Format {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Filter")]
 pub(crate) struct Filter {
-    /// Only what these processes hold
+    /// Only what these processes hold (a list with commas, or several times)
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
-    /// Only buffers of these exporters
+    /// Only buffers of these exporters, by their exact names (a list with commas)
     #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',')]
     pub(crate) exporters: Vec<String>,
     /// Only buffers whose name matches, such as 'cam*'
@@ -173,12 +186,26 @@ pub(crate) struct Filter {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scan")]
 pub(crate) struct Scan {
-    /// What to ask: auto, or some of procfs, map_files, bufinfo
+    /// What to ask: auto (= procfs,bufinfo), procfs, map_files, or map_files,bufinfo
     #[arg(long, value_name = "SOURCE,…", default_value = "auto", hide_default_value = true, value_parser = sources)]
     source: Sources,
     /// Exit with status 3 if the answer is partial
     #[arg(long)]
     pub(crate) strict: bool,
+    #[command(flatten)]
+    roots: Roots,
+}
+
+impl Scan {
+    /// As the library takes it.
+    pub(crate) fn options(&self) -> Options {
+        self.roots.options(self.source)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scan")]
+struct Roots {
     /// The procfs to read, or a recorded tree of one
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     proc_root: PathBuf,
@@ -187,14 +214,13 @@ pub(crate) struct Scan {
     sys_root: Option<PathBuf>,
 }
 
-impl Scan {
-    /// As the library takes it.
-    pub(crate) fn options(&self) -> Options {
-        let own = (self.proc_root.as_os_str() == "/proc").then(|| PathBuf::from("/sys"));
+impl Roots {
+    fn options(&self, sources: Sources) -> Options {
+        let own = (self.proc_root.as_path() == Path::new("/proc")).then(|| PathBuf::from("/sys"));
         Options {
             proc_root: self.proc_root.clone(),
             sys_root: self.sys_root.clone().or(own),
-            sources: self.source,
+            sources,
             ..Options::default()
         }
     }
@@ -240,7 +266,7 @@ fn columns(heading: &str, all: &[Column], default: &[&str]) -> String {
 }
 
 fn pid(text: &str) -> Result<Pid, String> {
-    text.parse().map(Pid).map_err(|_| "a process id is a number".to_owned())
+    text.parse().map(Pid).map_err(|_| "a process id is a number below 4294967296".to_owned())
 }
 
 fn glob(text: &str) -> Result<GlobMatcher, String> {
@@ -265,26 +291,23 @@ fn size(text: &str) -> Result<Bytes, String> {
         "KiB" | "MiB" | "GiB" | "TiB" | "PiB" => text.to_owned(),
         _ => String::new(),
     };
-    let size: Result<ByteSize, _> = full.parse();
+    // What is too large for 64 bits comes back as the largest number.
+    let size = full.parse().ok().filter(|size: &ByteSize| size.as_u64() < u64::MAX);
     size.map(|s| Bytes(s.as_u64()))
-        .map_err(|_| "no size; valid: 4096, 64K, 10M, 1.5G (powers of 1024)".to_owned())
+        .ok_or_else(|| "no size; valid: 4096, 64K, 10M, 1.5G (powers of 1024)".to_owned())
 }
 
 fn sources(text: &str) -> Result<Sources, String> {
-    if text == "auto" {
-        return Ok(Sources::default());
-    }
-    let mut sources = Sources { holders: None, kernel_list: false };
-    for name in text.split(',') {
-        match name {
-            "procfs" if sources.holders.is_none() => sources.holders = Some(Mappings::Maps),
-            "map_files" if sources.holders.is_none() => sources.holders = Some(Mappings::MapFiles),
-            "procfs" | "map_files" => return Err("procfs and map_files exclude each other".to_owned()),
-            "bufinfo" => sources.kernel_list = true,
-            _ => return Err("no such source; valid: auto, procfs, map_files, bufinfo".to_owned()),
-        }
-    }
-    Ok(sources)
+    const VALID: &str = "valid: auto, procfs, map_files, procfs,bufinfo, map_files,bufinfo";
+    let (mappings, kernel_list) = match text {
+        "auto" | "procfs,bufinfo" | "bufinfo,procfs" => (Mappings::Maps, true),
+        "map_files,bufinfo" | "bufinfo,map_files" => (Mappings::MapFiles, true),
+        "procfs" => (Mappings::Maps, false),
+        "map_files" => (Mappings::MapFiles, false),
+        "bufinfo" => return Err(format!("bufinfo knows no holders; {VALID}")),
+        _ => return Err(format!("no such sources; {VALID}")),
+    };
+    Ok(Sources { mappings, kernel_list })
 }
 
 /// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.
@@ -329,13 +352,20 @@ mod tests {
     /// Check that a decimal unit, which would be misread, is refused.
     #[test]
     fn decimal_units_are_refused() {
-        assert!(size("10MB").is_err() && size("").is_err() && size("-1").is_err() && size("M").is_err());
+        assert!(
+            size("99999999P").is_err()
+                && size("10MB").is_err()
+                && size("").is_err()
+                && size("-1").is_err()
+                && size("M").is_err()
+        );
     }
 
-    /// Check that the two ways to read mappings cannot be asked at once.
+    /// Check that the default is what auto says it is, and that what shows no holders is refused.
     #[test]
-    fn one_way_to_read_mappings() {
-        assert!(sources("procfs,map_files").is_err());
+    fn sources_are_chosen() {
+        assert_eq!(sources("auto"), Ok(Sources::default()));
         assert_eq!(sources("procfs,bufinfo"), Ok(Sources::default()));
+        assert!(sources("procfs,map_files").is_err() && sources("bufinfo").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! One function per subcommand.
 
-use std::io::Write;
+use std::collections::HashSet;
+use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
@@ -9,9 +10,9 @@ use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS, Sizes,
     Style, View, escape,
 };
-use lsbuf::scan::{Probe, ProbeState, Scanner};
+use lsbuf::scan::{Diagnosis, Probe, ProbeState, Scanner};
 
-use crate::args::{Columns, DoctorArgs, Listing, LsArgs, PsArgs, Scan, ShowArgs};
+use crate::args::{Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, Scan, ShowArgs};
 use crate::output::{self, Ending};
 use crate::select;
 
@@ -35,7 +36,7 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     select::filter(&mut view, &args.listing.filter);
-    let mut rows = view.processes.clone();
+    let mut rows = select::asked(&view, &args.listing.filter);
     select::sort(&mut rows, &view, &args.sort);
     view.processes.clone_from(&rows);
     let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS);
@@ -48,42 +49,47 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     view.buffers = Vec::new();
+    let mut missing = Vec::new();
     for wanted in &args.buffers {
-        let found = snapshot.buffers.iter().enumerate().filter(|(_, buffer)| match wanted.parse::<u64>() {
-            Ok(ino) => buffer.id.ino.0 == ino,
-            Err(_) => buffer.name.as_ref().is_some_and(|name| name.as_bytes() == wanted.as_bytes()),
-        });
-        let before = view.buffers.len();
-        view.buffers.extend(found.map(|(i, _)| i));
-        if view.buffers.len() == before {
-            output::conclude(&snapshot, false);
-            bail!("no buffer {wanted} among {} found", snapshot.buffers.len());
+        let found = select::named(&snapshot, wanted);
+        if found.is_empty() {
+            missing.push(wanted.as_str());
         }
+        view.buffers.extend(found);
     }
+    let mut shown = HashSet::new();
+    view.buffers.retain(|&index| shown.insert(index));
     view.processes.retain(|&i| {
         let pid = snapshot.processes[i].pid;
         view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
     });
-    if args.json {
-        let mut out = output::plain();
-        lsbuf::render::json(&mut out, &view)?;
-        out.flush()?;
-    } else {
-        let mut out = output::stdout(ColorChoice::Auto);
-        for (nth, &index) in view.buffers.iter().enumerate() {
-            if nth > 0 {
-                writeln!(out)?;
-            }
-            lsbuf::render::show(&mut out, &view, index)?;
-        }
-        out.flush()?;
+    output::unless_closed(show_all(&view, args.json))?;
+    let ending = output::conclude(&snapshot, args.scan.strict);
+    if !missing.is_empty() {
+        bail!("no buffer {} among the {} found", missing.join(", "), snapshot.buffers.len());
     }
-    Ok(output::conclude(&snapshot, args.scan.strict))
+    Ok(ending)
+}
+
+fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
+    if json {
+        let mut out = output::plain();
+        lsbuf::render::json(&mut out, view)?;
+        return out.flush();
+    }
+    let mut out = output::stdout(ColorChoice::Auto);
+    for (nth, &index) in view.buffers.iter().enumerate() {
+        if nth > 0 {
+            writeln!(out)?;
+        }
+        lsbuf::render::show(&mut out, view, index)?;
+    }
+    out.flush()
 }
 
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
-    let probes = Scanner::new(args.scan.options())?.probe()?;
+    let Diagnosis { probes, coverage } = Scanner::new(args.options())?.diagnose()?;
     let mut out = output::stdout(ColorChoice::Auto);
     for probe in &probes {
         let Probe { what, gives, state, seen, .. } = probe;
@@ -98,21 +104,24 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
             writeln!(out, "        {:<18}to do: {advice}", "")?;
         }
     }
-    let lacking: Vec<&str> =
-        probes.iter().filter(|p| p.needed && p.state != ProbeState::Works).map(|p| p.what).collect();
-    if lacking.is_empty() {
+    if coverage.is_complete() {
         writeln!(out, "Answers are complete here.")?;
     } else {
-        writeln!(out, "Answers are partial here, for want of: {}.", lacking.join("; "))?;
+        writeln!(out, "Answers are partial here:")?;
+        for note in coverage.notes.iter().filter(|note| note.is_partial()) {
+            writeln!(out, "- {}", escape(note.to_string().as_bytes()))?;
+        }
     }
     out.flush()?;
-    Ok(if args.scan.strict && !lacking.is_empty() { Ending::StrictlyPartial } else { Ending::Answered })
+    Ok(output::ending(&coverage, args.strict))
 }
 
 fn scan(args: &Scan, pids: &[Pid]) -> Result<Snapshot> {
     let mut scanner = Scanner::new(args.options()).map_err(anyhow::Error::from)?;
-    if let Some(pid) = pids.iter().find(|&&pid| !scanner.has_process(pid)) {
-        bail!("no process {pid}");
+    for &pid in pids {
+        if !scanner.has_process(pid)? {
+            bail!("no process {pid}");
+        }
     }
     scanner.scan().context("the scan failed")
 }
@@ -125,9 +134,24 @@ fn list(
     style: impl Fn(usize) -> anstyle::Style,
 ) -> Result<Ending> {
     let Listing { format, scan, .. } = listing;
-    let (sizes, heading) = (output::sizes(format), !format.noheadings);
     let for_programs = format.json || format.csv || format.raw;
-    if for_programs {
+    if rows.is_empty() && !for_programs {
+        output::say(&nothing(view.snapshot));
+        return Ok(output::ending(&view.snapshot.coverage, scan.strict));
+    }
+    output::unless_closed(write_list(view, rows, columns, format, style))?;
+    Ok(output::conclude(view.snapshot, scan.strict))
+}
+
+fn write_list(
+    view: &View<'_>,
+    rows: &[usize],
+    columns: &[Column],
+    format: &Format,
+    style: impl Fn(usize) -> anstyle::Style,
+) -> io::Result<()> {
+    let (sizes, heading) = (output::sizes(format), !format.noheadings);
+    if format.json || format.csv || format.raw {
         let mut out = output::plain();
         if format.json {
             lsbuf::render::json(&mut out, view)?;
@@ -136,23 +160,18 @@ fn list(
         } else {
             lsbuf::render::raw(&mut out, view, rows, columns, sizes, heading)?;
         }
-        out.flush()?;
-    } else if rows.is_empty() {
-        output::say(&nothing(view.snapshot));
-        return Ok(output::ending(view.snapshot, scan.strict));
-    } else {
-        let mut out = output::stdout(format.color);
-        let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
-        let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
-        for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {
-            writeln!(out, "{style}{line}{style:#}")?;
-        }
-        if heading {
-            writeln!(out, "\n{}", summary(view, sizes))?;
-        }
-        out.flush()?;
+        return out.flush();
     }
-    Ok(output::conclude(view.snapshot, scan.strict))
+    let mut out = output::stdout(format.color);
+    let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
+    let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
+    for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {
+        writeln!(out, "{style}{line}{style:#}")?;
+    }
+    if heading {
+        writeln!(out, "\n{}", summary(view, sizes))?;
+    }
+    out.flush()
 }
 
 /// One line for an empty table: what was looked at, and how far it can be trusted.
@@ -187,10 +206,17 @@ fn summary(view: &View<'_>, sizes: Sizes) -> String {
             format!("{name} {} in {}", size(e.size), e.buffers)
         })
         .collect();
-    let refs = Cell::Number(totals.unattributed_refs).write(Style::Table, sizes);
+    let refs = match totals.estimate {
+        true => Cell::Estimate(totals.unattributed_refs),
+        false => Cell::Number(totals.unattributed_refs),
+    };
+    let refs = refs.write(Style::Table, sizes);
     let shown = match view.buffers.len() as u64 {
         all if all == totals.buffers => String::new(),
-        some => format!("{some} of "),
+        some => {
+            let sum = view.buffers.iter().map(|&i| view.snapshot.buffers[i].size).sum();
+            format!("{some} shown of {}; the machine: ", size(sum))
+        }
     };
     format!(
         "{shown}{} dma-bufs, {} exported ({}): {} held by {} processes, {} kernel-only; {refs} kernel references",

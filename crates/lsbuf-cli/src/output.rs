@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
-use lsbuf::model::{LeakShape, Snapshot};
+use lsbuf::model::{Coverage, LeakShape, Snapshot};
 use lsbuf::render::{Sizes, escape};
 
 use crate::args::Format;
@@ -56,6 +56,11 @@ pub(crate) fn row_style(shape: Option<LeakShape>) -> Style {
     }
 }
 
+/// A reader that has seen enough is no error; what there is to say on stderr is still said.
+pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+}
+
 /// One line on stderr. It may quote arguments and paths, so it is made harmless first.
 pub(crate) fn say(text: &str) {
     // Without a stderr there is nobody to tell.
@@ -70,10 +75,10 @@ pub(crate) fn conclude(snapshot: &Snapshot, strict: bool) -> Ending {
         let kind = if coverage.is_complete() { "note" } else { "partial" };
         say(&format!("{kind}: {}", notes.join("; ")));
     }
-    ending(snapshot, strict)
+    ending(coverage, strict)
 }
 
 /// How the command ends.
-pub(crate) fn ending(snapshot: &Snapshot, strict: bool) -> Ending {
-    if strict && !snapshot.coverage.is_complete() { Ending::StrictlyPartial } else { Ending::Answered }
+pub(crate) fn ending(coverage: &Coverage, strict: bool) -> Ending {
+    if strict && !coverage.is_complete() { Ending::StrictlyPartial } else { Ending::Answered }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use lsbuf::model::{Buffer, Pid};
+use lsbuf::model::{Buffer, Pid, Snapshot};
 use lsbuf::render::{Column, View};
 
 use crate::args::Filter;
@@ -31,10 +31,29 @@ pub(crate) fn filter(view: &mut View<'_>, filter: &Filter) {
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
     let holders: HashSet<Pid> =
         view.buffers.iter().flat_map(|&i| &snapshot.buffers[i].holders).map(|h| h.pid).collect();
-    view.processes.retain(|&i| {
-        let pid = snapshot.processes[i].pid;
-        holders.contains(&pid) && (filter.pids.is_empty() || filter.pids.contains(&pid))
-    });
+    view.processes.retain(|&i| holders.contains(&snapshot.processes[i].pid));
+}
+
+/// Of the view's processes those that were asked for.
+pub(crate) fn asked(view: &View<'_>, filter: &Filter) -> Vec<usize> {
+    let wanted = |&i: &usize| filter.pids.is_empty() || filter.pids.contains(&view.snapshot.processes[i].pid);
+    view.processes.iter().copied().filter(wanted).collect()
+}
+
+/// The buffers that an argument of `show` means: an inode number, else an exact name.
+pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
+    let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
+        (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
+    };
+    let digits = wanted.bytes().all(|b| b.is_ascii_digit());
+    let by_inode = match wanted.parse::<u64>() {
+        Ok(ino) if digits => all(&|buffer| buffer.id.ino.0 == ino),
+        _ => Vec::new(),
+    };
+    if by_inode.is_empty() {
+        return all(&|buffer| buffer.name.as_ref().is_some_and(|name| name.as_bytes() == wanted.as_bytes()));
+    }
+    by_inode
 }
 
 /// Orders rows by a column; equal ones keep the snapshot's order.

@@ -5,7 +5,7 @@ mod common;
 use common::Tree;
 use lsbuf::ErrorKind;
 use lsbuf::model::{Bytes, Fd, Ledger, Note, Pid, Snapshot, Source};
-use lsbuf::scan::{Options, Sources};
+use lsbuf::scan::Options;
 
 /// A tree with one camera process that holds the listed buffer 7.
 fn camera() -> Tree {
@@ -84,7 +84,10 @@ fn a_rest_that_may_be_in_flight() {
     }
     let snapshot = tree.scan();
     assert_eq!(kernel(&snapshot), (Some(2), true));
-    assert_eq!(snapshot.coverage.notes, [Note::KeptElsewhere { buffers: 1, in_flight: 1, fixed: 0 }]);
+    assert_eq!(
+        snapshot.coverage.notes,
+        [Note::KeptElsewhere { buffers: 1, in_flight: 1, fixed: 0, unknown: false }]
+    );
     assert!(snapshot.coverage.is_complete());
 }
 
@@ -241,13 +244,45 @@ fn no_procfs() {
     assert_eq!(lsbuf::scan(options).unwrap_err().kind(), ErrorKind::NotProcfs);
 }
 
-/// Check that the kernel's list alone gives buffers and says that nobody was asked who holds them.
+/// Check that with a single round what is left over is an estimate: nobody looked twice.
 #[test]
-fn the_list_alone() {
-    let tree = camera();
+fn one_round_proves_no_rest() {
+    let mut tree = Tree::new();
+    tree.listed(9, b"<none>", 4096, 2, &[]);
     tree.write_list();
-    let sources = Sources { holders: None, kernel_list: true };
-    let snapshot = lsbuf::scan(Options { sources, ..tree.options() }).unwrap();
-    assert_eq!((inodes(&snapshot), snapshot.processes.len()), (vec![7], 0));
-    assert!(snapshot.coverage.notes.contains(&Note::HoldersNotAsked));
+    let snapshot = lsbuf::scan(Options { rounds: 1, ..tree.options() }).unwrap();
+    assert_eq!(kernel(&snapshot), (Some(2), true));
+}
+
+/// Check that a tree recorded in part is not taken for processes that have exited.
+#[test]
+fn a_tree_recorded_in_part() {
+    for lost in ["maps", "fd", "stat", "fdinfo/5"] {
+        let tree = camera();
+        let path = tree.path("proc/12").join(lost);
+        if lost == "fd" {
+            std::fs::remove_dir_all(path).unwrap()
+        } else {
+            std::fs::remove_file(path).unwrap()
+        }
+        assert!(!tree.scan().coverage.is_complete(), "without {lost}");
+    }
+}
+
+/// Check that a list with two buffers under one number makes no exact account of either.
+#[test]
+fn a_repeated_number() {
+    let mut tree = camera();
+    tree.listed(7, b"cam", 8192, 1, &[]);
+    assert_eq!(kernel(&tree.scan()), (Some(0), true));
+}
+
+/// Check that a file made to exhaust the reader's memory is refused.
+#[test]
+fn an_endless_file() {
+    let tree = camera();
+    std::fs::remove_file(tree.path("proc/12/maps")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", tree.path("proc/12/maps")).unwrap();
+    let snapshot = tree.scan();
+    assert!(snapshot.coverage.notes.contains(&Note::Unreadable { denied: 0, failed: 1 }));
 }

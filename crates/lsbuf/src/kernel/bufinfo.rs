@@ -8,7 +8,7 @@
 //! A name is printed raw, at most 31 bytes of it, so it can break its row and add lines. It cannot forge a row:
 //! the numbers of a row are padded to 8 digits each and do not fit into a name. It can forge the lines of
 //! attachments, so of those the last in a block are taken, which stand after the name; and what breaks a row is
-//! not taken for a name. The closing line is checked against the rows.
+//! not taken for a name, unless it looks like a fence. A buffer that is really called `<none>` looks unnamed here. The closing line is checked against the rows.
 //!
 //! Reading takes a machine-wide lock and each buffer's reservation lock for a moment; root only.
 
@@ -73,7 +73,9 @@ pub(crate) fn parse(text: &[u8]) -> List {
         .filter_map(|(&begin, end)| {
             let mut buffer = row(lines[begin]).ok()?;
             let block = &lines[begin + 1..end];
-            if !block.first().is_some_and(|next| *next == ATTACHED || is_fence(next)) {
+            // Between a whole name and the devices there are only fences; all else is a part of the name.
+            let devices = block.iter().rposition(|&line| line == ATTACHED).unwrap_or(block.len());
+            if !block[..devices].iter().all(|line| is_fence(line)) {
                 buffer.name = None;
             }
             buffer.attachments = attachments(block);

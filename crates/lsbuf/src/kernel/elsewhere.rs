@@ -63,8 +63,8 @@ impl Elsewhere {
         });
         match (keeper, counted) {
             (_, None) => self.unknown = true,
-            (Keeper::Socket(_), Some(fds)) => self.in_flight += fds,
-            (Keeper::Ring, Some(files)) => self.fixed += files,
+            (Keeper::Socket(_), Some(fds)) => self.in_flight = self.in_flight.saturating_add(fds),
+            (Keeper::Ring, Some(files)) => self.fixed = self.fixed.saturating_add(files),
         }
     }
 

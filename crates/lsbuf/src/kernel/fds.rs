@@ -4,6 +4,7 @@
 //! io_uring, which can keep fds of their own. The module's parent says why nothing else may be asked of an arbitrary fd. The walk is of the thread-group
 //! leader's table; threads that unshared theirs are not seen.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::readlinkat_raw;
@@ -38,8 +39,8 @@ pub(crate) fn walk(
     read::names(table.as_fd(), dir, |entry| {
         let target = match readlinkat_raw(&table, entry, &mut link[..]) {
             Ok((target, _)) => target,
-            // Closed between the listing and now.
-            Err(Errno::NOENT) => return Ok(()),
+            // Closed between the listing and now; or a path longer than any dma-buf's.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(()),
             Err(e) => return Err(e),
         };
         let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
@@ -49,7 +50,12 @@ pub(crate) fn walk(
         if let Some(name) = target.strip_prefix(LINK_PREFIX) {
             match read::record(process, fdinfo_path(fd).as_str(), text) {
                 Ok(()) => {}
-                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::NOENT) => {
+                    // Closed by now, unless the tree was recorded in part.
+                    garbled +=
+                        u64::from(readlinkat_raw(&table, entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
+                    return Ok(());
+                }
                 Err(e) => return Err(e),
             }
             match fdinfo::parse(text) {

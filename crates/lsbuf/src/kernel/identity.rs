@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, StatxTimestamp, fstatfs, ope
 use rustix::io::Result;
 use rustix::path::Arg;
 
-use super::parse::{cut, number, number32};
+use super::parse::{Garbled, cut, number, number32};
 use super::read;
 use crate::model::{Bytes, Dev, Inode};
 
@@ -54,7 +54,8 @@ pub(crate) fn ask<P: Arg>(process: BorrowedFd<'_>, link: P) -> Result<Object> {
     if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned.as_fd())?.f_type != DMA_BUF_MAGIC {
         return Ok(Object::Other(dev));
     }
-    // Creation sets all times alike; the owner may change them later, and then the time of creation is lost.
+    // Creation sets all times alike. The owner may change them later: to another time, which shows, or to the current
+    // one, which does not.
     let (changed, modified) = (time(inode.stx_ctime), time(inode.stx_mtime));
     Ok(Object::DmaBuf(InodeFact {
         dev,
@@ -70,52 +71,32 @@ fn time(stamp: StatxTimestamp) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// What names a filesystem in `/proc/P/mountinfo`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Filesystem {
-    /// As fdinfo's `mnt_id` names it.
-    Mount(u64),
-    /// As `maps` names it.
-    Device(Dev),
-}
-
-/// Whether the filesystem is mounted where the process can see it, and so cannot be the dma-buf one.
-pub(crate) fn is_mounted(process: BorrowedFd<'_>, fs: Filesystem, text: &mut Vec<u8>) -> Result<bool> {
+/// What is mounted where the process can see it (`/proc/P/mountinfo`): mount ids, as fdinfo's `mnt_id` names them, and
+/// devices, as `maps` names them.
+pub(crate) fn mounts(process: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<Vec<(u64, Dev)>> {
     read::file(process, c"mountinfo", text)?;
-    Ok(text.split(|&b| b == b'\n').any(|line| names(line, fs)))
+    Ok(text.split(|&b| b == b'\n').filter_map(|line| mount(line).ok()).collect())
 }
 
-/// Whether a line of mountinfo (`ID PARENT MAJ:MIN …`, decimal) names that filesystem.
-fn names(line: &[u8], fs: Filesystem) -> bool {
-    let mut fields = line.split(|&b| b == b' ');
-    match fs {
-        Filesystem::Mount(id) => fields.next().and_then(|f| number(f, 10).ok()) == Some(id),
-        Filesystem::Device(dev) => {
-            fields.nth(2).and_then(|f| cut(f, b':').ok()).is_some_and(|(major, minor)| {
-                number32(major, 10) == Ok(dev.major) && number32(minor, 10) == Ok(dev.minor)
-            })
-        }
-    }
+/// A line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
+fn mount(line: &[u8]) -> std::result::Result<(u64, Dev), Garbled> {
+    let (id, rest) = cut(line, b' ')?;
+    let (_parent, rest) = cut(rest, b' ')?;
+    let (dev, _) = cut(rest, b' ')?;
+    let (major, minor) = cut(dev, b':')?;
+    Ok((number(id, 10)?, Dev { major: number32(major, 10)?, minor: number32(minor, 10)? }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LINE: &[u8] = b"36 35 0:27 / /tmp rw,nosuid - tmpfs tmpfs rw";
-
-    /// Check that a mount is found by its id and not by its parent's.
+    /// Check that a mount is named by its own id, and by its device, which is decimal here and hex in maps.
     #[test]
-    fn by_mount_id() {
-        assert!(names(LINE, Filesystem::Mount(36)));
-        assert!(!names(LINE, Filesystem::Mount(35)));
-    }
-
-    /// Check that a mount is found by its device, which mountinfo prints in decimal and maps in hex.
-    #[test]
-    fn by_device() {
-        assert!(names(LINE, Filesystem::Device(Dev { major: 0, minor: 27 })));
-        assert!(!names(LINE, Filesystem::Device(Dev { major: 0, minor: 0x27 })));
+    fn a_mount() {
+        let line = b"36 35 0:27 / /tmp rw,nosuid - tmpfs tmpfs rw";
+        assert_eq!(mount(line), Ok((36, Dev { major: 0, minor: 27 })));
+        assert_eq!(mount(b"36 35"), Err(Garbled));
     }
 
     fn own(fd: BorrowedFd<'_>) -> Object {

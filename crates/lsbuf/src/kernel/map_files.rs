@@ -37,8 +37,8 @@ pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut V
                     }
                 }
             }
-            // Unmapped between the listing and now.
-            Err(Errno::NOENT) => {}
+            // Unmapped between the listing and now; or a path longer than any dma-buf's.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => {}
             Err(e) => return Err(e),
         }
         Ok(())

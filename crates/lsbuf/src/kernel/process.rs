@@ -36,10 +36,15 @@ impl ProcessDir {
         read::record(&self.dir, c"stat", text).is_ok() && is_kernel_thread(text)
     }
 
-    /// Reads who it is. `ESRCH`: it is gone, or its `stat` cannot be understood.
+    /// Its id.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Reads who it is. `EBADMSG`: its `stat` cannot be understood.
     pub(crate) fn identify(&self, text: &mut Vec<u8>) -> Result<Process> {
         read::record(&self.dir, c"stat", text)?;
-        let (comm, start_time) = stat(text).map_err(|Garbled| Errno::SRCH)?;
+        let (comm, start_time) = stat(text).map_err(|Garbled| Errno::BADMSG)?;
         let uid = read::record(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
         let cgroup = read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text));
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup })

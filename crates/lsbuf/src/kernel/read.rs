@@ -60,6 +60,9 @@ pub(crate) fn record<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
+/// No file of a kernel comes near: bufinfo of 100,000 buffers has 10 MiB. What does is a recorded tree made to exhaust us.
+const LARGEST: usize = 64 << 20;
+
 /// What one read did to the room it was given.
 #[derive(PartialEq, Eq)]
 enum Filled {
@@ -70,6 +73,9 @@ enum Filled {
 
 fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
     let filled = text.len();
+    if filled > LARGEST {
+        return Err(Errno::FBIG);
+    }
     text.resize(filled.max(512) * 2, 0);
     let n = retry(|| read(fd, &mut text[filled..]))?;
     let room = text.len() - filled;
@@ -92,12 +98,17 @@ pub(crate) fn lines_with(
     const ROOM: usize = 16 << 10;
     let mut kept = 0;
     loop {
+        if kept > LARGEST {
+            return Err(Errno::FBIG);
+        }
         if chunk.len() < kept + ROOM {
             chunk.resize(kept + ROOM, 0);
         }
         let n = retry(|| read(fd, &mut chunk[kept..]))?;
         let filled = kept + n;
-        let whole = if n == 0 { filled } else { memrchr(b'\n', &chunk[..filled]).map_or(0, |at| at + 1) };
+        // What was kept has no newline.
+        let whole =
+            if n == 0 { filled } else { memrchr(b'\n', &chunk[kept..filled]).map_or(0, |at| kept + at + 1) };
         let mut rest = &chunk[..whole];
         while let Some(at) = needle.find(rest) {
             let begin = memrchr(b'\n', &rest[..at]).map_or(0, |at| at + 1);

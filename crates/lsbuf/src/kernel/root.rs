@@ -8,8 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, fstatfs};
-use rustix::path::DecInt;
+use rustix::fs::{CWD, fstatfs, readlinkat};
 
 use super::parse::{cut, number32};
 use super::process;
@@ -36,7 +35,13 @@ impl ProcRoot {
         let magic =
             fstatfs(&dir).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?.f_type;
         let root = ProcRoot { dir, path: path.to_owned(), live: magic == PROC_MAGIC };
-        if !root.live && root.sysctl(c"sys/kernel/osrelease").is_none() {
+        // A folder inside a procfs has its magic number too, but not its `self`.
+        let shaped = if root.live {
+            readlinkat(&root.dir, c"self", Vec::new()).is_ok()
+        } else {
+            root.sysctl(c"sys/kernel/osrelease").is_some()
+        };
+        if !shaped {
             let text = format!("{} is no procfs, nor a recorded tree of one", path.display());
             return Err(Error::new(ErrorKind::NotProcfs, text));
         }
@@ -46,6 +51,11 @@ impl ProcRoot {
     /// The path it was opened by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether this is a kernel's procfs rather than a recorded tree.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// Its directory, for opening what lies below.
@@ -68,9 +78,9 @@ impl ProcRoot {
         Ok(pids)
     }
 
-    /// Whether there is a process of that id now.
-    pub(crate) fn has_process(&self, pid: Pid) -> bool {
-        read::open_dir(&self.dir, DecInt::new(pid.0)).is_ok()
+    /// Whether a process of that id is listed. Threads are not, though procfs opens their folders too.
+    pub(crate) fn has_process(&self, pid: Pid, buffers: &mut Buffers) -> io::Result<bool> {
+        Ok(self.pids(buffers)?.binary_search(&pid).is_ok())
     }
 
     /// Whether kernel threads show, which they do in the first pid namespace only, and only if nothing

@@ -64,7 +64,8 @@ pub struct Buffer {
     pub io_uring: Option<u64>,
     /// Devices attached to it, by device name; `None` where the kernel's list cannot be read.
     pub attachments: Option<Vec<Label>>,
-    /// When it was exported. `None` if unreadable or if somebody touched the inode's times since.
+    /// When it was exported, by the inode's times. `None` if unreadable, or if they contradict each other because somebody
+    /// changed them. The owner can set them to a later now, which does not show.
     pub created_at: Option<SystemTime>,
     /// Filesystem uid of the task that exported it.
     pub creator_uid: Option<u32>,

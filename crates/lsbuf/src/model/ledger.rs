@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Buffer, Bytes, Label, Pid, Snapshot};
+use super::{Buffer, Bytes, Holder, Label, Pid, Snapshot, Source};
 
 /// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
 /// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
@@ -38,7 +38,7 @@ pub struct Account {
 
 impl Account {
     fn of(buffer: &Buffer, saw_every_process: bool) -> Account {
-        let sum = |f: fn(&super::Holder) -> usize| buffer.holders.iter().map(f).sum::<usize>() as u64;
+        let sum = |f: fn(&Holder) -> usize| buffer.holders.iter().map(f).sum::<usize>() as u64;
         let (fd, map, opath) = (sum(|h| h.fds.len()), sum(|h| h.maps.len()), sum(|h| h.opaths.len()));
         let mut account = Account {
             fd,
@@ -49,7 +49,8 @@ impl Account {
             kernel: None,
             estimate: false,
         };
-        let found = fd + map + buffer.in_flight.unwrap_or(0) + buffer.io_uring.unwrap_or(0);
+        let elsewhere = buffer.in_flight.unwrap_or(0).saturating_add(buffer.io_uring.unwrap_or(0));
+        let found = (fd + map).saturating_add(elsewhere);
         match buffer.count.map(|count| count.checked_sub(found)) {
             None => {}
             Some(None) => account.estimate = true,
@@ -100,9 +101,13 @@ impl LeakShape {
         }
     }
 
-    fn of(buffer: &Buffer, account: &Account) -> Option<LeakShape> {
+    fn of(buffer: &Buffer, account: &Account, saw_every_process: bool) -> Option<LeakShape> {
         if buffer.holders.iter().any(|h| h.fds.len() >= FD_LEAK_MIN) {
             return Some(LeakShape::Fd);
+        }
+        // The other shapes say that there is no fd; somebody who could not be read may have one.
+        if !saw_every_process {
+            return None;
         }
         match (account.fd, account.map) {
             (1.., _) => None,
@@ -142,7 +147,8 @@ impl Default for ProcessFigures {
     }
 }
 
-/// What the machine exports. `size` = `held` + `kernel_only`, and Σ PSS = `held`.
+/// What the machine exports, as far as it was found. `size` = `held` + `kernel_only` where all are known, and
+/// Σ PSS = `held`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Distinct buffers.
@@ -151,7 +157,7 @@ pub struct Totals {
     pub size: Option<Bytes>,
     /// The part that at least one process holds.
     pub held: Option<Bytes>,
-    /// The part that no process holds.
+    /// The part that no process holds. `None` also when the kernel's own list, which alone has it, was not read.
     pub kernel_only: Option<Bytes>,
     /// Σ RSS of the processes: counts a shared buffer once per holder.
     pub rss: Option<Bytes>,
@@ -159,6 +165,8 @@ pub struct Totals {
     pub pss: Option<Bytes>,
     /// Σ of the buffers' `kernel`: references that no process explains. `None` if any is unknown.
     pub unattributed_refs: Option<u64>,
+    /// Whether `unattributed_refs` may be off, because a part of it may.
+    pub estimate: bool,
 }
 
 /// One exporter's part. Memory behind different exporters is of different kinds (RAM, VRAM, device
@@ -196,7 +204,12 @@ impl Ledger {
         let saw_every_process = snapshot.coverage.saw_every_process();
         let accounts: Vec<Account> =
             snapshot.buffers.iter().map(|b| Account::of(b, saw_every_process)).collect();
-        let shapes = snapshot.buffers.iter().zip(&accounts).map(|(b, a)| LeakShape::of(b, a)).collect();
+        let shapes = snapshot
+            .buffers
+            .iter()
+            .zip(&accounts)
+            .map(|(b, a)| LeakShape::of(b, a, saw_every_process))
+            .collect();
         let mut figures: BTreeMap<Pid, ProcessFigures> =
             snapshot.processes.iter().map(|p| (p.pid, ProcessFigures::default())).collect();
         for (buffer, account) in snapshot.buffers.iter().zip(&accounts) {
@@ -206,10 +219,15 @@ impl Ledger {
             buffers: snapshot.buffers.len() as u64,
             size: snapshot.buffers.iter().map(|b| b.size).sum(),
             held: snapshot.buffers.iter().filter(|b| !b.holders.is_empty()).map(|b| b.size).sum(),
-            kernel_only: snapshot.buffers.iter().filter(|b| b.holders.is_empty()).map(|b| b.size).sum(),
+            kernel_only: snapshot.coverage.sources.contains(&Source::Bufinfo).then_some(()).and_then(|()| {
+                snapshot.buffers.iter().filter(|b| b.holders.is_empty()).map(|b| b.size).sum()
+            }),
             rss: figures.values().map(|f| f.rss).sum(),
             pss: figures.values().map(|f| f.pss).sum(),
-            unattributed_refs: accounts.iter().map(|a| a.kernel).sum(),
+            unattributed_refs: accounts
+                .iter()
+                .try_fold(0u64, |sum, account| Some(sum.saturating_add(account.kernel?))),
+            estimate: accounts.iter().any(|a| a.estimate),
         };
         let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
         Ledger { accounts, shapes, processes, totals, exporters: by_exporter(&snapshot.buffers) }
@@ -218,7 +236,8 @@ impl Ledger {
 
 fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account: &Account) {
     let holders = buffer.holders.len() as u64;
-    let all_mapped: u128 = buffer.holders.iter().map(|h| u128::from(h.mapped().0)).sum();
+    let mapped = |holder: &Holder| u128::from(holder.mapped().0);
+    let all_mapped: u128 = buffer.holders.iter().map(mapped).sum();
     let mut mapped_before: u128 = 0;
     for (nth, holder) in buffer.holders.iter().enumerate() {
         let figure = figures.entry(holder.pid).or_default();
@@ -233,10 +252,12 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
             &mut figure.pss,
             buffer.size.map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
         );
-        let mapped_up_to = mapped_before + u128::from(holder.mapped().0);
+        let mapped_up_to = mapped_before + mapped(holder);
         if mapped_up_to > mapped_before {
             let share = |size: Bytes| {
-                let below = |mapped: u128| u128::from(size.0) * mapped / all_mapped;
+                // Addresses have 64 bits, but a forged tree may sum up to more: scaled down, the product fits.
+                let excess = 64 - all_mapped.leading_zeros().min(64);
+                let below = |part: u128| u128::from(size.0) * (part >> excess) / (all_mapped >> excess);
                 // Never above `size`, so it fits.
                 Bytes((below(mapped_up_to) - below(mapped_before)) as u64)
             };

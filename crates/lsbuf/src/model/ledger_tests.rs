@@ -36,7 +36,12 @@ fn snapshot(buffers: Vec<Buffer>, notes: Vec<Note>) -> Snapshot {
     Snapshot {
         taken_at: SystemTime::UNIX_EPOCH,
         host: Host::default(),
-        coverage: Coverage { notes, duration: Duration::ZERO, ..Coverage::default() },
+        coverage: Coverage {
+            notes,
+            sources: vec![Source::Bufinfo],
+            duration: Duration::ZERO,
+            ..Coverage::default()
+        },
         processes: pids.into_iter().map(process).collect(),
         buffers,
     }
@@ -125,6 +130,32 @@ proptest! {
         let ledger = Ledger::of(&s);
         prop_assert_eq!(ledger.exporters.iter().map(|e| e.size).sum::<Option<Bytes>>(), ledger.totals.size);
     }
+}
+
+/// Check that without the kernel's own list nobody claims to know what only the kernel holds.
+#[test]
+fn kernel_only_is_unknown_without_the_list() {
+    let mut s = snapshot(vec![buffer(1, Some(8), Some(1), vec![holder(1, 1, 0, &[])])], Vec::new());
+    s.coverage.sources.clear();
+    let totals = Ledger::of(&s).totals;
+    assert_eq!((totals.held, totals.kernel_only), (Some(Bytes(8)), None));
+}
+
+/// Check that forged sizes and mappings past 64 bits together are still handed out to the byte.
+#[test]
+fn mapped_pss_of_forged_addresses() {
+    let size = u64::MAX;
+    let holders = vec![holder(1, 0, 0, &[u64::MAX - 4096]), holder(2, 0, 0, &[u64::MAX - 4096])];
+    let ledger = Ledger::of(&snapshot(vec![buffer(1, Some(size), Some(2), holders)], Vec::new()));
+    let sum: u128 = ledger.processes.iter().map(|p| u128::from(p.mapped_pss.unwrap().0)).sum();
+    assert_eq!(sum, u128::from(size));
+}
+
+/// Check that a buffer is not called a handle leak when somebody who could not be read may hold it.
+#[test]
+fn no_shape_without_sight() {
+    let s = snapshot(vec![buffer(1, Some(8), Some(1), Vec::new())], vec![Note::NotWholeMachine]);
+    assert_eq!(Ledger::of(&s).shapes[0], None);
 }
 
 fn account(b: Buffer) -> Account {

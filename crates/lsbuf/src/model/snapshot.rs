@@ -129,8 +129,11 @@ pub enum Note {
         /// Buffers in the closing line.
         stated: u64,
     },
-    /// The source asked for does not look at who holds what.
-    HoldersNotAsked,
+    /// Processes kept appearing faster than they could be read; what they inherited may look like the kernel's.
+    Newcomers {
+        /// How many were left.
+        processes: u64,
+    },
     /// Text that did not parse; each such fact was dropped.
     Garbled {
         /// Where it stood.
@@ -163,6 +166,8 @@ pub enum Note {
         in_flight: u64,
         /// Fixed files of io_uring.
         fixed: u64,
+        /// Whether some that may hold more could not be read.
+        unknown: bool,
     },
     /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
     Unexplained {
@@ -182,7 +187,7 @@ impl Note {
             | Note::NotWholeMachine
             | Note::NoKernelList { .. }
             | Note::ListContradicts { .. }
-            | Note::HoldersNotAsked
+            | Note::Newcomers { .. }
             | Note::Garbled { .. }
             | Note::Unproven { .. }
             | Note::Unexplained { .. } => true,
@@ -195,7 +200,7 @@ impl Note {
         match self {
             Note::Unreadable { .. }
             | Note::NotWholeMachine
-            | Note::HoldersNotAsked
+            | Note::Newcomers { .. }
             | Note::Garbled { .. }
             | Note::Unproven { .. } => true,
             Note::NoKernelList { .. }
@@ -233,7 +238,11 @@ impl fmt::Display for Note {
                 f,
                 "the kernel's own list has {rows} readable rows but states {stated} buffers: some may be missing"
             ),
-            Note::HoldersNotAsked => f.write_str("no source that shows holders was asked"),
+            Note::Newcomers { processes } => write!(
+                f,
+                "{} appeared too late to be read, while processes kept appearing",
+                count(*processes, "process", "processes")
+            ),
             Note::Garbled { source, facts } => {
                 write!(
                     f,
@@ -258,12 +267,13 @@ impl fmt::Display for Note {
                  address space): kernel references are unknown",
                 count(*buffers, "buffer", "buffers")
             ),
-            Note::KeptElsewhere { buffers, in_flight, fixed } => write!(
+            Note::KeptElsewhere { buffers, in_flight, fixed, unknown } => write!(
                 f,
-                "messages not yet received carry {}, io_urings have {} registered: the kernel references of {} may be \
+                "messages not yet received carry {}, io_urings have {} registered{}: the kernel references of {} may be \
                  among them and are an estimate",
                 count(*in_flight, "fd", "fds"),
                 count(*fixed, "file", "files"),
+                if *unknown { ", and some could not be asked" } else { "" },
                 count(*buffers, "buffer", "buffers")
             ),
             Note::Unexplained { buffers, size } => write!(

@@ -1,6 +1,6 @@
 //! One value of a table, before it is known which format it is written in.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 use bytesize::ByteSize;
 
@@ -73,20 +73,27 @@ impl Cell {
     /// The order in lists: the largest number and the first text of the alphabet first, unknown last.
     #[must_use]
     pub fn order(&self, other: &Cell) -> Ordering {
-        match (self, other) {
-            (Cell::Text(a), Cell::Text(b)) => known_first(a.is_some(), b.is_some()).then_with(|| a.cmp(b)),
-            (Cell::Words(a), Cell::Words(b)) => known_first(a.is_some(), b.is_some()).then_with(|| a.cmp(b)),
-            _ => other.number().cmp(&self.number()),
-        }
+        self.rank().cmp(&other.rank())
     }
 
-    fn number(&self) -> Option<u64> {
+    fn rank(&self) -> Rank<'_> {
+        let number = |n: &Option<u64>| n.map_or(Rank::Unknown, |n| Rank::Number(Reverse(n)));
         match self {
-            Cell::Size(size) => size.map(|s| s.0),
-            Cell::Number(n) | Cell::Estimate(n) => *n,
-            Cell::Text(_) | Cell::Words(_) => None,
+            Cell::Size(size) => number(&size.map(|s| s.0)),
+            Cell::Number(n) | Cell::Estimate(n) => number(n),
+            Cell::Text(text) => text.as_ref().map_or(Rank::Unknown, |t| Rank::Text(t.as_bytes())),
+            Cell::Words(words) => words.as_ref().map_or(Rank::DoesNotApply, |w| Rank::Text(w.as_bytes())),
         }
     }
+}
+
+/// Where a cell stands in a list. One order for all cells: a column may mix them.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank<'a> {
+    Number(Reverse<u64>),
+    Text(&'a [u8]),
+    DoesNotApply,
+    Unknown,
 }
 
 /// A size for people.
@@ -98,18 +105,18 @@ fn text(bytes: &[u8], style: Style) -> String {
     if bytes.is_empty() {
         return empty(style);
     }
-    match style {
-        Style::Raw => escape_blanks(bytes),
-        Style::Table | Style::Csv => escape(bytes),
+    match (style, bytes) {
+        (Style::Csv, _) => escape(bytes),
+        // A text that is just the sign for "none" or "unknown" must not be read as that.
+        (_, b"-") => "\\x2d".into(),
+        (_, b"?") => "\\x3f".into(),
+        (Style::Raw, _) => escape_blanks(bytes),
+        (Style::Table, _) => escape(bytes),
     }
 }
 
 fn empty(style: Style) -> String {
     if style == Style::Csv { String::new() } else { "-".into() }
-}
-
-fn known_first(a: bool, b: bool) -> Ordering {
-    b.cmp(&a)
 }
 
 #[cfg(test)]
@@ -128,6 +135,22 @@ mod tests {
     fn estimate() {
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Table, Sizes::Human), "~3");
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Raw, Sizes::Human), "3");
+    }
+
+    /// Check that a name which is the sign for "unknown" is told from it.
+    #[test]
+    fn signs_are_no_names() {
+        assert_eq!(Cell::Text(Some("?".into())).write(Style::Table, Sizes::Human), "\\x3f");
+        assert_eq!(Cell::Text(None).write(Style::Table, Sizes::Human), "?");
+    }
+
+    /// Check that a column which mixes what is known, does not apply and is unknown has an order at all.
+    #[test]
+    fn mixed_columns_are_ordered() {
+        let text = |t: &str| Cell::Words(Some(t.into()));
+        let mut cells = [Cell::Text(None), text("b"), Cell::Words(None), text("a")];
+        cells.sort_by(Cell::order);
+        assert_eq!(cells, [text("a"), text("b"), Cell::Words(None), Cell::Text(None)]);
     }
 
     /// Check that lists put the largest first and the unknown last.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
+use super::escape::escape_word;
 use super::{Cell, View};
 use crate::model::{Account, Buffer, Holder, Process, ProcessFigures};
 
@@ -96,6 +97,11 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         },
     },
     Column {
+        name: "ESTIMATE",
+        help: "whether KERNEL may be off: yes or no",
+        cell: |v, i| Cell::Words(Some(if account(v, i).estimate { "yes" } else { "no" }.into())),
+    },
+    Column {
         name: "PROCS",
         help: "processes that hold it",
         cell: |v, i| Cell::Number(Some(buffer(v, i).holders.len() as u64)),
@@ -147,7 +153,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CREATED",
-        help: "when it was exported (UTC)",
+        help: "when it was exported (UTC); ? if its times were changed since",
         cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
     },
     Column {
@@ -238,10 +244,10 @@ pub(super) fn timestamp(time: SystemTime) -> Option<String> {
     Some(Timestamp::from_second(stamp.as_second()).ok()?.to_string())
 }
 
-/// The command name of a holder, escaped.
+/// The command name of a holder, escaped so that it cannot pose as another holder.
 pub(super) fn comm(view: &View<'_>, holder: &Holder) -> String {
     let at = view.snapshot.processes.binary_search_by_key(&holder.pid, |p| p.pid);
-    at.map_or("?".into(), |at| super::escape(view.snapshot.processes[at].comm.as_bytes()))
+    at.map_or("?".into(), |at| escape_word(view.snapshot.processes[at].comm.as_bytes()))
 }
 
 fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {

@@ -17,6 +17,28 @@ pub(super) fn escape_blanks(bytes: &[u8]) -> String {
     escape_unless(bytes, |c| !c.is_whitespace())
 }
 
+/// Escapes a command name for a list in which blanks, colons, commas and brackets mean something.
+pub(super) fn escape_word(bytes: &[u8]) -> String {
+    escape_unless(bytes, |c| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
+}
+
+/// Escapes, in text that is JSON already, the characters that JSON lets through and a terminal should not see. They only
+/// stand in strings, so the document stays the same.
+pub(super) fn escape_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && is_tricky(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 fn escape_unless(bytes: &[u8], keep: fn(char) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -45,7 +67,7 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
 fn is_tricky(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
@@ -92,6 +114,22 @@ mod tests {
         fn no_blanks(text in ".{0,40}") {
             prop_assert!(!escape_blanks(text.as_bytes()).contains(char::is_whitespace));
         }
+    }
+
+    proptest! {
+        /// Check that JSON made harmless says the same, and lets nothing through that a terminal obeys.
+        #[test]
+        fn json_says_the_same(text in any::<String>()) {
+            let escaped = escape_json(&serde_json::to_string(&text).unwrap());
+            prop_assert!(!escaped.contains(is_tricky));
+            prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+    }
+
+    /// Check that a command name cannot pose as a list of holders.
+    #[test]
+    fn words() {
+        assert_eq!(escape_word(b"sshd:1(9f) a"), "sshd\\x3a1\\x289f\\x29\\x20a");
     }
 
     /// Check that ordinary text in any script stays readable.

@@ -1,7 +1,7 @@
 //! JSON, schema `lsbuf.snapshot/1`: the contract with programs, as in `docs/lsbuf.snapshot-1.schema.json`.
 //!
 //! Keys are stable: additions are free, a change of meaning makes a new schema. Sizes are bytes. What could not
-//! be known is `null`. Strangers' text is lossy UTF-8.
+//! be known is `null`. Strangers' text is lossy UTF-8, and what a terminal would obey is escaped even where JSON need not.
 
 use std::io::{self, Write};
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::View;
 use super::columns::timestamp;
+use super::escape::escape_json;
 use crate::model::{Account, Buffer, Bytes, Holder, Label, MapRef, Process, ProcessFigures, Source};
 
 /// Writes the view as one JSON document.
@@ -16,8 +17,8 @@ use crate::model::{Account, Buffer, Bytes, Holder, Label, MapRef, Process, Proce
 /// # Errors
 /// Those of `out`.
 pub fn json(out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &document(view))?;
-    writeln!(out)
+    let text = serde_json::to_string_pretty(&document(view))?;
+    writeln!(out, "{}", escape_json(&text))
 }
 
 #[derive(Serialize)]
@@ -65,6 +66,7 @@ struct Totals {
     rss: Option<u64>,
     pss: Option<u64>,
     unattributed_refs: Option<u64>,
+    estimate: bool,
 }
 
 #[derive(Serialize)]
@@ -166,6 +168,7 @@ fn document(view: &View<'_>) -> Document {
             rss: bytes(totals.rss),
             pss: bytes(totals.pss),
             unattributed_refs: totals.unattributed_refs,
+            estimate: totals.estimate,
         },
         exporters: ledger
             .exporters

@@ -7,7 +7,14 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{Column, Sizes, Style, View};
 
-/// The lines of an aligned table: the heading first, then one line per row. Lines longer than `width` are cut.
+/// Text columns are not cut below this many characters.
+const NARROWEST: usize = 12;
+
+/// What stands between two columns.
+const GAP: usize = 2;
+
+/// The lines of an aligned table: the heading first, then one line per row. Where lines would be longer than `width`, the
+/// widest columns of text are cut; numbers never are, so very narrow terminals get lines that wrap.
 #[must_use]
 pub fn table(
     view: &View<'_>,
@@ -16,33 +23,58 @@ pub fn table(
     sizes: Sizes,
     width: Option<u16>,
 ) -> Vec<String> {
+    let is_number = |column: &Column| rows.first().is_some_and(|&row| column.cell(view, row).is_number());
+    let mut cells: Vec<Vec<String>> =
+        rows.iter().map(|&row| fields(view, row, columns, Style::Table, sizes)).collect();
+    if let Some(width) = width {
+        let mut widths: Vec<usize> = columns.iter().map(|column| column.name.width()).collect();
+        for row in &cells {
+            widths.iter_mut().zip(row).for_each(|(widest, cell)| *widest = cell.width().max(*widest));
+        }
+        let text: Vec<usize> = (0..columns.len()).filter(|&nth| !is_number(&columns[nth])).collect();
+        fit(&mut widths, &text, usize::from(width));
+        for row in &mut cells {
+            row.iter_mut().zip(&widths).for_each(|(cell, &width)| cut(cell, width));
+        }
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|c| c.name).collect::<Vec<_>>());
-    for &row in rows {
-        table.add_row(fields(view, row, columns, Style::Table, sizes));
-    }
+    table.set_header(columns.iter().map(|column| column.name)).add_rows(cells);
     for (nth, column) in columns.iter().enumerate() {
         let Some(shown) = table.column_mut(nth) else { continue };
-        shown.set_padding((0, if nth + 1 == columns.len() { 0 } else { 2 }));
-        if rows.first().is_some_and(|&row| column.cell(view, row).is_number()) {
+        shown.set_padding((0, if nth + 1 == columns.len() { 0 } else { GAP as u16 }));
+        if is_number(column) {
             shown.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.lines().map(|line| cut(line.trim_end(), width)).collect()
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// A line that fits the width; an ellipsis says that something is missing.
-fn cut(line: &str, width: Option<u16>) -> String {
-    let Some(width) = width.map(usize::from).filter(|&width| line.width() > width) else {
-        return line.to_owned();
-    };
+/// Takes from the widest of the `text` columns until all columns fit into `width`.
+fn fit(widths: &mut [usize], text: &[usize], width: usize) {
+    loop {
+        let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+        let widest =
+            text.iter().copied().max_by_key(|&nth| widths[nth]).filter(|&nth| widths[nth] > NARROWEST);
+        let (true, Some(widest)) = (total > width, widest) else { return };
+        let next = text.iter().filter(|&&nth| nth != widest).map(|&nth| widths[nth]).max().unwrap_or(0);
+        // Down to the next widest at most, so that columns share the loss; but always by one.
+        let floor = next.clamp(NARROWEST, widths[widest] - 1);
+        widths[widest] = (widths[widest] - (total - width).min(widths[widest])).max(floor);
+    }
+}
+
+/// Cuts text to a width; an ellipsis says that something is missing.
+fn cut(text: &mut String, width: usize) {
+    if text.width() <= width {
+        return;
+    }
     let mut used = 1;
-    let kept = line.chars().take_while(|c| {
+    let kept = text.chars().take_while(|c| {
         used += c.width().unwrap_or(0);
         used <= width
     });
-    kept.chain(['…']).collect()
+    *text = kept.chain(['…']).collect();
 }
 
 fn fields(view: &View<'_>, row: usize, columns: &[Column], style: Style, sizes: Sizes) -> Vec<String> {
@@ -98,19 +130,36 @@ pub fn csv(
 mod tests {
     use super::*;
 
-    /// Check that a line which fits is left alone, and one that does not is cut to the width.
+    fn cut_to(text: &str, width: usize) -> String {
+        let mut text = text.to_owned();
+        cut(&mut text, width);
+        text
+    }
+
+    /// Check that text which fits is left alone, and text that does not is cut to the width.
     #[test]
     fn cutting() {
-        assert_eq!(cut("abcdef", Some(6)), "abcdef");
-        assert_eq!(cut("abcdef", Some(5)), "abcd…");
-        assert_eq!(cut("abcdef", None), "abcdef");
+        assert_eq!(cut_to("abcdef", 6), "abcdef");
+        assert_eq!(cut_to("abcdef", 5), "abcd…");
     }
 
     /// Check that a character two columns wide is not cut in half, nor made to stick out.
     #[test]
     fn wide_characters() {
-        assert_eq!(cut("a前前", Some(5)), "a前前");
-        assert_eq!(cut("a前前", Some(4)), "a前…");
-        assert_eq!(cut("a前前", Some(3)), "a…");
+        assert_eq!(cut_to("a前前", 5), "a前前");
+        assert_eq!(cut_to("a前前", 4), "a前…");
+        assert_eq!(cut_to("a前前", 3), "a…");
+    }
+
+    /// Check that the widest text gives way first, and numbers never.
+    #[test]
+    fn the_widest_text_gives_way() {
+        let mut widths = [40, 20, 50];
+        fit(&mut widths, &[1, 2], 100);
+        assert_eq!(widths, [40, 20, 36]);
+        fit(&mut widths, &[1, 2], 70);
+        assert_eq!(widths, [40, 13, 13]);
+        fit(&mut widths, &[1, 2], 5);
+        assert_eq!(widths, [40, NARROWEST, NARROWEST]);
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::Scanner;
 use crate::error::Error;
 use crate::kernel::{bufinfo, map_files, read};
-use crate::model::{MapRef, Note, Snapshot};
+use crate::model::{Coverage, MapRef, Note, Snapshot};
 
 /// How far a source works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +48,26 @@ pub struct Probe {
     pub seen: String,
     /// What to do about it.
     pub advice: Option<String>,
-    /// Whether a complete answer needs it.
-    pub needed: bool,
+}
+
+/// What trying everything showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Source by source.
+    pub probes: Vec<Probe>,
+    /// What a scan says of itself; the answer is complete here exactly if this is.
+    pub coverage: Coverage,
 }
 
 impl Scanner {
-    /// Tries every source.
+    /// Tries every source, and takes a snapshot.
     ///
     /// # Errors
     /// As [`Scanner::scan`].
-    pub fn probe(&mut self) -> Result<Vec<Probe>, Error> {
-        let snapshot = self.scan()?;
-        Ok(vec![whole_machine(&snapshot), processes(&snapshot), self.bufinfo(), self.map_files()])
+    pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
+        let Snapshot { coverage, .. } = self.scan()?;
+        let probes = vec![whole_machine(&coverage), processes(&coverage), self.bufinfo(), self.map_files()];
+        Ok(Diagnosis { probes, coverage })
     }
 
     fn bufinfo(&mut self) -> Probe {
@@ -69,7 +77,6 @@ impl Scanner {
             state,
             seen,
             advice: advice.map(str::to_owned),
-            needed: true,
         };
         let Some(sys) = self.options.sys_root.clone() else {
             let seen = "no sysfs goes with this procfs".to_owned();
@@ -107,7 +114,6 @@ impl Scanner {
             advice: (state != ProbeState::Works).then(|| {
                 "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first user namespace".to_owned()
             }),
-            needed: false,
         }
     }
 
@@ -124,8 +130,8 @@ impl Scanner {
     }
 }
 
-fn whole_machine(snapshot: &Snapshot) -> Probe {
-    let hidden = snapshot.coverage.notes.contains(&Note::NotWholeMachine);
+fn whole_machine(coverage: &Coverage) -> Probe {
+    let hidden = coverage.notes.contains(&Note::NotWholeMachine);
     Probe {
         what: "procfs",
         gives: "the list of processes",
@@ -136,12 +142,11 @@ fn whole_machine(snapshot: &Snapshot) -> Probe {
              subset=pid"
                 .to_owned()
         }),
-        needed: true,
     }
 }
 
-fn processes(snapshot: &Snapshot) -> Probe {
-    let counts = &snapshot.coverage.processes;
+fn processes(coverage: &Coverage) -> Probe {
+    let counts = &coverage.processes;
     let state = match (counts.unreadable, counts.read) {
         (0, _) => ProbeState::Works,
         (_, 0) => ProbeState::Missing,
@@ -153,7 +158,6 @@ fn processes(snapshot: &Snapshot) -> Probe {
         state,
         seen: format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished),
         advice: (state != ProbeState::Works).then(|| advise_processes().to_owned()),
-        needed: true,
     }
 }
 

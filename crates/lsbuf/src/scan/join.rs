@@ -5,20 +5,12 @@
 //! latest reading of a count. A count is steady when it was read before or during the walk and again after it, and
 //! all readings agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::walk::Walk;
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::elsewhere::Elsewhere;
 use crate::model::{Buffer, BufferId, Bytes, Fd, Holder, Inode, Kind, Label, MapRef, Pid};
-
-/// The buffers of one round.
-#[derive(Debug)]
-pub(super) struct Joined {
-    pub(super) buffers: Vec<Buffer>,
-    /// Whether another round would find nothing to mend.
-    pub(super) settled: bool,
-}
 
 /// What is being put together about one inode.
 #[derive(Debug, Default)]
@@ -30,7 +22,8 @@ struct Draft {
 }
 
 /// Joins one walk with the kernel's lists from before and after it.
-pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Joined {
+pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Buffer> {
+    let repeated: BTreeSet<Inode> = [before, after].iter().flat_map(|list| repeated(*list)).collect();
     let lists_are_whole = [before, after].iter().all(|list| list.is_some_and(List::agrees));
     let before = by_inode(before);
     let listed = by_inode(after);
@@ -59,7 +52,7 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
             draft.map_name.clone_from(&map.fact.name);
         }
     }
-    let buffers: Vec<Buffer> = drafts
+    drafts
         .into_iter()
         .map(|(ino, draft)| {
             let listed = listed.get(&ino).copied();
@@ -75,6 +68,8 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
             buffer.count = last.or(draft.counts.last().copied());
             buffer.steady = gone.is_some()
                 || !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
+            // Two buffers under one number: neither's account can be told.
+            buffer.steady &= !repeated.contains(&ino);
             buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
             buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
             buffer.attachments = listed.and_then(|l| l.attachments.clone());
@@ -86,9 +81,26 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
             maps.for_each(|map| map.offset = map.offset.filter(|_| is_offset_into(buffer.size, map)));
             buffer
         })
-        .collect();
-    let settled = buffers.iter().all(|b| b.count.is_none() || b.steady && !overcounted(b));
-    Joined { buffers, settled }
+        .collect()
+}
+
+/// Whether another round would find nothing to mend. References that are left over must have been left over by the same
+/// holders in the round before, else the buffer is unsteady; unless some process was not seen, when they are an estimate
+/// in any case.
+pub(super) fn settle(buffers: &mut [Buffer], earlier: Option<&[Buffer]>, saw_every_process: bool) -> bool {
+    let mut settled = true;
+    for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
+        let found: usize = buffer.holders.iter().map(|h| h.fds.len() + h.maps.len()).sum();
+        if saw_every_process && buffer.count > Some(found as u64) {
+            let before = earlier.and_then(|earlier| {
+                let at = earlier.binary_search_by_key(&buffer.id.ino, |b| b.id.ino).ok()?;
+                earlier.get(at)
+            });
+            buffer.steady &= before.is_some_and(|b| b.count == buffer.count && b.holders == buffer.holders);
+        }
+        settled &= buffer.steady && buffer.count >= Some(found as u64);
+    }
+    settled
 }
 
 impl Draft {
@@ -117,7 +129,7 @@ fn sorted(mut holder: Holder) -> Holder {
     holder
 }
 
-fn overcounted(buffer: &Buffer) -> bool {
-    let found: usize = buffer.holders.iter().map(|h| h.fds.len() + h.maps.len()).sum();
-    buffer.count.is_some_and(|count| count < found as u64)
+fn repeated(list: Option<&List>) -> impl Iterator<Item = Inode> {
+    let mut seen = BTreeSet::new();
+    list.into_iter().flat_map(|list| &list.buffers).map(|b| b.ino).filter(move |&ino| !seen.insert(ino))
 }

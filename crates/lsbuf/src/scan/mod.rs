@@ -1,11 +1,13 @@
 //! From questions to a [`Snapshot`]: picks the sources, joins their facts, repeats what raced, states coverage.
 //!
-//! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again;
-//! it is settled when no buffer's count moved meanwhile and none has more references than the kernel counts.
-//! After [`Options::rounds`] rounds the last one is the answer, and what still moved is marked an estimate.
+//! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again. It is
+//! settled when no buffer's count moved meanwhile, none has more references than the kernel counts, and for each buffer
+//! of which references are left over the round before found the same: a reference that is handed from a process not yet
+//! read to one already read leaves every count as it was, and would look like the kernel's. After [`Options::rounds`]
+//! rounds the last one is the answer, and what still moved is marked an estimate.
 //!
-//! Limits: a reference that moves from a process not yet read to one already read, while another of the same
-//! buffer appears, keeps every count and is not noticed.
+//! Limits: a reference handed on so that two rounds in a row miss it, with a count that stands still, is taken for the
+//! kernel's.
 
 mod doctor;
 mod join;
@@ -15,7 +17,7 @@ mod walk;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use doctor::{Probe, ProbeState};
+pub use doctor::{Diagnosis, Probe, ProbeState};
 
 use crate::error::Error;
 use crate::kernel::bufinfo::{self, List};
@@ -38,15 +40,15 @@ pub enum Mappings {
 /// Which sources are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sources {
-    /// Walk the processes, reading mappings this way; `None`: do not walk them.
-    pub holders: Option<Mappings>,
+    /// How the processes' mappings are read.
+    pub mappings: Mappings,
     /// Read the kernel's own list (debugfs `bufinfo`).
     pub kernel_list: bool,
 }
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { holders: Some(Mappings::Maps), kernel_list: true }
+        Sources { mappings: Mappings::Maps, kernel_list: true }
     }
 }
 
@@ -59,7 +61,7 @@ pub struct Options {
     pub sys_root: Option<PathBuf>,
     /// Which sources are asked.
     pub sources: Sources,
-    /// How often the walk may be made when counts move; at least one is made.
+    /// How many rounds may be made; at least one is. With only one, references left over are always an estimate.
     pub rounds: u32,
 }
 
@@ -104,10 +106,12 @@ impl Scanner {
         Ok(Scanner { options, root, buffers: Buffers::default() })
     }
 
-    /// Whether the procfs shows a process of that id.
-    #[must_use]
-    pub fn has_process(&self, pid: Pid) -> bool {
-        self.root.has_process(pid)
+    /// Whether the procfs lists a process of that id.
+    ///
+    /// # Errors
+    /// If the processes cannot be listed.
+    pub fn has_process(&mut self, pid: Pid) -> Result<bool, Error> {
+        self.root.has_process(pid, &mut self.buffers).map_err(|e| self.cannot_list(e))
     }
 
     /// Takes a snapshot.
@@ -118,40 +122,41 @@ impl Scanner {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
         let mut before = self.kernel_list();
-        let mut rounds = self.options.rounds.max(1);
+        let mut earlier = None;
+        let mut round = 0;
         loop {
-            rounds -= 1;
+            round += 1;
             let walk = self.walk(before.as_ref().ok())?;
             let after = self.kernel_list();
-            let joined = join::join(&walk, before.as_ref().ok(), after.as_ref().ok());
-            if joined.settled || rounds == 0 {
-                let mut snapshot = Snapshot {
-                    taken_at,
-                    host: self.root.host(),
-                    coverage: self.coverage(&walk, &after),
-                    buffers: joined.buffers,
-                    processes: walk.processes,
-                };
+            let mut buffers = join::join(&walk, before.as_ref().ok(), after.as_ref().ok());
+            let coverage = self.coverage(&walk, &after);
+            let settled = join::settle(&mut buffers, earlier.as_deref(), coverage.saw_every_process());
+            if settled || round >= self.options.rounds {
+                let processes = walk.holders_of(&buffers);
+                let host = self.root.host();
+                let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes };
                 note_doubts(&mut snapshot, walk.elsewhere.as_ref());
                 snapshot.coverage.duration = begun.elapsed();
                 return Ok(snapshot);
             }
-            before = after;
+            (before, earlier) = (after, Some(buffers));
         }
     }
 
     fn walk(&mut self, listed: Option<&List>) -> Result<walk::Walk, Error> {
-        let Some(mappings) = self.options.sources.holders else { return Ok(walk::Walk::default()) };
         // Where the list shows no buffer at all, no account can lack anything.
         let look_elsewhere = listed.is_none_or(|list| !list.buffers.is_empty());
-        let mut walk =
-            walk::Walk::of(&self.root, mappings, look_elsewhere, &mut self.buffers).map_err(|e| {
-                Error::io(e, format!("cannot list the processes of {}", self.root.path().display()))
-            })?;
+        let mappings = self.options.sources.mappings;
+        let mut walk = walk::Walk::of(&self.root, mappings, look_elsewhere, &mut self.buffers)
+            .map_err(|e| self.cannot_list(e))?;
         if listed.is_none() {
             walk.recheck(&self.root, &mut self.buffers);
         }
         Ok(walk)
+    }
+
+    fn cannot_list(&self, error: std::io::Error) -> Error {
+        Error::io(error, format!("cannot list the processes of {}", self.root.path().display()))
     }
 
     fn kernel_list(&mut self) -> Listing {
@@ -164,20 +169,14 @@ impl Scanner {
     }
 
     fn coverage(&self, walk: &walk::Walk, list: &Listing) -> Coverage {
-        let mut sources = Vec::new();
+        let mappings = match self.options.sources.mappings {
+            Mappings::Maps => Source::Maps,
+            Mappings::MapFiles => Source::MapFiles,
+        };
+        let mut sources = vec![Source::Fd, Source::Fdinfo, mappings];
         let mut notes = walk.notes();
-        match self.options.sources.holders {
-            None => notes.push(Note::HoldersNotAsked),
-            Some(mappings) => {
-                sources.extend([Source::Fd, Source::Fdinfo]);
-                sources.push(match mappings {
-                    Mappings::Maps => Source::Maps,
-                    Mappings::MapFiles => Source::MapFiles,
-                });
-                if !self.root.shows_kernel_threads() {
-                    notes.push(Note::NotWholeMachine);
-                }
-            }
+        if !self.root.shows_kernel_threads() {
+            notes.push(Note::NotWholeMachine);
         }
         match list {
             Ok(list) => {
@@ -212,9 +211,9 @@ fn note_doubts(snapshot: &mut Snapshot, elsewhere: Option<&Elsewhere>) {
     if overcounted > 0 {
         notes.push(Note::Overcounted { buffers: overcounted });
     }
-    if let Some(elsewhere) = elsewhere.filter(|e| unattributed > 0 && e.in_flight + e.fixed > 0) {
-        let Elsewhere { in_flight, fixed, .. } = *elsewhere;
-        notes.push(Note::KeptElsewhere { buffers: unattributed, in_flight, fixed });
+    if let Some(elsewhere) = elsewhere.filter(|e| unattributed > 0 && e.in_flight_of_one().is_none()) {
+        let Elsewhere { in_flight, fixed, unknown, .. } = *elsewhere;
+        notes.push(Note::KeptElsewhere { buffers: unattributed, in_flight, fixed, unknown });
     }
     if unheld > 0 && !saw_every_process {
         notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });

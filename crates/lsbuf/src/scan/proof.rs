@@ -9,11 +9,14 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::kernel::fds::FdFact;
-use crate::kernel::identity::{self, Filesystem, InodeFact, Object};
+use crate::kernel::fdinfo;
+use crate::kernel::fds::{self, FdFact};
+use crate::kernel::identity::{self, InodeFact, Object};
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
-use crate::model::{Dev, Inode, MapRef};
+use crate::kernel::process::ProcessDir;
+use crate::kernel::read;
+use crate::model::{Dev, Inode, MapRef, Pid};
 
 /// Proofs so far.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(super) struct Proof {
     mnt_id: Option<u64>,
     refuted_devs: HashSet<Dev>,
     refuted_mounts: HashSet<u64>,
+    /// Whose mount table was read last.
+    mounts_of: Option<Pid>,
     /// Links of `map_files` were refused: without the privilege, asking again is in vain.
     cannot_follow: bool,
     inodes: HashMap<Inode, InodeFact>,
@@ -67,46 +72,52 @@ impl Proof {
     }
 
     /// Decides on an `O_PATH` fd.
-    pub(super) fn judge_path(
-        &mut self,
-        process: BorrowedFd<'_>,
-        fact: &FdFact,
-        text: &mut Vec<u8>,
-    ) -> Verdict {
+    pub(super) fn judge_path(&mut self, process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) -> Verdict {
         let mount = fact.info.mnt_id;
-        if self.verdict_on_mount(mount) == Verdict::Unknown {
-            match identity::is_mounted(process, Filesystem::Mount(mount), text) {
-                Ok(true) => _ = self.refuted_mounts.insert(mount),
-                Ok(false) => match self.ask(process, format!("fd/{}", fact.fd).as_str()) {
-                    Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
-                    Ok(Answer::Other(_)) => _ = self.refuted_mounts.insert(mount),
-                    Err(_) => {}
-                },
-                Err(_) => {}
+        if self.verdict_on_mount(mount) == Verdict::Unknown
+            && self.read_mounts(process, text)
+            && self.verdict_on_mount(mount) == Verdict::Unknown
+        {
+            match self.ask(process.dir(), format!("fd/{}", fact.fd).as_str()) {
+                Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
+                // Unless the fd was replaced since its fdinfo was read.
+                Ok(Answer::Other(_)) if still_on_mount(process, fact, text) => {
+                    self.refuted_mounts.insert(mount);
+                }
+                Ok(Answer::Other(_)) | Err(_) => {}
             }
         }
         self.verdict_on_mount(mount)
     }
 
+    /// Rules out all that is mounted where the process can see it: the dma-buf filesystem never is. The table is read
+    /// once per process, which may have mounted thousands. Returns whether it could be read.
+    fn read_mounts(&mut self, process: &ProcessDir, text: &mut Vec<u8>) -> bool {
+        if self.mounts_of != Some(process.pid()) {
+            let Ok(mounts) = identity::mounts(process.dir(), text) else { return false };
+            for (id, dev) in mounts {
+                self.refuted_mounts.insert(id);
+                self.refuted_devs.insert(dev);
+            }
+            self.mounts_of = Some(process.pid());
+        }
+        true
+    }
+
     /// Learns what it can from a mapping: of a device not yet decided on, or of a buffer not yet asked.
-    pub(super) fn learn_map(&mut self, process: BorrowedFd<'_>, fact: &MapFact, text: &mut Vec<u8>) {
+    pub(super) fn learn_map(&mut self, process: &ProcessDir, fact: &MapFact, text: &mut Vec<u8>) {
+        if self.verdict_on_dev(fact.dev) == Verdict::Unknown && !self.read_mounts(process, text) {
+            return;
+        }
         match self.verdict_on_dev(fact.dev) {
             Verdict::No => return,
             Verdict::Yes if self.inodes.contains_key(&fact.ino) => return,
-            Verdict::Yes => {}
-            Verdict::Unknown => match identity::is_mounted(process, Filesystem::Device(fact.dev), text) {
-                Ok(true) => {
-                    self.refuted_devs.insert(fact.dev);
-                    return;
-                }
-                Ok(false) => {}
-                Err(_) => return,
-            },
+            Verdict::Yes | Verdict::Unknown => {}
         }
         if self.cannot_follow {
             return;
         }
-        match self.ask(process, map_files::link(&fact.vma).as_str()) {
+        match self.ask(process.dir(), map_files::link(&fact.vma).as_str()) {
             Ok(Answer::DmaBuf(_)) => {}
             Ok(Answer::Other(dev)) => _ = self.refuted_devs.insert(dev),
             Err(Errno::PERM | Errno::ACCESS) => self.cannot_follow = true,
@@ -157,6 +168,11 @@ impl Proof {
             Object::Other(dev) => Answer::Other(dev),
         })
     }
+}
+
+fn still_on_mount(process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) -> bool {
+    read::record(process.dir(), fds::fdinfo_path(fact.fd).as_str(), text).is_ok()
+        && fdinfo::parse(text).is_ok_and(|now| now.mnt_id == fact.info.mnt_id)
 }
 
 enum Answer {

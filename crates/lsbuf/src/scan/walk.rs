@@ -19,7 +19,7 @@ use crate::kernel::maps::{self, MapFact};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
-use crate::model::{Inode, Note, Pid, Process, ProcessCounts, Source};
+use crate::model::{Buffer, Inode, Note, Pid, Process, ProcessCounts, Source};
 
 /// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
 /// machine that forks all the time is followed for a few generations and then let go.
@@ -46,7 +46,7 @@ pub(super) struct Walk {
     pub(super) fds: Vec<HeldFd>,
     pub(super) maps: Vec<HeldMap>,
     pub(super) proof: Proof,
-    /// Those that hold something, ordered by pid.
+    /// Those that may hold something, ordered by pid.
     pub(super) processes: Vec<Process>,
     pub(super) counts: ProcessCounts,
     /// A second reading of each buffer's count, where one was asked for.
@@ -56,6 +56,8 @@ pub(super) struct Walk {
     denied: u64,
     failed: u64,
     unproven: u64,
+    /// Processes that appeared when the last generation had been read.
+    newcomers: u64,
     garbled: BTreeMap<Source, u64>,
 }
 
@@ -81,10 +83,14 @@ impl Walk {
             ..Walk::default()
         };
         let mut seen: HashSet<Pid> = HashSet::new();
-        for _ in 0..GENERATIONS {
+        for generation in 0.. {
             let newcomers: Vec<Pid> =
                 root.pids(buffers)?.into_iter().filter(|&pid| seen.insert(pid)).collect();
             if newcomers.is_empty() {
+                break;
+            }
+            if generation == GENERATIONS {
+                walk.newcomers = newcomers.len() as u64;
                 break;
             }
             for pid in newcomers {
@@ -128,6 +134,12 @@ impl Walk {
         self.proof.verdict_on_dev(map.fact.dev) == Verdict::Yes
     }
 
+    /// The processes that hold one of those buffers.
+    pub(super) fn holders_of(&self, buffers: &[Buffer]) -> Vec<Process> {
+        let pids: BTreeSet<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
+        self.processes.iter().filter(|p| pids.contains(&p.pid)).cloned().collect()
+    }
+
     /// What could not be read or decided.
     pub(super) fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
@@ -139,6 +151,9 @@ impl Walk {
         let references = self.unproven + self.maps.iter().filter(undecided).count() as u64;
         if references > 0 {
             notes.push(Note::Unproven { references });
+        }
+        if self.newcomers > 0 {
+            notes.push(Note::Newcomers { processes: self.newcomers });
         }
         notes
     }
@@ -161,7 +176,7 @@ impl Walk {
                 Err(e) => {
                     self.fds.truncate(fds_before);
                     self.maps.truncate(maps_before);
-                    return Visit::of(e);
+                    return if root.is_live() { Visit::of(e) } else { Visit::Failed };
                 }
             }
         }
@@ -169,19 +184,24 @@ impl Walk {
             Ok(()) => Visit::Read,
             // A kernel thread has neither fds nor mappings, whoever asks.
             Err(_) if process.is_kernel_thread(&mut buffers.text) => Visit::Read,
-            Err(e) => Visit::of(e),
+            Err(e) => match Visit::of(e) {
+                // It is there, but its files are not: a tree recorded in part.
+                Visit::Gone if !root.is_live() || process.identify(&mut buffers.text).is_ok() => {
+                    Visit::Failed
+                }
+                visit => visit,
+            },
         }
     }
 
     fn visit_fds(&mut self, process: &ProcessDir, pid: Pid, buffers: &mut Buffers) -> rustix::io::Result<()> {
         let mut facts = Vec::new();
-        let garbled = fds::walk(process.dir(), buffers, &mut facts, self.elsewhere.as_mut())?;
-        self.garble(Source::Fdinfo, garbled);
+        let walked = fds::walk(process.dir(), buffers, &mut facts, self.elsewhere.as_mut());
         for fact in facts {
             let ino = if fact.info.dmabuf.is_some() {
                 self.proof.learn_fd(process.dir(), &fact)
             } else if fact.info.path_only {
-                match self.proof.judge_path(process.dir(), &fact, &mut buffers.text) {
+                match self.proof.judge_path(process, &fact, &mut buffers.text) {
                     Verdict::Yes => fact.info.ino.or_else(|| self.proof.learn_fd(process.dir(), &fact)),
                     Verdict::No => continue,
                     Verdict::Unknown => None,
@@ -194,7 +214,8 @@ impl Walk {
                 None => self.unproven += 1,
             }
         }
-        Ok(())
+        // What was read before an error is true all the same.
+        walked.map(|garbled| self.garble(Source::Fdinfo, garbled))
     }
 
     fn visit_maps(
@@ -222,7 +243,7 @@ impl Walk {
             if fact.name.is_none() && named.insert(fact.ino) {
                 fact.name = map_files::name(process.dir(), &fact.vma, &mut buffers.link);
             }
-            self.proof.learn_map(process.dir(), &fact, &mut buffers.text);
+            self.proof.learn_map(process, &fact, &mut buffers.text);
             if self.proof.verdict_on_dev(fact.dev) != Verdict::No {
                 self.maps.push(HeldMap { pid, fact });
             }
