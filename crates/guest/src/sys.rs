@@ -125,23 +125,27 @@ pub fn relocate(region: Region) -> anyhow::Result<Region> {
     Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
 }
 
-/// Makes that many VMAs that have nothing to do with any buffer: by turns a page of this program's file and an
-/// anonymous one, with gaps of other protection so that none merge.
+/// Makes that many VMAs that have nothing to do with any buffer: `files` of them of this program's file, the others
+/// anonymous. Neighbours differ in protection or file, so that none merge.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn map_unrelated(vmas: usize) -> anyhow::Result<()> {
+pub fn map_unrelated(vmas: usize, files: usize) -> anyhow::Result<()> {
     const PAGE: usize = 4096;
     let program = std::fs::File::open("/proc/self/exe").context("opening this program")?;
-    for _ in 0..vmas / 2 {
+    for nth in 0..vmas {
+        let protection = if nth % 2 == 0 { ProtFlags::READ } else { ProtFlags::empty() };
         let any = ptr::null_mut();
         // SAFETY: the kernel chooses free ranges, and nothing reads or writes them.
-        unsafe {
-            mmap_anonymous(any, PAGE, ProtFlags::READ, MapFlags::PRIVATE).context("mapping a page")?;
-            mmap(any, PAGE, ProtFlags::READ, MapFlags::PRIVATE, &program, 0)
-                .context("mapping a page of a file")?;
-        }
+        let mapped = unsafe {
+            if nth < files {
+                mmap(any, PAGE, protection, MapFlags::PRIVATE, &program, 0)
+            } else {
+                mmap_anonymous(any, PAGE, protection, MapFlags::PRIVATE)
+            }
+        };
+        mapped.context("mapping a page")?;
     }
     Ok(())
 }

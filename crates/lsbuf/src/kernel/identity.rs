@@ -14,7 +14,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, StatxTimestamp, fstatfs, openat, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, fstatfs, openat, statx};
 use rustix::io::Result;
 use rustix::path::Arg;
 
@@ -44,26 +44,40 @@ pub(crate) enum Object {
     Other(Dev),
 }
 
-/// Asks the inode behind a link of procfs (`fd/N` or `map_files/…`).
-pub(crate) fn ask<P: Arg>(process: BorrowedFd<'_>, link: P) -> Result<Object> {
+/// Asks the inode behind a link of procfs (`fd/N` or `map_files/…`). On the `known` device of the dma-buf filesystem one
+/// call is enough; else the object is pinned, so that inode and magic number are of one and the same.
+pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option<Dev>) -> Result<Object> {
     const S_IFMT: u16 = 0o170_000;
-    let pinned = openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let inode = statx(&pinned, c"", flags, StatxFlags::BASIC_STATS)?;
-    let dev = Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor };
-    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned.as_fd())?.f_type != DMA_BUF_MAGIC {
-        return Ok(Object::Other(dev));
+    let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    if known.is_some() {
+        let inode = statx(process, link, unsynced, StatxFlags::BASIC_STATS)?;
+        if known == Some(device(&inode)) {
+            return Ok(Object::DmaBuf(fact(&inode)));
+        }
     }
+    let pinned = openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let inode = statx(&pinned, c"", unsynced | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned.as_fd())?.f_type != DMA_BUF_MAGIC {
+        return Ok(Object::Other(device(&inode)));
+    }
+    Ok(Object::DmaBuf(fact(&inode)))
+}
+
+fn device(inode: &Statx) -> Dev {
+    Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor }
+}
+
+fn fact(inode: &Statx) -> InodeFact {
     // Creation sets all times alike. The owner may change them later: to another time, which shows, or to the current
     // one, which does not.
     let (changed, modified) = (time(inode.stx_ctime), time(inode.stx_mtime));
-    Ok(Object::DmaBuf(InodeFact {
-        dev,
+    InodeFact {
+        dev: device(inode),
         ino: Inode(inode.stx_ino),
         size: Bytes(inode.stx_size),
         creator_uid: inode.stx_uid,
         created_at: changed.filter(|_| changed == modified),
-    }))
+    }
 }
 
 fn time(stamp: StatxTimestamp) -> Option<SystemTime> {
@@ -101,7 +115,7 @@ mod tests {
 
     fn own(fd: BorrowedFd<'_>) -> Object {
         let process = read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
-        ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str()).unwrap()
+        ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str(), None).unwrap()
     }
 
     /// Check that a memfd, whose inode has a file type, is no dma-buf.

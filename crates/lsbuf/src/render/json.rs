@@ -18,6 +18,9 @@ use crate::model::{Account, Buffer, Bytes, Holder, Label, MapRef, Process, Proce
 /// Those of `out`.
 pub fn json(out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
     let text = serde_json::to_string_pretty(&document(view))?;
+    if text.bytes().all(|b| b < 0x7f) {
+        return writeln!(out, "{text}");
+    }
     writeln!(out, "{}", escape_json(&text))
 }
 

@@ -157,8 +157,8 @@ impl Proof {
     }
 
     /// Asks what stands behind a link and remembers a dma-buf under the number that it gives itself.
-    fn ask<P: Arg>(&mut self, process: BorrowedFd<'_>, link: P) -> rustix::io::Result<Answer> {
-        Ok(match identity::ask(process, link)? {
+    fn ask<P: Arg + Copy>(&mut self, process: BorrowedFd<'_>, link: P) -> rustix::io::Result<Answer> {
+        Ok(match identity::ask(process, link, self.dev)? {
             Object::DmaBuf(inode) => {
                 let ino = inode.ino;
                 self.dev = Some(inode.dev);
