@@ -85,18 +85,19 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
 }
 
 /// Whether another round would find nothing to mend. References that are left over must have been left over by the same
-/// holders in the round before, else the buffer is unsteady; unless some process was not seen, when they are an estimate
-/// in any case.
-pub(super) fn settle(buffers: &mut [Buffer], earlier: Option<&[Buffer]>, saw_every_process: bool) -> bool {
+/// holders in every earlier round, of which there must be one, else the buffer is unsteady; unless some process was not
+/// seen, when they are an estimate in any case.
+pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], saw_every_process: bool) -> bool {
     let mut settled = true;
     for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
         let found: usize = buffer.holders.iter().map(|h| h.fds.len() + h.maps.len()).sum();
         if saw_every_process && buffer.count > Some(found as u64) {
-            let before = earlier.and_then(|earlier| {
-                let at = earlier.binary_search_by_key(&buffer.id.ino, |b| b.id.ino).ok()?;
-                earlier.get(at)
+            let mut before = earlier.iter().filter_map(|round| {
+                let at = round.binary_search_by_key(&buffer.id.ino, |b| b.id.ino).ok()?;
+                round.get(at)
             });
-            buffer.steady &= before.is_some_and(|b| b.count == buffer.count && b.holders == buffer.holders);
+            let same = |b: &Buffer| b.count == buffer.count && b.holders == buffer.holders;
+            buffer.steady &= before.next().is_some_and(same) && before.all(same);
         }
         settled &= buffer.steady && buffer.count >= Some(found as u64);
     }

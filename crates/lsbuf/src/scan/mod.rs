@@ -2,12 +2,12 @@
 //!
 //! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again. It is
 //! settled when no buffer's count moved meanwhile, none has more references than the kernel counts, and for each buffer
-//! of which references are left over the round before found the same: a reference that is handed from a process not yet
+//! of which references are left over the rounds before found the same: a reference that is handed from a process not yet
 //! read to one already read leaves every count as it was, and would look like the kernel's. After [`Options::rounds`]
 //! rounds the last one is the answer, and what still moved is marked an estimate.
 //!
-//! Limits: a reference handed on so that two rounds in a row miss it, with a count that stands still, is taken for the
-//! kernel's.
+//! Limits: a reference handed on so that the first two rounds both miss it, with a count that stands still, is taken for
+//! the kernel's.
 
 mod doctor;
 mod join;
@@ -122,7 +122,7 @@ impl Scanner {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
         let mut before = self.kernel_list();
-        let mut earlier = None;
+        let mut earlier = Vec::new();
         let mut round = 0;
         loop {
             round += 1;
@@ -130,7 +130,7 @@ impl Scanner {
             let after = self.kernel_list();
             let mut buffers = join::join(&walk, before.as_ref().ok(), after.as_ref().ok());
             let coverage = self.coverage(&walk, &after);
-            let settled = join::settle(&mut buffers, earlier.as_deref(), coverage.saw_every_process());
+            let settled = join::settle(&mut buffers, &earlier, coverage.saw_every_process());
             if settled || round >= self.options.rounds {
                 let processes = walk.holders_of(&buffers);
                 let host = self.root.host();
@@ -139,7 +139,8 @@ impl Scanner {
                 snapshot.coverage.duration = begun.elapsed();
                 return Ok(snapshot);
             }
-            (before, earlier) = (after, Some(buffers));
+            before = after;
+            earlier.push(buffers);
         }
     }
 
