@@ -97,9 +97,7 @@ pub fn raw(
         writeln!(out, "{}", columns.iter().map(|c| c.name).collect::<Vec<_>>().join(" "))?;
     }
     for &row in rows {
-        let fields: Vec<String> =
-            columns.iter().map(|c| c.cell(view, row).write(Style::Raw, sizes)).collect();
-        writeln!(out, "{}", fields.join(" "))?;
+        writeln!(out, "{}", fields(view, row, columns, Style::Raw, sizes).join(" "))?;
     }
     Ok(())
 }
