@@ -24,6 +24,10 @@ fn world() -> Tree {
     tree.dmabuf_fd(13, 9, 7, b"cam 0", 8 << 20, 4);
     tree.maps(13, &["7f0000000000-7f0000800000 rw-s 00000000 00:0c 7    /dmabuf:cam 0"]);
     tree.listed(8, b"<none>", 12288, 2, &[]);
+    tree.process(14, b"(gpu) 1\n");
+    tree.fd(14, 3, b"/dev/dri/card0", b"pos:\t0\nflags:\t02\nmnt_id:\t20\n");
+    tree.fd(14, 4, b"/dev/dri/card0", b"pos:\t0\nflags:\t02\nmnt_id:\t20\n");
+    tree.link("sys/class/drm/card0/device", b"../../../devices/faux/vgem");
     tree.listed(9, b"\x1b[31m\n\xff,\"\\x", 4096, 1, &[]);
     tree.dmabuf_fd(66, 3, 9, b"\x1b[31m\n\xff,\"\\x", 4096, 1);
     tree.write_list();
@@ -68,7 +72,7 @@ fn ls_all_columns() {
     insta::assert_snapshot!(stdout(&[
         "-b",
         "-o",
-        "+PIDS,OPATH,IN-FLIGHT,IO-URING,SHAPE,ATTACHED,CREATED,UID,KIND,DEV,CHARGED"
+        "+PIDS,OPATH,IN-FLIGHT,IO-URING,SHAPE,ATTACHED,CANDIDATES,CREATED,UID,KIND,DEV,CHARGED"
     ]));
 }
 
@@ -175,7 +179,7 @@ fn nothing_matches() {
     assert_eq!((run.status, run.stdout.as_str()), (0, ""));
     assert_eq!(
         run.stderr,
-        "lsbuf: none of 3 dma-bufs matches; looked at 4 of 4 processes, by fd, fdinfo, maps, bufinfo\n"
+        "lsbuf: none of 3 dma-bufs matches; looked at 5 of 5 processes, by fd, fdinfo, maps, bufinfo\n"
     );
 }
 

@@ -20,10 +20,8 @@
 //!
 //! Facts flow one way: `kernel` asks, [`mod@scan`] joins, [`model`] measures, [`render`] shows.
 //!
-//! What it does not do: it never prints, exits or needs a daemon; it writes nothing to the kernel. Not yet: it can tell
-//! that no fd is in flight or registered with an io_uring, but not which buffer is where some are; it does not see
-//! threads with an fd table of their own, nor the threads of a process whose leader has exited; it knows no kind of
-//! buffer but dma-bufs.
+//! What it does not do: it never prints, exits or needs a daemon; it writes nothing to the kernel. Not yet: where fds are in
+//! flight it tells how many, but not of which buffer; it knows no kind of buffer but dma-bufs.
 
 mod error;
 mod kernel;

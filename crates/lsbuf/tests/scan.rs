@@ -4,7 +4,7 @@ mod common;
 
 use common::Tree;
 use lsbuf::ErrorKind;
-use lsbuf::model::{Bytes, Fd, Ledger, Note, Pid, Snapshot, Source};
+use lsbuf::model::{Bytes, Fd, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source, Tid};
 use lsbuf::scan::Options;
 
 /// A tree with one camera process that holds the listed buffer 7.
@@ -86,7 +86,10 @@ fn a_rest_that_may_be_in_flight() {
     assert_eq!(kernel(&snapshot), (Some(2), true));
     assert_eq!(
         snapshot.coverage.notes,
-        [Note::KeptElsewhere { buffers: 1, in_flight: 1, fixed: 0, unknown: false }]
+        [Note::MaybeElsewhere {
+            buffers: 1,
+            kept: KeptElsewhere { in_flight: 1, io_uring: 0, unknown: false }
+        }]
     );
     assert!(snapshot.coverage.is_complete());
 }
@@ -105,6 +108,117 @@ fn impostors_are_not_counted() {
     let snapshot = tree.scan();
     assert_eq!(snapshot.buffers[0].holders.len(), 1);
     assert!(snapshot.coverage.is_complete(), "{:?}", snapshot.coverage.notes);
+}
+
+/// Check that two processes with the same fd table hold each slot together, and that it is one reference.
+#[test]
+fn a_shared_table_counts_once() {
+    let mut tree = Tree::new();
+    tree.listed(7, b"cam", 8192, 2, &[]);
+    for pid in [12, 13, 14] {
+        tree.process(pid, b"sibling");
+        tree.dmabuf_fd(pid, 5, 7, b"cam", 8192, 2);
+    }
+    tree.write("proc/.lsbuf/shared", b"files 12 14\n");
+    let snapshot = tree.scan();
+    let tables: Vec<Option<Pid>> = snapshot.buffers[0].holders.iter().map(|h| h.fd_table_of).collect();
+    assert_eq!(tables, [None, None, Some(Pid(12))]);
+    assert_eq!(kernel(&snapshot), (Some(0), false));
+}
+
+/// Check that the mappings of a shared address space count once, though both processes hold them.
+#[test]
+fn a_shared_address_space_counts_once() {
+    let mut tree = Tree::new();
+    tree.listed(7, b"cam", 8192, 1, &[]);
+    for pid in [12, 13] {
+        tree.process(pid, b"vfork");
+        tree.maps(pid, &["7000-8000 rw-s 00001000 00:0c 7    /dmabuf:cam"]);
+    }
+    tree.write("proc/.lsbuf/shared", b"vm 12 13\n");
+    let snapshot = tree.scan();
+    assert_eq!(snapshot.buffers[0].holders[1].address_space_of, Some(Pid(12)));
+    assert_eq!(Ledger::of(&snapshot).accounts[0].map, 1);
+}
+
+/// Check that where nobody can tell whether two holders share, nothing is claimed to be exact, and it is said.
+#[test]
+fn holders_that_cannot_be_compared() {
+    let mut tree = Tree::new();
+    tree.listed(7, b"cam", 8192, 2, &[]);
+    for pid in [12, 13] {
+        tree.process(pid, b"sibling");
+        tree.dmabuf_fd(pid, 5, 7, b"cam", 8192, 2);
+    }
+    std::fs::remove_file(tree.path("proc/.lsbuf/shared")).unwrap();
+    let snapshot = tree.scan();
+    assert_eq!(kernel(&snapshot), (Some(0), true));
+    assert_eq!(snapshot.coverage.notes, [Note::Uncompared { buffers: 1 }]);
+}
+
+/// Check that the fds of a thread with a table of its own are references besides the process's, number by number.
+#[test]
+fn a_thread_with_its_own_table() {
+    let mut tree = Tree::new();
+    tree.listed(7, b"cam", 8192, 2, &[]);
+    tree.process(12, b"threads");
+    tree.dmabuf_fd(12, 5, 7, b"cam", 8192, 2);
+    tree.write("proc/12/task/12/comm", b"threads\n");
+    tree.write("proc/12/task/13/comm", b"shares\n");
+    tree.thread_fd(12, 14, 5, 7, 8192, 2);
+    let snapshot = tree.scan();
+    let holder = &snapshot.buffers[0].holders[0];
+    assert_eq!((holder.fds.as_slice(), holder.threads.len()), (&[Fd(5)][..], 1));
+    assert_eq!((holder.threads[0].tid, holder.threads[0].fds.as_slice()), (Tid(14), &[Fd(5)][..]));
+    assert_eq!(kernel(&snapshot), (Some(0), false));
+}
+
+/// Check that what a process with an exited leader holds is found through its threads.
+#[test]
+fn a_leader_that_has_exited() {
+    let mut tree = Tree::new();
+    tree.listed(7, b"cam", 8192, 2, &[]);
+    tree.process(12, b"zombie");
+    tree.write("proc/12/task/12/comm", b"zombie\n");
+    tree.thread_fd(12, 14, 5, 7, 8192, 2);
+    tree.write("proc/12/task/14/maps", b"7000-8000 rw-s 00001000 00:0c 7    /dmabuf:cam\n");
+    let snapshot = tree.scan();
+    let holder = &snapshot.buffers[0].holders[0];
+    assert_eq!((holder.threads[0].tid, holder.maps.len()), (Tid(14), 1));
+    assert_eq!(kernel(&snapshot), (Some(0), false));
+}
+
+/// Check that who has an attached device open is a candidate for the kernel's references, and nobody else.
+#[test]
+fn candidates() {
+    let mut tree = Tree::new();
+    tree.listed(7, b"cam", 8192, 3, &["gpu"]);
+    for (pid, node) in
+        [(12, "/dev/dri/card0"), (13, "/dev/dri/renderD128"), (14, "/dev/null"), (15, "/dev/video0")]
+    {
+        tree.process(pid, b"client");
+        tree.fd(pid, 4, node.as_bytes(), b"pos:\t0\nflags:\t02\nmnt_id:\t20\n");
+    }
+    for node in ["card0", "renderD128"] {
+        tree.link(&format!("sys/class/drm/{node}/device"), b"../../../0000:00:02.0/gpu");
+    }
+    let snapshot = tree.scan();
+    assert_eq!(Ledger::of(&snapshot).candidates, [[Pid(12), Pid(13)]]);
+    let names: Vec<_> = snapshot.devices.iter().map(|d| d.name.clone()).collect();
+    assert_eq!(names, [Some("gpu".into()), Some("gpu".into()), None]);
+}
+
+/// Check that the size of a buffer that only an O_PATH fd keeps is in the totals, as such.
+#[test]
+fn opath_in_the_totals() {
+    let tree = camera();
+    tree.process(13, b"path");
+    tree.opath_fd(13, 3, 9);
+    let mut snapshot = tree.scan();
+    // Its inode cannot be asked in a tree.
+    snapshot.buffers[1].size = Some(Bytes(64));
+    let totals = Ledger::of(&snapshot).totals;
+    assert_eq!((totals.opath, totals.held), (Some(Bytes(64)), Some(Bytes(8192 + 64))));
 }
 
 /// Check that an O_PATH fd is a reference outside the count.

@@ -1,27 +1,35 @@
 //! References that are in no fd table and no address space, as far as fdinfo counts them: fds in messages that nobody
 //! has received yet, and the fixed files of io_uring.
 //!
-//! fdinfo of an AF_UNIX socket says how many fds wait in its queue (`scm_fds`, `unix_show_fdinfo` in net/unix/af_unix.c),
-//! that of a ring how many files are registered (`UserFiles`, io_uring/fdinfo.c). Neither says which files, so a number
-//! other than 0 only tells that any buffer may be among them; 0 everywhere proves that none is.
+//! fdinfo of an AF_UNIX socket says how many fds wait in its queue (`scm_fds`, `unix_show_fdinfo` in net/unix/af_unix.c), but
+//! not which: any number but 0 tells only that any buffer may be among them. fdinfo of a ring has a line for each
+//! registered file (`UserFiles: SLOTS`, then `SLOT: PATH`; io_uring/fdinfo.c): its whole path on Linux 6.18, on 6.12 and before
+//! only its name, which is `dmabuf` for every dma-buf. A path proves nothing, but who has another one is no dma-buf of that
+//! name.
 //!
 //! Limits: a listening socket of Linux 5.10 does not count what waits in connections that nobody has accepted; a ring
-//! whose fd was closed after registering it is seen by no fd walk.
+//! whose fd was closed after registering it, with itself or elsewhere, is seen by no fd walk.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::parse::{Garbled, number};
+use super::LINK_PREFIX;
+use super::parse::{Garbled, cut, number};
+use crate::model::{KeptElsewhere, Label};
 
 /// What was counted on the machine.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
     sockets: HashSet<u64>,
     /// Fds in queues of sockets.
-    pub(crate) in_flight: u64,
-    /// Files registered with rings. A ring that several processes hold counts in each.
-    pub(crate) fixed: u64,
+    in_flight: u64,
+    /// Registered files by the name of the dma-buf that they may be.
+    named: HashMap<Label, u64>,
+    /// Registered files that may be any dma-buf.
+    unnamed: u64,
+    /// Registered sockets and rings, which may themselves keep files.
+    nested: u64,
     /// Whether something that may hold fds could not be read.
-    pub(crate) unknown: bool,
+    unknown: bool,
 }
 
 /// A kind of file that can hold others.
@@ -55,34 +63,122 @@ impl Elsewhere {
 
     /// Adds what its fdinfo says; `None`: it could not be read.
     pub(crate) fn add(&mut self, keeper: Keeper, fdinfo: Option<&[u8]>) {
-        let counted = fdinfo.and_then(|text| match keeper {
+        let understood = match (keeper, fdinfo) {
+            (_, None) => Err(Garbled),
             // Sockets of other families have no such line, and carry no fds.
-            Keeper::Socket(_) => value(text, b"scm_fds:").unwrap_or(Ok(0)).ok(),
-            // Not printed while the ring is busy.
-            Keeper::Ring => value(text, b"UserFiles:").and_then(Result::ok),
-        });
-        match (keeper, counted) {
-            (_, None) => self.unknown = true,
-            (Keeper::Socket(_), Some(fds)) => self.in_flight = self.in_flight.saturating_add(fds),
-            (Keeper::Ring, Some(files)) => self.fixed = self.fixed.saturating_add(files),
+            (Keeper::Socket(_), Some(text)) => value(text, b"scm_fds:")
+                .unwrap_or(Ok(0))
+                .map(|fds| self.in_flight = self.in_flight.saturating_add(fds)),
+            (Keeper::Ring, Some(text)) => self.add_ring(text),
+        };
+        self.unknown |= understood.is_err();
+    }
+
+    fn add_ring(&mut self, text: &[u8]) -> Result<(), Garbled> {
+        let mut lines = text.split(|&b| b == b'\n').skip_while(|line| !line.starts_with(FILES));
+        // Not printed while the ring is busy.
+        let stated = lines.next().and_then(|line| line.strip_prefix(FILES)).ok_or(Garbled)?;
+        let stated = number(stated.trim_ascii(), 10)?;
+        let is_end = |line: &[u8]| line.starts_with(b"UserBufs:");
+        let mut next_slot = 0;
+        loop {
+            let line = lines.next().ok_or(Garbled)?;
+            if is_end(line) {
+                break;
+            }
+            let (slot, path) = cut(line, b':')?;
+            let slot = number(slot.trim_ascii_start(), 10)?;
+            if !(next_slot..stated).contains(&slot) {
+                return Err(Garbled);
+            }
+            next_slot = slot + 1;
+            match Registered::of(path.strip_prefix(b" ").unwrap_or(path)) {
+                Registered::Other => {}
+                Registered::AnyDmaBuf => self.unnamed += 1,
+                Registered::DmaBuf(name) => *self.named.entry(name).or_default() += 1,
+                Registered::Keeper => self.nested += 1,
+            }
         }
+        // Where names are printed raw every slot is, so a newline in a name can only forge a slot that comes twice, or a
+        // second end. Where paths are escaped empty slots are left out.
+        if lines.any(is_end) { Err(Garbled) } else { Ok(()) }
     }
 
     /// How many references of any one buffer are in flight, where that is known.
     pub(crate) fn in_flight_of_one(&self) -> Option<u64> {
-        self.none(self.in_flight)
+        self.nothing_hides().then_some(0)
     }
 
-    /// How many fixed files any one buffer is, where that is known.
-    pub(crate) fn fixed_of_one(&self) -> Option<u64> {
-        self.none(self.fixed)
+    /// How many fixed files a buffer of that name is, where that is known.
+    pub(crate) fn fixed_of(&self, name: Option<&Label>) -> Option<u64> {
+        let may_be = match name {
+            Some(name) => self.unnamed + self.named.get(name).unwrap_or(&0),
+            None => self.unnamed + self.named.values().sum::<u64>(),
+        };
+        (may_be == 0 && self.nothing_hides()).then_some(0)
     }
 
     /// A registered file may itself be a socket, and a message in flight may carry a ring: one kind is only ruled out
     /// with the other.
-    fn none(&self, counted: u64) -> Option<u64> {
-        (counted == 0 && self.in_flight == 0 && self.fixed == 0 && !self.unknown).then_some(0)
+    fn nothing_hides(&self) -> bool {
+        self.in_flight == 0 && self.nested == 0 && !self.unknown
     }
+
+    /// The sums.
+    pub(crate) fn kept(&self) -> KeptElsewhere {
+        KeptElsewhere {
+            in_flight: self.in_flight,
+            io_uring: self.named.values().sum::<u64>() + self.unnamed + self.nested,
+            unknown: self.unknown,
+        }
+    }
+}
+
+const FILES: &[u8] = b"UserFiles:";
+
+/// What a registered file may be.
+#[derive(Debug, PartialEq, Eq)]
+enum Registered {
+    DmaBuf(Label),
+    AnyDmaBuf,
+    Keeper,
+    Other,
+}
+
+impl Registered {
+    fn of(path: &[u8]) -> Registered {
+        if let Some(name) = path.strip_prefix(LINK_PREFIX) {
+            return Registered::DmaBuf(unescape(name));
+        }
+        match path {
+            b"dmabuf" => Registered::AnyDmaBuf,
+            // A socket by its path, or by the name of its protocol; a ring by its path or its name.
+            _ if path.starts_with(b"socket:[") || path.starts_with(b"UNIX") => Registered::Keeper,
+            _ if path.ends_with(b"[io_uring]") => Registered::Keeper,
+            _ => Registered::Other,
+        }
+    }
+}
+
+/// Undoes `seq_file_path`, which writes blanks, tabs, newlines and backslashes as `\ooo`.
+fn unescape(text: &[u8]) -> Label {
+    let mut raw = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped =
+            (byte == b'\\').then(|| after.get(..3).and_then(|octal| number(octal, 8).ok())).flatten();
+        match escaped.and_then(|value| u8::try_from(value).ok()) {
+            Some(value) => {
+                raw.push(value);
+                rest = &after[3..];
+            }
+            None => {
+                raw.push(byte);
+                rest = after;
+            }
+        }
+    }
+    raw.as_slice().into()
 }
 
 fn value(text: &[u8], key: &[u8]) -> Option<Result<u64, Garbled>> {
@@ -99,7 +195,7 @@ mod tests {
     fn after(keeper: Keeper, fdinfo: Option<&[u8]>) -> (Option<u64>, Option<u64>) {
         let mut elsewhere = Elsewhere::default();
         elsewhere.add(keeper, fdinfo);
-        (elsewhere.in_flight_of_one(), elsewhere.fixed_of_one())
+        (elsewhere.in_flight_of_one(), elsewhere.fixed_of(Some(&"cam".into())))
     }
 
     /// Check that links of sockets and rings are told from all others.
@@ -115,7 +211,10 @@ mod tests {
     #[test]
     fn one_waiting_fd() {
         assert_eq!(after(Keeper::Socket(1), Some(b"pos:\t0\nscm_fds: 1\n")), (None, None));
-        assert_eq!(after(Keeper::Ring, Some(b"UserFiles:\t2\n")), (None, None));
+        assert_eq!(
+            after(Keeper::Ring, Some(b"UserFiles:\t1\n    0: socket:[7]\nUserBufs:\t0\n")),
+            (None, None)
+        );
     }
 
     /// Check that empty queues and rings, and sockets that carry no fds, prove that there are none.
@@ -123,7 +222,46 @@ mod tests {
     fn none_anywhere() {
         assert_eq!(after(Keeper::Socket(1), Some(b"pos:\t0\nscm_fds: 0\n")), (Some(0), Some(0)));
         assert_eq!(after(Keeper::Socket(1), Some(b"pos:\t0\nflags:\t02\n")), (Some(0), Some(0)));
-        assert_eq!(after(Keeper::Ring, Some(b"UserFiles:\t0\n")), (Some(0), Some(0)));
+        assert_eq!(after(Keeper::Ring, Some(b"UserFiles:\t0\nUserBufs:\t0\n")), (Some(0), Some(0)));
+    }
+
+    /// Check that a registered file rules out buffers of other names where the kernel prints its path, and none where it
+    /// prints `dmabuf` for all.
+    #[test]
+    fn registered_by_name() {
+        let ring = |entry: &str| {
+            let text = format!("SqMask:\t0x7\nUserFiles:\t1\n    0: {entry}\nUserBufs:\t0\nPollList:\n");
+            after(Keeper::Ring, Some(text.as_bytes()))
+        };
+        assert_eq!(ring("/dmabuf:cam"), (Some(0), None));
+        assert_eq!(ring("/dmabuf:other"), (Some(0), Some(0)));
+        assert_eq!(ring("dmabuf"), (Some(0), None));
+        assert_eq!(ring("/etc/passwd"), (Some(0), Some(0)));
+        assert_eq!(ring("<none>"), (Some(0), Some(0)));
+    }
+
+    /// Check that a buffer whose name is unknown may be any that is registered.
+    #[test]
+    fn registered_without_a_name() {
+        let mut elsewhere = Elsewhere::default();
+        elsewhere.add(Keeper::Ring, Some(b"UserFiles:\t1\n    0: /dmabuf:cam\nUserBufs:\t0\n"));
+        assert_eq!((elsewhere.fixed_of(None), elsewhere.kept().io_uring), (None, 1));
+    }
+
+    /// Check that a file whose name breaks its line cannot push an entry out of sight, whatever lines it forges.
+    #[test]
+    fn a_broken_entry_is_noticed() {
+        for forged in ["evil\nx", "evil\n    1: x", "evil\n    1: x\nUserBufs:\t0"] {
+            let text = format!("UserFiles:\t2\n    0: {forged}\n    1: dmabuf\nUserBufs:\t0\n");
+            assert_eq!(after(Keeper::Ring, Some(text.as_bytes())), (None, None), "{forged:?}");
+        }
+    }
+
+    /// Check that what the kernel escapes is read back.
+    #[test]
+    fn unescaping() {
+        assert_eq!(unescape(b"a\\040b\\134\\012"), "a b\\\n".into());
+        assert_eq!(unescape(b"\\9 \\77"), "\\9 \\77".into());
     }
 
     /// Check that what cannot be read proves nothing.

@@ -1,8 +1,8 @@
 //! fd tables: `/proc/P/fd`, and the fdinfo of what looks like a dma-buf.
 //!
 //! One `readlink` per fd; `fdinfo` (open, read, close) where the link begins with `/dmabuf:`, and once for each socket and
-//! io_uring, which can keep fds of their own. The module's parent says why nothing else may be asked of an arbitrary fd. The walk is of the thread-group
-//! leader's table; threads that unshared theirs are not seen.
+//! io_uring, which can keep fds of their own. The module's parent says why nothing else may be asked of an arbitrary fd.
+//! `/proc/P/fd` is the thread-group leader's table; `/proc/P/task/T` has the same shape for each thread.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +14,7 @@ use super::elsewhere::{Elsewhere, Keeper};
 use super::parse::{Garbled, number32};
 use super::read::{self, Buffers};
 use super::{LINK_PREFIX, fdinfo};
-use crate::model::{Fd, Label};
+use crate::model::{DeviceClass, Fd, Label};
 
 /// An fd whose link looks like a dma-buf's, and what its fdinfo says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,18 +25,28 @@ pub(crate) struct FdFact {
     pub(crate) info: fdinfo::Fdinfo,
 }
 
-/// Reads the fd table of one process; what sockets and rings keep is added to `elsewhere` if it is asked for. Returns
-/// how many fdinfo texts were garbled.
+/// What one fd table holds.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// What looks like a dma-buf.
+    pub(crate) facts: Vec<FdFact>,
+    /// Device nodes whose drivers can hold dma-bufs, by path.
+    pub(crate) devices: Vec<(Fd, DeviceClass, Label)>,
+    /// fdinfo texts that could not be understood.
+    pub(crate) garbled: u64,
+}
+
+/// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere` if it is
+/// asked for. What was read before an error is true all the same.
 pub(crate) fn walk(
     process: BorrowedFd<'_>,
     buffers: &mut Buffers,
-    facts: &mut Vec<FdFact>,
+    read: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
-) -> Result<u64> {
+) -> Result<()> {
     let table = read::open_dir(process, c"fd")?;
     let Buffers { dir, link, text, .. } = buffers;
-    let mut garbled = 0;
-    read::names(table.as_fd(), dir, |entry| {
+    read::entries(table.as_fd(), dir, |entry, _| {
         let target = match readlinkat_raw(&table, entry, &mut link[..]) {
             Ok((target, _)) => target,
             // Closed between the listing and now; or a path longer than any dma-buf's.
@@ -44,7 +54,7 @@ pub(crate) fn walk(
             Err(e) => return Err(e),
         };
         let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
-            garbled += 1;
+            read.garbled += 1;
             return Ok(());
         };
         if let Some(name) = target.strip_prefix(LINK_PREFIX) {
@@ -52,16 +62,18 @@ pub(crate) fn walk(
                 Ok(()) => {}
                 Err(Errno::NOENT) => {
                     // Closed by now, unless the tree was recorded in part.
-                    garbled +=
+                    read.garbled +=
                         u64::from(readlinkat_raw(&table, entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
                     return Ok(());
                 }
                 Err(e) => return Err(e),
             }
             match fdinfo::parse(text) {
-                Ok(info) => facts.push(FdFact { fd, name: Label::from(name), info }),
-                Err(Garbled) => garbled += 1,
+                Ok(info) => read.facts.push(FdFact { fd, name: Label::from(name), info }),
+                Err(Garbled) => read.garbled += 1,
             }
+        } else if let Some(class) = DeviceClass::of(target) {
+            read.devices.push((fd, class, Label::from(&*target)));
         } else if let Some(elsewhere) = &mut elsewhere
             && let Some(keeper) = Keeper::of(target)
             && elsewhere.wants(keeper)
@@ -70,8 +82,7 @@ pub(crate) fn walk(
             elsewhere.add(keeper, read.is_ok().then_some(text));
         }
         Ok(())
-    })?;
-    Ok(garbled)
+    })
 }
 
 /// The fdinfo of one fd, relative to the process's directory.

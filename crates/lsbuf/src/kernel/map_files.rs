@@ -27,7 +27,7 @@ pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut V
     let links = read::open_dir(process, c"map_files")?;
     let Buffers { dir, link, .. } = buffers;
     let mut garbled = 0;
-    read::names(links.as_fd(), dir, |entry| {
+    read::entries(links.as_fd(), dir, |entry, _| {
         match readlinkat_raw(&links, entry, &mut link[..]) {
             Ok((target, _)) => {
                 if let Some(name) = target.strip_prefix(LINK_PREFIX) {

@@ -8,7 +8,7 @@
 //! Limits: the kernel prints every VMA, so the cost grows with mappings that are none of our business;
 //! on Linux up to 6.16 each read holds the process's `mmap_lock`.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use memchr::memmem::Finder;
 use rustix::io::Result;
@@ -28,17 +28,24 @@ pub(crate) struct MapFact {
     pub(crate) vma: MapRef,
 }
 
-/// Reads the maps of one process. Returns how many lines that could be a dma-buf's were garbled; the others are not
-/// looked at.
-pub(crate) fn walk(process: BorrowedFd<'_>, chunk: &mut Vec<u8>, facts: &mut Vec<MapFact>) -> Result<u64> {
-    let maps = read::open_file(process, c"maps")?;
-    let mut garbled = 0;
-    read::lines_with(maps.as_fd(), &Finder::new(LINK_PREFIX), chunk, |line| match parse(line) {
-        Ok(Some(fact)) => facts.push(fact),
+/// What one address space maps.
+#[derive(Debug, Default)]
+pub(crate) struct Mapped {
+    /// What looks like a dma-buf.
+    pub(crate) facts: Vec<MapFact>,
+    /// Lines that could be a dma-buf's and could not be understood; others are not looked at.
+    pub(crate) garbled: u64,
+}
+
+/// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
+pub(crate) fn walk(maps: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> Result<Option<Mapped>> {
+    let mut mapped = Mapped::default();
+    let any = read::lines_with(maps, &Finder::new(LINK_PREFIX), chunk, |line| match parse(line) {
+        Ok(Some(fact)) => mapped.facts.push(fact),
         Ok(None) => {}
-        Err(Garbled) => garbled += 1,
+        Err(Garbled) => mapped.garbled += 1,
     })?;
-    Ok(garbled)
+    Ok(any.then_some(mapped))
 }
 
 /// Parses one line; `None`: nothing that could be a dma-buf.

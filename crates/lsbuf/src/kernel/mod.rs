@@ -2,8 +2,8 @@
 //!
 //! A source yields facts, or a typed reason why not; it never decides what an answer means, never
 //! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
-//! text and hostile text reach them the same way. If this crate ever needs `unsafe`, it lives here;
-//! today rustix's safe calls suffice.
+//! text and hostile text reach them the same way. This is the only home of `unsafe`: one system call
+//! that rustix does not have, in [`sharing`].
 //!
 //! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
 //! server is gone, and any call that asks that filesystem would hang. Therefore:
@@ -16,6 +16,7 @@
 //!   (`O_PATH`) and asked for its inode.
 
 pub(crate) mod bufinfo;
+pub(crate) mod devices;
 pub(crate) mod elsewhere;
 pub(crate) mod fdinfo;
 pub(crate) mod fds;
@@ -26,6 +27,7 @@ pub(crate) mod parse;
 pub(crate) mod process;
 pub(crate) mod read;
 pub(crate) mod root;
+pub(crate) mod sharing;
 
 /// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
 /// filter, never a proof: an ordinary file at the root of a container can be called so.

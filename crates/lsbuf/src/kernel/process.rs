@@ -1,29 +1,78 @@
-//! Who a process is: `/proc/P/stat`, `status` and `cgroup`.
+//! Who a process is (`/proc/P/stat`, `status`, `cgroup`), its threads (`task`), and whether it is still the same.
 //!
-//! `/proc/P` is opened once and everything is read relative to it: when the process dies, reads fail
-//! instead of reaching a newcomer with the same pid.
+//! `/proc/P` is opened once and everything is read relative to it: when the process dies, reads fail instead of reaching a
+//! newcomer with the same pid. An exec keeps the pid, the directory and the start time, but not the address space: an open
+//! `maps` belongs to the one that it was opened on, and is empty from then on ([`Image`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::{Errno, Result};
+use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::io::{Errno, Result, pread};
 use rustix::path::DecInt;
 
 use super::parse::{Garbled, number, number32};
-use super::read;
+use super::read::{self, Buffers, retry};
 use super::root::ProcRoot;
-use crate::model::{Label, Pid, Process};
+use crate::model::{Label, Pid, Process, Tid};
 
 /// An open `/proc/P`.
 #[derive(Debug)]
 pub(crate) struct ProcessDir {
     pid: Pid,
+    live: bool,
     dir: OwnedFd,
 }
 
 impl ProcessDir {
     /// Opens the directory of a process.
     pub(crate) fn open(root: &ProcRoot, pid: Pid) -> Result<ProcessDir> {
-        Ok(ProcessDir { pid, dir: read::open_dir(root.dir(), DecInt::new(pid.0))? })
+        let dir = read::open_dir(root.dir(), DecInt::new(pid.0))?;
+        Ok(ProcessDir { pid, live: root.is_live(), dir })
+    }
+
+    /// The directory of one of its threads, which has the same shape.
+    pub(crate) fn thread(&self, tid: Tid) -> Result<ProcessDir> {
+        let dir = read::open_dir(&self.dir, format!("task/{tid}").as_str())?;
+        Ok(ProcessDir { pid: self.pid, live: self.live, dir })
+    }
+
+    /// One of its threads as a process of its own, which procfs shows to who asks. What is not below `task` is below that,
+    /// and is there although the leader has exited.
+    pub(crate) fn thread_alone(&self, tid: Tid) -> Result<ProcessDir> {
+        let dir = read::open_dir(&self.dir, format!("../{tid}").as_str())?;
+        Ok(ProcessDir { pid: self.pid, live: self.live, dir })
+    }
+
+    /// Its threads besides the leader, ascending. Nothing is listed for a process that has none: `task` has a link for
+    /// itself, one from its parent, and one per thread (`proc_task_getattr` in fs/proc/base.c).
+    pub(crate) fn threads(&self, buffers: &mut Buffers) -> Result<Vec<Tid>> {
+        const LINKS_OF_ONE: u32 = 3;
+        let mut tids = Vec::new();
+        if self.live
+            && statx(&self.dir, c"task", AtFlags::empty(), StatxFlags::NLINK)?.stx_nlink <= LINKS_OF_ONE
+        {
+            return Ok(tids);
+        }
+        let dir = match read::open_dir(&self.dir, c"task") {
+            // A tree recorded without threads.
+            Err(Errno::NOENT) if !self.live => return Ok(tids),
+            dir => dir?,
+        };
+        read::entries(dir.as_fd(), &mut buffers.dir, |name, _| {
+            if let Ok(tid) = number32(name.to_bytes(), 10)
+                && tid != self.pid.0
+            {
+                tids.push(Tid(tid));
+            }
+            Ok(())
+        })?;
+        tids.sort_unstable();
+        Ok(tids)
+    }
+
+    /// Opens its address space's mappings.
+    pub(crate) fn image(&self) -> Result<Image> {
+        Ok(Image { maps: read::open_file(&self.dir, c"maps")? })
     }
 
     /// The directory, for opening what lies below.
@@ -34,6 +83,11 @@ impl ProcessDir {
     /// Whether it is a kernel thread; `false` if that cannot be read.
     pub(crate) fn is_kernel_thread(&self, text: &mut Vec<u8>) -> bool {
         read::record(&self.dir, c"stat", text).is_ok() && is_kernel_thread(text)
+    }
+
+    /// Whether the procfs is a kernel's.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// Its id.
@@ -48,6 +102,24 @@ impl ProcessDir {
         let uid = read::record(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
         let cgroup = read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text));
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup })
+    }
+}
+
+/// The mappings of the address space that a process had when this was opened.
+#[derive(Debug)]
+pub(crate) struct Image {
+    maps: OwnedFd,
+}
+
+impl Image {
+    /// The text, to be read from its start once.
+    pub(crate) fn maps(&self) -> BorrowedFd<'_> {
+        self.maps.as_fd()
+    }
+
+    /// Whether that address space is still in use: neither exited nor replaced by an exec. Says yes if it cannot be asked.
+    pub(crate) fn lives(&self) -> bool {
+        !matches!(retry(|| pread(&self.maps, &mut [0; 1], 0)), Ok(0) | Err(Errno::SRCH))
     }
 }
 
@@ -78,6 +150,12 @@ fn stat_field(text: &[u8], nth: usize) -> Option<&[u8]> {
 fn real_uid(text: &[u8]) -> Option<u32> {
     let line = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"Uid:\t"))?;
     number32(line.split(|&b| b == b'\t').next()?, 10).ok()
+}
+
+/// Whether a `status` lists one pid only, so that the procfs is of the process's own pid namespace.
+pub(crate) fn is_in_one_namespace(status: &[u8]) -> bool {
+    let line = status.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"NSpid:\t"));
+    line.is_some_and(|pids| number32(pids, 10).is_ok())
 }
 
 /// The path in the v2 hierarchy, whose line has the id 0 and no controllers.
@@ -113,6 +191,14 @@ mod tests {
     #[test]
     fn uid() {
         assert_eq!(real_uid(b"Name:\tx\nUmask:\t0022\nUid:\t1000\t0\t0\t0\n"), Some(1000));
+    }
+
+    /// Check that a second pid, of a namespace further in, is seen.
+    #[test]
+    fn namespaces() {
+        assert!(is_in_one_namespace(b"Name:\tx\nNSpid:\t12\nNSpgid:\t12\n"));
+        assert!(!is_in_one_namespace(b"Name:\tx\nNSpid:\t12\t1\nNSpgid:\t12\t1\n"));
+        assert!(!is_in_one_namespace(b"Name:\tx\n"));
     }
 
     /// Check that the v2 path is found among v1 hierarchies.

@@ -88,15 +88,15 @@ fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
 }
 
 /// Reads `fd` in pieces and hands over each line that contains `needle`, without its newline. A last line without
-/// newline counts too. `chunk` grows to the longest line.
+/// newline counts too. `chunk` grows to the longest line. Returns whether there was any text.
 pub(crate) fn lines_with(
     fd: BorrowedFd<'_>,
     needle: &Finder<'_>,
     chunk: &mut Vec<u8>,
     mut each: impl FnMut(&[u8]),
-) -> Result<()> {
+) -> Result<bool> {
     const ROOM: usize = 16 << 10;
-    let mut kept = 0;
+    let (mut kept, mut any) = (0, false);
     loop {
         if kept > LARGEST {
             return Err(Errno::FBIG);
@@ -117,25 +117,26 @@ pub(crate) fn lines_with(
             rest = &rest[end..];
         }
         if n == 0 {
-            return Ok(());
+            return Ok(any);
         }
+        any = true;
         chunk.copy_within(whole..filled, 0);
         kept = filled - whole;
     }
 }
 
-/// Hands over the name of each entry of a directory but `.` and `..`.
-pub(crate) fn names(
+/// Hands over the name and inode number of each entry of a directory but `.` and `..`.
+pub(crate) fn entries(
     dir: BorrowedFd<'_>,
     buffer: &mut [MaybeUninit<u8>],
-    mut each: impl FnMut(&std::ffi::CStr) -> Result<()>,
+    mut each: impl FnMut(&std::ffi::CStr, u64) -> Result<()>,
 ) -> Result<()> {
     let mut entries = RawDir::new(dir, buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            each(name)?;
+            each(name, entry.ino())?;
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The procfs that is read: a live one, or a recorded tree of the same shape.
 //!
-//! A recorded tree is an ordinary directory with `sys/kernel/osrelease` in it. What only a living
-//! inode could tell, the device number of the dma-buf filesystem, it may keep in the file
-//! `.lsbuf/dmabuf-dev` as `MAJOR:MINOR`; a real procfs cannot contain such a file.
+//! A recorded tree is an ordinary directory with `sys/kernel/osrelease` in it. What only a living kernel could tell it may
+//! keep in files that a real procfs cannot contain: in `.lsbuf/dmabuf-dev` the device number of the dma-buf filesystem as
+//! `MAJOR:MINOR`, in `.lsbuf/shared` which processes share what (see [`super::sharing`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,14 +63,15 @@ impl ProcRoot {
         self.dir.as_fd()
     }
 
-    /// Every process id listed, ascending.
-    pub(crate) fn pids(&self, buffers: &mut Buffers) -> io::Result<Vec<Pid>> {
+    /// Every process listed, by its id and its directory's inode number, ascending. A recycled pid has another number:
+    /// with a process its directory goes (`proc_flush_pid` in fs/proc/base.c).
+    pub(crate) fn processes(&self, buffers: &mut Buffers) -> io::Result<Vec<(Pid, u64)>> {
         // A directory's position belongs to the open file: each listing opens its own.
         let dir = read::open_dir(&self.dir, c".")?;
         let mut pids = Vec::new();
-        read::names(dir.as_fd(), &mut buffers.dir, |name| {
+        read::entries(dir.as_fd(), &mut buffers.dir, |name, ino| {
             if let Ok(pid) = number32(name.to_bytes(), 10) {
-                pids.push(Pid(pid));
+                pids.push((Pid(pid), ino));
             }
             Ok(())
         })?;
@@ -80,7 +81,7 @@ impl ProcRoot {
 
     /// Whether a process of that id is listed. Threads are not, though procfs opens their folders too.
     pub(crate) fn has_process(&self, pid: Pid, buffers: &mut Buffers) -> io::Result<bool> {
-        Ok(self.pids(buffers)?.binary_search(&pid).is_ok())
+        Ok(self.processes(buffers)?.iter().any(|&(listed, _)| listed == pid))
     }
 
     /// Whether kernel threads show, which they do in the first pid namespace only, and only if nothing
@@ -88,6 +89,16 @@ impl ProcRoot {
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
         read::record(&self.dir, c"2/stat", &mut text).is_ok() && process::is_kernel_thread(&text)
+    }
+
+    /// Whether pids here mean the same to this process's own system calls: the procfs is a live one, of this process's own
+    /// pid namespace. `NSpid` lists a process's ids from the procfs's namespace down to its own
+    /// (`task_state` in fs/proc/array.c).
+    pub(crate) fn has_own_pids(&self) -> bool {
+        let mut text = Vec::new();
+        self.live
+            && read::record(&self.dir, c"self/status", &mut text).is_ok()
+            && process::is_in_one_namespace(&text)
     }
 
     /// The machine as this procfs names it.
@@ -101,12 +112,18 @@ impl ProcRoot {
 
     /// The dma-buf device of a recorded tree.
     pub(crate) fn recorded_dev(&self) -> Option<Dev> {
-        if self.live {
-            return None;
-        }
-        let text = self.sysctl(c".lsbuf/dmabuf-dev")?;
+        let text = self.recorded(c".lsbuf/dmabuf-dev")?;
         let (major, minor) = cut(text.as_bytes(), b':').ok()?;
         Some(Dev { major: number32(major, 10).ok()?, minor: number32(minor, 10).ok()? })
+    }
+
+    /// What a recorded tree says of its processes' sharing; see [`super::sharing`].
+    pub(crate) fn recorded_sharing(&self) -> Option<String> {
+        self.recorded(c".lsbuf/shared")
+    }
+
+    fn recorded(&self, path: &std::ffi::CStr) -> Option<String> {
+        if self.live { None } else { self.sysctl(path) }
     }
 
     fn sysctl(&self, path: &std::ffi::CStr) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::{Bytes, Dev, Fd, Inode, Label, Pid};
+use super::{Bytes, Dev, Fd, Inode, Label, Pid, Tid};
 
 /// What sort of shared buffer. Decided by proof, never by the text of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,9 +58,12 @@ pub struct Buffer {
     pub count: Option<u64>,
     /// Whether every reading of `count` during the scan was the same and there were at least two.
     pub steady: bool,
-    /// Fds in messages not yet received; `None`: not looked for.
+    /// Whether some of its holders may share an fd table or an address space, which could not be asked: each of their
+    /// references may then be another's too.
+    pub uncompared: bool,
+    /// Fds in messages not yet received; `None`: unknown.
     pub in_flight: Option<u64>,
-    /// Fixed files of io_uring; `None`: not looked for.
+    /// Fixed files of io_uring; `None`: unknown.
     pub io_uring: Option<u64>,
     /// Devices attached to it, by device name; `None` where the kernel's list cannot be read.
     pub attachments: Option<Vec<Label>>,
@@ -85,6 +88,7 @@ impl Buffer {
             exporter: None,
             count: None,
             steady: false,
+            uncompared: false,
             in_flight: None,
             io_uring: None,
             attachments: None,
@@ -95,7 +99,7 @@ impl Buffer {
     }
 }
 
-/// One process's references to one buffer. At least one of the three lists has an entry.
+/// One process's references to one buffer. At least one of its lists has an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The holding process.
@@ -106,13 +110,55 @@ pub struct Holder {
     pub opaths: Vec<Fd>,
     /// VMAs of its address space.
     pub maps: Vec<MapRef>,
+    /// Fd tables of its threads that do not share the process's.
+    pub threads: Vec<ThreadFds>,
+    /// Whose fd table `fds` and `opaths` are slots of, where another holder has the same one (CLONE_FILES): each slot is
+    /// one reference, and counted there.
+    pub fd_table_of: Option<Pid>,
+    /// Whose address space `maps` are in, where another holder has the same one (CLONE_VM): counted there.
+    pub address_space_of: Option<Pid>,
 }
 
 impl Holder {
     /// A holder without references yet.
     #[must_use]
     pub fn new(pid: Pid) -> Holder {
-        Holder { pid, fds: Vec::new(), opaths: Vec::new(), maps: Vec::new() }
+        Holder {
+            pid,
+            fds: Vec::new(),
+            opaths: Vec::new(),
+            maps: Vec::new(),
+            threads: Vec::new(),
+            fd_table_of: None,
+            address_space_of: None,
+        }
+    }
+
+    /// References by fd, each counted with one holder only.
+    #[must_use]
+    pub fn fd_refs(&self) -> u64 {
+        let own = if self.fd_table_of.is_none() { self.fds.len() } else { 0 };
+        (own + self.threads.iter().map(|t| t.fds.len()).sum::<usize>()) as u64
+    }
+
+    /// `O_PATH` fds, each counted with one holder only.
+    #[must_use]
+    pub fn opath_refs(&self) -> u64 {
+        let own = if self.fd_table_of.is_none() { self.opaths.len() } else { 0 };
+        (own + self.threads.iter().map(|t| t.opaths.len()).sum::<usize>()) as u64
+    }
+
+    /// References by mapping, each counted with one holder only.
+    #[must_use]
+    pub fn map_refs(&self) -> u64 {
+        if self.address_space_of.is_none() { self.maps.len() as u64 } else { 0 }
+    }
+
+    /// Every fd by which it can reach the buffer, and every `O_PATH` fd, whoever they are counted with.
+    #[must_use]
+    pub fn slots(&self) -> (u64, u64) {
+        let threads = self.threads.iter().fold((0, 0), |(f, o), t| (f + t.fds.len(), o + t.opaths.len()));
+        ((self.fds.len() + threads.0) as u64, (self.opaths.len() + threads.1) as u64)
     }
 
     /// Bytes of address space that its VMAs of this buffer span.
@@ -120,6 +166,18 @@ impl Holder {
     pub fn mapped(&self) -> Bytes {
         self.maps.iter().map(MapRef::len).sum()
     }
+}
+
+/// Slots of an fd table that a thread does not share with its process: it has unshared its own, or the leader has
+/// exited and left its threads behind. Threads that share such a table are named by the lowest of their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadFds {
+    /// The thread, below `/proc/P/task`.
+    pub tid: Tid,
+    /// As [`Holder::fds`].
+    pub fds: Vec<Fd>,
+    /// As [`Holder::opaths`].
+    pub opaths: Vec<Fd>,
 }
 
 /// One VMA.

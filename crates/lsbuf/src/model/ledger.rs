@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Buffer, Bytes, Holder, Label, Pid, Snapshot, Source};
+use super::{Buffer, Bytes, Holder, Label, Pid, Snapshot, Source, candidates};
 
 /// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
 /// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
 /// show hundreds.
-pub const FD_LEAK_MIN: usize = 16;
+pub const FD_LEAK_MIN: u64 = 16;
 
 /// Where one buffer's references are.
 ///
@@ -38,8 +38,8 @@ pub struct Account {
 
 impl Account {
     fn of(buffer: &Buffer, saw_every_process: bool) -> Account {
-        let sum = |f: fn(&Holder) -> usize| buffer.holders.iter().map(f).sum::<usize>() as u64;
-        let (fd, map, opath) = (sum(|h| h.fds.len()), sum(|h| h.maps.len()), sum(|h| h.opaths.len()));
+        let sum = |f: fn(&Holder) -> u64| buffer.holders.iter().map(f).sum::<u64>();
+        let (fd, map, opath) = (sum(Holder::fd_refs), sum(Holder::map_refs), sum(Holder::opath_refs));
         let mut account = Account {
             fd,
             map,
@@ -56,8 +56,8 @@ impl Account {
             Some(None) => account.estimate = true,
             Some(Some(0)) => {
                 account.kernel = Some(0);
-                account.estimate = !buffer.steady;
-                if buffer.steady {
+                account.estimate = !buffer.steady || buffer.uncompared;
+                if !account.estimate {
                     account.in_flight = Some(buffer.in_flight.unwrap_or(0));
                     account.io_uring = Some(buffer.io_uring.unwrap_or(0));
                 }
@@ -65,7 +65,8 @@ impl Account {
             Some(Some(rest)) => {
                 account.kernel = Some(rest);
                 let looked_everywhere = buffer.in_flight.is_some() && buffer.io_uring.is_some();
-                account.estimate = !(buffer.steady && saw_every_process && looked_everywhere);
+                account.estimate =
+                    !(buffer.steady && !buffer.uncompared && saw_every_process && looked_everywhere);
             }
         }
         account
@@ -102,7 +103,7 @@ impl LeakShape {
     }
 
     fn of(buffer: &Buffer, account: &Account, saw_every_process: bool) -> Option<LeakShape> {
-        if buffer.holders.iter().any(|h| h.fds.len() >= FD_LEAK_MIN) {
+        if buffer.holders.iter().any(|h| h.slots().0 >= FD_LEAK_MIN) {
             return Some(LeakShape::Fd);
         }
         // The other shapes say that there is no fd; somebody who could not be read may have one.
@@ -157,6 +158,8 @@ pub struct Totals {
     pub size: Option<Bytes>,
     /// The part that at least one process holds.
     pub held: Option<Bytes>,
+    /// The part of `held` that only `O_PATH` fds keep: the kernel itself no longer lists it.
+    pub opath: Option<Bytes>,
     /// The part that no process holds. `None` also when the kernel's own list, which alone has it, was not read.
     pub kernel_only: Option<Bytes>,
     /// Σ RSS of the processes: counts a shared buffer once per holder.
@@ -181,7 +184,7 @@ pub struct ExporterTotals {
     pub size: Option<Bytes>,
 }
 
-/// The measured snapshot. `accounts` and `shapes` run parallel to [`Snapshot::buffers`], `processes`
+/// The measured snapshot. `accounts`, `shapes` and `candidates` run parallel to [`Snapshot::buffers`], `processes`
 /// to [`Snapshot::processes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
@@ -189,6 +192,8 @@ pub struct Ledger {
     pub accounts: Vec<Account>,
     /// What each buffer's references look like.
     pub shapes: Vec<Option<LeakShape>>,
+    /// Who could hold each buffer's kernel references, by the devices that they have open; empty where there are none.
+    pub candidates: Vec<Vec<Pid>>,
     /// What each process holds.
     pub processes: Vec<ProcessFigures>,
     /// The whole machine.
@@ -210,18 +215,32 @@ impl Ledger {
             .zip(&accounts)
             .map(|(b, a)| LeakShape::of(b, a, saw_every_process))
             .collect();
+        let candidates = snapshot
+            .buffers
+            .iter()
+            .zip(&accounts)
+            .map(|(b, a)| if a.kernel == Some(0) { Vec::new() } else { candidates(b, &snapshot.devices) })
+            .collect();
         let mut figures: BTreeMap<Pid, ProcessFigures> =
             snapshot.processes.iter().map(|p| (p.pid, ProcessFigures::default())).collect();
         for (buffer, account) in snapshot.buffers.iter().zip(&accounts) {
             charge(&mut figures, buffer, account);
         }
+        let parts = |counts: &dyn Fn(&Buffer, &Account) -> bool| -> Option<Bytes> {
+            let counted = snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| counts(b, a));
+            counted.map(|(b, _)| b.size).sum()
+        };
         let totals = Totals {
             buffers: snapshot.buffers.len() as u64,
             size: snapshot.buffers.iter().map(|b| b.size).sum(),
-            held: snapshot.buffers.iter().filter(|b| !b.holders.is_empty()).map(|b| b.size).sum(),
-            kernel_only: snapshot.coverage.sources.contains(&Source::Bufinfo).then_some(()).and_then(|()| {
-                snapshot.buffers.iter().filter(|b| b.holders.is_empty()).map(|b| b.size).sum()
-            }),
+            held: parts(&|b, _| !b.holders.is_empty()),
+            opath: parts(&|b, a| a.opath > 0 && a.fd == 0 && a.map == 0 && b.count == Some(0)),
+            kernel_only: snapshot
+                .coverage
+                .sources
+                .contains(&Source::Bufinfo)
+                .then(|| parts(&|b, _| b.holders.is_empty()))
+                .flatten(),
             rss: figures.values().map(|f| f.rss).sum(),
             pss: figures.values().map(|f| f.pss).sum(),
             unattributed_refs: accounts
@@ -230,7 +249,7 @@ impl Ledger {
             estimate: accounts.iter().any(|a| a.estimate),
         };
         let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
-        Ledger { accounts, shapes, processes, totals, exporters: by_exporter(&snapshot.buffers) }
+        Ledger { accounts, shapes, candidates, processes, totals, exporters: by_exporter(&snapshot.buffers) }
     }
 }
 
@@ -242,7 +261,8 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
     for (nth, holder) in buffer.holders.iter().enumerate() {
         let figure = figures.entry(holder.pid).or_default();
         figure.buffers += 1;
-        figure.fds += (holder.fds.len() + holder.opaths.len()) as u64;
+        let (fds, opaths) = holder.slots();
+        figure.fds += fds + opaths;
         figure.maps += holder.maps.len() as u64;
         let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
             *total = total.and_then(|t| Some(t + part?));

@@ -16,7 +16,7 @@ fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
         .iter()
         .map(|&len| MapRef { start: 4096, end: 4096 + len, offset: Some(0), perms: None })
         .collect();
-    Holder { pid: Pid(pid), fds, opaths, maps }
+    Holder { fds, opaths, maps, ..Holder::new(Pid(pid)) }
 }
 
 fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: Vec<Holder>) -> Buffer {
@@ -43,6 +43,7 @@ fn snapshot(buffers: Vec<Buffer>, notes: Vec<Note>) -> Snapshot {
             ..Coverage::default()
         },
         processes: pids.into_iter().map(process).collect(),
+        devices: Vec::new(),
         buffers,
     }
 }
@@ -233,7 +234,7 @@ fn shapes() {
     let shape = |count, holders| {
         Ledger::of(&snapshot(vec![buffer(1, Some(1), Some(count), holders)], vec![])).shapes[0]
     };
-    assert_eq!(shape(FD_LEAK_MIN as u64, vec![holder(1, FD_LEAK_MIN, 0, &[])]), Some(LeakShape::Fd));
+    assert_eq!(shape(FD_LEAK_MIN, vec![holder(1, FD_LEAK_MIN as usize, 0, &[])]), Some(LeakShape::Fd));
     assert_eq!(shape(1, vec![holder(1, 0, 0, &[1])]), Some(LeakShape::Map));
     assert_eq!(shape(2, vec![]), Some(LeakShape::Handle));
     assert_eq!(shape(2, vec![holder(1, 1, 0, &[1])]), None);

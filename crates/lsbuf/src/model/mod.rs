@@ -7,15 +7,17 @@
 //! [`Buffer::charged`], no source yet.
 
 mod buffer;
+mod device;
 mod label;
 mod ledger;
 mod process;
 mod snapshot;
 mod units;
 
-pub use buffer::{Buffer, BufferId, Holder, Kind, MapRef, Perms};
+pub use buffer::{Buffer, BufferId, Holder, Kind, MapRef, Perms, ThreadFds};
+pub use device::{Device, DeviceClass, DeviceHolder, candidates};
 pub use label::Label;
 pub use ledger::{Account, ExporterTotals, FD_LEAK_MIN, LeakShape, Ledger, ProcessFigures, Totals};
 pub use process::Process;
-pub use snapshot::{Coverage, Host, Note, ProcessCounts, Snapshot, Source};
-pub use units::{Bytes, Dev, Fd, Inode, Pid};
+pub use snapshot::{Coverage, Host, KeptElsewhere, Note, ProcessCounts, Snapshot, Source};
+pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid};

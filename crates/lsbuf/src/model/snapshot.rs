@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, Bytes, Process};
+use super::{Buffer, Bytes, Device, Process};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub buffers: Vec<Buffer>,
     /// Every process that holds one, ordered by pid. Every holder of every buffer is in here.
     pub processes: Vec<Process>,
+    /// Every open device node whose driver could hold buffers, ordered by path.
+    pub devices: Vec<Device>,
 }
 
 /// The machine and the boot. Inode numbers mean nothing across boots.
@@ -71,6 +73,8 @@ pub struct Coverage {
     pub sources: Vec<Source>,
     /// What became of the processes that procfs listed.
     pub processes: ProcessCounts,
+    /// Files that are in no fd table, as far as the kernel counts them; `None`: not looked for.
+    pub kept: Option<KeptElsewhere>,
     /// Wall time from the first question to the joined answer.
     pub duration: Duration,
     /// What a reader must know to trust the figures.
@@ -89,6 +93,18 @@ impl Coverage {
     pub fn saw_every_process(&self) -> bool {
         !self.notes.iter().any(Note::hides_references)
     }
+}
+
+/// Files that sockets and rings keep. The kernel counts them, but does not tell which they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptElsewhere {
+    /// Fds in messages that nobody has received yet, of whatever files.
+    pub in_flight: u64,
+    /// Fixed files of io_urings that may be dma-bufs, or may themselves keep files. A ring that several processes hold
+    /// counts in each.
+    pub io_uring: u64,
+    /// Whether some that may keep more could not be asked.
+    pub unknown: bool,
 }
 
 /// `total` = `read` + `unreadable` + `vanished`.
@@ -151,23 +167,22 @@ pub enum Note {
         /// How many.
         buffers: u64,
     },
-    /// Buffers with more references found than the kernel counts, as when two processes share one fd
-    /// table; their kernel references are unknown.
+    /// Buffers with more references found than the kernel counts; their kernel references are unknown.
     Overcounted {
         /// How many.
         buffers: u64,
     },
-    /// Files that sockets and rings keep, of which the kernel does not tell which; references of these buffers may be
-    /// among them.
-    KeptElsewhere {
+    /// References of these buffers may be among what sockets and rings keep.
+    MaybeElsewhere {
         /// Buffers with references that no process explains.
         buffers: u64,
-        /// Fds in messages that nobody has received yet.
-        in_flight: u64,
-        /// Fixed files of io_uring.
-        fixed: u64,
-        /// Whether some that may hold more could not be read.
-        unknown: bool,
+        /// What is kept.
+        kept: KeptElsewhere,
+    },
+    /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
+    Uncompared {
+        /// How many.
+        buffers: u64,
     },
     /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
     Unexplained {
@@ -191,7 +206,10 @@ impl Note {
             | Note::Garbled { .. }
             | Note::Unproven { .. }
             | Note::Unexplained { .. } => true,
-            Note::Unsteady { .. } | Note::Overcounted { .. } | Note::KeptElsewhere { .. } => false,
+            Note::Unsteady { .. }
+            | Note::Overcounted { .. }
+            | Note::MaybeElsewhere { .. }
+            | Note::Uncompared { .. } => false,
         }
     }
 
@@ -207,7 +225,8 @@ impl Note {
             | Note::ListContradicts { .. }
             | Note::Unsteady { .. }
             | Note::Overcounted { .. }
-            | Note::KeptElsewhere { .. }
+            | Note::MaybeElsewhere { .. }
+            | Note::Uncompared { .. }
             | Note::Unexplained { .. } => false,
         }
     }
@@ -263,17 +282,22 @@ impl fmt::Display for Note {
             ),
             Note::Overcounted { buffers } => write!(
                 f,
-                "{} have more references found than the kernel counts (processes sharing an fd table or an \
-                 address space): kernel references are unknown",
+                "{} have more references found than the kernel counts: kernel references are unknown",
                 count(*buffers, "buffer", "buffers")
             ),
-            Note::KeptElsewhere { buffers, in_flight, fixed, unknown } => write!(
+            Note::MaybeElsewhere { buffers, kept } => write!(
                 f,
                 "messages not yet received carry {}, io_urings have {} registered{}: the kernel references of {} may be \
                  among them and are an estimate",
-                count(*in_flight, "fd", "fds"),
-                count(*fixed, "file", "files"),
-                if *unknown { ", and some could not be asked" } else { "" },
+                count(kept.in_flight, "fd", "fds"),
+                count(kept.io_uring, "file", "files"),
+                if kept.unknown { ", and some could not be asked" } else { "" },
+                count(*buffers, "buffer", "buffers")
+            ),
+            Note::Uncompared { buffers } => write!(
+                f,
+                "whether holders of {} share an fd table or an address space could not be asked: kernel references are \
+                 an estimate",
                 count(*buffers, "buffer", "buffers")
             ),
             Note::Unexplained { buffers, size } => write!(

@@ -126,12 +126,12 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "IN-FLIGHT",
-        help: "fds in messages not yet received; ? when not looked for",
+        help: "fds in messages not yet received; ? where some are and nobody tells of which buffer",
         cell: |v, i| Cell::Number(account(v, i).in_flight),
     },
     Column {
         name: "IO-URING",
-        help: "fixed files of io_uring; ? when not looked for",
+        help: "fixed files of io_uring; ? where some may be this buffer",
         cell: |v, i| Cell::Number(account(v, i).io_uring),
     },
     Column {
@@ -149,6 +149,14 @@ pub const BUFFER_COLUMNS: &[Column] = &[
                 let devices: Vec<String> = devices.iter().map(|d| super::escape(d.as_bytes())).collect();
                 Cell::Words(Some(devices.join(",")))
             }
+        },
+    },
+    Column {
+        name: "CANDIDATES",
+        help: "pids of processes that could be behind KERNEL, by the devices that they have open",
+        cell: |v, i| {
+            let pids: Vec<String> = v.ledger.candidates[i].iter().map(ToString::to_string).collect();
+            Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
         },
     },
     Column {
@@ -256,7 +264,8 @@ fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
         let separator = if text.is_empty() { "" } else { " " };
         // Writing to a String cannot fail.
         let _ = write!(text, "{separator}{}:{}(", comm(view, holder), holder.pid);
-        for (n, unit) in [(holder.fds.len(), 'f'), (holder.maps.len(), 'm'), (holder.opaths.len(), 'p')] {
+        let (fds, opaths) = holder.slots();
+        for (n, unit) in [(fds, 'f'), (holder.maps.len() as u64, 'm'), (opaths, 'p')] {
             if n > 0 {
                 let _ = write!(text, "{n}{unit}");
             }

@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::View;
 use super::columns::timestamp;
 use super::escape::escape_json;
-use crate::model::{Account, Buffer, Bytes, Holder, Label, MapRef, Process, ProcessFigures, Source};
+use crate::model::{
+    Account, Buffer, Bytes, Device, Fd, Holder, Label, MapRef, Pid, Process, ProcessFigures, Source,
+};
 
 /// Writes the view as one JSON document.
 ///
@@ -34,6 +36,7 @@ struct Document {
     exporters: Vec<Exporter>,
     buffers: Vec<JsonBuffer>,
     processes: Vec<JsonProcess>,
+    devices: Vec<JsonDevice>,
 }
 
 #[derive(Serialize)]
@@ -65,11 +68,14 @@ struct Totals {
     buffers: u64,
     size: Option<u64>,
     held: Option<u64>,
+    opath: Option<u64>,
     kernel_only: Option<u64>,
     rss: Option<u64>,
     pss: Option<u64>,
     unattributed_refs: Option<u64>,
     estimate: bool,
+    in_flight_fds: Option<u64>,
+    io_uring_files: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +99,7 @@ struct JsonBuffer {
     estimate: bool,
     leak_shape: Option<&'static str>,
     attachments: Option<Vec<String>>,
+    candidates: Vec<u32>,
     created_at: Option<String>,
     creator_uid: Option<u32>,
     holders: Vec<JsonHolder>,
@@ -114,6 +121,30 @@ struct JsonHolder {
     fds: Vec<u32>,
     opaths: Vec<u32>,
     maps: Vec<Map>,
+    threads: Vec<JsonThread>,
+    fd_table_of: Option<u32>,
+    address_space_of: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct JsonThread {
+    tid: u32,
+    fds: Vec<u32>,
+    opaths: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct JsonDevice {
+    path: String,
+    name: Option<String>,
+    holders: Vec<JsonDeviceHolder>,
+}
+
+#[derive(Serialize)]
+struct JsonDeviceHolder {
+    pid: u32,
+    comm: Option<String>,
+    fds: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -143,6 +174,7 @@ struct JsonProcess {
 fn document(view: &View<'_>) -> Document {
     let (snapshot, ledger) = (view.snapshot, view.ledger);
     let (coverage, totals) = (&snapshot.coverage, &ledger.totals);
+    let kept = coverage.kept.filter(|kept| !kept.unknown);
     Document {
         schema: "lsbuf.snapshot/1",
         taken_at: timestamp(snapshot.taken_at),
@@ -167,11 +199,14 @@ fn document(view: &View<'_>) -> Document {
             buffers: totals.buffers,
             size: bytes(totals.size),
             held: bytes(totals.held),
+            opath: bytes(totals.opath),
             kernel_only: bytes(totals.kernel_only),
             rss: bytes(totals.rss),
             pss: bytes(totals.pss),
             unattributed_refs: totals.unattributed_refs,
             estimate: totals.estimate,
+            in_flight_fds: kept.map(|kept| kept.in_flight),
+            io_uring_files: kept.map(|kept| kept.io_uring),
         },
         exporters: ledger
             .exporters
@@ -187,7 +222,7 @@ fn document(view: &View<'_>) -> Document {
             .iter()
             .map(|&i| {
                 let shape = ledger.shapes[i].map(|s| s.as_str());
-                buffer(&snapshot.buffers[i], &ledger.accounts[i], shape)
+                buffer(&snapshot.buffers[i], &ledger.accounts[i], shape, &ledger.candidates[i])
             })
             .collect(),
         processes: view
@@ -195,10 +230,16 @@ fn document(view: &View<'_>) -> Document {
             .iter()
             .map(|&i| process(&snapshot.processes[i], &ledger.processes[i]))
             .collect(),
+        devices: snapshot.devices.iter().map(device).collect(),
     }
 }
 
-fn buffer(buffer: &Buffer, account: &Account, leak_shape: Option<&'static str>) -> JsonBuffer {
+fn buffer(
+    buffer: &Buffer,
+    account: &Account,
+    leak_shape: Option<&'static str>,
+    candidates: &[Pid],
+) -> JsonBuffer {
     JsonBuffer {
         kind: buffer.id.kind.as_str(),
         dev: buffer.id.dev.map(|d| d.to_string()),
@@ -219,6 +260,7 @@ fn buffer(buffer: &Buffer, account: &Account, leak_shape: Option<&'static str>) 
         estimate: account.estimate,
         leak_shape,
         attachments: buffer.attachments.as_ref().map(|a| a.iter().filter_map(|d| text(Some(d))).collect()),
+        candidates: candidates.iter().map(|pid| pid.0).collect(),
         created_at: buffer.created_at.and_then(timestamp),
         creator_uid: buffer.creator_uid,
         holders: buffer.holders.iter().map(holder).collect(),
@@ -228,10 +270,33 @@ fn buffer(buffer: &Buffer, account: &Account, leak_shape: Option<&'static str>) 
 fn holder(holder: &Holder) -> JsonHolder {
     JsonHolder {
         pid: holder.pid.0,
-        fds: holder.fds.iter().map(|fd| fd.0).collect(),
-        opaths: holder.opaths.iter().map(|fd| fd.0).collect(),
+        fds: numbers(&holder.fds),
+        opaths: numbers(&holder.opaths),
         maps: holder.maps.iter().map(map).collect(),
+        threads: holder
+            .threads
+            .iter()
+            .map(|t| JsonThread { tid: t.tid.0, fds: numbers(&t.fds), opaths: numbers(&t.opaths) })
+            .collect(),
+        fd_table_of: holder.fd_table_of.map(|pid| pid.0),
+        address_space_of: holder.address_space_of.map(|pid| pid.0),
     }
+}
+
+fn device(device: &Device) -> JsonDevice {
+    JsonDevice {
+        path: device.path.to_utf8_lossy().into_owned(),
+        name: text(device.name.as_ref()),
+        holders: device
+            .holders
+            .iter()
+            .map(|h| JsonDeviceHolder { pid: h.pid.0, comm: text(h.comm.as_ref()), fds: numbers(&h.fds) })
+            .collect(),
+    }
+}
+
+fn numbers(fds: &[Fd]) -> Vec<u32> {
+    fds.iter().map(|fd| fd.0).collect()
 }
 
 fn map(map: &MapRef) -> Map {

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use super::cell::human;
 use super::columns::{comm, timestamp};
+use super::escape::escape_word;
 use super::{View, escape};
-use crate::model::{Account, Buffer, Holder, Label};
+use crate::model::{Account, Buffer, Fd, Holder, Label};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -31,22 +32,32 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }
     if buffer.holders.is_empty() {
-        return line("holders", "no process".into());
+        line("holders", "no process".into())?;
+    } else {
+        writeln!(out, "  holders")?;
+        for holder in &buffer.holders {
+            references(out, view, holder)?;
+        }
     }
-    writeln!(out, "  holders")?;
-    for holder in &buffer.holders {
-        references(out, view, holder)?;
-    }
-    Ok(())
+    candidates(out, view, index)
 }
 
 fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Result<()> {
     let who = format!("{}:{}", comm(view, holder), holder.pid);
-    for fd in &holder.fds {
-        writeln!(out, "    {who}  fd {fd}")?;
-    }
-    for fd in &holder.opaths {
-        writeln!(out, "    {who}  fd {fd} (O_PATH: keeps the memory, outside the count)")?;
+    let table =
+        holder.fd_table_of.map_or(String::new(), |pid| format!(" (fd table of {pid}, counted there)"));
+    let mut fds = |who: &str, fds: &[Fd], opaths: &[Fd], table: &str| {
+        for ranges in ranges(fds) {
+            writeln!(out, "    {who}  {ranges}{table}")?;
+        }
+        for ranges in ranges(opaths) {
+            writeln!(out, "    {who}  {ranges} (O_PATH: keeps the memory, outside the count){table}")?;
+        }
+        Ok::<(), io::Error>(())
+    };
+    fds(&who, &holder.fds, &holder.opaths, &table)?;
+    for thread in &holder.threads {
+        fds(&who, &thread.fds, &thread.opaths, &format!(" (fd table of thread {})", thread.tid))?;
     }
     for map in &holder.maps {
         write!(out, "    {who}  map {:#x}-{:#x} {}", map.start, map.end, human(map.len()))?;
@@ -56,12 +67,44 @@ fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Resu
         if let Some(offset) = map.offset {
             write!(out, " at offset {offset:#x}")?;
         }
+        if let Some(pid) = holder.address_space_of {
+            write!(out, " (address space of {pid}, counted there)")?;
+        }
         writeln!(out)?;
     }
     Ok(())
 }
 
-/// `count 4 = 1 fd + 0 map + 3 kernel`, saying what is not known.
+/// `fd 5`, or `fds 5-24 (20)`: one text for each run of numbers, which ascend.
+fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
+    fds.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0)).map(|run| match run {
+        [first, .., last] => format!("fds {first}-{last} ({})", run.len()),
+        [only] => format!("fd {only}"),
+        [] => String::new(),
+    })
+}
+
+/// Who could be behind the kernel's references. They have a device open; that is all that is known.
+fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
+    let pids = &view.ledger.candidates[index];
+    if pids.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "  candidates for the kernel's references, by the devices that they have open")?;
+    for device in &view.snapshot.devices {
+        let name = device.name.as_ref().map_or(String::new(), |n| format!(" ({})", escape(n.as_bytes())));
+        for holder in device.holders.iter().filter(|h| pids.contains(&h.pid)) {
+            let comm = holder.comm.as_ref().map_or("?".into(), |c| escape_word(c.as_bytes()));
+            for ranges in ranges(&holder.fds) {
+                let path = escape(device.path.as_bytes());
+                writeln!(out, "    {comm}:{}  {ranges} {path}{name}", holder.pid)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `count 7 = 2 fd + 1 map + 1 in flight + 3 kernel (vgem)`, saying what is not known.
 fn account_line(buffer: &Buffer, account: &Account) -> String {
     let count = buffer.count.map_or("?".into(), |c| c.to_string());
     let mut text = format!("count {count} = {} fd + {} map", account.fd, account.map);
@@ -74,8 +117,16 @@ fn account_line(buffer: &Buffer, account: &Account) -> String {
     add(account.io_uring.unwrap_or(0), "io_uring");
     let kernel = account.kernel.map_or("?".into(), |k| k.to_string());
     text.push_str(&format!(" + {}{kernel} kernel", if account.estimate { "~" } else { "" }));
-    if account.kernel != Some(0) && (account.in_flight.is_none() || account.io_uring.is_none()) {
-        text.push_str(", some of which may be in flight or in an io_uring");
+    let attached = buffer.attachments.as_deref().unwrap_or_default();
+    if account.kernel != Some(0) && !attached.is_empty() {
+        text.push_str(&format!(" ({})", devices(attached)));
+    }
+    let unknown: Vec<&str> = [(account.in_flight, "in flight"), (account.io_uring, "in an io_uring")]
+        .into_iter()
+        .filter_map(|(known, what)| known.is_none().then_some(what))
+        .collect();
+    if account.kernel != Some(0) && !unknown.is_empty() {
+        text.push_str(&format!(", some of which may be {}", unknown.join(" or ")));
     }
     text
 }
@@ -103,8 +154,12 @@ fn attached(buffer: &Buffer) -> String {
     match &buffer.attachments {
         None => "?".into(),
         Some(devices) if devices.is_empty() => "no device".into(),
-        Some(devices) => devices.iter().map(|d| escape(d.as_bytes())).collect::<Vec<_>>().join(", "),
+        Some(attached) => devices(attached),
     }
+}
+
+fn devices(attached: &[Label]) -> String {
+    attached.iter().map(|d| escape(d.as_bytes())).collect::<Vec<_>>().join(", ")
 }
 
 fn label(label: Option<&Label>) -> String {

@@ -122,7 +122,7 @@ impl Scanner {
         let own = read::open_dir(self.root.dir(), c"self")?;
         let mut links = Vec::new();
         let dir = read::open_dir(&own, c"map_files")?;
-        read::names(dir.as_fd(), &mut self.buffers.dir, |entry| {
+        read::entries(dir.as_fd(), &mut self.buffers.dir, |entry, _| {
             links.extend(map_files::range(entry.to_bytes()));
             Ok(())
         })?;

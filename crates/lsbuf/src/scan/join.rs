@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::walk::Walk;
+use super::shared::Shared;
+use super::walk::{HeldFd, Walk};
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::elsewhere::Elsewhere;
-use crate::model::{Buffer, BufferId, Bytes, Fd, Holder, Inode, Kind, Label, MapRef, Pid};
+use crate::model::{Buffer, BufferId, Bytes, Holder, Inode, Kind, Label, MapRef, Pid, ThreadFds};
 
 /// What is being put together about one inode.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ struct Draft {
 }
 
 /// Joins one walk with the kernel's lists from before and after it.
-pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Buffer> {
+pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: Option<&List>) -> Vec<Buffer> {
     let repeated: BTreeSet<Inode> = [before, after].iter().flat_map(|list| repeated(*list)).collect();
     let lists_are_whole = [before, after].iter().all(|list| list.is_some_and(List::agrees));
     let before = by_inode(before);
@@ -35,14 +36,10 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
     for held in &walk.fds {
         let draft = drafts.entry(held.ino).or_default();
         draft.fd_name = Some(held.fact.name.clone());
-        let holder = draft.holder(held.pid);
-        match &held.fact.info.dmabuf {
-            Some(info) => {
-                holder.fds.push(held.fact.fd);
-                draft.counts.push(info.count);
-                infos.insert(held.ino, info);
-            }
-            None => holder.opaths.push(held.fact.fd),
+        draft.holder(held.pid).add(held);
+        if let Some(info) = &held.fact.info.dmabuf {
+            draft.counts.push(info.count);
+            infos.insert(held.ino, info);
         }
     }
     for map in walk.maps.iter().filter(|map| walk.is_dmabuf(map)) {
@@ -70,13 +67,15 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
                 || !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
             // Two buffers under one number: neither's account can be told.
             buffer.steady &= !repeated.contains(&ino);
-            buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
-            buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
             buffer.attachments = listed.and_then(|l| l.attachments.clone());
             buffer.created_at = inode.and_then(|i| i.created_at);
             buffer.creator_uid = inode.map(|i| i.creator_uid);
             buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.clone()));
+            buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
+            buffer.io_uring = walk.elsewhere.as_ref().and_then(|e| e.fixed_of(buffer.name.as_ref()));
             buffer.holders = draft.holders.into_values().map(sorted).collect();
+            buffer.uncompared = buffer.holders.iter().any(|h| shared.uncompared.contains(&h.pid));
+            count_once(&mut buffer.holders, shared);
             let maps = buffer.holders.iter_mut().flat_map(|holder| &mut holder.maps);
             maps.for_each(|map| map.offset = map.offset.filter(|_| is_offset_into(buffer.size, map)));
             buffer
@@ -90,8 +89,8 @@ pub(super) fn join(walk: &Walk, before: Option<&List>, after: Option<&List>) -> 
 pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], saw_every_process: bool) -> bool {
     let mut settled = true;
     for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
-        let found: usize = buffer.holders.iter().map(|h| h.fds.len() + h.maps.len()).sum();
-        if saw_every_process && buffer.count > Some(found as u64) {
+        let found: u64 = buffer.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();
+        if saw_every_process && buffer.count > Some(found) {
             let mut before = earlier.iter().filter_map(|round| {
                 let at = round.binary_search_by_key(&buffer.id.ino, |b| b.id.ino).ok()?;
                 round.get(at)
@@ -99,7 +98,7 @@ pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], saw_every_
             let same = |b: &Buffer| b.count == buffer.count && b.holders == buffer.holders;
             buffer.steady &= before.next().is_some_and(same) && before.all(same);
         }
-        settled &= buffer.steady && buffer.count >= Some(found as u64);
+        settled &= buffer.steady && buffer.count >= Some(found);
     }
     settled
 }
@@ -107,6 +106,24 @@ pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], saw_every_
 impl Draft {
     fn holder(&mut self, pid: Pid) -> &mut Holder {
         self.holders.entry(pid).or_insert_with(|| Holder::new(pid))
+    }
+}
+
+impl Holder {
+    fn add(&mut self, held: &HeldFd) {
+        let (fds, opaths) = match held.thread {
+            None => (&mut self.fds, &mut self.opaths),
+            Some(tid) => {
+                let at = self.threads.iter().position(|table| table.tid == tid);
+                let at = at.unwrap_or_else(|| {
+                    self.threads.push(ThreadFds { tid, fds: Vec::new(), opaths: Vec::new() });
+                    self.threads.len() - 1
+                });
+                let table = &mut self.threads[at];
+                (&mut table.fds, &mut table.opaths)
+            }
+        };
+        if held.fact.info.dmabuf.is_some() { fds.push(held.fact.fd) } else { opaths.push(held.fact.fd) }
     }
 }
 
@@ -123,11 +140,33 @@ fn is_offset_into(size: Option<Bytes>, map: &MapRef) -> bool {
 }
 
 fn sorted(mut holder: Holder) -> Holder {
-    let by_number = |fd: &Fd| fd.0;
-    holder.fds.sort_by_key(by_number);
-    holder.opaths.sort_by_key(by_number);
+    holder.fds.sort_unstable_by_key(|fd| fd.0);
+    holder.opaths.sort_unstable_by_key(|fd| fd.0);
     holder.maps.sort_by_key(|map| map.start);
+    for table in &mut holder.threads {
+        table.fds.sort_unstable_by_key(|fd| fd.0);
+        table.opaths.sort_unstable_by_key(|fd| fd.0);
+    }
+    holder.threads.sort_by_key(|table| table.tid);
     holder
+}
+
+/// Has each shared fd table and address space counted with the first of its holders.
+fn count_once(holders: &mut [Holder], shared: &Shared) {
+    let (mut tables, mut spaces) = (BTreeMap::new(), BTreeMap::new());
+    for holder in holders {
+        let pid = holder.pid;
+        let first_of = |group: &BTreeMap<Pid, Pid>, firsts: &mut BTreeMap<Pid, Pid>| {
+            let first = *firsts.entry(*group.get(&pid).unwrap_or(&pid)).or_insert(pid);
+            (first != pid).then_some(first)
+        };
+        if !holder.fds.is_empty() || !holder.opaths.is_empty() {
+            holder.fd_table_of = first_of(&shared.files, &mut tables);
+        }
+        if !holder.maps.is_empty() {
+            holder.address_space_of = first_of(&shared.vm, &mut spaces);
+        }
+    }
 }
 
 fn repeated(list: Option<&List>) -> impl Iterator<Item = Inode> {

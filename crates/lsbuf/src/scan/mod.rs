@@ -12,19 +12,24 @@
 mod doctor;
 mod join;
 mod proof;
+mod shared;
+mod visit;
 mod walk;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use doctor::{Diagnosis, Probe, ProbeState};
+use shared::Shared;
 
 use crate::error::Error;
 use crate::kernel::bufinfo::{self, List};
+use crate::kernel::devices;
 use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Account, Buffer, Coverage, Ledger, Note, Pid, Snapshot, Source};
+use crate::kernel::sharing::Sharing;
+use crate::model::{Account, Buffer, Coverage, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +95,7 @@ impl Default for Options {
 pub struct Scanner {
     options: Options,
     root: ProcRoot,
+    sharing: Sharing,
     buffers: Buffers,
 }
 
@@ -103,7 +109,8 @@ impl Scanner {
     /// If it cannot be opened or is none.
     pub fn new(options: Options) -> Result<Scanner, Error> {
         let root = ProcRoot::open(&options.proc_root)?;
-        Ok(Scanner { options, root, buffers: Buffers::default() })
+        let sharing = Sharing::of(&root);
+        Ok(Scanner { options, root, sharing, buffers: Buffers::default() })
     }
 
     /// Whether the procfs lists a process of that id.
@@ -128,14 +135,17 @@ impl Scanner {
             round += 1;
             let walk = self.walk(before.as_ref().ok())?;
             let after = self.kernel_list();
-            let mut buffers = join::join(&walk, before.as_ref().ok(), after.as_ref().ok());
+            let shared = Shared::of(&walk, &self.sharing);
+            let mut buffers = join::join(&walk, &shared, before.as_ref().ok(), after.as_ref().ok());
             let coverage = self.coverage(&walk, &after);
             let settled = join::settle(&mut buffers, &earlier, coverage.saw_every_process());
             if settled || round >= self.options.rounds {
                 let processes = walk.holders_of(&buffers);
                 let host = self.root.host();
-                let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes };
-                note_doubts(&mut snapshot, walk.elsewhere.as_ref());
+                let sys = self.options.sys_root.as_deref();
+                let devices = walk.devices(|node| devices::name(sys?, node));
+                let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes, devices };
+                note_doubts(&mut snapshot);
                 snapshot.coverage.duration = begun.elapsed();
                 return Ok(snapshot);
             }
@@ -148,7 +158,7 @@ impl Scanner {
         // Where the list shows no buffer at all, no account can lack anything.
         let look_elsewhere = listed.is_none_or(|list| !list.buffers.is_empty());
         let mappings = self.options.sources.mappings;
-        let mut walk = walk::Walk::of(&self.root, mappings, look_elsewhere, &mut self.buffers)
+        let mut walk = walk::Walk::of(&self.root, mappings, &self.sharing, look_elsewhere, &mut self.buffers)
             .map_err(|e| self.cannot_list(e))?;
         if listed.is_none() {
             walk.recheck(&self.root, &mut self.buffers);
@@ -189,19 +199,22 @@ impl Scanner {
             }
             Err(why) => notes.push(Note::NoKernelList { why: why.clone() }),
         }
-        Coverage { sources, processes: walk.counts, notes, duration: Duration::ZERO }
+        let kept = walk.elsewhere.as_ref().map(Elsewhere::kept);
+        Coverage { sources, processes: walk.counts, notes, kept, duration: Duration::ZERO }
     }
 }
 
 /// Adds the notes that follow from the joined answer.
-fn note_doubts(snapshot: &mut Snapshot, elsewhere: Option<&Elsewhere>) {
+fn note_doubts(snapshot: &mut Snapshot) {
     let ledger = Ledger::of(snapshot);
     let count = |doubtful: fn(&Buffer, &Account) -> bool| {
         snapshot.buffers.iter().zip(&ledger.accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
     };
     let unsteady = count(|b, _| b.count.is_some() && !b.steady);
     let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);
-    let unattributed = count(|b, a| b.steady && a.estimate && a.kernel.is_some());
+    let unattributed =
+        count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));
+    let uncompared = count(|b, _| b.uncompared);
     let unheld = count(|b, _| b.holders.is_empty());
     let unheld_size = snapshot.buffers.iter().filter(|b| b.holders.is_empty()).filter_map(|b| b.size).sum();
     let saw_every_process = snapshot.coverage.saw_every_process();
@@ -212,9 +225,13 @@ fn note_doubts(snapshot: &mut Snapshot, elsewhere: Option<&Elsewhere>) {
     if overcounted > 0 {
         notes.push(Note::Overcounted { buffers: overcounted });
     }
-    if let Some(elsewhere) = elsewhere.filter(|e| unattributed > 0 && e.in_flight_of_one().is_none()) {
-        let Elsewhere { in_flight, fixed, unknown, .. } = *elsewhere;
-        notes.push(Note::KeptElsewhere { buffers: unattributed, in_flight, fixed, unknown });
+    if uncompared > 0 {
+        notes.push(Note::Uncompared { buffers: uncompared });
+    }
+    if let Some(kept) =
+        snapshot.coverage.kept.filter(|kept| unattributed > 0 && *kept != KeptElsewhere::default())
+    {
+        notes.push(Note::MaybeElsewhere { buffers: unattributed, kept });
     }
     if unheld > 0 && !saw_every_process {
         notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });

@@ -1,25 +1,26 @@
 //! One pass over the processes: every reference that can be proven, and what could not be read.
 //!
-//! A process's directory stays open while it is read, so all its facts are of one process. Processes that
-//! appear during the pass are read too: a child that inherited an fd must not look like the kernel.
+//! Processes that appear during the pass are read too: a child that inherited an fd must not look like the kernel. [`Visit`]
+//! is what reading one process comes to.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::os::fd::BorrowedFd;
-
-use rustix::io::Errno;
 
 use super::Mappings;
 use super::proof::{Proof, Verdict};
+use super::visit::Visit;
 use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds::{self, FdFact};
-use crate::kernel::map_files;
-use crate::kernel::maps::{self, MapFact};
+use crate::kernel::maps::MapFact;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
-use crate::model::{Buffer, Inode, Note, Pid, Process, ProcessCounts, Source};
+use crate::kernel::sharing::Sharing;
+use crate::model::{
+    Buffer, Device, DeviceClass, DeviceHolder, Fd, Inode, Label, Note, Pid, Process, ProcessCounts, Source,
+    Tid,
+};
 
 /// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
 /// machine that forks all the time is followed for a few generations and then let go.
@@ -29,6 +30,8 @@ const GENERATIONS: usize = 4;
 #[derive(Debug)]
 pub(super) struct HeldFd {
     pub(super) pid: Pid,
+    /// Whose table it is in, if not the process's.
+    pub(super) thread: Option<Tid>,
     pub(super) ino: Inode,
     pub(super) fact: FdFact,
 }
@@ -40,11 +43,21 @@ pub(super) struct HeldMap {
     pub(super) fact: MapFact,
 }
 
+/// An fd of a device node.
+#[derive(Debug)]
+pub(super) struct HeldDevice {
+    pub(super) pid: Pid,
+    pub(super) fd: Fd,
+    pub(super) class: DeviceClass,
+    pub(super) path: Label,
+}
+
 /// What one pass found.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pub(super) fds: Vec<HeldFd>,
     pub(super) maps: Vec<HeldMap>,
+    pub(super) devices: Vec<HeldDevice>,
     pub(super) proof: Proof,
     /// Those that may hold something, ordered by pid.
     pub(super) processes: Vec<Process>,
@@ -53,20 +66,14 @@ pub(super) struct Walk {
     pub(super) rechecked: BTreeMap<Inode, u64>,
     /// `None`: not looked for.
     pub(super) elsewhere: Option<Elsewhere>,
+    /// Processes with a thread that may have an fd table of its own, which could not be asked.
+    pub(super) uncompared: HashSet<Pid>,
     denied: u64,
     failed: u64,
-    unproven: u64,
+    pub(super) unproven: u64,
     /// Processes that appeared when the last generation had been read.
     newcomers: u64,
     garbled: BTreeMap<Source, u64>,
-}
-
-/// What reading one process came to.
-enum Visit {
-    Read,
-    Denied,
-    Failed,
-    Gone,
 }
 
 impl Walk {
@@ -74,6 +81,7 @@ impl Walk {
     pub(super) fn of(
         root: &ProcRoot,
         mappings: Mappings,
+        sharing: &Sharing,
         look_elsewhere: bool,
         buffers: &mut Buffers,
     ) -> io::Result<Walk> {
@@ -82,10 +90,20 @@ impl Walk {
             elsewhere: look_elsewhere.then(Elsewhere::default),
             ..Walk::default()
         };
-        let mut seen: HashSet<Pid> = HashSet::new();
+        let mut seen: HashMap<Pid, u64> = HashMap::new();
         for generation in 0.. {
-            let newcomers: Vec<Pid> =
-                root.pids(buffers)?.into_iter().filter(|&pid| seen.insert(pid)).collect();
+            let mut newcomers = Vec::new();
+            for (pid, directory) in root.processes(buffers)? {
+                match seen.insert(pid, directory) {
+                    Some(before) if before == directory => {}
+                    Some(_) => {
+                        // The pid has been recycled, and what its former bearer held went with it.
+                        walk.forget(pid);
+                        newcomers.push(pid);
+                    }
+                    None => newcomers.push(pid),
+                }
+            }
             if newcomers.is_empty() {
                 break;
             }
@@ -95,7 +113,7 @@ impl Walk {
             }
             for pid in newcomers {
                 walk.counts.total += 1;
-                match walk.visit(root, pid, mappings, buffers) {
+                match walk.visit(root, pid, mappings, sharing, buffers) {
                     Visit::Read => walk.counts.read += 1,
                     Visit::Gone => walk.counts.vanished += 1,
                     Visit::Denied => walk.denied += 1,
@@ -115,6 +133,10 @@ impl Walk {
                 continue;
             }
             let again = ProcessDir::open(root, held.pid)
+                .and_then(|process| match held.thread {
+                    Some(tid) => process.thread(tid),
+                    None => Ok(process),
+                })
                 .and_then(|p| {
                     read::record(p.dir(), fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text)
                 })
@@ -140,6 +162,40 @@ impl Walk {
         self.processes.iter().filter(|p| pids.contains(&p.pid)).cloned().collect()
     }
 
+    /// The open device nodes, with the names that `name` gives to the devices behind them.
+    pub(super) fn devices(&self, name: impl Fn(&Label) -> Option<Label>) -> Vec<Device> {
+        let mut nodes: BTreeMap<&Label, (DeviceClass, BTreeMap<Pid, Vec<Fd>>)> = BTreeMap::new();
+        for held in &self.devices {
+            let (_, holders) = nodes.entry(&held.path).or_insert_with(|| (held.class, BTreeMap::new()));
+            holders.entry(held.pid).or_default().push(held.fd);
+        }
+        let comm = |pid| {
+            let at = self.processes.binary_search_by_key(&pid, |p| p.pid).ok()?;
+            Some(self.processes[at].comm.clone())
+        };
+        let holder = |(pid, mut fds): (Pid, Vec<Fd>)| {
+            fds.sort_unstable();
+            fds.dedup();
+            DeviceHolder { pid, comm: comm(pid), fds }
+        };
+        let device = |(path, (class, holders)): (&Label, (DeviceClass, BTreeMap<Pid, Vec<Fd>>))| Device {
+            path: path.clone(),
+            name: name(path),
+            class,
+            holders: holders.into_iter().map(holder).collect(),
+        };
+        nodes.into_iter().map(device).collect()
+    }
+
+    /// Drops what was found of a process.
+    fn forget(&mut self, pid: Pid) {
+        self.fds.retain(|held| held.pid != pid);
+        self.maps.retain(|held| held.pid != pid);
+        self.devices.retain(|held| held.pid != pid);
+        self.processes.retain(|process| process.pid != pid);
+        self.uncompared.remove(&pid);
+    }
+
     /// What could not be read or decided.
     pub(super) fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
@@ -158,127 +214,9 @@ impl Walk {
         notes
     }
 
-    fn visit(&mut self, root: &ProcRoot, pid: Pid, mappings: Mappings, buffers: &mut Buffers) -> Visit {
-        let process = match ProcessDir::open(root, pid) {
-            Ok(process) => process,
-            Err(e) => return Visit::of(e),
-        };
-        let (fds_before, maps_before) = (self.fds.len(), self.maps.len());
-        let fds = self.visit_fds(&process, pid, buffers);
-        let maps = match self.visit_maps(&process, pid, mappings, buffers) {
-            // A process without an address space: a kernel thread, or one that is exiting.
-            Err(Errno::SRCH) => Ok(()),
-            done => done,
-        };
-        if self.fds.len() > fds_before || self.maps.len() > maps_before {
-            match process.identify(&mut buffers.text) {
-                Ok(identity) => self.processes.push(identity),
-                Err(e) => {
-                    self.fds.truncate(fds_before);
-                    self.maps.truncate(maps_before);
-                    return if root.is_live() { Visit::of(e) } else { Visit::Failed };
-                }
-            }
-        }
-        match fds.and(maps) {
-            Ok(()) => Visit::Read,
-            // A kernel thread has neither fds nor mappings, whoever asks.
-            Err(_) if process.is_kernel_thread(&mut buffers.text) => Visit::Read,
-            Err(e) => match Visit::of(e) {
-                // It is there, but its files are not: a tree recorded in part.
-                Visit::Gone if !root.is_live() || process.identify(&mut buffers.text).is_ok() => {
-                    Visit::Failed
-                }
-                visit => visit,
-            },
-        }
-    }
-
-    fn visit_fds(&mut self, process: &ProcessDir, pid: Pid, buffers: &mut Buffers) -> rustix::io::Result<()> {
-        let mut facts = Vec::new();
-        let walked = fds::walk(process.dir(), buffers, &mut facts, self.elsewhere.as_mut());
-        for fact in facts {
-            let ino = if fact.info.dmabuf.is_some() {
-                self.proof.learn_fd(process.dir(), &fact)
-            } else if fact.info.path_only {
-                match self.proof.judge_path(process, &fact, &mut buffers.text) {
-                    Verdict::Yes => fact.info.ino.or_else(|| self.proof.learn_fd(process.dir(), &fact)),
-                    Verdict::No => continue,
-                    Verdict::Unknown => None,
-                }
-            } else {
-                continue;
-            };
-            match ino {
-                Some(ino) => self.fds.push(HeldFd { pid, ino, fact }),
-                None => self.unproven += 1,
-            }
-        }
-        // What was read before an error is true all the same.
-        walked.map(|garbled| self.garble(Source::Fdinfo, garbled))
-    }
-
-    fn visit_maps(
-        &mut self,
-        process: &ProcessDir,
-        pid: Pid,
-        mappings: Mappings,
-        buffers: &mut Buffers,
-    ) -> rustix::io::Result<()> {
-        let mut facts = Vec::new();
-        match mappings {
-            Mappings::Maps => {
-                let garbled = maps::walk(process.dir(), &mut buffers.chunk, &mut facts)?;
-                self.garble(Source::Maps, garbled);
-            }
-            Mappings::MapFiles => {
-                let mut links = Vec::new();
-                let garbled = map_files::walk(process.dir(), buffers, &mut links)?;
-                self.garble(Source::MapFiles, garbled);
-                facts.extend(self.follow(process.dir(), links));
-            }
-        }
-        let mut named = BTreeSet::new();
-        for mut fact in facts {
-            if fact.name.is_none() && named.insert(fact.ino) {
-                fact.name = map_files::name(process.dir(), &fact.vma, &mut buffers.link);
-            }
-            self.proof.learn_map(process, &fact, &mut buffers.text);
-            if self.proof.verdict_on_dev(fact.dev) != Verdict::No {
-                self.maps.push(HeldMap { pid, fact });
-            }
-        }
-        Ok(())
-    }
-
-    fn follow(&mut self, process: BorrowedFd<'_>, links: Vec<map_files::LinkFact>) -> Vec<MapFact> {
-        let mut facts = Vec::new();
-        for link in links {
-            match self.proof.follow(process, &link.vma) {
-                Ok(Some((dev, ino))) => {
-                    facts.push(MapFact { dev, ino, name: Some(link.name), vma: link.vma });
-                }
-                // Something else of that name, or unmapped by now.
-                Ok(None) | Err(Errno::NOENT) => {}
-                Err(_) => self.unproven += 1,
-            }
-        }
-        facts
-    }
-
-    fn garble(&mut self, source: Source, facts: u64) {
+    pub(super) fn garble(&mut self, source: Source, facts: u64) {
         if facts > 0 {
             *self.garbled.entry(source).or_default() += facts;
-        }
-    }
-}
-
-impl Visit {
-    fn of(error: Errno) -> Visit {
-        match error {
-            Errno::NOENT | Errno::SRCH => Visit::Gone,
-            Errno::ACCESS | Errno::PERM => Visit::Denied,
-            _ => Visit::Failed,
         }
     }
 }

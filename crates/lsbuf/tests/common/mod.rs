@@ -36,6 +36,7 @@ impl Tree {
         tree.write("proc/sys/kernel/hostname", b"box\n");
         tree.write("proc/sys/kernel/random/boot_id", b"00000000-0000-4000-8000-000000000000\n");
         tree.write("proc/.lsbuf/dmabuf-dev", b"0:12\n");
+        tree.write("proc/.lsbuf/shared", b"");
         tree.write("proc/2/stat", b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0");
         fs::create_dir_all(tree.path("proc/2/fd")).unwrap();
         tree.write("proc/2/maps", b"");
@@ -64,16 +65,26 @@ impl Tree {
 
     /// An fd with any link and fdinfo.
     pub(crate) fn fd(&self, pid: u32, fd: u32, link: &[u8], fdinfo: &[u8]) {
-        symlink(OsStr::from_bytes(link), self.path(&format!("proc/{pid}/fd/{fd}"))).unwrap();
+        self.link(&format!("proc/{pid}/fd/{fd}"), link);
         self.write(&format!("proc/{pid}/fdinfo/{fd}"), fdinfo);
+    }
+
+    /// A symbolic link.
+    pub(crate) fn link(&self, below: &str, target: &[u8]) {
+        let path = self.path(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(OsStr::from_bytes(target), path).unwrap();
+    }
+
+    /// An unnamed dma-buf's fd in a table that the thread has for itself.
+    pub(crate) fn thread_fd(&self, pid: u32, tid: u32, fd: u32, ino: u64, size: u64, count: u64) {
+        self.link(&format!("proc/{pid}/task/{tid}/fd/{fd}"), b"/dmabuf:");
+        self.write(&format!("proc/{pid}/task/{tid}/fdinfo/{fd}"), &fdinfo(ino, size, count));
     }
 
     /// An fd of a dma-buf.
     pub(crate) fn dmabuf_fd(&self, pid: u32, fd: u32, ino: u64, name: &[u8], size: u64, count: u64) {
-        let mut info = format!(
-            "pos:\t0\nflags:\t02000002\nmnt_id:\t{MNT_ID}\nino:\t{ino}\nsize:\t{size}\ncount:\t{count}\nexp_name:\tsystem\n"
-        )
-        .into_bytes();
+        let mut info = fdinfo(ino, size, count);
         if !name.is_empty() {
             info.extend_from_slice(&[b"name:\t", name, b"\n"].concat());
         }
@@ -124,4 +135,11 @@ impl Tree {
         self.write_list();
         lsbuf::scan(self.options()).unwrap()
     }
+}
+
+fn fdinfo(ino: u64, size: u64, count: u64) -> Vec<u8> {
+    format!(
+        "pos:\t0\nflags:\t02000002\nmnt_id:\t{MNT_ID}\nino:\t{ino}\nsize:\t{size}\ncount:\t{count}\nexp_name:\tsystem\n"
+    )
+    .into_bytes()
 }

@@ -1,0 +1,161 @@
+//! Open device nodes whose drivers can hold dma-bufs: where the kernel's references may come from.
+//!
+//! The kernel does not tell which process a GEM handle, a queued frame or an import belongs to, only that somebody holds a
+//! reference. Whoever has such a device open *could* be the one; that makes candidates, never a fact.
+
+use super::{Buffer, Fd, Label, Pid};
+
+/// One device node that at least one process has open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// As the holders' fds name it, such as `/dev/dri/card0`.
+    pub path: Label,
+    /// The device behind the node, as attachments name it (`dev_name`), such as `vgem` or `0000:00:02.0`. `None`: sysfs
+    /// does not tell.
+    pub name: Option<Label>,
+    /// What sort of device.
+    pub class: DeviceClass,
+    /// One entry per process, ordered by pid.
+    pub holders: Vec<DeviceHolder>,
+}
+
+/// A process that has a device open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceHolder {
+    /// The process.
+    pub pid: Pid,
+    /// Its command name; `None` if it went before that could be read.
+    pub comm: Option<Label>,
+    /// Its fds of the device, ascending.
+    pub fds: Vec<Fd>,
+}
+
+/// What sort of device, by the name of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum DeviceClass {
+    /// GPUs and displays: `/dev/dri/*`.
+    Drm,
+    /// Cameras and codecs: `/dev/video*`.
+    Video,
+    /// Accelerators, GPUs with nodes of their own, RDMA, VFIO, IOMMUFD.
+    Other,
+}
+
+impl DeviceClass {
+    /// The class of a node by its path. The folder before `/dev` is passed over: a container's or a chroot's is somewhere
+    /// below the root. Text proves nothing, but candidates need no proof.
+    #[must_use]
+    pub fn of(path: &[u8]) -> Option<DeviceClass> {
+        const NODES: &[(&[u8], DeviceClass)] = &[
+            (b"dri/card", DeviceClass::Drm),
+            (b"dri/renderD", DeviceClass::Drm),
+            (b"video", DeviceClass::Video),
+            (b"accel/accel", DeviceClass::Other),
+            (b"kfd", DeviceClass::Other),
+            (b"nvidia", DeviceClass::Other),
+            (b"mali", DeviceClass::Other),
+            (b"kgsl-3d", DeviceClass::Other),
+            (b"infiniband/uverbs", DeviceClass::Other),
+            (b"vfio/", DeviceClass::Other),
+            (b"iommu", DeviceClass::Other),
+        ];
+        let at = memchr::memmem::rfind(path, b"/dev/")?;
+        let node = &path[at + b"/dev/".len()..];
+        NODES.iter().find(|(prefix, _)| node.starts_with(prefix)).map(|&(_, class)| class)
+    }
+
+    /// The class of devices whose driver exports under that name and keeps references of its own; `None` for heaps and
+    /// udmabuf, which keep none.
+    fn exporting_as(exporter: &[u8]) -> Option<DeviceClass> {
+        match exporter {
+            b"system" | b"udmabuf" => None,
+            _ if exporter.starts_with(b"videobuf2") => Some(DeviceClass::Video),
+            // "drm" for most GPUs, else the driver's own name.
+            _ => Some(DeviceClass::Drm),
+        }
+    }
+}
+
+/// The processes that could hold a buffer's kernel references: those that have a device open which is attached to it, or
+/// one that could have exported it; where neither is known, any device.
+#[must_use]
+pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
+    let exporting = buffer.exporter.as_ref().and_then(|e| DeviceClass::exporting_as(e.as_bytes()));
+    let attached = |device: &Device| match (&device.name, &buffer.attachments) {
+        (Some(name), Some(attached)) => attached.contains(name),
+        _ => false,
+    };
+    let fits = |device: &&Device| attached(device) || exporting == Some(device.class);
+    let mut fitting: Vec<&Device> = devices.iter().filter(fits).collect();
+    if fitting.is_empty() {
+        fitting = devices.iter().collect();
+    }
+    let mut pids: Vec<Pid> = fitting.iter().flat_map(|d| &d.holders).map(|h| h.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BufferId, Inode, Kind};
+
+    /// Check that nodes are told by where they are below `/dev`, also in a container's.
+    #[test]
+    fn classes() {
+        assert_eq!(DeviceClass::of(b"/dev/dri/card0"), Some(DeviceClass::Drm));
+        assert_eq!(DeviceClass::of(b"/srv/box/dev/dri/renderD128"), Some(DeviceClass::Drm));
+        assert_eq!(DeviceClass::of(b"/dev/video3"), Some(DeviceClass::Video));
+        assert_eq!(DeviceClass::of(b"/dev/null"), None);
+        assert_eq!(DeviceClass::of(b"/home/video0"), None);
+    }
+
+    fn device(path: &str, name: &str, pids: &[u32]) -> Device {
+        let holders = pids.iter().map(|&pid| DeviceHolder { pid: Pid(pid), comm: None, fds: vec![Fd(3)] });
+        Device {
+            path: path.into(),
+            name: Some(name.into()),
+            class: DeviceClass::of(path.as_bytes()).unwrap(),
+            holders: holders.collect(),
+        }
+    }
+
+    fn buffer(exporter: &str, attached: &[&str]) -> Buffer {
+        let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: None, ino: Inode(1) });
+        buffer.exporter = Some(exporter.into());
+        buffer.attachments = Some(attached.iter().map(|&name| name.into()).collect());
+        buffer
+    }
+
+    fn of(exporter: &str, attached: &[&str]) -> Vec<u32> {
+        let devices = [
+            device("/dev/dri/card0", "gpu", &[1, 2]),
+            device("/dev/dri/renderD128", "gpu", &[2, 3]),
+            device("/dev/dri/card1", "vgem", &[4]),
+            device("/dev/video0", "camera", &[5]),
+        ];
+        candidates(&buffer(exporter, attached), &devices).iter().map(|pid| pid.0).collect()
+    }
+
+    /// Check that a heap's buffer is put down to who has the attached device open, by whichever node, once each.
+    #[test]
+    fn by_attachment() {
+        assert_eq!(of("system", &["gpu"]), [1, 2, 3]);
+    }
+
+    /// Check that a driver's own buffer is put down to who has a device of its class open.
+    #[test]
+    fn by_exporter() {
+        assert_eq!(of("drm", &[]), [1, 2, 3, 4]);
+        assert_eq!(of("videobuf2_vmalloc", &[]), [5]);
+    }
+
+    /// Check that without any trace every open device is a candidate, and without devices nobody is.
+    #[test]
+    fn by_nothing() {
+        assert_eq!(of("udmabuf", &[]), [1, 2, 3, 4, 5]);
+        assert_eq!(candidates(&buffer("udmabuf", &[]), &[]), []);
+    }
+}

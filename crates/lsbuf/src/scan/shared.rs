@@ -1,0 +1,130 @@
+//! Which holders share an fd table or an address space.
+//!
+//! Two processes of which each shows the same fds of the same buffers may share one table (CLONE_FILES), or one may be a
+//! copy that a fork made; what is one reference in the first case is two in the second. So holders are compared, but only
+//! those that show exactly the same: a table that is shared looks the same from everywhere.
+//!
+//! Limits: a table that changes between the two readings looks different and is counted twice, until the next round; a
+//! thread's own table is compared with those of its process, not with another process's.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
+
+use super::walk::Walk;
+use crate::kernel::sharing::{Resource, Sharing};
+use crate::model::Pid;
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Who shares an fd table: each with the lowest pid of its group.
+    pub(super) files: BTreeMap<Pid, Pid>,
+    /// Who shares an address space, likewise.
+    pub(super) vm: BTreeMap<Pid, Pid>,
+    /// Who may share one, which could not be asked.
+    pub(super) uncompared: HashSet<Pid>,
+}
+
+impl Shared {
+    /// Compares the holders of one walk.
+    pub(super) fn of(walk: &Walk, sharing: &Sharing) -> Shared {
+        let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
+        let slots = walk.fds.iter().filter(|fd| fd.thread.is_none());
+        let slots = slots.map(|held| (held.pid, (held.fact.fd, held.ino)));
+        for alike in alike(slots) {
+            shared.uncompared.extend(group(&alike, &mut shared.files, &|a, b| {
+                sharing.of_processes(Resource::Files, a, b)
+            }));
+        }
+        let vmas = walk.maps.iter().filter(|map| walk.is_dmabuf(map));
+        let vmas = vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, map.fact.ino)));
+        for alike in alike(vmas) {
+            shared
+                .uncompared
+                .extend(group(&alike, &mut shared.vm, &|a, b| sharing.of_processes(Resource::Vm, a, b)));
+        }
+        shared
+    }
+}
+
+/// The processes that show the same set, where there are two or more; each ascending.
+fn alike<T: Hash + Ord>(shown: impl Iterator<Item = (Pid, T)>) -> Vec<Vec<Pid>> {
+    let mut of_each: BTreeMap<Pid, Vec<T>> = BTreeMap::new();
+    for (pid, one) in shown {
+        of_each.entry(pid).or_default().push(one);
+    }
+    let mut groups: BTreeMap<Vec<T>, Vec<Pid>> = BTreeMap::new();
+    for (pid, mut all) in of_each {
+        all.sort_unstable();
+        groups.entry(all).or_default().push(pid);
+    }
+    groups.into_values().filter(|pids| pids.len() > 1).collect()
+}
+
+/// Sorts processes that look alike into those that are one; returns those of which nobody can tell.
+fn group<'p>(
+    pids: &'p [Pid],
+    same: &mut BTreeMap<Pid, Pid>,
+    compare: &dyn Fn(Pid, Pid) -> Option<Ordering>,
+) -> &'p [Pid] {
+    // The first of each group, in the order of the comparison, which has nothing to do with that of pids.
+    let mut firsts: Vec<Pid> = Vec::new();
+    for &pid in pids {
+        let (mut low, mut high) = (0, firsts.len());
+        let found = loop {
+            if low == high {
+                break None;
+            }
+            let middle = low.midpoint(high);
+            match compare(firsts[middle], pid) {
+                None => return pids,
+                Some(Ordering::Equal) => break Some(firsts[middle]),
+                Some(Ordering::Less) => low = middle + 1,
+                Some(Ordering::Greater) => high = middle,
+            }
+        };
+        match found {
+            Some(first) => _ = same.insert(pid, first),
+            None => firsts.insert(low, pid),
+        }
+    }
+    &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Check that whatever the kernel's secret order, processes end up with exactly those of the same object.
+        #[test]
+        fn groups_are_the_objects(objects in proptest::collection::vec(0..6u64, 0..40), secret: u64) {
+            let pids: Vec<Pid> = (0..objects.len() as u32).map(Pid).collect();
+            let object = |pid: Pid| (objects[pid.0 as usize] ^ secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut same = BTreeMap::new();
+            let left = group(&pids, &mut same, &|a, b| Some(object(a).cmp(&object(b))));
+            prop_assert!(left.is_empty());
+            for &pid in &pids {
+                let first = pids.iter().find(|&&p| object(p) == object(pid)).copied().unwrap();
+                prop_assert_eq!(same.get(&pid).copied().unwrap_or(pid), first);
+            }
+        }
+    }
+
+    /// Check that where the kernel does not answer, all that look alike are left undecided.
+    #[test]
+    fn undecided() {
+        let pids = [Pid(1), Pid(2)];
+        assert_eq!(group(&pids, &mut BTreeMap::new(), &|_, _| None), pids);
+    }
+
+    /// Check that only equal sets are compared, whatever their order.
+    #[test]
+    fn who_looks_alike() {
+        let shown = [(Pid(3), 1), (Pid(3), 2), (Pid(1), 2), (Pid(1), 1), (Pid(2), 1)];
+        assert_eq!(alike(shown.into_iter()), [[Pid(1), Pid(3)]]);
+    }
+}
