@@ -57,6 +57,26 @@ pub(crate) fn select_one(pattern: Option<&String>) -> anyhow::Result<Kernel> {
     select(table()?, &patterns, false)?.pop().context("the table of kernels is empty")
 }
 
+/// Refuses `kernel` for what needs more than it has, and names those that have it.
+pub(crate) fn require(kernel: &Kernel, what: &str, needs: &[Need]) -> anyhow::Result<()> {
+    let lacked = |kernel: &Kernel| -> Vec<&str> {
+        needs.iter().filter(|need| kernel.lacks.contains(need)).map(|need| need.name()).collect()
+    };
+    let lacks = lacked(kernel);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let able: Vec<String> =
+        table()?.into_iter().filter(|other| lacked(other).is_empty()).map(|other| other.id).collect();
+    let message = format!(
+        "kernel {} lacks {}, which {what} needs; kernels that have it: {}",
+        kernel.id,
+        lacks.join(" and "),
+        able.join(", ")
+    );
+    Err(Usage(message).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,11 +100,11 @@ mod tests {
     /// Check that patterns, the default and all select what they say, in the table's order.
     #[test]
     fn selects() {
-        assert_eq!(ids(&[], false).unwrap(), ["5.10", "6.1", "6.12", "7.2"]);
+        assert_eq!(ids(&[], false).unwrap(), ["5.10", "6.1", "6.12", "6.18", "7.2", "7.3"]);
         assert_eq!(ids(&["7.2", "6.1*"], false).unwrap(), ["6.1", "6.12", "6.18", "7.2"]);
         assert_eq!(ids(&["6.1"], false).unwrap(), ["6.1"]);
-        assert!(ids(&[], true).unwrap().len() > 4);
-        assert_eq!(select_one(None).unwrap().id, "7.2");
+        assert!(ids(&[], true).unwrap().len() >= 6);
+        assert_eq!(select_one(None).unwrap().id, "7.3");
     }
 
     /// Check that an unknown pattern is a usage error that lists the valid ids.
@@ -92,5 +112,19 @@ mod tests {
     fn unknown_pattern_is_usage() {
         let error = ids(&["4.19"], false).unwrap_err();
         assert!(error.is::<Usage>() && error.to_string().contains("5.10"), "{error}");
+    }
+
+    /// Check that a kernel which lacks a need is refused in one line with those that meet it, and no other is refused.
+    #[test]
+    fn lacks_are_refused() {
+        let needs = &[Need::Heap, Need::Udmabuf, Need::Vgem];
+        let kernel = |id: &str| select_one(Some(&id.to_owned())).unwrap();
+        let error = require(&kernel("5.10"), "the demo", needs).unwrap_err();
+        assert!(error.is::<Usage>());
+        assert_eq!(
+            error.to_string(),
+            "kernel 5.10 lacks heap and udmabuf, which the demo needs; kernels that have it: 6.12, 6.18, 7.2, 7.3"
+        );
+        require(&kernel("6.12"), "the demo", needs).unwrap();
     }
 }

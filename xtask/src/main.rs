@@ -13,6 +13,7 @@ mod host;
 mod initramfs;
 mod kernels;
 mod licences;
+mod matrix;
 mod modinfo;
 mod pattern;
 mod qemu;
@@ -46,8 +47,7 @@ enum Task {
     /// Run every test but those in real kernels
     Check,
     Vm(vm::VmArgs),
-    /// Run the demonstration in one kernel and print what it prints
-    Demo(vm::JobArgs),
+    Demo(vm::DemoArgs),
     /// Time lsbuf beside the alternatives in one kernel; lsof and strace join if the host has them
     Bench(vm::JobArgs),
     Sh(vm::ShArgs),

@@ -1,4 +1,4 @@
-//! What the commands that boot kernels print: a line per event as it comes, and a table at the end.
+//! What the commands that boot kernels print: a line per event, and a table at the end.
 //!
 //! Details and compared values may hold names that a test chose to be hostile, so control characters are written out.
 //! Only the text of a mode or of a scenario's own output is passed on as it is.
@@ -22,6 +22,12 @@ pub(crate) fn pass_on(stream: Stream, text: &str) {
     };
 }
 
+/// Writes text of this program to its standard output at once.
+pub(crate) fn now(text: &str) {
+    pass_on(Stream::Stdout, text);
+    let _ = std::io::stdout().flush();
+}
+
 /// `text` with every control character written out.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::new();
@@ -31,16 +37,16 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// The live line of `event`, if it has one: compared pairs only if `checks`, what scenarios write only if `output`.
-pub(crate) fn event(event: &Event, checks: bool, output: bool) {
+/// The lines of `event`, if it has any: compared pairs only if `checks`, what scenarios write only if `output`.
+pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
     match event {
         Event::Hello { kernel, has } => {
             let has: Vec<&str> = has.iter().map(|need| need.name()).collect();
-            println!("   {} with {}", visible(kernel), has.join(", "));
+            format!("   {} with {}\n", visible(kernel), has.join(", "))
         }
         Event::Check { what, expected, printed, .. } if checks => {
             let mark = if expected == printed { "=" } else { "≠" };
-            println!("      {}: {} {mark} {}", visible(what), visible(expected), visible(printed));
+            format!("      {}: {} {mark} {}\n", visible(what), visible(expected), visible(printed))
         }
         Event::Scenario { name, outcome, detail, millis, .. } => {
             let word = match outcome {
@@ -48,26 +54,28 @@ pub(crate) fn event(event: &Event, checks: bool, output: bool) {
                 Outcome::Failed => "FAILED",
                 Outcome::Skipped => "skipped",
             };
-            println!("   {word:<8}{name} ({}.{:01} s)", millis / 1000, millis % 1000 / 100);
+            let mut lines = format!("   {word:<8}{name} ({}.{:01} s)\n", millis / 1000, millis % 1000 / 100);
             for line in detail.lines() {
-                println!("           {}", visible(line));
+                lines.push_str(&format!("           {}\n", visible(line)));
             }
+            lines
         }
-        Event::Output { text, stream, .. } if output => pass_on(*stream, text),
-        Event::Failure { detail } => println!("   guest: {}", visible(detail)),
-        _ => {}
+        Event::Output { text, .. } if output => text.clone(),
+        Event::Failure { detail } => format!("   guest: {}\n", visible(detail)),
+        Event::Check { .. } | Event::Output { .. } | Event::Done { .. } => String::new(),
     }
 }
 
-/// What is wrong with a boot, each with its first line; the rest was printed as it came.
-pub(crate) fn failures(verdict: &Verdict) {
-    for row in verdict.rows.iter().filter(|row| row.state == State::Failed) {
-        println!("   failed: {}: {}", row.scenario, visible(row.detail.lines().next().unwrap_or_default()));
-    }
-    for problem in &verdict.problems {
+/// What is wrong with a boot, each with its first line; the rest is among the lines of its events.
+pub(crate) fn failures(verdict: &Verdict) -> String {
+    let rows = verdict.rows.iter().filter(|row| row.state == State::Failed).map(|row| {
+        format!("   failed: {}: {}\n", row.scenario, visible(row.detail.lines().next().unwrap_or_default()))
+    });
+    let problems = verdict.problems.iter().map(|problem| {
         let lines: Vec<String> = problem.lines().map(visible).collect();
-        println!("   failed: {}", lines.join("\n      "));
-    }
+        format!("   failed: {}\n", lines.join("\n      "))
+    });
+    rows.chain(problems).collect()
 }
 
 /// The head of the final table.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use lsbuf_guest::report::{Event, Plan};
-use lsbuf_guest::scenarios;
+use lsbuf_guest::{demo, scenarios};
 
 use crate::cmd::{self, Usage};
 use crate::fetch::{self, Bootable};
 use crate::initramfs::{Initramfs, build_programs};
 use crate::kernels;
+use crate::matrix;
 use crate::qemu::{self, Boot, Machine};
 use crate::show;
 use crate::verdict::{self, Expectation, State, Verdict};
@@ -51,7 +52,7 @@ pub(crate) struct VmArgs {
     /// Kernel to boot, or a pattern like '6.*' (repeatable)
     #[arg(long, value_name = "PATTERN")]
     kernel: Vec<String>,
-    /// Boot every kernel of the table, not just the default ones
+    /// Boot every kernel of the table, also one that is not a default
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// Boot this kernel image instead of one of the table; any scenario may then be skipped
@@ -63,6 +64,10 @@ pub(crate) struct VmArgs {
     /// List kernels and scenarios, and boot nothing
     #[arg(long)]
     list: bool,
+    /// Kernels to boot at once; as many as there are processors if not given. Each is printed when it is done, and with 1
+    /// as it goes on
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Print each compared pair
     #[arg(long)]
     checks: bool,
@@ -87,6 +92,7 @@ impl VmArgs {
             image: None,
             modules: None,
             list: false,
+            jobs: None,
             checks: false,
             verbose: false,
             machine,
@@ -103,6 +109,16 @@ pub(crate) struct JobArgs {
     kernel: Option<String>,
     #[command(flatten)]
     machine: MachineArgs,
+}
+
+/// Run the demonstration in one kernel, or a command line in its world
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// A command line to run in the demonstration's world instead, such as 'lsbuf doctor'
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 /// Run one command line in a kernel, in busybox's shell if the host has busybox
@@ -140,33 +156,46 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
     };
     let programs = build_programs(workspace)?;
     let plan = Plan { mode: "scenarios".to_owned(), arguments: arguments.scenarios.clone() };
+    let expected = |bootable: &Bootable| Expectation {
+        scenarios: selected.iter().map(|scenario| (scenario.name, scenario.needs)).collect(),
+        lacks: bootable.lacks.clone(),
+    };
+    let jobs = arguments.jobs.map_or_else(|| matrix::at_once(bootables.len()), usize::from);
+    if jobs > 1 {
+        println!("{} kernels, {jobs} at once; each is printed when it is done", bootables.len());
+    }
+    let boots = matrix::each(&bootables, jobs, &mut show::now, |bootable, say| {
+        say(&format!("== kernel {}\n", bootable.id));
+        let boot = boot(workspace, bootable, &programs, &plan, &arguments.machine, &mut |event| {
+            say(&show::event(event, arguments.checks, arguments.verbose));
+        })?;
+        let verdict = verdict::judge(&expected(bootable), &boot.events, &boot.problems);
+        write_report(workspace, bootable, &boot, &verdict)?;
+        say(&show::failures(&verdict));
+        anyhow::Ok((verdict, boot.took))
+    });
     let mut tally = Tally::default();
     let mut table = show::heading();
-    for bootable in &bootables {
-        println!("== kernel {}", bootable.id);
-        let boot = boot(workspace, bootable, &programs, &plan, &arguments.machine, &mut |event| {
-            show::event(event, arguments.checks, arguments.verbose);
-        })?;
-        let expected = Expectation {
-            scenarios: selected.iter().map(|scenario| (scenario.name, scenario.needs)).collect(),
-            lacks: bootable.lacks.clone(),
-        };
-        let verdict = verdict::judge(&expected, &boot.events, &boot.problems);
-        write_report(workspace, bootable, &boot, &verdict)?;
-        show::failures(&verdict);
-        table.push_str(&show::row(&bootable.id, &verdict, boot.took));
+    for (bootable, boot) in bootables.iter().zip(boots) {
+        let (verdict, took) = boot.with_context(|| format!("kernel {}", bootable.id))?;
+        table.push_str(&show::row(&bootable.id, &verdict, took));
         tally.passed += verdict.count(State::Passed);
         tally.skipped += verdict.count(State::ExpectedSkip);
         tally.failed += verdict.count(State::Failed);
     }
     print!("{table}");
+    let (report, log) = (report_path(workspace, "KERNEL"), log_path(workspace, "KERNEL"));
+    println!("every check: {}; console: {}", report.display(), log.display());
     Ok(tally)
 }
 
 /// `cargo xtask demo`. Returns the demonstration's exit status.
-pub(crate) fn demo(workspace: &Workspace, arguments: &JobArgs) -> anyhow::Result<i32> {
-    let plan = Plan { mode: "demo".to_owned(), arguments: Vec::new() };
-    run_mode(workspace, arguments.kernel.as_ref(), &plan, &arguments.machine)
+pub(crate) fn demo(workspace: &Workspace, arguments: &DemoArgs) -> anyhow::Result<i32> {
+    let job = &arguments.job;
+    kernels::require(&kernels::select_one(job.kernel.as_ref())?, "the demo", demo::NEEDS)?;
+    let plan = Plan { mode: "demo".to_owned(), arguments: arguments.command.clone() };
+    let machine = if arguments.command.is_empty() { job.machine.clone() } else { with_shell(&job.machine) };
+    run_mode(workspace, job.kernel.as_ref(), &plan, &machine)
 }
 
 /// `cargo xtask bench`. Returns the benchmark's exit status.
@@ -180,11 +209,16 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &JobArgs) -> anyhow::Resul
 /// `cargo xtask sh`. Returns the command's exit status.
 pub(crate) fn sh(workspace: &Workspace, arguments: &ShArgs) -> anyhow::Result<i32> {
     let plan = Plan { mode: "sh".to_owned(), arguments: arguments.command.clone() };
-    let mut machine = arguments.machine.clone();
+    run_mode(workspace, arguments.kernel.as_ref(), &plan, &with_shell(&arguments.machine))
+}
+
+/// The same machine with the host's busybox, if it has one.
+fn with_shell(machine: &MachineArgs) -> MachineArgs {
+    let mut machine = machine.clone();
     if cmd::is_program("busybox") {
         machine.programs.push("busybox".to_owned());
     }
-    run_mode(workspace, arguments.kernel.as_ref(), &plan, &machine)
+    machine
 }
 
 /// Boots one kernel with `plan` and passes on what the guest writes.
@@ -221,8 +255,18 @@ fn boot(
         initramfs.add_host_program(program)?;
     }
     let suffix = if plan.mode == "scenarios" { String::new() } else { format!("-{}", plan.mode) };
-    let console = workspace.vm().join("logs").join(format!("{}{suffix}.console", bootable.id));
+    let console = log_path(workspace, &format!("{}{suffix}", bootable.id));
     qemu::boot(&arguments.machine(), &bootable.vmlinuz, &initramfs.finish(), &console, on_event)
+}
+
+/// Where the kernel's messages of that boot go.
+fn log_path(workspace: &Workspace, boot: &str) -> PathBuf {
+    workspace.vm().join("logs").join(format!("{boot}.console"))
+}
+
+/// Where the report of that kernel goes.
+fn report_path(workspace: &Workspace, kernel: &str) -> PathBuf {
+    workspace.vm().join(format!("report-{kernel}.json"))
 }
 
 /// Keeps everything that was reported, for people and programs that come later.
@@ -238,7 +282,7 @@ fn write_report(
         "verdict": verdict,
         "events": boot.events,
     });
-    let path = workspace.vm().join(format!("report-{}.json", bootable.id));
+    let path = report_path(workspace, &bootable.id);
     fs::write(&path, serde_json::to_vec_pretty(&report)?)
         .with_context(|| format!("writing {}", path.display()))
 }

@@ -13,6 +13,8 @@ use dmabuf::{DmaBuf, Heap, Udmabuf, share};
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
 use crate::make;
+use crate::modes;
+use crate::need::Need;
 use crate::sys;
 
 /// A camera frame: 1920×1080 NV12.
@@ -20,12 +22,17 @@ const FRAME: u64 = 1920 * 1080 * 3 / 2;
 /// A window: 1280×800 at 4 bytes.
 const SURFACE: u64 = 1280 * 800 * 4;
 
-/// Builds the world and shows it.
+/// What the world is made of.
+pub const NEEDS: &[Need] = &[Need::Heap, Need::Udmabuf, Need::Vgem];
+
+/// Builds the world, and shows it or runs `command` in it.
 ///
 /// # Errors
 ///
-/// A part of the world cannot be made, or lsbuf fails.
-pub fn run() -> anyhow::Result<ExitCode> {
+/// The kernel lacks a part of the world, or lsbuf fails.
+pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
+    let missing: Vec<&str> = NEEDS.iter().filter(|need| !need.probe()).map(|need| need.name()).collect();
+    anyhow::ensure!(missing.is_empty(), "the demo needs {}, which this kernel lacks", missing.join(" and "));
     let (camera, from_camera) = UnixStream::pair()?;
     let (terminal, from_terminal) = UnixStream::pair()?;
     let (browser, from_browser) = UnixStream::pair()?;
@@ -67,6 +74,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     ];
     for actor in &mut actors {
         actor.paused()?;
+    }
+    if !command.is_empty() {
+        return modes::sh(command);
     }
     for arguments in ["--human", "ps --human", "show cam0:frame0", "show vdec:out0"] {
         println!("$ lsbuf {arguments}");

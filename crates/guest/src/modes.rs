@@ -26,7 +26,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: "scenarios", run: scenarios },
     Mode { name: "scenario", run: scenario },
     Mode { name: "bench", run: |_| bench::run() },
-    Mode { name: "demo", run: |_| demo::run() },
+    Mode { name: "demo", run: demo::run },
     Mode { name: "sh", run: sh },
 ];
 
@@ -58,7 +58,11 @@ fn scenario(names: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a command line: in busybox's shell where the initramfs has one, else split at spaces and started directly.
-fn sh(arguments: &[String]) -> anyhow::Result<ExitCode> {
+///
+/// # Errors
+///
+/// The line is empty or its program cannot be started.
+pub fn sh(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let line = arguments.join(" ");
     let mut command = if std::fs::exists("/bin/busybox")? {
         // It complains about the programs that exist already under an applet's name; those are to stay.

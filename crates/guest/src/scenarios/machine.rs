@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use dmabuf::{DmaBuf, Udmabuf};
@@ -120,6 +120,9 @@ fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
     sums_up(ctx, &answer)
 }
 
+/// Scans while processes come and go. A number and not a time, which a busy host would cut short.
+const SCANS: usize = 20;
+
 fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"churn", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -139,11 +142,9 @@ fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
     let truth = Truth::held(make::plain_exporter(), vec![still.paused_with_one()?]);
     let still_ino = truth.held.first().map_or(0, |held| held.ino);
     actor.go_on()?;
-    let (mut scans, mut wrong, mut unbalanced, mut invented) = (0, Vec::new(), 0, 0);
-    let end = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < end {
+    let (mut wrong, mut unbalanced, mut invented) = (Vec::new(), 0, 0);
+    for _ in 0..SCANS {
         let answer = Answer::ask(&[])?;
-        scans += 1;
         if answer.line(still_ino)? != truth.line(SIZE) {
             wrong.push(answer.line(still_ino)?);
         }
@@ -155,7 +156,6 @@ fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
         let explained = number(&refs["fd"]) + number(&refs["map"]) + number(&refs["kernel"]);
         unbalanced += u64::from(busy["estimate"] == false && count != explained);
     }
-    ctx.check("scanned at least ten times", scans >= 10)?;
     ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{wrong:?}"))?;
     ctx.check_eq("buffers that never were", 0, invented)?;
     ctx.check_eq("exact accounts that do not balance", 0, unbalanced)
