@@ -42,6 +42,8 @@ pub enum ErrorKind {
     NoUdmabuf,
     /// No DRM device at that path, or none with that driver.
     NoDrmDevice,
+    /// No video device at that path, none with that driver, or none that captures into buffers.
+    NoVideoDevice,
     /// The device node, or the operation, is not open to this user.
     PermissionDenied,
     /// A name is too long or holds a NUL byte.
@@ -52,8 +54,10 @@ pub enum ErrorKind {
     InvalidSize,
     /// A size or a number of ranges is above a limit that the administrator can raise.
     SizeLimit,
-    /// An offset or a length is misaligned or reaches past the end.
+    /// An offset or a length is misaligned or reaches past the end, or there is no buffer of that number.
     InvalidRange,
+    /// Another open file uses the device's queue, or the queue has the buffer already.
+    Busy,
     /// A memfd lacks `F_SEAL_SHRINK`, has a write seal, or is no memfd.
     NotSealed,
     /// The descriptor is not a dma-buf.

@@ -8,6 +8,7 @@
 //! | allocate from a heap under `/dev/dma_heap` | [`Heap`] |
 //! | turn memfd pages into a dma-buf | [`Udmabuf`], [`SealedMemfd`] |
 //! | allocate, export or import through a DRM device | [`DrmDevice`], [`GemHandle`] |
+//! | export a camera's buffers, or let it write to other ones (V4L2) | [`VideoDevice`], [`VideoBuffers`], [`VideoSlots`] |
 //! | name it, measure it, identify it | [`DmaBuf`] |
 //! | touch its bytes from the CPU, coherently | [`DmaBuf::map`], [`Mapping::begin`], [`CpuAccess`] |
 //! | wait for, or add, device work | [`SyncFile`], [`DmaBuf::export_sync_file`] |
@@ -44,16 +45,17 @@
 //! Every descriptor and (but for an exception that [`DmaBuf::map`] names) every mapping raises the reference
 //! count that the kernel reports for a buffer. No function here duplicates a descriptor behind the caller's
 //! back: only [`DmaBuf::try_clone`], [`GemHandle::export`] and [`share`] make another one, and [`Mapping`] holds
-//! the one reference of its VMA and no descriptor. DRM takes further references inside the kernel;
-//! [`DrmDevice::import`] and [`GemHandle::export`] say which.
+//! the one reference of its VMA and no descriptor. DRM and V4L2 take further references inside the kernel;
+//! [`DrmDevice::import`], [`GemHandle::export`] and [`VideoSlots::queue`] say which.
 //!
 //! # What this does not do
 //!
 //! * It does not find other processes' buffers, nor read names, counts or attachments: that is the work of
 //!   lsbuf.
-//! * It does not make a kernel-side exporter, nor attach devices except by importing into a DRM device.
+//! * It does not make a kernel-side exporter, nor attach devices except by importing into a DRM or a video device.
 //! * It does not wait for fences: poll the descriptor of a [`DmaBuf`] or [`SyncFile`] with the poller you
 //!   already have.
+//! * It does not stream video nor choose formats: it makes and lends the buffers of a queue.
 //! * It has no GPU driver's own allocation calls and no mode setting: only dumb buffers and PRIME.
 //! * It never gives out `&[u8]` over shared memory; [`CpuAccess`] says why.
 //! * It is for Linux only, and was written against 5.10 and later. It never asks for the kernel's version:
@@ -74,6 +76,7 @@ mod node;
 pub mod share;
 mod sync;
 mod udmabuf;
+mod v4l2;
 
 pub use buf::{DeviceNumber, DmaBuf, Identity, MAX_NAME_LEN};
 pub use drm::{DrmDevice, DumbBuffer, DumbSize, GemHandle};
@@ -83,3 +86,4 @@ pub use map::{CpuAccess, MapMode, Mapping};
 pub use memfd::{MemfdRange, SealedMemfd};
 pub use sync::{Direction, SyncFile};
 pub use udmabuf::Udmabuf;
+pub use v4l2::{VideoBuffers, VideoDevice, VideoSlots};

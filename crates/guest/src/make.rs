@@ -1,7 +1,7 @@
 //! Buffers for scenarios, from whichever exporter the kernel has.
 
 use anyhow::Context;
-use dmabuf::{DmaBuf, DrmDevice, DumbSize, Heap};
+use dmabuf::{DmaBuf, DrmDevice, DumbSize, Heap, VideoDevice};
 
 use crate::need::Need;
 use crate::sys;
@@ -10,6 +10,8 @@ use crate::sys;
 pub const HEAP: &str = "system";
 /// `exp_name` of buffers from vgem: the DRM core exports for it.
 pub const DRM: &str = "drm";
+/// `exp_name` of buffers from vivid: its allocator's module exports for it.
+pub const VIVID: &str = "videobuf2_vmalloc";
 
 /// A buffer that nothing but its fd holds, and its exporter's name: from the heap, or else from vgem with the GEM handle
 /// closed again.
@@ -39,6 +41,15 @@ pub fn plain_exporter() -> &'static str {
 /// There is none.
 pub fn vgem() -> anyhow::Result<DrmDevice> {
     DrmDevice::find("vgem").context("opening vgem")
+}
+
+/// The vivid device that captures.
+///
+/// # Errors
+///
+/// There is none.
+pub fn vivid() -> anyhow::Result<VideoDevice> {
+    VideoDevice::find("vivid").context("opening vivid")
 }
 
 /// Dimensions of a dumb buffer of that many bytes.

@@ -22,6 +22,8 @@ pub enum Need {
     Udmabuf,
     /// A DRM node of the vgem driver.
     Vgem,
+    /// A node of the vivid driver that captures video.
+    Vivid,
     /// A mapped buffer shows as itself: `/dmabuf:` and its own inode. Where vgem is the only exporter and gives the
     /// VMA another file, it does not.
     MappedIdentity,
@@ -32,7 +34,7 @@ pub enum Need {
 impl Need {
     /// Every need, in the order in which they are printed.
     pub const ALL: &'static [Self] =
-        &[Self::Heap, Self::Udmabuf, Self::Vgem, Self::MappedIdentity, Self::SyncFile];
+        &[Self::Heap, Self::Udmabuf, Self::Vgem, Self::Vivid, Self::MappedIdentity, Self::SyncFile];
 
     /// The name used in reports, in the table of kernels and on the screen.
     pub fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Need {
             Self::Heap => "heap",
             Self::Udmabuf => "udmabuf",
             Self::Vgem => "vgem",
+            Self::Vivid => "vivid",
             Self::MappedIdentity => "mapped_identity",
             Self::SyncFile => "sync_file",
         }
@@ -51,6 +54,7 @@ impl Need {
             Self::Heap => fs::exists("/dev/dma_heap/system").unwrap_or(false),
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
             Self::Vgem => vgem_node("card").is_some(),
+            Self::Vivid => vivid_node("vid-cap").is_some(),
             Self::MappedIdentity => make::maps_as_itself().unwrap_or(false),
             Self::SyncFile => kernel_has_type(b"dma_buf_export_sync_file"),
         }
@@ -90,6 +94,18 @@ pub fn vgem_node(kind: &str) -> Option<PathBuf> {
         let device = fs::read_link(entry.path().join("device")).ok()?;
         let node = PathBuf::from("/dev/dri").join(name);
         (name.starts_with(kind) && device.file_name()? == "vgem" && node.exists()).then_some(node)
+    })
+}
+
+/// The device node of the vivid driver for one of its uses (`vid-cap`, `vid-out`), if there is one.
+///
+/// Numbers depend on what else the machine has; the driver names its nodes `vivid-000-vid-cap`.
+pub fn vivid_node(purpose: &str) -> Option<PathBuf> {
+    let classes = fs::read_dir("/sys/class/video4linux").ok()?;
+    classes.flatten().find_map(|entry| {
+        let name = fs::read_to_string(entry.path().join("name")).ok()?;
+        let node = PathBuf::from("/dev").join(entry.file_name());
+        (name.starts_with("vivid-") && name.trim_end().ends_with(purpose) && node.exists()).then_some(node)
     })
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod ioctl;
 pub(crate) mod memory;
 mod returns_fd;
 mod uapi;
+pub(crate) mod v4l2;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

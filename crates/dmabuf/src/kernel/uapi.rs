@@ -4,7 +4,7 @@
 //! layout of a published request. Numbers are computed from the structure's size as the C macros do, so a
 //! wrong layout shows as a wrong number, and the tests hold the numbers against their known values.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_long};
 
 use rustix::ioctl::{Opcode, opcode};
 
@@ -112,6 +112,91 @@ pub(super) const DRM_IOCTL_PRIME_HANDLE_TO_FD: Opcode = opcode::read_write::<Drm
 pub(super) const DRM_IOCTL_PRIME_FD_TO_HANDLE: Opcode = opcode::read_write::<DrmPrimeHandle>(b'd', 0x2e);
 pub(super) const DRM_IOCTL_MODE_CREATE_DUMB: Opcode = opcode::read_write::<DrmModeCreateDumb>(b'd', 0xb2);
 
+// include/uapi/linux/videodev2.h
+
+pub(super) const V4L2_CAP_VIDEO_CAPTURE: u32 = 0x0000_0001;
+pub(super) const V4L2_CAP_STREAMING: u32 = 0x0400_0000;
+pub(super) const V4L2_CAP_DEVICE_CAPS: u32 = 0x8000_0000;
+pub(super) const V4L2_BUF_TYPE_VIDEO_CAPTURE: u32 = 1;
+pub(super) const V4L2_MEMORY_MMAP: u32 = 1;
+pub(super) const V4L2_MEMORY_DMABUF: u32 = 4;
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct V4l2Capability {
+    pub(super) driver: [u8; 16],
+    pub(super) card: [u8; 32],
+    pub(super) bus_info: [u8; 32],
+    pub(super) version: u32,
+    pub(super) capabilities: u32,
+    pub(super) device_caps: u32,
+    pub(super) reserved: [u32; 3],
+}
+
+/// For the types of buffer whose format is a `struct v4l2_pix_format`, which is the first of 200 bytes. Another format
+/// has pointers, so the whole is aligned like one.
+#[repr(C)]
+pub(super) struct V4l2Format {
+    pub(super) kind: u32,
+    pub(super) aligned: [usize; 0],
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) pixelformat: u32,
+    pub(super) field: u32,
+    pub(super) bytesperline: u32,
+    pub(super) sizeimage: u32,
+    pub(super) rest: [u32; 44],
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct V4l2RequestBuffers {
+    pub(super) count: u32,
+    pub(super) kind: u32,
+    pub(super) memory: u32,
+    pub(super) capabilities: u32,
+    pub(super) flags: u8,
+    pub(super) reserved: [u8; 3],
+}
+
+/// `m` is a union; for dma-bufs it begins with the descriptor.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct V4l2Buffer {
+    pub(super) index: u32,
+    pub(super) kind: u32,
+    pub(super) bytesused: u32,
+    pub(super) flags: u32,
+    pub(super) field: u32,
+    pub(super) timestamp: [c_long; 2],
+    pub(super) timecode: [u32; 4],
+    pub(super) sequence: u32,
+    pub(super) memory: u32,
+    pub(super) aligned: [usize; 0],
+    pub(super) fd: i32,
+    #[cfg(target_pointer_width = "64")]
+    pub(super) rest_of_m: u32,
+    pub(super) length: u32,
+    pub(super) reserved: [u32; 2],
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct V4l2ExportBuffer {
+    pub(super) kind: u32,
+    pub(super) index: u32,
+    pub(super) plane: u32,
+    pub(super) flags: u32,
+    pub(super) fd: i32,
+    pub(super) reserved: [u32; 11],
+}
+
+pub(super) const VIDIOC_QUERYCAP: Opcode = opcode::read::<V4l2Capability>(b'V', 0);
+pub(super) const VIDIOC_G_FMT: Opcode = opcode::read_write::<V4l2Format>(b'V', 4);
+pub(super) const VIDIOC_REQBUFS: Opcode = opcode::read_write::<V4l2RequestBuffers>(b'V', 8);
+pub(super) const VIDIOC_QBUF: Opcode = opcode::read_write::<V4l2Buffer>(b'V', 15);
+pub(super) const VIDIOC_EXPBUF: Opcode = opcode::read_write::<V4l2ExportBuffer>(b'V', 16);
+
 // The encoding of numbers differs on PowerPC, MIPS and SPARC, and one structure differs with the pointer
 // size.
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
@@ -144,5 +229,19 @@ mod tests {
         assert_eq!(DRM_IOCTL_PRIME_HANDLE_TO_FD, 0xc00c_642d);
         assert_eq!(DRM_IOCTL_PRIME_FD_TO_HANDLE, 0xc00c_642e);
         assert_eq!(DRM_IOCTL_MODE_CREATE_DUMB, 0xc020_64b2);
+    }
+
+    /// Check that the V4L2 numbers are those of the kernel header, sizes included, and that the fields used are in place.
+    #[test]
+    fn v4l2_numbers() {
+        assert_eq!(VIDIOC_QUERYCAP, 0x8068_5600);
+        assert_eq!(VIDIOC_G_FMT, 0xc0d0_5604);
+        assert_eq!(VIDIOC_REQBUFS, 0xc014_5608);
+        assert_eq!(VIDIOC_QBUF, 0xc058_560f);
+        assert_eq!(VIDIOC_EXPBUF, 0xc040_5610);
+        assert_eq!(std::mem::offset_of!(V4l2Format, sizeimage), 28);
+        assert_eq!(std::mem::offset_of!(V4l2Buffer, memory), 60);
+        assert_eq!(std::mem::offset_of!(V4l2Buffer, fd), 64);
+        assert_eq!(std::mem::offset_of!(V4l2Buffer, length), 72);
     }
 }

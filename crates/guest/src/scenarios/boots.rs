@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use anyhow::Context;
 
 use super::Scenario;
-use crate::need::{Need, vgem_node};
+use crate::need::{Need, vgem_node, vivid_node};
 use crate::runner::Ctx;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -35,6 +35,7 @@ fn exporters_present(ctx: &mut Ctx) -> anyhow::Result<()> {
         (Need::Heap, "/sys/class/dma_heap/system", Some("/dev/dma_heap/system".into())),
         (Need::Udmabuf, "/sys/class/misc/udmabuf", Some("/dev/udmabuf".into())),
         (Need::Vgem, "/sys/module/vgem", vgem_node("card")),
+        (Need::Vivid, "/sys/module/vivid", vivid_node("vid-cap")),
     ] {
         let exists = fs::exists(sysfs).with_context(|| format!("looking for {sysfs}"))?;
         ctx.check_eq(format!("{need} is there if and only if {sysfs} is"), exists, need.probe())?;

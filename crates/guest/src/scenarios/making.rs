@@ -16,9 +16,10 @@ mod refusals;
 mod sharing;
 mod syncing;
 mod udmabuf;
+mod v4l2;
 
 use super::Scenario;
-use crate::need::Need::{Heap, SyncFile, Udmabuf, Vgem};
+use crate::need::Need::{Heap, SyncFile, Udmabuf, Vgem, Vivid};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -110,6 +111,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         claim: "A handle given up stays open until the device is closed",
         needs: &[Vgem],
         run: gem::into_raw,
+    },
+    Scenario {
+        name: "v4l2_find",
+        claim: "A capture device is found by driver, and what captures nothing is refused",
+        needs: &[Vivid],
+        run: v4l2::find,
+    },
+    Scenario {
+        name: "v4l2_export",
+        claim: "Each export of a video buffer is another dma-buf of the same memory, and outlives the device",
+        needs: &[Vivid],
+        run: v4l2::export,
+    },
+    Scenario {
+        name: "v4l2_import",
+        claim: "A queue holds one reference to each dma-buf in it, and refuses one that is too small",
+        needs: &[Vgem, Vivid],
+        run: v4l2::import,
+    },
+    Scenario {
+        name: "v4l2_one_queue",
+        claim: "A device's queue is one open file's at a time",
+        needs: &[Vivid],
+        run: v4l2::one_queue,
     },
     Scenario {
         name: "name_length",

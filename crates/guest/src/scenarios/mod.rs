@@ -10,6 +10,7 @@ mod machine;
 mod making;
 mod mapping;
 mod names;
+mod video;
 
 use std::sync::LazyLock;
 
@@ -40,6 +41,7 @@ pub fn all() -> &'static [Scenario] {
             holding::SCENARIOS,
             mapping::SCENARIOS,
             kernel_refs::SCENARIOS,
+            video::SCENARIOS,
             names::SCENARIOS,
             machine::SCENARIOS,
         ]

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
-use dmabuf::{Direction, DmaBuf, DrmDevice, ErrorKind, Heap, SealedMemfd, Udmabuf};
+use dmabuf::{Direction, DmaBuf, DrmDevice, ErrorKind, Heap, SealedMemfd, Udmabuf, VideoDevice};
 use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, chown, mknodat, open};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::kit::{count, descriptors, fdinfo, one_of_each, page, refused, shape, vgem, with_room_for};
-use crate::need::{Need, vgem_node};
+use crate::make;
+use crate::need::{Need, vgem_node, vivid_node};
 use crate::runner::Ctx;
 
 /// Only a dma-buf becomes one, whatever else looks like it.
@@ -80,6 +81,9 @@ pub(super) fn another_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     if Need::Udmabuf.probe() {
         tries.push(("/dev/udmabuf".into(), Udmabuf::open().map(drop)));
     }
+    if let Some(node) = vivid_node("vid-cap") {
+        tries.push((node.display().to_string(), VideoDevice::open(&node).map(drop)));
+    }
     for (node, result) in tries {
         let message = refused(ctx, &node, ErrorKind::PermissionDenied, result)?;
         let mode = fs::metadata(&node).with_context(|| format!("looking at {node}"))?.mode() & 0o7777;
@@ -118,6 +122,11 @@ pub(super) fn no_descriptors(ctx: &mut Ctx) -> anyhow::Result<()> {
         let range = memfd.whole()?;
         check("a udmabuf", with_room_for(0, || udmabuf.create(range).map(drop))?)?;
         check("a udmabuf of a list", with_room_for(0, || udmabuf.create_list(&[range]).map(drop))?)?;
+    }
+    if Need::Vivid.probe() {
+        let mut device = make::vivid()?;
+        let buffers = device.buffers(1)?;
+        check("a video buffer", with_room_for(0, || buffers.export(0).map(drop))?)?;
     }
     Ok(())
 }

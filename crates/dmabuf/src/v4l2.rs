@@ -1,0 +1,357 @@
+//! V4L2: dma-bufs of a capture device's own buffers, and dma-bufs of others that it captures into.
+//!
+//! Both directions of every camera pipeline. Exporting makes a new dma-buf each time, so one memory may appear under several
+//! identities; importing makes a reference inside the kernel that no descriptor shows, and, where the device copies into the
+//! memory by the CPU, no attachment either. The `vivid` module offers both on any machine. Limits: capture devices with one
+//! plane (no `_MPLANE`, no output); the format is the one that is set; nothing is streamed.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{OFlags, fstat, major};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::kernel::v4l2::{self, Memory};
+use crate::node::open_device;
+use crate::{DmaBuf, Error, ErrorKind, Result};
+
+const NODES: &str = "/dev";
+
+/// `VIDEO_MAJOR`: the fixed major number of all V4L2 nodes.
+const VIDEO_MAJOR: u32 = 81;
+
+/// A device that captures video, opened.
+#[derive(Debug)]
+pub struct VideoDevice {
+    fd: OwnedFd,
+    path: PathBuf,
+    driver: String,
+}
+
+impl VideoDevice {
+    /// Opens a node such as `/dev/video0`.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NoVideoDevice`]: no such node, a node of another kind, or one that does not capture frames of one plane
+    ///   into buffers.
+    /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let what = || format!("cannot use {} as a video capture device", path.display());
+        let none = |why: &str| Error::new(ErrorKind::NoVideoDevice, format!("{}: {why}", what()));
+        // Without O_NONBLOCK a device that another process initialises might be waited for.
+        let fd = open_device(path, OFlags::RDWR | OFlags::NONBLOCK, ErrorKind::NoVideoDevice, |errno| {
+            Error::with_errno(
+                ErrorKind::NoVideoDevice,
+                format!("{}: there is no such node; plug the device in or load its module", what()),
+                errno,
+            )
+        })?;
+        let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;
+        if major(stat.st_rdev) != VIDEO_MAJOR {
+            return Err(none("it is another kind of device; give a node like /dev/video0"));
+        }
+        let found = v4l2::capability(fd.as_fd()).map_err(|errno| Error::from_errno(what(), errno))?;
+        if !found.captures {
+            return Err(none("it captures no frames of one plane into buffers; give another of its nodes"));
+        }
+        let name = found.driver.split(|&byte| byte == 0).next().unwrap_or_default();
+        let driver = String::from_utf8_lossy(name).into_owned();
+        Ok(Self { fd, path: path.to_owned(), driver })
+    }
+
+    /// Opens the first capture node (`/dev/video*`) of a driver, such as `vivid`, by asking each (`VIDIOC_QUERYCAP`).
+    ///
+    /// Each node before it is opened and closed again, which can wake a sleeping camera.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NoVideoDevice`]: none has that driver; the message lists those that were found.
+    /// * [`ErrorKind::PermissionDenied`]: none of those that could be opened has it, and others could not be opened.
+    pub fn find(driver: &str) -> Result<Self> {
+        find_in(Path::new(NODES), driver)
+    }
+
+    /// The driver's name, as the kernel gives it.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The node that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of one frame in the format that is set (`VIDIOC_G_FMT`). The device's own buffers have them rounded up to whole
+    /// pages, and buffers of others must have as many.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`].
+    pub fn frame_size(&self) -> Result<u64> {
+        v4l2::frame_size(self.fd.as_fd())
+            .map(u64::from)
+            .map_err(|errno| Error::from_errno(format_args!("cannot ask {self} for its format"), errno))
+    }
+
+    /// Makes `count` buffers of the device's own memory (`VIDIOC_REQBUFS` with `V4L2_MEMORY_MMAP`); the driver may make more
+    /// or fewer. They are no dma-bufs until [exported](VideoBuffers::export).
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::InvalidSize`]: `count` is zero.
+    /// * [`ErrorKind::Busy`]: another open file uses the device's queue.
+    /// * [`ErrorKind::Unsupported`]: the driver has no buffers of its own.
+    /// * [`ErrorKind::OutOfMemory`].
+    pub fn buffers(&mut self, count: u32) -> Result<VideoBuffers<'_>> {
+        self.request(Memory::Driver, count).map(VideoBuffers)
+    }
+
+    /// Makes `count` places for dma-bufs of others (`VIDIOC_REQBUFS` with `V4L2_MEMORY_DMABUF`); the driver may make more or
+    /// fewer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`buffers`](Self::buffers); [`ErrorKind::Unsupported`] means that the driver does not import.
+    pub fn slots(&mut self, count: u32) -> Result<VideoSlots<'_>> {
+        let queue = self.request(Memory::DmaBuf, count)?;
+        Ok(VideoSlots { queue, taken: HashSet::new() })
+    }
+
+    fn request(&mut self, memory: Memory, count: u32) -> Result<Queue<'_>> {
+        let what = || format!("cannot make {count} buffers on {self}");
+        if count == 0 {
+            return Err(Error::new(ErrorKind::InvalidSize, format!("{}: ask for at least one", what())));
+        }
+        let len =
+            retry_on_intr(|| v4l2::request_buffers(self.fd.as_fd(), memory, count)).map_err(|errno| {
+                let (kind, why) = match errno {
+                    Errno::BUSY => {
+                        (ErrorKind::Busy, "another open file uses its queue; close that one or wait for it")
+                    }
+                    Errno::INVAL if memory == Memory::DmaBuf => {
+                        (ErrorKind::Unsupported, "the driver does not import dma-bufs")
+                    }
+                    Errno::INVAL => {
+                        (ErrorKind::Unsupported, "the driver has no buffers of its own to export")
+                    }
+                    errno => return Error::from_errno(what(), errno),
+                };
+                Error::with_errno(kind, format!("{}: {why}", what()), errno)
+            })?;
+        Ok(Queue { device: self, memory, len })
+    }
+}
+
+impl AsFd for VideoDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl fmt::Display for VideoDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path.display(), self.driver)
+    }
+}
+
+/// The device's queue while it has buffers. There is one, so the device is borrowed for itself alone.
+#[derive(Debug)]
+struct Queue<'dev> {
+    device: &'dev VideoDevice,
+    memory: Memory,
+    len: u32,
+}
+
+impl Queue<'_> {
+    /// Refuses a number that no buffer has.
+    fn check(&self, index: u32) -> Result<()> {
+        if index < self.len {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidRange,
+            format!("{} has no buffer {index}: it has {}, counted from 0", self.device, self.len),
+        ))
+    }
+}
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        // Closing the device does the same, if this fails.
+        let _ = v4l2::request_buffers(self.device.as_fd(), self.memory, 0);
+    }
+}
+
+/// Buffers of a device's own memory. Dropping it gives the queue up; what was exported lives on.
+#[derive(Debug)]
+pub struct VideoBuffers<'dev>(Queue<'dev>);
+
+impl VideoBuffers<'_> {
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
+    pub fn len(&self) -> u32 {
+        self.0.len
+    }
+
+    /// Exports the buffer of that number, counted from 0 (`VIDIOC_EXPBUF`): a new dma-buf each time, of the same memory.
+    ///
+    /// The descriptor is read-write and close-on-exec. The dma-buf keeps the memory, not the other way round: the kernel holds
+    /// no reference to it, and it outlives the device's descriptor.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::InvalidRange`]: there is no buffer of that number.
+    /// * [`ErrorKind::Unsupported`]: the driver does not export.
+    /// * [`ErrorKind::OutOfDescriptors`], [`ErrorKind::OutOfMemory`].
+    pub fn export(&self, index: u32) -> Result<DmaBuf> {
+        self.0.check(index)?;
+        let what = || format!("cannot export buffer {index} of {}", self.0.device);
+        retry_on_intr(|| v4l2::export_buffer(self.0.device.as_fd(), index))
+            .map(DmaBuf::from_exporter)
+            .map_err(|errno| match errno {
+                // Number, memory and flags are right, so it is the driver's memory that cannot be exported.
+                Errno::INVAL => {
+                    let message = format!("{}: the driver does not export its memory", what());
+                    Error::with_errno(ErrorKind::Unsupported, message, errno)
+                }
+                errno => Error::from_errno(what(), errno),
+            })
+    }
+}
+
+/// Places for dma-bufs of others in a device's queue. Dropping it gives the queue up, and with it every dma-buf in it.
+#[derive(Debug)]
+pub struct VideoSlots<'dev> {
+    queue: Queue<'dev>,
+    /// The numbers of those that are in use.
+    taken: HashSet<u32>,
+}
+
+impl VideoSlots<'_> {
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
+    pub fn len(&self) -> u32 {
+        self.queue.len
+    }
+
+    /// Puts a dma-buf into the place of that number, counted from 0 (`VIDIOC_QBUF`).
+    ///
+    /// Until the queue is given up, the kernel holds one reference to the dma-buf for each place that it is in. A driver that
+    /// does DMA attaches its device besides; one that copies by the CPU attaches nothing.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::InvalidRange`]: there is no place of that number.
+    /// * [`ErrorKind::InvalidSize`]: the dma-buf is smaller than a [frame](VideoDevice::frame_size).
+    /// * [`ErrorKind::Busy`]: the place is taken.
+    /// * [`ErrorKind::Unsupported`]: the device cannot use this memory.
+    pub fn queue(&mut self, index: u32, buf: &DmaBuf) -> Result<()> {
+        self.queue.check(index)?;
+        let device = self.queue.device;
+        let what = || format!("cannot queue the dma-buf as buffer {index} of {device}");
+        let (frame, size) = (device.frame_size()?, buf.size()?);
+        if size < frame {
+            let message = format!("{}: it has {size} bytes, and a frame {frame}", what());
+            return Err(Error::new(ErrorKind::InvalidSize, message));
+        }
+        if self.taken.contains(&index) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("{}: another is in its place; use a free one", what()),
+            ));
+        }
+        retry_on_intr(|| v4l2::queue_dma_buf(device.as_fd(), index, buf.as_fd())).map_err(
+            |errno| match errno {
+                // Number, size and place are right, so it is the memory.
+                Errno::INVAL => Error::with_errno(
+                    ErrorKind::Unsupported,
+                    format!("{}: the device cannot use this memory", what()),
+                    errno,
+                ),
+                errno => Error::from_errno(what(), errno),
+            },
+        )?;
+        self.taken.insert(index);
+        Ok(())
+    }
+}
+
+fn find_in(dir: &Path, driver: &str) -> Result<VideoDevice> {
+    let mut nodes: Vec<PathBuf> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"video")))
+        .collect();
+    nodes.sort_unstable();
+    let mut seen = Vec::new();
+    let mut denied = None;
+    for node in &nodes {
+        match VideoDevice::open(node) {
+            Ok(device) if device.driver == driver => return Ok(device),
+            Ok(device) => seen.push(device.to_string()),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => denied = Some(error),
+            Err(error) => seen.push(error.to_string()),
+        }
+    }
+    if let Some(error) = denied {
+        return Err(error);
+    }
+    let seen = if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") };
+    Err(Error::new(
+        ErrorKind::NoVideoDevice,
+        format!(
+            "no video capture device has the driver {driver}: {seen}; load its module (modprobe {driver})"
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file stands in for the device: it refuses every request, which is what these tests need.
+    fn stand_in() -> VideoDevice {
+        VideoDevice {
+            fd: tempfile::tempfile().unwrap().into(),
+            path: "/dev/video0".into(),
+            driver: "none".into(),
+        }
+    }
+
+    /// Check that a missing driver's message says how to load it.
+    #[test]
+    fn missing_driver_says_modprobe() {
+        let error = find_in(Path::new("/nonexistent"), "vivid").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoVideoDevice);
+        assert!(error.to_string().contains("modprobe vivid"), "{error}");
+    }
+
+    /// Check that a missing node and another kind of device are both "no video device".
+    #[test]
+    fn refuses_what_is_no_video_device() {
+        assert_eq!(VideoDevice::open("/dev/video999").unwrap_err().kind(), ErrorKind::NoVideoDevice);
+        assert_eq!(VideoDevice::open("/dev/null").unwrap_err().kind(), ErrorKind::NoVideoDevice);
+    }
+
+    /// Check that no buffers are refused before any call.
+    #[test]
+    fn refuses_zero() {
+        let error = stand_in().buffers(0).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::InvalidSize, None));
+    }
+
+    /// Check that a number past the last is refused before any call, and that the message says how many there are.
+    #[test]
+    fn refuses_a_number_past_the_last() {
+        let mut device = stand_in();
+        let queue = Queue { device: &mut device, memory: Memory::Driver, len: 2 };
+        let error = VideoBuffers(queue).export(2).unwrap_err();
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::InvalidRange, None));
+        assert!(error.to_string().contains("it has 2"), "{error}");
+    }
+}

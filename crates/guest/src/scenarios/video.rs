@@ -1,0 +1,174 @@
+//! V4L2's references: buffers that a video device exported, and buffers of others in its queue.
+//!
+//! What is expected follows from the kernel's videobuf2. An exported dma-buf holds the driver's memory and not the other way
+//! round, so the device adds no reference, open or closed, and each export is a dma-buf of its own. A queue takes one reference
+//! to a dma-buf when that is put into it and drops it when the queue is given up. vivid copies by the CPU, so it maps such a
+//! buffer inside the kernel and attaches no device: nothing but the count tells of it.
+
+use dmabuf::DmaBuf;
+
+use super::Scenario;
+use super::holding::{SIZE, compare, compare_in};
+use crate::actor::{Actor, Held};
+use crate::answer::{Answer, Rest, Truth};
+use crate::make;
+use crate::need::Need;
+use crate::runner::Ctx;
+use crate::sys;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "video_exported",
+        claim: "An exported video buffer is its fd and nothing in the kernel, also once the device is closed",
+        needs: &[Need::Vivid],
+        run: exported,
+    },
+    Scenario {
+        name: "video_exported_twice",
+        claim: "Two exports of one video buffer are two dma-bufs, each counted whole",
+        needs: &[Need::Vivid],
+        run: exported_twice,
+    },
+    Scenario {
+        name: "video_mapped",
+        claim: "A mapped video buffer shows as itself, with and without its fd and its device",
+        needs: &[Need::Vivid],
+        run: mapped,
+    },
+    Scenario {
+        name: "video_queued",
+        claim: "A buffer in a video queue is 1 kernel reference, and no attachment tells of it",
+        needs: &[Need::Vivid],
+        run: queued,
+    },
+    Scenario {
+        name: "video_queued_only",
+        claim: "A buffer that only a video queue holds is kernel-only, and gone with the queue",
+        needs: &[Need::Vivid],
+        run: queued_only,
+    },
+    Scenario {
+        name: "video_to_gem",
+        claim: "A video buffer imported into a GPU is that import's 3 kernel references and attachment",
+        needs: &[Need::Vivid, Need::Vgem],
+        run: to_gem,
+    },
+];
+
+fn exported(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"camera", |stage| {
+        let mut device = make::vivid()?;
+        let buffers = device.buffers(2)?;
+        let buf = buffers.export(1)?;
+        stage.pause(&[Held::by(&buf)?])?;
+        drop(buffers);
+        drop(device);
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    for when in ["open", "closed"] {
+        let held = actor.paused_with_one()?;
+        let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]))?;
+        let freed = &answer.process(actor.pid)?["uss"];
+        ctx.check_eq(format!("freed by an exit, device {when}"), held.size, freed)?;
+        actor.go_on()?;
+    }
+    Ok(())
+}
+
+fn exported_twice(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"camera", |stage| {
+        let mut device = make::vivid()?;
+        let buffers = device.buffers(1)?;
+        let (first, second) = (buffers.export(0)?, buffers.export(0)?);
+        stage.pause(&[Held::by(&first)?, Held::by(&second)?])
+    })?;
+    let held = actor.paused()?;
+    ctx.check_eq("dma-bufs that the test holds", 2, held.len())?;
+    let size: u64 = held.iter().map(|held| held.size).sum();
+    let answer = Answer::ask(&[])?;
+    for held in held {
+        compare_in(ctx, &answer, &Truth::held(make::VIVID, vec![held]))?;
+    }
+    ctx.check_eq("buffers", 2, answer.list("buffers").len())?;
+    ctx.check_eq("exported in total", size, &answer.0["totals"]["size"])
+}
+
+fn mapped(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"camera", |stage| {
+        let mut device = make::vivid()?;
+        let buf = device.buffers(1)?.export(0)?;
+        let region = sys::map(&buf, 0, usize::try_from(buf.size()?)?)?;
+        let held = Held::by(&buf)?.and_map(region, 0);
+        stage.pause(std::slice::from_ref(&held))?;
+        drop((buf, device));
+        stage.pause(&[held.without_fds()])
+    })?;
+    for _ in 0..2 {
+        let held = actor.paused_with_one()?;
+        compare(ctx, &Truth::held(make::VIVID, vec![held]))?;
+        actor.go_on()?;
+    }
+    Ok(())
+}
+
+/// A buffer that a frame fits into.
+fn frame() -> anyhow::Result<DmaBuf> {
+    Ok(make::plain(make::vivid()?.frame_size()?.next_multiple_of(SIZE))?.0)
+}
+
+fn queued(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"camera", |stage| {
+        let mut device = make::vivid()?;
+        let buf = frame()?;
+        let mut slots = device.slots(2)?;
+        slots.queue(0, &buf)?;
+        stage.pause(&[Held::by(&buf)?])?;
+        drop(slots);
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let held = actor.paused_with_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![held.clone()]);
+    let answer = compare(ctx, &truth.clone().and(Rest::Exact(1)))?;
+    ctx.check_eq("attached", "[]", &answer.buffer(held.ino)?["attachments"])?;
+    ctx.check_eq("freed by an exit", 0, &answer.process(actor.pid)?["uss"])?;
+    actor.go_on()?;
+    actor.paused()?;
+    compare(ctx, &truth).map(drop)
+}
+
+fn queued_only(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"camera", |stage| {
+        let mut device = make::vivid()?;
+        let buf = frame()?;
+        buf.set_name("queued")?;
+        let held = Held::by(&buf)?.without_fds();
+        let mut slots = device.slots(2)?;
+        slots.queue(0, &buf)?;
+        drop(buf);
+        stage.pause(&[held])?;
+        drop(slots);
+        stage.pause(&[])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = Answer::ask(&[])?;
+    let truth = Truth::held(make::plain_exporter(), vec![]).named("queued").and(Rest::Exact(1));
+    ctx.check_eq("ledger", truth.line(held.size), answer.line(held.ino)?)?;
+    ctx.check_eq("leak shape", "handle", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
+    ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;
+    actor.go_on()?;
+    actor.paused()?;
+    ctx.check_eq("buffers without the queue", 0, Answer::ask(&[])?.list("buffers").len())
+}
+
+fn to_gem(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"camera", |stage| {
+        let mut device = make::vivid()?;
+        let buf = device.buffers(1)?.export(0)?;
+        let screen = make::vgem()?;
+        let _on_screen = screen.import(&buf)?;
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]).and(Rest::Exact(3)))?;
+    ctx.check_eq("attached", r#"["vgem"]"#, &answer.buffer(held.ino)?["attachments"])
+}
