@@ -196,6 +196,15 @@ pub(crate) struct Scan {
     roots: Roots,
 }
 
+impl ShowArgs {
+    /// As the library takes it: what is asked for in full is worth asking drivers for.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = self.scan.options();
+        options.sources.gem_handles = true;
+        options
+    }
+}
+
 impl Scan {
     /// As the library takes it.
     pub(crate) fn options(&self) -> Options {
@@ -307,7 +316,7 @@ fn sources(text: &str) -> Result<Sources, String> {
         "bufinfo" => return Err(format!("bufinfo knows no holders; {VALID}")),
         _ => return Err(format!("no such sources; {VALID}")),
     };
-    Ok(Sources { mappings, kernel_list })
+    Ok(Sources { mappings, kernel_list, ..Sources::default() })
 }
 
 /// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.

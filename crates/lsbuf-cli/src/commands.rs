@@ -10,15 +10,15 @@ use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS, Sizes,
     Style, View, escape,
 };
-use lsbuf::scan::{Diagnosis, Probe, ProbeState, Scanner};
+use lsbuf::scan::{Diagnosis, Options, Probe, ProbeState, Scanner};
 
-use crate::args::{Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, Scan, ShowArgs};
+use crate::args::{Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ShowArgs};
 use crate::output::{self, Ending};
 use crate::select;
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
-    let snapshot = scan(&args.listing.scan, &args.listing.filter.pids)?;
+    let snapshot = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -32,7 +32,7 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
 
 /// `lsbuf ps`.
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
-    let snapshot = scan(&args.listing.scan, &args.listing.filter.pids)?;
+    let snapshot = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -45,7 +45,7 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
 
 /// `lsbuf show`.
 pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
-    let snapshot = scan(&args.scan, &[])?;
+    let snapshot = scan(args.options(), &[])?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     view.buffers = Vec::new();
@@ -116,8 +116,8 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
     Ok(output::ending(&coverage, args.strict))
 }
 
-fn scan(args: &Scan, pids: &[Pid]) -> Result<Snapshot> {
-    let mut scanner = Scanner::new(args.options()).map_err(anyhow::Error::from)?;
+fn scan(options: Options, pids: &[Pid]) -> Result<Snapshot> {
+    let mut scanner = Scanner::new(options).map_err(anyhow::Error::from)?;
     for &pid in pids {
         if !scanner.has_process(pid)? {
             bail!("no process {pid}");

@@ -100,6 +100,20 @@ fn show() {
     insta::assert_snapshot!(stdout(&["show", "7", "8", "9"]));
 }
 
+/// Check that handles which a driver lists take the place of guesses by open devices.
+#[test]
+fn show_handles() {
+    let tree = world();
+    let text = b"pid       21 command ev\x1bil:\n\t\t0x0000001f:        12288 byte GTT imported from ino:8\n";
+    tree.write("sys/kernel/debug/dri/0/amdgpu_gem_info", text);
+    let shown = lsbuf(&tree, &["show", "8"]).stdout;
+    assert!(
+        shown.contains("by the handles that the driver lists\n    ev\\x1bil:21  handle 0x1f (imported)\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("/dev/dri"), "{shown}");
+}
+
 /// Check that JSON carries the same figures, with the time and duration of the run blotted out.
 #[test]
 fn json() {

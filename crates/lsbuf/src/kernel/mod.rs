@@ -20,6 +20,7 @@ pub(crate) mod devices;
 pub(crate) mod elsewhere;
 pub(crate) mod fdinfo;
 pub(crate) mod fds;
+pub(crate) mod gem_info;
 pub(crate) mod identity;
 pub(crate) mod map_files;
 pub(crate) mod maps;

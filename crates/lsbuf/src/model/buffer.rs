@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::{Bytes, Dev, Fd, Inode, Label, Pid, Tid};
+use super::{Bytes, Dev, Fd, GemHandle, Inode, Label, Pid, Tid};
 
 /// What sort of shared buffer. Decided by proof, never by the text of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +67,8 @@ pub struct Buffer {
     pub io_uring: Option<u64>,
     /// Devices attached to it, by device name; `None` where the kernel's list cannot be read.
     pub attachments: Option<Vec<Label>>,
+    /// GEM handles that stand for it, where a driver lists them and it was asked; see [`crate::scan::Sources`].
+    pub handles: Vec<GemHandle>,
     /// When it was exported, by the inode's times. `None` if unreadable, or if they contradict each other because somebody
     /// changed them. The owner can set them to a later now, which does not show.
     pub created_at: Option<SystemTime>,
@@ -92,6 +94,7 @@ impl Buffer {
             in_flight: None,
             io_uring: None,
             attachments: None,
+            handles: Vec::new(),
             created_at: None,
             creator_uid: None,
             holders: Vec::new(),

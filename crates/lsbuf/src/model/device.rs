@@ -77,10 +77,26 @@ impl DeviceClass {
     }
 }
 
-/// The processes that could hold a buffer's kernel references: those that have a device open which is attached to it, or
+/// A GEM handle that stands for a buffer, as a driver's debugfs lists it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GemHandle {
+    /// Who opened the device; the fd may have been handed on.
+    pub pid: Pid,
+    /// Its command name.
+    pub comm: Label,
+    /// The handle, a number of that client's.
+    pub handle: u32,
+    /// Whether the buffer came from elsewhere; else this device exported it.
+    pub imported: bool,
+}
+
+/// The processes that could hold a buffer's kernel references: those whose handles a driver lists; else those that have a device open which is attached to it, or
 /// one that could have exported it; where neither is known, any device.
 #[must_use]
 pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
+    if !buffer.handles.is_empty() {
+        return distinct(buffer.handles.iter().map(|handle| handle.pid));
+    }
     let exporting = buffer.exporter.as_ref().and_then(|e| DeviceClass::exporting_as(e.as_bytes()));
     let attached = |device: &Device| match (&device.name, &buffer.attachments) {
         (Some(name), Some(attached)) => attached.contains(name),
@@ -91,7 +107,11 @@ pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
     if fitting.is_empty() {
         fitting = devices.iter().collect();
     }
-    let mut pids: Vec<Pid> = fitting.iter().flat_map(|d| &d.holders).map(|h| h.pid).collect();
+    distinct(fitting.iter().flat_map(|d| &d.holders).map(|h| h.pid))
+}
+
+fn distinct(pids: impl Iterator<Item = Pid>) -> Vec<Pid> {
+    let mut pids: Vec<Pid> = pids.collect();
     pids.sort_unstable();
     pids.dedup();
     pids
@@ -150,6 +170,15 @@ mod tests {
     fn by_exporter() {
         assert_eq!(of("drm", &[]), [1, 2, 3, 4]);
         assert_eq!(of("videobuf2_vmalloc", &[]), [5]);
+    }
+
+    /// Check that where a driver lists a buffer's handles nobody else is a candidate.
+    #[test]
+    fn by_handle() {
+        let mut imported = buffer("system", &["gpu"]);
+        let handle = |pid, handle| GemHandle { pid: Pid(pid), comm: "x".into(), handle, imported: true };
+        imported.handles = vec![handle(3, 1), handle(3, 2)];
+        assert_eq!(candidates(&imported, &[device("/dev/dri/card0", "gpu", &[1])]), [Pid(3)]);
     }
 
     /// Check that without any trace every open device is a candidate, and without devices nobody is.

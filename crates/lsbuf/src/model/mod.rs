@@ -15,7 +15,7 @@ mod snapshot;
 mod units;
 
 pub use buffer::{Buffer, BufferId, Holder, Kind, MapRef, Perms, ThreadFds};
-pub use device::{Device, DeviceClass, DeviceHolder, candidates};
+pub use device::{Device, DeviceClass, DeviceHolder, GemHandle, candidates};
 pub use label::Label;
 pub use ledger::{Account, ExporterTotals, FD_LEAK_MIN, LeakShape, Ledger, ProcessFigures, Totals};
 pub use process::Process;

@@ -99,10 +99,19 @@ struct JsonBuffer {
     estimate: bool,
     leak_shape: Option<&'static str>,
     attachments: Option<Vec<String>>,
+    handles: Vec<JsonHandle>,
     candidates: Vec<u32>,
     created_at: Option<String>,
     creator_uid: Option<u32>,
     holders: Vec<JsonHolder>,
+}
+
+#[derive(Serialize)]
+struct JsonHandle {
+    pid: u32,
+    comm: String,
+    handle: u32,
+    imported: bool,
 }
 
 #[derive(Serialize)]
@@ -260,6 +269,16 @@ fn buffer(
         estimate: account.estimate,
         leak_shape,
         attachments: buffer.attachments.as_ref().map(|a| a.iter().filter_map(|d| text(Some(d))).collect()),
+        handles: buffer
+            .handles
+            .iter()
+            .map(|h| JsonHandle {
+                pid: h.pid.0,
+                comm: h.comm.to_utf8_lossy().into_owned(),
+                handle: h.handle,
+                imported: h.imported,
+            })
+            .collect(),
         candidates: candidates.iter().map(|pid| pid.0).collect(),
         created_at: buffer.created_at.and_then(timestamp),
         creator_uid: buffer.creator_uid,

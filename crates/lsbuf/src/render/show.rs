@@ -7,7 +7,7 @@ use super::cell::human;
 use super::columns::{comm, timestamp};
 use super::escape::escape_word;
 use super::{View, escape};
-use crate::model::{Account, Buffer, Fd, Holder, Label};
+use crate::model::{Account, Buffer, Fd, GemHandle, Holder, Label};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -84,10 +84,19 @@ fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
     })
 }
 
-/// Who could be behind the kernel's references. They have a device open; that is all that is known.
+/// Who could be behind the kernel's references: whose handles a driver lists, or else who has a device open.
 fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
     let pids = &view.ledger.candidates[index];
     if pids.is_empty() {
+        return Ok(());
+    }
+    let buffer = &view.snapshot.buffers[index];
+    if !buffer.handles.is_empty() {
+        writeln!(out, "  candidates for the kernel's references, by the handles that the driver lists")?;
+        for GemHandle { pid, comm, handle, imported } in &buffer.handles {
+            let what = if *imported { "imported" } else { "exported" };
+            writeln!(out, "    {}:{pid}  handle {handle:#x} ({what})", escape_word(comm.as_bytes()))?;
+        }
         return Ok(());
     }
     writeln!(out, "  candidates for the kernel's references, by the devices that they have open")?;

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::kernel::bufinfo::{self, List};
 use crate::kernel::devices;
 use crate::kernel::elsewhere::Elsewhere;
+use crate::kernel::gem_info;
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::Sharing;
@@ -49,11 +50,13 @@ pub struct Sources {
     pub mappings: Mappings,
     /// Read the kernel's own list (debugfs `bufinfo`).
     pub kernel_list: bool,
+    /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu). Takes every client's lock.
+    pub gem_handles: bool,
 }
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { mappings: Mappings::Maps, kernel_list: true }
+        Sources { mappings: Mappings::Maps, kernel_list: true, gem_handles: false }
     }
 }
 
@@ -143,6 +146,12 @@ impl Scanner {
                 let processes = walk.holders_of(&buffers);
                 let host = self.root.host();
                 let sys = self.options.sys_root.as_deref();
+                if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
+                    let mut handles = gem_info::read_all(sys, &mut self.buffers);
+                    for buffer in &mut buffers {
+                        buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
+                    }
+                }
                 let devices = walk.devices(|node| devices::name(sys?, node));
                 let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes, devices };
                 note_doubts(&mut snapshot);

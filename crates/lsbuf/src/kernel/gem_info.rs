@@ -1,0 +1,131 @@
+//! Which GEM handles of which clients stand for which dma-buf, where a driver's debugfs tells: `dri/*/amdgpu_gem_info`.
+//!
+//! Per client `pid N command COMM:` (`amdgpu_debugfs_gem_info_show`), per object below it a line
+//! `\t\t0xHANDLE: SIZE byte PLACEMENT …` with ` imported from ino:N` or ` exported as ino:N` in it (`amdgpu_bo_print_info`; before Linux
+//! 6.12 or so a hashed pointer stood in place of the number, and such lines are passed over).
+//!
+//! The pid is that of who opened the device, which may have handed its fd on, so this names candidates. Reading takes the
+//! lock of every client in turn, and looks at a buffer that may be going away at that moment without holding it; it is done
+//! only where somebody asks for a buffer in full.
+//!
+//! Limits: read from the kernel's source, and not tried on a machine with such a GPU.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Result;
+
+use super::parse::{Garbled, cut, number, number32};
+use super::read::{self, Buffers};
+use crate::model::{GemHandle, Inode, Label, Pid};
+
+/// The folder of DRM devices, below the root of sysfs.
+const PATH: &str = "kernel/debug/dri";
+
+/// The handles that the driver lists, by the buffer they stand for. Empty where no driver does, or it may not be read.
+pub(crate) fn read_all(sys: &Path, buffers: &mut Buffers) -> BTreeMap<Inode, BTreeSet<GemHandle>> {
+    let mut handles = BTreeMap::new();
+    // Without the folder, or the right to look into it, there is nothing to find.
+    let _ = read_folder(&sys.join(PATH), buffers, &mut handles);
+    handles
+}
+
+fn read_folder(
+    dri: &Path,
+    buffers: &mut Buffers,
+    handles: &mut BTreeMap<Inode, BTreeSet<GemHandle>>,
+) -> Result<()> {
+    let folder = read::open_dir(CWD, dri)?;
+    let Buffers { dir, text, .. } = buffers;
+    read::entries(folder.as_fd(), dir, |device, _| {
+        let path = [device.to_bytes(), b"/amdgpu_gem_info"].concat();
+        // A device has several names here, so what is found twice is one.
+        if read::record(&folder, path.as_slice(), text).is_ok() {
+            for (ino, handle) in parse(text) {
+                handles.entry(ino).or_default().insert(handle);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Every handle in the text that stands for a dma-buf.
+fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
+    let mut client = None;
+    let mut found = Vec::new();
+    for line in text.split(|&b| b == b'\n') {
+        if let Some(object) = line.strip_prefix(b"\t\t0x") {
+            let Some((pid, comm)) = &client else { continue };
+            found.extend(handle(object).map(|(ino, handle, imported)| {
+                (ino, GemHandle { pid: *pid, comm: Label::clone(comm), handle, imported })
+            }));
+        } else if let Ok(named) = head(line) {
+            client = Some(named);
+        }
+    }
+    found
+}
+
+fn head(line: &[u8]) -> std::result::Result<(Pid, Label), Garbled> {
+    let rest = line.strip_prefix(b"pid ").ok_or(Garbled)?.trim_ascii_start();
+    let (pid, rest) = cut(rest, b' ')?;
+    let comm = rest.strip_prefix(b"command ").ok_or(Garbled)?;
+    Ok((Pid(number32(pid, 10)?), comm.strip_suffix(b":").unwrap_or(comm).into()))
+}
+
+fn handle(object: &[u8]) -> Option<(Inode, u32, bool)> {
+    let (handle, rest) = cut(object, b':').ok()?;
+    let (at, imported) = [(&b" imported from ino:"[..], true), (b" exported as ino:", false)]
+        .into_iter()
+        .find_map(|(key, imported)| Some((memchr::memmem::find(rest, key)? + key.len(), imported)))?;
+    let digits = rest[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let ino = number(&rest[at..at + digits], 10).ok()?;
+    Some((Inode(ino), number32(handle, 16).ok()?, imported))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"pid     1479 command Xorg:\n\
+        \t\t0x00000001:      4194304 byte VRAM CPU_ACCESS_REQUIRED\n\
+        \t\t0x0000001f:      8294400 byte VRAM pin count 1 exported as ino:7 VRAM_CONTIGUOUS\n\
+        pid       12 command a b: c:\n\
+        \t\t0x00000002:      8294400 byte GTT imported from ino:7\n\
+        \t\t0x00000003:      8294400 byte GTT imported from 00000000deadbeef\n";
+
+    /// Check that each handle is put down to its client and its buffer, and that others are passed over.
+    #[test]
+    fn handles_of_two_clients() {
+        let handle = |pid, comm: &str, handle, imported| {
+            (Inode(7), GemHandle { pid: Pid(pid), comm: comm.into(), handle, imported })
+        };
+        assert_eq!(parse(TEXT), [handle(1479, "Xorg", 0x1f, false), handle(12, "a b: c", 2, true)]);
+    }
+
+    /// Check that the same device under two names gives each handle once.
+    #[test]
+    fn one_device_by_two_names() {
+        let sys = tempfile::tempdir().unwrap();
+        for name in ["0", "128"] {
+            let device = sys.path().join(PATH).join(name);
+            std::fs::create_dir_all(&device).unwrap();
+            std::fs::write(device.join("amdgpu_gem_info"), TEXT).unwrap();
+        }
+        let handles = read_all(sys.path(), &mut Buffers::default());
+        assert_eq!(handles.iter().map(|(ino, h)| (ino.0, h.len())).collect::<Vec<_>>(), [(7, 2)]);
+    }
+
+    proptest! {
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&text);
+            let _ = parse(&[b"pid 1 command x:\n\t\t0x1: imported from ino:".as_slice(), &text].concat());
+        }
+    }
+}
