@@ -20,8 +20,8 @@ use crate::model::{DeviceClass, Fd, Label};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FdFact {
     pub(crate) fd: Fd,
-    /// The name, whole and raw: `readlink` escapes nothing.
-    pub(crate) name: Label,
+    /// The name, whole and raw: `readlink` escapes nothing, nor does fdinfo. `None` where neither could be asked.
+    pub(crate) name: Option<Label>,
     pub(crate) info: fdinfo::Fdinfo,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn walk(
                 Err(e) => return Err(e),
             }
             match fdinfo::parse(text) {
-                Ok(info) => read.facts.push(FdFact { fd, name: Label::from(name), info }),
+                Ok(info) => read.facts.push(FdFact { fd, name: Some(Label::from(name)), info }),
                 Err(Garbled) => read.garbled += 1,
             }
         } else if let Some(class) = DeviceClass::of(target) {

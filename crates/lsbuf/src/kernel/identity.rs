@@ -15,12 +15,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, fstatfs, openat, statx};
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 use rustix::path::Arg;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::parse::{Garbled, cut, number, number32};
+use super::process::ProcessDir;
 use super::read;
-use crate::model::{Bytes, Dev, Inode};
+use crate::model::{Bytes, Dev, Fd, Inode};
 
 /// `DMA_BUF_MAGIC` of include/uapi/linux/magic.h.
 const DMA_BUF_MAGIC: i64 = 0x444d_4142;
@@ -47,7 +49,6 @@ pub(crate) enum Object {
 /// Asks the inode behind a link of procfs (`fd/N` or `map_files/…`). On the `known` device of the dma-buf filesystem one
 /// call is enough; else the object is pinned, so that inode and magic number are of one and the same.
 pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option<Dev>) -> Result<Object> {
-    const S_IFMT: u16 = 0o170_000;
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     if known.is_some() {
         let inode = statx(process, link, unsynced, StatxFlags::BASIC_STATS)?;
@@ -55,9 +56,35 @@ pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option
             return Ok(Object::DmaBuf(fact(&inode)));
         }
     }
-    let pinned = openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let inode = statx(&pinned, c"", unsynced | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned.as_fd())?.f_type != DMA_BUF_MAGIC {
+    object(openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?.as_fd())
+}
+
+/// The device of the dma-buf filesystem, from an fd whose fdinfo has just shown `exp_name` and inode number, for who may trace
+/// the process but not follow its links: the fd is duplicated, asked and closed before this returns, so no count that is
+/// read before or after is changed. Needs a pid of this process's own namespace, and the right to attach
+/// (`pidfd_getfd(2)`).
+///
+/// The process may replace the fd between the two; then the duplicate is some file of its, which is asked no more than
+/// the tests above allow, and closed.
+pub(crate) fn by_duplicate(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<Dev> {
+    let pid = i32::try_from(process.pid().0).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let number = i32::try_from(fd.0).map_err(|_| Errno::BADF)?;
+    let target = pidfd_open(pid, PidfdFlags::empty())?;
+    // Its directory was open before: if it is still there, the pid was nobody else's meanwhile.
+    read::record(process.dir(), c"stat", text)?;
+    let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;
+    match object(duplicate.as_fd())? {
+        Object::DmaBuf(inode) if inode.ino == ino => Ok(inode.dev),
+        Object::DmaBuf(_) | Object::Other(_) => Err(Errno::BADF),
+    }
+}
+
+/// What an open file is.
+fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
+    const S_IFMT: u16 = 0o170_000;
+    let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let inode = statx(pinned, c"", unsynced | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned)?.f_type != DMA_BUF_MAGIC {
         return Ok(Object::Other(device(&inode)));
     }
     Ok(Object::DmaBuf(fact(&inode)))

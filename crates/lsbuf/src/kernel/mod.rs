@@ -14,11 +14,18 @@
 //!   busy; DRM files, whose `show_fdinfo` takes driver locks, are left alone;
 //! - only what is thereby proven to be a dma-buf, or passed the tests in [`identity`], is opened
 //!   (`O_PATH`) and asked for its inode.
+//!
+//! Who may not follow links, with CAP_SYS_PTRACE alone, cannot choose by them. Then the `fdinfo` of every fd is read, which
+//! takes locks of the files' drivers for a moment: that of a DRM file its client's tables, that of an inotify or epoll
+//! instance its list ([`fdinfo_table`]). Still no network filesystem or FUSE is asked. And one fd that is proven to be a
+//! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`identity::by_duplicate`]); that
+//! buffer's count is one higher while it lasts, and nothing of this scan reads it then.
 
 pub(crate) mod bufinfo;
 pub(crate) mod devices;
 pub(crate) mod elsewhere;
 pub(crate) mod fdinfo;
+pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
 pub(crate) mod identity;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, Bytes, Device, Process};
+use super::{Buffer, Bytes, Device, Pid, Process};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub struct Coverage {
     pub sources: Vec<Source>,
     /// What became of the processes that procfs listed.
     pub processes: ProcessCounts,
+    /// The unreadable ones, ordered by pid.
+    pub unreadable: Vec<Pid>,
     /// Files that are in no fd table, as far as the kernel counts them; `None`: not looked for.
     pub kept: Option<KeptElsewhere>,
     /// Wall time from the first question to the joined answer.

@@ -35,7 +35,9 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
     let mut infos = BTreeMap::new();
     for held in &walk.fds {
         let draft = drafts.entry(held.ino).or_default();
-        draft.fd_name = Some(held.fact.name.clone());
+        if held.fact.name.is_some() {
+            draft.fd_name.clone_from(&held.fact.name);
+        }
         draft.holder(held.pid).add(held);
         if let Some(info) = &held.fact.info.dmabuf {
             draft.counts.push(info.count);

@@ -30,7 +30,7 @@ use crate::kernel::gem_info;
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::Sharing;
-use crate::model::{Account, Buffer, Coverage, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source};
+use crate::model::{Account, Buffer, Coverage, Dev, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub struct Scanner {
     options: Options,
     root: ProcRoot,
     sharing: Sharing,
+    /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
+    dev: Option<Dev>,
     buffers: Buffers,
 }
 
@@ -113,7 +115,7 @@ impl Scanner {
     pub fn new(options: Options) -> Result<Scanner, Error> {
         let root = ProcRoot::open(&options.proc_root)?;
         let sharing = Sharing::of(&root);
-        Ok(Scanner { options, root, sharing, buffers: Buffers::default() })
+        Ok(Scanner { options, root, sharing, dev: None, buffers: Buffers::default() })
     }
 
     /// Whether the procfs lists a process of that id.
@@ -167,8 +169,10 @@ impl Scanner {
         // Where the list shows no buffer at all, no account can lack anything.
         let look_elsewhere = listed.is_none_or(|list| !list.buffers.is_empty());
         let mappings = self.options.sources.mappings;
-        let mut walk = walk::Walk::of(&self.root, mappings, &self.sharing, look_elsewhere, &mut self.buffers)
+        let (sharing, dev) = (&self.sharing, self.dev);
+        let mut walk = walk::Walk::of(&self.root, mappings, sharing, look_elsewhere, dev, &mut self.buffers)
             .map_err(|e| self.cannot_list(e))?;
+        self.dev = walk.proof.dev();
         if listed.is_none() {
             walk.recheck(&self.root, &mut self.buffers);
         }
@@ -209,7 +213,8 @@ impl Scanner {
             Err(why) => notes.push(Note::NoKernelList { why: why.clone() }),
         }
         let kept = walk.elsewhere.as_ref().map(Elsewhere::kept);
-        Coverage { sources, processes: walk.counts, notes, kept, duration: Duration::ZERO }
+        let unreadable = walk.unreadable.clone();
+        Coverage { sources, processes: walk.counts, unreadable, notes, kept, duration: Duration::ZERO }
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Proof {
     mounts_of: Option<Pid>,
     /// Links of `map_files` were refused: without the privilege, asking again is in vain.
     cannot_follow: bool,
+    /// Whether an fd may still be duplicated to learn the device.
+    may_duplicate: bool,
     inodes: HashMap<Inode, InodeFact>,
 }
 
@@ -42,9 +44,9 @@ pub(super) enum Verdict {
 }
 
 impl Proof {
-    /// Starts from what a recorded tree states.
-    pub(super) fn new(recorded: Option<Dev>) -> Proof {
-        Proof { dev: recorded, ..Proof::default() }
+    /// Starts from a device that is known already. `may_duplicate`: processes go by the same ids in system calls.
+    pub(super) fn new(known: Option<Dev>, may_duplicate: bool) -> Proof {
+        Proof { dev: known, may_duplicate, ..Proof::default() }
     }
 
     /// The dma-buf filesystem's device.
@@ -69,6 +71,18 @@ impl Proof {
             Ok(Answer::DmaBuf(ino)) => Some(ino),
             Ok(Answer::Other(_)) | Err(_) => None,
         })
+    }
+
+    /// Learns the device by a duplicate of an fd whose fdinfo proved it, unless its link has told it already. It must be in
+    /// the process's own table.
+    pub(super) fn duplicate(&mut self, process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) {
+        let (None, true, Some(ino)) = (self.dev, self.may_duplicate, fact.info.ino) else { return };
+        match identity::by_duplicate(process, fact.fd, ino, text) {
+            Ok(dev) => self.dev = Some(dev),
+            // Gone or replaced: another one will do.
+            Err(Errno::BADF | Errno::NOENT | Errno::SRCH) => {}
+            Err(_) => self.may_duplicate = false,
+        }
     }
 
     /// Decides on an `O_PATH` fd.
@@ -147,7 +161,8 @@ impl Proof {
         }
     }
 
-    fn verdict_on_mount(&self, mount: u64) -> Verdict {
+    /// Whether a mount is the dma-buf filesystem's, by what is known by now.
+    pub(super) fn verdict_on_mount(&self, mount: u64) -> Verdict {
         match self.mnt_id {
             Some(proven) if proven == mount => Verdict::Yes,
             Some(_) => Verdict::No,

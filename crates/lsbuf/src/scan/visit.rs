@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::Mappings;
 use super::proof::Verdict;
 use super::walk::{HeldDevice, HeldFd, HeldMap, Walk};
+use crate::kernel::fdinfo_table;
 use crate::kernel::fds;
 use crate::kernel::map_files;
 use crate::kernel::maps::{self, MapFact, Mapped};
@@ -39,10 +40,12 @@ pub(super) enum Visit {
 }
 
 /// How many facts there were before a visit.
+#[derive(PartialEq, Eq)]
 struct Mark {
     fds: usize,
     maps: usize,
     devices: usize,
+    paths: usize,
 }
 
 impl Walk {
@@ -75,7 +78,7 @@ impl Walk {
         sharing: &Sharing,
         buffers: &mut Buffers,
     ) -> Option<Visit> {
-        let mark = Mark { fds: self.fds.len(), maps: self.maps.len(), devices: self.devices.len() };
+        let mark = self.mark();
         let image = process.image();
         let threads = process.threads(buffers);
         let tids = threads.as_deref().unwrap_or_default();
@@ -86,7 +89,7 @@ impl Walk {
             Err(Errno::SRCH) => (Ok(()), None),
             Err(e) => (Err(e), None),
         };
-        if self.fds.len() > mark.fds || self.maps.len() > mark.maps || self.devices.len() > mark.devices {
+        if self.mark() != mark {
             match process.identify(&mut buffers.text) {
                 Ok(identity) => self.processes.push(identity),
                 Err(e) => {
@@ -114,10 +117,16 @@ impl Walk {
         })
     }
 
+    fn mark(&self) -> Mark {
+        let (fds, maps) = (self.fds.len(), self.maps.len());
+        Mark { fds, maps, devices: self.devices.len(), paths: self.paths.len() }
+    }
+
     fn drop_since(&mut self, mark: &Mark) {
         self.fds.truncate(mark.fds);
         self.maps.truncate(mark.maps);
         self.devices.truncate(mark.devices);
+        self.paths.truncate(mark.paths);
     }
 
     /// Reads the process's fd table and those of threads that have one of their own.
@@ -137,19 +146,18 @@ impl Walk {
             if same.contains(&Some(true)) {
                 continue;
             }
-            let (facts, devices) = (self.fds.len(), self.devices.len());
+            let before = self.mark();
             match process.thread(tid).and_then(|thread| self.visit_fds(&thread, Some(tid), buffers)) {
                 // The thread has exited.
                 Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
                 Err(e) => done = done.and(Err(e)),
             }
-            if same.contains(&None) && self.shows_again(begin, facts) {
+            if same.contains(&None) && self.shows_again(begin, before.fds) {
                 // A copy or the same: the same, which threads are born with, and marked.
-                if self.fds.len() > facts {
+                if self.fds.len() > before.fds {
                     self.uncompared.insert(process.pid());
                 }
-                self.fds.truncate(facts);
-                self.devices.truncate(devices);
+                self.drop_since(&before);
             } else {
                 tables.push(tid);
             }
@@ -174,15 +182,23 @@ impl Walk {
     ) -> rustix::io::Result<()> {
         let pid = process.pid();
         let mut table = fds::Table::default();
-        let walked = fds::walk(process.dir(), buffers, &mut table, self.elsewhere.as_mut());
+        let walked = fdinfo_table::walk_any_way(process.dir(), buffers, &mut table, self.elsewhere.as_mut());
         for fact in table.facts {
             let ino = if fact.info.dmabuf.is_some() {
-                self.proof.learn_fd(process.dir(), &fact)
+                let ino = self.proof.learn_fd(process.dir(), &fact);
+                // A thread's own table is out of reach by the process's id.
+                if thread.is_none() {
+                    self.proof.duplicate(process, &fact, &mut buffers.text);
+                }
+                ino
             } else if fact.info.path_only {
                 match self.proof.judge_path(process, &fact, &mut buffers.text) {
                     Verdict::Yes => fact.info.ino.or_else(|| self.proof.learn_fd(process.dir(), &fact)),
                     Verdict::No => continue,
-                    Verdict::Unknown => None,
+                    Verdict::Unknown => {
+                        self.paths.push((pid, thread, fact));
+                        continue;
+                    }
                 }
             } else {
                 continue;

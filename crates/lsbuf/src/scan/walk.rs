@@ -18,8 +18,8 @@ use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::Sharing;
 use crate::model::{
-    Buffer, Device, DeviceClass, DeviceHolder, Fd, Inode, Label, Note, Pid, Process, ProcessCounts, Source,
-    Tid,
+    Buffer, Dev, Device, DeviceClass, DeviceHolder, Fd, Inode, Label, Note, Pid, Process, ProcessCounts,
+    Source, Tid,
 };
 
 /// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
@@ -62,12 +62,16 @@ pub(super) struct Walk {
     /// Those that may hold something, ordered by pid.
     pub(super) processes: Vec<Process>,
     pub(super) counts: ProcessCounts,
+    /// Those of which at least a part could not be read, ordered by pid.
+    pub(super) unreadable: Vec<Pid>,
     /// A second reading of each buffer's count, where one was asked for.
     pub(super) rechecked: BTreeMap<Inode, u64>,
     /// `None`: not looked for.
     pub(super) elsewhere: Option<Elsewhere>,
     /// Processes with a thread that may have an fd table of its own, which could not be asked.
     pub(super) uncompared: HashSet<Pid>,
+    /// `O_PATH` fds that cannot be judged until a dma-buf's mount is known; as in [`HeldFd`].
+    pub(super) paths: Vec<(Pid, Option<Tid>, FdFact)>,
     denied: u64,
     failed: u64,
     pub(super) unproven: u64,
@@ -83,10 +87,11 @@ impl Walk {
         mappings: Mappings,
         sharing: &Sharing,
         look_elsewhere: bool,
+        known_dev: Option<Dev>,
         buffers: &mut Buffers,
     ) -> io::Result<Walk> {
         let mut walk = Walk {
-            proof: Proof::new(root.recorded_dev()),
+            proof: Proof::new(known_dev.or(root.recorded_dev()), root.has_own_pids()),
             elsewhere: look_elsewhere.then(Elsewhere::default),
             ..Walk::default()
         };
@@ -113,17 +118,34 @@ impl Walk {
             }
             for pid in newcomers {
                 walk.counts.total += 1;
-                match walk.visit(root, pid, mappings, sharing, buffers) {
+                let visit = walk.visit(root, pid, mappings, sharing, buffers);
+                match visit {
                     Visit::Read => walk.counts.read += 1,
                     Visit::Gone => walk.counts.vanished += 1,
                     Visit::Denied => walk.denied += 1,
                     Visit::Failed => walk.failed += 1,
                 }
+                if matches!(visit, Visit::Denied | Visit::Failed) {
+                    walk.unreadable.push(pid);
+                }
             }
         }
         walk.counts.unreadable = walk.denied + walk.failed;
+        walk.unreadable.sort_unstable();
+        walk.judge_paths();
         walk.processes.sort_by_key(|p| p.pid);
         Ok(walk)
+    }
+
+    /// Decides on the `O_PATH` fds that were put off.
+    fn judge_paths(&mut self) {
+        for (pid, thread, fact) in std::mem::take(&mut self.paths) {
+            match (self.proof.verdict_on_mount(fact.info.mnt_id), fact.info.ino) {
+                (Verdict::Yes, Some(ino)) => self.fds.push(HeldFd { pid, thread, ino, fact }),
+                (Verdict::No, _) => {}
+                (Verdict::Yes, None) | (Verdict::Unknown, _) => self.unproven += 1,
+            }
+        }
     }
 
     /// Reads each buffer's count once more, through one of its fds.
@@ -192,6 +214,7 @@ impl Walk {
         self.fds.retain(|held| held.pid != pid);
         self.maps.retain(|held| held.pid != pid);
         self.devices.retain(|held| held.pid != pid);
+        self.paths.retain(|(holder, ..)| *holder != pid);
         self.processes.retain(|process| process.pid != pid);
         self.uncompared.remove(&pid);
     }

@@ -1,0 +1,149 @@
+//! An fd table through `/proc/P/fdinfo` alone, for who may not follow the links of `/proc/P/fd`.
+//!
+//! Since Linux 5.14 listing and reading `fdinfo` asks for the right to trace the process and nothing else
+//! (`proc_fdinfo_permission` in fs/proc/fd.c), while the links also need the directory's owner or CAP_DAC_READ_SEARCH:
+//! CAP_SYS_PTRACE alone opens this way and not that one. Before 5.14 it is the other way round: the files need their
+//! owner or CAP_DAC_READ_SEARCH and nobody's right to trace, but carry no inode number, so nothing found is ever placed.
+//!
+//! Without the links every fd of the process has to be read. What a text is, its form decides: the lines that
+//! `seq_show` prints for any file, and then at once those of a dma-buf, a socket or a ring. Others print text of strangers (an
+//! io_uring before Linux 7 prints file names raw), so a dma-buf's lines anywhere else prove nothing; they are garbled
+//! unless the text is a ring's. A dma-buf's name stands last and is printed raw: it is all that follows its key.
+//!
+//! Limits: an O_PATH fd shows neither name nor kind here, only its mount. A ring that is busy at that moment prints
+//! nothing of its own and is not recognised. Device nodes have no path here and are left out.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::{Errno, Result};
+
+use super::elsewhere::{Elsewhere, Keeper};
+use super::fdinfo::{self, Fdinfo};
+use super::fds::{self, FdFact, Table};
+use super::parse::{Garbled, number32};
+use super::read::{self, Buffers};
+use crate::model::{Fd, Label};
+
+/// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`fds::walk`].
+pub(crate) fn walk_any_way(
+    process: BorrowedFd<'_>,
+    buffers: &mut Buffers,
+    read: &mut Table,
+    mut elsewhere: Option<&mut Elsewhere>,
+) -> Result<()> {
+    let refused = match fds::walk(process, buffers, read, elsewhere.as_deref_mut()) {
+        Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
+        done => return done,
+    };
+    let mut alone = Table::default();
+    walk(process, buffers, &mut alone, elsewhere).map_err(|_| refused)?;
+    // What the links told before the refusal is in here once more; only devices are not.
+    alone.devices.append(&mut read.devices);
+    *read = alone;
+    Ok(())
+}
+
+/// Reads the fdinfo of every fd of one process or thread. Facts are dma-bufs, and O_PATH fds of anything.
+fn walk(
+    process: BorrowedFd<'_>,
+    buffers: &mut Buffers,
+    found: &mut Table,
+    mut elsewhere: Option<&mut Elsewhere>,
+) -> Result<()> {
+    let table = read::open_dir(process, c"fdinfo")?;
+    let Buffers { dir, text, .. } = buffers;
+    read::entries(table.as_fd(), dir, |entry, _| {
+        let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
+            found.garbled += 1;
+            return Ok(());
+        };
+        match read::record(&table, entry, text) {
+            Ok(()) => {}
+            // Closed since the listing.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        match kind(text) {
+            Ok(Kind::DmaBuf(info, name)) => found.facts.push(FdFact { fd, name: Some(name), info }),
+            Ok(Kind::PathOnly(info)) => found.facts.push(FdFact { fd, name: None, info }),
+            Ok(Kind::Keeper(keeper)) => {
+                if let Some(elsewhere) = &mut elsewhere
+                    && elsewhere.wants(keeper)
+                {
+                    elsewhere.add(keeper, Some(text));
+                }
+            }
+            Ok(Kind::NamelessSocket) => {
+                if let Some(elsewhere) = &mut elsewhere {
+                    // It may be one that was read already, or not.
+                    elsewhere.add(Keeper::Socket(0), None);
+                }
+            }
+            Ok(Kind::Other) => {}
+            Err(Garbled) => found.garbled += 1,
+        }
+        Ok(())
+    })
+}
+
+/// What a text says that its file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    DmaBuf(Fdinfo, Label),
+    PathOnly(Fdinfo),
+    Keeper(Keeper),
+    /// A socket that passes fds, without the inode number that tells it from others (before Linux 5.14).
+    NamelessSocket,
+    Other,
+}
+
+/// Decides by the form of the whole text.
+fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
+    let own = after_common_lines(text);
+    // First lines of rings from Linux 5.16 on, and before.
+    if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {
+        return Ok(Kind::Keeper(Keeper::Ring));
+    }
+    let info = fdinfo::parse(text)?;
+    if info.path_only {
+        return Ok(Kind::PathOnly(info));
+    }
+    if own.starts_with(b"scm_fds:") {
+        return Ok(info.ino.map_or(Kind::NamelessSocket, |ino| Kind::Keeper(Keeper::Socket(ino.0))));
+    }
+    match (info.dmabuf.is_some(), name(own)) {
+        (true, Some(name)) => Ok(Kind::DmaBuf(info, name)),
+        (true, None) => Err(Garbled),
+        (false, _) => Ok(Kind::Other),
+    }
+}
+
+/// What follows the lines that every file has.
+fn after_common_lines(mut text: &[u8]) -> &[u8] {
+    const COMMON: [&[u8]; 5] = [b"pos:\t", b"flags:\t", b"mnt_id:\t", b"ino:\t", b"lock:\t"];
+    while COMMON.iter().any(|key| text.starts_with(key)) {
+        text = next_line(text);
+    }
+    text
+}
+
+/// The name in a dma-buf's own lines; `None` if they are not a dma-buf's and nothing else.
+fn name(own: &[u8]) -> Option<Label> {
+    let mut rest = own;
+    for key in [&b"size:\t"[..], b"count:\t", b"exp_name:\t"] {
+        rest = rest.starts_with(key).then(|| next_line(rest))?;
+    }
+    match rest {
+        b"" => Some(Label::default()),
+        named => named.strip_prefix(b"name:\t")?.strip_suffix(b"\n").map(Label::from),
+    }
+}
+
+fn next_line(text: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1);
+    &text[end..]
+}
+
+#[cfg(test)]
+#[path = "fdinfo_table_tests.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! Texts as kernels print them, and as strangers would have them printed.
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Bytes, Inode};
+
+const COMMON: &str = "pos:\t0\nflags:\t02000002\nmnt_id:\t10\nino:\t7\n";
+const HEAP: &str = "size:\t65536\ncount:\t2\nexp_name:\tsystem\n";
+
+fn text(own: &str) -> Vec<u8> {
+    format!("{COMMON}{own}").into_bytes()
+}
+
+fn name_of(text: &[u8]) -> Option<Label> {
+    match kind(text) {
+        Ok(Kind::DmaBuf(_, name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// Check that a dma-buf is told by its lines, with their figures, and is unnamed without a name's line.
+#[test]
+fn a_dmabuf() {
+    let Ok(Kind::DmaBuf(info, name)) = kind(&text(HEAP)) else { panic!("no dma-buf") };
+    assert_eq!((info.ino, info.dmabuf.unwrap().size, name), (Some(Inode(7)), Bytes(65536), Label::default()));
+}
+
+/// Check that locks, which the kernel prints for any file, do not hide a dma-buf.
+#[test]
+fn a_locked_dmabuf() {
+    let lock = "lock:\t1: FLOCK  ADVISORY  WRITE 71 00:0c:7 0 EOF\n";
+    assert_eq!(name_of(&text(&format!("{lock}{HEAP}name:\tcam\n"))), Some("cam".into()));
+}
+
+/// Check that an io_uring is a ring, whatever the names of its files would like it to be.
+#[test]
+fn a_ring_with_forged_lines() {
+    let forged = "UserFiles:\t3\n    0: a\nsize:\t9\n    1: a\ncount:\t9\n    2: a\nexp_name:\tx\n";
+    for first in ["SqMask:\t0x3\n", "SqThread:\t-1\n"] {
+        assert_eq!(kind(&text(&format!("{first}{forged}"))), Ok(Kind::Keeper(Keeper::Ring)));
+    }
+}
+
+/// Check that a dma-buf's lines after any other are garbled: neither a buffer nor passed over.
+#[test]
+fn lines_in_the_wrong_place() {
+    assert_eq!(kind(&text(&format!("path:\t/x\n{HEAP}"))), Err(Garbled));
+    assert_eq!(kind(&text("size:\t9\npath:\tx\ncount:\t9\nexp_name:\tx\n")), Err(Garbled));
+    assert_eq!(kind(&text(&format!("{HEAP}more:\t1\n"))), Err(Garbled));
+}
+
+/// Check that a socket is known by its inode number, and one that has none here is not taken for another.
+#[test]
+fn sockets() {
+    assert_eq!(kind(&text("scm_fds: 1\n")), Ok(Kind::Keeper(Keeper::Socket(7))));
+    assert_eq!(kind(b"pos:\t0\nflags:\t02\nmnt_id:\t10\nscm_fds: 1\n"), Ok(Kind::NamelessSocket));
+}
+
+/// Check that plain files, and those of which a driver prints a size, are none of our business.
+#[test]
+fn others() {
+    assert_eq!(kind(&text("")), Ok(Kind::Other));
+    assert_eq!(kind(&text("size:\t9\n")), Ok(Kind::Other));
+    assert_eq!(kind(&text("drm-driver:\ti915\ndrm-client-id:\t4\n")), Ok(Kind::Other));
+}
+
+/// Check that a whole table gives its buffers, its O_PATH fds, and what its sockets keep.
+#[test]
+fn a_table() {
+    let process = tempfile::tempdir().unwrap();
+    fs::create_dir(process.path().join("fdinfo")).unwrap();
+    let write = |fd: u32, text: &[u8]| fs::write(process.path().join(format!("fdinfo/{fd}")), text).unwrap();
+    write(0, &text(""));
+    write(3, &text(&format!("{HEAP}name:\tcam\n")));
+    write(4, b"pos:\t0\nflags:\t012000000\nmnt_id:\t10\nino:\t7\n");
+    write(5, &text("scm_fds: 2\n"));
+    write(6, &text("scm_fds: 2\n"));
+    write(7, b"nonsense\n");
+    let dir = read::open_dir(rustix::fs::CWD, process.path()).unwrap();
+    let (mut table, mut elsewhere) = (Table::default(), Elsewhere::default());
+    walk(dir.as_fd(), &mut Buffers::default(), &mut table, Some(&mut elsewhere)).unwrap();
+    table.facts.sort_by_key(|fact| fact.fd.0);
+    let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name.clone(), f.info.path_only)).collect();
+    assert_eq!(seen, [(Fd(3), Some("cam".into()), false), (Fd(4), None, true)]);
+    assert_eq!((table.garbled, elsewhere.kept().in_flight), (1, 2));
+}
+
+proptest! {
+    /// Check that any name is read back whole, whatever lines it holds.
+    #[test]
+    fn names_are_whole(name in proptest::collection::vec(1u8.., 1..32)) {
+        let text = [COMMON.as_bytes(), HEAP.as_bytes(), b"name:\t", &name, b"\n"].concat();
+        prop_assert_eq!(name_of(&text), Some(Label::from(name.as_slice())));
+    }
+
+    /// Check that no bytes make the parser panic.
+    #[test]
+    fn any_bytes(own in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = kind(&[COMMON.as_bytes(), &own].concat());
+    }
+}
