@@ -101,7 +101,10 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
         writeln!(out, "{style}{:<8}{style:#}{what:<18}{}", state.as_str(), escape(seen.as_bytes()))?;
         writeln!(out, "        {:<18}gives {gives}", "")?;
         if let Some(advice) = &probe.advice {
-            writeln!(out, "        {:<18}to do: {advice}", "")?;
+            writeln!(out, "        {:<18}to do: {}", "", escape(advice.as_bytes()))?;
+        }
+        if let Some(optional) = &probe.optional {
+            writeln!(out, "        {:<18}optional: {optional}", "")?;
         }
     }
     if coverage.is_complete() {
@@ -123,7 +126,17 @@ fn scan(options: Options, pids: &[Pid]) -> Result<Snapshot> {
             bail!("no process {pid}");
         }
     }
-    scanner.scan().context("the scan failed")
+    let snapshot = scanner.scan().context("the scan failed")?;
+    let unreadable: Vec<String> =
+        pids.iter().filter(|pid| snapshot.coverage.unreadable.contains(pid)).map(Pid::to_string).collect();
+    if !unreadable.is_empty() {
+        let what = if unreadable.len() == 1 { "process" } else { "processes" };
+        output::say(&format!(
+            "{what} {} cannot be read here: more than what is shown may be held (see lsbuf doctor)",
+            unreadable.join(", ")
+        ));
+    }
+    Ok(snapshot)
 }
 
 fn list(

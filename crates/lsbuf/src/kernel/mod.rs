@@ -34,6 +34,7 @@ pub(crate) mod maps;
 pub(crate) mod parse;
 pub(crate) mod process;
 pub(crate) mod read;
+pub(crate) mod rights;
 pub(crate) mod root;
 pub(crate) mod sharing;
 

@@ -1,16 +1,26 @@
 //! Which sources work here, and what would make the answer complete.
 //!
-//! Every verdict comes from trying the source, not from kernel versions or credentials; only the advice looks at who asks.
+//! Every verdict comes from trying the source, not from kernel versions or credentials; only the advice looks at who
+//! asks. It names what a complete answer lacks and no more; what would add details besides is optional.
+//!
+//! Limits: advice comes step by step. Behind a procfs that hides processes, or a debugfs that is not mounted, there may be
+//! more to grant; ask again after each step.
 
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat, statfs};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 use super::Scanner;
+use super::advice::{Right, obtain};
 use crate::error::Error;
-use crate::kernel::{bufinfo, map_files, read};
-use crate::model::{Coverage, MapRef, Note, Snapshot};
+use crate::kernel::process::ProcessDir;
+use crate::kernel::rights::Rights;
+use crate::kernel::{bufinfo, fdinfo_table, fds, maps, read};
+use crate::model::{Coverage, Note, Pid, Snapshot};
 
 /// How far a source works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +56,10 @@ pub struct Probe {
     pub state: ProbeState,
     /// What was seen.
     pub seen: String,
-    /// What to do about it.
+    /// What a complete answer needs.
     pub advice: Option<String>,
+    /// What would show more, though the answer is complete without.
+    pub optional: Option<String>,
 }
 
 /// What trying everything showed.
@@ -66,126 +78,199 @@ impl Scanner {
     /// As [`Scanner::scan`].
     pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
         let Snapshot { coverage, .. } = self.scan()?;
-        let probes = vec![whole_machine(&coverage), processes(&coverage), self.bufinfo(), self.map_files()];
+        let rights = Rights::own();
+        let probes = vec![
+            self.whole_machine(&coverage, &rights),
+            self.processes(&coverage, &rights),
+            proof(&coverage, &rights),
+            self.bufinfo(&rights),
+            self.map_files(&rights),
+        ];
         Ok(Diagnosis { probes, coverage })
     }
 
-    fn bufinfo(&mut self) -> Probe {
-        let probe = |state, seen: String, advice: Option<&str>| Probe {
-            what: "bufinfo",
-            gives: "buffers that no process holds, counts, attached devices",
-            state,
-            seen,
-            advice: advice.map(str::to_owned),
+    fn whole_machine(&self, coverage: &Coverage, rights: &Rights) -> Probe {
+        let probe = Probe::new("procfs", "the list of processes");
+        if !coverage.notes.contains(&Note::NotWholeMachine) {
+            return probe.works("kernel threads show: this is the whole machine");
+        }
+        let advice = if !self.root.is_live() {
+            RECORD.to_owned()
+        } else if !rights.first_pid_namespace {
+            "run in the first pid namespace (a container: --pid=host), with the /proc of it".to_owned()
+        } else if Right::Trace.is_had(rights) {
+            "use a /proc that is mounted in the first pid namespace".to_owned()
+        } else {
+            format!("{}; or mount /proc without hidepid", obtain(&BTreeSet::from([Right::Trace]), rights))
         };
+        probe.is(ProbeState::Partly, "no kernel threads show").advise(advice)
+    }
+
+    fn processes(&mut self, coverage: &Coverage, rights: &Rights) -> Probe {
+        let counts = &coverage.processes;
+        let probe = Probe::new("fd, fdinfo, maps", "who holds what by fds and mappings");
+        let seen = format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished);
+        let state = match (counts.unreadable, counts.read) {
+            (0, _) => return probe.works(seen),
+            (_, 0) => ProbeState::Missing,
+            _ => ProbeState::Partly,
+        };
+        let probe = probe.is(state, seen);
+        if !self.root.is_live() {
+            return probe.advise(RECORD.to_owned());
+        }
+        let needed = coverage.unreadable.iter().flat_map(|&pid| self.refused(pid, rights)).collect();
+        probe.advise(obtain(&needed, rights))
+    }
+
+    /// What one process refuses for want of which rights; nothing if it has gone.
+    fn refused(&mut self, pid: Pid, rights: &Rights) -> BTreeSet<Right> {
+        const LISTED_BY_ALL: u32 = 0o005;
+        let denied = |error: Option<Errno>| matches!(error, Some(Errno::ACCESS | Errno::PERM));
+        let process = match ProcessDir::open(&self.root, pid) {
+            Ok(process) => process,
+            // hidepid closes the whole directory.
+            Err(e) => return denied(Some(e)).then_some(Right::Trace).into_iter().collect(),
+        };
+        let mut table = fds::Table::default();
+        let fds = fdinfo_table::walk_any_way(process.dir(), &mut self.buffers, &mut table, None).err();
+        let maps = process.image().and_then(|image| maps::walk(image.maps(), &mut self.buffers.chunk)).err();
+        let mut needed = BTreeSet::new();
+        if denied(fds) || denied(maps) {
+            needed.insert(Right::Trace);
+        }
+        let by_mode = statat(process.dir(), c"fdinfo", AtFlags::empty())
+            .is_ok_and(|dir| dir.st_mode & LISTED_BY_ALL != LISTED_BY_ALL && dir.st_uid != rights.uid);
+        if denied(fds) && by_mode {
+            needed.insert(Right::Search);
+        }
+        needed
+    }
+
+    fn bufinfo(&mut self, rights: &Rights) -> Probe {
+        let probe = Probe::new("bufinfo", "buffers that no process holds, counts, attached devices");
         let Some(sys) = self.options.sys_root.clone() else {
-            let seen = "no sysfs goes with this procfs".to_owned();
-            return probe(ProbeState::Missing, seen, Some("name it with --sys-root"));
+            let probe = probe.is(ProbeState::Missing, "no sysfs goes with this procfs");
+            return probe.advise("name it with --sys-root".to_owned());
         };
         match bufinfo::read_list(&sys, &mut self.buffers.text) {
-            Ok(list) if list.agrees() => {
-                probe(ProbeState::Works, format!("lists {} buffers", list.buffers.len()), None)
-            }
-            Ok(list) => {
-                let seen = format!("{} readable rows, which contradict its closing line", list.buffers.len());
-                probe(ProbeState::Partly, seen, Some("look for a buffer with a newline in its name"))
-            }
+            Ok(list) if list.agrees() => probe.works(format!("lists {} buffers", list.buffers.len())),
+            Ok(list) => probe
+                .is(
+                    ProbeState::Partly,
+                    format!("{} readable rows, which contradict its closing line", list.buffers.len()),
+                )
+                .advise("look for a buffer with a newline in its name".to_owned()),
             Err(error) => {
                 let seen = format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(error));
-                probe(ProbeState::Missing, seen, Some(advise_bufinfo(&sys, error)))
+                let advice =
+                    if self.root.is_live() { advise_bufinfo(&sys, error, rights) } else { RECORD.to_owned() };
+                probe.is(ProbeState::Missing, seen).advise(advice)
             }
         }
     }
 
-    fn map_files(&mut self) -> Probe {
-        let followed = self.first_own_mapping().and_then(|vma| {
-            let link = Path::new("self").join(map_files::link(&vma));
-            openat(self.root.dir(), link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        });
-        let (state, seen) = match followed {
-            Ok(_) => (ProbeState::Works, "links can be followed".to_owned()),
-            Err(error) => (ProbeState::Missing, std::io::Error::from(error).to_string()),
-        };
-        Probe {
-            what: "map_files",
-            gives: "size, creator and age of a buffer that is only mapped",
-            state,
-            seen,
-            advice: (state != ProbeState::Works).then(|| {
-                "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first user namespace".to_owned()
-            }),
+    fn map_files(&mut self, rights: &Rights) -> Probe {
+        let mut probe = Probe::new("map_files", "creator and age of a buffer that is only mapped");
+        match self.follow_a_mapping() {
+            Ok(()) => probe.works("links can be followed"),
+            Err(error) => {
+                probe = probe.is(ProbeState::Missing, std::io::Error::from(error).to_string());
+                let needed = BTreeSet::from([Right::Trace, Right::Search, Right::FollowMappings]);
+                probe.optional =
+                    matches!(error, Errno::ACCESS | Errno::PERM).then(|| obtain(&needed, rights));
+                probe
+            }
         }
     }
 
-    fn first_own_mapping(&mut self) -> Result<MapRef, Errno> {
-        use std::os::fd::AsFd;
-        let own = read::open_dir(self.root.dir(), c"self")?;
-        let mut links = Vec::new();
-        let dir = read::open_dir(&own, c"map_files")?;
-        read::entries(dir.as_fd(), &mut self.buffers.dir, |entry, _| {
-            links.extend(map_files::range(entry.to_bytes()));
-            Ok(())
-        })?;
-        links.first().copied().ok_or(Errno::NOENT)
+    /// Follows a link of the first process that maps a file, or says why that cannot be done.
+    fn follow_a_mapping(&mut self) -> Result<(), Errno> {
+        let processes = self.root.processes(&mut self.buffers).map_err(|_| Errno::IO)?;
+        for (pid, _) in processes {
+            let links = ProcessDir::open(&self.root, pid).and_then(|p| read::open_dir(p.dir(), c"map_files"));
+            let links = match links {
+                Err(Errno::NOENT | Errno::SRCH) => continue,
+                links => links?,
+            };
+            let mut first = None;
+            match read::entries(links.as_fd(), &mut self.buffers.dir, |entry, _| {
+                first.get_or_insert_with(|| entry.to_owned());
+                Ok(())
+            }) {
+                Err(Errno::NOENT | Errno::SRCH) => continue,
+                listed => listed?,
+            }
+            if let Some(first) = first {
+                return openat(&links, first, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(drop);
+            }
+        }
+        Err(Errno::NOENT)
     }
 }
 
-fn whole_machine(coverage: &Coverage) -> Probe {
-    let hidden = coverage.notes.contains(&Note::NotWholeMachine);
-    Probe {
-        what: "procfs",
-        gives: "the list of processes",
-        state: if hidden { ProbeState::Partly } else { ProbeState::Works },
-        seen: if hidden { "no kernel threads show" } else { "kernel threads show: this is the whole machine" }.into(),
-        advice: hidden.then(|| {
-            "run in the first pid namespace (a container: --pid=host), with a /proc mounted without hidepid and \
-             subset=pid"
-                .to_owned()
-        }),
+/// What to do about a recorded tree.
+const RECORD: &str = "record the tree again, as root";
+
+fn proof(coverage: &Coverage, rights: &Rights) -> Probe {
+    let probe = Probe::new("proof", "that what is called like a dma-buf is one");
+    let unproven = coverage
+        .notes
+        .iter()
+        .find_map(|note| if let Note::Unproven { references } = note { Some(references) } else { None });
+    let Some(references) = unproven else { return probe.works("nothing is in doubt") };
+    let probe = probe.is(ProbeState::Partly, format!("{references} references cannot be proven"));
+    if !coverage.unreadable.is_empty() {
+        // What cannot be read yet may prove them.
+        return probe;
     }
+    // Any dma-buf's fd proves all of them. If there is none, only a mapping can be asked.
+    let next = if Right::Search.is_had(rights) { Right::FollowMappings } else { Right::Search };
+    probe.advise(obtain(&BTreeSet::from([next]), rights))
 }
 
-fn processes(coverage: &Coverage) -> Probe {
-    let counts = &coverage.processes;
-    let state = match (counts.unreadable, counts.read) {
-        (0, _) => ProbeState::Works,
-        (_, 0) => ProbeState::Missing,
-        _ => ProbeState::Partly,
-    };
-    Probe {
-        what: "fd, fdinfo, maps",
-        gives: "who holds what by fds and mappings",
-        state,
-        seen: format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished),
-        advice: (state != ProbeState::Works).then(|| advise_processes().to_owned()),
-    }
-}
-
-fn advise_processes() -> &'static str {
-    if rustix::process::geteuid().is_root() {
-        "this is root already: a user namespace, a lost capability or a security module protects the others"
-    } else {
-        "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
-    }
-}
-
-fn advise_bufinfo(sys: &Path, error: Errno) -> &'static str {
+fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
     /// `DEBUGFS_MAGIC` of include/uapi/linux/magic.h.
     const DEBUGFS_MAGIC: i64 = 0x6462_6720;
+    let debug = sys.join("kernel/debug");
+    let is_there = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
     match error {
-        Errno::ACCESS | Errno::PERM => "run as root: debugfs is root's alone",
-        Errno::NOENT => {
-            let debug = sys.join("kernel/debug");
-            match statfs(&debug) {
-                Ok(fs) if fs.f_type == DEBUGFS_MAGIC => {
-                    "this kernel was built without dma-bufs (CONFIG_DMA_SHARED_BUFFER)"
-                }
-                _ if openat(CWD, &debug, OFlags::PATH, Mode::empty()).is_err() => {
-                    "this kernel was built without debugfs (CONFIG_DEBUG_FS)"
-                }
-                _ => "as root: mount -t debugfs none /sys/kernel/debug",
-            }
+        Errno::ACCESS | Errno::PERM => obtain(&BTreeSet::from([Right::Search]), rights),
+        Errno::NOENT if statfs(&debug).is_ok_and(|fs| fs.f_type == DEBUGFS_MAGIC) => {
+            "this kernel was built without dma-bufs (CONFIG_DMA_SHARED_BUFFER)".to_owned()
         }
-        _ => "see the error",
+        Errno::NOENT if !is_there(&sys.join("kernel")) => {
+            format!("{} is no sysfs: name one with --sys-root", sys.display())
+        }
+        Errno::NOENT if !is_there(&debug) => {
+            "this kernel was built without debugfs (CONFIG_DEBUG_FS)".to_owned()
+        }
+        Errno::NOENT => {
+            let who = match (rights.first_user_namespace, rights.has(CapabilitySet::SYS_ADMIN)) {
+                (false, _) => "outside this user namespace: ",
+                (true, false) => "as root: ",
+                (true, true) => "",
+            };
+            format!("{who}mount -t debugfs none {}", debug.display())
+        }
+        _ => "see the error".to_owned(),
+    }
+}
+
+impl Probe {
+    fn new(what: &'static str, gives: &'static str) -> Probe {
+        Probe { what, gives, state: ProbeState::Works, seen: String::new(), advice: None, optional: None }
+    }
+
+    fn is(self, state: ProbeState, seen: impl Into<String>) -> Probe {
+        Probe { state, seen: seen.into(), ..self }
+    }
+
+    fn works(self, seen: impl Into<String>) -> Probe {
+        self.is(ProbeState::Works, seen)
+    }
+
+    fn advise(self, advice: String) -> Probe {
+        Probe { advice: Some(advice), ..self }
     }
 }

@@ -9,6 +9,7 @@
 //! Limits: a reference handed on so that the first two rounds both miss it, with a count that stands still, is taken for
 //! the kernel's.
 
+mod advice;
 mod doctor;
 mod join;
 mod proof;

@@ -1,0 +1,110 @@
+//! What would open what was refused: the fewest capabilities, none that the caller has, and where they have to be had.
+//!
+//! What each thing asks for was tried on real kernels, capability by capability (the guest's `rights` scenarios do it
+//! again). Capabilities of a user namespace that is not the first count for nothing outside it.
+
+use std::collections::BTreeSet;
+
+use rustix::thread::CapabilitySet;
+
+use crate::kernel::rights::Rights;
+
+/// A right that something was refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Right {
+    /// To look into other users' processes: `maps`, `fdinfo` since Linux 5.14, links of `fd`; to see those that hidepid hides.
+    Trace,
+    /// To enter directories of other users: debugfs, `fd`, `map_files`; `fdinfo` before Linux 5.14.
+    Search,
+    /// To follow links of `map_files`.
+    FollowMappings,
+}
+
+impl Right {
+    fn capability(self) -> &'static str {
+        match self {
+            Right::Trace => "CAP_SYS_PTRACE",
+            Right::Search => "CAP_DAC_READ_SEARCH",
+            Right::FollowMappings => "CAP_CHECKPOINT_RESTORE",
+        }
+    }
+
+    /// Any of these is as good.
+    fn given_by(self) -> CapabilitySet {
+        match self {
+            Right::Trace => CapabilitySet::SYS_PTRACE,
+            Right::Search => CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE,
+            Right::FollowMappings => CapabilitySet::CHECKPOINT_RESTORE | CapabilitySet::SYS_ADMIN,
+        }
+    }
+
+    /// Whether the caller has it.
+    pub(super) fn is_had(self, rights: &Rights) -> bool {
+        rights.has(self.given_by())
+    }
+}
+
+/// How to come by rights that something asks for.
+pub(super) fn obtain(needed: &BTreeSet<Right>, rights: &Rights) -> String {
+    let lacking: Vec<&str> =
+        needed.iter().filter(|right| !right.is_had(rights)).map(|right| right.capability()).collect();
+    let lacking = lacking.join(" and ");
+    match (lacking.as_str(), rights.first_user_namespace, rights.uid) {
+        ("", ..) => "no capability is missing: a security module refuses".to_owned(),
+        (lacking, false, _) => {
+            format!(
+                "run in the first user namespace, as root or with {lacking}: what this one gives ends at its border"
+            )
+        }
+        (lacking, true, 0) => format!("this root lacks {lacking}: run with it"),
+        (lacking, true, _) => format!("run as root, or with {lacking}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rights(uid: u32, effective: CapabilitySet) -> Rights {
+        Rights { effective, uid, first_user_namespace: true, first_pid_namespace: true }
+    }
+
+    fn both() -> BTreeSet<Right> {
+        BTreeSet::from([Right::Trace, Right::Search])
+    }
+
+    /// Check that only what the caller lacks is named.
+    #[test]
+    fn only_what_is_lacking() {
+        let advice = |effective| obtain(&both(), &rights(1000, effective));
+        assert_eq!(
+            advice(CapabilitySet::empty()),
+            "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+        );
+        assert_eq!(advice(CapabilitySet::SYS_PTRACE), "run as root, or with CAP_DAC_READ_SEARCH");
+        assert_eq!(advice(CapabilitySet::DAC_OVERRIDE), "run as root, or with CAP_SYS_PTRACE");
+    }
+
+    /// Check that root is not told to become root.
+    #[test]
+    fn root_without_capabilities() {
+        let advice = obtain(&both(), &rights(0, CapabilitySet::DAC_OVERRIDE));
+        assert_eq!(advice, "this root lacks CAP_SYS_PTRACE: run with it");
+    }
+
+    /// Check that who has every capability is not advised to take one.
+    #[test]
+    fn nothing_lacking() {
+        let advice = obtain(&both(), &rights(0, CapabilitySet::all()));
+        assert_eq!(advice, "no capability is missing: a security module refuses");
+    }
+
+    /// Check that all capabilities of an inner user namespace count for nothing.
+    #[test]
+    fn an_inner_user_namespace() {
+        let inner = Rights { first_user_namespace: false, ..rights(0, CapabilitySet::all()) };
+        let advice = obtain(&both(), &inner);
+        assert!(advice.starts_with("run in the first user namespace"), "{advice}");
+        assert!(advice.contains("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"), "{advice}");
+    }
+}
