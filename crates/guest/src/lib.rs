@@ -10,6 +10,7 @@
 pub mod actor;
 pub mod answer;
 pub mod bench;
+pub mod caller;
 pub mod demo;
 pub mod init;
 pub mod make;

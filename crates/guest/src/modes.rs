@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use crate::report::Reporter;
 use crate::runner;
-use crate::{bench, demo};
+use crate::{bench, caller, demo};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Mode {
 pub const MODES: &[Mode] = &[
     Mode { name: "scenarios", run: scenarios },
     Mode { name: "scenario", run: scenario },
+    Mode { name: "as", run: caller::run },
     Mode { name: "bench", run: |_| bench::run() },
     Mode { name: "demo", run: demo::run },
     Mode { name: "sh", run: sh },

@@ -8,8 +8,10 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+use crate::caller::Caller;
 use crate::make;
 
 /// A capability of the running kernel.
@@ -29,12 +31,24 @@ pub enum Need {
     MappedIdentity,
     /// The requests that move fences between a dma-buf and sync files.
     SyncFile,
+    /// The right to trace a process opens its fdinfo, without the right to enter other users' directories.
+    FdinfoByPtrace,
+    /// CAP_PERFMON alone opens maps.
+    MapsByPerfmon,
 }
 
 impl Need {
     /// Every need, in the order in which they are printed.
-    pub const ALL: &'static [Self] =
-        &[Self::Heap, Self::Udmabuf, Self::Vgem, Self::Vivid, Self::MappedIdentity, Self::SyncFile];
+    pub const ALL: &'static [Self] = &[
+        Self::Heap,
+        Self::Udmabuf,
+        Self::Vgem,
+        Self::Vivid,
+        Self::MappedIdentity,
+        Self::SyncFile,
+        Self::FdinfoByPtrace,
+        Self::MapsByPerfmon,
+    ];
 
     /// The name used in reports, in the table of kernels and on the screen.
     pub fn name(self) -> &'static str {
@@ -45,6 +59,8 @@ impl Need {
             Self::Vivid => "vivid",
             Self::MappedIdentity => "mapped_identity",
             Self::SyncFile => "sync_file",
+            Self::FdinfoByPtrace => "fdinfo_by_ptrace",
+            Self::MapsByPerfmon => "maps_by_perfmon",
         }
     }
 
@@ -57,6 +73,8 @@ impl Need {
             Self::Vivid => vivid_node("vid-cap").is_some(),
             Self::MappedIdentity => make::maps_as_itself().unwrap_or(false),
             Self::SyncFile => kernel_has_type(b"dma_buf_export_sync_file"),
+            Self::FdinfoByPtrace => opens(CapabilitySet::SYS_PTRACE, "/proc/1/fdinfo"),
+            Self::MapsByPerfmon => opens(CapabilitySet::PERFMON, "/proc/1/maps"),
         }
     }
 
@@ -70,6 +88,11 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// Whether that one capability opens a file or directory of root's.
+fn opens(capability: CapabilitySet, path: &str) -> bool {
+    Caller::USER.with(capability).can_read(path).unwrap_or(false)
 }
 
 /// Whether the kernel was built with a structure of that name, by its own type information.

@@ -14,7 +14,9 @@ use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
 use rustix::process::{Gid, Uid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+};
 
 /// An `O_PATH` fd of the file behind another fd.
 ///
@@ -41,6 +43,17 @@ pub fn become_user(uid: u32) -> anyhow::Result<()> {
     set_thread_groups(&[]).context("dropping groups")?;
     set_thread_res_gid(group, group, group).context("changing the group")?;
     set_thread_res_uid(user, user, user).context("changing the user")
+}
+
+/// Moves this process into new namespaces; of pids, only its children to come.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn unshare(namespaces: UnshareFlags) -> anyhow::Result<()> {
+    let kinds = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUSER;
+    // SAFETY: unsound is only to part with the fd table that other threads use, which none of these flags does.
+    unsafe { unshare_unsafe(namespaces & kinds) }.context("making namespaces")
 }
 
 /// A range of this process's address space.

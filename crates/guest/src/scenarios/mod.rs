@@ -10,6 +10,7 @@ mod machine;
 mod making;
 mod mapping;
 mod names;
+mod rights;
 mod video;
 
 use std::sync::LazyLock;
@@ -44,6 +45,7 @@ pub fn all() -> &'static [Scenario] {
             video::SCENARIOS,
             names::SCENARIOS,
             machine::SCENARIOS,
+            rights::SCENARIOS,
         ]
         .into_iter()
         .flatten()
