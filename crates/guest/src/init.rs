@@ -30,6 +30,7 @@ const MOUNTS: &[(&str, &str, bool)] = &[
     ("proc", "/proc", true),
     ("sysfs", "/sys", true),
     ("devtmpfs", "/dev", true),
+    ("devpts", "/dev/pts", true),
     ("debugfs", "/sys/kernel/debug", true),
     ("tmpfs", "/tmp", true),
     ("tmpfs", "/dev/shm", true),

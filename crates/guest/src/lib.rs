@@ -22,3 +22,4 @@ pub mod report;
 pub mod runner;
 pub mod scenarios;
 pub mod sys;
+pub mod terminal;

@@ -4,7 +4,9 @@
 //! of the kernel, and runs in a process of its own. Add one by writing a function and a row in the `SCENARIOS` of a module here.
 
 mod boots;
+mod formats;
 mod holding;
+mod impostors;
 mod kernel_refs;
 mod machine;
 mod making;
@@ -44,6 +46,8 @@ pub fn all() -> &'static [Scenario] {
             kernel_refs::SCENARIOS,
             video::SCENARIOS,
             names::SCENARIOS,
+            impostors::SCENARIOS,
+            formats::SCENARIOS,
             machine::SCENARIOS,
             rights::SCENARIOS,
         ]

@@ -1,38 +1,63 @@
-//! Names: given, changed, hostile; and files that only look like dma-bufs.
+//! Names of buffers and processes: given, changed, hostile.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::process::Command;
+use std::fs;
 
+use anyhow::Context;
 use dmabuf::DmaBuf;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::Scenario;
-use super::holding::{SIZE, compare, compare_in, holder_of_one};
+use super::holding::{SIZE, compare, compare_in};
+use super::{Scenario, formats};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, LSBUF, Truth};
+use crate::answer::{Answer, Truth};
 use crate::make;
 use crate::need::Need;
 use crate::runner::Ctx;
 use crate::sys;
 
 /// What strangers call their buffers: forged fdinfo lines, forged rows and closing lines of the kernel's list, escape
-/// sequences, the marks that other tools use. At most 31 bytes each.
-const HOSTILE: &[&str] = &[
-    "a\nsize:\t1\ncount:\t99\nino:\t1",
-    "a\nexp_name:\tevil\nname:\tb",
-    "\n00000001\t00000000\t00000000\t00",
-    "\n\tAttached Devices:\n\tevil",
-    "\nTotal 9 objects, 9 bytes",
-    "\nTotal 0 devices attached\n\n",
-    "cam (deleted)",
-    "<none>",
-    "\u{1b}[2J\u{1b}]0;x\u{7}",
-    "back\\slash \\012 tab\there",
-    " leading and trailing ",
-    "\u{202e}gnp.exe",
-    "0123456789012345678901234567890",
+/// sequences, the marks that other tools use, bytes that are no text. At most 31 bytes each.
+pub(super) const HOSTILE: &[&[u8]] = &[
+    b"",
+    b"a\nsize:\t1\ncount:\t99\nino:\t1",
+    b"a\nexp_name:\tevil\nname:\tb",
+    b"size:\t0",
+    b"\nsize:\t0\ncount:\t0\n",
+    b"\n00000001\t00000000\t00000000\t00",
+    b"\n9\t0\t0\t9\tevil\t99\tz",
+    b"\n\tAttached Devices:\n\tevil",
+    b"\nTotal 9 objects, 9 bytes",
+    b"\nTotal 0 devices attached\n\n",
+    b"cam (deleted)",
+    b" (deleted)",
+    b"<none>",
+    b"\x1b[2J\x1b]0;x\x07",
+    "\u{9b}31mC1\u{85}\u{9d}0;x\u{9c}".as_bytes(),
+    b"back\\slash \\012 \\x41 tab\there",
+    b" leading and trailing ",
+    b"\r\x08\x7f\x0b\x0c",
+    b"\",\"a\",'",
+    b"-",
+    b"?",
+    "\u{202e}gnp.exe".as_bytes(),
+    "\u{2028}\u{200b}\u{feff}".as_bytes(),
+    b"0123456789012345678901234567890",
+    b"\xff\xfe\x80\xc3( \xed\xa0\x80",
+    &[0xff; 31],
+    &[b'\n'; 31],
+];
+
+/// What strangers call their processes: the fields that follow a name in `stat`, the lines that follow it in `status`, other
+/// holders. At most 15 bytes each.
+pub(super) const HOSTILE_COMMS: &[&[u8]] = &[
+    b"",
+    b") R 1 2 (",
+    b"a\nUid:\t7\t7",
+    b"\n\n\n",
+    b"\x1b]0;x\x07\x1b[2J",
+    b"\xff\xfe\x80\xc3(",
+    b"x:1(9f) sshd:2",
+    b"\t\r\x7f",
+    "\u{202e}\u{9b}2J".as_bytes(),
 ];
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -55,10 +80,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: hostile_names_mapped,
     },
     Scenario {
-        name: "impostors",
-        claim: "Ordinary files called like dma-bufs are not taken for any, by fd, O_PATH fd or mapping",
+        name: "hostile_comms",
+        claim: "No command name changes whose a reference is, or which user's and of which age the process",
         needs: &[],
-        run: impostors,
+        run: hostile_comms,
     },
 ];
 
@@ -105,63 +130,51 @@ fn all_named(ctx: &mut Ctx, hold: fn(&DmaBuf) -> anyhow::Result<Held>) -> anyhow
     })?;
     let held = actor.paused()?;
     let answer = Answer::ask(&[])?;
+    let mut names = Vec::new();
     for (held, name) in held.into_iter().zip(HOSTILE) {
-        compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).named(name))?;
+        names.push((held.ino, *name));
+        let text = String::from_utf8_lossy(name);
+        compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).named(&text))?;
     }
-    unforged(ctx, &answer)
-}
-
-/// What holds of the answer as a whole, and of the other formats.
-fn unforged(ctx: &mut Ctx, answer: &Answer) -> anyhow::Result<()> {
     ctx.check_eq("buffers", HOSTILE.len(), answer.list("buffers").len())?;
     ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
     ctx.check_eq("size in total", SIZE * HOSTILE.len() as u64, &answer.0["totals"]["size"])?;
-    for format in ["-n", "-nr", "-n --csv"] {
-        let output = Command::new(LSBUF).args(format.split(' ')).output()?.stdout;
-        ctx.check_eq(format!("lines of {format}"), HOSTILE.len(), output.split(|&b| b == b'\n').count() - 1)?;
-        let raw = output.iter().filter(|&&b| b < b' ' && b != b'\n' || b == 0x7f).count();
-        ctx.check_eq(format!("raw control characters in {format}"), 0, raw)?;
+    formats::parse_back(ctx, &[], ["INO", "NAME"], &names)
+}
+
+fn hostile_comms(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actors = Vec::new();
+    for comm in HOSTILE_COMMS {
+        actors.push(Actor::start(comm, |stage| {
+            let (buf, _) = make::plain(SIZE)?;
+            sys::become_user(1000)?;
+            stage.pause(&[Held::by(&buf)?])
+        })?);
     }
-    Ok(())
+    let mut held = Vec::new();
+    for actor in &mut actors {
+        held.push(actor.paused_with_one()?);
+    }
+    let answer = Answer::ask(&[])?;
+    let mut names = Vec::new();
+    for ((actor, held), comm) in actors.iter().zip(held).zip(HOSTILE_COMMS) {
+        compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]))?;
+        let process = answer.process(actor.pid)?;
+        ctx.check_eq("comm", String::from_utf8_lossy(comm), process["comm"].as_str().unwrap_or("?"))?;
+        ctx.check_eq("uid", 1000, &process["uid"])?;
+        ctx.check_eq("start", start_time(actor.pid)?, &process["start_time"])?;
+        names.push((u64::from(actor.pid), *comm));
+    }
+    ctx.check_eq("buffers", HOSTILE_COMMS.len(), answer.list("buffers").len())?;
+    ctx.check_eq("processes", HOSTILE_COMMS.len(), answer.list("processes").len())?;
+    ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
+    formats::parse_back(ctx, &["ps"], ["PID", "COMMAND"], &names)
 }
 
-fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // Started first, so that its pid comes first and nothing is proven yet when it is read.
-    let mut actor = Actor::start(b"impostor", |stage| {
-        // At the root of the reader's filesystem, with the very link text of a dma-buf.
-        let files = [impostor(Path::new("/dmabuf:"))?, impostor(Path::new("/dmabuf:cam"))?];
-        fs::remove_file("/dmabuf:cam")?;
-        // At the root of a filesystem that is nowhere mounted any more, as a container's is to its host: the link text
-        // is the same, and no mount table tells that it is an ordinary file.
-        mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
-        let detached = impostor(Path::new("/tmp/dmabuf:x"))?;
-        let path_only = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/tmp/dmabuf:x")?;
-        unmount("/tmp", UnmountFlags::DETACH)?;
-        for file in files.iter().chain([&detached]) {
-            sys::map(file, 0, 4096)?;
-        }
-        stage.pause(&[])?;
-        drop(path_only);
-        Ok(())
-    })?;
-    actor.paused()?;
-    let mut real = holder_of_one()?;
-    let held = real.paused_with_one()?;
-    let links: Vec<_> = fs::read_dir(format!("/proc/{}/fd", actor.pid))?
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter(|link| link.to_string_lossy().starts_with("/dmabuf:"))
-        .collect();
-    ctx.check_eq("links that look like dma-bufs", 4, links.len())?;
-    compare(ctx, &Truth::held(make::plain_exporter(), vec![held])).map(drop)?;
-    let links = Answer::ask(&["--source", "map_files,bufinfo"])?;
-    ctx.check_eq("buffers by map_files", 1, links.list("buffers").len())?;
-    ctx.check_eq("complete by map_files", true, &links.0["scan"]["complete"])
-}
-
-fn impostor(path: &Path) -> anyhow::Result<File> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.set_len(4096)?;
-    Ok(file)
+/// When a process started, by this test's own eyes: the 20th field after the last bracket of its `stat`.
+fn start_time(pid: u32) -> anyhow::Result<String> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).context("reading stat")?;
+    let stat = String::from_utf8_lossy(&stat);
+    let field = stat.rsplit(')').next().and_then(|after| after.split_ascii_whitespace().nth(19));
+    Ok(field.context("a short stat")?.to_owned())
 }
