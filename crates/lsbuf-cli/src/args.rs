@@ -25,6 +25,7 @@ Examples:
   lsbuf ps                         what each process holds and what it costs
   lsbuf show 17                    every reference to the buffer with inode 17
   lsbuf doctor                     is the answer complete here, and if not, why
+  lsbuf check                      does this kernel keep what the answers rest on
   lsbuf -J | jq '.totals'          everything, for programs
 ";
 
@@ -51,6 +52,21 @@ Put options after the command: lsbuf ps --human. Output that is piped is not cut
 Exit status: 0 answered, if only in part (said on stderr); 1 could not answer; 2 wrong arguments; 3 in part, with --strict.
 Rows are red where one process holds a buffer by 16 fds or more, yellow where no fd and no mapping holds it.";
 
+/// The subcommand by which a check starts its second process.
+pub(crate) const CHECK_HELPER: &str = "check-helper";
+
+const CHECK: &str = "\
+Try on buffers of its own whether this kernel keeps what the answers rest on: that an inode number is one buffer's, that
+the count moves by one for each fd and mapping, where names show, what stays listed. The answer is TAP, version 14: a line
+for each point, what was seen and what it means below each that does not hold, and what a buffer costs the kernel.
+
+It makes buffers with the exporters that it may use, and removes them: the system heap (/dev/dma_heap/system), udmabuf
+(modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its node under /dev/dri). Points that need another exporter,
+or root, are skipped and say so. With no exporter at all it says 'Bail out!' and what to do.";
+
+const CHECK_EXIT: &str = "\
+Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; 2 wrong arguments.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List every buffer (the default)
@@ -63,6 +79,12 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Say which sources work here and what would make the answer complete
     Doctor(DoctorArgs),
+    /// Try on buffers of its own whether this kernel keeps what the answers rest on
+    #[command(long_about = CHECK, after_help = CHECK_EXIT)]
+    Check,
+    /// The second process of a check
+    #[command(name = CHECK_HELPER, hide = true)]
+    CheckHelper,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
+use lsbuf::check;
 use lsbuf::model::{Ledger, Pid, Snapshot};
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS, Sizes,
@@ -12,7 +13,7 @@ use lsbuf::render::{
 };
 use lsbuf::scan::{Diagnosis, Options, Probe, ProbeState, Scanner};
 
-use crate::args::{Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ShowArgs};
+use crate::args::{CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ShowArgs};
 use crate::output::{self, Ending};
 use crate::select;
 
@@ -117,6 +118,21 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
     }
     out.flush()?;
     Ok(output::ending(&coverage, args.strict))
+}
+
+/// `lsbuf check`.
+pub(crate) fn check() -> Result<Ending> {
+    let helper = check::Helper { program: "/proc/self/exe".into(), arguments: vec![CHECK_HELPER.into()] };
+    let report = check::run(check::Options { helper: Some(helper) });
+    let mut out = output::plain();
+    output::unless_closed(lsbuf::render::tap(&mut out, &report).and_then(|()| out.flush()))?;
+    Ok(if report.holds() { Ending::Answered } else { Ending::Failed })
+}
+
+/// The second process of `lsbuf check`.
+pub(crate) fn check_helper() -> Result<Ending> {
+    check::assist()?;
+    Ok(Ending::Answered)
 }
 
 fn scan(options: Options, pids: &[Pid]) -> Result<Snapshot> {

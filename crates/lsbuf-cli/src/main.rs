@@ -1,7 +1,7 @@
 //! The `lsbuf` command: arguments, one function per subcommand, exit status.
 //!
 //! It asks the library and shows what comes back; it knows nothing of the kernel. Exit status: 0 answered, also
-//! in part; 1 could not answer; 2 the arguments are wrong; 3 answered in part under `--strict`.
+//! in part; 1 could not answer, or a point of a check does not hold; 2 the arguments are wrong; 3 answered in part under `--strict`.
 
 mod args;
 mod commands;
@@ -26,9 +26,12 @@ fn main() -> ExitCode {
         Command::Ps(args) => commands::ps(&args),
         Command::Show(args) => commands::show(&args),
         Command::Doctor(args) => commands::doctor(&args),
+        Command::Check => commands::check(),
+        Command::CheckHelper => commands::check_helper(),
     };
     match ending {
         Ok(Ending::Answered) => ExitCode::SUCCESS,
+        Ok(Ending::Failed) => ExitCode::FAILURE,
         Ok(Ending::StrictlyPartial) => ExitCode::from(3),
         // Who reads us has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

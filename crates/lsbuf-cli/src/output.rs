@@ -15,6 +15,8 @@ use crate::args::Format;
 pub(crate) enum Ending {
     /// With what there was to answer.
     Answered,
+    /// With an answer that names a failure.
+    Failed,
     /// In part, where only a whole answer was wanted.
     StrictlyPartial,
 }

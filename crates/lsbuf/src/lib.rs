@@ -20,9 +20,12 @@
 //!
 //! Facts flow one way: `kernel` asks, [`mod@scan`] joins, [`model`] measures, [`render`] shows.
 //!
-//! What it does not do: it never prints, exits or needs a daemon; it writes nothing to the kernel. Not yet: where fds are in
-//! flight it tells how many, but not of which buffer; it knows no kind of buffer but dma-bufs.
+//! [`mod@check`] stands apart: on buffers of its own it tries whether this kernel keeps what the ledger rests on.
+//!
+//! What it does not do: it never prints, exits or needs a daemon; a scan writes nothing to the kernel. Not yet: where fds
+//! are in flight it tells how many, but not of which buffer; it knows no kind of buffer but dma-bufs.
 
+pub mod check;
 mod error;
 mod kernel;
 pub mod model;

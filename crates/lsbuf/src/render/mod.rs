@@ -1,4 +1,4 @@
-//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account.
+//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; and a check as TAP.
 //!
 //! A [`View`] says which buffers and processes are shown and in what order; the formats only differ in how a
 //! [`Cell`] is written. Strangers' text passes `escape` in every format but JSON, which escapes by itself.
@@ -10,6 +10,7 @@ mod escape;
 mod json;
 mod show;
 mod table;
+mod tap;
 
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS};
@@ -17,6 +18,7 @@ pub use escape::escape;
 pub use json::json;
 pub use show::show;
 pub use table::{csv, raw, table};
+pub use tap::tap;
 
 use crate::model::{Ledger, Snapshot};
 

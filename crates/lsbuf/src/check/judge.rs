@@ -1,0 +1,147 @@
+//! How a claim is judged: what it came to, and the comparisons that several claims share.
+//!
+//! Nothing here asks the kernel. What a call itself refuses is judged too: a refusal for want of rights or room says
+//! nothing about the claim, any other error breaks it.
+
+use std::fmt::Display;
+
+use dmabuf::ErrorKind;
+use rustix::io::Errno;
+
+use crate::kernel::parse::Garbled;
+
+/// Whether a claim holds.
+pub(super) type Tried = Result<(), Fault>;
+
+/// Why it cannot be said to hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It does not; what was seen.
+    Broken(String),
+    /// It could not be tried; why.
+    Untried(String),
+}
+
+impl Fault {
+    /// The same, with words before it that say where.
+    pub(super) fn at(self, what: impl Display) -> Fault {
+        match self {
+            Fault::Broken(seen) => Fault::Broken(format!("{what}: {seen}")),
+            Fault::Untried(why) => Fault::Untried(format!("{what}: {why}")),
+        }
+    }
+}
+
+/// Says what was attempted when a call failed.
+pub(super) trait Attempt<T> {
+    /// The value, or a fault that begins with `what`.
+    fn attempt(self, what: impl Display) -> Result<T, Fault>;
+}
+
+impl<T, E: Into<Fault>> Attempt<T> for Result<T, E> {
+    fn attempt(self, what: impl Display) -> Result<T, Fault> {
+        self.map_err(|error| error.into().at(what))
+    }
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Fault {
+        let text = std::io::Error::from(errno).to_string();
+        match errno {
+            Errno::ACCESS | Errno::PERM | Errno::MFILE | Errno::NFILE | Errno::NOMEM => Fault::Untried(text),
+            _ => Fault::Broken(text),
+        }
+    }
+}
+
+impl From<dmabuf::Error> for Fault {
+    fn from(error: dmabuf::Error) -> Fault {
+        let text = error.to_string();
+        match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::OutOfDescriptors | ErrorKind::OutOfMemory => {
+                Fault::Untried(text)
+            }
+            _ => Fault::Broken(text),
+        }
+    }
+}
+
+impl From<Garbled> for Fault {
+    fn from(_: Garbled) -> Fault {
+        Fault::Broken("text that lsbuf cannot read".to_owned())
+    }
+}
+
+/// Two values that should be one.
+pub(super) fn same<T: PartialEq + Display>(what: impl Display, expected: T, seen: T) -> Tried {
+    that(expected == seen, || format!("{what}: {seen} instead of {expected}"))
+}
+
+/// Two texts that should be one, shown with what is not printable written out.
+pub(super) fn same_text(what: impl Display, expected: &[u8], seen: &[u8]) -> Tried {
+    same(what, expected.escape_ascii().to_string(), seen.escape_ascii().to_string())
+}
+
+/// Something that should be so; `seen` says what is so instead.
+pub(super) fn that(holds: bool, seen: impl FnOnce() -> String) -> Tried {
+    if holds { Ok(()) } else { Err(Fault::Broken(seen())) }
+}
+
+/// One claim tried in several places: broken if it is in any, else holding if it does in any.
+pub(super) fn together(tried: impl IntoIterator<Item = Tried>) -> Tried {
+    let (mut held, mut broken, mut untried) = (false, Vec::new(), Vec::new());
+    for outcome in tried {
+        match outcome {
+            Ok(()) => held = true,
+            Err(Fault::Broken(seen)) => broken.push(seen),
+            Err(Fault::Untried(why)) => untried.push(why),
+        }
+    }
+    if !broken.is_empty() {
+        Err(Fault::Broken(broken.join("; ")))
+    } else if held {
+        Ok(())
+    } else {
+        Err(Fault::Untried(untried.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that values that differ break a claim and are both shown.
+    #[test]
+    fn differences_are_shown() {
+        assert_eq!(same("count", 1, 1), Ok(()));
+        assert_eq!(same("count", 2, 1), Err(Fault::Broken("count: 1 instead of 2".into())));
+        let fault = same_text("link", b"a\n", b"a\\n").unwrap_err();
+        assert_eq!(fault, Fault::Broken(r"link: a\\n instead of a\n".into()));
+    }
+
+    /// Check that a claim broken with one exporter is broken, and that one that could be tried with some is not skipped.
+    #[test]
+    fn one_is_enough_to_break() {
+        let (broken, untried) = (|| Err(Fault::Broken("b".into())), || Err(Fault::Untried("u".into())));
+        assert_eq!(together([Ok(()), untried(), broken()]), broken());
+        assert_eq!(together([Ok(()), untried()]), Ok(()));
+        assert_eq!(together([untried()]), untried());
+    }
+
+    /// Check that a claim tried nowhere does not hold.
+    #[test]
+    fn nothing_is_not_enough() {
+        assert!(matches!(together([]), Err(Fault::Untried(_))));
+    }
+
+    /// Check that want of rights or room breaks nothing, and that other refusals do.
+    #[test]
+    fn refusals() {
+        assert!(matches!(Fault::from(Errno::PERM), Fault::Untried(_)));
+        assert!(matches!(Fault::from(Errno::MFILE), Fault::Untried(_)));
+        assert!(matches!(Fault::from(Errno::BUSY), Fault::Broken(_)));
+        let error =
+            dmabuf::DmaBuf::try_from_fd(std::fs::File::open("/dev/null").unwrap().into()).unwrap_err();
+        assert!(matches!(Fault::from(error), Fault::Broken(_)));
+    }
+}

@@ -1,0 +1,214 @@
+//! Does this kernel keep what the ledger rests on?
+//!
+//! lsbuf's answers stand on habits of the kernel that no test of the kernel's own asserts: that an inode number is one
+//! buffer's, that `count` moves by one for each fd and VMA, that an import is three references. Here each is one [`Point`],
+//! tried on buffers that the check makes itself, from every exporter that it may use. A point that fails says what that
+//! means for lsbuf's answers.
+//!
+//! Each family of claims has a module with a table of [`Claim`]s; what they share is in `kit`. A claim gathers facts and
+//! hands them to a function that judges them, so that tests can forge the facts. What lsbuf relies on is read with the
+//! parsers that a scan uses; formats are looked at as text.
+//!
+//! Limits: exporters are the system heap, udmabuf and vgem; other drivers may keep other habits. It holds a few MiB and a
+//! few hundred fds for a second, runs one process besides, and leaves nothing behind.
+
+mod child;
+mod cost;
+mod count;
+mod fdinfo;
+mod identity;
+mod inode;
+mod judge;
+mod kit;
+mod lists;
+mod mappings;
+mod names;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use rustix::system::uname;
+
+pub use child::assist;
+use judge::{Fault, Tried};
+use kit::{Exporter, Kit, Missing};
+
+/// What a check may use.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How to start a second process; without it, points about other processes are skipped.
+    pub helper: Option<Helper>,
+}
+
+/// A program that calls [`assist`] if started with these arguments.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    /// The program, such as `/proc/self/exe`.
+    pub program: PathBuf,
+    /// What it is to be given.
+    pub arguments: Vec<OsString>,
+}
+
+/// How trying a claim ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The kernel keeps it.
+    Ok,
+    /// The kernel does not.
+    NotOk {
+        /// What was seen instead.
+        seen: String,
+    },
+    /// It could not be tried.
+    Skip {
+        /// What was lacking.
+        why: String,
+    },
+}
+
+/// One claim, tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Stable, for programs.
+    pub id: &'static str,
+    /// What the kernel should do.
+    pub claim: &'static str,
+    /// What it means for lsbuf's answers if it does not.
+    pub means: &'static str,
+    /// Whether it does.
+    pub outcome: Outcome,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The kernel, the exporters used, what a buffer costs: lines for people.
+    pub notes: Vec<String>,
+    /// Every claim, in a fixed order. Empty if nothing could be tried.
+    pub points: Vec<Point>,
+    /// Why nothing could be tried.
+    pub bail_out: Option<String>,
+}
+
+impl Report {
+    /// Whether something was tried and no point failed.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let failed = |point: &Point| matches!(point.outcome, Outcome::NotOk { .. });
+        self.bail_out.is_none() && !self.points.iter().any(failed)
+    }
+}
+
+/// A row in the table of a family.
+struct Claim {
+    id: &'static str,
+    claim: &'static str,
+    means: &'static str,
+    trial: fn(&Kit) -> Tried,
+}
+
+const FAMILIES: &[&[Claim]] = &[
+    identity::CLAIMS,
+    inode::CLAIMS,
+    fdinfo::CLAIMS,
+    count::CLAIMS,
+    lists::CLAIMS,
+    names::CLAIMS,
+    mappings::CLAIMS,
+];
+
+/// Tries every claim.
+#[must_use]
+pub fn run(options: Options) -> Report {
+    let bail_out = |notes, why: &str| Report { notes, bail_out: Some(why.to_owned()), ..Report::default() };
+    let kit = match Kit::open(options.helper) {
+        Ok(kit) => kit,
+        Err(Fault::Broken(why) | Fault::Untried(why)) => return bail_out(Vec::new(), &why),
+    };
+    let uname = uname();
+    let mut notes =
+        vec![format!("kernel {} {}", uname.release().to_string_lossy(), uname.machine().to_string_lossy())];
+    let without = |missing: &Missing| format!("without {}: {}", missing.what.name(), missing.why);
+    notes.extend(kit.missing().iter().map(without));
+    let exporters: Vec<&str> = kit.exporters().map(Exporter::name).collect();
+    if exporters.is_empty() {
+        return bail_out(notes, nothing_to_try(kit.missing()));
+    }
+    notes.push(format!("with {}", exporters.join(", ")));
+    let points = FAMILIES.iter().flat_map(|family| family.iter()).map(|claim| claim.try_with(&kit)).collect();
+    notes.extend(cost::notes(&kit));
+    Report { notes, points, bail_out: None }
+}
+
+/// What to do on a machine where this user can make no buffer.
+fn nothing_to_try(missing: &[Missing]) -> &'static str {
+    if missing.iter().any(|missing| missing.denied) {
+        "no dma-buf can be made here by this user: run as root, or get access to one of the devices named above"
+    } else {
+        "no dma-buf can be made here: as root, modprobe vgem or modprobe udmabuf"
+    }
+}
+
+impl Claim {
+    fn try_with(&self, kit: &Kit) -> Point {
+        let Claim { id, claim, means, trial } = *self;
+        let outcome = match trial(kit) {
+            Ok(()) => Outcome::Ok,
+            Err(Fault::Broken(seen)) => Outcome::NotOk { seen },
+            Err(Fault::Untried(why)) => Outcome::Skip { why },
+        };
+        Point { id, claim, means, outcome }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn claims() -> impl Iterator<Item = &'static Claim> {
+        FAMILIES.iter().flat_map(|family| family.iter())
+    }
+
+    /// Check that ids are unique, and of the form that scripts and TAP readers can take apart.
+    #[test]
+    fn ids_are_stable_words() {
+        let mut seen = HashSet::new();
+        for Claim { id, .. } in claims() {
+            assert!(seen.insert(id), "{id} twice");
+            assert!(id.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()), "{id}");
+        }
+    }
+
+    /// Check that each claim and what it means are one line of text.
+    #[test]
+    fn claims_are_lines() {
+        for Claim { id, claim, means, .. } in claims() {
+            for text in [claim, means] {
+                assert!(!text.is_empty() && !text.contains('\n') && !text.ends_with('.'), "{id}: {text}");
+            }
+        }
+    }
+
+    /// Check that who may not is told to get access, and who could not even as root what to load.
+    #[test]
+    fn says_what_to_do() {
+        let missing = |what, denied| Missing { what, why: String::new(), denied };
+        let absent = nothing_to_try(&[missing(Exporter::Udmabuf, false), missing(Exporter::Vgem, false)]);
+        assert!(absent.contains("modprobe vgem"), "{absent}");
+        let denied = nothing_to_try(&[missing(Exporter::Udmabuf, true), missing(Exporter::Vgem, false)]);
+        assert!(denied.contains("run as root") && !denied.contains("modprobe"), "{denied}");
+    }
+
+    /// Check that a fault becomes the outcome that it is, with its words, and that only a broken claim fails a report.
+    #[test]
+    fn only_broken_claims_fail() {
+        let point = |outcome| Point { id: "x", claim: "c", means: "m", outcome };
+        let report = |outcome| Report { points: vec![point(outcome)], ..Report::default() };
+        assert!(report(Outcome::Ok).holds());
+        assert!(report(Outcome::Skip { why: String::new() }).holds());
+        assert!(!report(Outcome::NotOk { seen: String::new() }).holds());
+        assert!(!Report { bail_out: Some(String::new()), ..Report::default() }.holds());
+    }
+}

@@ -1,0 +1,120 @@
+//! What `check` does to buffers of its own: maps exact parts of them, cuts and splits the VMAs, gives them any name. The
+//! only `unsafe` of this crate.
+//!
+//! The `dmabuf` crate maps from a buffer's start only, in one piece, and refuses bad names by itself; a check must see
+//! what the kernel does. No code reads or writes through these mappings.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_void};
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+use rustix::io::{Errno, Result};
+use rustix::ioctl::{IntegerSetter, ioctl, opcode};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
+
+/// A shared mapping that begins at one VMA. It may become several, but has no holes.
+#[derive(Debug)]
+pub(crate) struct Region {
+    start: *mut c_void,
+    len: usize,
+}
+
+impl Region {
+    /// Maps `len` bytes from `offset`, readable and writable.
+    pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Region> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+        let start = unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, fd, offset) }?;
+        Ok(Region { start, len })
+    }
+
+    /// First address.
+    pub(crate) fn start(&self) -> u64 {
+        self.start.addr() as u64
+    }
+
+    /// First address behind it.
+    pub(crate) fn end(&self) -> u64 {
+        self.start() + self.len as u64
+    }
+
+    /// Unmaps all but the first `len` bytes.
+    pub(crate) fn shrink(&mut self, len: usize) -> Result<()> {
+        let tail = self.tail(len)?;
+        // SAFETY: the range is the end of this region, and nothing points into it.
+        unsafe { munmap(tail, self.len - len) }?;
+        self.len = len;
+        Ok(())
+    }
+
+    /// Makes all but the first `len` bytes read-only, and thereby a VMA of their own.
+    pub(crate) fn split(&mut self, len: usize) -> Result<()> {
+        let tail = self.tail(len)?;
+        // SAFETY: the range is the end of this region, and nothing points into it.
+        unsafe { mprotect(tail, self.len - len, MprotectFlags::READ) }
+    }
+
+    fn tail(&self, from: usize) -> Result<*mut c_void> {
+        // A region of no bytes could not be unmapped.
+        if from == 0 || from >= self.len {
+            return Err(Errno::INVAL);
+        }
+        Ok(self.start.wrapping_byte_add(from))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the range is this region, which has no holes that somebody else could have filled.
+        // A failure leaves it mapped until the process ends; there is nobody to tell.
+        let _ = unsafe { munmap(self.start, self.len) };
+    }
+}
+
+/// `DMA_BUF_SET_NAME_B` of include/uapi/linux/dma-buf.h, with whatever name.
+pub(crate) fn set_name(buf: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    const SET_NAME_B: rustix::ioctl::Opcode = opcode::write::<u64>(b'b', 1);
+    let address = name.as_ptr().cast_mut().cast();
+    // SAFETY: the request's argument is an address, from which the kernel reads up to the NUL and writes nothing.
+    let setter = unsafe { IntegerSetter::<SET_NAME_B>::new_pointer(address) };
+    // SAFETY: `name` is borrowed, and so alive, until the call has returned.
+    unsafe { ioctl(buf, setter) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    fn vmas(region: &Region) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let start = |line: &str| u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+        maps.lines().filter(|line| (region.start()..region.end()).contains(&start(line))).count()
+    }
+
+    /// Check that a region is one VMA, two once split, one again once cut, and gone once dropped.
+    #[test]
+    fn split_and_shrunk() {
+        let page = rustix::param::page_size();
+        let file = memfd_create(c"x", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4 * page as u64).unwrap();
+        let mut region = Region::map(file.as_fd(), page as u64, 2 * page).unwrap();
+        assert_eq!(vmas(&region), 1);
+        region.split(page).unwrap();
+        assert_eq!(vmas(&region), 2);
+        region.shrink(page).unwrap();
+        assert_eq!((vmas(&region), region.end() - region.start()), (1, page as u64));
+        assert_eq!((region.split(page), region.shrink(0)), (Err(Errno::INVAL), Err(Errno::INVAL)));
+    }
+
+    /// Check that what is no dma-buf does not know the request.
+    #[test]
+    fn only_dma_bufs_are_named() {
+        let file = memfd_create(c"x", MemfdFlags::CLOEXEC).unwrap();
+        assert_eq!(set_name(file.as_fd(), c"x"), Err(Errno::NOTTY));
+    }
+}
