@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::apt::Apt;
 use crate::cmd;
 use crate::deb_version::{self, Offer};
-use crate::kernels::Kernel;
+use crate::kernels::{Contract, Kernel};
 use crate::modinfo;
 use crate::workspace::Workspace;
 
@@ -29,6 +29,8 @@ pub(crate) struct Bootable {
     pub(crate) modules: Vec<(String, Vec<u8>)>,
     /// What it lacks; `None` where nobody has said, as for a developer's own kernel.
     pub(crate) lacks: Option<Vec<Need>>,
+    /// What `lsbuf check` should find in it; `None` where nobody has said.
+    pub(crate) contract: Option<Contract>,
 }
 
 /// What `kernel.json` says.
@@ -76,8 +78,13 @@ fn load(workspace: &Workspace, kernel: &Kernel) -> anyhow::Result<Bootable> {
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         modules.push((format!("{module}.ko"), bytes));
     }
-    let lacks = Some(kernel.lacks.clone());
-    Ok(Bootable { id: kernel.id.clone(), vmlinuz: folder.join("vmlinuz"), modules, lacks })
+    Ok(Bootable {
+        id: kernel.id.clone(),
+        vmlinuz: folder.join("vmlinuz"),
+        modules,
+        lacks: Some(kernel.lacks.clone()),
+        contract: Some(kernel.contract()),
+    })
 }
 
 /// A developer's own kernel, with the modules `roots` and what they need from anywhere below `modules`.
@@ -98,7 +105,7 @@ pub(crate) fn own(image: &Path, modules: Option<&Path>, roots: &[String]) -> any
         }
         None => Vec::new(),
     };
-    Ok(Bootable { id: "image".to_owned(), vmlinuz: image.to_owned(), modules, lacks: None })
+    Ok(Bootable { id: "image".to_owned(), vmlinuz: image.to_owned(), modules, lacks: None, contract: None })
 }
 
 /// All files below `folder`.

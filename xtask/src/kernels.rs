@@ -18,19 +18,46 @@ pub(crate) struct Kernel {
     pub(crate) packages: Vec<String>,
     pub(crate) modules: Vec<String>,
     pub(crate) lacks: Vec<Need>,
+    breaks: Vec<String>,
+    skips: Vec<String>,
+}
+
+/// What `lsbuf check` should find in a kernel, by the ids of points; all others hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Contract {
+    /// Points that do not hold.
+    pub(crate) breaks: Vec<String>,
+    /// Points that cannot be tried.
+    pub(crate) skips: Vec<String>,
+}
+
+impl Kernel {
+    /// What `lsbuf check` should find in it.
+    pub(crate) fn contract(&self) -> Contract {
+        Contract { breaks: self.breaks.clone(), skips: self.skips.clone() }
+    }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
+    points: Vec<String>,
     kernel: Vec<Kernel>,
 }
 
-/// Reads the table, which is compiled in.
+/// Reads the file, which is compiled in.
+fn read() -> anyhow::Result<Table> {
+    toml::from_str(include_str!("../kernels.toml")).context("parsing xtask/kernels.toml")
+}
+
+/// The table of kernels.
 pub(crate) fn table() -> anyhow::Result<Vec<Kernel>> {
-    let table: Table =
-        toml::from_str(include_str!("../kernels.toml")).context("parsing xtask/kernels.toml")?;
-    Ok(table.kernel)
+    Ok(read()?.kernel)
+}
+
+/// The ids of all points of `lsbuf check`.
+pub(crate) fn points() -> anyhow::Result<Vec<String>> {
+    Ok(read()?.points)
 }
 
 /// The rows that any of `patterns` matches, in the table's order; the default ones if there is no pattern, all of
@@ -79,6 +106,8 @@ pub(crate) fn require(kernel: &Kernel, what: &str, needs: &[Need]) -> anyhow::Re
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn ids(patterns: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
@@ -94,6 +123,26 @@ mod tests {
             assert!(table.iter().skip(index + 1).all(|other| other.id != kernel.id), "{}", kernel.id);
             assert!(!kernel.suites.is_empty() && !kernel.packages.is_empty(), "{}", kernel.id);
             assert!(kernel.packages.iter().all(|name| name.matches('*').count() == 1), "{}", kernel.id);
+        }
+    }
+
+    /// Check that no point is listed twice, and that what a kernel breaks or skips is a point and not both.
+    #[test]
+    fn contracts_are_sound() {
+        let points = points().unwrap();
+        for kernel in table().unwrap() {
+            let Contract { breaks, skips } = kernel.contract();
+            let mut listed: Vec<&String> = breaks.iter().chain(&skips).collect();
+            assert!(listed.iter().all(|id| points.contains(id)), "{}: {listed:?}", kernel.id);
+            listed.extend(&points);
+            let (all, distinct) = (listed.len(), listed.into_iter().collect::<HashSet<_>>().len());
+            assert_eq!(
+                (all - breaks.len() - skips.len(), distinct),
+                (points.len(), points.len()),
+                "{}",
+                kernel.id
+            );
+            assert!(breaks.iter().all(|id| !skips.contains(id)), "{}", kernel.id);
         }
     }
 

@@ -16,6 +16,7 @@ mod licences;
 mod matrix;
 mod modinfo;
 mod pattern;
+mod points;
 mod qemu;
 mod show;
 mod suite;

@@ -60,9 +60,12 @@ pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
             }
             lines
         }
+        Event::Point { id, outcome: Outcome::Failed, detail } => {
+            format!("   breaks  {}: {}\n", visible(id), visible(detail))
+        }
         Event::Output { text, .. } if output => text.clone(),
         Event::Failure { detail } => format!("   guest: {}\n", visible(detail)),
-        Event::Check { .. } | Event::Output { .. } | Event::Done { .. } => String::new(),
+        Event::Check { .. } | Event::Point { .. } | Event::Output { .. } | Event::Done { .. } => String::new(),
     }
 }
 
@@ -80,14 +83,18 @@ pub(crate) fn failures(verdict: &Verdict) -> String {
 
 /// The head of the final table.
 pub(crate) fn heading() -> String {
-    format!("{:<12}{:>9}{:>9}{:>9}{:>9}\n", "kernel", "passed", "skipped", "failed", "seconds")
+    let columns = ["passed", "skipped", "failed", "check points passed", "seconds"];
+    let [passed, skipped, failed, points, seconds] = columns;
+    format!("{:<12}{passed:>9}{skipped:>9}{failed:>9}{points:>21}{seconds:>9}\n", "kernel")
 }
 
 /// One kernel's line of the final table.
 pub(crate) fn row(id: &str, verdict: &Verdict, took: Duration) -> String {
     let count = |state| verdict.count(state);
+    let points =
+        verdict.points.map_or("-".to_owned(), |points| format!("{} of {}", points.passed, points.all));
     format!(
-        "{id:<12}{:>9}{:>9}{:>9}{:>9.1}\n",
+        "{id:<12}{:>9}{:>9}{:>9}{points:>21}{:>9.1}\n",
         count(State::Passed),
         count(State::ExpectedSkip),
         count(State::Failed),

@@ -7,6 +7,8 @@ use lsbuf_guest::need::Need;
 use lsbuf_guest::report::{Event, Outcome};
 use serde::Serialize;
 
+use crate::points::{self, Points, Tally};
+
 /// What one boot should report.
 #[derive(Clone, Debug)]
 pub(crate) struct Expectation {
@@ -14,6 +16,8 @@ pub(crate) struct Expectation {
     pub(crate) scenarios: Vec<(&'static str, &'static [Need])>,
     /// What the kernel lacks; `None` allows every skip.
     pub(crate) lacks: Option<Vec<Need>>,
+    /// What `lsbuf check` should find, if it was asked for.
+    pub(crate) points: Option<Points>,
 }
 
 /// How one scenario is judged.
@@ -38,6 +42,8 @@ pub(crate) struct Row {
 pub(crate) struct Verdict {
     /// One row per expected scenario, in their order.
     pub(crate) rows: Vec<Row>,
+    /// What `lsbuf check` found, if it was asked for.
+    pub(crate) points: Option<Tally>,
     /// What is wrong beyond single scenarios. Each counts as a failure.
     pub(crate) problems: Vec<String>,
 }
@@ -54,7 +60,7 @@ impl Verdict {
 pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String]) -> Verdict {
     let rows =
         expected.scenarios.iter().map(|(name, needs)| judge_one(name, needs, expected, events)).collect();
-    let mut verdict = Verdict { rows, problems: problems.to_vec() };
+    let mut verdict = Verdict { rows, points: None, problems: problems.to_vec() };
     let failed = verdict.rows.iter().any(|row| row.state == State::Failed);
     for event in events {
         match event {
@@ -70,6 +76,11 @@ pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String
             }
             _ => {}
         }
+    }
+    if let Some(expected) = &expected.points {
+        let (tally, wrong) = points::judge(expected, events);
+        verdict.points = Some(tally);
+        verdict.problems.extend(wrong);
     }
     if !events.iter().any(|event| matches!(event, Event::Hello { .. })) {
         verdict.problems.push("the report has no greeting".to_owned());
@@ -158,7 +169,8 @@ mod tests {
         let mut all = vec![Event::Hello { kernel: "k".into(), has }];
         all.extend_from_slice(events);
         all.push(Event::Done { status: 0 });
-        let expected = Expectation { scenarios: vec![("x", NEEDS)], lacks: lacks.map(<[Need]>::to_vec) };
+        let expected =
+            Expectation { scenarios: vec![("x", NEEDS)], lacks: lacks.map(<[Need]>::to_vec), points: None };
         judge(&expected, &all, &[])
     }
 
@@ -207,7 +219,7 @@ mod tests {
     #[test]
     fn probes_against_table() {
         for (lacks, has) in [(vec![], vec![]), (Need::ALL.to_vec(), Need::ALL.to_vec())] {
-            let expected = Expectation { scenarios: vec![], lacks: Some(lacks) };
+            let expected = Expectation { scenarios: vec![], lacks: Some(lacks), points: None };
             let events = [Event::Hello { kernel: "k".into(), has }, Event::Done { status: 0 }];
             assert_eq!(judge(&expected, &events, &[]).problems.len(), Need::ALL.len());
         }
@@ -216,7 +228,7 @@ mod tests {
     /// Check that a report without its ends, a stray scenario, and an unexplained status are problems.
     #[test]
     fn broken_reports() {
-        let expected = Expectation { scenarios: vec![], lacks: None };
+        let expected = Expectation { scenarios: vec![], lacks: None, points: None };
         assert_eq!(judge(&expected, &[], &["panic".into()]).count(State::Failed), 3);
         let stray = judged(None, &[scenario("x", Outcome::Ok, &[]), scenario("y", Outcome::Ok, &[])]);
         assert_eq!(stray.problems.len(), 1);

@@ -14,6 +14,7 @@ use crate::fetch::{self, Bootable};
 use crate::initramfs::{Initramfs, build_programs};
 use crate::kernels;
 use crate::matrix;
+use crate::points::Points;
 use crate::qemu::{self, Boot, Machine};
 use crate::show;
 use crate::verdict::{self, Expectation, State, Verdict};
@@ -156,9 +157,12 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
     };
     let programs = build_programs(workspace)?;
     let plan = Plan { mode: "scenarios".to_owned(), arguments: arguments.scenarios.clone() };
+    let checked = selected.iter().any(|scenario| scenario.name == scenarios::check::CONTRACT);
+    let all = kernels::points()?;
     let expected = |bootable: &Bootable| Expectation {
         scenarios: selected.iter().map(|scenario| (scenario.name, scenario.needs)).collect(),
         lacks: bootable.lacks.clone(),
+        points: checked.then(|| Points { all: all.clone(), contract: bootable.contract.clone() }),
     };
     let jobs = arguments.jobs.map_or_else(|| matrix::at_once(bootables.len()), usize::from);
     if jobs > 1 {

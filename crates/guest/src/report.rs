@@ -29,15 +29,15 @@ pub struct Plan {
     pub arguments: Vec<String>,
 }
 
-/// How a scenario ended.
+/// How a scenario, or a point of `lsbuf check`, ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It ran and every check held.
     Ok,
-    /// A check did not hold, or it ended in an error, a crash or a timeout.
+    /// A check or the point did not hold, or it ended in an error, a crash or a timeout.
     Failed,
-    /// It did not run, because the kernel lacks what it needs.
+    /// It did not run, because what it needs is lacking.
     Skipped,
 }
 
@@ -72,6 +72,15 @@ pub enum Event {
         expected: String,
         /// What was found or printed.
         printed: String,
+    },
+    /// One point of `lsbuf check`.
+    Point {
+        /// The point's stable id.
+        id: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// What was seen, or why it was skipped.
+        detail: String,
     },
     /// Text that a mode or a scenario wrote. Bytes that are not UTF-8 are replaced.
     Output {

@@ -103,6 +103,16 @@ impl Ctx {
         self.reporter.send(&event).context("reporting a check")
     }
 
+    /// Records a point of `lsbuf check`. Whether it is as it should be, the host's table says.
+    ///
+    /// # Errors
+    ///
+    /// The report cannot be written.
+    pub fn point(&self, id: &str, outcome: Outcome, detail: &str) -> anyhow::Result<()> {
+        let event = Event::Point { id: id.to_owned(), outcome, detail: detail.to_owned() };
+        self.reporter.send(&event).context("reporting a point")
+    }
+
     /// Records a claim that holds or does not.
     ///
     /// # Errors

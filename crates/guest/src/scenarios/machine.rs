@@ -57,7 +57,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Buffers and bytes in the closing line of the kernel's list, read by this test's own eyes.
-fn closing_line() -> anyhow::Result<(u64, u64)> {
+pub(super) fn closing_line() -> anyhow::Result<(u64, u64)> {
     let list = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").context("reading bufinfo")?;
     let line = list.lines().rfind(|line| !line.is_empty()).context("an empty list")?;
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();

@@ -4,6 +4,7 @@
 //! of the kernel, and runs in a process of its own. Add one by writing a function and a row in the `SCENARIOS` of a module here.
 
 mod boots;
+pub mod check;
 mod formats;
 mod holding;
 mod impostors;
@@ -50,6 +51,7 @@ pub fn all() -> &'static [Scenario] {
             formats::SCENARIOS,
             machine::SCENARIOS,
             rights::SCENARIOS,
+            check::SCENARIOS,
         ]
         .into_iter()
         .flatten()
