@@ -65,7 +65,9 @@ pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
         }
         Event::Output { text, .. } if output => text.clone(),
         Event::Failure { detail } => format!("   guest: {}\n", visible(detail)),
-        Event::Check { .. } | Event::Point { .. } | Event::Output { .. } | Event::Done { .. } => String::new(),
+        Event::Check { .. } | Event::Point { .. } | Event::Output { .. } | Event::Done { .. } => {
+            String::new()
+        }
     }
 }
 

@@ -6,15 +6,28 @@
 
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
 use dmabuf::DmaBuf;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::set_name;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::{self, Region};
+
+/// References of a thread by an fd table that is not its process's.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// The first of the threads that use it.
+    pub tid: u32,
+    /// Fd numbers.
+    pub fds: Vec<u32>,
+    /// Fd numbers opened with `O_PATH`.
+    pub opaths: Vec<u32>,
+}
 
 /// One process's references to one buffer.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -31,6 +44,12 @@ pub struct Held {
     pub opaths: Vec<u32>,
     /// Ranges of addresses, and where in the buffer each begins.
     pub maps: Vec<(usize, usize, u64)>,
+    /// Fd tables besides the process's own.
+    pub threads: Vec<Table>,
+    /// The process whose fd table this one uses, if it is not its own: the slots are that one's.
+    pub fd_table_of: Option<u32>,
+    /// The process whose address space this one uses, if it is not its own.
+    pub address_space_of: Option<u32>,
 }
 
 impl Held {
@@ -59,11 +78,68 @@ impl Held {
         self
     }
 
+    /// And through an fd opened with `O_PATH`.
+    #[must_use]
+    pub fn and_opath(mut self, path: &OwnedFd) -> Held {
+        self.opaths.push(sys::number(path));
+        self
+    }
+
     /// But no longer through fds.
     #[must_use]
     pub fn without_fds(mut self) -> Held {
         self.fds.clear();
         self
+    }
+
+    /// But by the table of the calling thread, which is not the process's own.
+    #[must_use]
+    pub fn by_thread(mut self) -> Held {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let (fds, opaths) = (std::mem::take(&mut self.fds), std::mem::take(&mut self.opaths));
+        self.threads.push(Table { tid, fds, opaths });
+        self
+    }
+
+    /// And what another task of the same process holds.
+    #[must_use]
+    pub fn and(mut self, mut other: Held) -> Held {
+        self.fds.append(&mut other.fds);
+        self.opaths.append(&mut other.opaths);
+        self.maps.append(&mut other.maps);
+        self.threads.append(&mut other.threads);
+        self
+    }
+
+    /// But the slots are those of another process's table.
+    #[must_use]
+    pub fn in_table_of(mut self, pid: u32) -> Held {
+        self.fd_table_of = Some(pid);
+        self
+    }
+
+    /// But the mappings are those of another process's address space.
+    #[must_use]
+    pub fn in_space_of(mut self, pid: u32) -> Held {
+        self.address_space_of = Some(pid);
+        self
+    }
+
+    /// How many fds keep the buffer that are no other process's.
+    pub fn own_fds(&self) -> usize {
+        let own = if self.fd_table_of.is_none() { self.fds.len() } else { 0 };
+        own + self.threads.iter().map(|table| table.fds.len()).sum::<usize>()
+    }
+
+    /// [`Held::own_fds`] of those opened with `O_PATH`.
+    pub fn own_opaths(&self) -> usize {
+        let own = if self.fd_table_of.is_none() { self.opaths.len() } else { 0 };
+        own + self.threads.iter().map(|table| table.opaths.len()).sum::<usize>()
+    }
+
+    /// How many mappings keep the buffer that are no other process's.
+    pub fn own_maps(&self) -> usize {
+        if self.address_space_of.is_none() { self.maps.len() } else { 0 }
     }
 
     /// The same references of another process: what a fork makes.
@@ -173,5 +249,16 @@ impl Stage {
             bail!("the scenario has ended");
         }
         Ok(())
+    }
+
+    /// Whether the scenario has said to go on already, so that the next pause will be none; or has ended.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be asked.
+    pub fn is_told(&self) -> anyhow::Result<bool> {
+        let mut asked = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(poll(&mut asked, Some(&at_once)).context("looking at a socket")? > 0)
     }
 }

@@ -3,6 +3,7 @@
 //! A buffer's ledger is one line of text. [`Truth::line`] writes it from what the test made, [`Answer::line`] from the
 //! JSON that the `lsbuf` command printed, so a report shows expected and printed side by side.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -13,6 +14,16 @@ use crate::make;
 
 /// Where the command is in the guest.
 pub const LSBUF: &str = "/bin/lsbuf";
+
+/// A user who is not root.
+pub const USER: u32 = 1000;
+
+/// The command with these arguments, to be run by a user who is not root.
+pub fn as_user(arguments: &[&str]) -> Command {
+    let mut command = Command::new(LSBUF);
+    command.args(arguments).uid(USER).gid(USER);
+    command
+}
 
 /// What the kernel holds of a buffer, as lsbuf should say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +52,7 @@ pub struct Truth {
 impl Truth {
     /// An unnamed buffer that these hold and the kernel does not.
     pub fn held(exporter: &'static str, held: Vec<Held>) -> Truth {
-        let count = held.iter().map(|h| h.fds.len() + h.maps.len()).sum::<usize>() as u64;
+        let count = held.iter().map(|h| h.own_fds() + h.own_maps()).sum::<usize>() as u64;
         Truth { name: String::new(), exporter, count, kernel: Rest::Exact(0), held }
     }
 
@@ -76,9 +87,9 @@ impl Truth {
             self.exporter,
             self.name,
             self.count,
-            sum(|h| h.fds.len()),
-            sum(|h| h.maps.len()),
-            sum(|h| h.opaths.len()),
+            sum(Held::own_fds),
+            sum(Held::own_maps),
+            sum(Held::own_opaths),
             holders.join(" "),
         )
     }
@@ -93,7 +104,16 @@ fn holder(held: &mut Held, exporter: &str) -> String {
         format!("{start:#x}-{end:#x}@{offset}")
     };
     let maps: Vec<String> = held.maps.iter().map(map).collect();
-    format!("{}:{:?}{:?}{maps:?}", held.pid, held.fds, held.opaths)
+    let mut line = format!("{}:{:?}{:?}{maps:?}", held.pid, held.fds, held.opaths);
+    held.threads.sort_by_key(|table| table.tid);
+    for table in &mut held.threads {
+        table.fds.sort_unstable();
+        line.push_str(&format!("+{}:{:?}{:?}", table.tid, table.fds, table.opaths));
+    }
+    for (what, whose) in [("fds", held.fd_table_of), ("maps", held.address_space_of)] {
+        line.extend(whose.map(|pid| format!(" ({what} of {pid})")));
+    }
+    line
 }
 
 /// A parsed answer.
@@ -152,6 +172,16 @@ impl Answer {
         self.0[key].as_array().map_or(&[], Vec::as_slice)
     }
 
+    /// The accounts that are said to be exact and whose parts do not add up to the kernel's count.
+    pub fn unbalanced(&self) -> Vec<String> {
+        let exact = |b: &&Value| b["estimate"] == false && b["count"].is_u64();
+        let parts = |refs: &Value| -> u64 {
+            ["fd", "map", "in_flight", "io_uring", "kernel"].iter().filter_map(|key| refs[key].as_u64()).sum()
+        };
+        let wrong = |b: &&Value| b["count"].as_u64() != Some(parts(&b["refs"]));
+        self.list("buffers").iter().filter(exact).filter(wrong).map(Value::to_string).collect()
+    }
+
     /// A buffer's ledger as printed.
     ///
     /// # Errors
@@ -180,14 +210,25 @@ impl Answer {
 }
 
 fn printed_holder(holder: &Value) -> String {
-    let numbers = |key: &str| -> Vec<u64> {
-        holder[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
-    };
     let map = |m: &Value| {
         let address = |key: &str| m[key].as_str().unwrap_or("?").to_owned();
         let offset = m["offset"].as_u64().map_or("?".into(), |o| o.to_string());
         format!("{}-{}@{offset}", address("start"), address("end"))
     };
     let maps: Vec<String> = holder["maps"].as_array().into_iter().flatten().map(map).collect();
-    format!("{}:{:?}{:?}{maps:?}", holder["pid"], numbers("fds"), numbers("opaths"))
+    let mut line = format!("{}:{}{maps:?}", holder["pid"], slots(holder));
+    for table in holder["threads"].as_array().into_iter().flatten() {
+        line.push_str(&format!("+{}:{}", table["tid"], slots(table)));
+    }
+    for (what, key) in [("fds", "fd_table_of"), ("maps", "address_space_of")] {
+        line.extend(holder[key].as_u64().map(|pid| format!(" ({what} of {pid})")));
+    }
+    line
+}
+
+fn slots(table: &Value) -> String {
+    let numbers = |key: &str| -> Vec<u64> {
+        table[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+    };
+    format!("{:?}{:?}", numbers("fds"), numbers("opaths"))
 }

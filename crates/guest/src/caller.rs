@@ -164,7 +164,7 @@ impl Caller {
 
     /// Arranges what stays outside of inner namespaces.
     fn arrange_view(self) -> anyhow::Result<()> {
-        sys::unshare(UnshareFlags::NEWNS)?;
+        sys::task::enter_new(UnshareFlags::NEWNS)?;
         if self.view.lacks_debugfs() {
             unmount(DEBUGFS, UnmountFlags::empty()).context("unmounting debugfs")?;
         }
@@ -191,7 +191,7 @@ impl Caller {
 
     /// Runs the command in inner namespaces.
     fn exec_inside(self, command: &[String]) -> anyhow::Result<ExitCode> {
-        sys::unshare(self.view.inner())?;
+        sys::task::enter_new(self.view.inner())?;
         if self.view.inner().contains(UnshareFlags::NEWUSER) {
             for (file, text) in [("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")] {
                 fs::write(format!("/proc/self/{file}"), text).with_context(|| format!("writing {file}"))?;

@@ -9,8 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 
 use crate::report::Reporter;
-use crate::runner;
-use crate::{bench, caller, demo};
+use crate::{bench, caller, demo, runner, scenarios};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -23,12 +22,13 @@ pub struct Mode {
 
 /// All modes.
 pub const MODES: &[Mode] = &[
-    Mode { name: "scenarios", run: scenarios },
+    Mode { name: "scenarios", run: run_all },
     Mode { name: "scenario", run: scenario },
     Mode { name: "as", run: caller::run },
     Mode { name: "bench", run: |_| bench::run() },
     Mode { name: "demo", run: demo::run },
     Mode { name: "sh", run: sh },
+    Mode { name: scenarios::INCARNATION, run: incarnation },
 ];
 
 /// Runs the mode that the first of `arguments` names.
@@ -46,7 +46,7 @@ pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs the named scenarios, or all of them, each in a process of its own.
-fn scenarios(names: &[String]) -> anyhow::Result<ExitCode> {
+fn run_all(names: &[String]) -> anyhow::Result<ExitCode> {
     let all_ok = runner::run_all(names, &Reporter::from_environment()?)?;
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -56,6 +56,11 @@ fn scenario(names: &[String]) -> anyhow::Result<ExitCode> {
     let [name] = names else { bail!("usage: scenario NAME") };
     runner::run_here(name, Reporter::from_environment()?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Holds a buffer for a moment and runs this mode again, for a scenario that watches one process become many programs.
+fn incarnation(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    scenarios::become_next(arguments).map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs a command line: in busybox's shell where the initramfs has one, else split at spaces and started directly.

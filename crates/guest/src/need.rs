@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::make;
+use crate::sys::ring;
 
 /// A capability of the running kernel.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -35,6 +36,8 @@ pub enum Need {
     FdinfoByPtrace,
     /// CAP_PERFMON alone opens maps.
     MapsByPerfmon,
+    /// io_uring, not switched off.
+    IoUring,
 }
 
 impl Need {
@@ -48,6 +51,7 @@ impl Need {
         Self::SyncFile,
         Self::FdinfoByPtrace,
         Self::MapsByPerfmon,
+        Self::IoUring,
     ];
 
     /// The name used in reports, in the table of kernels and on the screen.
@@ -61,6 +65,7 @@ impl Need {
             Self::SyncFile => "sync_file",
             Self::FdinfoByPtrace => "fdinfo_by_ptrace",
             Self::MapsByPerfmon => "maps_by_perfmon",
+            Self::IoUring => "io_uring",
         }
     }
 
@@ -75,6 +80,7 @@ impl Need {
             Self::SyncFile => kernel_has_type(b"dma_buf_export_sync_file"),
             Self::FdinfoByPtrace => opens(CapabilitySet::SYS_PTRACE, "/proc/1/fdinfo"),
             Self::MapsByPerfmon => opens(CapabilitySet::PERFMON, "/proc/1/maps"),
+            Self::IoUring => ring::open().is_ok(),
         }
     }
 

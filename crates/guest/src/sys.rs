@@ -5,6 +5,9 @@
 //! reads or writes through them.
 #![allow(unsafe_code)]
 
+pub mod ring;
+pub mod task;
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,9 +17,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
 use rustix::process::{Gid, Uid};
-use rustix::thread::{
-    UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
-};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// An `O_PATH` fd of the file behind another fd.
 ///
@@ -24,7 +25,8 @@ use rustix::thread::{
 ///
 /// The kernel refuses.
 pub fn open_path(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
-    let link = format!("/proc/self/fd/{}", number(fd));
+    // The number means a slot of this thread's table, which need not be that of the process.
+    let link = format!("/proc/thread-self/fd/{}", number(fd));
     rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("opening with O_PATH")
 }
 
@@ -43,17 +45,6 @@ pub fn become_user(uid: u32) -> anyhow::Result<()> {
     set_thread_groups(&[]).context("dropping groups")?;
     set_thread_res_gid(group, group, group).context("changing the group")?;
     set_thread_res_uid(user, user, user).context("changing the user")
-}
-
-/// Moves this process into new namespaces; of pids, only its children to come.
-///
-/// # Errors
-///
-/// The kernel refuses.
-pub fn unshare(namespaces: UnshareFlags) -> anyhow::Result<()> {
-    let kinds = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUSER;
-    // SAFETY: unsound is only to part with the fd table that other threads use, which none of these flags does.
-    unsafe { unshare_unsafe(namespaces & kinds) }.context("making namespaces")
 }
 
 /// A range of this process's address space.

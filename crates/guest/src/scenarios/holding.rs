@@ -166,10 +166,8 @@ fn threads_share_a_table(ctx: &mut Ctx) -> anyhow::Result<()> {
 fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"path", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let mut held = Held::by(&buf)?;
         let path = sys::open_path(&buf)?;
-        held.fds.clear();
-        held.opaths.push(sys::number(&path));
+        let held = Held::by(&buf)?.without_fds().and_opath(&path);
         drop(buf);
         stage.pause(&[held])
     })?;
@@ -179,6 +177,7 @@ fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let truth = Truth::held("?", vec![held.clone()]);
     compare_in(ctx, &answer, &truth)?;
     ctx.check_eq("leak shape", "opath", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
+    ctx.check_eq("opath in total", held.size, &answer.0["totals"]["opath"])?;
     ctx.check_eq("held in total", held.size, &answer.0["totals"]["held"])
 }
 

@@ -100,7 +100,7 @@ pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
     files.push(path_only(format!("/proc/self/fd/{}", unborn.as_raw_fd()))?);
     files.push(unborn);
     // At the root of another mount namespace, as a container's files are to its host.
-    sys::unshare(UnshareFlags::NEWNS)?;
+    sys::task::enter_new(UnshareFlags::NEWNS)?;
     mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
     chdir("/tmp")?;
     mount_move("/tmp", "/").context("moving a filesystem to the root")?;

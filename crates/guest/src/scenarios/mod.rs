@@ -6,6 +6,7 @@
 mod boots;
 pub mod check;
 mod formats;
+mod hiding;
 mod holding;
 mod impostors;
 mod kernel_refs;
@@ -19,6 +20,7 @@ mod video;
 use std::sync::LazyLock;
 
 use anyhow::bail;
+pub(crate) use hiding::{INCARNATION, become_next};
 
 use crate::need::Need;
 use crate::runner::Ctx;
@@ -52,6 +54,7 @@ pub fn all() -> &'static [Scenario] {
             machine::SCENARIOS,
             rights::SCENARIOS,
             check::SCENARIOS,
+            hiding::SCENARIOS,
         ]
         .into_iter()
         .flatten()

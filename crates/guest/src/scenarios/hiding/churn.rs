@@ -1,0 +1,123 @@
+//! Processes that come and go while they are read.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use dmabuf::DmaBuf;
+use rustix::process::{WaitOptions, wait};
+
+use crate::actor::{Actor, Stage};
+use crate::answer::{Answer, LSBUF, Truth};
+use crate::make;
+use crate::runner::Ctx;
+use crate::scenarios::holding::{SIZE, holder_of_one};
+use crate::sys;
+
+/// Where an actor says how many rounds it did.
+const ROUNDS: &str = "/tmp/rounds";
+
+/// What was seen while processes came and went.
+#[derive(Default)]
+struct Seen {
+    answers: usize,
+    wrong: Vec<String>,
+    unbalanced: Vec<String>,
+    not_the_kernels: Vec<String>,
+}
+
+/// Lets the actor go on, takes so many answers, compares the ledger of a buffer that nobody touches with the truth
+/// and looks for references that are said to be the kernel's, of which it has none here. Then it stops the actor.
+fn watch(actor: &mut Actor, quiet: &Truth, answers: usize) -> anyhow::Result<Seen> {
+    let (ino, size) = quiet.held.first().map_or((0, 0), |held| (held.ino, held.size));
+    let mut seen = Seen { answers, ..Seen::default() };
+    actor.go_on()?;
+    for _ in 0..answers {
+        let answer = Answer::ask(&[])?;
+        let line = answer.line(ino)?;
+        if line != quiet.line(size) {
+            seen.wrong.push(line);
+        }
+        seen.unbalanced.extend(answer.unbalanced());
+        let kernels =
+            |b: &&serde_json::Value| b["estimate"] == false && b["refs"]["kernel"].as_u64() > Some(0);
+        seen.not_the_kernels.extend(answer.list("buffers").iter().filter(kernels).map(|b| b.to_string()));
+    }
+    actor.go_on()?;
+    actor.paused()?;
+    Ok(seen)
+}
+
+/// Pauses, runs rounds until the scenario says that it is enough, and says how many there were.
+fn rounds(stage: &mut Stage, mut round: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    stage.pause(&[])?;
+    let mut done = 0_u64;
+    while !stage.is_told()? {
+        round()?;
+        done += 1;
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    }
+    fs::write(ROUNDS, done.to_string())?;
+    stage.pause(&[])
+}
+
+fn conclude(ctx: &mut Ctx, seen: &Seen, what: &str) -> anyhow::Result<()> {
+    let rounds: usize = fs::read_to_string(ROUNDS)?.parse()?;
+    ctx.check(format!("{rounds} {what} are more than the {} answers", seen.answers), rounds > seen.answers)?;
+    ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{:?}", seen.wrong))?;
+    ctx.check_eq("exact accounts that do not balance", "[]", format!("{:?}", seen.unbalanced))?;
+    ctx.check_eq("references said to be the kernel's", "[]", format!("{:?}", seen.not_the_kernels))
+}
+
+pub(super) fn holders_exit(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const FDS: usize = 200;
+    let mut quiet = holder_of_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![quiet.paused_with_one()?]);
+    let mut actor = Actor::start(b"many", |stage| {
+        let (shared, _) = make::plain(SIZE)?;
+        rounds(stage, || {
+            // Closing that many fds takes a while, in which the process has no table any more.
+            sys::fork(|| {
+                let fds: Result<Vec<DmaBuf>, _> = (0..FDS).map(|_| shared.try_clone()).collect();
+                sleep(Duration::from_millis(2));
+                std::mem::forget(fds);
+                0
+            })?;
+            sleep(Duration::from_millis(10));
+            Ok(())
+        })
+    })?;
+    actor.paused()?;
+    let seen = watch(&mut actor, &truth, 20)?;
+    conclude(ctx, &seen, "holders of 200 fds that ended")
+}
+
+pub(super) fn storm(ctx: &mut Ctx) -> anyhow::Result<()> {
+    /// 10,000 a minute.
+    const PACE: Duration = Duration::from_millis(6);
+    let mut quiet = holder_of_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![quiet.paused_with_one()?]);
+    let mut actor = Actor::start(b"storm", |stage| {
+        let (_inherited, _) = make::plain(SIZE)?;
+        let (mut next, mut vforked) = (Instant::now(), false);
+        rounds(stage, || {
+            next += PACE;
+            // Either way the child holds the buffer by a copied fd until it runs the program.
+            let mut program = Command::new(LSBUF);
+            program.arg("--version").stdout(Stdio::null());
+            vforked = !vforked;
+            if vforked {
+                drop(program.spawn()?);
+            } else {
+                sys::fork(|| program.exec().raw_os_error().unwrap_or(1))?;
+            }
+            sleep(next.saturating_duration_since(Instant::now()));
+            Ok(())
+        })
+    })?;
+    actor.paused()?;
+    let seen = watch(&mut actor, &truth, 8)?;
+    conclude(ctx, &seen, "programs started")
+}

@@ -1,0 +1,45 @@
+//! An io_uring, as far as it keeps files: made, given files, never used.
+//!
+//! Numbers are those of include/uapi/linux/io_uring.h.
+
+use std::io::Error;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use anyhow::Context;
+
+/// `IORING_REGISTER_FILES`.
+const REGISTER_FILES: libc::c_uint = 2;
+
+/// Bytes of `struct io_uring_params`.
+const PARAMETERS: usize = 120;
+
+/// A ring with room for four requests.
+///
+/// # Errors
+///
+/// The kernel has none, or does not let this process have one.
+pub fn open() -> anyhow::Result<OwnedFd> {
+    let mut parameters = [0_u64; PARAMETERS / 8];
+    // SAFETY: all zero asks for nothing special, and the kernel fills no more than the structure.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
+    let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0);
+    let fd = fd.ok_or_else(Error::last_os_error).context("making an io_uring")?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Registers fixed files; `None` leaves a slot empty. They are kept until the ring goes.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn register(ring: impl AsFd, files: &[Option<BorrowedFd<'_>>]) -> anyhow::Result<()> {
+    let fds: Vec<i32> = files.iter().map(|file| file.as_ref().map_or(-1, AsRawFd::as_raw_fd)).collect();
+    let (ring, len) = (ring.as_fd().as_raw_fd(), fds.len());
+    // SAFETY: the kernel reads `len` numbers.
+    let done = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_FILES, fds.as_ptr(), len) };
+    if done < 0 {
+        return Err(Error::last_os_error()).context("registering files");
+    }
+    Ok(())
+}
