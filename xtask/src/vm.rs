@@ -33,7 +33,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, default_value_t = 2)]
     processors: u32,
     /// Time limit of one boot in seconds
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     timeout: u64,
     /// Put this program of the host into the guest's /bin, with its libraries (repeatable)
     #[arg(long = "with", value_name = "PROGRAM")]
@@ -86,7 +86,7 @@ impl VmArgs {
     /// The default kernels with all scenarios.
     pub(crate) fn everything() -> Self {
         let machine =
-            MachineArgs { kvm: false, memory: 1024, processors: 2, timeout: 300, programs: Vec::new() };
+            MachineArgs { kvm: false, memory: 1024, processors: 2, timeout: 600, programs: Vec::new() };
         Self {
             kernel: Vec::new(),
             all: false,

@@ -1,0 +1,251 @@
+//! Whatever strangers call things: no format gains a line, a field or a control character by it.
+#![allow(clippy::unwrap_used, reason = "a test fails where a part of it fails")]
+
+mod common;
+
+use std::sync::LazyLock;
+
+use common::Tree;
+use lsbuf::model::{Label, Ledger, Snapshot};
+use lsbuf::render::{self, BUFFER_COLUMNS, Column, PROCESS_COLUMNS, Sizes, View};
+use proptest::prelude::*;
+
+/// Two processes and three buffers: one held by both, one with a device, one that only the kernel holds.
+static WORLD: LazyLock<Snapshot> = LazyLock::new(|| {
+    let mut tree = Tree::new();
+    for (pid, fd) in [(12, 5), (13, 6)] {
+        tree.process(pid, b"harmless");
+        tree.dmabuf_fd(pid, fd, 7, b"harmless", 8192, 3);
+    }
+    tree.maps(13, &["7000-8000 rw-s 00001000 00:0c 7    /dmabuf:harmless"]);
+    tree.dmabuf_fd(12, 9, 8, b"harmless", 4096, 1);
+    tree.listed(7, b"harmless", 8192, 3, &[]);
+    tree.listed(8, b"harmless", 4096, 1, &["harmless"]);
+    tree.listed(9, b"harmless", 4096, 2, &[]);
+    tree.scan()
+});
+
+/// Bytes that anyone may choose, with a liking for those that mean something somewhere.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    let meaningful = prop::sample::select(vec![
+        &b"\n"[..],
+        b"\r\n",
+        b"\t",
+        b"\x1b[2J",
+        b"\x1b]0;x\x07",
+        b"\x7f",
+        b"\xc2\x9b31m",
+        b"\xc2\x85",
+        b"\xe2\x80\xa8",
+        b"\xe2\x80\xae",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\"",
+        b",",
+        b" ",
+        b"\\",
+        b"\\x0a",
+        b"(1f) x:1",
+        b"-",
+        b"?",
+        b"size:\t0",
+        b"\nTotal 9 objects, 9 bytes\n",
+    ]);
+    let piece = prop_oneof![
+        meaningful.prop_map(<[u8]>::to_vec),
+        prop::collection::vec(1..=u8::MAX, 0..8),
+        "[a-z]{0,8}".prop_map(String::into_bytes),
+    ];
+    prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+}
+
+/// The same world with every text of a stranger replaced.
+fn renamed(name: &[u8], comm: &[u8], cgroup: &[u8]) -> Snapshot {
+    let mut snapshot = WORLD.clone();
+    for buffer in &mut snapshot.buffers {
+        buffer.name = Some(Label::from(name));
+        buffer.exporter = Some(Label::from(name));
+        for device in buffer.attachments.iter_mut().flatten() {
+            *device = Label::from(name);
+        }
+    }
+    for process in &mut snapshot.processes {
+        process.comm = Label::from(comm);
+        process.cgroup = Some(Label::from(cgroup));
+    }
+    snapshot.host.hostname = Some(String::from_utf8_lossy(comm).into_owned());
+    snapshot
+}
+
+/// Every format of a snapshot, with what each is called.
+fn formats(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
+    let ledger = Ledger::of(snapshot);
+    let view = View::all(snapshot, &ledger);
+    let mut texts = Vec::new();
+    for (rows, columns) in lists(&view) {
+        for width in [None, Some(80)] {
+            let lines = render::table(&view, rows, columns, Sizes::Human, width);
+            // Each is printed as one line, so a line break inside it would make another.
+            texts.push(("table", lines.iter().map(|line| format!("{line}\n")).collect()));
+        }
+        texts.push(("raw", raw(&view, rows, columns)));
+        texts.push(("csv", csv(&view, rows, columns)));
+    }
+    texts.push(("json", written(|out| render::json(out, &view))));
+    for &index in &view.buffers {
+        texts.push(("show", written(|out| render::show(out, &view, index))));
+    }
+    texts
+}
+
+fn lists<'a>(view: &'a View<'_>) -> [(&'a [usize], &'static [Column]); 2] {
+    [(&view.buffers, BUFFER_COLUMNS), (&view.processes, PROCESS_COLUMNS)]
+}
+
+fn raw(view: &View<'_>, rows: &[usize], columns: &[Column]) -> String {
+    written(|out| render::raw(out, view, rows, columns, Sizes::Bytes, false))
+}
+
+fn csv(view: &View<'_>, rows: &[usize], columns: &[Column]) -> String {
+    written(|out| render::csv(out, view, rows, columns, Sizes::Bytes, false))
+}
+
+fn written(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// What a terminal would obey, and what turns or hides text.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() && c != '\n'
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The inverse of `escape`, written down from what the command's help promises.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return bytes,
+            [b'\\', b'\\', after @ ..] => {
+                bytes.push(b'\\');
+                after
+            }
+            [b'\\', b'x', high, low, after @ ..] => {
+                let digits = [*high, *low];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+                after
+            }
+            [byte, after @ ..] => {
+                bytes.push(*byte);
+                after
+            }
+        }
+    }
+}
+
+fn place(columns: &[Column], name: &str) -> usize {
+    columns.iter().position(|column| column.name == name).unwrap()
+}
+
+proptest! {
+    /// Check that no text of a stranger adds or takes a line in any format.
+    #[test]
+    fn no_format_gains_lines(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let harmless = formats(&WORLD);
+        let hostile = formats(&renamed(&name, &comm, &cgroup));
+        prop_assert_eq!(harmless.len(), hostile.len());
+        for ((format, expected), (_, found)) in harmless.iter().zip(&hostile) {
+            prop_assert_eq!(expected.matches('\n').count(), found.matches('\n').count(), "{}: {}", format, found);
+        }
+    }
+
+    /// Check that no format lets a character through that a terminal would obey.
+    #[test]
+    fn no_format_is_raw(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        for (format, text) in formats(&renamed(&name, &comm, &cgroup)) {
+            prop_assert!(!text.contains(is_obeyed), "{}: {:?}", format, text);
+        }
+    }
+
+    /// Check that CSV parses back to as many fields as columns, and to the very bytes of name, command and cgroup.
+    #[test]
+    fn csv_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let snapshot = renamed(&name, &comm, &cgroup);
+        let ledger = Ledger::of(&snapshot);
+        let view = View::all(&snapshot, &ledger);
+        for (rows, columns) in lists(&view) {
+            let text = csv(&view, rows, columns);
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
+            let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+            prop_assert_eq!(records.len(), rows.len());
+            for record in records {
+                prop_assert_eq!(record.len(), columns.len());
+                let field = |column| unescape(&record[place(columns, column)]);
+                if columns.len() == BUFFER_COLUMNS.len() {
+                    prop_assert_eq!(field("NAME"), name.clone());
+                } else {
+                    prop_assert_eq!((field("COMMAND"), field("CGROUP")), (comm.clone(), cgroup.clone()));
+                }
+            }
+        }
+    }
+
+    /// Check that raw output has one blank-separated field for each column, and gives the name's bytes back.
+    #[test]
+    fn raw_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let snapshot = renamed(&name, &comm, &cgroup);
+        let ledger = Ledger::of(&snapshot);
+        let view = View::all(&snapshot, &ledger);
+        for (rows, columns) in lists(&view) {
+            let text = raw(&view, rows, columns);
+            for line in text.lines() {
+                let fields: Vec<&str> = line.split(' ').collect();
+                prop_assert_eq!(fields.len(), columns.len(), "{}", line);
+                if columns.len() == BUFFER_COLUMNS.len() {
+                    let field = fields[place(columns, "NAME")];
+                    prop_assert_eq!(if field == "-" { Vec::new() } else { unescape(field) }, name.clone());
+                }
+            }
+        }
+    }
+
+    /// Check that JSON parses back to the text itself, as far as it is text.
+    #[test]
+    fn json_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let snapshot = renamed(&name, &comm, &cgroup);
+        let ledger = Ledger::of(&snapshot);
+        let text = written(|out| render::json(out, &View::all(&snapshot, &ledger)));
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for buffer in document["buffers"].as_array().unwrap() {
+            prop_assert_eq!(buffer["name"].as_str().unwrap(), String::from_utf8_lossy(&name));
+        }
+        for process in document["processes"].as_array().unwrap() {
+            prop_assert_eq!(process["comm"].as_str().unwrap(), String::from_utf8_lossy(&comm));
+            prop_assert_eq!(process["cgroup"].as_str().unwrap(), String::from_utf8_lossy(&cgroup));
+        }
+    }
+
+    /// Check that a world whose files say these things is read as those very things, figures unchanged.
+    #[test]
+    fn figures_stay(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        // What the kernel itself refuses: a longer name or command, a cgroup with a line break.
+        let (name, comm) = (&name[..name.len().min(31)], &comm[..comm.len().min(15)]);
+        let cgroup: Vec<u8> = cgroup.into_iter().filter(|&byte| byte != b'\n').collect();
+        let mut tree = Tree::new();
+        tree.process(12, comm);
+        tree.write("proc/12/cgroup", &[b"0::/", &cgroup[..], b"\n"].concat());
+        tree.dmabuf_fd(12, 5, 7, name, 8192, 1);
+        tree.listed(7, name, 8192, 1, &[]);
+        let snapshot = tree.scan();
+        prop_assert!(snapshot.coverage.is_complete(), "{:?}", snapshot.coverage.notes);
+        prop_assert_eq!((snapshot.buffers.len(), snapshot.processes.len()), (1, 1));
+        let totals = Ledger::of(&snapshot).totals;
+        prop_assert_eq!((totals.size.unwrap().0, totals.unattributed_refs), (8192, Some(0)));
+        prop_assert_eq!(snapshot.buffers[0].name.as_ref().unwrap().as_bytes(), name);
+        prop_assert_eq!(snapshot.processes[0].comm.as_bytes(), comm);
+        prop_assert_eq!(snapshot.processes[0].cgroup.as_ref().unwrap().as_bytes(), [b"/", &cgroup[..]].concat());
+    }
+}
