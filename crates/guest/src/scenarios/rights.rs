@@ -98,18 +98,18 @@ struct Row {
     fds: Seen,
     maps: Seen,
     list: bool,
-    whole_machine: bool,
+    whole_machine: Seen,
 }
 
 const USER: Caller = Caller::USER;
 const BOTH: Caps = Caps::SYS_PTRACE.union(Caps::DAC_READ_SEARCH);
 
 const fn row(caller: Caller, fds: Seen, maps: Seen, list: bool) -> Row {
-    Row { caller, fds, maps, list, whole_machine: true }
+    Row { caller, fds, maps, list, whole_machine: Seen::Always }
 }
 
 const fn in_part(row: Row) -> Row {
-    Row { whole_machine: false, ..row }
+    Row { whole_machine: Seen::Never, ..row }
 }
 
 /// `proc_fdinfo_permission`, `mm_access` with `perfmon_capable`, and the modes of directories, each as tried by hand.
@@ -128,7 +128,11 @@ const ROWS: &[Row] = {
         row(USER.with(BOTH.union(Caps::CHECKPOINT_RESTORE)), Always, Always, true),
         // Root's own files need no right to enter; looking into its processes does need one.
         row(Caller::ROOT.with(Caps::empty()), Never, Never, true),
-        row(Caller::ROOT.with(Caps::SYS_PTRACE), Always, Always, true),
+        // But the user's own process is nobody else's to enter.
+        Row {
+            whole_machine: With(Need::FdinfoByPtrace),
+            ..row(Caller::ROOT.with(Caps::SYS_PTRACE), Always, Always, true)
+        },
         row(Caller::ROOT.seeing(View::NoDebugfs), Always, Always, false),
         in_part(row(USER.seeing(View::Hidden), Never, Never, false)),
         row(USER.with(BOTH).seeing(View::Hidden), Always, Always, true),
@@ -173,7 +177,7 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     users.paused()?;
     for Row { caller, fds, maps, list, whole_machine } in ROWS {
         let (fds, maps) = (fds.here(), maps.here());
-        let complete = fds && maps && *list && *whole_machine;
+        let complete = fds && maps && *list && whole_machine.here();
         let number = |seen: bool, all: usize| if seen { all } else { 0 };
         let expected = format!(
             "fds {}, maps {}, kernel list {list}, complete {complete}",

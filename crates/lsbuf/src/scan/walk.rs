@@ -132,6 +132,7 @@ impl Walk {
         }
         walk.counts.unreadable = walk.denied + walk.failed;
         walk.unreadable.sort_unstable();
+        walk.unreadable.dedup();
         walk.judge_paths();
         walk.processes.sort_by_key(|p| p.pid);
         Ok(walk)
