@@ -53,6 +53,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: opath_alone,
     },
     Scenario {
+        name: "opath_after_others",
+        claim: "A buffer kept only by an O_PATH fd has its size also when dma-bufs were found before it",
+        needs: &[],
+        run: opath_after_others,
+    },
+    Scenario {
         name: "process_figures",
         claim: "RSS, PSS and USS of two processes that share one of two buffers",
         needs: &[],
@@ -179,6 +185,24 @@ fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("leak shape", "opath", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
     ctx.check_eq("opath in total", held.size, &answer.0["totals"]["opath"])?;
     ctx.check_eq("held in total", held.size, &answer.0["totals"]["held"])
+}
+
+fn opath_after_others(ctx: &mut Ctx) -> anyhow::Result<()> {
+    // Started first, so that its pid comes first and it is what teaches which mount dma-bufs are on.
+    let mut other = holder_of_one()?;
+    other.paused()?;
+    let mut actor = Actor::start(b"path", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let mut held = Held::by(&buf)?.without_fds();
+        let path = sys::open_path(&buf)?;
+        held.opaths.push(sys::number(&path));
+        drop(buf);
+        stage.pause(&[held])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = Answer::ask(&[])?;
+    compare_in(ctx, &answer, &Truth::held("?", vec![held.clone()]))?;
+    ctx.check_eq("rss", held.size, &answer.process(actor.pid)?["rss"])
 }
 
 fn process_figures(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -193,7 +193,8 @@ impl Walk {
                 ino
             } else if fact.info.path_only {
                 match self.proof.judge_path(process, &fact, &mut buffers.text) {
-                    Verdict::Yes => fact.info.ino.or_else(|| self.proof.learn_fd(process.dir(), &fact)),
+                    // Its fdinfo has no size, so the inode is asked however it was proven.
+                    Verdict::Yes => self.proof.learn_fd(process.dir(), &fact),
                     Verdict::No => continue,
                     Verdict::Unknown => {
                         self.paths.push((pid, thread, fact));
