@@ -1,7 +1,7 @@
 //! `cargo xtask …`: everything around lsbuf that is not shipped.
 //!
 //! `test` is the one command that checks all of it on a fresh machine; `check` is the same without the kernels; `vm`,
-//! `demo`, `bench` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
+//! `demo`, `bench`, `soak` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
 //! arguments.
 
 mod apt;
@@ -51,6 +51,7 @@ enum Task {
     Demo(vm::DemoArgs),
     /// Time lsbuf beside the alternatives in one kernel; lsof and strace join if the host has them
     Bench(vm::JobArgs),
+    Soak(vm::SoakArgs),
     Sh(vm::ShArgs),
 }
 
@@ -75,6 +76,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         }
         Task::Demo(arguments) => vm::demo(&workspace, arguments).map(exit_code),
         Task::Bench(arguments) => vm::bench(&workspace, arguments).map(exit_code),
+        Task::Soak(arguments) => vm::soak(&workspace, arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
     }
 }

@@ -1,8 +1,8 @@
-//! `cargo xtask vm`, `demo`, `bench` and `sh`: what is done with booted kernels.
+//! `cargo xtask vm`, `demo`, `bench`, `soak` and `sh`: what is done with booted kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
@@ -122,6 +122,19 @@ pub(crate) struct DemoArgs {
     command: Vec<String>,
 }
 
+/// Let lsbuf scan a random world in one kernel, and judge every answer
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SoakArgs {
+    /// How long
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+    /// What decides the players' steps; by the clock if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
 /// Run one command line in a kernel, in busybox's shell if the host has busybox
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ShArgs {
@@ -208,6 +221,18 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &JobArgs) -> anyhow::Resul
     let mut machine = arguments.machine.clone();
     machine.programs.extend(["lsof", "strace"].into_iter().filter(|p| cmd::is_program(p)).map(str::to_owned));
     run_mode(workspace, arguments.kernel.as_ref(), &plan, &machine)
+}
+
+/// `cargo xtask soak`. Returns the soak's exit status.
+pub(crate) fn soak(workspace: &Workspace, arguments: &SoakArgs) -> anyhow::Result<i32> {
+    let seconds = arguments.minutes * 60;
+    let by_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let seed = arguments.seed.unwrap_or_else(by_clock);
+    let plan = Plan { mode: "soak".to_owned(), arguments: vec![seconds.to_string(), seed.to_string()] };
+    let mut machine = arguments.job.machine.clone();
+    // The limit of other boots is for what surrounds the soak.
+    machine.timeout += seconds;
+    run_mode(workspace, arguments.job.kernel.as_ref(), &plan, &machine)
 }
 
 /// `cargo xtask sh`. Returns the command's exit status.

@@ -4,7 +4,7 @@
 //! JSON that the `lsbuf` command printed, so a report shows expected and printed side by side.
 
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -136,7 +136,15 @@ impl Answer {
     ///
     /// As [`Answer::ask`].
     pub fn from(command: &mut Command) -> anyhow::Result<Answer> {
-        let output = command.output().context("running lsbuf")?;
+        Answer::of(&command.output().context("running lsbuf")?)
+    }
+
+    /// The same for a command that has run.
+    ///
+    /// # Errors
+    ///
+    /// It failed, or printed no JSON.
+    pub fn of(output: &Output) -> anyhow::Result<Answer> {
         if !output.status.success() {
             bail!("lsbuf: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         }

@@ -21,5 +21,6 @@ pub mod processes;
 pub mod report;
 pub mod runner;
 pub mod scenarios;
+pub mod soak;
 pub mod sys;
 pub mod terminal;

@@ -67,8 +67,16 @@ pub fn at_least(size: u64) -> anyhow::Result<DumbSize> {
 ///
 /// No buffer can be made or mapped.
 pub fn maps_as_itself() -> anyhow::Result<bool> {
-    let (buf, _) = plain(4096)?;
-    let region = sys::map(&buf, 0, 4096)?;
+    shows_when_mapped(&plain(4096)?.0)
+}
+
+/// Whether a mapping of this unnamed buffer shows in `maps` under the buffer's own inode number and name.
+///
+/// # Errors
+///
+/// It cannot be mapped.
+pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
+    let region = sys::map(buf, 0, 4096)?;
     let ino = buf.identity()?.ino.to_string();
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     sys::unmap(region)?;

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 
 use crate::report::Reporter;
-use crate::{bench, caller, demo, runner, scenarios};
+use crate::{bench, caller, demo, runner, scenarios, soak};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub const MODES: &[Mode] = &[
     Mode { name: "as", run: caller::run },
     Mode { name: "bench", run: |_| bench::run() },
     Mode { name: "demo", run: demo::run },
+    Mode { name: "soak", run: soak::run_mode },
+    Mode { name: soak::PLAYER_MODE, run: soak::run_player },
     Mode { name: "sh", run: sh },
     Mode { name: scenarios::INCARNATION, run: incarnation },
 ];

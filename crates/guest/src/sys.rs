@@ -8,7 +8,7 @@
 pub mod ring;
 pub mod task;
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
@@ -33,6 +33,21 @@ pub fn open_path(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
 /// The number of an fd, to compare with what lsbuf prints.
 pub fn number(fd: impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().unsigned_abs()
+}
+
+/// Takes over an fd that this process got through exec, by its number.
+///
+/// # Errors
+///
+/// There is no such fd.
+pub fn inherited(number: u32) -> anyhow::Result<OwnedFd> {
+    let number = RawFd::try_from(number)?;
+    // SAFETY: only the number is used, to ask whether it is open.
+    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
+    anyhow::ensure!(open, "there is no fd {number}");
+    // SAFETY: it is open, and the caller was told its number by the program that ran in this process before, so that
+    // nothing of this one owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Gives up root for good.

@@ -15,6 +15,7 @@ mod making;
 mod mapping;
 mod names;
 mod rights;
+mod soaking;
 mod video;
 
 use std::sync::LazyLock;
@@ -22,6 +23,7 @@ use std::sync::LazyLock;
 use anyhow::bail;
 pub(crate) use hiding::{INCARNATION, become_next};
 
+pub(crate) use self::names::HOSTILE;
 use crate::need::Need;
 use crate::runner::Ctx;
 
@@ -55,6 +57,7 @@ pub fn all() -> &'static [Scenario] {
             rights::SCENARIOS,
             check::SCENARIOS,
             hiding::SCENARIOS,
+            soaking::SCENARIOS,
         ]
         .into_iter()
         .flatten()

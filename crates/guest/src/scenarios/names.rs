@@ -16,7 +16,7 @@ use crate::sys;
 
 /// What strangers call their buffers: forged fdinfo lines, forged rows and closing lines of the kernel's list, escape
 /// sequences, the marks that other tools use, bytes that are no text. At most 31 bytes each.
-pub(super) const HOSTILE: &[&[u8]] = &[
+pub(crate) const HOSTILE: &[&[u8]] = &[
     b"",
     b"a\nsize:\t1\ncount:\t99\nino:\t1",
     b"a\nexp_name:\tevil\nname:\tb",

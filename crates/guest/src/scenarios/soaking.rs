@@ -1,0 +1,26 @@
+//! The soak, short enough for every run of the tests.
+
+use std::time::Duration;
+
+use super::Scenario;
+use crate::runner::Ctx;
+use crate::soak::{self, Plan};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "short_soak",
+    claim: "Of a random world, at rest or in motion, no answer says what is not so",
+    needs: &[],
+    run: short_soak,
+}];
+
+fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut said = Vec::new();
+    // A batch that is under way when the time is over still ends.
+    let plan = Plan { time: Duration::from_secs(15), seed: 1 };
+    let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
+    ctx.check("answers about the world in motion", tally.running > 0)?;
+    ctx.check("answers about the world at rest", tally.paused > 0)?;
+    ctx.check("ledgers compared whole", tally.ledgers > 0)?;
+    said.retain(|line| line.starts_with("ERROR"));
+    ctx.check_eq("errors", "", said.join("\n"))
+}

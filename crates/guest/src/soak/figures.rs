@@ -1,0 +1,191 @@
+//! What each process should be charged, worked out apart from lsbuf and in another way.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::world::World;
+use crate::answer::Answer;
+
+/// One process's part in a buffer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    fds: u64,
+    maps: u64,
+    mapped: u64,
+}
+
+/// What a buffer's only holder would free by ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freed {
+    All,
+    Nothing,
+    /// Nothing, or unknown.
+    NothingOrUnknown,
+    Unknown,
+}
+
+/// A buffer as far as charging goes.
+#[derive(Debug)]
+struct Piece {
+    size: u64,
+    parts: BTreeMap<u32, Part>,
+    freed: Freed,
+}
+
+/// What processes hold, in a form in which truth and answer can be charged alike.
+#[derive(Debug)]
+pub(super) struct Pieces(Vec<Piece>);
+
+#[derive(Clone, Debug, Default)]
+struct Charge {
+    rss: u64,
+    pss: u64,
+    /// The least that it can be; rounding may add up to a byte for each mapped buffer.
+    mapped_pss: u64,
+    mapped_buffers: u64,
+    uss: u64,
+    uss_may_be_unknown: bool,
+    uss_is_unknown: bool,
+    buffers: u64,
+    fds: u64,
+    maps: u64,
+}
+
+impl Pieces {
+    /// Those of the truth. There nothing is unknown.
+    pub(super) fn of_world(world: &World) -> Pieces {
+        let piece = |ino: u64| {
+            let part = |(pid, hold): (u32, &super::journal::Hold)| {
+                let mapped = hold.maps.iter().map(|(start, end, _)| (end - start) as u64).sum();
+                let fds = (hold.fds.len() + hold.opaths.len()) as u64;
+                (pid, Part { fds, maps: hold.maps.len() as u64, mapped })
+            };
+            Piece {
+                size: world.made.get(&ino).map_or(0, |made| made.size),
+                parts: world.holders(ino).map(part).collect(),
+                freed: if world.unseen(ino).rest() == 0 { Freed::All } else { Freed::Nothing },
+            }
+        };
+        Pieces(world.alive().into_iter().map(piece).collect())
+    }
+
+    /// Those of an answer; `None` if the size of any is unknown.
+    pub(super) fn of_answer(answer: &Answer) -> Option<Pieces> {
+        let piece = |b: &Value| {
+            let parts = b["holders"].as_array().into_iter().flatten().filter_map(|holder| {
+                let len = |key: &str| holder[key].as_array().map_or(0, Vec::len) as u64;
+                let maps = holder["maps"].as_array().into_iter().flatten();
+                let mapped = maps.filter_map(|m| Some(address(&m["end"])? - address(&m["start"])?)).sum();
+                let part = Part { fds: len("fds") + len("opaths"), maps: len("maps"), mapped };
+                Some((u32::try_from(holder["pid"].as_u64()?).ok()?, part))
+            });
+            let estimate = b["estimate"] == Value::Bool(true);
+            let freed = match b["refs"]["kernel"].as_u64() {
+                Some(0) if !estimate => Freed::All,
+                Some(1..) if !estimate => Freed::Nothing,
+                Some(1..) => Freed::NothingOrUnknown,
+                Some(0) | None => Freed::Unknown,
+            };
+            Some(Piece { size: b["size"].as_u64()?, parts: parts.collect(), freed })
+        };
+        answer.list("buffers").iter().map(piece).collect::<Option<_>>().map(Pieces)
+    }
+
+    fn charges(&self) -> BTreeMap<u32, Charge> {
+        let mut charges: BTreeMap<u32, Charge> = BTreeMap::new();
+        for piece in &self.0 {
+            let holders = piece.parts.len() as u64;
+            let mapped: u64 = piece.parts.values().map(|part| part.mapped).sum();
+            for (nth, (&pid, part)) in piece.parts.iter().enumerate() {
+                let charge = charges.entry(pid).or_default();
+                charge.rss += piece.size;
+                // Odd bytes go to the lowest pids.
+                charge.pss += (piece.size + holders - 1 - nth as u64) / holders;
+                if part.mapped > 0 {
+                    let share = u128::from(piece.size) * u128::from(part.mapped) / u128::from(mapped);
+                    // At most the size.
+                    charge.mapped_pss += share as u64;
+                    charge.mapped_buffers += 1;
+                }
+                if holders == 1 {
+                    charge.uss += if piece.freed == Freed::All { piece.size } else { 0 };
+                    charge.uss_may_be_unknown |= piece.freed == Freed::NothingOrUnknown;
+                    charge.uss_is_unknown |= piece.freed == Freed::Unknown;
+                }
+                charge.buffers += 1;
+                charge.fds += part.fds;
+                charge.maps += part.maps;
+            }
+        }
+        charges
+    }
+
+    /// Where the processes of an answer are not charged what they should be.
+    pub(super) fn wrong(&self, answer: &Answer) -> Vec<String> {
+        let charges = self.charges();
+        let mut wrong = Vec::new();
+        for (pid, charge) in &charges {
+            match answer.process(*pid) {
+                Ok(printed) => {
+                    wrong.extend(charge.differs(printed).map(|how| format!("process {pid}: {how}")))
+                }
+                Err(_) => wrong.push(format!("process {pid} is missing; it should be charged {charge:?}")),
+            }
+        }
+        let listed = answer.list("processes").iter().filter_map(|p| p["pid"].as_u64());
+        let stray = listed.filter(|&pid| !u32::try_from(pid).is_ok_and(|pid| charges.contains_key(&pid)));
+        wrong.extend(stray.map(|pid| format!("process {pid} is listed and holds nothing")));
+        let mapped: u64 =
+            self.0.iter().filter(|p| p.parts.values().any(|part| part.mapped > 0)).map(|p| p.size).sum();
+        let printed: u64 = answer.list("processes").iter().filter_map(|p| p["mapped_pss"].as_u64()).sum();
+        if mapped != printed {
+            wrong.push(format!(
+                "mapped buffers have {mapped} bytes, the processes' mapped_pss sum up to {printed}"
+            ));
+        }
+        wrong
+    }
+
+    /// What the totals of sizes should be: all, held, kernel-only, Σ RSS.
+    pub(super) fn sums(&self) -> [u64; 4] {
+        let sum = |keep: fn(&&Piece) -> bool| self.0.iter().filter(keep).map(|piece| piece.size).sum::<u64>();
+        let rss = self.0.iter().map(|piece| piece.size * piece.parts.len() as u64).sum();
+        [sum(|_| true), sum(|p| !p.parts.is_empty()), sum(|p| p.parts.is_empty()), rss]
+    }
+
+    /// How many buffers.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Charge {
+    fn differs(&self, printed: &Value) -> Option<String> {
+        let number = |key: &str| printed[key].as_u64();
+        let plain = [
+            ("rss", self.rss),
+            ("pss", self.pss),
+            ("buffers", self.buffers),
+            ("fds", self.fds),
+            ("maps", self.maps),
+        ];
+        if let Some((key, value)) = plain.iter().find(|(key, value)| number(key) != Some(*value)) {
+            return Some(format!("{key} should be {value}: {printed}"));
+        }
+        let least = self.mapped_pss;
+        if !number("mapped_pss").is_some_and(|pss| (least..=least + self.mapped_buffers).contains(&pss)) {
+            return Some(format!("mapped_pss should be {least}, rounded up for some buffers: {printed}"));
+        }
+        let uss_fits = match number("uss") {
+            Some(uss) => uss == self.uss && !self.uss_is_unknown,
+            None => self.uss_is_unknown || self.uss_may_be_unknown,
+        };
+        (!uss_fits).then(|| format!("uss does not fit {self:?}: {printed}"))
+    }
+}
+
+/// An address as JSON has it.
+pub(super) fn address(text: &Value) -> Option<u64> {
+    u64::from_str_radix(text.as_str()?.strip_prefix("0x")?, 16).ok()
+}

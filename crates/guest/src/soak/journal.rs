@@ -1,0 +1,148 @@
+//! What happened in the world, written down by those who did it.
+//!
+//! One file that everybody appends to, a line per step, written when the step is done and with the time at which it
+//! began. From it the conductor knows what ever existed since the last pause, what the world was like at any moment, and
+//! which buffers nobody touched meanwhile. A process writes down its own steps in their order; the file's order between
+//! processes means nothing, their times do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// Where the journal is.
+const PATH: &str = "/dev/shm/soak-journal";
+
+/// Nanoseconds of the clock that all processes share.
+pub(super) fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+/// One process's references to one buffer.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Hold {
+    pub(super) fds: BTreeSet<u32>,
+    pub(super) opaths: BTreeSet<u32>,
+    /// First address, first address past it, offset in the buffer.
+    pub(super) maps: BTreeSet<(usize, usize, u64)>,
+    /// Its open DRM device has a GEM handle of the buffer.
+    pub(super) handle: bool,
+}
+
+impl Hold {
+    /// Whether there is no reference that /proc shows.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.fds.is_empty() && self.opaths.is_empty() && self.maps.is_empty()
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.is_unseen() && !self.handle
+    }
+
+    /// Adds all that the other one has.
+    pub(super) fn absorb(&mut self, other: &Hold) {
+        self.fds.extend(&other.fds);
+        self.opaths.extend(&other.opaths);
+        self.maps.extend(&other.maps);
+        self.handle |= other.handle;
+    }
+}
+
+/// What one process holds, by inode number.
+pub(super) type Holds = BTreeMap<u64, Hold>;
+
+/// What a step came to.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) enum Entry {
+    /// A buffer came into being.
+    Made { ino: u64, size: u64, exporter: String },
+    /// It got that name.
+    Named { ino: u64, name: Vec<u8> },
+    /// From now on the process holds this of that buffer, which may be nothing.
+    Holds { pid: u32, ino: u64, hold: Hold },
+    /// From now on this is all that the process holds: it was forked, or it called exec.
+    Is { pid: u32, holds: Holds },
+    /// A message with that buffer was sent.
+    Sent { message: u64, ino: u64 },
+    /// It was received.
+    Received { message: u64, ino: u64 },
+    /// The kernel may have held more of that buffer for a moment.
+    Busy { ino: u64 },
+    /// The process ends, some time from now on.
+    Leaving { pid: u32 },
+    /// It has ended and is reaped.
+    Gone { pid: u32 },
+}
+
+/// A step and its times.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Record {
+    pub(super) began: u64,
+    pub(super) ended: u64,
+    pub(super) entry: Entry,
+}
+
+/// The journal, open for appending.
+#[derive(Debug)]
+pub(super) struct Journal(File);
+
+impl Journal {
+    /// Opens the journal, which is made if there is none.
+    pub(super) fn open() -> anyhow::Result<Journal> {
+        Journal::at(Path::new(PATH))
+    }
+
+    fn at(path: &Path) -> anyhow::Result<Journal> {
+        let file = File::options().read(true).append(true).create(true).open(path);
+        Ok(Journal(file.with_context(|| format!("opening {}", path.display()))?))
+    }
+
+    /// Writes down what a step that began then has come to.
+    pub(super) fn note(&self, began: u64, entries: Vec<Entry>) -> anyhow::Result<()> {
+        let ended = now();
+        let mut text = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut text, &Record { began, ended, entry })?;
+            text.push(b'\n');
+        }
+        // One write, which the filesystem appends whole.
+        (&self.0).write_all(&text).context("writing the journal")
+    }
+
+    /// Reads everything and empties the journal. Nobody else may be writing.
+    pub(super) fn take(&mut self) -> anyhow::Result<Vec<Record>> {
+        let mut text = String::new();
+        self.0.rewind()?;
+        self.0.read_to_string(&mut text).context("reading the journal")?;
+        self.0.set_len(0).context("emptying the journal")?;
+        text.lines().map(|line| serde_json::from_str(line).context("understanding the journal")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that what is noted is taken once, in order.
+    #[test]
+    fn taken_once() {
+        let path = std::env::temp_dir().join(format!("soak-journal-{}", std::process::id()));
+        let mut journal = Journal::at(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let holds = Holds::from([(7, Hold { fds: [3].into(), ..Hold::default() })]);
+        let began = now();
+        journal
+            .note(began, vec![Entry::Is { pid: 1, holds: holds.clone() }, Entry::Busy { ino: 7 }])
+            .unwrap();
+        let records = journal.take().unwrap();
+        assert!(matches!(&records[0].entry, Entry::Is { pid: 1, holds: read } if *read == holds));
+        assert!(matches!(records[1].entry, Entry::Busy { ino: 7 }));
+        assert!(records[0].began == began && records[0].ended >= began);
+        assert!(journal.take().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,399 @@
+//! Compares answers with the truth.
+//!
+//! Of a world that stands still, an answer must be the truth in every line and figure. Of one that moves, it may not have
+//! anything that never was, must add up, must have every buffer that was there all the time, and of the buffers that nobody
+//! touched meanwhile it must be the truth as well. While references wait in messages, the kernel tells nobody of which
+//! buffers; there what is left over may be an estimate.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::figures::{Pieces, address};
+use super::past::Past;
+use super::world::World;
+use crate::actor::Held;
+use crate::answer::{Answer, Rest, Truth};
+use crate::make;
+
+/// An answer and when it was asked for and had.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) began: u64,
+    pub(super) ended: u64,
+    pub(super) answer: Answer,
+}
+
+/// What came of judging one answer.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// What is wrong. One is a failure of the soak.
+    pub(super) errors: Vec<String>,
+    /// Rests called exact of buffers that were in motion, and wrong: the limit that lsbuf's scan states.
+    pub(super) wrong_rests: Vec<String>,
+    /// Whole ledgers that were compared with the truth.
+    pub(super) ledgers: u64,
+    /// Those of them that were marked an estimate.
+    pub(super) estimates: u64,
+}
+
+/// Judges an answer about a world that stood still.
+pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
+    let mut findings = Findings::default();
+    let complete = answer.0["scan"]["complete"] == Value::Bool(true);
+    let doubt = world.in_flight() > 0 || !complete;
+    let alive = world.alive();
+    for &ino in &alive {
+        findings.ledger(world, ino, answer, |rest| doubt && rest > 0);
+    }
+    for b in answer.list("buffers") {
+        if !b["ino"].as_u64().is_some_and(|ino| alive.contains(&ino)) {
+            findings.errors.push(format!("a buffer that does not exist: {b}"));
+        }
+    }
+    let truth = Pieces::of_world(world);
+    findings.errors.extend(truth.wrong(answer));
+    let totals = &answer.0["totals"];
+    let [size, held, kernel_only, rss] = truth.sums();
+    let expected = [truth.len() as u64, size, held, kernel_only, rss, held];
+    let printed = ["buffers", "size", "held", "kernel_only", "rss", "pss"].map(|key| totals[key].as_u64());
+    if printed != expected.map(Some) {
+        let names = "buffers, size, held, kernel_only, rss, pss";
+        findings.errors.push(format!("{names} should be {expected:?} in the totals: {totals}"));
+    }
+    findings.errors.extend(unbalanced(answer));
+    findings
+}
+
+/// Judges an answer about a world that moved.
+pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
+    let mut findings = Findings::default();
+    let answer = &scan.answer;
+    for b in answer.list("buffers") {
+        findings.errors.extend(invented(past, b));
+    }
+    let pids = answer.list("processes").iter().filter_map(|p| u32::try_from(p["pid"].as_u64()?).ok());
+    let strangers = pids.filter(|&pid| !past.was_holder(pid));
+    findings.errors.extend(strangers.map(|pid| format!("process {pid} never held anything")));
+    findings.errors.extend(unbalanced(answer));
+    if let Some(printed) = Pieces::of_answer(answer) {
+        findings.errors.extend(printed.wrong(answer));
+    }
+    let before = past.start.at(&past.records, scan.began);
+    let touched = past.touched(scan.began, scan.ended);
+    let moved = past.touched_unseen(scan.began, scan.ended);
+    let end = past.start.at(&past.records, u64::MAX);
+    for ino in before.alive() {
+        let listed = answer.buffer(ino).ok();
+        if !touched.contains(&ino) {
+            findings.ledger(&before, ino, answer, |_| true);
+        } else if listed.is_none() && end.seen(ino).0 + end.unseen(ino).rest() > 0 {
+            findings.errors.push(format!("buffer {ino} was there all the time and is missing"));
+        } else if let Some(b) = listed.filter(|_| !moved.contains(&ino)) {
+            let (unseen, refs) = (before.unseen(ino), &b["refs"]);
+            let wrong = refs["kernel"] != unseen.kernel || refs["in_flight"] != unseen.in_flight;
+            if b["estimate"] == Value::Bool(false) && !refs["kernel"].is_null() && wrong {
+                findings.wrong_rests.push(format!(
+                    "of buffer {ino} the kernel held {} and messages {} all the time; printed {b}\n{}",
+                    unseen.kernel,
+                    unseen.in_flight,
+                    past.story(ino, scan.began, scan.ended),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+impl Findings {
+    /// Compares a buffer's whole ledger with the truth. The rest may be an estimate if `may_estimate` says so of it; all else
+    /// may not be.
+    fn ledger(&mut self, world: &World, ino: u64, answer: &Answer, may_estimate: impl Fn(u64) -> bool) {
+        self.ledgers += 1;
+        let (unseen, size) = (world.unseen(ino), world.made.get(&ino).map_or(0, |made| made.size));
+        let exact = truth(world, ino, Rest::Exact(unseen.kernel)).line(size);
+        let b = match answer.buffer(ino) {
+            Ok(b) => b,
+            Err(_) => return self.errors.push(format!("buffer {ino} is missing\n  truth   {exact}")),
+        };
+        let printed = answer.line(ino).unwrap_or_default();
+        let attached = b["attachments"].as_array().map_or(0, Vec::len) as u64;
+        if attached != unseen.attached {
+            self.errors.push(format!("buffer {ino} should have {} attachments: {b}", unseen.attached));
+        }
+        let in_flight = &b["refs"]["in_flight"];
+        if printed == exact && *in_flight == unseen.in_flight {
+            return;
+        }
+        // What is in flight is either known, or a part of what is left over.
+        let rest = if *in_flight == unseen.in_flight { unseen.kernel } else { unseen.rest() };
+        let known = in_flight.is_null() || *in_flight == unseen.in_flight;
+        if known && may_estimate(rest) && printed == truth(world, ino, Rest::Estimate(rest)).line(size) {
+            self.estimates += 1;
+            return;
+        }
+        self.errors.push(format!(
+            "ledger of buffer {ino}\n  truth   {exact}, {} in flight\n  printed {printed}, {} in flight, estimate: {}",
+            unseen.in_flight, b["refs"]["in_flight"], b["estimate"],
+        ));
+    }
+}
+
+/// A buffer's account as it truly is.
+fn truth(world: &World, ino: u64, kernel: Rest) -> Truth {
+    let held = world.holders(ino).map(|(pid, hold)| Held {
+        pid,
+        ino,
+        size: 0,
+        fds: hold.fds.iter().copied().collect(),
+        opaths: hold.opaths.iter().copied().collect(),
+        maps: hold.maps.iter().copied().collect(),
+        ..Held::default()
+    });
+    let held: Vec<Held> = held.collect();
+    let (counted, _) = world.seen(ino);
+    let count = counted + world.unseen(ino).rest();
+    let exporter = match world.made.get(&ino).map_or("", |made| &made.exporter) {
+        // Gone with the last counted reference.
+        _ if count == 0 => "?",
+        make::HEAP => make::HEAP,
+        make::DRM => make::DRM,
+        "udmabuf" => "udmabuf",
+        _ => "unknown to the soak",
+    };
+    let name = world.name(ino);
+    // Where no process shows it, the kernel's list has to tell the name, where a newline hides its end and another word
+    // stands for none.
+    let name = match (held.is_empty(), name) {
+        (true, b"<none>") => "".into(),
+        (true, name) if name.contains(&b'\n') => "?".into(),
+        (_, name) => String::from_utf8_lossy(name),
+    };
+    Truth { name: name.into_owned(), exporter, count, kernel, held }
+}
+
+/// What of a printed buffer never was.
+fn invented(past: &Past, b: &Value) -> Vec<String> {
+    let Some((ino, made)) = b["ino"].as_u64().and_then(|ino| Some((ino, past.made.get(&ino)?))) else {
+        return vec![format!("a buffer that never was: {b}")];
+    };
+    let mut wrong = Vec::new();
+    if !b["size"].is_null() && b["size"] != made.size {
+        wrong.push(format!("a size that buffer {ino} never had: {} instead of {}", b["size"], made.size));
+    }
+    if !b["exporter"].is_null() && b["exporter"] != made.exporter.as_str() {
+        wrong.push(format!("an exporter that buffer {ino} never had: {}", b["exporter"]));
+    }
+    if let Some(name) = b["name"].as_str() {
+        let was =
+            |given: &[u8]| String::from_utf8_lossy(given) == name || given == b"<none>" && name.is_empty();
+        if !past.names(ino).any(was) {
+            let names: Vec<String> = past.names(ino).map(|n| n.escape_ascii().to_string()).collect();
+            wrong.push(format!("a name that buffer {ino} never had: {name:?}; it had {names:?}"));
+        }
+    }
+    for holder in b["holders"].as_array().into_iter().flatten() {
+        let pid = holder["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        let Some(held) = past.held(pid, ino) else {
+            wrong.push(format!("process {pid} never held buffer {ino}: {holder}"));
+            continue;
+        };
+        let numbers = |key: &str| -> BTreeSet<u32> {
+            let numbers = holder[key].as_array().into_iter().flatten().filter_map(Value::as_u64);
+            numbers.filter_map(|n| u32::try_from(n).ok()).collect()
+        };
+        let map_was = |m: &Value| {
+            held.maps.iter().any(|&(start, end, offset)| {
+                (address(&m["start"]), address(&m["end"])) == (Some(start as u64), Some(end as u64))
+                    && (m["offset"] == offset || m["offset"].is_null() && made.exporter == make::DRM)
+            })
+        };
+        if !numbers("fds").is_subset(&held.fds)
+            || !numbers("opaths").is_subset(&held.opaths)
+            || !holder["maps"].as_array().into_iter().flatten().all(map_was)
+        {
+            wrong.push(format!(
+                "references of process {pid} to buffer {ino} that never were: {holder}; it ever held {held:?}"
+            ));
+        }
+    }
+    wrong
+}
+
+/// Where an answer does not add up in itself.
+fn unbalanced(answer: &Answer) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let number = |v: &Value| v.as_u64().unwrap_or(0);
+    for b in answer.list("buffers") {
+        let refs = &b["refs"];
+        let lengths = |key: &str| -> usize {
+            let holders = b["holders"].as_array().into_iter().flatten();
+            holders.map(|holder| holder[key].as_array().map_or(0, Vec::len)).sum()
+        };
+        for (key, list) in [("fd", "fds"), ("map", "maps"), ("opath", "opaths")] {
+            if refs[key] != lengths(list) {
+                wrong.push(format!("{key} is not the number of the holders' {list}: {b}"));
+            }
+        }
+        let found = ["fd", "map", "in_flight", "io_uring"].iter().map(|key| number(&refs[*key])).sum::<u64>();
+        let exact = b["estimate"] == Value::Bool(false);
+        let known = ["in_flight", "io_uring", "kernel"].iter().all(|key| refs[*key].is_u64());
+        let sums_up = refs["kernel"].as_u64().map(|kernel| Some(kernel + found) == b["count"].as_u64());
+        // Without a count there is no account, exact or not.
+        if exact && !b["count"].is_null() && !(known && sums_up == Some(true)) || sums_up == Some(false) {
+            wrong.push(format!("an account that does not balance: {b}"));
+        }
+    }
+    let totals = &answer.0["totals"];
+    let sum = |list: &str, key: &str, keep: fn(&Value) -> bool| -> Option<u64> {
+        let kept = answer.list(list).iter().filter(|v| keep(v));
+        kept.map(|v| if key == "kernel" { v["refs"][key].as_u64() } else { v[key].as_u64() }).sum()
+    };
+    let holderless = |b: &Value| b["holders"].as_array().is_none_or(Vec::is_empty);
+    for (total, expected) in [
+        ("buffers", Some(answer.list("buffers").len() as u64)),
+        ("size", sum("buffers", "size", |_| true)),
+        ("held", sum("buffers", "size", |b| b["holders"].as_array().is_some_and(|h| !h.is_empty()))),
+        ("kernel_only", sum("buffers", "size", holderless)),
+        ("rss", sum("processes", "rss", |_| true)),
+        ("pss", sum("processes", "pss", |_| true)),
+        ("unattributed_refs", sum("buffers", "kernel", |_| true)),
+    ] {
+        if totals[total].as_u64() != expected {
+            wrong.push(format!("{total} should be {expected:?} in the totals: {totals}"));
+        }
+    }
+    if totals["pss"] != totals["held"] {
+        wrong.push(format!("pss and held differ in the totals: {totals}"));
+    }
+    if totals["estimate"] != answer.list("buffers").iter().any(|b| b["estimate"] == Value::Bool(true)) {
+        wrong.push(format!("estimate is not what the buffers say in the totals: {totals}"));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::soak::journal::{Entry, Hold, Record};
+
+    /// One buffer, made before the scan and held by an fd and a mapping.
+    fn past() -> Past {
+        let record = |time, entry| Record { began: time, ended: time + 1, entry };
+        let maps = [(0x1000, 0x2000, 4096)].into();
+        let hold = Hold { fds: [5].into(), maps, ..Hold::default() };
+        Past::of(
+            World::default(),
+            vec![
+                record(10, Entry::Made { ino: 7, size: 8192, exporter: make::HEAP.to_owned() }),
+                record(10, Entry::Holds { pid: 1, ino: 7, hold }),
+                record(20, Entry::Named { ino: 7, name: b"cam".to_vec() }),
+            ],
+        )
+    }
+
+    /// The right answer.
+    fn right() -> Value {
+        json!({
+            "scan": {"complete": true},
+            "totals": {"buffers": 1, "size": 8192, "held": 8192, "kernel_only": 0, "rss": 8192, "pss": 8192,
+                       "unattributed_refs": 0, "estimate": false},
+            "buffers": [{
+                "ino": 7, "size": 8192, "name": "cam", "exporter": "system", "count": 2, "estimate": false,
+                "refs": {"fd": 1, "map": 1, "in_flight": 0, "io_uring": 0, "kernel": 0, "opath": 0},
+                "attachments": [],
+                "holders": [{"pid": 1, "fds": [5], "opaths": [],
+                             "maps": [{"start": "0x1000", "end": "0x2000", "offset": 4096}]}],
+            }],
+            "processes": [{"pid": 1, "rss": 8192, "pss": 8192, "mapped_pss": 8192, "uss": 8192, "buffers": 1,
+                           "fds": 1, "maps": 1}],
+        })
+    }
+
+    /// What is found in the right answer once the value at `pointer` is another, at rest and in motion. In motion the buffer
+    /// was renamed during the scan.
+    fn found(pointer: &str, value: Value) -> (usize, usize) {
+        let mut answer = right();
+        *answer.pointer_mut(pointer).unwrap() = value;
+        let past = past();
+        let scan = Scan { began: 15, ended: 25, answer: Answer(answer) };
+        let world = past.start.at(&past.records, u64::MAX);
+        (paused(&world, &scan.answer).errors.len(), running(&past, &scan).errors.len())
+    }
+
+    /// Check that the truth passes, and so does a name of before in motion, but not at rest.
+    #[test]
+    fn truth_passes() {
+        assert_eq!(found("/buffers/0/name", json!("cam")), (0, 0));
+        assert_eq!(found("/buffers/0/name", json!("")), (1, 0));
+    }
+
+    /// Check that whatever never was is found, at rest and in motion.
+    #[test]
+    fn inventions() {
+        for (pointer, value) in [
+            ("/buffers/0/ino", json!(8)),
+            ("/buffers/0/size", json!(4096)),
+            ("/buffers/0/name", json!("other")),
+            ("/buffers/0/exporter", json!("drm")),
+            ("/buffers/0/holders/0/pid", json!(2)),
+            ("/buffers/0/holders/0/fds/0", json!(6)),
+            ("/buffers/0/holders/0/maps/0/start", json!("0x0")),
+            ("/buffers/0/holders/0/maps/0/offset", json!(0)),
+        ] {
+            let (at_rest, in_motion) = found(pointer, value);
+            assert!(at_rest > 0 && in_motion > 0, "{pointer}: {at_rest} {in_motion}");
+        }
+    }
+
+    /// Check that what does not add up is found, at rest and in motion.
+    #[test]
+    fn sums() {
+        for pointer in [
+            "/buffers/0/count",
+            "/buffers/0/refs/fd",
+            "/buffers/0/refs/map",
+            "/buffers/0/refs/kernel",
+            "/buffers/0/refs/in_flight",
+            "/buffers/0/refs/opath",
+            "/processes/0/rss",
+            "/processes/0/pss",
+            "/processes/0/mapped_pss",
+            "/processes/0/uss",
+            "/processes/0/fds",
+            "/totals/size",
+            "/totals/held",
+            "/totals/kernel_only",
+            "/totals/pss",
+            "/totals/unattributed_refs",
+        ] {
+            let (at_rest, in_motion) = found(pointer, json!(3));
+            assert!(at_rest > 0 && in_motion > 0, "{pointer}: {at_rest} {in_motion}");
+        }
+    }
+
+    /// Check that a missing buffer is found, and that an estimate of nothing is no truth at rest.
+    #[test]
+    fn lost_and_hedged() {
+        let (at_rest, in_motion) = found("/buffers", json!([]));
+        assert!(at_rest > 0 && in_motion > 0);
+        assert!(found("/buffers/0/estimate", json!(true)).0 > 0);
+    }
+
+    /// Check that a wrong rest of a buffer in motion is told apart, when it is called exact.
+    #[test]
+    fn wrong_rests() {
+        let mut answer = right();
+        answer["buffers"][0]["refs"]["map"] = json!(0);
+        answer["buffers"][0]["refs"]["kernel"] = json!(1);
+        answer["buffers"][0]["holders"][0]["maps"] = json!([]);
+        let wrong = |answer: &Value| {
+            running(&past(), &Scan { began: 15, ended: 25, answer: Answer(answer.clone()) }).wrong_rests.len()
+        };
+        assert_eq!(wrong(&answer), 1);
+        answer["buffers"][0]["estimate"] = json!(true);
+        assert_eq!(wrong(&answer), 0);
+    }
+}

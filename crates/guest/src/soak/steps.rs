@@ -1,0 +1,310 @@
+//! The steps that players take, and how likely each is.
+//!
+//! A step that finds nothing to work on does nothing. One that the kernel may rightly refuse (a socket that is full, a
+//! rename while a device is attached) is left; any other refusal ends the soak.
+
+use std::mem;
+
+use dmabuf::{DmaBuf, ErrorKind, Heap, Udmabuf, share};
+
+use super::journal::{Entry, now};
+use super::player::{Kept, Player};
+use crate::make;
+use crate::scenarios::HOSTILE;
+use crate::sys::{self, Region};
+
+type Step = fn(&mut Player) -> anyhow::Result<()>;
+
+/// What every process does, children too.
+const COMMON: &[(u64, Step)] = &[
+    (10, duplicate),
+    (11, close),
+    (9, send),
+    (10, |player| receive(player).map(drop)),
+    (10, map),
+    (8, unmap),
+    (4, shrink),
+    (4, relocate),
+    (4, open_path),
+    (4, close_path),
+    (3, forget),
+];
+
+/// What only players do: buffers, GEM handles and children of their own.
+const OWN: &[(u64, Step)] = &[
+    (12, make),
+    (6, rename),
+    (5, import),
+    (3, export),
+    (4, close_handle),
+    (4, Player::brief_child),
+    (3, Player::busy_child),
+    (3, Player::sleeper),
+];
+
+const PAGE: u64 = 4096;
+/// How many buffers a player takes part in before it lets go of some.
+const ENOUGH: usize = 9;
+
+/// Takes any step.
+pub(super) fn any(player: &mut Player) -> anyhow::Result<()> {
+    let table = if player.random.one_in(3) { OWN } else { COMMON };
+    player.random.pick(table).map_or(Ok(()), |step| step(player))
+}
+
+/// Takes one of the steps that a child may take.
+pub(super) fn heirs(player: &mut Player) -> anyhow::Result<()> {
+    player.random.pick(COMMON).map_or(Ok(()), |step| step(player))
+}
+
+/// One of the buffers that `has` what a step needs.
+fn choose(player: &mut Player, has: fn(&Kept) -> bool) -> Option<(u64, &mut Kept, usize)> {
+    let inos: Vec<u64> = player.bufs.iter().filter(|(_, kept)| has(kept)).map(|(&ino, _)| ino).collect();
+    let roll = player.random.index(usize::MAX);
+    let ino = *inos.get(roll % inos.len().max(1))?;
+    // The roll also chooses among the buffer's fds or mappings; its high bits are as good as its low ones.
+    player.bufs.get_mut(&ino).map(|kept| (ino, kept, roll >> 16))
+}
+
+fn make(player: &mut Player) -> anyhow::Result<()> {
+    if player.bufs.len() >= ENOUGH {
+        return forget(player);
+    }
+    let size = PAGE << player.random.below(5);
+    let table = [
+        (3 * u64::from(player.kinds.heap), make::HEAP),
+        (2 * u64::from(player.kinds.udmabuf), "udmabuf"),
+        (2 * u64::from(player.kinds.vgem), make::DRM),
+    ];
+    let Some(exporter) = player.random.pick(&table) else { return Ok(()) };
+    let keep_handle = player.random.one_in(3);
+    let began = now();
+    let mut handle = None;
+    let buf = match exporter {
+        make::HEAP => Heap::open("system")?.allocate(size)?,
+        make::DRM => {
+            let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
+            let buf = dumb.handle.export()?;
+            handle = Some(dumb.handle).filter(|_| keep_handle);
+            buf
+        }
+        _ => Udmabuf::open()?.allocate(size)?,
+    };
+    let (ino, size) = (buf.identity()?.ino, buf.size()?);
+    let exporter = exporter.to_owned();
+    let made = Entry::Made { ino, size, exporter: exporter.clone() };
+    let (fds, opaths, maps) = (vec![buf], Vec::new(), Vec::new());
+    player.bufs.insert(ino, Kept { size, exporter, maker: true, fds, opaths, maps, handle });
+    player.note_with_hold(began, ino, made)
+}
+
+/// The player's device, opened at its first use and then until the process ends or calls exec.
+fn device(player: &mut Player) -> anyhow::Result<&'static dmabuf::DrmDevice> {
+    if let Some(device) = player.device {
+        return Ok(device);
+    }
+    let device = Box::leak(Box::new(make::vgem()?));
+    player.device = Some(device);
+    Ok(device)
+}
+
+fn duplicate(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
+    let began = now();
+    let copy = kept.fds[roll % kept.fds.len()].try_clone()?;
+    kept.fds.push(copy);
+    player.note_hold(began, ino)
+}
+
+fn close(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
+    let began = now();
+    drop(kept.fds.swap_remove(roll % kept.fds.len()));
+    player.note_hold(began, ino)
+}
+
+/// Lets go of a whole buffer.
+fn forget(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, _, _)) = choose(player, |_| true) else { return Ok(()) };
+    let began = now();
+    let Some(kept) = player.bufs.remove(&ino) else { return Ok(()) };
+    let busy = kept.handle.is_some().then_some(Entry::Busy { ino });
+    for (region, _) in &kept.maps {
+        sys::unmap(*region)?;
+    }
+    drop(kept);
+    player.note_with_hold(began, ino, busy)
+}
+
+/// Sends to any player, itself included; whether and when it is received is that one's affair.
+fn send(player: &mut Player) -> anyhow::Result<()> {
+    if !player.mail {
+        return Ok(());
+    }
+    let to = player.random.index(player.inboxes.len());
+    let Some((ino, _, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
+    let (Some(kept), inbox) = (player.bufs.get(&ino), &player.inboxes[to]) else { return Ok(()) };
+    let began = now();
+    // Two processes may begin in one nanosecond, but one process does not twice.
+    let message = began << 16 | u64::from(std::process::id() & 0xffff);
+    let payload = format!("{message} {}", kept.exporter);
+    let fd = &kept.fds[roll % kept.fds.len()];
+    match share::send(&inbox.to, &[fd], payload.as_bytes()) {
+        Ok(()) => player.note(began, vec![Entry::Sent { message, ino }]),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => player.note(began, vec![Entry::Busy { ino }]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Receives one message, if there is one.
+pub(super) fn receive(player: &mut Player) -> anyhow::Result<bool> {
+    let mut payload = [0; 64];
+    let began = now();
+    let received = match share::receive(&player.inboxes[player.seat].from, &mut payload) {
+        Ok(received) => received,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let text = std::str::from_utf8(payload.get(..received.payload_len).unwrap_or_default())?;
+    let (message, exporter) = text.split_once(' ').unwrap_or_default();
+    let message = message.parse()?;
+    for buf in received.bufs {
+        let identity = buf.identity()?;
+        let kept = player.bufs.entry(identity.ino).or_insert_with(|| Kept {
+            size: identity.size,
+            exporter: exporter.to_owned(),
+            maker: false,
+            fds: Vec::new(),
+            opaths: Vec::new(),
+            maps: Vec::new(),
+            handle: None,
+        });
+        kept.fds.push(buf);
+        let ino = identity.ino;
+        player.note_with_hold(began, ino, Entry::Received { message, ino })?;
+    }
+    if player.bufs.len() > ENOUGH + 3 {
+        forget(player)?;
+    }
+    Ok(true)
+}
+
+fn map(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty() && kept.maps.len() < 6) else {
+        return Ok(());
+    };
+    let pages = kept.size / PAGE;
+    let first = roll as u64 % pages;
+    let len = 1 + (roll >> 8) as u64 % (pages - first);
+    let began = now();
+    let fd: &DmaBuf = &kept.fds[roll % kept.fds.len()];
+    let region = sys::map(fd, first * PAGE, usize::try_from(len * PAGE)?)?;
+    kept.maps.push((region, first * PAGE));
+    player.note_hold(began, ino)
+}
+
+/// Unmaps a mapping, its beginning, its end, or a hole in its middle.
+fn unmap(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
+    let (whole, offset) = kept.maps.swap_remove(roll % kept.maps.len());
+    let page = PAGE as usize;
+    let pages = whole.len / page;
+    let first = (roll >> 4) % pages;
+    let count = 1 + (roll >> 12) % (pages - first);
+    let (gone, after) = (first * page, (first + count) * page);
+    let began = now();
+    sys::unmap(Region { start: whole.start + gone, len: after - gone })?;
+    for (from, to) in [(0, gone), (after, whole.len)] {
+        if to > from {
+            kept.maps.push((Region { start: whole.start + from, len: to - from }, offset + from as u64));
+        }
+    }
+    player.note_hold(began, ino)
+}
+
+fn shrink(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
+    let at = roll % kept.maps.len();
+    let (region, _) = &mut kept.maps[at];
+    let pages = region.len / PAGE as usize;
+    let began = now();
+    *region = sys::shrink(*region, (1 + (roll >> 8) % pages) * PAGE as usize)?;
+    player.note_hold(began, ino)
+}
+
+fn relocate(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
+    let at = roll % kept.maps.len();
+    let (region, _) = &mut kept.maps[at];
+    let began = now();
+    *region = sys::relocate(*region)?;
+    player.note_hold(began, ino)
+}
+
+fn open_path(player: &mut Player) -> anyhow::Result<()> {
+    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.opaths.len() < 3;
+    let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
+    let began = now();
+    let path = sys::open_path(&kept.fds[roll % kept.fds.len()])?;
+    kept.opaths.push(path);
+    player.note_hold(began, ino)
+}
+
+fn close_path(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.opaths.is_empty()) else { return Ok(()) };
+    let began = now();
+    drop(kept.opaths.swap_remove(roll % kept.opaths.len()));
+    player.note_hold(began, ino)
+}
+
+fn rename(player: &mut Player) -> anyhow::Result<()> {
+    let name = any_name(player);
+    let usable = |kept: &Kept| kept.maker && !kept.fds.is_empty();
+    let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
+    let began = now();
+    match kept.fds[0].set_name(&name) {
+        Ok(()) => player.note(began, vec![Entry::Named { ino, name }]),
+        Err(error) if error.kind() == ErrorKind::NameBusy => player.note(began, vec![Entry::Busy { ino }]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A decent name, a hostile one, or noise.
+fn any_name(player: &mut Player) -> Vec<u8> {
+    let random = &mut player.random;
+    match random.below(4) {
+        0 => HOSTILE[random.index(HOSTILE.len())].into(),
+        1 => (0..random.below(32)).map(|_| 1 + random.below(255) as u8).collect(),
+        2 => Vec::new(),
+        _ => format!("frame{}", random.below(1000)).into(),
+    }
+}
+
+fn import(player: &mut Player) -> anyhow::Result<()> {
+    if !player.kinds.vgem {
+        return Ok(());
+    }
+    let device = device(player)?;
+    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.handle.is_none();
+    let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
+    let began = now();
+    kept.handle = Some(device.import(&kept.fds[0])?);
+    player.note_with_hold(began, ino, Entry::Busy { ino })
+}
+
+fn export(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, _)) = choose(player, |kept| kept.handle.is_some()) else { return Ok(()) };
+    let began = now();
+    if let Some(handle) = &kept.handle {
+        let fd = handle.export()?;
+        kept.fds.push(fd);
+    }
+    player.note_with_hold(began, ino, Entry::Busy { ino })
+}
+
+fn close_handle(player: &mut Player) -> anyhow::Result<()> {
+    let Some((ino, kept, _)) = choose(player, |kept| kept.handle.is_some()) else { return Ok(()) };
+    let began = now();
+    mem::drop(kept.handle.take());
+    player.note_with_hold(began, ino, Entry::Busy { ino })
+}

@@ -1,0 +1,133 @@
+//! What the soak has seen so far, and how it says so.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::journal::{Entry, Record};
+use super::judge::{self, Findings, Scan};
+use super::past::Past;
+use super::world::World;
+use crate::answer::Answer;
+
+/// How many failures are told in full; the rest are counted.
+const TOLD: u64 = 3;
+
+/// Figures of a soak.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    seed: u64,
+    /// The batch that is under way, from 1.
+    pub(super) batch: u64,
+    /// Answers about the world in motion.
+    pub running: u64,
+    /// Answers about the world at rest.
+    pub paused: u64,
+    /// Ledgers that were compared whole.
+    pub ledgers: u64,
+    /// Those of them that were marked an estimate.
+    pub estimates: u64,
+    /// Buffers made.
+    pub made: u64,
+    /// Steps that came to something.
+    pub steps: u64,
+    /// Rests that were called exact and wrong, of buffers in motion.
+    pub wrong_rests: u64,
+    /// What lsbuf did wrong.
+    pub errors: u64,
+    forks_before: u64,
+    minutes: u64,
+}
+
+impl Tally {
+    pub(super) fn new(seed: u64) -> anyhow::Result<Tally> {
+        Ok(Tally {
+            seed,
+            batch: 0,
+            running: 0,
+            paused: 0,
+            ledgers: 0,
+            estimates: 0,
+            made: 0,
+            steps: 0,
+            wrong_rests: 0,
+            errors: 0,
+            forks_before: forks()?,
+            minutes: 0,
+        })
+    }
+
+    /// Counts what players did.
+    pub(super) fn happened(&mut self, records: &[Record]) {
+        self.steps += records.len() as u64;
+        self.made += records.iter().filter(|r| matches!(r.entry, Entry::Made { .. })).count() as u64;
+    }
+
+    /// Judges the answers of a batch.
+    pub(super) fn judged_running(&mut self, past: &Past, scans: &[Scan], say: &mut impl FnMut(&str)) {
+        for scan in scans {
+            self.running += 1;
+            let findings = judge::running(past, scan);
+            self.add(findings, "while the world moved", &scan.answer, say);
+        }
+    }
+
+    /// Judges an answer about the world at rest.
+    pub(super) fn judged_paused(&mut self, world: &World, answer: &Answer, say: &mut impl FnMut(&str)) {
+        self.paused += 1;
+        self.add(judge::paused(world, answer), "while the world stood still", answer, say);
+    }
+
+    fn add(&mut self, findings: Findings, when: &str, answer: &Answer, say: &mut impl FnMut(&str)) {
+        self.ledgers += findings.ledgers;
+        self.estimates += findings.estimates;
+        let whence = format!("seed {}, batch {}, {when}", self.seed, self.batch);
+        for error in findings.errors {
+            self.errors += 1;
+            if self.errors <= TOLD {
+                say(&format!("ERROR ({whence}): {error}\n  notes {}", answer.0["scan"]["notes"]));
+            }
+        }
+        for wrong in findings.wrong_rests {
+            self.wrong_rests += 1;
+            if self.wrong_rests <= TOLD {
+                say(&format!("WRONG REST ({whence}): {wrong}"));
+            }
+        }
+    }
+
+    /// Says how things stand, once a minute.
+    pub(super) fn minute(&mut self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+        if elapsed.as_secs() / 60 > self.minutes {
+            self.minutes = elapsed.as_secs() / 60;
+            say(&self.line(elapsed)?);
+        }
+        Ok(())
+    }
+
+    /// Says how things ended.
+    pub(super) fn summary(&self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+        let verdict = if self.errors == 0 { "passed" } else { "FAILED" };
+        say(&format!("soak {verdict}, seed {}: {}", self.seed, self.line(elapsed)?));
+        Ok(())
+    }
+
+    fn line(&self, elapsed: Duration) -> anyhow::Result<String> {
+        let Tally { batch, running, paused, ledgers, estimates, made, steps, wrong_rests, errors, .. } = self;
+        let started = forks()? - self.forks_before;
+        Ok(format!(
+            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {ledgers} ledgers compared \
+             ({estimates} estimates), {made} buffers, {steps} steps, {started} processes, \
+             {wrong_rests} wrong rests, {errors} errors",
+            elapsed.as_secs()
+        ))
+    }
+}
+
+/// Processes started since the machine booted.
+fn forks() -> anyhow::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let line =
+        stat.lines().find_map(|line| line.strip_prefix("processes ")).context("no count of processes")?;
+    line.parse().context("understanding the count of processes")
+}
