@@ -7,7 +7,7 @@ use std::mem;
 
 use dmabuf::{DmaBuf, ErrorKind, Heap, Udmabuf, share};
 
-use super::journal::{Entry, now};
+use super::journal::{Entry, Hold, now};
 use super::player::{Kept, Player};
 use crate::make;
 use crate::scenarios::HOSTILE;
@@ -19,6 +19,7 @@ type Step = fn(&mut Player) -> anyhow::Result<()>;
 const COMMON: &[(u64, Step)] = &[
     (10, duplicate),
     (11, close),
+    (4, fidget),
     (9, send),
     (10, |player| receive(player).map(drop)),
     (10, map),
@@ -121,6 +122,22 @@ fn close(player: &mut Player) -> anyhow::Result<()> {
     let began = now();
     drop(kept.fds.swap_remove(roll % kept.fds.len()));
     player.note_hold(began, ino)
+}
+
+/// Moves one reference from number to number, many times over. A reader that lists fds and then looks at each is most
+/// easily misled by this: the count stands still, and the reference is always somewhere else.
+fn fidget(player: &mut Player) -> anyhow::Result<()> {
+    let times = 1 + player.random.below(100);
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
+    let at = roll % kept.fds.len();
+    let began = now();
+    let mut on_the_way = Hold::default();
+    for _ in 0..times {
+        let copy = kept.fds[at].try_clone()?;
+        on_the_way.fds.insert(sys::number(&copy));
+        kept.fds[at] = copy;
+    }
+    player.note_with_hold(began, ino, Entry::Holds { pid: std::process::id(), ino, hold: on_the_way })
 }
 
 /// Lets go of a whole buffer.
