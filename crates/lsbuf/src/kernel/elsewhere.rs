@@ -7,8 +7,8 @@
 //! only its name, which is `dmabuf` for every dma-buf. A path proves nothing, but who has another one is no dma-buf of that
 //! name.
 //!
-//! Limits: a listening socket of Linux 5.10 does not count what waits in connections that nobody has accepted; a ring
-//! whose fd was closed after registering it, with itself or elsewhere, is seen by no fd walk.
+//! Limits: a ring whose fd was closed after registering it, with itself or elsewhere, is seen by no fd walk; connections that
+//! nobody has accepted are [`super::pending`]'s.
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,7 +29,7 @@ pub(crate) struct Elsewhere {
     /// Registered sockets and rings, which may themselves keep files.
     nested: u64,
     /// Whether something that may hold fds could not be read.
-    unknown: bool,
+    pub(crate) unknown: bool,
 }
 
 /// A kind of file that can hold others.
@@ -65,10 +65,9 @@ impl Elsewhere {
     pub(crate) fn add(&mut self, keeper: Keeper, fdinfo: Option<&[u8]>) {
         let understood = match (keeper, fdinfo) {
             (_, None) => Err(Garbled),
-            // Sockets of other families have no such line, and carry no fds.
-            (Keeper::Socket(_), Some(text)) => value(text, b"scm_fds:")
-                .unwrap_or(Ok(0))
-                .map(|fds| self.in_flight = self.in_flight.saturating_add(fds)),
+            (Keeper::Socket(_), Some(text)) => {
+                in_queue(text).map(|fds| self.in_flight = self.in_flight.saturating_add(fds))
+            }
             (Keeper::Ring, Some(text)) => self.add_ring(text),
         };
         self.unknown |= understood.is_err();
@@ -135,6 +134,12 @@ impl Elsewhere {
 }
 
 const FILES: &[u8] = b"UserFiles:";
+
+/// How many fds wait in the queue of the socket whose fdinfo this is.
+pub(crate) fn in_queue(text: &[u8]) -> Result<u64, Garbled> {
+    // Sockets of other families have no such line, and carry no fds.
+    value(text, b"scm_fds:").unwrap_or(Ok(0))
+}
 
 /// What a registered file may be.
 #[derive(Debug, PartialEq, Eq)]

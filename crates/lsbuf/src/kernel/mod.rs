@@ -34,6 +34,7 @@ pub(crate) mod map_files;
 pub(crate) mod maps;
 pub(crate) mod own;
 pub(crate) mod parse;
+pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod read;
 pub(crate) mod rights;

@@ -80,9 +80,10 @@ impl ProcessDir {
         self.dir.as_fd()
     }
 
-    /// Whether it is a kernel thread; `false` if that cannot be read.
-    pub(crate) fn is_kernel_thread(&self, text: &mut Vec<u8>) -> bool {
-        read::record(&self.dir, c"stat", text).is_ok() && is_kernel_thread(text)
+    /// What stage of its life it is in.
+    pub(crate) fn stage(&self, text: &mut Vec<u8>) -> Result<Stage> {
+        read::record(&self.dir, c"stat", text)?;
+        stage(text).map_err(|Garbled| Errno::BADMSG)
     }
 
     /// Whether the procfs is a kernel's.
@@ -103,6 +104,20 @@ impl ProcessDir {
         let cgroup = read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text));
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup })
     }
+}
+
+/// What a task can hold depends on how far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A kernel thread, which has neither fds nor mappings.
+    Kernel,
+    /// It runs a program.
+    Running,
+    /// It is exiting: what it held is out of sight already (`exit_mm`, `exit_files` in kernel/exit.c), and may not be
+    /// released yet.
+    Exiting,
+    /// It has released everything, and waits for its parent or for its own threads.
+    Zombie,
 }
 
 /// The mappings of the address space that a process had when this was opened.
@@ -132,11 +147,19 @@ fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Garbled> {
     Ok((comm.into(), number(start, 10)?))
 }
 
-/// Whether a stat line is a kernel thread's.
-pub(crate) fn is_kernel_thread(stat: &[u8]) -> bool {
-    /// `PF_KTHREAD` of include/linux/sched.h.
+/// The stage that a stat line tells.
+pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Garbled> {
+    /// Of include/linux/sched.h.
+    const PF_EXITING: u64 = 0x0000_0004;
     const PF_KTHREAD: u64 = 0x0020_0000;
-    stat_field(stat, 9).and_then(|flags| number(flags, 10).ok()).is_some_and(|flags| flags & PF_KTHREAD != 0)
+    let state = stat_field(stat, 3).ok_or(Garbled)?;
+    let flags = number(stat_field(stat, 9).ok_or(Garbled)?, 10)?;
+    Ok(match (flags & PF_KTHREAD != 0, flags & PF_EXITING != 0, state) {
+        (true, ..) => Stage::Kernel,
+        (_, _, b"Z" | b"X") => Stage::Zombie,
+        (_, true, _) => Stage::Exiting,
+        _ => Stage::Running,
+    })
 }
 
 /// Field `nth` of a stat line, numbered from 1 as proc_pid_stat(5) does; from 3 on. The comm may hold
@@ -191,6 +214,17 @@ mod tests {
     #[test]
     fn uid() {
         assert_eq!(real_uid(b"Name:\tx\nUmask:\t0022\nUid:\t1000\t0\t0\t0\n"), Some(1000));
+    }
+
+    /// Check that each stage is told by the state and the flags together.
+    #[test]
+    fn stages() {
+        let of = |state: &str, flags: u64| stage(format!("7 (x) {state} 1 7 7 0 -1 {flags} 0").as_bytes());
+        assert_eq!(of("S", 0x0040_0100), Ok(Stage::Running));
+        assert_eq!(of("I", 0x0020_8040), Ok(Stage::Kernel));
+        assert_eq!(of("R", 0x0040_0104), Ok(Stage::Exiting));
+        assert_eq!(of("Z", 0x0040_010c), Ok(Stage::Zombie));
+        assert_eq!(stage(b"7 (x) S 1 7"), Err(Garbled));
     }
 
     /// Check that a second pid, of a namespace further in, is seen.

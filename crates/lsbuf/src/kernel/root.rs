@@ -19,12 +19,17 @@ use crate::model::{Dev, Host, Pid};
 /// `PROC_SUPER_MAGIC` of include/uapi/linux/magic.h.
 const PROC_MAGIC: i64 = 0x9fa0;
 
+/// How far a machine has come in starting processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Births(u32);
+
 /// An open procfs.
 #[derive(Debug)]
 pub(crate) struct ProcRoot {
     dir: OwnedFd,
     path: PathBuf,
     live: bool,
+    own_pids: bool,
 }
 
 impl ProcRoot {
@@ -34,7 +39,7 @@ impl ProcRoot {
             read::open_dir(CWD, path).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
         let magic =
             fstatfs(&dir).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?.f_type;
-        let root = ProcRoot { dir, path: path.to_owned(), live: magic == PROC_MAGIC };
+        let mut root = ProcRoot { dir, path: path.to_owned(), live: magic == PROC_MAGIC, own_pids: false };
         // A folder inside a procfs has its magic number too, but not its `self`.
         let shaped = if root.live {
             readlinkat(&root.dir, c"self", Vec::new()).is_ok()
@@ -45,6 +50,10 @@ impl ProcRoot {
             let text = format!("{} is no procfs, nor a recorded tree of one", path.display());
             return Err(Error::new(ErrorKind::NotProcfs, text));
         }
+        let mut status = Vec::new();
+        root.own_pids = root.live
+            && read::record(&root.dir, c"self/status", &mut status).is_ok()
+            && process::is_in_one_namespace(&status);
         Ok(root)
     }
 
@@ -88,17 +97,27 @@ impl ProcRoot {
     /// hides other users' processes. `kthreadd` is pid 2 of every machine.
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
-        read::record(&self.dir, c"2/stat", &mut text).is_ok() && process::is_kernel_thread(&text)
+        read::record(&self.dir, c"2/stat", &mut text).is_ok()
+            && process::stage(&text) == Ok(process::Stage::Kernel)
     }
 
     /// Whether pids here mean the same to this process's own system calls: the procfs is a live one, of this process's own
     /// pid namespace. `NSpid` lists a process's ids from the procfs's namespace down to its own
     /// (`task_state` in fs/proc/array.c).
     pub(crate) fn has_own_pids(&self) -> bool {
+        self.own_pids
+    }
+
+    /// A number that changes whenever a process or thread is started: the last pid given out in the caller's pid
+    /// namespace (`loadavg_proc_show` in fs/proc/loadavg.c). `None`: that says nothing of the processes listed here.
+    pub(crate) fn births(&self) -> Option<Births> {
+        if !self.live {
+            return Some(Births(0));
+        }
         let mut text = Vec::new();
-        self.live
-            && read::record(&self.dir, c"self/status", &mut text).is_ok()
-            && process::is_in_one_namespace(&text)
+        read::record(&self.dir, c"loadavg", &mut text).ok()?;
+        let last = text.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
+        number32(last, 10).ok().filter(|_| self.own_pids).map(Births)
     }
 
     /// The machine as this procfs names it.

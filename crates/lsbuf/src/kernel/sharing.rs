@@ -4,8 +4,8 @@
 //! order of its own, so that many can be sorted out by few comparisons. It takes pids of the caller's pid namespace and
 //! asks for the right to trace both; where it cannot be used the answer is "unknown", never "no".
 //!
-//! A recorded tree keeps the answers in `.lsbuf/shared`: a line `files PID PID` or `vm PID PID` for each two processes
-//! that share; all others do not. Its threads share their process's fd table unless an `fd` of their own was recorded.
+//! A recorded tree keeps the answers in `.lsbuf/shared`: a line `files TID TID` or `vm TID TID` for each two tasks of
+//! different processes that share; all others do not. Its threads share their process's fd table unless an `fd` of their own was recorded.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::process::ProcessDir;
 use super::root::ProcRoot;
-use crate::model::{Pid, Tid};
+use crate::model::Tid;
 
 /// What tasks can share. The numbers are those of include/uapi/linux/kcmp.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,8 +49,9 @@ impl Sharing {
         }
     }
 
-    /// `Equal`: two processes share it. Else an order, which is the same whenever it is asked. `None`: unknown.
-    pub(crate) fn of_processes(&self, what: Resource, a: Pid, b: Pid) -> Option<Ordering> {
+    /// `Equal`: two tasks, of one process or of two, share it. Else an order, which is the same whenever it is asked.
+    /// `None`: unknown.
+    pub(crate) fn of_tasks(&self, what: Resource, a: Tid, b: Tid) -> Option<Ordering> {
         match self {
             Sharing::Kernel => kcmp(what, a.0, b.0),
             Sharing::Recorded(pairs) => {
@@ -117,9 +118,9 @@ mod tests {
         let sharing = Sharing::of(&ProcRoot::open(Path::new("/proc")).unwrap());
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let (own, other) = (Pid(std::process::id()), Pid(child.id()));
+        let (own, other) = (Tid(std::process::id()), Tid(child.id()));
         let (same, different) =
-            (sharing.of_processes(Resource::Vm, own, own), sharing.of_processes(Resource::Files, own, other));
+            (sharing.of_tasks(Resource::Vm, own, own), sharing.of_tasks(Resource::Files, own, other));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(same, Some(Ordering::Equal));
@@ -131,14 +132,14 @@ mod tests {
     fn recorded() {
         let pairs = "files 1 2\nnonsense\nvm 3\nvm x y\n".lines().filter_map(pair).collect();
         let sharing = Sharing::Recorded(pairs);
-        assert_eq!(sharing.of_processes(Resource::Files, Pid(2), Pid(1)), Some(Ordering::Equal));
-        assert_eq!(sharing.of_processes(Resource::Vm, Pid(1), Pid(2)), Some(Ordering::Less));
-        assert_eq!(sharing.of_processes(Resource::Files, Pid(2), Pid(3)), Some(Ordering::Less));
+        assert_eq!(sharing.of_tasks(Resource::Files, Tid(2), Tid(1)), Some(Ordering::Equal));
+        assert_eq!(sharing.of_tasks(Resource::Vm, Tid(1), Tid(2)), Some(Ordering::Less));
+        assert_eq!(sharing.of_tasks(Resource::Files, Tid(2), Tid(3)), Some(Ordering::Less));
     }
 
     /// Check that not being able to ask is told from sharing nothing.
     #[test]
     fn unknown() {
-        assert_eq!(Sharing::Unknown.of_processes(Resource::Vm, Pid(1), Pid(2)), None);
+        assert_eq!(Sharing::Unknown.of_tasks(Resource::Vm, Tid(1), Tid(2)), None);
     }
 }

@@ -140,15 +140,20 @@ impl Holder {
     /// References by fd, each counted with one holder only.
     #[must_use]
     pub fn fd_refs(&self) -> u64 {
-        let own = if self.fd_table_of.is_none() { self.fds.len() } else { 0 };
-        (own + self.threads.iter().map(|t| t.fds.len()).sum::<usize>()) as u64
+        self.counted().map(|(fds, _)| fds.len() as u64).sum()
     }
 
     /// `O_PATH` fds, each counted with one holder only.
     #[must_use]
     pub fn opath_refs(&self) -> u64 {
-        let own = if self.fd_table_of.is_none() { self.opaths.len() } else { 0 };
-        (own + self.threads.iter().map(|t| t.opaths.len()).sum::<usize>()) as u64
+        self.counted().map(|(_, opaths)| opaths.len() as u64).sum()
+    }
+
+    /// The tables that are counted here.
+    fn counted(&self) -> impl Iterator<Item = (&[Fd], &[Fd])> {
+        let own = (self.fd_table_of.is_none()).then_some((&self.fds[..], &self.opaths[..]));
+        let threads = self.threads.iter().filter(|t| t.fd_table_of.is_none());
+        own.into_iter().chain(threads.map(|t| (&t.fds[..], &t.opaths[..])))
     }
 
     /// References by mapping, each counted with one holder only.
@@ -181,6 +186,8 @@ pub struct ThreadFds {
     pub fds: Vec<Fd>,
     /// As [`Holder::opaths`].
     pub opaths: Vec<Fd>,
+    /// As [`Holder::fd_table_of`].
+    pub fd_table_of: Option<Pid>,
 }
 
 /// One VMA.

@@ -100,7 +100,7 @@ impl Coverage {
 /// Files that sockets and rings keep. The kernel counts them, but does not tell which they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeptElsewhere {
-    /// Fds in messages that nobody has received yet, of whatever files.
+    /// Fds that wait in sockets which some process holds, of whatever files. A socket that is itself in flight is not seen.
     pub in_flight: u64,
     /// Fixed files of io_urings that may be dma-bufs, or may themselves keep files. A ring that several processes hold
     /// counts in each.
@@ -181,6 +181,14 @@ pub enum Note {
         /// What is kept.
         kept: KeptElsewhere,
     },
+    /// Processes were exiting while references were counted: what they held is out of sight before it is released.
+    Exiting {
+        /// How many.
+        processes: u64,
+    },
+    /// Processes were started in every round: what they inherited between two looks at the list of processes may look
+    /// like the kernel's.
+    Busy,
     /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
     Uncompared {
         /// How many.
@@ -210,6 +218,8 @@ impl Note {
             | Note::Unexplained { .. } => true,
             Note::Unsteady { .. }
             | Note::Overcounted { .. }
+            | Note::Exiting { .. }
+            | Note::Busy
             | Note::MaybeElsewhere { .. }
             | Note::Uncompared { .. } => false,
         }
@@ -221,6 +231,8 @@ impl Note {
             Note::Unreadable { .. }
             | Note::NotWholeMachine
             | Note::Newcomers { .. }
+            | Note::Exiting { .. }
+            | Note::Busy
             | Note::Garbled { .. }
             | Note::Unproven { .. } => true,
             Note::NoKernelList { .. }
@@ -295,6 +307,15 @@ impl fmt::Display for Note {
                 count(kept.io_uring, "file", "files"),
                 if kept.unknown { ", and some could not be asked" } else { "" },
                 count(*buffers, "buffer", "buffers")
+            ),
+            Note::Exiting { processes } => write!(
+                f,
+                "{} exiting, and what they held may still be counted: kernel references are an estimate",
+                count(*processes, "process was", "processes were")
+            ),
+            Note::Busy => f.write_str(
+                "processes were started all the time, and what they inherited may look like the kernel's: kernel \
+                 references are an estimate",
             ),
             Note::Uncompared { buffers } => write!(
                 f,

@@ -140,6 +140,7 @@ struct JsonThread {
     tid: u32,
     fds: Vec<u32>,
     opaths: Vec<u32>,
+    fd_table_of: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -295,7 +296,12 @@ fn holder(holder: &Holder) -> JsonHolder {
         threads: holder
             .threads
             .iter()
-            .map(|t| JsonThread { tid: t.tid.0, fds: numbers(&t.fds), opaths: numbers(&t.opaths) })
+            .map(|t| JsonThread {
+                tid: t.tid.0,
+                fds: numbers(&t.fds),
+                opaths: numbers(&t.opaths),
+                fd_table_of: t.fd_table_of.map(|pid| pid.0),
+            })
             .collect(),
         fd_table_of: holder.fd_table_of.map(|pid| pid.0),
         address_space_of: holder.address_space_of.map(|pid| pid.0),

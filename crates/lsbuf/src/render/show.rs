@@ -7,7 +7,7 @@ use super::cell::human;
 use super::columns::{comm, timestamp};
 use super::escape::escape_word;
 use super::{View, escape};
-use crate::model::{Account, Buffer, Fd, GemHandle, Holder, Label};
+use crate::model::{Account, Buffer, Fd, GemHandle, Holder, Label, Pid};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -44,8 +44,8 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
 
 fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Result<()> {
     let who = format!("{}:{}", comm(view, holder), holder.pid);
-    let table =
-        holder.fd_table_of.map_or(String::new(), |pid| format!(" (fd table of {pid}, counted there)"));
+    let there =
+        |pid: Option<Pid>| pid.map_or(String::new(), |pid| format!(" (fd table of {pid}, counted there)"));
     let mut fds = |who: &str, fds: &[Fd], opaths: &[Fd], table: &str| {
         for ranges in ranges(fds) {
             writeln!(out, "    {who}  {ranges}{table}")?;
@@ -55,9 +55,10 @@ fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Resu
         }
         Ok::<(), io::Error>(())
     };
-    fds(&who, &holder.fds, &holder.opaths, &table)?;
+    fds(&who, &holder.fds, &holder.opaths, &there(holder.fd_table_of))?;
     for thread in &holder.threads {
-        fds(&who, &thread.fds, &thread.opaths, &format!(" (fd table of thread {})", thread.tid))?;
+        let table = format!(" (fd table of thread {}){}", thread.tid, there(thread.fd_table_of));
+        fds(&who, &thread.fds, &thread.opaths, &table)?;
     }
     for map in &holder.maps {
         write!(out, "    {who}  map {:#x}-{:#x} {}", map.start, map.end, human(map.len()))?;

@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::shared::Shared;
+use super::shared::{Shared, Table};
 use super::walk::{HeldFd, Walk};
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::elsewhere::Elsewhere;
-use crate::model::{Buffer, BufferId, Bytes, Holder, Inode, Kind, Label, MapRef, Pid, ThreadFds};
+use crate::model::{
+    Buffer, BufferId, Bytes, Coverage, Holder, Inode, Kind, Label, MapRef, Note, Pid, ThreadFds,
+};
 
 /// What is being put together about one inode.
 #[derive(Debug, Default)]
@@ -87,12 +89,12 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
 
 /// Whether another round would find nothing to mend. References that are left over must have been left over by the same
 /// holders in every earlier round, of which there must be one, else the buffer is unsteady; unless some process was not
-/// seen, when they are an estimate in any case.
-pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], saw_every_process: bool) -> bool {
-    let mut settled = true;
+/// seen, when they are an estimate in any case. What was in the way of seeing every process for a moment may be gone in
+/// the next round.
+pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], coverage: &Coverage) -> bool {
+    let mut settled = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
     for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
-        let found: u64 = buffer.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();
-        if saw_every_process && buffer.count > Some(found) {
+        if coverage.saw_every_process() && has_rest(buffer) {
             let mut before = earlier.iter().filter_map(|round| {
                 let at = round.binary_search_by_key(&buffer.id.ino, |b| b.id.ino).ok()?;
                 round.get(at)
@@ -100,9 +102,18 @@ pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], saw_every_
             let same = |b: &Buffer| b.count == buffer.count && b.holders == buffer.holders;
             buffer.steady &= before.next().is_some_and(same) && before.all(same);
         }
-        settled &= buffer.steady && buffer.count >= Some(found);
+        settled &= buffer.steady && buffer.count >= Some(found(buffer));
     }
     settled
+}
+
+/// Whether the kernel counts more references than were found.
+pub(super) fn has_rest(buffer: &Buffer) -> bool {
+    buffer.count > Some(found(buffer))
+}
+
+fn found(buffer: &Buffer) -> u64 {
+    buffer.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum()
 }
 
 impl Draft {
@@ -118,7 +129,12 @@ impl Holder {
             Some(tid) => {
                 let at = self.threads.iter().position(|table| table.tid == tid);
                 let at = at.unwrap_or_else(|| {
-                    self.threads.push(ThreadFds { tid, fds: Vec::new(), opaths: Vec::new() });
+                    self.threads.push(ThreadFds {
+                        tid,
+                        fds: Vec::new(),
+                        opaths: Vec::new(),
+                        fd_table_of: None,
+                    });
                     self.threads.len() - 1
                 });
                 let table = &mut self.threads[at];
@@ -158,15 +174,20 @@ fn count_once(holders: &mut [Holder], shared: &Shared) {
     let (mut tables, mut spaces) = (BTreeMap::new(), BTreeMap::new());
     for holder in holders {
         let pid = holder.pid;
-        let first_of = |group: &BTreeMap<Pid, Pid>, firsts: &mut BTreeMap<Pid, Pid>| {
-            let first = *firsts.entry(*group.get(&pid).unwrap_or(&pid)).or_insert(pid);
+        let mut elsewhere = |thread| {
+            let table: Table = (pid, thread);
+            let (first, _) = *tables.entry(*shared.files.get(&table).unwrap_or(&table)).or_insert(table);
             (first != pid).then_some(first)
         };
         if !holder.fds.is_empty() || !holder.opaths.is_empty() {
-            holder.fd_table_of = first_of(&shared.files, &mut tables);
+            holder.fd_table_of = elsewhere(None);
+        }
+        for table in &mut holder.threads {
+            table.fd_table_of = elsewhere(Some(table.tid));
         }
         if !holder.maps.is_empty() {
-            holder.address_space_of = first_of(&shared.vm, &mut spaces);
+            let first = *spaces.entry(*shared.vm.get(&pid).unwrap_or(&pid)).or_insert(pid);
+            holder.address_space_of = (first != pid).then_some(first);
         }
     }
 }

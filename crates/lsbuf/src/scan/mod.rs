@@ -2,12 +2,17 @@
 //!
 //! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again. It is
 //! settled when no buffer's count moved meanwhile, none has more references than the kernel counts, and for each buffer
-//! of which references are left over the rounds before found the same: a reference that is handed from a process not yet
-//! read to one already read leaves every count as it was, and would look like the kernel's. After [`Options::rounds`]
-//! rounds the last one is the answer, and what still moved is marked an estimate.
+//! of which references are left over
+//! - the rounds before found the same: a reference that is handed from a process not yet read to one already read leaves
+//!   every count as it was, and would look like the kernel's;
+//! - no process was exiting: what it held is out of sight before it is released;
+//! - in at least one round no process was started: a child born after the last look at the list of processes, in place of
+//!   one that had gone before the first, leaves every count as it was, too.
 //!
-//! Limits: a reference handed on so that the first two rounds both miss it, with a count that stands still, is taken for
-//! the kernel's.
+//! After [`Options::rounds`] rounds the last one is the answer, and what is not settled is marked an estimate.
+//!
+//! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
+//! still, is taken for the kernel's.
 
 mod advice;
 mod doctor;
@@ -28,8 +33,9 @@ use crate::kernel::bufinfo::{self, List};
 use crate::kernel::devices;
 use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::gem_info;
+use crate::kernel::pending;
 use crate::kernel::read::Buffers;
-use crate::kernel::root::ProcRoot;
+use crate::kernel::root::{Births, ProcRoot};
 use crate::kernel::sharing::Sharing;
 use crate::model::{Account, Buffer, Coverage, Dev, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source};
 
@@ -100,6 +106,8 @@ pub struct Scanner {
     options: Options,
     root: ProcRoot,
     sharing: Sharing,
+    /// Whether this kernel counts fds in connections that nobody has accepted, once that was tried.
+    pending_counted: Option<bool>,
     /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
     dev: Option<Dev>,
     buffers: Buffers,
@@ -107,6 +115,13 @@ pub struct Scanner {
 
 /// The kernel's list, or why there is none.
 type Listing = Result<List, String>;
+
+/// A list, and how many processes had been started just before and just after it was read.
+#[derive(Debug)]
+struct Listed {
+    births: (Option<Births>, Option<Births>),
+    list: Listing,
+}
 
 impl Scanner {
     /// Opens the procfs.
@@ -116,7 +131,7 @@ impl Scanner {
     pub fn new(options: Options) -> Result<Scanner, Error> {
         let root = ProcRoot::open(&options.proc_root)?;
         let sharing = Sharing::of(&root);
-        Ok(Scanner { options, root, sharing, dev: None, buffers: Buffers::default() })
+        Ok(Scanner { options, root, sharing, pending_counted: None, dev: None, buffers: Buffers::default() })
     }
 
     /// Whether the procfs lists a process of that id.
@@ -136,15 +151,22 @@ impl Scanner {
         let taken_at = SystemTime::now();
         let mut before = self.kernel_list();
         let mut earlier = Vec::new();
-        let mut round = 0;
+        let (mut round, mut calm) = (0, false);
         loop {
             round += 1;
-            let walk = self.walk(before.as_ref().ok())?;
+            let walk = self.walk(before.list.as_ref().ok())?;
             let after = self.kernel_list();
+            calm |= before.births.0.is_some() && before.births.0 == after.births.1;
             let shared = Shared::of(&walk, &self.sharing);
-            let mut buffers = join::join(&walk, &shared, before.as_ref().ok(), after.as_ref().ok());
-            let coverage = self.coverage(&walk, &after);
-            let settled = join::settle(&mut buffers, &earlier, coverage.saw_every_process());
+            let mut buffers = join::join(&walk, &shared, before.list.as_ref().ok(), after.list.as_ref().ok());
+            let mut coverage = self.coverage(&walk, &after.list);
+            if coverage.saw_every_process() && buffers.iter().any(join::has_rest) {
+                coverage
+                    .notes
+                    .extend((walk.exiting > 0).then_some(Note::Exiting { processes: walk.exiting }));
+                coverage.notes.extend((!calm).then_some(Note::Busy));
+            }
+            let settled = join::settle(&mut buffers, &earlier, &coverage);
             if settled || round >= self.options.rounds {
                 let processes = walk.holders_of(&buffers);
                 let host = self.root.host();
@@ -174,6 +196,10 @@ impl Scanner {
         let mut walk = walk::Walk::of(&self.root, mappings, sharing, look_elsewhere, dev, &mut self.buffers)
             .map_err(|e| self.cannot_list(e))?;
         self.dev = walk.proof.dev();
+        if let Some(elsewhere) = walk.elsewhere.as_mut().filter(|_| self.root.is_live()) {
+            let counted = *self.pending_counted.get_or_insert_with(|| pending::are_counted(&self.root));
+            elsewhere.unknown |= !counted && pending::are_there(&self.root, &mut self.buffers.text);
+        }
         if listed.is_none() {
             walk.recheck(&self.root, &mut self.buffers);
         }
@@ -184,7 +210,13 @@ impl Scanner {
         Error::io(error, format!("cannot list the processes of {}", self.root.path().display()))
     }
 
-    fn kernel_list(&mut self) -> Listing {
+    fn kernel_list(&mut self) -> Listed {
+        let begin = self.root.births();
+        let list = self.read_list();
+        Listed { births: (begin, self.root.births()), list }
+    }
+
+    fn read_list(&mut self) -> Listing {
         if !self.options.sources.kernel_list {
             return Err("not asked".into());
         }

@@ -4,23 +4,24 @@
 //! copy that a fork made; what is one reference in the first case is two in the second. So holders are compared, but only
 //! those that show exactly the same: a table that is shared looks the same from everywhere.
 //!
-//! Limits: a table that changes between the two readings looks different and is counted twice, until the next round; a
-//! thread's own table is compared with those of its process, not with another process's.
+//! Limits: a table that changes between the two readings looks different and is counted twice, until the next round.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
-use std::hash::Hash;
 
 use super::walk::Walk;
 use crate::kernel::sharing::{Resource, Sharing};
-use crate::model::Pid;
+use crate::model::{Pid, Tid};
+
+/// An fd table, by the process that shows it and the thread that has it, if that is not the process's.
+pub(super) type Table = (Pid, Option<Tid>);
 
 /// What was found out.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Who shares an fd table: each with the lowest pid of its group.
-    pub(super) files: BTreeMap<Pid, Pid>,
-    /// Who shares an address space, likewise.
+    /// Tables that are one: each with the lowest of its group.
+    pub(super) files: BTreeMap<Table, Table>,
+    /// Processes whose address spaces are one, likewise.
     pub(super) vm: BTreeMap<Pid, Pid>,
     /// Who may share one, which could not be asked.
     pub(super) uncompared: HashSet<Pid>,
@@ -30,63 +31,63 @@ impl Shared {
     /// Compares the holders of one walk.
     pub(super) fn of(walk: &Walk, sharing: &Sharing) -> Shared {
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
-        let slots = walk.fds.iter().filter(|fd| fd.thread.is_none());
-        let slots = slots.map(|held| (held.pid, (held.fact.fd, held.ino)));
+        let slots = walk.fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino)));
         for alike in alike(slots) {
-            shared.uncompared.extend(group(&alike, &mut shared.files, &|a, b| {
-                sharing.of_processes(Resource::Files, a, b)
-            }));
+            let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));
+            let left =
+                group(&alike, &mut shared.files, &|a, b| sharing.of_tasks(Resource::Files, task(a), task(b)));
+            shared.uncompared.extend(left.iter().map(|(pid, _)| pid));
         }
         let vmas = walk.maps.iter().filter(|map| walk.is_dmabuf(map));
         let vmas = vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, map.fact.ino)));
         for alike in alike(vmas) {
-            shared
-                .uncompared
-                .extend(group(&alike, &mut shared.vm, &|a, b| sharing.of_processes(Resource::Vm, a, b)));
+            let left =
+                group(&alike, &mut shared.vm, &|a, b| sharing.of_tasks(Resource::Vm, Tid(a.0), Tid(b.0)));
+            shared.uncompared.extend(left);
         }
         shared
     }
 }
 
-/// The processes that show the same set, where there are two or more; each ascending.
-fn alike<T: Hash + Ord>(shown: impl Iterator<Item = (Pid, T)>) -> Vec<Vec<Pid>> {
-    let mut of_each: BTreeMap<Pid, Vec<T>> = BTreeMap::new();
-    for (pid, one) in shown {
-        of_each.entry(pid).or_default().push(one);
+/// Who shows the same set, where there are two or more; each ascending.
+fn alike<W: Copy + Ord, T: Ord>(shown: impl Iterator<Item = (W, T)>) -> Vec<Vec<W>> {
+    let mut of_each: BTreeMap<W, Vec<T>> = BTreeMap::new();
+    for (who, one) in shown {
+        of_each.entry(who).or_default().push(one);
     }
-    let mut groups: BTreeMap<Vec<T>, Vec<Pid>> = BTreeMap::new();
-    for (pid, mut all) in of_each {
+    let mut groups: BTreeMap<Vec<T>, Vec<W>> = BTreeMap::new();
+    for (who, mut all) in of_each {
         all.sort_unstable();
-        groups.entry(all).or_default().push(pid);
+        groups.entry(all).or_default().push(who);
     }
-    groups.into_values().filter(|pids| pids.len() > 1).collect()
+    groups.into_values().filter(|group| group.len() > 1).collect()
 }
 
-/// Sorts processes that look alike into those that are one; returns those of which nobody can tell.
-fn group<'p>(
-    pids: &'p [Pid],
-    same: &mut BTreeMap<Pid, Pid>,
-    compare: &dyn Fn(Pid, Pid) -> Option<Ordering>,
-) -> &'p [Pid] {
+/// Sorts those who look alike into those that are one; returns those of which nobody can tell.
+fn group<'w, W: Copy + Ord>(
+    all: &'w [W],
+    same: &mut BTreeMap<W, W>,
+    compare: &dyn Fn(W, W) -> Option<Ordering>,
+) -> &'w [W] {
     // The first of each group, in the order of the comparison, which has nothing to do with that of pids.
-    let mut firsts: Vec<Pid> = Vec::new();
-    for &pid in pids {
+    let mut firsts: Vec<W> = Vec::new();
+    for &who in all {
         let (mut low, mut high) = (0, firsts.len());
         let found = loop {
             if low == high {
                 break None;
             }
             let middle = low.midpoint(high);
-            match compare(firsts[middle], pid) {
-                None => return pids,
+            match compare(firsts[middle], who) {
+                None => return all,
                 Some(Ordering::Equal) => break Some(firsts[middle]),
                 Some(Ordering::Less) => low = middle + 1,
                 Some(Ordering::Greater) => high = middle,
             }
         };
         match found {
-            Some(first) => _ = same.insert(pid, first),
-            None => firsts.insert(low, pid),
+            Some(first) => _ = same.insert(who, first),
+            None => firsts.insert(low, who),
         }
     }
     &[]

@@ -17,8 +17,8 @@ use super::walk::{HeldDevice, HeldFd, HeldMap, Walk};
 use crate::kernel::fdinfo_table;
 use crate::kernel::fds;
 use crate::kernel::map_files;
-use crate::kernel::maps::{self, MapFact, Mapped};
-use crate::kernel::process::{Image, ProcessDir};
+use crate::kernel::maps::{self, MapFact};
+use crate::kernel::process::{Image, ProcessDir, Stage};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::Sharing;
@@ -79,14 +79,34 @@ impl Walk {
         buffers: &mut Buffers,
     ) -> Option<Visit> {
         let mark = self.mark();
-        let image = process.image();
+        // Before the fds, so that what is read between the two ends of this belongs together.
+        let mut space = Space::read(process, process.image(), mappings, buffers);
+        if matches!(space, Ok(None)) {
+            match process.stage(&mut buffers.text) {
+                Ok(Stage::Kernel) => return Some(Visit::Read),
+                Ok(stage) => self.exiting += u64::from(stage == Stage::Exiting),
+                // A tree recorded in part.
+                Err(_) if !process.is_live() => {}
+                Err(e) => return Some(Visit::of(e)),
+            }
+        }
         let threads = process.threads(buffers);
         let tids = threads.as_deref().unwrap_or_default();
+        for &tid in tids {
+            if !matches!(space, Ok(None)) {
+                break;
+            }
+            space = self.through_thread(process, tid, mappings, buffers);
+        }
         let fds = self.visit_tables(process, tids, sharing, buffers);
-        let (maps, image) = match self.visit_maps(process, image, tids, mappings, buffers) {
-            Ok(image) => (Ok(()), image),
-            // A process without an address space: a kernel thread, or one that is exiting.
-            Err(Errno::SRCH) => (Ok(()), None),
+        let (maps, image) = match space {
+            Ok(None) => (Ok(()), None),
+            Ok(Some(space)) => {
+                let Space { image, alone, facts, garbled } = space;
+                let followed = self.visit_maps(alone.as_ref().unwrap_or(process), facts, buffers);
+                self.garble(garbled.0, garbled.1);
+                (followed, Some(image))
+            }
             Err(e) => (Err(e), None),
         };
         if self.mark() != mark {
@@ -105,9 +125,9 @@ impl Walk {
         }
         Some(match fds.and(maps).and(threads.map(drop)) {
             Ok(()) => Visit::Read,
-            // A kernel thread has neither fds nor mappings, whoever asks.
-            Err(_) if process.is_kernel_thread(&mut buffers.text) => Visit::Read,
             Err(e) => match Visit::of(e) {
+                // A kernel thread has neither fds nor mappings, whoever asks.
+                Visit::Denied if process.stage(&mut buffers.text) == Ok(Stage::Kernel) => Visit::Read,
                 // It is there, but its files are not: a tree recorded in part.
                 Visit::Gone if !process.is_live() || process.identify(&mut buffers.text).is_ok() => {
                     Visit::Failed
@@ -215,39 +235,35 @@ impl Walk {
         walked
     }
 
-    /// Reads the address space, through a thread where the leader has exited. Returns what tells whether it still lives.
+    /// The address space as one of the threads shows it, where the leader has exited.
+    fn through_thread(
+        &mut self,
+        process: &ProcessDir,
+        tid: Tid,
+        mappings: Mappings,
+        buffers: &mut Buffers,
+    ) -> rustix::io::Result<Option<Space>> {
+        let Ok(thread) = process.thread(tid) else { return Ok(None) };
+        // What is not below `task`.
+        let alone = process.thread_alone(tid).ok();
+        let space = Space::read(alone.as_ref().unwrap_or(&thread), thread.image(), mappings, buffers)?;
+        if space.is_none() && thread.stage(&mut buffers.text) == Ok(Stage::Exiting) {
+            self.exiting += 1;
+        }
+        Ok(space.map(|space| Space { alone, ..space }))
+    }
+
+    /// Decides on what an address space maps; `process` is the directory with its `map_files`.
     fn visit_maps(
         &mut self,
         process: &ProcessDir,
-        image: rustix::io::Result<Image>,
-        threads: &[Tid],
-        mappings: Mappings,
+        facts: Facts,
         buffers: &mut Buffers,
-    ) -> rustix::io::Result<Option<Image>> {
-        // By which `map_files` is reached.
-        let mut alone = None;
-        let (facts, image) = match mappings {
-            Mappings::Maps => {
-                let mut read = read_maps(image, buffers);
-                for &tid in threads {
-                    if !matches!(read, Ok(None) | Err(Errno::SRCH)) {
-                        break;
-                    }
-                    read = read_maps(process.thread(tid).and_then(|thread| thread.image()), buffers);
-                    alone = process.thread_alone(tid).ok();
-                }
-                let Some((image, mapped)) = read? else { return Ok(None) };
-                self.garble(Source::Maps, mapped.garbled);
-                (mapped.facts, Some(image))
-            }
-            Mappings::MapFiles => {
-                let mut links = Vec::new();
-                let garbled = map_files::walk(process.dir(), buffers, &mut links)?;
-                self.garble(Source::MapFiles, garbled);
-                (self.follow(process.dir(), links), image.ok())
-            }
+    ) -> rustix::io::Result<()> {
+        let facts = match facts {
+            Facts::Maps(facts) => facts,
+            Facts::Links(links) => self.follow(process.dir(), links),
         };
-        let process = alone.as_ref().unwrap_or(process);
         let pid = process.pid();
         let mut named = BTreeSet::new();
         for mut fact in facts {
@@ -259,7 +275,7 @@ impl Walk {
                 self.maps.push(HeldMap { pid, fact });
             }
         }
-        Ok(image)
+        Ok(())
     }
 
     fn follow(&mut self, process: BorrowedFd<'_>, links: Vec<map_files::LinkFact>) -> Vec<MapFact> {
@@ -278,14 +294,50 @@ impl Walk {
     }
 }
 
-/// `None`: there is no address space behind it.
-fn read_maps(
-    image: rustix::io::Result<Image>,
-    buffers: &mut Buffers,
-) -> rustix::io::Result<Option<(Image, Mapped)>> {
-    let image = image?;
-    let mapped = maps::walk(image.maps(), &mut buffers.chunk)?;
-    Ok(mapped.map(|mapped| (image, mapped)))
+/// An address space as it was read.
+struct Space {
+    /// Tells whether it still lives.
+    image: Image,
+    /// The thread through which it was read, as a process.
+    alone: Option<ProcessDir>,
+    facts: Facts,
+    /// How many could not be understood.
+    garbled: (Source, u64),
+}
+
+/// What looks like a dma-buf in an address space.
+enum Facts {
+    Maps(Vec<MapFact>),
+    Links(Vec<map_files::LinkFact>),
+}
+
+impl Space {
+    /// Reads the address space of `image`, whose `map_files` are in `process`. `None`: there is none.
+    fn read(
+        process: &ProcessDir,
+        image: rustix::io::Result<Image>,
+        mappings: Mappings,
+        buffers: &mut Buffers,
+    ) -> rustix::io::Result<Option<Space>> {
+        let image = match image {
+            Err(Errno::SRCH) => return Ok(None),
+            image => image?,
+        };
+        let (facts, garbled) = match mappings {
+            Mappings::Maps => match maps::walk(image.maps(), &mut buffers.chunk) {
+                Ok(Some(mapped)) => (Facts::Maps(mapped.facts), (Source::Maps, mapped.garbled)),
+                Ok(None) | Err(Errno::SRCH) => return Ok(None),
+                Err(e) => return Err(e),
+            },
+            Mappings::MapFiles if !image.lives() => return Ok(None),
+            Mappings::MapFiles => {
+                let mut links = Vec::new();
+                let garbled = map_files::walk(process.dir(), buffers, &mut links)?;
+                (Facts::Links(links), (Source::MapFiles, garbled))
+            }
+        };
+        Ok(Some(Space { image, alone: None, facts, garbled }))
+    }
 }
 
 impl Visit {

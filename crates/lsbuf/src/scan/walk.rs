@@ -68,6 +68,8 @@ pub(super) struct Walk {
     pub(super) rechecked: BTreeMap<Inode, u64>,
     /// `None`: not looked for.
     pub(super) elsewhere: Option<Elsewhere>,
+    /// Processes in the middle of exiting, whose references are out of sight and may still count.
+    pub(super) exiting: u64,
     /// Processes with a thread that may have an fd table of its own, which could not be asked.
     pub(super) uncompared: HashSet<Pid>,
     /// `O_PATH` fds that cannot be judged until a dma-buf's mount is known; as in [`HeldFd`].

@@ -1,0 +1,81 @@
+//! Connections of AF_UNIX that nobody has accepted yet: fds may wait in them, and no process has their socket.
+//!
+//! fdinfo of the listening socket counts what waits there (`unix_show_fdinfo` in net/unix/af_unix.c), but did not on Linux 5.10. Which
+//! it is here is tried on a socket of our own. Where it does not count, `/proc/net/unix` at least shows that there is such a
+//! connection: a socket without an inode that is being connected (`unix_seq_show`).
+//!
+//! Limits: `/proc/net/unix` is that of the reader's network namespace; on a kernel that does not count, what waits in
+//! another namespace's connections is not noticed.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Result;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, bind, connect, getsockname, listen, sendmsg, socket_with,
+};
+
+use super::elsewhere;
+use super::read;
+use super::root::ProcRoot;
+
+/// Whether the kernel counts fds that wait in a connection nobody has accepted.
+pub(crate) fn are_counted(root: &ProcRoot) -> bool {
+    try_own(root).unwrap_or(false)
+}
+
+/// Sends an fd to a listening socket of our own, accepts nothing, and looks at what the kernel says of it.
+fn try_own(root: &ProcRoot) -> Result<bool> {
+    let stream = || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (listener, sender) = (stream()?, stream()?);
+    // Without a name the kernel gives an abstract one that nobody else has.
+    bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    listen(&listener, 1)?;
+    connect(&sender, &getsockname(&listener)?)?;
+    let fds = [root.dir()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    rights.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(&sender, &[IoSlice::new(b"1")], &mut rights, SendFlags::NOSIGNAL)?;
+    let mut text = Vec::new();
+    let own = format!("self/fdinfo/{}", listener.as_fd().as_raw_fd());
+    read::record(root.dir(), own.as_str(), &mut text)?;
+    Ok(elsewhere::in_queue(&text).is_ok_and(|fds| fds > 0))
+}
+
+/// Whether there is such a connection; `true` also if that cannot be read.
+pub(crate) fn are_there(root: &ProcRoot, text: &mut Vec<u8>) -> bool {
+    read::file(root.dir(), c"self/net/unix", text)
+        .map_or(true, |()| text.split(|&b| b == b'\n').any(is_pending))
+}
+
+/// A line is `ADDRESS: REFS PROTOCOL FLAGS TYPE STATE INODE [NAME]`.
+fn is_pending(line: &[u8]) -> bool {
+    let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).skip(5);
+    words.next() == Some(b"02") && words.next() == Some(b"0")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Check that a connection without an inode is told from sockets and from listeners.
+    #[test]
+    fn lines() {
+        assert!(is_pending(b"ffff: 00000002 00000000 00000000 0001 02     0 @x"));
+        assert!(!is_pending(b"ffff: 00000003 00000000 00000000 0001 03 12345"));
+        assert!(!is_pending(b"ffff: 00000002 00000000 00010000 0001 01 12346 @x"));
+        assert!(!is_pending(b"Num       RefCount Protocol Flags    Type St Inode Path"));
+    }
+
+    /// Check that trying works wherever sockets do, and leaves no connection behind.
+    #[test]
+    fn trying() {
+        let root = ProcRoot::open(Path::new("/proc")).unwrap();
+        assert!(try_own(&root).is_ok());
+    }
+}
