@@ -8,14 +8,17 @@
 pub mod ring;
 pub mod task;
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -44,10 +47,23 @@ pub fn inherited(number: u32) -> anyhow::Result<OwnedFd> {
     let number = RawFd::try_from(number)?;
     // SAFETY: only the number is used, to ask whether it is open.
     let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
-    anyhow::ensure!(open, "there is no fd {number}");
+    ensure!(open, "there is no fd {number}");
     // SAFETY: it is open, and the caller was told its number by the program that ran in this process before, so that
     // nothing of this one owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends fds of any kind with a byte.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn send_any(socket: impl AsFd, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    ensure!(control.push(SendAncillaryMessage::ScmRights(fds)), "no room for {} fds", fds.len());
+    sendmsg(socket, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).context("sending")?;
+    Ok(())
 }
 
 /// Gives up root for good.

@@ -1,11 +1,11 @@
-//! References that no process shows: GEM handles, messages not yet received.
+//! References that no process shows: GEM handles, messages not yet received, registered files; and who may be behind them.
 
-use std::os::unix::net::UnixStream;
-
-use dmabuf::share;
+mod candidates;
+mod in_flight;
+mod io_uring;
 
 use super::Scenario;
-use super::holding::{SIZE, compare, compare_in};
+use super::holding::{SIZE, compare};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Rest, Truth};
 use crate::make;
@@ -46,7 +46,49 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "in_flight",
         claim: "While a message not yet received carries an fd, what is left over is called an estimate, and why is said",
         needs: &[],
-        run: in_flight,
+        run: in_flight::message,
+    },
+    Scenario {
+        name: "in_flight_nested",
+        claim: "A message that waits in a socket which itself waits in a message leaves the rest an estimate",
+        needs: &[],
+        run: in_flight::nested,
+    },
+    Scenario {
+        name: "in_flight_unaccepted",
+        claim: "A message that waits in a connection which nobody has accepted leaves the rest an estimate",
+        needs: &[],
+        run: in_flight::unaccepted,
+    },
+    Scenario {
+        name: "io_uring_fixed",
+        claim: "A buffer that only an io_uring keeps is found, and its reference is not said to be a driver's",
+        needs: &[Need::IoUring],
+        run: io_uring::fixed,
+    },
+    Scenario {
+        name: "io_uring_other_files",
+        claim: "An io_uring that keeps files which are no dma-bufs leaves every account exact",
+        needs: &[Need::IoUring, Need::Vgem],
+        run: io_uring::other_files,
+    },
+    Scenario {
+        name: "io_uring_names",
+        claim: "An io_uring that keeps one dma-buf leaves the accounts of others exact where the kernel tells names",
+        needs: &[Need::IoUring, Need::Vgem],
+        run: io_uring::names,
+    },
+    Scenario {
+        name: "gem_candidates",
+        claim: "Who has the device open is a candidate for a GEM handle, who has not is none",
+        needs: &[Need::Vgem],
+        run: candidates::gem,
+    },
+    Scenario {
+        name: "show_account",
+        claim: "lsbuf show adds the count up, names the attached device, and lists its openers as candidates",
+        needs: &[Need::Heap, Need::Vgem, Need::MappedIdentity],
+        run: candidates::show,
     },
 ];
 
@@ -115,23 +157,4 @@ fn gem_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;
     let only = Answer::ask(&["--kernel-only"])?;
     ctx.check_eq("rows of --kernel-only", 1, only.list("buffers").len())
-}
-
-fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (from, _unread) = UnixStream::pair()?;
-    let mut actor = Actor::start(b"sender", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        share::send(&from, &[&buf], b"1")?;
-        stage.pause(&[Held::by(&buf)?])
-    })?;
-    let held = actor.paused_with_one()?;
-    let answer = Answer::ask(&[])?;
-    compare_in(
-        ctx,
-        &answer,
-        &Truth::held(make::plain_exporter(), vec![held.clone()]).and(Rest::Estimate(1)),
-    )?;
-    ctx.check("in flight is unknown, not 0", answer.buffer(held.ino)?["refs"]["in_flight"].is_null())?;
-    let notes = answer.0["scan"]["notes"].to_string();
-    ctx.check("the note says how many", notes.contains("messages not yet received carry 1 fd,"))
 }

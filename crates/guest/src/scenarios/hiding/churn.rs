@@ -118,6 +118,6 @@ pub(super) fn storm(ctx: &mut Ctx) -> anyhow::Result<()> {
         })
     })?;
     actor.paused()?;
-    let seen = watch(&mut actor, &truth, 8)?;
+    let seen = watch(&mut actor, &truth, 5)?;
     conclude(ctx, &seen, "programs started")
 }

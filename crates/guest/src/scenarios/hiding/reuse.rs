@@ -24,7 +24,7 @@ const PAGE: u64 = 4096;
 const LIFE: Duration = Duration::from_millis(8);
 
 /// How long a program holds its buffer: starting one takes so long that less would rarely be seen.
-const LONG_LIFE: Duration = Duration::from_millis(30);
+const LONG_LIFE: Duration = Duration::from_millis(100);
 
 /// How many sightings make a scenario.
 const SIGHTINGS: usize = 10;

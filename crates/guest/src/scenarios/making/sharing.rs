@@ -1,19 +1,15 @@
 //! Sharing: what arrives over each kind of socket, in this and another process, and what is refused.
 
 use std::fs::File;
-use std::io::{IoSlice, Read};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, ensure};
 use dmabuf::{DmaBuf, ErrorKind, share};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{FdFlags, fcntl_getfd};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
-    socketpair,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 use rustix::thread::set_thread_res_uid;
 
@@ -29,15 +25,6 @@ const KINDS: [(&str, SocketType); 3] =
 fn pair(kind: SocketType) -> anyhow::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socketpair(AddressFamily::UNIX, kind, flags, None).context("making a pair of sockets")
-}
-
-/// Sends descriptors that the crate itself would not send.
-fn send_any(socket: &OwnedFd, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    ensure!(control.push(SendAncillaryMessage::ScmRights(fds)), "no room for {} descriptors", fds.len());
-    sendmsg(socket, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).context("sending")?;
-    Ok(())
 }
 
 /// Several buffers arrive in order, whole, close-on-exec, and each is one reference on the way.
@@ -170,7 +157,7 @@ pub(super) fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (socket, kind) in KINDS {
         let (here, there) = pair(kind)?;
         let before = descriptors()?;
-        send_any(&here, &[buf.as_fd(), null.as_fd(), buf.as_fd()])?;
+        sys::send_any(&here, &[buf.as_fd(), null.as_fd(), buf.as_fd()])?;
         let message = refused(
             ctx,
             &format!("{socket}: another file"),
@@ -178,7 +165,7 @@ pub(super) fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
             share::receive(&there, &mut [0; 8]),
         )?;
         ctx.check(format!("{message:?} says which"), message.contains("descriptor 2 of 3"))?;
-        send_any(&here, &[path_only.as_fd()])?;
+        sys::send_any(&here, &[path_only.as_fd()])?;
         let received = share::receive(&there, &mut [0; 8]);
         refused(ctx, &format!("{socket}: a dma-buf with O_PATH"), ErrorKind::PathOnly, received)?;
         ctx.check_eq(format!("{socket}: descriptors are closed"), before, descriptors()?)?;
