@@ -37,7 +37,7 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// The lines of `event`, if it has any: compared pairs only if `checks`, what scenarios write only if `output`.
+/// The lines of `event`, if it has any: compared pairs and points only if `checks`, what scenarios write only if `output`.
 pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
     match event {
         Event::Hello { kernel, has } => {
@@ -60,8 +60,8 @@ pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
             }
             lines
         }
-        Event::Point { id, outcome: Outcome::Failed, detail } => {
-            format!("   breaks  {}: {}\n", visible(id), visible(detail))
+        Event::Point { id, outcome, detail } if checks => {
+            format!("      {}: {outcome:?} {}\n", visible(id), visible(detail))
         }
         Event::Output { text, .. } if output => text.clone(),
         Event::Failure { detail } => format!("   guest: {}\n", visible(detail)),

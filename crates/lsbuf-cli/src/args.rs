@@ -56,12 +56,12 @@ Rows are red where one process holds a buffer by 16 fds or more, yellow where no
 pub(crate) const CHECK_HELPER: &str = "check-helper";
 
 const CHECK: &str = "\
-Try on buffers of its own whether this kernel keeps what the answers rest on: that an inode number is one buffer's, that
-the count moves by one for each fd and mapping, where names show, what stays listed. The answer is TAP, version 14: a line
-for each point, what was seen and what it means below each that does not hold, and what a buffer costs the kernel.
+Try on buffers of its own whether this kernel keeps what the answers rest on: that an inode number is one buffer's, that \
+the count moves by one for each fd and mapping, where names show, what stays listed. The answer is TAP, version 14: a \
+line for each point, what was seen and what it means below each that does not hold, and what a buffer costs the kernel.
 
-It makes buffers with the exporters that it may use, and removes them: the system heap (/dev/dma_heap/system), udmabuf
-(modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its node under /dev/dri). Points that need another exporter,
+It makes buffers with the exporters that it may use, and removes them: the system heap (/dev/dma_heap/system), udmabuf \
+(modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its node under /dev/dri). Points that need another exporter, \
 or root, are skipped and say so. With no exporter at all it says 'Bail out!' and what to do.";
 
 const CHECK_EXIT: &str = "\

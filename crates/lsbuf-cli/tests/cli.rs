@@ -320,3 +320,13 @@ fn doctor() {
     );
     assert_eq!(run.status, 3);
 }
+
+/// Check that the second process of a check is not offered, and says what it is to who starts it by hand.
+#[test]
+fn check_helper() {
+    assert!(!stdout_of_help(&["--help"]).contains("check-helper"));
+    let output = Command::new(cargo_bin("lsbuf")).arg("check-helper").stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with("lsbuf: this is for lsbuf check's own use"), "{said}");
+}

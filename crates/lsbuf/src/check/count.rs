@@ -5,7 +5,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::Claim;
 use super::judge::{Attempt, Tried, same};
-use super::kit::{Kit, map};
+use super::kit::{Kit, map, settled};
 
 /// An exported GEM object with an open handle: its own reference, and that of the device file's PRIME cache.
 const EXPORTED: u64 = 2;
@@ -102,7 +102,7 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn counts(kit: &Kit, buf: &DmaBuf, when: &str, expected: u64) -> Tried {
-    same(format_args!("count {when}"), expected, kit.info(buf)?.count)
+    settled(|| same(format_args!("count {when}"), expected, kit.info(buf)?.count))
 }
 
 fn dup(kit: &Kit) -> Tried {
@@ -115,12 +115,11 @@ fn dup(kit: &Kit) -> Tried {
 }
 
 fn child(kit: &Kit) -> Tried {
-    kit.on_each_buffer(1, |buf| {
-        let child = kit.child(buf)?;
-        counts(kit, buf, "with an fd in a child", 2)?;
-        drop(child);
-        counts(kit, buf, "after its end", 1)
-    })
+    let buf = kit.make_any()?;
+    let child = kit.child(&buf)?;
+    counts(kit, &buf, "with an fd in a child", 2)?;
+    drop(child);
+    counts(kit, &buf, "after its end", 1)
 }
 
 fn mapping(kit: &Kit) -> Tried {

@@ -135,7 +135,11 @@ fn time(at: Timespec) -> SystemTime {
 
 fn within(created: Option<SystemTime>, begin: SystemTime, end: SystemTime) -> Tried {
     let held = created.is_some_and(|at| (begin..=end).contains(&at));
-    that(held, || format!("created {created:?}, made between {begin:?} and {end:?}"))
+    let shown = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    that(held, || {
+        let created = created.map_or("at no time, or several".to_owned(), |at| format!("{:.6}", shown(at)));
+        format!("created {created}, made between {:.6} and {:.6}", shown(begin), shown(end))
+    })
 }
 
 #[cfg(test)]

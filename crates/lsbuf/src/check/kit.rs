@@ -5,6 +5,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use dmabuf::{DmaBuf, DrmDevice, DumbBuffer, DumbSize, ErrorKind, Heap, Udmabuf};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
@@ -292,6 +293,20 @@ fn raw(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().unsigned_abs()
 }
 
+/// Whether a claim about a count comes to hold. Whoever reads the same fdinfo meanwhile, as monitors of the machine do, has
+/// a reference for that moment.
+pub(super) fn settled(trial: impl Fn() -> Tried) -> Tried {
+    let mut tried = trial();
+    for _ in 0..3 {
+        if !matches!(tried, Err(Fault::Broken(_))) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        tried = trial();
+    }
+    tried
+}
+
 /// So many pages, in bytes.
 pub(super) fn bytes(pages: u64) -> u64 {
     pages * page_size() as u64
@@ -320,6 +335,19 @@ fn mappings_in(maps: &[u8], start: u64, end: u64) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::judge::same;
+
+    /// Check that what passes is waited for, and what stays wrong is not forgiven.
+    #[test]
+    fn passing_references() {
+        let seen = std::cell::Cell::new(4);
+        let falling = || {
+            seen.set(seen.get() - 1);
+            same("count", 1, seen.get())
+        };
+        assert_eq!(settled(falling), Ok(()));
+        assert!(settled(|| same("count", 1, 2)).is_err());
+    }
 
     /// Check that lines are found by where they begin, and that the end is outside.
     #[test]

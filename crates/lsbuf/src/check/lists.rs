@@ -8,14 +8,15 @@ use rustix::io::Errno;
 
 use super::Claim;
 use super::judge::{Attempt, Fault, Tried, same, same_text, that};
-use super::kit::{Kit, bytes};
+use super::kit::{Kit, bytes, settled};
+use crate::model::Inode;
 
 pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "list-row",
         claim: "bufinfo lists a buffer with the size, exporter and count that its fdinfo has",
         means: "figures of buffers that no process holds are not those that a holder would see",
-        trial: |kit| kit.on_each_buffer(3, |buf| row(kit, buf)),
+        trial: |kit| kit.on_each_buffer(3, |buf| settled(|| row(kit, buf))),
     },
     Claim {
         id: "list-count",
@@ -24,7 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         trial: |kit| {
             kit.on_each_buffer(2, |buf| {
                 let _more = (buf.try_clone()?, buf.map(MapMode::Read)?);
-                row(kit, buf)
+                settled(|| row(kit, buf))
             })
         },
     },
@@ -103,8 +104,16 @@ fn drops(kit: &Kit) -> Tried {
         let ino = kit.inode(&buf)?.ino;
         kit.row_of(ino)?;
         drop(buf);
-        unlisted(kit.row(ino)?.map(|row| row.count))
+        gone(kit, ino)
     })
+}
+
+fn listed(kit: &Kit, ino: Inode, count: u64) -> Tried {
+    settled(|| same("count", count, kit.row_of(ino)?.count))
+}
+
+fn gone(kit: &Kit, ino: Inode) -> Tried {
+    settled(|| unlisted(kit.row(ino)?.map(|row| row.count)))
 }
 
 fn unlisted(count: Option<u64>) -> Tried {
@@ -116,7 +125,7 @@ fn mapped(kit: &Kit) -> Tried {
         let buf = kit.make(exporter, 1)?;
         let (_mapping, ino) = (buf.map(MapMode::Read)?, kit.inode(&buf)?.ino);
         drop(buf);
-        same("count", 1, kit.row_of(ino)?.count)
+        listed(kit, ino, 1)
     })
 }
 
@@ -125,9 +134,9 @@ fn handle(kit: &Kit) -> Tried {
     let buf = dumb.handle.export()?;
     let ino = kit.inode(&buf)?.ino;
     drop(buf);
-    same("count", 2, kit.row_of(ino)?.count)?;
+    listed(kit, ino, 2)?;
     dumb.handle.close()?;
-    unlisted(kit.row(ino)?.map(|row| row.count))
+    gone(kit, ino)
 }
 
 fn import(kit: &Kit) -> Tried {
@@ -135,9 +144,9 @@ fn import(kit: &Kit) -> Tried {
     let ino = kit.inode(&buf)?.ino;
     let handle = kit.vgem()?.import(&buf)?;
     drop(buf);
-    same("count", 3, kit.row_of(ino)?.count)?;
+    listed(kit, ino, 3)?;
     handle.close()?;
-    unlisted(kit.row(ino)?.map(|row| row.count))
+    gone(kit, ino)
 }
 
 fn attachment(kit: &Kit) -> Tried {
@@ -162,7 +171,7 @@ fn o_path_unlisted(kit: &Kit) -> Tried {
         let (_path, ino) = (kit.path_fd(&buf)?, kit.inode(&buf)?.ino);
         kit.row_of(ino)?;
         drop(buf);
-        unlisted(kit.row(ino)?.map(|row| row.count))
+        gone(kit, ino)
     })
 }
 

@@ -19,7 +19,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "map-files-inode",
-        claim: "stat through map_files gives the buffer's device, inode number and size",
+        claim: "stat through map_files gives the buffer's device, inode number, size and creator",
         means: "the size and creator of a buffer that is only mapped are not known",
         trial: behind_map_files,
     },
@@ -65,7 +65,10 @@ fn behind_map_files(kit: &Kit) -> Tried {
     kit.on_each_buffer(3, |buf| {
         let region = map(buf, 0, 1)?;
         let (expected, seen) = (kit.inode(buf)?, kit.inode_behind(&map_files_link(&region))?);
-        that(expected == seen, || format!("{seen:?} instead of {expected:?}"))
+        same("device", expected.dev, seen.dev)?;
+        same("inode", expected.ino, seen.ino)?;
+        same("size", expected.size.0, seen.size.0)?;
+        same("creator", expected.creator_uid, seen.creator_uid)
     })
 }
 

@@ -5,12 +5,13 @@
 //! tried on buffers that the check makes itself, from every exporter that it may use. A point that fails says what that
 //! means for lsbuf's answers.
 //!
-//! Each family of claims has a module with a table of [`Claim`]s; what they share is in `kit`. A claim gathers facts and
+//! Each family of claims has a module with a table of claims; what they share is in `kit`. A claim gathers facts and
 //! hands them to a function that judges them, so that tests can forge the facts. What lsbuf relies on is read with the
 //! parsers that a scan uses; formats are looked at as text.
 //!
 //! Limits: exporters are the system heap, udmabuf and vgem; other drivers may keep other habits. It holds a few MiB and a
-//! few hundred fds for a second, runs one process besides, and leaves nothing behind.
+//! few hundred fds for a second, runs one process besides, and leaves nothing behind. To find vgem it opens the primary DRM
+//! nodes one by one, which can wake a sleeping GPU.
 
 mod child;
 mod cost;

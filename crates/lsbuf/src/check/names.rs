@@ -206,11 +206,9 @@ fn emptied(kit: &Kit) -> Tried {
 }
 
 fn by_another(kit: &Kit) -> Tried {
-    kit.on_each_buffer(1, |buf| {
-        let child = kit.child(buf)?;
-        child.names()?;
-        in_link(kit, buf, GIVEN)
-    })
+    let buf = kit.make_any()?;
+    kit.child(&buf)?.names()?;
+    in_link(kit, &buf, GIVEN)
 }
 
 fn while_attached(kit: &Kit) -> Tried {
