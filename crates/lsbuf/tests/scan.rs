@@ -242,6 +242,17 @@ fn opath_alone() {
     assert_eq!((snapshot.buffers[1].count, snapshot.buffers[1].steady), (Some(0), true));
 }
 
+/// Check that a buffer which only an O_PATH fd keeps has the size that its inode tells, though its filesystem was proven
+/// by another buffer before.
+#[test]
+fn opath_alone_has_a_size() {
+    let tree = camera();
+    tree.process(13, b"path");
+    tree.opath_fd(13, 3, 8);
+    tree.write("proc/13/.lsbuf/fd/3", b"444d4142 0:12 8 12288 0 5.000000000 5.000000000\n");
+    assert_eq!(tree.scan().buffers[1].size, Some(Bytes(12288)));
+}
+
 /// Check that a count which moved during the scan makes the rest an estimate and is said.
 #[test]
 fn a_moving_count_is_an_estimate() {

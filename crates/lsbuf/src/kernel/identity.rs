@@ -8,6 +8,9 @@
 //!   `AT_STATX_DONT_SYNC`, which has network filesystems and FUSE answer from memory; only an inode without a
 //!   file type, which `alloc_anon_inode` makes and no mountable filesystem does, is asked further.
 //!
+//! A recorded tree has no inodes. What they would tell stands there in `.lsbuf/` and the link below the folder of the link's
+//! owner, as `MAGIC MAJOR:MINOR INO SIZE UID CTIME MTIME`: the filesystem's magic number in hex, times in seconds.
+//!
 //! What is left: a process may replace the fd between two calls, and a lazily unmounted network mount is in
 //! no mount table. Either needs a file called `/dmabuf:…` on a server that has gone, and then delays the open.
 
@@ -90,26 +93,73 @@ fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
     Ok(Object::DmaBuf(fact(&inode)))
 }
 
+/// What a recorded tree says of the inode behind a link. `EBADMSG`: it cannot be understood.
+pub(crate) fn recorded(process: BorrowedFd<'_>, link: &str) -> Result<Object> {
+    let mut text = Vec::new();
+    read::record(process, format!(".lsbuf/{link}"), &mut text)?;
+    parse_recorded(&text).map_err(|Garbled| Errno::BADMSG)
+}
+
+pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Garbled> {
+    let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
+    let mut word = || words.next().ok_or(Garbled);
+    let magic = number(word()?, 16)?;
+    let dev = device_text(word()?)?;
+    let (ino, size, creator_uid) =
+        (Inode(number(word()?, 10)?), Bytes(number(word()?, 10)?), number32(word()?, 10)?);
+    let (changed, modified) = (time_text(word()?)?, time_text(word()?)?);
+    if words.next().is_some() {
+        return Err(Garbled);
+    }
+    if i64::try_from(magic) != Ok(DMA_BUF_MAGIC) {
+        return Ok(Object::Other(dev));
+    }
+    Ok(Object::DmaBuf(InodeFact { dev, ino, size, creator_uid, created_at: created(changed, modified) }))
+}
+
+/// `MAJOR:MINOR`, in decimal.
+pub(crate) fn device_text(text: &[u8]) -> std::result::Result<Dev, Garbled> {
+    let (major, minor) = cut(text, b':')?;
+    Ok(Dev { major: number32(major, 10)?, minor: number32(minor, 10)? })
+}
+
 fn device(inode: &Statx) -> Dev {
     Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor }
 }
 
 fn fact(inode: &Statx) -> InodeFact {
-    // Creation sets all times alike. The owner may change them later: to another time, which shows, or to the current
-    // one, which does not.
-    let (changed, modified) = (time(inode.stx_ctime), time(inode.stx_mtime));
     InodeFact {
         dev: device(inode),
         ino: Inode(inode.stx_ino),
         size: Bytes(inode.stx_size),
         creator_uid: inode.stx_uid,
-        created_at: changed.filter(|_| changed == modified),
+        created_at: created(time(inode.stx_ctime), time(inode.stx_mtime)),
     }
 }
 
+/// Creation sets all times alike. The owner may change them later: to another time, which shows, or to the current one,
+/// which does not.
+fn created(changed: Option<SystemTime>, modified: Option<SystemTime>) -> Option<SystemTime> {
+    changed.filter(|_| changed == modified)
+}
+
 fn time(stamp: StatxTimestamp) -> Option<SystemTime> {
-    let since = Duration::new(u64::try_from(stamp.tv_sec).ok()?, stamp.tv_nsec);
-    SystemTime::UNIX_EPOCH.checked_add(since)
+    since_epoch(u64::try_from(stamp.tv_sec).ok()?, stamp.tv_nsec)
+}
+
+/// Seconds, a point, nine digits.
+fn time_text(text: &[u8]) -> std::result::Result<Option<SystemTime>, Garbled> {
+    let (seconds, nanoseconds) = cut(text, b'.')?;
+    if nanoseconds.len() != 9 {
+        return Err(Garbled);
+    }
+    Ok(since_epoch(number(seconds, 10)?, number32(nanoseconds, 10)?))
+}
+
+fn since_epoch(seconds: u64, nanoseconds: u32) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))?
+        .checked_add(Duration::from_nanos(nanoseconds.into()))
 }
 
 /// What is mounted where the process can see it (`/proc/P/mountinfo`): mount ids, as fdinfo's `mnt_id` names them, and
@@ -120,16 +170,17 @@ pub(crate) fn mounts(process: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<Vec<
 }
 
 /// A line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
-fn mount(line: &[u8]) -> std::result::Result<(u64, Dev), Garbled> {
+pub(crate) fn mount(line: &[u8]) -> std::result::Result<(u64, Dev), Garbled> {
     let (id, rest) = cut(line, b' ')?;
     let (_parent, rest) = cut(rest, b' ')?;
     let (dev, _) = cut(rest, b' ')?;
-    let (major, minor) = cut(dev, b':')?;
-    Ok((number(id, 10)?, Dev { major: number32(major, 10)?, minor: number32(minor, 10)? }))
+    Ok((number(id, 10)?, device_text(dev)?))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Check that a mount is named by its own id, and by its device, which is decimal here and hex in maps.
@@ -157,5 +208,46 @@ mod tests {
     fn an_eventfd_is_other() {
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
         assert!(matches!(own(eventfd.as_fd()), Object::Other(_)));
+    }
+
+    /// Check that an inode recorded in a tree is the dma-buf that it was, with its time of creation only where its times agree.
+    #[test]
+    fn a_recorded_inode() {
+        let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(5, 7));
+        let fact = InodeFact {
+            dev: Dev { major: 0, minor: 12 },
+            ino: Inode(7),
+            size: Bytes(4096),
+            creator_uid: 1000,
+            created_at,
+        };
+        let parsed = parse_recorded(b"444d4142 0:12 7 4096 1000 5.000000007 5.000000007\n");
+        assert_eq!(parsed, Ok(Object::DmaBuf(fact.clone())));
+        let touched = InodeFact { created_at: None, ..fact };
+        let parsed = parse_recorded(b"444d4142 0:12 7 4096 1000 5.000000007 6.000000007\n");
+        assert_eq!(parsed, Ok(Object::DmaBuf(touched)));
+    }
+
+    /// Check that an inode of another filesystem proves its device to be another.
+    #[test]
+    fn a_recorded_impostor() {
+        let parsed = parse_recorded(b"1021994 0:27 7 4096 0 5.000000007 5.000000007\n");
+        assert_eq!(parsed, Ok(Object::Other(Dev { major: 0, minor: 27 })));
+        assert_eq!(parse_recorded(b"444d4142 0:12 7"), Err(Garbled));
+    }
+
+    proptest! {
+        /// Check that no bytes make a parser panic.
+        #[test]
+        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = (mount(&text), parse_recorded(&text));
+        }
+
+        /// Check that a mount is read back whatever root and mount point follow it.
+        #[test]
+        fn mount_points_shift_nothing(id: u64, minor: u32, rest in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let line = [format!("{id} 1 0:{minor} ").as_bytes(), &rest].concat();
+            prop_assert_eq!(mount(&line), Ok((id, Dev { major: 0, minor })));
+        }
     }
 }

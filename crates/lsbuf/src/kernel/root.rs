@@ -2,7 +2,8 @@
 //!
 //! A recorded tree is an ordinary directory with `sys/kernel/osrelease` in it. What only a living kernel could tell it may
 //! keep in files that a real procfs cannot contain: in `.lsbuf/dmabuf-dev` the device number of the dma-buf filesystem as
-//! `MAJOR:MINOR`, in `.lsbuf/shared` which processes share what (see [`super::sharing`]).
+//! `MAJOR:MINOR`, of single inodes what [`identity`] says, in `.lsbuf/shared` which processes share what (see
+//! [`super::sharing`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, fstatfs, readlinkat};
 
-use super::parse::{cut, number32};
-use super::process;
+use super::parse::number32;
 use super::read::{self, Buffers};
+use super::{identity, process};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Dev, Host, Pid};
 
@@ -131,9 +132,7 @@ impl ProcRoot {
 
     /// The dma-buf device of a recorded tree.
     pub(crate) fn recorded_dev(&self) -> Option<Dev> {
-        let text = self.recorded(c".lsbuf/dmabuf-dev")?;
-        let (major, minor) = cut(text.as_bytes(), b':').ok()?;
-        Some(Dev { major: number32(major, 10).ok()?, minor: number32(minor, 10).ok()? })
+        identity::device_text(self.recorded(c".lsbuf/dmabuf-dev")?.as_bytes()).ok()
     }
 
     /// What a recorded tree says of its processes' sharing; see [`super::sharing`].

@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use rustix::path::Arg;
 
 use crate::kernel::fdinfo;
 use crate::kernel::fds::{self, FdFact};
@@ -16,11 +15,14 @@ use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read;
+use crate::kernel::root::ProcRoot;
 use crate::model::{Dev, Inode, MapRef, Pid};
 
 /// Proofs so far.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
+    /// Inodes are asked; else what a recorded tree keeps of them.
+    live: bool,
     dev: Option<Dev>,
     mnt_id: Option<u64>,
     refuted_devs: HashSet<Dev>,
@@ -44,9 +46,10 @@ pub(super) enum Verdict {
 }
 
 impl Proof {
-    /// Starts from a device that is known already. `may_duplicate`: processes go by the same ids in system calls.
-    pub(super) fn new(known: Option<Dev>, may_duplicate: bool) -> Proof {
-        Proof { dev: known, may_duplicate, ..Proof::default() }
+    /// Starts from a device that is known already, or from what a recorded tree states.
+    pub(super) fn new(root: &ProcRoot, known: Option<Dev>) -> Proof {
+        let dev = known.or(root.recorded_dev());
+        Proof { live: root.is_live(), may_duplicate: root.has_own_pids(), dev, ..Proof::default() }
     }
 
     /// The dma-buf filesystem's device.
@@ -172,8 +175,13 @@ impl Proof {
     }
 
     /// Asks what stands behind a link and remembers a dma-buf under the number that it gives itself.
-    fn ask<P: Arg + Copy>(&mut self, process: BorrowedFd<'_>, link: P) -> rustix::io::Result<Answer> {
-        Ok(match identity::ask(process, link, self.dev)? {
+    fn ask(&mut self, process: BorrowedFd<'_>, link: &str) -> rustix::io::Result<Answer> {
+        let object = if self.live {
+            identity::ask(process, link, self.dev)?
+        } else {
+            identity::recorded(process, link)?
+        };
+        Ok(match object {
             Object::DmaBuf(inode) => {
                 let ino = inode.ino;
                 self.dev = Some(inode.dev);

@@ -93,7 +93,7 @@ impl Walk {
         buffers: &mut Buffers,
     ) -> io::Result<Walk> {
         let mut walk = Walk {
-            proof: Proof::new(known_dev.or(root.recorded_dev()), root.has_own_pids()),
+            proof: Proof::new(root, known_dev),
             elsewhere: look_elsewhere.then(Elsewhere::default),
             ..Walk::default()
         };
