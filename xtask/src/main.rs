@@ -18,6 +18,7 @@ mod modinfo;
 mod pattern;
 mod points;
 mod qemu;
+mod record;
 mod show;
 mod suite;
 mod verdict;
@@ -53,6 +54,7 @@ enum Task {
     Bench(vm::JobArgs),
     Soak(vm::SoakArgs),
     Sh(vm::ShArgs),
+    Record(record::RecordArgs),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +80,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Bench(arguments) => vm::bench(&workspace, arguments).map(exit_code),
         Task::Soak(arguments) => vm::soak(&workspace, arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
+        Task::Record(arguments) => record::record(&workspace, arguments).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -271,7 +271,8 @@ fn run_mode(
     Ok(boot.status().unwrap_or(1))
 }
 
-fn boot(
+/// Boots one kernel with `plan` and hands each event on as it comes.
+pub(crate) fn boot(
     workspace: &Workspace,
     bootable: &Bootable,
     programs: &Path,

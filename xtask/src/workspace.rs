@@ -35,6 +35,11 @@ impl Workspace {
         self.target.join("vm")
     }
 
+    /// The recorded trees.
+    pub(crate) fn recorded(&self) -> PathBuf {
+        self.root.join("crates/lsbuf/tests/recorded")
+    }
+
     /// A cargo command that works on this workspace.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = cargo();

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 
 use crate::report::Reporter;
-use crate::{bench, caller, demo, runner, scenarios, soak};
+use crate::{bench, caller, demo, record, runner, scenarios, soak};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: "demo", run: demo::run },
     Mode { name: "soak", run: soak::run_mode },
     Mode { name: soak::PLAYER_MODE, run: soak::run_player },
+    Mode { name: "record", run: |_| record::run() },
     Mode { name: "sh", run: sh },
     Mode { name: scenarios::INCARNATION, run: incarnation },
 ];

@@ -64,7 +64,7 @@ fn children() -> Vec<Pid> {
 /// The parent's process id in the bytes of a `/proc/PID/stat`.
 ///
 /// The command name before it may hold anything, parentheses and spaces included, so the last `)` ends it.
-fn parent(stat: &[u8]) -> Option<i32> {
+pub(crate) fn parent(stat: &[u8]) -> Option<i32> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()

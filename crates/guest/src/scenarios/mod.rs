@@ -22,8 +22,8 @@ use std::sync::LazyLock;
 
 use anyhow::bail;
 pub(crate) use hiding::{INCARNATION, become_next};
+pub(crate) use names::HOSTILE;
 
-pub(crate) use self::names::HOSTILE;
 use crate::need::Need;
 use crate::runner::Ctx;
 

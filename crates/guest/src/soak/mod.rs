@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Signal, WaitOptions, kill_process, setpriority_process, wait, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, setpriority_process, wait, waitpid};
 
 use self::journal::{Entry, Journal, now};
 use self::judge::Scan;
@@ -91,7 +91,7 @@ pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
     let begun = Instant::now();
     let mut tally = Tally::new(plan.seed)?;
     let noise = noise()?;
-    let mut conductor = Conductor::new(plan.seed)?;
+    let mut conductor = Conductor::new(plan.seed, raw(noise)?)?;
     while begun.elapsed() < plan.time {
         conductor.batch(&mut tally, &mut say)?;
         tally.minute(begun.elapsed(), &mut say)?;
@@ -141,10 +141,12 @@ struct Conductor {
     batches: u64,
     /// Whether players send in the next batch.
     mail: bool,
+    /// The process that makes noise, which is held while the world stands still.
+    noise: Pid,
 }
 
 impl Conductor {
-    fn new(seed: u64) -> anyhow::Result<Conductor> {
+    fn new(seed: u64, noise: Pid) -> anyhow::Result<Conductor> {
         let (heap, udmabuf, vgem) = (Need::Heap.probe(), Need::Udmabuf.probe(), Need::Vgem.probe());
         let vgem_shows = vgem && {
             let device = make::vgem()?;
@@ -167,6 +169,7 @@ impl Conductor {
             world: World::default(),
             batches: 0,
             mail: false,
+            noise,
         })
     }
 
@@ -298,7 +301,9 @@ impl Conductor {
 
     /// Scans the world while it stands still.
     fn look(&self, tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+        kill_process(self.noise, Signal::STOP).context("holding the noise")?;
         let answer = Answer::ask(&[])?;
+        kill_process(self.noise, Signal::CONT).context("letting the noise go on")?;
         tally.judged_paused(&self.world, &answer, say);
         Ok(())
     }

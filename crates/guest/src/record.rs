@@ -1,0 +1,200 @@
+//! Records what lsbuf reads of this machine, so that the same answer can be had again without a kernel.
+//!
+//! A small world of actors is played and paused. lsbuf is asked, its answer is compared with what the actors say, and then
+//! every file and link that lsbuf reads of any process is copied into a [`Tree`], which leaves as text through the
+//! standard output:
+//!
+//! - `proc/` and `sys/`, for `--proc-root` and `--sys-root`;
+//! - `proc/.lsbuf/dmabuf-dev` and `proc/P/.lsbuf/{fd/N,map_files/A-B}`: what only a living inode tells;
+//! - `proc/.lsbuf/shared`: which tasks share an fd table or an address space. None do in this world;
+//! - `live.json`: lsbuf's answer; `truth.json`: each buffer's ledger by the actors, as [`Truth::line`](crate::answer::Truth::line) writes it.
+//!
+//! What is left out: most kernel threads, which are all alike, and of a thread all but its id, unless it has an fd table
+//! that differs from its process's. A file that the kernel refuses for want of an address space is recorded empty.
+
+mod world;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstatfs, open, statx};
+use rustix::io::Errno;
+
+use crate::answer::Answer;
+use crate::processes;
+use crate::tree::{Node, Tree};
+
+/// `DMA_BUF_MAGIC` of include/uapi/linux/magic.h.
+const DMA_BUF_MAGIC: i64 = 0x444d_4142;
+
+/// How many kernel threads are enough: `kthreadd` and two of its children.
+const KERNEL_THREADS: usize = 3;
+
+/// Plays the world, records it and prints the tree.
+///
+/// # Errors
+///
+/// The world cannot be made, lsbuf's answer is not the actors', or something cannot be read.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let world = world::World::play()?;
+    let answer = Answer::ask(&[])?;
+    let mut truth = Vec::new();
+    for told in &world.told {
+        let (expected, printed) = (told.truth.line(told.size), answer.line(told.ino)?);
+        ensure!(expected == printed, "expected {expected}\nprinted  {printed}");
+        truth.push(serde_json::json!({ "ino": told.ino, "line": expected }));
+    }
+    ensure!(answer.list("buffers").len() == truth.len(), "lsbuf knows other buffers: {}", answer.0);
+    let mut tree = Tree::default();
+    tree.file("live.json".to_owned(), pretty(&answer.0)?);
+    tree.file("truth.json".to_owned(), pretty(&truth.into())?);
+    copy(&mut tree)?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    print!("{}", String::from_utf8(tree.to_text(&format!("Linux {release}by cargo xtask record")))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pretty(value: &serde_json::Value) -> anyhow::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn copy(tree: &mut Tree) -> anyhow::Result<()> {
+    for file in [
+        "proc/sys/kernel/osrelease",
+        "proc/sys/kernel/hostname",
+        "proc/sys/kernel/random/boot_id",
+        "sys/kernel/debug/dma_buf/bufinfo",
+    ] {
+        copy_file(tree, file)?;
+    }
+    tree.file("proc/.lsbuf/shared".to_owned(), Vec::new());
+    for (node, _) in links("/sys/class/drm")? {
+        let device = format!("sys/class/drm/{node}/device");
+        if let Ok(target) = fs::read_link(Path::new("/").join(&device)) {
+            tree.0.insert(device, Node::Link(target.as_os_str().as_bytes().to_vec()));
+        }
+    }
+    let mut pids = numbers("/proc")?;
+    let mut threads = 0;
+    pids.retain(|pid| {
+        let is_thread = is_kernel_thread(*pid);
+        threads += usize::from(is_thread);
+        !is_thread || threads <= KERNEL_THREADS
+    });
+    for pid in pids {
+        copy_process(tree, pid).with_context(|| format!("recording process {pid}"))?;
+    }
+    Ok(())
+}
+
+/// `kthreadd` and its children.
+fn is_kernel_thread(pid: u32) -> bool {
+    pid == 2 || fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| processes::parent(&stat) == Some(2))
+}
+
+fn copy_process(tree: &mut Tree, pid: u32) -> anyhow::Result<()> {
+    let process = format!("proc/{pid}");
+    for file in ["stat", "status", "cgroup", "maps", "mountinfo"] {
+        copy_file(tree, &format!("{process}/{file}"))?;
+    }
+    copy_table(tree, &process)?;
+    copy_mappings(tree, &process)?;
+    for tid in numbers(&format!("/{process}/task"))? {
+        let thread = format!("{process}/task/{tid}");
+        tree.0.insert(thread.clone(), Node::Folder);
+        if tid != pid && links(&format!("/{thread}/fd"))? != links(&format!("/{process}/fd"))? {
+            copy_table(tree, &thread)?;
+        }
+    }
+    Ok(())
+}
+
+/// The links of an fd table and their fdinfo.
+fn copy_table(tree: &mut Tree, owner: &str) -> anyhow::Result<()> {
+    tree.0.insert(format!("{owner}/fd"), Node::Folder);
+    for (fd, target) in links(&format!("/{owner}/fd"))? {
+        copy_file(tree, &format!("{owner}/fdinfo/{fd}"))?;
+        copy_link(tree, owner, &format!("fd/{fd}"), target)?;
+    }
+    Ok(())
+}
+
+/// The links of mappings that look like a dma-buf's; no others are read.
+fn copy_mappings(tree: &mut Tree, process: &str) -> anyhow::Result<()> {
+    for (range, target) in links(&format!("/{process}/map_files"))? {
+        if target.starts_with(b"/dmabuf:") {
+            copy_link(tree, process, &format!("map_files/{range}"), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A link, and what its inode tells if it looks like a dma-buf's.
+fn copy_link(tree: &mut Tree, owner: &str, link: &str, target: Vec<u8>) -> anyhow::Result<()> {
+    if target.starts_with(b"/dmabuf:") {
+        let path = format!("/{owner}/{link}");
+        let object = open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("pinning {path}"))?;
+        let inode = statx(&object, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let magic = fstatfs(&object)?.f_type;
+        let dev = format!("{}:{}", inode.stx_dev_major, inode.stx_dev_minor);
+        let (changed, modified) = (inode.stx_ctime, inode.stx_mtime);
+        let text = format!(
+            "{magic:x} {dev} {} {} {} {}.{:09} {}.{:09}\n",
+            inode.stx_ino,
+            inode.stx_size,
+            inode.stx_uid,
+            changed.tv_sec,
+            changed.tv_nsec,
+            modified.tv_sec,
+            modified.tv_nsec
+        );
+        tree.file(format!("{owner}/.lsbuf/{link}"), text.into_bytes());
+        if magic == DMA_BUF_MAGIC {
+            tree.file("proc/.lsbuf/dmabuf-dev".to_owned(), format!("{dev}\n").into_bytes());
+        }
+    }
+    tree.0.insert(format!("{owner}/{link}"), Node::Link(target));
+    Ok(())
+}
+
+/// A file of the machine, unless it is gone or not for this kind of process.
+fn copy_file(tree: &mut Tree, path: &str) -> anyhow::Result<()> {
+    let bytes = match fs::read(Path::new("/").join(path)) {
+        Ok(bytes) => bytes,
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::SRCH) => Vec::new(),
+            Some(Errno::NOENT | Errno::INVAL) => return Ok(()),
+            _ => return Err(error).with_context(|| format!("reading {path}")),
+        },
+    };
+    tree.file(path.to_owned(), bytes);
+    Ok(())
+}
+
+/// The entries of a folder that are numbers, ascending.
+fn numbers(folder: &str) -> anyhow::Result<Vec<u32>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("listing {folder}"))?;
+    let mut numbers: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The links in a folder by name. A zombie has the folder and nothing in it; what was closed meanwhile is gone.
+fn links(folder: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("listing {folder}"))?;
+    let names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let target = |name: String| {
+        let target = fs::read_link(Path::new(folder).join(&name)).ok()?;
+        Some((name, AsRef::<OsStr>::as_ref(&target).as_bytes().to_vec()))
+    };
+    Ok(names.into_iter().filter_map(target).collect())
+}

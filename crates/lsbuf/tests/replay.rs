@@ -1,0 +1,118 @@
+//! Trees recorded from real kernels give the answer that the live kernel gave, and the truth of the actors that it was
+//! recorded with; and whatever is done to such a tree, the answer balances.
+
+#[path = "common/recorded.rs"]
+mod recorded;
+
+use std::path::Path;
+
+use lsbuf_guest::answer::Answer;
+use proptest::prelude::*;
+use recorded::{Recorded, assert_balanced, damage, json, sorted};
+use serde_json::Value;
+
+/// What a replay cannot tell: when it was, how long it took, and the processes that were not recorded.
+const LIVE_ONLY: &[&str] = &[".taken_at", ".scan.duration_us", ".scan.processes"];
+
+fn trees() -> Vec<Recorded> {
+    recorded::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded")))
+}
+
+/// Compares all that the live answer said; what lsbuf has learnt to say since may stand beside it.
+fn compare(place: &str, live: &Value, replayed: &Value) {
+    if LIVE_ONLY.contains(&place) {
+        return;
+    }
+    match (live, replayed) {
+        (Value::Object(live), Value::Object(replayed)) => {
+            for (key, live) in live {
+                compare(&format!("{place}.{key}"), live, replayed.get(key).unwrap_or(&Value::Null));
+            }
+        }
+        (Value::Array(live), Value::Array(replayed)) => {
+            assert_eq!(live.len(), replayed.len(), "{place}");
+            for (nth, (live, replayed)) in live.iter().zip(replayed).enumerate() {
+                compare(&format!("{place}.{nth}"), live, replayed);
+            }
+        }
+        _ => assert_eq!(live, replayed, "{place}"),
+    }
+}
+
+/// Check that every kernel of the table is recorded.
+#[test]
+fn every_kernel_is_recorded() {
+    let table = include_str!("../../../xtask/kernels.toml");
+    let ids: Vec<&str> = table.lines().filter_map(|l| l.strip_prefix("id = \"")?.strip_suffix('"')).collect();
+    let recorded: Vec<String> = trees().into_iter().map(|tree| tree.id).collect();
+    assert_eq!(recorded, ids);
+}
+
+/// Check that a replay is the live answer, with the inodes' facts and the notes.
+#[test]
+fn a_replay_is_the_live_answer() {
+    for tree in trees() {
+        let replayed = json(&lsbuf::scan(tree.options()).unwrap());
+        compare("", &sorted(tree.json("live.json")), &replayed);
+    }
+}
+
+/// Check that a replay is what the actors said, and knows no other buffer.
+#[test]
+fn a_replay_is_the_truth() {
+    for tree in trees() {
+        let answer = Answer(json(&lsbuf::scan(tree.options()).unwrap()));
+        let truth = tree.json("truth.json");
+        let truth = truth.as_array().unwrap();
+        for told in truth {
+            let line = answer.line(told["ino"].as_u64().unwrap()).unwrap();
+            assert_eq!(told["line"], line, "{}", tree.id);
+        }
+        assert_eq!(answer.list("buffers").len(), truth.len(), "{}", tree.id);
+        assert_eq!(answer.0["scan"]["complete"], true, "{}", tree.id);
+    }
+}
+
+/// Check that without the kernel's list, and by `map_files`, a replay finds the same holders.
+#[test]
+fn other_sources_agree() {
+    use lsbuf::scan::{Mappings, Options, Sources};
+    for tree in trees() {
+        let holders = |sources: Sources| -> Vec<_> {
+            let snapshot = lsbuf::scan(Options { sources, ..tree.options() }).unwrap();
+            let held = snapshot.buffers.into_iter().filter(|b| !b.holders.is_empty());
+            held.map(|b| {
+                let holders: Vec<_> = b
+                    .holders
+                    .into_iter()
+                    .map(|h| (h.pid, h.fds, h.opaths, h.maps.iter().map(|m| m.start).collect::<Vec<_>>()))
+                    .collect();
+                (b.id.ino, b.size, b.name, holders)
+            })
+            .collect()
+        };
+        let maps = holders(Sources::default());
+        let without_list = Sources { kernel_list: false, ..Sources::default() };
+        assert_eq!(holders(without_list), maps, "{}", tree.id);
+        let map_files = Sources { mappings: Mappings::MapFiles, ..Sources::default() };
+        assert_eq!(holders(map_files), maps, "{}", tree.id);
+    }
+}
+
+/// Check that whatever happens to files of a tree, no scan panics and every answer balances; and that the tree is whole
+/// again afterwards, so that no case hides behind another's damage.
+#[test]
+fn damaged_trees() {
+    for tree in trees() {
+        let whole = json(&lsbuf::scan(tree.options()).unwrap());
+        let script = proptest::collection::vec(any::<u8>(), 1..120);
+        // Each case is a scan of a whole machine, and there are six of those.
+        let cases = ProptestConfig::default().cases / 8;
+        proptest!(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }, |(script in script)| {
+            if let Ok(snapshot) = tree.scan_with(&damage(&tree.tree, &script)) {
+                assert_balanced(&snapshot);
+            }
+        });
+        compare("", &whole, &json(&lsbuf::scan(tree.options()).unwrap()));
+    }
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask record`: recorded trees of real kernels for the tests that replay them.
+//!
+//! Each kernel plays the same small world, and what lsbuf read of it, with its answer and the truth, becomes one text file
+//! below `crates/lsbuf/tests/recorded`. To be repeated when lsbuf reads something new; addresses, times and the order of
+//! inode numbers differ from run to run, the rest should not.
+
+use std::fs;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use lsbuf_guest::report::{Event, Plan, Stream};
+use lsbuf_guest::tree::Tree;
+
+use crate::fetch;
+use crate::initramfs::build_programs;
+use crate::kernels;
+use crate::show;
+use crate::vm::{self, MachineArgs};
+use crate::workspace::Workspace;
+
+/// Record what lsbuf reads in real kernels, for the tests that replay it
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecordArgs {
+    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the table if not given
+    #[arg(long, value_name = "PATTERN")]
+    kernel: Vec<String>,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// Boots and records the selected kernels.
+pub(crate) fn record(workspace: &Workspace, arguments: &RecordArgs) -> anyhow::Result<()> {
+    let kernels = kernels::select(kernels::table()?, &arguments.kernel, arguments.kernel.is_empty())?;
+    let bootables = fetch::ensure(workspace, &kernels)?;
+    let programs = build_programs(workspace)?;
+    let plan = Plan { mode: "record".to_owned(), arguments: Vec::new() };
+    for bootable in &bootables {
+        let mut text = String::new();
+        let boot =
+            vm::boot(workspace, bootable, &programs, &plan, &arguments.machine, &mut |event| match event {
+                Event::Output { stream: Stream::Stdout, text: more, .. } => text.push_str(more),
+                Event::Output { stream: Stream::Stderr, text, .. } => show::pass_on(Stream::Stderr, text),
+                Event::Failure { detail } => eprintln!("guest: {}", show::visible(detail)),
+                Event::Hello { .. }
+                | Event::Check { .. }
+                | Event::Point { .. }
+                | Event::Scenario { .. }
+                | Event::Done { .. } => {}
+            })?;
+        for problem in &boot.problems {
+            eprintln!("{problem}");
+        }
+        if boot.status() != Some(0) || !boot.problems.is_empty() {
+            bail!("kernel {} could not be recorded", bootable.id);
+        }
+        let tree = Tree::parse(text.as_bytes()).context("what the guest printed")?;
+        let folder = workspace.recorded();
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let path = folder.join(format!("{}.tree", bootable.id));
+        fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
+        println!("{}: {} entries, {} bytes", path.display(), tree.0.len(), text.len());
+    }
+    Ok(())
+}
