@@ -15,6 +15,7 @@ mod kernels;
 mod licences;
 mod matrix;
 mod modinfo;
+mod parsers;
 mod pattern;
 mod points;
 mod qemu;
@@ -55,6 +56,7 @@ enum Task {
     Soak(vm::SoakArgs),
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
+    Fuzz(parsers::FuzzArgs),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +82,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Bench(arguments) => vm::bench(&workspace, arguments).map(exit_code),
         Task::Soak(arguments) => vm::soak(&workspace, arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
+        Task::Fuzz(arguments) => parsers::fuzz(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Record(arguments) => record::record(&workspace, arguments).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -27,6 +27,9 @@
 
 pub mod check;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod kernel;
 pub mod model;
 pub mod render;

@@ -139,7 +139,7 @@ impl Image {
 }
 
 /// `comm` and `starttime`.
-fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Garbled> {
+pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Garbled> {
     let open = text.iter().position(|&b| b == b'(').ok_or(Garbled)?;
     let close = text.iter().rposition(|&b| b == b')').ok_or(Garbled)?;
     let comm = text.get(open + 1..close).ok_or(Garbled)?;
@@ -170,7 +170,7 @@ fn stat_field(text: &[u8], nth: usize) -> Option<&[u8]> {
 }
 
 /// The first number of the `Uid:` line. `status` escapes newlines in the name, so no line is forged.
-fn real_uid(text: &[u8]) -> Option<u32> {
+pub(crate) fn real_uid(text: &[u8]) -> Option<u32> {
     let line = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"Uid:\t"))?;
     number32(line.split(|&b| b == b'\t').next()?, 10).ok()
 }
@@ -182,7 +182,7 @@ pub(crate) fn is_in_one_namespace(status: &[u8]) -> bool {
 }
 
 /// The path in the v2 hierarchy, whose line has the id 0 and no controllers.
-fn unified_cgroup(text: &[u8]) -> Option<Label> {
+pub(crate) fn unified_cgroup(text: &[u8]) -> Option<Label> {
     text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"0::")).map(Label::from)
 }
 
