@@ -15,8 +15,8 @@ use crate::kernel::identity::{self, Object};
 use crate::kernel::map_files;
 use crate::kernel::maps;
 use crate::kernel::parse::{cut, number, number32};
-use crate::kernel::process;
-use crate::model::{Bytes, Dev, Inode, Label};
+use crate::kernel::process::{self, Stage};
+use crate::model::{Bytes, Dev, Inode, KeptElsewhere, Label};
 
 /// Longest name that the kernel takes for a buffer (`DMA_BUF_NAME_LEN` less its NUL).
 const LONGEST_NAME: usize = 31;
@@ -193,9 +193,17 @@ pub fn elsewhere(data: &[u8]) {
     let mut elsewhere = Elsewhere::default();
     for keeper in [keeper.unwrap_or(Keeper::Ring), Keeper::Socket(1)] {
         elsewhere.add(keeper, Some(text));
-        let nothing = elsewhere.in_flight == 0 && elsewhere.fixed == 0 && !elsewhere.unknown;
-        assert_eq!(elsewhere.in_flight_of_one(), nothing.then_some(0));
-        assert_eq!(elsewhere.fixed_of_one(), nothing.then_some(0));
+        let kept = elsewhere.kept();
+        let known = [elsewhere.in_flight_of_one(), elsewhere.fixed_of(None)];
+        if kept == KeptElsewhere::default() {
+            assert_eq!(known, [Some(0); 2]);
+        }
+        if kept.in_flight > 0 || kept.unknown {
+            assert_eq!(known, [None; 2]);
+        }
+        if kept.io_uring > 0 {
+            assert_eq!(known[1], None);
+        }
     }
 }
 
@@ -207,8 +215,8 @@ pub fn process(data: &[u8]) {
         [b"7 (", comm, format!("{AFTER} {start} 9003008 200\n").as_bytes()].concat()
     };
     assert_eq!(process::stat(&print(comm, 4711)), Ok((comm.into(), 4711)));
-    assert!(process::is_kernel_thread(&print(comm, 4711)));
-    let _ = process::is_kernel_thread(text);
+    assert_eq!(process::stage(&print(comm, 4711)), Ok(Stage::Kernel));
+    let _ = process::stage(text);
     if let Ok((comm, start)) = process::stat(text) {
         assert_eq!(process::stat(&print(comm.as_bytes(), start)), Ok((comm, start)));
     }
