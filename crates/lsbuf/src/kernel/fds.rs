@@ -20,9 +20,16 @@ use crate::model::{DeviceClass, Fd, Label};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FdFact {
     pub(crate) fd: Fd,
-    /// The name, whole and raw: `readlink` escapes nothing, nor does fdinfo. `None` where neither could be asked.
-    pub(crate) name: Option<Label>,
+    /// The name that the link shows, whole and raw. The fd may have been replaced before its fdinfo was read.
+    pub(crate) link_name: Option<Label>,
     pub(crate) info: fdinfo::Fdinfo,
+}
+
+impl FdFact {
+    /// The buffer's name, by the text that tells the rest of it if that does.
+    pub(crate) fn name(&self) -> Option<&Label> {
+        self.info.dmabuf.as_ref().map(|dmabuf| &dmabuf.name).or(self.link_name.as_ref())
+    }
 }
 
 /// What one fd table holds.
@@ -69,7 +76,7 @@ pub(crate) fn walk(
                 Err(e) => return Err(e),
             }
             match fdinfo::parse(text) {
-                Ok(info) => read.facts.push(FdFact { fd, name: Some(Label::from(name)), info }),
+                Ok(info) => read.facts.push(FdFact { fd, link_name: Some(Label::from(name)), info }),
                 Err(Garbled) => read.garbled += 1,
             }
         } else if let Some(class) = DeviceClass::of(target) {

@@ -1,7 +1,7 @@
 //! Facts of several sources about the same buffers, made into one [`Buffer`] each.
 //!
 //! Which source wins: an inode's and fdinfo's size over the list's (all three are the same field of the kernel);
-//! the fd link's name over the mapping's over the list's, since only the link shows a name whole and raw; the
+//! fdinfo's name over the mapping's over the list's, since only fdinfo shows it whole, raw and beside the number; the
 //! latest reading of a count. A count is steady when it was read before or during the walk and again after it, and
 //! all readings agree.
 
@@ -37,8 +37,8 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
     let mut infos = BTreeMap::new();
     for held in &walk.fds {
         let draft = drafts.entry(held.ino).or_default();
-        if held.fact.name.is_some() {
-            draft.fd_name.clone_from(&held.fact.name);
+        if let Some(name) = held.fact.name() {
+            draft.fd_name = Some(name.clone());
         }
         draft.holder(held.pid).add(held);
         if let Some(info) = &held.fact.info.dmabuf {

@@ -36,6 +36,15 @@ pub(super) struct Proof {
     inodes: HashMap<Inode, InodeFact>,
 }
 
+/// What asking for an fd's inode came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learnt {
+    Inode(Inode),
+    /// The fd is closed by now.
+    Gone,
+    Nothing,
+}
+
 /// Whether a candidate is a dma-buf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -62,18 +71,41 @@ impl Proof {
         self.inodes.get(&ino)
     }
 
-    /// Learns from an fd whose fdinfo proved it, and returns its inode number. The inode itself is asked once
-    /// per buffer, and where the fdinfo does not give the number (before Linux 5.14) once per fd.
-    pub(super) fn learn_fd(&mut self, process: BorrowedFd<'_>, fact: &FdFact) -> Option<Inode> {
+    /// Learns from an fd whose fdinfo proved it. The inode itself is asked once per buffer. Where the fdinfo does not give
+    /// its number (before Linux 5.14) it is asked for each fd, before and after the fdinfo is read once more, so that both are
+    /// of one buffer although the fd may be replaced meanwhile.
+    pub(super) fn learn_fd(&mut self, process: &ProcessDir, fact: &mut FdFact, text: &mut Vec<u8>) -> Learnt {
+        const ATTEMPTS: usize = 4;
         self.mnt_id = Some(fact.info.mnt_id);
-        if fact.info.ino.is_some_and(|ino| self.inodes.contains_key(&ino)) {
-            return fact.info.ino;
+        let link = format!("fd/{}", fact.fd);
+        if let Some(ino) = fact.info.ino {
+            if !self.inodes.contains_key(&ino) {
+                // Without it the fdinfo tells all but age and creator.
+                let _ = self.ask(process.dir(), &link);
+            }
+            return Learnt::Inode(ino);
         }
-        let asked = self.ask(process, format!("fd/{}", fact.fd).as_str());
-        fact.info.ino.or(match asked {
-            Ok(Answer::DmaBuf(ino)) => Some(ino),
-            Ok(Answer::Other(_)) | Err(_) => None,
-        })
+        for _ in 0..ATTEMPTS {
+            let (before, info, after) = (
+                self.ask(process.dir(), &link),
+                read::record(process.dir(), fds::fdinfo_path(fact.fd).as_str(), text),
+                self.ask(process.dir(), &link),
+            );
+            match (before, info, after) {
+                (Ok(Answer::DmaBuf(before)), Ok(()), Ok(Answer::DmaBuf(after))) if before == after => {
+                    let Ok(info) = fdinfo::parse(text) else { return Learnt::Nothing };
+                    fact.info = info;
+                    return Learnt::Inode(before);
+                }
+                (Err(Errno::NOENT), ..) | (_, Err(Errno::NOENT), _) | (.., Err(Errno::NOENT)) => {
+                    return Learnt::Gone;
+                }
+                (Err(_), ..) | (_, Err(_), _) | (.., Err(_)) => return Learnt::Nothing,
+                // Replaced.
+                (Ok(_), Ok(()), Ok(_)) => {}
+            }
+        }
+        Learnt::Nothing
     }
 
     /// Learns the device by a duplicate of an fd whose fdinfo proved it, unless its link has told it already. It must be in

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use super::Mappings;
-use super::proof::Verdict;
+use super::proof::{Learnt, Verdict};
 use super::walk::{HeldDevice, HeldFd, HeldMap, Walk};
 use crate::kernel::fdinfo_table;
 use crate::kernel::fds;
@@ -203,18 +203,18 @@ impl Walk {
         let pid = process.pid();
         let mut table = fds::Table::default();
         let walked = fdinfo_table::walk_any_way(process.dir(), buffers, &mut table, self.elsewhere.as_mut());
-        for fact in table.facts {
-            let ino = if fact.info.dmabuf.is_some() {
-                let ino = self.proof.learn_fd(process.dir(), &fact);
+        for mut fact in table.facts {
+            let learnt = if fact.info.dmabuf.is_some() {
+                let learnt = self.proof.learn_fd(process, &mut fact, &mut buffers.text);
                 // A thread's own table is out of reach by the process's id.
                 if thread.is_none() {
                     self.proof.duplicate(process, &fact, &mut buffers.text);
                 }
-                ino
+                learnt
             } else if fact.info.path_only {
                 match self.proof.judge_path(process, &fact, &mut buffers.text) {
                     // Its fdinfo has no size, so the inode is asked however it was proven.
-                    Verdict::Yes => self.proof.learn_fd(process.dir(), &fact),
+                    Verdict::Yes => self.proof.learn_fd(process, &mut fact, &mut buffers.text),
                     Verdict::No => continue,
                     Verdict::Unknown => {
                         self.paths.push((pid, thread, fact));
@@ -224,9 +224,10 @@ impl Walk {
             } else {
                 continue;
             };
-            match ino {
-                Some(ino) => self.fds.push(HeldFd { pid, thread, ino, fact }),
-                None => self.unproven += 1,
+            match learnt {
+                Learnt::Inode(ino) => self.fds.push(HeldFd { pid, thread, ino, fact }),
+                Learnt::Gone => {}
+                Learnt::Nothing => self.unproven += 1,
             }
         }
         let devices = table.devices.into_iter();
