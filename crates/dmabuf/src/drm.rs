@@ -18,7 +18,7 @@ use rustix::fs::{OFlags, fstat, major};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::kernel::drm;
-use crate::node::open_device;
+use crate::node::{find_device, open_device};
 use crate::{DmaBuf, Error, ErrorKind, Result};
 
 const NODES: &str = "/dev/dri";
@@ -299,31 +299,17 @@ impl Drop for GemHandle<'_> {
 }
 
 fn find_in(dir: &Path, driver: &str) -> Result<DrmDevice> {
-    let mut nodes: Vec<PathBuf> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"card")))
-        .collect();
-    nodes.sort_unstable();
-    let mut seen = Vec::new();
-    let mut denied = None;
-    for node in &nodes {
-        match DrmDevice::open(node) {
-            Ok(device) if device.driver == driver => return Ok(device),
-            Ok(device) => seen.push(device.to_string()),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => denied = Some(error),
-            Err(error) => seen.push(error.to_string()),
-        }
-    }
-    if let Some(error) = denied {
-        return Err(error);
-    }
-    let seen = if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") };
-    Err(Error::new(
-        ErrorKind::NoDrmDevice,
-        format!("no DRM device has the driver {driver}: {seen}; load its module (modprobe {driver})"),
-    ))
+    find_device(
+        dir,
+        "card",
+        |node| DrmDevice::open(node),
+        |device| device.driver == driver,
+        |seen| {
+            let text =
+                format!("no DRM device has the driver {driver}: {seen}; load its module (modprobe {driver})");
+            Error::new(ErrorKind::NoDrmDevice, text)
+        },
+    )
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 //! message names the owner and, if membership would help, the group. Limit: names come from `/etc/passwd` and
 //! `/etc/group` alone; for other name services the number is shown.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
@@ -37,6 +38,37 @@ pub(crate) fn open_device(
         return Err(Error::new(none, other()));
     }
     Ok(fd)
+}
+
+/// The first device in `dir` that fits, of the nodes whose names begin with `prefix`. If none does: the error for one that this
+/// user may not open, which may be the one; else what `none` makes of a text that says what there is instead.
+pub(crate) fn find_device<D: Display>(
+    dir: &Path,
+    prefix: &str,
+    open: impl Fn(&Path) -> Result<D>,
+    fits: impl Fn(&D) -> bool,
+    none: impl FnOnce(String) -> Error,
+) -> Result<D> {
+    let mut nodes: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(prefix.as_bytes())))
+        .collect();
+    nodes.sort_unstable();
+    let mut seen = Vec::new();
+    let mut denied = None;
+    for node in &nodes {
+        match open(node) {
+            Ok(device) if fits(&device) => return Ok(device),
+            Ok(device) => seen.push(device.to_string()),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => denied = Some(error),
+            Err(error) => seen.push(error.to_string()),
+        }
+    }
+    Err(denied.unwrap_or_else(|| {
+        none(if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") })
+    }))
 }
 
 /// The error for a node that this user may not open.

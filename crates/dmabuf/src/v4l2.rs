@@ -14,7 +14,7 @@ use rustix::fs::{OFlags, fstat, major};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::kernel::v4l2::{self, Memory};
-use crate::node::open_device;
+use crate::node::{find_device, open_device};
 use crate::{DmaBuf, Error, ErrorKind, Result};
 
 const NODES: &str = "/dev";
@@ -281,33 +281,18 @@ impl VideoSlots<'_> {
 }
 
 fn find_in(dir: &Path, driver: &str) -> Result<VideoDevice> {
-    let mut nodes: Vec<PathBuf> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"video")))
-        .collect();
-    nodes.sort_unstable();
-    let mut seen = Vec::new();
-    let mut denied = None;
-    for node in &nodes {
-        match VideoDevice::open(node) {
-            Ok(device) if device.driver == driver => return Ok(device),
-            Ok(device) => seen.push(device.to_string()),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => denied = Some(error),
-            Err(error) => seen.push(error.to_string()),
-        }
-    }
-    if let Some(error) = denied {
-        return Err(error);
-    }
-    let seen = if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") };
-    Err(Error::new(
-        ErrorKind::NoVideoDevice,
-        format!(
-            "no video capture device has the driver {driver}: {seen}; load its module (modprobe {driver})"
-        ),
-    ))
+    find_device(
+        dir,
+        "video",
+        |node| VideoDevice::open(node),
+        |device| device.driver == driver,
+        |seen| {
+            let text = format!(
+                "no video capture device has the driver {driver}: {seen}; load its module (modprobe {driver})"
+            );
+            Error::new(ErrorKind::NoVideoDevice, text)
+        },
+    )
 }
 
 #[cfg(test)]
