@@ -30,7 +30,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, default_value_t = 1024)]
     memory: u32,
     /// Number of processors
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     processors: u32,
     /// Time limit of one boot in seconds
     #[arg(long, default_value_t = 600)]
@@ -126,7 +126,7 @@ pub(crate) struct DemoArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SoakArgs {
     /// How long
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// What decides the players' steps; by the clock if not given
     #[arg(long)]

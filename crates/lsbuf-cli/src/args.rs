@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, ColorChoice, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
 use lsbuf::model::{Bytes, Kind, Pid};
 use lsbuf::render::{
@@ -189,7 +189,7 @@ pub(crate) struct Filter {
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
     /// Only buffers of these exporters, by their exact names (a list with commas)
-    #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',')]
+    #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exporters: Vec<String>,
     /// Only buffers whose name matches, such as 'cam*'
     #[arg(long, value_name = "GLOB", value_parser = glob)]
@@ -297,7 +297,8 @@ fn columns(heading: &str, all: &[Column], default: &[&str]) -> String {
 }
 
 fn pid(text: &str) -> Result<Pid, String> {
-    text.parse().map(Pid).map_err(|_| "a process id is a number below 4294967296".to_owned())
+    let pid = text.parse().ok().filter(|&pid| pid > 0).map(Pid);
+    pid.ok_or_else(|| "a process id is a number from 1 to 4294967295".to_owned())
 }
 
 fn glob(text: &str) -> Result<GlobMatcher, String> {
@@ -353,17 +354,25 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
         .collect();
-    let line = lines.join(" ");
+    let mut line = lines.join(" ");
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let valid: Vec<String> = Cli::command()
+            .get_subcommands()
+            .filter(|c| !c.is_hide_set())
+            .map(|c| c.get_name().into())
+            .collect();
+        line.push_str(&format!("; valid: {}", valid.join(", ")));
+    } else if line.contains("the subcommand") {
+        line.push_str("; put options after the command, as in: lsbuf ps --human");
+    }
     output::say(&format!("{} (try --help)", line.strip_prefix("error: ").unwrap_or(&line)));
     ExitCode::from(2)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// Check that the definitions contradict nothing in themselves.

@@ -109,7 +109,10 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
         }
     }
     if coverage.is_complete() {
-        writeln!(out, "Answers are complete here.")?;
+        writeln!(
+            out,
+            "Answers are complete here, as far as reading goes. What this kernel itself hides: lsbuf check"
+        )?;
     } else {
         writeln!(out, "Answers are partial here:")?;
         for note in coverage.notes.iter().filter(|note| note.is_partial()) {

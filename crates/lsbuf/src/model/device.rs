@@ -91,7 +91,7 @@ pub struct GemHandle {
 }
 
 /// The processes that could hold a buffer's kernel references: those whose handles a driver lists; else those that have a device open which is attached to it, or
-/// one that could have exported it; where neither is known, any device.
+/// one that could have exported it; where there is neither, any device whose driver need not attach itself.
 #[must_use]
 pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
     if !buffer.handles.is_empty() {
@@ -105,7 +105,9 @@ pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
     let fits = |device: &&Device| attached(device) || exporting == Some(device.class);
     let mut fitting: Vec<&Device> = devices.iter().filter(fits).collect();
     if fitting.is_empty() {
-        fitting = devices.iter().collect();
+        // A GPU that imports attaches itself; others may only take a reference, as a video queue does that copies.
+        let attaches = |device: &Device| device.class == DeviceClass::Drm && buffer.attachments.is_some();
+        fitting = devices.iter().filter(|device| !attaches(device)).collect();
     }
     distinct(fitting.iter().flat_map(|d| &d.holders).map(|h| h.pid))
 }
@@ -181,10 +183,10 @@ mod tests {
         assert_eq!(candidates(&imported, &[device("/dev/dri/card0", "gpu", &[1])]), [Pid(3)]);
     }
 
-    /// Check that without any trace every open device is a candidate, and without devices nobody is.
+    /// Check that without any trace only who need not leave one is a candidate, and without devices nobody is.
     #[test]
     fn by_nothing() {
-        assert_eq!(of("udmabuf", &[]), [1, 2, 3, 4, 5]);
+        assert_eq!(of("udmabuf", &[]), [5]);
         assert_eq!(candidates(&buffer("udmabuf", &[]), &[]), []);
     }
 }

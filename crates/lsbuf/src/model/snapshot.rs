@@ -299,15 +299,25 @@ impl fmt::Display for Note {
                 "{} have more references found than the kernel counts: kernel references are unknown",
                 count(*buffers, "buffer", "buffers")
             ),
-            Note::MaybeElsewhere { buffers, kept } => write!(
-                f,
-                "messages not yet received carry {}, io_urings have {} registered{}: the kernel references of {} may be \
-                 among them and are an estimate",
-                count(kept.in_flight, "fd", "fds"),
-                count(kept.io_uring, "file", "files"),
-                if kept.unknown { ", and some could not be asked" } else { "" },
-                count(*buffers, "buffer", "buffers")
-            ),
+            Note::MaybeElsewhere { buffers, kept } => {
+                let mut parts = Vec::new();
+                if kept.in_flight > 0 {
+                    parts.push(format!("messages not yet received carry {}", count(kept.in_flight, "fd", "fds")));
+                }
+                if kept.io_uring > 0 {
+                    let files = count(kept.io_uring, "file", "files");
+                    parts.push(format!("io_urings have {files} registered that may be buffers"));
+                }
+                if kept.unknown {
+                    parts.push("some that may keep more could not be asked".to_owned());
+                }
+                write!(
+                    f,
+                    "{}: some kernel references of {} may be among them, all are an estimate",
+                    parts.join(", "),
+                    count(*buffers, "buffer", "buffers")
+                )
+            }
             Note::Exiting { processes } => write!(
                 f,
                 "{} exiting, and what they held may still be counted: kernel references are an estimate",

@@ -161,7 +161,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CREATED",
-        help: "when it was exported (UTC); ? if its times were changed since",
+        help: "when it was exported (UTC); ? if its times were changed since, or no process holds it",
         cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
     },
     Column {
@@ -223,7 +223,11 @@ pub const PROCESS_COLUMNS: &[Column] = &[
         help: "distinct buffers it holds",
         cell: |v, i| Cell::Number(Some(figures(v, i).buffers)),
     },
-    Column { name: "FDS", help: "its fds of buffers", cell: |v, i| Cell::Number(Some(figures(v, i).fds)) },
+    Column {
+        name: "FDS",
+        help: "its fds of buffers, O_PATH ones included",
+        cell: |v, i| Cell::Number(Some(figures(v, i).fds)),
+    },
     Column {
         name: "MAPS",
         help: "its mappings (VMAs) of buffers",

@@ -7,7 +7,7 @@ use super::cell::human;
 use super::columns::{comm, timestamp};
 use super::escape::escape_word;
 use super::{View, escape};
-use crate::model::{Account, Buffer, Fd, GemHandle, Holder, Label, Pid};
+use crate::model::{Account, Buffer, Fd, GemHandle, Holder, KeptElsewhere, Label, Pid};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -27,7 +27,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     line("device", buffer.id.dev.map_or("?".into(), |d| d.to_string()))?;
     line("created", created(buffer, view.snapshot.taken_at))?;
     line("attached", attached(buffer))?;
-    line("account", account_line(buffer, account))?;
+    line("account", account_line(buffer, account, view.snapshot.coverage.kept))?;
     if let Some(shape) = view.ledger.shapes[index] {
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }
@@ -115,7 +115,7 @@ fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<
 }
 
 /// `count 7 = 2 fd + 1 map + 1 in flight + 3 kernel (vgem)`, saying what is not known.
-fn account_line(buffer: &Buffer, account: &Account) -> String {
+fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>) -> String {
     let count = buffer.count.map_or("?".into(), |c| c.to_string());
     let mut text = format!("count {count} = {} fd + {} map", account.fd, account.map);
     let mut add = |n: u64, what: &str| {
@@ -131,12 +131,16 @@ fn account_line(buffer: &Buffer, account: &Account) -> String {
     if account.kernel != Some(0) && !attached.is_empty() {
         text.push_str(&format!(" ({})", devices(attached)));
     }
-    let unknown: Vec<&str> = [(account.in_flight, "in flight"), (account.io_uring, "in an io_uring")]
-        .into_iter()
-        .filter_map(|(known, what)| known.is_none().then_some(what))
-        .collect();
-    if account.kernel != Some(0) && !unknown.is_empty() {
-        text.push_str(&format!(", some of which may be {}", unknown.join(" or ")));
+    let mut elsewhere = Vec::new();
+    if account.in_flight.is_none() {
+        elsewhere.extend(kept.filter(|kept| kept.in_flight > 0).map(|_| "in flight"));
+    }
+    if account.io_uring.is_none() {
+        elsewhere.extend(kept.filter(|kept| kept.io_uring > 0).map(|_| "in an io_uring"));
+    }
+    elsewhere.extend(kept.filter(|kept| kept.unknown).map(|_| "where nobody could be asked"));
+    if account.kernel != Some(0) && !elsewhere.is_empty() {
+        text.push_str(&format!(", some of which may be {}", elsewhere.join(" or ")));
     }
     text
 }
@@ -153,7 +157,10 @@ fn explain(shape: crate::model::LeakShape) -> &'static str {
 }
 
 fn created(buffer: &Buffer, now: SystemTime) -> String {
-    let Some(at) = buffer.created_at.and_then(timestamp) else { return "?".into() };
+    let Some(at) = buffer.created_at.and_then(timestamp) else {
+        return if buffer.holders.is_empty() { "? (no process holds it that could be asked)" } else { "?" }
+            .into();
+    };
     let age = buffer.created_at.and_then(|at| now.duration_since(at).ok());
     let age = age.map_or(String::new(), |age| format!(", {} s before this snapshot", age.as_secs()));
     let uid = buffer.creator_uid.map_or(String::new(), |uid| format!(" by uid {uid}"));

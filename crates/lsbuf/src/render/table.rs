@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::{Column, Sizes, Style, View};
 
 /// Text columns are not cut below this many characters.
-const NARROWEST: usize = 12;
+const NARROWEST: usize = 8;
 
 /// What stands between two columns.
 const GAP: usize = 2;

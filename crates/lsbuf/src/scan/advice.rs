@@ -50,7 +50,10 @@ pub(super) fn obtain(needed: &BTreeSet<Right>, rights: &Rights) -> String {
         needed.iter().filter(|right| !right.is_had(rights)).map(|right| right.capability()).collect();
     let lacking = lacking.join(" and ");
     match (lacking.as_str(), rights.first_user_namespace, rights.uid) {
-        ("", ..) => "no capability is missing: a security module refuses".to_owned(),
+        ("", ..) => {
+            "nothing from here: no capability is missing, so it may be a security module that refuses"
+                .to_owned()
+        }
         (lacking, false, _) => {
             format!(
                 "run in the first user namespace, as root or with {lacking}: what this one gives ends at its border"
@@ -96,7 +99,10 @@ mod tests {
     #[test]
     fn nothing_lacking() {
         let advice = obtain(&both(), &rights(0, CapabilitySet::all()));
-        assert_eq!(advice, "no capability is missing: a security module refuses");
+        assert_eq!(
+            advice,
+            "nothing from here: no capability is missing, so it may be a security module that refuses"
+        );
     }
 
     /// Check that all capabilities of an inner user namespace count for nothing.

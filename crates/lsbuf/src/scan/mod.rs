@@ -218,7 +218,7 @@ impl Scanner {
 
     fn read_list(&mut self) -> Listing {
         if !self.options.sources.kernel_list {
-            return Err("not asked".into());
+            return Err("it was not asked for".into());
         }
         let Some(sys) = &self.options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
         bufinfo::read_list(sys, &mut self.buffers.text)

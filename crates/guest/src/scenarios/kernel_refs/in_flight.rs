@@ -32,7 +32,7 @@ pub(super) fn message(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = compare_with_one_more(ctx, actor.paused_with_one()?)?;
     ctx.check_eq("in flight in total", 1, &answer.0["totals"]["in_flight_fds"])?;
     let notes = answer.0["scan"]["notes"].to_string();
-    ctx.check("the note says how many", notes.contains("messages not yet received carry 1 fd,"))
+    ctx.check("the note says how many", notes.contains("messages not yet received carry 1 fd:"))
 }
 
 pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
