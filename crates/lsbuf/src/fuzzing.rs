@@ -193,7 +193,7 @@ pub fn elsewhere(data: &[u8]) {
     for keeper in [keeper.unwrap_or(Keeper::Ring), Keeper::Socket(1)] {
         elsewhere.add(keeper, Some(text));
         let kept = elsewhere.kept();
-        let known = [elsewhere.in_flight_of_one(), elsewhere.fixed_of(None)];
+        let known = [elsewhere.in_flight_of_one(), elsewhere.fixed_of_one()];
         if kept == KeptElsewhere::default() {
             assert_eq!(known, [Some(0); 2]);
         }

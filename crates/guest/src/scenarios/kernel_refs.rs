@@ -73,10 +73,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: io_uring::other_files,
     },
     Scenario {
-        name: "io_uring_names",
-        claim: "An io_uring that keeps one dma-buf leaves the accounts of others exact where the kernel tells names",
+        name: "io_uring_another_buffer",
+        claim: "An io_uring that keeps one dma-buf makes the rest of every other an estimate",
         needs: &[Need::IoUring, Need::Vgem],
-        run: io_uring::names,
+        run: io_uring::another_buffer,
+    },
+    Scenario {
+        name: "io_uring_mapped_only",
+        claim: "A buffer kept by an io_uring that is mapped and has no fd is not said to be a driver's",
+        needs: &[Need::IoUring],
+        run: io_uring::mapped_only,
     },
     Scenario {
         name: "gem_candidates",

@@ -7,14 +7,17 @@
 //! only its name, which is `dmabuf` for every dma-buf. A path proves nothing, but who has another one is no dma-buf of that
 //! name.
 //!
-//! Limits: a ring whose fd was closed after registering it, with itself or elsewhere, is seen by no fd walk; connections that
-//! nobody has accepted are [`super::pending`]'s.
+//! A ring may be kept by its mapping alone, which shows it but nothing of its files.
+//!
+//! Limits: a ring that is neither an fd nor mapped (registered with itself, its memory the program's own) is not seen; a
+//! sender that waits for room in a queue holds its message's files before `scm_fds` counts them. Connections that nobody
+//! has accepted are [`super::pending`]'s.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
-use crate::model::{KeptElsewhere, Label};
+use crate::model::KeptElsewhere;
 
 /// What was counted on the machine.
 #[derive(Debug, Default)]
@@ -22,12 +25,12 @@ pub(crate) struct Elsewhere {
     sockets: HashSet<u64>,
     /// Fds in queues of sockets.
     in_flight: u64,
-    /// Registered files by the name of the dma-buf that they may be.
-    named: HashMap<Label, u64>,
-    /// Registered files that may be any dma-buf.
-    unnamed: u64,
+    /// Registered files that may be dma-bufs.
+    fixed: u64,
     /// Registered sockets and rings, which may themselves keep files.
     nested: u64,
+    /// How many rings were read.
+    pub(crate) rings: u64,
     /// Whether something that may hold fds could not be read.
     pub(crate) unknown: bool,
 }
@@ -65,10 +68,17 @@ impl Elsewhere {
     pub(crate) fn add(&mut self, keeper: Keeper, fdinfo: Option<&[u8]>) {
         let understood = match (keeper, fdinfo) {
             (_, None) => Err(Garbled),
+            // The fd may have been replaced since its link was read.
+            (Keeper::Socket(ino), Some(text)) if value(text, b"ino:").is_some_and(|own| own != Ok(ino)) => {
+                Err(Garbled)
+            }
             (Keeper::Socket(_), Some(text)) => {
                 in_queue(text).map(|fds| self.in_flight = self.in_flight.saturating_add(fds))
             }
-            (Keeper::Ring, Some(text)) => self.add_ring(text),
+            (Keeper::Ring, Some(text)) => {
+                self.rings += 1;
+                self.add_ring(text)
+            }
         };
         self.unknown |= understood.is_err();
     }
@@ -93,8 +103,7 @@ impl Elsewhere {
             next_slot = slot + 1;
             match Registered::of(path.strip_prefix(b" ").unwrap_or(path)) {
                 Registered::Other => {}
-                Registered::AnyDmaBuf => self.unnamed += 1,
-                Registered::DmaBuf(name) => *self.named.entry(name).or_default() += 1,
+                Registered::DmaBuf => self.fixed += 1,
                 Registered::Keeper => self.nested += 1,
             }
         }
@@ -108,13 +117,9 @@ impl Elsewhere {
         self.nothing_hides().then_some(0)
     }
 
-    /// How many fixed files a buffer of that name is, where that is known.
-    pub(crate) fn fixed_of(&self, name: Option<&Label>) -> Option<u64> {
-        let may_be = match name {
-            Some(name) => self.unnamed + self.named.get(name).unwrap_or(&0),
-            None => self.unnamed + self.named.values().sum::<u64>(),
-        };
-        (may_be == 0 && self.nothing_hides()).then_some(0)
+    /// How many fixed files any one buffer is, where that is known.
+    pub(crate) fn fixed_of_one(&self) -> Option<u64> {
+        (self.fixed == 0 && self.nothing_hides()).then_some(0)
     }
 
     /// A registered file may itself be a socket, and a message in flight may carry a ring: one kind is only ruled out
@@ -125,11 +130,7 @@ impl Elsewhere {
 
     /// The sums.
     pub(crate) fn kept(&self) -> KeptElsewhere {
-        KeptElsewhere {
-            in_flight: self.in_flight,
-            io_uring: self.named.values().sum::<u64>() + self.unnamed + self.nested,
-            unknown: self.unknown,
-        }
+        KeptElsewhere { in_flight: self.in_flight, io_uring: self.fixed + self.nested, unknown: self.unknown }
     }
 }
 
@@ -144,46 +145,22 @@ pub(crate) fn in_queue(text: &[u8]) -> Result<u64, Garbled> {
 /// What a registered file may be.
 #[derive(Debug, PartialEq, Eq)]
 enum Registered {
-    DmaBuf(Label),
-    AnyDmaBuf,
+    DmaBuf,
     Keeper,
     Other,
 }
 
 impl Registered {
     fn of(path: &[u8]) -> Registered {
-        if let Some(name) = path.strip_prefix(LINK_PREFIX) {
-            return Registered::DmaBuf(unescape(name));
-        }
         match path {
-            b"dmabuf" => Registered::AnyDmaBuf,
+            b"dmabuf" => Registered::DmaBuf,
+            _ if path.starts_with(LINK_PREFIX) => Registered::DmaBuf,
             // A socket by its path, or by the name of its protocol; a ring by its path or its name.
             _ if path.starts_with(b"socket:[") || path.starts_with(b"UNIX") => Registered::Keeper,
             _ if path.ends_with(b"[io_uring]") => Registered::Keeper,
             _ => Registered::Other,
         }
     }
-}
-
-/// Undoes `seq_file_path`, which writes blanks, tabs, newlines and backslashes as `\ooo`.
-fn unescape(text: &[u8]) -> Label {
-    let mut raw = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped =
-            (byte == b'\\').then(|| after.get(..3).and_then(|octal| number(octal, 8).ok())).flatten();
-        match escaped.and_then(|value| u8::try_from(value).ok()) {
-            Some(value) => {
-                raw.push(value);
-                rest = &after[3..];
-            }
-            None => {
-                raw.push(byte);
-                rest = after;
-            }
-        }
-    }
-    raw.as_slice().into()
 }
 
 fn value(text: &[u8], key: &[u8]) -> Option<Result<u64, Garbled>> {
@@ -200,7 +177,7 @@ mod tests {
     fn after(keeper: Keeper, fdinfo: Option<&[u8]>) -> (Option<u64>, Option<u64>) {
         let mut elsewhere = Elsewhere::default();
         elsewhere.add(keeper, fdinfo);
-        (elsewhere.in_flight_of_one(), elsewhere.fixed_of(Some(&"cam".into())))
+        (elsewhere.in_flight_of_one(), elsewhere.fixed_of_one())
     }
 
     /// Check that links of sockets and rings are told from all others.
@@ -230,27 +207,24 @@ mod tests {
         assert_eq!(after(Keeper::Ring, Some(b"UserFiles:\t0\nUserBufs:\t0\n")), (Some(0), Some(0)));
     }
 
-    /// Check that a registered file rules out buffers of other names where the kernel prints its path, and none where it
-    /// prints `dmabuf` for all.
+    /// Check that a registered file which may be a dma-buf leaves every buffer's part unknown, and any other does not.
     #[test]
-    fn registered_by_name() {
+    fn registered() {
         let ring = |entry: &str| {
             let text = format!("SqMask:\t0x7\nUserFiles:\t1\n    0: {entry}\nUserBufs:\t0\nPollList:\n");
             after(Keeper::Ring, Some(text.as_bytes()))
         };
         assert_eq!(ring("/dmabuf:cam"), (Some(0), None));
-        assert_eq!(ring("/dmabuf:other"), (Some(0), Some(0)));
         assert_eq!(ring("dmabuf"), (Some(0), None));
         assert_eq!(ring("/etc/passwd"), (Some(0), Some(0)));
         assert_eq!(ring("<none>"), (Some(0), Some(0)));
     }
 
-    /// Check that a buffer whose name is unknown may be any that is registered.
+    /// Check that a text of another file than the link named is not taken for the socket's.
     #[test]
-    fn registered_without_a_name() {
-        let mut elsewhere = Elsewhere::default();
-        elsewhere.add(Keeper::Ring, Some(b"UserFiles:\t1\n    0: /dmabuf:cam\nUserBufs:\t0\n"));
-        assert_eq!((elsewhere.fixed_of(None), elsewhere.kept().io_uring), (None, 1));
+    fn a_replaced_socket() {
+        assert_eq!(after(Keeper::Socket(5), Some(b"pos:\t0\nino:\t4\n")), (None, None));
+        assert_eq!(after(Keeper::Socket(5), Some(b"pos:\t0\nino:\t5\nscm_fds: 0\n")), (Some(0), Some(0)));
     }
 
     /// Check that a file whose name breaks its line cannot push an entry out of sight, whatever lines it forges.
@@ -260,13 +234,6 @@ mod tests {
             let text = format!("UserFiles:\t2\n    0: {forged}\n    1: dmabuf\nUserBufs:\t0\n");
             assert_eq!(after(Keeper::Ring, Some(text.as_bytes())), (None, None), "{forged:?}");
         }
-    }
-
-    /// Check that what the kernel escapes is read back.
-    #[test]
-    fn unescaping() {
-        assert_eq!(unescape(b"a\\040b\\134\\012"), "a b\\\n".into());
-        assert_eq!(unescape(b"\\9 \\77"), "\\9 \\77".into());
     }
 
     /// Check that what cannot be read proves nothing.

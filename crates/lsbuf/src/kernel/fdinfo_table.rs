@@ -56,8 +56,10 @@ fn walk(
         };
         match read::record(&table, entry, text) {
             Ok(()) => {}
-            // Closed since the listing.
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => {
+                found.closed = true;
+                return Ok(());
+            }
             Err(e) => return Err(e),
         }
         match kind(text) {

@@ -39,6 +39,8 @@ pub(crate) struct Table {
     pub(crate) facts: Vec<FdFact>,
     /// Device nodes whose drivers can hold dma-bufs, by path.
     pub(crate) devices: Vec<(Fd, DeviceClass, Label)>,
+    /// Whether one was closed between the listing and the look at it.
+    pub(crate) closed: bool,
     /// fdinfo texts that could not be understood.
     pub(crate) garbled: u64,
 }
@@ -56,8 +58,12 @@ pub(crate) fn walk(
     read::entries(table.as_fd(), dir, |entry, _| {
         let target = match readlinkat_raw(&table, entry, &mut link[..]) {
             Ok((target, _)) => target,
-            // Closed between the listing and now; or a path longer than any dma-buf's.
-            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(()),
+            Err(Errno::NOENT) => {
+                read.closed = true;
+                return Ok(());
+            }
+            // A path longer than any dma-buf's.
+            Err(Errno::NAMETOOLONG) => return Ok(()),
             Err(e) => return Err(e),
         };
         let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
@@ -68,6 +74,7 @@ pub(crate) fn walk(
             match read::record(process, fdinfo_path(fd).as_str(), text) {
                 Ok(()) => {}
                 Err(Errno::NOENT) => {
+                    read.closed = true;
                     // Closed by now, unless the tree was recorded in part.
                     read.garbled +=
                         u64::from(readlinkat_raw(&table, entry, &mut [MaybeUninit::uninit(); 1]).is_ok());

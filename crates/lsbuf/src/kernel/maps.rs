@@ -35,15 +35,19 @@ pub(crate) struct Mapped {
     pub(crate) facts: Vec<MapFact>,
     /// Lines that could be a dma-buf's and could not be understood; others are not looked at.
     pub(crate) garbled: u64,
+    /// Whether something that looks like an io_uring is mapped.
+    pub(crate) ring: bool,
 }
 
 /// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
 pub(crate) fn walk(maps: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> Result<Option<Mapped>> {
     let mut mapped = Mapped::default();
-    let any = read::lines_with(maps, &Finder::new(LINK_PREFIX), chunk, |line| match parse(line) {
-        Ok(Some(fact)) => mapped.facts.push(fact),
-        Ok(None) => {}
-        Err(Garbled) => mapped.garbled += 1,
+    let needles = [Finder::new(LINK_PREFIX), Finder::new(b"anon_inode:[io_uring]")];
+    let any = read::lines_with(maps, &needles, chunk, |needle, line| match (needle, parse(line)) {
+        (0, Ok(Some(fact))) => mapped.facts.push(fact),
+        (0, Ok(None)) => {}
+        (0, Err(Garbled)) => mapped.garbled += 1,
+        _ => mapped.ring = true,
     })?;
     Ok(any.then_some(mapped))
 }

@@ -63,6 +63,9 @@ pub(crate) fn record<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Resu
 /// No file of a kernel comes near: bufinfo of 100,000 buffers has 10 MiB. What does is a recorded tree made to exhaust us.
 const LARGEST: usize = 64 << 20;
 
+/// Nor does the text of a million mappings; a recorded tree may have a device in place of a file.
+const LONGEST: usize = 1 << 30;
+
 /// What one read did to the room it was given.
 #[derive(PartialEq, Eq)]
 enum Filled {
@@ -87,18 +90,18 @@ fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
     })
 }
 
-/// Reads `fd` in pieces and hands over each line that contains `needle`, without its newline. A last line without
-/// newline counts too. `chunk` grows to the longest line. Returns whether there was any text.
+/// Reads `fd` in pieces and hands over each line that contains one of `needles`, with that one's index and without its
+/// newline; in order for each needle. A last line without newline counts too. `chunk` grows to the longest line. Returns whether there was any text.
 pub(crate) fn lines_with(
     fd: BorrowedFd<'_>,
-    needle: &Finder<'_>,
+    needles: &[Finder<'_>],
     chunk: &mut Vec<u8>,
-    mut each: impl FnMut(&[u8]),
+    mut each: impl FnMut(usize, &[u8]),
 ) -> Result<bool> {
     const ROOM: usize = 16 << 10;
-    let (mut kept, mut any) = (0, false);
+    let (mut kept, mut total) = (0, 0);
     loop {
-        if kept > LARGEST {
+        if kept > LARGEST || total > LONGEST {
             return Err(Errno::FBIG);
         }
         if chunk.len() < kept + ROOM {
@@ -109,17 +112,19 @@ pub(crate) fn lines_with(
         // What was kept has no newline.
         let whole =
             if n == 0 { filled } else { memrchr(b'\n', &chunk[kept..filled]).map_or(0, |at| kept + at + 1) };
-        let mut rest = &chunk[..whole];
-        while let Some(at) = needle.find(rest) {
-            let begin = memrchr(b'\n', &rest[..at]).map_or(0, |at| at + 1);
-            let end = memchr(b'\n', &rest[at..]).map_or(rest.len(), |len| at + len);
-            each(&rest[begin..end]);
-            rest = &rest[end..];
+        for (nth, needle) in needles.iter().enumerate() {
+            let mut rest = &chunk[..whole];
+            while let Some(at) = needle.find(rest) {
+                let begin = memrchr(b'\n', &rest[..at]).map_or(0, |at| at + 1);
+                let end = memchr(b'\n', &rest[at..]).map_or(rest.len(), |len| at + len);
+                each(nth, &rest[begin..end]);
+                rest = &rest[end..];
+            }
         }
         if n == 0 {
-            return Ok(any);
+            return Ok(total > 0);
         }
-        any = true;
+        total += n;
         chunk.copy_within(whole..filled, 0);
         kept = filled - whole;
     }
@@ -165,8 +170,10 @@ mod tests {
         file.write_all(text).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
         let mut found = Vec::new();
-        lines_with(file.as_fd(), &Finder::new(needle), &mut Vec::new(), |line| found.push(line.to_vec()))
-            .unwrap();
+        lines_with(file.as_fd(), &[Finder::new(needle)], &mut Vec::new(), |_, line| {
+            found.push(line.to_vec())
+        })
+        .unwrap();
         found
     }
 

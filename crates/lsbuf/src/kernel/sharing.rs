@@ -8,7 +8,7 @@
 //! different processes that share; all others do not. Its threads share their process's fd table unless an `fd` of their own was recorded.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
@@ -32,7 +32,7 @@ pub(crate) enum Sharing {
     /// The kernel, by kcmp.
     Kernel,
     /// The tree.
-    Recorded(HashSet<(Resource, u32, u32)>),
+    Recorded(Groups),
     /// Nobody: pids here are not those of our own system calls.
     Unknown,
 }
@@ -43,7 +43,7 @@ impl Sharing {
         if root.has_own_pids() {
             Sharing::Kernel
         } else if let Some(text) = root.recorded_sharing() {
-            Sharing::Recorded(text.lines().filter_map(pair).collect())
+            Sharing::Recorded(groups(text.lines().filter_map(pair)))
         } else {
             Sharing::Unknown
         }
@@ -54,29 +54,35 @@ impl Sharing {
     pub(crate) fn of_tasks(&self, what: Resource, a: Tid, b: Tid) -> Option<Ordering> {
         match self {
             Sharing::Kernel => kcmp(what, a.0, b.0),
-            Sharing::Recorded(pairs) => {
-                // Each stands for its group as the lowest of it.
-                let lowest = |pid: u32| {
-                    let shared = pairs.iter().filter(|&&(w, a, b)| w == what && (a == pid || b == pid));
-                    shared.map(|&(_, a, b)| a.min(b)).chain([pid]).min()
-                };
-                Some(lowest(a.0).cmp(&lowest(b.0)))
+            Sharing::Recorded(groups) => {
+                let group = |tid: Tid| groups.get(&(what, tid.0)).copied().unwrap_or(tid.0);
+                Some(group(a).cmp(&group(b)))
             }
             Sharing::Unknown => None,
         }
     }
 
-    /// Whether two threads of one process, of which the first may be the leader, share their fd table. `None`: unknown.
-    pub(crate) fn of_threads(&self, process: &ProcessDir, a: Tid, b: Tid) -> Option<bool> {
-        match self {
-            Sharing::Kernel => kcmp(Resource::Files, a.0, b.0).map(Ordering::is_eq),
-            Sharing::Recorded(_) | Sharing::Unknown if !process.is_live() => {
-                let own = format!("task/{b}/fd");
-                Some(accessat(process.dir(), own.as_str(), Access::EXISTS, AtFlags::empty()).is_err())
-            }
-            Sharing::Recorded(_) | Sharing::Unknown => None,
+    /// Whether a thread of a recorded tree has an fd table of its own. `None`: only the kernel can tell.
+    pub(crate) fn recorded_own_table(&self, process: &ProcessDir, tid: Tid) -> Option<bool> {
+        (!process.is_live()).then(|| {
+            let own = format!("task/{tid}/fd");
+            accessat(process.dir(), own.as_str(), Access::EXISTS, AtFlags::empty()).is_ok()
+        })
+    }
+}
+
+/// Each task with the lowest of those that it shares with.
+type Groups = HashMap<(Resource, u32), u32>;
+
+fn groups(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Groups {
+    let mut groups = Groups::new();
+    for (what, a, b) in pairs {
+        let lowest = a.min(b);
+        for tid in [a, b] {
+            groups.entry((what, tid)).and_modify(|group| *group = lowest.min(*group)).or_insert(lowest);
         }
     }
+    groups
 }
 
 fn pair(line: &str) -> Option<(Resource, u32, u32)> {
@@ -130,8 +136,8 @@ mod tests {
     /// Check that a recorded line holds in both directions, for its resource alone, and that other lines are passed over.
     #[test]
     fn recorded() {
-        let pairs = "files 1 2\nnonsense\nvm 3\nvm x y\n".lines().filter_map(pair).collect();
-        let sharing = Sharing::Recorded(pairs);
+        let pairs = "files 1 2\nnonsense\nvm 3\nvm x y\n".lines().filter_map(pair);
+        let sharing = Sharing::Recorded(groups(pairs));
         assert_eq!(sharing.of_tasks(Resource::Files, Tid(2), Tid(1)), Some(Ordering::Equal));
         assert_eq!(sharing.of_tasks(Resource::Vm, Tid(1), Tid(2)), Some(Ordering::Less));
         assert_eq!(sharing.of_tasks(Resource::Files, Tid(2), Tid(3)), Some(Ordering::Less));

@@ -47,22 +47,26 @@ impl DeviceClass {
     /// below the root. Text proves nothing, but candidates need no proof.
     #[must_use]
     pub fn of(path: &[u8]) -> Option<DeviceClass> {
-        const NODES: &[(&[u8], DeviceClass)] = &[
+        const NUMBERED: &[(&[u8], DeviceClass)] = &[
             (b"dri/card", DeviceClass::Drm),
             (b"dri/renderD", DeviceClass::Drm),
             (b"video", DeviceClass::Video),
             (b"accel/accel", DeviceClass::Other),
-            (b"kfd", DeviceClass::Other),
             (b"nvidia", DeviceClass::Other),
             (b"mali", DeviceClass::Other),
             (b"kgsl-3d", DeviceClass::Other),
             (b"infiniband/uverbs", DeviceClass::Other),
             (b"vfio/", DeviceClass::Other),
-            (b"iommu", DeviceClass::Other),
         ];
+        const SINGLE: &[&[u8]] = &[b"kfd", b"iommu"];
         let at = memchr::memmem::rfind(path, b"/dev/")?;
         let node = &path[at + b"/dev/".len()..];
-        NODES.iter().find(|(prefix, _)| node.starts_with(prefix)).map(|&(_, class)| class)
+        let numbered = |prefix: &[u8]| {
+            let number = node.strip_prefix(prefix).unwrap_or_default();
+            !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+        };
+        let single = SINGLE.contains(&node).then_some(DeviceClass::Other);
+        NUMBERED.iter().find(|(prefix, _)| numbered(prefix)).map(|&(_, class)| class).or(single)
     }
 
     /// The class of devices whose driver exports under that name and keeps references of its own; `None` for heaps and
@@ -131,7 +135,9 @@ mod tests {
         assert_eq!(DeviceClass::of(b"/srv/box/dev/dri/renderD128"), Some(DeviceClass::Drm));
         assert_eq!(DeviceClass::of(b"/dev/video3"), Some(DeviceClass::Video));
         assert_eq!(DeviceClass::of(b"/dev/null"), None);
+        assert_eq!(DeviceClass::of(b"/dev/kfd"), Some(DeviceClass::Other));
         assert_eq!(DeviceClass::of(b"/home/video0"), None);
+        assert_eq!(DeviceClass::of(b"/home/me/dev/video-notes.txt"), None);
     }
 
     fn device(path: &str, name: &str, pids: &[u32]) -> Device {

@@ -186,8 +186,8 @@ pub enum Note {
         /// How many.
         processes: u64,
     },
-    /// Processes were started in every round: what they inherited between two looks at the list of processes may look
-    /// like the kernel's.
+    /// In every round a process was started or closed an fd: what was inherited between two looks at the list of
+    /// processes, or moved between two looks into an fd table, may look like the kernel's.
     Busy,
     /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
     Uncompared {
@@ -324,8 +324,8 @@ impl fmt::Display for Note {
                 count(*processes, "process was", "processes were")
             ),
             Note::Busy => f.write_str(
-                "processes were started all the time, and what they inherited may look like the kernel's: kernel \
-                 references are an estimate",
+                "in every round processes were started or closed fds, and what they held may look like the kernel's: \
+                 kernel references are an estimate",
             ),
             Note::Uncompared { buffers } => write!(
                 f,

@@ -76,7 +76,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
             buffer.creator_uid = inode.map(|i| i.creator_uid);
             buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.clone()));
             buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
-            buffer.io_uring = walk.elsewhere.as_ref().and_then(|e| e.fixed_of(buffer.name.as_ref()));
+            buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
             buffer.holders = draft.holders.into_values().map(sorted).collect();
             buffer.uncompared = buffer.holders.iter().any(|h| shared.uncompared.contains(&h.pid));
             count_once(&mut buffer.holders, shared);

@@ -6,13 +6,14 @@
 //! - the rounds before found the same: a reference that is handed from a process not yet read to one already read leaves
 //!   every count as it was, and would look like the kernel's;
 //! - no process was exiting: what it held is out of sight before it is released;
-//! - in at least one round no process was started: a child born after the last look at the list of processes, in place of
-//!   one that had gone before the first, leaves every count as it was, too.
+//! - at least one round was calm: no process was started, for a child born after the last look at the list of processes, in
+//!   place of one that had gone before the first, leaves every count as it was, too; and no fd was closed while its table
+//!   was read, for it may have moved to a slot that was read before.
 //!
 //! After [`Options::rounds`] rounds the last one is the answer, and what is not settled is marked an estimate.
 //!
 //! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
-//! still, is taken for the kernel's.
+//! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue.
 
 mod advice;
 mod doctor;
@@ -156,7 +157,7 @@ impl Scanner {
             round += 1;
             let walk = self.walk(before.list.as_ref().ok())?;
             let after = self.kernel_list();
-            calm |= before.births.0.is_some() && before.births.0 == after.births.1;
+            calm |= !walk.restless && before.births.0.is_some() && before.births.0 == after.births.1;
             let shared = Shared::of(&walk, &self.sharing);
             let mut buffers = join::join(&walk, &shared, before.list.as_ref().ok(), after.list.as_ref().ok());
             let mut coverage = self.coverage(&walk, &after.list);

@@ -72,25 +72,31 @@ fn group<'w, W: Copy + Ord>(
     // The first of each group, in the order of the comparison, which has nothing to do with that of pids.
     let mut firsts: Vec<W> = Vec::new();
     for &who in all {
-        let (mut low, mut high) = (0, firsts.len());
-        let found = loop {
-            if low == high {
-                break None;
-            }
-            let middle = low.midpoint(high);
-            match compare(firsts[middle], who) {
-                None => return all,
-                Some(Ordering::Equal) => break Some(firsts[middle]),
-                Some(Ordering::Less) => low = middle + 1,
-                Some(Ordering::Greater) => high = middle,
-            }
-        };
-        match found {
-            Some(first) => _ = same.insert(who, first),
-            None => firsts.insert(low, who),
+        match place(&firsts, who, compare) {
+            None => return all,
+            Some(Ok(at)) => _ = same.insert(who, firsts[at]),
+            Some(Err(at)) => firsts.insert(at, who),
         }
     }
     &[]
+}
+
+/// Where `who` is among those that come in the order of the comparison, or where it belongs. `None`: nobody can tell.
+pub(super) fn place<W: Copy>(
+    firsts: &[W],
+    who: W,
+    compare: &dyn Fn(W, W) -> Option<Ordering>,
+) -> Option<Result<usize, usize>> {
+    let (mut low, mut high) = (0, firsts.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        match compare(firsts[middle], who)? {
+            Ordering::Equal => return Some(Ok(middle)),
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+        }
+    }
+    Some(Err(low))
 }
 
 #[cfg(test)]

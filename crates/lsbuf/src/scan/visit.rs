@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::Mappings;
 use super::proof::{Learnt, Verdict};
+use super::shared;
 use super::walk::{HeldDevice, HeldFd, HeldMap, Walk};
 use crate::kernel::fdinfo_table;
 use crate::kernel::fds;
@@ -21,7 +22,7 @@ use crate::kernel::maps::{self, MapFact};
 use crate::kernel::process::{Image, ProcessDir, Stage};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::sharing::Sharing;
+use crate::kernel::sharing::{Resource, Sharing};
 use crate::model::{Pid, Source, Tid};
 
 /// How often a process is read that keeps replacing its image.
@@ -81,10 +82,13 @@ impl Walk {
         let mark = self.mark();
         // Before the fds, so that what is read between the two ends of this belongs together.
         let mut space = Space::read(process, process.image(), mappings, buffers);
+        let mut leaderless = false;
         if matches!(space, Ok(None)) {
             match process.stage(&mut buffers.text) {
                 Ok(Stage::Kernel) => return Some(Visit::Read),
-                Ok(stage) => self.exiting += u64::from(stage == Stage::Exiting),
+                Ok(Stage::Exiting) => self.exiting += 1,
+                Ok(Stage::Zombie) => leaderless = true,
+                Ok(Stage::Running) => {}
                 // A tree recorded in part.
                 Err(_) if !process.is_live() => {}
                 Err(e) => return Some(Visit::of(e)),
@@ -98,11 +102,16 @@ impl Walk {
             }
             space = self.through_thread(process, tid, mappings, buffers);
         }
-        let fds = self.visit_tables(process, tids, sharing, buffers);
+        let rings = self.rings();
+        let fds = self.visit_tables(process, tids, leaderless, sharing, buffers);
         let (maps, image) = match space {
             Ok(None) => (Ok(()), None),
             Ok(Some(space)) => {
-                let Space { image, alone, facts, garbled } = space;
+                let Space { image, alone, facts, garbled, ring } = space;
+                // Kept by its mapping alone, and what is registered with it does not show.
+                if ring && self.rings() == rings {
+                    self.elsewhere.iter_mut().for_each(|elsewhere| elsewhere.unknown = true);
+                }
                 let followed = self.visit_maps(alone.as_ref().unwrap_or(process), facts, buffers);
                 self.garble(garbled.0, garbled.1);
                 (followed, Some(image))
@@ -137,6 +146,10 @@ impl Walk {
         })
     }
 
+    fn rings(&self) -> u64 {
+        self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.rings)
+    }
+
     fn mark(&self) -> Mark {
         let (fds, maps) = (self.fds.len(), self.maps.len());
         Mark { fds, maps, devices: self.devices.len(), paths: self.paths.len() }
@@ -149,11 +162,12 @@ impl Walk {
         self.paths.truncate(mark.paths);
     }
 
-    /// Reads the process's fd table and those of threads that have one of their own.
+    /// Reads the process's fd table and those of threads that have one of their own. `leaderless`: the leader has exited.
     fn visit_tables(
         &mut self,
         process: &ProcessDir,
         threads: &[Tid],
+        leaderless: bool,
         sharing: &Sharing,
         buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
@@ -161,25 +175,38 @@ impl Walk {
         let mut done = self.visit_fds(process, None, buffers);
         let mut tables = vec![Tid(process.pid().0)];
         for &tid in threads {
-            let same: Vec<Option<bool>> =
-                tables.iter().map(|&table| sharing.of_threads(process, table, tid)).collect();
-            if same.contains(&Some(true)) {
-                continue;
-            }
+            let place = match sharing.recorded_own_table(process, tid) {
+                Some(own) => Some(if own { Err(tables.len()) } else { Ok(0) }),
+                None => shared::place(&tables, tid, &|a, b| sharing.of_tasks(Resource::Files, a, b)),
+            };
             let before = self.mark();
-            match process.thread(tid).and_then(|thread| self.visit_fds(&thread, Some(tid), buffers)) {
-                // The thread has exited.
-                Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
-                Err(e) => done = done.and(Err(e)),
-            }
-            if same.contains(&None) && self.shows_again(begin, before.fds) {
-                // A copy or the same: the same, which threads are born with, and marked.
-                if self.fds.len() > before.fds {
-                    self.uncompared.insert(process.pid());
+            if !matches!(place, Some(Ok(_))) {
+                match process.thread(tid).and_then(|thread| self.visit_fds(&thread, Some(tid), buffers)) {
+                    // The thread has exited.
+                    Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
+                    Err(e) => done = done.and(Err(e)),
                 }
-                self.drop_since(&before);
-            } else {
-                tables.push(tid);
+            }
+            match place {
+                None if self.shows_again(begin, before.fds) => {
+                    // A copy or the same: the same, which threads are born with, and marked.
+                    if self.fds.len() > before.fds {
+                        self.uncompared.insert(process.pid());
+                    }
+                    self.drop_since(&before);
+                }
+                Some(Err(at)) => tables.insert(at, tid),
+                None | Some(Ok(_)) => {}
+            }
+            // A table that shows nothing may be one that an exiting thread has parted with and not yet closed. Such a thread
+            // shares its want of a table with a leader that has exited.
+            let nothing = self.mark() == before && (leaderless || !matches!(place, Some(Ok(_))));
+            if nothing
+                && process.is_live()
+                && process.thread(tid).and_then(|thread| thread.stage(&mut buffers.text))
+                    == Ok(Stage::Exiting)
+            {
+                self.exiting += 1;
             }
         }
         done
@@ -233,6 +260,7 @@ impl Walk {
         let devices = table.devices.into_iter();
         self.devices.extend(devices.map(|(fd, class, path)| HeldDevice { pid, fd, class, path }));
         self.garble(Source::Fdinfo, table.garbled);
+        self.restless |= table.closed;
         walked
     }
 
@@ -304,6 +332,8 @@ struct Space {
     facts: Facts,
     /// How many could not be understood.
     garbled: (Source, u64),
+    /// Whether an io_uring is mapped.
+    ring: bool,
 }
 
 /// What looks like a dma-buf in an address space.
@@ -324,9 +354,9 @@ impl Space {
             Err(Errno::SRCH) => return Ok(None),
             image => image?,
         };
-        let (facts, garbled) = match mappings {
+        let (facts, garbled, ring) = match mappings {
             Mappings::Maps => match maps::walk(image.maps(), &mut buffers.chunk) {
-                Ok(Some(mapped)) => (Facts::Maps(mapped.facts), (Source::Maps, mapped.garbled)),
+                Ok(Some(mapped)) => (Facts::Maps(mapped.facts), (Source::Maps, mapped.garbled), mapped.ring),
                 Ok(None) | Err(Errno::SRCH) => return Ok(None),
                 Err(e) => return Err(e),
             },
@@ -334,10 +364,10 @@ impl Space {
             Mappings::MapFiles => {
                 let mut links = Vec::new();
                 let garbled = map_files::walk(process.dir(), buffers, &mut links)?;
-                (Facts::Links(links), (Source::MapFiles, garbled))
+                (Facts::Links(links), (Source::MapFiles, garbled), false)
             }
         };
-        Ok(Some(Space { image, alone: None, facts, garbled }))
+        Ok(Some(Space { image, alone: None, facts, garbled, ring }))
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Walk {
     pub(super) rechecked: BTreeMap<Inode, u64>,
     /// `None`: not looked for.
     pub(super) elsewhere: Option<Elsewhere>,
+    /// Whether an fd was closed while its table was read: it may have moved to a slot that was read before.
+    pub(super) restless: bool,
     /// Processes in the middle of exiting, whose references are out of sight and may still count.
     pub(super) exiting: u64,
     /// Processes with a thread that may have an fd table of its own, which could not be asked.
@@ -167,9 +169,12 @@ impl Walk {
                 })
                 .ok()
                 .and_then(|()| fdinfo::parse(&buffers.text).ok());
-            if let Some(info) = again
-                && info.ino == held.fact.info.ino
-                && let Some(DmaBufInfo { count, .. }) = info.dmabuf
+            let before = &held.fact.info;
+            if let (Some(info), Some(was)) = (again, &before.dmabuf)
+                && info.ino == before.ino
+                && let Some(DmaBufInfo { count, size, exporter, name }) = info.dmabuf
+                // Without an inode number the fd may have been replaced.
+                && (info.ino.is_some() || (size, exporter, name) == (was.size, was.exporter.clone(), was.name.clone()))
             {
                 self.rechecked.insert(held.ino, count);
             }
