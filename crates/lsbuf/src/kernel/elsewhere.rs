@@ -9,9 +9,9 @@
 //!
 //! A ring may be kept by its mapping alone, which shows it but nothing of its files.
 //!
-//! Limits: a ring that is neither an fd nor mapped (registered with itself, its memory the program's own) is not seen; a
-//! sender that waits for room in a queue holds its message's files before `scm_fds` counts them. Connections that nobody
-//! has accepted are [`super::pending`]'s.
+//! Limits: a ring of which no slot is printed counts as unread, since it may have been busy; one that is neither an fd nor
+//! mapped (registered with itself, its memory the program's own) is not seen; a sender that waits for room in a queue
+//! holds its message's files before `scm_fds` counts them. Connections that nobody has accepted are [`super::pending`]'s.
 
 use std::collections::HashSet;
 
@@ -85,7 +85,7 @@ impl Elsewhere {
 
     fn add_ring(&mut self, text: &[u8]) -> Result<(), Garbled> {
         let mut lines = text.split(|&b| b == b'\n').skip_while(|line| !line.starts_with(FILES));
-        // Not printed while the ring is busy.
+        // Not printed while the ring is busy, where paths are escaped.
         let stated = lines.next().and_then(|line| line.strip_prefix(FILES)).ok_or(Garbled)?;
         let stated = number(stated.trim_ascii(), 10)?;
         let is_end = |line: &[u8]| line.starts_with(b"UserBufs:");
@@ -106,6 +106,11 @@ impl Elsewhere {
                 Registered::DmaBuf => self.fixed += 1,
                 Registered::Keeper => self.nested += 1,
             }
+        }
+        // Where names are printed raw a busy ring tells how many slots it has and prints none of them. So does one
+        // whose slots are all empty where empty ones are left out: nothing tells the two apart.
+        if next_slot == 0 && stated > 0 {
+            return Err(Garbled);
         }
         // Where names are printed raw every slot is, so a newline in a name can only forge a slot that comes twice, or a
         // second end. Where paths are escaped empty slots are left out.
@@ -234,6 +239,13 @@ mod tests {
             let text = format!("UserFiles:\t2\n    0: {forged}\n    1: dmabuf\nUserBufs:\t0\n");
             assert_eq!(after(Keeper::Ring, Some(text.as_bytes())), (None, None), "{forged:?}");
         }
+    }
+
+    /// Check that a ring which was too busy to list its files is told from one that has none.
+    #[test]
+    fn a_busy_ring() {
+        let busy = b"SqThread:\t-1\nUserFiles:\t1\nUserBufs:\t0\nPollList:\nCqOverflowList:\n";
+        assert_eq!(after(Keeper::Ring, Some(busy)), (None, None));
     }
 
     /// Check that what cannot be read proves nothing.

@@ -51,8 +51,11 @@ fn read_folder(
     })
 }
 
+/// Columns of a pid. With the words around it that is more than `TASK_COMM_LEN`.
+const PID_WIDTH: usize = 8;
+
 /// Every handle in the text that stands for a dma-buf.
-fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
+pub(crate) fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
     let mut client = None;
     let mut found = Vec::new();
     for line in text.split(|&b| b == b'\n') {
@@ -69,9 +72,13 @@ fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
 }
 
 fn head(line: &[u8]) -> std::result::Result<(Pid, Label), Garbled> {
-    let rest = line.strip_prefix(b"pid ").ok_or(Garbled)?.trim_ascii_start();
-    let (pid, rest) = cut(rest, b' ')?;
-    let comm = rest.strip_prefix(b"command ").ok_or(Garbled)?;
+    let rest = line.strip_prefix(b"pid ").ok_or(Garbled)?;
+    let (pid, comm) = cut(rest.trim_ascii_start(), b' ')?;
+    // A client's own name is printed raw and may break its line, but is too short to forge one of this width.
+    if rest.len() - comm.len() <= PID_WIDTH {
+        return Err(Garbled);
+    }
+    let comm = comm.strip_prefix(b"command ").ok_or(Garbled)?;
     Ok((Pid(number32(pid, 10)?), comm.strip_suffix(b":").unwrap_or(comm).into()))
 }
 
@@ -120,12 +127,19 @@ mod tests {
         assert_eq!(handles.iter().map(|(ino, h)| (ino.0, h.len())).collect::<Vec<_>>(), [(7, 2)]);
     }
 
+    /// Check that a command name which breaks its line names no other client.
+    #[test]
+    fn a_forged_client() {
+        let text = b"pid     1479 command \npid 1 command :\n\t\t0x00000001:         4096 byte GTT imported from ino:7\n";
+        assert_eq!(parse(text).iter().map(|(_, handle)| handle.pid).collect::<Vec<_>>(), [Pid(1479)]);
+    }
+
     proptest! {
         /// Check that no bytes make the parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&text);
-            let _ = parse(&[b"pid 1 command x:\n\t\t0x1: imported from ino:".as_slice(), &text].concat());
+            let _ = parse(&[b"pid        1 command x:\n\t\t0x1: imported from ino:".as_slice(), &text].concat());
         }
     }
 }
