@@ -5,7 +5,8 @@
 //! none, the same promises are kept to a million random inputs for each parser by the property tests of
 //! `lsbuf::fuzzing`, which know nothing of coverage.
 //!
-//! Seeds are cut out of the recorded trees into `target/fuzz/corpus`, where what the fuzzer finds new is kept too.
+//! Seeds are cut out of the recorded trees into `target/fuzz/corpus`, where what the fuzzer finds new is kept too; those
+//! that no tree has are files of `fuzz/seeds`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -181,7 +182,7 @@ impl Running {
     }
 }
 
-/// Cuts the recorded trees into inputs of the targets.
+/// Cuts the recorded trees into inputs of the targets, and adds those that are written by hand.
 fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
     let mut seeds: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::new();
     let folder = workspace.recorded();
@@ -198,7 +199,9 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
                         add(&mut seeds, "elsewhere", &[link, text.as_slice()].join(&0));
                         let name = link.strip_prefix(b"/dmabuf:").unwrap_or_default();
                         names.push(name.to_vec());
-                        add(&mut seeds, "fdinfo", &[text.as_slice(), name].join(&0));
+                        for target in ["fdinfo", "fdinfo_table"] {
+                            add(&mut seeds, target, &[text.as_slice(), name].join(&0));
+                        }
                     }
                 }
                 (["proc", _, "maps"], Node::File(text)) => {
@@ -230,6 +233,20 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         for (nth, input) in inputs.iter().enumerate() {
             fs::write(folder.join(format!("seed-{nth}")), input)?;
+        }
+    }
+    copy_seeds(&workspace.root.join("fuzz/seeds"), corpus)
+        .with_context(|| format!("copying seeds to {}", corpus.display()))
+}
+
+fn copy_seeds(seeds: &Path, corpus: &Path) -> anyhow::Result<()> {
+    for target in fs::read_dir(seeds)? {
+        let target = target?;
+        let folder = corpus.join(target.file_name());
+        fs::create_dir_all(&folder)?;
+        for seed in fs::read_dir(target.path())? {
+            let seed = seed?;
+            fs::copy(seed.path(), folder.join(seed.file_name()))?;
         }
     }
     Ok(())

@@ -10,7 +10,8 @@ use super::parse::Garbled;
 /// Where it is, below the root of sysfs.
 pub(crate) const PATH: &str = "kernel/btf/vmlinux";
 
-const MAGIC: u16 = 0xeb9f;
+/// What such a file begins with.
+pub(crate) const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 
 /// The sizes in bytes of the structures called so; `None` for one that is not declared.
@@ -88,22 +89,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzzing::written;
 
     /// A record with as many zero bytes behind it as its kind has.
     fn record(name: u32, kind: u32, members: u32, size: u32) -> Vec<u8> {
         let mut bytes = [name, kind << 24 | members, size].map(u32::to_ne_bytes).concat();
         bytes.resize(12 + extra(kind, members).unwrap(), 0);
         bytes
-    }
-
-    fn written(records: &[u8], strings: &[u8]) -> Vec<u8> {
-        let (types, names) = (records.len() as u32, strings.len() as u32);
-        let mut btf = MAGIC.to_ne_bytes().to_vec();
-        btf.extend([1, 0]);
-        btf.extend([24, 0, types, types, names].map(u32::to_ne_bytes).concat());
-        btf.extend(records);
-        btf.extend(strings);
-        btf
     }
 
     proptest! {

@@ -88,7 +88,7 @@ fn walk(
 
 /// What a text says that its file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     DmaBuf(Fdinfo),
     PathOnly(Fdinfo),
     Keeper(Keeper),
@@ -98,7 +98,7 @@ enum Kind {
 }
 
 /// Decides by the form of the whole text.
-fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
+pub(crate) fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
     let own = fdinfo::own_lines(text);
     // First lines of rings from Linux 5.16 on, and before.
     if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {

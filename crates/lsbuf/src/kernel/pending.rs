@@ -52,7 +52,7 @@ pub(crate) fn are_there(root: &ProcRoot, text: &mut Vec<u8>) -> bool {
 }
 
 /// A line is `ADDRESS: REFS PROTOCOL FLAGS TYPE STATE INODE [NAME]`.
-fn is_pending(line: &[u8]) -> bool {
+pub(crate) fn is_pending(line: &[u8]) -> bool {
     let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).skip(5);
     words.next() == Some(b"02") && words.next() == Some(b"0")
 }

@@ -117,8 +117,7 @@ impl ProcRoot {
         }
         let mut text = Vec::new();
         read::record(&self.dir, c"loadavg", &mut text).ok()?;
-        let last = text.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
-        number32(last, 10).ok().filter(|_| self.own_pids).map(Births)
+        last_pid(&text).filter(|_| self.own_pids).map(Births)
     }
 
     /// The machine as this procfs names it.
@@ -149,4 +148,10 @@ impl ProcRoot {
         read::record(&self.dir, path, &mut text).ok()?;
         Some(String::from_utf8_lossy(&text).trim_end().to_owned())
     }
+}
+
+/// The last word of loadavg.
+pub(crate) fn last_pid(loadavg: &[u8]) -> Option<u32> {
+    let last = loadavg.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
+    number32(last, 10).ok()
 }

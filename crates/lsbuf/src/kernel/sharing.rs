@@ -72,9 +72,9 @@ impl Sharing {
 }
 
 /// Each task with the lowest of those that it shares with.
-type Groups = HashMap<(Resource, u32), u32>;
+pub(crate) type Groups = HashMap<(Resource, u32), u32>;
 
-fn groups(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Groups {
+pub(crate) fn groups(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Groups {
     let mut groups = Groups::new();
     for (what, a, b) in pairs {
         let lowest = a.min(b);
@@ -85,7 +85,8 @@ fn groups(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Groups {
     groups
 }
 
-fn pair(line: &str) -> Option<(Resource, u32, u32)> {
+/// What a recorded line says.
+pub(crate) fn pair(line: &str) -> Option<(Resource, u32, u32)> {
     let mut words = line.split_ascii_whitespace();
     let what = match words.next()? {
         "files" => Resource::Files,

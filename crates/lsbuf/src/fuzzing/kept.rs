@@ -1,0 +1,134 @@
+//! References that no process shows: messages in flight, fixed files, connections that nobody has accepted.
+
+use super::{LONGEST_NAME, halves};
+use crate::kernel::elsewhere::{Elsewhere, Keeper};
+use crate::kernel::pending::is_pending;
+use crate::model::KeptElsewhere;
+
+/// Links and fdinfo of what keeps files: a link is read back; nothing is proven absent unless nothing was counted.
+pub fn elsewhere(data: &[u8]) {
+    let (link, text) = halves(data);
+    let keeper = Keeper::of(link);
+    if let Some(Keeper::Socket(ino)) = keeper {
+        assert_eq!(Keeper::of(format!("socket:[{ino}]").as_bytes()), keeper);
+    }
+    let mut elsewhere = Elsewhere::default();
+    for keeper in [keeper.unwrap_or(Keeper::Ring), Keeper::Socket(1)] {
+        elsewhere.add(keeper, Some(text));
+        let kept = elsewhere.kept();
+        let known = [elsewhere.in_flight_of_one(), elsewhere.fixed_of_one()];
+        if kept == KeptElsewhere::default() {
+            assert_eq!(known, [Some(0); 2]);
+        }
+        if kept.in_flight > 0 || kept.unknown {
+            assert_eq!(known, [None; 2]);
+        }
+        if kept.io_uring > 0 {
+            assert_eq!(known[1], None);
+        }
+    }
+}
+
+/// Rings with registered files that are called by what the NULs part, an empty slot where nothing is: whatever stands
+/// beside it, a dma-buf or a file that keeps others is never ruled out.
+pub fn rings(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let names: Vec<&[u8]> = data.split(|&b| b == 0).take(8).collect();
+    let at = usize::from(choice) % (names.len() + 1);
+    let cut = |name: &[u8], longest: usize| name[..name.len().min(longest)].to_vec();
+    let name = cut(names[0], LONGEST_NAME);
+
+    // As kernels do that print names raw: every slot. No file name has a slash.
+    for kept in [&b"dmabuf"[..], b"UNIX", b"UNIX-STREAM", b"[io_uring]"] {
+        let mut lines: Vec<Vec<u8>> = names
+            .iter()
+            .map(|name| cut(name, 39).into_iter().filter(|&b| b != b'/').collect())
+            .map(|name: Vec<u8>| if name.is_empty() { b"<none>".to_vec() } else { name })
+            .collect();
+        lines.insert(at, kept.to_vec());
+        let files: Vec<(usize, Vec<u8>)> = lines.into_iter().enumerate().collect();
+        // A busy ring tells how many they are and no more.
+        for listed in [&files[..], &[]] {
+            let ring = ring(files.len(), listed);
+            assert_eq!(ring.fixed_of_one(), None);
+            assert!(kept == b"dmabuf" || ring.in_flight_of_one().is_none());
+        }
+    }
+
+    // As kernels do that print paths escaped: empty slots are left out.
+    let mut paths: Vec<Vec<u8>> = names
+        .iter()
+        .map(|name| cut(name, b"dmabuf:".len() + LONGEST_NAME))
+        .map(|name| if name.is_empty() { name } else { [b"/", name.as_slice()].concat() })
+        .collect();
+    let may_keep = paths.iter().any(|path| !path.starts_with(b"/dmabuf:") && path.ends_with(b"[io_uring]"));
+    for kept in
+        [[b"/dmabuf:", name.as_slice()].concat(), b"socket:[7]".to_vec(), b"anon_inode:[io_uring]".to_vec()]
+    {
+        paths.insert(at, kept.clone());
+        let files: Vec<(usize, Vec<u8>)> = paths
+            .iter()
+            .enumerate()
+            .filter(|(_, path)| !path.is_empty())
+            .map(|(slot, path)| (slot, escape(path)))
+            .collect();
+        let ring = ring(paths.len(), &files);
+        assert!(!ring.unknown);
+        assert_eq!(ring.fixed_of_one(), None);
+        let is_keeper = kept.ends_with(b"]") && !kept.starts_with(b"/");
+        assert_eq!(ring.in_flight_of_one(), (!is_keeper && !may_keep).then_some(0));
+        paths.remove(at);
+    }
+}
+
+/// What is known of a ring with so many slots, of which these are listed.
+fn ring(slots: usize, listed: &[(usize, Vec<u8>)]) -> Elsewhere {
+    let mut text = format!("SqMask:\t0x3\nSQEs:\t0\nSqThread:\t-1\nUserFiles:\t{slots}\n").into_bytes();
+    for (slot, file) in listed {
+        text.extend_from_slice(&[format!("{slot:5}: ").as_bytes(), file, b"\n"].concat());
+    }
+    text.extend_from_slice(b"UserBufs:\t1\n    0: 0x7f00/4096\nPollList:\nCqOverflowList:\n");
+    let mut elsewhere = Elsewhere::default();
+    elsewhere.add(Keeper::Ring, Some(&text));
+    elsewhere
+}
+
+/// A path as `seq_file_path` prints it.
+fn escape(path: &[u8]) -> Vec<u8> {
+    let escaped = path.iter().map(|&b| match b {
+        b' ' | b'\t' | b'\n' | b'\\' => format!("\\{b:03o}").into_bytes(),
+        _ => vec![b],
+    });
+    escaped.collect::<Vec<_>>().concat()
+}
+
+/// `/proc/net/unix` with sockets that are called by what the NULs part: a connection that nobody has accepted is seen
+/// among them, and none is where there is none, unless a name forges one.
+pub fn pending(data: &[u8]) {
+    const HEADER: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path";
+    let (numbers, names) = halves(data);
+    let number = |nth: usize| u32::from(numbers.get(nth).copied().unwrap_or(2));
+    let print = |kind: u32, state: u32, ino: u32, name: &[u8]| {
+        let (address, refs) = (number(0), number(1));
+        let fields = format!("{address:016x}: {refs:08X} 00000000 00000000 {kind:04X} {state:02X} {ino:5}");
+        let blank: &[u8] = if name.is_empty() { b"" } else { b" " };
+        [fields.as_bytes(), blank, name].concat()
+    };
+    let names: Vec<&[u8]> =
+        names.split(|&b| b == 0).take(8).map(|name| &name[..name.len().min(108)]).collect();
+    let mut lines = vec![HEADER.to_vec()];
+    for (nth, name) in names.iter().enumerate() {
+        // Bound, connected, or closed at this moment.
+        let (state, ino) = [(1, 4711), (3, 2), (4, 0)][number(2 + nth) as usize % 3];
+        lines.push(print(1, state, ino, name));
+    }
+    let is_there = |lines: &[Vec<u8>]| lines.join(&b'\n').split(|&b| b == b'\n').any(is_pending);
+    assert!(!is_there(&lines) || names.iter().any(|name| name.contains(&b'\n')));
+    let at = 1 + number(2) as usize % lines.len();
+    for kind in [1, 5] {
+        let mut lines = lines.clone();
+        lines.insert(at, print(kind, 2, 0, names[0]));
+        assert!(is_there(&lines));
+    }
+    let _ = is_pending(data);
+}

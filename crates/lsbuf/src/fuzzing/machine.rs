@@ -1,0 +1,68 @@
+//! What a mount, an inode and the kernel's own types are.
+
+use crate::kernel::btf as types;
+use crate::kernel::identity::{self, Object};
+use crate::model::Dev;
+
+use super::halves;
+
+/// Lines of mountinfo: read back as printed; what follows the device shifts nothing.
+pub fn mount(data: &[u8]) {
+    let (line, rest) = halves(data);
+    if let Ok((id, dev)) = identity::mount(line) {
+        let printed = [format!("{id} 1 {dev} ").as_bytes(), rest].concat();
+        assert_eq!(identity::mount(&printed), Ok((id, dev)));
+    }
+}
+
+/// What a recorded tree keeps of an inode: read back as printed.
+pub fn recorded_inode(data: &[u8]) {
+    if let Ok(dev) = identity::device_text(data) {
+        assert_eq!(identity::device_text(dev.to_string().as_bytes()), Ok(dev));
+    }
+    let print = |magic: &str, dev: Dev, rest: &str| format!("{magic} {dev} {rest}\n").into_bytes();
+    match identity::parse_recorded(data) {
+        Err(_) => {}
+        Ok(Object::Other(dev)) => {
+            let printed = print("1021994", dev, "1 0 0 0.000000000 0.000000000");
+            assert_eq!(identity::parse_recorded(&printed), Ok(Object::Other(dev)));
+        }
+        Ok(Object::DmaBuf(fact)) => {
+            let since = fact.created_at.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+            // Times that contradict each other tell nothing.
+            let times = since.map_or("0.000000000 1.000000000".to_owned(), |t| {
+                let time = format!("{}.{:09}", t.as_secs(), t.subsec_nanos());
+                format!("{time} {time}")
+            });
+            let rest = format!("{} {} {} {times}", fact.ino, fact.size.0, fact.creator_uid);
+            let printed = print("444d4142", fact.dev, &rest);
+            assert_eq!(identity::parse_recorded(&printed), Ok(Object::DmaBuf(fact)));
+        }
+    }
+}
+
+/// The kernel's types: what stands behind the sections changes nothing, and a structure more is found unless one of that
+/// name was, with whatever records before it.
+pub fn btf(data: &[u8]) {
+    const NAMES: [&str; 2] = ["inode", "file"];
+    let alone = types::sizes(data, NAMES);
+    if alone.is_ok() {
+        assert_eq!(types::sizes(&[data, data].concat(), NAMES), alone);
+    }
+    let strings = b"\0inode\0file\0";
+    if let Ok([inode, file]) = types::sizes(&written(data, strings), NAMES) {
+        let more = [data, &[1, 4 << 24, 560].map(u32::to_ne_bytes).concat()].concat();
+        assert_eq!(types::sizes(&written(&more, strings), NAMES), Ok([inode.or(Some(560)), file]));
+    }
+}
+
+/// Records and strings behind a sound header.
+pub(crate) fn written(records: &[u8], strings: &[u8]) -> Vec<u8> {
+    let (types, names) = (records.len() as u32, strings.len() as u32);
+    let mut btf = types::MAGIC.to_ne_bytes().to_vec();
+    btf.extend([1, 0]);
+    btf.extend([24, 0, types, types, names].map(u32::to_ne_bytes).concat());
+    btf.extend(records);
+    btf.extend(strings);
+    btf
+}

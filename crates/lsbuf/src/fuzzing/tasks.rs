@@ -1,0 +1,70 @@
+//! Who a process is, and what it shares.
+
+use std::cmp::Ordering;
+
+use super::halves;
+use crate::kernel::process::{self as texts, Stage};
+use crate::kernel::root::last_pid;
+use crate::kernel::sharing::{Resource, Sharing, groups, pair};
+use crate::model::Tid;
+
+/// stat, status and cgroup of a process, and loadavg: read back as printed; a command name shifts no field.
+pub fn process(data: &[u8]) {
+    let (text, comm) = halves(data);
+    let byte = |nth: usize| text.get(nth).copied().unwrap_or(0);
+    let (state, flags) = ("RSDZXtTIP".as_bytes()[usize::from(byte(0)) % 9] as char, [1, 2, 3, 4].map(byte));
+    let flags = u32::from_ne_bytes(flags);
+    let print = |comm: &[u8], flags: u32, start: u64| {
+        let fields = format!(") {state} 1 7 7 0 -1 {flags} 102 0 0 0 0 0 0 0 20 0 1 0 {start} 9003008 200\n");
+        [b"7 (", comm, fields.as_bytes()].concat()
+    };
+    assert_eq!(texts::stat(&print(comm, flags, 4711)), Ok((comm.into(), 4711)));
+    assert_eq!(texts::stage(&print(comm, flags, 1)), texts::stage(&print(b"x", flags, 1)));
+    assert_eq!(texts::stage(&print(comm, 2_129_984, 1)), Ok(Stage::Kernel));
+    let _ = texts::stage(text);
+    if let Ok((comm, start)) = texts::stat(text) {
+        assert_eq!(texts::stat(&print(comm.as_bytes(), flags, start)), Ok((comm, start)));
+    }
+    let line = text.split(|&b| b == b'\n').next().unwrap_or_default();
+    if let Some(uid) = texts::real_uid(text) {
+        let status = [b"Name:\t", line, format!("\nUid:\t{uid}\t0\t0\t0\n").as_bytes()].concat();
+        assert_eq!(texts::real_uid(&status), Some(uid));
+    }
+    for (pids, one) in
+        [("", false), ("NSpid:\t7\n", true), ("NSpid:\t7\t1\n", false), ("NSpid:\t7\t1\t1\n", false)]
+    {
+        let status = [b"Name:\t", line, b"\n", pids.as_bytes(), b"NSpgid:\t7\n"].concat();
+        assert_eq!(texts::is_in_one_namespace(&status), one);
+    }
+    let _ = texts::is_in_one_namespace(text);
+    assert_eq!(texts::unified_cgroup(&[b"1:cpu:/x\n0::", line, b"\n"].concat()), Some(line.into()));
+    let _ = texts::unified_cgroup(text);
+    if let Some(pid) = last_pid(text) {
+        assert_eq!(last_pid(format!("0.00 0.01 0.05 1/80 {pid}\n").as_bytes()), Some(pid));
+    }
+}
+
+/// Recorded sharing: a line is read back as printed, and holds in both directions and for its resource alone; of all lines
+/// together an order comes.
+pub fn sharing(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let pairs: Vec<_> = text.lines().filter_map(pair).take(16).collect();
+    for &(what, a, b) in &pairs {
+        let (word, other) = match what {
+            Resource::Files => ("files", Resource::Vm),
+            Resource::Vm => ("vm", Resource::Files),
+        };
+        assert_eq!(pair(&format!("{word} {a} {b}")), Some((what, a, b)));
+        let one = Sharing::Recorded(groups([(what, a, b)].into_iter()));
+        assert_eq!(one.of_tasks(what, Tid(a), Tid(b)), Some(Ordering::Equal));
+        assert_eq!(one.of_tasks(what, Tid(b), Tid(a)), Some(Ordering::Equal));
+        assert_eq!(one.of_tasks(other, Tid(a), Tid(b)), Some(a.cmp(&b)));
+    }
+    let all = Sharing::Recorded(groups(pairs.iter().copied()));
+    for &(what, a, _) in &pairs {
+        for &(_, b, _) in &pairs {
+            let order = |a, b| all.of_tasks(what, Tid(a), Tid(b));
+            assert_eq!(order(a, b), order(b, a).map(Ordering::reverse));
+        }
+    }
+}
