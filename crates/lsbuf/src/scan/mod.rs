@@ -158,7 +158,7 @@ impl Scanner {
             let walk = self.walk(before.list.as_ref().ok())?;
             let after = self.kernel_list();
             calm |= !walk.restless && before.births.0.is_some() && before.births.0 == after.births.1;
-            let shared = Shared::of(&walk, &self.sharing);
+            let shared = Shared::of(&walk, &self.sharing, &self.root);
             let mut buffers = join::join(&walk, &shared, before.list.as_ref().ok(), after.list.as_ref().ok());
             let mut coverage = self.coverage(&walk, &after.list);
             if coverage.saw_every_process() && buffers.iter().any(join::has_rest) {

@@ -10,6 +10,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
 use super::walk::Walk;
+use crate::kernel::process::{ProcessDir, Stage};
+use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::{Resource, Sharing};
 use crate::model::{Pid, Tid};
 
@@ -29,20 +31,26 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Compares the holders of one walk.
-    pub(super) fn of(walk: &Walk, sharing: &Sharing) -> Shared {
+    pub(super) fn of(walk: &Walk, sharing: &Sharing, root: &ProcRoot) -> Shared {
+        // Tasks that have exited meanwhile have no table, and look as if they shared that; who runs afterwards had one.
+        let compare = |what, a: Tid, b: Tid| match sharing.of_tasks(what, a, b) {
+            Some(Ordering::Equal) if a != b && root.is_live() => {
+                let stage = ProcessDir::open(root, Pid(a.0)).and_then(|task| task.stage(&mut Vec::new()));
+                Some(if stage == Ok(Stage::Running) { Ordering::Equal } else { Ordering::Less })
+            }
+            order => order,
+        };
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
         let slots = walk.fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino)));
         for alike in alike(slots) {
             let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));
-            let left =
-                group(&alike, &mut shared.files, &|a, b| sharing.of_tasks(Resource::Files, task(a), task(b)));
+            let left = group(&alike, &mut shared.files, &|a, b| compare(Resource::Files, task(a), task(b)));
             shared.uncompared.extend(left.iter().map(|(pid, _)| pid));
         }
         let vmas = walk.maps.iter().filter(|map| walk.is_dmabuf(map));
         let vmas = vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, map.fact.ino)));
         for alike in alike(vmas) {
-            let left =
-                group(&alike, &mut shared.vm, &|a, b| sharing.of_tasks(Resource::Vm, Tid(a.0), Tid(b.0)));
+            let left = group(&alike, &mut shared.vm, &|a, b| compare(Resource::Vm, Tid(a.0), Tid(b.0)));
             shared.uncompared.extend(left);
         }
         shared
