@@ -50,9 +50,8 @@ impl World {
         world.in_flight()?;
         let held = world.start(b"keeper", |stage| {
             let buf = named("kept")?;
-            let mut held = Held::by(&buf)?.without_fds();
             let path = sys::open_path(&buf)?;
-            held.opaths.push(sys::number(&path));
+            let held = Held::by(&buf)?.without_fds().and_opath(&path);
             drop(buf);
             stage.pause(&[held])
         })?;

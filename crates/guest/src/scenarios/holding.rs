@@ -193,9 +193,8 @@ fn opath_after_others(ctx: &mut Ctx) -> anyhow::Result<()> {
     other.paused()?;
     let mut actor = Actor::start(b"path", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let mut held = Held::by(&buf)?.without_fds();
         let path = sys::open_path(&buf)?;
-        held.opaths.push(sys::number(&path));
+        let held = Held::by(&buf)?.without_fds().and_opath(&path);
         drop(buf);
         stage.pause(&[held])
     })?;

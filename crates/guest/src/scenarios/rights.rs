@@ -360,8 +360,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (buf, _) = make::plain(SIZE)?;
         buf.set_name(NAME)?;
         let path = sys::open_path(&buf)?;
-        let mut held = Held::by(&buf)?;
-        held.opaths.push(sys::number(&path));
+        let mut held = Held::by(&buf)?.and_opath(&path);
         if Need::MappedIdentity.probe() {
             held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
         }

@@ -4,8 +4,8 @@
 //! fdinfo of an AF_UNIX socket says how many fds wait in its queue (`scm_fds`, `unix_show_fdinfo` in net/unix/af_unix.c), but
 //! not which: any number but 0 tells only that any buffer may be among them. fdinfo of a ring has a line for each
 //! registered file (`UserFiles: SLOTS`, then `SLOT: PATH`; io_uring/fdinfo.c): its whole path on Linux 6.18, on 6.12 and before
-//! only its name, which is `dmabuf` for every dma-buf. A path proves nothing, but who has another one is no dma-buf of that
-//! name.
+//! only its name, which is `dmabuf` for every dma-buf. A path proves nothing, but who has another one is no dma-buf. Which of
+//! the dma-bufs it is the path does not tell: names change while they are read.
 //!
 //! A ring may be kept by its mapping alone, which shows it but nothing of its files.
 //!
@@ -18,6 +18,9 @@ use std::collections::HashSet;
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
 use crate::model::KeptElsewhere;
+
+/// What an io_uring is called, as an fd and as a mapping.
+pub(crate) const RING_LINK: &[u8] = b"anon_inode:[io_uring]";
 
 /// What was counted on the machine.
 #[derive(Debug, Default)]
@@ -47,7 +50,7 @@ pub(crate) enum Keeper {
 impl Keeper {
     /// What an fd's link names, if it is one of them.
     pub(crate) fn of(link: &[u8]) -> Option<Keeper> {
-        if link == b"anon_inode:[io_uring]" {
+        if link == RING_LINK {
             return Some(Keeper::Ring);
         }
         let ino = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;

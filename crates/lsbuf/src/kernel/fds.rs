@@ -20,7 +20,8 @@ use crate::model::{DeviceClass, Fd, Label};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FdFact {
     pub(crate) fd: Fd,
-    /// The name that the link shows, whole and raw. The fd may have been replaced before its fdinfo was read.
+    /// The name that the link shows, whole and raw, where the fdinfo does not tell it. The fd may have been replaced between
+    /// the two.
     pub(crate) link_name: Option<Label>,
     pub(crate) info: fdinfo::Fdinfo,
 }
@@ -83,7 +84,10 @@ pub(crate) fn walk(
                 Err(e) => return Err(e),
             }
             match fdinfo::parse(text) {
-                Ok(info) => read.facts.push(FdFact { fd, link_name: Some(Label::from(name)), info }),
+                Ok(info) => {
+                    let link_name = info.dmabuf.is_none().then(|| Label::from(name));
+                    read.facts.push(FdFact { fd, link_name, info });
+                }
                 Err(Garbled) => read.garbled += 1,
             }
         } else if let Some(class) = DeviceClass::of(target) {

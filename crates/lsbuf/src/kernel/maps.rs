@@ -14,6 +14,7 @@ use memchr::memmem::Finder;
 use rustix::io::Result;
 
 use super::LINK_PREFIX;
+use super::elsewhere::RING_LINK;
 use super::parse::{Garbled, cut, number, number32};
 use super::read;
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
@@ -42,7 +43,7 @@ pub(crate) struct Mapped {
 /// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
 pub(crate) fn walk(maps: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> Result<Option<Mapped>> {
     let mut mapped = Mapped::default();
-    let needles = [Finder::new(LINK_PREFIX), Finder::new(b"anon_inode:[io_uring]")];
+    let needles = [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)];
     let any = read::lines_with(maps, &needles, chunk, |needle, line| match (needle, parse(line)) {
         (0, Ok(Some(fact))) => mapped.facts.push(fact),
         (0, Ok(None)) => {}

@@ -1,5 +1,4 @@
-//! What `check` does to buffers of its own: maps exact parts of them, cuts and splits the VMAs, gives them any name. The
-//! only `unsafe` of this crate.
+//! What `check` does to buffers of its own: maps exact parts of them, cuts and splits the VMAs, gives them any name.
 //!
 //! The `dmabuf` crate maps from a buffer's start only, in one piece, and refuses bad names by itself; a check must see
 //! what the kernel does. No code reads or writes through these mappings.

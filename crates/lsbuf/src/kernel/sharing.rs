@@ -5,7 +5,8 @@
 //! asks for the right to trace both; where it cannot be used the answer is "unknown", never "no".
 //!
 //! A recorded tree keeps the answers in `.lsbuf/shared`: a line `files TID TID` or `vm TID TID` for each two tasks of
-//! different processes that share; all others do not. Its threads share their process's fd table unless an `fd` of their own was recorded.
+//! different processes that share; all others do not. Its threads share their process's fd table unless an `fd` of their
+//! own was recorded.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -13,9 +14,9 @@ use std::collections::HashMap;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
-use super::process::ProcessDir;
+use super::process::{ProcessDir, Stage};
 use super::root::ProcRoot;
-use crate::model::Tid;
+use crate::model::{Pid, Tid};
 
 /// What tasks can share. The numbers are those of include/uapi/linux/kcmp.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +61,17 @@ impl Sharing {
             }
             Sharing::Unknown => None,
         }
+    }
+
+    /// The same for tasks that may have exited by now. Such have no table, and kcmp finds those that they lack equal; who still
+    /// runs after the comparison had one.
+    pub(crate) fn of_holders(&self, root: &ProcRoot, what: Resource, a: Tid, b: Tid) -> Option<Ordering> {
+        let order = self.of_tasks(what, a, b);
+        if order != Some(Ordering::Equal) || !root.is_live() {
+            return order;
+        }
+        let stage = ProcessDir::open(root, Pid(a.0)).and_then(|task| task.stage(&mut Vec::new()));
+        Some(if stage == Ok(Stage::Running) { Ordering::Equal } else { Ordering::Less })
     }
 
     /// Whether a thread of a recorded tree has an fd table of its own. `None`: only the kernel can tell.

@@ -37,6 +37,12 @@ pub struct Account {
 }
 
 impl Account {
+    /// Those of a snapshot's buffers, in their order.
+    pub(crate) fn of_each(snapshot: &Snapshot) -> Vec<Account> {
+        let saw_every_process = snapshot.coverage.saw_every_process();
+        snapshot.buffers.iter().map(|buffer| Account::of(buffer, saw_every_process)).collect()
+    }
+
     fn of(buffer: &Buffer, saw_every_process: bool) -> Account {
         let sum = |f: fn(&Holder) -> u64| buffer.holders.iter().map(f).sum::<u64>();
         let (fd, map, opath) = (sum(Holder::fd_refs), sum(Holder::map_refs), sum(Holder::opath_refs));
@@ -207,8 +213,7 @@ impl Ledger {
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Ledger {
         let saw_every_process = snapshot.coverage.saw_every_process();
-        let accounts: Vec<Account> =
-            snapshot.buffers.iter().map(|b| Account::of(b, saw_every_process)).collect();
+        let accounts = Account::of_each(snapshot);
         let shapes = snapshot
             .buffers
             .iter()

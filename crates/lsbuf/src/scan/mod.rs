@@ -38,7 +38,7 @@ use crate::kernel::pending;
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
 use crate::kernel::sharing::Sharing;
-use crate::model::{Account, Buffer, Coverage, Dev, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source};
+use crate::model::{Account, Buffer, Coverage, Dev, KeptElsewhere, Note, Pid, Snapshot, Source};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -254,9 +254,9 @@ impl Scanner {
 
 /// Adds the notes that follow from the joined answer.
 fn note_doubts(snapshot: &mut Snapshot) {
-    let ledger = Ledger::of(snapshot);
+    let accounts = Account::of_each(snapshot);
     let count = |doubtful: fn(&Buffer, &Account) -> bool| {
-        snapshot.buffers.iter().zip(&ledger.accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
+        snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
     };
     let unsteady = count(|b, _| b.count.is_some() && !b.steady);
     let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);

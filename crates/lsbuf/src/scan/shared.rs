@@ -10,7 +10,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
 use super::walk::Walk;
-use crate::kernel::process::{ProcessDir, Stage};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::{Resource, Sharing};
 use crate::model::{Pid, Tid};
@@ -32,14 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Compares the holders of one walk.
     pub(super) fn of(walk: &Walk, sharing: &Sharing, root: &ProcRoot) -> Shared {
-        // Tasks that have exited meanwhile have no table, and look as if they shared that; who runs afterwards had one.
-        let compare = |what, a: Tid, b: Tid| match sharing.of_tasks(what, a, b) {
-            Some(Ordering::Equal) if a != b && root.is_live() => {
-                let stage = ProcessDir::open(root, Pid(a.0)).and_then(|task| task.stage(&mut Vec::new()));
-                Some(if stage == Ok(Stage::Running) { Ordering::Equal } else { Ordering::Less })
-            }
-            order => order,
-        };
+        let compare = |what, a, b| sharing.of_holders(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
         let slots = walk.fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino)));
         for alike in alike(slots) {

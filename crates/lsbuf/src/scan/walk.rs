@@ -170,13 +170,16 @@ impl Walk {
                 .ok()
                 .and_then(|()| fdinfo::parse(&buffers.text).ok());
             let before = &held.fact.info;
+            let same = |now: &DmaBufInfo, was: &DmaBufInfo| {
+                now.size == was.size && now.exporter == was.exporter && now.name == was.name
+            };
             if let (Some(info), Some(was)) = (again, &before.dmabuf)
                 && info.ino == before.ino
-                && let Some(DmaBufInfo { count, size, exporter, name }) = info.dmabuf
+                && let Some(now) = info.dmabuf
                 // Without an inode number the fd may have been replaced.
-                && (info.ino.is_some() || (size, exporter, name) == (was.size, was.exporter.clone(), was.name.clone()))
+                && (info.ino.is_some() || same(&now, was))
             {
-                self.rechecked.insert(held.ino, count);
+                self.rechecked.insert(held.ino, now.count);
             }
         }
     }
