@@ -12,9 +12,9 @@ use lsbuf::model::{Bytes, Kind, Pid};
 use lsbuf::render::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
 };
-use lsbuf::scan::{Mappings, Options, Sources};
+use lsbuf::scan::{Options, PINS, Sources};
 
-use crate::output;
+use crate::{groups, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +25,7 @@ Examples:
   lsbuf ps                         what each process holds and what it costs
   lsbuf show 17                    every reference to the buffer with inode 17
   lsbuf doctor                     is the answer complete here, and if not, why
+  lsbuf probes install -g video    as root: let the members of a group see the whole machine, too
   lsbuf check                      does this kernel keep what the answers rest on
   lsbuf -J | jq '.totals'          everything, for programs
 ";
@@ -67,6 +68,59 @@ or root, are skipped and say so. With no exporter at all it says 'Bail out!' and
 const CHECK_EXIT: &str = "\
 Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; 2 wrong arguments.";
 
+const PROBES: &str = "\
+Load the BPF iterators once per boot, as root, and pin them, so that lsbuf answers from them without any privilege and without \
+loading anything. It does so by itself where they are pinned and its user may read them (--source auto or bpf).
+
+What members of the group can then see is the whole machine, all of its containers: every dma-buf's size, exporter, name, \
+creator and attached devices, and every process that holds one, whoever runs it: its pid, command, user and cgroup, its fd \
+numbers, the addresses of its mappings (which tells where address space layout randomization has put them), and who has \
+a GPU or video device open. They cannot see what is in a buffer, or open one.
+
+The folder must be in a bpf filesystem, or be missing or empty: then one is mounted there. Not below /sys/fs/bpf where \
+systemd has mounted that: only root can enter it.";
+
+const PROBES_EXIT: &str = "\
+Exit status: 0 done, and for status: this user can answer from what is pinned; 1 not so; 2 wrong arguments.";
+
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct ProbesArgs {
+    #[command(subcommand)]
+    pub(crate) action: ProbesAction,
+}
+
+/// What to do with pinned iterators.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProbesAction {
+    /// Load the iterators and pin them, in place of those that are pinned
+    Install {
+        /// Who may read them, besides root: the name of a group, or its number
+        #[arg(short, long, value_name = "GROUP", value_parser = group)]
+        group: Option<u32>,
+        #[command(flatten)]
+        folder: PinsFolder,
+    },
+    /// Say what is pinned, who may read it, and whether this user can
+    Status {
+        #[command(flatten)]
+        folder: PinsFolder,
+    },
+    /// Remove what is pinned
+    Remove {
+        #[command(flatten)]
+        folder: PinsFolder,
+    },
+}
+
+/// Where iterators are pinned.
+#[derive(Debug, Args)]
+pub(crate) struct PinsFolder {
+    /// The folder of a bpf filesystem with the pinned BPF iterators
+    #[arg(long, value_name = "DIR", default_value = PINS)]
+    pub(crate) pins: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List every buffer (the default)
@@ -79,6 +133,9 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Say which sources work here and what would make the answer complete
     Doctor(DoctorArgs),
+    /// Let members of a group use BPF iterators that root has loaded once
+    #[command(long_about = PROBES, after_help = PROBES_EXIT)]
+    Probes(ProbesArgs),
     /// Try on buffers of its own whether this kernel keeps what the answers rest on
     #[command(long_about = CHECK, after_help = CHECK_EXIT)]
     Check,
@@ -137,17 +194,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
-    roots: Roots,
-    /// Exit with status 3 if answers are partial here
-    #[arg(long)]
-    pub(crate) strict: bool,
-}
-
-impl DoctorArgs {
-    /// As the library takes it: with every source.
-    pub(crate) fn options(&self) -> Options {
-        self.roots.options(Sources::default())
-    }
+    pub(crate) scan: Scan,
 }
 
 #[derive(Debug, Args)]
@@ -208,8 +255,16 @@ pub(crate) struct Filter {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scan")]
 pub(crate) struct Scan {
-    /// What to ask: auto (= procfs,bufinfo), procfs, map_files, or map_files,bufinfo
-    #[arg(long, value_name = "SOURCE,…", default_value = "auto", hide_default_value = true, value_parser = sources)]
+    /// What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone
+    /// or with ,bufinfo
+    #[arg(
+        long,
+        value_name = "SOURCE,…",
+        env = "LSBUF_SOURCE",
+        hide_env_values = true,
+        default_value = "auto",
+        hide_default_value = true
+    )]
     source: Sources,
     /// Exit with status 3 if the answer is partial
     #[arg(long)]
@@ -243,6 +298,8 @@ struct Roots {
     /// The sysfs that goes with it [default: /sys for /proc, else none]
     #[arg(long, value_name = "DIR")]
     sys_root: Option<PathBuf>,
+    #[command(flatten)]
+    folder: PinsFolder,
 }
 
 impl Roots {
@@ -252,6 +309,7 @@ impl Roots {
             proc_root: self.proc_root.clone(),
             sys_root: self.sys_root.clone().or(own),
             sources,
+            pins: self.folder.pins.clone(),
             ..Options::default()
         }
     }
@@ -301,6 +359,15 @@ fn pid(text: &str) -> Result<Pid, String> {
     pid.ok_or_else(|| "a process id is a number from 1 to 4294967295".to_owned())
 }
 
+fn group(text: &str) -> Result<u32, String> {
+    let named = || groups::read().into_iter().find(|(_, name)| name == text).map(|(gid, _)| gid);
+    // The highest number means none.
+    let numbered = || text.parse().ok().filter(|&gid| gid < u32::MAX);
+    named()
+        .or_else(numbered)
+        .ok_or_else(|| "no such group in /etc/group; valid: one of those, or a number".to_owned())
+}
+
 fn glob(text: &str) -> Result<GlobMatcher, String> {
     let glob =
         Glob::new(text).map_err(|e| format!("{}; valid: *, ?, [abc], {{a,b}}, \\ to quote", e.kind()))?;
@@ -329,19 +396,6 @@ fn size(text: &str) -> Result<Bytes, String> {
         .ok_or_else(|| "no size; valid: 4096, 64K, 10M, 1.5G (powers of 1024)".to_owned())
 }
 
-fn sources(text: &str) -> Result<Sources, String> {
-    const VALID: &str = "valid: auto, procfs, map_files, procfs,bufinfo, map_files,bufinfo";
-    let (mappings, kernel_list) = match text {
-        "auto" | "procfs,bufinfo" | "bufinfo,procfs" => (Mappings::Maps, true),
-        "map_files,bufinfo" | "bufinfo,map_files" => (Mappings::MapFiles, true),
-        "procfs" => (Mappings::Maps, false),
-        "map_files" => (Mappings::MapFiles, false),
-        "bufinfo" => return Err(format!("bufinfo knows no holders; {VALID}")),
-        _ => return Err(format!("no such sources; {VALID}")),
-    };
-    Ok(Sources { mappings, kernel_list, ..Sources::default() })
-}
-
 /// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -357,12 +411,16 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
         .collect();
     let mut line = lines.join(" ");
-    if error.kind() == ErrorKind::InvalidSubcommand {
-        let valid: Vec<String> = Cli::command()
-            .get_subcommands()
-            .filter(|c| !c.is_hide_set())
-            .map(|c| c.get_name().into())
-            .collect();
+    let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if missing {
+        line = "a subcommand is missing".to_owned();
+    }
+    if missing || error.kind() == ErrorKind::InvalidSubcommand {
+        let command = Cli::command();
+        let given = std::env::args().nth(1).unwrap_or_default();
+        let parent = command.find_subcommand(given).unwrap_or(&command);
+        let shown = parent.get_subcommands().filter(|c| !c.is_hide_set());
+        let valid: Vec<String> = shown.map(|c| c.get_name().into()).collect();
         line.push_str(&format!("; valid: {}", valid.join(", ")));
     } else if line.contains("the subcommand") {
         line.push_str("; put options after the command, as in: lsbuf ps --human");
@@ -399,13 +457,5 @@ mod tests {
                 && size("-1").is_err()
                 && size("M").is_err()
         );
-    }
-
-    /// Check that the default is what auto says it is, and that what shows no holders is refused.
-    #[test]
-    fn sources_are_chosen() {
-        assert_eq!(sources("auto"), Ok(Sources::default()));
-        assert_eq!(sources("procfs,bufinfo"), Ok(Sources::default()));
-        assert!(sources("procfs,map_files").is_err() && sources("bufinfo").is_err());
     }
 }

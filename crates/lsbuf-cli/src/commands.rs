@@ -90,7 +90,7 @@ fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
 
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
-    let Diagnosis { probes, coverage } = Scanner::new(args.options())?.diagnose()?;
+    let Diagnosis { probes, coverage } = Scanner::new(args.scan.options())?.diagnose()?;
     let mut out = output::stdout(ColorChoice::Auto);
     for probe in &probes {
         let Probe { what, gives, state, seen, .. } = probe;
@@ -120,7 +120,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
         }
     }
     out.flush()?;
-    Ok(output::ending(&coverage, args.strict))
+    Ok(output::ending(&coverage, args.scan.strict))
 }
 
 /// `lsbuf check`.

@@ -5,7 +5,9 @@
 
 mod args;
 mod commands;
+mod groups;
 mod output;
+mod probes;
 mod select;
 
 use std::io;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::Ps(args) => commands::ps(&args),
         Command::Show(args) => commands::show(&args),
         Command::Doctor(args) => commands::doctor(&args),
+        Command::Probes(args) => probes::run(&args.action),
         Command::Check => commands::check(),
         Command::CheckHelper => commands::check_helper(),
     };

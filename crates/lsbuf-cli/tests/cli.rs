@@ -233,7 +233,7 @@ fn wrong_arguments() {
         (&["-o", "FOO"][..], "valid: INO, SIZE, EXPORTER"),
         (&["ps", "--sort", "INO"], "valid: PID, COMMAND, RSS"),
         (&["--kind", "memfd"], "valid: dmabuf"),
-        (&["--source", "bpf"], "valid: auto, procfs, map_files,"),
+        (&["--source", "ebpf"], "valid: auto, bpf; or one of procfs, procmap, maps, map_files,"),
         (&["--min-size", "10MB"], "valid: 4096, 64K, 10M"),
         (&["--name", "[a"], "valid: *, ?, [abc]"),
         (&["-p", "camera"], "a process id is a number"),
@@ -255,6 +255,10 @@ fn no_answer() {
     assert_eq!((run.status, run.stderr.as_str()), (1, "lsbuf: no process 4711\n"));
     let run = lsbuf(&world(), &["show", "99"]);
     assert_eq!((run.status, run.stderr.as_str()), (1, "lsbuf: no buffer 99 among the 3 found\n"));
+    let run = lsbuf(&world(), &["--source", "procmap"]);
+    assert_eq!(run.status, 1);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.ends_with(" has no PROCMAP_QUERY (Linux 6.11 and later)\n"), "{}", run.stderr);
     let output = Command::new(cargo_bin("lsbuf")).args(["--proc-root", "/dev"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stderr, b"lsbuf: /dev is no procfs, nor a recorded tree of one\n");
@@ -319,6 +323,57 @@ fn doctor() {
         run.stdout
     );
     assert_eq!(run.status, 3);
+}
+
+/// Check what is said of pinning, and that help tells what members of the group can then see.
+#[test]
+fn help_of_probes() {
+    let help = stdout_of_help(&["probes", "--help"]);
+    insta::assert_snapshot!(help);
+    insta::assert_snapshot!(stdout_of_help(&["probes", "install", "--help"]));
+}
+
+/// Check that each mistake in pinning is one line that says what is valid or in the way, with its exit status.
+#[test]
+fn mistakes_with_probes() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = folder.path().to_str().unwrap();
+    std::fs::write(folder.path().join("file"), b"").unwrap();
+    for (args, status, says) in [
+        (&["probes"][..], 2, "install, status, remove"),
+        (&["probes", "frobnicate"], 2, "install, status, remove"),
+        (&["probes", "install", "--group", "no such group"], 2, "valid: one of those, or a number"),
+        (&["probes", "install", "--group", "4294967295"], 2, "valid: one of those, or a number"),
+        (&["probes", "remove", "--pins", full], 1, "is not in a bpf filesystem"),
+    ] {
+        let output = Command::new(cargo_bin("lsbuf")).args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(status), &b""[..]),
+            "{args:?}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert!(said.contains(says), "{args:?}: {said}");
+    }
+}
+
+/// Check that a folder which is no bpf filesystem's is nothing to answer from, whatever it is full of.
+#[test]
+fn status_of_a_forgery() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("1")).unwrap();
+    for name in ["task", "task_file", "task_vma", "dmabuf"] {
+        std::fs::write(folder.path().join("1").join(name), b"").unwrap();
+    }
+    let pins = folder.path().to_str().unwrap();
+    let output =
+        Command::new(cargo_bin("lsbuf")).args(["probes", "status", "--pins", pins]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let last = "This user cannot answer from them: what is there is nothing that root has pinned; \
+                as root: lsbuf probes install\n";
+    assert!(said.ends_with(last), "{said}");
 }
 
 /// Check that the second process of a check is not offered, and says what it is to who starts it by hand.

@@ -9,6 +9,10 @@ use std::io;
 pub enum ErrorKind {
     /// The directory given as procfs is neither one nor a recorded tree of one.
     NotProcfs,
+    /// A source that was asked for by name is not there.
+    NoSource,
+    /// Iterators cannot be pinned there, or not be removed.
+    NotPinned,
     /// The root of procfs could not be read.
     Io,
 }

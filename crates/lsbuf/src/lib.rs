@@ -22,9 +22,13 @@
 //!
 //! [`mod@check`] stands apart: on buffers of its own it tries whether this kernel keeps what the ledger rests on.
 //!
-//! What it does not do: it never prints, exits or needs a daemon; a scan writes nothing to the kernel. Not yet: where fds
-//! are in flight it tells how many, but not of which buffer; it knows no kind of buffer but dma-bufs.
+//! What it does not do: it never prints, exits or needs a daemon; a scan leaves nothing in the kernel: BPF programs that it
+//! loads go with the scanner. Not yet: without them it tells how many fds are in flight, but not of which buffer; it knows no
+//! kind of buffer but dma-bufs.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod benching;
 pub mod check;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -32,6 +36,7 @@ mod error;
 pub mod fuzzing;
 mod kernel;
 pub mod model;
+pub mod probes;
 pub mod render;
 pub mod scan;
 

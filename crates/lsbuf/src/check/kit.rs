@@ -190,7 +190,7 @@ impl Kit {
     pub(super) fn fdinfo_text(&self, fd: &impl AsFd) -> Result<Vec<u8>, Fault> {
         let mut text = Vec::new();
         let path = fds::fdinfo_path(Fd(raw(fd)));
-        read::record(&self.process, path.as_str(), &mut text).attempt(path)?;
+        read::record(&self.process, path.as_str(), &mut text).attempt(path.as_str())?;
         Ok(text)
     }
 
@@ -320,7 +320,8 @@ pub(super) fn map(buf: &DmaBuf, from: u64, pages: u64) -> Result<Region, Fault> 
 
 /// The link in map_files of a region that is one VMA.
 pub(super) fn map_files_link(region: &Region) -> String {
-    map_files::link(&MapRef { start: region.start(), end: region.end(), offset: None, perms: None })
+    let vma = MapRef { start: region.start(), end: region.end(), offset: None, perms: None };
+    map_files::link(&vma).as_str().to_owned()
 }
 
 /// The lines that begin inside a range of addresses.

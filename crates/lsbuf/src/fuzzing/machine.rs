@@ -58,11 +58,5 @@ pub fn btf(data: &[u8]) {
 
 /// Records and strings behind a sound header.
 pub(crate) fn written(records: &[u8], strings: &[u8]) -> Vec<u8> {
-    let (types, names) = (records.len() as u32, strings.len() as u32);
-    let mut btf = types::MAGIC.to_ne_bytes().to_vec();
-    btf.extend([1, 0]);
-    btf.extend([24, 0, types, types, names].map(u32::to_ne_bytes).concat());
-    btf.extend(records);
-    btf.extend(strings);
-    btf
+    types::file(records, strings).unwrap_or_default()
 }

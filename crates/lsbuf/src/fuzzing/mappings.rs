@@ -41,6 +41,9 @@ pub fn maps(data: &[u8]) {
 pub fn map_files(data: &[u8]) {
     if let Ok(vma) = links::range(data) {
         let link = links::link(&vma);
-        assert_eq!(link.strip_prefix("map_files/").map(|name| links::range(name.as_bytes())), Some(Ok(vma)));
+        assert_eq!(
+            link.as_str().strip_prefix("map_files/").map(|name| links::range(name.as_bytes())),
+            Some(Ok(vma))
+        );
     }
 }

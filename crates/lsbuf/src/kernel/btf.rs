@@ -1,9 +1,12 @@
-//! The kernel's own type information, as far as the sizes of its structures: `/sys/kernel/btf/vmlinux`.
+//! The kernel's own type information: `/sys/kernel/btf/vmlinux`.
 //!
 //! A header (`struct btf_header` in include/uapi/linux/btf.h), then records one after another, each of 12 bytes and what
-//! its kind adds, then the names. Records have no length of their own, so a kind not known here ends the reading.
+//! its kind adds, then the names. Records are numbered from 1, and have no length of their own, so a kind not known here
+//! ends the reading.
 //!
 //! Limits: structures that a module declares are not in this file.
+
+use std::collections::HashMap;
 
 use super::parse::Garbled;
 
@@ -12,27 +15,217 @@ pub(crate) const PATH: &str = "kernel/btf/vmlinux";
 
 /// What such a file begins with.
 pub(crate) const MAGIC: u16 = 0xeb9f;
+
+const KIND_POINTER: u32 = 2;
+const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNCTION: u32 = 12;
 
 /// The sizes in bytes of the structures called so; `None` for one that is not declared.
 pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Option<u32>; N], Garbled> {
-    let header = header(btf)?;
-    let (mut records, strings) = (section(btf, header.types)?, section(btf, header.strings)?);
     let mut sizes = [None; N];
-    while !records.is_empty() {
-        let [name, info, size] = [word(records, 0)?, word(records, 4)?, word(records, 8)?];
-        let kind = info >> 24 & 0x1f;
-        if kind == KIND_STRUCT {
-            let name = string(strings, name)?;
+    for record in Types::of(btf)?.records() {
+        let record = record?;
+        if record.kind == KIND_STRUCT {
             for (wanted, found) in names.iter().zip(&mut sizes) {
-                if wanted.as_bytes() == name {
-                    found.get_or_insert(size);
+                if wanted.as_bytes() == record.name()? {
+                    found.get_or_insert(record.size);
                 }
             }
         }
-        records = records.get(12 + extra(kind, info & 0xffff)?..).ok_or(Garbled)?;
     }
     Ok(sizes)
+}
+
+/// What a program that reads some structures needs to know, out of all that there is.
+#[derive(Debug)]
+pub(crate) struct Extract<const N: usize> {
+    /// A file of the same form that declares the structures and what they are made of. Pointers point to nothing.
+    pub(crate) btf: Vec<u8>,
+    /// The numbers of the functions in the whole file; `None` for one that is not there.
+    pub(crate) functions: [Option<u32>; N],
+}
+
+/// Takes out all structures of those names, and finds functions. What is left is some ten thousandth of the file, which a
+/// general reader takes long to go through.
+pub(crate) fn extract<const N: usize>(
+    btf: &[u8],
+    structures: &[&str],
+    functions: [&str; N],
+) -> Result<Extract<N>, Garbled> {
+    let types = Types::of(btf)?;
+    let mut extract = Extract { btf: Vec::new(), functions: [None; N] };
+    let mut all = vec![0];
+    let mut kept = Kept::default();
+    for record in types.records() {
+        let record = record?;
+        let number = u32::try_from(all.len()).map_err(|_| Garbled)?;
+        all.push(record.at);
+        match record.kind {
+            KIND_STRUCT | KIND_UNION => {
+                let name = record.name()?;
+                if structures.iter().any(|wanted| wanted.as_bytes() == name) {
+                    kept.number(number);
+                }
+            }
+            KIND_FUNCTION => {
+                let name = record.name()?;
+                if let Some(nth) = functions.iter().position(|wanted| wanted.as_bytes() == name) {
+                    extract.functions[nth].get_or_insert(number);
+                }
+            }
+            _ => {}
+        }
+    }
+    let get = |number: u32| {
+        let at = usize::try_from(number).ok().and_then(|number| all.get(number)).ok_or(Garbled)?;
+        types.record(*at)
+    };
+    let (mut records, mut strings) = (Vec::new(), vec![0]);
+    let mut done = 0;
+    while let Some(&number) = kept.order.get(done) {
+        done += 1;
+        kept.copy(&get(number)?, &mut records, &mut strings)?;
+    }
+    extract.btf = file(&records, &strings)?;
+    Ok(extract)
+}
+
+/// The records that are taken out, by the number that each gets.
+#[derive(Debug, Default)]
+struct Kept {
+    order: Vec<u32>,
+    numbers: HashMap<u32, u32>,
+}
+
+impl Kept {
+    /// The number that a record gets, which is thereby taken.
+    fn number(&mut self, old: u32) -> u32 {
+        if old == 0 {
+            return 0;
+        }
+        *self.numbers.entry(old).or_insert_with(|| {
+            self.order.push(old);
+            self.order.len() as u32
+        })
+    }
+
+    /// Appends a record with the numbers of those that it refers to.
+    fn copy(
+        &mut self,
+        record: &Record<'_>,
+        records: &mut Vec<u8>,
+        strings: &mut Vec<u8>,
+    ) -> Result<(), Garbled> {
+        let mut renamed = |name: &[u8]| {
+            if name.is_empty() {
+                return 0;
+            }
+            let at = strings.len() as u32;
+            strings.extend_from_slice(name);
+            strings.push(0);
+            at
+        };
+        let size = match record.kind {
+            // What it points to is read by way of that structure's own name.
+            KIND_POINTER => 0,
+            // Typedefs, volatile, const, restrict, type tags.
+            KIND_TYPEDEF..=11 | 18 => self.number(record.size),
+            _ => record.size,
+        };
+        let head = [renamed(record.name()?), record.info, size];
+        records.extend(head.into_iter().flat_map(u32::to_ne_bytes));
+        match record.kind {
+            KIND_STRUCT | KIND_UNION => {
+                for member in record.extra.chunks_exact(12) {
+                    let name = string(record.strings, word(member, 0)?)?;
+                    let member = [renamed(name), self.number(word(member, 4)?), word(member, 8)?];
+                    records.extend(member.into_iter().flat_map(u32::to_ne_bytes));
+                }
+            }
+            KIND_ARRAY => {
+                let [element, index, len] =
+                    [word(record.extra, 0)?, word(record.extra, 4)?, word(record.extra, 8)?];
+                let array = [self.number(element), self.number(index), len];
+                records.extend(array.into_iter().flat_map(u32::to_ne_bytes));
+            }
+            // Enumerators are of no use here, and so many.
+            6 | 19 => {
+                let at = records.len() - 8;
+                records[at..at + 4].copy_from_slice(&(record.kind << 24).to_ne_bytes());
+            }
+            1 => records.extend_from_slice(record.extra),
+            2 | 7..=11 | 16 | 18 => {}
+            // Functions and variables are no part of a structure.
+            _ => return Err(Garbled),
+        }
+        Ok(())
+    }
+}
+
+/// A whole file of these sections.
+pub(crate) fn file(records: &[u8], strings: &[u8]) -> Result<Vec<u8>, Garbled> {
+    const HEADER: u32 = 24;
+    let len = |section: &[u8]| u32::try_from(section.len()).map_err(|_| Garbled);
+    let (types, names) = (len(records)?, len(strings)?);
+    let mut btf = MAGIC.to_ne_bytes().to_vec();
+    // Version 1, no flags.
+    btf.extend([1, 0]);
+    btf.extend([HEADER, 0, types, types, names].into_iter().flat_map(u32::to_ne_bytes));
+    btf.extend_from_slice(records);
+    btf.extend_from_slice(strings);
+    Ok(btf)
+}
+
+/// A file's two sections.
+struct Types<'b> {
+    records: &'b [u8],
+    strings: &'b [u8],
+}
+
+struct Record<'b> {
+    /// Where it is.
+    at: usize,
+    kind: u32,
+    name: u32,
+    info: u32,
+    /// Of a structure or a union; of other kinds the number of another record.
+    size: u32,
+    /// What its kind adds.
+    extra: &'b [u8],
+    strings: &'b [u8],
+}
+
+impl<'b> Types<'b> {
+    fn of(btf: &'b [u8]) -> Result<Types<'b>, Garbled> {
+        let header = header(btf)?;
+        Ok(Types { records: section(btf, header.types)?, strings: section(btf, header.strings)? })
+    }
+
+    fn record(&self, at: usize) -> Result<Record<'b>, Garbled> {
+        let bytes = self.records.get(at..).ok_or(Garbled)?;
+        let [name, info, size] = [word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?];
+        let kind = info >> 24 & 0x1f;
+        let extra = bytes.get(12..12 + extra(kind, info & 0xffff)?).ok_or(Garbled)?;
+        Ok(Record { at, kind, name, info, size, extra, strings: self.strings })
+    }
+
+    fn records(&self) -> impl Iterator<Item = Result<Record<'b>, Garbled>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let record = (at < self.records.len()).then(|| self.record(at))?;
+            at = record.as_ref().map_or(self.records.len(), |r| at + 12 + r.extra.len());
+            Some(record)
+        })
+    }
+}
+
+impl<'b> Record<'b> {
+    fn name(&self) -> Result<&'b [u8], Garbled> {
+        string(self.strings, self.name)
+    }
 }
 
 struct Header {
@@ -61,15 +254,14 @@ fn extra(kind: u32, members: u32) -> Result<usize, Garbled> {
     let members = members as usize;
     Ok(match kind {
         // Pointers, forwards, typedefs, volatile, const, restrict, functions, floats, type tags.
-        2 | 7..=12 | 16 | 18 => 0,
+        KIND_POINTER | 7..=KIND_FUNCTION | 16 | 18 => 0,
         // Integers, variables, declaration tags.
         1 | 14 | 17 => 4,
-        // Arrays.
-        3 => 12,
+        KIND_ARRAY => 12,
         // Enumerators; parameters of functions.
         6 | 13 => 8 * members,
         // Members of structures and unions; variables of sections; enumerators of 64 bits.
-        KIND_STRUCT | 5 | 15 | 19 => 12 * members,
+        KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * members,
         _ => return Err(Garbled),
     })
 }
@@ -81,7 +273,7 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, Garbled> {
 
 fn string(strings: &[u8], at: u32) -> Result<&[u8], Garbled> {
     let rest = usize::try_from(at).ok().and_then(|at| strings.get(at..)).ok_or(Garbled)?;
-    rest.split(|&b| b == 0).next().ok_or(Garbled)
+    Ok(&rest[..memchr::memchr(0, rest).unwrap_or(rest.len())])
 }
 
 #[cfg(test)]
@@ -119,6 +311,7 @@ mod tests {
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = sizes(&bytes, ["inode"]);
             let _ = sizes(&written(&bytes, b"\0x\0"), ["inode"]);
+            let _ = extract(&written(&bytes, b"\0x\0"), &["x", ""], ["x"]);
         }
 
         /// Check that a text cut short anywhere is garbled rather than answered in part.
@@ -128,6 +321,37 @@ mod tests {
             let len = (btf.len() as f64 * keep) as usize;
             prop_assert_eq!(sizes(&btf[..len], ["inode"]), Err(Garbled));
         }
+    }
+
+    /// A record of a kind that refers to others.
+    fn referring(name: u32, kind: u32, members: u32, to: u32, extra: &[u32]) -> Vec<u8> {
+        [&[name, kind << 24 | members, to], extra].concat().into_iter().flat_map(u32::to_ne_bytes).collect()
+    }
+
+    /// Check that a structure is taken out with all that it is made of, under numbers that fit, and nothing else is; and
+    /// that a function is found by its number in the whole file.
+    #[test]
+    fn taken_out() {
+        let strings = b"\0skip\0file\0ino\0u64\0call\0";
+        let (skip, file_name, ino, u64_name, call) = (1, 6, 11, 15, 19);
+        let records = [
+            referring(skip, KIND_STRUCT, 0, 8, &[]),
+            referring(u64_name, 1, 0, 8, &[64]),
+            referring(u64_name, KIND_TYPEDEF, 0, 2, &[]),
+            referring(file_name, KIND_STRUCT, 1, 8, &[ino, 3, 0]),
+            referring(call, KIND_FUNCTION, 0, 0, &[]),
+        ];
+        let extract = extract(&written(&records.concat(), strings), &["file"], ["call", "none"]).unwrap();
+        assert_eq!(extract.functions, [Some(5), None]);
+        let types = Types::of(&extract.btf).unwrap();
+        let taken: Vec<Record<'_>> = types.records().collect::<Result<_, _>>().unwrap();
+        let names: Vec<&[u8]> = taken.iter().map(|record| record.name().unwrap()).collect();
+        assert_eq!(names, [&b"file"[..], b"u64", b"u64"]);
+        // Who reads it for good does so.
+        let read = aya_obj::btf::Btf::parse(&extract.btf, Default::default()).unwrap();
+        assert!(read.id_by_type_name_kind("file", aya_obj::btf::BtfKind::Struct).is_ok());
+        // The structure's member is of the typedef, and that of the integer.
+        assert_eq!((word(taken[0].extra, 4), taken[1].size, taken[2].kind), (Ok(2), 3, 1));
     }
 
     /// Check that a kind that is not known ends the reading with an error.

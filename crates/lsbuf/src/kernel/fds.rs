@@ -12,6 +12,7 @@ use rustix::io::{Errno, Result};
 
 use super::elsewhere::{Elsewhere, Keeper};
 use super::parse::{Garbled, number32};
+use super::path::Path;
 use super::read::{self, Buffers};
 use super::{LINK_PREFIX, fdinfo};
 use crate::model::{DeviceClass, Fd, Label};
@@ -104,6 +105,6 @@ pub(crate) fn walk(
 }
 
 /// The fdinfo of one fd, relative to the process's directory.
-pub(crate) fn fdinfo_path(fd: Fd) -> String {
-    format!("fdinfo/{fd}")
+pub(crate) fn fdinfo_path(fd: Fd) -> Path {
+    Path::new(format_args!("fdinfo/{fd}"))
 }

@@ -31,7 +31,7 @@ use crate::model::{Bytes, Dev, Fd, Inode};
 const DMA_BUF_MAGIC: i64 = 0x444d_4142;
 
 /// What the inode of a proven dma-buf tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InodeFact {
     pub(crate) dev: Dev,
     pub(crate) ino: Inode,
@@ -139,7 +139,7 @@ fn fact(inode: &Statx) -> InodeFact {
 
 /// Creation sets all times alike. The owner may change them later: to another time, which shows, or to the current one,
 /// which does not.
-fn created(changed: Option<SystemTime>, modified: Option<SystemTime>) -> Option<SystemTime> {
+pub(crate) fn created(changed: Option<SystemTime>, modified: Option<SystemTime>) -> Option<SystemTime> {
     changed.filter(|_| changed == modified)
 }
 
@@ -156,7 +156,7 @@ fn time_text(text: &[u8]) -> std::result::Result<Option<SystemTime>, Garbled> {
     Ok(since_epoch(number(seconds, 10)?, number32(nanoseconds, 10)?))
 }
 
-fn since_epoch(seconds: u64, nanoseconds: u32) -> Option<SystemTime> {
+pub(crate) fn since_epoch(seconds: u64, nanoseconds: u32) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH
         .checked_add(Duration::from_secs(seconds))?
         .checked_add(Duration::from_nanos(nanoseconds.into()))
@@ -222,7 +222,7 @@ mod tests {
             created_at,
         };
         let parsed = parse_recorded(b"444d4142 0:12 7 4096 1000 5.000000007 5.000000007\n");
-        assert_eq!(parsed, Ok(Object::DmaBuf(fact.clone())));
+        assert_eq!(parsed, Ok(Object::DmaBuf(fact)));
         let touched = InodeFact { created_at: None, ..fact };
         let parsed = parse_recorded(b"444d4142 0:12 7 4096 1000 5.000000007 6.000000007\n");
         assert_eq!(parsed, Ok(Object::DmaBuf(touched)));

@@ -12,6 +12,7 @@ use rustix::io::{Errno, Result};
 
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
+use super::path::Path;
 use super::read::{self, Buffers};
 use crate::model::{Label, MapRef};
 
@@ -47,8 +48,8 @@ pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut V
 }
 
 /// The link of one VMA, relative to the process's directory.
-pub(crate) fn link(vma: &MapRef) -> String {
-    format!("map_files/{:x}-{:x}", vma.start, vma.end)
+pub(crate) fn link(vma: &MapRef) -> Path {
+    Path::new(format_args!("map_files/{:x}-{:x}", vma.start, vma.end))
 }
 
 /// The name that a VMA's link shows: whole and raw, unlike in `maps`.
@@ -79,7 +80,7 @@ mod tests {
         fn round_trip(start in 0u64..1 << 47, len in 0u64..1 << 40) {
             let vma = MapRef { start, end: start + len, offset: None, perms: None };
             let path = link(&vma);
-            prop_assert_eq!(range(path.strip_prefix("map_files/").unwrap().as_bytes()), Ok(vma));
+            prop_assert_eq!(range(path.as_str().strip_prefix("map_files/").unwrap().as_bytes()), Ok(vma));
         }
 
         /// Check that no bytes make the parser panic.

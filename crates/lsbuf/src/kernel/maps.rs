@@ -9,6 +9,7 @@
 //! on Linux up to 6.16 each read holds the process's `mmap_lock`.
 
 use std::os::fd::BorrowedFd;
+use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use rustix::io::Result;
@@ -42,9 +43,10 @@ pub(crate) struct Mapped {
 
 /// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
 pub(crate) fn walk(maps: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> Result<Option<Mapped>> {
+    static NEEDLES: LazyLock<[Finder<'_>; 2]> =
+        LazyLock::new(|| [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)]);
     let mut mapped = Mapped::default();
-    let needles = [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)];
-    let any = read::lines_with(maps, &needles, chunk, |needle, line| match (needle, parse(line)) {
+    let any = read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
         (0, Ok(Some(fact))) => mapped.facts.push(fact),
         (0, Ok(None)) => {}
         (0, Err(Garbled)) => mapped.garbled += 1,

@@ -2,8 +2,8 @@
 //!
 //! A source yields facts, or a typed reason why not; it never decides what an answer means, never
 //! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
-//! text and hostile text reach them the same way. This is the only home of `unsafe`: one system call that rustix does not
-//! have, in [`sharing`], and in [`own`] the buffers that `check` makes itself.
+//! text and hostile text reach them the same way. This is the only home of `unsafe`: two system calls that rustix does not
+//! have, in [`sharing`] and [`procmap`], and in [`own`] the buffers that `check` makes itself.
 //!
 //! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
 //! server is gone, and any call that asks that filesystem would hang. Therefore:
@@ -21,6 +21,7 @@
 //! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`identity::by_duplicate`]); that
 //! buffer's count is one higher while it lasts, and nothing of this scan reads it then.
 
+pub(crate) mod bpf;
 pub(crate) mod btf;
 pub(crate) mod bufinfo;
 pub(crate) mod devices;
@@ -34,8 +35,10 @@ pub(crate) mod map_files;
 pub(crate) mod maps;
 pub(crate) mod own;
 pub(crate) mod parse;
+pub(crate) mod path;
 pub(crate) mod pending;
 pub(crate) mod process;
+pub(crate) mod procmap;
 pub(crate) mod read;
 pub(crate) mod rights;
 pub(crate) mod root;

@@ -11,6 +11,7 @@ use rustix::io::{Errno, Result, pread};
 use rustix::path::DecInt;
 
 use super::parse::{Garbled, number, number32};
+use super::path::Path;
 use super::read::{self, Buffers, retry};
 use super::root::ProcRoot;
 use crate::model::{Label, Pid, Process, Tid};
@@ -32,14 +33,14 @@ impl ProcessDir {
 
     /// The directory of one of its threads, which has the same shape.
     pub(crate) fn thread(&self, tid: Tid) -> Result<ProcessDir> {
-        let dir = read::open_dir(&self.dir, format!("task/{tid}").as_str())?;
+        let dir = read::open_dir(&self.dir, Path::new(format_args!("task/{tid}")).as_str())?;
         Ok(ProcessDir { pid: self.pid, live: self.live, dir })
     }
 
     /// One of its threads as a process of its own, which procfs shows to who asks. What is not below `task` is below that,
     /// and is there although the leader has exited.
     pub(crate) fn thread_alone(&self, tid: Tid) -> Result<ProcessDir> {
-        let dir = read::open_dir(&self.dir, format!("../{tid}").as_str())?;
+        let dir = read::open_dir(&self.dir, Path::new(format_args!("../{tid}")).as_str())?;
         Ok(ProcessDir { pid: self.pid, live: self.live, dir })
     }
 
@@ -101,8 +102,13 @@ impl ProcessDir {
         read::record(&self.dir, c"stat", text)?;
         let (comm, start_time) = stat(text).map_err(|Garbled| Errno::BADMSG)?;
         let uid = read::record(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
-        let cgroup = read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text));
+        let cgroup = self.cgroup(text);
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup })
+    }
+
+    /// Its path in the v2 hierarchy.
+    pub(crate) fn cgroup(&self, text: &mut Vec<u8>) -> Option<Label> {
+        read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text))
     }
 }
 
@@ -132,7 +138,8 @@ impl Image {
         self.maps.as_fd()
     }
 
-    /// Whether that address space is still in use: neither exited nor replaced by an exec. Says yes if it cannot be asked.
+    /// Whether that address space is still in use: neither exited nor replaced by an exec, by a look at its text. Says yes
+    /// if it cannot be asked.
     pub(crate) fn lives(&self) -> bool {
         !matches!(retry(|| pread(&self.maps, &mut [0; 1], 0)), Ok(0) | Err(Errno::SRCH))
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
-use rustix::fs::{Mode, OFlags, RawDir, openat};
+use rustix::fs::{Mode, OFlags, RawDir, fstat, openat};
 use rustix::io::{Errno, Result, read};
 use rustix::path::Arg;
 
@@ -57,6 +57,24 @@ pub(crate) fn record<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Resu
     let fd = open_file(at, path)?;
     text.clear();
     while fill(&fd, text)? == Filled::Whole {}
+    Ok(())
+}
+
+/// Reads a file that states its size, as binary files of sysfs do: those come a page at a time, however much room there is.
+pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Result<()> {
+    let fd = open_file(at, path)?;
+    let size =
+        usize::try_from(fstat(&fd)?.st_size).ok().filter(|&size| size <= LARGEST).ok_or(Errno::FBIG)?;
+    bytes.clear();
+    bytes.resize(size, 0);
+    let mut filled = 0;
+    while filled < size {
+        match retry(|| read(&fd, &mut bytes[filled..]))? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
     Ok(())
 }
 

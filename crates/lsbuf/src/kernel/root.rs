@@ -120,6 +120,11 @@ impl ProcRoot {
         last_pid(&text).filter(|_| self.own_pids).map(Births)
     }
 
+    /// Reads this process's own `stat`, for the time it takes.
+    pub(crate) fn own_stat(&self, text: &mut Vec<u8>) {
+        let _ = read::record(&self.dir, c"self/stat", text);
+    }
+
     /// The machine as this procfs names it.
     pub(crate) fn host(&self) -> Host {
         Host {

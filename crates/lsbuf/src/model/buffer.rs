@@ -231,6 +231,20 @@ impl Perms {
         };
         Some(Perms([r, w, x, s]))
     }
+
+    /// From what each character stands for.
+    #[must_use]
+    pub(crate) fn new(readable: bool, writable: bool, executable: bool, shared: bool) -> Perms {
+        let or_not = |is: bool, c: u8| if is { c } else { b'-' };
+        let kind = if shared { b's' } else { b'p' };
+        Perms([or_not(readable, b'r'), or_not(writable, b'w'), or_not(executable, b'x'), kind])
+    }
+
+    /// Whether the mapping is a shared one (MAP_SHARED).
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        self.0[3] == b's'
+    }
 }
 
 impl fmt::Display for Perms {

@@ -4,47 +4,126 @@
 //! prints one must go through `render::escape` and thereby say for which reader.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Untrusted bytes. Never print them raw.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Label(Box<[u8]>);
+///
+/// Short ones need no memory of their own: almost every name is one, and comes once per reference.
+#[derive(Clone)]
+pub struct Label(Text);
+
+#[derive(Clone)]
+enum Text {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+/// As many as make the whole no larger than four words.
+const SHORT: usize = 30;
 
 impl Label {
     /// The bytes as the kernel gave them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Text::Short(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Text::Long(bytes) => bytes,
+        }
     }
 
     /// Whether there is no text at all; for a buffer's name this means "unnamed".
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_bytes().is_empty()
     }
 
     /// As UTF-8, invalid sequences replaced by U+FFFD; control characters are kept, so this is for
     /// formats with an escaping of their own (JSON), not for a terminal.
     #[must_use]
     pub fn to_utf8_lossy(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
+        String::from_utf8_lossy(self.as_bytes())
     }
 }
 
 impl From<&[u8]> for Label {
     fn from(bytes: &[u8]) -> Label {
-        Label(bytes.into())
+        let mut short = [0; SHORT];
+        Label(match (short.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(room), Ok(len)) => {
+                room.copy_from_slice(bytes);
+                Text::Short(len, short)
+            }
+            _ => Text::Long(bytes.into()),
+        })
     }
 }
 
 impl From<&str> for Label {
     fn from(text: &str) -> Label {
-        Label(text.as_bytes().into())
+        text.as_bytes().into()
+    }
+}
+
+impl Default for Label {
+    fn default() -> Label {
+        Label(Text::Short(0, [0; SHORT]))
+    }
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Label) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Label {}
+
+impl PartialOrd for Label {
+    fn partial_cmp(&self, other: &Label) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Label {
+    fn cmp(&self, other: &Label) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Label {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl fmt::Debug for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Check that a name costs no more than four words where it stands.
+    #[test]
+    fn size() {
+        assert_eq!(size_of::<Label>(), 4 * size_of::<usize>());
+    }
+
+    proptest! {
+        /// Check that bytes of any length come back, and compare as they do.
+        #[test]
+        fn bytes_in_bytes_out(a in prop::collection::vec(any::<u8>(), 0..40), b in prop::collection::vec(any::<u8>(), 0..40)) {
+            let (one, other) = (Label::from(a.as_slice()), Label::from(b.as_slice()));
+            prop_assert_eq!(one.as_bytes(), a.as_slice());
+            prop_assert_eq!(one.cmp(&other), a.cmp(&b));
+            prop_assert_eq!(one == other, a == b);
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Buffer, Bytes, Holder, Label, Pid, Snapshot, Source, candidates};
+use super::{Buffer, Bytes, Holder, Label, Pid, Snapshot, candidates};
 
 /// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
 /// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
@@ -243,7 +243,8 @@ impl Ledger {
             kernel_only: snapshot
                 .coverage
                 .sources
-                .contains(&Source::Bufinfo)
+                .iter()
+                .any(|source| source.lists_buffers())
                 .then(|| parts(&|b, _| b.holders.is_empty()))
                 .flatten(),
             rss: figures.values().map(|f| f.rss).sum(),
@@ -290,9 +291,10 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
         }
         mapped_before = mapped_up_to;
         if holders == 1 {
+            let elsewhere = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
             let freed = match account.kernel {
-                Some(0) if !account.estimate => buffer.size,
-                Some(1..) if buffer.steady => Some(Bytes(0)),
+                Some(0) if !account.estimate && elsewhere == 0 => buffer.size,
+                Some(rest) if buffer.steady && rest.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
                 _ => None,
             };
             add(&mut figure.uss, freed);

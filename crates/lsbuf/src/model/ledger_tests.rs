@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::super::{BufferId, Coverage, Fd, Holder, Host, Inode, Kind, MapRef, Note, Process};
+use super::super::{BufferId, Coverage, Fd, Holder, Host, Inode, Kind, MapRef, Note, Process, Source};
 use super::*;
 
 fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
@@ -219,6 +219,15 @@ fn an_unknown_size_is_no_zero() {
 fn uss_excludes_what_the_kernel_holds() {
     let s = snapshot(vec![buffer(1, Some(8), Some(3), vec![holder(1, 1, 0, &[])])], Vec::new());
     assert_eq!(Ledger::of(&s).processes[0].uss, Some(Bytes(0)));
+}
+
+/// Check that a message that nobody has received keeps what its sender lets go of.
+#[test]
+fn uss_excludes_what_is_in_flight() {
+    let mut sent = buffer(1, Some(8), Some(2), vec![holder(1, 1, 0, &[])]);
+    (sent.in_flight, sent.io_uring) = (Some(1), Some(0));
+    let ledger = Ledger::of(&snapshot(vec![sent], Vec::new()));
+    assert_eq!((ledger.accounts[0].kernel, ledger.processes[0].uss), (Some(0), Some(Bytes(0))));
 }
 
 /// Check that without a count nobody claims to know what an exit frees.

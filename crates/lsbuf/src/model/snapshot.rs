@@ -46,13 +46,29 @@ pub enum Source {
     Fdinfo,
     /// The text of `/proc/P/maps`.
     Maps,
+    /// PROCMAP_QUERY on `/proc/P/maps`.
+    Procmap,
     /// The links of `/proc/P/map_files`.
     MapFiles,
     /// debugfs `dma_buf/bufinfo`: the kernel's own list.
     Bufinfo,
+    /// The BPF iterator over tasks.
+    TaskIterator,
+    /// The BPF iterator over the fds of all tasks.
+    TaskFileIterator,
+    /// The BPF iterator over the mappings of all tasks.
+    TaskVmaIterator,
+    /// The BPF iterator over dma-bufs.
+    DmaBufIterator,
 }
 
 impl Source {
+    /// Whether it lists every buffer that the kernel has open, whoever holds it.
+    #[must_use]
+    pub fn lists_buffers(self) -> bool {
+        matches!(self, Source::Bufinfo | Source::DmaBufIterator)
+    }
+
     /// The word for it in JSON and on the terminal.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -60,8 +76,13 @@ impl Source {
             Source::Fd => "fd",
             Source::Fdinfo => "fdinfo",
             Source::Maps => "maps",
+            Source::Procmap => "procmap",
             Source::MapFiles => "map_files",
             Source::Bufinfo => "bufinfo",
+            Source::TaskIterator => "bpf:task",
+            Source::TaskFileIterator => "bpf:task_file",
+            Source::TaskVmaIterator => "bpf:task_vma",
+            Source::DmaBufIterator => "bpf:dmabuf",
         }
     }
 }

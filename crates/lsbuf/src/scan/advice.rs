@@ -11,13 +11,19 @@ use crate::kernel::rights::Rights;
 
 /// A right that something was refused for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Right {
+pub(crate) enum Right {
     /// To look into other users' processes: `maps`, `fdinfo` since Linux 5.14, links of `fd`; to see those that hidepid hides.
     Trace,
     /// To enter directories of other users: debugfs, `fd`, `map_files`; `fdinfo` before Linux 5.14.
     Search,
     /// To follow links of `map_files`.
     FollowMappings,
+    /// To load BPF programs.
+    Load,
+    /// To load such as read the kernel's memory.
+    Observe,
+    /// To mount a filesystem.
+    Mount,
 }
 
 impl Right {
@@ -26,6 +32,9 @@ impl Right {
             Right::Trace => "CAP_SYS_PTRACE",
             Right::Search => "CAP_DAC_READ_SEARCH",
             Right::FollowMappings => "CAP_CHECKPOINT_RESTORE",
+            Right::Load => "CAP_BPF",
+            Right::Observe => "CAP_PERFMON",
+            Right::Mount => "CAP_SYS_ADMIN",
         }
     }
 
@@ -35,17 +44,20 @@ impl Right {
             Right::Trace => CapabilitySet::SYS_PTRACE,
             Right::Search => CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE,
             Right::FollowMappings => CapabilitySet::CHECKPOINT_RESTORE | CapabilitySet::SYS_ADMIN,
+            Right::Load => CapabilitySet::BPF | CapabilitySet::SYS_ADMIN,
+            Right::Observe => CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN,
+            Right::Mount => CapabilitySet::SYS_ADMIN,
         }
     }
 
     /// Whether the caller has it.
-    pub(super) fn is_had(self, rights: &Rights) -> bool {
+    pub(crate) fn is_had(self, rights: &Rights) -> bool {
         rights.has(self.given_by())
     }
 }
 
 /// How to come by rights that something asks for.
-pub(super) fn obtain(needed: &BTreeSet<Right>, rights: &Rights) -> String {
+pub(crate) fn obtain(needed: &BTreeSet<Right>, rights: &Rights) -> String {
     let lacking: Vec<&str> =
         needed.iter().filter(|right| !right.is_had(rights)).map(|right| right.capability()).collect();
     let lacking = lacking.join(" and ");

@@ -14,13 +14,16 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat, statfs};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use super::Scanner;
 use super::advice::{Right, obtain};
+use super::iterators::NotUsed;
+use super::{Iterating, Scanner};
 use crate::error::Error;
+use crate::kernel::bpf::Unavailable;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::{bufinfo, fdinfo_table, fds, maps, read};
-use crate::model::{Coverage, Note, Pid, Snapshot};
+use crate::model::{Coverage, Note, Pid, Snapshot, Source};
+use crate::probes;
 
 /// How far a source works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +80,53 @@ impl Scanner {
     /// # Errors
     /// As [`Scanner::scan`].
     pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
+        self.load_iterators();
         let Snapshot { coverage, .. } = self.scan()?;
         let rights = Rights::own();
-        let probes = vec![
-            self.whole_machine(&coverage, &rights),
-            self.processes(&coverage, &rights),
-            proof(&coverage, &rights),
-            self.bufinfo(&rights),
-            self.map_files(&rights),
-        ];
+        // How far procfs comes is told where the answer does without it, too.
+        let by_iterators = matches!(self.iterators, Iterating::Ready(_));
+        let procfs = if by_iterators { self.by_procfs()?.coverage } else { coverage.clone() };
+        let mut of_procfs =
+            [self.whole_machine(&procfs, &rights), self.processes(&procfs, &rights), proof(&procfs, &rights)];
+        let mut list = self.bufinfo(&rights);
+        let listed = coverage.sources.contains(&Source::DmaBufIterator);
+        let unneeded = of_procfs.iter_mut().filter(|_| by_iterators);
+        unneeded.chain(Some(&mut list).filter(|_| listed)).for_each(Probe::make_optional);
+        let mut probes = vec![self.iterators(&rights)];
+        probes.extend(of_procfs);
+        probes.extend([self.procmap(), list, self.map_files(&rights)]);
         Ok(Diagnosis { probes, coverage })
+    }
+
+    fn iterators(&self, rights: &Rights) -> Probe {
+        let probe = Probe::new("BPF iterators", "all of it in one pass, and nothing else is looked at");
+        let state = match &self.iterators {
+            Iterating::Ready(iterators) => {
+                return match iterators.origin() {
+                    Ok(folder) => probe.works(format!("used, as pinned in {}", folder.display())),
+                    Err(why) => {
+                        let pinned = why.map_or(String::new(), |lack| format!("; pinned: {lack}"));
+                        probe.works(format!("used, loaded for each run{pinned}"))
+                    }
+                };
+            }
+            Iterating::No(state) => state,
+            Iterating::MayLoad(lack) => {
+                return probe.is(ProbeState::Missing, format!("they are not loaded; pinned: {lack}"));
+            }
+        };
+        let mut probe = probe.is(ProbeState::Missing, format!("{state}; procfs is used"));
+        if let NotUsed::Neither { pinned, loaded } = state {
+            let by_pins = probes::advise(&self.options.pins, &pinned.why);
+            let denied = matches!(loaded.why, Unavailable::Refused(Errno::PERM | Errno::ACCESS));
+            let by_load = denied.then(|| obtain(&[Right::Load, Right::Observe].into(), rights));
+            let loadable = denied || loaded.why != Unavailable::Missing;
+            probe.optional = match by_load {
+                Some(by_load) => Some(format!("{by_load}; or {by_pins}")),
+                None => loadable.then_some(by_pins),
+            };
+        }
+        probe
     }
 
     fn whole_machine(&self, coverage: &Coverage, rights: &Rights) -> Probe {
@@ -121,6 +161,16 @@ impl Scanner {
         }
         let needed = coverage.unreadable.iter().flat_map(|&pid| self.refused(pid, rights)).collect();
         probe.advise(obtain(&needed, rights))
+    }
+
+    fn procmap(&self) -> Probe {
+        let probe = Probe::new("procmap", "mappings for a fraction of what their text costs");
+        if self.procfs.can_query() {
+            return probe.works("this kernel can be queried for mappings");
+        }
+        let why =
+            if self.root.is_live() { "this kernel has no PROCMAP_QUERY" } else { "a recorded tree has none" };
+        probe.is(ProbeState::Missing, format!("{why}: the text of maps is read, with the same answer"))
     }
 
     /// What one process refuses for want of which rights; nothing if it has gone.
@@ -272,5 +322,10 @@ impl Probe {
 
     fn advise(self, advice: String) -> Probe {
         Probe { advice: Some(advice), ..self }
+    }
+
+    /// What it advises is not what a complete answer needs.
+    fn make_optional(&mut self) {
+        self.optional = self.advice.take().or(self.optional.take());
     }
 }

@@ -11,17 +11,15 @@ use super::shared::{Shared, Table};
 use super::walk::{HeldFd, Walk};
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::elsewhere::Elsewhere;
-use crate::model::{
-    Buffer, BufferId, Bytes, Coverage, Holder, Inode, Kind, Label, MapRef, Note, Pid, ThreadFds,
-};
+use crate::model::{Buffer, BufferId, Bytes, Holder, Inode, Kind, Label, MapRef, Pid, ThreadFds};
 
 /// What is being put together about one inode.
 #[derive(Debug, Default)]
-struct Draft {
+struct Draft<'w> {
     counts: Vec<u64>,
     holders: BTreeMap<Pid, Holder>,
-    fd_name: Option<Label>,
-    map_name: Option<Label>,
+    fd_name: Option<&'w Label>,
+    map_name: Option<&'w Label>,
 }
 
 /// Joins one walk with the kernel's lists from before and after it.
@@ -38,7 +36,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
     for held in &walk.fds {
         let draft = drafts.entry(held.ino).or_default();
         if let Some(name) = held.fact.name() {
-            draft.fd_name = Some(name.clone());
+            draft.fd_name = Some(name);
         }
         draft.holder(held.pid).add(held);
         if let Some(info) = &held.fact.info.dmabuf {
@@ -50,7 +48,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
         let draft = drafts.entry(map.fact.ino).or_default();
         draft.holder(map.pid).maps.push(map.fact.vma);
         if map.fact.name.is_some() {
-            draft.map_name.clone_from(&map.fact.name);
+            draft.map_name = map.fact.name.as_ref();
         }
     }
     drafts
@@ -74,7 +72,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
             buffer.attachments = listed.and_then(|l| l.attachments.clone());
             buffer.created_at = inode.and_then(|i| i.created_at);
             buffer.creator_uid = inode.map(|i| i.creator_uid);
-            buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.clone()));
+            buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.as_ref())).cloned();
             buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
             buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
             buffer.holders = draft.holders.into_values().map(sorted).collect();
@@ -87,36 +85,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
         .collect()
 }
 
-/// Whether another round would find nothing to mend. References that are left over must have been left over by the same
-/// holders in every earlier round, of which there must be one, else the buffer is unsteady; unless some process was not
-/// seen, when they are an estimate in any case. What was in the way of seeing every process for a moment may be gone in
-/// the next round.
-pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Vec<Buffer>], coverage: &Coverage) -> bool {
-    let mut settled = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
-    for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
-        if coverage.saw_every_process() && has_rest(buffer) {
-            let mut before = earlier.iter().filter_map(|round| {
-                let at = round.binary_search_by_key(&buffer.id.ino, |b| b.id.ino).ok()?;
-                round.get(at)
-            });
-            let same = |b: &Buffer| b.count == buffer.count && b.holders == buffer.holders;
-            buffer.steady &= before.next().is_some_and(same) && before.all(same);
-        }
-        settled &= buffer.steady && buffer.count >= Some(found(buffer));
-    }
-    settled
-}
-
-/// Whether the kernel counts more references than were found.
-pub(super) fn has_rest(buffer: &Buffer) -> bool {
-    buffer.count > Some(found(buffer))
-}
-
-fn found(buffer: &Buffer) -> u64 {
-    buffer.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum()
-}
-
-impl Draft {
+impl Draft<'_> {
     fn holder(&mut self, pid: Pid) -> &mut Holder {
         self.holders.entry(pid).or_insert_with(|| Holder::new(pid))
     }
@@ -151,7 +120,7 @@ fn by_inode(list: Option<&List>) -> BTreeMap<Inode, &ListedBuffer> {
 
 /// Whether what `maps` prints as a VMA's offset is one into the buffer. GEM exporters put their device's fake offset
 /// there (`drm_gem_prime_mmap` adds `drm_vma_node_start`), which begins at 4 GiB (`DRM_FILE_PAGE_OFFSET_START`).
-fn is_offset_into(size: Option<Bytes>, map: &MapRef) -> bool {
+pub(super) fn is_offset_into(size: Option<Bytes>, map: &MapRef) -> bool {
     const FAKE_OFFSETS: u64 = 4 << 30;
     let offset = map.offset.unwrap_or(0);
     offset < FAKE_OFFSETS && size.is_none_or(|size| Bytes(offset) + map.len() <= size)

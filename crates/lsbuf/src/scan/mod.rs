@@ -7,56 +7,92 @@
 //!   every count as it was, and would look like the kernel's;
 //! - no process was exiting: what it held is out of sight before it is released;
 //! - at least one round was calm: no process was started, for a child born after the last look at the list of processes, in
-//!   place of one that had gone before the first, leaves every count as it was, too; and no fd was closed while its table
-//!   was read, for it may have moved to a slot that was read before.
+//!   place of one that had gone before the first, leaves every count as it was, too; no fd was closed while its table was
+//!   read, for it may have moved to a slot that was read before; and nobody was exiting, in whose place such a child may
+//!   hold as much.
 //!
 //! After [`Options::rounds`] rounds the last one is the answer, and what is not settled is marked an estimate.
+//!
+//! Where the kernel answers queries for mappings (`kernel::procmap`), private ones are passed over at first: few
+//! exporters allow them and nobody needs them, while all of a process's libraries are mapped so. One that exists leaves its
+//! buffer with a rest, and then the rounds that follow look at private mappings too, before the rest is called the
+//! kernel's. Where no list vouches that each buffer's count is known, and in the last round, they are looked at in any case.
 //!
 //! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
 //! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue.
 
-mod advice;
+pub(crate) mod advice;
+#[cfg(feature = "bench")]
+pub(crate) mod benching;
 mod doctor;
+mod iterators;
 mod join;
+mod kthreads;
+mod patience;
+mod procfs;
 mod proof;
+mod settle;
 mod shared;
+mod space;
 mod visit;
 mod walk;
+mod words;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
+
+use rustix::io::Errno;
 
 pub use doctor::{Diagnosis, Probe, ProbeState};
-use shared::Shared;
+use iterators::{Iterators, Lack, NotUsed};
+use patience::Patience;
+use procfs::Procfs;
+use walk::Halt;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::kernel::bufinfo::{self, List};
-use crate::kernel::devices;
-use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::gem_info;
-use crate::kernel::pending;
 use crate::kernel::read::Buffers;
-use crate::kernel::root::{Births, ProcRoot};
-use crate::kernel::sharing::Sharing;
-use crate::model::{Account, Buffer, Coverage, Dev, KeptElsewhere, Note, Pid, Snapshot, Source};
+use crate::kernel::root::ProcRoot;
+use crate::model::{Account, Buffer, Coverage, Device, KeptElsewhere, Note, Pid, Process, Snapshot};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mappings {
-    /// The text of `/proc/P/maps`.
+    /// The cheapest that the kernel has: queries, or else the text.
     #[default]
+    Procfs,
+    /// Queries (PROCMAP_QUERY, Linux 6.11 and later), which do not print what is no dma-buf's.
+    Procmap,
+    /// The text of `/proc/P/maps`.
     Maps,
     /// The links of `/proc/P/map_files`; needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
     MapFiles,
 }
 
+/// By which way references are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Way {
+    /// The BPF iterators if they are pinned; else procfs, unless loading them costs less or they could tell more. From the
+    /// second scan of a scanner on they are loaded in any case, where that can be done.
+    #[default]
+    Auto,
+    /// The BPF iterators or no answer: those that are pinned, or else loaded for the purpose.
+    Iterators,
+    /// procfs alone.
+    Procfs,
+}
+
 /// Which sources are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sources {
+    /// By which way.
+    pub way: Way,
     /// How the processes' mappings are read.
     pub mappings: Mappings,
-    /// Read the kernel's own list (debugfs `bufinfo`).
+    /// Read the kernel's own list (debugfs `bufinfo`), where nothing better lists the buffers.
     pub kernel_list: bool,
     /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu). Takes every client's lock.
     pub gem_handles: bool,
@@ -64,9 +100,13 @@ pub struct Sources {
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { mappings: Mappings::Maps, kernel_list: true, gem_handles: false }
+        Sources { way: Way::Auto, mappings: Mappings::default(), kernel_list: true, gem_handles: false }
     }
 }
+
+/// Where iterators are pinned unless somebody says otherwise. Not below `/sys/fs/bpf`, which systemd mounts so that only root
+/// can enter it.
+pub const PINS: &str = "/run/lsbuf";
 
 /// What to scan and how.
 #[derive(Clone, Debug)]
@@ -79,6 +119,8 @@ pub struct Options {
     pub sources: Sources,
     /// How many rounds may be made; at least one is. With only one, references left over are always an estimate.
     pub rounds: u32,
+    /// Where iterators may be pinned: a folder of a bpf filesystem (see [`probes`](crate::probes)).
+    pub pins: PathBuf,
 }
 
 impl Default for Options {
@@ -88,11 +130,12 @@ impl Default for Options {
             sys_root: Some("/sys".into()),
             sources: Sources::default(),
             rounds: 3,
+            pins: PINS.into(),
         }
     }
 }
 
-/// Takes snapshots; keeps its buffers from one to the next.
+/// Takes snapshots. From one to the next it keeps its buffers, the dma-bufs' device, and which processes are kernel threads.
 ///
 /// ```
 /// let mut scanner = lsbuf::scan::Scanner::new(lsbuf::scan::Options::default())?;
@@ -106,33 +149,64 @@ impl Default for Options {
 pub struct Scanner {
     options: Options,
     root: ProcRoot,
-    sharing: Sharing,
-    /// Whether this kernel counts fds in connections that nobody has accepted, once that was tried.
-    pending_counted: Option<bool>,
-    /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
-    dev: Option<Dev>,
+    iterators: Iterating,
+    /// Whether this is not the first scan.
+    again: bool,
+    procfs: Procfs,
     buffers: Buffers,
 }
 
 /// The kernel's list, or why there is none.
 type Listing = Result<List, String>;
 
-/// A list, and how many processes had been started just before and just after it was read.
+/// What is done about the iterators.
 #[derive(Debug)]
-struct Listed {
-    births: (Option<Births>, Option<Births>),
-    list: Listing,
+enum Iterating {
+    Ready(Box<Iterators>),
+    /// They are not loaded yet, which costs more than a small machine's procfs; and why those that are pinned are not used.
+    MayLoad(Lack),
+    No(NotUsed),
+}
+
+impl Iterating {
+    /// Those that are pinned, or what may be done instead.
+    fn pinned(root: &ProcRoot, options: &Options, unread: Option<Errno>) -> Iterating {
+        match iterators::pinned(root, options, unread) {
+            Ok(Ok(iterators)) => Iterating::Ready(Box::new(iterators)),
+            Ok(Err(lack)) => Iterating::MayLoad(lack),
+            Err(why) => Iterating::No(why),
+        }
+    }
+
+    /// The same, loaded if that may be done.
+    fn loaded(self, options: &Options) -> Iterating {
+        match self {
+            Iterating::MayLoad(lack) => match iterators::load(options, lack) {
+                Ok(iterators) => Iterating::Ready(Box::new(iterators)),
+                Err(why) => Iterating::No(why),
+            },
+            ready => ready,
+        }
+    }
 }
 
 impl Scanner {
-    /// Opens the procfs.
+    /// Opens the procfs, and the iterators if they are asked for.
     ///
     /// # Errors
-    /// If it cannot be opened or is none.
+    /// If the procfs cannot be opened or is none; if the only source that may be asked is not there.
     pub fn new(options: Options) -> Result<Scanner, Error> {
         let root = ProcRoot::open(&options.proc_root)?;
-        let sharing = Sharing::of(&root);
-        Ok(Scanner { options, root, sharing, pending_counted: None, dev: None, buffers: Buffers::default() })
+        let procfs = Procfs::new(&root, &options)?;
+        let iterators = match options.sources.way {
+            Way::Procfs => Iterating::No(NotUsed::Unasked),
+            Way::Auto => Iterating::pinned(&root, &options, None),
+            Way::Iterators => Iterating::pinned(&root, &options, None).loaded(&options),
+        };
+        if let (Way::Iterators, Iterating::No(why)) = (options.sources.way, &iterators) {
+            return Err(no_iterators(why));
+        }
+        Ok(Scanner { options, root, iterators, again: false, procfs, buffers: Buffers::default() })
     }
 
     /// Whether the procfs lists a process of that id.
@@ -140,116 +214,155 @@ impl Scanner {
     /// # Errors
     /// If the processes cannot be listed.
     pub fn has_process(&mut self, pid: Pid) -> Result<bool, Error> {
-        self.root.has_process(pid, &mut self.buffers).map_err(|e| self.cannot_list(e))
+        let listed = self.root.has_process(pid, &mut self.buffers).map_err(|e| self.cannot_list(e))?;
+        match &mut self.iterators {
+            Iterating::Ready(iterators) if !listed => Ok(iterators.have_process(pid).unwrap_or(false)),
+            _ => Ok(listed),
+        }
     }
 
     /// Takes a snapshot.
     ///
     /// # Errors
-    /// If the processes cannot be listed. What can only be read in part is part of the answer instead.
+    /// If the processes cannot be listed, or iterators that alone may be used fail. What can only be read in part is part of
+    /// the answer instead.
     pub fn scan(&mut self) -> Result<Snapshot, Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
-        let mut before = self.kernel_list();
-        let mut earlier = Vec::new();
-        let (mut round, mut calm) = (0, false);
-        loop {
-            round += 1;
-            let walk = self.walk(before.list.as_ref().ok())?;
-            let after = self.kernel_list();
-            calm |= !walk.restless && before.births.0.is_some() && before.births.0 == after.births.1;
-            let shared = Shared::of(&walk, &self.sharing, &self.root);
-            let mut buffers = join::join(&walk, &shared, before.list.as_ref().ok(), after.list.as_ref().ok());
-            let mut coverage = self.coverage(&walk, &after.list);
-            if coverage.saw_every_process() && buffers.iter().any(join::has_rest) {
-                coverage
-                    .notes
-                    .extend((walk.exiting > 0).then_some(Note::Exiting { processes: walk.exiting }));
-                coverage.notes.extend((!calm).then_some(Note::Busy));
+        let Found { coverage, mut buffers, processes, devices } = self.find()?;
+        let sys = self.options.sys_root.as_deref();
+        if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
+            let mut handles = gem_info::read_all(sys, &mut self.buffers);
+            for buffer in &mut buffers {
+                buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
             }
-            let settled = join::settle(&mut buffers, &earlier, &coverage);
-            if settled || round >= self.options.rounds {
-                let processes = walk.holders_of(&buffers);
-                let host = self.root.host();
-                let sys = self.options.sys_root.as_deref();
-                if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
-                    let mut handles = gem_info::read_all(sys, &mut self.buffers);
-                    for buffer in &mut buffers {
-                        buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
-                    }
+        }
+        let host = self.root.host();
+        let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes, devices };
+        note_doubts(&mut snapshot);
+        snapshot.coverage.duration = begun.elapsed();
+        Ok(snapshot)
+    }
+
+    /// Asks by the way that is chosen, or by the cheapest that gives the best answer. Who scans once more will do so many
+    /// times, which is worth loading the iterators.
+    fn find(&mut self) -> Result<Found, Error> {
+        let mut second_best = None;
+        if matches!(self.iterators, Iterating::MayLoad(_)) {
+            if !std::mem::replace(&mut self.again, true) {
+                let patience = Patience::new(&self.root);
+                match self.procfs.scan(&self.root, &self.options, &mut self.buffers, Some(&patience)) {
+                    Ok(found) if found.is_beyond_doubt() => return Ok(found),
+                    Ok(found) => second_best = Some(found),
+                    Err(Halt::NotWorthIt) => {}
+                    Err(halt) => return Err(self.halted(halt)),
                 }
-                let devices = walk.devices(|node| devices::name(sys?, node));
-                let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes, devices };
-                note_doubts(&mut snapshot);
-                snapshot.coverage.duration = begun.elapsed();
-                return Ok(snapshot);
             }
-            before = after;
-            earlier.push(buffers);
+            self.load_iterators();
+        }
+        match (self.by_iterators()?, second_best) {
+            (Some(found), _) | (None, Some(found)) => Ok(found),
+            (None, None) => self.by_procfs(),
         }
     }
 
-    fn walk(&mut self, listed: Option<&List>) -> Result<walk::Walk, Error> {
-        // Where the list shows no buffer at all, no account can lack anything.
-        let look_elsewhere = listed.is_none_or(|list| !list.buffers.is_empty());
-        let mappings = self.options.sources.mappings;
-        let (sharing, dev) = (&self.sharing, self.dev);
-        let mut walk = walk::Walk::of(&self.root, mappings, sharing, look_elsewhere, dev, &mut self.buffers)
-            .map_err(|e| self.cannot_list(e))?;
-        self.dev = walk.proof.dev();
-        if let Some(elsewhere) = walk.elsewhere.as_mut().filter(|_| self.root.is_live()) {
-            let counted = *self.pending_counted.get_or_insert_with(|| pending::are_counted(&self.root));
-            elsewhere.unknown |= !counted && pending::are_there(&self.root, &mut self.buffers.text);
+    fn halted(&self, halt: Halt) -> Error {
+        match halt {
+            Halt::CannotList(error) => self.cannot_list(error),
+            Halt::NotWorthIt => Error::io(Errno::CANCELED, "reading the processes was given up".to_owned()),
         }
-        if listed.is_none() {
-            walk.recheck(&self.root, &mut self.buffers);
+    }
+
+    /// Loads the iterators, if that may be done and has not been yet.
+    fn load_iterators(&mut self) {
+        let iterators = std::mem::replace(&mut self.iterators, Iterating::No(NotUsed::Unasked));
+        self.iterators = iterators.loaded(&self.options);
+    }
+
+    /// `None`: they cannot be used, and another way may be.
+    fn by_iterators(&mut self) -> Result<Option<Found>, Error> {
+        let mut found = self.ask_iterators();
+        if let (Some(Err(error)), Iterating::Ready(iterators)) = (&found, &self.iterators)
+            && iterators.origin().is_ok()
+        {
+            // They may have been replaced or removed meanwhile, or be none of ours.
+            let unread = Some(*error).filter(|&error| error != Errno::STALE);
+            self.iterators = Iterating::pinned(&self.root, &self.options, unread).loaded(&self.options);
+            found = self.ask_iterators();
         }
-        Ok(walk)
+        match (found, self.options.sources.way) {
+            (Some(Ok(found)), _) => Ok(Some(found)),
+            (Some(Err(error)), Way::Iterators) => {
+                Err(Error::io(error, "BPF iterators cannot be read".to_owned()))
+            }
+            (Some(Err(error)), _) => {
+                self.iterators = Iterating::No(NotUsed::Unread(error));
+                Ok(None)
+            }
+            (None, way) => match &self.iterators {
+                Iterating::No(why) if way == Way::Iterators => Err(no_iterators(why)),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// One scan by them; `None`: they are not used.
+    fn ask_iterators(&mut self) -> Option<Result<Found, Errno>> {
+        let Iterating::Ready(iterators) = &mut self.iterators else { return None };
+        Some(iterators.scan(&self.root, &self.options, &mut self.buffers))
+    }
+
+    /// One scan by procfs, however long it takes.
+    fn by_procfs(&mut self) -> Result<Found, Error> {
+        let found = self.procfs.scan(&self.root, &self.options, &mut self.buffers, None);
+        found.map_err(|halt| self.halted(halt))
     }
 
     fn cannot_list(&self, error: std::io::Error) -> Error {
         Error::io(error, format!("cannot list the processes of {}", self.root.path().display()))
     }
+}
 
-    fn kernel_list(&mut self) -> Listed {
-        let begin = self.root.births();
-        let list = self.read_list();
-        Listed { births: (begin, self.root.births()), list }
-    }
+/// What a scan came to by either way; the rest is the same for both.
+#[derive(Debug)]
+struct Found {
+    coverage: Coverage,
+    /// Ordered by identity.
+    buffers: Vec<Buffer>,
+    /// Those that hold one, ordered by pid.
+    processes: Vec<Process>,
+    /// Ordered by path.
+    devices: Vec<Device>,
+}
 
-    fn read_list(&mut self) -> Listing {
-        if !self.options.sources.kernel_list {
-            return Err("it was not asked for".into());
-        }
-        let Some(sys) = &self.options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
-        bufinfo::read_list(sys, &mut self.buffers.text)
-            .map_err(|e| format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(e)))
-    }
-
-    fn coverage(&self, walk: &walk::Walk, list: &Listing) -> Coverage {
-        let mappings = match self.options.sources.mappings {
-            Mappings::Maps => Source::Maps,
-            Mappings::MapFiles => Source::MapFiles,
+impl Found {
+    /// Whether no other way could tell more: every process was seen, and what each buffer's count is made of.
+    fn is_beyond_doubt(&self) -> bool {
+        let told = |buffer: &Buffer| {
+            buffer.steady && !buffer.uncompared && buffer.in_flight.is_some() && buffer.io_uring.is_some()
         };
-        let mut sources = vec![Source::Fd, Source::Fdinfo, mappings];
-        let mut notes = walk.notes();
-        if !self.root.shows_kernel_threads() {
-            notes.push(Note::NotWholeMachine);
-        }
-        match list {
-            Ok(list) => {
-                sources.push(Source::Bufinfo);
-                if !list.agrees() {
-                    let stated = list.stated.map_or(0, |(buffers, _)| buffers);
-                    notes.push(Note::ListContradicts { rows: list.buffers.len() as u64, stated });
-                }
-            }
-            Err(why) => notes.push(Note::NoKernelList { why: why.clone() }),
-        }
-        let kept = walk.elsewhere.as_ref().map(Elsewhere::kept);
-        let unreadable = walk.unreadable.clone();
-        Coverage { sources, processes: walk.counts, unreadable, notes, kept, duration: Duration::ZERO }
+        self.coverage.is_complete() && self.coverage.saw_every_process() && self.buffers.iter().all(told)
     }
+}
+
+fn no_iterators(why: &NotUsed) -> Error {
+    Error::new(ErrorKind::NoSource, format!("BPF iterators cannot be used: {why}"))
+}
+
+/// The kernel's list, if it is asked for.
+fn read_list(options: &Options, text: &mut Vec<u8>) -> Listing {
+    if !options.sources.kernel_list {
+        return Err("it was not asked for".into());
+    }
+    let Some(sys) = &options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
+    bufinfo::read_list(sys, text)
+        .map_err(|e| format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(e)))
+}
+
+/// What is wrong with a list in itself.
+fn contradiction(list: &List) -> Option<Note> {
+    let stated = list.stated.map_or(0, |(buffers, _)| buffers);
+    (!list.agrees()).then_some(Note::ListContradicts { rows: list.buffers.len() as u64, stated })
 }
 
 /// Adds the notes that follow from the joined answer.

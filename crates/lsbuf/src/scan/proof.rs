@@ -13,10 +13,12 @@ use crate::kernel::fds::{self, FdFact};
 use crate::kernel::identity::{self, InodeFact, Object};
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
+use crate::kernel::path::Path;
 use crate::kernel::process::ProcessDir;
+use crate::kernel::procmap::{Interest, Judge, Queries};
 use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Dev, Inode, MapRef, Pid};
+use crate::model::{Dev, Fd, Inode, MapRef, Pid};
 
 /// Proofs so far.
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ pub(super) struct Proof {
     /// Inodes are asked; else what a recorded tree keeps of them.
     live: bool,
     dev: Option<Dev>,
+    /// The device of rings, where mappings are told by their devices.
+    rings: Option<Dev>,
     mnt_id: Option<u64>,
     refuted_devs: HashSet<Dev>,
     refuted_mounts: HashSet<u64>,
@@ -56,9 +60,20 @@ pub(super) enum Verdict {
 
 impl Proof {
     /// Starts from a device that is known already, or from what a recorded tree states.
-    pub(super) fn new(root: &ProcRoot, known: Option<Dev>) -> Proof {
-        let dev = known.or(root.recorded_dev());
-        Proof { live: root.is_live(), may_duplicate: root.has_own_pids(), dev, ..Proof::default() }
+    pub(super) fn new(root: &ProcRoot, known: Option<Dev>, queries: Option<Queries>) -> Proof {
+        Proof {
+            live: root.is_live(),
+            may_duplicate: root.has_own_pids(),
+            dev: known.or(root.recorded_dev()),
+            rings: queries.map(|queries| queries.anonymous),
+            ..Proof::default()
+        }
+    }
+
+    /// Starts from a device alone.
+    #[cfg(feature = "bench")]
+    pub(super) fn knowing(dev: Dev) -> Proof {
+        Proof { dev: Some(dev), ..Proof::default() }
     }
 
     /// The dma-buf filesystem's device.
@@ -77,19 +92,19 @@ impl Proof {
     pub(super) fn learn_fd(&mut self, process: &ProcessDir, fact: &mut FdFact, text: &mut Vec<u8>) -> Learnt {
         const ATTEMPTS: usize = 4;
         self.mnt_id = Some(fact.info.mnt_id);
-        let link = format!("fd/{}", fact.fd);
+        let link = fd_link(fact.fd);
         if let Some(ino) = fact.info.ino {
             if !self.inodes.contains_key(&ino) {
                 // Without it the fdinfo tells all but age and creator.
-                let _ = self.ask(process.dir(), &link);
+                let _ = self.ask(process.dir(), link.as_str());
             }
             return Learnt::Inode(ino);
         }
         for _ in 0..ATTEMPTS {
             let (before, info, after) = (
-                self.ask(process.dir(), &link),
+                self.ask(process.dir(), link.as_str()),
                 read::record(process.dir(), fds::fdinfo_path(fact.fd).as_str(), text),
-                self.ask(process.dir(), &link),
+                self.ask(process.dir(), link.as_str()),
             );
             match (before, info, after) {
                 (Ok(Answer::DmaBuf(before)), Ok(()), Ok(Answer::DmaBuf(after))) if before == after => {
@@ -127,7 +142,7 @@ impl Proof {
             && self.read_mounts(process, text)
             && self.verdict_on_mount(mount) == Verdict::Unknown
         {
-            match self.ask(process.dir(), format!("fd/{}", fact.fd).as_str()) {
+            match self.ask(process.dir(), fd_link(fact.fd).as_str()) {
                 Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
                 // Unless the fd was replaced since its fdinfo was read.
                 Ok(Answer::Other(_)) if still_on_mount(process, fact, text) => {
@@ -223,6 +238,26 @@ impl Proof {
             Object::Other(dev) => Answer::Other(dev),
         })
     }
+}
+
+impl Judge for Proof {
+    fn interest(&self, dev: Dev) -> Interest {
+        match self.verdict_on_dev(dev) {
+            _ if self.rings == Some(dev) => Interest::Ask,
+            Verdict::Yes => Interest::Take,
+            Verdict::No => Interest::Pass,
+            Verdict::Unknown => Interest::Ask,
+        }
+    }
+
+    fn rule_out(&mut self, dev: Dev) {
+        self.refuted_devs.insert(dev);
+    }
+}
+
+/// An fd's link, relative to the process's directory.
+fn fd_link(fd: Fd) -> Path {
+    Path::new(format_args!("fd/{fd}"))
 }
 
 fn still_on_mount(process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) -> bool {

@@ -11,18 +11,16 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-use super::Mappings;
 use super::proof::{Learnt, Verdict};
 use super::shared;
-use super::walk::{HeldDevice, HeldFd, HeldMap, Walk};
+use super::space::{Facts, Space};
+use super::walk::{HeldDevice, HeldFd, HeldMap, Start, Walk};
 use crate::kernel::fdinfo_table;
-use crate::kernel::fds;
 use crate::kernel::map_files;
-use crate::kernel::maps::{self, MapFact};
-use crate::kernel::process::{Image, ProcessDir, Stage};
+use crate::kernel::maps::MapFact;
+use crate::kernel::process::{ProcessDir, Stage};
 use crate::kernel::read::Buffers;
-use crate::kernel::root::ProcRoot;
-use crate::kernel::sharing::{Resource, Sharing};
+use crate::kernel::sharing::Resource;
 use crate::model::{Pid, Source, Tid};
 
 /// How often a process is read that keeps replacing its image.
@@ -32,6 +30,8 @@ const ATTEMPTS: usize = 4;
 pub(super) enum Visit {
     /// All of it was read.
     Read,
+    /// It is a kernel thread, which has neither fds nor mappings.
+    Kernel,
     /// Something was refused.
     Denied,
     /// Something went wrong, or it never held still.
@@ -51,20 +51,13 @@ struct Mark {
 
 impl Walk {
     /// Reads one process.
-    pub(super) fn visit(
-        &mut self,
-        root: &ProcRoot,
-        pid: Pid,
-        mappings: Mappings,
-        sharing: &Sharing,
-        buffers: &mut Buffers,
-    ) -> Visit {
+    pub(super) fn visit(&mut self, start: &Start<'_>, pid: Pid, buffers: &mut Buffers) -> Visit {
         for _ in 0..ATTEMPTS {
-            let process = match ProcessDir::open(root, pid) {
+            let process = match ProcessDir::open(start.root, pid) {
                 Ok(process) => process,
                 Err(e) => return Visit::of(e),
             };
-            if let Some(visit) = self.visit_image(&process, mappings, sharing, buffers) {
+            if let Some(visit) = self.visit_image(&process, start, buffers) {
                 return visit;
             }
         }
@@ -75,17 +68,16 @@ impl Walk {
     fn visit_image(
         &mut self,
         process: &ProcessDir,
-        mappings: Mappings,
-        sharing: &Sharing,
+        start: &Start<'_>,
         buffers: &mut Buffers,
     ) -> Option<Visit> {
         let mark = self.mark();
         // Before the fds, so that what is read between the two ends of this belongs together.
-        let mut space = Space::read(process, process.image(), mappings, buffers);
+        let mut space = Space::read(process, process.image(), start.reader, &mut self.proof, buffers);
         let mut leaderless = false;
         if matches!(space, Ok(None)) {
             match process.stage(&mut buffers.text) {
-                Ok(Stage::Kernel) => return Some(Visit::Read),
+                Ok(Stage::Kernel) => return Some(Visit::Kernel),
                 Ok(Stage::Exiting) => self.exiting += 1,
                 Ok(Stage::Zombie) => leaderless = true,
                 Ok(Stage::Running) => {}
@@ -100,21 +92,21 @@ impl Walk {
             if !matches!(space, Ok(None)) {
                 break;
             }
-            space = self.through_thread(process, tid, mappings, buffers);
+            space = self.through_thread(process, tid, start, buffers);
         }
         let rings = self.rings();
-        let fds = self.visit_tables(process, tids, leaderless, sharing, buffers);
-        let (maps, image) = match space {
+        let fds = self.visit_tables(process, tids, leaderless, start, buffers);
+        let (maps, space) = match space {
             Ok(None) => (Ok(()), None),
-            Ok(Some(space)) => {
-                let Space { image, alone, facts, garbled, ring } = space;
+            Ok(Some(mut space)) => {
                 // Kept by its mapping alone, and what is registered with it does not show.
-                if ring && self.rings() == rings {
+                if space.ring && self.rings() == rings {
                     self.elsewhere.iter_mut().for_each(|elsewhere| elsewhere.unknown = true);
                 }
-                let followed = self.visit_maps(alone.as_ref().unwrap_or(process), facts, buffers);
-                self.garble(garbled.0, garbled.1);
-                (followed, Some(image))
+                let facts = std::mem::take(&mut space.facts);
+                let followed = self.visit_maps(process, &space, facts, buffers);
+                self.garble(space.garbled.0, space.garbled.1);
+                (followed, Some(space))
             }
             Err(e) => (Err(e), None),
         };
@@ -126,7 +118,7 @@ impl Walk {
                     return Some(if process.is_live() { Visit::of(e) } else { Visit::Failed });
                 }
             }
-            if process.is_live() && image.is_some_and(|image| !image.lives()) {
+            if process.is_live() && space.is_some_and(|space| !space.lives()) {
                 self.drop_since(&mark);
                 self.processes.pop();
                 return None;
@@ -136,7 +128,7 @@ impl Walk {
             Ok(()) => Visit::Read,
             Err(e) => match Visit::of(e) {
                 // A kernel thread has neither fds nor mappings, whoever asks.
-                Visit::Denied if process.stage(&mut buffers.text) == Ok(Stage::Kernel) => Visit::Read,
+                Visit::Denied if process.stage(&mut buffers.text) == Ok(Stage::Kernel) => Visit::Kernel,
                 // It is there, but its files are not: a tree recorded in part.
                 Visit::Gone if !process.is_live() || process.identify(&mut buffers.text).is_ok() => {
                     Visit::Failed
@@ -168,9 +160,10 @@ impl Walk {
         process: &ProcessDir,
         threads: &[Tid],
         leaderless: bool,
-        sharing: &Sharing,
+        start: &Start<'_>,
         buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
+        let sharing = start.sharing;
         let begin = self.fds.len();
         let mut done = self.visit_fds(process, None, buffers);
         let mut tables = vec![Tid(process.pid().0)];
@@ -228,9 +221,9 @@ impl Walk {
         buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
         let pid = process.pid();
-        let mut table = fds::Table::default();
+        let mut table = std::mem::take(&mut self.table);
         let walked = fdinfo_table::walk_any_way(process.dir(), buffers, &mut table, self.elsewhere.as_mut());
-        for mut fact in table.facts {
+        for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
                 let learnt = self.proof.learn_fd(process, &mut fact, &mut buffers.text);
                 // A thread's own table is out of reach by the process's id.
@@ -252,15 +245,21 @@ impl Walk {
                 continue;
             };
             match learnt {
-                Learnt::Inode(ino) => self.fds.push(HeldFd { pid, thread, ino, fact }),
+                Learnt::Inode(ino) => {
+                    if fact.info.dmabuf.is_some() {
+                        self.named.insert(ino);
+                    }
+                    self.fds.push(HeldFd { pid, thread, ino, fact });
+                }
                 Learnt::Gone => {}
                 Learnt::Nothing => self.unproven += 1,
             }
         }
-        let devices = table.devices.into_iter();
+        let devices = table.devices.drain(..);
         self.devices.extend(devices.map(|(fd, class, path)| HeldDevice { pid, fd, class, path }));
-        self.garble(Source::Fdinfo, table.garbled);
-        self.restless |= table.closed;
+        self.garble(Source::Fdinfo, std::mem::take(&mut table.garbled));
+        self.restless |= std::mem::take(&mut table.closed);
+        self.table = table;
         walked
     }
 
@@ -269,38 +268,45 @@ impl Walk {
         &mut self,
         process: &ProcessDir,
         tid: Tid,
-        mappings: Mappings,
+        start: &Start<'_>,
         buffers: &mut Buffers,
     ) -> rustix::io::Result<Option<Space>> {
         let Ok(thread) = process.thread(tid) else { return Ok(None) };
         // What is not below `task`.
         let alone = process.thread_alone(tid).ok();
-        let space = Space::read(alone.as_ref().unwrap_or(&thread), thread.image(), mappings, buffers)?;
+        let shown = alone.as_ref().unwrap_or(&thread);
+        let space = Space::read(shown, thread.image(), start.reader, &mut self.proof, buffers)?;
         if space.is_none() && thread.stage(&mut buffers.text) == Ok(Stage::Exiting) {
             self.exiting += 1;
         }
-        Ok(space.map(|space| Space { alone, ..space }))
+        Ok(space.map(|space| space.through(alone)))
     }
 
-    /// Decides on what an address space maps; `process` is the directory with its `map_files`.
+    /// Decides on what an address space maps, which gave these facts.
     fn visit_maps(
         &mut self,
         process: &ProcessDir,
+        space: &Space,
         facts: Facts,
         buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
+        let process = space.alone().unwrap_or(process);
         let facts = match facts {
             Facts::Maps(facts) => facts,
             Facts::Links(links) => self.follow(process.dir(), links),
         };
         let pid = process.pid();
-        let mut named = BTreeSet::new();
+        let mut nameless = BTreeSet::new();
         for mut fact in facts {
-            if fact.name.is_none() && named.insert(fact.ino) {
-                fact.name = map_files::name(process.dir(), &fact.vma, &mut buffers.link);
+            if fact.name.is_none() && !self.named.contains(&fact.ino) && nameless.insert(fact.ino) {
+                fact.name = space.name(process, &fact, buffers);
             }
             self.proof.learn_map(process, &fact, &mut buffers.text);
-            if self.proof.verdict_on_dev(fact.dev) != Verdict::No {
+            let verdict = self.proof.verdict_on_dev(fact.dev);
+            if verdict == Verdict::Yes && fact.name.is_some() {
+                self.named.insert(fact.ino);
+            }
+            if verdict != Verdict::No {
                 self.maps.push(HeldMap { pid, fact });
             }
         }
@@ -320,54 +326,6 @@ impl Walk {
             }
         }
         facts
-    }
-}
-
-/// An address space as it was read.
-struct Space {
-    /// Tells whether it still lives.
-    image: Image,
-    /// The thread through which it was read, as a process.
-    alone: Option<ProcessDir>,
-    facts: Facts,
-    /// How many could not be understood.
-    garbled: (Source, u64),
-    /// Whether an io_uring is mapped.
-    ring: bool,
-}
-
-/// What looks like a dma-buf in an address space.
-enum Facts {
-    Maps(Vec<MapFact>),
-    Links(Vec<map_files::LinkFact>),
-}
-
-impl Space {
-    /// Reads the address space of `image`, whose `map_files` are in `process`. `None`: there is none.
-    fn read(
-        process: &ProcessDir,
-        image: rustix::io::Result<Image>,
-        mappings: Mappings,
-        buffers: &mut Buffers,
-    ) -> rustix::io::Result<Option<Space>> {
-        let image = match image {
-            Err(Errno::SRCH) => return Ok(None),
-            image => image?,
-        };
-        let (facts, garbled, ring) = match mappings {
-            Mappings::Maps => match maps::walk(image.maps(), &mut buffers.chunk) {
-                Ok(Some(mapped)) => (Facts::Maps(mapped.facts), (Source::Maps, mapped.garbled), mapped.ring),
-                Ok(None) | Err(Errno::SRCH) => return Ok(None),
-                Err(e) => return Err(e),
-            },
-            Mappings::MapFiles if !image.lives() => return Ok(None),
-            Mappings::MapFiles => {
-                let mut links = Vec::new();
-                let garbled = map_files::walk(process.dir(), buffers, &mut links)?;
-                (Facts::Links(links), (Source::MapFiles, garbled), false)
-            }
-        };
-        Ok(Some(Space { image, alone: None, facts, garbled, ring }))
     }
 }
 

@@ -6,14 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
-use super::Mappings;
+use super::kthreads::KernelThreads;
+use super::patience::Patience;
 use super::proof::{Proof, Verdict};
+use super::space::Reader;
 use super::visit::Visit;
 use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds::{self, FdFact};
 use crate::kernel::maps::MapFact;
 use crate::kernel::process::ProcessDir;
+use crate::kernel::procmap::Queries;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::Sharing;
@@ -52,6 +55,36 @@ pub(super) struct HeldDevice {
     pub(super) path: Label,
 }
 
+/// What a pass starts from.
+#[derive(Debug)]
+pub(super) struct Start<'s> {
+    pub(super) root: &'s ProcRoot,
+    pub(super) sharing: &'s Sharing,
+    pub(super) reader: Reader,
+    pub(super) queries: Option<Queries>,
+    /// The dma-buf filesystem's device, if it is known already.
+    pub(super) dev: Option<Dev>,
+    /// Whether to look for references that are in no fd table and no address space.
+    pub(super) look_elsewhere: bool,
+    /// When to give up, if that is allowed.
+    pub(super) patience: Option<&'s Patience>,
+}
+
+/// Why there is no walk.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The processes cannot be listed.
+    CannotList(io::Error),
+    /// It would take too long, or leave doubts that another way would not.
+    NotWorthIt,
+}
+
+impl From<io::Error> for Halt {
+    fn from(error: io::Error) -> Halt {
+        Halt::CannotList(error)
+    }
+}
+
 /// What one pass found.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
@@ -59,6 +92,8 @@ pub(super) struct Walk {
     pub(super) maps: Vec<HeldMap>,
     pub(super) devices: Vec<HeldDevice>,
     pub(super) proof: Proof,
+    /// Buffers whose names are known by one of their references.
+    pub(super) named: HashSet<Inode>,
     /// Those that may hold something, ordered by pid.
     pub(super) processes: Vec<Process>,
     pub(super) counts: ProcessCounts,
@@ -79,38 +114,37 @@ pub(super) struct Walk {
     denied: u64,
     failed: u64,
     pub(super) unproven: u64,
+    /// What one fd table is read into; empty in between.
+    pub(super) table: fds::Table,
     /// Processes that appeared when the last generation had been read.
     newcomers: u64,
     garbled: BTreeMap<Source, u64>,
 }
 
 impl Walk {
-    /// Walks every process of `root`; looks for references elsewhere if asked.
+    /// Walks every process but known kernel threads.
     pub(super) fn of(
-        root: &ProcRoot,
-        mappings: Mappings,
-        sharing: &Sharing,
-        look_elsewhere: bool,
-        known_dev: Option<Dev>,
+        start: &Start<'_>,
+        kernel_threads: &mut KernelThreads,
         buffers: &mut Buffers,
-    ) -> io::Result<Walk> {
+    ) -> Result<Walk, Halt> {
         let mut walk = Walk {
-            proof: Proof::new(root, known_dev),
-            elsewhere: look_elsewhere.then(Elsewhere::default),
+            proof: Proof::new(start.root, start.dev, start.queries),
+            elsewhere: start.look_elsewhere.then(Elsewhere::default),
             ..Walk::default()
         };
         let mut seen: HashMap<Pid, u64> = HashMap::new();
         for generation in 0.. {
             let mut newcomers = Vec::new();
-            for (pid, directory) in root.processes(buffers)? {
+            for (pid, directory) in start.root.processes(buffers)? {
                 match seen.insert(pid, directory) {
                     Some(before) if before == directory => {}
                     Some(_) => {
                         // The pid has been recycled, and what its former bearer held went with it.
                         walk.forget(pid);
-                        newcomers.push(pid);
+                        newcomers.push((pid, directory));
                     }
-                    None => newcomers.push(pid),
+                    None => newcomers.push((pid, directory)),
                 }
             }
             if newcomers.is_empty() {
@@ -120,11 +154,25 @@ impl Walk {
                 walk.newcomers = newcomers.len() as u64;
                 break;
             }
-            for pid in newcomers {
+            let mut worth_reading = 0;
+            for (nth, &(pid, directory)) in newcomers.iter().enumerate() {
                 walk.counts.total += 1;
-                let visit = walk.visit(root, pid, mappings, sharing, buffers);
+                if kernel_threads.knows(pid, directory) {
+                    walk.counts.read += 1;
+                    continue;
+                }
+                if start.patience.is_some_and(|p| p.is_over(worth_reading, newcomers.len() - nth)) {
+                    return Err(Halt::NotWorthIt);
+                }
+                let visit = walk.visit(start, pid, buffers);
+                worth_reading += 1;
                 match visit {
                     Visit::Read => walk.counts.read += 1,
+                    Visit::Kernel => {
+                        walk.counts.read += 1;
+                        worth_reading -= 1;
+                        kernel_threads.remember(pid, directory);
+                    }
                     Visit::Gone => walk.counts.vanished += 1,
                     Visit::Denied => walk.denied += 1,
                     Visit::Failed => walk.failed += 1,
@@ -134,6 +182,7 @@ impl Walk {
                 }
             }
         }
+        kernel_threads.keep(&seen);
         walk.counts.unreadable = walk.denied + walk.failed;
         walk.unreadable.sort_unstable();
         walk.unreadable.dedup();
@@ -197,27 +246,12 @@ impl Walk {
 
     /// The open device nodes, with the names that `name` gives to the devices behind them.
     pub(super) fn devices(&self, name: impl Fn(&Label) -> Option<Label>) -> Vec<Device> {
-        let mut nodes: BTreeMap<&Label, (DeviceClass, BTreeMap<Pid, Vec<Fd>>)> = BTreeMap::new();
-        for held in &self.devices {
-            let (_, holders) = nodes.entry(&held.path).or_insert_with(|| (held.class, BTreeMap::new()));
-            holders.entry(held.pid).or_default().push(held.fd);
-        }
         let comm = |pid| {
             let at = self.processes.binary_search_by_key(&pid, |p| p.pid).ok()?;
             Some(self.processes[at].comm.clone())
         };
-        let holder = |(pid, mut fds): (Pid, Vec<Fd>)| {
-            fds.sort_unstable();
-            fds.dedup();
-            DeviceHolder { pid, comm: comm(pid), fds }
-        };
-        let device = |(path, (class, holders)): (&Label, (DeviceClass, BTreeMap<Pid, Vec<Fd>>))| Device {
-            path: path.clone(),
-            name: name(path),
-            class,
-            holders: holders.into_iter().map(holder).collect(),
-        };
-        nodes.into_iter().map(device).collect()
+        let held = self.devices.iter().map(|held| (&held.path, held.class, held.pid, held.fd));
+        by_node(held, comm, name)
     }
 
     /// Drops what was found of a process.
@@ -253,4 +287,29 @@ impl Walk {
             *self.garbled.entry(source).or_default() += facts;
         }
     }
+}
+
+/// Open device nodes, each once and with all that hold it, by path.
+pub(super) fn by_node<'n>(
+    held: impl Iterator<Item = (&'n Label, DeviceClass, Pid, Fd)>,
+    comm: impl Fn(Pid) -> Option<Label>,
+    name: impl Fn(&Label) -> Option<Label>,
+) -> Vec<Device> {
+    let mut nodes: BTreeMap<&Label, (DeviceClass, BTreeMap<Pid, Vec<Fd>>)> = BTreeMap::new();
+    for (path, class, pid, fd) in held {
+        let (_, holders) = nodes.entry(path).or_insert_with(|| (class, BTreeMap::new()));
+        holders.entry(pid).or_default().push(fd);
+    }
+    let holder = |(pid, mut fds): (Pid, Vec<Fd>)| {
+        fds.sort_unstable();
+        fds.dedup();
+        DeviceHolder { pid, comm: comm(pid), fds }
+    };
+    let device = |(path, (class, holders)): (&Label, (DeviceClass, BTreeMap<Pid, Vec<Fd>>))| Device {
+        path: path.clone(),
+        name: name(path),
+        class,
+        holders: holders.into_iter().map(holder).collect(),
+    };
+    nodes.into_iter().map(device).collect()
 }

@@ -1,0 +1,116 @@
+//! How the iterators are compiled: for `cargo xtask bpf`, and for builds that take nothing compiled on trust.
+//!
+//! The same compiler makes the same bytes wherever the sources lie. What is of no use when an object is loaded is left
+//! out, more than half of it: where each instruction came from (and the source lines themselves, which the compiler
+//! cannot find because it is told of a folder that does not exist), labels, and relocations that loaders do by other
+//! means. What stays is code, types, the places where fields of kernel structures are read, and the functions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Every iterator: its source is `NAME.bpf.c`, its object `NAME.bpf.o`.
+pub(crate) const ITERATORS: [&str; 4] = ["dmabuf", "task", "task_file", "task_vma"];
+
+/// The major version of clang that the committed objects are made with. Another one may well choose other instructions.
+pub(crate) const MAJOR: &str = "14";
+
+/// The programs that are needed.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    clang: String,
+    objcopy: String,
+    /// What clang says it is.
+    pub(crate) version: String,
+}
+
+impl Tools {
+    /// Finds them: those of [`MAJOR`] if they can be run, else whatever is called so.
+    pub(crate) fn find() -> Result<Tools, String> {
+        for suffix in [&format!("-{MAJOR}"), ""] {
+            let (clang, objcopy) = (format!("clang{suffix}"), format!("llvm-objcopy{suffix}"));
+            let said = run(Command::new(&clang).arg("--version"));
+            if let (Ok(said), Ok(_)) = (said, run(Command::new(&objcopy).arg("--version"))) {
+                let mut words = said.split_ascii_whitespace().skip_while(|word| *word != "version");
+                let version = words.nth(1).unwrap_or("of unknown version").to_owned();
+                return Ok(Tools { clang, objcopy, version });
+            }
+        }
+        Err("there is no clang with llvm-objcopy".to_owned())
+    }
+
+    /// Compiles the iterator called `name` of the sources in `folder` into a folder, for a machine of that byte order.
+    pub(crate) fn compile(
+        &self,
+        folder: &Path,
+        name: &str,
+        big_endian: bool,
+        into: &Path,
+    ) -> Result<PathBuf, String> {
+        let into = into.canonicalize().map_err(|e| format!("{}: {e}", into.display()))?;
+        let file = |ending: &str| into.join(format!("{name}.bpf.{ending}"));
+        let (object, whole, types) = (file("o"), file("whole"), file("types"));
+        let mut clang = Command::new(&self.clang);
+        clang.args(["-target", if big_endian { "bpfeb" } else { "bpfel" }]);
+        clang.args(["-mcpu=v3", "-O2", "-g", "-Wall", "-fdebug-compilation-dir=/nowhere", "-c"]);
+        clang.arg(format!("{name}.bpf.c")).arg("-o").arg(&whole).current_dir(folder);
+        run(&mut clang)?;
+        let copy = || Command::new(&self.objcopy);
+        let section = |option: &str| format!("--{option}=.BTF.ext={}", types.display());
+        run(copy().arg(section("dump-section")).arg(&whole).arg("/dev/null"))?;
+        let read = fs::read(&types).map_err(|e| format!("{}: {e}", types.display()))?;
+        let cut = without_lines(&read, big_endian).ok_or(format!("{name}: unknown form of .BTF.ext"))?;
+        fs::write(&types, cut).map_err(|e| format!("{}: {e}", types.display()))?;
+        let unused = [".rel.BTF", ".rel.BTF.ext", ".llvm_addrsig"];
+        run(copy()
+            .arg("--strip-debug")
+            .args(unused.map(|name| format!("--remove-section={name}")))
+            .args(["--wildcard", "--strip-symbol=LBB*"])
+            .arg(&whole)
+            .arg(&object))?;
+        run(copy().arg(section("update-section")).arg(&object))?;
+        for left in [whole, types] {
+            fs::remove_file(&left).map_err(|e| format!("{}: {e}", left.display()))?;
+        }
+        Ok(object)
+    }
+}
+
+/// The section without its table of source lines. It has a header of 32-bit numbers, of which the second is the header's
+/// length, followed by offset behind the header and length of each table: functions, lines, relocations
+/// (`struct btf_ext_header` of the kernel's tools/lib/bpf/libbpf_internal.h).
+fn without_lines(section: &[u8], big_endian: bool) -> Option<Vec<u8>> {
+    let number = |at: usize| {
+        let bytes = section.get(at * 4..)?.first_chunk()?;
+        Some(if big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) })
+    };
+    let header = usize::try_from(number(1)?).ok()?;
+    let table = |at: usize| {
+        let begin = header.checked_add(usize::try_from(number(at)?).ok()?)?;
+        section.get(begin..)?.get(..usize::try_from(number(at + 1)?).ok()?)
+    };
+    let (functions, relocations) = (table(2)?, table(6)?);
+    let places = [0, functions.len(), functions.len(), 0, functions.len(), relocations.len()];
+    let mut cut = section.get(..8)?.to_vec();
+    for place in places {
+        let place = u32::try_from(place).ok()?;
+        cut.extend(if big_endian { place.to_be_bytes() } else { place.to_le_bytes() });
+    }
+    // What newer compilers' headers have besides is of length 0 or made of what is cut.
+    cut[4..8].copy_from_slice(&if big_endian { 32u32.to_be_bytes() } else { 32u32.to_le_bytes() });
+    cut.extend(functions);
+    cut.extend(relocations);
+    Some(cut)
+}
+
+/// Runs a program; what it printed, or one line of what it complained about.
+fn run(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{name}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let first = errors.lines().find(|line| line.contains("error")).or(errors.lines().next());
+    Err(format!("{name}: {}", first.unwrap_or("it failed and does not say why")))
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Every dma-buf that has an open file, whoever holds it, with the devices attached to it and the mappings of it: those
+ * stand in a tree of its own (`i_mmap`), so that no other mapping is ever looked at.
+ *
+ * The tree is walked without its lock. A change meanwhile can hide a mapping or show one that has gone; the count, which
+ * is read before and after, tells that something is missing, and who reads this looks again.
+ */
+#include "lsbuf.h"
+
+struct context {
+	struct bpf_iter_meta *meta;
+	struct dma_buf *dmabuf;
+};
+
+/* So many records fit beside a buffer's own into what the kernel keeps for one step (32 KiB). A buffer that has more is cut,
+ * and who reads this asks another way. */
+#define MOST_ATTACHMENTS 64
+#define MOST_VMAS 400
+/* More moves than a tree of that many VMAs takes, with others of a device's among them. */
+#define MOST_MOVES (1 << 20)
+
+/* Which buffer of a reading showed the mappings of a tree that several share (all buffers of a DRM device). */
+struct tree {
+	u64 session;
+	u64 address;
+};
+
+struct {
+	/* BPF_MAP_TYPE_LRU_HASH */
+	int (*type)[9];
+	int (*max_entries)[1024];
+	struct tree *key;
+	u64 *value;
+} shown SEC(".maps");
+
+struct walk {
+	void *seq;
+	struct rb_node *node;
+	/* Come up from this child; none: come down. */
+	struct rb_node *from;
+	/* The buffer whose tree it is, if that is one's own. */
+	struct file *file;
+	u64 ino;
+	u32 found;
+	u32 done;
+};
+
+/* The inode number of a mapped file, if that is a dma-buf. */
+static always_inline u64 dmabuf_of(struct file *file)
+{
+	struct super_block *fs = 0;
+	struct inode *inode = 0;
+	u64 magic = 0, ino = 0;
+
+	peek(inode, file->f_inode);
+	peek(fs, inode->i_sb);
+	peek(magic, fs->s_magic);
+	if (magic == DMA_BUF_MAGIC)
+		peek(ino, inode->i_ino);
+	return ino;
+}
+
+static always_inline long show(struct walk *walk, struct rb_node *node)
+{
+	struct vm_area_struct *vma = container(node, struct vm_area_struct, shared.rb);
+	struct task_struct *owner = 0;
+	struct mm_struct *mm = 0;
+	struct file *file = 0;
+	record(vma, found);
+
+	peek(file, vma->vm_file);
+	found.ino = file == walk->file ? walk->ino : dmabuf_of(file);
+	if (!found.ino)
+		return 0;
+	if (walk->found++ == MOST_VMAS)
+		return 1;
+	/* One reading where what is needed stands together, as it does since Linux 6.1. */
+	if (place_of(vma->vm_end) == place_of(vma->vm_start) + 8 && place_of(vma->vm_mm) == place_of(vma->vm_start) + 16 &&
+	    place_of(vma->vm_flags) == place_of(vma->vm_start) + 32) {
+		struct {
+			u64 start, end;
+			struct mm_struct *mm;
+			u64 protection, flags;
+		} all = {};
+
+		probe_read(&all, sizeof(all), (char *)vma + place_of(vma->vm_start));
+		mm = all.mm;
+		found.start = all.start;
+		found.end = all.end;
+		found.flags = all.flags;
+	} else {
+		u64 flags = 0;
+
+		peek(mm, vma->vm_mm);
+		peek(found.start, vma->vm_start);
+		peek(found.end, vma->vm_end);
+		peek(flags, vma->vm_flags);
+		found.flags = flags;
+	}
+	found.mm = mixed((u64)mm);
+	peek(found.offset, vma->vm_pgoff);
+	found.offset <<= 12;
+	if (exists(mm->owner)) {
+		peek(owner, mm->owner);
+		peek(found.tgid, owner->tgid);
+	}
+	put(walk->seq, found, VMA);
+	return 0;
+}
+
+/* One move through the tree: down to a child, or up to the parent. */
+static long move(u32 at, struct walk *walk)
+{
+	struct rb_node *from = walk->from, *node = walk->node;
+	struct rb_node links = {};
+
+	if (!node) {
+		walk->done = 1;
+		return 1;
+	}
+	probe_read(&links, sizeof(links), node);
+	if (!from) {
+		if (show(walk, node))
+			return 1;
+		if (links.rb_left) {
+			walk->node = links.rb_left;
+			return 0;
+		}
+	}
+	if (links.rb_right && from != links.rb_right) {
+		walk->node = links.rb_right;
+		walk->from = 0;
+		return 0;
+	}
+	walk->from = node;
+	walk->node = (struct rb_node *)(links.__rb_parent_color & ~3ULL);
+	return 0;
+}
+
+/* Whether the mappings of a tree that several share are this buffer's to show. A step that did not fit is repeated, and
+ * must then show them again. */
+static always_inline int shows(struct bpf_iter_meta *meta, struct address_space *mapping)
+{
+	struct tree tree = { .session = meta->session_id, .address = 0 };
+	u64 own = meta->seq_num, *first;
+
+	probe_read(&tree.address, sizeof(tree.address), &mapping);
+	first = map_lookup(&shown, &tree);
+	if (first)
+		return *first == own;
+	map_update(&shown, &tree, &own, 0);
+	return 1;
+}
+
+struct attached {
+	void *seq;
+	void *end;
+	struct list_head *next;
+	u32 done;
+};
+
+static long one_attachment(u32 at, struct attached *attached)
+{
+	struct list_head *node = attached->next;
+	struct dma_buf_attachment *attachment;
+	struct device *device = 0;
+	const char *name = 0;
+	record(attachment, found);
+
+	if (!node || (void *)node == attached->end) {
+		attached->done = 1;
+		return 1;
+	}
+	attachment = container(node, struct dma_buf_attachment, node);
+	peek(attached->next, node->next);
+	peek(device, attachment->dev);
+	peek(name, device->init_name);
+	if (!name)
+		peek(name, device->kobj.name);
+	probe_read_str(found.name, sizeof(found.name), name);
+	put(attached->seq, found, ATTACHMENT);
+	return 0;
+}
+
+SEC("iter/dmabuf")
+int buffers(struct context *context)
+{
+	struct address_space *mapping = 0;
+	struct dma_buf *dmabuf = context->dmabuf;
+	struct bpf_iter_meta *meta = context->meta;
+	struct attached attached = {};
+	struct inode *inode = 0, *host = 0;
+	struct file *file = 0;
+	struct walk walk = {};
+	record(buffer, found);
+
+	if (!dmabuf)
+		return 0;
+	peek(file, dmabuf->file);
+	peek(inode, file->f_inode);
+	describe(&found, dmabuf, inode);
+	found.count = references(file);
+
+	attached.seq = meta->seq;
+	attached.end = &dmabuf->attachments;
+	peek(attached.next, dmabuf->attachments.next);
+	loop(MOST_ATTACHMENTS + 1, one_attachment, &attached, 0);
+
+	peek(mapping, file->f_mapping);
+	peek(host, mapping->host);
+	if (host == inode || shows(meta, mapping)) {
+		walk.seq = meta->seq;
+		if (host == inode) {
+			walk.file = file;
+			walk.ino = found.ino;
+		}
+		peek(walk.node, mapping->i_mmap.rb_root.rb_node);
+		loop(MOST_MOVES, move, &walk, 0);
+	} else {
+		walk.done = 1;
+	}
+	if (!walk.done || !attached.done)
+		found.flags |= BUFFER_CUT;
+	found.count_after = references(file);
+	put(meta->seq, found, BUFFER);
+	return 0;
+}

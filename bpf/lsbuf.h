@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What the iterators share: the few fields of kernel structures that they read, relocated to the running kernel when
+ * they are loaded (CO-RE), the helpers that they call, and the records that they write.
+ *
+ * A record begins with its kind and its length; numbers are in the machine's byte order. crates/lsbuf/src/kernel/bpf/record.rs
+ * reads them. Kernel addresses leave only as ids that a secret of the load has mixed up: equal for one object, and of no
+ * other use.
+ */
+#ifndef LSBUF_H
+#define LSBUF_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int s32;
+typedef unsigned long long u64;
+typedef long long s64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define always_inline inline __attribute__((always_inline))
+
+/* Numbers of include/uapi/linux/bpf.h. */
+static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
+static long (*const probe_read)(void *to, u32 size, const void *from) = (void *)113;
+static long (*const probe_read_str)(void *to, u32 size, const void *from) = (void *)115;
+static long (*const seq_write)(void *seq, const void *data, u32 size) = (void *)127;
+static long (*const loop)(u32 rounds, void *step, void *context, u64 flags) = (void *)181;
+
+#define exists(field) __builtin_preserve_field_info(field, 2)
+/* Where a field is in its structure. */
+#define place_of(field) __builtin_preserve_field_info(field, 0)
+/* The structure that a member, met by its address, is part of. (offsetof would be that of the few fields below.) */
+#define container(address, type, member) \
+	((type *)((char *)(address)-place_of(((type *)0)->member)))
+/* Reads one field through an address that the verifier does not know. */
+#define peek(to, address) probe_read(&(to), sizeof(to), &(address))
+
+#define DMA_BUF_MAGIC 0x444d4142
+#define ANON_INODE_FS_MAGIC 0x09041934
+#define SOCKFS_MAGIC 0x534f434b
+#define FMODE_PATH 0x4000
+#define S_IFMT 0170000
+#define S_IFCHR 0020000
+#define AF_UNIX 1
+#define TCP_LISTEN 10
+#define VM_MAYSHARE 0x80
+#define PF_EXITING 0x00000004
+#define PF_KTHREAD 0x00200000
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct list_head {
+	struct list_head *next;
+};
+
+/* All of it, so that one can be copied whole. */
+struct rb_node {
+	u64 __rb_parent_color;
+	struct rb_node *rb_right;
+	struct rb_node *rb_left;
+};
+
+struct rb_root {
+	struct rb_node *rb_node;
+};
+
+struct rb_root_cached {
+	struct rb_root rb_root;
+};
+
+struct bpf_iter_meta {
+	void *seq;
+	u64 session_id;
+	u64 seq_num;
+};
+
+typedef struct {
+	u32 val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
+struct mm_struct;
+struct files_struct;
+
+struct task_struct {
+	u32 flags;
+	s32 pid;
+	s32 tgid;
+	int exit_state;
+	u64 start_boottime;
+	u64 self_exec_id;
+	struct task_struct *group_leader;
+	struct mm_struct *mm;
+	struct files_struct *files;
+	const struct cred *real_cred;
+	struct css_set *cgroups;
+	char comm[16];
+};
+
+struct mm_struct {
+	struct task_struct *owner;
+};
+
+struct super_block {
+	u32 s_dev;
+	u64 s_magic;
+};
+
+struct timespec64 {
+	s64 tv_sec;
+	u32 tv_nsec;
+};
+
+struct address_space;
+
+struct inode {
+	u16 i_mode;
+	kuid_t i_uid;
+	u32 i_rdev;
+	u64 i_ino;
+	s64 i_size;
+	struct super_block *i_sb;
+	struct address_space *i_mapping;
+	struct timespec64 i_ctime;
+	struct timespec64 i_mtime;
+};
+
+/* Linux 6.6 to 6.10. */
+struct inode___6_6 {
+	struct timespec64 __i_ctime;
+	struct timespec64 __i_mtime;
+};
+
+/* From Linux 6.11 on. */
+struct inode___6_11 {
+	s64 i_ctime_sec;
+	s64 i_mtime_sec;
+	u32 i_ctime_nsec;
+	u32 i_mtime_nsec;
+};
+
+struct address_space {
+	struct inode *host;
+	struct rb_root_cached i_mmap;
+};
+
+struct qstr {
+	u32 len;
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+	void *d_fsdata;
+};
+
+struct vfsmount;
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
+typedef struct {
+	s64 counter;
+} atomic_long_t;
+
+struct file {
+	u32 f_mode;
+	u32 f_flags;
+	void *private_data;
+	struct inode *f_inode;
+	struct address_space *f_mapping;
+	struct path f_path;
+};
+
+/* Up to Linux 6.12. */
+struct file___6_12 {
+	atomic_long_t f_count;
+};
+
+typedef struct {
+	atomic_long_t refcnt;
+} file_ref_t;
+
+/* From Linux 6.13 on. */
+struct file___6_13 {
+	file_ref_t f_ref;
+};
+
+struct kobject {
+	const char *name;
+};
+
+struct device {
+	struct kobject kobj;
+	const char *init_name;
+};
+
+struct dma_buf_attachment {
+	struct device *dev;
+	struct list_head node;
+};
+
+struct dma_buf {
+	u64 size;
+	struct file *file;
+	struct list_head attachments;
+	const char *exp_name;
+	const char *name;
+};
+
+struct vm_area_struct {
+	u64 vm_start;
+	u64 vm_end;
+	u64 vm_flags;
+	u64 vm_pgoff;
+	struct mm_struct *vm_mm;
+	struct file *vm_file;
+	struct {
+		struct rb_node rb;
+	} shared;
+};
+
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *next;
+};
+
+struct sock_common {
+	u16 skc_family;
+	u8 skc_state;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct sk_buff {
+	struct sk_buff *next;
+	struct sock *sk;
+	char cb[48];
+};
+
+struct scm_fp_list {
+	short count;
+	struct file *fp[1];
+};
+
+struct unix_skb_parms {
+	struct scm_fp_list *fp;
+};
+
+#pragma clang attribute pop
+
+/* What a record is of. */
+enum kind {
+	/* A task: every leader, and every thread with an fd table or an address space of its own. */
+	TASK = 1,
+	/* An fd of a dma-buf. */
+	FD = 2,
+	/* What is known of a dma-buf. */
+	BUFFER = 3,
+	/* A device that is attached to the buffer that follows. */
+	ATTACHMENT = 4,
+	/* A mapping of a dma-buf. */
+	VMA = 5,
+	/* An fd of a character device. */
+	DEVICE = 6,
+	/* A dma-buf in a message that nobody has received. */
+	IN_FLIGHT = 7,
+	/* Something that may keep files of which nothing is known here. */
+	KEEPER = 8,
+	/* The last record. */
+	END = 9,
+};
+
+struct head {
+	u32 kind;
+	u32 size;
+};
+
+struct task {
+	struct head head;
+	u64 mm;
+	u64 files;
+	u64 started;
+	u64 cgroup;
+	u64 program;
+	u32 tgid;
+	u32 tid;
+	u32 uid;
+	u32 state;
+	char comm[16];
+};
+
+/* task.state */
+#define TASK_KERNEL 1
+#define TASK_EXITING 2
+#define TASK_DEAD 4
+
+struct fd {
+	struct head head;
+	u64 ino;
+	u64 count;
+	u64 files;
+	u64 program;
+	u32 tgid;
+	u32 tid;
+	u32 fd;
+	u32 path_only;
+};
+
+struct buffer {
+	struct head head;
+	u64 ino;
+	u64 size;
+	/* Before and after its attachments and mappings were gathered. */
+	u64 count;
+	u64 count_after;
+	s64 changed;
+	s64 modified;
+	u32 dev;
+	u32 uid;
+	u32 flags;
+	u32 changed_ns;
+	u32 modified_ns;
+	u32 unused;
+	char exporter[64];
+	char name[32];
+};
+
+/* buffer.flags */
+/* It has no open file any more: count, exporter and attachments are none. */
+#define BUFFER_PATH_ONLY 1
+/* Some attachments or mappings, which come before it, are missing. */
+#define BUFFER_CUT 2
+/* The name changed while it was read. */
+#define BUFFER_RENAMED 4
+
+struct attachment {
+	struct head head;
+	char name[64];
+};
+
+struct vma {
+	struct head head;
+	u64 ino;
+	u64 mm;
+	u64 start;
+	u64 end;
+	u64 offset;
+	u32 tgid;
+	u32 flags;
+};
+
+struct device_fd {
+	struct head head;
+	u64 program;
+	u32 tgid;
+	u32 fd;
+	u32 rdev;
+	u32 unused;
+};
+
+struct in_flight {
+	struct head head;
+	u64 ino;
+	u64 socket;
+	u32 tgid;
+	u32 tid;
+	u32 fd;
+	u32 unused;
+};
+
+struct keeper {
+	struct head head;
+	u64 ino;
+	u32 tgid;
+	u32 tid;
+	u32 fd;
+	u32 what;
+};
+
+/* keeper.what */
+#define KEEPER_RING 1
+#define KEEPER_SOCKET 2
+#define KEEPER_RING_MAPPED 3
+#define KEEPER_NESTED 4
+
+struct end {
+	struct head head;
+	u64 count;
+};
+
+#define record(type, what) struct type what = { .head = { .size = sizeof(struct type) } }
+#define put(seq, what, which) ({ (what).head.kind = (which); seq_write(seq, &(what), sizeof(what)); })
+
+/* Mixed into every id; chosen when the program is loaded. */
+volatile const u64 secret = 0;
+
+/* Whether a buffer is described before each reference to it: where no iterator lists the buffers. */
+volatile const u32 describe_each = 0;
+
+static always_inline u64 mixed(u64 address)
+{
+	u64 id = address ^ secret;
+
+	if (!address)
+		return 0;
+	id *= 0xff51afd7ed558ccdULL;
+	id ^= id >> 33;
+	id *= 0xc4ceb9fe1a85ec53ULL;
+	id ^= id >> 33;
+	return id;
+}
+
+/* The id of what a field points to. */
+#define id_of(field) ({ u64 address = 0; peek(address, field); mixed(address); })
+
+/* References as fdinfo prints them: without the one that the iterator holds itself (see file_ref.h: from Linux 6.13 on
+ * the number kept is one lower than that of references). */
+static always_inline u64 references(struct file *file)
+{
+	struct file___6_13 *new = (void *)file;
+	struct file___6_12 *old = (void *)file;
+	u64 count = 0;
+
+	if (exists(new->f_ref)) {
+		peek(count, new->f_ref.refcnt.counter);
+		return count;
+	}
+	peek(count, old->f_count.counter);
+	return count - 1;
+}
+
+/* Whether a file without an inode of its kind is an io_uring, by its name. */
+static always_inline int is_ring(struct file *file)
+{
+	/* "[io_uring]", in the order of bytes in memory. */
+	static const char ring[] = "[io_uring]";
+	const unsigned char *name = 0;
+	char text[sizeof(ring)] = {};
+
+	if (file->f_path.dentry->d_name.len != sizeof(ring) - 1)
+		return 0;
+	peek(name, file->f_path.dentry->d_name.name);
+	probe_read_str(text, sizeof(text), name);
+	for (int at = 0; at < sizeof(ring); at++)
+		if (text[at] != ring[at])
+			return 0;
+	return 1;
+}
+
+static always_inline void describe_inode(struct buffer *buffer, struct inode *inode)
+{
+	struct inode___6_6 *newer = (void *)inode;
+	struct inode___6_11 *newest = (void *)inode;
+	struct super_block *fs = 0;
+
+	peek(buffer->ino, inode->i_ino);
+	peek(buffer->size, inode->i_size);
+	peek(buffer->uid, inode->i_uid.val);
+	peek(fs, inode->i_sb);
+	peek(buffer->dev, fs->s_dev);
+	if (exists(newest->i_ctime_sec)) {
+		peek(buffer->changed, newest->i_ctime_sec);
+		peek(buffer->modified, newest->i_mtime_sec);
+		peek(buffer->changed_ns, newest->i_ctime_nsec);
+		peek(buffer->modified_ns, newest->i_mtime_nsec);
+	} else if (exists(newer->__i_ctime)) {
+		peek(buffer->changed, newer->__i_ctime.tv_sec);
+		peek(buffer->modified, newer->__i_mtime.tv_sec);
+		peek(buffer->changed_ns, newer->__i_ctime.tv_nsec);
+		peek(buffer->modified_ns, newer->__i_mtime.tv_nsec);
+	} else {
+		peek(buffer->changed, inode->i_ctime.tv_sec);
+		peek(buffer->modified, inode->i_mtime.tv_sec);
+		peek(buffer->changed_ns, inode->i_ctime.tv_nsec);
+		peek(buffer->modified_ns, inode->i_mtime.tv_nsec);
+	}
+}
+
+/* The name is the pointer's to replace and free at any time, so it is taken only if the pointer stayed. */
+static always_inline void describe_name(struct buffer *buffer, struct dma_buf *dmabuf)
+{
+	const char *before = 0, *after = 0;
+
+	peek(before, dmabuf->name);
+	if (!before)
+		return;
+	probe_read_str(buffer->name, sizeof(buffer->name), before);
+	peek(after, dmabuf->name);
+	if (before != after)
+		buffer->flags |= BUFFER_RENAMED;
+}
+
+static always_inline void describe(struct buffer *buffer, struct dma_buf *dmabuf, struct inode *inode)
+{
+	const char *exporter = 0;
+
+	describe_inode(buffer, inode);
+	peek(exporter, dmabuf->exp_name);
+	probe_read_str(buffer->exporter, sizeof(buffer->exporter), exporter);
+	describe_name(buffer, dmabuf);
+}
+
+/* Which program of which process a task runs: another one after exec, and in a process that comes by the same id. */
+static always_inline u64 program_of(struct task_struct *task)
+{
+	struct task_struct *leader = 0;
+	u64 started = 0, execs = 0;
+
+	peek(leader, task->group_leader);
+	peek(started, leader->start_boottime);
+	peek(execs, task->self_exec_id);
+	return started + execs * 0x9e3779b97f4a7c15ULL;
+}
+
+static always_inline void write_end(struct bpf_iter_meta *meta)
+{
+	record(end, end);
+
+	end.count = meta->seq_num;
+	put(meta->seq, end, END);
+}
+
+/* All of it may be used under the GPL, which the kernel asks of who reads its structures. */
+char lsbuf_license[] SEC("license") = "Dual MIT/GPL";
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What every fd table holds: dma-bufs, the devices whose drivers may hold some, and what waits in sockets.
+ *
+ * Threads that share their leader's table are left out by the iterator itself.
+ */
+#include "lsbuf.h"
+
+struct context {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
+};
+
+/* Whose fd it is that is looked at. */
+struct slot {
+	void *seq;
+	u32 tgid;
+	u32 tid;
+	u32 fd;
+};
+
+static always_inline void dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file, struct inode *inode)
+{
+	record(fd, found);
+
+	found.ino = inode->i_ino;
+	found.files = id_of(task->files);
+	found.program = program_of(task);
+	found.tgid = slot->tgid;
+	found.tid = slot->tid;
+	found.fd = slot->fd;
+	found.path_only = !!(file->f_mode & FMODE_PATH);
+	found.count = references(file);
+	if (describe_each || found.path_only) {
+		record(buffer, buffer);
+
+		if (found.path_only) {
+			/* The dma-buf lives as long as its dentry. */
+			struct dma_buf *dmabuf = 0;
+
+			buffer.flags = BUFFER_PATH_ONLY;
+			describe_inode(&buffer, inode);
+			peek(dmabuf, file->f_path.dentry->d_fsdata);
+			describe_name(&buffer, dmabuf);
+		} else {
+			describe(&buffer, file->private_data, inode);
+			buffer.count = found.count;
+			buffer.count_after = found.count;
+		}
+		put(slot->seq, buffer, BUFFER);
+	}
+	put(slot->seq, found, FD);
+}
+
+static always_inline void device_fd(struct slot *slot, struct task_struct *task, struct inode *inode)
+{
+	u32 major = inode->i_rdev >> 20;
+	record(device_fd, found);
+
+	/* Memory, terminals, sound, input, pseudo terminals: what nearly all character devices are. */
+	if (major == 1 || major == 4 || major == 5 || major == 13 || major == 116 || (major >= 136 && major <= 143))
+		return;
+	found.program = program_of(task);
+	found.tgid = slot->tgid;
+	found.fd = slot->fd;
+	found.rdev = inode->i_rdev;
+	put(slot->seq, found, DEVICE);
+}
+
+static always_inline void keeper(struct slot *slot, u64 ino, u32 what)
+{
+	record(keeper, found);
+
+	found.ino = ino;
+	found.tgid = slot->tgid;
+	found.tid = slot->tid;
+	found.fd = slot->fd;
+	found.what = what;
+	put(slot->seq, found, KEEPER);
+}
+
+/* The walk of one message's files. */
+struct message {
+	struct slot slot;
+	u64 socket;
+	struct scm_fp_list *files;
+	u64 nested;
+};
+
+static long one_file(u32 at, struct message *message)
+{
+	struct slot *slot = &message->slot;
+	struct super_block *fs = 0;
+	struct inode *inode = 0;
+	struct file *file = 0;
+	u64 magic = 0;
+
+	probe_read(&file, sizeof(file), (char *)&message->files->fp + at * sizeof(file));
+	peek(inode, file->f_inode);
+	peek(fs, inode->i_sb);
+	peek(magic, fs->s_magic);
+	if (magic == DMA_BUF_MAGIC) {
+		record(in_flight, found);
+
+		peek(found.ino, inode->i_ino);
+		found.socket = message->socket;
+		found.tgid = slot->tgid;
+		found.tid = slot->tid;
+		found.fd = slot->fd;
+		put(slot->seq, found, IN_FLIGHT);
+	} else if (magic == SOCKFS_MAGIC || magic == ANON_INODE_FS_MAGIC) {
+		message->nested = 1;
+	}
+	return 0;
+}
+
+/* The walk of a queue, and of the queues of connections that wait in it. */
+struct queue {
+	struct message message;
+	void *end;
+	struct sk_buff *next;
+	/* Where the walk goes on after a connection's queue. */
+	void *listener_end;
+	struct sk_buff *listener_next;
+	u32 listens;
+	u32 done;
+};
+
+static long one_message(u32 at, struct queue *queue)
+{
+	struct sk_buff *skb = queue->next;
+	struct scm_fp_list *files = 0;
+	struct sock *sk = 0;
+	short count = 0;
+
+	if (!skb || (void *)skb == queue->end) {
+		if (!queue->listener_end) {
+			queue->done = 1;
+			return 1;
+		}
+		queue->end = queue->listener_end;
+		queue->next = queue->listener_next;
+		queue->listener_end = 0;
+		return 0;
+	}
+	peek(queue->next, skb->next);
+	if (queue->listens && !queue->listener_end) {
+		peek(sk, skb->sk);
+		if (!sk)
+			return 0;
+		queue->listener_end = queue->end;
+		queue->listener_next = queue->next;
+		queue->end = &sk->sk_receive_queue;
+		peek(queue->next, sk->sk_receive_queue.next);
+		return 0;
+	}
+	peek(files, ((struct unix_skb_parms *)&skb->cb)->fp);
+	if (!files)
+		return 0;
+	peek(count, files->count);
+	queue->message.files = files;
+	if (count > 0)
+		loop(count, one_file, &queue->message, 0);
+	return 0;
+}
+
+static always_inline void socket_fd(struct slot *slot, struct file *file, struct inode *inode)
+{
+	struct socket *socket = file->private_data;
+	struct queue queue = { .message = { .slot = *slot, .socket = inode->i_ino } };
+	struct sock *sk = 0;
+	u16 family = 0;
+	u8 state = 0;
+
+	peek(sk, socket->sk);
+	if (!sk)
+		return;
+	/* Nothing waits in most. */
+	queue.end = &sk->sk_receive_queue;
+	peek(queue.next, sk->sk_receive_queue.next);
+	if (!queue.next || (void *)queue.next == queue.end)
+		return;
+	peek(family, sk->__sk_common.skc_family);
+	if (family != AF_UNIX)
+		return;
+	peek(state, sk->__sk_common.skc_state);
+	queue.listens = state == TCP_LISTEN;
+	loop(1 << 16, one_message, &queue, 0);
+	if (!queue.done)
+		keeper(slot, inode->i_ino, KEEPER_SOCKET);
+	if (queue.message.nested)
+		keeper(slot, inode->i_ino, KEEPER_NESTED);
+}
+
+static always_inline void anon_fd(struct slot *slot, struct file *file, struct inode *inode)
+{
+	if (is_ring(file))
+		keeper(slot, inode->i_ino, KEEPER_RING);
+}
+
+SEC("iter/task_file")
+int fds(struct context *context)
+{
+	struct task_struct *task = context->task;
+	struct file *file = context->file;
+	struct slot slot = {};
+	struct inode *inode;
+	u64 magic;
+
+	if (!task) {
+		write_end(context->meta);
+		return 0;
+	}
+	if (!file)
+		return 0;
+	slot.seq = context->meta->seq;
+	slot.tgid = task->tgid;
+	slot.tid = task->pid;
+	slot.fd = context->fd;
+	inode = file->f_inode;
+	magic = inode->i_sb->s_magic;
+	if (magic == DMA_BUF_MAGIC)
+		dmabuf_fd(&slot, task, file, inode);
+	else if (file->f_mode & FMODE_PATH)
+		return 0;
+	else if (magic == SOCKFS_MAGIC)
+		socket_fd(&slot, file, inode);
+	else if (magic == ANON_INODE_FS_MAGIC)
+		anon_fd(&slot, file, inode);
+	else if ((inode->i_mode & S_IFMT) == S_IFCHR)
+		device_fd(&slot, task, inode);
+	return 0;
+}

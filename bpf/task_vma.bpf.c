@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Every mapping of a dma-buf, and that there is one of an io_uring, by looking at each VMA under its lock. */
+#include "lsbuf.h"
+
+struct context {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct vm_area_struct *vma;
+};
+
+SEC("iter/task_vma")
+int vmas(struct context *context)
+{
+	struct vm_area_struct *vma = context->vma;
+	struct task_struct *task = context->task;
+	struct inode *inode;
+	struct file *file;
+	u64 magic;
+
+	if (!task) {
+		write_end(context->meta);
+		return 0;
+	}
+	if (!vma)
+		return 0;
+	file = vma->vm_file;
+	if (!file)
+		return 0;
+	inode = file->f_inode;
+	magic = inode->i_sb->s_magic;
+	if (magic == DMA_BUF_MAGIC) {
+		record(vma, found);
+
+		if (describe_each) {
+			record(buffer, buffer);
+
+			describe(&buffer, file->private_data, inode);
+			/* No reference is the iterator's own here. */
+			buffer.count = references(file) + 1;
+			buffer.count_after = buffer.count;
+			put(context->meta->seq, buffer, BUFFER);
+		}
+		found.ino = inode->i_ino;
+		found.mm = id_of(vma->vm_mm);
+		found.start = vma->vm_start;
+		found.end = vma->vm_end;
+		found.offset = vma->vm_pgoff << 12;
+		found.tgid = task->tgid;
+		found.flags = vma->vm_flags;
+		put(context->meta->seq, found, VMA);
+	} else if (magic == ANON_INODE_FS_MAGIC && is_ring(file)) {
+		record(keeper, found);
+
+		found.ino = inode->i_ino;
+		found.tgid = task->tgid;
+		found.tid = task->pid;
+		found.what = KEEPER_RING_MAPPED;
+		put(context->meta->seq, found, KEEPER);
+	}
+	return 0;
+}

@@ -1,0 +1,34 @@
+//! Says where the compiled BPF iterators are: `bpf/` has them ready, so that nobody needs a C compiler. With the feature
+//! `bpf-from-source` they are compiled from their sources beside them instead, by clang.
+
+#[path = "../../bpf/compile.rs"]
+mod compile;
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=../../bpf");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf");
+    let objects = if env::var_os("CARGO_FEATURE_BPF_FROM_SOURCE").is_some() {
+        let into = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+        let big_endian = env::var("CARGO_CFG_TARGET_ENDIAN")? == "big";
+        let tools = compile::Tools::find()
+            .map_err(|why| format!("{why}, of whichever version, which the feature bpf-from-source needs"))?;
+        println!(
+            "cargo:warning=BPF iterators compiled by clang {}; the committed ones are of {}",
+            tools.version,
+            compile::MAJOR
+        );
+        for name in compile::ITERATORS {
+            tools.compile(&committed, name, big_endian, &into)?;
+        }
+        into
+    } else {
+        committed
+    };
+    println!("cargo:rustc-env=LSBUF_BPF_OBJECTS={}", objects.display());
+    Ok(())
+}

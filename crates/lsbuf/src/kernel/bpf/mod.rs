@@ -1,0 +1,274 @@
+//! BPF iterators: the kernel itself walks its tables and writes down what belongs to a dma-buf, in one reading for the
+//! whole machine.
+//!
+//! | iterator | tells | since |
+//! |---|---|---|
+//! | `task` | who there is: processes, threads with tables of their own, who is exiting | Linux 5.8 |
+//! | `task_file` | every fd of a dma-buf, of devices, and what waits in sockets | 5.8 |
+//! | `task_vma` | every mapping of a dma-buf, by looking at each VMA under its lock | 5.12 |
+//! | `dmabuf` | every dma-buf with its count, attached devices, and the mappings in its own tree | 6.16 |
+//!
+//! Loading takes CAP_BPF and CAP_PERFMON in the first user namespace. What root has loaded and pinned in a bpf filesystem
+//! anyone may read whom the file's mode lets ([`Probes::pinned`]).
+//!
+//! An iterator speaks of the tasks of the reader's pid namespace, but with ids of the first one, so this is only of use in
+//! the first.
+
+pub(crate) mod object;
+pub(crate) mod pins;
+pub(crate) mod record;
+mod sys;
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::io::{Errno, read};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::btf;
+use super::parse::Garbled;
+use super::read::retry;
+use object::KernelTypes;
+use pins::Pins;
+use record::Record;
+
+/// One of the iterators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Iterator {
+    Task,
+    TaskFile,
+    TaskVma,
+    DmaBuf,
+}
+
+impl Iterator {
+    pub(crate) const ALL: [Iterator; 4] =
+        [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
+
+    /// What the kernel calls it, and the file of its pin.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Iterator::Task => "task",
+            Iterator::TaskFile => "task_file",
+            Iterator::TaskVma => "task_vma",
+            Iterator::DmaBuf => "dmabuf",
+        }
+    }
+
+    /// The function that stands for it in the kernel's type information.
+    fn function(self) -> &'static str {
+        match self {
+            Iterator::Task => "bpf_iter_task",
+            Iterator::TaskFile => "bpf_iter_task_file",
+            Iterator::TaskVma => "bpf_iter_task_vma",
+            Iterator::DmaBuf => "bpf_iter_dmabuf",
+        }
+    }
+
+    /// What a listing of loaded programs shows.
+    fn program(self) -> &'static str {
+        match self {
+            Iterator::Task => "lsbuf_tasks",
+            Iterator::TaskFile => "lsbuf_fds",
+            Iterator::TaskVma => "lsbuf_vmas",
+            Iterator::DmaBuf => "lsbuf_buffers",
+        }
+    }
+
+    /// Whether it ends with [`Record::End`].
+    fn has_end(self) -> bool {
+        self != Iterator::DmaBuf
+    }
+
+    /// Whether it writes such records.
+    fn writes(self, record: &Record<'_>) -> bool {
+        use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, Task, Vma};
+        match self {
+            Iterator::Task => matches!(record, Task(_) | End),
+            Iterator::TaskFile => {
+                matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | End)
+            }
+            Iterator::TaskVma => matches!(record, Vma(_) | Buffer(_) | Keeper(_) | End),
+            Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_)),
+        }
+    }
+
+    fn object(self) -> &'static [u8] {
+        /// Bytes at an address that suits whatever is read from them.
+        #[repr(align(8))]
+        struct Aligned<B: ?Sized>(B);
+        macro_rules! object {
+            ($name:literal) => {{
+                static OBJECT: &Aligned<[u8]> =
+                    &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/", $name, ".bpf.o")));
+                &OBJECT.0
+            }};
+        }
+        match self {
+            Iterator::Task => object!("task"),
+            Iterator::TaskFile => object!("task_file"),
+            Iterator::TaskVma => object!("task_vma"),
+            Iterator::DmaBuf => object!("dmabuf"),
+        }
+    }
+}
+
+/// Why an iterator cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// The kernel does not tell about its structures.
+    NoTypes(Errno),
+    /// The kernel has no such iterator.
+    Missing,
+    /// Nothing is pinned for it.
+    NotPinned,
+    /// What stands in its place is not on a bpf filesystem, is no iterator, or is neither root's nor the caller's.
+    Foreign,
+    /// It may not be loaded, or read.
+    Refused(Errno),
+    /// This kernel cannot run it.
+    Unfit(String),
+}
+
+impl Unavailable {
+    /// What a reading that failed says of an iterator.
+    pub(crate) fn of_reading(errno: Errno) -> Unavailable {
+        match errno {
+            Errno::BADMSG => Unavailable::Foreign,
+            errno => Unavailable::Refused(errno),
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unavailable::NoTypes(errno) => {
+                write!(f, "the kernel's type information cannot be read: {}", std::io::Error::from(*errno))
+            }
+            Unavailable::Missing => f.write_str("this kernel has no such iterator"),
+            Unavailable::NotPinned => f.write_str("it is not pinned"),
+            Unavailable::Foreign => f.write_str("what is there is nothing that root has pinned"),
+            Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),
+            Unavailable::Unfit(why) => write!(f, "it does not fit this kernel: {why}"),
+        }
+    }
+}
+
+/// The iterators that are at hand, each ready to be read any number of times.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    probes: [Result<Probe, Unavailable>; Iterator::ALL.len()],
+    pins: Option<Pins>,
+    chunk: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Probe {
+    Loaded(OwnedFd),
+    Pinned,
+}
+
+impl Probes {
+    /// Loads them into the kernel whose sysfs is at `sys`. They go when this is dropped.
+    pub(crate) fn load(sys: &Path) -> Result<Probes, Unavailable> {
+        // Nothing but its header: who may not load that need not go on.
+        let nothing = btf::file(&[], &[0]).map_err(|Garbled| Unavailable::NoTypes(Errno::BADMSG))?;
+        if let Err(errno @ (Errno::PERM | Errno::NOSYS)) = sys::load_types(&nothing) {
+            return Err(Unavailable::Refused(errno));
+        }
+        let types = KernelTypes::read(sys)?;
+        let mut secret = [0u8; 8];
+        getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
+        // Where nothing lists the buffers, each is told of by whoever holds it.
+        let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
+        let globals = [("secret", &secret[..]), ("describe_each", &describe)];
+        let load = |iterator| object::load(iterator, &types, &globals).map(Probe::Loaded);
+        // The kernel takes a while over each, and minds no company.
+        let probes = std::thread::scope(|scope| {
+            let loading = Iterator::ALL.map(|iterator| scope.spawn(move || load(iterator)));
+            loading.map(|one| one.join().unwrap_or(Err(Unavailable::Missing)))
+        });
+        Ok(Probes { probes, pins: None, chunk: Vec::new() })
+    }
+
+    /// Those that are pinned below a folder.
+    pub(crate) fn pinned(below: &Path) -> Result<Probes, Unavailable> {
+        let pins = Pins::open(below)?;
+        let probes = Iterator::ALL.map(|iterator| pins.read(iterator).map(|_| Probe::Pinned));
+        Ok(Probes { probes, pins: Some(pins), chunk: Vec::new() })
+    }
+
+    /// Where they are pinned; `None`: they are loaded.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.pins.as_ref().map(Pins::folder)
+    }
+
+    fn open(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
+        match (&self.probes[iterator as usize], &self.pins) {
+            (Ok(Probe::Loaded(link)), _) => object::open(link.as_fd()),
+            (Ok(Probe::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
+                Unavailable::Refused(errno) => errno,
+                // It was there.
+                _ => Errno::STALE,
+            }),
+            _ => Err(Errno::NOSYS),
+        }
+    }
+
+    /// Why an iterator is not at hand, if it is not.
+    pub(crate) fn why_not(&self, iterator: Iterator) -> Option<&Unavailable> {
+        self.probes[iterator as usize].as_ref().err()
+    }
+
+    /// The first one that is not at hand, and why, if what is at hand does not tell of all references.
+    pub(crate) fn lacking(&self) -> Option<(Iterator, &Unavailable)> {
+        let lacks = |iterator| Some((iterator, self.why_not(iterator)?));
+        let maps = || lacks(Iterator::DmaBuf).and(lacks(Iterator::TaskVma));
+        lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile)).or_else(maps)
+    }
+
+    /// Gives a loaded iterator a name in a folder of a bpf filesystem, under which it stays.
+    pub(crate) fn pin(&self, iterator: Iterator, folder: &Path) -> Result<(), Errno> {
+        let path = folder.join(iterator.name());
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+        match &self.probes[iterator as usize] {
+            Ok(Probe::Loaded(link)) => sys::pin(link.as_fd(), &path),
+            Ok(Probe::Pinned) | Err(_) => Err(Errno::NOENT),
+        }
+    }
+
+    /// Hands over every record of one reading. `BADMSG`: what came is not what the program writes, or it did not come to its
+    /// end; `STALE`: what was pinned has been replaced or removed.
+    pub(crate) fn read(&mut self, iterator: Iterator, mut each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
+        /// No less than the kernel keeps for one step, which it hands over whole.
+        const ROOM: usize = 64 << 10;
+        let file = self.open(iterator)?;
+        let chunk = &mut self.chunk;
+        let (mut kept, mut strange, mut ended) = (0, false, !iterator.has_end());
+        loop {
+            if chunk.len() < kept + ROOM {
+                chunk.resize(kept + ROOM, 0);
+            }
+            let n = retry(|| read(&file, &mut chunk[kept..]))?;
+            if n == 0 {
+                return if kept == 0 && ended { Ok(()) } else { Err(Errno::BADMSG) };
+            }
+            let filled = kept + n;
+            let take = |record: Record<'_>| {
+                strange |= !iterator.writes(&record);
+                ended |= record == Record::End;
+                each(record);
+            };
+            let done = record::each(&chunk[..filled], take).map_err(|Garbled| Errno::BADMSG)?;
+            if strange {
+                return Err(Errno::BADMSG);
+            }
+            chunk.copy_within(done..filled, 0);
+            kept = filled - done;
+        }
+    }
+}

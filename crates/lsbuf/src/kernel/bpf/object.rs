@@ -1,0 +1,165 @@
+//! One compiled iterator, fitted to the running kernel and loaded into it.
+//!
+//! The objects are compiled from `bpf/*.bpf.c` and say which fields of which structures they read; where those are in this
+//! kernel its type information tells ([`KernelTypes`]), of which only what the objects need is taken over: going through
+//! all of it takes several times as long as everything else.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya_obj::btf::{Btf, BtfFeatures};
+use aya_obj::generated::bpf_insn;
+use aya_obj::{EbpfSectionKind, Map, Object};
+use rustix::fs::CWD;
+use rustix::io::Errno;
+
+use super::sys::{self, Program};
+use super::{Iterator, Unavailable};
+use crate::kernel::{btf, read};
+
+/// Every structure that an object reads fields of.
+const STRUCTURES: &[&str] = &[
+    "address_space",
+    "bpf_iter_meta",
+    "cgroup",
+    "cred",
+    "css_set",
+    "dentry",
+    "device",
+    "dma_buf",
+    "dma_buf_attachment",
+    "file",
+    "inode",
+    "kernfs_node",
+    "kobject",
+    "list_head",
+    "mm_struct",
+    "path",
+    "qstr",
+    "rb_node",
+    "rb_root",
+    "rb_root_cached",
+    "scm_fp_list",
+    "sk_buff",
+    "sk_buff_head",
+    "sock",
+    "sock_common",
+    "socket",
+    "super_block",
+    "task_struct",
+    "timespec64",
+    "unix_skb_parms",
+    "vm_area_struct",
+];
+
+/// What the running kernel says of its structures and iterators.
+#[derive(Debug)]
+pub(super) struct KernelTypes {
+    structures: Btf,
+    iterators: [Option<u32>; Iterator::ALL.len()],
+}
+
+impl KernelTypes {
+    /// Reads it below the root of sysfs.
+    pub(super) fn read(sys: &Path) -> Result<KernelTypes, Unavailable> {
+        let mut text = Vec::new();
+        read::sized(CWD, sys.join(btf::PATH), &mut text).map_err(Unavailable::NoTypes)?;
+        let names = Iterator::ALL.map(Iterator::function);
+        let extract =
+            btf::extract(&text, STRUCTURES, names).map_err(|_| Unavailable::NoTypes(Errno::BADMSG))?;
+        let structures = Btf::parse(&extract.btf, Default::default())
+            .map_err(|error| Unavailable::Unfit(error.to_string()))?;
+        Ok(KernelTypes { structures, iterators: extract.functions })
+    }
+
+    /// Whether the kernel has that iterator.
+    pub(super) fn has(&self, iterator: Iterator) -> bool {
+        self.iterators[iterator as usize].is_some()
+    }
+}
+
+/// A constant that an object has room for.
+pub(super) type Global<'g> = (&'g str, &'g [u8]);
+
+/// Loads and attaches an iterator.
+pub(super) fn load(
+    iterator: Iterator,
+    types: &KernelTypes,
+    globals: &[Global<'_>],
+) -> Result<OwnedFd, Unavailable> {
+    let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
+    let number = types.iterators[iterator as usize].ok_or(Unavailable::Missing)?;
+    let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
+    let globals: HashMap<&str, (&[u8], bool)> =
+        globals.iter().map(|&(name, value)| (name, (value, false))).collect();
+    object.patch_map_data(globals).map_err(|e| unfit(&e))?;
+    // Whatever kernel has the iterators understands all of this.
+    let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
+    let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
+    let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
+    let own = sys::load_types(&own).map_err(Unavailable::Refused)?;
+    object.relocate_btf(&types.structures).map_err(|e| unfit(&e))?;
+    let maps = make_maps(&object)?;
+    let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+    let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
+    object.relocate_maps(fds, &code).map_err(|e| unfit(&e))?;
+    object.relocate_calls(&code).map_err(|e| unfit(&e))?;
+    let program = object.programs.values().next().ok_or_else(|| unfit(&"no program"))?;
+    let function = object.functions.get(&program.function_key()).ok_or_else(|| unfit(&"no function"))?;
+    let functions = function.func_info.func_info_bytes();
+    let loaded = sys::load(&Program {
+        name: iterator.program(),
+        instructions: &encoded(&function.instructions),
+        license: &program.license,
+        types: own.as_fd(),
+        functions: (&functions, function.func_info_rec_size),
+        iterator: number,
+    })
+    .map_err(|(errno, words)| match errno {
+        Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
+        _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
+    })?;
+    sys::attach(loaded.as_fd()).map_err(Unavailable::Refused)
+}
+
+/// Makes the maps that an object declares; constants are filled in.
+fn make_maps(object: &Object) -> Result<Vec<(String, Map, OwnedFd)>, Unavailable> {
+    const READ_ONLY: u32 = 1 << 7;
+    let mut made = Vec::new();
+    for (name, map) in &object.maps {
+        let constant = map.section_kind() == EbpfSectionKind::Rodata;
+        let flags = map.map_flags() | if constant { READ_ONLY } else { 0 };
+        let sizes = (map.key_size(), map.value_size());
+        let make = || -> Result<OwnedFd, Errno> {
+            let name = name.trim_start_matches('.');
+            let fd = sys::make_map(name, map.map_type(), sizes, map.max_entries(), flags)?;
+            if constant {
+                sys::fill_and_freeze(fd.as_fd(), map.data())?;
+            }
+            Ok(fd)
+        };
+        made.push((name.clone(), map.clone(), make().map_err(Unavailable::Refused)?));
+    }
+    Ok(made)
+}
+
+/// Instructions as the kernel takes them (`struct bpf_insn` of include/uapi/linux/bpf.h).
+fn encoded(instructions: &[bpf_insn]) -> Vec<u8> {
+    let encode = |instruction: &bpf_insn| {
+        let [low, high] = instruction.off.to_ne_bytes();
+        let [a, b, c, d] = instruction.imm.to_ne_bytes();
+        let registers = if cfg!(target_endian = "little") {
+            instruction.dst_reg() | instruction.src_reg() << 4
+        } else {
+            instruction.dst_reg() << 4 | instruction.src_reg()
+        };
+        [instruction.code, registers, low, high, a, b, c, d]
+    };
+    instructions.iter().flat_map(encode).collect()
+}
+
+/// Opens an attached iterator for one reading.
+pub(super) fn open(link: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    sys::open(link)
+}

@@ -1,0 +1,434 @@
+//! The records that the iterators write (`bpf/lsbuf.h`).
+//!
+//! They come from a program of ours, but through a file whose path a caller may choose, so nothing is taken on trust: what
+//! is no whole record of a known kind and size is garbled.
+
+use crate::kernel::identity::{self, InodeFact, since_epoch};
+use crate::kernel::parse::Garbled;
+use crate::model::{Bytes, Dev, Fd, Inode, Label, Perms, Pid, Tid};
+
+/// Which records there are, how they are laid out and what they mean. One more with every change of any of it, so that pinned
+/// programs that write others are not read.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// An object of the kernel: equal for one and the same while it lives. Tells nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Id(u64);
+
+#[cfg(test)]
+impl From<u64> for Id {
+    fn from(id: u64) -> Id {
+        Id(id)
+    }
+}
+
+/// What a process runs: another one after exec, and in a process that comes by the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Program(pub(crate) u64);
+
+/// One record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record<'r> {
+    Task(Task),
+    Fd(FdRecord),
+    Buffer(BufferRecord<'r>),
+    /// The name of a device attached to the buffer that follows; `None`: it is too long.
+    Attachment(Option<&'r [u8]>),
+    Vma(Vma),
+    Device(DeviceFd),
+    InFlight(InFlight),
+    Keeper(Keeper),
+    /// The last one of an iterator over tasks: it came to its end.
+    End,
+}
+
+/// A process's leader, or a thread with an fd table or an address space of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) pid: Pid,
+    pub(crate) tid: Tid,
+    /// `None`: it has none, or none any more.
+    pub(crate) mm: Option<Id>,
+    pub(crate) files: Option<Id>,
+    /// Nanoseconds after boot.
+    pub(crate) started: u64,
+    /// The number of its cgroup in the unified hierarchy.
+    pub(crate) cgroup: u64,
+    pub(crate) program: Program,
+    pub(crate) uid: u32,
+    pub(crate) kernel: bool,
+    /// It has begun to exit, and may not have released everything yet.
+    pub(crate) exiting: bool,
+    pub(crate) comm: [u8; 16],
+}
+
+impl Task {
+    /// The leader's command name.
+    pub(crate) fn comm(&self) -> Label {
+        text(&self.comm).unwrap_or(&self.comm).into()
+    }
+}
+
+/// An fd of a dma-buf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FdRecord {
+    pub(crate) ino: Inode,
+    pub(crate) count: u64,
+    pub(crate) files: Option<Id>,
+    pub(crate) program: Program,
+    pub(crate) pid: Pid,
+    pub(crate) tid: Tid,
+    pub(crate) fd: Fd,
+    pub(crate) path_only: bool,
+}
+
+/// What is known of a dma-buf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BufferRecord<'r> {
+    pub(crate) inode: InodeFact,
+    /// Before and after its mappings were gathered; `None`: nothing holds it open.
+    pub(crate) counts: Option<(u64, u64)>,
+    /// `None` for one that nothing holds open, or if it is too long.
+    pub(crate) exporter: Option<&'r [u8]>,
+    /// `None`: it changed while it was read.
+    pub(crate) name: Option<&'r [u8]>,
+    /// Whether all of its attachments and mappings came before it.
+    pub(crate) whole: bool,
+}
+
+/// A VMA of a dma-buf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vma {
+    pub(crate) ino: Inode,
+    pub(crate) mm: Option<Id>,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) offset: u64,
+    /// Whose address space it is, where the kernel keeps that: one of those that share it.
+    pub(crate) owner: Option<Pid>,
+    pub(crate) perms: Perms,
+}
+
+/// An fd of a character device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceFd {
+    pub(crate) program: Program,
+    pub(crate) pid: Pid,
+    pub(crate) fd: Fd,
+    pub(crate) dev: Dev,
+}
+
+/// A dma-buf in a message that waits in a socket, seen through that fd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    pub(crate) ino: Inode,
+    /// The socket's inode number.
+    pub(crate) socket: u64,
+    pub(crate) seen_by: (Tid, Fd),
+}
+
+/// Something that may keep files of which nothing is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keeper {
+    pub(crate) ino: u64,
+    pub(crate) pid: Pid,
+    pub(crate) tid: Tid,
+    pub(crate) fd: Fd,
+    pub(crate) what: KeeperKind,
+}
+
+/// What it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeeperKind {
+    /// An io_uring, as an fd.
+    Ring,
+    /// A socket whose queue could not be read to its end.
+    Socket,
+    /// An io_uring, as a mapping.
+    RingMapped,
+    /// A socket in whose queue another one waits, or an io_uring.
+    Nested,
+}
+
+/// Hands over the records that are whole; returns how many bytes they take.
+pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Result<usize, Garbled> {
+    const HEAD: usize = 8;
+    /// No record comes near.
+    const LARGEST: usize = 4096;
+    let mut rest = bytes;
+    while rest.len() >= HEAD {
+        let mut head = Fields(rest);
+        let (kind, size) = (head.u32()?, head.u32()? as usize);
+        if !(HEAD..=LARGEST).contains(&size) {
+            return Err(Garbled);
+        }
+        let Some(record) = rest.get(HEAD..size) else { break };
+        take(parse(kind, record)?);
+        rest = &rest[size..];
+    }
+    Ok(bytes.len() - rest.len())
+}
+
+fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
+    let mut fields = Fields(record);
+    let parsed = match kind {
+        1 => Record::Task(fields.task()?),
+        2 => Record::Fd(fields.fd()?),
+        3 => Record::Buffer(fields.buffer()?),
+        4 => Record::Attachment(text(fields.bytes(64)?)),
+        5 => Record::Vma(fields.vma()?),
+        6 => Record::Device(fields.device()?),
+        7 => Record::InFlight(fields.in_flight()?),
+        8 => Record::Keeper(fields.keeper()?),
+        9 => {
+            fields.u64()?;
+            Record::End
+        }
+        _ => return Err(Garbled),
+    };
+    if fields.0.is_empty() { Ok(parsed) } else { Err(Garbled) }
+}
+
+/// What is left of a record.
+struct Fields<'r>(&'r [u8]);
+
+impl<'r> Fields<'r> {
+    fn bytes(&mut self, len: usize) -> Result<&'r [u8], Garbled> {
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Garbled)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Garbled> {
+        Ok(u32::from_ne_bytes(*self.bytes(4)?.first_chunk().ok_or(Garbled)?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Garbled> {
+        Ok(u64::from_ne_bytes(*self.bytes(8)?.first_chunk().ok_or(Garbled)?))
+    }
+
+    fn id(&mut self) -> Result<Option<Id>, Garbled> {
+        Ok(Some(self.u64()?).filter(|&id| id != 0).map(Id))
+    }
+
+    /// A device number as the kernel itself keeps it (`MINORBITS` in include/linux/kdev_t.h).
+    fn dev(&mut self) -> Result<Dev, Garbled> {
+        let dev = self.u32()?;
+        Ok(Dev { major: dev >> 20, minor: dev & 0xf_ffff })
+    }
+
+    fn task(&mut self) -> Result<Task, Garbled> {
+        let (mm, files, started, cgroup) = (self.id()?, self.id()?, self.u64()?, self.u64()?);
+        let program = Program(self.u64()?);
+        let (pid, tid, uid, state) = (Pid(self.u32()?), Tid(self.u32()?), self.u32()?, self.u32()?);
+        let comm = *self.bytes(16)?.first_chunk().ok_or(Garbled)?;
+        let (kernel, exiting, dead) = (state & 1 != 0, state & 2 != 0, state & 4 != 0);
+        Ok(Task {
+            pid,
+            tid,
+            mm,
+            files,
+            started,
+            cgroup,
+            program,
+            uid,
+            kernel,
+            exiting: exiting && !dead,
+            comm,
+        })
+    }
+
+    fn fd(&mut self) -> Result<FdRecord, Garbled> {
+        let (ino, count, files) = (Inode(self.u64()?), self.u64()?, self.id()?);
+        let program = Program(self.u64()?);
+        let (pid, tid, fd) = (Pid(self.u32()?), Tid(self.u32()?), Fd(self.u32()?));
+        Ok(FdRecord { ino, count, files, program, pid, tid, fd, path_only: self.u32()? != 0 })
+    }
+
+    fn buffer(&mut self) -> Result<BufferRecord<'r>, Garbled> {
+        const PATH_ONLY: u32 = 1;
+        const CUT: u32 = 2;
+        const RENAMED: u32 = 4;
+        let (ino, size) = (Inode(self.u64()?), Bytes(self.u64()?));
+        let counts = (self.u64()?, self.u64()?);
+        let (changed, modified) = (self.u64()?, self.u64()?);
+        let (dev, creator_uid, flags) = (self.dev()?, self.u32()?, self.u32()?);
+        let (changed_ns, modified_ns) = (self.u32()?, self.u32()?);
+        self.u32()?;
+        let (exporter, name) = (text(self.bytes(64)?), text(self.bytes(32)?));
+        let open = flags & PATH_ONLY == 0;
+        let created_at =
+            identity::created(since_epoch(changed, changed_ns), since_epoch(modified, modified_ns));
+        Ok(BufferRecord {
+            inode: InodeFact { dev, ino, size, creator_uid, created_at },
+            counts: open.then_some(counts),
+            exporter: exporter.filter(|_| open),
+            name: name.filter(|_| flags & RENAMED == 0),
+            whole: flags & CUT == 0,
+        })
+    }
+
+    fn vma(&mut self) -> Result<Vma, Garbled> {
+        let (ino, mm) = (Inode(self.u64()?), self.id()?);
+        let (start, end, offset) = (self.u64()?, self.u64()?, self.u64()?);
+        let (owner, flags) = (self.u32()?, self.u32()?);
+        if end < start {
+            return Err(Garbled);
+        }
+        let owner = Some(Pid(owner)).filter(|&Pid(pid)| pid != 0);
+        Ok(Vma { ino, mm, start, end, offset, owner, perms: perms(flags)? })
+    }
+
+    fn device(&mut self) -> Result<DeviceFd, Garbled> {
+        let program = Program(self.u64()?);
+        let (pid, fd, dev) = (Pid(self.u32()?), Fd(self.u32()?), self.dev()?);
+        self.u32()?;
+        Ok(DeviceFd { program, pid, fd, dev })
+    }
+
+    fn in_flight(&mut self) -> Result<InFlight, Garbled> {
+        let (ino, socket) = (Inode(self.u64()?), self.u64()?);
+        self.u32()?;
+        let seen_by = (Tid(self.u32()?), Fd(self.u32()?));
+        self.u32()?;
+        Ok(InFlight { ino, socket, seen_by })
+    }
+
+    fn keeper(&mut self) -> Result<Keeper, Garbled> {
+        let ino = self.u64()?;
+        let (pid, tid, fd) = (Pid(self.u32()?), Tid(self.u32()?), Fd(self.u32()?));
+        let what = match self.u32()? {
+            1 => KeeperKind::Ring,
+            2 => KeeperKind::Socket,
+            3 => KeeperKind::RingMapped,
+            4 => KeeperKind::Nested,
+            _ => return Err(Garbled),
+        };
+        Ok(Keeper { ino, pid, tid, fd, what })
+    }
+}
+
+/// What stands before the NUL; `None`: there is none, so the text was cut.
+fn text(bytes: &[u8]) -> Option<&[u8]> {
+    memchr::memchr(0, bytes).map(|end| &bytes[..end])
+}
+
+/// Protection by a VMA's flags (include/linux/mm.h), as `maps` prints it.
+fn perms(flags: u32) -> Result<Perms, Garbled> {
+    const MAY_SHARE: u32 = 0x80;
+    let letter = |bit, yes, no| if flags & bit != 0 { yes } else { no };
+    let text =
+        [letter(1, b'r', b'-'), letter(2, b'w', b'-'), letter(4, b'x', b'-'), letter(MAY_SHARE, b's', b'p')];
+    Perms::parse(&text).ok_or(Garbled)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A record as an iterator writes it.
+    pub(crate) fn written(kind: u32, fields: &[&[u8]]) -> Vec<u8> {
+        let fields = fields.concat();
+        let size = fields.len() as u32 + 8;
+        [&kind.to_ne_bytes()[..], &size.to_ne_bytes(), &fields].concat()
+    }
+
+    fn longs(values: &[u64]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+    }
+
+    fn words(values: &[u32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+    }
+
+    fn padded<const N: usize>(text: &[u8]) -> [u8; N] {
+        std::array::from_fn(|at| text.get(at).copied().unwrap_or(0))
+    }
+
+    fn only(bytes: &[u8]) -> Record<'_> {
+        let mut found = Vec::new();
+        assert_eq!(each(bytes, |record| found.push(record)), Ok(bytes.len()));
+        assert_eq!(found.len(), 1);
+        found[0]
+    }
+
+    /// Check that each field of a task lands in its place, and that a dead one is no longer exiting.
+    #[test]
+    fn a_task() {
+        let bytes =
+            written(1, &[&longs(&[1, 0, 30, 40, 50]), &words(&[5, 6, 7, 2 | 4]), &padded::<16>(b"app")]);
+        let Record::Task(task) = only(&bytes) else { panic!() };
+        assert_eq!((task.mm, task.files, task.started, task.cgroup), (Some(Id(1)), None, 30, 40));
+        assert_eq!((task.program, task.pid, task.tid, task.uid), (Program(50), Pid(5), Tid(6), 7));
+        assert_eq!((task.kernel, task.exiting, task.comm()), (false, false, "app".into()));
+    }
+
+    fn buffer(flags: u32, exporter: &[u8], name: &[u8]) -> Vec<u8> {
+        written(
+            3,
+            &[
+                &longs(&[9, 4096, 2, 3, 50, 50]),
+                &words(&[12, 1000, flags, 7, 7, 0]),
+                &padded::<64>(exporter),
+                &padded::<32>(name),
+            ],
+        )
+    }
+
+    /// Check that each field of a buffer lands in its place.
+    #[test]
+    fn a_buffer() {
+        let bytes = buffer(0, b"system", b"cam\n");
+        let Record::Buffer(found) = only(&bytes) else { panic!() };
+        assert_eq!((found.inode.ino, found.inode.size), (Inode(9), Bytes(4096)));
+        assert_eq!((found.inode.dev, found.inode.creator_uid), (Dev { major: 0, minor: 12 }, 1000));
+        assert_eq!((found.counts, found.whole), (Some((2, 3)), true));
+        assert_eq!((found.exporter, found.name), (Some(&b"system"[..]), Some(&b"cam\n"[..])));
+        assert_eq!(found.inode.created_at, since_epoch(50, 7));
+    }
+
+    /// Check that what cannot be known is not made up: of a buffer without an open file, of a name that changed, of an
+    /// exporter that did not fit.
+    #[test]
+    fn what_is_not_known() {
+        let bytes = buffer(1, b"", b"cam");
+        let Record::Buffer(closed) = only(&bytes) else { panic!() };
+        assert_eq!((closed.counts, closed.exporter, closed.name), (None, None, Some(&b"cam"[..])));
+        let bytes = buffer(2 | 4, &[b'x'; 64], b"cam");
+        let Record::Buffer(cut) = only(&bytes) else { panic!() };
+        assert_eq!((cut.exporter, cut.name, cut.whole), (None, None, false));
+    }
+
+    /// Check that a VMA's flags become the letters of `maps`, and that one that ends before it begins is garbled.
+    #[test]
+    fn a_vma() {
+        let vma = |start, end, flags| written(5, &[&longs(&[9, 1, start, end, 0]), &words(&[0, flags])]);
+        let bytes = vma(4096, 8192, 0x83);
+        let Record::Vma(found) = only(&bytes) else { panic!() };
+        assert_eq!((found.perms.to_string().as_str(), found.owner), ("rw-s", None));
+        assert_eq!(each(&vma(8192, 4096, 0x83), |_| {}), Err(Garbled));
+    }
+
+    proptest! {
+        /// Check that records cut anywhere are taken as far as they are whole.
+        #[test]
+        fn cut_anywhere(records in 0usize..5, cut in 0.0f64..1.0) {
+            let one = written(9, &[&longs(&[0])]);
+            let all = one.repeat(records);
+            let len = (all.len() as f64 * cut) as usize;
+            let mut found = 0;
+            let taken = each(&all[..len], |_| found += 1);
+            prop_assert_eq!(taken, Ok(len / one.len() * one.len()));
+            prop_assert_eq!(found, len / one.len());
+        }
+
+        /// Check that no bytes make the parser panic, whole records of any kind among them.
+        #[test]
+        fn any_bytes(kind in 0u32..12, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = each(&bytes, |_| {});
+            let _ = each(&written(kind, &[&bytes]), |_| {});
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Short paths below a process's directory, put together without memory of their own: there is one for each fd.
+
+use std::fmt::{self, Write};
+
+/// The longest is `map_files/` and two addresses.
+const ROOM: usize = 48;
+
+/// A path.
+#[derive(Debug)]
+pub(crate) struct Path {
+    len: usize,
+    text: [u8; ROOM],
+}
+
+impl Path {
+    /// From its parts. One that does not fit is empty, which names nothing.
+    pub(crate) fn new(parts: fmt::Arguments<'_>) -> Path {
+        let mut path = Path { len: 0, text: [0; ROOM] };
+        if path.write_fmt(parts).is_err() {
+            path.len = 0;
+        }
+        path
+    }
+
+    /// As text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.text.get(..self.len).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+impl Write for Path {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let end = self.len + part.len();
+        self.text.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that the longest path there is fits, and that one which does not is none.
+    #[test]
+    fn the_longest() {
+        let path = Path::new(format_args!("map_files/{:x}-{:x}", u64::MAX, u64::MAX));
+        assert_eq!(path.as_str(), "map_files/ffffffffffffffff-ffffffffffffffff");
+        assert_eq!(Path::new(format_args!("{:049}", 0)).as_str(), "");
+    }
+}

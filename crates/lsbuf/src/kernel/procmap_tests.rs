@@ -1,0 +1,141 @@
+//! Queries beside the text of the same address space.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use proptest::prelude::*;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+use super::*;
+use crate::kernel::maps;
+use crate::kernel::own::Region;
+
+/// Takes what is on a device, asks for what nobody has decided on.
+#[derive(Default)]
+struct Only {
+    taken: Option<Dev>,
+    ruled_out: HashSet<Dev>,
+}
+
+impl Judge for Only {
+    fn interest(&self, dev: Dev) -> Interest {
+        match self.taken {
+            Some(taken) if taken == dev => Interest::Take,
+            None if !self.ruled_out.contains(&dev) => Interest::Ask,
+            _ => Interest::Pass,
+        }
+    }
+
+    fn rule_out(&mut self, dev: Dev) {
+        self.ruled_out.insert(dev);
+    }
+}
+
+fn own_maps() -> std::os::fd::OwnedFd {
+    read::open_file(CWD, c"/proc/thread-self/maps").unwrap()
+}
+
+/// Whether this kernel answers; where it does not nothing can be compared.
+fn answers() -> bool {
+    Queries::probe(&ProcRoot::open(Path::new("/proc")).unwrap()).is_some()
+}
+
+/// A memfd, its device and number.
+fn file(len: usize) -> (std::os::fd::OwnedFd, Dev, Inode) {
+    let file = memfd_create(c"x", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, len as u64).unwrap();
+    let stat = fstat(&file).unwrap();
+    (file, Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) }, Inode(stat.st_ino))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Check that each VMA of a file, cut and split at will, is told as the text tells it.
+    #[test]
+    fn as_the_text(pages in 2usize..9, cut in 1usize..8, split in 1usize..8, offset in 0u64..3) {
+        if !answers() {
+            return Ok(());
+        }
+        let page = rustix::param::page_size();
+        let (file, dev, ino) = file(16 * page);
+        let mut region = Region::map(file.as_fd(), offset * page as u64, pages * page).unwrap();
+        if cut < pages {
+            region.shrink(cut * page).unwrap();
+        }
+        if split < pages.min(cut) {
+            region.split(split * page).unwrap();
+        }
+        let text = std::fs::read("/proc/thread-self/maps").unwrap();
+        // As a dma-buf's, since the parser looks at no other.
+        let told: Vec<MapFact> = text
+            .split(|&b| b == b'\n')
+            .filter_map(|line| {
+                let at = memchr::memmem::find(line, b"/memfd:x")?;
+                let fact = maps::parse(&[&line[..at], b"/dmabuf:"].concat()).unwrap().unwrap();
+                (fact.ino == ino).then_some(MapFact { name: None, ..fact })
+            })
+            .collect();
+        let mut judge = Only { taken: Some(dev), ..Only::default() };
+        let mut asked = walk(own_maps().as_fd(), Filter::Shared, &mut judge).unwrap().unwrap().facts;
+        // Other tests of this process map files of that device, too.
+        asked.retain(|fact| fact.ino == ino);
+        prop_assert!(!told.is_empty());
+        prop_assert_eq!(asked, told);
+    }
+}
+
+/// Check that a device is ruled out by the name of one of its VMAs, and that nothing of it is a candidate.
+#[test]
+fn names_rule_out() {
+    if !answers() {
+        return;
+    }
+    let page = rustix::param::page_size();
+    let (file, dev, _) = file(page);
+    let _region = Region::map(file.as_fd(), 0, page).unwrap();
+    let mut judge = Only::default();
+    let mapped = walk(own_maps().as_fd(), Filter::Shared, &mut judge).unwrap().unwrap();
+    assert!(judge.ruled_out.contains(&dev));
+    assert!(mapped.facts.is_empty() && !mapped.ring);
+}
+
+/// Check that private mappings, as this program's own, are returned on demand only.
+#[test]
+fn private_ones() {
+    if !answers() {
+        return;
+    }
+    let program = fstat(read::open_file(CWD, c"/proc/self/exe").unwrap()).unwrap();
+    let of_program = |filter| {
+        let (mut from, mut found) = (0, 0);
+        while let Some(fact) = next(own_maps().as_fd(), from, filter, None).unwrap() {
+            found += usize::from(fact.ino == Inode(program.st_ino));
+            from = fact.vma.end;
+        }
+        found
+    };
+    assert!(of_program(Filter::All) > 0);
+    assert_eq!(of_program(Filter::Shared), 0);
+}
+
+/// Check that an address space lives until its process has ended, and that a VMA which maps something else has no name.
+#[test]
+fn an_end() {
+    if !answers() {
+        return;
+    }
+    use std::io::{Read as _, Write as _};
+    use std::process::{Command, Stdio};
+    let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // What it answers to has been mapped.
+    child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let maps = read::open_file(CWD, format!("/proc/{}/maps", child.id()).as_str()).unwrap();
+    let first = next(maps.as_fd(), 0, Filter::All, None).unwrap().unwrap();
+    assert_eq!(name(maps.as_fd(), &first), None);
+    assert!(lives(maps.as_fd()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!lives(maps.as_fd()));
+    assert!(matches!(walk(maps.as_fd(), Filter::All, &mut Only::default()), Ok(None)));
+}

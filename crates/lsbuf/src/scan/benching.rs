@@ -1,0 +1,71 @@
+//! A walk and the kernel's lists around it, made up, for timing the join.
+
+use super::join;
+use super::proof::Proof;
+use super::shared::Shared;
+use super::walk::{HeldFd, HeldMap, Walk};
+use crate::kernel::bufinfo::{List, ListedBuffer};
+use crate::kernel::fdinfo::{DmaBufInfo, Fdinfo};
+use crate::kernel::fds::FdFact;
+use crate::kernel::maps::MapFact;
+use crate::model::{Bytes, Dev, Fd, Inode, Label, MapRef, Perms, Pid};
+
+/// What a walk would have found.
+#[derive(Debug)]
+pub struct Found {
+    walk: Walk,
+    list: List,
+}
+
+impl Found {
+    /// So many buffers, each held by three of the processes, by one fd and one mapping.
+    pub fn new(buffers: u32, processes: u32) -> Found {
+        const HOLDERS: u32 = 3;
+        const SIZE: u64 = 16 << 10;
+        let dev = Dev { major: 0, minor: 11 };
+        let perms = Perms::parse(b"rw-s");
+        let exporter = Label::from("system");
+        let mut found = Found { walk: Walk::default(), list: List::default() };
+        found.walk.proof = Proof::knowing(dev);
+        for buffer in 0..buffers {
+            let ino = Inode(u64::from(buffer) + 1);
+            for holder in 0..HOLDERS {
+                let pid = Pid(1 + (buffer * HOLDERS + holder) % processes);
+                let start = 0x7f00_0000_0000 + u64::from(buffer) * SIZE;
+                let count = u64::from(2 * HOLDERS);
+                let dmabuf = DmaBufInfo {
+                    size: Bytes(SIZE),
+                    count,
+                    exporter: exporter.clone(),
+                    name: Label::default(),
+                };
+                let info = Fdinfo { mnt_id: 10, ino: Some(ino), path_only: false, dmabuf: Some(dmabuf) };
+                let fact = FdFact { fd: Fd(buffer), link_name: None, info };
+                found.walk.fds.push(HeldFd { pid, thread: None, ino, fact });
+                let vma = MapRef { start, end: start + SIZE, offset: Some(0), perms };
+                let fact = MapFact { dev, ino, name: Some(Label::default()), vma };
+                found.walk.maps.push(HeldMap { pid, fact });
+            }
+            found.list.buffers.push(ListedBuffer {
+                ino,
+                size: Bytes(SIZE),
+                count: u64::from(2 * HOLDERS),
+                exporter: exporter.clone(),
+                name: Some(Label::default()),
+                attachments: Some(Vec::new()),
+            });
+        }
+        found.list.stated = Some((buffers.into(), Bytes(SIZE * u64::from(buffers))));
+        // As a walk finds it: process by process.
+        found.walk.fds.sort_by_key(|held| held.pid);
+        found.walk.maps.sort_by_key(|held| held.pid);
+        found
+    }
+
+    /// Joins it all, and counts the references.
+    pub fn join(&self) -> usize {
+        let list = Some(&self.list);
+        let buffers = join::join(&self.walk, &Shared::default(), list, list);
+        buffers.iter().flat_map(|buffer| &buffer.holders).map(|h| h.fds.len() + h.maps.len()).sum()
+    }
+}

@@ -1,0 +1,215 @@
+//! Worlds made of records: what each process holds is known, and the join must find exactly that.
+
+use std::collections::BTreeSet;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::super::round::Known;
+use super::*;
+use crate::kernel::bpf::record::{Id, InFlight, Keeper, KeeperKind, Program, Task};
+use crate::kernel::bufinfo::ListedBuffer;
+use crate::kernel::identity::InodeFact;
+use crate::model::{Bytes, Perms};
+
+fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
+    Task {
+        pid: Pid(pid),
+        tid: Tid(tid),
+        mm: mm.map(Id::from),
+        files: Some(Id::from(files)),
+        started: 0,
+        cgroup: 0,
+        program: Program(0),
+        uid: 0,
+        kernel: false,
+        exiting: false,
+        comm: [0; 16],
+    }
+}
+
+fn fd(ino: u64, files: u64, pid: u32, tid: u32, fd: u32) -> FdRecord {
+    FdRecord {
+        ino: Inode(ino),
+        count: 1,
+        files: Some(Id::from(files)),
+        program: Program(0),
+        pid: Pid(pid),
+        tid: Tid(tid),
+        fd: Fd(fd),
+        path_only: false,
+    }
+}
+
+fn vma(ino: u64, mm: u64, start: u64, owner: Option<u32>) -> Vma {
+    let perms = Perms::parse(b"rw-s").unwrap();
+    Vma {
+        ino: Inode(ino),
+        mm: Some(Id::from(mm)),
+        start,
+        end: start + 1,
+        offset: 0,
+        owner: owner.map(Pid),
+        perms,
+    }
+}
+
+fn known_buffer(ino: u64, count: u64) -> Known {
+    let inode = InodeFact {
+        dev: Dev { major: 0, minor: 12 },
+        ino: Inode(ino),
+        size: Bytes(4096),
+        creator_uid: 0,
+        created_at: None,
+    };
+    let mut known =
+        Known { inode, count: None, readings: 0, agree: true, exporter: None, name: None, attachments: None };
+    known.counted(count);
+    known.counted(count);
+    known
+}
+
+fn round(tasks: Vec<Task>, fds: Vec<FdRecord>, vmas: Vec<Vma>) -> Round {
+    let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.ino.0).chain(vmas.iter().map(|v| v.ino.0)).collect();
+    let buffers = inos.into_iter().map(|ino| known_buffer(ino, 1)).collect();
+    Round { tasks, fds, vmas, buffers, ..Round::default() }
+}
+
+fn refs(joined: &Joined) -> u64 {
+    joined.buffers.iter().flat_map(|b| &b.holders).map(|h| h.fd_refs() + h.map_refs()).sum()
+}
+
+proptest! {
+    /// Check that each slot of each distinct table and each VMA of each distinct address space is one reference, whoever
+    /// shares them, and that every sharer is a holder.
+    #[test]
+    fn each_reference_once(
+        // Of each process, from pid 1 on: which table and which address space it has.
+        processes in vec((1u64..4, 1u64..4), 1..6),
+        slots in vec((1u64..4, 1u64..4, 0u32..8), 0..20),
+        maps in vec((1u64..4, 1u64..4, 0u64..8), 0..20),
+    ) {
+        let tasks: Vec<Task> =
+            (1..).zip(&processes).map(|(pid, &(files, mm))| task(pid, pid, Some(mm), files)).collect();
+        let has_table = |files: u64| processes.iter().any(|&(own, _)| own == files);
+        let has_space = |mm: u64| processes.iter().any(|&(_, own)| own == mm);
+        // A slot has one file.
+        let slots: BTreeSet<(u64, u32, u64)> = slots
+            .into_iter()
+            .filter(|&(files, ..)| has_table(files))
+            .map(|(files, ino, slot)| (files, slot, ino))
+            .collect();
+        let maps: BTreeSet<(u64, u64, u64)> =
+            maps.into_iter().filter(|&(mm, ..)| has_space(mm)).map(|(mm, ino, at)| (mm, at, ino)).collect();
+        // The iterator shows a table once for each process that has it, and a tree shows a VMA once.
+        let fds = (1..).zip(&processes).flat_map(|(pid, &(own, _))| {
+            slots.iter().filter(move |&&(files, ..)| files == own).map(move |&(files, slot, ino)| {
+                fd(ino, files, pid, pid, slot)
+            })
+        });
+        let vmas = maps.iter().map(|&(mm, at, ino)| vma(ino, mm, at, None));
+        let mut round = round(tasks, fds.collect(), vmas.collect());
+        let joined = join(&mut round, None, None);
+        prop_assert!(!joined.restless);
+        prop_assert_eq!(refs(&joined), (slots.len() + maps.len()) as u64);
+        for buffer in &joined.buffers {
+            let expected: BTreeSet<u32> = (1..)
+                .zip(&processes)
+                .filter(|(_, (files, mm))| {
+                    slots.iter().any(|&(own, _, ino)| own == *files && ino == buffer.id.ino.0)
+                        || maps.iter().any(|&(own, _, ino)| own == *mm && ino == buffer.id.ino.0)
+                })
+                .map(|(pid, _)| pid)
+                .collect();
+            let found: Vec<u32> = buffer.holders.iter().map(|h| h.pid.0).collect();
+            prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Check that a table which threads of one process share is named by the first of them, and is not the process's.
+#[test]
+fn a_table_of_threads() {
+    let tasks = vec![task(1, 1, Some(1), 1), task(1, 2, Some(1), 2), task(1, 3, Some(1), 2)];
+    let mut round = round(tasks, vec![fd(9, 2, 1, 2, 5), fd(9, 2, 1, 3, 5)], Vec::new());
+    let joined = join(&mut round, None, None);
+    let holder = &joined.buffers[0].holders[0];
+    assert_eq!((holder.fds.len(), holder.threads.len(), holder.threads[0].tid), (0, 1, Tid(2)));
+    assert_eq!(refs(&joined), 1);
+}
+
+/// Check that a reference of a process that was not seen is not given to anybody, nor passed over in silence.
+#[test]
+fn strangers() {
+    let tasks = || vec![task(1, 1, Some(1), 1)];
+    for (fds, vmas) in [
+        (vec![fd(9, 7, 7, 7, 5)], Vec::new()),
+        // The process runs another program by now, or is another one.
+        (vec![FdRecord { program: Program(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
+        (Vec::new(), vec![vma(9, 7, 0, None)]),
+        // The address space's number now stands for another one.
+        (Vec::new(), vec![vma(9, 1, 0, Some(7))]),
+    ] {
+        let joined = join(&mut round(tasks(), fds, vmas), None, None);
+        assert_eq!((joined.restless, refs(&joined)), (true, 0));
+    }
+}
+
+/// Check that of a process which ran one program after the other only what the one held is kept whose name is known.
+#[test]
+fn two_programs() {
+    let before = |slot| FdRecord { program: Program(1), ..fd(9, 1, 1, 1, slot) };
+    let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
+    let joined = join(&mut round(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None, None);
+    assert_eq!((joined.restless, &joined.buffers[0].holders[0].fds), (true, &vec![Fd(6)]));
+}
+
+/// Check that a count which moved while it was read, or between an fd and the buffer itself, or was read once only, is not
+/// steady.
+#[test]
+fn unsteady_counts() {
+    let steady = |of_fd, readings: &[u64]| {
+        let fd = FdRecord { count: of_fd, ..fd(9, 1, 1, 1, 5) };
+        let mut round = round(vec![task(1, 1, Some(1), 1)], vec![fd], Vec::new());
+        let known = &mut round.buffers[0];
+        (known.count, known.readings) = (None, 0);
+        readings.iter().for_each(|&count| known.counted(count));
+        join(&mut round, None, None).buffers[0].steady
+    };
+    assert!(steady(1, &[1, 1]));
+    assert!(!steady(1, &[1, 2]) && !steady(2, &[1, 2]) && !steady(2, &[1, 1]) && !steady(1, &[1]));
+}
+
+/// Check that a buffer of which processes show O_PATH fds alone has the list's count, and that it is steady.
+#[test]
+fn counted_by_the_list_alone() {
+    let path = FdRecord { path_only: true, ..fd(9, 1, 1, 1, 5) };
+    let mut round = round(vec![task(1, 1, Some(1), 1)], vec![path], Vec::new());
+    (round.buffers[0].count, round.buffers[0].readings) = (None, 0);
+    let row = ListedBuffer {
+        ino: Inode(9),
+        size: Bytes(4096),
+        count: 3,
+        exporter: "system".into(),
+        name: None,
+        attachments: Some(Vec::new()),
+    };
+    let list = List { buffers: vec![row], stated: Some((1, Bytes(4096))) };
+    let joined = join(&mut round, Some(&list), None);
+    assert_eq!((joined.buffers[0].count, joined.buffers[0].steady), (Some(3), true));
+}
+
+fn message(ino: u64, socket: u64, tid: u32) -> InFlight {
+    InFlight { ino: Inode(ino), socket, seen_by: (Tid(tid), Fd(3)) }
+}
+
+/// Check that a queue counts once, through however many fds it was seen, and that what may hide in one makes all unknown.
+#[test]
+fn queues_once() {
+    let in_flight = vec![message(9, 1, 1), message(9, 1, 1), message(9, 1, 2), message(9, 2, 2)];
+    let mut round = Round { in_flight, ..Round::default() };
+    assert_eq!(round.waiting().unwrap()[&Inode(9)], 3);
+    let what = KeeperKind::Nested;
+    round.keepers.push(Keeper { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
+    assert_eq!(round.waiting(), None);
+}

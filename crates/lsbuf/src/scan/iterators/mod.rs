@@ -1,0 +1,304 @@
+//! Scans by BPF iterators: the whole machine in three readings, whatever else runs on it.
+//!
+//! A round is steady when every count stood still while its references were gathered. Mostly these explain it, and one
+//! round is the answer. Where they do not, what is left over must be left over again, in rounds that look at every VMA
+//! under its lock, by the rules of [`super`].
+//!
+//! Limits: a reference that moves back and forth between two slots of one fd table can be missed by a round, as the kernel
+//! visits slot after slot; it would have to be missed by all of them. An io_uring that is neither an fd nor mapped is not
+//! seen.
+
+mod join;
+mod round;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use self::join::Joined;
+use self::round::Round;
+use super::settle::{self, has_rest, settle};
+use super::walk::by_node;
+use super::{Found, Options, contradiction, read_list};
+use crate::kernel::bpf::record::{DeviceFd, Record};
+use crate::kernel::bpf::{Iterator, Probes, Unavailable};
+use crate::kernel::elsewhere::{self, Elsewhere};
+use crate::kernel::process::ProcessDir;
+use crate::kernel::read::{self, Buffers};
+use crate::kernel::rights::Rights;
+use crate::kernel::root::ProcRoot;
+use crate::kernel::{devices, fds};
+use crate::model::{
+    Buffer, Coverage, Dev, Device, DeviceClass, KeptElsewhere, Label, Note, Pid, Process, ProcessCounts,
+    Source,
+};
+
+/// The iterators, and what is remembered from scan to scan.
+#[derive(Debug)]
+pub(super) struct Iterators {
+    probes: Probes,
+    /// Why not those that are pinned, if these are not.
+    not_pinned: Option<Lack>,
+    dev: Option<Dev>,
+    /// Which cgroup a process was in, and its path: what a number stands for does not change while the process lives.
+    cgroups: HashMap<(Pid, u64), (u64, Option<Label>)>,
+    /// Nodes whose drivers can hold dma-bufs; `None`: another device.
+    nodes: HashMap<Dev, Option<Node>>,
+}
+
+/// A node of a device.
+#[derive(Clone, Debug)]
+struct Node {
+    class: DeviceClass,
+    path: Label,
+    /// The device's name.
+    name: Option<Label>,
+}
+
+impl Iterators {
+    fn new(probes: Probes, not_pinned: Option<Lack>) -> Iterators {
+        Iterators { probes, not_pinned, dev: None, cgroups: HashMap::new(), nodes: HashMap::new() }
+    }
+
+    /// Where they are pinned; or else, as they are loaded, why not those that are pinned.
+    pub(super) fn origin(&self) -> Result<&Path, Option<&Lack>> {
+        self.probes.folder().ok_or(self.not_pinned.as_ref())
+    }
+
+    /// Whether there is a process of that id. procfs may hide it from who can read the iterators.
+    pub(super) fn have_process(&mut self, pid: Pid) -> Result<bool, Errno> {
+        let mut found = false;
+        self.probes.read(Iterator::Task, |record| {
+            found |= matches!(record, Record::Task(task) if task.pid == pid && task.tid.0 == pid.0);
+        })?;
+        Ok(found)
+    }
+
+    /// Scans. The kernel's own list is read where no iterator lists the buffers.
+    pub(super) fn scan(
+        &mut self,
+        root: &ProcRoot,
+        options: &Options,
+        buffers: &mut Buffers,
+    ) -> Result<Found, Errno> {
+        let listed = self.probes.why_not(Iterator::DmaBuf).is_none();
+        let mut sources = vec![Source::TaskIterator, Source::TaskFileIterator];
+        sources.push(if listed { Source::DmaBufIterator } else { Source::TaskVmaIterator });
+        let mut earlier = Vec::new();
+        let mut calm = false;
+        let mut locked = false;
+        let mut nth = 0;
+        loop {
+            nth += 1;
+            let births = root.births();
+            let mut round = Round::make(&mut self.probes, locked)?;
+            if round.cut {
+                round = Round::make(&mut self.probes, true)?;
+                locked = true;
+            }
+            if locked && listed && !sources.contains(&Source::TaskVmaIterator) {
+                sources.push(Source::TaskVmaIterator);
+            }
+            let mut notes = Vec::new();
+            let list = (!listed).then(|| read_list(options, &mut buffers.text));
+            let list = match list {
+                Some(Ok(list)) => {
+                    if !sources.contains(&Source::Bufinfo) {
+                        sources.push(Source::Bufinfo);
+                    }
+                    notes.extend(contradiction(&list));
+                    Some(list)
+                }
+                Some(Err(why)) => {
+                    notes.push(Note::NoKernelList { why });
+                    None
+                }
+                None => None,
+            };
+            let quiet = births.is_some() && births == root.births();
+            self.dev = round.buffers.first().map(|known| known.inode.dev).or(self.dev);
+            let Joined { buffers: mut joined, restless } = join::join(&mut round, list.as_ref(), self.dev);
+            let exiting = round.exiting();
+            calm |= quiet && !restless && exiting == 0;
+            let kept = look_elsewhere(&round, &mut joined, root, buffers);
+            if joined.iter().any(has_rest) {
+                notes.extend(settle::disturbances(exiting, calm));
+            }
+            let total = round.processes();
+            let processes = ProcessCounts { total, read: total, ..ProcessCounts::default() };
+            let coverage = Coverage {
+                sources: sources.clone(),
+                processes,
+                kept: Some(kept),
+                notes,
+                ..Coverage::default()
+            };
+            let settled = settle(&mut joined, &earlier, &coverage);
+            if settled || nth >= options.rounds {
+                let processes = self.processes_of(&round, &joined, root, &mut buffers.text);
+                let devices = self.devices_of(&round, options.sys_root.as_deref());
+                return Ok(Found { coverage, buffers: joined, processes, devices });
+            }
+            earlier.push(settle::Round { buffers: joined, only_shared: false });
+            locked = self.probes.why_not(Iterator::TaskVma).is_none();
+        }
+    }
+
+    /// Who the holders are.
+    fn processes_of(
+        &mut self,
+        round: &Round,
+        buffers: &[Buffer],
+        root: &ProcRoot,
+        text: &mut Vec<u8>,
+    ) -> Vec<Process> {
+        let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        let known = std::mem::take(&mut self.cgroups);
+        let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        let who = |pid: Pid| {
+            let task = round.task(pid)?;
+            let key = (pid, task.started);
+            let cgroup = match known.get(&key) {
+                Some((number, path)) if *number == task.cgroup => path.clone(),
+                _ => ProcessDir::open(root, pid).ok().and_then(|process| process.cgroup(text)),
+            };
+            self.cgroups.insert(key, (task.cgroup, cgroup.clone()));
+            let start_time = task.started / tick;
+            Some(Process { pid, start_time, comm: task.comm(), uid: Some(task.uid), cgroup })
+        };
+        pids.into_iter().filter_map(who).collect()
+    }
+
+    /// The open device nodes whose drivers can hold dma-bufs.
+    fn devices_of(&mut self, round: &Round, sys: Option<&Path>) -> Vec<Device> {
+        // What another program had open is not put under this one's name.
+        let still = |held: &&DeviceFd| round.task(held.pid).is_some_and(|task| task.program == held.program);
+        for held in round.devices.iter().filter(still) {
+            self.nodes.entry(held.dev).or_insert_with(|| {
+                let path = devices::node(sys?, held.dev)?;
+                let class = DeviceClass::of(path.as_bytes())?;
+                let name = devices::name(sys?, &path);
+                Some(Node { class, path, name })
+            });
+        }
+        let node = |held: &DeviceFd| self.nodes.get(&held.dev)?.as_ref();
+        let held = round.devices.iter().filter(still).filter_map(|held| {
+            let node = node(held)?;
+            Some((&node.path, node.class, held.pid, held.fd))
+        });
+        let comm = |pid| round.task(pid).map(|task| task.comm());
+        let name = |path: &Label| self.nodes.values().flatten().find(|node| node.path == *path)?.name.clone();
+        by_node(held, comm, name)
+    }
+}
+
+/// Why they are not used.
+#[derive(Clone, Debug)]
+pub(super) enum NotUsed {
+    /// They were not asked for.
+    Unasked,
+    /// They say nothing of the machine that is asked about, and why.
+    Elsewhere(&'static str),
+    /// Neither those that are pinned nor some of one's own can be used.
+    Neither { pinned: Lack, loaded: Lack },
+    /// They could be opened, but not be read.
+    Unread(Errno),
+}
+
+/// Why iterators of one origin cannot be used, and which one if not all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lack {
+    iterator: Option<Iterator>,
+    pub(super) why: Unavailable,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.iterator {
+            Some(iterator) => write!(f, "{}: {}", iterator.name(), self.why),
+            None => self.why.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for NotUsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotUsed::Unasked => f.write_str("they were not asked for"),
+            NotUsed::Elsewhere(why) => f.write_str(why),
+            NotUsed::Neither { pinned, loaded } => write!(f, "pinned: {pinned}; to be loaded: {loaded}"),
+            NotUsed::Unread(errno) => write!(f, "they cannot be read: {}", std::io::Error::from(*errno)),
+        }
+    }
+}
+
+/// Those that are pinned, or why they are not all that is needed; unless iterators and that procfs speak of different
+/// machines. `unread`: what is pinned could be opened, but not be read.
+pub(super) fn pinned(
+    root: &ProcRoot,
+    options: &Options,
+    unread: Option<Errno>,
+) -> Result<Result<Iterators, Lack>, NotUsed> {
+    if !root.is_live() || options.sys_root.is_none() {
+        return Err(NotUsed::Elsewhere("this is not the procfs of a running kernel with its sysfs"));
+    }
+    if !root.has_own_pids() || !Rights::own().first_pid_namespace {
+        return Err(NotUsed::Elsewhere("they speak of the first pid namespace, which this is not"));
+    }
+    let pinned = match unread {
+        None => Probes::pinned(&options.pins),
+        Some(errno) => Err(Unavailable::of_reading(errno)),
+    };
+    Ok(whole(pinned).map(|probes| Iterators::new(probes, None)))
+}
+
+/// Loads some of one's own in place of those that are pinned.
+pub(super) fn load(options: &Options, pinned: Lack) -> Result<Iterators, NotUsed> {
+    let sys = options.sys_root.as_deref();
+    match whole(sys.ok_or(Unavailable::Missing).and_then(Probes::load)) {
+        Ok(probes) => Ok(Iterators::new(probes, Some(pinned))),
+        Err(loaded) => Err(NotUsed::Neither { pinned, loaded }),
+    }
+}
+
+/// Makes sure that there is all that is needed.
+fn whole(opened: Result<Probes, Unavailable>) -> Result<Probes, Lack> {
+    let probes = opened.map_err(|why| Lack { iterator: None, why })?;
+    let lacking = probes.lacking();
+    let lack = lacking.map(|(iterator, why)| Lack { iterator: Some(iterator), why: why.clone() });
+    lack.map_or(Ok(probes), Err)
+}
+
+/// Adds what is in no fd table and no address space.
+fn look_elsewhere(
+    round: &Round,
+    buffers: &mut [Buffer],
+    root: &ProcRoot,
+    scratch: &mut Buffers,
+) -> KeptElsewhere {
+    let (rings, hidden) = round.rings();
+    let mut elsewhere = Elsewhere::default();
+    for ring in rings {
+        let text = &mut scratch.text;
+        let read = ProcessDir::open(root, ring.pid)
+            .and_then(|process| process.thread(ring.tid))
+            .and_then(|thread| read::record(thread.dir(), fds::fdinfo_path(ring.fd).as_str(), text));
+        elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(text));
+    }
+    elsewhere.unknown |= hidden;
+    let waiting = round.waiting();
+    let mut kept = elsewhere.kept();
+    kept.in_flight = waiting.iter().flat_map(HashMap::values).sum();
+    kept.unknown |= waiting.is_none();
+    // A ring may be in flight, and a socket be registered.
+    let waiting = waiting.filter(|_| elsewhere.in_flight_of_one().is_some());
+    for buffer in buffers {
+        buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&buffer.id.ino).copied().unwrap_or(0));
+        buffer.io_uring = elsewhere.fixed_of_one().filter(|_| waiting.is_some());
+    }
+    kept
+}
