@@ -50,18 +50,14 @@ fn has_static_libc() -> bool {
 pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
     let missing = missing(kernels);
     if !missing.is_empty() {
-        if !is_root() || !cmd::is_program("apt-get") {
+        if !can_install() {
             bail!(
                 "this machine lacks some packages; install them with\n  \
                  sudo apt-get update && sudo apt-get install --no-install-recommends {}",
                 missing.join(" ")
             );
         }
-        println!("installing {}", missing.join(", "));
-        cmd::run(Command::new("apt-get").args(["update", "-q"]))?;
-        let mut install = Command::new("apt-get");
-        install.args(["install", "-q", "-y", "--no-install-recommends"]).args(&missing);
-        cmd::run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        install(&missing)?;
     }
     for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -72,6 +68,20 @@ pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether [`install`] may be tried.
+pub(crate) fn can_install() -> bool {
+    is_root() && cmd::is_program("apt-get")
+}
+
+/// Installs packages of this machine's own distribution.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    println!("installing {}", packages.join(", "));
+    cmd::run(Command::new("apt-get").args(["update", "-q"]))?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    cmd::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 fn missing(kernels: bool) -> Vec<&'static str> {

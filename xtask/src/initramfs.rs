@@ -1,4 +1,4 @@
-//! The guest's only filesystem: the two programs, the modules, the plan, and what else the host lends it.
+//! The guest's only filesystem: the house's programs, the modules, the plan, and what else the host lends it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,26 +15,29 @@ use crate::workspace::Workspace;
 /// The guest's only architecture. A named target is what keeps static linking away from build scripts and macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds the programs of the guest, linked statically because it has no libraries, and returns their folder.
-pub(crate) fn build_programs(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// Programs of the house for the guest.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    /// Where they are.
+    pub(crate) folder: PathBuf,
+    names: Vec<&'static str>,
+}
+
+/// Builds the programs of the guest, linked statically because it has no libraries. Each of `more` is a package with a
+/// program of its name.
+pub(crate) fn build_programs(workspace: &Workspace, more: &[&'static str]) -> anyhow::Result<Programs> {
     // A folder of its own: the flags differ from those of the ordinary build, and each would undo the other's work.
     let target = workspace.target.join("guest");
     let mut cargo = workspace.cargo();
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--target",
-        TARGET,
-        "--package",
-        "lsbuf-cli",
-        "--package",
-        "lsbuf-guest",
-    ]);
+    cargo.args(["build", "--quiet", "--release", "--target", TARGET]);
+    for package in ["lsbuf-cli", "lsbuf-guest"].iter().chain(more) {
+        cargo.args(["--package", package]);
+    }
     cargo.arg("--target-dir").arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     cmd::run(&mut cargo).context("building the guest's programs")?;
-    Ok(target.join(TARGET).join("release"))
+    let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
+    Ok(Programs { folder: target.join(TARGET).join("release"), names })
 }
 
 /// An initramfs under construction.
@@ -45,11 +48,15 @@ pub(crate) struct Initramfs {
 }
 
 impl Initramfs {
-    /// One that boots into the guest program with `plan`. `programs` is the folder of the built programs.
-    pub(crate) fn new(programs: &Path, plan: &Plan, modules: &[(String, Vec<u8>)]) -> anyhow::Result<Self> {
+    /// One that boots into the guest program with `plan`.
+    pub(crate) fn new(
+        programs: &Programs,
+        plan: &Plan,
+        modules: &[(String, Vec<u8>)],
+    ) -> anyhow::Result<Self> {
         let mut archive = Archive::default();
-        for name in ["lsbuf", "lsbuf-guest"] {
-            archive.program(&format!("/bin/{name}"), &read(&programs.join(name))?);
+        for name in &programs.names {
+            archive.program(&format!("/bin/{name}"), &read(&programs.folder.join(name))?);
         }
         archive.link("/init", "/bin/lsbuf-guest");
         archive.file("/etc/passwd", b"root:x:0:0::/tmp:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n");

@@ -1,10 +1,12 @@
 //! `cargo xtask …`: everything around lsbuf that is not shipped.
 //!
-//! `test` is the one command that checks all of it on a fresh machine; `check` is the same without the kernels; `vm`,
-//! `demo`, `bench`, `soak` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
+//! `test` is the one command that checks all of it on a fresh machine; `check` is the same without the kernels; `bpf` makes
+//! the committed BPF objects; `vm`, `demo`, `bench`, `soak` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
 //! arguments.
 
 mod apt;
+mod bench;
+mod bpf;
 mod cmd;
 mod cpio;
 mod deb_version;
@@ -46,13 +48,16 @@ enum Task {
         /// Leave out the kernels
         #[arg(long)]
         quick: bool,
+        /// Fail where a check cannot be made on this machine
+        #[arg(long)]
+        all: bool,
     },
     /// Run every test but those in real kernels
     Check,
+    Bpf(bpf::BpfArgs),
     Vm(vm::VmArgs),
     Demo(vm::DemoArgs),
-    /// Time lsbuf beside the alternatives in one kernel; lsof and strace join if the host has them
-    Bench(vm::JobArgs),
+    Bench(bench::BenchArgs),
     Soak(vm::SoakArgs),
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
@@ -72,14 +77,15 @@ fn main() -> ExitCode {
 fn run(task: &Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match task {
-        Task::Test { quick } => suite::run(&workspace, !quick),
-        Task::Check => suite::run(&workspace, false),
+        Task::Test { quick, all } => suite::run(&workspace, !quick, *all),
+        Task::Check => suite::run(&workspace, false, false),
+        Task::Bpf(arguments) => bpf::bpf(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Vm(arguments) => {
             let failed = vm::vm(&workspace, arguments)?.failed;
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Task::Demo(arguments) => vm::demo(&workspace, arguments).map(exit_code),
-        Task::Bench(arguments) => vm::bench(&workspace, arguments).map(exit_code),
+        Task::Bench(arguments) => bench::bench(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Soak(arguments) => vm::soak(&workspace, arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
         Task::Fuzz(arguments) => parsers::fuzz(&workspace, arguments).map(|()| ExitCode::SUCCESS),

@@ -6,15 +6,14 @@
 
 use std::fs;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use lsbuf_guest::report::{Event, Plan, Stream};
+use lsbuf_guest::report::Plan;
 use lsbuf_guest::tree::Tree;
 
 use crate::fetch;
 use crate::initramfs::build_programs;
 use crate::kernels;
-use crate::show;
 use crate::vm::{self, MachineArgs};
 use crate::workspace::Workspace;
 
@@ -32,27 +31,10 @@ pub(crate) struct RecordArgs {
 pub(crate) fn record(workspace: &Workspace, arguments: &RecordArgs) -> anyhow::Result<()> {
     let kernels = kernels::select(kernels::table()?, &arguments.kernel, arguments.kernel.is_empty())?;
     let bootables = fetch::ensure(workspace, &kernels)?;
-    let programs = build_programs(workspace)?;
+    let programs = build_programs(workspace, &[])?;
     let plan = Plan { mode: "record".to_owned(), arguments: Vec::new() };
     for bootable in &bootables {
-        let mut text = String::new();
-        let boot =
-            vm::boot(workspace, bootable, &programs, &plan, &arguments.machine, &mut |event| match event {
-                Event::Output { stream: Stream::Stdout, text: more, .. } => text.push_str(more),
-                Event::Output { stream: Stream::Stderr, text, .. } => show::pass_on(Stream::Stderr, text),
-                Event::Failure { detail } => eprintln!("guest: {}", show::visible(detail)),
-                Event::Hello { .. }
-                | Event::Check { .. }
-                | Event::Point { .. }
-                | Event::Scenario { .. }
-                | Event::Done { .. } => {}
-            })?;
-        for problem in &boot.problems {
-            eprintln!("{problem}");
-        }
-        if boot.status() != Some(0) || !boot.problems.is_empty() {
-            bail!("kernel {} could not be recorded", bootable.id);
-        }
+        let text = vm::captured(workspace, bootable, &programs, &plan, &arguments.machine)?;
         let tree = Tree::parse(text.as_bytes()).context("what the guest printed")?;
         let folder = workspace.recorded();
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

@@ -114,7 +114,9 @@ pub(crate) fn list(workspace: &Workspace, selected: &[&Scenario]) -> anyhow::Res
     for scenario in selected {
         let needs: Vec<&str> = scenario.needs.iter().map(|need| need.name()).collect();
         let needs = if needs.is_empty() { String::new() } else { format!(" (needs {})", needs.join(", ")) };
-        println!("  {:<24} {}{needs}", scenario.name, scenario.claim);
+        let ways: Vec<&str> = scenario.ways.iter().map(|way| way.name()).collect();
+        let ways = if ways.is_empty() { String::new() } else { format!(" (by {})", ways.join(", ")) };
+        println!("  {:<24} {}{needs}{ways}", scenario.name, scenario.claim);
     }
     Ok(())
 }

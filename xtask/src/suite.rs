@@ -8,13 +8,15 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+use crate::bpf::{self, Compared};
 use crate::host;
 use crate::licences;
 use crate::vm::{self, Tally, VmArgs};
 use crate::workspace::Workspace;
 
-/// Runs all steps, with the kernels if `kernels`, and prints the summary.
-pub(crate) fn run(workspace: &Workspace, kernels: bool) -> anyhow::Result<ExitCode> {
+/// Runs all steps, with the kernels if `kernels`, and prints the summary. With `all` a check that cannot be made here is a
+/// failed one, else an expected skip.
+pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     host::prepare(kernels)?;
     let mut run = Run::default();
@@ -39,6 +41,14 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool) -> anyhow::Result<ExitCo
         let crates = licences::check(workspace.cargo())?;
         println!("   {crates} crates");
         Ok(ONE)
+    });
+    run.step("BPF objects", || match bpf::check(workspace)? {
+        Compared::Impossible(why) if all => bail!("they cannot be compared here: {why}"),
+        Compared::Impossible(why) => {
+            println!("   not compared with their sources: {why}");
+            Ok(Tally { passed: 0, skipped: 1, failed: 0 })
+        }
+        Compared::Same => Ok(ONE),
     });
     if kernels {
         run.step("kernels", || vm::vm(workspace, &VmArgs::everything()));

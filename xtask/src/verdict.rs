@@ -12,8 +12,8 @@ use crate::points::{self, Points, Tally};
 /// What one boot should report.
 #[derive(Clone, Debug)]
 pub(crate) struct Expectation {
-    /// The scenarios that were asked for, with what they need.
-    pub(crate) scenarios: Vec<(&'static str, &'static [Need])>,
+    /// The runs of scenarios that were asked for, with what they need.
+    pub(crate) runs: Vec<(String, Vec<Need>)>,
     /// What the kernel lacks; `None` allows every skip.
     pub(crate) lacks: Option<Vec<Need>>,
     /// What `lsbuf check` should find, if it was asked for.
@@ -40,7 +40,7 @@ pub(crate) struct Row {
 /// The judgement of one boot.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Verdict {
-    /// One row per expected scenario, in their order.
+    /// One row per expected run, in their order.
     pub(crate) rows: Vec<Row>,
     /// What `lsbuf check` found, if it was asked for.
     pub(crate) points: Option<Tally>,
@@ -58,15 +58,14 @@ impl Verdict {
 
 /// Compares `events` with what was expected. `problems` are those of the boot itself.
 pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String]) -> Verdict {
-    let rows =
-        expected.scenarios.iter().map(|(name, needs)| judge_one(name, needs, expected, events)).collect();
+    let rows = expected.runs.iter().map(|(name, needs)| judge_one(name, needs, expected, events)).collect();
     let mut verdict = Verdict { rows, points: None, problems: problems.to_vec() };
     let failed = verdict.rows.iter().any(|row| row.state == State::Failed);
     for event in events {
         match event {
             Event::Failure { detail } => verdict.problems.push(detail.clone()),
             Event::Hello { has, .. } => verdict.problems.extend(wrong_lacks(expected, has)),
-            Event::Scenario { name, .. } if !expected.scenarios.iter().any(|(known, _)| known == name) => {
+            Event::Scenario { name, .. } if !expected.runs.iter().any(|(known, _)| known == name) => {
                 verdict.problems.push(format!("the report has a scenario {name} that was not asked for"));
             }
             Event::Done { status } if *status != 0 && !failed => {
@@ -169,8 +168,11 @@ mod tests {
         let mut all = vec![Event::Hello { kernel: "k".into(), has }];
         all.extend_from_slice(events);
         all.push(Event::Done { status: 0 });
-        let expected =
-            Expectation { scenarios: vec![("x", NEEDS)], lacks: lacks.map(<[Need]>::to_vec), points: None };
+        let expected = Expectation {
+            runs: vec![("x".into(), NEEDS.to_vec())],
+            lacks: lacks.map(<[Need]>::to_vec),
+            points: None,
+        };
         judge(&expected, &all, &[])
     }
 
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn probes_against_table() {
         for (lacks, has) in [(vec![], vec![]), (Need::ALL.to_vec(), Need::ALL.to_vec())] {
-            let expected = Expectation { scenarios: vec![], lacks: Some(lacks), points: None };
+            let expected = Expectation { runs: vec![], lacks: Some(lacks), points: None };
             let events = [Event::Hello { kernel: "k".into(), has }, Event::Done { status: 0 }];
             assert_eq!(judge(&expected, &events, &[]).problems.len(), Need::ALL.len());
         }
@@ -228,7 +230,7 @@ mod tests {
     /// Check that a report without its ends, a stray scenario, and an unexplained status are problems.
     #[test]
     fn broken_reports() {
-        let expected = Expectation { scenarios: vec![], lacks: None, points: None };
+        let expected = Expectation { runs: vec![], lacks: None, points: None };
         assert_eq!(judge(&expected, &[], &["panic".into()]).count(State::Failed), 3);
         let stray = judged(None, &[scenario("x", Outcome::Ok, &[]), scenario("y", Outcome::Ok, &[])]);
         assert_eq!(stray.problems.len(), 1);

@@ -1,17 +1,17 @@
-//! `cargo xtask vm`, `demo`, `bench`, `soak` and `sh`: what is done with booted kernels.
+//! `cargo xtask vm`, `demo`, `soak` and `sh`: what is done with booted kernels.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
-use lsbuf_guest::report::{Event, Plan};
+use lsbuf_guest::report::{Event, Plan, Stream};
 use lsbuf_guest::{demo, scenarios};
 
 use crate::cmd::{self, Usage};
 use crate::fetch::{self, Bootable};
-use crate::initramfs::{Initramfs, build_programs};
+use crate::initramfs::{Initramfs, Programs, build_programs};
 use crate::kernels;
 use crate::matrix;
 use crate::points::Points;
@@ -25,19 +25,19 @@ use crate::workspace::Workspace;
 pub(crate) struct MachineArgs {
     /// Use KVM instead of emulation
     #[arg(long)]
-    kvm: bool,
+    pub(crate) kvm: bool,
     /// Memory in MiB
     #[arg(long, default_value_t = 1024)]
-    memory: u32,
+    pub(crate) memory: u32,
     /// Number of processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     processors: u32,
     /// Time limit of one boot in seconds
-    #[arg(long, default_value_t = 600)]
-    timeout: u64,
+    #[arg(long, default_value_t = 1200)]
+    pub(crate) timeout: u64,
     /// Put this program of the host into the guest's /bin, with its libraries (repeatable)
     #[arg(long = "with", value_name = "PROGRAM")]
-    programs: Vec<String>,
+    pub(crate) programs: Vec<String>,
 }
 
 impl MachineArgs {
@@ -86,7 +86,7 @@ impl VmArgs {
     /// The default kernels with all scenarios.
     pub(crate) fn everything() -> Self {
         let machine =
-            MachineArgs { kvm: false, memory: 1024, processors: 2, timeout: 600, programs: Vec::new() };
+            MachineArgs { kvm: false, memory: 1024, processors: 2, timeout: 1200, programs: Vec::new() };
         Self {
             kernel: Vec::new(),
             all: false,
@@ -168,12 +168,13 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
         Some(image) => vec![fetch::own(image, arguments.modules.as_deref(), &["vgem".to_owned()])?],
         None => fetch::ensure(workspace, &kernels)?,
     };
-    let programs = build_programs(workspace)?;
+    let programs = build_programs(workspace, &[])?;
     let plan = Plan { mode: "scenarios".to_owned(), arguments: arguments.scenarios.clone() };
+    let runs = scenarios::runs(&selected);
     let checked = selected.iter().any(|scenario| scenario.name == scenarios::check::CONTRACT);
     let all = kernels::points()?;
     let expected = |bootable: &Bootable| Expectation {
-        scenarios: selected.iter().map(|scenario| (scenario.name, scenario.needs)).collect(),
+        runs: runs.iter().map(|run| (run.to_string(), run.needs().collect())).collect(),
         lacks: bootable.lacks.clone(),
         points: checked.then(|| Points { all: all.clone(), contract: bootable.contract.clone() }),
     };
@@ -215,14 +216,6 @@ pub(crate) fn demo(workspace: &Workspace, arguments: &DemoArgs) -> anyhow::Resul
     run_mode(workspace, job.kernel.as_ref(), &plan, &machine)
 }
 
-/// `cargo xtask bench`. Returns the benchmark's exit status.
-pub(crate) fn bench(workspace: &Workspace, arguments: &JobArgs) -> anyhow::Result<i32> {
-    let plan = Plan { mode: "bench".to_owned(), arguments: Vec::new() };
-    let mut machine = arguments.machine.clone();
-    machine.programs.extend(["lsof", "strace"].into_iter().filter(|p| cmd::is_program(p)).map(str::to_owned));
-    run_mode(workspace, arguments.kernel.as_ref(), &plan, &machine)
-}
-
 /// `cargo xtask soak`. Returns the soak's exit status.
 pub(crate) fn soak(workspace: &Workspace, arguments: &SoakArgs) -> anyhow::Result<i32> {
     let seconds = arguments.minutes * 60;
@@ -259,7 +252,7 @@ fn run_mode(
 ) -> anyhow::Result<i32> {
     let kernel = kernels::select_one(kernel)?;
     let bootable = fetch::ensure(workspace, &[kernel])?.pop().context("no kernel")?;
-    let programs = build_programs(workspace)?;
+    let programs = build_programs(workspace, &[])?;
     let boot = boot(workspace, &bootable, &programs, plan, machine, &mut |event| match event {
         Event::Output { stream, text, .. } => show::pass_on(*stream, text),
         Event::Failure { detail } => eprintln!("guest: {}", show::visible(detail)),
@@ -271,11 +264,40 @@ fn run_mode(
     Ok(boot.status().unwrap_or(1))
 }
 
+/// Boots one kernel with `plan` and returns what its mode writes to standard output, which must end well. What it writes
+/// to standard error is passed on.
+pub(crate) fn captured(
+    workspace: &Workspace,
+    bootable: &Bootable,
+    programs: &Programs,
+    plan: &Plan,
+    machine: &MachineArgs,
+) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let boot = boot(workspace, bootable, programs, plan, machine, &mut |event| match event {
+        Event::Output { stream: Stream::Stdout, text: more, .. } => text.push_str(more),
+        Event::Output { stream: Stream::Stderr, text, .. } => show::pass_on(Stream::Stderr, text),
+        Event::Failure { detail } => eprintln!("guest: {}", show::visible(detail)),
+        Event::Hello { .. }
+        | Event::Check { .. }
+        | Event::Point { .. }
+        | Event::Scenario { .. }
+        | Event::Done { .. } => {}
+    })?;
+    for problem in &boot.problems {
+        eprintln!("{problem}");
+    }
+    if boot.status() != Some(0) || !boot.problems.is_empty() {
+        bail!("kernel {}: {} failed", bootable.id, plan.mode);
+    }
+    Ok(text)
+}
+
 /// Boots one kernel with `plan` and hands each event on as it comes.
 pub(crate) fn boot(
     workspace: &Workspace,
     bootable: &Bootable,
-    programs: &Path,
+    programs: &Programs,
     plan: &Plan,
     arguments: &MachineArgs,
     on_event: &mut dyn FnMut(&Event),

@@ -43,7 +43,9 @@ pub struct Truth {
     pub exporter: &'static str,
     /// References that the test has made, by whatever means.
     pub count: u64,
-    /// Those of them that no process holds.
+    /// Those of them that wait in messages, where that can be known.
+    pub in_flight: u64,
+    /// Those of them that nothing else holds.
     pub kernel: Rest,
     /// Who holds it.
     pub held: Vec<Held>,
@@ -53,7 +55,7 @@ impl Truth {
     /// An unnamed buffer that these hold and the kernel does not.
     pub fn held(exporter: &'static str, held: Vec<Held>) -> Truth {
         let count = held.iter().map(|h| h.own_fds() + h.own_maps()).sum::<usize>() as u64;
-        Truth { name: String::new(), exporter, count, kernel: Rest::Exact(0), held }
+        Truth { name: String::new(), exporter, count, in_flight: 0, kernel: Rest::Exact(0), held }
     }
 
     /// And so many references are left over besides.
@@ -62,6 +64,14 @@ impl Truth {
         let (Rest::Exact(references) | Rest::Estimate(references)) = rest;
         self.count += references;
         self.kernel = rest;
+        self
+    }
+
+    /// And so many references wait in messages, as can be known.
+    #[must_use]
+    pub fn and_in_flight(mut self, references: u64) -> Truth {
+        self.count += references;
+        self.in_flight += references;
         self
     }
 
@@ -83,16 +93,22 @@ impl Truth {
             Rest::Estimate(n) => format!("~{n}"),
         };
         format!(
-            "{size} bytes of {}, named {:?}, count {} = {} fd + {} map + {kernel} kernel, {} opath, {}",
+            "{size} bytes of {}, named {:?}, count {} = {} fd + {} map{} + {kernel} kernel, {} opath, {}",
             self.exporter,
             self.name,
             self.count,
             sum(Held::own_fds),
             sum(Held::own_maps),
+            in_flight(self.in_flight),
             sum(Held::own_opaths),
             holders.join(" "),
         )
     }
+}
+
+/// A part of the account, where there is one.
+fn in_flight(references: u64) -> String {
+    if references > 0 { format!(" + {references} in flight") } else { String::new() }
 }
 
 fn holder(held: &mut Held, exporter: &str) -> String {
@@ -203,13 +219,14 @@ impl Answer {
         let holders: Vec<String> =
             b["holders"].as_array().into_iter().flatten().map(printed_holder).collect();
         Ok(format!(
-            "{} bytes of {}, named {:?}, count {} = {} fd + {} map + {estimate}{} kernel, {} opath, {}",
+            "{} bytes of {}, named {:?}, count {} = {} fd + {} map{} + {estimate}{} kernel, {} opath, {}",
             number(&b["size"]),
             b["exporter"].as_str().unwrap_or("?"),
             b["name"].as_str().unwrap_or("?"),
             number(&b["count"]),
             number(&refs["fd"]),
             number(&refs["map"]),
+            in_flight(refs["in_flight"].as_u64().unwrap_or(0)),
             number(&refs["kernel"]),
             number(&refs["opath"]),
             holders.join(" "),

@@ -26,3 +26,4 @@ pub mod soak;
 pub mod sys;
 pub mod terminal;
 pub mod tree;
+pub mod way;

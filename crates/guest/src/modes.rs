@@ -25,7 +25,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: "scenarios", run: run_all },
     Mode { name: "scenario", run: scenario },
     Mode { name: "as", run: caller::run },
-    Mode { name: "bench", run: |_| bench::run() },
+    Mode { name: "bench", run: bench::run },
     Mode { name: "demo", run: demo::run },
     Mode { name: "soak", run: soak::run_mode },
     Mode { name: soak::PLAYER_MODE, run: soak::run_player },

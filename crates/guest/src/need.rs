@@ -38,6 +38,12 @@ pub enum Need {
     MapsByPerfmon,
     /// io_uring, not switched off.
     IoUring,
+    /// PROCMAP_QUERY.
+    Procmap,
+    /// BPF iterators over tasks, their fds and their mappings, and loops in BPF programs.
+    Iterators,
+    /// The BPF iterator over dma-bufs.
+    BufferIterator,
 }
 
 impl Need {
@@ -52,6 +58,9 @@ impl Need {
         Self::FdinfoByPtrace,
         Self::MapsByPerfmon,
         Self::IoUring,
+        Self::Procmap,
+        Self::Iterators,
+        Self::BufferIterator,
     ];
 
     /// The name used in reports, in the table of kernels and on the screen.
@@ -66,6 +75,9 @@ impl Need {
             Self::FdinfoByPtrace => "fdinfo_by_ptrace",
             Self::MapsByPerfmon => "maps_by_perfmon",
             Self::IoUring => "io_uring",
+            Self::Procmap => "procmap",
+            Self::Iterators => "iterators",
+            Self::BufferIterator => "buffer_iterator",
         }
     }
 
@@ -77,10 +89,13 @@ impl Need {
             Self::Vgem => vgem_node("card").is_some(),
             Self::Vivid => vivid_node("vid-cap").is_some(),
             Self::MappedIdentity => make::maps_as_itself().unwrap_or(false),
-            Self::SyncFile => kernel_has_type(b"dma_buf_export_sync_file"),
+            Self::SyncFile => kernel_has_name(b"dma_buf_export_sync_file"),
             Self::FdinfoByPtrace => opens(CapabilitySet::SYS_PTRACE, "/proc/1/fdinfo"),
             Self::MapsByPerfmon => opens(CapabilitySet::PERFMON, "/proc/1/maps"),
             Self::IoUring => ring::open().is_ok(),
+            Self::Procmap => kernel_has_name(b"procmap_query"),
+            Self::Iterators => kernel_has_name(b"bpf_iter_task_vma") && kernel_has_name(b"BPF_FUNC_loop"),
+            Self::BufferIterator => kernel_has_name(b"bpf_iter_dmabuf"),
         }
     }
 
@@ -101,10 +116,10 @@ fn opens(capability: CapabilitySet, path: &str) -> bool {
     Caller::USER.with(capability).can_read(path).unwrap_or(false)
 }
 
-/// Whether the kernel was built with a structure of that name, by its own type information.
+/// Whether the kernel was built with a structure, function or constant of that name, by its own type information.
 ///
-/// That says which requests the kernel's code has without making one of them, so a test may compare the two.
-fn kernel_has_type(name: &[u8]) -> bool {
+/// That says what the kernel's code has without asking it for any of it, so a test may compare the two.
+pub fn kernel_has_name(name: &[u8]) -> bool {
     // Names are NUL-terminated strings, one after another.
     let entry = [b"\0", name, b"\0"].concat();
     fs::read("/sys/kernel/btf/vmlinux")

@@ -64,7 +64,7 @@ pub enum Event {
     },
     /// One comparison made by a scenario.
     Check {
-        /// The scenario's name.
+        /// The scenario's name, and by which way it asked.
         scenario: String,
         /// What was compared.
         what: String,
@@ -93,7 +93,7 @@ pub enum Event {
     },
     /// A scenario ended or was skipped.
     Scenario {
-        /// Its name.
+        /// Its name, and by which way it asked.
         name: String,
         /// How it ended.
         outcome: Outcome,

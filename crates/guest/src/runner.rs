@@ -13,10 +13,11 @@ use crate::need::Need;
 use crate::output::{Ended, run_reported};
 use crate::processes;
 use crate::report::{Event, Outcome, Reporter};
-use crate::scenarios::{self, Scenario};
+use crate::scenarios::{self, Run};
+use crate::way::Way;
 
 /// How long one scenario may take. Emulated machines are slow; a scenario that needs longer hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the scenarios called `names`, or all if there are no names, and says whether none failed.
 ///
@@ -26,14 +27,13 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub fn run_all(names: &[String], reporter: &Reporter) -> anyhow::Result<bool> {
     processes::adopt_orphans()?;
     let mut all_ok = true;
-    for scenario in scenarios::select(names)? {
+    for run in scenarios::runs(&scenarios::select(names)?) {
         let started = Instant::now();
-        let missing: Vec<Need> = scenario.needs.iter().copied().filter(|need| !need.probe()).collect();
-        let (outcome, detail) =
-            if missing.is_empty() { run_child(scenario, reporter)? } else { skip(&missing) };
+        let missing: Vec<Need> = run.needs().filter(|need| !need.probe()).collect();
+        let (outcome, detail) = if missing.is_empty() { run_child(run, reporter)? } else { skip(&missing) };
         all_ok &= outcome != Outcome::Failed;
         let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        reporter.send(&Event::Scenario { name: scenario.name.into(), outcome, detail, missing, millis })?;
+        reporter.send(&Event::Scenario { name: run.to_string(), outcome, detail, missing, millis })?;
     }
     Ok(all_ok)
 }
@@ -43,12 +43,15 @@ fn skip(missing: &[Need]) -> (Outcome, String) {
     (Outcome::Skipped, format!("no {}", names.join(", no ")))
 }
 
-/// Runs `scenario` as a child and turns its end into an outcome.
-fn run_child(scenario: &Scenario, reporter: &Reporter) -> anyhow::Result<(Outcome, String)> {
+/// Does `run` as a child and turns its end into an outcome.
+fn run_child(run: Run, reporter: &Reporter) -> anyhow::Result<(Outcome, String)> {
     let program = std::env::current_exe().context("finding this program")?;
     let mut command = Command::new(program);
-    command.args(["scenario", scenario.name]);
-    let Ended { status, errors } = run_reported(&mut command, Some(scenario.name), LIMIT, reporter)?;
+    command.args(["scenario", run.scenario.name]);
+    if let Some(way) = run.way {
+        way.choose(&mut command);
+    }
+    let Ended { status, errors } = run_reported(&mut command, Some(&run.to_string()), LIMIT, reporter)?;
     Ok(match status {
         Some(0) => (Outcome::Ok, String::new()),
         Some(1) => (Outcome::Failed, errors.trim_end().to_owned()),
@@ -57,7 +60,7 @@ fn run_child(scenario: &Scenario, reporter: &Reporter) -> anyhow::Result<(Outcom
     })
 }
 
-/// Runs the scenario called `name` in this process.
+/// Runs the scenario called `name` in this process, by the way that the environment names.
 ///
 /// # Errors
 ///
@@ -65,7 +68,9 @@ fn run_child(scenario: &Scenario, reporter: &Reporter) -> anyhow::Result<(Outcom
 pub fn run_here(name: &str, reporter: Reporter) -> anyhow::Result<()> {
     let selected = scenarios::select(&[name.to_owned()])?;
     let scenario = selected.first().context("no scenario")?;
-    let mut ctx = Ctx { scenario: scenario.name, reporter, checks: 0, broken: Vec::new() };
+    let way = Way::of_environment();
+    let run = Run { scenario, way: (!scenario.ways.is_empty()).then_some(way) };
+    let mut ctx = Ctx { run: run.to_string(), way, reporter, checks: 0, broken: Vec::new() };
     (scenario.run)(&mut ctx)?;
     ctx.finish()
 }
@@ -73,7 +78,9 @@ pub fn run_here(name: &str, reporter: Reporter) -> anyhow::Result<()> {
 /// What a scenario is given: the place to say what it compared.
 #[derive(Debug)]
 pub struct Ctx {
-    scenario: &'static str,
+    run: String,
+    /// How lsbuf is asked.
+    pub way: Way,
     reporter: Reporter,
     checks: usize,
     broken: Vec<String>,
@@ -98,7 +105,7 @@ impl Ctx {
         if expected != printed {
             self.broken.push(format!("{what}: expected {expected:?}, found {printed:?}"));
         }
-        let scenario = self.scenario.to_owned();
+        let scenario = self.run.clone();
         let event = Event::Check { scenario, what, expected, printed };
         self.reporter.send(&event).context("reporting a check")
     }
@@ -140,7 +147,13 @@ mod tests {
 
     fn ctx() -> Ctx {
         let null = std::fs::File::options().append(true).open("/dev/null").unwrap();
-        Ctx { scenario: "test", reporter: Reporter::new(null), checks: 0, broken: Vec::new() }
+        Ctx {
+            run: "test".into(),
+            way: Way::Auto,
+            reporter: Reporter::new(null),
+            checks: 0,
+            broken: Vec::new(),
+        }
     }
 
     /// Check that a broken check fails the scenario only at its end, and that later checks do not mend it.

@@ -5,15 +5,15 @@
 //! reads or writes through them.
 #![allow(unsafe_code)]
 
+pub mod measure;
 pub mod ring;
 pub mod task;
 
+use std::fs::File;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::process::Command;
-use std::time::{Duration, Instant};
-use std::{mem, ptr};
+use std::ptr;
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -112,10 +112,21 @@ pub fn fork(script: impl FnOnce() -> i32) -> anyhow::Result<u32> {
 ///
 /// The kernel or the exporter refuses.
 pub fn map(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
+    map_as(MapFlags::SHARED, fd, offset, len)
+}
+
+/// The same, private.
+///
+/// # Errors
+///
+/// The kernel or the exporter refuses.
+pub fn map_private(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
+    map_as(MapFlags::PRIVATE, fd, offset, len)
+}
+
+fn map_as(flags: MapFlags, fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
-    let start = unsafe {
-        mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, offset)
-    };
+    let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, fd, offset) };
     Ok(Region { start: start.context("mapping")?.addr(), len })
 }
 
@@ -160,71 +171,35 @@ pub fn relocate(region: Region) -> anyhow::Result<Region> {
     Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
 }
 
-/// Makes that many VMAs that have nothing to do with any buffer: `files` of them of this program's file, the others
-/// anonymous. Neighbours differ in protection or file, so that none merge.
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+
+/// Makes that many VMAs side by side that have nothing to do with any buffer: every other one private and of a file, so many
+/// pages of each file in turn, the ones between anonymous. Neighbours differ, so that none merge.
 ///
 /// # Errors
 ///
-/// The kernel refuses.
-pub fn map_unrelated(vmas: usize, files: usize) -> anyhow::Result<()> {
-    const PAGE: usize = 4096;
-    let program = std::fs::File::open("/proc/self/exe").context("opening this program")?;
-    for nth in 0..vmas {
-        let protection = if nth % 2 == 0 { ProtFlags::READ } else { ProtFlags::empty() };
-        let any = ptr::null_mut();
-        // SAFETY: the kernel chooses free ranges, and nothing reads or writes them.
-        let mapped = unsafe {
-            if nth < files {
-                mmap(any, PAGE, protection, MapFlags::PRIVATE, &program, 0)
-            } else {
-                mmap_anonymous(any, PAGE, protection, MapFlags::PRIVATE)
-            }
+/// The kernel refuses, or there are too few files.
+pub fn map_unrelated(vmas: usize, files: &[File], pages_of_each: usize) -> anyhow::Result<Region> {
+    let len = vmas * PAGE;
+    let (readable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: the kernel chooses a free range, and nothing reads or writes it.
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, readable, flags) };
+    let start = start.context("reserving an address range")?;
+    for nth in 0..vmas / 2 {
+        let (file, page) = (nth / pages_of_each, nth % pages_of_each);
+        let file = files.get(file).context("too few files")?;
+        // As a library's segments: headers, code, constants, data.
+        let protection = match page {
+            1 => ProtFlags::READ | ProtFlags::EXEC,
+            3 => readable,
+            _ => ProtFlags::READ,
         };
-        mapped.context("mapping a page")?;
+        let at = start.wrapping_byte_add((2 * nth + 1) * PAGE);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        // SAFETY: it replaces a page of the range that was just reserved and is ours alone.
+        let mapped = unsafe { mmap(at, PAGE, protection, flags, file, (page * PAGE) as u64) };
+        mapped.context("mapping a page of a file")?;
     }
-    Ok(())
-}
-
-/// What running a command took.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    /// From before the fork to the end.
-    pub wall: Duration,
-    /// CPU time of the process itself.
-    pub user: Duration,
-    /// CPU time of the kernel on its behalf.
-    pub kernel: Duration,
-    /// Largest resident set, KiB. Not below this process's own, from which it was forked.
-    pub peak_kib: u64,
-}
-
-/// Runs a command to its end and measures it.
-///
-/// # Errors
-///
-/// It cannot be started or waited for, or fails.
-pub fn measure(command: &mut Command) -> anyhow::Result<Usage> {
-    let begun = Instant::now();
-    let child = command.spawn().context("starting")?;
-    let pid = libc::pid_t::try_from(child.id())?;
-    let mut status = 0;
-    // SAFETY: all zero is a valid rusage, and wait4 fills it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = mem::zeroed();
-        if libc::wait4(pid, &raw mut status, 0, &raw mut usage) != pid {
-            return Err(std::io::Error::last_os_error()).context("waiting");
-        }
-        usage
-    };
-    if status != 0 {
-        bail!("ended with wait status {status:#x}");
-    }
-    let time =
-        |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), (t.tv_usec.unsigned_abs() as u32) * 1000);
-    Ok(Usage {
-        wall: begun.elapsed(),
-        user: time(usage.ru_utime),
-        kernel: time(usage.ru_stime),
-        peak_kib: usage.ru_maxrss.unsigned_abs(),
-    })
+    Ok(Region { start: start.addr(), len })
 }

@@ -24,30 +24,36 @@ const SIZE: u64 = 16 * PAGE as u64;
 
 /// One buffer and what lsbuf should say of it.
 #[derive(Debug)]
-pub(super) struct Told {
-    pub(super) ino: u64,
-    pub(super) size: u64,
-    pub(super) truth: Truth,
+pub(crate) struct Told {
+    pub(crate) ino: u64,
+    pub(crate) size: u64,
+    pub(crate) truth: Truth,
 }
 
 /// The paused world; it ends when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct World {
-    pub(super) told: Vec<Told>,
+pub(crate) struct World {
+    pub(crate) told: Vec<Told>,
     actors: Vec<Actor>,
     sockets: Vec<UnixStream>,
 }
 
 impl World {
     /// Plays it up to the pause.
-    pub(super) fn play() -> anyhow::Result<World> {
+    pub(crate) fn play() -> anyhow::Result<World> {
+        let mut world = World::without_messages()?;
+        world.in_flight()?;
+        Ok(world)
+    }
+
+    /// The same without the fd in flight.
+    pub(crate) fn without_messages() -> anyhow::Result<World> {
         let mut world = World::default();
         // First, so that nothing is proven yet when it is read.
         world.start(b"impostor", impostor)?;
         world.frames()?;
         world.kernel_references()?;
         world.hostile()?;
-        world.in_flight()?;
         let held = world.start(b"keeper", |stage| {
             let buf = named("kept")?;
             let path = sys::open_path(&buf)?;

@@ -9,11 +9,18 @@ use crate::need::{Need, vgem_node, vivid_node};
 use crate::runner::Ctx;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "boots", claim: "The guest runs the kernel it says it runs", needs: &[], run: boots },
+    Scenario {
+        name: "boots",
+        claim: "The guest runs the kernel it says it runs",
+        needs: &[],
+        ways: &[],
+        run: boots,
+    },
     Scenario {
         name: "exporters_present",
         claim: "What the probes say about the exporters is what the devices say",
         needs: &[],
+        ways: &[],
         run: exporters_present,
     },
 ];

@@ -25,12 +25,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: CONTRACT,
         claim: "lsbuf check finds of each point what the table of kernels says, and leaves nothing behind",
         needs: &[],
+        ways: &[],
         run: contract,
     },
     Scenario {
         name: "kernel_contract_as_user",
         claim: "For a plain user lsbuf check bails out, or skips what only root may look at, and finds the rest alike",
         needs: &[],
+        ways: &[],
         run: as_user,
     },
 ];

@@ -15,6 +15,7 @@ use super::{Scenario, impostors};
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
 use crate::runner::Ctx;
+use crate::way::Way;
 use crate::{make, sys, terminal};
 
 /// Every way of asking. `@` stands for the inode numbers of all buffers.
@@ -42,6 +43,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "liars_in_every_format",
     claim: "No name, command, cgroup or lookalike adds a line, a colour or a raw control character, in a pipe or on a terminal",
     needs: &[],
+    ways: Way::BOTH,
     run: liars_in_every_format,
 }];
 

@@ -11,6 +11,7 @@ use crate::answer::{Answer, Truth};
 use crate::make;
 use crate::runner::Ctx;
 use crate::sys;
+use crate::way::Way;
 
 /// Bytes of most buffers here: a few pages, so that sizes are no counts by chance.
 pub(super) const SIZE: u64 = 64 << 10;
@@ -20,54 +21,63 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "fd_only",
         claim: "One fd is one reference and the whole account",
         needs: &[],
+        ways: Way::BOTH,
         run: fd_only,
     },
     Scenario {
         name: "dup",
         claim: "A duplicated fd is a second reference of one holder",
         needs: &[],
+        ways: Way::BOTH,
         run: dup,
     },
     Scenario {
         name: "many_fds",
         claim: "A process that holds one buffer by many fds shows the shape of an fd leak, and counts its size once",
         needs: &[],
+        ways: Way::BOTH,
         run: many_fds,
     },
     Scenario {
         name: "received",
         claim: "An fd received over a socket is a reference of the receiver; received twice, two",
         needs: &[],
+        ways: Way::BOTH,
         run: received,
     },
     Scenario {
         name: "threads_share_a_table",
         claim: "Threads that share their fd table hold each fd once",
         needs: &[],
+        ways: Way::BOTH,
         run: threads_share_a_table,
     },
     Scenario {
         name: "opath_alone",
         claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel lists it no more",
         needs: &[],
+        ways: Way::BOTH,
         run: opath_alone,
     },
     Scenario {
         name: "opath_after_others",
         claim: "A buffer kept only by an O_PATH fd has its size also when dma-bufs were found before it",
         needs: &[],
+        ways: Way::BOTH,
         run: opath_after_others,
     },
     Scenario {
         name: "process_figures",
         claim: "RSS, PSS and USS of two processes that share one of two buffers",
         needs: &[],
+        ways: Way::BOTH,
         run: process_figures,
     },
     Scenario {
         name: "who_holds",
         claim: "A holder is described by its command name, user, start time and cgroup",
         needs: &[],
+        ways: Way::BOTH,
         run: who_holds,
     },
 ];
@@ -247,7 +257,7 @@ fn who_holds(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let held = actor.paused_with_one()?;
-    std::fs::create_dir("/sys/fs/cgroup/camera")?;
+    std::fs::create_dir_all("/sys/fs/cgroup/camera")?;
     std::fs::write("/sys/fs/cgroup/camera/cgroup.procs", actor.pid.to_string())?;
     let answer = Answer::ask(&[])?;
     let process = answer.process(actor.pid)?;

@@ -25,6 +25,7 @@ use crate::answer::{Answer, Truth};
 use crate::make;
 use crate::runner::Ctx;
 use crate::sys;
+use crate::way::Way;
 
 const PAGE: usize = 4096;
 
@@ -35,6 +36,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "impostors",
     claim: "Files, memfds and files of other namespaces called like dma-bufs are not taken for any, by fd, O_PATH fd or mapping",
     needs: &[],
+    ways: Way::BOTH,
     run: impostors,
 }];
 

@@ -11,6 +11,7 @@ use crate::answer::{Answer, Rest, Truth};
 use crate::make;
 use crate::need::Need;
 use crate::runner::Ctx;
+use crate::way::Way;
 
 /// References of a GEM object that was exported, beyond fds: the object's own and the device file's PRIME cache.
 const EXPORTED: u64 = 2;
@@ -22,78 +23,91 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "gem_export_counts",
         claim: "An exported GEM object with an open handle is 2 kernel references beside the fd",
         needs: &[Need::Vgem],
+        ways: Way::BOTH,
         run: gem_export,
     },
     Scenario {
         name: "gem_import_counts",
         claim: "A buffer imported into a device is 3 kernel references and an attachment of that device",
         needs: &[Need::Heap, Need::Vgem],
+        ways: Way::BOTH,
         run: gem_import,
     },
     Scenario {
         name: "gem_self_import_counts",
         claim: "A buffer imported back into its own device by another open of it is 1 kernel reference more",
         needs: &[Need::Vgem],
+        ways: Way::BOTH,
         run: gem_self_import,
     },
     Scenario {
         name: "gem_only",
         claim: "A buffer that only a GEM handle holds is kernel-only, found through the kernel's list",
         needs: &[Need::Vgem],
+        ways: Way::BOTH,
         run: gem_only,
     },
     Scenario {
         name: "in_flight",
-        claim: "While a message not yet received carries an fd, what is left over is called an estimate, and why is said",
+        claim: "An fd in a message not yet received is known to be its buffer's, or makes what is left over an estimate, and why is said",
         needs: &[],
+        ways: Way::BOTH,
         run: in_flight::message,
     },
     Scenario {
         name: "in_flight_nested",
         claim: "A message that waits in a socket which itself waits in a message leaves the rest an estimate",
         needs: &[],
+        ways: Way::BOTH,
         run: in_flight::nested,
     },
     Scenario {
         name: "in_flight_unaccepted",
-        claim: "A message that waits in a connection which nobody has accepted leaves the rest an estimate",
+        claim: "So is one in a connection which nobody has accepted",
         needs: &[],
+        ways: Way::BOTH,
         run: in_flight::unaccepted,
     },
     Scenario {
         name: "io_uring_fixed",
         claim: "A buffer that only an io_uring keeps is found, and its reference is not said to be a driver's",
         needs: &[Need::IoUring],
+        ways: Way::BOTH,
         run: io_uring::fixed,
     },
     Scenario {
         name: "io_uring_other_files",
         claim: "An io_uring that keeps files which are no dma-bufs leaves every account exact",
         needs: &[Need::IoUring, Need::Vgem],
+        ways: Way::BOTH,
         run: io_uring::other_files,
     },
     Scenario {
         name: "io_uring_another_buffer",
         claim: "An io_uring that keeps one dma-buf makes the rest of every other an estimate",
         needs: &[Need::IoUring, Need::Vgem],
+        ways: Way::BOTH,
         run: io_uring::another_buffer,
     },
     Scenario {
         name: "io_uring_mapped_only",
         claim: "A buffer kept by an io_uring that is mapped and has no fd is not said to be a driver's",
         needs: &[Need::IoUring],
+        ways: Way::BOTH,
         run: io_uring::mapped_only,
     },
     Scenario {
         name: "gem_candidates",
         claim: "Who has the device open is a candidate for a GEM handle, who has not is none",
         needs: &[Need::Vgem],
+        ways: Way::BOTH,
         run: candidates::gem,
     },
     Scenario {
         name: "show_account",
         claim: "lsbuf show adds the count up, names the attached device, and lists its openers as candidates",
         needs: &[Need::Heap, Need::Vgem, Need::MappedIdentity],
+        ways: Way::BOTH,
         run: candidates::show,
     },
 ];

@@ -8,6 +8,7 @@ use crate::make;
 use crate::need::Need;
 use crate::runner::Ctx;
 use crate::sys::{self, Region};
+use crate::way::Way;
 
 const PAGE: usize = 4096;
 const LEN: usize = SIZE as usize;
@@ -17,48 +18,56 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "fd_and_map",
         claim: "An fd and a mapping are two references of one holder",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: fd_and_map,
     },
     Scenario {
         name: "map_in_disguise",
         claim: "A mapping that shows under another inode is not taken for the buffer, and the account balances without it",
         needs: &[Need::Vgem],
+        ways: Way::BOTH,
         run: map_in_disguise,
     },
     Scenario {
         name: "fd_closed_but_mapped",
         claim: "A buffer that is only mapped is found with its name, size and exporter, shaped like a map leak",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: fd_closed_but_mapped,
     },
     Scenario {
         name: "fork",
         claim: "A forked child holds its parent's fds and mappings once more",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: fork,
     },
     Scenario {
         name: "map_twice",
         claim: "Two mappings of one process are two references and one holder",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: map_twice,
     },
     Scenario {
         name: "partial_unmap",
         claim: "Unmapping the middle splits a VMA into two references; RSS stays the whole size",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: partial_unmap,
     },
     Scenario {
         name: "mremap",
         claim: "A VMA that is shrunk and moved stays one reference, at its new place",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: mremap,
     },
     Scenario {
         name: "map_files_agrees",
         claim: "Reading map_files finds the holders that reading maps finds",
         needs: &[Need::MappedIdentity],
+        ways: &[Way::Procfs],
         run: map_files_agrees,
     },
 ];

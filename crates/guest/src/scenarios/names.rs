@@ -13,6 +13,7 @@ use crate::make;
 use crate::need::Need;
 use crate::runner::Ctx;
 use crate::sys;
+use crate::way::Way;
 
 /// What strangers call their buffers: forged fdinfo lines, forged rows and closing lines of the kernel's list, escape
 /// sequences, the marks that other tools use, bytes that are no text. At most 31 bytes each.
@@ -65,24 +66,28 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "named_and_renamed",
         claim: "A buffer has no name, then its name, then its new name",
         needs: &[],
+        ways: Way::BOTH,
         run: named_and_renamed,
     },
     Scenario {
         name: "hostile_names",
         claim: "No name changes a figure, forges a row or is lost",
         needs: &[],
+        ways: Way::BOTH,
         run: hostile_names,
     },
     Scenario {
         name: "hostile_names_mapped",
         claim: "The same for buffers that are only mapped",
         needs: &[Need::MappedIdentity],
+        ways: Way::BOTH,
         run: hostile_names_mapped,
     },
     Scenario {
         name: "hostile_comms",
         claim: "No command name changes whose a reference is, or which user's and of which age the process",
         needs: &[],
+        ways: Way::BOTH,
         run: hostile_comms,
     },
 ];

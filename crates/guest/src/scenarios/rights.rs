@@ -21,54 +21,63 @@ use crate::make;
 use crate::need::Need;
 use crate::runner::Ctx;
 use crate::sys;
+use crate::way::Way;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "rights_table",
         claim: "Each right opens what the kernel ties to it, and the answer says whether it is complete",
         needs: &[],
+        ways: &[Way::Auto, Way::Procfs],
         run: rights_table,
     },
     Scenario {
         name: "advice_applied",
         claim: "What doctor advises makes the answer complete, and without any one part of it it is not",
         needs: &[],
+        ways: &[Way::Procfs],
         run: advice_applied,
     },
     Scenario {
         name: "advice_about_mounts",
         claim: "The same where debugfs is not mounted, and where procfs hides processes",
         needs: &[],
+        ways: &[Way::Procfs],
         run: advice_about_mounts,
     },
     Scenario {
         name: "advice_for_mapped_buffers",
         claim: "Where nothing but mappings is left, doctor also names the right that proves them",
         needs: &[Need::MappedIdentity],
+        ways: &[Way::Procfs],
         run: advice_for_mapped_buffers,
     },
     Scenario {
         name: "advice_in_containers",
         claim: "In a container doctor names the pid namespace, the user namespace and the mount that are in the way",
         needs: &[],
+        ways: &[Way::Procfs],
         run: advice_in_containers,
     },
     Scenario {
         name: "through_fdinfo",
         claim: "CAP_SYS_PTRACE alone gives the whole ledger: names, O_PATH fds, mappings, and counts left in peace",
         needs: &[Need::FdinfoByPtrace],
+        ways: &[Way::Procfs],
         run: through_fdinfo,
     },
     Scenario {
         name: "perfmon_alone",
         claim: "A mapping that CAP_PERFMON shows but nothing proves is said, and is in no figure",
         needs: &[Need::MapsByPerfmon, Need::MappedIdentity],
+        ways: &[Way::Procfs],
         run: perfmon_alone,
     },
     Scenario {
         name: "asked_for_the_unreadable",
         claim: "Who asks for a process that cannot be read is told so in one line",
         needs: &[],
+        ways: &[Way::Procfs],
         run: asked_for_the_unreadable,
     },
 ];
@@ -177,7 +186,10 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     users.paused()?;
     for Row { caller, fds, maps, list, whole_machine } in ROWS {
         let (fds, maps) = (fds.here(), maps.here());
-        let complete = fds && maps && *list && whole_machine.here();
+        // Root without debugfs has the iterator's list instead, where it is asked.
+        let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(View::NoDebugfs);
+        let list = *list || by_iterators && Need::BufferIterator.probe();
+        let complete = fds && maps && list && whole_machine.here();
         let number = |seen: bool, all: usize| if seen { all } else { 0 };
         let expected = format!(
             "fds {}, maps {}, kernel list {list}, complete {complete}",
@@ -197,7 +209,8 @@ fn seen(answer: &Answer, held: &Held) -> String {
         holders.iter().find(|h| h["pid"] == held.pid)
     });
     let number = |key: &str| holder.and_then(|h| h[key].as_array()).map_or(0, Vec::len);
-    let list = scan["sources"].as_array().is_some_and(|sources| sources.iter().any(|s| s == "bufinfo"));
+    let sources = scan["sources"].as_array();
+    let list = sources.is_some_and(|sources| sources.iter().any(|s| s == "bufinfo" || s == "bpf:dmabuf"));
     format!(
         "fds {}, maps {}, kernel list {list}, complete {}",
         number("fds"),

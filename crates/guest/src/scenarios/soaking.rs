@@ -10,6 +10,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "short_soak",
     claim: "Of a random world, at rest or in motion, no answer says what is not so",
     needs: &[],
+    ways: &[],
     run: short_soak,
 }];
 

@@ -15,42 +15,49 @@ use crate::make;
 use crate::need::Need;
 use crate::runner::Ctx;
 use crate::sys;
+use crate::way::Way;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "video_exported",
         claim: "An exported video buffer is its fd and nothing in the kernel, also once the device is closed",
         needs: &[Need::Vivid],
+        ways: Way::BOTH,
         run: exported,
     },
     Scenario {
         name: "video_exported_twice",
         claim: "Two exports of one video buffer are two dma-bufs, each counted whole",
         needs: &[Need::Vivid],
+        ways: Way::BOTH,
         run: exported_twice,
     },
     Scenario {
         name: "video_mapped",
         claim: "A mapped video buffer shows as itself, with and without its fd and its device",
         needs: &[Need::Vivid],
+        ways: Way::BOTH,
         run: mapped,
     },
     Scenario {
         name: "video_queued",
         claim: "A buffer in a video queue is 1 kernel reference, and no attachment tells of it",
         needs: &[Need::Vivid],
+        ways: Way::BOTH,
         run: queued,
     },
     Scenario {
         name: "video_queued_only",
         claim: "A buffer that only a video queue holds is kernel-only, and gone with the queue",
         needs: &[Need::Vivid],
+        ways: Way::BOTH,
         run: queued_only,
     },
     Scenario {
         name: "video_to_gem",
         claim: "A video buffer imported into a GPU is that import's 3 kernel references and attachment",
         needs: &[Need::Vivid, Need::Vgem],
+        ways: Way::BOTH,
         run: to_gem,
     },
 ];

@@ -81,7 +81,9 @@ impl Pieces {
                 Some((u32::try_from(holder["pid"].as_u64()?).ok()?, part))
             });
             let estimate = b["estimate"] == Value::Bool(true);
-            let freed = match b["refs"]["kernel"].as_u64() {
+            let known = |key: &str| b["refs"][key].as_u64().unwrap_or(0);
+            let elsewhere = known("in_flight") + known("io_uring");
+            let freed = match b["refs"]["kernel"].as_u64().map(|kernel| kernel + elsewhere) {
                 Some(0) if !estimate => Freed::All,
                 Some(1..) if !estimate => Freed::Nothing,
                 Some(1..) => Freed::NothingOrUnknown,

@@ -2,8 +2,8 @@
 //!
 //! Of a world that stands still, an answer must be the truth in every line and figure. Of one that moves, it may not have
 //! anything that never was, must add up, must have every buffer that was there all the time, and of the buffers that nobody
-//! touched meanwhile it must be the truth as well. While references wait in messages, the kernel tells nobody of which
-//! buffers; there what is left over may be an estimate.
+//! touched meanwhile it must be the truth as well. While references wait in messages, procfs does not tell of which buffers;
+//! there what is left over may be an estimate. BPF iterators do tell.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ pub(super) struct Findings {
 pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
     let mut findings = Findings::default();
     let complete = answer.0["scan"]["complete"] == Value::Bool(true);
-    let doubt = world.in_flight() > 0 || !complete;
+    let doubt = world.in_flight() > 0 && !asked(answer, "bpf:task_file") || !complete;
     let alive = world.alive();
     for &ino in &alive {
         findings.ledger(world, ino, answer, |rest| doubt && rest > 0);
@@ -63,6 +63,11 @@ pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
     }
     findings.errors.extend(unbalanced(answer));
     findings
+}
+
+/// Whether an answer comes from that source.
+fn asked(answer: &Answer, source: &str) -> bool {
+    answer.0["scan"]["sources"].as_array().is_some_and(|sources| sources.iter().any(|s| s == source))
 }
 
 /// Judges an answer about a world that moved.
@@ -111,7 +116,10 @@ impl Findings {
     fn ledger(&mut self, world: &World, ino: u64, answer: &Answer, may_estimate: impl Fn(u64) -> bool) {
         self.ledgers += 1;
         let (unseen, size) = (world.unseen(ino), world.made.get(&ino).map_or(0, |made| made.size));
-        let exact = truth(world, ino, Rest::Exact(unseen.kernel)).line(size);
+        let whole_names = asked(answer, "bpf:dmabuf");
+        let line =
+            |kernel, in_flight| Truth { in_flight, ..truth(world, ino, kernel, whole_names) }.line(size);
+        let exact = line(Rest::Exact(unseen.kernel), unseen.in_flight);
         let b = match answer.buffer(ino) {
             Ok(b) => b,
             Err(_) => return self.errors.push(format!("buffer {ino} is missing\n  truth   {exact}")),
@@ -126,9 +134,12 @@ impl Findings {
             return;
         }
         // What is in flight is either known, or a part of what is left over.
-        let rest = if *in_flight == unseen.in_flight { unseen.kernel } else { unseen.rest() };
-        let known = in_flight.is_null() || *in_flight == unseen.in_flight;
-        if known && may_estimate(rest) && printed == truth(world, ino, Rest::Estimate(rest)).line(size) {
+        let (rest, waiting) = match in_flight.as_u64() {
+            Some(waiting) => (unseen.kernel, waiting),
+            None => (unseen.rest(), 0),
+        };
+        let known = in_flight.is_null() || waiting == unseen.in_flight;
+        if known && may_estimate(rest) && printed == line(Rest::Estimate(rest), waiting) {
             self.estimates += 1;
             return;
         }
@@ -139,8 +150,9 @@ impl Findings {
     }
 }
 
-/// A buffer's account as it truly is.
-fn truth(world: &World, ino: u64, kernel: Rest) -> Truth {
+/// A buffer's account as it truly is, if that is the kernel's part and nothing waits in messages. Whether a list tells names
+/// as they are is said by `whole_names`.
+fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     let held = world.holders(ino).map(|(pid, hold)| Held {
         pid,
         ino,
@@ -162,14 +174,14 @@ fn truth(world: &World, ino: u64, kernel: Rest) -> Truth {
         _ => "unknown to the soak",
     };
     let name = world.name(ino);
-    // Where no process shows it, the kernel's list has to tell the name, where a newline hides its end and another word
-    // stands for none.
-    let name = match (held.is_empty(), name) {
+    // Where no process shows it, the list has to tell the name. In debugfs' a newline hides its end, and another word stands
+    // for none.
+    let name = match (held.is_empty() && !whole_names, name) {
         (true, b"<none>") => "".into(),
         (true, name) if name.contains(&b'\n') => "?".into(),
         (_, name) => String::from_utf8_lossy(name),
     };
-    Truth { name: name.into_owned(), exporter, count, kernel, held }
+    Truth { name: name.into_owned(), exporter, count, in_flight: 0, kernel, held }
 }
 
 /// What of a printed buffer never was.
@@ -380,6 +392,34 @@ mod tests {
         let (at_rest, in_motion) = found("/buffers", json!([]));
         assert!(at_rest > 0 && in_motion > 0);
         assert!(found("/buffers/0/estimate", json!(true)).0 > 0);
+    }
+
+    /// Check that of a message BPF iterators must say at rest which buffer it carries, and procfs may leave it open.
+    #[test]
+    fn messages() {
+        let mut past = past();
+        let sent = Record { began: 12, ended: 13, entry: Entry::Sent { message: 1, ino: 7 } };
+        past.records.insert(2, sent);
+        let world = past.start.at(&past.records, u64::MAX);
+        let errors = |sources: Value, in_flight: Value, kernel: u64, estimate: bool, uss: Value| {
+            let mut answer = right();
+            answer["scan"]["sources"] = sources;
+            let b = &mut answer["buffers"][0];
+            b["count"] = json!(3);
+            (b["refs"]["in_flight"], b["refs"]["kernel"], b["estimate"]) =
+                (in_flight, json!(kernel), json!(estimate));
+            answer["processes"][0]["uss"] = uss;
+            answer["totals"]["unattributed_refs"] = json!(kernel);
+            answer["totals"]["estimate"] = json!(estimate);
+            paused(&world, &Answer(answer)).errors.len()
+        };
+        let (bpf, procfs) = (json!(["bpf:task_file", "bpf:dmabuf"]), json!(["fd", "bufinfo"]));
+        assert_eq!(errors(bpf.clone(), json!(1), 0, false, json!(0)), 0);
+        assert_eq!(errors(procfs, Value::Null, 1, true, json!(0)), 0);
+        assert_eq!(errors(bpf.clone(), Value::Null, 1, true, json!(0)), 1);
+        // Ending frees nothing that a message keeps.
+        assert!(errors(bpf.clone(), json!(1), 0, false, json!(8192)) > 0);
+        assert!(errors(bpf, json!(0), 1, false, json!(0)) > 0);
     }
 
     /// Check that a wrong rest of a buffer in motion is told apart, when it is called exact.

@@ -3,11 +3,12 @@
 //! Players (in `player`) make, share, map, split, rename and lose buffers, fork, exec and die, as a seed says. In a batch
 //! they run freely while lsbuf scans; then all of them stop and say what they hold, and the answers of the batch are judged
 //! by the journal that they wrote, and answers about the world at rest by what it is. `judge` has the claims. Besides,
-//! processes that hold nothing start and end all the time.
+//! processes that hold nothing start and end all the time. lsbuf asks by BPF iterators, where the kernel has them, and by procfs
+//! in turns, batch by batch.
 //!
 //! A seed repeats each player's choices, but not how the players' steps fall between each other: a failure is repeated by
 //! running its seed for a while, not at once. Limits: no thread has an fd table of its own here, no fd is a fixed file of
-//! io_uring, and lsbuf runs as root with all its sources.
+//! io_uring, and lsbuf runs as root.
 
 mod children;
 mod exec;
@@ -42,6 +43,7 @@ use crate::answer::{Answer, LSBUF};
 use crate::make;
 use crate::need::Need;
 use crate::sys;
+use crate::way::Way;
 
 /// The mode in which this program is a player that has called exec.
 pub const PLAYER_MODE: &str = "soak-player";
@@ -139,6 +141,8 @@ struct Conductor {
     random: Random,
     world: World,
     batches: u64,
+    /// How lsbuf is asked, in turns.
+    ways: &'static [Way],
     /// Whether players send in the next batch.
     mail: bool,
     /// The process that makes noise, which is held while the world stands still.
@@ -168,6 +172,7 @@ impl Conductor {
             random: Random::new(seed),
             world: World::default(),
             batches: 0,
+            ways: if Need::Iterators.probe() { Way::BOTH } else { &[Way::Procfs] },
             mail: false,
             noise,
         })
@@ -176,7 +181,7 @@ impl Conductor {
     /// One batch and the pause after it.
     fn batch(&mut self, tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         self.batches += 1;
-        tally.batch = self.batches;
+        (tally.batch, tally.way) = (self.batches, self.way());
         // Frantic batches have the most races, calm ones the most buffers that nobody touches during a scan.
         let (rest, most) = [(0, 500), (500, 500), (5_000, 300), (30_000, 100)][self.random.index(4)];
         // Short ones first, so that a short soak has several.
@@ -198,6 +203,19 @@ impl Conductor {
         Ok(())
     }
 
+    /// How lsbuf is asked in this batch.
+    fn way(&self) -> Way {
+        let nth = self.batches as usize % self.ways.len();
+        self.ways.get(nth).copied().unwrap_or(Way::Procfs)
+    }
+
+    /// lsbuf, to be asked for JSON.
+    fn lsbuf(&self) -> Command {
+        let mut command = Command::new(LSBUF);
+        self.way().choose(command.arg("--json"));
+        command
+    }
+
     /// Gives orders to every player and scans until all have followed them.
     fn play(&mut self, orders: impl Fn(u64) -> Orders, scan: bool) -> anyhow::Result<Vec<Scan>> {
         let mut waiting = Vec::new();
@@ -216,7 +234,7 @@ impl Conductor {
         while !waiting.is_empty() {
             if scan && outputs.len() < SCANS {
                 let began = now();
-                let output = Command::new(LSBUF).arg("--json").output().context("running lsbuf")?;
+                let output = self.lsbuf().output().context("running lsbuf")?;
                 outputs.push((began, now(), output));
             } else {
                 std::thread::sleep(Duration::from_millis(5));
@@ -302,7 +320,7 @@ impl Conductor {
     /// Scans the world while it stands still.
     fn look(&self, tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         kill_process(self.noise, Signal::STOP).context("holding the noise")?;
-        let answer = Answer::ask(&[])?;
+        let answer = Answer::from(&mut self.lsbuf())?;
         kill_process(self.noise, Signal::CONT).context("letting the noise go on")?;
         tally.judged_paused(&self.world, &answer, say);
         Ok(())

@@ -9,6 +9,7 @@ use super::judge::{self, Findings, Scan};
 use super::past::Past;
 use super::world::World;
 use crate::answer::Answer;
+use crate::way::Way;
 
 /// How many failures are told in full; the rest are counted.
 const TOLD: u64 = 3;
@@ -19,6 +20,8 @@ pub struct Tally {
     seed: u64,
     /// The batch that is under way, from 1.
     pub(super) batch: u64,
+    /// How lsbuf is asked in it.
+    pub(super) way: Way,
     /// Answers about the world in motion.
     pub running: u64,
     /// Answers about the world at rest.
@@ -44,6 +47,7 @@ impl Tally {
         Ok(Tally {
             seed,
             batch: 0,
+            way: Way::Auto,
             running: 0,
             paused: 0,
             ledgers: 0,
@@ -81,7 +85,7 @@ impl Tally {
     fn add(&mut self, findings: Findings, when: &str, answer: &Answer, say: &mut impl FnMut(&str)) {
         self.ledgers += findings.ledgers;
         self.estimates += findings.estimates;
-        let whence = format!("seed {}, batch {}, {when}", self.seed, self.batch);
+        let whence = format!("seed {}, batch {} by {}, {when}", self.seed, self.batch, self.way);
         for error in findings.errors {
             self.errors += 1;
             if self.errors <= TOLD {

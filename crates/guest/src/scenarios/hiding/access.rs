@@ -14,6 +14,9 @@ use crate::runner::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
 use crate::sys;
 
+/// How a user asks, whatever root does.
+const BY_PROCFS: [&str; 3] = ["--json", "--source", "procfs,bufinfo"];
+
 pub(super) fn changed_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"server", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -25,12 +28,12 @@ pub(super) fn changed_user(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
-    let open = Answer::from(&mut as_user(&["--json"]))?;
+    let open = Answer::from(&mut as_user(&BY_PROCFS))?;
     compare_in(ctx, &open, &truth)?;
     actor.go_on()?;
     actor.paused()?;
     compare(ctx, &truth)?;
-    let closed = Answer::from(&mut as_user(&["--json"]))?;
+    let closed = Answer::from(&mut as_user(&BY_PROCFS))?;
     ctx.check_eq("buffers that the user sees", 0, closed.list("buffers").len())?;
     let unreadable = |answer: &Answer| answer.0["scan"]["processes"]["unreadable"].as_u64().unwrap_or(0);
     ctx.check_eq("unreadable processes", unreadable(&open) + 1, unreadable(&closed))?;
@@ -49,21 +52,22 @@ pub(super) fn hidepid(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let users_own = Truth::held(make::plain_exporter(), vec![users.paused_with_one()?]);
-    let arguments = ["--json", "--proc-root", AT, "--sys-root", "/sys"];
-    fs::create_dir(AT)?;
+    let arguments = ["--proc-root", AT, "--sys-root", "/sys"];
+    fs::create_dir_all(AT)?;
     for option in [c"hidepid=1", c"hidepid=2", c"hidepid=invisible", c"hidepid=ptraceable"] {
         mount("proc", AT, "proc", MountFlags::empty(), option)?;
         let which = |what: &str| format!("{}: {what}", option.to_string_lossy());
-        let root = Answer::from(Command::new(LSBUF).args(arguments))?;
+        let root = Answer::ask(&arguments)?;
         compare_in(ctx, &root, &roots_own)?;
         compare_in(ctx, &root, &users_own)?;
         ctx.check_eq(which("complete for root"), true, &root.0["scan"]["complete"])?;
+        let arguments = [&arguments[..], &BY_PROCFS].concat();
         let user = Answer::from(&mut as_user(&arguments))?;
         compare_in(ctx, &user, &users_own)?;
         ctx.check_eq(which("buffers that the user sees"), 1, user.list("buffers").len())?;
         ctx.check_eq(which("complete for the user"), false, &user.0["scan"]["complete"])?;
         ctx.check(which("the note says why"), user.0["scan"]["notes"].to_string().contains("hidepid"))?;
-        let strict = Command::new(LSBUF).args(arguments).arg("--strict").uid(USER).gid(USER).output()?;
+        let strict = Command::new(LSBUF).args(&arguments).arg("--strict").uid(USER).gid(USER).output()?;
         ctx.check_eq(which("exit status with --strict"), 3, strict.status.code().unwrap_or(-1))?;
         unmount(AT, UnmountFlags::empty())?;
     }

@@ -15,7 +15,7 @@ use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
 use crate::sys::task;
 
 pub(super) fn chrooted(ctx: &mut Ctx) -> anyhow::Result<()> {
-    fs::create_dir("/tmp/empty-root")?;
+    fs::create_dir_all("/tmp/empty-root")?;
     let mut actor = Actor::start(b"jailed", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         chroot("/tmp/empty-root")?;

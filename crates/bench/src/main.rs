@@ -1,0 +1,65 @@
+//! `lsbuf-bench SOURCES`: scans once for every line that comes in, with one scanner, and prints what that took.
+//!
+//! Each answer is one line of JSON, a [`Scan`]. It is a program of its own because its allocator counts.
+
+mod counting;
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::bail;
+use lsbuf::model::Ledger;
+use lsbuf::scan::{Options, Scanner, Sources};
+use lsbuf_guest::bench::figures::{References, Scan, Taken};
+use lsbuf_guest::sys::measure;
+
+use crate::counting::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lsbuf-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let [sources] = arguments else { bail!("usage: lsbuf-bench SOURCES") };
+    let sources: Sources = sources.parse().map_err(anyhow::Error::msg)?;
+    let mut scanner = Scanner::new(Options { sources, ..Options::default() })?;
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let scan = scan(&mut scanner)?;
+        serde_json::to_writer(&mut output, &scan)?;
+        output.write_all(b"\n")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+/// One scan. What it costs ends where the snapshot is whole; it is measured and dropped after that.
+fn scan(scanner: &mut Scanner) -> anyhow::Result<Scan> {
+    let allocated = ALLOCATOR.count();
+    let (user, kernel) = measure::own_cpu()?;
+    let begun = Instant::now();
+    let snapshot = scanner.scan()?;
+    let wall = begun.elapsed();
+    let now = measure::own_cpu()?;
+    let allocations = ALLOCATOR.count() - allocated;
+    let accounts = Ledger::of(&snapshot).accounts;
+    let references = References {
+        buffers: snapshot.buffers.len() as u64,
+        fd: accounts.iter().map(|account| account.fd).sum(),
+        map: accounts.iter().map(|account| account.map).sum(),
+    };
+    let taken = Taken { wall, user: now.0.saturating_sub(user), kernel: now.1.saturating_sub(kernel) };
+    Ok(Scan { taken, references, allocations })
+}

@@ -1,0 +1,104 @@
+//! The ways in turn: in every round each is run as a command, and then its scanner has a turn.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::figures::{Figures, Measured, References, Taken, WayResults};
+use super::warm::Scanner;
+use super::way::Asked;
+use crate::sys::measure::{self, Hold};
+
+/// When a way has had enough time, it is left out of the rounds that remain.
+const ENOUGH: Duration = Duration::from_secs(30);
+/// But not before that many runs, unless one of them alone takes as long.
+const FEWEST: usize = 3;
+
+/// Whether a way has been run often enough.
+pub(super) fn is_enough(runs: &[Taken]) -> bool {
+    let spent: Duration = runs.iter().map(|run| run.wall).sum();
+    spent >= ENOUGH && (runs.len() >= FEWEST || runs.iter().any(|run| run.wall >= ENOUGH))
+}
+
+/// What is timed of one way.
+struct Lane<'a> {
+    asked: &'a Asked,
+    commands: Vec<Taken>,
+    /// `None` for what is no scanner; else it, or why there is none.
+    scanner: Option<Result<Scanner, String>>,
+}
+
+/// Times every way that can be gone.
+pub(super) fn race(
+    asked: &[Asked],
+    rounds: usize,
+    programs: &Path,
+    expected: Option<References>,
+) -> anyhow::Result<Vec<WayResults>> {
+    let mut lanes = Vec::new();
+    for asked in asked {
+        let scanner = match (asked.way.source, &asked.watched) {
+            (None, _) => None,
+            (Some(_), Err(why)) => Some(Err(why.clone())),
+            (Some(source), Ok(_)) => Some(asked.around(|| Scanner::start(programs, source))?),
+        };
+        lanes.push(Lane { asked, commands: Vec::new(), scanner });
+    }
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        for lane in &mut lanes {
+            lane.run().with_context(|| format!("running {}", lane.asked.way.name))?;
+        }
+    }
+    let _counted = Hold::tracepoint();
+    lanes.into_iter().map(|lane| lane.results(expected)).collect()
+}
+
+impl Lane<'_> {
+    /// Its part of one round.
+    fn run(&mut self) -> anyhow::Result<()> {
+        if self.asked.watched.is_ok() && !is_enough(&self.commands) {
+            let taken = self.asked.around(|| measure::timed(&mut self.asked.command()))?;
+            self.commands.push(taken);
+        }
+        match &mut self.scanner {
+            Some(Ok(scanner)) if !is_enough(&scanner.taken()) => scanner.run(),
+            _ => Ok(()),
+        }
+    }
+
+    fn results(self, expected: Option<References>) -> anyhow::Result<WayResults> {
+        let name = self.asked.way.name;
+        let one_shot = self.asked.watched.clone().and_then(|watched| {
+            let figures = Figures::of(&self.commands, watched.peak_kib, watched.system_calls);
+            figures.ok_or("it was never run".to_owned())
+        });
+        let warm = self.scanner.map(|scanner| {
+            let measured = scanner.map(|scanner| scanner.measured(expected));
+            measured.unwrap_or_else(|why| Ok(Measured::Missing(why)))
+        });
+        Ok(WayResults {
+            way: name.to_owned(),
+            one_shot: one_shot.map_or_else(Measured::Missing, Measured::Figures),
+            warm: warm.transpose().with_context(|| format!("scanning: {name}"))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(seconds: &[u64]) -> Vec<Taken> {
+        seconds.iter().map(|&s| Taken { wall: Duration::from_secs(s), ..Taken::default() }).collect()
+    }
+
+    /// Check that a slow way is run a few times, a very slow one once, and a fast one to the end.
+    #[test]
+    fn slow_ways_are_run_less() {
+        assert!(!is_enough(&runs(&[1; 15])));
+        assert!(!is_enough(&runs(&[20, 20])) && is_enough(&runs(&[20, 20, 20])));
+        assert!(!is_enough(&[]) && is_enough(&runs(&[31])));
+    }
+}

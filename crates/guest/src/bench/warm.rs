@@ -1,0 +1,115 @@
+//! A way as a scanner that is kept.
+//!
+//! It is a process of `lsbuf-bench`, which scans once for every line that it is sent and prints what that took. So it waits
+//! while others are timed, and is a small part of the world that they see.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use super::figures::{Figures, Measured, References, Scan, Taken, median, millis};
+use super::way::SCANNER;
+use crate::sys::measure::{self, SystemCalls};
+
+/// A turn goes on for so long: the first of several short scans finds the processor, or the emulator, busy with what others left
+/// there, and a long one outweighs that by itself.
+const TURN: Duration = Duration::from_millis(100);
+/// But for no more scans than that.
+const AT_MOST: usize = 10;
+
+/// A scanner that is kept.
+pub(super) struct Scanner {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    first: Scan,
+    scans: Vec<Scan>,
+}
+
+impl Drop for Scanner {
+    fn drop(&mut self) {
+        // It may have ended by itself; what counts is that it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Scanner {
+    /// Starts one and lets it scan once. The inner error is why this way cannot be gone.
+    pub(super) fn start(programs: &Path, source: &str) -> anyhow::Result<Result<Scanner, String>> {
+        let program = programs.join(SCANNER);
+        let mut command = Command::new(&program);
+        command.arg(source).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (mut input, output) = input.zip(output).context("a child without pipes")?;
+        let mut output = BufReader::new(output);
+        Ok(match scan(&mut input, &mut output) {
+            Ok(first) => Ok(Scanner { child, input, output, first, scans: Vec::new() }),
+            Err(_) => {
+                // Whether it has ended or not, its errors have an end only then.
+                let _ = child.kill();
+                let mut errors = String::new();
+                child.stderr.take().context("a child without pipes")?.read_to_string(&mut errors)?;
+                child.wait()?;
+                Err(errors.lines().next().unwrap_or("it says nothing").to_owned())
+            }
+        })
+    }
+
+    fn scan(&mut self) -> anyhow::Result<Scan> {
+        scan(&mut self.input, &mut self.output)
+    }
+
+    /// One turn of scans, each of which is timed.
+    pub(super) fn run(&mut self) -> anyhow::Result<()> {
+        let mut spent = Duration::ZERO;
+        for _ in 0..AT_MOST {
+            let scan = self.scan()?;
+            self.scans.push(scan);
+            spent += scan.taken.wall;
+            if spent >= TURN {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What those took.
+    pub(super) fn taken(&self) -> Vec<Taken> {
+        self.scans.iter().map(|scan| scan.taken).collect()
+    }
+
+    /// After one more scan, of which the system calls are counted.
+    pub(super) fn measured(mut self, expected: Option<References>) -> anyhow::Result<Measured> {
+        let counter = SystemCalls::of(self.child.id());
+        let last = self.scan()?;
+        let system_calls = counter.and_then(SystemCalls::read);
+        let peak_kib = measure::high_water(self.child.id())?;
+        for scan in [&self.first, &last].into_iter().chain(&self.scans) {
+            ensure!(
+                expected.is_none_or(|expected| scan.references == expected),
+                "a scan finds {:?}, and there are {expected:?}",
+                scan.references
+            );
+        }
+        let Some(figures) = Figures::of(&self.taken(), peak_kib, system_calls) else {
+            return Ok(Measured::Missing("it never scanned".into()));
+        };
+        Ok(Measured::Figures(Figures {
+            first: Some(millis(self.first.taken.wall)),
+            allocations: median(self.scans.iter().map(|scan| scan.allocations as f64)),
+            ..figures
+        }))
+    }
+}
+
+fn scan(input: &mut ChildStdin, output: &mut BufReader<ChildStdout>) -> anyhow::Result<Scan> {
+    input.write_all(b"\n").context("telling it to scan")?;
+    let mut line = String::new();
+    output.read_line(&mut line).context("listening to it")?;
+    serde_json::from_str(&line).with_context(|| format!("understanding {line:?}"))
+}

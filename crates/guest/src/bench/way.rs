@@ -1,0 +1,192 @@
+//! The ways to ask: a table, and whether each can be gone here.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::figures::References;
+use crate::answer::Answer;
+use crate::sys::measure::{self, Watched};
+
+/// One way to ask.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) name: &'static str,
+    /// A program of the house, or one of the machine.
+    pub(super) program: &'static str,
+    pub(super) arguments: &'static [&'static str],
+    /// For `lsbuf-bench`, where the way is a scanner.
+    pub(super) source: Option<&'static str>,
+    /// What lsbuf is told before each run and after it; not timed.
+    around: Option<(&'static [&'static str], &'static [&'static str])>,
+}
+
+/// The command, in the folder of programs.
+const LSBUF: &str = "lsbuf";
+/// Its library in a loop.
+pub(super) const SCANNER: &str = "lsbuf-bench";
+
+/// A way that does not answer within that time is missing: it would take all the time of the others.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// The way by BPF iterators that lsbuf loads itself.
+pub const BPF: &str = "lsbuf, BPF";
+/// The same by iterators that were loaded and pinned before.
+pub const PINNED: &str = "lsbuf, BPF pinned";
+/// What lsbuf does if it is not told otherwise.
+pub const AUTO: &str = "lsbuf, auto";
+/// procfs in the cheapest way.
+pub const PROCFS: &str = "lsbuf, procfs";
+/// procfs with the text of every mapping, and a link of every fd.
+pub const TEXT: &str = "lsbuf, text maps";
+/// What starting the program costs.
+pub const START: &str = "process start (lsbuf --version)";
+
+/// A way of lsbuf by those sources.
+const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'static str]) -> Way {
+    Way { name, program: LSBUF, arguments, source: Some(source), around: None }
+}
+
+/// All ways. To add one, add a row; where lsbuf refuses the arguments it is missing, and says why.
+pub(super) const WAYS: &[Way] = &[
+    Way {
+        around: Some((&["probes", "install"], &["probes", "remove"])),
+        ..lsbuf(PINNED, "bpf", &["--json", "--source", "bpf"])
+    },
+    lsbuf(BPF, "bpf", &["--json", "--source", "bpf"]),
+    lsbuf(AUTO, "auto", &["--json"]),
+    lsbuf(PROCFS, "procfs,bufinfo", &["--json", "--source", "procfs,bufinfo"]),
+    lsbuf("lsbuf, PROCMAP_QUERY", "procmap,bufinfo", &["--json", "--source", "procmap,bufinfo"]),
+    lsbuf(TEXT, "maps,bufinfo", &["--json", "--source", "maps,bufinfo"]),
+    lsbuf("lsbuf, map_files", "map_files,bufinfo", &["--json", "--source", "map_files,bufinfo"]),
+    Way { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
+    Way { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
+];
+
+/// A way that was asked once, under watch.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) way: &'static Way,
+    programs: PathBuf,
+    /// What it takes besides time, or why it cannot be gone.
+    pub(super) watched: Result<Watched, String>,
+}
+
+impl Asked {
+    /// Asks once, and compares what lsbuf answers with what was made.
+    pub(super) fn new(
+        way: &'static Way,
+        programs: &Path,
+        expected: Option<References>,
+    ) -> anyhow::Result<Asked> {
+        let mut asked = Asked { way, programs: programs.to_owned(), watched: Err(String::new()) };
+        eprintln!("asking: {}", way.name);
+        match asked.around(|| asked.answer()) {
+            Ok((watched, seen)) => {
+                ensure!(
+                    seen.is_none() || expected.is_none() || seen == expected,
+                    "{} sees {seen:?}, and there are {expected:?}",
+                    way.name
+                );
+                asked.watched = Ok(watched);
+            }
+            Err(why) => asked.watched = Err(format!("{why:#}")),
+        }
+        Ok(asked)
+    }
+
+    /// The command to be timed.
+    pub(super) fn command(&self) -> Command {
+        let mut command = match self.way.program {
+            LSBUF => Command::new(self.programs.join(LSBUF)),
+            other => Command::new(other),
+        };
+        command.args(self.way.arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// Does it with what the way needs before and after.
+    pub(super) fn around<T>(&self, run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let Some((before, after)) = self.way.around else { return run() };
+        self.tell(before)?;
+        let done = run();
+        self.tell(after)?;
+        done
+    }
+
+    /// Not under watch: it is done between timed runs, and counting leaves its mark on the machine.
+    fn tell(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(self.programs.join(LSBUF));
+        let told = command.args(arguments).stdin(Stdio::null()).output().context("starting lsbuf")?;
+        let errors = String::from_utf8_lossy(&told.stderr);
+        ensure!(told.status.success(), "{}", errors.lines().next().unwrap_or("it says nothing"));
+        Ok(())
+    }
+
+    /// Runs it under watch; what lsbuf's JSON shows.
+    fn answer(&self) -> anyhow::Result<(Watched, Option<References>)> {
+        let mut printed = unnamed_file("answer")?;
+        let mut command = self.command();
+        command.stdout(printed.try_clone()?);
+        let watched = finished(command)?;
+        if self.way.source.is_none() {
+            return Ok((watched, None));
+        }
+        printed.rewind()?;
+        let answer = serde_json::from_reader(BufReader::new(printed)).context("lsbuf printed no JSON")?;
+        Ok((watched, Some(references(&Answer(answer)))))
+    }
+}
+
+/// Runs a command to its end; the error is what it says is wrong.
+fn finished(mut command: Command) -> anyhow::Result<Watched> {
+    let mut errors = unnamed_file("errors")?;
+    command.stderr(errors.try_clone()?);
+    measure::watched(command, LIMIT).map_err(|error| {
+        let mut text = String::new();
+        match errors.rewind().and_then(|()| errors.read_to_string(&mut text)) {
+            Ok(1..) => anyhow::anyhow!("{}", text.lines().next().unwrap_or_default()),
+            Ok(0) | Err(_) => error,
+        }
+    })
+}
+
+/// A file in memory that nobody else sees. A pipe would have to be read while its writer is traced.
+fn unnamed_file(name: &str) -> anyhow::Result<File> {
+    Ok(memfd_create(name, MemfdFlags::CLOEXEC).context("making a file in memory")?.into())
+}
+
+fn references(answer: &Answer) -> References {
+    let buffers = answer.list("buffers");
+    let sum = |key: &str| buffers.iter().filter_map(|buffer| buffer["refs"][key].as_u64()).sum();
+    References { buffers: buffers.len() as u64, fd: sum("fd"), map: sum("map") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a way whose program is not there, or which refuses its arguments, is missing and says why.
+    #[test]
+    fn missing_says_why() {
+        const ABSENT: Way =
+            Way { name: "absent", program: "lsbuf-no-such", arguments: &[], source: None, around: None };
+        const REFUSED: Way = Way {
+            name: "refused",
+            program: "cat",
+            arguments: &["/proc/lsbuf-no-such"],
+            source: None,
+            around: None,
+        };
+        for (way, why) in [(&ABSENT, "starting"), (&REFUSED, "No such file")] {
+            let asked = Asked::new(way, Path::new("/"), None).unwrap();
+            assert!(asked.watched.as_ref().is_err_and(|missing| missing.contains(why)), "{asked:?}");
+        }
+    }
+}

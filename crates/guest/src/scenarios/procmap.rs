@@ -1,0 +1,163 @@
+//! Mappings by queries and by text: one answer, whichever is asked.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::Scenario;
+use crate::actor::{Actor, Held};
+use crate::answer::{Answer, LSBUF};
+use crate::make;
+use crate::need::Need;
+use crate::record::world::World;
+use crate::runner::Ctx;
+use crate::sys::{self, ring};
+
+/// A single page is one piece of memory, which is all that the heap maps privately.
+const PAGE: usize = 4096;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "private_map",
+        claim: "A private mapping is a reference of its process, though no other mapping or fd leads to it",
+        needs: &[Need::Heap],
+        ways: &[],
+        run: private_map,
+    },
+    Scenario {
+        name: "private_map_beside_a_rest",
+        claim: "Beside references of the kernel a private mapping is told from them, and both are exact",
+        needs: &[Need::Heap, Need::Vgem],
+        ways: &[],
+        run: private_map_beside_a_rest,
+    },
+    Scenario {
+        name: "procmap_agrees_with_maps",
+        claim: "Queries and text give the same answer in a world of everything that is hard to count",
+        needs: &[Need::Procmap],
+        ways: &[],
+        run: procmap_agrees_with_maps,
+    },
+    Scenario {
+        name: "procmap_is_the_default",
+        claim: "Mappings are queried where the kernel can be, else read as text, and the answer says which; what is not there is said in a line",
+        needs: &[],
+        ways: &[],
+        run: procmap_is_the_default,
+    },
+];
+
+/// What is counted and who holds it by which mappings.
+fn account(answer: &Answer, ino: u64) -> anyhow::Result<String> {
+    let b = answer.buffer(ino)?;
+    let holders = b["holders"].as_array().into_iter().flatten().map(|h| {
+        let maps = h["maps"].as_array().into_iter().flatten();
+        let maps: Vec<String> = maps.map(|m| format!("{}-{} {}", m["start"], m["end"], m["perms"])).collect();
+        format!("{}:{}{maps:?}", h["pid"], h["fds"])
+    });
+    let holders: Vec<String> = holders.collect();
+    Ok(format!("{} of {}, ~{}, {}", b["refs"]["kernel"], b["count"], b["estimate"], holders.join(" ")))
+}
+
+/// The same, from what was made.
+fn expected(held: &Held, kernel: u64, count: u64) -> String {
+    let maps = held.maps.iter().map(|&(start, end, _)| format!("\"{start:#x}\"-\"{end:#x}\" \"rw-p\""));
+    let maps: Vec<String> = maps.collect();
+    format!("{kernel} of {count}, ~false, {}:{:?}{maps:?}", held.pid, held.fds)
+}
+
+/// Every way that shows protection, with the kernel's list.
+fn listed_ways() -> Vec<&'static str> {
+    let procmap = Need::Procmap.probe().then_some("procmap,bufinfo");
+    ["procfs,bufinfo", "maps,bufinfo"].into_iter().chain(procmap).collect()
+}
+
+/// Compares the account by each way that shows protection.
+fn check_account(ctx: &mut Ctx, held: &Held, kernel: u64, count: u64) -> anyhow::Result<()> {
+    for way in listed_ways() {
+        let answer = Answer::ask(&["--source", way])?;
+        let expected = expected(held, kernel, count);
+        ctx.check_eq(format!("account by {way}"), expected, account(&answer, held.ino)?)?;
+    }
+    Ok(())
+}
+
+fn private_map(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"private", |stage| {
+        let (buf, _) = make::plain(PAGE as u64)?;
+        let region = sys::map_private(&buf, 0, PAGE)?;
+        let held = Held::by(&buf)?.without_fds().and_map(region, 0);
+        drop(buf);
+        stage.pause(&[held])
+    })?;
+    let held = actor.paused_with_one()?;
+    check_account(ctx, &held, 0, 1)?;
+    // Nothing tells then that a reference is missing.
+    let answer = Answer::ask(&["--source", "procfs"])?;
+    ctx.check_eq("mappings without the kernel's list", 1, &answer.buffer(held.ino)?["refs"]["map"])
+}
+
+fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
+    /// Of one import: the attachment's, the object's and the cache's.
+    const IMPORTED: u64 = 3;
+    let mut actor = Actor::start(b"private", |stage| {
+        let (buf, _) = make::plain(PAGE as u64)?;
+        let device = make::vgem()?;
+        let _handle = device.import(&buf)?;
+        let region = sys::map_private(&buf, 0, PAGE)?;
+        let held = Held::by(&buf)?.without_fds().and_map(region, 0);
+        drop(buf);
+        stage.pause(&[held])
+    })?;
+    let held = actor.paused_with_one()?;
+    check_account(ctx, &held, IMPORTED, 1 + IMPORTED)
+}
+
+fn procmap_agrees_with_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let world = World::play()?;
+    let mut more = Actor::start(b"more", |stage| {
+        let (private, _) = make::plain(PAGE as u64)?;
+        let (fixed, _) = make::plain(PAGE as u64)?;
+        let (ring, other) = (ring::open()?, ring::open()?);
+        ring::register(&ring, &[Some(std::os::fd::AsFd::as_fd(&fixed))])?;
+        sys::map(&ring, 0, PAGE)?;
+        sys::map(&other, 0, PAGE)?;
+        // A page of the heap can be mapped privately; of GEM nothing can.
+        let held = match sys::map_private(&private, 0, PAGE) {
+            Ok(region) => Held::by(&private)?.and_map(region, 0),
+            Err(_) => Held::by(&private)?,
+        };
+        drop(ring);
+        stage.pause(&[held])
+    })?;
+    more.paused()?;
+    for list in ["", ",bufinfo"] {
+        let by = |mappings: &str| -> anyhow::Result<Value> {
+            let mut answer = Answer::ask(&["--source", &format!("{mappings}{list}")])?.0;
+            answer["taken_at"].take();
+            for own in ["duration_us", "sources", "processes"] {
+                answer["scan"][own].take();
+            }
+            Ok(answer)
+        };
+        let (text, queries) = (by("maps")?, by("procmap")?);
+        let buffers = text["buffers"].as_array().map_or(0, Vec::len);
+        ctx.check(format!("all {buffers} buffers are in the text's answer"), buffers > world.told.len())?;
+        ctx.check_eq(format!("answer by queries{list}"), text, queries)?;
+    }
+    Ok(())
+}
+
+fn procmap_is_the_default(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let there = Need::Procmap.probe();
+    let source = if there { "procmap" } else { "maps" };
+    let expected = format!(r#"["fd","fdinfo","{source}","bufinfo"]"#);
+    ctx.check_eq("sources", expected, &Answer::ask(&["--source", "procfs,bufinfo"])?.0["scan"]["sources"])?;
+    let text = Answer::ask(&["--source", "maps"])?;
+    ctx.check_eq("sources, text", r#"["fd","fdinfo","maps"]"#, &text.0["scan"]["sources"])?;
+    let forced = Command::new(LSBUF).args(["--source", "procmap"]).output()?;
+    ctx.check_eq("forced: it answers", there, forced.status.success())?;
+    let lines =
+        String::from_utf8_lossy(&forced.stderr).lines().filter(|l| l.contains("PROCMAP_QUERY")).count();
+    ctx.check_eq("forced: lines that say that it is not there", usize::from(!there), lines)
+}

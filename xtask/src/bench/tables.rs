@@ -1,0 +1,141 @@
+//! One world's figures as Markdown.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use lsbuf_guest::bench::figures::{Figures, Measured, Results};
+
+/// One column: its heading, and the cell of a way.
+type Column = (&'static str, fn(&Figures, &Results) -> String);
+
+const COLUMNS: &[Column] = &[
+    ("wall ms", |f, _| ms(f.wall)),
+    ("CPU ms", |f, _| ms(f.cpu)),
+    ("user ms", |f, _| ms(f.cpu * (1.0 - f.in_kernel))),
+    ("kernel ms", |f, _| ms(f.cpu * f.in_kernel)),
+    ("peak KiB", |f, _| f.peak_kib.to_string()),
+    ("system calls", |f, _| f.system_calls.as_ref().map_or("missing".to_owned(), u64::to_string)),
+    ("runs", |f, _| f.runs.to_string()),
+];
+
+const COLUMNS_OF_SCANNERS: &[Column] = &[
+    ("first scan ms", |f, _| f.first.map_or(String::new(), ms)),
+    ("allocations", |f, _| f.allocations.map_or(String::new(), |n| format!("{n:.0}"))),
+    ("µs a reference", |f, world| {
+        world.references.map_or(String::new(), |all| format!("{:.2}", f.wall * 1e3 / all.all() as f64))
+    }),
+];
+
+/// The world's description and its two tables.
+pub(super) fn of(results: &Results, machine: &str, took: Duration) -> String {
+    let mut text = format!("### {}\n\n{}.\n", results.world, sentence(&results.description));
+    let _ = writeln!(
+        text,
+        "Measured in {:.0} s on {machine}, {} processors, Linux {}.\n",
+        took.as_secs_f64(),
+        results.processors,
+        results.kernel
+    );
+    let one_shot = results.ways.iter().map(|way| (way.way.as_str(), &way.one_shot));
+    table(&mut text, "command", one_shot, results, &[COLUMNS]);
+    let warm = results.ways.iter().filter_map(|way| Some((way.way.as_str(), way.warm.as_ref()?)));
+    table(&mut text, "warm scan", warm, results, &[COLUMNS, COLUMNS_OF_SCANNERS]);
+    let reasons = reasons(results);
+    for (what, why) in &reasons {
+        let _ = writeln!(text, "- {what} missing: {why}");
+    }
+    if !reasons.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+/// What is missing and why, each once.
+fn reasons(results: &Results) -> Vec<(String, &str)> {
+    let mut reasons: Vec<(String, &str)> = Vec::new();
+    for way in &results.ways {
+        for measured in [Some(&way.one_shot), way.warm.as_ref()].into_iter().flatten() {
+            let reason = match measured {
+                Measured::Missing(why) => (format!("{} is", way.way), why.as_str()),
+                Measured::Figures(Figures { system_calls: Err(why), .. }) => {
+                    ("system calls are".to_owned(), why.as_str())
+                }
+                Measured::Figures(_) => continue,
+            };
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    reasons
+}
+
+fn table<'r>(
+    text: &mut String,
+    heading: &str,
+    rows: impl Iterator<Item = (&'r str, &'r Measured)>,
+    world: &Results,
+    columns: &[&[Column]],
+) {
+    let columns: Vec<&Column> = columns.iter().copied().flatten().collect();
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let _ = writeln!(text, "| {heading} | {} |\n|---|{}", names.join(" | "), "---:|".repeat(names.len()));
+    for (way, measured) in rows {
+        let cells: Vec<String> = match measured {
+            Measured::Figures(figures) => columns.iter().map(|(_, cell)| cell(figures, world)).collect(),
+            Measured::Missing(_) => {
+                let empty = std::iter::repeat_n(String::new(), names.len() - 1);
+                std::iter::once("missing".to_owned()).chain(empty).collect()
+            }
+        };
+        let _ = writeln!(text, "| {way} | {} |", cells.join(" | "));
+    }
+    text.push('\n');
+}
+
+/// Milliseconds, with three digits at least.
+pub(super) fn ms(ms: f64) -> String {
+    match ms {
+        ..10.0 => format!("{ms:.2}"),
+        ..100.0 => format!("{ms:.1}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::targets::tests::{figures, results};
+    use super::*;
+
+    /// Check that every way has a row, a missing one with its reason, and that rows have as many cells as headings.
+    #[test]
+    fn every_way_has_a_row() {
+        let missing = Measured::Missing("refused".to_owned());
+        let world = results(
+            "phone",
+            vec![
+                ("a", figures(12.4, 900), Some(figures(1.0, 900))),
+                ("b", missing.clone(), Some(missing)),
+                ("lsof", figures(250.0, 5000), None),
+            ],
+        );
+        let text = of(&world, "a guest", Duration::from_secs(3));
+        assert!(text.contains("| a | 12.4 | 12.4 | 3.10 | 9.30 | 900 | 7 | 15 |"), "{text}");
+        assert_eq!(text.matches("| b | missing |").count(), 2, "{text}");
+        assert_eq!(text.matches("- b is missing: refused\n").count(), 1, "{text}");
+        assert_eq!(text.matches("| lsof |").count(), 1, "{text}");
+        let cells = |line: &str| line.matches('|').count();
+        let tables: Vec<Vec<&str>> = text
+            .split("\n\n")
+            .filter(|block| block.starts_with('|'))
+            .map(|block| block.lines().collect())
+            .collect();
+        assert_eq!(tables.len(), 2);
+        assert!(tables.iter().all(|rows| rows.iter().all(|row| cells(row) == cells(rows[0]))), "{text}");
+    }
+}

@@ -1,0 +1,111 @@
+//! `cargo xtask bpf`: makes the committed BPF objects from `bpf/*.c`, or proves that they are what it would make.
+//!
+//! Limits: another version of clang may make other bytes that are as good. Only where the bytes differ and the version is
+//! the one that made them is an object wrong; where the version differs too nothing is known, and that is said.
+
+use std::fs;
+
+use anyhow::{Context, anyhow, bail};
+
+use crate::host;
+use crate::workspace::Workspace;
+
+#[path = "../../bpf/compile.rs"]
+mod compile;
+
+use compile::{ITERATORS, MAJOR, Tools};
+
+/// The version that the committed objects are made with: of Debian 12.
+const VERSION: &str = "14.0.6";
+
+/// Make the committed BPF objects from bpf/*.c with clang; installs it if missing and run by root
+#[derive(Debug, clap::Args)]
+pub(crate) struct BpfArgs {
+    /// Change nothing: fail if a committed object is not what its source makes
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a comparison came to, unless an object is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// All of them are what their sources make.
+    Same,
+    /// It could not be made here, and why.
+    Impossible(String),
+}
+
+/// `cargo xtask bpf`.
+pub(crate) fn bpf(workspace: &Workspace, arguments: &BpfArgs) -> anyhow::Result<()> {
+    if arguments.check {
+        return match check(workspace)? {
+            Compared::Same => Ok(()),
+            Compared::Impossible(why) => bail!("the BPF objects cannot be compared here: {why}"),
+        };
+    }
+    let tools = find_or_install().map_err(|why| anyhow!(why))?;
+    if tools.version != VERSION {
+        bail!(
+            "the committed objects are made with clang {VERSION}, which Debian 12 has; this is {}",
+            tools.version
+        );
+    }
+    let folder = workspace.root.join("bpf");
+    for name in ITERATORS {
+        let object = tools.compile(&folder, name, false, &folder).map_err(|why| anyhow!(why))?;
+        let size = fs::metadata(&object).with_context(|| format!("reading {}", object.display()))?.len();
+        println!("bpf/{name}.bpf.o: {size} bytes");
+    }
+    Ok(())
+}
+
+/// Compares each object with what its source makes.
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Compared> {
+    let tools = match find_or_install() {
+        Ok(tools) => tools,
+        Err(why) => return Ok(Compared::Impossible(why)),
+    };
+    let into = workspace.target.join("bpf");
+    fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
+    for name in ITERATORS {
+        let folder = workspace.root.join("bpf");
+        let made = tools.compile(&folder, name, false, &into);
+        let committed = folder.join(format!("{name}.bpf.o"));
+        let read =
+            |path: &std::path::Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+        let same = match &made {
+            Ok(made) => read(made)? == read(&committed)?,
+            Err(_) => false,
+        };
+        match (same, made, tools.version == VERSION) {
+            (true, ..) => {}
+            (false, made, false) => {
+                let how = made.map_or_else(|why| why, |_| format!("makes another bpf/{name}.bpf.o"));
+                let which = &tools.version;
+                return Ok(Compared::Impossible(format!(
+                    "clang {which} is not {VERSION}, of Debian 12: {how}"
+                )));
+            }
+            (false, Err(why), true) => bail!("bpf/{name}.bpf.c: {why}"),
+            (false, Ok(_), true) => {
+                bail!(
+                    "bpf/{name}.bpf.o is not what bpf/{name}.bpf.c makes: run cargo xtask bpf and commit it"
+                )
+            }
+        }
+    }
+    Ok(Compared::Same)
+}
+
+/// The compiler; where it is missing it is installed by root, if there is one of the right version to be had.
+fn find_or_install() -> Result<Tools, String> {
+    Tools::find().or_else(|why| {
+        let packages = [format!("clang-{MAJOR}"), format!("llvm-{MAJOR}")];
+        let packages = packages.each_ref().map(String::as_str);
+        if !host::can_install() {
+            return Err(format!("{why}; install {}", packages.join(" and ")));
+        }
+        host::install(&packages).map_err(|error| format!("{why}, and it cannot be installed: {error:#}"))?;
+        Tools::find()
+    })
+}
