@@ -69,13 +69,25 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 	struct file *file = 0;
 	record(vma, found);
 
-	peek(file, vma->vm_file);
+	/* One reading where what is needed stands together: here since Linux 6.0, below since 6.1. */
+	if (place_of(vma->vm_file) == place_of(vma->vm_pgoff) + 8) {
+		struct {
+			u64 offset;
+			struct file *file;
+		} all = {};
+
+		probe_read(&all, sizeof(all), (char *)vma + place_of(vma->vm_pgoff));
+		found.offset = all.offset;
+		file = all.file;
+	} else {
+		peek(found.offset, vma->vm_pgoff);
+		peek(file, vma->vm_file);
+	}
 	found.ino = file == walk->file ? walk->ino : dmabuf_of(file);
 	if (!found.ino)
 		return 0;
 	if (walk->found++ == MOST_VMAS)
 		return 1;
-	/* One reading where what is needed stands together, as it does since Linux 6.1. */
 	if (place_of(vma->vm_end) == place_of(vma->vm_start) + 8 && place_of(vma->vm_mm) == place_of(vma->vm_start) + 16 &&
 	    place_of(vma->vm_flags) == place_of(vma->vm_start) + 32) {
 		struct {
@@ -99,7 +111,6 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 		found.flags = flags;
 	}
 	found.mm = mixed((u64)mm);
-	peek(found.offset, vma->vm_pgoff);
 	found.offset <<= 12;
 	if (exists(mm->owner)) {
 		peek(owner, mm->owner);
@@ -200,7 +211,7 @@ int buffers(struct context *context)
 	peek(file, dmabuf->file);
 	peek(inode, file->f_inode);
 	describe(&found, dmabuf, inode);
-	found.count = references(file);
+	found.count = references(file, 0);
 
 	attached.seq = meta->seq;
 	attached.end = &dmabuf->attachments;
@@ -222,7 +233,7 @@ int buffers(struct context *context)
 	}
 	if (!walk.done || !attached.done)
 		found.flags |= BUFFER_CUT;
-	found.count_after = references(file);
+	found.count_after = references(file, 0);
 	put(meta->seq, found, BUFFER);
 	return 0;
 }

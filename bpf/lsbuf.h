@@ -442,18 +442,24 @@ static always_inline u64 mixed(u64 address)
 #define id_of(field) ({ u64 address = 0; peek(address, field); mixed(address); })
 
 /* References as fdinfo prints them: without the one that the iterator holds itself (see file_ref.h: from Linux 6.13 on
- * the number kept is one lower than that of references). */
-static always_inline u64 references(struct file *file)
+ * the number kept is one lower than that of references). `direct`: the verifier knows the file. */
+static always_inline u64 references(struct file *file, int direct)
 {
 	struct file___6_13 *new = (void *)file;
 	struct file___6_12 *old = (void *)file;
 	u64 count = 0;
 
 	if (exists(new->f_ref)) {
-		peek(count, new->f_ref.refcnt.counter);
+		if (direct)
+			count = new->f_ref.refcnt.counter;
+		else
+			peek(count, new->f_ref.refcnt.counter);
 		return count;
 	}
-	peek(count, old->f_count.counter);
+	if (direct)
+		count = old->f_count.counter;
+	else
+		peek(count, old->f_count.counter);
 	return count - 1;
 }
 
@@ -532,12 +538,13 @@ static always_inline void describe(struct buffer *buffer, struct dma_buf *dmabuf
 static always_inline u64 program_of(struct task_struct *task)
 {
 	struct task_struct *leader = 0;
-	u64 started = 0, execs = 0;
+	u64 started = task->start_boottime;
 
-	peek(leader, task->group_leader);
-	peek(started, leader->start_boottime);
-	peek(execs, task->self_exec_id);
-	return started + execs * 0x9e3779b97f4a7c15ULL;
+	if (task->pid != task->tgid) {
+		peek(leader, task->group_leader);
+		peek(started, leader->start_boottime);
+	}
+	return started + task->self_exec_id * 0x9e3779b97f4a7c15ULL;
 }
 
 static always_inline void write_end(struct bpf_iter_meta *meta)

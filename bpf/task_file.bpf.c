@@ -32,7 +32,7 @@ static always_inline void dmabuf_fd(struct slot *slot, struct task_struct *task,
 	found.tid = slot->tid;
 	found.fd = slot->fd;
 	found.path_only = !!(file->f_mode & FMODE_PATH);
-	found.count = references(file);
+	found.count = references(file, 1);
 	if (describe_each || found.path_only) {
 		record(buffer, buffer);
 

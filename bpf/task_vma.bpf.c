@@ -36,7 +36,7 @@ int vmas(struct context *context)
 
 			describe(&buffer, file->private_data, inode);
 			/* No reference is the iterator's own here. */
-			buffer.count = references(file) + 1;
+			buffer.count = references(file, 0) + 1;
 			buffer.count_after = buffer.count;
 			put(context->meta->seq, buffer, BUFFER);
 		}
