@@ -22,12 +22,12 @@ pub(super) fn escape_word(bytes: &[u8]) -> String {
     escape_unless(bytes, |c| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
 }
 
-/// Escapes, in text that is JSON already, the characters that JSON lets through and a terminal should not see. They only
-/// stand in strings, so the document stays the same.
+/// Escapes, in a string that is JSON already, the characters that JSON lets through and a terminal should not see. It stays
+/// the same string.
 pub(super) fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if c != '\n' && is_tricky(c) {
+        if is_tricky(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.
                 let _ = write!(escaped, "\\u{unit:04x}");

@@ -2,16 +2,21 @@
 //!
 //! Keys are stable: additions are free, a change of meaning makes a new schema. Sizes are bytes. What could not
 //! be known is `null`. Strangers' text is lossy UTF-8, and what a terminal would obey is escaped even where JSON need not.
+//!
+//! It is written as it is made, one buffer after the other: a document can be many times as large as the snapshot.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 use super::View;
 use super::columns::timestamp;
 use super::escape::escape_json;
 use crate::model::{
-    Account, Buffer, Bytes, Device, Fd, Holder, Label, MapRef, Pid, Process, ProcessFigures, Source,
+    Account, Buffer, Bytes, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, Label, MapRef,
+    Note, Perms, Pid, Process, ProcessFigures, Source, ThreadFds,
 };
 
 /// Writes the view as one JSON document.
@@ -19,39 +24,140 @@ use crate::model::{
 /// # Errors
 /// Those of `out`.
 pub fn json(out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(&document(view))?;
-    if text.bytes().all(|b| b < 0x7f) {
-        return writeln!(out, "{text}");
-    }
-    writeln!(out, "{}", escape_json(&text))
+    let mut serializer =
+        serde_json::Serializer::with_formatter(&mut *out, Harmless(PrettyFormatter::new()));
+    document(view).serialize(&mut serializer)?;
+    writeln!(out)
 }
 
+/// Pretty, and nothing in a string that a terminal would obey.
+struct Harmless(PrettyFormatter<'static>);
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.bytes().all(|b| b < 0x7f) {
+            return out.write_all(fragment.as_bytes());
+        }
+        out.write_all(escape_json(fragment).as_bytes())
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_array(out)
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_array(out)
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_array_value(out, first)
+    }
+
+    fn end_array_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_array_value(out)
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_object(out)
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_object(out)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(out, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(out)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_object_value(out)
+    }
+}
+
+/// A list of what each item comes to.
+struct Each<'a, T, J>(&'a [T], fn(&'a T) -> J);
+
+impl<T, J: Serialize> Serialize for Each<'_, T, J> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+/// The buffers of a view.
+struct Buffers<'a>(&'a View<'a>);
+
+impl Serialize for Buffers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let View { snapshot, ledger, buffers, .. } = self.0;
+        serializer.collect_seq(buffers.iter().map(|&i| {
+            let shape = ledger.shapes[i].map(|s| s.as_str());
+            buffer(&snapshot.buffers[i], &ledger.accounts[i], shape, &ledger.candidates[i])
+        }))
+    }
+}
+
+/// The processes of a view.
+struct Processes<'a>(&'a View<'a>);
+
+impl Serialize for Processes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let View { snapshot, ledger, processes, .. } = self.0;
+        serializer
+            .collect_seq(processes.iter().map(|&i| process(&snapshot.processes[i], &ledger.processes[i])))
+    }
+}
+
+/// An address.
+struct Hex(u64);
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#x}", self.0))
+    }
+}
+
+/// What is written as it is shown.
+struct Shown<T>(T);
+
+impl<T: std::fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+type Numbers<'a, T> = Each<'a, T, u32>;
+type Text<'a> = Cow<'a, str>;
+
 #[derive(Serialize)]
-struct Document {
+struct Document<'a> {
     schema: &'static str,
     taken_at: Option<String>,
-    host: Host,
-    scan: Scan,
+    host: Host<'a>,
+    scan: Scan<'a>,
     totals: Totals,
-    exporters: Vec<Exporter>,
-    buffers: Vec<JsonBuffer>,
-    processes: Vec<JsonProcess>,
-    devices: Vec<JsonDevice>,
+    exporters: Each<'a, ExporterTotals, Exporter<'a>>,
+    buffers: Buffers<'a>,
+    processes: Processes<'a>,
+    devices: Each<'a, Device, JsonDevice<'a>>,
 }
 
 #[derive(Serialize)]
-struct Host {
-    hostname: Option<String>,
-    kernel: Option<String>,
-    boot_id: Option<String>,
+struct Host<'a> {
+    hostname: Option<&'a str>,
+    kernel: Option<&'a str>,
+    boot_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct Scan {
-    sources: Vec<&'static str>,
+struct Scan<'a> {
+    sources: Each<'a, Source, &'static str>,
     complete: bool,
     duration_us: u64,
-    notes: Vec<String>,
+    notes: Each<'a, Note, Shown<&'a Note>>,
     processes: ScanProcesses,
 }
 
@@ -79,37 +185,37 @@ struct Totals {
 }
 
 #[derive(Serialize)]
-struct Exporter {
-    exporter: Option<String>,
+struct Exporter<'a> {
+    exporter: Option<Text<'a>>,
     buffers: u64,
     size: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct JsonBuffer {
+struct JsonBuffer<'a> {
     kind: &'static str,
-    dev: Option<String>,
+    dev: Option<Shown<Dev>>,
     ino: u64,
     size: Option<u64>,
     charged: Option<u64>,
-    name: Option<String>,
-    exporter: Option<String>,
+    name: Option<Text<'a>>,
+    exporter: Option<Text<'a>>,
     count: Option<u64>,
     refs: Refs,
     estimate: bool,
     leak_shape: Option<&'static str>,
-    attachments: Option<Vec<String>>,
-    handles: Vec<JsonHandle>,
-    candidates: Vec<u32>,
+    attachments: Option<Each<'a, Label, Text<'a>>>,
+    handles: Each<'a, GemHandle, JsonHandle<'a>>,
+    candidates: Numbers<'a, Pid>,
     created_at: Option<String>,
     creator_uid: Option<u32>,
-    holders: Vec<JsonHolder>,
+    holders: Each<'a, Holder, JsonHolder<'a>>,
 }
 
 #[derive(Serialize)]
-struct JsonHandle {
+struct JsonHandle<'a> {
     pid: u32,
-    comm: String,
+    comm: Text<'a>,
     handle: u32,
     imported: bool,
 }
@@ -125,53 +231,53 @@ struct Refs {
 }
 
 #[derive(Serialize)]
-struct JsonHolder {
+struct JsonHolder<'a> {
     pid: u32,
-    fds: Vec<u32>,
-    opaths: Vec<u32>,
-    maps: Vec<Map>,
-    threads: Vec<JsonThread>,
+    fds: Numbers<'a, Fd>,
+    opaths: Numbers<'a, Fd>,
+    maps: Each<'a, MapRef, Map>,
+    threads: Each<'a, ThreadFds, JsonThread<'a>>,
     fd_table_of: Option<u32>,
     address_space_of: Option<u32>,
 }
 
 #[derive(Serialize)]
-struct JsonThread {
+struct JsonThread<'a> {
     tid: u32,
-    fds: Vec<u32>,
-    opaths: Vec<u32>,
+    fds: Numbers<'a, Fd>,
+    opaths: Numbers<'a, Fd>,
     fd_table_of: Option<u32>,
 }
 
 #[derive(Serialize)]
-struct JsonDevice {
-    path: String,
-    name: Option<String>,
-    holders: Vec<JsonDeviceHolder>,
+struct JsonDevice<'a> {
+    path: Text<'a>,
+    name: Option<Text<'a>>,
+    holders: Each<'a, DeviceHolder, JsonDeviceHolder<'a>>,
 }
 
 #[derive(Serialize)]
-struct JsonDeviceHolder {
+struct JsonDeviceHolder<'a> {
     pid: u32,
-    comm: Option<String>,
-    fds: Vec<u32>,
+    comm: Option<Text<'a>>,
+    fds: Numbers<'a, Fd>,
 }
 
 #[derive(Serialize)]
 struct Map {
-    start: String,
-    end: String,
+    start: Hex,
+    end: Hex,
     offset: Option<u64>,
-    perms: Option<String>,
+    perms: Option<Shown<Perms>>,
 }
 
 #[derive(Serialize)]
-struct JsonProcess {
+struct JsonProcess<'a> {
     pid: u32,
     start_time: u64,
-    comm: String,
+    comm: Text<'a>,
     uid: Option<u32>,
-    cgroup: Option<String>,
+    cgroup: Option<Text<'a>>,
     rss: Option<u64>,
     pss: Option<u64>,
     mapped_pss: Option<u64>,
@@ -181,7 +287,7 @@ struct JsonProcess {
     maps: u64,
 }
 
-fn document(view: &View<'_>) -> Document {
+fn document<'a>(view: &'a View<'a>) -> Document<'a> {
     let (snapshot, ledger) = (view.snapshot, view.ledger);
     let (coverage, totals) = (&snapshot.coverage, &ledger.totals);
     let kept = coverage.kept.filter(|kept| !kept.unknown);
@@ -189,15 +295,15 @@ fn document(view: &View<'_>) -> Document {
         schema: "lsbuf.snapshot/1",
         taken_at: timestamp(snapshot.taken_at),
         host: Host {
-            hostname: snapshot.host.hostname.clone(),
-            kernel: snapshot.host.kernel.clone(),
-            boot_id: snapshot.host.boot_id.clone(),
+            hostname: snapshot.host.hostname.as_deref(),
+            kernel: snapshot.host.kernel.as_deref(),
+            boot_id: snapshot.host.boot_id.as_deref(),
         },
         scan: Scan {
-            sources: coverage.sources.iter().copied().map(Source::as_str).collect(),
+            sources: Each(&coverage.sources, |source| source.as_str()),
             complete: coverage.is_complete(),
             duration_us: u64::try_from(coverage.duration.as_micros()).unwrap_or(u64::MAX),
-            notes: coverage.notes.iter().map(ToString::to_string).collect(),
+            notes: Each(&coverage.notes, Shown),
             processes: ScanProcesses {
                 total: coverage.processes.total,
                 read: coverage.processes.read,
@@ -218,41 +324,34 @@ fn document(view: &View<'_>) -> Document {
             in_flight_fds: kept.map(|kept| kept.in_flight),
             io_uring_files: kept.map(|kept| kept.io_uring),
         },
-        exporters: ledger
-            .exporters
-            .iter()
-            .map(|e| Exporter {
-                exporter: text(e.exporter.as_ref()),
-                buffers: e.buffers,
-                size: bytes(e.size),
-            })
-            .collect(),
-        buffers: view
-            .buffers
-            .iter()
-            .map(|&i| {
-                let shape = ledger.shapes[i].map(|s| s.as_str());
-                buffer(&snapshot.buffers[i], &ledger.accounts[i], shape, &ledger.candidates[i])
-            })
-            .collect(),
-        processes: view
-            .processes
-            .iter()
-            .map(|&i| process(&snapshot.processes[i], &ledger.processes[i]))
-            .collect(),
-        devices: snapshot.devices.iter().map(device).collect(),
+        exporters: Each(&ledger.exporters, |e| Exporter {
+            exporter: text(e.exporter.as_ref()),
+            buffers: e.buffers,
+            size: bytes(e.size),
+        }),
+        buffers: Buffers(view),
+        processes: Processes(view),
+        devices: Each(&snapshot.devices, |device| JsonDevice {
+            path: device.path.to_utf8_lossy(),
+            name: text(device.name.as_ref()),
+            holders: Each(&device.holders, |h| JsonDeviceHolder {
+                pid: h.pid.0,
+                comm: text(h.comm.as_ref()),
+                fds: numbers(&h.fds),
+            }),
+        }),
     }
 }
 
-fn buffer(
-    buffer: &Buffer,
+fn buffer<'a>(
+    buffer: &'a Buffer,
     account: &Account,
     leak_shape: Option<&'static str>,
-    candidates: &[Pid],
-) -> JsonBuffer {
+    candidates: &'a [Pid],
+) -> JsonBuffer<'a> {
     JsonBuffer {
         kind: buffer.id.kind.as_str(),
-        dev: buffer.id.dev.map(|d| d.to_string()),
+        dev: buffer.id.dev.map(Shown),
         ino: buffer.id.ino.0,
         size: bytes(buffer.size),
         charged: bytes(buffer.charged),
@@ -269,75 +368,47 @@ fn buffer(
         },
         estimate: account.estimate,
         leak_shape,
-        attachments: buffer.attachments.as_ref().map(|a| a.iter().filter_map(|d| text(Some(d))).collect()),
-        handles: buffer
-            .handles
-            .iter()
-            .map(|h| JsonHandle {
-                pid: h.pid.0,
-                comm: h.comm.to_utf8_lossy().into_owned(),
-                handle: h.handle,
-                imported: h.imported,
-            })
-            .collect(),
-        candidates: candidates.iter().map(|pid| pid.0).collect(),
+        attachments: buffer.attachments.as_deref().map(|names| Each(names, Label::to_utf8_lossy)),
+        handles: Each(&buffer.handles, |h| JsonHandle {
+            pid: h.pid.0,
+            comm: h.comm.to_utf8_lossy(),
+            handle: h.handle,
+            imported: h.imported,
+        }),
+        candidates: Each(candidates, |pid| pid.0),
         created_at: buffer.created_at.and_then(timestamp),
         creator_uid: buffer.creator_uid,
-        holders: buffer.holders.iter().map(holder).collect(),
+        holders: Each(&buffer.holders, holder),
     }
 }
 
-fn holder(holder: &Holder) -> JsonHolder {
+fn holder(holder: &Holder) -> JsonHolder<'_> {
     JsonHolder {
         pid: holder.pid.0,
         fds: numbers(&holder.fds),
         opaths: numbers(&holder.opaths),
-        maps: holder.maps.iter().map(map).collect(),
-        threads: holder
-            .threads
-            .iter()
-            .map(|t| JsonThread {
-                tid: t.tid.0,
-                fds: numbers(&t.fds),
-                opaths: numbers(&t.opaths),
-                fd_table_of: t.fd_table_of.map(|pid| pid.0),
-            })
-            .collect(),
+        maps: Each(&holder.maps, |map| Map {
+            start: Hex(map.start),
+            end: Hex(map.end),
+            offset: map.offset,
+            perms: map.perms.map(Shown),
+        }),
+        threads: Each(&holder.threads, |t| JsonThread {
+            tid: t.tid.0,
+            fds: numbers(&t.fds),
+            opaths: numbers(&t.opaths),
+            fd_table_of: t.fd_table_of.map(|pid| pid.0),
+        }),
         fd_table_of: holder.fd_table_of.map(|pid| pid.0),
         address_space_of: holder.address_space_of.map(|pid| pid.0),
     }
 }
 
-fn device(device: &Device) -> JsonDevice {
-    JsonDevice {
-        path: device.path.to_utf8_lossy().into_owned(),
-        name: text(device.name.as_ref()),
-        holders: device
-            .holders
-            .iter()
-            .map(|h| JsonDeviceHolder { pid: h.pid.0, comm: text(h.comm.as_ref()), fds: numbers(&h.fds) })
-            .collect(),
-    }
-}
-
-fn numbers(fds: &[Fd]) -> Vec<u32> {
-    fds.iter().map(|fd| fd.0).collect()
-}
-
-fn map(map: &MapRef) -> Map {
-    Map {
-        start: format!("{:#x}", map.start),
-        end: format!("{:#x}", map.end),
-        offset: map.offset,
-        perms: map.perms.map(|p| p.to_string()),
-    }
-}
-
-fn process(process: &Process, figures: &ProcessFigures) -> JsonProcess {
+fn process<'a>(process: &'a Process, figures: &ProcessFigures) -> JsonProcess<'a> {
     JsonProcess {
         pid: process.pid.0,
         start_time: process.start_time,
-        comm: process.comm.to_utf8_lossy().into_owned(),
+        comm: process.comm.to_utf8_lossy(),
         uid: process.uid,
         cgroup: text(process.cgroup.as_ref()),
         rss: bytes(figures.rss),
@@ -350,10 +421,14 @@ fn process(process: &Process, figures: &ProcessFigures) -> JsonProcess {
     }
 }
 
+fn numbers(fds: &[Fd]) -> Numbers<'_, Fd> {
+    Each(fds, |fd| fd.0)
+}
+
 fn bytes(size: Option<Bytes>) -> Option<u64> {
     size.map(|s| s.0)
 }
 
-fn text(label: Option<&Label>) -> Option<String> {
-    label.map(|l| l.to_utf8_lossy().into_owned())
+fn text(label: Option<&Label>) -> Option<Text<'_>> {
+    label.map(Label::to_utf8_lossy)
 }
