@@ -42,8 +42,8 @@ pub(super) struct Iterators {
     /// Why not those that are pinned, if these are not.
     not_pinned: Option<Lack>,
     dev: Option<Dev>,
-    /// Which cgroup a process was in, and its path: what a number stands for does not change while the process lives.
-    cgroups: HashMap<(Pid, u64), (u64, Option<Label>)>,
+    /// The cgroups that holders were in, by their numbers.
+    cgroups: HashMap<u64, Cgroup>,
     /// Nodes whose drivers can hold dma-bufs; `None`: another device.
     nodes: HashMap<Dev, Option<Node>>,
 }
@@ -55,6 +55,15 @@ struct Node {
     path: Label,
     /// The device's name.
     name: Option<Label>,
+}
+
+/// A cgroup's path, and the process that was asked for it. It is asked again unless that one is still found in there: it may
+/// have been elsewhere by the time it was asked.
+#[derive(Clone, Debug)]
+struct Cgroup {
+    pid: Pid,
+    started: u64,
+    path: Label,
 }
 
 impl Iterators {
@@ -157,16 +166,19 @@ impl Iterators {
         let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
         pids.sort_unstable();
         pids.dedup();
-        let known = std::mem::take(&mut self.cgroups);
+        self.cgroups.retain(|&number, known| {
+            round.task(known.pid).is_some_and(|task| task.started == known.started && task.cgroup == number)
+        });
         let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
         let who = |pid: Pid| {
             let task = round.task(pid)?;
-            let key = (pid, task.started);
-            let cgroup = match known.get(&key) {
-                Some((number, path)) if *number == task.cgroup => path.clone(),
-                _ => ProcessDir::open(root, pid).ok().and_then(|process| process.cgroup(text)),
-            };
-            self.cgroups.insert(key, (task.cgroup, cgroup.clone()));
+            let known = self.cgroups.get(&task.cgroup).map(|cgroup| cgroup.path.clone());
+            let cgroup = known.or_else(|| {
+                let path = ProcessDir::open(root, pid).ok()?.cgroup(text)?;
+                let cgroup = Cgroup { pid, started: task.started, path: path.clone() };
+                self.cgroups.insert(task.cgroup, cgroup);
+                Some(path)
+            });
             let start_time = task.started / tick;
             Some(Process { pid, start_time, comm: task.comm(), uid: Some(task.uid), cgroup })
         };
