@@ -31,6 +31,9 @@ pub(crate) struct ProcRoot {
     path: PathBuf,
     live: bool,
     own_pids: bool,
+    /// Neither changes while it is open.
+    kernel: Option<String>,
+    boot_id: Option<String>,
 }
 
 impl ProcRoot {
@@ -40,12 +43,16 @@ impl ProcRoot {
             read::open_dir(CWD, path).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
         let magic =
             fstatfs(&dir).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?.f_type;
-        let mut root = ProcRoot { dir, path: path.to_owned(), live: magic == PROC_MAGIC, own_pids: false };
+        let live = magic == PROC_MAGIC;
+        let mut root =
+            ProcRoot { dir, path: path.to_owned(), live, own_pids: false, kernel: None, boot_id: None };
+        root.kernel = root.sysctl(c"sys/kernel/osrelease");
+        root.boot_id = root.sysctl(c"sys/kernel/random/boot_id");
         // A folder inside a procfs has its magic number too, but not its `self`.
         let shaped = if root.live {
             readlinkat(&root.dir, c"self", Vec::new()).is_ok()
         } else {
-            root.sysctl(c"sys/kernel/osrelease").is_some()
+            root.kernel.is_some()
         };
         if !shaped {
             let text = format!("{} is no procfs, nor a recorded tree of one", path.display());
@@ -129,8 +136,8 @@ impl ProcRoot {
     pub(crate) fn host(&self) -> Host {
         Host {
             hostname: self.sysctl(c"sys/kernel/hostname"),
-            kernel: self.sysctl(c"sys/kernel/osrelease"),
-            boot_id: self.sysctl(c"sys/kernel/random/boot_id"),
+            kernel: self.kernel.clone(),
+            boot_id: self.boot_id.clone(),
         }
     }
 
