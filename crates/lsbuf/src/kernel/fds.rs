@@ -7,15 +7,16 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::readlinkat_raw;
+use rustix::fs::{AtFlags, StatxFlags, readlinkat_raw, statx};
 use rustix::io::{Errno, Result};
 
 use super::elsewhere::{Elsewhere, Keeper};
 use super::parse::{Garbled, number32};
 use super::path::Path;
 use super::read::{self, Buffers};
+use super::root::ProcRoot;
 use super::{LINK_PREFIX, fdinfo};
-use crate::model::{DeviceClass, Fd, Label};
+use crate::model::{DeviceClass, Fd, Label, Pid};
 
 /// An fd whose link looks like a dma-buf's, and what its fdinfo says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,13 @@ pub(crate) struct Table {
     pub(crate) closed: bool,
     /// fdinfo texts that could not be understood.
     pub(crate) garbled: u64,
+}
+
+/// How many fds a process has, where its folder's size tells: since Linux 6.2 (`proc_fd_getattr` in fs/proc/fd.c). Zero
+/// before that.
+pub(crate) fn number(root: &ProcRoot, pid: Pid) -> Result<u64> {
+    let folder = Path::new(format_args!("{pid}/fd"));
+    statx(root.dir(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
 }
 
 /// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere` if it is

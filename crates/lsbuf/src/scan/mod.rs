@@ -250,7 +250,7 @@ impl Scanner {
         let mut second_best = None;
         if matches!(self.iterators, Iterating::MayLoad(_)) {
             if !std::mem::replace(&mut self.again, true) {
-                let patience = Patience::new(&self.root);
+                let patience = Patience::new(&self.root, &mut self.buffers);
                 match self.procfs.scan(&self.root, &self.options, &mut self.buffers, Some(&patience)) {
                     Ok(found) if found.is_beyond_doubt() => return Ok(found),
                     Ok(found) => second_best = Some(found),

@@ -1,65 +1,112 @@
 //! Whether to go on by procfs, or to load the BPF iterators after all.
 //!
-//! Loading costs the same whatever runs on the machine, procfs costs more the more there is. Which is less nobody can tell
-//! before having begun; so procfs begins, and gives up as soon as what it has left to read would take longer than loading.
+//! Loading costs the same whatever runs on the machine, procfs costs more the more there is, most of it for fds. How many a
+//! process has, the size of its `fd` folder tells since Linux 6.2. Where they alone would take longer than loading, nothing
+//! is begun; else procfs begins, and gives up as soon as what is left, at the pace so far, would take longer than loading.
 //!
-//! Limits: what loading takes is not measured here but taken for so many small reads, of which a few are timed; the rest of
-//! the machine is taken to be like what was read of it.
+//! Limits: what loading takes is not measured here but taken for so many small reads, of which a few are timed.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::kernel::fds;
+use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
+use crate::model::Pid;
 
-/// Loading takes as long as so many times opening, reading and closing a small file of procfs: on Linux 6.18 some 18 ms
+/// Loading takes as long as so many times opening, reading and closing a small file of procfs: on Linux 6.18 some 23 ms
 /// against 7 µs.
-const LOADING_IN_READS: u32 = 2500;
+const LOADING_IN_READS: u32 = 3300;
+
+/// So many fds take at least as long as such a read.
+const FDS_IN_A_READ: u64 = 6;
+
+/// What a process costs beside its fds, in fds.
+const PROCESS: u64 = 8;
 
 /// How long one scan by procfs may last.
 #[derive(Debug)]
 pub(super) struct Patience {
-    begun: Instant,
     loading: Duration,
+    read: Duration,
+    begun: Instant,
+    work: HashMap<Pid, u64>,
+    /// What has been read, and what is left of this round, in fds.
+    done: Cell<u64>,
+    left: Cell<u64>,
 }
 
 impl Patience {
-    /// Begins.
-    pub(super) fn new(root: &ProcRoot) -> Patience {
-        let mut text = Vec::new();
+    /// Looks how much there is to be read.
+    pub(super) fn new(root: &ProcRoot, buffers: &mut Buffers) -> Patience {
         let mut timed = || {
             let begun = Instant::now();
-            root.own_stat(&mut text);
+            root.own_stat(&mut buffers.text);
             begun.elapsed()
         };
         let read = (0..4).map(|_| timed()).min().unwrap_or_default();
-        Patience { begun: Instant::now(), loading: read * LOADING_IN_READS }
+        let mut patience = Patience {
+            loading: read * LOADING_IN_READS,
+            read,
+            begun: Instant::now(),
+            work: HashMap::new(),
+            done: Cell::new(0),
+            left: Cell::new(0),
+        };
+        for (pid, _) in root.processes(buffers).unwrap_or_default() {
+            let work = PROCESS + fds::number(root, pid).unwrap_or(0);
+            patience.work.insert(pid, work);
+            patience.left.set(patience.left.get() + work);
+            if patience.is_over() {
+                break;
+            }
+        }
+        patience
     }
 
-    /// Whether to give up, when `done` processes were worth reading and `left` are not read yet.
-    pub(super) fn is_over(&self, done: usize, left: usize) -> bool {
-        is_over(self.begun.elapsed(), self.loading, done, left)
+    /// A round begins, with all of it before it.
+    pub(super) fn begin(&self) {
+        self.left.set(self.work.values().sum());
+    }
+
+    /// A process has been read, or there was nothing to read.
+    pub(super) fn done_with(&self, pid: Pid) {
+        let work = self.work.get(&pid).copied().unwrap_or(PROCESS);
+        self.done.set(self.done.get() + work);
+        self.left.set(self.left.get().saturating_sub(work));
+    }
+
+    /// Whether to give up.
+    pub(super) fn is_over(&self) -> bool {
+        is_over(self.begun.elapsed(), self.loading, self.read, self.done.get(), self.left.get())
     }
 }
 
-fn is_over(spent: Duration, loading: Duration, done: usize, left: usize) -> bool {
-    // With too little read, one process would speak for all.
-    const LEAST: usize = 4;
-    let each = spent.as_secs_f64() / done.max(1) as f64;
-    done >= LEAST && each * left as f64 > loading.as_secs_f64()
+fn is_over(spent: Duration, loading: Duration, read: Duration, done: u64, left: u64) -> bool {
+    // A pace that was kept for a moment only is not believed.
+    let known = done > 0 && spent > loading / 20;
+    let each =
+        if known { spent.as_secs_f64() / done as f64 } else { read.as_secs_f64() / FDS_IN_A_READ as f64 };
+    each * left as f64 > loading.as_secs_f64()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Check that a machine with little left is read to its end however long it took so far, one with much is given up
-    /// early, and the first few processes decide nothing.
+    /// Check that a machine with little left is read to its end however long it took so far, one with very many fds is not
+    /// begun with, one that turns out slow is given up, and the first moments decide nothing.
     #[test]
     fn when_it_is_over() {
-        let over =
-            |spent, done, left| is_over(Duration::from_millis(spent), Duration::from_millis(20), done, left);
-        assert!(!over(100, 100, 10));
-        assert!(over(1, 4, 400));
-        assert!(!over(10, 3, 1000));
-        assert!(!over(1, 10, 40));
+        let over = |spent, done, left| {
+            let (loading, read) = (Duration::from_millis(20), Duration::from_micros(6));
+            is_over(Duration::from_millis(spent), loading, read, done, left)
+        };
+        assert!(!over(100, 10_000, 1000));
+        assert!(over(0, 0, 30_000));
+        assert!(!over(0, 0, 10_000));
+        assert!(over(4, 1000, 10_000));
+        assert!(!over(1, 100, 10_000));
     }
 }

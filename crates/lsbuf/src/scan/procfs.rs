@@ -84,6 +84,9 @@ impl Procfs {
 
 impl Scan<'_> {
     fn run(&mut self) -> Result<Found, Halt> {
+        if self.patience.is_some_and(Patience::is_over) {
+            return Err(Halt::NotWorthIt);
+        }
         let mut before = self.kernel_list();
         if self.patience.is_some() && before.list.is_err() {
             return Err(Halt::NotWorthIt);
@@ -95,6 +98,9 @@ impl Scan<'_> {
             // Only a list tells the count of each buffer, and only a count that a mapping is missing.
             all |= round >= self.options.rounds || !before.list.as_ref().is_ok_and(List::agrees);
             let reader = self.reader(if all { Filter::All } else { Filter::Shared });
+            if let Some(patience) = self.patience {
+                patience.begin();
+            }
             let walk = self.walk(reader, before.list.as_ref().ok())?;
             let after = self.kernel_list();
             calm |= !walk.restless

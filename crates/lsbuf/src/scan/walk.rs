@@ -154,23 +154,20 @@ impl Walk {
                 walk.newcomers = newcomers.len() as u64;
                 break;
             }
-            let mut worth_reading = 0;
-            for (nth, &(pid, directory)) in newcomers.iter().enumerate() {
+            for &(pid, directory) in &newcomers {
                 walk.counts.total += 1;
-                if kernel_threads.knows(pid, directory) {
-                    walk.counts.read += 1;
-                    continue;
+                let known = kernel_threads.knows(pid, directory);
+                let visit = if known { Visit::Kernel } else { walk.visit(start, pid, buffers) };
+                if let Some(patience) = start.patience {
+                    patience.done_with(pid);
+                    if patience.is_over() {
+                        return Err(Halt::NotWorthIt);
+                    }
                 }
-                if start.patience.is_some_and(|p| p.is_over(worth_reading, newcomers.len() - nth)) {
-                    return Err(Halt::NotWorthIt);
-                }
-                let visit = walk.visit(start, pid, buffers);
-                worth_reading += 1;
                 match visit {
                     Visit::Read => walk.counts.read += 1,
                     Visit::Kernel => {
                         walk.counts.read += 1;
-                        worth_reading -= 1;
                         kernel_threads.remember(pid, directory);
                     }
                     Visit::Gone => walk.counts.vanished += 1,
