@@ -117,7 +117,8 @@ pub struct Options {
     pub sys_root: Option<PathBuf>,
     /// Which sources are asked.
     pub sources: Sources,
-    /// How many rounds may be made; at least one is. With only one, references left over are always an estimate.
+    /// How many rounds may be made; at least one is, and a few more by iterators if none is calm. With only one, references
+    /// left over are always an estimate.
     pub rounds: u32,
     /// Where iterators may be pinned: a folder of a bpf filesystem (see [`probes`](crate::probes)).
     pub pins: PathBuf,

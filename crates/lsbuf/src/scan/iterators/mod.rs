@@ -14,6 +14,7 @@ mod round;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -34,6 +35,9 @@ use crate::model::{
     Buffer, Coverage, Dev, Device, DeviceClass, KeptElsewhere, Label, Note, Pid, Process, ProcessCounts,
     Source,
 };
+
+/// So many rounds that somebody disturbed do not count.
+const MOST_IN_VAIN: u32 = 3;
 
 /// The iterators, and what is remembered from scan to scan.
 #[derive(Debug)]
@@ -98,7 +102,7 @@ impl Iterators {
         let mut earlier = Vec::new();
         let mut calm = false;
         let mut locked = false;
-        let mut nth = 0;
+        let (mut nth, mut in_vain) = (0, 0);
         loop {
             nth += 1;
             let births = root.births();
@@ -130,7 +134,8 @@ impl Iterators {
             self.dev = round.buffers.first().map(|known| known.inode.dev).or(self.dev);
             let Joined { buffers: mut joined, restless } = join::join(&mut round, list.as_ref(), self.dev);
             let exiting = round.exiting();
-            calm |= quiet && !restless && exiting == 0;
+            let disturbed = !quiet || restless || exiting > 0;
+            calm |= !disturbed;
             let kept = look_elsewhere(&round, &mut joined, root, buffers);
             if joined.iter().any(has_rest) {
                 notes.extend(settle::disturbances(exiting, calm));
@@ -145,12 +150,17 @@ impl Iterators {
                 ..Coverage::default()
             };
             let settled = settle(&mut joined, &earlier, &coverage);
-            if settled || nth >= options.rounds {
+            if settled || nth >= options.rounds + in_vain {
                 let processes = self.processes_of(&round, &joined, root, &mut buffers.text);
                 let devices = self.devices_of(&round, options.sys_root.as_deref());
                 return Ok(Found { coverage, buffers: joined, processes, devices });
             }
             earlier.push(settle::Round { buffers: joined, only_shared: false });
+            if disturbed && in_vain < MOST_IN_VAIN {
+                // Rounds are over in no time; whoever came or went may need some.
+                std::thread::sleep(Duration::from_millis(1 << (2 * in_vain)));
+                in_vain += 1;
+            }
             locked = self.probes.why_not(Iterator::TaskVma).is_none();
         }
     }
