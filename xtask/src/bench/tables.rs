@@ -40,34 +40,40 @@ pub(super) fn of(results: &Results, machine: &str, took: Duration) -> String {
     table(&mut text, "command", one_shot, results, &[COLUMNS]);
     let warm = results.ways.iter().filter_map(|way| Some((way.way.as_str(), way.warm.as_ref()?)));
     table(&mut text, "warm scan", warm, results, &[COLUMNS, COLUMNS_OF_SCANNERS]);
-    let reasons = reasons(results);
-    for (what, why) in &reasons {
-        let _ = writeln!(text, "- {what} missing: {why}");
+    let remarks = remarks(results);
+    for remark in &remarks {
+        let _ = writeln!(text, "- {remark}");
     }
-    if !reasons.is_empty() {
+    if !remarks.is_empty() {
         text.push('\n');
     }
     text
 }
 
-/// What is missing and why, each once.
-fn reasons(results: &Results) -> Vec<(String, &str)> {
-    let mut reasons: Vec<(String, &str)> = Vec::new();
+/// What is missing and why, each once, and who answered in part.
+fn remarks(results: &Results) -> Vec<String> {
+    let mut remarks: Vec<String> = Vec::new();
     for way in &results.ways {
+        let mut of_it = Vec::new();
         for measured in [Some(&way.one_shot), way.warm.as_ref()].into_iter().flatten() {
-            let reason = match measured {
-                Measured::Missing(why) => (format!("{} is", way.way), why.as_str()),
+            match measured {
+                Measured::Missing(why) => of_it.push(format!("{} is missing: {why}", way.way)),
                 Measured::Figures(Figures { system_calls: Err(why), .. }) => {
-                    ("system calls are".to_owned(), why.as_str())
+                    of_it.push(format!("system calls are missing: {why}"));
                 }
-                Measured::Figures(_) => continue,
-            };
-            if !reasons.contains(&reason) {
-                reasons.push(reason);
+                Measured::Figures(_) => {}
+            }
+        }
+        if way.complete == Some(false) {
+            of_it.push(format!("{} does not answer in full here", way.way));
+        }
+        for remark in of_it {
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
             }
         }
     }
-    reasons
+    remarks
 }
 
 fn table<'r>(

@@ -44,6 +44,8 @@ pub struct Results {
 pub struct WayResults {
     /// Its name.
     pub way: String,
+    /// Whether its answer was all of it, as lsbuf itself says; `None`: another program's.
+    pub complete: Option<bool>,
     /// As a command that is started, answers and ends.
     pub one_shot: Measured,
     /// A further scan of a scanner that is kept; `None` for what is no scanner.

@@ -80,6 +80,7 @@ impl Lane<'_> {
         });
         Ok(WayResults {
             way: name.to_owned(),
+            complete: self.asked.complete,
             one_shot: one_shot.map_or_else(Measured::Missing, Measured::Figures),
             warm: warm.transpose().with_context(|| format!("scanning: {name}"))?,
         })

@@ -73,6 +73,8 @@ pub(super) const WAYS: &[Way] = &[
 pub(super) struct Asked {
     pub(super) way: &'static Way,
     programs: PathBuf,
+    /// Whether it answered in full.
+    pub(super) complete: Option<bool>,
     /// What it takes besides time, or why it cannot be gone.
     pub(super) watched: Result<Watched, String>,
 }
@@ -84,15 +86,18 @@ impl Asked {
         programs: &Path,
         expected: Option<References>,
     ) -> anyhow::Result<Asked> {
-        let mut asked = Asked { way, programs: programs.to_owned(), watched: Err(String::new()) };
+        let mut asked =
+            Asked { way, programs: programs.to_owned(), complete: None, watched: Err(String::new()) };
         eprintln!("asking: {}", way.name);
         match asked.around(|| asked.answer()) {
-            Ok((watched, seen)) => {
+            Ok((watched, answer)) => {
+                let seen = answer.as_ref().map(references);
                 ensure!(
                     seen.is_none() || expected.is_none() || seen == expected,
                     "{} sees {seen:?}, and there are {expected:?}",
                     way.name
                 );
+                asked.complete = answer.and_then(|answer| answer.0["scan"]["complete"].as_bool());
                 asked.watched = Ok(watched);
             }
             Err(why) => asked.watched = Err(format!("{why:#}")),
@@ -129,8 +134,8 @@ impl Asked {
         Ok(())
     }
 
-    /// Runs it under watch; what lsbuf's JSON shows.
-    fn answer(&self) -> anyhow::Result<(Watched, Option<References>)> {
+    /// Runs it under watch; what lsbuf answers.
+    fn answer(&self) -> anyhow::Result<(Watched, Option<Answer>)> {
         let mut printed = unnamed_file("answer")?;
         let mut command = self.command();
         command.stdout(printed.try_clone()?);
@@ -140,7 +145,7 @@ impl Asked {
         }
         printed.rewind()?;
         let answer = serde_json::from_reader(BufReader::new(printed)).context("lsbuf printed no JSON")?;
-        Ok((watched, Some(references(&Answer(answer)))))
+        Ok((watched, Some(Answer(answer))))
     }
 }
 

@@ -13,10 +13,11 @@
 //!
 //! After [`Options::rounds`] rounds the last one is the answer, and what is not settled is marked an estimate.
 //!
-//! Where the kernel answers queries for mappings (`kernel::procmap`), private ones are passed over at first: few
-//! exporters allow them and nobody needs them, while all of a process's libraries are mapped so. One that exists leaves its
-//! buffer with a rest, and then the rounds that follow look at private mappings too, before the rest is called the
-//! kernel's. Where no list vouches that each buffer's count is known, and in the last round, they are looked at in any case.
+//! By procfs the first round passes over what is seldom there and dear to look for: sockets' and rings' fdinfo and, where the
+//! kernel answers queries for mappings (`kernel::procmap`), private ones: few exporters allow them and nobody needs them,
+//! while all of a process's libraries are mapped so. A reference that is missed leaves its buffer with a rest, and then the
+//! rounds that follow look at everything, before the rest is called the kernel's. Where no list vouches that each buffer's
+//! count is known, and in the last round, everything is looked at in any case.
 //!
 //! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
 //! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue.
@@ -340,7 +341,8 @@ impl Found {
     /// Whether no other way could tell more: every process was seen, and what each buffer's count is made of.
     fn is_beyond_doubt(&self) -> bool {
         let told = |buffer: &Buffer| {
-            buffer.steady && !buffer.uncompared && buffer.in_flight.is_some() && buffer.io_uring.is_some()
+            let attributed = buffer.in_flight.is_some() && buffer.io_uring.is_some();
+            buffer.steady && !buffer.uncompared && (attributed || !settle::has_rest(buffer))
         };
         self.coverage.is_complete() && self.coverage.saw_every_process() && self.buffers.iter().all(told)
     }

@@ -95,13 +95,14 @@ impl Scan<'_> {
         let (mut round, mut calm, mut all) = (0, false, false);
         loop {
             round += 1;
-            // Only a list tells the count of each buffer, and only a count that a mapping is missing.
+            // Only a list tells the count of each buffer, and only a count that a reference is missing.
             all |= round >= self.options.rounds || !before.list.as_ref().is_ok_and(List::agrees);
-            let reader = self.reader(if all { Filter::All } else { Filter::Shared });
+            let thorough = all;
+            let reader = self.reader(if thorough { Filter::All } else { Filter::Shared });
             if let Some(patience) = self.patience {
                 patience.begin();
             }
-            let walk = self.walk(reader, before.list.as_ref().ok())?;
+            let walk = self.walk(reader, thorough, before.list.as_ref().ok())?;
             let after = self.kernel_list();
             calm |= !walk.restless
                 && walk.exiting == 0
@@ -114,7 +115,7 @@ impl Scan<'_> {
                 coverage.notes.extend(settle::disturbances(walk.exiting, calm));
             }
             let only_shared = reader == Reader::Query(Filter::Shared);
-            let missed = only_shared
+            let missed = !thorough
                 && (!after.list.as_ref().is_ok_and(List::agrees) || buffers.iter().any(settle::may_lack));
             all |= missed;
             let settled = settle::settle(&mut buffers, &earlier, &coverage) && !missed;
@@ -138,7 +139,8 @@ impl Scan<'_> {
         }
     }
 
-    fn walk(&mut self, reader: Reader, listed: Option<&List>) -> Result<Walk, Halt> {
+    /// One round's walk. Only a `thorough` one looks for references that are in no fd table and no address space.
+    fn walk(&mut self, reader: Reader, thorough: bool, listed: Option<&List>) -> Result<Walk, Halt> {
         let start = Start {
             root: self.root,
             sharing: &self.procfs.sharing,
@@ -147,7 +149,7 @@ impl Scan<'_> {
             dev: self.procfs.dev,
             patience: self.patience,
             // Where the list shows no buffer at all, no account can lack anything.
-            look_elsewhere: listed.is_none_or(|list| !list.buffers.is_empty()),
+            look_elsewhere: thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
         };
         let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads, self.buffers)?;
         self.procfs.dev = walk.proof.dev();
