@@ -169,7 +169,8 @@ static long one_message(u32 at, struct queue *queue)
 static always_inline void socket_fd(struct slot *slot, struct file *file, struct inode *inode)
 {
 	struct socket *socket = file->private_data;
-	struct queue queue = { .message = { .slot = *slot, .socket = inode->i_ino } };
+	struct sk_buff *next = 0;
+	struct queue queue;
 	struct sock *sk = 0;
 	u16 family = 0;
 	u8 state = 0;
@@ -178,14 +179,18 @@ static always_inline void socket_fd(struct slot *slot, struct file *file, struct
 	if (!sk)
 		return;
 	/* Nothing waits in most. */
-	queue.end = &sk->sk_receive_queue;
-	peek(queue.next, sk->sk_receive_queue.next);
-	if (!queue.next || (void *)queue.next == queue.end)
+	peek(next, sk->sk_receive_queue.next);
+	if (!next || (void *)next == (void *)&sk->sk_receive_queue)
 		return;
 	peek(family, sk->__sk_common.skc_family);
 	if (family != AF_UNIX)
 		return;
 	peek(state, sk->__sk_common.skc_state);
+	queue = (struct queue){
+		.message = { .slot = *slot, .socket = inode->i_ino },
+		.next = next,
+		.end = &sk->sk_receive_queue,
+	};
 	queue.listens = state == TCP_LISTEN;
 	loop(1 << 16, one_message, &queue, 0);
 	if (!queue.done)
