@@ -125,8 +125,12 @@ impl Scan<'_> {
                 let devices = walk.devices(|node| devices::name(sys?, node));
                 return Ok(Found { coverage, buffers, processes, devices });
             }
-            before = after;
             earlier.push(Round { buffers, only_shared });
+            if self.root.is_live() {
+                std::thread::sleep(settle::APART);
+            }
+            // The list that the next walk begins with belongs to its time.
+            before = self.kernel_list();
         }
     }
 

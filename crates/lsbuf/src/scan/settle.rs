@@ -1,6 +1,12 @@
 //! Whether one more round would mend the answer: what each account still lacks, and what earlier rounds say to it.
 
+use std::time::Duration;
+
 use crate::model::{Buffer, Coverage, Holder, Inode, MapRef, Note, Perms};
+
+/// So far apart are the end of a round and the one that is to confirm what it left over. A fork has copied the fds long before
+/// its child is listed or counted (`copy_process` in kernel/fork.c), and who forks may be preempted in between.
+pub(super) const APART: Duration = Duration::from_millis(20);
 
 /// What an earlier round of a scan found.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 //!
 //! A round is steady when every count stood still while its references were gathered. Mostly these explain it, and one
 //! round is the answer. Where they do not, what is left over must be left over again, in rounds that look at every VMA
-//! under its lock, by the rules of [`super`].
+//! under its lock, by the rules of [`super`], some time apart. A round that was not calm does not count as one of
+//! [`Options::rounds`], a few times: one's own threads that loaded the iterators may still be exiting, for one.
 //!
 //! Limits: a reference that moves back and forth between two slots of one fd table can be missed by a round, as the kernel
 //! visits slot after slot; it would have to be missed by all of them. An io_uring that is neither an fd nor mapped is not
@@ -14,7 +15,6 @@ mod round;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -156,11 +156,9 @@ impl Iterators {
                 return Ok(Found { coverage, buffers: joined, processes, devices });
             }
             earlier.push(settle::Round { buffers: joined, only_shared: false });
-            if disturbed && in_vain < MOST_IN_VAIN {
-                // Rounds are over in no time; whoever came or went may need some.
-                std::thread::sleep(Duration::from_millis(1 << (2 * in_vain)));
-                in_vain += 1;
-            }
+            in_vain += u32::from(disturbed && in_vain < MOST_IN_VAIN);
+            // Rounds are over in no time; whoever comes or goes needs some.
+            std::thread::sleep(settle::APART);
             locked = self.probes.why_not(Iterator::TaskVma).is_none();
         }
     }
