@@ -9,14 +9,13 @@ use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use serde::{Serialize, Serializer};
-use serde_json::ser::Formatter;
 
 use super::View;
 use super::columns::timestamp;
-use super::escape::escape_json;
+use super::layout::Lines;
 use crate::model::{
-    Account, Buffer, Bytes, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, Label, MapRef,
-    Note, Perms, Pid, Process, ProcessFigures, Source, ThreadFds,
+    Bytes, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, Label, MapRef, Note, Perms, Pid,
+    Source, ThreadFds,
 };
 
 /// Writes the view as one JSON document.
@@ -30,87 +29,6 @@ pub fn json(out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
     pieces.flush()
 }
 
-/// A line for each value, like [`PrettyFormatter`](serde_json::ser::PrettyFormatter)'s but with one piece of text between two
-/// values; and nothing in a string that a terminal would obey.
-#[derive(Default)]
-struct Lines {
-    depth: usize,
-    /// Whether what is open has a value.
-    filled: bool,
-}
-
-impl Lines {
-    fn open<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.depth += 1;
-        self.filled = false;
-        out.write_all(bracket)
-    }
-
-    fn close<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.depth -= 1;
-        if self.filled {
-            self.line(out, true)?;
-        }
-        self.filled = true;
-        out.write_all(bracket)
-    }
-
-    /// Begins a line, after a comma unless it is the `first`.
-    fn line<W: ?Sized + Write>(&self, out: &mut W, first: bool) -> io::Result<()> {
-        /// Deeper than the document is.
-        const BREAK: &[u8] = b",\n                                ";
-        let end = BREAK.len().min(2 + 2 * self.depth);
-        out.write_all(&BREAK[usize::from(first)..end])
-    }
-}
-
-impl Formatter for Lines {
-    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.open(out, b"[")
-    }
-
-    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.close(out, b"]")
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.line(out, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.filled = true;
-        Ok(())
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.open(out, b"{")
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.close(out, b"}")
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.line(out, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.filled = true;
-        Ok(())
-    }
-
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
-        if fragment.bytes().all(|b| b < 0x7f) {
-            return out.write_all(fragment.as_bytes());
-        }
-        out.write_all(escape_json(fragment).as_bytes())
-    }
-}
-
 /// A list of what each item comes to.
 struct Each<'a, T, J>(&'a [T], fn(&'a T) -> J);
 
@@ -120,27 +38,13 @@ impl<T, J: Serialize> Serialize for Each<'_, T, J> {
     }
 }
 
-/// The buffers of a view.
-struct Buffers<'a>(&'a View<'a>);
+/// A list of what those items of a view come to that are shown.
+struct Rows<'a, J>(&'a View<'a>, &'a [usize], fn(&'a View<'a>, usize) -> J);
 
-impl Serialize for Buffers<'_> {
+impl<J: Serialize> Serialize for Rows<'_, J> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let View { snapshot, ledger, buffers, .. } = self.0;
-        serializer.collect_seq(buffers.iter().map(|&i| {
-            let shape = ledger.shapes[i].map(|s| s.as_str());
-            buffer(&snapshot.buffers[i], &ledger.accounts[i], shape, &ledger.candidates[i])
-        }))
-    }
-}
-
-/// The processes of a view.
-struct Processes<'a>(&'a View<'a>);
-
-impl Serialize for Processes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let View { snapshot, ledger, processes, .. } = self.0;
-        serializer
-            .collect_seq(processes.iter().map(|&i| process(&snapshot.processes[i], &ledger.processes[i])))
+        let Rows(view, shown, each) = *self;
+        serializer.collect_seq(shown.iter().map(|&i| each(view, i)))
     }
 }
 
@@ -173,8 +77,8 @@ struct Document<'a> {
     scan: Scan<'a>,
     totals: Totals,
     exporters: Each<'a, ExporterTotals, Exporter<'a>>,
-    buffers: Buffers<'a>,
-    processes: Processes<'a>,
+    buffers: Rows<'a, JsonBuffer<'a>>,
+    processes: Rows<'a, JsonProcess<'a>>,
     devices: Each<'a, Device, JsonDevice<'a>>,
 }
 
@@ -362,8 +266,8 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
             buffers: e.buffers,
             size: bytes(e.size),
         }),
-        buffers: Buffers(view),
-        processes: Processes(view),
+        buffers: Rows(view, &view.buffers, buffer),
+        processes: Rows(view, &view.processes, process),
         devices: Each(&snapshot.devices, |device| JsonDevice {
             path: device.path.to_utf8_lossy(),
             name: text(device.name.as_ref()),
@@ -376,12 +280,8 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
     }
 }
 
-fn buffer<'a>(
-    buffer: &'a Buffer,
-    account: &Account,
-    leak_shape: Option<&'static str>,
-    candidates: &'a [Pid],
-) -> JsonBuffer<'a> {
+fn buffer<'a>(view: &'a View<'a>, i: usize) -> JsonBuffer<'a> {
+    let (buffer, account) = (&view.snapshot.buffers[i], &view.ledger.accounts[i]);
     JsonBuffer {
         kind: buffer.id.kind.as_str(),
         dev: buffer.id.dev.map(Shown),
@@ -400,7 +300,7 @@ fn buffer<'a>(
             opath: account.opath,
         },
         estimate: account.estimate,
-        leak_shape,
+        leak_shape: view.ledger.shapes[i].map(|shape| shape.as_str()),
         attachments: buffer.attachments.as_deref().map(|names| Each(names, Label::to_utf8_lossy)),
         handles: Each(&buffer.handles, |h| JsonHandle {
             pid: h.pid.0,
@@ -408,7 +308,7 @@ fn buffer<'a>(
             handle: h.handle,
             imported: h.imported,
         }),
-        candidates: Each(candidates, |pid| pid.0),
+        candidates: Each(&view.ledger.candidates[i], |pid| pid.0),
         created_at: buffer.created_at.and_then(timestamp),
         creator_uid: buffer.creator_uid,
         holders: Each(&buffer.holders, holder),
@@ -437,7 +337,8 @@ fn holder(holder: &Holder) -> JsonHolder<'_> {
     }
 }
 
-fn process<'a>(process: &'a Process, figures: &ProcessFigures) -> JsonProcess<'a> {
+fn process<'a>(view: &'a View<'a>, i: usize) -> JsonProcess<'a> {
+    let (process, figures) = (&view.snapshot.processes[i], &view.ledger.processes[i]);
     JsonProcess {
         pid: process.pid.0,
         start_time: process.start_time,
@@ -464,32 +365,4 @@ fn bytes(size: Option<Bytes>) -> Option<u64> {
 
 fn text(label: Option<&Label>) -> Option<Text<'_>> {
     label.map(Label::to_utf8_lossy)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<u64>().prop_map(Value::from), "[ -~]{0,8}".prop_map(Value::from)];
-        leaf.prop_recursive(6, 40, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::hash_map("[a-z]{0,4}", inner, 0..4).prop_map(|map| json!(map)),
-            ]
-        })
-    }
-
-    proptest! {
-        /// Check that any document of printable ASCII is laid out as everybody lays out JSON.
-        #[test]
-        fn laid_out_as_usual(value in value()) {
-            let mut text = Vec::new();
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Lines::default())).unwrap();
-            prop_assert_eq!(String::from_utf8(text).unwrap(), serde_json::to_string_pretty(&value).unwrap());
-        }
-    }
 }

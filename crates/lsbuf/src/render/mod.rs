@@ -8,6 +8,7 @@ mod cell;
 mod columns;
 mod escape;
 mod json;
+mod layout;
 mod show;
 mod table;
 mod tap;
