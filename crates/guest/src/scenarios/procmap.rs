@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
+use dmabuf::DmaBuf;
 use serde_json::Value;
 
 use super::Scenario;
-use crate::actor::{Actor, Held};
+use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
 use crate::make;
 use crate::need::Need;
@@ -82,13 +83,18 @@ fn check_account(ctx: &mut Ctx, held: &Held, kernel: u64, count: u64) -> anyhow:
     Ok(())
 }
 
+/// Pauses with nothing but a private mapping of a buffer.
+fn pause_mapped_privately(stage: &mut Stage, buf: DmaBuf) -> anyhow::Result<()> {
+    let region = sys::map_private(&buf, 0, PAGE)?;
+    let held = Held::by(&buf)?.without_fds().and_map(region, 0);
+    drop(buf);
+    stage.pause(&[held])
+}
+
 fn private_map(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"private", |stage| {
         let (buf, _) = make::plain(PAGE as u64)?;
-        let region = sys::map_private(&buf, 0, PAGE)?;
-        let held = Held::by(&buf)?.without_fds().and_map(region, 0);
-        drop(buf);
-        stage.pause(&[held])
+        pause_mapped_privately(stage, buf)
     })?;
     let held = actor.paused_with_one()?;
     check_account(ctx, &held, 0, 1)?;
@@ -104,10 +110,7 @@ fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (buf, _) = make::plain(PAGE as u64)?;
         let device = make::vgem()?;
         let _handle = device.import(&buf)?;
-        let region = sys::map_private(&buf, 0, PAGE)?;
-        let held = Held::by(&buf)?.without_fds().and_map(region, 0);
-        drop(buf);
-        stage.pause(&[held])
+        pause_mapped_privately(stage, buf)
     })?;
     let held = actor.paused_with_one()?;
     check_account(ctx, &held, IMPORTED, 1 + IMPORTED)
