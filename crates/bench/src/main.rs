@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::bail;
-use lsbuf::model::Ledger;
+use lsbuf::model::{Kinds, Ledger};
 use lsbuf::scan::{Options, Scanner, Sources};
 use lsbuf_guest::bench::figures::{References, Scan, Taken};
 use lsbuf_guest::sys::measure;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> anyhow::Result<()> {
     let [sources] = arguments else { bail!("usage: lsbuf-bench SOURCES") };
     let sources: Sources = sources.parse().map_err(anyhow::Error::msg)?;
-    let mut scanner = Scanner::new(Options { sources, ..Options::default() })?;
+    let mut scanner = Scanner::new(Options { sources, kinds: Kinds::DMABUF, ..Options::default() })?;
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         line?;

@@ -18,6 +18,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use crate::need::Need;
 use crate::output::run_reported;
 use crate::report::{Event, PLAN_PATH, Plan, REPORT_VARIABLE, Reporter};
+use crate::way;
 
 /// The serial port of the report. The first one is the kernel's console.
 const REPORT_PORT: &str = "/dev/ttyS1";
@@ -90,6 +91,10 @@ fn work(reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
     let mut command = Command::new("/bin/lsbuf-guest");
     command.arg(&plan.mode).args(&plan.arguments);
     command.env_clear().env("PATH", "/bin").env("HOME", "/tmp").env(REPORT_VARIABLE, REPORT_PORT);
+    // What is not about shmem is not to change with what else the guest holds: its root is a tmpfs.
+    if !matches!(plan.mode.as_str(), "sh" | "demo") {
+        command.env(way::KINDS, "dmabuf");
+    }
     let status = match run_reported(&mut command, None, LIMIT, reporter) {
         Ok(ended) => ended.status.unwrap_or(-1),
         Err(error) => {

@@ -11,6 +11,9 @@ use crate::need::Need;
 /// The environment variable that names the sources which lsbuf asks where no `--source` does.
 pub const VARIABLE: &str = "LSBUF_SOURCE";
 
+/// The environment variable that names the kinds of buffer which lsbuf looks for where no `--kind` does.
+pub const KINDS: &str = "LSBUF_KIND";
+
 /// A way to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {

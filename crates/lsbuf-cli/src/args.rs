@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
-use lsbuf::model::{Bytes, Kind, Pid};
+use lsbuf::model::{Bytes, Kind, Kinds, Pid};
 use lsbuf::render::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
 };
@@ -18,7 +18,9 @@ use crate::{groups, output};
 
 const EXAMPLES: &str = "\
 Examples:
-  lsbuf                            every dma-buf, largest first
+  lsbuf                            every dma-buf and all shared memory, largest first
+  lsbuf -d                         dma-bufs alone
+  lsbuf --kind memfd,sysv          these kinds alone
   lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, with two more columns
   lsbuf --kernel-only              buffers that no process holds: GEM handles, queues, drivers
   lsbuf --min-size 8M --name 'cam*' --sort COUNT
@@ -30,8 +32,8 @@ Examples:
   lsbuf -J | jq '.totals'          everything, for programs
 ";
 
-/// Who holds every shared buffer (dma-buf) on this machine: which process, through which fd or mapping, what
-/// the kernel holds besides, and what each costs.
+/// Who holds every shared buffer on this machine, dma-bufs and shared memory: which process, through which fd or mapping,
+/// what the kernel holds besides, and what each costs.
 #[derive(Debug, Parser)]
 #[command(
     name = "lsbuf",
@@ -150,7 +152,7 @@ pub(crate) struct LsArgs {
     #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
     /// Column to sort by: largest number first, or first of the alphabet
-    #[arg(long, value_name = "COL", default_value = "SIZE", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
+    #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
     pub(crate) listing: Listing,
@@ -181,7 +183,7 @@ pub(crate) struct Listing {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// Inode numbers, or exact names
+    /// Inode numbers, KIND:INODE, or exact names
     #[arg(required = true, value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) buffers: Vec<String>,
     /// JSON, schema lsbuf.snapshot/1, with these buffers only
@@ -241,9 +243,6 @@ pub(crate) struct Filter {
     /// Only buffers whose name matches, such as 'cam*'
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     pub(crate) name: Option<GlobMatcher>,
-    /// Only these kinds: dmabuf
-    #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
-    pub(crate) kinds: Vec<Kind>,
     /// Only buffers of this size or more, such as 10M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
@@ -255,6 +254,20 @@ pub(crate) struct Filter {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scan")]
 pub(crate) struct Scan {
+    /// Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other,
+    /// secretmem, guest_memfd, or all (a list with commas)
+    #[arg(
+        long = "kind",
+        value_name = "KIND,…",
+        env = "LSBUF_KIND",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_parser = kinds
+    )]
+    kinds: Vec<Kinds>,
+    /// Dma-bufs alone: --kind dmabuf
+    #[arg(short, long, overrides_with = "kinds")]
+    dmabuf: bool,
     /// What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone
     /// or with ,bufinfo
     #[arg(
@@ -283,9 +296,20 @@ impl ShowArgs {
 }
 
 impl Scan {
+    /// Which kinds are looked for.
+    pub(crate) fn kinds(&self) -> Kinds {
+        match &self.kinds[..] {
+            _ if self.dmabuf => Kinds::DMABUF,
+            [] => Kinds::ALL,
+            kinds => {
+                Kind::ALL.iter().copied().filter(|&kind| kinds.iter().any(|set| set.has(kind))).collect()
+            }
+        }
+    }
+
     /// As the library takes it.
     pub(crate) fn options(&self) -> Options {
-        self.roots.options(self.source)
+        Options { kinds: self.kinds(), ..self.roots.options(self.source) }
     }
 }
 
@@ -374,10 +398,13 @@ fn glob(text: &str) -> Result<GlobMatcher, String> {
     Ok(glob.compile_matcher())
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    Kind::ALL.iter().find(|k| k.as_str() == text).copied().ok_or_else(|| {
+fn kinds(text: &str) -> Result<Kinds, String> {
+    if text == "all" {
+        return Ok(Kinds::ALL);
+    }
+    Kind::ALL.iter().find(|k| k.as_str() == text).map(|&kind| [kind].into_iter().collect()).ok_or_else(|| {
         let valid: Vec<&str> = Kind::ALL.iter().map(|k| k.as_str()).collect();
-        format!("no such kind; valid: {}", valid.join(", "))
+        format!("no such kind; valid: {}, all", valid.join(", "))
     })
 }
 

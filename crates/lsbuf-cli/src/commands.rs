@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
-use lsbuf::model::{Ledger, Pid, Snapshot};
+use lsbuf::model::{Bytes, Kind, KindTotals, Ledger, Pid, Snapshot};
 use lsbuf::render::{
-    BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS, Sizes,
-    Style, View, escape,
+    BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
+    PROCESS_COLUMNS, Sizes, Style, View, escape,
 };
 use lsbuf::scan::{Diagnosis, Options, Probe, ProbeState, Scanner};
 
@@ -19,21 +19,23 @@ use crate::select;
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
-    let snapshot = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
+    let (_, snapshot) = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     select::filter(&mut view, &args.listing.filter);
     let mut rows = view.buffers.clone();
     select::sort(&mut rows, &view, &args.sort);
     view.buffers.clone_from(&rows);
-    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
+    let only_dmabufs = !snapshot.kinds.has_shmem();
+    let default = if only_dmabufs { DEFAULT_DMABUF_COLUMNS } else { DEFAULT_BUFFER_COLUMNS };
+    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, default);
     let style = |row: usize| output::row_style(ledger.shapes[row]);
     list(&view, &rows, &columns, &args.listing, style)
 }
 
 /// `lsbuf ps`.
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
-    let snapshot = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
+    let (_, snapshot) = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&snapshot, &ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -46,20 +48,23 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
 
 /// `lsbuf show`.
 pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
-    let snapshot = scan(args.options(), &[])?;
-    let ledger = Ledger::of(&snapshot);
-    let mut view = View::all(&snapshot, &ledger);
-    view.buffers = Vec::new();
-    let mut missing = Vec::new();
+    let (mut scanner, mut snapshot) = scan(args.options(), &[])?;
+    let (mut missing, mut shown) = (Vec::new(), Vec::new());
     for wanted in &args.buffers {
         let found = select::named(&snapshot, wanted);
         if found.is_empty() {
             missing.push(wanted.as_str());
         }
-        view.buffers.extend(found);
+        shown.extend(found);
     }
-    let mut shown = HashSet::new();
-    view.buffers.retain(|&index| shown.insert(index));
+    let mut once = HashSet::new();
+    shown.retain(|&index| once.insert(index));
+    for &index in &shown {
+        scanner.ask_seals(&mut snapshot.buffers[index]);
+    }
+    let ledger = Ledger::of(&snapshot);
+    let mut view = View::all(&snapshot, &ledger);
+    view.buffers = shown;
     view.processes.retain(|&i| {
         let pid = snapshot.processes[i].pid;
         view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
@@ -138,7 +143,7 @@ pub(crate) fn check_helper() -> Result<Ending> {
     Ok(Ending::Answered)
 }
 
-fn scan(options: Options, pids: &[Pid]) -> Result<Snapshot> {
+fn scan(options: Options, pids: &[Pid]) -> Result<(Scanner, Snapshot)> {
     let mut scanner = Scanner::new(options).map_err(anyhow::Error::from)?;
     for &pid in pids {
         if !scanner.has_process(pid)? {
@@ -155,7 +160,7 @@ fn scan(options: Options, pids: &[Pid]) -> Result<Snapshot> {
             unreadable.join(", ")
         ));
     }
-    Ok(snapshot)
+    Ok((scanner, snapshot))
 }
 
 fn list(
@@ -210,9 +215,10 @@ fn write_list(
 fn nothing(snapshot: &Snapshot) -> String {
     let coverage = &snapshot.coverage;
     let sources: Vec<&str> = coverage.sources.iter().map(|s| s.as_str()).collect();
+    let what = if snapshot.kinds.has_shmem() { "buffer" } else { "dma-buf" };
     let found = match snapshot.buffers.len() {
-        0 => "no dma-buf found".to_owned(),
-        n => format!("none of {n} dma-bufs matches"),
+        0 => format!("no {what} found"),
+        n => format!("none of {n} {what}s matches"),
     };
     let notes: Vec<String> = coverage.notes.iter().map(|n| format!("; {n}")).collect();
     let partial = if coverage.is_complete() { "" } else { "; this is partial" };
@@ -225,10 +231,40 @@ fn nothing(snapshot: &Snapshot) -> String {
     )
 }
 
-/// The totals of the machine in one line.
+/// The totals of the machine, in a line for dma-bufs and one for shmem.
 fn summary(view: &View<'_>, sizes: Sizes) -> String {
     let totals = &view.ledger.totals;
     let size = |s| Cell::Size(s).write(Style::Table, sizes);
+    let shown = match view.buffers.len() as u64 {
+        all if all == totals.buffers => String::new(),
+        some => {
+            let sum = view.buffers.iter().map(|&i| view.snapshot.buffers[i].cost()).sum();
+            format!("{some} shown of {}; the machine: ", size(sum))
+        }
+    };
+    let any = |shmem: bool| view.ledger.kinds.iter().any(|k| (k.kind != Kind::DmaBuf) == shmem);
+    let mut lines = Vec::new();
+    // What there is none of is only worth a line where nothing else was looked for.
+    lines.extend((any(false) || !view.snapshot.kinds.has_shmem()).then(|| dmabufs(view, sizes)));
+    lines.extend(any(true).then(|| shmem(view, sizes)));
+    if totals.same_memory > Bytes(0) {
+        let same = size(Some(totals.same_memory));
+        lines.push(format!("{same} of both are the same memory: {} altogether", size(totals.size)));
+    }
+    format!("{shown}{}", lines.join("\n"))
+}
+
+fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
+    let size = |s| Cell::Size(s).write(Style::Table, sizes);
+    let none = KindTotals {
+        kind: Kind::DmaBuf,
+        buffers: 0,
+        size: Some(Bytes(0)),
+        charged: None,
+        held: Some(Bytes(0)),
+        kernel_only: if view.ledger.totals.kernel_only.is_some() { Some(Bytes(0)) } else { None },
+    };
+    let totals = view.ledger.kinds.iter().find(|k| k.kind == Kind::DmaBuf).copied().unwrap_or(none);
     let exporters: Vec<String> = view
         .ledger
         .exporters
@@ -238,25 +274,45 @@ fn summary(view: &View<'_>, sizes: Sizes) -> String {
             format!("{name} {} in {}", size(e.size), e.buffers)
         })
         .collect();
-    let refs = match totals.estimate {
-        true => Cell::Estimate(totals.unattributed_refs),
-        false => Cell::Number(totals.unattributed_refs),
+    let exporters = if exporters.is_empty() { String::new() } else { format!(" ({})", exporters.join(", ")) };
+    let of_dmabufs = || {
+        let each = view.snapshot.buffers.iter().zip(&view.ledger.accounts);
+        each.filter(|(buffer, _)| buffer.id.kind == Kind::DmaBuf).map(|(_, account)| account)
     };
-    let refs = refs.write(Style::Table, sizes);
-    let shown = match view.buffers.len() as u64 {
-        all if all == totals.buffers => String::new(),
-        some => {
-            let sum = view.buffers.iter().map(|&i| view.snapshot.buffers[i].size).sum();
-            format!("{some} shown of {}; the machine: ", size(sum))
-        }
-    };
+    let refs = of_dmabufs().map(|account| account.kernel).sum();
+    let refs = if of_dmabufs().any(|a| a.estimate) { Cell::Estimate(refs) } else { Cell::Number(refs) };
     format!(
-        "{shown}{} dma-bufs, {} exported ({}): {} held by {} processes, {} kernel-only; {refs} kernel references",
+        "{} dma-bufs, {} exported{exporters}: {} held by {} processes, {} kernel-only; {} kernel references",
         totals.buffers,
         size(totals.size),
-        exporters.join(", "),
         size(totals.held),
-        view.snapshot.processes.len(),
+        holding(view, |kind| kind == Kind::DmaBuf),
         size(totals.kernel_only),
+        refs.write(Style::Table, sizes),
     )
+}
+
+fn shmem(view: &View<'_>, sizes: Sizes) -> String {
+    let size = |s| Cell::Size(s).write(Style::Table, sizes);
+    let of_shmem = || view.ledger.kinds.iter().filter(|k| k.kind != Kind::DmaBuf);
+    let cost = |k: &KindTotals| if k.kind.is_charged() { k.charged } else { k.size };
+    let mut kinds: Vec<&KindTotals> = of_shmem().collect();
+    kinds.sort_by_key(|k| std::cmp::Reverse(cost(k)));
+    let each: Vec<String> =
+        kinds.iter().map(|k| format!("{} {} in {}", k.kind, size(cost(k)), k.buffers)).collect();
+    let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
+    format!(
+        "{} of shared memory, {} charged of {}{each}: {} held by {} processes",
+        of_shmem().map(|k| k.buffers).sum::<u64>(),
+        size(of_shmem().map(cost).sum()),
+        size(of_shmem().map(|k| k.size).sum()),
+        size(of_shmem().map(|k| k.held).sum()),
+        holding(view, |kind| kind != Kind::DmaBuf),
+    )
+}
+
+/// How many processes hold a buffer of such a kind.
+fn holding(view: &View<'_>, is_meant: impl Fn(Kind) -> bool) -> usize {
+    let meant = view.snapshot.buffers.iter().filter(|b| is_meant(b.id.kind));
+    meant.flat_map(|b| &b.holders).map(|h| h.pid).collect::<HashSet<Pid>>().len()
 }

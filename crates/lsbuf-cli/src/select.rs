@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use lsbuf::model::{Buffer, Pid, Snapshot};
+use lsbuf::model::{Buffer, Kind, Pid, Snapshot};
 use lsbuf::render::{Column, View};
 
 use crate::args::Filter;
@@ -20,7 +20,6 @@ fn passes(filter: &Filter, buffer: &Buffer) -> bool {
     (filter.pids.is_empty() || buffer.holders.iter().any(|h| filter.pids.contains(&h.pid)))
         && (filter.exporters.is_empty() || filter.exporters.iter().any(|e| exporter() == Some(e.as_bytes())))
         && filter.name.as_ref().is_none_or(named)
-        && (filter.kinds.is_empty() || filter.kinds.contains(&buffer.id.kind))
         && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
         && (!filter.kernel_only || buffer.holders.is_empty())
 }
@@ -40,14 +39,19 @@ pub(crate) fn asked(view: &View<'_>, filter: &Filter) -> Vec<usize> {
     view.processes.iter().copied().filter(wanted).collect()
 }
 
-/// The buffers that an argument of `show` means: an inode number, else an exact name.
+/// The buffers that an argument of `show` means: an inode number, alone or behind its kind, else an exact name.
 pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
         (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
     };
-    let digits = wanted.bytes().all(|b| b.is_ascii_digit());
-    let by_inode = match wanted.parse::<u64>() {
-        Ok(ino) if digits => all(&|buffer| buffer.id.ino.0 == ino),
+    let kind = |word: &str| Kind::ALL.iter().copied().find(|kind| kind.as_str() == word);
+    let (kind, number) = match wanted.split_once(':').map(|(word, number)| (kind(word), number)) {
+        Some((kind @ Some(_), number)) => (kind, number),
+        _ => (None, wanted),
+    };
+    let digits = number.bytes().all(|b| b.is_ascii_digit());
+    let by_inode = match number.parse::<u64>() {
+        Ok(ino) if digits => all(&|b| b.id.ino.0 == ino && kind.is_none_or(|kind| kind == b.id.kind)),
         _ => Vec::new(),
     };
     if by_inode.is_empty() {

@@ -193,7 +193,7 @@ fn nothing_matches() {
     assert_eq!((run.status, run.stdout.as_str()), (0, ""));
     assert_eq!(
         run.stderr,
-        "lsbuf: none of 3 dma-bufs matches; looked at 5 of 5 processes, by fd, fdinfo, maps, bufinfo\n"
+        "lsbuf: none of 3 buffers matches; looked at 5 of 5 processes, by fd, fdinfo, maps, bufinfo, sysvipc\n"
     );
 }
 
@@ -206,7 +206,7 @@ fn no_dmabuf() {
     assert_eq!((run.status, run.stdout.as_str()), (0, ""));
     assert_eq!(
         run.stderr,
-        "lsbuf: no dma-buf found; looked at 1 of 1 processes, by fd, fdinfo, maps, bufinfo\n"
+        "lsbuf: no buffer found; looked at 1 of 1 processes, by fd, fdinfo, maps, bufinfo, sysvipc\n"
     );
 }
 
@@ -230,9 +230,9 @@ fn partial() {
 #[test]
 fn wrong_arguments() {
     for (args, valid) in [
-        (&["-o", "FOO"][..], "valid: INO, SIZE, EXPORTER"),
+        (&["-o", "FOO"][..], "valid: KIND, INO, SIZE"),
         (&["ps", "--sort", "INO"], "valid: PID, COMMAND, RSS"),
-        (&["--kind", "memfd"], "valid: dmabuf"),
+        (&["--kind", "ion"], "valid: dmabuf, memfd, sysv"),
         (&["--source", "ebpf"], "valid: auto, bpf; or one of procfs, procmap, maps, map_files,"),
         (&["--min-size", "10MB"], "valid: 4096, 64K, 10M"),
         (&["--name", "[a"], "valid: *, ?, [abc]"),

@@ -17,7 +17,7 @@ fn proc_root_is_the_librarys_answer() {
     for tree in recorded::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../lsbuf/tests/recorded"))) {
         let options = tree.options();
         let output = Command::new(cargo_bin("lsbuf"))
-            .arg("--json")
+            .args(["--json", "--dmabuf"])
             .arg("--proc-root")
             .arg(&options.proc_root)
             .arg("--sys-root")

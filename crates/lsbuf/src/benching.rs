@@ -13,7 +13,7 @@ pub use crate::scan::benching::Found;
 /// # Errors
 /// It cannot be read, or has no line.
 pub fn maps(file: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> std::io::Result<usize> {
-    let mapped = kernel::maps::walk(file, chunk)?;
+    let mapped = kernel::maps::walk(file, None, chunk)?;
     Ok(mapped.ok_or(std::io::ErrorKind::UnexpectedEof)?.facts.len())
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::Tree;
 use lsbuf::ErrorKind;
-use lsbuf::model::{Bytes, Fd, KeptElsewhere, Ledger, Note, Pid, Snapshot, Source, Tid};
+use lsbuf::model::{Bytes, Fd, KeptElsewhere, Kinds, Ledger, Note, Pid, Snapshot, Source, Tid};
 use lsbuf::scan::Options;
 
 /// A tree with one camera process that holds the listed buffer 7.
@@ -82,7 +82,8 @@ fn a_rest_that_may_be_in_flight() {
         tree.process(pid, b"receiver");
         tree.fd(pid, 3, b"socket:[5]", b"pos:\t0\nflags:\t02\nscm_fds: 1\n");
     }
-    let snapshot = tree.scan();
+    tree.write_list();
+    let snapshot = lsbuf::scan(Options { kinds: Kinds::DMABUF, ..tree.options() }).unwrap();
     assert_eq!(kernel(&snapshot), (Some(2), true));
     assert_eq!(
         snapshot.coverage.notes,

@@ -8,7 +8,7 @@
 //! Without the links every fd of the process has to be read. What a text is, the file's own lines decide, by which it begins.
 //!
 //! Limits: an O_PATH fd shows neither name nor kind here, only its mount. A ring that is busy at that moment prints
-//! nothing of its own and is not recognised. Device nodes have no path here and are left out.
+//! nothing of its own and is not recognised. Device nodes have no path here and are left out, and so are sync_files and shmem.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,6 +19,7 @@ use super::fdinfo::{self, Fdinfo};
 use super::fds::{self, FdFact, Table};
 use super::parse::{Garbled, number32};
 use super::read::{self, Buffers};
+use super::shmem::Family;
 use crate::model::Fd;
 
 /// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`fds::walk`].
@@ -27,8 +28,9 @@ pub(crate) fn walk_any_way(
     buffers: &mut Buffers,
     read: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
+    mut family: Option<&mut Family>,
 ) -> Result<()> {
-    let refused = match fds::walk(process, buffers, read, elsewhere.as_deref_mut()) {
+    let refused = match fds::walk(process, buffers, read, elsewhere.as_deref_mut(), family.as_deref_mut()) {
         Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
         done => return done,
     };
@@ -36,6 +38,9 @@ pub(crate) fn walk_any_way(
     walk(process, buffers, &mut alone, elsewhere).map_err(|_| refused)?;
     // What the links told before the refusal is in here once more; only devices are not.
     alone.devices.append(&mut read.devices);
+    if let Some(family) = family {
+        family.unfollowed += 1;
+    }
     *read = alone;
     Ok(())
 }

@@ -15,8 +15,13 @@ use super::parse::{Garbled, number32};
 use super::path::Path;
 use super::read::{self, Buffers};
 use super::root::ProcRoot;
+use super::shmem::{Family, ShmFd};
 use super::{LINK_PREFIX, fdinfo};
 use crate::model::{DeviceClass, Fd, Label, Pid};
+
+/// What every sync_file is called (`sync_file_alloc` in drivers/dma-buf/sync_file.c). No file in a folder has such a link: its
+/// path begins with a slash.
+const SYNC_FILE_LINK: &[u8] = b"anon_inode:sync_file";
 
 /// An fd whose link looks like a dma-buf's, and what its fdinfo says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +49,10 @@ pub(crate) struct Table {
     pub(crate) devices: Vec<(Fd, DeviceClass, Label)>,
     /// Whether one was closed between the listing and the look at it.
     pub(crate) closed: bool,
+    /// Shared memory of the shmem family.
+    pub(crate) shmem: Vec<ShmFd>,
+    /// How many are sync_files.
+    pub(crate) sync_files: u64,
     /// fdinfo texts that could not be understood.
     pub(crate) garbled: u64,
 }
@@ -55,13 +64,14 @@ pub(crate) fn number(root: &ProcRoot, pid: Pid) -> Result<u64> {
     statx(root.dir(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
 }
 
-/// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere` if it is
-/// asked for. What was read before an error is true all the same.
+/// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere`, and shmem is
+/// looked for with `family`, if that is asked for. What was read before an error is true all the same.
 pub(crate) fn walk(
     process: BorrowedFd<'_>,
     buffers: &mut Buffers,
     read: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
+    mut family: Option<&mut Family>,
 ) -> Result<()> {
     let table = read::open_dir(process, c"fd")?;
     let Buffers { dir, link, text, .. } = buffers;
@@ -107,6 +117,16 @@ pub(crate) fn walk(
         {
             let read = read::record(process, fdinfo_path(fd).as_str(), text);
             elsewhere.add(keeper, read.is_ok().then_some(text));
+        } else if target == SYNC_FILE_LINK {
+            read.sync_files += 1;
+        } else if let Some(family) = &mut family
+            && family.suspects(target)
+        {
+            match family.fd(process, table.as_fd(), entry, fd, target) {
+                Ok(found) => read.shmem.extend(found),
+                Err(Errno::NOENT) => read.closed = true,
+                Err(e) => return Err(e),
+            }
         }
         Ok(())
     })

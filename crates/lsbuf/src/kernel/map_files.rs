@@ -14,6 +14,7 @@ use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
 use super::path::Path;
 use super::read::{self, Buffers};
+use super::shmem::{Family, ShmMap};
 use crate::model::{Label, MapRef};
 
 /// A file mapping whose link looks like a dma-buf's.
@@ -23,8 +24,13 @@ pub(crate) struct LinkFact {
     pub(crate) name: Label,
 }
 
-/// Reads the links of one process. Returns how many entries were garbled.
-pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut Vec<LinkFact>) -> Result<u64> {
+/// Reads the links of one process, with those of the shmem family if that is looked for. Returns how many entries were garbled.
+pub(crate) fn walk(
+    process: BorrowedFd<'_>,
+    buffers: &mut Buffers,
+    facts: &mut Vec<LinkFact>,
+    mut shmem: Option<(&mut Family, &mut Vec<ShmMap>)>,
+) -> Result<u64> {
     let links = read::open_dir(process, c"map_files")?;
     let Buffers { dir, link, .. } = buffers;
     let mut garbled = 0;
@@ -35,6 +41,16 @@ pub(crate) fn walk(process: BorrowedFd<'_>, buffers: &mut Buffers, facts: &mut V
                     match range(entry.to_bytes()) {
                         Ok(vma) => facts.push(LinkFact { vma, name: Label::from(name) }),
                         Err(Garbled) => garbled += 1,
+                    }
+                } else if let Some((family, found)) = &mut shmem
+                    && family.suspects(target)
+                {
+                    match family.ask(process, links.as_fd(), entry, target) {
+                        Ok(id) => found.extend(
+                            id.and_then(|id| Some(ShmMap { id, vma: range(entry.to_bytes()).ok()? })),
+                        ),
+                        Err(Errno::NOENT) => {}
+                        Err(e) => return Err(e),
                     }
                 }
             }

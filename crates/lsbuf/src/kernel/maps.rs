@@ -1,4 +1,5 @@
-//! The text of `/proc/P/maps`, of which only dma-buf candidates are kept.
+//! The text of `/proc/P/maps`, of which only dma-buf candidates and the shmem family are kept: those by their paths, these
+//! by their devices.
 //!
 //! A line is `START-END PERMS OFFSET MAJ:MIN INODE PATH` (`show_map_vma` in fs/proc/task_mmu.c): numbers
 //! in hex but the inode. The path of a dma-buf is `/dmabuf:` and its name, in which the kernel replaces a
@@ -18,6 +19,7 @@ use super::LINK_PREFIX;
 use super::elsewhere::RING_LINK;
 use super::parse::{Garbled, cut, number, number32};
 use super::read;
+use super::shmem::{Family, ShmMap};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
 
 /// A VMA whose path looks like a dma-buf's.
@@ -35,6 +37,8 @@ pub(crate) struct MapFact {
 pub(crate) struct Mapped {
     /// What looks like a dma-buf.
     pub(crate) facts: Vec<MapFact>,
+    /// Shared memory of the shmem family.
+    pub(crate) shmem: Vec<ShmMap>,
     /// Lines that could be a dma-buf's and could not be understood; others are not looked at.
     pub(crate) garbled: u64,
     /// Whether something that looks like an io_uring is mapped.
@@ -42,44 +46,90 @@ pub(crate) struct Mapped {
 }
 
 /// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
-pub(crate) fn walk(maps: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> Result<Option<Mapped>> {
+pub(crate) fn walk(
+    maps: BorrowedFd<'_>,
+    family: Option<&mut Family>,
+    chunk: &mut Vec<u8>,
+) -> Result<Option<Mapped>> {
     static NEEDLES: LazyLock<[Finder<'_>; 2]> =
         LazyLock::new(|| [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)]);
+    /// Every line has one, between its two addresses.
+    static EACH_LINE: LazyLock<[Finder<'_>; 1]> = LazyLock::new(|| [Finder::new(b"-")]);
     let mut mapped = Mapped::default();
-    let any = read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
-        (0, Ok(Some(fact))) => mapped.facts.push(fact),
-        (0, Ok(None)) => {}
-        (0, Err(Garbled)) => mapped.garbled += 1,
-        _ => mapped.ring = true,
-    })?;
+    let any = match family {
+        None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| mapped.take(needle == 1, line))?,
+        Some(family) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| {
+            match Line::parse(line) {
+                Ok(Line { dev, ino, path, vma }) if family.interest(dev, ino).is_some() => {
+                    mapped.shmem.extend(family.mapped(dev, ino, path, !is_ambiguous(path), vma));
+                }
+                Ok(Line { path, .. }) => {
+                    let ring = path == RING_LINK;
+                    if ring || path.starts_with(LINK_PREFIX) {
+                        mapped.take(ring, line);
+                    }
+                }
+                Err(Garbled) => mapped.garbled += 1,
+            };
+        })?,
+    };
     Ok(any.then_some(mapped))
+}
+
+impl Mapped {
+    /// Takes a line that holds what a dma-buf's does, or a ring's.
+    fn take(&mut self, ring: bool, line: &[u8]) {
+        match (ring, parse(line)) {
+            (false, Ok(Some(fact))) => self.facts.push(fact),
+            (false, Ok(None)) => {}
+            (false, Err(Garbled)) => self.garbled += 1,
+            (true, _) => self.ring = true,
+        }
+    }
+}
+
+/// A line of a mapping.
+struct Line<'l> {
+    dev: Dev,
+    ino: Inode,
+    path: &'l [u8],
+    vma: MapRef,
+}
+
+impl Line<'_> {
+    fn parse(line: &[u8]) -> std::result::Result<Line<'_>, Garbled> {
+        let (start, rest) = cut(line, b'-')?;
+        let (end, rest) = cut(rest, b' ')?;
+        let (perms, rest) = cut(rest, b' ')?;
+        let (offset, rest) = cut(rest, b' ')?;
+        let (dev, rest) = cut(rest, b' ')?;
+        // The kernel pads the inode with blanks if a path follows; without one the line ends in a blank or not.
+        let (ino, path) = cut(rest, b' ').unwrap_or((rest, b""));
+        let vma = MapRef {
+            start: number(start, 16)?,
+            end: number(end, 16)?,
+            offset: Some(number(offset, 16)?),
+            perms: Some(Perms::parse(perms).ok_or(Garbled)?),
+        };
+        if vma.end < vma.start {
+            return Err(Garbled);
+        }
+        let (major, minor) = cut(dev, b':')?;
+        let dev = Dev { major: number32(major, 16)?, minor: number32(minor, 16)? };
+        Ok(Line { dev, ino: Inode(number(ino, 10)?), path: path.trim_ascii_start(), vma })
+    }
+}
+
+/// Whether a path may hold a newline, which is printed as these four characters that it may hold itself.
+fn is_ambiguous(path: &[u8]) -> bool {
+    path.windows(4).any(|w| w == b"\\012")
 }
 
 /// Parses one line; `None`: nothing that could be a dma-buf.
 pub(crate) fn parse(line: &[u8]) -> std::result::Result<Option<MapFact>, Garbled> {
-    let (start, rest) = cut(line, b'-')?;
-    let (end, rest) = cut(rest, b' ')?;
-    let (perms, rest) = cut(rest, b' ')?;
-    let (offset, rest) = cut(rest, b' ')?;
-    let (dev, rest) = cut(rest, b' ')?;
-    // The kernel pads the inode with blanks if a path follows; without one the line ends in a blank or not.
-    let (ino, path) = cut(rest, b' ').unwrap_or((rest, b""));
-    let path = path.trim_ascii_start();
-    let vma = MapRef {
-        start: number(start, 16)?,
-        end: number(end, 16)?,
-        offset: Some(number(offset, 16)?),
-        perms: Some(Perms::parse(perms).ok_or(Garbled)?),
-    };
-    if vma.end < vma.start {
-        return Err(Garbled);
-    }
-    let (major, minor) = cut(dev, b':')?;
-    let dev = Dev { major: number32(major, 16)?, minor: number32(minor, 16)? };
-    let ino = Inode(number(ino, 10)?);
+    let Line { dev, ino, path, vma } = Line::parse(line)?;
     let Some(name) = path.strip_prefix(LINK_PREFIX) else { return Ok(None) };
-    let ambiguous = name.windows(4).any(|w| w == b"\\012");
-    Ok(Some(MapFact { dev, ino, name: (!ambiguous).then(|| name.into()), vma }))
+    Ok(Some(MapFact { dev, ino, name: (!is_ambiguous(name)).then(|| name.into()), vma }))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! A source yields facts, or a typed reason why not; it never decides what an answer means, never
 //! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
-//! text and hostile text reach them the same way. This is the only home of `unsafe`: two system calls that rustix does not
-//! have, in [`sharing`] and [`procmap`], and in [`own`] the buffers that `check` makes itself.
+//! text and hostile text reach them the same way. This is the only home of `unsafe`: system calls that rustix does not
+//! have, in [`sharing`], [`procmap`] and [`shmem`], and in [`own`] the buffers that `check` makes itself.
 //!
 //! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
 //! server is gone, and any call that asks that filesystem would hang. Therefore:
@@ -12,6 +12,9 @@
 //! - `fdinfo` is read only for links that start with `/dmabuf:` and for sockets and io_urings; the file's
 //!   `show_fdinfo` is called, which network filesystems and FUSE do not have; an io_uring's gives up when the ring is
 //!   busy; DRM files, whose `show_fdinfo` takes driver locks, are left alone;
+//! - where shmem is looked for, `statx` (`AT_STATX_DONT_SYNC`) asks what has a name of the kernel's own tmpfs or a path below
+//!   a mounted one, as the innermost mount of its holder's namespace says ([`shmem`]). Left over is a file of a dead network
+//!   server that was received from another mount namespace, in which its path is below no such mount;
 //! - only what is thereby proven to be a dma-buf, or passed the tests in [`identity`], is opened
 //!   (`O_PATH`) and asked for its inode.
 //!
@@ -43,6 +46,7 @@ pub(crate) mod read;
 pub(crate) mod rights;
 pub(crate) mod root;
 pub(crate) mod sharing;
+pub(crate) mod shmem;
 
 /// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
 /// filter, never a proof: an ordinary file at the root of a container can be called so.

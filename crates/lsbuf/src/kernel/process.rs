@@ -103,7 +103,7 @@ impl ProcessDir {
         let (comm, start_time) = stat(text).map_err(|Garbled| Errno::BADMSG)?;
         let uid = read::record(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
         let cgroup = self.cgroup(text);
-        Ok(Process { pid: self.pid, start_time, comm, uid, cgroup })
+        Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None })
     }
 
     /// Its path in the v2 hierarchy.

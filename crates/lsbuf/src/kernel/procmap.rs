@@ -24,6 +24,7 @@ use rustix::ioctl::{Updater, ioctl, opcode};
 use super::elsewhere::RING_LINK;
 use super::maps::{MapFact, Mapped};
 use super::root::ProcRoot;
+use super::shmem::{self, Family, ShmMap};
 use super::{LINK_PREFIX, read};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
 
@@ -37,6 +38,9 @@ const FILE_BACKED: u64 = 0x20;
 
 /// Room for a name. A dma-buf's path has at most 40 bytes with its NUL; one that does not fit is no dma-buf's.
 const NAME_ROOM: usize = 256;
+
+/// Room for any path.
+const LONG_ROOM: usize = 4096;
 
 /// `struct procmap_query`.
 #[repr(C)]
@@ -110,12 +114,18 @@ impl Queries {
     }
 }
 
-/// Reads the address space of an open `maps`. `None`: there is none, or none any more.
-pub(crate) fn walk(maps: BorrowedFd<'_>, filter: Filter, judge: &mut impl Judge) -> Result<Option<Mapped>> {
+/// Reads the address space of an open `maps`; shmem is looked for with `family`. `None`: there is none, or none any more.
+pub(crate) fn walk(
+    maps: BorrowedFd<'_>,
+    filter: Filter,
+    judge: &mut impl Judge,
+    mut family: Option<&mut Family>,
+) -> Result<Option<Mapped>> {
     /// No process has as many; one that maps faster than it is read comes there.
     const MOST: u32 = 1 << 24;
     let mut mapped = Mapped::default();
     let mut from = 0;
+    let mut long = [0; LONG_ROOM];
     for _ in 0..MOST {
         let fact = match next(maps, from, filter, None) {
             Ok(Some(fact)) => fact,
@@ -124,6 +134,25 @@ pub(crate) fn walk(maps: BorrowedFd<'_>, filter: Filter, judge: &mut impl Judge)
             Err(e) => return Err(e),
         };
         from = fact.vma.end;
+        if let Some(family) = &mut family
+            && let Some(interest) = family.interest(fact.dev, fact.ino)
+        {
+            match interest {
+                shmem::Interest::Known(id) => mapped.shmem.push(ShmMap { id, vma: fact.vma }),
+                shmem::Interest::Path => match next(maps, fact.vma.start, filter, Some(&mut long)) {
+                    Ok(Some(fact)) if family.interest(fact.dev, fact.ino).is_none() => from = fact.vma.start,
+                    Ok(Some(fact)) => {
+                        from = fact.vma.end;
+                        let found = family.mapped(fact.dev, fact.ino, path(&long), true, fact.vma);
+                        mapped.shmem.extend(found);
+                    }
+                    Err(Errno::NAMETOOLONG) | Ok(None) => {}
+                    Err(Errno::SRCH) => return Ok(None),
+                    Err(e) => return Err(e),
+                },
+            }
+            continue;
+        }
         match judge.interest(fact.dev) {
             Interest::Pass => {}
             Interest::Take => mapped.facts.push(fact),
@@ -173,12 +202,7 @@ fn path(room: &[u8]) -> &[u8] {
 
 /// The VMA that covers `from`, or else the next one behind it. `None`: there is no more. `ESRCH`: there is no address
 /// space. `ENAMETOOLONG`: the VMA has a name without room for it.
-fn next(
-    maps: BorrowedFd<'_>,
-    from: u64,
-    filter: Filter,
-    name: Option<&mut [u8; NAME_ROOM]>,
-) -> Result<Option<MapFact>> {
+fn next(maps: BorrowedFd<'_>, from: u64, filter: Filter, name: Option<&mut [u8]>) -> Result<Option<MapFact>> {
     const PROCMAP_QUERY: rustix::ioctl::Opcode = opcode::read_write::<Query>(b'f', 17);
     let shared = if filter == Filter::Shared { SHARED } else { 0 };
     let mut query = Query {
@@ -188,7 +212,7 @@ fn next(
         ..Query::default()
     };
     if let Some(room) = name {
-        query.vma_name_size = NAME_ROOM as u32;
+        query.vma_name_size = u32::try_from(room.len()).unwrap_or(0);
         query.vma_name_addr = room.as_mut_ptr().expose_provenance() as u64;
     }
     let done = read::retry(|| {

@@ -76,7 +76,7 @@ proptest! {
             })
             .collect();
         let mut judge = Only { taken: Some(dev), ..Only::default() };
-        let mut asked = walk(own_maps().as_fd(), Filter::Shared, &mut judge).unwrap().unwrap().facts;
+        let mut asked = walk(own_maps().as_fd(), Filter::Shared, &mut judge, None).unwrap().unwrap().facts;
         // Other tests of this process map files of that device, too.
         asked.retain(|fact| fact.ino == ino);
         prop_assert!(!told.is_empty());
@@ -94,7 +94,7 @@ fn names_rule_out() {
     let (file, dev, _) = file(page);
     let _region = Region::map(file.as_fd(), 0, page).unwrap();
     let mut judge = Only::default();
-    let mapped = walk(own_maps().as_fd(), Filter::Shared, &mut judge).unwrap().unwrap();
+    let mapped = walk(own_maps().as_fd(), Filter::Shared, &mut judge, None).unwrap().unwrap();
     assert!(judge.ruled_out.contains(&dev));
     assert!(mapped.facts.is_empty() && !mapped.ring);
 }
@@ -137,5 +137,5 @@ fn an_end() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!lives(maps.as_fd()));
-    assert!(matches!(walk(maps.as_fd(), Filter::All, &mut Only::default()), Ok(None)));
+    assert!(matches!(walk(maps.as_fd(), Filter::All, &mut Only::default(), None), Ok(None)));
 }

@@ -151,6 +151,11 @@ impl ProcRoot {
         self.recorded(c".lsbuf/shared")
     }
 
+    /// The devices of the kernel's own shmem filesystems in a recorded tree; see [`super::shmem`].
+    pub(crate) fn recorded_shmem(&self) -> Option<String> {
+        self.recorded(c".lsbuf/shmem")
+    }
+
     fn recorded(&self, path: &std::ffi::CStr) -> Option<String> {
         if self.live { None } else { self.sysctl(path) }
     }

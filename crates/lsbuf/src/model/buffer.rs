@@ -3,42 +3,32 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::{Bytes, Dev, Fd, GemHandle, Inode, Label, Pid, Tid};
-
-/// What sort of shared buffer. Decided by proof, never by the text of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Kind {
-    /// A dma-buf: an inode on the kernel's dma-buf pseudo filesystem (magic 0x444d4142).
-    DmaBuf,
-}
-
-impl Kind {
-    /// Every kind, in the order in which help lists them.
-    pub const ALL: &'static [Kind] = &[Kind::DmaBuf];
-
-    /// The word for it on the command line and in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::DmaBuf => "dmabuf",
-        }
-    }
-}
+use super::{Bytes, Dev, Fd, GemHandle, Inode, IpcNamespace, Kind, Label, Overlap, Pid, Seals, Segment, Tid};
 
 /// Which buffer, for one boot of one machine.
 ///
 /// A dma-buf's inode number is unique for a boot from Linux 5.18 on (a 64-bit counter of its own in
 /// `dma_buf_getfile`); before, it came from a 32-bit counter shared with other pseudo filesystems and
-/// can repeat after 2³² of them.
+/// can repeat after 2³² of them. Inode numbers of the kernel's own tmpfs are unique among the files that have none of their
+/// own choosing, but a System V segment's is its id, which other namespaces' segments have too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId {
     /// The kind is part of the identity: different kinds may share a device and collide in inode numbers.
     pub kind: Kind,
     /// `None` while no reference has shown it: a machine where only the kernel holds dma-bufs.
     pub dev: Option<Dev>,
-    /// Inode number on `dev`.
+    /// Inode number on `dev`. A System V segment's is its id (`shmid`).
     pub ino: Inode,
+    /// Of a System V segment alone: the namespace that its id belongs to; `None` also if that could not be told.
+    pub ipc: Option<IpcNamespace>,
+}
+
+impl BufferId {
+    /// Of a buffer that is not a System V segment.
+    #[must_use]
+    pub fn new(kind: Kind, dev: Option<Dev>, ino: Inode) -> BufferId {
+        BufferId { kind, dev, ino, ipc: None }
+    }
 }
 
 /// One buffer and its references.
@@ -48,14 +38,31 @@ pub struct Buffer {
     pub id: BufferId,
     /// Bytes of the whole buffer, whatever part of it is mapped.
     pub size: Option<Bytes>,
-    /// Bytes charged to the owner; always `None` for a dma-buf: its `st_blocks` only repeats the size.
+    /// Bytes really taken: in memory, in swap, and allocated in advance (`st_blocks`). Always `None` for a dma-buf, whose
+    /// `st_blocks` only repeats the size, and for what the kernel does not count (see [`Kind::is_charged`]).
     pub charged: Option<Bytes>,
+    /// The part of `charged` that is in swap; `None`: unknown.
+    pub swapped: Option<Bytes>,
+    /// The size of its pages if those are huge.
+    pub huge_page: Option<Bytes>,
+    /// Whether it has no name in its filesystem any more, or is a segment marked for removal, and so goes with its last
+    /// reference. `None`: unknown, or it never had one.
+    pub deleted: Option<bool>,
+    /// What can no longer be done with it; `None`: not asked, or it cannot be sealed.
+    pub seals: Option<Seals>,
+    /// The kernel's own account of a System V segment.
+    pub segment: Option<Segment>,
+    /// Whose memory it is too; `None`: unknown.
+    pub overlaps: Option<Vec<Overlap>>,
     /// `Some` and empty for a buffer without a name; `None` when the name could not be read.
     pub name: Option<Label>,
     /// Who made it: a DMA heap's or a driver's name.
     pub exporter: Option<Label>,
-    /// References that the kernel counts, without the reader's own; the latest reading.
+    /// References that the kernel counts, without the reader's own; the latest reading. Of a System V segment its
+    /// attachments; of other shmem the references to every file that was found open on it, which only BPF iterators tell.
     pub count: Option<u64>,
+    /// Programs that run from it: one reference for each of their address spaces. `None`: unknown; none runs from a dma-buf.
+    pub exe: Option<u64>,
     /// Whether every reading of `count` during the scan was the same and there were at least two.
     pub steady: bool,
     /// Whether some of its holders may share an fd table or an address space, which could not be asked: each of their
@@ -86,9 +93,16 @@ impl Buffer {
             id,
             size: None,
             charged: None,
+            swapped: None,
+            huge_page: None,
+            deleted: None,
+            seals: None,
+            segment: None,
+            overlaps: None,
             name: None,
             exporter: None,
             count: None,
+            exe: if id.kind == Kind::DmaBuf { Some(0) } else { None },
             steady: false,
             uncompared: false,
             in_flight: None,
@@ -99,6 +113,19 @@ impl Buffer {
             creator_uid: None,
             holders: Vec::new(),
         }
+    }
+
+    /// What it costs: what is charged for it, or where nothing is, its whole size. `None`: unknown.
+    #[must_use]
+    pub fn cost(&self) -> Option<Bytes> {
+        if self.id.kind.is_charged() { self.charged } else { self.size }
+    }
+
+    /// References that were found, of those that are counted.
+    pub(crate) fn found(&self) -> u64 {
+        let held: u64 = self.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();
+        let elsewhere = [self.in_flight, self.io_uring, self.exe];
+        elsewhere.into_iter().flatten().fold(held, u64::saturating_add)
     }
 }
 
@@ -160,6 +187,12 @@ impl Holder {
     #[must_use]
     pub fn map_refs(&self) -> u64 {
         if self.address_space_of.is_none() { self.maps.len() as u64 } else { 0 }
+    }
+
+    /// How many of its VMAs are private; `None`: a source does not tell.
+    #[must_use]
+    pub fn private_maps(&self) -> Option<u64> {
+        self.maps.iter().map(|map| map.perms.map(|perms| u64::from(!perms.is_shared()))).sum()
     }
 
     /// Every fd by which it can reach the buffer, and every `O_PATH` fd, whoever they are counted with.

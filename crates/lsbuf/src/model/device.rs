@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn buffer(exporter: &str, attached: &[&str]) -> Buffer {
-        let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: None, ino: Inode(1) });
+        let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
         buffer.exporter = Some(exporter.into());
         buffer.attachments = Some(attached.iter().map(|&name| name.into()).collect());
         buffer

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Buffer, Bytes, Holder, Label, Pid, Snapshot, candidates};
+use super::{Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Snapshot, candidates};
 
 /// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
 /// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
@@ -23,10 +23,14 @@ pub struct Account {
     pub fd: u64,
     /// References by VMAs.
     pub map: u64,
+    /// Of those the private ones; `None`: a source does not tell.
+    pub private_map: Option<u64>,
     /// Fds in messages not yet received; `None`: unknown.
     pub in_flight: Option<u64>,
     /// Fixed files of io_uring; `None`: unknown.
     pub io_uring: Option<u64>,
+    /// Address spaces of programs that run from it; `None`: unknown, and part of what is left.
+    pub exe: Option<u64>,
     /// What is left: GEM handles, importers, queues, drivers, and whatever above is unknown.
     /// `None` where no count is known, or more was found than counted.
     pub kernel: Option<u64>,
@@ -46,17 +50,19 @@ impl Account {
     fn of(buffer: &Buffer, saw_every_process: bool) -> Account {
         let sum = |f: fn(&Holder) -> u64| buffer.holders.iter().map(f).sum::<u64>();
         let (fd, map, opath) = (sum(Holder::fd_refs), sum(Holder::map_refs), sum(Holder::opath_refs));
+        let counted = buffer.holders.iter().filter(|h| h.address_space_of.is_none());
         let mut account = Account {
             fd,
             map,
+            private_map: counted.map(Holder::private_maps).sum(),
             opath,
             in_flight: buffer.in_flight,
             io_uring: buffer.io_uring,
+            exe: buffer.exe,
             kernel: None,
             estimate: false,
         };
-        let elsewhere = buffer.in_flight.unwrap_or(0).saturating_add(buffer.io_uring.unwrap_or(0));
-        let found = (fd + map).saturating_add(elsewhere);
+        let found = buffer.found();
         match buffer.count.map(|count| count.checked_sub(found)) {
             None => {}
             Some(None) => account.estimate = true,
@@ -66,6 +72,7 @@ impl Account {
                 if !account.estimate {
                     account.in_flight = Some(buffer.in_flight.unwrap_or(0));
                     account.io_uring = Some(buffer.io_uring.unwrap_or(0));
+                    account.exe = Some(buffer.exe.unwrap_or(0));
                 }
             }
             Some(Some(rest)) => {
@@ -112,8 +119,10 @@ impl LeakShape {
         if buffer.holders.iter().any(|h| h.slots().0 >= FD_LEAK_MIN) {
             return Some(LeakShape::Fd);
         }
-        // The other shapes say that there is no fd; somebody who could not be read may have one.
-        if !saw_every_process {
+        // The other shapes say that there is no fd; somebody who could not be read may have one. Of these kinds most never
+        // have one, or stay anyway.
+        let has_fds = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Memfd | Kind::Ashmem | Kind::Secretmem);
+        if !saw_every_process || !has_fds {
             return None;
         }
         match (account.fd, account.map) {
@@ -127,10 +136,10 @@ impl LeakShape {
     }
 }
 
-/// What one process holds. Sizes are `None` when a buffer that they need has an unknown size.
+/// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one that they need is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessFigures {
-    /// The whole size of every buffer held by at least one fd or mapping, once per buffer.
+    /// The whole cost of every buffer held by at least one fd or mapping, once per buffer.
     pub rss: Option<Bytes>,
     /// Each size split evenly among the processes that hold it; odd bytes go to the lowest pids.
     pub pss: Option<Bytes>,
@@ -154,28 +163,49 @@ impl Default for ProcessFigures {
     }
 }
 
-/// What the machine exports, as far as it was found. `size` = `held` + `kernel_only` where all are known, and
-/// Σ PSS = `held`.
+/// What the machine's buffers cost ([`Buffer::cost`]), as far as they were found. `size` = `held` + `kernel_only` where all
+/// are known, each memory once; Σ PSS = `held` and what of `same_memory` is held twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown.
+    /// What they cost together; `None` if any is unknown.
     pub size: Option<Bytes>,
+    /// What two of them have in common, as far as that is known: it is counted once in `size`.
+    pub same_memory: Bytes,
     /// The part that at least one process holds.
     pub held: Option<Bytes>,
     /// The part of `held` that only `O_PATH` fds keep: the kernel itself no longer lists it.
     pub opath: Option<Bytes>,
-    /// The part that no process holds. `None` also when the kernel's own list, which alone has it, was not read.
+    /// The part that no process holds. `None` also when the kernel's own list of dma-bufs, which alone has theirs, was not
+    /// read. Of shmem these are segments that nobody has attached, and what only messages in flight hold.
     pub kernel_only: Option<Bytes>,
     /// Σ RSS of the processes: counts a shared buffer once per holder.
     pub rss: Option<Bytes>,
     /// Σ PSS of the processes.
     pub pss: Option<Bytes>,
-    /// Σ of the buffers' `kernel`: references that no process explains. `None` if any is unknown.
+    /// Σ of the buffers' `kernel`: references that no process explains. `None` if any dma-buf's is unknown; shmem that has no
+    /// count is left out.
     pub unattributed_refs: Option<u64>,
     /// Whether `unattributed_refs` may be off, because a part of it may.
     pub estimate: bool,
+}
+
+/// One kind's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindTotals {
+    /// Which.
+    pub kind: Kind,
+    /// Distinct buffers.
+    pub buffers: u64,
+    /// Their sizes; `None` if any is unknown.
+    pub size: Option<Bytes>,
+    /// What is charged for them; `None` if any is unknown, or the kernel does not tell.
+    pub charged: Option<Bytes>,
+    /// What those cost that at least one process holds; `None` if any is unknown.
+    pub held: Option<Bytes>,
+    /// What those cost that no process holds, as [`Totals::kernel_only`].
+    pub kernel_only: Option<Bytes>,
 }
 
 /// One exporter's part. Memory behind different exporters is of different kinds (RAM, VRAM, device
@@ -204,7 +234,9 @@ pub struct Ledger {
     pub processes: Vec<ProcessFigures>,
     /// The whole machine.
     pub totals: Totals,
-    /// The whole machine by exporter, largest first.
+    /// The whole machine by kind, in the order of [`Kind::ALL`]; those that were found.
+    pub kinds: Vec<KindTotals>,
+    /// The dma-bufs of the whole machine by exporter, largest first.
     pub exporters: Vec<ExporterTotals>,
 }
 
@@ -233,29 +265,35 @@ impl Ledger {
         }
         let parts = |counts: &dyn Fn(&Buffer, &Account) -> bool| -> Option<Bytes> {
             let counted = snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| counts(b, a));
-            counted.map(|(b, _)| b.size).sum()
+            counted.map(|(b, _)| b.cost()).sum()
         };
+        let (held_twice, same_memory) = in_common(&snapshot.buffers);
+        let less = |whole: Option<Bytes>, part: Bytes| whole.map(|w| Bytes(w.0.saturating_sub(part.0)));
+        let kinds = by_kind(snapshot);
         let totals = Totals {
             buffers: snapshot.buffers.len() as u64,
-            size: snapshot.buffers.iter().map(|b| b.size).sum(),
-            held: parts(&|b, _| !b.holders.is_empty()),
+            size: less(parts(&|_, _| true), same_memory),
+            same_memory,
+            held: less(parts(&|b, _| !b.holders.is_empty()), held_twice),
             opath: parts(&|b, a| a.opath > 0 && a.fd == 0 && a.map == 0 && b.count == Some(0)),
-            kernel_only: snapshot
-                .coverage
-                .sources
-                .iter()
-                .any(|source| source.lists_buffers())
+            kernel_only: knows_unheld(snapshot)
                 .then(|| parts(&|b, _| b.holders.is_empty()))
-                .flatten(),
+                .flatten()
+                .map(|unheld| Bytes(unheld.0.saturating_sub(same_memory.0 - held_twice.0))),
             rss: figures.values().map(|f| f.rss).sum(),
             pss: figures.values().map(|f| f.pss).sum(),
-            unattributed_refs: accounts
-                .iter()
-                .try_fold(0u64, |sum, account| Some(sum.saturating_add(account.kernel?))),
+            unattributed_refs: snapshot.buffers.iter().zip(&accounts).try_fold(
+                0u64,
+                |sum, (buffer, account)| {
+                    let counted = buffer.id.kind == Kind::DmaBuf || account.kernel.is_some();
+                    Some(sum.saturating_add(if counted { account.kernel? } else { 0 }))
+                },
+            ),
             estimate: accounts.iter().any(|a| a.estimate),
         };
         let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
-        Ledger { accounts, shapes, candidates, processes, totals, exporters: by_exporter(&snapshot.buffers) }
+        let exporters = by_exporter(&snapshot.buffers);
+        Ledger { accounts, shapes, candidates, processes, totals, kinds, exporters }
     }
 }
 
@@ -273,10 +311,10 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
         let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
             *total = total.and_then(|t| Some(t + part?));
         };
-        add(&mut figure.rss, buffer.size);
+        add(&mut figure.rss, buffer.cost());
         add(
             &mut figure.pss,
-            buffer.size.map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
+            buffer.cost().map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
         );
         let mapped_up_to = mapped_before + mapped(holder);
         if mapped_up_to > mapped_before {
@@ -287,24 +325,77 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
                 // Never above `size`, so it fits.
                 Bytes((below(mapped_up_to) - below(mapped_before)) as u64)
             };
-            add(&mut figure.mapped_pss, buffer.size.map(share));
+            add(&mut figure.mapped_pss, buffer.cost().map(share));
         }
         mapped_before = mapped_up_to;
         if holders == 1 {
-            let elsewhere = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
-            let freed = match account.kernel {
-                Some(0) if !account.estimate && elsewhere == 0 => buffer.size,
-                Some(rest) if buffer.steady && rest.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
-                _ => None,
-            };
-            add(&mut figure.uss, freed);
+            add(&mut figure.uss, freed(buffer, account));
         }
     }
 }
 
+/// What of a buffer the exit of its only holder would free.
+fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
+    if !buffer.id.kind.goes_unheld() && buffer.deleted != Some(true) {
+        // It stays until it is removed.
+        return buffer.deleted.map(|_| Bytes(0));
+    }
+    let elsewhere = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
+    match account.kernel {
+        Some(0) if !account.estimate && elsewhere == 0 => buffer.cost(),
+        Some(rest) if buffer.steady && rest.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
+        _ => None,
+    }
+}
+
+/// Whether what no process holds would have been found.
+fn knows_unheld(snapshot: &Snapshot) -> bool {
+    let listed = snapshot.coverage.sources.iter().any(|source| source.lists_buffers());
+    listed || !snapshot.kinds.has(Kind::DmaBuf)
+}
+
+/// How much memory two held buffers have in common, and any two: what adding their costs counts once too often. Never more
+/// of a buffer than it costs, whatever it is told to have in common.
+fn in_common(buffers: &[Buffer]) -> (Bytes, Bytes) {
+    let known = |id: &BufferId| buffers.binary_search_by(|b| b.id.cmp(id)).ok().map(|at| &buffers[at]);
+    let (mut held, mut all) = (Bytes(0), Bytes(0));
+    for buffer in buffers {
+        let mut left = buffer.cost().unwrap_or_default();
+        for (other, overlap) in
+            buffer.overlaps.iter().flatten().filter_map(|o| Some((known(&o.of)?, o.bytes)))
+        {
+            let common = overlap.min(left).min(other.cost().unwrap_or_default());
+            left = Bytes(left.0 - common.0);
+            all = all + common;
+            if !buffer.holders.is_empty() && !other.holders.is_empty() {
+                held = held + common;
+            }
+        }
+    }
+    (held, all)
+}
+
+fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {
+    let knows_unheld = knows_unheld(snapshot);
+    let of_one = |kind: Kind| {
+        let of_it = || snapshot.buffers.iter().filter(move |b| b.id.kind == kind);
+        let part = |held: bool| of_it().filter(|b| b.holders.is_empty() != held).map(Buffer::cost).sum();
+        let kernel_only = if kind != Kind::DmaBuf || knows_unheld { part(false) } else { None };
+        KindTotals {
+            kind,
+            buffers: of_it().count() as u64,
+            size: of_it().map(|b| b.size).sum(),
+            charged: of_it().map(|b| b.charged).sum(),
+            held: part(true),
+            kernel_only,
+        }
+    };
+    Kind::ALL.iter().map(|&kind| of_one(kind)).filter(|totals| totals.buffers > 0).collect()
+}
+
 fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {
     let mut groups: BTreeMap<Option<&Label>, Vec<&Buffer>> = BTreeMap::new();
-    for buffer in buffers {
+    for buffer in buffers.iter().filter(|b| b.id.kind == Kind::DmaBuf) {
         groups.entry(buffer.exporter.as_ref()).or_default().push(buffer);
     }
     let mut totals: Vec<ExporterTotals> = groups

@@ -6,7 +6,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::super::{BufferId, Coverage, Fd, Holder, Host, Inode, Kind, MapRef, Note, Process, Source};
+use super::super::{
+    BufferId, Coverage, Fd, Holder, Host, Inode, Kind, Kinds, MapRef, Note, Overlap, Process, Source,
+};
 use super::*;
 
 fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
@@ -20,7 +22,7 @@ fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
 }
 
 fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: Vec<Holder>) -> Buffer {
-    let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: None, ino: Inode(ino) });
+    let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(ino)));
     buffer.size = size.map(Bytes);
     buffer.count = count;
     buffer.steady = true;
@@ -32,10 +34,12 @@ fn snapshot(buffers: Vec<Buffer>, notes: Vec<Note>) -> Snapshot {
     let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
     pids.sort_unstable();
     pids.dedup();
-    let process = |pid| Process { pid, start_time: 1, comm: "p".into(), uid: Some(0), cgroup: None };
+    let process =
+        |pid| Process { pid, start_time: 1, comm: "p".into(), uid: Some(0), cgroup: None, sync_files: None };
     Snapshot {
         taken_at: SystemTime::UNIX_EPOCH,
         host: Host::default(),
+        kinds: Kinds::ALL,
         coverage: Coverage {
             notes,
             sources: vec![Source::Bufinfo],
@@ -59,17 +63,42 @@ fn any_holders() -> impl Strategy<Value = Vec<Holder>> {
 
 fn any_buffer() -> impl Strategy<Value = Buffer> {
     let known = (option::weighted(0.9, 0..1u64 << 50), option::weighted(0.9, 0..20u64));
-    (known, any_holders(), any::<bool>(), option::of(0..3u64), option::of(0..3u64)).prop_map(
-        |((size, count), holders, steady, in_flight, io_uring)| {
+    let kept = (option::of(0..3u64), option::of(0..3u64), option::of(0..3u64));
+    let shmem = (0..Kind::ALL.len(), option::weighted(0.9, 0..1u64 << 50), option::of(any::<bool>()));
+    (known, any_holders(), any::<bool>(), kept, shmem).prop_map(
+        |((size, count), holders, steady, kept, (kind, charged, deleted))| {
             let mut b = buffer(0, size, count, holders);
-            (b.steady, b.in_flight, b.io_uring) = (steady, in_flight, io_uring);
+            b.steady = steady;
+            (b.in_flight, b.io_uring, b.exe) = kept;
+            b.id.kind = Kind::ALL[kind];
+            b.charged = charged.map(Bytes);
+            b.deleted = deleted;
             b
         },
     )
 }
 
+/// Numbers the buffers, and lets some be said to have memory in common with another.
+fn any_buffers() -> impl Strategy<Value = Vec<Buffer>> {
+    let overlaps = vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..1u64 << 50), 0..6);
+    (vec(any_buffer(), 0..12), overlaps).prop_map(|(mut buffers, overlaps)| {
+        for (ino, buffer) in buffers.iter_mut().enumerate() {
+            buffer.id.ino = Inode(ino as u64);
+        }
+        buffers.sort_by_key(|b| b.id);
+        for (one, other, bytes) in if buffers.is_empty() { Vec::new() } else { overlaps } {
+            let of = buffers[other.index(buffers.len())].id;
+            let one = one.index(buffers.len());
+            if buffers[one].id.kind == Kind::DmaBuf && of.kind == Kind::Memfd {
+                buffers[one].overlaps.get_or_insert_default().push(Overlap { of, bytes: Bytes(bytes) });
+            }
+        }
+        buffers
+    })
+}
+
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
-    (vec(any_buffer(), 0..12), any::<bool>()).prop_map(|(buffers, partial)| {
+    (any_buffers(), any::<bool>()).prop_map(|(buffers, partial)| {
         snapshot(buffers, if partial { vec![Note::NotWholeMachine] } else { Vec::new() })
     })
 }
@@ -84,13 +113,32 @@ proptest! {
         }
     }
 
-    /// Check that the processes' PSS add up to what they hold, to the byte.
+    /// Check that the processes' PSS add up to what the buffers that they hold cost, to the byte; and to what they hold, where
+    /// no memory is two buffers'.
     #[test]
     fn pss_adds_up_to_held(s in any_snapshot()) {
         let totals = Ledger::of(&s).totals;
-        if totals.held.is_some() {
-            prop_assert_eq!(totals.pss, totals.held);
+        let held: Option<Bytes> = s.buffers.iter().filter(|b| !b.holders.is_empty()).map(Buffer::cost).sum();
+        if held.is_some() {
+            prop_assert_eq!(totals.pss, held);
         }
+        if totals.same_memory == Bytes(0) {
+            prop_assert_eq!(totals.held, held);
+        }
+    }
+
+    /// Check that memory which is two buffers' is never taken off more often than it was counted, and that the kinds add up to
+    /// the whole.
+    #[test]
+    fn each_memory_once(s in any_snapshot()) {
+        let ledger = Ledger::of(&s);
+        let costs: Option<Bytes> = s.buffers.iter().map(Buffer::cost).sum();
+        if let Some(costs) = costs {
+            prop_assert_eq!(ledger.totals.size.unwrap() + ledger.totals.same_memory, costs);
+            let kinds: Option<Bytes> = ledger.kinds.iter().map(|k| Some(k.held? + k.kernel_only?)).sum();
+            prop_assert_eq!(kinds, Some(costs));
+        }
+        prop_assert_eq!(ledger.kinds.iter().map(|k| k.buffers).sum::<u64>(), ledger.totals.buffers);
     }
 
     /// Check that the mapped PSS add up to the sizes of the buffers that somebody maps.
@@ -98,7 +146,7 @@ proptest! {
     fn mapped_pss_adds_up_to_mapped(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
         let mapped = s.buffers.iter().filter(|b| b.holders.iter().any(|h| !h.maps.is_empty()));
-        let mapped: Option<Bytes> = mapped.map(|b| b.size).sum();
+        let mapped: Option<Bytes> = mapped.map(Buffer::cost).sum();
         if mapped.is_some() {
             prop_assert_eq!(ledger.processes.iter().map(|p| p.mapped_pss).sum::<Option<Bytes>>(), mapped);
         }
@@ -120,16 +168,17 @@ proptest! {
     fn exact_accounts_balance(s in any_snapshot()) {
         for (b, a) in s.buffers.iter().zip(Ledger::of(&s).accounts) {
             if let (false, Some(kernel)) = (a.estimate, a.kernel) {
-                prop_assert_eq!(b.count, Some(a.fd + a.map + a.in_flight.unwrap() + a.io_uring.unwrap() + kernel));
+                prop_assert_eq!(b.count, Some(a.fd + a.map + a.in_flight.unwrap() + a.io_uring.unwrap() + a.exe.unwrap_or(0) + kernel));
             }
         }
     }
 
-    /// Check that the exporters' sizes add up to the machine's.
+    /// Check that the exporters' sizes add up to the dma-bufs'.
     #[test]
     fn exporters_add_up(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
-        prop_assert_eq!(ledger.exporters.iter().map(|e| e.size).sum::<Option<Bytes>>(), ledger.totals.size);
+        let dmabufs = ledger.kinds.iter().find(|k| k.kind == Kind::DmaBuf).map_or(Some(Bytes(0)), |k| k.size);
+        prop_assert_eq!(ledger.exporters.iter().map(|e| e.size).sum::<Option<Bytes>>(), dmabufs);
     }
 }
 

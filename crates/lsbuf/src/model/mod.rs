@@ -3,21 +3,24 @@
 //! Nothing here asks the kernel or prints. `scan` fills a [`Snapshot`]; [`Ledger::of`] measures it;
 //! `render` shows both. That a figure is unknown is part of the data ([`Option`]), never a zero.
 //!
-//! Limits: one kind of buffer, [`Kind::DmaBuf`]. The shmem family has room in [`BufferId`] and
-//! [`Buffer::charged`], no source yet.
-
 mod buffer;
 mod device;
+mod kind;
 mod label;
 mod ledger;
 mod process;
+mod shmem;
 mod snapshot;
 mod units;
 
-pub use buffer::{Buffer, BufferId, Holder, Kind, MapRef, Perms, ThreadFds};
+pub use buffer::{Buffer, BufferId, Holder, MapRef, Perms, ThreadFds};
 pub use device::{Device, DeviceClass, DeviceHolder, GemHandle, candidates};
+pub use kind::{Kind, Kinds};
 pub use label::Label;
-pub use ledger::{Account, ExporterTotals, FD_LEAK_MIN, LeakShape, Ledger, ProcessFigures, Totals};
+pub use ledger::{
+    Account, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures, Totals,
+};
 pub use process::Process;
+pub use shmem::{IpcNamespace, Overlap, Seals, Segment};
 pub use snapshot::{Coverage, Host, KeptElsewhere, Note, ProcessCounts, Snapshot, Source};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid};

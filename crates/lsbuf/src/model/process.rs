@@ -1,4 +1,4 @@
-//! A process that holds at least one buffer.
+//! A process that holds at least one buffer or sync_file.
 
 use super::{Label, Pid};
 
@@ -16,4 +16,6 @@ pub struct Process {
     pub uid: Option<u32>,
     /// Path in the unified cgroup hierarchy; `None` where there is none.
     pub cgroup: Option<Label>,
+    /// Its sync_file fds (`anon_inode:sync_file`), which have no size and keep a fence each; `None`: not counted.
+    pub sync_files: Option<u64>,
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, Bytes, Device, Pid, Process};
+use super::{Buffer, Bytes, Device, Kinds, Pid, Process};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
@@ -15,11 +15,13 @@ pub struct Snapshot {
     pub taken_at: SystemTime,
     /// Where it was taken.
     pub host: Host,
+    /// Which kinds of buffer were looked for.
+    pub kinds: Kinds,
     /// How much of the machine was seen.
     pub coverage: Coverage,
     /// Every buffer found, ordered by identity.
     pub buffers: Vec<Buffer>,
-    /// Every process that holds one, ordered by pid. Every holder of every buffer is in here.
+    /// Every process that holds one, or a sync_file, ordered by pid. Every holder of every buffer is in here.
     pub processes: Vec<Process>,
     /// Every open device node whose driver could hold buffers, ordered by path.
     pub devices: Vec<Device>,
@@ -52,6 +54,8 @@ pub enum Source {
     MapFiles,
     /// debugfs `dma_buf/bufinfo`: the kernel's own list.
     Bufinfo,
+    /// The kernel's own table of System V segments, `/proc/sysvipc/shm`.
+    Sysvipc,
     /// The BPF iterator over tasks.
     TaskIterator,
     /// The BPF iterator over the fds of all tasks.
@@ -63,7 +67,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether it lists every buffer that the kernel has open, whoever holds it.
+    /// Whether it lists every dma-buf that the kernel has open, whoever holds it.
     #[must_use]
     pub fn lists_buffers(self) -> bool {
         matches!(self, Source::Bufinfo | Source::DmaBufIterator)
@@ -79,6 +83,7 @@ impl Source {
             Source::Procmap => "procmap",
             Source::MapFiles => "map_files",
             Source::Bufinfo => "bufinfo",
+            Source::Sysvipc => "sysvipc",
             Source::TaskIterator => "bpf:task",
             Source::TaskFileIterator => "bpf:task_file",
             Source::TaskVmaIterator => "bpf:task_vma",
@@ -215,6 +220,33 @@ pub enum Note {
         /// How many.
         buffers: u64,
     },
+    /// Messages that nobody has received carry fds, or may: shmem that only they hold does not show.
+    HiddenInFlight {
+        /// How many fds; 0: some sockets could not be asked.
+        fds: u64,
+    },
+    /// Shmem that is only mapped, whose inodes could not be asked: sizes and charges are unknown.
+    Unsized {
+        /// How many buffers.
+        buffers: u64,
+    },
+    /// Tables of System V segments that could not be read.
+    NoSegments {
+        /// How many IPC namespaces.
+        namespaces: u64,
+    },
+    /// Processes whose fds are only known by number and mount: shmem among them does not show.
+    OnlyFdinfo {
+        /// How many.
+        processes: u64,
+    },
+    /// Udmabufs whose pages may be those of memfds that are in the answer too.
+    MaybeSameMemory {
+        /// How many.
+        buffers: u64,
+        /// Their size together.
+        size: Bytes,
+    },
     /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
     Unexplained {
         /// How many.
@@ -236,8 +268,13 @@ impl Note {
             | Note::Newcomers { .. }
             | Note::Garbled { .. }
             | Note::Unproven { .. }
+            | Note::HiddenInFlight { .. }
+            | Note::Unsized { .. }
+            | Note::NoSegments { .. }
+            | Note::OnlyFdinfo { .. }
             | Note::Unexplained { .. } => true,
-            Note::Unsteady { .. }
+            Note::MaybeSameMemory { .. }
+            | Note::Unsteady { .. }
             | Note::Overcounted { .. }
             | Note::Exiting { .. }
             | Note::Busy
@@ -261,6 +298,11 @@ impl Note {
             | Note::Unsteady { .. }
             | Note::Overcounted { .. }
             | Note::MaybeElsewhere { .. }
+            | Note::HiddenInFlight { .. }
+            | Note::Unsized { .. }
+            | Note::NoSegments { .. }
+            | Note::OnlyFdinfo { .. }
+            | Note::MaybeSameMemory { .. }
             | Note::Uncompared { .. }
             | Note::Unexplained { .. } => false,
         }
@@ -353,6 +395,35 @@ impl fmt::Display for Note {
                 "whether holders of {} share an fd table or an address space could not be asked: kernel references are \
                  an estimate",
                 count(*buffers, "buffer", "buffers")
+            ),
+            Note::HiddenInFlight { fds: 0 } => f.write_str(
+                "some sockets could not be asked what is in flight: shmem that only a message holds does not show",
+            ),
+            Note::HiddenInFlight { fds } => write!(
+                f,
+                "messages not yet received carry {}, nobody tells of which files: shmem that only they hold does not show",
+                count(*fds, "fd", "fds")
+            ),
+            Note::Unsized { buffers } => write!(
+                f,
+                "the size of {} that is only mapped could not be asked (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN may)",
+                count(*buffers, "shmem buffer", "shmem buffers")
+            ),
+            Note::NoSegments { namespaces } => write!(
+                f,
+                "the System V segments of {} could not be listed",
+                count(*namespaces, "IPC namespace", "IPC namespaces")
+            ),
+            Note::OnlyFdinfo { processes } => write!(
+                f,
+                "the fd links of {} could not be followed: shmem that they hold by fd does not show",
+                count(*processes, "process", "processes")
+            ),
+            Note::MaybeSameMemory { buffers, size } => write!(
+                f,
+                "{} of {} bytes may be made of pages of the memfds: totals may count those twice",
+                count(*buffers, "udmabuf", "udmabufs"),
+                size.0
             ),
             Note::Unexplained { buffers, size } => write!(
                 f,

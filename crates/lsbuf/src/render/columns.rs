@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::escape::escape_word;
 use super::{Cell, View};
-use crate::model::{Account, Buffer, Holder, Process, ProcessFigures};
+use crate::model::{Account, Buffer, BufferId, Holder, Kind, Process, ProcessFigures};
 
 /// A column of a table of buffers or of processes.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,13 @@ impl Column {
 }
 
 /// The columns shown when none are asked for.
-pub const DEFAULT_BUFFER_COLUMNS: &[&str] =
+pub const DEFAULT_BUFFER_COLUMNS: &[&str] = &[
+    "KIND", "INO", "SIZE", "CHARGED", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS",
+    "HOLDERS",
+];
+
+/// The columns shown when none are asked for and only dma-bufs were looked for.
+pub const DEFAULT_DMABUF_COLUMNS: &[&str] =
     &["INO", "SIZE", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS", "HOLDERS"];
 
 /// The columns shown when none are asked for.
@@ -55,27 +61,54 @@ fn known(words: Option<String>) -> Cell {
     words.map_or(Cell::Text(None), |w| Cell::Words(Some(w)))
 }
 
+/// Yes, no, or unknown.
+fn yes_or_no(value: Option<bool>) -> Cell {
+    known(value.map(|yes| if yes { "yes" } else { "no" }.to_owned()))
+}
+
+/// What only shmem has: a cell of its own, or "does not apply".
+fn of_shmem(view: &View<'_>, index: usize, cell: impl Fn(&Buffer) -> Cell) -> Cell {
+    let buffer = buffer(view, index);
+    if buffer.id.kind == Kind::DmaBuf { Cell::Words(None) } else { cell(buffer) }
+}
+
 /// Columns of `ls`.
 pub const BUFFER_COLUMNS: &[Column] = &[
     Column {
+        name: "KIND",
+        help: "kind of buffer",
+        cell: |v, i| Cell::Words(Some(buffer(v, i).id.kind.as_str().to_owned())),
+    },
+    Column {
         name: "INO",
-        help: "inode number: which buffer, unique for one boot",
+        help: "inode number: which buffer, unique for one boot, kind and device; a segment's id",
         cell: |v, i| Cell::Number(Some(buffer(v, i).id.ino.0)),
     },
     Column { name: "SIZE", help: "bytes of the whole buffer", cell: |v, i| Cell::Size(buffer(v, i).size) },
     Column {
+        name: "CHARGED",
+        help: "bytes really taken: in memory, in swap, or allocated in advance; - if nobody tells",
+        cell: |v, i| match buffer(v, i).id.kind.is_charged() {
+            true => Cell::Size(buffer(v, i).charged),
+            false => Cell::Words(None),
+        },
+    },
+    Column {
         name: "EXPORTER",
-        help: "who made it: a DMA heap or a driver",
-        cell: |v, i| Cell::Text(buffer(v, i).exporter.clone()),
+        help: "who made a dma-buf: a DMA heap or a driver",
+        cell: |v, i| match buffer(v, i).id.kind {
+            Kind::DmaBuf => Cell::Text(buffer(v, i).exporter.clone()),
+            _ => Cell::Words(None),
+        },
     },
     Column {
         name: "NAME",
-        help: "name that a holder gave it; - for none",
+        help: "name that a holder gave it, path of a file, key of a segment; - for none",
         cell: |v, i| Cell::Text(buffer(v, i).name.clone()),
     },
     Column {
         name: "COUNT",
-        help: "references that the kernel counts",
+        help: "references that the kernel counts; ? for shmem unless BPF iterators tell",
         cell: |v, i| Cell::Number(buffer(v, i).count),
     },
     Column {
@@ -90,7 +123,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "KERNEL",
-        help: "references left over: GEM handles, queues, drivers; ~ marks an estimate",
+        help: "references left over: GEM handles, queues, drivers; ~ marks an estimate, ? no COUNT",
         cell: |v, i| {
             let account = account(v, i);
             if account.estimate { Cell::Estimate(account.kernel) } else { Cell::Number(account.kernel) }
@@ -108,7 +141,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "HOLDERS",
-        help: "those processes as COMMAND:PID(REFERENCES), f fds, m mappings, p O_PATH fds",
+        help: "those processes as COMMAND:PID(REFERENCES): fds, mappings, c private ones, p O_PATH",
         cell: |v, i| Cell::Words(holders(v, &buffer(v, i).holders)),
     },
     Column {
@@ -161,18 +194,13 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CREATED",
-        help: "when it was exported (UTC); ? if its times were changed since, or no process holds it",
+        help: "when it was made (UTC); ? if its times were changed since, or no process holds it",
         cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
     },
     Column {
         name: "UID",
-        help: "user id of the task that exported it",
+        help: "user id of who made it, or of the owner of a file",
         cell: |v, i| Cell::Number(buffer(v, i).creator_uid.map(u64::from)),
-    },
-    Column {
-        name: "KIND",
-        help: "kind of buffer",
-        cell: |v, i| Cell::Words(Some(buffer(v, i).id.kind.as_str().to_owned())),
     },
     Column {
         name: "DEV",
@@ -180,9 +208,53 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         cell: |v, i| known(buffer(v, i).id.dev.map(|d| d.to_string())),
     },
     Column {
-        name: "CHARGED",
-        help: "bytes charged to its owner; ? for dma-bufs, of which the kernel does not tell",
-        cell: |v, i| Cell::Size(buffer(v, i).charged),
+        name: "COST",
+        help: "what it costs: CHARGED, or SIZE where nothing is charged; what lists are sorted by",
+        cell: |v, i| Cell::Size(buffer(v, i).cost()),
+    },
+    Column {
+        name: "SWAPPED",
+        help: "the part of CHARGED that is in swap; ? where nobody tells",
+        cell: |v, i| of_shmem(v, i, |buffer| Cell::Size(buffer.swapped)),
+    },
+    Column {
+        name: "DELETED",
+        help: "has lost its name or is marked for removal, and goes with its last reference",
+        cell: |v, i| match buffer(v, i).id.kind.goes_unheld() {
+            true => Cell::Words(None),
+            false => yes_or_no(buffer(v, i).deleted),
+        },
+    },
+    Column {
+        name: "PRIVATE",
+        help: "of MAPS those that are private (copy on write); ? where the source does not tell",
+        cell: |v, i| Cell::Number(account(v, i).private_map),
+    },
+    Column {
+        name: "EXE",
+        help: "programs that run from it: a reference for each address space",
+        cell: |v, i| of_shmem(v, i, |_| Cell::Number(account(v, i).exe)),
+    },
+    Column {
+        name: "SEALS",
+        help: "seals of a memfd: seal, shrink, grow, write, …; ? where not asked (show asks)",
+        cell: |v, i| match (buffer(v, i).id.kind, buffer(v, i).seals) {
+            (Kind::Memfd, seals) => known(seals.map(|s| s.to_string())),
+            _ => Cell::Words(None),
+        },
+    },
+    Column {
+        name: "PAGE",
+        help: "size of its pages if they are huge",
+        cell: |v, i| buffer(v, i).huge_page.map_or(Cell::Words(None), |page| Cell::Size(Some(page))),
+    },
+    Column {
+        name: "IPC",
+        help: "IPC namespace of a System V segment",
+        cell: |v, i| match buffer(v, i).id {
+            BufferId { kind: Kind::Sysv, ipc, .. } => Cell::Number(ipc.map(|ipc| ipc.0.0)),
+            _ => Cell::Words(None),
+        },
     },
 ];
 
@@ -200,22 +272,22 @@ pub const PROCESS_COLUMNS: &[Column] = &[
     },
     Column {
         name: "RSS",
-        help: "whole size of every buffer it holds, once per buffer",
+        help: "COST of every buffer it holds, whole and once per buffer",
         cell: |v, i| Cell::Size(figures(v, i).rss),
     },
     Column {
         name: "PSS",
-        help: "those sizes, each divided by the number of processes that hold it",
+        help: "those costs, each divided by the number of processes that hold it",
         cell: |v, i| Cell::Size(figures(v, i).pss),
     },
     Column {
         name: "MPSS",
-        help: "mapped PSS: those sizes, each divided by the bytes that each process maps",
+        help: "mapped PSS: those costs, each divided by the bytes that each process maps",
         cell: |v, i| Cell::Size(figures(v, i).mapped_pss),
     },
     Column {
         name: "USS",
-        help: "buffers that nobody else holds, the kernel included: what its exit would free",
+        help: "what nobody else holds, the kernel included, and its exit frees; ? without a COUNT",
         cell: |v, i| Cell::Size(figures(v, i).uss),
     },
     Column {
@@ -232,6 +304,11 @@ pub const PROCESS_COLUMNS: &[Column] = &[
         name: "MAPS",
         help: "its mappings (VMAs) of buffers",
         cell: |v, i| Cell::Number(Some(figures(v, i).maps)),
+    },
+    Column {
+        name: "SYNCS",
+        help: "its fds of sync_files (fences), which have no size",
+        cell: |v, i| Cell::Number(process(v, i).sync_files),
     },
     Column {
         name: "UID",
@@ -269,7 +346,10 @@ fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
         // Writing to a String cannot fail.
         let _ = write!(text, "{separator}{}:{}(", comm(view, holder), holder.pid);
         let (fds, opaths) = holder.slots();
-        for (n, unit) in [(fds, 'f'), (holder.maps.len() as u64, 'm'), (opaths, 'p')] {
+        let private = holder.private_maps().unwrap_or(0);
+        for (n, unit) in
+            [(fds, 'f'), (holder.maps.len() as u64 - private, 'm'), (private, 'c'), (opaths, 'p')]
+        {
             if n > 0 {
                 let _ = write!(text, "{n}{unit}");
             }

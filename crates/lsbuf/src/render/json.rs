@@ -14,8 +14,8 @@ use super::View;
 use super::columns::timestamp;
 use super::layout::Lines;
 use crate::model::{
-    Bytes, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, Label, MapRef, Note, Perms, Pid,
-    Source, ThreadFds,
+    Bytes, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, KindTotals, Label, MapRef, Note,
+    Overlap, Perms, Pid, Source, ThreadFds,
 };
 
 /// Writes the view as one JSON document.
@@ -76,6 +76,7 @@ struct Document<'a> {
     host: Host<'a>,
     scan: Scan<'a>,
     totals: Totals,
+    kinds: Each<'a, KindTotals, JsonKind>,
     exporters: Each<'a, ExporterTotals, Exporter<'a>>,
     buffers: Rows<'a, JsonBuffer<'a>>,
     processes: Rows<'a, JsonProcess<'a>>,
@@ -110,6 +111,7 @@ struct ScanProcesses {
 struct Totals {
     buffers: u64,
     size: Option<u64>,
+    same_memory: u64,
     held: Option<u64>,
     opath: Option<u64>,
     kernel_only: Option<u64>,
@@ -119,6 +121,16 @@ struct Totals {
     estimate: bool,
     in_flight_fds: Option<u64>,
     io_uring_files: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct JsonKind {
+    kind: &'static str,
+    buffers: u64,
+    size: Option<u64>,
+    charged: Option<u64>,
+    held: Option<u64>,
+    kernel_only: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -134,7 +146,14 @@ struct JsonBuffer<'a> {
     dev: Option<Shown<Dev>>,
     ino: u64,
     size: Option<u64>,
+    ipc_namespace: Option<u64>,
     charged: Option<u64>,
+    swapped: Option<u64>,
+    huge_page: Option<u64>,
+    deleted: Option<bool>,
+    seals: Option<Vec<&'static str>>,
+    segment: Option<JsonSegment>,
+    same_memory: Option<Each<'a, Overlap, JsonOverlap>>,
     name: Option<Text<'a>>,
     exporter: Option<Text<'a>>,
     count: Option<u64>,
@@ -150,6 +169,26 @@ struct JsonBuffer<'a> {
 }
 
 #[derive(Serialize)]
+struct JsonSegment {
+    key: u32,
+    owner: u32,
+    creator_pid: Option<u32>,
+    last_pid: Option<u32>,
+    attached: u64,
+    removed: bool,
+    rss: u64,
+    swap: u64,
+}
+
+#[derive(Serialize)]
+struct JsonOverlap {
+    kind: &'static str,
+    dev: Option<Shown<Dev>>,
+    ino: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
 struct JsonHandle<'a> {
     pid: u32,
     comm: Text<'a>,
@@ -161,8 +200,10 @@ struct JsonHandle<'a> {
 struct Refs {
     fd: u64,
     map: u64,
+    private_map: Option<u64>,
     in_flight: Option<u64>,
     io_uring: Option<u64>,
+    exe: Option<u64>,
     kernel: Option<u64>,
     opath: u64,
 }
@@ -222,6 +263,7 @@ struct JsonProcess<'a> {
     buffers: u64,
     fds: u64,
     maps: u64,
+    sync_files: Option<u64>,
 }
 
 fn document<'a>(view: &'a View<'a>) -> Document<'a> {
@@ -251,6 +293,7 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
         totals: Totals {
             buffers: totals.buffers,
             size: bytes(totals.size),
+            same_memory: totals.same_memory.0,
             held: bytes(totals.held),
             opath: bytes(totals.opath),
             kernel_only: bytes(totals.kernel_only),
@@ -261,6 +304,14 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
             in_flight_fds: kept.map(|kept| kept.in_flight),
             io_uring_files: kept.map(|kept| kept.io_uring),
         },
+        kinds: Each(&ledger.kinds, |k| JsonKind {
+            kind: k.kind.as_str(),
+            buffers: k.buffers,
+            size: bytes(k.size),
+            charged: bytes(k.charged),
+            held: bytes(k.held),
+            kernel_only: bytes(k.kernel_only),
+        }),
         exporters: Each(&ledger.exporters, |e| Exporter {
             exporter: text(e.exporter.as_ref()),
             buffers: e.buffers,
@@ -287,15 +338,40 @@ fn buffer<'a>(view: &'a View<'a>, i: usize) -> JsonBuffer<'a> {
         dev: buffer.id.dev.map(Shown),
         ino: buffer.id.ino.0,
         size: bytes(buffer.size),
+        ipc_namespace: buffer.id.ipc.map(|ipc| ipc.0.0),
         charged: bytes(buffer.charged),
+        swapped: bytes(buffer.swapped),
+        huge_page: bytes(buffer.huge_page),
+        deleted: buffer.deleted,
+        seals: buffer.seals.map(|seals| seals.words().collect()),
+        segment: buffer.segment.map(|s| JsonSegment {
+            key: s.key,
+            owner: s.owner,
+            creator_pid: s.creator.map(|pid| pid.0),
+            last_pid: s.last.map(|pid| pid.0),
+            attached: s.attached,
+            removed: s.removed,
+            rss: s.rss.0,
+            swap: s.swap.0,
+        }),
+        same_memory: buffer.overlaps.as_deref().map(|overlaps| {
+            Each(overlaps, |overlap: &Overlap| JsonOverlap {
+                kind: overlap.of.kind.as_str(),
+                dev: overlap.of.dev.map(Shown),
+                ino: overlap.of.ino.0,
+                bytes: overlap.bytes.0,
+            })
+        }),
         name: text(buffer.name.as_ref()),
         exporter: text(buffer.exporter.as_ref()),
         count: buffer.count,
         refs: Refs {
             fd: account.fd,
             map: account.map,
+            private_map: account.private_map,
             in_flight: account.in_flight,
             io_uring: account.io_uring,
+            exe: account.exe,
             kernel: account.kernel,
             opath: account.opath,
         },
@@ -352,6 +428,7 @@ fn process<'a>(view: &'a View<'a>, i: usize) -> JsonProcess<'a> {
         buffers: figures.buffers,
         fds: figures.fds,
         maps: figures.maps,
+        sync_files: process.sync_files,
     }
 }
 

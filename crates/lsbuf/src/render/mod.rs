@@ -14,7 +14,10 @@ mod table;
 mod tap;
 
 pub use cell::{Cell, Sizes, Style};
-pub use columns::{BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS};
+pub use columns::{
+    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
+    PROCESS_COLUMNS,
+};
 pub use escape::escape;
 pub use json::json;
 pub use show::show;

@@ -7,7 +7,7 @@ use super::cell::human;
 use super::columns::{comm, timestamp};
 use super::escape::escape_word;
 use super::{View, escape};
-use crate::model::{Account, Buffer, Fd, GemHandle, Holder, KeptElsewhere, Label, Pid};
+use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, Holder, KeptElsewhere, Kind, Label, Pid};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -23,10 +23,23 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     writeln!(out, "{} {}: {name}", buffer.id.kind.as_str(), buffer.id.ino)?;
     let mut line = |key: &str, value: String| writeln!(out, "  {key:<10}{value}");
     line("size", buffer.size.map_or("?".into(), |s| format!("{} ({} bytes)", human(s), s.0)))?;
-    line("exporter", label(buffer.exporter.as_ref()))?;
+    let is_dmabuf = buffer.id.kind == Kind::DmaBuf;
+    if is_dmabuf {
+        line("exporter", label(buffer.exporter.as_ref()))?;
+    } else {
+        for (key, value) in shmem(buffer) {
+            line(key, value)?;
+        }
+    }
     line("device", buffer.id.dev.map_or("?".into(), |d| d.to_string()))?;
     line("created", created(buffer, view.snapshot.taken_at))?;
-    line("attached", attached(buffer))?;
+    if is_dmabuf {
+        line("attached", attached(buffer))?;
+    }
+    for overlap in buffer.overlaps.iter().flatten() {
+        let (of, bytes) = (overlap.of, overlap.bytes);
+        line("memory", format!("{} of it are {} {}'s", human(bytes), of.kind, of.ino))?;
+    }
     line("account", account_line(buffer, account, view.snapshot.coverage.kept))?;
     if let Some(shape) = view.ledger.shapes[index] {
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
@@ -40,6 +53,40 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         }
     }
     candidates(out, view, index)
+}
+
+/// What only shmem has, a line each.
+fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
+    let bytes = |size: Option<Bytes>| size.map_or("?".into(), |s| format!("{} ({} bytes)", human(s), s.0));
+    let mut lines = Vec::new();
+    match (buffer.id.kind.is_charged(), buffer.swapped) {
+        (false, _) => lines.push(("charged", "the kernel does not tell".to_owned())),
+        (true, None) => lines.push(("charged", bytes(buffer.charged))),
+        (true, Some(swapped)) => {
+            lines.push(("charged", format!("{}, {} of it swapped", bytes(buffer.charged), human(swapped))));
+        }
+    }
+    lines.extend(buffer.huge_page.map(|page| ("pages", format!("huge, {} each", human(page)))));
+    if buffer.id.kind == Kind::Memfd {
+        lines.push(("seals", buffer.seals.map_or("?".into(), |seals| seals.to_string())));
+    }
+    if buffer.deleted == Some(true) {
+        lines.push(("deleted", "yes: it goes with its last reference".to_owned()));
+    }
+    if let Some(segment) = &buffer.segment {
+        let pid =
+            |pid: Option<Pid>| pid.map_or("none of this pid namespace".into(), |pid| format!("pid {pid}"));
+        lines.push((
+            "key",
+            if segment.key == 0 { "private".into() } else { format!("{:#010x}", segment.key) },
+        ));
+        lines.push(("owner", format!("uid {}", segment.owner)));
+        lines.push(("creator", pid(segment.creator)));
+        lines.push(("last", format!("{} attached or detached it", pid(segment.last))));
+        lines.push(("memory", format!("{} in memory, {} in swap", human(segment.rss), human(segment.swap))));
+    }
+    lines.extend(buffer.id.ipc.map(|ipc| ("namespace", format!("IPC namespace {}", ipc.0))));
+    lines
 }
 
 fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Result<()> {
@@ -116,6 +163,10 @@ fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<
 
 /// `count 7 = 2 fd + 1 map + 1 in flight + 3 kernel (vgem)`, saying what is not known.
 fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>) -> String {
+    if buffer.count.is_none() && buffer.id.kind != Kind::DmaBuf {
+        let why = "the kernel's text has no count for this kind; BPF iterators tell it";
+        return format!("{} fd + {} map found; {why}", account.fd, account.map);
+    }
     let count = buffer.count.map_or("?".into(), |c| c.to_string());
     let mut text = format!("count {count} = {} fd + {} map", account.fd, account.map);
     let mut add = |n: u64, what: &str| {
@@ -125,6 +176,7 @@ fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>)
     };
     add(account.in_flight.unwrap_or(0), "in flight");
     add(account.io_uring.unwrap_or(0), "io_uring");
+    add(account.exe.unwrap_or(0), "running program");
     let kernel = account.kernel.map_or("?".into(), |k| k.to_string());
     text.push_str(&format!(" + {}{kernel} kernel", if account.estimate { "~" } else { "" }));
     let attached = buffer.attachments.as_deref().unwrap_or_default();

@@ -183,8 +183,9 @@ impl Scanner {
             Err(e) => return denied(Some(e)).then_some(Right::Trace).into_iter().collect(),
         };
         let mut table = fds::Table::default();
-        let fds = fdinfo_table::walk_any_way(process.dir(), &mut self.buffers, &mut table, None).err();
-        let maps = process.image().and_then(|image| maps::walk(image.maps(), &mut self.buffers.chunk)).err();
+        let fds = fdinfo_table::walk_any_way(process.dir(), &mut self.buffers, &mut table, None, None).err();
+        let maps =
+            process.image().and_then(|image| maps::walk(image.maps(), None, &mut self.buffers.chunk)).err();
         let mut needed = BTreeSet::new();
         if denied(fds) || denied(maps) {
             needed.insert(Right::Trace);

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Shared, Table};
-use super::walk::{HeldFd, Walk};
+use super::walk::Walk;
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::elsewhere::Elsewhere;
-use crate::model::{Buffer, BufferId, Bytes, Holder, Inode, Kind, Label, MapRef, Pid, ThreadFds};
+use crate::model::{Buffer, BufferId, Bytes, Fd, Holder, Inode, Kind, Label, MapRef, Pid, ThreadFds, Tid};
 
 /// What is being put together about one inode.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
         if let Some(name) = held.fact.name() {
             draft.fd_name = Some(name);
         }
-        draft.holder(held.pid).add(held);
+        draft.holder(held.pid).add(held.thread, held.fact.fd, held.fact.info.dmabuf.is_none());
         if let Some(info) = &held.fact.info.dmabuf {
             draft.counts.push(info.count);
             infos.insert(held.ino, info);
@@ -61,7 +61,7 @@ pub(super) fn join(walk: &Walk, shared: &Shared, before: Option<&List>, after: O
             let unlisted = lists_are_whole && listed.is_none() && !before.contains_key(&ino);
             let gone = (unlisted && draft.counts.is_empty()).then_some(0);
             let last = listed.map(|l| l.count).or(walk.rechecked.get(&ino).copied()).or(gone);
-            let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: walk.proof.dev(), ino });
+            let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, walk.proof.dev(), ino));
             buffer.size = inode.map(|i| i.size).or(info.map(|i| i.size)).or(listed.map(|l| l.size));
             buffer.exporter = info.map(|i| i.exporter.clone()).or(listed.map(|l| l.exporter.clone()));
             buffer.count = last.or(draft.counts.last().copied());
@@ -92,8 +92,9 @@ impl Draft<'_> {
 }
 
 impl Holder {
-    fn add(&mut self, held: &HeldFd) {
-        let (fds, opaths) = match held.thread {
+    /// Adds an fd of its own table, or of a thread's.
+    pub(super) fn add(&mut self, thread: Option<Tid>, fd: Fd, path_only: bool) {
+        let (fds, opaths) = match thread {
             None => (&mut self.fds, &mut self.opaths),
             Some(tid) => {
                 let at = self.threads.iter().position(|table| table.tid == tid);
@@ -110,7 +111,7 @@ impl Holder {
                 (&mut table.fds, &mut table.opaths)
             }
         };
-        if held.fact.info.dmabuf.is_some() { fds.push(held.fact.fd) } else { opaths.push(held.fact.fd) }
+        if path_only { opaths.push(fd) } else { fds.push(fd) }
     }
 }
 
@@ -126,7 +127,7 @@ pub(super) fn is_offset_into(size: Option<Bytes>, map: &MapRef) -> bool {
     offset < FAKE_OFFSETS && size.is_none_or(|size| Bytes(offset) + map.len() <= size)
 }
 
-fn sorted(mut holder: Holder) -> Holder {
+pub(super) fn sorted(mut holder: Holder) -> Holder {
     holder.fds.sort_unstable_by_key(|fd| fd.0);
     holder.opaths.sort_unstable_by_key(|fd| fd.0);
     holder.maps.sort_by_key(|map| map.start);
@@ -139,7 +140,7 @@ fn sorted(mut holder: Holder) -> Holder {
 }
 
 /// Has each shared fd table and address space counted with the first of its holders.
-fn count_once(holders: &mut [Holder], shared: &Shared) {
+pub(super) fn count_once(holders: &mut [Holder], shared: &Shared) {
     let (mut tables, mut spaces) = (BTreeMap::new(), BTreeMap::new());
     for holder in holders {
         let pid = holder.pid;

@@ -35,6 +35,7 @@ mod procfs;
 mod proof;
 mod settle;
 mod shared;
+mod shmem;
 mod space;
 mod visit;
 mod walk;
@@ -53,10 +54,14 @@ use walk::Halt;
 
 use crate::error::{Error, ErrorKind};
 use crate::kernel::bufinfo::{self, List};
-use crate::kernel::gem_info;
+use crate::kernel::process::ProcessDir;
 use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Account, Buffer, Coverage, Device, KeptElsewhere, Note, Pid, Process, Snapshot};
+use crate::kernel::shmem::seals;
+use crate::kernel::{gem_info, map_files};
+use crate::model::{
+    Account, Buffer, Coverage, Device, KeptElsewhere, Kind, Kinds, Note, Pid, Process, Snapshot,
+};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +124,8 @@ pub struct Options {
     pub sys_root: Option<PathBuf>,
     /// Which sources are asked.
     pub sources: Sources,
+    /// Which kinds of buffer are looked for. Dma-bufs alone cost less than any other kind.
+    pub kinds: Kinds,
     /// How many rounds may be made; at least one is, and a few more by iterators if none is calm. With only one, references
     /// left over are always an estimate.
     pub rounds: u32,
@@ -132,6 +139,7 @@ impl Default for Options {
             proc_root: "/proc".into(),
             sys_root: Some("/sys".into()),
             sources: Sources::default(),
+            kinds: Kinds::ALL,
             rounds: 3,
             pins: PINS.into(),
         }
@@ -203,6 +211,9 @@ impl Scanner {
         let procfs = Procfs::new(&root, &options)?;
         let iterators = match options.sources.way {
             Way::Procfs => Iterating::No(NotUsed::Unasked),
+            _ if options.kinds.has_shmem() => {
+                Iterating::No(NotUsed::Elsewhere("they know no kind of buffer but dma-bufs"))
+            }
             Way::Auto => Iterating::pinned(&root, &options, None),
             Way::Iterators => Iterating::pinned(&root, &options, None).loaded(&options),
         };
@@ -241,7 +252,8 @@ impl Scanner {
             }
         }
         let host = self.root.host();
-        let mut snapshot = Snapshot { taken_at, host, coverage, buffers, processes, devices };
+        let kinds = self.options.kinds;
+        let mut snapshot = Snapshot { taken_at, host, kinds, coverage, buffers, processes, devices };
         note_doubts(&mut snapshot);
         snapshot.coverage.duration = begun.elapsed();
         Ok(snapshot)
@@ -267,6 +279,23 @@ impl Scanner {
             (Some(found), _) | (None, Some(found)) => Ok(found),
             (None, None) => self.by_procfs(),
         }
+    }
+
+    /// Asks for the seals of a memfd that a scan of this scanner's found, unless asking would be noticed; see
+    /// [`Buffer::seals`]. They are asked of its first holder that can be read.
+    pub fn ask_seals(&mut self, buffer: &mut Buffer) {
+        let (Kind::Memfd, Some(dev), None) = (buffer.id.kind, buffer.id.dev, buffer.seals) else { return };
+        let id = (dev, buffer.id.ino);
+        let links = buffer.holders.iter().flat_map(|holder| {
+            let fd = holder.fds.iter().chain(&holder.opaths).map(|fd| format!("fd/{fd}"));
+            let map = holder.maps.iter().map(|map| map_files::link(map).as_str().to_owned());
+            fd.chain(map).take(1).map(|link| (holder.pid, link))
+        });
+        let mut seals = links.filter_map(|(pid, link)| {
+            let process = ProcessDir::open(&self.root, pid).ok()?;
+            seals::ask(&self.root, &process, &link, id, &mut self.buffers.text).ok()
+        });
+        buffer.seals = if self.root.is_live() { seals.next() } else { None };
     }
 
     fn halted(&self, halt: Halt) -> Error {
@@ -355,7 +384,7 @@ fn no_iterators(why: &NotUsed) -> Error {
 
 /// The kernel's list, if it is asked for.
 fn read_list(options: &Options, text: &mut Vec<u8>) -> Listing {
-    if !options.sources.kernel_list {
+    if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {
         return Err("it was not asked for".into());
     }
     let Some(sys) = &options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
@@ -380,8 +409,15 @@ fn note_doubts(snapshot: &mut Snapshot) {
     let unattributed =
         count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));
     let uncompared = count(|b, _| b.uncompared);
-    let unheld = count(|b, _| b.holders.is_empty());
-    let unheld_size = snapshot.buffers.iter().filter(|b| b.holders.is_empty()).filter_map(|b| b.size).sum();
+    let unheld_by_any = |b: &&Buffer| b.id.kind == Kind::DmaBuf && b.holders.is_empty();
+    let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
+    let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
+    let memfds = snapshot.buffers.iter().any(|b| b.id.kind == Kind::Memfd);
+    let udmabufs = || {
+        let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
+        snapshot.buffers.iter().filter(move |&b| memfds && b.overlaps.is_none() && exporter(b))
+    };
+    let (udmabufs, udmabufs_size) = (udmabufs().count() as u64, udmabufs().filter_map(|b| b.size).sum());
     let saw_every_process = snapshot.coverage.saw_every_process();
     let notes = &mut snapshot.coverage.notes;
     if unsteady > 0 {
@@ -389,6 +425,9 @@ fn note_doubts(snapshot: &mut Snapshot) {
     }
     if overcounted > 0 {
         notes.push(Note::Overcounted { buffers: overcounted });
+    }
+    if udmabufs > 0 {
+        notes.push(Note::MaybeSameMemory { buffers: udmabufs, size: udmabufs_size });
     }
     if uncompared > 0 {
         notes.push(Note::Uncompared { buffers: uncompared });

@@ -9,7 +9,8 @@ use crate::kernel::procmap::{Filter, Queries};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
 use crate::kernel::sharing::Sharing;
-use crate::model::{Coverage, Dev, Note, Source};
+use crate::kernel::shmem::Filesystems;
+use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
 
 use super::kthreads::KernelThreads;
 use super::patience::Patience;
@@ -17,7 +18,7 @@ use super::settle::{self, Round};
 use super::shared::Shared;
 use super::space::Reader;
 use super::walk::{Halt, Start, Walk};
-use super::{Found, Listing, Mappings, Options, contradiction, join, read_list};
+use super::{Found, Listing, Mappings, Options, contradiction, join, read_list, shmem};
 
 /// What is remembered from scan to scan.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Procfs {
     pending_counted: Option<bool>,
     /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
     dev: Option<Dev>,
+    /// The shmem family's filesystems, if that is looked for.
+    family: Option<Filesystems>,
 }
 
 /// A list, and how many processes had been started just before and just after it was read.
@@ -59,7 +62,9 @@ impl Procfs {
             return Err(Error::new(ErrorKind::NoSource, text));
         }
         let kernel_threads = KernelThreads::new(queries);
-        Ok(Procfs { sharing: Sharing::of(root), queries, kernel_threads, pending_counted: None, dev: None })
+        let family = options.kinds.has_shmem().then(|| Filesystems::of(root));
+        let sharing = Sharing::of(root);
+        Ok(Procfs { sharing, queries, kernel_threads, pending_counted: None, dev: None, family })
     }
 
     /// Whether the kernel answers queries for mappings.
@@ -98,7 +103,9 @@ impl Scan<'_> {
             // Only a list tells the count of each buffer, and only a count that a reference is missing.
             all |= round >= self.options.rounds || !before.list.as_ref().is_ok_and(List::agrees);
             let thorough = all;
-            let reader = self.reader(if thorough { Filter::All } else { Filter::Shared });
+            // No count tells that a private mapping of shmem is missing.
+            let whole = thorough || self.procfs.family.is_some();
+            let reader = self.reader(if whole { Filter::All } else { Filter::Shared });
             if let Some(patience) = self.patience {
                 patience.begin();
             }
@@ -120,6 +127,7 @@ impl Scan<'_> {
             all |= missed;
             let settled = settle::settle(&mut buffers, &earlier, &coverage) && !missed;
             if settled || round >= self.options.rounds {
+                self.add_shmem(&walk, &shared, &mut buffers, &mut coverage);
                 let processes = walk.holders_of(&buffers);
                 let sys = self.options.sys_root.as_deref();
                 let devices = walk.devices(|node| devices::name(sys?, node));
@@ -132,6 +140,23 @@ impl Scan<'_> {
             // The list that the next walk begins with belongs to its time.
             before = self.kernel_list();
         }
+    }
+
+    /// Adds what the walk found of the shmem family; leaves dma-bufs only if they are wanted.
+    fn add_shmem(&self, walk: &Walk, shared: &Shared, buffers: &mut Vec<Buffer>, coverage: &mut Coverage) {
+        let kinds = self.options.kinds;
+        buffers.retain(|buffer| kinds.has(buffer.id.kind));
+        let Some(family) = &walk.family else { return };
+        coverage.notes.extend(shmem::notes(walk, family, kinds));
+        let mut found = shmem::join(walk, family, shared);
+        if kinds.has(Kind::Sysv) {
+            coverage.sources.push(Source::Sysvipc);
+            let namespaces = shmem::add_segments(&mut found, &family.namespaces, self.root);
+            coverage.notes.extend((namespaces > 0).then_some(Note::NoSegments { namespaces }));
+        }
+        let unsized_ = found.iter().filter(|b| b.size.is_none()).count() as u64;
+        coverage.notes.extend((unsized_ > 0).then_some(Note::Unsized { buffers: unsized_ }));
+        buffers.append(&mut found);
     }
 
     /// How address spaces are read, if those mappings are looked for.
@@ -153,7 +178,9 @@ impl Scan<'_> {
             dev: self.procfs.dev,
             patience: self.patience,
             // Where the list shows no buffer at all, no account can lack anything.
-            look_elsewhere: thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
+            look_elsewhere: self.procfs.family.is_some()
+                || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
+            family: self.procfs.family.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
         };
         let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads, self.buffers)?;
         self.procfs.dev = walk.proof.dev();
@@ -184,6 +211,7 @@ impl Scan<'_> {
                 sources.push(Source::Bufinfo);
                 notes.extend(contradiction(list));
             }
+            Err(_) if !self.options.kinds.has(Kind::DmaBuf) => {}
             Err(why) => notes.push(Note::NoKernelList { why: why.clone() }),
         }
         let kept = walk.elsewhere.as_ref().map(Elsewhere::kept);

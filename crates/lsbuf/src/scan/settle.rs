@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Buffer, Coverage, Holder, Inode, MapRef, Note, Perms};
+use crate::model::{Buffer, BufferId, Coverage, Holder, MapRef, Note, Perms};
 
 /// So far apart are the end of a round and the one that is to confirm what it left over. A fork has copied the fds long before
 /// its child is listed or counted (`copy_process` in kernel/fork.c), and who forks may be preempted in between.
@@ -19,7 +19,7 @@ pub(super) struct Round {
 impl Round {
     /// Whether it found the same of a buffer, as far as it looked.
     fn agrees(&self, now: &Buffer) -> bool {
-        let Ok(at) = self.buffers.binary_search_by_key(&now.id.ino, |b| b.id.ino) else { return false };
+        let Ok(at) = self.buffers.binary_search_by_key(&now.id, |b| b.id) else { return false };
         let then = &self.buffers[at];
         let same = if self.only_shared {
             shared_only(&then.holders) == shared_only(&now.holders)
@@ -29,8 +29,8 @@ impl Round {
         same && then.count == now.count
     }
 
-    fn knows(&self, ino: Inode) -> bool {
-        self.buffers.binary_search_by_key(&ino, |b| b.id.ino).is_ok()
+    fn knows(&self, id: BufferId) -> bool {
+        self.buffers.binary_search_by_key(&id, |b| b.id).is_ok()
     }
 }
 
@@ -56,10 +56,10 @@ pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Round], coverage: &Cover
     let mut settled = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
     for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
         if coverage.saw_every_process() && has_rest(buffer) {
-            let mut before = earlier.iter().filter(|round| round.knows(buffer.id.ino)).peekable();
+            let mut before = earlier.iter().filter(|round| round.knows(buffer.id)).peekable();
             buffer.steady &= before.peek().is_some() && before.all(|round| round.agrees(buffer));
         }
-        settled &= buffer.steady && buffer.count >= Some(found(buffer));
+        settled &= buffer.steady && buffer.count >= Some(buffer.found());
     }
     settled
 }
@@ -78,13 +78,7 @@ pub(super) fn may_lack(buffer: &Buffer) -> bool {
 
 /// Whether the kernel counts more references than were found.
 pub(super) fn has_rest(buffer: &Buffer) -> bool {
-    buffer.count > Some(found(buffer))
-}
-
-fn found(buffer: &Buffer) -> u64 {
-    let held: u64 = buffer.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();
-    let elsewhere = buffer.in_flight.unwrap_or(0).saturating_add(buffer.io_uring.unwrap_or(0));
-    held.saturating_add(elsewhere)
+    buffer.count > Some(buffer.found())
 }
 
 #[cfg(test)]
@@ -92,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{BufferId, Fd, Kind, Pid};
+    use crate::model::{Fd, Inode, Kind, Pid};
 
     fn perms(shared: bool) -> Option<Perms> {
         Perms::parse(if shared { b"rw-s" } else { b"rw-p" })
@@ -100,7 +94,7 @@ mod tests {
 
     /// Holders by fd numbers and mappings, each of which is shared or not.
     fn buffer(held: &[(Vec<u32>, Vec<bool>)]) -> Buffer {
-        let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: None, ino: Inode(7) });
+        let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(7)));
         for (nth, (fds, maps)) in
             held.iter().enumerate().filter(|(_, (fds, maps))| fds.len() + maps.len() > 0)
         {
@@ -140,9 +134,9 @@ mod tests {
         #[test]
         fn what_is_missing_shows(held in held(), missing in 1..4u64) {
             let mut buffer = Buffer { steady: true, ..buffer(&held) };
-            buffer.count = Some(found(&buffer));
+            buffer.count = Some(buffer.found());
             prop_assert!(!may_lack(&buffer));
-            buffer.count = Some(found(&buffer) + missing);
+            buffer.count = Some(buffer.found() + missing);
             prop_assert!(may_lack(&buffer));
         }
     }

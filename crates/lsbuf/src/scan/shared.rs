@@ -9,9 +9,10 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
-use super::walk::Walk;
+use super::walk::{HeldShmFd, Walk};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::{Resource, Sharing};
+use crate::kernel::shmem::ShmMap;
 use crate::model::{Pid, Tid};
 
 /// An fd table, by the process that shows it and the thread that has it, if that is not the process's.
@@ -33,14 +34,23 @@ impl Shared {
     pub(super) fn of(walk: &Walk, sharing: &Sharing, root: &ProcRoot) -> Shared {
         let compare = |what, a, b| sharing.of_holders(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
-        let slots = walk.fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino)));
+        let slots = walk.fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino, None)));
+        let shmem = |held: &HeldShmFd| {
+            ((held.pid, held.thread), (held.fact.fd, held.fact.id.ino, Some(held.fact.id)))
+        };
+        let slots = slots.chain(walk.shm_fds.iter().map(shmem));
         for alike in alike(slots) {
             let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));
             let left = group(&alike, &mut shared.files, &|a, b| compare(Resource::Files, task(a), task(b)));
             shared.uncompared.extend(left.iter().map(|(pid, _)| pid));
         }
         let vmas = walk.maps.iter().filter(|map| walk.is_dmabuf(map));
-        let vmas = vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, map.fact.ino)));
+        let vmas = vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, map.fact.ino, None)));
+        let shmem = walk.shm_maps.iter().map(|held| {
+            let ShmMap { id, vma } = held.fact;
+            (held.pid, (vma.start, vma.end, id.ino, Some(id)))
+        });
+        let vmas = vmas.chain(shmem);
         for alike in alike(vmas) {
             let left = group(&alike, &mut shared.vm, &|a, b| compare(Resource::Vm, Tid(a.0), Tid(b.0)));
             shared.uncompared.extend(left);

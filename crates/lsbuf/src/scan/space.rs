@@ -8,6 +8,7 @@ use crate::kernel::maps::{self, MapFact};
 use crate::kernel::process::{Image, ProcessDir};
 use crate::kernel::procmap::{self, Filter};
 use crate::kernel::read::Buffers;
+use crate::kernel::shmem::{Family, ShmMap};
 use crate::model::{Label, Source};
 
 /// How address spaces are read.
@@ -38,6 +39,8 @@ pub(super) struct Space {
     reader: Reader,
     alone: Option<ProcessDir>,
     pub(super) facts: Facts,
+    /// Shared memory of the shmem family.
+    pub(super) shmem: Vec<ShmMap>,
     /// How many could not be understood.
     pub(super) garbled: (Source, u64),
     /// Whether an io_uring is mapped.
@@ -63,6 +66,7 @@ impl Space {
         image: Result<Image>,
         reader: Reader,
         proof: &mut Proof,
+        family: Option<&mut Family>,
         buffers: &mut Buffers,
     ) -> Result<Option<Space>> {
         let image = match image {
@@ -70,17 +74,18 @@ impl Space {
             image => image?,
         };
         let mapped = match reader {
-            Reader::Text => match maps::walk(image.maps(), &mut buffers.chunk) {
+            Reader::Text => match maps::walk(image.maps(), family, &mut buffers.chunk) {
                 Err(Errno::SRCH) => None,
                 mapped => mapped?,
             },
-            Reader::Query(filter) => procmap::walk(image.maps(), filter, proof)?,
+            Reader::Query(filter) => procmap::walk(image.maps(), filter, proof, family)?,
             Reader::Links if !image.lives() => None,
             Reader::Links => {
-                let mut links = Vec::new();
-                let garbled = (reader.source(), map_files::walk(process.dir(), buffers, &mut links)?);
-                let facts = Facts::Links(links);
-                return Ok(Some(Space { image, reader, alone: None, facts, garbled, ring: false }));
+                let (mut links, mut shmem) = (Vec::new(), Vec::new());
+                let family = family.map(|family| (family, &mut shmem));
+                let garbled = map_files::walk(process.dir(), buffers, &mut links, family)?;
+                let (facts, garbled) = (Facts::Links(links), (reader.source(), garbled));
+                return Ok(Some(Space { image, reader, alone: None, facts, shmem, garbled, ring: false }));
             }
         };
         Ok(mapped.map(|mapped| Space {
@@ -88,6 +93,7 @@ impl Space {
             reader,
             alone: None,
             facts: Facts::Maps(mapped.facts),
+            shmem: mapped.shmem,
             garbled: (reader.source(), mapped.garbled),
             ring: mapped.ring,
         }))

@@ -6,21 +6,22 @@
 //!
 //! Limits: an exec by one of two processes that share their address space (vfork) does not show.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
 use super::proof::{Learnt, Verdict};
 use super::shared;
-use super::space::{Facts, Space};
-use super::walk::{HeldDevice, HeldFd, HeldMap, Start, Walk};
+use super::space::{Facts, Reader, Space};
+use super::walk::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk};
 use crate::kernel::fdinfo_table;
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
-use crate::kernel::process::{ProcessDir, Stage};
+use crate::kernel::process::{Image, ProcessDir, Stage};
 use crate::kernel::read::Buffers;
 use crate::kernel::sharing::Resource;
+use crate::kernel::shmem::ShmMap;
 use crate::model::{Pid, Source, Tid};
 
 /// How often a process is read that keeps replacing its image.
@@ -47,6 +48,8 @@ struct Mark {
     maps: usize,
     devices: usize,
     paths: usize,
+    shm_fds: usize,
+    shm_maps: usize,
 }
 
 impl Walk {
@@ -72,8 +75,11 @@ impl Walk {
         buffers: &mut Buffers,
     ) -> Option<Visit> {
         let mark = self.mark();
+        if let Some(family) = &mut self.family {
+            family.enter(process, buffers);
+        }
         // Before the fds, so that what is read between the two ends of this belongs together.
-        let mut space = Space::read(process, process.image(), start.reader, &mut self.proof, buffers);
+        let mut space = self.space(process, process.image(), start.reader, buffers);
         let mut leaderless = false;
         if matches!(space, Ok(None)) {
             match process.stage(&mut buffers.text) {
@@ -104,22 +110,26 @@ impl Walk {
                     self.elsewhere.iter_mut().for_each(|elsewhere| elsewhere.unknown = true);
                 }
                 let facts = std::mem::take(&mut space.facts);
+                let shmem = std::mem::take(&mut space.shmem);
+                self.visit_shmem(process, &space, shmem, buffers);
                 let followed = self.visit_maps(process, &space, facts, buffers);
                 self.garble(space.garbled.0, space.garbled.1);
                 (followed, Some(space))
             }
             Err(e) => (Err(e), None),
         };
-        if self.mark() != mark {
+        if self.mark() != mark || self.sync_files.contains_key(&process.pid()) {
             match process.identify(&mut buffers.text) {
                 Ok(identity) => self.processes.push(identity),
                 Err(e) => {
                     self.drop_since(&mark);
+                    self.sync_files.remove(&process.pid());
                     return Some(if process.is_live() { Visit::of(e) } else { Visit::Failed });
                 }
             }
             if process.is_live() && space.is_some_and(|space| !space.lives()) {
                 self.drop_since(&mark);
+                self.sync_files.remove(&process.pid());
                 self.processes.pop();
                 return None;
             }
@@ -144,7 +154,8 @@ impl Walk {
 
     fn mark(&self) -> Mark {
         let (fds, maps) = (self.fds.len(), self.maps.len());
-        Mark { fds, maps, devices: self.devices.len(), paths: self.paths.len() }
+        let (shm_fds, shm_maps) = (self.shm_fds.len(), self.shm_maps.len());
+        Mark { fds, maps, devices: self.devices.len(), paths: self.paths.len(), shm_fds, shm_maps }
     }
 
     fn drop_since(&mut self, mark: &Mark) {
@@ -152,6 +163,19 @@ impl Walk {
         self.maps.truncate(mark.maps);
         self.devices.truncate(mark.devices);
         self.paths.truncate(mark.paths);
+        self.shm_fds.truncate(mark.shm_fds);
+        self.shm_maps.truncate(mark.shm_maps);
+    }
+
+    /// Reads an address space, with the shmem in it if that is looked for.
+    fn space(
+        &mut self,
+        process: &ProcessDir,
+        image: rustix::io::Result<Image>,
+        reader: Reader,
+        buffers: &mut Buffers,
+    ) -> rustix::io::Result<Option<Space>> {
+        Space::read(process, image, reader, &mut self.proof, self.family.as_mut(), buffers)
     }
 
     /// Reads the process's fd table and those of threads that have one of their own. `leaderless`: the leader has exited.
@@ -164,7 +188,7 @@ impl Walk {
         buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
         let sharing = start.sharing;
-        let begin = self.fds.len();
+        let begin = self.mark();
         let mut done = self.visit_fds(process, None, buffers);
         let mut tables = vec![Tid(process.pid().0)];
         for &tid in threads {
@@ -181,9 +205,9 @@ impl Walk {
                 }
             }
             match place {
-                None if self.shows_again(begin, before.fds) => {
+                None if self.shows_again(&begin, &before) => {
                     // A copy or the same: the same, which threads are born with, and marked.
-                    if self.fds.len() > before.fds {
+                    if self.mark() != before {
                         self.uncompared.insert(process.pid());
                     }
                     self.drop_since(&before);
@@ -205,12 +229,24 @@ impl Walk {
         done
     }
 
-    /// Whether the facts from `facts` on are those of one of the process's tables before, which begin at `begin`.
-    fn shows_again(&self, begin: usize, facts: usize) -> bool {
-        let slots = |table: &[HeldFd]| -> BTreeSet<_> { table.iter().map(|h| (h.fact.fd, h.ino)).collect() };
-        let again = slots(&self.fds[facts..]);
-        let mut tables = self.fds[begin..facts].chunk_by(|a, b| a.thread == b.thread);
-        again.is_empty() || tables.any(|table| slots(table) == again)
+    /// Whether the facts since `facts` are those of one of the process's tables before, which begin at `begin`.
+    fn shows_again(&self, begin: &Mark, facts: &Mark) -> bool {
+        let dmabuf = self.fds[begin.fds..].iter().enumerate();
+        let dmabuf =
+            dmabuf.map(|(nth, h)| (begin.fds + nth >= facts.fds, h.thread, (h.fact.fd, None, Some(h.ino))));
+        let shmem = self.shm_fds[begin.shm_fds..].iter().enumerate();
+        let shmem = shmem.map(|(nth, h)| {
+            (begin.shm_fds + nth >= facts.shm_fds, h.thread, (h.fact.fd, Some(h.fact.id), None))
+        });
+        let (mut again, mut tables) = (BTreeSet::new(), BTreeMap::<_, BTreeSet<_>>::new());
+        for (is_again, thread, slot) in dmabuf.chain(shmem) {
+            if is_again {
+                again.insert(slot)
+            } else {
+                tables.entry(thread).or_default().insert(slot)
+            };
+        }
+        again.is_empty() || tables.values().any(|table| *table == again)
     }
 
     /// Reads one fd table: the process's, or that of `thread`, whose directory `process` then is.
@@ -222,7 +258,13 @@ impl Walk {
     ) -> rustix::io::Result<()> {
         let pid = process.pid();
         let mut table = std::mem::take(&mut self.table);
-        let walked = fdinfo_table::walk_any_way(process.dir(), buffers, &mut table, self.elsewhere.as_mut());
+        let walked = fdinfo_table::walk_any_way(
+            process.dir(),
+            buffers,
+            &mut table,
+            self.elsewhere.as_mut(),
+            self.family.as_mut(),
+        );
         for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
                 let learnt = self.proof.learn_fd(process, &mut fact, &mut buffers.text);
@@ -257,6 +299,12 @@ impl Walk {
         }
         let devices = table.devices.drain(..);
         self.devices.extend(devices.map(|(fd, class, path)| HeldDevice { pid, fd, class, path }));
+        let shmem = table.shmem.drain(..);
+        self.shm_fds.extend(shmem.map(|fact| HeldShmFd { pid, thread, fact }));
+        match std::mem::take(&mut table.sync_files) {
+            0 => {}
+            more => *self.sync_files.entry(pid).or_default() += more,
+        }
         self.garble(Source::Fdinfo, std::mem::take(&mut table.garbled));
         self.restless |= std::mem::take(&mut table.closed);
         self.table = table;
@@ -275,11 +323,22 @@ impl Walk {
         // What is not below `task`.
         let alone = process.thread_alone(tid).ok();
         let shown = alone.as_ref().unwrap_or(&thread);
-        let space = Space::read(shown, thread.image(), start.reader, &mut self.proof, buffers)?;
+        let space = self.space(shown, thread.image(), start.reader, buffers)?;
         if space.is_none() && thread.stage(&mut buffers.text) == Ok(Stage::Exiting) {
             self.exiting += 1;
         }
         Ok(space.map(|space| space.through(alone)))
+    }
+
+    /// Adds what an address space maps of the shmem family.
+    fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>, buffers: &mut Buffers) {
+        let (pid, process) = (process.pid(), space.alone().unwrap_or(process));
+        for fact in maps {
+            if let Some(family) = &mut self.family {
+                family.complete(process, &fact, buffers);
+            }
+            self.shm_maps.push(HeldShmMap { pid, fact });
+        }
     }
 
     /// Decides on what an address space maps, which gave these facts.

@@ -20,9 +20,10 @@ use crate::kernel::procmap::Queries;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::Sharing;
+use crate::kernel::shmem::{Family, Filesystems, ShmFd, ShmMap};
 use crate::model::{
-    Buffer, Dev, Device, DeviceClass, DeviceHolder, Fd, Inode, Label, Note, Pid, Process, ProcessCounts,
-    Source, Tid,
+    Buffer, Dev, Device, DeviceClass, DeviceHolder, Fd, Inode, Kinds, Label, Note, Pid, Process,
+    ProcessCounts, Source, Tid,
 };
 
 /// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
@@ -55,6 +56,22 @@ pub(super) struct HeldDevice {
     pub(super) path: Label,
 }
 
+/// An fd of the shmem family.
+#[derive(Debug)]
+pub(super) struct HeldShmFd {
+    pub(super) pid: Pid,
+    /// As [`HeldFd::thread`].
+    pub(super) thread: Option<Tid>,
+    pub(super) fact: ShmFd,
+}
+
+/// A mapping of the shmem family.
+#[derive(Debug)]
+pub(super) struct HeldShmMap {
+    pub(super) pid: Pid,
+    pub(super) fact: ShmMap,
+}
+
 /// What a pass starts from.
 #[derive(Debug)]
 pub(super) struct Start<'s> {
@@ -66,6 +83,8 @@ pub(super) struct Start<'s> {
     pub(super) dev: Option<Dev>,
     /// Whether to look for references that are in no fd table and no address space.
     pub(super) look_elsewhere: bool,
+    /// The family's filesystems and the kinds that are wanted, if any of them is.
+    pub(super) family: Option<(&'s Filesystems, Kinds)>,
     /// When to give up, if that is allowed.
     pub(super) patience: Option<&'s Patience>,
 }
@@ -91,6 +110,12 @@ pub(super) struct Walk {
     pub(super) fds: Vec<HeldFd>,
     pub(super) maps: Vec<HeldMap>,
     pub(super) devices: Vec<HeldDevice>,
+    pub(super) shm_fds: Vec<HeldShmFd>,
+    pub(super) shm_maps: Vec<HeldShmMap>,
+    /// Fds of sync_files, by process.
+    pub(super) sync_files: BTreeMap<Pid, u64>,
+    /// The shmem family, if it is looked for.
+    pub(super) family: Option<Family>,
     pub(super) proof: Proof,
     /// Buffers whose names are known by one of their references.
     pub(super) named: HashSet<Inode>,
@@ -131,6 +156,7 @@ impl Walk {
         let mut walk = Walk {
             proof: Proof::new(start.root, start.dev, start.queries),
             elsewhere: start.look_elsewhere.then(Elsewhere::default),
+            family: start.family.map(|(filesystems, kinds)| Family::new(kinds, filesystems.clone())),
             ..Walk::default()
         };
         let mut seen: HashMap<Pid, u64> = HashMap::new();
@@ -235,10 +261,15 @@ impl Walk {
         self.proof.verdict_on_dev(map.fact.dev) == Verdict::Yes
     }
 
-    /// The processes that hold one of those buffers.
+    /// The processes that hold one of those buffers, or sync_files.
     pub(super) fn holders_of(&self, buffers: &[Buffer]) -> Vec<Process> {
-        let pids: BTreeSet<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
-        self.processes.iter().filter(|p| pids.contains(&p.pid)).cloned().collect()
+        let mut pids: BTreeSet<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
+        pids.extend(self.sync_files.keys());
+        let counted = |process: &Process| Process {
+            sync_files: Some(self.sync_files.get(&process.pid).copied().unwrap_or(0)),
+            ..process.clone()
+        };
+        self.processes.iter().filter(|p| pids.contains(&p.pid)).map(counted).collect()
     }
 
     /// The open device nodes, with the names that `name` gives to the devices behind them.
@@ -256,6 +287,9 @@ impl Walk {
         self.fds.retain(|held| held.pid != pid);
         self.maps.retain(|held| held.pid != pid);
         self.devices.retain(|held| held.pid != pid);
+        self.shm_fds.retain(|held| held.pid != pid);
+        self.shm_maps.retain(|held| held.pid != pid);
+        self.sync_files.remove(&pid);
         self.paths.retain(|(holder, ..)| *holder != pid);
         self.processes.retain(|process| process.pid != pid);
         self.uncompared.remove(&pid);

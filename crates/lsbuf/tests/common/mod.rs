@@ -69,6 +69,26 @@ impl Tree {
         self.write(&format!("proc/{pid}/fdinfo/{fd}"), fdinfo);
     }
 
+    /// An fd of shmem, and what its inode tells: `MAJOR:MINOR INO SIZE BLOCKS LINKS PAGE UID`.
+    pub(crate) fn shmem_fd(&self, pid: u32, fd: u32, link: &[u8], inode: &str) {
+        self.fd(pid, fd, link, b"pos:\t0\nflags:\t02000002\nmnt_id:\t9\n");
+        self.write(&format!("proc/{pid}/.lsbuf/fd/{fd}"), format!("shmem {inode}\n").as_bytes());
+    }
+
+    /// What the inode behind a mapping tells, likewise.
+    pub(crate) fn shmem_mapped(&self, pid: u32, range: &str, inode: &str) {
+        self.write(&format!("proc/{pid}/.lsbuf/map_files/{range}"), format!("shmem {inode}\n").as_bytes());
+    }
+
+    /// Where the kernel's own filesystems of shmem are in this tree, and that `/dev/shm` is mounted in these processes.
+    pub(crate) fn with_shmem(&self, pids: &[u32]) {
+        self.write("proc/.lsbuf/shmem", b"kernel 0:1\nhuge 0:17\nsecret 0:18\n");
+        for pid in pids {
+            let mounts = b"27 1 254:0 / / rw - ext4 /dev/vda rw\n25 27 0:27 / /dev/shm rw - tmpfs tmpfs rw\n";
+            self.write(&format!("proc/{pid}/mountinfo"), mounts);
+        }
+    }
+
     /// A symbolic link.
     pub(crate) fn link(&self, below: &str, target: &[u8]) {
         let path = self.path(below);

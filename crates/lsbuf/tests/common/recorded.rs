@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lsbuf::model::{Ledger, Snapshot};
+use lsbuf::model::{Kinds, Ledger, Snapshot};
 use lsbuf::render::View;
 use lsbuf::scan::Options;
 use lsbuf_guest::tree::{Node, Tree, below, put};
@@ -43,9 +43,11 @@ pub(crate) fn all(folder: &Path) -> Vec<Recorded> {
 }
 
 impl Recorded {
+    /// Dma-bufs alone: what was recorded tells nothing of shmem's inodes.
     pub(crate) fn options(&self) -> Options {
         let sys_root = Some(self.dir.path().join("sys"));
-        Options { proc_root: self.dir.path().join("proc"), sys_root, ..Options::default() }
+        let proc_root = self.dir.path().join("proc");
+        Options { proc_root, sys_root, kinds: Kinds::DMABUF, ..Options::default() }
     }
 
     /// A JSON file of the tree.

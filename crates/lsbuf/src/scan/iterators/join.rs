@@ -28,7 +28,7 @@ pub(super) fn join(round: &mut Round, listed: Option<&List>, dev: Option<Dev>) -
     let mut unlisted: Vec<Inode> = unlisted.filter(|&ino| place(&buffers, ino).is_none()).collect();
     unlisted.sort_unstable();
     unlisted.dedup();
-    let id = |ino| BufferId { kind: Kind::DmaBuf, dev, ino };
+    let id = |ino| BufferId::new(Kind::DmaBuf, dev, ino);
     buffers.extend(unlisted.into_iter().map(|ino| Buffer { steady: true, ..Buffer::new(id(ino)) }));
     buffers.sort_unstable_by_key(|buffer| buffer.id.ino);
     let mut joined = Joined { buffers, restless: false };
@@ -60,7 +60,7 @@ pub(super) fn join(round: &mut Round, listed: Option<&List>, dev: Option<Dev>) -
 /// as of a buffer that nothing shows but `O_PATH` fds, is held up by further rounds.
 fn known(known: Known, listed: bool) -> Buffer {
     let InodeFact { dev, ino, size, creator_uid, created_at } = known.inode;
-    let mut buffer = Buffer::new(BufferId { kind: Kind::DmaBuf, dev: Some(dev), ino });
+    let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, Some(dev), ino));
     buffer.size = Some(size);
     buffer.exporter = known.exporter;
     buffer.name = known.name;

@@ -188,7 +188,14 @@ impl Iterators {
                 Some(path)
             });
             let start_time = task.started / tick;
-            Some(Process { pid, start_time, comm: task.comm(), uid: Some(task.uid), cgroup })
+            Some(Process {
+                pid,
+                start_time,
+                comm: task.comm(),
+                uid: Some(task.uid),
+                cgroup,
+                sync_files: None,
+            })
         };
         pids.into_iter().filter_map(who).collect()
     }

@@ -1,0 +1,301 @@
+//! The shmem family: which of a process's fds and mappings are shared memory, and of what kind.
+//!
+//! A candidate is found by text, since a link costs the filesystem nothing: a name that the kernel's own files have, or a path
+//! below a mount of a tmpfs ([`mounts`]). What it is, its inode proves: by the device that it is on ([`Filesystems`]), and on
+//! the kernel's own tmpfs, where nobody else makes files, by the name that the kernel gave it ([`classify`]). Mappings are
+//! told by their device alone, whatever their path.
+//!
+//! Limits: a file of a tmpfs that is not mounted where its holder can see it, as one that was received from another
+//! container, has a path by which it may not be found; BPF iterators find it by its filesystem's magic number.
+
+mod filesystems;
+pub(crate) mod inode;
+pub(crate) mod mounts;
+mod name;
+pub(crate) mod seals;
+pub(crate) mod sysvipc;
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, StatxFlags, readlinkat_raw, statx};
+use rustix::io::{Errno, Result};
+
+pub(crate) use filesystems::Filesystems;
+use inode::ShmInode;
+use mounts::Mounts;
+pub(crate) use name::{Home, Named, classify};
+
+use super::process::ProcessDir;
+use super::read::Buffers;
+use super::{fdinfo, fds, map_files, read};
+use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef, Pid};
+
+/// An fd of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmFd {
+    pub(crate) id: BufferId,
+    pub(crate) fd: Fd,
+    /// Opened with `O_PATH`.
+    pub(crate) path_only: bool,
+}
+
+/// A mapping of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmMap {
+    pub(crate) id: BufferId,
+    pub(crate) vma: MapRef,
+}
+
+/// What is known of one buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Object {
+    /// Whole and raw; `None`: it could not be read.
+    pub(crate) name: Option<Label>,
+    /// `None`: it could not be asked.
+    pub(crate) inode: Option<ShmInode>,
+}
+
+/// What one process sees.
+#[derive(Clone, Debug, Default)]
+struct Surroundings {
+    mounts: Rc<Mounts>,
+    ipc: Option<IpcNamespace>,
+}
+
+/// The family as one walk finds it.
+#[derive(Debug)]
+pub(crate) struct Family {
+    kinds: Kinds,
+    filesystems: Filesystems,
+    /// By the link of the mount namespace.
+    mounts: HashMap<Label, Rc<Mounts>>,
+    now: Surroundings,
+    /// Every buffer met.
+    pub(crate) objects: HashMap<BufferId, Object>,
+    /// IPC namespaces, each with one of its processes.
+    pub(crate) namespaces: HashMap<IpcNamespace, Pid>,
+    /// Processes whose links could not be followed, so that their fds are unknown.
+    pub(crate) unfollowed: u64,
+    /// Links of `map_files` were refused: without the privilege, asking again is in vain.
+    cannot_follow: bool,
+}
+
+impl Family {
+    /// Begins a walk that looks for these kinds.
+    pub(crate) fn new(kinds: Kinds, filesystems: Filesystems) -> Family {
+        Family {
+            kinds,
+            filesystems,
+            mounts: HashMap::new(),
+            now: Surroundings::default(),
+            objects: HashMap::new(),
+            namespaces: HashMap::new(),
+            unfollowed: 0,
+            cannot_follow: false,
+        }
+    }
+
+    /// Turns to a process: what comes next is of it.
+    pub(crate) fn enter(&mut self, process: &ProcessDir, buffers: &mut Buffers) {
+        self.now = Surroundings {
+            mounts: self.mounts_of(process, buffers),
+            ipc: if self.kinds.has(Kind::Sysv) { ipc_namespace(process) } else { None },
+        };
+        if let Some(ipc) = self.now.ipc {
+            self.namespaces.entry(ipc).or_insert(process.pid());
+        }
+    }
+
+    /// What is mounted where the process can see it, read once for all that see the same.
+    fn mounts_of(&mut self, process: &ProcessDir, buffers: &mut Buffers) -> Rc<Mounts> {
+        let link = readlinkat_raw(process.dir(), c"ns/mnt", &mut buffers.link[..]);
+        let namespace = link.ok().map(|(link, _)| Label::from(&*link));
+        if let Some(known) = namespace.as_ref().and_then(|namespace| self.mounts.get(namespace)) {
+            return Rc::clone(known);
+        }
+        let mut text = Vec::new();
+        let read = read::file(process.dir(), c"mountinfo", &mut text);
+        let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&text)));
+        for (dev, home) in mounts.devices() {
+            self.filesystems.mounted(dev, home);
+        }
+        if let Some(namespace) = namespace {
+            self.mounts.insert(namespace, Rc::clone(&mounts));
+        }
+        mounts
+    }
+
+    /// Whether an fd's link may be one of the family's.
+    pub(crate) fn suspects(&self, link: &[u8]) -> bool {
+        name::is_kernels(link) || self.now.mounts.may_have(link)
+    }
+
+    /// Asks what stands behind a suspect entry of an fd table, or of `map_files`. `None`: nothing of the family.
+    ///
+    /// The name is read again afterwards where it is news, so that it is that inode's although the entry may be replaced
+    /// meanwhile.
+    pub(crate) fn ask(
+        &mut self,
+        process: BorrowedFd<'_>,
+        folder: BorrowedFd<'_>,
+        entry: &CStr,
+        link: &[u8],
+    ) -> Result<Option<BufferId>> {
+        let Some((home, inode)) = self.inode(process, folder, entry, link)? else { return Ok(None) };
+        let Some(Named { kind, name }) = classify(home, link) else { return Ok(None) };
+        if !self.kinds.has(kind) {
+            return Ok(None);
+        }
+        let id = self.id(kind, inode.dev, inode.ino);
+        let object = self.objects.entry(id).or_default();
+        object.inode = Some(inode);
+        if object.name.is_none() {
+            let mut again = [std::mem::MaybeUninit::uninit(); 4096];
+            let same = readlinkat_raw(folder, entry, &mut again[..]).is_ok_and(|(again, _)| *again == *link);
+            object.name = same.then(|| Label::from(name));
+        }
+        Ok(Some(id))
+    }
+
+    /// The inode behind a link, if it is on a filesystem of the family.
+    fn inode(
+        &mut self,
+        process: BorrowedFd<'_>,
+        folder: BorrowedFd<'_>,
+        entry: &CStr,
+        link: &[u8],
+    ) -> Result<Option<(Home, ShmInode)>> {
+        if !self.filesystems.are_live() {
+            let Some(inode) = inode::recorded(process, entry)? else { return Ok(None) };
+            return Ok(self.filesystems.home(inode.dev).map(|home| (home, inode)));
+        }
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let found = statx(folder, entry, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+        let Some(mut inode) = ShmInode::of(&found) else { return Ok(None) };
+        let home = match self.filesystems.home(inode.dev) {
+            None if name::is_guests(link) => self.filesystems.prove_guest(folder, entry, inode.dev),
+            home => home,
+        };
+        if !matches!(home, Some(Home::KernelHuge | Home::Hugetlbfs)) {
+            inode.huge_page = None;
+        }
+        Ok(home.map(|home| (home, inode)))
+    }
+
+    fn id(&self, kind: Kind, dev: Dev, ino: Inode) -> BufferId {
+        let ipc = self.now.ipc.filter(|_| kind == Kind::Sysv);
+        BufferId { kind, dev: Some(dev), ino, ipc }
+    }
+
+    /// Adds an fd whose link is suspect.
+    pub(crate) fn fd(
+        &mut self,
+        process: BorrowedFd<'_>,
+        table: BorrowedFd<'_>,
+        entry: &CStr,
+        fd: Fd,
+        link: &[u8],
+    ) -> Result<Option<ShmFd>> {
+        let Some(id) = self.ask(process, table, entry, link)? else { return Ok(None) };
+        // The link's mode tells how the file was opened: not at all with O_PATH, nor with the access mode 3 of ioctls alone
+        // (`tid_fd_update_inode` in fs/proc/fd.c). A recorded tree's links all look alike.
+        let opened = self.filesystems.are_live() && {
+            let link = statx(table, entry, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MODE)?;
+            link.stx_mode & 0o700 != 0
+        };
+        let path_only = !opened && {
+            let mut text = Vec::new();
+            read::record(process, fds::fdinfo_path(fd).as_str(), &mut text)?;
+            fdinfo::parse(&text).is_ok_and(|info| info.path_only)
+        };
+        Ok(Some(ShmFd { id, fd, path_only }))
+    }
+
+    /// How much a mapping's path is worth, by its device; `None`: it is none of the family.
+    pub(crate) fn interest(&self, dev: Dev, ino: Inode) -> Option<Interest> {
+        let home = self.filesystems.home(dev)?;
+        let known = || {
+            let kind = home.only_kind()?;
+            let id = self.id(kind, dev, ino);
+            self.objects.get(&id).is_some_and(|object| object.name.is_some()).then_some(id)
+        };
+        Some(known().map_or(Interest::Path, Interest::Known))
+    }
+
+    /// Adds a mapping by its path, which is ambiguous if it is not `whole`.
+    pub(crate) fn mapped(
+        &mut self,
+        dev: Dev,
+        ino: Inode,
+        path: &[u8],
+        whole: bool,
+        vma: MapRef,
+    ) -> Option<ShmMap> {
+        let Named { kind, name } = classify(self.filesystems.home(dev)?, path)?;
+        // What is private there is a process's own memory of huge pages (`hugetlb_file_setup` in mm/mmap.c).
+        let own = kind == Kind::ShmAnon && vma.perms.is_some_and(|perms| !perms.is_shared());
+        if own || !self.kinds.has(kind) {
+            return None;
+        }
+        let id = self.id(kind, dev, ino);
+        let object = self.objects.entry(id).or_default();
+        if object.name.is_none() && whole {
+            object.name = Some(name.into());
+        }
+        Some(ShmMap { id, vma })
+    }
+
+    /// Asks for what is still unknown of a mapped buffer, by its link in the process's `map_files`.
+    pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) {
+        let Some(object) = self.objects.get(&map.id) else { return };
+        let link = map_files::link(&map.vma);
+        if object.name.is_none()
+            && let Ok((target, _)) = readlinkat_raw(process.dir(), link.as_str(), &mut buffers.link[..])
+        {
+            let home = map.id.dev.and_then(|dev| self.filesystems.home(dev));
+            let named =
+                home.and_then(|home| classify(home, target)).filter(|named| named.kind == map.id.kind);
+            if let (Some(named), Some(object)) = (named, self.objects.get_mut(&map.id)) {
+                object.name = Some(named.name.into());
+            }
+        }
+        let known = self.objects.get(&map.id).is_some_and(|object| object.inode.is_some());
+        if known || self.cannot_follow {
+            return;
+        }
+        let folder = if self.filesystems.are_live() { "map_files" } else { "." };
+        let asked = read::open_dir(process.dir(), folder).and_then(|folder| {
+            let entry =
+                CString::new(link.as_str().trim_start_matches("map_files/")).map_err(|_| Errno::INVAL)?;
+            self.inode(process.dir(), folder.as_fd(), &entry, b"")
+        });
+        match asked {
+            Ok(Some((_, inode))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
+                if let Some(object) = self.objects.get_mut(&map.id) {
+                    object.inode = Some(inode);
+                }
+            }
+            Err(Errno::PERM | Errno::ACCESS) => self.cannot_follow = true,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// What a mapping's path is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// It is that buffer's.
+    Known(BufferId),
+    /// The path tells which.
+    Path,
+}
+
+/// The IPC namespace of a process.
+pub(crate) fn ipc_namespace(process: &ProcessDir) -> Option<IpcNamespace> {
+    let link = rustix::fs::readlinkat(process.dir(), c"ns/ipc", Vec::new()).ok()?;
+    let number = link.as_bytes().strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
+    super::parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
+}

@@ -1,0 +1,162 @@
+//! Where the family's filesystems are mounted (`/proc/P/mountinfo`, `show_mountinfo` in fs/proc_namespace.c).
+//!
+//! A line is `ID PARENT MAJ:MIN ROOT POINT OPTIONS… - TYPE SOURCE OPTIONS`; blanks, newlines and backslashes in paths are
+//! escaped in octal. The type is the kernel's own word, and no path can forge it.
+//!
+//! Limits: the points are as the process sees them. A link is printed as the reader does: where that differs, as for a
+//! process that has changed its root within the reader's own namespace, the reader's table must be used.
+
+use std::collections::HashMap;
+
+use super::name::Home;
+use crate::kernel::identity::device_text;
+use crate::kernel::parse::{Garbled, cut};
+use crate::model::Dev;
+
+/// One mount namespace's, as far as it matters.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    /// Every mount point, and what is mounted there last, if it is of the family.
+    points: HashMap<Vec<u8>, Option<(Home, Dev)>>,
+    /// Where the family is mounted.
+    ours: Vec<Vec<u8>>,
+}
+
+impl Mounts {
+    /// Reads a mountinfo; what cannot be understood is passed over.
+    pub(crate) fn parse(text: &[u8]) -> Mounts {
+        let mut mounts = Mounts::default();
+        for line in text.split(|&b| b == b'\n') {
+            let Ok(Mount { point, dev, home }) = mount(line) else { continue };
+            if home.is_some() && !mounts.ours.contains(&point) {
+                mounts.ours.push(point.clone());
+            }
+            mounts.points.insert(point, home.map(|home| (home, dev)));
+        }
+        mounts
+    }
+
+    /// The devices of the family's filesystems, hidden ones too.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Home)> {
+        self.points.values().flatten().map(|&(home, dev)| (dev, home))
+    }
+
+    /// Whether the path is below a mount of the family, as the innermost mount decides.
+    pub(crate) fn may_have(&self, path: &[u8]) -> bool {
+        self.ours.iter().any(|point| path.starts_with(point)) && self.innermost(path).is_some()
+    }
+
+    fn innermost(&self, path: &[u8]) -> Option<(Home, Dev)> {
+        let mut end = path.len();
+        loop {
+            if let Some(mounted) = self.points.get(&path[..end]) {
+                return *mounted;
+            }
+            end = path[..end].iter().rposition(|&b| b == b'/')?;
+            if end == 0 {
+                return self.points.get(&b"/"[..]).copied().flatten();
+            }
+        }
+    }
+}
+
+/// One line.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    point: Vec<u8>,
+    dev: Dev,
+    home: Option<Home>,
+}
+
+fn mount(line: &[u8]) -> Result<Mount, Garbled> {
+    let (_id, rest) = cut(line, b' ')?;
+    let (_parent, rest) = cut(rest, b' ')?;
+    let (dev, rest) = cut(rest, b' ')?;
+    let (_root, rest) = cut(rest, b' ')?;
+    let (point, rest) = cut(rest, b' ')?;
+    let mut words = rest.split(|&b| b == b' ').skip_while(|&word| word != b"-");
+    let kind = words.nth(1).ok_or(Garbled)?;
+    let home = match kind {
+        // What the kernel unpacks its first files into is called so whichever it is; a ramfs has no file of ours.
+        b"tmpfs" | b"devtmpfs" | b"rootfs" => Some(Home::Tmpfs),
+        b"hugetlbfs" => Some(Home::Hugetlbfs),
+        _ => None,
+    };
+    Ok(Mount { point: unescaped(point), dev: device_text(dev)?, home })
+}
+
+/// Undoes `\040` and its like (`mangle_path` in fs/seq_file.c).
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let digits = match after {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if *first == b'\\' => Some([a, b, c]),
+            _ => None,
+        };
+        match digits {
+            Some(digits) => {
+                plain.push(digits.iter().fold(0, |byte, digit| byte << 3 | (**digit - b'0')));
+                rest = &after[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+        24 27 0:6 / /dev rw,relatime shared:2 - devtmpfs devtmpfs rw,mode=755\n\
+        25 24 0:23 / /dev/shm rw - tmpfs tmpfs rw\n\
+        30 27 0:40 / /mnt/a\\040b rw master:1 propagate_from:2 - tmpfs - rw\n\
+        31 25 0:44 / /dev/shm/net rw - nfs server:/tmpfs rw\n";
+
+    /// Check that the innermost mount decides, and that neither a longer name nor a filesystem that is called like one is.
+    #[test]
+    fn who_is_below() {
+        let mounts = Mounts::parse(TEXT);
+        for path in ["/dev/shm/x", "/dev/shm/x (deleted)", "/dev/y", "/mnt/a b/z"] {
+            assert!(mounts.may_have(path.as_bytes()), "{path}");
+        }
+        for path in ["/dev/shm/net/x", "/devil", "/home/x", "/mnt/a\\040b/z", "socket:[1]", ""] {
+            assert!(!mounts.may_have(path.as_bytes()), "{path}");
+        }
+    }
+
+    /// Check that a root of ours has all that nothing else is mounted over.
+    #[test]
+    fn a_root_of_ours() {
+        let mounts =
+            Mounts::parse(b"1 1 0:2 / / rw - rootfs rootfs rw\n2 1 0:21 / /proc rw - proc proc rw\n");
+        assert!(mounts.may_have(b"/init") && !mounts.may_have(b"/proc/1/maps"));
+        assert_eq!(mounts.devices().count(), 1);
+    }
+
+    proptest! {
+        /// Check that a path is read back whatever it holds, as the kernel escapes it.
+        #[test]
+        fn round_trip(path in proptest::collection::vec(1u8.., 0..40)) {
+            let escape = |&b: &u8| match b {
+                b' ' | b'\t' | b'\n' | b'\\' | b'#' => format!("\\{b:03o}").into_bytes(),
+                _ => vec![b],
+            };
+            let escaped: Vec<u8> = path.iter().flat_map(escape).collect();
+            prop_assert_eq!(unescaped(&escaped), path);
+        }
+
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200), path in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Mounts::parse(&text).may_have(&path);
+        }
+    }
+}

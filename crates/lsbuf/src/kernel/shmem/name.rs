@@ -1,0 +1,149 @@
+//! What a file of the family is called, and what that proves.
+//!
+//! The kernel keeps one tmpfs that is mounted nowhere (`shm_mnt` in mm/shmem.c) and one hugetlbfs for each size of huge pages.
+//! Only the kernel makes files there, under names that say for whom: a memfd's begins with `memfd:` whatever its maker called
+//! it. So a path proves a kind there, and nowhere else. Since such a file is in no folder, ` (deleted)` follows its path.
+
+use crate::model::Kind;
+
+/// Which filesystem of the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// The kernel's own tmpfs.
+    Kernel,
+    /// One of its own hugetlbfs.
+    KernelHuge,
+    /// A tmpfs or devtmpfs that is, or was, mounted.
+    Tmpfs,
+    /// A hugetlbfs that is, or was, mounted.
+    Hugetlbfs,
+    /// That of memfd_secret.
+    Secret,
+    /// That of guest_memfd.
+    Guest,
+}
+
+impl Home {
+    /// The kind of every file there, if all are of one.
+    pub(crate) fn only_kind(self) -> Option<Kind> {
+        match self {
+            Home::Kernel | Home::KernelHuge => None,
+            Home::Tmpfs => Some(Kind::Tmpfs),
+            Home::Hugetlbfs => Some(Kind::Hugetlbfs),
+            Home::Secret => Some(Kind::Secretmem),
+            Home::Guest => Some(Kind::GuestMemfd),
+        }
+    }
+}
+
+/// A kind, and the part of the path that somebody chose: of a segment its key, eight digits in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named<'p> {
+    pub(crate) kind: Kind,
+    pub(crate) name: &'p [u8],
+}
+
+const DELETED: &[u8] = b" (deleted)";
+const MEMFD: &[u8] = b"/memfd:";
+const SYSV: &[u8] = b"/SYSV";
+const ASHMEM: &[u8] = b"/dev/ashmem/";
+const GUESTS: [&[u8]; 2] = [b"/[kvm-gmem] (deleted)", b"anon_inode:[kvm-gmem]"];
+
+/// Whether a link looks like one of the kernel's own files. A filter, no proof.
+pub(crate) fn is_kernels(link: &[u8]) -> bool {
+    let begins =
+        [MEMFD, SYSV, ASHMEM, b"/dev/zero (", b"/drm mm object", b"/i915", b"/anon_hugepage", b"/secretmem"];
+    begins.iter().any(|begin| link.starts_with(begin)) || is_guests(link)
+}
+
+/// Whether a link looks like a guest_memfd's, by its path (Linux 7) or by the name of its anonymous inode (6.8).
+pub(crate) fn is_guests(link: &[u8]) -> bool {
+    GUESTS.contains(&link)
+}
+
+/// The kind of a file on that filesystem, by its path as a link shows it. `None`: it is none that anybody could share.
+pub(crate) fn classify(home: Home, path: &[u8]) -> Option<Named<'_>> {
+    if let Some(kind) = home.only_kind() {
+        let name = if home == Home::Tmpfs || home == Home::Hugetlbfs { path } else { b"" };
+        return Some(Named { kind, name: name.strip_suffix(DELETED).unwrap_or(name) });
+    }
+    let path = path.strip_suffix(DELETED).unwrap_or(path);
+    let named = |kind, name| Some(Named { kind, name });
+    if let Some(name) = path.strip_prefix(MEMFD) {
+        return named(Kind::Memfd, name);
+    }
+    if let Some(key) = path.strip_prefix(SYSV)
+        && key.len() == 8
+        && key.iter().all(u8::is_ascii_hexdigit)
+    {
+        return named(Kind::Sysv, key);
+    }
+    match (home, path) {
+        (Home::Kernel, b"/dev/zero") | (Home::KernelHuge, b"/anon_hugepage") => named(Kind::ShmAnon, b""),
+        (Home::Kernel, b"/drm mm object" | b"/i915") => named(Kind::GemShmem, &path[1..]),
+        _ => match path.strip_prefix(ASHMEM) {
+            Some(name) => named(Kind::Ashmem, name),
+            None => named(Kind::ShmOther, path.strip_prefix(b"/").unwrap_or(path)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(home: Home, path: &str) -> (Kind, String) {
+        let Named { kind, name } = classify(home, path.as_bytes()).unwrap();
+        (kind, String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Check that each name that the kernel gives means its kind, and keeps what somebody chose of it.
+    #[test]
+    fn the_kernels_own() {
+        let own = |path| of(Home::Kernel, path);
+        assert_eq!(own("/memfd:a b (deleted)"), (Kind::Memfd, "a b".into()));
+        assert_eq!(own("/SYSV0000162e (deleted)"), (Kind::Sysv, "0000162e".into()));
+        assert_eq!(own("/dev/zero (deleted)"), (Kind::ShmAnon, String::new()));
+        assert_eq!(own("/drm mm object (deleted)"), (Kind::GemShmem, "drm mm object".into()));
+        assert_eq!(own("/dev/ashmem/x/y (deleted)"), (Kind::Ashmem, "x/y".into()));
+        assert_eq!(own("/xfs rtbitmap (deleted)"), (Kind::ShmOther, "xfs rtbitmap".into()));
+        assert_eq!(of(Home::KernelHuge, "/anon_hugepage (deleted)"), (Kind::ShmAnon, String::new()));
+        assert_eq!(of(Home::KernelHuge, "/memfd:h (deleted)"), (Kind::Memfd, "h".into()));
+    }
+
+    /// Check that on a mounted tmpfs no name means anything but a file's.
+    #[test]
+    fn impostors() {
+        for path in ["/memfd:x (deleted)", "/SYSV00000000", "/dev/zero (deleted)", "/dmabuf:x"] {
+            assert_eq!(of(Home::Tmpfs, path).0, Kind::Tmpfs);
+        }
+        assert_eq!(of(Home::Tmpfs, "/dev/shm/x (deleted)").1, "/dev/shm/x");
+    }
+
+    /// Check that no name of a memfd makes it a segment, though one may end as a deleted file's path does.
+    #[test]
+    fn names_stay_names() {
+        assert_eq!(of(Home::Kernel, "/memfd:SYSV00000000 (deleted)").0, Kind::Memfd);
+        assert_eq!(of(Home::Kernel, "/memfd:x (deleted) (deleted)"), (Kind::Memfd, "x (deleted)".into()));
+    }
+
+    proptest! {
+        /// Check that whatever a memfd is called, it is one, by that name.
+        #[test]
+        fn any_memfd(name in proptest::collection::vec(1u8.., 0..60)) {
+            let path = [MEMFD, &name, DELETED].concat();
+            prop_assert_eq!(classify(Home::Kernel, &path), Some(Named { kind: Kind::Memfd, name: &name[..] }));
+            prop_assert!(is_kernels(&path));
+        }
+
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(path in proptest::collection::vec(any::<u8>(), 0..60)) {
+            for home in [Home::Kernel, Home::KernelHuge, Home::Tmpfs, Home::Hugetlbfs, Home::Secret, Home::Guest] {
+                let _ = classify(home, &path);
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The seals of a memfd, asked so that nobody notices.
+//!
+//! `F_GET_SEALS` wants an open file. The inode is pinned first (`O_PATH`), so that no other file is opened whatever its holder
+//! does meanwhile, and then opened to be read and closed again: that makes a file of one's own on it, so no count changes, and
+//! a memfd has no driver or server that would notice. What would is a lease (`F_SETLEASE`), which an open breaks: where
+//! `/proc/locks` names one on that inode, or cannot be read, nothing is opened.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::fs::{CWD, Mode, OFlags, fcntl_get_seals, fstat, major, minor, openat};
+use rustix::io::{Errno, Result};
+
+use crate::kernel::process::ProcessDir;
+use crate::kernel::read;
+use crate::kernel::root::ProcRoot;
+use crate::model::{Dev, Inode, Seals};
+
+/// Asks by one of its links, relative to a process's directory. `ESTALE`: that is another file by now; `EBUSY`: asking
+/// would be noticed.
+pub(crate) fn ask(
+    root: &ProcRoot,
+    process: &ProcessDir,
+    link: &str,
+    (dev, ino): (Dev, Inode),
+    text: &mut Vec<u8>,
+) -> Result<Seals> {
+    let pinned = openat(process.dir(), link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&pinned)?;
+    if (major(stat.st_dev), minor(stat.st_dev), stat.st_ino) != (dev.major, dev.minor, ino.0) {
+        return Err(Errno::STALE);
+    }
+    read::file(root.dir(), c"locks", text)?;
+    if has_lease(text, dev, ino) {
+        return Err(Errno::BUSY);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = format!("/proc/self/fd/{}", pinned.as_fd().as_raw_fd());
+    let opened = openat(CWD, own, flags, Mode::empty())?;
+    Ok(Seals(fcntl_get_seals(&opened)?.bits()))
+}
+
+/// Whether a table of locks names a lease on that inode: `N: LEASE … PID MAJ:MIN:INO …`, the device in hex
+/// (`lock_get_status` in fs/locks.c).
+pub(crate) fn has_lease(locks: &[u8], dev: Dev, ino: Inode) -> bool {
+    let place = format!("{:02x}:{:02x}:{}", dev.major, dev.minor, ino.0);
+    locks.split(|&b| b == b'\n').any(|line| {
+        let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty());
+        let leased = words.any(|word| matches!(word, b"LEASE" | b"DELEG" | b"LAYOUT"));
+        leased && words.any(|word| word == place.as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+    use crate::model::Pid;
+
+    /// Check that seals are read as they were set, and that another inode's are not taken for them.
+    #[test]
+    fn own() {
+        let memfd = memfd_create(c"x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+        let stat = fstat(&memfd).unwrap();
+        let dev = Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) };
+        let root = ProcRoot::open(Path::new("/proc")).unwrap();
+        let process = ProcessDir::open(&root, Pid(std::process::id())).unwrap();
+        let link = format!("fd/{}", memfd.as_raw_fd());
+        let asked = |ino| ask(&root, &process, &link, (dev, Inode(ino)), &mut Vec::new());
+        assert_eq!(asked(stat.st_ino), Ok(Seals(2 | 4)));
+        assert_eq!(asked(stat.st_ino + 1), Err(Errno::STALE));
+    }
+
+    /// Check that a lease on the inode is found, and neither a lock nor another's lease is one.
+    #[test]
+    fn leases() {
+        let locks =
+            b"1: FLOCK  ADVISORY  WRITE 71 00:01:7 0 EOF\n2: LEASE  ACTIVE    READ  72 00:01:8 0 EOF\n";
+        let dev = Dev { major: 0, minor: 1 };
+        assert!(has_lease(locks, dev, Inode(8)));
+        assert!(!has_lease(locks, dev, Inode(7)) && !has_lease(locks, dev, Inode(9)));
+    }
+
+    proptest! {
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = has_lease(&text, Dev { major: 0, minor: 1 }, Inode(7));
+        }
+    }
+}

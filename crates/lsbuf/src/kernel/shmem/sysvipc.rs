@@ -1,0 +1,132 @@
+//! The kernel's own table of System V segments, `/proc/sysvipc/shm` (`sysvipc_shm_proc_show` in ipc/shm.c): every one of an
+//! IPC namespace, whether somebody has attached it or not.
+//!
+//! The file is of the namespace of whoever opens it, so another one's is read by a thread that enters that namespace, which
+//! takes CAP_SYS_ADMIN, and ends there. Pids are those of the reader's pid namespace, 0 for who is outside.
+//!
+//! A recorded tree has the table of its own namespace in `sysvipc/shm`, and no others.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::{Errno, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::ipc_namespace;
+use crate::kernel::parse::{Garbled, number, number32};
+use crate::kernel::process::ProcessDir;
+use crate::kernel::read;
+use crate::kernel::root::ProcRoot;
+use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment};
+
+/// A row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The segment's id, and its inode's number (`newseg`).
+    pub(crate) ino: Inode,
+    pub(crate) size: Bytes,
+    pub(crate) segment: Segment,
+}
+
+/// Reads the table of the namespace that a process is in. `own`: the reader's.
+pub(crate) fn read(root: &ProcRoot, own: Option<IpcNamespace>, pid: Pid) -> Result<Vec<Row>> {
+    let process = ProcessDir::open(root, pid)?;
+    let theirs = ipc_namespace(&process);
+    if theirs == own {
+        return rows(root.dir());
+    }
+    let namespace = read::open_file(process.dir(), c"ns/ipc")?;
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::InterProcessCommunication))?;
+            rows(root.dir())
+        });
+        reading.join().unwrap_or(Err(Errno::CANCELED))
+    })
+}
+
+/// The namespace of the reader itself.
+pub(crate) fn own(root: &ProcRoot) -> Option<IpcNamespace> {
+    ipc_namespace(&ProcessDir::open(root, Pid(std::process::id())).ok()?)
+}
+
+/// The table of the reader's own namespace, or that of a recorded tree.
+pub(crate) fn rows(root: BorrowedFd<'_>) -> Result<Vec<Row>> {
+    let mut text = Vec::new();
+    match read::file(root, c"sysvipc/shm", &mut text) {
+        Ok(()) => parse(&text).map_err(|Garbled| Errno::BADMSG),
+        // A kernel without System V IPC, or a tree recorded without it.
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Parses the table with its heading.
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<Vec<Row>, Garbled> {
+    let lines = text.split(|&b| b == b'\n').skip(1).filter(|line| !line.is_empty());
+    lines.map(row).collect()
+}
+
+fn row(line: &[u8]) -> std::result::Result<Row, Garbled> {
+    /// `SHM_DEST` of include/uapi/linux/shm.h.
+    const REMOVED: u64 = 0o1000;
+    let words: Vec<&[u8]> = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).collect();
+    let word = |nth: usize| words.get(nth).copied().ok_or(Garbled);
+    let key = std::str::from_utf8(word(0)?).ok().and_then(|key| key.parse::<i32>().ok()).ok_or(Garbled)?;
+    let pid = |nth| Ok(Some(number32(word(nth)?, 10)?).filter(|&pid| pid != 0).map(Pid));
+    Ok(Row {
+        ino: Inode(number(word(1)?, 10)?),
+        size: Bytes(number(word(3)?, 10)?),
+        segment: Segment {
+            key: key.cast_unsigned(),
+            removed: number(word(2)?, 8)? & REMOVED != 0,
+            creator: pid(4)?,
+            last: pid(5)?,
+            attached: number(word(6)?, 10)?,
+            owner: number32(word(7)?, 10)?,
+            rss: Bytes(number(word(14)?, 10)?),
+            swap: Bytes(number(word(15)?, 10)?),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEADING: &str = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n";
+
+    /// Check that each column lands in its field: a key with its sign bit set, who has gone, and the mark of removal.
+    #[test]
+    fn a_row() {
+        let line = "-559038737          3  1600              1048576    71     0      2  1000  1000     0     0 1763000000          0 1763000000                 8192                 4096\n";
+        let rows = parse(format!("{HEADING}{line}").as_bytes()).unwrap();
+        let expected = Segment {
+            key: 0xdead_beef,
+            owner: 1000,
+            creator: Some(Pid(71)),
+            last: None,
+            attached: 2,
+            removed: true,
+            rss: Bytes(8192),
+            swap: Bytes(4096),
+        };
+        assert_eq!(rows, [Row { ino: Inode(3), size: Bytes(1 << 20), segment: expected }]);
+    }
+
+    /// Check that a table without segments is one, and a row cut short is none.
+    #[test]
+    fn no_row() {
+        assert_eq!(parse(HEADING.as_bytes()), Ok(Vec::new()));
+        assert_eq!(parse(format!("{HEADING} 1 2 600\n").as_bytes()), Err(Garbled));
+    }
+
+    proptest! {
+        /// Check that no bytes make the parser panic.
+        #[test]
+        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What sorts of shared buffers there are, and sets of them.
+//!
+//! Which kind a buffer is the kernel proves: by the filesystem that its inode is on, and there by a name that only the kernel
+//! gives. The text of a path alone never decides.
+
+use std::fmt;
+
+/// What sort of shared buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A dma-buf: an inode on the kernel's dma-buf pseudo filesystem (magic 0x444d4142).
+    DmaBuf,
+    /// What `memfd_create(2)` made, of small pages or huge ones.
+    Memfd,
+    /// A System V shared memory segment, `shmget(2)`.
+    Sysv,
+    /// Memory of `mmap(2)` with `MAP_SHARED | MAP_ANONYMOUS`: it has no fd, and goes with its last mapping.
+    ShmAnon,
+    /// A file of a mounted tmpfs, `/dev/shm` among them, that some process holds.
+    Tmpfs,
+    /// A file of a mounted hugetlbfs that some process holds.
+    Hugetlbfs,
+    /// The memory of a GPU driver's object that shows as a shmem file where it is mapped.
+    GemShmem,
+    /// Android's ashmem (until Linux 5.17).
+    Ashmem,
+    /// Another file of the kernel's own tmpfs.
+    ShmOther,
+    /// What `memfd_secret(2)` made.
+    Secretmem,
+    /// Memory of a KVM guest that only the guest sees, or may share.
+    GuestMemfd,
+}
+
+impl Kind {
+    /// Every kind, in the order in which help lists them.
+    pub const ALL: &'static [Kind] = &[
+        Kind::DmaBuf,
+        Kind::Memfd,
+        Kind::Sysv,
+        Kind::ShmAnon,
+        Kind::Tmpfs,
+        Kind::Hugetlbfs,
+        Kind::GemShmem,
+        Kind::Ashmem,
+        Kind::ShmOther,
+        Kind::Secretmem,
+        Kind::GuestMemfd,
+    ];
+
+    /// The word for it on the command line and in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::DmaBuf => "dmabuf",
+            Kind::Memfd => "memfd",
+            Kind::Sysv => "sysv",
+            Kind::ShmAnon => "shm-anon",
+            Kind::Tmpfs => "tmpfs",
+            Kind::Hugetlbfs => "hugetlbfs",
+            Kind::GemShmem => "gem-shmem",
+            Kind::Ashmem => "ashmem",
+            Kind::ShmOther => "shm-other",
+            Kind::Secretmem => "secretmem",
+            Kind::GuestMemfd => "guest_memfd",
+        }
+    }
+
+    /// Whether what is charged for it, if that is known, is what it costs: its size is only what may be used of it.
+    #[must_use]
+    pub fn is_charged(self) -> bool {
+        // The kernel counts no blocks of the last two (`st_blocks` is 0).
+        !matches!(self, Kind::DmaBuf | Kind::Secretmem | Kind::GuestMemfd)
+    }
+
+    /// Whether a buffer of this kind goes with its last reference. A file of a mounted filesystem and a segment stay until
+    /// somebody removes them.
+    #[must_use]
+    pub fn goes_unheld(self) -> bool {
+        !matches!(self, Kind::Sysv | Kind::Tmpfs | Kind::Hugetlbfs)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u16);
+
+impl Kinds {
+    /// All of them.
+    pub const ALL: Kinds = Kinds((1 << Kind::ALL.len()) - 1);
+
+    /// Dma-bufs alone.
+    pub const DMABUF: Kinds = Kinds(1);
+
+    /// Whether that kind is in it.
+    #[must_use]
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & 1 << kind as u16 != 0
+    }
+
+    /// Whether a kind of shmem is in it that can have fds, which messages can carry.
+    pub(crate) fn has_fds(self) -> bool {
+        Kind::ALL
+            .iter()
+            .any(|&kind| self.has(kind) && !matches!(kind, Kind::DmaBuf | Kind::Sysv | Kind::ShmAnon))
+    }
+
+    /// Whether any kind but dma-bufs is in it.
+    #[must_use]
+    pub fn has_shmem(self) -> bool {
+        self.0 & !Kinds::DMABUF.0 != 0
+    }
+}
+
+impl FromIterator<Kind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Kinds {
+        Kinds(kinds.into_iter().fold(0, |set, kind| set | 1 << kind as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a set has what was put in and nothing else, and that all are in the whole.
+    #[test]
+    fn sets() {
+        let set: Kinds = [Kind::Memfd, Kind::GuestMemfd].into_iter().collect();
+        let members: Vec<Kind> = Kind::ALL.iter().copied().filter(|&kind| set.has(kind)).collect();
+        assert_eq!(members, [Kind::Memfd, Kind::GuestMemfd]);
+        assert!(set.has_shmem() && !Kinds::DMABUF.has_shmem() && Kinds::DMABUF.has(Kind::DmaBuf));
+        assert_eq!(Kind::ALL.iter().copied().collect::<Kinds>(), Kinds::ALL);
+    }
+}

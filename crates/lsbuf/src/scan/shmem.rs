@@ -1,0 +1,129 @@
+//! The shmem family of one walk, made into one [`Buffer`] each, with the kernel's own tables of System V segments.
+//!
+//! procfs counts no references of a shmem file, so `count` stays unknown but for segments, of which the kernel counts the
+//! attachments. What nobody holds procfs does not show, again but for segments.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::join::{count_once, sorted};
+use super::shared::Shared;
+use super::walk::Walk;
+use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::sysvipc::{self, Row};
+use crate::kernel::shmem::{Family, Object};
+use crate::model::{Buffer, BufferId, Holder, IpcNamespace, Kind, Kinds, Label, Note, Pid};
+
+/// The buffers that a walk found, ordered by identity.
+pub(super) fn join(walk: &Walk, family: &Family, shared: &Shared) -> Vec<Buffer> {
+    let mut holders: BTreeMap<BufferId, BTreeMap<Pid, Holder>> = BTreeMap::new();
+    fn holder(of_one: &mut BTreeMap<Pid, Holder>, pid: Pid) -> &mut Holder {
+        of_one.entry(pid).or_insert_with(|| Holder::new(pid))
+    }
+    for held in &walk.shm_fds {
+        let of_one = holders.entry(held.fact.id).or_default();
+        holder(of_one, held.pid).add(held.thread, held.fact.fd, held.fact.path_only);
+    }
+    for held in &walk.shm_maps {
+        holder(holders.entry(held.fact.id).or_default(), held.pid).maps.push(held.fact.vma);
+    }
+    let nothing = Object::default();
+    let buffer = |(id, holders): (BufferId, BTreeMap<Pid, Holder>)| {
+        let mut buffer = described(id, family.objects.get(&id).unwrap_or(&nothing));
+        buffer.holders = holders.into_values().map(sorted).collect();
+        buffer.uncompared = buffer.holders.iter().any(|h| shared.uncompared.contains(&h.pid));
+        count_once(&mut buffer.holders, shared);
+        buffer
+    };
+    holders.into_iter().map(buffer).collect()
+}
+
+/// A buffer without its holders.
+fn described(id: BufferId, object: &Object) -> Buffer {
+    let mut buffer = Buffer::new(id);
+    buffer.name = match (&object.name, id.kind) {
+        (Some(key), Kind::Sysv) => Some(key_name(key.as_bytes())),
+        (name, _) => name.clone(),
+    };
+    if let Some(inode) = &object.inode {
+        buffer.size = Some(inode.size);
+        buffer.charged = Some(inode.charged).filter(|_| id.kind.is_charged());
+        buffer.huge_page = inode.huge_page;
+        buffer.deleted = matches!(id.kind, Kind::Tmpfs | Kind::Hugetlbfs).then_some(inode.links == 0);
+        buffer.created_at = inode.created_at;
+        buffer.creator_uid = Some(inode.owner);
+    }
+    buffer
+}
+
+/// Adds what the kernel's tables tell of these namespaces, each with one of its processes: of segments that were found, and
+/// those that nobody has attached. Returns for how many namespaces there is no table.
+///
+/// A process may have left the namespace of a segment that it has attached; then the table of the one that it is in has
+/// another segment under that number, or none, and what the path says of its key tells them apart.
+pub(super) fn add_segments(
+    buffers: &mut Vec<Buffer>,
+    namespaces: &HashMap<IpcNamespace, Pid>,
+    root: &ProcRoot,
+) -> u64 {
+    let own = sysvipc::own(root);
+    let mut tables: Vec<_> = namespaces
+        .iter()
+        .map(|(&namespace, &pid)| (Some(namespace), sysvipc::read(root, own, pid)))
+        .collect();
+    if !root.is_live() {
+        tables.push((None, sysvipc::rows(root.dir())));
+    }
+    let mut unread = 0;
+    for (namespace, table) in tables {
+        match table {
+            Ok(rows) => rows.into_iter().for_each(|row| add_segment(buffers, namespace, row)),
+            Err(_) => unread += 1,
+        }
+    }
+    buffers.sort_by_key(|buffer| buffer.id);
+    unread
+}
+
+fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
+    let Row { ino, size, segment } = row;
+    let name = key_name(format!("{:08x}", segment.key).as_bytes());
+    let is_it = |b: &Buffer| b.id.kind == Kind::Sysv && b.id.ino == ino && b.id.ipc == ipc;
+    let at = buffers.iter().position(is_it).unwrap_or_else(|| {
+        buffers.push(Buffer::new(BufferId { ipc, ..BufferId::new(Kind::Sysv, None, ino) }));
+        buffers.len() - 1
+    });
+    let buffer = &mut buffers[at];
+    let stranger = |path_key: &Label| !path_key.is_empty() && *path_key != name && !segment.removed;
+    if buffer.name.as_ref().is_some_and(stranger) {
+        return;
+    }
+    buffer.name = Some(name);
+    buffer.size = Some(size);
+    buffer.charged = buffer.charged.or(Some(segment.rss + segment.swap));
+    buffer.swapped = Some(segment.swap);
+    buffer.deleted = Some(segment.removed);
+    buffer.count = Some(segment.attached);
+    (buffer.in_flight, buffer.io_uring, buffer.exe) = (Some(0), Some(0), Some(0));
+    // Read once, after the mappings: what is left over may have come since.
+    buffer.steady = buffer.found() == segment.attached;
+    buffer.segment = Some(segment);
+}
+
+/// How a segment is called: by its key, or not at all if that is private.
+pub(super) fn key_name(digits: &[u8]) -> Label {
+    if digits == b"00000000" { Label::default() } else { [b"0x", digits].concat()[..].into() }
+}
+
+/// What a reader of an answer about shmem by procfs must know.
+pub(super) fn notes(walk: &Walk, family: &Family, kinds: Kinds) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if let Some(kept) = walk.elsewhere.as_ref().map(|elsewhere| elsewhere.kept()).filter(|_| kinds.has_fds())
+        && (kept.in_flight > 0 || kept.unknown)
+    {
+        notes.push(Note::HiddenInFlight { fds: kept.in_flight });
+    }
+    if family.unfollowed > 0 {
+        notes.push(Note::OnlyFdinfo { processes: family.unfollowed });
+    }
+    notes
+}
