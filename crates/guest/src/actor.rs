@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
@@ -38,6 +38,8 @@ pub struct Held {
     pub ino: u64,
     /// Its size by its own inode.
     pub size: u64,
+    /// Bytes that its own inode counts as taken; left 0 for a dma-buf, where they mean nothing.
+    pub charged: u64,
     /// Fd numbers.
     pub fds: Vec<u32>,
     /// Fd numbers opened with `O_PATH`.
@@ -64,10 +66,27 @@ impl Held {
         Ok(Held { pid: std::process::id(), ino: identity.ino, size: identity.size, fds, ..Held::default() })
     }
 
+    /// A file held by this process through `fd` alone.
+    ///
+    /// # Errors
+    ///
+    /// The inode cannot be read.
+    pub fn by_file(fd: impl AsFd) -> anyhow::Result<Held> {
+        let stat = rustix::fs::fstat(&fd).context("asking for an inode")?;
+        Ok(Held {
+            pid: std::process::id(),
+            ino: stat.st_ino,
+            size: stat.st_size.cast_unsigned(),
+            charged: stat.st_blocks.cast_unsigned() * 512,
+            fds: vec![sys::number(fd)],
+            ..Held::default()
+        })
+    }
+
     /// And through another fd.
     #[must_use]
-    pub fn and_fd(mut self, buf: &DmaBuf) -> Held {
-        self.fds.push(sys::number(buf));
+    pub fn and_fd(mut self, fd: impl AsFd) -> Held {
+        self.fds.push(sys::number(fd));
         self
     }
 

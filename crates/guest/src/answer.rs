@@ -107,11 +107,12 @@ impl Truth {
 }
 
 /// A part of the account, where there is one.
-fn in_flight(references: u64) -> String {
+pub(crate) fn in_flight(references: u64) -> String {
     if references > 0 { format!(" + {references} in flight") } else { String::new() }
 }
 
-fn holder(held: &mut Held, exporter: &str) -> String {
+/// A holder as the test made it.
+pub(crate) fn holder(held: &mut Held, exporter: &str) -> String {
     held.fds.sort_unstable();
     held.maps.sort_unstable();
     let map = |&(start, end, offset): &(usize, usize, u64)| {
@@ -234,7 +235,8 @@ impl Answer {
     }
 }
 
-fn printed_holder(holder: &Value) -> String {
+/// A holder as printed.
+pub(crate) fn printed_holder(holder: &Value) -> String {
     let map = |m: &Value| {
         let address = |key: &str| m[key].as_str().unwrap_or("?").to_owned();
         let offset = m["offset"].as_u64().map_or("?".into(), |o| o.to_string());

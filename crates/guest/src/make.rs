@@ -1,7 +1,11 @@
-//! Buffers for scenarios, from whichever exporter the kernel has.
+//! Buffers for scenarios, from whichever exporter the kernel has, and memory of other sorts.
 
-use anyhow::Context;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, ensure};
 use dmabuf::{DmaBuf, DrmDevice, DumbSize, Heap, VideoDevice};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use crate::need::Need;
 use crate::sys;
@@ -84,4 +88,72 @@ pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
     let line = maps.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
     let mut fields = line.split_ascii_whitespace().skip(4);
     Ok(fields.next() == Some(&ino) && fields.next() == Some("/dmabuf:"))
+}
+
+/// A memfd of that many pages, of which the first so many are written, and which can be sealed.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn memfd(name: &[u8], pages: u64, written: u64) -> anyhow::Result<OwnedFd> {
+    let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).context("making a memfd")?;
+    ftruncate(&fd, pages * sys::PAGE as u64).context("setting a memfd's size")?;
+    write_pages(&fd, written)?;
+    Ok(fd)
+}
+
+/// Writes the first so many pages of a file.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn write_pages(fd: impl AsFd, pages: u64) -> anyhow::Result<()> {
+    for page in 0..pages {
+        let written =
+            rustix::io::pwrite(&fd, &[1; sys::PAGE], page * sys::PAGE as u64).context("writing a page")?;
+        ensure!(written == sys::PAGE, "only {written} bytes of a page were written");
+    }
+    Ok(())
+}
+
+/// Huge pages that are set aside, until this goes.
+#[derive(Debug)]
+pub struct HugePages {
+    before: String,
+}
+
+impl HugePages {
+    const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// At least so many, of the size that the kernel prefers.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has none, or no memory for them.
+    pub fn set_aside(number: u64) -> anyhow::Result<HugePages> {
+        let huge = HugePages { before: fs::read_to_string(Self::NUMBER)? };
+        fs::write(Self::NUMBER, number.to_string())?;
+        let there: u64 = fs::read_to_string(Self::NUMBER)?.trim().parse()?;
+        ensure!(there >= number, "{there} huge pages of {number}");
+        Ok(huge)
+    }
+
+    /// Bytes of each.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub fn size() -> anyhow::Result<u64> {
+        let text = fs::read_to_string("/proc/meminfo")?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("Hugepagesize:")).context("no huge pages")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // It could be set; what may fail now would only leave memory unused.
+        let _ = fs::write(Self::NUMBER, &self.before);
+    }
 }

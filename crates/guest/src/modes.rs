@@ -20,6 +20,9 @@ pub struct Mode {
     pub run: fn(&[String]) -> anyhow::Result<ExitCode>,
 }
 
+/// The mode of a program that only runs.
+pub const WAIT: &str = "wait";
+
 /// All modes.
 pub const MODES: &[Mode] = &[
     Mode { name: "scenarios", run: run_all },
@@ -32,6 +35,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: "record", run: |_| record::run() },
     Mode { name: "sh", run: sh },
     Mode { name: scenarios::INCARNATION, run: incarnation },
+    Mode { name: WAIT, run: wait },
 ];
 
 /// Runs the mode that the first of `arguments` names.
@@ -64,6 +68,13 @@ fn scenario(names: &[String]) -> anyhow::Result<ExitCode> {
 /// Holds a buffer for a moment and runs this mode again, for a scenario that watches one process become many programs.
 fn incarnation(arguments: &[String]) -> anyhow::Result<ExitCode> {
     scenarios::become_next(arguments).map(|()| ExitCode::SUCCESS)
+}
+
+/// Says by a line that it has begun, and waits for the end of its standard input.
+fn wait(_: &[String]) -> anyhow::Result<ExitCode> {
+    println!("waiting");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a command line: in busybox's shell where the initramfs has one, else split at spaces and started directly.

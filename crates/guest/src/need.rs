@@ -12,8 +12,11 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
-use crate::make;
-use crate::sys::ring;
+use crate::make::{self, HugePages};
+use crate::sys::{ring, shm};
+
+/// What scenarios swap to: a disk in memory.
+pub const SWAP_DISK: &str = "/dev/ram0";
 
 /// A capability of the running kernel.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -44,6 +47,12 @@ pub enum Need {
     Iterators,
     /// The BPF iterator over dma-bufs.
     BufferIterator,
+    /// Huge pages can be set aside.
+    HugePages,
+    /// memfd_secret, not switched off.
+    Secretmem,
+    /// Something to swap to.
+    Swap,
 }
 
 impl Need {
@@ -61,6 +70,9 @@ impl Need {
         Self::Procmap,
         Self::Iterators,
         Self::BufferIterator,
+        Self::HugePages,
+        Self::Secretmem,
+        Self::Swap,
     ];
 
     /// The name used in reports, in the table of kernels and on the screen.
@@ -78,6 +90,9 @@ impl Need {
             Self::Procmap => "procmap",
             Self::Iterators => "iterators",
             Self::BufferIterator => "buffer_iterator",
+            Self::HugePages => "huge_pages",
+            Self::Secretmem => "secretmem",
+            Self::Swap => "swap",
         }
     }
 
@@ -96,6 +111,9 @@ impl Need {
             Self::Procmap => kernel_has_name(b"procmap_query"),
             Self::Iterators => kernel_has_name(b"bpf_iter_task_vma") && kernel_has_name(b"BPF_FUNC_loop"),
             Self::BufferIterator => kernel_has_name(b"bpf_iter_dmabuf"),
+            Self::HugePages => HugePages::set_aside(1).is_ok(),
+            Self::Secretmem => shm::secret().is_ok(),
+            Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
         }
     }
 

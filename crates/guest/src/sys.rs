@@ -7,10 +7,11 @@
 
 pub mod measure;
 pub mod ring;
+pub mod shm;
 pub mod task;
 
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -18,7 +19,10 @@ use std::ptr;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, munmap};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -31,6 +35,16 @@ pub fn open_path(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
     // The number means a slot of this thread's table, which need not be that of the process.
     let link = format!("/proc/thread-self/fd/{}", number(fd));
     rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("opening with O_PATH")
+}
+
+/// Opens the file behind another fd once more, to be read and written: a file of its own on the same inode.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn open_again(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
+    let link = format!("/proc/thread-self/fd/{}", number(&fd));
+    rustix::fs::open(link, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("opening again")
 }
 
 /// The number of an fd, to compare with what lsbuf prints.
@@ -64,6 +78,26 @@ pub fn send_any(socket: impl AsFd, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()>
     ensure!(control.push(SendAncillaryMessage::ScmRights(fds)), "no room for {} fds", fds.len());
     sendmsg(socket, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).context("sending")?;
     Ok(())
+}
+
+/// Receives what [`send_any`] sent.
+///
+/// # Errors
+///
+/// The kernel refuses, or the message carries no fd.
+pub fn receive_any(socket: impl AsFd) -> anyhow::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .context("receiving")?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = message {
+            fds.extend(more);
+        }
+    }
+    ensure!(!fds.is_empty(), "a message without fds");
+    Ok(fds)
 }
 
 /// Gives up root for good.
@@ -127,7 +161,7 @@ pub fn map_private(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Reg
 fn map_as(flags: MapFlags, fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
     let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, fd, offset) };
-    Ok(Region { start: start.context("mapping")?.addr(), len })
+    Ok(Region { start: start.context("mapping")?.expose_provenance(), len })
 }
 
 /// Unmaps a range, which may be part of a region.

@@ -1,0 +1,186 @@
+//! Shared memory that is no dma-buf: System V segments, memory without a file, secret memory, and what the kernel does to
+//! any of them: leases, swap.
+//!
+//! Segments outlive processes, so a [`Segment`] is removed with its owner.
+
+use std::ffi::CString;
+use std::io::Error;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use anyhow::{Context, ensure};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+use super::{PAGE, Region};
+
+/// A System V segment. It is removed when this goes; its memory goes with the last attachment.
+#[derive(Debug)]
+pub struct Segment {
+    id: libc::c_int,
+    len: usize,
+}
+
+impl Segment {
+    /// Makes one that root alone may use; key 0 is a private one.
+    ///
+    /// # Errors
+    ///
+    /// The key is taken, or the kernel refuses otherwise.
+    pub fn create(key: u32, pages: usize) -> anyhow::Result<Segment> {
+        let (len, flags) = (pages * PAGE, libc::IPC_CREAT | libc::IPC_EXCL | 0o600);
+        // SAFETY: only numbers are passed.
+        let id = unsafe { libc::shmget(key.cast_signed(), len, flags) };
+        ensure!(id != -1, "making a segment: {}", Error::last_os_error());
+        Ok(Segment { id, len })
+    }
+
+    /// Its id, which is its inode's number.
+    pub fn id(&self) -> u64 {
+        self.id.unsigned_abs().into()
+    }
+
+    /// Attaches it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn attach(&self) -> anyhow::Result<Region> {
+        // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+        let start = unsafe { libc::shmat(self.id, ptr::null(), 0) };
+        ensure!(start.addr() != usize::MAX, "attaching a segment: {}", Error::last_os_error());
+        Ok(Region { start: start.expose_provenance(), len: self.len })
+    }
+
+    /// Marks it for removal by its last detachment.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        // SAFETY: of this command the pointer is not used.
+        let done = unsafe { libc::shmctl(self.id, libc::IPC_RMID, ptr::null_mut()) };
+        ensure!(done == 0, "removing a segment: {}", Error::last_os_error());
+        Ok(())
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // It may have been removed already.
+        let _ = self.remove();
+    }
+}
+
+/// Undoes one [`Segment::attach`].
+///
+/// # Errors
+///
+/// No segment is attached there.
+pub fn detach(region: Region) -> anyhow::Result<()> {
+    // SAFETY: the region came from `attach`, and nothing points into it.
+    let done = unsafe { libc::shmdt(ptr::with_exposed_provenance(region.start)) };
+    ensure!(done == 0, "detaching a segment: {}", Error::last_os_error());
+    Ok(())
+}
+
+/// Maps memory that has no file and that children share.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), pages * PAGE, protection, MapFlags::SHARED) };
+    Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * PAGE })
+}
+
+/// Writes to the first so many bytes of a region, once in each page, so that the kernel must have those pages.
+///
+/// # Errors
+///
+/// The region has fewer.
+pub fn touch(region: Region, len: usize) -> anyhow::Result<()> {
+    ensure!(len <= region.len, "{len} is more than the region's {} bytes", region.len);
+    for offset in (0..len).step_by(PAGE) {
+        let at = ptr::with_exposed_provenance_mut::<u8>(region.start + offset);
+        // SAFETY: the address is inside a region that was mapped to be written, and no reference points into it.
+        unsafe { at.write_volatile(1) };
+    }
+    Ok(())
+}
+
+/// A file of secret memory.
+///
+/// # Errors
+///
+/// The kernel has none, or does not let anybody have it.
+pub fn secret() -> anyhow::Result<OwnedFd> {
+    // SAFETY: memfd_secret takes flags alone.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0);
+    let fd = fd.ok_or_else(Error::last_os_error).context("making secret memory")?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes a lease that anybody's opening the file breaks; the holder then gets SIGIO, which ends it.
+///
+/// # Errors
+///
+/// The kernel refuses: somebody else has it open.
+pub fn take_lease(fd: impl AsFd) -> anyhow::Result<()> {
+    // SAFETY: only numbers are passed.
+    let done = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    ensure!(done == 0, "taking a lease: {}", Error::last_os_error());
+    Ok(())
+}
+
+/// Whether the lease is still whole.
+pub fn has_lease(fd: impl AsFd) -> bool {
+    // SAFETY: only numbers are passed.
+    let lease = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GETLEASE) };
+    lease == libc::F_WRLCK
+}
+
+/// Has the kernel swap out a region, as far as it can.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn page_out(region: Region) -> anyhow::Result<()> {
+    let start = ptr::with_exposed_provenance_mut(region.start);
+    // SAFETY: what the memory holds stays the same.
+    unsafe { madvise(start, region.len, Advice::LinuxPageOut) }.context("paging out")
+}
+
+/// A disk that is swapped to, until this goes.
+#[derive(Debug)]
+pub struct Swap {
+    path: CString,
+}
+
+impl Swap {
+    /// Begins to swap to a disk that has been made ready for it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn on(path: &str) -> anyhow::Result<Swap> {
+        let path = CString::new(path)?;
+        // SAFETY: the path is a string that ends with a NUL.
+        let done = unsafe { libc::swapon(path.as_ptr(), 0) };
+        ensure!(done == 0, "swapping to {path:?}: {}", Error::last_os_error());
+        Ok(Swap { path })
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        // SAFETY: as in `on`.
+        let done = unsafe { libc::swapoff(self.path.as_ptr()) };
+        if done != 0 {
+            eprintln!("still swapping to {:?}: {}", self.path, Error::last_os_error());
+        }
+    }
+}
