@@ -18,6 +18,7 @@ mod names;
 mod probes;
 mod procmap;
 mod rights;
+mod shmem;
 mod soaking;
 mod sources;
 mod video;
@@ -101,6 +102,7 @@ pub fn all() -> &'static [Scenario] {
             rights::SCENARIOS,
             probes::SCENARIOS,
             check::SCENARIOS,
+            shmem::SCENARIOS,
             hiding::SCENARIOS,
             soaking::SCENARIOS,
         ]

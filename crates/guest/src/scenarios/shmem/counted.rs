@@ -1,0 +1,198 @@
+//! What takes the kernel's counts, or another family's buffers, to tell: messages, programs, udmabufs.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::slice;
+
+use anyhow::{Context, ensure};
+use dmabuf::{Direction, SealedMemfd, SyncFile, Udmabuf};
+
+use super::{P, Shm, ask, ask_and_compare, by_bpf, compare};
+use crate::actor::{Actor, Held};
+use crate::answer::{Answer, Truth};
+use crate::make;
+use crate::modes::WAIT;
+use crate::runner::Ctx;
+use crate::scenarios::holding::{SIZE, compare_in};
+use crate::sys::{self, PAGE};
+
+pub(super) fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (from, _unread) = UnixStream::pair()?;
+    let mut actor = Actor::start(b"sender", |stage| {
+        let fd = make::memfd(b"sent", 4, 2)?;
+        let held = Held::by_file(&fd)?;
+        sys::send_any(&from, &[fd.as_fd()])?;
+        drop(fd);
+        stage.pause(&[held])
+    })?;
+    let once = actor.paused_with_one()?;
+    let answer = Answer::ask(&["--kind", "memfd"])?;
+    ctx.check_eq("complete", ctx.way.is_bpf(), &answer.0["scan"]["complete"])?;
+    if ctx.way.is_bpf() {
+        let truth = Shm::unheld("memfd", "sent", &once).and_in_flight(1);
+        compare(ctx, &answer, &truth)?;
+        let shape = truth.find(&answer)?["leak_shape"].as_str().unwrap_or("none").to_owned();
+        ctx.check_eq("leak shape", "in-flight", shape)?;
+        ctx.check_eq("kernel-only", 2 * P, &answer.0["totals"]["kernel_only"])
+    } else {
+        let notes = answer.0["scan"]["notes"].to_string();
+        ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
+        let says = notes.contains("messages not yet received carry 1 fd,") && notes.contains("does not show");
+        ctx.check(format!("why is said: {notes}"), says)
+    }
+}
+
+pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (from, to) = UnixStream::pair()?;
+    let mut owner = Actor::start(b"owner", |stage| {
+        let fd = make::memfd(b"counted", 4, 1)?;
+        sys::send_any(&from, &[fd.as_fd()])?;
+        let held = Held::by_file(&fd)?.and_map(sys::map(&fd, 0, PAGE)?, 0);
+        stage.pause(slice::from_ref(&held))?;
+        // Another file on the same inode, with a count of its own.
+        let again = sys::open_again(&fd)?;
+        let more = held.and_fd(&again).and_map(sys::map(&again, P, PAGE)?, P);
+        stage.pause(slice::from_ref(&more))?;
+        let second = again.try_clone()?;
+        stage.pause(&[more.and_fd(&second)])
+    })?;
+    let mut client = Actor::start(b"client", |stage| {
+        let fds = sys::receive_any(&to)?;
+        let fd = fds.first().context("no fd")?;
+        let held = Held::by_file(fd)?.and_map(sys::map(fd, 0, 4 * PAGE)?, 0).without_fds();
+        drop(fds);
+        stage.pause(&[held])
+    })?;
+    let mapped = client.paused_with_one()?;
+    for made in ["one file", "two files", "two files, one of two fds"] {
+        let truth = Shm::held("memfd", "counted", vec![owner.paused_with_one()?, mapped.clone()]);
+        let answer = ask_and_compare(ctx, &truth)?;
+        let buffer = truth.find(&answer)?;
+        let kernel = by_bpf(ctx, 0);
+        ctx.check_eq(format!("{made}: what is left"), kernel, &buffer["refs"]["kernel"])?;
+        ctx.check_eq(format!("{made}: an estimate"), false, &buffer["estimate"])?;
+        owner.go_on()?;
+    }
+    Ok(())
+}
+
+/// The mappings of a file as a process's maps show them: their lines end with its path.
+fn mapped(pid: u32, path: &str) -> anyhow::Result<Vec<(usize, usize, u64)>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let lines = maps.lines().filter(|line| line.ends_with(path));
+    lines
+        .map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            let (start, end) = words.next().and_then(|range| range.split_once('-')).context("no range")?;
+            let offset = words.nth(1).context("no offset")?;
+            let address = |text| usize::from_str_radix(text, 16);
+            Ok((address(start)?, address(end)?, u64::from_str_radix(offset, 16)?))
+        })
+        .collect()
+}
+
+pub(super) fn running(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const PATH: &str = "/dev/shm/program";
+    let own = std::env::current_exe()?;
+    fs::copy(own, PATH).context("copying a program")?;
+    let mut program = Command::new(PATH)
+        .arg(WAIT)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting it")?;
+    // It goes with its end, and is out of the way of what runs next.
+    let file = File::open(PATH)?;
+    fs::remove_file(PATH)?;
+    let mut said = String::new();
+    BufReader::new(program.stdout.take().context("no pipe")?).read_line(&mut said)?;
+    ensure!(said == "waiting\n", "the program said {said:?}");
+    let inode = file.metadata()?;
+    drop(file);
+    let held = Held {
+        pid: program.id(),
+        ino: inode.ino(),
+        size: inode.size(),
+        charged: inode.blocks() * 512,
+        maps: mapped(program.id(), "/dev/shm/program (deleted)")?,
+        ..Held::default()
+    };
+    ctx.check("it has mappings", held.maps.len() > 1)?;
+    let mappings = held.maps.len();
+    let truth = Shm::held("tmpfs", PATH, vec![held]).and_private(mappings).and_programs(1);
+    let answer = ask_and_compare(ctx, &truth)?;
+    let programs = by_bpf(ctx, 1);
+    ctx.check_eq("running from it", programs, &truth.find(&answer)?["refs"]["exe"])?;
+    drop(program.stdin.take());
+    ensure!(program.wait()?.success(), "the program failed");
+    Ok(())
+}
+
+pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"importer", |stage| {
+        let memfd = SealedMemfd::create("frames", 8 * P)?;
+        // One page that only the memfd has, and three that both have.
+        make::write_pages(&memfd, 1)?;
+        let buf = Udmabuf::open()?.create(memfd.range(2 * P, 3 * P)?)?;
+        stage.pause(&[Held::by_file(&memfd)?, Held::by(&buf)?])?;
+        drop(memfd);
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let [memfd, buf] = <[Held; 2]>::try_from(actor.paused()?).map_err(|_| anyhow::anyhow!("two buffers"))?;
+    ctx.check_eq("taken by the memfd's inode", 4 * P, memfd.charged)?;
+    let knows = ctx.way.is_bpf();
+    let answer = ask(ctx, "dmabuf,memfd")?;
+    let below = Shm::held("memfd", "frames", vec![memfd.clone()]);
+    let above = Truth::held("udmabuf", vec![buf.clone()]);
+    compare(ctx, &answer, &below)?;
+    compare_in(ctx, &answer, &above)?;
+    let dev = &below.find(&answer)?["dev"];
+    let same = format!(r#"[{{"bytes":{},"dev":{dev},"ino":{},"kind":"memfd"}}]"#, 3 * P, memfd.ino);
+    let same = if knows { same } else { "null".into() };
+    ctx.check_eq("the same memory", same, &answer.buffer(buf.ino)?["same_memory"])?;
+    let totals = |answer: &Answer| {
+        let t = &answer.0["totals"];
+        format!("size {} same_memory {} held {}", t["size"], t["same_memory"], t["held"])
+    };
+    let notes = |answer: &Answer| answer.0["scan"]["notes"].to_string().contains("may count those twice");
+    let expected = if knows { (4 * P, 3 * P) } else { (7 * P, 0) };
+    let expected = format!("size {0} same_memory {1} held {0}", expected.0, expected.1);
+    ctx.check_eq("totals", expected, totals(&answer))?;
+    ctx.check_eq("a note says that memory may be counted twice", !knows, notes(&answer))?;
+    actor.go_on()?;
+    let buf = actor.paused_with_one()?;
+    let answer = ask(ctx, "dmabuf,memfd")?;
+    compare_in(ctx, &answer, &above)?;
+    ctx.check_eq("buffers once the memfd is gone", 1, answer.list("buffers").len())?;
+    let same = if knows { "[]" } else { "null" };
+    ctx.check_eq("the same memory then", same, &answer.buffer(buf.ino)?["same_memory"])?;
+    ctx.check_eq("totals then", format!("size {0} same_memory 0 held {0}", 3 * P), totals(&answer))?;
+    ctx.check_eq("a note then", false, notes(&answer))
+}
+
+pub(super) fn sync_files(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const NUMBER: usize = 3;
+    let mut actor = Actor::start(b"fences", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let held = Held::by(&buf)?;
+        stage.pause(slice::from_ref(&held))?;
+        let files = (0..NUMBER)
+            .map(|_| buf.export_sync_file(Direction::ReadWrite))
+            .collect::<Result<Vec<SyncFile>, _>>()?;
+        stage.pause(slice::from_ref(&held))?;
+        drop(files);
+        stage.pause(&[held])
+    })?;
+    for (what, files) in [("a buffer", 0), ("with its fences", NUMBER), ("without them", 0)] {
+        let held = actor.paused()?;
+        let answer = ask(ctx, "dmabuf")?;
+        compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), held))?;
+        ctx.check_eq(what, files, &answer.process(actor.pid)?["sync_files"])?;
+        actor.go_on()?;
+    }
+    Ok(())
+}

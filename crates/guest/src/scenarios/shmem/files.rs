@@ -1,0 +1,105 @@
+//! Shared memory without an fd, files of mounted filesystems, and secret memory.
+
+use std::fs::{self, File, OpenOptions};
+
+use anyhow::Context;
+use rustix::fs::ftruncate;
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::UnshareFlags;
+
+use super::{P, Shm, ask_and_compare, by_bpf, figures, hold_on};
+use crate::actor::{Actor, Held};
+use crate::answer::Answer;
+use crate::make;
+use crate::runner::Ctx;
+use crate::sys::{self, PAGE, Region, shm, task};
+
+/// The inode number that this process's own maps show of a mapping.
+fn shown(region: Region) -> anyhow::Result<u64> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let start = format!("{:x}-", region.start);
+    let line = maps.lines().find(|line| line.starts_with(&start)).context("an unmapped region")?;
+    Ok(line.split_ascii_whitespace().nth(4).context("a strange line")?.parse()?)
+}
+
+pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"parent", |stage| {
+        let region = shm::map_anonymous(8)?;
+        shm::touch(region, 3 * PAGE)?;
+        let held = Held {
+            pid: std::process::id(),
+            ino: shown(region)?,
+            size: 8 * P,
+            charged: 3 * P,
+            ..Held::default()
+        };
+        let held = held.and_map(region, 0);
+        let child = sys::fork(hold_on)?;
+        stage.pause(&[held.clone(), held.of(child)])
+    })?;
+    let answer = ask_and_compare(ctx, &Shm::held("shm-anon", "", actor.paused()?))?;
+    ctx.check_eq("buffers", 1, answer.list("buffers").len())?;
+    let expected = format!("rss {} pss {} uss 0 fds 0 maps 1", 3 * P, 3 * P / 2);
+    ctx.check_eq("one of two", expected, figures(&answer, actor.pid)?)
+}
+
+/// A new file that can be read as well, as it must be to be mapped.
+fn create(path: &str) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).open(path).context("creating a file")
+}
+
+pub(super) fn unlinked(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const PATH: &str = "/dev/shm/lsbuf unlinked";
+    let mut actor = Actor::start(b"owner", |stage| {
+        let file = create(PATH)?;
+        make::write_pages(&file, 3)?;
+        ftruncate(&file, 8 * P)?;
+        stage.pause(&[Held::by_file(&file)?])?;
+        fs::remove_file(PATH)?;
+        stage.pause(&[Held::by_file(&file)?])
+    })?;
+    for deleted in [false, true] {
+        let held = actor.paused_with_one()?;
+        ctx.check_eq("taken by its inode", 3 * P, held.charged)?;
+        let truth = Shm::held("tmpfs", PATH, vec![held]);
+        let answer = ask_and_compare(ctx, &truth)?;
+        ctx.check_eq("deleted", deleted, &truth.find(&answer)?["deleted"])?;
+        // Until then it would outlive its holder, as the program does that the holder runs; afterwards it takes a count to know.
+        let uss = if deleted { by_bpf(ctx, 3 * P) } else { "0".into() };
+        ctx.check_eq("what an exit would free", uss, &answer.process(actor.pid)?["uss"])?;
+        let named = Answer::ask(&["--kind", "tmpfs", "--name", PATH])?;
+        ctx.check_eq("buffers of that name", 1, named.list("buffers").len())?;
+        actor.go_on()?;
+    }
+    Ok(())
+}
+
+pub(super) fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const PATH: &str = "/tmp/inside";
+    let mut actor = Actor::start(b"contained", |stage| {
+        task::enter_new(UnshareFlags::NEWNS)?;
+        mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
+        let file = create(PATH)?;
+        make::write_pages(&file, 2)?;
+        let map = sys::map_private(&file, 0, PAGE)?;
+        stage.pause(&[Held::by_file(&file)?.and_map(map, 0)])
+    })?;
+    let held = actor.paused_with_one()?;
+    ctx.check("it is not to be seen from outside", !fs::exists(PATH)?)?;
+    ask_and_compare(ctx, &Shm::held("tmpfs", PATH, vec![held]).and_private(1)).map(drop)
+}
+
+pub(super) fn secret(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"secret", |stage| {
+        let fd = shm::secret()?;
+        ftruncate(&fd, 4 * P)?;
+        let map = sys::map(&fd, 0, 4 * PAGE)?;
+        shm::touch(map, 2 * PAGE)?;
+        stage.pause(&[Held::by_file(&fd)?.and_map(map, 0)])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = ask_and_compare(ctx, &Shm::held("secretmem", "", vec![held]).uncharged())?;
+    // What it costs is then its size.
+    ctx.check_eq("size in total", 4 * P, &answer.0["totals"]["size"])
+}

@@ -1,0 +1,218 @@
+//! Shared memory that is no dma-buf: memfds, System V segments, memory without a file, tmpfs.
+//!
+//! The guest's root is a tmpfs, from which all programs run, so buffers are looked up one by one and not counted, but for the
+//! kinds of which a guest has none besides. What is charged is what the test's own stat(2) said, and the pages that it touched.
+
+mod counted;
+mod files;
+mod line;
+mod memfd;
+mod swapped;
+mod sysv;
+
+use line::Shm;
+
+use super::Scenario;
+use crate::answer::Answer;
+use crate::need::Need;
+use crate::runner::Ctx;
+use crate::sys;
+use crate::way::Way;
+
+/// Bytes of a page.
+const P: u64 = sys::PAGE as u64;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "memfd_alone",
+        claim: "A memfd has its size, and is charged for the pages that it has: written or allocated in advance, not what was punched out",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::alone,
+    },
+    Scenario {
+        name: "memfd_shared",
+        claim: "A memfd shared by fork and by message is held by each, whose RSS is the whole charge and whose PSS an equal part",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::shared,
+    },
+    Scenario {
+        name: "memfd_mapped_only",
+        claim: "A memfd that is only mapped, shared and private, keeps its name, size and charge",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::mapped_only,
+    },
+    Scenario {
+        name: "memfd_sealed",
+        claim: "A memfd's seals are told where they are asked for, and asking changes no account and breaks no lease",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::sealed,
+    },
+    Scenario {
+        name: "memfd_opath",
+        claim: "A memfd kept only by an O_PATH fd is found",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::opath,
+    },
+    Scenario {
+        name: "memfd_hostile_names",
+        claim: "No name of a memfd is lost or makes it something else, and no file called like a memfd is one",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::hostile_names,
+    },
+    Scenario {
+        name: "memfd_hugetlb",
+        claim: "A memfd of huge pages is charged for each whole one that it has",
+        needs: &[Need::HugePages],
+        ways: Way::BOTH,
+        run: memfd::huge,
+    },
+    Scenario {
+        name: "memfd_leak",
+        claim: "Of a process that holds 10,000 memfds none is missing",
+        needs: &[],
+        ways: Way::BOTH,
+        run: memfd::leak,
+    },
+    Scenario {
+        name: "memfd_in_flight",
+        claim: "A memfd that only a message not yet received holds is found, or the answer is partial and says why",
+        needs: &[],
+        ways: Way::BOTH,
+        run: counted::in_flight,
+    },
+    Scenario {
+        name: "memfd_balances",
+        claim: "The account of a memfd is the sum over every file that was opened on it, where a count is known",
+        needs: &[],
+        ways: Way::BOTH,
+        run: counted::balances,
+    },
+    Scenario {
+        name: "tmpfs_running",
+        claim: "A program that runs from a tmpfs file holds it by its mappings, and once more by running",
+        needs: &[],
+        ways: Way::BOTH,
+        run: counted::running,
+    },
+    Scenario {
+        name: "udmabuf_over_memfd",
+        claim: "The memory of a udmabuf and the memfd below it is counted once, or a note says that it may be counted twice",
+        needs: &[Need::Udmabuf],
+        ways: Way::BOTH,
+        run: counted::udmabuf,
+    },
+    Scenario {
+        name: "sync_files",
+        claim: "A process's sync_files are counted",
+        needs: &[Need::SyncFile],
+        ways: Way::BOTH,
+        run: counted::sync_files,
+    },
+    Scenario {
+        name: "shm_anon",
+        claim: "Anonymous memory that was forked is held by both, by its mappings alone",
+        needs: &[],
+        ways: Way::BOTH,
+        run: files::anonymous,
+    },
+    Scenario {
+        name: "tmpfs_unlinked",
+        claim: "A tmpfs file is deleted once it has lost its name, and only then would go with its holder",
+        needs: &[],
+        ways: Way::BOTH,
+        run: files::unlinked,
+    },
+    Scenario {
+        name: "tmpfs_elsewhere",
+        claim: "A file of a tmpfs that is only mounted in another namespace is found",
+        needs: &[],
+        ways: Way::BOTH,
+        run: files::elsewhere,
+    },
+    Scenario {
+        name: "secretmem",
+        claim: "A file of secret memory has its size and no charge",
+        needs: &[Need::Secretmem],
+        ways: Way::BOTH,
+        run: files::secret,
+    },
+    Scenario {
+        name: "sysv_attached",
+        claim: "A segment's count is its attachments, twice in one process and again in its child, and it goes with the last once it was removed",
+        needs: &[],
+        ways: Way::BOTH,
+        run: sysv::attached,
+    },
+    Scenario {
+        name: "sysv_unattached",
+        claim: "A segment that nobody has attached is found, and is kernel-only",
+        needs: &[],
+        ways: Way::BOTH,
+        run: sysv::unattached,
+    },
+    Scenario {
+        name: "sysv_two_namespaces",
+        claim: "Segments of one id in two IPC namespaces are two buffers",
+        needs: &[],
+        ways: Way::BOTH,
+        run: sysv::two_namespaces,
+    },
+    Scenario {
+        name: "sysv_collides_with_memfd",
+        claim: "A segment and a memfd of one inode number are two buffers",
+        needs: &[],
+        ways: Way::BOTH,
+        run: sysv::collides,
+    },
+    Scenario {
+        name: "shmem_swapped",
+        claim: "What is swapped out stays charged, and is told apart where the kernel tells",
+        needs: &[Need::Swap],
+        ways: Way::BOTH,
+        run: swapped::swapped,
+    },
+];
+
+/// Asks for these kinds; the answer must be complete.
+fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<Answer> {
+    let answer = Answer::ask(&["--kind", kinds])?;
+    ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
+    Ok(answer)
+}
+
+/// Compares one buffer's ledger with an answer.
+fn compare(ctx: &mut Ctx, answer: &Answer, truth: &Shm) -> anyhow::Result<()> {
+    let what = format!("ledger of {}:{}", truth.kind, truth.ino);
+    ctx.check_eq(what, truth.line(ctx.way), truth.printed(answer)?)
+}
+
+/// Asks for its kind alone and compares a buffer's ledger.
+fn ask_and_compare(ctx: &mut Ctx, truth: &Shm) -> anyhow::Result<Answer> {
+    let answer = ask(ctx, truth.kind)?;
+    compare(ctx, &answer, truth)?;
+    Ok(answer)
+}
+
+/// What is said of a process, in a line.
+fn figures(answer: &Answer, pid: u32) -> anyhow::Result<String> {
+    let p = answer.process(pid)?;
+    Ok(format!("rss {} pss {} uss {} fds {} maps {}", p["rss"], p["pss"], p["uss"], p["fds"], p["maps"]))
+}
+
+/// A figure of which only BPF iterators can tell.
+fn by_bpf(ctx: &Ctx, figure: u64) -> String {
+    if ctx.way.is_bpf() { figure.to_string() } else { "null".into() }
+}
+
+/// What a child does that only holds.
+fn hold_on() -> i32 {
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,99 @@
+//! What is in swap: of a segment the kernel's table tells it, of other shared memory BPF iterators.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use anyhow::Context;
+
+use super::{P, Shm, ask, by_bpf, compare, sysv};
+use crate::actor::{Actor, Held};
+use crate::make;
+use crate::need::SWAP_DISK;
+use crate::runner::Ctx;
+use crate::sys::shm::{self, Segment, Swap};
+use crate::sys::{self, PAGE, Region};
+
+/// Bytes of what is to be swapped.
+const PAGES: usize = 64;
+
+/// Makes the disk in memory a swap space, and swaps to it: `union swap_header` of include/linux/swap.h, one page with the
+/// layout's version, the number of the last page and no bad ones, and the mark at its end.
+fn swap() -> anyhow::Result<Swap> {
+    const PAGES: u32 = 1024;
+    let mut header = [[0; 1024], [0; 1024], [0; 1024], [0; 1024]].concat();
+    header.splice(1024..1032, [1_u32, PAGES - 1].map(u32::to_ne_bytes).concat());
+    header.splice(PAGE - 10.., *b"SWAPSPACE2");
+    let disk = OpenOptions::new().write(true).open(SWAP_DISK)?;
+    disk.write_all_at(&header, 0)?;
+    disk.sync_all()?;
+    Swap::on(SWAP_DISK)
+}
+
+/// What the kernel says is swapped of a mapping of this process.
+fn swapped_of(region: Region) -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/self/smaps")?;
+    let start = format!("{:x}-", region.start);
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
+    let line = lines.find_map(|line| line.strip_prefix("Swap:")).context("smaps does not tell")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+pub(super) fn swapped(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let _swap = swap()?;
+    let segment = Segment::create(0, PAGES)?;
+    let charged = PAGES as u64 * P;
+    let mut actor = Actor::start(b"swapped", |stage| {
+        let memfd = make::memfd(b"swapped", PAGES as u64, 0)?;
+        let (file, attached) = (sys::map(&memfd, 0, PAGES * PAGE)?, segment.attach()?);
+        for region in [file, attached] {
+            shm::touch(region, region.len)?;
+        }
+        let by_segment =
+            Held { pid: std::process::id(), ino: segment.id(), size: charged, charged, ..Held::default() };
+        let mut held = [Held::by_file(&memfd)?.and_map(file, 0), by_segment.and_map(attached, 0)];
+        stage.pause(&held)?;
+        // A part of each.
+        for region in [file, attached] {
+            shm::page_out(Region { len: region.len / 2, ..region })?;
+        }
+        if let Some(memfd_now) = held.first_mut() {
+            memfd_now.charged = Held::by_file(&memfd)?.charged;
+        }
+        // Told in the place of sizes, which stay as they were.
+        let told = [file, attached]
+            .map(|region| swapped_of(region).map(|swapped| Held { size: swapped, ..Held::default() }));
+        stage.pause(&told.into_iter().collect::<anyhow::Result<Vec<_>>>()?)?;
+        stage.pause(&held)
+    })?;
+    let held = actor.paused()?;
+    check(ctx, held, [0, 0])?;
+    actor.go_on()?;
+    let told: Vec<u64> = actor.paused()?.iter().map(|told| told.size).collect();
+    actor.go_on()?;
+    let held = actor.paused()?;
+    let [of_memfd, of_segment] = <[u64; 2]>::try_from(told).map_err(|_| anyhow::anyhow!("two figures"))?;
+    for (what, swapped) in [("the memfd", of_memfd), ("the segment", of_segment)] {
+        ctx.check(format!("{what}: {swapped} bytes are swapped"), swapped > 0 && swapped <= charged / 2)?;
+    }
+    let row = sysv::row(segment.id())?;
+    let column = |nth: usize| row.get(nth).cloned().unwrap_or_default();
+    ctx.check_eq(
+        "the kernel's table",
+        format!("{} {of_segment}", charged - of_segment),
+        [column(14), column(15)].join(" "),
+    )?;
+    check(ctx, held, [of_memfd, of_segment])
+}
+
+fn check(ctx: &mut Ctx, held: Vec<Held>, [of_memfd, of_segment]: [u64; 2]) -> anyhow::Result<()> {
+    let [memfd, segment] = <[Held; 2]>::try_from(held).map_err(|_| anyhow::anyhow!("two buffers"))?;
+    let answer = ask(ctx, "memfd,sysv")?;
+    let (memfd, segment) = (Shm::held("memfd", "swapped", vec![memfd]), Shm::held("sysv", "", vec![segment]));
+    compare(ctx, &answer, &memfd)?;
+    compare(ctx, &answer, &segment)?;
+    let expected = by_bpf(ctx, of_memfd);
+    ctx.check_eq("swapped of the memfd", expected, &memfd.find(&answer)?["swapped"])?;
+    let buffer = segment.find(&answer)?;
+    ctx.check_eq("swapped of the segment", of_segment, &buffer["swapped"])?;
+    ctx.check_eq("in its table", of_segment, &buffer["segment"]["swap"])
+}
