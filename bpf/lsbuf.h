@@ -88,6 +88,18 @@ struct kernfs_node {
 	u64 id;
 };
 
+struct ns_common {
+	u32 inum;
+};
+
+struct ipc_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct ipc_namespace *ipc_ns;
+};
+
 struct cgroup {
 	struct kernfs_node *kn;
 };
@@ -111,11 +123,13 @@ struct task_struct {
 	struct files_struct *files;
 	const struct cred *real_cred;
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
 	char comm[16];
 };
 
 struct mm_struct {
 	struct task_struct *owner;
+	struct file *exe_file;
 };
 
 struct super_block {
@@ -134,6 +148,9 @@ struct inode {
 	u16 i_mode;
 	kuid_t i_uid;
 	u32 i_rdev;
+	u32 i_nlink;
+	u8 i_blkbits;
+	u64 i_blocks;
 	u64 i_ino;
 	s64 i_size;
 	struct super_block *i_sb;
@@ -158,6 +175,7 @@ struct inode___6_11 {
 
 struct address_space {
 	struct inode *host;
+	u64 nrpages;
 	struct rb_root_cached i_mmap;
 };
 
@@ -225,6 +243,7 @@ struct dma_buf {
 	struct list_head attachments;
 	const char *exp_name;
 	const char *name;
+	void *priv;
 };
 
 struct vm_area_struct {
@@ -296,6 +315,18 @@ enum kind {
 	KEEPER = 8,
 	/* The last record. */
 	END = 9,
+	/* What is known of an open file of shared memory; see shmem.h. */
+	SHM_FILE = 10,
+	/* An fd of one. */
+	SHM_FD = 11,
+	/* A mapping of one. */
+	SHM_VMA = 12,
+	/* One in a message that nobody has received. */
+	SHM_IN_FLIGHT = 13,
+	/* An fd of a sync_file. */
+	SYNC_FILE = 14,
+	/* Pages of the dma-buf that follows that are a memfd's. */
+	MEMFD_PAGES = 15,
 };
 
 struct head {
@@ -310,10 +341,15 @@ struct task {
 	u64 started;
 	u64 cgroup;
 	u64 program;
+	/* The file that it runs. */
+	u64 exe;
 	u32 tgid;
 	u32 tid;
 	u32 uid;
 	u32 state;
+	/* The number of its IPC namespace. */
+	u32 ipc;
+	u32 unused;
 	char comm[16];
 };
 
@@ -411,6 +447,24 @@ struct keeper {
 #define KEEPER_RING_MAPPED 3
 #define KEEPER_NESTED 4
 
+struct sync_fd {
+	struct head head;
+	u64 program;
+	u64 files;
+	u32 tgid;
+	u32 tid;
+	u32 fd;
+	u32 unused;
+};
+
+struct memfd_pages {
+	struct head head;
+	u64 ino;
+	u64 pages;
+	u32 dev;
+	u32 unused;
+};
+
 struct end {
 	struct head head;
 	u64 count;
@@ -463,23 +517,24 @@ static always_inline u64 references(struct file *file, int direct)
 	return count - 1;
 }
 
-/* Whether a file without an inode of its kind is an io_uring, by its name. */
-static always_inline int is_ring(struct file *file)
+/* Whether a file's name is that, which with its NUL has no more than 16 bytes. */
+static always_inline int is_called(struct file *file, const char *what, u32 length)
 {
-	/* "[io_uring]", in the order of bytes in memory. */
-	static const char ring[] = "[io_uring]";
 	const unsigned char *name = 0;
-	char text[sizeof(ring)] = {};
+	char text[16] = {};
 
-	if (file->f_path.dentry->d_name.len != sizeof(ring) - 1)
+	if (file->f_path.dentry->d_name.len != length)
 		return 0;
 	peek(name, file->f_path.dentry->d_name.name);
-	probe_read_str(text, sizeof(text), name);
-	for (int at = 0; at < sizeof(ring); at++)
-		if (text[at] != ring[at])
+	probe_read_str(text, length + 1, name);
+	for (u32 at = 0; at < length; at++)
+		if (text[at] != what[at])
 			return 0;
 	return 1;
 }
+
+/* Whether a file on the filesystem of anonymous inodes is an io_uring. */
+#define is_ring(file) is_called(file, "[io_uring]", sizeof("[io_uring]") - 1)
 
 static always_inline void describe_inode(struct buffer *buffer, struct inode *inode)
 {

@@ -15,6 +15,9 @@ int tasks(struct context *context)
 	struct cgroup *cgroup = 0;
 	struct kernfs_node *node = 0;
 	const struct cred *cred = 0;
+	struct ipc_namespace *ipc = 0;
+	struct nsproxy *spaces = 0;
+	struct mm_struct *mm = 0;
 	record(task, found);
 
 	if (!task) {
@@ -45,6 +48,12 @@ int tasks(struct context *context)
 		leader = task;
 		found.started = task->start_boottime;
 	}
+	peek(mm, task->mm);
+	if (mm)
+		found.exe = id_of(mm->exe_file);
+	peek(spaces, task->nsproxy);
+	peek(ipc, spaces->ipc_ns);
+	peek(found.ipc, ipc->ns.inum);
 	peek(cred, leader->real_cred);
 	peek(found.uid, cred->uid.val);
 	peek(cgroups, leader->cgroups);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What every fd table holds: dma-bufs, the devices whose drivers may hold some, and what waits in sockets.
+ * What every fd table holds: dma-bufs, the devices whose drivers may hold some, and what waits in sockets; sync_files; and
+ * shared memory if that is looked for.
  *
  * Threads that share their leader's table are left out by the iterator itself.
  */
-#include "lsbuf.h"
+#include "shmem.h"
 
 struct context {
 	struct bpf_iter_meta *meta;
@@ -21,7 +22,9 @@ struct slot {
 	u32 fd;
 };
 
-static always_inline void dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file, struct inode *inode)
+/* Not inlined, like what follows: the stack of what walks queues is short. */
+static __attribute__((noinline)) int dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file,
+					       struct inode *inode)
 {
 	record(fd, found);
 
@@ -52,24 +55,26 @@ static always_inline void dmabuf_fd(struct slot *slot, struct task_struct *task,
 		put(slot->seq, buffer, BUFFER);
 	}
 	put(slot->seq, found, FD);
+	return 0;
 }
 
-static always_inline void device_fd(struct slot *slot, struct task_struct *task, struct inode *inode)
+static __attribute__((noinline)) int device_fd(struct slot *slot, struct task_struct *task, struct inode *inode)
 {
 	u32 major = inode->i_rdev >> 20;
 	record(device_fd, found);
 
 	/* Memory, terminals, sound, input, pseudo terminals: what nearly all character devices are. */
 	if (major == 1 || major == 4 || major == 5 || major == 13 || major == 116 || (major >= 136 && major <= 143))
-		return;
+		return 0;
 	found.program = program_of(task);
 	found.tgid = slot->tgid;
 	found.fd = slot->fd;
 	found.rdev = inode->i_rdev;
 	put(slot->seq, found, DEVICE);
+	return 0;
 }
 
-static always_inline void keeper(struct slot *slot, u64 ino, u32 what)
+static __attribute__((noinline)) int keeper(struct slot *slot, u64 ino, u32 what)
 {
 	record(keeper, found);
 
@@ -79,15 +84,60 @@ static always_inline void keeper(struct slot *slot, u64 ino, u32 what)
 	found.fd = slot->fd;
 	found.what = what;
 	put(slot->seq, found, KEEPER);
+	return 0;
+}
+
+/* An fd of a file that has been described, if it had to be. */
+static __attribute__((noinline)) int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task,
+					      struct file *file)
+{
+	record(shm_fd, found);
+	u64 address = 0;
+
+	probe_read(&address, sizeof(address), &file);
+	found.file = mixed(address);
+	found.files = id_of(task->files);
+	found.program = program_of(task);
+	found.tgid = slot->tgid;
+	found.tid = slot->tid;
+	found.fd = slot->fd;
+	found.path_only = !!(file->f_mode & FMODE_PATH);
+	found.count = references(file, 1);
+	if (is_news(meta, file))
+		describe_open(meta, file, found.count);
+	put(slot->seq, found, SHM_FD);
+	return 0;
 }
 
 /* The walk of one message's files. */
 struct message {
+	struct bpf_iter_meta *meta;
 	struct slot slot;
 	u64 socket;
 	struct scm_fp_list *files;
 	u64 nested;
 };
+
+/* Describes a file in a message, of which the verifier knows nothing: only its name is to be had. */
+static __attribute__((noinline)) int waiting_shmem(struct message *message, struct file *file, struct inode *inode,
+						   u64 magic)
+{
+	struct slot *slot = &message->slot;
+	record(shm_in_flight, found);
+	u64 address = 0;
+
+	probe_read(&address, sizeof(address), &file);
+	found.file = mixed(address);
+	found.socket = message->socket;
+	found.tgid = slot->tgid;
+	found.tid = slot->tid;
+	found.fd = slot->fd;
+	if (is_news(message->meta, file))
+		/* No reference is the iterator's own here. */
+		describe_waiting(slot->seq, file, inode, magic, references(file, 0) + 1);
+	put(slot->seq, found, SHM_IN_FLIGHT);
+	return 0;
+}
 
 static long one_file(u32 at, struct message *message)
 {
@@ -112,6 +162,12 @@ static long one_file(u32 at, struct message *message)
 		put(slot->seq, found, IN_FLIGHT);
 	} else if (magic == SOCKFS_MAGIC || magic == ANON_INODE_FS_MAGIC) {
 		message->nested = 1;
+	} else if (shmem) {
+		u16 mode = 0;
+
+		peek(mode, inode->i_mode);
+		if (is_shmem(magic, mode))
+			waiting_shmem(message, file, inode, magic);
 	}
 	return 0;
 }
@@ -166,7 +222,7 @@ static long one_message(u32 at, struct queue *queue)
 	return 0;
 }
 
-static always_inline void socket_fd(struct slot *slot, struct file *file, struct inode *inode)
+static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slot, struct file *file, struct inode *inode)
 {
 	struct socket *socket = file->private_data;
 	struct sk_buff *next = 0;
@@ -187,7 +243,7 @@ static always_inline void socket_fd(struct slot *slot, struct file *file, struct
 		return;
 	peek(state, sk->__sk_common.skc_state);
 	queue = (struct queue){
-		.message = { .slot = *slot, .socket = inode->i_ino },
+		.message = { .meta = meta, .slot = *slot, .socket = inode->i_ino },
 		.next = next,
 		.end = &sk->sk_receive_queue,
 	};
@@ -199,10 +255,28 @@ static always_inline void socket_fd(struct slot *slot, struct file *file, struct
 		keeper(slot, inode->i_ino, KEEPER_NESTED);
 }
 
-static always_inline void anon_fd(struct slot *slot, struct file *file, struct inode *inode)
+static __attribute__((noinline)) int sync_fd(struct slot *slot, struct task_struct *task)
+{
+	record(sync_fd, found);
+
+	found.program = program_of(task);
+	found.files = id_of(task->files);
+	found.tgid = slot->tgid;
+	found.tid = slot->tid;
+	found.fd = slot->fd;
+	put(slot->seq, found, SYNC_FILE);
+	return 0;
+}
+
+static always_inline void anon_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task, struct file *file,
+				  struct inode *inode)
 {
 	if (is_ring(file))
 		keeper(slot, inode->i_ino, KEEPER_RING);
+	else if (is_called(file, "sync_file", sizeof("sync_file") - 1))
+		sync_fd(slot, task);
+	else if (shmem && is_called(file, "[kvm-gmem]", sizeof("[kvm-gmem]") - 1))
+		shmem_fd(meta, slot, task, file);
 }
 
 SEC("iter/task_file")
@@ -228,12 +302,14 @@ int fds(struct context *context)
 	magic = inode->i_sb->s_magic;
 	if (magic == DMA_BUF_MAGIC)
 		dmabuf_fd(&slot, task, file, inode);
+	else if (shmem && is_shmem(magic, inode->i_mode))
+		shmem_fd(context->meta, &slot, task, file);
 	else if (file->f_mode & FMODE_PATH)
 		return 0;
 	else if (magic == SOCKFS_MAGIC)
-		socket_fd(&slot, file, inode);
+		socket_fd(context->meta, &slot, file, inode);
 	else if (magic == ANON_INODE_FS_MAGIC)
-		anon_fd(&slot, file, inode);
+		anon_fd(context->meta, &slot, task, file, inode);
 	else if ((inode->i_mode & S_IFMT) == S_IFCHR)
 		device_fd(&slot, task, inode);
 	return 0;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Every mapping of a dma-buf, and that there is one of an io_uring, by looking at each VMA under its lock. */
-#include "lsbuf.h"
+/*
+ * Every mapping of a dma-buf, that there is one of an io_uring, and every mapping of shared memory if that is looked for, by
+ * looking at each VMA under its lock.
+ */
+#include "shmem.h"
 
 struct context {
 	struct bpf_iter_meta *meta;
@@ -48,6 +51,23 @@ int vmas(struct context *context)
 		found.tgid = task->tgid;
 		found.flags = vma->vm_flags;
 		put(context->meta->seq, found, VMA);
+	} else if (shmem && is_shmem(magic, inode->i_mode)) {
+		record(shm_vma, found);
+		u64 address = 0;
+
+		probe_read(&address, sizeof(address), &file);
+		found.file = mixed(address);
+		/* No reference is the iterator's own here. */
+		found.count = references(file, 0) + 1;
+		if (is_news(context->meta, file))
+			describe_open(context->meta, file, found.count);
+		found.mm = id_of(vma->vm_mm);
+		found.start = vma->vm_start;
+		found.end = vma->vm_end;
+		found.offset = vma->vm_pgoff << 12;
+		found.tgid = task->tgid;
+		found.flags = vma->vm_flags;
+		put(context->meta->seq, found, SHM_VMA);
 	} else if (magic == ANON_INODE_FS_MAGIC && is_ring(file)) {
 		record(keeper, found);
 

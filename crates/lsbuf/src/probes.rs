@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::kernel::bpf::pins::{self, Pins, Place};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::rights::Rights;
+use crate::model::Kinds;
 use crate::scan::advice::{Right, obtain};
 
 /// What [`install`] has done.
@@ -76,8 +77,8 @@ pub struct Status {
 /// The caller lacks a right, the kernel an iterator; or the folder is another filesystem's and has something in it, or lies where
 /// the group's members cannot enter.
 pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
-    let probes = Probes::load(Path::new("/sys")).map_err(|why| cannot_load(None, &why))?;
-    if let Some((iterator, why)) = probes.lacking() {
+    let probes = Probes::load(Path::new("/sys"), &Iterator::ALL).map_err(|why| cannot_load(None, &why))?;
+    if let Some((iterator, why)) = probes.lacking(Kinds::DMABUF).or_else(|| probes.lacking(Kinds::ALL)) {
         return Err(cannot_load(Some(iterator), why));
     }
     let can_enter = || match group.and_then(|group| pins::closed_to(group, below)) {
@@ -108,8 +109,8 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
 pub fn status(below: &Path) -> Status {
     let folder = Pins::path(below);
     let access = |path: &Path| pins::facts(path).ok().map(|facts| Access::of(&facts));
-    let mut opened = Probes::pinned(below);
-    let mut try_one = |iterator: Iterator| match &mut opened {
+    let mut opened = [Kinds::DMABUF, Kinds::ALL].map(|kinds| Probes::pinned(below, kinds));
+    let mut try_one = |iterator: Iterator| match &mut opened[usize::from(iterator.kernels() != iterator)] {
         Err(why) => Err(why.clone()),
         Ok(probes) => match probes.why_not(iterator) {
             Some(why) => Err(why.clone()),
@@ -128,9 +129,10 @@ pub fn status(below: &Path) -> Status {
         Some(why) => Some((*iterator, why.clone())),
     });
     let unusable = match &opened {
-        Err(why) => Some((None, why.clone())),
-        Ok(probes) => {
-            let lacking = probes.lacking().map(|(iterator, why)| (iterator, why.clone()));
+        [Err(why), _] | [_, Err(why)] => Some((None, why.clone())),
+        [Ok(dmabufs), Ok(all)] => {
+            let lacking = dmabufs.lacking(Kinds::DMABUF).or_else(|| all.lacking(Kinds::ALL));
+            let lacking = lacking.map(|(iterator, why)| (iterator, why.clone()));
             lacking.or(broken).map(|(iterator, why)| (Some(iterator), why))
         }
     };

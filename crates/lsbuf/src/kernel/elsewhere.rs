@@ -32,6 +32,8 @@ pub(crate) struct Elsewhere {
     fixed: u64,
     /// Registered sockets and rings, which may themselves keep files.
     nested: u64,
+    /// Registered files of any other kind.
+    others: u64,
     /// How many rings were read.
     pub(crate) rings: u64,
     /// Whether something that may hold fds could not be read.
@@ -105,7 +107,7 @@ impl Elsewhere {
             }
             next_slot = slot + 1;
             match Registered::of(path.strip_prefix(b" ").unwrap_or(path)) {
-                Registered::Other => {}
+                Registered::Other => self.others += 1,
                 Registered::DmaBuf => self.fixed += 1,
                 Registered::Keeper => self.nested += 1,
             }
@@ -134,6 +136,11 @@ impl Elsewhere {
     /// with the other.
     fn nothing_hides(&self) -> bool {
         self.in_flight == 0 && self.nested == 0 && !self.unknown
+    }
+
+    /// Whether no ring has any file registered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fixed == 0 && self.others == 0 && self.nothing_hides()
     }
 
     /// The sums.

@@ -211,9 +211,6 @@ impl Scanner {
         let procfs = Procfs::new(&root, &options)?;
         let iterators = match options.sources.way {
             Way::Procfs => Iterating::No(NotUsed::Unasked),
-            _ if options.kinds.has_shmem() => {
-                Iterating::No(NotUsed::Elsewhere("they know no kind of buffer but dma-bufs"))
-            }
             Way::Auto => Iterating::pinned(&root, &options, None),
             Way::Iterators => Iterating::pinned(&root, &options, None).loaded(&options),
         };
@@ -264,7 +261,8 @@ impl Scanner {
     fn find(&mut self) -> Result<Found, Error> {
         let mut second_best = None;
         if matches!(self.iterators, Iterating::MayLoad(_)) {
-            if !std::mem::replace(&mut self.again, true) {
+            // procfs never tells all of shmem.
+            if !std::mem::replace(&mut self.again, true) && !self.options.kinds.has_shmem() {
                 let patience = Patience::new(&self.root, &mut self.buffers);
                 match self.procfs.scan(&self.root, &self.options, &mut self.buffers, Some(&patience)) {
                     Ok(found) if found.is_beyond_doubt() => return Ok(found),

@@ -1,5 +1,6 @@
 //! BPF iterators: the kernel itself walks its tables and writes down what belongs to a dma-buf, in one reading for the
-//! whole machine.
+//! whole machine; and what belongs to shared memory, if that is looked for: the same programs with one constant set, so that
+//! who looks for dma-bufs alone pays nothing for it, and nobody has the kernel walk a table twice.
 //!
 //! | iterator | tells | since |
 //! |---|---|---|
@@ -31,6 +32,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::btf;
 use super::parse::Garbled;
 use super::read::retry;
+use crate::model::Kinds;
 use object::KernelTypes;
 use pins::Pins;
 use record::Record;
@@ -42,29 +44,71 @@ pub(crate) enum Iterator {
     TaskFile,
     TaskVma,
     DmaBuf,
+    /// The same with shared memory.
+    TaskFileShmem,
+    TaskVmaShmem,
+    DmaBufShmem,
 }
 
 impl Iterator {
-    pub(crate) const ALL: [Iterator; 4] =
-        [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
+    pub(crate) const ALL: [Iterator; 7] = [
+        Iterator::Task,
+        Iterator::TaskFile,
+        Iterator::TaskVma,
+        Iterator::DmaBuf,
+        Iterator::TaskFileShmem,
+        Iterator::TaskVmaShmem,
+        Iterator::DmaBufShmem,
+    ];
 
-    /// What the kernel calls it, and the file of its pin.
+    /// Those of the kernel, each once.
+    const KERNELS: [Iterator; 4] = [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
+
+    /// Those that tell of these kinds.
+    pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
+        Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()))
+    }
+
+    /// The same iterator of the kernel, with shared memory or without.
+    pub(crate) fn with(self, shmem: bool) -> Iterator {
+        match (self.kernels(), shmem) {
+            (Iterator::TaskFile, true) => Iterator::TaskFileShmem,
+            (Iterator::TaskVma, true) => Iterator::TaskVmaShmem,
+            (Iterator::DmaBuf, true) => Iterator::DmaBufShmem,
+            (iterator, _) => iterator,
+        }
+    }
+
+    /// Which iterator of the kernel's it is.
+    pub(crate) fn kernels(self) -> Iterator {
+        match self {
+            Iterator::TaskFileShmem => Iterator::TaskFile,
+            Iterator::TaskVmaShmem => Iterator::TaskVma,
+            Iterator::DmaBufShmem => Iterator::DmaBuf,
+            iterator => iterator,
+        }
+    }
+
+    /// What the kernel calls it, with what it tells beyond that, and the file of its pin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Iterator::Task => "task",
             Iterator::TaskFile => "task_file",
             Iterator::TaskVma => "task_vma",
             Iterator::DmaBuf => "dmabuf",
+            Iterator::TaskFileShmem => "task_file_shmem",
+            Iterator::TaskVmaShmem => "task_vma_shmem",
+            Iterator::DmaBufShmem => "dmabuf_shmem",
         }
     }
 
     /// The function that stands for it in the kernel's type information.
     fn function(self) -> &'static str {
-        match self {
+        match self.kernels() {
             Iterator::Task => "bpf_iter_task",
             Iterator::TaskFile => "bpf_iter_task_file",
             Iterator::TaskVma => "bpf_iter_task_vma",
-            Iterator::DmaBuf => "bpf_iter_dmabuf",
+            _ => "bpf_iter_dmabuf",
         }
     }
 
@@ -75,24 +119,35 @@ impl Iterator {
             Iterator::TaskFile => "lsbuf_fds",
             Iterator::TaskVma => "lsbuf_vmas",
             Iterator::DmaBuf => "lsbuf_buffers",
+            Iterator::TaskFileShmem => "lsbuf_fds_shm",
+            Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
+            Iterator::DmaBufShmem => "lsbuf_bufs_shm",
         }
     }
 
     /// Whether it ends with [`Record::End`].
     fn has_end(self) -> bool {
-        self != Iterator::DmaBuf
+        self.kernels() != Iterator::DmaBuf
     }
 
     /// Whether it writes such records.
     fn writes(self, record: &Record<'_>) -> bool {
-        use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, Task, Vma};
+        use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
+        use Record::{MemfdPages, ShmFd, ShmFile, ShmInFlight, ShmVma};
         match self {
             Iterator::Task => matches!(record, Task(_) | End),
             Iterator::TaskFile => {
-                matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | End)
+                matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
             }
             Iterator::TaskVma => matches!(record, Vma(_) | Buffer(_) | Keeper(_) | End),
             Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_)),
+            Iterator::TaskFileShmem => {
+                matches!(record, ShmFile(_) | ShmFd(_) | ShmInFlight(_)) || Iterator::TaskFile.writes(record)
+            }
+            Iterator::TaskVmaShmem => {
+                matches!(record, ShmFile(_) | ShmVma(..)) || Iterator::TaskVma.writes(record)
+            }
+            Iterator::DmaBufShmem => matches!(record, MemfdPages(_)) || Iterator::DmaBuf.writes(record),
         }
     }
 
@@ -107,11 +162,11 @@ impl Iterator {
                 &OBJECT.0
             }};
         }
-        match self {
+        match self.kernels() {
             Iterator::Task => object!("task"),
             Iterator::TaskFile => object!("task_file"),
             Iterator::TaskVma => object!("task_vma"),
-            Iterator::DmaBuf => object!("dmabuf"),
+            _ => object!("dmabuf"),
         }
     }
 }
@@ -123,6 +178,8 @@ pub(crate) enum Unavailable {
     NoTypes(Errno),
     /// The kernel has no such iterator.
     Missing,
+    /// Nothing was to be loaded for it.
+    Unasked,
     /// Nothing is pinned for it.
     NotPinned,
     /// What stands in its place is not on a bpf filesystem, is no iterator, or is neither root's nor the caller's.
@@ -150,6 +207,7 @@ impl fmt::Display for Unavailable {
                 write!(f, "the kernel's type information cannot be read: {}", std::io::Error::from(*errno))
             }
             Unavailable::Missing => f.write_str("this kernel has no such iterator"),
+            Unavailable::Unasked => f.write_str("it was not to be loaded"),
             Unavailable::NotPinned => f.write_str("it is not pinned"),
             Unavailable::Foreign => f.write_str("what is there is nothing that root has pinned"),
             Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),
@@ -173,8 +231,8 @@ enum Probe {
 }
 
 impl Probes {
-    /// Loads them into the kernel whose sysfs is at `sys`. They go when this is dropped.
-    pub(crate) fn load(sys: &Path) -> Result<Probes, Unavailable> {
+    /// Loads those that are `wanted` into the kernel whose sysfs is at `sys`. They go when this is dropped.
+    pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
         // Nothing but its header: who may not load that need not go on.
         let nothing = btf::file(&[], &[0]).map_err(|Garbled| Unavailable::NoTypes(Errno::BADMSG))?;
         if let Err(errno @ (Errno::PERM | Errno::NOSYS)) = sys::load_types(&nothing) {
@@ -185,20 +243,33 @@ impl Probes {
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
         // Where nothing lists the buffers, each is told of by whoever holds it.
         let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
-        let globals = [("secret", &secret[..]), ("describe_each", &describe)];
-        let load = |iterator| object::load(iterator, &types, &globals).map(Probe::Loaded);
+        let load = |iterator: Iterator| {
+            if !wanted.contains(&iterator) {
+                return Err(Unavailable::Unasked);
+            }
+            let shmem = u32::from(iterator.kernels() != iterator).to_ne_bytes();
+            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
+            if iterator.kernels() != Iterator::Task {
+                globals.push(("shmem", &shmem));
+            }
+            object::load(iterator, &types, &globals).map(Probe::Loaded)
+        };
         // The kernel takes a while over each, and minds no company.
         let probes = std::thread::scope(|scope| {
+            let load = &load;
             let loading = Iterator::ALL.map(|iterator| scope.spawn(move || load(iterator)));
             loading.map(|one| one.join().unwrap_or(Err(Unavailable::Missing)))
         });
         Ok(Probes { probes, pins: None, chunk: Vec::new() })
     }
 
-    /// Those that are pinned below a folder.
-    pub(crate) fn pinned(below: &Path) -> Result<Probes, Unavailable> {
+    /// Those that are pinned below a folder and tell of these kinds.
+    pub(crate) fn pinned(below: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
         let pins = Pins::open(below)?;
-        let probes = Iterator::ALL.map(|iterator| pins.read(iterator).map(|_| Probe::Pinned));
+        let wanted = |iterator: Iterator| iterator == iterator.with(kinds.has_shmem());
+        let open = |iterator| pins.read(iterator).map(|_| Probe::Pinned);
+        let probes = Iterator::ALL
+            .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::Unasked) });
         Ok(Probes { probes, pins: Some(pins), chunk: Vec::new() })
     }
 
@@ -224,10 +295,15 @@ impl Probes {
         self.probes[iterator as usize].as_ref().err()
     }
 
-    /// The first one that is not at hand, and why, if what is at hand does not tell of all references.
-    pub(crate) fn lacking(&self) -> Option<(Iterator, &Unavailable)> {
-        let lacks = |iterator| Some((iterator, self.why_not(iterator)?));
-        let maps = || lacks(Iterator::DmaBuf).and(lacks(Iterator::TaskVma));
+    /// The first one that is not at hand, and why, if what is at hand does not tell of all references to these kinds.
+    pub(crate) fn lacking(&self, kinds: Kinds) -> Option<(Iterator, &Unavailable)> {
+        let shmem = kinds.has_shmem();
+        let lacks = |iterator: Iterator| {
+            let iterator = iterator.with(shmem);
+            Some((iterator, self.why_not(iterator)?))
+        };
+        // Nothing lists shmem's own mappings.
+        let maps = || lacks(Iterator::TaskVma).filter(|_| shmem || lacks(Iterator::DmaBuf).is_some());
         lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile)).or_else(maps)
     }
 

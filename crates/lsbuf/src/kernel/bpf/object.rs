@@ -30,17 +30,24 @@ const STRUCTURES: &[&str] = &[
     "dma_buf",
     "dma_buf_attachment",
     "file",
+    "folio",
+    "hugetlbfs_inode_info",
     "inode",
+    "ipc_namespace",
     "kernfs_node",
     "kobject",
     "list_head",
     "mm_struct",
+    "ns_common",
+    "nsproxy",
     "path",
     "qstr",
     "rb_node",
     "rb_root",
     "rb_root_cached",
     "scm_fp_list",
+    "shm_file_data",
+    "shmem_inode_info",
     "sk_buff",
     "sk_buff_head",
     "sock",
@@ -49,6 +56,7 @@ const STRUCTURES: &[&str] = &[
     "super_block",
     "task_struct",
     "timespec64",
+    "udmabuf",
     "unix_skb_parms",
     "vm_area_struct",
 ];
@@ -57,7 +65,7 @@ const STRUCTURES: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct KernelTypes {
     structures: Btf,
-    iterators: [Option<u32>; Iterator::ALL.len()],
+    iterators: [Option<u32>; Iterator::KERNELS.len()],
 }
 
 impl KernelTypes {
@@ -65,7 +73,7 @@ impl KernelTypes {
     pub(super) fn read(sys: &Path) -> Result<KernelTypes, Unavailable> {
         let mut text = Vec::new();
         read::sized(CWD, sys.join(btf::PATH), &mut text).map_err(Unavailable::NoTypes)?;
-        let names = Iterator::ALL.map(Iterator::function);
+        let names = Iterator::KERNELS.map(Iterator::function);
         let extract =
             btf::extract(&text, STRUCTURES, names).map_err(|_| Unavailable::NoTypes(Errno::BADMSG))?;
         let structures = Btf::parse(&extract.btf, Default::default())
@@ -75,7 +83,7 @@ impl KernelTypes {
 
     /// Whether the kernel has that iterator.
     pub(super) fn has(&self, iterator: Iterator) -> bool {
-        self.iterators[iterator as usize].is_some()
+        self.iterators[iterator.kernels() as usize].is_some()
     }
 }
 
@@ -89,7 +97,7 @@ pub(super) fn load(
     globals: &[Global<'_>],
 ) -> Result<OwnedFd, Unavailable> {
     let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
-    let number = types.iterators[iterator as usize].ok_or(Unavailable::Missing)?;
+    let number = types.iterators[iterator.kernels() as usize].ok_or(Unavailable::Missing)?;
     let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
     let globals: HashMap<&str, (&[u8], bool)> =
         globals.iter().map(|&(name, value)| (name, (value, false))).collect();

@@ -5,11 +5,12 @@
 
 use crate::kernel::identity::{self, InodeFact, since_epoch};
 use crate::kernel::parse::Garbled;
-use crate::model::{Bytes, Dev, Fd, Inode, Label, Perms, Pid, Tid};
+use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
+use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals, Tid};
 
 /// Which records there are, how they are laid out and what they mean. One more with every change of any of it, so that pinned
 /// programs that write others are not read.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// An object of the kernel: equal for one and the same while it lives. Tells nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,14 +31,21 @@ pub(crate) struct Program(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'r> {
     Task(Task),
-    Fd(FdRecord),
+    Fd(FdRecord<Inode>),
     Buffer(BufferRecord<'r>),
     /// The name of a device attached to the buffer that follows; `None`: it is too long.
     Attachment(Option<&'r [u8]>),
-    Vma(Vma),
+    Vma(Vma<Inode>),
     Device(DeviceFd),
-    InFlight(InFlight),
+    InFlight(InFlight<Inode>),
     Keeper(Keeper),
+    SyncFile(SyncFd),
+    ShmFile(ShmFile<'r>),
+    ShmFd(FdRecord<Id>),
+    /// With the references to its file at that moment.
+    ShmVma(Vma<Id>, u64),
+    ShmInFlight(InFlight<Id>),
+    MemfdPages(MemfdPages),
     /// The last one of an iterator over tasks: it came to its end.
     End,
 }
@@ -55,6 +63,9 @@ pub(crate) struct Task {
     /// The number of its cgroup in the unified hierarchy.
     pub(crate) cgroup: u64,
     pub(crate) program: Program,
+    /// The file that it runs.
+    pub(crate) exe: Option<Id>,
+    pub(crate) ipc: Option<IpcNamespace>,
     pub(crate) uid: u32,
     pub(crate) kernel: bool,
     /// It has begun to exit, and may not have released everything yet.
@@ -69,10 +80,10 @@ impl Task {
     }
 }
 
-/// An fd of a dma-buf.
+/// An fd of a dma-buf, by its inode number, or of an open file of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FdRecord {
-    pub(crate) ino: Inode,
+pub(crate) struct FdRecord<K> {
+    pub(crate) of: K,
     pub(crate) count: u64,
     pub(crate) files: Option<Id>,
     pub(crate) program: Program,
@@ -96,10 +107,10 @@ pub(crate) struct BufferRecord<'r> {
     pub(crate) whole: bool,
 }
 
-/// A VMA of a dma-buf.
+/// A VMA of a dma-buf, or of an open file of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Vma {
-    pub(crate) ino: Inode,
+pub(crate) struct Vma<K> {
+    pub(crate) of: K,
     pub(crate) mm: Option<Id>,
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -118,13 +129,49 @@ pub(crate) struct DeviceFd {
     pub(crate) dev: Dev,
 }
 
-/// A dma-buf in a message that waits in a socket, seen through that fd.
+/// A dma-buf or an open file of shared memory in a message that waits in a socket, seen through that fd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InFlight {
-    pub(crate) ino: Inode,
+pub(crate) struct InFlight<K> {
+    pub(crate) of: K,
     /// The socket's inode number.
     pub(crate) socket: u64,
     pub(crate) seen_by: (Tid, Fd),
+}
+
+/// An fd of a sync_file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SyncFd {
+    pub(crate) program: Program,
+    pub(crate) files: Option<Id>,
+    pub(crate) pid: Pid,
+    pub(crate) fd: Fd,
+}
+
+/// What is known of an open file of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmFile<'r> {
+    pub(crate) file: Id,
+    pub(crate) count: u64,
+    /// The filesystem's magic number.
+    pub(crate) magic: u64,
+    pub(crate) inode: ShmInode,
+    /// Pages in swap.
+    pub(crate) swapped: Option<u64>,
+    pub(crate) seals: Option<Seals>,
+    /// Of a mapped System V segment: its namespace.
+    pub(crate) ipc: Option<IpcNamespace>,
+    /// It only names the inode (`O_PATH`).
+    pub(crate) path_only: bool,
+    /// The whole path, or else the name alone.
+    pub(crate) path: std::result::Result<&'r [u8], &'r [u8]>,
+}
+
+/// Pages of the dma-buf that is described next which are a file's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemfdPages {
+    pub(crate) dev: Dev,
+    pub(crate) ino: Inode,
+    pub(crate) pages: u64,
 }
 
 /// Something that may keep files of which nothing is told.
@@ -154,7 +201,7 @@ pub(crate) enum KeeperKind {
 pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Result<usize, Garbled> {
     const HEAD: usize = 8;
     /// No record comes near.
-    const LARGEST: usize = 4096;
+    const LARGEST: usize = 8192;
     let mut rest = bytes;
     while rest.len() >= HEAD {
         let mut head = Fields(rest);
@@ -173,17 +220,41 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
     let mut fields = Fields(record);
     let parsed = match kind {
         1 => Record::Task(fields.task()?),
-        2 => Record::Fd(fields.fd()?),
+        2 => {
+            let of = Inode(fields.u64()?);
+            Record::Fd(fields.fd(of)?)
+        }
         3 => Record::Buffer(fields.buffer()?),
         4 => Record::Attachment(text(fields.bytes(64)?)),
-        5 => Record::Vma(fields.vma()?),
+        5 => {
+            let of = Inode(fields.u64()?);
+            Record::Vma(fields.vma(of)?)
+        }
         6 => Record::Device(fields.device()?),
-        7 => Record::InFlight(fields.in_flight()?),
+        7 => {
+            let of = Inode(fields.u64()?);
+            Record::InFlight(fields.in_flight(of)?)
+        }
         8 => Record::Keeper(fields.keeper()?),
         9 => {
             fields.u64()?;
             Record::End
         }
+        10 => Record::ShmFile(fields.shm_file()?),
+        11 => {
+            let of = fields.some_id()?;
+            Record::ShmFd(fields.fd(of)?)
+        }
+        12 => {
+            let (of, count) = (fields.some_id()?, fields.u64()?);
+            Record::ShmVma(fields.vma(of)?, count)
+        }
+        13 => {
+            let of = fields.some_id()?;
+            Record::ShmInFlight(fields.in_flight(of)?)
+        }
+        14 => Record::SyncFile(fields.sync_file()?),
+        15 => Record::MemfdPages(fields.memfd_pages()?),
         _ => return Err(Garbled),
     };
     if fields.0.is_empty() { Ok(parsed) } else { Err(Garbled) }
@@ -211,6 +282,14 @@ impl<'r> Fields<'r> {
         Ok(Some(self.u64()?).filter(|&id| id != 0).map(Id))
     }
 
+    fn some_id(&mut self) -> Result<Id, Garbled> {
+        self.id()?.ok_or(Garbled)
+    }
+
+    fn ipc(&mut self) -> Result<Option<IpcNamespace>, Garbled> {
+        Ok(Some(self.u32()?).filter(|&ipc| ipc != 0).map(|ipc| IpcNamespace(Inode(ipc.into()))))
+    }
+
     /// A device number as the kernel itself keeps it (`MINORBITS` in include/linux/kdev_t.h).
     fn dev(&mut self) -> Result<Dev, Garbled> {
         let dev = self.u32()?;
@@ -219,8 +298,10 @@ impl<'r> Fields<'r> {
 
     fn task(&mut self) -> Result<Task, Garbled> {
         let (mm, files, started, cgroup) = (self.id()?, self.id()?, self.u64()?, self.u64()?);
-        let program = Program(self.u64()?);
+        let (program, exe) = (Program(self.u64()?), self.id()?);
         let (pid, tid, uid, state) = (Pid(self.u32()?), Tid(self.u32()?), self.u32()?, self.u32()?);
+        let ipc = self.ipc()?;
+        self.u32()?;
         let comm = *self.bytes(16)?.first_chunk().ok_or(Garbled)?;
         let (kernel, exiting, dead) = (state & 1 != 0, state & 2 != 0, state & 4 != 0);
         Ok(Task {
@@ -231,6 +312,8 @@ impl<'r> Fields<'r> {
             started,
             cgroup,
             program,
+            exe,
+            ipc,
             uid,
             kernel,
             exiting: exiting && !dead,
@@ -238,11 +321,11 @@ impl<'r> Fields<'r> {
         })
     }
 
-    fn fd(&mut self) -> Result<FdRecord, Garbled> {
-        let (ino, count, files) = (Inode(self.u64()?), self.u64()?, self.id()?);
+    fn fd<K>(&mut self, of: K) -> Result<FdRecord<K>, Garbled> {
+        let (count, files) = (self.u64()?, self.id()?);
         let program = Program(self.u64()?);
         let (pid, tid, fd) = (Pid(self.u32()?), Tid(self.u32()?), Fd(self.u32()?));
-        Ok(FdRecord { ino, count, files, program, pid, tid, fd, path_only: self.u32()? != 0 })
+        Ok(FdRecord { of, count, files, program, pid, tid, fd, path_only: self.u32()? != 0 })
     }
 
     fn buffer(&mut self) -> Result<BufferRecord<'r>, Garbled> {
@@ -268,15 +351,15 @@ impl<'r> Fields<'r> {
         })
     }
 
-    fn vma(&mut self) -> Result<Vma, Garbled> {
-        let (ino, mm) = (Inode(self.u64()?), self.id()?);
+    fn vma<K>(&mut self, of: K) -> Result<Vma<K>, Garbled> {
+        let mm = self.id()?;
         let (start, end, offset) = (self.u64()?, self.u64()?, self.u64()?);
         let (owner, flags) = (self.u32()?, self.u32()?);
         if end < start {
             return Err(Garbled);
         }
         let owner = Some(Pid(owner)).filter(|&Pid(pid)| pid != 0);
-        Ok(Vma { ino, mm, start, end, offset, owner, perms: perms(flags)? })
+        Ok(Vma { of, mm, start, end, offset, owner, perms: perms(flags)? })
     }
 
     fn device(&mut self) -> Result<DeviceFd, Garbled> {
@@ -286,12 +369,69 @@ impl<'r> Fields<'r> {
         Ok(DeviceFd { program, pid, fd, dev })
     }
 
-    fn in_flight(&mut self) -> Result<InFlight, Garbled> {
-        let (ino, socket) = (Inode(self.u64()?), self.u64()?);
+    fn in_flight<K>(&mut self, of: K) -> Result<InFlight<K>, Garbled> {
+        let socket = self.u64()?;
         self.u32()?;
         let seen_by = (Tid(self.u32()?), Fd(self.u32()?));
         self.u32()?;
-        Ok(InFlight { ino, socket, seen_by })
+        Ok(InFlight { of, socket, seen_by })
+    }
+
+    fn sync_file(&mut self) -> Result<SyncFd, Garbled> {
+        let (program, files, pid) = (Program(self.u64()?), self.id()?, Pid(self.u32()?));
+        self.u32()?;
+        let fd = Fd(self.u32()?);
+        self.u32()?;
+        Ok(SyncFd { program, files, pid, fd })
+    }
+
+    fn memfd_pages(&mut self) -> Result<MemfdPages, Garbled> {
+        let (ino, pages, dev) = (Inode(self.u64()?), self.u64()?, self.dev()?);
+        self.u32()?;
+        Ok(MemfdPages { dev, ino, pages })
+    }
+
+    /// What follows the numbers is a path.
+    fn shm_file(&mut self) -> Result<ShmFile<'r>, Garbled> {
+        const SEALS: u32 = 1;
+        const PAGES: u32 = 2;
+        const CREATED: u32 = 4;
+        const PATH: u32 = 8;
+        const PATH_ONLY: u32 = 16;
+        let (file, count, ino) = (self.some_id()?, self.u64()?, Inode(self.u64()?));
+        let (size, blocks) = (Bytes(self.u64()?), self.u64()?);
+        let (pages, swapped, magic, created) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
+        let (created_ns, dev) = (self.u32()?, self.dev()?);
+        let (owner, links, block_bits) = (self.u32()?, self.u32()?, self.u32()?);
+        let (seals, ipc, flags) = (Seals(self.u32()?), self.ipc()?, self.u32()?);
+        let path = text(std::mem::take(&mut self.0)).unwrap_or_default();
+        let counted = Bytes(blocks.saturating_mul(BLOCK));
+        let page = rustix::param::page_size() as u64;
+        // As stat(2) puts it right (`shmem_recalc_inode` in mm/shmem.c): pages that the kernel has dropped since are none.
+        let there = Bytes(pages.saturating_add(swapped).saturating_mul(page));
+        let charged = if flags & PAGES != 0 { counted.min(there) } else { counted };
+        let known = |bit| flags & bit != 0;
+        let inode = ShmInode {
+            dev,
+            ino,
+            size,
+            charged,
+            links,
+            huge_page: 1u64.checked_shl(block_bits).and_then(inode::huge),
+            owner,
+            created_at: if known(CREATED) { since_epoch(created, created_ns) } else { None },
+        };
+        Ok(ShmFile {
+            file,
+            count,
+            magic,
+            inode,
+            swapped: known(PAGES).then_some(swapped),
+            seals: known(SEALS).then_some(seals),
+            ipc,
+            path_only: known(PATH_ONLY),
+            path: if known(PATH) && !path.is_empty() { Ok(path) } else { Err(path) },
+        })
     }
 
     fn keeper(&mut self) -> Result<Keeper, Garbled> {
@@ -357,11 +497,14 @@ pub(crate) mod tests {
     /// Check that each field of a task lands in its place, and that a dead one is no longer exiting.
     #[test]
     fn a_task() {
-        let bytes =
-            written(1, &[&longs(&[1, 0, 30, 40, 50]), &words(&[5, 6, 7, 2 | 4]), &padded::<16>(b"app")]);
+        let bytes = written(
+            1,
+            &[&longs(&[1, 0, 30, 40, 50, 60]), &words(&[5, 6, 7, 2 | 4, 8, 0]), &padded::<16>(b"app")],
+        );
         let Record::Task(task) = only(&bytes) else { panic!() };
         assert_eq!((task.mm, task.files, task.started, task.cgroup), (Some(Id(1)), None, 30, 40));
         assert_eq!((task.program, task.pid, task.tid, task.uid), (Program(50), Pid(5), Tid(6), 7));
+        assert_eq!((task.exe, task.ipc), (Some(Id(60)), Some(IpcNamespace(Inode(8)))));
         assert_eq!((task.kernel, task.exiting, task.comm()), (false, false, "app".into()));
     }
 
@@ -401,6 +544,43 @@ pub(crate) mod tests {
         assert_eq!((cut.exporter, cut.name, cut.whole), (None, None, false));
     }
 
+    fn shm_file(flags: u32, path: &[u8]) -> Vec<u8> {
+        let numbers = longs(&[1, 2, 9, 1 << 20, 24, 1, 1, 0x0102_1994, 50]);
+        written(10, &[&numbers, &words(&[7, 1, 1000, 0, 12, 2, 4, flags]), path])
+    }
+
+    /// Check that each field of a file of shared memory lands in its place, and that of the blocks only those are charged that
+    /// there are pages for.
+    #[test]
+    fn a_file_of_shared_memory() {
+        let bytes = shm_file(31, b"/memfd:x (deleted)\0");
+        let Record::ShmFile(found) = only(&bytes) else { panic!() };
+        let page = rustix::param::page_size() as u64;
+        assert_eq!((found.file, found.count, found.magic), (Id(1), 2, 0x0102_1994));
+        assert_eq!((found.inode.ino, found.inode.size), (Inode(9), Bytes(1 << 20)));
+        assert_eq!(found.inode.charged, Bytes((24 * BLOCK).min(2 * page)));
+        assert_eq!((found.inode.dev, found.inode.owner), (Dev { major: 0, minor: 1 }, 1000));
+        assert_eq!((found.swapped, found.seals), (Some(1), Some(Seals(2))));
+        assert_eq!((found.ipc, found.path_only), (Some(IpcNamespace(Inode(4))), true));
+        assert_eq!(
+            (found.path, found.inode.created_at),
+            (Ok(&b"/memfd:x (deleted)"[..]), since_epoch(50, 7))
+        );
+    }
+
+    /// Check that of such a file, too, nothing is made up, and that a text without its end is none.
+    #[test]
+    fn a_file_of_which_little_is_known() {
+        let bytes = shm_file(0, b"memfd:x\0");
+        let Record::ShmFile(found) = only(&bytes) else { panic!() };
+        assert_eq!((found.swapped, found.seals, found.inode.created_at), (None, None, None));
+        assert!(!found.path_only);
+        assert_eq!((found.path, found.inode.charged), (Err(&b"memfd:x"[..]), Bytes(24 * BLOCK)));
+        let bytes = shm_file(8, b"/memfd:x");
+        let Record::ShmFile(found) = only(&bytes) else { panic!() };
+        assert_eq!(found.path, Err(&b""[..]));
+    }
+
     /// Check that a VMA's flags become the letters of `maps`, and that one that ends before it begins is garbled.
     #[test]
     fn a_vma() {
@@ -426,7 +606,7 @@ pub(crate) mod tests {
 
         /// Check that no bytes make the parser panic, whole records of any kind among them.
         #[test]
-        fn any_bytes(kind in 0u32..12, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes(kind in 0u32..18, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = each(&bytes, |_| {});
             let _ = each(&written(kind, &[&bytes]), |_| {});
         }

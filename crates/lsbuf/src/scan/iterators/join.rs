@@ -3,10 +3,12 @@
 //! Which tasks share an fd table or an address space the records tell: by its id, so nobody has to be compared.
 
 use super::round::{Known, Round};
-use crate::kernel::bpf::record::{FdRecord, Id, Vma};
+use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
-use crate::model::{Buffer, BufferId, Dev, Fd, Holder, Inode, Kind, MapRef, Pid, ThreadFds, Tid};
+use crate::model::{
+    Buffer, BufferId, Bytes, Dev, Fd, Holder, Inode, Kind, MapRef, Overlap, Pid, ThreadFds, Tid,
+};
 use crate::scan::join;
 
 /// What one round came to.
@@ -23,7 +25,7 @@ pub(super) struct Joined {
 pub(super) fn join(round: &mut Round, listed: Option<&List>, dev: Option<Dev>) -> Joined {
     let mut buffers: Vec<Buffer> =
         std::mem::take(&mut round.buffers).into_iter().map(|k| known(k, listed.is_some())).collect();
-    let unlisted = round.vmas.iter().map(|vma| vma.ino);
+    let unlisted = round.vmas.iter().map(|vma| vma.of);
     let unlisted = unlisted.chain(listed.into_iter().flat_map(|list| &list.buffers).map(|row| row.ino));
     let mut unlisted: Vec<Inode> = unlisted.filter(|&ino| place(&buffers, ino).is_none()).collect();
     unlisted.sort_unstable();
@@ -69,7 +71,23 @@ fn known(known: Known, listed: bool) -> Buffer {
     buffer.attachments = known.attachments;
     buffer.created_at = created_at;
     buffer.creator_uid = Some(creator_uid);
+    buffer.overlaps = known.pages.as_deref().map(overlaps);
     buffer
+}
+
+/// Whose pages a dma-buf is made of. The kernel counts them in pages of the smallest size.
+fn overlaps(runs: &[MemfdPages]) -> Vec<Overlap> {
+    let page = rustix::param::page_size() as u64;
+    let mut overlaps: Vec<Overlap> = Vec::new();
+    for run in runs {
+        let of = BufferId::new(Kind::Memfd, Some(run.dev), run.ino);
+        let bytes = Bytes(run.pages.saturating_mul(page));
+        match overlaps.iter_mut().find(|overlap| overlap.of == of) {
+            Some(overlap) => overlap.bytes = overlap.bytes + bytes,
+            None => overlaps.push(Overlap { of, bytes }),
+        }
+    }
+    overlaps
 }
 
 /// Where a buffer is among those that are ordered.
@@ -94,80 +112,107 @@ impl Joined {
     }
 
     fn add_fds(&mut self, round: &mut Round) {
-        round.fds.sort_unstable_by_key(|fd| (fd.ino, fd.pid, fd.tid, fd.program, fd.fd));
-        let mut restless = false;
-        // Each table with the first process that showed it.
-        let mut tables: Vec<(Option<Id>, (Pid, Tid))> = Vec::new();
-        for of_one in round.fds.chunk_by(|a, b| a.ino == b.ino) {
-            let Some(buffer) = self.buffer(of_one[0].ino) else {
-                restless = true;
-                continue;
-            };
-            // Each fd shows the count at its moment.
-            buffer.steady &= of_one.iter().all(|fd| fd.path_only || Some(fd.count) == buffer.count);
-            tables.clear();
-            for table in of_one.chunk_by(|a, b| (a.pid, a.tid, a.program) == (b.pid, b.tid, b.program)) {
-                let FdRecord { pid, tid, files, program, .. } = table[0];
-                // What another program held is not put under this one's name.
-                if round.task(pid).is_none_or(|task| task.program != program) {
-                    restless = true;
-                    continue;
-                }
-                let first =
-                    tables.iter().find(|(id, _)| files.is_some() && *id == files).map(|&(_, who)| who);
-                // Threads that share a table are named by the first of them.
-                if first.is_some_and(|(owner, _)| owner == pid) {
-                    continue;
-                }
-                tables.push((files, (pid, tid)));
-                let fd_table_of = first.map(|(owner, _)| owner);
-                let slots = |path_only| -> Vec<Fd> {
-                    table.iter().filter(|fd| fd.path_only == path_only).map(|fd| fd.fd).collect()
-                };
-                let (fds, opaths) = (slots(false), slots(true));
-                let holder = buffer.holder(pid);
-                if tid.0 == pid.0 {
-                    (holder.fds, holder.opaths, holder.fd_table_of) = (fds, opaths, fd_table_of);
-                } else {
-                    holder.threads.push(ThreadFds { tid, fds, opaths, fd_table_of });
-                }
+        let mut fds = std::mem::take(&mut round.fds);
+        let buffers = &mut self.buffers;
+        // Each fd shows the count at its moment.
+        for fd in fds.iter().filter(|fd| !fd.path_only) {
+            if let Some(buffer) = place(buffers, fd.of).and_then(|at| buffers.get_mut(at)) {
+                buffer.steady &= Some(fd.count) == buffer.count;
             }
         }
-        self.restless |= restless;
+        self.restless |= add_fds(round, &mut fds, buffers, place);
     }
 
     fn add_vmas(&mut self, round: &mut Round) {
-        let spaces = round.address_spaces();
-        let vmas = &mut round.vmas;
-        vmas.sort_unstable_by_key(|vma| (vma.ino, vma.mm, vma.start));
-        // A locked pass comes by once for each process that shares the address space.
-        vmas.dedup_by_key(|vma| (vma.ino, vma.mm, vma.start));
-        for of_one in vmas.chunk_by(|a, b| (a.ino, a.mm) == (b.ino, b.mm)) {
-            let (ino, mm) = (of_one[0].ino, of_one[0].mm);
-            let begin = spaces.partition_point(|&(id, _)| Some(id) < mm);
-            let number = spaces[begin..].iter().take_while(|&&(id, _)| Some(id) == mm).count();
-            let sharers = &spaces[begin..begin + number];
-            // An address space may have gone, and another one have taken its place.
-            let strange = of_one[0].owner.is_some_and(|owner| sharers.iter().all(|&(_, pid)| pid != owner));
-            let buffer = self.buffer(ino);
-            let (Some(buffer), false, false) = (buffer, sharers.is_empty(), strange) else {
-                self.restless = true;
+        let mut vmas = std::mem::take(&mut round.vmas);
+        self.restless |= add_vmas(round, &mut vmas, &mut self.buffers, place);
+    }
+}
+
+/// Adds fds to their buffers, where `place` finds those; says whether the world moved meanwhile.
+pub(super) fn add_fds<K: Copy + Ord>(
+    round: &Round,
+    fds: &mut [FdRecord<K>],
+    buffers: &mut [Buffer],
+    place: impl Fn(&[Buffer], K) -> Option<usize>,
+) -> bool {
+    fds.sort_unstable_by_key(|fd| (fd.of, fd.pid, fd.tid, fd.program, fd.fd));
+    let mut restless = false;
+    // Each table with the first process that showed it.
+    let mut tables: Vec<(Option<Id>, (Pid, Tid))> = Vec::new();
+    for of_one in fds.chunk_by(|a, b| a.of == b.of) {
+        let Some(buffer) = place(buffers, of_one[0].of).and_then(|at| buffers.get_mut(at)) else {
+            restless = true;
+            continue;
+        };
+        tables.clear();
+        for table in of_one.chunk_by(|a, b| (a.pid, a.tid, a.program) == (b.pid, b.tid, b.program)) {
+            let FdRecord { pid, tid, files, program, .. } = table[0];
+            // What another program held is not put under this one's name.
+            if round.task(pid).is_none_or(|task| task.program != program) {
+                restless = true;
                 continue;
+            }
+            let first = tables.iter().find(|(id, _)| files.is_some() && *id == files).map(|&(_, who)| who);
+            // Threads that share a table are named by the first of them.
+            if first.is_some_and(|(owner, _)| owner == pid) {
+                continue;
+            }
+            tables.push((files, (pid, tid)));
+            let fd_table_of = first.map(|(owner, _)| owner);
+            let slots = |path_only| -> Vec<Fd> {
+                table.iter().filter(|fd| fd.path_only == path_only).map(|fd| fd.fd).collect()
             };
-            let map = |vma: &Vma| MapRef {
-                start: vma.start,
-                end: vma.end,
-                offset: Some(vma.offset),
-                perms: Some(vma.perms),
-            };
-            let (_, first) = sharers[0];
-            for &(_, pid) in sharers {
-                let holder = buffer.holder(pid);
-                holder.maps.extend(of_one.iter().map(map));
-                holder.address_space_of = (pid != first).then_some(first);
+            let (fds, opaths) = (slots(false), slots(true));
+            let holder = buffer.holder(pid);
+            if tid.0 == pid.0 {
+                (holder.fds, holder.opaths, holder.fd_table_of) = (fds, opaths, fd_table_of);
+            } else {
+                holder.threads.push(ThreadFds { tid, fds, opaths, fd_table_of });
             }
         }
     }
+    restless
+}
+
+/// Adds mappings likewise.
+pub(super) fn add_vmas<K: Copy + Ord>(
+    round: &Round,
+    vmas: &mut Vec<Vma<K>>,
+    buffers: &mut [Buffer],
+    place: impl Fn(&[Buffer], K) -> Option<usize>,
+) -> bool {
+    let spaces = round.address_spaces();
+    let mut restless = false;
+    vmas.sort_unstable_by_key(|vma| (vma.of, vma.mm, vma.start));
+    // A locked pass comes by once for each process that shares the address space.
+    vmas.dedup_by_key(|vma| (vma.of, vma.mm, vma.start));
+    for of_one in vmas.chunk_by(|a, b| (a.of, a.mm) == (b.of, b.mm)) {
+        let (of, mm) = (of_one[0].of, of_one[0].mm);
+        let begin = spaces.partition_point(|&(id, _)| Some(id) < mm);
+        let number = spaces[begin..].iter().take_while(|&&(id, _)| Some(id) == mm).count();
+        let sharers = &spaces[begin..begin + number];
+        // An address space may have gone, and another one have taken its place.
+        let strange = of_one[0].owner.is_some_and(|owner| sharers.iter().all(|&(_, pid)| pid != owner));
+        let buffer = place(buffers, of).and_then(|at| buffers.get_mut(at));
+        let (Some(buffer), false, false) = (buffer, sharers.is_empty(), strange) else {
+            restless = true;
+            continue;
+        };
+        let map = |vma: &Vma<K>| MapRef {
+            start: vma.start,
+            end: vma.end,
+            offset: Some(vma.offset),
+            perms: Some(vma.perms),
+        };
+        let (_, first) = sharers[0];
+        for &(_, pid) in sharers {
+            let holder = buffer.holder(pid);
+            holder.maps.extend(of_one.iter().map(map));
+            holder.address_space_of = (pid != first).then_some(first);
+        }
+    }
+    restless
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
         started: 0,
         cgroup: 0,
         program: Program(0),
+        exe: None,
+        ipc: None,
         uid: 0,
         kernel: false,
         exiting: false,
@@ -28,9 +30,9 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
     }
 }
 
-fn fd(ino: u64, files: u64, pid: u32, tid: u32, fd: u32) -> FdRecord {
+fn fd(ino: u64, files: u64, pid: u32, tid: u32, fd: u32) -> FdRecord<Inode> {
     FdRecord {
-        ino: Inode(ino),
+        of: Inode(ino),
         count: 1,
         files: Some(Id::from(files)),
         program: Program(0),
@@ -41,10 +43,10 @@ fn fd(ino: u64, files: u64, pid: u32, tid: u32, fd: u32) -> FdRecord {
     }
 }
 
-fn vma(ino: u64, mm: u64, start: u64, owner: Option<u32>) -> Vma {
+fn vma(ino: u64, mm: u64, start: u64, owner: Option<u32>) -> Vma<Inode> {
     let perms = Perms::parse(b"rw-s").unwrap();
     Vma {
-        ino: Inode(ino),
+        of: Inode(ino),
         mm: Some(Id::from(mm)),
         start,
         end: start + 1,
@@ -62,15 +64,23 @@ fn known_buffer(ino: u64, count: u64) -> Known {
         creator_uid: 0,
         created_at: None,
     };
-    let mut known =
-        Known { inode, count: None, readings: 0, agree: true, exporter: None, name: None, attachments: None };
+    let mut known = Known {
+        inode,
+        count: None,
+        readings: 0,
+        agree: true,
+        exporter: None,
+        name: None,
+        attachments: None,
+        pages: None,
+    };
     known.counted(count);
     known.counted(count);
     known
 }
 
-fn round(tasks: Vec<Task>, fds: Vec<FdRecord>, vmas: Vec<Vma>) -> Round {
-    let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.ino.0).chain(vmas.iter().map(|v| v.ino.0)).collect();
+fn round(tasks: Vec<Task>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Round {
+    let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.of.0).chain(vmas.iter().map(|v| v.of.0)).collect();
     let buffers = inos.into_iter().map(|ino| known_buffer(ino, 1)).collect();
     Round { tasks, fds, vmas, buffers, ..Round::default() }
 }
@@ -199,8 +209,8 @@ fn counted_by_the_list_alone() {
     assert_eq!((joined.buffers[0].count, joined.buffers[0].steady), (Some(3), true));
 }
 
-fn message(ino: u64, socket: u64, tid: u32) -> InFlight {
-    InFlight { ino: Inode(ino), socket, seen_by: (Tid(tid), Fd(3)) }
+fn message(ino: u64, socket: u64, tid: u32) -> InFlight<Inode> {
+    InFlight { of: Inode(ino), socket, seen_by: (Tid(tid), Fd(3)) }
 }
 
 /// Check that a queue counts once, through however many fds it was seen, and that what may hide in one makes all unknown.

@@ -11,6 +11,7 @@
 
 mod join;
 mod round;
+mod shmem;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,11 +31,13 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::Filesystems;
 use crate::kernel::{devices, fds};
 use crate::model::{
-    Buffer, Coverage, Dev, Device, DeviceClass, KeptElsewhere, Label, Note, Pid, Process, ProcessCounts,
-    Source,
+    Buffer, Coverage, Dev, Device, DeviceClass, KeptElsewhere, Kind, Kinds, Label, Note, Pid, Process,
+    ProcessCounts, Source,
 };
+use crate::scan;
 
 /// So many rounds that somebody disturbed do not count.
 const MOST_IN_VAIN: u32 = 3;
@@ -50,6 +53,8 @@ pub(super) struct Iterators {
     cgroups: HashMap<u64, Cgroup>,
     /// Nodes whose drivers can hold dma-bufs; `None`: another device.
     nodes: HashMap<Dev, Option<Node>>,
+    /// The shmem family's own filesystems, if it is looked for.
+    filesystems: Option<Filesystems>,
 }
 
 /// A node of a device.
@@ -72,7 +77,8 @@ struct Cgroup {
 
 impl Iterators {
     fn new(probes: Probes, not_pinned: Option<Lack>) -> Iterators {
-        Iterators { probes, not_pinned, dev: None, cgroups: HashMap::new(), nodes: HashMap::new() }
+        let (cgroups, nodes) = (HashMap::new(), HashMap::new());
+        Iterators { probes, not_pinned, dev: None, cgroups, nodes, filesystems: None }
     }
 
     /// Where they are pinned; or else, as they are loaded, why not those that are pinned.
@@ -96,9 +102,15 @@ impl Iterators {
         options: &Options,
         buffers: &mut Buffers,
     ) -> Result<Found, Errno> {
-        let listed = self.probes.why_not(Iterator::DmaBuf).is_none();
+        let kinds = options.kinds;
+        let (shmem, dmabufs) = (kinds.has_shmem(), kinds.has(Kind::DmaBuf));
+        let listed = self.probes.why_not(Iterator::DmaBuf.with(shmem)).is_none();
         let mut sources = vec![Source::TaskIterator, Source::TaskFileIterator];
-        sources.push(if listed { Source::DmaBufIterator } else { Source::TaskVmaIterator });
+        sources.extend((shmem || !listed).then_some(Source::TaskVmaIterator));
+        sources.extend((dmabufs && listed).then_some(Source::DmaBufIterator));
+        if shmem && self.filesystems.is_none() {
+            self.filesystems = Some(Filesystems::of(root));
+        }
         let mut earlier = Vec::new();
         let mut calm = false;
         let mut locked = false;
@@ -106,16 +118,16 @@ impl Iterators {
         loop {
             nth += 1;
             let births = root.births();
-            let mut round = Round::make(&mut self.probes, locked)?;
+            let mut round = Round::make(&mut self.probes, kinds, locked)?;
             if round.cut {
-                round = Round::make(&mut self.probes, true)?;
+                round = Round::make(&mut self.probes, kinds, true)?;
                 locked = true;
             }
             if locked && listed && !sources.contains(&Source::TaskVmaIterator) {
                 sources.push(Source::TaskVmaIterator);
             }
             let mut notes = Vec::new();
-            let list = (!listed).then(|| read_list(options, &mut buffers.text));
+            let list = (!listed && dmabufs).then(|| read_list(options, &mut buffers.text));
             let list = match list {
                 Some(Ok(list)) => {
                     if !sources.contains(&Source::Bufinfo) {
@@ -132,17 +144,24 @@ impl Iterators {
             };
             let quiet = births.is_some() && births == root.births();
             self.dev = round.buffers.first().map(|known| known.inode.dev).or(self.dev);
-            let Joined { buffers: mut joined, restless } = join::join(&mut round, list.as_ref(), self.dev);
+            let Joined { buffers: mut joined, mut restless } =
+                join::join(&mut round, list.as_ref(), self.dev);
+            joined.retain(|_| dmabufs);
+            let (kept, no_ring) = look_elsewhere(&round, &mut joined, root, buffers);
+            if let Some(filesystems) = &self.filesystems {
+                let mut found = shmem::join(&round, kinds, filesystems, no_ring);
+                joined.append(&mut found.buffers);
+                restless |= found.restless;
+            }
             let exiting = round.exiting();
             let disturbed = !quiet || restless || exiting > 0;
             calm |= !disturbed;
-            let kept = look_elsewhere(&round, &mut joined, root, buffers);
             if joined.iter().any(has_rest) {
                 notes.extend(settle::disturbances(exiting, calm));
             }
             let total = round.processes();
             let processes = ProcessCounts { total, read: total, ..ProcessCounts::default() };
-            let coverage = Coverage {
+            let mut coverage = Coverage {
                 sources: sources.clone(),
                 processes,
                 kept: Some(kept),
@@ -151,6 +170,14 @@ impl Iterators {
             };
             let settled = settle(&mut joined, &earlier, &coverage);
             if settled || nth >= options.rounds + in_vain {
+                if kinds.has(Kind::Sysv) {
+                    coverage.sources.push(Source::Sysvipc);
+                    let namespaces = scan::shmem::add_segments(&mut joined, &round.ipc_namespaces(), root);
+                    coverage.notes.extend((namespaces > 0).then_some(Note::NoSegments { namespaces }));
+                }
+                if shmem && (kept.unknown || round.shm_waiting().is_none()) {
+                    coverage.notes.push(Note::HiddenInFlight { fds: 0 });
+                }
                 let processes = self.processes_of(&round, &joined, root, &mut buffers.text);
                 let devices = self.devices_of(&round, options.sys_root.as_deref());
                 return Ok(Found { coverage, buffers: joined, processes, devices });
@@ -159,7 +186,7 @@ impl Iterators {
             in_vain += u32::from(disturbed && in_vain < MOST_IN_VAIN);
             // Rounds are over in no time; whoever comes or goes needs some.
             std::thread::sleep(settle::APART);
-            locked = self.probes.why_not(Iterator::TaskVma).is_none();
+            locked = self.probes.why_not(Iterator::TaskVma.with(shmem)).is_none();
         }
     }
 
@@ -172,6 +199,8 @@ impl Iterators {
         text: &mut Vec<u8>,
     ) -> Vec<Process> {
         let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
+        let sync_files = round.sync_files();
+        pids.extend(sync_files.keys());
         pids.sort_unstable();
         pids.dedup();
         self.cgroups.retain(|&number, known| {
@@ -277,36 +306,38 @@ pub(super) fn pinned(
         return Err(NotUsed::Elsewhere("they speak of the first pid namespace, which this is not"));
     }
     let pinned = match unread {
-        None => Probes::pinned(&options.pins),
+        None => Probes::pinned(&options.pins, options.kinds),
         Some(errno) => Err(Unavailable::of_reading(errno)),
     };
-    Ok(whole(pinned).map(|probes| Iterators::new(probes, None)))
+    Ok(whole(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
 }
 
 /// Loads some of one's own in place of those that are pinned.
 pub(super) fn load(options: &Options, pinned: Lack) -> Result<Iterators, NotUsed> {
     let sys = options.sys_root.as_deref();
-    match whole(sys.ok_or(Unavailable::Missing).and_then(Probes::load)) {
+    let wanted: Vec<Iterator> = Iterator::of(options.kinds).collect();
+    let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load(sys, &wanted));
+    match whole(loaded, options.kinds) {
         Ok(probes) => Ok(Iterators::new(probes, Some(pinned))),
         Err(loaded) => Err(NotUsed::Neither { pinned, loaded }),
     }
 }
 
 /// Makes sure that there is all that is needed.
-fn whole(opened: Result<Probes, Unavailable>) -> Result<Probes, Lack> {
+fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, Lack> {
     let probes = opened.map_err(|why| Lack { iterator: None, why })?;
-    let lacking = probes.lacking();
+    let lacking = probes.lacking(kinds);
     let lack = lacking.map(|(iterator, why)| Lack { iterator: Some(iterator), why: why.clone() });
     lack.map_or(Ok(probes), Err)
 }
 
-/// Adds what is in no fd table and no address space.
+/// Adds what is in no fd table and no address space; says whether no ring can have a file of shared memory.
 fn look_elsewhere(
     round: &Round,
     buffers: &mut [Buffer],
     root: &ProcRoot,
     scratch: &mut Buffers,
-) -> KeptElsewhere {
+) -> (KeptElsewhere, bool) {
     let (rings, hidden) = round.rings();
     let mut elsewhere = Elsewhere::default();
     for ring in rings {
@@ -327,5 +358,5 @@ fn look_elsewhere(
         buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&buffer.id.ino).copied().unwrap_or(0));
         buffer.io_uring = elsewhere.fixed_of_one().filter(|_| waiting.is_some());
     }
-    kept
+    (kept, elsewhere.is_empty() && waiting.is_some())
 }

@@ -4,13 +4,17 @@
 //! gathered and after, and an address space's mappings are looked for a moment after its process was.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use rustix::io::Errno;
 
-use crate::kernel::bpf::record::{DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, Record, Task, Vma};
+use crate::kernel::bpf::record::{
+    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Record, ShmFile, SyncFd, Task, Vma,
+};
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
-use crate::model::{Inode, Label, Pid};
+use crate::kernel::shmem::inode::ShmInode;
+use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals};
 
 /// What is known of one buffer.
 #[derive(Debug)]
@@ -26,11 +30,22 @@ pub(super) struct Known {
     pub(super) name: Option<Label>,
     /// `None`: no iterator tells, or not all of them.
     pub(super) attachments: Option<Vec<Label>>,
+    /// Whose pages it is made of, run by run; `None`: no iterator tells.
+    pub(super) pages: Option<Vec<MemfdPages>>,
 }
 
 impl Known {
     fn new(inode: InodeFact) -> Known {
-        Known { inode, count: None, readings: 0, agree: true, exporter: None, name: None, attachments: None }
+        Known {
+            inode,
+            count: None,
+            readings: 0,
+            agree: true,
+            exporter: None,
+            name: None,
+            attachments: None,
+            pages: None,
+        }
     }
 
     /// Adds what another record tells of the same buffer.
@@ -43,6 +58,7 @@ impl Known {
         self.exporter = other.exporter.or(self.exporter.take());
         self.name = other.name.or(self.name.take());
         self.attachments = other.attachments.or(self.attachments.take());
+        self.pages = other.pages.or(self.pages.take());
     }
 
     /// Adds a reading of the count.
@@ -58,35 +74,43 @@ impl Known {
 pub(super) struct Round {
     /// Ordered by process and thread.
     pub(super) tasks: Vec<Task>,
-    pub(super) fds: Vec<FdRecord>,
-    pub(super) vmas: Vec<Vma>,
+    pub(super) fds: Vec<FdRecord<Inode>>,
+    pub(super) vmas: Vec<Vma<Inode>>,
     /// Ordered by inode number, each once.
     pub(super) buffers: Vec<Known>,
     pub(super) devices: Vec<DeviceFd>,
-    pub(super) in_flight: Vec<InFlight>,
+    pub(super) in_flight: Vec<InFlight<Inode>>,
+    pub(super) shm_fds: Vec<FdRecord<Id>>,
+    pub(super) shm_vmas: Vec<Vma<Id>>,
+    pub(super) shm_in_flight: Vec<InFlight<Id>>,
+    pub(super) shm_files: HashMap<Id, OpenFile>,
+    pub(super) sync_files: Vec<SyncFd>,
     pub(super) keepers: Vec<Keeper>,
     /// Whether the mappings may lack some.
     pub(super) cut: bool,
 }
 
 impl Round {
-    /// Makes a round. With `locked` every VMA of the machine is looked at under its lock; else those in the buffers' own
-    /// trees are.
-    pub(super) fn make(probes: &mut Probes, locked: bool) -> Result<Round, Errno> {
+    /// Makes a round about these kinds. With `locked`, or if shmem is among them, which has no list of its mappings, every VMA
+    /// of the machine is looked at under its lock; else those in the buffers' own trees are.
+    pub(super) fn make(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
         let mut round = Round::default();
-        let listed = probes.why_not(Iterator::DmaBuf).is_none();
-        round.read(probes, Iterator::TaskFile, true)?;
+        let shmem = kinds.has_shmem();
+        let locked = locked || shmem;
+        let dmabufs = Iterator::DmaBuf.with(shmem);
+        let listed = probes.why_not(dmabufs).is_none();
+        round.read(probes, Iterator::TaskFile.with(shmem), true)?;
         round.read(probes, Iterator::Task, true)?;
         round.tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
         if locked || !listed {
-            round.read(probes, Iterator::TaskVma, true)?;
+            round.read(probes, Iterator::TaskVma.with(shmem), true)?;
         }
-        if listed {
-            round.read(probes, Iterator::DmaBuf, !locked)?;
-        } else {
+        if listed && kinds.has(Kind::DmaBuf) {
+            round.read(probes, dmabufs, !locked)?;
+        } else if kinds.has(Kind::DmaBuf) {
             // The counts once more.
             let mut again = Round::default();
-            again.read(probes, Iterator::TaskFile, true)?;
+            again.read(probes, Iterator::TaskFile.with(shmem), true)?;
             round.buffers.append(&mut again.buffers);
         }
         round.cut &= !locked;
@@ -99,14 +123,24 @@ impl Round {
             same
         });
         // If what lists them was at hand when the others were pinned, these do not describe them.
-        let described =
-            |fd: &FdRecord| round.buffers.binary_search_by_key(&fd.ino, |known| known.inode.ino).is_ok();
-        if listed || round.fds.iter().all(described) { Ok(round) } else { Err(Errno::BADMSG) }
+        let described = |fd: &FdRecord<Inode>| {
+            round.buffers.binary_search_by_key(&fd.of, |known| known.inode.ino).is_ok()
+        };
+        let unlisted = listed || round.fds.iter().all(described);
+        // A file is described before the first reference to it.
+        let known = |file| round.shm_files.contains_key(file);
+        let files = round.shm_fds.iter().map(|fd| &fd.of).chain(round.shm_vmas.iter().map(|vma| &vma.of));
+        if unlisted && files.chain(round.shm_in_flight.iter().map(|one| &one.of)).all(known) {
+            Ok(round)
+        } else {
+            Err(Errno::BADMSG)
+        }
     }
 
     /// Adds what one iterator tells; its mappings only `with_vmas`.
     fn read(&mut self, probes: &mut Probes, iterator: Iterator, with_vmas: bool) -> Result<(), Errno> {
         let mut attachments = Some(Vec::new());
+        let mut pages = Vec::new();
         probes.read(iterator, |record| match record {
             Record::Task(task) => self.tasks.push(task),
             Record::Fd(fd) => self.fds.push(fd),
@@ -122,10 +156,13 @@ impl Round {
                 known.name = buffer.name.map(Label::from);
                 if let Some((before, after)) = buffer.counts {
                     known.counted(before);
-                    if iterator == Iterator::DmaBuf {
+                    if iterator.kernels() == Iterator::DmaBuf {
                         known.counted(after);
                         known.attachments = attached.filter(|_| buffer.whole);
                     }
+                }
+                if iterator == Iterator::DmaBufShmem {
+                    known.pages = Some(std::mem::take(&mut pages));
                 }
                 self.buffers.push(known);
             }
@@ -134,8 +171,32 @@ impl Round {
             Record::Device(device) => self.devices.push(device),
             Record::InFlight(message) => self.in_flight.push(message),
             Record::Keeper(keeper) => self.keepers.push(keeper),
+            Record::SyncFile(fd) => self.sync_files.push(fd),
+            Record::ShmFile(file) => {
+                let count = file.count;
+                self.shm_files.entry(file.file).or_insert_with(|| OpenFile::of(&file)).counted(count);
+            }
+            Record::ShmFd(fd) => {
+                if !fd.path_only {
+                    self.count(fd.of, fd.count);
+                }
+                self.shm_fds.push(fd);
+            }
+            Record::ShmVma(vma, count) => {
+                self.count(vma.of, count);
+                self.shm_vmas.push(vma);
+            }
+            Record::ShmInFlight(message) => self.shm_in_flight.push(message),
+            Record::MemfdPages(run) => pages.push(run),
             Record::End => {}
         })
+    }
+
+    /// Adds a reading of a file's references.
+    fn count(&mut self, file: Id, count: u64) {
+        if let Some(known) = self.shm_files.get_mut(&file) {
+            known.counted(count);
+        }
     }
 
     /// How many processes there are.
@@ -157,6 +218,21 @@ impl Round {
         self.tasks.get(at).filter(|task| task.pid == pid)
     }
 
+    /// Every IPC namespace, with a process that is in it.
+    pub(super) fn ipc_namespaces(&self) -> HashMap<IpcNamespace, Pid> {
+        self.tasks.iter().filter_map(|task| Some((task.ipc?, task.pid))).collect()
+    }
+
+    /// How many sync_files each process has, a table counted once however many threads share it.
+    pub(super) fn sync_files(&self) -> HashMap<Pid, u64> {
+        let mut slots: Vec<_> = self.sync_files.iter().map(|fd| (fd.pid, fd.files, fd.fd)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let mut counts = HashMap::new();
+        slots.into_iter().for_each(|(pid, ..)| *counts.entry(pid).or_default() += 1);
+        counts
+    }
+
     /// Which processes have an address space; a thread that has one of its own counts for its process.
     pub(super) fn address_spaces(&self) -> Vec<(Id, Pid)> {
         let mut spaces: Vec<(Id, Pid)> =
@@ -166,20 +242,20 @@ impl Round {
         spaces
     }
 
-    /// How many references of each buffer wait in sockets, each socket asked once; `None`: more may wait than was seen.
+    /// How many references of each buffer wait in sockets; `None`: more may wait than was seen.
     pub(super) fn waiting(&self) -> Option<HashMap<Inode, u64>> {
+        self.all_is_seen().then(|| waiting(&self.in_flight))
+    }
+
+    /// The same of files of shared memory.
+    pub(super) fn shm_waiting(&self) -> Option<HashMap<Id, u64>> {
+        self.all_is_seen().then(|| waiting(&self.shm_in_flight))
+    }
+
+    /// Whether every queue was read to its end, and none has another one in it.
+    fn all_is_seen(&self) -> bool {
         let hidden = |keeper: &Keeper| matches!(keeper.what, KeeperKind::Socket | KeeperKind::Nested);
-        if self.keepers.iter().any(hidden) {
-            return None;
-        }
-        let mut first = HashMap::new();
-        let mut waiting = HashMap::new();
-        for message in &self.in_flight {
-            if *first.entry(message.socket).or_insert(message.seen_by) == message.seen_by {
-                *waiting.entry(message.ino).or_default() += 1;
-            }
-        }
-        Some(waiting)
+        !self.keepers.iter().any(hidden)
     }
 
     /// The io_urings that have an fd, each once; and whether one has none and is mapped, as far as mappings were looked at.
@@ -191,5 +267,55 @@ impl Round {
         let hidden = of(KeeperKind::RingMapped)
             .any(|mapped| rings.binary_search_by_key(&mapped.ino, |ring| ring.ino).is_err());
         (rings, hidden)
+    }
+}
+
+/// How many references of each wait in sockets, each socket asked once.
+fn waiting<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
+    let mut first = HashMap::new();
+    let mut waiting = HashMap::new();
+    for message in in_flight {
+        if *first.entry(message.socket).or_insert(message.seen_by) == message.seen_by {
+            *waiting.entry(message.of).or_default() += 1;
+        }
+    }
+    waiting
+}
+
+/// What is known of an open file of shared memory.
+#[derive(Clone, Debug)]
+pub(super) struct OpenFile {
+    pub(super) inode: ShmInode,
+    pub(super) magic: u64,
+    pub(super) swapped: Option<u64>,
+    pub(super) seals: Option<Seals>,
+    pub(super) ipc: Option<IpcNamespace>,
+    /// It only names the inode (`O_PATH`); its references hold nothing open.
+    pub(super) path_only: bool,
+    /// The whole path, or the name alone.
+    pub(super) path: Result<Label, Label>,
+    /// The latest reading of its references, and whether all readings agree.
+    pub(super) count: u64,
+    pub(super) steady: bool,
+}
+
+impl OpenFile {
+    fn of(file: &ShmFile<'_>) -> OpenFile {
+        OpenFile {
+            inode: file.inode,
+            magic: file.magic,
+            swapped: file.swapped,
+            seals: file.seals,
+            ipc: file.ipc,
+            path_only: file.path_only,
+            path: file.path.map(Label::from).map_err(Label::from),
+            count: file.count,
+            steady: true,
+        }
+    }
+
+    fn counted(&mut self, count: u64) {
+        self.steady &= self.count == count;
+        self.count = count;
     }
 }
