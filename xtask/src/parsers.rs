@@ -209,6 +209,7 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
                 }
                 (["proc", _, "mountinfo"], Node::File(text)) => {
                     text.split(|&b| b == b'\n').for_each(|line| add(&mut seeds, "mount", line));
+                    add(&mut seeds, "mounts", text);
                 }
                 (["proc", _, "stat" | "status" | "cgroup"], Node::File(text)) => {
                     add(&mut seeds, "process", text)

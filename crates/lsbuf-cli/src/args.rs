@@ -75,7 +75,7 @@ Load the BPF iterators once per boot, as root, and pin them, so that lsbuf answe
 loading anything. It does so by itself where they are pinned and its user may read them (--source auto or bpf).
 
 What members of the group can then see is the whole machine, all of its containers: every dma-buf's size, exporter, name, \
-creator and attached devices, and every process that holds one, whoever runs it: its pid, command, user and cgroup, its fd \
+creator and attached devices, every held memfd, segment and file of a tmpfs with its path, and every process that holds one, whoever runs it: its pid, command, user and cgroup, its fd \
 numbers, the addresses of its mappings (which tells where address space layout randomization has put them), and who has \
 a GPU or video device open. They cannot see what is in a buffer, or open one.
 
@@ -291,6 +291,7 @@ impl ShowArgs {
     pub(crate) fn options(&self) -> Options {
         let mut options = self.scan.options();
         options.sources.gem_handles = true;
+        options.sources.disguises = true;
         options
     }
 }

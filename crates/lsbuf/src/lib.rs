@@ -23,8 +23,7 @@
 //! [`mod@check`] stands apart: on buffers of its own it tries whether this kernel keeps what the ledger rests on.
 //!
 //! What it does not do: it never prints, exits or needs a daemon; a scan leaves nothing in the kernel: BPF programs that it
-//! loads go with the scanner. Not yet: without them it tells how many fds are in flight, but not of which buffer; it knows no
-//! kind of buffer but dma-bufs.
+//! loads go with the scanner. Not yet: without them it tells how many fds are in flight, but not of which buffer.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]

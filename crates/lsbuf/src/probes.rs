@@ -2,7 +2,8 @@
 //! loading anything.
 //!
 //! What they can then see is the whole machine, all containers of it: of every dma-buf its size, exporter, name, creator,
-//! count and attached devices; who holds it, with pid, command name, user and cgroup, by which fd numbers and at which
+//! count and attached devices; of every memfd, System V segment and file of a tmpfs that somebody holds its size, path, owner and
+//! what is charged for it; who holds it, with pid, command name, user and cgroup, by which fd numbers and at which
 //! addresses it is mapped (which tells where address space layout randomization has put it); and who has a GPU, video
 //! or such device open. Not what is in the buffers, nor anything to open them by.
 //!

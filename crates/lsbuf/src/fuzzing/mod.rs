@@ -11,6 +11,7 @@ mod descriptors;
 mod kept;
 mod machine;
 mod mappings;
+mod shmem;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use kept::{elsewhere, pending, rings};
 pub(crate) use machine::written;
 pub use machine::{btf, mount, recorded_inode};
 pub use mappings::{map_files, maps};
+pub use shmem::{mounts, records, segments, shm_inode, shm_names};
 pub use tasks::{process, sharing};
 
 use crate::kernel::parse::{cut, number, number32};

@@ -68,6 +68,14 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
         "36 35 ",
         "0:12",
         "444d4142 ",
+        "heading\n",
+        "      5678          0   600                16384    12    12      1     0     0     0     0          0          0          0                 8192                    0\n",
+        "25 24 0:23 / /dev/shm rw - tmpfs tmpfs rw\n",
+        " - hugetlbfs ",
+        "/dev/shm",
+        "\\040",
+        "shmem 0:1 7 8192 8 0 2097152 1000",
+        " (deleted)",
         "1.000000000",
         "00065536\t00000002\t00080007\t00000002\tsystem\t00000007\t",
         "flags:\t02\nmnt_id:\t9\nsize:\t1\ncount:\t1\nexp_name:\tx\n",
@@ -98,5 +106,5 @@ macro_rules! promises {
 
 promises! {
     numbers fdinfo fdinfo_table maps map_files bufinfo bufinfo_names gem_info elsewhere rings pending process sharing mount
-    recorded_inode btf
+    recorded_inode btf segments mounts shm_inode shm_names records
 }

@@ -89,15 +89,15 @@ impl Mapped {
 }
 
 /// A line of a mapping.
-struct Line<'l> {
-    dev: Dev,
-    ino: Inode,
-    path: &'l [u8],
-    vma: MapRef,
+pub(crate) struct Line<'l> {
+    pub(crate) dev: Dev,
+    pub(crate) ino: Inode,
+    pub(crate) path: &'l [u8],
+    pub(crate) vma: MapRef,
 }
 
 impl Line<'_> {
-    fn parse(line: &[u8]) -> std::result::Result<Line<'_>, Garbled> {
+    pub(crate) fn parse(line: &[u8]) -> std::result::Result<Line<'_>, Garbled> {
         let (start, rest) = cut(line, b'-')?;
         let (end, rest) = cut(rest, b' ')?;
         let (perms, rest) = cut(rest, b' ')?;

@@ -240,11 +240,11 @@ pub enum Note {
         /// How many.
         processes: u64,
     },
-    /// Udmabufs whose pages may be those of memfds that are in the answer too.
+    /// Udmabufs whose pages may be those of memfds that are in the answer too, and shmem of drivers that may be dma-bufs'.
     MaybeSameMemory {
         /// How many.
         buffers: u64,
-        /// Their size together.
+        /// What they cost together.
         size: Bytes,
     },
     /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
@@ -421,8 +421,9 @@ impl fmt::Display for Note {
             ),
             Note::MaybeSameMemory { buffers, size } => write!(
                 f,
-                "{} of {} bytes may be made of pages of the memfds: totals may count those twice",
-                count(*buffers, "udmabuf", "udmabufs"),
+                "{} of {} bytes may be other buffers' memory too (udmabufs memfds', drivers' shmem dma-bufs'): totals may \
+                 count that twice",
+                count(*buffers, "buffer", "buffers"),
                 size.0
             ),
             Note::Unexplained { buffers, size } => write!(

@@ -94,7 +94,11 @@ impl Scanner {
         unneeded.chain(Some(&mut list).filter(|_| listed)).for_each(Probe::make_optional);
         let mut probes = vec![self.iterators(&rights)];
         probes.extend(of_procfs);
-        probes.extend([self.procmap(), list, self.map_files(&rights)]);
+        let mut follow = self.map_files(&rights);
+        if coverage.notes.iter().any(|note| matches!(note, Note::Unsized { .. })) {
+            follow.advice = follow.optional.take();
+        }
+        probes.extend([self.procmap(), list, follow]);
         Ok(Diagnosis { probes, coverage })
     }
 
@@ -222,7 +226,8 @@ impl Scanner {
     }
 
     fn map_files(&mut self, rights: &Rights) -> Probe {
-        let mut probe = Probe::new("map_files", "creator and age of a buffer that is only mapped");
+        let gives = "creator and age of a buffer that is only mapped, and of shmem its size";
+        let mut probe = Probe::new("map_files", gives);
         match self.follow_a_mapping() {
             Ok(()) => probe.works("links can be followed"),
             Err(error) => {

@@ -26,6 +26,7 @@
 pub(crate) mod advice;
 #[cfg(feature = "bench")]
 pub(crate) mod benching;
+mod disguises;
 mod doctor;
 mod iterators;
 mod join;
@@ -60,7 +61,7 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::seals;
 use crate::kernel::{gem_info, map_files};
 use crate::model::{
-    Account, Buffer, Coverage, Device, KeptElsewhere, Kind, Kinds, Note, Pid, Process, Snapshot,
+    Account, Buffer, Bytes, Coverage, Device, KeptElsewhere, Kind, Kinds, Note, Pid, Process, Snapshot,
 };
 
 /// How mappings are read.
@@ -103,11 +104,20 @@ pub struct Sources {
     pub kernel_list: bool,
     /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu). Takes every client's lock.
     pub gem_handles: bool,
+    /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each dma-buf that could be it is mapped
+    /// for a moment, without being accessed, which raises its count by one while it lasts.
+    pub disguises: bool,
 }
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { way: Way::Auto, mappings: Mappings::default(), kernel_list: true, gem_handles: false }
+        Sources {
+            way: Way::Auto,
+            mappings: Mappings::default(),
+            kernel_list: true,
+            gem_handles: false,
+            disguises: false,
+        }
     }
 }
 
@@ -247,6 +257,9 @@ impl Scanner {
             for buffer in &mut buffers {
                 buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
             }
+        }
+        if self.options.sources.disguises && self.root.has_own_pids() {
+            disguises::unmask(&self.root, &mut buffers, &mut self.buffers.text);
         }
         let host = self.root.host();
         let kinds = self.options.kinds;
@@ -410,12 +423,7 @@ fn note_doubts(snapshot: &mut Snapshot) {
     let unheld_by_any = |b: &&Buffer| b.id.kind == Kind::DmaBuf && b.holders.is_empty();
     let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
     let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
-    let memfds = snapshot.buffers.iter().any(|b| b.id.kind == Kind::Memfd);
-    let udmabufs = || {
-        let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
-        snapshot.buffers.iter().filter(move |&b| memfds && b.overlaps.is_none() && exporter(b))
-    };
-    let (udmabufs, udmabufs_size) = (udmabufs().count() as u64, udmabufs().filter_map(|b| b.size).sum());
+    let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
     let saw_every_process = snapshot.coverage.saw_every_process();
     let notes = &mut snapshot.coverage.notes;
     if unsteady > 0 {
@@ -424,8 +432,8 @@ fn note_doubts(snapshot: &mut Snapshot) {
     if overcounted > 0 {
         notes.push(Note::Overcounted { buffers: overcounted });
     }
-    if udmabufs > 0 {
-        notes.push(Note::MaybeSameMemory { buffers: udmabufs, size: udmabufs_size });
+    if doubles > 0 {
+        notes.push(Note::MaybeSameMemory { buffers: doubles, size: doubles_size });
     }
     if uncompared > 0 {
         notes.push(Note::Uncompared { buffers: uncompared });
@@ -438,4 +446,22 @@ fn note_doubts(snapshot: &mut Snapshot) {
     if unheld > 0 && !saw_every_process {
         notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });
     }
+}
+
+/// How many buffers may be other ones' memory too, and what they cost together: udmabufs beside memfds, and drivers' shmem
+/// beside dma-bufs of drivers, unless that was found out.
+fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
+    let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
+    let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
+    let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
+    let masked = buffers.iter().any(disguises::may_be);
+    let told =
+        |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
+    let double = |b: &&Buffer| match b.id.kind {
+        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b),
+        Kind::GemShmem => masked && !told(b),
+        _ => false,
+    };
+    let doubles = buffers.iter().filter(double);
+    (doubles.clone().count() as u64, doubles.filter_map(Buffer::cost).sum())
 }

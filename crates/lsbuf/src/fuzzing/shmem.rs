@@ -1,0 +1,72 @@
+//! What shared memory is: segments, mounts, inodes, names, and the iterators' records.
+
+use crate::kernel::bpf::record;
+use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
+use crate::kernel::shmem::mounts::Mounts;
+use crate::kernel::shmem::sysvipc::{self, Row};
+use crate::kernel::shmem::{Home, classify};
+use crate::model::{Kind, Pid};
+
+use super::halves;
+
+/// The table of segments: read back as printed.
+pub fn segments(data: &[u8]) {
+    let Ok(rows) = sysvipc::parse(data) else { return };
+    let pid = |pid: Option<Pid>| pid.map_or(0, |pid| pid.0);
+    let print = |Row { ino, size, segment: s }: &Row| {
+        let mode = 0o600 | if s.removed { 0o1000 } else { 0 };
+        let (key, creator, last) = (s.key.cast_signed(), pid(s.creator), pid(s.last));
+        let (attached, owner, rss, swap) = (s.attached, s.owner, s.rss.0, s.swap.0);
+        format!(
+            "{key:10} {ino:10}  {mode:4o} {:21} {creator:5} {last:5}  {attached:5} {owner:5} 0 0 0 0 0 0 {rss:21} {swap:21}\n",
+            size.0
+        )
+    };
+    let printed: String = std::iter::once("heading\n".to_owned()).chain(rows.iter().map(print)).collect();
+    assert_eq!(sysvipc::parse(printed.as_bytes()), Ok(rows));
+}
+
+/// A table of mounts: a line that is no mount of ours changes nothing for what is not below it.
+pub fn mounts(data: &[u8]) {
+    let (table, path) = halves(data);
+    let before = Mounts::parse(table).may_have(path);
+    let more = [table, b"\n9 1 8:1 / /no/such/place rw - ext4 /dev/sda rw\n"].concat();
+    if !path.starts_with(b"/no/such/place") {
+        assert_eq!(Mounts::parse(&more).may_have(path), before);
+    }
+}
+
+/// What a recorded tree keeps of an inode: read back as printed.
+pub fn shm_inode(data: &[u8]) {
+    let Ok(fact) = inode::parse(data) else { return };
+    let ShmInode { dev, ino, size, charged, links, huge_page, owner, .. } = fact;
+    let page = huge_page.map_or(4096, |page| page.0);
+    // More bytes than fit are as many as do.
+    if charged.0 % BLOCK == 0 {
+        let printed = format!("shmem {dev} {ino} {} {} {links} {page} {owner}", size.0, charged.0 / BLOCK);
+        assert_eq!(inode::parse(printed.as_bytes()), Ok(fact));
+    }
+}
+
+/// A name that somebody chose stays a name: of a memfd whatever it is, and of a file on a mounted tmpfs.
+pub fn shm_names(data: &[u8]) {
+    let path = [b"/memfd:", data, b" (deleted)"].concat();
+    for home in [Home::Kernel, Home::KernelHuge] {
+        assert!(classify(home, &path).is_some_and(|named| named.kind == Kind::Memfd && named.name == data));
+    }
+    for (home, kind) in [(Home::Tmpfs, Kind::Tmpfs), (Home::Hugetlbfs, Kind::Hugetlbfs)] {
+        assert!(classify(home, data).is_some_and(|named| named.kind == kind));
+    }
+    let _ = classify(Home::Kernel, data);
+}
+
+/// The iterators' records: what is taken of a text is taken of it again, whatever stands behind.
+pub fn records(data: &[u8]) {
+    let count = |bytes: &[u8]| {
+        let mut records = 0;
+        record::each(bytes, |_| records += 1).map(|taken| (taken, records))
+    };
+    if let Ok((taken, records)) = count(data) {
+        assert_eq!(count(&data[..taken]), Ok((taken, records)));
+    }
+}

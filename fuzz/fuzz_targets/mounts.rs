@@ -1,0 +1,4 @@
+//! `lsbuf::fuzzing::mounts`, which says what is promised.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::mounts(data));
