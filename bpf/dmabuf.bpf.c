@@ -233,19 +233,21 @@ static long one_page(u32 at, struct pages *pages)
 	return 0;
 }
 
-static always_inline void show_pages(void *seq, struct dma_buf *dmabuf)
+/* Not inlined: the stack of what walks trees is short. */
+static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabuf)
 {
 	struct pages pages = { .seq = seq };
 	struct udmabuf *udmabuf = 0;
 	u64 count = 0;
 
 	if (!exists(udmabuf->folios))
-		return;
+		return 0;
 	peek(udmabuf, dmabuf->priv);
 	peek(count, udmabuf->pagecount);
 	peek(pages.folios, udmabuf->folios);
 	loop(count < 1 << 22 ? count : 1 << 22, one_page, &pages, 0);
 	put_run(&pages);
+	return 0;
 }
 
 struct attached {

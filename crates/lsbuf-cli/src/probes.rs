@@ -47,10 +47,10 @@ fn status(below: &Path) -> Result<Ending> {
         None => "-".to_owned(),
     };
     let mut out = output::stdout(ColorChoice::Auto);
-    writeln!(out, "{:<10} {:<20} {}", "folder", who(access), shown(&folder))?;
+    writeln!(out, "{:<15} {:<20} {}", "folder", who(access), shown(&folder))?;
     for Pin { name, access, unreadable } in pins {
         let state = unreadable.unwrap_or_else(|| "can be read".to_owned());
-        writeln!(out, "{name:<10} {:<20} {}", who(access), escape(state.as_bytes()))?;
+        writeln!(out, "{name:<15} {:<20} {}", who(access), escape(state.as_bytes()))?;
     }
     match &unusable {
         None => writeln!(out, "This user can answer from them.")?,

@@ -24,13 +24,19 @@ fn passes(filter: &Filter, buffer: &Buffer) -> bool {
         && (!filter.kernel_only || buffer.holders.is_empty())
 }
 
-/// Keeps the buffers that pass, and the processes that hold one of them.
+/// Keeps the buffers that pass, and the processes that hold one of them; who has nothing but sync_files only if no buffers are
+/// chosen by what they are.
 pub(crate) fn filter(view: &mut View<'_>, filter: &Filter) {
+    let Filter { pids: _, exporters, name, min_size, kernel_only } = filter;
+    let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *kernel_only;
     let snapshot = view.snapshot;
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
     let holders: HashSet<Pid> =
         view.buffers.iter().flat_map(|&i| &snapshot.buffers[i].holders).map(|h| h.pid).collect();
-    view.processes.retain(|&i| holders.contains(&snapshot.processes[i].pid));
+    view.processes.retain(|&i| {
+        let process = &snapshot.processes[i];
+        holders.contains(&process.pid) || !chosen && process.sync_files > Some(0)
+    });
 }
 
 /// Of the view's processes those that were asked for.
