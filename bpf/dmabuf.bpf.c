@@ -6,7 +6,7 @@
  * The tree is walked without its lock. A change meanwhile can hide a mapping or show one that has gone; the count, which
  * is read before and after, tells that something is missing, and who reads this looks again.
  */
-#include "lsbuf.h"
+#include "udmabuf.h"
 
 struct context {
 	struct bpf_iter_meta *meta;
@@ -167,89 +167,6 @@ static always_inline int shows(struct bpf_iter_meta *meta, struct address_space 
 /* Whether udmabufs' pages are looked at. */
 volatile const u32 shmem = 0;
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct folio {
-	struct address_space *mapping;
-};
-
-/* Its pages, each by the folio that it is in. */
-struct udmabuf {
-	u64 pagecount;
-	struct folio **folios;
-};
-
-#pragma clang attribute pop
-
-/* The walk of a udmabuf's pages. */
-struct pages {
-	void *seq;
-	struct folio **folios;
-	/* Whose the last ones were, how many of them, and how many folios were looked at. */
-	u64 mapping;
-	u64 run;
-	u64 last;
-};
-
-/* Says whose the pages of a run are; a file that has gone has left them nobody's. */
-static always_inline void put_run(struct pages *pages)
-{
-	struct address_space *mapping = (void *)pages->mapping;
-	record(memfd_pages, found);
-	struct super_block *fs = 0;
-	struct inode *inode = 0;
-
-	if (!mapping || !pages->run)
-		return;
-	peek(inode, mapping->host);
-	peek(found.ino, inode->i_ino);
-	peek(fs, inode->i_sb);
-	peek(found.dev, fs->s_dev);
-	found.pages = pages->run;
-	put(pages->seq, found, MEMFD_PAGES);
-}
-
-static long one_page(u32 at, struct pages *pages)
-{
-	struct folio *folio = 0;
-	u64 address = 0, mapping;
-
-	probe_read(&folio, sizeof(folio), pages->folios + at);
-	probe_read(&address, sizeof(address), &folio);
-	mapping = pages->mapping;
-	if (address != pages->last || !at) {
-		struct address_space *of = 0;
-
-		peek(of, folio->mapping);
-		probe_read(&mapping, sizeof(mapping), &of);
-		pages->last = address;
-	}
-	if (mapping != pages->mapping) {
-		put_run(pages);
-		pages->mapping = mapping;
-		pages->run = 0;
-	}
-	pages->run++;
-	return 0;
-}
-
-/* Not inlined: the stack of what walks trees is short. */
-static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabuf)
-{
-	struct pages pages = { .seq = seq };
-	struct udmabuf *udmabuf = 0;
-	u64 count = 0;
-
-	if (!exists(udmabuf->folios))
-		return 0;
-	peek(udmabuf, dmabuf->priv);
-	peek(count, udmabuf->pagecount);
-	peek(pages.folios, udmabuf->folios);
-	loop(count < 1 << 22 ? count : 1 << 22, one_page, &pages, 0);
-	put_run(&pages);
-	return 0;
-}
-
 struct attached {
 	void *seq;
 	void *end;
@@ -317,7 +234,7 @@ int buffers(struct context *context)
 	} else {
 		walk.done = 1;
 	}
-	if (shmem && *(u64 *)found.exporter == *(u64 *)"udmabuf")
+	if (shmem)
 		show_pages(meta->seq, dmabuf);
 	if (!walk.done || !attached.done)
 		found.flags |= BUFFER_CUT;

@@ -6,6 +6,7 @@
  * Threads that share their leader's table are left out by the iterator itself.
  */
 #include "shmem.h"
+#include "udmabuf.h"
 
 struct context {
 	struct bpf_iter_meta *meta;
@@ -300,9 +301,12 @@ int fds(struct context *context)
 	slot.fd = context->fd;
 	inode = file->f_inode;
 	magic = inode->i_sb->s_magic;
-	if (magic == DMA_BUF_MAGIC)
+	if (magic == DMA_BUF_MAGIC) {
+		/* Before it is described, as what lists the buffers does. */
+		if (shmem && describe_each && !(file->f_mode & FMODE_PATH))
+			show_pages(slot.seq, file->private_data);
 		dmabuf_fd(&slot, task, file, inode);
-	else if (shmem && is_shmem(magic, inode->i_mode))
+	} else if (shmem && is_shmem(magic, inode->i_mode))
 		shmem_fd(context->meta, &slot, task, file);
 	else if (file->f_mode & FMODE_PATH)
 		return 0;

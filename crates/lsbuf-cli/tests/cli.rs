@@ -34,6 +34,77 @@ fn world() -> Tree {
     tree
 }
 
+/// A compositor and a client share a pool; the client has leaked a deleted file, and a worker keeps a segment that is marked for
+/// removal beside one that nobody has attached.
+fn family() -> Tree {
+    let tree = Tree::new();
+    tree.process(12, b"client");
+    tree.process(13, b"compositor");
+    tree.process(14, b"worker");
+    tree.with_shmem(&[12, 13, 14]);
+    tree.shmem_fd(12, 3, b"/memfd:wl_\x1bshm (deleted)", "0:1 7 1048576 2048 0 4096 1000");
+    tree.maps(
+        13,
+        &[
+            "7f0000000000-7f0000100000 rw-s 00000000 00:01 7    /memfd:wl_\x1bshm (deleted)",
+            "7f0000200000-7f0000201000 r--p 00000000 00:01 7    /memfd:wl_\x1bshm (deleted)",
+        ],
+    );
+    tree.shmem_fd(12, 4, b"/dev/shm/leaked (deleted)", "0:27 6 9900 64 0 4096 1000");
+    tree.maps(14, &["7f0000000000-7f0000004000 rw-s 00000000 00:01 0    /SYSV0000162e (deleted)"]);
+    let table = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n\
+        \x20        0          0  1600                16384    99    14      1  1000  1000  1000  1000          0          0          0                 8192                 4096\n\
+        \x20     4660      32769   600                65536    99     0      0  1000  1000  1000  1000          0          0          0                    0                    0\n";
+    tree.write("proc/sysvipc/shm", table.as_bytes());
+    for fd in 10..14 {
+        tree.fd(13, fd, b"anon_inode:sync_file", b"pos:\t0\nflags:\t02\nmnt_id:\t9\n");
+    }
+    tree.write_list();
+    tree
+}
+
+/// Check the table of shared memory: most expensive first, what is unknown marked, and its totals.
+#[test]
+fn ls_family() {
+    let run = lsbuf(&family(), &["--human", "-o", "+DELETED,PRIVATE,SWAPPED,SEALS,IPC"]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(run.stdout);
+}
+
+/// Check that processes' figures are made of what is charged, with sync_files beside them.
+#[test]
+fn ps_family() {
+    insta::assert_snapshot!(lsbuf(&family(), &["ps", "-o", "+MPSS,SYNCS"]).stdout);
+}
+
+/// Check that shared memory is shown in full, each kind with what it has of its own.
+#[test]
+fn show_family() {
+    let shown = lsbuf(&family(), &["show", "memfd:7", "0", "/dev/shm/leaked", "0x00001234"]);
+    assert_eq!((shown.status, shown.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(shown.stdout);
+}
+
+/// Check that JSON of every kind keeps its schema.
+#[test]
+fn family_keeps_its_schema() {
+    let schema = serde_json::from_str(include_str!("../../../docs/lsbuf.snapshot-1.schema.json")).unwrap();
+    let document = serde_json::from_str(&lsbuf(&family(), &["-J"]).stdout).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = schema.iter_errors(&document).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+/// Check that kinds are chosen together, by -d over what the environment says, and that totals speak of those alone.
+#[test]
+fn chosen_kinds() {
+    let count =
+        |args: &[&str]| lsbuf(&family(), &[args, &["-n", "-o", "INO"]].concat()).stdout.lines().count();
+    assert_eq!((count(&["--kind", "sysv,memfd"]), count(&["--kind", "tmpfs"]), count(&[])), (3, 1, 4));
+    let run = lsbuf(&family(), &["-d"]);
+    assert!(run.stderr.starts_with("lsbuf: no dma-buf found; looked at"), "{}", run.stderr);
+}
+
 struct Run {
     stdout: String,
     stderr: String,
@@ -362,9 +433,11 @@ fn mistakes_with_probes() {
 #[test]
 fn status_of_a_forgery() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("1")).unwrap();
-    for name in ["task", "task_file", "task_vma", "dmabuf"] {
-        std::fs::write(folder.path().join("1").join(name), b"").unwrap();
+    std::fs::create_dir(folder.path().join("2")).unwrap();
+    for name in
+        ["task", "task_file", "task_vma", "dmabuf", "task_file_shmem", "task_vma_shmem", "dmabuf_shmem"]
+    {
+        std::fs::write(folder.path().join("2").join(name), b"").unwrap();
     }
     let pins = folder.path().to_str().unwrap();
     let output =

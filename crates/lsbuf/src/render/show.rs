@@ -82,7 +82,7 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         ));
         lines.push(("owner", format!("uid {}", segment.owner)));
         lines.push(("creator", pid(segment.creator)));
-        lines.push(("last", format!("{} attached or detached it", pid(segment.last))));
+        lines.push(("last used", pid(segment.last)));
         lines.push(("memory", format!("{} in memory, {} in swap", human(segment.rss), human(segment.swap))));
     }
     lines.extend(buffer.id.ipc.map(|ipc| ("namespace", format!("IPC namespace {}", ipc.0))));

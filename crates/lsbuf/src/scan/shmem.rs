@@ -97,7 +97,10 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     if buffer.name.as_ref().is_some_and(stranger) {
         return;
     }
-    buffer.name = Some(name);
+    // The table forgets the key of one that is marked for removal; its path does not.
+    if !segment.removed || buffer.name.is_none() {
+        buffer.name = Some(name);
+    }
     buffer.size = Some(size);
     buffer.charged = buffer.charged.or(Some(segment.rss + segment.swap));
     buffer.swapped = Some(segment.swap);

@@ -13,7 +13,7 @@ use dmabuf::{Direction, SealedMemfd, SyncFile, Udmabuf};
 
 use super::{P, Shm, ask, ask_and_compare, by_bpf, compare};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Truth};
+use crate::answer::{Answer, LSBUF, Truth};
 use crate::make;
 use crate::modes::WAIT;
 use crate::runner::Ctx;
@@ -158,7 +158,7 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
         let t = &answer.0["totals"];
         format!("size {} same_memory {} held {}", t["size"], t["same_memory"], t["held"])
     };
-    let notes = |answer: &Answer| answer.0["scan"]["notes"].to_string().contains("may count those twice");
+    let notes = |answer: &Answer| answer.0["scan"]["notes"].to_string().contains("may count that twice");
     let expected = if knows { (4 * P, 3 * P) } else { (7 * P, 0) };
     let expected = format!("size {0} same_memory {1} held {0}", expected.0, expected.1);
     ctx.check_eq("totals", expected, totals(&answer))?;
@@ -172,6 +172,61 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("the same memory then", same, &answer.buffer(buf.ino)?["same_memory"])?;
     ctx.check_eq("totals then", format!("size {0} same_memory 0 held {0}", 3 * P), totals(&answer))?;
     ctx.check_eq("a note then", false, notes(&answer))
+}
+
+pub(super) fn in_disguise(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"mapper", |stage| {
+        let device = make::vgem()?;
+        let buf = device.create_dumb(make::at_least(SIZE)?)?.handle.export()?;
+        let region = sys::map(&buf, 0, SIZE as usize)?;
+        stage.pause(&[Held::by(&buf)?.and_map(region, 0)])
+    })?;
+    let mut held = actor.paused_with_one()?;
+    let maps = fs::read_to_string(format!("/proc/{}/maps", actor.pid))?;
+    let start = held.maps.first().map(|(start, ..)| format!("{start:x}-")).context("no mapping")?;
+    let line = maps.lines().find(|line| line.starts_with(&start)).context("the mapping does not show")?;
+    let masked = line.ends_with("/drm mm object (deleted)");
+    ctx.check("it shows as itself or as the driver's", masked != line.ends_with("/dmabuf:"))?;
+    let ino = line.split_ascii_whitespace().nth(4).context("no inode")?.to_owned();
+    if masked {
+        held.maps.clear();
+    }
+    let truth = Truth::held(make::DRM, vec![held.clone()]);
+    let arguments = ["--kind", "dmabuf,gem-shmem"];
+    let listed = Answer::ask(&arguments)?;
+    compare_in(ctx, &listed, &truth)?;
+    let masks = |answer: &Answer| -> String {
+        let all = answer.list("buffers").iter().filter(|b| b["kind"] == "gem-shmem");
+        all.map(|b| format!("{} of {} bytes held by {}", b["ino"], b["size"], b["holders"][0]["pid"]))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let expected = format!("{ino} of {} bytes held by {}", held.size, actor.pid);
+    ctx.check_eq(
+        "what the driver's shmem shows as",
+        if masked { expected } else { String::new() },
+        masks(&listed),
+    )?;
+    let notes = listed.0["scan"]["notes"].to_string();
+    ctx.check_eq("a list says that it may count twice", masked, notes.contains("may count that twice"))?;
+    // Asked in full.
+    let shown = Answer::of(
+        &Command::new(LSBUF).args(["show", "--json"]).args(arguments).arg(held.ino.to_string()).output()?,
+    )?;
+    compare_in(ctx, &shown, &truth)?;
+    let same = shown.buffer(held.ino)?["same_memory"].clone();
+    let expected = if masked { ino } else { "null".into() };
+    ctx.check_eq("whose memory it is too", expected, same[0]["ino"].to_string())?;
+    let notes = shown.0["scan"]["notes"].to_string();
+    ctx.check_eq("a note then", false, notes.contains("may count that twice"))?;
+    // What the driver has allocated so far is what both have.
+    let cost = |answer: &Answer, kind: &str| -> u64 {
+        let kinds = answer.list("kinds").iter().filter(|k| k["kind"] == kind);
+        kinds.filter_map(|k| k["held"].as_u64()).sum()
+    };
+    let (whole, mask) = (cost(&shown, "dmabuf"), cost(&shown, "gem-shmem"));
+    ctx.check_eq("counted once", whole.max(mask), &shown.0["totals"]["size"])?;
+    ctx.check_eq("what both have", whole.min(mask), &shown.0["totals"]["same_memory"])
 }
 
 pub(super) fn sync_files(ctx: &mut Ctx) -> anyhow::Result<()> {

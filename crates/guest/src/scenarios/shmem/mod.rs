@@ -108,6 +108,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: counted::udmabuf,
     },
     Scenario {
+        name: "gem_in_disguise",
+        claim: "A driver's shmem that is a dma-buf's memory is linked to it for who asks in full, and counted once",
+        needs: &[Need::Vgem],
+        ways: Way::BOTH,
+        run: counted::in_disguise,
+    },
+    Scenario {
         name: "sync_files",
         claim: "A process's sync_files are counted",
         needs: &[Need::SyncFile],

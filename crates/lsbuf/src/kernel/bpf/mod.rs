@@ -142,7 +142,8 @@ impl Iterator {
             Iterator::TaskVma => matches!(record, Vma(_) | Buffer(_) | Keeper(_) | End),
             Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_)),
             Iterator::TaskFileShmem => {
-                matches!(record, ShmFile(_) | ShmFd(_) | ShmInFlight(_)) || Iterator::TaskFile.writes(record)
+                matches!(record, ShmFile(_) | ShmFd(_) | ShmInFlight(_) | MemfdPages(_))
+                    || Iterator::TaskFile.writes(record)
             }
             Iterator::TaskVmaShmem => {
                 matches!(record, ShmFile(_) | ShmVma(..)) || Iterator::TaskVma.writes(record)

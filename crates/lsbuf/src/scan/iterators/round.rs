@@ -161,7 +161,9 @@ impl Round {
                         known.attachments = attached.filter(|_| buffer.whole);
                     }
                 }
-                if iterator == Iterator::DmaBufShmem {
+                // Nothing tells of the pages of a buffer that is only mapped, or only named.
+                let told = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
+                if told && buffer.counts.is_some() {
                     known.pages = Some(std::mem::take(&mut pages));
                 }
                 self.buffers.push(known);

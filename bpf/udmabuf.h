@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Whose the pages of a udmabuf are: memory that is another buffer's, too. */
+#ifndef LSBUF_UDMABUF_H
+#define LSBUF_UDMABUF_H
+
+#include "lsbuf.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct folio {
+	struct address_space *mapping;
+};
+
+/* Its pages, each by the folio that it is in. */
+struct udmabuf {
+	u64 pagecount;
+	struct folio **folios;
+};
+
+#pragma clang attribute pop
+
+/* The walk of a udmabuf's pages. */
+struct pages {
+	void *seq;
+	struct folio **folios;
+	/* Whose the last ones were, how many of them, and how many folios were looked at. */
+	u64 mapping;
+	u64 run;
+	u64 last;
+};
+
+/* Says whose the pages of a run are; a file that has gone has left them nobody's. */
+static always_inline void put_run(struct pages *pages)
+{
+	struct address_space *mapping = (void *)pages->mapping;
+	record(memfd_pages, found);
+	struct super_block *fs = 0;
+	struct inode *inode = 0;
+
+	if (!mapping || !pages->run)
+		return;
+	peek(inode, mapping->host);
+	peek(found.ino, inode->i_ino);
+	peek(fs, inode->i_sb);
+	peek(found.dev, fs->s_dev);
+	found.pages = pages->run;
+	put(pages->seq, found, MEMFD_PAGES);
+}
+
+static long one_page(u32 at, struct pages *pages)
+{
+	struct folio *folio = 0;
+	u64 address = 0, mapping;
+
+	probe_read(&folio, sizeof(folio), pages->folios + at);
+	probe_read(&address, sizeof(address), &folio);
+	mapping = pages->mapping;
+	if (address != pages->last || !at) {
+		struct address_space *of = 0;
+
+		peek(of, folio->mapping);
+		probe_read(&mapping, sizeof(mapping), &of);
+		pages->last = address;
+	}
+	if (mapping != pages->mapping) {
+		put_run(pages);
+		pages->mapping = mapping;
+		pages->run = 0;
+	}
+	pages->run++;
+	return 0;
+}
+
+/* Says whose the pages are, if it is a udmabuf. Not inlined: the stack of who calls it is short. */
+static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabuf)
+{
+	struct pages pages = { .seq = seq };
+	struct udmabuf *udmabuf = 0;
+	const char *exporter = 0;
+	u64 count = 0, name = 0;
+
+	peek(exporter, dmabuf->exp_name);
+	probe_read_str(&name, sizeof(name), exporter);
+	if (name != *(u64 *)"udmabuf" || !exists(udmabuf->folios))
+		return 0;
+	peek(udmabuf, dmabuf->priv);
+	peek(count, udmabuf->pagecount);
+	peek(pages.folios, udmabuf->folios);
+	loop(count < 1 << 22 ? count : 1 << 22, one_page, &pages, 0);
+	put_run(&pages);
+	return 0;
+}
+
+#endif
