@@ -7,6 +7,7 @@
 
 pub mod measure;
 pub mod ring;
+pub mod shm;
 pub mod task;
 
 use std::fs::File;

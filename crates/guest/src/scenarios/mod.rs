@@ -17,6 +17,7 @@ mod mapping;
 mod names;
 mod probes;
 mod procmap;
+mod reconcile;
 mod rights;
 mod soaking;
 mod sources;
@@ -101,6 +102,7 @@ pub fn all() -> &'static [Scenario] {
             rights::SCENARIOS,
             probes::SCENARIOS,
             check::SCENARIOS,
+            reconcile::SCENARIOS,
             hiding::SCENARIOS,
             soaking::SCENARIOS,
         ]
