@@ -111,8 +111,8 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
 }
 
 /// Whether the table says that more of a segment is in memory than it has room for. It does so of huge pages: it multiplies by
-/// their size what newer kernels count in small pages already (`shm_add_rss_swap` in ipc/shm.c). So it is of huge pages, and
-/// what it takes is unknown.
+/// their size what some kernels (seen on 6.18 and 7.2, not on 6.12 nor 7.3) count in small pages already (`shm_add_rss_swap`
+/// in ipc/shm.c). So it is of huge pages, and what it takes is unknown.
 pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
     /// The largest that pages are which are not huge.
     const PAGE: u64 = 64 << 10;
