@@ -147,6 +147,15 @@ impl Answer {
         Answer::from(Command::new(LSBUF).arg("--json").args(arguments))
     }
 
+    /// Asks a subcommand of lsbuf's for JSON.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answer::ask`].
+    pub fn ask_for(subcommand: &str) -> anyhow::Result<Answer> {
+        Answer::from(Command::new(LSBUF).args([subcommand, "--json"]))
+    }
+
     /// The same for a command made by the caller.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ Examples:
   lsbuf --min-size 8M --name 'cam*' --sort COUNT
   lsbuf ps                         what each process holds and what it costs
   lsbuf show 17                    every reference to the buffer with inode 17
+  lsbuf reconcile                  what free(1) calls shared, explained to the page
   lsbuf doctor                     is the answer complete here, and if not, why
   lsbuf probes install -g video    as root: let the members of a group see the whole machine, too
   lsbuf check                      does this kernel keep what the answers rest on
@@ -69,6 +70,23 @@ or root, are skipped and say so. With no exporter at all it says 'Bail out!' and
 
 const CHECK_EXIT: &str = "\
 Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; 2 wrong arguments.";
+
+const RECONCILE: &str = "\
+Set what lsbuf finds against the Shmem line of /proc/meminfo, which free(1) shows as shared: what is charged for the buffers \
+that processes hold, by kind, and for System V segments; what is used of each mounted tmpfs by files that no process holds; \
+less what of it is in swap. What is left over has a row of its own, so that the rows add up to the page, and below the table \
+stands what it may be.
+
+Huge pages and memfd_secret's are not in Shmem; a line below the table has them. As root it first has the kernel add up what \
+each processor counts for itself (reads /proc/sys/vm/stat_refresh). Where Shmem moves during the scan, it is scanned anew, up \
+to three times.";
+
+const RECONCILE_EXIT: &str = "\
+Example:
+  sudo lsbuf reconcile --human
+  lsbuf reconcile -J | jq '.left_over'
+
+Exit status: 0 answered, if only in part; 1 could not answer; 2 wrong arguments; 3 in part, with --strict.";
 
 const PROBES: &str = "\
 Load the BPF iterators once per boot, as root, and pin them, so that lsbuf answers from them without any privilege and without \
@@ -133,6 +151,9 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Show buffers in full: each reference, attachments, age, creator
     Show(ShowArgs),
+    /// Explain free(1)'s shared memory to the page
+    #[command(long_about = RECONCILE, after_help = RECONCILE_EXIT)]
+    Reconcile(ReconcileArgs),
     /// Say which sources work here and what would make the answer complete
     Doctor(DoctorArgs),
     /// Let members of a group use BPF iterators that root has loaded once
@@ -197,6 +218,21 @@ pub(crate) struct ShowArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) scan: Scan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcileArgs {
+    /// JSON, schema lsbuf.reconcile/1
+    #[arg(short = 'J', long, conflicts_with = "human")]
+    pub(crate) json: bool,
+    /// Sizes in bytes (the default unless on a terminal)
+    #[arg(short, long, conflicts_with = "human")]
+    pub(crate) bytes: bool,
+    /// Sizes like 8.0M (the default on a terminal)
+    #[arg(long)]
+    pub(crate) human: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 }
 
 #[derive(Debug, Args)]
@@ -268,6 +304,14 @@ pub(crate) struct Scan {
     /// Dma-bufs alone: --kind dmabuf
     #[arg(short, long, overrides_with = "kinds")]
     dmabuf: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+/// How to scan, whatever is looked for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scan")]
+pub(crate) struct Reading {
     /// What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone
     /// or with ,bufinfo
     #[arg(
@@ -310,7 +354,14 @@ impl Scan {
 
     /// As the library takes it.
     pub(crate) fn options(&self) -> Options {
-        Options { kinds: self.kinds(), ..self.roots.options(self.source) }
+        Options { kinds: self.kinds(), ..self.reading.options() }
+    }
+}
+
+impl Reading {
+    /// As the library takes it, with all kinds.
+    pub(crate) fn options(&self) -> Options {
+        self.roots.options(self.source)
     }
 }
 

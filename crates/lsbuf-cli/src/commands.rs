@@ -13,7 +13,9 @@ use lsbuf::render::{
 };
 use lsbuf::scan::{Diagnosis, Options, Probe, ProbeState, Scanner};
 
-use crate::args::{CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ShowArgs};
+use crate::args::{
+    CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
+};
 use crate::output::{self, Ending};
 use crate::select;
 
@@ -70,7 +72,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
     });
     output::unless_closed(show_all(&view, args.json))?;
-    let ending = output::conclude(&snapshot, args.scan.strict);
+    let ending = output::conclude(&snapshot, args.scan.reading.strict);
     if !missing.is_empty() {
         bail!("no buffer {} among the {} found", missing.join(", "), snapshot.buffers.len());
     }
@@ -125,7 +127,23 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
         }
     }
     out.flush()?;
-    Ok(output::ending(&coverage, args.scan.strict))
+    Ok(output::ending(&coverage, args.scan.reading.strict))
+}
+
+/// `lsbuf reconcile`.
+pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
+    let found = lsbuf::reconcile::reconcile(args.reading.options())?;
+    let mut out = output::plain();
+    let sizes = output::sizes(args.human, args.bytes);
+    let written = if args.json {
+        lsbuf::render::reconciliation_json(&mut out, &found)
+    } else {
+        lsbuf::render::reconciliation(&mut out, &found, sizes)
+    };
+    output::unless_closed(written.and_then(|()| out.flush()))?;
+    output::say_notes(&found.coverage);
+    let partial = args.reading.strict && !found.is_complete();
+    Ok(if partial { Ending::StrictlyPartial } else { Ending::Answered })
 }
 
 /// `lsbuf check`.
@@ -174,10 +192,10 @@ fn list(
     let for_programs = format.json || format.csv || format.raw;
     if rows.is_empty() && !for_programs {
         output::say(&nothing(view.snapshot));
-        return Ok(output::ending(&view.snapshot.coverage, scan.strict));
+        return Ok(output::ending(&view.snapshot.coverage, scan.reading.strict));
     }
     output::unless_closed(write_list(view, rows, columns, format, style))?;
-    Ok(output::conclude(view.snapshot, scan.strict))
+    Ok(output::conclude(view.snapshot, scan.reading.strict))
 }
 
 fn write_list(
@@ -187,7 +205,7 @@ fn write_list(
     format: &Format,
     style: impl Fn(usize) -> anstyle::Style,
 ) -> io::Result<()> {
-    let (sizes, heading) = (output::sizes(format), !format.noheadings);
+    let (sizes, heading) = (output::sizes(format.human, format.bytes), !format.noheadings);
     if format.json || format.csv || format.raw {
         let mut out = output::plain();
         if format.json {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => commands::ls(&args),
         Command::Ps(args) => commands::ps(&args),
         Command::Show(args) => commands::show(&args),
+        Command::Reconcile(args) => commands::reconcile(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Probes(args) => probes::run(&args.action),
         Command::Check => commands::check(),

@@ -8,8 +8,6 @@ use clap::ColorChoice;
 use lsbuf::model::{Coverage, LeakShape, Snapshot};
 use lsbuf::render::{Sizes, escape};
 
-use crate::args::Format;
-
 /// How a command that printed its answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -42,8 +40,8 @@ pub(crate) fn width() -> Option<u16> {
 }
 
 /// How sizes are written.
-pub(crate) fn sizes(format: &Format) -> Sizes {
-    if format.human || !format.bytes && io::stdout().is_terminal() { Sizes::Human } else { Sizes::Bytes }
+pub(crate) fn sizes(human: bool, bytes: bool) -> Sizes {
+    if human || !bytes && io::stdout().is_terminal() { Sizes::Human } else { Sizes::Bytes }
 }
 
 /// Style of headings.
@@ -71,13 +69,17 @@ pub(crate) fn say(text: &str) {
 
 /// Says on stderr what a reader of the answer must know, and how the command ends for it.
 pub(crate) fn conclude(snapshot: &Snapshot, strict: bool) -> Ending {
-    let coverage = &snapshot.coverage;
+    say_notes(&snapshot.coverage);
+    ending(&snapshot.coverage, strict)
+}
+
+/// Says on stderr what a reader of the answer must know.
+pub(crate) fn say_notes(coverage: &Coverage) {
     if !coverage.notes.is_empty() {
         let notes: Vec<String> = coverage.notes.iter().map(ToString::to_string).collect();
         let kind = if coverage.is_complete() { "note" } else { "partial" };
         say(&format!("{kind}: {}", notes.join("; ")));
     }
-    ending(coverage, strict)
 }
 
 /// How the command ends.

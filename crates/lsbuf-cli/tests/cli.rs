@@ -458,3 +458,111 @@ fn check_helper() {
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.starts_with("lsbuf: this is for lsbuf check's own use"), "{said}");
 }
+
+/// A machine whose Shmem is 1092K and whose parts are known: memfds 20K, a segment 12K of which 4K are in swap, shared
+/// anonymous memory 8K; `/dev/shm` has 1M, of which 64K are held; a stranger's mount has 32K, but for bytes that no
+/// terminal should see. A memfd of huge pages and a secret one are not in it.
+fn shared_world() -> Tree {
+    let tree = Tree::new();
+    tree.process(12, b"app");
+    tree.process(13, b"other");
+    tree.with_shmem(&[12]);
+    let mounts = b"27 1 254:0 / / rw - ext4 /dev/vda rw\n25 27 0:27 / /dev/shm rw - tmpfs tmpfs rw\n26 27 0:28 / /run/\x1b[31mx\\012y rw - tmpfs tmpfs rw\n";
+    tree.write("proc/13/mountinfo", mounts);
+    tree.write("proc/.lsbuf/tmpfs-usage", b"0:27 1048576\n0:28 32768\n");
+    tree.shmem_fd(12, 3, b"/memfd:pool (deleted)", "0:1 7 1048576 40 0 4096 1000");
+    tree.shmem_fd(12, 4, b"/dev/shm/held", "0:27 5 1048576 128 1 4096 1000");
+    tree.shmem_fd(12, 5, b"/memfd:huge (deleted)", "0:17 6 4194304 4096 0 2097152 1000");
+    tree.shmem_fd(12, 6, b"/secretmem (deleted)", "0:18 9 12288 0 0 4096 1000");
+    tree.maps(
+        12,
+        &[
+            "7f0000000000-7f0000004000 rw-s 00000000 00:01 3      /SYSV0000162e (deleted)",
+            "7f0000010000-7f0000014000 rw-s 00000000 00:01 11     /dev/zero (deleted)",
+        ],
+    );
+    tree.shmem_mapped(12, "7f0000000000-7f0000004000", "0:1 3 16384 24 0 4096 0");
+    tree.shmem_mapped(12, "7f0000010000-7f0000014000", "0:1 11 16384 16 0 4096 1000");
+    let heading = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n";
+    let row = "      5678          3   600                16384    12    12      1     0     0     0     0          0          0          0                 8192                 4096\n";
+    tree.write("proc/sysvipc/shm", format!("{heading}{row}").as_bytes());
+    tree.write("proc/sys/vm/stat_refresh", b"");
+    meminfo(&tree, 20 + 8 + 8 + 1024 + 32);
+    tree
+}
+
+fn meminfo(tree: &Tree, shmem: u64) {
+    let text = format!(
+        "MemTotal: 1000000 kB\nSwapTotal: 100 kB\nSwapFree: 96 kB\nShmem: {shmem} kB\nHugetlb: 4096 kB\n"
+    );
+    tree.write("proc/meminfo", text.as_bytes());
+}
+
+/// Check the table of an account that adds up, to the byte and for people.
+#[test]
+fn reconcile() {
+    for format in ["-b", "--human"] {
+        let run = lsbuf(&shared_world(), &["reconcile", format]);
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+        insta::assert_snapshot!(run.stdout);
+    }
+}
+
+/// Check the account in JSON, with the time and duration of the run blotted out, and that it has the form that its schema
+/// promises.
+#[test]
+fn reconcile_json() {
+    let run = lsbuf(&shared_world(), &["reconcile", "--json"]);
+    let mut document: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../docs/lsbuf.reconcile-1.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = schema.iter_errors(&document).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    document["taken_at"] = "T".into();
+    document["scan"]["duration_us"] = 0.into();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+    document["left_over"] = "0".into();
+    assert!(!schema.is_valid(&document), "a schema that takes anything proves nothing");
+}
+
+/// Check that what does not add up is left over with its sign, that each reason is told, and that only what was not seen fails
+/// under --strict.
+#[test]
+fn reconcile_in_doubt() {
+    let tree = shared_world();
+    meminfo(&tree, 1000);
+    std::fs::remove_file(tree.path("proc/sys/vm/stat_refresh")).unwrap();
+    let run = lsbuf(&tree, &["reconcile", "-b", "--strict"]);
+    assert_eq!(run.status, 0, "{}", run.stdout);
+    assert!(run.stdout.contains(&format!(" {}\n", (1000 - 1092) * 1024)), "{}", run.stdout);
+    assert!(run.stdout.contains("stat_refresh: No such file"), "{}", run.stdout);
+    tree.write("proc/.lsbuf/tmpfs-usage", b"0:27 uncounted\n");
+    let run = lsbuf(&tree, &["reconcile", "-b", "--strict"]);
+    assert_eq!(run.status, 3, "{}", run.stdout);
+    for says in [
+        "at /dev/shm is unknown (it has no limit (size=0), so the kernel does not count)",
+        "at /run/\\x1b[31mx\\x0ay is unknown (it could not be asked)",
+    ] {
+        assert!(run.stdout.contains(says), "{}", run.stdout);
+    }
+}
+
+/// Check that kinds are no choice here, by option or environment, and that a machine without a meminfo is no answer.
+#[test]
+fn reconcile_takes_all_kinds() {
+    let tree = shared_world();
+    let asked = |kinds: &str| {
+        let mut command = Command::new(cargo_bin("lsbuf"));
+        command.args(["reconcile", "-b", "--proc-root"]).arg(tree.path("proc")).env("LSBUF_KIND", kinds);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(asked("dmabuf"), lsbuf(&tree, &["reconcile", "-b"]).stdout);
+    assert_eq!(lsbuf(&tree, &["reconcile", "--kind", "memfd"]).status, 2);
+    std::fs::remove_file(tree.path("proc/meminfo")).unwrap();
+    let run = lsbuf(&tree, &["reconcile"]);
+    assert_eq!(
+        (run.status, run.stderr.as_str()),
+        (1, "lsbuf: cannot read TREE/proc/meminfo: No such file or directory (os error 2)\n")
+    );
+}

@@ -22,6 +22,8 @@
 //!
 //! [`mod@check`] stands apart: on buffers of its own it tries whether this kernel keeps what the ledger rests on.
 //!
+//! [`mod@reconcile`] sets what is found of shared memory against the kernel's own total.
+//!
 //! What it does not do: it never prints, exits or needs a daemon; a scan leaves nothing in the kernel: BPF programs that it
 //! loads go with the scanner. Not yet: without them it tells how many fds are in flight, but not of which buffer.
 
@@ -36,6 +38,7 @@ pub mod fuzzing;
 mod kernel;
 pub mod model;
 pub mod probes;
+pub mod reconcile;
 pub mod render;
 pub mod scan;
 

@@ -170,3 +170,14 @@ fn a_udmabuf() {
     assert!(snapshot.coverage.notes.contains(&note), "{:?}", snapshot.coverage.notes);
     assert!(!note.is_partial());
 }
+
+/// Check that a segment of which the table says more than it has room for, as it does of huge pages, has no known cost.
+#[test]
+fn an_overcounted_segment() {
+    let tree = Tree::new();
+    let heading = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n";
+    let row = "         0          0   600              2097152    12    12      0     0     0     0     0          0          0          0           1073741824                    0\n";
+    tree.write("proc/sysvipc/shm", format!("{heading}{row}").as_bytes());
+    let expected = [(Kind::Sysv, 0, String::new(), Some(2 << 20), None)];
+    assert_eq!(buffers(&tree.scan()), expected);
+}

@@ -17,6 +17,7 @@ mod mapping;
 mod names;
 mod probes;
 mod procmap;
+mod reconcile;
 mod rights;
 mod shmem;
 mod soaking;
@@ -103,6 +104,7 @@ pub fn all() -> &'static [Scenario] {
             probes::SCENARIOS,
             check::SCENARIOS,
             shmem::SCENARIOS,
+            reconcile::SCENARIOS,
             hiding::SCENARIOS,
             soaking::SCENARIOS,
         ]

@@ -27,7 +27,20 @@ impl Segment {
     ///
     /// The key is taken, or the kernel refuses otherwise.
     pub fn create(key: u32, pages: usize) -> anyhow::Result<Segment> {
-        let (len, flags) = (pages * PAGE, libc::IPC_CREAT | libc::IPC_EXCL | 0o600);
+        Segment::with(key, pages * PAGE, 0)
+    }
+
+    /// Makes a private one of huge pages of the default size, which `len` is a multiple of.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has not so many of them, or refuses otherwise.
+    pub fn huge(len: usize) -> anyhow::Result<Segment> {
+        Segment::with(0, len, libc::SHM_HUGETLB)
+    }
+
+    fn with(key: u32, len: usize, flags: libc::c_int) -> anyhow::Result<Segment> {
+        let flags = libc::IPC_CREAT | libc::IPC_EXCL | flags | 0o600;
         // SAFETY: only numbers are passed.
         let id = unsafe { libc::shmget(key.cast_signed(), len, flags) };
         ensure!(id != -1, "making a segment: {}", Error::last_os_error());

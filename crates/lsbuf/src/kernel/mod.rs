@@ -15,6 +15,8 @@
 //! - where shmem is looked for, `statx` (`AT_STATX_DONT_SYNC`) asks what has a name of the kernel's own tmpfs or a path below
 //!   a mounted one, as the innermost mount of its holder's namespace says ([`shmem`]). Left over is a file of a dead network
 //!   server that was received from another mount namespace, in which its path is below no such mount;
+//! - only mount points of a tmpfs are asked for what is used, looked up from the kernel's cache alone where it can be told
+//!   to ([`shmem::usage`]);
 //! - only what is thereby proven to be a dma-buf, or passed the tests in [`identity`], is opened
 //!   (`O_PATH`) and asked for its inode.
 //!
@@ -37,6 +39,7 @@ pub(crate) mod gem_info;
 pub(crate) mod identity;
 pub(crate) mod map_files;
 pub(crate) mod maps;
+pub(crate) mod meminfo;
 pub(crate) mod own;
 pub(crate) mod parse;
 pub(crate) mod path;

@@ -156,6 +156,11 @@ impl ProcRoot {
         self.recorded(c".lsbuf/shmem")
     }
 
+    /// What is used of each mounted tmpfs in a recorded tree; see [`super::shmem::usage`].
+    pub(crate) fn recorded_usage(&self) -> Option<String> {
+        self.recorded(c".lsbuf/tmpfs-usage")
+    }
+
     fn recorded(&self, path: &std::ffi::CStr) -> Option<String> {
         if self.live { None } else { self.sysctl(path) }
     }

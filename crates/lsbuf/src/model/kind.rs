@@ -96,6 +96,9 @@ impl Kinds {
     /// All of them.
     pub const ALL: Kinds = Kinds((1 << Kind::ALL.len()) - 1);
 
+    /// All but dma-bufs.
+    pub const SHMEM: Kinds = Kinds(Kinds::ALL.0 & !Kinds::DMABUF.0);
+
     /// Dma-bufs alone.
     pub const DMABUF: Kinds = Kinds(1);
 

@@ -21,6 +21,6 @@ pub use ledger::{
     Account, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures, Totals,
 };
 pub use process::Process;
-pub use shmem::{IpcNamespace, Overlap, Seals, Segment};
+pub use shmem::{IpcNamespace, Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
 pub use snapshot::{Coverage, Host, KeptElsewhere, Note, ProcessCounts, Snapshot, Source};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BufferId, Bytes, Inode, Pid};
+use super::{BufferId, Bytes, Dev, Inode, Label, Pid};
 
 /// A System V segment by the kernel's own table (`/proc/sysvipc/shm`, `sysvipc_shm_proc_show` in ipc/shm.c) of its
 /// namespace.
@@ -58,6 +58,34 @@ pub struct Overlap {
     pub of: BufferId,
     /// So much of it.
     pub bytes: Bytes,
+}
+
+/// A mounted tmpfs, or devtmpfs, or root filesystem that is one: a superblock, however many mounts it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TmpfsMount {
+    /// Which one.
+    pub dev: Dev,
+    /// One of its mount points, as those see it who share that mount namespace and root.
+    pub point: Label,
+    /// One of those, if it is not the reader itself.
+    pub seen_by: Option<Pid>,
+    /// What is used of it.
+    pub usage: TmpfsUsage,
+}
+
+/// What a tmpfs says of itself by statfs(2) (`shmem_statfs` in mm/shmem.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TmpfsUsage {
+    /// Bytes charged for all of its files, in memory, in swap and allocated in advance, whether somebody holds them or not.
+    Used(Bytes),
+    /// It is mounted without a limit (`size=0`), and so the kernel does not count what is used.
+    Uncounted,
+    /// It is a ramfs: the first root of a kernel that was told so is called `rootfs` either way. Its pages are not shmem.
+    Ramfs,
+    /// Another filesystem is mounted over each of its mount points.
+    Hidden,
+    /// It could not be asked.
+    Unreadable,
 }
 
 /// An IPC namespace, by the inode number of `/proc/P/ns/ipc`.

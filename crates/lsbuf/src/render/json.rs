@@ -14,8 +14,8 @@ use super::View;
 use super::columns::timestamp;
 use super::layout::Lines;
 use crate::model::{
-    Bytes, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, KindTotals, Label, MapRef, Note,
-    Overlap, Perms, Pid, Source, ThreadFds,
+    Bytes, Coverage, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, KindTotals, Label,
+    MapRef, Note, Overlap, Perms, Pid, Source, ThreadFds,
 };
 
 /// Writes the view as one JSON document.
@@ -84,14 +84,14 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
-struct Host<'a> {
+pub(super) struct Host<'a> {
     hostname: Option<&'a str>,
     kernel: Option<&'a str>,
     boot_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct Scan<'a> {
+pub(super) struct Scan<'a> {
     sources: Each<'a, Source, &'static str>,
     complete: bool,
     duration_us: u64,
@@ -273,23 +273,8 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
     Document {
         schema: "lsbuf.snapshot/1",
         taken_at: timestamp(snapshot.taken_at),
-        host: Host {
-            hostname: snapshot.host.hostname.as_deref(),
-            kernel: snapshot.host.kernel.as_deref(),
-            boot_id: snapshot.host.boot_id.as_deref(),
-        },
-        scan: Scan {
-            sources: Each(&coverage.sources, |source| source.as_str()),
-            complete: coverage.is_complete(),
-            duration_us: u64::try_from(coverage.duration.as_micros()).unwrap_or(u64::MAX),
-            notes: Each(&coverage.notes, Shown),
-            processes: ScanProcesses {
-                total: coverage.processes.total,
-                read: coverage.processes.read,
-                unreadable: coverage.processes.unreadable,
-                vanished: coverage.processes.vanished,
-            },
-        },
+        host: host(&snapshot.host),
+        scan: scan(coverage),
         totals: Totals {
             buffers: totals.buffers,
             size: bytes(totals.size),
@@ -328,6 +313,31 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
                 fds: numbers(&h.fds),
             }),
         }),
+    }
+}
+
+/// Where an answer is from.
+pub(super) fn host(host: &crate::model::Host) -> Host<'_> {
+    Host {
+        hostname: host.hostname.as_deref(),
+        kernel: host.kernel.as_deref(),
+        boot_id: host.boot_id.as_deref(),
+    }
+}
+
+/// How it came about.
+pub(super) fn scan(coverage: &Coverage) -> Scan<'_> {
+    Scan {
+        sources: Each(&coverage.sources, |source| source.as_str()),
+        complete: coverage.is_complete(),
+        duration_us: u64::try_from(coverage.duration.as_micros()).unwrap_or(u64::MAX),
+        notes: Each(&coverage.notes, Shown),
+        processes: ScanProcesses {
+            total: coverage.processes.total,
+            read: coverage.processes.read,
+            unreadable: coverage.processes.unreadable,
+            vanished: coverage.processes.vanished,
+        },
     }
 }
 

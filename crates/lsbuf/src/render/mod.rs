@@ -1,4 +1,4 @@
-//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; and a check as TAP.
+//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; a check as TAP; the account of shared memory.
 //!
 //! A [`View`] says which buffers and processes are shown and in what order; the formats only differ in how a
 //! [`Cell`] is written. Strangers' text passes `escape` in every format but JSON, which escapes by itself.
@@ -9,6 +9,7 @@ mod columns;
 mod escape;
 mod json;
 mod layout;
+mod reconcile;
 mod show;
 mod table;
 mod tap;
@@ -20,6 +21,7 @@ pub use columns::{
 };
 pub use escape::escape;
 pub use json::json;
+pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
 pub use table::{csv, raw, table};
 pub use tap::tap;

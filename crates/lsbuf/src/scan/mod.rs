@@ -34,6 +34,7 @@ mod kthreads;
 mod patience;
 mod procfs;
 mod proof;
+mod reconcile;
 mod settle;
 mod shared;
 mod shmem;
@@ -51,6 +52,7 @@ pub use doctor::{Diagnosis, Probe, ProbeState};
 use iterators::{Iterators, Lack, NotUsed};
 use patience::Patience;
 use procfs::Procfs;
+pub(crate) use reconcile::reconcile;
 use walk::Halt;
 
 use crate::error::{Error, ErrorKind};

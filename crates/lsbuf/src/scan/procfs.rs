@@ -9,7 +9,7 @@ use crate::kernel::procmap::{Filter, Queries};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
 use crate::kernel::sharing::Sharing;
-use crate::kernel::shmem::Filesystems;
+use crate::kernel::shmem::{Filesystems, Home};
 use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
 
 use super::kthreads::KernelThreads;
@@ -65,6 +65,11 @@ impl Procfs {
         let family = options.kinds.has_shmem().then(|| Filesystems::of(root));
         let sharing = Sharing::of(root);
         Ok(Procfs { sharing, queries, kernel_threads, pending_counted: None, dev: None, family })
+    }
+
+    /// Which of the shmem family's filesystems a device is, if they are looked for and it is one of the kernel's own.
+    pub(super) fn home(&self, dev: Dev) -> Option<Home> {
+        self.family.as_ref()?.home(dev)
     }
 
     /// Whether the kernel answers queries for mappings.

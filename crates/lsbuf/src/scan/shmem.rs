@@ -11,7 +11,7 @@ use super::walk::Walk;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::sysvipc::{self, Row};
 use crate::kernel::shmem::{Family, Object};
-use crate::model::{Buffer, BufferId, Holder, IpcNamespace, Kind, Kinds, Label, Note, Pid};
+use crate::model::{Buffer, BufferId, Bytes, Holder, IpcNamespace, Kind, Kinds, Label, Note, Pid, Segment};
 
 /// The buffers that a walk found, ordered by identity.
 pub(super) fn join(walk: &Walk, family: &Family, shared: &Shared) -> Vec<Buffer> {
@@ -102,7 +102,8 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
         buffer.name = Some(name);
     }
     buffer.size = Some(size);
-    buffer.charged = buffer.charged.or(Some(segment.rss + segment.swap));
+    buffer.charged =
+        buffer.charged.or(Some(segment.rss + segment.swap).filter(|_| !is_overcounted(size, &segment)));
     buffer.swapped = Some(segment.swap);
     buffer.deleted = Some(segment.removed);
     buffer.count = Some(segment.attached);
@@ -110,6 +111,15 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     // Read once, after the mappings: what is left over may have come since.
     buffer.steady = buffer.found() == segment.attached;
     buffer.segment = Some(segment);
+}
+
+/// Whether the table says that more of a segment is in memory than it has room for. It does so of huge pages: it multiplies by
+/// their size what some kernels (seen on 6.18 and 7.2, not on 6.12 nor 7.3) count in small pages already (`shm_add_rss_swap`
+/// in ipc/shm.c). So it is of huge pages, and what it takes is unknown.
+pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
+    /// The largest that pages are which are not huge.
+    const PAGE: u64 = 64 << 10;
+    (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
 /// How a segment is called: by its key, or not at all if that is private.

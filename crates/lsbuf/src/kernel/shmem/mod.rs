@@ -14,6 +14,7 @@ pub(crate) mod mounts;
 mod name;
 pub(crate) mod seals;
 pub(crate) mod sysvipc;
+pub(crate) mod usage;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};

@@ -16,10 +16,29 @@ use crate::model::Dev;
 /// One mount namespace's, as far as it matters.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
-    /// Every mount point, and what is mounted there last, if it is of the family.
-    points: HashMap<Vec<u8>, Option<(Home, Dev)>>,
-    /// Where the family is mounted.
-    ours: Vec<Vec<u8>>,
+    /// Every mount point, and what is mounted there last.
+    points: HashMap<Vec<u8>, Top>,
+    /// Every mount of the family, in the kernel's order, hidden ones too.
+    ours: Vec<Ours>,
+}
+
+/// What is mounted somewhere, over all that was mounted there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Top {
+    /// Which filesystem.
+    pub(crate) dev: Dev,
+    /// If it is of the family.
+    home: Option<Home>,
+    /// Whether it is a sysfs.
+    pub(crate) is_sysfs: bool,
+}
+
+/// A mount of the family.
+#[derive(Debug)]
+struct Ours {
+    point: Vec<u8>,
+    dev: Dev,
+    home: Home,
 }
 
 impl Mounts {
@@ -27,34 +46,51 @@ impl Mounts {
     pub(crate) fn parse(text: &[u8]) -> Mounts {
         let mut mounts = Mounts::default();
         for line in text.split(|&b| b == b'\n') {
-            let Ok(Mount { point, dev, home }) = mount(line) else { continue };
-            if home.is_some() && !mounts.ours.contains(&point) {
-                mounts.ours.push(point.clone());
+            let Ok(Mount { point, top }) = mount(line) else { continue };
+            if let Some(home) = top.home {
+                mounts.ours.push(Ours { point: point.clone(), dev: top.dev, home });
             }
-            mounts.points.insert(point, home.map(|home| (home, dev)));
+            mounts.points.insert(point, top);
         }
         mounts
     }
 
     /// The devices of the family's filesystems, hidden ones too.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Home)> {
-        self.points.values().flatten().map(|&(home, dev)| (dev, home))
+        self.ours.iter().map(|ours| (ours.dev, ours.home))
+    }
+
+    /// Every mount of a tmpfs: where, which, and whether nothing is mounted over it at that very point.
+    pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
+        self.ours.iter().filter(|ours| ours.home == Home::Tmpfs).map(|ours| {
+            let top = self.points.get(&ours.point);
+            (&ours.point[..], ours.dev, top.is_some_and(|top| top.dev == ours.dev))
+        })
     }
 
     /// Whether the path is below a mount of the family, as the innermost mount decides.
     pub(crate) fn may_have(&self, path: &[u8]) -> bool {
-        self.ours.iter().any(|point| path.starts_with(point)) && self.innermost(path).is_some()
+        self.ours.iter().any(|ours| path.starts_with(&ours.point))
+            && self.innermost(path).is_some_and(|(_, top)| top.home.is_some())
     }
 
-    fn innermost(&self, path: &[u8]) -> Option<(Home, Dev)> {
+    /// The mount that a mount point is in itself, and where; `None`: it is the root, or none that is seen.
+    pub(crate) fn around<'p>(&self, point: &'p [u8]) -> Option<(&'p [u8], Top)> {
+        let parent = point.iter().rposition(|&b| b == b'/')?;
+        if point == b"/" { None } else { self.innermost(&point[..parent.max(1)]) }
+    }
+
+    fn innermost<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Top)> {
         let mut end = path.len();
         loop {
-            if let Some(mounted) = self.points.get(&path[..end]) {
-                return *mounted;
+            let point = &path[..end];
+            if let Some(top) = self.points.get(point) {
+                return Some((point, *top));
             }
-            end = path[..end].iter().rposition(|&b| b == b'/')?;
-            if end == 0 {
-                return self.points.get(&b"/"[..]).copied().flatten();
+            match path[..end].iter().rposition(|&b| b == b'/')? {
+                0 if end == 1 => return None,
+                0 => end = 1,
+                at => end = at,
             }
         }
     }
@@ -64,8 +100,7 @@ impl Mounts {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     point: Vec<u8>,
-    dev: Dev,
-    home: Option<Home>,
+    top: Top,
 }
 
 fn mount(line: &[u8]) -> Result<Mount, Garbled> {
@@ -82,7 +117,8 @@ fn mount(line: &[u8]) -> Result<Mount, Garbled> {
         b"hugetlbfs" => Some(Home::Hugetlbfs),
         _ => None,
     };
-    Ok(Mount { point: unescaped(point), dev: device_text(dev)?, home })
+    let top = Top { dev: device_text(dev)?, home, is_sysfs: kind == b"sysfs" };
+    Ok(Mount { point: unescaped(point), top })
 }
 
 /// Undoes `\040` and its like (`mangle_path` in fs/seq_file.c).
@@ -141,6 +177,32 @@ mod tests {
         assert_eq!(mounts.devices().count(), 1);
     }
 
+    /// Check that a mount point is found to be in the mount around it, and the root in none.
+    #[test]
+    fn around() {
+        let mounts = Mounts::parse(
+            b"1 0 0:2 / / rw - overlay - rw\n2 1 0:22 / /sys rw - sysfs - rw\n3 2 0:28 / /sys/fs/cgroup rw - tmpfs - rw\n",
+        );
+        let of = |point| mounts.around(point).map(|(point, top)| (point, top.is_sysfs));
+        assert_eq!(of(b"/sys/fs/cgroup"), Some((&b"/sys"[..], true)));
+        assert_eq!(of(b"/sys/fs/cgroup/a/b"), Some((&b"/sys/fs/cgroup"[..], false)));
+        assert_eq!(of(b"/sys"), Some((&b"/"[..], false)));
+        assert_eq!((of(b"/"), of(b""), of(b"x")), (None, None, None));
+        assert_eq!(Mounts::default().around(b"/x"), None);
+    }
+
+    /// Check that a tmpfs below another mount of the same point is one of the family still, but is said to be hidden.
+    #[test]
+    fn hidden() {
+        let mounts = Mounts::parse(
+            b"25 24 0:23 / /dev/shm rw - tmpfs a rw\n30 25 0:27 / /dev/shm rw - tmpfs b rw\n31 1 0:5 / /x rw - hugetlbfs - rw\n",
+        );
+        let dev = |minor| Dev { major: 0, minor };
+        let all: Vec<_> = mounts.tmpfs().collect();
+        assert_eq!(all, [(&b"/dev/shm"[..], dev(23), false), (&b"/dev/shm"[..], dev(27), true)]);
+        assert_eq!(mounts.devices().count(), 3);
+    }
+
     proptest! {
         /// Check that a path is read back whatever it holds, as the kernel escapes it.
         #[test]
@@ -156,7 +218,8 @@ mod tests {
         /// Check that no bytes make the parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200), path in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Mounts::parse(&text).may_have(&path);
+            let mounts = Mounts::parse(&text);
+            let _ = (mounts.may_have(&path), mounts.around(&path));
         }
     }
 }

@@ -223,7 +223,7 @@ impl Iterators {
                 comm: task.comm(),
                 uid: Some(task.uid),
                 cgroup,
-                sync_files: None,
+                sync_files: Some(sync_files.get(&pid).copied().unwrap_or(0)),
             })
         };
         pids.into_iter().filter_map(who).collect()

@@ -1,0 +1,302 @@
+//! Shared memory against the kernel's own total: the machine's, at rest, has nothing left over.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use anyhow::Context;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::UnshareFlags;
+use serde_json::Value;
+
+use super::Scenario;
+use crate::actor::Actor;
+use crate::answer::Answer;
+use crate::make;
+use crate::need::Need;
+use crate::runner::Ctx;
+use crate::sys::shm::{self, Segment};
+use crate::sys::{self, PAGE, task};
+use crate::way::Way;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "reconcile",
+        claim: "Shmem is what is held by kind, unheld files of tmpfs and segments, with nothing left over, to the page",
+        needs: &[],
+        ways: Way::BOTH,
+        run: to_the_page,
+    },
+    Scenario {
+        name: "reconcile_left_over",
+        claim: "What nobody can see is left over to the page: a memfd in flight, an unlimited tmpfs, one that is mounted over",
+        needs: &[],
+        // By BPF iterators what is in flight does show.
+        ways: &[Way::Procfs],
+        run: left_over,
+    },
+    Scenario {
+        name: "reconcile_elsewhere",
+        claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held where it shows",
+        needs: &[Need::Vgem],
+        ways: Way::BOTH,
+        run: elsewhere,
+    },
+    Scenario {
+        name: "reconcile_outside",
+        claim: "Huge pages and secret ones are in no sum, and of a segment that may be huge that is said",
+        needs: &[],
+        ways: Way::BOTH,
+        run: outside,
+    },
+];
+
+/// Pages of each part; no two sums of them are the same.
+const MEMFD: usize = 1;
+const SEGMENT: usize = 2;
+const UNATTACHED: usize = 4;
+const ANONYMOUS: usize = 8;
+const HELD: usize = 16;
+const UNHELD: usize = 32;
+const DELETED: usize = 64;
+
+fn bytes(pages: usize) -> u64 {
+    (pages * PAGE) as u64
+}
+
+/// What the machine shares now, or what came since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Parts {
+    shmem: i64,
+    left_over: i64,
+    memfd: i64,
+    sysv: i64,
+    anonymous: i64,
+    tmpfs: i64,
+    unheld: i64,
+}
+
+impl Parts {
+    fn ask(ctx: &mut Ctx, what: &str) -> anyhow::Result<(Parts, Value)> {
+        let Answer(answer) = Answer::ask_for("reconcile")?;
+        ctx.check(format!("{what}: counters are added up"), answer["folded"] == true)?;
+        let kind = |kind: &str| {
+            let rows = answer["held"].as_array().into_iter().flatten();
+            rows.filter(|row| row["kind"] == kind).filter_map(|row| row["charged"].as_i64()).sum()
+        };
+        let unheld = answer["tmpfs"].as_array().into_iter().flatten();
+        let parts = Parts {
+            shmem: answer["shmem"].as_i64().context("no shmem")?,
+            left_over: answer["left_over"].as_i64().context("no left_over")?,
+            memfd: kind("memfd"),
+            sysv: kind("sysv"),
+            anonymous: kind("shm-anon"),
+            tmpfs: kind("tmpfs"),
+            unheld: unheld.filter_map(|row| row["unheld"].as_i64()).sum(),
+        };
+        Ok((parts, answer))
+    }
+
+    fn since(self, before: Parts) -> Parts {
+        Parts {
+            shmem: self.shmem - before.shmem,
+            left_over: self.left_over - before.left_over,
+            memfd: self.memfd - before.memfd,
+            sysv: self.sysv - before.sysv,
+            anonymous: self.anonymous - before.anonymous,
+            tmpfs: self.tmpfs - before.tmpfs,
+            unheld: self.unheld - before.unheld,
+        }
+    }
+}
+
+fn file(path: &str, pages: usize) -> anyhow::Result<File> {
+    let mut file = File::create(path).with_context(|| format!("making {path}"))?;
+    file.write_all(&vec![1; pages * PAGE]).with_context(|| format!("filling {path}"))?;
+    Ok(file)
+}
+
+fn memfd(pages: usize) -> anyhow::Result<OwnedFd> {
+    let memfd = memfd_create(c"reconcile", MemfdFlags::CLOEXEC).context("making a memfd")?;
+    // Larger than what is touched of it.
+    ftruncate(&memfd, bytes(pages + 100))?;
+    rustix::io::pwrite(&memfd, &vec![1; pages * PAGE], 0).context("filling a memfd")?;
+    Ok(memfd)
+}
+
+fn to_the_page(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (before, answer) = Parts::ask(ctx, "before")?;
+    ctx.check_eq(format!("left over before, of {answer}"), 0, before.left_over)?;
+
+    let memfd = memfd(MEMFD)?;
+    let segment = Segment::create(0, SEGMENT + 50)?;
+    let attached = segment.attach()?;
+    shm::touch(attached, SEGMENT * PAGE)?;
+    let unattached = Segment::create(0, UNATTACHED)?;
+    let region = unattached.attach()?;
+    shm::touch(region, UNATTACHED * PAGE)?;
+    shm::detach(region)?;
+    let anonymous = shm::map_anonymous(ANONYMOUS + 50)?;
+    shm::touch(anonymous, ANONYMOUS * PAGE)?;
+    let held = file("/dev/shm/held", HELD)?;
+    drop(file("/tmp/unheld", UNHELD)?);
+    let deleted = file("/tmp/deleted", DELETED)?;
+    fs::remove_file("/tmp/deleted")?;
+
+    let (after, answer) = Parts::ask(ctx, "after")?;
+    let came = after.since(before);
+    ctx.check_eq(format!("left over after, of {answer}"), 0, after.left_over)?;
+    let all = MEMFD + SEGMENT + UNATTACHED + ANONYMOUS + HELD + UNHELD + DELETED;
+    for (what, pages, found) in [
+        ("memfds", MEMFD, came.memfd),
+        ("segments", SEGMENT + UNATTACHED, came.sysv),
+        ("shared anonymous memory", ANONYMOUS, came.anonymous),
+        ("held files", HELD + DELETED, came.tmpfs),
+        ("unheld files", UNHELD, came.unheld),
+        ("Shmem", all, came.shmem),
+    ] {
+        ctx.check_eq(format!("bytes of {what} that came"), bytes(pages), found)?;
+    }
+    ctx.check_eq("the answer is complete", true, &answer["complete"])?;
+    ctx.check_eq("doubts", "[]", &answer["doubts"])?;
+    shm::detach(attached)?;
+    sys::unmap(anonymous)?;
+    drop((memfd, segment, unattached, held, deleted));
+    fs::remove_file("/tmp/unheld")?;
+    fs::remove_file("/dev/shm/held")?;
+    let (end, _) = Parts::ask(ctx, "at the end")?;
+    ctx.check_eq("left over at the end", 0, end.left_over)?;
+    ctx.check_eq("Shmem at the end", before.shmem, end.shmem)
+}
+
+fn left_over(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (before, _) = Parts::ask(ctx, "before")?;
+    let (one, other) = std::os::unix::net::UnixStream::pair()?;
+    let sent = memfd(MEMFD)?;
+    sys::send_any(&one, &[std::os::fd::AsFd::as_fd(&sent)])?;
+    drop(sent);
+    let (after, answer) = Parts::ask(ctx, "in flight")?;
+    ctx.check_eq("left over with a memfd in flight", bytes(MEMFD), after.left_over - before.left_over)?;
+    ctx.check_eq("a memfd in flight makes it partial", false, &answer["complete"])?;
+    drop((one, other));
+
+    fs::create_dir_all("/mnt")?;
+    mount("tmpfs", "/mnt", "tmpfs", MountFlags::empty(), c"size=0").context("mounting without a limit")?;
+    drop(file("/mnt/file", UNHELD)?);
+    told(ctx, "an unlimited tmpfs", before, UNHELD, "uncounted")?;
+    let held = File::open("/mnt/file")?;
+    let (after, _) = Parts::ask(ctx, "held in it")?;
+    ctx.check_eq("left over with its file held", before.left_over, after.left_over)?;
+    drop(held);
+    unmount("/mnt", UnmountFlags::empty())?;
+
+    mount("tmpfs", "/mnt", "tmpfs", MountFlags::empty(), c"").context("mounting a tmpfs")?;
+    drop(file("/mnt/file", HELD)?);
+    let (after, _) = Parts::ask(ctx, "shown")?;
+    ctx.check_eq("left over with a tmpfs that shows", before.left_over, after.left_over)?;
+    mount("proc", "/mnt", "proc", MountFlags::empty(), c"").context("mounting over it")?;
+    told(ctx, "a tmpfs that is mounted over", before, HELD, "hidden")?;
+    unmount("/mnt", UnmountFlags::empty())?;
+    unmount("/mnt", UnmountFlags::empty())?;
+    let (end, _) = Parts::ask(ctx, "at the end")?;
+    ctx.check_eq("left over at the end", before.left_over, end.left_over)
+}
+
+fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (before, _) = Parts::ask(ctx, "before")?;
+    let mut actor = Actor::start(b"elsewhere", |stage| {
+        task::enter_new(UnshareFlags::NEWNS)?;
+        fs::create_dir_all("/mnt")?;
+        mount("tmpfs", "/mnt", "tmpfs", MountFlags::empty(), c"").context("mounting a tmpfs")?;
+        drop(file("/mnt/file", UNHELD)?);
+        stage.pause(&[])
+    })?;
+    actor.paused()?;
+    let (after, answer) = Parts::ask(ctx, "in another namespace")?;
+    ctx.check_eq("unheld there", bytes(UNHELD), after.unheld - before.unheld)?;
+    ctx.check_eq("left over with it", before.left_over, after.left_over)?;
+    let mut rows = answer["tmpfs"].as_array().into_iter().flatten();
+    let row = rows.find(|row| row["mount_point"] == "/mnt").context("its mount is not listed")?;
+    ctx.check_eq("who sees it", actor.pid, &row["seen_by"])?;
+    drop(actor);
+
+    let device = make::vgem()?;
+    let dumb = device.create_dumb(make::at_least(bytes(HELD))?)?;
+    let object = dumb.handle.export()?;
+    // The first touch of a page has the driver take it.
+    let region = sys::map(&object, 0, usize::try_from(bytes(HELD))?)?;
+    shm::touch(region, region.len)?;
+    let (after, answer) = Parts::ask(ctx, "a GEM object")?;
+    let rows = answer["held"].as_array().into_iter().flatten();
+    let shown = rows.filter(|row| row["kind"] == "gem-shmem").filter_map(|row| row["charged"].as_i64());
+    let came = after.left_over - before.left_over + shown.sum::<i64>();
+    ctx.check_eq("left over with a GEM object, or held", bytes(HELD), came)?;
+    sys::unmap(region)
+}
+
+fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const HUGE: u64 = 2 << 20;
+    let (before, _) = Parts::ask(ctx, "before")?;
+    fs::write("/proc/sys/vm/nr_hugepages", "4").context("asking for huge pages")?;
+    let huge = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB).context("a huge memfd")?;
+    ftruncate(&huge, HUGE)?;
+    let region = sys::map(&huge, 0, usize::try_from(HUGE)?)?;
+    shm::touch(region, region.len)?;
+    let segment = Segment::huge(usize::try_from(HUGE)?)?;
+    let attached = segment.attach()?;
+    shm::touch(attached, PAGE)?;
+    let secret = if Need::Secretmem.probe() { Some(secret_page()?) } else { None };
+    let (after, answer) = Parts::ask(ctx, "huge and secret")?;
+    ctx.check_eq("left over with them", before.left_over, after.left_over)?;
+    ctx.check_eq("Shmem with them", before.shmem, after.shmem)?;
+    let outside = |kind: &str| {
+        let rows = answer["outside"].as_array().into_iter().flatten();
+        rows.filter(|row| row["kind"] == kind).filter_map(|row| row["charged"].as_u64()).sum::<u64>()
+    };
+    ctx.check_eq("the memfd is told apart", HUGE, outside("memfd"))?;
+    ctx.check_eq("the segment is told apart", HUGE, outside("sysv"))?;
+    let expected = if secret.is_some() { bytes(1) } else { 0 };
+    ctx.check_eq("so is a secret page, where there are any", expected, outside("secretmem"))?;
+    ctx.check_eq("Hugetlb", 4 * HUGE, &answer["hugetlb"])?;
+    ctx.check_eq("doubts", "[]", &answer["doubts"])?;
+    shm::detach(attached)?;
+    // What the table says of a segment of huge pages tells what it is in those kernels that count too many, and only there.
+    let table = fs::read_to_string("/proc/sysvipc/shm")?;
+    let in_memory = table.lines().last().and_then(|row| row.split_whitespace().nth(14));
+    let (after, answer) = Parts::ask(ctx, "nobody has attached it")?;
+    if in_memory == Some(&HUGE.to_string()) {
+        let missing = before.left_over - i64::try_from(HUGE)?;
+        ctx.check_eq("taken for one of small pages", missing, after.left_over)?;
+        let doubt = answer["doubts"][0].as_str().unwrap_or_default().to_owned();
+        let says = format!("1 segment that nobody has attached, of {HUGE} bytes, may be of huge pages");
+        ctx.check(format!("and said so: {doubt}"), doubt.starts_with(&says))?;
+    } else {
+        ctx.check_eq(format!("left over, as {in_memory:?} is too much"), before.left_over, after.left_over)?;
+        ctx.check_eq("doubts of it", "[]", &answer["doubts"])?;
+    }
+    sys::unmap(region)?;
+    drop((huge, segment, secret));
+    fs::write("/proc/sys/vm/nr_hugepages", "0").context("giving huge pages back")
+}
+
+/// A file of secret memory with one page.
+fn secret_page() -> anyhow::Result<OwnedFd> {
+    let secret = shm::secret()?;
+    ftruncate(&secret, bytes(1))?;
+    let region = sys::map(&secret, 0, PAGE)?;
+    shm::touch(region, PAGE)?;
+    sys::unmap(region)?;
+    Ok(secret)
+}
+
+/// That so many pages are left over, and that the mount is said to be so.
+fn told(ctx: &mut Ctx, what: &str, before: Parts, pages: usize, usage: &str) -> anyhow::Result<()> {
+    let (after, answer) = Parts::ask(ctx, what)?;
+    ctx.check_eq(format!("left over with {what}"), bytes(pages), after.left_over - before.left_over)?;
+    let rows = answer["tmpfs"].as_array().into_iter().flatten();
+    let usages: Vec<&str> =
+        rows.filter(|row| row["mount_point"] == "/mnt").filter_map(|row| row["usage"].as_str()).collect();
+    ctx.check_eq(format!("{what} is"), usage, usages.join(" "))?;
+    ctx.check_eq(format!("{what} makes it partial"), false, &answer["complete"])
+}

@@ -1,0 +1,282 @@
+//! What is used of each mounted tmpfs, whether some process holds the files or not.
+//!
+//! A tmpfs that is mounted with a limit, as they are unless somebody says `size=0`, counts its pages to the page, in memory
+//! or in swap, and tells by statfs(2) (`shmem_statfs` in mm/shmem.c). Which are mounted the tables of mounts say, one for each
+//! mount namespace and root that some process has; a superblock is asked once, wherever it shows first.
+//!
+//! **What may hang.** Only mount points that a table names as a tmpfs's, with nothing mounted over them, are opened, by
+//! `O_PATH`, below the root of a process that sees them, through no link, and from the kernel's cache of names alone
+//! (`RESOLVE_CACHED`, Linux 5.12): whatever is mounted has its whole path in there, and a folder on the way whose server would
+//! have to be asked is an error instead. What is in a sysfs is never cached for sure; below one, whose device is proven first,
+//! names are looked up as usual, which asks nobody. The device then proves that it is that very mount before it is asked anything.
+//! Left over is a process whose own root is on a dead network server, and before Linux 5.12 such a folder on the way.
+//!
+//! Limits: mounts of a namespace in which no process is, and of processes whose root cannot be asked, do not show. A
+//! superblock counts what it has charged; a clean page of a hole that the kernel has dropped stays charged until somebody
+//! asks that file.
+//!
+//! A recorded tree keeps the answers in `.lsbuf/tmpfs-usage`, a line for each: `MAJOR:MINOR BYTES`, or `uncounted` or `ramfs`
+//! in place of the bytes.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, openat, openat2, readlinkat, statx,
+};
+use rustix::io::{Errno, Result};
+
+use super::mounts::Mounts;
+use crate::kernel::identity::device_text;
+use crate::kernel::parse::number;
+use crate::kernel::process::ProcessDir;
+use crate::kernel::read::{self, Buffers};
+use crate::kernel::root::ProcRoot;
+use crate::model::{Bytes, Dev, Label, Pid, TmpfsMount, TmpfsUsage};
+
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` of include/uapi/linux/magic.h.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Every tmpfs that is mounted, ordered by device.
+    pub(crate) mounts: Vec<TmpfsMount>,
+    /// Processes that would not say in which mount namespace they are.
+    pub(crate) unseen: u64,
+}
+
+/// Looks at the mounts of every process, and asks each tmpfs among them.
+pub(crate) fn survey(root: &ProcRoot, buffers: &mut Buffers) -> std::io::Result<Survey> {
+    let recorded: HashMap<Dev, TmpfsUsage> =
+        root.recorded_usage().unwrap_or_default().lines().filter_map(recorded_line).collect();
+    let own = readlinkat(root.dir(), c"self", Vec::new()).ok();
+    let own =
+        own.and_then(|pid| number(pid.as_bytes(), 10).ok()).and_then(|pid| u32::try_from(pid).ok()).map(Pid);
+    let listed = root.processes(buffers)?.into_iter().map(|(pid, _)| pid);
+    let mut survey = Survey::default();
+    let mut seen = HashSet::new();
+    let mut text = Vec::new();
+    // What the reader sees itself takes no privilege, and so comes first.
+    for pid in own.into_iter().chain(listed.filter(|&pid| Some(pid) != own)) {
+        let Ok(process) = ProcessDir::open(root, pid) else { continue };
+        if root.is_live() {
+            match view(&process) {
+                Ok(view) if seen.insert(view.clone()) => {}
+                Ok(_) => continue,
+                Err(Errno::ACCESS | Errno::PERM) => {
+                    survey.unseen += 1;
+                    continue;
+                }
+                // It has exited.
+                Err(_) => continue,
+            }
+        }
+        if read::file(process.dir(), c"mountinfo", &mut text).is_ok() {
+            let seen_by = Some(pid).filter(|_| Some(pid) != own && root.is_live());
+            let place = Place { process: &process, root: None, seen_by, recorded: &recorded };
+            survey.add(&Mounts::parse(&text), place);
+        }
+    }
+    survey.mounts.sort_by_key(|mount| mount.dev);
+    Ok(survey)
+}
+
+/// A process's mount namespace and root.
+fn view(process: &ProcessDir) -> Result<(Label, Label)> {
+    let link = |name| readlinkat(process.dir(), name, Vec::new()).map(|link| Label::from(link.as_bytes()));
+    Ok((link(c"ns/mnt")?, link(c"root")?))
+}
+
+/// From where mount points are looked up.
+struct Place<'p> {
+    process: &'p ProcessDir,
+    /// Opened when it is needed first.
+    root: Option<Result<OwnedFd>>,
+    seen_by: Option<Pid>,
+    recorded: &'p HashMap<Dev, TmpfsUsage>,
+}
+
+impl Survey {
+    fn add(&mut self, mounts: &Mounts, mut place: Place<'_>) {
+        for (point, dev, is_top) in mounts.tmpfs() {
+            let known = self.mounts.iter().position(|mount| mount.dev == dev);
+            let is_told =
+                |mount: &TmpfsMount| !matches!(mount.usage, TmpfsUsage::Hidden | TmpfsUsage::Unreadable);
+            if known.is_some_and(|nth| is_told(&self.mounts[nth])) {
+                continue;
+            }
+            let usage = if is_top { place.ask(mounts, point, dev) } else { TmpfsUsage::Hidden };
+            let found = TmpfsMount { dev, point: point.into(), seen_by: place.seen_by, usage };
+            match known {
+                None => self.mounts.push(found),
+                Some(nth) if found.usage != TmpfsUsage::Hidden => self.mounts[nth] = found,
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Place<'_> {
+    fn ask(&mut self, mounts: &Mounts, point: &[u8], dev: Dev) -> TmpfsUsage {
+        if !self.process.is_live() {
+            return self.recorded.get(&dev).copied().unwrap_or(TmpfsUsage::Unreadable);
+        }
+        let root = self.root.get_or_insert_with(|| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(self.process.dir(), c"root", flags, Mode::empty())
+        });
+        match root {
+            Ok(root) => usage(root.as_fd(), mounts, point, dev).unwrap_or(TmpfsUsage::Unreadable),
+            Err(_) => TmpfsUsage::Unreadable,
+        }
+    }
+}
+
+/// Asks the tmpfs of that device which is mounted there.
+fn usage(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8], dev: Dev) -> Result<TmpfsUsage> {
+    let mounted = look_up(root, mounts, point)?;
+    if !is_of(&mounted, dev)? {
+        // Something has been mounted over it since.
+        return Ok(TmpfsUsage::Hidden);
+    }
+    let told = fstatfs(&mounted)?;
+    Ok(match told.f_type {
+        TMPFS_MAGIC => {
+            used(told.f_blocks, told.f_bfree, u64::try_from(told.f_bsize).map_err(|_| Errno::BADMSG)?)
+        }
+        RAMFS_MAGIC => TmpfsUsage::Ramfs,
+        _ => TmpfsUsage::Unreadable,
+    })
+}
+
+fn is_of(file: &OwnedFd, dev: Dev) -> Result<bool> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = statx(file, c"", flags, StatxFlags::TYPE)?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor) == (dev.major, dev.minor))
+}
+
+fn used(blocks: u64, free: u64, size: u64) -> TmpfsUsage {
+    match blocks.checked_sub(free) {
+        _ if blocks == 0 => TmpfsUsage::Uncounted,
+        Some(used) => TmpfsUsage::Used(Bytes(used.saturating_mul(size))),
+        // A limit below what was used already is refused.
+        None => TmpfsUsage::Unreadable,
+    }
+}
+
+/// Opens a mount point below a root, from the cache alone where the kernel can be told so. What is in a sysfs is never in the
+/// cache for sure (`kernfs_dop_revalidate` in fs/kernfs/dir.c), but looking there asks nobody.
+fn look_up(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8]) -> Result<OwnedFd> {
+    let opened = open(root, point, ResolveFlags::CACHED);
+    let (Err(Errno::AGAIN), Some((outer, top))) = (&opened, mounts.around(point)) else { return opened };
+    let around = look_up(root, mounts, outer)?;
+    if !is_of(&around, top.dev)? {
+        return Err(Errno::STALE);
+    }
+    let below = point.strip_prefix(outer).unwrap_or(point);
+    open(around.as_fd(), below, if top.is_sysfs { ResolveFlags::empty() } else { ResolveFlags::CACHED })
+}
+
+fn open(root: BorrowedFd<'_>, path: &[u8], cached: ResolveFlags) -> Result<OwnedFd> {
+    /// The cache may be busy for a moment (a rename or a mount somewhere).
+    const ATTEMPTS: usize = 5;
+    let below = match path.strip_prefix(b"/").unwrap_or(path) {
+        b"" => b".",
+        below => below,
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let open = |more| openat2(root, below, flags, Mode::empty(), resolve | more);
+    let mut opened = open(cached);
+    for _ in 1..ATTEMPTS {
+        match opened {
+            Err(Errno::AGAIN) => opened = open(cached),
+            // A kernel that does not know the flag.
+            Err(Errno::INVAL) => return open(ResolveFlags::empty()),
+            _ => break,
+        }
+    }
+    opened
+}
+
+fn recorded_line(line: &str) -> Option<(Dev, TmpfsUsage)> {
+    let (dev, word) = line.split_once(' ')?;
+    let usage = match word {
+        "uncounted" => TmpfsUsage::Uncounted,
+        "ramfs" => TmpfsUsage::Ramfs,
+        bytes => TmpfsUsage::Used(Bytes(number(bytes.as_bytes(), 10).ok()?)),
+    };
+    Some((device_text(dev.as_bytes()).ok()?, usage))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Check that every tmpfs that this machine shows to the test is found once, and those that can be reached are told.
+    #[test]
+    fn live() {
+        let root = ProcRoot::open(Path::new("/proc")).unwrap();
+        let survey = survey(&root, &mut Buffers::default()).unwrap();
+        let mut devices: Vec<Dev> = survey.mounts.iter().map(|mount| mount.dev).collect();
+        devices.dedup();
+        assert_eq!(devices.len(), survey.mounts.len());
+        for mount in survey.mounts.iter().filter(|mount| mount.seen_by.is_none()) {
+            assert_ne!(mount.usage, TmpfsUsage::Unreadable, "{mount:?}");
+        }
+    }
+
+    /// Check that no link on the way is followed, and that another device's mount is not taken for the one that is meant.
+    #[test]
+    fn looked_up() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = openat(rustix::fs::CWD, folder.path(), flags, Mode::empty()).unwrap();
+        let root = root.as_fd();
+        let none = Mounts::default();
+        assert!(look_up(root, &none, b"/real").is_ok() && look_up(root, &none, b"/").is_ok());
+        assert_eq!(look_up(root, &none, b"/link/.").map(drop), Err(Errno::LOOP));
+        assert_eq!(usage(root, &none, b"/real", Dev { major: 0, minor: u32::MAX }), Ok(TmpfsUsage::Hidden));
+    }
+
+    /// Check that what has no limit is not taken for empty.
+    #[test]
+    fn without_a_limit() {
+        assert_eq!(used(0, 0, 4096), TmpfsUsage::Uncounted);
+        assert_eq!(used(10, 7, 4096), TmpfsUsage::Used(Bytes(3 * 4096)));
+        assert_eq!(used(10, 11, 4096), TmpfsUsage::Unreadable);
+    }
+
+    /// Check that a mount that is hidden in one namespace is told by another.
+    #[test]
+    fn hidden_here_and_shown_there() {
+        let root = ProcRoot::open(Path::new("/proc")).unwrap();
+        let process = ProcessDir::open(&root, Pid(std::process::id())).unwrap();
+        let recorded = HashMap::new();
+        let mut survey = Survey::default();
+        let text = b"1 0 0:4294967295 / /proc rw - tmpfs - rw\n2 1 0:22 / /proc rw - proc - rw\n";
+        let place = || Place { process: &process, root: None, seen_by: None, recorded: &recorded };
+        survey.add(&Mounts::parse(text), place());
+        assert_eq!(survey.mounts[0].usage, TmpfsUsage::Hidden);
+        survey.add(&Mounts::parse(b"1 0 0:4294967295 / /nosuch rw - tmpfs - rw\n"), place());
+        assert_eq!((survey.mounts.len(), survey.mounts[0].usage), (1, TmpfsUsage::Unreadable));
+    }
+
+    proptest! {
+        /// Check that a recorded line is read back, and that no text makes its parser panic.
+        #[test]
+        fn recorded(bytes: u64, minor: u32, text in ".{0,40}") {
+            let expected = (Dev { major: 0, minor }, TmpfsUsage::Used(Bytes(bytes)));
+            prop_assert_eq!(recorded_line(&format!("0:{minor} {bytes}")), Some(expected));
+            let _ = recorded_line(&text);
+        }
+    }
+}

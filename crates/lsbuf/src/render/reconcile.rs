@@ -1,0 +1,213 @@
+//! The account of shared memory as a table for people, and as JSON, schema `lsbuf.reconcile/1`
+//! (`docs/lsbuf.reconcile-1.schema.json`).
+
+use std::io::{self, BufWriter, Write};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::cell::{Sizes, human};
+use super::columns::timestamp;
+use super::escape::escape;
+use super::json::{Host, Scan, host, scan};
+use super::layout::Lines;
+use crate::model::{Bytes, Kind, TmpfsMount, TmpfsUsage};
+use crate::reconcile::{CAUSES, KindRow, Reconciliation, Row};
+
+/// Writes the table: the rows of the account, what is not in `Shmem:`, and what the rest may consist of. Mounts of which
+/// nothing is left are not worth a row.
+///
+/// # Errors
+/// Those of `out`.
+pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes) -> io::Result<()> {
+    let balance = &found.balance;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["WHAT", "BUFFERS", "SIZE", "WHERE"]);
+    let mut line = |what: &str, buffers: Option<u64>, size: String, place: String| {
+        let buffers = buffers.map_or(String::new(), |n| n.to_string());
+        table.add_row([what.to_owned(), buffers, size, place]);
+    };
+    line("Shmem", None, signed(balance.shmem.0.into(), sizes), "/proc/meminfo".into());
+    for (row, bytes) in balance.rows() {
+        let size = signed(bytes, sizes);
+        match row {
+            Row::Held(row) => {
+                let size = if row.unknown == row.buffers { "?".into() } else { size };
+                line(held_as(row.kind), Some(row.buffers), size, String::new());
+            }
+            Row::Unheld(row) if row.unheld.is_none() => {
+                line("  tmpfs, not held", None, "?".into(), place(&row.mount));
+            }
+            Row::Unheld(row) if bytes > 0 => line("  tmpfs, not held", None, size, place(&row.mount)),
+            Row::Unheld(_) => {}
+            Row::Swapped => line("  less: swapped", None, size, String::new()),
+            Row::LeftOver => line("  left over", None, size, String::new()),
+        }
+    }
+    for (nth, is_number) in [false, true, true, false].into_iter().enumerate() {
+        let Some(column) = table.column_mut(nth) else { continue };
+        column.set_padding((0, if nth == 3 { 0 } else { 2 }));
+        if is_number {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out, "\nnot in Shmem: {}", outside(found, sizes))?;
+    writeln!(out, "{}", verdict(found))
+}
+
+/// A sentence on what is left over.
+fn verdict(found: &Reconciliation) -> String {
+    let doubts: Vec<String> = found.doubts().iter().map(|doubt| format!("- {doubt}\n")).collect();
+    let told = match (found.balance.left_over, doubts.len()) {
+        (0, 0) => return "it adds up to the page".into(),
+        (0, _) => "it adds up to the page, but:\n".into(),
+        (_, 0) => return format!("what is left over may be {CAUSES}"),
+        _ => format!("what is left over may be {CAUSES}; and:\n"),
+    };
+    format!("{told}{}", doubts.concat()).trim_end().to_owned()
+}
+
+fn held_as(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Memfd => "  memfd",
+        Kind::Sysv => "  sysv",
+        Kind::ShmAnon => "  shm-anon",
+        Kind::Tmpfs => "  tmpfs, held",
+        Kind::GemShmem => "  gem-shmem",
+        Kind::Ashmem => "  ashmem",
+        Kind::ShmOther => "  shm-other",
+        Kind::DmaBuf | Kind::Hugetlbfs | Kind::Secretmem | Kind::GuestMemfd => "  other",
+    }
+}
+
+/// Where a tmpfs is mounted, and for whom.
+fn place(mount: &TmpfsMount) -> String {
+    let point = escape(mount.point.as_bytes());
+    mount.seen_by.map_or(point.clone(), |pid| format!("{point} (as process {pid} sees it)"))
+}
+
+fn outside(found: &Reconciliation, sizes: Sizes) -> String {
+    let part = |row: &KindRow| {
+        let what = match row.kind {
+            Kind::Memfd | Kind::Sysv | Kind::ShmAnon | Kind::ShmOther => format!("huge {}", row.kind),
+            Kind::Tmpfs => "ramfs".into(),
+            kind => kind.to_string(),
+        };
+        let size = if row.unknown == row.buffers { "?".into() } else { signed(row.charged.0.into(), sizes) };
+        format!("{what} {size} in {}", row.buffers)
+    };
+    let mut parts: Vec<String> = found.balance.outside.iter().map(part).collect();
+    parts.push(format!("{} of huge pages in all (Hugetlb)", signed(found.hugetlb.0.into(), sizes)));
+    parts.join(", ")
+}
+
+/// A size with its sign.
+fn signed(bytes: i128, sizes: Sizes) -> String {
+    let magnitude = Bytes(u64::try_from(bytes.unsigned_abs()).unwrap_or(u64::MAX));
+    let sign = if bytes < 0 { "-" } else { "" };
+    match sizes {
+        Sizes::Bytes => bytes.to_string(),
+        Sizes::Human => format!("{sign}{}", human(magnitude)),
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    taken_at: Option<String>,
+    host: Host<'a>,
+    scan: Scan<'a>,
+    complete: bool,
+    shmem: u64,
+    shmem_before: u64,
+    folded: bool,
+    held: Vec<JsonKind>,
+    tmpfs: Vec<JsonMount<'a>>,
+    swapped: u64,
+    maybe_swapped: u64,
+    left_over: i128,
+    outside: Vec<JsonKind>,
+    hugetlb: u64,
+    doubts: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct JsonKind {
+    kind: &'static str,
+    buffers: u64,
+    charged: u64,
+    unknown: u64,
+}
+
+#[derive(Serialize)]
+struct JsonMount<'a> {
+    dev: String,
+    mount_point: std::borrow::Cow<'a, str>,
+    seen_by: Option<u32>,
+    usage: &'static str,
+    used: Option<u64>,
+    held: u64,
+    unheld: Option<u64>,
+}
+
+/// Writes one JSON document.
+///
+/// # Errors
+/// Those of `out`.
+pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::Result<()> {
+    let balance = &found.balance;
+    let kind = |row: &KindRow| JsonKind {
+        kind: row.kind.as_str(),
+        buffers: row.buffers,
+        charged: row.charged.0,
+        unknown: row.unknown,
+    };
+    let mount = |row: &'_ crate::reconcile::MountRow| -> (String, Option<u64>, &'static str) {
+        let (usage, used) = match row.mount.usage {
+            TmpfsUsage::Used(used) => ("used", Some(used.0)),
+            TmpfsUsage::Uncounted => ("uncounted", None),
+            TmpfsUsage::Ramfs => ("ramfs", None),
+            TmpfsUsage::Hidden => ("hidden", None),
+            TmpfsUsage::Unreadable => ("unreadable", None),
+        };
+        (row.mount.dev.to_string(), used, usage)
+    };
+    let tmpfs = balance.mounts.iter().map(|row| {
+        let (dev, used, usage) = mount(row);
+        JsonMount {
+            dev,
+            mount_point: row.mount.point.to_utf8_lossy(),
+            seen_by: row.mount.seen_by.map(|pid| pid.0),
+            usage,
+            used,
+            held: row.held.0,
+            unheld: row.unheld.map(|unheld| unheld.0),
+        }
+    });
+    let document = Document {
+        schema: "lsbuf.reconcile/1",
+        taken_at: timestamp(found.taken_at),
+        host: host(&found.host),
+        scan: scan(&found.coverage),
+        complete: found.is_complete(),
+        shmem: balance.shmem.0,
+        shmem_before: found.shmem_before.0,
+        folded: found.not_folded.is_none(),
+        held: balance.held.iter().map(kind).collect(),
+        tmpfs: tmpfs.collect(),
+        swapped: balance.swapped.0,
+        maybe_swapped: balance.maybe_swapped.0,
+        left_over: balance.left_over,
+        outside: balance.outside.iter().map(kind).collect(),
+        hugetlb: found.hugetlb.0,
+        doubts: found.doubts().iter().map(ToString::to_string).collect(),
+    };
+    let mut pieces = BufWriter::new(out);
+    document.serialize(&mut serde_json::Serializer::with_formatter(&mut pieces, Lines::default()))?;
+    pieces.write_all(b"\n")?;
+    pieces.flush()
+}

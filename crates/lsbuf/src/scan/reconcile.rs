@@ -1,0 +1,60 @@
+//! Asks for what [`reconcile`](crate::reconcile) needs: `Shmem:` before and after a scan of all kinds of shmem, and what is
+//! used of every mounted tmpfs. Where `Shmem:` moves meanwhile, all of it once more, a few times.
+
+use super::{Options, Scanner, shmem};
+use crate::error::Error;
+use crate::kernel::meminfo::{self, Meminfo};
+use crate::kernel::shmem::Home;
+use crate::kernel::shmem::usage::{self, Survey};
+use crate::model::{Buffer, Bytes, Kinds};
+use crate::reconcile::{Balance, Reconciliation};
+
+/// A machine that never holds still is told so after as many scans.
+const ATTEMPTS: usize = 3;
+
+/// As [`crate::reconcile::reconcile`].
+pub(crate) fn reconcile(options: Options) -> Result<Reconciliation, Error> {
+    let mut scanner = Scanner::new(Options { kinds: Kinds::SHMEM, ..options })?;
+    let mut answer = scanner.balance_once()?;
+    for _ in 1..ATTEMPTS {
+        if answer.shmem_before == answer.balance.shmem {
+            break;
+        }
+        answer = scanner.balance_once()?;
+    }
+    Ok(answer)
+}
+
+impl Scanner {
+    fn balance_once(&mut self) -> Result<Reconciliation, Error> {
+        let (not_folded, before) = self.meminfo()?;
+        let snapshot = self.scan()?;
+        let Survey { mounts, unseen } =
+            usage::survey(&self.root, &mut self.buffers).map_err(|e| self.cannot_list(e))?;
+        let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
+        let any_huge = hugetlb > Bytes(0);
+        let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, |b| self.is_huge(b), any_huge);
+        let (taken_at, host, coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
+        let shmem_before = before.shmem;
+        Ok(Reconciliation { taken_at, host, coverage, shmem_before, not_folded, unseen, hugetlb, balance })
+    }
+
+    /// Reads meminfo, after its counters were added up, or why they were not.
+    fn meminfo(&mut self) -> Result<(Option<String>, Meminfo), Error> {
+        let folded = meminfo::fold(self.root.dir(), &mut self.buffers.text);
+        let not_folded = folded.err().map(|e| std::io::Error::from(e).to_string());
+        let read = meminfo::read(self.root.dir(), &mut self.buffers.text);
+        let failed = |e| Error::io(e, format!("cannot read {}", self.root.path().join("meminfo").display()));
+        Ok((not_folded, read.map_err(failed)?))
+    }
+
+    /// Whether a buffer is of huge pages: by its inode, by its device where that could not be asked, or by what its table says.
+    fn is_huge(&self, buffer: &Buffer) -> bool {
+        let overcounted = |(size, segment)| shmem::is_overcounted(size, &segment);
+        if buffer.size.zip(buffer.segment).is_some_and(overcounted) {
+            return true;
+        }
+        let home = buffer.id.dev.and_then(|dev| self.procfs.home(dev));
+        buffer.huge_page.is_some() || home == Some(Home::KernelHuge)
+    }
+}
