@@ -78,7 +78,7 @@ pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
     if !command.is_empty() {
         return modes::sh(command);
     }
-    for arguments in ["--human", "ps --human", "show cam0:frame0", "show vdec:out0"] {
+    for arguments in ["-d --human", "ps -d --human", "show cam0:frame0", "show vdec:out0"] {
         println!("$ lsbuf {arguments}");
         let status = Command::new(LSBUF).args(arguments.split(' ')).status().context("running lsbuf")?;
         anyhow::ensure!(status.success(), "lsbuf {arguments}: {status}");

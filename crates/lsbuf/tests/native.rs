@@ -1,0 +1,203 @@
+//! Shared memory of this very process on the kernel that runs the tests: every Linux has it, so no guest is needed.
+//!
+//! What is expected the tests' own stat(2) says. Each is asked by procfs, and by BPF iterators where these can be loaded; who may
+//! not load them tests procfs alone, and the guests of `cargo xtask vm` test both.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
+
+use lsbuf::model::{Account, Buffer, Bytes, Fd, Kind, Kinds, Ledger, Note, Pid, Snapshot};
+use lsbuf::scan::{Options, Scanner, Sources, Way};
+use lsbuf_guest::sys::shm::{self, Segment};
+use lsbuf_guest::sys::{self, PAGE};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
+
+const P: u64 = PAGE as u64;
+
+/// Answers about these kinds, by each way that can be used here.
+fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
+    let kinds: Kinds = kinds.iter().copied().collect();
+    let by = |way| Options { kinds, sources: Sources { way, ..Sources::default() }, ..Options::default() };
+    let procfs = lsbuf::scan(by(Way::Procfs)).unwrap();
+    std::iter::once(procfs).chain(lsbuf::scan(by(Way::Iterators))).collect()
+}
+
+fn own() -> Pid {
+    Pid(std::process::id())
+}
+
+/// The buffer of that kind and inode number.
+fn find(snapshot: &Snapshot, kind: Kind, ino: u64) -> Option<&Buffer> {
+    snapshot.buffers.iter().find(|b| b.id.kind == kind && b.id.ino.0 == ino)
+}
+
+fn memfd(name: &str, flags: MemfdFlags) -> (File, u64) {
+    let file = File::from(memfd_create(name, flags).unwrap());
+    let ino = file.metadata().unwrap().ino();
+    (file, ino)
+}
+
+fn number(fd: impl AsFd) -> Fd {
+    Fd(fd.as_fd().as_raw_fd().unsigned_abs())
+}
+
+/// A process that holds what it inherits until it is dropped.
+struct Heir(Child);
+
+impl Heir {
+    fn new() -> Heir {
+        Heir(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Check that a memfd's size and charge follow what is done to it: grown, written, punched, allocated in advance.
+#[test]
+fn a_memfd_through_its_life() {
+    let (file, ino) = memfd("life", MemfdFlags::CLOEXEC);
+    let stages: [&dyn Fn(); 4] = [
+        &|| ftruncate(&file, 16 * P).unwrap(),
+        &|| _ = rustix::io::pwrite(&file, &vec![1; 8 * PAGE], 0).unwrap(),
+        &|| fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, P, 3 * P).unwrap(),
+        &|| fallocate(&file, FallocateFlags::KEEP_SIZE, 12 * P, 2 * P).unwrap(),
+    ];
+    for (stage, pages) in stages.iter().zip([0, 8, 5, 7]) {
+        stage();
+        assert_eq!(file.metadata().unwrap().blocks() * 512, pages * P);
+        for answer in answers(&[Kind::Memfd]) {
+            let found = find(&answer, Kind::Memfd, ino).unwrap();
+            assert_eq!((found.size, found.charged), (Some(Bytes(16 * P)), Some(Bytes(pages * P))));
+            assert_eq!(found.name, Some("life".into()));
+            assert!(found.holders.iter().any(|h| h.pid == own() && h.fds == [number(&file)]));
+        }
+    }
+}
+
+/// Check that a child which inherits a memfd holds it too, each by half of its charge.
+#[test]
+fn a_memfd_that_is_inherited() {
+    let (file, ino) = memfd("inherited", MemfdFlags::empty());
+    rustix::io::pwrite(&file, &vec![1; 4 * PAGE], 0).unwrap();
+    let heir = Heir::new();
+    let child = Pid(heir.0.id());
+    for answer in answers(&[Kind::Memfd]) {
+        let found = find(&answer, Kind::Memfd, ino).unwrap();
+        let holders: Vec<Pid> = found.holders.iter().map(|h| h.pid).collect();
+        assert!(holders.contains(&own()) && holders.contains(&child), "{holders:?}");
+        let at = answer.processes.iter().position(|p| p.pid == child).unwrap();
+        let rss = Ledger::of(&answer).processes[at].rss.unwrap();
+        assert!(rss >= Bytes(4 * P), "{rss:?}");
+    }
+}
+
+/// Check that seals are told to who asks.
+#[test]
+fn a_memfd_that_is_sealed() {
+    let (file, ino) = memfd("sealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::WRITE).unwrap();
+    let mut scanner =
+        Scanner::new(Options { kinds: [Kind::Memfd].into_iter().collect(), ..Options::default() }).unwrap();
+    let mut snapshot = scanner.scan().unwrap();
+    let found = snapshot.buffers.iter_mut().find(|b| b.id.ino.0 == ino).unwrap();
+    scanner.ask_seals(found);
+    assert_eq!(found.seals.unwrap().words().collect::<Vec<_>>(), ["shrink", "write"]);
+}
+
+/// Check that an O_PATH fd which alone keeps a memfd is told from one that holds it open.
+#[test]
+fn a_memfd_that_is_only_named() {
+    let (file, ino) = memfd("named", MemfdFlags::CLOEXEC);
+    let path = sys::open_path(&file).unwrap();
+    drop(file);
+    for answer in answers(&[Kind::Memfd]) {
+        let found = find(&answer, Kind::Memfd, ino).unwrap();
+        let holder = found.holders.iter().find(|h| h.pid == own()).unwrap();
+        assert_eq!((&holder.fds[..], &holder.opaths[..]), (&[][..], &[number(&path)][..]));
+    }
+}
+
+/// Check that a segment attached twice is counted twice, also once it is marked for removal, and is gone thereafter.
+#[test]
+fn a_segment() {
+    let segment = Segment::create(0, 8).unwrap();
+    let attached = [segment.attach().unwrap(), segment.attach().unwrap()];
+    shm::touch(attached[0], 2 * PAGE).unwrap();
+    for removed in [false, true] {
+        for answer in answers(&[Kind::Sysv]) {
+            let found = find(&answer, Kind::Sysv, segment.id()).unwrap();
+            let account = account_of(&answer, found);
+            assert_eq!((found.count, account.map, account.kernel), (Some(2), 2, Some(0)));
+            assert_eq!((found.size, found.segment.unwrap().rss), (Some(Bytes(8 * P)), Bytes(2 * P)));
+            assert_eq!((found.deleted, found.segment.unwrap().creator), (Some(removed), Some(own())));
+        }
+        segment.remove().unwrap();
+    }
+    attached.into_iter().for_each(|region| shm::detach(region).unwrap());
+    for answer in answers(&[Kind::Sysv]) {
+        assert!(find(&answer, Kind::Sysv, segment.id()).is_none());
+    }
+}
+
+fn account_of(snapshot: &Snapshot, buffer: &Buffer) -> Account {
+    let at = snapshot.buffers.iter().position(|b| b.id == buffer.id).unwrap();
+    Ledger::of(snapshot).accounts[at]
+}
+
+/// Check that anonymous shared memory is found by its mapping, with its figures where inodes behind mappings may be asked.
+#[test]
+fn anonymous_memory() {
+    let region = shm::map_anonymous(6).unwrap();
+    shm::touch(region, 3 * PAGE).unwrap();
+    for answer in answers(&[Kind::ShmAnon]) {
+        let is_it = |b: &&Buffer| {
+            b.holders.iter().any(|h| h.pid == own() && h.maps.iter().any(|m| m.start == region.start as u64))
+        };
+        let found = answer.buffers.iter().find(is_it).unwrap();
+        assert_eq!(found.id.kind, Kind::ShmAnon);
+        if !answer.coverage.notes.iter().any(|note| matches!(note, Note::Unsized { .. })) {
+            assert_eq!((found.size, found.charged), (Some(Bytes(6 * P)), Some(Bytes(3 * P))));
+        }
+    }
+    sys::unmap(region).unwrap();
+}
+
+/// Check that a file of a tmpfs which loses its name while it is held is deleted, and no file of the disk is of the family.
+#[test]
+fn a_file_that_is_unlinked() {
+    let path = format!("/dev/shm/lsbuf-test-{}", std::process::id());
+    let file = File::create(&path).unwrap();
+    let ino = file.metadata().unwrap().ino();
+    let disk = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for deleted in [false, true] {
+        for answer in answers(&[Kind::Tmpfs]) {
+            let found = find(&answer, Kind::Tmpfs, ino).unwrap();
+            assert_eq!((found.deleted, found.name.as_ref()), (Some(deleted), Some(&path.as_str().into())));
+            let held =
+                |b: &Buffer| b.holders.iter().any(|h| h.pid == own() && h.fds.contains(&number(&disk)));
+            assert!(!answer.buffers.iter().any(held));
+        }
+        let _ = fs::remove_file(&path);
+    }
+}
+
+/// Check that of very many memfds none is missing.
+#[test]
+fn a_leak() {
+    const MANY: usize = 500;
+    let leaked: Vec<OwnedFd> =
+        (0..MANY).map(|_| memfd_create("leaked", MemfdFlags::CLOEXEC).unwrap()).collect();
+    for answer in answers(&[Kind::Memfd]) {
+        let leaks = answer.buffers.iter().filter(|b| b.name == Some("leaked".into()));
+        assert_eq!(leaks.filter(|b| b.holders.iter().any(|h| h.pid == own())).count(), leaked.len());
+    }
+}
