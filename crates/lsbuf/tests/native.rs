@@ -3,6 +3,8 @@
 //! What is expected the tests' own stat(2) says. Each is asked by procfs, and by BPF iterators where these can be loaded; who may
 //! not load them tests procfs alone, and the guests of `cargo xtask vm` test both.
 
+#![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
+
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;

@@ -23,7 +23,7 @@ pub use kept::{elsewhere, pending, rings};
 pub(crate) use machine::written;
 pub use machine::{btf, mount, recorded_inode};
 pub use mappings::{map_files, maps};
-pub use shmem::{mounts, records, segments, shm_inode, shm_names};
+pub use shmem::{meminfo, mounts, records, segments, shm_inode, shm_names};
 pub use tasks::{process, sharing};
 
 use crate::kernel::parse::{cut, number, number32};

@@ -1,11 +1,12 @@
 //! What shared memory is: segments, mounts, inodes, names, and the iterators' records.
 
 use crate::kernel::bpf::record;
+use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
 use crate::kernel::shmem::mounts::Mounts;
 use crate::kernel::shmem::sysvipc::{self, Row};
 use crate::kernel::shmem::{Home, classify};
-use crate::model::{Kind, Pid};
+use crate::model::{Bytes, Kind, Pid};
 
 use super::halves;
 
@@ -69,4 +70,17 @@ pub fn records(data: &[u8]) {
     if let Ok((taken, records)) = count(data) {
         assert_eq!(count(&data[..taken]), Ok((taken, records)));
     }
+}
+
+/// The lines of meminfo: read back as printed, with whatever other lines around them.
+pub fn meminfo(data: &[u8]) {
+    let Ok(Meminfo { shmem, swap_used, hugetlb }) = meminfo::parse(data) else { return };
+    let kilobytes = |bytes: Bytes| bytes.0 / 1024;
+    let printed = format!(
+        "SwapTotal: {} kB\nMapped: x\nSwapFree: 0 kB\nShmem: {} kB\nHugetlb: {} kB\n",
+        kilobytes(swap_used),
+        kilobytes(shmem),
+        kilobytes(hugetlb)
+    );
+    assert_eq!(meminfo::parse(printed.as_bytes()), Ok(Meminfo { shmem, swap_used, hugetlb }));
 }

@@ -76,6 +76,9 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
         "\\040",
         "shmem 0:1 7 8192 8 0 2097152 1000",
         " (deleted)",
+        "SwapTotal: 8 kB\nSwapFree: 4 kB\n",
+        "Shmem: 16 kB\n",
+        "Hugetlb: 2048 kB\n",
         "1.000000000",
         "00065536\t00000002\t00080007\t00000002\tsystem\t00000007\t",
         "flags:\t02\nmnt_id:\t9\nsize:\t1\ncount:\t1\nexp_name:\tx\n",
@@ -107,4 +110,5 @@ macro_rules! promises {
 promises! {
     numbers fdinfo fdinfo_table maps map_files bufinfo bufinfo_names gem_info elsewhere rings pending process sharing mount
     recorded_inode btf segments mounts shm_inode shm_names records
+    meminfo
 }

@@ -417,7 +417,8 @@ fn note_doubts(snapshot: &mut Snapshot) {
     let count = |doubtful: fn(&Buffer, &Account) -> bool| {
         snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
     };
-    let unsteady = count(|b, _| b.count.is_some() && !b.steady);
+    // A segment's attachments are read once, after its mappings: what is left over says nothing of a count that moved.
+    let unsteady = count(|b, _| b.count.is_some() && !b.steady && b.id.kind != Kind::Sysv);
     let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);
     let unattributed =
         count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));

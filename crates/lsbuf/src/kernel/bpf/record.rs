@@ -147,13 +147,34 @@ pub(crate) struct SyncFd {
     pub(crate) fd: Fd,
 }
 
+/// What sort of filesystem a file of shared memory is on, by its magic number (include/uapi/linux/magic.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShmFilesystem {
+    Tmpfs,
+    Hugetlbfs,
+    Secretmem,
+    /// From Linux 7 on, and before that among anonymous inodes, of which the iterators tell no others.
+    GuestMemfd,
+}
+
+impl ShmFilesystem {
+    fn of(magic: u64) -> Result<ShmFilesystem, Garbled> {
+        Ok(match magic {
+            0x0102_1994 => ShmFilesystem::Tmpfs,
+            0x9584_58f6 => ShmFilesystem::Hugetlbfs,
+            0x5345_434d => ShmFilesystem::Secretmem,
+            0x474d_454d | 0x0904_1934 => ShmFilesystem::GuestMemfd,
+            _ => return Err(Garbled),
+        })
+    }
+}
+
 /// What is known of an open file of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmFile<'r> {
     pub(crate) file: Id,
     pub(crate) count: u64,
-    /// The filesystem's magic number.
-    pub(crate) magic: u64,
+    pub(crate) filesystem: ShmFilesystem,
     pub(crate) inode: ShmInode,
     /// Pages in swap.
     pub(crate) swapped: Option<u64>,
@@ -411,20 +432,22 @@ impl<'r> Fields<'r> {
         let there = Bytes(pages.saturating_add(swapped).saturating_mul(page));
         let charged = if flags & PAGES != 0 { counted.min(there) } else { counted };
         let known = |bit| flags & bit != 0;
+        let filesystem = ShmFilesystem::of(magic)?;
+        let huge_page = 1u64.checked_shl(block_bits).and_then(inode::huge);
         let inode = ShmInode {
             dev,
             ino,
             size,
             charged,
             links,
-            huge_page: 1u64.checked_shl(block_bits).and_then(inode::huge),
+            huge_page: huge_page.filter(|_| filesystem == ShmFilesystem::Hugetlbfs),
             owner,
             created_at: if known(CREATED) { since_epoch(created, created_ns) } else { None },
         };
         Ok(ShmFile {
             file,
             count,
-            magic,
+            filesystem,
             inode,
             swapped: known(PAGES).then_some(swapped),
             seals: known(SEALS).then_some(seals),
@@ -556,7 +579,7 @@ pub(crate) mod tests {
         let bytes = shm_file(31, b"/memfd:x (deleted)\0");
         let Record::ShmFile(found) = only(&bytes) else { panic!() };
         let page = rustix::param::page_size() as u64;
-        assert_eq!((found.file, found.count, found.magic), (Id(1), 2, 0x0102_1994));
+        assert_eq!((found.file, found.count, found.filesystem), (Id(1), 2, ShmFilesystem::Tmpfs));
         assert_eq!((found.inode.ino, found.inode.size), (Inode(9), Bytes(1 << 20)));
         assert_eq!(found.inode.charged, Bytes((24 * BLOCK).min(2 * page)));
         assert_eq!((found.inode.dev, found.inode.owner), (Dev { major: 0, minor: 1 }, 1000));

@@ -9,7 +9,8 @@ use std::hash::Hash;
 use rustix::io::Errno;
 
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Record, ShmFile, SyncFd, Task, Vma,
+    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Record, ShmFile, ShmFilesystem, SyncFd,
+    Task, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
@@ -288,7 +289,7 @@ fn waiting<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
 #[derive(Clone, Debug)]
 pub(super) struct OpenFile {
     pub(super) inode: ShmInode,
-    pub(super) magic: u64,
+    pub(super) filesystem: ShmFilesystem,
     pub(super) swapped: Option<u64>,
     pub(super) seals: Option<Seals>,
     pub(super) ipc: Option<IpcNamespace>,
@@ -305,7 +306,7 @@ impl OpenFile {
     fn of(file: &ShmFile<'_>) -> OpenFile {
         OpenFile {
             inode: file.inode,
-            magic: file.magic,
+            filesystem: file.filesystem,
             swapped: file.swapped,
             seals: file.seals,
             ipc: file.ipc,

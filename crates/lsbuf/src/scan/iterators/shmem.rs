@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::join::{add_fds, add_vmas};
 use super::round::{OpenFile, Round};
-use crate::kernel::bpf::record::{FdRecord, Id, Vma};
+use crate::kernel::bpf::record::{FdRecord, Id, ShmFilesystem, Vma};
 use crate::kernel::shmem::{Filesystems, Home, Named, classify};
 use crate::model::{Buffer, BufferId, Bytes, Kind, Kinds, Label};
 use crate::scan::shmem::key_name;
@@ -98,7 +98,7 @@ fn add_others(round: &Round, of_file: &HashMap<Id, BufferId>, buffers: &mut [Buf
 
 /// Which buffer a file is of, and how it is called, as far as that is known.
 fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Option<Label>)> {
-    let home = home(open, filesystems)?;
+    let home = home(open, filesystems);
     let own = matches!(home, Home::Kernel | Home::KernelHuge);
     // A file without a folder has a path that is its name.
     let path = match &open.path {
@@ -119,19 +119,16 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
     Some((BufferId { ipc, ..BufferId::new(kind, Some(open.inode.dev), open.inode.ino) }, name))
 }
 
-/// On which filesystem of the family a file is: the kernel's own are known by their devices, all others by magic numbers
-/// (include/uapi/linux/magic.h), by which the iterators have chosen them.
-fn home(open: &OpenFile, filesystems: &Filesystems) -> Option<Home> {
+/// On which filesystem of the family a file is: the kernel's own are known by their devices.
+fn home(open: &OpenFile, filesystems: &Filesystems) -> Home {
     let known = filesystems.home(open.inode.dev);
-    match open.magic {
-        0x0102_1994 if known == Some(Home::Kernel) => known,
-        0x0102_1994 => Some(Home::Tmpfs),
-        0x9584_58f6 if known == Some(Home::KernelHuge) => known,
-        0x9584_58f6 => Some(Home::Hugetlbfs),
-        0x5345_434d => Some(Home::Secret),
-        // Linux 7, and before that as an anonymous inode, of which the iterators choose no others.
-        0x474d_454d | 0x0904_1934 => Some(Home::Guest),
-        _ => None,
+    match (open.filesystem, known) {
+        (ShmFilesystem::Tmpfs, Some(Home::Kernel)) => Home::Kernel,
+        (ShmFilesystem::Tmpfs, _) => Home::Tmpfs,
+        (ShmFilesystem::Hugetlbfs, Some(Home::KernelHuge)) => Home::KernelHuge,
+        (ShmFilesystem::Hugetlbfs, _) => Home::Hugetlbfs,
+        (ShmFilesystem::Secretmem, _) => Home::Secret,
+        (ShmFilesystem::GuestMemfd, _) => Home::Guest,
     }
 }
 
@@ -143,7 +140,7 @@ fn described(id: BufferId, open: &OpenFile) -> Buffer {
     buffer.size = Some(inode.size);
     buffer.charged = Some(inode.charged).filter(|_| id.kind.is_charged());
     buffer.swapped = open.swapped.map(|pages| Bytes(pages.saturating_mul(page)));
-    buffer.huge_page = inode.huge_page.filter(|_| open.magic == 0x9584_58f6);
+    buffer.huge_page = inode.huge_page;
     buffer.deleted = matches!(id.kind, Kind::Tmpfs | Kind::Hugetlbfs).then_some(inode.links == 0);
     buffer.seals = open.seals.filter(|_| id.kind == Kind::Memfd);
     buffer.created_at = inode.created_at;
