@@ -51,6 +51,8 @@ pub enum Need {
     HugePages,
     /// memfd_secret, not switched off.
     Secretmem,
+    /// Android's ashmem.
+    Ashmem,
     /// Something to swap to.
     Swap,
 }
@@ -72,6 +74,7 @@ impl Need {
         Self::BufferIterator,
         Self::HugePages,
         Self::Secretmem,
+        Self::Ashmem,
         Self::Swap,
     ];
 
@@ -92,6 +95,7 @@ impl Need {
             Self::BufferIterator => "buffer_iterator",
             Self::HugePages => "huge_pages",
             Self::Secretmem => "secretmem",
+            Self::Ashmem => "ashmem",
             Self::Swap => "swap",
         }
     }
@@ -113,6 +117,7 @@ impl Need {
             Self::BufferIterator => kernel_has_name(b"bpf_iter_dmabuf"),
             Self::HugePages => HugePages::set_aside(1).is_ok(),
             Self::Secretmem => shm::secret().is_ok(),
+            Self::Ashmem => fs::exists("/dev/ashmem").unwrap_or(false),
             Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
         }
     }

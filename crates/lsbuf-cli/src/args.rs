@@ -22,9 +22,11 @@ Examples:
   lsbuf -d                         dma-bufs alone
   lsbuf --kind memfd,sysv          these kinds alone
   lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, with two more columns
-  lsbuf --kernel-only              buffers that no process holds: GEM handles, queues, drivers
+  lsbuf --kernel-only              what no process holds: GEM handles, queues, leaked segments
+  lsbuf --deleted                  files that are unlinked and still held
   lsbuf --min-size 8M --name 'cam*' --sort COUNT
   lsbuf ps                         what each process holds and what it costs
+  lsbuf ps --sort BUFS             who leaks buffers by the thousand
   lsbuf show 17                    every reference to the buffer with inode 17
   lsbuf reconcile                  what free(1) calls shared, explained to the page
   lsbuf doctor                     is the answer complete here, and if not, why
@@ -282,9 +284,12 @@ pub(crate) struct Filter {
     /// Only buffers of this size or more, such as 10M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
-    /// Only buffers that no process holds
+    /// Only buffers that no process holds, segments that nobody has attached among them
     #[arg(long)]
     pub(crate) kernel_only: bool,
+    /// Only what has lost its name, or is marked for removal, and goes with its last holder
+    #[arg(long)]
+    pub(crate) deleted: bool,
 }
 
 #[derive(Debug, Args)]
@@ -301,8 +306,8 @@ pub(crate) struct Scan {
         value_parser = kinds
     )]
     kinds: Vec<Kinds>,
-    /// Dma-bufs alone: --kind dmabuf
-    #[arg(short, long, overrides_with = "kinds")]
+    /// Dma-bufs alone, whatever --kind says
+    #[arg(short, long)]
     dmabuf: bool,
     #[command(flatten)]
     pub(crate) reading: Reading,

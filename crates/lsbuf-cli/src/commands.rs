@@ -30,7 +30,11 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     view.buffers.clone_from(&rows);
     let only_dmabufs = !snapshot.kinds.has_shmem();
     let default = if only_dmabufs { DEFAULT_DMABUF_COLUMNS } else { DEFAULT_BUFFER_COLUMNS };
-    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, default);
+    let has_dmabuf = rows.iter().any(|&row| snapshot.buffers[row].id.kind == Kind::DmaBuf);
+    // Nothing else has an exporter.
+    let default: Vec<&str> =
+        default.iter().copied().filter(|&name| only_dmabufs || has_dmabuf || name != "EXPORTER").collect();
+    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default);
     let style = |row: usize| output::row_style(ledger.shapes[row]);
     list(&view, &rows, &columns, &args.listing, style)
 }
@@ -257,7 +261,7 @@ fn summary(view: &View<'_>, sizes: Sizes) -> String {
         all if all == totals.buffers => String::new(),
         some => {
             let sum = view.buffers.iter().map(|&i| view.snapshot.buffers[i].cost()).sum();
-            format!("{some} shown of {}; the machine: ", size(sum))
+            format!("{some} shown, {}; the machine: ", size(sum))
         }
     };
     let any = |shmem: bool| view.ledger.kinds.iter().any(|k| (k.kind != Kind::DmaBuf) == shmem);
@@ -320,17 +324,22 @@ fn shmem(view: &View<'_>, sizes: Sizes) -> String {
         kinds.iter().map(|k| format!("{} {} in {}", k.kind, size(cost(k)), k.buffers)).collect();
     let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
     format!(
-        "{} of shared memory, {} charged of {}{each}: {} held by {} processes",
-        of_shmem().map(|k| k.buffers).sum::<u64>(),
+        "{} of shared memory, {} charged of {} in size{each}: {} held by {}, {} by none",
+        plural(of_shmem().map(|k| k.buffers).sum(), "buffer", "buffers"),
         size(of_shmem().map(cost).sum()),
         size(of_shmem().map(|k| k.size).sum()),
         size(of_shmem().map(|k| k.held).sum()),
-        holding(view, |kind| kind != Kind::DmaBuf),
+        plural(holding(view, |kind| kind != Kind::DmaBuf), "process", "processes"),
+        size(of_shmem().map(|k| k.kernel_only).sum()),
     )
 }
 
 /// How many processes hold a buffer of such a kind.
-fn holding(view: &View<'_>, is_meant: impl Fn(Kind) -> bool) -> usize {
+fn holding(view: &View<'_>, is_meant: impl Fn(Kind) -> bool) -> u64 {
     let meant = view.snapshot.buffers.iter().filter(|b| is_meant(b.id.kind));
-    meant.flat_map(|b| &b.holders).map(|h| h.pid).collect::<HashSet<Pid>>().len()
+    meant.flat_map(|b| &b.holders).map(|h| h.pid).collect::<HashSet<Pid>>().len() as u64
+}
+
+fn plural(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -51,7 +51,9 @@ pub(crate) const HEADING: Style = Style::new().bold();
 pub(crate) fn row_style(shape: Option<LeakShape>) -> Style {
     match shape {
         Some(LeakShape::Fd) => AnsiColor::Red.on_default(),
-        Some(LeakShape::Handle | LeakShape::InFlight | LeakShape::OPath) => AnsiColor::Yellow.on_default(),
+        Some(LeakShape::Handle | LeakShape::InFlight | LeakShape::OPath | LeakShape::Unattached) => {
+            AnsiColor::Yellow.on_default()
+        }
         Some(LeakShape::Map) | None => Style::new(),
     }
 }

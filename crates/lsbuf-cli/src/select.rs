@@ -22,13 +22,14 @@ fn passes(filter: &Filter, buffer: &Buffer) -> bool {
         && filter.name.as_ref().is_none_or(named)
         && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
         && (!filter.kernel_only || buffer.holders.is_empty())
+        && (!filter.deleted || buffer.deleted == Some(true))
 }
 
 /// Keeps the buffers that pass, and the processes that hold one of them; who has nothing but sync_files only if no buffers are
 /// chosen by what they are.
 pub(crate) fn filter(view: &mut View<'_>, filter: &Filter) {
-    let Filter { pids: _, exporters, name, min_size, kernel_only } = filter;
-    let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *kernel_only;
+    let Filter { pids: _, exporters, name, min_size, kernel_only, deleted } = filter;
+    let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *kernel_only || *deleted;
     let snapshot = view.snapshot;
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
     let holders: HashSet<Pid> =
@@ -45,7 +46,8 @@ pub(crate) fn asked(view: &View<'_>, filter: &Filter) -> Vec<usize> {
     view.processes.iter().copied().filter(wanted).collect()
 }
 
-/// The buffers that an argument of `show` means: an inode number, alone or behind its kind, else an exact name.
+/// The buffers that an argument of `show` means: an inode number, alone or behind its kind, a segment's key, else an exact
+/// name.
 pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
         (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
@@ -60,6 +62,11 @@ pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
         Ok(ino) if digits => all(&|b| b.id.ino.0 == ino && kind.is_none_or(|kind| kind == b.id.kind)),
         _ => Vec::new(),
     };
+    let key = wanted.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let by_key = all(&|b| key.is_some() && b.segment.map(|s| s.key) == key && key != Some(0));
+    if !by_key.is_empty() {
+        return by_key;
+    }
     if by_inode.is_empty() {
         return all(&|buffer| buffer.name.as_ref().is_some_and(|name| name.as_bytes() == wanted.as_bytes()));
     }

@@ -80,7 +80,8 @@ fn what_is_only_mapped() {
         (Kind::ShmAnon, 10, String::new(), None, None),
     ];
     assert_eq!(buffers(&snapshot), expected);
-    assert_eq!(snapshot.coverage.notes, [Note::Unsized { buffers: 1 }]);
+    let notes = [Note::Unsized { buffers: 1 }, Note::Uncounted { buffers: 2 }];
+    assert_eq!(snapshot.coverage.notes, notes);
     assert_eq!(Ledger::of(&snapshot).totals.size, None);
 }
 
@@ -88,13 +89,15 @@ fn what_is_only_mapped() {
 #[test]
 fn files_of_a_tmpfs() {
     let tree = tree_of(12);
-    tree.shmem_fd(12, 3, b"/dev/shm/kept", "0:27 5 4096 8 1 4096 0");
+    tree.shmem_fd(12, 3, b"/dev/shm/kept (deleted)", "0:27 5 4096 8 1 4096 0");
     tree.shmem_fd(12, 4, b"/dev/shm/gone (deleted)", "0:27 6 4096 8 0 4096 0");
     tree.shmem_fd(12, 5, b"/dev/shmoo", "0:27 7 4096 8 1 4096 0");
     let snapshot = tree.scan();
     let deleted: Vec<_> = snapshot.buffers.iter().map(|b| (b.id.ino.0, b.deleted)).collect();
     assert_eq!(deleted, [(5, Some(false)), (6, Some(true))]);
     assert_eq!(buffers(&snapshot)[1].2, "/dev/shm/gone");
+    // Only the kernel's own mark is none of the name.
+    assert_eq!(buffers(&snapshot)[0].2, "/dev/shm/kept (deleted)");
     // The kept one stays when the process goes; of the other nobody knows who else has it open.
     assert_eq!(Ledger::of(&snapshot).processes[0].uss, None);
 }

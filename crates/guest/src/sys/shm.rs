@@ -4,6 +4,7 @@
 //! Segments outlive processes, so a [`Segment`] is removed with its owner.
 
 use std::ffi::CString;
+use std::fs::{File, OpenOptions};
 use std::io::Error;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -135,6 +136,28 @@ pub fn secret() -> anyhow::Result<OwnedFd> {
     let fd = fd.ok_or_else(Error::last_os_error).context("making secret memory")?;
     // SAFETY: the kernel just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A file of Android's ashmem, of which only what is mapped of it is shared memory.
+///
+/// # Errors
+///
+/// The kernel has none.
+pub fn ashmem(name: &str, size: usize) -> anyhow::Result<File> {
+    // `ASHMEM_SET_NAME` and `ASHMEM_SET_SIZE` of drivers/staging/android/uapi/ashmem.h, on 64-bit machines.
+    const SET_NAME: libc::Ioctl = 0x4100_7701;
+    const SET_SIZE: libc::Ioctl = 0x4008_7703;
+    let file =
+        OpenOptions::new().read(true).write(true).open("/dev/ashmem").context("opening /dev/ashmem")?;
+    let mut text = [0u8; 256];
+    text.get_mut(..name.len()).context("a long name")?.copy_from_slice(name.as_bytes());
+    // SAFETY: the kernel reads 256 bytes, which `text` has.
+    let named = unsafe { libc::ioctl(file.as_raw_fd(), SET_NAME, text.as_ptr()) };
+    ensure!(named == 0, "naming: {}", Error::last_os_error());
+    // SAFETY: only numbers are passed.
+    let sized = unsafe { libc::ioctl(file.as_raw_fd(), SET_SIZE, size) };
+    ensure!(sized == 0, "setting the size: {}", Error::last_os_error());
+    Ok(file)
 }
 
 /// Takes a lease that anybody's opening the file breaks; the holder then gets SIGIO, which ends it.

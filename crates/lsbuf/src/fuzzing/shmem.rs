@@ -14,12 +14,12 @@ use super::halves;
 pub fn segments(data: &[u8]) {
     let Ok(rows) = sysvipc::parse(data) else { return };
     let pid = |pid: Option<Pid>| pid.map_or(0, |pid| pid.0);
-    let print = |Row { ino, size, segment: s }: &Row| {
+    let print = |Row { ino, size, creator_uid, segment: s }: &Row| {
         let mode = 0o600 | if s.removed { 0o1000 } else { 0 };
         let (key, creator, last) = (s.key.cast_signed(), pid(s.creator), pid(s.last));
         let (attached, owner, rss, swap) = (s.attached, s.owner, s.rss.0, s.swap.0);
         format!(
-            "{key:10} {ino:10}  {mode:4o} {:21} {creator:5} {last:5}  {attached:5} {owner:5} 0 0 0 0 0 0 {rss:21} {swap:21}\n",
+            "{key:10} {ino:10}  {mode:4o} {:21} {creator:5} {last:5}  {attached:5} {owner:5} 0 {creator_uid:5} 0 0 0 0 {rss:21} {swap:21}\n",
             size.0
         )
     };

@@ -100,6 +100,8 @@ pub enum LeakShape {
     InFlight,
     /// Only `O_PATH` fds keep its memory.
     OPath,
+    /// A System V segment that nobody has attached.
+    Unattached,
 }
 
 impl LeakShape {
@@ -112,6 +114,7 @@ impl LeakShape {
             LeakShape::Handle => "handle",
             LeakShape::InFlight => "in-flight",
             LeakShape::OPath => "opath",
+            LeakShape::Unattached => "unattached",
         }
     }
 
@@ -119,15 +122,19 @@ impl LeakShape {
         if buffer.holders.iter().any(|h| h.slots().0 >= FD_LEAK_MIN) {
             return Some(LeakShape::Fd);
         }
-        // The other shapes say that there is no fd; somebody who could not be read may have one. Of these kinds most never
-        // have one, or stay anyway.
-        let has_fds = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Memfd | Kind::Ashmem | Kind::Secretmem);
-        if !saw_every_process || !has_fds {
+        if buffer.id.kind == Kind::Sysv {
+            return (buffer.count == Some(0)).then_some(LeakShape::Unattached);
+        }
+        // The other shapes say that there is no fd; somebody who could not be read may have one. And a file that has a name
+        // stays by that.
+        if !saw_every_process || !(buffer.id.kind.goes_unheld() || buffer.deleted == Some(true)) {
             return None;
         }
+        // Others are mapped without an fd all the time: what never had one, or what runs from it.
+        let had_fds = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Memfd | Kind::Ashmem | Kind::Secretmem);
         match (account.fd, account.map) {
             (1.., _) => None,
-            (0, 1..) => Some(LeakShape::Map),
+            (0, 1..) => (had_fds && account.exe.unwrap_or(0) == 0).then_some(LeakShape::Map),
             (0, 0) if account.in_flight.is_some_and(|n| n > 0) => Some(LeakShape::InFlight),
             (0, 0) if account.kernel.is_some_and(|n| n > 0) => Some(LeakShape::Handle),
             (0, 0) if account.opath > 0 => Some(LeakShape::OPath),

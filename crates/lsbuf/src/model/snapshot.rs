@@ -225,6 +225,11 @@ pub enum Note {
         /// How many fds; 0: some sockets could not be asked.
         fds: u64,
     },
+    /// Shmem of which the source has no count of references.
+    Uncounted {
+        /// How many buffers.
+        buffers: u64,
+    },
     /// Shmem that is only mapped, whose inodes could not be asked: sizes and charges are unknown.
     Unsized {
         /// How many buffers.
@@ -274,6 +279,7 @@ impl Note {
             | Note::OnlyFdinfo { .. }
             | Note::Unexplained { .. } => true,
             Note::MaybeSameMemory { .. }
+            | Note::Uncounted { .. }
             | Note::Unsteady { .. }
             | Note::Overcounted { .. }
             | Note::Exiting { .. }
@@ -299,6 +305,7 @@ impl Note {
             | Note::Overcounted { .. }
             | Note::MaybeElsewhere { .. }
             | Note::HiddenInFlight { .. }
+            | Note::Uncounted { .. }
             | Note::Unsized { .. }
             | Note::NoSegments { .. }
             | Note::OnlyFdinfo { .. }
@@ -327,7 +334,7 @@ impl fmt::Display for Note {
             Note::NoKernelList { why } => {
                 write!(
                     f,
-                    "the kernel's own list could not be read ({why}): buffers that no process holds do not show"
+                    "the kernel's own list could not be read ({why}): dma-bufs that no process holds do not show"
                 )
             }
             Note::ListContradicts { rows, stated } => write!(
@@ -403,6 +410,12 @@ impl fmt::Display for Note {
                 f,
                 "messages not yet received carry {}, nobody tells of which files: shmem that only they hold does not show",
                 count(*fds, "fd", "fds")
+            ),
+            Note::Uncounted { buffers } => write!(
+                f,
+                "procfs has no count of references for {}: that, what is left over, and what an exit would free take BPF \
+                 iterators (root, or lsbuf probes install)",
+                count(*buffers, "shmem buffer", "shmem buffers")
             ),
             Note::Unsized { buffers } => write!(
                 f,

@@ -169,7 +169,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "SHAPE",
-        help: "what it would be as a leak: fd, map, handle, in-flight, opath",
+        help: "what it would be as a leak: fd, map, handle, in-flight, opath, unattached",
         cell: |v, i| Cell::Words(v.ledger.shapes[i].map(|s| s.as_str().to_owned())),
     },
     Column {

@@ -205,6 +205,7 @@ fn explain(shape: crate::model::LeakShape) -> &'static str {
         LeakShape::Handle => "no fd, no mapping: held inside the kernel",
         LeakShape::InFlight => "held only by messages not yet received",
         LeakShape::OPath => "only O_PATH fds keep its memory",
+        LeakShape::Unattached => "nobody has attached it, and it stays until ipcrm",
     }
 }
 

@@ -161,6 +161,8 @@ impl Scan<'_> {
         }
         let unsized_ = found.iter().filter(|b| b.size.is_none()).count() as u64;
         coverage.notes.extend((unsized_ > 0).then_some(Note::Unsized { buffers: unsized_ }));
+        let uncounted = found.iter().filter(|b| b.count.is_none()).count() as u64;
+        coverage.notes.extend((uncounted > 0).then_some(Note::Uncounted { buffers: uncounted }));
         buffers.append(&mut found);
     }
 

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::Home;
 use crate::kernel::shmem::usage::{self, Survey};
-use crate::model::{Buffer, Bytes, Kinds};
+use crate::model::{Buffer, Bytes, Kinds, Note};
 use crate::reconcile::{Balance, Reconciliation};
 
 /// A machine that never holds still is told so after as many scans.
@@ -34,7 +34,9 @@ impl Scanner {
         let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
         let any_huge = hugetlb > Bytes(0);
         let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, |b| self.is_huge(b), any_huge);
-        let (taken_at, host, coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
+        let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
+        // No count is asked for here.
+        coverage.notes.retain(|note| !matches!(note, Note::Uncounted { .. }));
         let shmem_before = before.shmem;
         Ok(Reconciliation { taken_at, host, coverage, shmem_before, not_folded, unseen, hugetlb, balance })
     }

@@ -3,14 +3,14 @@
 //! procfs counts no references of a shmem file, so `count` stays unknown but for segments, of which the kernel counts the
 //! attachments. What nobody holds procfs does not show, again but for segments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::join::{count_once, sorted};
 use super::shared::Shared;
 use super::walk::Walk;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::shmem::sysvipc::{self, Row};
-use crate::kernel::shmem::{Family, Object};
+use crate::kernel::shmem::sysvipc::{self, Namespaces, Row};
+use crate::kernel::shmem::{Family, Object, without_mark};
 use crate::model::{Buffer, BufferId, Bytes, Holder, IpcNamespace, Kind, Kinds, Label, Note, Pid, Segment};
 
 /// The buffers that a walk found, ordered by identity.
@@ -40,8 +40,10 @@ pub(super) fn join(walk: &Walk, family: &Family, shared: &Shared) -> Vec<Buffer>
 /// A buffer without its holders.
 fn described(id: BufferId, object: &Object) -> Buffer {
     let mut buffer = Buffer::new(id);
+    let links = object.inode.as_ref().map(|inode| inode.links);
     buffer.name = match (&object.name, id.kind) {
         (Some(key), Kind::Sysv) => Some(key_name(key.as_bytes())),
+        (Some(path), Kind::Tmpfs | Kind::Hugetlbfs) => Some(without_mark(path.as_bytes(), links).into()),
         (name, _) => name.clone(),
     };
     if let Some(inode) = &object.inode {
@@ -60,16 +62,9 @@ fn described(id: BufferId, object: &Object) -> Buffer {
 ///
 /// A process may have left the namespace of a segment that it has attached; then the table of the one that it is in has
 /// another segment under that number, or none, and what the path says of its key tells them apart.
-pub(super) fn add_segments(
-    buffers: &mut Vec<Buffer>,
-    namespaces: &HashMap<IpcNamespace, Pid>,
-    root: &ProcRoot,
-) -> u64 {
-    let own = sysvipc::own(root);
-    let mut tables: Vec<_> = namespaces
-        .iter()
-        .map(|(&namespace, &pid)| (Some(namespace), sysvipc::read(root, own, pid)))
-        .collect();
+pub(super) fn add_segments(buffers: &mut Vec<Buffer>, namespaces: &Namespaces, root: &ProcRoot) -> u64 {
+    let live = namespaces.tables(root).into_iter().map(|(namespace, table)| (Some(namespace), table));
+    let mut tables: Vec<_> = live.collect();
     if !root.is_live() {
         tables.push((None, sysvipc::rows(root.dir())));
     }
@@ -85,7 +80,7 @@ pub(super) fn add_segments(
 }
 
 fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
-    let Row { ino, size, segment } = row;
+    let Row { ino, size, creator_uid, segment } = row;
     let name = key_name(format!("{:08x}", segment.key).as_bytes());
     let is_it = |b: &Buffer| b.id.kind == Kind::Sysv && b.id.ino == ino && b.id.ipc == ipc;
     let at = buffers.iter().position(is_it).unwrap_or_else(|| {
@@ -102,6 +97,7 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
         buffer.name = Some(name);
     }
     buffer.size = Some(size);
+    buffer.creator_uid = Some(creator_uid);
     buffer.charged =
         buffer.charged.or(Some(segment.rss + segment.swap).filter(|_| !is_overcounted(size, &segment)));
     buffer.swapped = Some(segment.swap);

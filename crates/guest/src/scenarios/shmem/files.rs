@@ -4,13 +4,13 @@ use std::fs::{self, File, OpenOptions};
 
 use anyhow::Context;
 use rustix::fs::ftruncate;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::UnshareFlags;
 
 use super::{P, Shm, ask_and_compare, by_bpf, figures, hold_on};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
-use crate::make;
+use crate::make::{self, HugePages};
 use crate::runner::Ctx;
 use crate::sys::{self, PAGE, Region, shm, task};
 
@@ -102,4 +102,46 @@ pub(super) fn secret(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = ask_and_compare(ctx, &Shm::held("secretmem", "", vec![held]).uncharged())?;
     // What it costs is then its size.
     ctx.check_eq("size in total", 4 * P, &answer.0["totals"]["size"])
+}
+
+pub(super) fn ashmem(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const NAME: &str = "heap/of \"mine\"";
+    let mut actor = Actor::start(b"android", |stage| {
+        let file = shm::ashmem(NAME, 4 * PAGE)?;
+        let map = sys::map(&file, 0, 4 * PAGE)?;
+        shm::touch(map, 2 * PAGE)?;
+        drop(file);
+        let held = Held {
+            pid: std::process::id(),
+            ino: shown(map)?,
+            size: 4 * P,
+            charged: 2 * P,
+            ..Held::default()
+        };
+        stage.pause(&[held.and_map(map, 0)])
+    })?;
+    let answer = ask_and_compare(ctx, &Shm::held("ashmem", NAME, vec![actor.paused_with_one()?]))?;
+    ctx.check_eq("buffers", 1, answer.list("buffers").len())
+}
+
+pub(super) fn of_huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const PATH: &str = "/tmp/huge/file";
+    let _aside = HugePages::set_aside(2)?;
+    let size = HugePages::size()?;
+    fs::create_dir_all("/tmp/huge")?;
+    mount("none", "/tmp/huge", "hugetlbfs", MountFlags::empty(), None)?;
+    let mut actor = Actor::start(b"dpdk", |stage| {
+        let file = create(PATH)?;
+        ftruncate(&file, 2 * size)?;
+        let map = sys::map(&file, 0, usize::try_from(2 * size)?)?;
+        shm::touch(map, PAGE)?;
+        stage.pause(&[Held::by_file(&file)?.and_map(map, 0)])
+    })?;
+    let held = actor.paused_with_one()?;
+    ctx.check_eq("taken by its inode", size, held.charged)?;
+    let truth = Shm::held("hugetlbfs", PATH, vec![held]);
+    let answer = ask_and_compare(ctx, &truth)?;
+    ctx.check_eq("pages", size, &truth.find(&answer)?["huge_page"])?;
+    drop(actor);
+    unmount("/tmp/huge", UnmountFlags::DETACH).context("unmounting")
 }

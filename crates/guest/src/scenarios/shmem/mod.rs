@@ -143,6 +143,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: files::elsewhere,
     },
     Scenario {
+        name: "hugetlbfs",
+        claim: "A file of a mounted hugetlbfs is charged for each whole page that it has",
+        needs: &[Need::HugePages],
+        ways: Way::BOTH,
+        run: files::of_huge_pages,
+    },
+    Scenario {
+        name: "ashmem",
+        claim: "Android's shared memory is found by what is mapped of it, under the name that it was given",
+        needs: &[Need::Ashmem],
+        ways: Way::BOTH,
+        run: files::ashmem,
+    },
+    Scenario {
         name: "secretmem",
         claim: "A file of secret memory has its size and no charge",
         needs: &[Need::Secretmem],

@@ -27,12 +27,13 @@ use rustix::io::{Errno, Result};
 pub(crate) use filesystems::Filesystems;
 use inode::ShmInode;
 use mounts::Mounts;
-pub(crate) use name::{Home, Named, classify};
+pub(crate) use name::{Home, Named, classify, without_mark};
+use sysvipc::Namespaces;
 
 use super::process::ProcessDir;
 use super::read::Buffers;
 use super::{fdinfo, fds, map_files, read};
-use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef, Pid};
+use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef};
 
 /// An fd of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +77,8 @@ pub(crate) struct Family {
     now: Surroundings,
     /// Every buffer met.
     pub(crate) objects: HashMap<BufferId, Object>,
-    /// IPC namespaces, each with one of its processes.
-    pub(crate) namespaces: HashMap<IpcNamespace, Pid>,
+    /// IPC namespaces, each with some of its processes.
+    pub(crate) namespaces: Namespaces,
     /// Processes whose links could not be followed, so that their fds are unknown.
     pub(crate) unfollowed: u64,
     /// Links of `map_files` were refused: without the privilege, asking again is in vain.
@@ -93,7 +94,7 @@ impl Family {
             mounts: HashMap::new(),
             now: Surroundings::default(),
             objects: HashMap::new(),
-            namespaces: HashMap::new(),
+            namespaces: Namespaces::default(),
             unfollowed: 0,
             cannot_follow: false,
         }
@@ -106,7 +107,7 @@ impl Family {
             ipc: if self.kinds.has(Kind::Sysv) { ipc_namespace(process) } else { None },
         };
         if let Some(ipc) = self.now.ipc {
-            self.namespaces.entry(ipc).or_insert(process.pid());
+            self.namespaces.add(ipc, process.pid());
         }
     }
 

@@ -65,7 +65,7 @@ pub(crate) fn is_guests(link: &[u8]) -> bool {
 pub(crate) fn classify(home: Home, path: &[u8]) -> Option<Named<'_>> {
     if let Some(kind) = home.only_kind() {
         let name = if home == Home::Tmpfs || home == Home::Hugetlbfs { path } else { b"" };
-        return Some(Named { kind, name: name.strip_suffix(DELETED).unwrap_or(name) });
+        return Some(Named { kind, name });
     }
     let path = path.strip_suffix(DELETED).unwrap_or(path);
     let named = |kind, name| Some(Named { kind, name });
@@ -86,6 +86,11 @@ pub(crate) fn classify(home: Home, path: &[u8]) -> Option<Named<'_>> {
             None => named(Kind::ShmOther, path.strip_prefix(b"/").unwrap_or(path)),
         },
     }
+}
+
+/// A file's path without the kernel's mark, which only one that has no name any more bears; a file may be called so.
+pub(crate) fn without_mark(path: &[u8], links: Option<u32>) -> &[u8] {
+    if links == Some(0) { path.strip_suffix(DELETED).unwrap_or(path) } else { path }
 }
 
 #[cfg(test)]
@@ -119,7 +124,9 @@ mod tests {
         for path in ["/memfd:x (deleted)", "/SYSV00000000", "/dev/zero (deleted)", "/dmabuf:x"] {
             assert_eq!(of(Home::Tmpfs, path).0, Kind::Tmpfs);
         }
-        assert_eq!(of(Home::Tmpfs, "/dev/shm/x (deleted)").1, "/dev/shm/x");
+        let path = b"/dev/shm/x (deleted)";
+        assert_eq!(without_mark(path, Some(0)), b"/dev/shm/x");
+        assert_eq!((without_mark(path, Some(1)), without_mark(path, None)), (&path[..], &path[..]));
     }
 
     /// Check that no name of a memfd makes it a segment, though one may end as a deleted file's path does.

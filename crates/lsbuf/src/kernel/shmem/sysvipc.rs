@@ -6,6 +6,7 @@
 //!
 //! A recorded tree has the table of its own namespace in `sysvipc/shm`, and no others.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::{Errno, Result};
@@ -24,15 +25,46 @@ pub(crate) struct Row {
     /// The segment's id, and its inode's number (`newseg`).
     pub(crate) ino: Inode,
     pub(crate) size: Bytes,
+    /// Who created it.
+    pub(crate) creator_uid: u32,
     pub(crate) segment: Segment,
 }
 
-/// Reads the table of the namespace that a process is in. `own`: the reader's.
-pub(crate) fn read(root: &ProcRoot, own: Option<IpcNamespace>, pid: Pid) -> Result<Vec<Row>> {
+/// IPC namespaces, each with a few processes that were found in it: some may have left when it is asked.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces(HashMap<IpcNamespace, Vec<Pid>>);
+
+impl Namespaces {
+    const FEW: usize = 8;
+
+    /// A process is in that one.
+    pub(crate) fn add(&mut self, namespace: IpcNamespace, pid: Pid) {
+        let pids = self.0.entry(namespace).or_default();
+        if pids.len() < Namespaces::FEW {
+            pids.push(pid);
+        }
+    }
+
+    /// The table of each, or why it cannot be read. One whose processes have all left has none.
+    pub(crate) fn tables(&self, root: &ProcRoot) -> Vec<(IpcNamespace, Result<Vec<Row>>)> {
+        let own = own(root);
+        let read = |(&namespace, pids): (&IpcNamespace, &Vec<Pid>)| {
+            if Some(namespace) == own {
+                return Some((namespace, rows(root.dir())));
+            }
+            let tables = pids.iter().map(|&pid| read(root, namespace, pid));
+            let there = |table: &Result<_>| !matches!(table, Err(Errno::NOENT | Errno::SRCH | Errno::STALE));
+            tables.into_iter().find(there).map(|table| (namespace, table))
+        };
+        self.0.iter().filter_map(read).collect()
+    }
+}
+
+/// Reads the table of another namespace, by a process. `STALE`: it is in another one by now.
+fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<Row>> {
     let process = ProcessDir::open(root, pid)?;
-    let theirs = ipc_namespace(&process);
-    if theirs == own {
-        return rows(root.dir());
+    if ipc_namespace(&process).is_some_and(|now| now != wanted) {
+        return Err(Errno::STALE);
     }
     let namespace = read::open_file(process.dir(), c"ns/ipc")?;
     std::thread::scope(|scope| {
@@ -45,7 +77,7 @@ pub(crate) fn read(root: &ProcRoot, own: Option<IpcNamespace>, pid: Pid) -> Resu
 }
 
 /// The namespace of the reader itself.
-pub(crate) fn own(root: &ProcRoot) -> Option<IpcNamespace> {
+fn own(root: &ProcRoot) -> Option<IpcNamespace> {
     ipc_namespace(&ProcessDir::open(root, Pid(std::process::id())).ok()?)
 }
 
@@ -76,6 +108,7 @@ fn row(line: &[u8]) -> std::result::Result<Row, Garbled> {
     Ok(Row {
         ino: Inode(number(word(1)?, 10)?),
         size: Bytes(number(word(3)?, 10)?),
+        creator_uid: number32(word(9)?, 10)?,
         segment: Segment {
             key: key.cast_unsigned(),
             removed: number(word(2)?, 8)? & REMOVED != 0,
@@ -112,7 +145,7 @@ mod tests {
             rss: Bytes(8192),
             swap: Bytes(4096),
         };
-        assert_eq!(rows, [Row { ino: Inode(3), size: Bytes(1 << 20), segment: expected }]);
+        assert_eq!(rows, [Row { ino: Inode(3), size: Bytes(1 << 20), creator_uid: 0, segment: expected }]);
     }
 
     /// Check that a table without segments is one, and a row cut short is none.

@@ -350,7 +350,9 @@ fn look_elsewhere(
     elsewhere.unknown |= hidden;
     let waiting = round.waiting();
     let mut kept = elsewhere.kept();
-    kept.in_flight = waiting.iter().flat_map(HashMap::values).sum();
+    let shmem = round.shm_waiting();
+    kept.in_flight =
+        waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
     kept.unknown |= waiting.is_none();
     // A ring may be in flight, and a socket be registered.
     let waiting = waiting.filter(|_| elsewhere.in_flight_of_one().is_some());

@@ -15,6 +15,7 @@ use crate::kernel::bpf::record::{
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
 use crate::kernel::shmem::inode::ShmInode;
+use crate::kernel::shmem::sysvipc::Namespaces;
 use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals};
 
 /// What is known of one buffer.
@@ -221,9 +222,15 @@ impl Round {
         self.tasks.get(at).filter(|task| task.pid == pid)
     }
 
-    /// Every IPC namespace, with a process that is in it.
-    pub(super) fn ipc_namespaces(&self) -> HashMap<IpcNamespace, Pid> {
-        self.tasks.iter().filter_map(|task| Some((task.ipc?, task.pid))).collect()
+    /// Every IPC namespace, with processes that are in it.
+    pub(super) fn ipc_namespaces(&self) -> Namespaces {
+        let mut namespaces = Namespaces::default();
+        for task in &self.tasks {
+            if let Some(ipc) = task.ipc {
+                namespaces.add(ipc, task.pid);
+            }
+        }
+        namespaces
     }
 
     /// How many sync_files each process has, a table counted once however many threads share it.

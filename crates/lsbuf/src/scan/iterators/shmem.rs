@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::join::{add_fds, add_vmas};
 use super::round::{OpenFile, Round};
 use crate::kernel::bpf::record::{FdRecord, Id, ShmFilesystem, Vma};
-use crate::kernel::shmem::{Filesystems, Home, Named, classify};
+use crate::kernel::shmem::{Filesystems, Home, Named, classify, without_mark};
 use crate::model::{Buffer, BufferId, Bytes, Kind, Kinds, Label};
 use crate::scan::shmem::key_name;
 
@@ -113,6 +113,9 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
     let Named { kind, name } = named;
     let name = match kind {
         Kind::Sysv => Some(key_name(name)),
+        Kind::Tmpfs | Kind::Hugetlbfs => {
+            path.is_some().then(|| without_mark(name, Some(open.inode.links)).into())
+        }
         _ => path.is_some().then(|| name.into()),
     };
     let ipc = open.ipc.filter(|_| kind == Kind::Sysv);

@@ -1,0 +1,4 @@
+//! `lsbuf::fuzzing::meminfo`, which says what is promised.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::meminfo(data));
