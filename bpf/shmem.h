@@ -169,12 +169,11 @@ static always_inline int is_shmem(u64 magic, u32 mode)
 }
 
 /* Whether a file is new to this reading. */
-static always_inline int is_news(struct bpf_iter_meta *meta, struct file *file)
+static always_inline int is_news(struct bpf_iter_meta *meta, u64 id)
 {
-	struct described key = { .session = meta->session_id, .file = 0 };
+	struct described key = { .session = meta->session_id, .file = id };
 	u64 own = meta->seq_num, *first;
 
-	probe_read(&key.file, sizeof(key.file), &file);
 	first = map_lookup(&described, &key);
 	if (first)
 		return *first == own;
@@ -207,15 +206,12 @@ static always_inline void describe_shmem(struct shm_file *found, struct file *fi
 	const unsigned char *name = 0;
 	struct super_block *fs = 0;
 	struct dentry *dentry = 0;
-	u64 file_address = 0;
 	u32 mode = 0;
 	u8 bits = 0;
 
 	peek(mode, file->f_mode);
 	if (mode & FMODE_PATH)
 		found->flags |= SHM_PATH_ONLY;
-	probe_read(&file_address, sizeof(file_address), &file);
-	found->file = mixed(file_address);
 	found->magic = magic;
 	peek(found->ino, inode->i_ino);
 	peek(found->size, inode->i_size);
@@ -268,7 +264,7 @@ static always_inline void put_shm_file(void *seq, struct piece *piece, long leng
 }
 
 /* Describes a file that the verifier knows. */
-static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 count)
+static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
 {
 	struct inode *inode = file->f_inode;
 	struct piece *piece = take_piece();
@@ -277,6 +273,7 @@ static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, s
 	if (!piece)
 		return 0;
 	__builtin_memset(&piece->known, 0, sizeof(piece->known));
+	piece->known.file = id;
 	piece->known.count = count;
 	describe_shmem(&piece->known, file, inode, inode->i_sb->s_magic);
 	length = d_path(&file->f_path, piece->path, sizeof(piece->path));
@@ -288,8 +285,8 @@ static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, s
 }
 
 /* Describes one of which it knows nothing: only the end of its path is to be had. */
-static __attribute__((noinline)) int describe_waiting(void *seq, struct file *file, struct inode *inode, u64 magic,
-						      u64 count)
+static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct file *file, struct inode *inode, u64 magic,
+						      u64 id)
 {
 	struct piece *piece = take_piece();
 	const unsigned char *name = 0;
@@ -298,7 +295,9 @@ static __attribute__((noinline)) int describe_waiting(void *seq, struct file *fi
 	if (!piece)
 		return 0;
 	__builtin_memset(&piece->known, 0, sizeof(piece->known));
-	piece->known.count = count;
+	piece->known.file = id;
+	/* No reference is the iterator's own here. */
+	piece->known.count = references(file, 0) + 1;
 	describe_shmem(&piece->known, file, inode, magic);
 	peek(dentry, file->f_path.dentry);
 	peek(name, dentry->d_name.name);

@@ -18,6 +18,7 @@ int tasks(struct context *context)
 	struct ipc_namespace *ipc = 0;
 	struct nsproxy *spaces = 0;
 	struct mm_struct *mm = 0;
+	struct file *exe = 0;
 	record(task, found);
 
 	if (!task) {
@@ -49,8 +50,10 @@ int tasks(struct context *context)
 		found.started = task->start_boottime;
 	}
 	peek(mm, task->mm);
-	if (mm)
-		found.exe = id_of(mm->exe_file);
+	if (mm) {
+		peek(exe, mm->exe_file);
+		found.exe = file_id(exe);
+	}
 	peek(spaces, task->nsproxy);
 	peek(ipc, spaces->ipc_ns);
 	peek(found.ipc, ipc->ns.inum);

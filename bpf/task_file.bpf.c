@@ -93,10 +93,8 @@ static __attribute__((noinline)) int shmem_fd(struct bpf_iter_meta *meta, struct
 					      struct file *file)
 {
 	record(shm_fd, found);
-	u64 address = 0;
 
-	probe_read(&address, sizeof(address), &file);
-	found.file = mixed(address);
+	found.file = file_id(file);
 	found.files = id_of(task->files);
 	found.program = program_of(task);
 	found.tgid = slot->tgid;
@@ -104,8 +102,8 @@ static __attribute__((noinline)) int shmem_fd(struct bpf_iter_meta *meta, struct
 	found.fd = slot->fd;
 	found.path_only = !!(file->f_mode & FMODE_PATH);
 	found.count = references(file, 1);
-	if (is_news(meta, file))
-		describe_open(meta, file, found.count);
+	if (is_news(meta, found.file))
+		describe_open(meta, file, found.file, found.count);
 	put(slot->seq, found, SHM_FD);
 	return 0;
 }
@@ -125,17 +123,14 @@ static __attribute__((noinline)) int waiting_shmem(struct message *message, stru
 {
 	struct slot *slot = &message->slot;
 	record(shm_in_flight, found);
-	u64 address = 0;
 
-	probe_read(&address, sizeof(address), &file);
-	found.file = mixed(address);
+	found.file = file_id(file);
 	found.socket = message->socket;
 	found.tgid = slot->tgid;
 	found.tid = slot->tid;
 	found.fd = slot->fd;
-	if (is_news(message->meta, file))
-		/* No reference is the iterator's own here. */
-		describe_waiting(slot->seq, file, inode, magic, references(file, 0) + 1);
+	if (is_news(message->meta, found.file))
+		describe_waiting(slot->seq, file, inode, magic, found.file);
 	put(slot->seq, found, SHM_IN_FLIGHT);
 	return 0;
 }

@@ -53,14 +53,12 @@ int vmas(struct context *context)
 		put(context->meta->seq, found, VMA);
 	} else if (shmem && is_shmem(magic, inode->i_mode)) {
 		record(shm_vma, found);
-		u64 address = 0;
 
-		probe_read(&address, sizeof(address), &file);
-		found.file = mixed(address);
+		found.file = file_id(file);
 		/* No reference is the iterator's own here. */
 		found.count = references(file, 0) + 1;
-		if (is_news(context->meta, file))
-			describe_open(context->meta, file, found.count);
+		if (is_news(context->meta, found.file))
+			describe_open(context->meta, file, found.file, found.count);
 		found.mm = id_of(vma->vm_mm);
 		found.start = vma->vm_start;
 		found.end = vma->vm_end;

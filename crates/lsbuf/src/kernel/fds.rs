@@ -125,7 +125,8 @@ pub(crate) fn walk(
             match family.fd(process, table.as_fd(), entry, fd, target) {
                 Ok(found) => read.shmem.extend(found),
                 Err(Errno::NOENT) => read.closed = true,
-                Err(e) => return Err(e),
+                // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
+                Err(_) => family.unfollowed += 1,
             }
         }
         Ok(())

@@ -46,6 +46,7 @@ pub(crate) fn walk(
                     && family.suspects(target)
                 {
                     match family.ask(process, links.as_fd(), entry, target) {
+                        Ok(id) if id.is_some_and(|id| family.may_be_private(&id)) => {}
                         Ok(id) => found.extend(
                             id.and_then(|id| Some(ShmMap { id, vma: range(entry.to_bytes()).ok()? })),
                         ),

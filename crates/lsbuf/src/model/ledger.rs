@@ -69,7 +69,9 @@ impl Account {
             Some(Some(0)) => {
                 account.kernel = Some(0);
                 account.estimate = !buffer.steady || buffer.uncompared;
-                if !account.estimate {
+                // A count that is of single files leaves room for others, which only those keep.
+                let of_all = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Sysv);
+                if !account.estimate && of_all {
                     account.in_flight = Some(buffer.in_flight.unwrap_or(0));
                     account.io_uring = Some(buffer.io_uring.unwrap_or(0));
                     account.exe = Some(buffer.exe.unwrap_or(0));
@@ -348,8 +350,9 @@ fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
         return buffer.deleted.map(|_| Bytes(0));
     }
     let elsewhere = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
+    let looked_elsewhere = account.in_flight.is_some() && account.io_uring.is_some();
     match account.kernel {
-        Some(0) if !account.estimate && elsewhere == 0 => buffer.cost(),
+        Some(0) if !account.estimate && elsewhere == 0 && looked_elsewhere => buffer.cost(),
         Some(rest) if buffer.steady && rest.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
         _ => None,
     }

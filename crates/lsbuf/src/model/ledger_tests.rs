@@ -168,7 +168,10 @@ proptest! {
     fn exact_accounts_balance(s in any_snapshot()) {
         for (b, a) in s.buffers.iter().zip(Ledger::of(&s).accounts) {
             if let (false, Some(kernel)) = (a.estimate, a.kernel) {
-                prop_assert_eq!(b.count, Some(a.fd + a.map + a.in_flight.unwrap() + a.io_uring.unwrap() + a.exe.unwrap_or(0) + kernel));
+                let elsewhere = [a.in_flight, a.io_uring, a.exe];
+                let known: u64 = elsewhere.iter().flatten().sum();
+                prop_assert_eq!(b.count, Some(a.fd + a.map + known + kernel));
+                prop_assert!(b.id.kind != Kind::DmaBuf || a.in_flight.is_some() && a.io_uring.is_some());
             }
         }
     }

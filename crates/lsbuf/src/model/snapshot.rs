@@ -366,7 +366,7 @@ impl fmt::Display for Note {
             ),
             Note::Overcounted { buffers } => write!(
                 f,
-                "{} have more references found than the kernel counts: kernel references are unknown",
+                "more references of {} were found than the kernel counts: kernel references are unknown",
                 count(*buffers, "buffer", "buffers")
             ),
             Note::MaybeElsewhere { buffers, kept } => {
@@ -419,7 +419,7 @@ impl fmt::Display for Note {
             ),
             Note::Unsized { buffers } => write!(
                 f,
-                "the size of {} that is only mapped could not be asked (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN may)",
+                "the size of {}, only mapped, could not be asked (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN may)",
                 count(*buffers, "shmem buffer", "shmem buffers")
             ),
             Note::NoSegments { namespaces } => write!(

@@ -89,7 +89,8 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     });
     let buffer = &mut buffers[at];
     let stranger = |path_key: &Label| !path_key.is_empty() && *path_key != name && !segment.removed;
-    if buffer.name.as_ref().is_some_and(stranger) {
+    let other_size = buffer.size.is_some_and(|known| known != size) && buffer.huge_page.is_none();
+    if other_size || buffer.name.as_ref().is_some_and(stranger) {
         return;
     }
     // The table forgets the key of one that is marked for removal; its path does not.
@@ -98,8 +99,8 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     }
     buffer.size = Some(size);
     buffer.creator_uid = Some(creator_uid);
-    buffer.charged =
-        buffer.charged.or(Some(segment.rss + segment.swap).filter(|_| !is_overcounted(size, &segment)));
+    buffer.charged = buffer.charged.or(Some(segment.rss + segment.swap)
+        .filter(|_| !is_overcounted(size, &segment) && !may_be_overcounted(&segment)));
     buffer.swapped = Some(segment.swap);
     buffer.deleted = Some(segment.removed);
     buffer.count = Some(segment.attached);
@@ -116,6 +117,13 @@ pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
     /// The largest that pages are which are not huge.
     const PAGE: u64 = 64 << 10;
     (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
+/// Whether it may say too much although there would be room: so many bytes are one huge page of 2 MiB there, or several. A
+/// segment of small pages can have as many.
+fn may_be_overcounted(segment: &Segment) -> bool {
+    const ONE_HUGE_PAGE: u64 = (2 << 20) * 512;
+    segment.rss.0 > 0 && segment.rss.0.is_multiple_of(ONE_HUGE_PAGE)
 }
 
 /// How a segment is called: by its key, or not at all if that is private.

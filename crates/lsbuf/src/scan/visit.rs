@@ -334,10 +334,9 @@ impl Walk {
     fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>, buffers: &mut Buffers) {
         let (pid, process) = (process.pid(), space.alone().unwrap_or(process));
         for fact in maps {
-            if let Some(family) = &mut self.family {
-                family.complete(process, &fact, buffers);
+            if self.family.as_mut().is_none_or(|family| family.complete(process, &fact, buffers)) {
+                self.shm_maps.push(HeldShmMap { pid, fact });
             }
-            self.shm_maps.push(HeldShmMap { pid, fact });
         }
     }
 

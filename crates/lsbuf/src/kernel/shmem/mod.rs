@@ -58,6 +58,8 @@ pub(crate) struct Object {
     pub(crate) name: Option<Label>,
     /// `None`: it could not be asked.
     pub(crate) inode: Option<ShmInode>,
+    /// It is no regular file, but a device's node.
+    irregular: bool,
 }
 
 /// What one process sees.
@@ -72,7 +74,7 @@ struct Surroundings {
 pub(crate) struct Family {
     kinds: Kinds,
     filesystems: Filesystems,
-    /// By the link of the mount namespace.
+    /// By the links of the mount namespace and the root.
     mounts: HashMap<Label, Rc<Mounts>>,
     now: Surroundings,
     /// Every buffer met.
@@ -113,8 +115,13 @@ impl Family {
 
     /// What is mounted where the process can see it, read once for all that see the same.
     fn mounts_of(&mut self, process: &ProcessDir, buffers: &mut Buffers) -> Rc<Mounts> {
-        let link = readlinkat_raw(process.dir(), c"ns/mnt", &mut buffers.link[..]);
-        let namespace = link.ok().map(|(link, _)| Label::from(&*link));
+        // Who has another root sees other mounts, by other paths.
+        let mut key = Vec::new();
+        for link in [c"ns/mnt", c"root"] {
+            let Ok((link, _)) = readlinkat_raw(process.dir(), link, &mut buffers.link[..]) else { continue };
+            key.extend_from_slice(link);
+        }
+        let namespace = (!key.is_empty()).then(|| Label::from(&key[..]));
         if let Some(known) = namespace.as_ref().and_then(|namespace| self.mounts.get(namespace)) {
             return Rc::clone(known);
         }
@@ -227,6 +234,12 @@ impl Family {
         Some(known().map_or(Interest::Path, Interest::Known))
     }
 
+    /// Whether only a mapping's protection tells if anybody shares it: a process's own memory of huge pages is such a file, too.
+    pub(crate) fn may_be_private(&self, id: &BufferId) -> bool {
+        let home = id.dev.and_then(|dev| self.filesystems.home(dev));
+        id.kind == Kind::ShmAnon && home == Some(Home::KernelHuge)
+    }
+
     /// Adds a mapping by its path, which is ambiguous if it is not `whole`.
     pub(crate) fn mapped(
         &mut self,
@@ -251,7 +264,17 @@ impl Family {
     }
 
     /// Asks for what is still unknown of a mapped buffer, by its link in the process's `map_files`.
-    pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) {
+    ///
+    /// Whether it is of the family after all: mappings are told by their devices, and most files of a devtmpfs are not.
+    pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) -> bool {
+        self.ask_mapped(process, map, buffers);
+        let home = map.id.dev.and_then(|dev| self.filesystems.home(dev));
+        self.objects.get(&map.id).is_none_or(|object| {
+            !object.irregular && (object.inode.is_some() || home != Some(Home::Devtmpfs))
+        })
+    }
+
+    fn ask_mapped(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) {
         let Some(object) = self.objects.get(&map.id) else { return };
         let link = map_files::link(&map.vma);
         if object.name.is_none()
@@ -264,7 +287,8 @@ impl Family {
                 object.name = Some(named.name.into());
             }
         }
-        let known = self.objects.get(&map.id).is_some_and(|object| object.inode.is_some());
+        let known =
+            self.objects.get(&map.id).is_some_and(|object| object.inode.is_some() || object.irregular);
         if known || self.cannot_follow {
             return;
         }
@@ -278,6 +302,11 @@ impl Family {
             Ok(Some((_, inode))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
                 if let Some(object) = self.objects.get_mut(&map.id) {
                     object.inode = Some(inode);
+                }
+            }
+            Ok(None) if self.filesystems.are_live() => {
+                if let Some(object) = self.objects.get_mut(&map.id) {
+                    object.irregular = true;
                 }
             }
             Err(Errno::PERM | Errno::ACCESS) => self.cannot_follow = true,

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::name::Home;
+use super::name::{Home, without_mark};
 use crate::kernel::identity::device_text;
 use crate::kernel::parse::{Garbled, cut};
 use crate::model::Dev;
@@ -70,8 +70,10 @@ impl Mounts {
 
     /// Whether the path is below a mount of the family, as the innermost mount decides.
     pub(crate) fn may_have(&self, path: &[u8]) -> bool {
+        // A file that is a mount point itself bears the mark once it has lost its name.
+        let is_below = |path| self.innermost(path).is_some_and(|(_, top)| top.home.is_some());
         self.ours.iter().any(|ours| path.starts_with(&ours.point))
-            && self.innermost(path).is_some_and(|(_, top)| top.home.is_some())
+            && (is_below(path) || is_below(without_mark(path, Some(0))))
     }
 
     /// The mount that a mount point is in itself, and where; `None`: it is the root, or none that is seen.
@@ -113,7 +115,8 @@ fn mount(line: &[u8]) -> Result<Mount, Garbled> {
     let kind = words.nth(1).ok_or(Garbled)?;
     let home = match kind {
         // What the kernel unpacks its first files into is called so whichever it is; a ramfs has no file of ours.
-        b"tmpfs" | b"devtmpfs" | b"rootfs" => Some(Home::Tmpfs),
+        b"tmpfs" | b"rootfs" => Some(Home::Tmpfs),
+        b"devtmpfs" => Some(Home::Devtmpfs),
         b"hugetlbfs" => Some(Home::Hugetlbfs),
         _ => None,
     };

@@ -13,8 +13,10 @@ pub(crate) enum Home {
     Kernel,
     /// One of its own hugetlbfs.
     KernelHuge,
-    /// A tmpfs or devtmpfs that is, or was, mounted.
+    /// A tmpfs that is, or was, mounted.
     Tmpfs,
+    /// A devtmpfs: a tmpfs, whose files are nearly all nodes of devices.
+    Devtmpfs,
     /// A hugetlbfs that is, or was, mounted.
     Hugetlbfs,
     /// That of memfd_secret.
@@ -28,7 +30,7 @@ impl Home {
     pub(crate) fn only_kind(self) -> Option<Kind> {
         match self {
             Home::Kernel | Home::KernelHuge => None,
-            Home::Tmpfs => Some(Kind::Tmpfs),
+            Home::Tmpfs | Home::Devtmpfs => Some(Kind::Tmpfs),
             Home::Hugetlbfs => Some(Kind::Hugetlbfs),
             Home::Secret => Some(Kind::Secretmem),
             Home::Guest => Some(Kind::GuestMemfd),
@@ -64,7 +66,7 @@ pub(crate) fn is_guests(link: &[u8]) -> bool {
 /// The kind of a file on that filesystem, by its path as a link shows it. `None`: it is none that anybody could share.
 pub(crate) fn classify(home: Home, path: &[u8]) -> Option<Named<'_>> {
     if let Some(kind) = home.only_kind() {
-        let name = if home == Home::Tmpfs || home == Home::Hugetlbfs { path } else { b"" };
+        let name = if matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs) { path } else { b"" };
         return Some(Named { kind, name });
     }
     let path = path.strip_suffix(DELETED).unwrap_or(path);

@@ -147,9 +147,9 @@ impl Iterators {
             let Joined { buffers: mut joined, mut restless } =
                 join::join(&mut round, list.as_ref(), self.dev);
             joined.retain(|_| dmabufs);
-            let (kept, no_ring) = look_elsewhere(&round, &mut joined, root, buffers);
+            let (kept, rings) = look_elsewhere(&round, &mut joined, root, buffers);
             if let Some(filesystems) = &self.filesystems {
-                let mut found = shmem::join(&round, kinds, filesystems, no_ring);
+                let mut found = shmem::join(&round, kinds, filesystems, rings);
                 joined.append(&mut found.buffers);
                 restless |= found.restless;
             }
@@ -252,6 +252,15 @@ impl Iterators {
     }
 }
 
+/// What rings may have registered, as far as that can be told.
+#[derive(Clone, Copy, Debug)]
+struct Rings {
+    /// Sockets or rings, which may have more in turn.
+    may_have_sockets: bool,
+    /// Files of any other kind.
+    may_have_shmem: bool,
+}
+
 /// Why they are not used.
 #[derive(Clone, Debug)]
 pub(super) enum NotUsed {
@@ -331,13 +340,13 @@ fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, La
     lack.map_or(Ok(probes), Err)
 }
 
-/// Adds what is in no fd table and no address space; says whether no ring can have a file of shared memory.
+/// Adds what is in no fd table and no address space; says what rings may have registered besides.
 fn look_elsewhere(
     round: &Round,
     buffers: &mut [Buffer],
     root: &ProcRoot,
     scratch: &mut Buffers,
-) -> (KeptElsewhere, bool) {
+) -> (KeptElsewhere, Rings) {
     let (rings, hidden) = round.rings();
     let mut elsewhere = Elsewhere::default();
     for ring in rings {
@@ -360,5 +369,9 @@ fn look_elsewhere(
         buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&buffer.id.ino).copied().unwrap_or(0));
         buffer.io_uring = elsewhere.fixed_of_one().filter(|_| waiting.is_some());
     }
-    (kept, elsewhere.is_empty() && waiting.is_some())
+    let rings = Rings {
+        may_have_sockets: elsewhere.in_flight_of_one().is_none(),
+        may_have_shmem: !elsewhere.is_empty(),
+    };
+    (kept, rings)
 }

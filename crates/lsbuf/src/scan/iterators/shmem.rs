@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::Rings;
 use super::join::{add_fds, add_vmas};
 use super::round::{OpenFile, Round};
 use crate::kernel::bpf::record::{FdRecord, Id, ShmFilesystem, Vma};
@@ -25,17 +26,23 @@ pub(super) struct Joined {
     pub(super) restless: bool,
 }
 
-/// Joins the files of these kinds. `io_uring`: whether none of them can be registered with a ring.
-pub(super) fn join(round: &Round, kinds: Kinds, filesystems: &Filesystems, no_ring: bool) -> Joined {
+/// Joins the files of these kinds. What rings may have registered is in no count that was read.
+pub(super) fn join(round: &Round, kinds: Kinds, filesystems: &Filesystems, rings: Rings) -> Joined {
     let mut of_file: HashMap<Id, BufferId> = HashMap::new();
     let mut buffers: BTreeMap<BufferId, Buffer> = BTreeMap::new();
-    for (&file, open) in &round.shm_files {
-        let Some((id, name)) = identify(open, filesystems).filter(|(id, _)| kinds.has(id.kind)) else {
+    let identify = |(&file, open)| Some((file, open, identify(open, filesystems)?));
+    let identified: Vec<_> = round.shm_files.iter().filter_map(identify).collect();
+    let attached: Vec<BufferId> =
+        identified.iter().map(|(.., (id, _))| *id).filter(|id| id.ipc.is_some()).collect();
+    for (file, open, (id, name)) in identified {
+        let id = in_namespace(id, &attached);
+        if !kinds.has(id.kind) {
             continue;
-        };
+        }
         of_file.insert(file, id);
         let buffer = buffers.entry(id).or_insert_with(|| described(id, open));
-        buffer.name = name.or(buffer.name.take());
+        // Of several names, as hard links are, always the same.
+        buffer.name = [name, buffer.name.take()].into_iter().flatten().min();
         let counted = buffer.count.get_or_insert(0);
         if !open.path_only {
             *counted = counted.saturating_add(open.count);
@@ -64,16 +71,16 @@ pub(super) fn join(round: &Round, kinds: Kinds, filesystems: &Filesystems, no_ri
         .collect();
     let mut restless = add_fds(round, &mut fds, &mut buffers, place);
     restless |= add_vmas(round, &mut vmas, &mut buffers, place);
-    add_others(round, &of_file, &mut buffers, no_ring);
+    add_others(round, &of_file, &mut buffers, rings);
     // An own memory of huge pages, or what was let go meanwhile.
     buffers.retain(|b| !b.holders.is_empty() || b.in_flight > Some(0));
     Joined { buffers, restless }
 }
 
 /// References that are neither fds nor mappings.
-fn add_others(round: &Round, of_file: &HashMap<Id, BufferId>, buffers: &mut [Buffer], no_ring: bool) {
+fn add_others(round: &Round, of_file: &HashMap<Id, BufferId>, buffers: &mut [Buffer], rings: Rings) {
     let mut of_buffer: HashMap<BufferId, (u64, u64)> = HashMap::new();
-    let waiting = round.shm_waiting();
+    let waiting = round.shm_waiting().filter(|_| !rings.may_have_sockets);
     let holds = |file: &Id| round.shm_files.get(file).is_some_and(|open| !open.path_only);
     for (file, number) in waiting.iter().flatten().filter(|(file, _)| holds(file)) {
         if let Some(id) = of_file.get(file) {
@@ -91,7 +98,7 @@ fn add_others(round: &Round, of_file: &HashMap<Id, BufferId>, buffers: &mut [Buf
     for buffer in buffers {
         let (in_flight, exe) = of_buffer.get(&buffer.id).copied().unwrap_or_default();
         buffer.in_flight = waiting.is_some().then_some(in_flight);
-        buffer.io_uring = no_ring.then_some(0);
+        buffer.io_uring = (waiting.is_some() && !rings.may_have_shmem).then_some(0);
         buffer.exe = Some(exe);
     }
 }
@@ -103,7 +110,7 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
     // A file without a folder has a path that is its name.
     let path = match &open.path {
         Ok(path) => Some(path.as_bytes().to_vec()),
-        Err(name) if own && !name.is_empty() => Some([b"/", name.as_bytes()].concat()),
+        Err(name) if own && !name.is_empty() => Some([b"/", name.as_bytes(), b" (deleted)"].concat()),
         Err(_) => None,
     };
     let named = match &path {
@@ -120,6 +127,16 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
     };
     let ipc = open.ipc.filter(|_| kind == Kind::Sysv);
     Some((BufferId { ipc, ..BufferId::new(kind, Some(open.inode.dev), open.inode.ino) }, name))
+}
+
+/// A segment's file that is no attachment does not tell its namespace; where only one has such a segment attached, it is that.
+fn in_namespace(id: BufferId, attached: &[BufferId]) -> BufferId {
+    if id.kind != Kind::Sysv || id.ipc.is_some() {
+        return id;
+    }
+    let mut same = attached.iter().filter(|other| BufferId { ipc: None, ..**other } == id);
+    let first = same.next().copied();
+    first.filter(|first| same.all(|other| other == first)).unwrap_or(id)
 }
 
 /// On which filesystem of the family a file is: the kernel's own are known by their devices.
