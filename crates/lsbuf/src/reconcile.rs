@@ -238,7 +238,9 @@ impl Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Doubt::Partial => f.write_str("the scan was partial: what was not seen is left over"),
+            Doubt::Partial => {
+                f.write_str("the scan was partial: what was not seen is left over, or seems not to be held")
+            }
             Doubt::Moved { before, after } => write!(
                 f,
                 "Shmem went from {} to {} bytes during the scan: what is left over may be off by as much, or more",
