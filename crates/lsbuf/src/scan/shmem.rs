@@ -61,7 +61,9 @@ fn described(id: BufferId, object: &Object) -> Buffer {
 /// those that nobody has attached. Returns for how many namespaces there is no table.
 ///
 /// A process may have left the namespace of a segment that it has attached; then the table of the one that it is in has
-/// another segment under that number, or none, and what the path says of its key tells them apart.
+/// another segment under that number, or none. Key and size tell them apart; of two that are alike in both procfs takes one
+/// for the other, where BPF iterators see each attachment's own namespace. A namespace that only a thread is in, or only an
+/// fd keeps, is not asked.
 pub(super) fn add_segments(buffers: &mut Vec<Buffer>, namespaces: &Namespaces, root: &ProcRoot) -> u64 {
     let live = namespaces.tables(root).into_iter().map(|(namespace, table)| (Some(namespace), table));
     let mut tables: Vec<_> = live.collect();

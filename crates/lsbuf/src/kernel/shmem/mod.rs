@@ -5,8 +5,9 @@
 //! the kernel's own tmpfs, where nobody else makes files, by the name that the kernel gave it ([`classify`]). Mappings are
 //! told by their device alone, whatever their path.
 //!
-//! Limits: a file of a tmpfs that is not mounted where its holder can see it, as one that was received from another
-//! container, has a path by which it may not be found; BPF iterators find it by its filesystem's magic number.
+//! Limits: a file of a tmpfs that its holder cannot see mounted is not found by its fd: one that was received from another
+//! container, whose mount another one hides, or that was unmounted lazily; nor is one whose path is longer than a page, or
+//! one that only threads hold whose leader has exited. BPF iterators find all of these by their filesystem's magic number.
 
 mod filesystems;
 pub(crate) mod inode;

@@ -2,7 +2,7 @@
 //!
 //! A buffer is an inode, on which several files may be open, each with references of its own: a memfd that was opened once
 //! more through `/proc` has two. The account counts those of every file that was found. One that is open and that nothing was
-//! found to hold (only the kernel does) is not in it, where no list would show it either.
+//! found to hold (only the kernel does, as a loop device) is not in it, where no list would show it either.
 //!
 //! Limits: a mapped System V segment is a file of its own for each attachment, and its account is the kernel's own number of
 //! attachments ([`shmem::add_segments`](crate::scan::shmem)).
