@@ -52,18 +52,19 @@ const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'
     Way { name, program: LSBUF, arguments, source: Some(source), around: None }
 }
 
-/// All ways. To add one, add a row; where lsbuf refuses the arguments it is missing, and says why.
+/// All ways, to dma-bufs: the worlds are made of them. To add one, add a row; where lsbuf refuses the arguments it is
+/// missing, and says why.
 pub(super) const WAYS: &[Way] = &[
     Way {
         around: Some((&["probes", "install"], &["probes", "remove"])),
-        ..lsbuf(PINNED, "bpf", &["--json", "--source", "bpf"])
+        ..lsbuf(PINNED, "bpf", &["-d", "--json", "--source", "bpf"])
     },
-    lsbuf(BPF, "bpf", &["--json", "--source", "bpf"]),
-    lsbuf(AUTO, "auto", &["--json"]),
-    lsbuf(PROCFS, "procfs,bufinfo", &["--json", "--source", "procfs,bufinfo"]),
-    lsbuf("lsbuf, PROCMAP_QUERY", "procmap,bufinfo", &["--json", "--source", "procmap,bufinfo"]),
-    lsbuf(TEXT, "maps,bufinfo", &["--json", "--source", "maps,bufinfo"]),
-    lsbuf("lsbuf, map_files", "map_files,bufinfo", &["--json", "--source", "map_files,bufinfo"]),
+    lsbuf(BPF, "bpf", &["-d", "--json", "--source", "bpf"]),
+    lsbuf(AUTO, "auto", &["-d", "--json"]),
+    lsbuf(PROCFS, "procfs,bufinfo", &["-d", "--json", "--source", "procfs,bufinfo"]),
+    lsbuf("lsbuf, PROCMAP_QUERY", "procmap,bufinfo", &["-d", "--json", "--source", "procmap,bufinfo"]),
+    lsbuf(TEXT, "maps,bufinfo", &["-d", "--json", "--source", "maps,bufinfo"]),
+    lsbuf("lsbuf, map_files", "map_files,bufinfo", &["-d", "--json", "--source", "map_files,bufinfo"]),
     Way { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
     Way { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
 ];
