@@ -32,7 +32,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::btf;
 use super::parse::Garbled;
 use super::read::retry;
-use crate::model::Kinds;
+use crate::model::{Kind, Kinds};
 use object::KernelTypes;
 use pins::Pins;
 use record::Record;
@@ -305,7 +305,10 @@ impl Probes {
         };
         // Nothing lists shmem's own mappings.
         let maps = || lacks(Iterator::TaskVma).filter(|_| shmem || lacks(Iterator::DmaBuf).is_some());
-        lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile)).or_else(maps)
+        // Where the kernel has a list, nothing else describes the buffers.
+        let unfit = |lack: &(Iterator, &Unavailable)| matches!(lack.1, Unavailable::Unfit(_));
+        let list = || lacks(Iterator::DmaBuf).filter(unfit).filter(|_| kinds.has(Kind::DmaBuf));
+        lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile)).or_else(maps).or_else(list)
     }
 
     /// Gives a loaded iterator a name in a folder of a bpf filesystem, under which it stays.
