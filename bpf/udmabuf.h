@@ -8,16 +8,21 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct folio {
+	struct list_head lru;
 	struct address_space *mapping;
 };
 
-/* Its pages, each by the folio that it is in. */
+/* Its pages, each by the folio that it is in; since 7.x by itself. */
 struct udmabuf {
 	u64 pagecount;
 	struct folio **folios;
+	struct page **pages;
 };
 
 #pragma clang attribute pop
+
+/* The size of a page's descriptor on every machine that the iterators run on. */
+#define PAGE_STRUCT 64
 
 /* The walk of a udmabuf's pages. */
 struct pages {
@@ -57,9 +62,16 @@ static long one_page(u32 at, struct pages *pages)
 	mapping = pages->mapping;
 	if (address != pages->last || !at) {
 		struct address_space *of = 0;
+		u64 word = 0;
 
-		peek(of, folio->mapping);
-		probe_read(&mapping, sizeof(mapping), &of);
+		/* Of a folio only the first page says whose it is; in the others what would be the list's pointer is odd. */
+		peek(word, folio->lru);
+		if (!(word & 1)) {
+			peek(of, folio->mapping);
+			probe_read(&mapping, sizeof(mapping), &of);
+		} else if (!at || address != pages->last + PAGE_STRUCT) {
+			mapping = 0;
+		}
 		pages->last = address;
 	}
 	if (mapping != pages->mapping) {
@@ -81,11 +93,16 @@ static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabu
 
 	peek(exporter, dmabuf->exp_name);
 	probe_read_str(&name, sizeof(name), exporter);
-	if (name != *(u64 *)"udmabuf" || !exists(udmabuf->folios))
+	if (name != *(u64 *)"udmabuf")
 		return 0;
 	peek(udmabuf, dmabuf->priv);
 	peek(count, udmabuf->pagecount);
-	peek(pages.folios, udmabuf->folios);
+	if (exists(udmabuf->folios))
+		peek(pages.folios, udmabuf->folios);
+	else if (exists(udmabuf->pages))
+		peek(pages.folios, udmabuf->pages);
+	else
+		return 0;
 	loop(count < 1 << 22 ? count : 1 << 22, one_page, &pages, 0);
 	put_run(&pages);
 	return 0;
