@@ -7,16 +7,14 @@
 //!
 //! That is not nothing: the buffer's count is one higher while it lasts, and its exporter is asked to map. So it is done for who
 //! asks about a buffer in full, not for every list. It takes the right to attach (`pidfd_getfd(2)`).
-#![allow(unsafe_code)]
 
 use std::os::fd::AsFd;
 
 use rustix::fs::CWD;
 use rustix::io::{Errno, Result};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use rustix::param::page_size;
 
 use super::maps::Line;
+use super::own::Region;
 use super::process::ProcessDir;
 use super::{identity, read};
 use crate::model::{Dev, Fd, Inode};
@@ -24,15 +22,9 @@ use crate::model::{Dev, Fd, Inode};
 /// The device and inode that a mapping of that dma-buf shows.
 pub(crate) fn of(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<(Dev, Inode)> {
     let duplicate = identity::duplicate(process, fd, ino, text)?;
-    let (null, len) = (std::ptr::null_mut(), page_size());
-    // SAFETY: the kernel chooses where, so nothing of ours is replaced; nobody reads or writes there, which the
-    // protection forbids.
-    let start = unsafe { mmap(null, len, ProtFlags::empty(), MapFlags::SHARED, duplicate.as_fd(), 0) }?;
-    let shown = read::file(CWD, c"/proc/self/maps", text)
-        .and_then(|()| at(text, start.addr() as u64).ok_or(Errno::NOENT));
-    // SAFETY: it is what was mapped above, and nothing points there.
-    unsafe { munmap(start, len) }?;
-    shown
+    let page = Region::untouchable(duplicate.as_fd())?;
+    read::file(CWD, c"/proc/self/maps", text)?;
+    at(text, page.start()).ok_or(Errno::NOENT)
 }
 
 /// What the mapping that begins there is of.

@@ -3,7 +3,7 @@
 //! A source yields facts, or a typed reason why not; it never decides what an answer means, never
 //! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
 //! text and hostile text reach them the same way. This is the only home of `unsafe`: system calls that rustix does not
-//! have, in [`sharing`], [`procmap`] and [`shmem`], what [`disguise`] maps, and in [`own`] the buffers that `check` makes itself.
+//! have, in [`sharing`], [`procmap`] and [`shmem`], and in [`own`] what lsbuf maps itself.
 //!
 //! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
 //! server is gone, and any call that asks that filesystem would hang. Therefore:

@@ -1,4 +1,5 @@
-//! What `check` does to buffers of its own: maps exact parts of them, cuts and splits the VMAs, gives them any name.
+//! What lsbuf maps itself: `check` exact parts of buffers of its own, whose VMAs it cuts and splits, and which it gives any
+//! name; [`disguise`](super::disguise) a page that nobody may touch.
 //!
 //! The `dmabuf` crate maps from a buffer's start only, in one piece, and refuses bad names by itself; a check must see
 //! what the kernel does. No code reads or writes through these mappings.
@@ -11,6 +12,7 @@ use std::ptr;
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{IntegerSetter, ioctl, opcode};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
+use rustix::param::page_size;
 
 /// A shared mapping that begins at one VMA. It may become several, but has no holes.
 #[derive(Debug)]
@@ -22,7 +24,15 @@ pub(crate) struct Region {
 impl Region {
     /// Maps `len` bytes from `offset`, readable and writable.
     pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Region> {
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        Region::with(fd, offset, len, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps the first page, so that it can be neither read nor written.
+    pub(crate) fn untouchable(fd: BorrowedFd<'_>) -> Result<Region> {
+        Region::with(fd, 0, page_size(), ProtFlags::empty())
+    }
+
+    fn with(fd: BorrowedFd<'_>, offset: u64, len: usize, prot: ProtFlags) -> Result<Region> {
         // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
         let start = unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, fd, offset) }?;
         Ok(Region { start, len })
