@@ -354,7 +354,7 @@ impl Scanner {
     /// One scan by them; `None`: they are not used.
     fn ask_iterators(&mut self) -> Option<Result<Found, Errno>> {
         let Iterating::Ready(iterators) = &mut self.iterators else { return None };
-        Some(iterators.scan(&self.root, &self.options, &mut self.buffers))
+        Some(iterators.scan(&self.root, &self.options, self.procfs.filesystems(), &mut self.buffers))
     }
 
     /// One scan by procfs, however long it takes.

@@ -9,7 +9,7 @@ use crate::kernel::procmap::{Filter, Queries};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
 use crate::kernel::sharing::Sharing;
-use crate::kernel::shmem::{Filesystems, Home};
+use crate::kernel::shmem::Filesystems;
 use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
 
 use super::kthreads::KernelThreads;
@@ -30,8 +30,8 @@ pub(super) struct Procfs {
     pending_counted: Option<bool>,
     /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
     dev: Option<Dev>,
-    /// The shmem family's filesystems, if that is looked for.
-    family: Option<Filesystems>,
+    /// As [`Procfs::filesystems`].
+    filesystems: Option<Filesystems>,
 }
 
 /// A list, and how many processes had been started just before and just after it was read.
@@ -62,14 +62,14 @@ impl Procfs {
             return Err(Error::new(ErrorKind::NoSource, text));
         }
         let kernel_threads = KernelThreads::new(queries);
-        let family = options.kinds.has_shmem().then(|| Filesystems::of(root));
+        let filesystems = options.kinds.has_shmem().then(|| Filesystems::of(root));
         let sharing = Sharing::of(root);
-        Ok(Procfs { sharing, queries, kernel_threads, pending_counted: None, dev: None, family })
+        Ok(Procfs { sharing, queries, kernel_threads, pending_counted: None, dev: None, filesystems })
     }
 
-    /// Which of the shmem family's filesystems a device is, if they are looked for and it is one of the kernel's own.
-    pub(super) fn home(&self, dev: Dev) -> Option<Home> {
-        self.family.as_ref()?.home(dev)
+    /// The shmem family's own filesystems, if they are looked for.
+    pub(super) fn filesystems(&self) -> Option<&Filesystems> {
+        self.filesystems.as_ref()
     }
 
     /// Whether the kernel answers queries for mappings.
@@ -109,7 +109,7 @@ impl Scan<'_> {
             all |= round >= self.options.rounds || !before.list.as_ref().is_ok_and(List::agrees);
             let thorough = all;
             // No count tells that a private mapping of shmem is missing.
-            let whole = thorough || self.procfs.family.is_some();
+            let whole = thorough || self.procfs.filesystems.is_some();
             let reader = self.reader(if whole { Filter::All } else { Filter::Shared });
             if let Some(patience) = self.patience {
                 patience.begin();
@@ -155,9 +155,7 @@ impl Scan<'_> {
         coverage.notes.extend(shmem::notes(walk, family, kinds));
         let mut found = shmem::join(walk, family, shared);
         if kinds.has(Kind::Sysv) {
-            coverage.sources.push(Source::Sysvipc);
-            let namespaces = shmem::add_segments(&mut found, &family.namespaces, self.root);
-            coverage.notes.extend((namespaces > 0).then_some(Note::NoSegments { namespaces }));
+            shmem::add_segments(&mut found, &family.namespaces, self.root, coverage);
         }
         let unsized_ = found.iter().filter(|b| b.size.is_none()).count() as u64;
         coverage.notes.extend((unsized_ > 0).then_some(Note::Unsized { buffers: unsized_ }));
@@ -185,9 +183,9 @@ impl Scan<'_> {
             dev: self.procfs.dev,
             patience: self.patience,
             // Where the list shows no buffer at all, no account can lack anything.
-            look_elsewhere: self.procfs.family.is_some()
+            look_elsewhere: self.procfs.filesystems.is_some()
                 || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
-            family: self.procfs.family.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
+            family: self.procfs.filesystems.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
         };
         let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads, self.buffers)?;
         self.procfs.dev = walk.proof.dev();

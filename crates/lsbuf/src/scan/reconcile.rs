@@ -56,7 +56,7 @@ impl Scanner {
         if buffer.size.zip(buffer.segment).is_some_and(overcounted) {
             return true;
         }
-        let home = buffer.id.dev.and_then(|dev| self.procfs.home(dev));
+        let home = self.procfs.filesystems().zip(buffer.id.dev).and_then(|(known, dev)| known.home(dev));
         buffer.huge_page.is_some() || home == Some(Home::KernelHuge)
     }
 }

@@ -9,11 +9,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
-use super::walk::{HeldShmFd, Walk};
+use super::walk::{HeldFd, HeldShmFd, Walk};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::{Resource, Sharing};
 use crate::kernel::shmem::ShmMap;
-use crate::model::{Pid, Tid};
+use crate::model::{BufferId, Fd, Inode, Pid, Tid};
 
 /// An fd table, by the process that shows it and the thread that has it, if that is not the process's.
 pub(super) type Table = (Pid, Option<Tid>);
@@ -34,12 +34,7 @@ impl Shared {
     pub(super) fn of(walk: &Walk, sharing: &Sharing, root: &ProcRoot) -> Shared {
         let compare = |what, a, b| sharing.of_holders(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
-        let slots = walk.fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino, None)));
-        let shmem = |held: &HeldShmFd| {
-            ((held.pid, held.thread), (held.fact.fd, held.fact.id.ino, Some(held.fact.id)))
-        };
-        let slots = slots.chain(walk.shm_fds.iter().map(shmem));
-        for alike in alike(slots) {
+        for alike in alike(slots(&walk.fds, &walk.shm_fds)) {
             let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));
             let left = group(&alike, &mut shared.files, &|a, b| compare(Resource::Files, task(a), task(b)));
             shared.uncompared.extend(left.iter().map(|(pid, _)| pid));
@@ -57,6 +52,19 @@ impl Shared {
         }
         shared
     }
+}
+
+/// What is in a slot of a table: a dma-buf by its inode number, or a buffer of the shmem family.
+type Slot = (Fd, Inode, Option<BufferId>);
+
+/// The slots of those fds, each with its table.
+pub(super) fn slots(fds: &[HeldFd], shmem: &[HeldShmFd]) -> impl Iterator<Item = (Table, Slot)> {
+    let dmabufs = fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino, None)));
+    let shmem = shmem.iter().map(|held| {
+        let id = held.fact.id;
+        ((held.pid, held.thread), (held.fact.fd, id.ino, Some(id)))
+    });
+    dmabufs.chain(shmem)
 }
 
 /// Who shows the same set, where there are two or more; each ascending.

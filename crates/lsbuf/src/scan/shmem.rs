@@ -9,9 +9,12 @@ use super::join::{count_once, sorted};
 use super::shared::Shared;
 use super::walk::Walk;
 use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::inode::ShmInode;
 use crate::kernel::shmem::sysvipc::{self, Namespaces, Row};
 use crate::kernel::shmem::{Family, Object, without_mark};
-use crate::model::{Buffer, BufferId, Bytes, Holder, IpcNamespace, Kind, Kinds, Label, Note, Pid, Segment};
+use crate::model::{
+    Buffer, BufferId, Bytes, Coverage, Holder, IpcNamespace, Kind, Kinds, Label, Note, Pid, Segment, Source,
+};
 
 /// The buffers that a walk found, ordered by identity.
 pub(super) fn join(walk: &Walk, family: &Family, shared: &Shared) -> Vec<Buffer> {
@@ -41,30 +44,47 @@ pub(super) fn join(walk: &Walk, family: &Family, shared: &Shared) -> Vec<Buffer>
 fn described(id: BufferId, object: &Object) -> Buffer {
     let mut buffer = Buffer::new(id);
     let links = object.inode.as_ref().map(|inode| inode.links);
-    buffer.name = match (&object.name, id.kind) {
-        (Some(key), Kind::Sysv) => Some(key_name(key.as_bytes())),
-        (Some(path), Kind::Tmpfs | Kind::Hugetlbfs) => Some(without_mark(path.as_bytes(), links).into()),
-        (name, _) => name.clone(),
-    };
+    buffer.name = object.name.as_ref().map(|name| name_of(id.kind, name.as_bytes(), links));
     if let Some(inode) = &object.inode {
-        buffer.size = Some(inode.size);
-        buffer.charged = Some(inode.charged).filter(|_| id.kind.is_charged());
-        buffer.huge_page = inode.huge_page;
-        buffer.deleted = matches!(id.kind, Kind::Tmpfs | Kind::Hugetlbfs).then_some(inode.links == 0);
-        buffer.created_at = inode.created_at;
-        buffer.creator_uid = Some(inode.owner);
+        add_inode(&mut buffer, inode);
     }
     buffer
 }
 
+/// Adds what its inode tells of a buffer.
+pub(super) fn add_inode(buffer: &mut Buffer, inode: &ShmInode) {
+    let kind = buffer.id.kind;
+    buffer.size = Some(inode.size);
+    buffer.charged = Some(inode.charged).filter(|_| kind.is_charged());
+    buffer.huge_page = inode.huge_page;
+    buffer.deleted = matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs).then_some(inode.links == 0);
+    buffer.created_at = inode.created_at;
+    buffer.creator_uid = Some(inode.owner);
+}
+
+/// How a buffer is called of which [`classify`](crate::kernel::shmem::classify) has made this name, and whose inode has so
+/// many links.
+pub(super) fn name_of(kind: Kind, name: &[u8], links: Option<u32>) -> Label {
+    match kind {
+        Kind::Sysv => key_name(name),
+        Kind::Tmpfs | Kind::Hugetlbfs => without_mark(name, links).into(),
+        _ => name.into(),
+    }
+}
+
 /// Adds what the kernel's tables tell of these namespaces, each with one of its processes: of segments that were found, and
-/// those that nobody has attached. Returns for how many namespaces there is no table.
+/// those that nobody has attached. For how many namespaces there is no table is noted.
 ///
 /// A process may have left the namespace of a segment that it has attached; then the table of the one that it is in has
 /// another segment under that number, or none. Key and size tell them apart; of two that are alike in both procfs takes one
 /// for the other, where BPF iterators see each attachment's own namespace. A namespace that only a thread is in, or only an
 /// fd keeps, is not asked.
-pub(super) fn add_segments(buffers: &mut Vec<Buffer>, namespaces: &Namespaces, root: &ProcRoot) -> u64 {
+pub(super) fn add_segments(
+    buffers: &mut Vec<Buffer>,
+    namespaces: &Namespaces,
+    root: &ProcRoot,
+    coverage: &mut Coverage,
+) {
     let live = namespaces.tables(root).into_iter().map(|(namespace, table)| (Some(namespace), table));
     let mut tables: Vec<_> = live.collect();
     if !root.is_live() {
@@ -78,7 +98,8 @@ pub(super) fn add_segments(buffers: &mut Vec<Buffer>, namespaces: &Namespaces, r
         }
     }
     buffers.sort_by_key(|buffer| buffer.id);
-    unread
+    coverage.sources.push(Source::Sysvipc);
+    coverage.notes.extend((unread > 0).then_some(Note::NoSegments { namespaces: unread }));
 }
 
 fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
@@ -129,7 +150,7 @@ fn may_be_overcounted(segment: &Segment) -> bool {
 }
 
 /// How a segment is called: by its key, or not at all if that is private.
-pub(super) fn key_name(digits: &[u8]) -> Label {
+fn key_name(digits: &[u8]) -> Label {
     if digits == b"00000000" { Label::default() } else { [b"0x", digits].concat()[..].into() }
 }
 

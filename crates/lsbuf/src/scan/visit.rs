@@ -231,20 +231,13 @@ impl Walk {
 
     /// Whether the facts since `facts` are those of one of the process's tables before, which begin at `begin`.
     fn shows_again(&self, begin: &Mark, facts: &Mark) -> bool {
-        let dmabuf = self.fds[begin.fds..].iter().enumerate();
-        let dmabuf =
-            dmabuf.map(|(nth, h)| (begin.fds + nth >= facts.fds, h.thread, (h.fact.fd, None, Some(h.ino))));
-        let shmem = self.shm_fds[begin.shm_fds..].iter().enumerate();
-        let shmem = shmem.map(|(nth, h)| {
-            (begin.shm_fds + nth >= facts.shm_fds, h.thread, (h.fact.fd, Some(h.fact.id), None))
-        });
-        let (mut again, mut tables) = (BTreeSet::new(), BTreeMap::<_, BTreeSet<_>>::new());
-        for (is_again, thread, slot) in dmabuf.chain(shmem) {
-            if is_again {
-                again.insert(slot)
-            } else {
-                tables.entry(thread).or_default().insert(slot)
-            };
+        let again = shared::slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
+        let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
+        let before =
+            shared::slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
+        let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
+        for (table, slot) in before {
+            tables.entry(table).or_default().insert(slot);
         }
         again.is_empty() || tables.values().any(|table| *table == again)
     }

@@ -64,16 +64,7 @@ fn known_buffer(ino: u64, count: u64) -> Known {
         creator_uid: 0,
         created_at: None,
     };
-    let mut known = Known {
-        inode,
-        count: None,
-        readings: 0,
-        agree: true,
-        exporter: None,
-        name: None,
-        attachments: None,
-        pages: None,
-    };
+    let mut known = Known::new(inode);
     known.counted(count);
     known.counted(count);
     known

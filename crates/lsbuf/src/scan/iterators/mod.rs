@@ -53,8 +53,6 @@ pub(super) struct Iterators {
     cgroups: HashMap<u64, Cgroup>,
     /// Nodes whose drivers can hold dma-bufs; `None`: another device.
     nodes: HashMap<Dev, Option<Node>>,
-    /// The shmem family's own filesystems, if it is looked for.
-    filesystems: Option<Filesystems>,
 }
 
 /// A node of a device.
@@ -77,8 +75,7 @@ struct Cgroup {
 
 impl Iterators {
     fn new(probes: Probes, not_pinned: Option<Lack>) -> Iterators {
-        let (cgroups, nodes) = (HashMap::new(), HashMap::new());
-        Iterators { probes, not_pinned, dev: None, cgroups, nodes, filesystems: None }
+        Iterators { probes, not_pinned, dev: None, cgroups: HashMap::new(), nodes: HashMap::new() }
     }
 
     /// Where they are pinned; or else, as they are loaded, why not those that are pinned.
@@ -95,11 +92,13 @@ impl Iterators {
         Ok(found)
     }
 
-    /// Scans. The kernel's own list is read where no iterator lists the buffers.
+    /// Scans. The kernel's own list is read where no iterator lists the buffers. `filesystems`: the shmem family's own, if it is
+    /// looked for.
     pub(super) fn scan(
         &mut self,
         root: &ProcRoot,
         options: &Options,
+        filesystems: Option<&Filesystems>,
         buffers: &mut Buffers,
     ) -> Result<Found, Errno> {
         let kinds = options.kinds;
@@ -108,9 +107,6 @@ impl Iterators {
         let mut sources = vec![Source::TaskIterator, Source::TaskFileIterator];
         sources.extend((shmem || !listed).then_some(Source::TaskVmaIterator));
         sources.extend((dmabufs && listed).then_some(Source::DmaBufIterator));
-        if shmem && self.filesystems.is_none() {
-            self.filesystems = Some(Filesystems::of(root));
-        }
         let mut earlier = Vec::new();
         let mut calm = false;
         let mut locked = false;
@@ -146,9 +142,9 @@ impl Iterators {
             self.dev = round.buffers.first().map(|known| known.inode.dev).or(self.dev);
             let Joined { buffers: mut joined, mut restless } =
                 join::join(&mut round, list.as_ref(), self.dev);
-            joined.retain(|_| dmabufs);
+            joined.retain(|buffer| kinds.has(buffer.id.kind));
             let (kept, rings) = look_elsewhere(&round, &mut joined, root, buffers);
-            if let Some(filesystems) = &self.filesystems {
+            if let Some(filesystems) = filesystems {
                 let mut found = shmem::join(&round, kinds, filesystems, rings);
                 joined.append(&mut found.buffers);
                 restless |= found.restless;
@@ -171,11 +167,10 @@ impl Iterators {
             let settled = settle(&mut joined, &earlier, &coverage);
             if settled || nth >= options.rounds + in_vain {
                 if kinds.has(Kind::Sysv) {
-                    coverage.sources.push(Source::Sysvipc);
-                    let namespaces = scan::shmem::add_segments(&mut joined, &round.ipc_namespaces(), root);
-                    coverage.notes.extend((namespaces > 0).then_some(Note::NoSegments { namespaces }));
+                    let namespaces = round.ipc_namespaces();
+                    scan::shmem::add_segments(&mut joined, &namespaces, root, &mut coverage);
                 }
-                if shmem && (kept.unknown || round.shm_waiting().is_none()) {
+                if shmem && kept.unknown {
                     coverage.notes.push(Note::HiddenInFlight { fds: 0 });
                 }
                 let processes = self.processes_of(&round, &joined, root, &mut buffers.text);

@@ -37,7 +37,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    fn new(inode: InodeFact) -> Known {
+    /// Nothing but its inode.
+    pub(super) fn new(inode: InodeFact) -> Known {
         Known {
             inode,
             count: None,

@@ -13,9 +13,9 @@ use super::Rings;
 use super::join::{add_fds, add_vmas};
 use super::round::{OpenFile, Round};
 use crate::kernel::bpf::record::{FdRecord, Id, ShmFilesystem, Vma};
-use crate::kernel::shmem::{Filesystems, Home, Named, classify, without_mark};
+use crate::kernel::shmem::{Filesystems, Home, Named, classify};
 use crate::model::{Buffer, BufferId, Bytes, Kind, Kinds, Label};
-use crate::scan::shmem::key_name;
+use crate::scan::shmem::{add_inode, name_of};
 
 /// What a round came to.
 #[derive(Debug)]
@@ -118,13 +118,7 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
         None => Named { kind: home.only_kind()?, name: b"" },
     };
     let Named { kind, name } = named;
-    let name = match kind {
-        Kind::Sysv => Some(key_name(name)),
-        Kind::Tmpfs | Kind::Hugetlbfs => {
-            path.is_some().then(|| without_mark(name, Some(open.inode.links)).into())
-        }
-        _ => path.is_some().then(|| name.into()),
-    };
+    let name = path.is_some().then(|| name_of(kind, name, Some(open.inode.links)));
     let ipc = open.ipc.filter(|_| kind == Kind::Sysv);
     Some((BufferId { ipc, ..BufferId::new(kind, Some(open.inode.dev), open.inode.ino) }, name))
 }
@@ -154,17 +148,11 @@ fn home(open: &OpenFile, filesystems: &Filesystems) -> Home {
 
 /// A buffer without its holders.
 fn described(id: BufferId, open: &OpenFile) -> Buffer {
-    let inode = &open.inode;
     let page = rustix::param::page_size() as u64;
     let mut buffer = Buffer::new(id);
-    buffer.size = Some(inode.size);
-    buffer.charged = Some(inode.charged).filter(|_| id.kind.is_charged());
+    add_inode(&mut buffer, &open.inode);
     buffer.swapped = open.swapped.map(|pages| Bytes(pages.saturating_mul(page)));
-    buffer.huge_page = inode.huge_page;
-    buffer.deleted = matches!(id.kind, Kind::Tmpfs | Kind::Hugetlbfs).then_some(inode.links == 0);
     buffer.seals = open.seals.filter(|_| id.kind == Kind::Memfd);
-    buffer.created_at = inode.created_at;
-    buffer.creator_uid = Some(inode.owner);
     buffer.steady = true;
     buffer
 }
