@@ -17,7 +17,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, fstatfs, openat, statx};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, Stat, Statx, StatxFlags, StatxTimestamp, fstatfs, major, minor, openat, statx,
+};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -129,7 +131,13 @@ pub(crate) fn device_text(text: &[u8]) -> std::result::Result<Dev, Garbled> {
     Ok(Dev { major: number32(major, 10)?, minor: number32(minor, 10)? })
 }
 
-fn device(inode: &Statx) -> Dev {
+/// The filesystem that `st_dev` of stat(2) names.
+pub(crate) fn device_of(stat: &Stat) -> Dev {
+    Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) }
+}
+
+/// The same by statx(2).
+pub(crate) fn device(inode: &Statx) -> Dev {
     Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor }
 }
 

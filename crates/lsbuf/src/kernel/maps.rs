@@ -57,35 +57,21 @@ pub(crate) fn walk(
     static EACH_LINE: LazyLock<[Finder<'_>; 1]> = LazyLock::new(|| [Finder::new(b"-")]);
     let mut mapped = Mapped::default();
     let any = match family {
-        None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| mapped.take(needle == 1, line))?,
-        Some(family) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| {
-            match Line::parse(line) {
-                Ok(Line { dev, ino, path, vma }) if family.interest(dev, ino).is_some() => {
-                    mapped.shmem.extend(family.mapped(dev, ino, path, !is_ambiguous(path), vma));
-                }
-                Ok(Line { path, .. }) => {
-                    let ring = path == RING_LINK;
-                    if ring || path.starts_with(LINK_PREFIX) {
-                        mapped.take(ring, line);
-                    }
-                }
-                Err(Garbled) => mapped.garbled += 1,
-            };
+        None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
+            (0, Ok(fact)) => mapped.facts.extend(fact),
+            (0, Err(Garbled)) => mapped.garbled += 1,
+            _ => mapped.ring = true,
+        })?,
+        Some(family) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| match Line::parse(line) {
+            Ok(Line { dev, ino, path, vma }) if family.interest(dev, ino).is_some() => {
+                mapped.shmem.extend(family.mapped(dev, ino, path, !is_ambiguous(path), vma));
+            }
+            Ok(Line { path, .. }) if path == RING_LINK => mapped.ring = true,
+            Ok(line) => mapped.facts.extend(line.of_dmabuf()),
+            Err(Garbled) => mapped.garbled += 1,
         })?,
     };
     Ok(any.then_some(mapped))
-}
-
-impl Mapped {
-    /// Takes a line that holds what a dma-buf's does, or a ring's.
-    fn take(&mut self, ring: bool, line: &[u8]) {
-        match (ring, parse(line)) {
-            (false, Ok(Some(fact))) => self.facts.push(fact),
-            (false, Ok(None)) => {}
-            (false, Err(Garbled)) => self.garbled += 1,
-            (true, _) => self.ring = true,
-        }
-    }
 }
 
 /// A line of a mapping.
@@ -97,6 +83,13 @@ pub(crate) struct Line<'l> {
 }
 
 impl Line<'_> {
+    /// `None`: nothing that could be a dma-buf.
+    fn of_dmabuf(self) -> Option<MapFact> {
+        let Line { dev, ino, path, vma } = self;
+        let name = path.strip_prefix(LINK_PREFIX)?;
+        Some(MapFact { dev, ino, name: (!is_ambiguous(name)).then(|| name.into()), vma })
+    }
+
     pub(crate) fn parse(line: &[u8]) -> std::result::Result<Line<'_>, Garbled> {
         let (start, rest) = cut(line, b'-')?;
         let (end, rest) = cut(rest, b' ')?;
@@ -127,9 +120,7 @@ fn is_ambiguous(path: &[u8]) -> bool {
 
 /// Parses one line; `None`: nothing that could be a dma-buf.
 pub(crate) fn parse(line: &[u8]) -> std::result::Result<Option<MapFact>, Garbled> {
-    let Line { dev, ino, path, vma } = Line::parse(line)?;
-    let Some(name) = path.strip_prefix(LINK_PREFIX) else { return Ok(None) };
-    Ok(Some(MapFact { dev, ino, name: (!is_ambiguous(name)).then(|| name.into()), vma }))
+    Line::parse(line).map(Line::of_dmabuf)
 }
 
 #[cfg(test)]

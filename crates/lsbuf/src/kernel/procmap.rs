@@ -17,11 +17,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{CWD, fstat, major, minor};
+use rustix::fs::{CWD, fstat};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Updater, ioctl, opcode};
 
 use super::elsewhere::RING_LINK;
+use super::identity::device_of;
 use super::maps::{MapFact, Mapped};
 use super::root::ProcRoot;
 use super::shmem::{self, Family, ShmMap};
@@ -109,8 +110,8 @@ impl Queries {
         // Where the procfs is of another pid namespace we are not in it.
         let own = own.or_else(|_| read::open_file(CWD, c"/proc/self/maps")).ok()?;
         next(own.as_fd(), 0, Filter::All, None).ok()?;
-        let device = fstat(eventfd(0, EventfdFlags::CLOEXEC).ok()?).ok()?.st_dev;
-        Some(Queries { anonymous: Dev { major: major(device), minor: minor(device) } })
+        let anonymous = fstat(eventfd(0, EventfdFlags::CLOEXEC).ok()?).ok()?;
+        Some(Queries { anonymous: device_of(&anonymous) })
     }
 }
 

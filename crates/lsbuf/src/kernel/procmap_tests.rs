@@ -45,7 +45,7 @@ fn file(len: usize) -> (std::os::fd::OwnedFd, Dev, Inode) {
     let file = memfd_create(c"x", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&file, len as u64).unwrap();
     let stat = fstat(&file).unwrap();
-    (file, Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) }, Inode(stat.st_ino))
+    (file, device_of(&stat), Inode(stat.st_ino))
 }
 
 proptest! {

@@ -24,6 +24,7 @@ use rustix::process::geteuid;
 
 use super::record::LAYOUT;
 use super::{Iterator, Probes, Unavailable};
+use crate::kernel::identity::device_of;
 use crate::kernel::read::{self, Buffers};
 
 /// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
@@ -251,8 +252,7 @@ impl Place {
         else {
             return false;
         };
-        let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));
-        let device = format!(" {major}:{minor} / ");
+        let device = format!(" {} / ", device_of(&facts));
         let kind = format!(" - bpf {MOUNT_SOURCE} ");
         let is_it = |line: &[u8]| {
             memchr::memmem::find(line, device.as_bytes()).is_some()

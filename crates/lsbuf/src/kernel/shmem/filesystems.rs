@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, fstat, fstatfs, major, memfd_create, minor, openat};
+use rustix::fs::{MemfdFlags, Mode, OFlags, fstat, fstatfs, memfd_create, openat};
 use rustix::io::Errno;
 
 use super::name::Home;
-use crate::kernel::identity::device_text;
+use crate::kernel::identity::{device_of, device_text};
 use crate::kernel::root::ProcRoot;
 use crate::model::Dev;
 
@@ -48,7 +48,7 @@ impl Filesystems {
     fn learn(&mut self, file: Result<OwnedFd, Errno>, home: Home) {
         // The kernel may have no such filesystem, and then there is no such file.
         if let Ok(stat) = file.and_then(fstat) {
-            self.homes.insert(Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) }, home);
+            self.homes.insert(device_of(&stat), home);
         }
     }
 
@@ -71,8 +71,7 @@ impl Filesystems {
     pub(crate) fn prove_guest(&mut self, folder: BorrowedFd<'_>, entry: &CStr, dev: Dev) -> Option<Home> {
         let pinned = openat(folder, entry, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let stat = fstat(&pinned).ok()?;
-        let same = (major(stat.st_dev), minor(stat.st_dev)) == (dev.major, dev.minor);
-        if !same || fstatfs(pinned.as_fd()).ok()?.f_type != GUEST_MAGIC {
+        if device_of(&stat) != dev || fstatfs(pinned.as_fd()).ok()?.f_type != GUEST_MAGIC {
             return None;
         }
         self.homes.insert(dev, Home::Guest);
@@ -117,10 +116,9 @@ mod tests {
     #[test]
     fn live() {
         let own = Filesystems::of(&ProcRoot::open(Path::new("/proc")).unwrap());
-        let dev = |stat: rustix::fs::Stat| Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) };
         let memfd = memfd(MemfdFlags::empty()).unwrap();
-        assert_eq!(own.home(dev(fstat(&memfd).unwrap())), Some(Home::Kernel));
-        assert_eq!(own.home(dev(rustix::fs::stat("/proc").unwrap())), None);
+        assert_eq!(own.home(device_of(&fstat(&memfd).unwrap())), Some(Home::Kernel));
+        assert_eq!(own.home(device_of(&rustix::fs::stat("/proc").unwrap())), None);
     }
 
     /// Check that a recorded line is read, and another one passed over.

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{Statx, StatxFlags};
 use rustix::io::{Errno, Result};
 
-use crate::kernel::identity::{device_text, since_epoch};
+use crate::kernel::identity::{device, device_text, since_epoch};
 use crate::kernel::parse::{Garbled, number, number32};
 use crate::kernel::read;
 use crate::model::{Bytes, Dev, Inode};
@@ -50,7 +50,7 @@ impl ShmInode {
         let created_at =
             if known { since_epoch(u64::try_from(born.tv_sec).ok()?, born.tv_nsec) } else { None };
         (inode.stx_mode & S_IFMT == S_IFREG).then(|| ShmInode {
-            dev: Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor },
+            dev: device(inode),
             ino: Inode(inode.stx_ino),
             size: Bytes(inode.stx_size),
             charged: Bytes(inode.stx_blocks.saturating_mul(BLOCK)),

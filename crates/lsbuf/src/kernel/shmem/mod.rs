@@ -63,6 +63,22 @@ pub(crate) struct Object {
     irregular: bool,
 }
 
+/// What a process sees mounted, and by which paths: the links of its mount namespace and its root.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct View {
+    namespace: Label,
+    root: Label,
+}
+
+impl View {
+    fn of(process: &ProcessDir, buffers: &mut Buffers) -> Result<View> {
+        let mut link = |name: &CStr| {
+            readlinkat_raw(process.dir(), name, &mut buffers.link[..]).map(|(link, _)| Label::from(&*link))
+        };
+        Ok(View { namespace: link(c"ns/mnt")?, root: link(c"root")? })
+    }
+}
+
 /// What one process sees.
 #[derive(Clone, Debug, Default)]
 struct Surroundings {
@@ -75,8 +91,7 @@ struct Surroundings {
 pub(crate) struct Family {
     kinds: Kinds,
     filesystems: Filesystems,
-    /// By the links of the mount namespace and the root.
-    mounts: HashMap<Label, Rc<Mounts>>,
+    mounts: HashMap<View, Rc<Mounts>>,
     now: Surroundings,
     /// Every buffer met.
     pub(crate) objects: HashMap<BufferId, Object>,
@@ -116,24 +131,17 @@ impl Family {
 
     /// What is mounted where the process can see it, read once for all that see the same.
     fn mounts_of(&mut self, process: &ProcessDir, buffers: &mut Buffers) -> Rc<Mounts> {
-        // Who has another root sees other mounts, by other paths.
-        let mut key = Vec::new();
-        for link in [c"ns/mnt", c"root"] {
-            let Ok((link, _)) = readlinkat_raw(process.dir(), link, &mut buffers.link[..]) else { continue };
-            key.extend_from_slice(link);
-        }
-        let namespace = (!key.is_empty()).then(|| Label::from(&key[..]));
-        if let Some(known) = namespace.as_ref().and_then(|namespace| self.mounts.get(namespace)) {
+        let view = View::of(process, buffers).ok();
+        if let Some(known) = view.as_ref().and_then(|view| self.mounts.get(view)) {
             return Rc::clone(known);
         }
-        let mut text = Vec::new();
-        let read = read::file(process.dir(), c"mountinfo", &mut text);
-        let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&text)));
+        let read = read::file(process.dir(), c"mountinfo", &mut buffers.text);
+        let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&buffers.text)));
         for (dev, home) in mounts.devices() {
             self.filesystems.mounted(dev, home);
         }
-        if let Some(namespace) = namespace {
-            self.mounts.insert(namespace, Rc::clone(&mounts));
+        if let Some(view) = view {
+            self.mounts.insert(view, Rc::clone(&mounts));
         }
         mounts
     }
@@ -277,41 +285,35 @@ impl Family {
 
     fn ask_mapped(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) {
         let Some(object) = self.objects.get(&map.id) else { return };
-        let link = map_files::link(&map.vma);
-        if object.name.is_none()
-            && let Ok((target, _)) = readlinkat_raw(process.dir(), link.as_str(), &mut buffers.link[..])
-        {
-            let home = map.id.dev.and_then(|dev| self.filesystems.home(dev));
-            let named =
-                home.and_then(|home| classify(home, target)).filter(|named| named.kind == map.id.kind);
-            if let (Some(named), Some(object)) = (named, self.objects.get_mut(&map.id)) {
-                object.name = Some(named.name.into());
-            }
-        }
-        let known =
-            self.objects.get(&map.id).is_some_and(|object| object.inode.is_some() || object.irregular);
-        if known || self.cannot_follow {
+        let nameless = object.name.is_none();
+        let unasked = object.inode.is_none() && !object.irregular && !self.cannot_follow;
+        if !nameless && !unasked {
             return;
         }
-        let folder = if self.filesystems.are_live() { "map_files" } else { "." };
-        let asked = read::open_dir(process.dir(), folder).and_then(|folder| {
+        let link = map_files::link(&map.vma);
+        let mut name = None;
+        if nameless
+            && let Ok((target, _)) = readlinkat_raw(process.dir(), link.as_str(), &mut buffers.link[..])
+        {
+            let named = map.id.dev.and_then(|dev| classify(self.filesystems.home(dev)?, target));
+            name = named.filter(|named| named.kind == map.id.kind).map(|named| Label::from(named.name));
+        }
+        let asked = unasked.then(|| {
+            let folder = if self.filesystems.are_live() { "map_files" } else { "." };
+            let folder = read::open_dir(process.dir(), folder)?;
             let entry =
                 CString::new(link.as_str().trim_start_matches("map_files/")).map_err(|_| Errno::INVAL)?;
             self.inode(process.dir(), folder.as_fd(), &entry, b"")
         });
+        self.cannot_follow |= matches!(asked, Some(Err(Errno::PERM | Errno::ACCESS)));
+        let Some(object) = self.objects.get_mut(&map.id) else { return };
+        object.name = name.or(object.name.take());
         match asked {
-            Ok(Some((_, inode))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
-                if let Some(object) = self.objects.get_mut(&map.id) {
-                    object.inode = Some(inode);
-                }
+            Some(Ok(Some((_, inode)))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
+                object.inode = Some(inode);
             }
-            Ok(None) if self.filesystems.are_live() => {
-                if let Some(object) = self.objects.get_mut(&map.id) {
-                    object.irregular = true;
-                }
-            }
-            Err(Errno::PERM | Errno::ACCESS) => self.cannot_follow = true,
-            Ok(_) | Err(_) => {}
+            Some(Ok(None)) => object.irregular = self.filesystems.are_live(),
+            _ => {}
         }
     }
 }

@@ -7,9 +7,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::fs::{CWD, Mode, OFlags, fcntl_get_seals, fstat, major, minor, openat};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_get_seals, fstat, openat};
 use rustix::io::{Errno, Result};
 
+use crate::kernel::identity::device_of;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
@@ -26,7 +27,7 @@ pub(crate) fn ask(
 ) -> Result<Seals> {
     let pinned = openat(process.dir(), link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&pinned)?;
-    if (major(stat.st_dev), minor(stat.st_dev), stat.st_ino) != (dev.major, dev.minor, ino.0) {
+    if (device_of(&stat), stat.st_ino) != (dev, ino.0) {
         return Err(Errno::STALE);
     }
     read::file(root.dir(), c"locks", text)?;
@@ -66,7 +67,7 @@ mod tests {
         let memfd = memfd_create(c"x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW).unwrap();
         let stat = fstat(&memfd).unwrap();
-        let dev = Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) };
+        let dev = device_of(&stat);
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         let process = ProcessDir::open(&root, Pid(std::process::id())).unwrap();
         let link = format!("fd/{}", memfd.as_raw_fd());

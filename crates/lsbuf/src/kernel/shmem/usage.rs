@@ -26,13 +26,14 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
+use super::View;
 use super::mounts::Mounts;
-use crate::kernel::identity::device_text;
+use crate::kernel::identity::{device, device_text};
 use crate::kernel::parse::number;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
-use crate::model::{Bytes, Dev, Label, Pid, TmpfsMount, TmpfsUsage};
+use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of include/uapi/linux/magic.h.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -62,7 +63,7 @@ pub(crate) fn survey(root: &ProcRoot, buffers: &mut Buffers) -> std::io::Result<
     for pid in own.into_iter().chain(listed.filter(|&pid| Some(pid) != own)) {
         let Ok(process) = ProcessDir::open(root, pid) else { continue };
         if root.is_live() {
-            match view(&process) {
+            match View::of(&process, buffers) {
                 Ok(view) if seen.insert(view.clone()) => {}
                 Ok(_) => continue,
                 Err(Errno::ACCESS | Errno::PERM) => {
@@ -81,12 +82,6 @@ pub(crate) fn survey(root: &ProcRoot, buffers: &mut Buffers) -> std::io::Result<
     }
     survey.mounts.sort_by_key(|mount| mount.dev);
     Ok(survey)
-}
-
-/// A process's mount namespace and root.
-fn view(process: &ProcessDir) -> Result<(Label, Label)> {
-    let link = |name| readlinkat(process.dir(), name, Vec::new()).map(|link| Label::from(link.as_bytes()));
-    Ok((link(c"ns/mnt")?, link(c"root")?))
 }
 
 /// From where mount points are looked up.
@@ -153,8 +148,7 @@ fn usage(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8], dev: Dev) -> Resul
 
 fn is_of(file: &OwnedFd, dev: Dev) -> Result<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let stat = statx(file, c"", flags, StatxFlags::TYPE)?;
-    Ok((stat.stx_dev_major, stat.stx_dev_minor) == (dev.major, dev.minor))
+    Ok(device(&statx(file, c"", flags, StatxFlags::TYPE)?) == dev)
 }
 
 fn used(blocks: u64, free: u64, size: u64) -> TmpfsUsage {
