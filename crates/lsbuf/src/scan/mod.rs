@@ -28,6 +28,7 @@ pub(crate) mod advice;
 pub(crate) mod benching;
 mod disguises;
 mod doctor;
+mod doubts;
 mod iterators;
 mod join;
 mod kthreads;
@@ -62,9 +63,7 @@ use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::seals;
 use crate::kernel::{gem_info, map_files};
-use crate::model::{
-    Account, Buffer, Bytes, Coverage, Device, KeptElsewhere, Kind, Kinds, Note, Pid, Process, Snapshot,
-};
+use crate::model::{Buffer, Coverage, Device, Kind, Kinds, Note, Pid, Process, Snapshot};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,7 +265,7 @@ impl Scanner {
         let host = self.root.host();
         let kinds = self.options.kinds;
         let mut snapshot = Snapshot { taken_at, host, kinds, coverage, buffers, processes, devices };
-        note_doubts(&mut snapshot);
+        doubts::note(&mut snapshot);
         snapshot.coverage.duration = begun.elapsed();
         Ok(snapshot)
     }
@@ -409,62 +408,4 @@ fn read_list(options: &Options, text: &mut Vec<u8>) -> Listing {
 fn contradiction(list: &List) -> Option<Note> {
     let stated = list.stated.map_or(0, |(buffers, _)| buffers);
     (!list.agrees()).then_some(Note::ListContradicts { rows: list.buffers.len() as u64, stated })
-}
-
-/// Adds the notes that follow from the joined answer.
-fn note_doubts(snapshot: &mut Snapshot) {
-    let accounts = Account::of_each(snapshot);
-    let count = |doubtful: fn(&Buffer, &Account) -> bool| {
-        snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
-    };
-    // A segment's attachments are read once, after its mappings: what is left over says nothing of a count that moved.
-    let unsteady = count(|b, _| b.count.is_some() && !b.steady && b.id.kind != Kind::Sysv);
-    let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);
-    let unattributed =
-        count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));
-    let uncompared = count(|b, _| b.uncompared);
-    let unheld_by_any = |b: &&Buffer| b.id.kind == Kind::DmaBuf && b.holders.is_empty();
-    let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
-    let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
-    let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
-    let saw_every_process = snapshot.coverage.saw_every_process();
-    let notes = &mut snapshot.coverage.notes;
-    if unsteady > 0 {
-        notes.push(Note::Unsteady { buffers: unsteady });
-    }
-    if overcounted > 0 {
-        notes.push(Note::Overcounted { buffers: overcounted });
-    }
-    if doubles > 0 {
-        notes.push(Note::MaybeSameMemory { buffers: doubles, size: doubles_size });
-    }
-    if uncompared > 0 {
-        notes.push(Note::Uncompared { buffers: uncompared });
-    }
-    if let Some(kept) =
-        snapshot.coverage.kept.filter(|kept| unattributed > 0 && *kept != KeptElsewhere::default())
-    {
-        notes.push(Note::MaybeElsewhere { buffers: unattributed, kept });
-    }
-    if unheld > 0 && !saw_every_process {
-        notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });
-    }
-}
-
-/// How many buffers may be other ones' memory too, and what they cost together: udmabufs beside memfds, and drivers' shmem
-/// beside dma-bufs of drivers, unless that was found out.
-fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
-    let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
-    let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
-    let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
-    let masked = buffers.iter().any(disguises::may_be);
-    let told =
-        |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
-    let double = |b: &&Buffer| match b.id.kind {
-        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b),
-        Kind::GemShmem => masked && !told(b),
-        _ => false,
-    };
-    let doubles = buffers.iter().filter(double);
-    (doubles.clone().count() as u64, doubles.filter_map(Buffer::cost).sum())
 }

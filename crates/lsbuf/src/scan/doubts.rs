@@ -1,0 +1,63 @@
+//! What of a finished answer is in doubt, buffer by buffer, made into notes: the accounts that do not balance or may not, and
+//! memory that may be counted twice.
+
+use super::disguises;
+use crate::model::{Account, Buffer, Bytes, KeptElsewhere, Kind, Note, Snapshot};
+
+/// Adds the notes that follow from the joined answer.
+pub(super) fn note(snapshot: &mut Snapshot) {
+    let accounts = Account::of_each(snapshot);
+    let count = |doubtful: fn(&Buffer, &Account) -> bool| {
+        snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
+    };
+    // A segment's attachments are read once, after its mappings: what is left over says nothing of a count that moved.
+    let unsteady = count(|b, _| b.count.is_some() && !b.steady && b.id.kind != Kind::Sysv);
+    let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);
+    let unattributed =
+        count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));
+    let uncompared = count(|b, _| b.uncompared);
+    let unheld_by_any = |b: &&Buffer| b.id.kind == Kind::DmaBuf && b.holders.is_empty();
+    let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
+    let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
+    let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
+    let saw_every_process = snapshot.coverage.saw_every_process();
+    let notes = &mut snapshot.coverage.notes;
+    if unsteady > 0 {
+        notes.push(Note::Unsteady { buffers: unsteady });
+    }
+    if overcounted > 0 {
+        notes.push(Note::Overcounted { buffers: overcounted });
+    }
+    if doubles > 0 {
+        notes.push(Note::MaybeSameMemory { buffers: doubles, size: doubles_size });
+    }
+    if uncompared > 0 {
+        notes.push(Note::Uncompared { buffers: uncompared });
+    }
+    if let Some(kept) =
+        snapshot.coverage.kept.filter(|kept| unattributed > 0 && *kept != KeptElsewhere::default())
+    {
+        notes.push(Note::MaybeElsewhere { buffers: unattributed, kept });
+    }
+    if unheld > 0 && !saw_every_process {
+        notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });
+    }
+}
+
+/// How many buffers may be other ones' memory too, and what they cost together: udmabufs beside memfds, and drivers' shmem
+/// beside dma-bufs of drivers, unless that was found out.
+fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
+    let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
+    let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
+    let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
+    let masked = buffers.iter().any(disguises::may_be);
+    let told =
+        |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
+    let double = |b: &&Buffer| match b.id.kind {
+        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b),
+        Kind::GemShmem => masked && !told(b),
+        _ => false,
+    };
+    let doubles = buffers.iter().filter(double);
+    (doubles.clone().count() as u64, doubles.filter_map(Buffer::cost).sum())
+}
