@@ -351,9 +351,7 @@ impl Scan {
         match &self.kinds[..] {
             _ if self.dmabuf => Kinds::DMABUF,
             [] => Kinds::ALL,
-            kinds => {
-                Kind::ALL.iter().copied().filter(|&kind| kinds.iter().any(|set| set.has(kind))).collect()
-            }
+            kinds => kinds.iter().flat_map(|set| set.iter()).collect(),
         }
     }
 
@@ -459,7 +457,7 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     if text == "all" {
         return Ok(Kinds::ALL);
     }
-    Kind::ALL.iter().find(|k| k.as_str() == text).map(|&kind| [kind].into_iter().collect()).ok_or_else(|| {
+    Kind::of_word(text).map(|kind| [kind].into_iter().collect()).ok_or_else(|| {
         let valid: Vec<&str> = Kind::ALL.iter().map(|k| k.as_str()).collect();
         format!("no such kind; valid: {}, all", valid.join(", "))
     })

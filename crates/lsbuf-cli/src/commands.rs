@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
-use lsbuf::model::{Bytes, Kind, KindTotals, Ledger, Pid, Snapshot};
+use lsbuf::model::{Bytes, Kind, KindTotals, Ledger, Pid, Snapshot, counted};
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS, Sizes, Style, View, escape,
@@ -317,19 +317,18 @@ fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
 fn shmem(view: &View<'_>, sizes: Sizes) -> String {
     let size = |s| Cell::Size(s).write(Style::Table, sizes);
     let of_shmem = || view.ledger.kinds.iter().filter(|k| k.kind != Kind::DmaBuf);
-    let cost = |k: &KindTotals| if k.kind.is_charged() { k.charged } else { k.size };
     let mut kinds: Vec<&KindTotals> = of_shmem().collect();
-    kinds.sort_by_key(|k| std::cmp::Reverse(cost(k)));
+    kinds.sort_by_key(|k| std::cmp::Reverse(k.cost()));
     let each: Vec<String> =
-        kinds.iter().map(|k| format!("{} {} in {}", k.kind, size(cost(k)), k.buffers)).collect();
+        kinds.iter().map(|k| format!("{} {} in {}", k.kind, size(k.cost()), k.buffers)).collect();
     let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
     format!(
         "{} of shared memory, {} charged of {} in size{each}: {} held by {}, {} by none",
-        plural(of_shmem().map(|k| k.buffers).sum(), "buffer", "buffers"),
-        size(of_shmem().map(cost).sum()),
+        counted(of_shmem().map(|k| k.buffers).sum(), "buffer", "buffers"),
+        size(of_shmem().map(KindTotals::cost).sum()),
         size(of_shmem().map(|k| k.size).sum()),
         size(of_shmem().map(|k| k.held).sum()),
-        plural(holding(view, |kind| kind != Kind::DmaBuf), "process", "processes"),
+        counted(holding(view, |kind| kind != Kind::DmaBuf), "process", "processes"),
         size(of_shmem().map(|k| k.kernel_only).sum()),
     )
 }
@@ -338,8 +337,4 @@ fn shmem(view: &View<'_>, sizes: Sizes) -> String {
 fn holding(view: &View<'_>, is_meant: impl Fn(Kind) -> bool) -> u64 {
     let meant = view.snapshot.buffers.iter().filter(|b| is_meant(b.id.kind));
     meant.flat_map(|b| &b.holders).map(|h| h.pid).collect::<HashSet<Pid>>().len() as u64
-}
-
-fn plural(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }

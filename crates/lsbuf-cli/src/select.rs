@@ -52,8 +52,7 @@ pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
         (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
     };
-    let kind = |word: &str| Kind::ALL.iter().copied().find(|kind| kind.as_str() == word);
-    let (kind, number) = match wanted.split_once(':').map(|(word, number)| (kind(word), number)) {
+    let (kind, number) = match wanted.split_once(':').map(|(word, number)| (Kind::of_word(word), number)) {
         Some((kind @ Some(_), number)) => (kind, number),
         _ => (None, wanted),
     };

@@ -16,12 +16,15 @@
 //! repeated, and then told as [`Doubt::Moved`]. Where some of it is in swap, only segments, and sources that tell
 //! ([`Buffer::swapped`]), are exact; the rest is bounded by what is used of swap.
 
+mod doubt;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::SystemTime;
 
+pub use doubt::{CAUSES, Doubt};
+
 use crate::error::Error;
-use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
+use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, TmpfsMount, TmpfsUsage};
 use crate::scan::Options;
 
 /// What a kind has to do with `Shmem:`.
@@ -169,135 +172,6 @@ fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {
     rows.into_values().collect()
 }
 
-/// Why what is left over may be other than it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Doubt {
-    /// The scan was partial, for the reasons that its [`Coverage`] gives.
-    Partial,
-    /// `Shmem:` was another one before the scan than after it.
-    Moved {
-        /// Bytes before.
-        before: Bytes,
-        /// Bytes after.
-        after: Bytes,
-    },
-    /// The kernel could not be told to add up its counters.
-    NotFolded {
-        /// Why not.
-        why: String,
-    },
-    /// A part may be in swap, nobody tells which.
-    MaybeSwapped {
-        /// So much at most.
-        bytes: Bytes,
-    },
-    /// Buffers of which it is unknown what is charged for them.
-    Uncharged {
-        /// How many.
-        buffers: u64,
-    },
-    /// Segments that nobody has attached may be of huge pages.
-    MaybeHuge {
-        /// How many.
-        segments: u64,
-        /// Bytes charged for them.
-        bytes: Bytes,
-    },
-    /// What is used of a tmpfs is unknown.
-    UnknownUsage {
-        /// Where it is mounted.
-        point: Label,
-        /// Why.
-        usage: TmpfsUsage,
-    },
-    /// Processes would not say which mounts they see; a tmpfs that only they see is left over.
-    UnseenMounts {
-        /// How many.
-        processes: u64,
-    },
-}
-
-impl Doubt {
-    /// Whether something was not seen; else it was, and is inexact.
-    #[must_use]
-    pub fn is_partial(&self) -> bool {
-        match self {
-            Doubt::Partial
-            | Doubt::Uncharged { .. }
-            | Doubt::UnknownUsage { .. }
-            | Doubt::UnseenMounts { .. } => true,
-            Doubt::Moved { .. }
-            | Doubt::NotFolded { .. }
-            | Doubt::MaybeSwapped { .. }
-            | Doubt::MaybeHuge { .. } => false,
-        }
-    }
-}
-
-impl fmt::Display for Doubt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Doubt::Partial => {
-                f.write_str("the scan was partial: what was not seen is left over, or seems not to be held")
-            }
-            Doubt::Moved { before, after } => write!(
-                f,
-                "Shmem went from {} to {} bytes during the scan: what is left over may be off by as much, or more",
-                before.0, after.0
-            ),
-            Doubt::NotFolded { why } => write!(
-                f,
-                "the kernel's counters could not be added up at once (/proc/sys/vm/stat_refresh: {why}): Shmem may lag \
-                 behind by up to 125 pages for each processor"
-            ),
-            Doubt::MaybeSwapped { bytes } => {
-                write!(f, "up to {} more bytes may be in swap: so much more may be left over", bytes.0)
-            }
-            Doubt::Uncharged { buffers } => {
-                write!(
-                    f,
-                    "what {} could not be asked: that is left over",
-                    count(*buffers, "buffer takes", "buffers take")
-                )
-            }
-            Doubt::MaybeHuge { segments, bytes } => write!(
-                f,
-                "{} that nobody has attached, of {} bytes, may be of huge pages, which are not in Shmem",
-                count(*segments, "segment", "segments"),
-                bytes.0
-            ),
-            Doubt::UnknownUsage { point, usage } => {
-                let why = match usage {
-                    TmpfsUsage::Uncounted => "it has no limit (size=0), so the kernel does not count",
-                    TmpfsUsage::Hidden => "another filesystem is mounted over it",
-                    TmpfsUsage::Used(_) | TmpfsUsage::Ramfs | TmpfsUsage::Unreadable => {
-                        "it could not be asked"
-                    }
-                };
-                let point = crate::render::escape(point.as_bytes());
-                write!(
-                    f,
-                    "what is used of the tmpfs at {point} is unknown ({why}): files of it that no process holds are left over"
-                )
-            }
-            Doubt::UnseenMounts { processes } => write!(
-                f,
-                "{} could not be asked what is mounted for it: a tmpfs that shows nowhere else is left over",
-                count(*processes, "process", "processes")
-            ),
-        }
-    }
-}
-
-fn count(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
-/// What may be left over on a machine where nothing is in doubt.
-pub const CAUSES: &str = "GPU drivers' objects that no process has mapped, memfds that only a message or the kernel holds, \
-                          and files of a tmpfs that is mounted nowhere any more";
-
 /// The account, and how it came about.
 #[derive(Clone, Debug)]
 pub struct Reconciliation {
@@ -366,7 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{BufferId, Inode, Kinds};
+    use crate::model::{BufferId, Inode, Kinds, Label};
 
     fn dev(minor: u32) -> Option<Dev> {
         Some(Dev { major: 0, minor })
@@ -492,7 +366,7 @@ mod tests {
     }
 
     fn any_buffer() -> impl Strategy<Value = Buffer> {
-        let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|&kind| Kinds::SHMEM.has(kind)).collect();
+        let kinds: Vec<Kind> = Kinds::SHMEM.iter().collect();
         let fields = (
             proptest::sample::select(kinds),
             0u32..4,

@@ -118,7 +118,7 @@ impl Buffer {
     /// What it costs: what is charged for it, or where nothing is, its whole size. `None`: unknown.
     #[must_use]
     pub fn cost(&self) -> Option<Bytes> {
-        if self.id.kind.is_charged() { self.charged } else { self.size }
+        self.id.kind.cost(self.size, self.charged)
     }
 
     /// References that were found, of those that are counted.

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::Bytes;
+
 /// What sort of shared buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -67,6 +69,17 @@ impl Kind {
         }
     }
 
+    /// The kind for which [`Kind::as_str`] has that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|kind| kind.as_str() == word)
+    }
+
+    /// What of two figures its memory costs: what is charged for it, or where nothing is, its whole size.
+    pub(crate) fn cost(self, size: Option<Bytes>, charged: Option<Bytes>) -> Option<Bytes> {
+        if self.is_charged() { charged } else { size }
+    }
+
     /// Whether what is charged for it, if that is known, is what it costs: its size is only what may be used of it.
     #[must_use]
     pub fn is_charged(self) -> bool {
@@ -108,11 +121,14 @@ impl Kinds {
         self.0 & 1 << kind as u16 != 0
     }
 
+    /// Those that are in it, in the order of [`Kind::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.iter().copied().filter(move |&kind| self.has(kind))
+    }
+
     /// Whether a kind of shmem is in it that can have fds, which messages can carry.
     pub(crate) fn has_fds(self) -> bool {
-        Kind::ALL
-            .iter()
-            .any(|&kind| self.has(kind) && !matches!(kind, Kind::DmaBuf | Kind::Sysv | Kind::ShmAnon))
+        self.iter().any(|kind| !matches!(kind, Kind::DmaBuf | Kind::Sysv | Kind::ShmAnon))
     }
 
     /// Whether any kind but dma-bufs is in it.
@@ -136,7 +152,7 @@ mod tests {
     #[test]
     fn sets() {
         let set: Kinds = [Kind::Memfd, Kind::GuestMemfd].into_iter().collect();
-        let members: Vec<Kind> = Kind::ALL.iter().copied().filter(|&kind| set.has(kind)).collect();
+        let members: Vec<Kind> = set.iter().collect();
         assert_eq!(members, [Kind::Memfd, Kind::GuestMemfd]);
         assert!(set.has_shmem() && !Kinds::DMABUF.has_shmem() && Kinds::DMABUF.has(Kind::DmaBuf));
         assert_eq!(Kind::ALL.iter().copied().collect::<Kinds>(), Kinds::ALL);

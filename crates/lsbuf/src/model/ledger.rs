@@ -217,6 +217,14 @@ pub struct KindTotals {
     pub kernel_only: Option<Bytes>,
 }
 
+impl KindTotals {
+    /// What they cost together, as [`Buffer::cost`]; `None` if that of any is unknown.
+    #[must_use]
+    pub fn cost(&self) -> Option<Bytes> {
+        self.kind.cost(self.size, self.charged)
+    }
+}
+
 /// One exporter's part. Memory behind different exporters is of different kinds (RAM, VRAM, device
 /// memory) and one memory can be exported twice, so these sums are what is exported, not what RAM is used.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod device;
 mod kind;
 mod label;
 mod ledger;
+mod note;
 mod process;
 mod shmem;
 mod snapshot;
@@ -20,7 +21,8 @@ pub use label::Label;
 pub use ledger::{
     Account, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures, Totals,
 };
+pub use note::Note;
 pub use process::Process;
 pub use shmem::{IpcNamespace, Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
-pub use snapshot::{Coverage, Host, KeptElsewhere, Note, ProcessCounts, Snapshot, Source};
-pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid};
+pub use snapshot::{Coverage, Host, KeptElsewhere, ProcessCounts, Snapshot, Source};
+pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};

@@ -82,6 +82,17 @@ impl fmt::Display for Dev {
     }
 }
 
+/// How many of something, in words.
+///
+/// ```
+/// assert_eq!(lsbuf::model::counted(1, "process", "processes"), "1 process");
+/// assert_eq!(lsbuf::model::counted(0, "process", "processes"), "0 processes");
+/// ```
+#[must_use]
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,13 +6,13 @@
 //! It is written as it is made, one buffer after the other: a document can be many times as large as the snapshot.
 
 use std::borrow::Cow;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
 use super::View;
 use super::columns::timestamp;
-use super::layout::Lines;
+use super::layout;
 use crate::model::{
     Bytes, Coverage, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, KindTotals, Label,
     MapRef, Note, Overlap, Perms, Pid, Source, ThreadFds,
@@ -23,10 +23,7 @@ use crate::model::{
 /// # Errors
 /// Those of `out`.
 pub fn json(out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
-    let mut pieces = BufWriter::with_capacity(64 << 10, out);
-    document(view).serialize(&mut serde_json::Serializer::with_formatter(&mut pieces, Lines::default()))?;
-    pieces.write_all(b"\n")?;
-    pieces.flush()
+    layout::document(out, &document(view))
 }
 
 /// A list of what each item comes to.

@@ -1,10 +1,19 @@
 //! How a JSON document is laid out, and kept from saying anything to a terminal.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
+use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::escape::escape_json;
+
+/// Writes one document, with a newline behind it.
+pub(super) fn document(out: &mut dyn Write, document: &impl Serialize) -> io::Result<()> {
+    let mut pieces = BufWriter::with_capacity(64 << 10, out);
+    document.serialize(&mut serde_json::Serializer::with_formatter(&mut pieces, Lines::default()))?;
+    pieces.write_all(b"\n")?;
+    pieces.flush()
+}
 
 /// A line for each value, like [`PrettyFormatter`](serde_json::ser::PrettyFormatter)'s but with one piece of text between two
 /// values; and nothing in a string that a terminal would obey.

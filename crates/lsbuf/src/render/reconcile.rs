@@ -1,7 +1,7 @@
 //! The account of shared memory as a table for people, and as JSON, schema `lsbuf.reconcile/1`
 //! (`docs/lsbuf.reconcile-1.schema.json`).
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::cell::{Sizes, human};
 use super::columns::timestamp;
 use super::escape::escape;
 use super::json::{Host, Scan, host, scan};
-use super::layout::Lines;
+use super::layout;
 use crate::model::{Bytes, Kind, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{CAUSES, KindRow, Reconciliation, Row};
 
@@ -166,7 +166,7 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
         charged: row.charged.0,
         unknown: row.unknown,
     };
-    let mount = |row: &'_ crate::reconcile::MountRow| -> (String, Option<u64>, &'static str) {
+    let tmpfs = balance.mounts.iter().map(|row| {
         let (usage, used) = match row.mount.usage {
             TmpfsUsage::Used(used) => ("used", Some(used.0)),
             TmpfsUsage::Uncounted => ("uncounted", None),
@@ -174,12 +174,8 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
             TmpfsUsage::Hidden => ("hidden", None),
             TmpfsUsage::Unreadable => ("unreadable", None),
         };
-        (row.mount.dev.to_string(), used, usage)
-    };
-    let tmpfs = balance.mounts.iter().map(|row| {
-        let (dev, used, usage) = mount(row);
         JsonMount {
-            dev,
+            dev: row.mount.dev.to_string(),
             mount_point: row.mount.point.to_utf8_lossy(),
             seen_by: row.mount.seen_by.map(|pid| pid.0),
             usage,
@@ -206,8 +202,5 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
         hugetlb: found.hugetlb.0,
         doubts: found.doubts().iter().map(ToString::to_string).collect(),
     };
-    let mut pieces = BufWriter::new(out);
-    document.serialize(&mut serde_json::Serializer::with_formatter(&mut pieces, Lines::default()))?;
-    pieces.write_all(b"\n")?;
-    pieces.flush()
+    layout::document(out, &document)
 }

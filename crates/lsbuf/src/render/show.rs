@@ -22,7 +22,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     };
     writeln!(out, "{} {}: {name}", buffer.id.kind.as_str(), buffer.id.ino)?;
     let mut line = |key: &str, value: String| writeln!(out, "  {key:<10}{value}");
-    line("size", buffer.size.map_or("?".into(), |s| format!("{} ({} bytes)", human(s), s.0)))?;
+    line("size", size(buffer.size))?;
     let is_dmabuf = buffer.id.kind == Kind::DmaBuf;
     if is_dmabuf {
         line("exporter", label(buffer.exporter.as_ref()))?;
@@ -55,15 +55,19 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     candidates(out, view, index)
 }
 
+/// A size for people, and to the byte.
+fn size(size: Option<Bytes>) -> String {
+    size.map_or("?".into(), |size| format!("{} ({} bytes)", human(size), size.0))
+}
+
 /// What only shmem has, a line each.
 fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
-    let bytes = |size: Option<Bytes>| size.map_or("?".into(), |s| format!("{} ({} bytes)", human(s), s.0));
     let mut lines = Vec::new();
     match (buffer.id.kind.is_charged(), buffer.swapped) {
         (false, _) => lines.push(("charged", "the kernel does not tell".to_owned())),
-        (true, None) => lines.push(("charged", bytes(buffer.charged))),
+        (true, None) => lines.push(("charged", size(buffer.charged))),
         (true, Some(swapped)) => {
-            lines.push(("charged", format!("{}, {} of it swapped", bytes(buffer.charged), human(swapped))));
+            lines.push(("charged", format!("{}, {} of it swapped", size(buffer.charged), human(swapped))));
         }
     }
     lines.extend(buffer.huge_page.map(|page| ("pages", format!("huge, {} each", human(page)))));

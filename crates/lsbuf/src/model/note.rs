@@ -1,0 +1,306 @@
+//! What a reader of an answer must know about it: whether something was not seen, or is inexact, and why.
+
+use std::fmt;
+
+use super::{Bytes, KeptElsewhere, Source, counted};
+
+/// Something about the answer that a reader must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// Processes refused to be read.
+    Unreadable {
+        /// For want of permission.
+        denied: u64,
+        /// With any other error.
+        failed: u64,
+    },
+    /// The procfs shows no kernel threads: it is a container's, or hides other users' processes.
+    NotWholeMachine,
+    /// The kernel's list of buffers could not be read.
+    NoKernelList {
+        /// Why not.
+        why: String,
+    },
+    /// The kernel's list contradicts its own closing line.
+    ListContradicts {
+        /// Buffers in the rows.
+        rows: u64,
+        /// Buffers in the closing line.
+        stated: u64,
+    },
+    /// Processes kept appearing faster than they could be read; what they inherited may look like the kernel's.
+    Newcomers {
+        /// How many were left.
+        processes: u64,
+    },
+    /// Text that did not parse; each such fact was dropped.
+    Garbled {
+        /// Where it stood.
+        source: Source,
+        /// How many.
+        facts: u64,
+    },
+    /// Things named like a dma-buf that could neither be proven nor ruled out; left out of every figure.
+    Unproven {
+        /// fds and mappings together.
+        references: u64,
+    },
+    /// Buffers whose count moved in every round; their kernel references are an estimate.
+    Unsteady {
+        /// How many.
+        buffers: u64,
+    },
+    /// Buffers with more references found than the kernel counts; their kernel references are unknown.
+    Overcounted {
+        /// How many.
+        buffers: u64,
+    },
+    /// References of these buffers may be among what sockets and rings keep.
+    MaybeElsewhere {
+        /// Buffers with references that no process explains.
+        buffers: u64,
+        /// What is kept.
+        kept: KeptElsewhere,
+    },
+    /// Processes were exiting while references were counted: what they held is out of sight before it is released.
+    Exiting {
+        /// How many.
+        processes: u64,
+    },
+    /// In every round a process was started or closed an fd: what was inherited between two looks at the list of
+    /// processes, or moved between two looks into an fd table, may look like the kernel's.
+    Busy,
+    /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
+    Uncompared {
+        /// How many.
+        buffers: u64,
+    },
+    /// Messages that nobody has received carry fds, or may: shmem that only they hold does not show.
+    HiddenInFlight {
+        /// How many fds; 0: some sockets could not be asked.
+        fds: u64,
+    },
+    /// Shmem of which the source has no count of references.
+    Uncounted {
+        /// How many buffers.
+        buffers: u64,
+    },
+    /// Shmem that is only mapped, whose inodes could not be asked: sizes and charges are unknown.
+    Unsized {
+        /// How many buffers.
+        buffers: u64,
+    },
+    /// Tables of System V segments that could not be read.
+    NoSegments {
+        /// How many IPC namespaces.
+        namespaces: u64,
+    },
+    /// Processes whose fds are only known by number and mount: shmem among them does not show.
+    OnlyFdinfo {
+        /// How many.
+        processes: u64,
+    },
+    /// Udmabufs whose pages may be those of memfds that are in the answer too, and shmem of drivers that may be dma-bufs'.
+    MaybeSameMemory {
+        /// How many.
+        buffers: u64,
+        /// What they cost together.
+        size: Bytes,
+    },
+    /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
+    Unexplained {
+        /// How many.
+        buffers: u64,
+        /// Their size together.
+        size: Bytes,
+    },
+}
+
+impl Note {
+    /// Whether the answer is incomplete for this reason.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        match self {
+            Note::Unreadable { .. }
+            | Note::NotWholeMachine
+            | Note::NoKernelList { .. }
+            | Note::ListContradicts { .. }
+            | Note::Newcomers { .. }
+            | Note::Garbled { .. }
+            | Note::Unproven { .. }
+            | Note::HiddenInFlight { .. }
+            | Note::Unsized { .. }
+            | Note::NoSegments { .. }
+            | Note::OnlyFdinfo { .. }
+            | Note::Unexplained { .. } => true,
+            Note::MaybeSameMemory { .. }
+            | Note::Uncounted { .. }
+            | Note::Unsteady { .. }
+            | Note::Overcounted { .. }
+            | Note::Exiting { .. }
+            | Note::Busy
+            | Note::MaybeElsewhere { .. }
+            | Note::Uncompared { .. } => false,
+        }
+    }
+
+    /// Whether references held by a process can have stayed unseen for this reason.
+    pub(super) fn hides_references(&self) -> bool {
+        match self {
+            Note::Unreadable { .. }
+            | Note::NotWholeMachine
+            | Note::Newcomers { .. }
+            | Note::Exiting { .. }
+            | Note::Busy
+            | Note::Garbled { .. }
+            | Note::Unproven { .. } => true,
+            Note::NoKernelList { .. }
+            | Note::ListContradicts { .. }
+            | Note::Unsteady { .. }
+            | Note::Overcounted { .. }
+            | Note::MaybeElsewhere { .. }
+            | Note::HiddenInFlight { .. }
+            | Note::Uncounted { .. }
+            | Note::Unsized { .. }
+            | Note::NoSegments { .. }
+            | Note::OnlyFdinfo { .. }
+            | Note::MaybeSameMemory { .. }
+            | Note::Uncompared { .. }
+            | Note::Unexplained { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Unreadable { denied, failed: 0 } => {
+                write!(f, "{} could not be read (permission denied)", counted(*denied, "process", "processes"))
+            }
+            Note::Unreadable { denied, failed } => write!(
+                f,
+                "{} could not be read ({denied} permission denied, {failed} other errors)",
+                counted(denied + failed, "process", "processes")
+            ),
+            Note::NotWholeMachine => f.write_str(
+                "this procfs shows no kernel threads: processes outside this pid namespace, or hidden by \
+                 hidepid, are not seen",
+            ),
+            Note::NoKernelList { why } => {
+                write!(
+                    f,
+                    "the kernel's own list could not be read ({why}): dma-bufs that no process holds do not show"
+                )
+            }
+            Note::ListContradicts { rows, stated } => write!(
+                f,
+                "the kernel's own list has {rows} readable rows but states {stated} buffers: some may be missing"
+            ),
+            Note::Newcomers { processes } => write!(
+                f,
+                "{} appeared too late to be read, while processes kept appearing",
+                counted(*processes, "process", "processes")
+            ),
+            Note::Garbled { source, facts } => {
+                write!(
+                    f,
+                    "{} in {} could not be understood and were left out",
+                    counted(*facts, "fact", "facts"),
+                    source.as_str()
+                )
+            }
+            Note::Unproven { references } => write!(
+                f,
+                "{} named like a dma-buf could not be proven to be one and were left out",
+                counted(*references, "reference", "references")
+            ),
+            Note::Unsteady { buffers } => write!(
+                f,
+                "the count of {} moved while it was read: kernel references are an estimate",
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::Overcounted { buffers } => write!(
+                f,
+                "more references of {} were found than the kernel counts: kernel references are unknown",
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::MaybeElsewhere { buffers, kept } => {
+                let mut parts = Vec::new();
+                if kept.in_flight > 0 {
+                    parts.push(format!("messages not yet received carry {}", counted(kept.in_flight, "fd", "fds")));
+                }
+                if kept.io_uring > 0 {
+                    let files = counted(kept.io_uring, "file", "files");
+                    parts.push(format!("io_urings have {files} registered that may be buffers"));
+                }
+                if kept.unknown {
+                    parts.push("some that may keep more could not be asked".to_owned());
+                }
+                write!(
+                    f,
+                    "{}: some kernel references of {} may be among them, all are an estimate",
+                    parts.join(", "),
+                    counted(*buffers, "buffer", "buffers")
+                )
+            }
+            Note::Exiting { processes } => write!(
+                f,
+                "{} exiting, and what they held may still be counted: kernel references are an estimate",
+                counted(*processes, "process was", "processes were")
+            ),
+            Note::Busy => f.write_str(
+                "in every round processes were started or closed fds, and what they held may look like the kernel's: \
+                 kernel references are an estimate",
+            ),
+            Note::Uncompared { buffers } => write!(
+                f,
+                "whether holders of {} share an fd table or an address space could not be asked: kernel references are \
+                 an estimate",
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::HiddenInFlight { fds: 0 } => f.write_str(
+                "some sockets could not be asked what is in flight: shmem that only a message holds does not show",
+            ),
+            Note::HiddenInFlight { fds } => write!(
+                f,
+                "messages not yet received carry {}, nobody tells of which files: shmem that only they hold does not show",
+                counted(*fds, "fd", "fds")
+            ),
+            Note::Uncounted { buffers } => write!(
+                f,
+                "procfs has no count of references for {}: that, what is left over, and what an exit would free take BPF \
+                 iterators (root, or lsbuf probes install)",
+                counted(*buffers, "shmem buffer", "shmem buffers")
+            ),
+            Note::Unsized { buffers } => write!(
+                f,
+                "the size of {}, only mapped, could not be asked (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN may)",
+                counted(*buffers, "shmem buffer", "shmem buffers")
+            ),
+            Note::NoSegments { namespaces } => write!(
+                f,
+                "the System V segments of {} could not be listed",
+                counted(*namespaces, "IPC namespace", "IPC namespaces")
+            ),
+            Note::OnlyFdinfo { processes } => write!(
+                f,
+                "the fd links of {} could not be followed: shmem that they hold by fd does not show",
+                counted(*processes, "process", "processes")
+            ),
+            Note::MaybeSameMemory { buffers, size } => write!(
+                f,
+                "{} of {} bytes may be other buffers' memory too (udmabufs memfds', drivers' shmem dma-bufs'): totals may \
+                 count that twice",
+                counted(*buffers, "buffer", "buffers"),
+                size.0
+            ),
+            Note::Unexplained { buffers, size } => write!(
+                f,
+                "{} of {} bytes that the kernel lists are held by no process that could be read",
+                counted(*buffers, "buffer", "buffers"),
+                size.0
+            ),
+        }
+    }
+}
