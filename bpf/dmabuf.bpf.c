@@ -77,10 +77,10 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 		} all = {};
 
 		probe_read(&all, sizeof(all), (char *)vma + place_of(vma->vm_pgoff));
-		found.offset = all.offset;
+		found.range.offset = all.offset;
 		file = all.file;
 	} else {
-		peek(found.offset, vma->vm_pgoff);
+		peek(found.range.offset, vma->vm_pgoff);
 		peek(file, vma->vm_file);
 	}
 	found.ino = file == walk->file ? walk->ino : dmabuf_of(file);
@@ -98,23 +98,23 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 
 		probe_read(&all, sizeof(all), (char *)vma + place_of(vma->vm_start));
 		mm = all.mm;
-		found.start = all.start;
-		found.end = all.end;
-		found.flags = all.flags;
+		found.range.start = all.start;
+		found.range.end = all.end;
+		found.range.flags = all.flags;
 	} else {
 		u64 flags = 0;
 
 		peek(mm, vma->vm_mm);
-		peek(found.start, vma->vm_start);
-		peek(found.end, vma->vm_end);
+		peek(found.range.start, vma->vm_start);
+		peek(found.range.end, vma->vm_end);
 		peek(flags, vma->vm_flags);
-		found.flags = flags;
+		found.range.flags = flags;
 	}
-	found.mm = mixed((u64)mm);
-	found.offset <<= 12;
+	found.range.mm = mixed((u64)mm);
+	found.range.offset <<= 12;
 	if (exists(mm->owner)) {
 		peek(owner, mm->owner);
-		peek(found.tgid, owner->tgid);
+		peek(found.range.tgid, owner->tgid);
 	}
 	put(walk->seq, found, VMA);
 	return 0;

@@ -360,7 +360,8 @@ struct task {
 
 struct fd {
 	struct head head;
-	u64 ino;
+	/* The inode number of a dma-buf, or the id of an open file of shared memory. */
+	u64 of;
 	u64 count;
 	u64 files;
 	u64 program;
@@ -402,15 +403,20 @@ struct attachment {
 	char name[64];
 };
 
-struct vma {
-	struct head head;
-	u64 ino;
+/* What every VMA is told by. */
+struct range {
 	u64 mm;
 	u64 start;
 	u64 end;
 	u64 offset;
 	u32 tgid;
 	u32 flags;
+};
+
+struct vma {
+	struct head head;
+	u64 ino;
+	struct range range;
 };
 
 struct device_fd {
@@ -424,7 +430,8 @@ struct device_fd {
 
 struct in_flight {
 	struct head head;
-	u64 ino;
+	/* As in fd. */
+	u64 of;
 	u64 socket;
 	u32 tgid;
 	u32 tid;

@@ -78,38 +78,11 @@ struct shm_file {
 /* It only names the inode (O_PATH), and its references are none of those that hold it open. */
 #define SHM_PATH_ONLY 16
 
-struct shm_fd {
-	struct head head;
-	u64 file;
-	u64 count;
-	u64 files;
-	u64 program;
-	u32 tgid;
-	u32 tid;
-	u32 fd;
-	u32 path_only;
-};
-
 struct shm_vma {
 	struct head head;
 	u64 file;
 	u64 count;
-	u64 mm;
-	u64 start;
-	u64 end;
-	u64 offset;
-	u32 tgid;
-	u32 flags;
-};
-
-struct shm_in_flight {
-	struct head head;
-	u64 file;
-	u64 socket;
-	u32 tgid;
-	u32 tid;
-	u32 fd;
-	u32 unused;
+	struct range range;
 };
 
 /* Which files a reading has described, and at which of its steps: one that did not fit is repeated, and must then describe

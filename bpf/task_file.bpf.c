@@ -23,20 +23,25 @@ struct slot {
 	u32 fd;
 };
 
+static always_inline void fill_fd(struct fd *found, struct slot *slot, struct task_struct *task, struct file *file, u64 of)
+{
+	found->of = of;
+	found->files = id_of(task->files);
+	found->program = program_of(task);
+	found->tgid = slot->tgid;
+	found->tid = slot->tid;
+	found->fd = slot->fd;
+	found->path_only = !!(file->f_mode & FMODE_PATH);
+	found->count = references(file, 1);
+}
+
 /* Not inlined, like what follows: the stack of what walks queues is short. */
 static __attribute__((noinline)) int dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file,
 					       struct inode *inode)
 {
 	record(fd, found);
 
-	found.ino = inode->i_ino;
-	found.files = id_of(task->files);
-	found.program = program_of(task);
-	found.tgid = slot->tgid;
-	found.tid = slot->tid;
-	found.fd = slot->fd;
-	found.path_only = !!(file->f_mode & FMODE_PATH);
-	found.count = references(file, 1);
+	fill_fd(&found, slot, task, file, inode->i_ino);
 	if (describe_each || found.path_only) {
 		record(buffer, buffer);
 
@@ -92,18 +97,11 @@ static __attribute__((noinline)) int keeper(struct slot *slot, u64 ino, u32 what
 static __attribute__((noinline)) int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task,
 					      struct file *file)
 {
-	record(shm_fd, found);
+	record(fd, found);
 
-	found.file = file_id(file);
-	found.files = id_of(task->files);
-	found.program = program_of(task);
-	found.tgid = slot->tgid;
-	found.tid = slot->tid;
-	found.fd = slot->fd;
-	found.path_only = !!(file->f_mode & FMODE_PATH);
-	found.count = references(file, 1);
-	if (is_news(meta, found.file))
-		describe_open(meta, file, found.file, found.count);
+	fill_fd(&found, slot, task, file, file_id(file));
+	if (is_news(meta, found.of))
+		describe_open(meta, file, found.of, found.count);
 	put(slot->seq, found, SHM_FD);
 	return 0;
 }
@@ -117,27 +115,30 @@ struct message {
 	u64 nested;
 };
 
+static always_inline void fill_waiting(struct in_flight *found, struct message *message, u64 of)
+{
+	found->of = of;
+	found->socket = message->socket;
+	found->tgid = message->slot.tgid;
+	found->tid = message->slot.tid;
+	found->fd = message->slot.fd;
+}
+
 /* Describes a file in a message, of which the verifier knows nothing: only its name is to be had. */
 static __attribute__((noinline)) int waiting_shmem(struct message *message, struct file *file, struct inode *inode,
 						   u64 magic)
 {
-	struct slot *slot = &message->slot;
-	record(shm_in_flight, found);
+	record(in_flight, found);
 
-	found.file = file_id(file);
-	found.socket = message->socket;
-	found.tgid = slot->tgid;
-	found.tid = slot->tid;
-	found.fd = slot->fd;
-	if (is_news(message->meta, found.file))
-		describe_waiting(slot->seq, file, inode, magic, found.file);
-	put(slot->seq, found, SHM_IN_FLIGHT);
+	fill_waiting(&found, message, file_id(file));
+	if (is_news(message->meta, found.of))
+		describe_waiting(message->slot.seq, file, inode, magic, found.of);
+	put(message->slot.seq, found, SHM_IN_FLIGHT);
 	return 0;
 }
 
 static long one_file(u32 at, struct message *message)
 {
-	struct slot *slot = &message->slot;
 	struct super_block *fs = 0;
 	struct inode *inode = 0;
 	struct file *file = 0;
@@ -149,13 +150,11 @@ static long one_file(u32 at, struct message *message)
 	peek(magic, fs->s_magic);
 	if (magic == DMA_BUF_MAGIC) {
 		record(in_flight, found);
+		u64 ino = 0;
 
-		peek(found.ino, inode->i_ino);
-		found.socket = message->socket;
-		found.tgid = slot->tgid;
-		found.tid = slot->tid;
-		found.fd = slot->fd;
-		put(slot->seq, found, IN_FLIGHT);
+		peek(ino, inode->i_ino);
+		fill_waiting(&found, message, ino);
+		put(message->slot.seq, found, IN_FLIGHT);
 	} else if (magic == SOCKFS_MAGIC || magic == ANON_INODE_FS_MAGIC) {
 		message->nested = 1;
 	} else if (shmem) {

@@ -11,6 +11,18 @@ struct context {
 	struct vm_area_struct *vma;
 };
 
+static always_inline struct range range_of(struct vm_area_struct *vma, struct task_struct *task)
+{
+	return (struct range){
+		.mm = id_of(vma->vm_mm),
+		.start = vma->vm_start,
+		.end = vma->vm_end,
+		.offset = vma->vm_pgoff << 12,
+		.tgid = task->tgid,
+		.flags = vma->vm_flags,
+	};
+}
+
 SEC("iter/task_vma")
 int vmas(struct context *context)
 {
@@ -44,12 +56,7 @@ int vmas(struct context *context)
 			put(context->meta->seq, buffer, BUFFER);
 		}
 		found.ino = inode->i_ino;
-		found.mm = id_of(vma->vm_mm);
-		found.start = vma->vm_start;
-		found.end = vma->vm_end;
-		found.offset = vma->vm_pgoff << 12;
-		found.tgid = task->tgid;
-		found.flags = vma->vm_flags;
+		found.range = range_of(vma, task);
 		put(context->meta->seq, found, VMA);
 	} else if (shmem && is_shmem(magic, inode->i_mode)) {
 		record(shm_vma, found);
@@ -59,12 +66,7 @@ int vmas(struct context *context)
 		found.count = references(file, 0) + 1;
 		if (is_news(context->meta, found.file))
 			describe_open(context->meta, file, found.file, found.count);
-		found.mm = id_of(vma->vm_mm);
-		found.start = vma->vm_start;
-		found.end = vma->vm_end;
-		found.offset = vma->vm_pgoff << 12;
-		found.tgid = task->tgid;
-		found.flags = vma->vm_flags;
+		found.range = range_of(vma, task);
 		put(context->meta->seq, found, SHM_VMA);
 	} else if (magic == ANON_INODE_FS_MAGIC && is_ring(file)) {
 		record(keeper, found);
