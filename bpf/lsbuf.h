@@ -37,6 +37,12 @@ static long (*const loop)(u32 rounds, void *step, void *context, u64 flags) = (v
 /* Reads one field through an address that the verifier does not know. */
 #define peek(to, address) probe_read(&(to), sizeof(to), &(address))
 
+/*
+ * Fills with zeros of which the verifier does not know what they are: what cannot be read is zero. Of values that it knows it
+ * follows a loop for every combination.
+ */
+#define forget(what) probe_read(&(what), sizeof(what), 0)
+
 #define DMA_BUF_MAGIC 0x444d4142
 #define ANON_INODE_FS_MAGIC 0x09041934
 #define SOCKFS_MAGIC 0x534f434b
@@ -469,7 +475,8 @@ struct memfd_pages {
 	u64 ino;
 	u64 pages;
 	u32 dev;
-	u32 unused;
+	/* Whose they are cannot be told: neither of these, nor that they are nobody's. */
+	u32 untold;
 };
 
 struct end {

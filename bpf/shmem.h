@@ -173,18 +173,22 @@ static always_inline u32 ipc_of(struct file *file, const unsigned char *name)
 	return number;
 }
 
-static always_inline void describe_shmem(struct shm_file *found, struct file *file, struct inode *inode, u64 magic)
+/* The magic number is read anew: each of those that it can be would have the verifier follow all of this once more. */
+static always_inline void describe_shmem(struct shm_file *found, struct file *file, struct inode *inode)
 {
 	struct address_space *mapping = 0;
 	const unsigned char *name = 0;
 	struct super_block *fs = 0;
 	struct dentry *dentry = 0;
+	u64 magic = 0;
 	u32 mode = 0;
 	u8 bits = 0;
 
 	peek(mode, file->f_mode);
 	if (mode & FMODE_PATH)
 		found->flags |= SHM_PATH_ONLY;
+	peek(fs, inode->i_sb);
+	peek(magic, fs->s_magic);
 	found->magic = magic;
 	peek(found->ino, inode->i_ino);
 	peek(found->size, inode->i_size);
@@ -193,7 +197,6 @@ static always_inline void describe_shmem(struct shm_file *found, struct file *fi
 	peek(found->links, inode->i_nlink);
 	peek(bits, inode->i_blkbits);
 	found->block_bits = bits;
-	peek(fs, inode->i_sb);
 	peek(found->dev, fs->s_dev);
 	if (magic == TMPFS_MAGIC) {
 		struct shmem_inode_info *info = container(inode, struct shmem_inode_info, vfs_inode);
@@ -239,7 +242,6 @@ static always_inline void put_shm_file(void *seq, struct piece *piece, long leng
 /* Describes a file that the verifier knows. */
 static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
 {
-	struct inode *inode = file->f_inode;
 	struct piece *piece = take_piece();
 	long length;
 
@@ -248,7 +250,7 @@ static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, s
 	__builtin_memset(&piece->known, 0, sizeof(piece->known));
 	piece->known.file = id;
 	piece->known.count = count;
-	describe_shmem(&piece->known, file, inode, inode->i_sb->s_magic);
+	describe_shmem(&piece->known, file, file->f_inode);
 	length = d_path(&file->f_path, piece->path, sizeof(piece->path));
 	if (length > 0)
 		piece->known.flags |= SHM_PATH;
@@ -258,8 +260,7 @@ static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, s
 }
 
 /* Describes one of which it knows nothing: only the end of its path is to be had. */
-static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct file *file, struct inode *inode, u64 magic,
-						      u64 id)
+static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct file *file, struct inode *inode, u64 id)
 {
 	struct piece *piece = take_piece();
 	const unsigned char *name = 0;
@@ -271,7 +272,7 @@ static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct 
 	piece->known.file = id;
 	/* No reference is the iterator's own here. */
 	piece->known.count = references(file, 0) + 1;
-	describe_shmem(&piece->known, file, inode, magic);
+	describe_shmem(&piece->known, file, inode);
 	peek(dentry, file->f_path.dentry);
 	peek(name, dentry->d_name.name);
 	put_shm_file(seq, piece, probe_read_str(piece->path, sizeof(piece->path), name));

@@ -125,14 +125,13 @@ static always_inline void fill_waiting(struct in_flight *found, struct message *
 }
 
 /* Describes a file in a message, of which the verifier knows nothing: only its name is to be had. */
-static __attribute__((noinline)) int waiting_shmem(struct message *message, struct file *file, struct inode *inode,
-						   u64 magic)
+static __attribute__((noinline)) int waiting_shmem(struct message *message, struct file *file, struct inode *inode)
 {
 	record(in_flight, found);
 
 	fill_waiting(&found, message, file_id(file));
 	if (is_news(message->meta, found.of))
-		describe_waiting(message->slot.seq, file, inode, magic, found.of);
+		describe_waiting(message->slot.seq, file, inode, found.of);
 	put(message->slot.seq, found, SHM_IN_FLIGHT);
 	return 0;
 }
@@ -162,7 +161,7 @@ static long one_file(u32 at, struct message *message)
 
 		peek(mode, inode->i_mode);
 		if (is_shmem(magic, mode))
-			waiting_shmem(message, file, inode, magic);
+			waiting_shmem(message, file, inode);
 	}
 	return 0;
 }
@@ -175,7 +174,7 @@ struct queue {
 	/* Where the walk goes on after a connection's queue. */
 	void *listener_end;
 	struct sk_buff *listener_next;
-	u32 listens;
+	u8 state;
 	u32 done;
 };
 
@@ -197,7 +196,7 @@ static long one_message(u32 at, struct queue *queue)
 		return 0;
 	}
 	peek(queue->next, skb->next);
-	if (queue->listens && !queue->listener_end) {
+	if (queue->state == TCP_LISTEN && !queue->listener_end) {
 		peek(sk, skb->sk);
 		if (!sk)
 			return 0;
@@ -224,7 +223,6 @@ static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slo
 	struct queue queue;
 	struct sock *sk = 0;
 	u16 family = 0;
-	u8 state = 0;
 
 	peek(sk, socket->sk);
 	if (!sk)
@@ -236,13 +234,13 @@ static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slo
 	peek(family, sk->__sk_common.skc_family);
 	if (family != AF_UNIX)
 		return;
-	peek(state, sk->__sk_common.skc_state);
-	queue = (struct queue){
-		.message = { .meta = meta, .slot = *slot, .socket = inode->i_ino },
-		.next = next,
-		.end = &sk->sk_receive_queue,
-	};
-	queue.listens = state == TCP_LISTEN;
+	forget(queue);
+	queue.message.meta = meta;
+	queue.message.slot = *slot;
+	queue.message.socket = inode->i_ino;
+	queue.next = next;
+	queue.end = &sk->sk_receive_queue;
+	peek(queue.state, sk->__sk_common.skc_state);
 	loop(1 << 16, one_message, &queue, 0);
 	if (!queue.done)
 		keeper(slot, inode->i_ino, KEEPER_SOCKET);

@@ -12,7 +12,7 @@ struct folio {
 	struct address_space *mapping;
 };
 
-/* Its pages, each by the folio that it is in; since 7.x by itself. */
+/* Its pages, each by the folio that it is in; in Linux 7.2 and 7.3 by itself. */
 struct udmabuf {
 	u64 pagecount;
 	struct folio **folios;
@@ -24,15 +24,21 @@ struct udmabuf {
 /* The size of a page's descriptor on every machine that the iterators run on. */
 #define PAGE_STRUCT 64
 
+/* More than the 16 GiB of these would be told of in part. */
+#define MOST_PAGES (1 << 22)
+
 /* The walk of a udmabuf's pages. */
 struct pages {
 	void *seq;
 	struct folio **folios;
-	/* Whose the last ones were, how many of them, and how many folios were looked at. */
+	/* Whose the last ones were, how many of them, and where the last one is. */
 	u64 mapping;
 	u64 run;
 	u64 last;
 };
+
+/* The mapping of pages of which it cannot be told; no address ends so. */
+#define UNTOLD 1
 
 /* Says whose the pages of a run are; a file that has gone has left them nobody's. */
 static always_inline void put_run(struct pages *pages)
@@ -44,6 +50,7 @@ static always_inline void put_run(struct pages *pages)
 
 	if (!mapping || !pages->run)
 		return;
+	found.untold = pages->mapping == UNTOLD;
 	peek(inode, mapping->host);
 	peek(found.ino, inode->i_ino);
 	peek(fs, inode->i_sb);
@@ -70,7 +77,7 @@ static long one_page(u32 at, struct pages *pages)
 			peek(of, folio->mapping);
 			probe_read(&mapping, sizeof(mapping), &of);
 		} else if (!at || address != pages->last + PAGE_STRUCT) {
-			mapping = 0;
+			mapping = UNTOLD;
 		}
 		pages->last = address;
 	}
@@ -86,7 +93,7 @@ static long one_page(u32 at, struct pages *pages)
 /* Says whose the pages are, if it is a udmabuf. Not inlined: the stack of who calls it is short. */
 static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabuf)
 {
-	struct pages pages = { .seq = seq };
+	struct pages pages;
 	struct udmabuf *udmabuf = 0;
 	const char *exporter = 0;
 	u64 count = 0, name = 0;
@@ -95,16 +102,28 @@ static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabu
 	probe_read_str(&name, sizeof(name), exporter);
 	if (name != *(u64 *)"udmabuf")
 		return 0;
+	forget(pages);
+	pages.seq = seq;
 	peek(udmabuf, dmabuf->priv);
-	peek(count, udmabuf->pagecount);
-	if (exists(udmabuf->folios))
+	if (exists(udmabuf->folios) && exists(udmabuf->pagecount)) {
+		peek(count, udmabuf->pagecount);
 		peek(pages.folios, udmabuf->folios);
-	else if (exists(udmabuf->pages))
+	} else if (exists(udmabuf->pages) && exists(udmabuf->pagecount)) {
+		peek(count, udmabuf->pagecount);
 		peek(pages.folios, udmabuf->pages);
-	else
+	} else {
+		/* A module's structure, of which the kernel's own types do not tell, or one that nobody knows yet. */
+		pages.mapping = UNTOLD;
+		pages.run = 1;
+		put_run(&pages);
 		return 0;
-	loop(count < 1 << 22 ? count : 1 << 22, one_page, &pages, 0);
+	}
+	loop(count < MOST_PAGES ? count : MOST_PAGES, one_page, &pages, 0);
 	put_run(&pages);
+	if (count > MOST_PAGES) {
+		pages.mapping = UNTOLD;
+		put_run(&pages);
+	}
 	return 0;
 }
 

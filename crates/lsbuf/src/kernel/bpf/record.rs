@@ -45,7 +45,8 @@ pub(crate) enum Record<'r> {
     /// With the references to its file at that moment.
     ShmVma(Vma<Id>, u64),
     ShmInFlight(InFlight<Id>),
-    MemfdPages(MemfdPages),
+    /// `None`: of some of the dma-buf's pages it cannot be told whose they are.
+    MemfdPages(Option<MemfdPages>),
     /// The last one of an iterator over tasks: it came to its end.
     End,
 }
@@ -406,10 +407,10 @@ impl<'r> Fields<'r> {
         Ok(SyncFd { program, files, pid, fd })
     }
 
-    fn memfd_pages(&mut self) -> Result<MemfdPages, Garbled> {
+    fn memfd_pages(&mut self) -> Result<Option<MemfdPages>, Garbled> {
         let (ino, pages, dev) = (Inode(self.u64()?), self.u64()?, self.dev()?);
-        self.u32()?;
-        Ok(MemfdPages { dev, ino, pages })
+        let told = self.u32()? == 0;
+        Ok(told.then_some(MemfdPages { dev, ino, pages }))
     }
 
     /// What follows the numbers is a path.

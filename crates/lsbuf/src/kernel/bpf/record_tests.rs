@@ -114,6 +114,15 @@ fn a_file_of_which_little_is_known() {
     assert_eq!(found.path, Err(&b""[..]));
 }
 
+/// Check that pages are whose the record says, or nobody can tell whose.
+#[test]
+fn pages_of_a_memfd() {
+    let pages = |untold| written(15, &[&longs(&[9, 3]), &words(&[1, untold])]);
+    let run = MemfdPages { dev: Dev { major: 0, minor: 1 }, ino: Inode(9), pages: 3 };
+    assert_eq!(only(&pages(0)), Record::MemfdPages(Some(run)));
+    assert_eq!(only(&pages(1)), Record::MemfdPages(None));
+}
+
 /// Check that a VMA's flags become the letters of `maps`, and that one that ends before it begins is garbled.
 #[test]
 fn a_vma() {

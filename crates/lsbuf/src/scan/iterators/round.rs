@@ -32,7 +32,7 @@ pub(super) struct Known {
     pub(super) name: Option<Label>,
     /// `None`: no iterator tells, or not all of them.
     pub(super) attachments: Option<Vec<Label>>,
-    /// Whose pages it is made of, run by run; `None`: no iterator tells.
+    /// Whose pages it is made of, run by run; `None`: no iterator tells, or not of all.
     pub(super) pages: Option<Vec<MemfdPages>>,
 }
 
@@ -143,7 +143,7 @@ impl Round {
     /// Adds what one iterator tells; its mappings only `with_vmas`.
     fn read(&mut self, probes: &mut Probes, iterator: Iterator, with_vmas: bool) -> Result<(), Errno> {
         let mut attachments = Some(Vec::new());
-        let mut pages = Vec::new();
+        let mut pages = Some(Vec::new());
         probes.read(iterator, |record| match record {
             Record::Task(task) => self.tasks.push(task),
             Record::Fd(fd) => self.fds.push(fd),
@@ -167,7 +167,7 @@ impl Round {
                 // Nothing tells of the pages of a buffer that is only mapped, or only named.
                 let told = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
                 if told && buffer.counts.is_some() {
-                    known.pages = Some(std::mem::take(&mut pages));
+                    known.pages = pages.replace(Vec::new());
                 }
                 self.buffers.push(known);
             }
@@ -192,7 +192,10 @@ impl Round {
                 self.shm_vmas.push(vma);
             }
             Record::ShmInFlight(message) => self.shm_in_flight.push(message),
-            Record::MemfdPages(run) => pages.push(run),
+            Record::MemfdPages(run) => match (run, &mut pages) {
+                (Some(run), Some(pages)) => pages.push(run),
+                _ => pages = None,
+            },
             Record::End => {}
         })
     }
