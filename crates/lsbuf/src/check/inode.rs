@@ -10,7 +10,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use super::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};
 use super::kit::{Kit, bytes};
-use crate::kernel::identity;
+use crate::kernel::{identity, magic};
 use crate::model::Dev;
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -97,8 +97,7 @@ fn one_device(devs: &BTreeSet<Dev>) -> Tried {
 }
 
 fn magic(magic: i64) -> Tried {
-    const DMA_BUF_MAGIC: i64 = 0x444d_4142;
-    same("f_type", format!("{DMA_BUF_MAGIC:#x}"), format!("{magic:#x}"))
+    same("f_type", format!("{:#x}", magic::DMA_BUF), format!("{magic:#x}"))
 }
 
 fn unmounted(kit: &Kit) -> Tried {

@@ -26,11 +26,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use super::parse::{Garbled, cut, number, number32};
 use super::process::ProcessDir;
-use super::read;
+use super::{magic, read};
 use crate::model::{Bytes, Dev, Fd, Inode};
-
-/// `DMA_BUF_MAGIC` of include/uapi/linux/magic.h.
-const DMA_BUF_MAGIC: i64 = 0x444d_4142;
 
 /// What the inode of a proven dma-buf tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +92,7 @@ fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
     const S_IFMT: u16 = 0o170_000;
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let inode = statx(pinned, c"", unsynced | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned)?.f_type != DMA_BUF_MAGIC {
+    if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned)?.f_type != magic::DMA_BUF {
         return Ok(Object::Other(device(&inode)));
     }
     Ok(Object::DmaBuf(fact(&inode)))
@@ -119,7 +116,7 @@ pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Garbled
     if words.next().is_some() {
         return Err(Garbled);
     }
-    if i64::try_from(magic) != Ok(DMA_BUF_MAGIC) {
+    if i64::try_from(magic) != Ok(magic::DMA_BUF) {
         return Ok(Object::Other(dev));
     }
     Ok(Object::DmaBuf(InodeFact { dev, ino, size, creator_uid, created_at: created(changed, modified) }))

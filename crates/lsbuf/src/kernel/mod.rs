@@ -37,6 +37,7 @@ pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
 pub(crate) mod identity;
+pub(crate) mod magic;
 pub(crate) mod map_files;
 pub(crate) mod maps;
 pub(crate) mod meminfo;

@@ -13,12 +13,9 @@ use rustix::fs::{CWD, fstatfs, readlinkat};
 
 use super::parse::number32;
 use super::read::{self, Buffers};
-use super::{identity, process};
+use super::{identity, magic, process};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Dev, Host, Pid};
-
-/// `PROC_SUPER_MAGIC` of include/uapi/linux/magic.h.
-const PROC_MAGIC: i64 = 0x9fa0;
 
 /// How far a machine has come in starting processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +40,7 @@ impl ProcRoot {
             read::open_dir(CWD, path).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
         let magic =
             fstatfs(&dir).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?.f_type;
-        let live = magic == PROC_MAGIC;
+        let live = magic == magic::PROC;
         let mut root =
             ProcRoot { dir, path: path.to_owned(), live, own_pids: false, kernel: None, boot_id: None };
         root.kernel = root.sysctl(c"sys/kernel/osrelease");

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::kernel::bpf::Unavailable;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
-use crate::kernel::{bufinfo, fdinfo_table, fds, maps, read};
+use crate::kernel::{bufinfo, fdinfo_table, fds, magic, maps, read};
 use crate::model::{Coverage, Note, Pid, Snapshot, Source};
 use crate::probes;
 
@@ -286,13 +286,11 @@ fn proof(coverage: &Coverage, rights: &Rights) -> Probe {
 }
 
 fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
-    /// `DEBUGFS_MAGIC` of include/uapi/linux/magic.h.
-    const DEBUGFS_MAGIC: i64 = 0x6462_6720;
     let debug = sys.join("kernel/debug");
     let is_there = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
     match error {
         Errno::ACCESS | Errno::PERM => obtain(&BTreeSet::from([Right::Search]), rights),
-        Errno::NOENT if statfs(&debug).is_ok_and(|fs| fs.f_type == DEBUGFS_MAGIC) => {
+        Errno::NOENT if statfs(&debug).is_ok_and(|fs| fs.f_type == magic::DEBUGFS) => {
             "this kernel was built without dma-bufs (CONFIG_DMA_SHARED_BUFFER)".to_owned()
         }
         Errno::NOENT if !is_there(&sys.join("kernel")) => {

@@ -25,10 +25,8 @@ use rustix::process::geteuid;
 use super::record::LAYOUT;
 use super::{Iterator, Probes, Unavailable};
 use crate::kernel::identity::device_of;
+use crate::kernel::magic;
 use crate::kernel::read::{self, Buffers};
-
-/// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// What a bpf filesystem that [`Place::make`] has mounted is called in `mountinfo`.
 const MOUNT_SOURCE: &str = "lsbuf";
@@ -105,7 +103,7 @@ pub(crate) fn facts(path: &Path) -> Result<Stat, Errno> {
 fn is_on_bpf_fs(file: impl AsFd) -> Result<Option<Stat>, Errno> {
     let magic = fstatfs(&file)?.f_type;
     let facts = fstat(&file)?;
-    Ok((magic == BPF_FS_MAGIC).then_some(facts))
+    Ok((magic == magic::BPF).then_some(facts))
 }
 
 fn is_trusted(facts: &Stat) -> bool {

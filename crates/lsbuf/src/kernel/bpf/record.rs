@@ -4,6 +4,7 @@
 //! is no whole record of a known kind and size is garbled.
 
 use crate::kernel::identity::{self, InodeFact, since_epoch};
+use crate::kernel::magic;
 use crate::kernel::parse::Garbled;
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
 use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals, Tid};
@@ -148,7 +149,7 @@ pub(crate) struct SyncFd {
     pub(crate) fd: Fd,
 }
 
-/// What sort of filesystem a file of shared memory is on, by its magic number (include/uapi/linux/magic.h).
+/// What sort of filesystem a file of shared memory is on, by its magic number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShmFilesystem {
     Tmpfs,
@@ -159,12 +160,12 @@ pub(crate) enum ShmFilesystem {
 }
 
 impl ShmFilesystem {
-    fn of(magic: u64) -> Result<ShmFilesystem, Garbled> {
-        Ok(match magic {
-            0x0102_1994 => ShmFilesystem::Tmpfs,
-            0x9584_58f6 => ShmFilesystem::Hugetlbfs,
-            0x5345_434d => ShmFilesystem::Secretmem,
-            0x474d_454d | 0x0904_1934 => ShmFilesystem::GuestMemfd,
+    fn of(number: u64) -> Result<ShmFilesystem, Garbled> {
+        Ok(match i64::try_from(number).map_err(|_| Garbled)? {
+            magic::TMPFS => ShmFilesystem::Tmpfs,
+            magic::HUGETLBFS => ShmFilesystem::Hugetlbfs,
+            magic::SECRETMEM => ShmFilesystem::Secretmem,
+            magic::GUEST_MEMFD | magic::ANON_INODES => ShmFilesystem::GuestMemfd,
             _ => return Err(Garbled),
         })
     }

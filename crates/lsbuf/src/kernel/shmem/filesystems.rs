@@ -14,11 +14,9 @@ use rustix::io::Errno;
 
 use super::name::Home;
 use crate::kernel::identity::{device_of, device_text};
+use crate::kernel::magic;
 use crate::kernel::root::ProcRoot;
 use crate::model::Dev;
-
-/// `GUEST_MEMFD_MAGIC` of include/uapi/linux/magic.h.
-const GUEST_MAGIC: i64 = 0x474d_454d;
 
 /// What is known of them.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +69,7 @@ impl Filesystems {
     pub(crate) fn prove_guest(&mut self, folder: BorrowedFd<'_>, entry: &CStr, dev: Dev) -> Option<Home> {
         let pinned = openat(folder, entry, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let stat = fstat(&pinned).ok()?;
-        if device_of(&stat) != dev || fstatfs(pinned.as_fd()).ok()?.f_type != GUEST_MAGIC {
+        if device_of(&stat) != dev || fstatfs(pinned.as_fd()).ok()?.f_type != magic::GUEST_MEMFD {
             return None;
         }
         self.homes.insert(dev, Home::Guest);

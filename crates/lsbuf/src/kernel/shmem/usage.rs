@@ -29,15 +29,12 @@ use rustix::io::{Errno, Result};
 use super::View;
 use super::mounts::Mounts;
 use crate::kernel::identity::{device, device_text};
+use crate::kernel::magic;
 use crate::kernel::parse::number;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read::{self, Buffers};
 use crate::kernel::root::ProcRoot;
 use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
-
-/// `TMPFS_MAGIC` and `RAMFS_MAGIC` of include/uapi/linux/magic.h.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
 
 /// What was found out.
 #[derive(Debug, Default)]
@@ -138,10 +135,10 @@ fn usage(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8], dev: Dev) -> Resul
     }
     let told = fstatfs(&mounted)?;
     Ok(match told.f_type {
-        TMPFS_MAGIC => {
+        magic::TMPFS => {
             used(told.f_blocks, told.f_bfree, u64::try_from(told.f_bsize).map_err(|_| Errno::BADMSG)?)
         }
-        RAMFS_MAGIC => TmpfsUsage::Ramfs,
+        magic::RAMFS => TmpfsUsage::Ramfs,
         _ => TmpfsUsage::Unreadable,
     })
 }
