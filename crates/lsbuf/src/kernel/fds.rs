@@ -126,7 +126,7 @@ pub(crate) fn walk(
                 Ok(found) => read.shmem.extend(found),
                 Err(Errno::NOENT) => read.closed = true,
                 // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
-                Err(_) => family.unfollowed += 1,
+                Err(_) => family.refusing += 1,
             }
         }
         Ok(())

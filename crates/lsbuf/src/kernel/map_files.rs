@@ -51,7 +51,9 @@ pub(crate) fn walk(
                             id.and_then(|id| Some(ShmMap { id, vma: range(entry.to_bytes()).ok()? })),
                         ),
                         Err(Errno::NOENT) => {}
-                        Err(e) => return Err(e),
+                        // The caller may not follow any of these links (`proc_map_files_get_link`).
+                        Err(Errno::PERM) => return Err(Errno::PERM),
+                        Err(_) => family.refusing += 1,
                     }
                 }
             }

@@ -101,6 +101,11 @@ pub enum Note {
         /// How many.
         processes: u64,
     },
+    /// Open files and mappings whose filesystem refused to say what they are: shmem among them does not show.
+    Refusing {
+        /// How many.
+        files: u64,
+    },
     /// Udmabufs whose pages may be those of memfds that are in the answer too, and shmem of drivers that may be dma-bufs'.
     MaybeSameMemory {
         /// How many.
@@ -133,6 +138,7 @@ impl Note {
             | Note::Unsized { .. }
             | Note::NoSegments { .. }
             | Note::OnlyFdinfo { .. }
+            | Note::Refusing { .. }
             | Note::Unexplained { .. } => true,
             Note::MaybeSameMemory { .. }
             | Note::Uncounted { .. }
@@ -165,6 +171,7 @@ impl Note {
             | Note::Unsized { .. }
             | Note::NoSegments { .. }
             | Note::OnlyFdinfo { .. }
+            | Note::Refusing { .. }
             | Note::MaybeSameMemory { .. }
             | Note::Uncompared { .. }
             | Note::Unexplained { .. } => false,
@@ -287,6 +294,11 @@ impl fmt::Display for Note {
                 f,
                 "the fd links of {} could not be followed: shmem that they hold by fd does not show",
                 counted(*processes, "process", "processes")
+            ),
+            Note::Refusing { files } => write!(
+                f,
+                "{} could not be asked what they are: shmem among them does not show",
+                counted(*files, "fd or mapping", "fds and mappings")
             ),
             Note::MaybeSameMemory { buffers, size } => write!(
                 f,

@@ -165,5 +165,8 @@ pub(super) fn notes(walk: &Walk, family: &Family, kinds: Kinds) -> Vec<Note> {
     if family.unfollowed > 0 {
         notes.push(Note::OnlyFdinfo { processes: family.unfollowed });
     }
+    if family.refusing > 0 {
+        notes.push(Note::Refusing { files: family.refusing });
+    }
     notes
 }

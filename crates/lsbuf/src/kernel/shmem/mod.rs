@@ -99,6 +99,8 @@ pub(crate) struct Family {
     pub(crate) namespaces: Namespaces,
     /// Processes whose links could not be followed, so that their fds are unknown.
     pub(crate) unfollowed: u64,
+    /// Fds and mappings that could not be asked what they are.
+    pub(crate) refusing: u64,
     /// Links of `map_files` were refused: without the privilege, asking again is in vain.
     cannot_follow: bool,
 }
@@ -114,6 +116,7 @@ impl Family {
             objects: HashMap::new(),
             namespaces: Namespaces::default(),
             unfollowed: 0,
+            refusing: 0,
             cannot_follow: false,
         }
     }
