@@ -26,11 +26,14 @@ const LIFE: Duration = Duration::from_millis(8);
 /// How long a program holds its buffer: starting one takes so long that less would rarely be seen.
 const LONG_LIFE: Duration = Duration::from_millis(100);
 
+/// Every so many-th lives so many times as long: on a busy machine the others would hardly ever be seen.
+const OLD: (u64, u32) = (3, 5);
+
 /// How many sightings make a scenario.
 const SIGHTINGS: usize = 10;
 
 /// How long to wait for them at most; the scenario fails then.
-const WATCH: Duration = Duration::from_secs(45);
+const WATCH: Duration = Duration::from_secs(100);
 
 /// A pid that no process of a young machine has come to.
 const REUSED: u32 = 30_000;
@@ -41,7 +44,8 @@ pub(crate) const MODE: &str = "incarnation";
 fn live(number: u64, life: Duration) -> anyhow::Result<()> {
     set_name(&std::ffi::CString::new(format!("inc-{number}"))?)?;
     let (_buf, _) = make::plain(number * PAGE)?;
-    sleep(life);
+    let (nth, times) = OLD;
+    sleep(if number.is_multiple_of(nth) { life * times } else { life });
     Ok(())
 }
 
