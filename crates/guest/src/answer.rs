@@ -177,7 +177,7 @@ impl Answer {
         Ok(Answer(serde_json::from_slice(&output.stdout).context("parsing lsbuf's JSON")?))
     }
 
-    /// The buffer with that inode number.
+    /// The dma-buf with that inode number, which a memfd may have too.
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl Answer {
     pub fn buffer(&self, ino: u64) -> anyhow::Result<&Value> {
         self.list("buffers")
             .iter()
-            .find(|b| b["ino"].as_u64() == Some(ino))
-            .with_context(|| format!("lsbuf does not list buffer {ino}: {}", self.0))
+            .find(|b| b["kind"] == "dmabuf" && b["ino"] == ino)
+            .with_context(|| format!("lsbuf does not list dma-buf {ino}: {}", self.0))
     }
 
     /// The process with that id.

@@ -17,6 +17,7 @@ pub mod make;
 pub mod modes;
 pub mod need;
 pub mod output;
+pub mod pins;
 pub mod processes;
 pub mod record;
 pub mod report;

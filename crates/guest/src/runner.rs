@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use crate::need::Need;
 use crate::output::{Ended, run_reported};
+use crate::pins::Pins;
 use crate::processes;
 use crate::report::{Event, Outcome, Reporter};
 use crate::scenarios::{self, Run};
@@ -27,10 +28,17 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub fn run_all(names: &[String], reporter: &Reporter) -> anyhow::Result<bool> {
     processes::adopt_orphans()?;
     let mut all_ok = true;
+    let mut pins = Pins::default();
     for run in scenarios::runs(&scenarios::select(names)?) {
         let started = Instant::now();
         let missing: Vec<Need> = run.needs().filter(|need| !need.probe()).collect();
-        let (outcome, detail) = if missing.is_empty() { run_child(run, reporter)? } else { skip(&missing) };
+        let (outcome, detail) = if !missing.is_empty() {
+            skip(&missing)
+        } else if let Err(error) = pins.suit(run.way) {
+            (Outcome::Failed, format!("{error:#}"))
+        } else {
+            run_child(run, reporter)?
+        };
         all_ok &= outcome != Outcome::Failed;
         let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         reporter.send(&Event::Scenario { name: run.to_string(), outcome, detail, missing, millis })?;

@@ -313,7 +313,7 @@ mod tests {
             "totals": {"buffers": 1, "size": 8192, "held": 8192, "kernel_only": 0, "rss": 8192, "pss": 8192,
                        "unattributed_refs": 0, "estimate": false},
             "buffers": [{
-                "ino": 7, "size": 8192, "name": "cam", "exporter": "system", "count": 2, "estimate": false,
+                "kind": "dmabuf", "ino": 7, "size": 8192, "name": "cam", "exporter": "system", "count": 2, "estimate": false,
                 "refs": {"fd": 1, "map": 1, "in_flight": 0, "io_uring": 0, "kernel": 0, "opath": 0},
                 "attachments": [],
                 "holders": [{"pid": 1, "fds": [5], "opaths": [],
