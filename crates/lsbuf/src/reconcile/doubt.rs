@@ -8,7 +8,7 @@ use crate::model::{Bytes, Label, TmpfsUsage, counted};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Doubt {
-    /// The scan was partial, for the reasons that its [`Coverage`] gives.
+    /// The scan was partial, for the reasons that its [`Coverage`](crate::model::Coverage) gives.
     Partial,
     /// `Shmem:` was another one before the scan than after it.
     Moved {
