@@ -240,13 +240,19 @@ impl Scanner {
         }
     }
 
-    /// Follows a link of the first process that maps a file, or says why that cannot be done.
+    /// Follows a link of the first process that maps a file and shows its mappings, or says why that cannot be done.
     fn follow_a_mapping(&mut self) -> Result<(), Errno> {
         let processes = self.root.processes(&mut self.buffers).map_err(|_| Errno::IO)?;
+        let mut refused = Errno::NOENT;
         for (pid, _) in processes {
             let links = ProcessDir::open(&self.root, pid).and_then(|p| read::open_dir(p.dir(), c"map_files"));
             let links = match links {
                 Err(Errno::NOENT | Errno::SRCH) => continue,
+                // One that is guarded says nothing of the others.
+                Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+                    refused = error;
+                    continue;
+                }
                 links => links?,
             };
             let mut first = None;
@@ -261,7 +267,7 @@ impl Scanner {
                 return openat(&links, first, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(drop);
             }
         }
-        Err(Errno::NOENT)
+        Err(refused)
     }
 }
 
