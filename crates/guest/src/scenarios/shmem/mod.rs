@@ -185,6 +185,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: sysv::two_namespaces,
     },
     Scenario {
+        name: "sysv_namespace_left",
+        claim: "A segment of a namespace that its holder has left hides none of the one that it is in now",
+        needs: &[],
+        ways: Way::BOTH,
+        run: sysv::namespace_left,
+    },
+    Scenario {
         name: "sysv_collides_with_memfd",
         claim: "A segment and a memfd of one inode number are two buffers",
         needs: &[],

@@ -157,6 +157,33 @@ pub(super) fn two_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("segments", 3, answer.list("buffers").len())
 }
 
+pub(super) fn namespace_left(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const FIRST: &str = "/tmp/first-namespace";
+    const OTHER_KEY: u32 = 0xfeed_beef;
+    let mut actor = Actor::start(b"leaver", |stage| {
+        task::enter_new(UnshareFlags::NEWIPC)?;
+        fs::write(FIRST, namespace(std::process::id())?.to_string())?;
+        let attached = Segment::create(KEY, 4)?;
+        let region = attached.attach()?;
+        shm::touch(region, 3 * PAGE)?;
+        task::enter_new(UnshareFlags::NEWIPC)?;
+        let other = Segment::create(OTHER_KEY, 16)?;
+        ensure!(other.id() == attached.id(), "ids {} and {} differ", other.id(), attached.id());
+        stage.pause(&[held(&attached, 4, 3, &[region]), held(&other, 16, 0, &[])])
+    })?;
+    let [attached, other] =
+        <[Held; 2]>::try_from(actor.paused()?).map_err(|_| anyhow::anyhow!("two segments"))?;
+    let answer = ask(ctx, "sysv")?;
+    compare(ctx, &answer, &Shm::unheld("sysv", "0xfeedbeef", &other).in_namespace(namespace(actor.pid)?))?;
+    ctx.check_eq("segments", 2, answer.list("buffers").len())?;
+    let left =
+        answer.list("buffers").iter().find(|b| b["name"] == "0xdeadbeef").context("what is attached")?;
+    let first = if ctx.way.is_bpf() { fs::read_to_string(FIRST)? } else { "null".into() };
+    ctx.check_eq("its namespace", first, &left["ipc_namespace"])?;
+    ctx.check_eq("its size", attached.size, &left["size"])?;
+    ctx.check_eq("its holder", actor.pid, &left["holders"][0]["pid"])
+}
+
 pub(super) fn collides(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"collider", |stage| {
         let memfd = make::memfd(b"SYSV00000000", 2, 1)?;
