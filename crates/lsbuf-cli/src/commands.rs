@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
-use lsbuf::model::{Bytes, Kind, KindTotals, Ledger, Pid, Snapshot, counted};
+use lsbuf::model::{Buffer, Bytes, Kind, KindTotals, Ledger, Pid, Snapshot, counted};
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS, Sizes, Style, View, escape,
@@ -322,8 +322,13 @@ fn shmem(view: &View<'_>, sizes: Sizes) -> String {
     let each: Vec<String> =
         kinds.iter().map(|k| format!("{} {} in {}", k.kind, size(k.cost()), k.buffers)).collect();
     let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
+    let unseen = || view.snapshot.buffers.iter().filter(|b| b.is_held_unseen());
+    let elsewhere = match unseen().next() {
+        Some(_) => format!(", {} by who could not be read", size(unseen().map(Buffer::cost).sum())),
+        None => String::new(),
+    };
     format!(
-        "{} of shared memory, {} charged of {} in size{each}: {} held by {}, {} by none",
+        "{} of shared memory, {} charged of {} in size{each}: {} held by {}{elsewhere}, {} by none",
         counted(of_shmem().map(|k| k.buffers).sum(), "buffer", "buffers"),
         size(of_shmem().map(KindTotals::cost).sum()),
         size(of_shmem().map(|k| k.size).sum()),

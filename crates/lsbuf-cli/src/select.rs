@@ -21,7 +21,7 @@ fn passes(filter: &Filter, buffer: &Buffer) -> bool {
         && (filter.exporters.is_empty() || filter.exporters.iter().any(|e| exporter() == Some(e.as_bytes())))
         && filter.name.as_ref().is_none_or(named)
         && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
-        && (!filter.kernel_only || buffer.holders.is_empty())
+        && (!filter.kernel_only || buffer.is_unheld())
         && (!filter.deleted || buffer.deleted == Some(true))
 }
 

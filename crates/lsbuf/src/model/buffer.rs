@@ -121,6 +121,19 @@ impl Buffer {
         self.id.kind.cost(self.size, self.charged)
     }
 
+    /// Whether a process that was not found holds it: nobody shows it, and the kernel counts somebody's attachments of the
+    /// segment all the same.
+    #[must_use]
+    pub fn is_held_unseen(&self) -> bool {
+        self.id.kind == Kind::Sysv && self.holders.is_empty() && self.count > Some(0)
+    }
+
+    /// Whether no process holds it, as far as can be known.
+    #[must_use]
+    pub fn is_unheld(&self) -> bool {
+        self.holders.is_empty() && !self.is_held_unseen()
+    }
+
     /// References that were found, of those that are counted.
     pub(crate) fn found(&self) -> u64 {
         let held: u64 = self.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();

@@ -173,7 +173,8 @@ impl Default for ProcessFigures {
 }
 
 /// What the machine's buffers cost ([`Buffer::cost`]), as far as they were found. `size` = `held` + `kernel_only` where all
-/// are known, each memory once; Σ PSS = `held` and what of `same_memory` is held twice.
+/// are known and nobody unseen holds a segment ([`Buffer::is_held_unseen`]), each memory once; Σ PSS = `held` and what of
+/// `same_memory` is held twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Distinct buffers.
@@ -294,7 +295,7 @@ impl Ledger {
             held: less(parts(&|b, _| !b.holders.is_empty()), held_twice),
             opath: parts(&|b, a| a.opath > 0 && a.fd == 0 && a.map == 0 && b.count == Some(0)),
             kernel_only: knows_unheld(snapshot)
-                .then(|| parts(&|b, _| b.holders.is_empty()))
+                .then(|| parts(&|b, _| b.is_unheld()))
                 .flatten()
                 .map(|unheld| Bytes(unheld.0.saturating_sub(same_memory.0 - held_twice.0))),
             rss: figures.values().map(|f| f.rss).sum(),
@@ -379,8 +380,10 @@ fn in_common(buffers: &[Buffer]) -> (Bytes, Bytes) {
     let (mut held, mut all) = (Bytes(0), Bytes(0));
     for buffer in buffers {
         let mut left = buffer.cost().unwrap_or_default();
+        // No segment is another buffer's memory.
+        let pairs = buffer.overlaps.iter().flatten().filter_map(|o| Some((known(&o.of)?, o.bytes)));
         for (other, overlap) in
-            buffer.overlaps.iter().flatten().filter_map(|o| Some((known(&o.of)?, o.bytes)))
+            pairs.filter(|(other, _)| ![buffer.id.kind, other.id.kind].contains(&Kind::Sysv))
         {
             let common = overlap.min(left).min(other.cost().unwrap_or_default());
             left = Bytes(left.0 - common.0);
@@ -397,14 +400,14 @@ fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {
     let knows_unheld = knows_unheld(snapshot);
     let of_one = |kind: Kind| {
         let of_it = || snapshot.buffers.iter().filter(move |b| b.id.kind == kind);
-        let part = |held: bool| of_it().filter(|b| b.holders.is_empty() != held).map(Buffer::cost).sum();
-        let kernel_only = if kind != Kind::DmaBuf || knows_unheld { part(false) } else { None };
+        let part = |is_of: fn(&Buffer) -> bool| of_it().filter(|b| is_of(b)).map(Buffer::cost).sum();
+        let kernel_only = if kind != Kind::DmaBuf || knows_unheld { part(Buffer::is_unheld) } else { None };
         KindTotals {
             kind,
             buffers: of_it().count() as u64,
             size: of_it().map(|b| b.size).sum(),
             charged: of_it().map(|b| b.charged).sum(),
-            held: part(true),
+            held: part(|b| !b.holders.is_empty()),
             kernel_only,
         }
     };

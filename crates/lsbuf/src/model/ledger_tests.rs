@@ -104,12 +104,13 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
 }
 
 proptest! {
-    /// Check that what is exported is what processes hold and what only the kernel holds.
+    /// Check that what is exported is what processes hold, what only the kernel holds, and segments of somebody unseen.
     #[test]
     fn held_and_kernel_only_are_the_size(s in any_snapshot()) {
         let totals = Ledger::of(&s).totals;
         if let Some(size) = totals.size {
-            prop_assert_eq!(size, totals.held.unwrap() + totals.kernel_only.unwrap());
+            let unseen: Option<Bytes> = s.buffers.iter().filter(|b| b.is_held_unseen()).map(Buffer::cost).sum();
+            prop_assert_eq!(size, totals.held.unwrap() + totals.kernel_only.unwrap() + unseen.unwrap());
         }
     }
 
@@ -136,7 +137,8 @@ proptest! {
         if let Some(costs) = costs {
             prop_assert_eq!(ledger.totals.size.unwrap() + ledger.totals.same_memory, costs);
             let kinds: Option<Bytes> = ledger.kinds.iter().map(|k| Some(k.held? + k.kernel_only?)).sum();
-            prop_assert_eq!(kinds, Some(costs));
+            let unseen: Option<Bytes> = s.buffers.iter().filter(|b| b.is_held_unseen()).map(Buffer::cost).sum();
+            prop_assert_eq!(kinds.unwrap() + unseen.unwrap(), costs);
         }
         prop_assert_eq!(ledger.kinds.iter().map(|k| k.buffers).sum::<u64>(), ledger.totals.buffers);
     }
@@ -183,6 +185,24 @@ proptest! {
         let dmabufs = ledger.kinds.iter().find(|k| k.kind == Kind::DmaBuf).map_or(Some(Bytes(0)), |k| k.size);
         prop_assert_eq!(ledger.exporters.iter().map(|e| e.size).sum::<Option<Bytes>>(), dmabufs);
     }
+}
+
+/// Check that a segment that somebody unseen has attached is neither held nor kernel-only, and one that nobody has is the
+/// latter.
+#[test]
+fn a_segment_of_somebody_unseen() {
+    let segment = |ino, attached| Buffer {
+        charged: Some(Bytes(8)),
+        id: BufferId::new(Kind::Sysv, None, Inode(ino)),
+        ..buffer(ino, Some(8), Some(attached), Vec::new())
+    };
+    let s = snapshot(vec![segment(1, 0), segment(2, 1)], Vec::new());
+    let Ledger { totals, kinds, .. } = Ledger::of(&s);
+    assert_eq!(
+        (totals.size, totals.held, totals.kernel_only),
+        (Some(Bytes(16)), Some(Bytes(0)), Some(Bytes(8)))
+    );
+    assert_eq!((kinds[0].held, kinds[0].kernel_only), (Some(Bytes(0)), Some(Bytes(8))));
 }
 
 /// Check that without the kernel's own list nobody claims to know what only the kernel holds.

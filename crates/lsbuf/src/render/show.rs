@@ -45,7 +45,8 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }
     if buffer.holders.is_empty() {
-        line("holders", "no process".into())?;
+        let seen = if buffer.is_held_unseen() { " that could be read" } else { "" };
+        line("holders", format!("no process{seen}"))?;
     } else {
         writeln!(out, "  holders")?;
         for holder in &buffer.holders {

@@ -16,7 +16,7 @@ pub(super) fn note(snapshot: &mut Snapshot) {
     let unattributed =
         count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));
     let uncompared = count(|b, _| b.uncompared);
-    let unheld_by_any = |b: &&Buffer| b.id.kind == Kind::DmaBuf && b.holders.is_empty();
+    let unheld_by_any = |b: &&Buffer| b.is_held_unseen() || b.id.kind == Kind::DmaBuf && b.holders.is_empty();
     let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
     let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
     let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
