@@ -43,7 +43,7 @@ Examples:
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = format!("{}\n{EXAMPLES}\n{EXIT}", columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS))
+    after_help = format!("{}\n{EXAMPLES}\n{EXIT}", buffer_columns())
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -146,7 +146,7 @@ pub(crate) struct PinsFolder {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List every buffer (the default)
-    #[command(after_help = columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS))]
+    #[command(after_help = buffer_columns())]
     Ls(LsArgs),
     /// List every process that holds a buffer
     #[command(after_help = columns("Columns", PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS))]
@@ -172,7 +172,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
     /// Columns to show; +COL,… adds to the default ones
-    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS), conflicts_with = "json")]
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
     /// Column to sort by: largest number first, or first of the alphabet
     #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
@@ -184,7 +184,7 @@ pub(crate) struct LsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
     /// Columns to show; +COL,… adds to the default ones
-    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS), conflicts_with = "json")]
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
     /// Column to sort by: largest number first, or first of the alphabet
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
@@ -206,7 +206,7 @@ pub(crate) struct Listing {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// Inode numbers, KIND:INODE, or exact names
+    /// Inode numbers, KIND:INODE, keys of segments, or names, exact or as they are printed
     #[arg(required = true, value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) buffers: Vec<String>,
     /// JSON, schema lsbuf.snapshot/1, with these buffers only
@@ -267,6 +267,13 @@ pub(crate) struct Format {
         hide_possible_values = true
     )]
     pub(crate) color: ColorChoice,
+}
+
+impl Format {
+    /// Whether it is one that programs read.
+    pub(crate) fn is_for_programs(&self) -> bool {
+        self.json || self.csv || self.raw
+    }
 }
 
 #[derive(Debug, Args)]
@@ -396,13 +403,24 @@ impl Roots {
 
 /// The columns asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Columns(pub(crate) Vec<Column>);
+pub(crate) struct Columns {
+    columns: Vec<Column>,
+    /// Besides the default ones.
+    more: bool,
+}
 
 impl Columns {
     /// Those asked for, or the default ones.
     pub(crate) fn or_default(asked: &Option<Columns>, all: &[Column], default: &[&str]) -> Vec<Column> {
-        let default = || all.iter().filter(|c| default.contains(&c.name)).copied().collect();
-        asked.as_ref().map_or_else(default, |c| c.0.clone())
+        let default = || all.iter().filter(|c| default.contains(&c.name)).copied();
+        match asked {
+            None => default().collect(),
+            Some(Columns { columns, more: true }) => {
+                let others = default().filter(|c| columns.iter().all(|more| more.name != c.name));
+                others.chain(columns.iter().copied()).collect()
+            }
+            Some(Columns { columns, more: false }) => columns.clone(),
+        }
     }
 }
 
@@ -413,15 +431,18 @@ fn find(name: &str, all: &[Column]) -> Result<Column, String> {
     })
 }
 
-fn choose(list: &str, all: &[Column], default: &[&str]) -> Result<Columns, String> {
-    let (names, mut chosen) = match list.strip_prefix('+') {
-        Some(more) => (more, Columns::or_default(&None, all, default)),
-        None => (list, Vec::new()),
-    };
-    for name in names.split(',') {
-        chosen.push(find(name, all).map_err(|e| format!("'{name}': {e}"))?);
-    }
-    Ok(Columns(chosen))
+fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
+    let names = list.strip_prefix('+');
+    let columns =
+        names.unwrap_or(list).split(',').map(|name| find(name, all).map_err(|e| format!("'{name}': {e}")));
+    Ok(Columns { columns: columns.collect::<Result<_, _>>()?, more: names.is_some() })
+}
+
+/// What of a list of buffers shows, and when.
+fn buffer_columns() -> String {
+    let text = columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
+    text + "Tables show EXPORTER only where a dma-buf is listed, and IPC too where segments of several namespaces are; -d leaves out \
+        KIND and CHARGED.\n"
 }
 
 fn columns(heading: &str, all: &[Column], default: &[&str]) -> String {

@@ -28,15 +28,30 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     let mut rows = view.buffers.clone();
     select::sort(&mut rows, &view, &args.sort);
     view.buffers.clone_from(&rows);
-    let only_dmabufs = !snapshot.kinds.has_shmem();
-    let default = if only_dmabufs { DEFAULT_DMABUF_COLUMNS } else { DEFAULT_BUFFER_COLUMNS };
-    let has_dmabuf = rows.iter().any(|&row| snapshot.buffers[row].id.kind == Kind::DmaBuf);
-    // Nothing else has an exporter.
-    let default: Vec<&str> =
-        default.iter().copied().filter(|&name| only_dmabufs || has_dmabuf || name != "EXPORTER").collect();
-    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default);
+    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default_columns(&view, &args.listing));
     let style = |row: usize| output::row_style(ledger.shapes[row]);
     list(&view, &rows, &columns, &args.listing, style)
+}
+
+/// Which columns a list of buffers has if nobody asks for any. For programs they depend on what is asked alone; for people they
+/// are those that tell these rows something, or tell them apart.
+fn default_columns(view: &View<'_>, listing: &Listing) -> Vec<&'static str> {
+    if !view.snapshot.kinds.has_shmem() {
+        return DEFAULT_DMABUF_COLUMNS.to_vec();
+    }
+    let mut columns = DEFAULT_BUFFER_COLUMNS.to_vec();
+    if !listing.format.is_for_programs() {
+        let ids = || view.buffers.iter().map(|&row| view.snapshot.buffers[row].id);
+        if ids().all(|id| id.kind != Kind::DmaBuf) {
+            columns.retain(|&name| name != "EXPORTER");
+        }
+        let mut segments = ids().filter(|id| id.kind == Kind::Sysv);
+        // An id alone may then be the wrong segment's.
+        if segments.next().is_some_and(|first| segments.any(|other| other.ipc != first.ipc)) {
+            columns.push("IPC");
+        }
+    }
+    columns
 }
 
 /// `lsbuf ps`.
@@ -193,8 +208,7 @@ fn list(
     style: impl Fn(usize) -> anstyle::Style,
 ) -> Result<Ending> {
     let Listing { format, scan, .. } = listing;
-    let for_programs = format.json || format.csv || format.raw;
-    if rows.is_empty() && !for_programs {
+    if rows.is_empty() && !format.is_for_programs() {
         output::say(&nothing(view.snapshot));
         return Ok(output::ending(&view.snapshot.coverage, scan.reading.strict));
     }
@@ -210,7 +224,7 @@ fn write_list(
     style: impl Fn(usize) -> anstyle::Style,
 ) -> io::Result<()> {
     let (sizes, heading) = (output::sizes(format.human, format.bytes), !format.noheadings);
-    if format.json || format.csv || format.raw {
+    if format.is_for_programs() {
         let mut out = output::plain();
         if format.json {
             lsbuf::render::json(&mut out, view)?;

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use lsbuf::model::{Buffer, Kind, Pid, Snapshot};
-use lsbuf::render::{Column, View};
+use lsbuf::render::{Column, View, escape};
 
 use crate::args::Filter;
 
@@ -47,7 +47,7 @@ pub(crate) fn asked(view: &View<'_>, filter: &Filter) -> Vec<usize> {
 }
 
 /// The buffers that an argument of `show` means: an inode number, alone or behind its kind, a segment's key, else an exact
-/// name.
+/// name, or one as it is printed, with what is not shown as it is escaped.
 pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
         (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
@@ -66,10 +66,13 @@ pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     if !by_key.is_empty() {
         return by_key;
     }
-    if by_inode.is_empty() {
-        return all(&|buffer| buffer.name.as_ref().is_some_and(|name| name.as_bytes() == wanted.as_bytes()));
+    if !by_inode.is_empty() {
+        return by_inode;
     }
-    by_inode
+    let called =
+        |is_it: &dyn Fn(&[u8]) -> bool| all(&|b| b.name.as_ref().is_some_and(|name| is_it(name.as_bytes())));
+    let by_name = called(&|name| name == wanted.as_bytes());
+    if by_name.is_empty() { called(&|name| escape(name) == wanted) } else { by_name }
 }
 
 /// Orders rows by a column; equal ones keep the snapshot's order.

@@ -89,6 +89,23 @@ fn show_family() {
     insta::assert_snapshot!(shown.stdout);
 }
 
+/// Check that a name can be given back as it was printed.
+#[test]
+fn show_by_a_printed_name() {
+    let shown = lsbuf(&family(), &["show", r"wl_\x1bshm"]);
+    assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"memfd 7: wl_\x1bshm")));
+}
+
+/// Check that the columns that programs get do not depend on what there is, where people's do.
+#[test]
+fn default_columns_of_a_family() {
+    let headings = |arguments: &[&str]| {
+        let run = lsbuf(&family(), arguments);
+        run.stdout.lines().next().unwrap_or_default().contains("EXPORTER")
+    };
+    assert_eq!((headings(&["--csv"]), headings(&["-r"]), headings(&[])), (true, true, false));
+}
+
 /// Check that JSON of every kind keeps its schema.
 #[test]
 fn family_keeps_its_schema() {
