@@ -10,11 +10,12 @@ use super::{Column, Sizes, Style, View};
 /// Text columns are not cut below this many characters.
 const NARROWEST: usize = 8;
 
-/// What stands between two columns.
-const GAP: usize = 2;
+/// What stands between two columns: blanks, fewer where lines would be too long even with all text cut.
+const GAPS: [usize; 2] = [2, 1];
 
 /// The lines of an aligned table: the heading first, then one line per row. Where lines would be longer than `width`, the
-/// widest columns of text are cut; numbers never are, so very narrow terminals get lines that wrap.
+/// widest columns of text are cut, then columns move together; numbers never are cut, so very narrow terminals get lines that
+/// wrap.
 #[must_use]
 pub fn table(
     view: &View<'_>,
@@ -26,13 +27,14 @@ pub fn table(
     let is_number = |column: &Column| rows.first().is_some_and(|&row| column.cell(view, row).is_number());
     let mut cells: Vec<Vec<String>> =
         rows.iter().map(|&row| fields(view, row, columns, Style::Table, sizes)).collect();
+    let mut gap = GAPS[0];
     if let Some(width) = width {
         let mut widths: Vec<usize> = columns.iter().map(|column| column.name.width()).collect();
         for row in &cells {
             widths.iter_mut().zip(row).for_each(|(widest, cell)| *widest = cell.width().max(*widest));
         }
         let text: Vec<usize> = (0..columns.len()).filter(|&nth| !is_number(&columns[nth])).collect();
-        fit(&mut widths, &text, usize::from(width));
+        (widths, gap) = fit(&widths, &text, usize::from(width));
         for row in &mut cells {
             row.iter_mut().zip(&widths).for_each(|(cell, &width)| cut(cell, width));
         }
@@ -42,7 +44,7 @@ pub fn table(
     table.set_header(columns.iter().map(|column| column.name)).add_rows(cells);
     for (nth, column) in columns.iter().enumerate() {
         let Some(shown) = table.column_mut(nth) else { continue };
-        shown.set_padding((0, if nth + 1 == columns.len() { 0 } else { GAP as u16 }));
+        shown.set_padding((0, if nth + 1 == columns.len() { 0 } else { gap as u16 }));
         if is_number(column) {
             shown.set_cell_alignment(CellAlignment::Right);
         }
@@ -50,10 +52,22 @@ pub fn table(
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// Takes from the widest of the `text` columns until all columns fit into `width`.
-fn fit(widths: &mut [usize], text: &[usize], width: usize) {
+/// The widths of columns, and the gap between two, with which all fit into `width`; or else the narrowest.
+fn fit(widths: &[usize], text: &[usize], width: usize) -> (Vec<usize>, usize) {
+    let with = |gap: usize| {
+        let (gaps, mut widths) = (gap * widths.len().saturating_sub(1), widths.to_vec());
+        take_from(&mut widths, text, width.saturating_sub(gaps));
+        let fits = widths.iter().sum::<usize>() + gaps <= width;
+        (fits, (widths, gap))
+    };
+    let [(fits, wide), (_, narrow)] = GAPS.map(with);
+    if fits { wide } else { narrow }
+}
+
+/// Takes from the widest of the `text` columns until all columns together are no wider than `width`.
+fn take_from(widths: &mut [usize], text: &[usize], width: usize) {
     loop {
-        let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+        let total: usize = widths.iter().sum();
         let widest =
             text.iter().copied().max_by_key(|&nth| widths[nth]).filter(|&nth| widths[nth] > NARROWEST);
         let (true, Some(widest)) = (total > width, widest) else { return };
@@ -149,15 +163,20 @@ mod tests {
         assert_eq!(cut_to("a前前", 3), "a…");
     }
 
+    /// Check that columns move together where the text cannot give way any more.
+    #[test]
+    fn gaps_give_way_last() {
+        assert_eq!(fit(&[10, 8, 8], &[1, 2], 30), (vec![10, 8, 8], 2));
+        assert_eq!(fit(&[10, 8, 8], &[1, 2], 29), (vec![10, 8, 8], 1));
+        assert_eq!(fit(&[10, 10, 8], &[1, 2], 29), (vec![10, 9, 8], 1));
+    }
+
     /// Check that the widest text gives way first, and numbers never.
     #[test]
     fn the_widest_text_gives_way() {
-        let mut widths = [40, 20, 50];
-        fit(&mut widths, &[1, 2], 100);
-        assert_eq!(widths, [40, 20, 36]);
-        fit(&mut widths, &[1, 2], 70);
-        assert_eq!(widths, [40, 13, 13]);
-        fit(&mut widths, &[1, 2], 5);
-        assert_eq!(widths, [40, NARROWEST, NARROWEST]);
+        let fit = |width| fit(&[40, 20, 50], &[1, 2], width);
+        assert_eq!(fit(100), (vec![40, 20, 36], 2));
+        assert_eq!(fit(70), (vec![40, 13, 13], 2));
+        assert_eq!(fit(5), (vec![40, NARROWEST, NARROWEST], 1));
     }
 }
