@@ -240,34 +240,33 @@ impl Scanner {
         }
     }
 
-    /// Follows a link of the first process that maps a file and shows its mappings, or says why that cannot be done.
+    /// Follows a link of the first process that maps a file and lets it be followed, or says why that cannot be done.
     fn follow_a_mapping(&mut self) -> Result<(), Errno> {
         let processes = self.root.processes(&mut self.buffers).map_err(|_| Errno::IO)?;
         let mut refused = Errno::NOENT;
         for (pid, _) in processes {
-            let links = ProcessDir::open(&self.root, pid).and_then(|p| read::open_dir(p.dir(), c"map_files"));
-            let links = match links {
-                Err(Errno::NOENT | Errno::SRCH) => continue,
-                // One that is guarded says nothing of the others.
-                Err(error @ (Errno::ACCESS | Errno::PERM)) => {
-                    refused = error;
-                    continue;
-                }
-                links => links?,
-            };
-            let mut first = None;
-            match read::entries(links.as_fd(), &mut self.buffers.dir, |entry, _| {
-                first.get_or_insert_with(|| entry.to_owned());
-                Ok(())
-            }) {
-                Err(Errno::NOENT | Errno::SRCH) => continue,
-                listed => listed?,
-            }
-            if let Some(first) = first {
-                return openat(&links, first, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(drop);
+            match self.follow_a_mapping_of(pid) {
+                Err(Errno::NOENT | Errno::SRCH) | Ok(false) => {}
+                // A guarded process says nothing of the others.
+                Err(Errno::ACCESS) => refused = Errno::ACCESS,
+                Err(error) => return Err(error),
+                Ok(true) => return Ok(()),
             }
         }
         Err(refused)
+    }
+
+    /// The same of one process; `false`: it maps no file.
+    fn follow_a_mapping_of(&mut self, pid: Pid) -> Result<bool, Errno> {
+        let process = ProcessDir::open(&self.root, pid)?;
+        let links = read::open_dir(process.dir(), c"map_files")?;
+        let mut first = None;
+        read::entries(links.as_fd(), &mut self.buffers.dir, |entry, _| {
+            first.get_or_insert_with(|| entry.to_owned());
+            Ok(())
+        })?;
+        let Some(first) = first else { return Ok(false) };
+        openat(&links, first, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(|_| true)
     }
 }
 

@@ -308,7 +308,8 @@ impl Family {
                 CString::new(link.as_str().trim_start_matches("map_files/")).map_err(|_| Errno::INVAL)?;
             self.inode(process.dir(), folder.as_fd(), &entry, b"")
         });
-        self.cannot_follow |= matches!(asked, Some(Err(Errno::PERM | Errno::ACCESS)));
+        // EACCES is about this process alone (`proc_map_files_lookup` in fs/proc/base.c).
+        self.cannot_follow |= matches!(asked, Some(Err(Errno::PERM)));
         let Some(object) = self.objects.get_mut(&map.id) else { return };
         object.name = name.or(object.name.take());
         match asked {
