@@ -106,7 +106,7 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     let Row { ino, size, creator_uid, segment } = row;
     let name = key_name(format!("{:08x}", segment.key).as_bytes());
     let numbered = |b: &Buffer, ipc| b.id.kind == Kind::Sysv && b.id.ino == ino && b.id.ipc == ipc;
-    let stranger = |path_key: &Label| !path_key.is_empty() && *path_key != name && !segment.removed;
+    let stranger = |path_key: &Label| *path_key != name && !segment.removed;
     let is_another = |b: &Buffer| {
         b.size.is_some_and(|known| known != size) && b.huge_page.is_none()
             || b.name.as_ref().is_some_and(stranger)
@@ -115,7 +115,7 @@ fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     let found = match found {
         // What is attached is of a namespace that its holder has left, nobody knows which.
         Some(at) if is_another(&buffers[at]) => {
-            if ipc.is_none() || buffers.iter().any(|b| numbered(b, None)) {
+            if ipc.is_none() {
                 return;
             }
             buffers[at].id.ipc = None;
