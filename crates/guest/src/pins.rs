@@ -41,7 +41,7 @@ impl Pins {
             fs::create_dir_all(PLACE).with_context(|| format!("making {PLACE}"))?;
             mount_bind(KEPT, PLACE).with_context(|| format!("mounting {PLACE}"))?;
         } else {
-            // Whatever a scenario that was ended left in there.
+            // Even if a scenario that was ended has left somebody in there.
             unmount(PLACE, UnmountFlags::DETACH).with_context(|| format!("unmounting {PLACE}"))?;
             fs::remove_dir(PLACE).with_context(|| format!("removing {PLACE}"))?;
         }

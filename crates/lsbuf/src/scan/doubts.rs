@@ -49,12 +49,17 @@ pub(super) fn note(snapshot: &mut Snapshot) {
 fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
     let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
+    // Pages whose file has gone are nobody's, and may be those of two udmabufs.
+    let common = |b: &Buffer| b.overlaps.iter().flatten().map(|o| o.bytes).sum::<Bytes>();
+    let has_nobodys =
+        |b: &Buffer| b.overlaps.is_some() && exporter(b) && b.size.is_some_and(|size| common(b) < size);
+    let several_have = buffers.iter().filter(|b| has_nobodys(b)).count() > 1;
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
     let masked = buffers.iter().any(disguises::may_be);
     let told =
         |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
     let double = |b: &&Buffer| match b.id.kind {
-        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b),
+        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b) || several_have && has_nobodys(b),
         Kind::GemShmem => masked && !told(b),
         _ => false,
     };
