@@ -43,6 +43,19 @@ static long (*const loop)(u32 rounds, void *step, void *context, u64 flags) = (v
  */
 #define forget(what) probe_read(&(what), sizeof(what), 0)
 
+/* A number of which the verifier knows nothing: of a range that it knows it follows a loop once for every step. */
+static always_inline u64 unknown(const u64 *number)
+{
+	u64 read = 0;
+
+	probe_read(&read, sizeof(read), number);
+	return read;
+}
+
+/* What the kernel keeps for one step of an iterator (bpf_seq_read in kernel/bpf/bpf_iter.c). A step that writes more ends the
+ * whole reading with E2BIG. */
+#define STEP_ROOM (32 << 10)
+
 #define DMA_BUF_MAGIC 0x444d4142
 #define ANON_INODE_FS_MAGIC 0x09041934
 #define SOCKFS_MAGIC 0x534f434b

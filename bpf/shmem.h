@@ -19,6 +19,8 @@ volatile const u32 shmem = 0;
 #define GUEST_MEMFD_MAGIC 0x474d454d
 #define S_IFREG 0100000
 #define PATH_ROOM 4096
+/* Of one name: NAME_MAX and a NUL. */
+#define NAME_ROOM 256
 
 static long (*const d_path)(const struct path *path, char *to, u32 size) = (void *)147;
 
@@ -224,8 +226,8 @@ static always_inline void describe_shmem(struct shm_file *found, struct file *fi
 	found->ipc = ipc_of(file, name);
 }
 
-/* Writes the description with the first `length` bytes of the text behind it. */
-static always_inline void put_shm_file(void *seq, struct piece *piece, long length)
+/* Writes the description with the first `length` bytes of the text behind it. Returns how many bytes that were. */
+static always_inline u32 put_shm_file(void *seq, struct piece *piece, long length)
 {
 	u32 text = 0;
 
@@ -237,6 +239,7 @@ static always_inline void put_shm_file(void *seq, struct piece *piece, long leng
 	piece->known.head.kind = SHM_FILE;
 	piece->known.head.size = sizeof(piece->known) + text;
 	seq_write(seq, &piece->known, sizeof(piece->known) + text);
+	return sizeof(piece->known) + text;
 }
 
 /* Describes a file that the verifier knows. */
@@ -259,12 +262,13 @@ static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, s
 	return 0;
 }
 
-/* Describes one of which it knows nothing: only the end of its path is to be had. */
+/* Describes one of which it knows nothing: only the end of its path is to be had. Returns how many bytes that were. */
 static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct file *file, struct inode *inode, u64 id)
 {
 	struct piece *piece = take_piece();
 	const unsigned char *name = 0;
 	struct dentry *dentry = 0;
+	u32 written;
 
 	if (!piece)
 		return 0;
@@ -275,9 +279,9 @@ static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct 
 	describe_shmem(&piece->known, file, inode);
 	peek(dentry, file->f_path.dentry);
 	peek(name, dentry->d_name.name);
-	put_shm_file(seq, piece, probe_read_str(piece->path, sizeof(piece->path), name));
+	written = put_shm_file(seq, piece, probe_read_str(piece->path, NAME_ROOM, name));
 	return_piece(piece);
-	return 0;
+	return written;
 }
 
 #endif

@@ -113,7 +113,22 @@ struct message {
 	u64 socket;
 	struct scm_fp_list *files;
 	u64 nested;
+	/* Bytes of this step so far: all that waits in one socket must fit into it. */
+	u64 written;
 };
+
+/* Beyond so many nothing more is written: the longest name's description, a message's record and two keepers would not fit. */
+#define MOST_WRITTEN (STEP_ROOM - 512)
+
+static always_inline int is_full(struct message *message)
+{
+	return unknown(&message->written) > MOST_WRITTEN;
+}
+
+static always_inline void add_written(struct message *message, u32 bytes)
+{
+	message->written = unknown(&message->written) + bytes;
+}
 
 static always_inline void fill_waiting(struct in_flight *found, struct message *message, u64 of)
 {
@@ -131,8 +146,9 @@ static __attribute__((noinline)) int waiting_shmem(struct message *message, stru
 
 	fill_waiting(&found, message, file_id(file));
 	if (is_news(message->meta, found.of))
-		describe_waiting(message->slot.seq, file, inode, found.of);
+		add_written(message, describe_waiting(message->slot.seq, file, inode, found.of));
 	put(message->slot.seq, found, SHM_IN_FLIGHT);
+	add_written(message, sizeof(found));
 	return 0;
 }
 
@@ -143,6 +159,8 @@ static long one_file(u32 at, struct message *message)
 	struct file *file = 0;
 	u64 magic = 0;
 
+	if (is_full(message))
+		return 1;
 	probe_read(&file, sizeof(file), (char *)&message->files->fp + at * sizeof(file));
 	peek(inode, file->f_inode);
 	peek(fs, inode->i_sb);
@@ -154,6 +172,7 @@ static long one_file(u32 at, struct message *message)
 		peek(ino, inode->i_ino);
 		fill_waiting(&found, message, ino);
 		put(message->slot.seq, found, IN_FLIGHT);
+		add_written(message, sizeof(found));
 	} else if (magic == SOCKFS_MAGIC || magic == ANON_INODE_FS_MAGIC) {
 		message->nested = 1;
 	} else if (shmem) {
@@ -213,7 +232,7 @@ static long one_message(u32 at, struct queue *queue)
 	queue->message.files = files;
 	if (count > 0)
 		loop(count, one_file, &queue->message, 0);
-	return 0;
+	return is_full(&queue->message);
 }
 
 static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slot, struct file *file, struct inode *inode)

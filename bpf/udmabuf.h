@@ -12,7 +12,7 @@ struct folio {
 	struct address_space *mapping;
 };
 
-/* Its pages, each by the folio that it is in; in Linux 7.2 and 7.3 by itself. */
+/* Its pages, each by the folio that it is in; before and after the kernels that do so, by itself. */
 struct udmabuf {
 	u64 pagecount;
 	struct folio **folios;

@@ -455,11 +455,11 @@ fn mistakes_with_probes() {
 #[test]
 fn status_of_a_forgery() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("2")).unwrap();
+    std::fs::create_dir(folder.path().join("3")).unwrap();
     for name in
         ["task", "task_file", "task_vma", "dmabuf", "task_file_shmem", "task_vma_shmem", "dmabuf_shmem"]
     {
-        std::fs::write(folder.path().join("2").join(name), b"").unwrap();
+        std::fs::write(folder.path().join("3").join(name), b"").unwrap();
     }
     let pins = folder.path().to_str().unwrap();
     let output =

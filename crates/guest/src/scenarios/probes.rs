@@ -67,7 +67,7 @@ const OTHER_GROUP: u32 = 4401;
 
 /// Where iterators are pinned by default.
 const PINS: &str = "/run/lsbuf";
-const SET: &str = "/run/lsbuf/2";
+const SET: &str = "/run/lsbuf/3";
 
 /// The command, whatever source the environment asks for.
 fn lsbuf(arguments: &[&str]) -> Command {
@@ -172,7 +172,7 @@ fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
     }
     status(ctx, "a member's status", 0, &mut by_user_in(GROUP, &["probes", "status"]))?;
     let doctor = status(ctx, "a member's doctor", 0, &mut by_user_in(GROUP, &["doctor"]))?;
-    let works = "works   BPF iterators     used, as pinned in /run/lsbuf/2\n";
+    let works = "works   BPF iterators     used, as pinned in /run/lsbuf/3\n";
     ctx.check("doctor says what is used", String::from_utf8_lossy(&doctor.stdout).starts_with(works))?;
 
     status(ctx, "an outsider's status", 1, &mut by_user_in(USER, &["probes", "status"]))?;
@@ -214,7 +214,7 @@ fn installed_again(ctx: &mut Ctx) -> anyhow::Result<()> {
         names.retain(|name| !name.ends_with(".debug"));
         names.join(" ")
     };
-    ctx.check_eq("what is in the folder", "2", sets(fs::read_dir(PINS)?))?;
+    ctx.check_eq("what is in the folder", "3", sets(fs::read_dir(PINS)?))?;
     let mounts = fs::read_to_string("/proc/mounts")?;
     ctx.check_eq("mounts", 1, mounts.matches(" /run/lsbuf bpf ").count())?;
 

@@ -46,6 +46,30 @@ pub(super) fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
     }
 }
 
+pub(super) fn many_in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
+    /// So many with so many files each; one step of an iterator has room for 200 or so.
+    const MESSAGES: (usize, usize) = (60, 8);
+    let (from, _unread) = UnixStream::pair()?;
+    let mut actor = Actor::start(b"sender", |stage| {
+        for _ in 0..MESSAGES.0 {
+            let memfds: anyhow::Result<Vec<_>> =
+                (0..MESSAGES.1).map(|_| make::memfd(b"sent", 1, 1)).collect();
+            let memfds = memfds?;
+            sys::send_any(&from, &memfds.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+        }
+        stage.pause(&[Held::by_file(&make::memfd(b"held", 1, 1)?)?])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = Answer::ask(&["--kind", "memfd"])?;
+    ctx.check_eq("complete", false, &answer.0["scan"]["complete"])?;
+    let notes = answer.0["scan"]["notes"].to_string();
+    ctx.check(
+        format!("why is said: {notes}"),
+        notes.contains("shmem that only a message holds does not show"),
+    )?;
+    ctx.check("what is held is seen", answer.list("buffers").iter().any(|b| b["ino"] == held.ino))
+}
+
 pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
     let mut owner = Actor::start(b"owner", |stage| {

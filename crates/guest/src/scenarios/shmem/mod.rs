@@ -87,6 +87,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: counted::in_flight,
     },
     Scenario {
+        name: "memfd_many_in_flight",
+        claim: "More files in one socket than an iterator has room for end no answer: it is partial and says why",
+        needs: &[],
+        ways: &[Way::Bpf],
+        run: counted::many_in_flight,
+    },
+    Scenario {
         name: "memfd_balances",
         claim: "The account of a memfd is the sum over every file that was opened on it, where a count is known",
         needs: &[],
