@@ -15,8 +15,8 @@ use crate::way::Way;
 
 const KEPT: &str = "/pins";
 
-/// Where lsbuf looks.
-const PLACE: &str = "/run/lsbuf";
+/// Where lsbuf looks if it is told nothing else.
+pub const PLACE: &str = "/run/lsbuf";
 
 /// What has been done about them.
 #[derive(Debug, Default)]

@@ -20,6 +20,7 @@ use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
 use crate::make;
 use crate::need::{Need, kernel_has_name};
+use crate::pins::PLACE as PINS;
 use crate::runner::Ctx;
 use crate::sys::{self, ring};
 
@@ -65,8 +66,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const GROUP: u32 = 4400;
 const OTHER_GROUP: u32 = 4401;
 
-/// Where iterators are pinned by default.
-const PINS: &str = "/run/lsbuf";
+/// The folder of the set that this lsbuf takes.
 const SET: &str = "/run/lsbuf/3";
 
 /// The command, whatever source the environment asks for.

@@ -77,8 +77,8 @@ pub(super) fn name_of(kind: Kind, name: &[u8], links: Option<u32>) -> Label {
 ///
 /// A process may have left the namespace of a segment that it has attached; then the table of the one that it is in has
 /// another segment under that number, or none. Key and size tell them apart, and the namespace of what is attached is then
-/// unknown; of two that are alike in both procfs takes one for the other, where BPF iterators see each attachment's own namespace. A namespace that only a thread is in, or only an
-/// fd keeps, is not asked.
+/// unknown; of two that are alike in both procfs takes one for the other, where BPF iterators see each attachment's own
+/// namespace. A namespace that only a thread is in, or only an fd keeps, is not asked.
 pub(super) fn add_segments(
     buffers: &mut Vec<Buffer>,
     namespaces: &Namespaces,
@@ -105,28 +105,24 @@ pub(super) fn add_segments(
 fn add_segment(buffers: &mut Vec<Buffer>, ipc: Option<IpcNamespace>, row: Row) {
     let Row { ino, size, creator_uid, segment } = row;
     let name = key_name(format!("{:08x}", segment.key).as_bytes());
-    let numbered = |b: &Buffer, ipc| b.id.kind == Kind::Sysv && b.id.ino == ino && b.id.ipc == ipc;
+    let is_it = |b: &Buffer| b.id.kind == Kind::Sysv && b.id.ino == ino && b.id.ipc == ipc;
     let stranger = |path_key: &Label| *path_key != name && !segment.removed;
     let is_another = |b: &Buffer| {
         b.size.is_some_and(|known| known != size) && b.huge_page.is_none()
             || b.name.as_ref().is_some_and(stranger)
     };
-    let found = buffers.iter().position(|b| numbered(b, ipc));
-    let found = match found {
-        // What is attached is of a namespace that its holder has left, nobody knows which.
-        Some(at) if is_another(&buffers[at]) => {
-            if ipc.is_none() {
-                return;
+    let at = match buffers.iter().position(is_it) {
+        Some(at) if !is_another(&buffers[at]) => at,
+        Some(_) if ipc.is_none() => return,
+        found => {
+            // What is attached is of a namespace that its holder has left, nobody knows which.
+            if let Some(another) = found {
+                buffers[another].id.ipc = None;
             }
-            buffers[at].id.ipc = None;
-            None
+            buffers.push(Buffer::new(BufferId { ipc, ..BufferId::new(Kind::Sysv, None, ino) }));
+            buffers.len() - 1
         }
-        found => found,
     };
-    let at = found.unwrap_or_else(|| {
-        buffers.push(Buffer::new(BufferId { ipc, ..BufferId::new(Kind::Sysv, None, ino) }));
-        buffers.len() - 1
-    });
     let buffer = &mut buffers[at];
     // The table forgets the key of one that is marked for removal; its path does not.
     if !segment.removed || buffer.name.is_none() {
