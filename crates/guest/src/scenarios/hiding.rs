@@ -142,6 +142,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: churn::holders_exit,
     },
     Scenario {
+        name: "slow_forks",
+        claim: "What a child inherits, while it is being forked and shows nowhere, is not said to be the kernel's",
+        needs: &[],
+        ways: Way::BOTH,
+        run: churn::slow_forks,
+    },
+    Scenario {
         name: "storm",
         claim: "While processes fork, execute and end at a high rate, the figures of quiet buffers stay exact",
         needs: &[],

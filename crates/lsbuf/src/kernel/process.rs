@@ -87,6 +87,12 @@ impl ProcessDir {
         stage(text).map_err(|Garbled| Errno::BADMSG)
     }
 
+    /// What one of its tasks is doing.
+    pub(crate) fn pulse(&self, tid: Tid, text: &mut Vec<u8>) -> Result<Pulse> {
+        read::record(&self.dir, Path::new(format_args!("task/{tid}/stat")).as_str(), text)?;
+        pulse(text).map_err(|Garbled| Errno::BADMSG)
+    }
+
     /// Whether the procfs is a kernel's.
     pub(crate) fn is_live(&self) -> bool {
         self.live
@@ -124,6 +130,32 @@ pub(crate) enum Stage {
     Exiting,
     /// It has released everything, and waits for its parent or for its own threads.
     Zombie,
+}
+
+/// What a task was seen to do: whether it sleeps interruptibly, is stopped or has exited, and how long it has run its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    at_rest: bool,
+    /// In ticks of [`rustix::param::clock_ticks_per_second`].
+    user_time: u64,
+    start_time: u64,
+}
+
+impl Pulse {
+    /// Whether it is not in the middle of anything that it does for itself in the kernel.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.at_rest
+    }
+
+    /// Whether what it was in the middle of then is over by now: it is at rest, has run its program in between, or is another
+    /// task by the same number.
+    pub(crate) fn is_past(&self, then: &Pulse) -> bool {
+        /// The kernel splits the exact run time in proportion to what it samples at each of its own ticks (`cputime_adjust` in
+        /// kernel/sched/cputime.c), so that up to one such tick, which is no longer than one of these, may have been system time.
+        const PROOF: u64 = 2;
+        let has_run = self.user_time >= then.user_time.saturating_add(PROOF);
+        self.at_rest || has_run || self.start_time != then.start_time
+    }
 }
 
 /// The mappings of the address space that a process had when this was opened.
@@ -166,6 +198,16 @@ pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Garbled> {
         (_, _, b"Z" | b"X") => Stage::Zombie,
         (_, true, _) => Stage::Exiting,
         _ => Stage::Running,
+    })
+}
+
+/// What a stat line tells of what its task is doing.
+pub(crate) fn pulse(stat: &[u8]) -> std::result::Result<Pulse, Garbled> {
+    let field = |nth| stat_field(stat, nth).ok_or(Garbled);
+    Ok(Pulse {
+        at_rest: matches!(field(3)?, b"S" | b"T" | b"t" | b"Z" | b"X"),
+        user_time: number(field(14)?, 10)?,
+        start_time: number(field(22)?, 10)?,
     })
 }
 
@@ -213,7 +255,7 @@ mod tests {
         /// Check that no bytes make a parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (stat(&text), real_uid(&text), unified_cgroup(&text));
+            let _ = (stat(&text), stage(&text), pulse(&text), real_uid(&text), unified_cgroup(&text));
         }
     }
 
@@ -232,6 +274,26 @@ mod tests {
         assert_eq!(of("R", 0x0040_0104), Ok(Stage::Exiting));
         assert_eq!(of("Z", 0x0040_010c), Ok(Stage::Zombie));
         assert_eq!(stage(b"7 (x) S 1 7"), Err(Garbled));
+    }
+
+    /// Check that a task is past what it did when it is seen to sleep, has surely run its program, or is another one; and not
+    /// when it runs in the kernel, sleeps there, or has but one more tick.
+    #[test]
+    fn pulses() {
+        let of = |state: &str, user: u64, start: u64| {
+            pulse(format!("7 (x) {state} 1 7 7 0 -1 64 0 0 0 0 {user} 9 0 0 20 0 1 0 {start} 0").as_bytes())
+                .unwrap()
+        };
+        let then = of("R", 40, 4711);
+        assert!(!then.is_at_rest());
+        for later in [of("R", 40, 4711), of("D", 40, 4711), of("R", 41, 4711)] {
+            assert!(!later.is_past(&then), "{later:?}");
+        }
+        for later in ["S", "T", "t", "Z", "X"].map(|state| of(state, 40, 4711)) {
+            assert!(later.is_at_rest() && later.is_past(&then), "{later:?}");
+        }
+        assert!(of("R", 42, 4711).is_past(&then) && of("D", 40, 4712).is_past(&then));
+        assert_eq!(pulse(b"7 (x) S 1 7 7 0 -1 64 0 0 0 0 1"), Err(Garbled));
     }
 
     /// Check that a second pid, of a namespace further in, is seen.

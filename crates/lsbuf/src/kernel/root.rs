@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, fstatfs, readlinkat};
 
-use super::parse::number32;
+use super::parse::{number, number32};
 use super::read::{self, Buffers};
 use super::{identity, magic, process};
 use crate::error::{Error, ErrorKind};
@@ -20,6 +20,10 @@ use crate::model::{Dev, Host, Pid};
 /// How far a machine has come in starting processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Births(u32);
+
+/// How many processes and threads a machine has started: counted when they are listed, after all that they inherit was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forks(u64);
 
 /// An open procfs.
 #[derive(Debug)]
@@ -124,6 +128,13 @@ impl ProcRoot {
         last_pid(&text).filter(|_| self.own_pids).map(Births)
     }
 
+    /// As [`ProcRoot::births`], but exact for what is under way: a pid is given out in the middle of a fork, and this counts at
+    /// its end (`total_forks` in kernel/fork.c). It takes the kernel longer to tell.
+    pub(crate) fn forks(&self, text: &mut Vec<u8>) -> Option<Forks> {
+        read::record(&self.dir, c"stat", text).ok()?;
+        forks(text).map(Forks)
+    }
+
     /// Reads this process's own `stat`, for the time it takes.
     pub(crate) fn own_stat(&self, text: &mut Vec<u8>) {
         let _ = read::record(&self.dir, c"self/stat", text);
@@ -173,4 +184,22 @@ impl ProcRoot {
 pub(crate) fn last_pid(loadavg: &[u8]) -> Option<u32> {
     let last = loadavg.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
     number32(last, 10).ok()
+}
+
+/// The number of forks in the machine's stat.
+fn forks(stat: &[u8]) -> Option<u64> {
+    let count = stat.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"processes "))?;
+    number(count, 10).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that the number of forks is found among the other lines, and is not taken from one that only begins alike.
+    #[test]
+    fn forks_are_counted() {
+        assert_eq!(forks(b"cpu  1 2\nctxt 12\nprocesses_x 1\nprocesses 4711\nprocs_running 2\n"), Some(4711));
+        assert_eq!(forks(b"cpu  1 2\nprocs_running 2\nprocesses x\n"), None);
+    }
 }

@@ -46,7 +46,8 @@ pub enum Note {
         /// fds and mappings together.
         references: u64,
     },
-    /// Buffers whose count moved in every round; their kernel references are an estimate.
+    /// Buffers whose count moved in every round, or of which a holder may have been forking in every one, when its child's
+    /// references count before the child shows; their kernel references are an estimate.
     Unsteady {
         /// How many.
         buffers: u64,
@@ -224,7 +225,8 @@ impl fmt::Display for Note {
             ),
             Note::Unsteady { buffers } => write!(
                 f,
-                "the count of {} moved while it was read: kernel references are an estimate",
+                "{} did not come to rest (the count moved, or a holder was busy in the kernel, where it may fork): kernel \
+                 references are an estimate",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::Overcounted { buffers } => write!(

@@ -3,8 +3,9 @@
 //! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again. It is
 //! settled when no buffer's count moved meanwhile, none has more references than the kernel counts, and for each buffer
 //! of which references are left over
-//! - the rounds before, some time ago, found the same: a reference that is handed from a process not yet read to one already read leaves
-//!   every count as it was, and would look like the kernel's;
+//! - the rounds before, some time ago, found the same: a reference that is handed from a process not yet read to one already
+//!   read leaves every count as it was, and would look like the kernel's;
+//! - no holder was forking: it has copied its references long before the child shows ([`forks`]);
 //! - no process was exiting: what it held is out of sight before it is released;
 //! - at least one round was calm: no process was started, for a child born after the last look at the list of processes, in
 //!   place of one that had gone before the first, leaves every count as it was, too; no fd was closed while its table was
@@ -20,8 +21,7 @@
 //! count is known, and in the last round, everything is looked at in any case.
 //!
 //! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
-//! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue, and that of a child that
-//! is being forked for longer than the rounds last.
+//! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue.
 
 pub(crate) mod advice;
 #[cfg(feature = "bench")]
@@ -29,6 +29,7 @@ pub(crate) mod benching;
 mod disguises;
 mod doctor;
 mod doubts;
+mod forks;
 mod iterators;
 mod join;
 mod kthreads;

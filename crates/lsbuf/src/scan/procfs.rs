@@ -12,6 +12,7 @@ use crate::kernel::sharing::Sharing;
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
 
+use super::forks::Watch;
 use super::kthreads::KernelThreads;
 use super::patience::Patience;
 use super::settle::{self, Round};
@@ -102,6 +103,7 @@ impl Scan<'_> {
             return Err(Halt::NotWorthIt);
         }
         let mut earlier = Vec::new();
+        let mut watch = Watch::new(self.root);
         let (mut round, mut calm, mut all) = (0, false, false);
         loop {
             round += 1;
@@ -130,7 +132,8 @@ impl Scan<'_> {
             let missed = !thorough
                 && (!after.list.as_ref().is_ok_and(List::agrees) || buffers.iter().any(settle::may_lack));
             all |= missed;
-            let settled = settle::settle(&mut buffers, &earlier, &coverage) && !missed;
+            let forking = watch.forking(&buffers, self.buffers);
+            let settled = settle::settle(&mut buffers, &earlier, &forking, &coverage) && !missed;
             if settled || round >= self.options.rounds {
                 self.add_shmem(&walk, &shared, &mut buffers, &mut coverage);
                 let processes = walk.holders_of(&buffers);
@@ -139,9 +142,7 @@ impl Scan<'_> {
                 return Ok(Found { coverage, buffers, processes, devices });
             }
             earlier.push(Round { buffers, only_shared });
-            if self.root.is_live() {
-                std::thread::sleep(settle::APART);
-            }
+            watch.pause(self.buffers);
             // The list that the next walk begins with belongs to its time.
             before = self.kernel_list();
         }

@@ -1,12 +1,8 @@
 //! Whether one more round would mend the answer: what each account still lacks, and what earlier rounds say to it.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use crate::model::{Buffer, BufferId, Coverage, Holder, MapRef, Note, Perms};
-
-/// So far apart are the end of a round and the one that is to confirm what it left over. A fork has copied the fds long before
-/// its child is listed or counted (`copy_process` in kernel/fork.c), and who forks may be preempted in between.
-pub(super) const APART: Duration = Duration::from_millis(20);
+use crate::model::{Buffer, BufferId, Coverage, Holder, MapRef, Note, Perms, Pid};
 
 /// What an earlier round of a scan found.
 #[derive(Debug)]
@@ -49,15 +45,21 @@ fn shared_only(holders: &[Holder]) -> Vec<Holder> {
 }
 
 /// Whether another round would find nothing to mend. References that are left over must have been left over by the same
-/// holders in every earlier round, of which there must be one, else the buffer is unsteady; unless some process was not
-/// seen, when they are an estimate in any case. What was in the way of seeing every process for a moment may be gone in
-/// the next round.
-pub(super) fn settle(buffers: &mut [Buffer], earlier: &[Round], coverage: &Coverage) -> bool {
+/// holders in every earlier round, of which there must be one, and none of these may have been `forking`, else the buffer
+/// is unsteady; unless some process was not seen, when they are an estimate in any case. What was in the way of seeing every
+/// process for a moment may be gone in the next round.
+pub(super) fn settle(
+    buffers: &mut [Buffer],
+    earlier: &[Round],
+    forking: &BTreeSet<Pid>,
+    coverage: &Coverage,
+) -> bool {
     let mut settled = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
     for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
         if coverage.saw_every_process() && has_rest(buffer) {
             let mut before = earlier.iter().filter(|round| round.knows(buffer.id)).peekable();
             buffer.steady &= before.peek().is_some() && before.all(|round| round.agrees(buffer));
+            buffer.steady &= !buffer.holders.iter().any(|holder| forking.contains(&holder.pid));
         }
         settled &= buffer.steady && buffer.count >= Some(buffer.found());
     }
@@ -112,6 +114,21 @@ mod tests {
     fn held() -> impl Strategy<Value = Vec<(Vec<u32>, Vec<bool>)>> {
         let holder = (prop::collection::vec(3..6u32, 0..3), prop::collection::vec(any::<bool>(), 0..4));
         prop::collection::vec(holder, 0..4)
+    }
+
+    /// Check that what is left over stays an estimate for as long as a holder may be forking, and only then.
+    #[test]
+    fn a_fork_settles_nothing() {
+        let buffer = Buffer { count: Some(2), steady: true, ..buffer(&[(vec![3], vec![])]) };
+        let earlier = [Round { buffers: vec![buffer.clone()], only_shared: false }];
+        let after = |forking: &[Pid]| {
+            let mut now = [buffer.clone()];
+            let settled =
+                settle(&mut now, &earlier, &forking.iter().copied().collect(), &Coverage::default());
+            (settled, now[0].steady)
+        };
+        assert_eq!(after(&[Pid(0)]), (false, false));
+        assert_eq!((after(&[]), after(&[Pid(1)])), ((true, true), (true, true)));
     }
 
     proptest! {

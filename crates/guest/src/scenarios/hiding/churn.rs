@@ -14,7 +14,7 @@ use crate::answer::{Answer, LSBUF, Truth};
 use crate::make;
 use crate::runner::Ctx;
 use crate::scenarios::holding::{SIZE, holder_of_one};
-use crate::sys;
+use crate::sys::{self, task};
 
 /// Where an actor says how many rounds it did.
 const ROUNDS: &str = "/tmp/rounds";
@@ -99,6 +99,18 @@ pub(super) fn holders_exit(ctx: &mut Ctx) -> anyhow::Result<()> {
     actor.paused()?;
     let seen = watch(&mut actor, &truth, 20)?;
     conclude(ctx, &seen, "holders of 200 fds that ended")
+}
+
+pub(super) fn slow_forks(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut quiet = holder_of_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![quiet.paused_with_one()?]);
+    let mut actor = Actor::start(b"slow", |stage| {
+        let (_inherited, _) = make::plain(SIZE)?;
+        rounds(stage, || task::fork_slowly().map(drop))
+    })?;
+    actor.paused()?;
+    let seen = watch(&mut actor, &truth, 8)?;
+    conclude(ctx, &seen, "forks that took longer than a round")
 }
 
 pub(super) fn storm(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use self::join::Joined;
 use self::round::Round;
+use super::forks::Watch;
 use super::settle::{self, has_rest, settle};
 use super::walk::by_node;
 use super::{Found, Options, contradiction, read_list};
@@ -108,6 +109,7 @@ impl Iterators {
         sources.extend((shmem || !listed).then_some(Source::TaskVmaIterator));
         sources.extend((dmabufs && listed).then_some(Source::DmaBufIterator));
         let mut earlier = Vec::new();
+        let mut watch = Watch::new(root);
         let mut calm = false;
         let mut locked = false;
         let (mut nth, mut in_vain) = (0, 0);
@@ -150,6 +152,7 @@ impl Iterators {
                 restless |= found.restless;
             }
             let exiting = round.exiting();
+            let forking = watch.forking(&joined, buffers);
             let disturbed = !quiet || restless || exiting > 0;
             calm |= !disturbed;
             if joined.iter().any(has_rest) {
@@ -164,7 +167,7 @@ impl Iterators {
                 notes,
                 ..Coverage::default()
             };
-            let settled = settle(&mut joined, &earlier, &coverage);
+            let settled = settle(&mut joined, &earlier, &forking, &coverage);
             if settled || nth >= options.rounds + in_vain {
                 if kinds.has(Kind::Sysv) {
                     let namespaces = round.ipc_namespaces();
@@ -178,9 +181,9 @@ impl Iterators {
                 return Ok(Found { coverage, buffers: joined, processes, devices });
             }
             earlier.push(settle::Round { buffers: joined, only_shared: false });
-            in_vain += u32::from(disturbed && in_vain < MOST_IN_VAIN);
             // Rounds are over in no time; whoever comes or goes needs some.
-            std::thread::sleep(settle::APART);
+            watch.pause(buffers);
+            in_vain += u32::from((disturbed || !forking.is_empty()) && in_vain < MOST_IN_VAIN);
             locked = self.probes.why_not(Iterator::TaskVma.with(shmem)).is_none();
         }
     }
