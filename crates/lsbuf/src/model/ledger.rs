@@ -374,10 +374,13 @@ fn knows_unheld(snapshot: &Snapshot) -> bool {
 }
 
 /// How much memory two held buffers have in common, and any two: what adding their costs counts once too often. Never more
-/// of a buffer than it costs, whatever it is told to have in common.
+/// of a buffer than it costs, whatever it is told to have in common. Of a buffer that nobody holds, held ones are taken for as
+/// many different parts as it has room for.
 fn in_common(buffers: &[Buffer]) -> (Bytes, Bytes) {
     let known = |id: &BufferId| buffers.binary_search_by(|b| b.id.cmp(id)).ok().map(|at| &buffers[at]);
     let (mut held, mut all) = (Bytes(0), Bytes(0));
+    // What held buffers have of one that nobody holds.
+    let mut parts: BTreeMap<BufferId, (Bytes, Bytes)> = BTreeMap::new();
     for buffer in buffers {
         let mut left = buffer.cost().unwrap_or_default();
         // No segment is another buffer's memory.
@@ -385,15 +388,23 @@ fn in_common(buffers: &[Buffer]) -> (Bytes, Bytes) {
         for (other, overlap) in
             pairs.filter(|(other, _)| ![buffer.id.kind, other.id.kind].contains(&Kind::Sysv))
         {
-            let common = overlap.min(left).min(other.cost().unwrap_or_default());
+            let whole = other.cost().unwrap_or_default();
+            let common = overlap.min(left).min(whole);
             left = Bytes(left.0 - common.0);
             all = all + common;
-            if !buffer.holders.is_empty() && !other.holders.is_empty() {
-                held = held + common;
+            match (buffer.holders.is_empty(), other.holders.is_empty()) {
+                (true, _) => {}
+                (false, false) => held = held + common,
+                (false, true) => {
+                    let (_, of_held) = parts.entry(other.id).or_insert((whole, Bytes(0)));
+                    *of_held = *of_held + common;
+                }
             }
         }
     }
-    (held, all)
+    let twice: Bytes =
+        parts.into_values().map(|(whole, of_held)| Bytes(of_held.0.saturating_sub(whole.0))).sum();
+    (held + twice, all)
 }
 
 fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {

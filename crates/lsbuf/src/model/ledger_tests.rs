@@ -187,6 +187,26 @@ proptest! {
     }
 }
 
+/// Check that held udmabufs over a memfd that nobody holds are held once as far as it has no room for both, and that nothing of it
+/// is then left for the kernel alone.
+#[test]
+fn parts_of_an_unheld_memfd() {
+    let held = |charged: u64, parts: [u64; 2]| {
+        let mut memfd = buffer(9, Some(charged), Some(1), vec![]);
+        (memfd.id.kind, memfd.charged) = (Kind::Memfd, Some(Bytes(charged)));
+        let udmabuf = |nth: usize| {
+            let overlaps = vec![Overlap { of: memfd.id, bytes: Bytes(parts[nth]) }];
+            let holders = vec![holder(7, 1, 0, &[])];
+            Buffer { overlaps: Some(overlaps), ..buffer(nth as u64, Some(parts[nth]), Some(1), holders) }
+        };
+        let totals = Ledger::of(&snapshot(vec![udmabuf(0), udmabuf(1), memfd.clone()], vec![])).totals;
+        [totals.size, totals.held, totals.kernel_only].map(|part| part.unwrap().0)
+    };
+    assert_eq!(held(100, [100, 100]), [100, 100, 0]);
+    assert_eq!(held(100, [70, 40]), [100, 100, 0]);
+    assert_eq!(held(100, [30, 40]), [100, 70, 30]);
+}
+
 /// Check that a segment that somebody unseen has attached is neither held nor kernel-only, and one that nobody has is the
 /// latter.
 #[test]

@@ -1,8 +1,10 @@
 //! What of a finished answer is in doubt, buffer by buffer, made into notes: the accounts that do not balance or may not, and
 //! memory that may be counted twice.
 
+use std::collections::HashMap;
+
 use super::disguises;
-use crate::model::{Account, Buffer, Bytes, KeptElsewhere, Kind, Note, Snapshot};
+use crate::model::{Account, Buffer, BufferId, Bytes, KeptElsewhere, Kind, Note, Snapshot};
 
 /// Adds the notes that follow from the joined answer.
 pub(super) fn note(snapshot: &mut Snapshot) {
@@ -44,8 +46,8 @@ pub(super) fn note(snapshot: &mut Snapshot) {
     }
 }
 
-/// How many buffers may be other ones' memory too, and what they cost together: udmabufs beside memfds, and drivers' shmem
-/// beside dma-bufs of drivers, unless that was found out.
+/// How many buffers may be other ones' memory too, and what they cost together: udmabufs beside memfds or one another, and
+/// drivers' shmem beside dma-bufs of drivers, unless that was found out.
 fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
     let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
@@ -54,15 +56,55 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     let has_nobodys =
         |b: &Buffer| b.overlaps.is_some() && exporter(b) && b.size.is_some_and(|size| common(b) < size);
     let several_have = buffers.iter().filter(|b| has_nobodys(b)).count() > 1;
+    // Nor is it known which parts two held ones have of a memfd that nobody holds.
+    let unheld = |id| {
+        let at = buffers.binary_search_by_key(&id, |b| b.id);
+        at.is_ok_and(|at| buffers[at].holders.is_empty())
+    };
+    let mut parts = HashMap::<BufferId, u64>::new();
+    for overlap in buffers.iter().filter(|b| !b.holders.is_empty()).flat_map(|b| b.overlaps.iter().flatten())
+    {
+        *parts.entry(overlap.of).or_default() += 1;
+    }
+    let parts_unknown = |b: &Buffer| {
+        let mut of = b.overlaps.iter().flatten().map(|overlap| overlap.of);
+        !b.holders.is_empty() && of.any(|id| parts.get(&id) > Some(&1) && unheld(id))
+    };
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
     let masked = buffers.iter().any(disguises::may_be);
     let told =
         |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
     let double = |b: &&Buffer| match b.id.kind {
-        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b) || several_have && has_nobodys(b),
+        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b) || several_have && has_nobodys(b) || parts_unknown(b),
         Kind::GemShmem => masked && !told(b),
         _ => false,
     };
     let doubles = buffers.iter().filter(double);
     (doubles.clone().count() as u64, doubles.filter_map(Buffer::cost).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Fd, Holder, Inode, Overlap, Pid};
+
+    /// Check that two held udmabufs over one memfd may be one memory if nobody holds that, and only then.
+    #[test]
+    fn parts_of_an_unheld_memfd() {
+        let doubles = |memfd_is_held: bool, udmabufs: u64| {
+            let held = Holder { fds: vec![Fd(3)], ..Holder::new(Pid(7)) };
+            let mut memfd = Buffer::new(BufferId::new(Kind::Memfd, None, Inode(9)));
+            memfd.holders.extend(memfd_is_held.then(|| held.clone()));
+            let udmabuf = |ino| Buffer {
+                size: Some(Bytes(50)),
+                exporter: Some("udmabuf".into()),
+                overlaps: Some(vec![Overlap { of: memfd.id, bytes: Bytes(50) }]),
+                holders: vec![held.clone()],
+                ..Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(ino)))
+            };
+            maybe_doubles(&(0..udmabufs).map(udmabuf).chain([memfd.clone()]).collect::<Vec<_>>())
+        };
+        assert_eq!(doubles(false, 2), (2, Bytes(100)));
+        assert_eq!([doubles(true, 2), doubles(false, 1)], [(0, Bytes(0)); 2]);
+    }
 }
