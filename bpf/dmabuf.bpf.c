@@ -164,7 +164,7 @@ static always_inline int shows(struct bpf_iter_meta *meta, struct address_space 
 	return 1;
 }
 
-/* Whether udmabufs' pages are looked at. */
+/* Whether udmabufs' pages are looked at, and mappings not. */
 volatile const u32 shmem = 0;
 
 struct attached {
@@ -230,7 +230,11 @@ int buffers(struct context *context)
 
 	peek(mapping, file->f_mapping);
 	peek(host, mapping->host);
-	if (host == inode || shows(meta, mapping)) {
+	if (shmem) {
+		/* There is no room for both, and with shared memory every VMA is looked at in any case. */
+		show_pages(meta->seq, dmabuf);
+		walk.done = 1;
+	} else if (host == inode || shows(meta, mapping)) {
 		walk.seq = meta->seq;
 		if (host == inode) {
 			walk.file = file;
@@ -241,8 +245,6 @@ int buffers(struct context *context)
 	} else {
 		walk.done = 1;
 	}
-	if (shmem)
-		show_pages(meta->seq, dmabuf);
 	if (!walk.done)
 		found.flags |= BUFFER_CUT;
 	found.count_after = references(file, 0);

@@ -27,10 +27,14 @@ struct udmabuf {
 /* More than the 16 GiB of these would be told of in part. */
 #define MOST_PAGES (1 << 22)
 
+/* So many runs fit beside the other records of a step; with more, it cannot be told of the last whose it is. */
+#define MOST_RUNS 512
+
 /* The walk of a udmabuf's pages. */
 struct pages {
 	void *seq;
 	struct folio **folios;
+	u64 runs;
 	/* Whose the last ones were, how many of them, and where the last one is. */
 	u64 mapping;
 	u64 run;
@@ -81,12 +85,13 @@ static long one_page(u32 at, struct pages *pages)
 		}
 		pages->last = address;
 	}
-	if (mapping != pages->mapping) {
+	if (mapping != pages->mapping && unknown(&pages->runs) < MOST_RUNS) {
 		put_run(pages);
 		pages->mapping = mapping;
 		pages->run = 0;
+		pages->runs = unknown(&pages->runs) + 1;
 	}
-	pages->run++;
+	pages->run = unknown(&pages->run) + 1;
 	return 0;
 }
 
@@ -119,11 +124,9 @@ static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabu
 		return 0;
 	}
 	loop(count < MOST_PAGES ? count : MOST_PAGES, one_page, &pages, 0);
-	put_run(&pages);
-	if (count > MOST_PAGES) {
+	if (count > MOST_PAGES || pages.runs >= MOST_RUNS)
 		pages.mapping = UNTOLD;
-		put_run(&pages);
-	}
+	put_run(&pages);
 	return 0;
 }
 

@@ -198,6 +198,29 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("a note then", false, notes(&answer))
 }
 
+pub(super) fn udmabuf_in_pieces(ctx: &mut Ctx) -> anyhow::Result<()> {
+    /// As many as the module takes by default; their records would fill a step of an iterator.
+    const PIECES: u64 = 1024;
+    let mut actor = Actor::start(b"patchwork", |stage| {
+        let memfds =
+            [SealedMemfd::create("even", PIECES / 2 * P)?, SealedMemfd::create("odd", PIECES / 2 * P)?];
+        let piece = |nth: u64| memfds[(nth % 2) as usize].range(nth / 2 * P, P);
+        let pieces: Vec<_> = (0..PIECES).map(piece).collect::<Result<_, _>>()?;
+        let buf = Udmabuf::open()?.create_list(&pieces)?;
+        stage.pause(&[Held::by(&buf)?])
+    })?;
+    let buf = actor.paused_with_one()?;
+    let answer = ask(ctx, "dmabuf,memfd")?;
+    compare_in(ctx, &answer, &Truth::held("udmabuf", vec![buf.clone()]))?;
+    ctx.check_eq("buffers", 3, answer.list("buffers").len())?;
+    ctx.check_eq("the same memory", "null", &answer.buffer(buf.ino)?["same_memory"])?;
+    let notes = answer.0["scan"]["notes"].to_string();
+    ctx.check(
+        format!("that memory may be counted twice is said: {notes}"),
+        notes.contains("may count that twice"),
+    )
+}
+
 pub(super) fn in_disguise(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"mapper", |stage| {
         let device = make::vgem()?;

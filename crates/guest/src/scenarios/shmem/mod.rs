@@ -115,6 +115,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: counted::udmabuf,
     },
     Scenario {
+        name: "udmabuf_in_pieces",
+        claim: "A udmabuf of more pieces than can be told of hides nothing but whose memory it is",
+        needs: &[Need::Udmabuf],
+        ways: Way::BOTH,
+        run: counted::udmabuf_in_pieces,
+    },
+    Scenario {
         name: "gem_in_disguise",
         claim: "A driver's shmem that is a dma-buf's memory is linked to it for who asks in full, and counted once",
         needs: &[Need::Vgem],
