@@ -127,7 +127,7 @@ fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 /// Scans while processes come and go. A number and not a time, which a busy host would cut short.
-const SCANS: usize = 20;
+const SCANS: usize = 8;
 
 fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"churn", |stage| {

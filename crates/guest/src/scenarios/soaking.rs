@@ -17,7 +17,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut said = Vec::new();
     // A batch that is under way when the time is over still ends.
-    let plan = Plan { time: Duration::from_secs(15), seed: 1 };
+    let plan = Plan { time: Duration::from_secs(8), seed: 1 };
     let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
     ctx.check("answers about the world in motion", tally.running > 0)?;
     ctx.check("answers about the world at rest", tally.paused > 0)?;

@@ -26,7 +26,7 @@ use crate::model::{Buffer, Pid, Tid};
 pub(super) const APART: Duration = Duration::from_millis(20);
 
 /// How long a scan waits in all for holders to come to rest.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The first time between two looks, and the longest.
 const STEPS: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(8));

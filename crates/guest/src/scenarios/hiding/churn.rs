@@ -97,7 +97,7 @@ pub(super) fn holders_exit(ctx: &mut Ctx) -> anyhow::Result<()> {
         })
     })?;
     actor.paused()?;
-    let seen = watch(&mut actor, &truth, 20)?;
+    let seen = watch(&mut actor, &truth, 8)?;
     conclude(ctx, &seen, "holders of 200 fds that ended")
 }
 
