@@ -27,7 +27,7 @@ struct udmabuf {
 /* More than the 16 GiB of these would be told of in part. */
 #define MOST_PAGES (1 << 22)
 
-/* So many runs fit beside the other records of a step; with more, it cannot be told of the last whose it is. */
+/* So many runs fit beside the other records of a step; of a udmabuf with more it cannot be told whose its pages are. */
 #define MOST_RUNS 512
 
 /* The walk of a udmabuf's pages. */
@@ -85,7 +85,11 @@ static long one_page(u32 at, struct pages *pages)
 		}
 		pages->last = address;
 	}
-	if (mapping != pages->mapping && unknown(&pages->runs) < MOST_RUNS) {
+	if (mapping != pages->mapping) {
+		if (unknown(&pages->runs) >= MOST_RUNS) {
+			pages->mapping = UNTOLD;
+			return 1;
+		}
 		put_run(pages);
 		pages->mapping = mapping;
 		pages->run = 0;
@@ -124,7 +128,7 @@ static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabu
 		return 0;
 	}
 	loop(count < MOST_PAGES ? count : MOST_PAGES, one_page, &pages, 0);
-	if (count > MOST_PAGES || pages.runs >= MOST_RUNS)
+	if (count > MOST_PAGES)
 		pages.mapping = UNTOLD;
 	put_run(&pages);
 	return 0;

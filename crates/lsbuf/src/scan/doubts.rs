@@ -75,7 +75,7 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     let told =
         |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
     let double = |b: &&Buffer| match b.id.kind {
-        Kind::DmaBuf => any(Kind::Memfd) && udmabuf(b) || several_have && has_nobodys(b) || parts_unknown(b),
+        Kind::DmaBuf => udmabuf(b) && any(Kind::Memfd) || several_have && has_nobodys(b) || parts_unknown(b),
         Kind::GemShmem => masked && !told(b),
         _ => false,
     };
