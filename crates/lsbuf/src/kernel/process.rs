@@ -132,12 +132,13 @@ pub(crate) enum Stage {
     Zombie,
 }
 
-/// What a task was seen to do: whether it sleeps interruptibly, is stopped or has exited, and how long it has run its program.
+/// What a task was seen to do: whether it sleeps interruptibly, is stopped or has exited, or only works for the kernel; and how
+/// long it has run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pulse {
     at_rest: bool,
-    /// In ticks of [`rustix::param::clock_ticks_per_second`].
-    user_time: u64,
+    /// In its program and in the kernel, in ticks of [`rustix::param::clock_ticks_per_second`].
+    time: (u64, u64),
     start_time: u64,
 }
 
@@ -150,10 +151,11 @@ impl Pulse {
     /// Whether what it was in the middle of then is over by now: it is at rest, has run its program in between, or is another
     /// task by the same number.
     pub(crate) fn is_past(&self, then: &Pulse) -> bool {
-        /// The kernel splits the exact run time in proportion to what it samples at each of its own ticks (`cputime_adjust` in
-        /// kernel/sched/cputime.c), so that up to one such tick, which is no longer than one of these, may have been system time.
+        /// The kernel splits the exact run time in proportion to what it samples (`cputime_adjust` in kernel/sched/cputime.c), so
+        /// that some time in the kernel can pass for the program's, but hardly so much with none of it to be seen.
         const PROOF: u64 = 2;
-        let has_run = self.user_time >= then.user_time.saturating_add(PROOF);
+        let (program, kernel) = self.time;
+        let has_run = program >= then.time.0.saturating_add(PROOF) && kernel == then.time.1;
         self.at_rest || has_run || self.start_time != then.start_time
     }
 }
@@ -203,10 +205,14 @@ pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Garbled> {
 
 /// What a stat line tells of what its task is doing.
 pub(crate) fn pulse(stat: &[u8]) -> std::result::Result<Pulse, Garbled> {
+    /// Threads that io_uring and vhost have in a process, of include/linux/sched.h. They never copy its tables.
+    const PF_IO_WORKER: u64 = 0x0000_0010;
+    const PF_USER_WORKER: u64 = 0x0000_4000;
     let field = |nth| stat_field(stat, nth).ok_or(Garbled);
+    let is_worker = number(field(9)?, 10)? & (PF_IO_WORKER | PF_USER_WORKER) != 0;
     Ok(Pulse {
-        at_rest: matches!(field(3)?, b"S" | b"T" | b"t" | b"Z" | b"X"),
-        user_time: number(field(14)?, 10)?,
+        at_rest: is_worker || matches!(field(3)?, b"S" | b"T" | b"t" | b"Z" | b"X"),
+        time: (number(field(14)?, 10)?, number(field(15)?, 10)?),
         start_time: number(field(22)?, 10)?,
     })
 }
@@ -276,24 +282,35 @@ mod tests {
         assert_eq!(stage(b"7 (x) S 1 7"), Err(Garbled));
     }
 
-    /// Check that a task is past what it did when it is seen to sleep, has surely run its program, or is another one; and not
-    /// when it runs in the kernel, sleeps there, or has but one more tick.
+    /// Check that a task is past what it did when it is seen to sleep, has run its program and nothing else, or is another one;
+    /// and not when it runs in the kernel, sleeps there, or has but one more tick.
     #[test]
     fn pulses() {
-        let of = |state: &str, user: u64, start: u64| {
-            pulse(format!("7 (x) {state} 1 7 7 0 -1 64 0 0 0 0 {user} 9 0 0 20 0 1 0 {start} 0").as_bytes())
-                .unwrap()
+        let of = |state: &str, (program, kernel): (u64, u64), start: u64| {
+            let times = format!("{program} {kernel} 0 0 20 0 1 0 {start} 0");
+            pulse(format!("7 (x) {state} 1 7 7 0 -1 64 0 0 0 0 {times}").as_bytes()).unwrap()
         };
-        let then = of("R", 40, 4711);
+        let then = of("R", (40, 9), 4711);
         assert!(!then.is_at_rest());
-        for later in [of("R", 40, 4711), of("D", 40, 4711), of("R", 41, 4711)] {
+        for later in
+            [of("R", (40, 9), 4711), of("D", (40, 9), 4711), of("R", (41, 9), 4711), of("R", (42, 10), 4711)]
+        {
             assert!(!later.is_past(&then), "{later:?}");
         }
-        for later in ["S", "T", "t", "Z", "X"].map(|state| of(state, 40, 4711)) {
+        for later in ["S", "T", "t", "Z", "X"].map(|state| of(state, (40, 9), 4711)) {
             assert!(later.is_at_rest() && later.is_past(&then), "{later:?}");
         }
-        assert!(of("R", 42, 4711).is_past(&then) && of("D", 40, 4712).is_past(&then));
+        assert!(of("R", (42, 9), 4711).is_past(&then) && of("D", (40, 9), 4712).is_past(&then));
         assert_eq!(pulse(b"7 (x) S 1 7 7 0 -1 64 0 0 0 0 1"), Err(Garbled));
+    }
+
+    /// Check that a thread that works for the kernel alone is at rest whatever it does.
+    #[test]
+    fn workers() {
+        let of =
+            |flags: u32| pulse(format!("7 (x) R 1 7 7 0 -1 {flags} 0 0 0 0 1 1 0 0 20 0 1 0 1 0").as_bytes());
+        let rests = |flags| of(flags).unwrap().is_at_rest();
+        assert_eq!([rests(0x0040_0040), rests(0x0040_0050), rests(0x0040_4040)], [false, true, true]);
     }
 
     /// Check that a second pid, of a namespace further in, is seen.

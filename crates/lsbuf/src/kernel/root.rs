@@ -21,9 +21,10 @@ use crate::model::{Dev, Host, Pid};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Births(u32);
 
-/// How many processes and threads a machine has started: counted when they are listed, after all that they inherit was copied.
+/// How many processes and threads a machine has started, counted when they are listed, after all that they inherit was copied;
+/// and how far it has come, which also moves for one that fails later than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Forks(u64);
+pub(crate) struct Forks(u64, Option<Births>);
 
 /// An open procfs.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl ProcRoot {
     /// its end (`total_forks` in kernel/fork.c). It takes the kernel longer to tell.
     pub(crate) fn forks(&self, text: &mut Vec<u8>) -> Option<Forks> {
         read::record(&self.dir, c"stat", text).ok()?;
-        forks(text).map(Forks)
+        Some(Forks(forks(text)?, self.births()))
     }
 
     /// Reads this process's own `stat`, for the time it takes.

@@ -2,28 +2,29 @@
 //!
 //! A fork has copied its parent's fds and mappings long before the child is listed or counted (`copy_process` in kernel/fork.c),
 //! and the parent may lose the processor in between for as long as others keep it busy: no pause between rounds is proof against
-//! that. But the parent is a holder, neither sleeps interruptibly nor runs its program meanwhile, and ends with one more fork
-//! that the kernel has counted. So after a round every thread of those who hold a buffer with references left over is looked at
-//! until it has been seen at rest; if the kernel has counted no fork since before the round, none was under way in it.
+//! that. But the parent neither sleeps interruptibly nor runs its program meanwhile, and ends with one more fork that the kernel
+//! has counted. So after a round every thread of those who hold a buffer with references left over is looked at until it has
+//! been seen at rest; if the kernel has counted no fork since before the round, none of theirs was under way in it. And each must
+//! have been at rest between the round and the one before, so that nothing else that it was in the middle of, an unshare for one,
+//! spans both.
 //!
-//! Limits: a fork that fails after it has copied is not counted. What else a holder is in the middle of, a dup for one, is told
-//! by the pause before the round alone. A call that sleeps with a reference of its own (poll, an ioctl that waits for a fence)
-//! keeps it for that long, and it is the kernel's, as whatever else the kernel keeps.
+//! Limits: a parent that holds the buffer no more, as another thread has closed it during the fork, is not looked at. That a
+//! thread has run its program is taken from times that the kernel samples. A call that sleeps with a reference of its own (poll,
+//! an ioctl that waits for a fence) keeps it for that long, and it is the kernel's, as whatever else the kernel keeps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::settle::has_rest;
 use crate::kernel::process::{ProcessDir, Pulse};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Forks, ProcRoot};
-use crate::model::{Buffer, Pid, Tid};
+use crate::model::{Pid, Tid};
 
 /// So far apart are the end of a round and the one that is to confirm what it left over.
-pub(super) const APART: Duration = Duration::from_millis(20);
+const APART: Duration = Duration::from_millis(20);
 
 /// How long a scan waits in all for holders to come to rest.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -36,89 +37,113 @@ const STEPS: (Duration, Duration) = (Duration::from_micros(500), Duration::from_
 pub(super) struct Watch<'s> {
     root: &'s ProcRoot,
     patience: Duration,
-    /// The forks counted when the present round began, if that could be asked; `None`: it is not one that confirms another.
-    before: Option<Option<Forks>>,
+    /// The forks counted when the present round began, if that could be asked.
+    before: Option<Forks>,
+    /// Who was not seen at rest between the round before and this one.
+    restless: BTreeSet<Pid>,
 }
 
 impl<'s> Watch<'s> {
     /// No round was made yet.
     pub(super) fn new(root: &'s ProcRoot) -> Watch<'s> {
-        Watch { root, patience: PATIENCE, before: None }
+        Watch { root, patience: PATIENCE, before: None, restless: BTreeSet::new() }
     }
 
-    /// Waits for the time of a round that is to confirm what an earlier one left over. A recorded tree stands still.
-    pub(super) fn pause(&mut self, scratch: &mut Buffers) {
-        if self.root.is_live() {
-            sleep(APART);
-            self.before = Some(self.root.forks(&mut scratch.text));
+    /// Waits for the time of a round that is to confirm what an earlier one left over of what these hold. A recorded tree stands
+    /// still.
+    pub(super) fn pause(&mut self, mut holders: BTreeSet<Pid>, scratch: &mut Buffers) {
+        if !self.root.is_live() {
+            return;
         }
+        let begun = Instant::now();
+        self.look(&mut holders, scratch, |_, _| true);
+        self.restless = holders;
+        sleep(APART.saturating_sub(begun.elapsed()));
+        self.before = self.root.forks(&mut scratch.text);
     }
 
-    /// After a round that confirms another: who may have been forking in it, among the holders of buffers with references left
-    /// over.
-    pub(super) fn forking(&mut self, buffers: &[Buffer], scratch: &mut Buffers) -> BTreeSet<Pid> {
-        let with_rest = buffers.iter().filter(|buffer| has_rest(buffer));
-        let mut left: BTreeSet<Pid> = with_rest.flat_map(|b| &b.holders).map(|holder| holder.pid).collect();
-        let Some(before) = self.before.filter(|_| !left.is_empty()) else { return BTreeSet::new() };
+    /// After a round that confirms another: which of these may have been forking in it.
+    pub(super) fn forking(&mut self, mut holders: BTreeSet<Pid>, scratch: &mut Buffers) -> BTreeSet<Pid> {
+        if !self.root.is_live() {
+            return BTreeSet::new();
+        }
+        let restless: BTreeSet<Pid> = holders.intersection(&self.restless).copied().collect();
+        let before = self.before;
+        // Who is at rest by now proves nothing if it may have ended a fork before that.
+        let none_ended = |root: &ProcRoot, text: &mut Vec<u8>| before.is_some() && root.forks(text) == before;
+        self.look(&mut holders, scratch, none_ended);
+        holders.extend(restless);
+        holders
+    }
+
+    /// Drops of these who is seen at rest, for as long as the patience lasts and `counts` says that being at rest proves anything.
+    fn look(
+        &mut self,
+        holders: &mut BTreeSet<Pid>,
+        scratch: &mut Buffers,
+        counts: impl Fn(&ProcRoot, &mut Vec<u8>) -> bool,
+    ) {
         let begun = Instant::now();
-        let mut busy = Busy::of(self.root, &left, scratch);
+        let mut looks = Looks::default();
         let mut step = STEPS.0;
-        // Who was at rest at the latest look proves nothing if it may have ended a fork before that.
-        while before.is_some() && self.root.forks(&mut scratch.text) == before {
-            left = busy.pids();
-            if left.is_empty() || begun.elapsed() >= self.patience {
+        'looks: loop {
+            for pid in holders.clone() {
+                if looks.sees_at_rest(self.root, pid, scratch) {
+                    if !counts(self.root, &mut scratch.text) {
+                        break 'looks;
+                    }
+                    holders.remove(&pid);
+                }
+            }
+            if !holders.iter().any(|pid| looks.may_see(*pid)) || begun.elapsed() >= self.patience {
                 break;
             }
             sleep(step);
             step = STEPS.1.min(step * 2);
-            busy.look_again(self.root, scratch);
         }
         self.patience = self.patience.saturating_sub(begun.elapsed());
-        left
     }
 }
 
-/// Tasks that have not been seen at rest, by process; of a process that cannot be asked none is known.
-#[derive(Debug)]
-struct Busy(BTreeMap<Pid, Option<Vec<(Tid, Pulse)>>>);
+/// What was seen of processes: their tasks that have not been at rest at any look; `None` of one that cannot be asked.
+#[derive(Debug, Default)]
+struct Looks(HashMap<Pid, Option<Vec<(Tid, Pulse)>>>);
 
-impl Busy {
-    /// Those of some processes, at a first look.
-    fn of(root: &ProcRoot, pids: &BTreeSet<Pid>, scratch: &mut Buffers) -> Busy {
-        let mut busy = Busy(pids.iter().map(|&pid| (pid, tasks(root, pid, scratch).ok())).collect());
-        busy.drop_resting();
-        busy
-    }
-
-    fn look_again(&mut self, root: &ProcRoot, scratch: &mut Buffers) {
-        for (&pid, tasks) in &mut self.0 {
-            let (Some(tasks), Ok(process)) = (tasks, ProcessDir::open(root, pid)) else { continue };
-            tasks.retain(|(tid, before)| match process.pulse(*tid, &mut scratch.text) {
-                Ok(now) => !now.is_past(before),
-                // It has exited.
-                Err(Errno::NOENT | Errno::SRCH) => false,
-                Err(_) => true,
-            });
+impl Looks {
+    /// Looks at a process; whether each of its tasks has been seen at rest by now.
+    fn sees_at_rest(&mut self, root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> bool {
+        let tasks = self.0.entry(pid).or_insert_with(|| Some(Vec::new()));
+        let Some(busy) = tasks else { return false };
+        let looked = if busy.is_empty() {
+            first_look(root, pid, scratch).map(|found| *busy = found)
+        } else {
+            look_again(root, pid, busy, scratch)
+        };
+        match looked {
+            Ok(()) => busy.is_empty(),
+            // It has exited, unless it is hidden.
+            Err(Errno::NOENT | Errno::SRCH) if !root.is_live() || root.shows_kernel_threads() => true,
+            Err(_) => {
+                *tasks = None;
+                false
+            }
         }
-        self.drop_resting();
     }
 
-    fn drop_resting(&mut self) {
-        self.0.retain(|_, tasks| tasks.as_ref().is_none_or(|tasks| !tasks.is_empty()));
-    }
-
-    fn pids(&self) -> BTreeSet<Pid> {
-        self.0.keys().copied().collect()
+    /// Whether one more look may tell more.
+    fn may_see(&self, pid: Pid) -> bool {
+        self.0.get(&pid).is_some_and(Option::is_some)
     }
 }
 
-/// The tasks of a process that are not at rest.
-fn tasks(root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> rustix::io::Result<Vec<(Tid, Pulse)>> {
+/// The tasks of a process that are not at rest. The caller's own thread, which looks, is not in the middle of anything else.
+fn first_look(root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> rustix::io::Result<Vec<(Tid, Pulse)>> {
     let process = ProcessDir::open(root, pid)?;
+    let own = root.has_own_pids().then(|| Tid(rustix::thread::gettid().as_raw_pid().unsigned_abs()));
     let mut tids = process.threads(scratch)?;
     tids.push(Tid(pid.0));
     let mut tasks = Vec::new();
-    for tid in tids {
+    for tid in tids.into_iter().filter(|&tid| Some(tid) != own) {
         match process.pulse(tid, &mut scratch.text) {
             Ok(pulse) if !pulse.is_at_rest() => tasks.push((tid, pulse)),
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
@@ -128,12 +153,39 @@ fn tasks(root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> rustix::io::Result
     Ok(tasks)
 }
 
+/// Drops those that have been at rest since.
+fn look_again(
+    root: &ProcRoot,
+    pid: Pid,
+    tasks: &mut Vec<(Tid, Pulse)>,
+    scratch: &mut Buffers,
+) -> rustix::io::Result<()> {
+    let process = ProcessDir::open(root, pid)?;
+    tasks.retain(|(tid, before)| match process.pulse(*tid, &mut scratch.text) {
+        Ok(now) => !now.is_past(before),
+        // It has exited.
+        Err(Errno::NOENT | Errno::SRCH) => false,
+        Err(_) => true,
+    });
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
 
     use super::*;
+
+    /// A tree with the machine's count of forks in it.
+    fn tree(forks: u64) -> (tempfile::TempDir, ProcRoot) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("sys/kernel")).unwrap();
+        fs::write(folder.path().join("sys/kernel/osrelease"), "6.12\n").unwrap();
+        fs::write(folder.path().join("stat"), format!("cpu 1 2\nprocesses {forks}\n")).unwrap();
+        let root = ProcRoot::open(folder.path()).unwrap();
+        (folder, root)
+    }
 
     /// Writes a task's stat.
     fn task(root: &Path, (pid, tid): (u32, u32), state: &str, user: u64) {
@@ -143,36 +195,59 @@ mod tests {
         fs::write(folder.join("stat"), stat).unwrap();
     }
 
-    /// Check that a process counts as busy until each of its threads has been seen at rest or has run its program or has exited,
-    /// at whatever look; one that cannot be asked always does.
+    /// Check that a process is seen at rest when each of its threads has been, or has run its program, or has exited, at
+    /// whatever look; and that one of which a thread cannot be understood never is.
     #[test]
     fn each_thread_comes_to_rest() {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, root) = tree(5);
         let tree = folder.path();
-        fs::create_dir_all(tree.join("sys/kernel")).unwrap();
-        fs::write(tree.join("sys/kernel/osrelease"), "6.12\n").unwrap();
         task(tree, (7, 7), "S", 0);
         for (tid, state) in [(8, "S"), (9, "R"), (10, "D"), (11, "R"), (12, "R")] {
             task(tree, (8, tid), state, 5);
         }
-        let root = ProcRoot::open(tree).unwrap();
-        let mut scratch = Buffers::default();
-        let pids = BTreeSet::from([7, 8, 9].map(Pid));
-        let mut busy = Busy::of(&root, &pids, &mut scratch);
-        assert_eq!(busy.pids(), BTreeSet::from([Pid(8), Pid(9)]));
-        let mut still_busy = |busy: &mut Busy| {
-            busy.look_again(&root, &mut scratch);
-            busy.pids().contains(&Pid(8))
+        task(tree, (9, 9), "garbled in", 0);
+        fs::write(tree.join("9/task/9/stat"), "9").unwrap();
+        let (mut looks, mut scratch) = (Looks::default(), Buffers::default());
+        let mut sees = |pid| {
+            let rests = looks.sees_at_rest(&root, Pid(pid), &mut scratch);
+            (rests, looks.may_see(Pid(pid)))
         };
+        assert!(sees(7).0);
+        assert_eq!([sees(8), sees(9)], [(false, true), (false, false)]);
         task(tree, (8, 9), "S", 5);
         task(tree, (8, 10), "Z", 5);
-        assert!(still_busy(&mut busy));
+        assert!(!sees(8).0);
         // It goes on, but has been seen at rest.
         task(tree, (8, 9), "R", 5);
         task(tree, (8, 11), "R", 7);
-        assert!(still_busy(&mut busy));
+        assert!(!sees(8).0);
         fs::remove_dir_all(tree.join("8/task/12")).unwrap();
-        assert!(!still_busy(&mut busy));
-        assert_eq!(busy.pids(), BTreeSet::from([Pid(9)]));
+        assert!(sees(8).0);
+        fs::remove_dir_all(tree.join("7")).unwrap();
+        assert!(sees(7).0);
+    }
+
+    /// Check that to be seen at rest says something only while the count of forks stands, and can be read.
+    #[test]
+    fn a_fork_in_between_spoils_the_look() {
+        let left = |before: Option<u64>| {
+            let (folder, root) = tree(5);
+            task(folder.path(), (7, 7), "S", 0);
+            task(folder.path(), (8, 8), "R", 0);
+            let (mut watch, mut scratch) = (Watch::new(&root), Buffers::default());
+            watch.patience = Duration::ZERO;
+            let before = before.map(|forks| {
+                fs::write(folder.path().join("stat"), format!("processes {forks}\n")).unwrap();
+                root.forks(&mut scratch.text).unwrap()
+            });
+            fs::write(folder.path().join("stat"), "processes 5\n").unwrap();
+            let mut holders = BTreeSet::from([Pid(7), Pid(8)]);
+            watch.look(&mut holders, &mut scratch, |root, text| {
+                before.is_some() && root.forks(text) == before
+            });
+            holders.into_iter().map(|pid| pid.0).collect::<Vec<_>>()
+        };
+        assert_eq!(left(Some(5)), [8]);
+        assert_eq!([left(Some(4)), left(None)], [[7, 8], [7, 8]]);
     }
 }

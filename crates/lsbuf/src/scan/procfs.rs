@@ -132,8 +132,10 @@ impl Scan<'_> {
             let missed = !thorough
                 && (!after.list.as_ref().is_ok_and(List::agrees) || buffers.iter().any(settle::may_lack));
             all |= missed;
-            let forking = watch.forking(&buffers, self.buffers);
-            let settled = settle::settle(&mut buffers, &earlier, &forking, &coverage) && !missed;
+            let holders = settle::holders_of_rests(&buffers);
+            let settled = settle::settle(&mut buffers, &earlier, &coverage, |suspects| {
+                watch.forking(suspects, self.buffers)
+            }) && !missed;
             if settled || round >= self.options.rounds {
                 self.add_shmem(&walk, &shared, &mut buffers, &mut coverage);
                 let processes = walk.holders_of(&buffers);
@@ -142,7 +144,7 @@ impl Scan<'_> {
                 return Ok(Found { coverage, buffers, processes, devices });
             }
             earlier.push(Round { buffers, only_shared });
-            watch.pause(self.buffers);
+            watch.pause(holders, self.buffers);
             // The list that the next walk begins with belongs to its time.
             before = self.kernel_list();
         }

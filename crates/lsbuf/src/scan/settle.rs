@@ -45,25 +45,35 @@ fn shared_only(holders: &[Holder]) -> Vec<Holder> {
 }
 
 /// Whether another round would find nothing to mend. References that are left over must have been left over by the same
-/// holders in every earlier round, of which there must be one, and none of these may have been `forking`, else the buffer
-/// is unsteady; unless some process was not seen, when they are an estimate in any case. What was in the way of seeing every
-/// process for a moment may be gone in the next round.
+/// holders in every earlier round, of which there must be one, and none of these may have been `forking`, which is asked of all
+/// of them at once; else the buffer is unsteady. Unless some process was not seen, when they are an estimate in any case. What
+/// was in the way of seeing every process for a moment may be gone in the next round.
 pub(super) fn settle(
     buffers: &mut [Buffer],
     earlier: &[Round],
-    forking: &BTreeSet<Pid>,
     coverage: &Coverage,
+    forking: impl FnOnce(BTreeSet<Pid>) -> BTreeSet<Pid>,
 ) -> bool {
-    let mut settled = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
-    for buffer in buffers.iter_mut().filter(|b| b.count.is_some()) {
-        if coverage.saw_every_process() && has_rest(buffer) {
+    if coverage.saw_every_process() {
+        for buffer in buffers.iter_mut().filter(|b| has_rest(b)) {
             let mut before = earlier.iter().filter(|round| round.knows(buffer.id)).peekable();
             buffer.steady &= before.peek().is_some() && before.all(|round| round.agrees(buffer));
+        }
+        let suspects = holders_of_rests(buffers);
+        let forking = if suspects.is_empty() { suspects } else { forking(suspects) };
+        for buffer in buffers.iter_mut().filter(|b| has_rest(b)) {
             buffer.steady &= !buffer.holders.iter().any(|holder| forking.contains(&holder.pid));
         }
-        settled &= buffer.steady && buffer.count >= Some(buffer.found());
     }
-    settled
+    let counted = |buffer: &Buffer| buffer.count.is_none_or(|count| buffer.steady && count >= buffer.found());
+    let seen = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
+    seen && buffers.iter().all(counted)
+}
+
+/// Who holds a buffer of which the count stood still and references are left over.
+pub(super) fn holders_of_rests(buffers: &[Buffer]) -> BTreeSet<Pid> {
+    let rests = buffers.iter().filter(|buffer| buffer.steady && has_rest(buffer));
+    rests.flat_map(|buffer| &buffer.holders).map(|holder| holder.pid).collect()
 }
 
 /// What stands in the way of telling a rest: who exits, and that no round was calm.
@@ -123,8 +133,10 @@ mod tests {
         let earlier = [Round { buffers: vec![buffer.clone()], only_shared: false }];
         let after = |forking: &[Pid]| {
             let mut now = [buffer.clone()];
-            let settled =
-                settle(&mut now, &earlier, &forking.iter().copied().collect(), &Coverage::default());
+            let settled = settle(&mut now, &earlier, &Coverage::default(), |suspects| {
+                assert_eq!(suspects, BTreeSet::from([Pid(0)]));
+                forking.iter().copied().collect()
+            });
             (settled, now[0].steady)
         };
         assert_eq!(after(&[Pid(0)]), (false, false));

@@ -152,8 +152,7 @@ impl Iterators {
                 restless |= found.restless;
             }
             let exiting = round.exiting();
-            let forking = watch.forking(&joined, buffers);
-            let disturbed = !quiet || restless || exiting > 0;
+            let mut disturbed = !quiet || restless || exiting > 0;
             calm |= !disturbed;
             if joined.iter().any(has_rest) {
                 notes.extend(settle::disturbances(exiting, calm));
@@ -167,7 +166,12 @@ impl Iterators {
                 notes,
                 ..Coverage::default()
             };
-            let settled = settle(&mut joined, &earlier, &forking, &coverage);
+            let holders = settle::holders_of_rests(&joined);
+            let settled = settle(&mut joined, &earlier, &coverage, |suspects| {
+                let forking = watch.forking(suspects, buffers);
+                disturbed |= !forking.is_empty();
+                forking
+            });
             if settled || nth >= options.rounds + in_vain {
                 if kinds.has(Kind::Sysv) {
                     let namespaces = round.ipc_namespaces();
@@ -182,8 +186,8 @@ impl Iterators {
             }
             earlier.push(settle::Round { buffers: joined, only_shared: false });
             // Rounds are over in no time; whoever comes or goes needs some.
-            watch.pause(buffers);
-            in_vain += u32::from((disturbed || !forking.is_empty()) && in_vain < MOST_IN_VAIN);
+            watch.pause(holders, buffers);
+            in_vain += u32::from(disturbed && in_vain < MOST_IN_VAIN);
             locked = self.probes.why_not(Iterator::TaskVma.with(shmem)).is_none();
         }
     }
