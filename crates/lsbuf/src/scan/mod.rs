@@ -5,7 +5,7 @@
 //! of which references are left over
 //! - the rounds before, some time ago, found the same: a reference that is handed from a process not yet read to one already
 //!   read leaves every count as it was, and would look like the kernel's;
-//! - no holder was forking: it has copied its references long before the child shows ([`forks`]);
+//! - no holder was forking: it has copied its references long before the child shows (`forks`);
 //! - no process was exiting: what it held is out of sight before it is released;
 //! - at least one round was calm: no process was started, for a child born after the last look at the list of processes, in
 //!   place of one that had gone before the first, leaves every count as it was, too; no fd was closed while its table was
