@@ -26,8 +26,9 @@ const LIFE: Duration = Duration::from_millis(8);
 /// How long a program holds its buffer: starting one takes so long that less would rarely be seen.
 const LONG_LIFE: Duration = Duration::from_millis(100);
 
-/// Every so many-th lives so many times as long: on a busy machine the others would hardly ever be seen.
-const OLD: (u64, u32) = (3, 5);
+/// Every so many-th lives so many times as long, and once more for each so many that there were: on a busy machine, where many
+/// come and go before enough have been seen, the others would hardly ever be.
+const OLD: (u64, u32, u64) = (3, 5, 20);
 
 /// How many sightings make a scenario.
 const SIGHTINGS: usize = 10;
@@ -44,7 +45,8 @@ pub(crate) const MODE: &str = "incarnation";
 fn live(number: u64, life: Duration) -> anyhow::Result<()> {
     set_name(&std::ffi::CString::new(format!("inc-{number}"))?)?;
     let (_buf, _) = make::plain(number * PAGE)?;
-    let (nth, times) = OLD;
+    let (nth, times, more) = OLD;
+    let times = times.saturating_add(u32::try_from(number / more)?);
     sleep(if number.is_multiple_of(nth) { life * times } else { life });
     Ok(())
 }
