@@ -36,6 +36,8 @@ const STEPS: (Duration, Duration) = (Duration::from_micros(500), Duration::from_
 #[derive(Debug)]
 pub(super) struct Watch<'s> {
     root: &'s ProcRoot,
+    /// Whether anything can go on meanwhile: a recorded tree stands still.
+    live: bool,
     patience: Duration,
     /// The forks counted when the present round began, if that could be asked.
     before: Option<Forks>,
@@ -46,13 +48,13 @@ pub(super) struct Watch<'s> {
 impl<'s> Watch<'s> {
     /// No round was made yet.
     pub(super) fn new(root: &'s ProcRoot) -> Watch<'s> {
-        Watch { root, patience: PATIENCE, before: None, restless: BTreeSet::new() }
+        let (live, patience) = (root.is_live(), PATIENCE);
+        Watch { root, live, patience, before: None, restless: BTreeSet::new() }
     }
 
-    /// Waits for the time of a round that is to confirm what an earlier one left over of what these hold. A recorded tree stands
-    /// still.
+    /// Waits for the time of a round that is to confirm what an earlier one left over of what these hold.
     pub(super) fn pause(&mut self, mut holders: BTreeSet<Pid>, scratch: &mut Buffers) {
-        if !self.root.is_live() {
+        if !self.live {
             return;
         }
         let begun = Instant::now();
@@ -64,7 +66,7 @@ impl<'s> Watch<'s> {
 
     /// After a round that confirms another: which of these may have been forking in it.
     pub(super) fn forking(&mut self, mut holders: BTreeSet<Pid>, scratch: &mut Buffers) -> BTreeSet<Pid> {
-        if !self.root.is_live() {
+        if !self.live {
             return BTreeSet::new();
         }
         let restless: BTreeSet<Pid> = holders.intersection(&self.restless).copied().collect();
@@ -122,7 +124,7 @@ impl Looks {
         match looked {
             Ok(()) => busy.is_empty(),
             // It has exited, unless it is hidden.
-            Err(Errno::NOENT | Errno::SRCH) if !root.is_live() || root.shows_kernel_threads() => true,
+            Err(Errno::NOENT | Errno::SRCH) if root.shows_kernel_threads() => true,
             Err(_) => {
                 *tasks = None;
                 false
@@ -223,31 +225,36 @@ mod tests {
         assert!(!sees(8).0);
         fs::remove_dir_all(tree.join("8/task/12")).unwrap();
         assert!(sees(8).0);
+        // Who is not to be found has exited only where nobody is hidden.
+        assert!(!sees(10).0);
+        fs::create_dir_all(tree.join("2")).unwrap();
+        fs::write(tree.join("2/stat"), "2 (kthreadd) S 0 0 0 0 -1 2129984 0\n").unwrap();
         fs::remove_dir_all(tree.join("7")).unwrap();
-        assert!(sees(7).0);
+        assert!(sees(7).0 && sees(11).0);
     }
 
-    /// Check that to be seen at rest says something only while the count of forks stands, and can be read.
+    /// Check that to be seen at rest says something only while the count of forks stands, and can be read, and of who was at rest
+    /// before the round, too.
     #[test]
     fn a_fork_in_between_spoils_the_look() {
-        let left = |before: Option<u64>| {
-            let (folder, root) = tree(5);
+        let forking = |before: Option<u64>, restless: &[u32]| {
+            let (folder, root) = tree(before.unwrap_or(0));
             task(folder.path(), (7, 7), "S", 0);
             task(folder.path(), (8, 8), "R", 0);
-            let (mut watch, mut scratch) = (Watch::new(&root), Buffers::default());
-            watch.patience = Duration::ZERO;
-            let before = before.map(|forks| {
-                fs::write(folder.path().join("stat"), format!("processes {forks}\n")).unwrap();
-                root.forks(&mut scratch.text).unwrap()
-            });
+            let mut scratch = Buffers::default();
+            let mut watch = Watch {
+                live: true,
+                patience: Duration::ZERO,
+                before: before.and_then(|_| root.forks(&mut scratch.text)),
+                restless: restless.iter().copied().map(Pid).collect(),
+                ..Watch::new(&root)
+            };
             fs::write(folder.path().join("stat"), "processes 5\n").unwrap();
-            let mut holders = BTreeSet::from([Pid(7), Pid(8)]);
-            watch.look(&mut holders, &mut scratch, |root, text| {
-                before.is_some() && root.forks(text) == before
-            });
-            holders.into_iter().map(|pid| pid.0).collect::<Vec<_>>()
+            let found = watch.forking(BTreeSet::from([Pid(7), Pid(8)]), &mut scratch);
+            found.into_iter().map(|pid| pid.0).collect::<Vec<_>>()
         };
-        assert_eq!(left(Some(5)), [8]);
-        assert_eq!([left(Some(4)), left(None)], [[7, 8], [7, 8]]);
+        assert_eq!(forking(Some(5), &[]), [8]);
+        assert_eq!([forking(Some(4), &[]), forking(None, &[])], [[7, 8], [7, 8]]);
+        assert_eq!(forking(Some(5), &[7, 9]), [7, 8]);
     }
 }

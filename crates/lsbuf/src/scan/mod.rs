@@ -21,7 +21,8 @@
 //! count is known, and in the last round, everything is looked at in any case.
 //!
 //! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
-//! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue.
+//! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue, and that of a
+//! child that is being forked while another thread of its parent's gives up the parent's own.
 
 pub(crate) mod advice;
 #[cfg(feature = "bench")]
