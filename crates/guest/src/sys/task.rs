@@ -54,12 +54,7 @@ pub fn end_thread() -> ! {
 ///
 /// The kernel refuses.
 pub fn fork_sharing_fds() -> anyhow::Result<u32> {
-    let flags = libc::CLONE_FILES | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM and with no stack given it is a fork, of which the child only pauses.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
-        0 => pause_forever(),
-        pid => started(pid),
-    }
+    fork_with(libc::CLONE_FILES, pause_forever)
 }
 
 /// Forks into a network namespace of its own, which takes the kernel a while when it has copied everything else. The child ends
@@ -69,11 +64,15 @@ pub fn fork_sharing_fds() -> anyhow::Result<u32> {
 ///
 /// The kernel refuses.
 pub fn fork_slowly() -> anyhow::Result<u32> {
-    let flags = libc::CLONE_NEWNET | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM and with no stack given it is a fork, of which the child only ends.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
-        // SAFETY: always sound; and the parent's exit handlers must not run a second time.
-        0 => unsafe { libc::_exit(0) },
+    // SAFETY: always sound; and the parent's exit handlers must not run a second time.
+    fork_with(libc::CLONE_NEWNET, || unsafe { libc::_exit(0) })
+}
+
+/// A fork with those flags, which must leave the child a memory of its own.
+fn fork_with(flags: libc::c_int, child: fn() -> !) -> anyhow::Result<u32> {
+    // SAFETY: without CLONE_VM and with no stack given it is a fork, of which the child only pauses or ends.
+    match unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) } {
+        0 => child(),
         pid => started(pid),
     }
 }
