@@ -163,11 +163,16 @@ struct timespec64 {
 
 struct address_space;
 
+typedef struct {
+	s32 counter;
+} atomic_t;
+
 struct inode {
 	u16 i_mode;
 	kuid_t i_uid;
 	u32 i_rdev;
 	u32 i_nlink;
+	atomic_t i_count;
 	u8 i_blkbits;
 	u64 i_blocks;
 	u64 i_ino;
@@ -203,8 +208,19 @@ struct qstr {
 	const unsigned char *name;
 };
 
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
+};
+
+struct lockref {
+	s32 count;
+};
+
 struct dentry {
+	struct hlist_bl_node d_hash;
 	struct qstr d_name;
+	struct inode *d_inode;
+	struct lockref d_lockref;
 	void *d_fsdata;
 };
 

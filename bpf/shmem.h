@@ -58,6 +58,11 @@ struct shm_file {
 	u64 swapped;
 	u64 magic;
 	s64 created;
+	/* The dentry that it was opened by. */
+	u64 dentry;
+	/* The references to that dentry, and those to the inode. */
+	u32 dentry_count;
+	u32 inode_count;
 	u32 created_ns;
 	u32 dev;
 	u32 uid;
@@ -79,6 +84,11 @@ struct shm_file {
 #define SHM_PATH 8
 /* It only names the inode (O_PATH), and its references are none of those that hold it open. */
 #define SHM_PATH_ONLY 16
+/* dentry_count is told. Every open file has one reference to its dentry, O_PATH files too; dup and mmap add none. */
+#define SHM_DENTRY_COUNT 32
+/* The dentry is hashed: the file is linked, and one reference keeps it so. A memfd, an unlinked file and an O_TMPFILE are not:
+ * all references to their dentries are others'. */
+#define SHM_HASHED 64
 
 struct shm_vma {
 	struct head head;
@@ -175,6 +185,31 @@ static always_inline u32 ipc_of(struct file *file, const unsigned char *name)
 	return number;
 }
 
+/*
+ * Who keeps the dentry: open files, and what else the kernel may hold one by, as a bind mount. Nothing is told where the dentry
+ * is another filesystem's, as overlayfs had it in files that it opened for itself (open_with_fake_path, up to Linux 6.7).
+ */
+static always_inline void describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
+{
+	struct hlist_bl_node **hashed = 0;
+	struct inode *of = 0;
+	u64 address = 0;
+
+	probe_read(&address, sizeof(address), &inode);
+	peek(of, dentry->d_inode);
+	if ((u64)of == address && exists(dentry->d_lockref.count)) {
+		peek(found->dentry_count, dentry->d_lockref.count);
+		found->flags |= SHM_DENTRY_COUNT;
+	}
+	peek(hashed, dentry->d_hash.pprev);
+	if (hashed)
+		found->flags |= SHM_HASHED;
+	probe_read(&address, sizeof(address), &dentry);
+	found->dentry = mixed(address);
+	if (exists(inode->i_count.counter))
+		peek(found->inode_count, inode->i_count.counter);
+}
+
 /* The magic number is read anew: each of those that it can be would have the verifier follow all of this once more. */
 static always_inline void describe_shmem(struct shm_file *found, struct file *file, struct inode *inode)
 {
@@ -224,6 +259,7 @@ static always_inline void describe_shmem(struct shm_file *found, struct file *fi
 	peek(dentry, file->f_path.dentry);
 	peek(name, dentry->d_name.name);
 	found->ipc = ipc_of(file, name);
+	describe_dentry(found, dentry, inode);
 }
 
 /* Writes the description with the first `length` bytes of the text behind it. Returns how many bytes that were. */

@@ -352,3 +352,6 @@ impl Probes {
         }
     }
 }
+
+#[cfg(test)]
+mod native_tests;

@@ -11,7 +11,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals
 
 /// Which records there are, how they are laid out and what they mean. One more with every change of any of it, so that pinned
 /// programs that write others are not read.
-pub(crate) const LAYOUT: u32 = 3;
+pub(crate) const LAYOUT: u32 = 4;
 
 /// An object of the kernel: equal for one and the same while it lives. Tells nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,6 +185,13 @@ pub(crate) struct ShmFile<'r> {
     pub(crate) ipc: Option<IpcNamespace>,
     /// It only names the inode (`O_PATH`).
     pub(crate) path_only: bool,
+    /// The dentry that it was opened by: one and the same for every file that is opened by that name, or through `/proc`.
+    pub(crate) dentry: Option<Id>,
+    /// How many open files (`struct file`) that dentry has at most, `O_PATH` files among them: dup and mmap add none, and whatever
+    /// else holds the dentry (a bind mount of the file, a path that is being looked up) counts as one. `None`: it is not told.
+    pub(crate) opens: Option<u64>,
+    /// References to the inode: one for each of its dentries, and those of whatever else in the kernel keeps it.
+    pub(crate) inode_refs: Option<u32>,
     /// The whole path, or else the name alone.
     pub(crate) path: std::result::Result<&'r [u8], &'r [u8]>,
 }
@@ -421,9 +428,12 @@ impl<'r> Fields<'r> {
         const CREATED: u32 = 4;
         const PATH: u32 = 8;
         const PATH_ONLY: u32 = 16;
+        const DENTRY_COUNT: u32 = 32;
+        const HASHED: u32 = 64;
         let (file, count, ino) = (self.some_id()?, self.u64()?, Inode(self.u64()?));
         let (size, blocks) = (Bytes(self.u64()?), self.u64()?);
         let (pages, swapped, magic, created) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
+        let (dentry, dentry_count, inode_count) = (self.id()?, self.u32()?, self.u32()?);
         let (created_ns, dev) = (self.u32()?, self.dev()?);
         let (owner, links, block_bits) = (self.u32()?, self.u32()?, self.u32()?);
         let (seals, ipc, flags) = (Seals(self.u32()?), self.ipc()?, self.u32()?);
@@ -455,6 +465,9 @@ impl<'r> Fields<'r> {
             seals: known(SEALS).then_some(seals),
             ipc,
             path_only: known(PATH_ONLY),
+            dentry,
+            opens: if known(DENTRY_COUNT) { opens(dentry_count, known(HASHED)) } else { None },
+            inode_refs: Some(inode_count).filter(|&count| count != 0),
             path: if known(PATH) && !path.is_empty() { Ok(path) } else { Err(path) },
         })
     }
@@ -471,6 +484,13 @@ impl<'r> Fields<'r> {
         };
         Ok(Keeper { ino, pid, tid, fd, what })
     }
+}
+
+/// The references to a dentry but the one that its directory has while it is linked. A dentry that is being freed has a negative
+/// count (`lockref_mark_dead` in lib/lockref.c).
+fn opens(count: u32, hashed: bool) -> Option<u64> {
+    let count = u64::try_from(count.cast_signed()).ok()?;
+    count.checked_sub(u64::from(hashed))
 }
 
 /// What stands before the NUL; `None`: there is none, so the text was cut.

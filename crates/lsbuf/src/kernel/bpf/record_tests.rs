@@ -81,8 +81,26 @@ fn what_is_not_known() {
 }
 
 fn shm_file(flags: u32, path: &[u8]) -> Vec<u8> {
-    let numbers = longs(&[1, 2, 9, 1 << 20, 24, 1, 1, 0x0102_1994, 50]);
-    written(10, &[&numbers, &words(&[7, 1, 1000, 0, 12, 2, 4, flags]), path])
+    opened_file(flags, 3, path)
+}
+
+fn opened_file(flags: u32, dentry_count: u32, path: &[u8]) -> Vec<u8> {
+    let numbers = longs(&[1, 2, 9, 1 << 20, 24, 1, 1, 0x0102_1994, 50, 11]);
+    written(10, &[&numbers, &words(&[dentry_count, 5, 7, 1, 1000, 0, 12, 2, 4, flags]), path])
+}
+
+/// Check that a linked file's dentry has one reference that is no open file's, and an unlinked one's has none; and that
+/// nothing is told of a count that was not read or of a dentry that is being freed.
+#[test]
+fn how_often_a_file_is_open() {
+    let opens = |flags, count| {
+        let bytes = opened_file(flags, count, b"memfd:x\0");
+        let Record::ShmFile(found) = only(&bytes) else { panic!() };
+        assert_eq!((found.dentry, found.inode_refs), (Some(Id(11)), Some(5)));
+        found.opens
+    };
+    assert_eq!((opens(32, 3), opens(32 | 64, 3)), (Some(3), Some(2)));
+    assert_eq!((opens(64, 3), opens(32 | 64, 0), opens(32, (-128i32).cast_unsigned())), (None, None, None));
 }
 
 /// Check that each field of a file of shared memory lands in its place, and that of the blocks only those are charged that
