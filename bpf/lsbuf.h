@@ -362,6 +362,8 @@ enum kind {
 	SYNC_FILE = 14,
 	/* Pages of the dma-buf that follows that are a memfd's. */
 	MEMFD_PAGES = 15,
+	/* Whether a thread has run; see task_run.bpf.c. */
+	RUN = 16,
 };
 
 struct head {

@@ -111,7 +111,7 @@ pub fn status(below: &Path) -> Status {
     let folder = Pins::path(below);
     let access = |path: &Path| pins::facts(path).ok().map(|facts| Access::of(&facts));
     let mut opened = [Kinds::DMABUF, Kinds::ALL].map(|kinds| Probes::pinned(below, kinds));
-    let mut try_one = |iterator: Iterator| match &mut opened[usize::from(iterator.kernels() != iterator)] {
+    let mut try_one = |iterator: Iterator| match &mut opened[usize::from(iterator.has_shmem())] {
         Err(why) => Err(why.clone()),
         Ok(probes) => match probes.why_not(iterator) {
             Some(why) => Err(why.clone()),

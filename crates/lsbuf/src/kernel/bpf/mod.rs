@@ -5,6 +5,7 @@
 //! | iterator | tells | since |
 //! |---|---|---|
 //! | `task` | who there is: processes, threads with tables of their own, who is exiting | Linux 5.8 |
+//! | `task`, once more | which threads have run, and in which system call each is | 5.8 |
 //! | `task_file` | every fd of a dma-buf, of devices, and what waits in sockets | 5.8 |
 //! | `task_vma` | every mapping of a dma-buf, by looking at each VMA under its lock | 5.12 |
 //! | `dmabuf` | every dma-buf with its count, attached devices, and the mappings in its own tree | 6.16 |
@@ -48,10 +49,12 @@ pub(crate) enum Iterator {
     TaskFileShmem,
     TaskVmaShmem,
     DmaBufShmem,
+    /// Which threads have run. It helps to prove an answer, and is never needed for one.
+    TaskRun,
 }
 
 impl Iterator {
-    pub(crate) const ALL: [Iterator; 7] = [
+    pub(crate) const ALL: [Iterator; 8] = [
         Iterator::Task,
         Iterator::TaskFile,
         Iterator::TaskVma,
@@ -59,6 +62,7 @@ impl Iterator {
         Iterator::TaskFileShmem,
         Iterator::TaskVmaShmem,
         Iterator::DmaBufShmem,
+        Iterator::TaskRun,
     ];
 
     /// Those of the kernel, each once.
@@ -66,12 +70,13 @@ impl Iterator {
 
     /// Those that tell of these kinds.
     pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
-        Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()))
+        let needed = Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()));
+        needed.chain([Iterator::TaskRun])
     }
 
-    /// The same iterator of the kernel, with shared memory or without.
+    /// The same program, with shared memory or without.
     pub(crate) fn with(self, shmem: bool) -> Iterator {
-        match (self.kernels(), shmem) {
+        match (self.without_shmem(), shmem) {
             (Iterator::TaskFile, true) => Iterator::TaskFileShmem,
             (Iterator::TaskVma, true) => Iterator::TaskVmaShmem,
             (Iterator::DmaBuf, true) => Iterator::DmaBufShmem,
@@ -79,12 +84,25 @@ impl Iterator {
         }
     }
 
-    /// Which iterator of the kernel's it is.
-    pub(crate) fn kernels(self) -> Iterator {
+    /// The same program without shared memory.
+    fn without_shmem(self) -> Iterator {
         match self {
             Iterator::TaskFileShmem => Iterator::TaskFile,
             Iterator::TaskVmaShmem => Iterator::TaskVma,
             Iterator::DmaBufShmem => Iterator::DmaBuf,
+            iterator => iterator,
+        }
+    }
+
+    /// Whether it looks for shared memory.
+    pub(crate) fn has_shmem(self) -> bool {
+        self != self.without_shmem()
+    }
+
+    /// Which iterator of the kernel's it is.
+    pub(crate) fn kernels(self) -> Iterator {
+        match self.without_shmem() {
+            Iterator::TaskRun => Iterator::Task,
             iterator => iterator,
         }
     }
@@ -99,6 +117,7 @@ impl Iterator {
             Iterator::TaskFileShmem => "task_file_shmem",
             Iterator::TaskVmaShmem => "task_vma_shmem",
             Iterator::DmaBufShmem => "dmabuf_shmem",
+            Iterator::TaskRun => "task_run",
         }
     }
 
@@ -122,6 +141,7 @@ impl Iterator {
             Iterator::TaskFileShmem => "lsbuf_fds_shm",
             Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
             Iterator::DmaBufShmem => "lsbuf_bufs_shm",
+            Iterator::TaskRun => "lsbuf_runs",
         }
     }
 
@@ -133,9 +153,10 @@ impl Iterator {
     /// Whether it writes such records.
     fn writes(self, record: &Record<'_>) -> bool {
         use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
-        use Record::{MemfdPages, ShmFd, ShmFile, ShmInFlight, ShmVma};
+        use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmVma};
         match self {
             Iterator::Task => matches!(record, Task(_) | End),
+            Iterator::TaskRun => matches!(record, Run(_) | End),
             Iterator::TaskFile => {
                 matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
             }
@@ -163,8 +184,9 @@ impl Iterator {
                 &OBJECT.0
             }};
         }
-        match self.kernels() {
+        match self.without_shmem() {
             Iterator::Task => object!("task"),
+            Iterator::TaskRun => object!("task_run"),
             Iterator::TaskFile => object!("task_file"),
             Iterator::TaskVma => object!("task_vma"),
             _ => object!("dmabuf"),
@@ -244,14 +266,17 @@ impl Probes {
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
         // Where nothing lists the buffers, each is told of by whoever holds it.
         let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
+        let registers = u32::from(types.have_registers()).to_ne_bytes();
         let load = |iterator: Iterator| {
             if !wanted.contains(&iterator) {
                 return Err(Unavailable::Unasked);
             }
-            let shmem = u32::from(iterator.kernels() != iterator).to_ne_bytes();
+            let shmem = u32::from(iterator.has_shmem()).to_ne_bytes();
             let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
-            if iterator.kernels() != Iterator::Task {
-                globals.push(("shmem", &shmem));
+            match iterator {
+                Iterator::Task => {}
+                Iterator::TaskRun => globals.push(("registers", &registers)),
+                _ => globals.push(("shmem", &shmem)),
             }
             object::load(iterator, &types, &globals).map(Probe::Loaded)
         };
@@ -296,7 +321,8 @@ impl Probes {
         self.probes[iterator as usize].as_ref().err()
     }
 
-    /// The first one that is not at hand, and why, if what is at hand does not tell of all references to these kinds.
+    /// The first one that is not at hand, and why, if what is at hand does not tell of all references to these kinds. That
+    /// [`Iterator::TaskRun`] is not at hand is no such thing.
     pub(crate) fn lacking(&self, kinds: Kinds) -> Option<(Iterator, &Unavailable)> {
         let shmem = kinds.has_shmem();
         let lacks = |iterator: Iterator| {

@@ -43,6 +43,46 @@ fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
     files.into_iter().find(|(file, _)| Some(*file) == of).unwrap().1
 }
 
+/// Check that a thread that sleeps in a system call is told by that call, has not run meanwhile, and is not on a processor, while who
+/// reads this is; and that a kernel with the helper tells calls at all.
+#[test]
+fn threads_that_run() {
+    let Some(mut probes) = load(&[Iterator::TaskRun]) else { return };
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (wake, waits) = std::os::unix::net::UnixStream::pair().unwrap();
+    let waiting = std::thread::spawn(move || {
+        ready.send(rustix::thread::gettid()).unwrap();
+        rustix::io::read(&waits, &mut [0; 1]).unwrap()
+    });
+    let tid = is_ready.recv().unwrap().as_raw_nonzero().get().cast_unsigned();
+    let own = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+    let mut threads = || {
+        let mut of = [None; 2];
+        probes
+            .read(Iterator::TaskRun, |record| {
+                if let Record::Run(run) = record
+                    && let Some(nth) = [tid, own].iter().position(|&tid| tid == run.tid.0)
+                {
+                    of[nth] = Some(run);
+                }
+            })
+            .unwrap();
+        of.map(Option::unwrap)
+    };
+    let in_read = |call: Option<i32>| call.is_none_or(|call| i64::from(call) == libc::SYS_read);
+    let settled = std::iter::repeat_with(&mut threads).find(|[run, _]| in_read(run.call) && !run.on_cpu);
+    let [before, _] = settled.unwrap();
+    let [after, reader] = threads();
+    assert_eq!(before, after);
+    assert_eq!((after.pid, after.exiting, after.dead, after.worker), (own_pid(), false, false, false));
+    assert!(reader.on_cpu && in_read(reader.call), "{reader:?}");
+    if KernelTypes::read(Path::new("/sys")).unwrap().have_registers() {
+        assert!(after.call.is_some() || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
+    }
+    drop(wake);
+    waiting.join().unwrap();
+}
+
 /// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or never linked: dup and mmap
 /// change nothing, `O_PATH` does.
 #[test]

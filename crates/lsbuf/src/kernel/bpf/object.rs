@@ -43,10 +43,12 @@ const STRUCTURES: &[&str] = &[
     "ns_common",
     "nsproxy",
     "path",
+    "pt_regs",
     "qstr",
     "rb_node",
     "rb_root",
     "rb_root_cached",
+    "sched_entity",
     "scm_fp_list",
     "shm_file_data",
     "shmem_inode_info",
@@ -57,6 +59,7 @@ const STRUCTURES: &[&str] = &[
     "socket",
     "super_block",
     "task_struct",
+    "thread_info",
     "timespec64",
     "udmabuf",
     "unix_skb_parms",
@@ -68,19 +71,32 @@ const STRUCTURES: &[&str] = &[
 pub(super) struct KernelTypes {
     structures: Btf,
     iterators: [Option<u32>; Iterator::KERNELS.len()],
+    /// Whether it has the helper that gives a task's registers.
+    registers: bool,
 }
+
+/// The helper's function (Linux 5.15, commit dd6e10fbd9fb).
+const REGISTERS: &str = "bpf_task_pt_regs";
 
 impl KernelTypes {
     /// Reads it below the root of sysfs.
     pub(super) fn read(sys: &Path) -> Result<KernelTypes, Unavailable> {
         let mut text = Vec::new();
         read::sized(CWD, sys.join(btf::PATH), &mut text).map_err(Unavailable::NoTypes)?;
-        let names = Iterator::KERNELS.map(Iterator::function);
+        let [task, task_file, task_vma, dmabuf] = Iterator::KERNELS.map(Iterator::function);
+        let names = [task, task_file, task_vma, dmabuf, REGISTERS];
         let extract =
             btf::extract(&text, STRUCTURES, names).map_err(|_| Unavailable::NoTypes(Errno::BADMSG))?;
         let structures = Btf::parse(&extract.btf, Default::default())
             .map_err(|error| Unavailable::Unfit(error.to_string()))?;
-        Ok(KernelTypes { structures, iterators: extract.functions })
+        let [task, task_file, task_vma, dmabuf, registers] = extract.functions;
+        let iterators = [task, task_file, task_vma, dmabuf];
+        Ok(KernelTypes { structures, iterators, registers: registers.is_some() })
+    }
+
+    /// Whether a program may ask for a task's registers.
+    pub(super) fn have_registers(&self) -> bool {
+        self.registers
     }
 
     /// Whether the kernel has that iterator.

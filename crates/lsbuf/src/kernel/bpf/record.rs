@@ -48,6 +48,7 @@ pub(crate) enum Record<'r> {
     ShmInFlight(InFlight<Id>),
     /// `None`: of some of the dma-buf's pages it cannot be told whose they are.
     MemfdPages(Option<MemfdPages>),
+    Run(Run),
     /// The last one of an iterator over tasks: it came to its end.
     End,
 }
@@ -204,6 +205,27 @@ pub(crate) struct MemfdPages {
     pub(crate) pages: u64,
 }
 
+/// Whether a thread has run. Every thread but the kernel's own has one such record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) pid: Pid,
+    pub(crate) tid: Tid,
+    /// Nanoseconds on a processor; exact while it is on none.
+    pub(crate) runtime: u64,
+    /// The number of the system call that it is in, or else of the last one that it was in; -1: it has entered the kernel otherwise
+    /// since, by an interrupt or a fault. Numbers are those of 64-bit programs; of 32-bit ones, before Linux 5.15, and on other
+    /// machines than x86 and arm64 none is told.
+    pub(crate) call: Option<i32>,
+    pub(crate) on_cpu: bool,
+    /// It has begun to exit.
+    pub(crate) exiting: bool,
+    /// It has released all that it had.
+    pub(crate) dead: bool,
+    /// The kernel has added it to the process, as io_uring and vhost do: it makes no system calls. Before Linux 5.12 this may also be
+    /// said of a thread that runs a virtual processor (`PF_VCPU` had the flag's number).
+    pub(crate) worker: bool,
+}
+
 /// Something that may keep files of which nothing is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keeper {
@@ -285,6 +307,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
         }
         14 => Record::SyncFile(fields.sync_file()?),
         15 => Record::MemfdPages(fields.memfd_pages()?),
+        16 => Record::Run(fields.run()?),
         _ => return Err(Garbled),
     };
     if fields.0.is_empty() { Ok(parsed) } else { Err(Garbled) }
@@ -419,6 +442,26 @@ impl<'r> Fields<'r> {
         let (ino, pages, dev) = (Inode(self.u64()?), self.u64()?, self.dev()?);
         let told = self.u32()? == 0;
         Ok(told.then_some(MemfdPages { dev, ino, pages }))
+    }
+
+    fn run(&mut self) -> Result<Run, Garbled> {
+        const ON_CPU: u32 = 1;
+        const EXITING: u32 = 2;
+        const DEAD: u32 = 4;
+        const WORKER: u32 = 8;
+        let (runtime, pid, tid) = (self.u64()?, Pid(self.u32()?), Tid(self.u32()?));
+        let (call, flags) = (self.u32()?.cast_signed(), self.u32()?);
+        let is = |bit| flags & bit != 0;
+        Ok(Run {
+            pid,
+            tid,
+            runtime,
+            call: Some(call).filter(|&call| call != i32::MIN),
+            on_cpu: is(ON_CPU),
+            exiting: is(EXITING),
+            dead: is(DEAD),
+            worker: is(WORKER),
+        })
     }
 
     /// What follows the numbers is a path.

@@ -141,6 +141,25 @@ fn pages_of_a_memfd() {
     assert_eq!(only(&pages(1)), Record::MemfdPages(None));
 }
 
+/// Check that each field of a thread that runs lands in its place, and that a call that is not told is none.
+#[test]
+fn a_run() {
+    let run = |call: i32, flags| written(16, &[&longs(&[9]), &words(&[5, 6, call.cast_unsigned(), flags])]);
+    let found = Run {
+        pid: Pid(5),
+        tid: Tid(6),
+        runtime: 9,
+        call: Some(-1),
+        on_cpu: true,
+        exiting: false,
+        dead: false,
+        worker: true,
+    };
+    assert_eq!(only(&run(-1, 1 | 8)), Record::Run(found));
+    let other = Run { call: None, on_cpu: false, exiting: true, dead: true, worker: false, ..found };
+    assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));
+}
+
 /// Check that a VMA's flags become the letters of `maps`, and that one that ends before it begins is garbled.
 #[test]
 fn a_vma() {

@@ -196,7 +196,7 @@ impl Round {
                 (Some(run), Some(pages)) => pages.push(run),
                 _ => pages = None,
             },
-            Record::End => {}
+            Record::Run(_) | Record::End => {}
         })
     }
 

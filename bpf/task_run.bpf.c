@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Which threads have run, and by which system call each is in the kernel: a thread that used no processor time between two
+ * readings has done nothing between them.
+ *
+ * Every thread but the kernel's own has one record.
+ */
+#include "lsbuf.h"
+
+static void *(*const registers_of)(struct task_struct *task) = (void *)175;
+
+#define PF_IO_WORKER 0x00000010
+#define PF_USER_WORKER 0x00004000
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct pt_regs___x86 {
+	u64 orig_ax;
+	u64 cs;
+};
+
+struct pt_regs___arm64 {
+	s32 syscallno;
+	u64 pstate;
+};
+
+struct thread_info___x86 {
+	u32 status;
+};
+
+struct task_struct___x86 {
+	struct thread_info___x86 thread_info;
+};
+
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
+struct task_struct___run {
+	struct sched_entity se;
+	int on_cpu;
+};
+
+#pragma clang attribute pop
+
+/* The code segment of 32-bit programs (__USER32_CS), and that the call is one of theirs. */
+#define X86_USER32_CS 0x23
+#define X86_TS_COMPAT 2
+/* A 32-bit program on arm64. */
+#define ARM64_MODE32 0x10
+
+/* Whether the kernel has the helper that gives a task's registers (Linux 5.15, commit dd6e10fbd9fb). Older verifiers refuse the call
+ * of a helper that they do not know, unless it cannot be reached. */
+volatile const u32 registers = 0;
+
+struct context {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct run {
+	struct head head;
+	/* Nanoseconds on a processor: of one that is on it, up to the last tick or so. */
+	u64 runtime;
+	u32 tgid;
+	u32 tid;
+	/* The system call that it is in, or else the last one that it was in; -1: it has entered the kernel otherwise since. */
+	s32 call;
+	u32 flags;
+};
+
+/* run.call: it is not told. */
+#define CALL_UNKNOWN (-2147483647 - 1)
+
+/* run.flags */
+#define RUN_ON_CPU 1
+#define RUN_EXITING 2
+#define RUN_DEAD 4
+/* A thread that the kernel has added to the process, as io_uring and vhost do: it makes no system calls. */
+#define RUN_WORKER 8
+
+/* The number by the registers that it saved when it entered the kernel. 32-bit programs number their calls otherwise. */
+static always_inline s32 call_of(struct task_struct *task)
+{
+	struct task_struct___x86 *x86_task = (void *)task;
+	struct pt_regs___x86 *x86;
+	struct pt_regs___arm64 *arm64;
+	s32 call = CALL_UNKNOWN;
+
+	if (!registers)
+		return call;
+	x86 = registers_of(task);
+	arm64 = (void *)x86;
+	if (exists(x86->orig_ax) && exists(x86->cs)) {
+		u64 number = 0, segment = 0;
+		u32 status = 0;
+
+		peek(number, x86->orig_ax);
+		peek(segment, x86->cs);
+		if (exists(x86_task->thread_info.status))
+			peek(status, x86_task->thread_info.status);
+		if ((segment & 0xffff) != X86_USER32_CS && !(status & X86_TS_COMPAT))
+			call = number;
+	} else if (exists(arm64->syscallno) && exists(arm64->pstate)) {
+		u64 state = 0;
+
+		peek(state, arm64->pstate);
+		if (!(state & ARM64_MODE32))
+			peek(call, arm64->syscallno);
+	}
+	return call;
+}
+
+SEC("iter/task")
+int runs(struct context *context)
+{
+	struct task_struct *task = context->task;
+	struct task_struct___run *run = (void *)task;
+	record(run, found);
+	int on_cpu = 0;
+
+	if (!task) {
+		write_end(context->meta);
+		return 0;
+	}
+	if (task->flags & PF_KTHREAD)
+		return 0;
+	found.tgid = task->tgid;
+	found.tid = task->pid;
+	peek(found.runtime, run->se.sum_exec_runtime);
+	found.call = call_of(task);
+	/* Last: of one that is not on a processor now, the time is no older than this. A kernel for one processor may not have the
+	 * field; whoever reads this is on it. */
+	if (exists(run->on_cpu))
+		peek(on_cpu, run->on_cpu);
+	if (on_cpu)
+		found.flags |= RUN_ON_CPU;
+	if (task->exit_state)
+		found.flags |= RUN_DEAD;
+	else if (task->flags & PF_EXITING)
+		found.flags |= RUN_EXITING;
+	if (task->flags & (PF_IO_WORKER | PF_USER_WORKER))
+		found.flags |= RUN_WORKER;
+	put(context->meta->seq, found, RUN);
+	return 0;
+}
