@@ -151,6 +151,20 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+/* From Linux 6.4 on, where VMAs have locks of their own (commit 5e31275cc997). */
+struct mm_struct___6_4 {
+	s32 mm_lock_seq;
+};
+
+/* From Linux 6.14 on (commit eb449bd96954), and in some older ones that have taken it over. */
+struct seqcount {
+	u32 sequence;
+};
+
+struct mm_struct___6_14 {
+	struct seqcount mm_lock_seq;
+};
+
 struct super_block {
 	u32 s_dev;
 	u64 s_magic;
@@ -332,7 +346,7 @@ struct unix_skb_parms {
 
 /* What a record is of. */
 enum kind {
-	/* A task: every leader, and every thread with an fd table or an address space of its own. */
+	/* A task: every leader, and every thread with an fd table, an address space or an IPC namespace of its own. */
 	TASK = 1,
 	/* An fd of a dma-buf. */
 	FD = 2,
@@ -386,7 +400,8 @@ struct task {
 	u32 state;
 	/* The number of its IPC namespace. */
 	u32 ipc;
-	u32 unused;
+	/* Another one whenever the lock of its address space has been held for writing. */
+	u32 mm_writes;
 	char comm[16];
 };
 
@@ -394,6 +409,8 @@ struct task {
 #define TASK_KERNEL 1
 #define TASK_EXITING 2
 #define TASK_DEAD 4
+/* mm_writes is told. */
+#define TASK_MM_WRITES 8
 
 struct fd {
 	struct head head;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Shared memory of the shmem family, for the iterators over fds and mappings.
+ * Shared memory of the shmem family, for the iterators over tasks, fds and mappings.
  *
  * A file is of the family if it is a regular one on a filesystem with one of four magic numbers. It is described once in a
  * reading, before the first reference to it: what kind it is, its device and its path tell who reads this.
@@ -279,7 +279,7 @@ static always_inline u32 put_shm_file(void *seq, struct piece *piece, long lengt
 }
 
 /* Describes a file that the verifier knows. */
-static __attribute__((noinline)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
+static __attribute__((noinline, unused)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
 {
 	struct piece *piece = take_piece();
 	long length;

@@ -4,7 +4,7 @@
 //!
 //! | iterator | tells | since |
 //! |---|---|---|
-//! | `task` | who there is: processes, threads with tables of their own, who is exiting | Linux 5.8 |
+//! | `task` | who there is: processes, threads with tables of their own, who is exiting, what each runs | Linux 5.8 |
 //! | `task`, once more | which threads have run, and in which system call each is | 5.8 |
 //! | `task_file` | every fd of a dma-buf, of devices, and what waits in sockets | 5.8 |
 //! | `task_vma` | every mapping of a dma-buf, by looking at each VMA under its lock | 5.12 |
@@ -49,12 +49,13 @@ pub(crate) enum Iterator {
     TaskFileShmem,
     TaskVmaShmem,
     DmaBufShmem,
+    TaskShmem,
     /// Which threads have run. It helps to prove an answer, and is never needed for one.
     TaskRun,
 }
 
 impl Iterator {
-    pub(crate) const ALL: [Iterator; 8] = [
+    pub(crate) const ALL: [Iterator; 9] = [
         Iterator::Task,
         Iterator::TaskFile,
         Iterator::TaskVma,
@@ -62,6 +63,7 @@ impl Iterator {
         Iterator::TaskFileShmem,
         Iterator::TaskVmaShmem,
         Iterator::DmaBufShmem,
+        Iterator::TaskShmem,
         Iterator::TaskRun,
     ];
 
@@ -77,6 +79,7 @@ impl Iterator {
     /// The same program, with shared memory or without.
     pub(crate) fn with(self, shmem: bool) -> Iterator {
         match (self.without_shmem(), shmem) {
+            (Iterator::Task, true) => Iterator::TaskShmem,
             (Iterator::TaskFile, true) => Iterator::TaskFileShmem,
             (Iterator::TaskVma, true) => Iterator::TaskVmaShmem,
             (Iterator::DmaBuf, true) => Iterator::DmaBufShmem,
@@ -87,6 +90,7 @@ impl Iterator {
     /// The same program without shared memory.
     fn without_shmem(self) -> Iterator {
         match self {
+            Iterator::TaskShmem => Iterator::Task,
             Iterator::TaskFileShmem => Iterator::TaskFile,
             Iterator::TaskVmaShmem => Iterator::TaskVma,
             Iterator::DmaBufShmem => Iterator::DmaBuf,
@@ -117,6 +121,7 @@ impl Iterator {
             Iterator::TaskFileShmem => "task_file_shmem",
             Iterator::TaskVmaShmem => "task_vma_shmem",
             Iterator::DmaBufShmem => "dmabuf_shmem",
+            Iterator::TaskShmem => "task_shmem",
             Iterator::TaskRun => "task_run",
         }
     }
@@ -141,6 +146,7 @@ impl Iterator {
             Iterator::TaskFileShmem => "lsbuf_fds_shm",
             Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
             Iterator::DmaBufShmem => "lsbuf_bufs_shm",
+            Iterator::TaskShmem => "lsbuf_tasks_shm",
             Iterator::TaskRun => "lsbuf_runs",
         }
     }
@@ -156,6 +162,7 @@ impl Iterator {
         use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmVma};
         match self {
             Iterator::Task => matches!(record, Task(_) | End),
+            Iterator::TaskShmem => matches!(record, ShmFile(_)) || Iterator::Task.writes(record),
             Iterator::TaskRun => matches!(record, Run(_) | End),
             Iterator::TaskFile => {
                 matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
@@ -273,11 +280,10 @@ impl Probes {
             }
             let shmem = u32::from(iterator.has_shmem()).to_ne_bytes();
             let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
-            match iterator {
-                Iterator::Task => {}
-                Iterator::TaskRun => globals.push(("registers", &registers)),
-                _ => globals.push(("shmem", &shmem)),
-            }
+            globals.push(match iterator {
+                Iterator::TaskRun => ("registers", &registers),
+                _ => ("shmem", &shmem),
+            });
             object::load(iterator, &types, &globals).map(Probe::Loaded)
         };
         // The kernel takes a while over each, and minds no company.
@@ -319,6 +325,11 @@ impl Probes {
     /// Why an iterator is not at hand, if it is not.
     pub(crate) fn why_not(&self, iterator: Iterator) -> Option<&Unavailable> {
         self.probes[iterator as usize].as_ref().err()
+    }
+
+    /// That iterator, or else the same with shared memory if that is the one at hand.
+    pub(crate) fn either(&self, iterator: Iterator) -> Iterator {
+        iterator.with(self.why_not(iterator).is_some())
     }
 
     /// The first one that is not at hand, and why, if what is at hand does not tell of all references to these kinds. That

@@ -2,11 +2,12 @@
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::record::{Id, Record};
+use super::record::{Id, Record, Task};
 use super::*;
 use crate::model::Pid;
 
@@ -81,6 +82,74 @@ fn threads_that_run() {
     }
     drop(wake);
     waiting.join().unwrap();
+}
+
+/// The records of the tasks of a process, and those of files.
+fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<Task>, Vec<(Id, Vec<u8>)>) {
+    let (mut tasks, mut files) = (Vec::new(), Vec::new());
+    probes
+        .read(Iterator::TaskShmem, |record| match record {
+            Record::Task(task) if task.pid == pid => tasks.push(task),
+            Record::ShmFile(file) => files.push((file.file, file.path.unwrap_or_else(|name| name).to_vec())),
+            _ => {}
+        })
+        .unwrap();
+    (tasks, files)
+}
+
+/// Check that the number that tells of writes to an address space moves with a mapping.
+#[test]
+fn writes_to_an_address_space() {
+    let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
+    let mut writes = || tasks(&mut probes, own_pid()).0[0].mm_writes;
+    let before = writes();
+    // Too large for what the allocator keeps.
+    drop(std::hint::black_box(vec![0u8; 256 << 20]));
+    let after = writes();
+    assert!(before != after || before.is_none(), "{before:?} {after:?}");
+}
+
+/// Check that a program that runs from a memfd is told with the file that it runs.
+#[test]
+fn a_program_in_a_memfd() {
+    let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
+    let mut memfd = File::from(memfd_create("runs", MemfdFlags::CLOEXEC).unwrap());
+    std::io::copy(&mut File::open("/bin/sleep").unwrap(), &mut memfd).unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
+    // Not writable while it runs.
+    let readable = File::open(path).unwrap();
+    drop(memfd);
+    let path = format!("/proc/{}/fd/{}", std::process::id(), readable.as_raw_fd());
+    let mut child = std::process::Command::new(path).arg0("sleep").arg("100").spawn().unwrap();
+    let (tasks, files) = tasks(&mut probes, Pid(child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let exe = tasks[0].exe.unwrap();
+    assert_eq!(files.iter().find(|(file, _)| *file == exe).unwrap().1, b"memfd:runs");
+}
+
+/// Check that a thread with an IPC namespace of its own has a record with that.
+#[test]
+#[allow(unsafe_code)]
+fn a_thread_in_another_ipc_namespace() {
+    let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
+    let seen = std::thread::spawn(move || {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        // SAFETY: neither fds nor memory become the thread's own.
+        if unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWIPC) }.is_err() {
+            return None;
+        }
+        let number = std::fs::metadata("/proc/thread-self/ns/ipc").unwrap().ino();
+        let (tasks, _) = tasks(&mut probes, own_pid());
+        let own = tasks.iter().find(|task| task.tid.0 == tid).unwrap();
+        let leader = tasks.iter().find(|task| task.tid.0 == own_pid().0).unwrap();
+        assert_ne!(own.ipc, leader.ipc);
+        assert_eq!((own.mm, own.files), (leader.mm, leader.files));
+        Some((own.ipc.unwrap().0.0, number))
+    });
+    if let Some((told, number)) = seen.join().unwrap() {
+        assert_eq!(told, number);
+    }
 }
 
 /// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or never linked: dup and mmap

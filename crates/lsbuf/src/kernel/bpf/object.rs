@@ -50,6 +50,7 @@ const STRUCTURES: &[&str] = &[
     "rb_root_cached",
     "sched_entity",
     "scm_fp_list",
+    "seqcount",
     "shm_file_data",
     "shmem_inode_info",
     "sk_buff",

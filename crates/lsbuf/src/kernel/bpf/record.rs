@@ -53,7 +53,7 @@ pub(crate) enum Record<'r> {
     End,
 }
 
-/// A process's leader, or a thread with an fd table or an address space of its own.
+/// A process's leader, or a thread with an fd table, an address space or an IPC namespace of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) pid: Pid,
@@ -68,7 +68,12 @@ pub(crate) struct Task {
     pub(crate) program: Program,
     /// The file that it runs.
     pub(crate) exe: Option<Id>,
+    /// The thread's own one.
     pub(crate) ipc: Option<IpcNamespace>,
+    /// The sequence number of its address space's lock, of 32 bits: it is another one whenever that was held for writing and let go, as
+    /// for every change of a mapping. While it is held it is odd from Linux 6.14 on, and the old one before. `None`: it has no
+    /// address space, or the kernel keeps no such number (before Linux 6.4, or without locks of single VMAs).
+    pub(crate) mm_writes: Option<u64>,
     pub(crate) uid: u32,
     pub(crate) kernel: bool,
     /// It has begun to exit, and may not have released everything yet.
@@ -353,8 +358,7 @@ impl<'r> Fields<'r> {
         let (mm, files, started, cgroup) = (self.id()?, self.id()?, self.u64()?, self.u64()?);
         let (program, exe) = (Program(self.u64()?), self.id()?);
         let (pid, tid, uid, state) = (Pid(self.u32()?), Tid(self.u32()?), self.u32()?, self.u32()?);
-        let ipc = self.ipc()?;
-        self.u32()?;
+        let (ipc, mm_writes) = (self.ipc()?, self.u32()?);
         let comm = *self.bytes(16)?.first_chunk().ok_or(Garbled)?;
         let (kernel, exiting, dead) = (state & 1 != 0, state & 2 != 0, state & 4 != 0);
         Ok(Task {
@@ -367,6 +371,7 @@ impl<'r> Fields<'r> {
             program,
             exe,
             ipc,
+            mm_writes: (state & 8 != 0).then_some(mm_writes.into()),
             uid,
             kernel,
             exiting: exiting && !dead,

@@ -35,12 +35,13 @@ fn only(bytes: &[u8]) -> Record<'_> {
 fn a_task() {
     let bytes = written(
         1,
-        &[&longs(&[1, 0, 30, 40, 50, 60]), &words(&[5, 6, 7, 2 | 4, 8, 0]), &padded::<16>(b"app")],
+        &[&longs(&[1, 0, 30, 40, 50, 60]), &words(&[5, 6, 7, 2 | 4 | 8, 8, 9]), &padded::<16>(b"app")],
     );
     let Record::Task(task) = only(&bytes) else { panic!() };
     assert_eq!((task.mm, task.files, task.started, task.cgroup), (Some(Id(1)), None, 30, 40));
     assert_eq!((task.program, task.pid, task.tid, task.uid), (Program(50), Pid(5), Tid(6), 7));
     assert_eq!((task.exe, task.ipc), (Some(Id(60)), Some(IpcNamespace(Inode(8)))));
+    assert_eq!(task.mm_writes, Some(9));
     assert_eq!((task.kernel, task.exiting, task.comm()), (false, false, "app".into()));
 }
 

@@ -16,6 +16,7 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
     Task {
         pid: Pid(pid),
         tid: Tid(tid),
+        mm_writes: None,
         mm: mm.map(Id::from),
         files: Some(Id::from(files)),
         started: 0,

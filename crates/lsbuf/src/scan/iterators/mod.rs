@@ -87,7 +87,7 @@ impl Iterators {
     /// Whether there is a process of that id. procfs may hide it from who can read the iterators.
     pub(super) fn have_process(&mut self, pid: Pid) -> Result<bool, Errno> {
         let mut found = false;
-        self.probes.read(Iterator::Task, |record| {
+        self.probes.read(self.probes.either(Iterator::Task), |record| {
             found |= matches!(record, Record::Task(task) if task.pid == pid && task.tid.0 == pid.0);
         })?;
         Ok(found)

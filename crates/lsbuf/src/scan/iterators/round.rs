@@ -103,7 +103,7 @@ impl Round {
         let dmabufs = Iterator::DmaBuf.with(shmem);
         let listed = probes.why_not(dmabufs).is_none();
         round.read(probes, Iterator::TaskFile.with(shmem), true)?;
-        round.read(probes, Iterator::Task, true)?;
+        round.read(probes, Iterator::Task.with(shmem), true)?;
         round.tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
         if locked || !listed {
             round.read(probes, Iterator::TaskVma.with(shmem), true)?;
@@ -179,7 +179,12 @@ impl Round {
             Record::SyncFile(fd) => self.sync_files.push(fd),
             Record::ShmFile(file) => {
                 let count = file.count;
-                self.shm_files.entry(file.file).or_insert_with(|| OpenFile::of(&file)).counted(count);
+                let known = self.shm_files.entry(file.file).or_insert_with(|| OpenFile::of(&file));
+                // Some iterators tell only the name.
+                if known.path.is_err() {
+                    known.path = file.path.map(Label::from).map_err(Label::from);
+                }
+                known.counted(count);
             }
             Record::ShmFd(fd) => {
                 if !fd.path_only {
