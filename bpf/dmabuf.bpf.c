@@ -72,15 +72,15 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 	/* One reading where what is needed stands together: here since Linux 6.0, below since 6.1. */
 	if (place_of(vma->vm_file) == place_of(vma->vm_pgoff) + 8) {
 		struct {
-			u64 offset;
+			u64 pgoff;
 			struct file *file;
 		} all = {};
 
 		probe_read(&all, sizeof(all), (char *)vma + place_of(vma->vm_pgoff));
-		found.range.offset = all.offset;
+		found.range.pgoff = all.pgoff;
 		file = all.file;
 	} else {
-		peek(found.range.offset, vma->vm_pgoff);
+		peek(found.range.pgoff, vma->vm_pgoff);
 		peek(file, vma->vm_file);
 	}
 	found.ino = file == walk->file ? walk->ino : dmabuf_of(file);
@@ -111,7 +111,6 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 		found.range.flags = flags;
 	}
 	found.range.mm = mixed((u64)mm);
-	found.range.offset <<= 12;
 	if (exists(mm->owner)) {
 		peek(owner, mm->owner);
 		peek(found.range.tgid, owner->tgid);

@@ -4,8 +4,8 @@
  * they are loaded (CO-RE), the helpers that they call, and the records that they write.
  *
  * A record begins with its kind and its length; numbers are in the machine's byte order. crates/lsbuf/src/kernel/bpf/record.rs
- * reads them. Kernel addresses leave only as ids that a secret of the load has mixed up: equal for one object, and of no
- * other use.
+ * reads them. Kernel addresses leave only as ids, keyed hashes of them: equal for one object while it lives, and of no other
+ * use.
  */
 #ifndef LSBUF_H
 #define LSBUF_H
@@ -378,6 +378,8 @@ enum kind {
 	MEMFD_PAGES = 15,
 	/* Whether a thread has run; see task_run.bpf.c. */
 	RUN = 16,
+	/* An open file of shared memory that could not be described. */
+	SHM_UNDESCRIBED = 17,
 };
 
 struct head {
@@ -462,7 +464,8 @@ struct range {
 	u64 mm;
 	u64 start;
 	u64 end;
-	u64 offset;
+	/* Where in the file it begins, in pages. */
+	u64 pgoff;
 	u32 tgid;
 	u32 flags;
 };
@@ -535,23 +538,46 @@ struct end {
 #define record(type, what) struct type what = { .head = { .size = sizeof(struct type) } }
 #define put(seq, what, which) ({ (what).head.kind = (which); seq_write(seq, &(what), sizeof(what)); })
 
-/* Mixed into every id; chosen when the program is loaded. */
-volatile const u64 secret = 0;
+/* The key of every id; chosen when the program is loaded. */
+volatile const u64 secret[2] = {};
 
 /* Whether a buffer is described before each reference to it: where no iterator lists the buffers. */
 volatile const u32 describe_each = 0;
 
-static always_inline u64 mixed(u64 address)
+#define rotated(word, by) ((word) << (by) | (word) >> (64 - (by)))
+
+#define sip_round(a, b, c, d)                             \
+	({                                                \
+		a += b, b = rotated(b, 13), b ^= a;       \
+		a = rotated(a, 32);                       \
+		c += d, d = rotated(d, 16), d ^= c;       \
+		a += d, d = rotated(d, 21), d ^= a;       \
+		c += b, b = rotated(b, 17), b ^= c;       \
+		c = rotated(c, 32);                       \
+	})
+
+/*
+ * What stands for an address: SipHash-1-3 of it, without the block that tells a message's length, which is the same for all.
+ *
+ * Members of a group may read ids, and may know one address. Of a bijection with one secret that one would give away all others:
+ * it can be run backwards. Here the key has 128 bits, and of 256 bits of state only their sum of 64 comes out, so that nothing can be
+ * run backwards, and a key can only be guessed. Two addresses get one id by accident alone, as of 2^64.
+ */
+static __attribute__((noinline)) u64 mixed(u64 address)
 {
-	u64 id = address ^ secret;
+	u64 a = secret[0] ^ 0x736f6d6570736575ULL, b = secret[1] ^ 0x646f72616e646f6dULL;
+	u64 c = secret[0] ^ 0x6c7967656e657261ULL, d = secret[1] ^ 0x7465646279746573ULL;
 
 	if (!address)
 		return 0;
-	id *= 0xff51afd7ed558ccdULL;
-	id ^= id >> 33;
-	id *= 0xc4ceb9fe1a85ec53ULL;
-	id ^= id >> 33;
-	return id;
+	d ^= address;
+	sip_round(a, b, c, d);
+	a ^= address;
+	c ^= 0xff;
+	sip_round(a, b, c, d);
+	sip_round(a, b, c, d);
+	sip_round(a, b, c, d);
+	return a ^ b ^ c ^ d;
 }
 
 /* The id of an open file: of the inode too, for another file may take its place in memory while a reading goes on. */

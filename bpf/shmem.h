@@ -90,6 +90,11 @@ struct shm_file {
  * all references to their dentries are others'. */
 #define SHM_HASHED 64
 
+struct shm_undescribed {
+	struct head head;
+	u64 file;
+};
+
 struct shm_vma {
 	struct head head;
 	u64 file;
@@ -157,13 +162,32 @@ static always_inline int is_shmem(u64 magic, u32 mode)
 static always_inline int is_news(struct bpf_iter_meta *meta, u64 id)
 {
 	struct described key = { .session = meta->session_id, .file = id };
-	u64 own = meta->seq_num, *first;
+	u64 *first = map_lookup(&described, &key);
 
-	first = map_lookup(&described, &key);
-	if (first)
-		return *first == own;
+	return !first || *first == meta->seq_num;
+}
+
+/*
+ * A piece to describe a new file in, which is thereby no longer new. If all are taken, it is said that nothing is told, and the
+ * next reference to the file tries again.
+ */
+static always_inline struct piece *begin_description(struct bpf_iter_meta *meta, void *seq, u64 id)
+{
+	struct described key = { .session = meta->session_id, .file = id };
+	struct piece *piece = take_piece();
+	u64 own = meta->seq_num;
+
+	if (!piece) {
+		record(shm_undescribed, found);
+
+		found.file = id;
+		put(seq, found, SHM_UNDESCRIBED);
+		return 0;
+	}
 	map_update(&described, &key, &own, 0);
-	return 1;
+	__builtin_memset(&piece->known, 0, sizeof(piece->known));
+	piece->known.file = id;
+	return piece;
 }
 
 /* The namespace of a segment, if the file is what somebody has attached of one. */
@@ -281,13 +305,11 @@ static always_inline u32 put_shm_file(void *seq, struct piece *piece, long lengt
 /* Describes a file that the verifier knows. */
 static __attribute__((noinline, unused)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
 {
-	struct piece *piece = take_piece();
+	struct piece *piece = begin_description(meta, meta->seq, id);
 	long length;
 
 	if (!piece)
 		return 0;
-	__builtin_memset(&piece->known, 0, sizeof(piece->known));
-	piece->known.file = id;
 	piece->known.count = count;
 	describe_shmem(&piece->known, file, file->f_inode);
 	length = d_path(&file->f_path, piece->path, sizeof(piece->path));
@@ -299,17 +321,16 @@ static __attribute__((noinline, unused)) int describe_open(struct bpf_iter_meta 
 }
 
 /* Describes one of which it knows nothing: only the end of its path is to be had. Returns how many bytes that were. */
-static __attribute__((noinline, unused)) int describe_waiting(void *seq, struct file *file, struct inode *inode, u64 id)
+static __attribute__((noinline, unused)) int describe_waiting(struct bpf_iter_meta *meta, void *seq, struct file *file,
+							      struct inode *inode, u64 id)
 {
-	struct piece *piece = take_piece();
+	struct piece *piece = begin_description(meta, seq, id);
 	const unsigned char *name = 0;
 	struct dentry *dentry = 0;
 	u32 written;
 
 	if (!piece)
-		return 0;
-	__builtin_memset(&piece->known, 0, sizeof(piece->known));
-	piece->known.file = id;
+		return sizeof(struct shm_undescribed);
 	/* No reference is the iterator's own here. */
 	piece->known.count = references(file, 0) + 1;
 	describe_shmem(&piece->known, file, inode);

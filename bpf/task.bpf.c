@@ -38,7 +38,7 @@ static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *
 	peek(fs, inode->i_sb);
 	peek(magic, fs->s_magic);
 	if (is_shmem(magic, mode) && is_news(meta, id))
-		describe_waiting(meta->seq, exe, inode, id);
+		describe_waiting(meta, meta->seq, exe, inode, id);
 }
 
 static always_inline struct ipc_namespace *ipc_space(struct task_struct *task)

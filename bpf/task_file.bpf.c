@@ -146,7 +146,7 @@ static __attribute__((noinline)) int waiting_shmem(struct message *message, stru
 
 	fill_waiting(&found, message, file_id(file));
 	if (is_news(message->meta, found.of))
-		add_written(message, describe_waiting(message->slot.seq, file, inode, found.of));
+		add_written(message, describe_waiting(message->meta, message->slot.seq, file, inode, found.of));
 	put(message->slot.seq, found, SHM_IN_FLIGHT);
 	add_written(message, sizeof(found));
 	return 0;

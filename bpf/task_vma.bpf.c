@@ -17,7 +17,7 @@ static always_inline struct range range_of(struct vm_area_struct *vma, struct ta
 		.mm = id_of(vma->vm_mm),
 		.start = vma->vm_start,
 		.end = vma->vm_end,
-		.offset = vma->vm_pgoff << 12,
+		.pgoff = vma->vm_pgoff,
 		.tgid = task->tgid,
 		.flags = vma->vm_flags,
 	};

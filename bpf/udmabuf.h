@@ -12,6 +12,10 @@ struct folio {
 	struct address_space *mapping;
 };
 
+struct page {
+	u64 flags;
+};
+
 /* Its pages, each by the folio that it is in; before and after the kernels that do so, by itself. */
 struct udmabuf {
 	u64 pagecount;
@@ -21,8 +25,8 @@ struct udmabuf {
 
 #pragma clang attribute pop
 
-/* The size of a page's descriptor on every machine that the iterators run on. */
-#define PAGE_STRUCT 64
+/* The size of a page's descriptor: some configurations have larger ones. */
+#define PAGE_STRUCT __builtin_preserve_type_info(*(struct page *)0, 1)
 
 /* More than the 16 GiB of these would be told of in part. */
 #define MOST_PAGES (1 << 22)

@@ -159,22 +159,25 @@ impl Iterator {
     /// Whether it writes such records.
     fn writes(self, record: &Record<'_>) -> bool {
         use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
-        use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmVma};
+        use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmUndescribed, ShmVma, Torn};
         match self {
             Iterator::Task => matches!(record, Task(_) | End),
-            Iterator::TaskShmem => matches!(record, ShmFile(_)) || Iterator::Task.writes(record),
+            Iterator::TaskShmem => {
+                matches!(record, ShmFile(_) | ShmUndescribed(_)) || Iterator::Task.writes(record)
+            }
             Iterator::TaskRun => matches!(record, Run(_) | End),
             Iterator::TaskFile => {
                 matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
             }
-            Iterator::TaskVma => matches!(record, Vma(_) | Buffer(_) | Keeper(_) | End),
-            Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_)),
+            Iterator::TaskVma => matches!(record, Vma(_) | Torn | Buffer(_) | Keeper(_) | End),
+            Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_) | Torn),
             Iterator::TaskFileShmem => {
-                matches!(record, ShmFile(_) | ShmFd(_) | ShmInFlight(_) | MemfdPages(_))
+                matches!(record, ShmFile(_) | ShmUndescribed(_) | ShmFd(_) | ShmInFlight(_) | MemfdPages(_))
                     || Iterator::TaskFile.writes(record)
             }
             Iterator::TaskVmaShmem => {
-                matches!(record, ShmFile(_) | ShmVma(..)) || Iterator::TaskVma.writes(record)
+                matches!(record, ShmFile(_) | ShmUndescribed(_) | ShmVma(..))
+                    || Iterator::TaskVma.writes(record)
             }
             Iterator::DmaBufShmem => matches!(record, MemfdPages(_)) || Iterator::DmaBuf.writes(record),
         }
@@ -269,7 +272,7 @@ impl Probes {
             return Err(Unavailable::Refused(errno));
         }
         let types = KernelTypes::read(sys)?;
-        let mut secret = [0u8; 8];
+        let mut secret = [0u8; 16];
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
         // Where nothing lists the buffers, each is told of by whoever holds it.
         let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();

@@ -42,6 +42,7 @@ const STRUCTURES: &[&str] = &[
     "mm_struct",
     "ns_common",
     "nsproxy",
+    "page",
     "path",
     "pt_regs",
     "qstr",

@@ -49,6 +49,10 @@ pub(crate) enum Record<'r> {
     /// `None`: of some of the dma-buf's pages it cannot be told whose they are.
     MemfdPages(Option<MemfdPages>),
     Run(Run),
+    /// A file that could not be described: references to it may follow, and no other record of this reading may describe it.
+    ShmUndescribed(Id),
+    /// A VMA that changed while it was read, in place of it.
+    Torn,
     /// The last one of an iterator over tasks: it came to its end.
     End,
 }
@@ -122,6 +126,7 @@ pub(crate) struct Vma<K> {
     pub(crate) mm: Option<Id>,
     pub(crate) start: u64,
     pub(crate) end: u64,
+    /// Bytes.
     pub(crate) offset: u64,
     /// Whose address space it is, where the kernel keeps that: one of those that share it.
     pub(crate) owner: Option<Pid>,
@@ -285,7 +290,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
         4 => Record::Attachment(text(fields.bytes(64)?)),
         5 => {
             let of = Inode(fields.u64()?);
-            Record::Vma(fields.vma(of)?)
+            fields.vma(of)?.map_or(Record::Torn, Record::Vma)
         }
         6 => Record::Device(fields.device()?),
         7 => {
@@ -304,7 +309,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
         }
         12 => {
             let (of, count) = (fields.some_id()?, fields.u64()?);
-            Record::ShmVma(fields.vma(of)?, count)
+            fields.vma(of)?.map_or(Record::Torn, |vma| Record::ShmVma(vma, count))
         }
         13 => {
             let of = fields.some_id()?;
@@ -313,6 +318,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
         14 => Record::SyncFile(fields.sync_file()?),
         15 => Record::MemfdPages(fields.memfd_pages()?),
         16 => Record::Run(fields.run()?),
+        17 => Record::ShmUndescribed(fields.some_id()?),
         _ => return Err(Garbled),
     };
     if fields.0.is_empty() { Ok(parsed) } else { Err(Garbled) }
@@ -409,15 +415,18 @@ impl<'r> Fields<'r> {
         })
     }
 
-    fn vma<K>(&mut self, of: K) -> Result<Vma<K>, Garbled> {
+    /// `None`: it changed while it was read.
+    fn vma<K>(&mut self, of: K) -> Result<Option<Vma<K>>, Garbled> {
         let mm = self.id()?;
-        let (start, end, offset) = (self.u64()?, self.u64()?, self.u64()?);
+        let (start, end, pgoff) = (self.u64()?, self.u64()?, self.u64()?);
         let (owner, flags) = (self.u32()?, self.u32()?);
         if end < start {
-            return Err(Garbled);
+            return Ok(None);
         }
+        // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): what does not fit is lost.
+        let offset = pgoff.wrapping_mul(rustix::param::page_size() as u64);
         let owner = Some(Pid(owner)).filter(|&Pid(pid)| pid != 0);
-        Ok(Vma { of, mm, start, end, offset, owner, perms: perms(flags)? })
+        Ok(Some(Vma { of, mm, start, end, offset, owner, perms: perms(flags)? }))
     }
 
     fn device(&mut self) -> Result<DeviceFd, Garbled> {

@@ -161,14 +161,25 @@ fn a_run() {
     assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));
 }
 
-/// Check that a VMA's flags become the letters of `maps`, and that one that ends before it begins is garbled.
+/// Check that a VMA's flags become the letters of `maps`, that its place in the file counts pages, and that one that ends
+/// before it begins is torn, whosever it is.
 #[test]
 fn a_vma() {
-    let vma = |start, end, flags| written(5, &[&longs(&[9, 1, start, end, 0]), &words(&[0, flags])]);
+    let vma = |start, end, flags| written(5, &[&longs(&[9, 1, start, end, 3]), &words(&[0, flags])]);
     let bytes = vma(4096, 8192, 0x83);
     let Record::Vma(found) = only(&bytes) else { panic!() };
     assert_eq!((found.perms.to_string().as_str(), found.owner), ("rw-s", None));
-    assert_eq!(each(&vma(8192, 4096, 0x83), |_| {}), Err(Garbled));
+    assert_eq!(found.offset, 3 * rustix::param::page_size() as u64);
+    assert_eq!(only(&vma(8192, 4096, 0x83)), Record::Torn);
+    let of_shmem = written(12, &[&longs(&[9, 2, 1, 8192, 4096, 0]), &words(&[0, 0x83])]);
+    assert_eq!(only(&of_shmem), Record::Torn);
+}
+
+/// Check that a file that could not be described is told by its id.
+#[test]
+fn an_undescribed_file() {
+    assert_eq!(only(&written(17, &[&longs(&[9])])), Record::ShmUndescribed(Id(9)));
+    assert_eq!(each(&written(17, &[&longs(&[0])]), |_| {}), Err(Garbled));
 }
 
 proptest! {
@@ -186,7 +197,7 @@ proptest! {
 
     /// Check that no bytes make the parser panic, whole records of any kind among them.
     #[test]
-    fn any_bytes(kind in 0u32..18, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes(kind in 0u32..20, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = each(&bytes, |_| {});
         let _ = each(&written(kind, &[&bytes]), |_| {});
     }

@@ -91,12 +91,26 @@ pub(super) struct Round {
     pub(super) keepers: Vec<Keeper>,
     /// Whether the mappings may lack some.
     pub(super) cut: bool,
+    /// Whether something could not be told at that moment.
+    pub(super) torn: bool,
 }
 
 impl Round {
+    /// Makes a round, and another one if something could not be told at that moment. `BADMSG`: nor could it later.
+    pub(super) fn make(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
+        const TRIES: u32 = 4;
+        for _ in 0..TRIES {
+            let round = Round::try_once(probes, kinds, locked)?;
+            if !round.torn {
+                return Ok(round);
+            }
+        }
+        Err(Errno::BADMSG)
+    }
+
     /// Makes a round about these kinds. With `locked`, or if shmem is among them, which has no list of its mappings, every VMA
     /// of the machine is looked at under its lock; else those in the buffers' own trees are.
-    pub(super) fn make(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
+    fn try_once(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
         let mut round = Round::default();
         let shmem = kinds.has_shmem();
         let locked = locked || shmem;
@@ -115,6 +129,7 @@ impl Round {
             let mut again = Round::default();
             again.read(probes, Iterator::TaskFile.with(shmem), true)?;
             round.buffers.append(&mut again.buffers);
+            round.torn |= again.torn;
         }
         round.cut &= !locked;
         round.buffers.sort_by_key(|known| known.inode.ino);
@@ -201,6 +216,7 @@ impl Round {
                 (Some(run), Some(pages)) => pages.push(run),
                 _ => pages = None,
             },
+            Record::ShmUndescribed(_) | Record::Torn => self.torn = true,
             Record::Run(_) | Record::End => {}
         })
     }
