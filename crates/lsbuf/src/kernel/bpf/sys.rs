@@ -1,12 +1,14 @@
 //! The bpf(2) system call, as far as loading, attaching, pinning and opening iterators takes.
 //!
-//! The structures are the leading parts of `union bpf_attr` (include/uapi/linux/bpf.h) for each command; the kernel takes
-//! a shorter one for one whose rest is zero.
+//! Every command gets a whole `union bpf_attr` (include/uapi/linux/bpf.h), of which all that is not set is zero: the kernel refuses
+//! one with more than it knows unless that is zero, and from Linux 6.4 on it writes to it, how long a log would have been
+//! (`log_true_size`, commit 47a71c1f9af0).
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 use rustix::io::{Errno, Result};
 
 /// Room for what the verifier says of a program that it refuses.
@@ -31,49 +33,8 @@ pub(super) type Refusal = (Errno, String);
 
 /// Loads a program of type tracing, to be attached to an iterator.
 pub(super) fn load(program: &Program<'_>) -> std::result::Result<OwnedFd, Refusal> {
-    const PROG_LOAD: u32 = 5;
-    const TRACING: u32 = 26;
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attributes {
-        kind: u32,
-        instruction_count: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        kernel_version: u32,
-        flags: u32,
-        name: [u8; 16],
-        interface: u32,
-        attach_type: u32,
-        types: u32,
-        function_size: u32,
-        functions: u64,
-        function_count: u32,
-        line_size: u32,
-        lines: u64,
-        line_count: u32,
-        attach_to: u32,
-    }
-    let (functions, function_size) = program.functions;
-    let mut attributes = Attributes {
-        kind: TRACING,
-        instruction_count: (program.instructions.len() / 8) as u32,
-        instructions: address(program.instructions),
-        license: program.license.as_ptr().addr() as u64,
-        attach_type: TRACE_ITER,
-        types: number(program.types),
-        function_size: function_size as u32,
-        functions: address(functions),
-        function_count: functions.len().checked_div(function_size).unwrap_or(0) as u32,
-        attach_to: program.iterator,
-        ..Attributes::default()
-    };
-    name_into(&mut attributes.name, program.name);
     // SAFETY: every address is that of a slice or string in `program`, with its length.
-    let loaded = unsafe { bpf(PROG_LOAD, &attributes) };
+    let loaded = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes_of(program)) };
     // Without permission there is nothing to be said, and saying it costs.
     let errno = match loaded {
         Ok(fd) => return Ok(owned(fd)),
@@ -81,14 +42,35 @@ pub(super) fn load(program: &Program<'_>) -> std::result::Result<OwnedFd, Refusa
         Err(errno) => errno,
     };
     let mut log = vec![0u8; LOG];
-    attributes.log_level = 1;
-    attributes.log_size = LOG as u32;
-    attributes.log = log.as_mut_ptr().addr() as u64;
+    let mut attributes = attributes_of(program);
+    let fields = attributes.fields();
+    fields.__bindgen_anon_3.log_level = 1;
+    fields.__bindgen_anon_3.log_size = LOG as u32;
+    fields.__bindgen_anon_3.log_buf = log.as_mut_ptr().addr() as u64;
     // SAFETY: as above; the log's address is that of `log`, exclusively borrowed, with its length.
-    match unsafe { bpf(PROG_LOAD, &attributes) } {
+    match unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) } {
         Ok(fd) => Ok(owned(fd)),
         Err(_) => Err((errno, last_words(&log))),
     }
+}
+
+/// What a program is loaded with, without a log.
+fn attributes_of(program: &Program<'_>) -> Attributes {
+    let (functions, function_size) = program.functions;
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+    fields.__bindgen_anon_3.insn_cnt = (program.instructions.len() / 8) as u32;
+    fields.__bindgen_anon_3.insns = address(program.instructions);
+    fields.__bindgen_anon_3.license = program.license.as_ptr().addr() as u64;
+    fields.__bindgen_anon_3.expected_attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    fields.__bindgen_anon_3.prog_btf_fd = number(program.types);
+    fields.__bindgen_anon_3.func_info_rec_size = function_size as u32;
+    fields.__bindgen_anon_3.func_info = address(functions);
+    fields.__bindgen_anon_3.func_info_cnt = functions.len().checked_div(function_size).unwrap_or(0) as u32;
+    fields.__bindgen_anon_3.attach_btf_id = program.iterator;
+    fields.__bindgen_anon_3.prog_name = name(program.name);
+    attributes
 }
 
 /// What the verifier said last, without its closing statistics.
@@ -101,119 +83,108 @@ fn last_words(log: &[u8]) -> String {
 
 /// Gives the kernel a program's own type information.
 pub(super) fn load_types(types: &[u8]) -> Result<OwnedFd> {
-    const BTF_LOAD: u32 = 18;
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attributes {
-        types: u64,
-        log: u64,
-        size: u32,
-        log_size: u32,
-        log_level: u32,
-    }
-    let attributes = Attributes { types: address(types), size: types.len() as u32, ..Attributes::default() };
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.__bindgen_anon_7.btf = address(types);
+    fields.__bindgen_anon_7.btf_size = types.len() as u32;
     // SAFETY: the address is that of `types`, with its length.
-    unsafe { bpf(BTF_LOAD, &attributes) }.map(owned)
+    unsafe { bpf(bpf_cmd::BPF_BTF_LOAD, &mut attributes) }.map(owned)
 }
 
 /// Makes a map.
 pub(super) fn make_map(
-    name: &str,
+    called: &str,
     kind: u32,
     (key, value): (u32, u32),
     entries: u32,
     flags: u32,
 ) -> Result<OwnedFd> {
-    const MAP_CREATE: u32 = 0;
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attributes {
-        kind: u32,
-        key: u32,
-        value: u32,
-        entries: u32,
-        flags: u32,
-        inner: u32,
-        numa_node: u32,
-        name: [u8; 16],
-    }
-    let mut attributes = Attributes { kind, key, value, entries, flags, ..Attributes::default() };
-    name_into(&mut attributes.name, name);
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.__bindgen_anon_1.map_type = kind;
+    fields.__bindgen_anon_1.key_size = key;
+    fields.__bindgen_anon_1.value_size = value;
+    fields.__bindgen_anon_1.max_entries = entries;
+    fields.__bindgen_anon_1.map_flags = flags;
+    fields.__bindgen_anon_1.map_name = name(called);
     // SAFETY: there are no addresses.
-    unsafe { bpf(MAP_CREATE, &attributes) }.map(owned)
+    unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }.map(owned)
 }
 
 /// Puts `value` into the only place of an array map, whose values must have that size, and makes it constant.
 pub(super) fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
-    const MAP_UPDATE_ELEM: u32 = 2;
-    const MAP_FREEZE: u32 = 22;
-    #[repr(C)]
-    struct Attributes {
-        map: u32,
-        unused: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
     let key = [0u8; 4];
-    let attributes =
-        Attributes { map: number(map), unused: 0, key: address(&key), value: address(value), flags: 0 };
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.__bindgen_anon_2.map_fd = number(map);
+    fields.__bindgen_anon_2.key = address(&key);
+    fields.__bindgen_anon_2.__bindgen_anon_1.value = address(value);
     // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of `value`'s length, and the
     // kernel only reads both.
-    unsafe { bpf(MAP_UPDATE_ELEM, &attributes) }?;
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }?;
+    let mut attributes = Attributes::new();
+    attributes.fields().__bindgen_anon_2.map_fd = number(map);
     // SAFETY: there are no addresses.
-    unsafe { bpf(MAP_FREEZE, &number(map)) }.map(drop)
+    unsafe { bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes) }.map(drop)
 }
 
 /// Attaches a loaded program to its iterator.
 pub(super) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
-    const LINK_CREATE: u32 = 28;
-    #[repr(C)]
-    struct Attributes {
-        program: u32,
-        target: u32,
-        attach_type: u32,
-        flags: u32,
-    }
-    let attributes = Attributes { program: number(program), target: 0, attach_type: TRACE_ITER, flags: 0 };
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.link_create.__bindgen_anon_1.prog_fd = number(program);
+    fields.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
     // SAFETY: there are no addresses.
-    unsafe { bpf(LINK_CREATE, &attributes) }.map(owned)
+    unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.map(owned)
 }
 
 /// Opens an attached iterator for one reading.
 pub(super) fn open(link: BorrowedFd<'_>) -> Result<OwnedFd> {
-    const ITER_CREATE: u32 = 33;
+    let mut attributes = Attributes::new();
+    attributes.fields().iter_create.link_fd = number(link);
     // SAFETY: there are no addresses.
-    unsafe { bpf(ITER_CREATE, &[number(link), 0]) }.map(owned)
+    unsafe { bpf(bpf_cmd::BPF_ITER_CREATE, &mut attributes) }.map(owned)
 }
 
 /// Gives an attached iterator a name in a bpf filesystem.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &CStr) -> Result<()> {
-    const OBJ_PIN: u32 = 6;
-    #[repr(C)]
-    struct Attributes {
-        path: u64,
-        object: u32,
-        flags: u32,
-    }
-    let attributes = Attributes { path: path.as_ptr().addr() as u64, object: number(link), flags: 0 };
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
+    fields.__bindgen_anon_4.bpf_fd = number(link);
     // SAFETY: the address is that of `path`, which ends in a NUL.
-    unsafe { bpf(OBJ_PIN, &attributes) }.map(drop)
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes) }.map(drop)
 }
 
-/// `BPF_TRACE_ITER`.
-const TRACE_ITER: u32 = 28;
+/// A `union bpf_attr` of which every byte is set, those too that no field has: a later kernel may have a field there.
+struct Attributes([u64; size_of::<bpf_attr>() / size_of::<u64>()]);
+
+const _: () = assert!(size_of::<Attributes>() == size_of::<bpf_attr>());
+const _: () = assert!(align_of::<Attributes>() >= align_of::<bpf_attr>());
+
+impl Attributes {
+    /// All zero.
+    fn new() -> Attributes {
+        Attributes([0; _])
+    }
+
+    fn fields(&mut self) -> &mut bpf_attr {
+        // SAFETY: size and alignment fit, and the union's fields are of integers, for which any bytes will do.
+        unsafe { &mut *self.0.as_mut_ptr().cast::<bpf_attr>() }
+    }
+}
 
 /// The system call.
 ///
 /// # Safety
 ///
 /// Each address in `attributes` must be valid for what `command` does with it.
-unsafe fn bpf<A>(command: u32, attributes: &A) -> Result<i32> {
-    // SAFETY: `attributes` lives, and the kernel reads no more of it than its size; the caller answers for the rest. None
-    // of the commands here writes to it.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<A>()) };
+unsafe fn bpf(command: bpf_cmd, attributes: &mut Attributes) -> Result<i32> {
+    // SAFETY: the kernel reads and writes no more of `attributes` than its size, which is exclusively borrowed; the caller answers
+    // for the rest.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as u32, std::ptr::from_mut(attributes), size_of::<Attributes>())
+    };
     i32::try_from(result)
         .ok()
         .filter(|&fd| fd >= 0)
@@ -234,7 +205,62 @@ fn address(bytes: &[u8]) -> u64 {
 }
 
 /// As much of a name as fits with a NUL behind it.
-fn name_into(to: &mut [u8; 16], name: &str) {
-    let len = name.len().min(to.len() - 1);
-    to[..len].copy_from_slice(&name.as_bytes()[..len]);
+fn name(name: &str) -> [c_char; 16] {
+    let mut to = [0; 16];
+    for (to, from) in to.iter_mut().take(15).zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::btf;
+
+    /// Check that the kernel gets every byte of the attributes, and that all are zero but those that are set.
+    #[test]
+    fn whole_and_zero() {
+        let mut attributes = Attributes::new();
+        assert_eq!(attributes.0, [0; size_of::<bpf_attr>() / 8]);
+        attributes.fields().__bindgen_anon_7.btf_size = u32::MAX;
+        let set: u32 = attributes.0.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(set, 32);
+    }
+
+    /// Check that types can be loaded, where this process may do that, and that what the kernel writes to the attributes comes
+    /// back in them.
+    #[test]
+    fn types_are_loaded() {
+        // An integer of 32 bits.
+        let one = [1u32, 1 << 24, 4, 32].map(u32::to_ne_bytes).concat();
+        match load_types(&btf::file(&one, b"\0int\0").unwrap()) {
+            Ok(_) => {}
+            Err(Errno::PERM | Errno::NOSYS) => return,
+            Err(errno) => panic!("{errno}"),
+        }
+        let (mut log, garbage) = ([0u8; 4096], [0u8; 32]);
+        let mut attributes = Attributes::new();
+        let fields = attributes.fields();
+        fields.__bindgen_anon_7.btf = address(&garbage);
+        fields.__bindgen_anon_7.btf_size = garbage.len() as u32;
+        fields.__bindgen_anon_7.btf_log_level = 1;
+        fields.__bindgen_anon_7.btf_log_size = log.len() as u32;
+        fields.__bindgen_anon_7.btf_log_buf = log.as_mut_ptr().addr() as u64;
+        // SAFETY: the addresses are those of `garbage` and `log`, which is exclusively borrowed, with their lengths.
+        assert_eq!(unsafe { bpf(bpf_cmd::BPF_BTF_LOAD, &mut attributes) }, Err(Errno::INVAL));
+        let said = CStr::from_bytes_until_nul(&log).unwrap().count_bytes();
+        // SAFETY: all bytes of the union are set.
+        let told = unsafe { attributes.fields().__bindgen_anon_7.btf_log_true_size };
+        // Before Linux 6.4 it is not written.
+        assert!(told == 0 || told as usize == said + 1, "{told} {said}");
+    }
+
+    /// Check that a name is cut where it does not fit.
+    #[test]
+    fn names() {
+        let text = |called| name(called).map(|byte| byte.to_ne_bytes()[0]);
+        assert_eq!(&text("lsbuf_fds"), b"lsbuf_fds\0\0\0\0\0\0\0");
+        assert_eq!(&text("lsbuf_tasks_shmem"), b"lsbuf_tasks_shm\0");
+    }
 }
