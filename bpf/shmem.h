@@ -191,7 +191,7 @@ static always_inline struct piece *begin_description(struct bpf_iter_meta *meta,
 }
 
 /* The namespace of a segment, if the file is what somebody has attached of one. */
-static always_inline u32 ipc_of(struct file *file, const unsigned char *name)
+static __attribute__((noinline)) u32 ipc_of(struct file *file, const unsigned char *name)
 {
 	struct shm_file_data *data = 0;
 	struct ipc_namespace *ns = 0;
@@ -213,7 +213,7 @@ static always_inline u32 ipc_of(struct file *file, const unsigned char *name)
  * Who keeps the dentry: open files, and what else the kernel may hold one by, as a bind mount. Nothing is told where the dentry
  * is another filesystem's, as overlayfs had it in files that it opened for itself (open_with_fake_path, up to Linux 6.7).
  */
-static always_inline void describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
+static __attribute__((noinline)) int describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
 {
 	struct hlist_bl_node **hashed = 0;
 	struct inode *of = 0;
@@ -228,10 +228,9 @@ static always_inline void describe_dentry(struct shm_file *found, struct dentry 
 	peek(hashed, dentry->d_hash.pprev);
 	if (hashed)
 		found->flags |= SHM_HASHED;
-	probe_read(&address, sizeof(address), &dentry);
-	found->dentry = mixed(address);
 	if (exists(inode->i_count.counter))
 		peek(found->inode_count, inode->i_count.counter);
+	return 0;
 }
 
 /* The magic number is read anew: each of those that it can be would have the verifier follow all of this once more. */
@@ -284,6 +283,7 @@ static always_inline void describe_shmem(struct shm_file *found, struct file *fi
 	peek(name, dentry->d_name.name);
 	found->ipc = ipc_of(file, name);
 	describe_dentry(found, dentry, inode);
+	found->dentry = id_of(file->f_path.dentry);
 }
 
 /* Writes the description with the first `length` bytes of the text behind it. Returns how many bytes that were. */
