@@ -206,6 +206,8 @@ static __attribute__((noinline)) int show_attachments(void *seq, struct dma_buf 
 	return attached.done;
 }
 
+RECORDS(struct buffer buffer; struct attachment attachment; struct vma vma; struct memfd_pages memfd_pages;);
+
 SEC("iter/dmabuf")
 int buffers(struct context *context)
 {

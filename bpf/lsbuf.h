@@ -535,6 +535,14 @@ struct end {
 	u64 count;
 };
 
+/* Has the object say how the records that a program writes are laid out, for the test that compares them with what reads them. */
+#define RECORDS(...)              \
+	const union {             \
+		enum kind kind;   \
+		struct head head; \
+		__VA_ARGS__       \
+	} *const volatile records = 0
+
 #define record(type, what) struct type what = { .head = { .size = sizeof(struct type) } }
 #define put(seq, what, which) ({ (what).head.kind = (which); seq_write(seq, &(what), sizeof(what)); })
 

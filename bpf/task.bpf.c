@@ -51,6 +51,8 @@ static always_inline struct ipc_namespace *ipc_space(struct task_struct *task)
 	return ipc;
 }
 
+RECORDS(struct task task; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct end end;);
+
 SEC("iter/task")
 int tasks(struct context *context)
 {

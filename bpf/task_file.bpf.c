@@ -291,6 +291,8 @@ static always_inline void anon_fd(struct bpf_iter_meta *meta, struct slot *slot,
 		shmem_fd(meta, slot, task, file);
 }
 
+RECORDS(struct fd fd; struct buffer buffer; struct device_fd device_fd; struct in_flight in_flight; struct keeper keeper; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct sync_fd sync_fd; struct memfd_pages memfd_pages; struct end end;);
+
 SEC("iter/task_file")
 int fds(struct context *context)
 {

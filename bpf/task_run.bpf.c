@@ -111,6 +111,8 @@ static always_inline s32 call_of(struct task_struct *task)
 	return call;
 }
 
+RECORDS(struct run run; struct end end;);
+
 SEC("iter/task")
 int runs(struct context *context)
 {

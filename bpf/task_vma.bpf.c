@@ -23,6 +23,8 @@ static always_inline struct range range_of(struct vm_area_struct *vma, struct ta
 	};
 }
 
+RECORDS(struct vma vma; struct buffer buffer; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct shm_vma shm_vma; struct keeper keeper; struct end end;);
+
 SEC("iter/task_vma")
 int vmas(struct context *context)
 {

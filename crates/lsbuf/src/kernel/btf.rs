@@ -276,6 +276,61 @@ fn string(strings: &[u8], at: u32) -> Result<&[u8], Garbled> {
     Ok(&rest[..memchr::memchr(0, rest).unwrap_or(rest.len())])
 }
 
+/// A structure's size, and its members with their names, places and sizes in bytes.
+#[cfg(test)]
+pub(crate) type Layout = (u32, Vec<(String, u32, u32)>);
+
+/// How a structure is laid out; `None`: it is not declared.
+#[cfg(test)]
+pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Garbled> {
+    let types = Types::of(btf)?;
+    let records: Vec<Record<'_>> = types.records().collect::<Result<_, _>>()?;
+    let get = |number: u32| (number as usize).checked_sub(1).and_then(|at| records.get(at)).ok_or(Garbled);
+    let size_of = |mut number: u32| {
+        let mut many = 1;
+        loop {
+            let record = get(number)?;
+            match record.kind {
+                KIND_POINTER => return Ok(8 * many),
+                KIND_ARRAY => {
+                    many *= word(record.extra, 8)?;
+                    number = word(record.extra, 0)?;
+                }
+                KIND_TYPEDEF..=11 | 18 => number = record.size,
+                _ => return Ok(record.size * many),
+            }
+        }
+    };
+    for record in &records {
+        if record.kind == KIND_STRUCT && record.name()? == name.as_bytes() {
+            let member = |member: &[u8]| {
+                let name = String::from_utf8_lossy(string(types.strings, word(member, 0)?)?).into_owned();
+                Ok((name, word(member, 8)? / 8, size_of(word(member, 4)?)?))
+            };
+            let members = record.extra.chunks_exact(12).map(member).collect::<Result<_, _>>()?;
+            return Ok(Some((record.size, members)));
+        }
+    }
+    Ok(None)
+}
+
+/// An enumeration's names and numbers; `None`: it is not declared.
+#[cfg(test)]
+pub(crate) fn enumerators(btf: &[u8], name: &str) -> Result<Option<Vec<(String, u32)>>, Garbled> {
+    let types = Types::of(btf)?;
+    for record in types.records() {
+        let record = record?;
+        if record.kind == 6 && record.name()? == name.as_bytes() {
+            let one = |one: &[u8]| {
+                let name = String::from_utf8_lossy(string(types.strings, word(one, 0)?)?).into_owned();
+                Ok((name, word(one, 4)?))
+            };
+            return record.extra.chunks_exact(8).map(one).collect::<Result<_, _>>().map(Some);
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,8 +1,11 @@
-//! The records that the iterators write (`bpf/lsbuf.h`).
+//! What the records that the iterators write say; [`layout`] has their structures.
 //!
 //! They come from a program of ours, but through a file whose path a caller may choose, so nothing is taken on trust: what
 //! is no whole record of a known kind and size is garbled.
 
+use std::mem::offset_of;
+
+use super::layout::{self, Field, Whole};
 use crate::kernel::identity::{self, InodeFact, since_epoch};
 use crate::kernel::magic;
 use crate::kernel::parse::Garbled;
@@ -261,17 +264,15 @@ pub(crate) enum KeeperKind {
 
 /// Hands over the records that are whole; returns how many bytes they take.
 pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Result<usize, Garbled> {
-    const HEAD: usize = 8;
     /// No record comes near.
     const LARGEST: usize = 8192;
     let mut rest = bytes;
-    while rest.len() >= HEAD {
-        let mut head = Fields(rest);
-        let (kind, size) = (head.u32()?, head.u32()? as usize);
-        if !(HEAD..=LARGEST).contains(&size) {
+    while let Some(layout::Head { kind, size }) = layout::Head::read(rest) {
+        let size = size as usize;
+        if !(size_of::<layout::Head>()..=LARGEST).contains(&size) {
             return Err(Garbled);
         }
-        let Some(record) = rest.get(HEAD..size) else { break };
+        let Some(record) = rest.get(..size) else { break };
         take(parse(kind, record)?);
         rest = &rest[size..];
     }
@@ -279,207 +280,228 @@ pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Res
 }
 
 fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
-    let mut fields = Fields(record);
-    let parsed = match kind {
-        1 => Record::Task(fields.task()?),
-        2 => {
-            let of = Inode(fields.u64()?);
-            Record::Fd(fields.fd(of)?)
+    Ok(match kind {
+        layout::TASK => Record::Task(Task::of(&Whole::only(record)?)),
+        layout::FD => {
+            let fd: layout::Fd = Whole::only(record)?;
+            Record::Fd(FdRecord::of(Inode(fd.of), &fd))
         }
-        3 => Record::Buffer(fields.buffer()?),
-        4 => Record::Attachment(text(fields.bytes(64)?)),
-        5 => {
-            let of = Inode(fields.u64()?);
-            fields.vma(of)?.map_or(Record::Torn, Record::Vma)
+        layout::BUFFER => Record::Buffer(BufferRecord::of(record)?),
+        layout::ATTACHMENT => {
+            let attached = layout::Attachment::only(record)?;
+            let name = field(record, offset_of!(layout::Attachment, name), attached.name.len())?;
+            Record::Attachment(text(name))
         }
-        6 => Record::Device(fields.device()?),
-        7 => {
-            let of = Inode(fields.u64()?);
-            Record::InFlight(fields.in_flight(of)?)
+        layout::VMA => {
+            let vma: layout::Vma = Whole::only(record)?;
+            Vma::of(Inode(vma.ino), &vma.range)?.map_or(Record::Torn, Record::Vma)
         }
-        8 => Record::Keeper(fields.keeper()?),
-        9 => {
-            fields.u64()?;
+        layout::DEVICE => Record::Device(DeviceFd::of(&Whole::only(record)?)),
+        layout::IN_FLIGHT => {
+            let message: layout::InFlight = Whole::only(record)?;
+            Record::InFlight(InFlight::of(Inode(message.of), &message))
+        }
+        layout::KEEPER => Record::Keeper(Keeper::of(&Whole::only(record)?)?),
+        layout::END => {
+            layout::End::only(record)?;
             Record::End
         }
-        10 => Record::ShmFile(fields.shm_file()?),
-        11 => {
-            let of = fields.some_id()?;
-            Record::ShmFd(fields.fd(of)?)
+        layout::SHM_FILE => {
+            let (file, path) = Whole::and_text(record)?;
+            Record::ShmFile(ShmFile::of(&file, path)?)
         }
-        12 => {
-            let (of, count) = (fields.some_id()?, fields.u64()?);
-            fields.vma(of)?.map_or(Record::Torn, |vma| Record::ShmVma(vma, count))
+        layout::SHM_FD => {
+            let fd: layout::Fd = Whole::only(record)?;
+            Record::ShmFd(FdRecord::of(some_id(fd.of)?, &fd))
         }
-        13 => {
-            let of = fields.some_id()?;
-            Record::ShmInFlight(fields.in_flight(of)?)
+        layout::SHM_VMA => {
+            let vma: layout::ShmVma = Whole::only(record)?;
+            let found = Vma::of(some_id(vma.file)?, &vma.range)?;
+            found.map_or(Record::Torn, |found| Record::ShmVma(found, vma.count))
         }
-        14 => Record::SyncFile(fields.sync_file()?),
-        15 => Record::MemfdPages(fields.memfd_pages()?),
-        16 => Record::Run(fields.run()?),
-        17 => Record::ShmUndescribed(fields.some_id()?),
+        layout::SHM_IN_FLIGHT => {
+            let message: layout::InFlight = Whole::only(record)?;
+            Record::ShmInFlight(InFlight::of(some_id(message.of)?, &message))
+        }
+        layout::SYNC_FILE => Record::SyncFile(SyncFd::of(&Whole::only(record)?)),
+        layout::MEMFD_PAGES => Record::MemfdPages(MemfdPages::of(&Whole::only(record)?)),
+        layout::RUN => Record::Run(Run::of(&Whole::only(record)?)),
+        layout::SHM_UNDESCRIBED => {
+            let file: layout::ShmUndescribed = Whole::only(record)?;
+            Record::ShmUndescribed(some_id(file.file)?)
+        }
         _ => return Err(Garbled),
-    };
-    if fields.0.is_empty() { Ok(parsed) } else { Err(Garbled) }
+    })
 }
 
-/// What is left of a record.
-struct Fields<'r>(&'r [u8]);
+/// A text of a record, as part of it.
+fn field(record: &[u8], at: usize, len: usize) -> Result<&[u8], Garbled> {
+    record.get(at..).and_then(|rest| rest.get(..len)).ok_or(Garbled)
+}
 
-impl<'r> Fields<'r> {
-    fn bytes(&mut self, len: usize) -> Result<&'r [u8], Garbled> {
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Garbled)?;
-        self.0 = rest;
-        Ok(bytes)
+fn id(number: u64) -> Option<Id> {
+    Some(number).filter(|&id| id != 0).map(Id)
+}
+
+fn some_id(number: u64) -> Result<Id, Garbled> {
+    id(number).ok_or(Garbled)
+}
+
+fn ipc(number: u32) -> Option<IpcNamespace> {
+    Some(number).filter(|&ipc| ipc != 0).map(|ipc| IpcNamespace(Inode(ipc.into())))
+}
+
+/// A device number as the kernel itself keeps it (`MINORBITS` in include/linux/kdev_t.h).
+fn dev(number: u32) -> Dev {
+    Dev { major: number >> 20, minor: number & 0xf_ffff }
+}
+
+impl Task {
+    fn of(task: &layout::Task) -> Task {
+        const KERNEL: u32 = 1;
+        const EXITING: u32 = 2;
+        const DEAD: u32 = 4;
+        const MM_WRITES: u32 = 8;
+        let is = |bit| task.state & bit != 0;
+        Task {
+            pid: Pid(task.tgid),
+            tid: Tid(task.tid),
+            mm: id(task.mm),
+            files: id(task.files),
+            started: task.started,
+            cgroup: task.cgroup,
+            program: Program(task.program),
+            exe: id(task.exe),
+            ipc: ipc(task.ipc),
+            mm_writes: is(MM_WRITES).then_some(task.mm_writes.into()),
+            uid: task.uid,
+            kernel: is(KERNEL),
+            exiting: is(EXITING) && !is(DEAD),
+            comm: task.comm,
+        }
     }
+}
 
-    fn u32(&mut self) -> Result<u32, Garbled> {
-        Ok(u32::from_ne_bytes(*self.bytes(4)?.first_chunk().ok_or(Garbled)?))
+impl<K> FdRecord<K> {
+    fn of(of: K, found: &layout::Fd) -> FdRecord<K> {
+        FdRecord {
+            of,
+            count: found.count,
+            files: id(found.files),
+            program: Program(found.program),
+            pid: Pid(found.tgid),
+            tid: Tid(found.tid),
+            fd: Fd(found.fd),
+            path_only: found.path_only != 0,
+        }
     }
+}
 
-    fn u64(&mut self) -> Result<u64, Garbled> {
-        Ok(u64::from_ne_bytes(*self.bytes(8)?.first_chunk().ok_or(Garbled)?))
-    }
-
-    fn id(&mut self) -> Result<Option<Id>, Garbled> {
-        Ok(Some(self.u64()?).filter(|&id| id != 0).map(Id))
-    }
-
-    fn some_id(&mut self) -> Result<Id, Garbled> {
-        self.id()?.ok_or(Garbled)
-    }
-
-    fn ipc(&mut self) -> Result<Option<IpcNamespace>, Garbled> {
-        Ok(Some(self.u32()?).filter(|&ipc| ipc != 0).map(|ipc| IpcNamespace(Inode(ipc.into()))))
-    }
-
-    /// A device number as the kernel itself keeps it (`MINORBITS` in include/linux/kdev_t.h).
-    fn dev(&mut self) -> Result<Dev, Garbled> {
-        let dev = self.u32()?;
-        Ok(Dev { major: dev >> 20, minor: dev & 0xf_ffff })
-    }
-
-    fn task(&mut self) -> Result<Task, Garbled> {
-        let (mm, files, started, cgroup) = (self.id()?, self.id()?, self.u64()?, self.u64()?);
-        let (program, exe) = (Program(self.u64()?), self.id()?);
-        let (pid, tid, uid, state) = (Pid(self.u32()?), Tid(self.u32()?), self.u32()?, self.u32()?);
-        let (ipc, mm_writes) = (self.ipc()?, self.u32()?);
-        let comm = *self.bytes(16)?.first_chunk().ok_or(Garbled)?;
-        let (kernel, exiting, dead) = (state & 1 != 0, state & 2 != 0, state & 4 != 0);
-        Ok(Task {
-            pid,
-            tid,
-            mm,
-            files,
-            started,
-            cgroup,
-            program,
-            exe,
-            ipc,
-            mm_writes: (state & 8 != 0).then_some(mm_writes.into()),
-            uid,
-            kernel,
-            exiting: exiting && !dead,
-            comm,
-        })
-    }
-
-    fn fd<K>(&mut self, of: K) -> Result<FdRecord<K>, Garbled> {
-        let (count, files) = (self.u64()?, self.id()?);
-        let program = Program(self.u64()?);
-        let (pid, tid, fd) = (Pid(self.u32()?), Tid(self.u32()?), Fd(self.u32()?));
-        Ok(FdRecord { of, count, files, program, pid, tid, fd, path_only: self.u32()? != 0 })
-    }
-
-    fn buffer(&mut self) -> Result<BufferRecord<'r>, Garbled> {
+impl<'r> BufferRecord<'r> {
+    fn of(record: &'r [u8]) -> Result<BufferRecord<'r>, Garbled> {
         const PATH_ONLY: u32 = 1;
         const CUT: u32 = 2;
         const RENAMED: u32 = 4;
-        let (ino, size) = (Inode(self.u64()?), Bytes(self.u64()?));
-        let counts = (self.u64()?, self.u64()?);
-        let (changed, modified) = (self.u64()?, self.u64()?);
-        let (dev, creator_uid, flags) = (self.dev()?, self.u32()?, self.u32()?);
-        let (changed_ns, modified_ns) = (self.u32()?, self.u32()?);
-        self.u32()?;
-        let (exporter, name) = (text(self.bytes(64)?), text(self.bytes(32)?));
-        let open = flags & PATH_ONLY == 0;
-        let created_at =
-            identity::created(since_epoch(changed, changed_ns), since_epoch(modified, modified_ns));
+        let buffer = layout::Buffer::only(record)?;
+        let exporter = text(field(record, offset_of!(layout::Buffer, exporter), buffer.exporter.len())?);
+        let name = text(field(record, offset_of!(layout::Buffer, name), buffer.name.len())?);
+        let is = |bit| buffer.flags & bit != 0;
+        let changed = since_epoch(buffer.changed, buffer.changed_ns);
+        let modified = since_epoch(buffer.modified, buffer.modified_ns);
         Ok(BufferRecord {
-            inode: InodeFact { dev, ino, size, creator_uid, created_at },
-            counts: open.then_some(counts),
-            exporter: exporter.filter(|_| open),
-            name: name.filter(|_| flags & RENAMED == 0),
-            whole: flags & CUT == 0,
+            inode: InodeFact {
+                dev: dev(buffer.dev),
+                ino: Inode(buffer.ino),
+                size: Bytes(buffer.size),
+                creator_uid: buffer.uid,
+                created_at: identity::created(changed, modified),
+            },
+            counts: (!is(PATH_ONLY)).then_some((buffer.count, buffer.count_after)),
+            exporter: exporter.filter(|_| !is(PATH_ONLY)),
+            name: name.filter(|_| !is(RENAMED)),
+            whole: !is(CUT),
         })
     }
+}
 
+impl<K> Vma<K> {
     /// `None`: it changed while it was read.
-    fn vma<K>(&mut self, of: K) -> Result<Option<Vma<K>>, Garbled> {
-        let mm = self.id()?;
-        let (start, end, pgoff) = (self.u64()?, self.u64()?, self.u64()?);
-        let (owner, flags) = (self.u32()?, self.u32()?);
+    fn of(of: K, range: &layout::Range) -> Result<Option<Vma<K>>, Garbled> {
+        let &layout::Range { mm, start, end, pgoff, tgid, flags } = range;
         if end < start {
             return Ok(None);
         }
-        // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): what does not fit is lost.
-        let offset = pgoff.wrapping_mul(rustix::param::page_size() as u64);
-        let owner = Some(Pid(owner)).filter(|&Pid(pid)| pid != 0);
-        Ok(Some(Vma { of, mm, start, end, offset, owner, perms: perms(flags)? }))
+        Ok(Some(Vma {
+            of,
+            mm: id(mm),
+            start,
+            end,
+            // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): what does not fit is lost.
+            offset: pgoff.wrapping_mul(rustix::param::page_size() as u64),
+            owner: Some(Pid(tgid)).filter(|&Pid(pid)| pid != 0),
+            perms: perms(flags)?,
+        }))
     }
+}
 
-    fn device(&mut self) -> Result<DeviceFd, Garbled> {
-        let program = Program(self.u64()?);
-        let (pid, fd, dev) = (Pid(self.u32()?), Fd(self.u32()?), self.dev()?);
-        self.u32()?;
-        Ok(DeviceFd { program, pid, fd, dev })
+impl DeviceFd {
+    fn of(found: &layout::DeviceFd) -> DeviceFd {
+        DeviceFd {
+            program: Program(found.program),
+            pid: Pid(found.tgid),
+            fd: Fd(found.fd),
+            dev: dev(found.rdev),
+        }
     }
+}
 
-    fn in_flight<K>(&mut self, of: K) -> Result<InFlight<K>, Garbled> {
-        let socket = self.u64()?;
-        self.u32()?;
-        let seen_by = (Tid(self.u32()?), Fd(self.u32()?));
-        self.u32()?;
-        Ok(InFlight { of, socket, seen_by })
+impl<K> InFlight<K> {
+    fn of(of: K, found: &layout::InFlight) -> InFlight<K> {
+        InFlight { of, socket: found.socket, seen_by: (Tid(found.tid), Fd(found.fd)) }
     }
+}
 
-    fn sync_file(&mut self) -> Result<SyncFd, Garbled> {
-        let (program, files, pid) = (Program(self.u64()?), self.id()?, Pid(self.u32()?));
-        self.u32()?;
-        let fd = Fd(self.u32()?);
-        self.u32()?;
-        Ok(SyncFd { program, files, pid, fd })
+impl SyncFd {
+    fn of(found: &layout::SyncFd) -> SyncFd {
+        SyncFd {
+            program: Program(found.program),
+            files: id(found.files),
+            pid: Pid(found.tgid),
+            fd: Fd(found.fd),
+        }
     }
+}
 
-    fn memfd_pages(&mut self) -> Result<Option<MemfdPages>, Garbled> {
-        let (ino, pages, dev) = (Inode(self.u64()?), self.u64()?, self.dev()?);
-        let told = self.u32()? == 0;
-        Ok(told.then_some(MemfdPages { dev, ino, pages }))
+impl MemfdPages {
+    fn of(found: &layout::MemfdPages) -> Option<MemfdPages> {
+        let pages = MemfdPages { dev: dev(found.dev), ino: Inode(found.ino), pages: found.pages };
+        (found.untold == 0).then_some(pages)
     }
+}
 
-    fn run(&mut self) -> Result<Run, Garbled> {
+impl Run {
+    fn of(found: &layout::Run) -> Run {
         const ON_CPU: u32 = 1;
         const EXITING: u32 = 2;
         const DEAD: u32 = 4;
         const WORKER: u32 = 8;
-        let (runtime, pid, tid) = (self.u64()?, Pid(self.u32()?), Tid(self.u32()?));
-        let (call, flags) = (self.u32()?.cast_signed(), self.u32()?);
-        let is = |bit| flags & bit != 0;
-        Ok(Run {
-            pid,
-            tid,
-            runtime,
-            call: Some(call).filter(|&call| call != i32::MIN),
+        let is = |bit| found.flags & bit != 0;
+        Run {
+            pid: Pid(found.tgid),
+            tid: Tid(found.tid),
+            runtime: found.runtime,
+            call: Some(found.call).filter(|&call| call != i32::MIN),
             on_cpu: is(ON_CPU),
             exiting: is(EXITING),
             dead: is(DEAD),
             worker: is(WORKER),
-        })
+        }
     }
+}
 
+impl<'r> ShmFile<'r> {
     /// What follows the numbers is a path.
-    fn shm_file(&mut self) -> Result<ShmFile<'r>, Garbled> {
+    fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFile<'r>, Garbled> {
         const SEALS: u32 = 1;
         const PAGES: u32 = 2;
         const CREATED: u32 = 4;
@@ -487,59 +509,52 @@ impl<'r> Fields<'r> {
         const PATH_ONLY: u32 = 16;
         const DENTRY_COUNT: u32 = 32;
         const HASHED: u32 = 64;
-        let (file, count, ino) = (self.some_id()?, self.u64()?, Inode(self.u64()?));
-        let (size, blocks) = (Bytes(self.u64()?), self.u64()?);
-        let (pages, swapped, magic, created) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
-        let (dentry, dentry_count, inode_count) = (self.id()?, self.u32()?, self.u32()?);
-        let (created_ns, dev) = (self.u32()?, self.dev()?);
-        let (owner, links, block_bits) = (self.u32()?, self.u32()?, self.u32()?);
-        let (seals, ipc, flags) = (Seals(self.u32()?), self.ipc()?, self.u32()?);
-        let path = text(std::mem::take(&mut self.0)).unwrap_or_default();
-        let counted = Bytes(blocks.saturating_mul(BLOCK));
+        let is = |bit| found.flags & bit != 0;
+        let path = text(path).unwrap_or_default();
+        let counted = Bytes(found.blocks.saturating_mul(BLOCK));
         let page = rustix::param::page_size() as u64;
         // As stat(2) puts it right (`shmem_recalc_inode` in mm/shmem.c): pages that the kernel has dropped since are none.
-        let there = Bytes(pages.saturating_add(swapped).saturating_mul(page));
-        let charged = if flags & PAGES != 0 { counted.min(there) } else { counted };
-        let known = |bit| flags & bit != 0;
-        let filesystem = ShmFilesystem::of(magic)?;
-        let huge_page = 1u64.checked_shl(block_bits).and_then(inode::huge);
+        let there = Bytes(found.pages.saturating_add(found.swapped).saturating_mul(page));
+        let filesystem = ShmFilesystem::of(found.magic)?;
+        let huge_page = 1u64.checked_shl(found.block_bits).and_then(inode::huge);
         let inode = ShmInode {
-            dev,
-            ino,
-            size,
-            charged,
-            links,
+            dev: dev(found.dev),
+            ino: Inode(found.ino),
+            size: Bytes(found.size),
+            charged: if is(PAGES) { counted.min(there) } else { counted },
+            links: found.links,
             huge_page: huge_page.filter(|_| filesystem == ShmFilesystem::Hugetlbfs),
-            owner,
-            created_at: if known(CREATED) { since_epoch(created, created_ns) } else { None },
+            owner: found.uid,
+            created_at: if is(CREATED) { since_epoch(found.created, found.created_ns) } else { None },
         };
         Ok(ShmFile {
-            file,
-            count,
+            file: some_id(found.file)?,
+            count: found.count,
             filesystem,
             inode,
-            swapped: known(PAGES).then_some(swapped),
-            seals: known(SEALS).then_some(seals),
-            ipc,
-            path_only: known(PATH_ONLY),
-            dentry,
-            opens: if known(DENTRY_COUNT) { opens(dentry_count, known(HASHED)) } else { None },
-            inode_refs: Some(inode_count).filter(|&count| count != 0),
-            path: if known(PATH) && !path.is_empty() { Ok(path) } else { Err(path) },
+            swapped: is(PAGES).then_some(found.swapped),
+            seals: is(SEALS).then_some(Seals(found.seals)),
+            ipc: ipc(found.ipc),
+            path_only: is(PATH_ONLY),
+            dentry: id(found.dentry),
+            opens: if is(DENTRY_COUNT) { opens(found.dentry_count, is(HASHED)) } else { None },
+            inode_refs: Some(found.inode_count).filter(|&count| count != 0),
+            path: if is(PATH) && !path.is_empty() { Ok(path) } else { Err(path) },
         })
     }
+}
 
-    fn keeper(&mut self) -> Result<Keeper, Garbled> {
-        let ino = self.u64()?;
-        let (pid, tid, fd) = (Pid(self.u32()?), Tid(self.u32()?), Fd(self.u32()?));
-        let what = match self.u32()? {
+impl Keeper {
+    fn of(found: &layout::Keeper) -> Result<Keeper, Garbled> {
+        let what = match found.what {
             1 => KeeperKind::Ring,
             2 => KeeperKind::Socket,
             3 => KeeperKind::RingMapped,
             4 => KeeperKind::Nested,
             _ => return Err(Garbled),
         };
-        Ok(Keeper { ino, pid, tid, fd, what })
+        let (pid, tid, fd) = (Pid(found.tgid), Tid(found.tid), Fd(found.fd));
+        Ok(Keeper { ino: found.ino, pid, tid, fd, what })
     }
 }
 

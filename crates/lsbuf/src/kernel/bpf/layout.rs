@@ -1,0 +1,319 @@
+//! How the records are laid out: the structures that the programs write, field by field, under the names that they have in
+//! `bpf/*.h` and `bpf/*.bpf.c`.
+//!
+//! A test compares all of it with what the compiled objects say of their types, so that programs and parser cannot drift apart.
+//! What a flag in a field means is not in there; [`super::record`] says it beside each parser.
+
+use crate::kernel::parse::Garbled;
+
+/// What stands in a field.
+pub(super) trait Field: Sized {
+    /// Reads it from where it begins.
+    fn read(bytes: &[u8]) -> Option<Self>;
+}
+
+impl Field for u32 {
+    fn read(bytes: &[u8]) -> Option<u32> {
+        bytes.first_chunk().copied().map(u32::from_ne_bytes)
+    }
+}
+
+impl Field for i32 {
+    fn read(bytes: &[u8]) -> Option<i32> {
+        bytes.first_chunk().copied().map(i32::from_ne_bytes)
+    }
+}
+
+impl Field for u64 {
+    fn read(bytes: &[u8]) -> Option<u64> {
+        bytes.first_chunk().copied().map(u64::from_ne_bytes)
+    }
+}
+
+impl<const N: usize> Field for [u8; N] {
+    fn read(bytes: &[u8]) -> Option<[u8; N]> {
+        bytes.first_chunk().copied()
+    }
+}
+
+/// A structure that is the whole of a record.
+pub(super) trait Whole: Field {
+    /// Reads a record that is nothing else.
+    fn only(record: &[u8]) -> Result<Self, Garbled> {
+        let (whole, rest) = Self::and_text(record)?;
+        if rest.is_empty() { Ok(whole) } else { Err(Garbled) }
+    }
+
+    /// Reads a record with a text behind it.
+    fn and_text(record: &[u8]) -> Result<(Self, &[u8]), Garbled> {
+        let (whole, text) = record.split_at_checked(size_of::<Self>()).ok_or(Garbled)?;
+        Ok((Self::read(whole).ok_or(Garbled)?, text))
+    }
+}
+
+/// A structure of the test: its name, size, and fields with where they are and their sizes.
+#[cfg(test)]
+pub(super) type Structure = (&'static str, usize, &'static [(&'static str, usize, usize)]);
+
+/// Declares structures, each with its name in C. A field that is not read begins with `_`.
+macro_rules! structures {
+    ($($name:ident, $in_c:literal { $($field:ident: $type:ty,)* })*) => {
+        $(
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug)]
+            pub(super) struct $name {
+                $(pub(super) $field: $type,)*
+            }
+
+            impl Field for $name {
+                fn read(bytes: &[u8]) -> Option<$name> {
+                    Some($name {
+                        $($field: Field::read(bytes.get(std::mem::offset_of!($name, $field)..)?)?,)*
+                    })
+                }
+            }
+
+            impl Whole for $name {}
+        )*
+
+        #[cfg(test)]
+        pub(super) const STRUCTURES: &[Structure] = &[$((
+            $in_c,
+            size_of::<$name>(),
+            &[$((stringify!($field), std::mem::offset_of!($name, $field), size_of::<$type>()),)*],
+        ),)*];
+    };
+}
+
+structures! {
+    Head, "head" {
+        kind: u32,
+        size: u32,
+    }
+    Task, "task" {
+        _head: Head,
+        mm: u64,
+        files: u64,
+        started: u64,
+        cgroup: u64,
+        program: u64,
+        exe: u64,
+        tgid: u32,
+        tid: u32,
+        uid: u32,
+        state: u32,
+        ipc: u32,
+        mm_writes: u32,
+        comm: [u8; 16],
+    }
+    Fd, "fd" {
+        _head: Head,
+        of: u64,
+        count: u64,
+        files: u64,
+        program: u64,
+        tgid: u32,
+        tid: u32,
+        fd: u32,
+        path_only: u32,
+    }
+    Buffer, "buffer" {
+        _head: Head,
+        ino: u64,
+        size: u64,
+        count: u64,
+        count_after: u64,
+        changed: u64,
+        modified: u64,
+        dev: u32,
+        uid: u32,
+        flags: u32,
+        changed_ns: u32,
+        modified_ns: u32,
+        _unused: u32,
+        exporter: [u8; 64],
+        name: [u8; 32],
+    }
+    Attachment, "attachment" {
+        _head: Head,
+        name: [u8; 64],
+    }
+    Range, "range" {
+        mm: u64,
+        start: u64,
+        end: u64,
+        pgoff: u64,
+        tgid: u32,
+        flags: u32,
+    }
+    Vma, "vma" {
+        _head: Head,
+        ino: u64,
+        range: Range,
+    }
+    DeviceFd, "device_fd" {
+        _head: Head,
+        program: u64,
+        tgid: u32,
+        fd: u32,
+        rdev: u32,
+        _unused: u32,
+    }
+    InFlight, "in_flight" {
+        _head: Head,
+        of: u64,
+        socket: u64,
+        _tgid: u32,
+        tid: u32,
+        fd: u32,
+        _unused: u32,
+    }
+    Keeper, "keeper" {
+        _head: Head,
+        ino: u64,
+        tgid: u32,
+        tid: u32,
+        fd: u32,
+        what: u32,
+    }
+    End, "end" {
+        _head: Head,
+        _count: u64,
+    }
+    ShmFile, "shm_file" {
+        _head: Head,
+        file: u64,
+        count: u64,
+        ino: u64,
+        size: u64,
+        blocks: u64,
+        pages: u64,
+        swapped: u64,
+        magic: u64,
+        created: u64,
+        dentry: u64,
+        dentry_count: u32,
+        inode_count: u32,
+        created_ns: u32,
+        dev: u32,
+        uid: u32,
+        links: u32,
+        block_bits: u32,
+        seals: u32,
+        ipc: u32,
+        flags: u32,
+    }
+    ShmUndescribed, "shm_undescribed" {
+        _head: Head,
+        file: u64,
+    }
+    ShmVma, "shm_vma" {
+        _head: Head,
+        file: u64,
+        count: u64,
+        range: Range,
+    }
+    SyncFd, "sync_fd" {
+        _head: Head,
+        program: u64,
+        files: u64,
+        tgid: u32,
+        _tid: u32,
+        fd: u32,
+        _unused: u32,
+    }
+    MemfdPages, "memfd_pages" {
+        _head: Head,
+        ino: u64,
+        pages: u64,
+        dev: u32,
+        untold: u32,
+    }
+    Run, "run" {
+        _head: Head,
+        runtime: u64,
+        tgid: u32,
+        tid: u32,
+        call: i32,
+        flags: u32,
+    }
+}
+
+/// Declares the numbers of `enum kind`.
+macro_rules! kinds {
+    ($($name:ident = $number:literal,)*) => {
+        $(pub(super) const $name: u32 = $number;)*
+
+        #[cfg(test)]
+        pub(super) const KINDS: &[(&str, u32)] = &[$((stringify!($name), $number),)*];
+    };
+}
+
+kinds! {
+    TASK = 1,
+    FD = 2,
+    BUFFER = 3,
+    ATTACHMENT = 4,
+    VMA = 5,
+    DEVICE = 6,
+    IN_FLIGHT = 7,
+    KEEPER = 8,
+    END = 9,
+    SHM_FILE = 10,
+    SHM_FD = 11,
+    SHM_VMA = 12,
+    SHM_IN_FLIGHT = 13,
+    SYNC_FILE = 14,
+    MEMFD_PAGES = 15,
+    RUN = 16,
+    SHM_UNDESCRIBED = 17,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use aya_obj::Object;
+
+    use super::*;
+    use crate::kernel::bpf::Iterator;
+    use crate::kernel::btf;
+
+    /// Check that the structures have no holes, whose bytes nobody would have set.
+    #[test]
+    fn without_holes() {
+        for &(name, size, fields) in STRUCTURES {
+            let end = fields.iter().fold(0, |end, &(field, at, size)| {
+                assert_eq!(end, at, "{name}.{field}");
+                at + size
+            });
+            assert_eq!(end, size, "{name}");
+        }
+    }
+
+    /// Check that every structure has in the compiled programs the fields that it has here, at the same places and of the same
+    /// sizes, that the kinds have the same numbers, and that there are no others.
+    #[test]
+    fn as_the_programs_have_it() {
+        let mut seen = HashSet::new();
+        for iterator in Iterator::ALL {
+            let types = Object::parse(iterator.object()).unwrap().btf.unwrap().to_bytes();
+            let numbers: Vec<(&str, u32)> = KINDS.to_vec();
+            let declared = btf::enumerators(&types, "kind").unwrap().unwrap();
+            let declared: Vec<(&str, u32)> = declared.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+            assert_eq!(declared, numbers, "{}", iterator.name());
+            for &(name, size, fields) in STRUCTURES {
+                let Some(declared) = btf::layout(&types, name).unwrap() else { continue };
+                let fields = fields.iter().map(|&(field, at, size)| {
+                    (field.trim_start_matches('_').to_owned(), at as u32, size as u32)
+                });
+                let here = (size as u32, fields.collect::<Vec<_>>());
+                assert_eq!(declared, here, "{name} of {}", iterator.name());
+                seen.insert(name);
+            }
+        }
+        let missing: Vec<&str> =
+            STRUCTURES.iter().map(|&(name, ..)| name).filter(|name| !seen.contains(name)).collect();
+        assert!(missing.is_empty(), "in no program: {missing:?}");
+    }
+}
