@@ -290,7 +290,7 @@ impl Probes {
             });
             object::load(iterator, &types, &globals).map(Probe::Loaded)
         };
-        // The kernel takes a while over each, and minds no company.
+        // Verification is slow, and runs in parallel.
         let probes = std::thread::scope(|scope| {
             let load = &load;
             let loading = Iterator::ALL.map(|iterator| scope.spawn(move || load(iterator)));
