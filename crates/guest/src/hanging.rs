@@ -9,11 +9,11 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use dmabuf::DmaBuf;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{
     DumpableBehavior, Signal, getgid, getuid, set_dumpable_behavior, set_parent_process_death_signal,
@@ -21,7 +21,6 @@ use rustix::process::{
 use rustix::thread::UnshareFlags;
 
 use crate::actor::{Actor, Held};
-use crate::answer::USER;
 use crate::sys::{self, PAGE, task};
 
 /// Where the file is, for those in the namespace.
@@ -39,15 +38,21 @@ pub struct Hanging {
 }
 
 impl Hanging {
-    /// Makes the world, with a buffer held by the process that hangs.
+    /// Makes the world, with what `make` opens, and says of itself, held by the process that hangs. `user`: who all its
+    /// processes become before they do anything else; else they stay who the caller is.
     ///
     /// # Errors
     ///
     /// The kernel has no FUSE, or no namespaces for users.
-    pub fn start(make: impl FnOnce() -> anyhow::Result<DmaBuf>) -> anyhow::Result<Hanging> {
+    pub fn start(
+        user: Option<u32>,
+        make: impl FnOnce() -> anyhow::Result<(OwnedFd, Held)>,
+    ) -> anyhow::Result<Hanging> {
         fs::create_dir_all(AT).with_context(|| format!("making {AT}"))?;
         let mut actor = Actor::start(b"hanging-world", |stage| {
-            let mut buf = Some(make()?);
+            let (buf, held) = make()?;
+            let mut buf = Some(buf);
+            user.map_or(Ok(()), sys::become_user)?;
             enter_namespaces()?;
             let mut device = Some(open_device()?);
             let (mut asked, tell) = std::io::pipe()?;
@@ -63,19 +68,24 @@ impl Hanging {
                 File::open(file())?.read(&mut [0]).map(drop).context("reading")
             })?;
             asked.read_exact(&mut [0]).context("waiting for the server to be asked")?;
+            let (mut opened, mut tell_opened) = std::io::pipe()?;
             let hanging = child(|| {
                 let file = File::open(file())?;
-                sys::map_private(&file, 0, PAGE).map(drop)
+                let replaced = sys::map_private(&memfd("replaced")?, 0, PAGE)?;
+                tell_opened.write_all(b"x")?;
+                sys::map_private_over(replaced, &file).map(drop)
             })?;
-            let held = Held::by(buf.as_ref().context("no buffer")?)?.of(hanging);
-            buf = None;
-            wait_for(hanging, b'D')?;
-            stage.pause(&[held])?;
+            opened.read_exact(&mut [0]).context("waiting for the second open")?;
             drop((device, tell, buf));
-            Ok(())
+            wait_for(hanging, b'D')?;
+            stage.pause(&[held.of(hanging)])
         })?;
         Ok(Hanging { held: actor.paused_with_one()?, _actor: actor })
     }
+}
+
+fn memfd(name: &str) -> anyhow::Result<OwnedFd> {
+    crate::make::memfd(name.as_bytes(), 1, 0)
 }
 
 fn file() -> std::path::PathBuf {
@@ -96,9 +106,8 @@ fn child(script: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<u32> {
     })
 }
 
-/// Becomes a user without rights, and then root of namespaces of its own.
+/// Becomes root of namespaces of its own.
 fn enter_namespaces() -> anyhow::Result<()> {
-    sys::become_user(USER)?;
     // Who has changed its user may not write its own maps.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
@@ -165,8 +174,9 @@ fn serve(mut device: File, mut tell: impl Write) -> anyhow::Result<()> {
             GETATTR => Some([words(&[3600, 0]), attributes(node)].concat()),
             OPEN => {
                 opens += 1;
-                const DIRECT_IO: u64 = 1;
-                Some(words(&[0, if opens == 1 { 0 } else { DIRECT_IO }]))
+                // Without the second flag it is the open that drops the cached pages, and waits without any lock.
+                const DIRECT_IO_KEEP_CACHE: u64 = 1 | 2;
+                Some(words(&[0, if opens == 1 { 0 } else { DIRECT_IO_KEEP_CACHE }]))
             }
             _ => None,
         };

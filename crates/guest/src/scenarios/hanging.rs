@@ -8,7 +8,8 @@ use anyhow::Context;
 
 use super::Scenario;
 use super::holding::SIZE;
-use crate::answer::{Answer, LSBUF};
+use crate::actor::Held;
+use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
 use crate::make;
 use crate::need::Need;
@@ -30,7 +31,11 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     // The guest has no udev, which gives the device this mode everywhere else.
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     fs::set_permissions("/dev/fuse", everybody).context("opening FUSE to everybody")?;
-    let world = Hanging::start(|| Ok(make::plain(SIZE)?.0))?;
+    let world = Hanging::start(Some(USER), || {
+        let (buf, _) = make::plain(SIZE)?;
+        let held = Held::by(&buf)?;
+        Ok((buf.into(), held))
+    })?;
     let (asked, path) = (Instant::now(), "/tmp/hanging.json");
     let mut command = Command::new(LSBUF);
     command.arg("--json").stdout(File::create(path)?);

@@ -6,6 +6,8 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lsbuf_guest::actor::Held;
+use lsbuf_guest::hanging::Hanging;
 use rustix::pipe::pipe;
 
 use super::*;
@@ -201,19 +203,85 @@ fn handlers_wait() {
     assert_eq!((during, RAN_IN.load(Ordering::SeqCst)), (0, own.as_raw_pid()));
 }
 
+/// Whether this is a process in which that test runs alone, in the first thread. If not, it has now run in one, and passed.
+fn alone(test: &str) -> bool {
+    const ALONE: &str = "LSBUF_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let name = format!("kernel::guard::tests::{test}");
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args([&name, "--exact", "--test-threads=1"]).env(ALONE, "1").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    false
+}
+
+/// A process whose address space is locked as long as this lives, where this user may make one.
+fn hanging() -> Option<Hanging> {
+    let held = || {
+        let file = rustix::fs::memfd_create(c"held", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let held = Held::by_file(&file)?;
+        Ok((file, held))
+    };
+    Hanging::start(None, held).inspect_err(|error| eprintln!("not tried: {error:#}")).ok()
+}
+
+/// Check that a read of a locked address space's mappings is ended, and that the same file can be read when it is unlocked.
+#[test]
+fn locked_address_space() {
+    if !alone("locked_address_space") {
+        return;
+    }
+    let Some(world) = hanging() else { return };
+    let pid = world.held.pid;
+    let maps = move || {
+        let maps = fs::File::open(format!("/proc/{pid}/smaps")).unwrap();
+        read(Some(Pid(pid)), maps.as_fd(), &mut [0; 4096])
+    };
+    let stuck = guarded(LIMIT, maps).unwrap_err();
+    assert_eq!(stuck, Stuck { pid: Some(Pid(pid)), left_behind: false });
+    assert!(value(move || fs::read(format!("/proc/{pid}/stat"))).is_ok());
+}
+
+/// Check that a helper which even SIGKILL does not end is left behind, stays listed, and is reaped once it has ended.
+#[test]
+fn left_behind() {
+    if !alone("left_behind") {
+        return;
+    }
+    let Some(world) = hanging() else { return };
+    let pid = world.held.pid;
+    let peek = move || {
+        let mut byte = [0_u8];
+        let (local, remote) = (vector(byte.as_mut_ptr()), vector(ptr::from_ref(&ALONE_IN_MEMORY).cast_mut()));
+        // SAFETY: the kernel writes one byte. It takes the lock of the other address space without regard to signals.
+        unsafe {
+            marked(Some(Pid(pid)), || {
+                libc::process_vm_readv(pid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0)
+            })
+        }
+    };
+    let stuck = guarded(LIMIT, peek).unwrap_err();
+    assert_eq!(stuck, Stuck { pid: Some(Pid(pid)), left_behind: true });
+    assert_eq!(own_pids().len(), 2);
+    drop(world);
+    thread::sleep(Duration::from_millis(200));
+    value(|| ());
+    assert_eq!((own_pids().len(), children()), (1, String::new()));
+}
+
+/// What is at the same address in a forked process.
+static ALONE_IN_MEMORY: u8 = 1;
+
+fn vector(byte: *mut u8) -> libc::iovec {
+    libc::iovec { iov_base: byte.cast(), iov_len: 1 }
+}
+
 /// Check that files of the watcher are closed again, with a helper that ends and with one that is killed.
 #[test]
 fn no_fd_remains() {
-    // Other tests open fds at the same time, so that is asked in a process of its own.
-    const NAME: &str = "kernel::guard::tests::no_fd_remains";
-    if std::env::var_os("LSBUF_ALONE").is_none() {
-        let test = std::env::current_exe().unwrap();
-        let alone = std::process::Command::new(test)
-            .args([NAME, "--exact"])
-            .env("LSBUF_ALONE", "1")
-            .output()
-            .unwrap();
-        assert!(alone.status.success(), "{alone:?}");
+    // Other tests open fds at the same time.
+    if !alone("no_fd_remains") {
         return;
     }
     let before = fds();
