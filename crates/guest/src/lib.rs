@@ -12,6 +12,7 @@ pub mod answer;
 pub mod bench;
 pub mod caller;
 pub mod demo;
+pub mod hanging;
 pub mod init;
 pub mod make;
 pub mod modes;

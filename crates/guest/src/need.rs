@@ -55,6 +55,8 @@ pub enum Need {
     Ashmem,
     /// Something to swap to.
     Swap,
+    /// FUSE, for users without rights, too.
+    Fuse,
 }
 
 impl Need {
@@ -76,6 +78,7 @@ impl Need {
         Self::Secretmem,
         Self::Ashmem,
         Self::Swap,
+        Self::Fuse,
     ];
 
     /// The name used in reports, in the table of kernels and on the screen.
@@ -97,6 +100,7 @@ impl Need {
             Self::Secretmem => "secretmem",
             Self::Ashmem => "ashmem",
             Self::Swap => "swap",
+            Self::Fuse => "fuse",
         }
     }
 
@@ -119,6 +123,7 @@ impl Need {
             Self::Secretmem => shm::secret().is_ok(),
             Self::Ashmem => fs::exists("/dev/ashmem").unwrap_or(false),
             Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
+            Self::Fuse => fs::exists("/dev/fuse").unwrap_or(false),
         }
     }
 

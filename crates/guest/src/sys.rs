@@ -158,6 +158,19 @@ pub fn map_private(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Reg
     map_as(MapFlags::PRIVATE, fd, offset, len)
 }
 
+/// Maps the start of `fd` privately in place of a region, which is then no more.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn map_private_over(region: Region, fd: impl AsFd) -> anyhow::Result<Region> {
+    let start = ptr::with_exposed_provenance_mut(region.start);
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+    // SAFETY: the range is a region, as in `unmap`, so nothing that Rust knows of is replaced.
+    unsafe { mmap(start, region.len, ProtFlags::READ, flags, fd, 0) }.context("mapping over a region")?;
+    Ok(region)
+}
+
 fn map_as(flags: MapFlags, fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
     let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, fd, offset) };

@@ -7,6 +7,7 @@
 mod boots;
 pub mod check;
 mod formats;
+mod hanging;
 mod hiding;
 mod holding;
 mod impostors;
@@ -106,6 +107,7 @@ pub fn all() -> &'static [Scenario] {
             shmem::SCENARIOS,
             reconcile::SCENARIOS,
             hiding::SCENARIOS,
+            hanging::SCENARIOS,
             soaking::SCENARIOS,
         ]
         .into_iter()

@@ -36,6 +36,7 @@ pub(crate) mod fdinfo;
 pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
+pub(crate) mod guard;
 pub(crate) mod identity;
 pub(crate) mod magic;
 pub(crate) mod map_files;
