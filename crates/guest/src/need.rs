@@ -103,7 +103,7 @@ impl Need {
     /// Whether the running kernel has it.
     pub fn probe(self) -> bool {
         match self {
-            Self::Heap => fs::exists("/dev/dma_heap/system").unwrap_or(false),
+            Self::Heap => make::has_heap(),
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
             Self::Vgem => vgem_node("card").is_some(),
             Self::Vivid => vivid_node("vid-cap").is_some(),

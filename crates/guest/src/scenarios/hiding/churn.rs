@@ -12,7 +12,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::actor::{Actor, Stage};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, holder_of_one};
 use crate::sys::{self, task};
 

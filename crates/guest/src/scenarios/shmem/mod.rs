@@ -5,24 +5,17 @@
 
 mod counted;
 mod files;
+mod kit;
 mod line;
 mod memfd;
 mod swapped;
 mod sysv;
 
-use line::Shm;
-
-use super::Scenario;
-use crate::answer::Answer;
 use crate::need::Need;
-use crate::runner::Ctx;
-use crate::sys;
+use crate::scenario::Scenario;
 use crate::way::Way;
 
-/// Bytes of a page.
-const P: u64 = sys::PAGE as u64;
-
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "memfd_alone",
         claim: "A memfd has its size, and is charged for the pages that it has: written or allocated in advance, not what was punched out",
@@ -220,41 +213,3 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: swapped::swapped,
     },
 ];
-
-/// Asks for these kinds; the answer must be complete.
-fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<Answer> {
-    let answer = Answer::ask(&["--kind", kinds])?;
-    ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
-    Ok(answer)
-}
-
-/// Compares one buffer's ledger with an answer.
-fn compare(ctx: &mut Ctx, answer: &Answer, truth: &Shm) -> anyhow::Result<()> {
-    let what = format!("ledger of {}:{}", truth.kind, truth.ino);
-    ctx.check_eq(what, truth.line(ctx.way), truth.printed(answer)?)
-}
-
-/// Asks for its kind alone and compares a buffer's ledger.
-fn ask_and_compare(ctx: &mut Ctx, truth: &Shm) -> anyhow::Result<Answer> {
-    let answer = ask(ctx, truth.kind)?;
-    compare(ctx, &answer, truth)?;
-    Ok(answer)
-}
-
-/// What is said of a process, in a line.
-fn figures(answer: &Answer, pid: u32) -> anyhow::Result<String> {
-    let p = answer.process(pid)?;
-    Ok(format!("rss {} pss {} uss {} fds {} maps {}", p["rss"], p["pss"], p["uss"], p["fds"], p["maps"]))
-}
-
-/// A figure of which only BPF iterators can tell.
-fn by_bpf(ctx: &Ctx, figure: u64) -> String {
-    if ctx.way.is_bpf() { figure.to_string() } else { "null".into() }
-}
-
-/// What a child does that only holds.
-fn hold_on() -> i32 {
-    loop {
-        std::thread::park();
-    }
-}

@@ -6,11 +6,11 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::UnshareFlags;
 
-use super::{P, Shm, ask, ask_and_compare, compare, hold_on};
+use super::kit::{P, Shm, ask, ask_and_compare, compare, hold_on};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, PAGE, Region, task};
 
