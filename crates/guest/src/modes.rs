@@ -33,6 +33,8 @@ pub const MODES: &[Mode] = &[
     Mode { name: "sh", run: shell::run },
     Mode { name: reuse::MODE, run: incarnation },
     Mode { name: programs::WAIT, run: programs::wait },
+    Mode { name: programs::AGAIN, run: programs::again },
+    Mode { name: programs::LEAVE, run: programs::leave },
 ];
 
 /// Runs the mode that the first of `arguments` names.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::make::{self, HugePages};
+use crate::sys::fault::MissingPage;
 use crate::sys::{ring, shm};
 
 /// What scenarios swap to: a disk in memory.
@@ -55,6 +56,8 @@ pub enum Need {
     Ashmem,
     /// Something to swap to.
     Swap,
+    /// userfaultfd, and that root may have the kernel itself wait for it.
+    Userfaultfd,
 }
 
 impl Need {
@@ -76,6 +79,7 @@ impl Need {
         Self::Secretmem,
         Self::Ashmem,
         Self::Swap,
+        Self::Userfaultfd,
     ];
 
     /// The name used in reports, in the table of kernels and on the screen.
@@ -97,6 +101,7 @@ impl Need {
             Self::Secretmem => "secretmem",
             Self::Ashmem => "ashmem",
             Self::Swap => "swap",
+            Self::Userfaultfd => "userfaultfd",
         }
     }
 
@@ -118,6 +123,7 @@ impl Need {
             Self::HugePages => HugePages::set_aside(1).is_ok(),
             Self::Secretmem => shm::secret().is_ok(),
             Self::Ashmem => fs::exists("/dev/ashmem").unwrap_or(false),
+            Self::Userfaultfd => MissingPage::new().is_ok(),
             Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
         }
     }

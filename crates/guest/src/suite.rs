@@ -9,7 +9,7 @@ use anyhow::bail;
 use crate::scenario::Scenario;
 use crate::scenarios::{
     boots, check, formats, hiding, holding, impostors, kernel_refs, machine, making, mapping, names, probes,
-    procmap, reconcile, rights, shmem, soaking, sources, video,
+    procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -34,6 +34,7 @@ pub fn all() -> &'static [Scenario] {
             shmem::SCENARIOS,
             reconcile::SCENARIOS,
             hiding::SCENARIOS,
+            unlisted::SCENARIOS,
             soaking::SCENARIOS,
         ]
         .into_iter()

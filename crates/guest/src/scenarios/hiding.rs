@@ -147,6 +147,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: churn::slow_forks,
     },
     Scenario {
+        name: "slow_unshares",
+        claim: "What a thread's own fd table is copied from, while the copy is in no thread's hands yet, is not said to be the kernel's",
+        needs: &[],
+        ways: Way::BOTH,
+        run: churn::slow_unshares,
+    },
+    Scenario {
         name: "storm",
         claim: "While processes fork, execute and end at a high rate, the figures of quiet buffers stay exact",
         needs: &[],

@@ -22,4 +22,5 @@ pub(crate) mod rights;
 pub(crate) mod shmem;
 pub(crate) mod soaking;
 pub(crate) mod sources;
+pub(crate) mod unlisted;
 pub(crate) mod video;

@@ -5,7 +5,7 @@
 
 mod counted;
 mod files;
-mod kit;
+pub(super) mod kit;
 mod line;
 mod memfd;
 mod swapped;
