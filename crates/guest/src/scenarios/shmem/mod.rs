@@ -8,6 +8,8 @@ mod files;
 pub(super) mod kit;
 mod line;
 mod memfd;
+mod program;
+mod segments;
 mod swapped;
 mod sysv;
 
@@ -99,6 +101,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         needs: &[],
         ways: Way::BOTH,
         run: counted::running,
+    },
+    Scenario {
+        name: "runs_from_memfd",
+        claim: "A memfd that only a program keeps which runs from it is found, and held by that process",
+        needs: &[],
+        ways: Way::BOTH,
+        run: program::alone,
+    },
+    Scenario {
+        name: "runs_from_memfd_reopened",
+        claim: "A program that runs from a memfd is a holder of it beside one that has opened it again",
+        needs: &[],
+        ways: Way::BOTH,
+        run: program::reopened,
     },
     Scenario {
         name: "udmabuf_over_memfd",
@@ -204,6 +220,34 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         needs: &[],
         ways: Way::BOTH,
         run: sysv::collides,
+    },
+    Scenario {
+        name: "sysv_fd_in_message",
+        claim: "A segment's fd in a message is in flight, and the totals add up when nothing else has the segment",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::fd_in_message,
+    },
+    Scenario {
+        name: "sysv_thread_namespace",
+        claim: "An unattached segment in the IPC namespace of a thread is not missing without a word",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::thread_unattached,
+    },
+    Scenario {
+        name: "sysv_thread_namespace_attached",
+        claim: "A segment that a thread has made in its own IPC namespace is not said to be of its process's",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::thread_attached,
+    },
+    Scenario {
+        name: "sysv_same_in_both",
+        claim: "An attached segment of a left IPC namespace and its unattached double in the new one are not taken for one",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::same_in_both,
     },
     Scenario {
         name: "shmem_swapped",
