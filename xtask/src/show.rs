@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use lsbuf_guest::report::{Event, Outcome, Stream};
-use lsbuf_guest::scenarios::Scenario;
+use lsbuf_guest::scenario::Scenario;
 
 use crate::fetch;
 use crate::kernels::{self, Kernel};

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use clap::Args;
 use lsbuf_guest::report::{Event, Plan, Stream};
-use lsbuf_guest::{demo, scenarios};
+use lsbuf_guest::scenarios::check::CONTRACT;
+use lsbuf_guest::{demo, scenario, suite};
 
 use crate::cmd::{self, Usage};
 use crate::fetch::{self, Bootable};
@@ -158,7 +159,7 @@ pub(crate) struct Tally {
 
 /// `cargo xtask vm`.
 pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Tally> {
-    let selected = scenarios::select(&arguments.scenarios).map_err(|error| Usage(error.to_string()))?;
+    let selected = suite::select(&arguments.scenarios).map_err(|error| Usage(error.to_string()))?;
     let kernels = kernels::select(kernels::table()?, &arguments.kernel, arguments.all)?;
     if arguments.list {
         show::list(workspace, &selected)?;
@@ -170,8 +171,8 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
     };
     let programs = build_programs(workspace, &[])?;
     let plan = Plan { mode: "scenarios".to_owned(), arguments: arguments.scenarios.clone() };
-    let runs = scenarios::runs(&selected);
-    let checked = selected.iter().any(|scenario| scenario.name == scenarios::check::CONTRACT);
+    let runs = scenario::runs(&selected);
+    let checked = selected.iter().any(|scenario| scenario.name == CONTRACT);
     let all = kernels::points()?;
     let expected = |bootable: &Bootable| Expectation {
         runs: runs.iter().map(|run| (run.to_string(), run.needs().collect())).collect(),

@@ -263,6 +263,15 @@ impl Stage {
         let mut line = serde_json::to_string(held)?;
         line.push('\n');
         self.socket.get_mut().write_all(line.as_bytes()).context("reporting to the scenario")?;
+        self.wait()
+    }
+
+    /// Waits for the scenario, or takes its word if it has told to go on already.
+    ///
+    /// # Errors
+    ///
+    /// The scenario has ended.
+    pub fn wait(&mut self) -> anyhow::Result<()> {
         let mut answer = String::new();
         if self.socket.read_line(&mut answer)? == 0 {
             bail!("the scenario has ended");

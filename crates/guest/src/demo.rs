@@ -13,8 +13,8 @@ use dmabuf::{DmaBuf, Heap, Udmabuf, share};
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
 use crate::make;
-use crate::modes;
 use crate::need::Need;
+use crate::shell;
 use crate::sys;
 
 /// A camera frame: 1920×1080 NV12.
@@ -76,7 +76,7 @@ pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
         actor.paused()?;
     }
     if !command.is_empty() {
-        return modes::sh(command);
+        return shell::run(command);
     }
     for arguments in ["-d --human", "ps -d --human", "show cam0:frame0", "show vdec:out0"] {
         println!("$ lsbuf {arguments}");

@@ -7,7 +7,6 @@ use anyhow::{Context, ensure};
 use dmabuf::{DmaBuf, DrmDevice, DumbSize, Heap, VideoDevice};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
-use crate::need::Need;
 use crate::sys;
 
 /// `exp_name` of buffers from the system heap.
@@ -17,6 +16,11 @@ pub const DRM: &str = "drm";
 /// `exp_name` of buffers from vivid: its allocator's module exports for it.
 pub const VIVID: &str = "videobuf2_vmalloc";
 
+/// Whether there is the system heap.
+pub fn has_heap() -> bool {
+    fs::exists("/dev/dma_heap/system").unwrap_or(false)
+}
+
 /// A buffer that nothing but its fd holds, and its exporter's name: from the heap, or else from vgem with the GEM handle
 /// closed again.
 ///
@@ -24,7 +28,7 @@ pub const VIVID: &str = "videobuf2_vmalloc";
 ///
 /// There is no exporter.
 pub fn plain(size: u64) -> anyhow::Result<(DmaBuf, &'static str)> {
-    if Need::Heap.probe() {
+    if has_heap() {
         return Ok((Heap::open("system")?.allocate(size)?, HEAP));
     }
     let device = vgem()?;
@@ -35,7 +39,7 @@ pub fn plain(size: u64) -> anyhow::Result<(DmaBuf, &'static str)> {
 
 /// The name of the exporter that [`plain`] uses here.
 pub fn plain_exporter() -> &'static str {
-    if Need::Heap.probe() { HEAP } else { DRM }
+    if has_heap() { HEAP } else { DRM }
 }
 
 /// The vgem device.

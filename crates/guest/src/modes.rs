@@ -3,13 +3,13 @@
 //! Process 1 starts the binary again with the name of a mode and its arguments. What a mode writes to its standard
 //! output and error reaches the host as output events, and its exit status ends the report.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::report::Reporter;
-use crate::{bench, caller, demo, record, runner, scenarios, soak};
+use crate::scenarios::hiding::reuse;
+use crate::{bench, caller, demo, programs, record, runner, shell, soak};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -19,9 +19,6 @@ pub struct Mode {
     /// Does it, with the arguments after the name.
     pub run: fn(&[String]) -> anyhow::Result<ExitCode>,
 }
-
-/// The mode of a program that only runs.
-pub const WAIT: &str = "wait";
 
 /// All modes.
 pub const MODES: &[Mode] = &[
@@ -33,9 +30,11 @@ pub const MODES: &[Mode] = &[
     Mode { name: "soak", run: soak::run_mode },
     Mode { name: soak::PLAYER_MODE, run: soak::run_player },
     Mode { name: "record", run: |_| record::run() },
-    Mode { name: "sh", run: sh },
-    Mode { name: scenarios::INCARNATION, run: incarnation },
-    Mode { name: WAIT, run: wait },
+    Mode { name: "sh", run: shell::run },
+    Mode { name: reuse::MODE, run: incarnation },
+    Mode { name: programs::WAIT, run: programs::wait },
+    Mode { name: programs::AGAIN, run: programs::again },
+    Mode { name: programs::LEAVE, run: programs::leave },
 ];
 
 /// Runs the mode that the first of `arguments` names.
@@ -67,40 +66,5 @@ fn scenario(names: &[String]) -> anyhow::Result<ExitCode> {
 
 /// Holds a buffer for a moment and runs this mode again, for a scenario that watches one process become many programs.
 fn incarnation(arguments: &[String]) -> anyhow::Result<ExitCode> {
-    scenarios::become_next(arguments).map(|()| ExitCode::SUCCESS)
-}
-
-/// Says by a line that it has begun, and waits for the end of its standard input.
-fn wait(_: &[String]) -> anyhow::Result<ExitCode> {
-    println!("waiting");
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Runs a command line: in busybox's shell where the initramfs has one, else split at spaces and started directly.
-///
-/// # Errors
-///
-/// The line is empty or its program cannot be started.
-pub fn sh(arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let line = arguments.join(" ");
-    let mut command = if std::fs::exists("/bin/busybox")? {
-        // It complains about the programs that exist already under an applet's name; those are to stay.
-        Command::new("/bin/busybox")
-            .args(["--install", "-s", "/bin"])
-            .stderr(Stdio::null())
-            .status()
-            .context("installing busybox")?;
-        let mut shell = Command::new("/bin/busybox");
-        shell.args(["sh", "-c", &line]);
-        shell
-    } else {
-        let mut words = line.split_ascii_whitespace();
-        let mut command = Command::new(words.next().context("an empty command line")?);
-        command.args(words);
-        command
-    };
-    let status = command.status().with_context(|| format!("running {line:?}"))?;
-    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    reuse::become_next(arguments).map(|()| ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::make::{self, HugePages};
+use crate::sys::fault::MissingPage;
 use crate::sys::{ring, shm};
 
 /// What scenarios swap to: a disk in memory.
@@ -57,6 +58,8 @@ pub enum Need {
     Swap,
     /// FUSE, for users without rights, too.
     Fuse,
+    /// userfaultfd, and that root may have the kernel itself wait for it.
+    Userfaultfd,
 }
 
 impl Need {
@@ -79,6 +82,7 @@ impl Need {
         Self::Ashmem,
         Self::Swap,
         Self::Fuse,
+        Self::Userfaultfd,
     ];
 
     /// The name used in reports, in the table of kernels and on the screen.
@@ -101,13 +105,14 @@ impl Need {
             Self::Ashmem => "ashmem",
             Self::Swap => "swap",
             Self::Fuse => "fuse",
+            Self::Userfaultfd => "userfaultfd",
         }
     }
 
     /// Whether the running kernel has it.
     pub fn probe(self) -> bool {
         match self {
-            Self::Heap => fs::exists("/dev/dma_heap/system").unwrap_or(false),
+            Self::Heap => make::has_heap(),
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
             Self::Vgem => vgem_node("card").is_some(),
             Self::Vivid => vivid_node("vid-cap").is_some(),
@@ -122,6 +127,7 @@ impl Need {
             Self::HugePages => HugePages::set_aside(1).is_ok(),
             Self::Secretmem => shm::secret().is_ok(),
             Self::Ashmem => fs::exists("/dev/ashmem").unwrap_or(false),
+            Self::Userfaultfd => MissingPage::new().is_ok(),
             Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
             Self::Fuse => fs::exists("/dev/fuse").unwrap_or(false),
         }

@@ -8,7 +8,7 @@ use std::fs;
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait, waitpid};
 
 /// Makes this process the parent of all orphans below it.
 ///
@@ -31,6 +31,18 @@ pub fn reap_one() -> anyhow::Result<Option<(u32, i32)>> {
         let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
         (pid.as_raw_nonzero().get().unsigned_abs(), code.unwrap_or(-1))
     }))
+}
+
+/// Kills one child and waits for its end.
+///
+/// # Errors
+///
+/// There is no such child.
+pub fn end_child(child: u32) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(child)?).context("no pid")?;
+    kill_process(pid, Signal::KILL).context("killing a child")?;
+    waitpid(Some(pid), WaitOptions::empty()).context("waiting for a child")?;
+    Ok(())
 }
 
 /// Kills all children, and the orphans which that brings here, until none is left.

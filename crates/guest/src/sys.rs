@@ -5,10 +5,13 @@
 //! reads or writes through them.
 #![allow(unsafe_code)]
 
+pub mod fault;
 pub mod measure;
 pub mod ring;
 pub mod shm;
+pub mod shuttle;
 pub mod task;
+pub mod text;
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
@@ -78,6 +81,17 @@ pub fn send_any(socket: impl AsFd, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()>
     ensure!(control.push(SendAncillaryMessage::ScmRights(fds)), "no room for {} fds", fds.len());
     sendmsg(socket, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).context("sending")?;
     Ok(())
+}
+
+/// [`send_any`] for one fd by its number, which may be closed as soon as the kernel has looked it up.
+///
+/// # Errors
+///
+/// There is no such fd, or the kernel refuses.
+pub fn send_number(socket: impl AsFd, number: u32) -> anyhow::Result<()> {
+    let number = RawFd::try_from(number)?;
+    // SAFETY: the number is only handed to the kernel, which refuses one that is not open.
+    send_any(socket, &[unsafe { BorrowedFd::borrow_raw(number) }])
 }
 
 /// Receives what [`send_any`] sent.

@@ -14,9 +14,9 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Rest, Truth};
+use crate::hostile::HOSTILE;
 use crate::make;
 use crate::need::Need;
-use crate::scenarios::HOSTILE;
 use crate::sys::{self, Region};
 
 const PAGE: usize = 4096;

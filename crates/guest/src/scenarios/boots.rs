@@ -4,11 +4,10 @@ use std::fs::{self, File};
 
 use anyhow::Context;
 
-use super::Scenario;
 use crate::need::{Need, vgem_node, vivid_node};
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "boots",
         claim: "The guest runs the kernel it says it runs",

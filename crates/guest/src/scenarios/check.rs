@@ -10,17 +10,16 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, bail};
 
-use super::Scenario;
 use super::machine::closing_line;
 use crate::answer::LSBUF;
 use crate::need::vgem_node;
 use crate::report::Outcome;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 
 /// The scenario that reports the points of `lsbuf check`.
 pub const CONTRACT: &str = "kernel_contract";
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: CONTRACT,
         claim: "lsbuf check finds of each point what the table of kernels says, and leaves nothing behind",

@@ -10,11 +10,11 @@ use std::process::{Command, Output};
 use anyhow::{Context, bail};
 
 use super::holding::SIZE;
-use super::names::{HOSTILE, HOSTILE_COMMS};
-use super::{Scenario, impostors};
+use super::impostors;
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
-use crate::runner::Ctx;
+use crate::hostile::{HOSTILE, HOSTILE_COMMS};
+use crate::scenario::{Ctx, Scenario};
 use crate::way::Way;
 use crate::{make, sys, terminal};
 
@@ -39,7 +39,7 @@ const COMMANDS: &[&str] = &[
 /// What is asked on a terminal too.
 const ON_A_TERMINAL: &[&str] = &["ls", "ls --json", "ps -o +CGROUP", "show @", "doctor"];
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "liars_in_every_format",
     claim: "No name, command, cgroup or lookalike adds a line, a colour or a raw control character, in a pipe or on a terminal",
     needs: &[],

@@ -6,17 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::Scenario;
 use super::holding::SIZE;
 use crate::actor::Held;
 use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::way::Way;
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "hanging_process",
     claim: "A process whose address space stays locked for ever holds up no answer, and the answer names it",
     needs: &[Need::Fuse],

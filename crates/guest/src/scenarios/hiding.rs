@@ -4,17 +4,15 @@
 mod access;
 mod churn;
 mod namespaces;
-mod reuse;
+pub(crate) mod reuse;
 mod sharing;
 mod threads;
 
-pub(crate) use reuse::{MODE as INCARNATION, become_next};
-
-use super::Scenario;
 use crate::need::Need;
+use crate::scenario::Scenario;
 use crate::way::Way;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "zombie_leader",
         claim: "What live threads hold behind an ended first thread is their process's, with its pid and command name",
@@ -147,6 +145,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[],
         ways: Way::BOTH,
         run: churn::slow_forks,
+    },
+    Scenario {
+        name: "slow_unshares",
+        claim: "What a thread's own fd table is copied from, while the copy is in no thread's hands yet, is not said to be the kernel's",
+        needs: &[],
+        ways: Way::BOTH,
+        run: churn::slow_unshares,
     },
     Scenario {
         name: "storm",

@@ -5,18 +5,17 @@ use std::thread;
 
 use dmabuf::share;
 
-use super::Scenario;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
 /// Bytes of most buffers here: a few pages, so that sizes are no counts by chance.
 pub(super) const SIZE: u64 = 64 << 10;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "fd_only",
         claim: "One fd is one reference and the whole account",

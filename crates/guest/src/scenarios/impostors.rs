@@ -18,12 +18,11 @@ use rustix::mount::{
 use rustix::process::{chdir, chroot};
 use rustix::thread::UnshareFlags;
 
-use super::Scenario;
 use super::holding::{compare, holder_of_one};
 use crate::actor::Actor;
 use crate::answer::{Answer, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
@@ -32,7 +31,7 @@ const PAGE: usize = 4096;
 /// How many of [`all`] have a link that begins like a dma-buf's, and how many a mapping.
 const LOOKALIKES: (usize, usize) = (8, 5);
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "impostors",
     claim: "Files, memfds and files of other namespaces called like dma-bufs are not taken for any, by fd, O_PATH fd or mapping",
     needs: &[],

@@ -1,24 +1,21 @@
 //! References that no process shows: GEM handles, messages not yet received, registered files; and who may be behind them.
 
 mod candidates;
+mod gem;
 mod in_flight;
 mod io_uring;
 
-use super::Scenario;
+use gem::{EXPORTED, IMPORTED};
+
 use super::holding::{SIZE, compare};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Rest, Truth};
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::way::Way;
 
-/// References of a GEM object that was exported, beyond fds: the object's own and the device file's PRIME cache.
-const EXPORTED: u64 = 2;
-/// References of a GEM object that was imported: those of an exported one, and the attachment's.
-const IMPORTED: u64 = 3;
-
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "gem_export_counts",
         claim: "An exported GEM object with an open handle is 2 kernel references beside the fd",

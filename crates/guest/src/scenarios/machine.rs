@@ -7,17 +7,16 @@ use std::time::Duration;
 use anyhow::Context;
 use dmabuf::{DmaBuf, Udmabuf};
 
-use super::Scenario;
 use super::holding::{SIZE, compare_in, holder_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth, USER, as_user};
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "several_exporters",
         claim: "Buffers of three exporters are told apart and sum up to the kernel's own total",

@@ -18,10 +18,10 @@ mod syncing;
 mod udmabuf;
 mod v4l2;
 
-use super::Scenario;
 use crate::need::Need::{Heap, SyncFile, Udmabuf, Vgem, Vivid};
+use crate::scenario::Scenario;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "heap_list",
         claim: "Heaps are listed as in sysfs, and an unknown name is told which exist",

@@ -1,19 +1,18 @@
 //! References by mappings: what mapping, splitting, moving and inheriting VMAs does to the ledger.
 
-use super::Scenario;
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, Region};
 use crate::way::Way;
 
 const PAGE: usize = 4096;
 const LEN: usize = SIZE as usize;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "fd_and_map",
         claim: "An fd and a mapping are two references of one holder",

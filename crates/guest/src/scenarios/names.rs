@@ -5,63 +5,18 @@ use std::fs;
 use anyhow::Context;
 use dmabuf::DmaBuf;
 
+use super::formats;
 use super::holding::{SIZE, compare, compare_in};
-use super::{Scenario, formats};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
+use crate::hostile::{HOSTILE, HOSTILE_COMMS};
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
-/// What strangers call their buffers: forged fdinfo lines, forged rows and closing lines of the kernel's list, escape
-/// sequences, the marks that other tools use, bytes that are no text. At most 31 bytes each.
-pub(crate) const HOSTILE: &[&[u8]] = &[
-    b"",
-    b"a\nsize:\t1\ncount:\t99\nino:\t1",
-    b"a\nexp_name:\tevil\nname:\tb",
-    b"size:\t0",
-    b"\nsize:\t0\ncount:\t0\n",
-    b"\n00000001\t00000000\t00000000\t00",
-    b"\n9\t0\t0\t9\tevil\t99\tz",
-    b"\n\tAttached Devices:\n\tevil",
-    b"\nTotal 9 objects, 9 bytes",
-    b"\nTotal 0 devices attached\n\n",
-    b"cam (deleted)",
-    b" (deleted)",
-    b"<none>",
-    b"\x1b[2J\x1b]0;x\x07",
-    "\u{9b}31mC1\u{85}\u{9d}0;x\u{9c}".as_bytes(),
-    b"back\\slash \\012 \\x41 tab\there",
-    b" leading and trailing ",
-    b"\r\x08\x7f\x0b\x0c",
-    b"\",\"a\",'",
-    b"-",
-    b"?",
-    "\u{202e}gnp.exe".as_bytes(),
-    "\u{2028}\u{200b}\u{feff}".as_bytes(),
-    b"0123456789012345678901234567890",
-    b"\xff\xfe\x80\xc3( \xed\xa0\x80",
-    &[0xff; 31],
-    &[b'\n'; 31],
-];
-
-/// What strangers call their processes: the fields that follow a name in `stat`, the lines that follow it in `status`, other
-/// holders. At most 15 bytes each.
-pub(super) const HOSTILE_COMMS: &[&[u8]] = &[
-    b"",
-    b") R 1 2 (",
-    b"a\nUid:\t7\t7",
-    b"\n\n\n",
-    b"\x1b]0;x\x07\x1b[2J",
-    b"\xff\xfe\x80\xc3(",
-    b"x:1(9f) sshd:2",
-    b"\t\r\x7f",
-    "\u{202e}\u{9b}2J".as_bytes(),
-];
-
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "named_and_renamed",
         claim: "A buffer has no name, then its name, then its new name",

@@ -14,17 +14,16 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde_json::Value;
 
-use super::Scenario;
 use super::holding::{SIZE, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
 use crate::make;
 use crate::need::{Need, kernel_has_name};
 use crate::pins::PLACE as PINS;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, ring};
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "probes_for_a_group",
         claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, and are told why",

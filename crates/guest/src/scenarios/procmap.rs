@@ -5,19 +5,18 @@ use std::process::Command;
 use dmabuf::DmaBuf;
 use serde_json::Value;
 
-use super::Scenario;
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
 use crate::make;
 use crate::need::Need;
 use crate::record::world::World;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, ring};
 
 /// A single page is one piece of memory, which is all that the heap maps privately.
 const PAGE: usize = 4096;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "private_map",
         claim: "A private mapping is a reference of its process, though no other mapping or fd leads to it",

@@ -10,17 +10,16 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::Scenario;
 use crate::actor::Actor;
 use crate::answer::Answer;
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, PAGE, task};
 use crate::way::Way;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reconcile",
         claim: "Shmem is what is held by kind, unheld files of tmpfs and segments, with nothing left over, to the page",

@@ -12,18 +12,17 @@ use dmabuf::share;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::CapabilitySet as Caps;
 
-use super::Scenario;
 use super::holding::{SIZE, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, DEBUGFS, View};
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "rights_table",
         claim: "Each right opens what the kernel ties to it, and the answer says whether it is complete",

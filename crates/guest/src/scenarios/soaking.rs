@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::Scenario;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::soak::{self, Plan};
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "short_soak",
     claim: "Of a random world, at rest or in motion, no answer says what is not so",
     needs: &[],

@@ -6,7 +6,6 @@ use anyhow::Context;
 use rustix::thread::CapabilitySet as Caps;
 use serde_json::Value;
 
-use super::Scenario;
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
@@ -14,13 +13,13 @@ use crate::caller::{Caller, View};
 use crate::make;
 use crate::need::Need;
 use crate::record::world::World;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, ring, task};
 use crate::way::Way;
 
 const PAGE: usize = 4096;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "sources_agree",
         claim: "Of a world with one of each thing that is hard to count, BPF iterators and procfs give one answer, to the letter",

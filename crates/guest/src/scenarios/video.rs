@@ -7,17 +7,16 @@
 
 use dmabuf::DmaBuf;
 
-use super::Scenario;
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Rest, Truth};
 use crate::make;
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "video_exported",
         claim: "An exported video buffer is its fd and nothing in the kernel, also once the device is closed",

@@ -9,8 +9,8 @@ use dmabuf::{DmaBuf, ErrorKind, Heap, Udmabuf, share};
 
 use super::journal::{Entry, Hold, now};
 use super::player::{Kept, Player};
+use crate::hostile::HOSTILE;
 use crate::make;
-use crate::scenarios::HOSTILE;
 use crate::sys::{self, Region};
 
 type Step = fn(&mut Player) -> anyhow::Result<()>;

@@ -40,6 +40,32 @@ pub fn with_own_fds<T>(then: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Resu
     then()
 }
 
+/// Gives the calling thread an fd table and a network namespace of its own. The kernel copies the table first and takes a while
+/// over the namespace, so that for so long the copy is in nobody's hands.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn unshare_fds_slowly() -> anyhow::Result<()> {
+    // SAFETY: as in `with_own_fds`: what was open stays open under its number in both tables.
+    unsafe { unshare_unsafe(UnshareFlags::FILES | UnshareFlags::NEWNET) }.context("unsharing")
+}
+
+/// Hands the rest of the script over to a child: forks, and ends this process. Only the child returns.
+///
+/// # Errors
+///
+/// The kernel refuses to fork.
+pub fn hand_over() -> anyhow::Result<()> {
+    // SAFETY: as in `fork`: the processes that fork here have one thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::last_os_error()).context("forking"),
+        0 => Ok(()),
+        // SAFETY: always sound; and exit handlers must not run in each process of a chain.
+        _ => unsafe { libc::_exit(0) },
+    }
+}
+
 /// Ends the calling thread alone, without unwinding. In the first thread of a process that has others it leaves a
 /// zombie whose process lives on.
 pub fn end_thread() -> ! {
@@ -112,7 +138,8 @@ extern "C" fn idle(_: *mut libc::c_void) -> libc::c_int {
     pause_forever()
 }
 
-fn pause_forever() -> ! {
+/// Does nothing until it is killed.
+pub(super) fn pause_forever() -> ! {
     loop {
         // SAFETY: always sound.
         unsafe { libc::pause() };
@@ -144,6 +171,7 @@ pub fn fork_as(pid: u32, script: impl FnOnce() -> i32) -> anyhow::Result<bool> {
     }
 }
 
-fn started(pid: libc::c_long) -> anyhow::Result<u32> {
+/// The id of a task that was started, or why it was not.
+pub(super) fn started(pid: libc::c_long) -> anyhow::Result<u32> {
     u32::try_from(pid).map_err(|_| Error::last_os_error()).context("starting a task")
 }

@@ -10,7 +10,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth, USER, as_user};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
 use crate::sys;
 

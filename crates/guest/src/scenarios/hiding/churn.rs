@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use dmabuf::DmaBuf;
@@ -12,7 +12,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::actor::{Actor, Stage};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, holder_of_one};
 use crate::sys::{self, task};
 
@@ -111,6 +111,20 @@ pub(super) fn slow_forks(ctx: &mut Ctx) -> anyhow::Result<()> {
     actor.paused()?;
     let seen = watch(&mut actor, &truth, 8)?;
     conclude(ctx, &seen, "forks that took longer than a round")
+}
+
+pub(super) fn slow_unshares(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut quiet = holder_of_one()?;
+    let truth = Truth::held(make::plain_exporter(), vec![quiet.paused_with_one()?]);
+    let mut actor = Actor::start(b"slow", |stage| {
+        let (_copied, _) = make::plain(SIZE)?;
+        // The copy goes with the thread.
+        let unshare = || thread::spawn(task::unshare_fds_slowly).join();
+        rounds(stage, || unshare().map_err(|_| anyhow::anyhow!("a thread died"))?)
+    })?;
+    actor.paused()?;
+    let seen = watch(&mut actor, &truth, 8)?;
+    conclude(ctx, &seen, "fd tables copied")
 }
 
 pub(super) fn storm(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use rustix::thread::UnshareFlags;
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, Rest, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
 use crate::sys::task;
 

@@ -15,7 +15,7 @@ use rustix::thread::set_name;
 use crate::actor::Actor;
 use crate::answer::Answer;
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::sys::task;
 
 const PAGE: u64 = 4096;

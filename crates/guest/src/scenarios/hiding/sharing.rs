@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare};
 use crate::sys::{self, task};
 

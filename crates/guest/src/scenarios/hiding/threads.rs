@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in};
 use crate::sys::{self, task};
 

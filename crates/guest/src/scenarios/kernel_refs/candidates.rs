@@ -6,11 +6,11 @@ use std::process::Command;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Rest, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare};
 use crate::sys;
 
-use super::{EXPORTED, IMPORTED};
+use super::gem::{EXPORTED, IMPORTED};
 
 /// The fds by which a process has a device open, by this test's own eyes.
 fn fds_of(pid: u32, device: &str) -> anyhow::Result<Vec<u32>> {

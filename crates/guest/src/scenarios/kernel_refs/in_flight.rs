@@ -9,7 +9,7 @@ use dmabuf::share;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Rest, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
 use crate::sys;
 

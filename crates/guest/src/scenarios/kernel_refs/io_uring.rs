@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Rest, Truth};
 use crate::make;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
 use crate::sys::{self, ring};
 
-use super::EXPORTED;
+use super::gem::EXPORTED;
 
 pub(super) fn fixed(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"server", |stage| {

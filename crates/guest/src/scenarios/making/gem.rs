@@ -11,7 +11,7 @@ use super::kit::{
     count, count_in_debugfs, fdinfo, one_of_each, page, pattern, read_all, refused, shape, vgem, write_at,
 };
 use crate::need::vgem_node;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// A driver is found by its name, and what is no DRM device or has no dumb buffers is refused.
 pub(super) fn find(ctx: &mut Ctx) -> anyhow::Result<()> {

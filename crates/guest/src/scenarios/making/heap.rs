@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use rustix::io::{FdFlags, fcntl_getfd};
 
 use super::kit::{self, fdinfo, refused};
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// The list is the one of sysfs, and an unknown name is told it.
 pub(super) fn list(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use dmabuf::{Direction, DmaBuf, DrmDevice, DumbSize, ErrorKind, Heap, MapMode, M
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::need::{Need, vgem_node};
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// The page size, in the type of sizes.
 pub(super) fn page() -> u64 {

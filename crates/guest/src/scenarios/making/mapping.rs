@@ -11,7 +11,7 @@ use super::kit::{
     self, count, count_in_debugfs, fdinfo, one_of_each, page, pattern, read_all, refused, shape, vgem,
     write_at,
 };
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// What one mapping wrote, another one reads.
 pub(super) fn write_is_read(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use dmabuf::{DmaBuf, ErrorKind, Heap, MAX_NAME_LEN, MapMode};
 
 use super::kit::{self, fdinfo, link, one_of_each, page, refused, vgem};
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// The link of a buffer with that name.
 fn link_text(name: &[u8]) -> String {

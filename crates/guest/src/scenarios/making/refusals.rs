@@ -13,7 +13,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use super::kit::{count, descriptors, fdinfo, one_of_each, page, refused, shape, vgem, with_room_for};
 use crate::make;
 use crate::need::{Need, vgem_node, vivid_node};
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// Only a dma-buf becomes one, whatever else looks like it.
 pub(super) fn not_a_dma_buf(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use rustix::thread::set_thread_res_uid;
 use super::kit::{
     count, descriptors, link, one_of_each, pattern, read_all, refused, with_room_for, write_at,
 };
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::sys;
 
 const KINDS: [(&str, SocketType); 3] =

@@ -12,7 +12,7 @@ use rustix::io::{FdFlags, fcntl_getfd};
 
 use super::kit::{count, link, one_of_each, refused};
 use crate::need::Need;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 const DIRECTIONS: [Direction; 3] = [Direction::Read, Direction::Write, Direction::ReadWrite];
 

@@ -10,7 +10,7 @@ use rustix::io::{pread, pwrite};
 
 use super::heap::read_write_and_cloexec;
 use super::kit::{self, fdinfo, page, pattern, read_all, refused, write_at};
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// Writes all of `bytes` through the memfd.
 fn write_memfd(memfd: &SealedMemfd, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {

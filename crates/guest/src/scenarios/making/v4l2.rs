@@ -9,7 +9,7 @@ use super::heap::read_write_and_cloexec;
 use super::kit::{self, count, count_in_debugfs, fdinfo, page, pattern, read_all, refused, shape, write_at};
 use crate::make::{self, vivid};
 use crate::need::vivid_node;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 
 /// A driver is found by its name, and what is no capture device is refused.
 pub(super) fn find(ctx: &mut Ctx) -> anyhow::Result<()> {

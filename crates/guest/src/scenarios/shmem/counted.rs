@@ -11,12 +11,12 @@ use std::slice;
 use anyhow::{Context, ensure};
 use dmabuf::{Direction, SealedMemfd, SyncFile, Udmabuf};
 
-use super::{P, Shm, ask, ask_and_compare, by_bpf, compare};
+use super::kit::{P, Shm, ask, ask_and_compare, by_bpf, compare};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::make;
-use crate::modes::WAIT;
-use crate::runner::Ctx;
+use crate::programs::WAIT;
+use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
 use crate::sys::{self, PAGE};
 

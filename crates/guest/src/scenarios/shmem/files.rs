@@ -7,11 +7,11 @@ use rustix::fs::ftruncate;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::UnshareFlags;
 
-use super::{P, Shm, ask_and_compare, by_bpf, figures, hold_on};
+use super::kit::{P, Shm, ask_and_compare, by_bpf, figures, hold_on};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make::{self, HugePages};
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::sys::{self, PAGE, Region, shm, task};
 
 /// The inode number that this process's own maps show of a mapping.

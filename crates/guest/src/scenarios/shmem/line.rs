@@ -9,9 +9,9 @@ use crate::way::Way;
 
 /// A buffer as the test made it.
 #[derive(Clone, Debug)]
-pub(super) struct Shm {
-    pub(super) kind: &'static str,
-    pub(super) ino: u64,
+pub(in crate::scenarios) struct Shm {
+    pub(in crate::scenarios) kind: &'static str,
+    pub(in crate::scenarios) ino: u64,
     name: String,
     size: u64,
     charged: Option<u64>,
@@ -24,13 +24,13 @@ pub(super) struct Shm {
 
 impl Shm {
     /// One that these hold, and nobody else; the first tells what its inode says.
-    pub(super) fn held(kind: &'static str, name: &str, held: Vec<Held>) -> Shm {
+    pub(in crate::scenarios) fn held(kind: &'static str, name: &str, held: Vec<Held>) -> Shm {
         let first = held.first().cloned().unwrap_or_default();
         Shm { held, ..Shm::unheld(kind, name, &first) }
     }
 
     /// One that nobody holds, and once was held so.
-    pub(super) fn unheld(kind: &'static str, name: &str, once: &Held) -> Shm {
+    pub(in crate::scenarios) fn unheld(kind: &'static str, name: &str, once: &Held) -> Shm {
         Shm {
             kind,
             ino: once.ino,
@@ -46,37 +46,37 @@ impl Shm {
     }
 
     /// Of its mappings so many are private.
-    pub(super) fn and_private(mut self, mappings: usize) -> Shm {
+    pub(in crate::scenarios) fn and_private(mut self, mappings: usize) -> Shm {
         self.private = mappings;
         self
     }
 
     /// And so many references wait in messages.
-    pub(super) fn and_in_flight(mut self, references: u64) -> Shm {
+    pub(in crate::scenarios) fn and_in_flight(mut self, references: u64) -> Shm {
         self.in_flight = references;
         self
     }
 
     /// And so many programs run from it.
-    pub(super) fn and_programs(mut self, programs: u64) -> Shm {
+    pub(in crate::scenarios) fn and_programs(mut self, programs: u64) -> Shm {
         self.programs = programs;
         self
     }
 
     /// Its id belongs to that IPC namespace.
-    pub(super) fn in_namespace(mut self, namespace: u64) -> Shm {
+    pub(in crate::scenarios) fn in_namespace(mut self, namespace: u64) -> Shm {
         self.namespace = Some(namespace);
         self
     }
 
     /// The kernel does not count what is taken for it.
-    pub(super) fn uncharged(mut self) -> Shm {
+    pub(in crate::scenarios) fn uncharged(mut self) -> Shm {
         self.charged = None;
         self
     }
 
     /// The ledger, as far as it can be known by that way: procfs counts references of segments alone.
-    pub(super) fn line(&self, way: Way) -> String {
+    pub(in crate::scenarios) fn line(&self, way: Way) -> String {
         let mut held = self.held.clone();
         held.sort_by_key(|h| h.pid);
         let sum = |f: fn(&Held) -> usize| held.iter().map(f).sum::<usize>() as u64;
@@ -102,13 +102,13 @@ impl Shm {
     }
 
     /// What was printed of it.
-    pub(super) fn printed(&self, answer: &Answer) -> anyhow::Result<String> {
+    pub(in crate::scenarios) fn printed(&self, answer: &Answer) -> anyhow::Result<String> {
         self.find(answer).map(|buffer| self.line_of(buffer))
     }
 
     /// The buffer that is meant. Inode numbers are of one filesystem, so that another kind's and even another file of the same
     /// kind may have the number; then the name, or the namespace, decides.
-    pub(super) fn find<'a>(&self, answer: &'a Answer) -> anyhow::Result<&'a Value> {
+    pub(in crate::scenarios) fn find<'a>(&self, answer: &'a Answer) -> anyhow::Result<&'a Value> {
         let numbered =
             || answer.list("buffers").iter().filter(|b| b["ino"] == self.ino && b["kind"] == self.kind);
         let meant = |b: &&Value| match self.namespace {

@@ -13,12 +13,12 @@ use rustix::fs::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 
-use super::{P, Shm, ask, ask_and_compare, by_bpf, compare, figures, hold_on};
+use super::kit::{P, Shm, ask, ask_and_compare, by_bpf, compare, figures, hold_on};
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
+use crate::hostile::HOSTILE;
 use crate::make::{self, HugePages};
-use crate::runner::Ctx;
-use crate::scenarios::HOSTILE;
+use crate::scenario::Ctx;
 use crate::sys::{self, shm};
 
 /// Bytes of the longest name that a memfd may have (`MFD_NAME_MAX_LEN` in mm/memfd.c).

@@ -5,24 +5,19 @@
 
 mod counted;
 mod files;
+pub(super) mod kit;
 mod line;
 mod memfd;
+mod program;
+mod segments;
 mod swapped;
 mod sysv;
 
-use line::Shm;
-
-use super::Scenario;
-use crate::answer::Answer;
 use crate::need::Need;
-use crate::runner::Ctx;
-use crate::sys;
+use crate::scenario::Scenario;
 use crate::way::Way;
 
-/// Bytes of a page.
-const P: u64 = sys::PAGE as u64;
-
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "memfd_alone",
         claim: "A memfd has its size, and is charged for the pages that it has: written or allocated in advance, not what was punched out",
@@ -106,6 +101,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[],
         ways: Way::BOTH,
         run: counted::running,
+    },
+    Scenario {
+        name: "runs_from_memfd",
+        claim: "A memfd that only a program keeps which runs from it is found, and held by that process",
+        needs: &[],
+        ways: Way::BOTH,
+        run: program::alone,
+    },
+    Scenario {
+        name: "runs_from_memfd_reopened",
+        claim: "A program that runs from a memfd is a holder of it beside one that has opened it again",
+        needs: &[],
+        ways: Way::BOTH,
+        run: program::reopened,
     },
     Scenario {
         name: "udmabuf_over_memfd",
@@ -213,6 +222,34 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: sysv::collides,
     },
     Scenario {
+        name: "sysv_fd_in_message",
+        claim: "A segment's fd in a message is in flight, and the totals add up when nothing else has the segment",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::fd_in_message,
+    },
+    Scenario {
+        name: "sysv_thread_namespace",
+        claim: "An unattached segment in the IPC namespace of a thread is not missing without a word",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::thread_unattached,
+    },
+    Scenario {
+        name: "sysv_thread_namespace_attached",
+        claim: "A segment that a thread has made in its own IPC namespace is not said to be of its process's",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::thread_attached,
+    },
+    Scenario {
+        name: "sysv_same_in_both",
+        claim: "An attached segment of a left IPC namespace and its unattached double in the new one are not taken for one",
+        needs: &[],
+        ways: Way::BOTH,
+        run: segments::same_in_both,
+    },
+    Scenario {
         name: "shmem_swapped",
         claim: "What is swapped out stays charged, and is told apart where the kernel tells",
         needs: &[Need::Swap],
@@ -220,41 +257,3 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: swapped::swapped,
     },
 ];
-
-/// Asks for these kinds; the answer must be complete.
-fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<Answer> {
-    let answer = Answer::ask(&["--kind", kinds])?;
-    ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
-    Ok(answer)
-}
-
-/// Compares one buffer's ledger with an answer.
-fn compare(ctx: &mut Ctx, answer: &Answer, truth: &Shm) -> anyhow::Result<()> {
-    let what = format!("ledger of {}:{}", truth.kind, truth.ino);
-    ctx.check_eq(what, truth.line(ctx.way), truth.printed(answer)?)
-}
-
-/// Asks for its kind alone and compares a buffer's ledger.
-fn ask_and_compare(ctx: &mut Ctx, truth: &Shm) -> anyhow::Result<Answer> {
-    let answer = ask(ctx, truth.kind)?;
-    compare(ctx, &answer, truth)?;
-    Ok(answer)
-}
-
-/// What is said of a process, in a line.
-fn figures(answer: &Answer, pid: u32) -> anyhow::Result<String> {
-    let p = answer.process(pid)?;
-    Ok(format!("rss {} pss {} uss {} fds {} maps {}", p["rss"], p["pss"], p["uss"], p["fds"], p["maps"]))
-}
-
-/// A figure of which only BPF iterators can tell.
-fn by_bpf(ctx: &Ctx, figure: u64) -> String {
-    if ctx.way.is_bpf() { figure.to_string() } else { "null".into() }
-}
-
-/// What a child does that only holds.
-fn hold_on() -> i32 {
-    loop {
-        std::thread::park();
-    }
-}

@@ -5,11 +5,12 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::Context;
 
-use super::{P, Shm, ask, by_bpf, compare, sysv};
+use super::kit::{P, Shm, ask, by_bpf, compare};
+use super::sysv;
 use crate::actor::{Actor, Held};
 use crate::make;
 use crate::need::SWAP_DISK;
-use crate::runner::Ctx;
+use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment, Swap};
 use crate::sys::{self, PAGE, Region};
 

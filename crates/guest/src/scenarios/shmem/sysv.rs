@@ -3,25 +3,25 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::UnshareFlags;
 
-use super::{P, Shm, ask, ask_and_compare, compare, hold_on};
+use super::kit::{P, Shm, ask, ask_and_compare, compare, hold_on};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make;
-use crate::runner::Ctx;
+use crate::processes;
+use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, PAGE, Region, task};
 
 /// Its sign bit is set, which the kernel's table shows as a minus.
-const KEY: u32 = 0xdead_beef;
+pub(super) const KEY: u32 = 0xdead_beef;
 
 /// The id that the next segment of the caller's namespace gets, of CONFIG_CHECKPOINT_RESTORE.
-const NEXT_ID: &str = "/proc/sys/kernel/shm_next_id";
+pub(super) const NEXT_ID: &str = "/proc/sys/kernel/shm_next_id";
 
 /// A segment as this process holds it.
-fn held(segment: &Segment, pages: u64, touched: u64, attached: &[Region]) -> Held {
+pub(super) fn held(segment: &Segment, pages: u64, touched: u64, attached: &[Region]) -> Held {
     let all = Held {
         pid: std::process::id(),
         ino: segment.id(),
@@ -41,17 +41,10 @@ pub(super) fn row(id: u64) -> anyhow::Result<Vec<String>> {
 }
 
 /// The inode number of a process's IPC namespace.
-fn namespace(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn namespace(pid: u32) -> anyhow::Result<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/ipc"))?;
     let number = link.to_str().and_then(|link| link.strip_prefix("ipc:[")?.strip_suffix("]"));
     Ok(number.context("a strange link")?.parse()?)
-}
-
-fn end(child: u32) -> anyhow::Result<()> {
-    let pid = Pid::from_raw(i32::try_from(child)?).context("no pid")?;
-    kill_process(pid, Signal::KILL)?;
-    waitpid(Some(pid), WaitOptions::empty())?;
-    Ok(())
 }
 
 pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -64,7 +57,7 @@ pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
         let child = sys::fork(hold_on)?;
         stage.pause(&[twice.clone(), twice.clone().of(child)])?;
         stage.pause(&[twice.clone(), twice.clone().of(child)])?;
-        end(child)?;
+        processes::end_child(child)?;
         stage.pause(&[twice])?;
         shm::detach(first)?;
         stage.pause(&[held(&segment, 8, 3, &[second])])?;

@@ -1,0 +1,67 @@
+//! Programs that scenarios start: modes of this binary which only are there, each in a way that a test needs.
+
+use std::fs;
+use std::io::{Write, stdout};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, ensure};
+
+use crate::sys::{Region, text};
+
+/// The mode of a program that only runs.
+pub const WAIT: &str = "wait";
+
+/// The mode of a program that runs itself again, for ever.
+pub const AGAIN: &str = "again";
+
+/// The mode of a program that unmaps its own file and only is there.
+pub const LEAVE: &str = "leave";
+
+/// Says by a line that it has begun, and waits for the end of its standard input.
+///
+/// # Errors
+///
+/// Its standard input cannot be read.
+pub fn wait(_: &[String]) -> anyhow::Result<ExitCode> {
+    println!("waiting");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs this mode in place of the calling program, which keeps the fds that outlive an exec. Returns only if that fails.
+pub fn run_again() -> anyhow::Error {
+    anyhow::Error::new(Command::new("/proc/self/exe").arg(AGAIN).exec()).context("running the program again")
+}
+
+/// Runs itself again.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn again(_: &[String]) -> anyhow::Result<ExitCode> {
+    Err(run_again())
+}
+
+/// Says by a line that it has begun, unmaps what is mapped of the file that it runs, and never ends.
+///
+/// # Errors
+///
+/// It finds no such mappings, or the kernel refuses.
+pub fn leave(_: &[String]) -> anyhow::Result<ExitCode> {
+    let own = fs::read_link("/proc/self/exe")?;
+    let own = own.to_str().context("a strange name")?;
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let ranges = maps.lines().filter(|line| line.ends_with(own)).filter_map(|line| {
+        let (start, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        Some((address(start)?, address(end)?))
+    });
+    let ranges: Vec<(usize, usize)> = ranges.collect();
+    let (first, last) = (ranges.first().context("nothing is mapped")?, ranges.last().context("nothing")?);
+    ensure!(first.0 < last.1, "strange ranges");
+    println!("leaving");
+    stdout().flush()?;
+    text::leave(Region { start: first.0, len: last.1 - first.0 })?;
+    Ok(ExitCode::FAILURE)
+}

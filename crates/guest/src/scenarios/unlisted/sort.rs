@@ -1,0 +1,54 @@
+//! The two sorts of buffer that the scenarios here hold: one whose references the kernel counts itself, and one of files that
+//! must all be found.
+
+use std::os::fd::OwnedFd;
+
+use crate::actor::Held;
+use crate::answer::Truth;
+use crate::make;
+use crate::scenario::Ctx;
+use crate::scenarios::holding::{self, SIZE};
+use crate::scenarios::shmem::kit::{Shm, ask_and_compare};
+
+/// A sort of buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    Memfd,
+    DmaBuf,
+}
+
+impl Sort {
+    pub(super) const BOTH: [Sort; 2] = [Sort::Memfd, Sort::DmaBuf];
+
+    /// The kind in lsbuf's JSON.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Sort::Memfd => "memfd",
+            Sort::DmaBuf => "dmabuf",
+        }
+    }
+
+    /// One of it, and what this process holds then. A dma-buf gets no name.
+    pub(super) fn make(self, name: &str) -> anyhow::Result<(OwnedFd, Held)> {
+        match self {
+            Sort::Memfd => {
+                let fd = make::memfd(name.as_bytes(), 4, 1)?;
+                let held = Held::by_file(&fd)?;
+                Ok((fd, held))
+            }
+            Sort::DmaBuf => {
+                let (buf, _) = make::plain(SIZE)?;
+                let held = Held::by(&buf)?;
+                Ok((buf.into(), held))
+            }
+        }
+    }
+
+    /// Compares the whole ledger of a buffer that these hold and nobody else.
+    pub(super) fn compare(self, ctx: &mut Ctx, name: &str, held: Vec<Held>) -> anyhow::Result<()> {
+        match self {
+            Sort::Memfd => ask_and_compare(ctx, &Shm::held("memfd", name, held)).map(drop),
+            Sort::DmaBuf => holding::compare(ctx, &Truth::held(make::plain_exporter(), held)).map(drop),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The list of all scenarios, in the order in which they run.
+//!
+//! A module of [`crate::scenarios`] becomes part of the run by its row here. What scenarios are made of does not know the list.
+
+use std::sync::LazyLock;
+
+use anyhow::bail;
+
+use crate::scenario::Scenario;
+use crate::scenarios::{
+    boots, check, formats, hanging, hiding, holding, impostors, kernel_refs, machine, making, mapping, names,
+    probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
+};
+
+/// Every scenario, in the order in which they run.
+pub fn all() -> &'static [Scenario] {
+    static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(|| {
+        [
+            boots::SCENARIOS,
+            making::SCENARIOS,
+            holding::SCENARIOS,
+            mapping::SCENARIOS,
+            sources::SCENARIOS,
+            procmap::SCENARIOS,
+            kernel_refs::SCENARIOS,
+            video::SCENARIOS,
+            names::SCENARIOS,
+            impostors::SCENARIOS,
+            formats::SCENARIOS,
+            machine::SCENARIOS,
+            rights::SCENARIOS,
+            probes::SCENARIOS,
+            check::SCENARIOS,
+            shmem::SCENARIOS,
+            reconcile::SCENARIOS,
+            hiding::SCENARIOS,
+            hanging::SCENARIOS,
+            unlisted::SCENARIOS,
+            soaking::SCENARIOS,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect()
+    });
+    &ALL
+}
+
+/// The scenarios called `names`, or all if there are no names.
+///
+/// # Errors
+///
+/// A name that no scenario has; the error lists those that exist.
+pub fn select(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
+    for name in names {
+        if !all().iter().any(|scenario| scenario.name == name) {
+            let valid: Vec<&str> = all().iter().map(|scenario| scenario.name).collect();
+            bail!("unknown scenario {name:?}; valid: {}", valid.join(", "));
+        }
+    }
+    let wanted = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
+    Ok(all().iter().filter(wanted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::need::Need;
+    use crate::scenario::{Run, runs};
+
+    /// Check that a name means one scenario.
+    #[test]
+    fn names_are_unique() {
+        for (index, scenario) in all().iter().enumerate() {
+            assert!(
+                all().iter().skip(index + 1).all(|other| other.name != scenario.name),
+                "{}",
+                scenario.name
+            );
+        }
+    }
+
+    /// Check that a scenario runs by every way that it lists, under a name of its own and with what the way needs, and one
+    /// that lists none just once.
+    #[test]
+    fn runs_by_each_way() {
+        let runs = runs(&select(&["boots".into(), "dup".into()]).unwrap());
+        let names: Vec<String> = runs.iter().map(Run::to_string).collect();
+        assert_eq!(names, ["boots", "dup (bpf)", "dup (procfs)"]);
+        let needs: Vec<Vec<Need>> = runs.iter().map(|run| run.needs().collect()).collect();
+        assert_eq!(needs, [vec![], vec![Need::Iterators], vec![]]);
+    }
+
+    /// Check that an unknown name is an error which lists the known ones.
+    #[test]
+    fn unknown_names_are_refused() {
+        let error = select(&["nonsense".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("boots"), "{error}");
+        assert_eq!(select(&[]).unwrap().len(), all().len());
+    }
+}

@@ -1,0 +1,54 @@
+//! A process without its program: everything of the file that it runs is unmapped, and it goes on in a page of its own.
+
+use std::arch::global_asm;
+use std::ffi::c_void;
+use std::ptr;
+
+use anyhow::{Context, ensure};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+
+use super::{PAGE, Region};
+
+// munmap(first argument, second argument), and then pause() for ever. It has no address in it, so it runs wherever it is copied to.
+global_asm!(
+    ".pushsection .text.lsbuf_leave, \"ax\", @progbits",
+    ".globl lsbuf_leave_text",
+    "lsbuf_leave_text:",
+    "mov eax, 11",
+    "syscall",
+    "2:",
+    "mov eax, 34",
+    "syscall",
+    "jmp 2b",
+    ".globl lsbuf_leave_text_end",
+    "lsbuf_leave_text_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static lsbuf_leave_text: u8;
+    static lsbuf_leave_text_end: u8;
+}
+
+/// Unmaps a range that has the program's code and data in it, and does nothing until the process is killed.
+///
+/// # Errors
+///
+/// The kernel refuses to map a page for what is left to do. Nothing is unmapped then.
+pub fn leave(program: Region) -> anyhow::Result<()> {
+    let (begin, end) = (&raw const lsbuf_leave_text, &raw const lsbuf_leave_text_end);
+    let len = end.addr() - begin.addr();
+    ensure!(len <= PAGE, "the code is longer than a page");
+    let (writable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+    let page = unsafe { mmap_anonymous(ptr::null_mut(), PAGE, writable, flags) }.context("mapping a page")?;
+    // SAFETY: the code lies between its two symbols, and the page is large enough and ours alone.
+    unsafe { ptr::copy_nonoverlapping(begin, page.cast::<u8>(), len) };
+    // SAFETY: the page is ours, and nothing writes to it any more.
+    unsafe { mprotect(page, PAGE, MprotectFlags::READ | MprotectFlags::EXEC) }
+        .context("making a page executable")?;
+    // SAFETY: the page has the code of a function that takes two numbers and never returns.
+    let left: extern "C" fn(usize, usize) -> ! =
+        unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(usize, usize) -> !>(page) };
+    left(program.start, program.len)
+}
