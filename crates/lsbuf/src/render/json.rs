@@ -108,6 +108,7 @@ struct ScanProcesses {
 struct Totals {
     buffers: u64,
     size: Option<u64>,
+    at_least: u64,
     same_memory: u64,
     held: Option<u64>,
     opath: Option<u64>,
@@ -275,6 +276,7 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
         totals: Totals {
             buffers: totals.buffers,
             size: bytes(totals.size),
+            at_least: totals.at_least.0,
             same_memory: totals.same_memory.0,
             held: bytes(totals.held),
             opath: bytes(totals.opath),

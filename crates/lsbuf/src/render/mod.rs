@@ -1,4 +1,5 @@
-//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; a check as TAP; the account of shared memory.
+//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; the summary below a table; a check as TAP; the
+//! account of shared memory.
 //!
 //! A [`View`] says which buffers and processes are shown and in what order; the formats only differ in how a
 //! [`Cell`] is written. Strangers' text passes `escape` in every format but JSON, which escapes by itself.
@@ -11,6 +12,7 @@ mod json;
 mod layout;
 mod reconcile;
 mod show;
+mod summary;
 mod table;
 mod tap;
 
@@ -23,6 +25,7 @@ pub use escape::escape;
 pub use json::json;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
+pub use summary::{nothing, summary};
 pub use table::{csv, raw, table};
 pub use tap::tap;
 
