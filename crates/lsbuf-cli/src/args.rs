@@ -243,7 +243,7 @@ pub(crate) struct Format {
     /// JSON, schema lsbuf.snapshot/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
-    /// CSV
+    /// CSV; text that begins with = + - @ or ' has a ' in front, so that no spreadsheet takes it for a formula
     #[arg(long, conflicts_with = "raw")]
     pub(crate) csv: bool,
     /// Fields separated by one blank, blanks inside them as \x20

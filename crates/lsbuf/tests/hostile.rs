@@ -29,6 +29,13 @@ static WORLD: LazyLock<Snapshot> = LazyLock::new(|| {
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let meaningful = prop::sample::select(vec![
         &b"\n"[..],
+        b"=1",
+        b"'",
+        b"   9 9  0  sshd:1(9f)",
+        b"\xc2\xa0",
+        b"\xe3\x80\x80",
+        b"\xcd\x8f",
+        b"\xcc\x81",
         b"\r\n",
         b"\t",
         b"\x1b[2J",
@@ -170,6 +177,25 @@ proptest! {
         }
     }
 
+    /// Check that no text of a stranger makes a column, or takes one, in a table of any width.
+    #[test]
+    fn no_table_gains_columns(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let snapshot = renamed(&name, &comm, &cgroup);
+        let ledger = Ledger::of(&snapshot);
+        let view = View::all(&snapshot, &ledger);
+        for (rows, columns) in lists(&view) {
+            for line in render::table(&view, rows, columns, Sizes::Human, None) {
+                let fields = line.split("  ").filter(|field| !field.trim().is_empty()).count();
+                prop_assert_eq!(fields, columns.len(), "{}", line);
+            }
+            // Here a single blank is a gap. (Lists of holders have blanks of their own.)
+            let columns: Vec<Column> = columns.iter().copied().filter(|column| column.name != "HOLDERS").collect();
+            for line in render::table(&view, rows, &columns, Sizes::Human, Some(1)) {
+                prop_assert_eq!(line.split_whitespace().count(), columns.len(), "{}", line);
+            }
+        }
+    }
+
     /// Check that CSV parses back to as many fields as columns, and to the very bytes of name, command and cgroup.
     #[test]
     fn csv_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
@@ -183,7 +209,12 @@ proptest! {
             prop_assert_eq!(records.len(), rows.len());
             for record in records {
                 prop_assert_eq!(record.len(), columns.len());
-                let field = |column| unescape(&record[place(columns, column)]);
+                prop_assert!(record.iter().all(|field| !field.starts_with(['=', '+', '-', '@'])), "{:?}", record);
+                // Behind the first quote stands the text itself.
+                let field = |column| {
+                    let text = &record[place(columns, column)];
+                    unescape(text.strip_prefix('\'').unwrap_or(text))
+                };
                 if columns.len() == BUFFER_COLUMNS.len() {
                     prop_assert_eq!(field("NAME"), name.clone());
                 } else {

@@ -21,7 +21,7 @@ pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS,
 };
-pub use escape::escape;
+pub use escape::{escape, unescape};
 pub use json::json;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;

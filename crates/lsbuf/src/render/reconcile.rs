@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::cell::{Sizes, human};
 use super::columns::timestamp;
-use super::escape::escape;
+use super::escape::escape_gaps;
 use super::json::{Host, Scan, host, scan};
 use super::layout;
 use crate::model::{Bytes, Kind, TmpfsMount, TmpfsUsage};
@@ -86,7 +86,7 @@ fn held_as(kind: Kind) -> &'static str {
 
 /// Where a tmpfs is mounted, and for whom.
 fn place(mount: &TmpfsMount) -> String {
-    let point = escape(mount.point.as_bytes());
+    let point = escape_gaps(mount.point.as_bytes());
     mount.seen_by.map_or(point.clone(), |pid| format!("{point} (as process {pid} sees it)"))
 }
 
