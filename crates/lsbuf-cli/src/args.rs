@@ -282,7 +282,7 @@ pub(crate) struct Filter {
     /// Only what these processes hold (a list with commas, or several times)
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
-    /// Only buffers of these exporters, by their exact names (a list with commas)
+    /// Only buffers of these exporters, by their exact names, also as they are printed (a list with commas)
     #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exporters: Vec<String>,
     /// Only buffers whose name matches, such as 'cam*'

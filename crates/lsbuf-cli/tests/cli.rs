@@ -96,6 +96,32 @@ fn show_by_a_printed_name() {
     assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"memfd 7: wl_\x1bshm")));
 }
 
+/// Check that names which look the same in JSON are told apart by their bytes, in which form they can be given back, and that
+/// the schema knows those.
+#[test]
+fn names_that_are_no_text() {
+    let mut tree = Tree::new();
+    tree.process(12, b"a\xffb");
+    for (fd, (ino, name)) in [(7, b"n\xfe"), (8, b"n\xff")].into_iter().enumerate() {
+        tree.listed(ino, name, 4096, 1, &[]);
+        tree.dmabuf_fd(12, fd as u32, ino, name, 4096, 1);
+    }
+    tree.write_list();
+    let document: serde_json::Value =
+        serde_json::from_str(&lsbuf(&tree, &["-J", "--sort", "INO"]).stdout).unwrap();
+    let names: Vec<_> =
+        (0..2).map(|nth| &document["buffers"][nth]).map(|b| (&b["name"], &b["name_bytes"])).collect();
+    assert_eq!(names[0].0, names[1].0);
+    assert_ne!(names[0].1, names[1].1);
+    assert_eq!(document["processes"][0]["comm_bytes"], r"a\xffb");
+    assert!(document["buffers"][0].get("exporter_bytes").is_none());
+    let schema = serde_json::from_str(include_str!("../../../docs/lsbuf.snapshot-1.schema.json")).unwrap();
+    assert!(jsonschema::validator_for(&schema).unwrap().is_valid(&document));
+
+    let shown = lsbuf(&tree, &["show", r"n\xff"]);
+    assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"dmabuf 8: n\xff")));
+}
+
 /// Check that the columns that programs get do not depend on what there is, where people's do.
 #[test]
 fn default_columns_of_a_family() {
