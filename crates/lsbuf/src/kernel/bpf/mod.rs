@@ -15,6 +15,7 @@
 //! An iterator speaks of the tasks of the reader's pid namespace, but with ids of the first one, so this is only of use in
 //! the first.
 
+mod lock;
 pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod record;
