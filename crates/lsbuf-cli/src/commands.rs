@@ -11,7 +11,7 @@ use lsbuf::render::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS, View, escape,
 };
-use lsbuf::scan::{Diagnosis, Options, Probe, ProbeState, Scanner};
+use lsbuf::scan::{Options, Probe, ProbeState, Scanner};
 
 use crate::args::{
     CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
@@ -116,9 +116,9 @@ fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
 
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
-    let Diagnosis { probes, coverage } = Scanner::new(args.scan.options())?.diagnose()?;
+    let diagnosis = Scanner::new(args.scan.options())?.diagnose()?;
     let mut out = output::stdout(ColorChoice::Auto);
-    for probe in &probes {
+    for probe in &diagnosis.probes {
         let Probe { what, gives, state, seen, .. } = probe;
         let style = match state {
             ProbeState::Works => anstyle::AnsiColor::Green.on_default(),
@@ -134,19 +134,9 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
             writeln!(out, "        {:<18}optional: {optional}", "")?;
         }
     }
-    if coverage.is_complete() {
-        writeln!(
-            out,
-            "Answers are complete here, as far as reading goes. What this kernel itself hides: lsbuf check"
-        )?;
-    } else {
-        writeln!(out, "Answers are partial here:")?;
-        for note in coverage.notes.iter().filter(|note| note.is_partial()) {
-            writeln!(out, "- {}", escape(note.to_string().as_bytes()))?;
-        }
-    }
+    write!(out, "{}", lsbuf::render::verdict(&diagnosis))?;
     out.flush()?;
-    Ok(output::ending(&coverage, args.scan.reading.strict))
+    Ok(output::ending(&diagnosis.coverage, args.scan.reading.strict))
 }
 
 /// `lsbuf reconcile`.

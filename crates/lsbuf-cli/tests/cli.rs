@@ -444,6 +444,19 @@ fn doctor() {
     assert_eq!(run.status, 3);
 }
 
+/// Check that doctor names a process that cannot be read, says why and what it costs, and does not claim completeness.
+#[test]
+fn doctor_names_who_cannot_be_read() {
+    let tree = world();
+    std::fs::remove_file(tree.path("proc/12/maps")).unwrap();
+    std::fs::create_dir(tree.path("proc/12/maps")).unwrap();
+    let run = lsbuf(&tree, &["doctor"]);
+    assert!(!run.stdout.contains("complete here"), "{}", run.stdout);
+    let named = "- 12 (camera): reading its mappings failed: Is a directory (os error 21)\n";
+    assert!(run.stdout.contains(" processes can be read; the others stand below"), "{}", run.stdout);
+    assert!(run.stdout.ends_with(named), "{}", run.stdout);
+}
+
 /// Check what is said of pinning, and that help tells what members of the group can then see.
 #[test]
 fn help_of_probes() {

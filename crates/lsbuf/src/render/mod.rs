@@ -1,5 +1,5 @@
 //! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; the summary below a table; a check as TAP; the
-//! account of shared memory.
+//! account of shared memory; the end of a diagnosis.
 //!
 //! A [`View`] says which buffers and processes are shown and in what order; the formats only differ in how a
 //! [`Cell`] is written. Strangers' text passes `escape` in every format but JSON, which escapes by itself.
@@ -15,6 +15,7 @@ mod show;
 mod summary;
 mod table;
 mod tap;
+mod verdict;
 
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{
@@ -28,6 +29,7 @@ pub use show::show;
 pub use summary::{nothing, summary};
 pub use table::{csv, raw, table};
 pub use tap::tap;
+pub use verdict::verdict;
 
 use crate::model::{Ledger, Snapshot};
 
