@@ -14,7 +14,7 @@ use lsbuf::render::{
 };
 use lsbuf::scan::{Options, PINS, Sources};
 
-use crate::{groups, output};
+use crate::{groups, output, stdout};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -502,9 +502,13 @@ fn size(text: &str) -> Result<Bytes, String> {
 /// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // A closed pipe while printing help is no failure.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return match stdout::check().and_then(|()| output::unless_closed(error.print())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                output::say(&error.to_string());
+                ExitCode::FAILURE
+            }
+        };
     }
     let text = error.render().to_string();
     let lines: Vec<&str> = text

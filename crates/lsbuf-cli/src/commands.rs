@@ -100,11 +100,11 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
 
 fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
     if json {
-        let mut out = output::plain();
+        let mut out = output::plain()?;
         lsbuf::render::json(&mut out, view)?;
         return out.flush();
     }
-    let mut out = output::stdout(ColorChoice::Auto);
+    let mut out = output::colored(ColorChoice::Auto)?;
     for (nth, &index) in view.buffers.iter().enumerate() {
         if nth > 0 {
             writeln!(out)?;
@@ -117,7 +117,7 @@ fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
     let diagnosis = Scanner::new(args.scan.options())?.diagnose()?;
-    let mut out = output::stdout(ColorChoice::Auto);
+    let mut out = output::colored(ColorChoice::Auto)?;
     for probe in &diagnosis.probes {
         let Probe { what, gives, state, seen, .. } = probe;
         let style = match state {
@@ -142,7 +142,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
 /// `lsbuf reconcile`.
 pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
     let found = lsbuf::reconcile::reconcile(args.reading.options())?;
-    let mut out = output::plain();
+    let mut out = output::plain()?;
     let sizes = output::sizes(args.human, args.bytes);
     let written = if args.json {
         lsbuf::render::reconciliation_json(&mut out, &found)
@@ -159,7 +159,7 @@ pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
 pub(crate) fn check() -> Result<Ending> {
     let helper = check::Helper { program: "/proc/self/exe".into(), arguments: vec![CHECK_HELPER.into()] };
     let report = check::run(check::Options { helper: Some(helper) });
-    let mut out = output::plain();
+    let mut out = output::plain()?;
     output::unless_closed(lsbuf::render::tap(&mut out, &report).and_then(|()| out.flush()))?;
     Ok(if report.holds() { Ending::Answered } else { Ending::Failed })
 }
@@ -215,7 +215,7 @@ fn write_list(
 ) -> io::Result<()> {
     let (sizes, heading) = (output::sizes(format.human, format.bytes), !format.noheadings);
     if format.is_for_programs() {
-        let mut out = output::plain();
+        let mut out = output::plain()?;
         if format.json {
             lsbuf::render::json(&mut out, view)?;
         } else if format.csv {
@@ -225,7 +225,7 @@ fn write_list(
         }
         return out.flush();
     }
-    let mut out = output::stdout(format.color);
+    let mut out = output::colored(format.color)?;
     let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
     let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
     for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {

@@ -401,6 +401,31 @@ fn broken_pipe() {
     }
 }
 
+/// Check that an answer which nobody can get is an error in one line, whether stdout is closed or only open for reading.
+#[test]
+fn no_stdout() {
+    let tree = world();
+    let folders =
+        [tree.path("proc"), tree.path("sys")].map(|path| path.into_os_string().into_string().unwrap());
+    let roots = ["--proc-root", &folders[0], "--sys-root", &folders[1]];
+    let commands: &[&[&str]] = &[&[], &["--json"], &["--csv"], &["-r"], &["ps"], &["show", "7"], &["doctor"]];
+    let commands = commands.iter().map(|command| [command, &roots[..]].concat());
+    let others: &[&[&str]] = &[&["probes", "status"], &["--help"], &["ps", "--help"], &["--version"]];
+    for command in commands.chain(others.iter().map(|command| command.to_vec())) {
+        for stdout in ["1>&-", "1</dev/null"] {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &format!("exec \"$0\" \"$@\" {stdout}")])
+                .arg(cargo_bin("lsbuf"))
+                .args(&command);
+            let output = shell.output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            let expected = "lsbuf: nothing can be written: stdout is closed, or only open for reading\n";
+            assert_eq!((output.status.code(), said.as_str()), (Some(1), expected), "{command:?} {stdout}");
+        }
+    }
+}
+
 /// Check that colour comes when asked for, marks the heading, and stays out of a pipe otherwise.
 #[test]
 fn colour() {
