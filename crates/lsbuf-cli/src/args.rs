@@ -14,7 +14,7 @@ use lsbuf::render::{
 };
 use lsbuf::scan::{Options, PINS, Sources};
 
-use crate::{groups, output};
+use crate::{groups, output, stdout};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -243,7 +243,7 @@ pub(crate) struct Format {
     /// JSON, schema lsbuf.snapshot/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
-    /// CSV
+    /// CSV; text that begins with = + - @ or ' has a ' in front, so that no spreadsheet takes it for a formula
     #[arg(long, conflicts_with = "raw")]
     pub(crate) csv: bool,
     /// Fields separated by one blank, blanks inside them as \x20
@@ -282,7 +282,7 @@ pub(crate) struct Filter {
     /// Only what these processes hold (a list with commas, or several times)
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
-    /// Only buffers of these exporters, by their exact names (a list with commas)
+    /// Only buffers of these exporters, by their exact names, also as they are printed (a list with commas)
     #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exporters: Vec<String>,
     /// Only buffers whose name matches, such as 'cam*'
@@ -502,9 +502,13 @@ fn size(text: &str) -> Result<Bytes, String> {
 /// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // A closed pipe while printing help is no failure.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return match stdout::check().and_then(|()| output::unless_closed(error.print())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                output::say(&error.to_string());
+                ExitCode::FAILURE
+            }
+        };
     }
     let text = error.render().to_string();
     let lines: Vec<&str> = text

@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
-use lsbuf::model::{Buffer, Bytes, Kind, KindTotals, Ledger, Pid, Snapshot, counted};
+use lsbuf::model::{Kind, Ledger, Pid, Snapshot};
 use lsbuf::render::{
-    BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    PROCESS_COLUMNS, Sizes, Style, View, escape,
+    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
+    PROCESS_COLUMNS, View, escape,
 };
-use lsbuf::scan::{Diagnosis, Options, Probe, ProbeState, Scanner};
+use lsbuf::scan::{Options, Probe, ProbeState, Scanner};
 
 use crate::args::{
     CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
@@ -100,11 +100,11 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
 
 fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
     if json {
-        let mut out = output::plain();
+        let mut out = output::plain()?;
         lsbuf::render::json(&mut out, view)?;
         return out.flush();
     }
-    let mut out = output::stdout(ColorChoice::Auto);
+    let mut out = output::colored(ColorChoice::Auto)?;
     for (nth, &index) in view.buffers.iter().enumerate() {
         if nth > 0 {
             writeln!(out)?;
@@ -116,9 +116,9 @@ fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
 
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
-    let Diagnosis { probes, coverage } = Scanner::new(args.scan.options())?.diagnose()?;
-    let mut out = output::stdout(ColorChoice::Auto);
-    for probe in &probes {
+    let diagnosis = Scanner::new(args.scan.options())?.diagnose()?;
+    let mut out = output::colored(ColorChoice::Auto)?;
+    for probe in &diagnosis.probes {
         let Probe { what, gives, state, seen, .. } = probe;
         let style = match state {
             ProbeState::Works => anstyle::AnsiColor::Green.on_default(),
@@ -134,25 +134,15 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
             writeln!(out, "        {:<18}optional: {optional}", "")?;
         }
     }
-    if coverage.is_complete() {
-        writeln!(
-            out,
-            "Answers are complete here, as far as reading goes. What this kernel itself hides: lsbuf check"
-        )?;
-    } else {
-        writeln!(out, "Answers are partial here:")?;
-        for note in coverage.notes.iter().filter(|note| note.is_partial()) {
-            writeln!(out, "- {}", escape(note.to_string().as_bytes()))?;
-        }
-    }
+    write!(out, "{}", lsbuf::render::verdict(&diagnosis))?;
     out.flush()?;
-    Ok(output::ending(&coverage, args.scan.reading.strict))
+    Ok(output::ending(&diagnosis.coverage, args.scan.reading.strict))
 }
 
 /// `lsbuf reconcile`.
 pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
     let found = lsbuf::reconcile::reconcile(args.reading.options())?;
-    let mut out = output::plain();
+    let mut out = output::plain()?;
     let sizes = output::sizes(args.human, args.bytes);
     let written = if args.json {
         lsbuf::render::reconciliation_json(&mut out, &found)
@@ -169,7 +159,7 @@ pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
 pub(crate) fn check() -> Result<Ending> {
     let helper = check::Helper { program: "/proc/self/exe".into(), arguments: vec![CHECK_HELPER.into()] };
     let report = check::run(check::Options { helper: Some(helper) });
-    let mut out = output::plain();
+    let mut out = output::plain()?;
     output::unless_closed(lsbuf::render::tap(&mut out, &report).and_then(|()| out.flush()))?;
     Ok(if report.holds() { Ending::Answered } else { Ending::Failed })
 }
@@ -209,7 +199,7 @@ fn list(
 ) -> Result<Ending> {
     let Listing { format, scan, .. } = listing;
     if rows.is_empty() && !format.is_for_programs() {
-        output::say(&nothing(view.snapshot));
+        output::say(&lsbuf::render::nothing(view.snapshot));
         return Ok(output::ending(&view.snapshot.coverage, scan.reading.strict));
     }
     output::unless_closed(write_list(view, rows, columns, format, style))?;
@@ -225,7 +215,7 @@ fn write_list(
 ) -> io::Result<()> {
     let (sizes, heading) = (output::sizes(format.human, format.bytes), !format.noheadings);
     if format.is_for_programs() {
-        let mut out = output::plain();
+        let mut out = output::plain()?;
         if format.json {
             lsbuf::render::json(&mut out, view)?;
         } else if format.csv {
@@ -235,125 +225,14 @@ fn write_list(
         }
         return out.flush();
     }
-    let mut out = output::stdout(format.color);
+    let mut out = output::colored(format.color)?;
     let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
     let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
     for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {
         writeln!(out, "{style}{line}{style:#}")?;
     }
     if heading {
-        writeln!(out, "\n{}", summary(view, sizes))?;
+        writeln!(out, "\n{}", lsbuf::render::summary(view, sizes))?;
     }
     out.flush()
-}
-
-/// One line for an empty table: what was looked at, and how far it can be trusted.
-fn nothing(snapshot: &Snapshot) -> String {
-    let coverage = &snapshot.coverage;
-    let sources: Vec<&str> = coverage.sources.iter().map(|s| s.as_str()).collect();
-    let what = if snapshot.kinds.has_shmem() { "buffer" } else { "dma-buf" };
-    let found = match snapshot.buffers.len() {
-        0 => format!("no {what} found"),
-        n => format!("none of {n} {what}s matches"),
-    };
-    let notes: Vec<String> = coverage.notes.iter().map(|n| format!("; {n}")).collect();
-    let partial = if coverage.is_complete() { "" } else { "; this is partial" };
-    format!(
-        "{found}; looked at {} of {} processes, by {}{partial}{}",
-        coverage.processes.read,
-        coverage.processes.total,
-        sources.join(", "),
-        notes.concat()
-    )
-}
-
-/// The totals of the machine, in a line for dma-bufs and one for shmem.
-fn summary(view: &View<'_>, sizes: Sizes) -> String {
-    let totals = &view.ledger.totals;
-    let size = |s| Cell::Size(s).write(Style::Table, sizes);
-    let shown = match view.buffers.len() as u64 {
-        all if all == totals.buffers => String::new(),
-        some => {
-            let sum = view.buffers.iter().map(|&i| view.snapshot.buffers[i].cost()).sum();
-            format!("{some} shown, {}; the machine: ", size(sum))
-        }
-    };
-    let any = |shmem: bool| view.ledger.kinds.iter().any(|k| (k.kind != Kind::DmaBuf) == shmem);
-    let mut lines = Vec::new();
-    // What there is none of is only worth a line where nothing else was looked for.
-    lines.extend((any(false) || !view.snapshot.kinds.has_shmem()).then(|| dmabufs(view, sizes)));
-    lines.extend(any(true).then(|| shmem(view, sizes)));
-    if totals.same_memory > Bytes(0) {
-        let same = size(Some(totals.same_memory));
-        lines.push(format!("{same} of both are the same memory: {} altogether", size(totals.size)));
-    }
-    format!("{shown}{}", lines.join("\n"))
-}
-
-fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
-    let size = |s| Cell::Size(s).write(Style::Table, sizes);
-    let none = KindTotals {
-        kind: Kind::DmaBuf,
-        buffers: 0,
-        size: Some(Bytes(0)),
-        charged: None,
-        held: Some(Bytes(0)),
-        kernel_only: if view.ledger.totals.kernel_only.is_some() { Some(Bytes(0)) } else { None },
-    };
-    let totals = view.ledger.kinds.iter().find(|k| k.kind == Kind::DmaBuf).copied().unwrap_or(none);
-    let exporters: Vec<String> = view
-        .ledger
-        .exporters
-        .iter()
-        .map(|e| {
-            let name = Cell::Text(e.exporter.clone()).write(Style::Table, sizes);
-            format!("{name} {} in {}", size(e.size), e.buffers)
-        })
-        .collect();
-    let exporters = if exporters.is_empty() { String::new() } else { format!(" ({})", exporters.join(", ")) };
-    let of_dmabufs = || {
-        let each = view.snapshot.buffers.iter().zip(&view.ledger.accounts);
-        each.filter(|(buffer, _)| buffer.id.kind == Kind::DmaBuf).map(|(_, account)| account)
-    };
-    let refs = of_dmabufs().map(|account| account.kernel).sum();
-    let refs = if of_dmabufs().any(|a| a.estimate) { Cell::Estimate(refs) } else { Cell::Number(refs) };
-    format!(
-        "{} dma-bufs, {} exported{exporters}: {} held by {} processes, {} kernel-only; {} kernel references",
-        totals.buffers,
-        size(totals.size),
-        size(totals.held),
-        holding(view, |kind| kind == Kind::DmaBuf),
-        size(totals.kernel_only),
-        refs.write(Style::Table, sizes),
-    )
-}
-
-fn shmem(view: &View<'_>, sizes: Sizes) -> String {
-    let size = |s| Cell::Size(s).write(Style::Table, sizes);
-    let of_shmem = || view.ledger.kinds.iter().filter(|k| k.kind != Kind::DmaBuf);
-    let mut kinds: Vec<&KindTotals> = of_shmem().collect();
-    kinds.sort_by_key(|k| std::cmp::Reverse(k.cost()));
-    let each: Vec<String> =
-        kinds.iter().map(|k| format!("{} {} in {}", k.kind, size(k.cost()), k.buffers)).collect();
-    let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
-    let unseen = || view.snapshot.buffers.iter().filter(|b| b.is_held_unseen());
-    let elsewhere = match unseen().next() {
-        Some(_) => format!(", {} by who could not be read", size(unseen().map(Buffer::cost).sum())),
-        None => String::new(),
-    };
-    format!(
-        "{} of shared memory, {} charged of {} in size{each}: {} held by {}{elsewhere}, {} by none",
-        counted(of_shmem().map(|k| k.buffers).sum(), "buffer", "buffers"),
-        size(of_shmem().map(KindTotals::cost).sum()),
-        size(of_shmem().map(|k| k.size).sum()),
-        size(of_shmem().map(|k| k.held).sum()),
-        counted(holding(view, |kind| kind != Kind::DmaBuf), "process", "processes"),
-        size(of_shmem().map(|k| k.kernel_only).sum()),
-    )
-}
-
-/// How many processes hold a buffer of such a kind.
-fn holding(view: &View<'_>, is_meant: impl Fn(Kind) -> bool) -> u64 {
-    let meant = view.snapshot.buffers.iter().filter(|b| is_meant(b.id.kind));
-    meant.flat_map(|b| &b.holders).map(|h| h.pid).collect::<HashSet<Pid>>().len() as u64
 }

@@ -9,6 +9,7 @@ mod groups;
 mod output;
 mod probes;
 mod select;
+mod stdout;
 
 use std::io;
 use std::process::ExitCode;

@@ -8,6 +8,8 @@ use clap::ColorChoice;
 use lsbuf::model::{Coverage, LeakShape, Snapshot};
 use lsbuf::render::{Sizes, escape};
 
+use crate::stdout;
+
 /// How a command that printed its answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -19,19 +21,21 @@ pub(crate) enum Ending {
     StrictlyPartial,
 }
 
-/// Standard output for programs, buffered.
-pub(crate) fn plain() -> BufWriter<io::Stdout> {
-    BufWriter::with_capacity(64 << 10, io::stdout())
+/// Standard output for programs, buffered; an error if there is none.
+pub(crate) fn plain() -> io::Result<BufWriter<io::Stdout>> {
+    stdout::check()?;
+    Ok(BufWriter::with_capacity(64 << 10, io::stdout()))
 }
 
-/// Standard output for people, buffered; drops colour where it is not wanted.
-pub(crate) fn stdout(color: ColorChoice) -> BufWriter<AutoStream<io::Stdout>> {
+/// Standard output for people, buffered; drops colour where it is not wanted. An error if there is none.
+pub(crate) fn colored(color: ColorChoice) -> io::Result<BufWriter<AutoStream<io::Stdout>>> {
+    stdout::check()?;
     let choice = match color {
         ColorChoice::Auto => AutoStream::choice(&io::stdout()),
         ColorChoice::Always => anstream::ColorChoice::Always,
         ColorChoice::Never => anstream::ColorChoice::Never,
     };
-    BufWriter::new(AutoStream::new(io::stdout(), choice))
+    Ok(BufWriter::new(AutoStream::new(io::stdout(), choice)))
 }
 
 /// Columns of the terminal; `None`: not a terminal, and nothing is cut.

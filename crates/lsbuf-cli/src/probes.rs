@@ -27,7 +27,7 @@ fn install(below: &Path, group: Option<u32>) -> Result<Ending> {
         Some(gid) => format!("members of {}", groups::name(&groups::read(), gid)),
         None => "root alone".to_owned(),
     };
-    let mut out = output::plain();
+    let mut out = output::plain()?;
     writeln!(out, "pinned {} in {}, to be read by {who}", iterators.join(", "), shown(&folder))?;
     for (name, why) in left_out {
         writeln!(out, "without {name}: {}", escape(why.as_bytes()))?;
@@ -46,7 +46,7 @@ fn status(below: &Path) -> Result<Ending> {
         }
         None => "-".to_owned(),
     };
-    let mut out = output::stdout(ColorChoice::Auto);
+    let mut out = output::colored(ColorChoice::Auto)?;
     writeln!(out, "{:<15} {:<20} {}", "folder", who(access), shown(&folder))?;
     for Pin { name, access, unreadable } in pins {
         let state = unreadable.unwrap_or_else(|| "can be read".to_owned());
@@ -62,7 +62,7 @@ fn status(below: &Path) -> Result<Ending> {
 
 fn remove(below: &Path) -> Result<Ending> {
     let removed = lsbuf::probes::remove(below)?;
-    let mut out = output::plain();
+    let mut out = output::plain()?;
     let what = if removed { "removed what was pinned" } else { "nothing is pinned" };
     writeln!(out, "{what} in {}", shown(below))?;
     out.flush()?;

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use lsbuf::model::{Buffer, Kind, Pid, Snapshot};
-use lsbuf::render::{Column, View, escape};
+use lsbuf::render::{Column, View, unescape};
 
 use crate::args::Filter;
 
@@ -16,9 +16,12 @@ fn passes(filter: &Filter, buffer: &Buffer) -> bool {
     let named = |glob: &globset::GlobMatcher| {
         buffer.name.as_ref().is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes())))
     };
-    let exporter = || buffer.exporter.as_ref().map(|e| e.as_bytes());
+    let exporter = buffer.exporter.as_ref().map(|e| e.as_bytes());
+    let made_by = |wanted: &String| {
+        exporter.is_some_and(|e| e == wanted.as_bytes() || unescape(wanted).is_some_and(|bytes| e == bytes))
+    };
     (filter.pids.is_empty() || buffer.holders.iter().any(|h| filter.pids.contains(&h.pid)))
-        && (filter.exporters.is_empty() || filter.exporters.iter().any(|e| exporter() == Some(e.as_bytes())))
+        && (filter.exporters.is_empty() || filter.exporters.iter().any(made_by))
         && filter.name.as_ref().is_none_or(named)
         && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
         && (!filter.kernel_only || buffer.is_unheld())
@@ -47,7 +50,7 @@ pub(crate) fn asked(view: &View<'_>, filter: &Filter) -> Vec<usize> {
 }
 
 /// The buffers that an argument of `show` means: an inode number, alone or behind its kind, a segment's key, else an exact
-/// name, or one as it is printed, with what is not shown as it is escaped.
+/// name, or one as any format prints it, with what is not shown escaped.
 pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
         (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
@@ -72,7 +75,10 @@ pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let called =
         |is_it: &dyn Fn(&[u8]) -> bool| all(&|b| b.name.as_ref().is_some_and(|name| is_it(name.as_bytes())));
     let by_name = called(&|name| name == wanted.as_bytes());
-    if by_name.is_empty() { called(&|name| escape(name) == wanted) } else { by_name }
+    match unescape(wanted) {
+        Some(bytes) if by_name.is_empty() => called(&|name| name == bytes),
+        _ => by_name,
+    }
 }
 
 /// Orders rows by a column; equal ones keep the snapshot's order.

@@ -96,6 +96,32 @@ fn show_by_a_printed_name() {
     assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"memfd 7: wl_\x1bshm")));
 }
 
+/// Check that names which look the same in JSON are told apart by their bytes, in which form they can be given back, and that
+/// the schema knows those.
+#[test]
+fn names_that_are_no_text() {
+    let mut tree = Tree::new();
+    tree.process(12, b"a\xffb");
+    for (fd, (ino, name)) in [(7, b"n\xfe"), (8, b"n\xff")].into_iter().enumerate() {
+        tree.listed(ino, name, 4096, 1, &[]);
+        tree.dmabuf_fd(12, fd as u32, ino, name, 4096, 1);
+    }
+    tree.write_list();
+    let document: serde_json::Value =
+        serde_json::from_str(&lsbuf(&tree, &["-J", "--sort", "INO"]).stdout).unwrap();
+    let names: Vec<_> =
+        (0..2).map(|nth| &document["buffers"][nth]).map(|b| (&b["name"], &b["name_bytes"])).collect();
+    assert_eq!(names[0].0, names[1].0);
+    assert_ne!(names[0].1, names[1].1);
+    assert_eq!(document["processes"][0]["comm_bytes"], r"a\xffb");
+    assert!(document["buffers"][0].get("exporter_bytes").is_none());
+    let schema = serde_json::from_str(include_str!("../../../docs/lsbuf.snapshot-1.schema.json")).unwrap();
+    assert!(jsonschema::validator_for(&schema).unwrap().is_valid(&document));
+
+    let shown = lsbuf(&tree, &["show", r"n\xff"]);
+    assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"dmabuf 8: n\xff")));
+}
+
 /// Check that the columns that programs get do not depend on what there is, where people's do.
 #[test]
 fn default_columns_of_a_family() {
@@ -375,6 +401,31 @@ fn broken_pipe() {
     }
 }
 
+/// Check that an answer which nobody can get is an error in one line, whether stdout is closed or only open for reading.
+#[test]
+fn no_stdout() {
+    let tree = world();
+    let folders =
+        [tree.path("proc"), tree.path("sys")].map(|path| path.into_os_string().into_string().unwrap());
+    let roots = ["--proc-root", &folders[0], "--sys-root", &folders[1]];
+    let commands: &[&[&str]] = &[&[], &["--json"], &["--csv"], &["-r"], &["ps"], &["show", "7"], &["doctor"]];
+    let commands = commands.iter().map(|command| [command, &roots[..]].concat());
+    let others: &[&[&str]] = &[&["probes", "status"], &["--help"], &["ps", "--help"], &["--version"]];
+    for command in commands.chain(others.iter().map(|command| command.to_vec())) {
+        for stdout in ["1>&-", "1</dev/null"] {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &format!("exec \"$0\" \"$@\" {stdout}")])
+                .arg(cargo_bin("lsbuf"))
+                .args(&command);
+            let output = shell.output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            let expected = "lsbuf: nothing can be written: stdout is closed, or only open for reading\n";
+            assert_eq!((output.status.code(), said.as_str()), (Some(1), expected), "{command:?} {stdout}");
+        }
+    }
+}
+
 /// Check that colour comes when asked for, marks the heading, and stays out of a pipe otherwise.
 #[test]
 fn colour() {
@@ -416,6 +467,19 @@ fn doctor() {
         run.stdout
     );
     assert_eq!(run.status, 3);
+}
+
+/// Check that doctor names a process that cannot be read, says why and what it costs, and does not claim completeness.
+#[test]
+fn doctor_names_who_cannot_be_read() {
+    let tree = world();
+    std::fs::remove_file(tree.path("proc/12/maps")).unwrap();
+    std::fs::create_dir(tree.path("proc/12/maps")).unwrap();
+    let run = lsbuf(&tree, &["doctor"]);
+    assert!(!run.stdout.contains("complete here"), "{}", run.stdout);
+    let named = "- 12 (camera): reading its mappings failed: Is a directory (os error 21)\n";
+    assert!(run.stdout.contains(" processes can be read; the others stand below"), "{}", run.stdout);
+    assert!(run.stdout.ends_with(named), "{}", run.stdout);
 }
 
 /// Check what is said of pinning, and that help tells what members of the group can then see.

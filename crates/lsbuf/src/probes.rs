@@ -76,8 +76,8 @@ pub struct Status {
 /// [`remove`] or the end of the boot.
 ///
 /// # Errors
-/// The caller lacks a right, the kernel an iterator; or the folder is another filesystem's and has something in it, or lies where
-/// the group's members cannot enter.
+/// The caller lacks a right, the kernel an iterator; or the folder is another filesystem's and has something in it, could be changed
+/// by others, or lies where the group's members cannot enter; or somebody else was at work in it for seconds.
 pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
     let probes = Probes::load(Path::new("/sys"), &Iterator::ALL).map_err(|why| cannot_load(None, &why))?;
     if let Some((iterator, why)) = probes.lacking(Kinds::DMABUF).or_else(|| probes.lacking(Kinds::ALL)) {
@@ -153,12 +153,16 @@ pub fn status(below: &Path) -> Status {
 /// Removes all that [`install`] has pinned below a folder, of other versions too, and the folder with its filesystem if that was made
 /// for it. Returns whether anything was pinned.
 ///
+/// Who was a reader cannot open it again, not even through an fd of a pin that was kept. What somebody had opened before can still be
+/// read to its end, once.
+///
 /// # Errors
-/// The caller lacks a right, or the folder is not in a bpf filesystem.
+/// The caller lacks a right, the folder is not in a bpf filesystem or could be changed by others, or somebody else was at work in it for
+/// seconds.
 pub fn remove(below: &Path) -> Result<bool, Error> {
     let cannot = |(what, errno): pins::Failure| {
-        let advice = if matches!(errno, Errno::PERM | Errno::ACCESS) { ": run as root" } else { "" };
-        Error::new(ErrorKind::NotPinned, format!("{what}: {}{advice}", std::io::Error::from(errno)))
+        let denied = matches!(errno, Some(Errno::PERM | Errno::ACCESS));
+        Error::new(ErrorKind::NotPinned, describe(&what, errno, if denied { ": run as root" } else { "" }))
     };
     match Place::open(below).map_err(cannot)? {
         Some(place) => place.remove().map_err(cannot),
@@ -196,11 +200,15 @@ fn cannot_load(iterator: Option<Iterator>, why: &Unavailable) -> Error {
 
 fn cannot_pin((what, errno): &pins::Failure) -> Error {
     let advice = match *errno {
-        Errno::PERM | Errno::ACCESS => format!(": {}", rights()),
-        Errno::NODEV => ": this kernel has no bpf filesystem".to_owned(),
+        Some(Errno::PERM | Errno::ACCESS) => format!(": {}", rights()),
+        Some(Errno::NODEV) => ": this kernel has no bpf filesystem".to_owned(),
         _ => String::new(),
     };
-    Error::new(ErrorKind::NotPinned, format!("{what}: {}{advice}", std::io::Error::from(*errno)))
+    Error::new(ErrorKind::NotPinned, describe(what, *errno, &advice))
+}
+
+fn describe(what: &str, errno: Option<Errno>, advice: &str) -> String {
+    errno.map_or(what.to_owned(), |errno| format!("{what}: {}{advice}", std::io::Error::from(errno)))
 }
 
 /// How to come by what loading and pinning take.

@@ -29,6 +29,13 @@ static WORLD: LazyLock<Snapshot> = LazyLock::new(|| {
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let meaningful = prop::sample::select(vec![
         &b"\n"[..],
+        b"=1",
+        b"'",
+        b"   9 9  0  sshd:1(9f)",
+        b"\xc2\xa0",
+        b"\xe3\x80\x80",
+        b"\xcd\x8f",
+        b"\xcc\x81",
         b"\r\n",
         b"\t",
         b"\x1b[2J",
@@ -158,6 +165,14 @@ proptest! {
         let hostile = formats(&renamed(&name, &comm, &cgroup));
         prop_assert_eq!(harmless.len(), hostile.len());
         for ((format, expected), (_, found)) in harmless.iter().zip(&hostile) {
+            let expected = match *format {
+                // It has a key more for what is no text.
+                "json" => {
+                    let document: serde_json::Value = serde_json::from_str(found).unwrap();
+                    &format!("{}\n", serde_json::to_string_pretty(&document).unwrap())
+                }
+                _ => expected,
+            };
             prop_assert_eq!(expected.matches('\n').count(), found.matches('\n').count(), "{}: {}", format, found);
         }
     }
@@ -167,6 +182,25 @@ proptest! {
     fn no_format_is_raw(name in bytes(), comm in bytes(), cgroup in bytes()) {
         for (format, text) in formats(&renamed(&name, &comm, &cgroup)) {
             prop_assert!(!text.contains(is_obeyed), "{}: {:?}", format, text);
+        }
+    }
+
+    /// Check that no text of a stranger makes a column, or takes one, in a table of any width.
+    #[test]
+    fn no_table_gains_columns(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let snapshot = renamed(&name, &comm, &cgroup);
+        let ledger = Ledger::of(&snapshot);
+        let view = View::all(&snapshot, &ledger);
+        for (rows, columns) in lists(&view) {
+            for line in render::table(&view, rows, columns, Sizes::Human, None) {
+                let fields = line.split("  ").filter(|field| !field.trim().is_empty()).count();
+                prop_assert_eq!(fields, columns.len(), "{}", line);
+            }
+            // Here a single blank is a gap. (Lists of holders have blanks of their own.)
+            let columns: Vec<Column> = columns.iter().copied().filter(|column| column.name != "HOLDERS").collect();
+            for line in render::table(&view, rows, &columns, Sizes::Human, Some(1)) {
+                prop_assert_eq!(line.split_whitespace().count(), columns.len(), "{}", line);
+            }
         }
     }
 
@@ -183,7 +217,12 @@ proptest! {
             prop_assert_eq!(records.len(), rows.len());
             for record in records {
                 prop_assert_eq!(record.len(), columns.len());
-                let field = |column| unescape(&record[place(columns, column)]);
+                prop_assert!(record.iter().all(|field| !field.starts_with(['=', '+', '-', '@'])), "{:?}", record);
+                // Behind the first quote stands the text itself.
+                let field = |column| {
+                    let text = &record[place(columns, column)];
+                    unescape(text.strip_prefix('\'').unwrap_or(text))
+                };
                 if columns.len() == BUFFER_COLUMNS.len() {
                     prop_assert_eq!(field("NAME"), name.clone());
                 } else {
@@ -212,19 +251,33 @@ proptest! {
         }
     }
 
-    /// Check that JSON parses back to the text itself, as far as it is text.
+    /// Check that JSON parses back to the text itself, as far as it is text, and to the very bytes where it is none.
     #[test]
     fn json_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
         let ledger = Ledger::of(&snapshot);
         let text = written(|out| render::json(out, &View::all(&snapshot, &ledger)));
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let says = |object: &serde_json::Value, key: &str, bytes: &[u8]| {
+            prop_assert_eq!(object[key].as_str().unwrap(), String::from_utf8_lossy(bytes));
+            // What is no text has all of its bytes beside it, and only that.
+            let lossless = object.get(format!("{key}_bytes")).map(|text| unescape(text.as_str().unwrap()));
+            prop_assert_eq!(lossless, std::str::from_utf8(bytes).is_err().then(|| bytes.to_vec()));
+            Ok(())
+        };
         for buffer in document["buffers"].as_array().unwrap() {
-            prop_assert_eq!(buffer["name"].as_str().unwrap(), String::from_utf8_lossy(&name));
+            says(buffer, "name", &name)?;
+            says(buffer, "exporter", &name)?;
+            let attached = buffer.get("attachments_bytes").map(|all| all.as_array().unwrap().clone());
+            let has_some = buffer["attachments"].as_array().is_some_and(|all| !all.is_empty());
+            prop_assert_eq!(attached.is_some(), has_some && std::str::from_utf8(&name).is_err());
+            for device in attached.into_iter().flatten() {
+                prop_assert_eq!(unescape(device.as_str().unwrap()), name.clone());
+            }
         }
         for process in document["processes"].as_array().unwrap() {
-            prop_assert_eq!(process["comm"].as_str().unwrap(), String::from_utf8_lossy(&comm));
-            prop_assert_eq!(process["cgroup"].as_str().unwrap(), String::from_utf8_lossy(&cgroup));
+            says(process, "comm", &comm)?;
+            says(process, "cgroup", &cgroup)?;
         }
     }
 

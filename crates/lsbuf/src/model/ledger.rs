@@ -1,7 +1,8 @@
 //! The arithmetic: each buffer's account, each process's figures, the totals.
 //!
 //! Pure functions of a [`Snapshot`]. Everything is an integer and every split is exact: a size shared
-//! by three processes is handed out to the last byte, so the parts add up to the whole for any facts.
+//! by three processes is handed out to the last byte, so the parts add up to the whole for any facts. A sum that does not fit
+//! into 64 bits is unknown, never the largest number.
 
 use std::collections::BTreeMap;
 
@@ -145,7 +146,8 @@ impl LeakShape {
     }
 }
 
-/// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one that they need is unknown.
+/// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one that they need is unknown, or
+/// when they do not fit into 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessFigures {
     /// The whole cost of every buffer held by at least one fd or mapping, once per buffer.
@@ -179,9 +181,11 @@ impl Default for ProcessFigures {
 pub struct Totals {
     /// Distinct buffers.
     pub buffers: u64,
-    /// What they cost together; `None` if any is unknown.
+    /// What they cost together; `None` if any is unknown, or if that does not fit into 64 bits. So are the other sums.
     pub size: Option<Bytes>,
-    /// What two of them have in common, as far as that is known: it is counted once in `size`.
+    /// What those of known cost come to, at most 2^64 - 1: `size` is no less.
+    pub at_least: Bytes,
+    /// What two of them have in common, as far as that is known, at most 2^64 - 1: it is counted once in `size`.
     pub same_memory: Bytes,
     /// The part that at least one process holds.
     pub held: Option<Bytes>,
@@ -208,7 +212,7 @@ pub struct KindTotals {
     pub kind: Kind,
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown.
+    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other sums.
     pub size: Option<Bytes>,
     /// What is charged for them; `None` if any is unknown, or the kernel does not tell.
     pub charged: Option<Bytes>,
@@ -216,6 +220,8 @@ pub struct KindTotals {
     pub held: Option<Bytes>,
     /// What those cost that no process holds, as [`Totals::kernel_only`].
     pub kernel_only: Option<Bytes>,
+    /// What those of known cost come to, at most 2^64 - 1.
+    pub at_least: Bytes,
 }
 
 impl KindTotals {
@@ -234,7 +240,7 @@ pub struct ExporterTotals {
     pub exporter: Option<Label>,
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown.
+    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits.
     pub size: Option<Bytes>,
 }
 
@@ -281,30 +287,32 @@ impl Ledger {
         for (buffer, account) in snapshot.buffers.iter().zip(&accounts) {
             charge(&mut figures, buffer, account);
         }
-        let parts = |counts: &dyn Fn(&Buffer, &Account) -> bool| -> Option<Bytes> {
+        let costs = |counts: &dyn Fn(&Buffer, &Account) -> bool| {
             let counted = snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| counts(b, a));
-            counted.map(|(b, _)| b.cost()).sum()
+            counted.map(|(b, _)| b.cost()).collect::<Vec<_>>()
         };
         let (held_twice, same_memory) = in_common(&snapshot.buffers);
-        let less = |whole: Option<Bytes>, part: Bytes| whole.map(|w| Bytes(w.0.saturating_sub(part.0)));
+        let all = costs(&|_, _| true);
         let kinds = by_kind(snapshot);
         let totals = Totals {
             buffers: snapshot.buffers.len() as u64,
-            size: less(parts(&|_, _| true), same_memory),
-            same_memory,
-            held: less(parts(&|b, _| !b.holders.is_empty()), held_twice),
-            opath: parts(&|b, a| a.opath > 0 && a.fd == 0 && a.map == 0 && b.count == Some(0)),
+            size: less(&all, same_memory),
+            at_least: clamped(
+                all.iter().flatten().map(|cost| u128::from(cost.0)).sum::<u128>() - same_memory,
+            ),
+            same_memory: clamped(same_memory),
+            held: less(&costs(&|b, _| !b.holders.is_empty()), held_twice),
+            opath: less(&costs(&|b, a| a.opath > 0 && a.fd == 0 && a.map == 0 && b.count == Some(0)), 0),
             kernel_only: knows_unheld(snapshot)
-                .then(|| parts(&|b, _| b.is_unheld()))
-                .flatten()
-                .map(|unheld| Bytes(unheld.0.saturating_sub(same_memory.0 - held_twice.0))),
-            rss: figures.values().map(|f| f.rss).sum(),
-            pss: figures.values().map(|f| f.pss).sum(),
+                .then(|| less(&costs(&|b, _| b.is_unheld()), same_memory - held_twice))
+                .flatten(),
+            rss: Bytes::total(figures.values().map(|f| f.rss)),
+            pss: Bytes::total(figures.values().map(|f| f.pss)),
             unattributed_refs: snapshot.buffers.iter().zip(&accounts).try_fold(
                 0u64,
                 |sum, (buffer, account)| {
                     let counted = buffer.id.kind == Kind::DmaBuf || account.kernel.is_some();
-                    Some(sum.saturating_add(if counted { account.kernel? } else { 0 }))
+                    sum.checked_add(if counted { account.kernel? } else { 0 })
                 },
             ),
             estimate: accounts.iter().any(|a| a.estimate),
@@ -313,6 +321,17 @@ impl Ledger {
         let exporters = by_exporter(&snapshot.buffers);
         Ledger { accounts, shapes, candidates, processes, totals, kinds, exporters }
     }
+}
+
+/// What costs come to less what is counted in them twice; `None` if one is unknown, or if it does not fit into 64 bits.
+fn less(costs: &[Option<Bytes>], twice: u128) -> Option<Bytes> {
+    let sum = costs.iter().try_fold(0u128, |sum, cost| Some(sum + u128::from((*cost)?.0)))?;
+    u64::try_from(sum.saturating_sub(twice)).ok().map(Bytes)
+}
+
+/// That number, or the largest size.
+fn clamped(bytes: u128) -> Bytes {
+    Bytes(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account: &Account) {
@@ -327,7 +346,7 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
         figure.fds += fds + opaths;
         figure.maps += holder.maps.len() as u64;
         let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
-            *total = total.and_then(|t| Some(t + part?));
+            *total = total.and_then(|t| t.checked_add(part?));
         };
         add(&mut figure.rss, buffer.cost());
         add(
@@ -368,7 +387,7 @@ fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
 }
 
 /// Whether what no process holds would have been found.
-fn knows_unheld(snapshot: &Snapshot) -> bool {
+pub(super) fn knows_unheld(snapshot: &Snapshot) -> bool {
     let listed = snapshot.coverage.sources.iter().any(|source| source.lists_buffers());
     listed || !snapshot.kinds.has(Kind::DmaBuf)
 }
@@ -376,11 +395,11 @@ fn knows_unheld(snapshot: &Snapshot) -> bool {
 /// How much memory two held buffers have in common, and any two: what adding their costs counts once too often. Never more
 /// of a buffer than it costs, whatever it is told to have in common. Of a buffer that nobody holds, held ones are taken for as
 /// many different parts as it has room for.
-fn in_common(buffers: &[Buffer]) -> (Bytes, Bytes) {
+fn in_common(buffers: &[Buffer]) -> (u128, u128) {
     let known = |id: &BufferId| buffers.binary_search_by(|b| b.id.cmp(id)).ok().map(|at| &buffers[at]);
-    let (mut held, mut all) = (Bytes(0), Bytes(0));
+    let (mut held, mut all) = (0, 0);
     // What held buffers have of one that nobody holds.
-    let mut parts: BTreeMap<BufferId, (Bytes, Bytes)> = BTreeMap::new();
+    let mut parts: BTreeMap<BufferId, (u128, u128)> = BTreeMap::new();
     for buffer in buffers {
         let mut left = buffer.cost().unwrap_or_default();
         // No segment is another buffer's memory.
@@ -391,19 +410,16 @@ fn in_common(buffers: &[Buffer]) -> (Bytes, Bytes) {
             let whole = other.cost().unwrap_or_default();
             let common = overlap.min(left).min(whole);
             left = Bytes(left.0 - common.0);
-            all = all + common;
+            let common = u128::from(common.0);
+            all += common;
             match (buffer.holders.is_empty(), other.holders.is_empty()) {
                 (true, _) => {}
-                (false, false) => held = held + common,
-                (false, true) => {
-                    let (_, of_held) = parts.entry(other.id).or_insert((whole, Bytes(0)));
-                    *of_held = *of_held + common;
-                }
+                (false, false) => held += common,
+                (false, true) => parts.entry(other.id).or_insert((whole.0.into(), 0)).1 += common,
             }
         }
     }
-    let twice: Bytes =
-        parts.into_values().map(|(whole, of_held)| Bytes(of_held.0.saturating_sub(whole.0))).sum();
+    let twice: u128 = parts.into_values().map(|(whole, of_held)| of_held.saturating_sub(whole)).sum();
     (held + twice, all)
 }
 
@@ -411,15 +427,16 @@ fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {
     let knows_unheld = knows_unheld(snapshot);
     let of_one = |kind: Kind| {
         let of_it = || snapshot.buffers.iter().filter(move |b| b.id.kind == kind);
-        let part = |is_of: fn(&Buffer) -> bool| of_it().filter(|b| is_of(b)).map(Buffer::cost).sum();
+        let part = |is_of: fn(&Buffer) -> bool| Bytes::total(of_it().filter(|b| is_of(b)).map(Buffer::cost));
         let kernel_only = if kind != Kind::DmaBuf || knows_unheld { part(Buffer::is_unheld) } else { None };
         KindTotals {
             kind,
             buffers: of_it().count() as u64,
-            size: of_it().map(|b| b.size).sum(),
-            charged: of_it().map(|b| b.charged).sum(),
+            size: Bytes::total(of_it().map(|b| b.size)),
+            charged: Bytes::total(of_it().map(|b| b.charged)),
             held: part(|b| !b.holders.is_empty()),
             kernel_only,
+            at_least: Bytes::at_least(of_it().map(Buffer::cost)),
         }
     };
     Kind::ALL.iter().map(|&kind| of_one(kind)).filter(|totals| totals.buffers > 0).collect()
@@ -435,7 +452,7 @@ fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {
         .map(|(exporter, group)| ExporterTotals {
             exporter: exporter.cloned(),
             buffers: group.len() as u64,
-            size: group.iter().map(|b| b.size).sum(),
+            size: Bytes::total(group.iter().map(|b| b.size)),
         })
         .collect();
     totals.sort_by_key(|t| std::cmp::Reverse(t.size));

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    BufferId, Coverage, Fd, Holder, Host, Inode, Kind, Kinds, MapRef, Note, Overlap, Process, Source,
+    BufferId, Coverage, Fd, Holder, Host, Inode, Kind, Kinds, MapRef, Note, Overlap, Part, Process, Source,
 };
 use super::*;
 
@@ -61,10 +61,15 @@ fn any_holders() -> impl Strategy<Value = Vec<Holder>> {
     })
 }
 
+/// Sizes of real buffers, and now and then one that nobody's memory has: a memfd can be as long.
+fn any_size() -> impl Strategy<Value = u64> {
+    prop_oneof![30 => 0..1u64 << 50, 1 => (1u64 << 63) - 9..=u64::MAX]
+}
+
 fn any_buffer() -> impl Strategy<Value = Buffer> {
-    let known = (option::weighted(0.9, 0..1u64 << 50), option::weighted(0.9, 0..20u64));
+    let known = (option::weighted(0.9, any_size()), option::weighted(0.9, 0..20u64));
     let kept = (option::of(0..3u64), option::of(0..3u64), option::of(0..3u64));
-    let shmem = (0..Kind::ALL.len(), option::weighted(0.9, 0..1u64 << 50), option::of(any::<bool>()));
+    let shmem = (0..Kind::ALL.len(), option::weighted(0.9, any_size()), option::of(any::<bool>()));
     (known, any_holders(), any::<bool>(), kept, shmem).prop_map(
         |((size, count), holders, steady, kept, (kind, charged, deleted))| {
             let mut b = buffer(0, size, count, holders);
@@ -109,7 +114,7 @@ proptest! {
     fn held_and_kernel_only_are_the_size(s in any_snapshot()) {
         let totals = Ledger::of(&s).totals;
         if let Some(size) = totals.size {
-            let unseen: Option<Bytes> = s.buffers.iter().filter(|b| b.is_held_unseen()).map(Buffer::cost).sum();
+            let unseen = Bytes::total(s.buffers.iter().filter(|b| b.is_held_unseen()).map(Buffer::cost));
             prop_assert_eq!(size, totals.held.unwrap() + totals.kernel_only.unwrap() + unseen.unwrap());
         }
     }
@@ -119,7 +124,7 @@ proptest! {
     #[test]
     fn pss_adds_up_to_held(s in any_snapshot()) {
         let totals = Ledger::of(&s).totals;
-        let held: Option<Bytes> = s.buffers.iter().filter(|b| !b.holders.is_empty()).map(Buffer::cost).sum();
+        let held = Bytes::total(s.buffers.iter().filter(|b| !b.holders.is_empty()).map(Buffer::cost));
         if held.is_some() {
             prop_assert_eq!(totals.pss, held);
         }
@@ -133,11 +138,11 @@ proptest! {
     #[test]
     fn each_memory_once(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
-        let costs: Option<Bytes> = s.buffers.iter().map(Buffer::cost).sum();
+        let costs = Bytes::total(s.buffers.iter().map(Buffer::cost));
         if let Some(costs) = costs {
             prop_assert_eq!(ledger.totals.size.unwrap() + ledger.totals.same_memory, costs);
-            let kinds: Option<Bytes> = ledger.kinds.iter().map(|k| Some(k.held? + k.kernel_only?)).sum();
-            let unseen: Option<Bytes> = s.buffers.iter().filter(|b| b.is_held_unseen()).map(Buffer::cost).sum();
+            let kinds = Bytes::total(ledger.kinds.iter().flat_map(|k| [k.held, k.kernel_only]));
+            let unseen = Bytes::total(s.buffers.iter().filter(|b| b.is_held_unseen()).map(Buffer::cost));
             prop_assert_eq!(kinds.unwrap() + unseen.unwrap(), costs);
         }
         prop_assert_eq!(ledger.kinds.iter().map(|k| k.buffers).sum::<u64>(), ledger.totals.buffers);
@@ -148,9 +153,9 @@ proptest! {
     fn mapped_pss_adds_up_to_mapped(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
         let mapped = s.buffers.iter().filter(|b| b.holders.iter().any(|h| !h.maps.is_empty()));
-        let mapped: Option<Bytes> = mapped.map(Buffer::cost).sum();
+        let mapped = Bytes::total(mapped.map(Buffer::cost));
         if mapped.is_some() {
-            prop_assert_eq!(ledger.processes.iter().map(|p| p.mapped_pss).sum::<Option<Bytes>>(), mapped);
+            prop_assert_eq!(Bytes::total(ledger.processes.iter().map(|p| p.mapped_pss)), mapped);
         }
     }
 
@@ -183,8 +188,63 @@ proptest! {
     fn exporters_add_up(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
         let dmabufs = ledger.kinds.iter().find(|k| k.kind == Kind::DmaBuf).map_or(Some(Bytes(0)), |k| k.size);
-        prop_assert_eq!(ledger.exporters.iter().map(|e| e.size).sum::<Option<Bytes>>(), dmabufs);
+        prop_assert_eq!(Bytes::total(ledger.exporters.iter().map(|e| e.size)), dmabufs);
     }
+
+    /// Check that no total is a number unless it is the true sum, and that what it is at least is no more than that.
+    #[test]
+    fn totals_are_true_or_unknown(s in any_snapshot()) {
+        let Ledger { totals, kinds, .. } = Ledger::of(&s);
+        let true_sum = |costs: &[Option<Bytes>]| {
+            costs.iter().try_fold(0u128, |sum, cost| Some(sum + u128::from((*cost)?.0)))
+        };
+        let costs: Vec<_> = s.buffers.iter().map(Buffer::cost).collect();
+        let known: Vec<_> = costs.iter().copied().filter(Option::is_some).collect();
+        if let Some(size) = totals.size {
+            prop_assert_eq!(Some(u128::from(size.0) + u128::from(totals.same_memory.0)), true_sum(&costs));
+            prop_assert_eq!(totals.at_least, size);
+        }
+        prop_assert!(Some(u128::from(totals.at_least.0)) <= true_sum(&known));
+        for kind in kinds {
+            let sizes: Vec<_> = s.buffers.iter().filter(|b| b.id.kind == kind.kind).map(|b| b.size).collect();
+            prop_assert!(kind.size.is_none_or(|size| Some(u128::from(size.0)) == true_sum(&sizes)));
+        }
+    }
+
+    /// Check that all kinds together are the machine, but for memory that two buffers share.
+    #[test]
+    fn all_kinds_are_the_machine(s in any_snapshot()) {
+        let ledger = Ledger::of(&s);
+        let part = Part::of(&s, &ledger, Kinds::ALL);
+        prop_assert_eq!(part.buffers, ledger.totals.buffers);
+        if ledger.totals.same_memory == Bytes(0) {
+            prop_assert_eq!((part.cost, part.held), (ledger.totals.size, ledger.totals.held));
+            prop_assert_eq!((part.kernel_only, part.at_least), (ledger.totals.kernel_only, ledger.totals.at_least));
+        }
+        prop_assert_eq!(part.estimate, ledger.totals.estimate);
+    }
+}
+
+/// Check that three memfds of 2^63 - 1 bytes, all charged, make totals that are unknown and said to be at least so much, and
+/// that two of them still make a number.
+#[test]
+fn totals_beyond_64_bits() {
+    let memfd = |ino| {
+        let size = Some((1 << 63) - 1);
+        let mut b = buffer(ino, size, Some(1), vec![holder(1, 1, 0, &[])]);
+        (b.id.kind, b.charged) = (Kind::Memfd, size.map(Bytes));
+        b
+    };
+    let measured = |number| {
+        let s = snapshot((0..number).map(memfd).collect(), Vec::new());
+        let ledger = Ledger::of(&s);
+        let part = Part::of(&s, &ledger, Kinds::SHMEM);
+        assert_eq!((part.cost, part.size), (ledger.totals.size, ledger.kinds[0].size));
+        let Totals { size, at_least, held, rss, pss, .. } = ledger.totals;
+        ([size, held, rss, pss, ledger.kinds[0].size, ledger.processes[0].rss], at_least)
+    };
+    assert_eq!(measured(2), ([Some(Bytes(u64::MAX - 1)); 6], Bytes(u64::MAX - 1)));
+    assert_eq!(measured(3), ([None; 6], Bytes(u64::MAX)));
 }
 
 /// Check that held udmabufs over a memfd that nobody holds are held once as far as it has no room for both, and that nothing of it

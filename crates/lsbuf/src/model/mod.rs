@@ -9,6 +9,7 @@ mod kind;
 mod label;
 mod ledger;
 mod note;
+mod part;
 mod process;
 mod shmem;
 mod snapshot;
@@ -22,6 +23,7 @@ pub use ledger::{
     Account, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures, Totals,
 };
 pub use note::Note;
+pub use part::Part;
 pub use process::Process;
 pub use shmem::{IpcNamespace, Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
 pub use snapshot::{Coverage, Host, KeptElsewhere, ProcessCounts, Snapshot, Source};

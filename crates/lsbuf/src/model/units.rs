@@ -9,9 +9,37 @@ use std::ops::Add;
 
 /// A size in bytes.
 ///
-/// Sums saturate: no real machine exports 16 EiB, and a forged recorded tree must not panic.
+/// `+` and `sum` stop at the largest size instead of panicking. That is no total: any user can make three memfds of 2^63 - 1
+/// bytes each. Totals are made by [`Bytes::total`], which says when it cannot tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// What sizes come to together; `None` if one is unknown, or if the total does not fit into 64 bits.
+    ///
+    /// ```
+    /// use lsbuf::model::Bytes;
+    /// assert_eq!(Bytes::total([Some(Bytes(4096)), Some(Bytes(1))]), Some(Bytes(4097)));
+    /// assert_eq!(Bytes::total([Some(Bytes(4096)), None]), None);
+    /// assert_eq!(Bytes::total([Some(Bytes(u64::MAX)), Some(Bytes(1))]), None);
+    /// ```
+    #[must_use]
+    pub fn total(sizes: impl IntoIterator<Item = Option<Bytes>>) -> Option<Bytes> {
+        sizes.into_iter().try_fold(Bytes(0), |sum, size| sum.checked_add(size?))
+    }
+
+    /// What the known ones among sizes come to together, or the largest size if that is more.
+    #[must_use]
+    pub fn at_least(sizes: impl IntoIterator<Item = Option<Bytes>>) -> Bytes {
+        sizes.into_iter().flatten().sum()
+    }
+
+    /// The sum; `None` if it does not fit into 64 bits.
+    #[must_use]
+    pub fn checked_add(self, other: Bytes) -> Option<Bytes> {
+        self.0.checked_add(other.0).map(Bytes)
+    }
+}
 
 impl Add for Bytes {
     type Output = Bytes;

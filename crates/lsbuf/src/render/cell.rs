@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use bytesize::ByteSize;
 
-use super::escape::{escape, escape_blanks};
+use super::escape::{escape, escape_blanks, escape_gaps};
 use crate::model::{Bytes, Label};
 
 /// How sizes are written.
@@ -19,11 +19,14 @@ pub enum Sizes {
 /// In which format a cell is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// A table for people: `?` for unknown, `~` before an estimate.
+    /// A table for people: `?` for unknown, `~` before an estimate, single blanks in text and no others.
     Table,
+    /// The same where a single blank stands between two columns: no blank in text.
+    NarrowTable,
     /// Fields separated by a blank: `?` for unknown, blanks in text escaped, no marks on numbers.
     Raw,
-    /// CSV: unknown is empty, no marks on numbers.
+    /// CSV: unknown is empty, no marks on numbers. Text that begins like a formula, or with `'`, has a `'` in front, so that a
+    /// spreadsheet takes it for text.
     Csv,
 }
 
@@ -52,6 +55,7 @@ impl Cell {
             Cell::Words(words) => Some(match words {
                 None => empty(style),
                 Some(words) if style == Style::Raw => words.replace(' ', "\\x20"),
+                Some(words) if style == Style::Csv => as_data(words.clone()),
                 Some(words) => words.clone(),
             }),
             Cell::Size(size) => size.map(|size| match sizes {
@@ -59,7 +63,9 @@ impl Cell {
                 Sizes::Bytes => size.0.to_string(),
             }),
             Cell::Number(n) => number(n),
-            Cell::Estimate(n) if style == Style::Table => n.map(|n| format!("~{n}")),
+            Cell::Estimate(n) if matches!(style, Style::Table | Style::NarrowTable) => {
+                n.map(|n| format!("~{n}"))
+            }
             Cell::Estimate(n) => number(n),
         };
         text.unwrap_or_else(|| if style == Style::Csv { String::new() } else { "?".into() })
@@ -106,12 +112,23 @@ fn text(bytes: &[u8], style: Style) -> String {
         return empty(style);
     }
     match (style, bytes) {
-        (Style::Csv, _) => escape(bytes),
+        (Style::Csv, _) => as_data(escape(bytes)),
         // A text that is just the sign for "none" or "unknown" must not be read as that.
         (_, b"-") => "\\x2d".into(),
         (_, b"?") => "\\x3f".into(),
-        (Style::Raw, _) => escape_blanks(bytes),
-        (Style::Table, _) => escape(bytes),
+        (Style::Raw | Style::NarrowTable, _) => escape_blanks(bytes),
+        (Style::Table, _) => escape_gaps(bytes),
+    }
+}
+
+/// With a `'` in front if a spreadsheet would take it for a formula, or if it begins with one already: what is behind the first
+/// `'` is always the text. Control characters that such programs skip have been escaped by now.
+fn as_data(text: String) -> String {
+    // The wide forms are taken for the others where such are typed.
+    if text.starts_with(['=', '+', '-', '@', '\'', '＝', '＋', '－', '＠']) {
+        format!("'{text}")
+    } else {
+        text
     }
 }
 
@@ -142,6 +159,31 @@ mod tests {
     fn signs_are_no_names() {
         assert_eq!(Cell::Text(Some("?".into())).write(Style::Table, Sizes::Human), "\\x3f");
         assert_eq!(Cell::Text(None).write(Style::Table, Sizes::Human), "?");
+    }
+
+    /// Check that no cell of CSV is a formula, and that the text can be told from one that has the quote itself.
+    #[test]
+    fn formulas_are_data() {
+        let csv = |text: &str| {
+            let cells = [Cell::Text(Some(text.into())), Cell::Words(Some(text.into()))];
+            let [text, words] = cells.map(|cell| cell.write(Style::Csv, Sizes::Bytes));
+            assert_eq!(text, words);
+            text
+        };
+        for text in ["=cmd|' /C calc'!A0", "@SUM(1)", "-1+1", "+1", "'=1", "＝1"] {
+            assert_eq!(csv(text), format!("'{text}"));
+        }
+        assert_eq!(csv("cam=0"), "cam=0");
+        assert_eq!(Cell::Text(Some("\t=1".into())).write(Style::Csv, Sizes::Bytes), "\\x09=1");
+        assert_eq!(Cell::Text(Some("=1".into())).write(Style::Table, Sizes::Bytes), "=1");
+    }
+
+    /// Check that where columns stand one blank apart, no blank in a text can pass for that.
+    #[test]
+    fn narrow_tables() {
+        assert_eq!(Cell::Text(Some("cam 0".into())).write(Style::Table, Sizes::Human), "cam 0");
+        assert_eq!(Cell::Text(Some("cam 0".into())).write(Style::NarrowTable, Sizes::Human), "cam\\x200");
+        assert_eq!(Cell::Estimate(Some(3)).write(Style::NarrowTable, Sizes::Human), "~3");
     }
 
     /// Check that a column which mixes what is known, does not apply and is unknown has an order at all.

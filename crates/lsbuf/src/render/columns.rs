@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::escape::escape_word;
-use super::{Cell, View};
-use crate::model::{Account, Buffer, BufferId, Holder, Kind, Process, ProcessFigures};
+use super::{Cell, Sizes, Style, View};
+use crate::model::{Account, Buffer, BufferId, Holder, Kind, Label, Process, ProcessFigures};
 
 /// A column of a table of buffers or of processes.
 #[derive(Clone, Copy, Debug)]
@@ -179,8 +179,8 @@ pub const BUFFER_COLUMNS: &[Column] = &[
             None => Cell::Text(None),
             Some(devices) if devices.is_empty() => Cell::Words(None),
             Some(devices) => {
-                let devices: Vec<String> = devices.iter().map(|d| super::escape(d.as_bytes())).collect();
-                Cell::Words(Some(devices.join(",")))
+                let write = |d: &Label| Cell::Text(Some(d.clone())).write(Style::Raw, Sizes::Bytes);
+                Cell::Words(Some(devices.iter().map(write).collect::<Vec<_>>().join(",")))
             }
         },
     },

@@ -1,59 +1,134 @@
 //! Strangers' bytes, made harmless for one line of a terminal or a script.
 //!
-//! Printable characters stay; a backslash is doubled; everything that could move the cursor, break the line,
-//! turn the reading direction or hide itself becomes `\xNN` byte by byte, invalid UTF-8 too. The result is
-//! unambiguous: it can be turned back into the bytes.
+//! Printable characters stay; a backslash is doubled. Everything else becomes `\xNN` byte by byte: what could move the cursor,
+//! break the line, turn the reading direction or hide itself, more than [`MARKS`] combining marks in a row, and bytes that are
+//! no UTF-8. Where columns are told apart by blanks, blanks that could pass for the gap between two are escaped too. The result
+//! is unambiguous: [`unescape`] turns it back into the bytes.
+//!
+//! Limit: characters that look alike stay. Two names can differ and look the same.
 
 use std::fmt::Write;
+
+use unicode_width::UnicodeWidthChar;
+
+/// How many combining marks may follow one character. Living scripts stack up to four; sixty cover the lines above and below.
+const MARKS: usize = 4;
 
 /// Escapes bytes for a terminal or a line-oriented format.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
-    escape_unless(bytes, |_| true)
+    escape_unless(bytes, |_, _, _| true)
+}
+
+/// Escapes bytes for a column of a table: what stays is single blanks between other characters, so no gap can be forged.
+pub(super) fn escape_gaps(bytes: &[u8]) -> String {
+    let ends_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
+    escape_unless(bytes, |before, c, after| {
+        !c.is_whitespace() || c == ' ' && !ends_word(before) && !ends_word(after)
+    })
 }
 
 /// Escapes bytes for a format whose fields are separated by blanks.
 pub(super) fn escape_blanks(bytes: &[u8]) -> String {
-    escape_unless(bytes, |c| !c.is_whitespace())
+    escape_unless(bytes, |_, c, _| !c.is_whitespace())
 }
 
 /// Escapes a command name for a list in which blanks, colons, commas and brackets mean something.
 pub(super) fn escape_word(bytes: &[u8]) -> String {
-    escape_unless(bytes, |c| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
+    escape_unless(bytes, |_, c, _| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
+}
+
+/// The bytes that [`escape`] made a text from, or another escape for columns; `None`: it is not such a text.
+///
+/// ```
+/// use lsbuf::render::{escape, unescape};
+/// assert_eq!(escape(b"a\\\xff"), r"a\\\xff");
+/// assert_eq!(unescape(r"a\\\xff"), Some(b"a\\\xff".to_vec()));
+/// assert_eq!(unescape(r"a\n"), None);
+/// ```
+#[must_use]
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
+            (b'\\', [b'x', high, low, after @ ..]) => (hex_digit(*high)? << 4 | hex_digit(*low)?, after),
+            (b'\\', _) => return None,
+            _ => (first, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Some(bytes)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Escapes, in a string that is JSON already, the characters that JSON lets through and a terminal should not see. It stays
 /// the same string.
 pub(super) fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
+    let mut shown = Shown::default();
     for c in text.chars() {
-        if is_tricky(c) {
+        if shown.may_show(c) {
+            escaped.push(c);
+        } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.
                 let _ = write!(escaped, "\\u{unit:04x}");
             }
-        } else {
-            escaped.push(c);
         }
     }
     escaped
 }
 
-fn escape_unless(bytes: &[u8], keep: fn(char) -> bool) -> String {
+/// Escapes what may not be shown, and what is not to be kept between the characters before and after it.
+fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
+    let mut shown = Shown::default();
+    let mut before = None;
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c == '\\' {
-                text.push_str("\\\\");
-            } else if keep(c) && !is_tricky(c) {
+        let broken = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        let mut chars = chunk.valid().chars().peekable();
+        while let Some(c) = chars.next() {
+            let kept = keep(before, c, chars.peek().copied().or(broken));
+            if kept && shown.may_show(c) {
                 text.push(c);
+                text.extend((c == '\\').then_some(c));
             } else {
+                shown = Shown::default();
                 push_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
             }
+            before = Some(c);
+        }
+        if broken.is_some() {
+            (shown, before) = (Shown::default(), broken);
         }
         push_hex(&mut text, chunk.invalid());
     }
     text
+}
+
+/// How many marks the character that was shown last may still carry; at the beginning there is none to carry any.
+#[derive(Default)]
+struct Shown {
+    marks_left: usize,
+}
+
+impl Shown {
+    /// Whether a character may be shown as the next one.
+    fn may_show(&mut self, c: char) -> bool {
+        let may = !is_tricky(c) && (c.width() != Some(0) || self.marks_left > 0);
+        self.marks_left = match (may, c.width()) {
+            (true, Some(0)) => self.marks_left - 1,
+            (true, _) if !c.is_whitespace() => MARKS,
+            _ => 0,
+        };
+        may
+    }
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
@@ -63,36 +138,34 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Control characters, line and paragraph separators, and the format characters that turn, join or hide text.
+/// Whether a character must not reach a terminal: control characters, line and paragraph separators, all format characters
+/// (general category Cf), and all that may be drawn as nothing (Default_Ignorable_Code_Point), of Unicode 16.0; and the blank
+/// of Braille.
 fn is_tricky(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+            | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use regex_syntax::hir::{Class, HirKind};
 
     use super::*;
 
-    fn unescape(text: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut rest = text.as_bytes();
-        while let Some((&first, tail)) = rest.split_first() {
-            let (byte, after) = match (first, tail) {
-                (b'\\', [b'\\', after @ ..]) => (b'\\', after),
-                (b'\\', [b'x', hex @ ..]) => {
-                    let digits = std::str::from_utf8(&hex[..2]).unwrap();
-                    (u8::from_str_radix(digits, 16).unwrap(), &hex[2..])
-                }
-                _ => (first, tail),
-            };
-            bytes.push(byte);
-            rest = after;
-        }
-        bytes
+    /// Text of what strangers forge with: letters, blanks, marks, and what hides.
+    fn hostile() -> impl Strategy<Value = String> {
+        "([a-z]|[\\p{Z}\\t\\n]|\\p{M}|\\p{Cf}|\\p{Default_Ignorable_Code_Point}|.|\\\\){0,40}"
+    }
+
+    fn longest_run(text: &str, is_of: impl Fn(char) -> bool) -> usize {
+        text.split(|c| !is_of(c)).map(|run| run.chars().count()).max().unwrap_or(0)
     }
 
     proptest! {
@@ -102,28 +175,69 @@ mod tests {
             prop_assert!(!escape(&bytes).contains(char::is_control));
         }
 
-        /// Check that the escaped text can be turned back into the very bytes.
+        /// Check that any escaped text can be turned back into the very bytes.
         #[test]
-        fn reversible(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert_eq!(unescape(&escape(&bytes)), bytes.clone());
-            prop_assert_eq!(unescape(&escape_blanks(&bytes)), bytes);
+        fn reversible(bytes in proptest::collection::vec(any::<u8>(), 0..64), text in hostile()) {
+            for bytes in [bytes, text.into_bytes()] {
+                for escape in [escape, escape_gaps, escape_blanks, escape_word] {
+                    prop_assert_eq!(unescape(&escape(&bytes)), Some(bytes.clone()));
+                }
+            }
         }
 
         /// Check that a blank-separated field never contains a blank.
         #[test]
-        fn no_blanks(text in ".{0,40}") {
+        fn no_blanks(text in hostile()) {
             prop_assert!(!escape_blanks(text.as_bytes()).contains(char::is_whitespace));
         }
-    }
 
-    proptest! {
+        /// Check that nothing in a column looks like the gap to the next: no two blanks in a row, none at either end, and none
+        /// but the ASCII one.
+        #[test]
+        fn no_gaps(text in hostile()) {
+            let shown = escape_gaps(text.as_bytes());
+            prop_assert_eq!(shown.trim(), &shown);
+            prop_assert!(longest_run(&shown, char::is_whitespace) <= 1, "{:?}", shown);
+            prop_assert!(!shown.contains(|c: char| c.is_whitespace() && c != ' '), "{:?}", shown);
+        }
+
+        /// Check that marks neither pile up nor stand on what is not their text's, in JSON neither.
+        #[test]
+        fn few_marks(text in hostile()) {
+            let is_mark = |c: char| c.width() == Some(0);
+            let json = escape_json(&serde_json::to_string(&text).unwrap());
+            for shown in [escape(text.as_bytes()), escape_gaps(text.as_bytes()), json] {
+                prop_assert!(longest_run(&shown, is_mark) <= MARKS, "{:?}", shown);
+                prop_assert!(!shown.starts_with(is_mark), "{:?}", shown);
+            }
+        }
+
         /// Check that JSON made harmless says the same, and lets nothing through that a terminal obeys.
         #[test]
-        fn json_says_the_same(text in any::<String>()) {
+        fn json_says_the_same(text in hostile()) {
             let escaped = escape_json(&serde_json::to_string(&text).unwrap());
             prop_assert!(!escaped.contains(is_tricky));
             prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
+
+        /// Check that what was never escaped is either turned back into itself or refused, and never panics.
+        #[test]
+        fn any_text_can_be_asked_for(text in any::<String>()) {
+            let bytes = unescape(&text);
+            prop_assert!(text.contains('\\') || bytes == Some(text.into_bytes()));
+        }
+    }
+
+    /// Check that exactly those are tricky which Unicode's own tables call so, as another crate has them.
+    #[test]
+    fn as_unicode_has_it() {
+        let hidden = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}]";
+        let parsed = regex_syntax::parse(hidden).unwrap();
+        let HirKind::Class(Class::Unicode(class)) = parsed.kind() else { panic!("{parsed:?}") };
+        let is_hidden =
+            |c: char| class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&c));
+        let wrong: Vec<char> = ('\0'..=char::MAX).filter(|&c| is_tricky(c) != is_hidden(c)).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     /// Check that a command name cannot pose as a list of holders.
@@ -135,7 +249,30 @@ mod tests {
     /// Check that ordinary text in any script stays readable.
     #[test]
     fn text_stays() {
-        assert_eq!(escape("Kamera 前 é".as_bytes()), "Kamera 前 é");
+        for text in ["Kamera 前 é", "e\u{301}e\u{301}", "नमस्ते", "שָׁלוֹם", "ที่นี่", "가"]
+        {
+            assert_eq!(escape_gaps(text.as_bytes()), text);
+        }
+    }
+
+    /// Check that a name cannot forge the columns behind it.
+    #[test]
+    fn forged_columns() {
+        assert_eq!(escape_gaps(b"x   9 9"), r"x\x20\x20\x209 9");
+        assert_eq!(escape_gaps("x\u{a0}\u{2003} 9 ".as_bytes()), r"x\xc2\xa0\xe2\x80\x83\x209\x20");
+        assert_eq!(escape_gaps(b" "), r"\x20");
+    }
+
+    /// Check that of sixty marks four are shown, and none where there is nothing to carry it.
+    #[test]
+    fn many_marks() {
+        let mark = "\u{301}";
+        let (shown, hidden) = (mark.repeat(4), r"\xcc\x81");
+        assert_eq!(
+            escape(format!("a{}", mark.repeat(60)).as_bytes()),
+            format!("a{shown}{}", hidden.repeat(56))
+        );
+        assert_eq!(escape(format!("{mark}a {mark}").as_bytes()), format!("{hidden}a {hidden}"));
     }
 
     /// Check that text which turns the reading direction is shown as bytes.

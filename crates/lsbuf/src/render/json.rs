@@ -1,7 +1,9 @@
 //! JSON, schema `lsbuf.snapshot/1`: the contract with programs, as in `docs/lsbuf.snapshot-1.schema.json`.
 //!
 //! Keys are stable: additions are free, a change of meaning makes a new schema. Sizes are bytes. What could not
-//! be known is `null`. Strangers' text is lossy UTF-8, and what a terminal would obey is escaped even where JSON need not.
+//! be known is `null`. Strangers' text is UTF-8, and what a terminal would obey is escaped even where JSON need not. Where the
+//! bytes are no UTF-8, the text has U+FFFD in their place, which makes different names equal; then a key with `_bytes` behind
+//! the text's own has them all, as [`unescape`](super::unescape) reads them.
 //!
 //! It is written as it is made, one buffer after the other: a document can be many times as large as the snapshot.
 
@@ -12,6 +14,7 @@ use serde::{Serialize, Serializer};
 
 use super::View;
 use super::columns::timestamp;
+use super::escape::escape;
 use super::layout;
 use crate::model::{
     Bytes, Coverage, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, KindTotals, Label,
@@ -65,6 +68,8 @@ impl<T: std::fmt::Display> Serialize for Shown<T> {
 
 type Numbers<'a, T> = Each<'a, T, u32>;
 type Text<'a> = Cow<'a, str>;
+/// The bytes that a text lost; left out if it lost none.
+pub(super) type Lost = Option<String>;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -108,6 +113,7 @@ struct ScanProcesses {
 struct Totals {
     buffers: u64,
     size: Option<u64>,
+    at_least: u64,
     same_memory: u64,
     held: Option<u64>,
     opath: Option<u64>,
@@ -133,6 +139,8 @@ struct JsonKind {
 #[derive(Serialize)]
 struct Exporter<'a> {
     exporter: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exporter_bytes: Lost,
     buffers: u64,
     size: Option<u64>,
 }
@@ -152,12 +160,18 @@ struct JsonBuffer<'a> {
     segment: Option<JsonSegment>,
     same_memory: Option<Each<'a, Overlap, JsonOverlap>>,
     name: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_bytes: Lost,
     exporter: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exporter_bytes: Lost,
     count: Option<u64>,
     refs: Refs,
     estimate: bool,
     leak_shape: Option<&'static str>,
     attachments: Option<Each<'a, Label, Text<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments_bytes: Option<Each<'a, Label, String>>,
     handles: Each<'a, GemHandle, JsonHandle<'a>>,
     candidates: Numbers<'a, Pid>,
     created_at: Option<String>,
@@ -189,6 +203,8 @@ struct JsonOverlap {
 struct JsonHandle<'a> {
     pid: u32,
     comm: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_bytes: Lost,
     handle: u32,
     imported: bool,
 }
@@ -227,7 +243,11 @@ struct JsonThread<'a> {
 #[derive(Serialize)]
 struct JsonDevice<'a> {
     path: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Lost,
     name: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_bytes: Lost,
     holders: Each<'a, DeviceHolder, JsonDeviceHolder<'a>>,
 }
 
@@ -235,6 +255,8 @@ struct JsonDevice<'a> {
 struct JsonDeviceHolder<'a> {
     pid: u32,
     comm: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_bytes: Lost,
     fds: Numbers<'a, Fd>,
 }
 
@@ -251,8 +273,12 @@ struct JsonProcess<'a> {
     pid: u32,
     start_time: u64,
     comm: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_bytes: Lost,
     uid: Option<u32>,
     cgroup: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_bytes: Lost,
     rss: Option<u64>,
     pss: Option<u64>,
     mapped_pss: Option<u64>,
@@ -275,6 +301,7 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
         totals: Totals {
             buffers: totals.buffers,
             size: bytes(totals.size),
+            at_least: totals.at_least.0,
             same_memory: totals.same_memory.0,
             held: bytes(totals.held),
             opath: bytes(totals.opath),
@@ -296,6 +323,7 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
         }),
         exporters: Each(&ledger.exporters, |e| Exporter {
             exporter: text(e.exporter.as_ref()),
+            exporter_bytes: lost(e.exporter.as_ref()),
             buffers: e.buffers,
             size: bytes(e.size),
         }),
@@ -303,10 +331,13 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
         processes: Rows(view, &view.processes, process),
         devices: Each(&snapshot.devices, |device| JsonDevice {
             path: device.path.to_utf8_lossy(),
+            path_bytes: lost(Some(&device.path)),
             name: text(device.name.as_ref()),
+            name_bytes: lost(device.name.as_ref()),
             holders: Each(&device.holders, |h| JsonDeviceHolder {
                 pid: h.pid.0,
                 comm: text(h.comm.as_ref()),
+                comm_bytes: lost(h.comm.as_ref()),
                 fds: numbers(&h.fds),
             }),
         }),
@@ -370,7 +401,9 @@ fn buffer<'a>(view: &'a View<'a>, i: usize) -> JsonBuffer<'a> {
             })
         }),
         name: text(buffer.name.as_ref()),
+        name_bytes: lost(buffer.name.as_ref()),
         exporter: text(buffer.exporter.as_ref()),
+        exporter_bytes: lost(buffer.exporter.as_ref()),
         count: buffer.count,
         refs: Refs {
             fd: account.fd,
@@ -385,9 +418,15 @@ fn buffer<'a>(view: &'a View<'a>, i: usize) -> JsonBuffer<'a> {
         estimate: account.estimate,
         leak_shape: view.ledger.shapes[i].map(|shape| shape.as_str()),
         attachments: buffer.attachments.as_deref().map(|names| Each(names, Label::to_utf8_lossy)),
+        attachments_bytes: buffer
+            .attachments
+            .as_deref()
+            .filter(|names| names.iter().any(|name| lost(Some(name)).is_some()))
+            .map(|names| Each(names, |name: &Label| escape(name.as_bytes()))),
         handles: Each(&buffer.handles, |h| JsonHandle {
             pid: h.pid.0,
             comm: h.comm.to_utf8_lossy(),
+            comm_bytes: lost(Some(&h.comm)),
             handle: h.handle,
             imported: h.imported,
         }),
@@ -426,8 +465,10 @@ fn process<'a>(view: &'a View<'a>, i: usize) -> JsonProcess<'a> {
         pid: process.pid.0,
         start_time: process.start_time,
         comm: process.comm.to_utf8_lossy(),
+        comm_bytes: lost(Some(&process.comm)),
         uid: process.uid,
         cgroup: text(process.cgroup.as_ref()),
+        cgroup_bytes: lost(process.cgroup.as_ref()),
         rss: bytes(figures.rss),
         pss: bytes(figures.pss),
         mapped_pss: bytes(figures.mapped_pss),
@@ -449,4 +490,10 @@ fn bytes(size: Option<Bytes>) -> Option<u64> {
 
 fn text(label: Option<&Label>) -> Option<Text<'_>> {
     label.map(Label::to_utf8_lossy)
+}
+
+/// All bytes of a label that is no UTF-8.
+pub(super) fn lost(label: Option<&Label>) -> Lost {
+    let bytes = label?.as_bytes();
+    std::str::from_utf8(bytes).is_err().then(|| escape(bytes))
 }

@@ -1,4 +1,5 @@
-//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; a check as TAP; the account of shared memory.
+//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; the summary below a table; a check as TAP; the
+//! account of shared memory; the end of a diagnosis.
 //!
 //! A [`View`] says which buffers and processes are shown and in what order; the formats only differ in how a
 //! [`Cell`] is written. Strangers' text passes `escape` in every format but JSON, which escapes by itself.
@@ -11,20 +12,24 @@ mod json;
 mod layout;
 mod reconcile;
 mod show;
+mod summary;
 mod table;
 mod tap;
+mod verdict;
 
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS,
 };
-pub use escape::escape;
+pub use escape::{escape, unescape};
 pub use json::json;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
+pub use summary::{nothing, summary};
 pub use table::{csv, raw, table};
 pub use tap::tap;
+pub use verdict::verdict;
 
 use crate::model::{Ledger, Snapshot};
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::cell::{Sizes, human};
 use super::columns::timestamp;
-use super::escape::escape;
-use super::json::{Host, Scan, host, scan};
+use super::escape::escape_gaps;
+use super::json::{Host, Lost, Scan, host, lost, scan};
 use super::layout;
 use crate::model::{Bytes, Kind, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{CAUSES, KindRow, Reconciliation, Row};
@@ -86,7 +86,7 @@ fn held_as(kind: Kind) -> &'static str {
 
 /// Where a tmpfs is mounted, and for whom.
 fn place(mount: &TmpfsMount) -> String {
-    let point = escape(mount.point.as_bytes());
+    let point = escape_gaps(mount.point.as_bytes());
     mount.seen_by.map_or(point.clone(), |pid| format!("{point} (as process {pid} sees it)"))
 }
 
@@ -147,6 +147,8 @@ struct JsonKind {
 struct JsonMount<'a> {
     dev: String,
     mount_point: std::borrow::Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mount_point_bytes: Lost,
     seen_by: Option<u32>,
     usage: &'static str,
     used: Option<u64>,
@@ -177,6 +179,7 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
         JsonMount {
             dev: row.mount.dev.to_string(),
             mount_point: row.mount.point.to_utf8_lossy(),
+            mount_point_bytes: lost(Some(&row.mount.point)),
             seen_by: row.mount.seen_by.map(|pid| pid.0),
             usage,
             used,

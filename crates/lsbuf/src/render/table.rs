@@ -25,8 +25,8 @@ pub fn table(
     width: Option<u16>,
 ) -> Vec<String> {
     let is_number = |column: &Column| rows.first().is_some_and(|&row| column.cell(view, row).is_number());
-    let mut cells: Vec<Vec<String>> =
-        rows.iter().map(|&row| fields(view, row, columns, Style::Table, sizes)).collect();
+    let in_style = |style| rows.iter().map(move |&row| fields(view, row, columns, style, sizes));
+    let mut cells: Vec<Vec<String>> = in_style(Style::Table).collect();
     let mut gap = GAPS[0];
     if let Some(width) = width {
         let mut widths: Vec<usize> = columns.iter().map(|column| column.name.width()).collect();
@@ -35,6 +35,9 @@ pub fn table(
         }
         let text: Vec<usize> = (0..columns.len()).filter(|&nth| !is_number(&columns[nth])).collect();
         (widths, gap) = fit(&widths, &text, usize::from(width));
+        if gap < GAPS[0] {
+            cells = in_style(Style::NarrowTable).collect();
+        }
         for row in &mut cells {
             row.iter_mut().zip(&widths).for_each(|(cell, &width)| cut(cell, width));
         }

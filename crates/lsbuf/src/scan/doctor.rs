@@ -7,6 +7,7 @@
 //! more to grant; ask again after each step.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -22,7 +23,7 @@ use crate::kernel::bpf::Unavailable;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::{bufinfo, fdinfo_table, fds, magic, maps, read};
-use crate::model::{Coverage, Note, Pid, Snapshot, Source};
+use crate::model::{Coverage, Label, Note, Pid, Snapshot, Source};
 use crate::probes;
 
 /// How far a source works.
@@ -65,13 +66,59 @@ pub struct Probe {
     pub optional: Option<String>,
 }
 
+/// A process that procfs did not let be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Which.
+    pub pid: Pid,
+    /// Its command name; `None`: not even that can be read.
+    pub comm: Option<Label>,
+    /// Why, at a second look.
+    pub why: Refusal,
+}
+
+/// Why a process was not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The caller may not read this part of it.
+    Denied(&'static str),
+    /// Reading this part of it fails, with these words of the system.
+    Failed(&'static str, String),
+    /// It had exited by then.
+    Gone,
+    /// It could be read by then.
+    Passed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Denied(part) => write!(f, "permission denied to read its {part}"),
+            Refusal::Failed(part, error) => write!(f, "reading its {part} failed: {error}"),
+            Refusal::Gone => f.write_str("it exited while it was read"),
+            Refusal::Passed => f.write_str("it could not be read at first, and can be now"),
+        }
+    }
+}
+
 /// What trying everything showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// Source by source.
     pub probes: Vec<Probe>,
-    /// What a scan says of itself; the answer is complete here exactly if this is.
+    /// What a scan says of itself.
     pub coverage: Coverage,
+    /// Processes that procfs did not let be read, ordered by pid. BPF iterators need no leave.
+    pub unread: Vec<Unread>,
+}
+
+impl Diagnosis {
+    /// Whether a scan's answer is complete here, and every process could be read.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.coverage.is_complete() && self.unread.is_empty()
+    }
 }
 
 impl Scanner {
@@ -86,8 +133,12 @@ impl Scanner {
         // How far procfs comes is told where the answer does without it, too.
         let by_iterators = matches!(self.iterators, Iterating::Ready(_));
         let procfs = if by_iterators { self.by_procfs()?.coverage } else { coverage.clone() };
-        let mut of_procfs =
-            [self.whole_machine(&procfs, &rights), self.processes(&procfs, &rights), proof(&procfs, &rights)];
+        let (unread, needed) = self.look_again(&procfs.unreadable, &rights);
+        let mut of_procfs = [
+            self.whole_machine(&procfs, &rights),
+            self.processes(&procfs, &unread, &needed, &rights),
+            proof(&procfs, &rights),
+        ];
         let mut list = self.bufinfo(&rights);
         let listed = coverage.sources.contains(&Source::DmaBufIterator);
         let unneeded = of_procfs.iter_mut().filter(|_| by_iterators);
@@ -99,7 +150,7 @@ impl Scanner {
             follow.advice = follow.optional.take();
         }
         probes.extend([self.procmap(), list, follow]);
-        Ok(Diagnosis { probes, coverage })
+        Ok(Diagnosis { probes, coverage, unread })
     }
 
     fn iterators(&self, rights: &Rights) -> Probe {
@@ -150,7 +201,13 @@ impl Scanner {
         probe.is(ProbeState::Partly, "no kernel threads show").advise(advice)
     }
 
-    fn processes(&mut self, coverage: &Coverage, rights: &Rights) -> Probe {
+    fn processes(
+        &self,
+        coverage: &Coverage,
+        unread: &[Unread],
+        needed: &BTreeSet<Right>,
+        rights: &Rights,
+    ) -> Probe {
         let counts = &coverage.processes;
         let probe = Probe::new("fd, fdinfo, maps", "who holds what by fds and mappings");
         let seen = format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished);
@@ -159,12 +216,26 @@ impl Scanner {
             (_, 0) => ProbeState::Missing,
             _ => ProbeState::Partly,
         };
-        let probe = probe.is(state, seen);
+        let probe = probe.is(state, format!("{seen}; the others stand below"));
         if !self.root.is_live() {
             return probe.advise(RECORD.to_owned());
         }
-        let needed = coverage.unreadable.iter().flat_map(|&pid| self.refused(pid, rights)).collect();
-        probe.advise(obtain(&needed, rights))
+        let refuses = |unread: &&Unread| matches!(unread.why, Refusal::Denied(_) | Refusal::Failed(..));
+        match unread.iter().find(refuses).map(|unread| &unread.why) {
+            None => probe.advise("ask again: they can be read now, or have exited".to_owned()),
+            Some(Refusal::Failed(..)) if needed.is_empty() => probe.advise("see the error below".to_owned()),
+            Some(_) => probe.advise(obtain(needed, rights)),
+        }
+    }
+
+    /// Why processes were not read, by a second look at each, and which rights that asks for.
+    fn look_again(&mut self, pids: &[Pid], rights: &Rights) -> (Vec<Unread>, BTreeSet<Right>) {
+        let mut needed = BTreeSet::new();
+        let mut look = |&pid: &Pid| {
+            let (comm, why) = self.refused(pid, rights, &mut needed);
+            Unread { pid, comm, why }
+        };
+        (pids.iter().map(&mut look).collect(), needed)
     }
 
     fn procmap(&self) -> Probe {
@@ -177,20 +248,28 @@ impl Scanner {
         probe.is(ProbeState::Missing, format!("{why}: the text of maps is read, with the same answer"))
     }
 
-    /// What one process refuses for want of which rights; nothing if it has gone.
-    fn refused(&mut self, pid: Pid, rights: &Rights) -> BTreeSet<Right> {
+    /// What one process is called and refuses, and for want of which rights.
+    fn refused(
+        &mut self,
+        pid: Pid,
+        rights: &Rights,
+        needed: &mut BTreeSet<Right>,
+    ) -> (Option<Label>, Refusal) {
         const LISTED_BY_ALL: u32 = 0o005;
         let denied = |error: Option<Errno>| matches!(error, Some(Errno::ACCESS | Errno::PERM));
         let process = match ProcessDir::open(&self.root, pid) {
             Ok(process) => process,
             // hidepid closes the whole directory.
-            Err(e) => return denied(Some(e)).then_some(Right::Trace).into_iter().collect(),
+            Err(error) => {
+                needed.extend(denied(Some(error)).then_some(Right::Trace));
+                return (None, Refusal::of("directory", error));
+            }
         };
+        let comm = process.identify(&mut self.buffers.text).ok().map(|process| process.comm);
         let mut table = fds::Table::default();
         let fds = fdinfo_table::walk_any_way(process.dir(), &mut self.buffers, &mut table, None, None).err();
         let maps =
             process.image().and_then(|image| maps::walk(image.maps(), None, &mut self.buffers.chunk)).err();
-        let mut needed = BTreeSet::new();
         if denied(fds) || denied(maps) {
             needed.insert(Right::Trace);
         }
@@ -199,7 +278,8 @@ impl Scanner {
         if denied(fds) && by_mode {
             needed.insert(Right::Search);
         }
-        needed
+        let refusal = fds.map(|error| ("fd table", error)).or(maps.map(|error| ("mappings", error)));
+        (comm, refusal.map_or(Refusal::Passed, |(part, error)| Refusal::of(part, error)))
     }
 
     fn bufinfo(&mut self, rights: &Rights) -> Probe {
@@ -313,6 +393,16 @@ fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
             format!("{who}mount -t debugfs none {}", debug.display())
         }
         _ => "see the error".to_owned(),
+    }
+}
+
+impl Refusal {
+    fn of(part: &'static str, error: Errno) -> Refusal {
+        match error {
+            Errno::ACCESS | Errno::PERM => Refusal::Denied(part),
+            Errno::NOENT | Errno::SRCH => Refusal::Gone,
+            error => Refusal::Failed(part, std::io::Error::from(error).to_string()),
+        }
     }
 }
 

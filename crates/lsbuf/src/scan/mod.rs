@@ -51,7 +51,7 @@ use std::time::{Instant, SystemTime};
 
 use rustix::io::Errno;
 
-pub use doctor::{Diagnosis, Probe, ProbeState};
+pub use doctor::{Diagnosis, Probe, ProbeState, Refusal, Unread};
 use iterators::{Iterators, Lack, NotUsed};
 use patience::Patience;
 use procfs::Procfs;

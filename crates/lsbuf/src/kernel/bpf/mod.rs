@@ -17,6 +17,7 @@
 //! the first.
 
 mod layout;
+mod lock;
 pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod record;

@@ -1,0 +1,60 @@
+//! What the buffers of some kinds come to together: the figures of a summary line.
+//!
+//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it is of the whole machine, whatever is shown. Memory that
+//! buffers of two kinds share counts for both.
+
+use std::collections::HashSet;
+
+use super::ledger::knows_unheld;
+use super::{Buffer, Bytes, Kind, KindTotals, Kinds, Ledger, Pid, Snapshot};
+
+/// The figures of some kinds together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Distinct buffers.
+    pub buffers: u64,
+    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other sums.
+    pub size: Option<Bytes>,
+    /// What they cost ([`Buffer::cost`]).
+    pub cost: Option<Bytes>,
+    /// What those of known cost come to, at most 2^64 - 1: `cost` is no less.
+    pub at_least: Bytes,
+    /// What those cost that at least one process holds.
+    pub held: Option<Bytes>,
+    /// What those cost that somebody holds who could not be read ([`Buffer::is_held_unseen`]).
+    pub held_unseen: Option<Bytes>,
+    /// What those cost that no process holds; `None` also if dma-bufs are meant and nobody listed them.
+    pub kernel_only: Option<Bytes>,
+    /// Processes that hold one.
+    pub holders: u64,
+    /// References that no process explains; `None` if those of one are unknown.
+    pub kernel_refs: Option<u64>,
+    /// Whether `kernel_refs` may be off.
+    pub estimate: bool,
+}
+
+impl Part {
+    /// Adds up the kinds that are meant. The ledger is of that very snapshot.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, ledger: &Ledger, kinds: Kinds) -> Part {
+        let totals = || ledger.kinds.iter().filter(|totals| kinds.has(totals.kind));
+        let each = || snapshot.buffers.iter().zip(&ledger.accounts).filter(|(b, _)| kinds.has(b.id.kind));
+        let buffers = || each().map(|(buffer, _)| buffer);
+        let holders: HashSet<Pid> = buffers().flat_map(|b| &b.holders).map(|holder| holder.pid).collect();
+        let all_listed = !kinds.has(Kind::DmaBuf) || knows_unheld(snapshot);
+        Part {
+            buffers: totals().map(|totals| totals.buffers).sum(),
+            size: Bytes::total(totals().map(|totals| totals.size)),
+            cost: Bytes::total(totals().map(KindTotals::cost)),
+            at_least: Bytes::at_least(totals().map(|totals| Some(totals.at_least))),
+            held: Bytes::total(totals().map(|totals| totals.held)),
+            held_unseen: Bytes::total(buffers().filter(|b| b.is_held_unseen()).map(Buffer::cost)),
+            kernel_only: all_listed
+                .then(|| Bytes::total(totals().map(|totals| totals.kernel_only)))
+                .flatten(),
+            holders: holders.len() as u64,
+            kernel_refs: each().try_fold(0u64, |sum, (_, account)| sum.checked_add(account.kernel?)),
+            estimate: each().any(|(_, account)| account.estimate),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The lines below a table: what the machine's buffers come to, and of how many of them the table speaks. In place of an empty
+//! table: what was looked at.
+
+use super::{Cell, Sizes, Style, View};
+use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, Snapshot, counted};
+
+/// The totals of the machine, in a line for dma-bufs and one for shmem.
+#[must_use]
+pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
+    let totals = &view.ledger.totals;
+    let shown = match view.buffers.len() as u64 {
+        all if all == totals.buffers => String::new(),
+        some => {
+            let costs = || view.buffers.iter().map(|&i| view.snapshot.buffers[i].cost());
+            let cost = total(Bytes::total(costs()), Bytes::at_least(costs()), sizes);
+            format!("{some} shown, {cost}; the machine: ")
+        }
+    };
+    let any = |kinds: Kinds| view.ledger.kinds.iter().any(|totals| kinds.has(totals.kind));
+    let mut lines = Vec::new();
+    // What there is none of is only worth a line where nothing else was looked for.
+    if any(Kinds::DMABUF) || !view.snapshot.kinds.has_shmem() {
+        lines.push(dmabufs(view, sizes));
+    }
+    if any(Kinds::SHMEM) {
+        lines.push(shmem(view, sizes));
+    }
+    if totals.same_memory > Bytes(0) {
+        let (same, all) = (totals.same_memory, total(totals.size, totals.at_least, sizes));
+        lines.push(format!("{} of both are the same memory: {all} altogether", size(Some(same), sizes)));
+    }
+    format!("{shown}{}", lines.join("\n"))
+}
+
+/// A sum as far as it is known.
+fn total(sum: Option<Bytes>, at_least: Bytes, sizes: Sizes) -> String {
+    match sum {
+        None if at_least > Bytes(0) => format!("at least {}", size(Some(at_least), sizes)),
+        _ => size(sum, sizes),
+    }
+}
+
+fn size(size: Option<Bytes>, sizes: Sizes) -> String {
+    Cell::Size(size).write(Style::Table, sizes)
+}
+
+fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
+    let part = Part::of(view.snapshot, view.ledger, Kinds::DMABUF);
+    let exporters = view.ledger.exporters.iter().map(|e| {
+        let name = Cell::Text(e.exporter.clone()).write(Style::Table, sizes);
+        format!("{name} {} in {}", size(e.size, sizes), e.buffers)
+    });
+    let refs = if part.estimate { Cell::Estimate(part.kernel_refs) } else { Cell::Number(part.kernel_refs) };
+    format!(
+        "{} dma-bufs, {} exported{}: {} held by {} processes, {} kernel-only; {} kernel references",
+        part.buffers,
+        total(part.size, part.at_least, sizes),
+        in_brackets(exporters),
+        size(part.held, sizes),
+        part.holders,
+        size(part.kernel_only, sizes),
+        refs.write(Style::Table, sizes),
+    )
+}
+
+fn shmem(view: &View<'_>, sizes: Sizes) -> String {
+    let part = Part::of(view.snapshot, view.ledger, Kinds::SHMEM);
+    let mut kinds: Vec<&KindTotals> = view.ledger.kinds.iter().filter(|k| k.kind != Kind::DmaBuf).collect();
+    kinds.sort_by_key(|k| std::cmp::Reverse(k.cost()));
+    let kinds =
+        kinds.iter().map(|k| format!("{} {} in {}", k.kind, total(k.cost(), k.at_least, sizes), k.buffers));
+    let unseen = match part.held_unseen {
+        Some(Bytes(0)) => String::new(),
+        unseen => format!(", {} by who could not be read", size(unseen, sizes)),
+    };
+    format!(
+        "{} of shared memory, {} charged of {} in size{}: {} held by {}{unseen}, {} by none",
+        counted(part.buffers, "buffer", "buffers"),
+        total(part.cost, part.at_least, sizes),
+        size(part.size, sizes),
+        in_brackets(kinds),
+        size(part.held, sizes),
+        counted(part.holders, "process", "processes"),
+        size(part.kernel_only, sizes),
+    )
+}
+
+/// Behind what they are parts of; nothing if there are none.
+fn in_brackets(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+}
+
+/// One line for an empty table: what was looked at, and how far it can be trusted.
+#[must_use]
+pub fn nothing(snapshot: &Snapshot) -> String {
+    let coverage = &snapshot.coverage;
+    let sources: Vec<&str> = coverage.sources.iter().map(|s| s.as_str()).collect();
+    let what = if snapshot.kinds.has_shmem() { "buffer" } else { "dma-buf" };
+    let found = match snapshot.buffers.len() {
+        0 => format!("no {what} found"),
+        n => format!("none of {n} {what}s matches"),
+    };
+    let notes: Vec<String> = coverage.notes.iter().map(|n| format!("; {n}")).collect();
+    let partial = if coverage.is_complete() { "" } else { "; this is partial" };
+    format!(
+        "{found}; looked at {} of {} processes, by {}{partial}{}",
+        coverage.processes.read,
+        coverage.processes.total,
+        sources.join(", "),
+        notes.concat()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::{Buffer, BufferId, Coverage, Holder, Host, Inode, Ledger, Pid};
+
+    /// A view of buffers which are held by process 1 and charged in full.
+    fn with_view<T>(buffers: &[(Kind, Option<u64>)], ask: impl FnOnce(&mut View<'_>) -> T) -> T {
+        let buffer = |(ino, &(kind, size)): (usize, &(Kind, Option<u64>))| Buffer {
+            size: size.map(Bytes),
+            charged: size.map(Bytes),
+            count: Some(1),
+            steady: true,
+            holders: vec![Holder { fds: vec![crate::model::Fd(3)], ..Holder::new(Pid(1)) }],
+            ..Buffer::new(BufferId::new(kind, None, Inode(ino as u64)))
+        };
+        let snapshot = Snapshot {
+            taken_at: SystemTime::UNIX_EPOCH,
+            host: Host::default(),
+            kinds: Kinds::ALL,
+            coverage: Coverage::default(),
+            buffers: buffers.iter().enumerate().map(buffer).collect(),
+            processes: Vec::new(),
+            devices: Vec::new(),
+        };
+        let ledger = Ledger::of(&snapshot);
+        ask(&mut View::all(&snapshot, &ledger))
+    }
+
+    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for is unknown.
+    #[test]
+    fn beyond_64_bits() {
+        let line = with_view(&[(Kind::Memfd, Some((1 << 63) - 1)); 3], |view| summary(view, Sizes::Bytes));
+        assert_eq!(
+            line,
+            "3 buffers of shared memory, at least 18446744073709551615 charged of ? in size \
+             (memfd at least 18446744073709551615 in 3): ? held by 1 process, 0 by none"
+        );
+    }
+
+    /// Check that a sum with an unknown part says what is known of it, and one of which nothing is known is unknown.
+    #[test]
+    fn a_size_that_is_unknown() {
+        let line = |sizes: &[Option<u64>]| {
+            let buffers: Vec<_> = sizes.iter().map(|&size| (Kind::DmaBuf, size)).collect();
+            with_view(&buffers, |view| summary(view, Sizes::Bytes))
+        };
+        assert!(line(&[Some(8), None]).starts_with("2 dma-bufs, at least 8 exported (? ? in 2): ? held"));
+        assert!(line(&[None]).starts_with("1 dma-bufs, ? exported"));
+    }
+
+    /// Check that what is shown of the machine is told from the machine.
+    #[test]
+    fn a_part_that_is_shown() {
+        let line = with_view(&[(Kind::DmaBuf, Some(8)), (Kind::DmaBuf, Some(16))], |view| {
+            view.buffers = vec![1];
+            summary(view, Sizes::Bytes)
+        });
+        assert!(line.starts_with("1 shown, 16; the machine: 2 dma-bufs, 24 exported"), "{line}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Pinned iterators on the kernel that runs the tests: that no stranger holds up who changes them, and that who could read them
+//! no longer can once they are removed.
+//!
+//! Who may not load iterators, or runs on a kernel that has none, tests nothing here; the guests of `cargo xtask vm` do.
+
+#![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lsbuf::probes;
+use rustix::fs::{FlockOperation, flock};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// A group and a user who are nobody here.
+const GROUP: u32 = 4400;
+const USER: u32 = 4401;
+
+/// A folder for pins that goes with what is mounted on it.
+struct Pins(tempfile::TempDir);
+
+impl Pins {
+    /// `None`: iterators cannot be pinned here.
+    fn installed() -> Option<Pins> {
+        let pins = Pins::nothing();
+        if !rustix::process::geteuid().is_root() || lsbuf::scan(by_iterators()).is_err() {
+            return None;
+        }
+        probes::install(&pins.path(), Some(GROUP)).unwrap();
+        Some(pins)
+    }
+
+    fn nothing() -> Pins {
+        let dir = tempfile::tempdir_in("/run").or_else(|_| tempfile::tempdir()).unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        Pins(dir)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("pins")
+    }
+
+    /// The pins of the only set.
+    fn pinned(&self) -> Vec<PathBuf> {
+        let below = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let is_set = |path: &PathBuf| path.is_dir();
+        below(&self.path()).filter(is_set).flat_map(|set| below(&set).collect::<Vec<_>>()).collect()
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
+
+fn by_iterators() -> lsbuf::scan::Options {
+    let sources = lsbuf::scan::Sources { way: lsbuf::scan::Way::Iterators, ..Default::default() };
+    lsbuf::scan::Options { sources, ..Default::default() }
+}
+
+/// A shell of the user in the group, which answers a line for each that it is told.
+struct Member(Child, BufReader<std::process::ChildStdout>);
+
+impl Member {
+    fn runs(script: &str, arguments: &[&Path]) -> Member {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg("sh").args(arguments).uid(USER).gid(GROUP);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Member(child, lines)
+    }
+
+    fn says(&mut self) -> String {
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn go_on(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Check that a lock which any user can take, on the folder that everybody may open, holds up nobody.
+#[test]
+fn a_stranger_locks_the_folder() {
+    let Some(pins) = Pins::installed() else { return };
+    let folder = File::open(pins.path()).unwrap();
+    assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o755);
+    flock(&folder, FlockOperation::LockExclusive).unwrap();
+    let begun = Instant::now();
+    probes::install(&pins.path(), Some(GROUP)).unwrap();
+    assert!(probes::remove(&pins.path()).unwrap());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(!pins.path().exists());
+}
+
+/// Check that who waits for another change gives up in seconds, names who is at it, and that nothing is left of the lock.
+#[test]
+fn somebody_is_at_it() {
+    let Some(pins) = Pins::installed() else { return };
+    let path = pins.path().join("lock");
+    assert!(!path.exists(), "it is there only while it is needed");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    let lock = File::open(&path).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let begun = Instant::now();
+    let error = probes::remove(&pins.path()).unwrap_err().to_string();
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    let expected = format!(
+        "process {}, perhaps another lsbuf probes, has held the lock {} for 5 s",
+        std::process::id(),
+        path.display()
+    );
+    assert_eq!(error, expected);
+    assert!(!pins.pinned().is_empty(), "nothing was removed");
+    drop(lock);
+    assert!(probes::remove(&pins.path()).unwrap());
+}
+
+/// Check that a lock which others can open is none, and a folder which others can change is no place for pins.
+#[test]
+fn places_of_others() {
+    let Some(pins) = Pins::installed() else { return };
+    let lock = pins.path().join("lock");
+    fs::create_dir(&lock).unwrap();
+    fs::set_permissions(&lock, Permissions::from_mode(0o755)).unwrap();
+    let error = probes::remove(&pins.path()).unwrap_err().to_string();
+    assert!(error.ends_with("lock can be opened by others: remove it"), "{error}");
+    fs::remove_dir(&lock).unwrap();
+
+    fs::set_permissions(pins.path(), Permissions::from_mode(0o1777)).unwrap();
+    for error in [probes::remove(&pins.path()).unwrap_err(), probes::install(&pins.path(), None).unwrap_err()]
+    {
+        let error = error.to_string();
+        assert!(error.ends_with("user 0's with mode 1777, so others could put pins in it"), "{error}");
+    }
+    assert!(!pins.pinned().is_empty(), "nothing was removed");
+}
+
+/// Check that a member who has kept an fd of a pin cannot open it anew once it is removed or given to another group, and can read to
+/// its end, once, what was open before.
+#[test]
+fn removed_is_revoked() {
+    // Whether the kept fd can be opened anew, before and after; then how much the reading that was begun before has.
+    const SCRIPT: &str = r#"
+        exec 3<"$1" 4<"$1"
+        cat /proc/self/fd/3 >/dev/null 2>&1 && echo opened || echo refused
+        read _
+        cat /proc/self/fd/3 >/dev/null 2>&1 && echo opened || echo refused
+        wc -c <&4
+        wc -c <&4"#;
+    let changes: [&dyn Fn(&Path); 2] = [&|path| assert!(probes::remove(path).unwrap()), &|path| {
+        drop(probes::install(path, Some(GROUP + 1)).unwrap())
+    }];
+    for change in changes {
+        let Some(pins) = Pins::installed() else { return };
+        let pinned = pins.pinned();
+        assert!(pinned.len() >= 3, "{pinned:?}");
+        let mut members: Vec<Member> = pinned.iter().map(|pin| Member::runs(SCRIPT, &[pin])).collect();
+        for member in &mut members {
+            assert_eq!(member.says(), "opened");
+        }
+        change(&pins.path());
+        for (member, pin) in members.iter_mut().zip(&pinned) {
+            member.go_on();
+            assert_eq!(member.says(), "refused", "{}", pin.display());
+            let read = [member.says(), member.says()];
+            assert_eq!(read[1], "0", "{}", pin.display());
+        }
+    }
+}
+
+/// Check that folders on the way are made, that links which are there already may lead to them, and that a link in place of the
+/// folder itself leads nowhere.
+#[test]
+fn links_on_the_way() {
+    if Pins::installed().is_none() {
+        return;
+    }
+    let pins = Pins::nothing();
+    let root = pins.0.path();
+    fs::create_dir(root.join("real")).unwrap();
+    symlink("real", root.join("link")).unwrap();
+    let below = root.join("link/a/pins");
+    probes::install(&below, Some(GROUP)).unwrap();
+    assert!(root.join("real/a/pins").is_dir());
+    assert!(probes::remove(&below).unwrap());
+    assert!(!root.join("real/a/pins").exists() && root.join("real/a").is_dir());
+
+    symlink("nowhere", root.join("dangling")).unwrap();
+    let error = probes::install(&root.join("dangling"), None).unwrap_err().to_string();
+    assert!(error.starts_with("cannot open"), "{error}");
+    assert!(!root.join("nowhere").exists());
+}
+
+/// Check that a bpf filesystem of somebody else's is used and stays.
+#[test]
+fn a_filesystem_of_somebody_elses() {
+    let Some(_) = Pins::installed() else { return };
+    let pins = Pins::nothing();
+    fs::create_dir(pins.path()).unwrap();
+    mount("bpf", pins.path(), "bpf", MountFlags::empty(), Some(c"mode=0755")).unwrap();
+    let below = pins.path().join("mine");
+    probes::install(&below, Some(GROUP)).unwrap();
+    assert!(probes::remove(&below).unwrap());
+    assert!(!below.exists());
+    assert_eq!(probes::remove(&below).ok(), Some(false));
+    unmount(pins.path(), UnmountFlags::empty()).unwrap();
+}
