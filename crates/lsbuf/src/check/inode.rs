@@ -7,7 +7,7 @@ use dmabuf::DmaBuf;
 use rustix::fs::{Stat, fstat, fstatfs};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};
 use super::kit::{Kit, bytes};
 use crate::kernel::{identity, magic};

@@ -11,8 +11,7 @@ use dmabuf::{DmaBuf, DrmDevice, DumbBuffer, DumbSize, ErrorKind, Heap, Udmabuf};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
 use rustix::param::page_size;
 
-use super::Helper;
-use super::child::Child;
+use super::child::{Child, Helper};
 use super::judge::{Attempt, Fault, Tried, together};
 use crate::kernel::bufinfo::{self, List, ListedBuffer};
 use crate::kernel::fdinfo::{DmaBufInfo, Fdinfo};
