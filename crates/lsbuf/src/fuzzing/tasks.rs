@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use super::halves;
-use crate::kernel::process::{self as texts, Stage};
 use crate::kernel::root::last_pid;
 use crate::kernel::sharing::{Resource, Sharing, groups, pair};
+use crate::kernel::task::{self as texts, Stage};
 use crate::model::Tid;
 
 /// stat, status and cgroup of a process, and loadavg: read back as printed; a command name shifts no field.

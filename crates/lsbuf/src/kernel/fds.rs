@@ -13,6 +13,7 @@ use rustix::io::{Errno, Result};
 use super::elsewhere::{Elsewhere, Keeper};
 use super::parse::{Garbled, number32};
 use super::path::Path;
+pub(crate) use super::path::fdinfo_path;
 use super::read::{self, Buffers};
 use super::root::ProcRoot;
 use super::shmem::{Family, ShmFd};
@@ -131,9 +132,4 @@ pub(crate) fn walk(
         }
         Ok(())
     })
-}
-
-/// The fdinfo of one fd, relative to the process's directory.
-pub(crate) fn fdinfo_path(fd: Fd) -> Path {
-    Path::new(format_args!("fdinfo/{fd}"))
 }

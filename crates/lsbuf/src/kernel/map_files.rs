@@ -12,7 +12,7 @@ use rustix::io::{Errno, Result};
 
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
-use super::path::Path;
+pub(crate) use super::path::map_files_link as link;
 use super::read::{self, Buffers};
 use super::shmem::{Family, ShmMap};
 use crate::model::{Label, MapRef};
@@ -64,11 +64,6 @@ pub(crate) fn walk(
         Ok(())
     })?;
     Ok(garbled)
-}
-
-/// The link of one VMA, relative to the process's directory.
-pub(crate) fn link(vma: &MapRef) -> Path {
-    Path::new(format_args!("map_files/{:x}-{:x}", vma.start, vma.end))
 }
 
 /// The name that a VMA's link shows: whole and raw, unlike in `maps`.

@@ -23,7 +23,7 @@
 //! Who may not follow links, with CAP_SYS_PTRACE alone, cannot choose by them. Then the `fdinfo` of every fd is read, which
 //! takes locks of the files' drivers for a moment: that of a DRM file its client's tables, that of an inotify or epoll
 //! instance its list ([`fdinfo_table`]). Still no network filesystem or FUSE is asked. And one fd that is proven to be a
-//! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`identity::by_duplicate`]); that
+//! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`duplicate::device`]); that
 //! buffer's count is one higher while it lasts, and nothing of this scan reads it then.
 
 pub(crate) mod bpf;
@@ -31,6 +31,7 @@ pub(crate) mod btf;
 pub(crate) mod bufinfo;
 pub(crate) mod devices;
 pub(crate) mod disguise;
+pub(crate) mod duplicate;
 pub(crate) mod elsewhere;
 pub(crate) mod fdinfo;
 pub(crate) mod fdinfo_table;
@@ -52,6 +53,7 @@ pub(crate) mod rights;
 pub(crate) mod root;
 pub(crate) mod sharing;
 pub(crate) mod shmem;
+pub(crate) mod task;
 
 /// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
 /// filter, never a proof: an ordinary file at the root of a container can be called so.

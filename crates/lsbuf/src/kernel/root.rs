@@ -13,7 +13,7 @@ use rustix::fs::{CWD, fstatfs, readlinkat};
 
 use super::parse::{number, number32};
 use super::read::{self, Buffers};
-use super::{identity, magic, process};
+use super::{identity, magic, task};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Dev, Host, Pid};
 
@@ -63,7 +63,7 @@ impl ProcRoot {
         let mut status = Vec::new();
         root.own_pids = root.live
             && read::record(&root.dir, c"self/status", &mut status).is_ok()
-            && process::is_in_one_namespace(&status);
+            && task::is_in_one_namespace(&status);
         Ok(root)
     }
 
@@ -107,8 +107,7 @@ impl ProcRoot {
     /// hides other users' processes. `kthreadd` is pid 2 of every machine.
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
-        read::record(&self.dir, c"2/stat", &mut text).is_ok()
-            && process::stage(&text) == Ok(process::Stage::Kernel)
+        read::record(&self.dir, c"2/stat", &mut text).is_ok() && task::stage(&text) == Ok(task::Stage::Kernel)
     }
 
     /// Whether pids here mean the same to this process's own system calls: the procfs is a live one, of this process's own

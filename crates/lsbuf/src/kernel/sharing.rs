@@ -83,6 +83,24 @@ impl Sharing {
     }
 }
 
+/// Where `who` is among those that come in the order of the comparison, or where it belongs. `None`: nobody can tell.
+pub(crate) fn place<W: Copy>(
+    firsts: &[W],
+    who: W,
+    compare: &dyn Fn(W, W) -> Option<Ordering>,
+) -> Option<Result<usize, usize>> {
+    let (mut low, mut high) = (0, firsts.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        match compare(firsts[middle], who)? {
+            Ordering::Equal => return Some(Ok(middle)),
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+        }
+    }
+    Some(Err(low))
+}
+
 /// Each task with the lowest of those that it shares with.
 pub(crate) type Groups = HashMap<(Resource, u32), u32>;
 

@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
+use crate::kernel::duplicate;
 use crate::kernel::fdinfo;
 use crate::kernel::fds::{self, FdFact};
 use crate::kernel::identity::{self, InodeFact, Object};
@@ -127,7 +128,7 @@ impl Proof {
     /// the process's own table.
     pub(super) fn duplicate(&mut self, process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) {
         let (None, true, Some(ino)) = (self.dev, self.may_duplicate, fact.info.ino) else { return };
-        match identity::by_duplicate(process, fact.fd, ino, text) {
+        match duplicate::device(process, fact.fd, ino, text) {
             Ok(dev) => self.dev = Some(dev),
             // Gone or replaced: another one will do.
             Err(Errno::BADF | Errno::NOENT | Errno::SRCH) => {}

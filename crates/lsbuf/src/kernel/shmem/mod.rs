@@ -29,11 +29,11 @@ pub(crate) use filesystems::Filesystems;
 use inode::ShmInode;
 use mounts::Mounts;
 pub(crate) use name::{Home, Named, classify, without_mark};
-use sysvipc::Namespaces;
+use sysvipc::{Namespaces, ipc_namespace};
 
 use super::process::ProcessDir;
 use super::read::Buffers;
-use super::{fdinfo, fds, map_files, read};
+use super::{fdinfo, path, read};
 use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef};
 
 /// An fd of shared memory.
@@ -229,7 +229,7 @@ impl Family {
         };
         let path_only = !opened && {
             let mut text = Vec::new();
-            read::record(process, fds::fdinfo_path(fd).as_str(), &mut text)?;
+            read::record(process, path::fdinfo_path(fd).as_str(), &mut text)?;
             fdinfo::parse(&text).is_ok_and(|info| info.path_only)
         };
         Ok(Some(ShmFd { id, fd, path_only }))
@@ -293,7 +293,7 @@ impl Family {
         if !nameless && !unasked {
             return;
         }
-        let link = map_files::link(&map.vma);
+        let link = path::map_files_link(&map.vma);
         let mut name = None;
         if nameless
             && let Ok((target, _)) = readlinkat_raw(process.dir(), link.as_str(), &mut buffers.link[..])
@@ -329,11 +329,4 @@ pub(crate) enum Interest {
     Known(BufferId),
     /// The path tells which.
     Path,
-}
-
-/// The IPC namespace of a process.
-pub(crate) fn ipc_namespace(process: &ProcessDir) -> Option<IpcNamespace> {
-    let link = rustix::fs::readlinkat(process.dir(), c"ns/ipc", Vec::new()).ok()?;
-    let number = link.as_bytes().strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
-    super::parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
 }

@@ -12,8 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::{Errno, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::ipc_namespace;
-use crate::kernel::parse::{Garbled, number, number32};
+use crate::kernel::parse::{self, Garbled, number, number32};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
@@ -79,6 +78,13 @@ fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<Row>> {
 /// The namespace of the reader itself.
 fn own(root: &ProcRoot) -> Option<IpcNamespace> {
     ipc_namespace(&ProcessDir::open(root, Pid(std::process::id())).ok()?)
+}
+
+/// The IPC namespace of a process.
+pub(crate) fn ipc_namespace(process: &ProcessDir) -> Option<IpcNamespace> {
+    let link = rustix::fs::readlinkat(process.dir(), c"ns/ipc", Vec::new()).ok()?;
+    let number = link.as_bytes().strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
+    parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
 }
 
 /// The table of the reader's own namespace, or that of a recorded tree.

@@ -11,18 +11,17 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-use super::proof::{Learnt, Verdict};
-use super::shared;
-use super::space::{Facts, Reader, Space};
-use super::walk::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk};
+use super::found::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk, slots};
 use crate::kernel::fdinfo_table;
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
 use crate::kernel::process::{Image, ProcessDir, Stage};
 use crate::kernel::read::Buffers;
-use crate::kernel::sharing::Resource;
+use crate::kernel::sharing::{Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::model::{Pid, Source, Tid};
+use crate::scan::proof::{Learnt, Verdict};
+use crate::scan::space::{Facts, Reader, Space};
 
 /// How often a process is read that keeps replacing its image.
 const ATTEMPTS: usize = 4;
@@ -194,7 +193,7 @@ impl Walk {
         for &tid in threads {
             let place = match sharing.recorded_own_table(process, tid) {
                 Some(own) => Some(if own { Err(tables.len()) } else { Ok(0) }),
-                None => shared::place(&tables, tid, &|a, b| sharing.of_tasks(Resource::Files, a, b)),
+                None => place(&tables, tid, &|a, b| sharing.of_tasks(Resource::Files, a, b)),
             };
             let before = self.mark();
             if !matches!(place, Some(Ok(_))) {
@@ -231,10 +230,9 @@ impl Walk {
 
     /// Whether the facts since `facts` are those of one of the process's tables before, which begin at `begin`.
     fn shows_again(&self, begin: &Mark, facts: &Mark) -> bool {
-        let again = shared::slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
+        let again = slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
         let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
-        let before =
-            shared::slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
+        let before = slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
         let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
         for (table, slot) in before {
             tables.entry(table).or_default().insert(slot);
