@@ -7,7 +7,6 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use super::identity::{Object, object};
 use super::process::ProcessDir;
-use super::read;
 use crate::model::{Dev, Fd, Inode};
 
 /// The device of the dma-buf filesystem, by a duplicate of one of its fds.
@@ -28,7 +27,7 @@ pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>)
     let number = i32::try_from(fd.0).map_err(|_| Errno::BADF)?;
     let target = pidfd_open(pid, PidfdFlags::empty())?;
     // Its directory was open before: if it is still there, the pid was nobody else's meanwhile.
-    read::record(process.dir(), c"stat", text)?;
+    process.dir().read_record(c"stat", text)?;
     let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;
     match object(duplicate.as_fd())? {
         Object::DmaBuf(inode) if inode.ino == ino => Ok(duplicate),

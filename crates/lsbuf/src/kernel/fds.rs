@@ -5,7 +5,6 @@
 //! `/proc/P/fd` is the thread-group leader's table; `/proc/P/task/T` has the same shape for each thread.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, StatxFlags, readlinkat_raw, statx};
 use rustix::io::{Errno, Result};
@@ -17,6 +16,7 @@ pub(crate) use super::path::fdinfo_path;
 use super::read::{self, Buffers};
 use super::root::ProcRoot;
 use super::shmem::{Family, ShmFd};
+use super::tree::Folder;
 use super::{LINK_PREFIX, fdinfo};
 use crate::model::{DeviceClass, Fd, Label, Pid};
 
@@ -62,22 +62,22 @@ pub(crate) struct Table {
 /// before that.
 pub(crate) fn number(root: &ProcRoot, pid: Pid) -> Result<u64> {
     let folder = Path::new(format_args!("{pid}/fd"));
-    statx(root.dir(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
+    statx(root.dir().fd(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
 }
 
 /// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere`, and shmem is
 /// looked for with `family`, if that is asked for. What was read before an error is true all the same.
 pub(crate) fn walk(
-    process: BorrowedFd<'_>,
+    process: &Folder,
     buffers: &mut Buffers,
     read: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
     mut family: Option<&mut Family>,
 ) -> Result<()> {
-    let table = read::open_dir(process, c"fd")?;
+    let table = process.folder(c"fd")?;
     let Buffers { dir, link, text, .. } = buffers;
-    read::entries(table.as_fd(), dir, |entry, _| {
-        let target = match readlinkat_raw(&table, entry, &mut link[..]) {
+    read::entries(table.fd(), dir, |entry, _| {
+        let target = match readlinkat_raw(table.fd(), entry, &mut link[..]) {
             Ok((target, _)) => target,
             Err(Errno::NOENT) => {
                 read.closed = true;
@@ -92,13 +92,13 @@ pub(crate) fn walk(
             return Ok(());
         };
         if let Some(name) = target.strip_prefix(LINK_PREFIX) {
-            match read::record(process, fdinfo_path(fd).as_str(), text) {
+            match process.read_record(fdinfo_path(fd).as_str(), text) {
                 Ok(()) => {}
                 Err(Errno::NOENT) => {
                     read.closed = true;
                     // Closed by now, unless the tree was recorded in part.
                     read.garbled +=
-                        u64::from(readlinkat_raw(&table, entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
+                        u64::from(readlinkat_raw(table.fd(), entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
                     return Ok(());
                 }
                 Err(e) => return Err(e),
@@ -116,14 +116,14 @@ pub(crate) fn walk(
             && let Some(keeper) = Keeper::of(target)
             && elsewhere.wants(keeper)
         {
-            let read = read::record(process, fdinfo_path(fd).as_str(), text);
+            let read = process.read_record(fdinfo_path(fd).as_str(), text);
             elsewhere.add(keeper, read.is_ok().then_some(text));
         } else if target == SYNC_FILE_LINK {
             read.sync_files += 1;
         } else if let Some(family) = &mut family
             && family.suspects(target)
         {
-            match family.fd(process, table.as_fd(), entry, fd, target) {
+            match family.fd(process, fd, target) {
                 Ok(found) => read.shmem.extend(found),
                 Err(Errno::NOENT) => read.closed = true,
                 // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.

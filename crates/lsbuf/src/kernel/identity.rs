@@ -20,11 +20,11 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{
     AtFlags, Mode, OFlags, Stat, Statx, StatxFlags, StatxTimestamp, fstatfs, major, minor, openat, statx,
 };
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 use rustix::path::Arg;
 
+use super::magic;
 use super::parse::{Garbled, cut, number, number32};
-use super::{magic, read};
 use crate::model::{Bytes, Dev, Inode};
 
 /// What the inode of a proven dma-buf tells.
@@ -70,13 +70,7 @@ pub(crate) fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
     Ok(Object::DmaBuf(fact(&inode)))
 }
 
-/// What a recorded tree says of the inode behind a link. `EBADMSG`: it cannot be understood.
-pub(crate) fn recorded(process: BorrowedFd<'_>, link: &str) -> Result<Object> {
-    let mut text = Vec::new();
-    read::record(process, format!(".lsbuf/{link}"), &mut text)?;
-    parse_recorded(&text).map_err(|Garbled| Errno::BADMSG)
-}
-
+/// Parses what a recorded tree keeps of an inode.
 pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Garbled> {
     let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
     let mut word = || words.next().ok_or(Garbled);
@@ -147,9 +141,8 @@ pub(crate) fn since_epoch(seconds: u64, nanoseconds: u32) -> Option<SystemTime> 
 
 /// What is mounted where the process can see it (`/proc/P/mountinfo`): mount ids, as fdinfo's `mnt_id` names them, and
 /// devices, as `maps` names them.
-pub(crate) fn mounts(process: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<Vec<(u64, Dev)>> {
-    read::file(process, c"mountinfo", text)?;
-    Ok(text.split(|&b| b == b'\n').filter_map(|line| mount(line).ok()).collect())
+pub(crate) fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u64, Dev)> {
+    mountinfo.split(|&b| b == b'\n').filter_map(|line| mount(line).ok())
 }
 
 /// A line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
@@ -175,7 +168,7 @@ mod tests {
     }
 
     fn own(fd: BorrowedFd<'_>) -> Object {
-        let process = read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
+        let process = crate::kernel::read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
         ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str(), None).unwrap()
     }
 

@@ -3,7 +3,9 @@
 //! A source yields facts, or a typed reason why not; it never decides what an answer means, never
 //! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
 //! text and hostile text reach them the same way. This is the only home of `unsafe`: system calls that rustix does not
-//! have, in [`sharing`], [`procmap`] and [`shmem`], and in [`own`] what lsbuf maps itself.
+//! have, in [`kcmp`], [`procmap`] and [`shmem`], and in [`own`] what lsbuf maps itself.
+//!
+//! What is read is a running kernel's procfs or a recording of one: [`tree`] has what differs.
 //!
 //! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
 //! server is gone, and any call that asks that filesystem would hang. Therefore:
@@ -38,6 +40,7 @@ pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
 pub(crate) mod identity;
+pub(crate) mod kcmp;
 pub(crate) mod magic;
 pub(crate) mod map_files;
 pub(crate) mod maps;
@@ -54,6 +57,7 @@ pub(crate) mod root;
 pub(crate) mod sharing;
 pub(crate) mod shmem;
 pub(crate) mod task;
+pub(crate) mod tree;
 
 /// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
 /// filter, never a proof: an ordinary file at the root of a container can be called so.

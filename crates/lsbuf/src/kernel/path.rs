@@ -39,6 +39,11 @@ impl Write for Path {
     }
 }
 
+/// The link of one fd, relative to the process's directory.
+pub(crate) fn fd_link(fd: Fd) -> Path {
+    Path::new(format_args!("fd/{fd}"))
+}
+
 /// The fdinfo of one fd, relative to the process's directory.
 pub(crate) fn fdinfo_path(fd: Fd) -> Path {
     Path::new(format_args!("fdinfo/{fd}"))

@@ -17,7 +17,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{CWD, fstat};
+use rustix::fs::fstat;
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Updater, ioctl, opcode};
 
@@ -103,12 +103,7 @@ pub(crate) struct Queries {
 impl Queries {
     /// Tries it on our own mappings. `None`: the kernel has it not, or this is a recorded tree.
     pub(crate) fn probe(root: &ProcRoot) -> Option<Queries> {
-        if !root.is_live() {
-            return None;
-        }
-        let own = read::open_file(root.dir(), c"self/maps");
-        // Where the procfs is of another pid namespace we are not in it.
-        let own = own.or_else(|_| read::open_file(CWD, c"/proc/self/maps")).ok()?;
+        let own = root.tree().own_maps(root.dir()).ok()?;
         next(own.as_fd(), 0, Filter::All, None).ok()?;
         let anonymous = fstat(eventfd(0, EventfdFlags::CLOEXEC).ok()?).ok()?;
         Some(Queries { anonymous: device_of(&anonymous) })

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use proptest::prelude::*;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{CWD, MemfdFlags, ftruncate, memfd_create};
 
 use super::*;
 use crate::kernel::maps;

@@ -1,4 +1,4 @@
-//! What the texts of a task say: its `stat`, `status` and `cgroup`.
+//! What the texts of tasks say: the `stat`, `status` and `cgroup` of one, and the `loadavg` of all.
 //!
 //! A command name may hold brackets, blanks and newlines, so fields of `stat` are counted from the last `)`.
 
@@ -107,6 +107,12 @@ pub(crate) fn is_in_one_namespace(status: &[u8]) -> bool {
 /// The path in the v2 hierarchy, whose line has the id 0 and no controllers.
 pub(crate) fn unified_cgroup(text: &[u8]) -> Option<Label> {
     text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"0::")).map(Label::from)
+}
+
+/// The last word of loadavg.
+pub(crate) fn last_pid(loadavg: &[u8]) -> Option<u32> {
+    let last = loadavg.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
+    number32(last, 10).ok()
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ impl Reconciliation {
         single.into_iter().flatten().chain(unknown).collect()
     }
 
-    /// Whether everything was seen that can be. What is left over then has other causes: [`CAUSES`].
+    /// Whether everything was seen that can be. What is left over then has other causes: [`CAUSES`](super::CAUSES).
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.doubts().iter().any(Doubt::is_partial)

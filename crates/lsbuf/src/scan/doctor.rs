@@ -7,7 +7,6 @@
 //! more to grant; ask again after each step.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat, statfs};
@@ -194,7 +193,7 @@ impl Scanner {
         if denied(fds) || denied(maps) {
             needed.insert(Right::Trace);
         }
-        let by_mode = statat(process.dir(), c"fdinfo", AtFlags::empty())
+        let by_mode = statat(process.dir().fd(), c"fdinfo", AtFlags::empty())
             .is_ok_and(|dir| dir.st_mode & LISTED_BY_ALL != LISTED_BY_ALL && dir.st_uid != rights.uid);
         if denied(fds) && by_mode {
             needed.insert(Right::Search);
@@ -259,14 +258,14 @@ impl Scanner {
     /// The same of one process; `false`: it maps no file.
     fn follow_a_mapping_of(&mut self, pid: Pid) -> Result<bool, Errno> {
         let process = ProcessDir::open(&self.root, pid)?;
-        let links = read::open_dir(process.dir(), c"map_files")?;
+        let links = process.dir().folder(c"map_files")?;
         let mut first = None;
-        read::entries(links.as_fd(), &mut self.buffers.dir, |entry, _| {
+        read::entries(links.fd(), &mut self.buffers.dir, |entry, _| {
             first.get_or_insert_with(|| entry.to_owned());
             Ok(())
         })?;
         let Some(first) = first else { return Ok(false) };
-        openat(&links, first, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(|_| true)
+        links.pin(first).map(|_| true)
     }
 }
 

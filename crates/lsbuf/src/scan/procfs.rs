@@ -8,7 +8,6 @@ use crate::kernel::pending;
 use crate::kernel::procmap::{Filter, Queries};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
-use crate::kernel::sharing::Sharing;
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
 
@@ -24,7 +23,6 @@ use super::{Found, Listing, Mappings, Options, contradiction, join, read_list, s
 /// What is remembered from scan to scan.
 #[derive(Debug)]
 pub(super) struct Procfs {
-    sharing: Sharing,
     queries: Option<Queries>,
     kernel_threads: KernelThreads,
     /// Whether this kernel counts fds in connections that nobody has accepted, once that was tried.
@@ -64,8 +62,7 @@ impl Procfs {
         }
         let kernel_threads = KernelThreads::new(queries);
         let filesystems = options.kinds.has_shmem().then(|| Filesystems::of(root));
-        let sharing = Sharing::of(root);
-        Ok(Procfs { sharing, queries, kernel_threads, pending_counted: None, dev: None, filesystems })
+        Ok(Procfs { queries, kernel_threads, pending_counted: None, dev: None, filesystems })
     }
 
     /// The shmem family's own filesystems, if they are looked for.
@@ -122,7 +119,7 @@ impl Scan<'_> {
                 && walk.exiting == 0
                 && before.births.0.is_some()
                 && before.births.0 == after.births.1;
-            let shared = Shared::of(&walk, &self.procfs.sharing, self.root);
+            let shared = Shared::of(&walk, self.root);
             let mut buffers = join::join(&walk, &shared, before.list.as_ref().ok(), after.list.as_ref().ok());
             let mut coverage = self.coverage(&walk, reader, &after.list);
             if coverage.saw_every_process() && buffers.iter().any(settle::has_rest) {
@@ -180,7 +177,6 @@ impl Scan<'_> {
     fn walk(&mut self, reader: Reader, thorough: bool, listed: Option<&List>) -> Result<Walk, Halt> {
         let start = Start {
             root: self.root,
-            sharing: &self.procfs.sharing,
             reader,
             queries: self.procfs.queries,
             dev: self.procfs.dev,

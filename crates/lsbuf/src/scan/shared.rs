@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::walk::{Table, Walk, slots};
 use crate::kernel::root::ProcRoot;
-use crate::kernel::sharing::{Resource, Sharing, place};
+use crate::kernel::sharing::{self, Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::model::{Pid, Tid};
 
@@ -28,8 +28,8 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Compares the holders of one walk.
-    pub(super) fn of(walk: &Walk, sharing: &Sharing, root: &ProcRoot) -> Shared {
-        let compare = |what, a, b| sharing.of_holders(root, what, a, b);
+    pub(super) fn of(walk: &Walk, root: &ProcRoot) -> Shared {
+        let compare = |what, a, b| sharing::compare(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
         for alike in alike(slots(&walk.fds, &walk.shm_fds)) {
             let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));

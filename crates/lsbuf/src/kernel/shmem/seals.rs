@@ -12,7 +12,6 @@ use rustix::io::{Errno, Result};
 
 use crate::kernel::identity::device_of;
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Dev, Inode, Seals};
 
@@ -25,12 +24,12 @@ pub(crate) fn ask(
     (dev, ino): (Dev, Inode),
     text: &mut Vec<u8>,
 ) -> Result<Seals> {
-    let pinned = openat(process.dir(), link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let pinned = process.dir().pin(link)?;
     let stat = fstat(&pinned)?;
     if (device_of(&stat), stat.st_ino) != (dev, ino.0) {
         return Err(Errno::STALE);
     }
-    read::file(root.dir(), c"locks", text)?;
+    root.dir().read_file(c"locks", text)?;
     if has_lease(text, dev, ino) {
         return Err(Errno::BUSY);
     }

@@ -8,7 +8,6 @@ use crate::kernel::fds::{self, FdFact};
 use crate::kernel::maps::MapFact;
 use crate::kernel::procmap::Queries;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::sharing::Sharing;
 use crate::kernel::shmem::{Family, Filesystems, ShmFd, ShmMap};
 use crate::model::{
     Buffer, BufferId, Dev, Device, DeviceClass, DeviceHolder, Fd, Inode, Kinds, Label, Note, Pid, Process,
@@ -64,7 +63,6 @@ pub(in crate::scan) struct HeldShmMap {
 #[derive(Debug)]
 pub(in crate::scan) struct Start<'s> {
     pub(in crate::scan) root: &'s ProcRoot,
-    pub(in crate::scan) sharing: &'s Sharing,
     pub(in crate::scan) reader: Reader,
     pub(in crate::scan) queries: Option<Queries>,
     /// The dma-buf filesystem's device, if it is known already.

@@ -19,7 +19,7 @@ use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds;
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::{self, Buffers};
+use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Family;
 use crate::model::Pid;
@@ -118,9 +118,7 @@ impl Walk {
                     Some(tid) => process.thread(tid),
                     None => Ok(process),
                 })
-                .and_then(|p| {
-                    read::record(p.dir(), fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text)
-                })
+                .and_then(|p| p.dir().read_record(fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text))
                 .ok()
                 .and_then(|()| fdinfo::parse(&buffers.text).ok());
             let before = &held.fact.info;
