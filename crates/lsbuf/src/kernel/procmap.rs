@@ -102,11 +102,30 @@ pub(crate) struct Queries {
 
 impl Queries {
     /// Tries it on our own mappings. `None`: the kernel has it not, or this is a recorded tree.
-    pub(crate) fn probe(root: &ProcRoot) -> Option<Queries> {
-        let own = root.tree().own_maps(root.dir()).ok()?;
-        next(own.as_fd(), 0, Filter::All, None).ok()?;
-        let anonymous = fstat(eventfd(0, EventfdFlags::CLOEXEC).ok()?).ok()?;
-        Some(Queries { anonymous: device_of(&anonymous) })
+    ///
+    /// # Errors
+    /// Whatever else keeps it from answering, such as a seccomp filter that refuses it.
+    pub(crate) fn probe(root: &ProcRoot) -> Result<Option<Queries>> {
+        let has_it = match root.tree().own_maps(root.dir()) {
+            Ok(own) => answers(own.as_fd())?,
+            Err(Errno::NOTTY) => false,
+            Err(e) => return Err(e),
+        };
+        if !has_it {
+            return Ok(None);
+        }
+        let anonymous = fstat(eventfd(0, EventfdFlags::CLOEXEC)?)?;
+        Ok(Some(Queries { anonymous: device_of(&anonymous) }))
+    }
+}
+
+/// Whether this file knows the request. One that does not says `ENOTTY` (`vfs_ioctl` in fs/ioctl.c), and nothing else does: so
+/// does `maps` before "fs/procfs: implement efficient VMA querying API" (Linux 6.11).
+fn answers(maps: BorrowedFd<'_>) -> Result<bool> {
+    match next(maps, 0, Filter::All, None) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOTTY) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 

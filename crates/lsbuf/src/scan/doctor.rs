@@ -19,6 +19,7 @@ use super::{Iterating, Scanner};
 use crate::error::Error;
 use crate::kernel::bpf::Unavailable;
 use crate::kernel::process::ProcessDir;
+use crate::kernel::procmap::Queries;
 use crate::kernel::rights::Rights;
 use crate::kernel::{bufinfo, fdinfo_table, fds, magic, maps, read};
 use crate::model::{Coverage, Note, Pid, Snapshot, Source};
@@ -171,8 +172,11 @@ impl Scanner {
         if self.procfs.can_query() {
             return probe.works("this kernel can be queried for mappings");
         }
-        let why =
-            if self.root.is_live() { "this kernel has no PROCMAP_QUERY" } else { "a recorded tree has none" };
+        let why = match Queries::probe(&self.root) {
+            Err(e) => format!("PROCMAP_QUERY cannot be asked: {}", std::io::Error::from(e)),
+            Ok(_) if self.root.is_live() => "this kernel has no PROCMAP_QUERY".to_owned(),
+            Ok(_) => "a recorded tree has none".to_owned(),
+        };
         probe.is(ProbeState::Missing, format!("{why}: the text of maps is read, with the same answer"))
     }
 

@@ -55,7 +55,13 @@ impl Procfs {
     /// # Errors
     /// If it has no PROCMAP_QUERY while that alone is asked for.
     pub(super) fn new(root: &ProcRoot, options: &Options) -> Result<Procfs, Error> {
-        let queries = Queries::probe(root);
+        let queries = match Queries::probe(root) {
+            Err(e) if options.sources.mappings == Mappings::Procmap => {
+                return Err(Error::io(e, "PROCMAP_QUERY cannot be asked".to_owned()));
+            }
+            // The text of maps has the same answer.
+            queries => queries.unwrap_or(None),
+        };
         if options.sources.mappings == Mappings::Procmap && queries.is_none() {
             let text = format!("{} has no PROCMAP_QUERY (Linux 6.11 and later)", root.path().display());
             return Err(Error::new(ErrorKind::NoSource, text));

@@ -56,7 +56,7 @@ pub(crate) trait Tree: fmt::Debug + Send + Sync {
         room: &'r mut [MaybeUninit<u8>],
     ) -> Result<&'r [u8]>;
 
-    /// Opens the reader's own `maps`, to try what the kernel can do with it.
+    /// Opens the reader's own `maps`, to try what the kernel can do with it. `ENOTTY`: no kernel answers.
     fn own_maps(&self, root: &Folder) -> Result<OwnedFd>;
 
     /// Whether a process may have threads besides its leader.
