@@ -16,7 +16,7 @@ use super::elsewhere::{Elsewhere, Keeper};
 use super::fdinfo::{self, Fdinfo};
 use super::fds::{self, FdFact, Table};
 use super::parse::{Garbled, number32};
-use super::read::{self, Buffers};
+use super::read::Buffers;
 use super::shmem::Family;
 use super::tree::Folder;
 use crate::model::Fd;
@@ -53,7 +53,7 @@ fn walk(
 ) -> Result<()> {
     let table = process.folder(c"fdinfo")?;
     let Buffers { dir, text, .. } = buffers;
-    read::entries(table.fd(), dir, |entry, _| {
+    let changed = fds::each_slot(&table, dir, |entry| {
         let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
             found.garbled += 1;
             return Ok(());
@@ -61,7 +61,7 @@ fn walk(
         match table.read_record(entry, text) {
             Ok(()) => {}
             Err(Errno::NOENT) => {
-                found.closed = true;
+                found.changed = true;
                 return Ok(());
             }
             Err(e) => return Err(e),
@@ -87,7 +87,9 @@ fn walk(
             Err(Garbled) => found.garbled += 1,
         }
         Ok(())
-    })
+    })?;
+    found.changed |= changed;
+    Ok(())
 }
 
 /// What a text says that its file is.

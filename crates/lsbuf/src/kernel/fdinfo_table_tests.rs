@@ -82,7 +82,7 @@ fn a_table() {
     write(5, &text("scm_fds: 2\n"));
     write(6, &text("scm_fds: 2\n"));
     write(7, b"nonsense\n");
-    let dir = read::open_dir(rustix::fs::CWD, process.path()).unwrap();
+    let dir = crate::kernel::read::open_dir(rustix::fs::CWD, process.path()).unwrap();
     let dir = Folder::new(dir, Arc::new(Recorded::default()));
     let (mut table, mut elsewhere) = (Table::default(), Elsewhere::default());
     walk(&dir, &mut Buffers::default(), &mut table, Some(&mut elsewhere)).unwrap();

@@ -114,7 +114,7 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) rechecked: BTreeMap<Inode, u64>,
     /// `None`: not looked for.
     pub(in crate::scan) elsewhere: Option<Elsewhere>,
-    /// Whether an fd was closed while its table was read: it may have moved to a slot that was read before.
+    /// Whether an fd table changed while it was read: an fd may have moved to a slot that was read before.
     pub(in crate::scan) restless: bool,
     /// Processes in the middle of exiting, whose references are out of sight and may still count.
     pub(in crate::scan) exiting: u64,

@@ -294,7 +294,7 @@ impl Walk {
             more => *self.sync_files.entry(pid).or_default() += more,
         }
         self.garble(Source::Fdinfo, std::mem::take(&mut table.garbled));
-        self.restless |= std::mem::take(&mut table.closed);
+        self.restless |= std::mem::take(&mut table.changed);
         self.table = table;
         walked
     }
