@@ -4,6 +4,9 @@
 //! does meanwhile, and then opened to be read and closed again: that makes a file of one's own on it, so no count changes, and
 //! a memfd has no driver or server that would notice. What would is a lease (`F_SETLEASE`), which an open breaks: where
 //! `/proc/locks` names one on that inode, or cannot be read, nothing is opened.
+//!
+//! Limits: the look at `/proc/locks` and the open are two steps. A lease that is taken in between is broken by the open, and its
+//! holder gets the signal for it. The open itself does not wait for the holder (`O_NONBLOCK`), and then fails.
 
 use std::os::fd::{AsFd, AsRawFd};
 
