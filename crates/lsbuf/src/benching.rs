@@ -31,5 +31,5 @@ pub fn bufinfo(text: &[u8]) -> Option<usize> {
 
 /// The start time in a stat line.
 pub fn stat(text: &[u8]) -> Option<u64> {
-    kernel::process::stat(text).ok().map(|(_, start)| start)
+    kernel::task::stat(text).ok().map(|(_, start)| start)
 }

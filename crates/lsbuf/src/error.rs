@@ -13,7 +13,12 @@ pub enum ErrorKind {
     NoSource,
     /// Iterators cannot be pinned there, or not be removed.
     NotPinned,
-    /// The root of procfs could not be read.
+    /// The system refused for want of a permission (`EPERM`, `EACCES`): as root, or with the capabilities that
+    /// [`Scanner::diagnose`](crate::scan::Scanner::diagnose) names, it may work.
+    PermissionDenied,
+    /// What was named is not there (`ENOENT`, `ENOTDIR`).
+    NotFound,
+    /// The system failed in any other way. [`Error::source`](std::error::Error::source) says how.
     Io,
 }
 
@@ -30,8 +35,15 @@ impl Error {
         Error { kind, text, source: None }
     }
 
+    /// Of a system call that failed, whose error decides on the kind.
     pub(crate) fn io(source: impl Into<io::Error>, text: String) -> Error {
-        Error { kind: ErrorKind::Io, text, source: Some(source.into()) }
+        let source = source.into();
+        let kind = match source.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+            _ => ErrorKind::Io,
+        };
+        Error { kind, text, source: Some(source) }
     }
 
     /// Which kind of failure.
@@ -50,5 +62,33 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// Check that a refusal and a wrong path are told from other failures, and that the system's own error is kept.
+    #[test]
+    fn kinds() {
+        let of = |errno: Errno| Error::io(errno, "x".to_owned()).kind();
+        assert_eq!([of(Errno::PERM), of(Errno::ACCESS)], [ErrorKind::PermissionDenied; 2]);
+        assert_eq!([of(Errno::NOENT), of(Errno::NOTDIR)], [ErrorKind::NotFound; 2]);
+        assert_eq!([of(Errno::IO), of(Errno::MFILE)], [ErrorKind::Io; 2]);
+        let source = Error::io(Errno::MFILE, "x".to_owned()).source.and_then(|e| e.raw_os_error());
+        assert_eq!(source, Some(Errno::MFILE.raw_os_error()));
+    }
+
+    /// Check that scanning what is not there, or is no directory, says so.
+    #[test]
+    fn of_a_scan() {
+        let scan = |path: &str| {
+            let options = crate::scan::Options { proc_root: path.into(), ..crate::scan::Options::default() };
+            crate::scan(options).unwrap_err().kind()
+        };
+        assert_eq!([scan("/no/such/folder"), scan("/proc/version")], [ErrorKind::NotFound; 2]);
     }
 }

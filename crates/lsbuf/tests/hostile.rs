@@ -1,14 +1,20 @@
-//! Whatever strangers call things: no format gains a line, a field or a control character by it.
+//! Whatever strangers call things: no format gains a line, a field or a control character by it. And whatever they put in a
+//! recorded tree: nothing of this machine is shown by it.
 #![allow(clippy::unwrap_used, reason = "a test fails where a part of it fails")]
 
 mod common;
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use common::Tree;
 use lsbuf::model::{Label, Ledger, Snapshot};
 use lsbuf::render::{self, BUFFER_COLUMNS, Column, PROCESS_COLUMNS, Sizes, View};
 use proptest::prelude::*;
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 /// Two processes and three buffers: one held by both, one with a device, one that only the kernel holds.
 static WORLD: LazyLock<Snapshot> = LazyLock::new(|| {
@@ -301,4 +307,93 @@ proptest! {
         prop_assert_eq!(snapshot.processes[0].comm.as_bytes(), comm);
         prop_assert_eq!(snapshot.processes[0].cgroup.as_ref().unwrap().as_bytes(), [b"/", &cgroup[..]].concat());
     }
+}
+
+/// A tree with one process that holds a buffer, and a file beside the tree that it must not show.
+fn tree_beside_a_secret() -> (Tree, PathBuf) {
+    let mut tree = Tree::new();
+    tree.process(12, b"holder");
+    tree.dmabuf_fd(12, 5, 7, b"cam", 8192, 1);
+    tree.listed(7, b"cam", 8192, 1, &[]);
+    tree.write("secret", b"root:topsecret\n");
+    let secret = tree.path("secret");
+    (tree, secret)
+}
+
+/// Puts a link in the place of one of the tree's files or folders.
+fn replace(tree: &Tree, below: &str, target: &Path) {
+    let path = tree.path(below);
+    if path.is_dir() {
+        fs::remove_dir_all(&path).unwrap()
+    } else {
+        _ = fs::remove_file(&path)
+    }
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    symlink(target, path).unwrap();
+}
+
+/// Check that a recorded tree's text files are not taken from where a link points, inside or outside of the tree.
+#[test]
+fn links_are_not_followed() {
+    for below in ["sys/kernel/hostname", "12/cgroup", "12/fdinfo/5", "12/stat"] {
+        for absolute in [true, false] {
+            let (tree, secret) = tree_beside_a_secret();
+            let up = PathBuf::from("../".repeat(below.matches('/').count() + 1)).join("secret");
+            replace(&tree, &format!("proc/{below}"), if absolute { &secret } else { &up });
+            let shown = format!("{:?}", tree.scan());
+            assert!(!shown.contains("topsecret"), "{below}: {shown}");
+        }
+    }
+    let (tree, _) = tree_beside_a_secret();
+    replace(&tree, "proc/sys/kernel/hostname", Path::new("osrelease"));
+    assert_eq!(tree.scan().host.hostname, None);
+}
+
+/// Check that no folder is reached by a link either, not even one of this machine's own processes.
+#[test]
+fn folders_are_not_followed() {
+    for (below, target) in [
+        ("12", "/proc/self"),
+        ("12/fd", "/proc/self/fd"),
+        ("sys/kernel", "/proc/sys/kernel"),
+        ("12/fdinfo", "/"),
+    ] {
+        let (tree, _) = tree_beside_a_secret();
+        replace(&tree, &format!("proc/{below}"), Path::new(target));
+        if below == "sys/kernel" {
+            let error = lsbuf::scan(tree.options()).unwrap_err();
+            assert_eq!(error.kind(), lsbuf::ErrorKind::NotProcfs);
+            continue;
+        }
+        let snapshot = tree.scan();
+        assert!(!snapshot.coverage.is_complete(), "{below}");
+        assert_eq!(snapshot.buffers[0].holders, [], "{below}");
+    }
+}
+
+/// Check that a FIFO, a device and a file without end are refused at once, and that the answer is partial for it.
+#[test]
+fn only_files_of_a_bounded_size() {
+    let (beyond, begun) = (1 << 40, Instant::now());
+    for below in ["12/maps", "12/stat", "12/fdinfo/5", "sys/kernel/hostname", ".lsbuf/shared"] {
+        let (tree, _) = tree_beside_a_secret();
+        let path = tree.path(&format!("proc/{below}"));
+        let make: [&dyn Fn(); 3] = [
+            &|| {
+                mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+            },
+            // What makes devices is root's alone.
+            &|| _ = mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, makedev(1, 5)),
+            &|| fs::File::create(&path).unwrap().set_len(beyond).unwrap(),
+        ];
+        for make in make {
+            _ = fs::remove_file(&path);
+            make();
+            let snapshot = tree.scan();
+            let is_partial = !snapshot.coverage.is_complete();
+            assert_eq!(is_partial, below.starts_with("12/"), "{below}: {:?}", snapshot.coverage.notes);
+            assert_eq!(snapshot.host.hostname.is_none(), below.ends_with("hostname"));
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }

@@ -4,8 +4,10 @@
 //! fd that can be handed down and taken up again without `unsafe`; its standard input is a socket, over which it is told
 //! what to do, one word a message, and answers each. When the socket closes, it ends.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,9 +16,17 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::Helper;
 use super::judge::{Attempt, Fault, Tried, same_text};
 use crate::error::Error;
+
+/// A program that calls [`assist`] if started with these arguments.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    /// The program, such as `/proc/self/exe`.
+    pub program: PathBuf,
+    /// What it is to be given.
+    pub arguments: Vec<OsString>,
+}
 
 /// Long enough for any machine to start a process; only a broken helper takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);

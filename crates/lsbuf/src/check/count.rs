@@ -3,7 +3,7 @@
 use dmabuf::{DmaBuf, MapMode, share};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Attempt, Tried, same};
 use super::kit::{Kit, map, settled};
 

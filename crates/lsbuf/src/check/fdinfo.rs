@@ -1,6 +1,6 @@
 //! fdinfo: its lines as text, and what they say.
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Fault, Tried, same, same_text, that};
 use super::kit::Kit;
 

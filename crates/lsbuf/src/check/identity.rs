@@ -6,7 +6,7 @@ use dmabuf::{DmaBuf, share};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::pipe;
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};
 use super::kit::Kit;
 use crate::model::Inode;

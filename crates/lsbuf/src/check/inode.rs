@@ -7,10 +7,10 @@ use dmabuf::DmaBuf;
 use rustix::fs::{Stat, fstat, fstatfs};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};
 use super::kit::{Kit, bytes};
-use crate::kernel::{identity, magic};
+use crate::kernel::magic;
 use crate::model::Dev;
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -101,7 +101,7 @@ fn magic(magic: i64) -> Tried {
 }
 
 fn unmounted(kit: &Kit) -> Tried {
-    let mounts = identity::mounts(kit.process(), &mut Vec::new()).attempt("mountinfo")?;
+    let mounts = kit.mounts()?;
     that(!mounts.is_empty(), || "no mounts at all".to_owned())?;
     kit.on_each_buffer(1, |buf| not_among(&mounts, kit.fdinfo(buf)?.mnt_id, kit.inode(buf)?.dev))
 }

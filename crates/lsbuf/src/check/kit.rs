@@ -3,7 +3,7 @@
 //! Views go through the readers and parsers of a scan where there are such, below `/proc/self`.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +11,7 @@ use dmabuf::{DmaBuf, DrmDevice, DumbBuffer, DumbSize, ErrorKind, Heap, Udmabuf};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
 use rustix::param::page_size;
 
-use super::Helper;
-use super::child::Child;
+use super::child::{Child, Helper};
 use super::judge::{Attempt, Fault, Tried, together};
 use crate::kernel::bufinfo::{self, List, ListedBuffer};
 use crate::kernel::fdinfo::{DmaBufInfo, Fdinfo};
@@ -20,7 +19,7 @@ use crate::kernel::identity::{self, InodeFact, Object};
 use crate::kernel::own::Region;
 use crate::kernel::parse::{cut, number};
 use crate::kernel::{fdinfo, fds, map_files, maps, read};
-use crate::model::{Fd, Inode, MapRef};
+use crate::model::{Dev, Fd, Inode, MapRef};
 
 const SYS: &str = "/sys";
 
@@ -181,9 +180,11 @@ impl Kit {
         Child::start(helper, buf)
     }
 
-    /// `/proc/self`.
-    pub(super) fn process(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
+    /// The mounts that are in mountinfo: their ids and devices.
+    pub(super) fn mounts(&self) -> Result<Vec<(u64, Dev)>, Fault> {
+        let mut text = Vec::new();
+        read::file(&self.process, c"mountinfo", &mut text).attempt("mountinfo")?;
+        Ok(identity::mounts(&text).collect())
     }
 
     /// The text of an fd's fdinfo.

@@ -6,7 +6,7 @@ use dmabuf::{DmaBuf, MapMode, SealedMemfd};
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use rustix::io::Errno;
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, same_text, that};
 use super::kit::{Kit, bytes, settled};
 use crate::model::Inode;

@@ -1,6 +1,6 @@
 //! Mappings: what maps and map_files show of them, and that they keep the buffer.
 
-use super::Claim;
+use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};
 use super::kit::{Exporter, Kit, bytes, map, map_files_link};
 use crate::kernel::maps;

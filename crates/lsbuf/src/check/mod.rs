@@ -14,6 +14,7 @@
 //! nodes one by one, which can wake a sleeping GPU.
 
 mod child;
+mod claim;
 mod cost;
 mod count;
 mod fdinfo;
@@ -25,13 +26,11 @@ mod lists;
 mod mappings;
 mod names;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-
 use rustix::system::uname;
 
-pub use child::assist;
-use judge::{Fault, Tried};
+pub use child::{Helper, assist};
+use claim::Claim;
+use judge::Fault;
 use kit::{Exporter, Kit, Missing};
 
 /// What a check may use.
@@ -39,15 +38,6 @@ use kit::{Exporter, Kit, Missing};
 pub struct Options {
     /// How to start a second process; without it, points about other processes are skipped.
     pub helper: Option<Helper>,
-}
-
-/// A program that calls [`assist`] if started with these arguments.
-#[derive(Clone, Debug)]
-pub struct Helper {
-    /// The program, such as `/proc/self/exe`.
-    pub program: PathBuf,
-    /// What it is to be given.
-    pub arguments: Vec<OsString>,
 }
 
 /// How trying a claim ended.
@@ -98,14 +88,6 @@ impl Report {
         let failed = |point: &Point| matches!(point.outcome, Outcome::NotOk { .. });
         self.bail_out.is_none() && !self.points.iter().any(failed)
     }
-}
-
-/// A row in the table of a family.
-struct Claim {
-    id: &'static str,
-    claim: &'static str,
-    means: &'static str,
-    trial: fn(&Kit) -> Tried,
 }
 
 const FAMILIES: &[&[Claim]] = &[

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use dmabuf::DmaBuf;
 use rustix::io::Errno;
 
-use super::Claim;
 use super::child::GIVEN;
+use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same_text, that};
 use super::kit::{Kit, map, map_files_link};
 use crate::kernel::{LINK_PREFIX, own};

@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 
 use super::halves;
-use crate::kernel::process::{self as texts, Stage};
-use crate::kernel::root::last_pid;
-use crate::kernel::sharing::{Resource, Sharing, groups, pair};
+use crate::kernel::kcmp::Resource;
+use crate::kernel::task::{self as texts, Stage, last_pid};
+use crate::kernel::tree::Tree;
+use crate::kernel::tree::recorded::{Recorded, pair};
 use crate::model::Tid;
 
 /// stat, status and cgroup of a process, and loadavg: read back as printed; a command name shifts no field.
@@ -56,15 +57,15 @@ pub fn sharing(data: &[u8]) {
             Resource::Vm => ("vm", Resource::Files),
         };
         assert_eq!(pair(&format!("{word} {a} {b}")), Some((what, a, b)));
-        let one = Sharing::Recorded(groups([(what, a, b)].into_iter()));
-        assert_eq!(one.of_tasks(what, Tid(a), Tid(b)), Some(Ordering::Equal));
-        assert_eq!(one.of_tasks(what, Tid(b), Tid(a)), Some(Ordering::Equal));
-        assert_eq!(one.of_tasks(other, Tid(a), Tid(b)), Some(a.cmp(&b)));
+        let one = Recorded::sharing([(what, a, b)].into_iter());
+        assert_eq!(one.compare(what, Tid(a), Tid(b)), Some(Ordering::Equal));
+        assert_eq!(one.compare(what, Tid(b), Tid(a)), Some(Ordering::Equal));
+        assert_eq!(one.compare(other, Tid(a), Tid(b)), Some(a.cmp(&b)));
     }
-    let all = Sharing::Recorded(groups(pairs.iter().copied()));
+    let all = Recorded::sharing(pairs.iter().copied());
     for &(what, a, _) in &pairs {
         for &(_, b, _) in &pairs {
-            let order = |a, b| all.of_tasks(what, Tid(a), Tid(b));
+            let order = |a, b| all.compare(what, Tid(a), Tid(b));
             assert_eq!(order(a, b), order(b, a).map(Ordering::reverse));
         }
     }

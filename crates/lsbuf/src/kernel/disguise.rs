@@ -16,12 +16,12 @@ use rustix::io::{Errno, Result};
 use super::maps::Line;
 use super::own::Region;
 use super::process::ProcessDir;
-use super::{identity, read};
+use super::{duplicate, read};
 use crate::model::{Dev, Fd, Inode};
 
 /// The device and inode that a mapping of that dma-buf shows.
 pub(crate) fn of(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<(Dev, Inode)> {
-    let duplicate = identity::duplicate(process, fd, ino, text)?;
+    let (duplicate, _) = duplicate::take(process, fd, ino, text)?;
     let page = Region::untouchable(duplicate.as_fd())?;
     read::file(CWD, c"/proc/self/maps", text)?;
     at(text, page.start()).ok_or(Errno::NOENT)

@@ -10,21 +10,20 @@
 //! Limits: an O_PATH fd shows neither name nor kind here, only its mount. A ring that is busy at that moment prints
 //! nothing of its own and is not recognised. Device nodes have no path here and are left out, and so are sync_files and shmem.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use rustix::io::{Errno, Result};
 
 use super::elsewhere::{Elsewhere, Keeper};
 use super::fdinfo::{self, Fdinfo};
 use super::fds::{self, FdFact, Table};
 use super::parse::{Garbled, number32};
-use super::read::{self, Buffers};
+use super::read::Buffers;
 use super::shmem::Family;
+use super::tree::Folder;
 use crate::model::Fd;
 
 /// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`fds::walk`].
 pub(crate) fn walk_any_way(
-    process: BorrowedFd<'_>,
+    process: &Folder,
     buffers: &mut Buffers,
     read: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
@@ -47,22 +46,22 @@ pub(crate) fn walk_any_way(
 
 /// Reads the fdinfo of every fd of one process or thread. Facts are dma-bufs, and O_PATH fds of anything.
 fn walk(
-    process: BorrowedFd<'_>,
+    process: &Folder,
     buffers: &mut Buffers,
     found: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
 ) -> Result<()> {
-    let table = read::open_dir(process, c"fdinfo")?;
+    let table = process.folder(c"fdinfo")?;
     let Buffers { dir, text, .. } = buffers;
-    read::entries(table.as_fd(), dir, |entry, _| {
+    let changed = fds::each_slot(&table, dir, |entry| {
         let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
             found.garbled += 1;
             return Ok(());
         };
-        match read::record(&table, entry, text) {
+        match table.read_record(entry, text) {
             Ok(()) => {}
             Err(Errno::NOENT) => {
-                found.closed = true;
+                found.changed = true;
                 return Ok(());
             }
             Err(e) => return Err(e),
@@ -88,7 +87,9 @@ fn walk(
             Err(Garbled) => found.garbled += 1,
         }
         Ok(())
-    })
+    })?;
+    found.changed |= changed;
+    Ok(())
 }
 
 /// What a text says that its file is.

@@ -1,11 +1,12 @@
 //! Texts as kernels print them, and as strangers would have them printed.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::tree::recorded::Recorded;
 use crate::model::{Bytes, Inode, Label};
 
 const COMMON: &str = "pos:\t0\nflags:\t02000002\nmnt_id:\t10\nino:\t7\n";
@@ -81,9 +82,10 @@ fn a_table() {
     write(5, &text("scm_fds: 2\n"));
     write(6, &text("scm_fds: 2\n"));
     write(7, b"nonsense\n");
-    let dir = read::open_dir(rustix::fs::CWD, process.path()).unwrap();
+    let dir = crate::kernel::read::open_dir(rustix::fs::CWD, process.path()).unwrap();
+    let dir = Folder::new(dir, Arc::new(Recorded::default()));
     let (mut table, mut elsewhere) = (Table::default(), Elsewhere::default());
-    walk(dir.as_fd(), &mut Buffers::default(), &mut table, Some(&mut elsewhere)).unwrap();
+    walk(&dir, &mut Buffers::default(), &mut table, Some(&mut elsewhere)).unwrap();
     table.facts.sort_by_key(|fact| fact.fd.0);
     let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name().cloned(), f.info.path_only)).collect();
     assert_eq!(seen, [(Fd(3), Some("cam".into()), false), (Fd(4), None, true)]);

@@ -4,18 +4,20 @@
 //! io_uring, which can keep fds of their own. The module's parent says why nothing else may be asked of an arbitrary fd.
 //! `/proc/P/fd` is the thread-group leader's table; `/proc/P/task/T` has the same shape for each thread.
 
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, StatxFlags, readlinkat_raw, statx};
+use rustix::fs::{AtFlags, SeekFrom, StatxFlags, readlinkat_raw, seek, statx};
 use rustix::io::{Errno, Result};
 
 use super::elsewhere::{Elsewhere, Keeper};
 use super::parse::{Garbled, number32};
 use super::path::Path;
+pub(crate) use super::path::fdinfo_path;
 use super::read::{self, Buffers};
 use super::root::ProcRoot;
 use super::shmem::{Family, ShmFd};
+use super::tree::Folder;
 use super::{LINK_PREFIX, fdinfo};
 use crate::model::{DeviceClass, Fd, Label, Pid};
 
@@ -47,8 +49,8 @@ pub(crate) struct Table {
     pub(crate) facts: Vec<FdFact>,
     /// Device nodes whose drivers can hold dma-bufs, by path.
     pub(crate) devices: Vec<(Fd, DeviceClass, Label)>,
-    /// Whether one was closed between the listing and the look at it.
-    pub(crate) closed: bool,
+    /// Whether it is known to have changed while it was read: an fd may have moved to a slot that had been read before.
+    pub(crate) changed: bool,
     /// Shared memory of the shmem family.
     pub(crate) shmem: Vec<ShmFd>,
     /// How many are sync_files.
@@ -61,25 +63,25 @@ pub(crate) struct Table {
 /// before that.
 pub(crate) fn number(root: &ProcRoot, pid: Pid) -> Result<u64> {
     let folder = Path::new(format_args!("{pid}/fd"));
-    statx(root.dir(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
+    statx(root.dir().fd(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
 }
 
 /// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere`, and shmem is
 /// looked for with `family`, if that is asked for. What was read before an error is true all the same.
 pub(crate) fn walk(
-    process: BorrowedFd<'_>,
+    process: &Folder,
     buffers: &mut Buffers,
     read: &mut Table,
     mut elsewhere: Option<&mut Elsewhere>,
     mut family: Option<&mut Family>,
 ) -> Result<()> {
-    let table = read::open_dir(process, c"fd")?;
+    let table = process.folder(c"fd")?;
     let Buffers { dir, link, text, .. } = buffers;
-    read::entries(table.as_fd(), dir, |entry, _| {
-        let target = match readlinkat_raw(&table, entry, &mut link[..]) {
+    let changed = each_slot(&table, dir, |entry| {
+        let target = match readlinkat_raw(table.fd(), entry, &mut link[..]) {
             Ok((target, _)) => target,
             Err(Errno::NOENT) => {
-                read.closed = true;
+                read.changed = true;
                 return Ok(());
             }
             // A path longer than any dma-buf's.
@@ -91,13 +93,13 @@ pub(crate) fn walk(
             return Ok(());
         };
         if let Some(name) = target.strip_prefix(LINK_PREFIX) {
-            match read::record(process, fdinfo_path(fd).as_str(), text) {
+            match process.read_record(fdinfo_path(fd).as_str(), text) {
                 Ok(()) => {}
                 Err(Errno::NOENT) => {
-                    read.closed = true;
+                    read.changed = true;
                     // Closed by now, unless the tree was recorded in part.
                     read.garbled +=
-                        u64::from(readlinkat_raw(&table, entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
+                        u64::from(readlinkat_raw(table.fd(), entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
                     return Ok(());
                 }
                 Err(e) => return Err(e),
@@ -115,25 +117,116 @@ pub(crate) fn walk(
             && let Some(keeper) = Keeper::of(target)
             && elsewhere.wants(keeper)
         {
-            let read = read::record(process, fdinfo_path(fd).as_str(), text);
+            let read = process.read_record(fdinfo_path(fd).as_str(), text);
             elsewhere.add(keeper, read.is_ok().then_some(text));
         } else if target == SYNC_FILE_LINK {
             read.sync_files += 1;
         } else if let Some(family) = &mut family
             && family.suspects(target)
         {
-            match family.fd(process, table.as_fd(), entry, fd, target) {
+            match family.fd(process, fd, target) {
                 Ok(found) => read.shmem.extend(found),
-                Err(Errno::NOENT) => read.closed = true,
+                Err(Errno::NOENT) => read.changed = true,
                 // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
                 Err(_) => family.refusing += 1,
             }
         }
         Ok(())
-    })
+    })?;
+    read.changed |= changed;
+    Ok(())
 }
 
-/// The fdinfo of one fd, relative to the process's directory.
-pub(crate) fn fdinfo_path(fd: Fd) -> Path {
-    Path::new(format_args!("fdinfo/{fd}"))
+/// Hands over each entry of a table, by ascending number as procfs lists them. Returns whether the numbers are known to have
+/// changed meanwhile.
+///
+/// A table that comes in one piece is listed before any of it is looked at. In a larger one an fd can move from a slot of a later
+/// piece to one of an earlier, and is then in neither. So a table that came in several pieces is listed once more, without looking
+/// at anything, and the numbers are compared.
+///
+/// Limits: an fd that moves down while one piece is put together is missed, too; that takes microseconds. So is one that is back in
+/// its old slot when the table is listed again.
+pub(crate) fn each_slot(
+    table: &Folder,
+    dir: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(&CStr) -> Result<()>,
+) -> Result<bool> {
+    let number = |entry: &CStr| number32(entry.to_bytes(), 10).ok();
+    let mut numbers = Vec::new();
+    let pieces = read::entries_in_pieces(table.fd(), dir, |entry, _| {
+        numbers.extend(number(entry));
+        each(entry)
+    })?;
+    if pieces < 2 {
+        return Ok(false);
+    }
+    seek(table.fd(), SeekFrom::Start(0))?;
+    let mut before = numbers.into_iter();
+    let mut is_same = true;
+    read::entries(table.fd(), dir, |entry, _| {
+        let number = number(entry);
+        is_same &= number.is_none() || number == before.next();
+        Ok(())
+    })?;
+    Ok(!is_same || before.next().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::sync::Arc;
+
+    use rustix::fs::CWD;
+    use rustix::io::fcntl_dupfd_cloexec;
+
+    use super::*;
+    use crate::kernel::tree::live::Live;
+
+    /// Lists a table of so many fds in pieces of some ten entries. At the tenth fd, `then` is done to the table, whose highest
+    /// number it is given. Returns whether the table is said to have changed.
+    ///
+    /// The table is that of a thread which shares it with nobody: other tests open and close files.
+    #[allow(unsafe_code)]
+    fn listed(fds: usize, then: impl FnOnce(&mut Vec<OwnedFd>) + Send) -> bool {
+        let own_table = || {
+            // SAFETY: unshare takes flags alone. This thread's fds are copies from here on, and it uses none of those that it
+            // owned before.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+            let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
+            let null = null.unwrap();
+            let mut dups: Vec<_> = (0..fds).map(|_| fcntl_dupfd_cloexec(&null, 100).unwrap()).collect();
+            let proc = read::open_dir(CWD, c"/proc").unwrap();
+            let tree = Arc::new(Live::at(proc.as_fd()).unwrap());
+            let table = Folder::new(proc, tree).folder(c"thread-self/fd").unwrap();
+            let (mut seen, mut then) = (0, Some(then));
+            let mut room = [MaybeUninit::uninit(); 256];
+            let changed = each_slot(&table, &mut room, |_| {
+                seen += 1;
+                if seen == 10 {
+                    then.take().into_iter().for_each(|then| then(&mut dups));
+                }
+                Ok(())
+            });
+            assert!(seen + 1 >= fds);
+            changed.unwrap()
+        };
+        std::thread::scope(|scope| scope.spawn(own_table).join().unwrap())
+    }
+
+    /// Check that an fd which moves to a slot that was listed before, and was not listed itself yet, is noticed.
+    #[test]
+    fn an_fd_moves_down() {
+        assert!(listed(60, |dups| {
+            let last = dups.pop().unwrap();
+            let moved = fcntl_dupfd_cloexec(&last, 50).unwrap();
+            drop(last);
+            dups.push(moved);
+        }));
+    }
+
+    /// Check that a table at rest is not said to have changed, in however many pieces it comes.
+    #[test]
+    fn a_table_at_rest() {
+        assert!(!listed(60, |_| {}));
+    }
 }

@@ -14,20 +14,18 @@
 //! What is left: a process may replace the fd between two calls, and a lazily unmounted network mount is in
 //! no mount table. Either needs a file called `/dmabuf:…` on a server that has gone, and then delays the open.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
     AtFlags, Mode, OFlags, Stat, Statx, StatxFlags, StatxTimestamp, fstatfs, major, minor, openat, statx,
 };
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 use rustix::path::Arg;
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::magic;
 use super::parse::{Garbled, cut, number, number32};
-use super::process::ProcessDir;
-use super::{magic, read};
-use crate::model::{Bytes, Dev, Fd, Inode};
+use crate::model::{Bytes, Dev, Inode};
 
 /// What the inode of a proven dma-buf tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,34 +59,8 @@ pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option
     object(openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?.as_fd())
 }
 
-/// The device of the dma-buf filesystem, by a [`duplicate`], for who may trace the process but not follow its links.
-pub(crate) fn by_duplicate(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<Dev> {
-    match object(duplicate(process, fd, ino, text)?.as_fd())? {
-        Object::DmaBuf(inode) => Ok(inode.dev),
-        Object::Other(_) => Err(Errno::BADF),
-    }
-}
-
-/// A duplicate of an fd whose fdinfo has shown `exp_name` and inode number. It must be closed before any count is read
-/// again. Needs a pid of this process's own namespace, and the right to attach (`pidfd_getfd(2)`).
-///
-/// The process may replace the fd between the two; then the duplicate is some file of its, which is asked no more than
-/// the tests above allow, and closed.
-pub(crate) fn duplicate(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<OwnedFd> {
-    let pid = i32::try_from(process.pid().0).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-    let number = i32::try_from(fd.0).map_err(|_| Errno::BADF)?;
-    let target = pidfd_open(pid, PidfdFlags::empty())?;
-    // Its directory was open before: if it is still there, the pid was nobody else's meanwhile.
-    read::record(process.dir(), c"stat", text)?;
-    let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;
-    match object(duplicate.as_fd())? {
-        Object::DmaBuf(inode) if inode.ino == ino => Ok(duplicate),
-        Object::DmaBuf(_) | Object::Other(_) => Err(Errno::BADF),
-    }
-}
-
 /// What an open file is.
-fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
+pub(crate) fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
     const S_IFMT: u16 = 0o170_000;
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let inode = statx(pinned, c"", unsynced | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
@@ -98,13 +70,7 @@ fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
     Ok(Object::DmaBuf(fact(&inode)))
 }
 
-/// What a recorded tree says of the inode behind a link. `EBADMSG`: it cannot be understood.
-pub(crate) fn recorded(process: BorrowedFd<'_>, link: &str) -> Result<Object> {
-    let mut text = Vec::new();
-    read::record(process, format!(".lsbuf/{link}"), &mut text)?;
-    parse_recorded(&text).map_err(|Garbled| Errno::BADMSG)
-}
-
+/// Parses what a recorded tree keeps of an inode.
 pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Garbled> {
     let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
     let mut word = || words.next().ok_or(Garbled);
@@ -175,9 +141,8 @@ pub(crate) fn since_epoch(seconds: u64, nanoseconds: u32) -> Option<SystemTime> 
 
 /// What is mounted where the process can see it (`/proc/P/mountinfo`): mount ids, as fdinfo's `mnt_id` names them, and
 /// devices, as `maps` names them.
-pub(crate) fn mounts(process: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<Vec<(u64, Dev)>> {
-    read::file(process, c"mountinfo", text)?;
-    Ok(text.split(|&b| b == b'\n').filter_map(|line| mount(line).ok()).collect())
+pub(crate) fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u64, Dev)> {
+    mountinfo.split(|&b| b == b'\n').filter_map(|line| mount(line).ok())
 }
 
 /// A line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
@@ -203,7 +168,7 @@ mod tests {
     }
 
     fn own(fd: BorrowedFd<'_>) -> Object {
-        let process = read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
+        let process = crate::kernel::read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
         ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str(), None).unwrap()
     }
 

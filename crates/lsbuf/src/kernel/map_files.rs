@@ -5,16 +5,16 @@
 //! Offset and protection are not to be had here.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::readlinkat_raw;
 use rustix::io::{Errno, Result};
 
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
-use super::path::Path;
+pub(crate) use super::path::map_files_link as link;
 use super::read::{self, Buffers};
 use super::shmem::{Family, ShmMap};
+use super::tree::Folder;
 use crate::model::{Label, MapRef};
 
 /// A file mapping whose link looks like a dma-buf's.
@@ -26,16 +26,16 @@ pub(crate) struct LinkFact {
 
 /// Reads the links of one process, with those of the shmem family if that is looked for. Returns how many entries were garbled.
 pub(crate) fn walk(
-    process: BorrowedFd<'_>,
+    process: &Folder,
     buffers: &mut Buffers,
     facts: &mut Vec<LinkFact>,
     mut shmem: Option<(&mut Family, &mut Vec<ShmMap>)>,
 ) -> Result<u64> {
-    let links = read::open_dir(process, c"map_files")?;
+    let links = process.folder(c"map_files")?;
     let Buffers { dir, link, .. } = buffers;
     let mut garbled = 0;
-    read::entries(links.as_fd(), dir, |entry, _| {
-        match readlinkat_raw(&links, entry, &mut link[..]) {
+    read::entries(links.fd(), dir, |entry, _| {
+        match readlinkat_raw(links.fd(), entry, &mut link[..]) {
             Ok((target, _)) => {
                 if let Some(name) = target.strip_prefix(LINK_PREFIX) {
                     match range(entry.to_bytes()) {
@@ -45,11 +45,13 @@ pub(crate) fn walk(
                 } else if let Some((family, found)) = &mut shmem
                     && family.suspects(target)
                 {
-                    match family.ask(process, links.as_fd(), entry, target) {
+                    let Ok(vma) = range(entry.to_bytes()) else {
+                        garbled += 1;
+                        return Ok(());
+                    };
+                    match family.ask(process, super::path::map_files_link(&vma).as_str(), target) {
                         Ok(id) if id.is_some_and(|id| family.may_be_private(&id)) => {}
-                        Ok(id) => found.extend(
-                            id.and_then(|id| Some(ShmMap { id, vma: range(entry.to_bytes()).ok()? })),
-                        ),
+                        Ok(id) => found.extend(id.map(|id| ShmMap { id, vma })),
                         Err(Errno::NOENT) => {}
                         // The caller may not follow any of these links (`proc_map_files_get_link`).
                         Err(Errno::PERM) => return Err(Errno::PERM),
@@ -66,14 +68,9 @@ pub(crate) fn walk(
     Ok(garbled)
 }
 
-/// The link of one VMA, relative to the process's directory.
-pub(crate) fn link(vma: &MapRef) -> Path {
-    Path::new(format_args!("map_files/{:x}-{:x}", vma.start, vma.end))
-}
-
 /// The name that a VMA's link shows: whole and raw, unlike in `maps`.
-pub(crate) fn name(process: BorrowedFd<'_>, vma: &MapRef, buffer: &mut [MaybeUninit<u8>]) -> Option<Label> {
-    let (target, _) = readlinkat_raw(process, link(vma).as_str(), buffer).ok()?;
+pub(crate) fn name(process: &Folder, vma: &MapRef, buffer: &mut [MaybeUninit<u8>]) -> Option<Label> {
+    let target = process.link(link(vma).as_str(), buffer).ok()?;
     target.strip_prefix(LINK_PREFIX).map(Label::from)
 }
 

@@ -9,12 +9,10 @@
 //!
 //! Limits: sums are of pages at slightly different times.
 
-use std::os::fd::BorrowedFd;
-
 use rustix::io::{Errno, Result};
 
 use super::parse::{Garbled, cut, number};
-use super::read;
+use super::tree::Folder;
 use crate::model::Bytes;
 
 /// What is taken from it.
@@ -29,14 +27,14 @@ pub(crate) struct Meminfo {
 }
 
 /// Reads it.
-pub(crate) fn read(root: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<Meminfo> {
-    read::file(root, c"meminfo", text)?;
+pub(crate) fn read(root: &Folder, text: &mut Vec<u8>) -> Result<Meminfo> {
+    root.read_file(c"meminfo", text)?;
     parse(text).map_err(|Garbled| Errno::BADMSG)
 }
 
 /// Has the kernel add up what each processor has counted (`vmstat_refresh` in mm/vmstat.c).
-pub(crate) fn fold(root: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<()> {
-    match read::file(root, c"sys/vm/stat_refresh", text) {
+pub(crate) fn fold(root: &Folder, text: &mut Vec<u8>) -> Result<()> {
+    match root.read_file(c"sys/vm/stat_refresh", text) {
         // It has added up, and found some other counter below zero: so kernels before 5.13 say that.
         Err(Errno::INVAL) => Ok(()),
         done => done,

@@ -3,7 +3,9 @@
 //! A source yields facts, or a typed reason why not; it never decides what an answer means, never
 //! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
 //! text and hostile text reach them the same way. This is the only home of `unsafe`: system calls that rustix does not
-//! have, in [`sharing`], [`procmap`] and [`shmem`], and in [`own`] what lsbuf maps itself.
+//! have, in [`kcmp`], [`procmap`] and [`shmem`], and in [`own`] what lsbuf maps itself.
+//!
+//! What is read is a running kernel's procfs or a recording of one: [`tree`] has what differs.
 //!
 //! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
 //! server is gone, and any call that asks that filesystem would hang. Therefore:
@@ -23,7 +25,7 @@
 //! Who may not follow links, with CAP_SYS_PTRACE alone, cannot choose by them. Then the `fdinfo` of every fd is read, which
 //! takes locks of the files' drivers for a moment: that of a DRM file its client's tables, that of an inotify or epoll
 //! instance its list ([`fdinfo_table`]). Still no network filesystem or FUSE is asked. And one fd that is proven to be a
-//! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`identity::by_duplicate`]); that
+//! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`duplicate::device`]); that
 //! buffer's count is one higher while it lasts, and nothing of this scan reads it then.
 
 pub(crate) mod bpf;
@@ -31,6 +33,7 @@ pub(crate) mod btf;
 pub(crate) mod bufinfo;
 pub(crate) mod devices;
 pub(crate) mod disguise;
+pub(crate) mod duplicate;
 pub(crate) mod elsewhere;
 pub(crate) mod fdinfo;
 pub(crate) mod fdinfo_table;
@@ -38,6 +41,7 @@ pub(crate) mod fds;
 pub(crate) mod gem_info;
 pub(crate) mod guard;
 pub(crate) mod identity;
+pub(crate) mod kcmp;
 pub(crate) mod magic;
 pub(crate) mod map_files;
 pub(crate) mod maps;
@@ -53,6 +57,8 @@ pub(crate) mod rights;
 pub(crate) mod root;
 pub(crate) mod sharing;
 pub(crate) mod shmem;
+pub(crate) mod task;
+pub(crate) mod tree;
 
 /// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
 /// filter, never a proof: an ordinary file at the root of a container can be called so.

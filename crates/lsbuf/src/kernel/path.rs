@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use crate::model::{Fd, MapRef};
+
 /// The longest is `map_files/` and two addresses.
 const ROOM: usize = 48;
 
@@ -35,6 +37,21 @@ impl Write for Path {
         self.len = end;
         Ok(())
     }
+}
+
+/// The link of one fd, relative to the process's directory.
+pub(crate) fn fd_link(fd: Fd) -> Path {
+    Path::new(format_args!("fd/{fd}"))
+}
+
+/// The fdinfo of one fd, relative to the process's directory.
+pub(crate) fn fdinfo_path(fd: Fd) -> Path {
+    Path::new(format_args!("fdinfo/{fd}"))
+}
+
+/// The link of one VMA, relative to the process's directory.
+pub(crate) fn map_files_link(vma: &MapRef) -> Path {
+    Path::new(format_args!("map_files/{:x}-{:x}", vma.start, vma.end))
 }
 
 #[cfg(test)]

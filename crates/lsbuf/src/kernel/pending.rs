@@ -18,7 +18,6 @@ use rustix::net::{
 };
 
 use super::elsewhere;
-use super::read;
 use super::root::ProcRoot;
 
 /// Whether the kernel counts fds that wait in a connection nobody has accepted.
@@ -34,20 +33,21 @@ fn try_own(root: &ProcRoot) -> Result<bool> {
     bind(&listener, &SocketAddrUnix::new_unnamed())?;
     listen(&listener, 1)?;
     connect(&sender, &getsockname(&listener)?)?;
-    let fds = [root.dir()];
+    let fds = [root.dir().fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
     rights.push(SendAncillaryMessage::ScmRights(&fds));
     sendmsg(&sender, &[IoSlice::new(b"1")], &mut rights, SendFlags::NOSIGNAL)?;
     let mut text = Vec::new();
     let own = format!("self/fdinfo/{}", listener.as_fd().as_raw_fd());
-    read::record(root.dir(), own.as_str(), &mut text)?;
+    root.dir().read_record(own.as_str(), &mut text)?;
     Ok(elsewhere::in_queue(&text).is_ok_and(|fds| fds > 0))
 }
 
 /// Whether there is such a connection; `true` also if that cannot be read.
 pub(crate) fn are_there(root: &ProcRoot, text: &mut Vec<u8>) -> bool {
-    read::file(root.dir(), c"self/net/unix", text)
+    root.dir()
+        .read_file(c"self/net/unix", text)
         .map_or(true, |()| text.split(|&b| b == b'\n').any(is_pending))
 }
 

@@ -6,60 +6,53 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::{Errno, Result, pread};
 use rustix::path::DecInt;
 
-use super::parse::{Garbled, number, number32};
+use super::parse::{Garbled, number32};
 use super::path::Path;
 use super::read::{self, Buffers, retry};
 use super::root::ProcRoot;
+use super::task::{self, pulse, real_uid, unified_cgroup};
+pub(crate) use super::task::{Pulse, Stage};
+use super::tree::{Folder, Tree};
 use crate::model::{Label, Pid, Process, Tid};
 
 /// An open `/proc/P`.
 #[derive(Debug)]
 pub(crate) struct ProcessDir {
     pid: Pid,
-    live: bool,
-    dir: OwnedFd,
+    dir: Folder,
 }
 
 impl ProcessDir {
     /// Opens the directory of a process.
     pub(crate) fn open(root: &ProcRoot, pid: Pid) -> Result<ProcessDir> {
-        let dir = read::open_dir(root.dir(), DecInt::new(pid.0))?;
-        Ok(ProcessDir { pid, live: root.is_live(), dir })
+        Ok(ProcessDir { pid, dir: root.dir().folder(DecInt::new(pid.0))? })
     }
 
     /// The directory of one of its threads, which has the same shape.
     pub(crate) fn thread(&self, tid: Tid) -> Result<ProcessDir> {
-        let dir = read::open_dir(&self.dir, Path::new(format_args!("task/{tid}")).as_str())?;
-        Ok(ProcessDir { pid: self.pid, live: self.live, dir })
+        Ok(ProcessDir {
+            pid: self.pid,
+            dir: self.dir.folder(Path::new(format_args!("task/{tid}")).as_str())?,
+        })
     }
 
     /// One of its threads as a process of its own, which procfs shows to who asks. What is not below `task` is below that,
     /// and is there although the leader has exited.
     pub(crate) fn thread_alone(&self, tid: Tid) -> Result<ProcessDir> {
-        let dir = read::open_dir(&self.dir, Path::new(format_args!("../{tid}")).as_str())?;
-        Ok(ProcessDir { pid: self.pid, live: self.live, dir })
+        Ok(ProcessDir { pid: self.pid, dir: self.dir.folder(Path::new(format_args!("../{tid}")).as_str())? })
     }
 
-    /// Its threads besides the leader, ascending. Nothing is listed for a process that has none: `task` has a link for
-    /// itself, one from its parent, and one per thread (`proc_task_getattr` in fs/proc/base.c).
+    /// Its threads besides the leader, ascending. Nothing is listed for a process that has none.
     pub(crate) fn threads(&self, buffers: &mut Buffers) -> Result<Vec<Tid>> {
-        const LINKS_OF_ONE: u32 = 3;
         let mut tids = Vec::new();
-        if self.live
-            && statx(&self.dir, c"task", AtFlags::empty(), StatxFlags::NLINK)?.stx_nlink <= LINKS_OF_ONE
-        {
+        if !self.tree().may_have_threads(&self.dir)? {
             return Ok(tids);
         }
-        let dir = match read::open_dir(&self.dir, c"task") {
-            // A tree recorded without threads.
-            Err(Errno::NOENT) if !self.live => return Ok(tids),
-            dir => dir?,
-        };
-        read::entries(dir.as_fd(), &mut buffers.dir, |name, _| {
+        let task = self.dir.folder(c"task")?;
+        read::entries(task.fd(), &mut buffers.dir, |name, _| {
             if let Ok(tid) = number32(name.to_bytes(), 10)
                 && tid != self.pid.0
             {
@@ -73,29 +66,29 @@ impl ProcessDir {
 
     /// Opens its address space's mappings.
     pub(crate) fn image(&self) -> Result<Image> {
-        Ok(Image { maps: read::open_file(&self.dir, c"maps")? })
+        Ok(Image { maps: self.dir.file(c"maps")? })
     }
 
     /// The directory, for opening what lies below.
-    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
+    pub(crate) fn dir(&self) -> &Folder {
+        &self.dir
+    }
+
+    /// The tree that it is in.
+    pub(crate) fn tree(&self) -> &dyn Tree {
+        self.dir.tree()
     }
 
     /// What stage of its life it is in.
     pub(crate) fn stage(&self, text: &mut Vec<u8>) -> Result<Stage> {
-        read::record(&self.dir, c"stat", text)?;
-        stage(text).map_err(|Garbled| Errno::BADMSG)
+        self.dir.read_record(c"stat", text)?;
+        task::stage(text).map_err(|Garbled| Errno::BADMSG)
     }
 
     /// What one of its tasks is doing.
     pub(crate) fn pulse(&self, tid: Tid, text: &mut Vec<u8>) -> Result<Pulse> {
-        read::record(&self.dir, Path::new(format_args!("task/{tid}/stat")).as_str(), text)?;
+        self.dir.read_record(Path::new(format_args!("task/{tid}/stat")).as_str(), text)?;
         pulse(text).map_err(|Garbled| Errno::BADMSG)
-    }
-
-    /// Whether the procfs is a kernel's.
-    pub(crate) fn is_live(&self) -> bool {
-        self.live
     }
 
     /// Its id.
@@ -105,58 +98,16 @@ impl ProcessDir {
 
     /// Reads who it is. `EBADMSG`: its `stat` cannot be understood.
     pub(crate) fn identify(&self, text: &mut Vec<u8>) -> Result<Process> {
-        read::record(&self.dir, c"stat", text)?;
-        let (comm, start_time) = stat(text).map_err(|Garbled| Errno::BADMSG)?;
-        let uid = read::record(&self.dir, c"status", text).ok().and_then(|()| real_uid(text));
+        self.dir.read_record(c"stat", text)?;
+        let (comm, start_time) = task::stat(text).map_err(|Garbled| Errno::BADMSG)?;
+        let uid = self.dir.read_record(c"status", text).ok().and_then(|()| real_uid(text));
         let cgroup = self.cgroup(text);
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None })
     }
 
     /// Its path in the v2 hierarchy.
     pub(crate) fn cgroup(&self, text: &mut Vec<u8>) -> Option<Label> {
-        read::record(&self.dir, c"cgroup", text).ok().and_then(|()| unified_cgroup(text))
-    }
-}
-
-/// What a task can hold depends on how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// A kernel thread, which has neither fds nor mappings.
-    Kernel,
-    /// It runs a program.
-    Running,
-    /// It is exiting: what it held is out of sight already (`exit_mm`, `exit_files` in kernel/exit.c), and may not be
-    /// released yet.
-    Exiting,
-    /// It has released everything, and waits for its parent or for its own threads.
-    Zombie,
-}
-
-/// What a task was seen to do: whether it sleeps interruptibly, is stopped or has exited, or only works for the kernel; and how
-/// long it has run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pulse {
-    at_rest: bool,
-    /// In its program and in the kernel, in ticks of [`rustix::param::clock_ticks_per_second`].
-    time: (u64, u64),
-    start_time: u64,
-}
-
-impl Pulse {
-    /// Whether it is not in the middle of anything that it does for itself in the kernel.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.at_rest
-    }
-
-    /// Whether what it was in the middle of then is over by now: it is at rest, has run its program in between, or is another
-    /// task by the same number.
-    pub(crate) fn is_past(&self, then: &Pulse) -> bool {
-        /// The kernel splits the exact run time in proportion to what it samples (`cputime_adjust` in kernel/sched/cputime.c), so
-        /// that some time in the kernel can pass for the program's, but hardly so much with none of it to be seen.
-        const PROOF: u64 = 2;
-        let (program, kernel) = self.time;
-        let has_run = program >= then.time.0.saturating_add(PROOF) && kernel == then.time.1;
-        self.at_rest || has_run || self.start_time != then.start_time
+        self.dir.read_record(c"cgroup", text).ok().and_then(|()| unified_cgroup(text))
     }
 }
 
@@ -176,155 +127,5 @@ impl Image {
     /// if it cannot be asked.
     pub(crate) fn lives(&self) -> bool {
         !matches!(retry(|| pread(&self.maps, &mut [0; 1], 0)), Ok(0) | Err(Errno::SRCH))
-    }
-}
-
-/// `comm` and `starttime`.
-pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Garbled> {
-    let open = text.iter().position(|&b| b == b'(').ok_or(Garbled)?;
-    let close = text.iter().rposition(|&b| b == b')').ok_or(Garbled)?;
-    let comm = text.get(open + 1..close).ok_or(Garbled)?;
-    let start = stat_field(text, 22).ok_or(Garbled)?;
-    Ok((comm.into(), number(start, 10)?))
-}
-
-/// The stage that a stat line tells.
-pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Garbled> {
-    /// Of include/linux/sched.h.
-    const PF_EXITING: u64 = 0x0000_0004;
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    let state = stat_field(stat, 3).ok_or(Garbled)?;
-    let flags = number(stat_field(stat, 9).ok_or(Garbled)?, 10)?;
-    Ok(match (flags & PF_KTHREAD != 0, flags & PF_EXITING != 0, state) {
-        (true, ..) => Stage::Kernel,
-        (_, _, b"Z" | b"X") => Stage::Zombie,
-        (_, true, _) => Stage::Exiting,
-        _ => Stage::Running,
-    })
-}
-
-/// What a stat line tells of what its task is doing.
-pub(crate) fn pulse(stat: &[u8]) -> std::result::Result<Pulse, Garbled> {
-    /// Threads that io_uring and vhost have in a process, of include/linux/sched.h. They never copy its tables.
-    const PF_IO_WORKER: u64 = 0x0000_0010;
-    const PF_USER_WORKER: u64 = 0x0000_4000;
-    let field = |nth| stat_field(stat, nth).ok_or(Garbled);
-    let is_worker = number(field(9)?, 10)? & (PF_IO_WORKER | PF_USER_WORKER) != 0;
-    Ok(Pulse {
-        at_rest: is_worker || matches!(field(3)?, b"S" | b"T" | b"t" | b"Z" | b"X"),
-        time: (number(field(14)?, 10)?, number(field(15)?, 10)?),
-        start_time: number(field(22)?, 10)?,
-    })
-}
-
-/// Field `nth` of a stat line, numbered from 1 as proc_pid_stat(5) does; from 3 on. The comm may hold
-/// blanks and brackets, so fields are counted from the last `)`.
-fn stat_field(text: &[u8], nth: usize) -> Option<&[u8]> {
-    let close = text.iter().rposition(|&b| b == b')')?;
-    text[close + 1..].trim_ascii().split(|&b| b == b' ').nth(nth.checked_sub(3)?)
-}
-
-/// The first number of the `Uid:` line. `status` escapes newlines in the name, so no line is forged.
-pub(crate) fn real_uid(text: &[u8]) -> Option<u32> {
-    let line = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"Uid:\t"))?;
-    number32(line.split(|&b| b == b'\t').next()?, 10).ok()
-}
-
-/// Whether a `status` lists one pid only, so that the procfs is of the process's own pid namespace.
-pub(crate) fn is_in_one_namespace(status: &[u8]) -> bool {
-    let line = status.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"NSpid:\t"));
-    line.is_some_and(|pids| number32(pids, 10).is_ok())
-}
-
-/// The path in the v2 hierarchy, whose line has the id 0 and no controllers.
-pub(crate) fn unified_cgroup(text: &[u8]) -> Option<Label> {
-    text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"0::")).map(Label::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const AFTER_COMM: &str = " S 1 7 7 0 -1 4194560 102 0 0 0 0 0 0 0 20 0 1 0 4711 9003008 200";
-
-    proptest! {
-        /// Check that no comm, with whatever brackets, blanks and newlines, shifts a field.
-        #[test]
-        fn comms_shift_nothing(comm in proptest::collection::vec(any::<u8>(), 0..16)) {
-            let text = [b"7 (", comm.as_slice(), b")", AFTER_COMM.as_bytes(), b"\n"].concat();
-            prop_assert_eq!(stat(&text), Ok((comm.as_slice().into(), 4711)));
-            prop_assert_eq!(stat_field(&text, 9), Some(&b"4194560"[..]));
-        }
-
-        /// Check that no bytes make a parser panic.
-        #[test]
-        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (stat(&text), stage(&text), pulse(&text), real_uid(&text), unified_cgroup(&text));
-        }
-    }
-
-    /// Check that a real uid is told from the effective one beside it.
-    #[test]
-    fn uid() {
-        assert_eq!(real_uid(b"Name:\tx\nUmask:\t0022\nUid:\t1000\t0\t0\t0\n"), Some(1000));
-    }
-
-    /// Check that each stage is told by the state and the flags together.
-    #[test]
-    fn stages() {
-        let of = |state: &str, flags: u64| stage(format!("7 (x) {state} 1 7 7 0 -1 {flags} 0").as_bytes());
-        assert_eq!(of("S", 0x0040_0100), Ok(Stage::Running));
-        assert_eq!(of("I", 0x0020_8040), Ok(Stage::Kernel));
-        assert_eq!(of("R", 0x0040_0104), Ok(Stage::Exiting));
-        assert_eq!(of("Z", 0x0040_010c), Ok(Stage::Zombie));
-        assert_eq!(stage(b"7 (x) S 1 7"), Err(Garbled));
-    }
-
-    /// Check that a task is past what it did when it is seen to sleep, has run its program and nothing else, or is another one;
-    /// and not when it runs in the kernel, sleeps there, or has but one more tick.
-    #[test]
-    fn pulses() {
-        let of = |state: &str, (program, kernel): (u64, u64), start: u64| {
-            let times = format!("{program} {kernel} 0 0 20 0 1 0 {start} 0");
-            pulse(format!("7 (x) {state} 1 7 7 0 -1 64 0 0 0 0 {times}").as_bytes()).unwrap()
-        };
-        let then = of("R", (40, 9), 4711);
-        assert!(!then.is_at_rest());
-        for later in
-            [of("R", (40, 9), 4711), of("D", (40, 9), 4711), of("R", (41, 9), 4711), of("R", (42, 10), 4711)]
-        {
-            assert!(!later.is_past(&then), "{later:?}");
-        }
-        for later in ["S", "T", "t", "Z", "X"].map(|state| of(state, (40, 9), 4711)) {
-            assert!(later.is_at_rest() && later.is_past(&then), "{later:?}");
-        }
-        assert!(of("R", (42, 9), 4711).is_past(&then) && of("D", (40, 9), 4712).is_past(&then));
-        assert_eq!(pulse(b"7 (x) S 1 7 7 0 -1 64 0 0 0 0 1"), Err(Garbled));
-    }
-
-    /// Check that a thread that works for the kernel alone is at rest whatever it does.
-    #[test]
-    fn workers() {
-        let of =
-            |flags: u32| pulse(format!("7 (x) R 1 7 7 0 -1 {flags} 0 0 0 0 1 1 0 0 20 0 1 0 1 0").as_bytes());
-        let rests = |flags| of(flags).unwrap().is_at_rest();
-        assert_eq!([rests(0x0040_0040), rests(0x0040_0050), rests(0x0040_4040)], [false, true, true]);
-    }
-
-    /// Check that a second pid, of a namespace further in, is seen.
-    #[test]
-    fn namespaces() {
-        assert!(is_in_one_namespace(b"Name:\tx\nNSpid:\t12\nNSpgid:\t12\n"));
-        assert!(!is_in_one_namespace(b"Name:\tx\nNSpid:\t12\t1\nNSpgid:\t12\t1\n"));
-        assert!(!is_in_one_namespace(b"Name:\tx\n"));
-    }
-
-    /// Check that the v2 path is found among v1 hierarchies.
-    #[test]
-    fn cgroup() {
-        let text = b"2:cpu:/old\n0::/user.slice/a b\n";
-        assert_eq!(unified_cgroup(text), Some("/user.slice/a b".into()));
     }
 }

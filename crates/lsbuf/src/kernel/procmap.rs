@@ -17,7 +17,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{CWD, fstat};
+use rustix::fs::fstat;
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Updater, ioctl, opcode};
 
@@ -102,16 +102,30 @@ pub(crate) struct Queries {
 
 impl Queries {
     /// Tries it on our own mappings. `None`: the kernel has it not, or this is a recorded tree.
-    pub(crate) fn probe(root: &ProcRoot) -> Option<Queries> {
-        if !root.is_live() {
-            return None;
+    ///
+    /// # Errors
+    /// Whatever else keeps it from answering, such as a seccomp filter that refuses it.
+    pub(crate) fn probe(root: &ProcRoot) -> Result<Option<Queries>> {
+        let has_it = match root.tree().own_maps(root.dir()) {
+            Ok(own) => answers(own.as_fd())?,
+            Err(Errno::NOTTY) => false,
+            Err(e) => return Err(e),
+        };
+        if !has_it {
+            return Ok(None);
         }
-        let own = read::open_file(root.dir(), c"self/maps");
-        // Where the procfs is of another pid namespace we are not in it.
-        let own = own.or_else(|_| read::open_file(CWD, c"/proc/self/maps")).ok()?;
-        next(own.as_fd(), 0, Filter::All, None).ok()?;
-        let anonymous = fstat(eventfd(0, EventfdFlags::CLOEXEC).ok()?).ok()?;
-        Some(Queries { anonymous: device_of(&anonymous) })
+        let anonymous = fstat(eventfd(0, EventfdFlags::CLOEXEC)?)?;
+        Ok(Some(Queries { anonymous: device_of(&anonymous) }))
+    }
+}
+
+/// Whether this file knows the request. One that does not says `ENOTTY` (`vfs_ioctl` in fs/ioctl.c), and nothing else does: so
+/// does `maps` before "fs/procfs: implement efficient VMA querying API" (Linux 6.11).
+fn answers(maps: BorrowedFd<'_>) -> Result<bool> {
+    match next(maps, 0, Filter::All, None) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOTTY) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use proptest::prelude::*;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{CWD, MemfdFlags, ftruncate, memfd_create};
 
 use super::*;
 use crate::kernel::maps;
@@ -37,7 +37,7 @@ fn own_maps() -> std::os::fd::OwnedFd {
 
 /// Whether this kernel answers; where it does not nothing can be compared.
 fn answers() -> bool {
-    Queries::probe(&ProcRoot::open(Path::new("/proc")).unwrap()).is_some()
+    Queries::probe(&ProcRoot::open(Path::new("/proc")).unwrap()).unwrap().is_some()
 }
 
 /// A memfd, its device and number.
@@ -138,4 +138,19 @@ fn an_end() {
     child.wait().unwrap();
     assert!(!lives(maps.as_fd()));
     assert!(matches!(walk(maps.as_fd(), Filter::All, &mut Only::default(), None), Ok(None)));
+}
+
+/// Check that only a file without the request says that there is none: who has exited, or cannot be asked, says something else.
+#[test]
+fn only_enotty_means_none() {
+    let (file, ..) = file(4096);
+    assert_eq!(super::answers(file.as_fd()), Ok(false));
+    if !answers() {
+        return;
+    }
+    let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let maps = read::open_file(CWD, format!("/proc/{}/maps", child.id()).as_str()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(super::answers(maps.as_fd()), Err(Errno::SRCH));
 }

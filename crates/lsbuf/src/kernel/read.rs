@@ -38,25 +38,33 @@ pub(crate) fn open_dir<P: Arg>(at: impl AsFd, path: P) -> Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opens a file for reading. Non-blocking, so that a recorded tree with a FIFO in it cannot hang us.
+/// Opens a file for reading, without waiting for anybody who would have to open its other end.
 pub(crate) fn open_file<P: Arg>(at: impl AsFd, path: P) -> Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Reads a whole file into `text`, replacing what was there.
 pub(crate) fn file<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Result<()> {
-    let fd = open_file(at, path)?;
+    whole(&open_file(at, path)?, text)
+}
+
+/// The same of an open file.
+pub(crate) fn whole(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
     text.clear();
-    while fill(&fd, text)? != Filled::End {}
+    while fill(file, text)? != Filled::End {}
     Ok(())
 }
 
 /// Reads a file that the kernel prints as one record (`single_open`: fdinfo, stat, status, cgroup, bufinfo) into `text`,
 /// replacing what was there. Such a file ends where a read comes back short, which saves asking for the end.
 pub(crate) fn record<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Result<()> {
-    let fd = open_file(at, path)?;
+    one_record(&open_file(at, path)?, text)
+}
+
+/// The same of an open file.
+pub(crate) fn one_record(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
     text.clear();
-    while fill(&fd, text)? == Filled::Whole {}
+    while fill(file, text)? == Filled::Whole {}
     Ok(())
 }
 
@@ -78,10 +86,10 @@ pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
-/// No file of a kernel comes near: bufinfo of 100,000 buffers has 10 MiB. What does is a recorded tree made to exhaust us.
+/// No file of a kernel comes near: bufinfo of 100,000 buffers has 10 MiB. What does was made to exhaust us.
 const LARGEST: usize = 64 << 20;
 
-/// Nor does the text of a million mappings; a recorded tree may have a device in place of a file.
+/// Nor does the text of a million mappings.
 const LONGEST: usize = 1 << 30;
 
 /// What one read did to the room it was given.
@@ -152,17 +160,30 @@ pub(crate) fn lines_with(
 pub(crate) fn entries(
     dir: BorrowedFd<'_>,
     buffer: &mut [MaybeUninit<u8>],
-    mut each: impl FnMut(&std::ffi::CStr, u64) -> Result<()>,
+    each: impl FnMut(&std::ffi::CStr, u64) -> Result<()>,
 ) -> Result<()> {
+    entries_in_pieces(dir, buffer, each).map(drop)
+}
+
+/// The same. Returns in how many pieces (getdents64(2)) they came: what happens within one piece takes no time to speak of, while
+/// `each` runs between two.
+pub(crate) fn entries_in_pieces(
+    dir: BorrowedFd<'_>,
+    buffer: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(&std::ffi::CStr, u64) -> Result<()>,
+) -> Result<usize> {
     let mut entries = RawDir::new(dir, buffer);
-    while let Some(entry) = entries.next() {
+    let mut pieces = 0;
+    loop {
+        let is_next_piece = entries.is_buffer_empty();
+        let Some(entry) = entries.next() else { return Ok(pieces) };
         let entry = entry?;
+        pieces += usize::from(is_next_piece);
         let name = entry.file_name();
         if name != c"." && name != c".." {
             each(name, entry.ino())?;
         }
     }
-    Ok(())
 }
 
 /// Repeats a call that a signal interrupted.

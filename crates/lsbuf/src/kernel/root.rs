@@ -1,21 +1,20 @@
-//! The procfs that is read: a live one, or a recorded tree of the same shape.
-//!
-//! A recorded tree is an ordinary directory with `sys/kernel/osrelease` in it. What only a living kernel could tell it may
-//! keep in files that a real procfs cannot contain: in `.lsbuf/dmabuf-dev` the device number of the dma-buf filesystem as
-//! `MAJOR:MINOR`, of single inodes what [`identity`] says, in `.lsbuf/shared` which processes share what (see
-//! [`super::sharing`]).
+//! The procfs that is read: a live one, or a recorded tree of the same shape ([`tree`](super::tree)).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{CWD, fstatfs, readlinkat};
+use rustix::fs::{CWD, fstatfs};
 
 use super::parse::{number, number32};
 use super::read::{self, Buffers};
-use super::{identity, magic, process};
+use super::tree::live::Live;
+use super::tree::recorded::Recorded;
+use super::tree::{Folder, Tree};
+use super::{magic, task};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Dev, Host, Pid};
+use crate::model::{Host, Pid};
 
 /// How far a machine has come in starting processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +28,8 @@ pub(crate) struct Forks(u64, Option<Births>);
 /// An open procfs.
 #[derive(Debug)]
 pub(crate) struct ProcRoot {
-    dir: OwnedFd,
+    dir: Folder,
     path: PathBuf,
-    live: bool,
-    own_pids: bool,
     /// Neither changes while it is open.
     kernel: Option<String>,
     boot_id: Option<String>,
@@ -41,30 +38,27 @@ pub(crate) struct ProcRoot {
 impl ProcRoot {
     /// Opens `path` and makes sure that it is a procfs or a recorded tree of one.
     pub(crate) fn open(path: &Path) -> Result<ProcRoot, Error> {
-        let dir =
-            read::open_dir(CWD, path).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
-        let magic =
-            fstatfs(&dir).map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?.f_type;
-        let live = magic == magic::PROC;
-        let mut root =
-            ProcRoot { dir, path: path.to_owned(), live, own_pids: false, kernel: None, boot_id: None };
+        let failed = |e| Error::io(e, format!("cannot read {}", path.display()));
+        let dir = read::open_dir(CWD, path).map_err(failed)?;
+        let is_proc = fstatfs(&dir).map_err(failed)?.f_type == magic::PROC;
+        let tree: Option<Arc<dyn Tree>> = if is_proc {
+            Live::at(dir.as_fd()).map(|live| Arc::new(live) as Arc<dyn Tree>)
+        } else {
+            Some(Arc::new(Recorded::at(dir.as_fd())))
+        };
+        let root = tree.map(|tree| ProcRoot::new(Folder::new(dir, tree), path));
+        let is_one = |root: &ProcRoot| root.is_live() || root.kernel.is_some();
+        root.filter(is_one).ok_or_else(|| {
+            let text = format!("{} is no procfs, nor a recorded tree of one", path.display());
+            Error::new(ErrorKind::NotProcfs, text)
+        })
+    }
+
+    fn new(dir: Folder, path: &Path) -> ProcRoot {
+        let mut root = ProcRoot { dir, path: path.to_owned(), kernel: None, boot_id: None };
         root.kernel = root.sysctl(c"sys/kernel/osrelease");
         root.boot_id = root.sysctl(c"sys/kernel/random/boot_id");
-        // A folder inside a procfs has its magic number too, but not its `self`.
-        let shaped = if root.live {
-            readlinkat(&root.dir, c"self", Vec::new()).is_ok()
-        } else {
-            root.kernel.is_some()
-        };
-        if !shaped {
-            let text = format!("{} is no procfs, nor a recorded tree of one", path.display());
-            return Err(Error::new(ErrorKind::NotProcfs, text));
-        }
-        let mut status = Vec::new();
-        root.own_pids = root.live
-            && read::record(&root.dir, c"self/status", &mut status).is_ok()
-            && process::is_in_one_namespace(&status);
-        Ok(root)
+        root
     }
 
     /// The path it was opened by.
@@ -74,21 +68,26 @@ impl ProcRoot {
 
     /// Whether this is a kernel's procfs rather than a recorded tree.
     pub(crate) fn is_live(&self) -> bool {
-        self.live
+        self.tree().is_live()
+    }
+
+    /// What differs between the two.
+    pub(crate) fn tree(&self) -> &dyn Tree {
+        self.dir.tree()
     }
 
     /// Its directory, for opening what lies below.
-    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
+    pub(crate) fn dir(&self) -> &Folder {
+        &self.dir
     }
 
     /// Every process listed, by its id and its directory's inode number, ascending. A recycled pid has another number:
     /// with a process its directory goes (`proc_flush_pid` in fs/proc/base.c).
     pub(crate) fn processes(&self, buffers: &mut Buffers) -> io::Result<Vec<(Pid, u64)>> {
         // A directory's position belongs to the open file: each listing opens its own.
-        let dir = read::open_dir(&self.dir, c".")?;
+        let dir = self.dir.folder(c".")?;
         let mut pids = Vec::new();
-        read::entries(dir.as_fd(), &mut buffers.dir, |name, ino| {
+        read::entries(dir.fd(), &mut buffers.dir, |name, ino| {
             if let Ok(pid) = number32(name.to_bytes(), 10) {
                 pids.push((Pid(pid), ino));
             }
@@ -107,38 +106,30 @@ impl ProcRoot {
     /// hides other users' processes. `kthreadd` is pid 2 of every machine.
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
-        read::record(&self.dir, c"2/stat", &mut text).is_ok()
-            && process::stage(&text) == Ok(process::Stage::Kernel)
+        self.dir.read_record(c"2/stat", &mut text).is_ok() && task::stage(&text) == Ok(task::Stage::Kernel)
     }
 
     /// Whether pids here mean the same to this process's own system calls: the procfs is a live one, of this process's own
-    /// pid namespace. `NSpid` lists a process's ids from the procfs's namespace down to its own
-    /// (`task_state` in fs/proc/array.c).
+    /// pid namespace.
     pub(crate) fn has_own_pids(&self) -> bool {
-        self.own_pids
+        self.tree().has_own_pids()
     }
 
-    /// A number that changes whenever a process or thread is started: the last pid given out in the caller's pid
-    /// namespace (`loadavg_proc_show` in fs/proc/loadavg.c). `None`: that says nothing of the processes listed here.
+    /// A number that changes whenever a process or thread is started. `None`: that cannot be told.
     pub(crate) fn births(&self) -> Option<Births> {
-        if !self.live {
-            return Some(Births(0));
-        }
-        let mut text = Vec::new();
-        read::record(&self.dir, c"loadavg", &mut text).ok()?;
-        last_pid(&text).filter(|_| self.own_pids).map(Births)
+        self.tree().last_pid(&self.dir).map(Births)
     }
 
     /// As [`ProcRoot::births`], but exact for what is under way: a pid is given out in the middle of a fork, and this counts at
     /// its end (`total_forks` in kernel/fork.c). It takes the kernel longer to tell.
     pub(crate) fn forks(&self, text: &mut Vec<u8>) -> Option<Forks> {
-        read::record(&self.dir, c"stat", text).ok()?;
+        self.dir.read_record(c"stat", text).ok()?;
         Some(Forks(forks(text)?, self.births()))
     }
 
     /// Reads this process's own `stat`, for the time it takes.
     pub(crate) fn own_stat(&self, text: &mut Vec<u8>) {
-        let _ = read::record(&self.dir, c"self/stat", text);
+        let _ = self.dir.read_record(c"self/stat", text);
     }
 
     /// The machine as this procfs names it.
@@ -150,41 +141,11 @@ impl ProcRoot {
         }
     }
 
-    /// The dma-buf device of a recorded tree.
-    pub(crate) fn recorded_dev(&self) -> Option<Dev> {
-        identity::device_text(self.recorded(c".lsbuf/dmabuf-dev")?.as_bytes()).ok()
-    }
-
-    /// What a recorded tree says of its processes' sharing; see [`super::sharing`].
-    pub(crate) fn recorded_sharing(&self) -> Option<String> {
-        self.recorded(c".lsbuf/shared")
-    }
-
-    /// The devices of the kernel's own shmem filesystems in a recorded tree; see [`super::shmem`].
-    pub(crate) fn recorded_shmem(&self) -> Option<String> {
-        self.recorded(c".lsbuf/shmem")
-    }
-
-    /// What is used of each mounted tmpfs in a recorded tree; see [`super::shmem::usage`].
-    pub(crate) fn recorded_usage(&self) -> Option<String> {
-        self.recorded(c".lsbuf/tmpfs-usage")
-    }
-
-    fn recorded(&self, path: &std::ffi::CStr) -> Option<String> {
-        if self.live { None } else { self.sysctl(path) }
-    }
-
     fn sysctl(&self, path: &std::ffi::CStr) -> Option<String> {
         let mut text = Vec::new();
-        read::record(&self.dir, path, &mut text).ok()?;
+        self.dir.read_record(path, &mut text).ok()?;
         Some(String::from_utf8_lossy(&text).trim_end().to_owned())
     }
-}
-
-/// The last word of loadavg.
-pub(crate) fn last_pid(loadavg: &[u8]) -> Option<u32> {
-    let last = loadavg.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
-    number32(last, 10).ok()
 }
 
 /// The number of forks in the machine's stat.

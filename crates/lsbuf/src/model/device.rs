@@ -81,19 +81,6 @@ impl DeviceClass {
     }
 }
 
-/// A GEM handle that stands for a buffer, as a driver's debugfs lists it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GemHandle {
-    /// Who opened the device; the fd may have been handed on.
-    pub pid: Pid,
-    /// Its command name.
-    pub comm: Label,
-    /// The handle, a number of that client's.
-    pub handle: u32,
-    /// Whether the buffer came from elsewhere; else this device exported it.
-    pub imported: bool,
-}
-
 /// The processes that could hold a buffer's kernel references: those whose handles a driver lists; else those that have a device open which is attached to it, or
 /// one that could have exported it; where there is neither, any device whose driver need not attach itself.
 #[must_use]
@@ -126,7 +113,7 @@ fn distinct(pids: impl Iterator<Item = Pid>) -> Vec<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BufferId, Inode, Kind};
+    use crate::model::{BufferId, GemHandle, Inode, Kind};
 
     /// Check that nodes are told by where they are below `/dev`, also in a container's.
     #[test]

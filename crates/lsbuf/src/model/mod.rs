@@ -5,6 +5,8 @@
 //!
 mod buffer;
 mod device;
+mod handle;
+mod id;
 mod kind;
 mod label;
 mod ledger;
@@ -13,10 +15,13 @@ mod part;
 mod process;
 mod shmem;
 mod snapshot;
+mod source;
 mod units;
 
-pub use buffer::{Buffer, BufferId, Holder, MapRef, Perms, ThreadFds};
-pub use device::{Device, DeviceClass, DeviceHolder, GemHandle, candidates};
+pub use buffer::{Buffer, Holder, MapRef, Perms, ThreadFds};
+pub use device::{Device, DeviceClass, DeviceHolder, candidates};
+pub use handle::GemHandle;
+pub use id::{BufferId, IpcNamespace};
 pub use kind::{Kind, Kinds};
 pub use label::Label;
 pub use ledger::{
@@ -25,6 +30,7 @@ pub use ledger::{
 pub use note::Note;
 pub use part::Part;
 pub use process::Process;
-pub use shmem::{IpcNamespace, Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
-pub use snapshot::{Coverage, Host, KeptElsewhere, ProcessCounts, Snapshot, Source};
+pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
+pub use snapshot::{Coverage, Host, ProcessCounts, Snapshot};
+pub use source::{KeptElsewhere, Source};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BufferId, Bytes, Dev, Inode, Label, Pid};
+use super::{BufferId, Bytes, Dev, Label, Pid};
 
 /// A System V segment by the kernel's own table (`/proc/sysvipc/shm`, `sysvipc_shm_proc_show` in ipc/shm.c) of its
 /// namespace.
@@ -87,10 +87,6 @@ pub enum TmpfsUsage {
     /// It could not be asked.
     Unreadable,
 }
-
-/// An IPC namespace, by the inode number of `/proc/P/ns/ipc`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IpcNamespace(pub Inode);
 
 #[cfg(test)]
 mod tests {

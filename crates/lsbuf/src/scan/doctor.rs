@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat, statfs};
@@ -21,6 +20,7 @@ use super::{Iterating, Scanner};
 use crate::error::Error;
 use crate::kernel::bpf::Unavailable;
 use crate::kernel::process::ProcessDir;
+use crate::kernel::procmap::Queries;
 use crate::kernel::rights::Rights;
 use crate::kernel::{bufinfo, fdinfo_table, fds, magic, maps, read};
 use crate::model::{Coverage, Label, Note, Pid, Snapshot, Source};
@@ -243,8 +243,11 @@ impl Scanner {
         if self.procfs.can_query() {
             return probe.works("this kernel can be queried for mappings");
         }
-        let why =
-            if self.root.is_live() { "this kernel has no PROCMAP_QUERY" } else { "a recorded tree has none" };
+        let why = match Queries::probe(&self.root) {
+            Err(e) => format!("PROCMAP_QUERY cannot be asked: {}", std::io::Error::from(e)),
+            Ok(_) if self.root.is_live() => "this kernel has no PROCMAP_QUERY".to_owned(),
+            Ok(_) => "a recorded tree has none".to_owned(),
+        };
         probe.is(ProbeState::Missing, format!("{why}: the text of maps is read, with the same answer"))
     }
 
@@ -273,7 +276,7 @@ impl Scanner {
         if denied(fds) || denied(maps) {
             needed.insert(Right::Trace);
         }
-        let by_mode = statat(process.dir(), c"fdinfo", AtFlags::empty())
+        let by_mode = statat(process.dir().fd(), c"fdinfo", AtFlags::empty())
             .is_ok_and(|dir| dir.st_mode & LISTED_BY_ALL != LISTED_BY_ALL && dir.st_uid != rights.uid);
         if denied(fds) && by_mode {
             needed.insert(Right::Search);
@@ -339,14 +342,14 @@ impl Scanner {
     /// The same of one process; `false`: it maps no file.
     fn follow_a_mapping_of(&mut self, pid: Pid) -> Result<bool, Errno> {
         let process = ProcessDir::open(&self.root, pid)?;
-        let links = read::open_dir(process.dir(), c"map_files")?;
+        let links = process.dir().folder(c"map_files")?;
         let mut first = None;
-        read::entries(links.as_fd(), &mut self.buffers.dir, |entry, _| {
+        read::entries(links.fd(), &mut self.buffers.dir, |entry, _| {
             first.get_or_insert_with(|| entry.to_owned());
             Ok(())
         })?;
         let Some(first) = first else { return Ok(false) };
-        openat(&links, first, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(|_| true)
+        links.pin(first).map(|_| true)
     }
 }
 

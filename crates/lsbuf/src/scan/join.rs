@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::shared::{Shared, Table};
-use super::walk::Walk;
+use super::shared::Shared;
+use super::walk::{Table, Walk};
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::elsewhere::Elsewhere;
 use crate::model::{Buffer, BufferId, Bytes, Fd, Holder, Inode, Kind, Label, MapRef, Pid, ThreadFds, Tid};

@@ -42,7 +42,6 @@ mod settle;
 mod shared;
 mod shmem;
 mod space;
-mod visit;
 mod walk;
 mod words;
 

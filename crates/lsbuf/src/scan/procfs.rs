@@ -8,7 +8,6 @@ use crate::kernel::pending;
 use crate::kernel::procmap::{Filter, Queries};
 use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
-use crate::kernel::sharing::Sharing;
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
 
@@ -24,7 +23,6 @@ use super::{Found, Listing, Mappings, Options, contradiction, join, read_list, s
 /// What is remembered from scan to scan.
 #[derive(Debug)]
 pub(super) struct Procfs {
-    sharing: Sharing,
     queries: Option<Queries>,
     kernel_threads: KernelThreads,
     /// Whether this kernel counts fds in connections that nobody has accepted, once that was tried.
@@ -57,15 +55,20 @@ impl Procfs {
     /// # Errors
     /// If it has no PROCMAP_QUERY while that alone is asked for.
     pub(super) fn new(root: &ProcRoot, options: &Options) -> Result<Procfs, Error> {
-        let queries = Queries::probe(root);
+        let queries = match Queries::probe(root) {
+            Err(e) if options.sources.mappings == Mappings::Procmap => {
+                return Err(Error::io(e, "PROCMAP_QUERY cannot be asked".to_owned()));
+            }
+            // The text of maps has the same answer.
+            queries => queries.unwrap_or(None),
+        };
         if options.sources.mappings == Mappings::Procmap && queries.is_none() {
             let text = format!("{} has no PROCMAP_QUERY (Linux 6.11 and later)", root.path().display());
             return Err(Error::new(ErrorKind::NoSource, text));
         }
         let kernel_threads = KernelThreads::new(queries);
         let filesystems = options.kinds.has_shmem().then(|| Filesystems::of(root));
-        let sharing = Sharing::of(root);
-        Ok(Procfs { sharing, queries, kernel_threads, pending_counted: None, dev: None, filesystems })
+        Ok(Procfs { queries, kernel_threads, pending_counted: None, dev: None, filesystems })
     }
 
     /// The shmem family's own filesystems, if they are looked for.
@@ -122,7 +125,7 @@ impl Scan<'_> {
                 && walk.exiting == 0
                 && before.births.0.is_some()
                 && before.births.0 == after.births.1;
-            let shared = Shared::of(&walk, &self.procfs.sharing, self.root);
+            let shared = Shared::of(&walk, self.root);
             let mut buffers = join::join(&walk, &shared, before.list.as_ref().ok(), after.list.as_ref().ok());
             let mut coverage = self.coverage(&walk, reader, &after.list);
             if coverage.saw_every_process() && buffers.iter().any(settle::has_rest) {
@@ -180,7 +183,6 @@ impl Scan<'_> {
     fn walk(&mut self, reader: Reader, thorough: bool, listed: Option<&List>) -> Result<Walk, Halt> {
         let start = Start {
             root: self.root,
-            sharing: &self.procfs.sharing,
             reader,
             queries: self.procfs.queries,
             dev: self.procfs.dev,

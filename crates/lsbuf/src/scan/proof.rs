@@ -4,27 +4,25 @@
 //! teaches both; from then on any other candidate is decided without asking the kernel.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
+use crate::kernel::duplicate;
 use crate::kernel::fdinfo;
 use crate::kernel::fds::{self, FdFact};
 use crate::kernel::identity::{self, InodeFact, Object};
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
-use crate::kernel::path::Path;
+use crate::kernel::path::fd_link;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::procmap::{Interest, Judge, Queries};
-use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Dev, Fd, Inode, MapRef, Pid};
+use crate::kernel::tree::Folder;
+use crate::model::{Dev, Inode, MapRef, Pid};
 
 /// Proofs so far.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
-    /// Inodes are asked; else what a recorded tree keeps of them.
-    live: bool,
     dev: Option<Dev>,
     /// The device of rings, where mappings are told by their devices.
     rings: Option<Dev>,
@@ -62,9 +60,8 @@ impl Proof {
     /// Starts from a device that is known already, or from what a recorded tree states.
     pub(super) fn new(root: &ProcRoot, known: Option<Dev>, queries: Option<Queries>) -> Proof {
         Proof {
-            live: root.is_live(),
             may_duplicate: root.has_own_pids(),
-            dev: known.or(root.recorded_dev()),
+            dev: known.or(root.tree().dmabuf_dev()),
             rings: queries.map(|queries| queries.anonymous),
             ..Proof::default()
         }
@@ -103,7 +100,7 @@ impl Proof {
         for _ in 0..ATTEMPTS {
             let (before, info, after) = (
                 self.ask(process.dir(), link.as_str()),
-                read::record(process.dir(), fds::fdinfo_path(fact.fd).as_str(), text),
+                process.dir().read_record(fds::fdinfo_path(fact.fd).as_str(), text),
                 self.ask(process.dir(), link.as_str()),
             );
             match (before, info, after) {
@@ -127,7 +124,7 @@ impl Proof {
     /// the process's own table.
     pub(super) fn duplicate(&mut self, process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) {
         let (None, true, Some(ino)) = (self.dev, self.may_duplicate, fact.info.ino) else { return };
-        match identity::by_duplicate(process, fact.fd, ino, text) {
+        match duplicate::device(process, fact.fd, ino, text) {
             Ok(dev) => self.dev = Some(dev),
             // Gone or replaced: another one will do.
             Err(Errno::BADF | Errno::NOENT | Errno::SRCH) => {}
@@ -158,8 +155,10 @@ impl Proof {
     /// once per process, which may have mounted thousands. Returns whether it could be read.
     fn read_mounts(&mut self, process: &ProcessDir, text: &mut Vec<u8>) -> bool {
         if self.mounts_of != Some(process.pid()) {
-            let Ok(mounts) = identity::mounts(process.dir(), text) else { return false };
-            for (id, dev) in mounts {
+            if process.dir().read_file(c"mountinfo", text).is_err() {
+                return false;
+            }
+            for (id, dev) in identity::mounts(text) {
                 self.refuted_mounts.insert(id);
                 self.refuted_devs.insert(dev);
             }
@@ -192,7 +191,7 @@ impl Proof {
     /// The device and inode number behind a `map_files` link; `None`: it is no dma-buf.
     pub(super) fn follow(
         &mut self,
-        process: BorrowedFd<'_>,
+        process: &Folder,
         vma: &MapRef,
     ) -> rustix::io::Result<Option<(Dev, Inode)>> {
         match self.ask(process, map_files::link(vma).as_str())? {
@@ -222,13 +221,8 @@ impl Proof {
     }
 
     /// Asks what stands behind a link and remembers a dma-buf under the number that it gives itself.
-    fn ask(&mut self, process: BorrowedFd<'_>, link: &str) -> rustix::io::Result<Answer> {
-        let object = if self.live {
-            identity::ask(process, link, self.dev)?
-        } else {
-            identity::recorded(process, link)?
-        };
-        Ok(match object {
+    fn ask(&mut self, process: &Folder, link: &str) -> rustix::io::Result<Answer> {
+        Ok(match process.tree().object(process, link, self.dev)? {
             Object::DmaBuf(inode) => {
                 let ino = inode.ino;
                 self.dev = Some(inode.dev);
@@ -255,13 +249,8 @@ impl Judge for Proof {
     }
 }
 
-/// An fd's link, relative to the process's directory.
-fn fd_link(fd: Fd) -> Path {
-    Path::new(format_args!("fd/{fd}"))
-}
-
 fn still_on_mount(process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) -> bool {
-    read::record(process.dir(), fds::fdinfo_path(fact.fd).as_str(), text).is_ok()
+    process.dir().read_record(fds::fdinfo_path(fact.fd).as_str(), text).is_ok()
         && fdinfo::parse(text).is_ok_and(|now| now.mnt_id == fact.info.mnt_id)
 }
 

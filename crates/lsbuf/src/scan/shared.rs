@@ -9,14 +9,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
-use super::walk::{HeldFd, HeldShmFd, Walk};
+use super::walk::{Table, Walk, slots};
 use crate::kernel::root::ProcRoot;
-use crate::kernel::sharing::{Resource, Sharing};
+use crate::kernel::sharing::{self, Resource, place};
 use crate::kernel::shmem::ShmMap;
-use crate::model::{BufferId, Fd, Inode, Pid, Tid};
-
-/// An fd table, by the process that shows it and the thread that has it, if that is not the process's.
-pub(super) type Table = (Pid, Option<Tid>);
+use crate::model::{Pid, Tid};
 
 /// What was found out.
 #[derive(Debug, Default)]
@@ -31,8 +28,8 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Compares the holders of one walk.
-    pub(super) fn of(walk: &Walk, sharing: &Sharing, root: &ProcRoot) -> Shared {
-        let compare = |what, a, b| sharing.of_holders(root, what, a, b);
+    pub(super) fn of(walk: &Walk, root: &ProcRoot) -> Shared {
+        let compare = |what, a, b| sharing::compare(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
         for alike in alike(slots(&walk.fds, &walk.shm_fds)) {
             let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));
@@ -52,19 +49,6 @@ impl Shared {
         }
         shared
     }
-}
-
-/// What is in a slot of a table: a dma-buf by its inode number, or a buffer of the shmem family.
-type Slot = (Fd, Inode, Option<BufferId>);
-
-/// The slots of those fds, each with its table.
-pub(super) fn slots(fds: &[HeldFd], shmem: &[HeldShmFd]) -> impl Iterator<Item = (Table, Slot)> {
-    let dmabufs = fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino, None)));
-    let shmem = shmem.iter().map(|held| {
-        let id = held.fact.id;
-        ((held.pid, held.thread), (held.fact.fd, id.ino, Some(id)))
-    });
-    dmabufs.chain(shmem)
 }
 
 /// Who shows the same set, where there are two or more; each ascending.
@@ -97,24 +81,6 @@ fn group<'w, W: Copy + Ord>(
         }
     }
     &[]
-}
-
-/// Where `who` is among those that come in the order of the comparison, or where it belongs. `None`: nobody can tell.
-pub(super) fn place<W: Copy>(
-    firsts: &[W],
-    who: W,
-    compare: &dyn Fn(W, W) -> Option<Ordering>,
-) -> Option<Result<usize, usize>> {
-    let (mut low, mut high) = (0, firsts.len());
-    while low < high {
-        let middle = low.midpoint(high);
-        match compare(firsts[middle], who)? {
-            Ordering::Equal => return Some(Ok(middle)),
-            Ordering::Less => low = middle + 1,
-            Ordering::Greater => high = middle,
-        }
-    }
-    Some(Err(low))
 }
 
 #[cfg(test)]

@@ -4,16 +4,12 @@
 //! owner, as for dma-bufs ([`identity`](crate::kernel::identity)), in a form of its own:
 //! `shmem MAJOR:MINOR INO SIZE BLOCKS LINKS PAGE UID`, where `PAGE` is the size of its pages.
 
-use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
 use std::time::SystemTime;
 
 use rustix::fs::{Statx, StatxFlags};
-use rustix::io::{Errno, Result};
 
 use crate::kernel::identity::{device, device_text, since_epoch};
 use crate::kernel::parse::{Garbled, number, number32};
-use crate::kernel::read;
 use crate::model::{Bytes, Dev, Inode};
 
 /// What the kernel counts blocks in (`st_blocks` of stat(2)).
@@ -62,23 +58,23 @@ impl ShmInode {
     }
 }
 
+/// What stands behind a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShmFile {
+    /// A regular file, of whatever filesystem.
+    Regular(ShmInode),
+    /// Something else, such as a device's node.
+    Irregular,
+    /// Nobody recorded what.
+    Unknown,
+}
+
 /// A page's size, if it is huge.
 pub(crate) fn huge(page: u64) -> Option<Bytes> {
     (page >= HUGE).then_some(Bytes(page))
 }
 
-/// What a recorded tree says of the inode behind an entry of `fd` (a number) or `map_files` (two addresses). `None`: nothing.
-pub(crate) fn recorded(process: BorrowedFd<'_>, entry: &CStr) -> Result<Option<ShmInode>> {
-    let mut text = Vec::new();
-    let entry = entry.to_str().map_err(|_| Errno::INVAL)?;
-    let folder = if entry.contains('-') { "map_files" } else { "fd" };
-    match read::record(process, format!(".lsbuf/{folder}/{entry}"), &mut text) {
-        Ok(()) => Ok(parse(&text).ok()),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
+/// Parses what a recorded tree keeps of an inode.
 pub(crate) fn parse(text: &[u8]) -> std::result::Result<ShmInode, Garbled> {
     let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
     let mut word = || words.next().ok_or(Garbled);
@@ -100,7 +96,7 @@ pub(crate) fn parse(text: &[u8]) -> std::result::Result<ShmInode, Garbled> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, BorrowedFd};
 
     use proptest::prelude::*;
     use rustix::fs::{AtFlags, MemfdFlags, ftruncate, memfd_create, statx};

@@ -12,28 +12,28 @@
 mod filesystems;
 pub(crate) mod inode;
 pub(crate) mod mounts;
-mod name;
+pub(crate) mod name;
+pub(crate) mod own;
 pub(crate) mod seals;
 pub(crate) mod sysvipc;
 pub(crate) mod usage;
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::CStr;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, StatxFlags, readlinkat_raw, statx};
 use rustix::io::{Errno, Result};
 
 pub(crate) use filesystems::Filesystems;
-use inode::ShmInode;
+use inode::{ShmFile, ShmInode};
 use mounts::Mounts;
 pub(crate) use name::{Home, Named, classify, without_mark};
-use sysvipc::Namespaces;
+use sysvipc::{Namespaces, ipc_namespace};
 
 use super::process::ProcessDir;
 use super::read::Buffers;
-use super::{fdinfo, fds, map_files, read};
+use super::tree::Folder;
+use super::{fdinfo, path};
 use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef};
 
 /// An fd of shared memory.
@@ -72,9 +72,7 @@ struct View {
 
 impl View {
     fn of(process: &ProcessDir, buffers: &mut Buffers) -> Result<View> {
-        let mut link = |name: &CStr| {
-            readlinkat_raw(process.dir(), name, &mut buffers.link[..]).map(|(link, _)| Label::from(&*link))
-        };
+        let mut link = |name: &CStr| process.dir().link(name, &mut buffers.link).map(Label::from);
         Ok(View { namespace: link(c"ns/mnt")?, root: link(c"root")? })
     }
 }
@@ -138,7 +136,7 @@ impl Family {
         if let Some(known) = view.as_ref().and_then(|view| self.mounts.get(view)) {
             return Rc::clone(known);
         }
-        let read = read::file(process.dir(), c"mountinfo", &mut buffers.text);
+        let read = process.dir().read_file(c"mountinfo", &mut buffers.text);
         let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&buffers.text)));
         for (dev, home) in mounts.devices() {
             self.filesystems.mounted(dev, home);
@@ -154,18 +152,13 @@ impl Family {
         name::is_kernels(link) || self.now.mounts.may_have(link)
     }
 
-    /// Asks what stands behind a suspect entry of an fd table, or of `map_files`. `None`: nothing of the family.
+    /// Asks what stands at the path of a suspect link of an fd or a mapping. `None`: nothing of the family.
     ///
-    /// The name is read again afterwards where it is news, so that it is that inode's although the entry may be replaced
+    /// The link is read again afterwards where its name is news, so that it is that inode's although the link may be replaced
     /// meanwhile.
-    pub(crate) fn ask(
-        &mut self,
-        process: BorrowedFd<'_>,
-        folder: BorrowedFd<'_>,
-        entry: &CStr,
-        link: &[u8],
-    ) -> Result<Option<BufferId>> {
-        let Some((home, inode)) = self.inode(process, folder, entry, link)? else { return Ok(None) };
+    pub(crate) fn ask(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<Option<BufferId>> {
+        let ShmFile::Regular(inode) = self.file(process, path, link)? else { return Ok(None) };
+        let Some(home) = self.filesystems.home(inode.dev) else { return Ok(None) };
         let Some(Named { kind, name }) = classify(home, link) else { return Ok(None) };
         if !self.kinds.has(kind) {
             return Ok(None);
@@ -175,35 +168,25 @@ impl Family {
         object.inode = Some(inode);
         if object.name.is_none() {
             let mut again = [std::mem::MaybeUninit::uninit(); 4096];
-            let same = readlinkat_raw(folder, entry, &mut again[..]).is_ok_and(|(again, _)| *again == *link);
+            let same = process.link(path, &mut again).is_ok_and(|again| *again == *link);
             object.name = same.then(|| Label::from(name));
         }
         Ok(Some(id))
     }
 
-    /// The inode behind a link, if it is on a filesystem of the family.
-    fn inode(
-        &mut self,
-        process: BorrowedFd<'_>,
-        folder: BorrowedFd<'_>,
-        entry: &CStr,
-        link: &[u8],
-    ) -> Result<Option<(Home, ShmInode)>> {
-        if !self.filesystems.are_live() {
-            let Some(inode) = inode::recorded(process, entry)? else { return Ok(None) };
-            return Ok(self.filesystems.home(inode.dev).map(|home| (home, inode)));
+    /// What stands behind a link. Only on filesystems of huge pages are the pages that it states huge for sure.
+    fn file(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<ShmFile> {
+        let mut file = process.tree().shm_file(process, path)?;
+        if let ShmFile::Regular(inode) = &mut file {
+            let home = match self.filesystems.home(inode.dev) {
+                None if name::is_guests(link) => self.filesystems.prove_guest(process, path, inode.dev),
+                home => home,
+            };
+            if !matches!(home, Some(Home::KernelHuge | Home::Hugetlbfs)) {
+                inode.huge_page = None;
+            }
         }
-        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let found = statx(folder, entry, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
-        let Some(mut inode) = ShmInode::of(&found) else { return Ok(None) };
-        let home = match self.filesystems.home(inode.dev) {
-            None if name::is_guests(link) => self.filesystems.prove_guest(folder, entry, inode.dev),
-            home => home,
-        };
-        if !matches!(home, Some(Home::KernelHuge | Home::Hugetlbfs)) {
-            inode.huge_page = None;
-        }
-        Ok(home.map(|home| (home, inode)))
+        Ok(file)
     }
 
     fn id(&self, kind: Kind, dev: Dev, ino: Inode) -> BufferId {
@@ -212,24 +195,12 @@ impl Family {
     }
 
     /// Adds an fd whose link is suspect.
-    pub(crate) fn fd(
-        &mut self,
-        process: BorrowedFd<'_>,
-        table: BorrowedFd<'_>,
-        entry: &CStr,
-        fd: Fd,
-        link: &[u8],
-    ) -> Result<Option<ShmFd>> {
-        let Some(id) = self.ask(process, table, entry, link)? else { return Ok(None) };
-        // The link's mode tells how the file was opened: not at all with O_PATH, nor with the access mode 3 of ioctls alone
-        // (`tid_fd_update_inode` in fs/proc/fd.c). A recorded tree's links all look alike.
-        let opened = self.filesystems.are_live() && {
-            let link = statx(table, entry, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MODE)?;
-            link.stx_mode & 0o700 != 0
-        };
-        let path_only = !opened && {
+    pub(crate) fn fd(&mut self, process: &Folder, fd: Fd, link: &[u8]) -> Result<Option<ShmFd>> {
+        let path = path::fd_link(fd);
+        let Some(id) = self.ask(process, path.as_str(), link)? else { return Ok(None) };
+        let path_only = !process.tree().shows_access(process, path.as_str())? && {
             let mut text = Vec::new();
-            read::record(process, fds::fdinfo_path(fd).as_str(), &mut text)?;
+            process.read_record(path::fdinfo_path(fd).as_str(), &mut text)?;
             fdinfo::parse(&text).is_ok_and(|info| info.path_only)
         };
         Ok(Some(ShmFd { id, fd, path_only }))
@@ -293,30 +264,22 @@ impl Family {
         if !nameless && !unasked {
             return;
         }
-        let link = map_files::link(&map.vma);
+        let link = path::map_files_link(&map.vma);
         let mut name = None;
-        if nameless
-            && let Ok((target, _)) = readlinkat_raw(process.dir(), link.as_str(), &mut buffers.link[..])
-        {
+        if nameless && let Ok(target) = process.dir().link(link.as_str(), &mut buffers.link) {
             let named = map.id.dev.and_then(|dev| classify(self.filesystems.home(dev)?, target));
             name = named.filter(|named| named.kind == map.id.kind).map(|named| Label::from(named.name));
         }
-        let asked = unasked.then(|| {
-            let folder = if self.filesystems.are_live() { "map_files" } else { "." };
-            let folder = read::open_dir(process.dir(), folder)?;
-            let entry =
-                CString::new(link.as_str().trim_start_matches("map_files/")).map_err(|_| Errno::INVAL)?;
-            self.inode(process.dir(), folder.as_fd(), &entry, b"")
-        });
+        let asked = unasked.then(|| self.file(process.dir(), link.as_str(), b""));
         // EACCES is about this process alone (`proc_map_files_lookup` in fs/proc/base.c).
         self.cannot_follow |= matches!(asked, Some(Err(Errno::PERM)));
         let Some(object) = self.objects.get_mut(&map.id) else { return };
         object.name = name.or(object.name.take());
         match asked {
-            Some(Ok(Some((_, inode)))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
+            Some(Ok(ShmFile::Regular(inode))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
                 object.inode = Some(inode);
             }
-            Some(Ok(None)) => object.irregular = self.filesystems.are_live(),
+            Some(Ok(ShmFile::Irregular)) => object.irregular = true,
             _ => {}
         }
     }
@@ -329,11 +292,4 @@ pub(crate) enum Interest {
     Known(BufferId),
     /// The path tells which.
     Path,
-}
-
-/// The IPC namespace of a process.
-pub(crate) fn ipc_namespace(process: &ProcessDir) -> Option<IpcNamespace> {
-    let link = rustix::fs::readlinkat(process.dir(), c"ns/ipc", Vec::new()).ok()?;
-    let number = link.as_bytes().strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
-    super::parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
 }

@@ -4,6 +4,9 @@
 //! does meanwhile, and then opened to be read and closed again: that makes a file of one's own on it, so no count changes, and
 //! a memfd has no driver or server that would notice. What would is a lease (`F_SETLEASE`), which an open breaks: where
 //! `/proc/locks` names one on that inode, or cannot be read, nothing is opened.
+//!
+//! Limits: the look at `/proc/locks` and the open are two steps. A lease that is taken in between is broken by the open, and its
+//! holder gets the signal for it. The open itself does not wait for the holder (`O_NONBLOCK`), and then fails.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -12,7 +15,6 @@ use rustix::io::{Errno, Result};
 
 use crate::kernel::identity::device_of;
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Dev, Inode, Seals};
 
@@ -25,12 +27,12 @@ pub(crate) fn ask(
     (dev, ino): (Dev, Inode),
     text: &mut Vec<u8>,
 ) -> Result<Seals> {
-    let pinned = openat(process.dir(), link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let pinned = process.dir().pin(link)?;
     let stat = fstat(&pinned)?;
     if (device_of(&stat), stat.st_ino) != (dev, ino.0) {
         return Err(Errno::STALE);
     }
-    read::file(root.dir(), c"locks", text)?;
+    root.dir().read_file(c"locks", text)?;
     if has_lease(text, dev, ino) {
         return Err(Errno::BUSY);
     }

@@ -7,16 +7,16 @@
 //! A recorded tree has the table of its own namespace in `sysvipc/shm`, and no others.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 
 use rustix::io::{Errno, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::ipc_namespace;
-use crate::kernel::parse::{Garbled, number, number32};
+use crate::kernel::parse::{self, Garbled, number, number32};
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read;
 use crate::kernel::root::ProcRoot;
+use crate::kernel::tree::Folder;
 use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment};
 
 /// A row.
@@ -66,7 +66,7 @@ fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<Row>> {
     if ipc_namespace(&process).is_some_and(|now| now != wanted) {
         return Err(Errno::STALE);
     }
-    let namespace = read::open_file(process.dir(), c"ns/ipc")?;
+    let namespace = process.dir().file(c"ns/ipc")?;
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::InterProcessCommunication))?;
@@ -81,10 +81,18 @@ fn own(root: &ProcRoot) -> Option<IpcNamespace> {
     ipc_namespace(&ProcessDir::open(root, Pid(std::process::id())).ok()?)
 }
 
+/// The IPC namespace of a process.
+pub(crate) fn ipc_namespace(process: &ProcessDir) -> Option<IpcNamespace> {
+    let mut room = [MaybeUninit::uninit(); 64];
+    let link = process.dir().link(c"ns/ipc", &mut room).ok()?;
+    let number = link.strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
+    parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
+}
+
 /// The table of the reader's own namespace, or that of a recorded tree.
-pub(crate) fn rows(root: BorrowedFd<'_>) -> Result<Vec<Row>> {
+pub(crate) fn rows(root: &Folder) -> Result<Vec<Row>> {
     let mut text = Vec::new();
-    match read::file(root, c"sysvipc/shm", &mut text) {
+    match root.read_file(c"sysvipc/shm", &mut text) {
         Ok(()) => parse(&text).map_err(|Garbled| Errno::BADMSG),
         // A kernel without System V IPC, or a tree recorded without it.
         Err(Errno::NOENT) => Ok(Vec::new()),

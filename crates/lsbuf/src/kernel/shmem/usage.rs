@@ -14,25 +14,19 @@
 //! Limits: mounts of a namespace in which no process is, and of processes whose root cannot be asked, do not show. A
 //! superblock counts what it has charged; a clean page of a hole that the kernel has dropped stays charged until somebody
 //! asks that file.
-//!
-//! A recorded tree keeps the answers in `.lsbuf/tmpfs-usage`, a line for each: `MAJOR:MINOR BYTES`, or `uncounted` or `ramfs`
-//! in place of the bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, openat, openat2, readlinkat, statx,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, openat2, statx};
 use rustix::io::{Errno, Result};
 
 use super::View;
 use super::mounts::Mounts;
-use crate::kernel::identity::{device, device_text};
+use crate::kernel::identity::device;
 use crate::kernel::magic;
-use crate::kernel::parse::number;
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::{self, Buffers};
+use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
 
@@ -47,11 +41,7 @@ pub(crate) struct Survey {
 
 /// Looks at the mounts of every process, and asks each tmpfs among them.
 pub(crate) fn survey(root: &ProcRoot, buffers: &mut Buffers) -> std::io::Result<Survey> {
-    let recorded: HashMap<Dev, TmpfsUsage> =
-        root.recorded_usage().unwrap_or_default().lines().filter_map(recorded_line).collect();
-    let own = readlinkat(root.dir(), c"self", Vec::new()).ok();
-    let own =
-        own.and_then(|pid| number(pid.as_bytes(), 10).ok()).and_then(|pid| u32::try_from(pid).ok()).map(Pid);
+    let own = root.tree().reader(root.dir());
     let listed = root.processes(buffers)?.into_iter().map(|(pid, _)| pid);
     let mut survey = Survey::default();
     let mut seen = HashSet::new();
@@ -59,22 +49,19 @@ pub(crate) fn survey(root: &ProcRoot, buffers: &mut Buffers) -> std::io::Result<
     // What the reader sees itself takes no privilege, and so comes first.
     for pid in own.into_iter().chain(listed.filter(|&pid| Some(pid) != own)) {
         let Ok(process) = ProcessDir::open(root, pid) else { continue };
-        if root.is_live() {
-            match View::of(&process, buffers) {
-                Ok(view) if seen.insert(view.clone()) => {}
-                Ok(_) => continue,
-                Err(Errno::ACCESS | Errno::PERM) => {
-                    survey.unseen += 1;
-                    continue;
-                }
-                // It has exited.
-                Err(_) => continue,
+        match View::of(&process, buffers) {
+            Ok(view) if seen.insert(view.clone()) => {}
+            Ok(_) => continue,
+            Err(Errno::ACCESS | Errno::PERM) => {
+                survey.unseen += 1;
+                continue;
             }
+            // It has exited, or nobody recorded what it sees, but perhaps its mounts.
+            Err(_) => {}
         }
-        if read::file(process.dir(), c"mountinfo", &mut text).is_ok() {
-            let seen_by = Some(pid).filter(|_| Some(pid) != own && root.is_live());
-            let place = Place { process: &process, root: None, seen_by, recorded: &recorded };
-            survey.add(&Mounts::parse(&text), place);
+        if process.dir().read_file(c"mountinfo", &mut text).is_ok() {
+            let seen_by = own.and(Some(pid)).filter(|_| Some(pid) != own);
+            survey.add(&Mounts::parse(&text), Place { process: &process, root: None, seen_by });
         }
     }
     survey.mounts.sort_by_key(|mount| mount.dev);
@@ -87,7 +74,6 @@ struct Place<'p> {
     /// Opened when it is needed first.
     root: Option<Result<OwnedFd>>,
     seen_by: Option<Pid>,
-    recorded: &'p HashMap<Dev, TmpfsUsage>,
 }
 
 impl Survey {
@@ -112,13 +98,10 @@ impl Survey {
 
 impl Place<'_> {
     fn ask(&mut self, mounts: &Mounts, point: &[u8], dev: Dev) -> TmpfsUsage {
-        if !self.process.is_live() {
-            return self.recorded.get(&dev).copied().unwrap_or(TmpfsUsage::Unreadable);
+        if let Some(kept) = self.process.tree().kept_usage(dev) {
+            return kept;
         }
-        let root = self.root.get_or_insert_with(|| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            openat(self.process.dir(), c"root", flags, Mode::empty())
-        });
+        let root = self.root.get_or_insert_with(|| self.process.dir().pin(c"root"));
         match root {
             Ok(root) => usage(root.as_fd(), mounts, point, dev).unwrap_or(TmpfsUsage::Unreadable),
             Err(_) => TmpfsUsage::Unreadable,
@@ -192,21 +175,9 @@ fn open(root: BorrowedFd<'_>, path: &[u8], cached: ResolveFlags) -> Result<Owned
     opened
 }
 
-fn recorded_line(line: &str) -> Option<(Dev, TmpfsUsage)> {
-    let (dev, word) = line.split_once(' ')?;
-    let usage = match word {
-        "uncounted" => TmpfsUsage::Uncounted,
-        "ramfs" => TmpfsUsage::Ramfs,
-        bytes => TmpfsUsage::Used(Bytes(number(bytes.as_bytes(), 10).ok()?)),
-    };
-    Some((device_text(dev.as_bytes()).ok()?, usage))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -230,7 +201,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("real")).unwrap();
         std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let root = openat(rustix::fs::CWD, folder.path(), flags, Mode::empty()).unwrap();
+        let root = rustix::fs::openat(rustix::fs::CWD, folder.path(), flags, Mode::empty()).unwrap();
         let root = root.as_fd();
         let none = Mounts::default();
         assert!(look_up(root, &none, b"/real").is_ok() && look_up(root, &none, b"/").is_ok());
@@ -251,23 +222,12 @@ mod tests {
     fn hidden_here_and_shown_there() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         let process = ProcessDir::open(&root, Pid(std::process::id())).unwrap();
-        let recorded = HashMap::new();
         let mut survey = Survey::default();
         let text = b"1 0 0:4294967295 / /proc rw - tmpfs - rw\n2 1 0:22 / /proc rw - proc - rw\n";
-        let place = || Place { process: &process, root: None, seen_by: None, recorded: &recorded };
+        let place = || Place { process: &process, root: None, seen_by: None };
         survey.add(&Mounts::parse(text), place());
         assert_eq!(survey.mounts[0].usage, TmpfsUsage::Hidden);
         survey.add(&Mounts::parse(b"1 0 0:4294967295 / /nosuch rw - tmpfs - rw\n"), place());
         assert_eq!((survey.mounts.len(), survey.mounts[0].usage), (1, TmpfsUsage::Unreadable));
-    }
-
-    proptest! {
-        /// Check that a recorded line is read back, and that no text makes its parser panic.
-        #[test]
-        fn recorded(bytes: u64, minor: u32, text in ".{0,40}") {
-            let expected = (Dev { major: 0, minor }, TmpfsUsage::Used(Bytes(bytes)));
-            prop_assert_eq!(recorded_line(&format!("0:{minor} {bytes}")), Some(expected));
-            let _ = recorded_line(&text);
-        }
     }
 }

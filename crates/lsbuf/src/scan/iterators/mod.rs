@@ -29,7 +29,7 @@ use crate::kernel::bpf::record::{DeviceFd, Record};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::elsewhere::{self, Elsewhere};
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::{self, Buffers};
+use crate::kernel::read::Buffers;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Filesystems;
@@ -355,7 +355,7 @@ fn look_elsewhere(
         let text = &mut scratch.text;
         let read = ProcessDir::open(root, ring.pid)
             .and_then(|process| process.thread(ring.tid))
-            .and_then(|thread| read::record(thread.dir(), fds::fdinfo_path(ring.fd).as_str(), text));
+            .and_then(|thread| thread.dir().read_record(fds::fdinfo_path(ring.fd).as_str(), text));
         elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(text));
     }
     elsewhere.unknown |= hidden;

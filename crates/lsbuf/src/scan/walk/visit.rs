@@ -7,22 +7,21 @@
 //! Limits: an exec by one of two processes that share their address space (vfork) does not show.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-use super::proof::{Learnt, Verdict};
-use super::shared;
-use super::space::{Facts, Reader, Space};
-use super::walk::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk};
+use super::found::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk, slots};
 use crate::kernel::fdinfo_table;
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
 use crate::kernel::process::{Image, ProcessDir, Stage};
 use crate::kernel::read::Buffers;
-use crate::kernel::sharing::Resource;
+use crate::kernel::sharing::{Resource, place};
 use crate::kernel::shmem::ShmMap;
+use crate::kernel::tree::{Folder, Tree};
 use crate::model::{Pid, Source, Tid};
+use crate::scan::proof::{Learnt, Verdict};
+use crate::scan::space::{Facts, Reader, Space};
 
 /// How often a process is read that keeps replacing its image.
 const ATTEMPTS: usize = 4;
@@ -58,7 +57,7 @@ impl Walk {
         for _ in 0..ATTEMPTS {
             let process = match ProcessDir::open(start.root, pid) {
                 Ok(process) => process,
-                Err(e) => return Visit::of(e),
+                Err(e) => return Visit::of(start.root.tree(), e),
             };
             if let Some(visit) = self.visit_image(&process, start, buffers) {
                 return visit;
@@ -87,9 +86,9 @@ impl Walk {
                 Ok(Stage::Exiting) => self.exiting += 1,
                 Ok(Stage::Zombie) => leaderless = true,
                 Ok(Stage::Running) => {}
-                // A tree recorded in part.
-                Err(_) if !process.is_live() => {}
-                Err(e) => return Some(Visit::of(e)),
+                Err(e) if process.tree().says_exited(e) => return Some(Visit::Gone),
+                // The rest of it may be readable.
+                Err(_) => {}
             }
         }
         let threads = process.threads(buffers);
@@ -124,10 +123,10 @@ impl Walk {
                 Err(e) => {
                     self.drop_since(&mark);
                     self.sync_files.remove(&process.pid());
-                    return Some(if process.is_live() { Visit::of(e) } else { Visit::Failed });
+                    return Some(Visit::of(process.tree(), e));
                 }
             }
-            if process.is_live() && space.is_some_and(|space| !space.lives()) {
+            if space.is_some_and(|space| !space.lives()) {
                 self.drop_since(&mark);
                 self.sync_files.remove(&process.pid());
                 self.processes.pop();
@@ -136,13 +135,11 @@ impl Walk {
         }
         Some(match fds.and(maps).and(threads.map(drop)) {
             Ok(()) => Visit::Read,
-            Err(e) => match Visit::of(e) {
+            Err(e) => match Visit::of(process.tree(), e) {
                 // A kernel thread has neither fds nor mappings, whoever asks.
                 Visit::Denied if process.stage(&mut buffers.text) == Ok(Stage::Kernel) => Visit::Kernel,
-                // It is there, but its files are not: a tree recorded in part.
-                Visit::Gone if !process.is_live() || process.identify(&mut buffers.text).is_ok() => {
-                    Visit::Failed
-                }
+                // It is there, but its files are not.
+                Visit::Gone if process.identify(&mut buffers.text).is_ok() => Visit::Failed,
                 visit => visit,
             },
         })
@@ -187,14 +184,14 @@ impl Walk {
         start: &Start<'_>,
         buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
-        let sharing = start.sharing;
+        let tree = start.root.tree();
         let begin = self.mark();
         let mut done = self.visit_fds(process, None, buffers);
         let mut tables = vec![Tid(process.pid().0)];
         for &tid in threads {
-            let place = match sharing.recorded_own_table(process, tid) {
+            let place = match tree.has_own_fds(process.dir(), tid) {
                 Some(own) => Some(if own { Err(tables.len()) } else { Ok(0) }),
-                None => shared::place(&tables, tid, &|a, b| sharing.of_tasks(Resource::Files, a, b)),
+                None => place(&tables, tid, &|a, b| tree.compare(Resource::Files, a, b)),
             };
             let before = self.mark();
             if !matches!(place, Some(Ok(_))) {
@@ -219,7 +216,6 @@ impl Walk {
             // shares its want of a table with a leader that has exited.
             let nothing = self.mark() == before && (leaderless || !matches!(place, Some(Ok(_))));
             if nothing
-                && process.is_live()
                 && process.thread(tid).and_then(|thread| thread.stage(&mut buffers.text))
                     == Ok(Stage::Exiting)
             {
@@ -231,10 +227,9 @@ impl Walk {
 
     /// Whether the facts since `facts` are those of one of the process's tables before, which begin at `begin`.
     fn shows_again(&self, begin: &Mark, facts: &Mark) -> bool {
-        let again = shared::slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
+        let again = slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
         let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
-        let before =
-            shared::slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
+        let before = slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
         let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
         for (table, slot) in before {
             tables.entry(table).or_default().insert(slot);
@@ -299,7 +294,7 @@ impl Walk {
             more => *self.sync_files.entry(pid).or_default() += more,
         }
         self.garble(Source::Fdinfo, std::mem::take(&mut table.garbled));
-        self.restless |= std::mem::take(&mut table.closed);
+        self.restless |= std::mem::take(&mut table.changed);
         self.table = table;
         walked
     }
@@ -364,7 +359,7 @@ impl Walk {
         Ok(())
     }
 
-    fn follow(&mut self, process: BorrowedFd<'_>, links: Vec<map_files::LinkFact>) -> Vec<MapFact> {
+    fn follow(&mut self, process: &Folder, links: Vec<map_files::LinkFact>) -> Vec<MapFact> {
         let mut facts = Vec::new();
         for link in links {
             match self.proof.follow(process, &link.vma) {
@@ -381,9 +376,9 @@ impl Walk {
 }
 
 impl Visit {
-    fn of(error: Errno) -> Visit {
+    fn of(tree: &dyn Tree, error: Errno) -> Visit {
         match error {
-            Errno::NOENT | Errno::SRCH => Visit::Gone,
+            gone if tree.says_exited(gone) => Visit::Gone,
             Errno::ACCESS | Errno::PERM => Visit::Denied,
             _ => Visit::Failed,
         }

@@ -1,0 +1,396 @@
+//! The account as data and arithmetic. It knows nothing of how the parts were asked for.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::doubt::Doubt;
+use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, TmpfsMount, TmpfsUsage};
+
+/// What a kind has to do with `Shmem:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindRow {
+    /// The kind.
+    pub kind: Kind,
+    /// Buffers of it that were found.
+    pub buffers: u64,
+    /// Bytes charged for those of which that is known.
+    pub charged: Bytes,
+    /// How many of them it is unknown of.
+    pub unknown: u64,
+}
+
+/// What a mounted tmpfs has to do with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountRow {
+    /// Which one, and what is used of it.
+    pub mount: TmpfsMount,
+    /// Bytes charged for its files that processes hold. They are in the row of [`Kind::Tmpfs`].
+    pub held: Bytes,
+    /// Bytes charged for its other files; `None`: what is used could not be learnt.
+    pub unheld: Option<Bytes>,
+}
+
+/// What one sort of row stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row<'a> {
+    /// Buffers of a kind that processes hold, and segments.
+    Held(&'a KindRow),
+    /// Files of a tmpfs that no process holds.
+    Unheld(&'a MountRow),
+    /// Charged, but known to be in swap: taken off.
+    Swapped,
+    /// The rest.
+    LeftOver,
+}
+
+/// The account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// `Shmem:` of `/proc/meminfo`, bytes.
+    pub shmem: Bytes,
+    /// Kind by kind, those of which buffers were found.
+    pub held: Vec<KindRow>,
+    /// Every mounted tmpfs, ordered by device.
+    pub mounts: Vec<MountRow>,
+    /// Bytes of all these that are known to be in swap.
+    pub swapped: Bytes,
+    /// How much more of them may be in swap; what is left over is too small by that at most. 0 without swap in use.
+    pub maybe_swapped: Bytes,
+    /// Segments that nobody has attached and that may be of huge pages, which are not in `Shmem:`: nothing tells. How many,
+    /// and bytes charged for them.
+    pub maybe_huge: (u64, Bytes),
+    /// Bytes of `Shmem:` that none of these explains; less than 0 if they come to more than it.
+    pub left_over: i128,
+    /// Buffers that are not in `Shmem:`, by kind: of huge pages, of memfd_secret, of guest_memfd, of a ramfs.
+    pub outside: Vec<KindRow>,
+}
+
+impl Balance {
+    /// Draws it up: `Shmem:`, what is used of swap, buffers of all kinds but dma-bufs, and the mounted tmpfs. `is_huge`
+    /// tells buffers of huge pages, `any_huge` whether the machine has any huge pages at all.
+    #[must_use]
+    pub fn of(
+        shmem: Bytes,
+        swap_used: Bytes,
+        buffers: &[Buffer],
+        mounts: Vec<TmpfsMount>,
+        is_huge: impl Fn(&Buffer) -> bool,
+        any_huge: bool,
+    ) -> Balance {
+        let ramfs = |dev: Option<Dev>| {
+            let mut same = mounts.iter().filter(|mount| Some(mount.dev) == dev);
+            same.any(|mount| mount.usage == TmpfsUsage::Ramfs)
+        };
+        let is_outside = |b: &&Buffer| match b.id.kind {
+            Kind::Hugetlbfs | Kind::Secretmem | Kind::GuestMemfd => true,
+            Kind::Tmpfs => ramfs(b.id.dev),
+            _ => is_huge(b),
+        };
+        let known = buffers.iter().filter(|b| b.id.kind != Kind::DmaBuf);
+        let (outside, inside): (Vec<&Buffer>, Vec<&Buffer>) = known.partition(is_outside);
+        let mounts: Vec<MountRow> = mounts.into_iter().map(|mount| row(mount, &inside)).collect();
+        let held = by_kind(&inside);
+        let swapped: Bytes = inside.iter().filter_map(|b| b.swapped).sum();
+        let in_swap = |unheld: Option<Bytes>| unheld.unwrap_or(Bytes(u64::MAX));
+        let unasked = inside.iter().filter(|b| b.swapped.is_none()).map(|b| in_swap(b.cost()));
+        let unasked: Bytes = unasked.chain(mounts.iter().map(|m| in_swap(m.unheld))).sum();
+        let may_be_huge = |b: &&&Buffer| any_huge && b.id.kind == Kind::Sysv && b.id.dev.is_none();
+        let maybe_huge = || inside.iter().filter(may_be_huge).filter(|b| b.cost() != Some(Bytes(0)));
+        let mut balance = Balance {
+            shmem,
+            swapped,
+            maybe_swapped: Bytes(swap_used.0.saturating_sub(swapped.0)).min(unasked),
+            maybe_huge: (maybe_huge().count() as u64, maybe_huge().filter_map(|b| b.cost()).sum()),
+            left_over: 0,
+            outside: by_kind(&outside),
+            held,
+            mounts,
+        };
+        balance.left_over = i128::from(shmem.0) - balance.rows().iter().map(|(_, bytes)| bytes).sum::<i128>();
+        balance
+    }
+
+    /// The rows, in bytes with their signs, those of unknown mounts as 0: they sum up to [`Balance::shmem`].
+    #[must_use]
+    pub fn rows(&self) -> Vec<(Row<'_>, i128)> {
+        let held = self.held.iter().map(|kind| (Row::Held(kind), i128::from(kind.charged.0)));
+        let unheld = self.mounts.iter().map(|mount| {
+            let bytes = mount.unheld.unwrap_or_default();
+            (Row::Unheld(mount), i128::from(bytes.0))
+        });
+        let swapped = (Row::Swapped, -i128::from(self.swapped.0));
+        held.chain(unheld).chain([swapped, (Row::LeftOver, self.left_over)]).collect()
+    }
+}
+
+/// A mount, with what is held of it.
+fn row(mount: TmpfsMount, inside: &[&Buffer]) -> MountRow {
+    let there = inside.iter().filter(|b| b.id.kind == Kind::Tmpfs && b.id.dev == Some(mount.dev));
+    let held: Bytes = there.filter_map(|b| b.charged).sum();
+    let unheld = match mount.usage {
+        TmpfsUsage::Used(used) => Some(Bytes(used.0.saturating_sub(held.0))),
+        // Nothing of it is in the account.
+        TmpfsUsage::Ramfs => Some(Bytes(0)),
+        TmpfsUsage::Uncounted | TmpfsUsage::Hidden | TmpfsUsage::Unreadable => None,
+    };
+    MountRow { mount, held, unheld }
+}
+
+fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {
+    let mut rows: BTreeMap<Kind, KindRow> = BTreeMap::new();
+    for buffer in buffers {
+        let kind = buffer.id.kind;
+        let empty = KindRow { kind, buffers: 0, charged: Bytes(0), unknown: 0 };
+        let row = rows.entry(kind).or_insert(empty);
+        row.buffers += 1;
+        match buffer.cost() {
+            Some(cost) => row.charged = row.charged + cost,
+            None => row.unknown += 1,
+        }
+    }
+    rows.into_values().collect()
+}
+
+/// The account, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Reconciliation {
+    /// Wall clock when the scan began.
+    pub taken_at: SystemTime,
+    /// Where it was taken.
+    pub host: Host,
+    /// How much of the machine the scan saw.
+    pub coverage: Coverage,
+    /// `Shmem:` before the scan, bytes. The account is of that after it.
+    pub shmem_before: Bytes,
+    /// Why the kernel could not be told to add up its counters first; `None`: it was.
+    pub not_folded: Option<String>,
+    /// Processes that would not say which mounts they see.
+    pub unseen: u64,
+    /// `Hugetlb:` of `/proc/meminfo`: bytes of huge pages, used or not. None of them is in `Shmem:`.
+    pub hugetlb: Bytes,
+    /// The account.
+    pub balance: Balance,
+}
+
+impl Reconciliation {
+    /// Why what is left over may be other than it should be.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<Doubt> {
+        let balance = &self.balance;
+        let (before, after) = (self.shmem_before, balance.shmem);
+        let uncharged = balance.held.iter().map(|row| row.unknown).sum();
+        let (segments, huge) = balance.maybe_huge;
+        let single = [
+            (!self.coverage.is_complete()).then_some(Doubt::Partial),
+            (uncharged > 0).then_some(Doubt::Uncharged { buffers: uncharged }),
+            (self.unseen > 0).then_some(Doubt::UnseenMounts { processes: self.unseen }),
+            (before != after).then_some(Doubt::Moved { before, after }),
+            self.not_folded.clone().map(|why| Doubt::NotFolded { why }),
+            (balance.maybe_swapped > Bytes(0))
+                .then_some(Doubt::MaybeSwapped { bytes: balance.maybe_swapped }),
+            (segments > 0).then_some(Doubt::MaybeHuge { segments, bytes: huge }),
+        ];
+        let unknown = balance.mounts.iter().filter(|row| row.unheld.is_none());
+        let unknown =
+            unknown.map(|row| Doubt::UnknownUsage { point: row.mount.point.clone(), usage: row.mount.usage });
+        single.into_iter().flatten().chain(unknown).collect()
+    }
+
+    /// Whether everything was seen that can be. What is left over then has other causes: [`CAUSES`](super::CAUSES).
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.doubts().iter().any(Doubt::is_partial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{BufferId, Inode, Kinds, Label};
+
+    fn dev(minor: u32) -> Option<Dev> {
+        Some(Dev { major: 0, minor })
+    }
+
+    fn buffer(kind: Kind, minor: u32, charged: Option<u64>) -> Buffer {
+        let mut buffer = Buffer::new(BufferId::new(kind, dev(minor), Inode(1)));
+        buffer.charged = charged.map(Bytes);
+        buffer.size = Some(Bytes(1 << 40));
+        buffer
+    }
+
+    fn mount(minor: u32, usage: TmpfsUsage) -> TmpfsMount {
+        let point = Label::from(&b"/x"[..]);
+        TmpfsMount { dev: Dev { major: 0, minor }, point, seen_by: None, usage }
+    }
+
+    fn huge(buffer: &Buffer) -> bool {
+        buffer.huge_page.is_some()
+    }
+
+    fn drawn_up(shmem: u64, swap: u64, buffers: &[Buffer], mounts: Vec<TmpfsMount>) -> Balance {
+        Balance::of(Bytes(shmem), Bytes(swap), buffers, mounts, huge, true)
+    }
+
+    /// Check that each part lands in its row, held files of a mount once, and nothing is left over.
+    #[test]
+    fn adds_up() {
+        let mut segment = buffer(Kind::Sysv, 1, Some(300));
+        segment.swapped = Some(Bytes(100));
+        let buffers = [
+            buffer(Kind::Memfd, 1, Some(1000)),
+            segment,
+            buffer(Kind::Tmpfs, 27, Some(40)),
+            buffer(Kind::Tmpfs, 28, Some(5)),
+        ];
+        let mounts = vec![mount(27, TmpfsUsage::Used(Bytes(100))), mount(30, TmpfsUsage::Used(Bytes(0)))];
+        let balance = drawn_up(1000 + 200 + 100 + 5, 100, &buffers, mounts);
+        assert_eq!((balance.left_over, balance.swapped, balance.maybe_swapped), (0, Bytes(100), Bytes(0)));
+        let unheld: Vec<_> = balance.mounts.iter().map(|m| (m.held, m.unheld)).collect();
+        assert_eq!(unheld, [(Bytes(40), Some(Bytes(60))), (Bytes(0), Some(Bytes(0)))]);
+    }
+
+    /// Check that huge pages, secret ones, a guest's and a ramfs's files are in no sum.
+    #[test]
+    fn outside() {
+        let mut memfd = buffer(Kind::Memfd, 17, Some(2 << 20));
+        memfd.huge_page = Some(Bytes(2 << 20));
+        let buffers = [
+            memfd,
+            buffer(Kind::Hugetlbfs, 40, Some(4 << 20)),
+            buffer(Kind::Secretmem, 18, None),
+            buffer(Kind::Tmpfs, 2, Some(4096)),
+            buffer(Kind::DmaBuf, 12, None),
+        ];
+        let balance = drawn_up(0, 0, &buffers, vec![mount(2, TmpfsUsage::Ramfs)]);
+        assert_eq!((balance.left_over, balance.held.len()), (0, 0));
+        let outside: Vec<_> = balance.outside.iter().map(|row| (row.kind, row.charged)).collect();
+        let expected = [
+            (Kind::Memfd, Bytes(2 << 20)),
+            (Kind::Tmpfs, Bytes(4096)),
+            (Kind::Hugetlbfs, Bytes(4 << 20)),
+            (Kind::Secretmem, Bytes(1 << 40)),
+        ];
+        assert_eq!(outside, expected);
+    }
+
+    /// Check that what is unknown is left over and said to be, and that swap bounds it.
+    #[test]
+    fn unknown() {
+        let buffers = [buffer(Kind::Memfd, 1, Some(100)), buffer(Kind::ShmAnon, 1, None)];
+        let balance = drawn_up(500, 70, &buffers, vec![mount(27, TmpfsUsage::Uncounted)]);
+        assert_eq!((balance.left_over, balance.maybe_swapped), (400, Bytes(70)));
+        let balance = drawn_up(100, 70, &buffers[..1], Vec::new());
+        assert_eq!(balance.maybe_swapped, Bytes(70));
+        let balance = drawn_up(100, 1 << 30, &buffers[..1], Vec::new());
+        assert_eq!(balance.maybe_swapped, Bytes(100));
+    }
+
+    /// Check that a segment of which nothing but its row is known may be huge only where there are huge pages.
+    #[test]
+    fn maybe_huge() {
+        let mut segment = buffer(Kind::Sysv, 1, Some(1 << 21));
+        segment.id.dev = None;
+        let of = |any| Balance::of(Bytes(0), Bytes(0), std::slice::from_ref(&segment), Vec::new(), huge, any);
+        assert_eq!(of(true).maybe_huge, (1, Bytes(1 << 21)));
+        assert_eq!(of(false).maybe_huge, (0, Bytes(0)));
+    }
+
+    /// Check that each doubt comes from what it says, and only what was not seen makes an answer partial.
+    #[test]
+    fn doubts() {
+        let quiet = Reconciliation {
+            taken_at: SystemTime::UNIX_EPOCH,
+            host: Host::default(),
+            coverage: Coverage::default(),
+            shmem_before: Bytes(500),
+            not_folded: None,
+            unseen: 0,
+            hugetlb: Bytes(0),
+            balance: drawn_up(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
+        };
+        assert_eq!(quiet.doubts(), []);
+        let mut inexact = quiet.clone();
+        inexact.shmem_before = Bytes(400);
+        inexact.not_folded = Some("no".into());
+        inexact.balance = drawn_up(500, 9, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]);
+        assert_eq!((inexact.doubts().len(), inexact.is_complete()), (3, true));
+        let mut partial = quiet;
+        partial.unseen = 1;
+        partial.balance = drawn_up(500, 0, &[], vec![mount(27, TmpfsUsage::Hidden)]);
+        assert_eq!((partial.doubts().len(), partial.is_complete()), (2, false));
+    }
+
+    fn usage() -> impl Strategy<Value = TmpfsUsage> {
+        prop_oneof![
+            any::<u64>().prop_map(|used| TmpfsUsage::Used(Bytes(used))),
+            (0u64..1 << 40).prop_map(|used| TmpfsUsage::Used(Bytes(used))),
+            Just(TmpfsUsage::Uncounted),
+            Just(TmpfsUsage::Ramfs),
+            Just(TmpfsUsage::Hidden),
+        ]
+    }
+
+    fn any_buffer() -> impl Strategy<Value = Buffer> {
+        let kinds: Vec<Kind> = Kinds::SHMEM.iter().collect();
+        let fields = (
+            proptest::sample::select(kinds),
+            0u32..4,
+            any::<Option<u64>>(),
+            any::<Option<u64>>(),
+            any::<bool>(),
+        );
+        fields.prop_map(|(kind, minor, charged, swapped, huge)| {
+            let mut buffer = buffer(kind, minor, charged);
+            buffer.swapped = swapped.map(Bytes);
+            buffer.huge_page = huge.then_some(Bytes(2 << 20));
+            buffer
+        })
+    }
+
+    proptest! {
+        /// Check that the rows sum up to Shmem whatever was found, and that every buffer is in exactly one of two lists.
+        #[test]
+        fn rows_sum_up(
+            shmem: u64,
+            swap: u64,
+            buffers in proptest::collection::vec(any_buffer(), 0..12),
+            usages in proptest::collection::vec(usage(), 0..4),
+        ) {
+            let mounts = (0u32..).zip(usages).map(|(minor, usage)| mount(minor, usage)).collect();
+            let balance = drawn_up(shmem, swap, &buffers, mounts);
+            let sum: i128 = balance.rows().iter().map(|(_, bytes)| bytes).sum();
+            prop_assert_eq!(sum, i128::from(shmem));
+            let listed: u64 = balance.held.iter().chain(&balance.outside).map(|row| row.buffers).sum();
+            prop_assert_eq!(listed, buffers.len() as u64);
+            prop_assert!(balance.maybe_swapped.0 <= swap);
+        }
+
+        /// Check that a machine made of such parts, all of them known, leaves nothing over.
+        #[test]
+        fn nothing_left_over(
+            parts in proptest::collection::vec((0u64..1 << 40, 0u64..1 << 40), 0..8),
+            unheld in proptest::collection::vec(0u64..1 << 40, 0..4),
+        ) {
+            let mut buffers = Vec::new();
+            let mut mounts: Vec<TmpfsMount> =
+                (0u32..).zip(&unheld).map(|(minor, &used)| mount(minor, TmpfsUsage::Used(Bytes(used)))).collect();
+            let mut shmem: u64 = unheld.iter().sum();
+            for (nth, &(resident, swapped)) in parts.iter().enumerate() {
+                let on = if mounts.is_empty() { None } else { Some(nth % mounts.len()) };
+                let kind = if on.is_some() { Kind::Tmpfs } else { Kind::Memfd };
+                let mut part = buffer(kind, on.unwrap_or(0) as u32, Some(resident + swapped));
+                part.swapped = Some(Bytes(swapped));
+                buffers.push(part);
+                shmem += resident;
+                if let Some(TmpfsUsage::Used(used)) = on.map(|nth| &mut mounts[nth].usage) {
+                    *used = *used + Bytes(resident + swapped);
+                }
+            }
+            let balance = drawn_up(shmem, 0, &buffers, mounts);
+            prop_assert_eq!(balance.left_over, 0);
+        }
+    }
+}

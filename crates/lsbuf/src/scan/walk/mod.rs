@@ -1,0 +1,138 @@
+//! One pass over the processes: every reference that can be proven, and what could not be read.
+//!
+//! Processes that appear during the pass are read too: a child that inherited an fd must not look like the kernel. [`Visit`]
+//! is what reading one process comes to.
+
+mod found;
+mod visit;
+
+use std::collections::HashMap;
+
+#[cfg(feature = "bench")]
+pub(super) use found::HeldMap;
+pub(super) use found::{Halt, HeldFd, Start, Table, Walk, by_node, slots};
+use visit::Visit;
+
+use super::kthreads::KernelThreads;
+use super::proof::{Proof, Verdict};
+use crate::kernel::elsewhere::Elsewhere;
+use crate::kernel::fdinfo::{self, DmaBufInfo};
+use crate::kernel::fds;
+use crate::kernel::process::ProcessDir;
+use crate::kernel::read::Buffers;
+use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::Family;
+use crate::model::Pid;
+
+/// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
+/// machine that forks all the time is followed for a few generations and then let go.
+const GENERATIONS: usize = 4;
+
+impl Walk {
+    /// Walks every process but known kernel threads.
+    pub(super) fn of(
+        start: &Start<'_>,
+        kernel_threads: &mut KernelThreads,
+        buffers: &mut Buffers,
+    ) -> Result<Walk, Halt> {
+        let mut walk = Walk {
+            proof: Proof::new(start.root, start.dev, start.queries),
+            elsewhere: start.look_elsewhere.then(Elsewhere::default),
+            family: start.family.map(|(filesystems, kinds)| Family::new(kinds, filesystems.clone())),
+            ..Walk::default()
+        };
+        let mut seen: HashMap<Pid, u64> = HashMap::new();
+        for generation in 0.. {
+            let mut newcomers = Vec::new();
+            for (pid, directory) in start.root.processes(buffers)? {
+                match seen.insert(pid, directory) {
+                    Some(before) if before == directory => {}
+                    Some(_) => {
+                        // The pid has been recycled, and what its former bearer held went with it.
+                        walk.forget(pid);
+                        newcomers.push((pid, directory));
+                    }
+                    None => newcomers.push((pid, directory)),
+                }
+            }
+            if newcomers.is_empty() {
+                break;
+            }
+            if generation == GENERATIONS {
+                walk.newcomers = newcomers.len() as u64;
+                break;
+            }
+            for &(pid, directory) in &newcomers {
+                walk.counts.total += 1;
+                let known = kernel_threads.knows(pid, directory);
+                let visit = if known { Visit::Kernel } else { walk.visit(start, pid, buffers) };
+                if let Some(patience) = start.patience {
+                    patience.done_with(pid);
+                    if patience.is_over() {
+                        return Err(Halt::NotWorthIt);
+                    }
+                }
+                match visit {
+                    Visit::Read => walk.counts.read += 1,
+                    Visit::Kernel => {
+                        walk.counts.read += 1;
+                        kernel_threads.remember(pid, directory);
+                    }
+                    Visit::Gone => walk.counts.vanished += 1,
+                    Visit::Denied => walk.denied += 1,
+                    Visit::Failed => walk.failed += 1,
+                }
+                if matches!(visit, Visit::Denied | Visit::Failed) {
+                    walk.unreadable.push(pid);
+                }
+            }
+        }
+        kernel_threads.keep(&seen);
+        walk.counts.unreadable = walk.denied + walk.failed;
+        walk.unreadable.sort_unstable();
+        walk.unreadable.dedup();
+        walk.judge_paths();
+        walk.processes.sort_by_key(|p| p.pid);
+        Ok(walk)
+    }
+
+    /// Decides on the `O_PATH` fds that were put off.
+    fn judge_paths(&mut self) {
+        for (pid, thread, fact) in std::mem::take(&mut self.paths) {
+            match (self.proof.verdict_on_mount(fact.info.mnt_id), fact.info.ino) {
+                (Verdict::Yes, Some(ino)) => self.fds.push(HeldFd { pid, thread, ino, fact }),
+                (Verdict::No, _) => {}
+                (Verdict::Yes, None) | (Verdict::Unknown, _) => self.unproven += 1,
+            }
+        }
+    }
+
+    /// Reads each buffer's count once more, through one of its fds.
+    pub(super) fn recheck(&mut self, root: &ProcRoot, buffers: &mut Buffers) {
+        for held in &self.fds {
+            if held.fact.info.dmabuf.is_none() || self.rechecked.contains_key(&held.ino) {
+                continue;
+            }
+            let again = ProcessDir::open(root, held.pid)
+                .and_then(|process| match held.thread {
+                    Some(tid) => process.thread(tid),
+                    None => Ok(process),
+                })
+                .and_then(|p| p.dir().read_record(fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text))
+                .ok()
+                .and_then(|()| fdinfo::parse(&buffers.text).ok());
+            let before = &held.fact.info;
+            let same = |now: &DmaBufInfo, was: &DmaBufInfo| {
+                now.size == was.size && now.exporter == was.exporter && now.name == was.name
+            };
+            if let (Some(info), Some(was)) = (again, &before.dmabuf)
+                && info.ino == before.ino
+                && let Some(now) = info.dmabuf
+                // Without an inode number the fd may have been replaced.
+                && (info.ino.is_some() || same(&now, was))
+            {
+                self.rechecked.insert(held.ino, now.count);
+            }
+        }
+    }
+}
