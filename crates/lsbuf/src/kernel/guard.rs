@@ -24,6 +24,9 @@
 //! - Inside the work, `getpid` is the helper's, and so is `/proc/self`, except for what is shared. [`own_pids`] lists both.
 //! - Signals that the program has a handler for wait, in the calling thread, until the work has ended: the handler would share
 //!   the thread-local storage with the helper. Others, such as a Ctrl-C that nobody catches, act at once.
+//! - Somebody else's call that waits for children of any sort (`__WALL`) can take the helper's exit status. A helper that is
+//!   stopped, to be looked at, makes the kernel send SIGCHLD as for any child that stops. Both do no harm here.
+//! - Once helpers exist, changing this process's user with libc's `setuid` does not reach them.
 //! - The helper is not registered for restartable sequences (rseq(2)), which the kernel offers to one task alone. A global
 //!   allocator that needs them (TCMalloc's per-CPU caches) must not be used with it.
 //! - procfs must be mounted at `/proc`, for the state of the helper. Without it nothing is killed.
@@ -53,9 +56,7 @@ use rustix::process::{
 };
 
 use self::mark::Mark;
-// The scan is to use what is not used yet.
-#[allow(unused_imports)]
-pub(crate) use self::mark::{marked, open_at, read, read_at};
+pub(crate) use self::mark::{marked, open_at, read, read_at, read_link_at};
 use self::watch::{End, Status};
 use crate::model::Pid;
 
@@ -79,6 +80,7 @@ pub(crate) struct Stuck {
 }
 
 /// Whether rustix makes system calls itself here. libc's would set `errno`, which the waiting caller shares with the helper.
+/// Elsewhere (Android) the work runs in the calling thread.
 const RAW_CALLS: bool = cfg!(all(
     target_os = "linux",
     target_endian = "little",
