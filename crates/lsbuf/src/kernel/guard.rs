@@ -4,6 +4,19 @@
 //! keeps the lock: an mmap of a file on a FUSE server that never answers keeps it for ever. Such a wait ends only by a fatal
 //! signal. So [`guarded`] starts a helper, lets it do the work, and kills it if it waits too long.
 //!
+//! **What waits**, as seen in 6.1 and 6.18 of a process that maps such a file over a VMA of its own:
+//!
+//! | read | waits |
+//! |---|---|
+//! | `maps`, PROCMAP_QUERY, listing `map_files`, looking one of its links up | until a fatal signal |
+//! | `smaps`, `smaps_rollup`, `numa_maps`, `cmdline`, `environ` | until a fatal signal |
+//! | BPF iterator over VMAs | until a fatal signal |
+//! | process_vm_readv(2) | even SIGKILL does not end it |
+//! | opening `maps` or `mem`; `stat`, `statm`, `status`, `cgroup`, `syscall`, `schedstat`, `stack`, `comm`, `io`, `mountinfo`; links `exe`, `cwd`, `root`, `ns`; `fd`, `fdinfo` and `task` with what is in them; kcmp(2) | no |
+//!
+//! 6.18 reads `maps` and answers PROCMAP_QUERY by the locks of single VMAs, and waits only if one of them is locked, too. A plain
+//! mmap locks none.
+//!
 //! **The helper.** It is a process of its own (it can be killed alone), but has the caller's memory, fd table and working
 //! directory, and the calling thread's thread-local storage: clone(2) with CLONE_VM, CLONE_FILES and CLONE_FS, without
 //! CLONE_SETTLS. The calling thread only waits meanwhile. So the work runs as if that thread did it: it may allocate, lock,
