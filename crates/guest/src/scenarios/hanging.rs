@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::holding::SIZE;
-use crate::actor::Held;
+use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
+use crate::sys;
 use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -35,6 +36,15 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
         let held = Held::by(&buf)?;
         Ok((buf.into(), held))
     })?;
+    // Where all counts add up without mappings, BPF readings leave those out. This one can be found nowhere else.
+    let mut mapper = Actor::start(b"mapper", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
+        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
+        drop(buf);
+        stage.pause(&[held])
+    })?;
+    let mapped = mapper.paused_with_one()?;
     let (asked, path) = (Instant::now(), "/tmp/hanging.json");
     let mut command = Command::new(LSBUF);
     command.arg("--json").stdout(File::create(path)?);
@@ -47,7 +57,12 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     let complete = answer.0["scan"]["complete"] == true;
     // Some kernels show the mappings of such a process without its lock. Then nothing is missing.
     ctx.check("it is complete, or a note names the process", complete || named)?;
-    ctx.check("the buffer is listed", answer.buffer(world.held.ino).is_ok())
+    ctx.check("the buffer that it holds is listed", answer.buffer(world.held.ino).is_ok())?;
+    if Need::MappedIdentity.probe() {
+        ctx.check("a buffer that another process maps is listed", answer.buffer(mapped.ino).is_ok())?;
+        ctx.check("so is that process", answer.process(mapped.pid).is_ok())?;
+    }
+    Ok(())
 }
 
 /// Runs a command. `None`: it had to be killed.

@@ -4,6 +4,19 @@
 //! keeps the lock: an mmap of a file on a FUSE server that never answers keeps it for ever. Such a wait ends only by a fatal
 //! signal. So [`guarded`] starts a helper, lets it do the work, and kills it if it waits too long.
 //!
+//! **What waits**, as seen in 6.1 and 6.18 of a process that maps such a file over a VMA of its own:
+//!
+//! | read | waits |
+//! |---|---|
+//! | `maps`, PROCMAP_QUERY, listing `map_files`, looking one of its links up | until a fatal signal |
+//! | `smaps`, `smaps_rollup`, `numa_maps`, `cmdline`, `environ` | until a fatal signal |
+//! | BPF iterator over VMAs | until a fatal signal |
+//! | process_vm_readv(2) | even SIGKILL does not end it |
+//! | opening `maps` or `mem`; `stat`, `statm`, `status`, `cgroup`, `syscall`, `schedstat`, `stack`, `comm`, `io`, `mountinfo`; links `exe`, `cwd`, `root`, `ns`; `fd`, `fdinfo` and `task` with what is in them; kcmp(2) | no |
+//!
+//! 6.18 reads `maps` and answers PROCMAP_QUERY by the locks of single VMAs, and waits only if one of them is locked, too. A plain
+//! mmap locks none.
+//!
 //! **The helper.** It is a process of its own (it can be killed alone), but has the caller's memory, fd table and working
 //! directory, and the calling thread's thread-local storage: clone(2) with CLONE_VM, CLONE_FILES and CLONE_FS, without
 //! CLONE_SETTLS. The calling thread only waits meanwhile. So the work runs as if that thread did it: it may allocate, lock,
@@ -24,6 +37,9 @@
 //! - Inside the work, `getpid` is the helper's, and so is `/proc/self`, except for what is shared. [`own_pids`] lists both.
 //! - Signals that the program has a handler for wait, in the calling thread, until the work has ended: the handler would share
 //!   the thread-local storage with the helper. Others, such as a Ctrl-C that nobody catches, act at once.
+//! - Somebody else's call that waits for children of any sort (`__WALL`) can take the helper's exit status. A helper that is
+//!   stopped, to be looked at, makes the kernel send SIGCHLD as for any child that stops. Both do no harm here.
+//! - Once helpers exist, changing this process's user with libc's `setuid` does not reach them.
 //! - The helper is not registered for restartable sequences (rseq(2)), which the kernel offers to one task alone. A global
 //!   allocator that needs them (TCMalloc's per-CPU caches) must not be used with it.
 //! - procfs must be mounted at `/proc`, for the state of the helper. Without it nothing is killed.
@@ -53,9 +69,7 @@ use rustix::process::{
 };
 
 use self::mark::Mark;
-// The scan is to use what is not used yet.
-#[allow(unused_imports)]
-pub(crate) use self::mark::{marked, open_at, read, read_at};
+pub(crate) use self::mark::{marked, open_at, read, read_at, read_link_at};
 use self::watch::{End, Status};
 use crate::model::Pid;
 
@@ -79,6 +93,7 @@ pub(crate) struct Stuck {
 }
 
 /// Whether rustix makes system calls itself here. libc's would set `errno`, which the waiting caller shares with the helper.
+/// Elsewhere (Android) the work runs in the calling thread.
 const RAW_CALLS: bool = cfg!(all(
     target_os = "linux",
     target_endian = "little",

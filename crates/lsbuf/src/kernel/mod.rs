@@ -39,6 +39,8 @@ pub(crate) mod fdinfo;
 pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
+// Readers of the scan are not in helpers yet.
+#[allow(dead_code, unused_imports)]
 pub(crate) mod guard;
 pub(crate) mod identity;
 pub(crate) mod kcmp;

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat, readlinkat_raw};
 use rustix::io::{Errno, pread};
 
 use crate::model::Pid;
@@ -90,4 +90,15 @@ pub(crate) fn open_at(
 ) -> Result<OwnedFd, Errno> {
     // SAFETY: one system call; rustix takes a `CStr` as it is. The fd is put into the table as the call's last step.
     unsafe { marked(about, || openat(dir, path, flags, Mode::empty())) }
+}
+
+/// readlinkat(2), marked: how many bytes of `into` are the target.
+pub(crate) fn read_link_at(
+    about: Option<Pid>,
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    into: &mut [u8],
+) -> Result<usize, Errno> {
+    // SAFETY: one system call; rustix takes a `CStr` as it is. It writes to a buffer that is lost with the helper.
+    unsafe { marked(about, || readlinkat_raw(dir, path, into)) }
 }

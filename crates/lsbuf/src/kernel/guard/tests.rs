@@ -1,7 +1,9 @@
 use std::cell::Cell;
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Output};
 use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use lsbuf_guest::actor::Held;
 use lsbuf_guest::hanging::Hanging;
 use rustix::pipe::pipe;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::*;
 
@@ -203,15 +206,21 @@ fn handlers_wait() {
     assert_eq!((during, RAN_IN.load(Ordering::SeqCst)), (0, own.as_raw_pid()));
 }
 
-/// Whether this is a process in which that test runs alone, in the first thread. If not, it has now run in one, and passed.
+const ALONE: &str = "LSBUF_TEST_ALONE";
+
+/// Runs that test of this module in a process of its own, in its first thread, with `part` in [`ALONE`].
+fn run_alone(test: &str, part: &str) -> Output {
+    let name = format!("kernel::guard::tests::{test}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([&name, "--exact", "--test-threads=1"]).env(ALONE, part).output().unwrap()
+}
+
+/// Whether this is a process in which that test runs alone. If not, it has now run in one, and passed.
 fn alone(test: &str) -> bool {
-    const ALONE: &str = "LSBUF_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
-    let name = format!("kernel::guard::tests::{test}");
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = command.args([&name, "--exact", "--test-threads=1"]).env(ALONE, "1").output().unwrap();
+    let output = run_alone(test, "all");
     assert!(output.status.success(), "{output:?}");
     false
 }
@@ -275,6 +284,36 @@ static ALONE_IN_MEMORY: u8 = 1;
 
 fn vector(byte: *mut u8) -> libc::iovec {
     libc::iovec { iov_base: byte.cast(), iov_len: 1 }
+}
+
+/// Check that a process ends as its helper did, if nobody asked the helper to end: memory may be half written.
+#[test]
+fn ends_as_the_helper() {
+    const NAME: &str = "ends_as_the_helper";
+    match std::env::var(ALONE).as_deref() {
+        Ok("exit") => value(|| std::process::exit(7)),
+        Ok("abort") => value(|| std::process::abort()),
+        Ok("kill") => value(|| kill_process(getpid(), Signal::KILL).unwrap()),
+        _ => {
+            assert_eq!(run_alone(NAME, "exit").status.code(), Some(7));
+            assert_eq!(run_alone(NAME, "abort").status.signal(), Some(libc::SIGABRT));
+            assert_eq!(run_alone(NAME, "kill").status.signal(), Some(libc::SIGKILL));
+        }
+    }
+}
+
+/// Check that work is done where no helper can be made, once, and that the answer says so.
+#[test]
+fn without_a_helper() {
+    if !alone("without_a_helper") {
+        return;
+    }
+    let before = getrlimit(Resource::As);
+    setrlimit(Resource::As, Rlimit { current: Some(1), maximum: before.maximum }).unwrap();
+    let here = guarded(LIMIT, getpid);
+    setrlimit(Resource::As, before).unwrap();
+    let here = here.unwrap();
+    assert_eq!((here.value, here.unguarded), (getpid(), Some(Errno::NOMEM)));
 }
 
 /// Check that files of the watcher are closed again, with a helper that ends and with one that is killed.

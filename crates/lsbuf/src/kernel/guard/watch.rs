@@ -11,7 +11,8 @@
 //! 2. It waits until procfs shows D or T, so that a helper which ran on another processor has been interrupted.
 //! 3. It looks at the mark again, which cannot change any more. In the same marked call as before: SIGKILL. A marked call is
 //!    nothing but system calls, so what the helper leaves behind in user memory is whole, and what it holds in the kernel
-//!    the kernel gives back. Anywhere else: SIGCONT. A system call that was interrupted is begun anew by the kernel.
+//!    the kernel gives back. Anywhere else: SIGCONT. Most system calls that were interrupted are begun anew by the kernel,
+//!    the others fail with EINTR (signal(7)).
 //!
 //! A helper with more than one thread is not killed: the others could be anywhere.
 
@@ -88,13 +89,13 @@ pub(super) fn until_end(pidfd: BorrowedFd<'_>, pid: Pid, mark: &Mark, limit: Dur
         };
         sleep.add(inside.map(|(call, _)| call), slept);
         let Some((call, about)) = inside else { continue };
-        if !sleep.too_long(limit) || !matches!(look.state, b'D' | b'S') {
+        if !sleep.too_long(limit) || !matches!(look.state, b'D' | b'S') || look.threads != 1 {
             continue;
         }
         match kill(pidfd, pid, helper, mark, call) {
             Killed::Dead => return End::Stuck(Stuck { pid: about, left_behind: false }),
             Killed::Dying => return End::Stuck(Stuck { pid: about, left_behind: true }),
-            Killed::Spared => sleep.restart(),
+            Killed::Spared => sleep.in_call = Duration::ZERO,
             Killed::Ended => return End::Ended(reap_ended(pid)),
         }
     }
@@ -132,10 +133,6 @@ impl Sleep {
 
     fn too_long(&self, limit: Duration) -> bool {
         self.in_call >= limit || self.in_all >= limit.saturating_mul(TOTAL)
-    }
-
-    fn restart(&mut self) {
-        *self = Sleep::default();
     }
 }
 
