@@ -66,10 +66,10 @@ fn parsers(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| bencher.iter(|| black_box(parse())));
     };
     let text = maps_text(1000, 15);
-    let (file, mut chunk) = (in_memory(&text), Vec::new());
+    let (file, mut reader) = (in_memory(&text), benching::Maps::default());
     let read = move || {
         let again = file.as_ref().and_then(|mut file| file.rewind().ok().map(|()| file));
-        again.and_then(|file| benching::maps(file.as_fd(), &mut chunk).ok()).unwrap_or(0)
+        again.and_then(|file| reader.read(file.as_fd()).ok()).unwrap_or(0)
     };
     texts("maps, 1000 VMAs", text.len(), Box::new(read), 15);
     let number = |found: Option<u64>| found.map_or(0, |number| number as usize);

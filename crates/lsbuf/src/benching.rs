@@ -8,13 +8,19 @@ use std::os::fd::BorrowedFd;
 use crate::kernel;
 pub use crate::scan::benching::Found;
 
-/// Reads an open `maps` from where it stands; how many lines look like a dma-buf's.
-///
-/// # Errors
-/// It cannot be read, or has no line.
-pub fn maps(file: BorrowedFd<'_>, chunk: &mut Vec<u8>) -> std::io::Result<usize> {
-    let mapped = kernel::maps::walk(file, None, chunk)?;
-    Ok(mapped.ok_or(std::io::ErrorKind::UnexpectedEof)?.facts.len())
+/// Reads one `maps` after the other.
+#[derive(Debug, Default)]
+pub struct Maps(kernel::maps::MapsReader);
+
+impl Maps {
+    /// Reads an open `maps` from where it stands; how many lines look like a dma-buf's.
+    ///
+    /// # Errors
+    /// It cannot be read, or has no line.
+    pub fn read(&mut self, file: BorrowedFd<'_>) -> std::io::Result<usize> {
+        let mapped = self.0.read(file, None)?;
+        Ok(mapped.ok_or(std::io::ErrorKind::UnexpectedEof)?.facts.len())
+    }
 }
 
 /// The inode number that a dma-buf's fdinfo tells.

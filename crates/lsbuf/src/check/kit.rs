@@ -268,7 +268,7 @@ impl Kit {
 
     /// The kernel's own list.
     pub(super) fn listed(&self) -> Result<List, Fault> {
-        bufinfo::read_list(Path::new(SYS), &mut Vec::new()).map_err(|errno| {
+        bufinfo::read_list(Path::new(SYS)).map_err(|errno| {
             let path = Path::new(SYS).join(bufinfo::PATH);
             Fault::Untried(format!(
                 "needs {}, as root (mount -t debugfs none /sys/kernel/debug): {}",

@@ -56,9 +56,10 @@ impl List {
 }
 
 /// Reads and parses the list below `sys`.
-pub(crate) fn read_list(sys: &std::path::Path, text: &mut Vec<u8>) -> Result<List> {
-    read::record(CWD, sys.join(PATH), text)?;
-    Ok(parse(text))
+pub(crate) fn read_list(sys: &std::path::Path) -> Result<List> {
+    let mut text = Vec::new();
+    read::record(CWD, sys.join(PATH), &mut text)?;
+    Ok(parse(&text))
 }
 
 /// Parses the whole text. What is no row and belongs to none is passed over; [`List::agrees`] tells if that

@@ -20,11 +20,12 @@ use super::{duplicate, read};
 use crate::model::{Dev, Fd, Inode};
 
 /// The device and inode that a mapping of that dma-buf shows.
-pub(crate) fn of(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<(Dev, Inode)> {
-    let (duplicate, _) = duplicate::take(process, fd, ino, text)?;
+pub(crate) fn of(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(Dev, Inode)> {
+    let (duplicate, _) = duplicate::take(process, fd, ino)?;
     let page = Region::untouchable(duplicate.as_fd())?;
-    read::file(CWD, c"/proc/self/maps", text)?;
-    at(text, page.start()).ok_or(Errno::NOENT)
+    let mut text = Vec::new();
+    read::file(CWD, c"/proc/self/maps", &mut text)?;
+    at(&text, page.start()).ok_or(Errno::NOENT)
 }
 
 /// What the mapping that begins there is of.

@@ -22,8 +22,8 @@ use crate::model::{Dev, Fd, Inode};
 const DEADLINE: Duration = Duration::from_millis(100);
 
 /// The device of the dma-buf filesystem, by a duplicate of one of its fds.
-pub(crate) fn device(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<Dev> {
-    take(process, fd, ino, text).map(|(_, dev)| dev)
+pub(crate) fn device(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<Dev> {
+    take(process, fd, ino).map(|(_, dev)| dev)
 }
 
 /// A duplicate of an fd whose fdinfo has shown `exp_name` and inode number, and the device that it is on. It must be closed
@@ -31,12 +31,12 @@ pub(crate) fn device(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8
 ///
 /// # Errors
 /// `EBADF`: the fd has been replaced. `EAGAIN`: there can be no thread.
-pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode, text: &mut Vec<u8>) -> Result<(OwnedFd, Dev)> {
+pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(OwnedFd, Dev)> {
     let pid = i32::try_from(process.pid().0).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     let number = i32::try_from(fd.0).map_err(|_| Errno::BADF)?;
     let target = pidfd_open(pid, PidfdFlags::empty())?;
     // Its directory was open before: if it is still there, the pid was nobody else's meanwhile.
-    process.dir().read_record(c"stat", text)?;
+    process.dir().read_record(c"stat", &mut Vec::new())?;
     // Before there is anything to be closed: who has no thread would have to close it here.
     let closer = Closer::start()?;
     let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;

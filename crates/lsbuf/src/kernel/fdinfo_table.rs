@@ -14,82 +14,83 @@ use rustix::io::{Errno, Result};
 
 use super::elsewhere::{Elsewhere, Keeper};
 use super::fdinfo::{self, Fdinfo};
-use super::fds::{self, FdFact, Table};
+use super::fds::{FdFact, FdReader, Table};
 use super::parse::{Garbled, number32};
-use super::read::Buffers;
 use super::shmem::Family;
 use super::tree::Folder;
 use crate::model::Fd;
 
-/// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`fds::walk`].
-pub(crate) fn walk_any_way(
-    process: &Folder,
-    buffers: &mut Buffers,
-    read: &mut Table,
-    mut elsewhere: Option<&mut Elsewhere>,
-    mut family: Option<&mut Family>,
-) -> Result<()> {
-    let refused = match fds::walk(process, buffers, read, elsewhere.as_deref_mut(), family.as_deref_mut()) {
-        Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
-        done => return done,
-    };
-    let mut alone = Table::default();
-    walk(process, buffers, &mut alone, elsewhere).map_err(|_| refused)?;
-    // What the links told before the refusal is in here once more; only devices are not.
-    alone.devices.append(&mut read.devices);
-    if let Some(family) = family {
-        family.unfollowed += 1;
-    }
-    *read = alone;
-    Ok(())
-}
-
-/// Reads the fdinfo of every fd of one process or thread. Facts are dma-bufs, and O_PATH fds of anything.
-fn walk(
-    process: &Folder,
-    buffers: &mut Buffers,
-    found: &mut Table,
-    mut elsewhere: Option<&mut Elsewhere>,
-) -> Result<()> {
-    let table = process.folder(c"fdinfo")?;
-    let Buffers { dir, text, .. } = buffers;
-    let changed = fds::each_slot(&table, dir, |entry| {
-        let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
-            found.garbled += 1;
-            return Ok(());
+impl FdReader {
+    /// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`FdReader::read_links`].
+    pub(crate) fn read(
+        &mut self,
+        process: &Folder,
+        read: &mut Table,
+        mut elsewhere: Option<&mut Elsewhere>,
+        mut family: Option<&mut Family>,
+    ) -> Result<()> {
+        let refused = match self.read_links(process, read, elsewhere.as_deref_mut(), family.as_deref_mut()) {
+            Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
+            done => return done,
         };
-        match table.read_record(entry, text) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => {
-                found.changed = true;
-                return Ok(());
-            }
-            Err(e) => return Err(e),
+        let mut alone = Table::default();
+        self.read_texts(process, &mut alone, elsewhere).map_err(|_| refused)?;
+        // What the links told before the refusal is in here once more; only devices are not.
+        alone.devices.append(&mut read.devices);
+        if let Some(family) = family {
+            family.unfollowed += 1;
         }
-        match kind(text) {
-            Ok(Kind::DmaBuf(info) | Kind::PathOnly(info)) => {
-                found.facts.push(FdFact { fd, link_name: None, info });
-            }
-            Ok(Kind::Keeper(keeper)) => {
-                if let Some(elsewhere) = &mut elsewhere
-                    && elsewhere.wants(keeper)
-                {
-                    elsewhere.add(keeper, Some(text));
-                }
-            }
-            Ok(Kind::NamelessSocket) => {
-                if let Some(elsewhere) = &mut elsewhere {
-                    // It may be one that was read already, or not.
-                    elsewhere.add(Keeper::Socket(0), None);
-                }
-            }
-            Ok(Kind::Other) => {}
-            Err(Garbled) => found.garbled += 1,
-        }
+        *read = alone;
         Ok(())
-    })?;
-    found.changed |= changed;
-    Ok(())
+    }
+
+    /// Reads the fdinfo of every fd of one process or thread. Facts are dma-bufs, and O_PATH fds of anything.
+    fn read_texts(
+        &mut self,
+        process: &Folder,
+        found: &mut Table,
+        mut elsewhere: Option<&mut Elsewhere>,
+    ) -> Result<()> {
+        let table = process.folder(c"fdinfo")?;
+        let FdReader { slots, text } = self;
+        let changed = slots.each(&table, |entry| {
+            let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
+                found.garbled += 1;
+                return Ok(());
+            };
+            match table.read_record(entry, text) {
+                Ok(()) => {}
+                Err(Errno::NOENT) => {
+                    found.changed = true;
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
+            }
+            match kind(text) {
+                Ok(Kind::DmaBuf(info) | Kind::PathOnly(info)) => {
+                    found.facts.push(FdFact { fd, link_name: None, info });
+                }
+                Ok(Kind::Keeper(keeper)) => {
+                    if let Some(elsewhere) = &mut elsewhere
+                        && elsewhere.wants(keeper)
+                    {
+                        elsewhere.add(keeper, Some(text));
+                    }
+                }
+                Ok(Kind::NamelessSocket) => {
+                    if let Some(elsewhere) = &mut elsewhere {
+                        // It may be one that was read already, or not.
+                        elsewhere.add(Keeper::Socket(0), None);
+                    }
+                }
+                Ok(Kind::Other) => {}
+                Err(Garbled) => found.garbled += 1,
+            }
+            Ok(())
+        })?;
+        found.changed |= changed;
+        Ok(())
+    }
 }
 
 /// What a text says that its file is.

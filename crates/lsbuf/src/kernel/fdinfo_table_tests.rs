@@ -85,7 +85,7 @@ fn a_table() {
     let dir = crate::kernel::read::open_dir(rustix::fs::CWD, process.path()).unwrap();
     let dir = Folder::new(dir, Arc::new(Recorded::default()));
     let (mut table, mut elsewhere) = (Table::default(), Elsewhere::default());
-    walk(&dir, &mut Buffers::default(), &mut table, Some(&mut elsewhere)).unwrap();
+    FdReader::default().read_texts(&dir, &mut table, Some(&mut elsewhere)).unwrap();
     table.facts.sort_by_key(|fact| fact.fd.0);
     let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name().cloned(), f.info.path_only)).collect();
     assert_eq!(seen, [(Fd(3), Some("cam".into()), false), (Fd(4), None, true)]);

@@ -14,7 +14,7 @@ use super::elsewhere::{Elsewhere, Keeper};
 use super::parse::{Garbled, number32};
 use super::path::Path;
 pub(crate) use super::path::fdinfo_path;
-use super::read::{self, Buffers};
+use super::read::{self, LINK_ROOM};
 use super::root::ProcRoot;
 use super::shmem::{Family, ShmFd};
 use super::tree::Folder;
@@ -66,109 +66,135 @@ pub(crate) fn number(root: &ProcRoot, pid: Pid) -> Result<u64> {
     statx(root.dir().fd(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
 }
 
-/// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere`, and shmem is
-/// looked for with `family`, if that is asked for. What was read before an error is true all the same.
-pub(crate) fn walk(
-    process: &Folder,
-    buffers: &mut Buffers,
-    read: &mut Table,
-    mut elsewhere: Option<&mut Elsewhere>,
-    mut family: Option<&mut Family>,
-) -> Result<()> {
-    let table = process.folder(c"fd")?;
-    let Buffers { dir, link, text, .. } = buffers;
-    let changed = each_slot(&table, dir, |entry| {
-        let target = match readlinkat_raw(table.fd(), entry, &mut link[..]) {
-            Ok((target, _)) => target,
-            Err(Errno::NOENT) => {
-                read.changed = true;
-                return Ok(());
-            }
-            // A path longer than any dma-buf's.
-            Err(Errno::NAMETOOLONG) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
-            read.garbled += 1;
-            return Ok(());
-        };
-        if let Some(name) = target.strip_prefix(LINK_PREFIX) {
-            match process.read_record(fdinfo_path(fd).as_str(), text) {
-                Ok(()) => {}
-                Err(Errno::NOENT) => {
-                    read.changed = true;
-                    // Closed by now, unless the tree was recorded in part.
-                    read.garbled +=
-                        u64::from(readlinkat_raw(table.fd(), entry, &mut [MaybeUninit::uninit(); 1]).is_ok());
-                    return Ok(());
-                }
-                Err(e) => return Err(e),
-            }
-            match fdinfo::parse(text) {
-                Ok(info) => {
-                    let link_name = info.dmabuf.is_none().then(|| Label::from(name));
-                    read.facts.push(FdFact { fd, link_name, info });
-                }
-                Err(Garbled) => read.garbled += 1,
-            }
-        } else if let Some(class) = DeviceClass::of(target) {
-            read.devices.push((fd, class, Label::from(&*target)));
-        } else if let Some(elsewhere) = &mut elsewhere
-            && let Some(keeper) = Keeper::of(target)
-            && elsewhere.wants(keeper)
-        {
-            let read = process.read_record(fdinfo_path(fd).as_str(), text);
-            elsewhere.add(keeper, read.is_ok().then_some(text));
-        } else if target == SYNC_FILE_LINK {
-            read.sync_files += 1;
-        } else if let Some(family) = &mut family
-            && family.suspects(target)
-        {
-            match family.fd(process, fd, target) {
-                Ok(found) => read.shmem.extend(found),
-                Err(Errno::NOENT) => read.changed = true,
-                // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
-                Err(_) => family.refusing += 1,
-            }
-        }
-        Ok(())
-    })?;
-    read.changed |= changed;
-    Ok(())
+/// Reads one fd table after the other. What it needs to read them is allocated once.
+#[derive(Debug, Default)]
+pub(crate) struct FdReader {
+    pub(super) slots: SlotReader,
+    /// The fdinfo of one fd.
+    pub(super) text: Vec<u8>,
 }
 
-/// Hands over each entry of a table, by ascending number as procfs lists them. Returns whether the numbers are known to have
-/// changed meanwhile.
-///
-/// A table that comes in one piece is listed before any of it is looked at. In a larger one an fd can move from a slot of a later
-/// piece to one of an earlier, and is then in neither. So a table that came in several pieces is listed once more, without looking
-/// at anything, and the numbers are compared.
-///
-/// Limits: an fd that moves down while one piece is put together is missed, too; that takes microseconds. So is one that is back in
-/// its old slot when the table is listed again.
-pub(crate) fn each_slot(
-    table: &Folder,
-    dir: &mut [MaybeUninit<u8>],
-    mut each: impl FnMut(&CStr) -> Result<()>,
-) -> Result<bool> {
-    let number = |entry: &CStr| number32(entry.to_bytes(), 10).ok();
-    let mut numbers = Vec::new();
-    let pieces = read::entries_in_pieces(table.fd(), dir, |entry, _| {
-        numbers.extend(number(entry));
-        each(entry)
-    })?;
-    if pieces < 2 {
-        return Ok(false);
-    }
-    seek(table.fd(), SeekFrom::Start(0))?;
-    let mut before = numbers.into_iter();
-    let mut is_same = true;
-    read::entries(table.fd(), dir, |entry, _| {
-        let number = number(entry);
-        is_same &= number.is_none() || number == before.next();
+impl FdReader {
+    /// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere`, and shmem is
+    /// looked for with `family`, if that is asked for. What was read before an error is true all the same.
+    pub(crate) fn read_links(
+        &mut self,
+        process: &Folder,
+        read: &mut Table,
+        mut elsewhere: Option<&mut Elsewhere>,
+        mut family: Option<&mut Family>,
+    ) -> Result<()> {
+        let table = process.folder(c"fd")?;
+        let FdReader { slots, text } = self;
+        let mut link = [MaybeUninit::uninit(); LINK_ROOM];
+        let changed = slots.each(&table, |entry| {
+            let target = match readlinkat_raw(table.fd(), entry, &mut link[..]) {
+                Ok((target, _)) => target,
+                Err(Errno::NOENT) => {
+                    read.changed = true;
+                    return Ok(());
+                }
+                // A path longer than any dma-buf's.
+                Err(Errno::NAMETOOLONG) => return Ok(()),
+                Err(e) => return Err(e),
+            };
+            let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
+                read.garbled += 1;
+                return Ok(());
+            };
+            if let Some(name) = target.strip_prefix(LINK_PREFIX) {
+                match process.read_record(fdinfo_path(fd).as_str(), text) {
+                    Ok(()) => {}
+                    Err(Errno::NOENT) => {
+                        read.changed = true;
+                        // Closed by now, unless the tree was recorded in part.
+                        read.garbled += u64::from(
+                            readlinkat_raw(table.fd(), entry, &mut [MaybeUninit::uninit(); 1]).is_ok(),
+                        );
+                        return Ok(());
+                    }
+                    Err(e) => return Err(e),
+                }
+                match fdinfo::parse(text) {
+                    Ok(info) => {
+                        let link_name = info.dmabuf.is_none().then(|| Label::from(name));
+                        read.facts.push(FdFact { fd, link_name, info });
+                    }
+                    Err(Garbled) => read.garbled += 1,
+                }
+            } else if let Some(class) = DeviceClass::of(target) {
+                read.devices.push((fd, class, Label::from(&*target)));
+            } else if let Some(elsewhere) = &mut elsewhere
+                && let Some(keeper) = Keeper::of(target)
+                && elsewhere.wants(keeper)
+            {
+                let read = process.read_record(fdinfo_path(fd).as_str(), text);
+                elsewhere.add(keeper, read.is_ok().then_some(text));
+            } else if target == SYNC_FILE_LINK {
+                read.sync_files += 1;
+            } else if let Some(family) = &mut family
+                && family.suspects(target)
+            {
+                match family.fd(process, fd, target) {
+                    Ok(found) => read.shmem.extend(found),
+                    Err(Errno::NOENT) => read.changed = true,
+                    // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
+                    Err(_) => family.refusing += 1,
+                }
+            }
+            Ok(())
+        })?;
+        read.changed |= changed;
         Ok(())
-    })?;
-    Ok(!is_same || before.next().is_some())
+    }
+}
+
+/// Lists the slots of one fd table after the other.
+#[derive(Debug)]
+pub(crate) struct SlotReader {
+    /// Directory entries. 32 KiB take about a thousand fds per call.
+    room: Vec<MaybeUninit<u8>>,
+    /// The numbers of the table at hand.
+    numbers: Vec<u32>,
+}
+
+impl Default for SlotReader {
+    fn default() -> SlotReader {
+        SlotReader { room: vec![MaybeUninit::uninit(); read::DIR_ROOM], numbers: Vec::new() }
+    }
+}
+
+impl SlotReader {
+    /// Hands over each entry of a table, by ascending number as procfs lists them. Returns whether the numbers are known to have
+    /// changed meanwhile.
+    ///
+    /// A table that comes in one piece is listed before any of it is looked at. In a larger one an fd can move from a slot of a later
+    /// piece to one of an earlier, and is then in neither. So a table that came in several pieces is listed once more, without looking
+    /// at anything, and the numbers are compared.
+    ///
+    /// Limits: an fd that moves down while one piece is put together is missed, too; that takes microseconds. So is one that is back in
+    /// its old slot when the table is listed again.
+    pub(crate) fn each(&mut self, table: &Folder, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<bool> {
+        let SlotReader { room, numbers } = self;
+        let number = |entry: &CStr| number32(entry.to_bytes(), 10).ok();
+        numbers.clear();
+        let pieces = read::entries_in_pieces(table.fd(), room, |entry, _| {
+            numbers.extend(number(entry));
+            each(entry)
+        })?;
+        if pieces < 2 {
+            return Ok(false);
+        }
+        seek(table.fd(), SeekFrom::Start(0))?;
+        let mut before = numbers.iter().copied();
+        let mut is_same = true;
+        read::entries(table.fd(), |entry, _| {
+            let number = number(entry);
+            is_same &= number.is_none() || number == before.next();
+            Ok(())
+        })?;
+        Ok(!is_same || before.next().is_some())
+    }
 }
 
 #[cfg(test)]
@@ -199,8 +225,8 @@ mod tests {
             let tree = Arc::new(Live::at(proc.as_fd()).unwrap());
             let table = Folder::new(proc, tree).folder(c"thread-self/fd").unwrap();
             let (mut seen, mut then) = (0, Some(then));
-            let mut room = [MaybeUninit::uninit(); 256];
-            let changed = each_slot(&table, &mut room, |_| {
+            let mut slots = SlotReader { room: vec![MaybeUninit::uninit(); 256], numbers: Vec::new() };
+            let changed = slots.each(&table, |_| {
                 seen += 1;
                 if seen == 10 {
                     then.take().into_iter().for_each(|then| then(&mut dups));

@@ -18,32 +18,28 @@ use rustix::fs::CWD;
 use rustix::io::Result;
 
 use super::parse::{Garbled, cut, number, number32};
-use super::read::{self, Buffers};
+use super::read;
 use crate::model::{GemHandle, Inode, Label, Pid};
 
 /// The folder of DRM devices, below the root of sysfs.
 const PATH: &str = "kernel/debug/dri";
 
 /// The handles that the driver lists, by the buffer they stand for. Empty where no driver does, or it may not be read.
-pub(crate) fn read_all(sys: &Path, buffers: &mut Buffers) -> BTreeMap<Inode, BTreeSet<GemHandle>> {
+pub(crate) fn read_all(sys: &Path) -> BTreeMap<Inode, BTreeSet<GemHandle>> {
     let mut handles = BTreeMap::new();
     // Without the folder, or the right to look into it, there is nothing to find.
-    let _ = read_folder(&sys.join(PATH), buffers, &mut handles);
+    let _ = read_folder(&sys.join(PATH), &mut handles);
     handles
 }
 
-fn read_folder(
-    dri: &Path,
-    buffers: &mut Buffers,
-    handles: &mut BTreeMap<Inode, BTreeSet<GemHandle>>,
-) -> Result<()> {
+fn read_folder(dri: &Path, handles: &mut BTreeMap<Inode, BTreeSet<GemHandle>>) -> Result<()> {
     let folder = read::open_dir(CWD, dri)?;
-    let Buffers { dir, text, .. } = buffers;
-    read::entries(folder.as_fd(), dir, |device, _| {
+    let mut text = Vec::new();
+    read::entries(folder.as_fd(), |device, _| {
         let path = [device.to_bytes(), b"/amdgpu_gem_info"].concat();
         // A device has several names here, so what is found twice is one.
-        if read::record(&folder, path.as_slice(), text).is_ok() {
-            for (ino, handle) in parse(text) {
+        if read::record(&folder, path.as_slice(), &mut text).is_ok() {
+            for (ino, handle) in parse(&text) {
                 handles.entry(ino).or_default().insert(handle);
             }
         }
@@ -123,7 +119,7 @@ mod tests {
             std::fs::create_dir_all(&device).unwrap();
             std::fs::write(device.join("amdgpu_gem_info"), TEXT).unwrap();
         }
-        let handles = read_all(sys.path(), &mut Buffers::default());
+        let handles = read_all(sys.path());
         assert_eq!(handles.iter().map(|(ino, h)| (ino.0, h.len())).collect::<Vec<_>>(), [(7, 2)]);
     }
 

@@ -12,7 +12,7 @@ use rustix::io::{Errno, Result};
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
 pub(crate) use super::path::map_files_link as link;
-use super::read::{self, Buffers};
+use super::read::{self, LINK_ROOM};
 use super::shmem::{Family, ShmMap};
 use super::tree::Folder;
 use crate::model::{Label, MapRef};
@@ -25,16 +25,15 @@ pub(crate) struct LinkFact {
 }
 
 /// Reads the links of one process, with those of the shmem family if that is looked for. Returns how many entries were garbled.
-pub(crate) fn walk(
+pub(crate) fn read(
     process: &Folder,
-    buffers: &mut Buffers,
     facts: &mut Vec<LinkFact>,
     mut shmem: Option<(&mut Family, &mut Vec<ShmMap>)>,
 ) -> Result<u64> {
     let links = process.folder(c"map_files")?;
-    let Buffers { dir, link, .. } = buffers;
+    let mut link = [MaybeUninit::uninit(); LINK_ROOM];
     let mut garbled = 0;
-    read::entries(links.fd(), dir, |entry, _| {
+    read::entries(links.fd(), |entry, _| {
         match readlinkat_raw(links.fd(), entry, &mut link[..]) {
             Ok((target, _)) => {
                 if let Some(name) = target.strip_prefix(LINK_PREFIX) {
@@ -69,8 +68,9 @@ pub(crate) fn walk(
 }
 
 /// The name that a VMA's link shows: whole and raw, unlike in `maps`.
-pub(crate) fn name(process: &Folder, vma: &MapRef, buffer: &mut [MaybeUninit<u8>]) -> Option<Label> {
-    let target = process.link(link(vma).as_str(), buffer).ok()?;
+pub(crate) fn name(process: &Folder, vma: &MapRef) -> Option<Label> {
+    let mut room = [MaybeUninit::uninit(); LINK_ROOM];
+    let target = process.link(link(vma).as_str(), &mut room).ok()?;
     target.strip_prefix(LINK_PREFIX).map(Label::from)
 }
 

@@ -45,33 +45,43 @@ pub(crate) struct Mapped {
     pub(crate) ring: bool,
 }
 
-/// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
-pub(crate) fn walk(
-    maps: BorrowedFd<'_>,
-    family: Option<&mut Family>,
-    chunk: &mut Vec<u8>,
-) -> Result<Option<Mapped>> {
-    static NEEDLES: LazyLock<[Finder<'_>; 2]> =
-        LazyLock::new(|| [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)]);
-    /// Every line has one, between its two addresses.
-    static EACH_LINE: LazyLock<[Finder<'_>; 1]> = LazyLock::new(|| [Finder::new(b"-")]);
-    let mut mapped = Mapped::default();
-    let any = match family {
-        None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
-            (0, Ok(fact)) => mapped.facts.extend(fact),
-            (0, Err(Garbled)) => mapped.garbled += 1,
-            _ => mapped.ring = true,
-        })?,
-        Some(family) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| match Line::parse(line) {
-            Ok(Line { dev, ino, path, vma }) if family.interest(dev, ino).is_some() => {
-                mapped.shmem.extend(family.mapped(dev, ino, path, !is_ambiguous(path), vma));
-            }
-            Ok(Line { path, .. }) if path == RING_LINK => mapped.ring = true,
-            Ok(line) => mapped.facts.extend(line.of_dmabuf()),
-            Err(Garbled) => mapped.garbled += 1,
-        })?,
-    };
-    Ok(any.then_some(mapped))
+/// Reads the text of one address space after the other. What it needs to read them is allocated once.
+#[derive(Debug, Default)]
+pub(crate) struct MapsReader {
+    /// Grows to the longest line.
+    chunk: Vec<u8>,
+}
+
+impl MapsReader {
+    /// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
+    pub(crate) fn read(
+        &mut self,
+        maps: BorrowedFd<'_>,
+        family: Option<&mut Family>,
+    ) -> Result<Option<Mapped>> {
+        static NEEDLES: LazyLock<[Finder<'_>; 2]> =
+            LazyLock::new(|| [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)]);
+        /// Every line has one, between its two addresses.
+        static EACH_LINE: LazyLock<[Finder<'_>; 1]> = LazyLock::new(|| [Finder::new(b"-")]);
+        let chunk = &mut self.chunk;
+        let mut mapped = Mapped::default();
+        let any = match family {
+            None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
+                (0, Ok(fact)) => mapped.facts.extend(fact),
+                (0, Err(Garbled)) => mapped.garbled += 1,
+                _ => mapped.ring = true,
+            })?,
+            Some(family) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| match Line::parse(line) {
+                Ok(Line { dev, ino, path, vma }) if family.interest(dev, ino).is_some() => {
+                    mapped.shmem.extend(family.mapped(dev, ino, path, !is_ambiguous(path), vma));
+                }
+                Ok(Line { path, .. }) if path == RING_LINK => mapped.ring = true,
+                Ok(line) => mapped.facts.extend(line.of_dmabuf()),
+                Err(Garbled) => mapped.garbled += 1,
+            })?,
+        };
+        Ok(any.then_some(mapped))
+    }
 }
 
 /// A line of a mapping.

@@ -27,14 +27,15 @@ pub(crate) struct Meminfo {
 }
 
 /// Reads it.
-pub(crate) fn read(root: &Folder, text: &mut Vec<u8>) -> Result<Meminfo> {
-    root.read_file(c"meminfo", text)?;
-    parse(text).map_err(|Garbled| Errno::BADMSG)
+pub(crate) fn read(root: &Folder) -> Result<Meminfo> {
+    let mut text = Vec::new();
+    root.read_file(c"meminfo", &mut text)?;
+    parse(&text).map_err(|Garbled| Errno::BADMSG)
 }
 
 /// Has the kernel add up what each processor has counted (`vmstat_refresh` in mm/vmstat.c).
-pub(crate) fn fold(root: &Folder, text: &mut Vec<u8>) -> Result<()> {
-    match root.read_file(c"sys/vm/stat_refresh", text) {
+pub(crate) fn fold(root: &Folder) -> Result<()> {
+    match root.read_file(c"sys/vm/stat_refresh", &mut Vec::new()) {
         // It has added up, and found some other counter below zero: so kernels before 5.13 say that.
         Err(Errno::INVAL) => Ok(()),
         done => done,
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn live() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
-        read(root.dir(), &mut Vec::new()).unwrap();
+        read(root.dir()).unwrap();
     }
 
     proptest! {

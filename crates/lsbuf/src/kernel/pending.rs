@@ -45,9 +45,10 @@ fn try_own(root: &ProcRoot) -> Result<bool> {
 }
 
 /// Whether there is such a connection; `true` also if that cannot be read.
-pub(crate) fn are_there(root: &ProcRoot, text: &mut Vec<u8>) -> bool {
+pub(crate) fn are_there(root: &ProcRoot) -> bool {
+    let mut text = Vec::new();
     root.dir()
-        .read_file(c"self/net/unix", text)
+        .read_file(c"self/net/unix", &mut text)
         .map_or(true, |()| text.split(|&b| b == b'\n').any(is_pending))
 }
 

@@ -11,7 +11,7 @@ use rustix::path::DecInt;
 
 use super::parse::{Garbled, number32};
 use super::path::Path;
-use super::read::{self, Buffers, retry};
+use super::read::{self, retry};
 use super::root::ProcRoot;
 use super::task::{self, pulse, real_uid, unified_cgroup};
 pub(crate) use super::task::{Pulse, Stage};
@@ -46,13 +46,13 @@ impl ProcessDir {
     }
 
     /// Its threads besides the leader, ascending. Nothing is listed for a process that has none.
-    pub(crate) fn threads(&self, buffers: &mut Buffers) -> Result<Vec<Tid>> {
+    pub(crate) fn threads(&self) -> Result<Vec<Tid>> {
         let mut tids = Vec::new();
         if !self.tree().may_have_threads(&self.dir)? {
             return Ok(tids);
         }
         let task = self.dir.folder(c"task")?;
-        read::entries(task.fd(), &mut buffers.dir, |name, _| {
+        read::entries(task.fd(), |name, _| {
             if let Ok(tid) = number32(name.to_bytes(), 10)
                 && tid != self.pid.0
             {
@@ -80,15 +80,17 @@ impl ProcessDir {
     }
 
     /// What stage of its life it is in.
-    pub(crate) fn stage(&self, text: &mut Vec<u8>) -> Result<Stage> {
-        self.dir.read_record(c"stat", text)?;
-        task::stage(text).map_err(|Garbled| Errno::BADMSG)
+    pub(crate) fn stage(&self) -> Result<Stage> {
+        let mut text = Vec::new();
+        self.dir.read_record(c"stat", &mut text)?;
+        task::stage(&text).map_err(|Garbled| Errno::BADMSG)
     }
 
     /// What one of its tasks is doing.
-    pub(crate) fn pulse(&self, tid: Tid, text: &mut Vec<u8>) -> Result<Pulse> {
-        self.dir.read_record(Path::new(format_args!("task/{tid}/stat")).as_str(), text)?;
-        pulse(text).map_err(|Garbled| Errno::BADMSG)
+    pub(crate) fn pulse(&self, tid: Tid) -> Result<Pulse> {
+        let mut text = Vec::new();
+        self.dir.read_record(Path::new(format_args!("task/{tid}/stat")).as_str(), &mut text)?;
+        pulse(&text).map_err(|Garbled| Errno::BADMSG)
     }
 
     /// Its id.
@@ -97,16 +99,21 @@ impl ProcessDir {
     }
 
     /// Reads who it is. `EBADMSG`: its `stat` cannot be understood.
-    pub(crate) fn identify(&self, text: &mut Vec<u8>) -> Result<Process> {
-        self.dir.read_record(c"stat", text)?;
-        let (comm, start_time) = task::stat(text).map_err(|Garbled| Errno::BADMSG)?;
-        let uid = self.dir.read_record(c"status", text).ok().and_then(|()| real_uid(text));
-        let cgroup = self.cgroup(text);
+    pub(crate) fn identify(&self) -> Result<Process> {
+        let mut text = Vec::new();
+        self.dir.read_record(c"stat", &mut text)?;
+        let (comm, start_time) = task::stat(&text).map_err(|Garbled| Errno::BADMSG)?;
+        let uid = self.dir.read_record(c"status", &mut text).ok().and_then(|()| real_uid(&text));
+        let cgroup = self.cgroup_into(&mut text);
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None })
     }
 
     /// Its path in the v2 hierarchy.
-    pub(crate) fn cgroup(&self, text: &mut Vec<u8>) -> Option<Label> {
+    pub(crate) fn cgroup(&self) -> Option<Label> {
+        self.cgroup_into(&mut Vec::new())
+    }
+
+    fn cgroup_into(&self, text: &mut Vec<u8>) -> Option<Label> {
         self.dir.read_record(c"cgroup", text).ok().and_then(|()| unified_cgroup(text))
     }
 }

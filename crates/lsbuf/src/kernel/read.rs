@@ -1,4 +1,4 @@
-//! Reading small kernel files and directories into buffers that are used again.
+//! Reading small kernel files and directories.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,29 +9,11 @@ use rustix::fs::{Mode, OFlags, RawDir, fstat, openat};
 use rustix::io::{Errno, Result, read};
 use rustix::path::Arg;
 
-/// The buffers of one scan, allocated once.
-#[derive(Debug)]
-pub(crate) struct Buffers {
-    /// Directory entries. 32 KiB take about a thousand fds per call.
-    pub(crate) dir: Vec<MaybeUninit<u8>>,
-    /// A link's target; no link of procfs is longer than a page.
-    pub(crate) link: Vec<MaybeUninit<u8>>,
-    /// Text of a whole small file.
-    pub(crate) text: Vec<u8>,
-    /// Text that is read piece by piece.
-    pub(crate) chunk: Vec<u8>,
-}
+/// Room for directory entries, in bytes: about a thousand a call.
+pub(crate) const DIR_ROOM: usize = 32 << 10;
 
-impl Default for Buffers {
-    fn default() -> Buffers {
-        Buffers {
-            dir: vec![MaybeUninit::uninit(); 32 << 10],
-            link: vec![MaybeUninit::uninit(); 4 << 10],
-            text: Vec::new(),
-            chunk: Vec::new(),
-        }
-    }
-}
+/// Room for a link's target, in bytes: no link of procfs is longer than a page.
+pub(crate) const LINK_ROOM: usize = 4 << 10;
 
 /// Opens a directory for reading.
 pub(crate) fn open_dir<P: Arg>(at: impl AsFd, path: P) -> Result<OwnedFd> {
@@ -159,13 +141,12 @@ pub(crate) fn lines_with(
 /// Hands over the name and inode number of each entry of a directory but `.` and `..`.
 pub(crate) fn entries(
     dir: BorrowedFd<'_>,
-    buffer: &mut [MaybeUninit<u8>],
     each: impl FnMut(&std::ffi::CStr, u64) -> Result<()>,
 ) -> Result<()> {
-    entries_in_pieces(dir, buffer, each).map(drop)
+    entries_in_pieces(dir, &mut [MaybeUninit::uninit(); DIR_ROOM], each).map(drop)
 }
 
-/// The same. Returns in how many pieces (getdents64(2)) they came: what happens within one piece takes no time to speak of, while
+/// The same with room for one piece (getdents64(2)). Returns in how many pieces they came: what happens within one piece takes no time to speak of, while
 /// `each` runs between two.
 pub(crate) fn entries_in_pieces(
     dir: BorrowedFd<'_>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, fstatfs};
 
 use super::parse::{number, number32};
-use super::read::{self, Buffers};
+use super::read;
 use super::tree::live::Live;
 use super::tree::recorded::Recorded;
 use super::tree::{Folder, Tree};
@@ -83,11 +83,11 @@ impl ProcRoot {
 
     /// Every process listed, by its id and its directory's inode number, ascending. A recycled pid has another number:
     /// with a process its directory goes (`proc_flush_pid` in fs/proc/base.c).
-    pub(crate) fn processes(&self, buffers: &mut Buffers) -> io::Result<Vec<(Pid, u64)>> {
+    pub(crate) fn processes(&self) -> io::Result<Vec<(Pid, u64)>> {
         // A directory's position belongs to the open file: each listing opens its own.
         let dir = self.dir.folder(c".")?;
         let mut pids = Vec::new();
-        read::entries(dir.fd(), &mut buffers.dir, |name, ino| {
+        read::entries(dir.fd(), |name, ino| {
             if let Ok(pid) = number32(name.to_bytes(), 10) {
                 pids.push((Pid(pid), ino));
             }
@@ -98,8 +98,8 @@ impl ProcRoot {
     }
 
     /// Whether a process of that id is listed. Threads are not, though procfs opens their folders too.
-    pub(crate) fn has_process(&self, pid: Pid, buffers: &mut Buffers) -> io::Result<bool> {
-        Ok(self.processes(buffers)?.iter().any(|&(listed, _)| listed == pid))
+    pub(crate) fn has_process(&self, pid: Pid) -> io::Result<bool> {
+        Ok(self.processes()?.iter().any(|&(listed, _)| listed == pid))
     }
 
     /// Whether kernel threads show, which they do in the first pid namespace only, and only if nothing
@@ -122,14 +122,15 @@ impl ProcRoot {
 
     /// As [`ProcRoot::births`], but exact for what is under way: a pid is given out in the middle of a fork, and this counts at
     /// its end (`total_forks` in kernel/fork.c). It takes the kernel longer to tell.
-    pub(crate) fn forks(&self, text: &mut Vec<u8>) -> Option<Forks> {
-        self.dir.read_record(c"stat", text).ok()?;
-        Some(Forks(forks(text)?, self.births()))
+    pub(crate) fn forks(&self) -> Option<Forks> {
+        let mut text = Vec::new();
+        self.dir.read_record(c"stat", &mut text).ok()?;
+        Some(Forks(forks(&text)?, self.births()))
     }
 
     /// Reads this process's own `stat`, for the time it takes.
-    pub(crate) fn own_stat(&self, text: &mut Vec<u8>) {
-        let _ = self.dir.read_record(c"self/stat", text);
+    pub(crate) fn own_stat(&self) {
+        let _ = self.dir.read_record(c"self/stat", &mut Vec::new());
     }
 
     /// The machine as this procfs names it.

@@ -8,7 +8,7 @@ use crate::model::{Buffer, BufferId, Kind, Overlap};
 
 /// Links each dma-buf that some process holds by an fd with the driver's shmem that its mappings show as, where that is mapped.
 /// Where nobody maps any, nobody is asked.
-pub(super) fn unmask(root: &ProcRoot, buffers: &mut [Buffer], text: &mut Vec<u8>) {
+pub(super) fn unmask(root: &ProcRoot, buffers: &mut [Buffer]) {
     let masks: Vec<BufferId> = buffers.iter().map(|b| b.id).filter(|id| id.kind == Kind::GemShmem).collect();
     if masks.is_empty() {
         return;
@@ -17,7 +17,7 @@ pub(super) fn unmask(root: &ProcRoot, buffers: &mut [Buffer], text: &mut Vec<u8>
         let mut fds = buffer.holders.iter().filter_map(|holder| Some((holder.pid, *holder.fds.first()?)));
         let shown = fds.find_map(|(pid, fd)| {
             let process = ProcessDir::open(root, pid).ok()?;
-            disguise::of(&process, fd, buffer.id.ino, text).ok()
+            disguise::of(&process, fd, buffer.id.ino).ok()
         });
         let Some((dev, ino)) = shown else { continue };
         let mask = masks.iter().find(|id| (id.dev, id.ino) == (Some(dev), ino));

@@ -19,10 +19,12 @@ use super::iterators::NotUsed;
 use super::{Iterating, Scanner};
 use crate::error::Error;
 use crate::kernel::bpf::Unavailable;
+use crate::kernel::fds::{self, FdReader};
+use crate::kernel::maps::MapsReader;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::procmap::Queries;
 use crate::kernel::rights::Rights;
-use crate::kernel::{bufinfo, fdinfo_table, fds, magic, maps, read};
+use crate::kernel::{bufinfo, magic, read};
 use crate::model::{Coverage, Label, Note, Pid, Snapshot, Source};
 use crate::probes;
 
@@ -268,11 +270,10 @@ impl Scanner {
                 return (None, Refusal::of("directory", error));
             }
         };
-        let comm = process.identify(&mut self.buffers.text).ok().map(|process| process.comm);
+        let comm = process.identify().ok().map(|process| process.comm);
         let mut table = fds::Table::default();
-        let fds = fdinfo_table::walk_any_way(process.dir(), &mut self.buffers, &mut table, None, None).err();
-        let maps =
-            process.image().and_then(|image| maps::walk(image.maps(), None, &mut self.buffers.chunk)).err();
+        let fds = FdReader::default().read(process.dir(), &mut table, None, None).err();
+        let maps = process.image().and_then(|image| MapsReader::default().read(image.maps(), None)).err();
         if denied(fds) || denied(maps) {
             needed.insert(Right::Trace);
         }
@@ -291,7 +292,7 @@ impl Scanner {
             let probe = probe.is(ProbeState::Missing, "no sysfs goes with this procfs");
             return probe.advise("name it with --sys-root".to_owned());
         };
-        match bufinfo::read_list(&sys, &mut self.buffers.text) {
+        match bufinfo::read_list(&sys) {
             Ok(list) if list.agrees() => probe.works(format!("lists {} buffers", list.buffers.len())),
             Ok(list) => probe
                 .is(
@@ -325,7 +326,7 @@ impl Scanner {
 
     /// Follows a link of the first process that maps a file and lets it be followed, or says why that cannot be done.
     fn follow_a_mapping(&mut self) -> Result<(), Errno> {
-        let processes = self.root.processes(&mut self.buffers).map_err(|_| Errno::IO)?;
+        let processes = self.root.processes().map_err(|_| Errno::IO)?;
         let mut refused = Errno::NOENT;
         for (pid, _) in processes {
             match self.follow_a_mapping_of(pid) {
@@ -344,7 +345,7 @@ impl Scanner {
         let process = ProcessDir::open(&self.root, pid)?;
         let links = process.dir().folder(c"map_files")?;
         let mut first = None;
-        read::entries(links.fd(), &mut self.buffers.dir, |entry, _| {
+        read::entries(links.fd(), |entry, _| {
             first.get_or_insert_with(|| entry.to_owned());
             Ok(())
         })?;

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::kernel::process::{ProcessDir, Pulse};
-use crate::kernel::read::Buffers;
 use crate::kernel::root::{Forks, ProcRoot};
 use crate::model::{Pid, Tid};
 
@@ -53,45 +52,40 @@ impl<'s> Watch<'s> {
     }
 
     /// Waits for the time of a round that is to confirm what an earlier one left over of what these hold.
-    pub(super) fn pause(&mut self, mut holders: BTreeSet<Pid>, scratch: &mut Buffers) {
+    pub(super) fn pause(&mut self, mut holders: BTreeSet<Pid>) {
         if !self.live {
             return;
         }
         let begun = Instant::now();
-        self.look(&mut holders, scratch, |_, _| true);
+        self.look(&mut holders, |_| true);
         self.restless = holders;
         sleep(APART.saturating_sub(begun.elapsed()));
-        self.before = self.root.forks(&mut scratch.text);
+        self.before = self.root.forks();
     }
 
     /// After a round that confirms another: which of these may have been forking in it.
-    pub(super) fn forking(&mut self, mut holders: BTreeSet<Pid>, scratch: &mut Buffers) -> BTreeSet<Pid> {
+    pub(super) fn forking(&mut self, mut holders: BTreeSet<Pid>) -> BTreeSet<Pid> {
         if !self.live {
             return BTreeSet::new();
         }
         let restless: BTreeSet<Pid> = holders.intersection(&self.restless).copied().collect();
         let before = self.before;
         // Who is at rest by now proves nothing if it may have ended a fork before that.
-        let none_ended = |root: &ProcRoot, text: &mut Vec<u8>| before.is_some() && root.forks(text) == before;
-        self.look(&mut holders, scratch, none_ended);
+        let none_ended = |root: &ProcRoot| before.is_some() && root.forks() == before;
+        self.look(&mut holders, none_ended);
         holders.extend(restless);
         holders
     }
 
     /// Drops of these who is seen at rest, for as long as the patience lasts and `counts` says that being at rest proves anything.
-    fn look(
-        &mut self,
-        holders: &mut BTreeSet<Pid>,
-        scratch: &mut Buffers,
-        counts: impl Fn(&ProcRoot, &mut Vec<u8>) -> bool,
-    ) {
+    fn look(&mut self, holders: &mut BTreeSet<Pid>, counts: impl Fn(&ProcRoot) -> bool) {
         let begun = Instant::now();
         let mut looks = Looks::default();
         let mut step = STEPS.0;
         'looks: loop {
             for pid in holders.clone() {
-                if looks.sees_at_rest(self.root, pid, scratch) {
-                    if !counts(self.root, &mut scratch.text) {
+                if looks.sees_at_rest(self.root, pid) {
+                    if !counts(self.root) {
                         break 'looks;
                     }
                     holders.remove(&pid);
@@ -113,13 +107,13 @@ struct Looks(HashMap<Pid, Option<Vec<(Tid, Pulse)>>>);
 
 impl Looks {
     /// Looks at a process; whether each of its tasks has been seen at rest by now.
-    fn sees_at_rest(&mut self, root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> bool {
+    fn sees_at_rest(&mut self, root: &ProcRoot, pid: Pid) -> bool {
         let tasks = self.0.entry(pid).or_insert_with(|| Some(Vec::new()));
         let Some(busy) = tasks else { return false };
         let looked = if busy.is_empty() {
-            first_look(root, pid, scratch).map(|found| *busy = found)
+            first_look(root, pid).map(|found| *busy = found)
         } else {
-            look_again(root, pid, busy, scratch)
+            look_again(root, pid, busy)
         };
         match looked {
             Ok(()) => busy.is_empty(),
@@ -139,14 +133,14 @@ impl Looks {
 }
 
 /// The tasks of a process that are not at rest. The caller's own thread, which looks, is not in the middle of anything else.
-fn first_look(root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> rustix::io::Result<Vec<(Tid, Pulse)>> {
+fn first_look(root: &ProcRoot, pid: Pid) -> rustix::io::Result<Vec<(Tid, Pulse)>> {
     let process = ProcessDir::open(root, pid)?;
     let own = root.has_own_pids().then(|| Tid(rustix::thread::gettid().as_raw_pid().unsigned_abs()));
-    let mut tids = process.threads(scratch)?;
+    let mut tids = process.threads()?;
     tids.push(Tid(pid.0));
     let mut tasks = Vec::new();
     for tid in tids.into_iter().filter(|&tid| Some(tid) != own) {
-        match process.pulse(tid, &mut scratch.text) {
+        match process.pulse(tid) {
             Ok(pulse) if !pulse.is_at_rest() => tasks.push((tid, pulse)),
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
             Err(error) => return Err(error),
@@ -156,14 +150,9 @@ fn first_look(root: &ProcRoot, pid: Pid, scratch: &mut Buffers) -> rustix::io::R
 }
 
 /// Drops those that have been at rest since.
-fn look_again(
-    root: &ProcRoot,
-    pid: Pid,
-    tasks: &mut Vec<(Tid, Pulse)>,
-    scratch: &mut Buffers,
-) -> rustix::io::Result<()> {
+fn look_again(root: &ProcRoot, pid: Pid, tasks: &mut Vec<(Tid, Pulse)>) -> rustix::io::Result<()> {
     let process = ProcessDir::open(root, pid)?;
-    tasks.retain(|(tid, before)| match process.pulse(*tid, &mut scratch.text) {
+    tasks.retain(|(tid, before)| match process.pulse(*tid) {
         Ok(now) => !now.is_past(before),
         // It has exited.
         Err(Errno::NOENT | Errno::SRCH) => false,
@@ -209,9 +198,9 @@ mod tests {
         }
         task(tree, (9, 9), "garbled in", 0);
         fs::write(tree.join("9/task/9/stat"), "9").unwrap();
-        let (mut looks, mut scratch) = (Looks::default(), Buffers::default());
+        let mut looks = Looks::default();
         let mut sees = |pid| {
-            let rests = looks.sees_at_rest(&root, Pid(pid), &mut scratch);
+            let rests = looks.sees_at_rest(&root, Pid(pid));
             (rests, looks.may_see(Pid(pid)))
         };
         assert!(sees(7).0);
@@ -241,16 +230,15 @@ mod tests {
             let (folder, root) = tree(before.unwrap_or(0));
             task(folder.path(), (7, 7), "S", 0);
             task(folder.path(), (8, 8), "R", 0);
-            let mut scratch = Buffers::default();
             let mut watch = Watch {
                 live: true,
                 patience: Duration::ZERO,
-                before: before.and_then(|_| root.forks(&mut scratch.text)),
+                before: before.and_then(|_| root.forks()),
                 restless: restless.iter().copied().map(Pid).collect(),
                 ..Watch::new(&root)
             };
             fs::write(folder.path().join("stat"), "processes 5\n").unwrap();
-            let found = watch.forking(BTreeSet::from([Pid(7), Pid(8)]), &mut scratch);
+            let found = watch.forking(BTreeSet::from([Pid(7), Pid(8)]));
             found.into_iter().map(|pid| pid.0).collect::<Vec<_>>()
         };
         assert_eq!(forking(Some(5), &[]), [8]);

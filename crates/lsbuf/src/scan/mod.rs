@@ -60,7 +60,6 @@ use walk::Halt;
 use crate::error::{Error, ErrorKind};
 use crate::kernel::bufinfo::{self, List};
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::seals;
 use crate::kernel::{gem_info, map_files};
@@ -176,7 +175,6 @@ pub struct Scanner {
     /// Whether this is not the first scan.
     again: bool,
     procfs: Procfs,
-    buffers: Buffers,
 }
 
 /// The kernel's list, or why there is none.
@@ -229,7 +227,7 @@ impl Scanner {
         if let (Way::Iterators, Iterating::No(why)) = (options.sources.way, &iterators) {
             return Err(no_iterators(why));
         }
-        Ok(Scanner { options, root, iterators, again: false, procfs, buffers: Buffers::default() })
+        Ok(Scanner { options, root, iterators, again: false, procfs })
     }
 
     /// Whether the procfs lists a process of that id.
@@ -237,7 +235,7 @@ impl Scanner {
     /// # Errors
     /// If the processes cannot be listed.
     pub fn has_process(&mut self, pid: Pid) -> Result<bool, Error> {
-        let listed = self.root.has_process(pid, &mut self.buffers).map_err(|e| self.cannot_list(e))?;
+        let listed = self.root.has_process(pid).map_err(|e| self.cannot_list(e))?;
         match &mut self.iterators {
             Iterating::Ready(iterators) if !listed => Ok(iterators.have_process(pid).unwrap_or(false)),
             _ => Ok(listed),
@@ -255,13 +253,13 @@ impl Scanner {
         let Found { coverage, mut buffers, processes, devices } = self.find()?;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
-            let mut handles = gem_info::read_all(sys, &mut self.buffers);
+            let mut handles = gem_info::read_all(sys);
             for buffer in &mut buffers {
                 buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
             }
         }
         if self.options.sources.disguises && self.root.has_own_pids() {
-            disguises::unmask(&self.root, &mut buffers, &mut self.buffers.text);
+            disguises::unmask(&self.root, &mut buffers);
         }
         let host = self.root.host();
         let kinds = self.options.kinds;
@@ -278,8 +276,8 @@ impl Scanner {
         if matches!(self.iterators, Iterating::MayLoad(_)) {
             // procfs never tells all of shmem.
             if !std::mem::replace(&mut self.again, true) && !self.options.kinds.has_shmem() {
-                let patience = Patience::new(&self.root, &mut self.buffers);
-                match self.procfs.scan(&self.root, &self.options, &mut self.buffers, Some(&patience)) {
+                let patience = Patience::new(&self.root);
+                match self.procfs.scan(&self.root, &self.options, Some(&patience)) {
                     Ok(found) if found.is_beyond_doubt() => return Ok(found),
                     Ok(found) => second_best = Some(found),
                     Err(Halt::NotWorthIt) => {}
@@ -306,7 +304,7 @@ impl Scanner {
         });
         let mut seals = links.filter_map(|(pid, link)| {
             let process = ProcessDir::open(&self.root, pid).ok()?;
-            seals::ask(&self.root, &process, &link, id, &mut self.buffers.text).ok()
+            seals::ask(&self.root, &process, &link, id).ok()
         });
         buffer.seals = if self.root.is_live() { seals.next() } else { None };
     }
@@ -354,12 +352,12 @@ impl Scanner {
     /// One scan by them; `None`: they are not used.
     fn ask_iterators(&mut self) -> Option<Result<Found, Errno>> {
         let Iterating::Ready(iterators) = &mut self.iterators else { return None };
-        Some(iterators.scan(&self.root, &self.options, self.procfs.filesystems(), &mut self.buffers))
+        Some(iterators.scan(&self.root, &self.options, self.procfs.filesystems()))
     }
 
     /// One scan by procfs, however long it takes.
     fn by_procfs(&mut self) -> Result<Found, Error> {
-        let found = self.procfs.scan(&self.root, &self.options, &mut self.buffers, None);
+        let found = self.procfs.scan(&self.root, &self.options, None);
         found.map_err(|halt| self.halted(halt))
     }
 
@@ -396,12 +394,12 @@ fn no_iterators(why: &NotUsed) -> Error {
 }
 
 /// The kernel's list, if it is asked for.
-fn read_list(options: &Options, text: &mut Vec<u8>) -> Listing {
+fn read_list(options: &Options) -> Listing {
     if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {
         return Err("it was not asked for".into());
     }
     let Some(sys) = &options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
-    bufinfo::read_list(sys, text)
+    bufinfo::read_list(sys)
         .map_err(|e| format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(e)))
 }
 

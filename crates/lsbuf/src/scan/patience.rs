@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::kernel::fds;
-use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::model::Pid;
 
@@ -39,10 +38,10 @@ pub(super) struct Patience {
 
 impl Patience {
     /// Looks how much there is to be read.
-    pub(super) fn new(root: &ProcRoot, buffers: &mut Buffers) -> Patience {
-        let mut timed = || {
+    pub(super) fn new(root: &ProcRoot) -> Patience {
+        let timed = || {
             let begun = Instant::now();
-            root.own_stat(&mut buffers.text);
+            root.own_stat();
             begun.elapsed()
         };
         let read = (0..4).map(|_| timed()).min().unwrap_or_default();
@@ -54,7 +53,7 @@ impl Patience {
             done: Cell::new(0),
             left: Cell::new(0),
         };
-        for (pid, _) in root.processes(buffers).unwrap_or_default() {
+        for (pid, _) in root.processes().unwrap_or_default() {
             let work = PROCESS + fds::number(root, pid).unwrap_or(0);
             patience.work.insert(pid, work);
             patience.left.set(patience.left.get() + work);

@@ -6,7 +6,6 @@ use crate::kernel::devices;
 use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::pending;
 use crate::kernel::procmap::{Filter, Queries};
-use crate::kernel::read::Buffers;
 use crate::kernel::root::{Births, ProcRoot};
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Buffer, Coverage, Dev, Kind, Note, Source};
@@ -45,7 +44,6 @@ struct Scan<'s> {
     procfs: &'s mut Procfs,
     root: &'s ProcRoot,
     options: &'s Options,
-    buffers: &'s mut Buffers,
     patience: Option<&'s Patience>,
 }
 
@@ -89,10 +87,9 @@ impl Procfs {
         &mut self,
         root: &ProcRoot,
         options: &Options,
-        buffers: &mut Buffers,
         patience: Option<&Patience>,
     ) -> Result<Found, Halt> {
-        Scan { procfs: self, root, options, buffers, patience }.run()
+        Scan { procfs: self, root, options, patience }.run()
     }
 }
 
@@ -136,9 +133,9 @@ impl Scan<'_> {
                 && (!after.list.as_ref().is_ok_and(List::agrees) || buffers.iter().any(settle::may_lack));
             all |= missed;
             let holders = settle::holders_of_rests(&buffers);
-            let settled = settle::settle(&mut buffers, &earlier, &coverage, |suspects| {
-                watch.forking(suspects, self.buffers)
-            }) && !missed;
+            let settled =
+                settle::settle(&mut buffers, &earlier, &coverage, |suspects| watch.forking(suspects))
+                    && !missed;
             if settled || round >= self.options.rounds {
                 self.add_shmem(&walk, &shared, &mut buffers, &mut coverage);
                 let processes = walk.holders_of(&buffers);
@@ -147,7 +144,7 @@ impl Scan<'_> {
                 return Ok(Found { coverage, buffers, processes, devices });
             }
             earlier.push(Round { buffers, only_shared });
-            watch.pause(holders, self.buffers);
+            watch.pause(holders);
             // The list that the next walk begins with belongs to its time.
             before = self.kernel_list();
         }
@@ -192,21 +189,21 @@ impl Scan<'_> {
                 || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
             family: self.procfs.filesystems.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
         };
-        let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads, self.buffers)?;
+        let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads)?;
         self.procfs.dev = walk.proof.dev();
         if let Some(elsewhere) = walk.elsewhere.as_mut().filter(|_| self.root.is_live()) {
             let counted = *self.procfs.pending_counted.get_or_insert_with(|| pending::are_counted(self.root));
-            elsewhere.unknown |= !counted && pending::are_there(self.root, &mut self.buffers.text);
+            elsewhere.unknown |= !counted && pending::are_there(self.root);
         }
         if listed.is_none() {
-            walk.recheck(self.root, self.buffers);
+            walk.recheck(self.root);
         }
         Ok(walk)
     }
 
     fn kernel_list(&mut self) -> Listed {
         let begin = self.root.births();
-        let list = read_list(self.options, &mut self.buffers.text);
+        let list = read_list(self.options);
         Listed { births: (begin, self.root.births()), list }
     }
 

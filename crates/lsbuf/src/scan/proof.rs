@@ -36,6 +36,8 @@ pub(super) struct Proof {
     /// Whether an fd may still be duplicated to learn the device.
     may_duplicate: bool,
     inodes: HashMap<Inode, InodeFact>,
+    /// Text of the file at hand.
+    text: Vec<u8>,
 }
 
 /// What asking for an fd's inode came to.
@@ -86,7 +88,7 @@ impl Proof {
     /// Learns from an fd whose fdinfo proved it. The inode itself is asked once per buffer. Where the fdinfo does not give
     /// its number (before Linux 5.14) it is asked for each fd, before and after the fdinfo is read once more, so that both are
     /// of one buffer although the fd may be replaced meanwhile.
-    pub(super) fn learn_fd(&mut self, process: &ProcessDir, fact: &mut FdFact, text: &mut Vec<u8>) -> Learnt {
+    pub(super) fn learn_fd(&mut self, process: &ProcessDir, fact: &mut FdFact) -> Learnt {
         const ATTEMPTS: usize = 4;
         self.mnt_id = Some(fact.info.mnt_id);
         let link = fd_link(fact.fd);
@@ -100,12 +102,12 @@ impl Proof {
         for _ in 0..ATTEMPTS {
             let (before, info, after) = (
                 self.ask(process.dir(), link.as_str()),
-                process.dir().read_record(fds::fdinfo_path(fact.fd).as_str(), text),
+                process.dir().read_record(fds::fdinfo_path(fact.fd).as_str(), &mut self.text),
                 self.ask(process.dir(), link.as_str()),
             );
             match (before, info, after) {
                 (Ok(Answer::DmaBuf(before)), Ok(()), Ok(Answer::DmaBuf(after))) if before == after => {
-                    let Ok(info) = fdinfo::parse(text) else { return Learnt::Nothing };
+                    let Ok(info) = fdinfo::parse(&self.text) else { return Learnt::Nothing };
                     fact.info = info;
                     return Learnt::Inode(before);
                 }
@@ -122,9 +124,9 @@ impl Proof {
 
     /// Learns the device by a duplicate of an fd whose fdinfo proved it, unless its link has told it already. It must be in
     /// the process's own table.
-    pub(super) fn duplicate(&mut self, process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) {
+    pub(super) fn duplicate(&mut self, process: &ProcessDir, fact: &FdFact) {
         let (None, true, Some(ino)) = (self.dev, self.may_duplicate, fact.info.ino) else { return };
-        match duplicate::device(process, fact.fd, ino, text) {
+        match duplicate::device(process, fact.fd, ino) {
             Ok(dev) => self.dev = Some(dev),
             // Gone or replaced: another one will do.
             Err(Errno::BADF | Errno::NOENT | Errno::SRCH) => {}
@@ -133,16 +135,16 @@ impl Proof {
     }
 
     /// Decides on an `O_PATH` fd.
-    pub(super) fn judge_path(&mut self, process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) -> Verdict {
+    pub(super) fn judge_path(&mut self, process: &ProcessDir, fact: &FdFact) -> Verdict {
         let mount = fact.info.mnt_id;
         if self.verdict_on_mount(mount) == Verdict::Unknown
-            && self.read_mounts(process, text)
+            && self.read_mounts(process)
             && self.verdict_on_mount(mount) == Verdict::Unknown
         {
             match self.ask(process.dir(), fd_link(fact.fd).as_str()) {
                 Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
                 // Unless the fd was replaced since its fdinfo was read.
-                Ok(Answer::Other(_)) if still_on_mount(process, fact, text) => {
+                Ok(Answer::Other(_)) if still_on_mount(process, fact) => {
                     self.refuted_mounts.insert(mount);
                 }
                 Ok(Answer::Other(_)) | Err(_) => {}
@@ -153,12 +155,12 @@ impl Proof {
 
     /// Rules out all that is mounted where the process can see it: the dma-buf filesystem never is. The table is read
     /// once per process, which may have mounted thousands. Returns whether it could be read.
-    fn read_mounts(&mut self, process: &ProcessDir, text: &mut Vec<u8>) -> bool {
+    fn read_mounts(&mut self, process: &ProcessDir) -> bool {
         if self.mounts_of != Some(process.pid()) {
-            if process.dir().read_file(c"mountinfo", text).is_err() {
+            if process.dir().read_file(c"mountinfo", &mut self.text).is_err() {
                 return false;
             }
-            for (id, dev) in identity::mounts(text) {
+            for (id, dev) in identity::mounts(&self.text) {
                 self.refuted_mounts.insert(id);
                 self.refuted_devs.insert(dev);
             }
@@ -168,8 +170,8 @@ impl Proof {
     }
 
     /// Learns what it can from a mapping: of a device not yet decided on, or of a buffer not yet asked.
-    pub(super) fn learn_map(&mut self, process: &ProcessDir, fact: &MapFact, text: &mut Vec<u8>) {
-        if self.verdict_on_dev(fact.dev) == Verdict::Unknown && !self.read_mounts(process, text) {
+    pub(super) fn learn_map(&mut self, process: &ProcessDir, fact: &MapFact) {
+        if self.verdict_on_dev(fact.dev) == Verdict::Unknown && !self.read_mounts(process) {
             return;
         }
         match self.verdict_on_dev(fact.dev) {
@@ -249,9 +251,10 @@ impl Judge for Proof {
     }
 }
 
-fn still_on_mount(process: &ProcessDir, fact: &FdFact, text: &mut Vec<u8>) -> bool {
-    process.dir().read_record(fds::fdinfo_path(fact.fd).as_str(), text).is_ok()
-        && fdinfo::parse(text).is_ok_and(|now| now.mnt_id == fact.info.mnt_id)
+fn still_on_mount(process: &ProcessDir, fact: &FdFact) -> bool {
+    let mut text = Vec::new();
+    process.dir().read_record(fds::fdinfo_path(fact.fd).as_str(), &mut text).is_ok()
+        && fdinfo::parse(&text).is_ok_and(|now| now.mnt_id == fact.info.mnt_id)
 }
 
 enum Answer {

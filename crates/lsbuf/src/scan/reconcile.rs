@@ -29,8 +29,7 @@ impl Scanner {
     fn balance_once(&mut self) -> Result<Reconciliation, Error> {
         let (not_folded, before) = self.meminfo()?;
         let snapshot = self.scan()?;
-        let Survey { mounts, unseen } =
-            usage::survey(&self.root, &mut self.buffers).map_err(|e| self.cannot_list(e))?;
+        let Survey { mounts, unseen } = usage::survey(&self.root).map_err(|e| self.cannot_list(e))?;
         let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
         let any_huge = hugetlb > Bytes(0);
         let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, |b| self.is_huge(b), any_huge);
@@ -43,9 +42,9 @@ impl Scanner {
 
     /// Reads meminfo, after its counters were added up, or why they were not.
     fn meminfo(&mut self) -> Result<(Option<String>, Meminfo), Error> {
-        let folded = meminfo::fold(self.root.dir(), &mut self.buffers.text);
+        let folded = meminfo::fold(self.root.dir());
         let not_folded = folded.err().map(|e| std::io::Error::from(e).to_string());
-        let read = meminfo::read(self.root.dir(), &mut self.buffers.text);
+        let read = meminfo::read(self.root.dir());
         let failed = |e| Error::io(e, format!("cannot read {}", self.root.path().join("meminfo").display()));
         Ok((not_folded, read.map_err(failed)?))
     }

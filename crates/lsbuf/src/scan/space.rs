@@ -4,10 +4,9 @@ use rustix::io::{Errno, Result};
 
 use super::proof::Proof;
 use crate::kernel::map_files::{self, LinkFact};
-use crate::kernel::maps::{self, MapFact};
+use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::process::{Image, ProcessDir};
 use crate::kernel::procmap::{self, Filter};
-use crate::kernel::read::Buffers;
 use crate::kernel::shmem::{Family, ShmMap};
 use crate::model::{Label, Source};
 
@@ -67,14 +66,14 @@ impl Space {
         reader: Reader,
         proof: &mut Proof,
         family: Option<&mut Family>,
-        buffers: &mut Buffers,
+        text: &mut MapsReader,
     ) -> Result<Option<Space>> {
         let image = match image {
             Err(Errno::SRCH) => return Ok(None),
             image => image?,
         };
         let mapped = match reader {
-            Reader::Text => match maps::walk(image.maps(), family, &mut buffers.chunk) {
+            Reader::Text => match text.read(image.maps(), family) {
                 Err(Errno::SRCH) => None,
                 mapped => mapped?,
             },
@@ -83,7 +82,7 @@ impl Space {
             Reader::Links => {
                 let (mut links, mut shmem) = (Vec::new(), Vec::new());
                 let family = family.map(|family| (family, &mut shmem));
-                let garbled = map_files::walk(process.dir(), buffers, &mut links, family)?;
+                let garbled = map_files::read(process.dir(), &mut links, family)?;
                 let (facts, garbled) = (Facts::Links(links), (reader.source(), garbled));
                 return Ok(Some(Space { image, reader, alone: None, facts, shmem, garbled, ring: false }));
             }
@@ -118,9 +117,9 @@ impl Space {
     }
 
     /// The name that one of its mappings shows, whole and raw, where the fact lacks it; `process` has its `map_files`.
-    pub(super) fn name(&self, process: &ProcessDir, fact: &MapFact, buffers: &mut Buffers) -> Option<Label> {
+    pub(super) fn name(&self, process: &ProcessDir, fact: &MapFact) -> Option<Label> {
         match self.reader {
-            Reader::Text | Reader::Links => map_files::name(process.dir(), &fact.vma, &mut buffers.link),
+            Reader::Text | Reader::Links => map_files::name(process.dir(), &fact.vma),
             Reader::Query(_) => procmap::name(self.image.maps(), fact),
         }
     }

@@ -37,7 +37,7 @@ use super::record::LAYOUT;
 use super::{Iterator, Probes, Unavailable};
 use crate::kernel::identity::device_of;
 use crate::kernel::magic;
-use crate::kernel::read::{self, Buffers};
+use crate::kernel::read;
 
 /// What a bpf filesystem that [`Place::make`] has mounted is called in `mountinfo`.
 const MOUNT_SOURCE: &str = "lsbuf";
@@ -240,7 +240,7 @@ impl Place {
         }
         if is_on_bpf_fs(&dir).map_err(|errno| fail("open", errno))?.is_none() {
             let mut empty = true;
-            read::entries(dir.as_fd(), &mut Buffers::default().dir, |_, _| {
+            read::entries(dir.as_fd(), |_, _| {
                 empty = false;
                 Ok(())
             })
@@ -304,7 +304,7 @@ impl Place {
         let fail = |errno| (format!("cannot list {}", self.path.display()), Some(errno));
         let mut sets = Vec::new();
         let dir = read::open_dir(&self.dir, c".").map_err(fail)?;
-        read::entries(dir.as_fd(), &mut Buffers::default().dir, |name, _| {
+        read::entries(dir.as_fd(), |name, _| {
             let name = name.to_string_lossy().into_owned();
             if name == NEW || name == OLD || name.parse::<u32>().is_ok() {
                 sets.push(name);
@@ -360,7 +360,7 @@ impl Place {
         fchown(&dir, owner.0, owner.1).map_err(fail)?;
         let device = fstat(&dir).map_err(fail)?.st_dev;
         let mut names = Vec::new();
-        read::entries(dir.as_fd(), &mut Buffers::default().dir, |name, _| {
+        read::entries(dir.as_fd(), |name, _| {
             names.push(name.to_owned());
             Ok(())
         })

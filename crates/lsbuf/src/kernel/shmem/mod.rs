@@ -20,6 +20,7 @@ pub(crate) mod usage;
 
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 
 use rustix::io::{Errno, Result};
@@ -31,7 +32,7 @@ pub(crate) use name::{Home, Named, classify, without_mark};
 use sysvipc::{Namespaces, ipc_namespace};
 
 use super::process::ProcessDir;
-use super::read::Buffers;
+use super::read::LINK_ROOM;
 use super::tree::Folder;
 use super::{fdinfo, path};
 use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef};
@@ -71,8 +72,9 @@ struct View {
 }
 
 impl View {
-    fn of(process: &ProcessDir, buffers: &mut Buffers) -> Result<View> {
-        let mut link = |name: &CStr| process.dir().link(name, &mut buffers.link).map(Label::from);
+    fn of(process: &ProcessDir) -> Result<View> {
+        let mut room = [MaybeUninit::uninit(); LINK_ROOM];
+        let mut link = |name: &CStr| process.dir().link(name, &mut room).map(Label::from);
         Ok(View { namespace: link(c"ns/mnt")?, root: link(c"root")? })
     }
 }
@@ -91,6 +93,8 @@ pub(crate) struct Family {
     filesystems: Filesystems,
     mounts: HashMap<View, Rc<Mounts>>,
     now: Surroundings,
+    /// Text of the file at hand.
+    text: Vec<u8>,
     /// Every buffer met.
     pub(crate) objects: HashMap<BufferId, Object>,
     /// IPC namespaces, each with some of its processes.
@@ -111,6 +115,7 @@ impl Family {
             filesystems,
             mounts: HashMap::new(),
             now: Surroundings::default(),
+            text: Vec::new(),
             objects: HashMap::new(),
             namespaces: Namespaces::default(),
             unfollowed: 0,
@@ -120,9 +125,9 @@ impl Family {
     }
 
     /// Turns to a process: what comes next is of it.
-    pub(crate) fn enter(&mut self, process: &ProcessDir, buffers: &mut Buffers) {
+    pub(crate) fn enter(&mut self, process: &ProcessDir) {
         self.now = Surroundings {
-            mounts: self.mounts_of(process, buffers),
+            mounts: self.mounts_of(process),
             ipc: if self.kinds.has(Kind::Sysv) { ipc_namespace(process) } else { None },
         };
         if let Some(ipc) = self.now.ipc {
@@ -131,13 +136,13 @@ impl Family {
     }
 
     /// What is mounted where the process can see it, read once for all that see the same.
-    fn mounts_of(&mut self, process: &ProcessDir, buffers: &mut Buffers) -> Rc<Mounts> {
-        let view = View::of(process, buffers).ok();
+    fn mounts_of(&mut self, process: &ProcessDir) -> Rc<Mounts> {
+        let view = View::of(process).ok();
         if let Some(known) = view.as_ref().and_then(|view| self.mounts.get(view)) {
             return Rc::clone(known);
         }
-        let read = process.dir().read_file(c"mountinfo", &mut buffers.text);
-        let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&buffers.text)));
+        let read = process.dir().read_file(c"mountinfo", &mut self.text);
+        let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&self.text)));
         for (dev, home) in mounts.devices() {
             self.filesystems.mounted(dev, home);
         }
@@ -167,7 +172,7 @@ impl Family {
         let object = self.objects.entry(id).or_default();
         object.inode = Some(inode);
         if object.name.is_none() {
-            let mut again = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut again = [MaybeUninit::uninit(); LINK_ROOM];
             let same = process.link(path, &mut again).is_ok_and(|again| *again == *link);
             object.name = same.then(|| Label::from(name));
         }
@@ -199,9 +204,8 @@ impl Family {
         let path = path::fd_link(fd);
         let Some(id) = self.ask(process, path.as_str(), link)? else { return Ok(None) };
         let path_only = !process.tree().shows_access(process, path.as_str())? && {
-            let mut text = Vec::new();
-            process.read_record(path::fdinfo_path(fd).as_str(), &mut text)?;
-            fdinfo::parse(&text).is_ok_and(|info| info.path_only)
+            process.read_record(path::fdinfo_path(fd).as_str(), &mut self.text)?;
+            fdinfo::parse(&self.text).is_ok_and(|info| info.path_only)
         };
         Ok(Some(ShmFd { id, fd, path_only }))
     }
@@ -249,15 +253,15 @@ impl Family {
     /// Asks for what is still unknown of a mapped buffer, by its link in the process's `map_files`.
     ///
     /// Whether it is of the family after all: mappings are told by their devices, and most files of a devtmpfs are not.
-    pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) -> bool {
-        self.ask_mapped(process, map, buffers);
+    pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap) -> bool {
+        self.ask_mapped(process, map);
         let home = map.id.dev.and_then(|dev| self.filesystems.home(dev));
         self.objects.get(&map.id).is_none_or(|object| {
             !object.irregular && (object.inode.is_some() || home != Some(Home::Devtmpfs))
         })
     }
 
-    fn ask_mapped(&mut self, process: &ProcessDir, map: &ShmMap, buffers: &mut Buffers) {
+    fn ask_mapped(&mut self, process: &ProcessDir, map: &ShmMap) {
         let Some(object) = self.objects.get(&map.id) else { return };
         let nameless = object.name.is_none();
         let unasked = object.inode.is_none() && !object.irregular && !self.cannot_follow;
@@ -266,7 +270,8 @@ impl Family {
         }
         let link = path::map_files_link(&map.vma);
         let mut name = None;
-        if nameless && let Ok(target) = process.dir().link(link.as_str(), &mut buffers.link) {
+        let mut room = [MaybeUninit::uninit(); LINK_ROOM];
+        if nameless && let Ok(target) = process.dir().link(link.as_str(), &mut room) {
             let named = map.id.dev.and_then(|dev| classify(self.filesystems.home(dev)?, target));
             name = named.filter(|named| named.kind == map.id.kind).map(|named| Label::from(named.name));
         }

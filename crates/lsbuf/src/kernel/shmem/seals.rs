@@ -25,15 +25,15 @@ pub(crate) fn ask(
     process: &ProcessDir,
     link: &str,
     (dev, ino): (Dev, Inode),
-    text: &mut Vec<u8>,
 ) -> Result<Seals> {
     let pinned = process.dir().pin(link)?;
     let stat = fstat(&pinned)?;
     if (device_of(&stat), stat.st_ino) != (dev, ino.0) {
         return Err(Errno::STALE);
     }
-    root.dir().read_file(c"locks", text)?;
-    if has_lease(text, dev, ino) {
+    let mut text = Vec::new();
+    root.dir().read_file(c"locks", &mut text)?;
+    if has_lease(&text, dev, ino) {
         return Err(Errno::BUSY);
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -73,7 +73,7 @@ mod tests {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         let process = ProcessDir::open(&root, Pid(std::process::id())).unwrap();
         let link = format!("fd/{}", memfd.as_raw_fd());
-        let asked = |ino| ask(&root, &process, &link, (dev, Inode(ino)), &mut Vec::new());
+        let asked = |ino| ask(&root, &process, &link, (dev, Inode(ino)));
         assert_eq!(asked(stat.st_ino), Ok(Seals(2 | 4)));
         assert_eq!(asked(stat.st_ino + 1), Err(Errno::STALE));
     }

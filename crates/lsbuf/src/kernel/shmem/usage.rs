@@ -26,7 +26,6 @@ use super::mounts::Mounts;
 use crate::kernel::identity::device;
 use crate::kernel::magic;
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
 
@@ -40,16 +39,16 @@ pub(crate) struct Survey {
 }
 
 /// Looks at the mounts of every process, and asks each tmpfs among them.
-pub(crate) fn survey(root: &ProcRoot, buffers: &mut Buffers) -> std::io::Result<Survey> {
+pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
     let own = root.tree().reader(root.dir());
-    let listed = root.processes(buffers)?.into_iter().map(|(pid, _)| pid);
+    let listed = root.processes()?.into_iter().map(|(pid, _)| pid);
     let mut survey = Survey::default();
     let mut seen = HashSet::new();
     let mut text = Vec::new();
     // What the reader sees itself takes no privilege, and so comes first.
     for pid in own.into_iter().chain(listed.filter(|&pid| Some(pid) != own)) {
         let Ok(process) = ProcessDir::open(root, pid) else { continue };
-        match View::of(&process, buffers) {
+        match View::of(&process) {
             Ok(view) if seen.insert(view.clone()) => {}
             Ok(_) => continue,
             Err(Errno::ACCESS | Errno::PERM) => {
@@ -185,7 +184,7 @@ mod tests {
     #[test]
     fn live() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
-        let survey = survey(&root, &mut Buffers::default()).unwrap();
+        let survey = survey(&root).unwrap();
         let mut devices: Vec<Dev> = survey.mounts.iter().map(|mount| mount.dev).collect();
         devices.dedup();
         assert_eq!(devices.len(), survey.mounts.len());

@@ -29,7 +29,6 @@ use crate::kernel::bpf::record::{DeviceFd, Record};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::elsewhere::{self, Elsewhere};
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::Buffers;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Filesystems;
@@ -100,7 +99,6 @@ impl Iterators {
         root: &ProcRoot,
         options: &Options,
         filesystems: Option<&Filesystems>,
-        buffers: &mut Buffers,
     ) -> Result<Found, Errno> {
         let kinds = options.kinds;
         let (shmem, dmabufs) = (kinds.has_shmem(), kinds.has(Kind::DmaBuf));
@@ -125,7 +123,7 @@ impl Iterators {
                 sources.push(Source::TaskVmaIterator);
             }
             let mut notes = Vec::new();
-            let list = (!listed && dmabufs).then(|| read_list(options, &mut buffers.text));
+            let list = (!listed && dmabufs).then(|| read_list(options));
             let list = match list {
                 Some(Ok(list)) => {
                     if !sources.contains(&Source::Bufinfo) {
@@ -145,7 +143,7 @@ impl Iterators {
             let Joined { buffers: mut joined, mut restless } =
                 join::join(&mut round, list.as_ref(), self.dev);
             joined.retain(|buffer| kinds.has(buffer.id.kind));
-            let (kept, rings) = look_elsewhere(&round, &mut joined, root, buffers);
+            let (kept, rings) = look_elsewhere(&round, &mut joined, root);
             if let Some(filesystems) = filesystems {
                 let mut found = shmem::join(&round, kinds, filesystems, rings);
                 joined.append(&mut found.buffers);
@@ -168,7 +166,7 @@ impl Iterators {
             };
             let holders = settle::holders_of_rests(&joined);
             let settled = settle(&mut joined, &earlier, &coverage, |suspects| {
-                let forking = watch.forking(suspects, buffers);
+                let forking = watch.forking(suspects);
                 disturbed |= !forking.is_empty();
                 forking
             });
@@ -180,26 +178,20 @@ impl Iterators {
                 if shmem && kept.unknown {
                     coverage.notes.push(Note::HiddenInFlight { fds: 0 });
                 }
-                let processes = self.processes_of(&round, &joined, root, &mut buffers.text);
+                let processes = self.processes_of(&round, &joined, root);
                 let devices = self.devices_of(&round, options.sys_root.as_deref());
                 return Ok(Found { coverage, buffers: joined, processes, devices });
             }
             earlier.push(settle::Round { buffers: joined, only_shared: false });
             // Rounds are over in no time; whoever comes or goes needs some.
-            watch.pause(holders, buffers);
+            watch.pause(holders);
             in_vain += u32::from(disturbed && in_vain < MOST_IN_VAIN);
             locked = self.probes.why_not(Iterator::TaskVma.with(shmem)).is_none();
         }
     }
 
     /// Who the holders are.
-    fn processes_of(
-        &mut self,
-        round: &Round,
-        buffers: &[Buffer],
-        root: &ProcRoot,
-        text: &mut Vec<u8>,
-    ) -> Vec<Process> {
+    fn processes_of(&mut self, round: &Round, buffers: &[Buffer], root: &ProcRoot) -> Vec<Process> {
         let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
         let sync_files = round.sync_files();
         pids.extend(sync_files.keys());
@@ -213,7 +205,7 @@ impl Iterators {
             let task = round.task(pid)?;
             let known = self.cgroups.get(&task.cgroup).map(|cgroup| cgroup.path.clone());
             let cgroup = known.or_else(|| {
-                let path = ProcessDir::open(root, pid).ok()?.cgroup(text)?;
+                let path = ProcessDir::open(root, pid).ok()?.cgroup()?;
                 let cgroup = Cgroup { pid, started: task.started, path: path.clone() };
                 self.cgroups.insert(task.cgroup, cgroup);
                 Some(path)
@@ -343,20 +335,15 @@ fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, La
 }
 
 /// Adds what is in no fd table and no address space; says what rings may have registered besides.
-fn look_elsewhere(
-    round: &Round,
-    buffers: &mut [Buffer],
-    root: &ProcRoot,
-    scratch: &mut Buffers,
-) -> (KeptElsewhere, Rings) {
+fn look_elsewhere(round: &Round, buffers: &mut [Buffer], root: &ProcRoot) -> (KeptElsewhere, Rings) {
     let (rings, hidden) = round.rings();
     let mut elsewhere = Elsewhere::default();
+    let mut text = Vec::new();
     for ring in rings {
-        let text = &mut scratch.text;
         let read = ProcessDir::open(root, ring.pid)
             .and_then(|process| process.thread(ring.tid))
-            .and_then(|thread| thread.dir().read_record(fds::fdinfo_path(ring.fd).as_str(), text));
-        elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(text));
+            .and_then(|thread| thread.dir().read_record(fds::fdinfo_path(ring.fd).as_str(), &mut text));
+        elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(&text));
     }
     elsewhere.unknown |= hidden;
     let waiting = round.waiting();

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
 use crate::kernel::elsewhere::Elsewhere;
-use crate::kernel::fds::{self, FdFact};
-use crate::kernel::maps::MapFact;
+use crate::kernel::fds::{self, FdFact, FdReader};
+use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::procmap::Queries;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Family, Filesystems, ShmFd, ShmMap};
@@ -125,6 +125,9 @@ pub(in crate::scan) struct Walk {
     pub(super) denied: u64,
     pub(super) failed: u64,
     pub(in crate::scan) unproven: u64,
+    /// What reads fd tables and address spaces.
+    pub(super) fd_reader: FdReader,
+    pub(super) maps_reader: MapsReader,
     /// What one fd table is read into; empty in between.
     pub(in crate::scan) table: fds::Table,
     /// Processes that appeared when the last generation had been read.

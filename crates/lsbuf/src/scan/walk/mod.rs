@@ -19,7 +19,6 @@ use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds;
 use crate::kernel::process::ProcessDir;
-use crate::kernel::read::Buffers;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Family;
 use crate::model::Pid;
@@ -30,11 +29,7 @@ const GENERATIONS: usize = 4;
 
 impl Walk {
     /// Walks every process but known kernel threads.
-    pub(super) fn of(
-        start: &Start<'_>,
-        kernel_threads: &mut KernelThreads,
-        buffers: &mut Buffers,
-    ) -> Result<Walk, Halt> {
+    pub(super) fn of(start: &Start<'_>, kernel_threads: &mut KernelThreads) -> Result<Walk, Halt> {
         let mut walk = Walk {
             proof: Proof::new(start.root, start.dev, start.queries),
             elsewhere: start.look_elsewhere.then(Elsewhere::default),
@@ -44,7 +39,7 @@ impl Walk {
         let mut seen: HashMap<Pid, u64> = HashMap::new();
         for generation in 0.. {
             let mut newcomers = Vec::new();
-            for (pid, directory) in start.root.processes(buffers)? {
+            for (pid, directory) in start.root.processes()? {
                 match seen.insert(pid, directory) {
                     Some(before) if before == directory => {}
                     Some(_) => {
@@ -65,7 +60,7 @@ impl Walk {
             for &(pid, directory) in &newcomers {
                 walk.counts.total += 1;
                 let known = kernel_threads.knows(pid, directory);
-                let visit = if known { Visit::Kernel } else { walk.visit(start, pid, buffers) };
+                let visit = if known { Visit::Kernel } else { walk.visit(start, pid) };
                 if let Some(patience) = start.patience {
                     patience.done_with(pid);
                     if patience.is_over() {
@@ -108,7 +103,8 @@ impl Walk {
     }
 
     /// Reads each buffer's count once more, through one of its fds.
-    pub(super) fn recheck(&mut self, root: &ProcRoot, buffers: &mut Buffers) {
+    pub(super) fn recheck(&mut self, root: &ProcRoot) {
+        let mut text = Vec::new();
         for held in &self.fds {
             if held.fact.info.dmabuf.is_none() || self.rechecked.contains_key(&held.ino) {
                 continue;
@@ -118,9 +114,9 @@ impl Walk {
                     Some(tid) => process.thread(tid),
                     None => Ok(process),
                 })
-                .and_then(|p| p.dir().read_record(fds::fdinfo_path(held.fact.fd).as_str(), &mut buffers.text))
+                .and_then(|p| p.dir().read_record(fds::fdinfo_path(held.fact.fd).as_str(), &mut text))
                 .ok()
-                .and_then(|()| fdinfo::parse(&buffers.text).ok());
+                .and_then(|()| fdinfo::parse(&text).ok());
             let before = &held.fact.info;
             let same = |now: &DmaBufInfo, was: &DmaBufInfo| {
                 now.size == was.size && now.exporter == was.exporter && now.name == was.name

@@ -11,11 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::io::Errno;
 
 use super::found::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk, slots};
-use crate::kernel::fdinfo_table;
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
 use crate::kernel::process::{Image, ProcessDir, Stage};
-use crate::kernel::read::Buffers;
 use crate::kernel::sharing::{Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::kernel::tree::{Folder, Tree};
@@ -53,13 +51,13 @@ struct Mark {
 
 impl Walk {
     /// Reads one process.
-    pub(super) fn visit(&mut self, start: &Start<'_>, pid: Pid, buffers: &mut Buffers) -> Visit {
+    pub(super) fn visit(&mut self, start: &Start<'_>, pid: Pid) -> Visit {
         for _ in 0..ATTEMPTS {
             let process = match ProcessDir::open(start.root, pid) {
                 Ok(process) => process,
                 Err(e) => return Visit::of(start.root.tree(), e),
             };
-            if let Some(visit) = self.visit_image(&process, start, buffers) {
+            if let Some(visit) = self.visit_image(&process, start) {
                 return visit;
             }
         }
@@ -67,21 +65,16 @@ impl Walk {
     }
 
     /// Reads one process; `None`: its image was replaced meanwhile, and nothing is kept.
-    fn visit_image(
-        &mut self,
-        process: &ProcessDir,
-        start: &Start<'_>,
-        buffers: &mut Buffers,
-    ) -> Option<Visit> {
+    fn visit_image(&mut self, process: &ProcessDir, start: &Start<'_>) -> Option<Visit> {
         let mark = self.mark();
         if let Some(family) = &mut self.family {
-            family.enter(process, buffers);
+            family.enter(process);
         }
         // Before the fds, so that what is read between the two ends of this belongs together.
-        let mut space = self.space(process, process.image(), start.reader, buffers);
+        let mut space = self.space(process, process.image(), start.reader);
         let mut leaderless = false;
         if matches!(space, Ok(None)) {
-            match process.stage(&mut buffers.text) {
+            match process.stage() {
                 Ok(Stage::Kernel) => return Some(Visit::Kernel),
                 Ok(Stage::Exiting) => self.exiting += 1,
                 Ok(Stage::Zombie) => leaderless = true,
@@ -91,16 +84,16 @@ impl Walk {
                 Err(_) => {}
             }
         }
-        let threads = process.threads(buffers);
+        let threads = process.threads();
         let tids = threads.as_deref().unwrap_or_default();
         for &tid in tids {
             if !matches!(space, Ok(None)) {
                 break;
             }
-            space = self.through_thread(process, tid, start, buffers);
+            space = self.through_thread(process, tid, start);
         }
         let rings = self.rings();
-        let fds = self.visit_tables(process, tids, leaderless, start, buffers);
+        let fds = self.visit_tables(process, tids, leaderless, start);
         let (maps, space) = match space {
             Ok(None) => (Ok(()), None),
             Ok(Some(mut space)) => {
@@ -110,15 +103,15 @@ impl Walk {
                 }
                 let facts = std::mem::take(&mut space.facts);
                 let shmem = std::mem::take(&mut space.shmem);
-                self.visit_shmem(process, &space, shmem, buffers);
-                let followed = self.visit_maps(process, &space, facts, buffers);
+                self.visit_shmem(process, &space, shmem);
+                let followed = self.visit_maps(process, &space, facts);
                 self.garble(space.garbled.0, space.garbled.1);
                 (followed, Some(space))
             }
             Err(e) => (Err(e), None),
         };
         if self.mark() != mark || self.sync_files.contains_key(&process.pid()) {
-            match process.identify(&mut buffers.text) {
+            match process.identify() {
                 Ok(identity) => self.processes.push(identity),
                 Err(e) => {
                     self.drop_since(&mark);
@@ -137,9 +130,9 @@ impl Walk {
             Ok(()) => Visit::Read,
             Err(e) => match Visit::of(process.tree(), e) {
                 // A kernel thread has neither fds nor mappings, whoever asks.
-                Visit::Denied if process.stage(&mut buffers.text) == Ok(Stage::Kernel) => Visit::Kernel,
+                Visit::Denied if process.stage() == Ok(Stage::Kernel) => Visit::Kernel,
                 // It is there, but its files are not.
-                Visit::Gone if process.identify(&mut buffers.text).is_ok() => Visit::Failed,
+                Visit::Gone if process.identify().is_ok() => Visit::Failed,
                 visit => visit,
             },
         })
@@ -170,9 +163,8 @@ impl Walk {
         process: &ProcessDir,
         image: rustix::io::Result<Image>,
         reader: Reader,
-        buffers: &mut Buffers,
     ) -> rustix::io::Result<Option<Space>> {
-        Space::read(process, image, reader, &mut self.proof, self.family.as_mut(), buffers)
+        Space::read(process, image, reader, &mut self.proof, self.family.as_mut(), &mut self.maps_reader)
     }
 
     /// Reads the process's fd table and those of threads that have one of their own. `leaderless`: the leader has exited.
@@ -182,11 +174,10 @@ impl Walk {
         threads: &[Tid],
         leaderless: bool,
         start: &Start<'_>,
-        buffers: &mut Buffers,
     ) -> rustix::io::Result<()> {
         let tree = start.root.tree();
         let begin = self.mark();
-        let mut done = self.visit_fds(process, None, buffers);
+        let mut done = self.visit_fds(process, None);
         let mut tables = vec![Tid(process.pid().0)];
         for &tid in threads {
             let place = match tree.has_own_fds(process.dir(), tid) {
@@ -195,7 +186,7 @@ impl Walk {
             };
             let before = self.mark();
             if !matches!(place, Some(Ok(_))) {
-                match process.thread(tid).and_then(|thread| self.visit_fds(&thread, Some(tid), buffers)) {
+                match process.thread(tid).and_then(|thread| self.visit_fds(&thread, Some(tid))) {
                     // The thread has exited.
                     Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
                     Err(e) => done = done.and(Err(e)),
@@ -215,10 +206,7 @@ impl Walk {
             // A table that shows nothing may be one that an exiting thread has parted with and not yet closed. Such a thread
             // shares its want of a table with a leader that has exited.
             let nothing = self.mark() == before && (leaderless || !matches!(place, Some(Ok(_))));
-            if nothing
-                && process.thread(tid).and_then(|thread| thread.stage(&mut buffers.text))
-                    == Ok(Stage::Exiting)
-            {
+            if nothing && process.thread(tid).and_then(|thread| thread.stage()) == Ok(Stage::Exiting) {
                 self.exiting += 1;
             }
         }
@@ -238,33 +226,23 @@ impl Walk {
     }
 
     /// Reads one fd table: the process's, or that of `thread`, whose directory `process` then is.
-    fn visit_fds(
-        &mut self,
-        process: &ProcessDir,
-        thread: Option<Tid>,
-        buffers: &mut Buffers,
-    ) -> rustix::io::Result<()> {
+    fn visit_fds(&mut self, process: &ProcessDir, thread: Option<Tid>) -> rustix::io::Result<()> {
         let pid = process.pid();
         let mut table = std::mem::take(&mut self.table);
-        let walked = fdinfo_table::walk_any_way(
-            process.dir(),
-            buffers,
-            &mut table,
-            self.elsewhere.as_mut(),
-            self.family.as_mut(),
-        );
+        let walked =
+            self.fd_reader.read(process.dir(), &mut table, self.elsewhere.as_mut(), self.family.as_mut());
         for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
-                let learnt = self.proof.learn_fd(process, &mut fact, &mut buffers.text);
+                let learnt = self.proof.learn_fd(process, &mut fact);
                 // A thread's own table is out of reach by the process's id.
                 if thread.is_none() {
-                    self.proof.duplicate(process, &fact, &mut buffers.text);
+                    self.proof.duplicate(process, &fact);
                 }
                 learnt
             } else if fact.info.path_only {
-                match self.proof.judge_path(process, &fact, &mut buffers.text) {
+                match self.proof.judge_path(process, &fact) {
                     // Its fdinfo has no size, so the inode is asked however it was proven.
-                    Verdict::Yes => self.proof.learn_fd(process, &mut fact, &mut buffers.text),
+                    Verdict::Yes => self.proof.learn_fd(process, &mut fact),
                     Verdict::No => continue,
                     Verdict::Unknown => {
                         self.paths.push((pid, thread, fact));
@@ -305,37 +283,30 @@ impl Walk {
         process: &ProcessDir,
         tid: Tid,
         start: &Start<'_>,
-        buffers: &mut Buffers,
     ) -> rustix::io::Result<Option<Space>> {
         let Ok(thread) = process.thread(tid) else { return Ok(None) };
         // What is not below `task`.
         let alone = process.thread_alone(tid).ok();
         let shown = alone.as_ref().unwrap_or(&thread);
-        let space = self.space(shown, thread.image(), start.reader, buffers)?;
-        if space.is_none() && thread.stage(&mut buffers.text) == Ok(Stage::Exiting) {
+        let space = self.space(shown, thread.image(), start.reader)?;
+        if space.is_none() && thread.stage() == Ok(Stage::Exiting) {
             self.exiting += 1;
         }
         Ok(space.map(|space| space.through(alone)))
     }
 
     /// Adds what an address space maps of the shmem family.
-    fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>, buffers: &mut Buffers) {
+    fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>) {
         let (pid, process) = (process.pid(), space.alone().unwrap_or(process));
         for fact in maps {
-            if self.family.as_mut().is_none_or(|family| family.complete(process, &fact, buffers)) {
+            if self.family.as_mut().is_none_or(|family| family.complete(process, &fact)) {
                 self.shm_maps.push(HeldShmMap { pid, fact });
             }
         }
     }
 
     /// Decides on what an address space maps, which gave these facts.
-    fn visit_maps(
-        &mut self,
-        process: &ProcessDir,
-        space: &Space,
-        facts: Facts,
-        buffers: &mut Buffers,
-    ) -> rustix::io::Result<()> {
+    fn visit_maps(&mut self, process: &ProcessDir, space: &Space, facts: Facts) -> rustix::io::Result<()> {
         let process = space.alone().unwrap_or(process);
         let facts = match facts {
             Facts::Maps(facts) => facts,
@@ -345,9 +316,9 @@ impl Walk {
         let mut nameless = BTreeSet::new();
         for mut fact in facts {
             if fact.name.is_none() && !self.named.contains(&fact.ino) && nameless.insert(fact.ino) {
-                fact.name = space.name(process, &fact, buffers);
+                fact.name = space.name(process, &fact);
             }
-            self.proof.learn_map(process, &fact, &mut buffers.text);
+            self.proof.learn_map(process, &fact);
             let verdict = self.proof.verdict_on_dev(fact.dev);
             if verdict == Verdict::Yes && fact.name.is_some() {
                 self.named.insert(fact.ino);
