@@ -11,8 +11,8 @@ use std::time::Instant;
 use anyhow::bail;
 use lsbuf::model::{Kinds, Ledger};
 use lsbuf::scan::{Options, Scanner, Sources};
-use lsbuf_guest::bench::figures::{References, Scan, Taken};
-use lsbuf_guest::sys::measure;
+use lsbuf_guest::bench::figures::{References, Scan};
+use lsbuf_guest::sys::measure::{self, Taken};
 
 use crate::counting::Counting;
 

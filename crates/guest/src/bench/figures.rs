@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::measure::Taken;
+
 /// How many of each a world has.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct References {
@@ -82,17 +84,6 @@ pub struct Figures {
     pub first: Option<f64>,
     /// Of a scanner: allocations of one scan, median.
     pub allocations: Option<f64>,
-}
-
-/// What one run took.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Taken {
-    /// From start to end.
-    pub wall: Duration,
-    /// CPU time outside the kernel.
-    pub user: Duration,
-    /// CPU time of the kernel.
-    pub kernel: Duration,
 }
 
 /// One scan of `lsbuf-bench`, as it prints it.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::figures::{Figures, Measured, References, Taken, WayResults};
+use super::figures::{Figures, Measured, References, WayResults};
 use super::warm::Scanner;
 use super::way::Asked;
-use crate::sys::measure::{self, Hold};
+use crate::sys::measure::{self, Hold, Taken};
 
 /// When a way has had enough time, it is left out of the rounds that remain.
 const ENOUGH: Duration = Duration::from_secs(30);

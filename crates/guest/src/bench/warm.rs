@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::figures::{Figures, Measured, References, Scan, Taken, median, millis};
+use super::figures::{Figures, Measured, References, Scan, median, millis};
 use super::way::SCANNER;
-use crate::sys::measure::{self, SystemCalls};
+use crate::sys::measure::{self, SystemCalls, Taken};
 
 /// A turn goes on for so long: the first of several short scans finds the processor, or the emulator, busy with what others left
 /// there, and a long one outweighs that by itself.

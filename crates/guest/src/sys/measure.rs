@@ -13,11 +13,21 @@ use std::{fs, mem, ptr};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-
-use crate::bench::figures::Taken;
+use serde::{Deserialize, Serialize};
 
 /// Where the kernel says by what number the tracepoint is known that every system call passes.
 const TRACEPOINT: &str = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
+
+/// What one run took.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Taken {
+    /// From start to end.
+    pub wall: Duration,
+    /// CPU time outside the kernel.
+    pub user: Duration,
+    /// CPU time of the kernel.
+    pub kernel: Duration,
+}
 
 /// Runs a command to its end and times it, from before it is started.
 ///
