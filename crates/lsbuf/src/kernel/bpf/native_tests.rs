@@ -97,6 +97,42 @@ fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<Task>, Vec<(Id, Vec<u8>)>) {
     (tasks, files)
 }
 
+/// Check that a file for whose description there is no memory at that moment is told to be undescribed, and is described once there
+/// is some, in the same program's next reading.
+#[test]
+fn no_memory_for_a_description() {
+    if load(&[Iterator::TaskFileShmem]).is_none() {
+        return;
+    }
+    let types = KernelTypes::read(Path::new("/sys")).unwrap();
+    let set = 1u32.to_ne_bytes();
+    let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[("shmem", &set)]);
+    let (link, maps) = loaded.unwrap();
+    let (_, pieces, places) = maps.into_iter().find(|(name, ..)| name == "pieces").unwrap();
+    let mut probes =
+        Probes { probes: std::array::from_fn(|_| Err(Unavailable::Unasked)), pins: None, chunk: Vec::new() };
+    probes.probes[Iterator::TaskFileShmem as usize] = Ok(Probe::Loaded(link));
+    let memfd = memfd_create("undescribed", MemfdFlags::CLOEXEC).unwrap();
+    let fd = memfd.as_raw_fd().cast_unsigned();
+    let mut told = |taken: u64| {
+        let mut piece = taken.to_ne_bytes().to_vec();
+        piece.resize(pieces.value_size() as usize, 0);
+        (0..pieces.max_entries()).for_each(|place| sys::fill(places.as_fd(), place, &piece).unwrap());
+        let (mut of, mut described, mut undescribed) = (None, Vec::new(), Vec::new());
+        let each = |record: Record<'_>| match record {
+            Record::ShmFile(file) => described.push(file.file),
+            Record::ShmUndescribed(file) => undescribed.push(file),
+            Record::ShmFd(held) if held.pid == own_pid() && held.fd.0 == fd => of = Some(held.of),
+            _ => {}
+        };
+        probes.read(Iterator::TaskFileShmem, each).unwrap();
+        let is_in = |files: &[Id]| files.contains(&of.unwrap());
+        (is_in(&described), is_in(&undescribed))
+    };
+    assert_eq!(told(1), (false, true));
+    assert_eq!(told(0), (true, false));
+}
+
 /// Check that the number that tells of writes to an address space moves with a mapping.
 #[test]
 fn writes_to_an_address_space() {

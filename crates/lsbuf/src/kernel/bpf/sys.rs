@@ -111,9 +111,9 @@ pub(super) fn make_map(
     unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }.map(owned)
 }
 
-/// Puts `value` into the only place of an array map, whose values must have that size, and makes it constant.
-pub(super) fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
-    let key = [0u8; 4];
+/// Puts `value` into a place of an array map, whose values must have that size.
+pub(super) fn fill(map: BorrowedFd<'_>, place: u32, value: &[u8]) -> Result<()> {
+    let key = place.to_ne_bytes();
     let mut attributes = Attributes::new();
     let fields = attributes.fields();
     fields.__bindgen_anon_2.map_fd = number(map);
@@ -121,7 +121,11 @@ pub(super) fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
     fields.__bindgen_anon_2.__bindgen_anon_1.value = address(value);
     // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of `value`'s length, and the
     // kernel only reads both.
-    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }?;
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// Makes a map constant.
+pub(super) fn freeze(map: BorrowedFd<'_>) -> Result<()> {
     let mut attributes = Attributes::new();
     attributes.fields().__bindgen_anon_2.map_fd = number(map);
     // SAFETY: there are no addresses.
