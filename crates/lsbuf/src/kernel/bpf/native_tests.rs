@@ -1,4 +1,5 @@
-//! The iterators as this machine's own kernel runs them, where they may be loaded. The scenarios try them in other kernels.
+//! The iterators as this machine's own kernel runs them, where they may be loaded. The scenarios
+//! try them in other kernels.
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
@@ -44,8 +45,9 @@ fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
     files.into_iter().find(|(file, _)| Some(*file) == of).unwrap().1
 }
 
-/// Check that a thread that sleeps in a system call is told by that call, has not run meanwhile, and is not on a processor, while who
-/// reads this is; and that a kernel with the helper tells calls at all.
+/// Check that a thread that sleeps in a system call is told by that call, has not run meanwhile,
+/// and is not on a processor, while who reads this is; and that a kernel with the helper tells
+/// calls at all.
 #[test]
 fn threads_that_run() {
     let Some(mut probes) = load(&[Iterator::TaskRun]) else { return };
@@ -97,8 +99,8 @@ fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<Task>, Vec<(Id, Vec<u8>)>) {
     (tasks, files)
 }
 
-/// Check that a file for whose description there is no memory at that moment is told to be undescribed, and is described once there
-/// is some, in the same program's next reading.
+/// Check that a file for whose description there is no memory at that moment is told to be
+/// undescribed, and is described once there is some, in the same program's next reading.
 #[test]
 fn no_memory_for_a_description() {
     if load(&[Iterator::TaskFileShmem]).is_none() {
@@ -188,8 +190,8 @@ fn a_thread_in_another_ipc_namespace() {
     }
 }
 
-/// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or never linked: dup and mmap
-/// change nothing, `O_PATH` does.
+/// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or
+/// never linked: dup and mmap change nothing, `O_PATH` does.
 #[test]
 fn open_files_of_a_dentry() {
     let Some(mut probes) = load(&[Iterator::TaskFileShmem]) else { return };
