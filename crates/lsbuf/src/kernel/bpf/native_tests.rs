@@ -159,7 +159,10 @@ fn a_program_in_a_memfd() {
     drop(memfd);
     let path = format!("/proc/{}/fd/{}", std::process::id(), readable.as_raw_fd());
     let mut child = std::process::Command::new(path).arg0("sleep").arg("100").spawn().unwrap();
-    let (tasks, files) = tasks(&mut probes, Pid(child.id()));
+    let own = tasks(&mut probes, own_pid()).0[0].exe;
+    // Who starts a process goes on a little before that has its new address space.
+    let mut seen = std::iter::repeat_with(|| tasks(&mut probes, Pid(child.id())));
+    let (tasks, files) = seen.find(|(tasks, _)| tasks[0].exe != own).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     let exe = tasks[0].exe.unwrap();
