@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What the iterators share: the few fields of kernel structures that they read, relocated to the running kernel when
- * they are loaded (CO-RE), the helpers that they call, and the records that they write.
+ * What the iterators share: the few fields of kernel structures that they read, relocated to the
+ * running kernel when they are loaded (CO-RE), the helpers that they call, and the records that
+ * they write.
  *
- * A record begins with its kind and its length; numbers are in the machine's byte order. crates/lsbuf/src/kernel/bpf/record.rs
- * reads them. Kernel addresses leave only as ids, keyed hashes of them: equal for one object while it lives, and of no other
- * use.
+ * A record begins with its kind and its length; numbers are in the machine's byte order.
+ * crates/lsbuf/src/kernel/bpf/record.rs reads them. Kernel addresses leave only as ids, keyed
+ * hashes of them: equal for one object while it lives, and of no other use.
  */
 #ifndef LSBUF_H
 #define LSBUF_H
@@ -346,7 +347,10 @@ struct unix_skb_parms {
 
 /* What a record is of. */
 enum kind {
-	/* A task: every leader, and every thread with an fd table, an address space or an IPC namespace of its own. */
+	/*
+	 * A task: every leader, and every thread with an fd table, an address space or an IPC
+	 * namespace of its own.
+	 */
 	TASK = 1,
 	/* An fd of a dma-buf. */
 	FD = 2,
@@ -535,7 +539,10 @@ struct end {
 	u64 count;
 };
 
-/* Has the object say how the records that a program writes are laid out, for the test that compares them with what reads them. */
+/*
+ * Has the object say how the records that a program writes are laid out, for the test that compares
+ * them with what reads them.
+ */
 #define RECORDS(...)              \
 	const union {             \
 		enum kind kind;   \
@@ -565,11 +572,14 @@ volatile const u32 describe_each = 0;
 	})
 
 /*
- * What stands for an address: SipHash-1-3 of it, without the block that tells a message's length, which is the same for all.
+ * What stands for an address: SipHash-1-3 of it, without the block that tells a message's length,
+ * which is the same for all.
  *
- * Members of a group may read ids, and may know one address. Of a bijection with one secret that one would give away all others:
- * it can be run backwards. Here the key has 128 bits, and of 256 bits of state only their sum of 64 comes out, so that nothing can be
- * run backwards, and a key can only be guessed. Two addresses get one id by accident alone, as of 2^64.
+ * Members of a group may read ids, and may know one address. If ids were made by a bijection with
+ * one secret, that address and its id would give away the secret, and with it all other addresses.
+ * Here the key has 128 bits, and of 256 bits of state only their sum of 64 comes out: no way is
+ * known to find an address or the key but to guess. Two addresses get one id only by accident, of
+ * which the chance is one in 2^64.
  */
 static __attribute__((noinline)) u64 mixed(u64 address)
 {

@@ -84,10 +84,15 @@ struct shm_file {
 #define SHM_PATH 8
 /* It only names the inode (O_PATH), and its references are none of those that hold it open. */
 #define SHM_PATH_ONLY 16
-/* dentry_count is told. Every open file has one reference to its dentry, O_PATH files too; dup and mmap add none. */
+/*
+ * dentry_count is told. Every open file has one reference to its dentry, O_PATH files too; dup and
+ * mmap add none.
+ */
 #define SHM_DENTRY_COUNT 32
-/* The dentry is hashed: the file is linked, and one reference keeps it so. A memfd, an unlinked file and an O_TMPFILE are not:
- * all references to their dentries are others'. */
+/*
+ * The dentry is hashed: the file is linked, and one reference keeps it so. A memfd, an unlinked
+ * file and an O_TMPFILE are not: all references to their dentries are others'.
+ */
 #define SHM_HASHED 64
 
 struct shm_undescribed {
@@ -168,8 +173,8 @@ static always_inline int is_news(struct bpf_iter_meta *meta, u64 id)
 }
 
 /*
- * A piece to describe a new file in, which is thereby no longer new. If all are taken, it is said that nothing is told, and the
- * next reference to the file tries again.
+ * A piece to describe a new file in, which is thereby no longer new. If all are taken, it is said
+ * that nothing is told, and the next reference to the file tries again.
  */
 static always_inline struct piece *begin_description(struct bpf_iter_meta *meta, void *seq, u64 id)
 {
@@ -210,8 +215,9 @@ static __attribute__((noinline)) u32 ipc_of(struct file *file, const unsigned ch
 }
 
 /*
- * Who keeps the dentry: open files, and what else the kernel may hold one by, as a bind mount. Nothing is told where the dentry
- * is another filesystem's, as overlayfs had it in files that it opened for itself (open_with_fake_path, up to Linux 6.7).
+ * Who keeps the dentry: open files, and what else the kernel may hold one by, as a bind mount.
+ * Nothing is told where the dentry is another filesystem's, as overlayfs had it in files that it
+ * opened for itself (open_with_fake_path, before Linux 6.7).
  */
 static __attribute__((noinline)) int describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
 {

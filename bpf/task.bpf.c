@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Who there is: every process, and the threads that have an fd table, an address space or an IPC namespace of their own; with the
- * file that each runs, if shared memory is looked for and it is some.
+ * Who there is: every process, and the threads that have an fd table, an address space or an IPC
+ * namespace of their own; with the file that each runs, if shared memory is looked for and it is
+ * some.
  */
 #include "shmem.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Which threads have run, and by which system call each is in the kernel: a thread that used no processor time between two
- * readings has done nothing between them.
+ * Which threads have run, and by which system call each is in the kernel: a thread that used no
+ * processor time between two readings has done nothing between them.
  *
  * Every thread but the kernel's own has one record.
  */
@@ -49,8 +49,11 @@ struct task_struct___run {
 /* A 32-bit program on arm64. */
 #define ARM64_MODE32 0x10
 
-/* Whether the kernel has the helper that gives a task's registers (Linux 5.15, commit dd6e10fbd9fb). Older verifiers refuse the call
- * of a helper that they do not know, unless it cannot be reached. */
+/*
+ * Whether the kernel has the helper that gives a task's registers (Linux 5.15, commit
+ * dd6e10fbd9fb). Older verifiers refuse the call of a helper that they do not know, unless it
+ * cannot be reached.
+ */
 volatile const u32 registers = 0;
 
 struct context {
@@ -64,7 +67,10 @@ struct run {
 	u64 runtime;
 	u32 tgid;
 	u32 tid;
-	/* The system call that it is in, or else the last one that it was in; -1: it has entered the kernel otherwise since. */
+	/*
+	 * The system call that it is in, or else the last one that it was in; -1: it has entered
+	 * the kernel otherwise since.
+	 */
 	s32 call;
 	u32 flags;
 };
@@ -76,10 +82,16 @@ struct run {
 #define RUN_ON_CPU 1
 #define RUN_EXITING 2
 #define RUN_DEAD 4
-/* A thread that the kernel has added to the process, as io_uring and vhost do: it makes no system calls. */
+/*
+ * A thread that the kernel has added to the process, as io_uring and vhost do: it makes no system
+ * calls.
+ */
 #define RUN_WORKER 8
 
-/* The number by the registers that it saved when it entered the kernel. 32-bit programs number their calls otherwise. */
+/*
+ * The number by the registers that it saved when it entered the kernel. 32-bit programs number
+ * their calls otherwise.
+ */
 static always_inline s32 call_of(struct task_struct *task)
 {
 	struct task_struct___x86 *x86_task = (void *)task;
@@ -131,8 +143,10 @@ int runs(struct context *context)
 	found.tid = task->pid;
 	peek(found.runtime, run->se.sum_exec_runtime);
 	found.call = call_of(task);
-	/* Last: of one that is not on a processor now, the time is no older than this. A kernel for one processor may not have the
-	 * field; whoever reads this is on it. */
+	/*
+	 * Last: of one that is not on a processor now, the time is no older than this. A kernel for
+	 * one processor may not have the field; whoever reads this is on it.
+	 */
 	if (exists(run->on_cpu))
 		peek(on_cpu, run->on_cpu);
 	if (on_cpu)

@@ -1,16 +1,18 @@
-//! Iterators that root loads and pins once per boot, so that members of a group read them without any privilege, and without
-//! loading anything.
+//! Iterators that root loads and pins once per boot, so that members of a group read them without
+//! any privilege, and without loading anything.
 //!
-//! What they can then see is the whole machine, all containers of it: of every dma-buf its size, exporter, name, creator,
-//! count and attached devices; of every memfd, System V segment and file of a tmpfs that somebody holds its size, path, owner and
-//! what is charged for it; who holds it, with pid, command name, user and cgroup, by which fd numbers and at which
-//! addresses it is mapped (which tells where address space layout randomization has put it); and who has a GPU, video
-//! or such device open; and of every thread how long it has run, and by which system call it is in the kernel. Not what is in the
-//! buffers, nor anything to open them by.
+//! What they can then see is the whole machine, all containers of it: of every dma-buf its size,
+//! exporter, name, creator, count and attached devices; of every memfd, System V segment and file
+//! of a tmpfs that somebody holds its size, path, owner and what is charged for it; who holds it,
+//! with pid, command name, user and cgroup, by which fd numbers and at which addresses it is mapped
+//! (which tells where address space layout randomization has put it); and who has a GPU, video or
+//! such device open; and of every thread how long it has run, and by which system call it is in the
+//! kernel. Not what is in the buffers, nor anything to open them by.
 //!
-//! Limits: what needs a privilege besides still does. The fdinfo of io_urings of others cannot be read, so where there is
-//! one, accounts that it could explain are estimates; and before Linux 6.16, which has no iterator of dma-bufs, debugfs's list of
-//! them is root's, so buffers that no process holds do not show.
+//! Limits: what needs a privilege besides still does. The fdinfo of io_urings of others cannot be
+//! read, so where there is one, accounts that it could explain are estimates; and before Linux
+//! 6.16, which has no iterator of dma-bufs, debugfs's list of them is root's, so buffers that no
+//! process holds do not show.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,9 @@
-//! How the records are laid out: the structures that the programs write, field by field, under the names that they have in
-//! `bpf/*.h` and `bpf/*.bpf.c`.
+//! How the records are laid out: the structures that the programs write, field by field, under the
+//! names that they have in `bpf/*.h` and `bpf/*.bpf.c`.
 //!
-//! A test compares all of it with what the compiled objects say of their types, so that programs and parser cannot drift apart.
-//! What a flag in a field means is not in there; [`super::record`] says it beside each parser.
+//! A test compares all of it with what the compiled objects say of their types, so that programs
+//! and parser cannot drift apart. What a flag in a field means is not in there; [`super::record`]
+//! says it beside each parser.
 
 use crate::kernel::parse::Garbled;
 
@@ -291,8 +292,9 @@ mod tests {
         }
     }
 
-    /// Check that every structure has in the compiled programs the fields that it has here, at the same places and of the same
-    /// sizes, that the kinds have the same numbers, and that there are no others.
+    /// Check that every structure has in the compiled programs the fields that it has here, at the
+    /// same places and of the same sizes, that the kinds have the same numbers, and that there are
+    /// no others.
     #[test]
     fn as_the_programs_have_it() {
         let mut seen = HashSet::new();

@@ -1,6 +1,7 @@
-//! BPF iterators: the kernel itself walks its tables and writes down what belongs to a dma-buf, in one reading for the
-//! whole machine; and what belongs to shared memory, if that is looked for: the same programs with one constant set, so that
-//! who looks for dma-bufs alone pays nothing for it, and nobody has the kernel walk a table twice.
+//! BPF iterators: the kernel itself walks its tables and writes down what belongs to a dma-buf, in
+//! one reading for the whole machine; and what belongs to shared memory, if that is looked for: the
+//! same programs with one constant set, so that who looks for dma-bufs alone pays nothing for it,
+//! and nobody has the kernel walk a table twice.
 //!
 //! | iterator | tells | since |
 //! |---|---|---|
@@ -10,11 +11,11 @@
 //! | `task_vma` | every mapping of a dma-buf, by looking at each VMA under its lock | 5.12 |
 //! | `dmabuf` | every dma-buf with its count, attached devices, and the mappings in its own tree | 6.16 |
 //!
-//! Loading takes CAP_BPF and CAP_PERFMON in the first user namespace. What root has loaded and pinned in a bpf filesystem
-//! anyone may read whom the file's mode lets ([`Probes::pinned`]).
+//! Loading takes CAP_BPF and CAP_PERFMON in the first user namespace. What root has loaded and
+//! pinned in a bpf filesystem anyone may read whom the file's mode lets ([`Probes::pinned`]).
 //!
-//! An iterator speaks of the tasks of the reader's pid namespace, but with ids of the first one, so this is only of use in
-//! the first.
+//! An iterator speaks of the tasks of the reader's pid namespace, but with ids of the first one, so
+//! this is only of use in the first.
 
 mod layout;
 mod lock;
@@ -337,8 +338,8 @@ impl Probes {
         iterator.with(self.why_not(iterator).is_some())
     }
 
-    /// The first one that is not at hand, and why, if what is at hand does not tell of all references to these kinds. That
-    /// [`Iterator::TaskRun`] is not at hand is no such thing.
+    /// The first one that is not at hand, and why, if what is at hand does not tell of all
+    /// references to these kinds. That [`Iterator::TaskRun`] is not at hand is no such thing.
     pub(crate) fn lacking(&self, kinds: Kinds) -> Option<(Iterator, &Unavailable)> {
         let shmem = kinds.has_shmem();
         let lacks = |iterator: Iterator| {

@@ -1,4 +1,5 @@
-//! The iterators as this machine's own kernel runs them, where they may be loaded. The scenarios try them in other kernels.
+//! The iterators as this machine's own kernel runs them, where they may be loaded. The scenarios
+//! try them in other kernels.
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
@@ -44,8 +45,9 @@ fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
     files.into_iter().find(|(file, _)| Some(*file) == of).unwrap().1
 }
 
-/// Check that a thread that sleeps in a system call is told by that call, has not run meanwhile, and is not on a processor, while who
-/// reads this is; and that a kernel with the helper tells calls at all.
+/// Check that a thread that sleeps in a system call is told by that call, has not run meanwhile,
+/// and is not on a processor, while who reads this is; and that a kernel with the helper tells
+/// calls at all.
 #[test]
 fn threads_that_run() {
     let Some(mut probes) = load(&[Iterator::TaskRun]) else { return };
@@ -97,6 +99,42 @@ fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<Task>, Vec<(Id, Vec<u8>)>) {
     (tasks, files)
 }
 
+/// Check that a file for whose description there is no memory at that moment is told to be
+/// undescribed, and is described once there is some, in the same program's next reading.
+#[test]
+fn no_memory_for_a_description() {
+    if load(&[Iterator::TaskFileShmem]).is_none() {
+        return;
+    }
+    let types = KernelTypes::read(Path::new("/sys")).unwrap();
+    let set = 1u32.to_ne_bytes();
+    let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[("shmem", &set)]);
+    let (link, maps) = loaded.unwrap();
+    let (_, pieces, places) = maps.into_iter().find(|(name, ..)| name == "pieces").unwrap();
+    let mut probes =
+        Probes { probes: std::array::from_fn(|_| Err(Unavailable::Unasked)), pins: None, chunk: Vec::new() };
+    probes.probes[Iterator::TaskFileShmem as usize] = Ok(Probe::Loaded(link));
+    let memfd = memfd_create("undescribed", MemfdFlags::CLOEXEC).unwrap();
+    let fd = memfd.as_raw_fd().cast_unsigned();
+    let mut told = |taken: u64| {
+        let mut piece = taken.to_ne_bytes().to_vec();
+        piece.resize(pieces.value_size() as usize, 0);
+        (0..pieces.max_entries()).for_each(|place| sys::fill(places.as_fd(), place, &piece).unwrap());
+        let (mut of, mut described, mut undescribed) = (None, Vec::new(), Vec::new());
+        let each = |record: Record<'_>| match record {
+            Record::ShmFile(file) => described.push(file.file),
+            Record::ShmUndescribed(file) => undescribed.push(file),
+            Record::ShmFd(held) if held.pid == own_pid() && held.fd.0 == fd => of = Some(held.of),
+            _ => {}
+        };
+        probes.read(Iterator::TaskFileShmem, each).unwrap();
+        let is_in = |files: &[Id]| files.contains(&of.unwrap());
+        (is_in(&described), is_in(&undescribed))
+    };
+    assert_eq!(told(1), (false, true));
+    assert_eq!(told(0), (true, false));
+}
+
 /// Check that the number that tells of writes to an address space moves with a mapping.
 #[test]
 fn writes_to_an_address_space() {
@@ -121,7 +159,10 @@ fn a_program_in_a_memfd() {
     drop(memfd);
     let path = format!("/proc/{}/fd/{}", std::process::id(), readable.as_raw_fd());
     let mut child = std::process::Command::new(path).arg0("sleep").arg("100").spawn().unwrap();
-    let (tasks, files) = tasks(&mut probes, Pid(child.id()));
+    let own = tasks(&mut probes, own_pid()).0[0].exe;
+    // Who starts a process goes on a little before that has its new address space.
+    let mut seen = std::iter::repeat_with(|| tasks(&mut probes, Pid(child.id())));
+    let (tasks, files) = seen.find(|(tasks, _)| tasks[0].exe != own).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     let exe = tasks[0].exe.unwrap();
@@ -152,8 +193,8 @@ fn a_thread_in_another_ipc_namespace() {
     }
 }
 
-/// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or never linked: dup and mmap
-/// change nothing, `O_PATH` does.
+/// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or
+/// never linked: dup and mmap change nothing, `O_PATH` does.
 #[test]
 fn open_files_of_a_dentry() {
     let Some(mut probes) = load(&[Iterator::TaskFileShmem]) else { return };

@@ -110,12 +110,24 @@ impl KernelTypes {
 /// A constant that an object has room for.
 pub(super) type Global<'g> = (&'g str, &'g [u8]);
 
+/// A map of a loaded object: its name, what it is, and itself.
+pub(super) type Made = (String, Map, OwnedFd);
+
 /// Loads and attaches an iterator.
 pub(super) fn load(
     iterator: Iterator,
     types: &KernelTypes,
     globals: &[Global<'_>],
 ) -> Result<OwnedFd, Unavailable> {
+    load_with_maps(iterator, types, globals).map(|(attached, _)| attached)
+}
+
+/// The same, with its maps.
+pub(super) fn load_with_maps(
+    iterator: Iterator,
+    types: &KernelTypes,
+    globals: &[Global<'_>],
+) -> Result<(OwnedFd, Vec<Made>), Unavailable> {
     let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
     let number = types.iterators[iterator.kernels() as usize].ok_or(Unavailable::Missing)?;
     let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
@@ -148,11 +160,12 @@ pub(super) fn load(
         Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
         _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
     })?;
-    sys::attach(loaded.as_fd()).map_err(Unavailable::Refused)
+    let attached = sys::attach(loaded.as_fd()).map_err(Unavailable::Refused)?;
+    Ok((attached, maps))
 }
 
 /// Makes the maps that an object declares; constants are filled in.
-fn make_maps(object: &Object) -> Result<Vec<(String, Map, OwnedFd)>, Unavailable> {
+fn make_maps(object: &Object) -> Result<Vec<Made>, Unavailable> {
     const READ_ONLY: u32 = 1 << 7;
     let mut made = Vec::new();
     for (name, map) in &object.maps {
@@ -163,7 +176,8 @@ fn make_maps(object: &Object) -> Result<Vec<(String, Map, OwnedFd)>, Unavailable
             let name = name.trim_start_matches('.');
             let fd = sys::make_map(name, map.map_type(), sizes, map.max_entries(), flags)?;
             if constant {
-                sys::fill_and_freeze(fd.as_fd(), map.data())?;
+                sys::fill(fd.as_fd(), 0, map.data())?;
+                sys::freeze(fd.as_fd())?;
             }
             Ok(fd)
         };

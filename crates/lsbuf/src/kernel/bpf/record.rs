@@ -52,7 +52,8 @@ pub(crate) enum Record<'r> {
     /// `None`: of some of the dma-buf's pages it cannot be told whose they are.
     MemfdPages(Option<MemfdPages>),
     Run(Run),
-    /// A file that could not be described: references to it may follow, and no other record of this reading may describe it.
+    /// A file that could not be described at that moment. References to it follow; a later record of
+    /// the same reading may describe it after all.
     ShmUndescribed(Id),
     /// A VMA that changed while it was read, in place of it.
     Torn,
@@ -60,7 +61,8 @@ pub(crate) enum Record<'r> {
     End,
 }
 
-/// A process's leader, or a thread with an fd table, an address space or an IPC namespace of its own.
+/// A process's leader, or a thread with an fd table, an address space or an IPC namespace of its
+/// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) pid: Pid,
@@ -77,9 +79,10 @@ pub(crate) struct Task {
     pub(crate) exe: Option<Id>,
     /// The thread's own one.
     pub(crate) ipc: Option<IpcNamespace>,
-    /// The sequence number of its address space's lock, of 32 bits: it is another one whenever that was held for writing and let go, as
-    /// for every change of a mapping. While it is held it is odd from Linux 6.14 on, and the old one before. `None`: it has no
-    /// address space, or the kernel keeps no such number (before Linux 6.4, or without locks of single VMAs).
+    /// The sequence number of its address space's lock, of 32 bits: it is another one whenever that
+    /// was held for writing and let go, as for every change of a mapping. While it is held it is
+    /// odd from Linux 6.14 on, and the old one before. `None`: it has no address space, or the
+    /// kernel keeps no such number (before Linux 6.4, or without locks of single VMAs).
     pub(crate) mm_writes: Option<u64>,
     pub(crate) uid: u32,
     pub(crate) kernel: bool,
@@ -199,12 +202,15 @@ pub(crate) struct ShmFile<'r> {
     pub(crate) ipc: Option<IpcNamespace>,
     /// It only names the inode (`O_PATH`).
     pub(crate) path_only: bool,
-    /// The dentry that it was opened by: one and the same for every file that is opened by that name, or through `/proc`.
+    /// The dentry that it was opened by: one and the same for every file that is opened by that
+    /// name, or through `/proc`.
     pub(crate) dentry: Option<Id>,
-    /// How many open files (`struct file`) that dentry has at most, `O_PATH` files among them: dup and mmap add none, and whatever
-    /// else holds the dentry (a bind mount of the file, a path that is being looked up) counts as one. `None`: it is not told.
+    /// How many open files (`struct file`) that dentry has at most, `O_PATH` files among them: dup
+    /// and mmap add none, and whatever else holds the dentry (a bind mount of the file, a path that
+    /// is being looked up) counts as one. `None`: it is not told.
     pub(crate) opens: Option<u64>,
-    /// References to the inode: one for each of its dentries, and those of whatever else in the kernel keeps it.
+    /// References to the inode: one for each of its dentries, and those of whatever else in the
+    /// kernel keeps it.
     pub(crate) inode_refs: Option<u32>,
     /// The whole path, or else the name alone.
     pub(crate) path: std::result::Result<&'r [u8], &'r [u8]>,
@@ -225,17 +231,19 @@ pub(crate) struct Run {
     pub(crate) tid: Tid,
     /// Nanoseconds on a processor; exact while it is on none.
     pub(crate) runtime: u64,
-    /// The number of the system call that it is in, or else of the last one that it was in; -1: it has entered the kernel otherwise
-    /// since, by an interrupt or a fault. Numbers are those of 64-bit programs; of 32-bit ones, before Linux 5.15, and on other
-    /// machines than x86 and arm64 none is told.
+    /// The number of the system call that it is in, or else of the last one that it was in; -1: it
+    /// has entered the kernel otherwise since, by an interrupt or a fault. Numbers are those of
+    /// 64-bit programs; of 32-bit ones, before Linux 5.15, and on other machines than x86 and arm64
+    /// none is told.
     pub(crate) call: Option<i32>,
     pub(crate) on_cpu: bool,
     /// It has begun to exit.
     pub(crate) exiting: bool,
     /// It has released all that it had.
     pub(crate) dead: bool,
-    /// The kernel has added it to the process, as io_uring and vhost do: it makes no system calls. Before Linux 5.12 this may also be
-    /// said of a thread that runs a virtual processor (`PF_VCPU` had the flag's number).
+    /// The kernel has added it to the process, as io_uring and vhost do: it makes no system calls.
+    /// Before Linux 5.12 this may also be said of a thread that runs a virtual processor (`PF_VCPU`
+    /// had the flag's number).
     pub(crate) worker: bool,
 }
 
@@ -436,7 +444,8 @@ impl<K> Vma<K> {
             mm: id(mm),
             start,
             end,
-            // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): what does not fit is lost.
+            // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): what does not fit is
+            // lost.
             offset: pgoff.wrapping_mul(rustix::param::page_size() as u64),
             owner: Some(Pid(tgid)).filter(|&Pid(pid)| pid != 0),
             perms: perms(flags)?,
@@ -558,8 +567,8 @@ impl Keeper {
     }
 }
 
-/// The references to a dentry but the one that its directory has while it is linked. A dentry that is being freed has a negative
-/// count (`lockref_mark_dead` in lib/lockref.c).
+/// The references to a dentry but the one that its directory has while it is linked. A dentry that
+/// is being freed has a negative count (`lockref_mark_dead` in lib/lockref.c).
 fn opens(count: u32, hashed: bool) -> Option<u64> {
     let count = u64::try_from(count.cast_signed()).ok()?;
     count.checked_sub(u64::from(hashed))

@@ -90,8 +90,9 @@ fn opened_file(flags: u32, dentry_count: u32, path: &[u8]) -> Vec<u8> {
     written(10, &[&numbers, &words(&[dentry_count, 5, 7, 1, 1000, 0, 12, 2, 4, flags]), path])
 }
 
-/// Check that a linked file's dentry has one reference that is no open file's, and an unlinked one's has none; and that
-/// nothing is told of a count that was not read or of a dentry that is being freed.
+/// Check that a linked file's dentry has one reference that is no open file's, and an unlinked
+/// one's has none; and that nothing is told of a count that was not read or of a dentry that is
+/// being freed.
 #[test]
 fn how_often_a_file_is_open() {
     let opens = |flags, count| {
@@ -142,7 +143,8 @@ fn pages_of_a_memfd() {
     assert_eq!(only(&pages(1)), Record::MemfdPages(None));
 }
 
-/// Check that each field of a thread that runs lands in its place, and that a call that is not told is none.
+/// Check that each field of a thread that runs lands in its place, and that a call that is not told
+/// is none.
 #[test]
 fn a_run() {
     let run = |call: i32, flags| written(16, &[&longs(&[9]), &words(&[5, 6, call.cast_unsigned(), flags])]);
@@ -161,8 +163,8 @@ fn a_run() {
     assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));
 }
 
-/// Check that a VMA's flags become the letters of `maps`, that its place in the file counts pages, and that one that ends
-/// before it begins is torn, whosever it is.
+/// Check that a VMA's flags become the letters of `maps`, that its place in the file counts pages,
+/// and that one that ends before it begins is torn, whosever it is.
 #[test]
 fn a_vma() {
     let vma = |start, end, flags| written(5, &[&longs(&[9, 1, start, end, 3]), &words(&[0, flags])]);

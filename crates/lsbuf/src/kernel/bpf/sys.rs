@@ -1,8 +1,8 @@
 //! The bpf(2) system call, as far as loading, attaching, pinning and opening iterators takes.
 //!
-//! Every command gets a whole `union bpf_attr` (include/uapi/linux/bpf.h), of which all that is not set is zero: the kernel refuses
-//! one with more than it knows unless that is zero, and from Linux 6.4 on it writes to it, how long a log would have been
-//! (`log_true_size`, commit 47a71c1f9af0).
+//! Every command gets a whole `union bpf_attr` (include/uapi/linux/bpf.h), of which all that is not
+//! set is zero: the kernel refuses one with more than it knows unless that is zero, and from Linux
+//! 6.4 on it writes to it, how long a log would have been (`log_true_size`, commit 47a71c1f9af0).
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
@@ -111,9 +111,9 @@ pub(super) fn make_map(
     unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }.map(owned)
 }
 
-/// Puts `value` into the only place of an array map, whose values must have that size, and makes it constant.
-pub(super) fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
-    let key = [0u8; 4];
+/// Puts `value` into a place of an array map, whose values must have that size.
+pub(super) fn fill(map: BorrowedFd<'_>, place: u32, value: &[u8]) -> Result<()> {
+    let key = place.to_ne_bytes();
     let mut attributes = Attributes::new();
     let fields = attributes.fields();
     fields.__bindgen_anon_2.map_fd = number(map);
@@ -121,7 +121,11 @@ pub(super) fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
     fields.__bindgen_anon_2.__bindgen_anon_1.value = address(value);
     // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of `value`'s length, and the
     // kernel only reads both.
-    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }?;
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// Makes a map constant.
+pub(super) fn freeze(map: BorrowedFd<'_>) -> Result<()> {
     let mut attributes = Attributes::new();
     attributes.fields().__bindgen_anon_2.map_fd = number(map);
     // SAFETY: there are no addresses.
@@ -156,7 +160,8 @@ pub(super) fn pin(link: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes) }.map(drop)
 }
 
-/// A `union bpf_attr` of which every byte is set, those too that no field has: a later kernel may have a field there.
+/// A `union bpf_attr` of which every byte is set, those too that no field has: a later kernel may
+/// have a field there.
 struct Attributes([u64; size_of::<bpf_attr>() / size_of::<u64>()]);
 
 const _: () = assert!(size_of::<Attributes>() == size_of::<bpf_attr>());
@@ -169,7 +174,8 @@ impl Attributes {
     }
 
     fn fields(&mut self) -> &mut bpf_attr {
-        // SAFETY: size and alignment fit, and the union's fields are of integers, for which any bytes will do.
+        // SAFETY: size and alignment fit, and the union's fields are of integers, for which any
+        // bytes will do.
         unsafe { &mut *self.0.as_mut_ptr().cast::<bpf_attr>() }
     }
 }
@@ -180,8 +186,8 @@ impl Attributes {
 ///
 /// Each address in `attributes` must be valid for what `command` does with it.
 unsafe fn bpf(command: bpf_cmd, attributes: &mut Attributes) -> Result<i32> {
-    // SAFETY: the kernel reads and writes no more of `attributes` than its size, which is exclusively borrowed; the caller answers
-    // for the rest.
+    // SAFETY: the kernel reads and writes no more of `attributes` than its size, which is
+    // exclusively borrowed; the caller answers for the rest.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as u32, std::ptr::from_mut(attributes), size_of::<Attributes>())
     };
@@ -218,7 +224,8 @@ mod tests {
     use super::*;
     use crate::kernel::btf;
 
-    /// Check that the kernel gets every byte of the attributes, and that all are zero but those that are set.
+    /// Check that the kernel gets every byte of the attributes, and that all are zero but those
+    /// that are set.
     #[test]
     fn whole_and_zero() {
         let mut attributes = Attributes::new();
@@ -228,8 +235,8 @@ mod tests {
         assert_eq!(set, 32);
     }
 
-    /// Check that types can be loaded, where this process may do that, and that what the kernel writes to the attributes comes
-    /// back in them.
+    /// Check that types can be loaded, where this process may do that, and that what the kernel
+    /// writes to the attributes comes back in them.
     #[test]
     fn types_are_loaded() {
         // An integer of 32 bits.
@@ -247,7 +254,8 @@ mod tests {
         fields.__bindgen_anon_7.btf_log_level = 1;
         fields.__bindgen_anon_7.btf_log_size = log.len() as u32;
         fields.__bindgen_anon_7.btf_log_buf = log.as_mut_ptr().addr() as u64;
-        // SAFETY: the addresses are those of `garbage` and `log`, which is exclusively borrowed, with their lengths.
+        // SAFETY: the addresses are those of `garbage` and `log`, which is exclusively borrowed,
+        // with their lengths.
         assert_eq!(unsafe { bpf(bpf_cmd::BPF_BTF_LOAD, &mut attributes) }, Err(Errno::INVAL));
         let said = CStr::from_bytes_until_nul(&log).unwrap().count_bytes();
         // SAFETY: all bytes of the union are set.

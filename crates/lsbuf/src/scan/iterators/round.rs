@@ -96,7 +96,8 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// Makes a round, and another one if something could not be told at that moment. `BADMSG`: nor could it later.
+    /// Makes a round, and another one if something could not be told at that moment. `BADMSG`: nor
+    /// could it later.
     pub(super) fn make(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
         const TRIES: u32 = 4;
         for _ in 0..TRIES {
