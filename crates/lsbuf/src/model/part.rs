@@ -1,7 +1,7 @@
 //! What the buffers of some kinds come to together: the figures of a summary line.
 //!
-//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it is of the whole machine, whatever is shown. Memory that
-//! buffers of two kinds share counts for both.
+//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it is of the whole machine,
+//! whatever is shown. Memory that buffers of two kinds share counts for both.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,8 @@ use super::{Buffer, Bytes, Kind, KindTotals, Kinds, Ledger, Pid, Snapshot};
 pub struct Part {
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other sums.
+    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other
+    /// sums.
     pub size: Option<Bytes>,
     /// What they cost ([`Buffer::cost`]).
     pub cost: Option<Bytes>,
@@ -23,7 +24,8 @@ pub struct Part {
     pub held: Option<Bytes>,
     /// What those cost that somebody holds who could not be read ([`Buffer::is_held_unseen`]).
     pub held_unseen: Option<Bytes>,
-    /// What those cost that no process holds; `None` also if dma-bufs are meant and nobody listed them.
+    /// What those cost that no process holds; `None` also if dma-bufs are meant and nobody listed
+    /// them.
     pub kernel_only: Option<Bytes>,
     /// Processes that hold one.
     pub holders: u64,

@@ -1,5 +1,5 @@
-//! The lines below a table: what the machine's buffers come to, and of how many of them the table speaks. In place of an empty
-//! table: what was looked at.
+//! The lines below a table: what the machine's buffers come to, and of how many of them the table
+//! speaks. In place of an empty table: what was looked at.
 
 use super::{Cell, Sizes, Style, View};
 use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, Snapshot, counted};
@@ -142,7 +142,8 @@ mod tests {
         ask(&mut View::all(&snapshot, &ledger))
     }
 
-    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for is unknown.
+    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for
+    /// is unknown.
     #[test]
     fn beyond_64_bits() {
         let line = with_view(&[(Kind::Memfd, Some((1 << 63) - 1)); 3], |view| summary(view, Sizes::Bytes));
@@ -153,7 +154,8 @@ mod tests {
         );
     }
 
-    /// Check that a sum with an unknown part says what is known of it, and one of which nothing is known is unknown.
+    /// Check that a sum with an unknown part says what is known of it, and one of which nothing is
+    /// known is unknown.
     #[test]
     fn a_size_that_is_unknown() {
         let line = |sizes: &[Option<u64>]| {
