@@ -16,6 +16,8 @@ pub struct Part {
     /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other
     /// sums.
     pub size: Option<Bytes>,
+    /// What the known ones come to, at most 2^64 - 1: `size` is no less.
+    pub size_at_least: Bytes,
     /// What they cost ([`Buffer::cost`]).
     pub cost: Option<Bytes>,
     /// What those of known cost come to, at most 2^64 - 1: `cost` is no less.
@@ -47,6 +49,7 @@ impl Part {
         Part {
             buffers: totals().map(|totals| totals.buffers).sum(),
             size: Bytes::total(totals().map(|totals| totals.size)),
+            size_at_least: Bytes::at_least(buffers().map(|buffer| buffer.size)),
             cost: Bytes::total(totals().map(KindTotals::cost)),
             at_least: Bytes::at_least(totals().map(|totals| Some(totals.at_least))),
             held: Bytes::total(totals().map(|totals| totals.held)),
