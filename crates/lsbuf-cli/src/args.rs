@@ -243,7 +243,8 @@ pub(crate) struct Format {
     /// JSON, schema lsbuf.snapshot/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
-    /// CSV; text that begins with = + - @ or ' has a ' in front, so that no spreadsheet takes it for a formula
+    /// CSV; text that begins with = + - @ or ' has a ' in front, so that no spreadsheet takes it
+    /// for a formula
     #[arg(long, conflicts_with = "raw")]
     pub(crate) csv: bool,
     /// Fields separated by one blank, blanks inside them as \x20
@@ -282,7 +283,8 @@ pub(crate) struct Filter {
     /// Only what these processes hold (a list with commas, or several times)
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
-    /// Only buffers of these exporters, by their exact names, also as they are printed (a list with commas)
+    /// Only buffers of these exporters, by their exact names, also as they are printed (a list with
+    /// commas)
     #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exporters: Vec<String>,
     /// Only buffers whose name matches, such as 'cam*'

@@ -27,7 +27,8 @@ pub(crate) fn plain() -> io::Result<BufWriter<io::Stdout>> {
     Ok(BufWriter::with_capacity(64 << 10, io::stdout()))
 }
 
-/// Standard output for people, buffered; drops colour where it is not wanted. An error if there is none.
+/// Standard output for people, buffered; drops colour where it is not wanted. An error if there is
+/// none.
 pub(crate) fn colored(color: ColorChoice) -> io::Result<BufWriter<AutoStream<io::Stdout>>> {
     stdout::check()?;
     let choice = match color {

@@ -96,8 +96,8 @@ fn show_by_a_printed_name() {
     assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"memfd 7: wl_\x1bshm")));
 }
 
-/// Check that names which look the same in JSON are told apart by their bytes, in which form they can be given back, and that
-/// the schema knows those.
+/// Check that names which look the same in JSON are told apart by their bytes, in which form they
+/// can be given back, and that the schema knows those.
 #[test]
 fn names_that_are_no_text() {
     let mut tree = Tree::new();
@@ -401,7 +401,8 @@ fn broken_pipe() {
     }
 }
 
-/// Check that an answer which nobody can get is an error in one line, whether stdout is closed or only open for reading.
+/// Check that an answer which nobody can get is an error in one line, whether stdout is closed or
+/// only open for reading.
 #[test]
 fn no_stdout() {
     let tree = world();
@@ -469,7 +470,8 @@ fn doctor() {
     assert_eq!(run.status, 3);
 }
 
-/// Check that doctor names a process that cannot be read, says why and what it costs, and does not claim completeness.
+/// Check that doctor names a process that cannot be read, says why and what it costs, and does not
+/// claim completeness.
 #[test]
 fn doctor_names_who_cannot_be_read() {
     let tree = world();

@@ -78,8 +78,9 @@ pub struct Status {
 /// [`remove`] or the end of the boot.
 ///
 /// # Errors
-/// The caller lacks a right, the kernel an iterator; or the folder is another filesystem's and has something in it, could be changed
-/// by others, or lies where the group's members cannot enter; or somebody else was at work in it for seconds.
+/// The caller lacks a right, the kernel an iterator; or the folder is another filesystem's and has
+/// something in it, could be changed by others, or lies where the group's members cannot enter; or
+/// somebody else was at work in it for seconds.
 pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
     let probes = Probes::load(Path::new("/sys"), &Iterator::ALL).map_err(|why| cannot_load(None, &why))?;
     if let Some((iterator, why)) = probes.lacking(Kinds::DMABUF).or_else(|| probes.lacking(Kinds::ALL)) {
@@ -155,12 +156,12 @@ pub fn status(below: &Path) -> Status {
 /// Removes all that [`install`] has pinned below a folder, of other versions too, and the folder with its filesystem if that was made
 /// for it. Returns whether anything was pinned.
 ///
-/// Who was a reader cannot open it again, not even through an fd of a pin that was kept. What somebody had opened before can still be
-/// read to its end, once.
+/// Who was a reader cannot open it again, not even through an fd of a pin that was kept. What
+/// somebody had opened before can still be read on, to its end and then of tasks that start later.
 ///
 /// # Errors
-/// The caller lacks a right, the folder is not in a bpf filesystem or could be changed by others, or somebody else was at work in it for
-/// seconds.
+/// The caller lacks a right, the folder is not in a bpf filesystem or could be changed by others,
+/// or somebody else was at work in it for seconds.
 pub fn remove(below: &Path) -> Result<bool, Error> {
     let cannot = |(what, errno): pins::Failure| {
         let denied = matches!(errno, Some(Errno::PERM | Errno::ACCESS));

@@ -256,7 +256,8 @@ proptest! {
         }
     }
 
-    /// Check that JSON parses back to the text itself, as far as it is text, and to the very bytes where it is none.
+    /// Check that JSON parses back to the text itself, as far as it is text, and to the very bytes
+    /// where it is none.
     #[test]
     fn json_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);

@@ -1,9 +1,13 @@
 //! Shared memory of this very process on the kernel that runs the tests: every Linux has it, so no guest is needed.
 //!
-//! What is expected the tests' own stat(2) says. Each is asked by procfs, and by BPF iterators where these can be loaded; who may
-//! not load them tests procfs alone, and the guests of `cargo xtask vm` test both.
+//! What is expected the tests' own stat(2) says. Each is asked by procfs, and by BPF iterators
+//! where these can be loaded: who may not load them, or has a kernel without what they need, tests
+//! procfs alone. Where they must load, it is a failure if they do not.
 
-#![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper fails where its test fails")]
+
+#[path = "common/iterators.rs"]
+mod iterators;
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -25,7 +29,26 @@ fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
     let kinds: Kinds = kinds.iter().copied().collect();
     let by = |way| Options { kinds, sources: Sources { way, ..Sources::default() }, ..Options::default() };
     let procfs = lsbuf::scan(by(Way::Procfs)).unwrap();
-    std::iter::once(procfs).chain(lsbuf::scan(by(Way::Iterators))).collect()
+    let by_iterators = if_loadable(lsbuf::scan(by(Way::Iterators)));
+    std::iter::once(procfs).chain(by_iterators).collect()
+}
+
+/// Check that where iterators must load, an error of the loader is a failure and no reason to skip;
+/// as it is what root's tests on such a kernel rest on.
+#[test]
+fn a_broken_loader_shows() {
+    let broken = || if_loadable::<(), _>(Err("broken"));
+    assert_eq!(std::panic::catch_unwind(broken).is_err(), iterators::must_load());
+    assert_eq!(if_loadable(Ok::<_, String>(7)), Some(7));
+}
+
+/// What was loaded; `None`: it cannot be here, and that is no failure.
+fn if_loadable<T, E: std::fmt::Display>(loaded: Result<T, E>) -> Option<T> {
+    match loaded {
+        Ok(loaded) => Some(loaded),
+        Err(error) if iterators::must_load() => panic!("iterators must load here, and do not: {error}"),
+        Err(_) => None,
+    }
 }
 
 fn own() -> Pid {

@@ -1,8 +1,8 @@
 //! The arithmetic: each buffer's account, each process's figures, the totals.
 //!
 //! Pure functions of a [`Snapshot`]. Everything is an integer and every split is exact: a size shared
-//! by three processes is handed out to the last byte, so the parts add up to the whole for any facts. A sum that does not fit
-//! into 64 bits is unknown, never the largest number.
+//! by three processes is handed out to the last byte, so the parts add up to the whole for any
+//! facts. A sum that does not fit into 64 bits is unknown, never the largest number.
 
 use std::collections::BTreeMap;
 
@@ -146,8 +146,8 @@ impl LeakShape {
     }
 }
 
-/// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one that they need is unknown, or
-/// when they do not fit into 64 bits.
+/// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one
+/// that they need is unknown, or when they do not fit into 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessFigures {
     /// The whole cost of every buffer held by at least one fd or mapping, once per buffer.
@@ -181,11 +181,13 @@ impl Default for ProcessFigures {
 pub struct Totals {
     /// Distinct buffers.
     pub buffers: u64,
-    /// What they cost together; `None` if any is unknown, or if that does not fit into 64 bits. So are the other sums.
+    /// What they cost together; `None` if any is unknown, or if that does not fit into 64 bits. So
+    /// are the other sums.
     pub size: Option<Bytes>,
     /// What those of known cost come to, at most 2^64 - 1: `size` is no less.
     pub at_least: Bytes,
-    /// What two of them have in common, as far as that is known, at most 2^64 - 1: it is counted once in `size`.
+    /// What two of them have in common, as far as that is known, at most 2^64 - 1: it is counted
+    /// once in `size`.
     pub same_memory: Bytes,
     /// The part that at least one process holds.
     pub held: Option<Bytes>,
@@ -212,7 +214,8 @@ pub struct KindTotals {
     pub kind: Kind,
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other sums.
+    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other
+    /// sums.
     pub size: Option<Bytes>,
     /// What is charged for them; `None` if any is unknown, or the kernel does not tell.
     pub charged: Option<Bytes>,
@@ -323,7 +326,8 @@ impl Ledger {
     }
 }
 
-/// What costs come to less what is counted in them twice; `None` if one is unknown, or if it does not fit into 64 bits.
+/// What costs come to less what is counted in them twice; `None` if one is unknown, or if it does
+/// not fit into 64 bits.
 fn less(costs: &[Option<Bytes>], twice: u128) -> Option<Bytes> {
     let sum = costs.iter().try_fold(0u128, |sum, cost| Some(sum + u128::from((*cost)?.0)))?;
     u64::try_from(sum.saturating_sub(twice)).ok().map(Bytes)

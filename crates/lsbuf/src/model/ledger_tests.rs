@@ -191,7 +191,8 @@ proptest! {
         prop_assert_eq!(Bytes::total(ledger.exporters.iter().map(|e| e.size)), dmabufs);
     }
 
-    /// Check that no total is a number unless it is the true sum, and that what it is at least is no more than that.
+    /// Check that no total is a number unless it is the true sum, and that what it is at least is
+    /// no more than that.
     #[test]
     fn totals_are_true_or_unknown(s in any_snapshot()) {
         let Ledger { totals, kinds, .. } = Ledger::of(&s);
@@ -225,8 +226,8 @@ proptest! {
     }
 }
 
-/// Check that three memfds of 2^63 - 1 bytes, all charged, make totals that are unknown and said to be at least so much, and
-/// that two of them still make a number.
+/// Check that three memfds of 2^63 - 1 bytes, all charged, make totals that are unknown and said to
+/// be at least so much, and that two of them still make a number.
 #[test]
 fn totals_beyond_64_bits() {
     let memfd = |ino| {

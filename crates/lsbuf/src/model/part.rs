@@ -1,7 +1,7 @@
 //! What the buffers of some kinds come to together: the figures of a summary line.
 //!
-//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it is of the whole machine, whatever is shown. Memory that
-//! buffers of two kinds share counts for both.
+//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it is of the whole machine,
+//! whatever is shown. Memory that buffers of two kinds share counts for both.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,11 @@ use super::{Buffer, Bytes, Kind, KindTotals, Kinds, Ledger, Pid, Snapshot};
 pub struct Part {
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other sums.
+    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other
+    /// sums.
     pub size: Option<Bytes>,
+    /// What the known ones come to, at most 2^64 - 1: `size` is no less.
+    pub size_at_least: Bytes,
     /// What they cost ([`Buffer::cost`]).
     pub cost: Option<Bytes>,
     /// What those of known cost come to, at most 2^64 - 1: `cost` is no less.
@@ -23,7 +26,8 @@ pub struct Part {
     pub held: Option<Bytes>,
     /// What those cost that somebody holds who could not be read ([`Buffer::is_held_unseen`]).
     pub held_unseen: Option<Bytes>,
-    /// What those cost that no process holds; `None` also if dma-bufs are meant and nobody listed them.
+    /// What those cost that no process holds; `None` also if dma-bufs are meant and nobody listed
+    /// them.
     pub kernel_only: Option<Bytes>,
     /// Processes that hold one.
     pub holders: u64,
@@ -45,6 +49,7 @@ impl Part {
         Part {
             buffers: totals().map(|totals| totals.buffers).sum(),
             size: Bytes::total(totals().map(|totals| totals.size)),
+            size_at_least: Bytes::at_least(buffers().map(|buffer| buffer.size)),
             cost: Bytes::total(totals().map(KindTotals::cost)),
             at_least: Bytes::at_least(totals().map(|totals| Some(totals.at_least))),
             held: Bytes::total(totals().map(|totals| totals.held)),

@@ -9,13 +9,15 @@ use std::ops::Add;
 
 /// A size in bytes.
 ///
-/// `+` and `sum` stop at the largest size instead of panicking. That is no total: any user can make three memfds of 2^63 - 1
-/// bytes each. Totals are made by [`Bytes::total`], which says when it cannot tell.
+/// `+` and `sum` stop at the largest size instead of panicking. That is no total: any user can make
+/// three memfds of 2^63 - 1 bytes each. Totals are made by [`Bytes::total`], which says when it
+/// cannot tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
 
 impl Bytes {
-    /// What sizes come to together; `None` if one is unknown, or if the total does not fit into 64 bits.
+    /// What sizes come to together; `None` if one is unknown, or if the total does not fit into 64
+    /// bits.
     ///
     /// ```
     /// use lsbuf::model::Bytes;

@@ -19,14 +19,15 @@ pub enum Sizes {
 /// In which format a cell is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// A table for people: `?` for unknown, `~` before an estimate, single blanks in text and no others.
+    /// A table for people: `?` for unknown, `~` before an estimate, single blanks in text and no
+    /// others.
     Table,
     /// The same where a single blank stands between two columns: no blank in text.
     NarrowTable,
     /// Fields separated by a blank: `?` for unknown, blanks in text escaped, no marks on numbers.
     Raw,
-    /// CSV: unknown is empty, no marks on numbers. Text that begins like a formula, or with `'`, has a `'` in front, so that a
-    /// spreadsheet takes it for text.
+    /// CSV: unknown is empty, no marks on numbers. Text that begins like a formula, or with `'`,
+    /// has a `'` in front, so that a spreadsheet takes it for text.
     Csv,
 }
 
@@ -121,8 +122,9 @@ fn text(bytes: &[u8], style: Style) -> String {
     }
 }
 
-/// With a `'` in front if a spreadsheet would take it for a formula, or if it begins with one already: what is behind the first
-/// `'` is always the text. Control characters that such programs skip have been escaped by now.
+/// With a `'` in front if a spreadsheet would take it for a formula, or if it begins with one
+/// already: what is behind the first `'` is always the text. Control characters that such programs
+/// skip have been escaped by now.
 fn as_data(text: String) -> String {
     // The wide forms are taken for the others where such are typed.
     if text.starts_with(['=', '+', '-', '@', '\'', '＝', '＋', '－', '＠']) {
@@ -161,7 +163,8 @@ mod tests {
         assert_eq!(Cell::Text(None).write(Style::Table, Sizes::Human), "?");
     }
 
-    /// Check that no cell of CSV is a formula, and that the text can be told from one that has the quote itself.
+    /// Check that no cell of CSV is a formula, and that the text can be told from one that has the
+    /// quote itself.
     #[test]
     fn formulas_are_data() {
         let csv = |text: &str| {

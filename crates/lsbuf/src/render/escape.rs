@@ -1,9 +1,10 @@
 //! Strangers' bytes, made harmless for one line of a terminal or a script.
 //!
-//! Printable characters stay; a backslash is doubled. Everything else becomes `\xNN` byte by byte: what could move the cursor,
-//! break the line, turn the reading direction or hide itself, more than [`MARKS`] combining marks in a row, and bytes that are
-//! no UTF-8. Where columns are told apart by blanks, blanks that could pass for the gap between two are escaped too. The result
-//! is unambiguous: [`unescape`] turns it back into the bytes.
+//! Printable characters stay; a backslash is doubled. Everything else becomes `\xNN` byte by byte:
+//! what could move the cursor, break the line, turn the reading direction or hide itself, more than
+//! [`MARKS`] combining marks in a row, and bytes that are no UTF-8. Where columns are told apart by
+//! blanks, blanks that could pass for the gap between two are escaped too. The result is
+//! unambiguous: [`unescape`] turns it back into the bytes.
 //!
 //! Limit: characters that look alike stay. Two names can differ and look the same.
 
@@ -11,7 +12,8 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthChar;
 
-/// How many combining marks may follow one character. Living scripts stack up to four; sixty cover the lines above and below.
+/// How many combining marks may follow one character. Living scripts stack up to four; sixty cover
+/// the lines above and below.
 const MARKS: usize = 4;
 
 /// Escapes bytes for a terminal or a line-oriented format.
@@ -20,7 +22,8 @@ pub fn escape(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, _, _| true)
 }
 
-/// Escapes bytes for a column of a table: what stays is single blanks between other characters, so no gap can be forged.
+/// Escapes bytes for a column of a table: what stays is single blanks between other characters, so
+/// no gap can be forged.
 pub(super) fn escape_gaps(bytes: &[u8]) -> String {
     let ends_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
     escape_unless(bytes, |before, c, after| {
@@ -38,7 +41,8 @@ pub(super) fn escape_word(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, c, _| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
 }
 
-/// The bytes that [`escape`] made a text from, or another escape for columns; `None`: it is not such a text.
+/// The bytes that [`escape`] made a text from, or another escape for columns; `None`: it is not
+/// such a text.
 ///
 /// ```
 /// use lsbuf::render::{escape, unescape};
@@ -85,7 +89,8 @@ pub(super) fn escape_json(text: &str) -> String {
     escaped
 }
 
-/// Escapes what may not be shown, and what is not to be kept between the characters before and after it.
+/// Escapes what may not be shown, and what is not to be kept between the characters before and
+/// after it.
 fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut shown = Shown::default();
@@ -112,7 +117,8 @@ fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -
     text
 }
 
-/// How many marks the character that was shown last may still carry; at the beginning there is none to carry any.
+/// How many marks the character that was shown last may still carry; at the beginning there is none
+/// to carry any.
 #[derive(Default)]
 struct Shown {
     marks_left: usize,
@@ -138,9 +144,9 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Whether a character must not reach a terminal: control characters, line and paragraph separators, all format characters
-/// (general category Cf), and all that may be drawn as nothing (Default_Ignorable_Code_Point), of Unicode 16.0; and the blank
-/// of Braille.
+/// Whether a character must not reach a terminal: control characters, line and paragraph
+/// separators, all format characters (general category Cf), and all that may be drawn as nothing
+/// (Default_Ignorable_Code_Point), of Unicode 16.0; and the blank of Braille.
 fn is_tricky(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -191,8 +197,8 @@ mod tests {
             prop_assert!(!escape_blanks(text.as_bytes()).contains(char::is_whitespace));
         }
 
-        /// Check that nothing in a column looks like the gap to the next: no two blanks in a row, none at either end, and none
-        /// but the ASCII one.
+        /// Check that nothing in a column looks like the gap to the next: no two blanks in a row,
+        /// none at either end, and none but the ASCII one.
         #[test]
         fn no_gaps(text in hostile()) {
             let shown = escape_gaps(text.as_bytes());
@@ -220,7 +226,8 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
 
-        /// Check that what was never escaped is either turned back into itself or refused, and never panics.
+        /// Check that what was never escaped is either turned back into itself or refused, and
+        /// never panics.
         #[test]
         fn any_text_can_be_asked_for(text in any::<String>()) {
             let bytes = unescape(&text);
@@ -228,7 +235,8 @@ mod tests {
         }
     }
 
-    /// Check that exactly those are tricky which Unicode's own tables call so, as another crate has them.
+    /// Check that exactly those are tricky which Unicode's own tables call so, as another crate has
+    /// them.
     #[test]
     fn as_unicode_has_it() {
         let hidden = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}]";

@@ -1,9 +1,10 @@
 //! JSON, schema `lsbuf.snapshot/1`: the contract with programs, as in `docs/lsbuf.snapshot-1.schema.json`.
 //!
 //! Keys are stable: additions are free, a change of meaning makes a new schema. Sizes are bytes. What could not
-//! be known is `null`. Strangers' text is UTF-8, and what a terminal would obey is escaped even where JSON need not. Where the
-//! bytes are no UTF-8, the text has U+FFFD in their place, which makes different names equal; then a key with `_bytes` behind
-//! the text's own has them all, as [`unescape`](super::unescape) reads them.
+//! be known is `null`. Strangers' text is UTF-8, and what a terminal would obey is escaped even
+//! where JSON need not. Where the bytes are no UTF-8, the text has U+FFFD in their place, which
+//! makes different names equal; then a key with `_bytes` behind the text's own has them all, as
+//! [`unescape`](super::unescape) reads them.
 //!
 //! It is written as it is made, one buffer after the other: a document can be many times as large as the snapshot.
 

@@ -1,5 +1,5 @@
-//! The lines below a table: what the machine's buffers come to, and of how many of them the table speaks. In place of an empty
-//! table: what was looked at.
+//! The lines below a table: what the machine's buffers come to, and of how many of them the table
+//! speaks. In place of an empty table: what was looked at.
 
 use super::{Cell, Sizes, Style, View};
 use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, Snapshot, counted};
@@ -54,7 +54,7 @@ fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
     format!(
         "{} dma-bufs, {} exported{}: {} held by {} processes, {} kernel-only; {} kernel references",
         part.buffers,
-        total(part.size, part.at_least, sizes),
+        total(part.size, part.size_at_least, sizes),
         in_brackets(exporters),
         size(part.held, sizes),
         part.holders,
@@ -77,7 +77,7 @@ fn shmem(view: &View<'_>, sizes: Sizes) -> String {
         "{} of shared memory, {} charged of {} in size{}: {} held by {}{unseen}, {} by none",
         counted(part.buffers, "buffer", "buffers"),
         total(part.cost, part.at_least, sizes),
-        size(part.size, sizes),
+        total(part.size, part.size_at_least, sizes),
         in_brackets(kinds),
         size(part.held, sizes),
         counted(part.holders, "process", "processes"),
@@ -142,18 +142,21 @@ mod tests {
         ask(&mut View::all(&snapshot, &ledger))
     }
 
-    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for is unknown.
+    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for
+    /// is unknown.
     #[test]
     fn beyond_64_bits() {
         let line = with_view(&[(Kind::Memfd, Some((1 << 63) - 1)); 3], |view| summary(view, Sizes::Bytes));
         assert_eq!(
             line,
-            "3 buffers of shared memory, at least 18446744073709551615 charged of ? in size \
+            "3 buffers of shared memory, at least 18446744073709551615 charged of at least \
+             18446744073709551615 in size \
              (memfd at least 18446744073709551615 in 3): ? held by 1 process, 0 by none"
         );
     }
 
-    /// Check that a sum with an unknown part says what is known of it, and one of which nothing is known is unknown.
+    /// Check that a sum with an unknown part says what is known of it, and one of which nothing is
+    /// known is unknown.
     #[test]
     fn a_size_that_is_unknown() {
         let line = |sizes: &[Option<u64>]| {

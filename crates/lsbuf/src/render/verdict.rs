@@ -1,4 +1,5 @@
-//! The end of a diagnosis: whether answers are complete, and what they lack and for whose sake if not.
+//! The end of a diagnosis: whether answers are complete, and what they lack and for whose sake if
+//! not.
 
 use super::escape;
 use super::escape::escape_word;
@@ -61,7 +62,8 @@ mod tests {
         Unread { pid: Pid(pid), comm: Some(comm.into()), why: Refusal::Denied("mappings") }
     }
 
-    /// Check that completeness is claimed only where every process could be read, whatever the source.
+    /// Check that completeness is claimed only where every process could be read, whatever the
+    /// source.
     #[test]
     fn complete_only_if_all_was_read() {
         let claims = |notes, unread| verdict(&diagnosis(notes, unread)).contains("complete here");
@@ -70,7 +72,8 @@ mod tests {
         assert!(!claims(vec![Note::NotWholeMachine], Vec::new()));
     }
 
-    /// Check that who was not read is named, with the reason and with what it costs, and poses as nobody else.
+    /// Check that who was not read is named, with the reason and with what it costs, and poses as
+    /// nobody else.
     #[test]
     fn who_was_not_read() {
         let failed = Refusal::Failed("fd table", "Input/output error (os error 5)".into());

@@ -1,10 +1,12 @@
 //! One change of a place of pins at a time.
 //!
-//! What is locked is a folder in the place that nobody else can open: on a folder that everybody may open, as the place itself
-//! is, any user could hold a lock for ever. It is there only while somebody has or wants it, so a place has nothing in it but sets.
-//! (A bpf filesystem has no ordinary files.)
+//! What is locked is a folder in the place that nobody else can open: on a folder that everybody
+//! may open, as the place itself is, any user could hold a lock for ever. It is there only while
+//! somebody has or wants it, so a place has nothing in it but sets. (A bpf filesystem has no
+//! ordinary files.)
 //!
-//! Nobody waits without a bound: a change takes a second, and who is stopped in one may hold the lock for ever.
+//! Nobody waits without a bound: a change takes a second, and who is stopped in one may hold the
+//! lock for ever.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -49,7 +51,8 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of an open place; `None`: what was waited for has gone, which asks for another look at the place.
+    /// Takes the lock of an open place; `None`: what was waited for has gone, which asks for
+    /// another look at the place.
     pub(super) fn take(place: &OwnedFd, path: &Path, patience: &Patience) -> Result<Option<Lock>, Failure> {
         let shown = path.join(NAME);
         let fail = |errno| (format!("cannot lock {}", path.display()), Some(errno));

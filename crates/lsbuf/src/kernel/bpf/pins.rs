@@ -8,14 +8,18 @@
 //! belong to root or the caller, and nobody else may change the folder. That a file is an iterator of ours only its records
 //! can show ([`super::Probes::read`]).
 //!
-//! Whoever changes a place works on open folders, from the root down and through no link, so nobody can put another folder in
-//! its way. Changes exclude each other by a lock that only the place's owner can open ([`Lock`]).
+//! Whoever changes a place works on open folders, from the root down and through no link, so nobody
+//! can put another folder in its way. Changes exclude each other by a lock that only the place's
+//! owner can open ([`Lock`]).
 //!
-//! What is unpinned is first taken from its readers: they may have kept an fd of a pin, through which they could open it anew.
+//! What is unpinned is first taken from its readers: they may have kept an fd of a pin, through
+//! which they could open it anew.
 //!
-//! Limits: where a kernel has no way to exchange two folders (before Linux 5.17), nothing is pinned for a moment of a
-//! replacement. An iterator that somebody has opened before it is unpinned can be read to its end, once: no iterator's link can be
-//! detached (`bpf_iter_link_lops` in the kernel's `kernel/bpf/bpf_iter.c` has no `detach`).
+//! Limits: where a kernel has no way to exchange two folders (before Linux 5.17), nothing is pinned
+//! for a moment of a replacement. An iterator that somebody has opened before it is unpinned can be
+//! read on, to its end and then of tasks that start later: no iterator's link can be detached
+//! (`bpf_iter_link_lops` in the kernel's `kernel/bpf/bpf_iter.c` has no `detach`), and an open one
+//! keeps its program.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -193,7 +197,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens the folder, when nobody else changes it; `None`: there is none, or none of a bpf filesystem.
+    /// Opens the folder, when nobody else changes it; `None`: there is none, or none of a bpf
+    /// filesystem.
     pub(crate) fn open(path: &Path) -> Result<Option<Place>, Failure> {
         let fail = |errno| (format!("cannot open {}", path.display()), Some(errno));
         let patience = Patience::begin();
@@ -347,7 +352,8 @@ impl Place {
         parent.is_ok_and(|parent| parent.st_dev != facts.st_dev) && text.split(|&b| b == b'\n').any(is_it)
     }
 
-    /// Removes a set, which its readers can then open no more, not even through an fd of a pin that they kept.
+    /// Removes a set, which its readers can then open no more, not even through an fd of a pin that
+    /// they kept.
     fn clear(&self, set: &str) -> Result<(), Failure> {
         let fail = |errno| (format!("cannot remove {}", self.path.join(set).display()), Some(errno));
         let dir = match openat(&self.dir, set, FOLDER, Mode::empty()) {
