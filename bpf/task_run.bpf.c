@@ -41,7 +41,19 @@ struct task_struct___run {
 	int on_cpu;
 };
 
+/* From Linux 5.14 on (commit 2f064a59a11f). */
+struct task_struct___5_14 {
+	u32 __state;
+};
+
+struct task_struct___5_13 {
+	s64 state;
+};
+
 #pragma clang attribute pop
+
+/* How many bytes a field has: some have become smaller. */
+#define size_of_field(field) __builtin_preserve_field_info(field, 1)
 
 /* The code segment of 32-bit programs (__USER32_CS), and that the call is one of theirs. */
 #define X86_USER32_CS 0x23
@@ -79,7 +91,8 @@ struct run {
 #define CALL_UNKNOWN (-2147483647 - 1)
 
 /* run.flags */
-#define RUN_ON_CPU 1
+/* It is on a processor, or waits for one: it may be anywhere in a call. */
+#define RUN_RUNNING 1
 #define RUN_EXITING 2
 #define RUN_DEAD 4
 /*
@@ -87,6 +100,13 @@ struct run {
  * calls.
  */
 #define RUN_WORKER 8
+/*
+ * It was stopped or is traced: on its way back from a call or into one, never in the middle.
+ */
+#define RUN_STOPPED 16
+
+/* Of task->state (include/linux/sched.h): __TASK_STOPPED and __TASK_TRACED. */
+#define STOPPED_STATES 0xc
 
 /*
  * The number by the registers that it saved when it entered the kernel. 32-bit programs number
@@ -131,6 +151,9 @@ int runs(struct context *context)
 	struct task_struct *task = context->task;
 	struct task_struct___run *run = (void *)task;
 	record(run, found);
+	struct task_struct___5_14 *newer = (void *)task;
+	struct task_struct___5_13 *older = (void *)task;
+	u64 state = 0;
 	int on_cpu = 0;
 
 	if (!task) {
@@ -147,10 +170,25 @@ int runs(struct context *context)
 	 * Last: of one that is not on a processor now, the time is no older than this. A kernel for
 	 * one processor may not have the field; whoever reads this is on it.
 	 */
-	if (exists(run->on_cpu))
+	if (exists(run->on_cpu) && size_of_field(run->on_cpu) == 1) {
+		u8 now = 0;
+
+		probe_read(&now, sizeof(now), &run->on_cpu);
+		on_cpu = now;
+	} else if (exists(run->on_cpu))
 		peek(on_cpu, run->on_cpu);
-	if (on_cpu)
-		found.flags |= RUN_ON_CPU;
+	if (exists(newer->__state)) {
+		u32 now = 0;
+
+		peek(now, newer->__state);
+		state = now;
+	} else if (exists(older->state))
+		peek(state, older->state);
+	/* TASK_RUNNING is 0. */
+	if (on_cpu || !state)
+		found.flags |= RUN_RUNNING;
+	if (state & STOPPED_STATES)
+		found.flags |= RUN_STOPPED;
 	if (task->exit_state)
 		found.flags |= RUN_DEAD;
 	else if (task->flags & PF_EXITING)

@@ -13,7 +13,7 @@ pub enum ErrorKind {
     NoSource,
     /// Iterators cannot be pinned there, or not be removed.
     NotPinned,
-    /// The system refused for want of a permission (`EPERM`, `EACCES`): as root, or with the capabilities that
+    /// The system refused: a permission is missing (`EPERM`, `EACCES`): as root, or with the capabilities that
     /// [`Scanner::diagnose`](crate::scan::Scanner::diagnose) names, it may work.
     PermissionDenied,
     /// What was named is not there (`ENOENT`, `ENOTDIR`).

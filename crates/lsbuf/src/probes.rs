@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
+use crate::kernel::bpf::facts::Failure;
 use crate::kernel::bpf::pins::{self, Pins, Place};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::rights::Rights;
@@ -100,7 +101,9 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
     let place = Place::make(below).map_err(|failure| cannot_pin(&failure))?;
     // The folders that were made are as this process's mask lets them.
     can_enter()?;
-    let pinned = place.install(&probes, group.unwrap_or(0)).map_err(|failure| cannot_pin(&failure))?;
+    let loaded = Iterator::ALL.into_iter().filter(|&iterator| probes.why_not(iterator).is_none());
+    let pin = |iterator, folder: &Path| probes.pin(iterator, folder);
+    let pinned = place.install(loaded, pin, group.unwrap_or(0)).map_err(|failure| cannot_pin(&failure))?;
     let left_out = |iterator: Iterator| Some((iterator.name(), probes.why_not(iterator)?.to_string()));
     Ok(Installed {
         folder: Pins::path(below),
@@ -163,7 +166,7 @@ pub fn status(below: &Path) -> Status {
 /// The caller lacks a right, the folder is not in a bpf filesystem or could be changed by others,
 /// or somebody else was at work in it for seconds.
 pub fn remove(below: &Path) -> Result<bool, Error> {
-    let cannot = |(what, errno): pins::Failure| {
+    let cannot = |(what, errno): Failure| {
         let denied = matches!(errno, Some(Errno::PERM | Errno::ACCESS));
         Error::new(ErrorKind::NotPinned, describe(&what, errno, if denied { ": run as root" } else { "" }))
     };
@@ -201,7 +204,7 @@ fn cannot_load(iterator: Option<Iterator>, why: &Unavailable) -> Error {
     Error::new(ErrorKind::NoSource, text)
 }
 
-fn cannot_pin((what, errno): &pins::Failure) -> Error {
+fn cannot_pin((what, errno): &Failure) -> Error {
     let advice = match *errno {
         Some(Errno::PERM | Errno::ACCESS) => format!(": {}", rights()),
         Some(Errno::NODEV) => ": this kernel has no bpf filesystem".to_owned(),

@@ -161,7 +161,7 @@ fn a_segment() {
         for answer in answers(&[Kind::Sysv]) {
             let found = find(&answer, Kind::Sysv, segment.id()).unwrap();
             let account = account_of(&answer, found);
-            assert_eq!((found.count, account.map, account.kernel), (Some(2), 2, Some(0)));
+            assert_eq!((found.count, account.map, account.kernel()), (Some(2), 2, Some(0)));
             assert_eq!((found.size, found.segment.unwrap().rss), (Some(Bytes(8 * P)), Bytes(2 * P)));
             assert_eq!((found.deleted, found.segment.unwrap().creator), (Some(removed), Some(own())));
         }

@@ -4,7 +4,7 @@ mod common;
 
 use common::Tree;
 use lsbuf::ErrorKind;
-use lsbuf::model::{Bytes, Fd, KeptElsewhere, Kinds, Ledger, Note, Pid, Snapshot, Source, Tid};
+use lsbuf::model::{Bytes, Fd, KeptElsewhere, Kinds, Ledger, Note, Pid, Residual, Snapshot, Source, Tid};
 use lsbuf::scan::Options;
 
 /// A tree with one camera process that holds the listed buffer 7.
@@ -22,7 +22,7 @@ fn inodes(snapshot: &Snapshot) -> Vec<u64> {
 
 fn kernel(snapshot: &Snapshot) -> (Option<u64>, bool) {
     let account = Ledger::of(snapshot).accounts[0];
-    (account.kernel, account.estimate)
+    (account.kernel(), account.is_estimate())
 }
 
 /// Check that an fd of one process and a mapping of another meet in one buffer.
@@ -240,7 +240,7 @@ fn opath_alone() {
     tree.process(13, b"path");
     tree.opath_fd(13, 3, 8);
     let snapshot = tree.scan();
-    assert_eq!((snapshot.buffers[1].count, snapshot.buffers[1].steady), (Some(0), true));
+    assert_eq!((snapshot.buffers[1].count, snapshot.buffers[1].residual), (Some(0), Residual::Exact(0)));
 }
 
 /// Check that a buffer which only an O_PATH fd keeps has the size that its inode tells, though its filesystem was proven
@@ -263,7 +263,7 @@ fn a_moving_count_is_an_estimate() {
     tree.dmabuf_fd(12, 5, 7, b"cam", 8192, 2);
     let snapshot = tree.scan();
     assert_eq!(kernel(&snapshot), (Some(0), true));
-    assert_eq!(snapshot.coverage.notes, [Note::Unsteady { buffers: 1 }]);
+    assert_eq!(snapshot.coverage.notes, [Note::CountMoved { buffers: 1 }]);
 }
 
 /// Check that more references than the kernel counts are said, and the rest is unknown.
@@ -370,9 +370,9 @@ fn no_procfs() {
     assert_eq!(lsbuf::scan(options).unwrap_err().kind(), ErrorKind::NotProcfs);
 }
 
-/// Check that with a single round what is left over is an estimate: nobody looked twice.
+/// Check that with a single reading, which passes over where references seldom are, a residual is an estimate.
 #[test]
-fn one_round_proves_no_rest() {
+fn one_reading_proves_no_residual() {
     let mut tree = Tree::new();
     tree.listed(9, b"<none>", 4096, 2, &[]);
     tree.write_list();

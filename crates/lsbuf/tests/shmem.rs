@@ -58,7 +58,7 @@ fn a_segment_and_a_memfd_collide() {
     ];
     assert_eq!(buffers(&snapshot), expected);
     let account = Ledger::of(&snapshot).accounts[1];
-    assert_eq!((account.map, account.kernel, account.estimate), (1, Some(0), false));
+    assert_eq!((account.map, account.kernel(), account.is_estimate()), (1, Some(0), false));
     assert_eq!(snapshot.buffers[1].segment.unwrap().creator, Some(Pid(12)));
     assert_eq!(snapshot.buffers[1].id.ipc, None::<IpcNamespace>);
 }

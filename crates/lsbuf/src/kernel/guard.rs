@@ -69,7 +69,8 @@ use rustix::process::{
 };
 
 use self::mark::Mark;
-pub(crate) use self::mark::{marked, open_at, read, read_at, read_link_at};
+pub(crate) use self::mark::{marked, next_entry, now_about, open_at, read, read_at, read_link_at, stat_at};
+pub(crate) use self::watch::Stuck;
 use self::watch::{End, Status};
 use crate::model::Pid;
 
@@ -80,16 +81,6 @@ pub(crate) struct Guarded<R> {
     pub(crate) value: R,
     /// Why it ran without a deadline, in the calling thread: no helper could be made.
     pub(crate) unguarded: Option<Errno>,
-}
-
-/// The work waited too long and was killed. All that it owned is leaked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stuck {
-    /// The process that was being read, where the marked call named it.
-    pub(crate) pid: Option<Pid>,
-    /// The kernel has not let the helper go even though it was killed. It stays in lsbuf's address space, runs no code, and
-    /// ends as soon as the kernel's wait does.
-    pub(crate) left_behind: bool,
 }
 
 /// Whether rustix makes system calls itself here. libc's would set `errno`, which the waiting caller shares with the helper.
@@ -136,7 +127,7 @@ pub(crate) fn guarded<R>(limit: Duration, work: impl FnOnce() -> R + 'static) ->
 /// The processes that are lsbuf: this one, and helpers in its address space and fd table that exist now, with those
 /// processes that wait for them. As this process's pid namespace numbers them, in no order.
 pub(crate) fn own_pids() -> Vec<Pid> {
-    let mut pids: Vec<Pid> = lock(&OWN).iter().copied().map(Pid).collect();
+    let mut pids: Vec<Pid> = lock(&OWN).iter().map(|own| Pid(own.pid)).collect();
     let own = Pid(number(getpid()));
     if !pids.contains(&own) {
         pids.push(own);
@@ -144,8 +135,19 @@ pub(crate) fn own_pids() -> Vec<Pid> {
     pids
 }
 
+/// Those of them that are helpers.
+pub(crate) fn helpers() -> Vec<Pid> {
+    lock(&OWN).iter().filter(|own| own.helps).map(|own| Pid(own.pid)).collect()
+}
+
+/// One of the processes that are lsbuf.
+struct Own {
+    pid: u32,
+    helps: bool,
+}
+
 /// Helpers and who waits for one; a process stands once for each thread of it that waits.
-static OWN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
 
 /// Helpers that did not die yet, each by its pidfd and as its parent numbers it.
 static LEFT_BEHIND: Mutex<Vec<(OwnedFd, TaskId)>> = Mutex::new(Vec::new());
@@ -160,7 +162,7 @@ fn number(task: TaskId) -> u32 {
 
 fn forget_own(pid: u32) {
     let mut own = lock(&OWN);
-    if let Some(at) = own.iter().position(|&own| own == pid) {
+    if let Some(at) = own.iter().position(|own| own.pid == pid) {
         own.swap_remove(at);
     }
 }
@@ -228,7 +230,7 @@ extern "C" fn helper<F: FnOnce() -> R, R>(slot: *mut c_void) -> c_int {
     let Some(work) = (unsafe { (*slot.work.get()).take() }) else { return 0 };
     slot.begun.store(true, Ordering::Release);
     let own = number(getpid());
-    lock(&OWN).push(own);
+    lock(&OWN).push(Own { pid: own, helps: true });
     // What a panic leaves half done is the panicking work's own: it is `'static`, and the panic goes on in the caller.
     let result = catch_unwind(AssertUnwindSafe(work));
     forget_own(own);
@@ -246,7 +248,7 @@ fn run<F: FnOnce() -> R, R>(limit: Duration, mark: &Mark, slot: &Slot<F, R>) -> 
     let stack = Stack::new()?;
     let own = number(slot.parent);
     let caught = caught_signals();
-    lock(&OWN).push(own);
+    lock(&OWN).push(Own { pid: own, helps: false });
     let before = set_blocked(u64::MAX);
     let started = start(helper::<F, R>, stack.top(), ptr::from_ref(slot).cast_mut().cast());
     let end = started.map(|(pidfd, pid)| {

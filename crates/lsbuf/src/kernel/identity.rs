@@ -17,12 +17,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{
-    AtFlags, Mode, OFlags, Stat, Statx, StatxFlags, StatxTimestamp, fstatfs, major, minor, openat, statx,
-};
+use rustix::fs::{AtFlags, OFlags, Stat, Statx, StatxFlags, StatxTimestamp, fstatfs, major, minor, statx};
 use rustix::io::Result;
 use rustix::path::Arg;
 
+use super::guard;
 use super::magic;
 use super::parse::{Garbled, cut, number, number32};
 use crate::model::{Bytes, Dev, Inode};
@@ -51,12 +50,14 @@ pub(crate) enum Object {
 pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option<Dev>) -> Result<Object> {
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     if known.is_some() {
-        let inode = statx(process, link, unsynced, StatxFlags::BASIC_STATS)?;
+        let mask = StatxFlags::BASIC_STATS;
+        let inode = link.into_with_c_str(|link| guard::stat_at(process, link, unsynced, mask))?;
         if known == Some(device(&inode)) {
             return Ok(Object::DmaBuf(fact(&inode)));
         }
     }
-    object(openat(process, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?.as_fd())
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    object(link.into_with_c_str(|link| guard::open_at(None, process, link, flags))?.as_fd())
 }
 
 /// What an open file is.

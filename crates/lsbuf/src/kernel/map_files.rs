@@ -6,7 +6,6 @@
 
 use std::mem::MaybeUninit;
 
-use rustix::fs::readlinkat_raw;
 use rustix::io::{Errno, Result};
 
 use super::LINK_PREFIX;
@@ -34,8 +33,8 @@ pub(crate) fn read(
     let mut link = [MaybeUninit::uninit(); LINK_ROOM];
     let mut garbled = 0;
     read::entries(links.fd(), |entry, _| {
-        match readlinkat_raw(links.fd(), entry, &mut link[..]) {
-            Ok((target, _)) => {
+        match links.link(entry, &mut link) {
+            Ok(target) => {
                 if let Some(name) = target.strip_prefix(LINK_PREFIX) {
                     match range(entry.to_bytes()) {
                         Ok(vma) => facts.push(LinkFact { vma, name: Label::from(name) }),

@@ -28,6 +28,7 @@
 //! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`duplicate::device`]); that
 //! buffer's count is one higher while it lasts, and nothing of this scan reads it then.
 
+pub(crate) mod activity;
 pub(crate) mod bpf;
 pub(crate) mod btf;
 pub(crate) mod bufinfo;
@@ -39,8 +40,6 @@ pub(crate) mod fdinfo;
 pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
-// Readers of the scan are not in helpers yet.
-#[allow(dead_code, unused_imports)]
 pub(crate) mod guard;
 pub(crate) mod identity;
 pub(crate) mod kcmp;

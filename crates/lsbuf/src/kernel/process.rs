@@ -6,15 +6,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::{Errno, Result, pread};
+use rustix::io::{Errno, Result};
 use rustix::path::DecInt;
 
+use super::guard;
 use super::parse::{Garbled, number32};
 use super::path::Path;
 use super::read::{self, retry};
 use super::root::ProcRoot;
-use super::task::{self, pulse, real_uid, unified_cgroup};
-pub(crate) use super::task::{Pulse, Stage};
+pub(crate) use super::task::Stage;
+use super::task::{self, real_uid, unified_cgroup};
 use super::tree::{Folder, Tree};
 use crate::model::{Label, Pid, Process, Tid};
 
@@ -86,13 +87,6 @@ impl ProcessDir {
         task::stage(&text).map_err(|Garbled| Errno::BADMSG)
     }
 
-    /// What one of its tasks is doing.
-    pub(crate) fn pulse(&self, tid: Tid) -> Result<Pulse> {
-        let mut text = Vec::new();
-        self.dir.read_record(Path::new(format_args!("task/{tid}/stat")).as_str(), &mut text)?;
-        pulse(&text).map_err(|Garbled| Errno::BADMSG)
-    }
-
     /// Its id.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
@@ -133,6 +127,7 @@ impl Image {
     /// Whether that address space is still in use: neither exited nor replaced by an exec, by a look at its text. Says yes
     /// if it cannot be asked.
     pub(crate) fn lives(&self) -> bool {
-        !matches!(retry(|| pread(&self.maps, &mut [0; 1], 0)), Ok(0) | Err(Errno::SRCH))
+        let read = retry(|| guard::read_at(None, self.maps.as_fd(), &mut [0; 1], 0));
+        !matches!(read, Ok(0) | Err(Errno::SRCH))
     }
 }

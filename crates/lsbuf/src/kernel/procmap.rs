@@ -22,6 +22,7 @@ use rustix::io::{Errno, Result};
 use rustix::ioctl::{Updater, ioctl, opcode};
 
 use super::elsewhere::RING_LINK;
+use super::guard;
 use super::identity::device_of;
 use super::maps::{MapFact, Mapped};
 use super::root::ProcRoot;
@@ -232,8 +233,9 @@ fn next(maps: BorrowedFd<'_>, from: u64, filter: Filter, name: Option<&mut [u8]>
     }
     let done = read::retry(|| {
         // SAFETY: the opcode is that of this structure, which is as the kernel's. The kernel writes it, and at most
-        // `vma_name_size` bytes to `vma_name_addr`: none, or what the borrow in `name` gives to this call alone.
-        unsafe { ioctl(maps, Updater::<PROCMAP_QUERY, Query>::new(&mut query)) }
+        // `vma_name_size` bytes to `vma_name_addr`: none, or what the borrow in `name` gives to this call alone. It is one
+        // system call, and what it writes to is lost with a helper that is killed in it.
+        unsafe { guard::marked(None, || ioctl(maps, Updater::<PROCMAP_QUERY, Query>::new(&mut query))) }
     });
     match done {
         Ok(()) => Ok(Some(query.fact())),

@@ -9,6 +9,8 @@ use rustix::fs::{Mode, OFlags, RawDir, fstat, openat};
 use rustix::io::{Errno, Result, read};
 use rustix::path::Arg;
 
+use super::guard;
+
 /// Room for directory entries, in bytes: about a thousand a call.
 pub(crate) const DIR_ROOM: usize = 32 << 10;
 
@@ -99,7 +101,8 @@ fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
 }
 
 /// Reads `fd` in pieces and hands over each line that contains one of `needles`, with that one's index and without its
-/// newline; in order for each needle. A last line without newline counts too. `chunk` grows to the longest line. Returns whether there was any text.
+/// newline; in order for each needle. A last line without newline counts too. `chunk` grows to the longest line. Returns
+/// whether there was any text.
 pub(crate) fn lines_with(
     fd: BorrowedFd<'_>,
     needles: &[Finder<'_>],
@@ -115,7 +118,7 @@ pub(crate) fn lines_with(
         if chunk.len() < kept + ROOM {
             chunk.resize(kept + ROOM, 0);
         }
-        let n = retry(|| read(fd, &mut chunk[kept..]))?;
+        let n = retry(|| guard::read(None, fd, &mut chunk[kept..]))?;
         let filled = kept + n;
         // What was kept has no newline.
         let whole =
@@ -146,8 +149,8 @@ pub(crate) fn entries(
     entries_in_pieces(dir, &mut [MaybeUninit::uninit(); DIR_ROOM], each).map(drop)
 }
 
-/// The same with room for one piece (getdents64(2)). Returns in how many pieces they came: what happens within one piece takes no time to speak of, while
-/// `each` runs between two.
+/// The same with room for one piece (getdents64(2)). Returns in how many pieces they came: what happens within one
+/// piece takes no time to speak of, while `each` runs between two.
 pub(crate) fn entries_in_pieces(
     dir: BorrowedFd<'_>,
     buffer: &mut [MaybeUninit<u8>],
@@ -157,7 +160,7 @@ pub(crate) fn entries_in_pieces(
     let mut pieces = 0;
     loop {
         let is_next_piece = entries.is_buffer_empty();
-        let Some(entry) = entries.next() else { return Ok(pieces) };
+        let Some(entry) = guard::next_entry(&mut entries) else { return Ok(pieces) };
         let entry = entry?;
         pieces += usize::from(is_next_piece);
         let name = entry.file_name();

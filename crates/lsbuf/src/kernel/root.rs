@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, fstatfs};
 
-use super::parse::{number, number32};
+use super::parse::number32;
 use super::read;
 use super::tree::live::Live;
 use super::tree::recorded::Recorded;
@@ -19,11 +19,6 @@ use crate::model::{Host, Pid};
 /// How far a machine has come in starting processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Births(u32);
-
-/// How many processes and threads a machine has started, counted when they are listed, after all that they inherit was copied;
-/// and how far it has come, which also moves for one that fails later than that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Forks(u64, Option<Births>);
 
 /// An open procfs.
 #[derive(Debug)]
@@ -120,14 +115,6 @@ impl ProcRoot {
         self.tree().last_pid(&self.dir).map(Births)
     }
 
-    /// As [`ProcRoot::births`], but exact for what is under way: a pid is given out in the middle of a fork, and this counts at
-    /// its end (`total_forks` in kernel/fork.c). It takes the kernel longer to tell.
-    pub(crate) fn forks(&self) -> Option<Forks> {
-        let mut text = Vec::new();
-        self.dir.read_record(c"stat", &mut text).ok()?;
-        Some(Forks(forks(&text)?, self.births()))
-    }
-
     /// Reads this process's own `stat`, for the time it takes.
     pub(crate) fn own_stat(&self) {
         let _ = self.dir.read_record(c"self/stat", &mut Vec::new());
@@ -146,23 +133,5 @@ impl ProcRoot {
         let mut text = Vec::new();
         self.dir.read_record(path, &mut text).ok()?;
         Some(String::from_utf8_lossy(&text).trim_end().to_owned())
-    }
-}
-
-/// The number of forks in the machine's stat.
-fn forks(stat: &[u8]) -> Option<u64> {
-    let count = stat.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"processes "))?;
-    number(count, 10).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Check that the number of forks is found among the other lines, and is not taken from one that only begins alike.
-    #[test]
-    fn forks_are_counted() {
-        assert_eq!(forks(b"cpu  1 2\nctxt 12\nprocesses_x 1\nprocesses 4711\nprocs_running 2\n"), Some(4711));
-        assert_eq!(forks(b"cpu  1 2\nprocs_running 2\nprocesses x\n"), None);
     }
 }

@@ -19,34 +19,6 @@ pub(crate) enum Stage {
     Zombie,
 }
 
-/// What a task was seen to do: whether it sleeps interruptibly, is stopped or has exited, or only works for the kernel; and how
-/// long it has run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pulse {
-    at_rest: bool,
-    /// In its program and in the kernel, in ticks of [`rustix::param::clock_ticks_per_second`].
-    time: (u64, u64),
-    start_time: u64,
-}
-
-impl Pulse {
-    /// Whether it is not in the middle of anything that it does for itself in the kernel.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.at_rest
-    }
-
-    /// Whether what it was in the middle of then is over by now: it is at rest, has run its program in between, or is another
-    /// task by the same number.
-    pub(crate) fn is_past(&self, then: &Pulse) -> bool {
-        /// The kernel splits the exact run time in proportion to what it samples (`cputime_adjust` in kernel/sched/cputime.c), so
-        /// that some time in the kernel can pass for the program's, but hardly so much with none of it to be seen.
-        const PROOF: u64 = 2;
-        let (program, kernel) = self.time;
-        let has_run = program >= then.time.0.saturating_add(PROOF) && kernel == then.time.1;
-        self.at_rest || has_run || self.start_time != then.start_time
-    }
-}
-
 /// `comm` and `starttime`.
 pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Garbled> {
     let open = text.iter().position(|&b| b == b'(').ok_or(Garbled)?;
@@ -71,18 +43,9 @@ pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Garbled> {
     })
 }
 
-/// What a stat line tells of what its task is doing.
-pub(crate) fn pulse(stat: &[u8]) -> std::result::Result<Pulse, Garbled> {
-    /// Threads that io_uring and vhost have in a process, of include/linux/sched.h. They never copy its tables.
-    const PF_IO_WORKER: u64 = 0x0000_0010;
-    const PF_USER_WORKER: u64 = 0x0000_4000;
-    let field = |nth| stat_field(stat, nth).ok_or(Garbled);
-    let is_worker = number(field(9)?, 10)? & (PF_IO_WORKER | PF_USER_WORKER) != 0;
-    Ok(Pulse {
-        at_rest: is_worker || matches!(field(3)?, b"S" | b"T" | b"t" | b"Z" | b"X"),
-        time: (number(field(14)?, 10)?, number(field(15)?, 10)?),
-        start_time: number(field(22)?, 10)?,
-    })
+/// Whether a stat line is of a task that was stopped or is traced.
+pub(crate) fn is_stopped(stat: &[u8]) -> bool {
+    matches!(stat_field(stat, 3), Some(b"T" | b"t"))
 }
 
 /// Field `nth` of a stat line, numbered from 1 as proc_pid_stat(5) does; from 3 on. The comm may hold
@@ -135,7 +98,7 @@ mod tests {
         /// Check that no bytes make a parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (stat(&text), stage(&text), pulse(&text), real_uid(&text), unified_cgroup(&text));
+            let _ = (stat(&text), stage(&text), real_uid(&text), unified_cgroup(&text));
         }
     }
 
@@ -154,37 +117,8 @@ mod tests {
         assert_eq!(of("R", 0x0040_0104), Ok(Stage::Exiting));
         assert_eq!(of("Z", 0x0040_010c), Ok(Stage::Zombie));
         assert_eq!(stage(b"7 (x) S 1 7"), Err(Garbled));
-    }
-
-    /// Check that a task is past what it did when it is seen to sleep, has run its program and nothing else, or is another one;
-    /// and not when it runs in the kernel, sleeps there, or has but one more tick.
-    #[test]
-    fn pulses() {
-        let of = |state: &str, (program, kernel): (u64, u64), start: u64| {
-            let times = format!("{program} {kernel} 0 0 20 0 1 0 {start} 0");
-            pulse(format!("7 (x) {state} 1 7 7 0 -1 64 0 0 0 0 {times}").as_bytes()).unwrap()
-        };
-        let then = of("R", (40, 9), 4711);
-        assert!(!then.is_at_rest());
-        for later in
-            [of("R", (40, 9), 4711), of("D", (40, 9), 4711), of("R", (41, 9), 4711), of("R", (42, 10), 4711)]
-        {
-            assert!(!later.is_past(&then), "{later:?}");
-        }
-        for later in ["S", "T", "t", "Z", "X"].map(|state| of(state, (40, 9), 4711)) {
-            assert!(later.is_at_rest() && later.is_past(&then), "{later:?}");
-        }
-        assert!(of("R", (42, 9), 4711).is_past(&then) && of("D", (40, 9), 4712).is_past(&then));
-        assert_eq!(pulse(b"7 (x) S 1 7 7 0 -1 64 0 0 0 0 1"), Err(Garbled));
-    }
-
-    /// Check that a thread that works for the kernel alone is at rest whatever it does.
-    #[test]
-    fn workers() {
-        let of =
-            |flags: u32| pulse(format!("7 (x) R 1 7 7 0 -1 {flags} 0 0 0 0 1 1 0 0 20 0 1 0 1 0").as_bytes());
-        let rests = |flags| of(flags).unwrap().is_at_rest();
-        assert_eq!([rests(0x0040_0040), rests(0x0040_0050), rests(0x0040_4040)], [false, true, true]);
+        let stopped = |state: &str| is_stopped(format!("7 (T) {state} 1 7 7 0 -1 4194560 0").as_bytes());
+        assert!(stopped("T") && stopped("t") && !stopped("S") && !stopped("D"));
     }
 
     /// Check that a second pid, of a namespace further in, is seen.

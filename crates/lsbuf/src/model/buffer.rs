@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::{BufferId, Bytes, Fd, GemHandle, Kind, Label, Overlap, Pid, Seals, Segment, Tid};
+use super::{BufferId, Bytes, Fd, GemHandle, Kind, Label, Overlap, Pid, Residual, Seals, Segment, Tid, Why};
 
 /// One buffer and its references.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +33,12 @@ pub struct Buffer {
     /// Who made it: a DMA heap's or a driver's name.
     pub exporter: Option<Label>,
     /// References that the kernel counts, without the reader's own; the latest reading. Of a System V segment its
-    /// attachments; of other shmem the references to every file that was found open on it, which only BPF iterators tell.
+    /// attachments, and the other references to their files that were found; of other shmem the references to every file that was found open on it, which only BPF iterators tell.
     pub count: Option<u64>,
     /// Programs that run from it: one reference for each of their address spaces. `None`: unknown; none runs from a dma-buf.
     pub exe: Option<u64>,
-    /// Whether every reading of `count` during the scan was the same and there were at least two.
-    pub steady: bool,
-    /// Whether some of its holders may share an fd table or an address space, which could not be asked: each of their
-    /// references may then be another's too.
-    pub uncompared: bool,
+    /// References that the kernel counts beyond those that were found, and how sure that is.
+    pub residual: Residual,
     /// Fds in messages not yet received; `None`: unknown.
     pub in_flight: Option<u64>,
     /// Fixed files of io_uring; `None`: unknown.
@@ -77,8 +74,7 @@ impl Buffer {
             exporter: None,
             count: None,
             exe: if id.kind == Kind::DmaBuf { Some(0) } else { None },
-            steady: false,
-            uncompared: false,
+            residual: Residual::Unknown(Why::NotCounted),
             in_flight: None,
             io_uring: None,
             attachments: None,
@@ -99,7 +95,7 @@ impl Buffer {
     /// segment all the same.
     #[must_use]
     pub fn is_held_unseen(&self) -> bool {
-        self.id.kind == Kind::Sysv && self.holders.is_empty() && self.count > Some(0)
+        self.holders.is_empty() && self.segment.is_some_and(|segment| segment.attached > 0)
     }
 
     /// Whether no process holds it, as far as can be known.
@@ -117,7 +113,7 @@ impl Buffer {
 }
 
 /// One process's references to one buffer. At least one of its lists has an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
     /// The holding process.
     pub pid: Pid,
@@ -127,6 +123,8 @@ pub struct Holder {
     pub opaths: Vec<Fd>,
     /// VMAs of its address space.
     pub maps: Vec<MapRef>,
+    /// Whether the program that it runs is this buffer's memory (`/proc/P/exe`): one reference of its address space's.
+    pub runs: bool,
     /// Fd tables of its threads that do not share the process's.
     pub threads: Vec<ThreadFds>,
     /// Whose fd table `fds` and `opaths` are slots of, where another holder has the same one (CLONE_FILES): each slot is
@@ -145,6 +143,7 @@ impl Holder {
             fds: Vec::new(),
             opaths: Vec::new(),
             maps: Vec::new(),
+            runs: false,
             threads: Vec::new(),
             fd_table_of: None,
             address_space_of: None,
@@ -198,7 +197,7 @@ impl Holder {
 
 /// Slots of an fd table that a thread does not share with its process: it has unshared its own, or the leader has
 /// exited and left its threads behind. Threads that share such a table are named by the lowest of their ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadFds {
     /// The thread, below `/proc/P/task`.
     pub tid: Tid,
@@ -211,7 +210,7 @@ pub struct ThreadFds {
 }
 
 /// One VMA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MapRef {
     /// First address.
     pub start: u64,
@@ -239,7 +238,7 @@ impl MapRef {
 }
 
 /// A VMA's protection as `maps` prints it, such as `rw-s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Perms([u8; 4]);
 
 impl Perms {

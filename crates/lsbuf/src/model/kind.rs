@@ -126,11 +126,6 @@ impl Kinds {
         Kind::ALL.iter().copied().filter(move |&kind| self.has(kind))
     }
 
-    /// Whether a kind of shmem is in it that can have fds, which messages can carry.
-    pub(crate) fn has_fds(self) -> bool {
-        self.iter().any(|kind| !matches!(kind, Kind::DmaBuf | Kind::Sysv | Kind::ShmAnon))
-    }
-
     /// Whether any kind but dma-bufs is in it.
     #[must_use]
     pub fn has_shmem(self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Snapshot, candidates};
+use super::{Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Residual, Snapshot, Why, candidates};
 
 /// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
 /// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
@@ -15,9 +15,7 @@ pub const FD_LEAK_MIN: u64 = 16;
 
 /// Where one buffer's references are.
 ///
-/// `kernel` is the count less every reference found. It is exact when every process was seen, the
-/// count held still and the other kinds of reference were looked for, or when nothing is left over:
-/// every reference found is real, so a sum that reaches the count leaves no room for another.
+/// `residual` is the count less every reference found, as `scan` has decided it ([`Buffer::residual`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
     /// References by fd tables.
@@ -33,59 +31,42 @@ pub struct Account {
     /// Address spaces of programs that run from it; `None`: unknown, and part of what is left.
     pub exe: Option<u64>,
     /// What is left: GEM handles, importers, queues, drivers, and whatever above is unknown.
-    /// `None` where no count is known, or more was found than counted.
-    pub kernel: Option<u64>,
+    pub residual: Residual,
     /// `O_PATH` fds: outside the count.
     pub opath: u64,
-    /// Whether `kernel` may be off.
-    pub estimate: bool,
 }
 
 impl Account {
     /// Those of a snapshot's buffers, in their order.
-    pub(crate) fn of_each(snapshot: &Snapshot) -> Vec<Account> {
-        let saw_every_process = snapshot.coverage.saw_every_process();
-        snapshot.buffers.iter().map(|buffer| Account::of(buffer, saw_every_process)).collect()
+    fn of_each(snapshot: &Snapshot) -> Vec<Account> {
+        snapshot.buffers.iter().map(Account::of).collect()
     }
 
-    fn of(buffer: &Buffer, saw_every_process: bool) -> Account {
+    fn of(buffer: &Buffer) -> Account {
         let sum = |f: fn(&Holder) -> u64| buffer.holders.iter().map(f).sum::<u64>();
-        let (fd, map, opath) = (sum(Holder::fd_refs), sum(Holder::map_refs), sum(Holder::opath_refs));
         let counted = buffer.holders.iter().filter(|h| h.address_space_of.is_none());
-        let mut account = Account {
-            fd,
-            map,
+        Account {
+            fd: sum(Holder::fd_refs),
+            map: sum(Holder::map_refs),
             private_map: counted.map(Holder::private_maps).sum(),
-            opath,
             in_flight: buffer.in_flight,
             io_uring: buffer.io_uring,
             exe: buffer.exe,
-            kernel: None,
-            estimate: false,
-        };
-        let found = buffer.found();
-        match buffer.count.map(|count| count.checked_sub(found)) {
-            None => {}
-            Some(None) => account.estimate = true,
-            Some(Some(0)) => {
-                account.kernel = Some(0);
-                account.estimate = !buffer.steady || buffer.uncompared;
-                // A count that is of single files leaves room for others, which only those keep.
-                let of_all = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Sysv);
-                if !account.estimate && of_all {
-                    account.in_flight = Some(buffer.in_flight.unwrap_or(0));
-                    account.io_uring = Some(buffer.io_uring.unwrap_or(0));
-                    account.exe = Some(buffer.exe.unwrap_or(0));
-                }
-            }
-            Some(Some(rest)) => {
-                account.kernel = Some(rest);
-                let looked_everywhere = buffer.in_flight.is_some() && buffer.io_uring.is_some();
-                account.estimate =
-                    !(buffer.steady && !buffer.uncompared && saw_every_process && looked_everywhere);
-            }
+            residual: buffer.residual,
+            opath: sum(Holder::opath_refs),
         }
-        account
+    }
+
+    /// The residual's number; `None`: unknown.
+    #[must_use]
+    pub fn kernel(&self) -> Option<u64> {
+        self.residual.number()
+    }
+
+    /// Whether there is a count, and what it leaves over is not proven.
+    #[must_use]
+    pub fn is_estimate(&self) -> bool {
+        !matches!(self.residual, Residual::Exact(_) | Residual::Unknown(Why::NotCounted))
     }
 }
 
@@ -126,7 +107,8 @@ impl LeakShape {
             return Some(LeakShape::Fd);
         }
         if buffer.id.kind == Kind::Sysv {
-            return (buffer.count == Some(0)).then_some(LeakShape::Unattached);
+            let unattached = buffer.segment.is_some_and(|segment| segment.attached == 0);
+            return (unattached && buffer.holders.is_empty()).then_some(LeakShape::Unattached);
         }
         // The other shapes say that there is no fd; somebody who could not be read may have one. And a file that has a name
         // stays by that.
@@ -139,7 +121,7 @@ impl LeakShape {
             (1.., _) => None,
             (0, 1..) => (had_fds && account.exe.unwrap_or(0) == 0).then_some(LeakShape::Map),
             (0, 0) if account.in_flight.is_some_and(|n| n > 0) => Some(LeakShape::InFlight),
-            (0, 0) if account.kernel.is_some_and(|n| n > 0) => Some(LeakShape::Handle),
+            (0, 0) if account.kernel() > Some(0) => Some(LeakShape::Handle),
             (0, 0) if account.opath > 0 => Some(LeakShape::OPath),
             (0, 0) => None,
         }
@@ -283,7 +265,7 @@ impl Ledger {
             .buffers
             .iter()
             .zip(&accounts)
-            .map(|(b, a)| if a.kernel == Some(0) { Vec::new() } else { candidates(b, &snapshot.devices) })
+            .map(|(b, a)| if a.kernel() == Some(0) { Vec::new() } else { candidates(b, &snapshot.devices) })
             .collect();
         let mut figures: BTreeMap<Pid, ProcessFigures> =
             snapshot.processes.iter().map(|p| (p.pid, ProcessFigures::default())).collect();
@@ -314,11 +296,11 @@ impl Ledger {
             unattributed_refs: snapshot.buffers.iter().zip(&accounts).try_fold(
                 0u64,
                 |sum, (buffer, account)| {
-                    let counted = buffer.id.kind == Kind::DmaBuf || account.kernel.is_some();
-                    sum.checked_add(if counted { account.kernel? } else { 0 })
+                    let counted = buffer.id.kind == Kind::DmaBuf || account.kernel().is_some();
+                    sum.checked_add(if counted { account.kernel()? } else { 0 })
                 },
             ),
-            estimate: accounts.iter().any(|a| a.estimate),
+            estimate: accounts.iter().any(Account::is_estimate),
         };
         let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
         let exporters = by_exporter(&snapshot.buffers);
@@ -383,9 +365,10 @@ fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
     }
     let elsewhere = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
     let looked_elsewhere = account.in_flight.is_some() && account.io_uring.is_some();
-    match account.kernel {
-        Some(0) if !account.estimate && elsewhere == 0 && looked_elsewhere => buffer.cost(),
-        Some(rest) if buffer.steady && rest.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
+    match account.residual {
+        Residual::Exact(0) if elsewhere == 0 && looked_elsewhere => buffer.cost(),
+        Residual::Exact(number) if number.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
+        Residual::Estimate(1.., why) if why.is_anothers() => Some(Bytes(0)),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ mod ledger;
 mod note;
 mod part;
 mod process;
+mod residual;
 mod shmem;
 mod snapshot;
 mod source;
@@ -30,7 +31,8 @@ pub use ledger::{
 pub use note::Note;
 pub use part::Part;
 pub use process::Process;
+pub use residual::{Residual, Why};
 pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
-pub use snapshot::{Coverage, Host, ProcessCounts, Snapshot};
+pub use snapshot::{Coverage, Gaps, Host, ProcessCounts, Snapshot};
 pub use source::{KeptElsewhere, Source};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Bytes, KeptElsewhere, Source, counted};
+use super::{Bytes, KeptElsewhere, Pid, Source, counted};
 
 /// Something about the answer that a reader must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,62 @@ pub enum Note {
         /// fds and mappings together.
         references: u64,
     },
-    /// Buffers whose count moved in every round, or of which a holder may have been forking in every one, when its child's
-    /// references count before the child shows; their kernel references are an estimate.
-    Unsteady {
+    /// Buffers whose count changed while references were gathered, or could be read only once.
+    CountMoved {
         /// How many.
         buffers: u64,
+    },
+    /// Buffers of which references were closed or moved while they were read.
+    Moved {
+        /// How many.
+        buffers: u64,
+    },
+    /// A task was inside a call that keeps references in no table: a fork, an exec, an exit, or a message that waits to be sent.
+    InCall {
+        /// Buffers with references that may be among these.
+        buffers: u64,
+        /// Whose task it was, ordered by pid.
+        processes: Vec<Pid>,
+    },
+    /// Processes were started or ended in every reading; what they inherited may look like the kernel's.
+    ProcessesChanged {
+        /// Buffers with references that may be theirs.
+        buffers: u64,
+    },
+    /// The same processes ran in every reading; each of them may have moved a reference unseen.
+    Ran {
+        /// Buffers with references that may be theirs.
+        buffers: u64,
+        /// Which processes, ordered by pid.
+        processes: Vec<Pid>,
+    },
+    /// What processes did meanwhile could not be asked.
+    NotWatched {
+        /// Buffers with references that may be a process's.
+        buffers: u64,
+    },
+    /// More files are open on the inodes of shmem buffers than were found.
+    MoreFiles {
+        /// How many buffers.
+        buffers: u64,
+    },
+    /// Reading the mappings of processes would have waited for longer than is allowed: they were left out.
+    Stuck {
+        /// Which, ordered by pid.
+        processes: Vec<Pid>,
+    },
+    /// The BPF iterators waited for longer than is allowed, and procfs was read instead.
+    IteratorsStuck {
+        /// Who sleeps in a call that locks its mappings, ordered by pid.
+        processes: Vec<Pid>,
+    },
+    /// Reading could not be given a deadline.
+    NoDeadline,
+    /// No list has all shmem, and these processes ran, or were inside a fork, exec or send, in every reading: what only they
+    /// hold may be missing.
+    MayMiss {
+        /// Which, ordered by pid, as far as they were still there.
+        processes: Vec<Pid>,
     },
     /// Buffers with more references found than the kernel counts; their kernel references are unknown.
     Overcounted {
@@ -64,14 +115,6 @@ pub enum Note {
         /// What is kept.
         kept: KeptElsewhere,
     },
-    /// Processes were exiting while references were counted: what they held is out of sight before it is released.
-    Exiting {
-        /// How many.
-        processes: u64,
-    },
-    /// In every round a process was started or closed an fd: what was inherited between two looks at the list of
-    /// processes, or moved between two looks into an fd table, may look like the kernel's.
-    Busy,
     /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
     Uncompared {
         /// How many.
@@ -140,42 +183,23 @@ impl Note {
             | Note::NoSegments { .. }
             | Note::OnlyFdinfo { .. }
             | Note::Refusing { .. }
+            | Note::Stuck { .. }
+            | Note::MayMiss { .. }
             | Note::Unexplained { .. } => true,
             Note::MaybeSameMemory { .. }
             | Note::Uncounted { .. }
-            | Note::Unsteady { .. }
+            | Note::CountMoved { .. }
+            | Note::Moved { .. }
+            | Note::InCall { .. }
+            | Note::ProcessesChanged { .. }
+            | Note::Ran { .. }
+            | Note::NotWatched { .. }
+            | Note::MoreFiles { .. }
+            | Note::IteratorsStuck { .. }
+            | Note::NoDeadline
             | Note::Overcounted { .. }
-            | Note::Exiting { .. }
-            | Note::Busy
             | Note::MaybeElsewhere { .. }
             | Note::Uncompared { .. } => false,
-        }
-    }
-
-    /// Whether references held by a process can have stayed unseen for this reason.
-    pub(super) fn hides_references(&self) -> bool {
-        match self {
-            Note::Unreadable { .. }
-            | Note::NotWholeMachine
-            | Note::Newcomers { .. }
-            | Note::Exiting { .. }
-            | Note::Busy
-            | Note::Garbled { .. }
-            | Note::Unproven { .. } => true,
-            Note::NoKernelList { .. }
-            | Note::ListContradicts { .. }
-            | Note::Unsteady { .. }
-            | Note::Overcounted { .. }
-            | Note::MaybeElsewhere { .. }
-            | Note::HiddenInFlight { .. }
-            | Note::Uncounted { .. }
-            | Note::Unsized { .. }
-            | Note::NoSegments { .. }
-            | Note::OnlyFdinfo { .. }
-            | Note::Refusing { .. }
-            | Note::MaybeSameMemory { .. }
-            | Note::Uncompared { .. }
-            | Note::Unexplained { .. } => false,
         }
     }
 }
@@ -223,11 +247,69 @@ impl fmt::Display for Note {
                 "{} named like a dma-buf could not be proven to be one and were left out",
                 counted(*references, "reference", "references")
             ),
-            Note::Unsteady { buffers } => write!(
+            Note::CountMoved { buffers } => write!(
                 f,
-                "{} did not come to rest (the count moved, or a holder was busy in the kernel, where it may fork): kernel \
-                 references are an estimate",
+                "the count of {} changed while references were gathered: kernel references are an estimate",
                 counted(*buffers, "buffer", "buffers")
+            ),
+            Note::Moved { buffers } => write!(
+                f,
+                "references of {} were closed or moved while they were read: kernel references are an estimate",
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::InCall { buffers, processes } => write!(
+                f,
+                "{} inside a fork, exec, exit or blocked send, which may keep references of {} in no table: kernel \
+                 references are an estimate",
+                named(processes, "was", "were"),
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::ProcessesChanged { buffers } => write!(
+                f,
+                "processes were started or ended in every reading, and may have held references of {}: kernel references \
+                 are an estimate",
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::Ran { buffers, processes } => write!(
+                f,
+                "{} in every reading, and may have moved references of {} unseen: kernel references are an estimate",
+                named(processes, "ran", "ran"),
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::NotWatched { buffers } => write!(
+                f,
+                "what processes did while references of {} were gathered could not be asked: kernel references are an \
+                 estimate",
+                counted(*buffers, "buffer", "buffers")
+            ),
+            Note::MoreFiles { buffers } => write!(
+                f,
+                "more files are open on {} than were found: kernel references are an estimate",
+                counted(*buffers, "shmem buffer", "shmem buffers")
+            ),
+            Note::Stuck { processes } => write!(
+                f,
+                "{} left out: reading the mappings would have waited too long",
+                named(processes, "was", "were")
+            ),
+            Note::IteratorsStuck { processes } if processes.is_empty() => {
+                f.write_str("the BPF iterators had to wait too long for some process: procfs was read instead")
+            }
+            Note::IteratorsStuck { processes } => write!(
+                f,
+                "the BPF iterators had to wait too long: procfs was read instead; {} in a call that locks mappings",
+                named(processes, "is", "are")
+            ),
+            Note::NoDeadline => f.write_str(
+                "no helper process could be made, so reading had no deadline",
+            ),
+            Note::MayMiss { processes } if processes.is_empty() => f.write_str(
+                "processes were started or ended in every reading: shmem that only they held may be missing",
+            ),
+            Note::MayMiss { processes } => write!(
+                f,
+                "{} in every reading: shmem that only they hold may be missing",
+                named(processes, "changed its mappings, or may keep references in a call,", "changed their mappings, or may keep references in a call,")
             ),
             Note::Overcounted { buffers } => write!(
                 f,
@@ -253,15 +335,6 @@ impl fmt::Display for Note {
                     counted(*buffers, "buffer", "buffers")
                 )
             }
-            Note::Exiting { processes } => write!(
-                f,
-                "{} exiting, and what they held may still be counted: kernel references are an estimate",
-                counted(*processes, "process was", "processes were")
-            ),
-            Note::Busy => f.write_str(
-                "in every round processes were started or closed fds, and what they held may look like the kernel's: \
-                 kernel references are an estimate",
-            ),
             Note::Uncompared { buffers } => write!(
                 f,
                 "whether holders of {} share an fd table or an address space could not be asked: kernel references are \
@@ -316,5 +389,30 @@ impl fmt::Display for Note {
                 size.0
             ),
         }
+    }
+}
+
+/// Some processes by their pids, the first few of them, with a verb that agrees.
+fn named(processes: &[Pid], one: &str, many: &str) -> String {
+    const SHOWN: usize = 3;
+    let pids: Vec<String> = processes.iter().take(SHOWN).map(Pid::to_string).collect();
+    match processes.len() {
+        1 => format!("process {} {one}", pids.concat()),
+        n if n <= SHOWN => format!("processes {} {many}", pids.join(", ")),
+        n => format!("{n} processes ({}, ...) {many}", pids.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that one process is told from several, and that of many only the first few are named.
+    #[test]
+    fn processes_are_named() {
+        let of = |pids: &[u32]| named(&pids.iter().copied().map(Pid).collect::<Vec<_>>(), "was", "were");
+        assert_eq!(of(&[7]), "process 7 was");
+        assert_eq!(of(&[7, 9]), "processes 7, 9 were");
+        assert_eq!(of(&[1, 2, 3, 4, 5]), "5 processes (1, 2, 3, ...) were");
     }
 }

@@ -58,8 +58,8 @@ impl Part {
                 .then(|| Bytes::total(totals().map(|totals| totals.kernel_only)))
                 .flatten(),
             holders: holders.len() as u64,
-            kernel_refs: each().try_fold(0u64, |sum, (_, account)| sum.checked_add(account.kernel?)),
-            estimate: each().any(|(_, account)| account.estimate),
+            kernel_refs: each().try_fold(0u64, |sum, (_, account)| sum.checked_add(account.kernel()?)),
+            estimate: each().any(|(_, account)| account.is_estimate()),
         }
     }
 }

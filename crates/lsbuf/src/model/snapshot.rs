@@ -3,6 +3,7 @@
 //! Coverage is part of the answer. Every reason for which it may be incomplete is a [`Note`], and an
 //! answer is complete exactly when no note says otherwise.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::{Buffer, Device, KeptElsewhere, Kinds, Note, Pid, Process, Source};
@@ -46,11 +47,14 @@ pub struct Coverage {
     pub processes: ProcessCounts,
     /// The unreadable ones, ordered by pid.
     pub unreadable: Vec<Pid>,
+    /// What was not seen.
+    pub gaps: Gaps,
     /// Files that are in no fd table, as far as the kernel counts them; `None`: not looked for.
     pub kept: Option<KeptElsewhere>,
     /// Wall time from the first question to the joined answer.
     pub duration: Duration,
-    /// What a reader must know to trust the figures.
+    /// What a reader must know to trust the figures: the gaps and the residuals' reasons in words. No
+    /// figure follows from these.
     pub notes: Vec<Note>,
 }
 
@@ -64,7 +68,39 @@ impl Coverage {
     /// Whether no reference can have stayed unseen in a process: what an exact residual needs.
     #[must_use]
     pub fn saw_every_process(&self) -> bool {
-        !self.notes.iter().any(Note::hides_references)
+        !self.gaps.hide_references()
+    }
+}
+
+/// What a scan did not see, as facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Processes that refused to be read for want of permission.
+    pub denied: u64,
+    /// Processes that could not be read because of any other error.
+    pub failed: u64,
+    /// Processes of which reading would have waited for longer than is allowed: their mappings were
+    /// left out.
+    pub stuck: Vec<Pid>,
+    /// The procfs shows no kernel threads: it is a container's, or hides other users' processes.
+    pub not_whole_machine: bool,
+    /// Processes that kept appearing faster than they could be read.
+    pub newcomers: u64,
+    /// Text that did not parse, by where it stood; each such fact was dropped.
+    pub garbled: BTreeMap<Source, u64>,
+    /// Fds and mappings named like a dma-buf's that could neither be proven nor ruled out.
+    pub unproven: u64,
+}
+
+impl Gaps {
+    /// Whether a process may have references that were not seen.
+    #[must_use]
+    pub fn hide_references(&self) -> bool {
+        let Gaps { denied, failed, stuck, not_whole_machine, newcomers, garbled, unproven } = self;
+        denied + failed + newcomers + unproven > 0
+            || *not_whole_machine
+            || !stuck.is_empty()
+            || !garbled.is_empty()
     }
 }
 

@@ -126,13 +126,17 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         help: "references left over: GEM handles, queues, drivers; ~ marks an estimate, ? no COUNT",
         cell: |v, i| {
             let account = account(v, i);
-            if account.estimate { Cell::Estimate(account.kernel) } else { Cell::Number(account.kernel) }
+            if account.is_estimate() {
+                Cell::Estimate(account.kernel())
+            } else {
+                Cell::Number(account.kernel())
+            }
         },
     },
     Column {
         name: "ESTIMATE",
         help: "whether KERNEL may be off: yes or no",
-        cell: |v, i| Cell::Words(Some(if account(v, i).estimate { "yes" } else { "no" }.into())),
+        cell: |v, i| Cell::Words(Some(if account(v, i).is_estimate() { "yes" } else { "no" }.into())),
     },
     Column {
         name: "PROCS",

@@ -19,7 +19,7 @@ use super::escape::escape;
 use super::layout;
 use crate::model::{
     Bytes, Coverage, Dev, Device, DeviceHolder, ExporterTotals, Fd, GemHandle, Holder, KindTotals, Label,
-    MapRef, Note, Overlap, Perms, Pid, Source, ThreadFds,
+    MapRef, Note, Overlap, Perms, Pid, Source, ThreadFds, Why,
 };
 
 /// Writes the view as one JSON document.
@@ -169,6 +169,7 @@ struct JsonBuffer<'a> {
     count: Option<u64>,
     refs: Refs,
     estimate: bool,
+    estimate_reason: Option<&'static str>,
     leak_shape: Option<&'static str>,
     attachments: Option<Each<'a, Label, Text<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,6 +229,7 @@ struct JsonHolder<'a> {
     fds: Numbers<'a, Fd>,
     opaths: Numbers<'a, Fd>,
     maps: Each<'a, MapRef, Map>,
+    runs: bool,
     threads: Each<'a, ThreadFds, JsonThread<'a>>,
     fd_table_of: Option<u32>,
     address_space_of: Option<u32>,
@@ -413,10 +415,11 @@ fn buffer<'a>(view: &'a View<'a>, i: usize) -> JsonBuffer<'a> {
             in_flight: account.in_flight,
             io_uring: account.io_uring,
             exe: account.exe,
-            kernel: account.kernel,
+            kernel: account.kernel(),
             opath: account.opath,
         },
-        estimate: account.estimate,
+        estimate: account.is_estimate(),
+        estimate_reason: account.residual.why().map(Why::as_str),
         leak_shape: view.ledger.shapes[i].map(|shape| shape.as_str()),
         attachments: buffer.attachments.as_deref().map(|names| Each(names, Label::to_utf8_lossy)),
         attachments_bytes: buffer
@@ -449,6 +452,7 @@ fn holder(holder: &Holder) -> JsonHolder<'_> {
             offset: map.offset,
             perms: map.perms.map(Shown),
         }),
+        runs: holder.runs,
         threads: Each(&holder.threads, |t| JsonThread {
             tid: t.tid.0,
             fds: numbers(&t.fds),

@@ -182,10 +182,10 @@ fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>)
     add(account.in_flight.unwrap_or(0), "in flight");
     add(account.io_uring.unwrap_or(0), "io_uring");
     add(account.exe.unwrap_or(0), "running program");
-    let kernel = account.kernel.map_or("?".into(), |k| k.to_string());
-    text.push_str(&format!(" + {}{kernel} kernel", if account.estimate { "~" } else { "" }));
+    let kernel = account.kernel().map_or("?".into(), |k| k.to_string());
+    text.push_str(&format!(" + {}{kernel} kernel", if account.is_estimate() { "~" } else { "" }));
     let attached = buffer.attachments.as_deref().unwrap_or_default();
-    if account.kernel != Some(0) && !attached.is_empty() {
+    if account.kernel() != Some(0) && !attached.is_empty() {
         text.push_str(&format!(" ({})", devices(attached)));
     }
     let mut elsewhere = Vec::new();
@@ -196,7 +196,7 @@ fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>)
         elsewhere.extend(kept.filter(|kept| kept.io_uring > 0).map(|_| "in an io_uring"));
     }
     elsewhere.extend(kept.filter(|kept| kept.unknown).map(|_| "where nobody could be asked"));
-    if account.kernel != Some(0) && !elsewhere.is_empty() {
+    if account.kernel() != Some(0) && !elsewhere.is_empty() {
         text.push_str(&format!(", some of which may be {}", elsewhere.join(" or ")));
     }
     text

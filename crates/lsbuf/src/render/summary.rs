@@ -117,7 +117,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::{Buffer, BufferId, Coverage, Holder, Host, Inode, Ledger, Pid};
+    use crate::model::{Buffer, BufferId, Coverage, Holder, Host, Inode, Ledger, Pid, Residual};
 
     /// A view of buffers which are held by process 1 and charged in full.
     fn with_view<T>(buffers: &[(Kind, Option<u64>)], ask: impl FnOnce(&mut View<'_>) -> T) -> T {
@@ -125,7 +125,7 @@ mod tests {
             size: size.map(Bytes),
             charged: size.map(Bytes),
             count: Some(1),
-            steady: true,
+            residual: Residual::Exact(0),
             holders: vec![Holder { fds: vec![crate::model::Fd(3)], ..Holder::new(Pid(1)) }],
             ..Buffer::new(BufferId::new(kind, None, Inode(ino as u64)))
         };

@@ -1,6 +1,7 @@
-//! A walk and the kernel's lists around it, made up, for timing the join.
+//! A walk and the kernel's lists around it, made up, for timing how a reading is made and assembled.
 
-use super::join;
+use super::assemble::assemble;
+use super::procfs::objects;
 use super::proof::Proof;
 use super::shared::Shared;
 use super::walk::{HeldFd, HeldMap, Walk};
@@ -8,7 +9,7 @@ use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::fdinfo::{DmaBufInfo, Fdinfo};
 use crate::kernel::fds::FdFact;
 use crate::kernel::maps::MapFact;
-use crate::model::{Bytes, Dev, Fd, Inode, Label, MapRef, Perms, Pid};
+use crate::model::{Bytes, Dev, Fd, Inode, Kinds, Label, MapRef, Perms, Pid};
 
 /// What a walk would have found.
 #[derive(Debug)]
@@ -62,10 +63,11 @@ impl Found {
         found
     }
 
-    /// Joins it all, and counts the references.
+    /// Makes a reading of it all, assembles that, and counts the references.
     pub fn join(&self) -> usize {
         let list = Some(&self.list);
-        let buffers = join::join(&self.walk, &Shared::default(), list, list);
-        buffers.iter().flat_map(|buffer| &buffer.holders).map(|h| h.fds.len() + h.maps.len()).sum()
+        let mut reading = objects::read(&self.walk, &Shared::default(), list, list, Kinds::DMABUF);
+        let holders = assemble(&mut reading).into_iter().flat_map(|one| one.buffer.holders);
+        holders.map(|holder| holder.fds.len() + holder.maps.len()).sum()
     }
 }

@@ -134,7 +134,7 @@ impl Scanner {
         let rights = Rights::own();
         // How far procfs comes is told where the answer does without it, too.
         let by_iterators = matches!(self.iterators, Iterating::Ready(_));
-        let procfs = if by_iterators { self.by_procfs()?.coverage } else { coverage.clone() };
+        let procfs = if by_iterators { self.by_procfs()?.coverage() } else { coverage.clone() };
         let (unread, needed) = self.look_again(&procfs.unreadable, &rights);
         let mut of_procfs = [
             self.whole_machine(&procfs, &rights),
@@ -242,7 +242,7 @@ impl Scanner {
 
     fn procmap(&self) -> Probe {
         let probe = Probe::new("procmap", "mappings for a fraction of what their text costs");
-        if self.procfs.can_query() {
+        if self.procfs.as_ref().is_some_and(|procfs| procfs.can_query()) {
             return probe.works("this kernel can be queried for mappings");
         }
         let why = match Queries::probe(&self.root) {

@@ -1,163 +1,64 @@
-//! From questions to a [`Snapshot`]: picks the sources, joins their facts, repeats what raced, states coverage.
+//! From questions to a [`Snapshot`]: picks a source, lets it read, and puts together what it read.
 //!
-//! A scan is one or more rounds. A round reads the kernel's list, walks every process, and reads the list again. It is
-//! settled when no buffer's count moved meanwhile, none has more references than the kernel counts, and for each buffer
-//! of which references are left over
-//! - the rounds before, some time ago, found the same: a reference that is handed from a process not yet read to one already
-//!   read leaves every count as it was, and would look like the kernel's;
-//! - no holder was forking: it has copied its references long before the child shows (`forks`);
-//! - no process was exiting: what it held is out of sight before it is released;
-//! - at least one round was calm: no process was started, for a child born after the last look at the list of processes, in
-//!   place of one that had gone before the first, leaves every count as it was, too; no fd was closed while its table was
-//!   read, for it may have moved to a slot that was read before; and nobody was exiting, in whose place such a child may
-//!   hold as much.
+//! | module | does |
+//! |---|---|
+//! | `reading` | what a source says after one reading, whatever source it is |
+//! | `procfs`, `iterators` | the two sources |
+//! | `assemble` | references are put together with the buffers that they are of |
+//! | `settle` | whether what a count leaves over is exact, and whether another reading could mend it |
+//! | `notes` | the outcome in words; no figure follows from them |
 //!
-//! After [`Options::rounds`] rounds the last one is the answer, and what is not settled is marked an estimate.
-//!
-//! By procfs the first round passes over what is seldom there and dear to look for: sockets' and rings' fdinfo and, where the
-//! kernel answers queries for mappings (`kernel::procmap`), private ones: few exporters allow them and nobody needs them,
-//! while all of a process's libraries are mapped so. A reference that is missed leaves its buffer with a rest, and then the
-//! rounds that follow look at everything, before the rest is called the kernel's. Where no list vouches that each buffer's
-//! count is known, and in the last round, everything is looked at in any case.
-//!
-//! Limits: a reference that is sent on over a socket so that the first two rounds both miss it, with a count that stands
-//! still, is taken for the kernel's; so is one in a message whose sender waits for room in the queue, and that of a
-//! child that is being forked while another thread of its parent's gives up the parent's own.
+//! What is proven, and by what, `settle` and docs/proof.md say; the limits stand there, too.
 
 pub(crate) mod advice;
+mod assemble;
 #[cfg(feature = "bench")]
 pub(crate) mod benching;
+mod described;
 mod disguises;
 mod doctor;
-mod doubts;
-mod forks;
 mod iterators;
-mod join;
 mod kthreads;
+mod lists;
+mod notes;
+mod options;
 mod patience;
 mod procfs;
 mod proof;
+mod reading;
 mod reconcile;
+mod segments;
 mod settle;
 mod shared;
-mod shmem;
 mod space;
+mod tasks;
 mod walk;
 mod words;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use rustix::io::Errno;
 
 pub use doctor::{Diagnosis, Probe, ProbeState, Refusal, Unread};
-use iterators::{Iterators, Lack, NotUsed};
+use iterators::{IteratorSource, Iterators, Lack, NotUsed};
+pub use options::{Mappings, Options, PINS, Sources, Way};
 use patience::Patience;
-use procfs::Procfs;
+use procfs::{LeftOut, Procfs, ProcfsSource};
+use reading::{Failed, Source};
 pub(crate) use reconcile::reconcile;
-use walk::Halt;
+use settle::{Limits, Outcome, Settling, Step};
 
 use crate::error::{Error, ErrorKind};
-use crate::kernel::bufinfo::{self, List};
+use crate::kernel::guard::{self, Guarded, Stuck};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::shmem::seals;
-use crate::kernel::{gem_info, map_files};
-use crate::model::{Buffer, Coverage, Device, Kind, Kinds, Note, Pid, Process, Snapshot};
+use crate::kernel::shmem::{Filesystems, seals};
+use crate::kernel::{activity, gem_info, map_files};
+use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot};
 
-/// How mappings are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mappings {
-    /// The cheapest that the kernel has: queries, or else the text.
-    #[default]
-    Procfs,
-    /// Queries (PROCMAP_QUERY, Linux 6.11 and later), which do not print what is no dma-buf's.
-    Procmap,
-    /// The text of `/proc/P/maps`.
-    Maps,
-    /// The links of `/proc/P/map_files`; needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
-    MapFiles,
-}
-
-/// By which way references are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Way {
-    /// The BPF iterators if they are pinned; else procfs, unless loading them costs less or they could tell more. From the
-    /// second scan of a scanner on they are loaded in any case, where that can be done.
-    #[default]
-    Auto,
-    /// The BPF iterators or no answer: those that are pinned, or else loaded for the purpose.
-    Iterators,
-    /// procfs alone.
-    Procfs,
-}
-
-/// Which sources are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sources {
-    /// By which way.
-    pub way: Way,
-    /// How the processes' mappings are read.
-    pub mappings: Mappings,
-    /// Read the kernel's own list (debugfs `bufinfo`), where nothing better lists the buffers.
-    pub kernel_list: bool,
-    /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu). Takes every client's lock.
-    pub gem_handles: bool,
-    /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each dma-buf that could be it is mapped
-    /// for a moment, without being accessed, which raises its count by one while it lasts.
-    pub disguises: bool,
-}
-
-impl Default for Sources {
-    fn default() -> Sources {
-        Sources {
-            way: Way::Auto,
-            mappings: Mappings::default(),
-            kernel_list: true,
-            gem_handles: false,
-            disguises: false,
-        }
-    }
-}
-
-/// Where iterators are pinned unless somebody says otherwise. Not below `/sys/fs/bpf`, which systemd mounts so that only root
-/// can enter it.
-pub const PINS: &str = "/run/lsbuf";
-
-/// What to scan and how.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The procfs, or a recorded tree of one.
-    pub proc_root: PathBuf,
-    /// The sysfs with debugfs in it; `None`: there is none that belongs to this procfs.
-    pub sys_root: Option<PathBuf>,
-    /// Which sources are asked.
-    pub sources: Sources,
-    /// Which kinds of buffer are looked for. Dma-bufs alone cost less than any other kind.
-    pub kinds: Kinds,
-    /// How many rounds may be made; at least one is, and a few more by iterators if none is calm. With only one, references
-    /// left over are always an estimate.
-    pub rounds: u32,
-    /// Where iterators may be pinned: a folder of a bpf filesystem (see [`probes`](crate::probes)).
-    pub pins: PathBuf,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            proc_root: "/proc".into(),
-            sys_root: Some("/sys".into()),
-            sources: Sources::default(),
-            kinds: Kinds::ALL,
-            rounds: 3,
-            pins: PINS.into(),
-        }
-    }
-}
-
-/// Takes snapshots. From one to the next it keeps its buffers, the dma-bufs' device, and which processes are kernel threads.
+/// Takes snapshots. From one to the next it keeps the dma-bufs' device, and which processes are kernel threads.
 ///
 /// ```
 /// let mut scanner = lsbuf::scan::Scanner::new(lsbuf::scan::Options::default())?;
@@ -169,16 +70,15 @@ impl Default for Options {
 /// ```
 #[derive(Debug)]
 pub struct Scanner {
-    options: Options,
-    root: ProcRoot,
+    options: Arc<Options>,
+    root: Arc<ProcRoot>,
     iterators: Iterating,
     /// Whether this is not the first scan.
     again: bool,
-    procfs: Procfs,
+    /// `None` while a source has it.
+    procfs: Option<Box<Procfs>>,
+    filesystems: Option<Filesystems>,
 }
-
-/// The kernel's list, or why there is none.
-type Listing = Result<List, String>;
 
 /// What is done about the iterators.
 #[derive(Debug)]
@@ -227,7 +127,9 @@ impl Scanner {
         if let (Way::Iterators, Iterating::No(why)) = (options.sources.way, &iterators) {
             return Err(no_iterators(why));
         }
-        Ok(Scanner { options, root, iterators, again: false, procfs })
+        let filesystems = procfs.filesystems().cloned();
+        let (options, root, procfs) = (Arc::new(options), Arc::new(root), Some(Box::new(procfs)));
+        Ok(Scanner { options, root, iterators, again: false, procfs, filesystems })
     }
 
     /// Whether the procfs lists a process of that id.
@@ -250,7 +152,9 @@ impl Scanner {
     pub fn scan(&mut self) -> Result<Snapshot, Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
-        let Found { coverage, mut buffers, processes, devices } = self.find()?;
+        let found = self.find()?;
+        let coverage = found.coverage();
+        let Found { outcome: Outcome { mut buffers, .. }, processes, devices } = found;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
             let mut handles = gem_info::read_all(sys);
@@ -264,7 +168,7 @@ impl Scanner {
         let host = self.root.host();
         let kinds = self.options.kinds;
         let mut snapshot = Snapshot { taken_at, host, kinds, coverage, buffers, processes, devices };
-        doubts::note(&mut snapshot);
+        notes::add(&mut snapshot);
         snapshot.coverage.duration = begun.elapsed();
         Ok(snapshot)
     }
@@ -277,11 +181,11 @@ impl Scanner {
             // procfs never tells all of shmem.
             if !std::mem::replace(&mut self.again, true) && !self.options.kinds.has_shmem() {
                 let patience = Patience::new(&self.root);
-                match self.procfs.scan(&self.root, &self.options, Some(&patience)) {
-                    Ok(found) if found.is_beyond_doubt() => return Ok(found),
+                match self.ask_procfs(Some(patience)) {
+                    Ok(found) if found.is_proven() => return Ok(found),
                     Ok(found) => second_best = Some(found),
-                    Err(Halt::NotWorthIt) => {}
-                    Err(halt) => return Err(self.halted(halt)),
+                    Err(Failed::NotWorthIt) => {}
+                    Err(failed) => return Err(self.failed(failed)),
                 }
             }
             self.load_iterators();
@@ -309,10 +213,13 @@ impl Scanner {
         buffer.seals = if self.root.is_live() { seals.next() } else { None };
     }
 
-    fn halted(&self, halt: Halt) -> Error {
-        match halt {
-            Halt::CannotList(error) => self.cannot_list(error),
-            Halt::NotWorthIt => Error::io(Errno::CANCELED, "reading the processes was given up".to_owned()),
+    fn failed(&self, failed: Failed) -> Error {
+        match failed {
+            Failed::CannotList(error) => self.cannot_list(error),
+            Failed::Unreadable(errno) => Error::io(errno, "BPF iterators cannot be read".to_owned()),
+            Failed::Stuck(_) => Error::io(Errno::TIMEDOUT, "reading waited for too long".to_owned()),
+            Failed::Other(error) => error,
+            Failed::NotWorthIt => Error::io(Errno::CANCELED, "reading the processes was given up".to_owned()),
         }
     }
 
@@ -325,7 +232,7 @@ impl Scanner {
     /// `None`: they cannot be used, and another way may be.
     fn by_iterators(&mut self) -> Result<Option<Found>, Error> {
         let mut found = self.ask_iterators();
-        if let (Some(Err(error)), Iterating::Ready(iterators)) = (&found, &self.iterators)
+        if let (Some(Err(Failed::Unreadable(error))), Iterating::Ready(iterators)) = (&found, &self.iterators)
             && iterators.origin().is_ok()
         {
             // They may have been replaced or removed meanwhile, or be none of ours.
@@ -335,13 +242,12 @@ impl Scanner {
         }
         match (found, self.options.sources.way) {
             (Some(Ok(found)), _) => Ok(Some(found)),
-            (Some(Err(error)), Way::Iterators) => {
-                Err(Error::io(error, "BPF iterators cannot be read".to_owned()))
-            }
-            (Some(Err(error)), _) => {
+            (Some(Err(Failed::Stuck(_))), _) => self.instead_of_stuck_iterators().map(Some),
+            (Some(Err(Failed::Unreadable(error))), way) if way != Way::Iterators => {
                 self.iterators = Iterating::No(NotUsed::Unread(error));
                 Ok(None)
             }
+            (Some(Err(failed)), _) => Err(self.failed(failed)),
             (None, way) => match &self.iterators {
                 Iterating::No(why) if way == Way::Iterators => Err(no_iterators(why)),
                 _ => Ok(None),
@@ -350,15 +256,59 @@ impl Scanner {
     }
 
     /// One scan by them; `None`: they are not used.
-    fn ask_iterators(&mut self) -> Option<Result<Found, Errno>> {
-        let Iterating::Ready(iterators) = &mut self.iterators else { return None };
-        Some(iterators.scan(&self.root, &self.options, self.procfs.filesystems()))
+    fn ask_iterators(&mut self) -> Option<Result<Found, Failed>> {
+        let unasked = Iterating::No(NotUsed::Unasked);
+        match std::mem::replace(&mut self.iterators, unasked) {
+            Iterating::Ready(iterators) => {
+                let root = Arc::clone(&self.root);
+                let source =
+                    IteratorSource::new(iterators, root, Arc::clone(&self.options), self.filesystems.clone());
+                let (found, source) = Found::by(source, &self.options);
+                // What a helper was killed over is not to be touched again.
+                self.iterators = match source {
+                    Some(source) => Iterating::Ready(source.iterators()),
+                    None => Iterating::No(NotUsed::Stuck),
+                };
+                Some(found)
+            }
+            others => {
+                self.iterators = others;
+                None
+            }
+        }
     }
 
-    /// One scan by procfs, however long it takes.
+    /// An answer by procfs, which says that it is one in their place, and for whom they waited as far as that shows.
+    fn instead_of_stuck_iterators(&mut self) -> Result<Found, Error> {
+        let mut found = self.by_procfs()?;
+        let processes = activity::changing_mappings(&self.root);
+        found.outcome.seen.notes.push(Note::IteratorsStuck { processes });
+        Ok(found)
+    }
+
+    /// One scan by procfs, however many processes there are.
     fn by_procfs(&mut self) -> Result<Found, Error> {
-        let found = self.procfs.scan(&self.root, &self.options, None);
-        found.map_err(|halt| self.halted(halt))
+        self.ask_procfs(None).map_err(|failed| self.failed(failed))
+    }
+
+    /// One scan by procfs. Who makes it wait for too long is left out, and then it begins anew.
+    fn ask_procfs(&mut self, mut patience: Option<Patience>) -> Result<Found, Failed> {
+        let mut left_out = LeftOut::default();
+        loop {
+            let procfs = match self.procfs.take() {
+                Some(procfs) => procfs,
+                None => Box::new(Procfs::new(&self.root, &self.options).map_err(Failed::Other)?),
+            };
+            let (root, options) = (Arc::clone(&self.root), Arc::clone(&self.options));
+            let source = ProcfsSource::new(procfs, root, options, patience.take(), left_out.clone());
+            let (found, source) = Found::by(source, &self.options);
+            // As above: if there is none, it was lost to a helper that was killed.
+            self.procfs = source.map(ProcfsSource::procfs);
+            match found {
+                Err(Failed::Stuck(pid)) => left_out.add(pid, &activity::changing_mappings(&self.root)),
+                found => return found,
+            }
+        }
     }
 
     fn cannot_list(&self, error: std::io::Error) -> Error {
@@ -366,45 +316,69 @@ impl Scanner {
     }
 }
 
-/// What a scan came to by either way; the rest is the same for both.
+/// What a scan came to by either source.
 #[derive(Debug)]
 struct Found {
-    coverage: Coverage,
-    /// Ordered by identity.
-    buffers: Vec<Buffer>,
-    /// Those that hold one, ordered by pid.
+    outcome: Outcome,
+    /// Those that hold a buffer, ordered by pid.
     processes: Vec<Process>,
     /// Ordered by path.
     devices: Vec<Device>,
 }
 
 impl Found {
-    /// Whether no other way could tell more: every process was seen, and what each buffer's count is made of.
-    fn is_beyond_doubt(&self) -> bool {
-        let told = |buffer: &Buffer| {
-            let attributed = buffer.in_flight.is_some() && buffer.io_uring.is_some();
-            buffer.steady && !buffer.uncompared && (attributed || !settle::has_rest(buffer))
+    /// Reads until what counts leave over is proven, or not worth another reading. The source comes back unless it was lost.
+    fn by<S: Source + 'static>(mut source: S, options: &Options) -> (Result<Found, Failed>, Option<S>) {
+        let mut settling = Settling::new(Limits { readings: options.rounds, time: options.time });
+        let mut effort = settling.effort();
+        let mut unguarded = false;
+        let mut outcome = loop {
+            let reading = if source.may_wait(effort) {
+                let read = move || {
+                    let reading = source.read(effort);
+                    (source, reading)
+                };
+                match guard::guarded(options.deadline, read) {
+                    Ok(Guarded { value: (back, reading), unguarded: why }) => {
+                        source = back;
+                        unguarded |= why.is_some();
+                        reading
+                    }
+                    Err(Stuck { pid, .. }) => return (Err(Failed::Stuck(pid)), None),
+                }
+            } else {
+                source.read(effort)
+            };
+            let reading = match reading {
+                Ok(reading) => reading,
+                Err(failed) => return (Err(failed), Some(source)),
+            };
+            match settling.take(reading) {
+                Step::Again(next, pause) => {
+                    effort = next;
+                    std::thread::sleep(pause);
+                }
+                Step::Done(outcome) => break *outcome,
+            }
         };
-        self.coverage.is_complete() && self.coverage.saw_every_process() && self.buffers.iter().all(told)
+        outcome.seen.notes.extend(unguarded.then_some(Note::NoDeadline));
+        let holders = outcome.buffers.iter().flat_map(|buffer| &buffer.holders);
+        let processes = source.identify(&holders.map(|holder| holder.pid).collect::<BTreeSet<Pid>>());
+        (Ok(Found { devices: source.devices(), outcome, processes }), Some(source))
+    }
+
+    /// How much of the machine it speaks of.
+    fn coverage(&self) -> Coverage {
+        notes::coverage(&self.outcome)
+    }
+
+    /// Whether no other source could tell more: everything was seen, and every residual is proven.
+    fn is_proven(&self) -> bool {
+        let complete = self.coverage().is_complete();
+        complete && self.outcome.buffers.iter().all(|buffer| buffer.residual.is_exact())
     }
 }
 
 fn no_iterators(why: &NotUsed) -> Error {
     Error::new(ErrorKind::NoSource, format!("BPF iterators cannot be used: {why}"))
-}
-
-/// The kernel's list, if it is asked for.
-fn read_list(options: &Options) -> Listing {
-    if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {
-        return Err("it was not asked for".into());
-    }
-    let Some(sys) = &options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
-    bufinfo::read_list(sys)
-        .map_err(|e| format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(e)))
-}
-
-/// What is wrong with a list in itself.
-fn contradiction(list: &List) -> Option<Note> {
-    let stated = list.stated.map_or(0, |(buffers, _)| buffers);
-    (!list.agrees()).then_some(Note::ListContradicts { rows: list.buffers.len() as u64, stated })
 }

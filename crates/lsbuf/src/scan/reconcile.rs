@@ -1,7 +1,8 @@
 //! Asks for what [`reconcile`](crate::reconcile) needs: `Shmem:` before and after a scan of all kinds of shmem, and what is
 //! used of every mounted tmpfs. Where `Shmem:` moves meanwhile, all of it once more, a few times.
 
-use super::{Options, Scanner, shmem};
+use super::options::Options;
+use super::{Scanner, segments};
 use crate::error::Error;
 use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::Home;
@@ -51,11 +52,11 @@ impl Scanner {
 
     /// Whether a buffer is of huge pages: by its inode, by its device where that could not be asked, or by what its table says.
     fn is_huge(&self, buffer: &Buffer) -> bool {
-        let overcounted = |(size, segment)| shmem::is_overcounted(size, &segment);
+        let overcounted = |(size, segment)| segments::is_overcounted(size, &segment);
         if buffer.size.zip(buffer.segment).is_some_and(overcounted) {
             return true;
         }
-        let home = self.procfs.filesystems().zip(buffer.id.dev).and_then(|(known, dev)| known.home(dev));
+        let home = self.filesystems.as_ref().zip(buffer.id.dev).and_then(|(known, dev)| known.home(dev));
         buffer.huge_page.is_some() || home == Some(Home::KernelHuge)
     }
 }

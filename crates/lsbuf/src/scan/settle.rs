@@ -1,172 +1,348 @@
-//! Whether one more round would mend the answer: what each account still lacks, and what earlier rounds say to it.
+//! Decides what is proven: whether what a buffer's count leaves over is exact, and whether one more
+//! reading could mend what is not.
+//!
+//! # The proof
+//!
+//! Let a reading find some references of a buffer, and let the kernel have counted `n` more. That number
+//! is wrong if a reference which counted belongs to a process and was not found, or if one that was found
+//! had gone by then. Each of these needs a cause *during the reading*:
+//!
+//! - a task moved, closed, received or mapped a reference while it was read: it ran
+//!   ([`Witness::ran`]);
+//! - a task was inside a call that keeps references in no table, a fork for one. If the call had ended
+//!   by the end of the reading, the task ran; else it is seen in it ([`Witness::in_call`]);
+//! - a task had given up its tables and not yet released them ([`Witness::exiting`]);
+//! - a process was started after the processes were listed ([`Witness::processes_changed`]).
+//!
+//! So a reading that has none of these is exact. Where the count leaves nothing over, only the holders that
+//! were found can be the cause: a sum that reaches the count is only wrong if one of them has let go.
+//! A message has no holder: where one was found, anybody that ran can be the cause.
+//!
+//! On a busy machine something runs at any time. Then several readings must find the same references and
+//! the same count, and no process may have run in every one of them: whoever hid a reference from all
+//! readings ran in all of them.
+//!
+//! # Limits
+//!
+//! The proof does not cover these cases. Nothing tells them apart from a reference of the kernel's.
+//!
+//! - Several readings that different processes made wrong by the same number: one hid its reference from
+//!   the first, then it changed hands or went, and another process hid one from the second. This cannot
+//!   happen in a single reading in which nothing ran.
+//! - By procfs, an address space that several processes share (CLONE_VM): one that showed no mapping of the
+//!   buffer is not known to share it, and may map and unmap it while the others sleep.
+//! - A message that an io_uring's worker waits to send, and one whose receiver sleeps in the middle of
+//!   taking fds out of it (its buffer is a page that somebody else fills).
+//! - References that a call takes for itself as it sleeps (poll, an ioctl that waits for a fence) count as
+//!   the kernel's, as whatever else the kernel keeps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use crate::model::{Buffer, BufferId, Coverage, Holder, MapRef, Note, Perms, Pid};
+use super::assemble::assemble;
+use super::reading::{Assembled, Effort, Reading, Seen, Witness};
+use crate::model::{Buffer, BufferId, Kind, Pid, Residual, Why};
 
-/// What an earlier round of a scan found.
+/// How long a scan may go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// So many readings are made if they are needed, however long they take.
+    pub(super) readings: u32,
+    /// A few more are made within this time.
+    pub(super) time: Duration,
+}
+
+impl Limits {
+    /// Readings beyond [`Limits::readings`].
+    const MORE: u32 = 5;
+}
+
+/// What comes after a reading.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(super) enum Step {
+    /// Another reading, after a pause of that length: what disturbed this one may be over by then.
+    Again(Effort, Duration),
+    /// The answer.
+    Done(Box<Outcome>),
+}
+
+/// The answer, with what its reader must know.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Ordered by identity.
     pub(super) buffers: Vec<Buffer>,
-    /// Private mappings were passed over.
-    pub(super) only_shared: bool,
+    pub(super) seen: Seen,
+    /// Processes that ran in every reading, as far as residuals are no more than estimates because of them.
+    pub(super) ran: BTreeSet<Pid>,
+    /// Processes that were inside a call.
+    pub(super) in_call: BTreeSet<Pid>,
+    /// Whoever may hold buffers of kinds that have no list and do not show; `None`: nobody.
+    pub(super) may_miss: Option<BTreeSet<Pid>>,
 }
 
-impl Round {
-    /// Whether it found the same of a buffer, as far as it looked.
-    fn agrees(&self, now: &Buffer) -> bool {
-        let Ok(at) = self.buffers.binary_search_by_key(&now.id, |b| b.id) else { return false };
-        let then = &self.buffers[at];
-        let same = if self.only_shared {
-            shared_only(&then.holders) == shared_only(&now.holders)
-        } else {
-            then.holders == now.holders
+/// What the readings so far prove.
+#[derive(Debug)]
+pub(super) struct Settling {
+    limits: Limits,
+    begun: Instant,
+    taken: u32,
+    effort: Effort,
+    proofs: HashMap<BufferId, Proof>,
+    /// Which buffers the last reading found, in one number.
+    found: Option<u64>,
+    /// Who changed mappings, or was inside a call, in every reading that found just these and whose processes stayed the same;
+    /// `None`: there was none.
+    remapped: Option<BTreeSet<Pid>>,
+    hasher: RandomState,
+}
+
+/// What is known of one buffer.
+#[derive(Clone, Debug)]
+struct Proof {
+    /// Its references, its count and what is left over, in one number.
+    account: u64,
+    /// Who ran in every reading that found just these; `None`: each of them was disturbed otherwise.
+    suspects: Option<Rc<BTreeSet<Pid>>>,
+}
+
+/// What one reading alone says of a residual.
+enum Verdict {
+    /// Nothing that other readings prove can change it.
+    Fixed(Residual),
+    /// These may have made it wrong: nobody, if it is exact.
+    Suspects(u64, Rc<BTreeSet<Pid>>),
+    /// Something else disturbed it.
+    Disturbed(u64, Why),
+}
+
+impl Verdict {
+    fn of(one: &Assembled, seen: &Seen, witness: &Witness, ran: Option<&Rc<BTreeSet<Pid>>>) -> Verdict {
+        match left_over(one, seen) {
+            Err(residual) => Verdict::Fixed(residual),
+            Ok(number) => match suspects(one, number, witness, ran) {
+                Ok(suspects) => Verdict::Suspects(number, suspects),
+                Err(why) => Verdict::Disturbed(number, why),
+            },
+        }
+    }
+
+    /// Whether no other reading is needed.
+    fn is_final(&self) -> bool {
+        match self {
+            Verdict::Fixed(residual) => residual.is_exact(),
+            Verdict::Suspects(_, suspects) => suspects.is_empty(),
+            Verdict::Disturbed(..) => false,
+        }
+    }
+}
+
+impl Settling {
+    /// Nothing was read yet.
+    pub(super) fn new(limits: Limits) -> Settling {
+        Settling {
+            limits,
+            begun: Instant::now(),
+            taken: 0,
+            effort: Effort::default(),
+            proofs: HashMap::new(),
+            found: None,
+            remapped: None,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// What the first reading looks at.
+    pub(super) fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// Takes a reading: decides every residual, and whether another reading could mend one.
+    pub(super) fn take(&mut self, mut reading: Reading) -> Step {
+        self.taken += 1;
+        let mut assembled = assemble(&mut reading);
+        let Reading { witness, coverage: seen, .. } = reading;
+        let mut outcome = Outcome {
+            buffers: Vec::new(),
+            seen,
+            ran: BTreeSet::new(),
+            in_call: witness.in_call.clone().unwrap_or_default(),
+            may_miss: None,
         };
-        same && then.count == now.count
-    }
-
-    fn knows(&self, id: BufferId) -> bool {
-        self.buffers.binary_search_by_key(&id, |b| b.id).is_ok()
-    }
-}
-
-/// The holders without their private mappings.
-fn shared_only(holders: &[Holder]) -> Vec<Holder> {
-    let shared = |map: &MapRef| map.perms.is_some_and(Perms::is_shared);
-    let mut left = holders.to_vec();
-    for holder in &mut left {
-        holder.maps.retain(shared);
-        if holder.maps.is_empty() {
-            holder.address_space_of = None;
+        if !outcome.seen.listed {
+            outcome.may_miss = self.may_miss(&assembled, &witness);
+        }
+        let (mut again, mut thorough, mut calls) = (outcome.may_miss.is_some(), false, false);
+        let ran = witness.ran.clone().map(Rc::new);
+        let verdicts: Vec<Verdict> =
+            assembled.iter().map(|one| Verdict::of(one, &outcome.seen, &witness, ran.as_ref())).collect();
+        // What this reading proves is only worth keeping where another one follows or came before.
+        let alone = self.proofs.is_empty() && verdicts.iter().all(Verdict::is_final);
+        for (one, verdict) in assembled.iter_mut().zip(verdicts) {
+            let (residual, suspects) = self.residual(one, verdict, alone);
+            again |= residual.why().is_some_and(|why| is_mendable(one, why, &outcome.seen));
+            // What was passed over may be what is left over, or hidden by a count that moved.
+            thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
+            calls |= residual.number() > Some(0) && witness.in_call.is_none();
+            outcome.ran.extend(suspects.iter().flat_map(|suspects| suspects.iter()));
+            if residual == Residual::Exact(0) && one.buffer.id.kind == Kind::DmaBuf {
+                // A sum that reaches the count leaves no room for another reference.
+                for kept in [&mut one.buffer.in_flight, &mut one.buffer.io_uring, &mut one.buffer.exe] {
+                    *kept = kept.or(Some(0));
+                }
+            }
+            one.buffer.residual = residual;
+        }
+        outcome.buffers = assembled.into_iter().map(|one| one.buffer).collect();
+        self.effort.thorough |= thorough;
+        self.effort.calls |= calls;
+        let more = self.taken < self.limits.readings
+            || self.limits.readings > 1
+                && self.taken < self.limits.readings.saturating_add(Limits::MORE)
+                && self.begun.elapsed() < self.limits.time;
+        if (again || thorough) && more {
+            Step::Again(self.effort, self.pause())
+        } else {
+            Step::Done(Box::new(outcome))
         }
     }
-    left.retain(|h| !(h.fds.is_empty() && h.opaths.is_empty() && h.threads.is_empty() && h.maps.is_empty()));
-    left
-}
 
-/// Whether another round would find nothing to mend. References that are left over must have been left over by the same
-/// holders in every earlier round, of which there must be one, and none of these may have been `forking`, which is asked of all
-/// of them at once; else the buffer is unsteady. Unless some process was not seen, when they are an estimate in any case. What
-/// was in the way of seeing every process for a moment may be gone in the next round.
-pub(super) fn settle(
-    buffers: &mut [Buffer],
-    earlier: &[Round],
-    coverage: &Coverage,
-    forking: impl FnOnce(BTreeSet<Pid>) -> BTreeSet<Pid>,
-) -> bool {
-    if coverage.saw_every_process() {
-        for buffer in buffers.iter_mut().filter(|b| has_rest(b)) {
-            let mut before = earlier.iter().filter(|round| round.knows(buffer.id)).peekable();
-            buffer.steady &= before.peek().is_some() && before.all(|round| round.agrees(buffer));
+    /// The first readings follow at once; then whoever comes, goes or works gets some time.
+    fn pause(&self) -> Duration {
+        const STEP: Duration = Duration::from_millis(4);
+        const LONGEST: Duration = Duration::from_millis(20);
+        (STEP * self.taken.saturating_sub(1)).min(LONGEST)
+    }
+
+    /// What is left over of one buffer by this reading and those before, unless it stands `alone`; and who may be the cause
+    /// where that is not proven for their sake.
+    fn residual(
+        &mut self,
+        one: &Assembled,
+        verdict: Verdict,
+        alone: bool,
+    ) -> (Residual, Option<Rc<BTreeSet<Pid>>>) {
+        let (number, now) = match verdict {
+            Verdict::Fixed(residual) => return (residual, None),
+            Verdict::Suspects(number, _) if alone => return (Residual::Exact(number), None),
+            Verdict::Suspects(number, suspects) => (number, Ok(suspects)),
+            Verdict::Disturbed(number, why) => (number, Err(why)),
+        };
+        let account = self.hasher.hash_one((&one.buffer.holders, one.buffer.count, number));
+        let proof = self.proofs.entry(one.buffer.id).or_insert(Proof { account, suspects: None });
+        if proof.account != account {
+            *proof = Proof { account, suspects: None };
         }
-        let suspects = holders_of_rests(buffers);
-        let forking = if suspects.is_empty() { suspects } else { forking(suspects) };
-        for buffer in buffers.iter_mut().filter(|b| has_rest(b)) {
-            buffer.steady &= !buffer.holders.iter().any(|holder| forking.contains(&holder.pid));
+        let disturbed = match now {
+            Ok(suspects) => {
+                proof.suspects = Some(match proof.suspects.take() {
+                    Some(before) => Rc::new(&*before & &*suspects),
+                    None => suspects,
+                });
+                Why::Ran
+            }
+            Err(why) => why,
+        };
+        match &proof.suspects {
+            Some(suspects) if suspects.is_empty() => (Residual::Exact(number), None),
+            Some(suspects) => (Residual::Estimate(number, Why::Ran), Some(Rc::clone(suspects))),
+            None => (Residual::Estimate(number, disturbed), None),
         }
     }
-    let counted = |buffer: &Buffer| buffer.count.is_none_or(|count| buffer.steady && count >= buffer.found());
-    let seen = !coverage.notes.iter().any(|note| matches!(note, Note::Exiting { .. } | Note::Busy));
-    seen && buffers.iter().all(counted)
+
+    /// Adds a reading's witness of what may be missing where nothing lists the buffers.
+    fn may_miss(&mut self, assembled: &[Assembled], witness: &Witness) -> Option<BTreeSet<Pid>> {
+        let ids: Vec<BufferId> = assembled.iter().map(|one| one.buffer.id).collect();
+        let found = self.hasher.hash_one(ids);
+        if self.found.replace(found).is_some_and(|before| before != found) {
+            // Another reading's proof is about what that one found.
+            self.remapped = None;
+        }
+        let disturbed = witness.processes_changed || witness.exiting || witness.ran.is_none();
+        // Whose calls could not be asked is said to be unreadable already.
+        let in_call = witness.in_call.clone().unwrap_or_default();
+        let now = (!disturbed).then(|| &witness.remapped | &in_call);
+        self.remapped = match (self.remapped.take(), now) {
+            (Some(before), Some(now)) => Some(&before & &now),
+            (before, now) => now.or(before),
+        };
+        match &self.remapped {
+            Some(always) if always.is_empty() => None,
+            Some(always) => Some(always.clone()),
+            None => Some(BTreeSet::new()),
+        }
+    }
 }
 
-/// Who holds a buffer of which the count stood still and references are left over.
-pub(super) fn holders_of_rests(buffers: &[Buffer]) -> BTreeSet<Pid> {
-    let rests = buffers.iter().filter(|buffer| buffer.steady && has_rest(buffer));
-    rests.flat_map(|buffer| &buffer.holders).map(|holder| holder.pid).collect()
+/// What the count leaves over, if nothing but the time of the reading can make it wrong; else all that can be said.
+fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
+    let Assembled { buffer, counted, uncompared } = one;
+    let Some(count) = buffer.count else { return Err(Residual::Unknown(Why::NotCounted)) };
+    let Some(number) = count.checked_sub(buffer.found()) else {
+        return Err(Residual::Unknown(Why::Overcounted));
+    };
+    let kept_is_known = buffer.in_flight.is_some() && buffer.io_uring.is_some();
+    let why = [
+        (number > 0 && seen.gaps.hide_references(), Why::Unread),
+        (*uncompared, Why::Uncompared),
+        (counted.more_files > 0, Why::MoreFiles),
+        (!counted.held_still, Why::CountMoved),
+        (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeKept),
+    ];
+    match why.into_iter().find(|(applies, _)| *applies) {
+        Some((_, why)) => Err(Residual::Estimate(number, why)),
+        None => Ok(number),
+    }
 }
 
-/// What stands in the way of telling a rest: who exits, and that no round was calm.
-pub(super) fn disturbances(exiting: u64, calm: bool) -> impl Iterator<Item = Note> {
-    let exiting = (exiting > 0).then_some(Note::Exiting { processes: exiting });
-    exiting.into_iter().chain((!calm).then_some(Note::Busy))
+/// Who may have made a reading wrong about what is left over of a buffer: nobody, if it is exact. Or what else disturbed it.
+fn suspects(
+    one: &Assembled,
+    number: u64,
+    witness: &Witness,
+    ran: Option<&Rc<BTreeSet<Pid>>>,
+) -> Result<Rc<BTreeSet<Pid>>, Why> {
+    let Some(ran) = ran else { return Err(Why::NotWatched) };
+    if number == 0 {
+        let is_kept = [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
+        if is_kept {
+            // Whoever ran may have sent a message and taken it back.
+            return Ok(Rc::clone(ran));
+        }
+        let holders = one.buffer.holders.iter().map(|holder| holder.pid);
+        return Ok(Rc::new(holders.filter(|pid| ran.contains(pid)).collect()));
+    }
+    match &witness.in_call {
+        None => Err(Why::NotWatched),
+        Some(_) if witness.moved => Err(Why::Moved),
+        Some(in_call) if !in_call.is_empty() || witness.exiting => Err(Why::InCall),
+        Some(_) if witness.processes_changed => Err(Why::ProcessesChanged),
+        Some(_) => Ok(Rc::clone(ran)),
+    }
 }
 
-/// Whether a mapping that was passed over could show in this account: as a rest, or hidden by a reference that counts
-/// twice because its holders could not be compared, or by a count that moved.
-pub(super) fn may_lack(buffer: &Buffer) -> bool {
-    has_rest(buffer) || buffer.uncompared || !buffer.steady
-}
-
-/// Whether the kernel counts more references than were found.
-pub(super) fn has_rest(buffer: &Buffer) -> bool {
-    buffer.count > Some(buffer.found())
+/// Whether another reading could give a better answer.
+fn is_mendable(one: &Assembled, why: Why, seen: &Seen) -> bool {
+    match why {
+        Why::NotCounted | Why::Unread => false,
+        Why::Uncompared | Why::MaybeKept => seen.passed_over,
+        // A segment's attachments are read once in a reading.
+        Why::CountMoved => one.buffer.id.kind != Kind::Sysv,
+        Why::Overcounted
+        | Why::MoreFiles
+        | Why::Moved
+        | Why::InCall
+        | Why::ProcessesChanged
+        | Why::Ran
+        | Why::NotWatched => true,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+#[path = "settle_tests.rs"]
+mod tests;
 
-    use super::*;
-    use crate::model::{Fd, Inode, Kind, Pid};
-
-    fn perms(shared: bool) -> Option<Perms> {
-        Perms::parse(if shared { b"rw-s" } else { b"rw-p" })
-    }
-
-    /// Holders by fd numbers and mappings, each of which is shared or not.
-    fn buffer(held: &[(Vec<u32>, Vec<bool>)]) -> Buffer {
-        let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(7)));
-        for (nth, (fds, maps)) in
-            held.iter().enumerate().filter(|(_, (fds, maps))| fds.len() + maps.len() > 0)
-        {
-            let map = |(at, &shared): (usize, &bool)| {
-                let start = at as u64 * 8192;
-                MapRef { start, end: start + 4096, offset: None, perms: perms(shared) }
-            };
-            let maps = maps.iter().enumerate().map(map).collect();
-            let fds = fds.iter().copied().map(Fd).collect();
-            buffer.holders.push(Holder { fds, maps, ..Holder::new(Pid(nth as u32)) });
-        }
-        buffer
-    }
-
-    fn held() -> impl Strategy<Value = Vec<(Vec<u32>, Vec<bool>)>> {
-        let holder = (prop::collection::vec(3..6u32, 0..3), prop::collection::vec(any::<bool>(), 0..4));
-        prop::collection::vec(holder, 0..4)
-    }
-
-    /// Check that what is left over stays an estimate for as long as a holder may be forking, and only then.
-    #[test]
-    fn a_fork_settles_nothing() {
-        let buffer = Buffer { count: Some(2), steady: true, ..buffer(&[(vec![3], vec![])]) };
-        let earlier = [Round { buffers: vec![buffer.clone()], only_shared: false }];
-        let after = |forking: &[Pid]| {
-            let mut now = [buffer.clone()];
-            let settled = settle(&mut now, &earlier, &Coverage::default(), |suspects| {
-                assert_eq!(suspects, BTreeSet::from([Pid(0)]));
-                forking.iter().copied().collect()
-            });
-            (settled, now[0].steady)
-        };
-        assert_eq!(after(&[Pid(0)]), (false, false));
-        assert_eq!((after(&[]), after(&[Pid(1)])), ((true, true), (true, true)));
-    }
-
-    proptest! {
-        /// Check that a round which passed over private mappings agrees with one that found them exactly if all else is the
-        /// same, and a round that looked at all of them only if they are, too.
-        #[test]
-        fn agreement(then in held(), now in held()) {
-            let (then, now) = (buffer(&then), buffer(&now));
-            let seen = Buffer { holders: shared_only(&then.holders), ..then.clone() };
-            let round = |buffer: &Buffer, only_shared| Round { buffers: vec![buffer.clone()], only_shared };
-            prop_assert!(round(&seen, true).agrees(&then));
-            let same_but_private = shared_only(&then.holders) == shared_only(&now.holders);
-            prop_assert_eq!(round(&seen, true).agrees(&now), same_but_private);
-            prop_assert_eq!(round(&then, false).agrees(&now), then.holders == now.holders);
-            let counted = Buffer { count: Some(1), ..now };
-            prop_assert!(!round(&then, false).agrees(&counted));
-        }
-
-        /// Check that no account which lacks a reference passes for one that lacks none.
-        #[test]
-        fn what_is_missing_shows(held in held(), missing in 1..4u64) {
-            let mut buffer = Buffer { steady: true, ..buffer(&held) };
-            buffer.count = Some(buffer.found());
-            prop_assert!(!may_lack(&buffer));
-            buffer.count = Some(buffer.found() + missing);
-            prop_assert!(may_lack(&buffer));
-        }
-    }
-}
+#[cfg(test)]
+#[path = "settle_model/mod.rs"]
+mod model;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Mappings, Sources, Way};
+use super::options::{Mappings, Sources, Way};
 
 const WAYS: &[(&str, Mappings)] = &[
     ("procfs", Mappings::Procfs),

@@ -109,13 +109,13 @@ pub(crate) fn assert_balanced(snapshot: &Snapshot) {
     let ledger = Ledger::of(snapshot);
     for (buffer, account) in snapshot.buffers.iter().zip(&ledger.accounts) {
         let found = account.fd + account.map;
-        if let (Some(kernel), false, Some(count)) = (account.kernel, account.estimate, buffer.count) {
+        if let (Some(kernel), false, Some(count)) = (account.kernel(), account.is_estimate(), buffer.count) {
             let elsewhere = [account.in_flight, account.io_uring];
             let elsewhere: u64 = elsewhere.iter().map(|part| part.expect("exact, and yet unknown")).sum();
             assert_eq!(count, found + elsewhere + kernel, "{buffer:?} {account:?}");
         }
         assert!(
-            account.kernel.is_none_or(|kernel| Some(kernel + found) <= buffer.count),
+            account.kernel().is_none_or(|kernel| Some(kernel + found) <= buffer.count),
             "{buffer:?} {account:?}"
         );
         assert!(

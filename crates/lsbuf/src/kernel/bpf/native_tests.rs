@@ -14,7 +14,7 @@ use crate::model::Pid;
 
 /// Loads some, or says why that cannot be tried here.
 fn load(wanted: &[Iterator]) -> Option<Probes> {
-    let skipped = |why: &dyn fmt::Display| eprintln!("skipped: {why}");
+    let skipped = |why: &dyn std::fmt::Display| eprintln!("skipped: {why}");
     let probes = Probes::load(Path::new("/sys"), wanted).map_err(|why| skipped(&why)).ok()?;
     let missing = wanted.iter().find_map(|&iterator| match probes.why_not(iterator)? {
         why @ (Unavailable::Missing | Unavailable::Refused(_)) => Some(why),
@@ -73,17 +73,46 @@ fn threads_that_run() {
         of.map(Option::unwrap)
     };
     let in_read = |call: Option<i32>| call.is_none_or(|call| i64::from(call) == libc::SYS_read);
-    let settled = std::iter::repeat_with(&mut threads).find(|[run, _]| in_read(run.call) && !run.on_cpu);
+    let settled = std::iter::repeat_with(&mut threads).find(|[run, _]| in_read(run.call) && !run.running);
     let [before, _] = settled.unwrap();
     let [after, reader] = threads();
     assert_eq!(before, after);
     assert_eq!((after.pid, after.exiting, after.dead, after.worker), (own_pid(), false, false, false));
-    assert!(reader.on_cpu && in_read(reader.call), "{reader:?}");
+    assert!(reader.running && in_read(reader.call), "{reader:?}");
     if KernelTypes::read(Path::new("/sys")).unwrap().have_registers() {
         assert!(after.call.is_some() || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
     }
     drop(wake);
     waiting.join().unwrap();
+}
+
+/// Check that a process that was stopped is told as such, and is not once it goes on.
+#[test]
+fn a_stopped_process() {
+    let Some(mut probes) = load(&[Iterator::TaskRun]) else { return };
+    let mut sleep = std::process::Command::new("/bin/sleep");
+    let mut child = sleep.arg("100").stdout(std::process::Stdio::null()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let mut becomes = |stopped: bool| {
+        for _ in 0..10_000 {
+            let mut found = None;
+            let record = |record: Record<'_>| match record {
+                Record::Run(run) if run.pid.0 == child.id() => found = Some(run),
+                _ => {}
+            };
+            probes.read(Iterator::TaskRun, record).unwrap();
+            if found.is_some_and(|run| run.stopped == stopped && !run.running) {
+                return true;
+            }
+        }
+        false
+    };
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    assert!(becomes(true));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert!(becomes(false));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// The records of the tasks of a process, and those of files.

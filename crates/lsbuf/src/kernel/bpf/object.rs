@@ -14,8 +14,8 @@ use aya_obj::{EbpfSectionKind, Map, Object};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
+use super::iterator::{Iterator, Unavailable};
 use super::sys::{self, Program};
-use super::{Iterator, Unavailable};
 use crate::kernel::{btf, read};
 
 /// Every structure that an object reads fields of.

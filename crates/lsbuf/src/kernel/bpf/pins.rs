@@ -27,7 +27,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, chmodat, chownat, fchmod, fchown, fstat,
-    fstatfs, mkdirat, openat, renameat_with, statat, unlinkat,
+    mkdirat, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -36,11 +36,11 @@ use rustix::mount::{
 };
 use rustix::process::{getegid, geteuid};
 
+use super::facts::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
+use super::iterator::{Iterator, Unavailable};
 use super::lock::{Lock, Patience};
 use super::record::LAYOUT;
-use super::{Iterator, Probes, Unavailable};
 use crate::kernel::identity::device_of;
-use crate::kernel::magic;
 use crate::kernel::read;
 
 /// What a bpf filesystem that [`Place::make`] has mounted is called in `mountinfo`.
@@ -121,28 +121,6 @@ impl Pins {
 pub(crate) fn facts(path: &Path) -> Result<Stat, Errno> {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
 }
-
-/// What an open file is, if it lies on a bpf filesystem.
-pub(super) fn is_on_bpf_fs(file: impl AsFd) -> Result<Option<Stat>, Errno> {
-    let magic = fstatfs(&file)?.f_type;
-    let facts = fstat(&file)?;
-    Ok((magic == magic::BPF).then_some(facts))
-}
-
-pub(super) fn is_trusted(facts: &Stat) -> bool {
-    facts.st_uid == 0 || facts.st_uid == geteuid().as_raw()
-}
-
-pub(super) fn others_may(facts: &Stat, rights: Mode) -> bool {
-    Mode::from_raw_mode(facts.st_mode).intersects(rights)
-}
-
-pub(super) fn is_same(one: &Stat, other: &Stat) -> bool {
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
-}
-
-/// A step of a change, and why it failed, if the step's own words do not say so.
-pub(crate) type Failure = (String, Option<Errno>);
 
 /// A folder's own folder, and its name in that.
 fn way_to(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno> {
@@ -258,8 +236,13 @@ impl Place {
         Place::open(path)?.ok_or_else(|| fail("mount a bpf filesystem on", Errno::NODEV))
     }
 
-    /// Pins what is loaded for a group, in place of what is pinned.
-    pub(crate) fn install(&self, probes: &Probes, group: u32) -> Result<Vec<Iterator>, Failure> {
+    /// Pins what is loaded for a group, in place of what is pinned. `pin` gives one of those iterators a name in a folder.
+    pub(crate) fn install(
+        &self,
+        loaded: impl IntoIterator<Item = Iterator>,
+        pin: impl Fn(Iterator, &Path) -> Result<(), Errno>,
+        group: u32,
+    ) -> Result<Vec<Iterator>, Failure> {
         let fail = |what: &str, errno| (format!("cannot {what} in {}", self.path.display()), Some(errno));
         self.clear(NEW)?;
         self.clear(OLD)?;
@@ -270,9 +253,9 @@ impl Place {
         let folder = PathBuf::from(format!("/proc/self/fd/{}", new.as_raw_fd()));
         let owner = (Some(geteuid()), Some(Gid::from_raw(group)));
         let mut pinned = Vec::new();
-        for iterator in Iterator::ALL.into_iter().filter(|&iterator| probes.why_not(iterator).is_none()) {
+        for iterator in loaded {
             let own = |errno| fail(&format!("pin {}", iterator.name()), errno);
-            probes.pin(iterator, &folder).map_err(own)?;
+            pin(iterator, &folder).map_err(own)?;
             chownat(&new, iterator.name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(own)?;
             chmodat(&new, iterator.name(), FILE_MODE, AtFlags::empty()).map_err(own)?;
             pinned.push(iterator);

@@ -236,7 +236,8 @@ pub(crate) struct Run {
     /// 64-bit programs; of 32-bit ones, before Linux 5.15, and on other machines than x86 and arm64
     /// none is told.
     pub(crate) call: Option<i32>,
-    pub(crate) on_cpu: bool,
+    /// It is on a processor, or waits for one: it may be anywhere in a call.
+    pub(crate) running: bool,
     /// It has begun to exit.
     pub(crate) exiting: bool,
     /// It has released all that it had.
@@ -245,6 +246,8 @@ pub(crate) struct Run {
     /// Before Linux 5.12 this may also be said of a thread that runs a virtual processor (`PF_VCPU`
     /// had the flag's number).
     pub(crate) worker: bool,
+    /// It was stopped or is traced: never in the middle of a call.
+    pub(crate) stopped: bool,
 }
 
 /// Something that may keep files of which nothing is told.
@@ -490,20 +493,22 @@ impl MemfdPages {
 
 impl Run {
     fn of(found: &layout::Run) -> Run {
-        const ON_CPU: u32 = 1;
+        const RUNNING: u32 = 1;
         const EXITING: u32 = 2;
         const DEAD: u32 = 4;
         const WORKER: u32 = 8;
+        const STOPPED: u32 = 16;
         let is = |bit| found.flags & bit != 0;
         Run {
             pid: Pid(found.tgid),
             tid: Tid(found.tid),
             runtime: found.runtime,
             call: Some(found.call).filter(|&call| call != i32::MIN),
-            on_cpu: is(ON_CPU),
+            running: is(RUNNING),
             exiting: is(EXITING),
             dead: is(DEAD),
             worker: is(WORKER),
+            stopped: is(STOPPED),
         }
     }
 }

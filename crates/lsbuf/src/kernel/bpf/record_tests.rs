@@ -153,13 +153,15 @@ fn a_run() {
         tid: Tid(6),
         runtime: 9,
         call: Some(-1),
-        on_cpu: true,
+        running: true,
         exiting: false,
         dead: false,
         worker: true,
+        stopped: false,
     };
     assert_eq!(only(&run(-1, 1 | 8)), Record::Run(found));
-    let other = Run { call: None, on_cpu: false, exiting: true, dead: true, worker: false, ..found };
+    let other =
+        Run { call: None, running: false, exiting: true, dead: true, worker: false, stopped: false, ..found };
     assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));
 }
 

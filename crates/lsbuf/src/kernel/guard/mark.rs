@@ -5,11 +5,14 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
-use rustix::fs::{Mode, OFlags, openat, readlinkat_raw};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RawDir, RawDirEntry, Statx, StatxFlags, openat, readlinkat_raw, statx,
+};
 use rustix::io::{Errno, pread};
 
 use crate::model::Pid;
@@ -42,7 +45,15 @@ pub(super) fn set_current(mark: *const Mark) -> *const Mark {
     CURRENT.replace(mark)
 }
 
-/// Makes a call that a stranger may delay, and names the process that it is about, if it is one. A helper may be killed
+/// Says which process the marked calls that follow are about, as long as they name none themselves.
+pub(crate) fn now_about(pid: Option<Pid>) {
+    // SAFETY: as in [`marked`].
+    if let Some(mark) = unsafe { CURRENT.get().as_ref() } {
+        mark.about.store(pid.map_or(0, |pid| pid.0), Ordering::SeqCst);
+    }
+}
+
+/// Makes a call that a stranger may delay, and names the process that it is about, if it is another one than before. A helper may be killed
 /// anywhere inside it, and then never leaves it.
 ///
 /// # Safety
@@ -52,7 +63,9 @@ pub(super) fn set_current(mark: *const Mark) -> *const Mark {
 pub(crate) unsafe fn marked<T>(about: Option<Pid>, call: impl FnOnce() -> T) -> T {
     // SAFETY: `guarded` sets it to a mark in its own frame, and sets it back before it returns.
     let Some(mark) = (unsafe { CURRENT.get().as_ref() }) else { return call() };
-    mark.about.store(about.map_or(0, |pid| pid.0), Ordering::SeqCst);
+    if let Some(pid) = about {
+        mark.about.store(pid.0, Ordering::SeqCst);
+    }
     // The fences keep the compiler from moving other accesses in between the two counts.
     compiler_fence(Ordering::SeqCst);
     mark.ticks.fetch_add(1, Ordering::SeqCst);
@@ -81,6 +94,28 @@ pub(crate) fn read_at(
     unsafe { marked(about, || pread(fd, into, at)) }
 }
 
+/// statx(2), marked.
+pub(crate) fn stat_at(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    flags: AtFlags,
+    mask: StatxFlags,
+) -> Result<Statx, Errno> {
+    // SAFETY: one system call; rustix takes a `CStr` as it is.
+    unsafe { marked(None, || statx(dir, path, flags, mask)) }
+}
+
+/// The next entry of a folder, marked where that takes getdents64(2).
+pub(crate) fn next_entry<'d, Fd: AsFd>(
+    entries: &'d mut RawDir<'_, Fd>,
+) -> Option<Result<RawDirEntry<'d>, Errno>> {
+    if !entries.is_buffer_empty() {
+        return entries.next();
+    }
+    // SAFETY: one system call, which fills a buffer that is lost with the helper; then the first entry is taken from it.
+    unsafe { marked(None, || entries.next()) }
+}
+
 /// openat(2), marked. A helper killed in it has opened nothing.
 pub(crate) fn open_at(
     about: Option<Pid>,
@@ -92,13 +127,12 @@ pub(crate) fn open_at(
     unsafe { marked(about, || openat(dir, path, flags, Mode::empty())) }
 }
 
-/// readlinkat(2), marked: how many bytes of `into` are the target.
-pub(crate) fn read_link_at(
-    about: Option<Pid>,
+/// readlinkat(2), marked: the target.
+pub(crate) fn read_link_at<'r>(
     dir: BorrowedFd<'_>,
     path: &CStr,
-    into: &mut [u8],
-) -> Result<usize, Errno> {
+    into: &'r mut [MaybeUninit<u8>],
+) -> Result<&'r [u8], Errno> {
     // SAFETY: one system call; rustix takes a `CStr` as it is. It writes to a buffer that is lost with the helper.
-    unsafe { marked(about, || readlinkat_raw(dir, path, into)) }
+    unsafe { marked(None, || readlinkat_raw(dir, path, into)) }.map(|(link, _)| &*link)
 }

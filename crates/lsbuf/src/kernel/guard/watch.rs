@@ -26,8 +26,17 @@ use rustix::io::pread;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Stuck;
 use super::mark::Mark;
+
+/// The work waited too long and was killed. All that it owned is leaked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    /// The process that was being read, where the marked call named it.
+    pub(crate) pid: Option<crate::model::Pid>,
+    /// The kernel has not let the helper go even though it was killed. It stays in lsbuf's address space, runs no code, and
+    /// ends as soon as the kernel's wait does.
+    pub(crate) left_behind: bool,
+}
 
 /// How often the helper is looked at.
 const LOOK: Duration = Duration::from_millis(50);

@@ -31,11 +31,12 @@ use mounts::Mounts;
 pub(crate) use name::{Home, Named, classify, without_mark};
 use sysvipc::{Namespaces, ipc_namespace};
 
+use super::path::Path;
 use super::process::ProcessDir;
 use super::read::LINK_ROOM;
 use super::tree::Folder;
 use super::{fdinfo, path};
-use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef};
+use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, MapRef, Pid, Tid};
 
 /// An fd of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +104,7 @@ pub(crate) struct Family {
     pub(crate) unfollowed: u64,
     /// Fds and mappings that could not be asked what they are.
     pub(crate) refusing: u64,
-    /// Links of `map_files` were refused: without the privilege, asking again is in vain.
+    /// Links of `map_files` were refused: without the privilege, asking again is of no use.
     cannot_follow: bool,
 }
 
@@ -124,15 +125,23 @@ impl Family {
         }
     }
 
-    /// Turns to a process: what comes next is of it.
-    pub(crate) fn enter(&mut self, process: &ProcessDir) {
-        self.now = Surroundings {
-            mounts: self.mounts_of(process),
-            ipc: if self.kinds.has(Kind::Sysv) { ipc_namespace(process) } else { None },
-        };
-        if let Some(ipc) = self.now.ipc {
-            self.namespaces.add(ipc, process.pid());
+    /// Turns to a process with these threads besides its leader: what comes next is of it. Of one whose threads are in several
+    /// IPC namespaces nothing tells by which of them it has attached a segment.
+    pub(crate) fn enter(&mut self, process: &ProcessDir, threads: &[Tid]) {
+        let mut ipc = if self.kinds.has(Kind::Sysv) { ipc_namespace(process.dir(), "") } else { None };
+        if let Some(of_leader) = ipc {
+            self.namespaces.add(of_leader, process.pid());
+            for &tid in threads {
+                let folder = Path::new(format_args!("task/{tid}/"));
+                if let Some(own) =
+                    ipc_namespace(process.dir(), folder.as_str()).filter(|&own| own != of_leader)
+                {
+                    self.namespaces.add(own, Pid(tid.0));
+                    ipc = None;
+                }
+            }
         }
+        self.now = Surroundings { mounts: self.mounts_of(process), ipc };
     }
 
     /// What is mounted where the process can see it, read once for all that see the same.

@@ -14,6 +14,7 @@ use rustix::io::{Errno, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::kernel::parse::{self, Garbled, number, number32};
+use crate::kernel::path::Path;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::tree::Folder;
@@ -30,7 +31,8 @@ pub(crate) struct Row {
     pub(crate) segment: Segment,
 }
 
-/// IPC namespaces, each with a few processes that were found in it: some may have left when it is asked.
+/// IPC namespaces, each with a few tasks that were found in it, by ids that procfs opens like a process's: some may have
+/// left when it is asked.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces(HashMap<IpcNamespace, Vec<Pid>>);
 
@@ -63,7 +65,7 @@ impl Namespaces {
 /// Reads the table of another namespace, by a process. `STALE`: it is in another one by now.
 fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<Row>> {
     let process = ProcessDir::open(root, pid)?;
-    if ipc_namespace(&process).is_some_and(|now| now != wanted) {
+    if ipc_namespace(process.dir(), "").is_some_and(|now| now != wanted) {
         return Err(Errno::STALE);
     }
     let namespace = process.dir().file(c"ns/ipc")?;
@@ -78,13 +80,13 @@ fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<Row>> {
 
 /// The namespace of the reader itself.
 fn own(root: &ProcRoot) -> Option<IpcNamespace> {
-    ipc_namespace(&ProcessDir::open(root, Pid(std::process::id())).ok()?)
+    ipc_namespace(ProcessDir::open(root, Pid(std::process::id())).ok()?.dir(), "")
 }
 
-/// The IPC namespace of a process.
-pub(crate) fn ipc_namespace(process: &ProcessDir) -> Option<IpcNamespace> {
+/// The IPC namespace of a process, or of one of its tasks, whose folder is below the process's.
+pub(crate) fn ipc_namespace(process: &Folder, task: &str) -> Option<IpcNamespace> {
     let mut room = [MaybeUninit::uninit(); 64];
-    let link = process.dir().link(c"ns/ipc", &mut room).ok()?;
+    let link = process.link(Path::new(format_args!("{task}ns/ipc")).as_str(), &mut room).ok()?;
     let number = link.strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
     parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
 }

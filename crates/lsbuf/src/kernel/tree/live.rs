@@ -6,13 +6,12 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, fstatfs, openat, readlinkat, readlinkat_raw, statx,
-};
+use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, fstat, fstatfs, readlinkat, statx};
 use rustix::io::{Errno, Result};
-use rustix::path::DecInt;
+use rustix::path::{Arg, DecInt};
 
 use super::{Folder, Tree};
+use crate::kernel::guard;
 use crate::kernel::identity::{self, Object, device_of};
 use crate::kernel::kcmp::{self, Resource};
 use crate::kernel::parse::number32;
@@ -70,7 +69,7 @@ impl Tree for Live {
     }
 
     fn pin(&self, at: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
-        openat(at, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        guard::open_at(None, at, path, OFlags::PATH | OFlags::CLOEXEC)
     }
 
     fn read_link<'r>(
@@ -79,7 +78,7 @@ impl Tree for Live {
         path: &CStr,
         room: &'r mut [MaybeUninit<u8>],
     ) -> Result<&'r [u8]> {
-        readlinkat_raw(at, path, room).map(|(link, _)| &*link)
+        guard::read_link_at(at, path, room)
     }
 
     /// Where the procfs is of another pid namespace the reader is not in it.
@@ -115,7 +114,8 @@ impl Tree for Live {
 
     fn shm_file(&self, process: &Folder, link: &str) -> Result<ShmFile> {
         let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let found = statx(process.fd(), link, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let found = link.into_with_c_str(|link| guard::stat_at(process.fd(), link, flags, mask))?;
         Ok(ShmInode::of(&found).map_or(ShmFile::Irregular, ShmFile::Regular))
     }
 

@@ -1,30 +1,28 @@
-//! Scans by BPF iterators: the whole machine in three readings, whatever else runs on it.
+//! Reads the machine by BPF iterators: all of it in a few readings, whatever else runs on it.
 //!
-//! A round is steady when every count stood still while its references were gathered. Mostly these explain it, and one
-//! round is the answer. Where they do not, what is left over must be left over again, in rounds that look at every VMA
-//! under its lock, by the rules of [`super`], some time apart. A round that was not calm does not count as one of
-//! [`Options::rounds`], a few times: one's own threads that loaded the iterators may still be exiting, for one.
+//! A dma-buf's mappings stand in a tree of its own, which is walked without its lock; where that does not
+//! tell all of them, every VMA of the machine is looked at under its lock.
 //!
-//! Limits: a reference that moves back and forth between two slots of one fd table can be missed by a round, as the kernel
-//! visits slot after slot; it would have to be missed by all of them. An io_uring that is neither an fd nor mapped is not
-//! seen.
+//! Limits: an io_uring that is neither an fd nor mapped is not seen.
 
-mod join;
-mod round;
-mod shmem;
+mod objects;
+mod records;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use self::join::Joined;
-use self::round::Round;
-use super::forks::Watch;
-use super::settle::{self, has_rest, settle};
+use self::objects::Rings;
+use self::records::Records;
+use super::lists;
+use super::options::Options;
+use super::reading::{Effort, Failed, Object, Reading, Seen, Source, Witness};
+use super::tasks;
 use super::walk::by_node;
-use super::{Found, Options, contradiction, read_list};
+use crate::kernel::activity::{self, Doing};
 use crate::kernel::bpf::record::{DeviceFd, Record};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::elsewhere::{self, Elsewhere};
@@ -34,13 +32,9 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Filesystems;
 use crate::kernel::{devices, fds};
 use crate::model::{
-    Buffer, Coverage, Dev, Device, DeviceClass, KeptElsewhere, Kind, Kinds, Label, Note, Pid, Process,
-    ProcessCounts, Source,
+    Dev, Device, DeviceClass, KeptElsewhere, Kind, Kinds, Label, Note, Pid, Process, ProcessCounts,
+    Source as Asked,
 };
-use crate::scan;
-
-/// So many rounds that somebody disturbed do not count.
-const MOST_IN_VAIN: u32 = 3;
 
 /// The iterators, and what is remembered from scan to scan.
 #[derive(Debug)]
@@ -83,6 +77,11 @@ impl Iterators {
         self.probes.folder().ok_or(self.not_pinned.as_ref())
     }
 
+    /// Whether an iterator lists every dma-buf.
+    fn lists(&self, kinds: Kinds) -> bool {
+        self.probes.why_not(Iterator::DmaBuf.with(kinds.has_shmem())).is_none()
+    }
+
     /// Whether there is a process of that id. procfs may hide it from who can read the iterators.
     pub(super) fn have_process(&mut self, pid: Pid) -> Result<bool, Errno> {
         let mut found = false;
@@ -92,117 +91,16 @@ impl Iterators {
         Ok(found)
     }
 
-    /// Scans. The kernel's own list is read where no iterator lists the buffers. `filesystems`: the shmem family's own, if it is
-    /// looked for.
-    pub(super) fn scan(
-        &mut self,
-        root: &ProcRoot,
-        options: &Options,
-        filesystems: Option<&Filesystems>,
-    ) -> Result<Found, Errno> {
-        let kinds = options.kinds;
-        let (shmem, dmabufs) = (kinds.has_shmem(), kinds.has(Kind::DmaBuf));
-        let listed = self.probes.why_not(Iterator::DmaBuf.with(shmem)).is_none();
-        let mut sources = vec![Source::TaskIterator, Source::TaskFileIterator];
-        sources.extend((shmem || !listed).then_some(Source::TaskVmaIterator));
-        sources.extend((dmabufs && listed).then_some(Source::DmaBufIterator));
-        let mut earlier = Vec::new();
-        let mut watch = Watch::new(root);
-        let mut calm = false;
-        let mut locked = false;
-        let (mut nth, mut in_vain) = (0, 0);
-        loop {
-            nth += 1;
-            let births = root.births();
-            let mut round = Round::make(&mut self.probes, kinds, locked)?;
-            if round.cut {
-                round = Round::make(&mut self.probes, kinds, true)?;
-                locked = true;
-            }
-            if locked && listed && !sources.contains(&Source::TaskVmaIterator) {
-                sources.push(Source::TaskVmaIterator);
-            }
-            let mut notes = Vec::new();
-            let list = (!listed && dmabufs).then(|| read_list(options));
-            let list = match list {
-                Some(Ok(list)) => {
-                    if !sources.contains(&Source::Bufinfo) {
-                        sources.push(Source::Bufinfo);
-                    }
-                    notes.extend(contradiction(&list));
-                    Some(list)
-                }
-                Some(Err(why)) => {
-                    notes.push(Note::NoKernelList { why });
-                    None
-                }
-                None => None,
-            };
-            let quiet = births.is_some() && births == root.births();
-            self.dev = round.buffers.first().map(|known| known.inode.dev).or(self.dev);
-            let Joined { buffers: mut joined, mut restless } =
-                join::join(&mut round, list.as_ref(), self.dev);
-            joined.retain(|buffer| kinds.has(buffer.id.kind));
-            let (kept, rings) = look_elsewhere(&round, &mut joined, root);
-            if let Some(filesystems) = filesystems {
-                let mut found = shmem::join(&round, kinds, filesystems, rings);
-                joined.append(&mut found.buffers);
-                restless |= found.restless;
-            }
-            let exiting = round.exiting();
-            let mut disturbed = !quiet || restless || exiting > 0;
-            calm |= !disturbed;
-            if joined.iter().any(has_rest) {
-                notes.extend(settle::disturbances(exiting, calm));
-            }
-            let total = round.processes();
-            let processes = ProcessCounts { total, read: total, ..ProcessCounts::default() };
-            let mut coverage = Coverage {
-                sources: sources.clone(),
-                processes,
-                kept: Some(kept),
-                notes,
-                ..Coverage::default()
-            };
-            let holders = settle::holders_of_rests(&joined);
-            let settled = settle(&mut joined, &earlier, &coverage, |suspects| {
-                let forking = watch.forking(suspects);
-                disturbed |= !forking.is_empty();
-                forking
-            });
-            if settled || nth >= options.rounds + in_vain {
-                if kinds.has(Kind::Sysv) {
-                    let namespaces = round.ipc_namespaces();
-                    scan::shmem::add_segments(&mut joined, &namespaces, root, &mut coverage);
-                }
-                if shmem && kept.unknown {
-                    coverage.notes.push(Note::HiddenInFlight { fds: 0 });
-                }
-                let processes = self.processes_of(&round, &joined, root);
-                let devices = self.devices_of(&round, options.sys_root.as_deref());
-                return Ok(Found { coverage, buffers: joined, processes, devices });
-            }
-            earlier.push(settle::Round { buffers: joined, only_shared: false });
-            // Rounds are over in no time; whoever comes or goes needs some.
-            watch.pause(holders);
-            in_vain += u32::from(disturbed && in_vain < MOST_IN_VAIN);
-            locked = self.probes.why_not(Iterator::TaskVma.with(shmem)).is_none();
-        }
-    }
-
-    /// Who the holders are.
-    fn processes_of(&mut self, round: &Round, buffers: &[Buffer], root: &ProcRoot) -> Vec<Process> {
-        let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
-        let sync_files = round.sync_files();
-        pids.extend(sync_files.keys());
-        pids.sort_unstable();
-        pids.dedup();
+    /// Who these are, and those with sync_files.
+    fn processes_of(&mut self, records: &Records, pids: &BTreeSet<Pid>, root: &ProcRoot) -> Vec<Process> {
+        let sync_files = records.sync_files();
+        let pids: BTreeSet<Pid> = pids.iter().chain(sync_files.keys()).copied().collect();
         self.cgroups.retain(|&number, known| {
-            round.task(known.pid).is_some_and(|task| task.started == known.started && task.cgroup == number)
+            records.task(known.pid).is_some_and(|task| task.started == known.started && task.cgroup == number)
         });
         let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
         let who = |pid: Pid| {
-            let task = round.task(pid)?;
+            let task = records.task(pid)?;
             let known = self.cgroups.get(&task.cgroup).map(|cgroup| cgroup.path.clone());
             let cgroup = known.or_else(|| {
                 let path = ProcessDir::open(root, pid).ok()?.cgroup()?;
@@ -224,10 +122,11 @@ impl Iterators {
     }
 
     /// The open device nodes whose drivers can hold dma-bufs.
-    fn devices_of(&mut self, round: &Round, sys: Option<&Path>) -> Vec<Device> {
+    fn devices_of(&mut self, records: &Records, sys: Option<&Path>) -> Vec<Device> {
         // What another program had open is not put under this one's name.
-        let still = |held: &&DeviceFd| round.task(held.pid).is_some_and(|task| task.program == held.program);
-        for held in round.devices.iter().filter(still) {
+        let still =
+            |held: &&DeviceFd| records.task(held.pid).is_some_and(|task| task.program == held.program);
+        for held in records.devices.iter().filter(still) {
             self.nodes.entry(held.dev).or_insert_with(|| {
                 let path = devices::node(sys?, held.dev)?;
                 let class = DeviceClass::of(path.as_bytes())?;
@@ -236,23 +135,14 @@ impl Iterators {
             });
         }
         let node = |held: &DeviceFd| self.nodes.get(&held.dev)?.as_ref();
-        let held = round.devices.iter().filter(still).filter_map(|held| {
+        let held = records.devices.iter().filter(still).filter_map(|held| {
             let node = node(held)?;
             Some((&node.path, node.class, held.pid, held.fd))
         });
-        let comm = |pid| round.task(pid).map(|task| task.comm());
+        let comm = |pid| records.task(pid).map(|task| task.comm());
         let name = |path: &Label| self.nodes.values().flatten().find(|node| node.path == *path)?.name.clone();
         by_node(held, comm, name)
     }
-}
-
-/// What rings may have registered, as far as that can be told.
-#[derive(Clone, Copy, Debug)]
-struct Rings {
-    /// Sockets or rings, which may have more in turn.
-    may_have_sockets: bool,
-    /// Files of any other kind.
-    may_have_shmem: bool,
 }
 
 /// Why they are not used.
@@ -266,6 +156,8 @@ pub(super) enum NotUsed {
     Neither { pinned: Lack, loaded: Lack },
     /// They could be opened, but not be read.
     Unread(Errno),
+    /// They had to wait for some process for too long.
+    Stuck,
 }
 
 /// Why iterators of one origin cannot be used, and which one if not all.
@@ -290,6 +182,7 @@ impl fmt::Display for NotUsed {
             NotUsed::Unasked => f.write_str("they were not asked for"),
             NotUsed::Elsewhere(why) => f.write_str(why),
             NotUsed::Neither { pinned, loaded } => write!(f, "pinned: {pinned}; to be loaded: {loaded}"),
+            NotUsed::Stuck => f.write_str("they had to wait for some process for too long"),
             NotUsed::Unread(errno) => write!(f, "they cannot be read: {}", std::io::Error::from(*errno)),
         }
     }
@@ -334,33 +227,164 @@ fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, La
     lack.map_or(Ok(probes), Err)
 }
 
-/// Adds what is in no fd table and no address space; says what rings may have registered besides.
-fn look_elsewhere(round: &Round, buffers: &mut [Buffer], root: &ProcRoot) -> (KeptElsewhere, Rings) {
-    let (rings, hidden) = round.rings();
-    let mut elsewhere = Elsewhere::default();
-    let mut text = Vec::new();
-    for ring in rings {
-        let read = ProcessDir::open(root, ring.pid)
-            .and_then(|process| process.thread(ring.tid))
-            .and_then(|thread| thread.dir().read_record(fds::fdinfo_path(ring.fd).as_str(), &mut text));
-        elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(&text));
+/// One scan's readings by the iterators.
+#[derive(Debug)]
+pub(super) struct IteratorSource {
+    iterators: Box<Iterators>,
+    root: Arc<ProcRoot>,
+    options: Arc<Options>,
+    /// The shmem family's own, if it is looked for.
+    filesystems: Option<Filesystems>,
+    /// Whether every VMA is looked at under its lock: a buffer's own tree did not tell all of them.
+    locked: bool,
+    /// What the last reading is made from.
+    last: Records,
+}
+
+impl IteratorSource {
+    pub(super) fn new(
+        iterators: Box<Iterators>,
+        root: Arc<ProcRoot>,
+        options: Arc<Options>,
+        filesystems: Option<Filesystems>,
+    ) -> IteratorSource {
+        let locked = options.kinds.has_shmem() || !iterators.lists(options.kinds);
+        IteratorSource { iterators, root, options, filesystems, locked, last: Records::default() }
     }
-    elsewhere.unknown |= hidden;
-    let waiting = round.waiting();
-    let mut kept = elsewhere.kept();
-    let shmem = round.shm_waiting();
-    kept.in_flight =
-        waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
-    kept.unknown |= waiting.is_none();
-    // A ring may be in flight, and a socket be registered.
-    let waiting = waiting.filter(|_| elsewhere.in_flight_of_one().is_some());
-    for buffer in buffers {
-        buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&buffer.id.ino).copied().unwrap_or(0));
-        buffer.io_uring = elsewhere.fixed_of_one().filter(|_| waiting.is_some());
+
+    /// What is remembered for the next scan.
+    pub(super) fn iterators(self) -> Box<Iterators> {
+        self.iterators
     }
-    let rings = Rings {
-        may_have_sockets: elsewhere.in_flight_of_one().is_none(),
-        may_have_shmem: !elsewhere.is_empty(),
-    };
-    (kept, rings)
+}
+
+impl Source for IteratorSource {
+    fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
+        let kinds = self.options.kinds;
+        // What the last reading was made from goes before the next is begun.
+        self.last = Records::default();
+        self.locked |= effort.thorough;
+        let born = self.root.births();
+        let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
+        // In the next reading, for which it is known beforehand that it may wait.
+        let locked = self.locked;
+        self.locked |= records.cut;
+        let cut = records.cut;
+        records.forget(&lists::helpers(&self.root));
+        let listed = self.iterators.lists(kinds);
+        let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
+        let born = born.is_none() || born != self.root.births();
+        let first = records.buffers.first();
+        self.iterators.dev = first.map(|known| known.inode.dev).or(self.iterators.dev);
+        let (kept, rings, elsewhere) = self.kept(&records);
+        let shmem = self.filesystems.as_ref().map(|filesystems| (filesystems, rings));
+        let of_list = list.as_ref().and_then(|list| list.as_ref().ok());
+        let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
+        let waiting = records.waiting().filter(|_| elsewhere.in_flight_of_one().is_some());
+        for Object { buffer, .. } in reading.objects.iter_mut().filter(|o| o.buffer.id.kind == Kind::DmaBuf) {
+            let ino = buffer.id.ino;
+            buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&ino).copied().unwrap_or(0));
+            buffer.io_uring = elsewhere.fixed_of_one().filter(|_| waiting.is_some());
+        }
+        if kinds.has(Kind::Sysv) {
+            reading.segments.in_flight = (!kept.unknown).then_some(0);
+            lists::add_segments(&mut reading.segments, &records.ipc_namespaces(), &self.root);
+        }
+        reading.coverage = self.seen(&records, kept, (listed, locked), &reading);
+        if let Some(list) = &list {
+            lists::add(&mut reading.coverage, list, kinds);
+        }
+        self.watch(&mut reading.witness, &mut records, effort.calls);
+        reading.witness.processes_changed |= born;
+        reading.witness.moved |= cut;
+        reading.witness.exiting = records.exiting(&lists::own_pids(&self.root)) > 0;
+        self.last = records;
+        Ok(reading)
+    }
+
+    /// Only looking at VMAs under their locks waits for those who have them.
+    fn may_wait(&self, effort: Effort) -> bool {
+        self.locked || effort.thorough
+    }
+
+    fn identify(&mut self, pids: &BTreeSet<Pid>) -> Vec<Process> {
+        self.iterators.processes_of(&self.last, pids, &self.root)
+    }
+
+    fn devices(&mut self) -> Vec<Device> {
+        self.iterators.devices_of(&self.last, self.options.sys_root.as_deref())
+    }
+}
+
+impl IteratorSource {
+    /// What is in no fd table and no address space; and what rings may have registered.
+    fn kept(&mut self, records: &Records) -> (KeptElsewhere, Rings, Elsewhere) {
+        let (rings, hidden) = records.rings();
+        let mut elsewhere = Elsewhere::default();
+        let mut text = Vec::new();
+        for ring in rings {
+            let read = ProcessDir::open(&self.root, ring.pid)
+                .and_then(|process| process.thread(ring.tid))
+                .and_then(|thread| thread.dir().read_record(fds::fdinfo_path(ring.fd).as_str(), &mut text));
+            elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(&text));
+        }
+        elsewhere.unknown |= hidden;
+        let (waiting, shmem) = (records.waiting(), records.shm_waiting());
+        let mut kept = elsewhere.kept();
+        kept.in_flight =
+            waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
+        kept.unknown |= waiting.is_none();
+        // A ring may be in flight, and a socket be registered.
+        let rings = Rings {
+            may_have_sockets: elsewhere.in_flight_of_one().is_none(),
+            may_have_shmem: !elsewhere.is_empty(),
+        };
+        (kept, rings, elsewhere)
+    }
+
+    fn seen(
+        &self,
+        records: &Records,
+        kept: KeptElsewhere,
+        (listed, locked): (bool, bool),
+        reading: &Reading,
+    ) -> Seen {
+        let kinds = self.options.kinds;
+        let mut sources = vec![Asked::TaskIterator, Asked::TaskFileIterator];
+        let first = kinds.has_shmem() || !listed;
+        sources.extend(first.then_some(Asked::TaskVmaIterator));
+        sources.extend((kinds.has(Kind::DmaBuf) && listed).then_some(Asked::DmaBufIterator));
+        sources.extend((locked && !first).then_some(Asked::TaskVmaIterator));
+        sources.extend(reading.segments.asked.then_some(Asked::Sysvipc));
+        let total = records.processes();
+        let mut seen = Seen {
+            sources,
+            processes: ProcessCounts { total, read: total, ..ProcessCounts::default() },
+            kept: Some(kept),
+            unread_segments: reading.segments.unread,
+            // Only every VMA shows a ring that is mapped and has no fd.
+            passed_over: !locked,
+            listed: !kinds.has_shmem(),
+            ..Seen::default()
+        };
+        if kinds.has_shmem() && kept.unknown {
+            seen.notes.push(Note::HiddenInFlight { fds: 0 });
+        }
+        seen
+    }
+
+    /// What could have disturbed the reading. Calls that the iterators do not tell are asked of procfs.
+    fn watch(&mut self, witness: &mut Witness, records: &mut Records, calls: bool) {
+        let Some((before, mut after)) = records.runs.take() else { return };
+        if calls {
+            for task in after.iter_mut().filter(|task| task.doing == Doing::Unknown) {
+                task.doing = activity::doing(&self.root, task.pid, task.tid);
+            }
+        }
+        let between = tasks::between(before, after, &lists::own_pids(&self.root));
+        witness.remapped = records.remapped(&between.ran);
+        witness.processes_changed |= between.started;
+        witness.ran = Some(between.ran);
+        witness.in_call = between.calls_known.then_some(between.in_call);
+    }
 }

@@ -10,7 +10,7 @@ use crate::kernel::procmap::Queries;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Family, Filesystems, ShmFd, ShmMap};
 use crate::model::{
-    Buffer, BufferId, Dev, Device, DeviceClass, DeviceHolder, Fd, Inode, Kinds, Label, Note, Pid, Process,
+    BufferId, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, Inode, Kinds, Label, Pid, Process,
     ProcessCounts, Source, Tid,
 };
 use crate::scan::patience::Patience;
@@ -60,7 +60,7 @@ pub(in crate::scan) struct HeldShmMap {
 }
 
 /// What a pass starts from.
-#[derive(Debug)]
+#[allow(missing_debug_implementations)]
 pub(in crate::scan) struct Start<'s> {
     pub(in crate::scan) root: &'s ProcRoot,
     pub(in crate::scan) reader: Reader,
@@ -73,6 +73,10 @@ pub(in crate::scan) struct Start<'s> {
     pub(in crate::scan) family: Option<(&'s Filesystems, Kinds)>,
     /// When to give up, if that is allowed.
     pub(in crate::scan) patience: Option<&'s Patience>,
+    /// Whose mappings are left out.
+    pub(in crate::scan) left_out: &'s dyn Fn(Pid) -> bool,
+    /// Processes that only read for this scan, which are passed over.
+    pub(in crate::scan) helpers: &'s [Pid],
 }
 
 /// Why there is no walk.
@@ -98,6 +102,12 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) devices: Vec<HeldDevice>,
     pub(in crate::scan) shm_fds: Vec<HeldShmFd>,
     pub(in crate::scan) shm_maps: Vec<HeldShmMap>,
+    /// Processes whose program is a buffer of the shmem family.
+    pub(in crate::scan) programs: Vec<(Pid, BufferId)>,
+    /// Processes whose mappings were left out.
+    pub(in crate::scan) stuck: Vec<Pid>,
+    /// Kernel threads, which hold nothing.
+    pub(in crate::scan) kernel_threads: BTreeSet<Pid>,
     /// Fds of sync_files, by process.
     pub(in crate::scan) sync_files: BTreeMap<Pid, u64>,
     /// The shmem family, if it is looked for.
@@ -115,7 +125,7 @@ pub(in crate::scan) struct Walk {
     /// `None`: not looked for.
     pub(in crate::scan) elsewhere: Option<Elsewhere>,
     /// Whether an fd table changed while it was read: an fd may have moved to a slot that was read before.
-    pub(in crate::scan) restless: bool,
+    pub(in crate::scan) table_changed: bool,
     /// Processes in the middle of exiting, whose references are out of sight and may still count.
     pub(in crate::scan) exiting: u64,
     /// Processes with a thread that may have an fd table of its own, which could not be asked.
@@ -141,15 +151,14 @@ impl Walk {
         self.proof.verdict_on_dev(map.fact.dev) == Verdict::Yes
     }
 
-    /// The processes that hold one of those buffers, or sync_files.
-    pub(in crate::scan) fn holders_of(&self, buffers: &[Buffer]) -> Vec<Process> {
-        let mut pids: BTreeSet<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
-        pids.extend(self.sync_files.keys());
+    /// Those of these processes that were read, and those with sync_files.
+    pub(in crate::scan) fn who_are(&self, pids: &BTreeSet<Pid>) -> Vec<Process> {
         let counted = |process: &Process| Process {
             sync_files: Some(self.sync_files.get(&process.pid).copied().unwrap_or(0)),
             ..process.clone()
         };
-        self.processes.iter().filter(|p| pids.contains(&p.pid)).map(counted).collect()
+        let asked = |p: &&Process| pids.contains(&p.pid) || self.sync_files.contains_key(&p.pid);
+        self.processes.iter().filter(asked).map(counted).collect()
     }
 
     /// The open device nodes, with the names that `name` gives to the devices behind them.
@@ -169,6 +178,7 @@ impl Walk {
         self.devices.retain(|held| held.pid != pid);
         self.shm_fds.retain(|held| held.pid != pid);
         self.shm_maps.retain(|held| held.pid != pid);
+        self.programs.retain(|(runs, _)| *runs != pid);
         self.sync_files.remove(&pid);
         self.paths.retain(|(holder, ..)| *holder != pid);
         self.processes.retain(|process| process.pid != pid);
@@ -176,21 +186,17 @@ impl Walk {
     }
 
     /// What could not be read or decided.
-    pub(in crate::scan) fn notes(&self) -> Vec<Note> {
-        let mut notes = Vec::new();
-        if self.denied + self.failed > 0 {
-            notes.push(Note::Unreadable { denied: self.denied, failed: self.failed });
-        }
-        notes.extend(self.garbled.iter().map(|(&source, &facts)| Note::Garbled { source, facts }));
+    pub(in crate::scan) fn gaps(&self) -> Gaps {
         let undecided = |map: &&HeldMap| self.proof.verdict_on_dev(map.fact.dev) == Verdict::Unknown;
-        let references = self.unproven + self.maps.iter().filter(undecided).count() as u64;
-        if references > 0 {
-            notes.push(Note::Unproven { references });
+        Gaps {
+            denied: self.denied,
+            failed: self.failed,
+            stuck: self.stuck.clone(),
+            newcomers: self.newcomers,
+            garbled: self.garbled.clone(),
+            unproven: self.unproven + self.maps.iter().filter(undecided).count() as u64,
+            ..Gaps::default()
         }
-        if self.newcomers > 0 {
-            notes.push(Note::Newcomers { processes: self.newcomers });
-        }
-        notes
     }
 
     pub(in crate::scan) fn garble(&mut self, source: Source, facts: u64) {

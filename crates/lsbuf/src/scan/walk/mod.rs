@@ -39,7 +39,8 @@ impl Walk {
         let mut seen: HashMap<Pid, u64> = HashMap::new();
         for generation in 0.. {
             let mut newcomers = Vec::new();
-            for (pid, directory) in start.root.processes()? {
+            let listed = start.root.processes()?.into_iter();
+            for (pid, directory) in listed.filter(|(pid, _)| !start.helpers.contains(pid)) {
                 match seen.insert(pid, directory) {
                     Some(before) if before == directory => {}
                     Some(_) => {
@@ -71,6 +72,7 @@ impl Walk {
                     Visit::Read => walk.counts.read += 1,
                     Visit::Kernel => {
                         walk.counts.read += 1;
+                        walk.kernel_threads.insert(pid);
                         kernel_threads.remember(pid, directory);
                     }
                     Visit::Gone => walk.counts.vanished += 1,

@@ -7,13 +7,16 @@
 //! Limits: an exec by one of two processes that share their address space (vfork) does not show.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::MaybeUninit;
 
 use rustix::io::Errno;
 
 use super::found::{HeldDevice, HeldFd, HeldMap, HeldShmFd, HeldShmMap, Start, Walk, slots};
+use crate::kernel::guard;
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
 use crate::kernel::process::{Image, ProcessDir, Stage};
+use crate::kernel::read::LINK_ROOM;
 use crate::kernel::sharing::{Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::kernel::tree::{Folder, Tree};
@@ -47,11 +50,13 @@ struct Mark {
     paths: usize,
     shm_fds: usize,
     shm_maps: usize,
+    programs: usize,
 }
 
 impl Walk {
     /// Reads one process.
     pub(super) fn visit(&mut self, start: &Start<'_>, pid: Pid) -> Visit {
+        guard::now_about(Some(pid));
         for _ in 0..ATTEMPTS {
             let process = match ProcessDir::open(start.root, pid) {
                 Ok(process) => process,
@@ -67,27 +72,29 @@ impl Walk {
     /// Reads one process; `None`: its image was replaced meanwhile, and nothing is kept.
     fn visit_image(&mut self, process: &ProcessDir, start: &Start<'_>) -> Option<Visit> {
         let mark = self.mark();
+        let threads = process.threads();
+        let tids = threads.as_deref().unwrap_or_default();
         if let Some(family) = &mut self.family {
-            family.enter(process);
+            family.enter(process, tids);
         }
         // Before the fds, so that what is read between the two ends of this belongs together.
-        let mut space = self.space(process, process.image(), start.reader);
+        let left_out = (start.left_out)(process.pid());
+        let mut space = if left_out { Ok(None) } else { self.space(process, process.image(), start.reader) };
         let mut leaderless = false;
         if matches!(space, Ok(None)) {
             match process.stage() {
                 Ok(Stage::Kernel) => return Some(Visit::Kernel),
                 Ok(Stage::Exiting) => self.exiting += 1,
                 Ok(Stage::Zombie) => leaderless = true,
+                Ok(Stage::Running) if left_out => self.stuck.push(process.pid()),
                 Ok(Stage::Running) => {}
                 Err(e) if process.tree().says_exited(e) => return Some(Visit::Gone),
                 // The rest of it may be readable.
                 Err(_) => {}
             }
         }
-        let threads = process.threads();
-        let tids = threads.as_deref().unwrap_or_default();
         for &tid in tids {
-            if !matches!(space, Ok(None)) {
+            if left_out || !matches!(space, Ok(None)) {
                 break;
             }
             space = self.through_thread(process, tid, start);
@@ -104,6 +111,7 @@ impl Walk {
                 let facts = std::mem::take(&mut space.facts);
                 let shmem = std::mem::take(&mut space.shmem);
                 self.visit_shmem(process, &space, shmem);
+                self.visit_program(process);
                 let followed = self.visit_maps(process, &space, facts);
                 self.garble(space.garbled.0, space.garbled.1);
                 (followed, Some(space))
@@ -145,7 +153,8 @@ impl Walk {
     fn mark(&self) -> Mark {
         let (fds, maps) = (self.fds.len(), self.maps.len());
         let (shm_fds, shm_maps) = (self.shm_fds.len(), self.shm_maps.len());
-        Mark { fds, maps, devices: self.devices.len(), paths: self.paths.len(), shm_fds, shm_maps }
+        let (devices, paths, programs) = (self.devices.len(), self.paths.len(), self.programs.len());
+        Mark { fds, maps, devices, paths, shm_fds, shm_maps, programs }
     }
 
     fn drop_since(&mut self, mark: &Mark) {
@@ -155,6 +164,7 @@ impl Walk {
         self.paths.truncate(mark.paths);
         self.shm_fds.truncate(mark.shm_fds);
         self.shm_maps.truncate(mark.shm_maps);
+        self.programs.truncate(mark.programs);
     }
 
     /// Reads an address space, with the shmem in it if that is looked for.
@@ -272,7 +282,7 @@ impl Walk {
             more => *self.sync_files.entry(pid).or_default() += more,
         }
         self.garble(Source::Fdinfo, std::mem::take(&mut table.garbled));
-        self.restless |= std::mem::take(&mut table.changed);
+        self.table_changed |= std::mem::take(&mut table.changed);
         self.table = table;
         walked
     }
@@ -302,6 +312,19 @@ impl Walk {
             if self.family.as_mut().is_none_or(|family| family.complete(process, &fact)) {
                 self.shm_maps.push(HeldShmMap { pid, fact });
             }
+        }
+    }
+
+    /// Adds the process's program, if it runs from a buffer of the shmem family. Nobody else may show that: the program can
+    /// have unmapped all of its own text.
+    fn visit_program(&mut self, process: &ProcessDir) {
+        let Some(family) = &mut self.family else { return };
+        let mut room = [MaybeUninit::uninit(); LINK_ROOM];
+        if let Ok(link) = process.dir().link(c"exe", &mut room)
+            && family.suspects(link)
+            && let Ok(Some(id)) = family.ask(process.dir(), "exe", link)
+        {
+            self.programs.push((process.pid(), id));
         }
     }
 

@@ -1,45 +1,105 @@
-//! What of a finished answer is in doubt, buffer by buffer, made into notes: the accounts that do not balance or may not, and
-//! memory that may be counted twice.
+//! The outcome of a scan in words: what was not seen, why residuals are not exact, and memory that may be
+//! counted twice.
+//!
+//! Notes follow from facts. Nothing follows from notes.
 
 use std::collections::HashMap;
 
 use super::disguises;
-use crate::model::{Account, Buffer, BufferId, Bytes, KeptElsewhere, Kind, Note, Snapshot};
+use super::settle::Outcome;
+use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, KeptElsewhere, Kind, Note, Snapshot, Why};
 
-/// Adds the notes that follow from the joined answer.
-pub(super) fn note(snapshot: &mut Snapshot) {
-    let accounts = Account::of_each(snapshot);
-    let count = |doubtful: fn(&Buffer, &Account) -> bool| {
-        snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| doubtful(b, a)).count() as u64
-    };
-    // A segment's attachments are read once, after its mappings: what is left over says nothing of a count that moved.
-    let unsteady = count(|b, _| b.count.is_some() && !b.steady && b.id.kind != Kind::Sysv);
-    let overcounted = count(|_, a| a.kernel.is_none() && a.estimate);
-    let unattributed =
-        count(|b, a| b.steady && a.kernel > Some(0) && (a.in_flight.is_none() || a.io_uring.is_none()));
-    let uncompared = count(|b, _| b.uncompared);
+/// How much of the machine an outcome speaks of, with all that its reader must know but what [`add`] adds.
+pub(super) fn coverage(outcome: &Outcome) -> Coverage {
+    let seen = &outcome.seen;
+    let mut notes = of_gaps(&seen.gaps);
+    notes.extend(seen.notes.iter().cloned());
+    let shmem = || outcome.buffers.iter().filter(|buffer| buffer.id.kind != Kind::DmaBuf);
+    let unsized_ = shmem().filter(|buffer| buffer.size.is_none()).count() as u64;
+    let uncounted = shmem().filter(|buffer| buffer.count.is_none()).count() as u64;
+    if seen.unread_segments > 0 {
+        notes.push(Note::NoSegments { namespaces: seen.unread_segments });
+    }
+    if unsized_ > 0 {
+        notes.push(Note::Unsized { buffers: unsized_ });
+    }
+    if uncounted > 0 {
+        notes.push(Note::Uncounted { buffers: uncounted });
+    }
+    if let Some(processes) = &outcome.may_miss {
+        notes.push(Note::MayMiss { processes: processes.iter().copied().collect() });
+    }
+    notes.extend(Why::ALL.iter().filter_map(|&why| of_residuals(why, outcome)));
+    Coverage {
+        sources: seen.sources.clone(),
+        processes: seen.processes,
+        unreadable: seen.unreadable.clone(),
+        gaps: seen.gaps.clone(),
+        kept: seen.kept,
+        notes,
+        ..Coverage::default()
+    }
+}
+
+fn of_gaps(gaps: &Gaps) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if gaps.denied + gaps.failed > 0 {
+        notes.push(Note::Unreadable { denied: gaps.denied, failed: gaps.failed });
+    }
+    if !gaps.stuck.is_empty() {
+        notes.push(Note::Stuck { processes: gaps.stuck.clone() });
+    }
+    notes.extend(gaps.garbled.iter().map(|(&source, &facts)| Note::Garbled { source, facts }));
+    if gaps.unproven > 0 {
+        notes.push(Note::Unproven { references: gaps.unproven });
+    }
+    if gaps.newcomers > 0 {
+        notes.push(Note::Newcomers { processes: gaps.newcomers });
+    }
+    if gaps.not_whole_machine {
+        notes.push(Note::NotWholeMachine);
+    }
+    notes
+}
+
+/// What a reason for which residuals are not exact comes to, if there are any.
+fn of_residuals(why: Why, outcome: &Outcome) -> Option<Note> {
+    // A segment's attachments are read once, after its mappings: that says nothing of a count that moved.
+    let told = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
+    let of_it = outcome.buffers.iter().filter(|buffer| buffer.residual.why() == Some(why));
+    let buffers = of_it.filter(told).count() as u64;
+    if buffers == 0 {
+        return None;
+    }
+    Some(match why {
+        Why::Overcounted => Note::Overcounted { buffers },
+        Why::Uncompared => Note::Uncompared { buffers },
+        Why::MaybeKept => Note::MaybeElsewhere {
+            buffers,
+            kept: outcome.seen.kept.filter(|kept| *kept != KeptElsewhere::default())?,
+        },
+        Why::MoreFiles => Note::MoreFiles { buffers },
+        Why::CountMoved => Note::CountMoved { buffers },
+        Why::Moved => Note::Moved { buffers },
+        Why::InCall => Note::InCall { buffers, processes: outcome.in_call.iter().copied().collect() },
+        Why::ProcessesChanged => Note::ProcessesChanged { buffers },
+        Why::Ran => Note::Ran { buffers, processes: outcome.ran.iter().copied().collect() },
+        Why::NotWatched => Note::NotWatched { buffers },
+        // These have notes of their own.
+        Why::NotCounted | Why::Unread => return None,
+    })
+}
+
+/// Adds what follows from the finished answer.
+pub(super) fn add(snapshot: &mut Snapshot) {
     let unheld_by_any = |b: &&Buffer| b.is_held_unseen() || b.id.kind == Kind::DmaBuf && b.holders.is_empty();
     let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
     let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
     let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
     let saw_every_process = snapshot.coverage.saw_every_process();
     let notes = &mut snapshot.coverage.notes;
-    if unsteady > 0 {
-        notes.push(Note::Unsteady { buffers: unsteady });
-    }
-    if overcounted > 0 {
-        notes.push(Note::Overcounted { buffers: overcounted });
-    }
     if doubles > 0 {
         notes.push(Note::MaybeSameMemory { buffers: doubles, size: doubles_size });
-    }
-    if uncompared > 0 {
-        notes.push(Note::Uncompared { buffers: uncompared });
-    }
-    if let Some(kept) =
-        snapshot.coverage.kept.filter(|kept| unattributed > 0 && *kept != KeptElsewhere::default())
-    {
-        notes.push(Note::MaybeElsewhere { buffers: unattributed, kept });
     }
     if unheld > 0 && !saw_every_process {
         notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });

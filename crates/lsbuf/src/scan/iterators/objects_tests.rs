@@ -1,16 +1,18 @@
-//! Worlds made of records: what each process holds is known, and the join must find exactly that.
+//! Worlds made of records: what each process holds is known, and a reading, assembled, must have exactly that.
 
 use std::collections::BTreeSet;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::round::Known;
+use super::super::records::Known;
 use super::*;
-use crate::kernel::bpf::record::{Id, InFlight, Keeper, KeeperKind, Program, Task};
+use crate::kernel::bpf::record::{Id, InFlight, Keeper, KeeperKind, Program as Runs, Task};
 use crate::kernel::bufinfo::ListedBuffer;
 use crate::kernel::identity::InodeFact;
-use crate::model::{Bytes, Perms};
+use crate::model::{Fd, Perms};
+use crate::scan::assemble::assemble;
+use crate::scan::reading::Assembled;
 
 fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
     Task {
@@ -21,7 +23,7 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
         files: Some(Id::from(files)),
         started: 0,
         cgroup: 0,
-        program: Program(0),
+        program: Runs(0),
         exe: None,
         ipc: None,
         uid: 0,
@@ -36,7 +38,7 @@ fn fd(ino: u64, files: u64, pid: u32, tid: u32, fd: u32) -> FdRecord<Inode> {
         of: Inode(ino),
         count: 1,
         files: Some(Id::from(files)),
-        program: Program(0),
+        program: Runs(0),
         pid: Pid(pid),
         tid: Tid(tid),
         fd: Fd(fd),
@@ -71,14 +73,21 @@ fn known_buffer(ino: u64, count: u64) -> Known {
     known
 }
 
-fn round(tasks: Vec<Task>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Round {
+fn records(tasks: Vec<Task>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Records {
     let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.of.0).chain(vmas.iter().map(|v| v.of.0)).collect();
     let buffers = inos.into_iter().map(|ino| known_buffer(ino, 1)).collect();
-    Round { tasks, fds, vmas, buffers, ..Round::default() }
+    Records { tasks, fds, vmas, buffers, ..Records::default() }
 }
 
-fn refs(joined: &Joined) -> u64 {
-    joined.buffers.iter().flat_map(|b| &b.holders).map(|h| h.fd_refs() + h.map_refs()).sum()
+/// What the records come to, and whether a reference was seen to move.
+fn joined(mut records: Records, list: Option<&List>) -> (Vec<Assembled>, bool) {
+    let mut reading = read(&mut records, list, None, Kinds::DMABUF, None);
+    let moved = reading.witness.moved;
+    (assemble(&mut reading), moved)
+}
+
+fn refs(buffers: &[Assembled]) -> u64 {
+    buffers.iter().flat_map(|b| &b.buffer.holders).map(|h| h.fd_refs() + h.map_refs()).sum()
 }
 
 proptest! {
@@ -110,11 +119,10 @@ proptest! {
             })
         });
         let vmas = maps.iter().map(|&(mm, at, ino)| vma(ino, mm, at, None));
-        let mut round = round(tasks, fds.collect(), vmas.collect());
-        let joined = join(&mut round, None, None);
-        prop_assert!(!joined.restless);
-        prop_assert_eq!(refs(&joined), (slots.len() + maps.len()) as u64);
-        for buffer in &joined.buffers {
+        let (buffers, moved) = joined(records(tasks, fds.collect(), vmas.collect()), None);
+        prop_assert!(!moved);
+        prop_assert_eq!(refs(&buffers), (slots.len() + maps.len()) as u64);
+        for Assembled { buffer, .. } in &buffers {
             let expected: BTreeSet<u32> = (1..)
                 .zip(&processes)
                 .filter(|(_, (files, mm))| {
@@ -133,11 +141,11 @@ proptest! {
 #[test]
 fn a_table_of_threads() {
     let tasks = vec![task(1, 1, Some(1), 1), task(1, 2, Some(1), 2), task(1, 3, Some(1), 2)];
-    let mut round = round(tasks, vec![fd(9, 2, 1, 2, 5), fd(9, 2, 1, 3, 5)], Vec::new());
-    let joined = join(&mut round, None, None);
-    let holder = &joined.buffers[0].holders[0];
+    let fds = vec![fd(9, 2, 1, 2, 5), fd(9, 2, 1, 3, 5)];
+    let (buffers, _) = joined(records(tasks, fds, Vec::new()), None);
+    let holder = &buffers[0].buffer.holders[0];
     assert_eq!((holder.fds.len(), holder.threads.len(), holder.threads[0].tid), (0, 1, Tid(2)));
-    assert_eq!(refs(&joined), 1);
+    assert_eq!(refs(&buffers), 1);
 }
 
 /// Check that a reference of a process that was not seen is not given to anybody, nor passed over in silence.
@@ -147,47 +155,47 @@ fn strangers() {
     for (fds, vmas) in [
         (vec![fd(9, 7, 7, 7, 5)], Vec::new()),
         // The process runs another program by now, or is another one.
-        (vec![FdRecord { program: Program(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
+        (vec![FdRecord { program: Runs(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
         (Vec::new(), vec![vma(9, 7, 0, None)]),
         // The address space's number now stands for another one.
         (Vec::new(), vec![vma(9, 1, 0, Some(7))]),
     ] {
-        let joined = join(&mut round(tasks(), fds, vmas), None, None);
-        assert_eq!((joined.restless, refs(&joined)), (true, 0));
+        let (buffers, moved) = joined(records(tasks(), fds, vmas), None);
+        assert_eq!((moved, refs(&buffers)), (true, 0));
     }
 }
 
 /// Check that of a process which ran one program after the other only what the one held is kept whose name is known.
 #[test]
 fn two_programs() {
-    let before = |slot| FdRecord { program: Program(1), ..fd(9, 1, 1, 1, slot) };
+    let before = |slot| FdRecord { program: Runs(1), ..fd(9, 1, 1, 1, slot) };
     let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
-    let joined = join(&mut round(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None, None);
-    assert_eq!((joined.restless, &joined.buffers[0].holders[0].fds), (true, &vec![Fd(6)]));
+    let (buffers, moved) = joined(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
+    assert_eq!((moved, &buffers[0].buffer.holders[0].fds), (true, &vec![Fd(6)]));
 }
 
-/// Check that a count which moved while it was read, or between an fd and the buffer itself, or was read once only, is not
-/// steady.
+/// Check that a count which moved while it was read, or between an fd and the buffer itself, or was read once only, did
+/// not hold still.
 #[test]
-fn unsteady_counts() {
-    let steady = |of_fd, readings: &[u64]| {
+fn moving_counts() {
+    let still = |of_fd, readings: &[u64]| {
         let fd = FdRecord { count: of_fd, ..fd(9, 1, 1, 1, 5) };
-        let mut round = round(vec![task(1, 1, Some(1), 1)], vec![fd], Vec::new());
-        let known = &mut round.buffers[0];
+        let mut records = records(vec![task(1, 1, Some(1), 1)], vec![fd], Vec::new());
+        let known = &mut records.buffers[0];
         (known.count, known.readings) = (None, 0);
         readings.iter().for_each(|&count| known.counted(count));
-        join(&mut round, None, None).buffers[0].steady
+        joined(records, None).0[0].counted.held_still
     };
-    assert!(steady(1, &[1, 1]));
-    assert!(!steady(1, &[1, 2]) && !steady(2, &[1, 2]) && !steady(2, &[1, 1]) && !steady(1, &[1]));
+    assert!(still(1, &[1, 1]));
+    assert!(!still(1, &[1, 2]) && !still(2, &[1, 2]) && !still(2, &[1, 1]) && !still(1, &[1]));
 }
 
-/// Check that a buffer of which processes show O_PATH fds alone has the list's count, and that it is steady.
+/// Check that a buffer of which processes show O_PATH fds alone has the list's count, and that it held still.
 #[test]
 fn counted_by_the_list_alone() {
     let path = FdRecord { path_only: true, ..fd(9, 1, 1, 1, 5) };
-    let mut round = round(vec![task(1, 1, Some(1), 1)], vec![path], Vec::new());
-    (round.buffers[0].count, round.buffers[0].readings) = (None, 0);
+    let mut records = records(vec![task(1, 1, Some(1), 1)], vec![path], Vec::new());
+    (records.buffers[0].count, records.buffers[0].readings) = (None, 0);
     let row = ListedBuffer {
         ino: Inode(9),
         size: Bytes(4096),
@@ -197,8 +205,8 @@ fn counted_by_the_list_alone() {
         attachments: Some(Vec::new()),
     };
     let list = List { buffers: vec![row], stated: Some((1, Bytes(4096))) };
-    let joined = join(&mut round, Some(&list), None);
-    assert_eq!((joined.buffers[0].count, joined.buffers[0].steady), (Some(3), true));
+    let (buffers, _) = joined(records, Some(&list));
+    assert_eq!((buffers[0].buffer.count, buffers[0].counted.held_still), (Some(3), true));
 }
 
 fn message(ino: u64, socket: u64, tid: u32) -> InFlight<Inode> {
@@ -209,9 +217,9 @@ fn message(ino: u64, socket: u64, tid: u32) -> InFlight<Inode> {
 #[test]
 fn queues_once() {
     let in_flight = vec![message(9, 1, 1), message(9, 1, 1), message(9, 1, 2), message(9, 2, 2)];
-    let mut round = Round { in_flight, ..Round::default() };
-    assert_eq!(round.waiting().unwrap()[&Inode(9)], 3);
+    let mut records = Records { in_flight, ..Records::default() };
+    assert_eq!(records.waiting().unwrap()[&Inode(9)], 3);
     let what = KeeperKind::Nested;
-    round.keepers.push(Keeper { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
-    assert_eq!(round.waiting(), None);
+    records.keepers.push(Keeper { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
+    assert_eq!(records.waiting(), None);
 }

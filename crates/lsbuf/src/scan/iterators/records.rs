@@ -1,16 +1,17 @@
-//! What the iterators tell in one round.
+//! What the iterators tell in one reading, record by record.
 //!
 //! The order is fds, then tasks, then buffers with their mappings: a count is thereby read before its references are
 //! gathered and after, and an address space's mappings are looked for a moment after its process was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use rustix::io::Errno;
 
+use crate::kernel::activity::{Activity, Doing};
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Record, ShmFile, ShmFilesystem, SyncFd,
-    Task, Vma,
+    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Program, Record, Run, ShmFile,
+    ShmFilesystem, SyncFd, Task, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
@@ -72,9 +73,9 @@ impl Known {
     }
 }
 
-/// Everything that one round found.
+/// Everything that one reading found.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct Records {
     /// Ordered by process and thread.
     pub(super) tasks: Vec<Task>,
     pub(super) fds: Vec<FdRecord<Inode>>,
@@ -89,52 +90,63 @@ pub(super) struct Round {
     pub(super) shm_files: HashMap<Id, OpenFile>,
     pub(super) sync_files: Vec<SyncFd>,
     pub(super) keepers: Vec<Keeper>,
+    /// The tasks as they were before everything else was read and afterwards, where shared memory is looked for.
+    pub(super) tasks_around: (Vec<Task>, Vec<Task>),
+    /// What every task was doing before all this and afterwards; `None`: no iterator tells.
+    pub(super) runs: Option<(Vec<Activity>, Vec<Activity>)>,
     /// Whether the mappings may lack some.
     pub(super) cut: bool,
     /// Whether something could not be told at that moment.
     pub(super) torn: bool,
 }
 
-impl Round {
-    /// Makes a round, and another one if something could not be told at that moment. `BADMSG`: nor
-    /// could it later.
-    pub(super) fn make(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
+impl Records {
+    /// Reads all that there is, and once more if something could not be told at that moment. `BADMSG`: nor could it later.
+    pub(super) fn read_all(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
         const TRIES: u32 = 4;
         for _ in 0..TRIES {
-            let round = Round::try_once(probes, kinds, locked)?;
-            if !round.torn {
-                return Ok(round);
+            let found = Records::read_once(probes, kinds, locked)?;
+            if !found.torn {
+                return Ok(found);
             }
         }
         Err(Errno::BADMSG)
     }
 
-    /// Makes a round about these kinds. With `locked`, or if shmem is among them, which has no list of its mappings, every VMA
-    /// of the machine is looked at under its lock; else those in the buffers' own trees are.
-    fn try_once(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Round, Errno> {
-        let mut round = Round::default();
+    /// Reads all that there is about these kinds. With `locked`, or if shmem is among them, which has no list of its mappings,
+    /// every VMA of the machine is looked at under its lock; else those in the buffers' own trees are.
+    fn read_once(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
+        let mut found = Records::default();
         let shmem = kinds.has_shmem();
         let locked = locked || shmem;
         let dmabufs = Iterator::DmaBuf.with(shmem);
         let listed = probes.why_not(dmabufs).is_none();
-        round.read(probes, Iterator::TaskFile.with(shmem), true)?;
-        round.read(probes, Iterator::Task.with(shmem), true)?;
-        round.tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
+        let before = runs(probes)?;
+        if shmem {
+            found.tasks_around.0 = tasks(probes)?;
+        }
+        found.read(probes, Iterator::TaskFile.with(shmem), true)?;
+        found.read(probes, Iterator::Task.with(shmem), true)?;
+        found.tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
         if locked || !listed {
-            round.read(probes, Iterator::TaskVma.with(shmem), true)?;
+            found.read(probes, Iterator::TaskVma.with(shmem), true)?;
         }
         if listed && kinds.has(Kind::DmaBuf) {
-            round.read(probes, dmabufs, !locked)?;
+            found.read(probes, dmabufs, !locked)?;
         } else if kinds.has(Kind::DmaBuf) {
             // The counts once more.
-            let mut again = Round::default();
+            let mut again = Records::default();
             again.read(probes, Iterator::TaskFile.with(shmem), true)?;
-            round.buffers.append(&mut again.buffers);
-            round.torn |= again.torn;
+            found.buffers.append(&mut again.buffers);
+            found.torn |= again.torn;
         }
-        round.cut &= !locked;
-        round.buffers.sort_by_key(|known| known.inode.ino);
-        round.buffers.dedup_by(|later, first| {
+        if shmem {
+            found.tasks_around.1 = tasks(probes)?;
+        }
+        found.runs = before.zip(runs(probes)?);
+        found.cut &= !locked;
+        found.buffers.sort_by_key(|known| known.inode.ino);
+        found.buffers.dedup_by(|later, first| {
             let same = later.inode.ino == first.inode.ino;
             if same {
                 first.merge(std::mem::replace(later, Known::new(first.inode)));
@@ -143,14 +155,14 @@ impl Round {
         });
         // If what lists them was at hand when the others were pinned, these do not describe them.
         let described = |fd: &FdRecord<Inode>| {
-            round.buffers.binary_search_by_key(&fd.of, |known| known.inode.ino).is_ok()
+            found.buffers.binary_search_by_key(&fd.of, |known| known.inode.ino).is_ok()
         };
-        let unlisted = listed || round.fds.iter().all(described);
+        let unlisted = listed || found.fds.iter().all(described);
         // A file is described before the first reference to it.
-        let known = |file| round.shm_files.contains_key(file);
-        let files = round.shm_fds.iter().map(|fd| &fd.of).chain(round.shm_vmas.iter().map(|vma| &vma.of));
-        if unlisted && files.chain(round.shm_in_flight.iter().map(|one| &one.of)).all(known) {
-            Ok(round)
+        let known = |file| found.shm_files.contains_key(file);
+        let files = found.shm_fds.iter().map(|fd| &fd.of).chain(found.shm_vmas.iter().map(|vma| &vma.of));
+        if unlisted && files.chain(found.shm_in_flight.iter().map(|one| &one.of)).all(known) {
+            Ok(found)
         } else {
             Err(Errno::BADMSG)
         }
@@ -229,17 +241,42 @@ impl Round {
         }
     }
 
+    /// Drops what is told of these processes, which only read for this scan.
+    pub(super) fn forget(&mut self, helpers: &[Pid]) {
+        let stays = |pid: Pid| !helpers.contains(&pid);
+        self.tasks.retain(|task| stays(task.pid));
+        self.fds.retain(|fd| stays(fd.pid));
+        self.shm_fds.retain(|fd| stays(fd.pid));
+        self.sync_files.retain(|fd| stays(fd.pid));
+        self.devices.retain(|fd| stays(fd.pid));
+    }
+
     /// How many processes there are.
     pub(super) fn processes(&self) -> u64 {
         self.tasks.iter().filter(|task| task.tid.0 == task.pid.0).count() as u64
     }
 
-    /// How many of them are exiting, with what they held out of sight.
-    pub(super) fn exiting(&self) -> u64 {
-        let mut pids: Vec<Pid> =
-            self.tasks.iter().filter(|task| task.exiting && !task.kernel).map(|task| task.pid).collect();
+    /// How many of them, but these, are exiting, with what they held out of sight.
+    pub(super) fn exiting(&self, own: &[Pid]) -> u64 {
+        let exiting = |task: &&Task| task.exiting && !task.kernel && !own.contains(&task.pid);
+        let mut pids: Vec<Pid> = self.tasks.iter().filter(exiting).map(|task| task.pid).collect();
         pids.dedup();
         pids.len() as u64
+    }
+
+    /// Those of the processes that ran which changed their mappings or their program between the two times that tasks were
+    /// read; or whose mappings cannot be told.
+    pub(super) fn remapped(&self, ran: &BTreeSet<Pid>) -> BTreeSet<Pid> {
+        let leaders = |tasks: &[Task]| -> HashMap<Pid, (Program, Option<Id>, Option<u64>)> {
+            let leaders = tasks.iter().filter(|task| task.tid.0 == task.pid.0);
+            leaders.map(|task| (task.pid, (task.program, task.mm, task.mm_writes))).collect()
+        };
+        let (before, after) = (leaders(&self.tasks_around.0), leaders(&self.tasks_around.1));
+        let same = |pid: &Pid| match (before.get(pid), after.get(pid)) {
+            (Some(before), Some(after)) => before == after && after.2.is_some(),
+            _ => false,
+        };
+        ran.iter().copied().filter(|pid| !same(pid)).collect()
     }
 
     /// Who a process is.
@@ -248,12 +285,13 @@ impl Round {
         self.tasks.get(at).filter(|task| task.pid == pid)
     }
 
-    /// Every IPC namespace, with processes that are in it.
+    /// Every IPC namespace, with tasks that are in it.
     pub(super) fn ipc_namespaces(&self) -> Namespaces {
         let mut namespaces = Namespaces::default();
         for task in &self.tasks {
             if let Some(ipc) = task.ipc {
-                namespaces.add(ipc, task.pid);
+                // procfs opens a thread's folder like a process's.
+                namespaces.add(ipc, Pid(task.tid.0));
             }
         }
         namespaces
@@ -306,6 +344,44 @@ impl Round {
     }
 }
 
+/// Every task that the iterator with shared memory tells of.
+fn tasks(probes: &mut Probes) -> Result<Vec<Task>, Errno> {
+    let mut tasks = Vec::new();
+    probes.read(Iterator::TaskShmem, |record| {
+        if let Record::Task(task) = record {
+            tasks.push(task);
+        }
+    })?;
+    Ok(tasks)
+}
+
+/// What every task is doing; `None`: no iterator tells.
+fn runs(probes: &mut Probes) -> Result<Option<Vec<Activity>>, Errno> {
+    if probes.why_not(Iterator::TaskRun).is_some() {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    probes.read(Iterator::TaskRun, |record| {
+        if let Record::Run(run) = record {
+            let Run { pid, tid, runtime, .. } = run;
+            found.push(Activity { pid, tid, runtime, doing: doing(&run) });
+        }
+    })?;
+    Ok(Some(found))
+}
+
+/// What a task is doing. A worker is in no call; one that has ended has nothing any more.
+fn doing(run: &Run) -> Doing {
+    match run.call {
+        _ if run.running => Doing::Running,
+        _ if run.worker || run.dead || run.stopped => Doing::Nothing,
+        _ if run.exiting => Doing::Exiting,
+        Some(call) if call >= 0 => Doing::Call(call),
+        Some(_) => Doing::Nothing,
+        None => Doing::Unknown,
+    }
+}
+
 /// How many references of each wait in sockets, each socket asked once.
 fn waiting<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
     let mut first = HashMap::new();
@@ -328,6 +404,10 @@ pub(super) struct OpenFile {
     pub(super) ipc: Option<IpcNamespace>,
     /// It only names the inode (`O_PATH`); its references hold nothing open.
     pub(super) path_only: bool,
+    /// How many open files its dentry has, this one among them; `None`: that cannot be told.
+    pub(super) opens: Option<u64>,
+    /// Which dentry that is.
+    pub(super) dentry: Option<Id>,
     /// The whole path, or the name alone.
     pub(super) path: Result<Label, Label>,
     /// The latest reading of its references, and whether all readings agree.
@@ -344,6 +424,8 @@ impl OpenFile {
             seals: file.seals,
             ipc: file.ipc,
             path_only: file.path_only,
+            opens: file.opens,
+            dentry: file.dentry,
             path: file.path.map(Label::from).map_err(Label::from),
             count: file.count,
             steady: true,

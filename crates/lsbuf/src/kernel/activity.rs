@@ -1,0 +1,240 @@
+//! What tasks have been doing: how long each was on a processor (`/proc/P/task/T/schedstat`), and in which
+//! system call it is (`/proc/P/task/T/syscall`).
+//!
+//! A task whose time did not grow has done nothing meanwhile: it has opened, closed and mapped nothing. A
+//! sleeping task may be in the middle of a call that keeps references of its own ([`keeps_references`]).
+//!
+//! Limits: `schedstat` needs CONFIG_SCHED_INFO, `syscall` CONFIG_HAVE_ARCH_TRACEHOOK and the right to trace
+//! the task. The time is exact while the task is on no processor; while it is on one, `syscall` says so.
+
+use rustix::io::{Errno, Result};
+use rustix::path::DecInt;
+
+use super::parse::{Garbled, number, number32};
+use super::path::Path;
+use super::read;
+use super::root::ProcRoot;
+use super::task;
+use super::tree::Folder;
+use crate::model::{Pid, Tid};
+
+/// Room for what is read of a task.
+const ROOM: usize = 512;
+
+/// What one task was seen doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Activity {
+    pub(crate) tid: Tid,
+    pub(crate) pid: Pid,
+    /// Nanoseconds on a processor.
+    pub(crate) runtime: u64,
+    pub(crate) doing: Doing,
+}
+
+/// What a task is doing at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// It was not asked, or could not be.
+    Unknown,
+    /// It is on a processor, or waits for one.
+    Running,
+    /// It is in that system call, or it was when it last left one.
+    Call(i32),
+    /// It has begun to exit, and may not have released everything yet.
+    Exiting,
+    /// It is in no call that could keep anything: it has ended, runs its program, or works for the kernel.
+    Nothing,
+}
+
+/// Looks at every task of a process; its calls are asked only if `calls`.
+///
+/// # Errors
+/// `NOENT` or `SRCH` if it has ended.
+pub(crate) fn of_process(root: &ProcRoot, pid: Pid, calls: bool, found: &mut Vec<Activity>) -> Result<()> {
+    let dir = root.dir().folder(DecInt::new(pid.0))?;
+    let mut text = Vec::with_capacity(ROOM);
+    if !root.tree().may_have_threads(&dir)? {
+        found.push(of_task(&dir, "", (pid, Tid(pid.0)), calls, &mut text)?);
+        return Ok(());
+    }
+    let mut tids = Vec::new();
+    let tasks = dir.folder(c"task")?;
+    read::entries(tasks.fd(), |name, _| {
+        tids.extend(number32(name.to_bytes(), 10).ok().map(Tid));
+        Ok(())
+    })?;
+    for tid in tids {
+        let folder = Path::new(format_args!("task/{tid}/"));
+        match of_task(&dir, folder.as_str(), (pid, tid), calls, &mut text) {
+            Ok(task) => found.push(task),
+            // It has ended.
+            Err(Errno::NOENT | Errno::SRCH) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn of_task(
+    dir: &Folder,
+    folder: &str,
+    (pid, tid): (Pid, Tid),
+    calls: bool,
+    text: &mut Vec<u8>,
+) -> Result<Activity> {
+    dir.read_record(Path::new(format_args!("{folder}schedstat")).as_str(), text)?;
+    let runtime = runtime(text).map_err(|Garbled| Errno::BADMSG)?;
+    let doing = if calls { doing_of(dir, folder, text) } else { Doing::Unknown };
+    Ok(Activity { tid, pid, runtime, doing })
+}
+
+/// What a task is doing, asked of it alone.
+pub(crate) fn doing(root: &ProcRoot, pid: Pid, tid: Tid) -> Doing {
+    let mut text = Vec::with_capacity(ROOM);
+    doing_of(root.dir(), Path::new(format_args!("{pid}/task/{tid}/")).as_str(), &mut text)
+}
+
+fn doing_of(dir: &Folder, folder: &str, text: &mut Vec<u8>) -> Doing {
+    match dir.read_record(Path::new(format_args!("{folder}syscall")).as_str(), text) {
+        Ok(()) => match parse_doing(text).unwrap_or(Doing::Unknown) {
+            Doing::Call(call) if keeps_references(call) && is_stopped(dir, folder, text) => Doing::Nothing,
+            doing => doing,
+        },
+        Err(Errno::NOENT | Errno::SRCH) => Doing::Nothing,
+        Err(_) => Doing::Unknown,
+    }
+}
+
+/// Processes with a task that sleeps in a call which changes mappings: they have locked theirs, and may keep them so.
+pub(crate) fn changing_mappings(root: &ProcRoot) -> Vec<Pid> {
+    let (mut tasks, mut pids) = (Vec::new(), Vec::new());
+    for (pid, _) in root.processes().unwrap_or_default() {
+        tasks.clear();
+        let changes = |task: &Activity| matches!(task.doing, Doing::Call(call) if changes_mappings(call));
+        if of_process(root, pid, true, &mut tasks).is_ok() && tasks.iter().any(changes) {
+            pids.push(pid);
+        }
+    }
+    pids
+}
+
+fn changes_mappings(call: i32) -> bool {
+    const CALLS: &[i64] = &[
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_mprotect,
+        libc::SYS_pkey_mprotect,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_remap_file_pages,
+        libc::SYS_shmat,
+        libc::SYS_shmdt,
+    ];
+    CALLS.contains(&call.into())
+}
+
+/// Whether a task was stopped or is traced: on its way back from a call or into one, never in the middle.
+fn is_stopped(dir: &Folder, folder: &str, text: &mut Vec<u8>) -> bool {
+    dir.read_record(Path::new(format_args!("{folder}stat")).as_str(), text).is_ok() && task::is_stopped(text)
+}
+
+/// The first number of a schedstat (`proc_pid_schedstat` in fs/proc/base.c).
+pub(crate) fn runtime(schedstat: &[u8]) -> std::result::Result<u64, Garbled> {
+    number(schedstat.trim_ascii().split(|&b| b == b' ').next().ok_or(Garbled)?, 10)
+}
+
+/// What the line of `syscall` tells (`proc_pid_syscall` in fs/proc/base.c).
+pub(crate) fn parse_doing(line: &[u8]) -> std::result::Result<Doing, Garbled> {
+    match line.trim_ascii().split(|&b| b == b' ').next().ok_or(Garbled)? {
+        b"running" => Ok(Doing::Running),
+        b"-1" => Ok(Doing::Nothing),
+        call => number32(call, 10)?.try_into().map(Doing::Call).map_err(|_| Garbled),
+    }
+}
+
+/// Whether a task inside that call may keep references of buffers that are in no fd table, address space or
+/// queue: of a child that is not listed yet, of a program that is not running yet, of a message that waits to
+/// be sent. The numbers of 32-bit programs are among them, and belong to other calls of 64-bit ones: those
+/// hardly ever sleep.
+pub(crate) fn keeps_references(call: i32) -> bool {
+    const CALLS: &[i64] = &[
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_unshare,
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_sendmsg,
+        libc::SYS_sendmmsg,
+    ];
+    #[cfg(target_arch = "x86_64")]
+    const OTHERS: &[i64] = &[libc::SYS_fork, libc::SYS_vfork, 2, 11, 102, 120, 190, 310, 345, 358, 370];
+    #[cfg(target_arch = "aarch64")]
+    const OTHERS: &[i64] = &[2, 11, 120, 190, 296, 337, 374, 387];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    const OTHERS: &[i64] = &[];
+    /// Of x32 programs.
+    const X32: i32 = 1 << 30;
+    let call = i64::from(call & !X32);
+    CALLS.contains(&call) || OTHERS.contains(&call)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Check that each form of the line is told apart.
+    #[test]
+    fn lines_of_syscall() {
+        assert_eq!(parse_doing(b"running\n"), Ok(Doing::Running));
+        assert_eq!(parse_doing(b"-1 0x7ffe 0x7f00\n"), Ok(Doing::Nothing));
+        assert_eq!(parse_doing(b"435 0x7ffe 0x58 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n"), Ok(Doing::Call(435)));
+        assert_eq!(parse_doing(b"clone 1"), Err(Garbled));
+        assert_eq!(runtime(b"15236789 1204 17\n"), Ok(15_236_789));
+    }
+
+    /// Check that a thread's fork is told from its sleep.
+    #[test]
+    fn forks_keep_references() {
+        let keeps = |call: i64| keeps_references(i32::try_from(call).unwrap());
+        assert!(keeps(libc::SYS_clone3) && keeps(libc::SYS_execve) && keeps(libc::SYS_sendmsg));
+        assert!(!keeps(libc::SYS_read) && !keeps(libc::SYS_futex) && !keeps(libc::SYS_ppoll));
+    }
+
+    /// Check that a child which sleeps is seen at the same time twice, in the call that it sleeps in, and that one which
+    /// works is not.
+    #[test]
+    fn a_sleeper_and_a_worker() {
+        let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let look = |pid: u32| {
+            let mut found = Vec::new();
+            of_process(&root, Pid(pid), true, &mut found).unwrap();
+            found[0]
+        };
+        let mut sleeper = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let asleep = |seen: Activity| {
+            seen.doing == Doing::Call(libc::SYS_clock_nanosleep as i32)
+                || seen.doing == Doing::Call(libc::SYS_nanosleep as i32)
+        };
+        while !asleep(look(sleeper.id())) {
+            std::thread::yield_now();
+        }
+        assert_eq!(look(sleeper.id()), look(sleeper.id()));
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        let own = look(std::process::id());
+        assert!(own.runtime > 0);
+    }
+
+    proptest! {
+        /// Check that no bytes make a parser panic.
+        #[test]
+        fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = (runtime(&text), parse_doing(&text));
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Which iterators there are, what each is called and tells, and why one cannot be used.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+use super::record::Record;
+use crate::model::Kinds;
+
+/// One of the iterators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Iterator {
+    Task,
+    TaskFile,
+    TaskVma,
+    DmaBuf,
+    /// The same with shared memory.
+    TaskFileShmem,
+    TaskVmaShmem,
+    DmaBufShmem,
+    TaskShmem,
+    /// Which threads have run. It helps to prove an answer, and is never needed for one.
+    TaskRun,
+}
+
+impl Iterator {
+    pub(crate) const ALL: [Iterator; 9] = [
+        Iterator::Task,
+        Iterator::TaskFile,
+        Iterator::TaskVma,
+        Iterator::DmaBuf,
+        Iterator::TaskFileShmem,
+        Iterator::TaskVmaShmem,
+        Iterator::DmaBufShmem,
+        Iterator::TaskShmem,
+        Iterator::TaskRun,
+    ];
+
+    /// Those of the kernel, each once.
+    pub(super) const KERNELS: [Iterator; 4] =
+        [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
+
+    /// Those that tell of these kinds.
+    pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
+        let needed = Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()));
+        needed.chain([Iterator::TaskRun])
+    }
+
+    /// The same program, with shared memory or without.
+    pub(crate) fn with(self, shmem: bool) -> Iterator {
+        match (self.without_shmem(), shmem) {
+            (Iterator::Task, true) => Iterator::TaskShmem,
+            (Iterator::TaskFile, true) => Iterator::TaskFileShmem,
+            (Iterator::TaskVma, true) => Iterator::TaskVmaShmem,
+            (Iterator::DmaBuf, true) => Iterator::DmaBufShmem,
+            (iterator, _) => iterator,
+        }
+    }
+
+    /// The same program without shared memory.
+    fn without_shmem(self) -> Iterator {
+        match self {
+            Iterator::TaskShmem => Iterator::Task,
+            Iterator::TaskFileShmem => Iterator::TaskFile,
+            Iterator::TaskVmaShmem => Iterator::TaskVma,
+            Iterator::DmaBufShmem => Iterator::DmaBuf,
+            iterator => iterator,
+        }
+    }
+
+    /// Whether it looks for shared memory.
+    pub(crate) fn has_shmem(self) -> bool {
+        self != self.without_shmem()
+    }
+
+    /// Which iterator of the kernel's it is.
+    pub(crate) fn kernels(self) -> Iterator {
+        match self.without_shmem() {
+            Iterator::TaskRun => Iterator::Task,
+            iterator => iterator,
+        }
+    }
+
+    /// What the kernel calls it, with what it tells beyond that, and the file of its pin.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Iterator::Task => "task",
+            Iterator::TaskFile => "task_file",
+            Iterator::TaskVma => "task_vma",
+            Iterator::DmaBuf => "dmabuf",
+            Iterator::TaskFileShmem => "task_file_shmem",
+            Iterator::TaskVmaShmem => "task_vma_shmem",
+            Iterator::DmaBufShmem => "dmabuf_shmem",
+            Iterator::TaskShmem => "task_shmem",
+            Iterator::TaskRun => "task_run",
+        }
+    }
+
+    /// The function that stands for it in the kernel's type information.
+    pub(super) fn function(self) -> &'static str {
+        match self.kernels() {
+            Iterator::Task => "bpf_iter_task",
+            Iterator::TaskFile => "bpf_iter_task_file",
+            Iterator::TaskVma => "bpf_iter_task_vma",
+            _ => "bpf_iter_dmabuf",
+        }
+    }
+
+    /// What a listing of loaded programs shows.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Iterator::Task => "lsbuf_tasks",
+            Iterator::TaskFile => "lsbuf_fds",
+            Iterator::TaskVma => "lsbuf_vmas",
+            Iterator::DmaBuf => "lsbuf_buffers",
+            Iterator::TaskFileShmem => "lsbuf_fds_shm",
+            Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
+            Iterator::DmaBufShmem => "lsbuf_bufs_shm",
+            Iterator::TaskShmem => "lsbuf_tasks_shm",
+            Iterator::TaskRun => "lsbuf_runs",
+        }
+    }
+
+    /// Whether it ends with [`Record::End`].
+    pub(super) fn has_end(self) -> bool {
+        self.kernels() != Iterator::DmaBuf
+    }
+
+    /// Whether it writes such records.
+    pub(super) fn writes(self, record: &Record<'_>) -> bool {
+        use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
+        use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmUndescribed, ShmVma, Torn};
+        match self {
+            Iterator::Task => matches!(record, Task(_) | End),
+            Iterator::TaskShmem => {
+                matches!(record, ShmFile(_) | ShmUndescribed(_)) || Iterator::Task.writes(record)
+            }
+            Iterator::TaskRun => matches!(record, Run(_) | End),
+            Iterator::TaskFile => {
+                matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
+            }
+            Iterator::TaskVma => matches!(record, Vma(_) | Torn | Buffer(_) | Keeper(_) | End),
+            Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_) | Torn),
+            Iterator::TaskFileShmem => {
+                matches!(record, ShmFile(_) | ShmUndescribed(_) | ShmFd(_) | ShmInFlight(_) | MemfdPages(_))
+                    || Iterator::TaskFile.writes(record)
+            }
+            Iterator::TaskVmaShmem => {
+                matches!(record, ShmFile(_) | ShmUndescribed(_) | ShmVma(..))
+                    || Iterator::TaskVma.writes(record)
+            }
+            Iterator::DmaBufShmem => matches!(record, MemfdPages(_)) || Iterator::DmaBuf.writes(record),
+        }
+    }
+
+    pub(super) fn object(self) -> &'static [u8] {
+        /// Bytes at an address that suits whatever is read from them.
+        #[repr(align(8))]
+        struct Aligned<B: ?Sized>(B);
+        macro_rules! object {
+            ($name:literal) => {{
+                static OBJECT: &Aligned<[u8]> =
+                    &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/", $name, ".bpf.o")));
+                &OBJECT.0
+            }};
+        }
+        match self.without_shmem() {
+            Iterator::Task => object!("task"),
+            Iterator::TaskRun => object!("task_run"),
+            Iterator::TaskFile => object!("task_file"),
+            Iterator::TaskVma => object!("task_vma"),
+            _ => object!("dmabuf"),
+        }
+    }
+}
+
+/// Why an iterator cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// The kernel does not tell about its structures.
+    NoTypes(Errno),
+    /// The kernel has no such iterator.
+    Missing,
+    /// Nothing was to be loaded for it.
+    Unasked,
+    /// Nothing is pinned for it.
+    NotPinned,
+    /// What stands in its place is not on a bpf filesystem, is no iterator, or is neither root's nor the caller's.
+    Foreign,
+    /// It may not be loaded, or read.
+    Refused(Errno),
+    /// This kernel cannot run it.
+    Unfit(String),
+}
+
+impl Unavailable {
+    /// What a reading that failed says of an iterator.
+    pub(crate) fn of_reading(errno: Errno) -> Unavailable {
+        match errno {
+            Errno::BADMSG => Unavailable::Foreign,
+            errno => Unavailable::Refused(errno),
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unavailable::NoTypes(errno) => {
+                write!(f, "the kernel's type information cannot be read: {}", std::io::Error::from(*errno))
+            }
+            Unavailable::Missing => f.write_str("this kernel has no such iterator"),
+            Unavailable::Unasked => f.write_str("it was not to be loaded"),
+            Unavailable::NotPinned => f.write_str("it is not pinned"),
+            Unavailable::Foreign => f.write_str("what is there is nothing that root has pinned"),
+            Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),
+            Unavailable::Unfit(why) => write!(f, "it does not fit this kernel: {why}"),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Readings become buffers: the only place where references are put together with what they are of.
+//!
+//! Pure. A reference of a table or a space that several processes have is listed with each of them and
+//! counted with the first ([`Holder::fd_table_of`], [`Holder::address_space_of`]).
+
+use std::collections::BTreeMap;
+
+use super::reading::{Assembled, Counted, Reading};
+use super::segments;
+use crate::model::{Buffer, Bytes, Fd, Holder, Kind, MapRef, Pid, ThreadFds};
+
+/// Puts a reading together. What it was made from stays behind empty; the buffers are ordered by identity.
+pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
+    let objects = std::mem::take(&mut reading.objects);
+    let assembled = |object: super::reading::Object| Assembled {
+        buffer: object.buffer,
+        counted: object.counted,
+        uncompared: false,
+    };
+    let mut buffers: Vec<Assembled> = objects.into_iter().map(assembled).collect();
+    add_fds(&mut buffers, reading);
+    add_maps(&mut buffers, reading);
+    add_programs(&mut buffers, reading);
+    for Assembled { buffer, uncompared, .. } in &mut buffers {
+        *uncompared = buffer.holders.iter().any(|holder| reading.uncompared.contains(&holder.pid));
+        let maps = buffer.holders.iter_mut().flat_map(|holder| &mut holder.maps);
+        maps.for_each(|map| {
+            map.offset = map.offset.filter(|_| is_offset_into(buffer.id.kind, buffer.size, map))
+        });
+    }
+    // Opened and let go meanwhile, or a process's own memory of huge pages: nothing is known to keep it.
+    buffers.retain(|b| is_kept(&b.buffer, &b.counted));
+    segments::add(&mut buffers, &mut reading.segments);
+    buffers
+}
+
+/// Whether a buffer is worth a row. A dma-buf was listed; of shmem nothing but references shows that it is there.
+fn is_kept(buffer: &Buffer, counted: &Counted) -> bool {
+    let kept = [buffer.in_flight, buffer.io_uring].into_iter().flatten().any(|number| number > 0);
+    buffer.id.kind == Kind::DmaBuf || !buffer.holders.is_empty() || kept || counted.more_files > 0
+}
+
+fn add_fds(buffers: &mut [Assembled], reading: &mut Reading) {
+    let mut fds = std::mem::take(&mut reading.fds);
+    fds.sort_unstable_by_key(|fd| (fd.object, fd.table, fd.fd));
+    fds.dedup_by_key(|fd| (fd.object, fd.table, fd.fd));
+    for table in fds.chunk_by(|a, b| (a.object, a.table) == (b.object, b.table)) {
+        let buffer = &mut buffers[table[0].object].buffer;
+        let slots = |path_only| -> Vec<Fd> {
+            table.iter().filter(|fd| fd.path_only == path_only).map(|fd| fd.fd).collect()
+        };
+        let (fds, opaths) = (slots(false), slots(true));
+        let owners = &reading.tables[table[0].table];
+        let first = owners.first().map(|&(pid, _)| pid);
+        for &(pid, thread) in owners {
+            let fd_table_of = first.filter(|&first| first != pid);
+            let holder = holder(buffer, pid);
+            match thread {
+                None => {
+                    (holder.fds, holder.opaths, holder.fd_table_of) =
+                        (fds.clone(), opaths.clone(), fd_table_of)
+                }
+                Some(tid) => {
+                    let own = ThreadFds { tid, fds: fds.clone(), opaths: opaths.clone(), fd_table_of };
+                    holder.threads.push(own);
+                }
+            }
+        }
+    }
+    for buffer in buffers {
+        buffer.buffer.holders.iter_mut().for_each(|holder| holder.threads.sort_by_key(|table| table.tid));
+    }
+}
+
+fn add_maps(buffers: &mut [Assembled], reading: &mut Reading) {
+    let mut maps = std::mem::take(&mut reading.maps);
+    maps.sort_unstable_by_key(|mapping| (mapping.object, mapping.space, mapping.map.start));
+    maps.dedup_by_key(|mapping| (mapping.object, mapping.space, mapping.map.start));
+    for space in maps.chunk_by(|a, b| (a.object, a.space) == (b.object, b.space)) {
+        let buffer = &mut buffers[space[0].object].buffer;
+        let owners = &reading.spaces[space[0].space];
+        for &pid in owners {
+            let holder = holder(buffer, pid);
+            holder.maps.extend(space.iter().map(|mapping| mapping.map));
+            holder.address_space_of = owners.first().copied().filter(|&first| first != pid);
+        }
+    }
+}
+
+fn add_programs(buffers: &mut [Assembled], reading: &mut Reading) {
+    let mut spaces: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for program in std::mem::take(&mut reading.programs) {
+        spaces.entry(program.object).or_default().push(program.space);
+    }
+    for (object, mut of_one) in spaces {
+        of_one.sort_unstable();
+        of_one.dedup();
+        let buffer = &mut buffers[object].buffer;
+        buffer.exe = Some(of_one.len() as u64);
+        for owners in of_one.iter().map(|&space| &reading.spaces[space]) {
+            for &pid in owners {
+                let holder = holder(buffer, pid);
+                holder.runs = true;
+                holder.address_space_of = owners.first().copied().filter(|&first| first != pid);
+            }
+        }
+    }
+}
+
+/// A process as a holder, in its place.
+fn holder(buffer: &mut Buffer, pid: Pid) -> &mut Holder {
+    let at = buffer.holders.partition_point(|holder| holder.pid < pid);
+    if buffer.holders.get(at).is_none_or(|holder| holder.pid != pid) {
+        buffer.holders.insert(at, Holder::new(pid));
+    }
+    &mut buffer.holders[at]
+}
+
+/// Whether what the kernel has as a VMA's offset is one into the buffer. GEM exporters put their device's fake offset there
+/// (`drm_gem_prime_mmap` adds `drm_vma_node_start`), which begins at 4 GiB (`DRM_FILE_PAGE_OFFSET_START`).
+fn is_offset_into(kind: Kind, size: Option<Bytes>, map: &MapRef) -> bool {
+    const FAKE_OFFSETS: u64 = 4 << 30;
+    let offset = map.offset.unwrap_or(0);
+    kind != Kind::DmaBuf || offset < FAKE_OFFSETS && size.is_none_or(|size| Bytes(offset) + map.len() <= size)
+}

@@ -1,0 +1,363 @@
+//! One reading's records, as a [`Reading`].
+//!
+//! Which tasks share an fd table or an address space the records tell by its id, so nobody has to be compared.
+//!
+//! A buffer of shared memory is an inode, on which several files may be open, each with references of its own:
+//! a memfd that was opened once more through `/proc` has two. Its count is the sum over the files that were
+//! found; how many more there are its dentry tells.
+//!
+//! Limits: a mapped System V segment is a file of its own for each attachment, and its account is the kernel's
+//! own number of attachments ([`segments`](crate::scan::segments)).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::records::{Known, OpenFile, Records};
+use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, ShmFilesystem, Task, Vma};
+use crate::kernel::bufinfo::List;
+use crate::kernel::identity::InodeFact;
+use crate::kernel::shmem::{Filesystems, Home, Named, classify};
+use crate::model::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, MapRef, Overlap, Pid, Tid};
+use crate::scan::described::{add_inode, name_of};
+use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading, TableOwners};
+
+/// What rings may have registered, as far as that can be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rings {
+    /// Sockets or rings, which may have more in turn.
+    pub(super) may_have_sockets: bool,
+    /// Files of any other kind.
+    pub(super) may_have_shmem: bool,
+}
+
+/// Makes the reading, with the kernel's list where no iterator lists the buffers. How much was seen and who ran is left out.
+/// References and what is known of the dma-bufs are moved out of the records.
+pub(super) fn read(
+    records: &mut Records,
+    listed: Option<&List>,
+    dev: Option<Dev>,
+    kinds: Kinds,
+    shmem: Option<(&Filesystems, Rings)>,
+) -> Reading {
+    let mut reading = Reading::default();
+    let wants_dmabufs = kinds.has(Kind::DmaBuf);
+    if wants_dmabufs {
+        reading.objects = dmabufs(records, listed, dev);
+    }
+    let first_shmem = reading.objects.len();
+    let mut of_file = HashMap::new();
+    if let Some((filesystems, rings)) = shmem {
+        of_file = shmem_objects(records, kinds, filesystems, &mut reading.objects);
+        add_kept(records, &of_file, &mut reading.objects, rings);
+    }
+    let (fds, vmas) = (std::mem::take(&mut records.fds), std::mem::take(&mut records.vmas));
+    let (shm_fds, shm_vmas) = (std::mem::take(&mut records.shm_fds), std::mem::take(&mut records.shm_vmas));
+    let mut owners = Owners::of(records);
+    for fd in &fds {
+        let Some(object) = dmabuf(&reading.objects[..first_shmem], fd.of) else {
+            reading.witness.moved |= wants_dmabufs;
+            continue;
+        };
+        let Object { buffer, counted } = &mut reading.objects[object];
+        if !fd.path_only {
+            // Each fd shows the count at its moment.
+            counted.held_still &= Some(fd.count) == buffer.count;
+        } else if buffer.count.is_none() {
+            // What nothing holds open has gone from the kernel's list, and with it its count.
+            buffer.count = Some(0);
+            counted.held_still = listed.is_none_or(List::agrees);
+        }
+        owners.add_fd(&mut reading, object, fd);
+    }
+    for fd in &shm_fds {
+        if let Some(&object) = of_file.get(&fd.of) {
+            owners.add_fd(&mut reading, object, fd);
+        }
+    }
+    for vma in &vmas {
+        match dmabuf(&reading.objects[..first_shmem], vma.of) {
+            Some(object) => owners.add_vma(&mut reading, object, vma),
+            None => reading.witness.moved |= wants_dmabufs,
+        }
+    }
+    for vma in &shm_vmas {
+        if let Some(&object) = of_file.get(&vma.of) {
+            // What is private there is a process's own memory of huge pages.
+            if vma.perms.is_shared() || reading.objects[object].buffer.id.kind != Kind::ShmAnon {
+                owners.add_vma(&mut reading, object, vma);
+            }
+        }
+    }
+    for task in &records.tasks {
+        if let (Some(mm), Some(exe)) = (task.mm, task.exe)
+            && let (Some(&space), Some(&object)) = (owners.space_numbers.get(&mm), of_file.get(&exe))
+        {
+            reading.programs.push(Program { object, space });
+        }
+    }
+    (reading.tables, reading.spaces) = owners.all();
+    reading
+}
+
+/// Which of the dma-bufs has that inode number.
+fn dmabuf(objects: &[Object], ino: Inode) -> Option<usize> {
+    objects.binary_search_by_key(&ino, |object| object.buffer.id.ino).ok()
+}
+
+/// Every dma-buf, ordered by inode number.
+fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Vec<Object> {
+    let known = std::mem::take(&mut records.buffers);
+    let mut objects: Vec<Object> =
+        known.into_iter().map(|known| described(known, listed.is_some())).collect();
+    let mapped = records.vmas.iter().map(|vma| vma.of);
+    let unlisted = mapped.chain(listed.into_iter().flat_map(|list| &list.buffers).map(|row| row.ino));
+    let unlisted: BTreeSet<Inode> = unlisted.filter(|&ino| dmabuf(&objects, ino).is_none()).collect();
+    objects.extend(unlisted.into_iter().map(|ino| Object {
+        buffer: Buffer::new(BufferId::new(Kind::DmaBuf, dev, ino)),
+        counted: Counted { held_still: true, more_files: 0 },
+    }));
+    objects.sort_unstable_by_key(|object| object.buffer.id.ino);
+    for row in listed.into_iter().flat_map(|list| &list.buffers) {
+        let Some(at) = dmabuf(&objects, row.ino) else { continue };
+        let Object { buffer, counted } = &mut objects[at];
+        counted.held_still &= buffer.count.is_none_or(|count| count == row.count);
+        buffer.count = Some(row.count);
+        buffer.size = buffer.size.or(Some(row.size));
+        buffer.exporter = buffer.exporter.take().or_else(|| Some(row.exporter.clone()));
+        buffer.name = buffer.name.take().or_else(|| row.name.clone());
+        buffer.attachments.clone_from(&row.attachments);
+    }
+    objects
+}
+
+/// A dma-buf without its references. A count must be read twice, where a list may do so once.
+fn described(known: Known, listed: bool) -> Object {
+    let InodeFact { dev, ino, size, creator_uid, created_at } = known.inode;
+    let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, Some(dev), ino));
+    buffer.size = Some(size);
+    buffer.exporter = known.exporter;
+    buffer.name = known.name;
+    buffer.count = known.count;
+    buffer.attachments = known.attachments;
+    buffer.created_at = created_at;
+    buffer.creator_uid = Some(creator_uid);
+    buffer.overlaps = known.pages.as_deref().map(overlaps);
+    let held_still = known.agree && (listed || known.readings != 1);
+    Object { buffer, counted: Counted { held_still, more_files: 0 } }
+}
+
+/// Whose pages a dma-buf is made of. The kernel counts them in pages of the smallest size.
+fn overlaps(runs: &[MemfdPages]) -> Vec<Overlap> {
+    let page = rustix::param::page_size() as u64;
+    let mut overlaps: Vec<Overlap> = Vec::new();
+    for run in runs {
+        let of = BufferId::new(Kind::Memfd, Some(run.dev), run.ino);
+        let bytes = Bytes(run.pages.saturating_mul(page));
+        match overlaps.iter_mut().find(|overlap| overlap.of == of) {
+            Some(overlap) => overlap.bytes = overlap.bytes + bytes,
+            None => overlaps.push(Overlap { of, bytes }),
+        }
+    }
+    overlaps
+}
+
+/// An open file of which it is known what buffer it is of, and how that is called.
+type Identified<'f> = (Id, &'f OpenFile, Option<Label>);
+
+/// Adds every buffer of these kinds that has an open file, ordered by identity; which of the objects each file is of.
+fn shmem_objects(
+    records: &Records,
+    kinds: Kinds,
+    filesystems: &Filesystems,
+    objects: &mut Vec<Object>,
+) -> HashMap<Id, usize> {
+    let identify = |(&file, open)| Some((file, open, identify(open, filesystems)?));
+    let identified: Vec<_> = records.shm_files.iter().filter_map(identify).collect();
+    let attached: Vec<BufferId> =
+        identified.iter().map(|(.., (id, _))| *id).filter(|id| id.ipc.is_some()).collect();
+    let mut files: BTreeMap<BufferId, Vec<Identified<'_>>> = BTreeMap::new();
+    for (file, open, (id, name)) in identified {
+        let id = in_namespace(id, &attached);
+        if kinds.has(id.kind) {
+            files.entry(id).or_default().push((file, open, name));
+        }
+    }
+    let mut of_file = HashMap::new();
+    for (id, of_one) in files {
+        of_file.extend(of_one.iter().map(|(file, ..)| (*file, objects.len())));
+        objects.push(shmem_object(id, &of_one));
+    }
+    of_file
+}
+
+/// One buffer, by the files that are open on its inode.
+fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
+    let page = rustix::param::page_size() as u64;
+    let mut buffer = Buffer::new(id);
+    let mut counted = Counted { held_still: true, more_files: 0 };
+    // How many files each dentry of the inode has, and how many of them were found.
+    let mut opens: HashMap<Option<Id>, (u64, u64)> = HashMap::new();
+    for (_, open, name) in files {
+        add_inode(&mut buffer, &open.inode);
+        buffer.swapped = open.swapped.map(|pages| Bytes(pages.saturating_mul(page)));
+        buffer.seals = open.seals.filter(|_| id.kind == Kind::Memfd);
+        // Of several names, as hard links are, always the same.
+        buffer.name = [name.clone(), buffer.name.take()].into_iter().flatten().min();
+        let count = buffer.count.get_or_insert(0);
+        if !open.path_only {
+            *count = count.saturating_add(open.count);
+            counted.held_still &= open.steady;
+        }
+        let (all, found) = opens.entry(open.dentry).or_default();
+        *all = (*all).max(open.opens.unwrap_or(0));
+        *found += 1;
+        counted.held_still &= open.opens.is_some();
+    }
+    // Each attachment of a segment is a file of its own, and so is the segment.
+    if id.kind != Kind::Sysv {
+        counted.more_files = opens.into_values().map(|(all, found)| all.saturating_sub(found)).sum();
+        buffer.count = buffer.count.map(|count| count.saturating_add(counted.more_files));
+    }
+    Object { buffer, counted }
+}
+
+/// References that are neither fds nor mappings nor programs.
+fn add_kept(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Object], rings: Rings) {
+    let waiting = records.shm_waiting().filter(|_| !rings.may_have_sockets);
+    for &number in of_file.values() {
+        let buffer = &mut objects[number].buffer;
+        buffer.in_flight = waiting.is_some().then_some(0);
+        buffer.io_uring = (waiting.is_some() && !rings.may_have_shmem).then_some(0);
+        buffer.exe = Some(0);
+    }
+    let holds = |file: &Id| records.shm_files.get(file).is_some_and(|open| !open.path_only);
+    for (file, number) in waiting.iter().flatten().filter(|(file, _)| holds(file)) {
+        if let Some(&object) = of_file.get(file) {
+            let in_flight = &mut objects[object].buffer.in_flight;
+            *in_flight = in_flight.map(|before| before.saturating_add(*number));
+        }
+    }
+}
+
+/// Which buffer a file is of, and how it is called, as far as that is known.
+fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Option<Label>)> {
+    let home = home(open, filesystems);
+    let own = matches!(home, Home::Kernel | Home::KernelHuge);
+    // A file without a folder has a path that is its name.
+    let path = match &open.path {
+        Ok(path) => Some(path.as_bytes().to_vec()),
+        Err(name) if own && !name.is_empty() => Some([b"/", name.as_bytes(), b" (deleted)"].concat()),
+        Err(_) => None,
+    };
+    let named = match &path {
+        Some(path) => classify(home, path)?,
+        None => Named { kind: home.only_kind()?, name: b"" },
+    };
+    let Named { kind, name } = named;
+    let name = path.is_some().then(|| name_of(kind, name, Some(open.inode.links)));
+    let ipc = open.ipc.filter(|_| kind == Kind::Sysv);
+    Some((BufferId { ipc, ..BufferId::new(kind, Some(open.inode.dev), open.inode.ino) }, name))
+}
+
+/// A segment's file that is no attachment does not tell its namespace; where only one has such a segment attached, it is that.
+fn in_namespace(id: BufferId, attached: &[BufferId]) -> BufferId {
+    if id.kind != Kind::Sysv || id.ipc.is_some() {
+        return id;
+    }
+    let mut same = attached.iter().filter(|other| BufferId { ipc: None, ..**other } == id);
+    let first = same.next().copied();
+    first.filter(|first| same.all(|other| other == first)).unwrap_or(id)
+}
+
+/// On which filesystem of the family a file is: the kernel's own are known by their devices.
+fn home(open: &OpenFile, filesystems: &Filesystems) -> Home {
+    let known = filesystems.home(open.inode.dev);
+    match (open.filesystem, known) {
+        (ShmFilesystem::Tmpfs, Some(Home::Kernel)) => Home::Kernel,
+        (ShmFilesystem::Tmpfs, _) => Home::Tmpfs,
+        (ShmFilesystem::Hugetlbfs, Some(Home::KernelHuge)) => Home::KernelHuge,
+        (ShmFilesystem::Hugetlbfs, _) => Home::Hugetlbfs,
+        (ShmFilesystem::Secretmem, _) => Home::Secret,
+        (ShmFilesystem::GuestMemfd, _) => Home::Guest,
+    }
+}
+
+/// An fd table: known by its id, or as one task's own where that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Table {
+    Known(Id),
+    Of(Pid, Tid),
+}
+
+/// Who has each fd table and address space.
+struct Owners<'r> {
+    /// Ordered by process and thread.
+    tasks: &'r [Task],
+    table_numbers: HashMap<Table, usize>,
+    /// Of each process that has the table the first thread.
+    tables: Vec<BTreeMap<Pid, Tid>>,
+    space_numbers: HashMap<Id, usize>,
+    spaces: Vec<Vec<Pid>>,
+}
+
+impl Owners<'_> {
+    fn of(records: &Records) -> Owners<'_> {
+        let mut owners = Owners {
+            tasks: &records.tasks,
+            table_numbers: HashMap::new(),
+            tables: Vec::new(),
+            space_numbers: HashMap::new(),
+            spaces: Vec::new(),
+        };
+        for (mm, pid) in records.address_spaces() {
+            let next = owners.spaces.len();
+            let number = *owners.space_numbers.entry(mm).or_insert(next);
+            if number == next {
+                owners.spaces.push(Vec::new());
+            }
+            owners.spaces[number].push(pid);
+        }
+        owners
+    }
+
+    /// Adds an fd, unless another program than the process's present one held it: that is not put under its name.
+    fn add_fd<K>(&mut self, reading: &mut Reading, object: usize, fd: &FdRecord<K>) {
+        let at = self.tasks.partition_point(|task| task.pid < fd.pid);
+        let leader = self.tasks.get(at).filter(|task| task.pid == fd.pid);
+        if leader.is_none_or(|task| task.program != fd.program) {
+            reading.witness.moved = true;
+            return;
+        }
+        let table = fd.files.map_or(Table::Of(fd.pid, fd.tid), Table::Known);
+        let next = self.tables.len();
+        let table = *self.table_numbers.entry(table).or_insert(next);
+        if table == next {
+            self.tables.push(BTreeMap::new());
+        }
+        let first = self.tables[table].entry(fd.pid).or_insert(fd.tid);
+        *first = (*first).min(fd.tid);
+        reading.fds.push(FdRef { object, table, fd: fd.fd, path_only: fd.path_only });
+    }
+
+    /// Adds a mapping, unless its address space has gone, or another one has taken its place.
+    fn add_vma<K>(&mut self, reading: &mut Reading, object: usize, vma: &Vma<K>) {
+        let space = vma.mm.and_then(|mm| self.space_numbers.get(&mm).copied());
+        let is_owner = |&space: &usize| vma.owner.is_none_or(|owner| self.spaces[space].contains(&owner));
+        let Some(space) = space.filter(is_owner) else {
+            reading.witness.moved = true;
+            return;
+        };
+        let Vma { start, end, offset, perms, .. } = *vma;
+        let map = MapRef { start, end, offset: Some(offset), perms: Some(perms) };
+        reading.maps.push(Mapping { object, space, map });
+    }
+
+    fn all(self) -> (Vec<TableOwners>, Vec<Vec<Pid>>) {
+        let shown = |(pid, tid): (Pid, Tid)| (pid, (tid.0 != pid.0).then_some(tid));
+        let tables = self.tables.into_iter().map(|owners| owners.into_iter().map(shown).collect());
+        (tables.collect(), self.spaces)
+    }
+}
+
+#[cfg(test)]
+#[path = "objects_tests.rs"]
+mod tests;

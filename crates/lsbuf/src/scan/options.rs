@@ -1,0 +1,105 @@
+//! What to scan, by which sources, and how far a scan may go.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Kinds;
+
+/// How mappings are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mappings {
+    /// The cheapest that the kernel has: queries, or else the text.
+    #[default]
+    Procfs,
+    /// Queries (PROCMAP_QUERY, Linux 6.11 and later), which do not print what is no dma-buf's.
+    Procmap,
+    /// The text of `/proc/P/maps`.
+    Maps,
+    /// The links of `/proc/P/map_files`; needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    MapFiles,
+}
+
+/// By which way references are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Way {
+    /// The BPF iterators if they are pinned; else procfs, unless loading them costs less or they could tell more. From the
+    /// second scan of a scanner on they are loaded in any case, where that can be done.
+    #[default]
+    Auto,
+    /// The BPF iterators or no answer: those that are pinned, or else loaded for the purpose.
+    Iterators,
+    /// procfs alone.
+    Procfs,
+}
+
+/// Which sources are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// By which way.
+    pub way: Way,
+    /// How the processes' mappings are read.
+    pub mappings: Mappings,
+    /// Read the kernel's own list (debugfs `bufinfo`), where nothing better lists the buffers.
+    pub kernel_list: bool,
+    /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu). Takes every client's lock.
+    pub gem_handles: bool,
+    /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each dma-buf that could be it is mapped
+    /// for a moment, without being accessed, which raises its count by one while it lasts.
+    pub disguises: bool,
+}
+
+impl Default for Sources {
+    fn default() -> Sources {
+        Sources {
+            way: Way::Auto,
+            mappings: Mappings::default(),
+            kernel_list: true,
+            gem_handles: false,
+            disguises: false,
+        }
+    }
+}
+
+/// Where iterators are pinned unless somebody says otherwise. Not below `/sys/fs/bpf`, which systemd mounts so that only root
+/// can enter it.
+pub const PINS: &str = "/run/lsbuf";
+
+/// What to scan and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The procfs, or a recorded tree of one.
+    pub proc_root: PathBuf,
+    /// The sysfs with debugfs in it; `None`: there is none that belongs to this procfs.
+    pub sys_root: Option<PathBuf>,
+    /// Which sources are asked.
+    pub sources: Sources,
+    /// Which kinds of buffer are looked for. Dma-bufs alone cost less than any other kind.
+    pub kinds: Kinds,
+    /// How many readings are made if they are needed to prove what counts leave over; at least one is, and with more than one a
+    /// few more within [`Options::time`].
+    pub rounds: u32,
+    /// How long readings go on beyond [`Options::rounds`].
+    pub time: Duration,
+    /// How long a reading waits for one process. Then that process's mappings are left out, or procfs is read in place of the
+    /// iterators.
+    pub deadline: Duration,
+    /// Where iterators may be pinned: a folder of a bpf filesystem (see [`probes`](crate::probes)).
+    pub pins: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            proc_root: "/proc".into(),
+            sys_root: Some("/sys".into()),
+            sources: Sources::default(),
+            kinds: Kinds::ALL,
+            rounds: 3,
+            time: Duration::from_millis(250),
+            deadline: Duration::from_secs(1),
+            pins: PINS.into(),
+        }
+    }
+}

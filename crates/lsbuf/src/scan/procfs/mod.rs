@@ -1,0 +1,327 @@
+//! Reads the machine by procfs: the kernel's own list of dma-bufs, every process, and the list again.
+//!
+//! The first reading passes over what is seldom there and takes long to look for: fdinfo of sockets and
+//! rings and, where the kernel answers queries for mappings (`kernel::procmap`), private ones: few exporters
+//! allow them and nobody needs them, while all of a process's libraries are mapped so. A reference that is
+//! missed so leaves its count with a residual, and then the next reading looks at everything. Where no list
+//! vouches that each buffer's count is known, everything is looked at in any case.
+
+pub(super) mod objects;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind};
+use crate::kernel::activity::{self, Activity};
+use crate::kernel::bufinfo::List;
+use crate::kernel::devices;
+use crate::kernel::elsewhere::Elsewhere;
+use crate::kernel::pending;
+use crate::kernel::procmap::{Filter, Queries};
+use crate::kernel::root::{Births, ProcRoot};
+use crate::kernel::shmem::Filesystems;
+use crate::model::{Dev, Device, Kind, Note, Pid, Process, Source as Asked};
+
+use super::kthreads::KernelThreads;
+use super::lists::{self, Listing};
+use super::options::{Mappings, Options};
+use super::patience::Patience;
+use super::reading::{Effort, Failed, Reading, Seen, Segments, Source, Witness};
+use super::shared::Shared;
+use super::space::Reader;
+use super::tasks;
+use super::walk::{Start, Walk};
+
+/// What is remembered from scan to scan.
+#[derive(Debug)]
+pub(super) struct Procfs {
+    queries: Option<Queries>,
+    kernel_threads: KernelThreads,
+    /// Whether this kernel counts fds in connections that nobody has accepted, once that was tried.
+    pending_counted: Option<bool>,
+    /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
+    dev: Option<Dev>,
+    /// As [`Procfs::filesystems`].
+    filesystems: Option<Filesystems>,
+}
+
+/// A list, and how many processes had been started just before and just after it was read.
+#[derive(Debug)]
+struct Listed {
+    births: (Option<Births>, Option<Births>),
+    list: Listing,
+}
+
+impl Procfs {
+    /// Looks at what the procfs can do.
+    ///
+    /// # Errors
+    /// If it has no PROCMAP_QUERY while that alone is asked for.
+    pub(super) fn new(root: &ProcRoot, options: &Options) -> Result<Procfs, Error> {
+        let queries = match Queries::probe(root) {
+            Err(e) if options.sources.mappings == Mappings::Procmap => {
+                return Err(Error::io(e, "PROCMAP_QUERY cannot be asked".to_owned()));
+            }
+            // The text of maps has the same answer.
+            queries => queries.unwrap_or(None),
+        };
+        if options.sources.mappings == Mappings::Procmap && queries.is_none() {
+            let text = format!("{} has no PROCMAP_QUERY (Linux 6.11 and later)", root.path().display());
+            return Err(Error::new(ErrorKind::NoSource, text));
+        }
+        let kernel_threads = KernelThreads::new(queries);
+        let filesystems = options.kinds.has_shmem().then(|| Filesystems::of(root));
+        Ok(Procfs { queries, kernel_threads, pending_counted: None, dev: None, filesystems })
+    }
+
+    /// The shmem family's own filesystems, if they are looked for.
+    pub(super) fn filesystems(&self) -> Option<&Filesystems> {
+        self.filesystems.as_ref()
+    }
+
+    /// Whether the kernel answers queries for mappings.
+    pub(super) fn can_query(&self) -> bool {
+        self.queries.is_some()
+    }
+}
+
+/// Processes whose mappings are not read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LeftOut {
+    pids: BTreeSet<Pid>,
+    times: u32,
+}
+
+impl LeftOut {
+    /// After so many readings that had to wait, nobody's mappings are read any more.
+    const MOST: u32 = 4;
+
+    /// Adds one that made a reading wait, and those that may do so next.
+    pub(super) fn add(&mut self, pid: Option<Pid>, others: &[Pid]) {
+        self.pids.extend(pid);
+        self.pids.extend(others);
+        self.times += 1;
+    }
+
+    fn has(&self, pid: Pid) -> bool {
+        self.times >= LeftOut::MOST || self.pids.contains(&pid)
+    }
+}
+
+/// One scan's readings by procfs.
+#[derive(Debug)]
+pub(super) struct ProcfsSource {
+    procfs: Box<Procfs>,
+    root: Arc<ProcRoot>,
+    options: Arc<Options>,
+    patience: Option<Patience>,
+    left_out: LeftOut,
+    /// What the last reading is made from.
+    last: Walk,
+}
+
+impl ProcfsSource {
+    /// With `patience` it lasts no longer than that, and does not begin without the kernel's list, which such an answer lacks.
+    pub(super) fn new(
+        procfs: Box<Procfs>,
+        root: Arc<ProcRoot>,
+        options: Arc<Options>,
+        patience: Option<Patience>,
+        left_out: LeftOut,
+    ) -> ProcfsSource {
+        ProcfsSource { procfs, root, options, patience, left_out, last: Walk::default() }
+    }
+
+    /// What is remembered for the next scan.
+    pub(super) fn procfs(self) -> Box<Procfs> {
+        self.procfs
+    }
+}
+
+impl Source for ProcfsSource {
+    fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
+        if self.patience.as_ref().is_some_and(Patience::is_over) {
+            return Err(Failed::NotWorthIt);
+        }
+        let look = self.look(false)?;
+        let before = self.kernel_list();
+        if self.patience.is_some() && before.list.is_err() {
+            return Err(Failed::NotWorthIt);
+        }
+        // Only a list tells the count of each buffer, and only a count that a reference is missing.
+        let thorough = effort.thorough || !before.list.as_ref().is_ok_and(List::agrees);
+        // No count tells that a private mapping of shmem is missing.
+        let whole = thorough || self.procfs.filesystems.is_some();
+        let reader = self.reader(if whole { Filter::All } else { Filter::Shared });
+        if let Some(patience) = &self.patience {
+            patience.begin();
+        }
+        let walk = self.walk(reader, thorough, before.list.as_ref().ok())?;
+        let after = self.kernel_list();
+        let shared = Shared::of(&walk, &self.root);
+        let mut reading = objects::read(
+            &walk,
+            &shared,
+            before.list.as_ref().ok(),
+            after.list.as_ref().ok(),
+            self.options.kinds,
+        );
+        reading.segments = self.segments(&walk);
+        reading.coverage = self.seen(&walk, reader, &after.list, &reading);
+        reading.coverage.passed_over = !thorough;
+        let born = before.births.0.is_none() || before.births.0 != after.births.1;
+        reading.witness = self.witness(look, &walk, effort.calls || walk.family.is_some())?;
+        reading.witness.processes_changed |= born;
+        reading.witness.moved = walk.table_changed;
+        reading.witness.exiting = walk.exiting > 0;
+        self.last = walk;
+        Ok(reading)
+    }
+
+    fn may_wait(&self, _effort: Effort) -> bool {
+        self.root.is_live()
+    }
+
+    fn identify(&mut self, pids: &BTreeSet<Pid>) -> Vec<Process> {
+        self.last.who_are(pids)
+    }
+
+    fn devices(&mut self) -> Vec<Device> {
+        let sys = self.options.sys_root.as_deref();
+        self.last.devices(|node| devices::name(sys?, node))
+    }
+}
+
+impl ProcfsSource {
+    /// How address spaces are read, if those mappings are looked for.
+    fn reader(&self, filter: Filter) -> Reader {
+        match (self.options.sources.mappings, self.procfs.queries) {
+            (Mappings::Procfs | Mappings::Procmap, Some(_)) => Reader::Query(filter),
+            (Mappings::Procfs | Mappings::Procmap, None) | (Mappings::Maps, _) => Reader::Text,
+            (Mappings::MapFiles, _) => Reader::Links,
+        }
+    }
+
+    /// Only a `thorough` walk looks for references that are in no fd table and no address space.
+    fn walk(&mut self, reader: Reader, thorough: bool, listed: Option<&List>) -> Result<Walk, Failed> {
+        let start = Start {
+            root: &self.root,
+            reader,
+            queries: self.procfs.queries,
+            dev: self.procfs.dev,
+            patience: self.patience.as_ref(),
+            left_out: &|pid| self.left_out.has(pid),
+            helpers: &lists::helpers(&self.root),
+            // Where the list shows no buffer at all, no account can lack anything.
+            look_elsewhere: self.procfs.filesystems.is_some()
+                || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
+            family: self.procfs.filesystems.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
+        };
+        let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads)?;
+        self.procfs.dev = walk.proof.dev();
+        if let Some(elsewhere) = walk.elsewhere.as_mut().filter(|_| self.root.is_live()) {
+            let counted =
+                *self.procfs.pending_counted.get_or_insert_with(|| pending::are_counted(&self.root));
+            elsewhere.unknown |= !counted && pending::are_there(&self.root);
+        }
+        if listed.is_none() {
+            walk.recheck(&self.root);
+        }
+        Ok(walk)
+    }
+
+    fn kernel_list(&mut self) -> Listed {
+        let begin = self.root.births();
+        let list = lists::read(&self.options);
+        Listed { births: (begin, self.root.births()), list }
+    }
+
+    /// Looks at every task but kernel threads; `None`: that is not to be had here.
+    fn look(&mut self, calls: bool) -> Result<Option<Vec<Activity>>, Failed> {
+        let mut found = Vec::new();
+        if !self.root.is_live() {
+            // A recorded tree stands still.
+            return Ok(Some(found));
+        }
+        for (pid, directory) in self.root.processes()? {
+            if self.procfs.kernel_threads.knows(pid, directory) {
+                continue;
+            }
+            match activity::of_process(&self.root, pid, calls, &mut found) {
+                // It has ended; or nothing of it can be read, which the walk says.
+                Ok(()) | Err(Errno::NOENT | Errno::SRCH | Errno::PERM | Errno::ACCESS) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn witness(
+        &mut self,
+        before: Option<Vec<Activity>>,
+        walk: &Walk,
+        calls: bool,
+    ) -> Result<Witness, Failed> {
+        let after = self.look(calls)?;
+        let (Some(mut before), Some(mut after)) = (before, after) else { return Ok(Witness::default()) };
+        // Kernel threads hold nothing, and some of them run at any time.
+        for look in [&mut before, &mut after] {
+            look.retain(|task| !walk.kernel_threads.contains(&task.pid));
+        }
+        let calls_known = calls || !self.root.is_live();
+        let own = lists::own_pids(&self.root);
+        let between = tasks::between(before, after, &own);
+        Ok(Witness {
+            remapped: between.ran.clone(),
+            ran: Some(between.ran),
+            in_call: (calls_known && between.calls_known).then_some(between.in_call),
+            processes_changed: between.started,
+            ..Witness::default()
+        })
+    }
+
+    /// The kernel's tables of segments, if they are wanted.
+    fn segments(&self, walk: &Walk) -> Segments {
+        let mut segments = Segments::default();
+        let Some(family) = walk.family.as_ref().filter(|_| self.options.kinds.has(Kind::Sysv)) else {
+            return segments;
+        };
+        let kept = walk.elsewhere.as_ref().map(Elsewhere::kept);
+        segments.in_flight = kept.filter(|kept| kept.in_flight == 0 && !kept.unknown).map(|_| 0);
+        lists::add_segments(&mut segments, &family.namespaces, &self.root);
+        segments
+    }
+
+    fn seen(&self, walk: &Walk, reader: Reader, list: &Listing, reading: &Reading) -> Seen {
+        let mut seen = Seen {
+            sources: vec![Asked::Fd, Asked::Fdinfo, reader.source()],
+            processes: walk.counts,
+            unreadable: walk.unreadable.clone(),
+            gaps: walk.gaps(),
+            kept: walk.elsewhere.as_ref().map(Elsewhere::kept),
+            unread_segments: reading.segments.unread,
+            listed: walk.family.is_none(),
+            ..Seen::default()
+        };
+        seen.gaps.not_whole_machine = !self.root.shows_kernel_threads();
+        lists::add(&mut seen, list, self.options.kinds);
+        if reading.segments.asked {
+            seen.sources.push(Asked::Sysvipc);
+        }
+        let Some(family) = &walk.family else { return seen };
+        if let Some(kept) = seen.kept
+            && (kept.in_flight > 0 || kept.unknown)
+        {
+            seen.notes.push(Note::HiddenInFlight { fds: kept.in_flight });
+        }
+        if family.unfollowed > 0 {
+            seen.notes.push(Note::OnlyFdinfo { processes: family.unfollowed });
+        }
+        if family.refusing > 0 {
+            seen.notes.push(Note::Refusing { files: family.refusing });
+        }
+        seen
+    }
+}

@@ -1,0 +1,189 @@
+//! One walk and the kernel's lists around it, as a [`Reading`].
+//!
+//! Which source wins: an inode's and fdinfo's size over the list's (all three are the same field of the
+//! kernel); fdinfo's name over the mapping's over the list's, since only fdinfo shows it whole, raw and
+//! beside the number; the latest reading of a count. A count held still when it was read before or during
+//! the walk and again after it, and all readings agree.
+//!
+//! procfs counts no references of a shmem file, so its `count` stays unknown but for segments, of which the
+//! kernel counts the attachments. What nobody holds procfs does not show, again but for segments.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::kernel::bufinfo::{List, ListedBuffer};
+use crate::kernel::elsewhere::Elsewhere;
+use crate::kernel::shmem::{self, Family};
+use crate::model::{Buffer, BufferId, Inode, Kind, Kinds, Label, Pid};
+use crate::scan::described::{add_inode, name_of};
+use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading};
+use crate::scan::shared::Shared;
+use crate::scan::walk::{Table, Walk};
+
+/// What is being put together about one inode.
+#[derive(Debug, Default)]
+struct Draft<'w> {
+    counts: Vec<u64>,
+    fd_name: Option<&'w Label>,
+    map_name: Option<&'w Label>,
+}
+
+/// Tables or spaces, numbered as they are met.
+#[derive(Debug)]
+struct Numbered<'s, K> {
+    /// The one that stands for a group, where several are one.
+    same: &'s BTreeMap<K, K>,
+    numbers: HashMap<K, usize>,
+    owners: Vec<BTreeSet<K>>,
+}
+
+impl<'s, K: Copy + Ord + std::hash::Hash> Numbered<'s, K> {
+    fn new(same: &'s BTreeMap<K, K>) -> Numbered<'s, K> {
+        Numbered { same, numbers: HashMap::new(), owners: Vec::new() }
+    }
+
+    fn number(&mut self, one: K) -> usize {
+        let first = self.same.get(&one).copied().unwrap_or(one);
+        let next = self.owners.len();
+        let number = *self.numbers.entry(first).or_insert(next);
+        if number == next {
+            self.owners.push(BTreeSet::new());
+        }
+        self.owners[number].insert(one);
+        number
+    }
+
+    fn owners(self) -> Vec<Vec<K>> {
+        self.owners.into_iter().map(|owners| owners.into_iter().collect()).collect()
+    }
+}
+
+/// Makes the reading, as far as a walk tells; how much was seen and what could have disturbed it is left out.
+pub(in crate::scan) fn read(
+    walk: &Walk,
+    shared: &Shared,
+    before: Option<&List>,
+    after: Option<&List>,
+    kinds: Kinds,
+) -> Reading {
+    let mut reading = Reading::default();
+    if kinds.has(Kind::DmaBuf) {
+        reading.objects = dmabufs(walk, before, after);
+    }
+    reading.objects.extend(walk.family.iter().flat_map(|family| shmem_objects(walk, family)));
+    let numbers: HashMap<BufferId, usize> =
+        reading.objects.iter().enumerate().map(|(number, object)| (object.buffer.id, number)).collect();
+    let dmabuf = |ino| numbers.get(&dmabuf_id(walk, ino)).copied();
+    let mut tables: Numbered<'_, Table> = Numbered::new(&shared.files);
+    for held in &walk.fds {
+        let Some(object) = dmabuf(held.ino) else { continue };
+        let (table, fd) = (tables.number((held.pid, held.thread)), held.fact.fd);
+        reading.fds.push(FdRef { object, table, fd, path_only: held.fact.info.dmabuf.is_none() });
+    }
+    for held in &walk.shm_fds {
+        let Some(&object) = numbers.get(&held.fact.id) else { continue };
+        let (table, fd) = (tables.number((held.pid, held.thread)), held.fact.fd);
+        reading.fds.push(FdRef { object, table, fd, path_only: held.fact.path_only });
+    }
+    let mut spaces: Numbered<'_, Pid> = Numbered::new(&shared.vm);
+    for held in walk.maps.iter().filter(|map| walk.is_dmabuf(map)) {
+        let Some(object) = dmabuf(held.fact.ino) else { continue };
+        reading.maps.push(Mapping { object, space: spaces.number(held.pid), map: held.fact.vma });
+    }
+    for held in &walk.shm_maps {
+        let Some(&object) = numbers.get(&held.fact.id) else { continue };
+        reading.maps.push(Mapping { object, space: spaces.number(held.pid), map: held.fact.vma });
+    }
+    for (pid, id) in &walk.programs {
+        let Some(&object) = numbers.get(id) else { continue };
+        reading.programs.push(Program { object, space: spaces.number(*pid) });
+    }
+    reading.tables = tables.owners();
+    reading.spaces = spaces.owners();
+    reading.uncompared = shared.uncompared.iter().copied().collect();
+    reading
+}
+
+fn dmabuf_id(walk: &Walk, ino: Inode) -> BufferId {
+    BufferId::new(Kind::DmaBuf, walk.proof.dev(), ino)
+}
+
+/// Every dma-buf that is listed or held, ordered by inode number.
+fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Object> {
+    let repeated: BTreeSet<Inode> = [before, after].iter().flat_map(|list| repeated(*list)).collect();
+    let lists_are_whole = [before, after].iter().all(|list| list.is_some_and(List::agrees));
+    let before = by_inode(before);
+    let listed = by_inode(after);
+    let mut drafts: BTreeMap<Inode, Draft<'_>> = listed.keys().map(|&ino| (ino, Draft::default())).collect();
+    for (ino, buffer) in before.iter().filter(|(ino, _)| listed.contains_key(ino)) {
+        drafts.entry(*ino).or_default().counts.push(buffer.count);
+    }
+    let mut infos = BTreeMap::new();
+    for held in &walk.fds {
+        let draft = drafts.entry(held.ino).or_default();
+        if let Some(name) = held.fact.name() {
+            draft.fd_name = Some(name);
+        }
+        if let Some(info) = &held.fact.info.dmabuf {
+            draft.counts.push(info.count);
+            infos.insert(held.ino, info);
+        }
+    }
+    for map in walk.maps.iter().filter(|map| walk.is_dmabuf(map)) {
+        let draft = drafts.entry(map.fact.ino).or_default();
+        if map.fact.name.is_some() {
+            draft.map_name = map.fact.name.as_ref();
+        }
+    }
+    let object = |(ino, draft): (Inode, Draft<'_>)| {
+        let listed = listed.get(&ino).copied();
+        let inode = walk.proof.inode(ino);
+        let info = infos.get(&ino);
+        // Only O_PATH fds are left of it: it has gone from the kernel's list, and with it its count.
+        let unlisted = lists_are_whole && listed.is_none() && !before.contains_key(&ino);
+        let gone = (unlisted && draft.counts.is_empty()).then_some(0);
+        let last = listed.map(|l| l.count).or(walk.rechecked.get(&ino).copied()).or(gone);
+        let mut buffer = Buffer::new(dmabuf_id(walk, ino));
+        buffer.size = inode.map(|i| i.size).or(info.map(|i| i.size)).or(listed.map(|l| l.size));
+        buffer.exporter = info.map(|i| i.exporter.clone()).or(listed.map(|l| l.exporter.clone()));
+        buffer.count = last.or(draft.counts.last().copied());
+        buffer.attachments = listed.and_then(|l| l.attachments.clone());
+        buffer.created_at = inode.and_then(|i| i.created_at);
+        buffer.creator_uid = inode.map(|i| i.creator_uid);
+        buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.as_ref())).cloned();
+        buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
+        buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
+        let agree = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
+        // Two buffers under one number: neither's account can be told.
+        let held_still = (gone.is_some() || agree) && !repeated.contains(&ino);
+        Object { buffer, counted: Counted { held_still, more_files: 0 } }
+    };
+    drafts.into_iter().map(object).collect()
+}
+
+/// Every buffer of the shmem family that was met, ordered by identity.
+fn shmem_objects(walk: &Walk, family: &Family) -> Vec<Object> {
+    let fds = walk.shm_fds.iter().map(|held| held.fact.id);
+    let maps = walk.shm_maps.iter().map(|held| held.fact.id);
+    let met: BTreeSet<BufferId> = fds.chain(maps).chain(walk.programs.iter().map(|&(_, id)| id)).collect();
+    let nothing = shmem::Object::default();
+    let object = |id: BufferId| {
+        let known = family.objects.get(&id).unwrap_or(&nothing);
+        let mut buffer = Buffer::new(id);
+        let links = known.inode.as_ref().map(|inode| inode.links);
+        buffer.name = known.name.as_ref().map(|name| name_of(id.kind, name.as_bytes(), links));
+        if let Some(inode) = &known.inode {
+            add_inode(&mut buffer, inode);
+        }
+        Object { buffer, counted: Counted::default() }
+    };
+    met.into_iter().map(object).collect()
+}
+
+fn by_inode(list: Option<&List>) -> BTreeMap<Inode, &ListedBuffer> {
+    list.into_iter().flat_map(|list| &list.buffers).map(|buffer| (buffer.ino, buffer)).collect()
+}
+
+fn repeated(list: Option<&List>) -> impl Iterator<Item = Inode> {
+    let mut seen = BTreeSet::new();
+    list.into_iter().flat_map(|list| &list.buffers).map(|b| b.ino).filter(move |&ino| !seen.insert(ino))
+}

@@ -1,0 +1,109 @@
+//! System V segments: what the kernel's own tables tell of them is added to what was found attached.
+//!
+//! A process may have left the namespace of a segment that it has attached; then the table of the namespace
+//! that it is in has another segment under that number, or none. Key and size tell them apart, and the
+//! namespace of what is attached is then unknown. Of two that are alike in all of that procfs takes one for
+//! the other; the BPF iterators see each attachment's own namespace.
+
+use super::reading::{Assembled, Counted, Segments};
+use crate::kernel::shmem::sysvipc::Row;
+use crate::model::{Buffer, BufferId, Bytes, IpcNamespace, Kind, Label, Segment};
+
+/// Adds the tables, and the segments that nobody has attached. The buffers are ordered by identity before
+/// and after.
+pub(super) fn add(buffers: &mut Vec<Assembled>, segments: &mut Segments) {
+    if !segments.asked {
+        return;
+    }
+    let tables = std::mem::take(&mut segments.tables);
+    name_namespaces(buffers, &tables);
+    for (namespace, rows) in tables {
+        rows.into_iter().for_each(|row| add_segment(buffers, namespace, row, segments.in_flight));
+    }
+    buffers.sort_by_key(|one| one.buffer.id);
+}
+
+/// An fd or a message shows a segment without its namespace. Where only one table has such a segment, it is that.
+fn name_namespaces(buffers: &mut [Assembled], tables: &[(Option<IpcNamespace>, Vec<Row>)]) {
+    for Assembled { buffer, .. } in buffers {
+        if buffer.id.kind != Kind::Sysv || buffer.id.ipc.is_some() {
+            continue;
+        }
+        let is_it = |row: &Row| row.ino == buffer.id.ino && buffer.size.is_none_or(|size| size == row.size);
+        let mut having = tables.iter().filter(|(_, rows)| rows.iter().any(is_it)).map(|(ipc, _)| *ipc);
+        if let (Some(ipc), None) = (having.next(), having.next()) {
+            buffer.id.ipc = ipc;
+        }
+    }
+}
+
+fn add_segment(buffers: &mut Vec<Assembled>, ipc: Option<IpcNamespace>, row: Row, in_flight: Option<u64>) {
+    let Row { ino, size, creator_uid, segment } = row;
+    let name = key_name(format!("{:08x}", segment.key).as_bytes());
+    let is_it = |one: &Assembled| {
+        let id = one.buffer.id;
+        id.kind == Kind::Sysv && id.ino == ino && id.ipc == ipc
+    };
+    let stranger = |path_key: &Label| *path_key != name && !segment.removed;
+    let is_another = |b: &Buffer| {
+        b.size.is_some_and(|known| known != size) && b.huge_page.is_none()
+            || b.name.as_ref().is_some_and(stranger)
+            // Nobody in this namespace has it attached, so whoever holds it has another one.
+            || segment.attached == 0 && b.holders.iter().any(|holder| !holder.maps.is_empty())
+    };
+    let at = match buffers.iter().position(is_it) {
+        Some(at) if !is_another(&buffers[at].buffer) => at,
+        Some(_) if ipc.is_none() => return,
+        found => {
+            // What is attached is of a namespace that its holder has left, nobody knows which.
+            if let Some(another) = found {
+                buffers[another].buffer.id.ipc = None;
+            }
+            let buffer = Buffer::new(BufferId { ipc, ..BufferId::new(Kind::Sysv, None, ino) });
+            buffers.push(Assembled { buffer, counted: Counted::default(), uncompared: false });
+            buffers.len() - 1
+        }
+    };
+    let Assembled { buffer, counted, .. } = &mut buffers[at];
+    // The table forgets the key of one that is marked for removal; its path does not.
+    if !segment.removed || buffer.name.is_none() {
+        buffer.name = Some(name);
+    }
+    buffer.size = Some(size);
+    buffer.creator_uid = Some(creator_uid);
+    buffer.charged = buffer.charged.or(Some(segment.rss + segment.swap)
+        .filter(|_| !is_overcounted(size, &segment) && !may_be_overcounted(&segment)));
+    buffer.swapped = Some(segment.swap);
+    buffer.deleted = Some(segment.removed);
+    buffer.in_flight = buffer.in_flight.or(in_flight);
+    // Neither needs more than the attachments that the table counts, and none is known to happen.
+    buffer.io_uring = buffer.io_uring.or(Some(0));
+    buffer.exe = buffer.exe.or(Some(0));
+    // The table counts attachments alone. Whoever opened one of those files has a reference besides.
+    let attachments: u64 = buffer.holders.iter().map(|holder| holder.map_refs()).sum();
+    buffer.count = Some(segment.attached.saturating_add(buffer.found() - attachments));
+    // Read once, after the mappings: what is left over may have come since.
+    counted.held_still = attachments == segment.attached;
+    buffer.segment = Some(segment);
+}
+
+/// Whether the table says that more of a segment is in memory than it has room for. It does so of huge pages: it multiplies by
+/// their size what some kernels (seen on 6.18 and 7.2, not on 6.12 nor 7.3) count in small pages already (`shm_add_rss_swap`
+/// in ipc/shm.c). So it is of huge pages, and what it takes is unknown.
+pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
+    /// The largest that pages are which are not huge.
+    const PAGE: u64 = 64 << 10;
+    (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
+/// Whether it may say too much although there would be room: so many bytes are one huge page of 2 MiB there, or several. A
+/// segment of small pages can have as many.
+fn may_be_overcounted(segment: &Segment) -> bool {
+    const ONE_HUGE_PAGE: u64 = (2 << 20) * 512;
+    segment.rss.0 > 0 && segment.rss.0.is_multiple_of(ONE_HUGE_PAGE)
+}
+
+/// How a segment is called: by its key, or not at all if that is private.
+pub(super) fn key_name(digits: &[u8]) -> Label {
+    if digits == b"00000000" { Label::default() } else { [b"0x", digits].concat()[..].into() }
+}

@@ -1,0 +1,461 @@
+//! The steps of one reading, in the order in which each source makes them, and the [`Reading`] that they
+//! come to.
+//!
+//! Both looks at the tasks are one step each. The source looks at one task after the other. What a task
+//! does before its own first look or after its own last one is only ever one more reason to say that it
+//! ran, so that one step is the harder case. The same holds for the counter of births, which is read at
+//! the latest moment before the references and at the earliest after them.
+
+use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
+use crate::kernel::activity::{Activity, Doing};
+use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
+use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading, Seen, Witness};
+use crate::scan::tasks::between;
+
+/// The buffer.
+pub(super) const BUFFER: Inode = Inode(7);
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// procfs: the list with the counts, process by process its mappings and then its fds, and the list again.
+    Procfs,
+    /// BPF iterators, dma-bufs: fds, tasks, then the buffer's count, its mappings and its count again.
+    Iterators,
+    /// BPF iterators, shared memory: fds, tasks, then the mappings of each process; a count with each.
+    Shmem,
+}
+
+/// What is read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum At {
+    Begin,
+    /// The first count, and the processes.
+    List,
+    /// A process's table: its slots, and then the socket's queue.
+    Slot(u8, u8),
+    /// A process's address space, place by place.
+    Place(u8, u8),
+    Tasks,
+    Count,
+    /// The buffer's own tree of mappings, which has those of every space in it.
+    Tree(u8, u8),
+    CountAgain,
+    End,
+}
+
+/// What was found so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Scan {
+    pub(super) at: At,
+    /// The processes at the first look.
+    before: u8,
+    /// Those of procfs's listing still to be visited, and those that were.
+    todo: u8,
+    visited: u8,
+    /// Of each process, the slots that were found and of which table.
+    slots: [u8; TASKS],
+    table: [u8; TASKS],
+    program: [u8; TASKS],
+    /// Of each space, the places that were found; for procfs of each process.
+    places: [u8; TABLES],
+    /// Of each process, its space.
+    space: [u8; TASKS],
+    queue: u8,
+    count: Option<u8>,
+    steady: bool,
+    exiting: bool,
+    moved: bool,
+    gone: bool,
+    births: bool,
+}
+
+/// What a reading came to; all that [`reading`] needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Facts {
+    scan: Scan,
+    thorough: bool,
+    calls: bool,
+    births: bool,
+    ran: u8,
+    after: u8,
+    /// What each process is doing at the second look: 0 nothing, 1 in a call that keeps references, 2
+    /// exiting, 3 running.
+    doing: [u8; TASKS],
+    /// Which tables and spaces procfs finds to be one, each with the lowest process; `TASKS`: not told.
+    same: [[u8; TASKS]; 2],
+}
+
+/// How the scan is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    pub(super) order: Order,
+    pub(super) socket: usize,
+    /// Whether a task that waits for a processor in the middle of a call is seen to.
+    pub(super) preempted_show: bool,
+}
+
+impl Scan {
+    pub(super) fn new() -> Scan {
+        Scan {
+            at: At::Begin,
+            before: 0,
+            todo: 0,
+            visited: 0,
+            slots: [0; TASKS],
+            table: [0; TASKS],
+            program: [0; TASKS],
+            places: [0; TABLES],
+            space: [0; TASKS],
+            queue: 0,
+            count: None,
+            steady: true,
+            exiting: false,
+            moved: false,
+            gone: false,
+            births: false,
+        }
+    }
+
+    fn counted(&mut self, count: u8) {
+        self.steady &= self.count.is_none_or(|before| before == count);
+        self.count = Some(count);
+    }
+
+    /// Makes the next step; with the facts if it was the last.
+    pub(super) fn step(
+        &mut self,
+        world: &mut World,
+        how: &How,
+        thorough: bool,
+        calls: bool,
+    ) -> Option<Facts> {
+        match self.at {
+            At::Begin => {
+                world.tasks.iter_mut().for_each(|task| task.ran = false);
+                world.births = false;
+                self.before = world.listed();
+                self.at = At::List;
+                if how.order != Order::Procfs {
+                    self.at = At::Slot(first(self.before), 0);
+                }
+            }
+            At::List => {
+                world.births = false;
+                self.counted(world.count());
+                self.gone = world.count() == 0;
+                self.todo = world.listed();
+                self.visit(world);
+            }
+            At::Place(task, place) => self.place(world, how, usize::from(task), place),
+            At::Slot(task, slot) => self.slot(world, how, usize::from(task), slot),
+            At::Tasks => {
+                self.tasks(world);
+                self.at = match how.order {
+                    Order::Shmem => At::Place(first(world.listed()), 0),
+                    _ => At::Count,
+                };
+            }
+            At::Count => {
+                self.counted(world.count());
+                self.gone = world.count() == 0;
+                self.at = At::Tree(0, 0);
+            }
+            At::Tree(space, place) => {
+                let bit = 1 << place;
+                self.places[usize::from(space)] |= world.spaces[usize::from(space)] & bit;
+                // Spaces in which nothing is mapped are not in the tree.
+                self.at = match (space, place) {
+                    (space, 0) if world.spaces[usize::from(space)] & 3 != 0 => At::Tree(space, 1),
+                    (space, _) if usize::from(space) + 1 < TABLES => {
+                        let next =
+                            (space + 1..TABLES as u8).find(|&at| world.spaces[usize::from(at)] & 3 != 0);
+                        next.map_or(At::CountAgain, |at| At::Tree(at, 0))
+                    }
+                    _ => At::CountAgain,
+                };
+            }
+            At::CountAgain => {
+                self.counted(world.count());
+                self.gone |= world.count() == 0;
+                self.births = world.births;
+                self.at = At::End;
+            }
+            At::End => return Some(self.end(world, how, thorough, calls)),
+        }
+        None
+    }
+
+    /// procfs: the next process, those that were started meanwhile last.
+    fn visit(&mut self, world: &World) {
+        if self.todo == 0 {
+            self.todo = world.listed() & !self.visited;
+        }
+        if self.todo == 0 {
+            self.at = At::CountAgain;
+            return;
+        }
+        let next = self.todo.trailing_zeros() as usize;
+        self.todo &= !(1 << next);
+        self.visited |= 1 << next;
+        self.revisit(world, next);
+    }
+
+    fn revisit(&mut self, world: &World, task: usize) {
+        (self.slots[task], self.places[task]) = (0, 0);
+        (self.space[task], self.table[task]) = (world.tasks[task].space, world.tasks[task].table);
+        if world.listed() & 1 << task == 0 {
+            return self.visit(world);
+        }
+        self.at = At::Place(task as u8, 0);
+        if self.space[task] == 0 {
+            self.exiting = true;
+            self.at = At::Slot(task as u8, 0);
+        }
+    }
+
+    fn place(&mut self, world: &World, how: &How, task: usize, place: u8) {
+        let bit = 1 << place;
+        let found = world.places(task) & bit;
+        if how.order == Order::Procfs {
+            self.places[task] |= found;
+        } else if let (space @ 1.., 1..) = (usize::from(world.tasks[task].space), found) {
+            self.counted(world.count());
+            self.moved |= self.space[task] != world.tasks[task].space;
+            self.places[space - 1] |= found;
+        }
+        self.at = match (how.order, place) {
+            (_, 0) => At::Place(task as u8, 1),
+            (Order::Procfs, _) => At::Slot(task as u8, 0),
+            _ => match after(world.listed(), task) {
+                Some(next) => At::Place(next, 0),
+                None => At::End,
+            },
+        };
+    }
+
+    fn slot(&mut self, world: &World, how: &How, task: usize, slot: u8) {
+        if slot < SLOTS && world.slots(task) & 1 << slot > 0 {
+            self.slots[task] |= 1 << slot;
+            (self.table[task], self.program[task]) = (world.tasks[task].table, world.tasks[task].program);
+            self.counted(world.count());
+        }
+        if slot == SLOTS {
+            self.queue = world.queue;
+        }
+        let last = if task == how.socket { SLOTS } else { SLOTS - 1 };
+        if slot < last {
+            self.at = At::Slot(task as u8, slot + 1);
+            return;
+        }
+        if how.order != Order::Procfs {
+            self.at = after(world.listed(), task).map_or(At::Tasks, |next| At::Slot(next, 0));
+            return;
+        }
+        let now = world.tasks[task];
+        if now.stage == Stage::Gone {
+            // It is not there to be named, and what it held went with it.
+            (self.slots[task], self.places[task]) = (0, 0);
+        } else if self.space[task] != 0
+            && now.space != self.space[task]
+            && self.slots[task] | self.places[task] != 0
+        {
+            return self.revisit(world, task);
+        }
+        self.visit(world);
+    }
+
+    /// The iterators' tasks, which say whose each table and each space is.
+    fn tasks(&mut self, world: &World) {
+        for (at, task) in world.tasks.iter().enumerate() {
+            let listed = world.listed() & 1 << at > 0;
+            self.space[at] = if listed { task.space } else { 0 };
+            self.exiting |= matches!(task.stage, Stage::GaveSpace | Stage::NoSpace | Stage::GaveTable);
+            if self.slots[at] > 0 && (!listed || task.program != self.program[at]) {
+                self.moved = true;
+                self.slots[at] = 0;
+            }
+            if listed && self.space[at] > 0 && world.places(at) & EXE > 0 {
+                self.places[usize::from(self.space[at]) - 1] |= EXE;
+            }
+        }
+    }
+
+    fn end(&mut self, world: &World, how: &How, thorough: bool, calls: bool) -> Facts {
+        let doing = |at: usize| match world.tasks[at].stage {
+            Stage::ForkedTable | Stage::ForkedSpace | Stage::ForkedPid => 1,
+            Stage::Sending | Stage::Opened | Stage::Replaced => 1,
+            // One that was killed is in no call, by procfs.
+            Stage::GaveSpace | Stage::NoSpace | Stage::GaveTable if how.order != Order::Procfs => 2,
+            Stage::Closing if how.preempted_show => 3,
+            _ => 0,
+        };
+        let same = |of: &dyn Fn(usize) -> (u32, u8)| {
+            let one = |at: usize| {
+                let (shown, now) = of(at);
+                let mut alike = (0..at).filter(|&other| shown > 0 && of(other).0 == shown);
+                if alike.clone().any(|other| now == 0 || of(other).1 == 0) {
+                    return TASKS as u8;
+                }
+                alike.find(|&other| of(other).1 == now).unwrap_or(at) as u8
+            };
+            [0, 1, 2].map(one)
+        };
+        let tables = same(&|at| (self.slots[at].into(), world.tasks[at].table));
+        let spaces = same(&|at| (self.places[at].into(), world.tasks[at].space));
+        let after = world.listed();
+        Facts {
+            scan: *self,
+            thorough,
+            calls,
+            births: if how.order == Order::Procfs { self.births } else { world.births },
+            ran: (0..TASKS).filter(|&at| world.tasks[at].ran).map(|at| 1 << at).sum(),
+            after,
+            doing: [0, 1, 2].map(doing),
+            same: if how.order == Order::Procfs { [tables, spaces] } else { [[0; TASKS]; 2] },
+        }
+    }
+
+    /// The processes of which something else was found than they have, one bit for each.
+    pub(super) fn misread(&self, world: &World, order: Order) -> u8 {
+        let wrong = |at: usize| {
+            let space = usize::from(world.tasks[at].space);
+            let found = match order {
+                Order::Procfs => self.places[at],
+                _ if space == 0 => 0,
+                _ => self.places[space - 1],
+            };
+            let world_task = world.tasks[at];
+            let exiting = matches!(world_task.stage, Stage::GaveSpace | Stage::GaveTable | Stage::Replaced);
+            world_task.hand > 0 || exiting || self.slots[at] != world.slots(at) || found != world.places(at)
+        };
+        (0..TASKS).filter(|&at| wrong(at)).map(|at| 1 << at).sum()
+    }
+}
+
+fn first(listed: u8) -> u8 {
+    listed.trailing_zeros() as u8
+}
+
+fn after(listed: u8, task: usize) -> Option<u8> {
+    (task + 1..TASKS).find(|&at| listed & 1 << at > 0).map(|at| at as u8)
+}
+
+/// The reading that a source would make of it.
+pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
+    let scan = &facts.scan;
+    let mut reading = Reading::default();
+    let kind = if order == Order::Shmem { Kind::Memfd } else { Kind::DmaBuf };
+    let pid = |at: usize| Pid(at as u32 + 1);
+    let mut buffer = Buffer::new(BufferId::new(kind, Some(Dev { major: 0, minor: 9 }), BUFFER));
+    let thorough = order != Order::Procfs || facts.thorough;
+    buffer.count = scan.count.map(u64::from);
+    buffer.in_flight = match order {
+        // fdinfo of a socket does not tell of what the fds in it are.
+        Order::Procfs => (thorough && scan.queue == 0).then_some(0),
+        _ => Some(scan.queue.into()),
+    };
+    buffer.io_uring = thorough.then_some(0);
+    buffer.exe = Some(0);
+    let found = scan.slots.iter().chain(&scan.places).any(|&bits| bits > 0);
+    let shown = order != Order::Shmem && !scan.gone || found || scan.queue > 0;
+    if !shown {
+        return with_witness(reading, facts);
+    }
+    let counted = Counted { held_still: scan.steady && scan.count.is_some() && !scan.gone, more_files: 0 };
+    reading.objects.push(Object { buffer, counted });
+    let mut tables: Vec<u8> = Vec::new();
+    for at in (0..TASKS).filter(|&at| scan.slots[at] > 0) {
+        // procfs knows tables by comparing processes, the iterators by their ids.
+        let id = match (order, facts.same[0][at]) {
+            (Order::Procfs, same) if usize::from(same) == TASKS => {
+                reading.uncompared.extend((0..TASKS).filter(|&a| scan.slots[a] == scan.slots[at]).map(pid));
+                at as u8
+            }
+            (Order::Procfs, same) => same,
+            _ => scan.table[at],
+        };
+        let table = tables.iter().position(|&known| known == id).unwrap_or(tables.len());
+        if table == tables.len() {
+            tables.push(id);
+            reading.tables.push(Vec::new());
+        }
+        reading.tables[table].push((pid(at), None));
+        for slot in (0..SLOTS).filter(|slot| scan.slots[at] & 1 << slot > 0) {
+            reading.fds.push(FdRef { object: 0, table, fd: Fd(slot.into()), path_only: false });
+        }
+    }
+    add_spaces(&mut reading, facts, order);
+    with_witness(reading, facts)
+}
+
+fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
+    let scan = &facts.scan;
+    let pid = |at: usize| Pid(at as u32 + 1);
+    // Which places, of whom.
+    let mut spaces: Vec<(u8, Vec<Pid>)> = Vec::new();
+    if order == Order::Procfs {
+        for at in (0..TASKS).filter(|&at| scan.places[at] > 0) {
+            let same = usize::from(facts.same[1][at]);
+            if same == TASKS {
+                reading.uncompared.extend((0..TASKS).filter(|&a| scan.places[a] == scan.places[at]).map(pid));
+            }
+            match spaces.iter_mut().find(|(_, owners)| same < at && owners.contains(&pid(same))) {
+                Some((_, owners)) => owners.push(pid(at)),
+                None => spaces.push((scan.places[at], vec![pid(at)])),
+            }
+        }
+    } else {
+        for (space, &places) in scan.places.iter().enumerate().filter(|(_, places)| **places > 0) {
+            let owner = |at: &usize| usize::from(scan.space[*at]) == space + 1;
+            let owners: Vec<Pid> = (0..TASKS).filter(owner).map(pid).collect();
+            if owners.is_empty() {
+                // A child's that is not listed yet, or one that was given up.
+                reading.witness.moved = true;
+            } else {
+                spaces.push((places, owners));
+            }
+        }
+    }
+    for (space, (places, owners)) in spaces.into_iter().enumerate() {
+        for place in (0..SLOTS).filter(|place| places & 1 << place > 0) {
+            let start = 0x1000 * (u64::from(place) + 1);
+            let map = MapRef { start, end: start + 0x1000, offset: Some(0), perms: None };
+            reading.maps.push(Mapping { object: 0, space, map });
+        }
+        if places & EXE > 0 {
+            reading.programs.push(Program { object: 0, space });
+        }
+        reading.spaces.push(owners);
+    }
+}
+
+/// What could have disturbed it, as the sources make it from two looks.
+fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
+    let scan = &facts.scan;
+    let look = |listed: u8, second: bool| -> Vec<Activity> {
+        let task = |at: usize| {
+            let doing = match facts.doing[at] {
+                _ if !second || !facts.calls => Doing::Unknown,
+                1 => Doing::Call(libc::SYS_execve as i32),
+                2 => Doing::Exiting,
+                3 => Doing::Running,
+                _ => Doing::Nothing,
+            };
+            let runtime = u64::from(second && facts.ran & 1 << at > 0);
+            Activity { pid: Pid(at as u32 + 1), tid: Tid(at as u32 + 1), runtime, doing }
+        };
+        (0..TASKS).filter(|at| listed & 1 << at > 0).map(task).collect()
+    };
+    let between = between(look(scan.before, false), look(facts.after, true), &[]);
+    reading.witness = Witness {
+        remapped: between.ran.clone(),
+        ran: Some(between.ran),
+        in_call: (facts.calls && between.calls_known).then_some(between.in_call),
+        exiting: scan.exiting,
+        processes_changed: between.started || facts.births,
+        moved: scan.moved || reading.witness.moved,
+    };
+    reading.coverage = Seen { listed: true, passed_over: !facts.thorough, ..Seen::default() };
+    reading
+}

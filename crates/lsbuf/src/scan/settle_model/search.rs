@@ -1,0 +1,323 @@
+//! Every interleaving of a world's steps with those of a scan, depth first, each state once.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::scan::{At, BUFFER, Facts, How, Order, Scan, reading};
+use super::world::{Stage, Steps, TASKS, World};
+use crate::model::{Buffer, BufferId, Inode, Kind, Residual};
+use crate::scan::assemble::assemble;
+use crate::scan::reading::{Counted, Effort, Object, Reading, Witness};
+use crate::scan::settle::{Limits, Settling, Step, left_over, suspects};
+
+/// What is searched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    pub(super) world: World,
+    pub(super) steps: Steps,
+    pub(super) how: How,
+    pub(super) readings: u32,
+    /// Whether another buffer never settles, so that each scan makes all its readings.
+    pub(super) all_readings: bool,
+    /// So many steps of the world in one path.
+    pub(super) budget: u8,
+    /// What is taken away from each witness before it is judged.
+    pub(super) blank: Option<fn(&mut Witness)>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) states: usize,
+    /// Different histories of readings that end in an `Exact` which is true.
+    pub(super) exact: usize,
+    /// Those that end in one which is wrong by the limit of several processes, and by that of a receiver
+    /// that sleeps.
+    pub(super) several: usize,
+    pub(super) asleep: usize,
+    /// The path to the first that is wrong without being a limit.
+    pub(super) wrong: Option<String>,
+    /// The path to the first that is wrong by the former.
+    pub(super) limit: Option<String>,
+}
+
+/// One reading, and what was true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Past {
+    facts: Facts,
+    /// How many references the kernel itself had, one bit for each number: between the reading before and
+    /// this one, and during this one.
+    since: u8,
+    during: u8,
+    /// Whose references were found otherwise than they were.
+    misread: u8,
+    /// References in the hands of receivers that slept from begin to end.
+    asleep: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct State {
+    world: World,
+    scan: Scan,
+    effort: Effort,
+    history: u32,
+    left: u8,
+    since: u8,
+    during: u8,
+    misread: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    Again(Effort),
+    Done,
+    Exact,
+    Several(u64),
+    Asleep,
+    Wrong(u64),
+}
+
+enum Move {
+    World(&'static str, usize),
+    Scan(At),
+}
+
+struct Run<'s> {
+    search: &'s Search,
+    seen: HashSet<u64, BuildHasherDefault<DefaultHasher>>,
+    histories: Vec<Vec<Past>>,
+    verdicts: HashMap<(u32, Past), (u32, Verdict)>,
+    path: Vec<Move>,
+    found: Found,
+}
+
+impl Search {
+    pub(super) fn run(&self) -> Found {
+        let mut run = Run {
+            search: self,
+            seen: HashSet::default(),
+            histories: vec![Vec::new()],
+            verdicts: HashMap::new(),
+            path: Vec::new(),
+            found: Found::default(),
+        };
+        let effort = match self.how.order {
+            Order::Procfs if self.readings > 1 => Effort::default(),
+            _ => Effort { thorough: true, calls: true },
+        };
+        run.visit(State {
+            world: self.world,
+            scan: Scan::new(),
+            effort,
+            history: 0,
+            left: self.budget,
+            since: 0,
+            during: 0,
+            misread: 0,
+        });
+        run.found.states = run.seen.len();
+        run.found
+    }
+
+    fn judge(&self, past: &[Past]) -> Verdict {
+        let limits = Limits { readings: self.readings, time: Duration::ZERO };
+        let mut settling = Settling::new(limits);
+        let mut last = None;
+        for one in past {
+            last = Some(settling.take(self.reading(one)));
+        }
+        let residual = match last {
+            Some(Step::Again(effort, _)) => {
+                return Verdict::Again(match self.how.order {
+                    Order::Procfs => effort,
+                    _ => Effort { thorough: true, calls: true },
+                });
+            }
+            Some(Step::Done(outcome)) => {
+                outcome.buffers.iter().find(|b| b.id.ino == BUFFER).map(|b| b.residual)
+            }
+            None => None,
+        };
+        match residual {
+            Some(Residual::Exact(number)) => self.truth(past, number),
+            _ => Verdict::Done,
+        }
+    }
+
+    fn reading(&self, one: &Past) -> Reading {
+        let mut reading = reading(&one.facts, self.how.order);
+        if self.all_readings {
+            let other = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(8)));
+            let other = Buffer { count: Some(1), in_flight: Some(0), io_uring: Some(0), ..other };
+            reading.objects.push(Object { buffer: other, counted: Counted::default() });
+        }
+        self.blank.iter().for_each(|blank| blank(&mut reading.witness));
+        reading
+    }
+
+    /// Whether `Exact` is true of the readings that it is said of: of each that proves it alone, or else of
+    /// the time from the first of them to the last.
+    fn truth(&self, past: &[Past], number: u64) -> Verdict {
+        let is = |mask: u8, number: u64| mask & 1 << number != 0;
+        // Those that found the same as the last one which could be compared, and what each of them proves.
+        let mut same = None;
+        let mut agreeing: Vec<(usize, Option<Rc<BTreeSet<_>>>)> = Vec::new();
+        for at in (0..past.len()).rev() {
+            let mut reading = self.reading(&past[at]);
+            let assembled = assemble(&mut reading);
+            let Some(one) = assembled.iter().find(|a| a.buffer.id.ino == BUFFER) else { continue };
+            let Ok(left) = left_over(one, &reading.coverage) else { continue };
+            let account = (one.buffer.holders.clone(), one.buffer.count, left);
+            if *same.get_or_insert(account.clone()) != account {
+                break;
+            }
+            let ran = reading.witness.ran.clone().map(Rc::new);
+            agreeing.push((at, suspects(one, left, &reading.witness, ran.as_ref()).ok()));
+        }
+        agreeing.retain(|(_, suspects)| suspects.is_some());
+        let mut asleep = false;
+        let mut still = false;
+        for (at, _) in agreeing
+            .iter()
+            .filter(|(_, suspects)| suspects.as_ref().is_some_and(|suspects| suspects.is_empty()))
+        {
+            still = true;
+            let one = &past[*at];
+            if !is(one.during, number) {
+                let hidden = u64::from(one.asleep);
+                if hidden == 0 || number < hidden || !is(one.during, number - hidden) {
+                    return Verdict::Wrong(number);
+                }
+                asleep = true;
+            }
+        }
+        if asleep {
+            return Verdict::Asleep;
+        }
+        let (Some((last, _)), Some((first, _))) = (agreeing.first(), agreeing.last()) else {
+            return Verdict::Wrong(number);
+        };
+        let window = past[*first..=*last].iter().enumerate();
+        let window = window.fold(0, |mask, (at, one)| mask | one.during | if at > 0 { one.since } else { 0 });
+        if still || is(window, number) {
+            return Verdict::Exact;
+        }
+        let always = agreeing.iter().fold(u8::MAX, |mask, (at, _)| mask & past[*at].misread);
+        match agreeing.iter().any(|(at, _)| past[*at].asleep > 0) {
+            _ if always == 0 => Verdict::Several(number),
+            true => Verdict::Asleep,
+            false => Verdict::Wrong(number),
+        }
+    }
+}
+
+impl Run<'_> {
+    fn visit(&mut self, state: State) {
+        if self.found.wrong.is_some()
+            || !self.seen.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(state))
+        {
+            return;
+        }
+        self.read_on(state);
+        if state.left > 0 {
+            let mut next = Vec::new();
+            state.world.next(&self.search.steps, &mut next);
+            for (what, who, world) in next {
+                let mut then = State { world, left: state.left - 1, ..state };
+                then.add_truth();
+                self.path.push(Move::World(what, who));
+                self.visit(then);
+                self.path.pop();
+            }
+        }
+    }
+
+    /// The scan's next step.
+    fn read_on(&mut self, mut state: State) {
+        let at = state.scan.at;
+        if at == At::Begin {
+            (state.during, state.misread) = (0, 0);
+        }
+        let facts =
+            state.scan.step(&mut state.world, &self.search.how, state.effort.thorough, state.effort.calls);
+        state.add_truth();
+        self.path.push(Move::Scan(at));
+        // The number that is judged is the last count's.
+        if at == At::CountAgain || state.scan.at == At::End && at != At::End {
+            state.misread = state.scan.misread(&state.world, self.search.how.order);
+        }
+        match facts {
+            None => self.visit(state),
+            Some(facts) => self.conclude(state, facts),
+        }
+        self.path.pop();
+    }
+
+    fn conclude(&mut self, state: State, facts: Facts) {
+        let asleep = |at: usize| {
+            let task = state.world.tasks[at];
+            if task.stage == Stage::Receiving && !task.ran { task.hand } else { 0 }
+        };
+        let past = Past {
+            facts,
+            since: state.since,
+            during: state.during,
+            misread: state.misread,
+            asleep: (0..TASKS).map(asleep).sum(),
+        };
+        let known = self.verdicts.get(&(state.history, past)).copied();
+        let (history, verdict) = known.unwrap_or_else(|| {
+            let mut all = self.histories[state.history as usize].clone();
+            all.push(past);
+            let verdict = self.search.judge(&all);
+            let mut history = 0;
+            if let Verdict::Again(_) = verdict {
+                history = self.histories.len() as u32;
+                self.histories.push(all);
+            }
+            self.verdicts.insert((state.history, past), (history, verdict));
+            match verdict {
+                Verdict::Again(_) | Verdict::Done => {}
+                Verdict::Exact => self.found.exact += 1,
+                Verdict::Several(number) => {
+                    self.found.several += 1;
+                    if self.found.limit.is_none() {
+                        self.found.limit = Some(self.told(&state, number));
+                    }
+                }
+                Verdict::Asleep => self.found.asleep += 1,
+                Verdict::Wrong(number) => self.found.wrong = Some(self.told(&state, number)),
+            }
+            (history, verdict)
+        });
+        if let Verdict::Again(effort) = verdict {
+            let mut next = State { scan: Scan::new(), effort, history, since: 0, ..state };
+            next.since = 1 << state.world.kernel;
+            self.visit(next);
+        }
+    }
+
+    /// The path so far in words.
+    fn told(&self, state: &State, number: u64) -> String {
+        let mut text = String::new();
+        for one in &self.path {
+            let _ = match one {
+                Move::World(what, TASKS) => write!(text, "\n  {what}"),
+                Move::World(what, who) => write!(text, "\n  process {} {what}", who + 1),
+                Move::Scan(at) => write!(text, "\n                      scan: {at:?}"),
+            };
+        }
+        let _ = write!(text, "\nExact({number}), and the kernel has {}", state.world.kernel);
+        text
+    }
+}
+
+impl State {
+    fn add_truth(&mut self) {
+        let now = 1 << self.world.kernel;
+        if self.scan.at == At::Begin { self.since |= now } else { self.during |= now }
+    }
+}

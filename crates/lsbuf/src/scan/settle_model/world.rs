@@ -1,0 +1,360 @@
+//! A kernel small enough to be searched: three processes, one buffer, and every step by which a
+//! reference of it comes, goes or changes hands.
+//!
+//! A system call is several steps where the kernel holds a reference between them that is in no table.
+//! A task may sleep between any two of its steps for as long as the search likes.
+
+/// How many processes there can ever be.
+pub(super) const TASKS: usize = 3;
+/// How many fd tables and address spaces there can be at a time.
+pub(super) const TABLES: usize = 5;
+/// Slots of a table, and places of a space.
+pub(super) const SLOTS: u8 = 2;
+/// The bit of [`World::spaces`] for a program that runs from the buffer.
+pub(super) const EXE: u8 = 1 << SLOTS;
+/// Most references that the kernel itself has, and most messages.
+const MOST: u8 = 1;
+
+/// Where a task is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Stage {
+    /// It is not there yet.
+    #[default]
+    Never,
+    /// Its parent is still inside fork: it has what it will have, and nothing lists it.
+    Born,
+    /// It runs its program, or sleeps in a call that keeps nothing.
+    Runs,
+    /// Inside fork: the fd table is copied.
+    ForkedTable,
+    /// The address space is, too.
+    ForkedSpace,
+    /// The child has its pid.
+    ForkedPid,
+    /// Inside close: the slot is empty, the reference not yet released.
+    Closing,
+    /// Inside sendmsg, with a reference that is in no queue.
+    Sending,
+    /// Inside recvmsg, with a reference that is in no queue any more.
+    Receiving,
+    /// Inside exec: the program is open.
+    Opened,
+    /// The new address space is in place, the old one not yet released.
+    Replaced,
+    /// Exiting: the address space is given up and not yet released.
+    GaveSpace,
+    /// Exiting: released.
+    NoSpace,
+    /// Exiting: the fd table is given up and not yet released.
+    GaveTable,
+    /// It has ended.
+    Gone,
+}
+
+/// One process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Task {
+    pub(super) stage: Stage,
+    /// Which table and space it has, from 1; 0: none.
+    pub(super) table: u8,
+    pub(super) space: u8,
+    /// What it has given up and not released.
+    given_up: u8,
+    /// References in its hands, in no table.
+    pub(super) hand: u8,
+    /// The child that it is making.
+    child: u8,
+    /// Whether it took a step since the first look at it.
+    pub(super) ran: bool,
+    /// How often it has replaced its program.
+    pub(super) program: u8,
+}
+
+/// Which steps there are, so that a search can go deep where it matters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Steps {
+    /// dup and close; with a pause inside close.
+    pub(super) fds: bool,
+    /// mmap, mremap, munmap.
+    pub(super) maps: bool,
+    /// Send and receive.
+    pub(super) messages: bool,
+    /// fork.
+    pub(super) forks: bool,
+    /// Besides, clone with CLONE_FILES or CLONE_VM.
+    pub(super) clones: bool,
+    pub(super) execs: bool,
+    /// exec of the buffer.
+    pub(super) programs: bool,
+    pub(super) exits: bool,
+    /// The kernel takes and drops a reference of its own.
+    pub(super) kernel: bool,
+    /// A task gets an fd for the kernel's reference, as of a GEM handle.
+    pub(super) exports: bool,
+    /// pidfd_getfd.
+    pub(super) steals: bool,
+    /// Whose table has the socket in it, which therefore cannot exit.
+    pub(super) socket: usize,
+}
+
+/// Takes a step that a task can take: its name, and what it changes.
+type Then<'t> = dyn FnMut(&'static str, &dyn Fn(&mut World)) + 't;
+
+/// All there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) tasks: [Task; TASKS],
+    /// The slots of each table that refer to the buffer.
+    pub(super) tables: [u8; TABLES],
+    /// The places of each space where it is mapped; and [`EXE`].
+    pub(super) spaces: [u8; TABLES],
+    pub(super) queue: u8,
+    pub(super) kernel: u8,
+    /// Whether a pid was given out since the counter was read.
+    pub(super) births: bool,
+}
+
+impl World {
+    /// Processes that run their programs, each with a table, a space and these slots and places.
+    pub(super) fn new(tasks: &[(u8, u8)]) -> World {
+        let mut world = World::default();
+        for (at, &(slots, places)) in tasks.iter().enumerate() {
+            let own = at as u8 + 1;
+            world.tasks[at] = Task { stage: Stage::Runs, table: own, space: own, ..Task::default() };
+            (world.tables[at], world.spaces[at]) = (slots, places);
+        }
+        world
+    }
+
+    /// What the kernel counts.
+    pub(super) fn count(&self) -> u8 {
+        let kept = self.tables.iter().chain(&self.spaces).map(|bits| bits.count_ones() as u8).sum::<u8>();
+        kept + self.queue + self.kernel + self.tasks.iter().map(|task| task.hand).sum::<u8>()
+    }
+
+    /// Processes that are listed.
+    pub(super) fn listed(&self) -> u8 {
+        let listed = |at: &usize| !matches!(self.tasks[*at].stage, Stage::Never | Stage::Born | Stage::Gone);
+        (0..TASKS).filter(listed).map(|at| 1 << at).sum()
+    }
+
+    pub(super) fn slots(&self, task: usize) -> u8 {
+        match self.tasks[task].table {
+            0 => 0,
+            table => self.tables[usize::from(table) - 1],
+        }
+    }
+
+    pub(super) fn places(&self, task: usize) -> u8 {
+        match self.tasks[task].space {
+            0 => 0,
+            space => self.spaces[usize::from(space) - 1],
+        }
+    }
+
+    fn has_table(&self, table: u8) -> bool {
+        self.tasks.iter().any(|task| task.table == table)
+    }
+
+    fn has_space(&self, space: u8) -> bool {
+        self.tasks.iter().any(|task| task.space == space)
+    }
+
+    /// A table that nobody has and that holds nothing.
+    fn free_table(&self) -> u8 {
+        let dropped = |at| self.tasks.iter().any(|t| t.stage == Stage::GaveTable && t.given_up == at);
+        let free = |at: &u8| !self.has_table(*at) && !dropped(*at) && self.tables[usize::from(*at) - 1] == 0;
+        (1..=TABLES as u8).find(free).unwrap()
+    }
+
+    fn free_space(&self) -> u8 {
+        let dropped = |at| self.tasks.iter().any(|t| t.stage != Stage::GaveTable && t.given_up == at);
+        let free = |at: &u8| !self.has_space(*at) && !dropped(*at) && self.spaces[usize::from(*at) - 1] == 0;
+        (1..=TABLES as u8).find(free).unwrap()
+    }
+
+    /// Every step that can be taken, with the worlds that follow.
+    pub(super) fn next(&self, steps: &Steps, found: &mut Vec<(&'static str, usize, World)>) {
+        if steps.kernel {
+            if self.kernel < MOST && self.count() > 0 {
+                found.push(("the kernel takes", TASKS, World { kernel: self.kernel + 1, ..*self }));
+            }
+            if self.kernel > 0 {
+                found.push(("the kernel drops", TASKS, World { kernel: self.kernel - 1, ..*self }));
+            }
+        }
+        for at in 0..TASKS {
+            let mut then = |what, change: &dyn Fn(&mut World)| {
+                let mut world = *self;
+                world.tasks[at].ran = true;
+                change(&mut world);
+                found.push((what, at, world));
+            };
+            match self.tasks[at].stage {
+                Stage::Never | Stage::Born | Stage::Gone => {}
+                Stage::Runs => self.begin(at, steps, &mut then),
+                _ => self.go_on(at, &mut then),
+            }
+        }
+    }
+
+    /// What a task can begin that runs its program.
+    fn begin(&self, at: usize, steps: &Steps, then: &mut Then<'_>) {
+        let task = self.tasks[at];
+        let (table, space) = (usize::from(task.table) - 1, usize::from(task.space) - 1);
+        let (slots, places) = (self.slots(at), self.places(at));
+        let has_fd = slots > 0;
+        for bit in [1, 2] {
+            let (fd, map) = (slots & bit > 0, places & bit > 0);
+            let may_get = steps.fds && has_fd || steps.exports && self.kernel > 0;
+            if !fd && may_get {
+                then("gets an fd", &|world| world.tables[table] |= bit);
+            }
+            let others = (0..TASKS).filter(|&other| other != at);
+            if !fd && !may_get && steps.steals && others.clone().any(|other| self.slots(other) > 0) {
+                then("takes another's fd", &|world| world.tables[table] |= bit);
+            }
+            if fd && (steps.fds || steps.messages) {
+                then("closes", &|world| {
+                    world.tables[table] &= !bit;
+                    world.tasks[at].hand = 1;
+                    world.tasks[at].stage = Stage::Closing;
+                });
+            }
+            if !map && steps.maps && (has_fd || places & 3 > 0) {
+                then("maps", &|world| world.spaces[space] |= bit);
+            }
+            if map && steps.maps {
+                then("unmaps", &|world| world.spaces[space] &= !bit);
+            }
+        }
+        if steps.messages && has_fd && self.queue < MOST {
+            then("sends", &|world| {
+                world.tasks[at].hand = 1;
+                world.tasks[at].stage = Stage::Sending;
+            });
+        }
+        if steps.messages && self.queue > 0 && slots != 3 {
+            then("receives", &|world| {
+                world.queue -= 1;
+                world.tasks[at].hand = 1;
+                world.tasks[at].stage = Stage::Receiving;
+            });
+        }
+        let child = self.tasks.iter().position(|task| task.stage == Stage::Never);
+        if let (true, Some(child)) = (steps.forks, child) {
+            let mut fork = |what, shares_table, shares_space| {
+                then(what, &|world| {
+                    let table = if shares_table { task.table } else { world.free_table() };
+                    let space = if shares_space { task.space } else { 0 };
+                    world.tables[usize::from(table) - 1] |= slots;
+                    world.tasks[child] = Task { stage: Stage::Born, table, space, ..Task::default() };
+                    world.tasks[at].stage = Stage::ForkedTable;
+                    world.tasks[at].child = child as u8;
+                });
+            };
+            fork("forks", false, false);
+            if steps.clones {
+                fork("clones with its fd table", true, false);
+                fork("clones with its address space", false, true);
+            }
+        }
+        if steps.execs {
+            then("begins to exec", &|world| world.tasks[at].stage = Stage::Opened);
+            if has_fd && steps.programs {
+                then("begins to exec the buffer", &|world| {
+                    world.tasks[at].hand = 1;
+                    world.tasks[at].stage = Stage::Opened;
+                });
+            }
+        }
+        if steps.exits && at != steps.socket {
+            then("gives up its space", &|world| {
+                world.tasks[at].space = 0;
+                world.tasks[at].given_up = if world.has_space(task.space) { 0 } else { task.space };
+                world.tasks[at].stage = Stage::GaveSpace;
+            });
+        }
+    }
+
+    /// What comes next in a call.
+    fn go_on(&self, at: usize, then: &mut Then<'_>) {
+        let task = self.tasks[at];
+        let child = usize::from(task.child);
+        match task.stage {
+            Stage::ForkedTable => then("copies its space", &|world| {
+                if world.tasks[child].space == 0 {
+                    let space = world.free_space();
+                    world.spaces[usize::from(space) - 1] = self.places(at);
+                    world.tasks[child].space = space;
+                }
+                world.tasks[at].stage = Stage::ForkedSpace;
+            }),
+            Stage::ForkedSpace => then("gives the child a pid", &|world| {
+                world.births = true;
+                world.tasks[at].stage = Stage::ForkedPid;
+            }),
+            Stage::ForkedPid => then("lists the child", &|world| {
+                world.tasks[child].stage = Stage::Runs;
+                world.tasks[child].ran = true;
+                world.tasks[at].child = 0;
+                world.tasks[at].stage = Stage::Runs;
+            }),
+            Stage::Closing => then("has closed", &|world| {
+                world.tasks[at].hand = 0;
+                world.tasks[at].stage = Stage::Runs;
+            }),
+            Stage::Sending => then("has sent", &|world| {
+                world.tasks[at].hand = 0;
+                world.queue += 1;
+                world.tasks[at].stage = Stage::Runs;
+            }),
+            Stage::Receiving => then("has received", &|world| {
+                // A table that is full by now takes no more, and the reference goes.
+                if let (table @ 1.., Some(bit)) =
+                    (usize::from(task.table), [1, 2].into_iter().find(|bit| self.slots(at) & bit == 0))
+                {
+                    world.tables[table - 1] |= bit;
+                }
+                world.tasks[at].hand = 0;
+                world.tasks[at].stage = Stage::Runs;
+            }),
+            Stage::Opened => then("replaces its program", &|world| {
+                let space = world.free_space();
+                world.spaces[usize::from(space) - 1] = EXE * task.hand;
+                world.tasks[at].hand = 0;
+                world.tasks[at].space = space;
+                world.tasks[at].program += 1;
+                world.tasks[at].given_up = if world.has_space(task.space) { 0 } else { task.space };
+                world.tasks[at].stage = Stage::Replaced;
+            }),
+            Stage::Replaced => then("has execed", &|world| {
+                world.release_space(at);
+                world.tasks[at].stage = Stage::Runs;
+            }),
+            Stage::GaveSpace => then("releases its space", &|world| {
+                world.release_space(at);
+                world.tasks[at].stage = Stage::NoSpace;
+            }),
+            Stage::NoSpace => then("gives up its table", &|world| {
+                world.tasks[at].table = 0;
+                world.tasks[at].given_up = if world.has_table(task.table) { 0 } else { task.table };
+                world.tasks[at].stage = Stage::GaveTable;
+            }),
+            Stage::GaveTable => then("ends", &|world| {
+                if let table @ 1.. = usize::from(task.given_up) {
+                    world.tables[table - 1] = 0;
+                }
+                world.tasks[at] = Task { stage: Stage::Gone, ran: true, ..Task::default() };
+            }),
+            Stage::Never | Stage::Born | Stage::Runs | Stage::Gone => {}
+        }
+    }
+
+    fn release_space(&mut self, at: usize) {
+        if let space @ 1.. = usize::from(self.tasks[at].given_up) {
+            self.spaces[space - 1] = 0;
+        }
+        self.tasks[at].given_up = 0;
+    }
+}

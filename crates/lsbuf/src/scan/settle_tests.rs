@@ -1,0 +1,196 @@
+//! Each rule of the proof by itself. Every interleaving of a small world is in the model's own test.
+
+use super::super::reading::{Counted, FdRef, Object};
+use super::*;
+use crate::model::{Fd, Inode};
+
+/// One buffer that process 7 holds by one fd, of which the kernel counts so many references.
+fn reading(count: u64) -> Reading {
+    let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
+    (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
+    let counted = Counted { held_still: true, more_files: 0 };
+    Reading {
+        objects: vec![Object { buffer, counted }],
+        fds: vec![FdRef { object: 0, table: 0, fd: Fd(3), path_only: false }],
+        tables: vec![vec![(Pid(7), None)]],
+        witness: Witness { ran: Some(pids(&[])), in_call: Some(pids(&[])), ..Witness::default() },
+        coverage: Seen { listed: true, ..Seen::default() },
+        ..Reading::default()
+    }
+}
+
+fn pids(pids: &[u32]) -> BTreeSet<Pid> {
+    pids.iter().copied().map(Pid).collect()
+}
+
+fn ran(count: u64, who: &[u32]) -> Reading {
+    let mut reading = reading(count);
+    reading.witness.ran = Some(pids(who));
+    reading
+}
+
+/// What these readings come to, and after how many of them.
+fn settle(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize, Outcome) {
+    let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO });
+    for (nth, reading) in readings.into_iter().enumerate() {
+        if let Step::Done(outcome) = settling.take(reading) {
+            return (outcome.buffers[0].residual, nth + 1, *outcome);
+        }
+    }
+    panic!("another reading is asked for");
+}
+
+fn residual(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize) {
+    let (residual, readings, _) = settle(readings);
+    (residual, readings)
+}
+
+/// Check that one reading in which nothing ran proves what is left over, whether that is nothing or not.
+#[test]
+fn a_still_reading_proves() {
+    assert_eq!(residual([reading(1)]), (Residual::Exact(0), 1));
+    assert_eq!(residual([reading(3)]), (Residual::Exact(2), 1));
+}
+
+/// Check that a sum that reaches the count is only in doubt for the sake of the holders.
+#[test]
+fn holders_alone_spoil_a_sum() {
+    assert_eq!(residual([ran(1, &[8, 9])]), (Residual::Exact(0), 1));
+    let each = || [ran(1, &[7]), ran(1, &[7]), ran(1, &[7])];
+    assert_eq!(residual(each()), (Residual::Estimate(0, Why::Ran), 3));
+    assert_eq!(settle(each()).2.ran, pids(&[7]));
+}
+
+/// Check that who ran in one reading and not in the other is no suspect, and who ran in all is.
+#[test]
+fn who_ran_in_every_reading() {
+    assert_eq!(residual([ran(2, &[7, 8]), ran(2, &[9])]), (Residual::Exact(1), 2));
+    let (residual, _, outcome) = settle([ran(2, &[7, 8]), ran(2, &[8, 9]), ran(2, &[8])]);
+    assert_eq!((residual, outcome.ran), (Residual::Estimate(1, Why::Ran), pids(&[8])));
+}
+
+/// Check that readings which found something else prove nothing of what is found now.
+#[test]
+fn only_the_same_counts() {
+    let mut other = ran(2, &[9]);
+    other.fds[0].fd = Fd(4);
+    let readings = [ran(2, &[8]), other, ran(2, &[8])];
+    assert_eq!(residual(readings), (Residual::Estimate(1, Why::Ran), 3));
+}
+
+/// Check that a proof stays while other readings are made for another buffer's sake, for as long as the same is found.
+#[test]
+fn a_proof_stays() {
+    let with_other = |who: &[u32]| {
+        let mut reading = ran(2, who);
+        let mut other = reading.objects[0].clone();
+        other.buffer.id.ino = Inode(2);
+        other.counted.held_still = false;
+        reading.objects.push(other);
+        reading
+    };
+    let (residual, readings, outcome) = settle([with_other(&[]), with_other(&[8]), with_other(&[8])]);
+    assert_eq!((residual, readings), (Residual::Exact(1), 3));
+    assert_eq!(outcome.buffers[1].residual, Residual::Estimate(2, Why::CountMoved));
+}
+
+/// Check that each disturbance makes what is left over an estimate that names it, and nothing of a sum that reaches the count.
+#[test]
+fn disturbances() {
+    type Disturb = fn(&mut Witness);
+    let cases: [(Disturb, Why); 6] = [
+        (|w| w.ran = None, Why::NotWatched),
+        (|w| w.in_call = None, Why::NotWatched),
+        (|w| w.moved = true, Why::Moved),
+        (|w| w.in_call = Some(pids(&[9])), Why::InCall),
+        (|w| w.exiting = true, Why::InCall),
+        (|w| w.processes_changed = true, Why::ProcessesChanged),
+    ];
+    for (disturb, why) in cases {
+        let disturbed = |count| {
+            let mut reading = reading(count);
+            disturb(&mut reading.witness);
+            reading
+        };
+        assert_eq!(residual([disturbed(2), disturbed(2), disturbed(2)]), (Residual::Estimate(1, why), 3));
+        if why != Why::NotWatched {
+            assert_eq!(residual([disturbed(1)]), (Residual::Exact(0), 1));
+        }
+    }
+}
+
+/// Check that what follows from one reading's facts is an estimate that says why, or unknown, whatever the others prove.
+#[test]
+fn what_no_proof_mends() {
+    type Change = fn(&mut Reading);
+    let cases: [(Change, Residual); 6] = [
+        (|r| r.objects[0].buffer.count = None, Residual::Unknown(Why::NotCounted)),
+        (|r| r.objects[0].buffer.count = Some(0), Residual::Unknown(Why::Overcounted)),
+        (|r| r.coverage.gaps.denied = 1, Residual::Estimate(1, Why::Unread)),
+        (|r| _ = r.uncompared.insert(Pid(7)), Residual::Estimate(1, Why::Uncompared)),
+        (|r| r.objects[0].counted.more_files = 1, Residual::Estimate(1, Why::MoreFiles)),
+        (|r| r.objects[0].buffer.in_flight = None, Residual::Estimate(1, Why::MaybeKept)),
+    ];
+    for (change, expected) in cases {
+        let changed = || {
+            let mut reading = reading(2);
+            change(&mut reading);
+            reading
+        };
+        assert_eq!(settle([changed(), changed(), changed()]).0, expected);
+    }
+}
+
+/// Check that a reading that passed over something is followed by one that looks at everything, and at calls, if there is a
+/// residual, and that it is the answer if there is none.
+#[test]
+fn what_was_passed_over() {
+    let passing = |count| {
+        let mut reading = reading(count);
+        reading.coverage.passed_over = true;
+        reading.witness.in_call = None;
+        reading
+    };
+    assert_eq!(residual([passing(1)]), (Residual::Exact(0), 1));
+    let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO });
+    let step = settling.take(passing(2));
+    assert!(matches!(step, Step::Again(Effort { thorough: true, calls: true }, _)), "{step:?}");
+}
+
+/// Check that where nothing lists the buffers an answer says who may hold what does not show, unless that was somebody else in
+/// every reading; and says so without names if processes came or went all the time.
+#[test]
+fn what_may_be_missing() {
+    let unlisted = |remapped: &[u32], in_call: &[u32], changed: bool| {
+        let mut reading = reading(1);
+        reading.coverage.listed = false;
+        reading.witness.remapped = pids(remapped);
+        reading.witness.in_call = Some(pids(in_call));
+        reading.witness.processes_changed = changed;
+        reading
+    };
+    let may_miss = |readings: [Reading; 3]| settle(readings).2.may_miss;
+    let still = || unlisted(&[], &[], false);
+    assert_eq!(may_miss([still(), still(), still()]), None);
+    let moves = |who: &[u32]| unlisted(who, &[], false);
+    assert_eq!(may_miss([moves(&[8]), moves(&[9]), still()]), None);
+    assert_eq!(may_miss([moves(&[8]), moves(&[8, 9]), moves(&[8])]), Some(pids(&[8])));
+    // A reading that found another buffer, and was still, says nothing of one that did not find it.
+    let mut found_more = still();
+    let mut other = found_more.objects[0].clone();
+    other.buffer.id.ino = Inode(2);
+    found_more.objects.push(other);
+    found_more.objects[0].counted.held_still = false;
+    assert_eq!(may_miss([found_more, moves(&[8]), moves(&[8])]), Some(pids(&[8])));
+    let forks = || unlisted(&[], &[8], false);
+    assert_eq!(may_miss([forks(), forks(), forks()]), Some(pids(&[8])));
+    let changes = || unlisted(&[], &[], true);
+    assert_eq!(may_miss([changes(), changes(), changes()]), Some(pids(&[])));
+}
+
+/// Check that any number of readings may be allowed.
+#[test]
+fn limits_do_not_overflow() {
+    let mut settling = Settling::new(Limits { readings: u32::MAX, time: Duration::MAX });
+    assert!(matches!(settling.take(ran(2, &[8])), Step::Again(..)));
+}

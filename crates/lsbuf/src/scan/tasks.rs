@@ -1,0 +1,100 @@
+//! Two looks at every task, before a reading and after it, and what they say of the time between.
+
+use std::collections::BTreeSet;
+
+use crate::kernel::activity::{Activity, Doing, keeps_references};
+use crate::model::Pid;
+
+/// What happened between the two looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Between {
+    /// Processes with a task that ran, or was there at one of the looks only.
+    pub(super) ran: BTreeSet<Pid>,
+    /// Whether a process was there at the second look only.
+    pub(super) started: bool,
+    /// Processes with a task that was exiting, or inside a call which keeps references, at the second look.
+    pub(super) in_call: BTreeSet<Pid>,
+    /// Whether every task could be asked for its call.
+    pub(super) calls_known: bool,
+}
+
+/// Compares two looks, each in any order. Processes of `own` are left out: what they do is this scan.
+pub(super) fn between(mut before: Vec<Activity>, mut after: Vec<Activity>, own: &[Pid]) -> Between {
+    let mut found = Between { calls_known: true, ..Between::default() };
+    for look in [&mut before, &mut after] {
+        look.retain(|task| !own.contains(&task.pid));
+        look.sort_unstable_by_key(|task| (task.pid, task.tid));
+    }
+    let mut was = before.iter().peekable();
+    for now in &after {
+        while let Some(gone) = was.next_if(|then| (then.pid, then.tid) < (now.pid, now.tid)) {
+            found.ran.insert(gone.pid);
+        }
+        let then = was.next_if(|then| (then.pid, then.tid) == (now.pid, now.tid));
+        let same = then.is_some_and(|then| then.runtime == now.runtime);
+        if !same || [then.map(|then| then.doing), Some(now.doing)].contains(&Some(Doing::Running)) {
+            found.ran.insert(now.pid);
+        }
+        match now.doing {
+            Doing::Call(call) if keeps_references(call) => _ = found.in_call.insert(now.pid),
+            Doing::Exiting => _ = found.in_call.insert(now.pid),
+            Doing::Unknown => found.calls_known = false,
+            Doing::Call(_) | Doing::Running | Doing::Nothing => {}
+        }
+    }
+    found.ran.extend(was.map(|gone| gone.pid));
+    let listed = |pid: Pid| before.binary_search_by_key(&pid, |task| task.pid).is_ok();
+    found.started = after.iter().any(|task| !listed(task.pid));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Tid;
+
+    fn task((pid, tid): (u32, u32), runtime: u64, doing: Doing) -> Activity {
+        Activity { pid: Pid(pid), tid: Tid(tid), runtime, doing }
+    }
+
+    fn pids(set: &BTreeSet<Pid>) -> Vec<u32> {
+        set.iter().map(|pid| pid.0).collect()
+    }
+
+    /// Check that a process ran if one of its tasks did, came or went, and that who asks is left out.
+    #[test]
+    fn who_ran() {
+        let rests = |id, runtime| task(id, runtime, Doing::Nothing);
+        let before = vec![
+            rests((1, 1), 5),
+            rests((2, 2), 5),
+            rests((2, 3), 5),
+            rests((4, 4), 5),
+            rests((6, 6), 5),
+            rests((6, 7), 5),
+            rests((9, 9), 5),
+        ];
+        let after = vec![
+            rests((9, 9), 6),
+            rests((1, 1), 5),
+            rests((2, 3), 6),
+            rests((2, 2), 5),
+            task((8, 8), 5, Doing::Running),
+            rests((6, 6), 5),
+        ];
+        let found = between(before, after, &[Pid(9)]);
+        assert_eq!((pids(&found.ran), found.started), (vec![2, 4, 6, 8], true));
+    }
+
+    /// Check that what is on a processor has run although its time stands still, and that a task asleep in a fork shows.
+    #[test]
+    fn what_they_do() {
+        let fork = Doing::Call(libc::SYS_clone3 as i32);
+        let before = vec![task((1, 1), 5, Doing::Unknown), task((2, 2), 5, Doing::Unknown)];
+        let after = vec![task((1, 1), 5, Doing::Running), task((2, 2), 5, fork)];
+        let found = between(before.clone(), after, &[]);
+        assert_eq!((pids(&found.ran), pids(&found.in_call)), (vec![1], vec![2]));
+        assert!(found.calls_known && !found.started);
+        assert!(!between(before.clone(), before, &[]).calls_known);
+    }
+}
