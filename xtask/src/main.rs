@@ -59,6 +59,8 @@ enum Task {
     Demo(vm::DemoArgs),
     Bench(bench::BenchArgs),
     Soak(vm::SoakArgs),
+    /// Compare every source's answers about random worlds at rest with a plain reading of procfs, in a kernel
+    Differential(vm::SoakArgs),
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
     Fuzz(parsers::FuzzArgs),
@@ -86,7 +88,8 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         }
         Task::Demo(arguments) => vm::demo(&workspace, arguments).map(exit_code),
         Task::Bench(arguments) => bench::bench(&workspace, arguments).map(|()| ExitCode::SUCCESS),
-        Task::Soak(arguments) => vm::soak(&workspace, arguments).map(exit_code),
+        Task::Soak(arguments) => vm::soak(&workspace, "soak", arguments).map(exit_code),
+        Task::Differential(arguments) => vm::soak(&workspace, "differential", arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
         Task::Fuzz(arguments) => parsers::fuzz(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Record(arguments) => record::record(&workspace, arguments).map(|()| ExitCode::SUCCESS),

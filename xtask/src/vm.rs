@@ -217,12 +217,12 @@ pub(crate) fn demo(workspace: &Workspace, arguments: &DemoArgs) -> anyhow::Resul
     run_mode(workspace, job.kernel.as_ref(), &plan, &machine)
 }
 
-/// `cargo xtask soak`. Returns the soak's exit status.
-pub(crate) fn soak(workspace: &Workspace, arguments: &SoakArgs) -> anyhow::Result<i32> {
+/// `cargo xtask soak` and `cargo xtask differential`, by the name of the guest's mode. Returns its exit status.
+pub(crate) fn soak(workspace: &Workspace, mode: &str, arguments: &SoakArgs) -> anyhow::Result<i32> {
     let seconds = arguments.minutes * 60;
     let by_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let seed = arguments.seed.unwrap_or_else(by_clock);
-    let plan = Plan { mode: "soak".to_owned(), arguments: vec![seconds.to_string(), seed.to_string()] };
+    let plan = Plan { mode: mode.to_owned(), arguments: vec![seconds.to_string(), seed.to_string()] };
     let mut machine = arguments.job.machine.clone();
     // The limit of other boots is for what surrounds the soak.
     machine.timeout += seconds;

@@ -32,6 +32,8 @@ pub enum Rest {
     Exact(u64),
     /// Marked as an estimate.
     Estimate(u64),
+    /// The source has no count: neither that nor the rest is known.
+    Unknown,
 }
 
 /// One buffer as the test made it.
@@ -61,8 +63,9 @@ impl Truth {
     /// And so many references are left over besides.
     #[must_use]
     pub fn and(mut self, rest: Rest) -> Truth {
-        let (Rest::Exact(references) | Rest::Estimate(references)) = rest;
-        self.count += references;
+        if let Rest::Exact(references) | Rest::Estimate(references) = rest {
+            self.count += references;
+        }
         self.kernel = rest;
         self
     }
@@ -91,12 +94,13 @@ impl Truth {
         let kernel = match self.kernel {
             Rest::Exact(n) => n.to_string(),
             Rest::Estimate(n) => format!("~{n}"),
+            Rest::Unknown => "?".into(),
         };
+        let count = if self.kernel == Rest::Unknown { "?".into() } else { self.count.to_string() };
         format!(
-            "{size} bytes of {}, named {:?}, count {} = {} fd + {} map{} + {kernel} kernel, {} opath, {}",
+            "{size} bytes of {}, named {:?}, count {count} = {} fd + {} map{} + {kernel} kernel, {} opath, {}",
             self.exporter,
             self.name,
-            self.count,
             sum(Held::own_fds),
             sum(Held::own_maps),
             in_flight(self.in_flight),
@@ -222,26 +226,29 @@ impl Answer {
     ///
     /// lsbuf does not know the buffer.
     pub fn line(&self, ino: u64) -> anyhow::Result<String> {
-        let b = self.buffer(ino)?;
-        let number = |v: &Value| v.as_u64().map_or("?".into(), |n| n.to_string());
-        let refs = &b["refs"];
-        let estimate = if b["estimate"] == Value::Bool(true) && !refs["kernel"].is_null() { "~" } else { "" };
-        let holders: Vec<String> =
-            b["holders"].as_array().into_iter().flatten().map(printed_holder).collect();
-        Ok(format!(
-            "{} bytes of {}, named {:?}, count {} = {} fd + {} map{} + {estimate}{} kernel, {} opath, {}",
-            number(&b["size"]),
-            b["exporter"].as_str().unwrap_or("?"),
-            b["name"].as_str().unwrap_or("?"),
-            number(&b["count"]),
-            number(&refs["fd"]),
-            number(&refs["map"]),
-            in_flight(refs["in_flight"].as_u64().unwrap_or(0)),
-            number(&refs["kernel"]),
-            number(&refs["opath"]),
-            holders.join(" "),
-        ))
+        self.buffer(ino).map(ledger)
     }
+}
+
+/// A listed buffer's ledger as printed.
+pub(crate) fn ledger(b: &Value) -> String {
+    let number = |v: &Value| v.as_u64().map_or("?".into(), |n| n.to_string());
+    let refs = &b["refs"];
+    let estimate = if b["estimate"] == Value::Bool(true) && !refs["kernel"].is_null() { "~" } else { "" };
+    let holders: Vec<String> = b["holders"].as_array().into_iter().flatten().map(printed_holder).collect();
+    format!(
+        "{} bytes of {}, named {:?}, count {} = {} fd + {} map{} + {estimate}{} kernel, {} opath, {}",
+        number(&b["size"]),
+        b["exporter"].as_str().unwrap_or("?"),
+        b["name"].as_str().unwrap_or("?"),
+        number(&b["count"]),
+        number(&refs["fd"]),
+        number(&refs["map"]),
+        in_flight(refs["in_flight"].as_u64().unwrap_or(0)),
+        number(&refs["kernel"]),
+        number(&refs["opath"]),
+        holders.join(" "),
+    )
 }
 
 /// A holder as printed.

@@ -12,6 +12,7 @@ pub mod answer;
 pub mod bench;
 pub mod caller;
 pub mod demo;
+pub mod differential;
 pub mod hanging;
 pub mod hostile;
 pub mod init;

@@ -9,7 +9,7 @@ use anyhow::bail;
 
 use crate::report::Reporter;
 use crate::scenarios::hiding::reuse;
-use crate::{bench, caller, demo, programs, record, runner, shell, soak};
+use crate::{bench, caller, demo, differential, programs, record, runner, shell, soak};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub const MODES: &[Mode] = &[
     Mode { name: "demo", run: demo::run },
     Mode { name: "soak", run: soak::run_mode },
     Mode { name: soak::PLAYER_MODE, run: soak::run_player },
+    Mode { name: soak::CHAIN_MODE, run: soak::run_chain },
+    Mode { name: "differential", run: differential::run_mode },
     Mode { name: "record", run: |_| record::run() },
     Mode { name: "sh", run: shell::run },
     Mode { name: reuse::MODE, run: incarnation },

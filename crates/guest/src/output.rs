@@ -5,8 +5,9 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread::Scope;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -62,17 +63,27 @@ pub fn run_reported(
     })
 }
 
-/// Waits for `child`, for at most `limit`. Orphans that came to this process meanwhile are reaped too.
+/// Waits for `child`, for at most `limit`. Orphans that came to this process meanwhile are reaped too. Nothing wakes up
+/// before something ends: a process that runs now and then is one that may have moved a reference.
 fn wait(child: &Child, limit: Duration) -> anyhow::Result<Option<i32>> {
-    let started = Instant::now();
-    while started.elapsed() < limit {
-        match processes::reap_one()? {
-            Some((pid, status)) if pid == child.id() => return Ok(Some(status)),
-            Some(_) => {}
-            None => std::thread::sleep(Duration::from_millis(5)),
+    let child = child.id();
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        loop {
+            match processes::reap_next() {
+                Ok((pid, _)) if pid != child => {}
+                ended => {
+                    // Nobody listens any more if it has outlived its time.
+                    let _ = sender.send(ended.map(|(_, status)| status));
+                    return;
+                }
+            }
         }
+    });
+    match ended.recv_timeout(limit) {
+        Ok(status) => status.map(Some),
+        Err(_) => Ok(None),
     }
-    Ok(None)
 }
 
 type Pump<'scope> = std::thread::ScopedJoinHandle<'scope, io::Result<String>>;

@@ -8,7 +8,9 @@ use std::fs;
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper, wait, waitpid,
+};
 
 /// Makes this process the parent of all orphans below it.
 ///
@@ -27,10 +29,27 @@ pub fn adopt_orphans() -> anyhow::Result<()> {
 /// There is no child at all.
 pub fn reap_one() -> anyhow::Result<Option<(u32, i32)>> {
     let ended = wait(WaitOptions::NOHANG).context("waiting for a child")?;
-    Ok(ended.map(|(pid, status)| {
-        let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
-        (pid.as_raw_nonzero().get().unsigned_abs(), code.unwrap_or(-1))
-    }))
+    Ok(ended.map(numbers))
+}
+
+fn numbers((pid, status): (Pid, WaitStatus)) -> (u32, i32) {
+    let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+    (pid.as_raw_nonzero().get().unsigned_abs(), code.unwrap_or(-1))
+}
+
+/// Waits until a child ends, and returns what [`reap_one`] does.
+///
+/// # Errors
+///
+/// There is no child at all.
+pub fn reap_next() -> anyhow::Result<(u32, i32)> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some(ended)) => return Ok(numbers(ended)),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("waiting for a child"),
+        }
+    }
 }
 
 /// Kills one child and waits for its end.

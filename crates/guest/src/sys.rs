@@ -94,6 +94,39 @@ pub fn send_number(socket: impl AsFd, number: u32) -> anyhow::Result<()> {
     send_any(socket, &[unsafe { BorrowedFd::borrow_raw(number) }])
 }
 
+/// Sends one fd of any kind with a payload.
+///
+/// # Errors
+///
+/// The kernel refuses to send, also where the socket's buffer is full.
+pub fn send_with(socket: impl AsFd, fd: BorrowedFd<'_>, payload: &[u8]) -> rustix::io::Result<()> {
+    let fds = [fd];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    // The space was made for just this.
+    let pushed = control.push(SendAncillaryMessage::ScmRights(&fds));
+    debug_assert!(pushed, "no room for an fd");
+    sendmsg(socket, &[IoSlice::new(payload)], &mut control, SendFlags::empty()).map(drop)
+}
+
+/// Receives the beginning of a payload and up to eight fds. The number is that of the payload's bytes.
+///
+/// # Errors
+///
+/// The kernel refuses, or has nothing yet.
+pub fn receive_with(socket: impl AsFd, payload: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = recvmsg(socket, &mut [IoSliceMut::new(payload)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = message {
+            fds.extend(more);
+        }
+    }
+    Ok((message.bytes, fds))
+}
+
 /// Receives what [`send_any`] sent.
 ///
 /// # Errors
@@ -185,6 +218,22 @@ pub fn map_private_over(region: Region, fd: impl AsFd) -> anyhow::Result<Region>
     Ok(region)
 }
 
+/// The same as [`map`], with a page of nothing on either side: the kernel makes one mapping of neighbours that fit.
+///
+/// # Errors
+///
+/// The kernel or the exporter refuses.
+pub fn map_apart(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
+    // SAFETY: the kernel chooses a free range.
+    let free =
+        unsafe { mmap_anonymous(ptr::null_mut(), len + 2 * PAGE, ProtFlags::empty(), MapFlags::PRIVATE) };
+    let start = free.context("reserving an address range")?.wrapping_byte_add(PAGE);
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+    // SAFETY: it replaces a part of the range that was just reserved and is ours alone.
+    let start = unsafe { mmap(start, len, access, flags, fd, offset) };
+    Ok(Region { start: start.context("mapping")?.expose_provenance(), len })
+}
+
 fn map_as(flags: MapFlags, fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
     let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, fd, offset) };
@@ -216,7 +265,7 @@ pub fn shrink(region: Region, len: usize) -> anyhow::Result<Region> {
     Ok(Region { start: region.start, len })
 }
 
-/// Moves a region to another address.
+/// Moves a region to another address, with a page of nothing on either side: the kernel makes one of neighbours that fit.
 ///
 /// # Errors
 ///
@@ -224,10 +273,10 @@ pub fn shrink(region: Region, len: usize) -> anyhow::Result<Region> {
 pub fn relocate(region: Region) -> anyhow::Result<Region> {
     let flags = MapFlags::PRIVATE;
     // SAFETY: the kernel chooses a free range.
-    let free = unsafe { mmap_anonymous(ptr::null_mut(), region.len, ProtFlags::empty(), flags) };
-    let free = free.context("reserving an address range")?;
+    let free = unsafe { mmap_anonymous(ptr::null_mut(), region.len + 2 * PAGE, ProtFlags::empty(), flags) };
+    let free = free.context("reserving an address range")?.wrapping_byte_add(PAGE);
     let start = ptr::with_exposed_provenance_mut(region.start);
-    // SAFETY: the old range is a region, as in `unmap`; the new one was just reserved and is ours alone.
+    // SAFETY: the old range is a region, as in `unmap`; the new one is of what was just reserved and is ours alone.
     let moved = unsafe { mremap_fixed(start, region.len, region.len, MremapFlags::MAYMOVE, free) };
     Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
 }

@@ -1,28 +1,25 @@
 //! A player's children, which hold copies of what it holds.
 //!
-//! They are of three kinds: brief ones end within milliseconds, busy ones play on with what they inherited, sleepers only
-//! keep it until they are killed. All end before their parent does, so that whose GEM handles a DRM device has is always
-//! known: those of the process that opened it.
+//! Brief ones end within milliseconds, busy ones play on with what they inherited, sleepers only keep it until they are
+//! killed. A relay is a chain of processes that each fork their successor and end, and one buffer goes along; another child
+//! keeps running its program again, with an fd of one buffer. All end before their parent does, so that whose GEM handles a
+//! DRM device has is always known: those of the process that opened it.
 
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
+use anyhow::{Context, bail, ensure};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait, waitpid};
 
-use super::journal::{Entry, Hold, Holds, now};
-use super::player::{Player, raw};
+use super::journal::{Entry, Hold, Holds, Journal, now};
+use super::names::CHAIN_MODE;
+use super::player::{Child, Kept, Player, raw};
 use super::random::Random;
 use super::steps;
-use crate::sys;
-
-/// A child.
-#[derive(Debug)]
-pub(super) struct Child {
-    pub(super) pid: u32,
-    /// It ends by itself.
-    ends: bool,
-    pub(super) holds: Holds,
-}
+use crate::sys::{self, task};
 
 impl Player {
     /// What a forked child holds: all but the handles, which are the device's and counted once.
@@ -64,6 +61,17 @@ impl Player {
     /// In a busy child: plays on with what it inherited.
     fn be_busy(&mut self, began: u64, seed: u64) -> anyhow::Result<()> {
         let pid = std::process::id();
+        self.be_child(began)?;
+        self.random = Random::new(seed);
+        for _ in 0..self.random.below(30) {
+            steps::heirs(self)?;
+            self.rest(2000);
+        }
+        self.note(now(), vec![Entry::Leaving { pid }])
+    }
+
+    /// In a child: what it inherited is its own now.
+    fn be_child(&mut self, began: u64) -> anyhow::Result<()> {
         self.children.clear();
         for kept in self.bufs.values_mut() {
             // Dropping it would close the parent's handle: the device is the same one.
@@ -71,13 +79,111 @@ impl Player {
             kept.maker = false;
         }
         self.bufs.retain(|_, kept| !kept.is_nothing());
-        self.note(began, vec![Entry::Is { pid, holds: self.holds() }])?;
-        self.random = Random::new(seed);
-        for _ in 0..self.random.below(30) {
-            steps::heirs(self)?;
-            self.rest(2000);
+        self.note(began, vec![Entry::Is { pid: std::process::id(), holds: self.holds() }])
+    }
+
+    /// In a child: lets go of all other buffers, and of this one's fds or mappings if so told.
+    fn keep_only(&mut self, ino: u64, fds: bool, maps: bool) -> anyhow::Result<()> {
+        let began = now();
+        for (&of, kept) in &mut self.bufs {
+            if of != ino || !fds {
+                kept.fds.clear();
+                kept.opaths.clear();
+            }
+            if of != ino || !maps {
+                for (region, _) in kept.maps.drain(..) {
+                    sys::unmap(region)?;
+                }
+            }
         }
-        self.note(now(), vec![Entry::Leaving { pid }])
+        self.bufs.retain(|_, kept| !kept.is_nothing());
+        self.note(began, vec![Entry::Is { pid: std::process::id(), holds: self.holds() }])
+    }
+
+    /// Gives a buffer to a chain of processes and waits for the end of the last one.
+    pub(super) fn relay(&mut self) -> anyhow::Result<()> {
+        let Some((ino, kept, roll)) = steps::choose(self, is_given) else { return Ok(()) };
+        let has_maps = !kept.maps.is_empty();
+        let mut left = 2 + roll % 16;
+        // Orphans among them become this process's children.
+        set_child_subreaper(Some(getpid())).context("adopting")?;
+        let began = now();
+        sys::fork(|| match self.be_relay(began, ino, has_maps, left) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("relay of player {}: {error:#}", self.seat);
+                1
+            }
+        })?;
+        steps::let_go(self, ino)?;
+        while left > 0 {
+            let began = now();
+            let (pid, status) =
+                wait(WaitOptions::empty()).context("waiting")?.context("nobody to wait for")?;
+            let pid = pid.as_raw_nonzero().get().unsigned_abs();
+            ensure!(status.exit_status() == Some(0), "child {pid} ended with {status:?}");
+            self.note(began, vec![Entry::Gone { pid }])?;
+            match self.children.iter().position(|child| child.pid == pid) {
+                Some(at) => drop(self.children.swap_remove(at)),
+                None => left -= 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// In the first of a relay, and all that follow.
+    fn be_relay(&mut self, began: u64, ino: u64, has_maps: bool, members: usize) -> anyhow::Result<()> {
+        self.be_child(began)?;
+        let (fds, maps) = match self.random.below(3) {
+            _ if !has_maps => (true, false),
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        self.keep_only(ino, fds, maps)?;
+        // Some chains do other things meanwhile.
+        let stirs = self.random.one_in(4);
+        for _ in 1..members {
+            self.rest(3000);
+            if stirs {
+                steps::stir(self)?;
+            }
+            let began = now();
+            self.note(began, vec![Entry::Leaving { pid: std::process::id() }])?;
+            task::hand_over()?;
+            self.note(began, vec![Entry::Is { pid: std::process::id(), holds: self.holds() }])?;
+        }
+        self.rest(3000);
+        self.note(now(), vec![Entry::Leaving { pid: std::process::id() }])
+    }
+
+    /// Forks a child that keeps running its program again, with one fd of a buffer, and mostly gives that up itself.
+    pub(super) fn exec_chain(&mut self) -> anyhow::Result<()> {
+        if self.children.len() >= 4 {
+            return self.reap(false);
+        }
+        let Some((ino, _, roll)) = steps::choose(self, is_given) else { return Ok(()) };
+        let began = now();
+        let pid = sys::fork(|| {
+            let Err(error) = self.be_exec_chain(began, ino, 1 + roll % 12);
+            eprintln!("child of player {}: {error:#}", self.seat);
+            1
+        })?;
+        self.children.push(Child { pid, ends: true, holds: Holds::new() });
+        if roll & 0x3_0000 > 0 { steps::let_go(self, ino) } else { Ok(()) }
+    }
+
+    fn be_exec_chain(&mut self, began: u64, ino: u64, times: usize) -> anyhow::Result<Infallible> {
+        self.be_child(began)?;
+        if let Some(kept) = self.bufs.get_mut(&ino) {
+            kept.fds.truncate(1);
+            kept.opaths.clear();
+            for fd in &kept.fds {
+                fcntl_setfd(fd, FdFlags::empty()).context("setting an fd's flags")?;
+            }
+        }
+        self.keep_only(ino, true, false)?;
+        Err(run_again(times))
     }
 
     /// Forks a child that keeps what it inherited, or kills one.
@@ -135,5 +241,29 @@ impl Player {
             self.kill(&child)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a buffer can be given away: a handle cannot.
+fn is_given(kept: &Kept) -> bool {
+    !kept.fds.is_empty() && kept.handle.is_none()
+}
+
+/// Runs this program in place of the calling one, as the mode below. Returns only if that fails.
+fn run_again(times: usize) -> anyhow::Error {
+    let mut command = Command::new("/proc/self/exe");
+    anyhow::Error::new(command.args([CHAIN_MODE, &times.to_string()]).exec())
+        .context("running the program again")
+}
+
+/// Runs itself again so many times, and then ends.
+pub(super) fn chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let [times] = arguments else { bail!("usage: {CHAIN_MODE} TIMES") };
+    match times.parse::<usize>()?.checked_sub(1) {
+        Some(left) => Err(run_again(left)),
+        None => {
+            Journal::open()?.note(now(), vec![Entry::Leaving { pid: std::process::id() }])?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

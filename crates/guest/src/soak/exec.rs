@@ -9,13 +9,12 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use dmabuf::DmaBuf;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
-use super::PLAYER_MODE;
 use super::journal::{Entry, now};
-use super::player::{Batch, Inbox, Kept, Kinds, Orders, Player};
+use super::names::PLAYER_MODE;
+use super::player::{Batch, Inbox, Kept, Kinds, Orders, Player, Slot};
 use super::random::Random;
 use crate::sys;
 
@@ -60,12 +59,13 @@ impl Player {
         let mut player = Player::new(baton.seat, baton.kinds, control, inboxes)?;
         player.random = baton.random;
         for buf in baton.bufs {
-            let fds = buf.fds.iter().map(|fd| Ok(DmaBuf::try_from_fd(take(fd)?)?));
+            let fds = buf.fds.iter().map(|fd| Slot::of(&buf.exporter, take(fd)?));
+            let fds = fds.collect::<anyhow::Result<_>>()?;
             let kept = Kept {
                 size: buf.size,
                 exporter: buf.exporter,
                 maker: buf.maker,
-                fds: fds.collect::<anyhow::Result<_>>()?,
+                fds,
                 opaths: buf.opaths.iter().map(take).collect::<anyhow::Result<_>>()?,
                 maps: Vec::new(),
                 handle: None,

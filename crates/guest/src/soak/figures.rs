@@ -1,6 +1,6 @@
 //! What each process should be charged, worked out apart from lsbuf and in another way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -54,7 +54,9 @@ struct Charge {
 
 impl Pieces {
     /// Those of the truth. There nothing is unknown.
-    pub(super) fn of_world(world: &World) -> Pieces {
+    /// Nor is it in an answer that has counts of all; one that has none of memfds (`counted`) cannot say what their holders' ends
+    /// free. Those in `hidden` it cannot know.
+    pub(super) fn of_world(world: &World, counted: bool, hidden: &BTreeSet<u64>) -> Pieces {
         let piece = |ino: u64| {
             let part = |(pid, hold): (u32, &super::journal::Hold)| {
                 let mapped = hold.maps.iter().map(|(start, end, _)| (end - start) as u64).sum();
@@ -64,10 +66,14 @@ impl Pieces {
             Piece {
                 size: world.made.get(&ino).map_or(0, |made| made.size),
                 parts: world.holders(ino).map(part).collect(),
-                freed: if world.unseen(ino).rest() == 0 { Freed::All } else { Freed::Nothing },
+                freed: match world.unseen(ino).rest() {
+                    _ if !counted && world.is_memfd(ino) => Freed::Unknown,
+                    0 => Freed::All,
+                    _ => Freed::Nothing,
+                },
             }
         };
-        Pieces(world.alive().into_iter().map(piece).collect())
+        Pieces(world.alive().difference(hidden).copied().map(piece).collect())
     }
 
     /// Those of an answer; `None` if the size of any is unknown.
@@ -82,7 +88,7 @@ impl Pieces {
             });
             let estimate = b["estimate"] == Value::Bool(true);
             let known = |key: &str| b["refs"][key].as_u64().unwrap_or(0);
-            let elsewhere = known("in_flight") + known("io_uring");
+            let elsewhere = known("in_flight") + known("io_uring") + known("exe");
             let freed = match b["refs"]["kernel"].as_u64().map(|kernel| kernel + elsewhere) {
                 Some(0) if !estimate => Freed::All,
                 Some(1..) if !estimate => Freed::Nothing,

@@ -14,6 +14,9 @@ use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+/// What it and its children hold.
+pub(super) type Report = BTreeMap<u32, Holds>;
+
 /// Where the journal is.
 const PATH: &str = "/dev/shm/soak-journal";
 
@@ -71,6 +74,8 @@ pub(super) enum Entry {
     Sent { message: u64, ino: u64 },
     /// It was received.
     Received { message: u64, ino: u64 },
+    /// The process moved a reference to that buffer about within itself, and held all these on the way.
+    Moved { pid: u32, ino: u64, way: Hold },
     /// The kernel may have held more of that buffer for a moment.
     Busy { ino: u64 },
     /// The process ends, some time from now on.

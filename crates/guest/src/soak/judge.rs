@@ -1,19 +1,26 @@
 //! Compares answers with the truth.
 //!
 //! Of a world that stands still, an answer must be the truth in every line and figure. Of one that moves, it may not have
-//! anything that never was, must add up, must have every buffer that was there all the time, and of the buffers that nobody
-//! touched meanwhile it must be the truth as well. While references wait in messages, procfs does not tell of which buffers;
-//! there what is left over may be an estimate. BPF iterators do tell.
+//! anything that never was, must add up, must have every buffer that was there all the time and every reference that nobody
+//! touched, and of the buffers that nobody touched meanwhile it must be the truth as well. What it calls exact must be true
+//! of every buffer, with one exception that the journal tells apart: a reference that changed hands among processes that
+//! moved it within themselves, the limit that lsbuf states of several readings. While references wait in messages, procfs
+//! does not tell of which buffers; there what is left over may be an estimate. BPF iterators do tell.
+//!
+//! Of memfds there is no list: one that was there all the time may be missing where the answer says that this may be. procfs has
+//! no count of their references.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::figures::{Pieces, address};
+use super::journal::Hold;
+use super::names::{MEMFD, memfd_key};
 use super::past::Past;
 use super::world::World;
 use crate::actor::Held;
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{self, Answer, Rest, Truth};
 use crate::make;
 
 /// An answer and when it was asked for and had.
@@ -29,8 +36,14 @@ pub(super) struct Scan {
 pub(super) struct Findings {
     /// What is wrong. One is a failure of the soak.
     pub(super) errors: Vec<String>,
-    /// Rests called exact of buffers that were in motion, and wrong: the limit that lsbuf's scan states.
-    pub(super) wrong_rests: Vec<String>,
+    /// Rests called exact and wrong of buffers that changed hands while they were moved: the limit that lsbuf's scan states.
+    pub(super) limits: Vec<String>,
+    /// Memfds that were there all the time and are missing from an answer that says that such may be missing.
+    pub(super) told_missing: u64,
+    /// How many buffers are no more than estimates in the answer, by the reason that it gives.
+    pub(super) reasons: BTreeMap<String, u64>,
+    /// Buffers in the answer.
+    pub(super) listed: u64,
     /// Whole ledgers that were compared with the truth.
     pub(super) ledgers: u64,
     /// Those of them that were marked an estimate.
@@ -39,19 +52,27 @@ pub(super) struct Findings {
 
 /// Judges an answer about a world that stood still.
 pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
-    let mut findings = Findings::default();
-    let complete = answer.0["scan"]["complete"] == Value::Bool(true);
-    let doubt = world.in_flight() > 0 && !asked(answer, "bpf:task_file") || !complete;
+    let mut findings = Findings::of(answer);
+    let doubt = world.in_flight() > 0 && !asked(answer, "bpf:task_file") || !is_complete(answer);
     let alive = world.alive();
-    for &ino in &alive {
+    // What is in messages alone.
+    let hidden = |ino: &&u64| {
+        world.is_memfd(**ino)
+            && world.holders(**ino).next().is_none()
+            && find(answer, **ino).is_none()
+            && !is_complete(answer)
+    };
+    let hidden: BTreeSet<u64> = alive.iter().filter(hidden).copied().collect();
+    findings.told_missing += hidden.len() as u64;
+    for &ino in alive.difference(&hidden) {
         findings.ledger(world, ino, answer, |rest| doubt && rest > 0);
     }
     for b in answer.list("buffers") {
-        if !b["ino"].as_u64().is_some_and(|ino| alive.contains(&ino)) {
+        if !key(b).is_some_and(|ino| alive.contains(&ino)) {
             findings.errors.push(format!("a buffer that does not exist: {b}"));
         }
     }
-    let truth = Pieces::of_world(world);
+    let truth = Pieces::of_world(world, counts_memfds(answer), &hidden);
     findings.errors.extend(truth.wrong(answer));
     let totals = &answer.0["totals"];
     let [size, held, kernel_only, rss] = truth.sums();
@@ -70,10 +91,41 @@ fn asked(answer: &Answer, source: &str) -> bool {
     answer.0["scan"]["sources"].as_array().is_some_and(|sources| sources.iter().any(|s| s == source))
 }
 
+/// Whether it says that it has everything.
+fn is_complete(answer: &Answer) -> bool {
+    answer.0["scan"]["complete"] == Value::Bool(true)
+}
+
+/// Whether it says that memfds which it does not have may have been there all the time.
+fn may_miss(answer: &Answer) -> bool {
+    let mut notes = answer.0["scan"]["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    !is_complete(answer) && notes.any(|note| note.contains("may be missing"))
+}
+
+/// Whether the source counts references to memfds.
+fn counts_memfds(answer: &Answer) -> bool {
+    asked(answer, "bpf:task_file")
+}
+
+/// What stands in the journal for a listed buffer's inode number.
+fn key(b: &Value) -> Option<u64> {
+    let ino = b["ino"].as_u64()?;
+    match b["kind"].as_str()? {
+        "dmabuf" => Some(ino),
+        "memfd" => Some(memfd_key(ino)),
+        _ => None,
+    }
+}
+
+/// A buffer in the answer.
+fn find(answer: &Answer, ino: u64) -> Option<&Value> {
+    answer.list("buffers").iter().find(|b| key(b) == Some(ino))
+}
+
 /// Judges an answer about a world that moved.
 pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
-    let mut findings = Findings::default();
     let answer = &scan.answer;
+    let mut findings = Findings::of(answer);
     for b in answer.list("buffers") {
         findings.errors.extend(invented(past, b));
     }
@@ -87,30 +139,88 @@ pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
     let before = past.start.at(&past.records, scan.began);
     let touched = past.touched(scan.began, scan.ended);
     let moved = past.touched_unseen(scan.began, scan.ended);
-    let end = past.start.at(&past.records, u64::MAX);
+    let survivors = past.survivors(scan.ended);
     for ino in before.alive() {
-        let listed = answer.buffer(ino).ok();
-        if !touched.contains(&ino) {
-            findings.ledger(&before, ino, answer, |_| true);
-        } else if listed.is_none() && end.seen(ino).0 + end.unseen(ino).rest() > 0 {
-            findings.errors.push(format!("buffer {ino} was there all the time and is missing"));
-        } else if let Some(b) = listed.filter(|_| !moved.contains(&ino)) {
-            let (unseen, refs) = (before.unseen(ino), &b["refs"]);
-            let wrong = refs["kernel"] != unseen.kernel || refs["in_flight"] != unseen.in_flight;
-            if b["estimate"] == Value::Bool(false) && !refs["kernel"].is_null() && wrong {
-                findings.wrong_rests.push(format!(
-                    "of buffer {ino} the kernel held {} and messages {} all the time; printed {b}\n{}",
-                    unseen.kernel,
-                    unseen.in_flight,
-                    past.story(ino, scan.began, scan.ended),
+        let in_motion = touched.contains(&ino);
+        let Some(b) = find(answer, ino) else {
+            let in_messages = in_motion || before.holders(ino).next().is_none();
+            let told = may_miss(answer) || in_messages && !is_complete(answer);
+            if before.is_memfd(ino) && told {
+                findings.told_missing += u64::from(survivors.contains(&ino));
+            } else if survivors.contains(&ino) {
+                findings.errors.push(format!(
+                    "buffer {} was there all the time and is missing\n{}",
+                    named(ino),
+                    past.story(ino, scan.began, scan.ended)
                 ));
             }
+            continue;
+        };
+        if in_motion {
+            findings.in_motion(past, scan, &before, ino, b, moved.contains(&ino));
+        } else {
+            findings.ledger(&before, ino, answer, |_| true);
         }
     }
     findings
 }
 
+/// A buffer's number as it is told.
+fn named(ino: u64) -> String {
+    if ino >= memfd_key(0) { format!("memfd {}", ino - memfd_key(0)) } else { ino.to_string() }
+}
+
 impl Findings {
+    /// What can be counted in an answer without the truth.
+    fn of(answer: &Answer) -> Findings {
+        let mut findings = Findings::default();
+        for b in answer.list("buffers") {
+            findings.listed += 1;
+            if let Some(reason) = b["estimate_reason"].as_str() {
+                *findings.reasons.entry(reason.to_owned()).or_default() += 1;
+            }
+        }
+        findings
+    }
+
+    /// Judges a listed buffer that somebody touched during the scan; `moved` is whether references that no process shows may
+    /// have come or gone.
+    fn in_motion(&mut self, past: &Past, scan: &Scan, before: &World, ino: u64, b: &Value, moved: bool) {
+        let (from, to) = (scan.began, scan.ended);
+        let story = || past.story(ino, from, to);
+        let touched = past.touched_holders(ino, from, to);
+        for (pid, hold) in before.holders(ino).filter(|(pid, _)| !touched.contains(pid)) {
+            if !is_listed(b, pid, hold, before.made.get(&ino).is_some_and(|made| made.exporter == make::DRM))
+            {
+                self.errors.push(format!(
+                    "process {pid} held buffer {} all the time by {hold:?}; printed {b}\n{}",
+                    named(ino),
+                    story(),
+                ));
+            }
+        }
+        let refs = &b["refs"];
+        if b["estimate"] != Value::Bool(false) || refs["kernel"].is_null() {
+            return;
+        }
+        let unseen = before.unseen(ino);
+        let least = past.least(before, ino, from, to) + if moved { 0 } else { unseen.rest() };
+        let wrong_rest = !moved && (refs["kernel"] != unseen.kernel || refs["in_flight"] != unseen.in_flight);
+        let wrong = if wrong_rest {
+            format!("the kernel held {} and messages {} all the time", unseen.kernel, unseen.in_flight)
+        } else if b["count"].as_u64().is_some_and(|count| count < least) {
+            format!("there were never fewer than {least} references")
+        } else {
+            return;
+        };
+        let wrong = format!("of buffer {} {wrong}; printed as exact {b}\n{}", named(ino), story());
+        if wrong_rest && past.changed_hands_in_motion(before, ino, from, to) {
+            self.limits.push(wrong);
+        } else {
+            self.errors.push(wrong);
+        }
+    }
+
     /// Compares a buffer's whole ledger with the truth. The rest may be an estimate if `may_estimate` says so of it; all else
     /// may not be.
     fn ledger(&mut self, world: &World, ino: u64, answer: &Answer, may_estimate: impl Fn(u64) -> bool) {
@@ -119,18 +229,23 @@ impl Findings {
         let whole_names = asked(answer, "bpf:dmabuf");
         let line =
             |kernel, in_flight| Truth { in_flight, ..truth(world, ino, kernel, whole_names) }.line(size);
-        let exact = line(Rest::Exact(unseen.kernel), unseen.in_flight);
-        let b = match answer.buffer(ino) {
-            Ok(b) => b,
-            Err(_) => return self.errors.push(format!("buffer {ino} is missing\n  truth   {exact}")),
+        let counted = !world.is_memfd(ino) || counts_memfds(answer);
+        let exact =
+            if counted { line(Rest::Exact(unseen.kernel), unseen.in_flight) } else { line(Rest::Unknown, 0) };
+        let Some(b) = find(answer, ino) else {
+            return self.errors.push(format!("buffer {} is missing\n  truth   {exact}", named(ino)));
         };
-        let printed = answer.line(ino).unwrap_or_default();
+        let printed = answer::ledger(b);
         let attached = b["attachments"].as_array().map_or(0, Vec::len) as u64;
         if attached != unseen.attached {
-            self.errors.push(format!("buffer {ino} should have {} attachments: {b}", unseen.attached));
+            self.errors.push(format!(
+                "buffer {} should have {} attachments: {b}",
+                named(ino),
+                unseen.attached
+            ));
         }
         let in_flight = &b["refs"]["in_flight"];
-        if printed == exact && *in_flight == unseen.in_flight {
+        if printed == exact && (*in_flight == unseen.in_flight || !counted && in_flight.is_null()) {
             return;
         }
         // What is in flight is either known, or a part of what is left over.
@@ -144,8 +259,12 @@ impl Findings {
             return;
         }
         self.errors.push(format!(
-            "ledger of buffer {ino}\n  truth   {exact}, {} in flight\n  printed {printed}, {} in flight, estimate: {}",
-            unseen.in_flight, b["refs"]["in_flight"], b["estimate"],
+            "ledger of buffer {}\n  truth   {exact}, {} in flight\n  printed {printed}, {} in flight, estimate: {} ({})",
+            named(ino),
+            unseen.in_flight,
+            b["refs"]["in_flight"],
+            b["estimate"],
+            b["estimate_reason"],
         ));
     }
 }
@@ -168,6 +287,7 @@ fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     let exporter = match world.made.get(&ino).map_or("", |made| &made.exporter) {
         // Gone with the last counted reference.
         _ if count == 0 => "?",
+        MEMFD => "?",
         make::HEAP => make::HEAP,
         make::DRM => make::DRM,
         "udmabuf" => "udmabuf",
@@ -186,7 +306,7 @@ fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
 
 /// What of a printed buffer never was.
 fn invented(past: &Past, b: &Value) -> Vec<String> {
-    let Some((ino, made)) = b["ino"].as_u64().and_then(|ino| Some((ino, past.made.get(&ino)?))) else {
+    let Some((ino, made)) = key(b).and_then(|ino| Some((ino, past.made.get(&ino)?))) else {
         return vec![format!("a buffer that never was: {b}")];
     };
     let mut wrong = Vec::new();
@@ -232,6 +352,25 @@ fn invented(past: &Past, b: &Value) -> Vec<String> {
     wrong
 }
 
+/// Whether all that a process holds of a buffer stands in its row. The offsets of a DRM buffer's mappings are not told.
+fn is_listed(b: &Value, pid: u32, hold: &Hold, is_drm: bool) -> bool {
+    let mut holders = b["holders"].as_array().into_iter().flatten();
+    let Some(holder) = holders.find(|holder| holder["pid"] == pid) else { return false };
+    let has = |key: &str, number: &u32| {
+        holder[key].as_array().is_some_and(|numbers| numbers.iter().any(|listed| listed == number))
+    };
+    let mapped = |&(start, end, offset): &(usize, usize, u64)| {
+        holder["maps"].as_array().into_iter().flatten().any(|m| {
+            address(&m["start"]) == Some(start as u64)
+                && address(&m["end"]) == Some(end as u64)
+                && (is_drm || m["offset"] == offset)
+        })
+    };
+    hold.fds.iter().all(|fd| has("fds", fd))
+        && hold.opaths.iter().all(|fd| has("opaths", fd))
+        && hold.maps.iter().all(mapped)
+}
+
 /// Where an answer does not add up in itself.
 fn unbalanced(answer: &Answer) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -247,7 +386,8 @@ fn unbalanced(answer: &Answer) -> Vec<String> {
                 wrong.push(format!("{key} is not the number of the holders' {list}: {b}"));
             }
         }
-        let found = ["fd", "map", "in_flight", "io_uring"].iter().map(|key| number(&refs[*key])).sum::<u64>();
+        let found =
+            ["fd", "map", "in_flight", "io_uring", "exe"].iter().map(|key| number(&refs[*key])).sum::<u64>();
         let exact = b["estimate"] == Value::Bool(false);
         let known = ["in_flight", "io_uring", "kernel"].iter().all(|key| refs[*key].is_u64());
         let sums_up = refs["kernel"].as_u64().map(|kernel| Some(kernel + found) == b["count"].as_u64());
@@ -258,7 +398,9 @@ fn unbalanced(answer: &Answer) -> Vec<String> {
     }
     let totals = &answer.0["totals"];
     let sum = |list: &str, key: &str, keep: fn(&Value) -> bool| -> Option<u64> {
-        let kept = answer.list(list).iter().filter(|v| keep(v));
+        // Memfds without a count are left out of the references.
+        let uncounted = |v: &Value| key == "kernel" && v["kind"] == "memfd" && v["refs"]["kernel"].is_null();
+        let kept = answer.list(list).iter().filter(|v| keep(v) && !uncounted(v));
         kept.map(|v| if key == "kernel" { v["refs"][key].as_u64() } else { v[key].as_u64() }).sum()
     };
     let holderless = |b: &Value| b["holders"].as_array().is_none_or(Vec::is_empty);
@@ -422,18 +564,97 @@ mod tests {
         assert!(errors(bpf, json!(0), 1, false, json!(0)) > 0);
     }
 
-    /// Check that a wrong rest of a buffer in motion is told apart, when it is called exact.
+    /// The right answer without the mapping, which is said to be the kernel's reference.
+    fn wrong_rest() -> Value {
+        let mut answer = right();
+        let b = &mut answer["buffers"][0];
+        (b["refs"]["map"], b["refs"]["kernel"]) = (json!(0), json!(1));
+        b["holders"][0]["maps"] = json!([]);
+        answer["processes"][0]["maps"] = json!(0);
+        answer["processes"][0]["mapped_pss"] = json!(0);
+        answer["processes"][0]["uss"] = json!(0);
+        answer["totals"]["unattributed_refs"] = json!(1);
+        answer
+    }
+
+    fn judge(past: &Past, answer: &Value) -> Findings {
+        running(past, &Scan { began: 15, ended: 25, answer: Answer(answer.clone()) })
+    }
+
+    fn at(time: u64, entry: Entry) -> Record {
+        Record { began: time, ended: time + 1, entry }
+    }
+
+    /// Check that a wrong rest of a buffer in motion is a failure where it is called exact, and that a reference which nobody
+    /// touched may not be missing in an estimate either.
     #[test]
     fn wrong_rests() {
-        let mut answer = right();
-        answer["buffers"][0]["refs"]["map"] = json!(0);
-        answer["buffers"][0]["refs"]["kernel"] = json!(1);
-        answer["buffers"][0]["holders"][0]["maps"] = json!([]);
-        let wrong = |answer: &Value| {
-            running(&past(), &Scan { began: 15, ended: 25, answer: Answer(answer.clone()) }).wrong_rests.len()
-        };
-        assert_eq!(wrong(&answer), 1);
+        let mut answer = wrong_rest();
+        assert_eq!(judge(&past(), &answer).errors.len(), 2);
         answer["buffers"][0]["estimate"] = json!(true);
-        assert_eq!(wrong(&answer), 0);
+        answer["totals"]["estimate"] = json!(true);
+        let errors = judge(&past(), &answer).errors;
+        assert!(errors.len() == 1 && errors[0].contains("all the time"), "{errors:?}");
+    }
+
+    /// Check that an exact count of fewer references than there ever were is a failure.
+    #[test]
+    fn too_few() {
+        let mut past = past();
+        past.records.push(at(18, Entry::Named { ino: 7, name: b"cam".to_vec() }));
+        let mut answer = wrong_rest();
+        answer["buffers"][0]["count"] = json!(1);
+        answer["buffers"][0]["refs"]["kernel"] = json!(0);
+        answer["totals"]["unattributed_refs"] = json!(0);
+        answer["processes"][0]["uss"] = json!(8192);
+        let errors = judge(&past, &answer).errors;
+        assert!(errors.iter().any(|error| error.contains("fewer than 2")), "{errors:?}");
+    }
+
+    /// Check that the limit of several readings is told apart: it takes two processes that moved references within themselves,
+    /// one that took over and one that gave up.
+    #[test]
+    fn the_limit() {
+        let hold = |fds: &[u32]| Hold { fds: fds.iter().copied().collect(), ..Hold::default() };
+        let past = |movers: &[u32]| {
+            let mut records = past().records;
+            let moved = |&pid: &u32| at(16, Entry::Moved { pid, ino: 7, way: Hold::default() });
+            records.extend(movers.iter().map(moved));
+            records.push(at(17, Entry::Holds { pid: 2, ino: 7, hold: hold(&[9]) }));
+            records.push(at(18, Entry::Holds { pid: 1, ino: 7, hold: hold(&[5]) }));
+            Past::of(World::default(), records)
+        };
+        let found = |movers: &[u32]| {
+            let findings = judge(&past(movers), &wrong_rest());
+            (findings.errors.len(), findings.limits.len())
+        };
+        assert_eq!([found(&[1, 2]), found(&[1]), found(&[])], [(0, 1), (1, 0), (1, 0)]);
+    }
+
+    /// Check that a memfd may be missing only from an answer which says that such may be, and a dma-buf from none.
+    #[test]
+    fn missing() {
+        let mut memfd = past();
+        for record in &mut memfd.records {
+            match &mut record.entry {
+                Entry::Made { ino, exporter, .. } => (*ino, *exporter) = (memfd_key(7), MEMFD.to_owned()),
+                Entry::Named { ino, .. } | Entry::Holds { ino, .. } => *ino = memfd_key(7),
+                _ => {}
+            }
+        }
+        let memfd = Past::of(World::default(), memfd.records);
+        let answer = |notes: Value| {
+            json!({
+                "scan": {"complete": false, "notes": notes}, "buffers": [], "processes": [],
+                "totals": {"buffers": 0, "size": 0, "held": 0, "kernel_only": 0, "rss": 0, "pss": 0,
+                           "unattributed_refs": 0, "estimate": false},
+            })
+        };
+        let told = answer(json!(["shmem that only they hold may be missing"]));
+        let mut silent = told.clone();
+        silent["scan"]["complete"] = json!(true);
+        let errors = |past: &Past, answer: &Value| judge(past, answer).errors.len();
+        assert_eq!((errors(&memfd, &told), errors(&memfd, &silent)), (0, 1));
+        assert_eq!(errors(&past(), &told), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The soak: a random world in which lsbuf scans again and again, and every answer is judged.
 //!
-//! Players (in `player`) make, share, map, split, rename and lose buffers, fork, exec and die, as a seed says. In a batch
+//! Players (in `player`) make, share, move, map, split, rename and lose dma-bufs and memfds, fork, exec and die, as a seed says. In a batch
 //! they run freely while lsbuf scans; then all of them stop and say what they hold, and the answers of the batch are judged
 //! by the journal that they wrote, and answers about the world at rest by what it is. `judge` has the claims. Besides,
 //! processes that hold nothing start and end all the time. lsbuf asks by BPF iterators, where the kernel has them, and by procfs
@@ -15,9 +15,11 @@ mod exec;
 mod figures;
 mod journal;
 mod judge;
+mod names;
 mod past;
+mod play;
 mod player;
-mod random;
+pub(crate) mod random;
 mod steps;
 mod tally;
 mod world;
@@ -32,10 +34,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, setpriority_process, wait, waitpid};
 
+use self::journal::Report;
 use self::journal::{Entry, Journal, now};
 use self::judge::Scan;
+pub use self::names::{CHAIN_MODE, PLAYER_MODE};
 use self::past::Past;
-use self::player::{Inbox, Kinds, Orders, Player, Report, raw};
+use self::player::{Inbox, Kinds, Orders, Player, raw};
 use self::random::Random;
 pub use self::tally::Tally;
 use self::world::World;
@@ -44,9 +48,6 @@ use crate::make;
 use crate::need::Need;
 use crate::sys;
 use crate::way::Way;
-
-/// The mode in which this program is a player that has called exec.
-pub const PLAYER_MODE: &str = "soak-player";
 
 const SEATS: usize = 10;
 /// Answers of one batch that are kept, which bounds memory.
@@ -82,6 +83,15 @@ pub fn run_player(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [baton] = arguments else { anyhow::bail!("usage: {PLAYER_MODE} BATON") };
     Player::resume(baton)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The mode of a child that keeps running its program again: `soak-chain TIMES`.
+///
+/// # Errors
+///
+/// The kernel refuses, or the journal cannot be written.
+pub fn run_chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    children::chain(arguments)
 }
 
 /// Runs the soak and says what it has to say line by line.
@@ -190,15 +200,18 @@ impl Conductor {
         let mail = self.mail;
         let scans = self.play(|seed| Orders { seed, steps, rest, mail, drain: false }, true)?;
         let past = self.pause(tally)?;
+        // What is said keeps process 1 busy, so it is said when nothing is looked at.
+        let answer = self.look()?;
         tally.judged_running(&past, &scans, say);
-        self.look(tally, say)?;
+        tally.judged_paused(&self.world, &answer, say);
         // Where a message waits, hardly any rest is exact, so half of the batches have none.
         self.mail = self.random.one_in(2);
         if !self.mail {
             self.play(|seed| Orders { seed, steps: 0, rest: 0, mail: false, drain: true }, false)?;
             self.pause(tally)?;
             ensure!(self.world.in_flight() == 0, "messages are left after a drain");
-            self.look(tally, say)?;
+            let answer = self.look()?;
+            tally.judged_paused(&self.world, &answer, say);
         }
         Ok(())
     }
@@ -212,7 +225,7 @@ impl Conductor {
     /// lsbuf, to be asked for JSON.
     fn lsbuf(&self) -> Command {
         let mut command = Command::new(LSBUF);
-        self.way().choose(command.arg("--json"));
+        self.way().choose(command.args(["--json", "--kind", "dmabuf,memfd"]));
         command
     }
 
@@ -318,12 +331,11 @@ impl Conductor {
     }
 
     /// Scans the world while it stands still.
-    fn look(&self, tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+    fn look(&self) -> anyhow::Result<Answer> {
         kill_process(self.noise, Signal::STOP).context("holding the noise")?;
         let answer = Answer::from(&mut self.lsbuf())?;
         kill_process(self.noise, Signal::CONT).context("letting the noise go on")?;
-        tally.judged_paused(&self.world, &answer, say);
-        Ok(())
+        Ok(answer)
     }
 
     /// Ends every player: without orders, they go.

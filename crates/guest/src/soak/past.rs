@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::{Entry, Hold, Holds, Record};
-use super::world::{Made, World};
+use super::world::{Made, World, first_name};
 
 /// A span of time in which something was done to a buffer.
 #[derive(Clone, Copy, Debug)]
 struct Touch {
     ino: u64,
+    /// Whose references, if it is a process's that were touched.
+    pid: Option<u32>,
     began: u64,
     ended: u64,
     /// References that no process shows may have come or gone.
@@ -47,12 +49,14 @@ impl Past {
             match &record.entry {
                 Entry::Made { ino, size, exporter } => {
                     past.made.insert(*ino, Made { size: *size, exporter: exporter.clone() });
-                    past.names.insert(*ino, [Vec::new()].into());
+                    past.names.insert(*ino, [first_name(exporter).to_vec()].into());
                 }
                 Entry::Named { ino, name } => {
                     past.names.entry(*ino).or_default().insert(name.clone());
                 }
-                Entry::Holds { pid, ino, hold } => past.held.entry((*pid, *ino)).or_default().absorb(hold),
+                Entry::Holds { pid, ino, hold } | Entry::Moved { pid, ino, way: hold } => {
+                    past.held.entry((*pid, *ino)).or_default().absorb(hold);
+                }
                 Entry::Is { pid, holds } => absorb(&mut past.held, *pid, holds),
                 Entry::Leaving { pid } => {
                     leaving.insert(*pid, record.began);
@@ -68,11 +72,13 @@ impl Past {
                 | Entry::Is { .. }
                 | Entry::Sent { .. }
                 | Entry::Received { .. }
+                | Entry::Moved { .. }
                 | Entry::Busy { .. } => record.began,
             };
             let touched = touched_by(&record.entry, &world);
-            past.touches.extend(touched.into_iter().map(|(ino, unseen)| Touch {
+            past.touches.extend(touched.into_iter().map(|(ino, pid, unseen)| Touch {
                 ino,
+                pid,
                 began,
                 ended: record.ended,
                 unseen,
@@ -107,6 +113,78 @@ impl Past {
         self.touches_in(from, to).filter(|touch| touch.unseen).map(|touch| touch.ino).collect()
     }
 
+    /// The processes whose references to the buffer somebody touched in that span.
+    pub(super) fn touched_holders(&self, ino: u64, from: u64, to: u64) -> BTreeSet<u32> {
+        self.touches_in(from, to).filter(|touch| touch.ino == ino).filter_map(|touch| touch.pid).collect()
+    }
+
+    /// The least that the processes' counted references to the buffer can have been in that span, which began in the world
+    /// `before`: of each process the fewest that it had.
+    pub(super) fn least(&self, before: &World, ino: u64, from: u64, to: u64) -> u64 {
+        let counted = |hold: &Hold| (hold.fds.len() + hold.maps.len()) as u64;
+        let mut least: BTreeMap<u32, u64> =
+            before.holders(ino).map(|(pid, hold)| (pid, counted(hold))).collect();
+        for record in self.records.iter().filter(|r| r.began <= to && r.ended >= from) {
+            let (pid, left) = match &record.entry {
+                Entry::Holds { pid, ino: of, hold } if *of == ino => (pid, counted(hold)),
+                Entry::Is { pid, holds } => (pid, holds.get(&ino).map_or(0, counted)),
+                Entry::Leaving { pid } | Entry::Gone { pid } => (pid, 0),
+                _ => continue,
+            };
+            least.entry(*pid).and_modify(|fewest| *fewest = left.min(*fewest));
+        }
+        // Who announced its end before may go at any time.
+        let began_to_leave = |r: &&Record| matches!(r.entry, Entry::Leaving { .. }) && r.began <= to;
+        for record in self.records.iter().filter(began_to_leave) {
+            if let Entry::Leaving { pid } = &record.entry {
+                least.remove(pid);
+            }
+        }
+        least.values().sum()
+    }
+
+    /// The buffers that certainly still existed at that moment: whatever had begun by then is taken as done.
+    pub(super) fn survivors(&self, moment: u64) -> BTreeSet<u64> {
+        let mut world = self.start.clone();
+        for record in self.records.iter().filter(|record| record.began <= moment) {
+            match &record.entry {
+                Entry::Leaving { pid } => world.apply(&Entry::Gone { pid: *pid }),
+                entry => world.apply(entry),
+            }
+        }
+        world.alive()
+    }
+
+    /// Whether in that span one process took over references to the buffer and another gave some up, and both moved references
+    /// to it within themselves: the limit of several readings that lsbuf states.
+    pub(super) fn changed_hands_in_motion(&self, before: &World, ino: u64, from: u64, to: u64) -> bool {
+        let (mut movers, mut takers, mut givers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut counts: BTreeMap<u32, usize> =
+            before.holders(ino).map(|(pid, hold)| (pid, hold.fds.len() + hold.maps.len())).collect();
+        for record in self.records.iter().filter(|r| r.began <= to && r.ended >= from) {
+            let (pid, now) = match &record.entry {
+                Entry::Moved { pid, ino: of, .. } if *of == ino => {
+                    movers.insert(*pid);
+                    continue;
+                }
+                Entry::Holds { pid, ino: of, hold } if *of == ino => (*pid, hold.fds.len() + hold.maps.len()),
+                Entry::Is { pid, holds } => {
+                    (*pid, holds.get(&ino).map_or(0, |hold| hold.fds.len() + hold.maps.len()))
+                }
+                Entry::Leaving { pid } | Entry::Gone { pid } => (*pid, 0),
+                _ => continue,
+            };
+            let had = counts.insert(pid, now).unwrap_or(0);
+            if now > had {
+                takers.insert(pid);
+            } else if now < had {
+                givers.insert(pid);
+            }
+        }
+        let [takers, givers] = [takers, givers].map(|pids| &pids & &movers);
+        takers.iter().any(|taker| givers.iter().any(|giver| giver != taker))
+    }
+
     fn touches_in(&self, from: u64, to: u64) -> impl Iterator<Item = &Touch> {
         self.touches.iter().filter(move |touch| touch.began <= to && touch.ended >= from)
     }
@@ -119,6 +197,7 @@ impl Past {
             | Entry::Holds { ino: of, .. }
             | Entry::Sent { ino: of, .. }
             | Entry::Received { ino: of, .. }
+            | Entry::Moved { ino: of, .. }
             | Entry::Busy { ino: of } => *of == ino,
             Entry::Is { holds, .. } => holds.contains_key(&ino),
             Entry::Leaving { pid } | Entry::Gone { pid } => self.held(*pid, ino).is_some(),
@@ -128,6 +207,9 @@ impl Past {
         let line = |record: &Record| {
             let entry = match &record.entry {
                 Entry::Is { pid, holds } => format!("Is {{ pid: {pid}, {:?} }}", holds.get(&ino)),
+                Entry::Moved { pid, way, .. } => {
+                    format!("Moved {{ pid: {pid}, {} fds, {} maps }}", way.fds.len(), way.maps.len())
+                }
                 entry => format!("{entry:?}"),
             };
             format!("    {:>8}..{:<8} µs {entry}\n", micros(record.began), micros(record.ended))
@@ -142,21 +224,21 @@ fn absorb(held: &mut BTreeMap<(u32, u64), Hold>, pid: u32, holds: &Holds) {
     }
 }
 
-/// The buffers that a step touched, in the world before it, and whether it may have touched what no process shows.
-fn touched_by(entry: &Entry, before: &World) -> Vec<(u64, bool)> {
-    let all_of =
-        |pid: &u32| before.holds.get(pid).into_iter().flatten().map(|(&ino, hold)| (ino, hold.handle));
+/// The buffers that a step touched, in the world before it, whose references, and whether it may have touched what no
+/// process shows.
+fn touched_by(entry: &Entry, before: &World) -> Vec<(u64, Option<u32>, bool)> {
+    let whose = |pid: u32| move |(&ino, hold): (&u64, &Hold)| (ino, Some(pid), hold.handle);
+    let all_of = |pid: &u32| before.holds.get(pid).into_iter().flatten().map(whose(*pid));
     match entry {
         Entry::Made { ino, .. }
         | Entry::Busy { ino }
         | Entry::Sent { ino, .. }
         | Entry::Received { ino, .. } => {
-            vec![(*ino, true)]
+            vec![(*ino, None, true)]
         }
-        Entry::Named { ino, .. } | Entry::Holds { ino, .. } => vec![(*ino, false)],
-        Entry::Is { pid, holds } => {
-            holds.iter().map(|(&ino, hold)| (ino, hold.handle)).chain(all_of(pid)).collect()
-        }
+        Entry::Named { ino, .. } => vec![(*ino, None, false)],
+        Entry::Holds { pid, ino, .. } | Entry::Moved { pid, ino, .. } => vec![(*ino, Some(*pid), false)],
+        Entry::Is { pid, holds } => holds.iter().map(whose(*pid)).chain(all_of(pid)).collect(),
         Entry::Gone { pid } => all_of(pid).collect(),
         Entry::Leaving { .. } => Vec::new(),
     }
@@ -202,5 +284,23 @@ mod tests {
         assert!(past.touched(13, 20).contains(&7) && past.touched(21, 29).contains(&7));
         assert!(past.touched(32, 39).is_empty() && past.touched(45, 46).contains(&7));
         assert!(past.touched_unseen(20, 31).is_empty() && past.touched_unseen(11, 11).contains(&7));
+    }
+
+    /// Check that a buffer certainly survives a moment only if nothing that had begun by then can have ended it.
+    #[test]
+    fn survivors() {
+        let past = past();
+        assert!(past.survivors(30).contains(&7));
+        assert!(!past.survivors(40).contains(&7), "its holder was leaving");
+    }
+
+    /// Check that the fewest references count, and none of who is leaving.
+    #[test]
+    fn least() {
+        let past = past();
+        let at = |moment: u64| past.start.at(&past.records, moment);
+        assert_eq!(past.least(&at(15), 7, 15, 35), 1);
+        assert_eq!(past.least(&at(35), 7, 35, 45), 0);
+        assert_eq!(past.touched_holders(7, 30, 30), [1].into());
     }
 }

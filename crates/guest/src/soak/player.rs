@@ -3,21 +3,20 @@
 //! It knows what it holds because it did every step itself; nothing here is read from /proc.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::io::BufReader;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::Context;
 use dmabuf::{DmaBuf, DrmDevice, GemHandle};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use rustix::thread::set_name;
 use serde::{Deserialize, Serialize};
 
-use super::children::Child;
-use super::journal::{Entry, Hold, Holds, Journal, now};
+use super::journal::{Entry, Hold, Holds, Journal};
+use super::names::{MEMFD, memfd_key};
 use super::random::Random;
-use super::steps;
 use crate::sys::{self, Region};
 
 /// What a player is to do until it reports.
@@ -34,9 +33,6 @@ pub(super) struct Orders {
     /// First receive everything that was sent here.
     pub(super) drain: bool,
 }
-
-/// What it and its children hold.
-pub(super) type Report = BTreeMap<u32, Holds>;
 
 /// What the world has, looked up once.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -55,6 +51,67 @@ pub(super) struct Inbox {
     pub(super) from: OwnedFd,
 }
 
+/// A child.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: u32,
+    /// It ends by itself.
+    pub(super) ends: bool,
+    pub(super) holds: Holds,
+}
+
+/// An fd of a buffer.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// Of a dma-buf.
+    Buf(DmaBuf),
+    /// Of a memfd.
+    File(OwnedFd),
+}
+
+impl Slot {
+    /// The fd of a buffer from that exporter.
+    pub(super) fn of(exporter: &str, fd: OwnedFd) -> anyhow::Result<Slot> {
+        Ok(if exporter == MEMFD { Slot::File(fd) } else { Slot::Buf(DmaBuf::try_from_fd(fd)?) })
+    }
+
+    /// The dma-buf, if it is one.
+    pub(super) fn buf(&self) -> Option<&DmaBuf> {
+        match self {
+            Slot::Buf(buf) => Some(buf),
+            Slot::File(_) => None,
+        }
+    }
+
+    /// Another fd of the same open file.
+    pub(super) fn try_clone(&self) -> anyhow::Result<Slot> {
+        Ok(match self {
+            Slot::Buf(buf) => Slot::Buf(buf.try_clone()?),
+            Slot::File(file) => Slot::File(file.try_clone()?),
+        })
+    }
+
+    /// What stands in the journal for the buffer's inode number, and its size.
+    pub(super) fn identity(&self) -> anyhow::Result<(u64, u64)> {
+        Ok(match self {
+            Slot::Buf(buf) => buf.identity().map(|identity| (identity.ino, identity.size))?,
+            Slot::File(file) => {
+                let stat = rustix::fs::fstat(file).context("asking for an inode")?;
+                (memfd_key(stat.st_ino), stat.st_size.unsigned_abs())
+            }
+        })
+    }
+}
+
+impl AsFd for Slot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Slot::Buf(buf) => buf.as_fd(),
+            Slot::File(file) => file.as_fd(),
+        }
+    }
+}
+
 /// A player's part in one buffer.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -62,7 +119,7 @@ pub(super) struct Kept {
     pub(super) exporter: String,
     /// It made the buffer, so it alone may rename it: the order of names is that of its steps.
     pub(super) maker: bool,
-    pub(super) fds: Vec<DmaBuf>,
+    pub(super) fds: Vec<Slot>,
     pub(super) opaths: Vec<OwnedFd>,
     /// Each with where in the buffer it begins.
     pub(super) maps: Vec<(Region, u64)>,
@@ -123,55 +180,10 @@ impl Player {
         })
     }
 
-    /// Follows orders until there are no more, or one of its steps is to end.
-    pub(super) fn play(&mut self) -> anyhow::Result<()> {
-        loop {
-            let mut line = String::new();
-            if self.control.read_line(&mut line).context("listening to the conductor")? == 0 {
-                return Ok(());
-            }
-            let orders: Orders = serde_json::from_str(&line).context("understanding the conductor")?;
-            self.random = Random::new(orders.seed);
-            if let Batch::Left = self.follow(orders)? {
-                return Ok(());
-            }
-        }
-    }
-
-    pub(super) fn follow(&mut self, mut orders: Orders) -> anyhow::Result<Batch> {
-        self.mail = orders.mail;
-        if orders.drain {
-            while steps::receive(self)? {}
-        }
-        while orders.steps > 0 {
-            orders.steps -= 1;
-            if self.random.one_in(250) {
-                return self.exec(orders).map(|()| Batch::Left);
-            }
-            if self.random.one_in(500) {
-                return self.leave().map(|()| Batch::Left);
-            }
-            steps::any(self)?;
-            self.rest(orders.rest);
-        }
-        self.reap(true)?;
-        self.report()?;
-        Ok(Batch::Done)
-    }
-
     pub(super) fn rest(&mut self, longest: u64) {
         if longest > 0 {
             std::thread::sleep(Duration::from_micros(self.random.below(longest)));
         }
-    }
-
-    fn report(&mut self) -> anyhow::Result<()> {
-        let own = [(std::process::id(), self.holds())];
-        let report: Report =
-            own.into_iter().chain(self.children.iter().map(|c| (c.pid, c.holds.clone()))).collect();
-        let mut line = serde_json::to_string(&report)?;
-        line.push('\n');
-        self.control.get_mut().write_all(line.as_bytes()).context("reporting to the conductor")
     }
 
     /// Writes down what a step has come to.
@@ -184,6 +196,12 @@ impl Player {
         self.note_with_hold(began, ino, None)
     }
 
+    /// The same after a step in which the process moved a reference about within itself, and had all these on the way.
+    pub(super) fn note_moved(&mut self, began: u64, ino: u64, on_the_way: Hold) -> anyhow::Result<()> {
+        let pid = std::process::id();
+        self.note_with_hold(began, ino, Entry::Moved { pid, ino, way: on_the_way })
+    }
+
     /// And what else the step came to, as one: nothing that is judged may fall between the two.
     pub(super) fn note_with_hold(
         &mut self,
@@ -191,12 +209,17 @@ impl Player {
         ino: u64,
         what: impl Into<Option<Entry>>,
     ) -> anyhow::Result<()> {
+        let holds = self.final_hold(ino);
+        self.note(began, what.into().into_iter().chain([holds]).collect())
+    }
+
+    /// What is held of one buffer now; it is forgotten if that is nothing.
+    fn final_hold(&mut self, ino: u64) -> Entry {
         let hold = self.bufs.get(&ino).map(|kept| self.hold(kept)).unwrap_or_default();
         if self.bufs.get(&ino).is_some_and(Kept::is_nothing) {
             self.bufs.remove(&ino);
         }
-        let holds = Entry::Holds { pid: std::process::id(), ino, hold };
-        self.note(began, what.into().into_iter().chain([holds]).collect())
+        Entry::Holds { pid: std::process::id(), ino, hold }
     }
 
     fn hold(&self, kept: &Kept) -> Hold {
@@ -214,16 +237,6 @@ impl Player {
     pub(super) fn holds(&self) -> Holds {
         let holds = self.bufs.iter().map(|(&ino, kept)| (ino, self.hold(kept)));
         holds.filter(|(_, hold)| !hold.is_nothing()).collect()
-    }
-
-    /// Ends, or is killed in the middle of a step.
-    fn leave(&mut self) -> anyhow::Result<()> {
-        self.end_children()?;
-        self.note(now(), vec![Entry::Leaving { pid: std::process::id() }])?;
-        if self.random.one_in(2) {
-            kill_process(rustix::process::getpid(), Signal::KILL).context("killing myself")?;
-        }
-        Ok(())
     }
 }
 

@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 /// A generator.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The generator of a seed.
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
     /// The next 64 bits.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,23 +24,23 @@ impl Random {
     }
 
     /// A number below `limit`, which is not 0.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
     /// An index into something of that length, which is not 0.
-    pub(super) fn index(&mut self, len: usize) -> usize {
+    pub(crate) fn index(&mut self, len: usize) -> usize {
         // Below `len`, so it fits.
         self.below(len as u64) as usize
     }
 
     /// True in one of `n` cases.
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
     /// An entry of a table of weights and values.
-    pub(super) fn pick<T: Copy>(&mut self, table: &[(u64, T)]) -> Option<T> {
+    pub(crate) fn pick<T: Copy>(&mut self, table: &[(u64, T)]) -> Option<T> {
         let mut at = self.below(table.iter().map(|(weight, _)| weight).sum());
         table.iter().find_map(|&(weight, value)| {
             let hit = at < weight;

@@ -4,13 +4,17 @@
 //! rename while a device is attached) is left; any other refusal ends the soak.
 
 use std::mem;
+use std::os::fd::AsFd;
 
-use dmabuf::{DmaBuf, ErrorKind, Heap, Udmabuf, share};
+use dmabuf::{ErrorKind, Heap, Udmabuf, share};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::journal::{Entry, Hold, now};
-use super::player::{Kept, Player};
+use super::names::{MEMFD, MEMFD_NAME};
+use super::player::{Kept, Player, Slot};
 use crate::hostile::HOSTILE;
 use crate::make;
+use crate::sys::shuttle::Shuttle;
 use crate::sys::{self, Region};
 
 type Step = fn(&mut Player) -> anyhow::Result<()>;
@@ -20,6 +24,9 @@ const COMMON: &[(u64, Step)] = &[
     (10, duplicate),
     (11, close),
     (4, fidget),
+    (4, hop),
+    (5, reopen),
+    (3, shuttle),
     (9, send),
     (10, |player| receive(player).map(drop)),
     (10, map),
@@ -41,6 +48,8 @@ const OWN: &[(u64, Step)] = &[
     (4, Player::brief_child),
     (3, Player::busy_child),
     (3, Player::sleeper),
+    (3, Player::relay),
+    (2, Player::exec_chain),
 ];
 
 const PAGE: u64 = 4096;
@@ -58,8 +67,14 @@ pub(super) fn heirs(player: &mut Player) -> anyhow::Result<()> {
     player.random.pick(COMMON).map_or(Ok(()), |step| step(player))
 }
 
+/// Moves some reference within the process.
+pub(super) fn stir(player: &mut Player) -> anyhow::Result<()> {
+    const TABLE: &[(u64, Step)] = &[(1, fidget), (1, hop), (1, relocate)];
+    player.random.pick(TABLE).map_or(Ok(()), |step| step(player))
+}
+
 /// One of the buffers that `has` what a step needs.
-fn choose(player: &mut Player, has: fn(&Kept) -> bool) -> Option<(u64, &mut Kept, usize)> {
+pub(super) fn choose(player: &mut Player, has: fn(&Kept) -> bool) -> Option<(u64, &mut Kept, usize)> {
     let inos: Vec<u64> = player.bufs.iter().filter(|(_, kept)| has(kept)).map(|(&ino, _)| ino).collect();
     let roll = player.random.index(usize::MAX);
     let ino = *inos.get(roll % inos.len().max(1))?;
@@ -76,22 +91,25 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
         (3 * u64::from(player.kinds.heap), make::HEAP),
         (2 * u64::from(player.kinds.udmabuf), "udmabuf"),
         (2 * u64::from(player.kinds.vgem), make::DRM),
+        (4, MEMFD),
     ];
     let Some(exporter) = player.random.pick(&table) else { return Ok(()) };
     let keep_handle = player.random.one_in(3);
     let began = now();
     let mut handle = None;
     let buf = match exporter {
-        make::HEAP => Heap::open("system")?.allocate(size)?,
+        make::HEAP => Slot::Buf(Heap::open("system")?.allocate(size)?),
+        // All of it is written, so that what is taken is its size.
+        MEMFD => Slot::File(make::memfd(MEMFD_NAME, size / PAGE, size / PAGE)?),
         make::DRM => {
             let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
             let buf = dumb.handle.export()?;
             handle = Some(dumb.handle).filter(|_| keep_handle);
-            buf
+            Slot::Buf(buf)
         }
-        _ => Udmabuf::open()?.allocate(size)?,
+        _ => Slot::Buf(Udmabuf::open()?.allocate(size)?),
     };
-    let (ino, size) = (buf.identity()?.ino, buf.size()?);
+    let (ino, size) = buf.identity()?;
     let exporter = exporter.to_owned();
     let made = Entry::Made { ino, size, exporter: exporter.clone() };
     let (fds, opaths, maps) = (vec![buf], Vec::new(), Vec::new());
@@ -137,12 +155,67 @@ fn fidget(player: &mut Player) -> anyhow::Result<()> {
         on_the_way.fds.insert(sys::number(&copy));
         kept.fds[at] = copy;
     }
-    player.note_with_hold(began, ino, Entry::Holds { pid: std::process::id(), ino, hold: on_the_way })
+    player.note_moved(began, ino, on_the_way)
+}
+
+/// Moves one reference between a low slot and a high one, to and fro.
+fn hop(player: &mut Player) -> anyhow::Result<()> {
+    let times = 1 + player.random.below(60);
+    let high = 100 + i32::try_from(player.random.below(800))?;
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
+    let at = roll % kept.fds.len();
+    let began = now();
+    let mut on_the_way = Hold::default();
+    for nth in 0..times {
+        let lowest = if nth % 2 == 0 { high } else { 3 };
+        let moved = fcntl_dupfd_cloexec(&kept.fds[at], lowest)?;
+        on_the_way.fds.insert(sys::number(&moved));
+        kept.fds[at] = Slot::of(&kept.exporter, moved)?;
+    }
+    player.note_moved(began, ino, on_the_way)
+}
+
+/// Opens a memfd once more: a second open file on the same memory.
+fn reopen(player: &mut Player) -> anyhow::Result<()> {
+    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.exporter == MEMFD;
+    let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
+    let began = now();
+    let again = sys::open_again(&kept.fds[roll % kept.fds.len()])?;
+    kept.fds.push(Slot::File(again));
+    player.note_hold(began, ino)
+}
+
+/// Maps a page, moves it to and fro past other mappings many times over, and leaves it where it is then.
+fn shuttle(player: &mut Player) -> anyhow::Result<()> {
+    let times = 1 + player.random.below(60);
+    let between = 2 + player.random.index(60);
+    let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty() && kept.maps.len() < 6) else {
+        return Ok(());
+    };
+    let began = now();
+    let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], PAGE as usize, between)?;
+    let places = [shuttle.region(), shuttle.other()].map(|place| (place.start, place.start + place.len, 0));
+    let on_the_way = Hold { maps: places.into(), ..Hold::default() };
+    // Half of the time the mapping is all that is left of the buffer here.
+    let alone = (roll >> 20) % 2 == 0;
+    if alone {
+        kept.fds.clear();
+    }
+    for _ in 0..times {
+        shuttle.cross()?;
+    }
+    kept.maps.push((shuttle.settle()?, 0));
+    player.note_moved(began, ino, on_the_way)
 }
 
 /// Lets go of a whole buffer.
 fn forget(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, _, _)) = choose(player, |_| true) else { return Ok(()) };
+    let_go(player, ino)
+}
+
+/// Lets go of this buffer.
+pub(super) fn let_go(player: &mut Player, ino: u64) -> anyhow::Result<()> {
     let began = now();
     let Some(kept) = player.bufs.remove(&ino) else { return Ok(()) };
     let busy = kept.handle.is_some().then_some(Entry::Busy { ino });
@@ -166,29 +239,35 @@ fn send(player: &mut Player) -> anyhow::Result<()> {
     let message = began << 16 | u64::from(std::process::id() & 0xffff);
     let payload = format!("{message} {}", kept.exporter);
     let fd = &kept.fds[roll % kept.fds.len()];
-    match share::send(&inbox.to, &[fd], payload.as_bytes()) {
-        Ok(()) => player.note(began, vec![Entry::Sent { message, ino }]),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => player.note(began, vec![Entry::Busy { ino }]),
-        Err(error) => Err(error.into()),
-    }
+    let sent = match fd {
+        Slot::Buf(buf) => match share::send(&inbox.to, &[buf], payload.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            sent => sent.map(|()| true)?,
+        },
+        Slot::File(file) => match sys::send_with(&inbox.to, file.as_fd(), payload.as_bytes()) {
+            Err(Errno::AGAIN) => false,
+            sent => sent.map(|()| true)?,
+        },
+    };
+    player.note(began, vec![if sent { Entry::Sent { message, ino } } else { Entry::Busy { ino } }])
 }
 
 /// Receives one message, if there is one.
 pub(super) fn receive(player: &mut Player) -> anyhow::Result<bool> {
     let mut payload = [0; 64];
     let began = now();
-    let received = match share::receive(&player.inboxes[player.seat].from, &mut payload) {
-        Ok(received) => received,
-        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-        Err(error) => return Err(error.into()),
+    let (len, fds) = match sys::receive_with(&player.inboxes[player.seat].from, &mut payload) {
+        Err(Errno::AGAIN) => return Ok(false),
+        received => received?,
     };
-    let text = std::str::from_utf8(payload.get(..received.payload_len).unwrap_or_default())?;
+    let text = std::str::from_utf8(payload.get(..len).unwrap_or_default())?;
     let (message, exporter) = text.split_once(' ').unwrap_or_default();
     let message = message.parse()?;
-    for buf in received.bufs {
-        let identity = buf.identity()?;
-        let kept = player.bufs.entry(identity.ino).or_insert_with(|| Kept {
-            size: identity.size,
+    for fd in fds {
+        let buf = Slot::of(exporter, fd)?;
+        let (ino, size) = buf.identity()?;
+        let kept = player.bufs.entry(ino).or_insert_with(|| Kept {
+            size,
             exporter: exporter.to_owned(),
             maker: false,
             fds: Vec::new(),
@@ -197,7 +276,6 @@ pub(super) fn receive(player: &mut Player) -> anyhow::Result<bool> {
             handle: None,
         });
         kept.fds.push(buf);
-        let ino = identity.ino;
         player.note_with_hold(began, ino, Entry::Received { message, ino })?;
     }
     if player.bufs.len() > ENOUGH + 3 {
@@ -214,8 +292,8 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
     let first = roll as u64 % pages;
     let len = 1 + (roll >> 8) as u64 % (pages - first);
     let began = now();
-    let fd: &DmaBuf = &kept.fds[roll % kept.fds.len()];
-    let region = sys::map(fd, first * PAGE, usize::try_from(len * PAGE)?)?;
+    let fd = &kept.fds[roll % kept.fds.len()];
+    let region = sys::map_apart(fd, first * PAGE, usize::try_from(len * PAGE)?)?;
     kept.maps.push((region, first * PAGE));
     player.note_hold(began, ino)
 }
@@ -255,7 +333,7 @@ fn relocate(player: &mut Player) -> anyhow::Result<()> {
     let (region, _) = &mut kept.maps[at];
     let began = now();
     *region = sys::relocate(*region)?;
-    player.note_hold(began, ino)
+    player.note_moved(began, ino, Hold::default())
 }
 
 fn open_path(player: &mut Player) -> anyhow::Result<()> {
@@ -276,10 +354,11 @@ fn close_path(player: &mut Player) -> anyhow::Result<()> {
 
 fn rename(player: &mut Player) -> anyhow::Result<()> {
     let name = any_name(player);
-    let usable = |kept: &Kept| kept.maker && !kept.fds.is_empty();
+    let usable = |kept: &Kept| kept.maker && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
     let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
+    let Some(buf) = kept.fds.first().and_then(Slot::buf) else { return Ok(()) };
     let began = now();
-    match kept.fds[0].set_name(&name) {
+    match buf.set_name(&name) {
         Ok(()) => player.note(began, vec![Entry::Named { ino, name }]),
         Err(error) if error.kind() == ErrorKind::NameBusy => player.note(began, vec![Entry::Busy { ino }]),
         Err(error) => Err(error.into()),
@@ -302,10 +381,11 @@ fn import(player: &mut Player) -> anyhow::Result<()> {
         return Ok(());
     }
     let device = device(player)?;
-    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.handle.is_none();
+    let usable = |kept: &Kept| kept.handle.is_none() && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
     let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
+    let Some(buf) = kept.fds.first().and_then(Slot::buf) else { return Ok(()) };
     let began = now();
-    kept.handle = Some(device.import(&kept.fds[0])?);
+    kept.handle = Some(device.import(buf)?);
     player.note_with_hold(began, ino, Entry::Busy { ino })
 }
 
@@ -314,7 +394,7 @@ fn export(player: &mut Player) -> anyhow::Result<()> {
     let began = now();
     if let Some(handle) = &kept.handle {
         let fd = handle.export()?;
-        kept.fds.push(fd);
+        kept.fds.push(Slot::Buf(fd));
     }
     player.note_with_hold(began, ino, Entry::Busy { ino })
 }

@@ -1,5 +1,6 @@
 //! What the soak has seen so far, and how it says so.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use crate::answer::Answer;
 use crate::way::Way;
 
 /// How many failures are told in full; the rest are counted.
-const TOLD: u64 = 3;
+const TOLD: u64 = 8;
 
 /// Figures of a soak.
 #[derive(Clone, Debug)]
@@ -34,8 +35,14 @@ pub struct Tally {
     pub made: u64,
     /// Steps that came to something.
     pub steps: u64,
-    /// Rests that were called exact and wrong, of buffers in motion.
-    pub wrong_rests: u64,
+    /// Rests that were called exact and were wrong by a limit that lsbuf states.
+    pub limits: u64,
+    /// Memfds that were missing from answers which say so.
+    pub told_missing: u64,
+    /// Buffers in all answers.
+    pub listed: u64,
+    /// How many of them were no more than estimates, by the reason given.
+    pub reasons: BTreeMap<String, u64>,
     /// What lsbuf did wrong.
     pub errors: u64,
     forks_before: u64,
@@ -54,7 +61,10 @@ impl Tally {
             estimates: 0,
             made: 0,
             steps: 0,
-            wrong_rests: 0,
+            limits: 0,
+            told_missing: 0,
+            listed: 0,
+            reasons: BTreeMap::new(),
             errors: 0,
             forks_before: forks()?,
             minutes: 0,
@@ -92,11 +102,16 @@ impl Tally {
                 say(&format!("ERROR ({whence}): {error}\n  notes {}", answer.0["scan"]["notes"]));
             }
         }
-        for wrong in findings.wrong_rests {
-            self.wrong_rests += 1;
-            if self.wrong_rests <= TOLD {
-                say(&format!("WRONG REST ({whence}): {wrong}"));
+        for wrong in findings.limits {
+            self.limits += 1;
+            if self.limits <= TOLD {
+                say(&format!("LIMIT ({whence}): {wrong}"));
             }
+        }
+        self.told_missing += findings.told_missing;
+        self.listed += findings.listed;
+        for (reason, buffers) in findings.reasons {
+            *self.reasons.entry(reason).or_default() += buffers;
         }
     }
 
@@ -113,17 +128,21 @@ impl Tally {
     pub(super) fn summary(&self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         let verdict = if self.errors == 0 { "passed" } else { "FAILED" };
         say(&format!("soak {verdict}, seed {}: {}", self.seed, self.line(elapsed)?));
+        let reasons: Vec<String> =
+            self.reasons.iter().map(|(reason, buffers)| format!("{buffers} {reason}")).collect();
+        say(&format!("of {} buffers in all answers estimates: {}", self.listed, reasons.join(", ")));
         Ok(())
     }
 
     fn line(&self, elapsed: Duration) -> anyhow::Result<String> {
-        let Tally { batch, running, paused, ledgers, estimates, made, steps, wrong_rests, errors, .. } = self;
+        let Tally { batch, running, paused, ledgers, estimates, made, steps, limits, errors, .. } = self;
         let started = forks()? - self.forks_before;
         Ok(format!(
             "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {ledgers} ledgers compared \
              ({estimates} estimates), {made} buffers, {steps} steps, {started} processes, \
-             {wrong_rests} wrong rests, {errors} errors",
-            elapsed.as_secs()
+             {limits} at a stated limit, {} told missing, {errors} errors",
+            elapsed.as_secs(),
+            self.told_missing,
         ))
     }
 }

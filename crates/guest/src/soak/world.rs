@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Entry, Hold, Holds, Record};
-use super::player::Report;
+use super::journal::{Entry, Hold, Holds, Record, Report};
+use super::names::{MEMFD, MEMFD_NAME};
 use crate::make;
 
 /// What does not change about a buffer.
@@ -11,6 +11,11 @@ use crate::make;
 pub(super) struct Made {
     pub(super) size: u64,
     pub(super) exporter: String,
+}
+
+/// The name that a buffer is made with.
+pub(super) fn first_name(exporter: &str) -> &'static [u8] {
+    if exporter == MEMFD { MEMFD_NAME } else { b"" }
 }
 
 /// The world at one moment.
@@ -46,7 +51,7 @@ impl World {
         match entry {
             Entry::Made { ino, size, exporter } => {
                 self.made.insert(*ino, Made { size: *size, exporter: exporter.clone() });
-                self.names.remove(ino);
+                self.names.insert(*ino, first_name(exporter).to_vec());
             }
             Entry::Named { ino, name } => {
                 self.names.insert(*ino, name.clone());
@@ -67,7 +72,7 @@ impl World {
             Entry::Gone { pid } => {
                 self.holds.remove(pid);
             }
-            Entry::Busy { .. } | Entry::Leaving { .. } => {}
+            Entry::Busy { .. } | Entry::Moved { .. } | Entry::Leaving { .. } => {}
         }
     }
 
@@ -84,6 +89,11 @@ impl World {
         let mut world = self.clone();
         records.iter().filter(|record| record.ended < moment).for_each(|record| world.apply(&record.entry));
         world
+    }
+
+    /// Whether a buffer is a memfd.
+    pub(super) fn is_memfd(&self, ino: u64) -> bool {
+        self.made.get(&ino).is_some_and(|made| made.exporter == MEMFD)
     }
 
     /// The buffers that exist.

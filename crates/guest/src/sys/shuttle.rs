@@ -19,6 +19,8 @@ pub struct Shuttle {
     here: usize,
     there: usize,
     len: usize,
+    /// Both places, what is between them, and a page before and after.
+    whole: Region,
 }
 
 impl Shuttle {
@@ -30,7 +32,9 @@ impl Shuttle {
     pub fn map(fd: impl AsFd, len: usize, vmas: usize) -> anyhow::Result<Shuttle> {
         ensure!(len.is_multiple_of(PAGE), "{len} bytes are no whole pages");
         let between = (vmas + 1) * PAGE;
-        let start = reserve(ptr::null_mut(), 2 * len + between, MapFlags::empty())?;
+        let whole = 2 * len + between + 2 * PAGE;
+        let begin = reserve(ptr::null_mut(), whole, MapFlags::empty())?;
+        let start = begin + PAGE;
         for nth in (1..vmas).step_by(2) {
             let page = ptr::with_exposed_provenance_mut(start + len + nth * PAGE);
             // SAFETY: the page is of the range that was just reserved and is ours alone.
@@ -41,7 +45,28 @@ impl Shuttle {
         // SAFETY: it replaces a part of the same range.
         unsafe { mmap(ptr::with_exposed_provenance_mut(here), len, readable, flags, fd, 0) }
             .context("mapping")?;
-        Ok(Shuttle { here, there, len })
+        let whole = Region { start: begin, len: whole };
+        Ok(Shuttle { here, there, len, whole })
+    }
+
+    /// Leaves the mapping where it is with a page of nothing on either side, and unmaps the rest.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn settle(self) -> anyhow::Result<Region> {
+        let end = self.whole.start + self.whole.len;
+        for (start, end) in [(self.whole.start, self.here - PAGE), (self.here + self.len + PAGE, end)] {
+            if end > start {
+                super::unmap(Region { start, len: end - start })?;
+            }
+        }
+        Ok(self.region())
+    }
+
+    /// Where it will be after [`Shuttle::cross`].
+    pub fn other(&self) -> Region {
+        Region { start: self.there, len: self.len }
     }
 
     /// Where it is.

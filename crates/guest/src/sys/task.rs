@@ -171,6 +171,33 @@ pub fn fork_as(pid: u32, script: impl FnOnce() -> i32) -> anyhow::Result<bool> {
     }
 }
 
+/// What two tasks may share.
+#[derive(Clone, Copy, Debug)]
+pub enum Shared {
+    /// The address space.
+    Memory,
+    /// The fd table.
+    Files,
+}
+
+/// Whether two tasks share it.
+///
+/// # Errors
+///
+/// One of them has ended, or the kernel refuses.
+pub fn share(one: u32, other: u32, what: Shared) -> anyhow::Result<bool> {
+    // `enum kcmp_type` of include/uapi/linux/kcmp.h.
+    let kind = match what {
+        Shared::Memory => 1,
+        Shared::Files => 2,
+    };
+    // SAFETY: only numbers are passed.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, 0, 0) } {
+        -1 => Err(Error::last_os_error()).context("comparing two tasks"),
+        order => Ok(order == 0),
+    }
+}
+
 /// The id of a task that was started, or why it was not.
 pub(super) fn started(pid: libc::c_long) -> anyhow::Result<u32> {
     u32::try_from(pid).map_err(|_| Error::last_os_error()).context("starting a task")

@@ -95,7 +95,7 @@ impl Shm {
             known(count),
             self.private,
             answer::in_flight(if counts { self.in_flight } else { 0 }),
-            programs(if counts { self.programs } else { 0 }),
+            programs(self.programs),
             known(0),
             holders.join(" "),
         )

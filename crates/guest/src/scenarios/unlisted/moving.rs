@@ -19,7 +19,7 @@ use crate::sys::{self, PAGE};
 const NAME: &str = "moving";
 
 /// How often lsbuf is asked.
-const TIMES: usize = 15;
+const TIMES: usize = 8;
 
 /// How long a mapping or an fd stays where it is.
 const STAY: Duration = Duration::from_micros(200);

@@ -23,7 +23,7 @@ use crate::sys::{self, PAGE, task};
 const NAME: &str = "relay";
 
 /// How often lsbuf is asked.
-const TIMES: usize = 25;
+const TIMES: usize = 10;
 
 /// How long each process has it before it forks.
 const STAY: Duration = Duration::from_micros(50);

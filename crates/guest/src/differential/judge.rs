@@ -1,0 +1,295 @@
+//! Compares what lsbuf says of a world at rest with the plain reading of it.
+//!
+//! Every holder with its slots, addresses and offsets, every size and charge, and the sums of references must be those of the
+//! reading, whatever the source. What is left over is known too, since the world tells what it left in messages and nothing
+//! else keeps any of it: an exact answer must say so, and only a source that cannot ask may say less.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::making::Inode;
+use super::reading::{Key, Map, Object, Part, Reading, Slots};
+use super::source::Source;
+use crate::answer::Answer;
+
+/// The truth about one world.
+#[derive(Debug)]
+pub(super) struct Truth {
+    reading: Reading,
+    /// Fds in messages.
+    flights: BTreeMap<Key, u64>,
+}
+
+/// What one source said that can be compared with what another one said.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    names: BTreeMap<Key, String>,
+    charges: BTreeMap<u64, [Option<u64>; 4]>,
+}
+
+impl Truth {
+    /// Of what was read, and what the world says is in messages.
+    pub(super) fn new(reading: Reading, flights: &BTreeMap<Inode, u64>) -> Truth {
+        let key = |(dev, ino): Inode| match reading.key(dev, ino, b"/") {
+            Some(key) => key,
+            None => Key::DmaBuf(ino),
+        };
+        let flights = flights.iter().map(|(&inode, &fds)| (key(inode), fds)).collect();
+        Truth { reading, flights }
+    }
+
+    /// How many objects there are.
+    pub(super) fn len(&self) -> usize {
+        self.reading.objects.len()
+    }
+
+    /// What is wrong with an answer, and what else it said. Its estimates are counted by their reasons.
+    pub(super) fn judge(
+        &self,
+        answer: &Answer,
+        source: Source,
+        reasons: &mut BTreeMap<String, u64>,
+    ) -> (Vec<String>, Said) {
+        let (mut wrong, mut said, mut seen) = (Vec::new(), Said::default(), BTreeSet::new());
+        let complete = answer.0["scan"]["complete"] == true;
+        if !complete && (source.counts || self.flights.is_empty()) {
+            wrong.push(format!("the answer is partial: {}", answer.0["scan"]["notes"]));
+        }
+        for b in answer.list("buffers") {
+            let Some(key) = self.key(b).filter(|key| !self.reading.is_anothers(key)) else { continue };
+            if !seen.insert(key.clone()) {
+                wrong.push(format!("{key:?} is listed twice"));
+            }
+            if let Some(name) = b["name"].as_str() {
+                said.names.insert(key.clone(), name.to_owned());
+            }
+            if let Some(reason) = b["estimate_reason"].as_str() {
+                *reasons.entry(reason.to_owned()).or_default() += 1;
+            }
+            wrong.extend(self.buffer(&key, b, source));
+        }
+        for (key, object) in &self.reading.objects {
+            if !seen.contains(key) && !self.reading.is_anothers(key) {
+                wrong.push(format!("{key:?} is missing: {object:?}"));
+            }
+        }
+        for key in self.flights.keys() {
+            let shown = seen.contains(key) || self.reading.objects.contains_key(key);
+            if !shown && (complete || source.counts) {
+                wrong.push(format!("{key:?} is in messages alone and missing, and the answer complete"));
+            }
+        }
+        for p in answer.list("processes") {
+            let figures = ["rss", "pss", "mapped_pss", "uss"].map(|figure| p[figure].as_u64());
+            said.charges.insert(p["pid"].as_u64().unwrap_or(0), figures);
+        }
+        (wrong, said)
+    }
+
+    /// Which memory a row is of, if it is one that the reading looks at.
+    fn key(&self, b: &Value) -> Option<Key> {
+        let ino = b["ino"].as_u64()?;
+        match b["kind"].as_str()? {
+            "dmabuf" => Some(Key::DmaBuf(ino)),
+            "sysv" => Some(Key::Segment(ino)),
+            _ => {
+                let dev = b["dev"].as_str()?;
+                self.reading.looks_at(dev).then(|| Key::File(dev.to_owned(), ino))
+            }
+        }
+    }
+
+    fn buffer(&self, key: &Key, b: &Value, Source { counts, detailed, .. }: Source) -> Vec<String> {
+        let in_flight = self.flights.get(key).copied().unwrap_or(0);
+        let nothing = Object::default();
+        let object = self.reading.objects.get(key).unwrap_or(&nothing);
+        let mut wrong = Vec::new();
+        if object.parts.is_empty() && in_flight == 0 && !matches!(key, Key::Segment(_)) {
+            wrong.push(format!("{key:?} is held by nobody: {b}"));
+        }
+        let printed = parts(b);
+        if printed != untold(&object.parts, b, detailed) {
+            wrong.push(format!(
+                "holders of {key:?}\n  truth   {:?}\n  printed {printed:?}\n  {b}",
+                object.parts
+            ));
+        }
+        let known = self.reading.objects.contains_key(key);
+        if known && b["size"] != object.size {
+            wrong.push(format!("{key:?} has {} bytes: {b}", object.size));
+        }
+        if known && !b["charged"].is_null() && b["charged"] != object.charged {
+            wrong.push(format!("{key:?} is charged {} bytes: {b}", object.charged));
+        }
+        let (refs, truth) = (&b["refs"], object.refs());
+        for (name, figure) in [("fd", truth.fd), ("map", truth.map), ("opath", truth.opath)] {
+            if refs[name] != figure {
+                wrong.push(format!("{key:?} has {figure} {name}: {b}"));
+            }
+        }
+        if !refs["private_map"].is_null() && refs["private_map"] != truth.private {
+            wrong.push(format!("{key:?} has {} private mappings: {b}", truth.private));
+        }
+        wrong.extend(left_over(key, b, counts, truth.fd + truth.map, in_flight, self.flights.is_empty()));
+        wrong
+    }
+}
+
+/// What is wrong about what a row says is left over, where the truth is so many references found and so many in messages.
+fn left_over(key: &Key, b: &Value, counts: bool, found: u64, in_flight: u64, quiet: bool) -> Option<String> {
+    let refs = &b["refs"];
+    let told =
+        format!("{key:?} has {found} references in processes, {in_flight} in messages, none else: {b}");
+    let counts = counts || !matches!(key, Key::File(..));
+    if b["estimate"] == false && !refs["kernel"].is_null() {
+        // A segment's count has none of the fds that messages carry, and procfs does not tell whose those are.
+        let untold = matches!(key, Key::Segment(_)) && !quiet && refs["in_flight"].is_null();
+        let counted = if untold { 0 } else { in_flight };
+        let right =
+            refs["kernel"] == 0 && (untold || refs["in_flight"] == counted) && b["count"] == found + counted;
+        return (!right).then_some(told);
+    }
+    let reason = b["estimate_reason"].as_str().unwrap_or_default();
+    let allowed = match reason {
+        "not-counted" => !counts && refs["kernel"].is_null() && b["count"].is_null(),
+        "maybe-in-flight" => !quiet && refs["in_flight"].is_null() && refs["kernel"] == in_flight,
+        _ => false,
+    };
+    (!allowed).then(|| format!("an estimate of a world at rest ({reason}): {told}"))
+}
+
+/// The holders as printed.
+fn parts(b: &Value) -> BTreeMap<u32, Part> {
+    let holders = b["holders"].as_array().into_iter().flatten();
+    let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+    let part = |holder: &Value| {
+        let threads = holder["threads"].as_array().into_iter().flatten();
+        let part = Part {
+            own: slots(holder),
+            maps: holder["maps"].as_array().into_iter().flatten().map(map).collect(),
+            threads: threads.filter_map(|thread| Some((number(&thread["tid"])?, slots(thread)))).collect(),
+            fd_table_of: number(&holder["fd_table_of"]),
+            address_space_of: number(&holder["address_space_of"]),
+        };
+        Some((number(&holder["pid"])?, part))
+    };
+    holders.filter_map(part).collect()
+}
+
+fn slots(table: &Value) -> Slots {
+    let numbers = |key: &str| {
+        let numbers = table[key].as_array().into_iter().flatten().filter_map(Value::as_u64);
+        numbers.filter_map(|n| u32::try_from(n).ok()).collect()
+    };
+    Slots { fds: numbers("fds"), opaths: numbers("opaths") }
+}
+
+/// A mapping as printed; of one whose offset is not told that is the greatest number.
+fn map(m: &Value) -> Map {
+    let address = |key: &str| {
+        let text = m[key].as_str().and_then(|text| text.strip_prefix("0x")).unwrap_or_default();
+        u64::from_str_radix(text, 16).unwrap_or(0)
+    };
+    let private = m["perms"].as_str().is_some_and(|perms| perms.contains('p'));
+    (address("start"), address("end"), m["offset"].as_u64().unwrap_or(u64::MAX), private)
+}
+
+/// The holders without what may stay untold: the offsets of DRM's dma-bufs, and offsets and protections by a source that has
+/// no such details.
+fn untold(parts: &BTreeMap<u32, Part>, b: &Value, detailed: bool) -> BTreeMap<u32, Part> {
+    let mut parts = parts.clone();
+    if b["exporter"] == crate::make::DRM || !detailed {
+        for part in parts.values_mut() {
+            let map = |&(start, end, _, private): &Map| (start, end, u64::MAX, private && detailed);
+            part.maps = part.maps.iter().map(map).collect();
+        }
+    }
+    parts
+}
+
+/// Where two sources differ, as far as both know.
+pub(super) fn differences(one: &Said, other: &Said) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (key, name) in &one.names {
+        if let Some(second) = other.names.get(key).filter(|second| *second != name) {
+            wrong.push(format!("{key:?} is called {name:?} and {second:?}"));
+        }
+    }
+    for (pid, figures) in &one.charges {
+        let Some(others) = other.charges.get(pid) else { continue };
+        let differ = |(a, b): (&Option<u64>, &Option<u64>)| a.zip(*b).is_some_and(|(a, b)| a != b);
+        if figures.iter().zip(others).any(differ) {
+            wrong.push(format!("process {pid}: rss, pss, mapped_pss, uss {figures:?} and {others:?}"));
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A row of a memfd that an fd holds, and one message.
+    fn row(count: Value, in_flight: Value, kernel: Value, reason: Value) -> Value {
+        let estimate = !reason.is_null() && !kernel.is_null();
+        json!({
+            "kind": "memfd", "dev": "0:1", "ino": 7, "count": count, "estimate": estimate, "estimate_reason": reason,
+            "refs": {"in_flight": in_flight, "kernel": kernel},
+        })
+    }
+
+    /// Check that what is left over must be the truth where it is exact, may be unknown where nobody counts, may be an estimate
+    /// where messages are not told apart, and nothing else.
+    #[test]
+    fn rests() {
+        let wrong = |b: Value, counts: bool, quiet: bool| {
+            left_over(&Key::File("0:1".into(), 7), &b, counts, 1, 1, quiet).is_some()
+        };
+        let unknown = || row(Value::Null, Value::Null, Value::Null, json!("not-counted"));
+        let open = || row(json!(2), Value::Null, json!(1), json!("maybe-in-flight"));
+        assert!(!wrong(row(json!(2), json!(1), json!(0), Value::Null), true, false));
+        assert!(wrong(row(json!(1), json!(0), json!(0), Value::Null), true, false));
+        assert!(!wrong(unknown(), false, false) && wrong(unknown(), true, false));
+        assert!(!wrong(open(), false, false) && wrong(open(), false, true));
+        assert!(wrong(row(json!(2), json!(1), json!(0), json!("processes-ran")), true, false));
+    }
+
+    /// Check that holders are read as printed, and that only details which a source has are compared.
+    #[test]
+    fn holders() {
+        let b = json!({"holders": [{
+            "pid": 9, "fds": [3, 5], "opaths": [4], "fd_table_of": 8, "address_space_of": null,
+            "maps": [{"start": "0x1000", "end": "0x3000", "offset": 4096, "perms": "rw-p"}],
+            "threads": [{"tid": 10, "fds": [6], "opaths": []}],
+        }]});
+        let slots = |fds: &[u32], opaths: &[u32]| Slots {
+            fds: fds.iter().copied().collect(),
+            opaths: opaths.iter().copied().collect(),
+        };
+        let part = Part {
+            own: slots(&[3, 5], &[4]),
+            maps: [(0x1000, 0x3000, 4096, true)].into(),
+            threads: [(10, slots(&[6], &[]))].into(),
+            fd_table_of: Some(8),
+            address_space_of: None,
+        };
+        let parts_ = BTreeMap::from([(9, part)]);
+        assert_eq!(parts(&b), parts_);
+        assert_eq!(untold(&parts_, &b, true), parts_);
+        assert!(untold(&parts_, &b, false)[&9].maps.contains(&(0x1000, 0x3000, u64::MAX, false)));
+    }
+
+    /// Check that two sources may know differently much and may not contradict each other.
+    #[test]
+    fn contradictions() {
+        let said = |name: &str, uss: Option<u64>| Said {
+            names: [(Key::DmaBuf(7), name.to_owned())].into(),
+            charges: [(9, [Some(1), Some(1), None, uss])].into(),
+        };
+        assert!(differences(&said("a", Some(4)), &said("a", None)).is_empty());
+        assert_eq!(differences(&said("a", Some(4)), &said("b", Some(5))).len(), 2);
+    }
+}

@@ -1,0 +1,129 @@
+//! Random worlds at rest: every source of lsbuf's is asked about each, and compared with a plain reading.
+//!
+//! `making` makes a world as a seed says, `reading` reads who holds what without lsbuf's library, and `judge` compares. The soak
+//! looks for what motion can do to an answer; this looks for what shapes can: hostile names, second open files, split and
+//! moved mappings, forked trees, shared tables, threads with tables of their own, segments, messages.
+//!
+//! Limits: no namespaces, no zombie leaders, no fixed files of io_uring, no O_PATH fds in messages; the kernel keeps nothing.
+
+mod judge;
+mod making;
+mod reading;
+mod source;
+
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use self::judge::{Said, Truth};
+use self::making::World;
+use self::reading::Reading;
+use self::source::Source;
+use crate::answer::{Answer, LSBUF};
+use crate::need::Need;
+
+/// How many findings are told in full; the rest are counted.
+const TOLD: usize = 12;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// For how long.
+    pub time: Duration,
+    /// The first world's seed; each further world has the next.
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Worlds made.
+    pub worlds: u64,
+    /// Answers compared.
+    pub answers: u64,
+    /// Objects in all worlds.
+    pub objects: u64,
+    /// What is wrong.
+    pub errors: Vec<String>,
+    /// How many rows were no more than estimates, by the reason given.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// The mode: `differential SECONDS SEED`.
+///
+/// # Errors
+///
+/// The arguments are no numbers, or a world cannot be made or read.
+pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let [seconds, seed] = arguments else { anyhow::bail!("usage: differential SECONDS SEED") };
+    let plan = Plan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
+    let tally = run(plan, |line| println!("{line}"))?;
+    Ok(if tally.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes worlds and compares, and says what it has to say line by line.
+///
+/// # Errors
+///
+/// A world cannot be made or read. What lsbuf does wrong is told in the tally instead.
+pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    let sources: Vec<Source> =
+        Source::ALL.iter().filter(|source| source.need.is_none_or(Need::probe)).copied().collect();
+    for seed in plan.seed.. {
+        if begun.elapsed() >= plan.time {
+            break;
+        }
+        one(seed, &sources, &mut tally, &mut say)?;
+    }
+    let reasons: Vec<String> =
+        tally.reasons.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
+    say(&format!(
+        "differential {}, seeds from {}: {} worlds, {} objects, {} answers of {} sources, {} errors; estimates: {}",
+        if tally.errors.is_empty() { "passed" } else { "FAILED" },
+        plan.seed,
+        tally.worlds,
+        tally.objects,
+        tally.answers,
+        sources.len(),
+        tally.errors.len(),
+        reasons.join(", "),
+    ));
+    Ok(tally)
+}
+
+/// One world.
+fn one(seed: u64, sources: &[Source], tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+    let world = World::make(seed)?;
+    reading::wait_for(world.group)?;
+    let truth = Truth::new(Reading::take(world.group)?, &world.flights);
+    tally.worlds += 1;
+    tally.objects += truth.len() as u64;
+    let mut error = |tally: &mut Tally, error: String| {
+        if tally.errors.len() < TOLD {
+            say(&format!("ERROR (seed {seed}): {error}"));
+        }
+        tally.errors.push(format!("seed {seed}: {error}"));
+    };
+    let mut first: Option<(&str, Said)> = None;
+    for &source in sources {
+        let mut command = Command::new(LSBUF);
+        command.args(["--json", "--kind", "dmabuf,memfd,tmpfs,sysv,shm-anon", "--source", source.name]);
+        let answer = Answer::from(&mut command)?;
+        tally.answers += 1;
+        let (wrong, said) = truth.judge(&answer, source, &mut tally.reasons);
+        for wrong in wrong {
+            error(tally, format!("by {}: {wrong}\n  notes {}", source.name, answer.0["scan"]["notes"]));
+        }
+        match &first {
+            Some((other, before)) => {
+                for difference in judge::differences(before, &said) {
+                    error(tally, format!("by {other} and {}: {difference}", source.name));
+                }
+            }
+            None => first = Some((source.name, said)),
+        }
+    }
+    Ok(())
+}
