@@ -95,7 +95,7 @@ impl Pieces {
                 Some(1..) => Freed::NothingOrUnknown,
                 Some(0) | None => Freed::Unknown,
             };
-            Some(Piece { size: b["size"].as_u64()?, parts: parts.collect(), freed })
+            Some(Piece { size: cost(b)?, parts: parts.collect(), freed })
         };
         answer.list("buffers").iter().map(piece).collect::<Option<_>>().map(Pieces)
     }
@@ -196,4 +196,9 @@ impl Charge {
 /// An address as JSON has it.
 pub(super) fn address(text: &Value) -> Option<u64> {
     u64::from_str_radix(text.as_str()?.strip_prefix("0x")?, 16).ok()
+}
+/// What a buffer of the answer costs: what is charged for it, where that is told, else its size. A memfd that was made this moment
+/// has a size and nothing charged.
+pub(super) fn cost(b: &Value) -> Option<u64> {
+    b["charged"].as_u64().or_else(|| b["size"].as_u64())
 }

@@ -101,13 +101,15 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Reads all that there is, and once more if something could not be told at that moment. `BADMSG`: nor could it later.
+    /// Reads all that there is, and again if something could not be told, or made no sense, at that moment: what a program
+    /// looks at may be freed and used anew meanwhile. `BADMSG`: nor could it later, so it is no passing state.
     pub(super) fn read_all(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
         const TRIES: u32 = 4;
         for _ in 0..TRIES {
-            let found = Records::read_once(probes, kinds, locked)?;
-            if !found.torn {
-                return Ok(found);
+            match Records::read_once(probes, kinds, locked) {
+                Ok(found) if found.torn => {}
+                Err(Errno::BADMSG) => {}
+                whole_or_lost => return whole_or_lost,
             }
         }
         Err(Errno::BADMSG)
