@@ -252,17 +252,19 @@ fn is_given(kept: &Kept) -> bool {
 /// Runs this program in place of the calling one, as the mode below. Returns only if that fails.
 fn run_again(times: usize) -> anyhow::Error {
     let mut command = Command::new("/proc/self/exe");
-    anyhow::Error::new(command.args([CHAIN_MODE, &times.to_string()]).exec())
+    anyhow::Error::new(command.args([CHAIN_MODE, &times.to_string(), &now().to_string()]).exec())
         .context("running the program again")
 }
 
-/// Runs itself again so many times, and then ends.
+/// Writes down that the program was begun at that time, runs itself again so many times, and then ends.
 pub(super) fn chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let [times] = arguments else { bail!("usage: {CHAIN_MODE} TIMES") };
+    let [times, began] = arguments else { bail!("usage: {CHAIN_MODE} TIMES BEGAN") };
+    let (journal, pid) = (Journal::open()?, std::process::id());
+    journal.note(began.parse()?, vec![Entry::Runs { pid }])?;
     match times.parse::<usize>()?.checked_sub(1) {
         Some(left) => Err(run_again(left)),
         None => {
-            Journal::open()?.note(now(), vec![Entry::Leaving { pid: std::process::id() }])?;
+            journal.note(now(), vec![Entry::Leaving { pid }])?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -78,6 +78,8 @@ pub(super) enum Entry {
     Moved { pid: u32, ino: u64, way: Hold },
     /// The kernel may have held more of that buffer for a moment.
     Busy { ino: u64 },
+    /// The process ran another program, or the same again, and holds what it held.
+    Runs { pid: u32 },
     /// The process ends, some time from now on.
     Leaving { pid: u32 },
     /// It has ended and is reaped.

@@ -7,6 +7,8 @@
 //! moved it within themselves, the limit that lsbuf states of several readings. While references wait in messages, procfs
 //! does not tell of which buffers; there what is left over may be an estimate. BPF iterators do tell.
 //!
+//! A process that runs another program while it is read is left out of that reading, so its references count as touched.
+//!
 //! Of memfds there is no list: one that was there all the time may be missing where the answer says that this may be. procfs has
 //! no count of their references.
 

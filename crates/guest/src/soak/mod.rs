@@ -85,7 +85,7 @@ pub fn run_player(arguments: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The mode of a child that keeps running its program again: `soak-chain TIMES`.
+/// The mode of a child that keeps running its program again: `soak-chain TIMES BEGAN`.
 ///
 /// # Errors
 ///

@@ -61,7 +61,11 @@ impl Past {
                 Entry::Leaving { pid } => {
                     leaving.insert(*pid, record.began);
                 }
-                Entry::Sent { .. } | Entry::Received { .. } | Entry::Busy { .. } | Entry::Gone { .. } => {}
+                Entry::Sent { .. }
+                | Entry::Received { .. }
+                | Entry::Busy { .. }
+                | Entry::Runs { .. }
+                | Entry::Gone { .. } => {}
             }
             let began = match &record.entry {
                 Entry::Gone { pid } => leaving.remove(pid).unwrap_or(record.began),
@@ -73,6 +77,7 @@ impl Past {
                 | Entry::Sent { .. }
                 | Entry::Received { .. }
                 | Entry::Moved { .. }
+                | Entry::Runs { .. }
                 | Entry::Busy { .. } => record.began,
             };
             let touched = touched_by(&record.entry, &world);
@@ -200,7 +205,9 @@ impl Past {
             | Entry::Moved { ino: of, .. }
             | Entry::Busy { ino: of } => *of == ino,
             Entry::Is { holds, .. } => holds.contains_key(&ino),
-            Entry::Leaving { pid } | Entry::Gone { pid } => self.held(*pid, ino).is_some(),
+            Entry::Runs { pid } | Entry::Leaving { pid } | Entry::Gone { pid } => {
+                self.held(*pid, ino).is_some()
+            }
         };
         let near = |record: &&Record| record.began <= to && record.ended.saturating_add(20_000_000) >= from;
         let micros = |time: u64| (i128::from(time) - i128::from(from)) / 1000;
@@ -239,7 +246,7 @@ fn touched_by(entry: &Entry, before: &World) -> Vec<(u64, Option<u32>, bool)> {
         Entry::Named { ino, .. } => vec![(*ino, None, false)],
         Entry::Holds { pid, ino, .. } | Entry::Moved { pid, ino, .. } => vec![(*ino, Some(*pid), false)],
         Entry::Is { pid, holds } => holds.iter().map(whose(*pid)).chain(all_of(pid)).collect(),
-        Entry::Gone { pid } => all_of(pid).collect(),
+        Entry::Runs { pid } | Entry::Gone { pid } => all_of(pid).collect(),
         Entry::Leaving { .. } => Vec::new(),
     }
 }
@@ -261,6 +268,7 @@ mod tests {
                 record(10, 12, Entry::Holds { pid: 1, ino: 7, hold: fd(3) }),
                 record(20, 21, Entry::Named { ino: 7, name: b"x".to_vec() }),
                 record(30, 31, Entry::Holds { pid: 1, ino: 7, hold: fd(4) }),
+                record(34, 36, Entry::Runs { pid: 1 }),
                 record(40, 41, Entry::Leaving { pid: 1 }),
                 record(50, 51, Entry::Gone { pid: 1 }),
             ],
@@ -276,13 +284,16 @@ mod tests {
         assert_eq!(past.names(7).collect::<Vec<_>>(), [&b""[..], b"x"]);
     }
 
-    /// Check that a buffer counts as touched from a step's beginning to its end, and while its holder ends.
+    /// Check that a buffer counts as touched from a step's beginning to its end, and while its holder runs another program or
+    /// ends.
     #[test]
     fn touches() {
         let past = past();
         assert!(past.touched(13, 19).is_empty());
         assert!(past.touched(13, 20).contains(&7) && past.touched(21, 29).contains(&7));
-        assert!(past.touched(32, 39).is_empty() && past.touched(45, 46).contains(&7));
+        assert!(past.touched(32, 33).is_empty() && past.touched(37, 39).is_empty());
+        assert!(past.touched(35, 35).contains(&7) && past.touched_unseen(35, 35).is_empty());
+        assert!(past.touched(45, 46).contains(&7));
         assert!(past.touched_unseen(20, 31).is_empty() && past.touched_unseen(11, 11).contains(&7));
     }
 

@@ -13,7 +13,7 @@ use crate::answer::Answer;
 use crate::way::Way;
 
 /// How many failures are told in full; the rest are counted.
-const TOLD: u64 = 8;
+const TOLD: u64 = 100;
 
 /// Figures of a soak.
 #[derive(Clone, Debug)]

@@ -72,7 +72,7 @@ impl World {
             Entry::Gone { pid } => {
                 self.holds.remove(pid);
             }
-            Entry::Busy { .. } | Entry::Moved { .. } | Entry::Leaving { .. } => {}
+            Entry::Busy { .. } | Entry::Moved { .. } | Entry::Runs { .. } | Entry::Leaving { .. } => {}
         }
     }
 

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::records::{Known, OpenFile, Records};
-use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, ShmFilesystem, Task, Vma};
+use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, ShmFilesystem, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
 use crate::kernel::shmem::{Filesystems, Home, Named, classify};
@@ -281,7 +281,7 @@ fn home(open: &OpenFile, filesystems: &Filesystems) -> Home {
     }
 }
 
-/// An fd table: known by its id, or as one task's own where that could not be read.
+/// An fd table: known by its id, or as one task's own where that could not be read, or was another one when tasks were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Table {
     Known(Id),
@@ -290,8 +290,7 @@ enum Table {
 
 /// Who has each fd table and address space.
 struct Owners<'r> {
-    /// Ordered by process and thread.
-    tasks: &'r [Task],
+    records: &'r Records,
     table_numbers: HashMap<Table, usize>,
     /// Of each process that has the table the first thread.
     tables: Vec<BTreeMap<Pid, Tid>>,
@@ -302,7 +301,7 @@ struct Owners<'r> {
 impl Owners<'_> {
     fn of(records: &Records) -> Owners<'_> {
         let mut owners = Owners {
-            tasks: &records.tasks,
+            records,
             table_numbers: HashMap::new(),
             tables: Vec::new(),
             space_numbers: HashMap::new(),
@@ -321,13 +320,13 @@ impl Owners<'_> {
 
     /// Adds an fd, unless another program than the process's present one held it: that is not put under its name.
     fn add_fd<K>(&mut self, reading: &mut Reading, object: usize, fd: &FdRecord<K>) {
-        let at = self.tasks.partition_point(|task| task.pid < fd.pid);
-        let leader = self.tasks.get(at).filter(|task| task.pid == fd.pid);
-        if leader.is_none_or(|task| task.program != fd.program) {
+        if self.records.task(fd.pid).is_none_or(|task| task.program != fd.program) {
             reading.witness.moved = true;
             return;
         }
-        let table = fd.files.map_or(Table::Of(fd.pid, fd.tid), Table::Known);
+        let kept = fd.files.filter(|&files| self.records.kept_table(fd.pid, fd.tid, files));
+        reading.witness.moved |= fd.files.is_some() && kept.is_none();
+        let table = kept.map_or(Table::Of(fd.pid, fd.tid), Table::Known);
         let next = self.tables.len();
         let table = *self.table_numbers.entry(table).or_insert(next);
         if table == next {

@@ -165,6 +165,36 @@ fn strangers() {
     }
 }
 
+/// Check that a table whose number was another process's before is not taken for one that both share: the first had let go of
+/// it by the time tasks were read.
+#[test]
+fn a_table_at_the_same_address() {
+    let tasks = |first| vec![task(1, 1, Some(1), first), task(2, 2, Some(2), 7)];
+    let fds = || vec![fd(9, 7, 1, 1, 5), fd(9, 7, 2, 2, 6)];
+    let shown = |first| {
+        let (buffers, moved) = joined(records(tasks(first), fds(), Vec::new()), None);
+        let holders: Vec<_> =
+            buffers[0].buffer.holders.iter().map(|h| (h.fds.len(), h.fd_table_of)).collect();
+        (holders, moved)
+    };
+    assert_eq!(shown(8), (vec![(1, None), (1, None)], true));
+    assert_eq!(shown(7), (vec![(2, None), (2, Some(Pid(1)))], false));
+}
+
+/// Check that an address space whose number was another process's before is its last owner's alone.
+#[test]
+fn a_space_at_the_same_address() {
+    let tasks = |first| vec![task(1, 1, Some(first), 1), task(2, 2, Some(7), 2)];
+    let owners = |after: Vec<Task>| {
+        let mut records = records(tasks(7), Vec::new(), vec![vma(9, 7, 0, None)]);
+        records.tasks_after = after;
+        let (buffers, _) = joined(records, None);
+        buffers[0].buffer.holders.iter().map(|holder| holder.pid.0).collect::<Vec<_>>()
+    };
+    assert_eq!((owners(tasks(8)), owners(tasks(7))), (vec![2], vec![1, 2]));
+    assert_eq!(owners(vec![task(2, 2, Some(7), 2)]), [2]);
+}
+
 /// Check that of a process which ran one program after the other only what the one held is kept whose name is known.
 #[test]
 fn two_programs() {

@@ -17,7 +17,7 @@ use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
 use crate::kernel::shmem::inode::ShmInode;
 use crate::kernel::shmem::sysvipc::Namespaces;
-use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals};
+use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals, Tid};
 
 /// What is known of one buffer.
 #[derive(Debug)]
@@ -90,8 +90,10 @@ pub(super) struct Records {
     pub(super) shm_files: HashMap<Id, OpenFile>,
     pub(super) sync_files: Vec<SyncFd>,
     pub(super) keepers: Vec<Keeper>,
-    /// The tasks as they were before everything else was read and afterwards, where shared memory is looked for.
-    pub(super) tasks_around: (Vec<Task>, Vec<Task>),
+    /// The tasks as they were before everything else was read, where shared memory is looked for.
+    pub(super) tasks_before: Vec<Task>,
+    /// The tasks as they were when all else had been read; empty if nobody needs to know.
+    pub(super) tasks_after: Vec<Task>,
     /// What every task was doing before all this and afterwards; `None`: no iterator tells.
     pub(super) runs: Option<(Vec<Activity>, Vec<Activity>)>,
     /// Whether the mappings may lack some.
@@ -125,7 +127,7 @@ impl Records {
         let listed = probes.why_not(dmabufs).is_none();
         let before = runs(probes)?;
         if shmem {
-            found.tasks_around.0 = tasks(probes)?;
+            found.tasks_before = tasks(probes, Iterator::TaskShmem)?;
         }
         found.read(probes, Iterator::TaskFile.with(shmem), true)?;
         found.read(probes, Iterator::Task.with(shmem), true)?;
@@ -142,8 +144,8 @@ impl Records {
             found.buffers.append(&mut again.buffers);
             found.torn |= again.torn;
         }
-        if shmem {
-            found.tasks_around.1 = tasks(probes)?;
+        if shmem || found.address_spaces().windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            found.tasks_after = tasks(probes, Iterator::Task.with(shmem))?;
         }
         found.runs = before.zip(runs(probes)?);
         found.cut &= !locked;
@@ -273,12 +275,19 @@ impl Records {
             let leaders = tasks.iter().filter(|task| task.tid.0 == task.pid.0);
             leaders.map(|task| (task.pid, (task.program, task.mm, task.mm_writes))).collect()
         };
-        let (before, after) = (leaders(&self.tasks_around.0), leaders(&self.tasks_around.1));
+        let (before, after) = (leaders(&self.tasks_before), leaders(&self.tasks_after));
         let same = |pid: &Pid| match (before.get(pid), after.get(pid)) {
             (Some(before), Some(after)) => before == after && after.2.is_some(),
             _ => false,
         };
         ran.iter().copied().filter(|pid| !same(pid)).collect()
+    }
+
+    /// Whether a task had that fd table when fds were read and still when tasks were. The number of a table that has gone may
+    /// soon stand for another process's.
+    pub(super) fn kept_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
+        let at = self.tasks.binary_search_by_key(&(pid, tid), |task| (task.pid, task.tid));
+        at.is_ok_and(|at| self.tasks[at].files == Some(files))
     }
 
     /// Who a process is.
@@ -309,13 +318,19 @@ impl Records {
         counts
     }
 
-    /// Which processes have an address space; a thread that has one of its own counts for its process.
+    /// Which processes have an address space; a thread that has one of its own counts for its process. Where several were seen
+    /// with one, only those have it that were so again afterwards: the number of a space that has gone may soon stand for
+    /// another process's.
     pub(super) fn address_spaces(&self) -> Vec<(Id, Pid)> {
-        let mut spaces: Vec<(Id, Pid)> =
-            self.tasks.iter().filter_map(|task| task.mm.map(|mm| (mm, task.pid))).collect();
-        spaces.sort_unstable();
-        spaces.dedup();
-        spaces
+        let spaces = spaces_of(&self.tasks);
+        if self.tasks_after.is_empty() {
+            return spaces;
+        }
+        let after = spaces_of(&self.tasks_after);
+        let alike = spaces.chunk_by(|a, b| a.0 == b.0);
+        let stays =
+            |of_one: &[(Id, Pid)], one: &(Id, Pid)| of_one.len() == 1 || after.binary_search(one).is_ok();
+        alike.flat_map(|of_one| of_one.iter().filter(|one| stays(of_one, one))).copied().collect()
     }
 
     /// How many references of each buffer wait in sockets; `None`: more may wait than was seen.
@@ -346,10 +361,19 @@ impl Records {
     }
 }
 
-/// Every task that the iterator with shared memory tells of.
-fn tasks(probes: &mut Probes) -> Result<Vec<Task>, Errno> {
+/// Which processes have which address space, ordered, each pair once.
+fn spaces_of(tasks: &[Task]) -> Vec<(Id, Pid)> {
+    let mut spaces: Vec<(Id, Pid)> =
+        tasks.iter().filter_map(|task| task.mm.map(|mm| (mm, task.pid))).collect();
+    spaces.sort_unstable();
+    spaces.dedup();
+    spaces
+}
+
+/// Every task that an iterator tells of.
+fn tasks(probes: &mut Probes, iterator: Iterator) -> Result<Vec<Task>, Errno> {
     let mut tasks = Vec::new();
-    probes.read(Iterator::TaskShmem, |record| {
+    probes.read(iterator, |record| {
         if let Record::Task(task) = record {
             tasks.push(task);
         }
