@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Every iterator: its source is `NAME.bpf.c`, its object `NAME.bpf.o`.
-pub(crate) const ITERATORS: [&str; 5] = ["dmabuf", "task", "task_file", "task_run", "task_vma"];
+pub(crate) const ITERATORS: [&str; 4] = ["dmabuf", "task", "task_file", "task_vma"];
 
 /// The major version of clang that the committed objects are made with. Another one may well choose other instructions.
 pub(crate) const MAJOR: &str = "14";

@@ -380,7 +380,7 @@ enum kind {
 	SYNC_FILE = 14,
 	/* Pages of the dma-buf that follows that are a memfd's. */
 	MEMFD_PAGES = 15,
-	/* Whether a thread has run; see task_run.bpf.c. */
+	/* Whether a thread has run; see run.h. */
 	RUN = 16,
 	/* An open file of shared memory that could not be described. */
 	SHM_UNDESCRIBED = 17,

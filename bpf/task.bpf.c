@@ -2,9 +2,10 @@
 /*
  * Who there is: every process, and the threads that have an fd table, an address space or an IPC
  * namespace of their own; with the file that each runs, if shared memory is looked for and it is
- * some.
+ * some. And which threads have run (run.h).
  */
 #include "shmem.h"
+#include "run.h"
 
 struct context {
 	struct bpf_iter_meta *meta;
@@ -52,7 +53,7 @@ static always_inline struct ipc_namespace *ipc_space(struct task_struct *task)
 	return ipc;
 }
 
-RECORDS(struct task task; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct end end;);
+RECORDS(struct task task; struct run run; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct end end;);
 
 SEC("iter/task")
 int tasks(struct context *context)
@@ -79,6 +80,7 @@ int tasks(struct context *context)
 		put(context->meta->seq, found, TASK);
 		return 0;
 	}
+	write_run(context->meta->seq, task);
 	found.program = program_of(task);
 	peek(mm, task->mm);
 	found.mm = mixed((u64)mm);

@@ -19,12 +19,10 @@ pub(crate) enum Iterator {
     TaskVmaShmem,
     DmaBufShmem,
     TaskShmem,
-    /// Which threads have run. It helps to prove an answer, and is never needed for one.
-    TaskRun,
 }
 
 impl Iterator {
-    pub(crate) const ALL: [Iterator; 9] = [
+    pub(crate) const ALL: [Iterator; 8] = [
         Iterator::Task,
         Iterator::TaskFile,
         Iterator::TaskVma,
@@ -33,7 +31,6 @@ impl Iterator {
         Iterator::TaskVmaShmem,
         Iterator::DmaBufShmem,
         Iterator::TaskShmem,
-        Iterator::TaskRun,
     ];
 
     /// Those of the kernel, each once.
@@ -42,13 +39,12 @@ impl Iterator {
 
     /// Those that tell of these kinds.
     pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
-        let needed = Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()));
-        needed.chain([Iterator::TaskRun])
+        Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()))
     }
 
     /// The same program, with shared memory or without.
     pub(crate) fn with(self, shmem: bool) -> Iterator {
-        match (self.without_shmem(), shmem) {
+        match (self.kernels(), shmem) {
             (Iterator::Task, true) => Iterator::TaskShmem,
             (Iterator::TaskFile, true) => Iterator::TaskFileShmem,
             (Iterator::TaskVma, true) => Iterator::TaskVmaShmem,
@@ -57,8 +53,8 @@ impl Iterator {
         }
     }
 
-    /// The same program without shared memory.
-    fn without_shmem(self) -> Iterator {
+    /// Which iterator of the kernel's it is.
+    pub(crate) fn kernels(self) -> Iterator {
         match self {
             Iterator::TaskShmem => Iterator::Task,
             Iterator::TaskFileShmem => Iterator::TaskFile,
@@ -70,15 +66,7 @@ impl Iterator {
 
     /// Whether it looks for shared memory.
     pub(crate) fn has_shmem(self) -> bool {
-        self != self.without_shmem()
-    }
-
-    /// Which iterator of the kernel's it is.
-    pub(crate) fn kernels(self) -> Iterator {
-        match self.without_shmem() {
-            Iterator::TaskRun => Iterator::Task,
-            iterator => iterator,
-        }
+        self != self.kernels()
     }
 
     /// What the kernel calls it, with what it tells beyond that, and the file of its pin.
@@ -92,7 +80,6 @@ impl Iterator {
             Iterator::TaskVmaShmem => "task_vma_shmem",
             Iterator::DmaBufShmem => "dmabuf_shmem",
             Iterator::TaskShmem => "task_shmem",
-            Iterator::TaskRun => "task_run",
         }
     }
 
@@ -117,7 +104,6 @@ impl Iterator {
             Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
             Iterator::DmaBufShmem => "lsbuf_bufs_shm",
             Iterator::TaskShmem => "lsbuf_tasks_shm",
-            Iterator::TaskRun => "lsbuf_runs",
         }
     }
 
@@ -131,11 +117,10 @@ impl Iterator {
         use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
         use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmUndescribed, ShmVma, Torn};
         match self {
-            Iterator::Task => matches!(record, Task(_) | End),
+            Iterator::Task => matches!(record, Task(_) | Run(_) | End),
             Iterator::TaskShmem => {
                 matches!(record, ShmFile(_) | ShmUndescribed(_)) || Iterator::Task.writes(record)
             }
-            Iterator::TaskRun => matches!(record, Run(_) | End),
             Iterator::TaskFile => {
                 matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
             }
@@ -164,9 +149,8 @@ impl Iterator {
                 &OBJECT.0
             }};
         }
-        match self.without_shmem() {
+        match self.kernels() {
             Iterator::Task => object!("task"),
-            Iterator::TaskRun => object!("task_run"),
             Iterator::TaskFile => object!("task_file"),
             Iterator::TaskVma => object!("task_vma"),
             _ => object!("dmabuf"),

@@ -77,11 +77,8 @@ impl Probes {
                 return Err(Unavailable::Unasked);
             }
             let shmem = u32::from(iterator.has_shmem()).to_ne_bytes();
-            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
-            globals.push(match iterator {
-                Iterator::TaskRun => ("registers", &registers),
-                _ => ("shmem", &shmem),
-            });
+            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe), ("shmem", &shmem)];
+            globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
             object::load(iterator, &types, &globals).map(Probe::Loaded)
         };
         // Verification is slow, and runs in parallel.
@@ -131,7 +128,7 @@ impl Probes {
     }
 
     /// The first one that is not at hand, and why, if what is at hand does not tell of all
-    /// references to these kinds. That [`Iterator::TaskRun`] is not at hand is no such thing.
+    /// references to these kinds.
     pub(crate) fn lacking(&self, kinds: Kinds) -> Option<(Iterator, &Unavailable)> {
         let shmem = kinds.has_shmem();
         let lacks = |iterator: Iterator| {

@@ -50,7 +50,7 @@ fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
 /// calls at all.
 #[test]
 fn threads_that_run() {
-    let Some(mut probes) = load(&[Iterator::TaskRun]) else { return };
+    let Some(mut probes) = load(&[Iterator::Task]) else { return };
     let (ready, is_ready) = std::sync::mpsc::channel();
     let (wake, waits) = std::os::unix::net::UnixStream::pair().unwrap();
     let waiting = std::thread::spawn(move || {
@@ -62,7 +62,7 @@ fn threads_that_run() {
     let mut threads = || {
         let mut of = [None; 2];
         probes
-            .read(Iterator::TaskRun, |record| {
+            .read(Iterator::Task, |record| {
                 if let Record::Run(run) = record
                     && let Some(nth) = [tid, own].iter().position(|&tid| tid == run.tid.0)
                 {
@@ -89,7 +89,7 @@ fn threads_that_run() {
 /// Check that a process that was stopped is told as such, and is not once it goes on.
 #[test]
 fn a_stopped_process() {
-    let Some(mut probes) = load(&[Iterator::TaskRun]) else { return };
+    let Some(mut probes) = load(&[Iterator::Task]) else { return };
     let mut sleep = std::process::Command::new("/bin/sleep");
     let mut child = sleep.arg("100").stdout(std::process::Stdio::null()).spawn().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
@@ -100,7 +100,7 @@ fn a_stopped_process() {
                 Record::Run(run) if run.pid.0 == child.id() => found = Some(run),
                 _ => {}
             };
-            probes.read(Iterator::TaskRun, record).unwrap();
+            probes.read(Iterator::Task, record).unwrap();
             if found.is_some_and(|run| run.stopped == stopped && !run.running) {
                 return true;
             }

@@ -14,7 +14,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals
 
 /// Which records there are, how they are laid out and what they mean. One more with every change of any of it, so that pinned
 /// programs that write others are not read.
-pub(crate) const LAYOUT: u32 = 4;
+pub(crate) const LAYOUT: u32 = 5;
 
 /// An object of the kernel: equal for one and the same while it lives. Tells nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

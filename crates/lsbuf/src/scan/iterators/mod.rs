@@ -297,7 +297,7 @@ impl Source for IteratorSource {
         self.watch(&mut reading.witness, &mut records, effort.calls);
         reading.witness.processes_changed |= born;
         reading.witness.moved |= cut;
-        reading.witness.exiting = records.exiting(&lists::own_pids(&self.root)) > 0;
+        reading.witness.exiting = records.exiting(&lists::own_pids(&self.root));
         self.last = records;
         Ok(reading)
     }
@@ -375,7 +375,8 @@ impl IteratorSource {
 
     /// What could have disturbed the reading. Calls that the iterators do not tell are asked of procfs.
     fn watch(&mut self, witness: &mut Witness, records: &mut Records, calls: bool) {
-        let Some((before, mut after)) = records.runs.take() else { return };
+        let (before, mut after) =
+            (std::mem::take(&mut records.runs), std::mem::take(&mut records.runs_after));
         if calls {
             for task in after.iter_mut().filter(|task| task.doing == Doing::Unknown) {
                 task.doing = activity::doing(&self.root, task.pid, task.tid);

@@ -76,7 +76,7 @@ fn known_buffer(ino: u64, count: u64) -> Known {
 fn records(tasks: Vec<Task>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Records {
     let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.of.0).chain(vmas.iter().map(|v| v.of.0)).collect();
     let buffers = inos.into_iter().map(|ino| known_buffer(ino, 1)).collect();
-    Records { tasks, fds, vmas, buffers, ..Records::default() }
+    Records { tasks_after: tasks.clone(), tasks, fds, vmas, buffers, ..Records::default() }
 }
 
 /// What the records come to, and whether a reference was seen to move.
@@ -146,6 +146,21 @@ fn a_table_of_threads() {
     let holder = &buffers[0].buffer.holders[0];
     assert_eq!((holder.fds.len(), holder.threads.len(), holder.threads[0].tid), (0, 1, Tid(2)));
     assert_eq!(refs(&buffers), 1);
+}
+
+/// Check that who was started while all was read is a holder, by what it had afterwards; not a program that took another's
+/// place.
+#[test]
+fn started_meanwhile() {
+    let after = || vec![task(2, 2, Some(7), 7)];
+    let holders = |tasks: Vec<Task>| {
+        let mut records = records(tasks, vec![fd(9, 7, 2, 2, 5)], vec![vma(9, 7, 0, None)]);
+        records.tasks_after = after();
+        refs(&joined(records, None).0)
+    };
+    assert_eq!(holders(vec![task(1, 1, Some(1), 1)]), 2);
+    let other = Task { program: Runs(1), ..task(2, 2, Some(6), 7) };
+    assert_eq!(holders(vec![other]), 0);
 }
 
 /// Check that a reference of a process that was not seen is not given to anybody, nor passed over in silence.

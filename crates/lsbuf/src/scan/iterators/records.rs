@@ -1,7 +1,7 @@
 //! What the iterators tell in one reading, record by record.
 //!
-//! The order is fds, then tasks, then buffers with their mappings: a count is thereby read before its references are
-//! gathered and after, and an address space's mappings are looked for a moment after its process was.
+//! The order is tasks, fds, buffers with their mappings, and tasks again: a count is thereby read before its references are
+//! gathered and after, and what every task did meanwhile is known.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -76,8 +76,10 @@ impl Known {
 /// Everything that one reading found.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// Ordered by process and thread.
+    /// The tasks as they were at first, ordered by process and thread.
     pub(super) tasks: Vec<Task>,
+    /// The tasks as they were when all else had been read, in the same order.
+    pub(super) tasks_after: Vec<Task>,
     pub(super) fds: Vec<FdRecord<Inode>>,
     pub(super) vmas: Vec<Vma<Inode>>,
     /// Ordered by inode number, each once.
@@ -90,12 +92,9 @@ pub(super) struct Records {
     pub(super) shm_files: HashMap<Id, OpenFile>,
     pub(super) sync_files: Vec<SyncFd>,
     pub(super) keepers: Vec<Keeper>,
-    /// The tasks as they were before everything else was read, where shared memory is looked for.
-    pub(super) tasks_before: Vec<Task>,
-    /// The tasks as they were when all else had been read; empty if nobody needs to know.
-    pub(super) tasks_after: Vec<Task>,
-    /// What every task was doing before all this and afterwards; `None`: no iterator tells.
-    pub(super) runs: Option<(Vec<Activity>, Vec<Activity>)>,
+    /// What every task was doing at these two times.
+    pub(super) runs: Vec<Activity>,
+    pub(super) runs_after: Vec<Activity>,
     /// Whether the mappings may lack some.
     pub(super) cut: bool,
     /// Whether something could not be told at that moment.
@@ -125,13 +124,8 @@ impl Records {
         let locked = locked || shmem;
         let dmabufs = Iterator::DmaBuf.with(shmem);
         let listed = probes.why_not(dmabufs).is_none();
-        let before = runs(probes)?;
-        if shmem {
-            found.tasks_before = tasks(probes, Iterator::TaskShmem)?;
-        }
-        found.read(probes, Iterator::TaskFile.with(shmem), true)?;
         found.read(probes, Iterator::Task.with(shmem), true)?;
-        found.tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
+        found.read(probes, Iterator::TaskFile.with(shmem), true)?;
         if locked || !listed {
             found.read(probes, Iterator::TaskVma.with(shmem), true)?;
         }
@@ -144,10 +138,12 @@ impl Records {
             found.buffers.append(&mut again.buffers);
             found.torn |= again.torn;
         }
-        if shmem || found.address_spaces().windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            found.tasks_after = tasks(probes, Iterator::Task.with(shmem))?;
+        let mut after = Records::default();
+        after.read(probes, Iterator::Task.with(shmem), true)?;
+        (found.tasks_after, found.runs_after) = (after.tasks, after.runs);
+        for tasks in [&mut found.tasks, &mut found.tasks_after] {
+            tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
         }
-        found.runs = before.zip(runs(probes)?);
         found.cut &= !locked;
         found.buffers.sort_by_key(|known| known.inode.ino);
         found.buffers.dedup_by(|later, first| {
@@ -234,7 +230,8 @@ impl Records {
                 _ => pages = None,
             },
             Record::ShmUndescribed(_) | Record::Torn => self.torn = true,
-            Record::Run(_) | Record::End => {}
+            Record::Run(run) => self.runs.push(activity(&run)),
+            Record::End => {}
         })
     }
 
@@ -249,6 +246,7 @@ impl Records {
     pub(super) fn forget(&mut self, helpers: &[Pid]) {
         let stays = |pid: Pid| !helpers.contains(&pid);
         self.tasks.retain(|task| stays(task.pid));
+        self.tasks_after.retain(|task| stays(task.pid));
         self.fds.retain(|fd| stays(fd.pid));
         self.shm_fds.retain(|fd| stays(fd.pid));
         self.sync_files.retain(|fd| stays(fd.pid));
@@ -260,22 +258,20 @@ impl Records {
         self.tasks.iter().filter(|task| task.tid.0 == task.pid.0).count() as u64
     }
 
-    /// How many of them, but these, are exiting, with what they held out of sight.
-    pub(super) fn exiting(&self, own: &[Pid]) -> u64 {
-        let exiting = |task: &&Task| task.exiting && !task.kernel && !own.contains(&task.pid);
-        let mut pids: Vec<Pid> = self.tasks.iter().filter(exiting).map(|task| task.pid).collect();
-        pids.dedup();
-        pids.len() as u64
+    /// Whether any of them, but these, was exiting, with what it held out of sight.
+    pub(super) fn exiting(&self, own: &[Pid]) -> bool {
+        let mut tasks = self.tasks.iter().chain(&self.tasks_after);
+        tasks.any(|task| task.exiting && !task.kernel && !own.contains(&task.pid))
     }
 
-    /// Those of the processes that ran which changed their mappings or their program between the two times that tasks were
-    /// read; or whose mappings cannot be told.
+    /// Those of the processes that ran which changed their mappings or their program between the two times; or whose mappings
+    /// cannot be told.
     pub(super) fn remapped(&self, ran: &BTreeSet<Pid>) -> BTreeSet<Pid> {
         let leaders = |tasks: &[Task]| -> HashMap<Pid, (Program, Option<Id>, Option<u64>)> {
             let leaders = tasks.iter().filter(|task| task.tid.0 == task.pid.0);
             leaders.map(|task| (task.pid, (task.program, task.mm, task.mm_writes))).collect()
         };
-        let (before, after) = (leaders(&self.tasks_before), leaders(&self.tasks_after));
+        let (before, after) = (leaders(&self.tasks), leaders(&self.tasks_after));
         let same = |pid: &Pid| match (before.get(pid), after.get(pid)) {
             (Some(before), Some(after)) => before == after && after.2.is_some(),
             _ => false,
@@ -283,17 +279,19 @@ impl Records {
         ran.iter().copied().filter(|pid| !same(pid)).collect()
     }
 
-    /// Whether a task had that fd table when fds were read and still when tasks were. The number of a table that has gone may
+    /// Whether a task that has that fd table when fds are read had it at first, too. The number of a table that has gone may
     /// soon stand for another process's.
     pub(super) fn kept_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
         let at = self.tasks.binary_search_by_key(&(pid, tid), |task| (task.pid, task.tid));
         at.is_ok_and(|at| self.tasks[at].files == Some(files))
     }
 
-    /// Who a process is.
+    /// Who a process is, or who it was afterwards if it was started meanwhile.
     pub(super) fn task(&self, pid: Pid) -> Option<&Task> {
-        let at = self.tasks.partition_point(|task| task.pid < pid);
-        self.tasks.get(at).filter(|task| task.pid == pid)
+        [&self.tasks, &self.tasks_after].into_iter().find_map(|tasks| {
+            let at = tasks.partition_point(|task| task.pid < pid);
+            tasks.get(at).filter(|task| task.pid == pid)
+        })
     }
 
     /// Every IPC namespace, with tasks that are in it.
@@ -318,19 +316,21 @@ impl Records {
         counts
     }
 
-    /// Which processes have an address space; a thread that has one of its own counts for its process. Where several were seen
-    /// with one, only those have it that were so again afterwards: the number of a space that has gone may soon stand for
-    /// another process's.
+    /// Which processes have an address space; a thread that has one of its own counts for its process. Several have one only
+    /// if they had it both times: the number of a space that has gone may soon stand for another process's.
     pub(super) fn address_spaces(&self) -> Vec<(Id, Pid)> {
-        let spaces = spaces_of(&self.tasks);
-        if self.tasks_after.is_empty() {
-            return spaces;
-        }
-        let after = spaces_of(&self.tasks_after);
-        let alike = spaces.chunk_by(|a, b| a.0 == b.0);
-        let stays =
-            |of_one: &[(Id, Pid)], one: &(Id, Pid)| of_one.len() == 1 || after.binary_search(one).is_ok();
-        alike.flat_map(|of_one| of_one.iter().filter(|one| stays(of_one, one))).copied().collect()
+        let (before, after) = (spaces(&self.tasks), spaces(&self.tasks_after));
+        // What a process has only afterwards may be another program's, which is not the one it is named by.
+        let started =
+            |&&(_, pid): &&(Id, Pid)| self.tasks.binary_search_by_key(&pid, |task| task.pid).is_err();
+        let mut all: Vec<(Id, Pid)> = before.iter().chain(after.iter().filter(started)).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        let kept = |of_one: &[(Id, Pid)], one: &(Id, Pid)| {
+            of_one.len() == 1 || before.binary_search(one).is_ok() && after.binary_search(one).is_ok()
+        };
+        let alike = all.chunk_by(|a, b| a.0 == b.0);
+        alike.flat_map(|of_one| of_one.iter().filter(|one| kept(of_one, one))).copied().collect()
     }
 
     /// How many references of each buffer wait in sockets; `None`: more may wait than was seen.
@@ -362,7 +362,7 @@ impl Records {
 }
 
 /// Which processes have which address space, ordered, each pair once.
-fn spaces_of(tasks: &[Task]) -> Vec<(Id, Pid)> {
+fn spaces(tasks: &[Task]) -> Vec<(Id, Pid)> {
     let mut spaces: Vec<(Id, Pid)> =
         tasks.iter().filter_map(|task| task.mm.map(|mm| (mm, task.pid))).collect();
     spaces.sort_unstable();
@@ -370,30 +370,8 @@ fn spaces_of(tasks: &[Task]) -> Vec<(Id, Pid)> {
     spaces
 }
 
-/// Every task that an iterator tells of.
-fn tasks(probes: &mut Probes, iterator: Iterator) -> Result<Vec<Task>, Errno> {
-    let mut tasks = Vec::new();
-    probes.read(iterator, |record| {
-        if let Record::Task(task) = record {
-            tasks.push(task);
-        }
-    })?;
-    Ok(tasks)
-}
-
-/// What every task is doing; `None`: no iterator tells.
-fn runs(probes: &mut Probes) -> Result<Option<Vec<Activity>>, Errno> {
-    if probes.why_not(Iterator::TaskRun).is_some() {
-        return Ok(None);
-    }
-    let mut found = Vec::new();
-    probes.read(Iterator::TaskRun, |record| {
-        if let Record::Run(run) = record {
-            let Run { pid, tid, runtime, .. } = run;
-            found.push(Activity { pid, tid, runtime, doing: doing(&run) });
-        }
-    })?;
-    Ok(Some(found))
+fn activity(run: &Run) -> Activity {
+    Activity { pid: run.pid, tid: run.tid, runtime: run.runtime, doing: doing(run) }
 }
 
 /// What a task is doing. A worker is in no call; one that has ended has nothing any more.

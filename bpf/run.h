@@ -5,7 +5,6 @@
  *
  * Every thread but the kernel's own has one record.
  */
-#include "lsbuf.h"
 
 static void *(*const registers_of)(struct task_struct *task) = (void *)175;
 
@@ -67,11 +66,6 @@ struct task_struct___5_13 {
  * cannot be reached.
  */
 volatile const u32 registers = 0;
-
-struct context {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-};
 
 struct run {
 	struct head head;
@@ -143,25 +137,16 @@ static always_inline s32 call_of(struct task_struct *task)
 	return call;
 }
 
-RECORDS(struct run run; struct end end;);
-
-SEC("iter/task")
-int runs(struct context *context)
+/* Writes what a thread has run. Its frame is its own, so that its caller's stays small. */
+static __attribute__((noinline)) void write_run(struct seq_file *seq, struct task_struct *task)
 {
-	struct task_struct *task = context->task;
 	struct task_struct___run *run = (void *)task;
-	record(run, found);
 	struct task_struct___5_14 *newer = (void *)task;
 	struct task_struct___5_13 *older = (void *)task;
+	record(run, found);
 	u64 state = 0;
 	int on_cpu = 0;
 
-	if (!task) {
-		write_end(context->meta);
-		return 0;
-	}
-	if (task->flags & PF_KTHREAD)
-		return 0;
 	found.tgid = task->tgid;
 	found.tid = task->pid;
 	peek(found.runtime, run->se.sum_exec_runtime);
@@ -195,6 +180,5 @@ int runs(struct context *context)
 		found.flags |= RUN_EXITING;
 	if (task->flags & (PF_IO_WORKER | PF_USER_WORKER))
 		found.flags |= RUN_WORKER;
-	put(context->meta->seq, found, RUN);
-	return 0;
+	put(seq, found, RUN);
 }
