@@ -49,21 +49,15 @@ fn add_fds(buffers: &mut [Assembled], reading: &mut Reading) {
         let slots = |path_only| -> Vec<Fd> {
             table.iter().filter(|fd| fd.path_only == path_only).map(|fd| fd.fd).collect()
         };
-        let (fds, opaths) = (slots(false), slots(true));
         let owners = &reading.tables[table[0].table];
         let first = owners.first().map(|&(pid, _)| pid);
         for &(pid, thread) in owners {
             let fd_table_of = first.filter(|&first| first != pid);
+            let (fds, opaths) = (slots(false), slots(true));
             let holder = holder(buffer, pid);
             match thread {
-                None => {
-                    (holder.fds, holder.opaths, holder.fd_table_of) =
-                        (fds.clone(), opaths.clone(), fd_table_of)
-                }
-                Some(tid) => {
-                    let own = ThreadFds { tid, fds: fds.clone(), opaths: opaths.clone(), fd_table_of };
-                    holder.threads.push(own);
-                }
+                None => (holder.fds, holder.opaths, holder.fd_table_of) = (fds, opaths, fd_table_of),
+                Some(tid) => holder.threads.push(ThreadFds { tid, fds, opaths, fd_table_of }),
             }
         }
     }

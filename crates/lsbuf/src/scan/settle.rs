@@ -111,7 +111,9 @@ struct Proof {
 enum Verdict {
     /// Nothing that other readings prove can change it.
     Fixed(Residual),
-    /// These may have made it wrong: nobody, if it is exact.
+    /// Nobody can have made it wrong.
+    Proved(u64),
+    /// These may have made it wrong.
     Suspects(u64, Rc<BTreeSet<Pid>>),
     /// Something else disturbed it.
     Disturbed(u64, Why),
@@ -122,7 +124,8 @@ impl Verdict {
         match left_over(one, seen) {
             Err(residual) => Verdict::Fixed(residual),
             Ok(number) => match suspects(one, number, witness, ran) {
-                Ok(suspects) => Verdict::Suspects(number, suspects),
+                Ok(Some(suspects)) => Verdict::Suspects(number, suspects),
+                Ok(None) => Verdict::Proved(number),
                 Err(why) => Verdict::Disturbed(number, why),
             },
         }
@@ -132,8 +135,8 @@ impl Verdict {
     fn is_final(&self) -> bool {
         match self {
             Verdict::Fixed(residual) => residual.is_exact(),
-            Verdict::Suspects(_, suspects) => suspects.is_empty(),
-            Verdict::Disturbed(..) => false,
+            Verdict::Proved(_) => true,
+            Verdict::Suspects(..) | Verdict::Disturbed(..) => false,
         }
     }
 }
@@ -225,7 +228,8 @@ impl Settling {
     ) -> (Residual, Option<Rc<BTreeSet<Pid>>>) {
         let (number, now) = match verdict {
             Verdict::Fixed(residual) => return (residual, None),
-            Verdict::Suspects(number, _) if alone => return (Residual::Exact(number), None),
+            Verdict::Proved(number) if alone => return (Residual::Exact(number), None),
+            Verdict::Proved(number) => (number, Ok(Rc::default())),
             Verdict::Suspects(number, suspects) => (number, Ok(suspects)),
             Verdict::Disturbed(number, why) => (number, Err(why)),
         };
@@ -296,29 +300,31 @@ fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
     }
 }
 
-/// Who may have made a reading wrong about what is left over of a buffer: nobody, if it is exact. Or what else disturbed it.
+/// Who may have made a reading wrong about what is left over of a buffer; `None`: nobody. Or what else disturbed it.
 fn suspects(
     one: &Assembled,
     number: u64,
     witness: &Witness,
     ran: Option<&Rc<BTreeSet<Pid>>>,
-) -> Result<Rc<BTreeSet<Pid>>, Why> {
+) -> Result<Option<Rc<BTreeSet<Pid>>>, Why> {
     let Some(ran) = ran else { return Err(Why::NotWatched) };
+    let whoever = || (!ran.is_empty()).then(|| Rc::clone(ran));
     if number == 0 {
         let is_kept = [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
         if is_kept {
             // Whoever ran may have sent a message and taken it back.
-            return Ok(Rc::clone(ran));
+            return Ok(whoever());
         }
         let holders = one.buffer.holders.iter().map(|holder| holder.pid);
-        return Ok(Rc::new(holders.filter(|pid| ran.contains(pid)).collect()));
+        let ran: BTreeSet<Pid> = holders.filter(|pid| ran.contains(pid)).collect();
+        return Ok((!ran.is_empty()).then(|| Rc::new(ran)));
     }
     match &witness.in_call {
         None => Err(Why::NotWatched),
         Some(_) if witness.moved => Err(Why::Moved),
         Some(in_call) if !in_call.is_empty() || witness.exiting => Err(Why::InCall),
         Some(_) if witness.processes_changed => Err(Why::ProcessesChanged),
-        Some(_) => Ok(Rc::clone(ran)),
+        Some(_) => Ok(whoever()),
     }
 }
 

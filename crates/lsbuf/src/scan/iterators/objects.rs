@@ -292,8 +292,8 @@ enum Table {
 struct Owners<'r> {
     records: &'r Records,
     table_numbers: HashMap<Table, usize>,
-    /// Of each process that has the table the first thread.
-    tables: Vec<BTreeMap<Pid, Tid>>,
+    /// Of each process that has the table the first thread, ordered by process.
+    tables: Vec<TableOwners>,
     space_numbers: HashMap<Id, usize>,
     spaces: Vec<Vec<Pid>>,
 }
@@ -330,10 +330,15 @@ impl Owners<'_> {
         let next = self.tables.len();
         let table = *self.table_numbers.entry(table).or_insert(next);
         if table == next {
-            self.tables.push(BTreeMap::new());
+            self.tables.push(Vec::new());
         }
-        let first = self.tables[table].entry(fd.pid).or_insert(fd.tid);
-        *first = (*first).min(fd.tid);
+        let owners = &mut self.tables[table];
+        // `None`, the process's own, comes before all threads.
+        let thread = (fd.tid.0 != fd.pid.0).then_some(fd.tid);
+        match owners.binary_search_by_key(&fd.pid, |&(pid, _)| pid) {
+            Ok(at) => owners[at].1 = owners[at].1.min(thread),
+            Err(at) => owners.insert(at, (fd.pid, thread)),
+        }
         reading.fds.push(FdRef { object, table, fd: fd.fd, path_only: fd.path_only });
     }
 
@@ -351,9 +356,7 @@ impl Owners<'_> {
     }
 
     fn all(self) -> (Vec<TableOwners>, Vec<Vec<Pid>>) {
-        let shown = |(pid, tid): (Pid, Tid)| (pid, (tid.0 != pid.0).then_some(tid));
-        let tables = self.tables.into_iter().map(|owners| owners.into_iter().map(shown).collect());
-        (tables.collect(), self.spaces)
+        (self.tables, self.spaces)
     }
 }
 

@@ -175,7 +175,10 @@ impl Search {
                 break;
             }
             let ran = reading.witness.ran.clone().map(Rc::new);
-            agreeing.push((at, suspects(one, left, &reading.witness, ran.as_ref()).ok()));
+            agreeing.push((
+                at,
+                suspects(one, left, &reading.witness, ran.as_ref()).ok().map(Option::unwrap_or_default),
+            ));
         }
         agreeing.retain(|(_, suspects)| suspects.is_some());
         let mut asleep = false;
