@@ -45,21 +45,26 @@ pub fn timed(command: &mut Command) -> anyhow::Result<Taken> {
     Ok(Taken { wall, user: duration(usage.ru_utime), kernel: duration(usage.ru_stime) })
 }
 
-/// CPU time of this process until now.
+/// CPU time until now of this process and its children that have ended: a scan may be another process's work.
 ///
 /// # Errors
 ///
 /// None that the kernel is known to have.
 pub fn own_cpu() -> anyhow::Result<(Duration, Duration)> {
-    // SAFETY: all zero is a valid rusage, and getrusage fills it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = mem::zeroed();
-        if libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) != 0 {
-            return Err(Error::last_os_error()).context("asking for the CPU time");
-        }
-        usage
-    };
-    Ok((duration(usage.ru_utime), duration(usage.ru_stime)))
+    let (mut user, mut kernel) = (Duration::ZERO, Duration::ZERO);
+    for who in [libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN] {
+        // SAFETY: all zero is a valid rusage, and getrusage fills it.
+        let usage = unsafe {
+            let mut usage: libc::rusage = mem::zeroed();
+            if libc::getrusage(who, &raw mut usage) != 0 {
+                return Err(Error::last_os_error()).context("asking for the CPU time");
+            }
+            usage
+        };
+        user += duration(usage.ru_utime);
+        kernel += duration(usage.ru_stime);
+    }
+    Ok((user, kernel))
 }
 
 /// What a run that is not timed tells.

@@ -51,13 +51,14 @@ pub(crate) enum Doing {
 /// # Errors
 /// `NOENT` or `SRCH` if it has ended.
 pub(crate) fn of_process(root: &ProcRoot, pid: Pid, calls: bool, found: &mut Vec<Activity>) -> Result<()> {
-    let dir = root.dir().folder(DecInt::new(pid.0))?;
     let mut text = Vec::with_capacity(ROOM);
-    if !root.tree().may_have_threads(&dir)? {
-        found.push(of_task(&dir, "", (pid, Tid(pid.0)), calls, &mut text)?);
+    if !root.tree().may_have_threads(root.dir(), Path::new(format_args!("{pid}/task")).as_str())? {
+        let folder = Path::new(format_args!("{pid}/"));
+        found.push(of_task(root.dir(), folder.as_str(), (pid, Tid(pid.0)), calls, &mut text)?);
         return Ok(());
     }
     let mut tids = Vec::new();
+    let dir = root.dir().folder(DecInt::new(pid.0))?;
     let tasks = dir.folder(c"task")?;
     read::entries(tasks.fd(), |name, _| {
         tids.extend(number32(name.to_bytes(), 10).ok().map(Tid));

@@ -49,7 +49,7 @@ impl ProcessDir {
     /// Its threads besides the leader, ascending. Nothing is listed for a process that has none.
     pub(crate) fn threads(&self) -> Result<Vec<Tid>> {
         let mut tids = Vec::new();
-        if !self.tree().may_have_threads(&self.dir)? {
+        if !self.tree().may_have_threads(&self.dir, "task")? {
             return Ok(tids);
         }
         let task = self.dir.folder(c"task")?;

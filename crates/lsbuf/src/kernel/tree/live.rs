@@ -87,9 +87,9 @@ impl Tree for Live {
     }
 
     /// `task` has a link for itself, one from its parent, and one per thread (`proc_task_getattr` in fs/proc/base.c).
-    fn may_have_threads(&self, process: &Folder) -> Result<bool> {
+    fn may_have_threads(&self, at: &Folder, task: &str) -> Result<bool> {
         const LINKS_OF_ONE: u32 = 3;
-        let task = statx(process.fd(), c"task", AtFlags::empty(), StatxFlags::NLINK)?;
+        let task = statx(at.fd(), task, AtFlags::empty(), StatxFlags::NLINK)?;
         Ok(task.stx_nlink > LINKS_OF_ONE)
     }
 

@@ -59,8 +59,8 @@ pub(crate) trait Tree: fmt::Debug + Send + Sync {
     /// Opens the reader's own `maps`, to try what the kernel can do with it. `ENOTTY`: no kernel answers.
     fn own_maps(&self, root: &Folder) -> Result<OwnedFd>;
 
-    /// Whether a process may have threads besides its leader.
-    fn may_have_threads(&self, process: &Folder) -> Result<bool>;
+    /// Whether the process whose `task` folder that is may have threads besides its leader.
+    fn may_have_threads(&self, at: &Folder, task: &str) -> Result<bool>;
 
     /// Whether a thread has an fd table of its own. `None`: two have to be [compared](Tree::compare).
     fn has_own_fds(&self, process: &Folder, thread: Tid) -> Option<bool>;

@@ -148,8 +148,8 @@ impl Tree for Recorded {
     }
 
     /// A process without `task` was recorded without threads.
-    fn may_have_threads(&self, process: &Folder) -> Result<bool> {
-        match process.folder(c"task") {
+    fn may_have_threads(&self, at: &Folder, task: &str) -> Result<bool> {
+        match at.folder(task) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error),
