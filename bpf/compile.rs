@@ -9,8 +9,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Every iterator: its source is `NAME.bpf.c`, its object `NAME.bpf.o`.
-pub(crate) const ITERATORS: [&str; 4] = ["dmabuf", "task", "task_file", "task_vma"];
+/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two: one of them looks for shared memory, too.
+pub(crate) const OBJECTS: [&str; 8] = [
+    "dmabuf",
+    "dmabuf_shmem",
+    "task",
+    "task_file",
+    "task_file_shmem",
+    "task_shmem",
+    "task_vma",
+    "task_vma_shmem",
+];
 
 /// The major version of clang that the committed objects are made with. Another one may well choose other instructions.
 pub(crate) const MAJOR: &str = "14";
@@ -39,7 +48,7 @@ impl Tools {
         Err("there is no clang with llvm-objcopy".to_owned())
     }
 
-    /// Compiles the iterator called `name` of the sources in `folder` into a folder, for a machine of that byte order.
+    /// Compiles the object called `name` of the sources in `folder` into a folder, for a machine of that byte order.
     pub(crate) fn compile(
         &self,
         folder: &Path,
@@ -53,7 +62,9 @@ impl Tools {
         let mut clang = Command::new(&self.clang);
         clang.args(["-target", if big_endian { "bpfeb" } else { "bpfel" }]);
         clang.args(["-mcpu=v3", "-O2", "-g", "-Wall", "-fdebug-compilation-dir=/nowhere", "-c"]);
-        clang.arg(format!("{name}.bpf.c")).arg("-o").arg(&whole).current_dir(folder);
+        let source = name.strip_suffix("_shmem").unwrap_or(name);
+        clang.arg(if source == name { "-DSHMEM=0" } else { "-DSHMEM=1" });
+        clang.arg(format!("{source}.bpf.c")).arg("-o").arg(&whole).current_dir(folder);
         run(&mut clang)?;
         let copy = || Command::new(&self.objcopy);
         let section = |option: &str| format!("--{option}=.BTF.ext={}", types.display());

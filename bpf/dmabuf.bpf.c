@@ -26,13 +26,13 @@ struct tree {
 	u64 address;
 };
 
-struct {
+static struct {
 	/* BPF_MAP_TYPE_LRU_HASH */
 	int (*type)[9];
 	int (*max_entries)[1024];
 	struct tree *key;
 	u64 *value;
-} shown SEC(".maps");
+} shown MAP;
 
 struct walk {
 	void *seq;
@@ -163,9 +163,6 @@ static always_inline int shows(struct bpf_iter_meta *meta, struct address_space 
 	return 1;
 }
 
-/* Whether udmabufs' pages are looked at, and mappings not. */
-volatile const u32 shmem = 0;
-
 struct attached {
 	void *seq;
 	void *end;
@@ -197,7 +194,7 @@ static long one_attachment(u32 at, struct attached *attached)
 }
 
 /* Writes the names of the attached devices; whether those were all. Not inlined: the stack of who calls it is short. */
-static __attribute__((noinline)) int show_attachments(void *seq, struct dma_buf *dmabuf)
+static never_inline int show_attachments(void *seq, struct dma_buf *dmabuf)
 {
 	struct attached attached = { .seq = seq, .end = &dmabuf->attachments };
 

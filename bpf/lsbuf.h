@@ -19,7 +19,10 @@ typedef unsigned long long u64;
 typedef long long s64;
 
 #define SEC(name) __attribute__((section(name), used))
+/* A map, which is only made if something refers to it: it must be static. */
+#define MAP __attribute__((section(".maps")))
 #define always_inline inline __attribute__((always_inline))
+#define never_inline __attribute__((noinline, unused))
 
 /* Numbers of include/uapi/linux/bpf.h. */
 static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
@@ -398,7 +401,7 @@ struct task {
 	u64 started;
 	u64 cgroup;
 	u64 program;
-	/* The file that it runs. */
+	/* The file that it runs; this and mm_writes only with shared memory. */
 	u64 exe;
 	u32 tgid;
 	u32 tid;
@@ -553,6 +556,15 @@ struct end {
 #define record(type, what) struct type what = { .head = { .size = sizeof(struct type) } }
 #define put(seq, what, which) ({ (what).head.kind = (which); seq_write(seq, &(what), sizeof(what)); })
 
+/*
+ * Whether shared memory is looked for, too. Every source is compiled twice: what is of no use without
+ * it would take as long to load as the rest.
+ */
+#ifndef SHMEM
+#define SHMEM 0
+#endif
+#define shmem SHMEM
+
 /* The key of every id; chosen when the program is loaded. */
 volatile const u64 secret[2] = {};
 
@@ -581,7 +593,7 @@ volatile const u32 describe_each = 0;
  * known to find an address or the key but to guess. Two addresses get one id only by accident, of
  * which the chance is one in 2^64.
  */
-static __attribute__((noinline)) u64 mixed(u64 address)
+static never_inline u64 mixed(u64 address)
 {
 	u64 a = secret[0] ^ 0x736f6d6570736575ULL, b = secret[1] ^ 0x646f72616e646f6dULL;
 	u64 c = secret[0] ^ 0x6c7967656e657261ULL, d = secret[1] ^ 0x7465646279746573ULL;
@@ -599,7 +611,7 @@ static __attribute__((noinline)) u64 mixed(u64 address)
 }
 
 /* The id of an open file: of the inode too, for another file may take its place in memory while a reading goes on. */
-static __attribute__((noinline, unused)) u64 file_id(struct file *file)
+static never_inline u64 file_id(struct file *file)
 {
 	u64 address = 0, at = 0, number = 0;
 	struct inode *inode = 0;
@@ -711,13 +723,8 @@ static always_inline void describe(struct buffer *buffer, struct dma_buf *dmabuf
 /* Which program of which process a task runs: another one after exec, and in a process that comes by the same id. */
 static always_inline u64 program_of(struct task_struct *task)
 {
-	struct task_struct *leader = 0;
-	u64 started = task->start_boottime;
+	u64 started = task->group_leader->start_boottime;
 
-	if (task->pid != task->tgid) {
-		peek(leader, task->group_leader);
-		peek(started, leader->start_boottime);
-	}
 	return started + task->self_exec_id * 0x9e3779b97f4a7c15ULL;
 }
 

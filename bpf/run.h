@@ -138,7 +138,7 @@ static always_inline s32 call_of(struct task_struct *task)
 }
 
 /* Writes what a thread has run. Its frame is its own, so that its caller's stays small. */
-static __attribute__((noinline)) void write_run(struct seq_file *seq, struct task_struct *task)
+static never_inline void write_run(struct seq_file *seq, struct task_struct *task)
 {
 	struct task_struct___run *run = (void *)task;
 	struct task_struct___5_14 *newer = (void *)task;
@@ -149,7 +149,7 @@ static __attribute__((noinline)) void write_run(struct seq_file *seq, struct tas
 
 	found.tgid = task->tgid;
 	found.tid = task->pid;
-	peek(found.runtime, run->se.sum_exec_runtime);
+	found.runtime = run->se.sum_exec_runtime;
 	found.call = call_of(task);
 	/*
 	 * Last: of one that is not on a processor now, the time is no older than this. A kernel for
@@ -162,13 +162,10 @@ static __attribute__((noinline)) void write_run(struct seq_file *seq, struct tas
 		on_cpu = now;
 	} else if (exists(run->on_cpu))
 		peek(on_cpu, run->on_cpu);
-	if (exists(newer->__state)) {
-		u32 now = 0;
-
-		peek(now, newer->__state);
-		state = now;
-	} else if (exists(older->state))
-		peek(state, older->state);
+	if (exists(newer->__state))
+		state = newer->__state;
+	else if (exists(older->state))
+		state = older->state;
 	/* TASK_RUNNING is 0. */
 	if (on_cpu || !state)
 		found.flags |= RUN_RUNNING;

@@ -10,9 +10,6 @@
 
 #include "lsbuf.h"
 
-/* Whether the family is looked for at all; else none of this is even loaded. */
-volatile const u32 shmem = 0;
-
 #define TMPFS_MAGIC 0x01021994
 #define HUGETLBFS_MAGIC 0x958458f6
 #define SECRETMEM_MAGIC 0x5345434d
@@ -114,13 +111,13 @@ struct described {
 	u64 file;
 };
 
-struct {
+static struct {
 	/* BPF_MAP_TYPE_LRU_HASH */
 	int (*type)[9];
 	int (*max_entries)[16384];
 	struct described *key;
 	u64 *value;
-} described SEC(".maps");
+} described MAP;
 
 /* Room for descriptions, which the stack has not. Each piece is one run's at a time, whoever else runs here or elsewhere; a
  * run is never stopped half way. */
@@ -132,13 +129,13 @@ struct piece {
 	char path[PATH_ROOM];
 };
 
-struct {
+static struct {
 	/* BPF_MAP_TYPE_ARRAY */
 	int (*type)[2];
 	int (*max_entries)[PIECES];
 	u32 *key;
 	struct piece *value;
-} pieces SEC(".maps");
+} pieces MAP;
 
 static always_inline struct piece *take_piece(void)
 {
@@ -196,7 +193,7 @@ static always_inline struct piece *begin_description(struct bpf_iter_meta *meta,
 }
 
 /* The namespace of a segment, if the file is what somebody has attached of one. */
-static __attribute__((noinline)) u32 ipc_of(struct file *file, const unsigned char *name)
+static never_inline u32 ipc_of(struct file *file, const unsigned char *name)
 {
 	struct shm_file_data *data = 0;
 	struct ipc_namespace *ns = 0;
@@ -219,7 +216,7 @@ static __attribute__((noinline)) u32 ipc_of(struct file *file, const unsigned ch
  * Nothing is told where the dentry is another filesystem's, as overlayfs had it in files that it
  * opened for itself (open_with_fake_path, before Linux 6.7).
  */
-static __attribute__((noinline)) int describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
+static never_inline int describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
 {
 	struct hlist_bl_node **hashed = 0;
 	struct inode *of = 0;
@@ -309,7 +306,7 @@ static always_inline u32 put_shm_file(void *seq, struct piece *piece, long lengt
 }
 
 /* Describes a file that the verifier knows. */
-static __attribute__((noinline, unused)) int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
+static never_inline int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
 {
 	struct piece *piece = begin_description(meta, meta->seq, id);
 	long length;
@@ -327,7 +324,7 @@ static __attribute__((noinline, unused)) int describe_open(struct bpf_iter_meta 
 }
 
 /* Describes one of which it knows nothing: only the end of its path is to be had. Returns how many bytes that were. */
-static __attribute__((noinline, unused)) int describe_waiting(struct bpf_iter_meta *meta, void *seq, struct file *file,
+static never_inline int describe_waiting(struct bpf_iter_meta *meta, void *seq, struct file *file,
 							      struct inode *inode, u64 id)
 {
 	struct piece *piece = begin_description(meta, seq, id);

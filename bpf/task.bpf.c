@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Who there is: every process, and the threads that have an fd table, an address space or an IPC
- * namespace of their own; with the file that each runs, if shared memory is looked for and it is
- * some. And which threads have run (run.h).
+ * namespace of their own. And which threads have run (run.h). If shared memory is looked for, also
+ * how often each address space was changed, and the file that each runs, if it is such memory.
  */
 #include "shmem.h"
 #include "run.h"
@@ -19,9 +19,9 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 	struct mm_struct___6_4 *old = (void *)mm;
 
 	if (exists(newer->mm_lock_seq.sequence))
-		peek(found->mm_writes, newer->mm_lock_seq.sequence);
+		found->mm_writes = newer->mm_lock_seq.sequence;
 	else if (exists(old->mm_lock_seq))
-		peek(found->mm_writes, old->mm_lock_seq);
+		found->mm_writes = old->mm_lock_seq;
 	else
 		return;
 	found->state |= TASK_MM_WRITES;
@@ -30,27 +30,27 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 /* Describes the file that a task runs: nothing else has to refer to it. */
 static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *exe, u64 id)
 {
-	struct super_block *fs = 0;
-	struct inode *inode = 0;
-	u64 magic = 0;
-	u16 mode = 0;
+	struct inode *inode = exe->f_inode;
 
-	peek(inode, exe->f_inode);
-	peek(mode, inode->i_mode);
-	peek(fs, inode->i_sb);
-	peek(magic, fs->s_magic);
-	if (is_shmem(magic, mode) && is_news(meta, id))
+	if (is_shmem(inode->i_sb->s_magic, inode->i_mode) && is_news(meta, id))
 		describe_waiting(meta, meta->seq, exe, inode, id);
 }
 
-static always_inline struct ipc_namespace *ipc_space(struct task_struct *task)
-{
-	struct ipc_namespace *ipc = 0;
-	struct nsproxy *spaces = 0;
+/* What a thread has of its own if it is not its leader's, as numbers. */
+struct own {
+	u64 mm;
+	u64 files;
+	u64 ipc;
+};
 
-	peek(spaces, task->nsproxy);
-	peek(ipc, spaces->ipc_ns);
-	return ipc;
+static always_inline struct own own_of(struct task_struct *task)
+{
+	struct own own = {};
+
+	peek(own.mm, task->mm);
+	peek(own.files, task->files);
+	peek(own.ipc, task->nsproxy->ipc_ns);
+	return own;
 }
 
 RECORDS(struct task task; struct run run; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct end end;);
@@ -58,14 +58,8 @@ RECORDS(struct task task; struct run run; struct shm_file shm_file; struct shm_u
 SEC("iter/task")
 int tasks(struct context *context)
 {
-	struct task_struct *task = context->task, *leader = 0;
-	struct css_set *cgroups = 0;
-	struct cgroup *cgroup = 0;
-	struct kernfs_node *node = 0;
-	const struct cred *cred = 0;
-	struct ipc_namespace *ipc = 0;
-	struct mm_struct *mm = 0;
-	struct file *exe = 0;
+	struct task_struct *task = context->task, *leader;
+	struct own own;
 	record(task, found);
 
 	if (!task) {
@@ -81,39 +75,35 @@ int tasks(struct context *context)
 		return 0;
 	}
 	write_run(context->meta->seq, task);
-	found.program = program_of(task);
-	peek(mm, task->mm);
-	found.mm = mixed((u64)mm);
-	found.files = id_of(task->files);
-	ipc = ipc_space(task);
+	own = own_of(task);
+	leader = task->group_leader;
 	if (task->flags & PF_EXITING)
 		found.state |= TASK_EXITING;
+	else if (task->pid != task->tgid) {
+		struct own leaders = own_of(leader);
+
+		if (own.mm == leaders.mm && own.files == leaders.files && own.ipc == leaders.ipc)
+			return 0;
+	}
 	if (task->exit_state)
 		found.state |= TASK_DEAD;
-	if (task->pid != task->tgid) {
-		peek(leader, task->group_leader);
-		if (!(found.state & TASK_EXITING) && found.mm == id_of(leader->mm) &&
-		    found.files == id_of(leader->files) && ipc == ipc_space(leader))
-			return 0;
-		peek(found.started, leader->start_boottime);
-	} else {
-		leader = task;
-		found.started = task->start_boottime;
-	}
-	if (mm) {
+	found.program = program_of(task);
+	found.mm = mixed(own.mm);
+	found.files = mixed(own.files);
+	found.started = leader->start_boottime;
+	if (shmem && own.mm) {
+		struct mm_struct *mm = task->mm;
+		struct file *exe = mm->exe_file;
+
 		count_writes(&found, mm);
-		peek(exe, mm->exe_file);
 		found.exe = file_id(exe);
-		if (shmem && exe)
+		if (found.exe)
 			describe_exe(context->meta, exe, found.exe);
 	}
-	peek(found.ipc, ipc->ns.inum);
-	peek(cred, leader->real_cred);
-	peek(found.uid, cred->uid.val);
-	peek(cgroups, leader->cgroups);
-	peek(cgroup, cgroups->dfl_cgrp);
-	peek(node, cgroup->kn);
-	peek(found.cgroup, node->id);
+	if (own.ipc)
+		found.ipc = task->nsproxy->ipc_ns->ns.inum;
+	found.uid = leader->real_cred->uid.val;
+	found.cgroup = leader->cgroups->dfl_cgrp->kn->id;
 	probe_read(found.comm, sizeof(found.comm), &leader->comm);
 	put(context->meta->seq, found, TASK);
 	return 0;

@@ -36,7 +36,7 @@ static always_inline void fill_fd(struct fd *found, struct slot *slot, struct ta
 }
 
 /* Not inlined, like what follows: the stack of what walks queues is short. */
-static __attribute__((noinline)) int dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file,
+static never_inline int dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file,
 					       struct inode *inode)
 {
 	record(fd, found);
@@ -64,7 +64,7 @@ static __attribute__((noinline)) int dmabuf_fd(struct slot *slot, struct task_st
 	return 0;
 }
 
-static __attribute__((noinline)) int device_fd(struct slot *slot, struct task_struct *task, struct inode *inode)
+static never_inline int device_fd(struct slot *slot, struct task_struct *task, struct inode *inode)
 {
 	u32 major = inode->i_rdev >> 20;
 	record(device_fd, found);
@@ -80,7 +80,7 @@ static __attribute__((noinline)) int device_fd(struct slot *slot, struct task_st
 	return 0;
 }
 
-static __attribute__((noinline)) int keeper(struct slot *slot, u64 ino, u32 what)
+static never_inline int keeper(struct slot *slot, u64 ino, u32 what)
 {
 	record(keeper, found);
 
@@ -94,7 +94,7 @@ static __attribute__((noinline)) int keeper(struct slot *slot, u64 ino, u32 what
 }
 
 /* An fd of a file that has been described, if it had to be. */
-static __attribute__((noinline)) int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task,
+static never_inline int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task,
 					      struct file *file)
 {
 	record(fd, found);
@@ -140,7 +140,7 @@ static always_inline void fill_waiting(struct in_flight *found, struct message *
 }
 
 /* Describes a file in a message, of which the verifier knows nothing: only its name is to be had. */
-static __attribute__((noinline)) int waiting_shmem(struct message *message, struct file *file, struct inode *inode)
+static never_inline int waiting_shmem(struct message *message, struct file *file, struct inode *inode)
 {
 	record(in_flight, found);
 
@@ -267,7 +267,7 @@ static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slo
 		keeper(slot, inode->i_ino, KEEPER_NESTED);
 }
 
-static __attribute__((noinline)) int sync_fd(struct slot *slot, struct task_struct *task)
+static never_inline int sync_fd(struct slot *slot, struct task_struct *task)
 {
 	record(sync_fd, found);
 

@@ -104,7 +104,7 @@ static long one_page(u32 at, struct pages *pages)
 }
 
 /* Says whose the pages are, if it is a udmabuf. Not inlined: the stack of who calls it is short. */
-static __attribute__((noinline)) int show_pages(void *seq, struct dma_buf *dmabuf)
+static never_inline int show_pages(void *seq, struct dma_buf *dmabuf)
 {
 	struct pages pages;
 	struct udmabuf *udmabuf = 0;

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             tools.version,
             compile::MAJOR
         );
-        for name in compile::ITERATORS {
+        for name in compile::OBJECTS {
             tools.compile(&committed, name, big_endian, &into)?;
         }
         into

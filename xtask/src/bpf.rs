@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 #[path = "../../bpf/compile.rs"]
 mod compile;
 
-use compile::{ITERATORS, MAJOR, Tools};
+use compile::{MAJOR, OBJECTS, Tools};
 
 /// The version that the committed objects are made with: of Debian 12.
 const VERSION: &str = "14.0.6";
@@ -51,7 +51,7 @@ pub(crate) fn bpf(workspace: &Workspace, arguments: &BpfArgs) -> anyhow::Result<
         );
     }
     let folder = workspace.root.join("bpf");
-    for name in ITERATORS {
+    for name in OBJECTS {
         let object = tools.compile(&folder, name, false, &folder).map_err(|why| anyhow!(why))?;
         let size = fs::metadata(&object).with_context(|| format!("reading {}", object.display()))?.len();
         println!("bpf/{name}.bpf.o: {size} bytes");
@@ -67,7 +67,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Compared> {
     };
     let into = workspace.target.join("bpf");
     fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
-    for name in ITERATORS {
+    for name in OBJECTS {
         let folder = workspace.root.join("bpf");
         let made = tools.compile(&folder, name, false, &into);
         let committed = folder.join(format!("{name}.bpf.o"));
@@ -86,11 +86,9 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Compared> {
                     "clang {which} is not {VERSION}, of Debian 12: {how}"
                 )));
             }
-            (false, Err(why), true) => bail!("bpf/{name}.bpf.c: {why}"),
+            (false, Err(why), true) => bail!("bpf/{name}.bpf.o: {why}"),
             (false, Ok(_), true) => {
-                bail!(
-                    "bpf/{name}.bpf.o is not what bpf/{name}.bpf.c makes: run cargo xtask bpf and commit it"
-                )
+                bail!("bpf/{name}.bpf.o is not what its source makes: run cargo xtask bpf and commit it")
             }
         }
     }

@@ -149,11 +149,15 @@ impl Iterator {
                 &OBJECT.0
             }};
         }
-        match self.kernels() {
+        match self {
             Iterator::Task => object!("task"),
             Iterator::TaskFile => object!("task_file"),
             Iterator::TaskVma => object!("task_vma"),
-            _ => object!("dmabuf"),
+            Iterator::DmaBuf => object!("dmabuf"),
+            Iterator::TaskShmem => object!("task_shmem"),
+            Iterator::TaskFileShmem => object!("task_file_shmem"),
+            Iterator::TaskVmaShmem => object!("task_vma_shmem"),
+            Iterator::DmaBufShmem => object!("dmabuf_shmem"),
         }
     }
 }

@@ -76,8 +76,7 @@ impl Probes {
             if !wanted.contains(&iterator) {
                 return Err(Unavailable::Unasked);
             }
-            let shmem = u32::from(iterator.has_shmem()).to_ne_bytes();
-            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe), ("shmem", &shmem)];
+            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
             globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
             object::load(iterator, &types, &globals).map(Probe::Loaded)
         };

@@ -383,7 +383,9 @@ impl IteratorSource {
             }
         }
         let between = tasks::between(before, after, &lists::own_pids(&self.root));
-        witness.remapped = records.remapped(&between.ran);
+        if self.options.kinds.has_shmem() {
+            witness.remapped = records.remapped(&between.ran);
+        }
         witness.processes_changed |= between.started;
         witness.ran = Some(between.ran);
         witness.in_call = between.calls_known.then_some(between.in_call);

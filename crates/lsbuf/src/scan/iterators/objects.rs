@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::records::{Known, OpenFile, Records};
-use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, ShmFilesystem, Vma};
+use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, Program as Runs, ShmFilesystem, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
 use crate::kernel::shmem::{Filesystems, Home, Named, classify};
@@ -89,7 +89,7 @@ pub(super) fn read(
     }
     for task in &records.tasks {
         if let (Some(mm), Some(exe)) = (task.mm, task.exe)
-            && let (Some(&space), Some(&object)) = (owners.space_numbers.get(&mm), of_file.get(&exe))
+            && let (Some(space), Some(&object)) = (owners.space(mm), of_file.get(&exe))
         {
             reading.programs.push(Program { object, space });
         }
@@ -294,9 +294,15 @@ struct Owners<'r> {
     table_numbers: HashMap<Table, usize>,
     /// Of each process that has the table the first thread, ordered by process.
     tables: Vec<TableOwners>,
-    space_numbers: HashMap<Id, usize>,
+    /// Whose fd was added last, and to which table, if it was. The iterator goes from task to task.
+    last: Option<(Slots, Option<usize>)>,
+    /// Ordered; whose each is has its place in `spaces`.
+    space_ids: Vec<Id>,
     spaces: Vec<Vec<Pid>>,
 }
+
+/// What all fds of a task have in common while it runs one program with one table.
+type Slots = (Pid, Tid, Option<Id>, Runs);
 
 impl Owners<'_> {
     fn of(records: &Records) -> Owners<'_> {
@@ -304,47 +310,61 @@ impl Owners<'_> {
             records,
             table_numbers: HashMap::new(),
             tables: Vec::new(),
-            space_numbers: HashMap::new(),
+            last: None,
+            space_ids: Vec::new(),
             spaces: Vec::new(),
         };
-        for (mm, pid) in records.address_spaces() {
-            let next = owners.spaces.len();
-            let number = *owners.space_numbers.entry(mm).or_insert(next);
-            if number == next {
-                owners.spaces.push(Vec::new());
-            }
-            owners.spaces[number].push(pid);
+        for of_one in records.address_spaces().chunk_by(|a, b| a.0 == b.0) {
+            owners.space_ids.push(of_one[0].0);
+            owners.spaces.push(of_one.iter().map(|&(_, pid)| pid).collect());
         }
         owners
     }
 
+    /// Which of the address spaces has that id.
+    fn space(&self, mm: Id) -> Option<usize> {
+        self.space_ids.binary_search(&mm).ok()
+    }
+
     /// Adds an fd, unless another program than the process's present one held it: that is not put under its name.
     fn add_fd<K>(&mut self, reading: &mut Reading, object: usize, fd: &FdRecord<K>) {
-        if self.records.task(fd.pid).is_none_or(|task| task.program != fd.program) {
+        let slots = (fd.pid, fd.tid, fd.files, fd.program);
+        let table = match self.last {
+            Some((last, table)) if last == slots => table,
+            _ => self.table(reading, slots),
+        };
+        self.last = Some((slots, table));
+        let Some(table) = table else { return };
+        reading.fds.push(FdRef { object, table, fd: fd.fd, path_only: fd.path_only });
+    }
+
+    /// Which table these fds are in, with this task among its owners; `None`: they are not taken.
+    fn table(&mut self, reading: &mut Reading, (pid, tid, files, program): Slots) -> Option<usize> {
+        if self.records.task(pid).is_none_or(|task| task.program != program) {
             reading.witness.moved = true;
-            return;
+            return None;
         }
-        let kept = fd.files.filter(|&files| self.records.kept_table(fd.pid, fd.tid, files));
-        reading.witness.moved |= fd.files.is_some() && kept.is_none();
-        let table = kept.map_or(Table::Of(fd.pid, fd.tid), Table::Known);
+        let kept = files.filter(|&files| self.records.kept_table(pid, tid, files));
+        reading.witness.moved |= files.is_some() && kept.is_none();
         let next = self.tables.len();
+        let table = kept.map_or(Table::Of(pid, tid), Table::Known);
         let table = *self.table_numbers.entry(table).or_insert(next);
         if table == next {
             self.tables.push(Vec::new());
         }
         let owners = &mut self.tables[table];
         // `None`, the process's own, comes before all threads.
-        let thread = (fd.tid.0 != fd.pid.0).then_some(fd.tid);
-        match owners.binary_search_by_key(&fd.pid, |&(pid, _)| pid) {
+        let thread = (tid.0 != pid.0).then_some(tid);
+        match owners.binary_search_by_key(&pid, |&(pid, _)| pid) {
             Ok(at) => owners[at].1 = owners[at].1.min(thread),
-            Err(at) => owners.insert(at, (fd.pid, thread)),
+            Err(at) => owners.insert(at, (pid, thread)),
         }
-        reading.fds.push(FdRef { object, table, fd: fd.fd, path_only: fd.path_only });
+        Some(table)
     }
 
     /// Adds a mapping, unless its address space has gone, or another one has taken its place.
     fn add_vma<K>(&mut self, reading: &mut Reading, object: usize, vma: &Vma<K>) {
-        let space = vma.mm.and_then(|mm| self.space_numbers.get(&mm).copied());
+        let space = vma.mm.and_then(|mm| self.space(mm));
         let is_owner = |&space: &usize| vma.owner.is_none_or(|owner| self.spaces[space].contains(&owner));
         let Some(space) = space.filter(is_owner) else {
             reading.witness.moved = true;

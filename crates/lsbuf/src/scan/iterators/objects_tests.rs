@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::records::Known;
 use super::*;
-use crate::kernel::bpf::record::{Id, InFlight, Keeper, KeeperKind, Program as Runs, Task};
+use crate::kernel::bpf::record::{InFlight, Keeper, KeeperKind, Task};
 use crate::kernel::bufinfo::ListedBuffer;
 use crate::kernel::identity::InodeFact;
 use crate::model::{Fd, Perms};

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::kernel::activity::{Activity, Doing};
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Program, Record, Run, ShmFile,
-    ShmFilesystem, SyncFd, Task, Vma,
+    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Record, Run, ShmFile, ShmFilesystem,
+    SyncFd, Task, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
@@ -267,14 +267,13 @@ impl Records {
     /// Those of the processes that ran which changed their mappings or their program between the two times; or whose mappings
     /// cannot be told.
     pub(super) fn remapped(&self, ran: &BTreeSet<Pid>) -> BTreeSet<Pid> {
-        let leaders = |tasks: &[Task]| -> HashMap<Pid, (Program, Option<Id>, Option<u64>)> {
-            let leaders = tasks.iter().filter(|task| task.tid.0 == task.pid.0);
-            leaders.map(|task| (task.pid, (task.program, task.mm, task.mm_writes))).collect()
+        let leader = |tasks: &[Task], pid: Pid| {
+            let at = tasks.binary_search_by_key(&(pid, Tid(pid.0)), |task| (task.pid, task.tid)).ok()?;
+            Some((tasks[at].program, tasks[at].mm, tasks[at].mm_writes?))
         };
-        let (before, after) = (leaders(&self.tasks), leaders(&self.tasks_after));
-        let same = |pid: &Pid| match (before.get(pid), after.get(pid)) {
-            (Some(before), Some(after)) => before == after && after.2.is_some(),
-            _ => false,
+        let same = |&pid: &Pid| {
+            let before = leader(&self.tasks, pid);
+            before.is_some() && before == leader(&self.tasks_after, pid)
         };
         ran.iter().copied().filter(|pid| !same(pid)).collect()
     }
