@@ -152,7 +152,8 @@ impl FdReader {
 /// Lists the slots of one fd table after the other.
 #[derive(Debug)]
 pub(crate) struct SlotReader {
-    /// Directory entries. 32 KiB take about a thousand fds per call.
+    /// Directory entries. Most tables come in one piece: 512 KiB take about 20,000 fds per call, and only what is written to
+    /// takes memory.
     room: Vec<MaybeUninit<u8>>,
     /// The numbers of the table at hand.
     numbers: Vec<u32>,
@@ -160,7 +161,7 @@ pub(crate) struct SlotReader {
 
 impl Default for SlotReader {
     fn default() -> SlotReader {
-        SlotReader { room: vec![MaybeUninit::uninit(); read::DIR_ROOM], numbers: Vec::new() }
+        SlotReader { room: vec![MaybeUninit::uninit(); 512 << 10], numbers: Vec::new() }
     }
 }
 

@@ -218,6 +218,7 @@ fn path(room: &[u8]) -> &[u8] {
 
 /// The VMA that covers `from`, or else the next one behind it. `None`: there is no more. `ESRCH`: there is no address
 /// space. `ENAMETOOLONG`: the VMA has a name without room for it.
+#[inline]
 fn next(maps: BorrowedFd<'_>, from: u64, filter: Filter, name: Option<&mut [u8]>) -> Result<Option<MapFact>> {
     const PROCMAP_QUERY: rustix::ioctl::Opcode = opcode::read_write::<Query>(b'f', 17);
     let shared = if filter == Filter::Shared { SHARED } else { 0 };

@@ -49,7 +49,7 @@ pub(super) fn set_current(mark: *const Mark) -> *const Mark {
 pub(crate) fn now_about(pid: Option<Pid>) {
     // SAFETY: as in [`marked`].
     if let Some(mark) = unsafe { CURRENT.get().as_ref() } {
-        mark.about.store(pid.map_or(0, |pid| pid.0), Ordering::SeqCst);
+        mark.about.store(pid.map_or(0, |pid| pid.0), Ordering::Release);
     }
 }
 
@@ -60,19 +60,23 @@ pub(crate) fn now_about(pid: Option<Pid>) {
 ///
 /// `call` makes system calls and nothing else: it does not allocate or free, take or give back a lock, panic, or write what
 /// other code relies on. Its system calls change neither this process's mappings nor anything that must be undone.
+#[inline]
 pub(crate) unsafe fn marked<T>(about: Option<Pid>, call: impl FnOnce() -> T) -> T {
     // SAFETY: `guarded` sets it to a mark in its own frame, and sets it back before it returns.
     let Some(mark) = (unsafe { CURRENT.get().as_ref() }) else { return call() };
     if let Some(pid) = about {
-        mark.about.store(pid.0, Ordering::SeqCst);
+        mark.about.store(pid.0, Ordering::Release);
     }
+    // Nobody else counts. The watcher believes what it reads only of a helper that the kernel has stopped, which has then
+    // written all that it had to.
+    let outside = mark.ticks.load(Ordering::Relaxed);
     // The fences keep the compiler from moving other accesses in between the two counts.
     compiler_fence(Ordering::SeqCst);
-    mark.ticks.fetch_add(1, Ordering::SeqCst);
+    mark.ticks.store(outside.wrapping_add(1), Ordering::Release);
     compiler_fence(Ordering::SeqCst);
     let result = call();
     compiler_fence(Ordering::SeqCst);
-    mark.ticks.fetch_add(1, Ordering::SeqCst);
+    mark.ticks.store(outside.wrapping_add(2), Ordering::Release);
     compiler_fence(Ordering::SeqCst);
     result
 }

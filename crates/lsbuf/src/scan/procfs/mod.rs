@@ -145,7 +145,8 @@ impl Source for ProcfsSource {
         if self.patience.as_ref().is_some_and(Patience::is_over) {
             return Err(Failed::NotWorthIt);
         }
-        let look = self.look(false)?;
+        let listed = self.root.processes()?;
+        let look = self.look(&listed, false);
         let before = self.kernel_list();
         if self.patience.is_some() && before.list.is_err() {
             return Err(Failed::NotWorthIt);
@@ -158,7 +159,7 @@ impl Source for ProcfsSource {
         if let Some(patience) = &self.patience {
             patience.begin();
         }
-        let walk = self.walk(reader, thorough, before.list.as_ref().ok())?;
+        let walk = self.walk(&listed, reader, thorough, before.list.as_ref().ok())?;
         let after = self.kernel_list();
         let shared = Shared::of(&walk, &self.root);
         let mut reading = objects::read(
@@ -172,7 +173,7 @@ impl Source for ProcfsSource {
         reading.coverage = self.seen(&walk, reader, &after.list, &reading);
         reading.coverage.passed_over = !thorough;
         let born = before.births.0.is_none() || before.births.0 != after.births.1;
-        reading.witness = self.witness(look, &walk, effort.calls || walk.family.is_some())?;
+        reading.witness = self.witness(look, &walk, effort.calls || walk.family.is_some());
         reading.witness.processes_changed |= born;
         reading.witness.moved = walk.table_changed;
         reading.witness.exiting = walk.exiting > 0;
@@ -205,7 +206,13 @@ impl ProcfsSource {
     }
 
     /// Only a `thorough` walk looks for references that are in no fd table and no address space.
-    fn walk(&mut self, reader: Reader, thorough: bool, listed: Option<&List>) -> Result<Walk, Failed> {
+    fn walk(
+        &mut self,
+        processes: &[(Pid, u64)],
+        reader: Reader,
+        thorough: bool,
+        listed: Option<&List>,
+    ) -> Result<Walk, Failed> {
         let start = Start {
             root: &self.root,
             reader,
@@ -214,6 +221,7 @@ impl ProcfsSource {
             patience: self.patience.as_ref(),
             left_out: &|pid| self.left_out.has(pid),
             helpers: &lists::helpers(&self.root),
+            listed: processes,
             // Where the list shows no buffer at all, no account can lack anything.
             look_elsewhere: self.procfs.filesystems.is_some()
                 || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
@@ -238,34 +246,25 @@ impl ProcfsSource {
         Listed { births: (begin, self.root.births()), list }
     }
 
-    /// Looks at every task but kernel threads; `None`: that is not to be had here.
-    fn look(&mut self, calls: bool) -> Result<Option<Vec<Activity>>, Failed> {
+    /// Looks at every task of these processes but kernel threads; `None`: that is not to be had here.
+    fn look(&self, listed: &[(Pid, u64)], calls: bool) -> Option<Vec<Activity>> {
         let mut found = Vec::new();
-        if !self.root.is_live() {
-            // A recorded tree stands still.
-            return Ok(Some(found));
-        }
-        for (pid, directory) in self.root.processes()? {
-            if self.procfs.kernel_threads.knows(pid, directory) {
-                continue;
-            }
+        // A recorded tree stands still.
+        let looked_at = listed.iter().filter(|_| self.root.is_live());
+        for &(pid, _) in looked_at.filter(|&&(pid, dir)| !self.procfs.kernel_threads.knows(pid, dir)) {
             match activity::of_process(&self.root, pid, calls, &mut found) {
                 // It has ended; or nothing of it can be read, which the walk says.
                 Ok(()) | Err(Errno::NOENT | Errno::SRCH | Errno::PERM | Errno::ACCESS) => {}
-                Err(_) => return Ok(None),
+                Err(_) => return None,
             }
         }
-        Ok(Some(found))
+        Some(found)
     }
 
-    fn witness(
-        &mut self,
-        before: Option<Vec<Activity>>,
-        walk: &Walk,
-        calls: bool,
-    ) -> Result<Witness, Failed> {
-        let after = self.look(calls)?;
-        let (Some(mut before), Some(mut after)) = (before, after) else { return Ok(Witness::default()) };
+    /// What the second look says; processes that were started after the walk are known by the number of births.
+    fn witness(&self, before: Option<Vec<Activity>>, walk: &Walk, calls: bool) -> Witness {
+        let after = self.look(&walk.listed, calls);
+        let (Some(mut before), Some(mut after)) = (before, after) else { return Witness::default() };
         // Kernel threads hold nothing, and some of them run at any time.
         for look in [&mut before, &mut after] {
             look.retain(|task| !walk.kernel_threads.contains(&task.pid));
@@ -273,13 +272,13 @@ impl ProcfsSource {
         let calls_known = calls || !self.root.is_live();
         let own = lists::own_pids(&self.root);
         let between = tasks::between(before, after, &own);
-        Ok(Witness {
+        Witness {
             remapped: between.ran.clone(),
             ran: Some(between.ran),
             in_call: (calls_known && between.calls_known).then_some(between.in_call),
             processes_changed: between.started,
             ..Witness::default()
-        })
+        }
     }
 
     /// The kernel's tables of segments, if they are wanted.

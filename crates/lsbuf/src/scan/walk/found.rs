@@ -77,6 +77,8 @@ pub(in crate::scan) struct Start<'s> {
     pub(in crate::scan) left_out: &'s dyn Fn(Pid) -> bool,
     /// Processes that only read for this scan, which are passed over.
     pub(in crate::scan) helpers: &'s [Pid],
+    /// The processes that are listed, each with its directory's inode number.
+    pub(in crate::scan) listed: &'s [(Pid, u64)],
 }
 
 /// Why there is no walk.
@@ -106,6 +108,8 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) programs: Vec<(Pid, BufferId)>,
     /// Processes whose mappings were left out.
     pub(in crate::scan) stuck: Vec<Pid>,
+    /// The processes that were listed last.
+    pub(in crate::scan) listed: Vec<(Pid, u64)>,
     /// Kernel threads, which hold nothing.
     pub(in crate::scan) kernel_threads: BTreeSet<Pid>,
     /// Fds of sync_files, by process.

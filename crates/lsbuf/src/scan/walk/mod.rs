@@ -37,10 +37,14 @@ impl Walk {
             ..Walk::default()
         };
         let mut seen: HashMap<Pid, u64> = HashMap::new();
+        let mut listed = start.listed.to_vec();
         for generation in 0.. {
+            if generation > 0 {
+                listed = start.root.processes()?;
+            }
+            listed.retain(|(pid, _)| !start.helpers.contains(pid));
             let mut newcomers = Vec::new();
-            let listed = start.root.processes()?.into_iter();
-            for (pid, directory) in listed.filter(|(pid, _)| !start.helpers.contains(pid)) {
+            for &(pid, directory) in &listed {
                 match seen.insert(pid, directory) {
                     Some(before) if before == directory => {}
                     Some(_) => {
@@ -85,6 +89,7 @@ impl Walk {
             }
         }
         kernel_threads.keep(&seen);
+        walk.listed = listed;
         walk.counts.unreadable = walk.denied + walk.failed;
         walk.unreadable.sort_unstable();
         walk.unreadable.dedup();
