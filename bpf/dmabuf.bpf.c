@@ -26,13 +26,13 @@ struct tree {
 	u64 address;
 };
 
-static struct {
+struct {
 	/* BPF_MAP_TYPE_LRU_HASH */
 	int (*type)[9];
 	int (*max_entries)[1024];
 	struct tree *key;
 	u64 *value;
-} shown MAP;
+} shown SEC(".maps");
 
 struct walk {
 	void *seq;

@@ -19,8 +19,6 @@ typedef unsigned long long u64;
 typedef long long s64;
 
 #define SEC(name) __attribute__((section(name), used))
-/* A map, which is only made if something refers to it: it must be static. */
-#define MAP __attribute__((section(".maps")))
 #define always_inline inline __attribute__((always_inline))
 #define never_inline __attribute__((noinline, unused))
 
@@ -564,6 +562,15 @@ struct end {
 #define SHMEM 0
 #endif
 #define shmem SHMEM
+
+/* A map for shared memory. In the programs without it, it is a variable that nobody uses, and goes. */
+#if SHMEM
+#define shmem_map
+#define SHMEM_MAP SEC(".maps")
+#else
+#define shmem_map static
+#define SHMEM_MAP __attribute__((unused))
+#endif
 
 /* The key of every id; chosen when the program is loaded. */
 volatile const u64 secret[2] = {};

@@ -111,13 +111,13 @@ struct described {
 	u64 file;
 };
 
-static struct {
+shmem_map struct {
 	/* BPF_MAP_TYPE_LRU_HASH */
 	int (*type)[9];
 	int (*max_entries)[16384];
 	struct described *key;
 	u64 *value;
-} described MAP;
+} described SHMEM_MAP;
 
 /* Room for descriptions, which the stack has not. Each piece is one run's at a time, whoever else runs here or elsewhere; a
  * run is never stopped half way. */
@@ -129,13 +129,13 @@ struct piece {
 	char path[PATH_ROOM];
 };
 
-static struct {
+shmem_map struct {
 	/* BPF_MAP_TYPE_ARRAY */
 	int (*type)[2];
 	int (*max_entries)[PIECES];
 	u32 *key;
 	struct piece *value;
-} pieces MAP;
+} pieces SHMEM_MAP;
 
 static always_inline struct piece *take_piece(void)
 {

@@ -94,7 +94,9 @@ impl ProcessDir {
 
     /// Reads who it is. `EBADMSG`: its `stat` cannot be understood.
     pub(crate) fn identify(&self) -> Result<Process> {
-        let mut text = Vec::new();
+        /// Room for any of the three.
+        const ROOM: usize = 4 << 10;
+        let mut text = Vec::with_capacity(ROOM);
         self.dir.read_record(c"stat", &mut text)?;
         let (comm, start_time) = task::stat(&text).map_err(|Garbled| Errno::BADMSG)?;
         let uid = self.dir.read_record(c"status", &mut text).ok().and_then(|()| real_uid(&text));

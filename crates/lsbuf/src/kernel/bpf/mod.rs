@@ -180,6 +180,10 @@ impl Probes {
             }
             chunk.copy_within(done..filled, 0);
             kept = filled - done;
+            // Nothing comes after that.
+            if kept == 0 && ended && iterator.has_end() {
+                return Ok(());
+            }
         }
     }
 }

@@ -136,8 +136,7 @@ fn no_memory_for_a_description() {
         return;
     }
     let types = KernelTypes::read(Path::new("/sys")).unwrap();
-    let set = 1u32.to_ne_bytes();
-    let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[("shmem", &set)]);
+    let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[]);
     let (link, maps) = loaded.unwrap();
     let (_, pieces, places) = maps.into_iter().find(|(name, ..)| name == "pieces").unwrap();
     let mut probes =
