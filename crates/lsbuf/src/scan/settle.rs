@@ -173,10 +173,10 @@ impl Settling {
             in_call: witness.in_call.clone().unwrap_or_default(),
             may_miss: None,
         };
+        let (mut again, mut thorough, mut calls) = (false, false, false);
         if !outcome.seen.listed {
-            outcome.may_miss = self.may_miss(&assembled, &witness);
+            (outcome.may_miss, again) = self.may_miss(&assembled, &witness);
         }
-        let (mut again, mut thorough, mut calls) = (outcome.may_miss.is_some(), false, false);
         let ran = witness.ran.clone().map(Rc::new);
         let verdicts: Vec<Verdict> =
             assembled.iter().map(|one| Verdict::of(one, &outcome.seen, &witness, ran.as_ref())).collect();
@@ -255,8 +255,9 @@ impl Settling {
         }
     }
 
-    /// Adds a reading's witness of what may be missing where nothing lists the buffers.
-    fn may_miss(&mut self, assembled: &[Assembled], witness: &Witness) -> Option<BTreeSet<Pid>> {
+    /// Adds a reading's witness of what may be missing where nothing lists the buffers; and whether another reading may clear
+    /// those who are left: not if the same are left as before this one, who change their mappings all the time.
+    fn may_miss(&mut self, assembled: &[Assembled], witness: &Witness) -> (Option<BTreeSet<Pid>>, bool) {
         let ids: Vec<BufferId> = assembled.iter().map(|one| one.buffer.id).collect();
         let found = self.hasher.hash_one(ids);
         if self.found.replace(found).is_some_and(|before| before != found) {
@@ -267,14 +268,17 @@ impl Settling {
         // Whose calls could not be asked is said to be unreadable already.
         let in_call = witness.in_call.clone().unwrap_or_default();
         let now = (!disturbed).then(|| &witness.remapped | &in_call);
-        self.remapped = match (self.remapped.take(), now) {
-            (Some(before), Some(now)) => Some(&before & &now),
-            (before, now) => now.or(before),
+        let left = match (&self.remapped, now) {
+            (Some(before), Some(now)) => Some(before & &now),
+            (None, Some(now)) => Some(now),
+            (_, None) => None,
         };
+        let is_stuck = left.is_some() && left == self.remapped;
+        self.remapped = left.or(self.remapped.take());
         match &self.remapped {
-            Some(always) if always.is_empty() => None,
-            Some(always) => Some(always.clone()),
-            None => Some(BTreeSet::new()),
+            Some(always) if always.is_empty() => (None, false),
+            Some(always) => (Some(always.clone()), !is_stuck),
+            None => (Some(BTreeSet::new()), true),
         }
     }
 }

@@ -175,6 +175,10 @@ fn what_may_be_missing() {
     let moves = |who: &[u32]| unlisted(who, &[], false);
     assert_eq!(may_miss([moves(&[8]), moves(&[9]), still()]), None);
     assert_eq!(may_miss([moves(&[8]), moves(&[8, 9]), moves(&[8])]), Some(pids(&[8])));
+    // Who always changes mappings will do so again; whoever else was cleared this time is worth another reading.
+    let taken = |readings: [Reading; 3]| settle(readings).1;
+    assert_eq!(taken([moves(&[8]), moves(&[8, 9]), still()]), 2);
+    assert_eq!(taken([moves(&[8, 9]), moves(&[8, 7]), still()]), 3);
     // A reading that found another buffer, and was still, says nothing of one that did not find it.
     let mut found_more = still();
     let mut other = found_more.objects[0].clone();
