@@ -117,16 +117,19 @@ static always_inline s32 call_of(struct task_struct *task)
 		return call;
 	x86 = registers_of(task);
 	arm64 = (void *)x86;
-	if (exists(x86->orig_ax) && exists(x86->cs)) {
-		u64 number = 0, segment = 0;
+	if (exists(x86->orig_ax) && place_of(x86->cs) == place_of(x86->orig_ax) + 16) {
+		struct {
+			u64 call;
+			u64 ip;
+			u64 segment;
+		} all = {};
 		u32 status = 0;
 
-		peek(number, x86->orig_ax);
-		peek(segment, x86->cs);
+		probe_read(&all, sizeof(all), &x86->orig_ax);
 		if (exists(x86_task->thread_info.status))
-			peek(status, x86_task->thread_info.status);
-		if ((segment & 0xffff) != X86_USER32_CS && !(status & X86_TS_COMPAT))
-			call = number;
+			status = x86_task->thread_info.status;
+		if ((all.segment & 0xffff) != X86_USER32_CS && !(status & X86_TS_COMPAT))
+			call = all.call;
 	} else if (exists(arm64->syscallno) && exists(arm64->pstate)) {
 		u64 state = 0;
 

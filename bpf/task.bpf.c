@@ -19,9 +19,9 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 	struct mm_struct___6_4 *old = (void *)mm;
 
 	if (exists(newer->mm_lock_seq.sequence))
-		found->mm_writes = newer->mm_lock_seq.sequence;
+		peek(found->mm_writes, newer->mm_lock_seq.sequence);
 	else if (exists(old->mm_lock_seq))
-		found->mm_writes = old->mm_lock_seq;
+		peek(found->mm_writes, old->mm_lock_seq);
 	else
 		return;
 	found->state |= TASK_MM_WRITES;
@@ -30,26 +30,35 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 /* Describes the file that a task runs: nothing else has to refer to it. */
 static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *exe, u64 id)
 {
-	struct inode *inode = exe->f_inode;
+	struct super_block *fs = 0;
+	struct inode *inode = 0;
+	u64 magic = 0;
+	u16 mode = 0;
 
-	if (is_shmem(inode->i_sb->s_magic, inode->i_mode) && is_news(meta, id))
+	peek(inode, exe->f_inode);
+	peek(mode, inode->i_mode);
+	peek(fs, inode->i_sb);
+	peek(magic, fs->s_magic);
+	if (is_shmem(magic, mode) && is_news(meta, id))
 		describe_waiting(meta, meta->seq, exe, inode, id);
 }
 
-/* What a thread has of its own if it is not its leader's, as numbers. */
+/* What a thread has of its own if it is not its leader's. */
 struct own {
-	u64 mm;
-	u64 files;
-	u64 ipc;
+	struct mm_struct *mm;
+	void *files;
+	struct ipc_namespace *ipc;
 };
 
 static always_inline struct own own_of(struct task_struct *task)
 {
+	struct nsproxy *spaces = 0;
 	struct own own = {};
 
 	peek(own.mm, task->mm);
 	peek(own.files, task->files);
-	peek(own.ipc, task->nsproxy->ipc_ns);
+	peek(spaces, task->nsproxy);
+	peek(own.ipc, spaces->ipc_ns);
 	return own;
 }
 
@@ -58,7 +67,11 @@ RECORDS(struct task task; struct run run; struct shm_file shm_file; struct shm_u
 SEC("iter/task")
 int tasks(struct context *context)
 {
-	struct task_struct *task = context->task, *leader;
+	struct task_struct *task = context->task, *leader = 0;
+	struct css_set *cgroups = 0;
+	struct cgroup *cgroup = 0;
+	struct kernfs_node *node = 0;
+	const struct cred *cred = 0;
 	struct own own;
 	record(task, found);
 
@@ -76,10 +89,10 @@ int tasks(struct context *context)
 	}
 	write_run(context->meta->seq, task);
 	own = own_of(task);
-	leader = task->group_leader;
 	if (task->flags & PF_EXITING)
 		found.state |= TASK_EXITING;
-	else if (task->pid != task->tgid) {
+	peek(leader, task->group_leader);
+	if (task->pid != task->tgid && !found.state) {
 		struct own leaders = own_of(leader);
 
 		if (own.mm == leaders.mm && own.files == leaders.files && own.ipc == leaders.ipc)
@@ -88,22 +101,25 @@ int tasks(struct context *context)
 	if (task->exit_state)
 		found.state |= TASK_DEAD;
 	found.program = program_of(task);
-	found.mm = mixed(own.mm);
-	found.files = mixed(own.files);
-	found.started = leader->start_boottime;
+	found.mm = mixed((u64)own.mm);
+	found.files = mixed((u64)own.files);
+	peek(found.started, leader->start_boottime);
 	if (shmem && own.mm) {
-		struct mm_struct *mm = task->mm;
-		struct file *exe = mm->exe_file;
+		struct file *exe = 0;
 
-		count_writes(&found, mm);
+		count_writes(&found, own.mm);
+		peek(exe, own.mm->exe_file);
 		found.exe = file_id(exe);
-		if (found.exe)
+		if (exe)
 			describe_exe(context->meta, exe, found.exe);
 	}
-	if (own.ipc)
-		found.ipc = task->nsproxy->ipc_ns->ns.inum;
-	found.uid = leader->real_cred->uid.val;
-	found.cgroup = leader->cgroups->dfl_cgrp->kn->id;
+	peek(found.ipc, own.ipc->ns.inum);
+	peek(cred, leader->real_cred);
+	peek(found.uid, cred->uid.val);
+	peek(cgroups, leader->cgroups);
+	peek(cgroup, cgroups->dfl_cgrp);
+	peek(node, cgroup->kn);
+	peek(found.cgroup, node->id);
 	probe_read(found.comm, sizeof(found.comm), &leader->comm);
 	put(context->meta->seq, found, TASK);
 	return 0;
