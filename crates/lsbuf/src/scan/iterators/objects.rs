@@ -52,7 +52,8 @@ pub(super) fn read(
     let (fds, vmas) = (std::mem::take(&mut records.fds), std::mem::take(&mut records.vmas));
     let (shm_fds, shm_vmas) = (std::mem::take(&mut records.shm_fds), std::mem::take(&mut records.shm_vmas));
     let mut owners = Owners::of(records);
-    for fd in &fds {
+    // Each kind of record goes when it is done with: a machine may have a million.
+    for fd in fds {
         let Some(object) = dmabuf(&reading.objects[..first_shmem], fd.of) else {
             reading.witness.moved |= wants_dmabufs;
             continue;
@@ -66,24 +67,24 @@ pub(super) fn read(
             buffer.count = Some(0);
             counted.held_still = listed.is_none_or(List::agrees);
         }
-        owners.add_fd(&mut reading, object, fd);
+        owners.add_fd(&mut reading, object, &fd);
     }
-    for fd in &shm_fds {
+    for fd in shm_fds {
         if let Some(&object) = of_file.get(&fd.of) {
-            owners.add_fd(&mut reading, object, fd);
+            owners.add_fd(&mut reading, object, &fd);
         }
     }
-    for vma in &vmas {
+    for vma in vmas {
         match dmabuf(&reading.objects[..first_shmem], vma.of) {
-            Some(object) => owners.add_vma(&mut reading, object, vma),
+            Some(object) => owners.add_vma(&mut reading, object, &vma),
             None => reading.witness.moved |= wants_dmabufs,
         }
     }
-    for vma in &shm_vmas {
+    for vma in shm_vmas {
         if let Some(&object) = of_file.get(&vma.of) {
             // What is private there is a process's own memory of huge pages.
             if vma.perms.is_shared() || reading.objects[object].buffer.id.kind != Kind::ShmAnon {
-                owners.add_vma(&mut reading, object, vma);
+                owners.add_vma(&mut reading, object, &vma);
             }
         }
     }
