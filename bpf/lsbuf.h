@@ -403,7 +403,7 @@ struct task {
 	u64 started;
 	u64 cgroup;
 	u64 program;
-	/* The file that it runs; this and mm_writes only with shared memory. */
+	/* The file that it runs; this, ipc and mm_writes only with shared memory. */
 	u64 exe;
 	u32 tgid;
 	u32 tid;

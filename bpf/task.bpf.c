@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Who there is: every process, and the threads that have an fd table, an address space or an IPC
- * namespace of their own. And which threads have run (run.h). If shared memory is looked for, also
- * how often each address space was changed, and the file that each runs, if it is such memory.
+ * Who there is: every process, and the threads that have an fd table or an address space of their
+ * own. And which threads have run (run.h). If shared memory is looked for, also IPC namespaces and
+ * threads that have their own, how often each address space was changed, and the file that each
+ * runs, if it is such memory.
  */
 #include "shmem.h"
 #include "run.h"
@@ -43,7 +44,7 @@ static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *
 		describe_waiting(meta, meta->seq, exe, inode, id);
 }
 
-/* What a thread has of its own if it is not its leader's. */
+/* What a thread has of its own if it is not its leader's. An IPC namespace has shared memory alone. */
 struct own {
 	struct mm_struct *mm;
 	void *files;
@@ -57,8 +58,10 @@ static always_inline struct own own_of(struct task_struct *task)
 
 	peek(own.mm, task->mm);
 	peek(own.files, task->files);
-	peek(spaces, task->nsproxy);
-	peek(own.ipc, spaces->ipc_ns);
+	if (shmem) {
+		peek(spaces, task->nsproxy);
+		peek(own.ipc, spaces->ipc_ns);
+	}
 	return own;
 }
 
@@ -67,7 +70,7 @@ RECORDS(struct task task; struct run run; struct shm_file shm_file; struct shm_u
 SEC("iter/task")
 int tasks(struct context *context)
 {
-	struct task_struct *task = context->task, *leader = 0;
+	struct task_struct *task = context->task, *leader = task;
 	struct css_set *cgroups = 0;
 	struct cgroup *cgroup = 0;
 	struct kernfs_node *node = 0;
@@ -91,11 +94,12 @@ int tasks(struct context *context)
 	own = own_of(task);
 	if (task->flags & PF_EXITING)
 		found.state |= TASK_EXITING;
-	peek(leader, task->group_leader);
-	if (task->pid != task->tgid && !found.state) {
-		struct own leaders = own_of(leader);
+	if (task->pid != task->tgid) {
+		struct own leaders;
 
-		if (own.mm == leaders.mm && own.files == leaders.files && own.ipc == leaders.ipc)
+		peek(leader, task->group_leader);
+		leaders = own_of(leader);
+		if (!found.state && own.mm == leaders.mm && own.files == leaders.files && own.ipc == leaders.ipc)
 			return 0;
 	}
 	if (task->exit_state)
@@ -104,16 +108,18 @@ int tasks(struct context *context)
 	found.mm = mixed((u64)own.mm);
 	found.files = mixed((u64)own.files);
 	peek(found.started, leader->start_boottime);
-	if (shmem && own.mm) {
-		struct file *exe = 0;
+	if (shmem) {
+		peek(found.ipc, own.ipc->ns.inum);
+		if (own.mm) {
+			struct file *exe = 0;
 
-		count_writes(&found, own.mm);
-		peek(exe, own.mm->exe_file);
-		found.exe = file_id(exe);
-		if (exe)
-			describe_exe(context->meta, exe, found.exe);
+			count_writes(&found, own.mm);
+			peek(exe, own.mm->exe_file);
+			found.exe = file_id(exe);
+			if (exe)
+				describe_exe(context->meta, exe, found.exe);
+		}
 	}
-	peek(found.ipc, own.ipc->ns.inum);
 	peek(cred, leader->real_cred);
 	peek(found.uid, cred->uid.val);
 	peek(cgroups, leader->cgroups);

@@ -76,6 +76,10 @@ const LARGEST: usize = 64 << 20;
 /// Nor does the text of a million mappings.
 const LONGEST: usize = 1 << 30;
 
+/// Room that is worth a read, and the most that is cleared for one.
+const ENOUGH: usize = 256;
+const PIECE: usize = 4 << 10;
+
 /// What one read did to the room it was given.
 #[derive(PartialEq, Eq)]
 enum Filled {
@@ -89,7 +93,9 @@ fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
     if filled > LARGEST {
         return Err(Errno::FBIG);
     }
-    text.resize(filled.max(512) * 2, 0);
+    let free = text.capacity() - filled;
+    let room = if free < ENOUGH { filled.max(512) * 2 } else { filled + free.min(PIECE) };
+    text.resize(room, 0);
     let n = retry(|| read(fd, &mut text[filled..]))?;
     let room = text.len() - filled;
     text.truncate(filled + n);
