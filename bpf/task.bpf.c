@@ -44,7 +44,7 @@ static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *
 		describe_waiting(meta, meta->seq, exe, inode, id);
 }
 
-/* What a thread has of its own if it is not its leader's. An IPC namespace has shared memory alone. */
+/* What a thread has of its own if it is not its leader's. IPC namespaces matter for shared memory alone. */
 struct own {
 	struct mm_struct *mm;
 	void *files;
