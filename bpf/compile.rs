@@ -48,7 +48,8 @@ impl Tools {
         Err("there is no clang with llvm-objcopy".to_owned())
     }
 
-    /// Compiles the object called `name` of the sources in `folder` into a folder, for a machine of that byte order.
+    /// Compiles the object called `name` of the sources in `folder` into a folder, for a machine of
+    /// that byte order.
     pub(crate) fn compile(
         &self,
         folder: &Path,

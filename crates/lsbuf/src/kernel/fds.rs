@@ -152,16 +152,19 @@ impl FdReader {
 /// Lists the slots of one fd table after the other.
 #[derive(Debug)]
 pub(crate) struct SlotReader {
-    /// Directory entries. Most tables come in one piece: 512 KiB take about 20,000 fds per call, and only what is written to
-    /// takes memory.
+    /// Directory entries.
     room: Vec<MaybeUninit<u8>>,
     /// The numbers of the table at hand.
     numbers: Vec<u32>,
 }
 
+/// Room for directory entries, in bytes: about 20,000 fds a call, so most tables come in one piece.
+/// Only what is written to takes memory.
+const SLOTS_ROOM: usize = 512 << 10;
+
 impl Default for SlotReader {
     fn default() -> SlotReader {
-        SlotReader { room: vec![MaybeUninit::uninit(); 512 << 10], numbers: Vec::new() }
+        SlotReader { room: vec![MaybeUninit::uninit(); SLOTS_ROOM], numbers: Vec::new() }
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::path::Arg;
 use super::guard;
 
 /// Room for directory entries, in bytes: about a thousand a call.
-pub(crate) const DIR_ROOM: usize = 32 << 10;
+const DIR_ROOM: usize = 32 << 10;
 
 /// Room for a link's target, in bytes: no link of procfs is longer than a page.
 pub(crate) const LINK_ROOM: usize = 4 << 10;

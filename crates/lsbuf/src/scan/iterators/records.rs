@@ -267,9 +267,9 @@ impl Records {
     /// Those of the processes that ran which changed their mappings or their program between the two times; or whose mappings
     /// cannot be told.
     pub(super) fn remapped(&self, ran: &BTreeSet<Pid>) -> BTreeSet<Pid> {
-        let leader = |tasks: &[Task], pid: Pid| {
-            let at = tasks.binary_search_by_key(&(pid, Tid(pid.0)), |task| (task.pid, task.tid)).ok()?;
-            Some((tasks[at].program, tasks[at].mm, tasks[at].mm_writes?))
+        let leader = |tasks, pid: Pid| {
+            let task: &Task = find(tasks, pid, Tid(pid.0))?;
+            Some((task.program, task.mm, task.mm_writes?))
         };
         let same = |&pid: &Pid| {
             let before = leader(&self.tasks, pid);
@@ -281,8 +281,7 @@ impl Records {
     /// Whether a task that has that fd table when fds are read had it at first, too. The number of a table that has gone may
     /// soon stand for another process's.
     pub(super) fn kept_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
-        let at = self.tasks.binary_search_by_key(&(pid, tid), |task| (task.pid, task.tid));
-        at.is_ok_and(|at| self.tasks[at].files == Some(files))
+        find(&self.tasks, pid, tid).is_some_and(|task| task.files == Some(files))
     }
 
     /// Who a process is, or who it was afterwards if it was started meanwhile.
@@ -358,6 +357,11 @@ impl Records {
             .any(|mapped| rings.binary_search_by_key(&mapped.ino, |ring| ring.ino).is_err());
         (rings, hidden)
     }
+}
+
+/// One of the tasks, which are ordered by process and thread.
+fn find(tasks: &[Task], pid: Pid, tid: Tid) -> Option<&Task> {
+    tasks.binary_search_by_key(&(pid, tid), |task| (task.pid, task.tid)).ok().map(|at| &tasks[at])
 }
 
 /// Which processes have which address space, ordered, each pair once.
