@@ -16,9 +16,9 @@ use super::{magic, task};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Host, Pid};
 
-/// How far a machine has come in starting processes.
+/// The last process id that the kernel gave out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Births(u32);
+pub(crate) struct LastPid(u32);
 
 /// An open procfs.
 #[derive(Debug)]
@@ -111,8 +111,8 @@ impl ProcRoot {
     }
 
     /// A number that changes whenever a process or thread is started. `None`: that cannot be told.
-    pub(crate) fn births(&self) -> Option<Births> {
-        self.tree().last_pid(&self.dir).map(Births)
+    pub(crate) fn last_pid(&self) -> Option<LastPid> {
+        self.tree().last_pid(&self.dir).map(LastPid)
     }
 
     /// Reads this process's own `stat`, for the time it takes.

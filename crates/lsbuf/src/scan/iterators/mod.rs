@@ -264,7 +264,7 @@ impl Source for IteratorSource {
         // What the last reading was made from goes before the next is begun.
         self.last = Records::default();
         self.locked |= effort.thorough;
-        let born = self.root.births();
+        let born = self.root.last_pid();
         let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
         // In the next reading, for which it is known beforehand that it may wait.
         let locked = self.locked;
@@ -273,7 +273,7 @@ impl Source for IteratorSource {
         records.forget(&lists::helpers(&self.root));
         let listed = self.iterators.lists(kinds);
         let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
-        let born = born.is_none() || born != self.root.births();
+        let born = born.is_none() || born != self.root.last_pid();
         let first = records.buffers.first();
         self.iterators.dev = first.map(|known| known.inode.dev).or(self.iterators.dev);
         let (kept, rings, elsewhere) = self.kept(&records);

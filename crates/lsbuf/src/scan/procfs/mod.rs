@@ -20,7 +20,7 @@ use crate::kernel::devices;
 use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::pending;
 use crate::kernel::procmap::{Filter, Queries};
-use crate::kernel::root::{Births, ProcRoot};
+use crate::kernel::root::{LastPid, ProcRoot};
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Dev, Device, Kind, Note, Pid, Process, Source as Asked};
 
@@ -50,7 +50,7 @@ pub(super) struct Procfs {
 /// A list, and how many processes had been started just before and just after it was read.
 #[derive(Debug)]
 struct Listed {
-    births: (Option<Births>, Option<Births>),
+    last_pid: (Option<LastPid>, Option<LastPid>),
     list: Listing,
 }
 
@@ -172,7 +172,7 @@ impl Source for ProcfsSource {
         reading.segments = self.segments(&walk);
         reading.coverage = self.seen(&walk, reader, &after.list, &reading);
         reading.coverage.passed_over = !thorough;
-        let born = before.births.0.is_none() || before.births.0 != after.births.1;
+        let born = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
         reading.witness = self.witness(look, &walk, effort.calls || walk.family.is_some());
         reading.witness.processes_changed |= born;
         reading.witness.moved = walk.table_changed;
@@ -241,9 +241,9 @@ impl ProcfsSource {
     }
 
     fn kernel_list(&mut self) -> Listed {
-        let begin = self.root.births();
+        let begin = self.root.last_pid();
         let list = lists::read(&self.options);
-        Listed { births: (begin, self.root.births()), list }
+        Listed { last_pid: (begin, self.root.last_pid()), list }
     }
 
     /// Looks at every task of these processes but kernel threads; `None`: that is not to be had here.
@@ -261,7 +261,7 @@ impl ProcfsSource {
         Some(found)
     }
 
-    /// What the second look says; processes that were started after the walk are known by the number of births.
+    /// What the second look says; processes that were started after the walk are known by the last pid.
     fn witness(&self, before: Option<Vec<Activity>>, walk: &Walk, calls: bool) -> Witness {
         let after = self.look(&walk.listed, calls);
         let (Some(mut before), Some(mut after)) = (before, after) else { return Witness::default() };

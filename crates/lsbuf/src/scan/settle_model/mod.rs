@@ -282,11 +282,11 @@ fn witnesses() {
     assert!(wrong(ends, |witness| witness.exiting = false));
 }
 
-/// Check that births only say why: who starts a process runs, and so does whom it starts.
+/// Check that started processes only say why: who starts a process runs, and so does whom it starts.
 #[test]
-fn births() {
+fn processes_started() {
     for order in ORDERS {
         let forks = search(order, holders(), CLONES, 2, 4);
-        holds("births", &Search { blank: Some(|witness| witness.processes_changed = false), ..forks });
+        holds("processes_started", &Search { blank: Some(|witness| witness.processes_changed = false), ..forks });
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Both looks at the tasks are one step each. The source looks at one task after the other. What a task
 //! does before its own first look or after its own last one is only ever one more reason to say that it
-//! ran, so that one step is the harder case. The same holds for the counter of births, which is read at
+//! ran, so that one step is the harder case. The same holds for the counter of started processes, which is read at
 //! the latest moment before the references and at the earliest after them.
 
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
@@ -67,7 +67,7 @@ pub(super) struct Scan {
     exiting: bool,
     moved: bool,
     gone: bool,
-    births: bool,
+    processes_started: bool,
 }
 
 /// What a reading came to; all that [`reading`] needs.
@@ -76,7 +76,7 @@ pub(super) struct Facts {
     scan: Scan,
     thorough: bool,
     calls: bool,
-    births: bool,
+    processes_started: bool,
     ran: u8,
     after: u8,
     /// What each process is doing at the second look: 0 nothing, 1 in a call that keeps references, 2
@@ -113,7 +113,7 @@ impl Scan {
             exiting: false,
             moved: false,
             gone: false,
-            births: false,
+            processes_started: false,
         }
     }
 
@@ -133,7 +133,7 @@ impl Scan {
         match self.at {
             At::Begin => {
                 world.tasks.iter_mut().for_each(|task| task.ran = false);
-                world.births = false;
+                world.processes_started = false;
                 self.before = world.listed();
                 self.at = At::List;
                 if how.order != Order::Procfs {
@@ -141,7 +141,7 @@ impl Scan {
                 }
             }
             At::List => {
-                world.births = false;
+                world.processes_started = false;
                 self.counted(world.count());
                 self.gone = world.count() == 0;
                 self.todo = world.listed();
@@ -178,7 +178,7 @@ impl Scan {
             At::CountAgain => {
                 self.counted(world.count());
                 self.gone |= world.count() == 0;
-                self.births = world.births;
+                self.processes_started = world.processes_started;
                 self.at = At::End;
             }
             At::End => return Some(self.end(world, how, thorough, calls)),
@@ -308,7 +308,7 @@ impl Scan {
             scan: *self,
             thorough,
             calls,
-            births: if how.order == Order::Procfs { self.births } else { world.births },
+            processes_started: if how.order == Order::Procfs { self.processes_started } else { world.processes_started },
             ran: (0..TASKS).filter(|&at| world.tasks[at].ran).map(|at| 1 << at).sum(),
             after,
             doing: [0, 1, 2].map(doing),
@@ -453,7 +453,7 @@ fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
         ran: Some(between.ran),
         in_call: (facts.calls && between.calls_known).then_some(between.in_call),
         exiting: scan.exiting,
-        processes_changed: between.started || facts.births,
+        processes_changed: between.started || facts.processes_started,
         moved: scan.moved || reading.witness.moved,
     };
     reading.coverage = Seen { listed: true, passed_over: !facts.thorough, ..Seen::default() };

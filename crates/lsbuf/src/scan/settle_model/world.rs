@@ -111,7 +111,7 @@ pub(super) struct World {
     pub(super) queue: u8,
     pub(super) kernel: u8,
     /// Whether a pid was given out since the counter was read.
-    pub(super) births: bool,
+    pub(super) processes_started: bool,
 }
 
 impl World {
@@ -291,7 +291,7 @@ impl World {
                 world.tasks[at].stage = Stage::ForkedSpace;
             }),
             Stage::ForkedSpace => then("gives the child a pid", &|world| {
-                world.births = true;
+                world.processes_started = true;
                 world.tasks[at].stage = Stage::ForkedPid;
             }),
             Stage::ForkedPid => then("lists the child", &|world| {
