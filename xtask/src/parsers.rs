@@ -196,7 +196,7 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
                 (["proc", _, ".lsbuf", ..], Node::File(text)) => add(&mut seeds, "recorded_inode", text),
                 (["proc", pid, "fdinfo", fd], Node::File(text)) => {
                     if let Some(Node::Link(link)) = tree.0.get(&format!("proc/{pid}/fd/{fd}")) {
-                        add(&mut seeds, "elsewhere", &[link, text.as_slice()].join(&0));
+                        add(&mut seeds, "hidden_refs", &[link, text.as_slice()].join(&0));
                         let name = link.strip_prefix(b"/dmabuf:").unwrap_or_default();
                         names.push(name.to_vec());
                         for target in ["fdinfo", "fdinfo_table"] {

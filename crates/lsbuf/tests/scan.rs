@@ -4,7 +4,7 @@ mod common;
 
 use common::Tree;
 use lsbuf::ErrorKind;
-use lsbuf::model::{Bytes, Fd, KeptElsewhere, Kinds, Ledger, Note, Pid, Residual, Snapshot, Source, Tid};
+use lsbuf::model::{Bytes, Fd, HiddenRefs, Kinds, Ledger, Note, Pid, Residual, Snapshot, Source, Tid};
 use lsbuf::scan::Options;
 
 /// A tree with one camera process that holds the listed buffer 7.
@@ -87,9 +87,9 @@ fn a_rest_that_may_be_in_flight() {
     assert_eq!(kernel(&snapshot), (Some(2), true));
     assert_eq!(
         snapshot.coverage.notes,
-        [Note::MaybeElsewhere {
+        [Note::MaybeHiddenRefs {
             buffers: 1,
-            kept: KeptElsewhere { in_flight: 1, io_uring: 0, unknown: false }
+            refs: HiddenRefs { in_flight: 1, io_uring: 0, unknown: false }
         }]
     );
     assert!(snapshot.coverage.is_complete());

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{LONGEST_NAME, halves};
-use crate::kernel::elsewhere::Keeper;
 use crate::kernel::fdinfo::{self as text_of, DmaBufInfo, Fdinfo};
 use crate::kernel::fdinfo_table::{Kind, kind};
+use crate::kernel::hidden_refs::FileKeeper;
 
 /// fdinfo: read back as printed; a name, whatever lines it forges, changes nothing else.
 pub fn fdinfo(data: &[u8]) {
@@ -25,8 +25,8 @@ pub fn fdinfo_table(data: &[u8]) {
     let known = kind(text);
     let printed = match &known {
         Ok(Kind::DmaBuf(info) | Kind::PathOnly(info)) => Some(print(info)),
-        Ok(Kind::Keeper(Keeper::Socket(ino))) => Some(other(Some(*ino), b"scm_fds: 1\n")),
-        Ok(Kind::Keeper(Keeper::Ring)) => Some(other(Some(7), b"SqMask:\t0x3\n")),
+        Ok(Kind::Keeper(FileKeeper::Socket(ino))) => Some(other(Some(*ino), b"scm_fds: 1\n")),
+        Ok(Kind::Keeper(FileKeeper::Ring)) => Some(other(Some(7), b"SqMask:\t0x3\n")),
         Ok(Kind::NamelessSocket) => Some(other(None, b"scm_fds: 1\n")),
         Ok(Kind::Other) | Err(_) => None,
     };
@@ -42,7 +42,7 @@ pub fn fdinfo_table(data: &[u8]) {
         for first in [&b"SqMask:\t0x3\nUserFiles:\t1\n    0: "[..], b"SqThread:\t-1\nUserFiles:\t1\n    0: "]
         {
             let ring = other(ino, &[first, words, b"\nUserBufs:\t0\n"].concat());
-            assert_eq!(kind(&ring), Ok(Kind::Keeper(Keeper::Ring)));
+            assert_eq!(kind(&ring), Ok(Kind::Keeper(FileKeeper::Ring)));
         }
         let file = kind(&other(ino, &[b"path:\t", words, b"\n"].concat()));
         assert!(matches!(file, Ok(Kind::Other) | Err(_)), "{file:?}");

@@ -8,7 +8,7 @@
 
 mod debugfs;
 mod descriptors;
-mod kept;
+mod hidden_refs;
 mod machine;
 mod mappings;
 mod shmem;
@@ -18,7 +18,7 @@ mod tests;
 
 pub use debugfs::{bufinfo, bufinfo_names, gem_info};
 pub use descriptors::{fdinfo, fdinfo_table};
-pub use kept::{elsewhere, pending, rings};
+pub use hidden_refs::{hidden_refs, pending, rings};
 #[cfg(test)]
 pub(crate) use machine::written;
 pub use machine::{btf, mount, recorded_inode};

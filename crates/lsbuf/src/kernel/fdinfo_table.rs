@@ -12,9 +12,9 @@
 
 use rustix::io::{Errno, Result};
 
-use super::elsewhere::{Elsewhere, Keeper};
 use super::fdinfo::{self, Fdinfo};
 use super::fds::{FdFact, FdReader, Table};
+use super::hidden_refs::{FileKeeper, HiddenRefCounter};
 use super::parse::{Garbled, number32};
 use super::shmem::Family;
 use super::tree::Folder;
@@ -26,15 +26,15 @@ impl FdReader {
         &mut self,
         process: &Folder,
         read: &mut Table,
-        mut elsewhere: Option<&mut Elsewhere>,
+        mut hidden: Option<&mut HiddenRefCounter>,
         mut family: Option<&mut Family>,
     ) -> Result<()> {
-        let refused = match self.read_links(process, read, elsewhere.as_deref_mut(), family.as_deref_mut()) {
+        let refused = match self.read_links(process, read, hidden.as_deref_mut(), family.as_deref_mut()) {
             Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
             done => return done,
         };
         let mut alone = Table::default();
-        self.read_texts(process, &mut alone, elsewhere).map_err(|_| refused)?;
+        self.read_texts(process, &mut alone, hidden).map_err(|_| refused)?;
         // What the links told before the refusal is in here once more; only devices are not.
         alone.devices.append(&mut read.devices);
         if let Some(family) = family {
@@ -49,7 +49,7 @@ impl FdReader {
         &mut self,
         process: &Folder,
         found: &mut Table,
-        mut elsewhere: Option<&mut Elsewhere>,
+        mut hidden: Option<&mut HiddenRefCounter>,
     ) -> Result<()> {
         let table = process.folder(c"fdinfo")?;
         let FdReader { slots, text } = self;
@@ -71,16 +71,16 @@ impl FdReader {
                     found.facts.push(FdFact { fd, link_name: None, info });
                 }
                 Ok(Kind::Keeper(keeper)) => {
-                    if let Some(elsewhere) = &mut elsewhere
-                        && elsewhere.wants(keeper)
+                    if let Some(hidden) = &mut hidden
+                        && hidden.wants(keeper)
                     {
-                        elsewhere.add(keeper, Some(text));
+                        hidden.add(keeper, Some(text));
                     }
                 }
                 Ok(Kind::NamelessSocket) => {
-                    if let Some(elsewhere) = &mut elsewhere {
+                    if let Some(hidden) = &mut hidden {
                         // It may be one that was read already, or not.
-                        elsewhere.add(Keeper::Socket(0), None);
+                        hidden.add(FileKeeper::Socket(0), None);
                     }
                 }
                 Ok(Kind::Other) => {}
@@ -98,7 +98,7 @@ impl FdReader {
 pub(crate) enum Kind {
     DmaBuf(Fdinfo),
     PathOnly(Fdinfo),
-    Keeper(Keeper),
+    Keeper(FileKeeper),
     /// A socket that passes fds, without the inode number that tells it from others (before Linux 5.14).
     NamelessSocket,
     Other,
@@ -109,14 +109,14 @@ pub(crate) fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
     let own = fdinfo::own_lines(text);
     // First lines of rings from Linux 5.16 on, and before.
     if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {
-        return Ok(Kind::Keeper(Keeper::Ring));
+        return Ok(Kind::Keeper(FileKeeper::Ring));
     }
     let info = fdinfo::parse(text)?;
     if info.path_only {
         return Ok(Kind::PathOnly(info));
     }
     if own.starts_with(b"scm_fds:") {
-        return Ok(info.ino.map_or(Kind::NamelessSocket, |ino| Kind::Keeper(Keeper::Socket(ino.0))));
+        return Ok(info.ino.map_or(Kind::NamelessSocket, |ino| Kind::Keeper(FileKeeper::Socket(ino.0))));
     }
     Ok(if info.dmabuf.is_some() { Kind::DmaBuf(info) } else { Kind::Other })
 }

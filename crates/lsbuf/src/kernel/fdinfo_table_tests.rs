@@ -43,7 +43,7 @@ fn a_locked_dmabuf() {
 fn a_ring_with_forged_lines() {
     let forged = "UserFiles:\t3\n    0: a\nsize:\t9\n    1: a\ncount:\t9\n    2: a\nexp_name:\tx\n";
     for first in ["SqMask:\t0x3\n", "SqThread:\t-1\n"] {
-        assert_eq!(kind(&text(&format!("{first}{forged}"))), Ok(Kind::Keeper(Keeper::Ring)));
+        assert_eq!(kind(&text(&format!("{first}{forged}"))), Ok(Kind::Keeper(FileKeeper::Ring)));
     }
 }
 
@@ -58,7 +58,7 @@ fn lines_in_the_wrong_place() {
 /// Check that a socket is known by its inode number, and one that has none here is not taken for another.
 #[test]
 fn sockets() {
-    assert_eq!(kind(&text("scm_fds: 1\n")), Ok(Kind::Keeper(Keeper::Socket(7))));
+    assert_eq!(kind(&text("scm_fds: 1\n")), Ok(Kind::Keeper(FileKeeper::Socket(7))));
     assert_eq!(kind(b"pos:\t0\nflags:\t02\nmnt_id:\t10\nscm_fds: 1\n"), Ok(Kind::NamelessSocket));
 }
 
@@ -84,12 +84,12 @@ fn a_table() {
     write(7, b"nonsense\n");
     let dir = crate::kernel::read::open_dir(rustix::fs::CWD, process.path()).unwrap();
     let dir = Folder::new(dir, Arc::new(Recorded::default()));
-    let (mut table, mut elsewhere) = (Table::default(), Elsewhere::default());
-    FdReader::default().read_texts(&dir, &mut table, Some(&mut elsewhere)).unwrap();
+    let (mut table, mut hidden) = (Table::default(), HiddenRefCounter::default());
+    FdReader::default().read_texts(&dir, &mut table, Some(&mut hidden)).unwrap();
     table.facts.sort_by_key(|fact| fact.fd.0);
     let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name().cloned(), f.info.path_only)).collect();
     assert_eq!(seen, [(Fd(3), Some("cam".into()), false), (Fd(4), None, true)]);
-    assert_eq!((table.garbled, elsewhere.kept().in_flight), (1, 2));
+    assert_eq!((table.garbled, hidden.counts().in_flight), (1, 2));
 }
 
 proptest! {

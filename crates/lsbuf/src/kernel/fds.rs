@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use rustix::fs::{AtFlags, SeekFrom, StatxFlags, readlinkat_raw, seek, statx};
 use rustix::io::{Errno, Result};
 
-use super::elsewhere::{Elsewhere, Keeper};
+use super::hidden_refs::{FileKeeper, HiddenRefCounter};
 use super::parse::{Garbled, number32};
 use super::path::Path;
 pub(crate) use super::path::fdinfo_path;
@@ -81,7 +81,7 @@ impl FdReader {
         &mut self,
         process: &Folder,
         read: &mut Table,
-        mut elsewhere: Option<&mut Elsewhere>,
+        mut hidden: Option<&mut HiddenRefCounter>,
         mut family: Option<&mut Family>,
     ) -> Result<()> {
         let table = process.folder(c"fd")?;
@@ -124,12 +124,12 @@ impl FdReader {
                 }
             } else if let Some(class) = DeviceClass::of(target) {
                 read.devices.push((fd, class, Label::from(&*target)));
-            } else if let Some(elsewhere) = &mut elsewhere
-                && let Some(keeper) = Keeper::of(target)
-                && elsewhere.wants(keeper)
+            } else if let Some(hidden) = &mut hidden
+                && let Some(keeper) = FileKeeper::of(target)
+                && hidden.wants(keeper)
             {
                 let read = process.read_record(fdinfo_path(fd).as_str(), text);
-                elsewhere.add(keeper, read.is_ok().then_some(text));
+                hidden.add(keeper, read.is_ok().then_some(text));
             } else if target == SYNC_FILE_LINK {
                 read.sync_files += 1;
             } else if let Some(family) = &mut family

@@ -84,7 +84,7 @@ pub(crate) struct Guarded<R> {
 }
 
 /// Whether rustix makes system calls itself here. libc's would set `errno`, which the waiting caller shares with the helper.
-/// Elsewhere (Android) the work runs in the calling thread.
+/// HiddenRefCounter (Android) the work runs in the calling thread.
 const RAW_CALLS: bool = cfg!(all(
     target_os = "linux",
     target_endian = "little",

@@ -16,7 +16,7 @@ use memchr::memmem::Finder;
 use rustix::io::Result;
 
 use super::LINK_PREFIX;
-use super::elsewhere::RING_LINK;
+use super::hidden_refs::RING_LINK;
 use super::parse::{Garbled, cut, number, number32};
 use super::read;
 use super::shmem::{Family, ShmMap};

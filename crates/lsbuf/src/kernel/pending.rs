@@ -17,7 +17,7 @@ use rustix::net::{
     SocketType, bind, connect, getsockname, listen, sendmsg, socket_with,
 };
 
-use super::elsewhere;
+use super::hidden_refs;
 use super::root::ProcRoot;
 
 /// Whether the kernel counts fds that wait in a connection nobody has accepted.
@@ -41,7 +41,7 @@ fn try_own(root: &ProcRoot) -> Result<bool> {
     let mut text = Vec::new();
     let own = format!("self/fdinfo/{}", listener.as_fd().as_raw_fd());
     root.dir().read_record(own.as_str(), &mut text)?;
-    Ok(elsewhere::in_queue(&text).is_ok_and(|fds| fds > 0))
+    Ok(hidden_refs::in_queue(&text).is_ok_and(|fds| fds > 0))
 }
 
 /// Whether there is such a connection; `true` also if that cannot be read.

@@ -21,8 +21,8 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Updater, ioctl, opcode};
 
-use super::elsewhere::RING_LINK;
 use super::guard;
+use super::hidden_refs::RING_LINK;
 use super::identity::device_of;
 use super::maps::{MapFact, Mapped};
 use super::root::ProcRoot;

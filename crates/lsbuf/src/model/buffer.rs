@@ -107,8 +107,8 @@ impl Buffer {
     /// References that were found, of those that are counted.
     pub(crate) fn found(&self) -> u64 {
         let held: u64 = self.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();
-        let elsewhere = [self.in_flight, self.io_uring, self.exe];
-        elsewhere.into_iter().flatten().fold(held, u64::saturating_add)
+        let hidden = [self.in_flight, self.io_uring, self.exe];
+        hidden.into_iter().flatten().fold(held, u64::saturating_add)
     }
 }
 

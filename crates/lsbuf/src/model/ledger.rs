@@ -363,11 +363,11 @@ fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
         // It stays until it is removed.
         return buffer.deleted.map(|_| Bytes(0));
     }
-    let elsewhere = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
-    let looked_elsewhere = account.in_flight.is_some() && account.io_uring.is_some();
+    let hidden = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
+    let all_known = account.in_flight.is_some() && account.io_uring.is_some();
     match account.residual {
-        Residual::Exact(0) if elsewhere == 0 && looked_elsewhere => buffer.cost(),
-        Residual::Exact(number) if number.saturating_add(elsewhere) > 0 => Some(Bytes(0)),
+        Residual::Exact(0) if hidden == 0 && all_known => buffer.cost(),
+        Residual::Exact(number) if number.saturating_add(hidden) > 0 => Some(Bytes(0)),
         Residual::Estimate(1.., why) if why.is_anothers() => Some(Bytes(0)),
         _ => None,
     }

@@ -38,7 +38,7 @@ fn settled(mut buffer: Buffer) -> Buffer {
         Some(None) => Residual::Unknown(Why::Overcounted),
         Some(Some(0)) => Residual::Exact(0),
         Some(Some(n)) if buffer.in_flight.is_none() || buffer.io_uring.is_none() => {
-            Residual::Estimate(n, Why::MaybeKept)
+            Residual::Estimate(n, Why::MaybeInFlight)
         }
         Some(Some(n)) => Residual::Exact(n),
     };
@@ -198,8 +198,8 @@ proptest! {
     fn exact_accounts_balance(s in any_snapshot()) {
         for (b, a) in s.buffers.iter().zip(Ledger::of(&s).accounts) {
             if let (false, Some(kernel)) = (a.is_estimate(), a.kernel()) {
-                let elsewhere = [a.in_flight, a.io_uring, a.exe];
-                let known: u64 = elsewhere.iter().flatten().sum();
+                let hidden = [a.in_flight, a.io_uring, a.exe];
+                let known: u64 = hidden.iter().flatten().sum();
                 prop_assert_eq!(b.count, Some(a.fd + a.map + known + kernel));
                 prop_assert!(b.id.kind != Kind::DmaBuf || a.in_flight.is_some() && a.io_uring.is_some());
             }

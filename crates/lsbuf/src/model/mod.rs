@@ -34,5 +34,5 @@ pub use process::Process;
 pub use residual::{Residual, Why};
 pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
 pub use snapshot::{Coverage, Gaps, Host, ProcessCounts, Snapshot};
-pub use source::{KeptElsewhere, Source};
+pub use source::{HiddenRefs, Source};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};

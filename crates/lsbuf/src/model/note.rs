@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Bytes, KeptElsewhere, Pid, Source, counted};
+use super::{Bytes, HiddenRefs, Pid, Source, counted};
 
 /// Something about the answer that a reader must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,11 +109,11 @@ pub enum Note {
         buffers: u64,
     },
     /// References of these buffers may be among what sockets and rings keep.
-    MaybeElsewhere {
+    MaybeHiddenRefs {
         /// Buffers with references that no process explains.
         buffers: u64,
         /// What is kept.
-        kept: KeptElsewhere,
+        refs: HiddenRefs,
     },
     /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
     Uncompared {
@@ -198,7 +198,7 @@ impl Note {
             | Note::IteratorsStuck { .. }
             | Note::NoDeadline
             | Note::Overcounted { .. }
-            | Note::MaybeElsewhere { .. }
+            | Note::MaybeHiddenRefs { .. }
             | Note::Uncompared { .. } => false,
         }
     }
@@ -316,16 +316,16 @@ impl fmt::Display for Note {
                 "more references of {} were found than the kernel counts: kernel references are unknown",
                 counted(*buffers, "buffer", "buffers")
             ),
-            Note::MaybeElsewhere { buffers, kept } => {
+            Note::MaybeHiddenRefs { buffers, refs } => {
                 let mut parts = Vec::new();
-                if kept.in_flight > 0 {
-                    parts.push(format!("messages not yet received carry {}", counted(kept.in_flight, "fd", "fds")));
+                if refs.in_flight > 0 {
+                    parts.push(format!("messages not yet received carry {}", counted(refs.in_flight, "fd", "fds")));
                 }
-                if kept.io_uring > 0 {
-                    let files = counted(kept.io_uring, "file", "files");
+                if refs.io_uring > 0 {
+                    let files = counted(refs.io_uring, "file", "files");
                     parts.push(format!("io_urings have {files} registered that may be buffers"));
                 }
-                if kept.unknown {
+                if refs.unknown {
                     parts.push("some that may keep more could not be asked".to_owned());
                 }
                 write!(

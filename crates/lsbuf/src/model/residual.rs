@@ -55,7 +55,7 @@ pub enum Why {
     /// have been counted twice.
     Uncompared,
     /// Some of the references may be in messages not yet received, or registered with an io_uring.
-    MaybeKept,
+    MaybeInFlight,
     /// More files are open on its inode than were found.
     MoreFiles,
     /// The count changed while references were gathered, or could be read only once.
@@ -80,7 +80,7 @@ impl Why {
         Why::Overcounted,
         Why::Unread,
         Why::Uncompared,
-        Why::MaybeKept,
+        Why::MaybeInFlight,
         Why::MoreFiles,
         Why::CountMoved,
         Why::Moved,
@@ -98,7 +98,7 @@ impl Why {
             Why::Overcounted => "overcounted",
             Why::Unread => "unread-processes",
             Why::Uncompared => "uncompared-holders",
-            Why::MaybeKept => "maybe-in-flight",
+            Why::MaybeInFlight => "maybe-in-flight",
             Why::MoreFiles => "more-open-files",
             Why::CountMoved => "count-moved",
             Why::Moved => "references-moved",
@@ -112,6 +112,6 @@ impl Why {
     /// Whether what is left over is somebody's for certain, so that a holder's exit frees nothing. Not
     /// so where it may be the holder's own reference, seen at another moment.
     pub(super) fn is_anothers(self) -> bool {
-        matches!(self, Why::Unread | Why::MaybeKept | Why::MoreFiles)
+        matches!(self, Why::Unread | Why::MaybeInFlight | Why::MoreFiles)
     }
 }

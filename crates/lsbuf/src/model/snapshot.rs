@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, Device, KeptElsewhere, Kinds, Note, Pid, Process, Source};
+use super::{Buffer, Device, HiddenRefs, Kinds, Note, Pid, Process, Source};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct Coverage {
     /// What was not seen.
     pub gaps: Gaps,
     /// Files that are in no fd table, as far as the kernel counts them; `None`: not looked for.
-    pub kept: Option<KeptElsewhere>,
+    pub hidden_refs: Option<HiddenRefs>,
     /// Wall time from the first question to the joined answer.
     pub duration: Duration,
     /// What a reader must know to trust the figures: the gaps and the residuals' reasons in words. No

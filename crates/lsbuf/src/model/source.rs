@@ -56,7 +56,7 @@ impl Source {
 
 /// Files that sockets and rings keep. The kernel counts them, but does not tell which they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeptElsewhere {
+pub struct HiddenRefs {
     /// Fds that wait in sockets which some process holds, of whatever files. A socket that is itself in flight is not seen.
     pub in_flight: u64,
     /// Fixed files of io_urings that may be dma-bufs, or may themselves keep files. A ring that several processes hold

@@ -295,7 +295,7 @@ struct JsonProcess<'a> {
 fn document<'a>(view: &'a View<'a>) -> Document<'a> {
     let (snapshot, ledger) = (view.snapshot, view.ledger);
     let (coverage, totals) = (&snapshot.coverage, &ledger.totals);
-    let kept = coverage.kept.filter(|kept| !kept.unknown);
+    let hidden = coverage.hidden_refs.filter(|hidden| !hidden.unknown);
     Document {
         schema: "lsbuf.snapshot/1",
         taken_at: timestamp(snapshot.taken_at),
@@ -313,8 +313,8 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
             pss: bytes(totals.pss),
             unattributed_refs: totals.unattributed_refs,
             estimate: totals.estimate,
-            in_flight_fds: kept.map(|kept| kept.in_flight),
-            io_uring_files: kept.map(|kept| kept.io_uring),
+            in_flight_fds: hidden.map(|hidden| hidden.in_flight),
+            io_uring_files: hidden.map(|hidden| hidden.io_uring),
         },
         kinds: Each(&ledger.kinds, |k| JsonKind {
             kind: k.kind.as_str(),

@@ -7,7 +7,7 @@ use super::cell::human;
 use super::columns::{comm, timestamp};
 use super::escape::escape_word;
 use super::{View, escape};
-use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, Holder, KeptElsewhere, Kind, Label, Pid};
+use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, Pid};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -40,7 +40,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         let (of, bytes) = (overlap.of, overlap.bytes);
         line("memory", format!("{} of it are {} {}'s", human(bytes), of.kind, of.ino))?;
     }
-    line("account", account_line(buffer, account, view.snapshot.coverage.kept))?;
+    line("account", account_line(buffer, account, view.snapshot.coverage.hidden_refs))?;
     if let Some(shape) = view.ledger.shapes[index] {
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }
@@ -167,7 +167,7 @@ fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<
 }
 
 /// `count 7 = 2 fd + 1 map + 1 in flight + 3 kernel (vgem)`, saying what is not known.
-fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>) -> String {
+fn account_line(buffer: &Buffer, account: &Account, hidden: Option<HiddenRefs>) -> String {
     if buffer.count.is_none() && buffer.id.kind != Kind::DmaBuf {
         let why = "the kernel's text has no count for this kind; BPF iterators tell it";
         return format!("{} fd + {} map found; {why}", account.fd, account.map);
@@ -188,16 +188,16 @@ fn account_line(buffer: &Buffer, account: &Account, kept: Option<KeptElsewhere>)
     if account.kernel() != Some(0) && !attached.is_empty() {
         text.push_str(&format!(" ({})", devices(attached)));
     }
-    let mut elsewhere = Vec::new();
+    let mut places = Vec::new();
     if account.in_flight.is_none() {
-        elsewhere.extend(kept.filter(|kept| kept.in_flight > 0).map(|_| "in flight"));
+        places.extend(hidden.filter(|hidden| hidden.in_flight > 0).map(|_| "in flight"));
     }
     if account.io_uring.is_none() {
-        elsewhere.extend(kept.filter(|kept| kept.io_uring > 0).map(|_| "in an io_uring"));
+        places.extend(hidden.filter(|hidden| hidden.io_uring > 0).map(|_| "in an io_uring"));
     }
-    elsewhere.extend(kept.filter(|kept| kept.unknown).map(|_| "where nobody could be asked"));
-    if account.kernel() != Some(0) && !elsewhere.is_empty() {
-        text.push_str(&format!(", some of which may be {}", elsewhere.join(" or ")));
+    places.extend(hidden.filter(|hidden| hidden.unknown).map(|_| "where nobody could be asked"));
+    if account.kernel() != Some(0) && !places.is_empty() {
+        text.push_str(&format!(", some of which may be {}", places.join(" or ")));
     }
     text
 }

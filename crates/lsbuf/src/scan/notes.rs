@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::disguises;
 use super::settle::Outcome;
-use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, KeptElsewhere, Kind, Note, Snapshot, Why};
+use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, Why};
 
 /// How much of the machine an outcome speaks of, with all that its reader must know but what [`add`] adds.
 pub(super) fn coverage(outcome: &Outcome) -> Coverage {
@@ -35,7 +35,7 @@ pub(super) fn coverage(outcome: &Outcome) -> Coverage {
         processes: seen.processes,
         unreadable: seen.unreadable.clone(),
         gaps: seen.gaps.clone(),
-        kept: seen.kept,
+        hidden_refs: seen.hidden_refs,
         notes,
         ..Coverage::default()
     }
@@ -74,9 +74,9 @@ fn of_residuals(why: Why, outcome: &Outcome) -> Option<Note> {
     Some(match why {
         Why::Overcounted => Note::Overcounted { buffers },
         Why::Uncompared => Note::Uncompared { buffers },
-        Why::MaybeKept => Note::MaybeElsewhere {
+        Why::MaybeInFlight => Note::MaybeHiddenRefs {
             buffers,
-            kept: outcome.seen.kept.filter(|kept| *kept != KeptElsewhere::default())?,
+            refs: outcome.seen.hidden_refs.filter(|hidden| *hidden != HiddenRefs::default())?,
         },
         Why::MoreFiles => Note::MoreFiles { buffers },
         Why::CountMoved => Note::CountMoved { buffers },

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::kernel::shmem::sysvipc::Row;
 use crate::model::{
-    Buffer, Device, Fd, Gaps, IpcNamespace, KeptElsewhere, MapRef, Pid, Process, ProcessCounts, Tid,
+    Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid,
 };
 
 use super::walk::Halt;
@@ -204,7 +204,7 @@ pub(super) struct Seen {
     pub(super) processes: ProcessCounts,
     pub(super) unreadable: Vec<Pid>,
     pub(super) gaps: Gaps,
-    pub(super) kept: Option<KeptElsewhere>,
+    pub(super) hidden_refs: Option<HiddenRefs>,
     /// IPC namespaces whose table of segments could not be read.
     pub(super) unread_segments: u64,
     /// What is seldom there and takes long was passed over: private mappings, messages, rings without an fd.

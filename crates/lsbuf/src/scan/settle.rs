@@ -296,7 +296,7 @@ fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
         (*uncompared, Why::Uncompared),
         (counted.more_files > 0, Why::MoreFiles),
         (!counted.held_still, Why::CountMoved),
-        (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeKept),
+        (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeInFlight),
     ];
     match why.into_iter().find(|(applies, _)| *applies) {
         Some((_, why)) => Err(Residual::Estimate(number, why)),
@@ -336,7 +336,7 @@ fn suspects(
 fn is_mendable(one: &Assembled, why: Why, seen: &Seen) -> bool {
     match why {
         Why::NotCounted | Why::Unread => false,
-        Why::Uncompared | Why::MaybeKept => seen.passed_over,
+        Why::Uncompared | Why::MaybeInFlight => seen.passed_over,
         // A segment's attachments are read once in a reading.
         Why::CountMoved => one.buffer.id.kind != Kind::Sysv,
         Why::Overcounted

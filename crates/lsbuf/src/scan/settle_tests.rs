@@ -129,7 +129,7 @@ fn what_no_proof_mends() {
         (|r| r.coverage.gaps.denied = 1, Residual::Estimate(1, Why::Unread)),
         (|r| _ = r.uncompared.insert(Pid(7)), Residual::Estimate(1, Why::Uncompared)),
         (|r| r.objects[0].counted.more_files = 1, Residual::Estimate(1, Why::MoreFiles)),
-        (|r| r.objects[0].buffer.in_flight = None, Residual::Estimate(1, Why::MaybeKept)),
+        (|r| r.objects[0].buffer.in_flight = None, Residual::Estimate(1, Why::MaybeInFlight)),
     ];
     for (change, expected) in cases {
         let changed = || {

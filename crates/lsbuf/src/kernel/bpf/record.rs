@@ -42,7 +42,7 @@ pub(crate) enum Record<'r> {
     Vma(Vma<Inode>),
     Device(DeviceFd),
     InFlight(InFlight<Inode>),
-    Keeper(Keeper),
+    Keeper(KeeperRecord),
     SyncFile(SyncFd),
     ShmFile(ShmFile<'r>),
     ShmFd(FdRecord<Id>),
@@ -252,7 +252,7 @@ pub(crate) struct Run {
 
 /// Something that may keep files of which nothing is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keeper {
+pub(crate) struct KeeperRecord {
     pub(crate) ino: u64,
     pub(crate) pid: Pid,
     pub(crate) tid: Tid,
@@ -312,7 +312,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
             let message: layout::InFlight = Whole::only(record)?;
             Record::InFlight(InFlight::of(Inode(message.of), &message))
         }
-        layout::KEEPER => Record::Keeper(Keeper::of(&Whole::only(record)?)?),
+        layout::KEEPER => Record::Keeper(KeeperRecord::of(&Whole::only(record)?)?),
         layout::END => {
             layout::End::only(record)?;
             Record::End
@@ -558,8 +558,8 @@ impl<'r> ShmFile<'r> {
     }
 }
 
-impl Keeper {
-    fn of(found: &layout::Keeper) -> Result<Keeper, Garbled> {
+impl KeeperRecord {
+    fn of(found: &layout::Keeper) -> Result<KeeperRecord, Garbled> {
         let what = match found.what {
             1 => KeeperKind::Ring,
             2 => KeeperKind::Socket,
@@ -568,7 +568,7 @@ impl Keeper {
             _ => return Err(Garbled),
         };
         let (pid, tid, fd) = (Pid(found.tgid), Tid(found.tid), Fd(found.fd));
-        Ok(Keeper { ino: found.ino, pid, tid, fd, what })
+        Ok(KeeperRecord { ino: found.ino, pid, tid, fd, what })
     }
 }
 

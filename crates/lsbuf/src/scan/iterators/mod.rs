@@ -25,14 +25,14 @@ use super::walk::by_node;
 use crate::kernel::activity::{self, Doing};
 use crate::kernel::bpf::record::{DeviceFd, Record};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
-use crate::kernel::elsewhere::{self, Elsewhere};
+use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Filesystems;
 use crate::kernel::{devices, fds};
 use crate::model::{
-    Dev, Device, DeviceClass, KeptElsewhere, Kind, Kinds, Label, Note, Pid, Process, ProcessCounts,
+    Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Note, Pid, Process, ProcessCounts,
     Source as Asked,
 };
 
@@ -151,7 +151,7 @@ pub(super) enum NotUsed {
     /// They were not asked for.
     Unasked,
     /// They say nothing of the machine that is asked about, and why.
-    Elsewhere(&'static str),
+    WrongPlace(&'static str),
     /// Neither those that are pinned nor some of one's own can be used.
     Neither { pinned: Lack, loaded: Lack },
     /// They could be opened, but not be read.
@@ -180,7 +180,7 @@ impl fmt::Display for NotUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotUsed::Unasked => f.write_str("they were not asked for"),
-            NotUsed::Elsewhere(why) => f.write_str(why),
+            NotUsed::WrongPlace(why) => f.write_str(why),
             NotUsed::Neither { pinned, loaded } => write!(f, "pinned: {pinned}; to be loaded: {loaded}"),
             NotUsed::Stuck => f.write_str("they had to wait for some process for too long"),
             NotUsed::Unread(errno) => write!(f, "they cannot be read: {}", std::io::Error::from(*errno)),
@@ -196,10 +196,10 @@ pub(super) fn pinned(
     unread: Option<Errno>,
 ) -> Result<Result<Iterators, Lack>, NotUsed> {
     if !root.is_live() || options.sys_root.is_none() {
-        return Err(NotUsed::Elsewhere("this is not the procfs of a running kernel with its sysfs"));
+        return Err(NotUsed::WrongPlace("this is not the procfs of a running kernel with its sysfs"));
     }
     if !root.has_own_pids() || !Rights::own().first_pid_namespace {
-        return Err(NotUsed::Elsewhere("they speak of the first pid namespace, which this is not"));
+        return Err(NotUsed::WrongPlace("they speak of the first pid namespace, which this is not"));
     }
     let pinned = match unread {
         None => Probes::pinned(&options.pins, options.kinds),
@@ -276,21 +276,21 @@ impl Source for IteratorSource {
         let born = born.is_none() || born != self.root.last_pid();
         let first = records.buffers.first();
         self.iterators.dev = first.map(|known| known.inode.dev).or(self.iterators.dev);
-        let (kept, rings, elsewhere) = self.kept(&records);
+        let (counts, rings, hidden) = self.hidden_refs(&records);
         let shmem = self.filesystems.as_ref().map(|filesystems| (filesystems, rings));
         let of_list = list.as_ref().and_then(|list| list.as_ref().ok());
         let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
-        let waiting = records.waiting().filter(|_| elsewhere.in_flight_of_one().is_some());
+        let waiting = records.waiting().filter(|_| hidden.in_flight_of_one().is_some());
         for Object { buffer, .. } in reading.objects.iter_mut().filter(|o| o.buffer.id.kind == Kind::DmaBuf) {
             let ino = buffer.id.ino;
             buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&ino).copied().unwrap_or(0));
-            buffer.io_uring = elsewhere.fixed_of_one().filter(|_| waiting.is_some());
+            buffer.io_uring = hidden.fixed_of_one().filter(|_| waiting.is_some());
         }
         if kinds.has(Kind::Sysv) {
-            reading.segments.in_flight = (!kept.unknown).then_some(0);
+            reading.segments.in_flight = (!counts.unknown).then_some(0);
             lists::add_segments(&mut reading.segments, &records.ipc_namespaces(), &self.root);
         }
-        reading.coverage = self.seen(&records, kept, (listed, locked), &reading);
+        reading.coverage = self.seen(&records, counts, (listed, locked), &reading);
         if let Some(list) = &list {
             lists::add(&mut reading.coverage, list, kinds);
         }
@@ -318,34 +318,34 @@ impl Source for IteratorSource {
 
 impl IteratorSource {
     /// What is in no fd table and no address space; and what rings may have registered.
-    fn kept(&mut self, records: &Records) -> (KeptElsewhere, Rings, Elsewhere) {
-        let (rings, hidden) = records.rings();
-        let mut elsewhere = Elsewhere::default();
+    fn hidden_refs(&mut self, records: &Records) -> (HiddenRefs, Rings, HiddenRefCounter) {
+        let (rings, has_ring_without_fd) = records.rings();
+        let mut hidden = HiddenRefCounter::default();
         let mut text = Vec::new();
         for ring in rings {
             let read = ProcessDir::open(&self.root, ring.pid)
                 .and_then(|process| process.thread(ring.tid))
                 .and_then(|thread| thread.dir().read_record(fds::fdinfo_path(ring.fd).as_str(), &mut text));
-            elsewhere.add(elsewhere::Keeper::Ring, read.is_ok().then_some(&text));
+            hidden.add(FileKeeper::Ring, read.is_ok().then_some(&text));
         }
-        elsewhere.unknown |= hidden;
+        hidden.unknown |= has_ring_without_fd;
         let (waiting, shmem) = (records.waiting(), records.shm_waiting());
-        let mut kept = elsewhere.kept();
-        kept.in_flight =
+        let mut counts = hidden.counts();
+        counts.in_flight =
             waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
-        kept.unknown |= waiting.is_none();
+        counts.unknown |= waiting.is_none();
         // A ring may be in flight, and a socket be registered.
         let rings = Rings {
-            may_have_sockets: elsewhere.in_flight_of_one().is_none(),
-            may_have_shmem: !elsewhere.is_empty(),
+            may_have_sockets: hidden.in_flight_of_one().is_none(),
+            may_have_shmem: !hidden.is_empty(),
         };
-        (kept, rings, elsewhere)
+        (counts, rings, hidden)
     }
 
     fn seen(
         &self,
         records: &Records,
-        kept: KeptElsewhere,
+        counts: HiddenRefs,
         (listed, locked): (bool, bool),
         reading: &Reading,
     ) -> Seen {
@@ -360,14 +360,14 @@ impl IteratorSource {
         let mut seen = Seen {
             sources,
             processes: ProcessCounts { total, read: total, ..ProcessCounts::default() },
-            kept: Some(kept),
+            hidden_refs: Some(counts),
             unread_segments: reading.segments.unread,
             // Only every VMA shows a ring that is mapped and has no fd.
             passed_over: !locked,
             listed: !kinds.has_shmem(),
             ..Seen::default()
         };
-        if kinds.has_shmem() && kept.unknown {
+        if kinds.has_shmem() && counts.unknown {
             seen.notes.push(Note::HiddenInFlight { fds: 0 });
         }
         seen

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::records::Known;
 use super::*;
-use crate::kernel::bpf::record::{InFlight, Keeper, KeeperKind, Task};
+use crate::kernel::bpf::record::{InFlight, KeeperKind, KeeperRecord, Task};
 use crate::kernel::bufinfo::ListedBuffer;
 use crate::kernel::identity::InodeFact;
 use crate::model::{Fd, Perms};
@@ -265,6 +265,6 @@ fn queues_once() {
     let mut records = Records { in_flight, ..Records::default() };
     assert_eq!(records.waiting().unwrap()[&Inode(9)], 3);
     let what = KeeperKind::Nested;
-    records.keepers.push(Keeper { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
+    records.keepers.push(KeeperRecord { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
     assert_eq!(records.waiting(), None);
 }

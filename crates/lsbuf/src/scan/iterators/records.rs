@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::kernel::activity::{Activity, Doing};
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, Keeper, KeeperKind, MemfdPages, Record, Run, ShmFile, ShmFilesystem,
-    SyncFd, Task, Vma,
+    DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, Run, ShmFile,
+    ShmFilesystem, SyncFd, Task, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
@@ -91,7 +91,7 @@ pub(super) struct Records {
     pub(super) shm_in_flight: Vec<InFlight<Id>>,
     pub(super) shm_files: HashMap<Id, OpenFile>,
     pub(super) sync_files: Vec<SyncFd>,
-    pub(super) keepers: Vec<Keeper>,
+    pub(super) keepers: Vec<KeeperRecord>,
     /// What every task was doing at these two times.
     pub(super) runs: Vec<Activity>,
     pub(super) runs_after: Vec<Activity>,
@@ -343,14 +343,14 @@ impl Records {
 
     /// Whether every queue was read to its end, and none has another one in it.
     fn all_is_seen(&self) -> bool {
-        let hidden = |keeper: &Keeper| matches!(keeper.what, KeeperKind::Socket | KeeperKind::Nested);
+        let hidden = |keeper: &KeeperRecord| matches!(keeper.what, KeeperKind::Socket | KeeperKind::Nested);
         !self.keepers.iter().any(hidden)
     }
 
     /// The io_urings that have an fd, each once; and whether one has none and is mapped, as far as mappings were looked at.
-    pub(super) fn rings(&self) -> (Vec<Keeper>, bool) {
+    pub(super) fn rings(&self) -> (Vec<KeeperRecord>, bool) {
         let of = |what| self.keepers.iter().filter(move |keeper| keeper.what == what);
-        let mut rings: Vec<Keeper> = of(KeeperKind::Ring).copied().collect();
+        let mut rings: Vec<KeeperRecord> = of(KeeperKind::Ring).copied().collect();
         rings.sort_unstable_by_key(|ring| ring.ino);
         rings.dedup_by_key(|ring| ring.ino);
         let hidden = of(KeeperKind::RingMapped)

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::kernel::activity::{self, Activity};
 use crate::kernel::bufinfo::List;
 use crate::kernel::devices;
-use crate::kernel::elsewhere::Elsewhere;
+use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::pending;
 use crate::kernel::procmap::{Filter, Queries};
 use crate::kernel::root::{LastPid, ProcRoot};
@@ -223,16 +223,16 @@ impl ProcfsSource {
             helpers: &lists::helpers(&self.root),
             listed: processes,
             // Where the list shows no buffer at all, no account can lack anything.
-            look_elsewhere: self.procfs.filesystems.is_some()
+            count_hidden: self.procfs.filesystems.is_some()
                 || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
             family: self.procfs.filesystems.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
         };
         let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads)?;
         self.procfs.dev = walk.proof.dev();
-        if let Some(elsewhere) = walk.elsewhere.as_mut().filter(|_| self.root.is_live()) {
+        if let Some(hidden) = walk.hidden.as_mut().filter(|_| self.root.is_live()) {
             let counted =
                 *self.procfs.pending_counted.get_or_insert_with(|| pending::are_counted(&self.root));
-            elsewhere.unknown |= !counted && pending::are_there(&self.root);
+            hidden.unknown |= !counted && pending::are_there(&self.root);
         }
         if listed.is_none() {
             walk.recheck(&self.root);
@@ -287,8 +287,8 @@ impl ProcfsSource {
         let Some(family) = walk.family.as_ref().filter(|_| self.options.kinds.has(Kind::Sysv)) else {
             return segments;
         };
-        let kept = walk.elsewhere.as_ref().map(Elsewhere::kept);
-        segments.in_flight = kept.filter(|kept| kept.in_flight == 0 && !kept.unknown).map(|_| 0);
+        let hidden_refs = walk.hidden.as_ref().map(HiddenRefCounter::counts);
+        segments.in_flight = hidden_refs.filter(|hidden| hidden.in_flight == 0 && !hidden.unknown).map(|_| 0);
         lists::add_segments(&mut segments, &family.namespaces, &self.root);
         segments
     }
@@ -299,7 +299,7 @@ impl ProcfsSource {
             processes: walk.counts,
             unreadable: walk.unreadable.clone(),
             gaps: walk.gaps(),
-            kept: walk.elsewhere.as_ref().map(Elsewhere::kept),
+            hidden_refs: walk.hidden.as_ref().map(HiddenRefCounter::counts),
             unread_segments: reading.segments.unread,
             listed: walk.family.is_none(),
             ..Seen::default()
@@ -310,10 +310,10 @@ impl ProcfsSource {
             seen.sources.push(Asked::Sysvipc);
         }
         let Some(family) = &walk.family else { return seen };
-        if let Some(kept) = seen.kept
-            && (kept.in_flight > 0 || kept.unknown)
+        if let Some(hidden) = seen.hidden_refs
+            && (hidden.in_flight > 0 || hidden.unknown)
         {
-            seen.notes.push(Note::HiddenInFlight { fds: kept.in_flight });
+            seen.notes.push(Note::HiddenInFlight { fds: hidden.in_flight });
         }
         if family.unfollowed > 0 {
             seen.notes.push(Note::OnlyFdinfo { processes: family.unfollowed });

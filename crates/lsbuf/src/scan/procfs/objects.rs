@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::kernel::bufinfo::{List, ListedBuffer};
-use crate::kernel::elsewhere::Elsewhere;
+use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::shmem::{self, Family};
 use crate::model::{Buffer, BufferId, Inode, Kind, Kinds, Label, Pid};
 use crate::scan::described::{add_inode, name_of};
@@ -150,8 +150,8 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
         buffer.created_at = inode.and_then(|i| i.created_at);
         buffer.creator_uid = inode.map(|i| i.creator_uid);
         buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.as_ref())).cloned();
-        buffer.in_flight = walk.elsewhere.as_ref().and_then(Elsewhere::in_flight_of_one);
-        buffer.io_uring = walk.elsewhere.as_ref().and_then(Elsewhere::fixed_of_one);
+        buffer.in_flight = walk.hidden.as_ref().and_then(HiddenRefCounter::in_flight_of_one);
+        buffer.io_uring = walk.hidden.as_ref().and_then(HiddenRefCounter::fixed_of_one);
         let agree = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
         // Two buffers under one number: neither's account can be told.
         let held_still = (gone.is_some() || agree) && !repeated.contains(&ino);

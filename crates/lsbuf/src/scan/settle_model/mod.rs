@@ -287,6 +287,9 @@ fn witnesses() {
 fn processes_started() {
     for order in ORDERS {
         let forks = search(order, holders(), CLONES, 2, 4);
-        holds("processes_started", &Search { blank: Some(|witness| witness.processes_changed = false), ..forks });
+        holds(
+            "processes_started",
+            &Search { blank: Some(|witness| witness.processes_changed = false), ..forks },
+        );
     }
 }

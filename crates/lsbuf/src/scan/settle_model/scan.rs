@@ -308,7 +308,11 @@ impl Scan {
             scan: *self,
             thorough,
             calls,
-            processes_started: if how.order == Order::Procfs { self.processes_started } else { world.processes_started },
+            processes_started: if how.order == Order::Procfs {
+                self.processes_started
+            } else {
+                world.processes_started
+            },
             ran: (0..TASKS).filter(|&at| world.tasks[at].ran).map(|at| 1 << at).sum(),
             after,
             doing: [0, 1, 2].map(doing),

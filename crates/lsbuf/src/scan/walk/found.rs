@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
-use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fds::{self, FdFact, FdReader};
+use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::procmap::Queries;
 use crate::kernel::root::ProcRoot;
@@ -68,7 +68,7 @@ pub(in crate::scan) struct Start<'s> {
     /// The dma-buf filesystem's device, if it is known already.
     pub(in crate::scan) dev: Option<Dev>,
     /// Whether to look for references that are in no fd table and no address space.
-    pub(in crate::scan) look_elsewhere: bool,
+    pub(in crate::scan) count_hidden: bool,
     /// The family's filesystems and the kinds that are wanted, if any of them is.
     pub(in crate::scan) family: Option<(&'s Filesystems, Kinds)>,
     /// When to give up, if that is allowed.
@@ -127,7 +127,7 @@ pub(in crate::scan) struct Walk {
     /// A second reading of each buffer's count, where one was asked for.
     pub(in crate::scan) rechecked: BTreeMap<Inode, u64>,
     /// `None`: not looked for.
-    pub(in crate::scan) elsewhere: Option<Elsewhere>,
+    pub(in crate::scan) hidden: Option<HiddenRefCounter>,
     /// Whether an fd table changed while it was read: an fd may have moved to a slot that was read before.
     pub(in crate::scan) table_changed: bool,
     /// Processes in the middle of exiting, whose references are out of sight and may still count.

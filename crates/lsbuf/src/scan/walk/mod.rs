@@ -15,9 +15,9 @@ use visit::Visit;
 
 use super::kthreads::KernelThreads;
 use super::proof::{Proof, Verdict};
-use crate::kernel::elsewhere::Elsewhere;
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds;
+use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Family;
@@ -32,7 +32,7 @@ impl Walk {
     pub(super) fn of(start: &Start<'_>, kernel_threads: &mut KernelThreads) -> Result<Walk, Halt> {
         let mut walk = Walk {
             proof: Proof::new(start.root, start.dev, start.queries),
-            elsewhere: start.look_elsewhere.then(Elsewhere::default),
+            hidden: start.count_hidden.then(HiddenRefCounter::default),
             family: start.family.map(|(filesystems, kinds)| Family::new(kinds, filesystems.clone())),
             ..Walk::default()
         };

@@ -106,7 +106,7 @@ impl Walk {
             Ok(Some(mut space)) => {
                 // Kept by its mapping alone, and what is registered with it does not show.
                 if space.ring && self.rings() == rings {
-                    self.elsewhere.iter_mut().for_each(|elsewhere| elsewhere.unknown = true);
+                    self.hidden.iter_mut().for_each(|hidden| hidden.unknown = true);
                 }
                 let facts = std::mem::take(&mut space.facts);
                 let shmem = std::mem::take(&mut space.shmem);
@@ -147,7 +147,7 @@ impl Walk {
     }
 
     fn rings(&self) -> u64 {
-        self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.rings)
+        self.hidden.as_ref().map_or(0, |hidden| hidden.rings)
     }
 
     fn mark(&self) -> Mark {
@@ -240,7 +240,7 @@ impl Walk {
         let pid = process.pid();
         let mut table = std::mem::take(&mut self.table);
         let walked =
-            self.fd_reader.read(process.dir(), &mut table, self.elsewhere.as_mut(), self.family.as_mut());
+            self.fd_reader.read(process.dir(), &mut table, self.hidden.as_mut(), self.family.as_mut());
         for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
                 let learnt = self.proof.learn_fd(process, &mut fact);

@@ -1,29 +1,29 @@
 //! References that no process shows: messages in flight, fixed files, connections that nobody has accepted.
 
 use super::{LONGEST_NAME, halves};
-use crate::kernel::elsewhere::{Elsewhere, Keeper};
+use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::pending::is_pending;
-use crate::model::KeptElsewhere;
+use crate::model::HiddenRefs;
 
 /// Links and fdinfo of what keeps files: a link is read back; nothing is proven absent unless nothing was counted.
-pub fn elsewhere(data: &[u8]) {
+pub fn hidden_refs(data: &[u8]) {
     let (link, text) = halves(data);
-    let keeper = Keeper::of(link);
-    if let Some(Keeper::Socket(ino)) = keeper {
-        assert_eq!(Keeper::of(format!("socket:[{ino}]").as_bytes()), keeper);
+    let keeper = FileKeeper::of(link);
+    if let Some(FileKeeper::Socket(ino)) = keeper {
+        assert_eq!(FileKeeper::of(format!("socket:[{ino}]").as_bytes()), keeper);
     }
-    let mut elsewhere = Elsewhere::default();
-    for keeper in [keeper.unwrap_or(Keeper::Ring), Keeper::Socket(1)] {
-        elsewhere.add(keeper, Some(text));
-        let kept = elsewhere.kept();
-        let known = [elsewhere.in_flight_of_one(), elsewhere.fixed_of_one()];
-        if kept == KeptElsewhere::default() {
+    let mut hidden = HiddenRefCounter::default();
+    for keeper in [keeper.unwrap_or(FileKeeper::Ring), FileKeeper::Socket(1)] {
+        hidden.add(keeper, Some(text));
+        let counts = hidden.counts();
+        let known = [hidden.in_flight_of_one(), hidden.fixed_of_one()];
+        if counts == HiddenRefs::default() {
             assert_eq!(known, [Some(0); 2]);
         }
-        if kept.in_flight > 0 || kept.unknown {
+        if counts.in_flight > 0 || counts.unknown {
             assert_eq!(known, [None; 2]);
         }
-        if kept.io_uring > 0 {
+        if counts.io_uring > 0 {
             assert_eq!(known[1], None);
         }
     }
@@ -39,19 +39,19 @@ pub fn rings(data: &[u8]) {
     let name = cut(names[0], LONGEST_NAME);
 
     // As kernels do that print names raw: every slot. No file name has a slash.
-    for kept in [&b"dmabuf"[..], b"UNIX", b"UNIX-STREAM", b"[io_uring]"] {
+    for entry in [&b"dmabuf"[..], b"UNIX", b"UNIX-STREAM", b"[io_uring]"] {
         let mut lines: Vec<Vec<u8>> = names
             .iter()
             .map(|name| cut(name, 39).into_iter().filter(|&b| b != b'/').collect())
             .map(|name: Vec<u8>| if name.is_empty() { b"<none>".to_vec() } else { name })
             .collect();
-        lines.insert(at, kept.to_vec());
+        lines.insert(at, entry.to_vec());
         let files: Vec<(usize, Vec<u8>)> = lines.into_iter().enumerate().collect();
         // A busy ring tells how many they are and no more.
         for listed in [&files[..], &[]] {
             let ring = ring(files.len(), listed);
             assert_eq!(ring.fixed_of_one(), None);
-            assert!(kept == b"dmabuf" || ring.in_flight_of_one().is_none());
+            assert!(entry == b"dmabuf" || ring.in_flight_of_one().is_none());
         }
     }
 
@@ -62,10 +62,10 @@ pub fn rings(data: &[u8]) {
         .map(|name| if name.is_empty() { name } else { [b"/", name.as_slice()].concat() })
         .collect();
     let may_keep = paths.iter().any(|path| !path.starts_with(b"/dmabuf:") && path.ends_with(b"[io_uring]"));
-    for kept in
+    for entry in
         [[b"/dmabuf:", name.as_slice()].concat(), b"socket:[7]".to_vec(), b"anon_inode:[io_uring]".to_vec()]
     {
-        paths.insert(at, kept.clone());
+        paths.insert(at, entry.clone());
         let files: Vec<(usize, Vec<u8>)> = paths
             .iter()
             .enumerate()
@@ -75,22 +75,22 @@ pub fn rings(data: &[u8]) {
         let ring = ring(paths.len(), &files);
         assert!(!ring.unknown);
         assert_eq!(ring.fixed_of_one(), None);
-        let is_keeper = kept.ends_with(b"]") && !kept.starts_with(b"/");
+        let is_keeper = entry.ends_with(b"]") && !entry.starts_with(b"/");
         assert_eq!(ring.in_flight_of_one(), (!is_keeper && !may_keep).then_some(0));
         paths.remove(at);
     }
 }
 
 /// What is known of a ring with so many slots, of which these are listed.
-fn ring(slots: usize, listed: &[(usize, Vec<u8>)]) -> Elsewhere {
+fn ring(slots: usize, listed: &[(usize, Vec<u8>)]) -> HiddenRefCounter {
     let mut text = format!("SqMask:\t0x3\nSQEs:\t0\nSqThread:\t-1\nUserFiles:\t{slots}\n").into_bytes();
     for (slot, file) in listed {
         text.extend_from_slice(&[format!("{slot:5}: ").as_bytes(), file, b"\n"].concat());
     }
     text.extend_from_slice(b"UserBufs:\t1\n    0: 0x7f00/4096\nPollList:\nCqOverflowList:\n");
-    let mut elsewhere = Elsewhere::default();
-    elsewhere.add(Keeper::Ring, Some(&text));
-    elsewhere
+    let mut hidden = HiddenRefCounter::default();
+    hidden.add(FileKeeper::Ring, Some(&text));
+    hidden
 }
 
 /// A path as `seq_file_path` prints it.

@@ -17,14 +17,14 @@ use std::collections::HashSet;
 
 use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
-use crate::model::KeptElsewhere;
+use crate::model::HiddenRefs;
 
 /// What an io_uring is called, as an fd and as a mapping.
 pub(crate) const RING_LINK: &[u8] = b"anon_inode:[io_uring]";
 
 /// What was counted on the machine.
 #[derive(Debug, Default)]
-pub(crate) struct Elsewhere {
+pub(crate) struct HiddenRefCounter {
     sockets: HashSet<u64>,
     /// Fds in queues of sockets.
     in_flight: u64,
@@ -42,45 +42,47 @@ pub(crate) struct Elsewhere {
 
 /// A kind of file that can hold others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keeper {
+pub(crate) enum FileKeeper {
     /// A socket, by its inode number.
     Socket(u64),
     /// An io_uring.
     Ring,
 }
 
-impl Keeper {
+impl FileKeeper {
     /// What an fd's link names, if it is one of them.
-    pub(crate) fn of(link: &[u8]) -> Option<Keeper> {
+    pub(crate) fn of(link: &[u8]) -> Option<FileKeeper> {
         if link == RING_LINK {
-            return Some(Keeper::Ring);
+            return Some(FileKeeper::Ring);
         }
         let ino = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-        number(ino, 10).ok().map(Keeper::Socket)
+        number(ino, 10).ok().map(FileKeeper::Socket)
     }
 }
 
-impl Elsewhere {
+impl HiddenRefCounter {
     /// Whether this one has to be read: each socket once, however many fds it has.
-    pub(crate) fn wants(&mut self, keeper: Keeper) -> bool {
+    pub(crate) fn wants(&mut self, keeper: FileKeeper) -> bool {
         match keeper {
-            Keeper::Socket(ino) => self.sockets.insert(ino),
-            Keeper::Ring => true,
+            FileKeeper::Socket(ino) => self.sockets.insert(ino),
+            FileKeeper::Ring => true,
         }
     }
 
     /// Adds what its fdinfo says; `None`: it could not be read.
-    pub(crate) fn add(&mut self, keeper: Keeper, fdinfo: Option<&[u8]>) {
+    pub(crate) fn add(&mut self, keeper: FileKeeper, fdinfo: Option<&[u8]>) {
         let understood = match (keeper, fdinfo) {
             (_, None) => Err(Garbled),
             // The fd may have been replaced since its link was read.
-            (Keeper::Socket(ino), Some(text)) if value(text, b"ino:").is_some_and(|own| own != Ok(ino)) => {
+            (FileKeeper::Socket(ino), Some(text))
+                if value(text, b"ino:").is_some_and(|own| own != Ok(ino)) =>
+            {
                 Err(Garbled)
             }
-            (Keeper::Socket(_), Some(text)) => {
+            (FileKeeper::Socket(_), Some(text)) => {
                 in_queue(text).map(|fds| self.in_flight = self.in_flight.saturating_add(fds))
             }
-            (Keeper::Ring, Some(text)) => {
+            (FileKeeper::Ring, Some(text)) => {
                 self.rings += 1;
                 self.add_ring(text)
             }
@@ -144,8 +146,8 @@ impl Elsewhere {
     }
 
     /// The sums.
-    pub(crate) fn kept(&self) -> KeptElsewhere {
-        KeptElsewhere { in_flight: self.in_flight, io_uring: self.fixed + self.nested, unknown: self.unknown }
+    pub(crate) fn counts(&self) -> HiddenRefs {
+        HiddenRefs { in_flight: self.in_flight, io_uring: self.fixed + self.nested, unknown: self.unknown }
     }
 }
 
@@ -189,27 +191,27 @@ mod tests {
 
     use super::*;
 
-    fn after(keeper: Keeper, fdinfo: Option<&[u8]>) -> (Option<u64>, Option<u64>) {
-        let mut elsewhere = Elsewhere::default();
-        elsewhere.add(keeper, fdinfo);
-        (elsewhere.in_flight_of_one(), elsewhere.fixed_of_one())
+    fn after(keeper: FileKeeper, fdinfo: Option<&[u8]>) -> (Option<u64>, Option<u64>) {
+        let mut hidden = HiddenRefCounter::default();
+        hidden.add(keeper, fdinfo);
+        (hidden.in_flight_of_one(), hidden.fixed_of_one())
     }
 
     /// Check that links of sockets and rings are told from all others.
     #[test]
     fn links() {
-        assert_eq!(Keeper::of(b"socket:[4711]"), Some(Keeper::Socket(4711)));
-        assert_eq!(Keeper::of(b"anon_inode:[io_uring]"), Some(Keeper::Ring));
-        assert_eq!(Keeper::of(b"/tmp/socket:[1]"), None);
-        assert_eq!(Keeper::of(b"socket:[x]"), None);
+        assert_eq!(FileKeeper::of(b"socket:[4711]"), Some(FileKeeper::Socket(4711)));
+        assert_eq!(FileKeeper::of(b"anon_inode:[io_uring]"), Some(FileKeeper::Ring));
+        assert_eq!(FileKeeper::of(b"/tmp/socket:[1]"), None);
+        assert_eq!(FileKeeper::of(b"socket:[x]"), None);
     }
 
     /// Check that a waiting fd anywhere makes every buffer's part unknown, not 0 and not 1.
     #[test]
     fn one_waiting_fd() {
-        assert_eq!(after(Keeper::Socket(1), Some(b"pos:\t0\nscm_fds: 1\n")), (None, None));
+        assert_eq!(after(FileKeeper::Socket(1), Some(b"pos:\t0\nscm_fds: 1\n")), (None, None));
         assert_eq!(
-            after(Keeper::Ring, Some(b"UserFiles:\t1\n    0: socket:[7]\nUserBufs:\t0\n")),
+            after(FileKeeper::Ring, Some(b"UserFiles:\t1\n    0: socket:[7]\nUserBufs:\t0\n")),
             (None, None)
         );
     }
@@ -217,9 +219,9 @@ mod tests {
     /// Check that empty queues and rings, and sockets that carry no fds, prove that there are none.
     #[test]
     fn none_anywhere() {
-        assert_eq!(after(Keeper::Socket(1), Some(b"pos:\t0\nscm_fds: 0\n")), (Some(0), Some(0)));
-        assert_eq!(after(Keeper::Socket(1), Some(b"pos:\t0\nflags:\t02\n")), (Some(0), Some(0)));
-        assert_eq!(after(Keeper::Ring, Some(b"UserFiles:\t0\nUserBufs:\t0\n")), (Some(0), Some(0)));
+        assert_eq!(after(FileKeeper::Socket(1), Some(b"pos:\t0\nscm_fds: 0\n")), (Some(0), Some(0)));
+        assert_eq!(after(FileKeeper::Socket(1), Some(b"pos:\t0\nflags:\t02\n")), (Some(0), Some(0)));
+        assert_eq!(after(FileKeeper::Ring, Some(b"UserFiles:\t0\nUserBufs:\t0\n")), (Some(0), Some(0)));
     }
 
     /// Check that a registered file which may be a dma-buf leaves every buffer's part unknown, and any other does not.
@@ -227,7 +229,7 @@ mod tests {
     fn registered() {
         let ring = |entry: &str| {
             let text = format!("SqMask:\t0x7\nUserFiles:\t1\n    0: {entry}\nUserBufs:\t0\nPollList:\n");
-            after(Keeper::Ring, Some(text.as_bytes()))
+            after(FileKeeper::Ring, Some(text.as_bytes()))
         };
         assert_eq!(ring("/dmabuf:cam"), (Some(0), None));
         assert_eq!(ring("dmabuf"), (Some(0), None));
@@ -238,8 +240,8 @@ mod tests {
     /// Check that a text of another file than the link named is not taken for the socket's.
     #[test]
     fn a_replaced_socket() {
-        assert_eq!(after(Keeper::Socket(5), Some(b"pos:\t0\nino:\t4\n")), (None, None));
-        assert_eq!(after(Keeper::Socket(5), Some(b"pos:\t0\nino:\t5\nscm_fds: 0\n")), (Some(0), Some(0)));
+        assert_eq!(after(FileKeeper::Socket(5), Some(b"pos:\t0\nino:\t4\n")), (None, None));
+        assert_eq!(after(FileKeeper::Socket(5), Some(b"pos:\t0\nino:\t5\nscm_fds: 0\n")), (Some(0), Some(0)));
     }
 
     /// Check that a file whose name breaks its line cannot push an entry out of sight, whatever lines it forges.
@@ -247,7 +249,7 @@ mod tests {
     fn a_broken_entry_is_noticed() {
         for forged in ["evil\nx", "evil\n    1: x", "evil\n    1: x\nUserBufs:\t0"] {
             let text = format!("UserFiles:\t2\n    0: {forged}\n    1: dmabuf\nUserBufs:\t0\n");
-            assert_eq!(after(Keeper::Ring, Some(text.as_bytes())), (None, None), "{forged:?}");
+            assert_eq!(after(FileKeeper::Ring, Some(text.as_bytes())), (None, None), "{forged:?}");
         }
     }
 
@@ -255,21 +257,21 @@ mod tests {
     #[test]
     fn a_busy_ring() {
         let busy = b"SqThread:\t-1\nUserFiles:\t1\nUserBufs:\t0\nPollList:\nCqOverflowList:\n";
-        assert_eq!(after(Keeper::Ring, Some(busy)), (None, None));
+        assert_eq!(after(FileKeeper::Ring, Some(busy)), (None, None));
     }
 
     /// Check that what cannot be read proves nothing.
     #[test]
     fn unread() {
-        assert_eq!(after(Keeper::Socket(1), None), (None, None));
-        assert_eq!(after(Keeper::Ring, Some(b"SqMask:\t0x7\n")), (None, None));
+        assert_eq!(after(FileKeeper::Socket(1), None), (None, None));
+        assert_eq!(after(FileKeeper::Ring, Some(b"SqMask:\t0x7\n")), (None, None));
     }
 
     proptest! {
         /// Check that no bytes make a parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (Keeper::of(&text), after(Keeper::Ring, Some(&text)), after(Keeper::Socket(0), Some(&text)));
+            let _ = (FileKeeper::of(&text), after(FileKeeper::Ring, Some(&text)), after(FileKeeper::Socket(0), Some(&text)));
         }
     }
 }

@@ -1,4 +1,0 @@
-//! `lsbuf::fuzzing::elsewhere`, which says what is promised.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::elsewhere(data));
