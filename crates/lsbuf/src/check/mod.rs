@@ -118,7 +118,7 @@ pub fn run(options: Options) -> Report {
         return bail_out(notes, nothing_to_try(kit.missing()));
     }
     notes.push(format!("with {}", exporters.join(", ")));
-    let points = FAMILIES.iter().flat_map(|family| family.iter()).map(|claim| claim.try_with(&kit)).collect();
+    let points = FAMILIES.iter().flat_map(|finder| finder.iter()).map(|claim| claim.try_with(&kit)).collect();
     notes.extend(cost::notes(&kit));
     Report { notes, points, bail_out: None }
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn claims() -> impl Iterator<Item = &'static Claim> {
-        FAMILIES.iter().flat_map(|family| family.iter())
+        FAMILIES.iter().flat_map(|finder| finder.iter())
     }
 
     /// Check that ids are unique, and of the form that scripts and TAP readers can take apart.

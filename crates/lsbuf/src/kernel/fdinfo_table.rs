@@ -16,7 +16,7 @@ use super::fdinfo::{self, Fdinfo};
 use super::fds::{FdFact, FdReader, Table};
 use super::hidden_refs::{FileKeeper, HiddenRefCounter};
 use super::parse::{Garbled, number32};
-use super::shmem::Family;
+use super::shmem::ShmemFinder;
 use super::tree::Folder;
 use crate::model::Fd;
 
@@ -27,9 +27,9 @@ impl FdReader {
         process: &Folder,
         read: &mut Table,
         mut hidden: Option<&mut HiddenRefCounter>,
-        mut family: Option<&mut Family>,
+        mut finder: Option<&mut ShmemFinder>,
     ) -> Result<()> {
-        let refused = match self.read_links(process, read, hidden.as_deref_mut(), family.as_deref_mut()) {
+        let refused = match self.read_links(process, read, hidden.as_deref_mut(), finder.as_deref_mut()) {
             Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
             done => return done,
         };
@@ -37,8 +37,8 @@ impl FdReader {
         self.read_texts(process, &mut alone, hidden).map_err(|_| refused)?;
         // What the links told before the refusal is in here once more; only devices are not.
         alone.devices.append(&mut read.devices);
-        if let Some(family) = family {
-            family.unfollowed += 1;
+        if let Some(finder) = finder {
+            finder.unfollowed += 1;
         }
         *read = alone;
         Ok(())

@@ -16,7 +16,7 @@ use super::path::Path;
 pub(crate) use super::path::fdinfo_path;
 use super::read::{self, LINK_ROOM};
 use super::root::ProcRoot;
-use super::shmem::{Family, ShmFd};
+use super::shmem::{ShmFd, ShmemFinder};
 use super::tree::Folder;
 use super::{LINK_PREFIX, fdinfo};
 use crate::model::{DeviceClass, Fd, Label, Pid};
@@ -82,7 +82,7 @@ impl FdReader {
         process: &Folder,
         read: &mut Table,
         mut hidden: Option<&mut HiddenRefCounter>,
-        mut family: Option<&mut Family>,
+        mut finder: Option<&mut ShmemFinder>,
     ) -> Result<()> {
         let table = process.folder(c"fd")?;
         let FdReader { slots, text } = self;
@@ -132,14 +132,14 @@ impl FdReader {
                 hidden.add(keeper, read.is_ok().then_some(text));
             } else if target == SYNC_FILE_LINK {
                 read.sync_files += 1;
-            } else if let Some(family) = &mut family
-                && family.suspects(target)
+            } else if let Some(finder) = &mut finder
+                && finder.suspects(target)
             {
-                match family.fd(process, fd, target) {
+                match finder.fd(process, fd, target) {
                     Ok(found) => read.shmem.extend(found),
                     Err(Errno::NOENT) => read.changed = true,
                     // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
-                    Err(_) => family.refusing += 1,
+                    Err(_) => finder.refusing += 1,
                 }
             }
             Ok(())

@@ -12,7 +12,7 @@ use super::LINK_PREFIX;
 use super::parse::{Garbled, cut, number};
 pub(crate) use super::path::map_files_link as link;
 use super::read::{self, LINK_ROOM};
-use super::shmem::{Family, ShmMap};
+use super::shmem::{ShmMap, ShmemFinder};
 use super::tree::Folder;
 use crate::model::{Label, MapRef};
 
@@ -27,7 +27,7 @@ pub(crate) struct LinkFact {
 pub(crate) fn read(
     process: &Folder,
     facts: &mut Vec<LinkFact>,
-    mut shmem: Option<(&mut Family, &mut Vec<ShmMap>)>,
+    mut shmem: Option<(&mut ShmemFinder, &mut Vec<ShmMap>)>,
 ) -> Result<u64> {
     let links = process.folder(c"map_files")?;
     let mut link = [MaybeUninit::uninit(); LINK_ROOM];
@@ -40,20 +40,20 @@ pub(crate) fn read(
                         Ok(vma) => facts.push(LinkFact { vma, name: Label::from(name) }),
                         Err(Garbled) => garbled += 1,
                     }
-                } else if let Some((family, found)) = &mut shmem
-                    && family.suspects(target)
+                } else if let Some((finder, found)) = &mut shmem
+                    && finder.suspects(target)
                 {
                     let Ok(vma) = range(entry.to_bytes()) else {
                         garbled += 1;
                         return Ok(());
                     };
-                    match family.ask(process, super::path::map_files_link(&vma).as_str(), target) {
-                        Ok(id) if id.is_some_and(|id| family.may_be_private(&id)) => {}
+                    match finder.ask(process, super::path::map_files_link(&vma).as_str(), target) {
+                        Ok(id) if id.is_some_and(|id| finder.may_be_private(&id)) => {}
                         Ok(id) => found.extend(id.map(|id| ShmMap { id, vma })),
                         Err(Errno::NOENT) => {}
                         // The caller may not follow any of these links (`proc_map_files_get_link`).
                         Err(Errno::PERM) => return Err(Errno::PERM),
-                        Err(_) => family.refusing += 1,
+                        Err(_) => finder.refusing += 1,
                     }
                 }
             }

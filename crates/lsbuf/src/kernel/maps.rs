@@ -19,7 +19,7 @@ use super::LINK_PREFIX;
 use super::hidden_refs::RING_LINK;
 use super::parse::{Garbled, cut, number, number32};
 use super::read;
-use super::shmem::{Family, ShmMap};
+use super::shmem::{ShmMap, ShmemFinder};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
 
 /// A VMA whose path looks like a dma-buf's.
@@ -57,7 +57,7 @@ impl MapsReader {
     pub(crate) fn read(
         &mut self,
         maps: BorrowedFd<'_>,
-        family: Option<&mut Family>,
+        finder: Option<&mut ShmemFinder>,
     ) -> Result<Option<Mapped>> {
         static NEEDLES: LazyLock<[Finder<'_>; 2]> =
             LazyLock::new(|| [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)]);
@@ -65,15 +65,15 @@ impl MapsReader {
         static EACH_LINE: LazyLock<[Finder<'_>; 1]> = LazyLock::new(|| [Finder::new(b"-")]);
         let chunk = &mut self.chunk;
         let mut mapped = Mapped::default();
-        let any = match family {
+        let any = match finder {
             None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
                 (0, Ok(fact)) => mapped.facts.extend(fact),
                 (0, Err(Garbled)) => mapped.garbled += 1,
                 _ => mapped.ring = true,
             })?,
-            Some(family) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| match Line::parse(line) {
-                Ok(Line { dev, ino, path, vma }) if family.interest(dev, ino).is_some() => {
-                    mapped.shmem.extend(family.mapped(dev, ino, path, !is_ambiguous(path), vma));
+            Some(finder) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| match Line::parse(line) {
+                Ok(Line { dev, ino, path, vma }) if finder.interest(dev, ino).is_some() => {
+                    mapped.shmem.extend(finder.mapped(dev, ino, path, !is_ambiguous(path), vma));
                 }
                 Ok(Line { path, .. }) if path == RING_LINK => mapped.ring = true,
                 Ok(line) => mapped.facts.extend(line.of_dmabuf()),

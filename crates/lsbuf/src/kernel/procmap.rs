@@ -26,7 +26,7 @@ use super::hidden_refs::RING_LINK;
 use super::identity::device_of;
 use super::maps::{MapFact, Mapped};
 use super::root::ProcRoot;
-use super::shmem::{self, Family, ShmMap};
+use super::shmem::{self, ShmMap, ShmemFinder};
 use super::{LINK_PREFIX, read};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
 
@@ -135,7 +135,7 @@ pub(crate) fn walk(
     maps: BorrowedFd<'_>,
     filter: Filter,
     judge: &mut impl Judge,
-    mut family: Option<&mut Family>,
+    mut finder: Option<&mut ShmemFinder>,
 ) -> Result<Option<Mapped>> {
     /// No process has as many; one that maps faster than it is read comes there.
     const MOST: u32 = 1 << 24;
@@ -150,16 +150,16 @@ pub(crate) fn walk(
             Err(e) => return Err(e),
         };
         from = fact.vma.end;
-        if let Some(family) = &mut family
-            && let Some(interest) = family.interest(fact.dev, fact.ino)
+        if let Some(finder) = &mut finder
+            && let Some(interest) = finder.interest(fact.dev, fact.ino)
         {
             match interest {
                 shmem::Interest::Known(id) => mapped.shmem.push(ShmMap { id, vma: fact.vma }),
                 shmem::Interest::Path => match next(maps, fact.vma.start, filter, Some(&mut long)) {
-                    Ok(Some(fact)) if family.interest(fact.dev, fact.ino).is_none() => from = fact.vma.start,
+                    Ok(Some(fact)) if finder.interest(fact.dev, fact.ino).is_none() => from = fact.vma.start,
                     Ok(Some(fact)) => {
                         from = fact.vma.end;
-                        let found = family.mapped(fact.dev, fact.ino, path(&long), true, fact.vma);
+                        let found = finder.mapped(fact.dev, fact.ino, path(&long), true, fact.vma);
                         mapped.shmem.extend(found);
                     }
                     Err(Errno::NAMETOOLONG) | Ok(None) => {}

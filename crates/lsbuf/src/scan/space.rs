@@ -7,7 +7,7 @@ use crate::kernel::map_files::{self, LinkFact};
 use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::process::{Image, ProcessDir};
 use crate::kernel::procmap::{self, Filter};
-use crate::kernel::shmem::{Family, ShmMap};
+use crate::kernel::shmem::{ShmMap, ShmemFinder};
 use crate::model::{Label, Source};
 
 /// How address spaces are read.
@@ -65,7 +65,7 @@ impl Space {
         image: Result<Image>,
         reader: Reader,
         proof: &mut Proof,
-        family: Option<&mut Family>,
+        finder: Option<&mut ShmemFinder>,
         text: &mut MapsReader,
     ) -> Result<Option<Space>> {
         let image = match image {
@@ -73,16 +73,16 @@ impl Space {
             image => image?,
         };
         let mapped = match reader {
-            Reader::Text => match text.read(image.maps(), family) {
+            Reader::Text => match text.read(image.maps(), finder) {
                 Err(Errno::SRCH) => None,
                 mapped => mapped?,
             },
-            Reader::Query(filter) => procmap::walk(image.maps(), filter, proof, family)?,
+            Reader::Query(filter) => procmap::walk(image.maps(), filter, proof, finder)?,
             Reader::Links if !image.lives() => None,
             Reader::Links => {
                 let (mut links, mut shmem) = (Vec::new(), Vec::new());
-                let family = family.map(|family| (family, &mut shmem));
-                let garbled = map_files::read(process.dir(), &mut links, family)?;
+                let finder = finder.map(|finder| (finder, &mut shmem));
+                let garbled = map_files::read(process.dir(), &mut links, finder)?;
                 let (facts, garbled) = (Facts::Links(links), (reader.source(), garbled));
                 return Ok(Some(Space { image, reader, alone: None, facts, shmem, garbled, ring: false }));
             }

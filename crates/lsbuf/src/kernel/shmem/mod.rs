@@ -82,18 +82,18 @@ impl View {
 
 /// What one process sees.
 #[derive(Clone, Debug, Default)]
-struct Surroundings {
+struct ProcessContext {
     mounts: Rc<Mounts>,
     ipc: Option<IpcNamespace>,
 }
 
 /// The family as one walk finds it.
 #[derive(Debug)]
-pub(crate) struct Family {
+pub(crate) struct ShmemFinder {
     kinds: Kinds,
     filesystems: Filesystems,
     mounts: HashMap<View, Rc<Mounts>>,
-    now: Surroundings,
+    context: ProcessContext,
     /// Text of the file at hand.
     text: Vec<u8>,
     /// Every buffer met.
@@ -108,14 +108,14 @@ pub(crate) struct Family {
     cannot_follow: bool,
 }
 
-impl Family {
+impl ShmemFinder {
     /// Begins a walk that looks for these kinds.
-    pub(crate) fn new(kinds: Kinds, filesystems: Filesystems) -> Family {
-        Family {
+    pub(crate) fn new(kinds: Kinds, filesystems: Filesystems) -> ShmemFinder {
+        ShmemFinder {
             kinds,
             filesystems,
             mounts: HashMap::new(),
-            now: Surroundings::default(),
+            context: ProcessContext::default(),
             text: Vec::new(),
             objects: HashMap::new(),
             namespaces: Namespaces::default(),
@@ -141,7 +141,7 @@ impl Family {
                 }
             }
         }
-        self.now = Surroundings { mounts: self.mounts_of(process), ipc };
+        self.context = ProcessContext { mounts: self.mounts_of(process), ipc };
     }
 
     /// What is mounted where the process can see it, read once for all that see the same.
@@ -163,7 +163,7 @@ impl Family {
 
     /// Whether an fd's link may be one of the family's.
     pub(crate) fn suspects(&self, link: &[u8]) -> bool {
-        name::is_kernels(link) || self.now.mounts.may_have(link)
+        name::is_kernels(link) || self.context.mounts.may_have(link)
     }
 
     /// Asks what stands at the path of a suspect link of an fd or a mapping. `None`: nothing of the family.
@@ -204,7 +204,7 @@ impl Family {
     }
 
     fn id(&self, kind: Kind, dev: Dev, ino: Inode) -> BufferId {
-        let ipc = self.now.ipc.filter(|_| kind == Kind::Sysv);
+        let ipc = self.context.ipc.filter(|_| kind == Kind::Sysv);
         BufferId { kind, dev: Some(dev), ino, ipc }
     }
 

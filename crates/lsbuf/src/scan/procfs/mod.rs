@@ -173,7 +173,7 @@ impl Source for ProcfsSource {
         reading.coverage = self.seen(&walk, reader, &after.list, &reading);
         reading.coverage.passed_over = !thorough;
         let born = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
-        reading.witness = self.witness(look, &walk, effort.calls || walk.family.is_some());
+        reading.witness = self.witness(look, &walk, effort.calls || walk.shmem_finder.is_some());
         reading.witness.processes_changed |= born;
         reading.witness.moved = walk.table_changed;
         reading.witness.exiting = walk.exiting > 0;
@@ -225,7 +225,11 @@ impl ProcfsSource {
             // Where the list shows no buffer at all, no account can lack anything.
             count_hidden: self.procfs.filesystems.is_some()
                 || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
-            family: self.procfs.filesystems.as_ref().map(|filesystems| (filesystems, self.options.kinds)),
+            shmem_kinds: self
+                .procfs
+                .filesystems
+                .as_ref()
+                .map(|filesystems| (filesystems, self.options.kinds)),
         };
         let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads)?;
         self.procfs.dev = walk.proof.dev();
@@ -284,12 +288,12 @@ impl ProcfsSource {
     /// The kernel's tables of segments, if they are wanted.
     fn segments(&self, walk: &Walk) -> Segments {
         let mut segments = Segments::default();
-        let Some(family) = walk.family.as_ref().filter(|_| self.options.kinds.has(Kind::Sysv)) else {
+        let Some(finder) = walk.shmem_finder.as_ref().filter(|_| self.options.kinds.has(Kind::Sysv)) else {
             return segments;
         };
         let hidden_refs = walk.hidden.as_ref().map(HiddenRefCounter::counts);
         segments.in_flight = hidden_refs.filter(|hidden| hidden.in_flight == 0 && !hidden.unknown).map(|_| 0);
-        lists::add_segments(&mut segments, &family.namespaces, &self.root);
+        lists::add_segments(&mut segments, &finder.namespaces, &self.root);
         segments
     }
 
@@ -301,7 +305,7 @@ impl ProcfsSource {
             gaps: walk.gaps(),
             hidden_refs: walk.hidden.as_ref().map(HiddenRefCounter::counts),
             unread_segments: reading.segments.unread,
-            listed: walk.family.is_none(),
+            listed: walk.shmem_finder.is_none(),
             ..Seen::default()
         };
         seen.gaps.not_whole_machine = !self.root.shows_kernel_threads();
@@ -309,17 +313,17 @@ impl ProcfsSource {
         if reading.segments.asked {
             seen.sources.push(Asked::Sysvipc);
         }
-        let Some(family) = &walk.family else { return seen };
+        let Some(finder) = &walk.shmem_finder else { return seen };
         if let Some(hidden) = seen.hidden_refs
             && (hidden.in_flight > 0 || hidden.unknown)
         {
             seen.notes.push(Note::HiddenInFlight { fds: hidden.in_flight });
         }
-        if family.unfollowed > 0 {
-            seen.notes.push(Note::OnlyFdinfo { processes: family.unfollowed });
+        if finder.unfollowed > 0 {
+            seen.notes.push(Note::OnlyFdinfo { processes: finder.unfollowed });
         }
-        if family.refusing > 0 {
-            seen.notes.push(Note::Refusing { files: family.refusing });
+        if finder.refusing > 0 {
+            seen.notes.push(Note::Refusing { files: finder.refusing });
         }
         seen
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::hidden_refs::HiddenRefCounter;
-use crate::kernel::shmem::{self, Family};
+use crate::kernel::shmem::{self, ShmemFinder};
 use crate::model::{Buffer, BufferId, Inode, Kind, Kinds, Label, Pid};
 use crate::scan::described::{add_inode, name_of};
 use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading};
@@ -69,7 +69,7 @@ pub(in crate::scan) fn read(
     if kinds.has(Kind::DmaBuf) {
         reading.objects = dmabufs(walk, before, after);
     }
-    reading.objects.extend(walk.family.iter().flat_map(|family| shmem_objects(walk, family)));
+    reading.objects.extend(walk.shmem_finder.iter().flat_map(|finder| shmem_objects(walk, finder)));
     let numbers: HashMap<BufferId, usize> =
         reading.objects.iter().enumerate().map(|(number, object)| (object.buffer.id, number)).collect();
     let dmabuf = |ino| numbers.get(&dmabuf_id(walk, ino)).copied();
@@ -161,13 +161,13 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
 }
 
 /// Every buffer of the shmem family that was met, ordered by identity.
-fn shmem_objects(walk: &Walk, family: &Family) -> Vec<Object> {
+fn shmem_objects(walk: &Walk, finder: &ShmemFinder) -> Vec<Object> {
     let fds = walk.shm_fds.iter().map(|held| held.fact.id);
     let maps = walk.shm_maps.iter().map(|held| held.fact.id);
     let met: BTreeSet<BufferId> = fds.chain(maps).chain(walk.programs.iter().map(|&(_, id)| id)).collect();
     let nothing = shmem::Object::default();
     let object = |id: BufferId| {
-        let known = family.objects.get(&id).unwrap_or(&nothing);
+        let known = finder.objects.get(&id).unwrap_or(&nothing);
         let mut buffer = Buffer::new(id);
         let links = known.inode.as_ref().map(|inode| inode.links);
         buffer.name = known.name.as_ref().map(|name| name_of(id.kind, name.as_bytes(), links));

@@ -8,7 +8,7 @@ use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::procmap::Queries;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::shmem::{Family, Filesystems, ShmFd, ShmMap};
+use crate::kernel::shmem::{Filesystems, ShmFd, ShmMap, ShmemFinder};
 use crate::model::{
     BufferId, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, Inode, Kinds, Label, Pid, Process,
     ProcessCounts, Source, Tid,
@@ -70,7 +70,7 @@ pub(in crate::scan) struct Start<'s> {
     /// Whether to look for references that are in no fd table and no address space.
     pub(in crate::scan) count_hidden: bool,
     /// The family's filesystems and the kinds that are wanted, if any of them is.
-    pub(in crate::scan) family: Option<(&'s Filesystems, Kinds)>,
+    pub(in crate::scan) shmem_kinds: Option<(&'s Filesystems, Kinds)>,
     /// When to give up, if that is allowed.
     pub(in crate::scan) patience: Option<&'s Patience>,
     /// Whose mappings are left out.
@@ -115,7 +115,7 @@ pub(in crate::scan) struct Walk {
     /// Fds of sync_files, by process.
     pub(in crate::scan) sync_files: BTreeMap<Pid, u64>,
     /// The shmem family, if it is looked for.
-    pub(in crate::scan) family: Option<Family>,
+    pub(in crate::scan) shmem_finder: Option<ShmemFinder>,
     pub(in crate::scan) proof: Proof,
     /// Buffers whose names are known by one of their references.
     pub(in crate::scan) named: HashSet<Inode>,

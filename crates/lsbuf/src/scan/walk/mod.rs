@@ -20,7 +20,7 @@ use crate::kernel::fds;
 use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::shmem::Family;
+use crate::kernel::shmem::ShmemFinder;
 use crate::model::Pid;
 
 /// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
@@ -33,7 +33,9 @@ impl Walk {
         let mut walk = Walk {
             proof: Proof::new(start.root, start.dev, start.queries),
             hidden: start.count_hidden.then(HiddenRefCounter::default),
-            family: start.family.map(|(filesystems, kinds)| Family::new(kinds, filesystems.clone())),
+            shmem_finder: start
+                .shmem_kinds
+                .map(|(filesystems, kinds)| ShmemFinder::new(kinds, filesystems.clone())),
             ..Walk::default()
         };
         let mut seen: HashMap<Pid, u64> = HashMap::new();

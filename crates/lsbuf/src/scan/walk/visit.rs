@@ -74,8 +74,8 @@ impl Walk {
         let mark = self.mark();
         let threads = process.threads();
         let tids = threads.as_deref().unwrap_or_default();
-        if let Some(family) = &mut self.family {
-            family.enter(process, tids);
+        if let Some(finder) = &mut self.shmem_finder {
+            finder.enter(process, tids);
         }
         // Before the fds, so that what is read between the two ends of this belongs together.
         let left_out = (start.left_out)(process.pid());
@@ -174,7 +174,14 @@ impl Walk {
         image: rustix::io::Result<Image>,
         reader: Reader,
     ) -> rustix::io::Result<Option<Space>> {
-        Space::read(process, image, reader, &mut self.proof, self.family.as_mut(), &mut self.maps_reader)
+        Space::read(
+            process,
+            image,
+            reader,
+            &mut self.proof,
+            self.shmem_finder.as_mut(),
+            &mut self.maps_reader,
+        )
     }
 
     /// Reads the process's fd table and those of threads that have one of their own. `leaderless`: the leader has exited.
@@ -240,7 +247,7 @@ impl Walk {
         let pid = process.pid();
         let mut table = std::mem::take(&mut self.table);
         let walked =
-            self.fd_reader.read(process.dir(), &mut table, self.hidden.as_mut(), self.family.as_mut());
+            self.fd_reader.read(process.dir(), &mut table, self.hidden.as_mut(), self.shmem_finder.as_mut());
         for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
                 let learnt = self.proof.learn_fd(process, &mut fact);
@@ -309,7 +316,7 @@ impl Walk {
     fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>) {
         let (pid, process) = (process.pid(), space.alone().unwrap_or(process));
         for fact in maps {
-            if self.family.as_mut().is_none_or(|family| family.complete(process, &fact)) {
+            if self.shmem_finder.as_mut().is_none_or(|finder| finder.complete(process, &fact)) {
                 self.shm_maps.push(HeldShmMap { pid, fact });
             }
         }
@@ -318,11 +325,11 @@ impl Walk {
     /// Adds the process's program, if it runs from a buffer of the shmem family. Nobody else may show that: the program can
     /// have unmapped all of its own text.
     fn visit_program(&mut self, process: &ProcessDir) {
-        let Some(family) = &mut self.family else { return };
+        let Some(finder) = &mut self.shmem_finder else { return };
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         if let Ok(link) = process.dir().link(c"exe", &mut room)
-            && family.suspects(link)
-            && let Ok(Some(id)) = family.ask(process.dir(), "exe", link)
+            && finder.suspects(link)
+            && let Ok(Some(id)) = finder.ask(process.dir(), "exe", link)
         {
             self.programs.push((process.pid(), id));
         }
