@@ -5,7 +5,7 @@ use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
 use crate::kernel::shmem::mounts::Mounts;
 use crate::kernel::shmem::sysvipc::{self, Row};
-use crate::kernel::shmem::{Home, classify};
+use crate::kernel::shmem::{Filesystem, classify};
 use crate::model::{Bytes, Kind, Pid};
 
 use super::halves;
@@ -52,13 +52,15 @@ pub fn shm_inode(data: &[u8]) {
 /// A name that somebody chose stays a name: of a memfd whatever it is, and of a file on a mounted tmpfs.
 pub fn shm_names(data: &[u8]) {
     let path = [b"/memfd:", data, b" (deleted)"].concat();
-    for home in [Home::Kernel, Home::KernelHuge] {
-        assert!(classify(home, &path).is_some_and(|named| named.kind == Kind::Memfd && named.name == data));
+    for filesystem in [Filesystem::Kernel, Filesystem::KernelHuge] {
+        assert!(
+            classify(filesystem, &path).is_some_and(|named| named.kind == Kind::Memfd && named.name == data)
+        );
     }
-    for (home, kind) in [(Home::Tmpfs, Kind::Tmpfs), (Home::Hugetlbfs, Kind::Hugetlbfs)] {
-        assert!(classify(home, data).is_some_and(|named| named.kind == kind));
+    for (filesystem, kind) in [(Filesystem::Tmpfs, Kind::Tmpfs), (Filesystem::Hugetlbfs, Kind::Hugetlbfs)] {
+        assert!(classify(filesystem, data).is_some_and(|named| named.kind == kind));
     }
-    let _ = classify(Home::Kernel, data);
+    let _ = classify(Filesystem::Kernel, data);
 }
 
 /// The iterators' records: what is taken of a text is taken of it again, whatever stands behind.

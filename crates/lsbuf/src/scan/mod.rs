@@ -14,6 +14,7 @@ pub(crate) mod advice;
 mod assemble;
 #[cfg(feature = "bench")]
 pub(crate) mod benching;
+mod budget;
 mod described;
 mod disguises;
 mod doctor;
@@ -22,7 +23,6 @@ mod kthreads;
 mod lists;
 mod notes;
 mod options;
-mod patience;
 mod procfs;
 mod proof;
 mod reading;
@@ -41,10 +41,10 @@ use std::time::{Instant, SystemTime};
 
 use rustix::io::Errno;
 
+use budget::TimeBudget;
 pub use doctor::{Diagnosis, Probe, ProbeState, Refusal, Unread};
-use iterators::{IteratorSource, Iterators, Lack, NotUsed};
+use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
 pub use options::{Mappings, Options, PINS, Sources, Way};
-use patience::Patience;
 use procfs::{LeftOut, Procfs, ProcfsSource};
 use reading::{Failed, Source};
 pub(crate) use reconcile::reconcile;
@@ -85,7 +85,7 @@ pub struct Scanner {
 enum Iterating {
     Ready(Box<Iterators>),
     /// They are not loaded yet, which costs more than a small machine's procfs; and why those that are pinned are not used.
-    MayLoad(Lack),
+    MayLoad(MissingIterator),
     No(NotUsed),
 }
 
@@ -120,7 +120,7 @@ impl Scanner {
         let root = ProcRoot::open(&options.proc_root)?;
         let procfs = Procfs::new(&root, &options)?;
         let iterators = match options.sources.way {
-            Way::Procfs => Iterating::No(NotUsed::Unasked),
+            Way::Procfs => Iterating::No(NotUsed::NotRequested),
             Way::Auto => Iterating::pinned(&root, &options, None),
             Way::Iterators => Iterating::pinned(&root, &options, None).loaded(&options),
         };
@@ -180,8 +180,8 @@ impl Scanner {
         if matches!(self.iterators, Iterating::MayLoad(_)) {
             // procfs never tells all of shmem.
             if !std::mem::replace(&mut self.again, true) && !self.options.kinds.has_shmem() {
-                let patience = Patience::new(&self.root);
-                match self.ask_procfs(Some(patience)) {
+                let budget = TimeBudget::new(&self.root);
+                match self.ask_procfs(Some(budget)) {
                     Ok(found) if found.is_proven() => return Ok(found),
                     Ok(found) => second_best = Some(found),
                     Err(Failed::NotWorthIt) => {}
@@ -225,7 +225,7 @@ impl Scanner {
 
     /// Loads the iterators, if that may be done and has not been yet.
     fn load_iterators(&mut self) {
-        let iterators = std::mem::replace(&mut self.iterators, Iterating::No(NotUsed::Unasked));
+        let iterators = std::mem::replace(&mut self.iterators, Iterating::No(NotUsed::NotRequested));
         self.iterators = iterators.loaded(&self.options);
     }
 
@@ -257,7 +257,7 @@ impl Scanner {
 
     /// One scan by them; `None`: they are not used.
     fn ask_iterators(&mut self) -> Option<Result<Found, Failed>> {
-        let unasked = Iterating::No(NotUsed::Unasked);
+        let unasked = Iterating::No(NotUsed::NotRequested);
         match std::mem::replace(&mut self.iterators, unasked) {
             Iterating::Ready(iterators) => {
                 let root = Arc::clone(&self.root);
@@ -292,7 +292,7 @@ impl Scanner {
     }
 
     /// One scan by procfs. Who makes it wait for too long is left out, and then it begins anew.
-    fn ask_procfs(&mut self, mut patience: Option<Patience>) -> Result<Found, Failed> {
+    fn ask_procfs(&mut self, mut budget: Option<TimeBudget>) -> Result<Found, Failed> {
         let mut left_out = LeftOut::default();
         loop {
             let procfs = match self.procfs.take() {
@@ -300,7 +300,7 @@ impl Scanner {
                 None => Box::new(Procfs::new(&self.root, &self.options).map_err(Failed::Other)?),
             };
             let (root, options) = (Arc::clone(&self.root), Arc::clone(&self.options));
-            let source = ProcfsSource::new(procfs, root, options, patience.take(), left_out.clone());
+            let source = ProcfsSource::new(procfs, root, options, budget.take(), left_out.clone());
             let (found, source) = Found::by(source, &self.options);
             // As above: if there is none, it was lost to a helper that was killed.
             self.procfs = source.map(ProcfsSource::procfs);

@@ -16,7 +16,7 @@ use crate::model::{
     Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid,
 };
 
-use super::walk::Halt;
+use super::walk::WalkError;
 
 /// Why there is no reading.
 #[derive(Debug)]
@@ -33,11 +33,11 @@ pub(super) enum Failed {
     NotWorthIt,
 }
 
-impl From<Halt> for Failed {
-    fn from(halt: Halt) -> Failed {
-        match halt {
-            Halt::CannotList(error) => Failed::CannotList(error),
-            Halt::NotWorthIt => Failed::NotWorthIt,
+impl From<WalkError> for Failed {
+    fn from(error: WalkError) -> Failed {
+        match error {
+            WalkError::CannotList(error) => Failed::CannotList(error),
+            WalkError::NotWorthIt => Failed::NotWorthIt,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::options::Options;
 use super::{Scanner, segments};
 use crate::error::Error;
 use crate::kernel::meminfo::{self, Meminfo};
-use crate::kernel::shmem::Home;
+use crate::kernel::shmem::Filesystem;
 use crate::kernel::shmem::usage::{self, Survey};
 use crate::model::{Buffer, Bytes, Kinds, Note};
 use crate::reconcile::{Balance, Reconciliation};
@@ -56,7 +56,8 @@ impl Scanner {
         if buffer.size.zip(buffer.segment).is_some_and(overcounted) {
             return true;
         }
-        let home = self.filesystems.as_ref().zip(buffer.id.dev).and_then(|(known, dev)| known.home(dev));
-        buffer.huge_page.is_some() || home == Some(Home::KernelHuge)
+        let filesystem =
+            self.filesystems.as_ref().zip(buffer.id.dev).and_then(|(known, dev)| known.of_device(dev));
+        buffer.huge_page.is_some() || filesystem == Some(Filesystem::KernelHuge)
     }
 }

@@ -30,14 +30,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long somebody has waited.
 #[derive(Debug)]
-pub(super) struct Patience(Instant);
+pub(super) struct Deadline(Instant);
 
-impl Patience {
-    pub(super) fn begin() -> Patience {
-        Patience(Instant::now())
+impl Deadline {
+    pub(super) fn begin() -> Deadline {
+        Deadline(Instant::now())
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn has_passed(&self) -> bool {
         self.0.elapsed() >= LONGEST
     }
 }
@@ -53,7 +53,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Takes the lock of an open place; `None`: what was waited for has gone, which asks for
     /// another look at the place.
-    pub(super) fn take(place: &OwnedFd, path: &Path, patience: &Patience) -> Result<Option<Lock>, Failure> {
+    pub(super) fn take(place: &OwnedFd, path: &Path, deadline: &Deadline) -> Result<Option<Lock>, Failure> {
         let shown = path.join(NAME);
         let fail = |errno| (format!("cannot lock {}", path.display()), Some(errno));
         match mkdirat(place, NAME, Mode::RWXU) {
@@ -77,7 +77,7 @@ impl Lock {
             match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if !patience.is_over() => std::thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) if !deadline.has_passed() => std::thread::sleep(PAUSE),
                 Err(Errno::WOULDBLOCK) => {
                     let who = holder(&facts).map_or("another process of root's".to_owned(), |pid| {
                         format!("process {pid}, perhaps another lsbuf probes,")

@@ -74,7 +74,7 @@ impl Probes {
         let registers = u32::from(types.have_registers()).to_ne_bytes();
         let load = |iterator: Iterator| {
             if !wanted.contains(&iterator) {
-                return Err(Unavailable::Unasked);
+                return Err(Unavailable::NotRequested);
             }
             let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
             globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
@@ -95,7 +95,7 @@ impl Probes {
         let wanted = |iterator: Iterator| iterator == iterator.with(kinds.has_shmem());
         let open = |iterator| pins.read(iterator).map(|_| Probe::Pinned);
         let probes = Iterator::ALL
-            .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::Unasked) });
+            .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
         Ok(Probes { probes, pins: Some(pins), chunk: Vec::new() })
     }
 

@@ -139,8 +139,11 @@ fn no_memory_for_a_description() {
     let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[]);
     let (link, maps) = loaded.unwrap();
     let (_, pieces, places) = maps.into_iter().find(|(name, ..)| name == "pieces").unwrap();
-    let mut probes =
-        Probes { probes: std::array::from_fn(|_| Err(Unavailable::Unasked)), pins: None, chunk: Vec::new() };
+    let mut probes = Probes {
+        probes: std::array::from_fn(|_| Err(Unavailable::NotRequested)),
+        pins: None,
+        chunk: Vec::new(),
+    };
     probes.probes[Iterator::TaskFileShmem as usize] = Ok(Probe::Loaded(link));
     let memfd = memfd_create("undescribed", MemfdFlags::CLOEXEC).unwrap();
     let fd = memfd.as_raw_fd().cast_unsigned();

@@ -38,7 +38,7 @@ use rustix::process::{getegid, geteuid};
 
 use super::facts::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use super::iterator::{Iterator, Unavailable};
-use super::lock::{Lock, Patience};
+use super::lock::{Deadline, Lock};
 use super::record::LAYOUT;
 use crate::kernel::identity::device_of;
 use crate::kernel::read;
@@ -179,7 +179,7 @@ impl Place {
     /// filesystem.
     pub(crate) fn open(path: &Path) -> Result<Option<Place>, Failure> {
         let fail = |errno| (format!("cannot open {}", path.display()), Some(errno));
-        let patience = Patience::begin();
+        let deadline = Deadline::begin();
         loop {
             let Some((above, name)) = way_to(path, false).map_err(fail)? else { return Ok(None) };
             let dir = match openat(&above, &name, FOLDER, Mode::empty()) {
@@ -193,13 +193,13 @@ impl Place {
                 let whose = format!("is user {uid}'s with mode {mode:04o}, so others could put pins in it");
                 return Err((format!("{} {whose}", path.display()), None));
             }
-            let lock = Lock::take(&dir, path, &patience)?;
+            let lock = Lock::take(&dir, path, &deadline)?;
             // Whoever had the lock before may have removed the folder.
             let there = statat(&above, &name, AtFlags::SYMLINK_NOFOLLOW);
             if let (Some(lock), Ok(true)) = (lock, there.map(|there| is_same(&there, &facts))) {
                 return Ok(Some(Place { above, name, dir, path: path.to_owned(), lock }));
             }
-            if patience.is_over() {
+            if deadline.has_passed() {
                 return Err((format!("somebody keeps removing {}", path.display()), None));
             }
         }

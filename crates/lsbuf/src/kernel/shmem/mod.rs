@@ -28,7 +28,7 @@ use rustix::io::{Errno, Result};
 pub(crate) use filesystems::Filesystems;
 use inode::{ShmFile, ShmInode};
 use mounts::Mounts;
-pub(crate) use name::{Home, Named, classify, without_mark};
+pub(crate) use name::{Filesystem, Named, classify, without_mark};
 use sysvipc::{Namespaces, ipc_namespace};
 
 use super::path::Path;
@@ -152,8 +152,8 @@ impl ShmemFinder {
         }
         let read = process.dir().read_file(c"mountinfo", &mut self.text);
         let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&self.text)));
-        for (dev, home) in mounts.devices() {
-            self.filesystems.mounted(dev, home);
+        for (dev, filesystem) in mounts.devices() {
+            self.filesystems.mounted(dev, filesystem);
         }
         if let Some(view) = view {
             self.mounts.insert(view, Rc::clone(&mounts));
@@ -172,8 +172,8 @@ impl ShmemFinder {
     /// meanwhile.
     pub(crate) fn ask(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<Option<BufferId>> {
         let ShmFile::Regular(inode) = self.file(process, path, link)? else { return Ok(None) };
-        let Some(home) = self.filesystems.home(inode.dev) else { return Ok(None) };
-        let Some(Named { kind, name }) = classify(home, link) else { return Ok(None) };
+        let Some(filesystem) = self.filesystems.of_device(inode.dev) else { return Ok(None) };
+        let Some(Named { kind, name }) = classify(filesystem, link) else { return Ok(None) };
         if !self.kinds.has(kind) {
             return Ok(None);
         }
@@ -192,11 +192,11 @@ impl ShmemFinder {
     fn file(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<ShmFile> {
         let mut file = process.tree().shm_file(process, path)?;
         if let ShmFile::Regular(inode) = &mut file {
-            let home = match self.filesystems.home(inode.dev) {
+            let filesystem = match self.filesystems.of_device(inode.dev) {
                 None if name::is_guests(link) => self.filesystems.prove_guest(process, path, inode.dev),
-                home => home,
+                filesystem => filesystem,
             };
-            if !matches!(home, Some(Home::KernelHuge | Home::Hugetlbfs)) {
+            if !matches!(filesystem, Some(Filesystem::KernelHuge | Filesystem::Hugetlbfs)) {
                 inode.huge_page = None;
             }
         }
@@ -221,9 +221,9 @@ impl ShmemFinder {
 
     /// How much a mapping's path is worth, by its device; `None`: it is none of the family.
     pub(crate) fn interest(&self, dev: Dev, ino: Inode) -> Option<Interest> {
-        let home = self.filesystems.home(dev)?;
+        let filesystem = self.filesystems.of_device(dev)?;
         let known = || {
-            let kind = home.only_kind()?;
+            let kind = filesystem.only_kind()?;
             let id = self.id(kind, dev, ino);
             self.objects.get(&id).is_some_and(|object| object.name.is_some()).then_some(id)
         };
@@ -232,8 +232,8 @@ impl ShmemFinder {
 
     /// Whether only a mapping's protection tells if anybody shares it: a process's own memory of huge pages is such a file, too.
     pub(crate) fn may_be_private(&self, id: &BufferId) -> bool {
-        let home = id.dev.and_then(|dev| self.filesystems.home(dev));
-        id.kind == Kind::ShmAnon && home == Some(Home::KernelHuge)
+        let filesystem = id.dev.and_then(|dev| self.filesystems.of_device(dev));
+        id.kind == Kind::ShmAnon && filesystem == Some(Filesystem::KernelHuge)
     }
 
     /// Adds a mapping by its path, which is ambiguous if it is not `whole`.
@@ -245,7 +245,7 @@ impl ShmemFinder {
         whole: bool,
         vma: MapRef,
     ) -> Option<ShmMap> {
-        let Named { kind, name } = classify(self.filesystems.home(dev)?, path)?;
+        let Named { kind, name } = classify(self.filesystems.of_device(dev)?, path)?;
         // What is private there is a process's own memory of huge pages (`hugetlb_file_setup` in mm/mmap.c).
         let own = kind == Kind::ShmAnon && vma.perms.is_some_and(|perms| !perms.is_shared());
         if own || !self.kinds.has(kind) {
@@ -264,9 +264,9 @@ impl ShmemFinder {
     /// Whether it is of the family after all: mappings are told by their devices, and most files of a devtmpfs are not.
     pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap) -> bool {
         self.ask_mapped(process, map);
-        let home = map.id.dev.and_then(|dev| self.filesystems.home(dev));
+        let filesystem = map.id.dev.and_then(|dev| self.filesystems.of_device(dev));
         self.objects.get(&map.id).is_none_or(|object| {
-            !object.irregular && (object.inode.is_some() || home != Some(Home::Devtmpfs))
+            !object.irregular && (object.inode.is_some() || filesystem != Some(Filesystem::Devtmpfs))
         })
     }
 
@@ -281,7 +281,7 @@ impl ShmemFinder {
         let mut name = None;
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         if nameless && let Ok(target) = process.dir().link(link.as_str(), &mut room) {
-            let named = map.id.dev.and_then(|dev| classify(self.filesystems.home(dev)?, target));
+            let named = map.id.dev.and_then(|dev| classify(self.filesystems.of_device(dev)?, target));
             name = named.filter(|named| named.kind == map.id.kind).map(|named| Label::from(named.name));
         }
         let asked = unasked.then(|| self.file(process.dir(), link.as_str(), b""));

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::name::{Home, without_mark};
+use super::name::{Filesystem, without_mark};
 use crate::kernel::identity::device_text;
 use crate::kernel::parse::{Garbled, cut};
 use crate::model::Dev;
@@ -28,7 +28,7 @@ pub(crate) struct Top {
     /// Which filesystem.
     pub(crate) dev: Dev,
     /// If it is of the family.
-    home: Option<Home>,
+    filesystem: Option<Filesystem>,
     /// Whether it is a sysfs.
     pub(crate) is_sysfs: bool,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Top {
 struct Ours {
     point: Vec<u8>,
     dev: Dev,
-    home: Home,
+    filesystem: Filesystem,
 }
 
 impl Mounts {
@@ -47,8 +47,8 @@ impl Mounts {
         let mut mounts = Mounts::default();
         for line in text.split(|&b| b == b'\n') {
             let Ok(Mount { point, top }) = mount(line) else { continue };
-            if let Some(home) = top.home {
-                mounts.ours.push(Ours { point: point.clone(), dev: top.dev, home });
+            if let Some(filesystem) = top.filesystem {
+                mounts.ours.push(Ours { point: point.clone(), dev: top.dev, filesystem });
             }
             mounts.points.insert(point, top);
         }
@@ -56,13 +56,13 @@ impl Mounts {
     }
 
     /// The devices of the family's filesystems, hidden ones too.
-    pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Home)> {
-        self.ours.iter().map(|ours| (ours.dev, ours.home))
+    pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Filesystem)> {
+        self.ours.iter().map(|ours| (ours.dev, ours.filesystem))
     }
 
     /// Every mount of a tmpfs: where, which, and whether nothing is mounted over it at that very point.
     pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
-        self.ours.iter().filter(|ours| ours.home == Home::Tmpfs).map(|ours| {
+        self.ours.iter().filter(|ours| ours.filesystem == Filesystem::Tmpfs).map(|ours| {
             let top = self.points.get(&ours.point);
             (&ours.point[..], ours.dev, top.is_some_and(|top| top.dev == ours.dev))
         })
@@ -71,7 +71,7 @@ impl Mounts {
     /// Whether the path is below a mount of the family, as the innermost mount decides.
     pub(crate) fn may_have(&self, path: &[u8]) -> bool {
         // A file that is a mount point itself bears the mark once it has lost its name.
-        let is_below = |path| self.innermost(path).is_some_and(|(_, top)| top.home.is_some());
+        let is_below = |path| self.innermost(path).is_some_and(|(_, top)| top.filesystem.is_some());
         self.ours.iter().any(|ours| path.starts_with(&ours.point))
             && (is_below(path) || is_below(without_mark(path, Some(0))))
     }
@@ -113,14 +113,14 @@ fn mount(line: &[u8]) -> Result<Mount, Garbled> {
     let (point, rest) = cut(rest, b' ')?;
     let mut words = rest.split(|&b| b == b' ').skip_while(|&word| word != b"-");
     let kind = words.nth(1).ok_or(Garbled)?;
-    let home = match kind {
+    let filesystem = match kind {
         // What the kernel unpacks its first files into is called so whichever it is; a ramfs has no file of ours.
-        b"tmpfs" | b"rootfs" => Some(Home::Tmpfs),
-        b"devtmpfs" => Some(Home::Devtmpfs),
-        b"hugetlbfs" => Some(Home::Hugetlbfs),
+        b"tmpfs" | b"rootfs" => Some(Filesystem::Tmpfs),
+        b"devtmpfs" => Some(Filesystem::Devtmpfs),
+        b"hugetlbfs" => Some(Filesystem::Hugetlbfs),
         _ => None,
     };
-    let top = Top { dev: device_text(dev)?, home, is_sysfs: kind == b"sysfs" };
+    let top = Top { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
     Ok(Mount { point: unescaped(point), top })
 }
 

@@ -8,7 +8,7 @@ use crate::model::Kind;
 
 /// Which filesystem of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Home {
+pub(crate) enum Filesystem {
     /// The kernel's own tmpfs.
     Kernel,
     /// One of its own hugetlbfs.
@@ -25,15 +25,15 @@ pub(crate) enum Home {
     Guest,
 }
 
-impl Home {
+impl Filesystem {
     /// The kind of every file there, if all are of one.
     pub(crate) fn only_kind(self) -> Option<Kind> {
         match self {
-            Home::Kernel | Home::KernelHuge => None,
-            Home::Tmpfs | Home::Devtmpfs => Some(Kind::Tmpfs),
-            Home::Hugetlbfs => Some(Kind::Hugetlbfs),
-            Home::Secret => Some(Kind::Secretmem),
-            Home::Guest => Some(Kind::GuestMemfd),
+            Filesystem::Kernel | Filesystem::KernelHuge => None,
+            Filesystem::Tmpfs | Filesystem::Devtmpfs => Some(Kind::Tmpfs),
+            Filesystem::Hugetlbfs => Some(Kind::Hugetlbfs),
+            Filesystem::Secret => Some(Kind::Secretmem),
+            Filesystem::Guest => Some(Kind::GuestMemfd),
         }
     }
 }
@@ -64,8 +64,8 @@ pub(crate) fn is_guests(link: &[u8]) -> bool {
 }
 
 /// The kind of a file on that filesystem, by its path as a link shows it. `None`: it is none that anybody could share.
-pub(crate) fn classify(home: Home, path: &[u8]) -> Option<Named<'_>> {
-    if let Some(kind) = home.only_kind() {
+pub(crate) fn classify(filesystem: Filesystem, path: &[u8]) -> Option<Named<'_>> {
+    if let Some(kind) = filesystem.only_kind() {
         let name = if matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs) { path } else { b"" };
         return Some(Named { kind, name });
     }
@@ -80,9 +80,11 @@ pub(crate) fn classify(home: Home, path: &[u8]) -> Option<Named<'_>> {
     {
         return named(Kind::Sysv, key);
     }
-    match (home, path) {
-        (Home::Kernel, b"/dev/zero") | (Home::KernelHuge, b"/anon_hugepage") => named(Kind::ShmAnon, b""),
-        (Home::Kernel, b"/drm mm object" | b"/i915") => named(Kind::GemShmem, &path[1..]),
+    match (filesystem, path) {
+        (Filesystem::Kernel, b"/dev/zero") | (Filesystem::KernelHuge, b"/anon_hugepage") => {
+            named(Kind::ShmAnon, b"")
+        }
+        (Filesystem::Kernel, b"/drm mm object" | b"/i915") => named(Kind::GemShmem, &path[1..]),
         _ => match path.strip_prefix(ASHMEM) {
             Some(name) => named(Kind::Ashmem, name),
             None => named(Kind::ShmOther, path.strip_prefix(b"/").unwrap_or(path)),
@@ -101,30 +103,30 @@ mod tests {
 
     use super::*;
 
-    fn of(home: Home, path: &str) -> (Kind, String) {
-        let Named { kind, name } = classify(home, path.as_bytes()).unwrap();
+    fn of(filesystem: Filesystem, path: &str) -> (Kind, String) {
+        let Named { kind, name } = classify(filesystem, path.as_bytes()).unwrap();
         (kind, String::from_utf8_lossy(name).into_owned())
     }
 
     /// Check that each name that the kernel gives means its kind, and keeps what somebody chose of it.
     #[test]
     fn the_kernels_own() {
-        let own = |path| of(Home::Kernel, path);
+        let own = |path| of(Filesystem::Kernel, path);
         assert_eq!(own("/memfd:a b (deleted)"), (Kind::Memfd, "a b".into()));
         assert_eq!(own("/SYSV0000162e (deleted)"), (Kind::Sysv, "0000162e".into()));
         assert_eq!(own("/dev/zero (deleted)"), (Kind::ShmAnon, String::new()));
         assert_eq!(own("/drm mm object (deleted)"), (Kind::GemShmem, "drm mm object".into()));
         assert_eq!(own("/dev/ashmem/x/y (deleted)"), (Kind::Ashmem, "x/y".into()));
         assert_eq!(own("/xfs rtbitmap (deleted)"), (Kind::ShmOther, "xfs rtbitmap".into()));
-        assert_eq!(of(Home::KernelHuge, "/anon_hugepage (deleted)"), (Kind::ShmAnon, String::new()));
-        assert_eq!(of(Home::KernelHuge, "/memfd:h (deleted)"), (Kind::Memfd, "h".into()));
+        assert_eq!(of(Filesystem::KernelHuge, "/anon_hugepage (deleted)"), (Kind::ShmAnon, String::new()));
+        assert_eq!(of(Filesystem::KernelHuge, "/memfd:h (deleted)"), (Kind::Memfd, "h".into()));
     }
 
     /// Check that on a mounted tmpfs no name means anything but a file's.
     #[test]
     fn impostors() {
         for path in ["/memfd:x (deleted)", "/SYSV00000000", "/dev/zero (deleted)", "/dmabuf:x"] {
-            assert_eq!(of(Home::Tmpfs, path).0, Kind::Tmpfs);
+            assert_eq!(of(Filesystem::Tmpfs, path).0, Kind::Tmpfs);
         }
         let path = b"/dev/shm/x (deleted)";
         assert_eq!(without_mark(path, Some(0)), b"/dev/shm/x");
@@ -134,8 +136,11 @@ mod tests {
     /// Check that no name of a memfd makes it a segment, though one may end as a deleted file's path does.
     #[test]
     fn names_stay_names() {
-        assert_eq!(of(Home::Kernel, "/memfd:SYSV00000000 (deleted)").0, Kind::Memfd);
-        assert_eq!(of(Home::Kernel, "/memfd:x (deleted) (deleted)"), (Kind::Memfd, "x (deleted)".into()));
+        assert_eq!(of(Filesystem::Kernel, "/memfd:SYSV00000000 (deleted)").0, Kind::Memfd);
+        assert_eq!(
+            of(Filesystem::Kernel, "/memfd:x (deleted) (deleted)"),
+            (Kind::Memfd, "x (deleted)".into())
+        );
     }
 
     proptest! {
@@ -143,15 +148,15 @@ mod tests {
         #[test]
         fn any_memfd(name in proptest::collection::vec(1u8.., 0..60)) {
             let path = [MEMFD, &name, DELETED].concat();
-            prop_assert_eq!(classify(Home::Kernel, &path), Some(Named { kind: Kind::Memfd, name: &name[..] }));
+            prop_assert_eq!(classify(Filesystem::Kernel, &path), Some(Named { kind: Kind::Memfd, name: &name[..] }));
             prop_assert!(is_kernels(&path));
         }
 
         /// Check that no bytes make the parser panic.
         #[test]
         fn any_bytes(path in proptest::collection::vec(any::<u8>(), 0..60)) {
-            for home in [Home::Kernel, Home::KernelHuge, Home::Tmpfs, Home::Hugetlbfs, Home::Secret, Home::Guest] {
-                let _ = classify(home, &path);
+            for filesystem in [Filesystem::Kernel, Filesystem::KernelHuge, Filesystem::Tmpfs, Filesystem::Hugetlbfs, Filesystem::Secret, Filesystem::Guest] {
+                let _ = classify(filesystem, &path);
             }
         }
     }

@@ -9,23 +9,23 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::io::Errno;
 
-use super::name::Home;
+use super::name::Filesystem;
 use crate::kernel::identity::device_of;
 use crate::model::Dev;
 
 /// Makes a file on each and asks it for its device.
-pub(crate) fn filesystems() -> HashMap<Dev, Home> {
+pub(crate) fn filesystems() -> HashMap<Dev, Filesystem> {
     let huge_sizes = (16..=34).map(|log| MemfdFlags::HUGETLB | MemfdFlags::from_bits_retain(log << 26));
     let memfds = std::iter::once(MemfdFlags::empty()).chain(huge_sizes).map(|flags| {
-        let home = if flags.is_empty() { Home::Kernel } else { Home::KernelHuge };
-        (memfd(flags), home)
+        let filesystem = if flags.is_empty() { Filesystem::Kernel } else { Filesystem::KernelHuge };
+        (memfd(flags), filesystem)
     });
     // The kernel may have no such filesystem, and then there is no such file.
-    let device = |(file, home): (Result<OwnedFd, Errno>, Home)| {
+    let device = |(file, filesystem): (Result<OwnedFd, Errno>, Filesystem)| {
         let stat = file.and_then(fstat).ok()?;
-        Some((device_of(&stat), home))
+        Some((device_of(&stat), filesystem))
     };
-    memfds.chain([(memfd_secret(), Home::Secret)]).filter_map(device).collect()
+    memfds.chain([(memfd_secret(), Filesystem::Secret)]).filter_map(device).collect()
 }
 
 /// One that cannot be executed, as newer kernels want it to be said; older ones do not know the flag.
@@ -53,7 +53,7 @@ mod tests {
     fn of_this_kernel() {
         let own = filesystems();
         let memfd = memfd(MemfdFlags::empty()).unwrap();
-        assert_eq!(own.get(&device_of(&fstat(&memfd).unwrap())), Some(&Home::Kernel));
+        assert_eq!(own.get(&device_of(&fstat(&memfd).unwrap())), Some(&Filesystem::Kernel));
         assert_eq!(own.get(&device_of(&rustix::fs::stat("/proc").unwrap())), None);
     }
 }

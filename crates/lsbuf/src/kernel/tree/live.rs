@@ -17,7 +17,7 @@ use crate::kernel::kcmp::{self, Resource};
 use crate::kernel::parse::number32;
 use crate::kernel::read;
 use crate::kernel::shmem::inode::{ShmFile, ShmInode};
-use crate::kernel::shmem::name::Home;
+use crate::kernel::shmem::name::Filesystem;
 use crate::kernel::shmem::own;
 use crate::kernel::task::{self, Stage};
 use crate::model::{Dev, Pid, Tid, TmpfsUsage};
@@ -136,7 +136,7 @@ impl Tree for Live {
         None
     }
 
-    fn own_shmem(&self) -> HashMap<Dev, Home> {
+    fn own_shmem(&self) -> HashMap<Dev, Filesystem> {
         own::filesystems()
     }
 

@@ -22,7 +22,7 @@ use super::identity::Object;
 use super::kcmp::Resource;
 use super::read;
 use super::shmem::inode::ShmFile;
-use super::shmem::name::Home;
+use super::shmem::name::Filesystem;
 use crate::model::{Dev, Pid, Tid, TmpfsUsage};
 
 /// What differs between a running kernel's procfs and a recording of one.
@@ -87,7 +87,7 @@ pub(crate) trait Tree: fmt::Debug + Send + Sync {
     fn dmabuf_dev(&self) -> Option<Dev>;
 
     /// The devices of the kernel's own shmem filesystems.
-    fn own_shmem(&self) -> HashMap<Dev, Home>;
+    fn own_shmem(&self) -> HashMap<Dev, Filesystem>;
 
     /// What is used of a mounted tmpfs, if the tree keeps that; `None`: it has to be asked.
     fn kept_usage(&self, dev: Dev) -> Option<TmpfsUsage>;

@@ -33,7 +33,7 @@ use crate::kernel::kcmp::Resource;
 use crate::kernel::parse::{Garbled, number};
 use crate::kernel::read;
 use crate::kernel::shmem::inode::{self, ShmFile};
-use crate::kernel::shmem::name::Home;
+use crate::kernel::shmem::name::Filesystem;
 use crate::model::{Bytes, Dev, Pid, Tid, TmpfsUsage};
 
 /// The longest file that is opened, in bytes. The text of ten million mappings is shorter.
@@ -45,7 +45,7 @@ pub(crate) struct Recorded {
     dmabuf_dev: Option<Dev>,
     /// `None`: nobody recorded who shares what.
     shared: Option<Groups>,
-    shmem: HashMap<Dev, Home>,
+    shmem: HashMap<Dev, Filesystem>,
     usage: HashMap<Dev, TmpfsUsage>,
 }
 
@@ -199,7 +199,7 @@ impl Tree for Recorded {
         self.dmabuf_dev
     }
 
-    fn own_shmem(&self) -> HashMap<Dev, Home> {
+    fn own_shmem(&self) -> HashMap<Dev, Filesystem> {
         self.shmem.clone()
     }
 
@@ -238,15 +238,15 @@ pub(crate) fn pair(line: &str) -> Option<(Resource, u32, u32)> {
 }
 
 /// A line of `.lsbuf/shmem`.
-fn filesystem(line: &str) -> Option<(Dev, Home)> {
+fn filesystem(line: &str) -> Option<(Dev, Filesystem)> {
     let (word, dev) = line.split_once(' ')?;
-    let home = match word {
-        "kernel" => Home::Kernel,
-        "huge" => Home::KernelHuge,
-        "secret" => Home::Secret,
+    let filesystem = match word {
+        "kernel" => Filesystem::Kernel,
+        "huge" => Filesystem::KernelHuge,
+        "secret" => Filesystem::Secret,
         _ => return None,
     };
-    Some((device_text(dev.as_bytes()).ok()?, home))
+    Some((device_text(dev.as_bytes()).ok()?, filesystem))
 }
 
 /// A line of `.lsbuf/tmpfs-usage`.
@@ -289,7 +289,7 @@ mod tests {
     /// Check that a line of `shmem` is read, and another one passed over.
     #[test]
     fn filesystems() {
-        assert_eq!(filesystem("huge 0:17"), Some((Dev { major: 0, minor: 17 }, Home::KernelHuge)));
+        assert_eq!(filesystem("huge 0:17"), Some((Dev { major: 0, minor: 17 }, Filesystem::KernelHuge)));
         assert_eq!(filesystem("tmpfs 0:17"), None);
         assert_eq!(filesystem("kernel"), None);
     }

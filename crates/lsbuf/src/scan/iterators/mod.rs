@@ -41,7 +41,7 @@ use crate::model::{
 pub(super) struct Iterators {
     probes: Probes,
     /// Why not those that are pinned, if these are not.
-    not_pinned: Option<Lack>,
+    not_pinned: Option<MissingIterator>,
     dev: Option<Dev>,
     /// The cgroups that holders were in, by their numbers.
     cgroups: HashMap<u64, Cgroup>,
@@ -68,12 +68,12 @@ struct Cgroup {
 }
 
 impl Iterators {
-    fn new(probes: Probes, not_pinned: Option<Lack>) -> Iterators {
+    fn new(probes: Probes, not_pinned: Option<MissingIterator>) -> Iterators {
         Iterators { probes, not_pinned, dev: None, cgroups: HashMap::new(), nodes: HashMap::new() }
     }
 
     /// Where they are pinned; or else, as they are loaded, why not those that are pinned.
-    pub(super) fn origin(&self) -> Result<&Path, Option<&Lack>> {
+    pub(super) fn origin(&self) -> Result<&Path, Option<&MissingIterator>> {
         self.probes.folder().ok_or(self.not_pinned.as_ref())
     }
 
@@ -149,11 +149,11 @@ impl Iterators {
 #[derive(Clone, Debug)]
 pub(super) enum NotUsed {
     /// They were not asked for.
-    Unasked,
+    NotRequested,
     /// They say nothing of the machine that is asked about, and why.
     WrongPlace(&'static str),
     /// Neither those that are pinned nor some of one's own can be used.
-    Neither { pinned: Lack, loaded: Lack },
+    Neither { pinned: MissingIterator, loaded: MissingIterator },
     /// They could be opened, but not be read.
     Unread(Errno),
     /// They had to wait for some process for too long.
@@ -162,12 +162,12 @@ pub(super) enum NotUsed {
 
 /// Why iterators of one origin cannot be used, and which one if not all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lack {
+pub(super) struct MissingIterator {
     iterator: Option<Iterator>,
     pub(super) why: Unavailable,
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for MissingIterator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.iterator {
             Some(iterator) => write!(f, "{}: {}", iterator.name(), self.why),
@@ -179,7 +179,7 @@ impl fmt::Display for Lack {
 impl fmt::Display for NotUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotUsed::Unasked => f.write_str("they were not asked for"),
+            NotUsed::NotRequested => f.write_str("they were not asked for"),
             NotUsed::WrongPlace(why) => f.write_str(why),
             NotUsed::Neither { pinned, loaded } => write!(f, "pinned: {pinned}; to be loaded: {loaded}"),
             NotUsed::Stuck => f.write_str("they had to wait for some process for too long"),
@@ -194,7 +194,7 @@ pub(super) fn pinned(
     root: &ProcRoot,
     options: &Options,
     unread: Option<Errno>,
-) -> Result<Result<Iterators, Lack>, NotUsed> {
+) -> Result<Result<Iterators, MissingIterator>, NotUsed> {
     if !root.is_live() || options.sys_root.is_none() {
         return Err(NotUsed::WrongPlace("this is not the procfs of a running kernel with its sysfs"));
     }
@@ -209,7 +209,7 @@ pub(super) fn pinned(
 }
 
 /// Loads some of one's own in place of those that are pinned.
-pub(super) fn load(options: &Options, pinned: Lack) -> Result<Iterators, NotUsed> {
+pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterators, NotUsed> {
     let sys = options.sys_root.as_deref();
     let wanted: Vec<Iterator> = Iterator::of(options.kinds).collect();
     let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load(sys, &wanted));
@@ -220,11 +220,12 @@ pub(super) fn load(options: &Options, pinned: Lack) -> Result<Iterators, NotUsed
 }
 
 /// Makes sure that there is all that is needed.
-fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, Lack> {
-    let probes = opened.map_err(|why| Lack { iterator: None, why })?;
+fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, MissingIterator> {
+    let probes = opened.map_err(|why| MissingIterator { iterator: None, why })?;
     let lacking = probes.lacking(kinds);
-    let lack = lacking.map(|(iterator, why)| Lack { iterator: Some(iterator), why: why.clone() });
-    lack.map_or(Ok(probes), Err)
+    let missing =
+        lacking.map(|(iterator, why)| MissingIterator { iterator: Some(iterator), why: why.clone() });
+    missing.map_or(Ok(probes), Err)
 }
 
 /// One scan's readings by the iterators.

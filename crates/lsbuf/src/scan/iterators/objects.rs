@@ -15,7 +15,7 @@ use super::records::{Known, OpenFile, Records};
 use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, Program as Runs, ShmFilesystem, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
-use crate::kernel::shmem::{Filesystems, Home, Named, classify};
+use crate::kernel::shmem::{Filesystem, Filesystems, Named, classify};
 use crate::model::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, MapRef, Overlap, Pid, Tid};
 use crate::scan::described::{add_inode, name_of};
 use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading, TableOwners};
@@ -241,8 +241,8 @@ fn add_kept(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Obje
 
 /// Which buffer a file is of, and how it is called, as far as that is known.
 fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Option<Label>)> {
-    let home = home(open, filesystems);
-    let own = matches!(home, Home::Kernel | Home::KernelHuge);
+    let filesystem = filesystem(open, filesystems);
+    let own = matches!(filesystem, Filesystem::Kernel | Filesystem::KernelHuge);
     // A file without a folder has a path that is its name.
     let path = match &open.path {
         Ok(path) => Some(path.as_bytes().to_vec()),
@@ -250,8 +250,8 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
         Err(_) => None,
     };
     let named = match &path {
-        Some(path) => classify(home, path)?,
-        None => Named { kind: home.only_kind()?, name: b"" },
+        Some(path) => classify(filesystem, path)?,
+        None => Named { kind: filesystem.only_kind()?, name: b"" },
     };
     let Named { kind, name } = named;
     let name = path.is_some().then(|| name_of(kind, name, Some(open.inode.links)));
@@ -270,15 +270,15 @@ fn in_namespace(id: BufferId, attached: &[BufferId]) -> BufferId {
 }
 
 /// On which filesystem of the family a file is: the kernel's own are known by their devices.
-fn home(open: &OpenFile, filesystems: &Filesystems) -> Home {
-    let known = filesystems.home(open.inode.dev);
+fn filesystem(open: &OpenFile, filesystems: &Filesystems) -> Filesystem {
+    let known = filesystems.of_device(open.inode.dev);
     match (open.filesystem, known) {
-        (ShmFilesystem::Tmpfs, Some(Home::Kernel)) => Home::Kernel,
-        (ShmFilesystem::Tmpfs, _) => Home::Tmpfs,
-        (ShmFilesystem::Hugetlbfs, Some(Home::KernelHuge)) => Home::KernelHuge,
-        (ShmFilesystem::Hugetlbfs, _) => Home::Hugetlbfs,
-        (ShmFilesystem::Secretmem, _) => Home::Secret,
-        (ShmFilesystem::GuestMemfd, _) => Home::Guest,
+        (ShmFilesystem::Tmpfs, Some(Filesystem::Kernel)) => Filesystem::Kernel,
+        (ShmFilesystem::Tmpfs, _) => Filesystem::Tmpfs,
+        (ShmFilesystem::Hugetlbfs, Some(Filesystem::KernelHuge)) => Filesystem::KernelHuge,
+        (ShmFilesystem::Hugetlbfs, _) => Filesystem::Hugetlbfs,
+        (ShmFilesystem::Secretmem, _) => Filesystem::Secret,
+        (ShmFilesystem::GuestMemfd, _) => Filesystem::Guest,
     }
 }
 

@@ -110,7 +110,7 @@ impl Records {
             match Records::read_once(probes, kinds, locked) {
                 Ok(found) if found.torn => {}
                 Err(Errno::BADMSG) => {}
-                whole_or_lost => return whole_or_lost,
+                outcome => return outcome,
             }
         }
         Err(Errno::BADMSG)

@@ -24,10 +24,10 @@ use crate::kernel::root::{LastPid, ProcRoot};
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Dev, Device, Kind, Note, Pid, Process, Source as Asked};
 
+use super::budget::TimeBudget;
 use super::kthreads::KernelThreads;
 use super::lists::{self, Listing};
 use super::options::{Mappings, Options};
-use super::patience::Patience;
 use super::reading::{Effort, Failed, Reading, Seen, Segments, Source, Witness};
 use super::shared::Shared;
 use super::space::Reader;
@@ -116,22 +116,22 @@ pub(super) struct ProcfsSource {
     procfs: Box<Procfs>,
     root: Arc<ProcRoot>,
     options: Arc<Options>,
-    patience: Option<Patience>,
+    budget: Option<TimeBudget>,
     left_out: LeftOut,
     /// What the last reading is made from.
     last: Walk,
 }
 
 impl ProcfsSource {
-    /// With `patience` it lasts no longer than that, and does not begin without the kernel's list, which such an answer lacks.
+    /// With `budget` it lasts no longer than that, and does not begin without the kernel's list, which such an answer lacks.
     pub(super) fn new(
         procfs: Box<Procfs>,
         root: Arc<ProcRoot>,
         options: Arc<Options>,
-        patience: Option<Patience>,
+        budget: Option<TimeBudget>,
         left_out: LeftOut,
     ) -> ProcfsSource {
-        ProcfsSource { procfs, root, options, patience, left_out, last: Walk::default() }
+        ProcfsSource { procfs, root, options, budget, left_out, last: Walk::default() }
     }
 
     /// What is remembered for the next scan.
@@ -142,13 +142,13 @@ impl ProcfsSource {
 
 impl Source for ProcfsSource {
     fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
-        if self.patience.as_ref().is_some_and(Patience::is_over) {
+        if self.budget.as_ref().is_some_and(TimeBudget::is_exceeded) {
             return Err(Failed::NotWorthIt);
         }
         let listed = self.root.processes()?;
         let look = self.look(&listed, false);
         let before = self.kernel_list();
-        if self.patience.is_some() && before.list.is_err() {
+        if self.budget.is_some() && before.list.is_err() {
             return Err(Failed::NotWorthIt);
         }
         // Only a list tells the count of each buffer, and only a count that a reference is missing.
@@ -156,8 +156,8 @@ impl Source for ProcfsSource {
         // No count tells that a private mapping of shmem is missing.
         let whole = thorough || self.procfs.filesystems.is_some();
         let reader = self.reader(if whole { Filter::All } else { Filter::Shared });
-        if let Some(patience) = &self.patience {
-            patience.begin();
+        if let Some(budget) = &self.budget {
+            budget.begin();
         }
         let walk = self.walk(&listed, reader, thorough, before.list.as_ref().ok())?;
         let after = self.kernel_list();
@@ -218,7 +218,7 @@ impl ProcfsSource {
             reader,
             queries: self.procfs.queries,
             dev: self.procfs.dev,
-            patience: self.patience.as_ref(),
+            budget: self.budget.as_ref(),
             left_out: &|pid| self.left_out.has(pid),
             helpers: &lists::helpers(&self.root),
             listed: processes,

@@ -13,7 +13,7 @@ use crate::model::{
     BufferId, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, Inode, Kinds, Label, Pid, Process,
     ProcessCounts, Source, Tid,
 };
-use crate::scan::patience::Patience;
+use crate::scan::budget::TimeBudget;
 use crate::scan::proof::{Proof, Verdict};
 use crate::scan::space::Reader;
 
@@ -72,7 +72,7 @@ pub(in crate::scan) struct Start<'s> {
     /// The family's filesystems and the kinds that are wanted, if any of them is.
     pub(in crate::scan) shmem_kinds: Option<(&'s Filesystems, Kinds)>,
     /// When to give up, if that is allowed.
-    pub(in crate::scan) patience: Option<&'s Patience>,
+    pub(in crate::scan) budget: Option<&'s TimeBudget>,
     /// Whose mappings are left out.
     pub(in crate::scan) left_out: &'s dyn Fn(Pid) -> bool,
     /// Processes that only read for this scan, which are passed over.
@@ -83,16 +83,16 @@ pub(in crate::scan) struct Start<'s> {
 
 /// Why there is no walk.
 #[derive(Debug)]
-pub(in crate::scan) enum Halt {
+pub(in crate::scan) enum WalkError {
     /// The processes cannot be listed.
     CannotList(io::Error),
-    /// It would take too long, or leave doubts that another way would not.
+    /// It would take too long, or leave uncertain residuals that another way would not.
     NotWorthIt,
 }
 
-impl From<io::Error> for Halt {
-    fn from(error: io::Error) -> Halt {
-        Halt::CannotList(error)
+impl From<io::Error> for WalkError {
+    fn from(error: io::Error) -> WalkError {
+        WalkError::CannotList(error)
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 #[cfg(feature = "bench")]
 pub(super) use found::HeldMap;
-pub(super) use found::{Halt, HeldFd, Start, Table, Walk, by_node, slots};
+pub(super) use found::{HeldFd, Start, Table, Walk, WalkError, by_node, slots};
 use visit::Visit;
 
 use super::kthreads::KernelThreads;
@@ -29,7 +29,7 @@ const GENERATIONS: usize = 4;
 
 impl Walk {
     /// Walks every process but known kernel threads.
-    pub(super) fn of(start: &Start<'_>, kernel_threads: &mut KernelThreads) -> Result<Walk, Halt> {
+    pub(super) fn of(start: &Start<'_>, kernel_threads: &mut KernelThreads) -> Result<Walk, WalkError> {
         let mut walk = Walk {
             proof: Proof::new(start.root, start.dev, start.queries),
             hidden: start.count_hidden.then(HiddenRefCounter::default),
@@ -68,10 +68,10 @@ impl Walk {
                 walk.counts.total += 1;
                 let known = kernel_threads.knows(pid, directory);
                 let visit = if known { Visit::Kernel } else { walk.visit(start, pid) };
-                if let Some(patience) = start.patience {
-                    patience.done_with(pid);
-                    if patience.is_over() {
-                        return Err(Halt::NotWorthIt);
+                if let Some(budget) = start.budget {
+                    budget.done_with(pid);
+                    if budget.is_exceeded() {
+                        return Err(WalkError::NotWorthIt);
                     }
                 }
                 match visit {

@@ -26,7 +26,7 @@ const PROCESS: u64 = 8;
 
 /// How long one scan by procfs may last.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct TimeBudget {
     loading: Duration,
     read: Duration,
     begun: Instant,
@@ -36,16 +36,16 @@ pub(super) struct Patience {
     left: Cell<u64>,
 }
 
-impl Patience {
+impl TimeBudget {
     /// Looks how much there is to be read.
-    pub(super) fn new(root: &ProcRoot) -> Patience {
+    pub(super) fn new(root: &ProcRoot) -> TimeBudget {
         let timed = || {
             let begun = Instant::now();
             root.own_stat();
             begun.elapsed()
         };
         let read = (0..4).map(|_| timed()).min().unwrap_or_default();
-        let mut patience = Patience {
+        let mut budget = TimeBudget {
             loading: read * LOADING_IN_READS,
             read,
             begun: Instant::now(),
@@ -55,13 +55,13 @@ impl Patience {
         };
         for (pid, _) in root.processes().unwrap_or_default() {
             let work = PROCESS + fds::number(root, pid).unwrap_or(0);
-            patience.work.insert(pid, work);
-            patience.left.set(patience.left.get() + work);
-            if patience.is_over() {
+            budget.work.insert(pid, work);
+            budget.left.set(budget.left.get() + work);
+            if budget.is_exceeded() {
                 break;
             }
         }
-        patience
+        budget
     }
 
     /// A round begins, with all of it before it.
@@ -77,12 +77,12 @@ impl Patience {
     }
 
     /// Whether to give up.
-    pub(super) fn is_over(&self) -> bool {
-        is_over(self.begun.elapsed(), self.loading, self.read, self.done.get(), self.left.get())
+    pub(super) fn is_exceeded(&self) -> bool {
+        is_exceeded(self.begun.elapsed(), self.loading, self.read, self.done.get(), self.left.get())
     }
 }
 
-fn is_over(spent: Duration, loading: Duration, read: Duration, done: u64, left: u64) -> bool {
+fn is_exceeded(spent: Duration, loading: Duration, read: Duration, done: u64, left: u64) -> bool {
     // A pace that was kept for a moment only is not believed.
     let known = done > 0 && spent > loading / 20;
     let each =
@@ -97,15 +97,15 @@ mod tests {
     /// Check that a machine with little left is read to its end however long it took so far, one with very many fds is not
     /// begun with, one that turns out slow is given up, and the first moments decide nothing.
     #[test]
-    fn when_it_is_over() {
-        let over = |spent, done, left| {
+    fn when_it_is_exceeded() {
+        let exceeded = |spent, done, left| {
             let (loading, read) = (Duration::from_millis(20), Duration::from_micros(6));
-            is_over(Duration::from_millis(spent), loading, read, done, left)
+            is_exceeded(Duration::from_millis(spent), loading, read, done, left)
         };
-        assert!(!over(100, 10_000, 1000));
-        assert!(over(0, 0, 30_000));
-        assert!(!over(0, 0, 10_000));
-        assert!(over(4, 1000, 10_000));
-        assert!(!over(1, 100, 10_000));
+        assert!(!exceeded(100, 10_000, 1000));
+        assert!(exceeded(0, 0, 30_000));
+        assert!(!exceeded(0, 0, 10_000));
+        assert!(exceeded(4, 1000, 10_000));
+        assert!(!exceeded(1, 100, 10_000));
     }
 }
