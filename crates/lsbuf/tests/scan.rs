@@ -277,9 +277,9 @@ fn two_processes_with_one_table_overcount() {
     assert_eq!(snapshot.coverage.notes, [Note::Overcounted { buffers: 1 }]);
 }
 
-/// Check that a garbled fdinfo loses one fact, is counted, and makes the answer partial.
+/// Check that a malformed fdinfo loses one fact, is counted, and makes the answer partial.
 #[test]
-fn garbled_fdinfo() {
+fn malformed_fdinfo() {
     let tree = camera();
     tree.fd(
         12,
@@ -289,13 +289,13 @@ fn garbled_fdinfo() {
     );
     let snapshot = tree.scan();
     assert_eq!(inodes(&snapshot), [7]);
-    assert_eq!(snapshot.coverage.notes, [Note::Garbled { source: Source::Fdinfo, facts: 1 }]);
+    assert_eq!(snapshot.coverage.notes, [Note::Malformed { source: Source::Fdinfo, facts: 1 }]);
     assert!(!snapshot.coverage.is_complete());
 }
 
-/// Check that a garbled line of maps loses that line alone.
+/// Check that a malformed line of maps loses that line alone.
 #[test]
-fn garbled_maps() {
+fn malformed_maps() {
     let tree = camera();
     tree.maps(
         12,
@@ -303,7 +303,7 @@ fn garbled_maps() {
     );
     let snapshot = tree.scan();
     assert_eq!(snapshot.buffers[0].holders[0].maps.len(), 1);
-    assert!(snapshot.coverage.notes.contains(&Note::Garbled { source: Source::Maps, facts: 1 }));
+    assert!(snapshot.coverage.notes.contains(&Note::Malformed { source: Source::Maps, facts: 1 }));
 }
 
 /// Check that the fake offset which GEM exporters put into a VMA is not given out as an offset into the buffer.

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use dmabuf::ErrorKind;
 use rustix::io::Errno;
 
-use crate::kernel::parse::Garbled;
+use crate::kernel::parse::Malformed;
 
 /// Whether a claim holds.
 pub(super) type Tried = Result<(), Fault>;
@@ -66,8 +66,8 @@ impl From<dmabuf::Error> for Fault {
     }
 }
 
-impl From<Garbled> for Fault {
-    fn from(_: Garbled) -> Fault {
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Fault {
         Fault::Broken("text that lsbuf cannot read".to_owned())
     }
 }

@@ -141,6 +141,6 @@ mod tests {
         assert!(own_lines(&[own()], 2, Inode(42)).is_err());
         assert!(own_lines(&[own(), line(43, "/dmabuf:x")], 2, Inode(42)).is_err());
         assert!(own_lines(&[line(42, "/drm mm object (deleted)")], 1, Inode(42)).is_err());
-        assert!(own_lines(&[b"garbled".to_vec()], 1, Inode(42)).is_err());
+        assert!(own_lines(&[b"malformed".to_vec()], 1, Inode(42)).is_err());
     }
 }

@@ -10,7 +10,7 @@
 use rustix::io::{Errno, Result};
 use rustix::path::DecInt;
 
-use super::parse::{Garbled, number, number32};
+use super::parse::{Malformed, number, number32};
 use super::path::Path;
 use super::read;
 use super::root::ProcRoot;
@@ -84,7 +84,7 @@ fn of_task(
     text: &mut Vec<u8>,
 ) -> Result<Activity> {
     dir.read_record(Path::new(format_args!("{folder}schedstat")).as_str(), text)?;
-    let runtime = runtime(text).map_err(|Garbled| Errno::BADMSG)?;
+    let runtime = runtime(text).map_err(|Malformed| Errno::BADMSG)?;
     let doing = if calls { doing_of(dir, folder, text) } else { Doing::Unknown };
     Ok(Activity { tid, pid, runtime, doing })
 }
@@ -141,16 +141,16 @@ fn is_stopped(dir: &Folder, folder: &str, text: &mut Vec<u8>) -> bool {
 }
 
 /// The first number of a schedstat (`proc_pid_schedstat` in fs/proc/base.c).
-pub(crate) fn runtime(schedstat: &[u8]) -> std::result::Result<u64, Garbled> {
-    number(schedstat.trim_ascii().split(|&b| b == b' ').next().ok_or(Garbled)?, 10)
+pub(crate) fn runtime(schedstat: &[u8]) -> std::result::Result<u64, Malformed> {
+    number(schedstat.trim_ascii().split(|&b| b == b' ').next().ok_or(Malformed)?, 10)
 }
 
 /// What the line of `syscall` tells (`proc_pid_syscall` in fs/proc/base.c).
-pub(crate) fn parse_doing(line: &[u8]) -> std::result::Result<Doing, Garbled> {
-    match line.trim_ascii().split(|&b| b == b' ').next().ok_or(Garbled)? {
+pub(crate) fn parse_doing(line: &[u8]) -> std::result::Result<Doing, Malformed> {
+    match line.trim_ascii().split(|&b| b == b' ').next().ok_or(Malformed)? {
         b"running" => Ok(Doing::Running),
         b"-1" => Ok(Doing::Nothing),
-        call => number32(call, 10)?.try_into().map(Doing::Call).map_err(|_| Garbled),
+        call => number32(call, 10)?.try_into().map(Doing::Call).map_err(|_| Malformed),
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(parse_doing(b"running\n"), Ok(Doing::Running));
         assert_eq!(parse_doing(b"-1 0x7ffe 0x7f00\n"), Ok(Doing::Nothing));
         assert_eq!(parse_doing(b"435 0x7ffe 0x58 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n"), Ok(Doing::Call(435)));
-        assert_eq!(parse_doing(b"clone 1"), Err(Garbled));
+        assert_eq!(parse_doing(b"clone 1"), Err(Malformed));
         assert_eq!(runtime(b"15236789 1204 17\n"), Ok(15_236_789));
     }
 

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::parse::Garbled;
+use super::parse::Malformed;
 
 /// Where it is, below the root of sysfs.
 pub(crate) const PATH: &str = "kernel/btf/vmlinux";
@@ -24,7 +24,7 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNCTION: u32 = 12;
 
 /// The sizes in bytes of the structures called so; `None` for one that is not declared.
-pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Option<u32>; N], Garbled> {
+pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Option<u32>; N], Malformed> {
     let mut sizes = [None; N];
     for record in Types::of(btf)?.records() {
         let record = record?;
@@ -54,14 +54,14 @@ pub(crate) fn extract<const N: usize>(
     btf: &[u8],
     structures: &[&str],
     functions: [&str; N],
-) -> Result<Extract<N>, Garbled> {
+) -> Result<Extract<N>, Malformed> {
     let types = Types::of(btf)?;
     let mut extract = Extract { btf: Vec::new(), functions: [None; N] };
     let mut all = vec![0];
     let mut kept = Kept::default();
     for record in types.records() {
         let record = record?;
-        let number = u32::try_from(all.len()).map_err(|_| Garbled)?;
+        let number = u32::try_from(all.len()).map_err(|_| Malformed)?;
         all.push(record.at);
         match record.kind {
             KIND_STRUCT | KIND_UNION => {
@@ -80,7 +80,7 @@ pub(crate) fn extract<const N: usize>(
         }
     }
     let get = |number: u32| {
-        let at = usize::try_from(number).ok().and_then(|number| all.get(number)).ok_or(Garbled)?;
+        let at = usize::try_from(number).ok().and_then(|number| all.get(number)).ok_or(Malformed)?;
         types.record(*at)
     };
     let (mut records, mut strings) = (Vec::new(), vec![0]);
@@ -118,7 +118,7 @@ impl Kept {
         record: &Record<'_>,
         records: &mut Vec<u8>,
         strings: &mut Vec<u8>,
-    ) -> Result<(), Garbled> {
+    ) -> Result<(), Malformed> {
         let mut renamed = |name: &[u8]| {
             if name.is_empty() {
                 return 0;
@@ -159,16 +159,16 @@ impl Kept {
             1 => records.extend_from_slice(record.extra),
             2 | 7..=11 | 16 | 18 => {}
             // Functions and variables are no part of a structure.
-            _ => return Err(Garbled),
+            _ => return Err(Malformed),
         }
         Ok(())
     }
 }
 
 /// A whole file of these sections.
-pub(crate) fn file(records: &[u8], strings: &[u8]) -> Result<Vec<u8>, Garbled> {
+pub(crate) fn file(records: &[u8], strings: &[u8]) -> Result<Vec<u8>, Malformed> {
     const HEADER: u32 = 24;
-    let len = |section: &[u8]| u32::try_from(section.len()).map_err(|_| Garbled);
+    let len = |section: &[u8]| u32::try_from(section.len()).map_err(|_| Malformed);
     let (types, names) = (len(records)?, len(strings)?);
     let mut btf = MAGIC.to_ne_bytes().to_vec();
     // Version 1, no flags.
@@ -199,20 +199,20 @@ struct Record<'b> {
 }
 
 impl<'b> Types<'b> {
-    fn of(btf: &'b [u8]) -> Result<Types<'b>, Garbled> {
+    fn of(btf: &'b [u8]) -> Result<Types<'b>, Malformed> {
         let header = header(btf)?;
         Ok(Types { records: section(btf, header.types)?, strings: section(btf, header.strings)? })
     }
 
-    fn record(&self, at: usize) -> Result<Record<'b>, Garbled> {
-        let bytes = self.records.get(at..).ok_or(Garbled)?;
+    fn record(&self, at: usize) -> Result<Record<'b>, Malformed> {
+        let bytes = self.records.get(at..).ok_or(Malformed)?;
         let [name, info, size] = [word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?];
         let kind = info >> 24 & 0x1f;
-        let extra = bytes.get(12..12 + extra(kind, info & 0xffff)?).ok_or(Garbled)?;
+        let extra = bytes.get(12..12 + extra(kind, info & 0xffff)?).ok_or(Malformed)?;
         Ok(Record { at, kind, name, info, size, extra, strings: self.strings })
     }
 
-    fn records(&self) -> impl Iterator<Item = Result<Record<'b>, Garbled>> {
+    fn records(&self) -> impl Iterator<Item = Result<Record<'b>, Malformed>> {
         let mut at = 0;
         std::iter::from_fn(move || {
             let record = (at < self.records.len()).then(|| self.record(at))?;
@@ -223,7 +223,7 @@ impl<'b> Types<'b> {
 }
 
 impl<'b> Record<'b> {
-    fn name(&self) -> Result<&'b [u8], Garbled> {
+    fn name(&self) -> Result<&'b [u8], Malformed> {
         string(self.strings, self.name)
     }
 }
@@ -234,23 +234,23 @@ struct Header {
 }
 
 /// Offsets in the header count from its end, which it states itself.
-fn header(btf: &[u8]) -> Result<Header, Garbled> {
+fn header(btf: &[u8]) -> Result<Header, Malformed> {
     let magic = btf.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
     if magic != Some(MAGIC) {
-        return Err(Garbled);
+        return Err(Malformed);
     }
-    let at = |offset| word(btf, offset).and_then(|w| usize::try_from(w).map_err(|_| Garbled));
+    let at = |offset| word(btf, offset).and_then(|w| usize::try_from(w).map_err(|_| Malformed));
     let len = at(4)?;
-    let range = |offset: usize, size| Ok((len.checked_add(offset).ok_or(Garbled)?, size));
+    let range = |offset: usize, size| Ok((len.checked_add(offset).ok_or(Malformed)?, size));
     Ok(Header { types: range(at(8)?, at(12)?)?, strings: range(at(16)?, at(20)?)? })
 }
 
-fn section(btf: &[u8], (offset, len): (usize, usize)) -> Result<&[u8], Garbled> {
-    btf.get(offset..).and_then(|rest| rest.get(..len)).ok_or(Garbled)
+fn section(btf: &[u8], (offset, len): (usize, usize)) -> Result<&[u8], Malformed> {
+    btf.get(offset..).and_then(|rest| rest.get(..len)).ok_or(Malformed)
 }
 
 /// How many bytes of a kind follow its record, with `members` of whatever the kind has several of.
-fn extra(kind: u32, members: u32) -> Result<usize, Garbled> {
+fn extra(kind: u32, members: u32) -> Result<usize, Malformed> {
     let members = members as usize;
     Ok(match kind {
         // Pointers, forwards, typedefs, volatile, const, restrict, functions, floats, type tags.
@@ -262,17 +262,17 @@ fn extra(kind: u32, members: u32) -> Result<usize, Garbled> {
         6 | 13 => 8 * members,
         // Members of structures and unions; variables of sections; enumerators of 64 bits.
         KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * members,
-        _ => return Err(Garbled),
+        _ => return Err(Malformed),
     })
 }
 
-fn word(bytes: &[u8], at: usize) -> Result<u32, Garbled> {
-    let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(Garbled)?;
+fn word(bytes: &[u8], at: usize) -> Result<u32, Malformed> {
+    let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(Malformed)?;
     Ok(u32::from_ne_bytes(*bytes))
 }
 
-fn string(strings: &[u8], at: u32) -> Result<&[u8], Garbled> {
-    let rest = usize::try_from(at).ok().and_then(|at| strings.get(at..)).ok_or(Garbled)?;
+fn string(strings: &[u8], at: u32) -> Result<&[u8], Malformed> {
+    let rest = usize::try_from(at).ok().and_then(|at| strings.get(at..)).ok_or(Malformed)?;
     Ok(&rest[..memchr::memchr(0, rest).unwrap_or(rest.len())])
 }
 
@@ -282,10 +282,10 @@ pub(crate) type Layout = (u32, Vec<(String, u32, u32)>);
 
 /// How a structure is laid out; `None`: it is not declared.
 #[cfg(test)]
-pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Garbled> {
+pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Malformed> {
     let types = Types::of(btf)?;
     let records: Vec<Record<'_>> = types.records().collect::<Result<_, _>>()?;
-    let get = |number: u32| (number as usize).checked_sub(1).and_then(|at| records.get(at)).ok_or(Garbled);
+    let get = |number: u32| (number as usize).checked_sub(1).and_then(|at| records.get(at)).ok_or(Malformed);
     let size_of = |mut number: u32| {
         let mut many = 1;
         loop {
@@ -316,7 +316,7 @@ pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Garbled> 
 
 /// An enumeration's names and numbers; `None`: it is not declared.
 #[cfg(test)]
-pub(crate) fn enumerators(btf: &[u8], name: &str) -> Result<Option<Vec<(String, u32)>>, Garbled> {
+pub(crate) fn enumerators(btf: &[u8], name: &str) -> Result<Option<Vec<(String, u32)>>, Malformed> {
     let types = Types::of(btf)?;
     for record in types.records() {
         let record = record?;
@@ -369,12 +369,12 @@ mod tests {
             let _ = extract(&written(&bytes, b"\0x\0"), &["x", ""], ["x"]);
         }
 
-        /// Check that a text cut short anywhere is garbled rather than answered in part.
+        /// Check that a text cut short anywhere is malformed rather than answered in part.
         #[test]
         fn cut_short(keep in 0.0f64..1.0) {
             let btf = written(&record(1, KIND_STRUCT, 2, 560), b"\0inode\0");
             let len = (btf.len() as f64 * keep) as usize;
-            prop_assert_eq!(sizes(&btf[..len], ["inode"]), Err(Garbled));
+            prop_assert_eq!(sizes(&btf[..len], ["inode"]), Err(Malformed));
         }
     }
 
@@ -414,6 +414,6 @@ mod tests {
     fn unknown_kind() {
         let mut records = record(1, KIND_STRUCT, 0, 560);
         records.extend([0, 20 << 24, 0].map(u32::to_ne_bytes).concat());
-        assert_eq!(sizes(&written(&records, b"\0inode\0"), ["inode"]), Err(Garbled));
+        assert_eq!(sizes(&written(&records, b"\0inode\0"), ["inode"]), Err(Malformed));
     }
 }

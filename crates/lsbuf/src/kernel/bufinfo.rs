@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use rustix::fs::CWD;
 use rustix::io::Result;
 
-use super::parse::{Garbled, number};
+use super::parse::{Malformed, number};
 use super::read;
 use crate::model::{Bytes, Inode, Label};
 
@@ -89,15 +89,15 @@ pub(crate) fn parse(text: &[u8]) -> List {
 
 const ATTACHED: &[u8] = b"\tAttached Devices:";
 
-fn row(line: &[u8]) -> std::result::Result<ListedBuffer, Garbled> {
+fn row(line: &[u8]) -> std::result::Result<ListedBuffer, Malformed> {
     let mut fields = line.splitn(7, |&b| b == b'\t');
     let mut padded = |radix| match fields.next() {
         Some(field) if field.len() >= 8 => number(field, radix),
-        _ => Err(Garbled),
+        _ => Err(Malformed),
     };
     let (size, _flags, _mode, count) = (padded(10)?, padded(16)?, padded(16)?, padded(10)?);
-    let exporter = fields.next().ok_or(Garbled)?.into();
-    let ino = number(fields.next().ok_or(Garbled)?, 10)?;
+    let exporter = fields.next().ok_or(Malformed)?.into();
+    let ino = number(fields.next().ok_or(Malformed)?, 10)?;
     let name = fields.next().unwrap_or_default();
     let name = if name == b"<none>" { Label::default() } else { name.into() };
     Ok(ListedBuffer {
@@ -135,10 +135,10 @@ fn attachments(block: &[&[u8]]) -> Option<Vec<Label>> {
     rest[..len].iter().map(|line| line.strip_prefix(b"\t").map(Label::from)).collect()
 }
 
-fn closing(line: &[u8]) -> std::result::Result<(u64, Bytes), Garbled> {
-    let line = line.strip_prefix(b"Total ").ok_or(Garbled)?;
-    let line = line.strip_suffix(b" bytes").ok_or(Garbled)?;
-    let at = line.windows(10).position(|w| w == b" objects, ").ok_or(Garbled)?;
+fn closing(line: &[u8]) -> std::result::Result<(u64, Bytes), Malformed> {
+    let line = line.strip_prefix(b"Total ").ok_or(Malformed)?;
+    let line = line.strip_suffix(b" bytes").ok_or(Malformed)?;
+    let at = line.windows(10).position(|w| w == b" objects, ").ok_or(Malformed)?;
     Ok((number(&line[..at], 10)?, Bytes(number(&line[at + 10..], 10)?)))
 }
 

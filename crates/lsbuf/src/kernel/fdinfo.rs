@@ -6,7 +6,7 @@
 //! prove one only where they are all that the file prints of its own. The name is printed raw and last: it is all that
 //! follows its key, whatever lines it holds.
 
-use super::parse::{Garbled, cut, number};
+use super::parse::{Malformed, cut, number};
 use crate::model::{Bytes, Inode, Label};
 
 /// `O_PATH` of include/uapi/asm-generic/fcntl.h; equal on every architecture but alpha, parisc and sparc.
@@ -36,9 +36,9 @@ pub(crate) struct DmaBufInfo {
     pub(crate) name: Label,
 }
 
-/// Parses one fdinfo. Garbled: a line that any file has is missing or malformed, or there are lines of a dma-buf that are
+/// Parses one fdinfo. Malformed: a line that any file has is missing or malformed, or there are lines of a dma-buf that are
 /// not those of one.
-pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Garbled> {
+pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Malformed> {
     let (mut flags, mut mnt_id, mut ino) = (None, None, None);
     let mut own = text;
     while let Some((key, value, rest)) = common_line(own) {
@@ -52,13 +52,13 @@ pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Garbled> {
         own = rest;
     }
     let dmabuf = match DmaBufInfo::parse(own) {
-        Err(Garbled) if memchr::memmem::find(own, b"exp_name:").is_some() => return Err(Garbled),
+        Err(Malformed) if memchr::memmem::find(own, b"exp_name:").is_some() => return Err(Malformed),
         dmabuf => dmabuf.ok(),
     };
     Ok(Fdinfo {
-        mnt_id: number(mnt_id.ok_or(Garbled)?, 10)?,
+        mnt_id: number(mnt_id.ok_or(Malformed)?, 10)?,
         ino: ino.map(|i| number(i, 10)).transpose()?.map(Inode),
-        path_only: number(flags.ok_or(Garbled)?, 8)? & O_PATH != 0,
+        path_only: number(flags.ok_or(Malformed)?, 8)? & O_PATH != 0,
         dmabuf,
     })
 }
@@ -81,13 +81,13 @@ fn common_line(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 impl DmaBufInfo {
     /// From the file's own lines, which must be a dma-buf's and nothing else.
-    fn parse(own: &[u8]) -> Result<DmaBufInfo, Garbled> {
+    fn parse(own: &[u8]) -> Result<DmaBufInfo, Malformed> {
         let (size, own) = own_line(own, b"size:\t")?;
         let (count, own) = own_line(own, b"count:\t")?;
         let (exporter, own) = own_line(own, b"exp_name:\t")?;
         let name = match own {
             b"" => own,
-            named => named.strip_prefix(b"name:\t").and_then(|n| n.strip_suffix(b"\n")).ok_or(Garbled)?,
+            named => named.strip_prefix(b"name:\t").and_then(|n| n.strip_suffix(b"\n")).ok_or(Malformed)?,
         };
         Ok(DmaBufInfo {
             size: Bytes(number(size, 10)?),
@@ -98,8 +98,8 @@ impl DmaBufInfo {
     }
 }
 
-fn own_line<'t>(text: &'t [u8], key: &[u8]) -> Result<(&'t [u8], &'t [u8]), Garbled> {
-    cut(text.strip_prefix(key).ok_or(Garbled)?, b'\n')
+fn own_line<'t>(text: &'t [u8], key: &[u8]) -> Result<(&'t [u8], &'t [u8]), Malformed> {
+    cut(text.strip_prefix(key).ok_or(Malformed)?, b'\n')
 }
 
 #[cfg(test)]
@@ -150,10 +150,13 @@ mod tests {
         assert_eq!(parse(text).unwrap().dmabuf.unwrap().size, Bytes(4096));
     }
 
-    /// Check that an open dma-buf without its count is garbled rather than counted as 0.
+    /// Check that an open dma-buf without its count is malformed rather than counted as 0.
     #[test]
-    fn a_missing_count_is_garbled() {
-        assert_eq!(parse(b"flags:\t02\nmnt_id:\t1\nino:\t7\nsize:\t4096\nexp_name:\tsystem\n"), Err(Garbled));
+    fn a_missing_count_is_malformed() {
+        assert_eq!(
+            parse(b"flags:\t02\nmnt_id:\t1\nino:\t7\nsize:\t4096\nexp_name:\tsystem\n"),
+            Err(Malformed)
+        );
     }
 
     /// Check that a dma-buf's lines among a stranger's are neither a buffer nor passed over.
@@ -166,7 +169,7 @@ mod tests {
             format!("{forged}more:\t1\n"),
             format!("UserFiles:\t1\n    0: {forged}"),
         ] {
-            assert_eq!(parse(format!("{common}{own}").as_bytes()), Err(Garbled), "{own:?}");
+            assert_eq!(parse(format!("{common}{own}").as_bytes()), Err(Malformed), "{own:?}");
         }
     }
 

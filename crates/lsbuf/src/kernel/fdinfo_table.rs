@@ -15,7 +15,7 @@ use rustix::io::{Errno, Result};
 use super::fdinfo::{self, Fdinfo};
 use super::fds::{FdFact, FdReader, Table};
 use super::hidden_refs::{FileKeeper, HiddenRefCounter};
-use super::parse::{Garbled, number32};
+use super::parse::{Malformed, number32};
 use super::shmem::ShmemFinder;
 use super::tree::Folder;
 use crate::model::Fd;
@@ -55,7 +55,7 @@ impl FdReader {
         let FdReader { slots, text } = self;
         let changed = slots.each(&table, |entry| {
             let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
-                found.garbled += 1;
+                found.malformed += 1;
                 return Ok(());
             };
             match table.read_record(entry, text) {
@@ -84,7 +84,7 @@ impl FdReader {
                     }
                 }
                 Ok(Kind::Other) => {}
-                Err(Garbled) => found.garbled += 1,
+                Err(Malformed) => found.malformed += 1,
             }
             Ok(())
         })?;
@@ -105,7 +105,7 @@ pub(crate) enum Kind {
 }
 
 /// Decides by the form of the whole text.
-pub(crate) fn kind(text: &[u8]) -> std::result::Result<Kind, Garbled> {
+pub(crate) fn kind(text: &[u8]) -> std::result::Result<Kind, Malformed> {
     let own = fdinfo::own_lines(text);
     // First lines of rings from Linux 5.16 on, and before.
     if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {

@@ -47,12 +47,12 @@ fn a_ring_with_forged_lines() {
     }
 }
 
-/// Check that a dma-buf's lines after any other are garbled: neither a buffer nor passed over.
+/// Check that a dma-buf's lines after any other are malformed: neither a buffer nor passed over.
 #[test]
 fn lines_in_the_wrong_place() {
-    assert_eq!(kind(&text(&format!("path:\t/x\n{HEAP}"))), Err(Garbled));
-    assert_eq!(kind(&text("size:\t9\npath:\tx\ncount:\t9\nexp_name:\tx\n")), Err(Garbled));
-    assert_eq!(kind(&text(&format!("{HEAP}more:\t1\n"))), Err(Garbled));
+    assert_eq!(kind(&text(&format!("path:\t/x\n{HEAP}"))), Err(Malformed));
+    assert_eq!(kind(&text("size:\t9\npath:\tx\ncount:\t9\nexp_name:\tx\n")), Err(Malformed));
+    assert_eq!(kind(&text(&format!("{HEAP}more:\t1\n"))), Err(Malformed));
 }
 
 /// Check that a socket is known by its inode number, and one that has none here is not taken for another.
@@ -89,7 +89,7 @@ fn a_table() {
     table.facts.sort_by_key(|fact| fact.fd.0);
     let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name().cloned(), f.info.path_only)).collect();
     assert_eq!(seen, [(Fd(3), Some("cam".into()), false), (Fd(4), None, true)]);
-    assert_eq!((table.garbled, hidden.counts().in_flight), (1, 2));
+    assert_eq!((table.malformed, hidden.counts().in_flight), (1, 2));
 }
 
 proptest! {

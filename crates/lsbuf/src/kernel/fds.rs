@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, SeekFrom, StatxFlags, readlinkat_raw, seek, statx};
 use rustix::io::{Errno, Result};
 
 use super::hidden_refs::{FileKeeper, HiddenRefCounter};
-use super::parse::{Garbled, number32};
+use super::parse::{Malformed, number32};
 use super::path::Path;
 pub(crate) use super::path::fdinfo_path;
 use super::read::{self, LINK_ROOM};
@@ -56,7 +56,7 @@ pub(crate) struct Table {
     /// How many are sync_files.
     pub(crate) sync_files: u64,
     /// fdinfo texts that could not be understood.
-    pub(crate) garbled: u64,
+    pub(crate) malformed: u64,
 }
 
 /// How many fds a process has, where its folder's size tells: since Linux 6.2 (`proc_fd_getattr` in fs/proc/fd.c). Zero
@@ -99,7 +99,7 @@ impl FdReader {
                 Err(e) => return Err(e),
             };
             let Ok(fd) = number32(entry.to_bytes(), 10).map(Fd) else {
-                read.garbled += 1;
+                read.malformed += 1;
                 return Ok(());
             };
             if let Some(name) = target.strip_prefix(LINK_PREFIX) {
@@ -108,7 +108,7 @@ impl FdReader {
                     Err(Errno::NOENT) => {
                         read.changed = true;
                         // Closed by now, unless the tree was recorded in part.
-                        read.garbled += u64::from(
+                        read.malformed += u64::from(
                             readlinkat_raw(table.fd(), entry, &mut [MaybeUninit::uninit(); 1]).is_ok(),
                         );
                         return Ok(());
@@ -120,7 +120,7 @@ impl FdReader {
                         let link_name = info.dmabuf.is_none().then(|| Label::from(name));
                         read.facts.push(FdFact { fd, link_name, info });
                     }
-                    Err(Garbled) => read.garbled += 1,
+                    Err(Malformed) => read.malformed += 1,
                 }
             } else if let Some(class) = DeviceClass::of(target) {
                 read.devices.push((fd, class, Label::from(&*target)));

@@ -17,7 +17,7 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::io::Result;
 
-use super::parse::{Garbled, cut, number, number32};
+use super::parse::{Malformed, cut, number, number32};
 use super::read;
 use crate::model::{GemHandle, Inode, Label, Pid};
 
@@ -67,14 +67,14 @@ pub(crate) fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
     found
 }
 
-fn head(line: &[u8]) -> std::result::Result<(Pid, Label), Garbled> {
-    let rest = line.strip_prefix(b"pid ").ok_or(Garbled)?;
+fn head(line: &[u8]) -> std::result::Result<(Pid, Label), Malformed> {
+    let rest = line.strip_prefix(b"pid ").ok_or(Malformed)?;
     let (pid, comm) = cut(rest.trim_ascii_start(), b' ')?;
     // A client's own name is printed raw and may break its line, but is too short to forge one of this width.
     if rest.len() - comm.len() <= PID_WIDTH {
-        return Err(Garbled);
+        return Err(Malformed);
     }
-    let comm = comm.strip_prefix(b"command ").ok_or(Garbled)?;
+    let comm = comm.strip_prefix(b"command ").ok_or(Malformed)?;
     Ok((Pid(number32(pid, 10)?), comm.strip_suffix(b":").unwrap_or(comm).into()))
 }
 

@@ -16,7 +16,7 @@
 use std::collections::HashSet;
 
 use super::LINK_PREFIX;
-use super::parse::{Garbled, cut, number};
+use super::parse::{Malformed, cut, number};
 use crate::model::HiddenRefs;
 
 /// What an io_uring is called, as an fd and as a mapping.
@@ -72,12 +72,12 @@ impl HiddenRefCounter {
     /// Adds what its fdinfo says; `None`: it could not be read.
     pub(crate) fn add(&mut self, keeper: FileKeeper, fdinfo: Option<&[u8]>) {
         let understood = match (keeper, fdinfo) {
-            (_, None) => Err(Garbled),
+            (_, None) => Err(Malformed),
             // The fd may have been replaced since its link was read.
             (FileKeeper::Socket(ino), Some(text))
                 if value(text, b"ino:").is_some_and(|own| own != Ok(ino)) =>
             {
-                Err(Garbled)
+                Err(Malformed)
             }
             (FileKeeper::Socket(_), Some(text)) => {
                 in_queue(text).map(|fds| self.in_flight = self.in_flight.saturating_add(fds))
@@ -90,22 +90,22 @@ impl HiddenRefCounter {
         self.unknown |= understood.is_err();
     }
 
-    fn add_ring(&mut self, text: &[u8]) -> Result<(), Garbled> {
+    fn add_ring(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let mut lines = text.split(|&b| b == b'\n').skip_while(|line| !line.starts_with(FILES));
         // Not printed while the ring is busy, where paths are escaped.
-        let stated = lines.next().and_then(|line| line.strip_prefix(FILES)).ok_or(Garbled)?;
+        let stated = lines.next().and_then(|line| line.strip_prefix(FILES)).ok_or(Malformed)?;
         let stated = number(stated.trim_ascii(), 10)?;
         let is_end = |line: &[u8]| line.starts_with(b"UserBufs:");
         let mut next_slot = 0;
         loop {
-            let line = lines.next().ok_or(Garbled)?;
+            let line = lines.next().ok_or(Malformed)?;
             if is_end(line) {
                 break;
             }
             let (slot, path) = cut(line, b':')?;
             let slot = number(slot.trim_ascii_start(), 10)?;
             if !(next_slot..stated).contains(&slot) {
-                return Err(Garbled);
+                return Err(Malformed);
             }
             next_slot = slot + 1;
             match Registered::of(path.strip_prefix(b" ").unwrap_or(path)) {
@@ -117,11 +117,11 @@ impl HiddenRefCounter {
         // Where names are printed raw a busy ring tells how many slots it has and prints none of them. So does one
         // whose slots are all empty where empty ones are left out: nothing tells the two apart.
         if next_slot == 0 && stated > 0 {
-            return Err(Garbled);
+            return Err(Malformed);
         }
         // Where names are printed raw every slot is, so a newline in a name can only forge a slot that comes twice, or a
         // second end. Where paths are escaped empty slots are left out.
-        if lines.any(is_end) { Err(Garbled) } else { Ok(()) }
+        if lines.any(is_end) { Err(Malformed) } else { Ok(()) }
     }
 
     /// How many references of any one buffer are in flight, where that is known.
@@ -154,7 +154,7 @@ impl HiddenRefCounter {
 const FILES: &[u8] = b"UserFiles:";
 
 /// How many fds wait in the queue of the socket whose fdinfo this is.
-pub(crate) fn in_queue(text: &[u8]) -> Result<u64, Garbled> {
+pub(crate) fn in_queue(text: &[u8]) -> Result<u64, Malformed> {
     // Sockets of other families have no such line, and carry no fds.
     value(text, b"scm_fds:").unwrap_or(Ok(0))
 }
@@ -180,7 +180,7 @@ impl Registered {
     }
 }
 
-fn value(text: &[u8], key: &[u8]) -> Option<Result<u64, Garbled>> {
+fn value(text: &[u8], key: &[u8]) -> Option<Result<u64, Malformed>> {
     let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(key))?;
     Some(number(line.trim_ascii(), 10))
 }

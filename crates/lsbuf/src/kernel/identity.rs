@@ -23,7 +23,7 @@ use rustix::path::Arg;
 
 use super::guard;
 use super::magic;
-use super::parse::{Garbled, cut, number, number32};
+use super::parse::{Malformed, cut, number, number32};
 use crate::model::{Bytes, Dev, Inode};
 
 /// What the inode of a proven dma-buf tells.
@@ -72,16 +72,16 @@ pub(crate) fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
 }
 
 /// Parses what a recorded tree keeps of an inode.
-pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Garbled> {
+pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Malformed> {
     let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
-    let mut word = || words.next().ok_or(Garbled);
+    let mut word = || words.next().ok_or(Malformed);
     let magic = number(word()?, 16)?;
     let dev = device_text(word()?)?;
     let (ino, size, creator_uid) =
         (Inode(number(word()?, 10)?), Bytes(number(word()?, 10)?), number32(word()?, 10)?);
     let (changed, modified) = (time_text(word()?)?, time_text(word()?)?);
     if words.next().is_some() {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     if i64::try_from(magic) != Ok(magic::DMA_BUF) {
         return Ok(Object::Other(dev));
@@ -90,7 +90,7 @@ pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Garbled
 }
 
 /// `MAJOR:MINOR`, in decimal.
-pub(crate) fn device_text(text: &[u8]) -> std::result::Result<Dev, Garbled> {
+pub(crate) fn device_text(text: &[u8]) -> std::result::Result<Dev, Malformed> {
     let (major, minor) = cut(text, b':')?;
     Ok(Dev { major: number32(major, 10)?, minor: number32(minor, 10)? })
 }
@@ -126,10 +126,10 @@ fn time(stamp: StatxTimestamp) -> Option<SystemTime> {
 }
 
 /// Seconds, a point, nine digits.
-fn time_text(text: &[u8]) -> std::result::Result<Option<SystemTime>, Garbled> {
+fn time_text(text: &[u8]) -> std::result::Result<Option<SystemTime>, Malformed> {
     let (seconds, nanoseconds) = cut(text, b'.')?;
     if nanoseconds.len() != 9 {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     Ok(since_epoch(number(seconds, 10)?, number32(nanoseconds, 10)?))
 }
@@ -147,7 +147,7 @@ pub(crate) fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u64, Dev)> {
 }
 
 /// A line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
-pub(crate) fn mount(line: &[u8]) -> std::result::Result<(u64, Dev), Garbled> {
+pub(crate) fn mount(line: &[u8]) -> std::result::Result<(u64, Dev), Malformed> {
     let (id, rest) = cut(line, b' ')?;
     let (_parent, rest) = cut(rest, b' ')?;
     let (dev, _) = cut(rest, b' ')?;
@@ -165,7 +165,7 @@ mod tests {
     fn a_mount() {
         let line = b"36 35 0:27 / /tmp rw,nosuid - tmpfs tmpfs rw";
         assert_eq!(mount(line), Ok((36, Dev { major: 0, minor: 27 })));
-        assert_eq!(mount(b"36 35"), Err(Garbled));
+        assert_eq!(mount(b"36 35"), Err(Malformed));
     }
 
     fn own(fd: BorrowedFd<'_>) -> Object {
@@ -210,7 +210,7 @@ mod tests {
     fn a_recorded_impostor() {
         let parsed = parse_recorded(b"1021994 0:27 7 4096 0 5.000000007 5.000000007\n");
         assert_eq!(parsed, Ok(Object::Other(Dev { major: 0, minor: 27 })));
-        assert_eq!(parse_recorded(b"444d4142 0:12 7"), Err(Garbled));
+        assert_eq!(parse_recorded(b"444d4142 0:12 7"), Err(Malformed));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use rustix::io::{Errno, Result};
 
 use super::LINK_PREFIX;
-use super::parse::{Garbled, cut, number};
+use super::parse::{Malformed, cut, number};
 pub(crate) use super::path::map_files_link as link;
 use super::read::{self, LINK_ROOM};
 use super::shmem::{ShmMap, ShmemFinder};
@@ -23,7 +23,7 @@ pub(crate) struct LinkFact {
     pub(crate) name: Label,
 }
 
-/// Reads the links of one process, with those of the shmem family if that is looked for. Returns how many entries were garbled.
+/// Reads the links of one process, with those of the shmem family if that is looked for. Returns how many entries were malformed.
 pub(crate) fn read(
     process: &Folder,
     facts: &mut Vec<LinkFact>,
@@ -31,20 +31,20 @@ pub(crate) fn read(
 ) -> Result<u64> {
     let links = process.folder(c"map_files")?;
     let mut link = [MaybeUninit::uninit(); LINK_ROOM];
-    let mut garbled = 0;
+    let mut malformed = 0;
     read::entries(links.fd(), |entry, _| {
         match links.link(entry, &mut link) {
             Ok(target) => {
                 if let Some(name) = target.strip_prefix(LINK_PREFIX) {
                     match range(entry.to_bytes()) {
                         Ok(vma) => facts.push(LinkFact { vma, name: Label::from(name) }),
-                        Err(Garbled) => garbled += 1,
+                        Err(Malformed) => malformed += 1,
                     }
                 } else if let Some((finder, found)) = &mut shmem
                     && finder.suspects(target)
                 {
                     let Ok(vma) = range(entry.to_bytes()) else {
-                        garbled += 1;
+                        malformed += 1;
                         return Ok(());
                     };
                     match finder.ask(process, super::path::map_files_link(&vma).as_str(), target) {
@@ -63,7 +63,7 @@ pub(crate) fn read(
         }
         Ok(())
     })?;
-    Ok(garbled)
+    Ok(malformed)
 }
 
 /// The name that a VMA's link shows: whole and raw, unlike in `maps`.
@@ -74,11 +74,11 @@ pub(crate) fn name(process: &Folder, vma: &MapRef) -> Option<Label> {
 }
 
 /// The VMA that an entry names.
-pub(crate) fn range(entry: &[u8]) -> std::result::Result<MapRef, Garbled> {
+pub(crate) fn range(entry: &[u8]) -> std::result::Result<MapRef, Malformed> {
     let (start, end) = cut(entry, b'-')?;
     let (start, end) = (number(start, 16)?, number(end, 16)?);
     if end < start {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     Ok(MapRef { start, end, offset: None, perms: None })
 }

@@ -17,7 +17,7 @@ use rustix::io::Result;
 
 use super::LINK_PREFIX;
 use super::hidden_refs::RING_LINK;
-use super::parse::{Garbled, cut, number, number32};
+use super::parse::{Malformed, cut, number, number32};
 use super::read;
 use super::shmem::{ShmMap, ShmemFinder};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
@@ -40,7 +40,7 @@ pub(crate) struct Mapped {
     /// Shared memory of the shmem family.
     pub(crate) shmem: Vec<ShmMap>,
     /// Lines that could be a dma-buf's and could not be understood; others are not looked at.
-    pub(crate) garbled: u64,
+    pub(crate) malformed: u64,
     /// Whether something that looks like an io_uring is mapped.
     pub(crate) ring: bool,
 }
@@ -68,7 +68,7 @@ impl MapsReader {
         let any = match finder {
             None => read::lines_with(maps, &*NEEDLES, chunk, |needle, line| match (needle, parse(line)) {
                 (0, Ok(fact)) => mapped.facts.extend(fact),
-                (0, Err(Garbled)) => mapped.garbled += 1,
+                (0, Err(Malformed)) => mapped.malformed += 1,
                 _ => mapped.ring = true,
             })?,
             Some(finder) => read::lines_with(maps, &*EACH_LINE, chunk, |_, line| match Line::parse(line) {
@@ -77,7 +77,7 @@ impl MapsReader {
                 }
                 Ok(Line { path, .. }) if path == RING_LINK => mapped.ring = true,
                 Ok(line) => mapped.facts.extend(line.of_dmabuf()),
-                Err(Garbled) => mapped.garbled += 1,
+                Err(Malformed) => mapped.malformed += 1,
             })?,
         };
         Ok(any.then_some(mapped))
@@ -100,7 +100,7 @@ impl Line<'_> {
         Some(MapFact { dev, ino, name: (!is_ambiguous(name)).then(|| name.into()), vma })
     }
 
-    pub(crate) fn parse(line: &[u8]) -> std::result::Result<Line<'_>, Garbled> {
+    pub(crate) fn parse(line: &[u8]) -> std::result::Result<Line<'_>, Malformed> {
         let (start, rest) = cut(line, b'-')?;
         let (end, rest) = cut(rest, b' ')?;
         let (perms, rest) = cut(rest, b' ')?;
@@ -112,10 +112,10 @@ impl Line<'_> {
             start: number(start, 16)?,
             end: number(end, 16)?,
             offset: Some(number(offset, 16)?),
-            perms: Some(Perms::parse(perms).ok_or(Garbled)?),
+            perms: Some(Perms::parse(perms).ok_or(Malformed)?),
         };
         if vma.end < vma.start {
-            return Err(Garbled);
+            return Err(Malformed);
         }
         let (major, minor) = cut(dev, b':')?;
         let dev = Dev { major: number32(major, 16)?, minor: number32(minor, 16)? };
@@ -129,7 +129,7 @@ fn is_ambiguous(path: &[u8]) -> bool {
 }
 
 /// Parses one line; `None`: nothing that could be a dma-buf.
-pub(crate) fn parse(line: &[u8]) -> std::result::Result<Option<MapFact>, Garbled> {
+pub(crate) fn parse(line: &[u8]) -> std::result::Result<Option<MapFact>, Malformed> {
     Line::parse(line).map(Line::of_dmabuf)
 }
 
@@ -185,10 +185,10 @@ mod tests {
         }
     }
 
-    /// Check that a line cut short is garbled.
+    /// Check that a line cut short is malformed.
     #[test]
     fn cut_short() {
-        assert_eq!(parse(b"7f1000-7f3000 rw-s 0000"), Err(Garbled));
+        assert_eq!(parse(b"7f1000-7f3000 rw-s 0000"), Err(Malformed));
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 
 use rustix::io::{Errno, Result};
 
-use super::parse::{Garbled, cut, number};
+use super::parse::{Malformed, cut, number};
 use super::tree::Folder;
 use crate::model::Bytes;
 
@@ -30,7 +30,7 @@ pub(crate) struct Meminfo {
 pub(crate) fn read(root: &Folder) -> Result<Meminfo> {
     let mut text = Vec::new();
     root.read_file(c"meminfo", &mut text)?;
-    parse(&text).map_err(|Garbled| Errno::BADMSG)
+    parse(&text).map_err(|Malformed| Errno::BADMSG)
 }
 
 /// Has the kernel add up what each processor has counted (`vmstat_refresh` in mm/vmstat.c).
@@ -43,8 +43,8 @@ pub(crate) fn fold(root: &Folder) -> Result<()> {
 }
 
 /// Parses it. What these lines say must be said once, in kB.
-pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Garbled> {
-    let value = |name: &[u8]| -> std::result::Result<Option<Bytes>, Garbled> {
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Malformed> {
+    let value = |name: &[u8]| -> std::result::Result<Option<Bytes>, Malformed> {
         let mut lines = text.split(|&b| b == b'\n').filter_map(|line| {
             let (key, rest) = cut(line, b':').ok()?;
             (key == name).then_some(rest)
@@ -52,10 +52,10 @@ pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Garbled> {
         match (lines.next(), lines.next()) {
             (Some(rest), None) => kilobytes(rest).map(Some),
             (None, _) => Ok(None),
-            (Some(_), Some(_)) => Err(Garbled),
+            (Some(_), Some(_)) => Err(Malformed),
         }
     };
-    let stated = |name| value(name)?.ok_or(Garbled);
+    let stated = |name| value(name)?.ok_or(Malformed);
     let (total, free) = (stated(b"SwapTotal")?, stated(b"SwapFree")?);
     Ok(Meminfo {
         shmem: stated(b"Shmem")?,
@@ -66,9 +66,9 @@ pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Garbled> {
 }
 
 /// `     1234 kB`, of 1024 bytes each.
-fn kilobytes(text: &[u8]) -> std::result::Result<Bytes, Garbled> {
-    let digits = text.trim_ascii_start().strip_suffix(b" kB").ok_or(Garbled)?;
-    number(digits, 10)?.checked_mul(1024).map(Bytes).ok_or(Garbled)
+fn kilobytes(text: &[u8]) -> std::result::Result<Bytes, Malformed> {
+    let digits = text.trim_ascii_start().strip_suffix(b" kB").ok_or(Malformed)?;
+    number(digits, 10)?.checked_mul(1024).map(Bytes).ok_or(Malformed)
 }
 
 #[cfg(test)]
@@ -94,13 +94,13 @@ mod tests {
 
     /// Check that no other unit, no sign, no second line and nothing too large is taken for a size.
     #[test]
-    fn garbled() {
+    fn malformed() {
         for value in
             [" 1", " 1 MB", " -1 kB", " kB", " 1 kB\nShmem: 1 kB", " 18446744073709551615 kB", " 1  kB"]
         {
-            assert_eq!(parse(&text(value)), Err(Garbled), "{value}");
+            assert_eq!(parse(&text(value)), Err(Malformed), "{value}");
         }
-        assert_eq!(parse(b"Shmem: 1 kB\n"), Err(Garbled));
+        assert_eq!(parse(b"Shmem: 1 kB\n"), Err(Malformed));
     }
 
     /// Check that this kernel's can be read.

@@ -2,27 +2,27 @@
 
 /// Text from the kernel that does not have the form it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Garbled;
+pub(crate) struct Malformed;
 
 /// A number in `radix` made only of its digits: no sign, no blank, not empty, no overflow.
-pub(crate) fn number(text: &[u8], radix: u32) -> Result<u64, Garbled> {
+pub(crate) fn number(text: &[u8], radix: u32) -> Result<u64, Malformed> {
     if text.is_empty() {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     text.iter().try_fold(0u64, |value, &byte| {
-        let digit = char::from(byte).to_digit(radix).ok_or(Garbled)?;
-        value.checked_mul(radix.into()).and_then(|v| v.checked_add(digit.into())).ok_or(Garbled)
+        let digit = char::from(byte).to_digit(radix).ok_or(Malformed)?;
+        value.checked_mul(radix.into()).and_then(|v| v.checked_add(digit.into())).ok_or(Malformed)
     })
 }
 
 /// [`number`] that must fit 32 bits.
-pub(crate) fn number32(text: &[u8], radix: u32) -> Result<u32, Garbled> {
-    u32::try_from(number(text, radix)?).map_err(|_| Garbled)
+pub(crate) fn number32(text: &[u8], radix: u32) -> Result<u32, Malformed> {
+    u32::try_from(number(text, radix)?).map_err(|_| Malformed)
 }
 
 /// What stands before the first `byte`, and what stands after it.
-pub(crate) fn cut(text: &[u8], byte: u8) -> Result<(&[u8], &[u8]), Garbled> {
-    let at = text.iter().position(|&b| b == byte).ok_or(Garbled)?;
+pub(crate) fn cut(text: &[u8], byte: u8) -> Result<(&[u8], &[u8]), Malformed> {
+    let at = text.iter().position(|&b| b == byte).ok_or(Malformed)?;
     Ok((&text[..at], &text[at + 1..]))
 }
 
@@ -34,16 +34,16 @@ mod tests {
 
     /// Check that a sign, which the standard library's parser takes, is refused.
     #[test]
-    fn signs_are_garbled() {
-        assert_eq!(number(b"+1", 10), Err(Garbled));
-        assert_eq!(number(b"-1", 10), Err(Garbled));
+    fn signs_are_malformed() {
+        assert_eq!(number(b"+1", 10), Err(Malformed));
+        assert_eq!(number(b"-1", 10), Err(Malformed));
     }
 
     /// Check that a number past 64 bits is refused rather than wrapped.
     #[test]
-    fn overflow_is_garbled() {
-        assert_eq!(number(b"18446744073709551616", 10), Err(Garbled));
-        assert_eq!(number32(b"4294967296", 10), Err(Garbled));
+    fn overflow_is_malformed() {
+        assert_eq!(number(b"18446744073709551616", 10), Err(Malformed));
+        assert_eq!(number32(b"4294967296", 10), Err(Malformed));
     }
 
     proptest! {

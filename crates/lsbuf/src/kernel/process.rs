@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use rustix::path::DecInt;
 
 use super::guard;
-use super::parse::{Garbled, number32};
+use super::parse::{Malformed, number32};
 use super::path::Path;
 use super::read::{self, retry};
 use super::root::ProcRoot;
@@ -84,7 +84,7 @@ impl ProcessDir {
     pub(crate) fn stage(&self) -> Result<Stage> {
         let mut text = Vec::new();
         self.dir.read_record(c"stat", &mut text)?;
-        task::stage(&text).map_err(|Garbled| Errno::BADMSG)
+        task::stage(&text).map_err(|Malformed| Errno::BADMSG)
     }
 
     /// Its id.
@@ -98,7 +98,7 @@ impl ProcessDir {
         const ROOM: usize = 4 << 10;
         let mut text = Vec::with_capacity(ROOM);
         self.dir.read_record(c"stat", &mut text)?;
-        let (comm, start_time) = task::stat(&text).map_err(|Garbled| Errno::BADMSG)?;
+        let (comm, start_time) = task::stat(&text).map_err(|Malformed| Errno::BADMSG)?;
         let uid = self.dir.read_record(c"status", &mut text).ok().and_then(|()| real_uid(&text));
         let cgroup = self.cgroup_into(&mut text);
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None })

@@ -2,7 +2,7 @@
 //!
 //! A command name may hold brackets, blanks and newlines, so fields of `stat` are counted from the last `)`.
 
-use super::parse::{Garbled, number, number32};
+use super::parse::{Malformed, number, number32};
 use crate::model::Label;
 
 /// What a task can hold depends on how far it has come.
@@ -20,21 +20,21 @@ pub(crate) enum Stage {
 }
 
 /// `comm` and `starttime`.
-pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Garbled> {
-    let open = text.iter().position(|&b| b == b'(').ok_or(Garbled)?;
-    let close = text.iter().rposition(|&b| b == b')').ok_or(Garbled)?;
-    let comm = text.get(open + 1..close).ok_or(Garbled)?;
-    let start = stat_field(text, 22).ok_or(Garbled)?;
+pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Malformed> {
+    let open = text.iter().position(|&b| b == b'(').ok_or(Malformed)?;
+    let close = text.iter().rposition(|&b| b == b')').ok_or(Malformed)?;
+    let comm = text.get(open + 1..close).ok_or(Malformed)?;
+    let start = stat_field(text, 22).ok_or(Malformed)?;
     Ok((comm.into(), number(start, 10)?))
 }
 
 /// The stage that a stat line tells.
-pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Garbled> {
+pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Malformed> {
     /// Of include/linux/sched.h.
     const PF_EXITING: u64 = 0x0000_0004;
     const PF_KTHREAD: u64 = 0x0020_0000;
-    let state = stat_field(stat, 3).ok_or(Garbled)?;
-    let flags = number(stat_field(stat, 9).ok_or(Garbled)?, 10)?;
+    let state = stat_field(stat, 3).ok_or(Malformed)?;
+    let flags = number(stat_field(stat, 9).ok_or(Malformed)?, 10)?;
     Ok(match (flags & PF_KTHREAD != 0, flags & PF_EXITING != 0, state) {
         (true, ..) => Stage::Kernel,
         (_, _, b"Z" | b"X") => Stage::Zombie,
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(of("I", 0x0020_8040), Ok(Stage::Kernel));
         assert_eq!(of("R", 0x0040_0104), Ok(Stage::Exiting));
         assert_eq!(of("Z", 0x0040_010c), Ok(Stage::Zombie));
-        assert_eq!(stage(b"7 (x) S 1 7"), Err(Garbled));
+        assert_eq!(stage(b"7 (x) S 1 7"), Err(Malformed));
         let stopped = |state: &str| is_stopped(format!("7 (T) {state} 1 7 7 0 -1 4194560 0").as_bytes());
         assert!(stopped("T") && stopped("t") && !stopped("S") && !stopped("D"));
     }

@@ -35,7 +35,7 @@ pub enum Note {
         processes: u64,
     },
     /// Text that did not parse; each such fact was dropped.
-    Garbled {
+    Malformed {
         /// Where it stood.
         source: Source,
         /// How many.
@@ -176,7 +176,7 @@ impl Note {
             | Note::NoKernelList { .. }
             | Note::ListContradicts { .. }
             | Note::Newcomers { .. }
-            | Note::Garbled { .. }
+            | Note::Malformed { .. }
             | Note::Unproven { .. }
             | Note::HiddenInFlight { .. }
             | Note::Unsized { .. }
@@ -234,7 +234,7 @@ impl fmt::Display for Note {
                 "{} appeared too late to be read, while processes kept appearing",
                 counted(*processes, "process", "processes")
             ),
-            Note::Garbled { source, facts } => {
+            Note::Malformed { source, facts } => {
                 write!(
                     f,
                     "{} in {} could not be understood and were left out",

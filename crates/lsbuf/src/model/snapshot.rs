@@ -87,7 +87,7 @@ pub struct Gaps {
     /// Processes that kept appearing faster than they could be read.
     pub newcomers: u64,
     /// Text that did not parse, by where it stood; each such fact was dropped.
-    pub garbled: BTreeMap<Source, u64>,
+    pub malformed: BTreeMap<Source, u64>,
     /// Fds and mappings named like a dma-buf's that could neither be proven nor ruled out.
     pub unproven: u64,
 }
@@ -96,11 +96,11 @@ impl Gaps {
     /// Whether a process may have references that were not seen.
     #[must_use]
     pub fn hide_references(&self) -> bool {
-        let Gaps { denied, failed, stuck, not_whole_machine, newcomers, garbled, unproven } = self;
+        let Gaps { denied, failed, stuck, not_whole_machine, newcomers, malformed, unproven } = self;
         denied + failed + newcomers + unproven > 0
             || *not_whole_machine
             || !stuck.is_empty()
-            || !garbled.is_empty()
+            || !malformed.is_empty()
     }
 }
 

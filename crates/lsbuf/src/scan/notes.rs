@@ -49,7 +49,7 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
     if !gaps.stuck.is_empty() {
         notes.push(Note::Stuck { processes: gaps.stuck.clone() });
     }
-    notes.extend(gaps.garbled.iter().map(|(&source, &facts)| Note::Garbled { source, facts }));
+    notes.extend(gaps.malformed.iter().map(|(&source, &facts)| Note::Malformed { source, facts }));
     if gaps.unproven > 0 {
         notes.push(Note::Unproven { references: gaps.unproven });
     }

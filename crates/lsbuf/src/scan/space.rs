@@ -41,7 +41,7 @@ pub(super) struct Space {
     /// Shared memory of the shmem family.
     pub(super) shmem: Vec<ShmMap>,
     /// How many could not be understood.
-    pub(super) garbled: (Source, u64),
+    pub(super) malformed: (Source, u64),
     /// Whether an io_uring is mapped.
     pub(super) ring: bool,
 }
@@ -82,9 +82,9 @@ impl Space {
             Reader::Links => {
                 let (mut links, mut shmem) = (Vec::new(), Vec::new());
                 let finder = finder.map(|finder| (finder, &mut shmem));
-                let garbled = map_files::read(process.dir(), &mut links, finder)?;
-                let (facts, garbled) = (Facts::Links(links), (reader.source(), garbled));
-                return Ok(Some(Space { image, reader, alone: None, facts, shmem, garbled, ring: false }));
+                let malformed = map_files::read(process.dir(), &mut links, finder)?;
+                let (facts, malformed) = (Facts::Links(links), (reader.source(), malformed));
+                return Ok(Some(Space { image, reader, alone: None, facts, shmem, malformed, ring: false }));
             }
         };
         Ok(mapped.map(|mapped| Space {
@@ -93,7 +93,7 @@ impl Space {
             alone: None,
             facts: Facts::Maps(mapped.facts),
             shmem: mapped.shmem,
-            garbled: (reader.source(), mapped.garbled),
+            malformed: (reader.source(), mapped.malformed),
             ring: mapped.ring,
         }))
     }

@@ -5,7 +5,7 @@
 //! and parser cannot drift apart. What a flag in a field means is not in there; [`super::record`]
 //! says it beside each parser.
 
-use crate::kernel::parse::Garbled;
+use crate::kernel::parse::Malformed;
 
 /// What stands in a field.
 pub(super) trait Field: Sized {
@@ -40,15 +40,15 @@ impl<const N: usize> Field for [u8; N] {
 /// A structure that is the whole of a record.
 pub(super) trait Whole: Field {
     /// Reads a record that is nothing else.
-    fn only(record: &[u8]) -> Result<Self, Garbled> {
+    fn only(record: &[u8]) -> Result<Self, Malformed> {
         let (whole, rest) = Self::and_text(record)?;
-        if rest.is_empty() { Ok(whole) } else { Err(Garbled) }
+        if rest.is_empty() { Ok(whole) } else { Err(Malformed) }
     }
 
     /// Reads a record with a text behind it.
-    fn and_text(record: &[u8]) -> Result<(Self, &[u8]), Garbled> {
-        let (whole, text) = record.split_at_checked(size_of::<Self>()).ok_or(Garbled)?;
-        Ok((Self::read(whole).ok_or(Garbled)?, text))
+    fn and_text(record: &[u8]) -> Result<(Self, &[u8]), Malformed> {
+        let (whole, text) = record.split_at_checked(size_of::<Self>()).ok_or(Malformed)?;
+        Ok((Self::read(whole).ok_or(Malformed)?, text))
     }
 }
 

@@ -36,7 +36,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::btf;
 use super::guard;
-use super::parse::Garbled;
+use super::parse::Malformed;
 use super::read::retry;
 use crate::model::{Kind, Kinds};
 pub(crate) use iterator::{Iterator, Unavailable};
@@ -62,7 +62,7 @@ impl Probes {
     /// Loads those that are `wanted` into the kernel whose sysfs is at `sys`. They go when this is dropped.
     pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
         // Nothing but its header: who may not load that need not go on.
-        let nothing = btf::file(&[], &[0]).map_err(|Garbled| Unavailable::NoTypes(Errno::BADMSG))?;
+        let nothing = btf::file(&[], &[0]).map_err(|Malformed| Unavailable::NoTypes(Errno::BADMSG))?;
         if let Err(errno @ (Errno::PERM | Errno::NOSYS)) = sys::load_types(&nothing) {
             return Err(Unavailable::Refused(errno));
         }
@@ -174,7 +174,7 @@ impl Probes {
                 ended |= record == Record::End;
                 each(record);
             };
-            let done = record::each(&chunk[..filled], take).map_err(|Garbled| Errno::BADMSG)?;
+            let done = record::each(&chunk[..filled], take).map_err(|Malformed| Errno::BADMSG)?;
             if strange {
                 return Err(Errno::BADMSG);
             }

@@ -1,14 +1,14 @@
 //! What the records that the iterators write say; [`layout`] has their structures.
 //!
 //! They come from a program of ours, but through a file whose path a caller may choose, so nothing is taken on trust: what
-//! is no whole record of a known kind and size is garbled.
+//! is no whole record of a known kind and size is malformed.
 
 use std::mem::offset_of;
 
 use super::layout::{self, Field, Whole};
 use crate::kernel::identity::{self, InodeFact, since_epoch};
 use crate::kernel::magic;
-use crate::kernel::parse::Garbled;
+use crate::kernel::parse::Malformed;
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
 use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals, Tid};
 
@@ -177,13 +177,13 @@ pub(crate) enum ShmFilesystem {
 }
 
 impl ShmFilesystem {
-    fn of(number: u64) -> Result<ShmFilesystem, Garbled> {
-        Ok(match i64::try_from(number).map_err(|_| Garbled)? {
+    fn of(number: u64) -> Result<ShmFilesystem, Malformed> {
+        Ok(match i64::try_from(number).map_err(|_| Malformed)? {
             magic::TMPFS => ShmFilesystem::Tmpfs,
             magic::HUGETLBFS => ShmFilesystem::Hugetlbfs,
             magic::SECRETMEM => ShmFilesystem::Secretmem,
             magic::GUEST_MEMFD | magic::ANON_INODES => ShmFilesystem::GuestMemfd,
-            _ => return Err(Garbled),
+            _ => return Err(Malformed),
         })
     }
 }
@@ -274,14 +274,14 @@ pub(crate) enum KeeperKind {
 }
 
 /// Hands over the records that are whole; returns how many bytes they take.
-pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Result<usize, Garbled> {
+pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Result<usize, Malformed> {
     /// No record comes near.
     const LARGEST: usize = 8192;
     let mut rest = bytes;
     while let Some(layout::Head { kind, size }) = layout::Head::read(rest) {
         let size = size as usize;
         if !(size_of::<layout::Head>()..=LARGEST).contains(&size) {
-            return Err(Garbled);
+            return Err(Malformed);
         }
         let Some(record) = rest.get(..size) else { break };
         take(parse(kind, record)?);
@@ -290,7 +290,7 @@ pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Res
     Ok(bytes.len() - rest.len())
 }
 
-fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
+fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
     Ok(match kind {
         layout::TASK => Record::Task(Task::of(&Whole::only(record)?)),
         layout::FD => {
@@ -341,21 +341,21 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Garbled> {
             let file: layout::ShmUndescribed = Whole::only(record)?;
             Record::ShmUndescribed(some_id(file.file)?)
         }
-        _ => return Err(Garbled),
+        _ => return Err(Malformed),
     })
 }
 
 /// A text of a record, as part of it.
-fn field(record: &[u8], at: usize, len: usize) -> Result<&[u8], Garbled> {
-    record.get(at..).and_then(|rest| rest.get(..len)).ok_or(Garbled)
+fn field(record: &[u8], at: usize, len: usize) -> Result<&[u8], Malformed> {
+    record.get(at..).and_then(|rest| rest.get(..len)).ok_or(Malformed)
 }
 
 fn id(number: u64) -> Option<Id> {
     Some(number).filter(|&id| id != 0).map(Id)
 }
 
-fn some_id(number: u64) -> Result<Id, Garbled> {
-    id(number).ok_or(Garbled)
+fn some_id(number: u64) -> Result<Id, Malformed> {
+    id(number).ok_or(Malformed)
 }
 
 fn ipc(number: u32) -> Option<IpcNamespace> {
@@ -409,7 +409,7 @@ impl<K> FdRecord<K> {
 }
 
 impl<'r> BufferRecord<'r> {
-    fn of(record: &'r [u8]) -> Result<BufferRecord<'r>, Garbled> {
+    fn of(record: &'r [u8]) -> Result<BufferRecord<'r>, Malformed> {
         const PATH_ONLY: u32 = 1;
         const CUT: u32 = 2;
         const RENAMED: u32 = 4;
@@ -437,7 +437,7 @@ impl<'r> BufferRecord<'r> {
 
 impl<K> Vma<K> {
     /// `None`: it changed while it was read.
-    fn of(of: K, range: &layout::Range) -> Result<Option<Vma<K>>, Garbled> {
+    fn of(of: K, range: &layout::Range) -> Result<Option<Vma<K>>, Malformed> {
         let &layout::Range { mm, start, end, pgoff, tgid, flags } = range;
         if end < start {
             return Ok(None);
@@ -515,7 +515,7 @@ impl Run {
 
 impl<'r> ShmFile<'r> {
     /// What follows the numbers is a path.
-    fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFile<'r>, Garbled> {
+    fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFile<'r>, Malformed> {
         const SEALS: u32 = 1;
         const PAGES: u32 = 2;
         const CREATED: u32 = 4;
@@ -559,13 +559,13 @@ impl<'r> ShmFile<'r> {
 }
 
 impl KeeperRecord {
-    fn of(found: &layout::Keeper) -> Result<KeeperRecord, Garbled> {
+    fn of(found: &layout::Keeper) -> Result<KeeperRecord, Malformed> {
         let what = match found.what {
             1 => KeeperKind::Ring,
             2 => KeeperKind::Socket,
             3 => KeeperKind::RingMapped,
             4 => KeeperKind::Nested,
-            _ => return Err(Garbled),
+            _ => return Err(Malformed),
         };
         let (pid, tid, fd) = (Pid(found.tgid), Tid(found.tid), Fd(found.fd));
         Ok(KeeperRecord { ino: found.ino, pid, tid, fd, what })
@@ -585,12 +585,12 @@ fn text(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// Protection by a VMA's flags (include/linux/mm.h), as `maps` prints it.
-fn perms(flags: u32) -> Result<Perms, Garbled> {
+fn perms(flags: u32) -> Result<Perms, Malformed> {
     const MAY_SHARE: u32 = 0x80;
     let letter = |bit, yes, no| if flags & bit != 0 { yes } else { no };
     let text =
         [letter(1, b'r', b'-'), letter(2, b'w', b'-'), letter(4, b'x', b'-'), letter(MAY_SHARE, b's', b'p')];
-    Perms::parse(&text).ok_or(Garbled)
+    Perms::parse(&text).ok_or(Malformed)
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn a_vma() {
 #[test]
 fn an_undescribed_file() {
     assert_eq!(only(&written(17, &[&longs(&[9])])), Record::ShmUndescribed(Id(9)));
-    assert_eq!(each(&written(17, &[&longs(&[0])]), |_| {}), Err(Garbled));
+    assert_eq!(each(&written(17, &[&longs(&[0])]), |_| {}), Err(Malformed));
 }
 
 proptest! {

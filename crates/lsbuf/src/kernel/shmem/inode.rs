@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{Statx, StatxFlags};
 
 use crate::kernel::identity::{device, device_text, since_epoch};
-use crate::kernel::parse::{Garbled, number, number32};
+use crate::kernel::parse::{Malformed, number, number32};
 use crate::model::{Bytes, Dev, Inode};
 
 /// What the kernel counts blocks in (`st_blocks` of stat(2)).
@@ -75,11 +75,11 @@ pub(crate) fn huge(page: u64) -> Option<Bytes> {
 }
 
 /// Parses what a recorded tree keeps of an inode.
-pub(crate) fn parse(text: &[u8]) -> std::result::Result<ShmInode, Garbled> {
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<ShmInode, Malformed> {
     let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
-    let mut word = || words.next().ok_or(Garbled);
+    let mut word = || words.next().ok_or(Malformed);
     if word()? != b"shmem" {
-        return Err(Garbled);
+        return Err(Malformed);
     }
     let inode = ShmInode {
         dev: device_text(word()?)?,
@@ -91,7 +91,7 @@ pub(crate) fn parse(text: &[u8]) -> std::result::Result<ShmInode, Garbled> {
         owner: number32(word()?, 10)?,
         created_at: None,
     };
-    if words.next().is_some() { Err(Garbled) } else { Ok(inode) }
+    if words.next().is_some() { Err(Malformed) } else { Ok(inode) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::name::{Filesystem, without_mark};
 use crate::kernel::identity::device_text;
-use crate::kernel::parse::{Garbled, cut};
+use crate::kernel::parse::{Malformed, cut};
 use crate::model::Dev;
 
 /// One mount namespace's, as far as it matters.
@@ -105,14 +105,14 @@ struct Mount {
     top: Top,
 }
 
-fn mount(line: &[u8]) -> Result<Mount, Garbled> {
+fn mount(line: &[u8]) -> Result<Mount, Malformed> {
     let (_id, rest) = cut(line, b' ')?;
     let (_parent, rest) = cut(rest, b' ')?;
     let (dev, rest) = cut(rest, b' ')?;
     let (_root, rest) = cut(rest, b' ')?;
     let (point, rest) = cut(rest, b' ')?;
     let mut words = rest.split(|&b| b == b' ').skip_while(|&word| word != b"-");
-    let kind = words.nth(1).ok_or(Garbled)?;
+    let kind = words.nth(1).ok_or(Malformed)?;
     let filesystem = match kind {
         // What the kernel unpacks its first files into is called so whichever it is; a ramfs has no file of ours.
         b"tmpfs" | b"rootfs" => Some(Filesystem::Tmpfs),

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use rustix::io::{Errno, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::kernel::parse::{self, Garbled, number, number32};
+use crate::kernel::parse::{self, Malformed, number, number32};
 use crate::kernel::path::Path;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
@@ -95,7 +95,7 @@ pub(crate) fn ipc_namespace(process: &Folder, task: &str) -> Option<IpcNamespace
 pub(crate) fn rows(root: &Folder) -> Result<Vec<Row>> {
     let mut text = Vec::new();
     match root.read_file(c"sysvipc/shm", &mut text) {
-        Ok(()) => parse(&text).map_err(|Garbled| Errno::BADMSG),
+        Ok(()) => parse(&text).map_err(|Malformed| Errno::BADMSG),
         // A kernel without System V IPC, or a tree recorded without it.
         Err(Errno::NOENT) => Ok(Vec::new()),
         Err(e) => Err(e),
@@ -103,17 +103,17 @@ pub(crate) fn rows(root: &Folder) -> Result<Vec<Row>> {
 }
 
 /// Parses the table with its heading.
-pub(crate) fn parse(text: &[u8]) -> std::result::Result<Vec<Row>, Garbled> {
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<Vec<Row>, Malformed> {
     let lines = text.split(|&b| b == b'\n').skip(1).filter(|line| !line.is_empty());
     lines.map(row).collect()
 }
 
-fn row(line: &[u8]) -> std::result::Result<Row, Garbled> {
+fn row(line: &[u8]) -> std::result::Result<Row, Malformed> {
     /// `SHM_DEST` of include/uapi/linux/shm.h.
     const REMOVED: u64 = 0o1000;
     let words: Vec<&[u8]> = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).collect();
-    let word = |nth: usize| words.get(nth).copied().ok_or(Garbled);
-    let key = std::str::from_utf8(word(0)?).ok().and_then(|key| key.parse::<i32>().ok()).ok_or(Garbled)?;
+    let word = |nth: usize| words.get(nth).copied().ok_or(Malformed);
+    let key = std::str::from_utf8(word(0)?).ok().and_then(|key| key.parse::<i32>().ok()).ok_or(Malformed)?;
     let pid = |nth| Ok(Some(number32(word(nth)?, 10)?).filter(|&pid| pid != 0).map(Pid));
     Ok(Row {
         ino: Inode(number(word(1)?, 10)?),
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn no_row() {
         assert_eq!(parse(HEADING.as_bytes()), Ok(Vec::new()));
-        assert_eq!(parse(format!("{HEADING} 1 2 600\n").as_bytes()), Err(Garbled));
+        assert_eq!(parse(format!("{HEADING} 1 2 600\n").as_bytes()), Err(Malformed));
     }
 
     proptest! {

@@ -30,7 +30,7 @@ use rustix::io::{Errno, Result};
 use super::{Folder, Tree};
 use crate::kernel::identity::{self, Object, device_text};
 use crate::kernel::kcmp::Resource;
-use crate::kernel::parse::{Garbled, number};
+use crate::kernel::parse::{Malformed, number};
 use crate::kernel::read;
 use crate::kernel::shmem::inode::{self, ShmFile};
 use crate::kernel::shmem::name::Filesystem;
@@ -174,7 +174,7 @@ impl Tree for Recorded {
     fn object(&self, process: &Folder, link: &str, _known: Option<Dev>) -> Result<Object> {
         let mut text = Vec::new();
         process.read_record(format!(".lsbuf/{link}"), &mut text)?;
-        identity::parse_recorded(&text).map_err(|Garbled| Errno::BADMSG)
+        identity::parse_recorded(&text).map_err(|Malformed| Errno::BADMSG)
     }
 
     fn shm_file(&self, process: &Folder, link: &str) -> Result<ShmFile> {

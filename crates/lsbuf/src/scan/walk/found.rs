@@ -146,7 +146,7 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) table: fds::Table,
     /// Processes that appeared when the last generation had been read.
     pub(super) newcomers: u64,
-    pub(super) garbled: BTreeMap<Source, u64>,
+    pub(super) malformed: BTreeMap<Source, u64>,
 }
 
 impl Walk {
@@ -197,7 +197,7 @@ impl Walk {
             failed: self.failed,
             stuck: self.stuck.clone(),
             newcomers: self.newcomers,
-            garbled: self.garbled.clone(),
+            malformed: self.malformed.clone(),
             unproven: self.unproven + self.maps.iter().filter(undecided).count() as u64,
             ..Gaps::default()
         }
@@ -205,7 +205,7 @@ impl Walk {
 
     pub(in crate::scan) fn garble(&mut self, source: Source, facts: u64) {
         if facts > 0 {
-            *self.garbled.entry(source).or_default() += facts;
+            *self.malformed.entry(source).or_default() += facts;
         }
     }
 }

@@ -113,7 +113,7 @@ impl Walk {
                 self.visit_shmem(process, &space, shmem);
                 self.visit_program(process);
                 let followed = self.visit_maps(process, &space, facts);
-                self.garble(space.garbled.0, space.garbled.1);
+                self.garble(space.malformed.0, space.malformed.1);
                 (followed, Some(space))
             }
             Err(e) => (Err(e), None),
@@ -288,7 +288,7 @@ impl Walk {
             0 => {}
             more => *self.sync_files.entry(pid).or_default() += more,
         }
-        self.garble(Source::Fdinfo, std::mem::take(&mut table.garbled));
+        self.garble(Source::Fdinfo, std::mem::take(&mut table.malformed));
         self.table_changed |= std::mem::take(&mut table.changed);
         self.table = table;
         walked
