@@ -349,7 +349,7 @@ impl ShowArgs {
     pub(crate) fn options(&self) -> Options {
         let mut options = self.scan.options();
         options.sources.gem_handles = true;
-        options.sources.disguises = true;
+        options.sources.driver_shmem = true;
         options
     }
 }

@@ -11,7 +11,7 @@ use lsbuf::render::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS, View, escape,
 };
-use lsbuf::scan::{Options, Probe, ProbeState, Scanner};
+use lsbuf::scan::{Options, Scanner, SourceCheck, SourceState};
 
 use crate::args::{
     CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
@@ -118,19 +118,19 @@ fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
     let diagnosis = Scanner::new(args.scan.options())?.diagnose()?;
     let mut out = output::colored(ColorChoice::Auto)?;
-    for probe in &diagnosis.probes {
-        let Probe { what, gives, state, seen, .. } = probe;
+    for check in &diagnosis.checks {
+        let SourceCheck { what, gives, state, seen, .. } = check;
         let style = match state {
-            ProbeState::Works => anstyle::AnsiColor::Green.on_default(),
-            ProbeState::Partly => anstyle::AnsiColor::Yellow.on_default(),
-            ProbeState::Missing => anstyle::AnsiColor::Red.on_default(),
+            SourceState::Works => anstyle::AnsiColor::Green.on_default(),
+            SourceState::Partly => anstyle::AnsiColor::Yellow.on_default(),
+            SourceState::Missing => anstyle::AnsiColor::Red.on_default(),
         };
         writeln!(out, "{style}{:<8}{style:#}{what:<18}{}", state.as_str(), escape(seen.as_bytes()))?;
         writeln!(out, "        {:<18}gives {gives}", "")?;
-        if let Some(advice) = &probe.advice {
+        if let Some(advice) = &check.advice {
             writeln!(out, "        {:<18}to do: {}", "", escape(advice.as_bytes()))?;
         }
-        if let Some(optional) = &probe.optional {
+        if let Some(optional) = &check.optional {
             writeln!(out, "        {:<18}optional: {optional}", "")?;
         }
     }

@@ -55,7 +55,7 @@ mod tests {
     use crate::scan::Refusal;
 
     fn diagnosis(notes: Vec<Note>, unread: Vec<Unread>) -> Diagnosis {
-        Diagnosis { probes: Vec::new(), coverage: Coverage { notes, ..Coverage::default() }, unread }
+        Diagnosis { checks: Vec::new(), coverage: Coverage { notes, ..Coverage::default() }, unread }
     }
 
     fn denied(pid: u32, comm: &str) -> Unread {

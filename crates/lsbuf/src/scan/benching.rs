@@ -1,8 +1,8 @@
 //! A walk and the kernel's lists around it, made up, for timing how a reading is made and assembled.
 
 use super::assemble::assemble;
+use super::dmabuf_identity::DmaBufIdentity;
 use super::procfs::objects;
-use super::proof::Proof;
 use super::shared::Shared;
 use super::walk::{HeldFd, HeldMap, Walk};
 use crate::kernel::bufinfo::{List, ListedBuffer};
@@ -27,7 +27,7 @@ impl Found {
         let perms = Perms::parse(b"rw-s");
         let exporter = Label::from("system");
         let mut found = Found { walk: Walk::default(), list: List::default() };
-        found.walk.proof = Proof::knowing(dev);
+        found.walk.identity = DmaBufIdentity::knowing(dev);
         for buffer in 0..buffers {
             let ino = Inode(u64::from(buffer) + 1);
             for holder in 0..HOLDERS {

@@ -30,7 +30,7 @@ use crate::probes;
 
 /// How far a source works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeState {
+pub enum SourceState {
     /// For everything.
     Works,
     /// For a part.
@@ -39,27 +39,27 @@ pub enum ProbeState {
     Missing,
 }
 
-impl ProbeState {
+impl SourceState {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            ProbeState::Works => "works",
-            ProbeState::Partly => "partly",
-            ProbeState::Missing => "missing",
+            SourceState::Works => "works",
+            SourceState::Partly => "partly",
+            SourceState::Missing => "missing",
         }
     }
 }
 
 /// What trying one source showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct SourceCheck {
     /// The source, or what the sources depend on.
     pub what: &'static str,
     /// What lsbuf learns from it.
     pub gives: &'static str,
     /// How far it works.
-    pub state: ProbeState,
+    pub state: SourceState,
     /// What was seen.
     pub seen: String,
     /// What a complete answer needs.
@@ -108,7 +108,7 @@ impl fmt::Display for Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// Source by source.
-    pub probes: Vec<Probe>,
+    pub checks: Vec<SourceCheck>,
     /// What a scan says of itself.
     pub coverage: Coverage,
     /// Processes that procfs did not let be read, ordered by pid. BPF iterators need no leave.
@@ -139,57 +139,57 @@ impl Scanner {
         let mut of_procfs = [
             self.whole_machine(&procfs, &rights),
             self.processes(&procfs, &unread, &needed, &rights),
-            proof(&procfs, &rights),
+            identity(&procfs, &rights),
         ];
         let mut list = self.bufinfo(&rights);
         let listed = coverage.sources.contains(&Source::DmaBufIterator);
         let unneeded = of_procfs.iter_mut().filter(|_| by_iterators);
-        unneeded.chain(Some(&mut list).filter(|_| listed)).for_each(Probe::make_optional);
-        let mut probes = vec![self.iterators(&rights)];
-        probes.extend(of_procfs);
+        unneeded.chain(Some(&mut list).filter(|_| listed)).for_each(SourceCheck::make_optional);
+        let mut checks = vec![self.iterators(&rights)];
+        checks.extend(of_procfs);
         let mut follow = self.map_files(&rights);
         if coverage.notes.iter().any(|note| matches!(note, Note::Unsized { .. })) {
             follow.advice = follow.optional.take();
         }
-        probes.extend([self.procmap(), list, follow]);
-        Ok(Diagnosis { probes, coverage, unread })
+        checks.extend([self.procmap(), list, follow]);
+        Ok(Diagnosis { checks, coverage, unread })
     }
 
-    fn iterators(&self, rights: &Rights) -> Probe {
-        let probe = Probe::new("BPF iterators", "all of it in one pass, and nothing else is looked at");
+    fn iterators(&self, rights: &Rights) -> SourceCheck {
+        let check = SourceCheck::new("BPF iterators", "all of it in one pass, and nothing else is looked at");
         let state = match &self.iterators {
             Iterating::Ready(iterators) => {
                 return match iterators.origin() {
-                    Ok(folder) => probe.works(format!("used, as pinned in {}", folder.display())),
+                    Ok(folder) => check.works(format!("used, as pinned in {}", folder.display())),
                     Err(why) => {
                         let pinned = why.map_or(String::new(), |lack| format!("; pinned: {lack}"));
-                        probe.works(format!("used, loaded for each run{pinned}"))
+                        check.works(format!("used, loaded for each run{pinned}"))
                     }
                 };
             }
             Iterating::No(state) => state,
             Iterating::MayLoad(lack) => {
-                return probe.is(ProbeState::Missing, format!("they are not loaded; pinned: {lack}"));
+                return check.is(SourceState::Missing, format!("they are not loaded; pinned: {lack}"));
             }
         };
-        let mut probe = probe.is(ProbeState::Missing, format!("{state}; procfs is used"));
+        let mut check = check.is(SourceState::Missing, format!("{state}; procfs is used"));
         if let NotUsed::Neither { pinned, loaded } = state {
             let by_pins = probes::advise(&self.options.pins, &pinned.why);
             let denied = matches!(loaded.why, Unavailable::Refused(Errno::PERM | Errno::ACCESS));
             let by_load = denied.then(|| obtain(&[Right::Load, Right::Observe].into(), rights));
             let loadable = denied || loaded.why != Unavailable::Missing;
-            probe.optional = match by_load {
+            check.optional = match by_load {
                 Some(by_load) => Some(format!("{by_load}; or {by_pins}")),
                 None => loadable.then_some(by_pins),
             };
         }
-        probe
+        check
     }
 
-    fn whole_machine(&self, coverage: &Coverage, rights: &Rights) -> Probe {
-        let probe = Probe::new("procfs", "the list of processes");
+    fn whole_machine(&self, coverage: &Coverage, rights: &Rights) -> SourceCheck {
+        let check = SourceCheck::new("procfs", "the list of processes");
         if !coverage.notes.contains(&Note::NotWholeMachine) {
-            return probe.works("kernel threads show: this is the whole machine");
+            return check.works("kernel threads show: this is the whole machine");
         }
         let advice = if !self.root.is_live() {
             RECORD.to_owned()
@@ -200,7 +200,7 @@ impl Scanner {
         } else {
             format!("{}; or mount /proc without hidepid", obtain(&BTreeSet::from([Right::Trace]), rights))
         };
-        probe.is(ProbeState::Partly, "no kernel threads show").advise(advice)
+        check.is(SourceState::Partly, "no kernel threads show").advise(advice)
     }
 
     fn processes(
@@ -209,24 +209,24 @@ impl Scanner {
         unread: &[Unread],
         needed: &BTreeSet<Right>,
         rights: &Rights,
-    ) -> Probe {
+    ) -> SourceCheck {
         let counts = &coverage.processes;
-        let probe = Probe::new("fd, fdinfo, maps", "who holds what by fds and mappings");
+        let check = SourceCheck::new("fd, fdinfo, maps", "who holds what by fds and mappings");
         let seen = format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished);
         let state = match (counts.unreadable, counts.read) {
-            (0, _) => return probe.works(seen),
-            (_, 0) => ProbeState::Missing,
-            _ => ProbeState::Partly,
+            (0, _) => return check.works(seen),
+            (_, 0) => SourceState::Missing,
+            _ => SourceState::Partly,
         };
-        let probe = probe.is(state, format!("{seen}; the others stand below"));
+        let check = check.is(state, format!("{seen}; the others stand below"));
         if !self.root.is_live() {
-            return probe.advise(RECORD.to_owned());
+            return check.advise(RECORD.to_owned());
         }
         let refuses = |unread: &&Unread| matches!(unread.why, Refusal::Denied(_) | Refusal::Failed(..));
         match unread.iter().find(refuses).map(|unread| &unread.why) {
-            None => probe.advise("ask again: they can be read now, or have exited".to_owned()),
-            Some(Refusal::Failed(..)) if needed.is_empty() => probe.advise("see the error below".to_owned()),
-            Some(_) => probe.advise(obtain(needed, rights)),
+            None => check.advise("ask again: they can be read now, or have exited".to_owned()),
+            Some(Refusal::Failed(..)) if needed.is_empty() => check.advise("see the error below".to_owned()),
+            Some(_) => check.advise(obtain(needed, rights)),
         }
     }
 
@@ -240,17 +240,17 @@ impl Scanner {
         (pids.iter().map(&mut look).collect(), needed)
     }
 
-    fn procmap(&self) -> Probe {
-        let probe = Probe::new("procmap", "mappings for a fraction of what their text costs");
+    fn procmap(&self) -> SourceCheck {
+        let check = SourceCheck::new("procmap", "mappings for a fraction of what their text costs");
         if self.procfs.as_ref().is_some_and(|procfs| procfs.can_query()) {
-            return probe.works("this kernel can be queried for mappings");
+            return check.works("this kernel can be queried for mappings");
         }
         let why = match Queries::probe(&self.root) {
             Err(e) => format!("PROCMAP_QUERY cannot be asked: {}", std::io::Error::from(e)),
             Ok(_) if self.root.is_live() => "this kernel has no PROCMAP_QUERY".to_owned(),
             Ok(_) => "a recorded tree has none".to_owned(),
         };
-        probe.is(ProbeState::Missing, format!("{why}: the text of maps is read, with the same answer"))
+        check.is(SourceState::Missing, format!("{why}: the text of maps is read, with the same answer"))
     }
 
     /// What one process is called and refuses, and for want of which rights.
@@ -286,17 +286,17 @@ impl Scanner {
         (comm, refusal.map_or(Refusal::Passed, |(part, error)| Refusal::of(part, error)))
     }
 
-    fn bufinfo(&mut self, rights: &Rights) -> Probe {
-        let probe = Probe::new("bufinfo", "buffers that no process holds, counts, attached devices");
+    fn bufinfo(&mut self, rights: &Rights) -> SourceCheck {
+        let check = SourceCheck::new("bufinfo", "buffers that no process holds, counts, attached devices");
         let Some(sys) = self.options.sys_root.clone() else {
-            let probe = probe.is(ProbeState::Missing, "no sysfs goes with this procfs");
-            return probe.advise("name it with --sys-root".to_owned());
+            let check = check.is(SourceState::Missing, "no sysfs goes with this procfs");
+            return check.advise("name it with --sys-root".to_owned());
         };
         match bufinfo::read_list(&sys) {
-            Ok(list) if list.agrees() => probe.works(format!("lists {} buffers", list.buffers.len())),
-            Ok(list) => probe
+            Ok(list) if list.agrees() => check.works(format!("lists {} buffers", list.buffers.len())),
+            Ok(list) => check
                 .is(
-                    ProbeState::Partly,
+                    SourceState::Partly,
                     format!("{} readable rows, which contradict its closing line", list.buffers.len()),
                 )
                 .advise("look for a buffer with a newline in its name".to_owned()),
@@ -304,22 +304,22 @@ impl Scanner {
                 let seen = format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(error));
                 let advice =
                     if self.root.is_live() { advise_bufinfo(&sys, error, rights) } else { RECORD.to_owned() };
-                probe.is(ProbeState::Missing, seen).advise(advice)
+                check.is(SourceState::Missing, seen).advise(advice)
             }
         }
     }
 
-    fn map_files(&mut self, rights: &Rights) -> Probe {
+    fn map_files(&mut self, rights: &Rights) -> SourceCheck {
         let gives = "creator and age of a buffer that is only mapped, and of shmem its size";
-        let mut probe = Probe::new("map_files", gives);
+        let mut check = SourceCheck::new("map_files", gives);
         match self.follow_a_mapping() {
-            Ok(()) => probe.works("links can be followed"),
+            Ok(()) => check.works("links can be followed"),
             Err(error) => {
-                probe = probe.is(ProbeState::Missing, std::io::Error::from(error).to_string());
+                check = check.is(SourceState::Missing, std::io::Error::from(error).to_string());
                 let needed = BTreeSet::from([Right::Trace, Right::Search, Right::FollowMappings]);
-                probe.optional =
+                check.optional =
                     matches!(error, Errno::ACCESS | Errno::PERM).then(|| obtain(&needed, rights));
-                probe
+                check
             }
         }
     }
@@ -357,21 +357,21 @@ impl Scanner {
 /// What to do about a recorded tree.
 const RECORD: &str = "record the tree again, as root";
 
-fn proof(coverage: &Coverage, rights: &Rights) -> Probe {
-    let probe = Probe::new("proof", "that what is called like a dma-buf is one");
+fn identity(coverage: &Coverage, rights: &Rights) -> SourceCheck {
+    let check = SourceCheck::new("proof", "that what is called like a dma-buf is one");
     let unproven = coverage
         .notes
         .iter()
         .find_map(|note| if let Note::Unproven { references } = note { Some(references) } else { None });
-    let Some(references) = unproven else { return probe.works("nothing is in doubt") };
-    let probe = probe.is(ProbeState::Partly, format!("{references} references cannot be proven"));
+    let Some(references) = unproven else { return check.works("nothing is in doubt") };
+    let check = check.is(SourceState::Partly, format!("{references} references cannot be proven"));
     if !coverage.unreadable.is_empty() {
         // What cannot be read yet may prove them.
-        return probe;
+        return check;
     }
     // Any dma-buf's fd proves all of them. If there is none, only a mapping can be asked.
     let next = if Right::Search.is_had(rights) { Right::FollowMappings } else { Right::Search };
-    probe.advise(obtain(&BTreeSet::from([next]), rights))
+    check.advise(obtain(&BTreeSet::from([next]), rights))
 }
 
 fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
@@ -410,21 +410,28 @@ impl Refusal {
     }
 }
 
-impl Probe {
-    fn new(what: &'static str, gives: &'static str) -> Probe {
-        Probe { what, gives, state: ProbeState::Works, seen: String::new(), advice: None, optional: None }
+impl SourceCheck {
+    fn new(what: &'static str, gives: &'static str) -> SourceCheck {
+        SourceCheck {
+            what,
+            gives,
+            state: SourceState::Works,
+            seen: String::new(),
+            advice: None,
+            optional: None,
+        }
     }
 
-    fn is(self, state: ProbeState, seen: impl Into<String>) -> Probe {
-        Probe { state, seen: seen.into(), ..self }
+    fn is(self, state: SourceState, seen: impl Into<String>) -> SourceCheck {
+        SourceCheck { state, seen: seen.into(), ..self }
     }
 
-    fn works(self, seen: impl Into<String>) -> Probe {
-        self.is(ProbeState::Works, seen)
+    fn works(self, seen: impl Into<String>) -> SourceCheck {
+        self.is(SourceState::Works, seen)
     }
 
-    fn advise(self, advice: String) -> Probe {
-        Probe { advice: Some(advice), ..self }
+    fn advise(self, advice: String) -> SourceCheck {
+        SourceCheck { advice: Some(advice), ..self }
     }
 
     /// What it advises is not what a complete answer needs.

@@ -16,15 +16,15 @@ mod assemble;
 pub(crate) mod benching;
 mod budget;
 mod described;
-mod disguises;
+mod dmabuf_identity;
 mod doctor;
+mod driver_shmem;
 mod iterators;
 mod kthreads;
 mod lists;
 mod notes;
 mod options;
 mod procfs;
-mod proof;
 mod reading;
 mod reconcile;
 mod segments;
@@ -42,7 +42,7 @@ use std::time::{Instant, SystemTime};
 use rustix::io::Errno;
 
 use budget::TimeBudget;
-pub use doctor::{Diagnosis, Probe, ProbeState, Refusal, Unread};
+pub use doctor::{Diagnosis, Refusal, SourceCheck, SourceState, Unread};
 use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
 pub use options::{Mappings, Options, PINS, Sources, Way};
 use procfs::{LeftOut, Procfs, ProcfsSource};
@@ -162,8 +162,8 @@ impl Scanner {
                 buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
             }
         }
-        if self.options.sources.disguises && self.root.has_own_pids() {
-            disguises::unmask(&self.root, &mut buffers);
+        if self.options.sources.driver_shmem && self.root.has_own_pids() {
+            driver_shmem::link(&self.root, &mut buffers);
         }
         let host = self.root.host();
         let kinds = self.options.kinds;

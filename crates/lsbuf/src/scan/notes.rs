@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::disguises;
+use super::driver_shmem;
 use super::settle::Outcome;
 use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, Why};
 
@@ -131,12 +131,12 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
         !b.holders.is_empty() && of.any(|id| parts.get(&id) > Some(&1) && unheld(id))
     };
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
-    let masked = buffers.iter().any(disguises::may_be);
+    let may_be_driver_shmem = buffers.iter().any(driver_shmem::may_show_as_shmem);
     let told =
-        |mask: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == mask.id);
+        |shmem: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == shmem.id);
     let double = |b: &&Buffer| match b.id.kind {
         Kind::DmaBuf => udmabuf(b) && any(Kind::Memfd) || several_have && has_nobodys(b) || parts_unknown(b),
-        Kind::GemShmem => masked && !told(b),
+        Kind::GemShmem => may_be_driver_shmem && !told(b),
         _ => false,
     };
     let doubles = buffers.iter().filter(double);

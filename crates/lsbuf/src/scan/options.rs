@@ -47,7 +47,7 @@ pub struct Sources {
     pub gem_handles: bool,
     /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each dma-buf that could be it is mapped
     /// for a moment, without being accessed, which raises its count by one while it lasts.
-    pub disguises: bool,
+    pub driver_shmem: bool,
 }
 
 impl Default for Sources {
@@ -57,7 +57,7 @@ impl Default for Sources {
             mappings: Mappings::default(),
             kernel_list: true,
             gem_handles: false,
-            disguises: false,
+            driver_shmem: false,
         }
     }
 }

@@ -89,7 +89,7 @@ pub(super) struct Settling {
     begun: Instant,
     taken: u32,
     effort: Effort,
-    proofs: HashMap<BufferId, Proof>,
+    evidence: HashMap<BufferId, Evidence>,
     /// Which buffers the last reading found, in one number.
     found: Option<u64>,
     /// Who changed mappings, or was inside a call, in every reading that found just these and whose processes stayed the same;
@@ -100,7 +100,7 @@ pub(super) struct Settling {
 
 /// What is known of one buffer.
 #[derive(Clone, Debug)]
-struct Proof {
+struct Evidence {
     /// Its references, its count and what is left over, in one number.
     account: u64,
     /// Who ran in every reading that found just these; `None`: each of them was disturbed otherwise.
@@ -108,7 +108,7 @@ struct Proof {
 }
 
 /// What one reading alone says of a residual.
-enum Verdict {
+enum ReadingVerdict {
     /// Nothing that other readings prove can change it.
     Fixed(Residual),
     /// Nobody can have made it wrong.
@@ -119,14 +119,19 @@ enum Verdict {
     Disturbed(u64, Why),
 }
 
-impl Verdict {
-    fn of(one: &Assembled, seen: &Seen, witness: &Witness, ran: Option<&Rc<BTreeSet<Pid>>>) -> Verdict {
+impl ReadingVerdict {
+    fn of(
+        one: &Assembled,
+        seen: &Seen,
+        witness: &Witness,
+        ran: Option<&Rc<BTreeSet<Pid>>>,
+    ) -> ReadingVerdict {
         match left_over(one, seen) {
-            Err(residual) => Verdict::Fixed(residual),
+            Err(residual) => ReadingVerdict::Fixed(residual),
             Ok(number) => match suspects(one, number, witness, ran) {
-                Ok(Some(suspects)) => Verdict::Suspects(number, suspects),
-                Ok(None) => Verdict::Proved(number),
-                Err(why) => Verdict::Disturbed(number, why),
+                Ok(Some(suspects)) => ReadingVerdict::Suspects(number, suspects),
+                Ok(None) => ReadingVerdict::Proved(number),
+                Err(why) => ReadingVerdict::Disturbed(number, why),
             },
         }
     }
@@ -134,9 +139,9 @@ impl Verdict {
     /// Whether no other reading is needed.
     fn is_final(&self) -> bool {
         match self {
-            Verdict::Fixed(residual) => residual.is_exact(),
-            Verdict::Proved(_) => true,
-            Verdict::Suspects(..) | Verdict::Disturbed(..) => false,
+            ReadingVerdict::Fixed(residual) => residual.is_exact(),
+            ReadingVerdict::Proved(_) => true,
+            ReadingVerdict::Suspects(..) | ReadingVerdict::Disturbed(..) => false,
         }
     }
 }
@@ -149,7 +154,7 @@ impl Settling {
             begun: Instant::now(),
             taken: 0,
             effort: Effort::default(),
-            proofs: HashMap::new(),
+            evidence: HashMap::new(),
             found: None,
             remapped: None,
             hasher: RandomState::new(),
@@ -178,10 +183,12 @@ impl Settling {
             (outcome.may_miss, again) = self.may_miss(&assembled, &witness);
         }
         let ran = witness.ran.clone().map(Rc::new);
-        let verdicts: Vec<Verdict> =
-            assembled.iter().map(|one| Verdict::of(one, &outcome.seen, &witness, ran.as_ref())).collect();
+        let verdicts: Vec<ReadingVerdict> = assembled
+            .iter()
+            .map(|one| ReadingVerdict::of(one, &outcome.seen, &witness, ran.as_ref()))
+            .collect();
         // What this reading proves is only worth keeping where another one follows or came before.
-        let alone = self.proofs.is_empty() && verdicts.iter().all(Verdict::is_final);
+        let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
             let (residual, suspects) = self.residual(one, verdict, alone);
             again |= residual.why().is_some_and(|why| is_mendable(one, why, &outcome.seen));
@@ -223,24 +230,24 @@ impl Settling {
     fn residual(
         &mut self,
         one: &Assembled,
-        verdict: Verdict,
+        verdict: ReadingVerdict,
         alone: bool,
     ) -> (Residual, Option<Rc<BTreeSet<Pid>>>) {
         let (number, now) = match verdict {
-            Verdict::Fixed(residual) => return (residual, None),
-            Verdict::Proved(number) if alone => return (Residual::Exact(number), None),
-            Verdict::Proved(number) => (number, Ok(Rc::default())),
-            Verdict::Suspects(number, suspects) => (number, Ok(suspects)),
-            Verdict::Disturbed(number, why) => (number, Err(why)),
+            ReadingVerdict::Fixed(residual) => return (residual, None),
+            ReadingVerdict::Proved(number) if alone => return (Residual::Exact(number), None),
+            ReadingVerdict::Proved(number) => (number, Ok(Rc::default())),
+            ReadingVerdict::Suspects(number, suspects) => (number, Ok(suspects)),
+            ReadingVerdict::Disturbed(number, why) => (number, Err(why)),
         };
         let account = self.hasher.hash_one((&one.buffer.holders, one.buffer.count, number));
-        let proof = self.proofs.entry(one.buffer.id).or_insert(Proof { account, suspects: None });
-        if proof.account != account {
-            *proof = Proof { account, suspects: None };
+        let evidence = self.evidence.entry(one.buffer.id).or_insert(Evidence { account, suspects: None });
+        if evidence.account != account {
+            *evidence = Evidence { account, suspects: None };
         }
         let disturbed = match now {
             Ok(suspects) => {
-                proof.suspects = Some(match proof.suspects.take() {
+                evidence.suspects = Some(match evidence.suspects.take() {
                     Some(before) => Rc::new(&*before & &*suspects),
                     None => suspects,
                 });
@@ -248,7 +255,7 @@ impl Settling {
             }
             Err(why) => why,
         };
-        match &proof.suspects {
+        match &evidence.suspects {
             Some(suspects) if suspects.is_empty() => (Residual::Exact(number), None),
             Some(suspects) => (Residual::Estimate(number, Why::Ran), Some(Rc::clone(suspects))),
             None => (Residual::Estimate(number, disturbed), None),

@@ -2,7 +2,7 @@
 
 use rustix::io::{Errno, Result};
 
-use super::proof::Proof;
+use super::dmabuf_identity::DmaBufIdentity;
 use crate::kernel::map_files::{self, LinkFact};
 use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::process::{Image, ProcessDir};
@@ -64,7 +64,7 @@ impl Space {
         process: &ProcessDir,
         image: Result<Image>,
         reader: Reader,
-        proof: &mut Proof,
+        identity: &mut DmaBufIdentity,
         finder: Option<&mut ShmemFinder>,
         text: &mut MapsReader,
     ) -> Result<Option<Space>> {
@@ -77,7 +77,7 @@ impl Space {
                 Err(Errno::SRCH) => None,
                 mapped => mapped?,
             },
-            Reader::Query(filter) => procmap::walk(image.maps(), filter, proof, finder)?,
+            Reader::Query(filter) => procmap::walk(image.maps(), filter, identity, finder)?,
             Reader::Links if !image.lives() => None,
             Reader::Links => {
                 let (mut links, mut shmem) = (Vec::new(), Vec::new());

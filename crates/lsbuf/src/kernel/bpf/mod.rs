@@ -47,13 +47,13 @@ use record::Record;
 /// The iterators that are at hand, each ready to be read any number of times.
 #[derive(Debug)]
 pub(crate) struct Probes {
-    probes: [Result<Probe, Unavailable>; Iterator::ALL.len()],
+    probes: [Result<IteratorHandle, Unavailable>; Iterator::ALL.len()],
     pins: Option<Pins>,
     chunk: Vec<u8>,
 }
 
 #[derive(Debug)]
-enum Probe {
+enum IteratorHandle {
     Loaded(OwnedFd),
     Pinned,
 }
@@ -78,7 +78,7 @@ impl Probes {
             }
             let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
             globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
-            object::load(iterator, &types, &globals).map(Probe::Loaded)
+            object::load(iterator, &types, &globals).map(IteratorHandle::Loaded)
         };
         // Verification is slow, and runs in parallel.
         let probes = std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ impl Probes {
     pub(crate) fn pinned(below: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
         let pins = Pins::open(below)?;
         let wanted = |iterator: Iterator| iterator == iterator.with(kinds.has_shmem());
-        let open = |iterator| pins.read(iterator).map(|_| Probe::Pinned);
+        let open = |iterator| pins.read(iterator).map(|_| IteratorHandle::Pinned);
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
         Ok(Probes { probes, pins: Some(pins), chunk: Vec::new() })
@@ -106,8 +106,8 @@ impl Probes {
 
     fn open(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
         match (&self.probes[iterator as usize], &self.pins) {
-            (Ok(Probe::Loaded(link)), _) => object::open(link.as_fd()),
-            (Ok(Probe::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
+            (Ok(IteratorHandle::Loaded(link)), _) => object::open(link.as_fd()),
+            (Ok(IteratorHandle::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
                 Unavailable::Refused(errno) => errno,
                 // It was there.
                 _ => Errno::STALE,
@@ -147,8 +147,8 @@ impl Probes {
         let path = folder.join(iterator.name());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
         match &self.probes[iterator as usize] {
-            Ok(Probe::Loaded(link)) => sys::pin(link.as_fd(), &path),
-            Ok(Probe::Pinned) | Err(_) => Err(Errno::NOENT),
+            Ok(IteratorHandle::Loaded(link)) => sys::pin(link.as_fd(), &path),
+            Ok(IteratorHandle::Pinned) | Err(_) => Err(Errno::NOENT),
         }
     }
 

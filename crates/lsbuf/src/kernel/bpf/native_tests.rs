@@ -144,7 +144,7 @@ fn no_memory_for_a_description() {
         pins: None,
         chunk: Vec::new(),
     };
-    probes.probes[Iterator::TaskFileShmem as usize] = Ok(Probe::Loaded(link));
+    probes.probes[Iterator::TaskFileShmem as usize] = Ok(IteratorHandle::Loaded(link));
     let memfd = memfd_create("undescribed", MemfdFlags::CLOEXEC).unwrap();
     let fd = memfd.as_raw_fd().cast_unsigned();
     let mut told = |taken: u64| {

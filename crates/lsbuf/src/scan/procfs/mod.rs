@@ -232,7 +232,7 @@ impl ProcfsSource {
                 .map(|filesystems| (filesystems, self.options.kinds)),
         };
         let mut walk = Walk::of(&start, &mut self.procfs.kernel_threads)?;
-        self.procfs.dev = walk.proof.dev();
+        self.procfs.dev = walk.identity.dev();
         if let Some(hidden) = walk.hidden.as_mut().filter(|_| self.root.is_live()) {
             let counted =
                 *self.procfs.pending_counted.get_or_insert_with(|| pending::are_counted(&self.root));

@@ -104,7 +104,7 @@ pub(in crate::scan) fn read(
 }
 
 fn dmabuf_id(walk: &Walk, ino: Inode) -> BufferId {
-    BufferId::new(Kind::DmaBuf, walk.proof.dev(), ino)
+    BufferId::new(Kind::DmaBuf, walk.identity.dev(), ino)
 }
 
 /// Every dma-buf that is listed or held, ordered by inode number.
@@ -136,7 +136,7 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
     }
     let object = |(ino, draft): (Inode, Draft<'_>)| {
         let listed = listed.get(&ino).copied();
-        let inode = walk.proof.inode(ino);
+        let inode = walk.identity.inode(ino);
         let info = infos.get(&ino);
         // Only O_PATH fds are left of it: it has gone from the kernel's list, and with it its count.
         let unlisted = lists_are_whole && listed.is_none() && !before.contains_key(&ino);

@@ -14,7 +14,7 @@ use crate::model::{
     ProcessCounts, Source, Tid,
 };
 use crate::scan::budget::TimeBudget;
-use crate::scan::proof::{Proof, Verdict};
+use crate::scan::dmabuf_identity::{DmaBufIdentity, IsDmaBuf};
 use crate::scan::space::Reader;
 
 /// An fd proven to be a dma-buf's.
@@ -27,7 +27,7 @@ pub(in crate::scan) struct HeldFd {
     pub(in crate::scan) fact: FdFact,
 }
 
-/// A mapping that looks like a dma-buf's; [`Proof::verdict_on_dev`] decides when the pass is over.
+/// A mapping that looks like a dma-buf's; [`DmaBufIdentity::is_dmabuf_device`] decides when the pass is over.
 #[derive(Debug)]
 pub(in crate::scan) struct HeldMap {
     pub(in crate::scan) pid: Pid,
@@ -116,7 +116,7 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) sync_files: BTreeMap<Pid, u64>,
     /// The shmem family, if it is looked for.
     pub(in crate::scan) shmem_finder: Option<ShmemFinder>,
-    pub(in crate::scan) proof: Proof,
+    pub(in crate::scan) identity: DmaBufIdentity,
     /// Buffers whose names are known by one of their references.
     pub(in crate::scan) named: HashSet<Inode>,
     /// Those that may hold something, ordered by pid.
@@ -152,7 +152,7 @@ pub(in crate::scan) struct Walk {
 impl Walk {
     /// Whether a mapping is a dma-buf's, by all that the pass learnt.
     pub(in crate::scan) fn is_dmabuf(&self, map: &HeldMap) -> bool {
-        self.proof.verdict_on_dev(map.fact.dev) == Verdict::Yes
+        self.identity.is_dmabuf_device(map.fact.dev) == IsDmaBuf::Yes
     }
 
     /// Those of these processes that were read, and those with sync_files.
@@ -191,7 +191,7 @@ impl Walk {
 
     /// What could not be read or decided.
     pub(in crate::scan) fn gaps(&self) -> Gaps {
-        let undecided = |map: &&HeldMap| self.proof.verdict_on_dev(map.fact.dev) == Verdict::Unknown;
+        let undecided = |map: &&HeldMap| self.identity.is_dmabuf_device(map.fact.dev) == IsDmaBuf::Unknown;
         Gaps {
             denied: self.denied,
             failed: self.failed,

@@ -13,8 +13,8 @@ pub(super) use found::HeldMap;
 pub(super) use found::{HeldFd, Start, Table, Walk, WalkError, by_node, slots};
 use visit::Visit;
 
+use super::dmabuf_identity::{DmaBufIdentity, IsDmaBuf};
 use super::kthreads::KernelThreads;
-use super::proof::{Proof, Verdict};
 use crate::kernel::fdinfo::{self, DmaBufInfo};
 use crate::kernel::fds;
 use crate::kernel::hidden_refs::HiddenRefCounter;
@@ -31,7 +31,7 @@ impl Walk {
     /// Walks every process but known kernel threads.
     pub(super) fn of(start: &Start<'_>, kernel_threads: &mut KernelThreads) -> Result<Walk, WalkError> {
         let mut walk = Walk {
-            proof: Proof::new(start.root, start.dev, start.queries),
+            identity: DmaBufIdentity::new(start.root, start.dev, start.queries),
             hidden: start.count_hidden.then(HiddenRefCounter::default),
             shmem_finder: start
                 .shmem_kinds
@@ -103,10 +103,10 @@ impl Walk {
     /// Decides on the `O_PATH` fds that were put off.
     fn judge_paths(&mut self) {
         for (pid, thread, fact) in std::mem::take(&mut self.paths) {
-            match (self.proof.verdict_on_mount(fact.info.mnt_id), fact.info.ino) {
-                (Verdict::Yes, Some(ino)) => self.fds.push(HeldFd { pid, thread, ino, fact }),
-                (Verdict::No, _) => {}
-                (Verdict::Yes, None) | (Verdict::Unknown, _) => self.unproven += 1,
+            match (self.identity.is_dmabuf_mount(fact.info.mnt_id), fact.info.ino) {
+                (IsDmaBuf::Yes, Some(ino)) => self.fds.push(HeldFd { pid, thread, ino, fact }),
+                (IsDmaBuf::No, _) => {}
+                (IsDmaBuf::Yes, None) | (IsDmaBuf::Unknown, _) => self.unproven += 1,
             }
         }
     }

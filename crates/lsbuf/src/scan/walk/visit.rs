@@ -21,7 +21,7 @@ use crate::kernel::sharing::{Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::kernel::tree::{Folder, Tree};
 use crate::model::{Pid, Source, Tid};
-use crate::scan::proof::{Learnt, Verdict};
+use crate::scan::dmabuf_identity::{IsDmaBuf, Learnt};
 use crate::scan::space::{Facts, Reader, Space};
 
 /// How often a process is read that keeps replacing its image.
@@ -178,7 +178,7 @@ impl Walk {
             process,
             image,
             reader,
-            &mut self.proof,
+            &mut self.identity,
             self.shmem_finder.as_mut(),
             &mut self.maps_reader,
         )
@@ -250,18 +250,18 @@ impl Walk {
             self.fd_reader.read(process.dir(), &mut table, self.hidden.as_mut(), self.shmem_finder.as_mut());
         for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
-                let learnt = self.proof.learn_fd(process, &mut fact);
+                let learnt = self.identity.learn_fd(process, &mut fact);
                 // A thread's own table is out of reach by the process's id.
                 if thread.is_none() {
-                    self.proof.duplicate(process, &fact);
+                    self.identity.duplicate(process, &fact);
                 }
                 learnt
             } else if fact.info.path_only {
-                match self.proof.judge_path(process, &fact) {
+                match self.identity.judge_path(process, &fact) {
                     // Its fdinfo has no size, so the inode is asked however it was proven.
-                    Verdict::Yes => self.proof.learn_fd(process, &mut fact),
-                    Verdict::No => continue,
-                    Verdict::Unknown => {
+                    IsDmaBuf::Yes => self.identity.learn_fd(process, &mut fact),
+                    IsDmaBuf::No => continue,
+                    IsDmaBuf::Unknown => {
                         self.paths.push((pid, thread, fact));
                         continue;
                     }
@@ -348,12 +348,12 @@ impl Walk {
             if fact.name.is_none() && !self.named.contains(&fact.ino) && nameless.insert(fact.ino) {
                 fact.name = space.name(process, &fact);
             }
-            self.proof.learn_map(process, &fact);
-            let verdict = self.proof.verdict_on_dev(fact.dev);
-            if verdict == Verdict::Yes && fact.name.is_some() {
+            self.identity.learn_map(process, &fact);
+            let verdict = self.identity.is_dmabuf_device(fact.dev);
+            if verdict == IsDmaBuf::Yes && fact.name.is_some() {
                 self.named.insert(fact.ino);
             }
-            if verdict != Verdict::No {
+            if verdict != IsDmaBuf::No {
                 self.maps.push(HeldMap { pid, fact });
             }
         }
@@ -363,7 +363,7 @@ impl Walk {
     fn follow(&mut self, process: &Folder, links: Vec<map_files::LinkFact>) -> Vec<MapFact> {
         let mut facts = Vec::new();
         for link in links {
-            match self.proof.follow(process, &link.vma) {
+            match self.identity.follow(process, &link.vma) {
                 Ok(Some((dev, ino))) => {
                     facts.push(MapFact { dev, ino, name: Some(link.name), vma: link.vma });
                 }

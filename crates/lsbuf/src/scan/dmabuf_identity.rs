@@ -22,7 +22,7 @@ use crate::model::{Dev, Inode, MapRef, Pid};
 
 /// Proofs so far.
 #[derive(Debug, Default)]
-pub(super) struct Proof {
+pub(super) struct DmaBufIdentity {
     dev: Option<Dev>,
     /// The device of rings, where mappings are told by their devices.
     rings: Option<Dev>,
@@ -51,28 +51,28 @@ pub(super) enum Learnt {
 
 /// Whether a candidate is a dma-buf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum IsDmaBuf {
     Yes,
     No,
     /// Nothing that may be asked could tell.
     Unknown,
 }
 
-impl Proof {
+impl DmaBufIdentity {
     /// Starts from a device that is known already, or from what a recorded tree states.
-    pub(super) fn new(root: &ProcRoot, known: Option<Dev>, queries: Option<Queries>) -> Proof {
-        Proof {
+    pub(super) fn new(root: &ProcRoot, known: Option<Dev>, queries: Option<Queries>) -> DmaBufIdentity {
+        DmaBufIdentity {
             may_duplicate: root.has_own_pids(),
             dev: known.or(root.tree().dmabuf_dev()),
             rings: queries.map(|queries| queries.anonymous),
-            ..Proof::default()
+            ..DmaBufIdentity::default()
         }
     }
 
     /// Starts from a device alone.
     #[cfg(feature = "bench")]
-    pub(super) fn knowing(dev: Dev) -> Proof {
-        Proof { dev: Some(dev), ..Proof::default() }
+    pub(super) fn knowing(dev: Dev) -> DmaBufIdentity {
+        DmaBufIdentity { dev: Some(dev), ..DmaBufIdentity::default() }
     }
 
     /// The dma-buf filesystem's device.
@@ -135,11 +135,11 @@ impl Proof {
     }
 
     /// Decides on an `O_PATH` fd.
-    pub(super) fn judge_path(&mut self, process: &ProcessDir, fact: &FdFact) -> Verdict {
+    pub(super) fn judge_path(&mut self, process: &ProcessDir, fact: &FdFact) -> IsDmaBuf {
         let mount = fact.info.mnt_id;
-        if self.verdict_on_mount(mount) == Verdict::Unknown
+        if self.is_dmabuf_mount(mount) == IsDmaBuf::Unknown
             && self.read_mounts(process)
-            && self.verdict_on_mount(mount) == Verdict::Unknown
+            && self.is_dmabuf_mount(mount) == IsDmaBuf::Unknown
         {
             match self.ask(process.dir(), fd_link(fact.fd).as_str()) {
                 Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
@@ -150,7 +150,7 @@ impl Proof {
                 Ok(Answer::Other(_)) | Err(_) => {}
             }
         }
-        self.verdict_on_mount(mount)
+        self.is_dmabuf_mount(mount)
     }
 
     /// Rules out all that is mounted where the process can see it: the dma-buf filesystem never is. The table is read
@@ -171,13 +171,13 @@ impl Proof {
 
     /// Learns what it can from a mapping: of a device not yet decided on, or of a buffer not yet asked.
     pub(super) fn learn_map(&mut self, process: &ProcessDir, fact: &MapFact) {
-        if self.verdict_on_dev(fact.dev) == Verdict::Unknown && !self.read_mounts(process) {
+        if self.is_dmabuf_device(fact.dev) == IsDmaBuf::Unknown && !self.read_mounts(process) {
             return;
         }
-        match self.verdict_on_dev(fact.dev) {
-            Verdict::No => return,
-            Verdict::Yes if self.inodes.contains_key(&fact.ino) => return,
-            Verdict::Yes | Verdict::Unknown => {}
+        match self.is_dmabuf_device(fact.dev) {
+            IsDmaBuf::No => return,
+            IsDmaBuf::Yes if self.inodes.contains_key(&fact.ino) => return,
+            IsDmaBuf::Yes | IsDmaBuf::Unknown => {}
         }
         if self.cannot_follow {
             return;
@@ -203,22 +203,22 @@ impl Proof {
     }
 
     /// Whether a device is the dma-buf filesystem's, by what is known by now.
-    pub(super) fn verdict_on_dev(&self, dev: Dev) -> Verdict {
+    pub(super) fn is_dmabuf_device(&self, dev: Dev) -> IsDmaBuf {
         match self.dev {
-            Some(proven) if proven == dev => Verdict::Yes,
-            Some(_) => Verdict::No,
-            None if dev.major != 0 || self.refuted_devs.contains(&dev) => Verdict::No,
-            None => Verdict::Unknown,
+            Some(proven) if proven == dev => IsDmaBuf::Yes,
+            Some(_) => IsDmaBuf::No,
+            None if dev.major != 0 || self.refuted_devs.contains(&dev) => IsDmaBuf::No,
+            None => IsDmaBuf::Unknown,
         }
     }
 
     /// Whether a mount is the dma-buf filesystem's, by what is known by now.
-    pub(super) fn verdict_on_mount(&self, mount: u64) -> Verdict {
+    pub(super) fn is_dmabuf_mount(&self, mount: u64) -> IsDmaBuf {
         match self.mnt_id {
-            Some(proven) if proven == mount => Verdict::Yes,
-            Some(_) => Verdict::No,
-            None if self.refuted_mounts.contains(&mount) => Verdict::No,
-            None => Verdict::Unknown,
+            Some(proven) if proven == mount => IsDmaBuf::Yes,
+            Some(_) => IsDmaBuf::No,
+            None if self.refuted_mounts.contains(&mount) => IsDmaBuf::No,
+            None => IsDmaBuf::Unknown,
         }
     }
 
@@ -236,13 +236,13 @@ impl Proof {
     }
 }
 
-impl Judge for Proof {
+impl Judge for DmaBufIdentity {
     fn interest(&self, dev: Dev) -> Interest {
-        match self.verdict_on_dev(dev) {
+        match self.is_dmabuf_device(dev) {
             _ if self.rings == Some(dev) => Interest::Ask,
-            Verdict::Yes => Interest::Take,
-            Verdict::No => Interest::Pass,
-            Verdict::Unknown => Interest::Ask,
+            IsDmaBuf::Yes => Interest::Take,
+            IsDmaBuf::No => Interest::Pass,
+            IsDmaBuf::Unknown => Interest::Ask,
         }
     }
 
