@@ -178,7 +178,7 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
-    pub(crate) listing: Listing,
+    pub(crate) listing: ListingArgs,
 }
 
 #[derive(Debug, Args)]
@@ -190,18 +190,18 @@ pub(crate) struct PsArgs {
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
-    pub(crate) listing: Listing,
+    pub(crate) listing: ListingArgs,
 }
 
 /// What every list takes.
 #[derive(Debug, Args)]
-pub(crate) struct Listing {
+pub(crate) struct ListingArgs {
     #[command(flatten)]
     pub(crate) format: Format,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) filter: FilterArgs,
     #[command(flatten)]
-    pub(crate) scan: Scan,
+    pub(crate) scan: ScanArgs,
 }
 
 #[derive(Debug, Args)]
@@ -213,13 +213,13 @@ pub(crate) struct ShowArgs {
     #[arg(short = 'J', long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) scan: Scan,
+    pub(crate) scan: ScanArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
-    pub(crate) scan: Scan,
+    pub(crate) scan: ScanArgs,
 }
 
 #[derive(Debug, Args)]
@@ -234,7 +234,7 @@ pub(crate) struct ReconcileArgs {
     #[arg(long)]
     pub(crate) human: bool,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadingArgs,
 }
 
 #[derive(Debug, Args)]
@@ -278,8 +278,8 @@ impl Format {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Filter")]
-pub(crate) struct Filter {
+#[command(next_help_heading = "FilterArgs")]
+pub(crate) struct FilterArgs {
     /// Only what these processes hold (a list with commas, or several times)
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
@@ -302,8 +302,8 @@ pub(crate) struct Filter {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Scan")]
-pub(crate) struct Scan {
+#[command(next_help_heading = "ScanArgs")]
+pub(crate) struct ScanArgs {
     /// Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other,
     /// secretmem, guest_memfd, or all (a list with commas)
     #[arg(
@@ -319,13 +319,13 @@ pub(crate) struct Scan {
     #[arg(short, long)]
     dmabuf: bool,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadingArgs,
 }
 
 /// How to scan, whatever is looked for.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Scan")]
-pub(crate) struct Reading {
+#[command(next_help_heading = "ScanArgs")]
+pub(crate) struct ReadingArgs {
     /// What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone
     /// or with ,bufinfo
     #[arg(
@@ -354,7 +354,7 @@ impl ShowArgs {
     }
 }
 
-impl Scan {
+impl ScanArgs {
     /// Which kinds are looked for.
     pub(crate) fn kinds(&self) -> Kinds {
         match &self.kinds[..] {
@@ -370,7 +370,7 @@ impl Scan {
     }
 }
 
-impl Reading {
+impl ReadingArgs {
     /// As the library takes it, with all kinds.
     pub(crate) fn options(&self) -> Options {
         self.roots.options(self.source)
@@ -378,7 +378,7 @@ impl Reading {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Scan")]
+#[command(next_help_heading = "ScanArgs")]
 struct Roots {
     /// The procfs to read, or a recorded tree of one
     #[arg(long, value_name = "DIR", default_value = "/proc")]

@@ -14,7 +14,7 @@ use lsbuf::render::{
 use lsbuf::scan::{Options, Scanner, SourceCheck, SourceState};
 
 use crate::args::{
-    CHECK_HELPER, Columns, DoctorArgs, Format, Listing, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
+    CHECK_HELPER, Columns, DoctorArgs, Format, ListingArgs, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
 };
 use crate::output::{self, Ending};
 use crate::select;
@@ -35,7 +35,7 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
 
 /// Which columns a list of buffers has if nobody asks for any. For programs they depend on what is asked alone; for people they
 /// are those that tell these rows something, or tell them apart.
-fn default_columns(view: &View<'_>, listing: &Listing) -> Vec<&'static str> {
+fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> {
     if !view.snapshot.kinds.has_shmem() {
         return DEFAULT_DMABUF_COLUMNS.to_vec();
     }
@@ -194,10 +194,10 @@ fn list(
     view: &View<'_>,
     rows: &[usize],
     columns: &[Column],
-    listing: &Listing,
+    listing: &ListingArgs,
     style: impl Fn(usize) -> anstyle::Style,
 ) -> Result<Ending> {
-    let Listing { format, scan, .. } = listing;
+    let ListingArgs { format, scan, .. } = listing;
     if rows.is_empty() && !format.is_for_programs() {
         output::say(&lsbuf::render::nothing(view.snapshot));
         return Ok(output::ending(&view.snapshot.coverage, scan.reading.strict));

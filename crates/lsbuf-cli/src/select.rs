@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use lsbuf::model::{Buffer, Kind, Pid, Snapshot};
 use lsbuf::render::{Column, View, unescape};
 
-use crate::args::Filter;
+use crate::args::FilterArgs;
 
 /// Whether a buffer passes.
-fn passes(filter: &Filter, buffer: &Buffer) -> bool {
+fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
     let named = |glob: &globset::GlobMatcher| {
         buffer.name.as_ref().is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes())))
     };
@@ -30,8 +30,8 @@ fn passes(filter: &Filter, buffer: &Buffer) -> bool {
 
 /// Keeps the buffers that pass, and the processes that hold one of them; who has nothing but sync_files only if no buffers are
 /// chosen by what they are.
-pub(crate) fn filter(view: &mut View<'_>, filter: &Filter) {
-    let Filter { pids: _, exporters, name, min_size, kernel_only, deleted } = filter;
+pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
+    let FilterArgs { pids: _, exporters, name, min_size, kernel_only, deleted } = filter;
     let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *kernel_only || *deleted;
     let snapshot = view.snapshot;
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
@@ -44,7 +44,7 @@ pub(crate) fn filter(view: &mut View<'_>, filter: &Filter) {
 }
 
 /// Of the view's processes those that were asked for.
-pub(crate) fn asked(view: &View<'_>, filter: &Filter) -> Vec<usize> {
+pub(crate) fn asked(view: &View<'_>, filter: &FilterArgs) -> Vec<usize> {
     let wanted = |&i: &usize| filter.pids.is_empty() || filter.pids.contains(&view.snapshot.processes[i].pid);
     view.processes.iter().copied().filter(wanted).collect()
 }

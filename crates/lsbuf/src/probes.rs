@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
 use crate::kernel::bpf::facts::Failure;
-use crate::kernel::bpf::pins::{self, Pins, Place};
+use crate::kernel::bpf::pins::{self, PinFolder, Pins};
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::rights::Rights;
 use crate::model::Kinds;
@@ -98,7 +98,7 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
         }
     };
     can_enter()?;
-    let place = Place::make(below).map_err(|failure| cannot_pin(&failure))?;
+    let place = PinFolder::make(below).map_err(|failure| cannot_pin(&failure))?;
     // The folders that were made are as this process's mask lets them.
     can_enter()?;
     let loaded = Iterator::ALL.into_iter().filter(|&iterator| probes.why_not(iterator).is_none());
@@ -170,7 +170,7 @@ pub fn remove(below: &Path) -> Result<bool, Error> {
         let denied = matches!(errno, Some(Errno::PERM | Errno::ACCESS));
         Error::new(ErrorKind::NotPinned, describe(&what, errno, if denied { ": run as root" } else { "" }))
     };
-    match Place::open(below).map_err(cannot)? {
+    match PinFolder::open(below).map_err(cannot)? {
         Some(place) => place.remove().map_err(cannot),
         None if below.exists() => {
             let text = format!("{} is not in a bpf filesystem", below.display());

@@ -13,14 +13,14 @@
 //! is one of them, with its sign. What it may consist of, and how far it can be trusted, [`Reconciliation::doubts`] says.
 //!
 //! Limits: the parts are read one after another. A machine at rest adds up; where `Shmem:` moves meanwhile the scan is
-//! repeated, and then told as [`Doubt::Moved`]. Where some of it is in swap, only segments, and sources that tell
+//! repeated, and then told as [`Uncertainty::Moved`]. Where some of it is in swap, only segments, and sources that tell
 //! ([`Buffer::swapped`](crate::model::Buffer::swapped)), are exact; the rest is bounded by what is used of swap.
 
 mod account;
-mod doubt;
+mod uncertainty;
 
-pub use account::{Balance, KindRow, MountRow, Reconciliation, Row};
-pub use doubt::{CAUSES, Doubt};
+pub use account::{Balance, KindRow, MountRow, ReconcileRow, Reconciliation};
+pub use uncertainty::{CAUSES, Uncertainty};
 
 use crate::error::Error;
 use crate::scan::Options;

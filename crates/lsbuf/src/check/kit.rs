@@ -15,7 +15,7 @@ use super::child::{Child, Helper};
 use super::judge::{Attempt, Fault, Tried, together};
 use crate::kernel::bufinfo::{self, List, ListedBuffer};
 use crate::kernel::fdinfo::{DmaBufInfo, Fdinfo};
-use crate::kernel::identity::{self, InodeFact, Object};
+use crate::kernel::identity::{self, InodeFact, LinkTarget};
 use crate::kernel::own::Region;
 use crate::kernel::parse::{cut, number};
 use crate::kernel::{fdinfo, fds, map_files, maps, read};
@@ -214,8 +214,8 @@ impl Kit {
     /// The same behind any link of this process.
     pub(super) fn inode_behind(&self, link: &str) -> Result<InodeFact, Fault> {
         match identity::ask(self.process.as_fd(), link, None).attempt(link)? {
-            Object::DmaBuf(fact) => Ok(fact),
-            Object::Other(dev) => {
+            LinkTarget::DmaBuf(fact) => Ok(fact),
+            LinkTarget::Other(dev) => {
                 Err(Fault::Broken(format!("{link}: no dma-buf, but something on device {dev}")))
             }
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{LONGEST_NAME, halves};
 use crate::kernel::fdinfo::{self as text_of, DmaBufInfo, Fdinfo};
-use crate::kernel::fdinfo_table::{Kind, kind};
+use crate::kernel::fdinfo_table::{FdKind, kind};
 use crate::kernel::hidden_refs::FileKeeper;
 
 /// fdinfo: read back as printed; a name, whatever lines it forges, changes nothing else.
@@ -24,28 +24,28 @@ pub fn fdinfo_table(data: &[u8]) {
     let (text, words) = halves(data);
     let known = kind(text);
     let printed = match &known {
-        Ok(Kind::DmaBuf(info) | Kind::PathOnly(info)) => Some(print(info)),
-        Ok(Kind::Keeper(FileKeeper::Socket(ino))) => Some(other(Some(*ino), b"scm_fds: 1\n")),
-        Ok(Kind::Keeper(FileKeeper::Ring)) => Some(other(Some(7), b"SqMask:\t0x3\n")),
-        Ok(Kind::NamelessSocket) => Some(other(None, b"scm_fds: 1\n")),
-        Ok(Kind::Other) | Err(_) => None,
+        Ok(FdKind::DmaBuf(info) | FdKind::PathOnly(info)) => Some(print(info)),
+        Ok(FdKind::Keeper(FileKeeper::Socket(ino))) => Some(other(Some(*ino), b"scm_fds: 1\n")),
+        Ok(FdKind::Keeper(FileKeeper::Ring)) => Some(other(Some(7), b"SqMask:\t0x3\n")),
+        Ok(FdKind::NamelessSocket) => Some(other(None, b"scm_fds: 1\n")),
+        Ok(FdKind::Other) | Err(_) => None,
     };
     if let Some(printed) = printed {
         assert_eq!(kind(&printed), known);
     }
-    if let Ok(Kind::DmaBuf(mut info)) = known {
+    if let Ok(FdKind::DmaBuf(mut info)) = known {
         let name = words.split(|&b| b == 0).next().unwrap_or_default();
         info.dmabuf.iter_mut().for_each(|dmabuf| dmabuf.name = name[..name.len().min(LONGEST_NAME)].into());
-        assert_eq!(kind(&print(&info)), Ok(Kind::DmaBuf(info)));
+        assert_eq!(kind(&print(&info)), Ok(FdKind::DmaBuf(info)));
     }
     for ino in [None, Some(7)] {
         for first in [&b"SqMask:\t0x3\nUserFiles:\t1\n    0: "[..], b"SqThread:\t-1\nUserFiles:\t1\n    0: "]
         {
             let ring = other(ino, &[first, words, b"\nUserBufs:\t0\n"].concat());
-            assert_eq!(kind(&ring), Ok(Kind::Keeper(FileKeeper::Ring)));
+            assert_eq!(kind(&ring), Ok(FdKind::Keeper(FileKeeper::Ring)));
         }
         let file = kind(&other(ino, &[b"path:\t", words, b"\n"].concat()));
-        assert!(matches!(file, Ok(Kind::Other) | Err(_)), "{file:?}");
+        assert!(matches!(file, Ok(FdKind::Other) | Err(_)), "{file:?}");
     }
 }
 

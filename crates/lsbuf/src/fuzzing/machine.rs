@@ -1,7 +1,7 @@
 //! What a mount, an inode and the kernel's own types are.
 
 use crate::kernel::btf as types;
-use crate::kernel::identity::{self, Object};
+use crate::kernel::identity::{self, LinkTarget};
 use crate::model::Dev;
 
 use super::halves;
@@ -23,11 +23,11 @@ pub fn recorded_inode(data: &[u8]) {
     let print = |magic: &str, dev: Dev, rest: &str| format!("{magic} {dev} {rest}\n").into_bytes();
     match identity::parse_recorded(data) {
         Err(_) => {}
-        Ok(Object::Other(dev)) => {
+        Ok(LinkTarget::Other(dev)) => {
             let printed = print("1021994", dev, "1 0 0 0.000000000 0.000000000");
-            assert_eq!(identity::parse_recorded(&printed), Ok(Object::Other(dev)));
+            assert_eq!(identity::parse_recorded(&printed), Ok(LinkTarget::Other(dev)));
         }
-        Ok(Object::DmaBuf(fact)) => {
+        Ok(LinkTarget::DmaBuf(fact)) => {
             let since = fact.created_at.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
             // Times that contradict each other tell nothing.
             let times = since.map_or("0.000000000 1.000000000".to_owned(), |t| {
@@ -36,7 +36,7 @@ pub fn recorded_inode(data: &[u8]) {
             });
             let rest = format!("{} {} {} {times}", fact.ino, fact.size.0, fact.creator_uid);
             let printed = print("444d4142", fact.dev, &rest);
-            assert_eq!(identity::parse_recorded(&printed), Ok(Object::DmaBuf(fact)));
+            assert_eq!(identity::parse_recorded(&printed), Ok(LinkTarget::DmaBuf(fact)));
         }
     }
 }

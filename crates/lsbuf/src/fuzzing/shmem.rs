@@ -4,7 +4,7 @@ use crate::kernel::bpf::record;
 use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
 use crate::kernel::shmem::mounts::Mounts;
-use crate::kernel::shmem::sysvipc::{self, Row};
+use crate::kernel::shmem::sysvipc::{self, SegmentRow};
 use crate::kernel::shmem::{Filesystem, classify};
 use crate::model::{Bytes, Kind, Pid};
 
@@ -14,7 +14,7 @@ use super::halves;
 pub fn segments(data: &[u8]) {
     let Ok(rows) = sysvipc::parse(data) else { return };
     let pid = |pid: Option<Pid>| pid.map_or(0, |pid| pid.0);
-    let print = |Row { ino, size, creator_uid, segment: s }: &Row| {
+    let print = |SegmentRow { ino, size, creator_uid, segment: s }: &SegmentRow| {
         let mode = 0o600 | if s.removed { 0o1000 } else { 0 };
         let (key, creator, last) = (s.key.cast_signed(), pid(s.creator), pid(s.last));
         let (attached, owner, rss, swap) = (s.attached, s.owner, s.rss.0, s.swap.0);

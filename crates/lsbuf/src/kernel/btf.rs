@@ -115,7 +115,7 @@ impl Kept {
     /// Appends a record with the numbers of those that it refers to.
     fn copy(
         &mut self,
-        record: &Record<'_>,
+        record: &BtfType<'_>,
         records: &mut Vec<u8>,
         strings: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
@@ -185,7 +185,7 @@ struct Types<'b> {
     strings: &'b [u8],
 }
 
-struct Record<'b> {
+struct BtfType<'b> {
     /// Where it is.
     at: usize,
     kind: u32,
@@ -204,15 +204,15 @@ impl<'b> Types<'b> {
         Ok(Types { records: section(btf, header.types)?, strings: section(btf, header.strings)? })
     }
 
-    fn record(&self, at: usize) -> Result<Record<'b>, Malformed> {
+    fn record(&self, at: usize) -> Result<BtfType<'b>, Malformed> {
         let bytes = self.records.get(at..).ok_or(Malformed)?;
         let [name, info, size] = [word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?];
         let kind = info >> 24 & 0x1f;
         let extra = bytes.get(12..12 + extra(kind, info & 0xffff)?).ok_or(Malformed)?;
-        Ok(Record { at, kind, name, info, size, extra, strings: self.strings })
+        Ok(BtfType { at, kind, name, info, size, extra, strings: self.strings })
     }
 
-    fn records(&self) -> impl Iterator<Item = Result<Record<'b>, Malformed>> {
+    fn records(&self) -> impl Iterator<Item = Result<BtfType<'b>, Malformed>> {
         let mut at = 0;
         std::iter::from_fn(move || {
             let record = (at < self.records.len()).then(|| self.record(at))?;
@@ -222,7 +222,7 @@ impl<'b> Types<'b> {
     }
 }
 
-impl<'b> Record<'b> {
+impl<'b> BtfType<'b> {
     fn name(&self) -> Result<&'b [u8], Malformed> {
         string(self.strings, self.name)
     }
@@ -284,7 +284,7 @@ pub(crate) type Layout = (u32, Vec<(String, u32, u32)>);
 #[cfg(test)]
 pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Malformed> {
     let types = Types::of(btf)?;
-    let records: Vec<Record<'_>> = types.records().collect::<Result<_, _>>()?;
+    let records: Vec<BtfType<'_>> = types.records().collect::<Result<_, _>>()?;
     let get = |number: u32| (number as usize).checked_sub(1).and_then(|at| records.get(at)).ok_or(Malformed);
     let size_of = |mut number: u32| {
         let mut many = 1;
@@ -399,7 +399,7 @@ mod tests {
         let extract = extract(&written(&records.concat(), strings), &["file"], ["call", "none"]).unwrap();
         assert_eq!(extract.functions, [Some(5), None]);
         let types = Types::of(&extract.btf).unwrap();
-        let taken: Vec<Record<'_>> = types.records().collect::<Result<_, _>>().unwrap();
+        let taken: Vec<BtfType<'_>> = types.records().collect::<Result<_, _>>().unwrap();
         let names: Vec<&[u8]> = taken.iter().map(|record| record.name().unwrap()).collect();
         assert_eq!(names, [&b"file"[..], b"u64", b"u64"]);
         // Who reads it for good does so.

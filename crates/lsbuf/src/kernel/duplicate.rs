@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::{Errno, Result};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::identity::{Object, object};
+use super::identity::{LinkTarget, object};
 use super::process::ProcessDir;
 use crate::model::{Dev, Fd, Inode};
 
@@ -41,10 +41,10 @@ pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(OwnedFd,
     let closer = Closer::start()?;
     let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;
     match object(duplicate.as_fd()) {
-        Ok(Object::DmaBuf(inode)) if inode.ino == ino => Ok((duplicate, inode.dev)),
+        Ok(LinkTarget::DmaBuf(inode)) if inode.ino == ino => Ok((duplicate, inode.dev)),
         // The close of a dma-buf asks nobody.
-        Ok(Object::DmaBuf(_)) => Err(Errno::BADF),
-        Ok(Object::Other(_)) => {
+        Ok(LinkTarget::DmaBuf(_)) => Err(Errno::BADF),
+        Ok(LinkTarget::Other(_)) => {
             closer.close(duplicate);
             Err(Errno::BADF)
         }

@@ -13,7 +13,7 @@
 use rustix::io::{Errno, Result};
 
 use super::fdinfo::{self, Fdinfo};
-use super::fds::{FdFact, FdReader, Table};
+use super::fds::{FdFact, FdReader, FdTable};
 use super::hidden_refs::{FileKeeper, HiddenRefCounter};
 use super::parse::{Malformed, number32};
 use super::shmem::ShmemFinder;
@@ -25,7 +25,7 @@ impl FdReader {
     pub(crate) fn read(
         &mut self,
         process: &Folder,
-        read: &mut Table,
+        read: &mut FdTable,
         mut hidden: Option<&mut HiddenRefCounter>,
         mut finder: Option<&mut ShmemFinder>,
     ) -> Result<()> {
@@ -33,7 +33,7 @@ impl FdReader {
             Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
             done => return done,
         };
-        let mut alone = Table::default();
+        let mut alone = FdTable::default();
         self.read_texts(process, &mut alone, hidden).map_err(|_| refused)?;
         // What the links told before the refusal is in here once more; only devices are not.
         alone.devices.append(&mut read.devices);
@@ -48,7 +48,7 @@ impl FdReader {
     fn read_texts(
         &mut self,
         process: &Folder,
-        found: &mut Table,
+        found: &mut FdTable,
         mut hidden: Option<&mut HiddenRefCounter>,
     ) -> Result<()> {
         let table = process.folder(c"fdinfo")?;
@@ -67,23 +67,23 @@ impl FdReader {
                 Err(e) => return Err(e),
             }
             match kind(text) {
-                Ok(Kind::DmaBuf(info) | Kind::PathOnly(info)) => {
+                Ok(FdKind::DmaBuf(info) | FdKind::PathOnly(info)) => {
                     found.facts.push(FdFact { fd, link_name: None, info });
                 }
-                Ok(Kind::Keeper(keeper)) => {
+                Ok(FdKind::Keeper(keeper)) => {
                     if let Some(hidden) = &mut hidden
                         && hidden.wants(keeper)
                     {
                         hidden.add(keeper, Some(text));
                     }
                 }
-                Ok(Kind::NamelessSocket) => {
+                Ok(FdKind::NamelessSocket) => {
                     if let Some(hidden) = &mut hidden {
                         // It may be one that was read already, or not.
                         hidden.add(FileKeeper::Socket(0), None);
                     }
                 }
-                Ok(Kind::Other) => {}
+                Ok(FdKind::Other) => {}
                 Err(Malformed) => found.malformed += 1,
             }
             Ok(())
@@ -95,7 +95,7 @@ impl FdReader {
 
 /// What a text says that its file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FdKind {
     DmaBuf(Fdinfo),
     PathOnly(Fdinfo),
     Keeper(FileKeeper),
@@ -105,20 +105,20 @@ pub(crate) enum Kind {
 }
 
 /// Decides by the form of the whole text.
-pub(crate) fn kind(text: &[u8]) -> std::result::Result<Kind, Malformed> {
+pub(crate) fn kind(text: &[u8]) -> std::result::Result<FdKind, Malformed> {
     let own = fdinfo::own_lines(text);
     // First lines of rings from Linux 5.16 on, and before.
     if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {
-        return Ok(Kind::Keeper(FileKeeper::Ring));
+        return Ok(FdKind::Keeper(FileKeeper::Ring));
     }
     let info = fdinfo::parse(text)?;
     if info.path_only {
-        return Ok(Kind::PathOnly(info));
+        return Ok(FdKind::PathOnly(info));
     }
     if own.starts_with(b"scm_fds:") {
-        return Ok(info.ino.map_or(Kind::NamelessSocket, |ino| Kind::Keeper(FileKeeper::Socket(ino.0))));
+        return Ok(info.ino.map_or(FdKind::NamelessSocket, |ino| FdKind::Keeper(FileKeeper::Socket(ino.0))));
     }
-    Ok(if info.dmabuf.is_some() { Kind::DmaBuf(info) } else { Kind::Other })
+    Ok(if info.dmabuf.is_some() { FdKind::DmaBuf(info) } else { FdKind::Other })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ fn text(own: &str) -> Vec<u8> {
 
 fn name_of(text: &[u8]) -> Option<Label> {
     match kind(text) {
-        Ok(Kind::DmaBuf(info)) => info.dmabuf.map(|dmabuf| dmabuf.name),
+        Ok(FdKind::DmaBuf(info)) => info.dmabuf.map(|dmabuf| dmabuf.name),
         _ => None,
     }
 }
@@ -26,7 +26,7 @@ fn name_of(text: &[u8]) -> Option<Label> {
 /// Check that a dma-buf is told by its lines, with their figures, and is unnamed without a name's line.
 #[test]
 fn a_dmabuf() {
-    let Ok(Kind::DmaBuf(info)) = kind(&text(HEAP)) else { panic!("no dma-buf") };
+    let Ok(FdKind::DmaBuf(info)) = kind(&text(HEAP)) else { panic!("no dma-buf") };
     let dmabuf = info.dmabuf.unwrap();
     assert_eq!((info.ino, dmabuf.size, dmabuf.name), (Some(Inode(7)), Bytes(65536), Label::default()));
 }
@@ -43,7 +43,7 @@ fn a_locked_dmabuf() {
 fn a_ring_with_forged_lines() {
     let forged = "UserFiles:\t3\n    0: a\nsize:\t9\n    1: a\ncount:\t9\n    2: a\nexp_name:\tx\n";
     for first in ["SqMask:\t0x3\n", "SqThread:\t-1\n"] {
-        assert_eq!(kind(&text(&format!("{first}{forged}"))), Ok(Kind::Keeper(FileKeeper::Ring)));
+        assert_eq!(kind(&text(&format!("{first}{forged}"))), Ok(FdKind::Keeper(FileKeeper::Ring)));
     }
 }
 
@@ -58,16 +58,16 @@ fn lines_in_the_wrong_place() {
 /// Check that a socket is known by its inode number, and one that has none here is not taken for another.
 #[test]
 fn sockets() {
-    assert_eq!(kind(&text("scm_fds: 1\n")), Ok(Kind::Keeper(FileKeeper::Socket(7))));
-    assert_eq!(kind(b"pos:\t0\nflags:\t02\nmnt_id:\t10\nscm_fds: 1\n"), Ok(Kind::NamelessSocket));
+    assert_eq!(kind(&text("scm_fds: 1\n")), Ok(FdKind::Keeper(FileKeeper::Socket(7))));
+    assert_eq!(kind(b"pos:\t0\nflags:\t02\nmnt_id:\t10\nscm_fds: 1\n"), Ok(FdKind::NamelessSocket));
 }
 
 /// Check that plain files, and those of which a driver prints a size, are none of our business.
 #[test]
 fn others() {
-    assert_eq!(kind(&text("")), Ok(Kind::Other));
-    assert_eq!(kind(&text("size:\t9\n")), Ok(Kind::Other));
-    assert_eq!(kind(&text("drm-driver:\ti915\ndrm-client-id:\t4\n")), Ok(Kind::Other));
+    assert_eq!(kind(&text("")), Ok(FdKind::Other));
+    assert_eq!(kind(&text("size:\t9\n")), Ok(FdKind::Other));
+    assert_eq!(kind(&text("drm-driver:\ti915\ndrm-client-id:\t4\n")), Ok(FdKind::Other));
 }
 
 /// Check that a whole table gives its buffers, its O_PATH fds, and what its sockets keep.
@@ -84,7 +84,7 @@ fn a_table() {
     write(7, b"nonsense\n");
     let dir = crate::kernel::read::open_dir(rustix::fs::CWD, process.path()).unwrap();
     let dir = Folder::new(dir, Arc::new(Recorded::default()));
-    let (mut table, mut hidden) = (Table::default(), HiddenRefCounter::default());
+    let (mut table, mut hidden) = (FdTable::default(), HiddenRefCounter::default());
     FdReader::default().read_texts(&dir, &mut table, Some(&mut hidden)).unwrap();
     table.facts.sort_by_key(|fact| fact.fd.0);
     let seen: Vec<_> = table.facts.iter().map(|f| (f.fd, f.name().cloned(), f.info.path_only)).collect();

@@ -44,7 +44,7 @@ impl FdFact {
 
 /// What one fd table holds.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct FdTable {
     /// What looks like a dma-buf.
     pub(crate) facts: Vec<FdFact>,
     /// Device nodes whose drivers can hold dma-bufs, by path.
@@ -80,7 +80,7 @@ impl FdReader {
     pub(crate) fn read_links(
         &mut self,
         process: &Folder,
-        read: &mut Table,
+        read: &mut FdTable,
         mut hidden: Option<&mut HiddenRefCounter>,
         mut finder: Option<&mut ShmemFinder>,
     ) -> Result<()> {

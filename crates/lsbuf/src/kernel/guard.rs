@@ -71,7 +71,7 @@ use rustix::process::{
 use self::mark::Mark;
 pub(crate) use self::mark::{marked, next_entry, now_about, open_at, read, read_at, read_link_at, stat_at};
 pub(crate) use self::watch::Stuck;
-use self::watch::{End, Status};
+use self::watch::{End, EndStatus};
 use crate::model::Pid;
 
 /// What the work returned.
@@ -113,7 +113,7 @@ pub(crate) fn guarded<R>(limit: Duration, work: impl FnOnce() -> R + 'static) ->
     let (status, unguarded) = match ran {
         Ok(End::Stuck(stuck)) => return Err(stuck),
         Ok(End::Ended(status)) => (status, None),
-        Err(errno) => (Status::Unknown, Some(errno)),
+        Err(errno) => (EndStatus::Unknown, Some(errno)),
     };
     match slot.outcome() {
         Some(Ok(value)) => Ok(Guarded { value, unguarded }),
@@ -357,21 +357,21 @@ impl Drop for Stack {
     }
 }
 
-impl Status {
+impl EndStatus {
     /// Ends this process as the helper ended.
     fn follow(self) -> ! {
         match self {
-            Status::Exited(status) => {
+            EndStatus::Exited(status) => {
                 // SAFETY: it ends the process at once; what runs at exit has run in the helper.
                 unsafe { libc::_exit(status) }
             }
-            Status::Killed(signal) => {
+            EndStatus::Killed(signal) => {
                 if let Some(signal) = Signal::from_named_raw(signal) {
                     let _ = kill_process(getpid(), signal);
                 }
                 std::process::abort()
             }
-            Status::Unknown => std::process::abort(),
+            EndStatus::Unknown => std::process::abort(),
         }
     }
 }

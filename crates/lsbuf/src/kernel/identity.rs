@@ -38,7 +38,7 @@ pub(crate) struct InodeFact {
 
 /// What stands behind a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Object {
+pub(crate) enum LinkTarget {
     /// Proven.
     DmaBuf(InodeFact),
     /// Proven to be something else, on that device.
@@ -47,13 +47,13 @@ pub(crate) enum Object {
 
 /// Asks the inode behind a link of procfs (`fd/N` or `map_files/…`). On the `known` device of the dma-buf filesystem one
 /// call is enough; else the object is pinned, so that inode and magic number are of one and the same.
-pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option<Dev>) -> Result<Object> {
+pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option<Dev>) -> Result<LinkTarget> {
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     if known.is_some() {
         let mask = StatxFlags::BASIC_STATS;
         let inode = link.into_with_c_str(|link| guard::stat_at(process, link, unsynced, mask))?;
         if known == Some(device(&inode)) {
-            return Ok(Object::DmaBuf(fact(&inode)));
+            return Ok(LinkTarget::DmaBuf(fact(&inode)));
         }
     }
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -61,18 +61,18 @@ pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option
 }
 
 /// What an open file is.
-pub(crate) fn object(pinned: BorrowedFd<'_>) -> Result<Object> {
+pub(crate) fn object(pinned: BorrowedFd<'_>) -> Result<LinkTarget> {
     const S_IFMT: u16 = 0o170_000;
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let inode = statx(pinned, c"", unsynced | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     if inode.stx_mode & S_IFMT != 0 || fstatfs(pinned)?.f_type != magic::DMA_BUF {
-        return Ok(Object::Other(device(&inode)));
+        return Ok(LinkTarget::Other(device(&inode)));
     }
-    Ok(Object::DmaBuf(fact(&inode)))
+    Ok(LinkTarget::DmaBuf(fact(&inode)))
 }
 
 /// Parses what a recorded tree keeps of an inode.
-pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Malformed> {
+pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<LinkTarget, Malformed> {
     let mut words = text.strip_suffix(b"\n").unwrap_or(text).split(|&b| b == b' ');
     let mut word = || words.next().ok_or(Malformed);
     let magic = number(word()?, 16)?;
@@ -84,9 +84,9 @@ pub(crate) fn parse_recorded(text: &[u8]) -> std::result::Result<Object, Malform
         return Err(Malformed);
     }
     if i64::try_from(magic) != Ok(magic::DMA_BUF) {
-        return Ok(Object::Other(dev));
+        return Ok(LinkTarget::Other(dev));
     }
-    Ok(Object::DmaBuf(InodeFact { dev, ino, size, creator_uid, created_at: created(changed, modified) }))
+    Ok(LinkTarget::DmaBuf(InodeFact { dev, ino, size, creator_uid, created_at: created(changed, modified) }))
 }
 
 /// `MAJOR:MINOR`, in decimal.
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(mount(b"36 35"), Err(Malformed));
     }
 
-    fn own(fd: BorrowedFd<'_>) -> Object {
+    fn own(fd: BorrowedFd<'_>) -> LinkTarget {
         let process = crate::kernel::read::open_dir(rustix::fs::CWD, c"/proc/self").unwrap();
         ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str(), None).unwrap()
     }
@@ -177,14 +177,14 @@ mod tests {
     #[test]
     fn a_memfd_is_other() {
         let memfd = rustix::fs::memfd_create(c"/dmabuf:x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        assert!(matches!(own(memfd.as_fd()), Object::Other(_)));
+        assert!(matches!(own(memfd.as_fd()), LinkTarget::Other(_)));
     }
 
     /// Check that an eventfd, whose inode has no file type either, is told by the magic number.
     #[test]
     fn an_eventfd_is_other() {
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
-        assert!(matches!(own(eventfd.as_fd()), Object::Other(_)));
+        assert!(matches!(own(eventfd.as_fd()), LinkTarget::Other(_)));
     }
 
     /// Check that an inode recorded in a tree is the dma-buf that it was, with its time of creation only where its times agree.
@@ -199,17 +199,17 @@ mod tests {
             created_at,
         };
         let parsed = parse_recorded(b"444d4142 0:12 7 4096 1000 5.000000007 5.000000007\n");
-        assert_eq!(parsed, Ok(Object::DmaBuf(fact)));
+        assert_eq!(parsed, Ok(LinkTarget::DmaBuf(fact)));
         let touched = InodeFact { created_at: None, ..fact };
         let parsed = parse_recorded(b"444d4142 0:12 7 4096 1000 5.000000007 6.000000007\n");
-        assert_eq!(parsed, Ok(Object::DmaBuf(touched)));
+        assert_eq!(parsed, Ok(LinkTarget::DmaBuf(touched)));
     }
 
     /// Check that an inode of another filesystem proves its device to be another.
     #[test]
     fn a_recorded_impostor() {
         let parsed = parse_recorded(b"1021994 0:27 7 4096 0 5.000000007 5.000000007\n");
-        assert_eq!(parsed, Ok(Object::Other(Dev { major: 0, minor: 27 })));
+        assert_eq!(parsed, Ok(LinkTarget::Other(Dev { major: 0, minor: 27 })));
         assert_eq!(parse_recorded(b"444d4142 0:12 7"), Err(Malformed));
     }
 

@@ -10,7 +10,7 @@
 //! Measured against the text, on Linux 6.12, 6.18 and 7.2: never dearer, not even where every VMA is returned; three times
 //! cheaper where few are.
 //!
-//! Limits: as the text, this is no snapshot: VMAs move between two calls. [`Filter::Shared`] passes over MAP_PRIVATE
+//! Limits: as the text, this is no snapshot: VMAs move between two calls. [`VmaFilter::Shared`] passes over MAP_PRIVATE
 //! mappings of dma-bufs, which some exporters allow.
 #![allow(unsafe_code)]
 
@@ -67,7 +67,7 @@ struct Query {
 
 /// Which VMAs the kernel returns. All of them are of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Filter {
+pub(crate) enum VmaFilter {
     /// Those that `maps` marks `s`.
     Shared,
     /// Private ones too.
@@ -123,7 +123,7 @@ impl Queries {
 /// Whether this file knows the request. One that does not says `ENOTTY` (`vfs_ioctl` in fs/ioctl.c), and nothing else does: so
 /// does `maps` before "fs/procfs: implement efficient VMA querying API" (Linux 6.11).
 fn answers(maps: BorrowedFd<'_>) -> Result<bool> {
-    match next(maps, 0, Filter::All, None) {
+    match next(maps, 0, VmaFilter::All, None) {
         Ok(_) => Ok(true),
         Err(Errno::NOTTY) => Ok(false),
         Err(e) => Err(e),
@@ -133,7 +133,7 @@ fn answers(maps: BorrowedFd<'_>) -> Result<bool> {
 /// Reads the address space of an open `maps`; shmem is looked for with `family`. `None`: there is none, or none any more.
 pub(crate) fn walk(
     maps: BorrowedFd<'_>,
-    filter: Filter,
+    filter: VmaFilter,
     judge: &mut impl Judge,
     mut finder: Option<&mut ShmemFinder>,
 ) -> Result<Option<Mapped>> {
@@ -154,8 +154,8 @@ pub(crate) fn walk(
             && let Some(interest) = finder.interest(fact.dev, fact.ino)
         {
             match interest {
-                shmem::Interest::Known(id) => mapped.shmem.push(ShmMap { id, vma: fact.vma }),
-                shmem::Interest::Path => match next(maps, fact.vma.start, filter, Some(&mut long)) {
+                shmem::ShmemInterest::Known(id) => mapped.shmem.push(ShmMap { id, vma: fact.vma }),
+                shmem::ShmemInterest::Path => match next(maps, fact.vma.start, filter, Some(&mut long)) {
                     Ok(Some(fact)) if finder.interest(fact.dev, fact.ino).is_none() => from = fact.vma.start,
                     Ok(Some(fact)) => {
                         from = fact.vma.end;
@@ -199,7 +199,7 @@ pub(crate) fn walk(
 /// The dma-buf's name that the VMA at that address shows, whole and raw, if it still maps that inode.
 pub(crate) fn name(maps: BorrowedFd<'_>, of: &MapFact) -> Option<Label> {
     let mut room = [0; NAME_ROOM];
-    let fact = next(maps, of.vma.start, Filter::All, Some(&mut room)).ok()??;
+    let fact = next(maps, of.vma.start, VmaFilter::All, Some(&mut room)).ok()??;
     if (fact.dev, fact.ino) != (of.dev, of.ino) {
         return None;
     }
@@ -208,7 +208,7 @@ pub(crate) fn name(maps: BorrowedFd<'_>, of: &MapFact) -> Option<Label> {
 
 /// Whether the address space is still in use: neither exited nor replaced by an exec. Says yes if it cannot be asked.
 pub(crate) fn lives(maps: BorrowedFd<'_>) -> bool {
-    !matches!(next(maps, 0, Filter::All, None), Err(Errno::SRCH))
+    !matches!(next(maps, 0, VmaFilter::All, None), Err(Errno::SRCH))
 }
 
 /// What was filled in, up to its NUL.
@@ -219,9 +219,14 @@ fn path(room: &[u8]) -> &[u8] {
 /// The VMA that covers `from`, or else the next one behind it. `None`: there is no more. `ESRCH`: there is no address
 /// space. `ENAMETOOLONG`: the VMA has a name without room for it.
 #[inline]
-fn next(maps: BorrowedFd<'_>, from: u64, filter: Filter, name: Option<&mut [u8]>) -> Result<Option<MapFact>> {
+fn next(
+    maps: BorrowedFd<'_>,
+    from: u64,
+    filter: VmaFilter,
+    name: Option<&mut [u8]>,
+) -> Result<Option<MapFact>> {
     const PROCMAP_QUERY: rustix::ioctl::Opcode = opcode::read_write::<Query>(b'f', 17);
-    let shared = if filter == Filter::Shared { SHARED } else { 0 };
+    let shared = if filter == VmaFilter::Shared { SHARED } else { 0 };
     let mut query = Query {
         size: size_of::<Query>() as u64,
         query_flags: COVERING_OR_NEXT | FILE_BACKED | shared,

@@ -76,7 +76,7 @@ proptest! {
             })
             .collect();
         let mut judge = Only { taken: Some(dev), ..Only::default() };
-        let mut asked = walk(own_maps().as_fd(), Filter::Shared, &mut judge, None).unwrap().unwrap().facts;
+        let mut asked = walk(own_maps().as_fd(), VmaFilter::Shared, &mut judge, None).unwrap().unwrap().facts;
         // Other tests of this process map files of that device, too.
         asked.retain(|fact| fact.ino == ino);
         prop_assert!(!told.is_empty());
@@ -94,7 +94,7 @@ fn names_rule_out() {
     let (file, dev, _) = file(page);
     let _region = Region::map(file.as_fd(), 0, page).unwrap();
     let mut judge = Only::default();
-    let mapped = walk(own_maps().as_fd(), Filter::Shared, &mut judge, None).unwrap().unwrap();
+    let mapped = walk(own_maps().as_fd(), VmaFilter::Shared, &mut judge, None).unwrap().unwrap();
     assert!(judge.ruled_out.contains(&dev));
     assert!(mapped.facts.is_empty() && !mapped.ring);
 }
@@ -114,8 +114,8 @@ fn private_ones() {
         }
         found
     };
-    assert!(of_program(Filter::All) > 0);
-    assert_eq!(of_program(Filter::Shared), 0);
+    assert!(of_program(VmaFilter::All) > 0);
+    assert_eq!(of_program(VmaFilter::Shared), 0);
 }
 
 /// Check that an address space lives until its process has ended, and that a VMA which maps something else has no name.
@@ -131,13 +131,13 @@ fn an_end() {
     child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let maps = read::open_file(CWD, format!("/proc/{}/maps", child.id()).as_str()).unwrap();
-    let first = next(maps.as_fd(), 0, Filter::All, None).unwrap().unwrap();
+    let first = next(maps.as_fd(), 0, VmaFilter::All, None).unwrap().unwrap();
     assert_eq!(name(maps.as_fd(), &first), None);
     assert!(lives(maps.as_fd()));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!lives(maps.as_fd()));
-    assert!(matches!(walk(maps.as_fd(), Filter::All, &mut Only::default(), None), Ok(None)));
+    assert!(matches!(walk(maps.as_fd(), VmaFilter::All, &mut Only::default(), None), Ok(None)));
 }
 
 /// Check that only a file without the request says that there is none: who has exited, or cannot be asked, says something else.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::doubt::Doubt;
+use super::uncertainty::Uncertainty;
 use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, TmpfsMount, TmpfsUsage};
 
 /// What a kind has to do with `Shmem:`.
@@ -32,7 +32,7 @@ pub struct MountRow {
 
 /// What one sort of row stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row<'a> {
+pub enum ReconcileRow<'a> {
     /// Buffers of a kind that processes hold, and segments.
     Held(&'a KindRow),
     /// Files of a tmpfs that no process holds.
@@ -112,14 +112,14 @@ impl Balance {
 
     /// The rows, in bytes with their signs, those of unknown mounts as 0: they sum up to [`Balance::shmem`].
     #[must_use]
-    pub fn rows(&self) -> Vec<(Row<'_>, i128)> {
-        let held = self.held.iter().map(|kind| (Row::Held(kind), i128::from(kind.charged.0)));
+    pub fn rows(&self) -> Vec<(ReconcileRow<'_>, i128)> {
+        let held = self.held.iter().map(|kind| (ReconcileRow::Held(kind), i128::from(kind.charged.0)));
         let unheld = self.mounts.iter().map(|mount| {
             let bytes = mount.unheld.unwrap_or_default();
-            (Row::Unheld(mount), i128::from(bytes.0))
+            (ReconcileRow::Unheld(mount), i128::from(bytes.0))
         });
-        let swapped = (Row::Swapped, -i128::from(self.swapped.0));
-        held.chain(unheld).chain([swapped, (Row::LeftOver, self.left_over)]).collect()
+        let swapped = (ReconcileRow::Swapped, -i128::from(self.swapped.0));
+        held.chain(unheld).chain([swapped, (ReconcileRow::LeftOver, self.left_over)]).collect()
     }
 }
 
@@ -175,31 +175,31 @@ pub struct Reconciliation {
 impl Reconciliation {
     /// Why what is left over may be other than it should be.
     #[must_use]
-    pub fn doubts(&self) -> Vec<Doubt> {
+    pub fn uncertainties(&self) -> Vec<Uncertainty> {
         let balance = &self.balance;
         let (before, after) = (self.shmem_before, balance.shmem);
         let uncharged = balance.held.iter().map(|row| row.unknown).sum();
         let (segments, huge) = balance.maybe_huge;
         let single = [
-            (!self.coverage.is_complete()).then_some(Doubt::Partial),
-            (uncharged > 0).then_some(Doubt::Uncharged { buffers: uncharged }),
-            (self.unseen > 0).then_some(Doubt::UnseenMounts { processes: self.unseen }),
-            (before != after).then_some(Doubt::Moved { before, after }),
-            self.not_folded.clone().map(|why| Doubt::NotFolded { why }),
+            (!self.coverage.is_complete()).then_some(Uncertainty::Partial),
+            (uncharged > 0).then_some(Uncertainty::Uncharged { buffers: uncharged }),
+            (self.unseen > 0).then_some(Uncertainty::UnseenMounts { processes: self.unseen }),
+            (before != after).then_some(Uncertainty::Moved { before, after }),
+            self.not_folded.clone().map(|why| Uncertainty::NotFolded { why }),
             (balance.maybe_swapped > Bytes(0))
-                .then_some(Doubt::MaybeSwapped { bytes: balance.maybe_swapped }),
-            (segments > 0).then_some(Doubt::MaybeHuge { segments, bytes: huge }),
+                .then_some(Uncertainty::MaybeSwapped { bytes: balance.maybe_swapped }),
+            (segments > 0).then_some(Uncertainty::MaybeHuge { segments, bytes: huge }),
         ];
         let unknown = balance.mounts.iter().filter(|row| row.unheld.is_none());
-        let unknown =
-            unknown.map(|row| Doubt::UnknownUsage { point: row.mount.point.clone(), usage: row.mount.usage });
+        let unknown = unknown
+            .map(|row| Uncertainty::UnknownUsage { point: row.mount.point.clone(), usage: row.mount.usage });
         single.into_iter().flatten().chain(unknown).collect()
     }
 
     /// Whether everything was seen that can be. What is left over then has other causes: [`CAUSES`](super::CAUSES).
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.doubts().iter().any(Doubt::is_partial)
+        !self.uncertainties().iter().any(Uncertainty::is_partial)
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
 
     /// Check that each doubt comes from what it says, and only what was not seen makes an answer partial.
     #[test]
-    fn doubts() {
+    fn uncertainties() {
         let quiet = Reconciliation {
             taken_at: SystemTime::UNIX_EPOCH,
             host: Host::default(),
@@ -311,16 +311,16 @@ mod tests {
             hugetlb: Bytes(0),
             balance: drawn_up(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
         };
-        assert_eq!(quiet.doubts(), []);
+        assert_eq!(quiet.uncertainties(), []);
         let mut inexact = quiet.clone();
         inexact.shmem_before = Bytes(400);
         inexact.not_folded = Some("no".into());
         inexact.balance = drawn_up(500, 9, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]);
-        assert_eq!((inexact.doubts().len(), inexact.is_complete()), (3, true));
+        assert_eq!((inexact.uncertainties().len(), inexact.is_complete()), (3, true));
         let mut partial = quiet;
         partial.unseen = 1;
         partial.balance = drawn_up(500, 0, &[], vec![mount(27, TmpfsUsage::Hidden)]);
-        assert_eq!((partial.doubts().len(), partial.is_complete()), (2, false));
+        assert_eq!((partial.uncertainties().len(), partial.is_complete()), (2, false));
     }
 
     fn usage() -> impl Strategy<Value = TmpfsUsage> {

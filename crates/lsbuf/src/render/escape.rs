@@ -75,7 +75,7 @@ fn hex_digit(digit: u8) -> Option<u8> {
 /// the same string.
 pub(super) fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    let mut shown = Shown::default();
+    let mut shown = MarkBudget::default();
     for c in text.chars() {
         if shown.may_show(c) {
             escaped.push(c);
@@ -93,7 +93,7 @@ pub(super) fn escape_json(text: &str) -> String {
 /// after it.
 fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
-    let mut shown = Shown::default();
+    let mut shown = MarkBudget::default();
     let mut before = None;
     for chunk in bytes.utf8_chunks() {
         let broken = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
@@ -104,13 +104,13 @@ fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -
                 text.push(c);
                 text.extend((c == '\\').then_some(c));
             } else {
-                shown = Shown::default();
+                shown = MarkBudget::default();
                 push_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
             }
             before = Some(c);
         }
         if broken.is_some() {
-            (shown, before) = (Shown::default(), broken);
+            (shown, before) = (MarkBudget::default(), broken);
         }
         push_hex(&mut text, chunk.invalid());
     }
@@ -120,11 +120,11 @@ fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -
 /// How many marks the character that was shown last may still carry; at the beginning there is none
 /// to carry any.
 #[derive(Default)]
-struct Shown {
+struct MarkBudget {
     marks_left: usize,
 }
 
-impl Shown {
+impl MarkBudget {
     /// Whether a character may be shown as the next one.
     fn may_show(&mut self, c: char) -> bool {
         let may = !is_tricky(c) && (c.width() != Some(0) || self.marks_left > 0);

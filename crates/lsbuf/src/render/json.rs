@@ -73,28 +73,28 @@ type Text<'a> = Cow<'a, str>;
 pub(super) type Lost = Option<String>;
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct JsonDocument<'a> {
     schema: &'static str,
     taken_at: Option<String>,
-    host: Host<'a>,
-    scan: Scan<'a>,
-    totals: Totals,
+    host: JsonHost<'a>,
+    scan: JsonScan<'a>,
+    totals: JsonTotals,
     kinds: Each<'a, KindTotals, JsonKind>,
-    exporters: Each<'a, ExporterTotals, Exporter<'a>>,
+    exporters: Each<'a, ExporterTotals, JsonExporter<'a>>,
     buffers: Rows<'a, JsonBuffer<'a>>,
     processes: Rows<'a, JsonProcess<'a>>,
     devices: Each<'a, Device, JsonDevice<'a>>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Host<'a> {
+pub(super) struct JsonHost<'a> {
     hostname: Option<&'a str>,
     kernel: Option<&'a str>,
     boot_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Scan<'a> {
+pub(super) struct JsonScan<'a> {
     sources: Each<'a, Source, &'static str>,
     complete: bool,
     duration_us: u64,
@@ -111,7 +111,7 @@ struct ScanProcesses {
 }
 
 #[derive(Serialize)]
-struct Totals {
+struct JsonTotals {
     buffers: u64,
     size: Option<u64>,
     at_least: u64,
@@ -138,7 +138,7 @@ struct JsonKind {
 }
 
 #[derive(Serialize)]
-struct Exporter<'a> {
+struct JsonExporter<'a> {
     exporter: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exporter_bytes: Lost,
@@ -167,7 +167,7 @@ struct JsonBuffer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     exporter_bytes: Lost,
     count: Option<u64>,
-    refs: Refs,
+    refs: JsonRefs,
     estimate: bool,
     estimate_reason: Option<&'static str>,
     leak_shape: Option<&'static str>,
@@ -212,7 +212,7 @@ struct JsonHandle<'a> {
 }
 
 #[derive(Serialize)]
-struct Refs {
+struct JsonRefs {
     fd: u64,
     map: u64,
     private_map: Option<u64>,
@@ -228,7 +228,7 @@ struct JsonHolder<'a> {
     pid: u32,
     fds: Numbers<'a, Fd>,
     opaths: Numbers<'a, Fd>,
-    maps: Each<'a, MapRef, Map>,
+    maps: Each<'a, MapRef, JsonMap>,
     runs: bool,
     threads: Each<'a, ThreadFds, JsonThread<'a>>,
     fd_table_of: Option<u32>,
@@ -264,7 +264,7 @@ struct JsonDeviceHolder<'a> {
 }
 
 #[derive(Serialize)]
-struct Map {
+struct JsonMap {
     start: Hex,
     end: Hex,
     offset: Option<u64>,
@@ -292,16 +292,16 @@ struct JsonProcess<'a> {
     sync_files: Option<u64>,
 }
 
-fn document<'a>(view: &'a View<'a>) -> Document<'a> {
+fn document<'a>(view: &'a View<'a>) -> JsonDocument<'a> {
     let (snapshot, ledger) = (view.snapshot, view.ledger);
     let (coverage, totals) = (&snapshot.coverage, &ledger.totals);
     let hidden = coverage.hidden_refs.filter(|hidden| !hidden.unknown);
-    Document {
+    JsonDocument {
         schema: "lsbuf.snapshot/1",
         taken_at: timestamp(snapshot.taken_at),
         host: host(&snapshot.host),
         scan: scan(coverage),
-        totals: Totals {
+        totals: JsonTotals {
             buffers: totals.buffers,
             size: bytes(totals.size),
             at_least: totals.at_least.0,
@@ -324,7 +324,7 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
             held: bytes(k.held),
             kernel_only: bytes(k.kernel_only),
         }),
-        exporters: Each(&ledger.exporters, |e| Exporter {
+        exporters: Each(&ledger.exporters, |e| JsonExporter {
             exporter: text(e.exporter.as_ref()),
             exporter_bytes: lost(e.exporter.as_ref()),
             buffers: e.buffers,
@@ -348,8 +348,8 @@ fn document<'a>(view: &'a View<'a>) -> Document<'a> {
 }
 
 /// Where an answer is from.
-pub(super) fn host(host: &crate::model::Host) -> Host<'_> {
-    Host {
+pub(super) fn host(host: &crate::model::Host) -> JsonHost<'_> {
+    JsonHost {
         hostname: host.hostname.as_deref(),
         kernel: host.kernel.as_deref(),
         boot_id: host.boot_id.as_deref(),
@@ -357,8 +357,8 @@ pub(super) fn host(host: &crate::model::Host) -> Host<'_> {
 }
 
 /// How it came about.
-pub(super) fn scan(coverage: &Coverage) -> Scan<'_> {
-    Scan {
+pub(super) fn scan(coverage: &Coverage) -> JsonScan<'_> {
+    JsonScan {
         sources: Each(&coverage.sources, |source| source.as_str()),
         complete: coverage.is_complete(),
         duration_us: u64::try_from(coverage.duration.as_micros()).unwrap_or(u64::MAX),
@@ -408,7 +408,7 @@ fn buffer<'a>(view: &'a View<'a>, i: usize) -> JsonBuffer<'a> {
         exporter: text(buffer.exporter.as_ref()),
         exporter_bytes: lost(buffer.exporter.as_ref()),
         count: buffer.count,
-        refs: Refs {
+        refs: JsonRefs {
             fd: account.fd,
             map: account.map,
             private_map: account.private_map,
@@ -446,7 +446,7 @@ fn holder(holder: &Holder) -> JsonHolder<'_> {
         pid: holder.pid.0,
         fds: numbers(&holder.fds),
         opaths: numbers(&holder.opaths),
-        maps: Each(&holder.maps, |map| Map {
+        maps: Each(&holder.maps, |map| JsonMap {
             start: Hex(map.start),
             end: Hex(map.end),
             offset: map.offset,

@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::cell::{Sizes, human};
 use super::columns::timestamp;
 use super::escape::escape_gaps;
-use super::json::{Host, Lost, Scan, host, lost, scan};
+use super::json::{JsonHost, JsonScan, Lost, host, lost, scan};
 use super::layout;
 use crate::model::{Bytes, Kind, TmpfsMount, TmpfsUsage};
-use crate::reconcile::{CAUSES, KindRow, Reconciliation, Row};
+use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
 
 /// Writes the table: the rows of the account, what is not in `Shmem:`, and what the rest may consist of. Mounts of which
 /// nothing is left are not worth a row.
@@ -32,17 +32,19 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
     for (row, bytes) in balance.rows() {
         let size = signed(bytes, sizes);
         match row {
-            Row::Held(row) => {
+            ReconcileRow::Held(row) => {
                 let size = if row.unknown == row.buffers { "?".into() } else { size };
                 line(held_as(row.kind), Some(row.buffers), size, String::new());
             }
-            Row::Unheld(row) if row.unheld.is_none() => {
+            ReconcileRow::Unheld(row) if row.unheld.is_none() => {
                 line("  tmpfs, not held", None, "?".into(), place(&row.mount));
             }
-            Row::Unheld(row) if bytes > 0 => line("  tmpfs, not held", None, size, place(&row.mount)),
-            Row::Unheld(_) => {}
-            Row::Swapped => line("  less: swapped", None, size, String::new()),
-            Row::LeftOver => line("  left over", None, size, String::new()),
+            ReconcileRow::Unheld(row) if bytes > 0 => {
+                line("  tmpfs, not held", None, size, place(&row.mount))
+            }
+            ReconcileRow::Unheld(_) => {}
+            ReconcileRow::Swapped => line("  less: swapped", None, size, String::new()),
+            ReconcileRow::LeftOver => line("  left over", None, size, String::new()),
         }
     }
     for (nth, is_number) in [false, true, true, false].into_iter().enumerate() {
@@ -61,14 +63,14 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
 
 /// A sentence on what is left over.
 fn verdict(found: &Reconciliation) -> String {
-    let doubts: Vec<String> = found.doubts().iter().map(|doubt| format!("- {doubt}\n")).collect();
-    let told = match (found.balance.left_over, doubts.len()) {
+    let uncertainties: Vec<String> = found.uncertainties().iter().map(|one| format!("- {one}\n")).collect();
+    let told = match (found.balance.left_over, uncertainties.len()) {
         (0, 0) => return "it adds up to the page".into(),
         (0, _) => "it adds up to the page, but:\n".into(),
         (_, 0) => return format!("what is left over may be {CAUSES}"),
         _ => format!("what is left over may be {CAUSES}; and:\n"),
     };
-    format!("{told}{}", doubts.concat()).trim_end().to_owned()
+    format!("{told}{}", uncertainties.concat()).trim_end().to_owned()
 }
 
 fn held_as(kind: Kind) -> &'static str {
@@ -116,27 +118,27 @@ fn signed(bytes: i128, sizes: Sizes) -> String {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ReconcileDocument<'a> {
     schema: &'static str,
     taken_at: Option<String>,
-    host: Host<'a>,
-    scan: Scan<'a>,
+    host: JsonHost<'a>,
+    scan: JsonScan<'a>,
     complete: bool,
     shmem: u64,
     shmem_before: u64,
     folded: bool,
-    held: Vec<JsonKind>,
+    held: Vec<JsonReconcileKind>,
     tmpfs: Vec<JsonMount<'a>>,
     swapped: u64,
     maybe_swapped: u64,
     left_over: i128,
-    outside: Vec<JsonKind>,
+    outside: Vec<JsonReconcileKind>,
     hugetlb: u64,
     doubts: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct JsonKind {
+struct JsonReconcileKind {
     kind: &'static str,
     buffers: u64,
     charged: u64,
@@ -162,7 +164,7 @@ struct JsonMount<'a> {
 /// Those of `out`.
 pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::Result<()> {
     let balance = &found.balance;
-    let kind = |row: &KindRow| JsonKind {
+    let kind = |row: &KindRow| JsonReconcileKind {
         kind: row.kind.as_str(),
         buffers: row.buffers,
         charged: row.charged.0,
@@ -187,7 +189,7 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
             unheld: row.unheld.map(|unheld| unheld.0),
         }
     });
-    let document = Document {
+    let document = ReconcileDocument {
         schema: "lsbuf.reconcile/1",
         taken_at: timestamp(found.taken_at),
         host: host(&found.host),
@@ -203,7 +205,7 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
         left_over: balance.left_over,
         outside: balance.outside.iter().map(kind).collect(),
         hugetlb: found.hugetlb.0,
-        doubts: found.doubts().iter().map(ToString::to_string).collect(),
+        doubts: found.uncertainties().iter().map(ToString::to_string).collect(),
     };
     layout::document(out, &document)
 }

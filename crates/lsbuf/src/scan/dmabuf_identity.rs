@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::kernel::duplicate;
 use crate::kernel::fdinfo;
 use crate::kernel::fds::{self, FdFact};
-use crate::kernel::identity::{self, InodeFact, Object};
+use crate::kernel::identity::{self, InodeFact, LinkTarget};
 use crate::kernel::map_files;
 use crate::kernel::maps::MapFact;
 use crate::kernel::path::fd_link;
@@ -225,13 +225,13 @@ impl DmaBufIdentity {
     /// Asks what stands behind a link and remembers a dma-buf under the number that it gives itself.
     fn ask(&mut self, process: &Folder, link: &str) -> rustix::io::Result<Answer> {
         Ok(match process.tree().object(process, link, self.dev)? {
-            Object::DmaBuf(inode) => {
+            LinkTarget::DmaBuf(inode) => {
                 let ino = inode.ino;
                 self.dev = Some(inode.dev);
                 self.inodes.insert(ino, inode);
                 Answer::DmaBuf(ino)
             }
-            Object::Other(dev) => Answer::Other(dev),
+            LinkTarget::Other(dev) => Answer::Other(dev),
         })
     }
 }

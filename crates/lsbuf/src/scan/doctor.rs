@@ -271,7 +271,7 @@ impl Scanner {
             }
         };
         let comm = process.identify().ok().map(|process| process.comm);
-        let mut table = fds::Table::default();
+        let mut table = fds::FdTable::default();
         let fds = FdReader::default().read(process.dir(), &mut table, None, None).err();
         let maps = process.image().and_then(|image| MapsReader::default().read(image.maps(), None)).err();
         if denied(fds) || denied(maps) {

@@ -11,10 +11,10 @@ use super::options::Options;
 use super::reading::{Seen, Segments};
 
 /// The kernel's list, or why there is none.
-pub(super) type Listing = Result<List, String>;
+pub(super) type ListResult = Result<List, String>;
 
 /// The kernel's list, if it is asked for.
-pub(super) fn read(options: &Options) -> Listing {
+pub(super) fn read(options: &Options) -> ListResult {
     if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {
         return Err("it was not asked for".into());
     }
@@ -24,7 +24,7 @@ pub(super) fn read(options: &Options) -> Listing {
 }
 
 /// Says that the list was read, and what is wrong with it; or why it was not.
-pub(super) fn add(seen: &mut Seen, list: &Listing, kinds: Kinds) {
+pub(super) fn add(seen: &mut Seen, list: &ListResult, kinds: Kinds) {
     match list {
         Ok(list) => {
             seen.sources.push(Source::Bufinfo);

@@ -46,9 +46,9 @@ pub use doctor::{Diagnosis, Refusal, SourceCheck, SourceState, Unread};
 use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
 pub use options::{Mappings, Options, PINS, Sources, Way};
 use procfs::{LeftOut, Procfs, ProcfsSource};
-use reading::{Failed, Source};
+use reading::{Failed, ReadingSource};
 pub(crate) use reconcile::reconcile;
-use settle::{Limits, Outcome, Settling, Step};
+use settle::{Limits, Settled, Settling, Step};
 
 use crate::error::{Error, ErrorKind};
 use crate::kernel::guard::{self, Guarded, Stuck};
@@ -154,7 +154,7 @@ impl Scanner {
         let taken_at = SystemTime::now();
         let found = self.find()?;
         let coverage = found.coverage();
-        let Found { outcome: Outcome { mut buffers, .. }, processes, devices } = found;
+        let Found { outcome: Settled { mut buffers, .. }, processes, devices } = found;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
             let mut handles = gem_info::read_all(sys);
@@ -319,7 +319,7 @@ impl Scanner {
 /// What a scan came to by either source.
 #[derive(Debug)]
 struct Found {
-    outcome: Outcome,
+    outcome: Settled,
     /// Those that hold a buffer, ordered by pid.
     processes: Vec<Process>,
     /// Ordered by path.
@@ -328,7 +328,10 @@ struct Found {
 
 impl Found {
     /// Reads until what counts leave over is proven, or not worth another reading. The source comes back unless it was lost.
-    fn by<S: Source + 'static>(mut source: S, options: &Options) -> (Result<Found, Failed>, Option<S>) {
+    fn by<S: ReadingSource + 'static>(
+        mut source: S,
+        options: &Options,
+    ) -> (Result<Found, Failed>, Option<S>) {
         let mut settling = Settling::new(Limits { readings: options.rounds, time: options.time });
         let mut effort = settling.effort();
         let mut unguarded = false;

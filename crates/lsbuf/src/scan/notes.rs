@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 
 use super::driver_shmem;
-use super::settle::Outcome;
+use super::settle::Settled;
 use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, Why};
 
 /// How much of the machine an outcome speaks of, with all that its reader must know but what [`add`] adds.
-pub(super) fn coverage(outcome: &Outcome) -> Coverage {
+pub(super) fn coverage(outcome: &Settled) -> Coverage {
     let seen = &outcome.seen;
     let mut notes = of_gaps(&seen.gaps);
     notes.extend(seen.notes.iter().cloned());
@@ -63,7 +63,7 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
 }
 
 /// What a reason for which residuals are not exact comes to, if there are any.
-fn of_residuals(why: Why, outcome: &Outcome) -> Option<Note> {
+fn of_residuals(why: Why, outcome: &Settled) -> Option<Note> {
     // A segment's attachments are read once, after its mappings: that says nothing of a count that moved.
     let told = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
     let of_it = outcome.buffers.iter().filter(|buffer| buffer.residual.why() == Some(why));

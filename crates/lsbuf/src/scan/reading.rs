@@ -11,7 +11,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::error::Error;
-use crate::kernel::shmem::sysvipc::Row;
+use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{
     Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid,
 };
@@ -55,7 +55,7 @@ impl From<Errno> for Failed {
 }
 
 /// A way to read the machine.
-pub(super) trait Source {
+pub(super) trait ReadingSource {
     /// Reads it once.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ pub(super) struct Reading {
     pub(super) fds: Vec<FdRef>,
     pub(super) maps: Vec<Mapping>,
     /// Programs that run from a buffer's memory.
-    pub(super) programs: Vec<Program>,
+    pub(super) programs: Vec<RunningProgram>,
     /// Who has each fd table.
     pub(super) tables: Vec<TableOwners>,
     /// Who has each address space, ordered.
@@ -158,7 +158,7 @@ pub(super) struct Mapping {
 
 /// An address space whose program is a buffer's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Program {
+pub(super) struct RunningProgram {
     /// Which of [`Reading::objects`].
     pub(super) object: usize,
     /// Which of [`Reading::spaces`].
@@ -169,7 +169,7 @@ pub(super) struct Program {
 #[derive(Debug, Default)]
 pub(super) struct Segments {
     /// `None` for the namespace: that of a recorded tree.
-    pub(super) tables: Vec<(Option<IpcNamespace>, Vec<Row>)>,
+    pub(super) tables: Vec<(Option<IpcNamespace>, Vec<SegmentRow>)>,
     /// As [`Seen::unread_segments`].
     pub(super) unread: u64,
     /// Whether they were asked for at all.

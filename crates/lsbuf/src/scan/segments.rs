@@ -6,7 +6,7 @@
 //! the other; the BPF iterators see each attachment's own namespace.
 
 use super::reading::{Assembled, Counted, Segments};
-use crate::kernel::shmem::sysvipc::Row;
+use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{Buffer, BufferId, Bytes, IpcNamespace, Kind, Label, Segment};
 
 /// Adds the tables, and the segments that nobody has attached. The buffers are ordered by identity before
@@ -24,12 +24,13 @@ pub(super) fn add(buffers: &mut Vec<Assembled>, segments: &mut Segments) {
 }
 
 /// An fd or a message shows a segment without its namespace. Where only one table has such a segment, it is that.
-fn name_namespaces(buffers: &mut [Assembled], tables: &[(Option<IpcNamespace>, Vec<Row>)]) {
+fn name_namespaces(buffers: &mut [Assembled], tables: &[(Option<IpcNamespace>, Vec<SegmentRow>)]) {
     for Assembled { buffer, .. } in buffers {
         if buffer.id.kind != Kind::Sysv || buffer.id.ipc.is_some() {
             continue;
         }
-        let is_it = |row: &Row| row.ino == buffer.id.ino && buffer.size.is_none_or(|size| size == row.size);
+        let is_it =
+            |row: &SegmentRow| row.ino == buffer.id.ino && buffer.size.is_none_or(|size| size == row.size);
         let mut having = tables.iter().filter(|(_, rows)| rows.iter().any(is_it)).map(|(ipc, _)| *ipc);
         if let (Some(ipc), None) = (having.next(), having.next()) {
             buffer.id.ipc = ipc;
@@ -37,8 +38,13 @@ fn name_namespaces(buffers: &mut [Assembled], tables: &[(Option<IpcNamespace>, V
     }
 }
 
-fn add_segment(buffers: &mut Vec<Assembled>, ipc: Option<IpcNamespace>, row: Row, in_flight: Option<u64>) {
-    let Row { ino, size, creator_uid, segment } = row;
+fn add_segment(
+    buffers: &mut Vec<Assembled>,
+    ipc: Option<IpcNamespace>,
+    row: SegmentRow,
+    in_flight: Option<u64>,
+) {
+    let SegmentRow { ino, size, creator_uid, segment } = row;
     let name = key_name(format!("{:08x}", segment.key).as_bytes());
     let is_it = |one: &Assembled| {
         let id = one.buffer.id;

@@ -65,12 +65,12 @@ pub(super) enum Step {
     /// Another reading, after a pause of that length: what disturbed this one may be over by then.
     Again(Effort, Duration),
     /// The answer.
-    Done(Box<Outcome>),
+    Done(Box<Settled>),
 }
 
 /// The answer, with what its reader must know.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct Settled {
     /// Ordered by identity.
     pub(super) buffers: Vec<Buffer>,
     pub(super) seen: Seen,
@@ -171,7 +171,7 @@ impl Settling {
         self.taken += 1;
         let mut assembled = assemble(&mut reading);
         let Reading { witness, coverage: seen, .. } = reading;
-        let mut outcome = Outcome {
+        let mut outcome = Settled {
             buffers: Vec::new(),
             seen,
             ran: BTreeSet::new(),

@@ -30,7 +30,7 @@ fn ran(count: u64, who: &[u32]) -> Reading {
 }
 
 /// What these readings come to, and after how many of them.
-fn settle(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize, Outcome) {
+fn settle(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize, Settled) {
     let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO });
     for (nth, reading) in readings.into_iter().enumerate() {
         if let Step::Done(outcome) = settling.take(reading) {

@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
-use super::walk::{Table, Walk, slots};
+use super::walk::{TableOwner, Walk, slots};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::{self, Resource, place};
 use crate::kernel::shmem::ShmMap;
@@ -19,7 +19,7 @@ use crate::model::{Pid, Tid};
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// Tables that are one: each with the lowest of its group.
-    pub(super) files: BTreeMap<Table, Table>,
+    pub(super) files: BTreeMap<TableOwner, TableOwner>,
     /// Processes whose address spaces are one, likewise.
     pub(super) vm: BTreeMap<Pid, Pid>,
     /// Who may share one, which could not be asked.
@@ -32,7 +32,7 @@ impl Shared {
         let compare = |what, a, b| sharing::compare(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
         for alike in alike(slots(&walk.fds, &walk.shm_fds)) {
-            let task = |(pid, thread): Table| thread.unwrap_or(Tid(pid.0));
+            let task = |(pid, thread): TableOwner| thread.unwrap_or(Tid(pid.0));
             let left = group(&alike, &mut shared.files, &|a, b| compare(Resource::Files, task(a), task(b)));
             shared.uncompared.extend(left.iter().map(|(pid, _)| pid));
         }

@@ -6,7 +6,7 @@ use super::dmabuf_identity::DmaBufIdentity;
 use crate::kernel::map_files::{self, LinkFact};
 use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::process::{Image, ProcessDir};
-use crate::kernel::procmap::{self, Filter};
+use crate::kernel::procmap::{self, VmaFilter};
 use crate::kernel::shmem::{ShmMap, ShmemFinder};
 use crate::model::{Label, Source};
 
@@ -16,7 +16,7 @@ pub(super) enum Reader {
     /// The text of `maps`.
     Text,
     /// PROCMAP_QUERY.
-    Query(Filter),
+    Query(VmaFilter),
     /// The links of `map_files`.
     Links,
 }

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::record::{Id, Record, Task};
+use super::record::{Id, Record, TaskRecord};
 use super::*;
 use crate::model::Pid;
 
@@ -116,7 +116,7 @@ fn a_stopped_process() {
 }
 
 /// The records of the tasks of a process, and those of files.
-fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<Task>, Vec<(Id, Vec<u8>)>) {
+fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<TaskRecord>, Vec<(Id, Vec<u8>)>) {
     let (mut tasks, mut files) = (Vec::new(), Vec::new());
     probes
         .read(Iterator::TaskShmem, |record| match record {

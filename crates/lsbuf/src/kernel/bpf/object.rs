@@ -15,7 +15,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::iterator::{Iterator, Unavailable};
-use super::sys::{self, Program};
+use super::sys::{self, BpfProgram};
 use crate::kernel::{btf, read};
 
 /// Every structure that an object reads fields of.
@@ -148,7 +148,7 @@ pub(super) fn load_with_maps(
     let program = object.programs.values().next().ok_or_else(|| unfit(&"no program"))?;
     let function = object.functions.get(&program.function_key()).ok_or_else(|| unfit(&"no function"))?;
     let functions = function.func_info.func_info_bytes();
-    let loaded = sys::load(&Program {
+    let loaded = sys::load(&BpfProgram {
         name: iterator.program(),
         instructions: &encoded(&function.instructions),
         license: &program.license,

@@ -43,7 +43,7 @@ use super::record::LAYOUT;
 use crate::kernel::identity::device_of;
 use crate::kernel::read;
 
-/// What a bpf filesystem that [`Place::make`] has mounted is called in `mountinfo`.
+/// What a bpf filesystem that [`PinFolder::make`] has mounted is called in `mountinfo`.
 const MOUNT_SOURCE: &str = "lsbuf";
 
 /// A set that is being made, and one that has just been replaced. (Names in a bpf filesystem have no dots.)
@@ -165,7 +165,7 @@ fn way_to(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno>
 
 /// A folder of a bpf filesystem in which sets are made and removed, by one at a time.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct PinFolder {
     /// Its own folder, and its name in that.
     above: OwnedFd,
     name: OsString,
@@ -174,10 +174,10 @@ pub(crate) struct Place {
     lock: Lock,
 }
 
-impl Place {
+impl PinFolder {
     /// Opens the folder, when nobody else changes it; `None`: there is none, or none of a bpf
     /// filesystem.
-    pub(crate) fn open(path: &Path) -> Result<Option<Place>, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Option<PinFolder>, Failure> {
         let fail = |errno| (format!("cannot open {}", path.display()), Some(errno));
         let deadline = Deadline::begin();
         loop {
@@ -197,7 +197,7 @@ impl Place {
             // Whoever had the lock before may have removed the folder.
             let there = statat(&above, &name, AtFlags::SYMLINK_NOFOLLOW);
             if let (Some(lock), Ok(true)) = (lock, there.map(|there| is_same(&there, &facts))) {
-                return Ok(Some(Place { above, name, dir, path: path.to_owned(), lock }));
+                return Ok(Some(PinFolder { above, name, dir, path: path.to_owned(), lock }));
             }
             if deadline.has_passed() {
                 return Err((format!("somebody keeps removing {}", path.display()), None));
@@ -207,7 +207,7 @@ impl Place {
 
     /// Makes the folder: in a bpf filesystem if its parent is in one; else, if nothing is in it, by mounting a filesystem of
     /// its own.
-    pub(crate) fn make(path: &Path) -> Result<Place, Failure> {
+    pub(crate) fn make(path: &Path) -> Result<PinFolder, Failure> {
         let fail = |what: &str, errno| (format!("cannot {what} {}", path.display()), Some(errno));
         let way = way_to(path, true).and_then(|way| way.ok_or(Errno::NOENT));
         let (above, name) = way.map_err(|errno| fail("make", errno))?;
@@ -233,7 +233,7 @@ impl Place {
             }
             mount_on(&dir).map_err(|errno| fail("mount a bpf filesystem on", errno))?;
         }
-        Place::open(path)?.ok_or_else(|| fail("mount a bpf filesystem on", Errno::NODEV))
+        PinFolder::open(path)?.ok_or_else(|| fail("mount a bpf filesystem on", Errno::NODEV))
     }
 
     /// Pins what is loaded for a group, in place of what is pinned. `pin` gives one of those iterators a name in a folder.
@@ -308,7 +308,7 @@ impl Place {
             unmount(format!("/proc/self/fd/{}", self.dir.as_raw_fd()), UnmountFlags::DETACH)
                 .map_err(|errno| (format!("cannot unmount {}", self.path.display()), Some(errno)))?;
         }
-        let Place { above, name, path, lock, .. } = self;
+        let PinFolder { above, name, path, lock, .. } = self;
         drop(lock);
         // It stays if there is something else in it, or if it is a mount of somebody else's.
         match unlinkat(&above, &name, AtFlags::REMOVEDIR) {
@@ -317,7 +317,7 @@ impl Place {
         }
     }
 
-    /// Whether the folder is where a filesystem is mounted that [`Place::make`] has made.
+    /// Whether the folder is where a filesystem is mounted that [`PinFolder::make`] has made.
     fn is_own_mount(&self) -> bool {
         let mut text = Vec::new();
         let (Ok(facts), Ok(())) = (fstat(&self.dir), read::file(CWD, "/proc/self/mountinfo", &mut text))

@@ -29,12 +29,12 @@ impl From<u64> for Id {
 
 /// What a process runs: another one after exec, and in a process that comes by the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Program(pub(crate) u64);
+pub(crate) struct ExecId(pub(crate) u64);
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'r> {
-    Task(Task),
+    Task(TaskRecord),
     Fd(FdRecord<Inode>),
     Buffer(BufferRecord<'r>),
     /// The name of a device attached to the buffer that follows; `None`: it is too long.
@@ -44,14 +44,14 @@ pub(crate) enum Record<'r> {
     InFlight(InFlight<Inode>),
     Keeper(KeeperRecord),
     SyncFile(SyncFd),
-    ShmFile(ShmFile<'r>),
+    ShmFile(ShmFileRecord<'r>),
     ShmFd(FdRecord<Id>),
     /// With the references to its file at that moment.
     ShmVma(Vma<Id>, u64),
     ShmInFlight(InFlight<Id>),
     /// `None`: of some of the dma-buf's pages it cannot be told whose they are.
     MemfdPages(Option<MemfdPages>),
-    Run(Run),
+    Run(RunRecord),
     /// A file that could not be described at that moment. References to it follow; a later record of
     /// the same reading may describe it after all.
     ShmUndescribed(Id),
@@ -64,7 +64,7 @@ pub(crate) enum Record<'r> {
 /// A process's leader, or a thread with an fd table, an address space or an IPC namespace of its
 /// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Task {
+pub(crate) struct TaskRecord {
     pub(crate) pid: Pid,
     pub(crate) tid: Tid,
     /// `None`: it has none, or none any more.
@@ -74,7 +74,7 @@ pub(crate) struct Task {
     pub(crate) started: u64,
     /// The number of its cgroup in the unified hierarchy.
     pub(crate) cgroup: u64,
-    pub(crate) program: Program,
+    pub(crate) program: ExecId,
     /// The file that it runs.
     pub(crate) exe: Option<Id>,
     /// The thread's own one.
@@ -91,7 +91,7 @@ pub(crate) struct Task {
     pub(crate) comm: [u8; 16],
 }
 
-impl Task {
+impl TaskRecord {
     /// The leader's command name.
     pub(crate) fn comm(&self) -> Label {
         text(&self.comm).unwrap_or(&self.comm).into()
@@ -104,7 +104,7 @@ pub(crate) struct FdRecord<K> {
     pub(crate) of: K,
     pub(crate) count: u64,
     pub(crate) files: Option<Id>,
-    pub(crate) program: Program,
+    pub(crate) program: ExecId,
     pub(crate) pid: Pid,
     pub(crate) tid: Tid,
     pub(crate) fd: Fd,
@@ -142,7 +142,7 @@ pub(crate) struct Vma<K> {
 /// An fd of a character device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceFd {
-    pub(crate) program: Program,
+    pub(crate) program: ExecId,
     pub(crate) pid: Pid,
     pub(crate) fd: Fd,
     pub(crate) dev: Dev,
@@ -160,7 +160,7 @@ pub(crate) struct InFlight<K> {
 /// An fd of a sync_file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SyncFd {
-    pub(crate) program: Program,
+    pub(crate) program: ExecId,
     pub(crate) files: Option<Id>,
     pub(crate) pid: Pid,
     pub(crate) fd: Fd,
@@ -190,7 +190,7 @@ impl ShmFilesystem {
 
 /// What is known of an open file of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmFile<'r> {
+pub(crate) struct ShmFileRecord<'r> {
     pub(crate) file: Id,
     pub(crate) count: u64,
     pub(crate) filesystem: ShmFilesystem,
@@ -226,7 +226,7 @@ pub(crate) struct MemfdPages {
 
 /// Whether a thread has run. Every thread but the kernel's own has one such record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct RunRecord {
     pub(crate) pid: Pid,
     pub(crate) tid: Tid,
     /// Nanoseconds on a processor; exact while it is on none.
@@ -292,7 +292,7 @@ pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Res
 
 fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
     Ok(match kind {
-        layout::TASK => Record::Task(Task::of(&Whole::only(record)?)),
+        layout::TASK => Record::Task(TaskRecord::of(&Whole::only(record)?)),
         layout::FD => {
             let fd: layout::Fd = Whole::only(record)?;
             Record::Fd(FdRecord::of(Inode(fd.of), &fd))
@@ -319,7 +319,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
         }
         layout::SHM_FILE => {
             let (file, path) = Whole::and_text(record)?;
-            Record::ShmFile(ShmFile::of(&file, path)?)
+            Record::ShmFile(ShmFileRecord::of(&file, path)?)
         }
         layout::SHM_FD => {
             let fd: layout::Fd = Whole::only(record)?;
@@ -336,7 +336,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
         }
         layout::SYNC_FILE => Record::SyncFile(SyncFd::of(&Whole::only(record)?)),
         layout::MEMFD_PAGES => Record::MemfdPages(MemfdPages::of(&Whole::only(record)?)),
-        layout::RUN => Record::Run(Run::of(&Whole::only(record)?)),
+        layout::RUN => Record::Run(RunRecord::of(&Whole::only(record)?)),
         layout::SHM_UNDESCRIBED => {
             let file: layout::ShmUndescribed = Whole::only(record)?;
             Record::ShmUndescribed(some_id(file.file)?)
@@ -367,21 +367,21 @@ fn dev(number: u32) -> Dev {
     Dev { major: number >> 20, minor: number & 0xf_ffff }
 }
 
-impl Task {
-    fn of(task: &layout::Task) -> Task {
+impl TaskRecord {
+    fn of(task: &layout::Task) -> TaskRecord {
         const KERNEL: u32 = 1;
         const EXITING: u32 = 2;
         const DEAD: u32 = 4;
         const MM_WRITES: u32 = 8;
         let is = |bit| task.state & bit != 0;
-        Task {
+        TaskRecord {
             pid: Pid(task.tgid),
             tid: Tid(task.tid),
             mm: id(task.mm),
             files: id(task.files),
             started: task.started,
             cgroup: task.cgroup,
-            program: Program(task.program),
+            program: ExecId(task.program),
             exe: id(task.exe),
             ipc: ipc(task.ipc),
             mm_writes: is(MM_WRITES).then_some(task.mm_writes.into()),
@@ -399,7 +399,7 @@ impl<K> FdRecord<K> {
             of,
             count: found.count,
             files: id(found.files),
-            program: Program(found.program),
+            program: ExecId(found.program),
             pid: Pid(found.tgid),
             tid: Tid(found.tid),
             fd: Fd(found.fd),
@@ -459,7 +459,7 @@ impl<K> Vma<K> {
 impl DeviceFd {
     fn of(found: &layout::DeviceFd) -> DeviceFd {
         DeviceFd {
-            program: Program(found.program),
+            program: ExecId(found.program),
             pid: Pid(found.tgid),
             fd: Fd(found.fd),
             dev: dev(found.rdev),
@@ -476,7 +476,7 @@ impl<K> InFlight<K> {
 impl SyncFd {
     fn of(found: &layout::SyncFd) -> SyncFd {
         SyncFd {
-            program: Program(found.program),
+            program: ExecId(found.program),
             files: id(found.files),
             pid: Pid(found.tgid),
             fd: Fd(found.fd),
@@ -491,15 +491,15 @@ impl MemfdPages {
     }
 }
 
-impl Run {
-    fn of(found: &layout::Run) -> Run {
+impl RunRecord {
+    fn of(found: &layout::Run) -> RunRecord {
         const RUNNING: u32 = 1;
         const EXITING: u32 = 2;
         const DEAD: u32 = 4;
         const WORKER: u32 = 8;
         const STOPPED: u32 = 16;
         let is = |bit| found.flags & bit != 0;
-        Run {
+        RunRecord {
             pid: Pid(found.tgid),
             tid: Tid(found.tid),
             runtime: found.runtime,
@@ -513,9 +513,9 @@ impl Run {
     }
 }
 
-impl<'r> ShmFile<'r> {
+impl<'r> ShmFileRecord<'r> {
     /// What follows the numbers is a path.
-    fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFile<'r>, Malformed> {
+    fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFileRecord<'r>, Malformed> {
         const SEALS: u32 = 1;
         const PAGES: u32 = 2;
         const CREATED: u32 = 4;
@@ -541,7 +541,7 @@ impl<'r> ShmFile<'r> {
             owner: found.uid,
             created_at: if is(CREATED) { since_epoch(found.created, found.created_ns) } else { None },
         };
-        Ok(ShmFile {
+        Ok(ShmFileRecord {
             file: some_id(found.file)?,
             count: found.count,
             filesystem,

@@ -39,7 +39,7 @@ fn a_task() {
     );
     let Record::Task(task) = only(&bytes) else { panic!() };
     assert_eq!((task.mm, task.files, task.started, task.cgroup), (Some(Id(1)), None, 30, 40));
-    assert_eq!((task.program, task.pid, task.tid, task.uid), (Program(50), Pid(5), Tid(6), 7));
+    assert_eq!((task.program, task.pid, task.tid, task.uid), (ExecId(50), Pid(5), Tid(6), 7));
     assert_eq!((task.exe, task.ipc), (Some(Id(60)), Some(IpcNamespace(Inode(8)))));
     assert_eq!(task.mm_writes, Some(9));
     assert_eq!((task.kernel, task.exiting, task.comm()), (false, false, "app".into()));
@@ -148,7 +148,7 @@ fn pages_of_a_memfd() {
 #[test]
 fn a_run() {
     let run = |call: i32, flags| written(16, &[&longs(&[9]), &words(&[5, 6, call.cast_unsigned(), flags])]);
-    let found = Run {
+    let found = RunRecord {
         pid: Pid(5),
         tid: Tid(6),
         runtime: 9,
@@ -160,8 +160,15 @@ fn a_run() {
         stopped: false,
     };
     assert_eq!(only(&run(-1, 1 | 8)), Record::Run(found));
-    let other =
-        Run { call: None, running: false, exiting: true, dead: true, worker: false, stopped: false, ..found };
+    let other = RunRecord {
+        call: None,
+        running: false,
+        exiting: true,
+        dead: true,
+        worker: false,
+        stopped: false,
+        ..found
+    };
     assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));
 }
 

@@ -16,7 +16,7 @@ const LOG: usize = 64 << 10;
 
 /// A program to be loaded.
 #[derive(Debug)]
-pub(super) struct Program<'p> {
+pub(super) struct BpfProgram<'p> {
     pub(super) name: &'p str,
     /// Instructions of 8 bytes each, as the kernel takes them.
     pub(super) instructions: &'p [u8],
@@ -29,10 +29,10 @@ pub(super) struct Program<'p> {
 }
 
 /// Why a program was not loaded: the error, and the last line that the verifier wrote.
-pub(super) type Refusal = (Errno, String);
+pub(super) type LoadError = (Errno, String);
 
 /// Loads a program of type tracing, to be attached to an iterator.
-pub(super) fn load(program: &Program<'_>) -> std::result::Result<OwnedFd, Refusal> {
+pub(super) fn load(program: &BpfProgram<'_>) -> std::result::Result<OwnedFd, LoadError> {
     // SAFETY: every address is that of a slice or string in `program`, with its length.
     let loaded = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes_of(program)) };
     // Without permission there is nothing to be said, and saying it costs.
@@ -55,7 +55,7 @@ pub(super) fn load(program: &Program<'_>) -> std::result::Result<OwnedFd, Refusa
 }
 
 /// What a program is loaded with, without a log.
-fn attributes_of(program: &Program<'_>) -> Attributes {
+fn attributes_of(program: &BpfProgram<'_>) -> Attributes {
     let (functions, function_size) = program.functions;
     let mut attributes = Attributes::new();
     let fields = attributes.fields();

@@ -59,14 +59,14 @@ const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     /// By itself.
-    Ended(Status),
+    Ended(EndStatus),
     /// Killed by us.
     Stuck(Stuck),
 }
 
 /// What the kernel says of the end of a process.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Status {
+pub(super) enum EndStatus {
     /// exit(2), with that status.
     Exited(i32),
     /// By that signal.
@@ -77,7 +77,7 @@ pub(super) enum Status {
 
 /// Waits until a helper has ended, by itself or killed.
 pub(super) fn until_end(pidfd: BorrowedFd<'_>, pid: Pid, mark: &Mark, limit: Duration) -> End {
-    let mut helper: Option<Helper> = None;
+    let mut helper: Option<HelperFiles> = None;
     let mut sleep = Sleep::default();
     let mut last = None;
     loop {
@@ -85,7 +85,7 @@ pub(super) fn until_end(pidfd: BorrowedFd<'_>, pid: Pid, mark: &Mark, limit: Dur
             return End::Ended(reap_ended(pid));
         }
         if helper.is_none() {
-            helper = Helper::open(pidfd);
+            helper = HelperFiles::open(pidfd);
         }
         let Some(helper) = &helper else { continue };
         let inside = mark.inside();
@@ -158,7 +158,7 @@ enum Killed {
 }
 
 /// Kills a helper, if it can be stopped inside that call.
-fn kill(pidfd: BorrowedFd<'_>, pid: Pid, helper: &Helper, mark: &Mark, call: u64) -> Killed {
+fn kill(pidfd: BorrowedFd<'_>, pid: Pid, helper: &HelperFiles, mark: &Mark, call: u64) -> Killed {
     if pidfd_send_signal(pidfd, Signal::STOP).is_err() {
         return if ends_within(pidfd, STEP) { Killed::Ended } else { Killed::Spared };
     }
@@ -196,39 +196,39 @@ fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> bool {
 
 /// Waits until a child has ended. Nobody else gets its pid before, and waiting by pid works in every kernel; by pidfd it does
 /// since 5.4 (commit 3695eae5fee0). A pidfd of 5.2 polls as ready at any time, and then this has no deadline.
-pub(super) fn reap_ended(pid: Pid) -> Status {
+pub(super) fn reap_ended(pid: Pid) -> EndStatus {
     loop {
         match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ANY_CHILD) {
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) | Ok(None) => return Status::Unknown,
-            Ok(Some(status)) => return Status::from(&status),
+            Err(_) | Ok(None) => return EndStatus::Unknown,
+            Ok(Some(status)) => return EndStatus::from(&status),
         }
     }
 }
 
-impl From<&WaitIdStatus> for Status {
-    fn from(status: &WaitIdStatus) -> Status {
+impl From<&WaitIdStatus> for EndStatus {
+    fn from(status: &WaitIdStatus) -> EndStatus {
         if let Some(status) = status.exit_status() {
-            Status::Exited(status)
+            EndStatus::Exited(status)
         } else if let Some(signal) = status.terminating_signal() {
-            Status::Killed(signal)
+            EndStatus::Killed(signal)
         } else {
-            Status::Unknown
+            EndStatus::Unknown
         }
     }
 }
 
 /// What procfs shows of a helper.
 #[derive(Debug)]
-struct Helper {
+struct HelperFiles {
     stat: OwnedFd,
     /// Where the kernel accounts for it (CONFIG_SCHED_INFO).
     schedstat: Option<OwnedFd>,
 }
 
-impl Helper {
+impl HelperFiles {
     /// Opens its files, by the pid that this procfs gives it.
-    fn open(pidfd: BorrowedFd<'_>) -> Option<Helper> {
+    fn open(pidfd: BorrowedFd<'_>) -> Option<HelperFiles> {
         use std::os::fd::AsRawFd;
         let fdinfo = open(format_args!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
         let mut text = [0; 512];
@@ -236,7 +236,7 @@ impl Helper {
         let pid = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?;
         let pid = decimal(pid.trim_ascii())?;
         let schedstat = open(format_args!("/proc/{pid}/schedstat"));
-        Some(Helper { stat: open(format_args!("/proc/{pid}/stat"))?, schedstat })
+        Some(HelperFiles { stat: open(format_args!("/proc/{pid}/stat"))?, schedstat })
     }
 
     fn look(&self) -> Option<Look> {
@@ -300,12 +300,12 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// A path, on the stack.
-struct Path {
+struct StackPath {
     bytes: [u8; 64],
     len: usize,
 }
 
-impl Write for Path {
+impl Write for StackPath {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.len + text.len();
         // One byte stays for the NUL.
@@ -319,7 +319,7 @@ impl Write for Path {
 }
 
 fn open(path: fmt::Arguments<'_>) -> Option<OwnedFd> {
-    let mut text = Path { bytes: [0; 64], len: 0 };
+    let mut text = StackPath { bytes: [0; 64], len: 0 };
     text.write_fmt(path).ok()?;
     let path = std::ffi::CStr::from_bytes_until_nul(&text.bytes).ok()?;
     openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()

@@ -56,7 +56,7 @@ pub(crate) struct ShmMap {
 
 /// What is known of one buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Object {
+pub(crate) struct ShmemObject {
     /// Whole and raw; `None`: it could not be read.
     pub(crate) name: Option<Label>,
     /// `None`: it could not be asked.
@@ -67,16 +67,16 @@ pub(crate) struct Object {
 
 /// What a process sees mounted, and by which paths: the links of its mount namespace and its root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct View {
+struct MountView {
     namespace: Label,
     root: Label,
 }
 
-impl View {
-    fn of(process: &ProcessDir) -> Result<View> {
+impl MountView {
+    fn of(process: &ProcessDir) -> Result<MountView> {
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         let mut link = |name: &CStr| process.dir().link(name, &mut room).map(Label::from);
-        Ok(View { namespace: link(c"ns/mnt")?, root: link(c"root")? })
+        Ok(MountView { namespace: link(c"ns/mnt")?, root: link(c"root")? })
     }
 }
 
@@ -92,12 +92,12 @@ struct ProcessContext {
 pub(crate) struct ShmemFinder {
     kinds: Kinds,
     filesystems: Filesystems,
-    mounts: HashMap<View, Rc<Mounts>>,
+    mounts: HashMap<MountView, Rc<Mounts>>,
     context: ProcessContext,
     /// Text of the file at hand.
     text: Vec<u8>,
     /// Every buffer met.
-    pub(crate) objects: HashMap<BufferId, Object>,
+    pub(crate) objects: HashMap<BufferId, ShmemObject>,
     /// IPC namespaces, each with some of its processes.
     pub(crate) namespaces: Namespaces,
     /// Processes whose links could not be followed, so that their fds are unknown.
@@ -146,7 +146,7 @@ impl ShmemFinder {
 
     /// What is mounted where the process can see it, read once for all that see the same.
     fn mounts_of(&mut self, process: &ProcessDir) -> Rc<Mounts> {
-        let view = View::of(process).ok();
+        let view = MountView::of(process).ok();
         if let Some(known) = view.as_ref().and_then(|view| self.mounts.get(view)) {
             return Rc::clone(known);
         }
@@ -220,14 +220,14 @@ impl ShmemFinder {
     }
 
     /// How much a mapping's path is worth, by its device; `None`: it is none of the family.
-    pub(crate) fn interest(&self, dev: Dev, ino: Inode) -> Option<Interest> {
+    pub(crate) fn interest(&self, dev: Dev, ino: Inode) -> Option<ShmemInterest> {
         let filesystem = self.filesystems.of_device(dev)?;
         let known = || {
             let kind = filesystem.only_kind()?;
             let id = self.id(kind, dev, ino);
             self.objects.get(&id).is_some_and(|object| object.name.is_some()).then_some(id)
         };
-        Some(known().map_or(Interest::Path, Interest::Known))
+        Some(known().map_or(ShmemInterest::Path, ShmemInterest::Known))
     }
 
     /// Whether only a mapping's protection tells if anybody shares it: a process's own memory of huge pages is such a file, too.
@@ -301,7 +301,7 @@ impl ShmemFinder {
 
 /// What a mapping's path is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
+pub(crate) enum ShmemInterest {
     /// It is that buffer's.
     Known(BufferId),
     /// The path tells which.

@@ -22,7 +22,7 @@ use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment};
 
 /// A row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct SegmentRow {
     /// The segment's id, and its inode's number (`newseg`).
     pub(crate) ino: Inode,
     pub(crate) size: Bytes,
@@ -48,7 +48,7 @@ impl Namespaces {
     }
 
     /// The table of each, or why it cannot be read. One whose processes have all left has none.
-    pub(crate) fn tables(&self, root: &ProcRoot) -> Vec<(IpcNamespace, Result<Vec<Row>>)> {
+    pub(crate) fn tables(&self, root: &ProcRoot) -> Vec<(IpcNamespace, Result<Vec<SegmentRow>>)> {
         let own = own(root);
         let read = |(&namespace, pids): (&IpcNamespace, &Vec<Pid>)| {
             if Some(namespace) == own {
@@ -63,7 +63,7 @@ impl Namespaces {
 }
 
 /// Reads the table of another namespace, by a process. `STALE`: it is in another one by now.
-fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<Row>> {
+fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<SegmentRow>> {
     let process = ProcessDir::open(root, pid)?;
     if ipc_namespace(process.dir(), "").is_some_and(|now| now != wanted) {
         return Err(Errno::STALE);
@@ -92,7 +92,7 @@ pub(crate) fn ipc_namespace(process: &Folder, task: &str) -> Option<IpcNamespace
 }
 
 /// The table of the reader's own namespace, or that of a recorded tree.
-pub(crate) fn rows(root: &Folder) -> Result<Vec<Row>> {
+pub(crate) fn rows(root: &Folder) -> Result<Vec<SegmentRow>> {
     let mut text = Vec::new();
     match root.read_file(c"sysvipc/shm", &mut text) {
         Ok(()) => parse(&text).map_err(|Malformed| Errno::BADMSG),
@@ -103,19 +103,19 @@ pub(crate) fn rows(root: &Folder) -> Result<Vec<Row>> {
 }
 
 /// Parses the table with its heading.
-pub(crate) fn parse(text: &[u8]) -> std::result::Result<Vec<Row>, Malformed> {
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<Vec<SegmentRow>, Malformed> {
     let lines = text.split(|&b| b == b'\n').skip(1).filter(|line| !line.is_empty());
     lines.map(row).collect()
 }
 
-fn row(line: &[u8]) -> std::result::Result<Row, Malformed> {
+fn row(line: &[u8]) -> std::result::Result<SegmentRow, Malformed> {
     /// `SHM_DEST` of include/uapi/linux/shm.h.
     const REMOVED: u64 = 0o1000;
     let words: Vec<&[u8]> = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).collect();
     let word = |nth: usize| words.get(nth).copied().ok_or(Malformed);
     let key = std::str::from_utf8(word(0)?).ok().and_then(|key| key.parse::<i32>().ok()).ok_or(Malformed)?;
     let pid = |nth| Ok(Some(number32(word(nth)?, 10)?).filter(|&pid| pid != 0).map(Pid));
-    Ok(Row {
+    Ok(SegmentRow {
         ino: Inode(number(word(1)?, 10)?),
         size: Bytes(number(word(3)?, 10)?),
         creator_uid: number32(word(9)?, 10)?,
@@ -155,7 +155,10 @@ mod tests {
             rss: Bytes(8192),
             swap: Bytes(4096),
         };
-        assert_eq!(rows, [Row { ino: Inode(3), size: Bytes(1 << 20), creator_uid: 0, segment: expected }]);
+        assert_eq!(
+            rows,
+            [SegmentRow { ino: Inode(3), size: Bytes(1 << 20), creator_uid: 0, segment: expected }]
+        );
     }
 
     /// Check that a table without segments is one, and a row cut short is none.

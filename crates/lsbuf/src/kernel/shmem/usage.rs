@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, openat2, statx};
 use rustix::io::{Errno, Result};
 
-use super::View;
+use super::MountView;
 use super::mounts::Mounts;
 use crate::kernel::identity::device;
 use crate::kernel::magic;
@@ -48,7 +48,7 @@ pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
     // What the reader sees itself takes no privilege, and so comes first.
     for pid in own.into_iter().chain(listed.filter(|&pid| Some(pid) != own)) {
         let Ok(process) = ProcessDir::open(root, pid) else { continue };
-        match View::of(&process) {
+        match MountView::of(&process) {
             Ok(view) if seen.insert(view.clone()) => {}
             Ok(_) => continue,
             Err(Errno::ACCESS | Errno::PERM) => {
@@ -60,7 +60,7 @@ pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
         }
         if process.dir().read_file(c"mountinfo", &mut text).is_ok() {
             let seen_by = own.and(Some(pid)).filter(|_| Some(pid) != own);
-            survey.add(&Mounts::parse(&text), Place { process: &process, root: None, seen_by });
+            survey.add(&Mounts::parse(&text), MountLookup { process: &process, root: None, seen_by });
         }
     }
     survey.mounts.sort_by_key(|mount| mount.dev);
@@ -68,7 +68,7 @@ pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
 }
 
 /// From where mount points are looked up.
-struct Place<'p> {
+struct MountLookup<'p> {
     process: &'p ProcessDir,
     /// Opened when it is needed first.
     root: Option<Result<OwnedFd>>,
@@ -76,7 +76,7 @@ struct Place<'p> {
 }
 
 impl Survey {
-    fn add(&mut self, mounts: &Mounts, mut place: Place<'_>) {
+    fn add(&mut self, mounts: &Mounts, mut place: MountLookup<'_>) {
         for (point, dev, is_top) in mounts.tmpfs() {
             let known = self.mounts.iter().position(|mount| mount.dev == dev);
             let is_told =
@@ -95,7 +95,7 @@ impl Survey {
     }
 }
 
-impl Place<'_> {
+impl MountLookup<'_> {
     fn ask(&mut self, mounts: &Mounts, point: &[u8], dev: Dev) -> TmpfsUsage {
         if let Some(kept) = self.process.tree().kept_usage(dev) {
             return kept;
@@ -223,7 +223,7 @@ mod tests {
         let process = ProcessDir::open(&root, Pid(std::process::id())).unwrap();
         let mut survey = Survey::default();
         let text = b"1 0 0:4294967295 / /proc rw - tmpfs - rw\n2 1 0:22 / /proc rw - proc - rw\n";
-        let place = || Place { process: &process, root: None, seen_by: None };
+        let place = || MountLookup { process: &process, root: None, seen_by: None };
         survey.add(&Mounts::parse(text), place());
         assert_eq!(survey.mounts[0].usage, TmpfsUsage::Hidden);
         survey.add(&Mounts::parse(b"1 0 0:4294967295 / /nosuch rw - tmpfs - rw\n"), place());

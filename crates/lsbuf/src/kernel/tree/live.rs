@@ -12,7 +12,7 @@ use rustix::path::{Arg, DecInt};
 
 use super::{Folder, Tree};
 use crate::kernel::guard;
-use crate::kernel::identity::{self, Object, device_of};
+use crate::kernel::identity::{self, LinkTarget, device_of};
 use crate::kernel::kcmp::{self, Resource};
 use crate::kernel::parse::number32;
 use crate::kernel::read;
@@ -108,7 +108,7 @@ impl Tree for Live {
             && task::stage(&stat) == Ok(Stage::Running)
     }
 
-    fn object(&self, process: &Folder, link: &str, known: Option<Dev>) -> Result<Object> {
+    fn object(&self, process: &Folder, link: &str, known: Option<Dev>) -> Result<LinkTarget> {
         identity::ask(process.fd(), link, known)
     }
 

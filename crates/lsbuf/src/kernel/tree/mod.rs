@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
-use super::identity::Object;
+use super::identity::LinkTarget;
 use super::kcmp::Resource;
 use super::read;
 use super::shmem::inode::ShmFile;
@@ -72,7 +72,7 @@ pub(crate) trait Tree: fmt::Debug + Send + Sync {
     fn still_runs(&self, root: &Folder, task: Tid) -> bool;
 
     /// What stands behind a link of an fd or a mapping, where it may be a dma-buf. On the `known` device it is one.
-    fn object(&self, process: &Folder, link: &str, known: Option<Dev>) -> Result<Object>;
+    fn object(&self, process: &Folder, link: &str, known: Option<Dev>) -> Result<LinkTarget>;
 
     /// What stands behind such a link, where it may be of the shmem family.
     fn shm_file(&self, process: &Folder, link: &str) -> Result<ShmFile>;

@@ -28,7 +28,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2, readlinka
 use rustix::io::{Errno, Result};
 
 use super::{Folder, Tree};
-use crate::kernel::identity::{self, Object, device_text};
+use crate::kernel::identity::{self, LinkTarget, device_text};
 use crate::kernel::kcmp::Resource;
 use crate::kernel::parse::{Malformed, number};
 use crate::kernel::read;
@@ -171,7 +171,7 @@ impl Tree for Recorded {
     }
 
     /// `EBADMSG`: what is recorded cannot be understood.
-    fn object(&self, process: &Folder, link: &str, _known: Option<Dev>) -> Result<Object> {
+    fn object(&self, process: &Folder, link: &str, _known: Option<Dev>) -> Result<LinkTarget> {
         let mut text = Vec::new();
         process.read_record(format!(".lsbuf/{link}"), &mut text)?;
         identity::parse_recorded(&text).map_err(|Malformed| Errno::BADMSG)

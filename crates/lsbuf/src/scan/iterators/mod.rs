@@ -19,7 +19,7 @@ use self::objects::Rings;
 use self::records::Records;
 use super::lists;
 use super::options::Options;
-use super::reading::{Effort, Failed, Object, Reading, Seen, Source, Witness};
+use super::reading::{Effort, Failed, Object, Reading, ReadingSource, Seen, Witness};
 use super::tasks;
 use super::walk::by_node;
 use crate::kernel::activity::{self, Doing};
@@ -259,7 +259,7 @@ impl IteratorSource {
     }
 }
 
-impl Source for IteratorSource {
+impl ReadingSource for IteratorSource {
     fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
         let kinds = self.options.kinds;
         // What the last reading was made from goes before the next is begun.

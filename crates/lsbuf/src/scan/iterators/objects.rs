@@ -12,13 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::records::{Known, OpenFile, Records};
-use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, Program as Runs, ShmFilesystem, Vma};
+use crate::kernel::bpf::record::{ExecId, FdRecord, Id, MemfdPages, ShmFilesystem, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
 use crate::kernel::shmem::{Filesystem, Filesystems, Named, classify};
 use crate::model::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, MapRef, Overlap, Pid, Tid};
 use crate::scan::described::{add_inode, name_of};
-use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading, TableOwners};
+use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, TableOwners};
 
 /// What rings may have registered, as far as that can be told.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ pub(super) fn read(
         if let (Some(mm), Some(exe)) = (task.mm, task.exe)
             && let (Some(space), Some(&object)) = (owners.space(mm), of_file.get(&exe))
         {
-            reading.programs.push(Program { object, space });
+            reading.programs.push(RunningProgram { object, space });
         }
     }
     (reading.tables, reading.spaces) = owners.all();
@@ -284,7 +284,7 @@ fn filesystem(open: &OpenFile, filesystems: &Filesystems) -> Filesystem {
 
 /// An fd table: known by its id, or as one task's own where that could not be read, or was another one when tasks were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Table {
+enum TableId {
     Known(Id),
     Of(Pid, Tid),
 }
@@ -292,7 +292,7 @@ enum Table {
 /// Who has each fd table and address space.
 struct Owners<'r> {
     records: &'r Records,
-    table_numbers: HashMap<Table, usize>,
+    table_numbers: HashMap<TableId, usize>,
     /// Of each process that has the table the first thread, ordered by process.
     tables: Vec<TableOwners>,
     /// Whose fd was added last, and to which table, if it was. The iterator goes from task to task.
@@ -303,7 +303,7 @@ struct Owners<'r> {
 }
 
 /// What all fds of a task have in common while it runs one program with one table.
-type Slots = (Pid, Tid, Option<Id>, Runs);
+type Slots = (Pid, Tid, Option<Id>, ExecId);
 
 impl Owners<'_> {
     fn of(records: &Records) -> Owners<'_> {
@@ -348,7 +348,7 @@ impl Owners<'_> {
         let kept = files.filter(|&files| self.records.kept_table(pid, tid, files));
         reading.witness.moved |= files.is_some() && kept.is_none();
         let next = self.tables.len();
-        let table = kept.map_or(Table::Of(pid, tid), Table::Known);
+        let table = kept.map_or(TableId::Of(pid, tid), TableId::Known);
         let table = *self.table_numbers.entry(table).or_insert(next);
         if table == next {
             self.tables.push(Vec::new());

@@ -7,15 +7,15 @@ use proptest::prelude::*;
 
 use super::super::records::Known;
 use super::*;
-use crate::kernel::bpf::record::{InFlight, KeeperKind, KeeperRecord, Task};
+use crate::kernel::bpf::record::{InFlight, KeeperKind, KeeperRecord, TaskRecord};
 use crate::kernel::bufinfo::ListedBuffer;
 use crate::kernel::identity::InodeFact;
 use crate::model::{Fd, Perms};
 use crate::scan::assemble::assemble;
 use crate::scan::reading::Assembled;
 
-fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
-    Task {
+fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> TaskRecord {
+    TaskRecord {
         pid: Pid(pid),
         tid: Tid(tid),
         mm_writes: None,
@@ -23,7 +23,7 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> Task {
         files: Some(Id::from(files)),
         started: 0,
         cgroup: 0,
-        program: Runs(0),
+        program: ExecId(0),
         exe: None,
         ipc: None,
         uid: 0,
@@ -38,7 +38,7 @@ fn fd(ino: u64, files: u64, pid: u32, tid: u32, fd: u32) -> FdRecord<Inode> {
         of: Inode(ino),
         count: 1,
         files: Some(Id::from(files)),
-        program: Runs(0),
+        program: ExecId(0),
         pid: Pid(pid),
         tid: Tid(tid),
         fd: Fd(fd),
@@ -73,7 +73,7 @@ fn known_buffer(ino: u64, count: u64) -> Known {
     known
 }
 
-fn records(tasks: Vec<Task>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Records {
+fn records(tasks: Vec<TaskRecord>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Records {
     let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.of.0).chain(vmas.iter().map(|v| v.of.0)).collect();
     let buffers = inos.into_iter().map(|ino| known_buffer(ino, 1)).collect();
     Records { tasks_after: tasks.clone(), tasks, fds, vmas, buffers, ..Records::default() }
@@ -100,7 +100,7 @@ proptest! {
         slots in vec((1u64..4, 1u64..4, 0u32..8), 0..20),
         maps in vec((1u64..4, 1u64..4, 0u64..8), 0..20),
     ) {
-        let tasks: Vec<Task> =
+        let tasks: Vec<TaskRecord> =
             (1..).zip(&processes).map(|(pid, &(files, mm))| task(pid, pid, Some(mm), files)).collect();
         let has_table = |files: u64| processes.iter().any(|&(own, _)| own == files);
         let has_space = |mm: u64| processes.iter().any(|&(_, own)| own == mm);
@@ -153,13 +153,13 @@ fn a_table_of_threads() {
 #[test]
 fn started_meanwhile() {
     let after = || vec![task(2, 2, Some(7), 7)];
-    let holders = |tasks: Vec<Task>| {
+    let holders = |tasks: Vec<TaskRecord>| {
         let mut records = records(tasks, vec![fd(9, 7, 2, 2, 5)], vec![vma(9, 7, 0, None)]);
         records.tasks_after = after();
         refs(&joined(records, None).0)
     };
     assert_eq!(holders(vec![task(1, 1, Some(1), 1)]), 2);
-    let other = Task { program: Runs(1), ..task(2, 2, Some(6), 7) };
+    let other = TaskRecord { program: ExecId(1), ..task(2, 2, Some(6), 7) };
     assert_eq!(holders(vec![other]), 0);
 }
 
@@ -170,7 +170,7 @@ fn strangers() {
     for (fds, vmas) in [
         (vec![fd(9, 7, 7, 7, 5)], Vec::new()),
         // The process runs another program by now, or is another one.
-        (vec![FdRecord { program: Runs(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
+        (vec![FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
         (Vec::new(), vec![vma(9, 7, 0, None)]),
         // The address space's number now stands for another one.
         (Vec::new(), vec![vma(9, 1, 0, Some(7))]),
@@ -200,7 +200,7 @@ fn a_table_at_the_same_address() {
 #[test]
 fn a_space_at_the_same_address() {
     let tasks = |first| vec![task(1, 1, Some(first), 1), task(2, 2, Some(7), 2)];
-    let owners = |after: Vec<Task>| {
+    let owners = |after: Vec<TaskRecord>| {
         let mut records = records(tasks(7), Vec::new(), vec![vma(9, 7, 0, None)]);
         records.tasks_after = after;
         let (buffers, _) = joined(records, None);
@@ -213,7 +213,7 @@ fn a_space_at_the_same_address() {
 /// Check that of a process which ran one program after the other only what the one held is kept whose name is known.
 #[test]
 fn two_programs() {
-    let before = |slot| FdRecord { program: Runs(1), ..fd(9, 1, 1, 1, slot) };
+    let before = |slot| FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, slot) };
     let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
     let (buffers, moved) = joined(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
     assert_eq!((moved, &buffers[0].buffer.holders[0].fds), (true, &vec![Fd(6)]));

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::kernel::activity::{Activity, Doing};
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, Run, ShmFile,
-    ShmFilesystem, SyncFd, Task, Vma,
+    DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, RunRecord, ShmFileRecord,
+    ShmFilesystem, SyncFd, TaskRecord, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
@@ -77,9 +77,9 @@ impl Known {
 #[derive(Debug, Default)]
 pub(super) struct Records {
     /// The tasks as they were at first, ordered by process and thread.
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Vec<TaskRecord>,
     /// The tasks as they were when all else had been read, in the same order.
-    pub(super) tasks_after: Vec<Task>,
+    pub(super) tasks_after: Vec<TaskRecord>,
     pub(super) fds: Vec<FdRecord<Inode>>,
     pub(super) vmas: Vec<Vma<Inode>>,
     /// Ordered by inode number, each once.
@@ -268,7 +268,7 @@ impl Records {
     /// cannot be told.
     pub(super) fn remapped(&self, ran: &BTreeSet<Pid>) -> BTreeSet<Pid> {
         let leader = |tasks, pid: Pid| {
-            let task: &Task = find(tasks, pid, Tid(pid.0))?;
+            let task: &TaskRecord = find(tasks, pid, Tid(pid.0))?;
             Some((task.program, task.mm, task.mm_writes?))
         };
         let same = |&pid: &Pid| {
@@ -285,7 +285,7 @@ impl Records {
     }
 
     /// Who a process is, or who it was afterwards if it was started meanwhile.
-    pub(super) fn task(&self, pid: Pid) -> Option<&Task> {
+    pub(super) fn task(&self, pid: Pid) -> Option<&TaskRecord> {
         [&self.tasks, &self.tasks_after].into_iter().find_map(|tasks| {
             let at = tasks.partition_point(|task| task.pid < pid);
             tasks.get(at).filter(|task| task.pid == pid)
@@ -360,12 +360,12 @@ impl Records {
 }
 
 /// One of the tasks, which are ordered by process and thread.
-fn find(tasks: &[Task], pid: Pid, tid: Tid) -> Option<&Task> {
+fn find(tasks: &[TaskRecord], pid: Pid, tid: Tid) -> Option<&TaskRecord> {
     tasks.binary_search_by_key(&(pid, tid), |task| (task.pid, task.tid)).ok().map(|at| &tasks[at])
 }
 
 /// Which processes have which address space, ordered, each pair once.
-fn spaces(tasks: &[Task]) -> Vec<(Id, Pid)> {
+fn spaces(tasks: &[TaskRecord]) -> Vec<(Id, Pid)> {
     let mut spaces: Vec<(Id, Pid)> =
         tasks.iter().filter_map(|task| task.mm.map(|mm| (mm, task.pid))).collect();
     spaces.sort_unstable();
@@ -373,12 +373,12 @@ fn spaces(tasks: &[Task]) -> Vec<(Id, Pid)> {
     spaces
 }
 
-fn activity(run: &Run) -> Activity {
+fn activity(run: &RunRecord) -> Activity {
     Activity { pid: run.pid, tid: run.tid, runtime: run.runtime, doing: doing(run) }
 }
 
 /// What a task is doing. A worker is in no call; one that has ended has nothing any more.
-fn doing(run: &Run) -> Doing {
+fn doing(run: &RunRecord) -> Doing {
     match run.call {
         _ if run.running => Doing::Running,
         _ if run.worker || run.dead || run.stopped => Doing::Nothing,
@@ -423,7 +423,7 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    fn of(file: &ShmFile<'_>) -> OpenFile {
+    fn of(file: &ShmFileRecord<'_>) -> OpenFile {
         OpenFile {
             inode: file.inode,
             filesystem: file.filesystem,

@@ -19,16 +19,16 @@ use crate::kernel::bufinfo::List;
 use crate::kernel::devices;
 use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::pending;
-use crate::kernel::procmap::{Filter, Queries};
+use crate::kernel::procmap::{Queries, VmaFilter};
 use crate::kernel::root::{LastPid, ProcRoot};
 use crate::kernel::shmem::Filesystems;
 use crate::model::{Dev, Device, Kind, Note, Pid, Process, Source as Asked};
 
 use super::budget::TimeBudget;
 use super::kthreads::KernelThreads;
-use super::lists::{self, Listing};
+use super::lists::{self, ListResult};
 use super::options::{Mappings, Options};
-use super::reading::{Effort, Failed, Reading, Seen, Segments, Source, Witness};
+use super::reading::{Effort, Failed, Reading, ReadingSource, Seen, Segments, Witness};
 use super::shared::Shared;
 use super::space::Reader;
 use super::tasks;
@@ -51,7 +51,7 @@ pub(super) struct Procfs {
 #[derive(Debug)]
 struct Listed {
     last_pid: (Option<LastPid>, Option<LastPid>),
-    list: Listing,
+    list: ListResult,
 }
 
 impl Procfs {
@@ -140,7 +140,7 @@ impl ProcfsSource {
     }
 }
 
-impl Source for ProcfsSource {
+impl ReadingSource for ProcfsSource {
     fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
         if self.budget.as_ref().is_some_and(TimeBudget::is_exceeded) {
             return Err(Failed::NotWorthIt);
@@ -155,7 +155,7 @@ impl Source for ProcfsSource {
         let thorough = effort.thorough || !before.list.as_ref().is_ok_and(List::agrees);
         // No count tells that a private mapping of shmem is missing.
         let whole = thorough || self.procfs.filesystems.is_some();
-        let reader = self.reader(if whole { Filter::All } else { Filter::Shared });
+        let reader = self.reader(if whole { VmaFilter::All } else { VmaFilter::Shared });
         if let Some(budget) = &self.budget {
             budget.begin();
         }
@@ -197,7 +197,7 @@ impl Source for ProcfsSource {
 
 impl ProcfsSource {
     /// How address spaces are read, if those mappings are looked for.
-    fn reader(&self, filter: Filter) -> Reader {
+    fn reader(&self, filter: VmaFilter) -> Reader {
         match (self.options.sources.mappings, self.procfs.queries) {
             (Mappings::Procfs | Mappings::Procmap, Some(_)) => Reader::Query(filter),
             (Mappings::Procfs | Mappings::Procmap, None) | (Mappings::Maps, _) => Reader::Text,
@@ -297,7 +297,7 @@ impl ProcfsSource {
         segments
     }
 
-    fn seen(&self, walk: &Walk, reader: Reader, list: &Listing, reading: &Reading) -> Seen {
+    fn seen(&self, walk: &Walk, reader: Reader, list: &ListResult, reading: &Reading) -> Seen {
         let mut seen = Seen {
             sources: vec![Asked::Fd, Asked::Fdinfo, reader.source()],
             processes: walk.counts,

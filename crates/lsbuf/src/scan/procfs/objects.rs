@@ -15,9 +15,9 @@ use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::shmem::{self, ShmemFinder};
 use crate::model::{Buffer, BufferId, Inode, Kind, Kinds, Label, Pid};
 use crate::scan::described::{add_inode, name_of};
-use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading};
+use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram};
 use crate::scan::shared::Shared;
-use crate::scan::walk::{Table, Walk};
+use crate::scan::walk::{TableOwner, Walk};
 
 /// What is being put together about one inode.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ pub(in crate::scan) fn read(
     let numbers: HashMap<BufferId, usize> =
         reading.objects.iter().enumerate().map(|(number, object)| (object.buffer.id, number)).collect();
     let dmabuf = |ino| numbers.get(&dmabuf_id(walk, ino)).copied();
-    let mut tables: Numbered<'_, Table> = Numbered::new(&shared.files);
+    let mut tables: Numbered<'_, TableOwner> = Numbered::new(&shared.files);
     for held in &walk.fds {
         let Some(object) = dmabuf(held.ino) else { continue };
         let (table, fd) = (tables.number((held.pid, held.thread)), held.fact.fd);
@@ -95,7 +95,7 @@ pub(in crate::scan) fn read(
     }
     for (pid, id) in &walk.programs {
         let Some(&object) = numbers.get(id) else { continue };
-        reading.programs.push(Program { object, space: spaces.number(*pid) });
+        reading.programs.push(RunningProgram { object, space: spaces.number(*pid) });
     }
     reading.tables = tables.owners();
     reading.spaces = spaces.owners();
@@ -165,7 +165,7 @@ fn shmem_objects(walk: &Walk, finder: &ShmemFinder) -> Vec<Object> {
     let fds = walk.shm_fds.iter().map(|held| held.fact.id);
     let maps = walk.shm_maps.iter().map(|held| held.fact.id);
     let met: BTreeSet<BufferId> = fds.chain(maps).chain(walk.programs.iter().map(|&(_, id)| id)).collect();
-    let nothing = shmem::Object::default();
+    let nothing = shmem::ShmemObject::default();
     let object = |id: BufferId| {
         let known = finder.objects.get(&id).unwrap_or(&nothing);
         let mut buffer = Buffer::new(id);

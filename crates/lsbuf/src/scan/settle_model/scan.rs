@@ -9,7 +9,7 @@
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
 use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
-use crate::scan::reading::{Counted, FdRef, Mapping, Object, Program, Reading, Seen, Witness};
+use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, Seen, Witness};
 use crate::scan::tasks::between;
 
 /// The buffer.
@@ -428,7 +428,7 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
             reading.maps.push(Mapping { object: 0, space, map });
         }
         if places & EXE > 0 {
-            reading.programs.push(Program { object: 0, space });
+            reading.programs.push(RunningProgram { object: 0, space });
         }
         reading.spaces.push(owners);
     }

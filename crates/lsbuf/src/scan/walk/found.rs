@@ -143,7 +143,7 @@ pub(in crate::scan) struct Walk {
     pub(super) fd_reader: FdReader,
     pub(super) maps_reader: MapsReader,
     /// What one fd table is read into; empty in between.
-    pub(in crate::scan) table: fds::Table,
+    pub(in crate::scan) table: fds::FdTable,
     /// Processes that appeared when the last generation had been read.
     pub(super) newcomers: u64,
     pub(super) malformed: BTreeMap<Source, u64>,
@@ -236,13 +236,16 @@ pub(in crate::scan) fn by_node<'n>(
 }
 
 /// An fd table, by the process that shows it and the thread that has it, if that is not the process's.
-pub(in crate::scan) type Table = (Pid, Option<Tid>);
+pub(in crate::scan) type TableOwner = (Pid, Option<Tid>);
 
 /// What is in a slot of a table: a dma-buf by its inode number, or a buffer of the shmem family.
 type Slot = (Fd, Inode, Option<BufferId>);
 
 /// The slots of those fds, each with its table.
-pub(in crate::scan) fn slots(fds: &[HeldFd], shmem: &[HeldShmFd]) -> impl Iterator<Item = (Table, Slot)> {
+pub(in crate::scan) fn slots(
+    fds: &[HeldFd],
+    shmem: &[HeldShmFd],
+) -> impl Iterator<Item = (TableOwner, Slot)> {
     let dmabufs = fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino, None)));
     let shmem = shmem.iter().map(|held| {
         let id = held.fact.id;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 #[cfg(feature = "bench")]
 pub(super) use found::HeldMap;
-pub(super) use found::{HeldFd, Start, Table, Walk, WalkError, by_node, slots};
+pub(super) use found::{HeldFd, Start, TableOwner, Walk, WalkError, by_node, slots};
 use visit::Visit;
 
 use super::dmabuf_identity::{DmaBufIdentity, IsDmaBuf};

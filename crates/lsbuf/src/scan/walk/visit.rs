@@ -43,7 +43,7 @@ pub(super) enum Visit {
 
 /// How many facts there were before a visit.
 #[derive(PartialEq, Eq)]
-struct Mark {
+struct FactCounts {
     fds: usize,
     maps: usize,
     devices: usize,
@@ -150,14 +150,14 @@ impl Walk {
         self.hidden.as_ref().map_or(0, |hidden| hidden.rings)
     }
 
-    fn mark(&self) -> Mark {
+    fn mark(&self) -> FactCounts {
         let (fds, maps) = (self.fds.len(), self.maps.len());
         let (shm_fds, shm_maps) = (self.shm_fds.len(), self.shm_maps.len());
         let (devices, paths, programs) = (self.devices.len(), self.paths.len(), self.programs.len());
-        Mark { fds, maps, devices, paths, shm_fds, shm_maps, programs }
+        FactCounts { fds, maps, devices, paths, shm_fds, shm_maps, programs }
     }
 
-    fn drop_since(&mut self, mark: &Mark) {
+    fn drop_since(&mut self, mark: &FactCounts) {
         self.fds.truncate(mark.fds);
         self.maps.truncate(mark.maps);
         self.devices.truncate(mark.devices);
@@ -231,7 +231,7 @@ impl Walk {
     }
 
     /// Whether the facts since `facts` are those of one of the process's tables before, which begin at `begin`.
-    fn shows_again(&self, begin: &Mark, facts: &Mark) -> bool {
+    fn shows_again(&self, begin: &FactCounts, facts: &FactCounts) -> bool {
         let again = slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
         let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
         let before = slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);

@@ -7,7 +7,7 @@ use crate::model::{Bytes, Label, TmpfsUsage, counted};
 /// Why what is left over may be other than it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Doubt {
+pub enum Uncertainty {
     /// The scan was partial, for the reasons that its [`Coverage`](crate::model::Coverage) gives.
     Partial,
     /// `Shmem:` was another one before the scan than after it.
@@ -53,56 +53,56 @@ pub enum Doubt {
     },
 }
 
-impl Doubt {
+impl Uncertainty {
     /// Whether something was not seen; else it was, and is inexact.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         match self {
-            Doubt::Partial
-            | Doubt::Uncharged { .. }
-            | Doubt::UnknownUsage { .. }
-            | Doubt::UnseenMounts { .. } => true,
-            Doubt::Moved { .. }
-            | Doubt::NotFolded { .. }
-            | Doubt::MaybeSwapped { .. }
-            | Doubt::MaybeHuge { .. } => false,
+            Uncertainty::Partial
+            | Uncertainty::Uncharged { .. }
+            | Uncertainty::UnknownUsage { .. }
+            | Uncertainty::UnseenMounts { .. } => true,
+            Uncertainty::Moved { .. }
+            | Uncertainty::NotFolded { .. }
+            | Uncertainty::MaybeSwapped { .. }
+            | Uncertainty::MaybeHuge { .. } => false,
         }
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for Uncertainty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Doubt::Partial => {
+            Uncertainty::Partial => {
                 f.write_str("the scan was partial: what was not seen is left over, or seems not to be held")
             }
-            Doubt::Moved { before, after } => write!(
+            Uncertainty::Moved { before, after } => write!(
                 f,
                 "Shmem went from {} to {} bytes during the scan: what is left over may be off by as much, or more",
                 before.0, after.0
             ),
-            Doubt::NotFolded { why } => write!(
+            Uncertainty::NotFolded { why } => write!(
                 f,
                 "the kernel's counters could not be added up at once (/proc/sys/vm/stat_refresh: {why}): Shmem may lag \
                  behind by up to 125 pages for each processor"
             ),
-            Doubt::MaybeSwapped { bytes } => {
+            Uncertainty::MaybeSwapped { bytes } => {
                 write!(f, "up to {} more bytes may be in swap: so much more may be left over", bytes.0)
             }
-            Doubt::Uncharged { buffers } => {
+            Uncertainty::Uncharged { buffers } => {
                 write!(
                     f,
                     "what {} could not be asked: that is left over",
                     counted(*buffers, "buffer takes", "buffers take")
                 )
             }
-            Doubt::MaybeHuge { segments, bytes } => write!(
+            Uncertainty::MaybeHuge { segments, bytes } => write!(
                 f,
                 "{} that nobody has attached, of {} bytes, may be of huge pages, which are not in Shmem",
                 counted(*segments, "segment", "segments"),
                 bytes.0
             ),
-            Doubt::UnknownUsage { point, usage } => {
+            Uncertainty::UnknownUsage { point, usage } => {
                 let why = match usage {
                     TmpfsUsage::Uncounted => "it has no limit (size=0), so the kernel does not count",
                     TmpfsUsage::Hidden => "another filesystem is mounted over it",
@@ -116,7 +116,7 @@ impl fmt::Display for Doubt {
                     "what is used of the tmpfs at {point} is unknown ({why}): files of it that no process holds are left over"
                 )
             }
-            Doubt::UnseenMounts { processes } => write!(
+            Uncertainty::UnseenMounts { processes } => write!(
                 f,
                 "{} could not be asked what is mounted for it: a tmpfs that shows nowhere else is left over",
                 counted(*processes, "process", "processes")
