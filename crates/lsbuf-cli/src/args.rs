@@ -278,7 +278,7 @@ impl Format {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "FilterArgs")]
+#[command(next_help_heading = "Filter")]
 pub(crate) struct FilterArgs {
     /// Only what these processes hold (a list with commas, or several times)
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
@@ -302,7 +302,7 @@ pub(crate) struct FilterArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "ScanArgs")]
+#[command(next_help_heading = "Scan")]
 pub(crate) struct ScanArgs {
     /// Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other,
     /// secretmem, guest_memfd, or all (a list with commas)
@@ -324,7 +324,7 @@ pub(crate) struct ScanArgs {
 
 /// How to scan, whatever is looked for.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "ScanArgs")]
+#[command(next_help_heading = "Scan")]
 pub(crate) struct ReadingArgs {
     /// What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone
     /// or with ,bufinfo
@@ -378,7 +378,7 @@ impl ReadingArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "ScanArgs")]
+#[command(next_help_heading = "Scan")]
 struct Roots {
     /// The procfs to read, or a recorded tree of one
     #[arg(long, value_name = "DIR", default_value = "/proc")]
