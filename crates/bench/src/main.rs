@@ -33,6 +33,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> anyhow::Result<()> {
     let [sources] = arguments else { bail!("usage: lsbuf-bench SOURCES") };
     let sources: Sources = sources.parse().map_err(anyhow::Error::msg)?;
+    let sources = Sources { load_bpf: true, ..sources };
     let mut scanner = Scanner::new(Options { sources, kinds: Kinds::DMABUF, ..Options::default() })?;
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
@@ -54,11 +55,11 @@ fn scan(scanner: &mut Scanner) -> anyhow::Result<Scan> {
     let wall = begun.elapsed();
     let now = measure::own_cpu()?;
     let allocations = ALLOCATOR.count() - allocated;
-    let accounts = Ledger::of(&snapshot).accounts;
+    let ledger = Ledger::of(&snapshot);
     let references = References {
         buffers: snapshot.buffers.len() as u64,
-        fd: accounts.iter().map(|account| account.fd).sum(),
-        map: accounts.iter().map(|account| account.map).sum(),
+        fd: ledger.rows().map(|row| row.account.fd).sum(),
+        map: ledger.rows().map(|row| row.account.map).sum(),
     };
     let taken = Taken { wall, user: now.0.saturating_sub(user), kernel: now.1.saturating_sub(kernel) };
     Ok(Scan { taken, references, allocations })

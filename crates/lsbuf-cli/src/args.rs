@@ -396,7 +396,8 @@ impl Roots {
         Options {
             proc_root: self.proc_root.clone(),
             sys_root: self.sys_root.clone().or(own),
-            sources,
+            // A command asks for the best answer that the caller's rights allow.
+            sources: Sources { load_bpf: true, ..sources },
             pins: self.folder.pins.clone(),
             ..Options::default()
         }

@@ -23,25 +23,25 @@ use crate::select;
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     let (_, snapshot) = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
-    let mut view = View::all(&snapshot, &ledger);
+    let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
     let mut rows = view.buffers.clone();
     select::sort(&mut rows, &view, &args.sort);
     view.buffers.clone_from(&rows);
     let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default_columns(&view, &args.listing));
-    let style = |row: usize| output::row_style(ledger.shapes[row]);
+    let style = |row: usize| output::row_style(ledger.row(row).shape);
     list(&view, &rows, &columns, &args.listing, style)
 }
 
 /// Which columns a list of buffers has if nobody asks for any. For programs they depend on what is asked alone; for people they
 /// are those that tell these rows something, or tell them apart.
 fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> {
-    if !view.snapshot.kinds.has_shmem() {
+    if !view.snapshot().kinds.has_shmem() {
         return DEFAULT_DMABUF_COLUMNS.to_vec();
     }
     let mut columns = DEFAULT_BUFFER_COLUMNS.to_vec();
     if !listing.format.is_for_programs() {
-        let ids = || view.buffers.iter().map(|&row| view.snapshot.buffers[row].id);
+        let ids = || view.buffers.iter().map(|&row| view.snapshot().buffers[row].id);
         if ids().all(|id| id.kind != Kind::DmaBuf) {
             columns.retain(|&name| name != "EXPORTER");
         }
@@ -58,7 +58,7 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
     let (_, snapshot) = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
-    let mut view = View::all(&snapshot, &ledger);
+    let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
     let mut rows = select::asked(&view, &args.listing.filter);
     select::sort(&mut rows, &view, &args.sort);
@@ -84,7 +84,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         scanner.ask_seals(&mut snapshot.buffers[index]);
     }
     let ledger = Ledger::of(&snapshot);
-    let mut view = View::all(&snapshot, &ledger);
+    let mut view = View::all(&ledger);
     view.buffers = shown;
     view.processes.retain(|&i| {
         let pid = snapshot.processes[i].pid;
@@ -199,11 +199,11 @@ fn list(
 ) -> Result<Ending> {
     let ListingArgs { format, scan, .. } = listing;
     if rows.is_empty() && !format.is_for_programs() {
-        output::say(&lsbuf::render::nothing(view.snapshot));
-        return Ok(output::ending(&view.snapshot.coverage, scan.reading.strict));
+        output::say(&lsbuf::render::nothing(view.snapshot()));
+        return Ok(output::ending(&view.snapshot().coverage, scan.reading.strict));
     }
     output::unless_closed(write_list(view, rows, columns, format, style))?;
-    Ok(output::conclude(view.snapshot, scan.reading.strict))
+    Ok(output::conclude(view.snapshot(), scan.reading.strict))
 }
 
 fn write_list(

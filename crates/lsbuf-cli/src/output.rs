@@ -59,7 +59,8 @@ pub(crate) fn row_style(shape: Option<LeakShape>) -> Style {
         Some(LeakShape::Handle | LeakShape::InFlight | LeakShape::OPath | LeakShape::Unattached) => {
             AnsiColor::Yellow.on_default()
         }
-        Some(LeakShape::Map) | None => Style::new(),
+        // A mapping without an fd is how many programs use a buffer.
+        _ => Style::new(),
     }
 }
 

@@ -37,7 +37,7 @@ fn install(below: &Path, group: Option<u32>) -> Result<Ending> {
 }
 
 fn status(below: &Path) -> Result<Ending> {
-    let Status { folder, access, pins, unusable } = lsbuf::probes::status(below);
+    let Status { folder, access, pins, unusable, .. } = lsbuf::probes::status(below);
     let groups = groups::read();
     let who = |access: Option<Access>| match access {
         Some(Access { uid, gid, mode }) => {

@@ -33,7 +33,7 @@ fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
 pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
     let FilterArgs { pids: _, exporters, name, min_size, kernel_only, deleted } = filter;
     let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *kernel_only || *deleted;
-    let snapshot = view.snapshot;
+    let snapshot = view.snapshot();
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
     let holders: HashSet<Pid> =
         view.buffers.iter().flat_map(|&i| &snapshot.buffers[i].holders).map(|h| h.pid).collect();
@@ -45,7 +45,8 @@ pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
 
 /// Of the view's processes those that were asked for.
 pub(crate) fn asked(view: &View<'_>, filter: &FilterArgs) -> Vec<usize> {
-    let wanted = |&i: &usize| filter.pids.is_empty() || filter.pids.contains(&view.snapshot.processes[i].pid);
+    let wanted =
+        |&i: &usize| filter.pids.is_empty() || filter.pids.contains(&view.snapshot().processes[i].pid);
     view.processes.iter().copied().filter(wanted).collect()
 }
 

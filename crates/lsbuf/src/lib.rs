@@ -1,37 +1,66 @@
-//! Who holds every shared buffer on this Linux machine, through what, and what each really costs.
+//! Which processes hold each shared buffer of this Linux machine, by what references, and at what cost?
 //!
-//! dma-bufs (camera frames, video surfaces, GPU images) are memory that `top`, `ps` and `free` cannot
-//! attribute: a mapped one usually has no RSS, and one that is held only by an fd, by a message in flight or
-//! by a driver appears in no process at all. This crate asks the kernel for every reference, joins the answers
-//! into a [`model::Snapshot`] and measures it with [`model::Ledger`], which balances: what the kernel counts is
-//! fds, mappings, and a named rest.
+//! Shared buffers are dma-bufs (camera frames, video surfaces, GPU images) and shared memory (memfds, System V
+//! segments, files of tmpfs and hugetlbfs). `top`, `ps` and `free` cannot attribute them: the memory of a
+//! mapped dma-buf is usually in no RSS, and a buffer that only an fd, a message in flight or a driver holds
+//! appears in no process at all. This crate reads every reference from the kernel and joins them.
+//!
+//! Processes that hold more than 64 MiB, largest first:
 //!
 //! ```
-//! let snapshot = lsbuf::scan(lsbuf::scan::Options::default())?;
-//! let ledger = lsbuf::model::Ledger::of(&snapshot);
-//! for (buffer, account) in snapshot.buffers.iter().zip(&ledger.accounts) {
-//!     println!("{}: {} fds, {} mappings", buffer.id.ino, account.fd, account.map);
-//! }
-//! if !snapshot.coverage.is_complete() {
-//!     eprintln!("partial: {:?}", snapshot.coverage.notes);
+//! use lsbuf::model::{Bytes, Ledger};
+//! use lsbuf::scan::Options;
+//!
+//! let snapshot = lsbuf::scan(Options::default())?;
+//! let ledger = Ledger::of(&snapshot);
+//! let mut large: Vec<_> = ledger.processes().filter(|row| row.figures.pss > Some(Bytes(64 << 20))).collect();
+//! large.sort_by_key(|row| std::cmp::Reverse(row.figures.pss));
+//! for row in large {
+//!     println!("{:>8}  {:>8}  {}", row.process.pid, row.figures.pss.unwrap_or_default(), row.process.comm);
 //! }
 //! # Ok::<(), lsbuf::Error>(())
 //! ```
 //!
-//! Facts flow one way: `kernel` asks, [`mod@scan`] joins, [`model`] measures, [`render`] shows.
+//! # Which item do I need?
 //!
-//! [`mod@check`] stands apart: on buffers of its own it tries whether this kernel keeps what the ledger rests on.
+//! | question | start here |
+//! |---|---|
+//! | Who holds what, now? | [`scan()`], or [`scan::Scanner`] for more than one scan |
+//! | What does each process cost? | [`model::Ledger::processes`] |
+//! | Where are one buffer's references? | [`model::Ledger::rows`], [`model::Account`] |
+//! | Is the answer complete? | [`model::Coverage::is_complete`], [`model::Coverage::notes`] |
+//! | Is a residual proven? | [`model::Residual`] |
+//! | As root, for ordinary users' scans? | [`probes`] |
+//! | Does `Shmem:` of `/proc/meminfo` add up? | [`mod@reconcile`] |
+//! | Does this kernel behave as lsbuf assumes? | `check` (feature `check`) |
+//! | The tables and JSON of the command? | `render` (feature `render`) |
 //!
-//! [`mod@reconcile`] sets what is found of shared memory against the kernel's own total.
+//! # What a scan needs, and what it leaves behind
 //!
-//! What it does not do: it never prints, exits or needs a daemon; a scan leaves nothing in the kernel: BPF programs that it
-//! loads go with the scanner. Not yet: without them it tells how many fds are in flight, but not of which buffer.
+//! By default a scan reads procfs, and BPF iterators if root has pinned them. It loads nothing into the kernel:
+//! that has to be asked for ([`scan::Sources::load_bpf`]), and goes with the scanner. A scan of processes of other
+//! users needs root; without it the answer is partial and says so.
+//!
+//! Nothing here prints, exits or needs a daemon.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `serde` | no | `Serialize` for [`model`], in the words of the JSON schema |
+//! | `render` | yes | `render`: tables, CSV, JSON and text; implies `serde` |
+//!
+//! # How the modules depend on each other
+//!
+//! Facts flow one way: `kernel` reads, [`mod@scan`] joins, [`model`] measures, `render` shows. `check` tests the
+//! kernel on buffers of its own. [`mod@reconcile`] compares what was found of shared memory with the kernel's total.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod benching;
 pub mod check;
 mod error;
+pub mod escape;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -39,6 +68,7 @@ mod kernel;
 pub mod model;
 pub mod probes;
 pub mod reconcile;
+#[cfg(feature = "render")]
 pub mod render;
 pub mod scan;
 

@@ -61,6 +61,7 @@ pub struct Pin {
 
 /// What is pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// Where iterators of this version are, or would be.
     pub folder: PathBuf,

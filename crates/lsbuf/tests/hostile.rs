@@ -92,7 +92,7 @@ fn renamed(name: &[u8], comm: &[u8], cgroup: &[u8]) -> Snapshot {
 /// Every format of a snapshot, with what each is called.
 fn formats(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     let ledger = Ledger::of(snapshot);
-    let view = View::all(snapshot, &ledger);
+    let view = View::all(&ledger);
     let mut texts = Vec::new();
     for (rows, columns) in lists(&view) {
         for width in [None, Some(80)] {
@@ -195,7 +195,7 @@ proptest! {
     fn no_table_gains_columns(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
         let ledger = Ledger::of(&snapshot);
-        let view = View::all(&snapshot, &ledger);
+        let view = View::all(&ledger);
         for (rows, columns) in lists(&view) {
             for line in render::table(&view, rows, columns, Sizes::Human, None) {
                 let fields = line.split("  ").filter(|field| !field.trim().is_empty()).count();
@@ -214,7 +214,7 @@ proptest! {
     fn csv_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
         let ledger = Ledger::of(&snapshot);
-        let view = View::all(&snapshot, &ledger);
+        let view = View::all(&ledger);
         for (rows, columns) in lists(&view) {
             let text = csv(&view, rows, columns);
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
@@ -242,7 +242,7 @@ proptest! {
     fn raw_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
         let ledger = Ledger::of(&snapshot);
-        let view = View::all(&snapshot, &ledger);
+        let view = View::all(&ledger);
         for (rows, columns) in lists(&view) {
             let text = raw(&view, rows, columns);
             for line in text.lines() {
@@ -262,7 +262,7 @@ proptest! {
     fn json_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
         let ledger = Ledger::of(&snapshot);
-        let text = written(|out| render::json(out, &View::all(&snapshot, &ledger)));
+        let text = written(|out| render::json(out, &View::all(&ledger)));
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         let says = |object: &serde_json::Value, key: &str, bytes: &[u8]| {
             prop_assert_eq!(object[key].as_str().unwrap(), String::from_utf8_lossy(bytes));

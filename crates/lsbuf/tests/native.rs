@@ -27,7 +27,10 @@ const P: u64 = PAGE as u64;
 /// Answers about these kinds, by each way that can be used here.
 fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
     let kinds: Kinds = kinds.iter().copied().collect();
-    let by = |way| Options { kinds, sources: Sources { way, ..Sources::default() }, ..Options::default() };
+    let by = |way| {
+        let sources = Sources { way, load_bpf: true, ..Sources::default() };
+        Options { kinds, sources, ..Options::default() }
+    };
     let procfs = lsbuf::scan(by(Way::Procfs)).unwrap();
     let by_iterators = if_loadable(lsbuf::scan(by(Way::Iterators)));
     std::iter::once(procfs).chain(by_iterators).collect()
@@ -120,7 +123,7 @@ fn a_memfd_that_is_inherited() {
         let holders: Vec<Pid> = found.holders.iter().map(|h| h.pid).collect();
         assert!(holders.contains(&own()) && holders.contains(&child), "{holders:?}");
         let at = answer.processes.iter().position(|p| p.pid == child).unwrap();
-        let rss = Ledger::of(&answer).processes[at].rss.unwrap();
+        let rss = Ledger::of(&answer).process_row(at).figures.rss.unwrap();
         assert!(rss >= Bytes(4 * P), "{rss:?}");
     }
 }
@@ -175,7 +178,7 @@ fn a_segment() {
 
 fn account_of(snapshot: &Snapshot, buffer: &Buffer) -> Account {
     let at = snapshot.buffers.iter().position(|b| b.id == buffer.id).unwrap();
-    Ledger::of(snapshot).accounts[at]
+    *Ledger::of(snapshot).row(at).account
 }
 
 /// Check that anonymous shared memory is found by its mapping, with its figures where inodes behind mappings may be asked.

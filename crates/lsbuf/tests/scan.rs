@@ -21,7 +21,7 @@ fn inodes(snapshot: &Snapshot) -> Vec<u64> {
 }
 
 fn kernel(snapshot: &Snapshot) -> (Option<u64>, bool) {
-    let account = Ledger::of(snapshot).accounts[0];
+    let account = *Ledger::of(snapshot).row(0).account;
     (account.kernel(), account.is_estimate())
 }
 
@@ -139,7 +139,7 @@ fn a_shared_address_space_counts_once() {
     tree.write("proc/.lsbuf/shared", b"vm 12 13\n");
     let snapshot = tree.scan();
     assert_eq!(snapshot.buffers[0].holders[1].address_space_of, Some(Pid(12)));
-    assert_eq!(Ledger::of(&snapshot).accounts[0].map, 1);
+    assert_eq!(Ledger::of(&snapshot).row(0).account.map, 1);
 }
 
 /// Check that where nobody can tell whether two holders share, nothing is claimed to be exact, and it is said.
@@ -204,7 +204,7 @@ fn candidates() {
         tree.link(&format!("sys/class/drm/{node}/device"), b"../../../0000:00:02.0/gpu");
     }
     let snapshot = tree.scan();
-    assert_eq!(Ledger::of(&snapshot).candidates, [[Pid(12), Pid(13)]]);
+    assert_eq!(Ledger::of(&snapshot).row(0).candidates, [Pid(12), Pid(13)]);
     let names: Vec<_> = snapshot.devices.iter().map(|d| d.name.clone()).collect();
     assert_eq!(names, [Some("gpu".into()), Some("gpu".into()), None]);
 }
@@ -376,7 +376,7 @@ fn one_reading_proves_no_residual() {
     let mut tree = Tree::new();
     tree.listed(9, b"<none>", 4096, 2, &[]);
     tree.write_list();
-    let snapshot = lsbuf::scan(Options { rounds: 1, ..tree.options() }).unwrap();
+    let snapshot = lsbuf::scan(Options { readings: 1, ..tree.options() }).unwrap();
     assert_eq!(kernel(&snapshot), (Some(2), true));
 }
 

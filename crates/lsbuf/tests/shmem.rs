@@ -38,7 +38,7 @@ fn a_memfd_and_its_impostor() {
     tree.shmem_fd(12, 4, b"/memfd:pool (deleted)", "254:0 8 1048576 2048 1 4096 1000");
     let snapshot = tree.scan();
     assert_eq!(buffers(&snapshot), [(Kind::Memfd, 7, "pool".into(), Some(1 << 20), Some(4096))]);
-    let figures = Ledger::of(&snapshot).processes[0];
+    let figures = *Ledger::of(&snapshot).process_row(0).figures;
     assert_eq!((figures.rss, figures.pss, figures.uss), (Some(Bytes(4096)), Some(Bytes(4096)), None));
 }
 
@@ -57,7 +57,7 @@ fn a_segment_and_a_memfd_collide() {
         (Kind::Sysv, 0, "0x0000162e".into(), Some(16384), Some(8192)),
     ];
     assert_eq!(buffers(&snapshot), expected);
-    let account = Ledger::of(&snapshot).accounts[1];
+    let account = *Ledger::of(&snapshot).row(1).account;
     assert_eq!((account.map, account.kernel(), account.is_estimate()), (1, Some(0), false));
     assert_eq!(snapshot.buffers[1].segment.unwrap().creator, Some(Pid(12)));
     assert_eq!(snapshot.buffers[1].id.ipc, None::<IpcNamespace>);
@@ -99,7 +99,7 @@ fn files_of_a_tmpfs() {
     // Only the kernel's own mark is none of the name.
     assert_eq!(buffers(&snapshot)[0].2, "/dev/shm/kept (deleted)");
     // The kept one stays when the process goes; of the other nobody knows who else has it open.
-    assert_eq!(Ledger::of(&snapshot).processes[0].uss, None);
+    assert_eq!(Ledger::of(&snapshot).process_row(0).figures.uss, None);
 }
 
 /// Check that private mappings are told from shared ones, and that huge pages which are private are nobody else's.
@@ -116,7 +116,7 @@ fn private_mappings() {
     );
     let snapshot = tree.scan();
     assert_eq!(snapshot.buffers.len(), 1);
-    let account = Ledger::of(&snapshot).accounts[0];
+    let account = *Ledger::of(&snapshot).row(0).account;
     assert_eq!((account.map, account.private_map), (2, Some(1)));
 }
 

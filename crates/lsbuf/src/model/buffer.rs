@@ -7,6 +7,7 @@ use super::{BufferId, Bytes, Fd, GemHandle, Kind, Label, Overlap, Pid, Residual,
 
 /// One buffer and its references.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Buffer {
     /// Which one.
     pub id: BufferId,
@@ -114,6 +115,7 @@ impl Buffer {
 
 /// One process's references to one buffer. At least one of its lists has an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Holder {
     /// The holding process.
     pub pid: Pid,
@@ -198,6 +200,7 @@ impl Holder {
 /// Slots of an fd table that a thread does not share with its process: it has unshared its own, or the leader has
 /// exited and left its threads behind. Threads that share such a table are named by the lowest of their ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ThreadFds {
     /// The thread, below `/proc/P/task`.
     pub tid: Tid,
@@ -211,6 +214,7 @@ pub struct ThreadFds {
 
 /// One VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct MapRef {
     /// First address.
     pub start: u64,

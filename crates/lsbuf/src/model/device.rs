@@ -7,6 +7,7 @@ use super::{Buffer, Fd, Label, Pid};
 
 /// One device node that at least one process has open.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Device {
     /// As the holders' fds name it, such as `/dev/dri/card0`.
     pub path: Label,
@@ -21,6 +22,7 @@ pub struct Device {
 
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceHolder {
     /// The process.
     pub pid: Pid,

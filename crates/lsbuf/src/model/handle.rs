@@ -4,6 +4,7 @@ use super::{Label, Pid};
 
 /// A GEM handle that stands for a buffer, as a driver's debugfs lists it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct GemHandle {
     /// Who opened the device; the fd may have been handed on.
     pub pid: Pid,

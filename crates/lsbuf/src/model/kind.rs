@@ -133,6 +133,12 @@ impl Kinds {
     }
 }
 
+impl From<Kind> for Kinds {
+    fn from(kind: Kind) -> Kinds {
+        [kind].into_iter().collect()
+    }
+}
+
 impl FromIterator<Kind> for Kinds {
     fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Kinds {
         Kinds(kinds.into_iter().fold(0, |set, kind| set | 1 << kind as u16))

@@ -1,14 +1,23 @@
-//! Text that a stranger chose: buffer names, comms, cgroup paths.
+//! Text that some process chose: buffer names, command names, cgroup paths.
 //!
-//! A holder may set any bytes but NUL, so a [`Label`] is bytes and deliberately has no `Display`: who
-//! prints one must go through `render::escape` and thereby say for which reader.
+//! It may have any bytes but NUL, so a [`Label`] is bytes. Printed by `{}` it is escaped for one line of a
+//! terminal. Tables and CSV need more than that: `render` escapes the bytes for its formats itself.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// Untrusted bytes. Never print them raw.
+use crate::escape::escape;
+
+/// Untrusted bytes. Never print them raw; `{}` escapes them, as [`escape`] does.
+///
+/// ```
+/// use lsbuf::model::Label;
+/// let name = Label::from(&b"cam\x1b[2J"[..]);
+/// assert_eq!(name.to_string(), r"cam\x1b[2J");
+/// assert_eq!(name.as_bytes(), b"cam\x1b[2J");
+/// ```
 ///
 /// Short ones need no memory of their own: almost every name is one, and comes once per reference.
 #[derive(Clone)]
@@ -95,6 +104,12 @@ impl Ord for Label {
 impl Hash for Label {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&escape(self.as_bytes()))
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Residual, Snapshot, Why, candidates};
+use super::{
+    Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Process, Residual, Snapshot, Why, candidates,
+};
 
 /// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
 /// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
@@ -17,6 +19,7 @@ pub const FD_LEAK_MIN: u64 = 16;
 ///
 /// `residual` is the count less every reference found, as `scan` has decided it ([`Buffer::residual`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Account {
     /// References by fd tables.
     pub fd: u64,
@@ -73,6 +76,7 @@ impl Account {
 /// What a buffer's references look like when it should have been freed. A shape is a hint where to
 /// look, not a verdict: mapping a buffer and closing its fd is good practice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LeakShape {
     /// One process holds it by [`FD_LEAK_MIN`] fds or more.
     Fd,
@@ -131,6 +135,7 @@ impl LeakShape {
 /// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one
 /// that they need is unknown, or when they do not fit into 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProcessFigures {
     /// The whole cost of every buffer held by at least one fd or mapping, once per buffer.
     pub rss: Option<Bytes>,
@@ -160,6 +165,7 @@ impl Default for ProcessFigures {
 /// are known and nobody unseen holds a segment ([`Buffer::is_held_unseen`]), each memory once; Σ PSS = `held` and what of
 /// `same_memory` is held twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Totals {
     /// Distinct buffers.
     pub buffers: u64,
@@ -191,6 +197,7 @@ pub struct Totals {
 
 /// One kind's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KindTotals {
     /// Which.
     pub kind: Kind,
@@ -220,6 +227,7 @@ impl KindTotals {
 /// One exporter's part. Memory behind different exporters is of different kinds (RAM, VRAM, device
 /// memory) and one memory can be exported twice, so these sums are what is exported, not what RAM is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExporterTotals {
     /// `None`: buffers whose exporter could not be read.
     pub exporter: Option<Label>,
@@ -229,18 +237,29 @@ pub struct ExporterTotals {
     pub size: Option<Bytes>,
 }
 
-/// The measured snapshot. `accounts`, `shapes` and `candidates` run parallel to [`Snapshot::buffers`], `processes`
-/// to [`Snapshot::processes`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ledger {
-    /// Where each buffer's references are.
-    pub accounts: Vec<Account>,
-    /// What each buffer's references look like.
-    pub shapes: Vec<Option<LeakShape>>,
-    /// Who could hold each buffer's kernel references, by the devices that they have open; empty where there are none.
-    pub candidates: Vec<Vec<Pid>>,
-    /// What each process holds.
-    pub processes: Vec<ProcessFigures>,
+/// A snapshot with its figures: each buffer's account, each process's figures, the totals.
+///
+/// It borrows the snapshot, so that a figure cannot be taken for another snapshot's buffer.
+///
+/// ```
+/// use lsbuf::model::Ledger;
+///
+/// let snapshot = lsbuf::scan(lsbuf::scan::Options::default())?;
+/// for row in Ledger::of(&snapshot).rows() {
+///     println!("{} {}: {} fds, {} mappings", row.buffer.id.kind, row.buffer.id.ino, row.account.fd, row.account.map);
+/// }
+/// # Ok::<(), lsbuf::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Ledger<'s> {
+    snapshot: &'s Snapshot,
+    /// Three facts for each of the snapshot's buffers, in their order.
+    accounts: Vec<Account>,
+    shapes: Vec<Option<LeakShape>>,
+    candidates: Vec<Vec<Pid>>,
+    /// Of each of the snapshot's processes, in their order.
+    processes: Vec<ProcessFigures>,
     /// The whole machine.
     pub totals: Totals,
     /// The whole machine by kind, in the order of [`Kind::ALL`]; those that were found.
@@ -249,10 +268,35 @@ pub struct Ledger {
     pub exporters: Vec<ExporterTotals>,
 }
 
-impl Ledger {
+/// One buffer and what the ledger says of it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BufferRow<'a> {
+    /// The buffer and its holders.
+    pub buffer: &'a Buffer,
+    /// Where its references are.
+    pub account: &'a Account,
+    /// The leak pattern that its references look like, if any.
+    pub shape: Option<LeakShape>,
+    /// Processes that could be behind its residual, because they have a fitting device open; ordered.
+    /// Empty where the residual is 0.
+    pub candidates: &'a [Pid],
+}
+
+/// One process and its figures.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ProcessRow<'a> {
+    /// The process.
+    pub process: &'a Process,
+    /// What it holds.
+    pub figures: &'a ProcessFigures,
+}
+
+impl<'s> Ledger<'s> {
     /// Measures a snapshot.
     #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Ledger {
+    pub fn of(snapshot: &'s Snapshot) -> Ledger<'s> {
         let saw_every_process = snapshot.coverage.saw_every_process();
         let accounts = Account::of_each(snapshot);
         let shapes = snapshot
@@ -304,7 +348,52 @@ impl Ledger {
         };
         let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
         let exporters = by_exporter(&snapshot.buffers);
-        Ledger { accounts, shapes, candidates, processes, totals, kinds, exporters }
+        Ledger { snapshot, accounts, shapes, candidates, processes, totals, kinds, exporters }
+    }
+
+    /// The snapshot that was measured.
+    #[must_use]
+    pub fn snapshot(&self) -> &'s Snapshot {
+        self.snapshot
+    }
+
+    /// Every buffer, in the snapshot's order.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = BufferRow<'_>> + DoubleEndedIterator {
+        (0..self.accounts.len()).map(|index| self.row(index))
+    }
+
+    /// The buffer at that index of [`Snapshot::buffers`].
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn row(&self, index: usize) -> BufferRow<'_> {
+        BufferRow {
+            buffer: &self.snapshot.buffers[index],
+            account: &self.accounts[index],
+            shape: self.shapes[index],
+            candidates: &self.candidates[index],
+        }
+    }
+
+    /// Every process, in the snapshot's order.
+    pub fn processes(&self) -> impl ExactSizeIterator<Item = ProcessRow<'_>> + DoubleEndedIterator {
+        (0..self.processes.len()).map(|index| self.process_row(index))
+    }
+
+    /// The process at that index of [`Snapshot::processes`].
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn process_row(&self, index: usize) -> ProcessRow<'_> {
+        ProcessRow { process: &self.snapshot.processes[index], figures: &self.processes[index] }
+    }
+
+    /// The process of that id; `None`: it holds nothing.
+    #[must_use]
+    pub fn process(&self, pid: Pid) -> Option<ProcessRow<'_>> {
+        self.snapshot.process_index(pid).map(|index| self.process_row(index))
     }
 }
 

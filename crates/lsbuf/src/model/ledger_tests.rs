@@ -239,7 +239,7 @@ proptest! {
     #[test]
     fn all_kinds_are_the_machine(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
-        let part = Part::of(&s, &ledger, Kinds::ALL);
+        let part = Part::of(&ledger, Kinds::ALL);
         prop_assert_eq!(part.buffers, ledger.totals.buffers);
         if ledger.totals.same_memory == Bytes(0) {
             prop_assert_eq!((part.cost, part.held), (ledger.totals.size, ledger.totals.held));
@@ -262,7 +262,7 @@ fn totals_beyond_64_bits() {
     let measured = |number| {
         let s = snapshot((0..number).map(memfd).collect(), Gaps::default());
         let ledger = Ledger::of(&s);
-        let part = Part::of(&s, &ledger, Kinds::SHMEM);
+        let part = Part::of(&ledger, Kinds::SHMEM);
         assert_eq!((part.cost, part.size), (ledger.totals.size, ledger.kinds[0].size));
         let Totals { size, at_least, held, rss, pss, .. } = ledger.totals;
         ([size, held, rss, pss, ledger.kinds[0].size, ledger.processes[0].rss], at_least)
@@ -334,7 +334,8 @@ fn kernel_only_is_unknown_without_the_list() {
 fn mapped_pss_of_forged_addresses() {
     let size = u64::MAX;
     let holders = vec![holder(1, 0, 0, &[u64::MAX - 4096]), holder(2, 0, 0, &[u64::MAX - 4096])];
-    let ledger = Ledger::of(&snapshot(vec![buffer(1, Some(size), Some(2), holders)], Gaps::default()));
+    let s = snapshot(vec![buffer(1, Some(size), Some(2), holders)], Gaps::default());
+    let ledger = Ledger::of(&s);
     let sum: u128 = ledger.processes.iter().map(|p| u128::from(p.mapped_pss.unwrap().0)).sum();
     assert_eq!(sum, u128::from(size));
 }
@@ -399,7 +400,8 @@ fn opath_holds_outside_the_count() {
 fn an_unknown_size_is_no_zero() {
     let held = buffer(1, None, Some(1), vec![holder(1, 1, 0, &[])]);
     let other = buffer(2, Some(8), Some(1), vec![holder(2, 1, 0, &[])]);
-    let ledger = Ledger::of(&snapshot(vec![held, other], Gaps::default()));
+    let s = snapshot(vec![held, other], Gaps::default());
+    let ledger = Ledger::of(&s);
     assert_eq!((ledger.totals.size, ledger.processes[0].rss), (None, None));
     assert_eq!((ledger.totals.kernel_only, ledger.processes[1].rss), (Some(Bytes(0)), Some(Bytes(8))));
 }
@@ -416,7 +418,8 @@ fn uss_excludes_what_the_kernel_holds() {
 fn uss_excludes_what_is_in_flight() {
     let mut sent = buffer(1, Some(8), Some(2), vec![holder(1, 1, 0, &[])]);
     (sent.in_flight, sent.io_uring) = (Some(1), Some(0));
-    let ledger = Ledger::of(&snapshot(vec![settled(sent)], Gaps::default()));
+    let s = snapshot(vec![settled(sent)], Gaps::default());
+    let ledger = Ledger::of(&s);
     assert_eq!((ledger.accounts[0].kernel(), ledger.processes[0].uss), (Some(0), Some(Bytes(0))));
 }
 
@@ -443,7 +446,8 @@ fn shapes() {
 #[test]
 fn mapped_pss_follows_bytes() {
     let holders = vec![holder(1, 0, 0, &[3]), holder(2, 0, 0, &[1]), holder(3, 1, 0, &[])];
-    let ledger = Ledger::of(&snapshot(vec![buffer(1, Some(400), Some(3), holders)], Gaps::default()));
+    let s = snapshot(vec![buffer(1, Some(400), Some(3), holders)], Gaps::default());
+    let ledger = Ledger::of(&s);
     let parts: Vec<_> = ledger.processes.iter().map(|p| p.mapped_pss).collect();
     assert_eq!(parts, [Some(Bytes(300)), Some(Bytes(100)), Some(Bytes(0))]);
 }

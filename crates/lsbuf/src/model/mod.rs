@@ -14,6 +14,8 @@ mod note;
 mod part;
 mod process;
 mod residual;
+#[cfg(feature = "serde")]
+pub(crate) mod serialize;
 mod shmem;
 mod snapshot;
 mod source;
@@ -26,7 +28,8 @@ pub use id::{BufferId, IpcNamespace};
 pub use kind::{Kind, Kinds};
 pub use label::Label;
 pub use ledger::{
-    Account, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures, Totals,
+    Account, BufferRow, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures,
+    ProcessRow, Totals,
 };
 pub use note::Note;
 pub use part::Part;

@@ -6,10 +6,11 @@
 use std::collections::HashSet;
 
 use super::ledger::knows_unheld;
-use super::{Buffer, Bytes, Kind, KindTotals, Kinds, Ledger, Pid, Snapshot};
+use super::{Buffer, Bytes, Kind, KindTotals, Kinds, Ledger, Pid};
 
 /// The figures of some kinds together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Part {
     /// Distinct buffers.
     pub buffers: u64,
@@ -38,14 +39,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Adds up the kinds that are meant. The ledger is of that very snapshot.
+    /// Adds up the kinds that are meant.
     #[must_use]
-    pub fn of(snapshot: &Snapshot, ledger: &Ledger, kinds: Kinds) -> Part {
+    pub fn of(ledger: &Ledger<'_>, kinds: Kinds) -> Part {
         let totals = || ledger.kinds.iter().filter(|totals| kinds.has(totals.kind));
-        let each = || snapshot.buffers.iter().zip(&ledger.accounts).filter(|(b, _)| kinds.has(b.id.kind));
-        let buffers = || each().map(|(buffer, _)| buffer);
+        let rows = || ledger.rows().filter(|row| kinds.has(row.buffer.id.kind));
+        let buffers = || rows().map(|row| row.buffer);
         let holders: HashSet<Pid> = buffers().flat_map(|b| &b.holders).map(|holder| holder.pid).collect();
-        let all_listed = !kinds.has(Kind::DmaBuf) || knows_unheld(snapshot);
+        let all_listed = !kinds.has(Kind::DmaBuf) || knows_unheld(ledger.snapshot());
         Part {
             buffers: totals().map(|totals| totals.buffers).sum(),
             size: Bytes::total(totals().map(|totals| totals.size)),
@@ -58,8 +59,8 @@ impl Part {
                 .then(|| Bytes::total(totals().map(|totals| totals.kernel_only)))
                 .flatten(),
             holders: holders.len() as u64,
-            kernel_refs: each().try_fold(0u64, |sum, (_, account)| sum.checked_add(account.kernel()?)),
-            estimate: each().any(|(_, account)| account.is_estimate()),
+            kernel_refs: rows().try_fold(0u64, |sum, row| sum.checked_add(row.account.kernel()?)),
+            estimate: rows().any(|row| row.account.is_estimate()),
         }
     }
 }

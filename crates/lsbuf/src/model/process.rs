@@ -5,6 +5,7 @@ use super::{Label, Pid};
 /// Who a pid was when it was read. `pid` and `start_time` together name one process of a boot: a
 /// recycled pid has another start time.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Process {
     /// The thread-group id.
     pub pid: Pid,

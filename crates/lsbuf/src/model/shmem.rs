@@ -7,6 +7,7 @@ use super::{BufferId, Bytes, Dev, Label, Pid};
 /// A System V segment by the kernel's own table (`/proc/sysvipc/shm`, `sysvipc_shm_proc_show` in ipc/shm.c) of its
 /// namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Segment {
     /// The key by which it is found; 0 for `IPC_PRIVATE`, and for one that was removed while attached.
     pub key: u32,
@@ -53,6 +54,7 @@ impl fmt::Display for Seals {
 
 /// Memory of a buffer that is another buffer's too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Overlap {
     /// The other one.
     pub of: BufferId,
@@ -62,6 +64,7 @@ pub struct Overlap {
 
 /// A mounted tmpfs, or devtmpfs, or root filesystem that is one: a superblock, however many mounts it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TmpfsMount {
     /// Which one.
     pub dev: Dev,
@@ -75,6 +78,7 @@ pub struct TmpfsMount {
 
 /// What a tmpfs says of itself by statfs(2) (`shmem_statfs` in mm/shmem.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TmpfsUsage {
     /// Bytes charged for all of its files, in memory, in swap and allocated in advance, whether somebody holds them or not.
     Used(Bytes),

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, Device, HiddenRefs, Kinds, Note, Pid, Process, Source};
+use super::{Buffer, BufferId, Device, HiddenRefs, Kinds, Note, Pid, Process, Source};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Wall clock when the scan began.
     pub taken_at: SystemTime,
@@ -27,8 +28,28 @@ pub struct Snapshot {
     pub devices: Vec<Device>,
 }
 
+impl Snapshot {
+    /// The process of that id; `None`: it holds nothing, or was not found.
+    #[must_use]
+    pub fn process(&self, pid: Pid) -> Option<&Process> {
+        self.process_index(pid).map(|index| &self.processes[index])
+    }
+
+    pub(super) fn process_index(&self, pid: Pid) -> Option<usize> {
+        self.processes.binary_search_by_key(&pid, |process| process.pid).ok()
+    }
+
+    /// The buffer of that identity.
+    #[must_use]
+    pub fn buffer(&self, id: &BufferId) -> Option<&Buffer> {
+        let index = self.buffers.binary_search_by(|buffer| buffer.id.cmp(id)).ok()?;
+        Some(&self.buffers[index])
+    }
+}
+
 /// The machine and the boot. Inode numbers mean nothing across boots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Host {
     /// `kernel.hostname`.
     pub hostname: Option<String>,
@@ -40,6 +61,7 @@ pub struct Host {
 
 /// How much of the machine an answer speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Coverage {
     /// What the answer was made from.
     pub sources: Vec<Source>,
@@ -74,6 +96,7 @@ impl Coverage {
 
 /// What a scan did not see, as facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Gaps {
     /// Processes that refused to be read for want of permission.
     pub denied: u64,

@@ -7,6 +7,8 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
 
+use bytesize::ByteSize;
+
 /// A size in bytes.
 ///
 /// `+` and `sum` stop at the largest size instead of panicking. That is no total: any user can make
@@ -40,6 +42,19 @@ impl Bytes {
     #[must_use]
     pub fn checked_add(self, other: Bytes) -> Option<Bytes> {
         self.0.checked_add(other.0).map(Bytes)
+    }
+}
+
+/// As people read it, in powers of 1024: `8.0M`. The number itself is in the field.
+///
+/// ```
+/// use lsbuf::model::Bytes;
+/// assert_eq!(Bytes(8 << 20).to_string(), "8.0M");
+/// assert_eq!(format!("{:>6}", Bytes(512)), "  512B");
+/// ```
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&ByteSize::b(self.0).display().iec_short().to_string())
     }
 }
 

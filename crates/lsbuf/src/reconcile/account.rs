@@ -8,6 +8,7 @@ use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, TmpfsMount, TmpfsUs
 
 /// What a kind has to do with `Shmem:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KindRow {
     /// The kind.
     pub kind: Kind,
@@ -21,6 +22,7 @@ pub struct KindRow {
 
 /// What a mounted tmpfs has to do with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MountRow {
     /// Which one, and what is used of it.
     pub mount: TmpfsMount,
@@ -32,6 +34,7 @@ pub struct MountRow {
 
 /// What one sort of row stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReconcileRow<'a> {
     /// Buffers of a kind that processes hold, and segments.
     Held(&'a KindRow),
@@ -45,6 +48,7 @@ pub enum ReconcileRow<'a> {
 
 /// The account.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Balance {
     /// `Shmem:` of `/proc/meminfo`, bytes.
     pub shmem: Bytes,
@@ -153,6 +157,7 @@ fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {
 
 /// The account, and how it came about.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Reconciliation {
     /// Wall clock when the scan began.
     pub taken_at: SystemTime,

@@ -110,7 +110,7 @@ impl fmt::Display for Uncertainty {
                         "it could not be asked"
                     }
                 };
-                let point = crate::render::escape(point.as_bytes());
+                let point = crate::escape::escape(point.as_bytes());
                 write!(
                     f,
                     "what is used of the tmpfs at {point} is unknown ({why}): files of it that no process holds are left over"

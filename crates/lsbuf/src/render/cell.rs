@@ -2,9 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use bytesize::ByteSize;
-
-use super::escape::{escape, escape_blanks, escape_gaps};
+use crate::escape::{escape, escape_blanks, escape_gaps};
 use crate::model::{Bytes, Label};
 
 /// How sizes are written.
@@ -60,7 +58,7 @@ impl Cell {
                 Some(words) => words.clone(),
             }),
             Cell::Size(size) => size.map(|size| match sizes {
-                Sizes::Human => human(size),
+                Sizes::Human => size.to_string(),
                 Sizes::Bytes => size.0.to_string(),
             }),
             Cell::Number(n) => number(n),
@@ -101,11 +99,6 @@ enum Rank<'a> {
     Text(&'a [u8]),
     DoesNotApply,
     Unknown,
-}
-
-/// A size for people.
-pub(super) fn human(size: Bytes) -> String {
-    ByteSize::b(size.0).display().iec_short().to_string()
 }
 
 fn text(bytes: &[u8], style: Style) -> String {

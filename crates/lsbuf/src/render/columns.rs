@@ -1,12 +1,10 @@
 //! Every column there is: its name, what it means, how it is computed. To add one, add it here.
 
 use std::fmt::Write;
-use std::time::SystemTime;
 
-use jiff::Timestamp;
-
-use super::escape::escape_word;
 use super::{Cell, Sizes, Style, View};
+use crate::escape::escape_word;
+use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, BufferId, Holder, Kind, Label, Process, ProcessFigures};
 
 /// A column of a table of buffers or of processes.
@@ -41,19 +39,19 @@ pub const DEFAULT_DMABUF_COLUMNS: &[&str] =
 pub const DEFAULT_PROCESS_COLUMNS: &[&str] = &["PID", "COMMAND", "RSS", "PSS", "USS", "BUFS", "FDS", "MAPS"];
 
 fn buffer<'a>(view: &View<'a>, index: usize) -> &'a Buffer {
-    &view.snapshot.buffers[index]
+    &view.snapshot().buffers[index]
 }
 
 fn account(view: &View<'_>, index: usize) -> Account {
-    view.ledger.accounts[index]
+    *view.ledger.row(index).account
 }
 
 fn process<'a>(view: &View<'a>, index: usize) -> &'a Process {
-    &view.snapshot.processes[index]
+    &view.snapshot().processes[index]
 }
 
 fn figures(view: &View<'_>, index: usize) -> ProcessFigures {
-    view.ledger.processes[index]
+    *view.ledger.process_row(index).figures
 }
 
 /// Words that may be unknown, where [`Cell::Words`] alone would say "does not apply".
@@ -174,7 +172,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     Column {
         name: "SHAPE",
         help: "what it would be as a leak: fd, map, handle, in-flight, opath, unattached",
-        cell: |v, i| Cell::Words(v.ledger.shapes[i].map(|s| s.as_str().to_owned())),
+        cell: |v, i| Cell::Words(v.ledger.row(i).shape.map(|s| s.as_str().to_owned())),
     },
     Column {
         name: "ATTACHED",
@@ -192,7 +190,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         name: "CANDIDATES",
         help: "pids of processes that could be behind KERNEL, by the devices that they have open",
         cell: |v, i| {
-            let pids: Vec<String> = v.ledger.candidates[i].iter().map(ToString::to_string).collect();
+            let pids: Vec<String> = v.ledger.row(i).candidates.iter().map(ToString::to_string).collect();
             Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
         },
     },
@@ -331,16 +329,10 @@ pub const PROCESS_COLUMNS: &[Column] = &[
     },
 ];
 
-/// RFC 3339 in UTC, to the second.
-pub(super) fn timestamp(time: SystemTime) -> Option<String> {
-    let stamp = Timestamp::try_from(time).ok()?;
-    Some(Timestamp::from_second(stamp.as_second()).ok()?.to_string())
-}
-
 /// The command name of a holder, escaped so that it cannot pose as another holder.
 pub(super) fn comm(view: &View<'_>, holder: &Holder) -> String {
-    let at = view.snapshot.processes.binary_search_by_key(&holder.pid, |p| p.pid);
-    at.map_or("?".into(), |at| escape_word(view.snapshot.processes[at].comm.as_bytes()))
+    let at = view.snapshot().processes.binary_search_by_key(&holder.pid, |p| p.pid);
+    at.map_or("?".into(), |at| escape_word(view.snapshot().processes[at].comm.as_bytes()))
 }
 
 fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-use super::escape::escape_json;
+use crate::escape::escape_json;
 
 /// Writes one document, with a newline behind it.
 pub(super) fn document(out: &mut dyn Write, document: &impl Serialize) -> io::Result<()> {

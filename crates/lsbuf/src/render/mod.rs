@@ -7,7 +7,6 @@
 
 mod cell;
 mod columns;
-mod escape;
 mod json;
 mod layout;
 mod reconcile;
@@ -17,12 +16,12 @@ mod table;
 mod tap;
 mod verdict;
 
+pub use crate::escape::{escape, unescape};
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     PROCESS_COLUMNS,
 };
-pub use escape::{escape, unescape};
 pub use json::json;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
@@ -36,10 +35,8 @@ use crate::model::{Ledger, Snapshot};
 /// What is shown of a snapshot, and in what order.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
-    /// What was found.
-    pub snapshot: &'a Snapshot,
-    /// Its figures, made from that very snapshot.
-    pub ledger: &'a Ledger,
+    /// The snapshot with its figures.
+    pub ledger: &'a Ledger<'a>,
     /// Indices into [`Snapshot::buffers`].
     pub buffers: Vec<usize>,
     /// Indices into [`Snapshot::processes`].
@@ -49,12 +46,18 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// Everything, in the snapshot's own order.
     #[must_use]
-    pub fn all(snapshot: &'a Snapshot, ledger: &'a Ledger) -> View<'a> {
+    pub fn all(ledger: &'a Ledger<'a>) -> View<'a> {
+        let snapshot = ledger.snapshot();
         View {
-            snapshot,
             ledger,
             buffers: (0..snapshot.buffers.len()).collect(),
             processes: (0..snapshot.processes.len()).collect(),
         }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn snapshot(&self) -> &'a Snapshot {
+        self.ledger.snapshot()
     }
 }

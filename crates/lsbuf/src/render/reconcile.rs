@@ -6,12 +6,11 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::cell::{Sizes, human};
-use super::columns::timestamp;
-use super::escape::escape_gaps;
-use super::json::{JsonHost, JsonScan, Lost, host, lost, scan};
+use super::cell::Sizes;
 use super::layout;
-use crate::model::{Bytes, Kind, TmpfsMount, TmpfsUsage};
+use crate::escape::escape_gaps;
+use crate::model::serialize::{lost_bytes, timestamp};
+use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
 
 /// Writes the table: the rows of the account, what is not in `Shmem:`, and what the rest may consist of. Mounts of which
@@ -113,7 +112,7 @@ fn signed(bytes: i128, sizes: Sizes) -> String {
     let sign = if bytes < 0 { "-" } else { "" };
     match sizes {
         Sizes::Bytes => bytes.to_string(),
-        Sizes::Human => format!("{sign}{}", human(magnitude)),
+        Sizes::Human => format!("{sign}{}", magnitude),
     }
 }
 
@@ -121,8 +120,8 @@ fn signed(bytes: i128, sizes: Sizes) -> String {
 struct ReconcileDocument<'a> {
     schema: &'static str,
     taken_at: Option<String>,
-    host: JsonHost<'a>,
-    scan: JsonScan<'a>,
+    host: &'a Host,
+    scan: &'a Coverage,
     complete: bool,
     shmem: u64,
     shmem_before: u64,
@@ -139,18 +138,18 @@ struct ReconcileDocument<'a> {
 
 #[derive(Serialize)]
 struct JsonReconcileKind {
-    kind: &'static str,
+    kind: Kind,
     buffers: u64,
-    charged: u64,
+    charged: Bytes,
     unknown: u64,
 }
 
 #[derive(Serialize)]
 struct JsonMount<'a> {
-    dev: String,
-    mount_point: std::borrow::Cow<'a, str>,
+    dev: Dev,
+    mount_point: &'a Label,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mount_point_bytes: Lost,
+    mount_point_bytes: Option<String>,
     seen_by: Option<u32>,
     usage: &'static str,
     used: Option<u64>,
@@ -165,9 +164,9 @@ struct JsonMount<'a> {
 pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::Result<()> {
     let balance = &found.balance;
     let kind = |row: &KindRow| JsonReconcileKind {
-        kind: row.kind.as_str(),
+        kind: row.kind,
         buffers: row.buffers,
-        charged: row.charged.0,
+        charged: row.charged,
         unknown: row.unknown,
     };
     let tmpfs = balance.mounts.iter().map(|row| {
@@ -179,9 +178,9 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
             TmpfsUsage::Unreadable => ("unreadable", None),
         };
         JsonMount {
-            dev: row.mount.dev.to_string(),
-            mount_point: row.mount.point.to_utf8_lossy(),
-            mount_point_bytes: lost(Some(&row.mount.point)),
+            dev: row.mount.dev,
+            mount_point: &row.mount.point,
+            mount_point_bytes: lost_bytes(Some(&row.mount.point)),
             seen_by: row.mount.seen_by.map(|pid| pid.0),
             usage,
             used,
@@ -192,8 +191,8 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
     let document = ReconcileDocument {
         schema: "lsbuf.reconcile/1",
         taken_at: timestamp(found.taken_at),
-        host: host(&found.host),
-        scan: scan(&found.coverage),
+        host: &found.host,
+        scan: &found.coverage,
         complete: found.is_complete(),
         shmem: balance.shmem.0,
         shmem_before: found.shmem_before.0,

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use super::cell::human;
-use super::columns::{comm, timestamp};
-use super::escape::escape_word;
+use super::columns::comm;
 use super::{View, escape};
+use crate::escape::escape_word;
+use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, Pid};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
@@ -14,7 +14,7 @@ use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Ki
 /// # Errors
 /// Those of `out`.
 pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
-    let (buffer, account) = (&view.snapshot.buffers[index], &view.ledger.accounts[index]);
+    let (buffer, account) = (&view.snapshot().buffers[index], view.ledger.row(index).account);
     let name = match &buffer.name {
         None => "name unknown".to_owned(),
         Some(name) if name.is_empty() => "unnamed".to_owned(),
@@ -32,16 +32,16 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         }
     }
     line("device", buffer.id.dev.map_or("?".into(), |d| d.to_string()))?;
-    line("created", created(buffer, view.snapshot.taken_at))?;
+    line("created", created(buffer, view.snapshot().taken_at))?;
     if is_dmabuf {
         line("attached", attached(buffer))?;
     }
     for overlap in buffer.overlaps.iter().flatten() {
         let (of, bytes) = (overlap.of, overlap.bytes);
-        line("memory", format!("{} of it are {} {}'s", human(bytes), of.kind, of.ino))?;
+        line("memory", format!("{} of it are {} {}'s", bytes, of.kind, of.ino))?;
     }
-    line("account", account_line(buffer, account, view.snapshot.coverage.hidden_refs))?;
-    if let Some(shape) = view.ledger.shapes[index] {
+    line("account", account_line(buffer, account, view.snapshot().coverage.hidden_refs))?;
+    if let Some(shape) = view.ledger.row(index).shape {
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }
     if buffer.holders.is_empty() {
@@ -58,7 +58,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
 
 /// A size for people, and to the byte.
 fn size(size: Option<Bytes>) -> String {
-    size.map_or("?".into(), |size| format!("{} ({} bytes)", human(size), size.0))
+    size.map_or("?".into(), |size| format!("{} ({} bytes)", size, size.0))
 }
 
 /// What only shmem has, a line each.
@@ -68,10 +68,10 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         (false, _) => lines.push(("charged", "the kernel does not tell".to_owned())),
         (true, None) => lines.push(("charged", size(buffer.charged))),
         (true, Some(swapped)) => {
-            lines.push(("charged", format!("{}, {} of it swapped", size(buffer.charged), human(swapped))));
+            lines.push(("charged", format!("{}, {} of it swapped", size(buffer.charged), swapped)));
         }
     }
-    lines.extend(buffer.huge_page.map(|page| ("pages", format!("huge, {} each", human(page)))));
+    lines.extend(buffer.huge_page.map(|page| ("pages", format!("huge, {} each", page))));
     if buffer.id.kind == Kind::Memfd {
         lines.push(("seals", buffer.seals.map_or("?".into(), |seals| seals.to_string())));
     }
@@ -88,7 +88,7 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         lines.push(("owner", format!("uid {}", segment.owner)));
         lines.push(("creator", pid(segment.creator)));
         lines.push(("last used", pid(segment.last)));
-        lines.push(("memory", format!("{} in memory, {} in swap", human(segment.rss), human(segment.swap))));
+        lines.push(("memory", format!("{} in memory, {} in swap", segment.rss, segment.swap)));
     }
     lines.extend(buffer.id.ipc.map(|ipc| ("namespace", format!("IPC namespace {}", ipc.0))));
     lines
@@ -113,7 +113,7 @@ fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Resu
         fds(&who, &thread.fds, &thread.opaths, &table)?;
     }
     for map in &holder.maps {
-        write!(out, "    {who}  map {:#x}-{:#x} {}", map.start, map.end, human(map.len()))?;
+        write!(out, "    {who}  map {:#x}-{:#x} {}", map.start, map.end, map.len())?;
         if let Some(perms) = map.perms {
             write!(out, " {perms}")?;
         }
@@ -139,11 +139,11 @@ fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
 
 /// Who could be behind the kernel's references: whose handles a driver lists, or else who has a device open.
 fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
-    let pids = &view.ledger.candidates[index];
+    let pids = view.ledger.row(index).candidates;
     if pids.is_empty() {
         return Ok(());
     }
-    let buffer = &view.snapshot.buffers[index];
+    let buffer = &view.snapshot().buffers[index];
     if !buffer.handles.is_empty() {
         writeln!(out, "  candidates for the kernel's references, by the handles that the driver lists")?;
         for GemHandle { pid, comm, handle, imported } in &buffer.handles {
@@ -153,7 +153,7 @@ fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<
         return Ok(());
     }
     writeln!(out, "  candidates for the kernel's references, by the devices that they have open")?;
-    for device in &view.snapshot.devices {
+    for device in &view.snapshot().devices {
         let name = device.name.as_ref().map_or(String::new(), |n| format!(" ({})", escape(n.as_bytes())));
         for holder in device.holders.iter().filter(|h| pids.contains(&h.pid)) {
             let comm = holder.comm.as_ref().map_or("?".into(), |c| escape_word(c.as_bytes()));

@@ -11,7 +11,7 @@ pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
     let shown = match view.buffers.len() as u64 {
         all if all == totals.buffers => String::new(),
         some => {
-            let costs = || view.buffers.iter().map(|&i| view.snapshot.buffers[i].cost());
+            let costs = || view.buffers.iter().map(|&i| view.snapshot().buffers[i].cost());
             let cost = total(Bytes::total(costs()), Bytes::at_least(costs()), sizes);
             format!("{some} shown, {cost}; the machine: ")
         }
@@ -19,7 +19,7 @@ pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
     let any = |kinds: Kinds| view.ledger.kinds.iter().any(|totals| kinds.has(totals.kind));
     let mut lines = Vec::new();
     // What there is none of is only worth a line where nothing else was looked for.
-    if any(Kinds::DMABUF) || !view.snapshot.kinds.has_shmem() {
+    if any(Kinds::DMABUF) || !view.snapshot().kinds.has_shmem() {
         lines.push(dmabufs(view, sizes));
     }
     if any(Kinds::SHMEM) {
@@ -45,7 +45,7 @@ fn size(size: Option<Bytes>, sizes: Sizes) -> String {
 }
 
 fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
-    let part = Part::of(view.snapshot, view.ledger, Kinds::DMABUF);
+    let part = Part::of(view.ledger, Kinds::DMABUF);
     let exporters = view.ledger.exporters.iter().map(|e| {
         let name = Cell::Text(e.exporter.clone()).write(Style::Table, sizes);
         format!("{name} {} in {}", size(e.size, sizes), e.buffers)
@@ -64,7 +64,7 @@ fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
 }
 
 fn shmem(view: &View<'_>, sizes: Sizes) -> String {
-    let part = Part::of(view.snapshot, view.ledger, Kinds::SHMEM);
+    let part = Part::of(view.ledger, Kinds::SHMEM);
     let mut kinds: Vec<&KindTotals> = view.ledger.kinds.iter().filter(|k| k.kind != Kind::DmaBuf).collect();
     kinds.sort_by_key(|k| std::cmp::Reverse(k.cost()));
     let kinds =
@@ -139,7 +139,7 @@ mod tests {
             devices: Vec::new(),
         };
         let ledger = Ledger::of(&snapshot);
-        ask(&mut View::all(&snapshot, &ledger))
+        ask(&mut View::all(&ledger))
     }
 
     /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for

@@ -2,7 +2,7 @@
 //! not.
 
 use super::escape;
-use super::escape::escape_word;
+use crate::escape::escape_word;
 use crate::model::counted;
 use crate::scan::{Diagnosis, Unread};
 

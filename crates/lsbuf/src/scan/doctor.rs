@@ -1,7 +1,7 @@
 //! Which sources work here, and what would make the answer complete.
 //!
 //! Every verdict comes from trying the source, not from kernel versions or credentials; only the advice looks at who
-//! asks. It names what a complete answer lacks and no more; what would add details besides is optional.
+//! asks. It names what a complete answer is missing and no more; what would add details besides is optional.
 //!
 //! Limits: advice comes step by step. Behind a procfs that hides processes, or a debugfs that is not mounted, there may be
 //! more to grant; ask again after each step.
@@ -53,6 +53,7 @@ impl SourceState {
 
 /// What trying one source showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceCheck {
     /// The source, or what the sources depend on.
     pub what: &'static str,
@@ -70,6 +71,7 @@ pub struct SourceCheck {
 
 /// A process that procfs did not let be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unread {
     /// Which.
     pub pid: Pid,
@@ -106,6 +108,7 @@ impl fmt::Display for Refusal {
 
 /// What trying everything showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnosis {
     /// Source by source.
     pub checks: Vec<SourceCheck>,
@@ -162,14 +165,14 @@ impl Scanner {
                 return match iterators.origin() {
                     Ok(folder) => check.works(format!("used, as pinned in {}", folder.display())),
                     Err(why) => {
-                        let pinned = why.map_or(String::new(), |lack| format!("; pinned: {lack}"));
+                        let pinned = why.map_or(String::new(), |missing| format!("; pinned: {missing}"));
                         check.works(format!("used, loaded for each run{pinned}"))
                     }
                 };
             }
             Iterating::No(state) => state,
-            Iterating::MayLoad(lack) => {
-                return check.is(SourceState::Missing, format!("they are not loaded; pinned: {lack}"));
+            Iterating::MayLoad(missing) => {
+                return check.is(SourceState::Missing, format!("they are not loaded; pinned: {missing}"));
             }
         };
         let mut check = check.is(SourceState::Missing, format!("{state}; procfs is used"));

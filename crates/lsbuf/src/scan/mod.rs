@@ -94,7 +94,8 @@ impl Iterating {
     fn pinned(root: &ProcRoot, options: &Options, unread: Option<Errno>) -> Iterating {
         match iterators::pinned(root, options, unread) {
             Ok(Ok(iterators)) => Iterating::Ready(Box::new(iterators)),
-            Ok(Err(lack)) => Iterating::MayLoad(lack),
+            Ok(Err(missing)) if options.sources.load_bpf => Iterating::MayLoad(missing),
+            Ok(Err(missing)) => Iterating::No(NotUsed::only_pinned(missing)),
             Err(why) => Iterating::No(why),
         }
     }
@@ -102,7 +103,7 @@ impl Iterating {
     /// The same, loaded if that may be done.
     fn loaded(self, options: &Options) -> Iterating {
         match self {
-            Iterating::MayLoad(lack) => match iterators::load(options, lack) {
+            Iterating::MayLoad(missing) => match iterators::load(options, missing) {
                 Ok(iterators) => Iterating::Ready(Box::new(iterators)),
                 Err(why) => Iterating::No(why),
             },
@@ -332,7 +333,7 @@ impl Found {
         mut source: S,
         options: &Options,
     ) -> (Result<Found, Failed>, Option<S>) {
-        let mut settling = Settling::new(Limits { readings: options.rounds, time: options.time });
+        let mut settling = Settling::new(Limits { readings: options.readings, time: options.time });
         let mut effort = settling.effort();
         let mut unguarded = false;
         let mut outcome = loop {

@@ -1,4 +1,16 @@
 //! What to scan, by which sources, and how far a scan may go.
+//!
+//! The options are plain structs with defaults. Name the fields that you set and take the rest from
+//! `..Options::default()`: fields will be added.
+//!
+//! ```
+//! use lsbuf::model::Kinds;
+//! use lsbuf::scan::{Options, Sources};
+//!
+//! let sources = Sources { load_bpf: true, ..Sources::default() };
+//! let options = Options { kinds: Kinds::DMABUF, sources, ..Options::default() };
+//! # let _ = options;
+//! ```
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,11 +36,12 @@ pub enum Mappings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Way {
-    /// The BPF iterators if they are pinned; else procfs, unless loading them costs less or they could tell more. From the
-    /// second scan of a scanner on they are loaded in any case, where that can be done.
+    /// The BPF iterators if they are pinned, else procfs. With [`Sources::load_bpf`] the iterators are loaded if none
+    /// are pinned: at once if shared memory is looked for; else when procfs would take longer, when it could not
+    /// prove everything, or from the second scan of a scanner on.
     #[default]
     Auto,
-    /// The BPF iterators or no answer: those that are pinned, or else loaded for the purpose.
+    /// The BPF iterators or no answer: those that are pinned, or else loaded with [`Sources::load_bpf`].
     Iterators,
     /// procfs alone.
     Procfs,
@@ -39,6 +52,9 @@ pub enum Way {
 pub struct Sources {
     /// By which way.
     pub way: Way,
+    /// Whether BPF iterators may be loaded into the kernel if none are pinned. They go with the scanner. Loading takes
+    /// CAP_BPF and CAP_PERFMON, or root, and some 25 ms.
+    pub load_bpf: bool,
     /// How the processes' mappings are read.
     pub mappings: Mappings,
     /// Read the kernel's own list (debugfs `bufinfo`), where nothing better lists the buffers.
@@ -54,6 +70,7 @@ impl Default for Sources {
     fn default() -> Sources {
         Sources {
             way: Way::Auto,
+            load_bpf: false,
             mappings: Mappings::default(),
             kernel_list: true,
             gem_handles: false,
@@ -77,10 +94,10 @@ pub struct Options {
     pub sources: Sources,
     /// Which kinds of buffer are looked for. Dma-bufs alone cost less than any other kind.
     pub kinds: Kinds,
-    /// How many readings are made if they are needed to prove what counts leave over; at least one is, and with more than one a
-    /// few more within [`Options::time`].
-    pub rounds: u32,
-    /// How long readings go on beyond [`Options::rounds`].
+    /// How many readings a scan may make in order to prove residuals. At least one is made. With more than one,
+    /// a few more may follow within [`Options::time`].
+    pub readings: u32,
+    /// How long readings beyond [`Options::readings`] may go on.
     pub time: Duration,
     /// How long a reading waits for one process. Then that process's mappings are left out, or procfs is read in place of the
     /// iterators.
@@ -96,7 +113,7 @@ impl Default for Options {
             sys_root: Some("/sys".into()),
             sources: Sources::default(),
             kinds: Kinds::ALL,
-            rounds: 3,
+            readings: 3,
             time: Duration::from_millis(250),
             deadline: Duration::from_secs(1),
             pins: PINS.into(),

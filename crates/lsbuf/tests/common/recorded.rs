@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lsbuf::model::{Kinds, Ledger, Snapshot};
+use lsbuf::model::{BufferRow, Kinds, Ledger, Snapshot};
 use lsbuf::render::View;
 use lsbuf::scan::Options;
 use lsbuf_guest::tree::{Node, Tree, below, put};
@@ -92,7 +92,7 @@ fn replace(path: &Path, node: Option<&Node>) {
 pub(crate) fn json(snapshot: &Snapshot) -> Value {
     let ledger = Ledger::of(snapshot);
     let mut text = Vec::new();
-    lsbuf::render::json(&mut text, &View::all(snapshot, &ledger)).unwrap();
+    lsbuf::render::json(&mut text, &View::all(&ledger)).unwrap();
     sorted(serde_json::from_slice(&text).unwrap())
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn sorted(mut answer: Value) -> Value {
 /// Panics unless the accounts of the answer add up.
 pub(crate) fn assert_balanced(snapshot: &Snapshot) {
     let ledger = Ledger::of(snapshot);
-    for (buffer, account) in snapshot.buffers.iter().zip(&ledger.accounts) {
+    for BufferRow { buffer, account, .. } in ledger.rows() {
         let found = account.fd + account.map;
         if let (Some(kernel), false, Some(count)) = (account.kernel(), account.is_estimate(), buffer.count) {
             let elsewhere = [account.in_flight, account.io_uring];

@@ -198,7 +198,7 @@ impl fmt::Display for Unavailable {
                 write!(f, "the kernel's type information cannot be read: {}", std::io::Error::from(*errno))
             }
             Unavailable::Missing => f.write_str("this kernel has no such iterator"),
-            Unavailable::NotRequested => f.write_str("it was not to be loaded"),
+            Unavailable::NotRequested => f.write_str("not requested"),
             Unavailable::NotPinned => f.write_str("it is not pinned"),
             Unavailable::Foreign => f.write_str("what is there is nothing that root has pinned"),
             Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),

@@ -176,6 +176,14 @@ impl fmt::Display for MissingIterator {
     }
 }
 
+impl NotUsed {
+    /// None are pinned, for that reason, and loading them was not requested.
+    pub(super) fn only_pinned(pinned: MissingIterator) -> NotUsed {
+        let loaded = MissingIterator { iterator: None, why: Unavailable::NotRequested };
+        NotUsed::Neither { pinned, loaded }
+    }
+}
+
 impl fmt::Display for NotUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

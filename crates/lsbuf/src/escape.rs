@@ -24,7 +24,8 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Escapes bytes for a column of a table: what stays is single blanks between other characters, so
 /// no gap can be forged.
-pub(super) fn escape_gaps(bytes: &[u8]) -> String {
+#[must_use]
+pub fn escape_gaps(bytes: &[u8]) -> String {
     let ends_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
     escape_unless(bytes, |before, c, after| {
         !c.is_whitespace() || c == ' ' && !ends_word(before) && !ends_word(after)
@@ -32,12 +33,14 @@ pub(super) fn escape_gaps(bytes: &[u8]) -> String {
 }
 
 /// Escapes bytes for a format whose fields are separated by blanks.
-pub(super) fn escape_blanks(bytes: &[u8]) -> String {
+#[must_use]
+pub fn escape_blanks(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, c, _| !c.is_whitespace())
 }
 
 /// Escapes a command name for a list in which blanks, colons, commas and brackets mean something.
-pub(super) fn escape_word(bytes: &[u8]) -> String {
+#[must_use]
+pub fn escape_word(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, c, _| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
 }
 
@@ -45,7 +48,7 @@ pub(super) fn escape_word(bytes: &[u8]) -> String {
 /// such a text.
 ///
 /// ```
-/// use lsbuf::render::{escape, unescape};
+/// use lsbuf::escape::{escape, unescape};
 /// assert_eq!(escape(b"a\\\xff"), r"a\\\xff");
 /// assert_eq!(unescape(r"a\\\xff"), Some(b"a\\\xff".to_vec()));
 /// assert_eq!(unescape(r"a\n"), None);
@@ -73,7 +76,8 @@ fn hex_digit(digit: u8) -> Option<u8> {
 
 /// Escapes, in a string that is JSON already, the characters that JSON lets through and a terminal should not see. It stays
 /// the same string.
-pub(super) fn escape_json(text: &str) -> String {
+#[must_use]
+pub fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut shown = MarkBudget::default();
     for c in text.chars() {

@@ -1,0 +1,581 @@
+//! The model in the words of the JSON schema (`docs/lsbuf.snapshot-1.schema.json`), by serde.
+//!
+//! A [`Ledger`] serializes as a whole document. Its parts serialize as they stand in it, so that a program
+//! which embeds lsbuf can put one buffer's row or one process into a document of its own.
+//!
+//! Sizes are bytes. What could not be known is `null`. Text that processes choose is UTF-8; where its bytes are
+//! not, U+FFFD stands in their place, which makes different names equal. Then a key with `_bytes` behind the
+//! text's own has all bytes, as [`unescape`](crate::escape::unescape) reads them.
+//!
+//! Limit: control characters in text are escaped as JSON requires and no further. For a terminal,
+//! `render::json` escapes more.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::*;
+use crate::escape::escape;
+
+/// A list of what each item comes to.
+struct Each<'a, T, J>(&'a [T], fn(&'a T) -> J);
+
+impl<T, J: Serialize> Serialize for Each<'_, T, J> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+/// An address.
+struct Hex(u64);
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#x}", self.0))
+    }
+}
+
+/// Serializes a type as what a function makes of it.
+macro_rules! serialize_as {
+    ($($type:ty, $of:expr;)*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $of(self).serialize(serializer)
+            }
+        }
+    )*};
+}
+
+/// Serializes a type as its text.
+macro_rules! serialize_as_text {
+    ($($type:ty),*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )*};
+}
+
+serialize_as! {
+    Bytes, |bytes: &Bytes| bytes.0;
+    Pid, |pid: &Pid| pid.0;
+    Tid, |tid: &Tid| tid.0;
+    Fd, |fd: &Fd| fd.0;
+    Inode, |ino: &Inode| ino.0;
+    Label, Label::to_utf8_lossy;
+    Kind, |kind: &Kind| kind.as_str();
+    Source, |source: &Source| source.as_str();
+    Why, |why: &Why| why.as_str();
+    LeakShape, |shape: &LeakShape| shape.as_str();
+    Host, JsonHost::of;
+    Seals, |seals: &Seals| seals.words().collect::<Vec<_>>();
+    Coverage, JsonCoverage::of;
+    Totals, JsonTotals::of;
+    KindTotals, JsonKindTotals::of;
+    ExporterTotals, JsonExporter::of;
+    Segment, JsonSegment::of;
+    Overlap, JsonOverlap::of;
+    GemHandle, JsonHandle::of;
+    Holder, JsonHolder::of;
+    ThreadFds, JsonThread::of;
+    MapRef, JsonMap::of;
+    Device, JsonDevice::of;
+    DeviceHolder, JsonDeviceHolder::of;
+    BufferRow<'_>, JsonBuffer::of;
+    ProcessRow<'_>, JsonProcess::of;
+}
+
+serialize_as_text!(Dev, Perms, Note);
+
+impl Serialize for Ledger<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let buffers = Rows(|| self.rows());
+        let processes = Rows(|| self.processes());
+        document(self, buffers, processes).serialize(serializer)
+    }
+}
+
+/// A list of what an iterator yields.
+pub(crate) struct Rows<F>(pub(crate) F);
+
+impl<I: Iterator<Item: Serialize>, F: Fn() -> I> Serialize for Rows<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+/// The document of a ledger, with these lists of its buffers and processes.
+pub(crate) fn document<'a, B: Serialize + 'a, P: Serialize + 'a>(
+    ledger: &'a Ledger<'_>,
+    buffers: B,
+    processes: P,
+) -> impl Serialize + 'a {
+    let snapshot = ledger.snapshot();
+    let hidden = snapshot.coverage.hidden_refs.filter(|hidden| !hidden.unknown);
+    Document {
+        schema: "lsbuf.snapshot/1",
+        taken_at: timestamp(snapshot.taken_at),
+        host: &snapshot.host,
+        scan: &snapshot.coverage,
+        totals: DocumentTotals {
+            totals: &ledger.totals,
+            in_flight_fds: hidden.map(|hidden| hidden.in_flight),
+            io_uring_files: hidden.map(|hidden| hidden.io_uring),
+        },
+        kinds: &ledger.kinds,
+        exporters: &ledger.exporters,
+        buffers,
+        processes,
+        devices: &snapshot.devices,
+    }
+}
+
+/// A time in RFC 3339, to the second; `None`: it is out of range.
+pub(crate) fn timestamp(time: SystemTime) -> Option<String> {
+    let stamp = Timestamp::try_from(time).ok()?;
+    Some(Timestamp::from_second(stamp.as_second()).ok()?.to_string())
+}
+
+/// All bytes of a label that is not UTF-8.
+pub(crate) fn lost_bytes(label: Option<&Label>) -> Option<String> {
+    let bytes = label?.as_bytes();
+    std::str::from_utf8(bytes).is_err().then(|| escape(bytes))
+}
+
+/// The bytes that a text lost; left out if it lost none.
+type Lost = Option<String>;
+
+#[derive(Serialize)]
+struct Document<'a, B, P> {
+    schema: &'static str,
+    taken_at: Option<String>,
+    host: &'a Host,
+    scan: &'a Coverage,
+    totals: DocumentTotals<'a>,
+    kinds: &'a [KindTotals],
+    exporters: &'a [ExporterTotals],
+    buffers: B,
+    processes: P,
+    devices: &'a [Device],
+}
+
+#[derive(Serialize)]
+struct DocumentTotals<'a> {
+    #[serde(flatten)]
+    totals: &'a Totals,
+    in_flight_fds: Option<u64>,
+    io_uring_files: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct JsonHost<'a> {
+    hostname: Option<&'a str>,
+    kernel: Option<&'a str>,
+    boot_id: Option<&'a str>,
+}
+
+impl JsonHost<'_> {
+    fn of(host: &Host) -> JsonHost<'_> {
+        JsonHost {
+            hostname: host.hostname.as_deref(),
+            kernel: host.kernel.as_deref(),
+            boot_id: host.boot_id.as_deref(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonCoverage<'a> {
+    sources: &'a [Source],
+    complete: bool,
+    duration_us: u64,
+    notes: &'a [Note],
+    processes: JsonProcessCounts,
+}
+
+#[derive(Serialize)]
+struct JsonProcessCounts {
+    total: u64,
+    read: u64,
+    unreadable: u64,
+    vanished: u64,
+}
+
+impl JsonCoverage<'_> {
+    fn of(coverage: &Coverage) -> JsonCoverage<'_> {
+        let ProcessCounts { total, read, unreadable, vanished } = coverage.processes;
+        JsonCoverage {
+            sources: &coverage.sources,
+            complete: coverage.is_complete(),
+            duration_us: u64::try_from(coverage.duration.as_micros()).unwrap_or(u64::MAX),
+            notes: &coverage.notes,
+            processes: JsonProcessCounts { total, read, unreadable, vanished },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonTotals {
+    buffers: u64,
+    size: Option<Bytes>,
+    at_least: Bytes,
+    same_memory: Bytes,
+    held: Option<Bytes>,
+    opath: Option<Bytes>,
+    kernel_only: Option<Bytes>,
+    rss: Option<Bytes>,
+    pss: Option<Bytes>,
+    unattributed_refs: Option<u64>,
+    estimate: bool,
+}
+
+impl JsonTotals {
+    fn of(totals: &Totals) -> JsonTotals {
+        JsonTotals {
+            buffers: totals.buffers,
+            size: totals.size,
+            at_least: totals.at_least,
+            same_memory: totals.same_memory,
+            held: totals.held,
+            opath: totals.opath,
+            kernel_only: totals.kernel_only,
+            rss: totals.rss,
+            pss: totals.pss,
+            unattributed_refs: totals.unattributed_refs,
+            estimate: totals.estimate,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonKindTotals {
+    kind: Kind,
+    buffers: u64,
+    size: Option<Bytes>,
+    charged: Option<Bytes>,
+    held: Option<Bytes>,
+    kernel_only: Option<Bytes>,
+}
+
+impl JsonKindTotals {
+    fn of(totals: &KindTotals) -> JsonKindTotals {
+        JsonKindTotals {
+            kind: totals.kind,
+            buffers: totals.buffers,
+            size: totals.size,
+            charged: totals.charged,
+            held: totals.held,
+            kernel_only: totals.kernel_only,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonExporter<'a> {
+    exporter: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exporter_bytes: Lost,
+    buffers: u64,
+    size: Option<Bytes>,
+}
+
+impl JsonExporter<'_> {
+    fn of(totals: &ExporterTotals) -> JsonExporter<'_> {
+        let exporter = totals.exporter.as_ref();
+        JsonExporter {
+            exporter,
+            exporter_bytes: lost_bytes(exporter),
+            buffers: totals.buffers,
+            size: totals.size,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonBuffer<'a> {
+    kind: Kind,
+    dev: Option<Dev>,
+    ino: Inode,
+    size: Option<Bytes>,
+    ipc_namespace: Option<Inode>,
+    charged: Option<Bytes>,
+    swapped: Option<Bytes>,
+    huge_page: Option<Bytes>,
+    deleted: Option<bool>,
+    seals: Option<Seals>,
+    segment: Option<&'a Segment>,
+    same_memory: Option<&'a [Overlap]>,
+    name: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_bytes: Lost,
+    exporter: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exporter_bytes: Lost,
+    count: Option<u64>,
+    refs: JsonRefs,
+    estimate: bool,
+    estimate_reason: Option<Why>,
+    leak_shape: Option<LeakShape>,
+    attachments: Option<&'a [Label]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments_bytes: Option<Each<'a, Label, String>>,
+    handles: &'a [GemHandle],
+    candidates: &'a [Pid],
+    created_at: Option<String>,
+    creator_uid: Option<u32>,
+    holders: &'a [Holder],
+}
+
+#[derive(Serialize)]
+struct JsonRefs {
+    fd: u64,
+    map: u64,
+    private_map: Option<u64>,
+    in_flight: Option<u64>,
+    io_uring: Option<u64>,
+    exe: Option<u64>,
+    kernel: Option<u64>,
+    opath: u64,
+}
+
+impl<'a> JsonBuffer<'a> {
+    fn of(row: &BufferRow<'a>) -> JsonBuffer<'a> {
+        let BufferRow { buffer, account, shape, candidates } = *row;
+        let attachments = buffer.attachments.as_deref();
+        let lost_any = attachments.is_some_and(|names| names.iter().any(|n| lost_bytes(Some(n)).is_some()));
+        JsonBuffer {
+            kind: buffer.id.kind,
+            dev: buffer.id.dev,
+            ino: buffer.id.ino,
+            size: buffer.size,
+            ipc_namespace: buffer.id.ipc.map(|ipc| ipc.0),
+            charged: buffer.charged,
+            swapped: buffer.swapped,
+            huge_page: buffer.huge_page,
+            deleted: buffer.deleted,
+            seals: buffer.seals,
+            segment: buffer.segment.as_ref(),
+            same_memory: buffer.overlaps.as_deref(),
+            name: buffer.name.as_ref(),
+            name_bytes: lost_bytes(buffer.name.as_ref()),
+            exporter: buffer.exporter.as_ref(),
+            exporter_bytes: lost_bytes(buffer.exporter.as_ref()),
+            count: buffer.count,
+            refs: JsonRefs {
+                fd: account.fd,
+                map: account.map,
+                private_map: account.private_map,
+                in_flight: account.in_flight,
+                io_uring: account.io_uring,
+                exe: account.exe,
+                kernel: account.kernel(),
+                opath: account.opath,
+            },
+            estimate: account.is_estimate(),
+            estimate_reason: account.residual.why(),
+            leak_shape: shape,
+            attachments,
+            attachments_bytes: attachments
+                .filter(|_| lost_any)
+                .map(|names| Each(names, |name| escape(name.as_bytes()))),
+            handles: &buffer.handles,
+            candidates,
+            created_at: buffer.created_at.and_then(timestamp),
+            creator_uid: buffer.creator_uid,
+            holders: &buffer.holders,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonSegment {
+    key: u32,
+    owner: u32,
+    creator_pid: Option<Pid>,
+    last_pid: Option<Pid>,
+    attached: u64,
+    removed: bool,
+    rss: Bytes,
+    swap: Bytes,
+}
+
+impl JsonSegment {
+    fn of(segment: &Segment) -> JsonSegment {
+        let Segment { key, owner, creator, last, attached, removed, rss, swap } = *segment;
+        JsonSegment { key, owner, creator_pid: creator, last_pid: last, attached, removed, rss, swap }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonOverlap {
+    kind: Kind,
+    dev: Option<Dev>,
+    ino: Inode,
+    bytes: Bytes,
+}
+
+impl JsonOverlap {
+    fn of(overlap: &Overlap) -> JsonOverlap {
+        let BufferId { kind, dev, ino, ipc: _ } = overlap.of;
+        JsonOverlap { kind, dev, ino, bytes: overlap.bytes }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonHandle<'a> {
+    pid: Pid,
+    comm: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_bytes: Lost,
+    handle: u32,
+    imported: bool,
+}
+
+impl JsonHandle<'_> {
+    fn of(handle: &GemHandle) -> JsonHandle<'_> {
+        let GemHandle { pid, ref comm, handle, imported } = *handle;
+        JsonHandle { pid, comm, comm_bytes: lost_bytes(Some(comm)), handle, imported }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonHolder<'a> {
+    pid: Pid,
+    fds: &'a [Fd],
+    opaths: &'a [Fd],
+    maps: &'a [MapRef],
+    runs: bool,
+    threads: &'a [ThreadFds],
+    fd_table_of: Option<Pid>,
+    address_space_of: Option<Pid>,
+}
+
+impl JsonHolder<'_> {
+    fn of(holder: &Holder) -> JsonHolder<'_> {
+        JsonHolder {
+            pid: holder.pid,
+            fds: &holder.fds,
+            opaths: &holder.opaths,
+            maps: &holder.maps,
+            runs: holder.runs,
+            threads: &holder.threads,
+            fd_table_of: holder.fd_table_of,
+            address_space_of: holder.address_space_of,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonThread<'a> {
+    tid: Tid,
+    fds: &'a [Fd],
+    opaths: &'a [Fd],
+    fd_table_of: Option<Pid>,
+}
+
+impl JsonThread<'_> {
+    fn of(thread: &ThreadFds) -> JsonThread<'_> {
+        let ThreadFds { tid, ref fds, ref opaths, fd_table_of } = *thread;
+        JsonThread { tid, fds, opaths, fd_table_of }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonMap {
+    start: Hex,
+    end: Hex,
+    offset: Option<u64>,
+    perms: Option<Perms>,
+}
+
+impl JsonMap {
+    fn of(map: &MapRef) -> JsonMap {
+        let MapRef { start, end, offset, perms } = *map;
+        JsonMap { start: Hex(start), end: Hex(end), offset, perms }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonDevice<'a> {
+    path: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Lost,
+    name: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_bytes: Lost,
+    holders: &'a [DeviceHolder],
+}
+
+impl JsonDevice<'_> {
+    fn of(device: &Device) -> JsonDevice<'_> {
+        JsonDevice {
+            path: &device.path,
+            path_bytes: lost_bytes(Some(&device.path)),
+            name: device.name.as_ref(),
+            name_bytes: lost_bytes(device.name.as_ref()),
+            holders: &device.holders,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonDeviceHolder<'a> {
+    pid: Pid,
+    comm: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_bytes: Lost,
+    fds: &'a [Fd],
+}
+
+impl JsonDeviceHolder<'_> {
+    fn of(holder: &DeviceHolder) -> JsonDeviceHolder<'_> {
+        let comm = holder.comm.as_ref();
+        JsonDeviceHolder { pid: holder.pid, comm, comm_bytes: lost_bytes(comm), fds: &holder.fds }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonProcess<'a> {
+    pid: Pid,
+    start_time: u64,
+    comm: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_bytes: Lost,
+    uid: Option<u32>,
+    cgroup: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_bytes: Lost,
+    rss: Option<Bytes>,
+    pss: Option<Bytes>,
+    mapped_pss: Option<Bytes>,
+    uss: Option<Bytes>,
+    buffers: u64,
+    fds: u64,
+    maps: u64,
+    sync_files: Option<u64>,
+}
+
+impl<'a> JsonProcess<'a> {
+    fn of(row: &ProcessRow<'a>) -> JsonProcess<'a> {
+        let ProcessRow { process, figures } = *row;
+        JsonProcess {
+            pid: process.pid,
+            start_time: process.start_time,
+            comm: &process.comm,
+            comm_bytes: lost_bytes(Some(&process.comm)),
+            uid: process.uid,
+            cgroup: process.cgroup.as_ref(),
+            cgroup_bytes: lost_bytes(process.cgroup.as_ref()),
+            rss: figures.rss,
+            pss: figures.pss,
+            mapped_pss: figures.mapped_pss,
+            uss: figures.uss,
+            buffers: figures.buffers,
+            fds: figures.fds,
+            maps: figures.maps,
+            sync_files: process.sync_files,
+        }
+    }
+}
