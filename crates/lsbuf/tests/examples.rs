@@ -1,5 +1,7 @@
 //! The programs in `examples/` run and say what they promise. `cargo test` builds them.
 
+#![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
