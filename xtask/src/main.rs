@@ -4,6 +4,7 @@
 //! the committed BPF objects; `vm`, `demo`, `bench`, `soak` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
 //! arguments.
 
+mod api;
 mod apt;
 mod bench;
 mod bpf;
@@ -54,6 +55,7 @@ enum Task {
     },
     /// Run every test but those in real kernels
     Check,
+    Api(api::ApiArgs),
     Bpf(bpf::BpfArgs),
     Vm(vm::VmArgs),
     Demo(vm::DemoArgs),
@@ -81,6 +83,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Test { quick, all } => suite::run(&workspace, !quick, *all),
         Task::Check => suite::run(&workspace, false, false),
+        Task::Api(arguments) => api::api(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Bpf(arguments) => bpf::bpf(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Vm(arguments) => {
             let failed = vm::vm(&workspace, arguments)?.failed;

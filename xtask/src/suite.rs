@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+use crate::api;
 use crate::bpf::{self, Compared};
 use crate::host;
 use crate::licences;
@@ -46,6 +47,14 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         Compared::Impossible(why) if all => bail!("they cannot be compared here: {why}"),
         Compared::Impossible(why) => {
             println!("   not compared with their sources: {why}");
+            Ok(Tally { passed: 0, skipped: 1, failed: 0 })
+        }
+        Compared::Same => Ok(ONE),
+    });
+    run.step("public API", || match api::check(workspace)? {
+        Compared::Impossible(why) if all => bail!("it cannot be compared here: {why}"),
+        Compared::Impossible(why) => {
+            println!("   not compared: {why}");
             Ok(Tally { passed: 0, skipped: 1, failed: 0 })
         }
         Compared::Same => Ok(ONE),
