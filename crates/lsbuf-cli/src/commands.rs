@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
+use lsbuf::escape::escape;
 use lsbuf::model::{Kind, Ledger, Pid, Snapshot};
 use lsbuf::render::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    PROCESS_COLUMNS, View, escape,
+    PROCESS_COLUMNS, View,
 };
 use lsbuf::scan::{Options, Scanner, SourceCheck, SourceState};
 

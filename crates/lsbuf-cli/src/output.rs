@@ -5,8 +5,9 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
+use lsbuf::escape::escape;
 use lsbuf::model::{Coverage, LeakShape, Snapshot};
-use lsbuf::render::{Sizes, escape};
+use lsbuf::render::Sizes;
 
 use crate::stdout;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::ColorChoice;
+use lsbuf::escape::escape;
 use lsbuf::probes::{Access, Installed, Pin, Status};
-use lsbuf::render::escape;
 
 use crate::args::ProbesAction;
 use crate::groups;

@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use lsbuf::escape::unescape;
 use lsbuf::model::{Buffer, Kind, Pid, Snapshot};
-use lsbuf::render::{Column, View, unescape};
+use lsbuf::render::{Column, View};
 
 use crate::args::FilterArgs;
 

@@ -16,7 +16,6 @@ mod table;
 mod tap;
 mod verdict;
 
-pub use crate::escape::{escape, unescape};
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use super::View;
 use super::columns::comm;
-use super::{View, escape};
-use crate::escape::escape_word;
+use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, Pid};
 

@@ -5,8 +5,8 @@
 
 use std::io::{self, Write};
 
-use super::escape;
 use crate::check::{Outcome, Report};
+use crate::escape::escape;
 
 /// Writes a whole check.
 ///

@@ -1,8 +1,7 @@
 //! The end of a diagnosis: whether answers are complete, and what they lack and for whose sake if
 //! not.
 
-use super::escape;
-use crate::escape::escape_word;
+use crate::escape::{escape, escape_word};
 use crate::model::counted;
 use crate::scan::{Diagnosis, Unread};
 
