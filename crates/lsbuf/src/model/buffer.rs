@@ -9,47 +9,53 @@ use super::{BufferId, Bytes, Fd, GemHandle, Kind, Label, Overlap, Pid, Residual,
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Buffer {
-    /// Which one.
+    /// Which buffer it is.
     pub id: BufferId,
     /// Bytes of the whole buffer, whatever part of it is mapped.
     pub size: Option<Bytes>,
-    /// Bytes really taken: in memory, in swap, and allocated in advance (`st_blocks`). Always `None` for a dma-buf, whose
-    /// `st_blocks` only repeats the size, and for what the kernel does not count (see [`Kind::is_charged`]).
+    /// Bytes really allocated: in memory, in swap, and allocated in advance (`st_blocks`). Always
+    /// `None` for a dma-buf, whose `st_blocks` only repeats the size, and for kinds whose blocks
+    /// the kernel does not count ([`Kind::is_charged`]).
     pub charged: Option<Bytes>,
     /// The part of `charged` that is in swap; `None`: unknown.
     pub swapped: Option<Bytes>,
-    /// The size of its pages if those are huge.
+    /// The size of its pages, if they are huge.
     pub huge_page: Option<Bytes>,
-    /// Whether it has no name in its filesystem any more, or is a segment marked for removal, and so goes with its last
-    /// reference. `None`: unknown, or it never had one.
+    /// Whether it has lost its name in its filesystem, or is a segment marked for removal: then it
+    /// goes with its last reference. `None`: unknown, or it never had a name.
     pub deleted: Option<bool>,
-    /// What can no longer be done with it; `None`: not asked, or it cannot be sealed.
+    /// Operations that its seals forbid. `None`: not read, or it cannot be sealed.
     pub seals: Option<Seals>,
     /// The kernel's own account of a System V segment.
     pub segment: Option<Segment>,
-    /// Whose memory it is too; `None`: unknown.
+    /// Other buffers that have the same memory. `None`: unknown.
     pub overlaps: Option<Vec<Overlap>>,
     /// `Some` and empty for a buffer without a name; `None` when the name could not be read.
     pub name: Option<Label>,
     /// Who made it: a DMA heap's or a driver's name.
     pub exporter: Option<Label>,
-    /// References that the kernel counts, without the reader's own; the latest reading. Of a System V segment its
-    /// attachments, and the other references to their files that were found; of other shmem the references to every file that was found open on it, which only BPF iterators tell.
+    /// References that the kernel counts, by the latest reading, without the reader's own. Of a
+    /// System V segment: its attachments, and the other references to its files that were found. Of
+    /// other shmem: the references to every file that was found open on it, which only BPF
+    /// iterators report.
     pub count: Option<u64>,
-    /// Programs that run from it: one reference for each of their address spaces. `None`: unknown; none runs from a dma-buf.
+    /// Programs that run from it: one reference for each address space. `None`: unknown. No program
+    /// runs from a dma-buf.
     pub exe: Option<u64>,
     /// References that the kernel counts beyond those that were found, and how sure that is.
     pub residual: Residual,
-    /// Fds in messages not yet received; `None`: unknown.
+    /// Fds in messages that nobody has received yet. `None`: unknown.
     pub in_flight: Option<u64>,
-    /// Fixed files of io_uring; `None`: unknown.
+    /// Fixed files of io_uring. `None`: unknown.
     pub io_uring: Option<u64>,
-    /// Devices attached to it, by device name; `None` where the kernel's list cannot be read.
+    /// Devices attached to it, by device name. `None`: the kernel's own list cannot be read.
     pub attachments: Option<Vec<Label>>,
-    /// GEM handles that stand for it, where a driver lists them and it was asked; see [`crate::scan::Sources`].
+    /// GEM handles of it, where a driver lists them and
+    /// [`Sources::gem_handles`](crate::scan::Sources::gem_handles) is set.
     pub handles: Vec<GemHandle>,
-    /// When it was exported, by the inode's times. `None` if unreadable, or if they contradict each other because somebody
-    /// changed them. The owner can set them to a later now, which does not show.
+    /// When it was exported, by the inode's times. `None`: unreadable, or the times contradict each
+    /// other because somebody changed them. The owner can set them to a later time, which cannot be
+    /// seen.
     pub created_at: Option<SystemTime>,
     /// Filesystem uid of the task that exported it.
     pub creator_uid: Option<u32>,
@@ -86,14 +92,15 @@ impl Buffer {
         }
     }
 
-    /// What it costs: what is charged for it, or where nothing is, its whole size. `None`: unknown.
+    /// Its cost: the bytes charged for it, or its size for kinds of which the kernel does not
+    /// report them. `None`: unknown.
     #[must_use]
     pub fn cost(&self) -> Option<Bytes> {
         self.id.kind.cost(self.size, self.charged)
     }
 
-    /// Whether a process that was not found holds it: nobody shows it, and the kernel counts somebody's attachments of the
-    /// segment all the same.
+    /// Whether only processes that were not found hold it: the kernel counts attachments of the
+    /// segment, and no process that was read has one.
     #[must_use]
     pub fn is_held_unseen(&self) -> bool {
         self.holders.is_empty() && self.segment.is_some_and(|segment| segment.attached > 0)
@@ -105,7 +112,7 @@ impl Buffer {
         self.holders.is_empty() && !self.is_held_unseen()
     }
 
-    /// References that were found, of those that are counted.
+    /// References that were found, of those that the kernel counts.
     pub(crate) fn found(&self) -> u64 {
         let held: u64 = self.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();
         let hidden = [self.in_flight, self.io_uring, self.exe];
@@ -125,14 +132,16 @@ pub struct Holder {
     pub opaths: Vec<Fd>,
     /// VMAs of its address space.
     pub maps: Vec<MapRef>,
-    /// Whether the program that it runs is this buffer's memory (`/proc/P/exe`): one reference of its address space's.
+    /// Whether the process runs a program from this buffer (`/proc/P/exe`), which is one reference
+    /// of its address space.
     pub runs: bool,
-    /// Fd tables of its threads that do not share the process's.
+    /// Fd tables of threads that do not share the process's.
     pub threads: Vec<ThreadFds>,
-    /// Whose fd table `fds` and `opaths` are slots of, where another holder has the same one (CLONE_FILES): each slot is
-    /// one reference, and counted there.
+    /// The holder whose fd table `fds` and `opaths` are slots of, if it shares that table
+    /// (CLONE_FILES). Each slot is one reference and is counted there.
     pub fd_table_of: Option<Pid>,
-    /// Whose address space `maps` are in, where another holder has the same one (CLONE_VM): counted there.
+    /// The holder whose address space `maps` are in, if it shares that (CLONE_VM). They are counted
+    /// there.
     pub address_space_of: Option<Pid>,
 }
 
@@ -164,7 +173,7 @@ impl Holder {
         self.counted().map(|(_, opaths)| opaths.len() as u64).sum()
     }
 
-    /// The tables that are counted here.
+    /// The fd tables that are counted with this holder.
     fn counted(&self) -> impl Iterator<Item = (&[Fd], &[Fd])> {
         let own = (self.fd_table_of.is_none()).then_some((&self.fds[..], &self.opaths[..]));
         let threads = self.threads.iter().filter(|t| t.fd_table_of.is_none());
@@ -177,13 +186,14 @@ impl Holder {
         if self.address_space_of.is_none() { self.maps.len() as u64 } else { 0 }
     }
 
-    /// How many of its VMAs are private; `None`: a source does not tell.
+    /// How many of its VMAs are private. `None`: a source does not report it.
     #[must_use]
     pub fn private_maps(&self) -> Option<u64> {
         self.maps.iter().map(|map| map.perms.map(|perms| u64::from(!perms.is_shared()))).sum()
     }
 
-    /// Every fd by which it can reach the buffer, and every `O_PATH` fd, whoever they are counted with.
+    /// Every fd by which it can reach the buffer, and every `O_PATH` fd, with whichever holder they
+    /// are counted.
     #[must_use]
     pub fn slots(&self) -> (u64, u64) {
         let threads = self.threads.iter().fold((0, 0), |(f, o), t| (f + t.fds.len(), o + t.opaths.len()));
@@ -197,8 +207,9 @@ impl Holder {
     }
 }
 
-/// Slots of an fd table that a thread does not share with its process: it has unshared its own, or the leader has
-/// exited and left its threads behind. Threads that share such a table are named by the lowest of their ids.
+/// Slots of an fd table that a thread does not share with its process. The thread has unshared its
+/// table, or the leader has exited and left its threads behind. Threads that share such a table are
+/// named by the lowest of their ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ThreadFds {
@@ -220,10 +231,10 @@ pub struct MapRef {
     pub start: u64,
     /// First address past it; at least `start`.
     pub end: u64,
-    /// Where in the buffer it begins, in bytes; `None` from a source that does not tell (`map_files`), and where the
-    /// exporter put an offset of its own in its place (GEM).
+    /// Where in the buffer it begins, in bytes. `None`: the source does not report it
+    /// (`map_files`), or the exporter replaced it by an offset of its own (GEM).
     pub offset: Option<u64>,
-    /// Protection; `None` from a source that does not tell.
+    /// Protection. `None`: the source does not report it.
     pub perms: Option<Perms>,
 }
 
@@ -255,7 +266,7 @@ impl Perms {
         Some(Perms([r, w, x, s]))
     }
 
-    /// From what each character stands for.
+    /// From the meaning of each character.
     #[must_use]
     pub(crate) fn new(readable: bool, writable: bool, executable: bool, shared: bool) -> Perms {
         let or_not = |is: bool, c: u8| if is { c } else { b'-' };

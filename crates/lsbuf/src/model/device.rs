@@ -1,7 +1,8 @@
-//! Open device nodes whose drivers can hold dma-bufs: where the kernel's references may come from.
+//! Open device nodes whose drivers can hold dma-bufs: where residual references may come from.
 //!
-//! The kernel does not tell which process a GEM handle, a queued frame or an import belongs to, only that somebody holds a
-//! reference. Whoever has such a device open *could* be the one; that makes candidates, never a fact.
+//! The kernel does not say to which process a GEM handle, a queued frame or an import belongs, only
+//! that it counts a reference. A process that has such a device open *could* be behind it. That
+//! makes it a candidate, which is never a fact.
 
 use super::{Buffer, Fd, Label, Pid};
 
@@ -9,10 +10,10 @@ use super::{Buffer, Fd, Label, Pid};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Device {
-    /// As the holders' fds name it, such as `/dev/dri/card0`.
+    /// Its path as the holders' fds name it, such as `/dev/dri/card0`.
     pub path: Label,
-    /// The device behind the node, as attachments name it (`dev_name`), such as `vgem` or `0000:00:02.0`. `None`: sysfs
-    /// does not tell.
+    /// The device behind the node, as attachments name it (`dev_name`), such as `vgem` or
+    /// `0000:00:02.0`. `None`: sysfs does not say.
     pub name: Option<Label>,
     /// What sort of device.
     pub class: DeviceClass,
@@ -26,7 +27,7 @@ pub struct Device {
 pub struct DeviceHolder {
     /// The process.
     pub pid: Pid,
-    /// Its command name; `None` if it went before that could be read.
+    /// Its command name. `None`: it exited before that could be read.
     pub comm: Option<Label>,
     /// Its fds of the device, ascending.
     pub fds: Vec<Fd>,
@@ -45,8 +46,8 @@ pub enum DeviceClass {
 }
 
 impl DeviceClass {
-    /// The class of a node by its path. The folder before `/dev` is passed over: a container's or a chroot's is somewhere
-    /// below the root. Text proves nothing, but candidates need no proof.
+    /// The class of a node by its path. Folders before `/dev` are skipped, because a container's or
+    /// a chroot's `/dev` is somewhere below the root. A path is no proof, but candidates need none.
     #[must_use]
     pub fn of(path: &[u8]) -> Option<DeviceClass> {
         const NUMBERED: &[(&[u8], DeviceClass)] = &[
@@ -71,8 +72,8 @@ impl DeviceClass {
         NUMBERED.iter().find(|(prefix, _)| numbered(prefix)).map(|&(_, class)| class).or(single)
     }
 
-    /// The class of devices whose driver exports under that name and keeps references of its own; `None` for heaps and
-    /// udmabuf, which keep none.
+    /// The class of devices whose driver exports under that name and keeps references of its own.
+    /// `None`: heaps and udmabuf, which keep none.
     fn exporting_as(exporter: &[u8]) -> Option<DeviceClass> {
         match exporter {
             b"system" | b"udmabuf" => None,
@@ -83,8 +84,10 @@ impl DeviceClass {
     }
 }
 
-/// The processes that could hold a buffer's kernel references: those whose handles a driver lists; else those that have a device open which is attached to it, or
-/// one that could have exported it; where there is neither, any device whose driver need not attach itself.
+/// The processes that could be behind a buffer's residual. If a driver lists the buffer's handles:
+/// their owners. Else: processes that have open a device that is attached to the buffer, or that
+/// could have exported it. If there is no such device: processes that have open any device whose
+/// driver need not attach itself.
 #[must_use]
 pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
     if !buffer.handles.is_empty() {
@@ -98,7 +101,8 @@ pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
     let fits = |device: &&Device| attached(device) || exporting == Some(device.class);
     let mut fitting: Vec<&Device> = devices.iter().filter(fits).collect();
     if fitting.is_empty() {
-        // A GPU that imports attaches itself; others may only take a reference, as a video queue does that copies.
+        // A GPU that imports attaches itself. Other drivers may only take a reference: a video
+        // queue that copies does.
         let attaches = |device: &Device| device.class == DeviceClass::Drm && buffer.attachments.is_some();
         fitting = devices.iter().filter(|device| !attaches(device)).collect();
     }
@@ -117,7 +121,7 @@ mod tests {
     use super::*;
     use crate::model::{BufferId, GemHandle, Inode, Kind};
 
-    /// Check that nodes are told by where they are below `/dev`, also in a container's.
+    /// Check that nodes are recognized by their place below `/dev`, also in a container.
     #[test]
     fn classes() {
         assert_eq!(DeviceClass::of(b"/dev/dri/card0"), Some(DeviceClass::Drm));
@@ -156,20 +160,22 @@ mod tests {
         candidates(&buffer(exporter, attached), &devices).iter().map(|pid| pid.0).collect()
     }
 
-    /// Check that a heap's buffer is put down to who has the attached device open, by whichever node, once each.
+    /// Check that the candidates for a heap's buffer are the processes that have an attached device
+    /// open, by whichever node, each once.
     #[test]
     fn by_attachment() {
         assert_eq!(of("system", &["gpu"]), [1, 2, 3]);
     }
 
-    /// Check that a driver's own buffer is put down to who has a device of its class open.
+    /// Check that the candidates for a driver's own buffer are the processes that have a device of
+    /// its class open.
     #[test]
     fn by_exporter() {
         assert_eq!(of("drm", &[]), [1, 2, 3, 4]);
         assert_eq!(of("videobuf2_vmalloc", &[]), [5]);
     }
 
-    /// Check that where a driver lists a buffer's handles nobody else is a candidate.
+    /// Check that only the owners of handles are candidates where a driver lists the handles.
     #[test]
     fn by_handle() {
         let mut imported = buffer("system", &["gpu"]);
@@ -178,7 +184,8 @@ mod tests {
         assert_eq!(candidates(&imported, &[device("/dev/dri/card0", "gpu", &[1])]), [Pid(3)]);
     }
 
-    /// Check that without any trace only who need not leave one is a candidate, and without devices nobody is.
+    /// Check that without attachments only drivers that need not attach make candidates, and that
+    /// without devices there are none.
     #[test]
     fn by_nothing() {
         assert_eq!(of("udmabuf", &[]), [5]);

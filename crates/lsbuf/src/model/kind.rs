@@ -1,37 +1,38 @@
-//! What sorts of shared buffers there are, and sets of them.
+//! Kinds of shared buffers, and sets of kinds.
 //!
-//! Which kind a buffer is the kernel proves: by the filesystem that its inode is on, and there by a name that only the kernel
-//! gives. The text of a path alone never decides.
+//! The kernel proves a buffer's kind: by the filesystem that its inode is on, and there by a name
+//! that only the kernel gives. The text of a path alone never decides.
 
 use std::fmt;
 
 use super::Bytes;
 
-/// What sort of shared buffer.
+/// A kind of shared buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// A dma-buf: an inode on the kernel's dma-buf pseudo filesystem (magic 0x444d4142).
     DmaBuf,
-    /// What `memfd_create(2)` made, of small pages or huge ones.
+    /// Made by `memfd_create(2)`, of small pages or huge ones.
     Memfd,
     /// A System V shared memory segment, `shmget(2)`.
     Sysv,
-    /// Memory of `mmap(2)` with `MAP_SHARED | MAP_ANONYMOUS`: it has no fd, and goes with its last mapping.
+    /// Memory of `mmap(2)` with `MAP_SHARED | MAP_ANONYMOUS`. It has no fd and goes with its last
+    /// mapping.
     ShmAnon,
     /// A file of a mounted tmpfs, `/dev/shm` among them, that some process holds.
     Tmpfs,
     /// A file of a mounted hugetlbfs that some process holds.
     Hugetlbfs,
-    /// The memory of a GPU driver's object that shows as a shmem file where it is mapped.
+    /// The memory of a GPU driver's object, which appears as a shmem file where it is mapped.
     GemShmem,
     /// Android's ashmem (until Linux 5.17).
     Ashmem,
     /// Another file of the kernel's own tmpfs.
     ShmOther,
-    /// What `memfd_secret(2)` made.
+    /// Made by `memfd_secret(2)`.
     Secretmem,
-    /// Memory of a KVM guest that only the guest sees, or may share.
+    /// Memory of a KVM guest (guest_memfd). The guest may share it with the host or not.
     GuestMemfd,
 }
 
@@ -75,20 +76,21 @@ impl Kind {
         Kind::ALL.iter().copied().find(|kind| kind.as_str() == word)
     }
 
-    /// What of two figures its memory costs: what is charged for it, or where nothing is, its whole size.
+    /// The cost of a buffer of this kind, from its two figures: the bytes charged for it, or else
+    /// its size.
     pub(crate) fn cost(self, size: Option<Bytes>, charged: Option<Bytes>) -> Option<Bytes> {
         if self.is_charged() { charged } else { size }
     }
 
-    /// Whether what is charged for it, if that is known, is what it costs: its size is only what may be used of it.
+    /// Whether the bytes charged for it are its cost. Its size then only says how much it may use.
     #[must_use]
     pub fn is_charged(self) -> bool {
-        // The kernel counts no blocks of the last two (`st_blocks` is 0).
+        // The kernel counts no blocks for the last two (`st_blocks` is 0).
         !matches!(self, Kind::DmaBuf | Kind::Secretmem | Kind::GuestMemfd)
     }
 
-    /// Whether a buffer of this kind goes with its last reference. A file of a mounted filesystem and a segment stay until
-    /// somebody removes them.
+    /// Whether a buffer of this kind goes with its last reference. A file of a mounted filesystem
+    /// and a segment stay until somebody removes them.
     #[must_use]
     pub fn goes_unheld(self) -> bool {
         !matches!(self, Kind::Sysv | Kind::Tmpfs | Kind::Hugetlbfs)
@@ -106,27 +108,27 @@ impl fmt::Display for Kind {
 pub struct Kinds(u16);
 
 impl Kinds {
-    /// All of them.
+    /// Every kind.
     pub const ALL: Kinds = Kinds((1 << Kind::ALL.len()) - 1);
 
-    /// All but dma-bufs.
+    /// Every kind but dma-bufs.
     pub const SHMEM: Kinds = Kinds(Kinds::ALL.0 & !Kinds::DMABUF.0);
 
     /// Dma-bufs alone.
     pub const DMABUF: Kinds = Kinds(1);
 
-    /// Whether that kind is in it.
+    /// Whether the set has that kind.
     #[must_use]
     pub fn has(self, kind: Kind) -> bool {
         self.0 & 1 << kind as u16 != 0
     }
 
-    /// Those that are in it, in the order of [`Kind::ALL`].
+    /// The kinds of the set, in the order of [`Kind::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Kind> {
         Kind::ALL.iter().copied().filter(move |&kind| self.has(kind))
     }
 
-    /// Whether any kind but dma-bufs is in it.
+    /// Whether the set has any kind but dma-bufs.
     #[must_use]
     pub fn has_shmem(self) -> bool {
         self.0 & !Kinds::DMABUF.0 != 0
@@ -149,7 +151,8 @@ impl FromIterator<Kind> for Kinds {
 mod tests {
     use super::*;
 
-    /// Check that a set has what was put in and nothing else, and that all are in the whole.
+    /// Check that a set has the kinds that were put in and no others, and that `ALL` has every
+    /// kind.
     #[test]
     fn sets() {
         let set: Kinds = [Kind::Memfd, Kind::GuestMemfd].into_iter().collect();

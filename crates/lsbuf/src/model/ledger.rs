@@ -1,8 +1,8 @@
 //! The arithmetic: each buffer's account, each process's figures, the totals.
 //!
-//! Pure functions of a [`Snapshot`]. Everything is an integer and every split is exact: a size shared
-//! by three processes is handed out to the last byte, so the parts add up to the whole for any
-//! facts. A sum that does not fit into 64 bits is unknown, never the largest number.
+//! Pure functions of a [`Snapshot`]. Every number is an integer and every split is exact: a size
+//! that three processes share is handed out to the last byte, so that the parts always add up to
+//! the whole. A sum that does not fit into 64 bits is unknown, never the largest number.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use super::{
     Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Process, Residual, Snapshot, Why, candidates,
 };
 
-/// From how many fds of one process to one buffer its shape is called an fd leak. Decoders and
-/// compositors duplicate a buffer's fd a few times (one per plane, one per import); leaks in the field
-/// show hundreds.
+/// From this many fds of one process to one buffer, its shape is an fd leak. Decoders and
+/// compositors duplicate a buffer's fd a few times (one per plane, one per import). Leaks in the
+/// field show hundreds.
 pub const FD_LEAK_MIN: u64 = 16;
 
 /// Where one buffer's references are.
 ///
-/// `residual` is the count less every reference found, as `scan` has decided it ([`Buffer::residual`]).
+/// `residual` is the count less every reference that was found ([`Buffer::residual`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Account {
@@ -25,22 +25,23 @@ pub struct Account {
     pub fd: u64,
     /// References by VMAs.
     pub map: u64,
-    /// Of those the private ones; `None`: a source does not tell.
+    /// The private ones among these. `None`: a source does not report it.
     pub private_map: Option<u64>,
-    /// Fds in messages not yet received; `None`: unknown.
+    /// Fds in messages that nobody has received yet. `None`: unknown.
     pub in_flight: Option<u64>,
-    /// Fixed files of io_uring; `None`: unknown.
+    /// Fixed files of io_uring. `None`: unknown.
     pub io_uring: Option<u64>,
-    /// Address spaces of programs that run from it; `None`: unknown, and part of what is left.
+    /// Address spaces of programs that run from it. `None`: unknown; they are part of the residual.
     pub exe: Option<u64>,
-    /// What is left: GEM handles, importers, queues, drivers, and whatever above is unknown.
+    /// The references that are not explained by the above: GEM handles, importers, queues, drivers,
+    /// and whatever is unknown above.
     pub residual: Residual,
-    /// `O_PATH` fds: outside the count.
+    /// `O_PATH` fds, which are not in the count.
     pub opath: u64,
 }
 
 impl Account {
-    /// Those of a snapshot's buffers, in their order.
+    /// The accounts of a snapshot's buffers, in their order.
     fn of_each(snapshot: &Snapshot) -> Vec<Account> {
         snapshot.buffers.iter().map(Account::of).collect()
     }
@@ -60,21 +61,21 @@ impl Account {
         }
     }
 
-    /// The residual's number; `None`: unknown.
+    /// The residual's number. `None`: unknown.
     #[must_use]
     pub fn kernel(&self) -> Option<u64> {
         self.residual.number()
     }
 
-    /// Whether there is a count, and what it leaves over is not proven.
+    /// Whether there is a count, and the residual is not proven.
     #[must_use]
     pub fn is_estimate(&self) -> bool {
         !matches!(self.residual, Residual::Exact(_) | Residual::Unknown(Why::NotCounted))
     }
 }
 
-/// What a buffer's references look like when it should have been freed. A shape is a hint where to
-/// look, not a verdict: mapping a buffer and closing its fd is good practice.
+/// The leak pattern that a buffer's references look like. It hints where to look and is no verdict:
+/// to map a buffer and close its fd is good practice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LeakShape {
@@ -84,9 +85,9 @@ pub enum LeakShape {
     Map,
     /// No fd and no mapping: only the kernel holds it, most often for a GEM handle.
     Handle,
-    /// Only held by messages that nobody has received.
+    /// Held only by messages that nobody has received.
     InFlight,
-    /// Only `O_PATH` fds keep its memory.
+    /// Kept only by `O_PATH` fds.
     OPath,
     /// A System V segment that nobody has attached.
     Unattached,
@@ -114,12 +115,13 @@ impl LeakShape {
             let unattached = buffer.segment.is_some_and(|segment| segment.attached == 0);
             return (unattached && buffer.holders.is_empty()).then_some(LeakShape::Unattached);
         }
-        // The other shapes say that there is no fd; somebody who could not be read may have one. And a file that has a name
-        // stays by that.
+        // The other shapes claim that there is no fd, and a process that could not be read may have
+        // one. A file that has a name is kept by that name.
         if !saw_every_process || !(buffer.id.kind.goes_unheld() || buffer.deleted == Some(true)) {
             return None;
         }
-        // Others are mapped without an fd all the time: what never had one, or what runs from it.
+        // Other kinds are often mapped without an fd: those that never had one, and those that a
+        // program runs from.
         let had_fds = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Memfd | Kind::Ashmem | Kind::Secretmem);
         match (account.fd, account.map) {
             (1.., _) => None,
@@ -132,19 +134,21 @@ impl LeakShape {
     }
 }
 
-/// What one process holds. Sizes are what buffers cost ([`Buffer::cost`]): `None` when that of one
-/// that they need is unknown, or when they do not fit into 64 bits.
+/// What one process holds. Sizes are costs ([`Buffer::cost`]). `None`: the cost of a buffer that
+/// they need is unknown, or they do not fit into 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessFigures {
     /// The whole cost of every buffer held by at least one fd or mapping, once per buffer.
     pub rss: Option<Bytes>,
-    /// Each size split evenly among the processes that hold it; odd bytes go to the lowest pids.
+    /// Each cost split evenly among the processes that hold the buffer. Odd bytes go to the lowest
+    /// pids.
     pub pss: Option<Bytes>,
-    /// Each size split by the bytes that each process has mapped; nothing for who maps nothing.
+    /// Each cost split in proportion to the bytes that each process has mapped. A process that maps
+    /// nothing gets nothing.
     pub mapped_pss: Option<Bytes>,
-    /// What its exit would free: buffers that nobody else holds, the kernel included. `None` also when
-    /// the kernel's part in such a buffer is unknown.
+    /// What its exit would free: buffers that neither another process nor the kernel holds. `None`
+    /// also when such a buffer's residual is unknown.
     pub uss: Option<Bytes>,
     /// Distinct buffers.
     pub buffers: u64,
@@ -161,79 +165,84 @@ impl Default for ProcessFigures {
     }
 }
 
-/// What the machine's buffers cost ([`Buffer::cost`]), as far as they were found. `size` = `held` + `kernel_only` where all
-/// are known and nobody unseen holds a segment ([`Buffer::is_held_unseen`]), each memory once; Σ PSS = `held` and what of
-/// `same_memory` is held twice.
+/// What the machine's buffers cost ([`Buffer::cost`]), as far as they were found; each memory
+/// counts once.
+///
+/// `size` = `held` + `kernel_only`, where all are known and every holder of every segment was found
+/// ([`Buffer::is_held_unseen`]). The sum of PSS = `held` and the part of `same_memory` that is held
+/// twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
     /// Distinct buffers.
     pub buffers: u64,
-    /// What they cost together; `None` if any is unknown, or if that does not fit into 64 bits. So
-    /// are the other sums.
+    /// What they cost together. `None`: the cost of one is unknown, or the sum does not fit into 64
+    /// bits. This holds for the other sums, too.
     pub size: Option<Bytes>,
-    /// What those of known cost come to, at most 2^64 - 1: `size` is no less.
+    /// The sum of the known costs, at most 2^64 - 1. `size` is no less.
     pub at_least: Bytes,
-    /// What two of them have in common, as far as that is known, at most 2^64 - 1: it is counted
+    /// Memory that two buffers have in common, as far as that is known, at most 2^64 - 1. It counts
     /// once in `size`.
     pub same_memory: Bytes,
     /// The part that at least one process holds.
     pub held: Option<Bytes>,
-    /// The part of `held` that only `O_PATH` fds keep: the kernel itself no longer lists it.
+    /// The part of `held` that only `O_PATH` fds keep. The kernel no longer lists these buffers.
     pub opath: Option<Bytes>,
-    /// The part that no process holds. `None` also when the kernel's own list of dma-bufs, which alone has theirs, was not
-    /// read. Of shmem these are segments that nobody has attached, and what only messages in flight hold.
+    /// The part that no process holds. `None` also if the kernel's own list of dma-bufs was not
+    /// read, because only that list has such dma-bufs. Of shmem: segments that nobody has attached,
+    /// and buffers that only messages in flight hold.
     pub kernel_only: Option<Bytes>,
-    /// Σ RSS of the processes: counts a shared buffer once per holder.
+    /// The sum of the processes' RSS. A shared buffer counts once per holder.
     pub rss: Option<Bytes>,
-    /// Σ PSS of the processes.
+    /// The sum of the processes' PSS.
     pub pss: Option<Bytes>,
-    /// Σ of the buffers' `kernel`: references that no process explains. `None` if any dma-buf's is unknown; shmem that has no
-    /// count is left out.
+    /// The sum of the buffers' residuals: references that no process explains. `None`: the residual
+    /// of a dma-buf is unknown. Shmem without a count is left out.
     pub unattributed_refs: Option<u64>,
-    /// Whether `unattributed_refs` may be off, because a part of it may.
+    /// Whether a residual in `unattributed_refs` is an estimate.
     pub estimate: bool,
 }
 
-/// One kind's part.
+/// The totals of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KindTotals {
-    /// Which.
+    /// The kind.
     pub kind: Kind,
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other
-    /// sums.
+    /// Their sizes together. `None`: one is unknown, or the sum does not fit into 64 bits. This
+    /// holds for the other sums, too.
     pub size: Option<Bytes>,
-    /// What is charged for them; `None` if any is unknown, or the kernel does not tell.
+    /// The bytes charged for them. `None`: those of one are unknown, or the kernel does not report
+    /// them.
     pub charged: Option<Bytes>,
-    /// What those cost that at least one process holds; `None` if any is unknown.
+    /// The cost of those that at least one process holds.
     pub held: Option<Bytes>,
-    /// What those cost that no process holds, as [`Totals::kernel_only`].
+    /// The cost of those that no process holds, as [`Totals::kernel_only`].
     pub kernel_only: Option<Bytes>,
-    /// What those of known cost come to, at most 2^64 - 1.
+    /// The sum of the known costs, at most 2^64 - 1.
     pub at_least: Bytes,
 }
 
 impl KindTotals {
-    /// What they cost together, as [`Buffer::cost`]; `None` if that of any is unknown.
+    /// What they cost together ([`Buffer::cost`]). `None`: the cost of one is unknown.
     #[must_use]
     pub fn cost(&self) -> Option<Bytes> {
         self.kind.cost(self.size, self.charged)
     }
 }
 
-/// One exporter's part. Memory behind different exporters is of different kinds (RAM, VRAM, device
-/// memory) and one memory can be exported twice, so these sums are what is exported, not what RAM is used.
+/// The totals of one exporter. Exporters have memory of different types (RAM, VRAM, device memory),
+/// and one memory can be exported twice. So these sums are the exported bytes, not the RAM in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExporterTotals {
-    /// `None`: buffers whose exporter could not be read.
+    /// `None`: the buffers whose exporter could not be read.
     pub exporter: Option<Label>,
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits.
+    /// Their sizes together. `None`: one is unknown, or the sum does not fit into 64 bits.
     pub size: Option<Bytes>,
 }
 
@@ -397,14 +406,14 @@ impl<'s> Ledger<'s> {
     }
 }
 
-/// What costs come to less what is counted in them twice; `None` if one is unknown, or if it does
-/// not fit into 64 bits.
+/// The sum of costs, less what is counted in it twice. `None`: a cost is unknown, or the result
+/// does not fit into 64 bits.
 fn less(costs: &[Option<Bytes>], twice: u128) -> Option<Bytes> {
     let sum = costs.iter().try_fold(0u128, |sum, cost| Some(sum + u128::from((*cost)?.0)))?;
     u64::try_from(sum.saturating_sub(twice)).ok().map(Bytes)
 }
 
-/// That number, or the largest size.
+/// That number, or the largest size if it is larger.
 fn clamped(bytes: u128) -> Bytes {
     Bytes(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
@@ -431,7 +440,8 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
         let mapped_up_to = mapped_before + mapped(holder);
         if mapped_up_to > mapped_before {
             let share = |size: Bytes| {
-                // Addresses have 64 bits, but a forged tree may sum up to more: scaled down, the product fits.
+                // Addresses have 64 bits, but a forged tree may sum up to more. Scaled down, the
+                // product fits.
                 let excess = 64 - all_mapped.leading_zeros().min(64);
                 let below = |part: u128| u128::from(size.0) * (part >> excess) / (all_mapped >> excess);
                 // Never above `size`, so it fits.
@@ -446,10 +456,10 @@ fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account:
     }
 }
 
-/// What of a buffer the exit of its only holder would free.
+/// The bytes that the exit of a buffer's only holder would free.
 fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
     if !buffer.id.kind.goes_unheld() && buffer.deleted != Some(true) {
-        // It stays until it is removed.
+        // Such a buffer stays until somebody removes it.
         return buffer.deleted.map(|_| Bytes(0));
     }
     let hidden = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
@@ -462,23 +472,24 @@ fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
     }
 }
 
-/// Whether what no process holds would have been found.
+/// Whether a scan would have found buffers that no process holds.
 pub(super) fn knows_unheld(snapshot: &Snapshot) -> bool {
     let listed = snapshot.coverage.sources.iter().any(|source| source.lists_buffers());
     listed || !snapshot.kinds.has(Kind::DmaBuf)
 }
 
-/// How much memory two held buffers have in common, and any two: what adding their costs counts once too often. Never more
-/// of a buffer than it costs, whatever it is told to have in common. Of a buffer that nobody holds, held ones are taken for as
-/// many different parts as it has room for.
+/// How much memory held buffers have in common, and how much any buffers have: what a sum of costs
+/// counts twice. Never more of a buffer than it costs, whatever overlaps are reported. Held buffers
+/// that overlap with one that nobody holds are taken for different parts of it, as far as it has
+/// room.
 fn in_common(buffers: &[Buffer]) -> (u128, u128) {
     let known = |id: &BufferId| buffers.binary_search_by(|b| b.id.cmp(id)).ok().map(|at| &buffers[at]);
     let (mut held, mut all) = (0, 0);
-    // What held buffers have of one that nobody holds.
+    // For each buffer that nobody holds: the memory that held buffers have in common with it.
     let mut parts: BTreeMap<BufferId, (u128, u128)> = BTreeMap::new();
     for buffer in buffers {
         let mut left = buffer.cost().unwrap_or_default();
-        // No segment is another buffer's memory.
+        // A segment's memory is never another buffer's.
         let pairs = buffer.overlaps.iter().flatten().filter_map(|o| Some((known(&o.of)?, o.bytes)));
         for (other, overlap) in
             pairs.filter(|(other, _)| ![buffer.id.kind, other.id.kind].contains(&Kind::Sysv))

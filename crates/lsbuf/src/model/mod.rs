@@ -1,8 +1,9 @@
 //! What was found, and what it adds up to: plain data and arithmetic.
 //!
-//! Nothing here asks the kernel or prints. `scan` fills a [`Snapshot`]; [`Ledger::of`] measures it;
-//! `render` shows both. That a figure is unknown is part of the data ([`Option`]), never a zero.
+//! Nothing here reads from the kernel or prints. `scan` fills a [`Snapshot`], [`Ledger::of`]
+//! measures it, and `render` shows both. An unknown figure is `None`, never zero.
 //!
+//! With the feature `serde` the model serializes in the words of the JSON schema.
 mod buffer;
 mod device;
 mod handle;

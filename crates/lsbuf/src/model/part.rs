@@ -1,45 +1,46 @@
-//! What the buffers of some kinds come to together: the figures of a summary line.
+//! The totals of some kinds together: the figures of a summary line.
 //!
-//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it is of the whole machine,
-//! whatever is shown. Memory that buffers of two kinds share counts for both.
+//! A part is added up from the [`KindTotals`] of a [`Ledger`], so it covers the whole machine,
+//! whatever rows are shown. Memory that buffers of two kinds share counts for both.
 
 use std::collections::HashSet;
 
 use super::ledger::knows_unheld;
 use super::{Buffer, Bytes, Kind, KindTotals, Kinds, Ledger, Pid};
 
-/// The figures of some kinds together.
+/// The totals of some kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Part {
     /// Distinct buffers.
     pub buffers: u64,
-    /// Their sizes; `None` if any is unknown, or if they do not fit into 64 bits. So are the other
-    /// sums.
+    /// Their sizes together. `None`: one is unknown, or the sum does not fit into 64 bits. This
+    /// holds for the other sums, too.
     pub size: Option<Bytes>,
-    /// What the known ones come to, at most 2^64 - 1: `size` is no less.
+    /// The sum of the known sizes, at most 2^64 - 1. `size` is no less.
     pub size_at_least: Bytes,
-    /// What they cost ([`Buffer::cost`]).
+    /// What they cost together ([`Buffer::cost`]).
     pub cost: Option<Bytes>,
-    /// What those of known cost come to, at most 2^64 - 1: `cost` is no less.
+    /// The sum of the known costs, at most 2^64 - 1. `cost` is no less.
     pub at_least: Bytes,
-    /// What those cost that at least one process holds.
+    /// The cost of those that at least one process holds.
     pub held: Option<Bytes>,
-    /// What those cost that somebody holds who could not be read ([`Buffer::is_held_unseen`]).
+    /// The cost of those that only processes hold that could not be read
+    /// ([`Buffer::is_held_unseen`]).
     pub held_unseen: Option<Bytes>,
-    /// What those cost that no process holds; `None` also if dma-bufs are meant and nobody listed
-    /// them.
+    /// The cost of those that no process holds. `None` also if dma-bufs are among the kinds and no
+    /// source listed them.
     pub kernel_only: Option<Bytes>,
-    /// Processes that hold one.
+    /// Processes that hold at least one of them.
     pub holders: u64,
-    /// References that no process explains; `None` if those of one are unknown.
+    /// References that no process explains. `None`: those of one buffer are unknown.
     pub kernel_refs: Option<u64>,
-    /// Whether `kernel_refs` may be off.
+    /// Whether `kernel_refs` has an estimate in it.
     pub estimate: bool,
 }
 
 impl Part {
-    /// Adds up the kinds that are meant.
+    /// Adds up the totals of `kinds`.
     #[must_use]
     pub fn of(ledger: &Ledger<'_>, kinds: Kinds) -> Part {
         let totals = || ledger.kinds.iter().filter(|totals| kinds.has(totals.kind));

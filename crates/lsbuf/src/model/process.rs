@@ -2,8 +2,8 @@
 
 use super::{Label, Pid};
 
-/// Who a pid was when it was read. `pid` and `start_time` together name one process of a boot: a
-/// recycled pid has another start time.
+/// A process, as it was when it was read. `pid` and `start_time` together name one process of a
+/// boot: a process that gets a recycled pid has another start time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
@@ -17,6 +17,7 @@ pub struct Process {
     pub uid: Option<u32>,
     /// Path in the unified cgroup hierarchy; `None` where there is none.
     pub cgroup: Option<Label>,
-    /// Its sync_file fds (`anon_inode:sync_file`), which have no size and keep a fence each; `None`: not counted.
+    /// Its sync_file fds (`anon_inode:sync_file`). They have no size and keep a fence each. `None`:
+    /// not counted.
     pub sync_files: Option<u64>,
 }

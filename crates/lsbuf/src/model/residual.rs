@@ -1,22 +1,25 @@
-//! What is left of a buffer's count when every reference that was found is taken off, and how sure that is.
+//! The residual of a buffer: its reference count less every reference that was found, and how sure
+//! that number is.
 //!
-//! This type is the only carrier of certainty: `scan` decides it once, in one place, and everything
-//! above shows it. What cannot be proven is an estimate or unknown, and always says why.
+//! This type is the only carrier of certainty. `scan` decides it in one place (`settle`), and
+//! everything above shows it. A residual that is not proven is an estimate or unknown, and always
+//! has a reason.
 
 /// References that the kernel counts beyond those that were found: GEM handles, importers, queues,
 /// drivers, and whatever could not be attributed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Residual {
-    /// Proven: no reference of a process can be among these.
+    /// Proven: no reference of a process can be among them.
     Exact(u64),
-    /// The kernel counts so many more, but some of them may be a process's.
+    /// The kernel counts that many more references than were found, but some of them may be a
+    /// process's.
     Estimate(u64, Why),
     /// No number can be given.
     Unknown(Why),
 }
 
 impl Residual {
-    /// The number, however sure it is.
+    /// The number, proven or estimated.
     #[must_use]
     pub fn number(self) -> Option<u64> {
         match self {
@@ -25,7 +28,7 @@ impl Residual {
         }
     }
 
-    /// Why it is not exact, if it is not.
+    /// Why it is not exact. `None`: it is exact.
     #[must_use]
     pub fn why(self) -> Option<Why> {
         match self {
@@ -47,34 +50,37 @@ impl Residual {
 pub enum Why {
     /// The source has no count of this buffer's references.
     NotCounted,
-    /// More references were found than the kernel counts: the readings are of different moments.
+    /// More references were found than the kernel counts, because they were read at different
+    /// moments.
     Overcounted,
-    /// Processes could not be read, or appeared too late; one of them may hold it.
+    /// Processes could not be read, or started too late to be read. One of them may hold the
+    /// buffer.
     Unread,
-    /// Holders may share an fd table or an address space, which could not be asked: one reference may
-    /// have been counted twice.
+    /// Holders may share an fd table or an address space, and could not be compared. One reference
+    /// may have been counted twice.
     Uncompared,
-    /// Some of the references may be in messages not yet received, or registered with an io_uring.
+    /// Some references may be in messages that nobody has received, or registered with an io_uring.
     MaybeInFlight,
     /// More files are open on its inode than were found.
     MoreFiles,
-    /// The count changed while references were gathered, or could be read only once.
+    /// The count changed while references were read, or could be read only once.
     CountMoved,
     /// References were closed or moved while they were read.
     Moved,
-    /// A task was inside a call that keeps references in no table: a fork, an exec, an exit, or a
-    /// message that waits to be sent.
+    /// A task was inside a system call that keeps references in no table: a fork, an exec, an exit,
+    /// or the sending of a message.
     InCall,
     /// Processes were started or ended in every reading.
     ProcessesChanged,
-    /// The same processes ran in every reading: each of them may have moved a reference unseen.
+    /// The same processes ran in every reading. Each of them may have moved a reference without
+    /// being seen.
     Ran,
-    /// What processes were doing meanwhile could not be asked.
+    /// It could not be read what processes were doing meanwhile.
     NotWatched,
 }
 
 impl Why {
-    /// Every reason, in the order in which the first that applies is given.
+    /// Every reason. If several apply, the first in this order is given.
     pub const ALL: &'static [Why] = &[
         Why::NotCounted,
         Why::Overcounted,
@@ -90,7 +96,7 @@ impl Why {
         Why::NotWatched,
     ];
 
-    /// The word for it in JSON.
+    /// The word for the reason in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -109,8 +115,8 @@ impl Why {
         }
     }
 
-    /// Whether what is left over is somebody's for certain, so that a holder's exit frees nothing. Not
-    /// so where it may be the holder's own reference, seen at another moment.
+    /// Whether the residual is certainly not the holder's own, so that the holder's exit frees
+    /// nothing. Otherwise the residual may be the holder's own reference, seen at another moment.
     pub(super) fn is_anothers(self) -> bool {
         matches!(self, Why::Unread | Why::MaybeInFlight | Why::MoreFiles)
     }

@@ -1,25 +1,27 @@
-//! What the shmem family tells beyond what every buffer has.
+//! Facts that only shared memory has.
 
 use std::fmt;
 
 use super::{BufferId, Bytes, Dev, Label, Pid};
 
-/// A System V segment by the kernel's own table (`/proc/sysvipc/shm`, `sysvipc_shm_proc_show` in ipc/shm.c) of its
-/// namespace.
+/// A System V segment as the kernel lists it in `/proc/sysvipc/shm` of its IPC namespace
+/// (`sysvipc_shm_proc_show` in ipc/shm.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Segment {
-    /// The key by which it is found; 0 for `IPC_PRIVATE`, and for one that was removed while attached.
+    /// The key by which processes find it. 0 for `IPC_PRIVATE`, and for a segment that was removed
+    /// while attached.
     pub key: u32,
     /// User id of the owner.
     pub owner: u32,
-    /// Who created it; it may have exited. `None`: a process outside the reader's pid namespace.
+    /// The process that created it; it may have exited. `None`: a process outside the reader's pid
+    /// namespace.
     pub creator: Option<Pid>,
-    /// Who attached or detached it last.
+    /// The process that attached or detached it last.
     pub last: Option<Pid>,
     /// Attachments (`nattch`): the VMAs of all processes.
     pub attached: u64,
-    /// Marked for removal by the last detachment (`SHM_DEST`).
+    /// Marked for removal, which happens at the last detachment (`SHM_DEST`).
     pub removed: bool,
     /// Bytes in memory.
     pub rss: Bytes,
@@ -27,7 +29,8 @@ pub struct Segment {
     pub swap: Bytes,
 }
 
-/// Seals of a memfd: what can no longer be done with it (`F_SEAL_…` of include/uapi/linux/fcntl.h).
+/// Seals of a memfd: operations that are forbidden for good (`F_SEAL_…` of
+/// include/uapi/linux/fcntl.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seals(pub u32);
 
@@ -35,7 +38,7 @@ impl Seals {
     const WORDS: [(u32, &'static str); 6] =
         [(1, "seal"), (2, "shrink"), (4, "grow"), (8, "write"), (16, "future_write"), (32, "exec")];
 
-    /// The words for those that are set; for bits that nobody has named yet, none.
+    /// The words for the seals that are set. A bit that this version does not know has no word.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
         Seals::WORDS.into_iter().filter(move |(bit, _)| self.0 & bit != 0).map(|(_, word)| word)
     }
@@ -52,43 +55,46 @@ impl fmt::Display for Seals {
     }
 }
 
-/// Memory of a buffer that is another buffer's too.
+/// Memory that a buffer has in common with another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Overlap {
-    /// The other one.
+    /// The other buffer.
     pub of: BufferId,
-    /// So much of it.
+    /// How many bytes they have in common.
     pub bytes: Bytes,
 }
 
-/// A mounted tmpfs, or devtmpfs, or root filesystem that is one: a superblock, however many mounts it has.
+/// A mounted tmpfs, devtmpfs, or root filesystem in memory: one superblock, however many mounts it
+/// has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TmpfsMount {
-    /// Which one.
+    /// Its device number.
     pub dev: Dev,
-    /// One of its mount points, as those see it who share that mount namespace and root.
+    /// One of its mount points, as processes of that mount namespace and root see it.
     pub point: Label,
-    /// One of those, if it is not the reader itself.
+    /// One of these processes. `None`: the reader itself sees it.
     pub seen_by: Option<Pid>,
-    /// What is used of it.
+    /// How much of it is used.
     pub usage: TmpfsUsage,
 }
 
-/// What a tmpfs says of itself by statfs(2) (`shmem_statfs` in mm/shmem.c).
+/// What statfs(2) reports of a tmpfs (`shmem_statfs` in mm/shmem.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TmpfsUsage {
-    /// Bytes charged for all of its files, in memory, in swap and allocated in advance, whether somebody holds them or not.
+    /// Bytes charged for all of its files: in memory, in swap, and allocated in advance; held or
+    /// not.
     Used(Bytes),
-    /// It is mounted without a limit (`size=0`), and so the kernel does not count what is used.
+    /// It is mounted without a limit (`size=0`), and then the kernel does not count what is used.
     Uncounted,
-    /// It is a ramfs: the first root of a kernel that was told so is called `rootfs` either way. Its pages are not shmem.
+    /// It is a ramfs, whose pages are not shmem. A kernel's first root is named `rootfs` whether it
+    /// is a ramfs or a tmpfs.
     Ramfs,
     /// Another filesystem is mounted over each of its mount points.
     Hidden,
-    /// It could not be asked.
+    /// It could not be read.
     Unreadable,
 }
 
@@ -96,7 +102,7 @@ pub enum TmpfsUsage {
 mod tests {
     use super::*;
 
-    /// Check that seals are named by their bits, and that none is a word of its own.
+    /// Check that each seal has its word, and that no other bit has one.
     #[test]
     fn seals() {
         assert_eq!(Seals(0b1011).to_string(), "seal,shrink,write");

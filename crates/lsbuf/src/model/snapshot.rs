@@ -1,7 +1,7 @@
-//! One answer: the buffers, who holds them, and how much of the machine was seen.
+//! One answer: the buffers, their holders, and how much of the machine was read.
 //!
-//! Coverage is part of the answer. Every reason for which it may be incomplete is a [`Note`], and an
-//! answer is complete exactly when no note says otherwise.
+//! Coverage is part of the answer. Every reason why the answer may be incomplete is a [`Note`], and
+//! an answer is complete exactly when no note says otherwise.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -14,22 +14,23 @@ use super::{Buffer, BufferId, Device, HiddenRefs, Kinds, Note, Pid, Process, Sou
 pub struct Snapshot {
     /// Wall clock when the scan began.
     pub taken_at: SystemTime,
-    /// Where it was taken.
+    /// The machine and the boot.
     pub host: Host,
-    /// Which kinds of buffer were looked for.
+    /// The kinds that were looked for.
     pub kinds: Kinds,
-    /// How much of the machine was seen.
+    /// How much of the machine was read.
     pub coverage: Coverage,
-    /// Every buffer found, ordered by identity.
+    /// Every buffer that was found, ordered by identity.
     pub buffers: Vec<Buffer>,
-    /// Every process that holds one, or a sync_file, ordered by pid. Every holder of every buffer is in here.
+    /// Every process that holds a buffer or a sync_file, ordered by pid. Each holder of each buffer
+    /// is in this list.
     pub processes: Vec<Process>,
     /// Every open device node whose driver could hold buffers, ordered by path.
     pub devices: Vec<Device>,
 }
 
 impl Snapshot {
-    /// The process of that id; `None`: it holds nothing, or was not found.
+    /// The process of that id. `None`: it holds nothing, or was not found.
     #[must_use]
     pub fn process(&self, pid: Pid) -> Option<&Process> {
         self.process_index(pid).map(|index| &self.processes[index])
@@ -59,59 +60,61 @@ pub struct Host {
     pub boot_id: Option<String>,
 }
 
-/// How much of the machine an answer speaks of.
+/// How much of the machine an answer covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Coverage {
-    /// What the answer was made from.
+    /// The kernel interfaces that were read.
     pub sources: Vec<Source>,
     /// What became of the processes that procfs listed.
     pub processes: ProcessCounts,
-    /// The unreadable ones, ordered by pid.
+    /// The unreadable processes, ordered by pid.
     pub unreadable: Vec<Pid>,
-    /// What was not seen.
+    /// What was not read.
     pub gaps: Gaps,
-    /// Files that are in no fd table, as far as the kernel counts them; `None`: not looked for.
+    /// References in sockets and io_urings, as far as the kernel counts them. `None`: they were not
+    /// looked for.
     pub hidden_refs: Option<HiddenRefs>,
-    /// Wall time from the first question to the joined answer.
+    /// Wall time of the scan.
     pub duration: Duration,
-    /// What a reader must know to trust the figures: the gaps and the residuals' reasons in words. No
-    /// figure follows from these.
+    /// What a reader must know to trust the figures: the gaps, and the reasons for estimates, in
+    /// words. No figure follows from these.
     pub notes: Vec<Note>,
 }
 
 impl Coverage {
-    /// Whether every process and the kernel's own list were read, and nothing contradicted.
+    /// Whether every process and the kernel's own list were read, and nothing contradicted itself.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.notes.iter().any(Note::is_partial)
     }
 
-    /// Whether no reference can have stayed unseen in a process: what an exact residual needs.
+    /// Whether no process can have a reference that was not seen. An exact residual needs this.
     #[must_use]
     pub fn saw_every_process(&self) -> bool {
         !self.gaps.hide_references()
     }
 }
 
-/// What a scan did not see, as facts.
+/// What a scan did not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gaps {
-    /// Processes that refused to be read for want of permission.
+    /// Processes that could not be read for lack of permission.
     pub denied: u64,
     /// Processes that could not be read because of any other error.
     pub failed: u64,
-    /// Processes of which reading would have waited for longer than is allowed: their mappings were
-    /// left out.
+    /// Processes whose mappings were left out, because reading them would have waited for longer
+    /// than the deadline.
     pub stuck: Vec<Pid>,
-    /// The procfs shows no kernel threads: it is a container's, or hides other users' processes.
+    /// The procfs shows no kernel threads. It is a container's, or it hides other users' processes.
     pub not_whole_machine: bool,
-    /// Processes that kept appearing faster than they could be read.
+    /// Processes that started faster than they could be read.
     pub newcomers: u64,
-    /// Text that did not parse, by where it stood; each such fact was dropped.
+    /// Facts that were dropped because their text did not parse, by source.
     pub malformed: BTreeMap<Source, u64>,
-    /// Fds and mappings named like a dma-buf's that could neither be proven nor ruled out.
+    /// Fds and mappings with the name of a dma-buf of which it could not be proven whether they are
+    /// one.
     pub unproven: u64,
 }
 
@@ -136,6 +139,6 @@ pub struct ProcessCounts {
     pub read: u64,
     /// At least one of the two was refused.
     pub unreadable: u64,
-    /// Gone before they were read; what they held went with them.
+    /// Exited before they were read. What they held was released.
     pub vanished: u64,
 }

@@ -1,6 +1,7 @@
-//! Where facts come from, and what the kernel counts without telling which files they are.
+//! The kernel interfaces that facts come from, and references that the kernel counts without saying
+//! to which files.
 
-/// An interface of the kernel that facts came from.
+/// A kernel interface that facts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {
@@ -29,7 +30,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether it lists every dma-buf that the kernel has open, whoever holds it.
+    /// Whether it lists every dma-buf, whoever holds it.
     #[must_use]
     pub fn lists_buffers(self) -> bool {
         matches!(self, Source::Bufinfo | Source::DmaBufIterator)
@@ -54,14 +55,16 @@ impl Source {
     }
 }
 
-/// Files that sockets and rings keep. The kernel counts them, but does not tell which they are.
+/// References in sockets and io_urings. The kernel counts them and does not say to which files they
+/// are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HiddenRefs {
-    /// Fds that wait in sockets which some process holds, of whatever files. A socket that is itself in flight is not seen.
+    /// Fds in messages that wait in sockets which some process holds, of whatever files. A socket
+    /// that is itself in flight is not seen.
     pub in_flight: u64,
-    /// Fixed files of io_urings that may be dma-bufs, or may themselves keep files. A ring that several processes hold
-    /// counts in each.
+    /// Fixed files of io_urings that may be dma-bufs, or that may themselves hold files. A ring
+    /// that several processes hold counts for each.
     pub io_uring: u64,
-    /// Whether some that may keep more could not be asked.
+    /// Whether there may be more, which could not be read.
     pub unknown: bool,
 }
