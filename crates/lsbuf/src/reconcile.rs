@@ -10,7 +10,7 @@
 //! Pages of hugetlbfs, of memfd_secret and of guest_memfd are in none of it; they are told apart ([`Balance::outside`]).
 //!
 //! [`Balance`] is the arithmetic: its [`rows`](Balance::rows) sum up to `Shmem:` whatever was found, for what is left over
-//! is one of them, with its sign. What it may consist of, and how far it can be trusted, [`Reconciliation::doubts`] says.
+//! is one of them, with its sign. What it may consist of, and how far it can be trusted, [`Reconciliation::uncertainties`] says.
 //!
 //! Limits: the parts are read one after another. A machine at rest adds up; where `Shmem:` moves meanwhile the scan is
 //! repeated, and then told as [`Uncertainty::Moved`]. Where some of it is in swap, only segments, and sources that tell
