@@ -1,12 +1,13 @@
-//! `cargo xtask api`: lists what the libraries offer to others, so that no change of it goes unnoticed.
+//! `cargo xtask api`: lists what the libraries offer to others, so that no change of it goes
+//! unnoticed.
 //!
-//! `docs/api/CRATE.txt` has a line for each public item of a library, with its default features. The test run
-//! fails if the list is not what the sources have; `cargo xtask api` writes it anew, and the change is read in
-//! the diff.
+//! `docs/api/CRATE.txt` has a line for each public item of a library, with its default features.
+//! The test run fails if the list is not what the sources have; `cargo xtask api` writes it anew,
+//! and the change is read in the diff.
 //!
-//! Limits: the list is made from rustdoc's JSON, whose format changes from one release of Rust to the next. With a
-//! release of another format nothing can be compared, and that is said. Auto traits (`Send`, `Sync`), blanket
-//! and derived implementations are left out.
+//! Limits: the list is made from rustdoc's JSON, whose format changes from one release of Rust to
+//! the next. With a release of another format nothing can be compared, and that is said. Auto
+//! traits (`Send`, `Sync`), blanket and derived implementations are left out.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -76,7 +77,8 @@ fn committed(workspace: &Workspace, library: &str) -> PathBuf {
 
 /// A library's public items, one a line; `None`: rustdoc's JSON has another format.
 fn list(workspace: &Workspace, library: &str) -> anyhow::Result<Option<String>> {
-    // Only rustdoc may take unstable options: for cargo, the variable would change what it builds anew.
+    // Only rustdoc may take unstable options: for cargo, the variable would change what it builds
+    // anew.
     let rustdoc = workspace.target.join("unstable-rustdoc");
     fs::write(&rustdoc, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")
         .and_then(|()| fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755)))
@@ -112,7 +114,8 @@ fn changes(known: &str, list: &str) -> String {
 mod tests {
     use super::changes;
 
-    /// Check that a changed item shows as one that is gone and one that is new, and the others do not.
+    /// Check that a changed item shows as one that is gone and one that is new, and the others do
+    /// not.
     #[test]
     fn changed_lines() {
         assert_eq!(changes("a\nb(u32)\n", "a\nb(u64)\n"), "- b(u32)\n+ b(u64)\n");

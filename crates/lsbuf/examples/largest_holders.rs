@@ -1,7 +1,7 @@
 //! Which processes hold the most shared memory?
 //!
-//! `cargo run --example largest_holders -- 10` prints the ten largest, by PSS: each buffer's cost divided by
-//! its holders. `?` stands for a figure that is not known.
+//! `cargo run --example largest_holders -- 10` prints the ten largest, by PSS: each buffer's cost
+//! divided by its holders. `?` stands for a figure that is not known.
 
 use std::cmp::Reverse;
 

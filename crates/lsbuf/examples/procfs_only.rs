@@ -1,7 +1,8 @@
 //! How do I embed lsbuf in a program that may read procfs and nothing else?
 //!
-//! `cargo run --example procfs_only --no-default-features` prints one line for each dma-buf. Neither debugfs nor
-//! BPF is touched, so the reference count is known, but buffers that no process holds are not seen.
+//! `cargo run --example procfs_only --no-default-features` prints one line for each dma-buf.
+//! Neither debugfs nor BPF is touched, so the reference count is known, but buffers that no process
+//! holds are not seen.
 
 use lsbuf::model::{Kinds, Ledger};
 use lsbuf::scan::{Options, Sources, Way};

@@ -1,7 +1,8 @@
 //! When do the holders of one buffer change?
 //!
-//! `cargo run --example watch_buffer -- memfd 1234` prints the holders of the memfd with inode number 1234, and
-//! then a line for each process that comes or goes, until nobody holds it any more.
+//! `cargo run --example watch_buffer -- memfd 1234` prints the holders of the memfd with inode
+//! number 1234, and then a line for each process that comes or goes, until nobody holds it any
+//! more.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;

@@ -1,10 +1,11 @@
-//! Strangers' bytes, made harmless for one line of a terminal or a script.
+//! Makes untrusted text harmless for one line of a terminal or a script.
 //!
-//! Printable characters stay; a backslash is doubled. Everything else becomes `\xNN` byte by byte:
-//! what could move the cursor, break the line, turn the reading direction or hide itself, more than
-//! [`MARKS`] combining marks in a row, and bytes that are no UTF-8. Where columns are told apart by
-//! blanks, blanks that could pass for the gap between two are escaped too. The result is
-//! unambiguous: [`unescape`] turns it back into the bytes.
+//! Names, paths and command names are chosen by whoever made them. A name could move the cursor,
+//! break the line, turn the reading direction or hide itself. Here printable characters stay, a
+//! backslash is doubled, and everything else becomes `\xNN`, byte by byte: control and format
+//! characters, invisible ones, more than four combining marks in a row, and bytes that are not
+//! UTF-8. Where blanks separate columns, blanks that could pass for such a gap are escaped, too.
+//! The result is unambiguous: [`unescape`] gives the bytes back.
 //!
 //! Limit: characters that look alike stay. Two names can differ and look the same.
 
@@ -12,8 +13,8 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthChar;
 
-/// How many combining marks may follow one character. Living scripts stack up to four; sixty cover
-/// the lines above and below.
+/// How many combining marks may follow one character. Scripts in use stack up to four. Sixty would
+/// cover the lines above and below.
 const MARKS: usize = 4;
 
 /// Escapes bytes for a terminal or a line-oriented format.
@@ -22,8 +23,8 @@ pub fn escape(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, _, _| true)
 }
 
-/// Escapes bytes for a column of a table: what stays is single blanks between other characters, so
-/// no gap can be forged.
+/// Escapes bytes for a column of a table. Only single blanks between other characters stay, so that
+/// no gap between columns can be forged.
 #[must_use]
 pub fn escape_gaps(bytes: &[u8]) -> String {
     let ends_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
@@ -38,14 +39,14 @@ pub fn escape_blanks(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, c, _| !c.is_whitespace())
 }
 
-/// Escapes a command name for a list in which blanks, colons, commas and brackets mean something.
+/// Escapes a command name for a list in which blanks, colons, commas and brackets have a meaning.
 #[must_use]
 pub fn escape_word(bytes: &[u8]) -> String {
     escape_unless(bytes, |_, c, _| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
 }
 
-/// The bytes that [`escape`] made a text from, or another escape for columns; `None`: it is not
-/// such a text.
+/// The bytes from which a function of this module made a text. `None`: none of them makes this
+/// text.
 ///
 /// ```
 /// use lsbuf::escape::{escape, unescape};
@@ -74,8 +75,8 @@ fn hex_digit(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// Escapes, in a string that is JSON already, the characters that JSON lets through and a terminal should not see. It stays
-/// the same string.
+/// Escapes the characters that JSON allows in a string and that must not reach a terminal. `text`
+/// is the inside of a JSON string already, and the result means the same string.
 #[must_use]
 pub fn escape_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -93,8 +94,8 @@ pub fn escape_json(text: &str) -> String {
     escaped
 }
 
-/// Escapes what may not be shown, and what is not to be kept between the characters before and
-/// after it.
+/// Escapes characters that must not be shown, and those that `keep` refuses between the characters
+/// before and after them.
 fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut shown = MarkBudget::default();
@@ -121,8 +122,8 @@ fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -
     text
 }
 
-/// How many marks the character that was shown last may still carry; at the beginning there is none
-/// to carry any.
+/// How many more marks may follow the last character. At the beginning there is no character to
+/// carry any.
 #[derive(Default)]
 struct MarkBudget {
     marks_left: usize,
@@ -148,9 +149,9 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Whether a character must not reach a terminal: control characters, line and paragraph
-/// separators, all format characters (general category Cf), and all that may be drawn as nothing
-/// (Default_Ignorable_Code_Point), of Unicode 16.0; and the blank of Braille.
+/// Whether a character must not reach a terminal. These are, in Unicode 16.0: control characters,
+/// line and paragraph separators, all format characters (general category Cf), all that may be
+/// drawn as nothing (Default_Ignorable_Code_Point), and the blank of Braille.
 fn is_tricky(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -222,7 +223,8 @@ mod tests {
             }
         }
 
-        /// Check that JSON made harmless says the same, and lets nothing through that a terminal obeys.
+        /// Check that JSON made harmless says the same, and lets nothing through that a terminal
+        /// obeys.
         #[test]
         fn json_says_the_same(text in hostile()) {
             let escaped = escape_json(&serde_json::to_string(&text).unwrap());

@@ -1,9 +1,11 @@
-//! Which processes hold each shared buffer of this Linux machine, by what references, and at what cost?
+//! Which processes hold each shared buffer of this Linux machine, by what references, and at what
+//! cost?
 //!
-//! Shared buffers are dma-bufs (camera frames, video surfaces, GPU images) and shared memory (memfds, System V
-//! segments, files of tmpfs and hugetlbfs). `top`, `ps` and `free` cannot attribute them: the memory of a
-//! mapped dma-buf is usually in no RSS, and a buffer that only an fd, a message in flight or a driver holds
-//! appears in no process at all. This crate reads every reference from the kernel and joins them.
+//! Shared buffers are dma-bufs (camera frames, video surfaces, GPU images) and shared memory
+//! (memfds, System V segments, files of tmpfs and hugetlbfs). `top`, `ps` and `free` cannot
+//! attribute them: the memory of a mapped dma-buf is usually in no RSS, and a buffer that only an
+//! fd, a message in flight or a driver holds appears in no process at all. This crate reads every
+//! reference from the kernel and joins them.
 //!
 //! Processes that hold more than 64 MiB, largest first:
 //!
@@ -37,9 +39,9 @@
 //!
 //! # What a scan needs, and what it leaves behind
 //!
-//! By default a scan reads procfs, and BPF iterators if root has pinned them. It loads nothing into the kernel:
-//! that has to be asked for ([`scan::Sources::load_bpf`]), and goes with the scanner. A scan of processes of other
-//! users needs root; without it the answer is partial and says so.
+//! By default a scan reads procfs, and BPF iterators if root has pinned them. It loads nothing into
+//! the kernel: that has to be asked for ([`scan::Sources::load_bpf`]), and goes with the scanner. A
+//! scan of processes of other users needs root; without it the answer is partial and says so.
 //!
 //! Nothing here prints, exits or needs a daemon.
 //!
@@ -52,8 +54,9 @@
 //!
 //! # How the modules depend on each other
 //!
-//! Facts flow one way: `kernel` reads, [`mod@scan`] joins, [`model`] measures, `render` shows. `check` tests the
-//! kernel on buffers of its own. [`mod@reconcile`] compares what was found of shared memory with the kernel's total.
+//! Facts flow one way: `kernel` reads, [`mod@scan`] joins, [`model`] measures, `render` shows.
+//! `check` tests the kernel on buffers of its own. [`mod@reconcile`] compares what was found of
+//! shared memory with the kernel's total.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]

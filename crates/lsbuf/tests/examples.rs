@@ -38,7 +38,8 @@ fn largest_holders() {
     assert!(text.lines().any(|line| line.split_whitespace().next() == Some(&pid)), "{text}");
 }
 
-/// Check that a holder is told when it is there and when it has let go, and that the program then ends.
+/// Check that a holder is told when it is there and when it has let go, and that the program then
+/// ends.
 #[test]
 fn watch_buffer() {
     let (file, ino) = memfd(1);

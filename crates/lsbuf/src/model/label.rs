@@ -1,7 +1,8 @@
 //! Text that some process chose: buffer names, command names, cgroup paths.
 //!
-//! It may have any bytes but NUL, so a [`Label`] is bytes. Printed by `{}` it is escaped for one line of a
-//! terminal. Tables and CSV need more than that: `render` escapes the bytes for its formats itself.
+//! It may have any bytes but NUL, so a [`Label`] is bytes. Printed by `{}` it is escaped for one
+//! line of a terminal. Tables and CSV need more than that: `render` escapes the bytes for its
+//! formats itself.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -287,8 +287,8 @@ pub struct BufferRow<'a> {
     pub account: &'a Account,
     /// The leak pattern that its references look like, if any.
     pub shape: Option<LeakShape>,
-    /// Processes that could be behind its residual, because they have a fitting device open; ordered.
-    /// Empty where the residual is 0.
+    /// Processes that could be behind its residual, because they have a fitting device open;
+    /// ordered. Empty where the residual is 0.
     pub candidates: &'a [Pid],
 }
 

@@ -132,7 +132,8 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
 }
 
 proptest! {
-    /// Check that what is exported is what processes hold, what only the kernel holds, and segments of somebody unseen.
+    /// Check that what is exported is what processes hold, what only the kernel holds, and segments
+    /// of somebody unseen.
     #[test]
     fn held_and_kernel_only_are_the_size(s in any_snapshot()) {
         let totals = Ledger::of(&s).totals;
@@ -142,8 +143,8 @@ proptest! {
         }
     }
 
-    /// Check that the processes' PSS add up to what the buffers that they hold cost, to the byte; and to what they hold, where
-    /// no memory is two buffers'.
+    /// Check that the processes' PSS add up to what the buffers that they hold cost, to the byte;
+    /// and to what they hold, where no memory is two buffers'.
     #[test]
     fn pss_adds_up_to_held(s in any_snapshot()) {
         let totals = Ledger::of(&s).totals;
@@ -156,8 +157,8 @@ proptest! {
         }
     }
 
-    /// Check that memory which is two buffers' is never taken off more often than it was counted, and that the kinds add up to
-    /// the whole.
+    /// Check that memory which is two buffers' is never taken off more often than it was counted,
+    /// and that the kinds add up to the whole.
     #[test]
     fn each_memory_once(s in any_snapshot()) {
         let ledger = Ledger::of(&s);
@@ -271,8 +272,8 @@ fn totals_beyond_64_bits() {
     assert_eq!(measured(3), ([None; 6], Bytes(u64::MAX)));
 }
 
-/// Check that held udmabufs over a memfd that nobody holds are held once as far as it has no room for both, and that nothing of it
-/// is then left for the kernel alone.
+/// Check that held udmabufs over a memfd that nobody holds are held once as far as it has no room
+/// for both, and that nothing of it is then left for the kernel alone.
 #[test]
 fn parts_of_an_unheld_memfd() {
     let held = |charged: u64, parts: [u64; 2]| {
@@ -292,8 +293,8 @@ fn parts_of_an_unheld_memfd() {
     assert_eq!(held(100, [30, 40]), [100, 70, 30]);
 }
 
-/// Check that a segment that somebody unseen has attached is neither held nor kernel-only, and one that nobody has is the
-/// latter.
+/// Check that a segment that somebody unseen has attached is neither held nor kernel-only, and one
+/// that nobody has is the latter.
 #[test]
 fn a_segment_of_somebody_unseen() {
     let segment = |ino, attached| Buffer {
@@ -354,7 +355,8 @@ fn account(b: Buffer) -> Account {
     Ledger::of(&snapshot(vec![b], Gaps::default())).accounts[0]
 }
 
-/// Check that a count which fds and mappings explain leaves nothing to the kernel, nor anywhere else.
+/// Check that a count which fds and mappings explain leaves nothing to the kernel, nor anywhere
+/// else.
 #[test]
 fn a_full_account_is_exact() {
     let a = account(buffer(1, Some(1), Some(3), vec![holder(1, 2, 0, &[4096])]));

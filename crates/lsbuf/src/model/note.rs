@@ -1,4 +1,5 @@
-//! What a reader of an answer must know about it: whether something was not seen, or is inexact, and why.
+//! What a reader of an answer must know about it: whether something was not seen, or is inexact,
+//! and why.
 
 use std::fmt;
 
@@ -29,7 +30,8 @@ pub enum Note {
         /// Buffers in the closing line.
         stated: u64,
     },
-    /// Processes kept appearing faster than they could be read; what they inherited may look like the kernel's.
+    /// Processes kept appearing faster than they could be read; what they inherited may look like
+    /// the kernel's.
     Newcomers {
         /// How many were left.
         processes: u64,
@@ -41,7 +43,8 @@ pub enum Note {
         /// How many.
         facts: u64,
     },
-    /// Things named like a dma-buf that could neither be proven nor ruled out; left out of every figure.
+    /// Things named like a dma-buf that could neither be proven nor ruled out; left out of every
+    /// figure.
     Unproven {
         /// fds and mappings together.
         references: u64,
@@ -56,14 +59,16 @@ pub enum Note {
         /// How many.
         buffers: u64,
     },
-    /// A task was inside a call that keeps references in no table: a fork, an exec, an exit, or a message that waits to be sent.
+    /// A task was inside a call that keeps references in no table: a fork, an exec, an exit, or a
+    /// message that waits to be sent.
     InCall {
         /// Buffers with references that may be among these.
         buffers: u64,
         /// Whose task it was, ordered by pid.
         processes: Vec<Pid>,
     },
-    /// Processes were started or ended in every reading; what they inherited may look like the kernel's.
+    /// Processes were started or ended in every reading; what they inherited may look like the
+    /// kernel's.
     ProcessesChanged {
         /// Buffers with references that may be theirs.
         buffers: u64,
@@ -85,7 +90,8 @@ pub enum Note {
         /// How many buffers.
         buffers: u64,
     },
-    /// Reading the mappings of processes would have waited for longer than is allowed: they were left out.
+    /// Reading the mappings of processes would have waited for longer than is allowed: they were
+    /// left out.
     Stuck {
         /// Which, ordered by pid.
         processes: Vec<Pid>,
@@ -97,13 +103,14 @@ pub enum Note {
     },
     /// Reading could not be given a deadline.
     NoDeadline,
-    /// No list has all shmem, and these processes ran, or were inside a fork, exec or send, in every reading: what only they
-    /// hold may be missing.
+    /// No list has all shmem, and these processes ran, or were inside a fork, exec or send, in
+    /// every reading: what only they hold may be missing.
     MayMiss {
         /// Which, ordered by pid, as far as they were still there.
         processes: Vec<Pid>,
     },
-    /// Buffers with more references found than the kernel counts; their kernel references are unknown.
+    /// Buffers with more references found than the kernel counts; their kernel references are
+    /// unknown.
     Overcounted {
         /// How many.
         buffers: u64,
@@ -115,12 +122,14 @@ pub enum Note {
         /// What is kept.
         refs: HiddenRefs,
     },
-    /// Buffers whose holders may share an fd table or an address space: the kernel would not compare them.
+    /// Buffers whose holders may share an fd table or an address space: the kernel would not
+    /// compare them.
     Uncompared {
         /// How many.
         buffers: u64,
     },
-    /// Messages that nobody has received carry fds, or may: shmem that only they hold does not show.
+    /// Messages that nobody has received carry fds, or may: shmem that only they hold does not
+    /// show.
     HiddenInFlight {
         /// How many fds; 0: some sockets could not be asked.
         fds: u64,
@@ -145,19 +154,22 @@ pub enum Note {
         /// How many.
         processes: u64,
     },
-    /// Open files and mappings whose filesystem refused to say what they are: shmem among them does not show.
+    /// Open files and mappings whose filesystem refused to say what they are: shmem among them does
+    /// not show.
     Refusing {
         /// How many.
         files: u64,
     },
-    /// Udmabufs whose pages may be those of memfds that are in the answer too, and shmem of drivers that may be dma-bufs'.
+    /// Udmabufs whose pages may be those of memfds that are in the answer too, and shmem of drivers
+    /// that may be dma-bufs'.
     MaybeSameMemory {
         /// How many.
         buffers: u64,
         /// What they cost together.
         size: Bytes,
     },
-    /// Buffers that the kernel lists and no process that could be read holds, while some could not be read.
+    /// Buffers that the kernel lists and no process that could be read holds, while some could not
+    /// be read.
     Unexplained {
         /// How many.
         buffers: u64,

@@ -1,11 +1,12 @@
 //! The model in the words of the JSON schema (`docs/lsbuf.snapshot-1.schema.json`), by serde.
 //!
-//! A [`Ledger`] serializes as a whole document. Its parts serialize as they stand in it, so that a program
-//! which embeds lsbuf can put one buffer's row or one process into a document of its own.
+//! A [`Ledger`] serializes as a whole document. Its parts serialize as they stand in it, so that a
+//! program which embeds lsbuf can put one buffer's row or one process into a document of its own.
 //!
-//! Sizes are bytes. What could not be known is `null`. Text that processes choose is UTF-8; where its bytes are
-//! not, U+FFFD stands in their place, which makes different names equal. Then a key with `_bytes` behind the
-//! text's own has all bytes, as [`unescape`](crate::escape::unescape) reads them.
+//! Sizes are bytes. What could not be known is `null`. Text that processes choose is UTF-8; where
+//! its bytes are not, U+FFFD stands in their place, which makes different names equal. Then a key
+//! with `_bytes` behind the text's own has all bytes, as [`unescape`](crate::escape::unescape)
+//! reads them.
 //!
 //! Limit: control characters in text are escaped as JSON requires and no further. For a terminal,
 //! `render::json` escapes more.

@@ -112,7 +112,8 @@ impl fmt::Display for Inode {
     }
 }
 
-/// A device number: which filesystem an inode number belongs to. Prints as `MAJOR:MINOR` in decimal.
+/// A device number: which filesystem an inode number belongs to. Prints as `MAJOR:MINOR` in
+/// decimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dev {
     /// 0 for every filesystem without a block device, dma-bufs among them.

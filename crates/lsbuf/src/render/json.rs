@@ -1,7 +1,9 @@
-//! JSON, schema `lsbuf.snapshot/1`: the contract with programs, as in `docs/lsbuf.snapshot-1.schema.json`.
+//! JSON, schema `lsbuf.snapshot/1`: the contract with programs, as in
+//! `docs/lsbuf.snapshot-1.schema.json`.
 //!
-//! The words are the model's ([`crate::model`] serializes). This module chooses the rows of a view and lays the
-//! document out. Keys are stable: additions are free, a change of meaning makes a new schema.
+//! The words are the model's ([`crate::model`] serializes). This module chooses the rows of a view
+//! and lays the document out. Keys are stable: additions are free, a change of meaning makes a new
+//! schema.
 //!
 //! What a terminal would obey is escaped even where JSON need not. The document is written as it is
 //! made, one buffer after the other: it can be many times as large as the snapshot.

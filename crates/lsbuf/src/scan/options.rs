@@ -36,12 +36,14 @@ pub enum Mappings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Way {
-    /// The BPF iterators if they are pinned, else procfs. With [`Sources::load_bpf`] the iterators are loaded if none
-    /// are pinned: at once if shared memory is looked for; else when procfs would take longer, when it could not
-    /// prove everything, or from the second scan of a scanner on.
+    /// The BPF iterators if they are pinned, else procfs. With [`Sources::load_bpf`] the iterators
+    /// are loaded if none are pinned: at once if shared memory is looked for; else when procfs
+    /// would take longer, when it could not prove everything, or from the second scan of a scanner
+    /// on.
     #[default]
     Auto,
-    /// The BPF iterators or no answer: those that are pinned, or else loaded with [`Sources::load_bpf`].
+    /// The BPF iterators or no answer: those that are pinned, or else loaded with
+    /// [`Sources::load_bpf`].
     Iterators,
     /// procfs alone.
     Procfs,
@@ -52,17 +54,19 @@ pub enum Way {
 pub struct Sources {
     /// By which way.
     pub way: Way,
-    /// Whether BPF iterators may be loaded into the kernel if none are pinned. They go with the scanner. Loading takes
-    /// CAP_BPF and CAP_PERFMON, or root, and some 25 ms.
+    /// Whether BPF iterators may be loaded into the kernel if none are pinned. They go with the
+    /// scanner. Loading takes CAP_BPF and CAP_PERFMON, or root, and some 25 ms.
     pub load_bpf: bool,
     /// How the processes' mappings are read.
     pub mappings: Mappings,
     /// Read the kernel's own list (debugfs `bufinfo`), where nothing better lists the buffers.
     pub kernel_list: bool,
-    /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu). Takes every client's lock.
+    /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu).
+    /// Takes every client's lock.
     pub gem_handles: bool,
-    /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each dma-buf that could be it is mapped
-    /// for a moment, without being accessed, which raises its count by one while it lasts.
+    /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each
+    /// dma-buf that could be it is mapped for a moment, without being accessed, which raises its
+    /// count by one while it lasts.
     pub driver_shmem: bool,
 }
 
@@ -79,8 +83,8 @@ impl Default for Sources {
     }
 }
 
-/// Where iterators are pinned unless somebody says otherwise. Not below `/sys/fs/bpf`, which systemd mounts so that only root
-/// can enter it.
+/// Where iterators are pinned unless somebody says otherwise. Not below `/sys/fs/bpf`, which
+/// systemd mounts so that only root can enter it.
 pub const PINS: &str = "/run/lsbuf";
 
 /// What to scan and how.
@@ -94,13 +98,13 @@ pub struct Options {
     pub sources: Sources,
     /// Which kinds of buffer are looked for. Dma-bufs alone cost less than any other kind.
     pub kinds: Kinds,
-    /// How many readings a scan may make in order to prove residuals. At least one is made. With more than one,
-    /// a few more may follow within [`Options::time`].
+    /// How many readings a scan may make in order to prove residuals. At least one is made. With
+    /// more than one, a few more may follow within [`Options::time`].
     pub readings: u32,
     /// How long readings beyond [`Options::readings`] may go on.
     pub time: Duration,
-    /// How long a reading waits for one process. Then that process's mappings are left out, or procfs is read in place of the
-    /// iterators.
+    /// How long a reading waits for one process. Then that process's mappings are left out, or
+    /// procfs is read in place of the iterators.
     pub deadline: Duration,
     /// Where iterators may be pinned: a folder of a bpf filesystem (see [`probes`](crate::probes)).
     pub pins: PathBuf,
