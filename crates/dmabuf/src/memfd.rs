@@ -70,7 +70,8 @@ impl SealedMemfd {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotSealed`]: it is no memfd, it has no `F_SEAL_SHRINK`, or it has `F_SEAL_WRITE`.
+    /// [`ErrorKind::NotSealed`]: it is no memfd, it has no `F_SEAL_SHRINK`, or it has
+    /// `F_SEAL_WRITE`.
     pub fn try_from_fd(fd: OwnedFd) -> Result<Self> {
         let seals = fcntl_get_seals(&fd).map_err(|errno| {
             Error::with_errno(
@@ -134,7 +135,8 @@ impl SealedMemfd {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidSize`]: a memfd that something else has made can be empty, or end in the middle of a page.
+    /// [`ErrorKind::InvalidSize`]: a memfd that something else has made can be empty, or end in the
+    /// middle of a page.
     pub fn whole(&self) -> Result<MemfdRange<'_>> {
         self.range(0, self.size()?)
     }
