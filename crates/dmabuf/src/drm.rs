@@ -219,7 +219,7 @@ impl DrmDevice {
             Errno::INVAL => Error::with_errno(
                 ErrorKind::Unsupported,
                 format!(
-                    "cannot import the dma-buf into {self}: the driver does not import, or not this memory"
+                    "cannot import the dma-buf into {self}: the driver does not import dma-bufs, or cannot use this memory"
                 ),
                 errno,
             ),

@@ -140,9 +140,12 @@ impl Error {
                 (ErrorKind::Unsupported, "the driver does not offer this operation")
             }
             Errno::NODEV | Errno::NXIO => {
-                (ErrorKind::Unsupported, "no driver answers behind the node; load its module and try again")
+                (ErrorKind::Unsupported, "no driver serves this device node; load its module and try again")
             }
-            _ => (ErrorKind::Other, "the kernel refused; the errno below it is all that it says"),
+            _ => (
+                ErrorKind::Other,
+                "the kernel refused the request, and the errno is all that is known of the cause",
+            ),
         };
         Self::with_errno(kind, format!("{what}: {why}"), errno)
     }

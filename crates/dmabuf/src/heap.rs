@@ -91,7 +91,7 @@ impl Heap {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
                 format!(
-                    "{}: the machine has only {} in all, and the kernel would kill processes for them; ask for less",
+                    "{}: the machine has only {} in total, and the kernel would kill processes to free memory; ask for less",
                     what(),
                     total_memory()
                 ),

@@ -167,7 +167,7 @@ impl Mapping {
         if buf.identity()? != self.identity {
             return Err(Error::new(
                 ErrorKind::WrongBuffer,
-                "the mapping is of another dma-buf; begin the access with the buffer that was mapped",
+                "the mapping belongs to another dma-buf; begin the access with the buffer that was mapped",
             ));
         }
         if direction.writes() && self.mode == MapMode::Read {
@@ -202,7 +202,7 @@ impl Mapping {
 /// Dropping it ends the access and ignores errors. Call [`end`](Self::end) where a failure matters,
 /// for instance after writing.
 #[derive(Debug)]
-#[must_use = "the bracket ends as soon as it is dropped"]
+#[must_use = "the access ends as soon as this is dropped"]
 pub struct CpuAccess<'map> {
     mapping: &'map mut Mapping,
     buf: &'map DmaBuf,

@@ -186,7 +186,7 @@ fn create_sealable(name: &[u8]) -> Result<OwnedFd> {
     if name.len() > MAX_NAME || name.contains(&0) {
         return Err(Error::new(
             ErrorKind::InvalidName,
-            format!("a memfd's name has at most {MAX_NAME} bytes and no NUL; shorten or clean it"),
+            format!("a memfd's name has at most {MAX_NAME} bytes and no NUL; shorten it or remove the NUL"),
         ));
     }
     // Where the sysctl vm.memfd_noexec is 2, only memfds with this flag may be made. Kernels before

@@ -70,7 +70,7 @@ pub(crate) fn find_device<D: Display>(
         }
     }
     Err(denied.unwrap_or_else(|| {
-        none(if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") })
+        none(if seen.is_empty() { "no node was found".to_owned() } else { seen.join("; ") })
     }))
 }
 
@@ -97,7 +97,7 @@ fn advice(uid: u32, gid: u32, mode: u32) -> String {
             "{owner}; run as {user}, or join the group {group} (usermod -aG {group} USER, then log in again)"
         )
     } else {
-        format!("{owner}; run as {user}, or let a udev rule give the node to a group of yours")
+        format!("{owner}; run as {user}, or add a udev rule that gives the node to a group of yours")
     }
 }
 

@@ -155,7 +155,7 @@ fn receive_into(
             ErrorKind::Truncated,
             format!(
                 "the kernel dropped descriptors of the message ({} arrived); the usual cause is this process's limit: \
-                 raise it (ulimit -n) or close some, and have it sent again",
+                 raise it (ulimit -n) or close some descriptors, then have the message sent again",
                 fds.len()
             ),
         ));
@@ -208,7 +208,7 @@ fn receive_error(errno: Errno) -> Error {
     const WHAT: &str = "cannot receive dma-bufs";
     let (kind, why) = match errno {
         Errno::CONNRESET => (ErrorKind::Disconnected, "the other end of the socket is closed"),
-        Errno::AGAIN => (ErrorKind::WouldBlock, "no message is there; poll until the socket can be read"),
+        Errno::AGAIN => (ErrorKind::WouldBlock, "there is no message; poll until the socket can be read"),
         errno => return Error::from_errno(WHAT, errno),
     };
     Error::with_errno(kind, format!("{WHAT}: {why}"), errno)

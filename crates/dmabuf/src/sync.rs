@@ -114,7 +114,7 @@ impl DmaBuf {
         ioctl::import_sync_file(self.as_fd(), direction.bits(), file.as_fd()).map_err(|errno| match errno {
             Errno::INVAL => Error::with_errno(
                 ErrorKind::NotSyncFile,
-                "cannot import the sync file: the descriptor is not one; pass what a driver or export_sync_file gave",
+                "cannot import the sync file: the descriptor is not one; pass one that a driver or export_sync_file returned",
                 errno,
             ),
             errno => sync_file_error("cannot import the sync file", errno),
@@ -126,7 +126,9 @@ fn sync_file_error(what: &str, errno: Errno) -> Error {
     match errno {
         Errno::NOTTY => Error::with_errno(
             ErrorKind::Unsupported,
-            format!("{what}: this kernel cannot; it takes Linux 6.0 or later built with CONFIG_SYNC_FILE"),
+            format!(
+                "{what}: this kernel does not support it; Linux 6.0 or later built with CONFIG_SYNC_FILE does"
+            ),
             errno,
         ),
         errno => Error::from_errno(what, errno),

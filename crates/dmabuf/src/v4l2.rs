@@ -73,7 +73,9 @@ impl VideoDevice {
         }
         let found = v4l2::capability(fd.as_fd()).map_err(|errno| Error::from_errno(what(), errno))?;
         if !found.captures {
-            return Err(none("it captures no frames of one plane into buffers; give another of its nodes"));
+            return Err(none(
+                "it captures no frames of one plane into buffers; give another node of this device",
+            ));
         }
         let name = found.driver.split(|&byte| byte == 0).next().unwrap_or_default();
         let driver = String::from_utf8_lossy(name).into_owned();
@@ -115,7 +117,7 @@ impl VideoDevice {
     pub fn frame_size(&self) -> Result<u64> {
         v4l2::frame_size(self.fd.as_fd())
             .map(u64::from)
-            .map_err(|errno| Error::from_errno(format_args!("cannot ask {self} for its format"), errno))
+            .map_err(|errno| Error::from_errno(format_args!("cannot read the format of {self}"), errno))
     }
 
     /// Makes `count` buffers in the device's own memory (`VIDIOC_REQBUFS` with `V4L2_MEMORY_MMAP`).
@@ -283,13 +285,13 @@ impl VideoSlots<'_> {
         let what = || format!("cannot queue the dma-buf as buffer {index} of {device}");
         let (frame, size) = (device.frame_size()?, buf.size()?);
         if size < frame {
-            let message = format!("{}: it has {size} bytes, and a frame {frame}", what());
+            let message = format!("{}: it has {size} bytes, but a frame needs {frame}", what());
             return Err(Error::new(ErrorKind::InvalidSize, message));
         }
         if self.taken.contains(&index) {
             return Err(Error::new(
                 ErrorKind::Busy,
-                format!("{}: another is in its place; use a free one", what()),
+                format!("{}: a dma-buf is queued at this index already; use a free index", what()),
             ));
         }
         retry_on_intr(|| v4l2::queue_dma_buf(device.as_fd(), index, buf.as_fd())).map_err(
