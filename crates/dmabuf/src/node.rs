@@ -17,40 +17,40 @@ use rustix::io::Errno;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Opens a character device. `absent` makes the error if there is no node at `path`. `none` is the
-/// kind of the error if something else is there.
+/// Opens a character device. `absent` makes the error if there is no node at `path`. `not_device`
+/// is the kind of the error if something else is there.
 pub(crate) fn open_device(
     path: &Path,
     access: OFlags,
-    none: ErrorKind,
+    not_device: ErrorKind,
     absent: impl FnOnce(Errno) -> Error,
 ) -> Result<OwnedFd> {
-    let other = || format!("{} is not a character device; give the path of a device node", path.display());
+    let message = || format!("{} is not a character device; give the path of a device node", path.display());
     let what = || format!("cannot open {}", path.display());
     let fd = match open(path, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()) {
         Ok(fd) => fd,
         Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => return Err(absent(errno)),
         Err(errno @ (Errno::ACCESS | Errno::PERM)) => return Err(denied(path, errno)),
-        Err(errno @ Errno::ISDIR) => return Err(Error::with_errno(none, other(), errno)),
+        Err(errno @ Errno::ISDIR) => return Err(Error::with_errno(not_device, message(), errno)),
         Err(errno) => return Err(Error::from_errno(what(), errno)),
     };
     let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
-        return Err(Error::new(none, other()));
+        return Err(Error::new(not_device, message()));
     }
     Ok(fd)
 }
 
 /// Opens the nodes in `dir` whose names start with `prefix`, in the order of their names, and
 /// returns the first device that `fits`. If none fits, the error is the one for a node that this
-/// user may not open, as that node could have been the right one. If there was no such node, `none`
-/// makes the error from a text that lists what was found.
+/// user may not open, as that node could have been the right one. If there was no such node,
+/// `not_found` makes the error from a text that lists what was found.
 pub(crate) fn find_device<D: Display>(
     dir: &Path,
     prefix: &str,
     open: impl Fn(&Path) -> Result<D>,
     fits: impl Fn(&D) -> bool,
-    none: impl FnOnce(String) -> Error,
+    not_found: impl FnOnce(String) -> Error,
 ) -> Result<D> {
     let mut nodes: Vec<PathBuf> = fs::read_dir(dir)
         .into_iter()
@@ -70,7 +70,7 @@ pub(crate) fn find_device<D: Display>(
         }
     }
     Err(denied.unwrap_or_else(|| {
-        none(if seen.is_empty() { "no node was found".to_owned() } else { seen.join("; ") })
+        not_found(if seen.is_empty() { "no node was found".to_owned() } else { seen.join("; ") })
     }))
 }
 
