@@ -1,8 +1,8 @@
-//! `cargo xtask record`: recorded trees of real kernels for the tests that replay them.
+//! `cargo xtask record`: records trees from real kernels, for the tests that replay them.
 //!
-//! Each kernel plays the same small world, and what lsbuf read of it, with its answer and the truth, becomes one text file
-//! below `crates/lsbuf/tests/recorded`. To be repeated when lsbuf reads something new; addresses, times and the order of
-//! inode numbers differ from run to run, the rest should not.
+//! Each kernel runs the same small world. What lsbuf read there, its answer and the truth become
+//! one text file in `crates/lsbuf/tests/recorded`. Record again when lsbuf reads something new.
+//! Addresses, times and the order of inode numbers differ from run to run; nothing else should.
 
 use std::fs;
 
@@ -20,7 +20,8 @@ use crate::workspace::Workspace;
 /// Record what lsbuf reads in real kernels, for the tests that replay it
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecordArgs {
-    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the table if not given
+    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the table if not
+    /// given
     #[arg(long, value_name = "PATTERN")]
     kernel: Vec<String>,
     #[command(flatten)]

@@ -1,6 +1,6 @@
-//! `cargo xtask test`: the whole test run, as one command for a fresh machine.
+//! `cargo xtask test`: all tests, in one command, on a fresh machine.
 //!
-//! Every step is run even if one before it failed, so that one run shows everything that is wrong.
+//! Every step runs even if an earlier one failed, so that one run shows everything that is wrong.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -15,8 +15,8 @@ use crate::licences;
 use crate::vm::{self, Tally, VmArgs};
 use crate::workspace::Workspace;
 
-/// Runs all steps, with the kernels if `kernels`, and prints the summary. With `all` a check that cannot be made here is a
-/// failed one, else an expected skip.
+/// Runs all steps, with those in kernels if `kernels`, and prints the summary. A check that cannot
+/// be made here is a failure if `all`, else an expected skip.
 pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     host::prepare(kernels)?;

@@ -1,7 +1,9 @@
-//! Judges a guest's report: what passed, what was skipped as the table says, and everything that is wrong.
+//! Judges the report of a guest: what passed, what was skipped as the table says, and what is
+//! wrong.
 //!
-//! Silence is a failure here. A scenario that is not in the report, a skip that the table does not list, and a lack
-//! that is listed but not true are as bad as a check that does not hold.
+//! What is missing from a report counts as a failure. A scenario that is not in it, a skip that the
+//! table does not list, and a need that the kernel meets although the table lists it as lacking are
+//! as bad as a check that fails.
 
 use lsbuf_guest::need::Need;
 use lsbuf_guest::report::{Event, Outcome};
@@ -161,7 +163,8 @@ mod tests {
         }
     }
 
-    /// Judges one scenario `x` that needs the heap, on a kernel that lacks `lacks` and whose probes find the rest.
+    /// Judges one scenario `x` that needs the heap, on a kernel that lacks `lacks` and whose probes
+    /// find the rest.
     fn judged(lacks: Option<&[Need]>, events: &[Event]) -> Verdict {
         let lacking = lacks.unwrap_or_default();
         let has = Need::ALL.iter().copied().filter(|need| !lacking.contains(need)).collect();
@@ -217,7 +220,8 @@ mod tests {
         assert_eq!(state(None, &[scenario("x", Outcome::Skipped, NEEDS)]), State::ExpectedSkip);
     }
 
-    /// Check that probes which contradict the table are problems, in both directions, even without any scenario.
+    /// Check that probes which contradict the table are problems, in both directions, even without
+    /// any scenario.
     #[test]
     fn probes_against_table() {
         for (lacks, has) in [(vec![], vec![]), (Need::ALL.to_vec(), Need::ALL.to_vec())] {
@@ -227,7 +231,8 @@ mod tests {
         }
     }
 
-    /// Check that a report without its ends, a stray scenario, and an unexplained status are problems.
+    /// Check that a report without its ends, a stray scenario, and an unexplained status are
+    /// problems.
     #[test]
     fn broken_reports() {
         let expected = Expectation { runs: vec![], lacks: None, points: None };
