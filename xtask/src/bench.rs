@@ -119,7 +119,7 @@ fn native(programs: &Programs, arguments: &BenchArgs) -> anyhow::Result<Results>
 }
 
 fn read(text: &str) -> anyhow::Result<Results> {
-    serde_json::from_str(text).context("understanding the benchmark")
+    serde_json::from_str(text).context("parsing the benchmark's results")
 }
 
 /// A line that describes this machine.
@@ -130,7 +130,7 @@ fn this_machine() -> anyhow::Result<String> {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
         Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
     };
-    let model = value(&cpu, "model name").unwrap_or_else(|| "a CPU without a name".to_owned());
+    let model = value(&cpu, "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let memory = value(&memory, "MemTotal").unwrap_or_else(|| "unknown".to_owned());
     let processors = std::thread::available_parallelism()?;
     let kernel = read("/proc/sys/kernel/osrelease")?;

@@ -48,7 +48,7 @@ pub(crate) fn bpf(workspace: &Workspace, arguments: &BpfArgs) -> anyhow::Result<
     let tools = find_or_install().map_err(|why| anyhow!(why))?;
     if tools.version != VERSION {
         bail!(
-            "the committed objects are made with clang {VERSION}, which Debian 12 has; this is {}",
+            "the committed objects are made with clang {VERSION} of Debian 12, but this is clang {}",
             tools.version
         );
     }

@@ -81,7 +81,7 @@ fn visit(
         return Ok(());
     }
     if path.iter().any(|open| open == name) {
-        bail!("modules need each other: {} -> {name}", path.join(" -> "));
+        bail!("modules depend on each other: {} -> {name}", path.join(" -> "));
     }
     path.push(name.to_owned());
     for needed in depends(name)? {

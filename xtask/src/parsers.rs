@@ -49,7 +49,9 @@ pub(crate) struct FuzzArgs {
 /// `target/fuzz/crashes`.
 pub(crate) fn fuzz(workspace: &Workspace, arguments: &FuzzArgs) -> anyhow::Result<()> {
     if !["c++", "g++", "clang++"].into_iter().any(cmd::is_program) || !cfg!(target_arch = "x86_64") {
-        println!("no C++ compiler for libFuzzer on x86-64: {CASES} random inputs per parser instead");
+        println!(
+            "libFuzzer needs x86-64 and a C++ compiler; testing each parser with {CASES} random inputs instead"
+        );
         let mut cargo = workspace.cargo();
         // Without --release, because the build then checks arithmetic for overflow.
         cargo.args(["test", "--package", "lsbuf", "--lib", "fuzzing"]);
@@ -61,7 +63,7 @@ pub(crate) fn fuzz(workspace: &Workspace, arguments: &FuzzArgs) -> anyhow::Resul
     build(workspace, &place)?;
     let rounds = targets.len().div_ceil(arguments.jobs.max(1));
     let seconds = (arguments.minutes * 60.0 / rounds as f64).max(1.0) as u64;
-    println!("{seconds} s each\n{:<16}{:>14}{:>12}", "target", "executions", "new inputs");
+    println!("{seconds} s for each target\n{:<16}{:>14}{:>12}", "target", "executions", "new inputs");
     let scratch = Scratch::new()?;
     let mut crashed = Vec::new();
     for group in targets.chunks(arguments.jobs.max(1)) {
@@ -75,7 +77,7 @@ pub(crate) fn fuzz(workspace: &Workspace, arguments: &FuzzArgs) -> anyhow::Resul
     }
     ensure!(
         crashed.is_empty(),
-        "crashed: {}; inputs in {}",
+        "crashed: {}; the inputs are in {}",
         crashed.join(", "),
         place.join("crashes").display()
     );

@@ -49,7 +49,7 @@ pub(crate) fn judge(expected: &Points, events: &[Event]) -> (Tally, Vec<String>)
     };
     let strange = found.iter().filter(|(id, _, _)| !expected.all.iter().any(|known| known == id));
     let mut wrong: Vec<String> =
-        strange.map(|(id, _, _)| format!("check: {id} is no point of the table")).collect();
+        strange.map(|(id, _, _)| format!("check: {id} is not a point of the table")).collect();
     for id in &expected.all {
         let outcomes: Vec<_> = found.iter().filter(|(found, _, _)| found == id).collect();
         match outcomes.as_slice() {
@@ -76,8 +76,9 @@ fn otherwise(expected: &Points, id: &str, outcome: Outcome, detail: &str) -> Opt
         Outcome::Failed => "does not hold",
         Outcome::Skipped => "is skipped",
     };
-    (outcome != should)
-        .then(|| format!("check: {id} {}, and by the table {}: {detail}", word(outcome), word(should)))
+    (outcome != should).then(|| {
+        format!("check: {id} {}, but the table says that it {}: {detail}", word(outcome), word(should))
+    })
 }
 
 #[cfg(test)]

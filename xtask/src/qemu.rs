@@ -150,7 +150,7 @@ fn follow(
                 }
                 Err(error) => {
                     let line = String::from_utf8_lossy(&line);
-                    boot.problems.push(format!("not an event ({error}): {}", line.trim_end()));
+                    boot.problems.push(format!("not an event of the report ({error}): {}", line.trim_end()));
                 }
             },
             Err(RecvTimeoutError::Disconnected) => {
@@ -175,7 +175,7 @@ fn kernel_bug(console: &[u8]) -> Option<String> {
     let line = text
         .lines()
         .find(|line| ["BUG: ", "Oops: ", "Kernel panic"].iter().any(|mark| line.contains(mark)))?;
-    Some(format!("the kernel broke: {}", line.trim_end()))
+    Some(format!("the kernel reported a bug: {}", line.trim_end()))
 }
 
 /// The last lines of a console, fit for a terminal.

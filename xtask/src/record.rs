@@ -36,7 +36,7 @@ pub(crate) fn record(workspace: &Workspace, arguments: &RecordArgs) -> anyhow::R
     let plan = Plan { mode: "record".to_owned(), arguments: Vec::new() };
     for bootable in &bootables {
         let text = vm::captured(workspace, bootable, &programs, &plan, &arguments.machine)?;
-        let tree = Tree::parse(text.as_bytes()).context("what the guest printed")?;
+        let tree = Tree::parse(text.as_bytes()).context("parsing what the guest printed")?;
         let folder = workspace.recorded();
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let path = folder.join(format!("{}.tree", bootable.id));

@@ -127,7 +127,7 @@ pub(crate) fn list(workspace: &Workspace, selected: &[&Scenario]) -> anyhow::Res
 fn describe(workspace: &Workspace, kernel: &Kernel) -> String {
     let mark = if kernel.default { "*" } else { " " };
     let cached = fetch::record(workspace, kernel).map_or_else(
-        || format!("not fetched; from {}", kernel.suites.join(", ")),
+        || format!("not fetched yet; from {}", kernel.suites.join(", ")),
         |record| record.packages.join(", "),
     );
     let lacks: Vec<&str> = kernel.lacks.iter().map(|need| need.name()).collect();

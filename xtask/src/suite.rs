@@ -44,7 +44,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         Ok(ONE)
     });
     run.step("BPF objects", || match bpf::check(workspace)? {
-        Compared::Impossible(why) if all => bail!("they cannot be compared here: {why}"),
+        Compared::Impossible(why) if all => bail!("they cannot be compared with their sources here: {why}"),
         Compared::Impossible(why) => {
             println!("   not compared with their sources: {why}");
             Ok(Tally { passed: 0, skipped: 1, failed: 0 })
@@ -129,7 +129,7 @@ fn count_tests(command: &mut Command) -> anyhow::Result<Tally> {
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && tally.failed == 0 {
-        bail!("cargo test failed ({status}), and no test says why");
+        bail!("cargo test failed ({status}), but no test did");
     }
     Ok(tally)
 }

@@ -68,12 +68,12 @@ pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String
             Event::Failure { detail } => verdict.problems.push(detail.clone()),
             Event::Hello { has, .. } => verdict.problems.extend(wrong_lacks(expected, has)),
             Event::Scenario { name, .. } if !expected.runs.iter().any(|(known, _)| known == name) => {
-                verdict.problems.push(format!("the report has a scenario {name} that was not asked for"));
+                verdict.problems.push(format!("the report has a scenario {name} that was not selected"));
             }
             Event::Done { status } if *status != 0 && !failed => {
                 verdict
                     .problems
-                    .push(format!("no scenario failed, and yet the guest ended with status {status}"));
+                    .push(format!("no scenario failed, but the guest ended with status {status}"));
             }
             _ => {}
         }
@@ -84,10 +84,10 @@ pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String
         verdict.problems.extend(wrong);
     }
     if !events.iter().any(|event| matches!(event, Event::Hello { .. })) {
-        verdict.problems.push("the report has no greeting".to_owned());
+        verdict.problems.push("the report has no hello event".to_owned());
     }
     if !events.iter().any(|event| matches!(event, Event::Done { .. })) {
-        verdict.problems.push("the report has no end".to_owned());
+        verdict.problems.push("the report has no done event".to_owned());
     }
     verdict
 }
@@ -140,7 +140,7 @@ fn judge_skip(detail: &str, missing: &[Need], expected: &Expectation) -> (State,
     let Some(lacks) = &expected.lacks else { return (State::ExpectedSkip, detail.to_owned()) };
     match missing.iter().find(|need| !lacks.contains(need)) {
         Some(need) => {
-            (State::Failed, format!("skipped for {need}, which the table does not list as lacking"))
+            (State::Failed, format!("skipped because the kernel lacks {need}, which the table does not list"))
         }
         None if missing.is_empty() => (State::Failed, "skipped without a reason".to_owned()),
         None => (State::ExpectedSkip, detail.to_owned()),
