@@ -1,15 +1,18 @@
-//! How the iterators are compiled: for `cargo xtask bpf`, and for builds that take nothing compiled on trust.
+//! How the BPF iterators are compiled, for `cargo xtask bpf` and for builds with the feature
+//! `bpf-from-source`.
 //!
-//! The same compiler makes the same bytes wherever the sources lie. What is of no use when an object is loaded is left
-//! out, more than half of it: where each instruction came from (and the source lines themselves, which the compiler
-//! cannot find because it is told of a folder that does not exist), labels, and relocations that loaders do by other
-//! means. What stays is code, types, the places where fields of kernel structures are read, and the functions.
+//! The same compiler makes the same bytes in every folder. More than half of what it makes is of no
+//! use when an object is loaded, and is removed: the table of source lines, labels, and relocations
+//! that loaders do in another way. The source lines themselves are not included, because the
+//! compiler gets the name of a folder that does not exist and so cannot find them. What remains is
+//! code, types, functions, and the places where fields of kernel structures are read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two: one of them looks for shared memory, too.
+/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them. The one with `_shmem`
+/// in its name also looks for shared memory.
 pub(crate) const OBJECTS: [&str; 8] = [
     "dmabuf",
     "dmabuf_shmem",
@@ -21,20 +24,22 @@ pub(crate) const OBJECTS: [&str; 8] = [
     "task_vma_shmem",
 ];
 
-/// The major version of clang that the committed objects are made with. Another one may well choose other instructions.
+/// The major version of clang that makes the committed objects. Another version may choose other
+/// instructions.
 pub(crate) const MAJOR: &str = "14";
 
-/// The programs that are needed.
+/// The programs that compile the iterators.
 #[derive(Debug)]
 pub(crate) struct Tools {
     clang: String,
     objcopy: String,
-    /// What clang says it is.
+    /// The version that clang reports.
     pub(crate) version: String,
 }
 
 impl Tools {
-    /// Finds them: those of [`MAJOR`] if they can be run, else whatever is called so.
+    /// Finds the programs: those of version [`MAJOR`] if they can be run, else those without a
+    /// version in their name.
     pub(crate) fn find() -> Result<Tools, String> {
         for suffix in [&format!("-{MAJOR}"), ""] {
             let (clang, objcopy) = (format!("clang{suffix}"), format!("llvm-objcopy{suffix}"));
@@ -48,8 +53,8 @@ impl Tools {
         Err("there is no clang with llvm-objcopy".to_owned())
     }
 
-    /// Compiles the object called `name` of the sources in `folder` into a folder, for a machine of
-    /// that byte order.
+    /// Compiles the object `name` from the sources in `folder`, for machines of one byte order.
+    /// Writes it into the folder `into` and returns its path.
     pub(crate) fn compile(
         &self,
         folder: &Path,
@@ -88,9 +93,10 @@ impl Tools {
     }
 }
 
-/// The section without its table of source lines. It has a header of 32-bit numbers, of which the second is the header's
-/// length, followed by offset behind the header and length of each table: functions, lines, relocations
-/// (`struct btf_ext_header` of the kernel's tools/lib/bpf/libbpf_internal.h).
+/// The section `.BTF.ext` without its table of source lines. It has a header of 32-bit numbers. The
+/// second number is the length of the header. After it come, for each table, its offset behind the
+/// header and its length: functions, lines, relocations (`struct btf_ext_header` of the kernel's
+/// tools/lib/bpf/libbpf_internal.h).
 fn without_lines(section: &[u8], big_endian: bool) -> Option<Vec<u8>> {
     let number = |at: usize| {
         let bytes = section.get(at * 4..)?.first_chunk()?;
@@ -108,14 +114,15 @@ fn without_lines(section: &[u8], big_endian: bool) -> Option<Vec<u8>> {
         let place = u32::try_from(place).ok()?;
         cut.extend(if big_endian { place.to_be_bytes() } else { place.to_le_bytes() });
     }
-    // What newer compilers' headers have besides is of length 0 or made of what is cut.
+    // The headers of newer compilers have more tables, which are empty or belong to what is
+    // removed.
     cut[4..8].copy_from_slice(&if big_endian { 32u32.to_be_bytes() } else { 32u32.to_le_bytes() });
     cut.extend(functions);
     cut.extend(relocations);
     Some(cut)
 }
 
-/// Runs a program; what it printed, or one line of what it complained about.
+/// Runs a program. Returns what it printed, or one line of its errors.
 fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{name}: {e}"))?;

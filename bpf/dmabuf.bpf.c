@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Every dma-buf that has an open file, whoever holds it, with the devices attached to it and the mappings of it: those
- * stand in a tree of its own (`i_mmap`), so that no other mapping is ever looked at.
+ * Lists every dma-buf that has an open file, whichever process holds it, with the devices attached
+ * to it and its mappings. The kernel keeps a buffer's mappings in a tree of their own (`i_mmap`),
+ * so no other mapping has to be looked at.
  *
- * The tree is walked without its lock. A change meanwhile can hide a mapping or show one that has gone; the count, which
- * is read before and after, tells that something is missing, and who reads this looks again.
+ * The tree is walked without its lock. A change meanwhile can hide a mapping or show one that has
+ * gone. The reference count is read before and after the walk; it shows that something is missing,
+ * and lsbuf then reads again.
  */
 #include "udmabuf.h"
 
@@ -13,14 +15,22 @@ struct context {
 	struct dma_buf *dmabuf;
 };
 
-/* So many records fit beside a buffer's own into what the kernel keeps for one step (32 KiB). A buffer that has more is cut,
- * and who reads this asks another way. */
+/*
+ * So many records fit, beside the buffer's own, into what the kernel keeps for one step (32 KiB). A
+ * buffer with more of them gets BUFFER_CUT, and lsbuf then reads it from another source.
+ */
 #define MOST_ATTACHMENTS 64
 #define MOST_VMAS 400
-/* More moves than a tree of that many VMAs takes, with others of a device's among them. */
+/*
+ * More moves than the walk over a tree with that many VMAs takes, even if other VMAs of the device
+ * are among them.
+ */
 #define MOST_MOVES (1 << 20)
 
-/* Which buffer of a reading showed the mappings of a tree that several share (all buffers of a DRM device). */
+/*
+ * Several buffers can share one tree of mappings: all buffers of a DRM device do. `shown` has, for
+ * each reading and such tree, the step (seq_num) of the buffer whose record shows its mappings.
+ */
 struct tree {
 	u64 session;
 	u64 address;
@@ -37,16 +47,16 @@ struct {
 struct walk {
 	void *seq;
 	struct rb_node *node;
-	/* Come up from this child; none: come down. */
+	/* The child from which the walk comes up to `node`, or null if it comes down to `node`. */
 	struct rb_node *from;
-	/* The buffer whose tree it is, if that is one's own. */
+	/* The buffer's file and inode number, if the tree has the mappings of this buffer alone. */
 	struct file *file;
 	u64 ino;
 	u32 found;
 	u32 done;
 };
 
-/* The inode number of a mapped file, if that is a dma-buf. */
+/* The inode number of a mapped file if it is a dma-buf, else 0. */
 static always_inline u64 dmabuf_of(struct file *file)
 {
 	struct super_block *fs = 0;
@@ -69,7 +79,10 @@ static always_inline long show(struct walk *walk, struct rb_node *node)
 	struct file *file = 0;
 	record(vma, found);
 
-	/* One reading where what is needed stands together: here since Linux 6.0, below since 6.1. */
+	/*
+	 * One read gets all fields that are adjacent: those here from Linux 6.0 on, those below
+	 * from 6.1 on.
+	 */
 	if (place_of(vma->vm_file) == place_of(vma->vm_pgoff) + 8) {
 		struct {
 			u64 pgoff;
@@ -148,8 +161,11 @@ static long move(u32 at, struct walk *walk)
 	return 0;
 }
 
-/* Whether the mappings of a tree that several share are this buffer's to show. A step that did not fit is repeated, and
- * must then show them again. */
+/*
+ * Whether this buffer shows the mappings of a tree that several buffers share: the first one in a
+ * reading does. The kernel repeats a step whose records did not fit, and then the same buffer must
+ * show them again.
+ */
 static always_inline int shows(struct bpf_iter_meta *meta, struct address_space *mapping)
 {
 	struct tree tree = { .session = meta->session_id, .address = 0 };
@@ -193,7 +209,10 @@ static long one_attachment(u32 at, struct attached *attached)
 	return 0;
 }
 
-/* Writes the names of the attached devices; whether those were all. Not inlined: the stack of who calls it is short. */
+/*
+ * Writes the names of the attached devices. Returns whether these were all. Not inlined, because
+ * its caller has little stack left.
+ */
 static never_inline int show_attachments(void *seq, struct dma_buf *dmabuf)
 {
 	struct attached attached = { .seq = seq, .end = &dmabuf->attachments };
@@ -229,7 +248,10 @@ int buffers(struct context *context)
 	peek(mapping, file->f_mapping);
 	peek(host, mapping->host);
 	if (shmem) {
-		/* There is no room for both, and with shared memory every VMA is looked at in any case. */
+		/*
+		 * A step has no room for both the pages' owners and the mappings. With shared
+		 * memory, the iterator over VMAs looks at every mapping in any case.
+		 */
 		show_pages(meta->seq, dmabuf);
 		walk.done = 1;
 	} else if (host == inode || shows(meta, mapping)) {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What the iterators share: the few fields of kernel structures that they read, relocated to the
- * running kernel when they are loaded (CO-RE), the helpers that they call, and the records that
- * they write.
+ * Shared by all iterators: the kernel structures that they read, the helpers that they call, and
+ * the records that they write. The structures have only the fields that are read, and are relocated
+ * to the running kernel when a program is loaded (CO-RE).
  *
- * A record begins with its kind and its length; numbers are in the machine's byte order.
- * crates/lsbuf/src/kernel/bpf/record.rs reads them. Kernel addresses leave only as ids, keyed
- * hashes of them: equal for one object while it lives, and of no other use.
+ * A record begins with its kind and its length. Numbers are in the machine's byte order.
+ * crates/lsbuf/src/kernel/bpf/record.rs reads the records. No kernel address leaves the kernel. In
+ * its place there is an id, a keyed hash of the address: the same for one object as long as it
+ * lives, and of no other use.
  */
 #ifndef LSBUF_H
 #define LSBUF_H
@@ -22,7 +23,7 @@ typedef long long s64;
 #define always_inline inline __attribute__((always_inline))
 #define never_inline __attribute__((noinline, unused))
 
-/* Numbers of include/uapi/linux/bpf.h. */
+/* Helpers, by their number in include/uapi/linux/bpf.h. */
 static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const probe_read)(void *to, u32 size, const void *from) = (void *)113;
@@ -31,25 +32,32 @@ static long (*const seq_write)(void *seq, const void *data, u32 size) = (void *)
 static long (*const loop)(u32 rounds, void *step, void *context, u64 flags) = (void *)181;
 
 #define exists(field) __builtin_preserve_field_info(field, 2)
-/* Where a field is in its structure. */
+/* The offset of a field in its structure. */
 #define place_of(field) __builtin_preserve_field_info(field, 0)
-/* The structure that a member, met by its address, is part of. (offsetof would be that of the few fields below.) */
+/*
+ * The structure that has the member at this address. offsetof would give the offset in the
+ * shortened structures below, not in the kernel's.
+ */
 #define container(address, type, member) \
 	((type *)((char *)(address)-place_of(((type *)0)->member)))
 /*
- * Reads one field through an address that the verifier does not know. So does what follows a
- * pointer: before Linux 7.0 the verifier takes 0.1 ms or so of a program's loading for each
- * pointer that is read directly (btf_find_by_name_kind). Numbers are better read directly.
+ * Reads one field through an address that the verifier knows nothing about. Pointers are followed
+ * in this way even where the verifier knows the address: before Linux 7.0 it takes about 0.1 ms of
+ * a program's loading time for each pointer that is read directly (btf_find_by_name_kind). Numbers
+ * are better read directly.
  */
 #define peek(to, address) probe_read(&(to), sizeof(to), &(address))
 
 /*
- * Fills with zeros of which the verifier does not know what they are: what cannot be read is zero. Of values that it knows it
- * follows a loop for every combination.
+ * Fills with zeros whose values the verifier does not know, as a read that fails writes zeros. For
+ * values that it knows, the verifier would follow a loop once for every combination.
  */
 #define forget(what) probe_read(&(what), sizeof(what), 0)
 
-/* A number of which the verifier knows nothing: of a range that it knows it follows a loop once for every step. */
+/*
+ * Reads a number so that the verifier knows nothing about it. For a range that it knows, the
+ * verifier would follow a loop once for every step.
+ */
 static always_inline u64 unknown(const u64 *number)
 {
 	u64 read = 0;
@@ -58,8 +66,10 @@ static always_inline u64 unknown(const u64 *number)
 	return read;
 }
 
-/* What the kernel keeps for one step of an iterator (bpf_seq_read in kernel/bpf/bpf_iter.c). A step that writes more ends the
- * whole reading with E2BIG. */
+/*
+ * How much the kernel keeps for one step of an iterator (bpf_seq_read in kernel/bpf/bpf_iter.c). A
+ * step that writes more ends the whole reading with E2BIG.
+ */
 #define STEP_ROOM (32 << 10)
 
 #define DMA_BUF_MAGIC 0x444d4142
@@ -80,7 +90,7 @@ struct list_head {
 	struct list_head *next;
 };
 
-/* All of it, so that one can be copied whole. */
+/* All fields of the kernel's structure, so that it can be copied whole. */
 struct rb_node {
 	u64 __rb_parent_color;
 	struct rb_node *rb_right;
@@ -157,12 +167,12 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
-/* From Linux 6.4 on, where VMAs have locks of their own (commit 5e31275cc997). */
+/* From Linux 6.4 on, where each VMA has its own lock (commit 5e31275cc997). */
 struct mm_struct___6_4 {
 	s32 mm_lock_seq;
 };
 
-/* From Linux 6.14 on (commit eb449bd96954), and in some older ones that have taken it over. */
+/* From Linux 6.14 on (commit eb449bd96954), and in older kernels with a backport of it. */
 struct seqcount {
 	u32 sequence;
 };
@@ -350,42 +360,42 @@ struct unix_skb_parms {
 
 #pragma clang attribute pop
 
-/* What a record is of. */
+/* What a record describes. */
 enum kind {
 	/*
-	 * A task: every leader, and every thread with an fd table, an address space or an IPC
-	 * namespace of its own.
+	 * A task: the leader of every process, and every other thread with an fd table, an address
+	 * space or an IPC namespace of its own.
 	 */
 	TASK = 1,
 	/* An fd of a dma-buf. */
 	FD = 2,
-	/* What is known of a dma-buf. */
+	/* A dma-buf. */
 	BUFFER = 3,
-	/* A device that is attached to the buffer that follows. */
+	/* A device that is attached to the dma-buf whose record follows. */
 	ATTACHMENT = 4,
 	/* A mapping of a dma-buf. */
 	VMA = 5,
 	/* An fd of a character device. */
 	DEVICE = 6,
-	/* A dma-buf in a message that nobody has received. */
+	/* A dma-buf in a message that nobody has received yet. */
 	IN_FLIGHT = 7,
-	/* Something that may keep files of which nothing is known here. */
+	/* A socket or an io_uring that may keep files which are not listed here. */
 	KEEPER = 8,
-	/* The last record. */
+	/* The last record of a reading. */
 	END = 9,
-	/* What is known of an open file of shared memory; see shmem.h. */
+	/* An open file of shared memory; see shm_file in shmem.h. */
 	SHM_FILE = 10,
-	/* An fd of one. */
+	/* An fd of such a file. */
 	SHM_FD = 11,
-	/* A mapping of one. */
+	/* A mapping of such a file. */
 	SHM_VMA = 12,
-	/* One in a message that nobody has received. */
+	/* Such a file in a message that nobody has received yet. */
 	SHM_IN_FLIGHT = 13,
 	/* An fd of a sync_file. */
 	SYNC_FILE = 14,
-	/* Pages of the dma-buf that follows that are a memfd's. */
+	/* Pages of a memfd that belong to the dma-buf whose record follows. */
 	MEMFD_PAGES = 15,
-	/* Whether a thread has run; see run.h. */
+	/* What a thread has run; see run.h. */
 	RUN = 16,
 	/* An open file of shared memory that could not be described. */
 	SHM_UNDESCRIBED = 17,
@@ -403,15 +413,18 @@ struct task {
 	u64 started;
 	u64 cgroup;
 	u64 program;
-	/* The file that it runs; this, ipc and mm_writes only with shared memory. */
+	/*
+	 * The id of the file that it runs. exe, ipc and mm_writes are set only if shared memory is
+	 * looked for.
+	 */
 	u64 exe;
 	u32 tgid;
 	u32 tid;
 	u32 uid;
 	u32 state;
-	/* The number of its IPC namespace. */
+	/* The inode number of its IPC namespace. */
 	u32 ipc;
-	/* Another one whenever the lock of its address space has been held for writing. */
+	/* A number that changes whenever the lock of its address space is taken for writing. */
 	u32 mm_writes;
 	char comm[16];
 };
@@ -420,7 +433,7 @@ struct task {
 #define TASK_KERNEL 1
 #define TASK_EXITING 2
 #define TASK_DEAD 4
-/* mm_writes is told. */
+/* mm_writes is set. */
 #define TASK_MM_WRITES 8
 
 struct fd {
@@ -440,7 +453,7 @@ struct buffer {
 	struct head head;
 	u64 ino;
 	u64 size;
-	/* Before and after its attachments and mappings were gathered. */
+	/* Read before and after its attachments and mappings were gathered. */
 	u64 count;
 	u64 count_after;
 	s64 changed;
@@ -456,9 +469,9 @@ struct buffer {
 };
 
 /* buffer.flags */
-/* It has no open file any more: count, exporter and attachments are none. */
+/* It has no open file any more, so count, exporter and attachments are not set. */
 #define BUFFER_PATH_ONLY 1
-/* Some attachments or mappings, which come before it, are missing. */
+/* Some of its attachments or mappings, whose records come before this one, are missing. */
 #define BUFFER_CUT 2
 /* The name changed while it was read. */
 #define BUFFER_RENAMED 4
@@ -468,12 +481,12 @@ struct attachment {
 	char name[64];
 };
 
-/* What every VMA is told by. */
+/* What the record of every VMA has. */
 struct range {
 	u64 mm;
 	u64 start;
 	u64 end;
-	/* Where in the file it begins, in pages. */
+	/* Where in the file the mapping begins, in pages. */
 	u64 pgoff;
 	u32 tgid;
 	u32 flags;
@@ -496,7 +509,7 @@ struct device_fd {
 
 struct in_flight {
 	struct head head;
-	/* As in fd. */
+	/* As in struct fd. */
 	u64 of;
 	u64 socket;
 	u32 tgid;
@@ -535,7 +548,7 @@ struct memfd_pages {
 	u64 ino;
 	u64 pages;
 	u32 dev;
-	/* Whose they are cannot be told: neither of these, nor that they are nobody's. */
+	/* 1 if it is not known which file these pages belong to, or whether they belong to one. */
 	u32 untold;
 };
 
@@ -545,8 +558,8 @@ struct end {
 };
 
 /*
- * Has the object say how the records that a program writes are laid out, for the test that compares
- * them with what reads them.
+ * Puts the layout of the records that a program writes into its object. A test compares it with the
+ * code that reads them.
  */
 #define RECORDS(...)              \
 	const union {             \
@@ -559,15 +572,18 @@ struct end {
 #define put(seq, what, which) ({ (what).head.kind = (which); seq_write(seq, &(what), sizeof(what)); })
 
 /*
- * Whether shared memory is looked for, too. Every source is compiled twice: what is of no use without
- * it would take as long to load as the rest.
+ * Whether shared memory is looked for too. Every source is compiled with and without it, because
+ * the code for shared memory takes as long to load as all the rest.
  */
 #ifndef SHMEM
 #define SHMEM 0
 #endif
 #define shmem SHMEM
 
-/* A map for shared memory. In the programs without it, it is a variable that nobody uses, and goes. */
+/*
+ * A map that only shared memory needs. In the other objects it is an unused variable, and the
+ * compiler drops it.
+ */
 #if SHMEM
 #define shmem_map
 #define SHMEM_MAP SEC(".maps")
@@ -576,10 +592,13 @@ struct end {
 #define SHMEM_MAP __attribute__((unused))
 #endif
 
-/* The key of every id; chosen when the program is loaded. */
+/* The key of the hash that makes ids. It is chosen when the program is loaded. */
 volatile const u64 secret[2] = {};
 
-/* Whether a buffer is described before each reference to it: where no iterator lists the buffers. */
+/*
+ * Whether each reference to a dma-buf is preceded by a record of the buffer. Set if the kernel has
+ * no iterator that lists the buffers.
+ */
 volatile const u32 describe_each = 0;
 
 #define rotated(word, by) ((word) << (by) | (word) >> (64 - (by)))
@@ -595,14 +614,14 @@ volatile const u32 describe_each = 0;
 	})
 
 /*
- * What stands for an address: SipHash-1-3 of it, without the block that tells a message's length,
- * which is the same for all.
+ * The id of an address: its SipHash-1-3, without the final block that contains a message's length,
+ * which is always the same here.
  *
  * Members of a group may read ids, and may know one address. If ids were made by a bijection with
- * one secret, that address and its id would give away the secret, and with it all other addresses.
- * Here the key has 128 bits, and of 256 bits of state only their sum of 64 comes out: no way is
- * known to find an address or the key but to guess. Two addresses get one id only by accident, of
- * which the chance is one in 2^64.
+ * one secret, that address and its id would reveal the secret, and with it all other addresses.
+ * Here the key has 128 bits, and of the 256 bits of state only the XOR of its four words comes out.
+ * No way is known to find an address or the key but guessing. Two addresses have the same id only
+ * by accident, with a chance of one in 2^64.
  */
 static never_inline u64 mixed(u64 address)
 {
@@ -621,7 +640,10 @@ static never_inline u64 mixed(u64 address)
 	return a ^ b ^ c ^ d;
 }
 
-/* The id of an open file: of the inode too, for another file may take its place in memory while a reading goes on. */
+/*
+ * The id of an open file. The inode is part of it, because while a reading goes on, another file
+ * can get the address of a file that was closed.
+ */
 static never_inline u64 file_id(struct file *file)
 {
 	u64 address = 0, at = 0, number = 0;
@@ -634,11 +656,14 @@ static never_inline u64 file_id(struct file *file)
 	return address ? mixed(address ^ (at << 17 | at >> 47) ^ number * 0x9e3779b97f4a7c15ULL) : 0;
 }
 
-/* The id of what a field points to. */
+/* The id of the object that a field points to. */
 #define id_of(field) ({ u64 address = 0; peek(address, field); mixed(address); })
 
-/* References as fdinfo prints them: without the one that the iterator holds itself (see file_ref.h: from Linux 6.13 on
- * the number kept is one lower than that of references). `direct`: the verifier knows the file. */
+/*
+ * The number of references, as fdinfo prints it: without the one that the iterator itself holds.
+ * From Linux 6.13 on, the kernel stores one less than the number of references (see file_ref.h).
+ * `direct` says whether the verifier knows the address of the file.
+ */
 static always_inline u64 references(struct file *file, int direct)
 {
 	struct file___6_13 *new = (void *)file;
@@ -659,7 +684,7 @@ static always_inline u64 references(struct file *file, int direct)
 	return count - 1;
 }
 
-/* Whether a file's name is that, which with its NUL has no more than 16 bytes. */
+/* Whether a file has this name, which may have at most 15 bytes. */
 static always_inline int is_called(struct file *file, const char *what, u32 length)
 {
 	const unsigned char *name = 0;
@@ -707,7 +732,10 @@ static always_inline void describe_inode(struct buffer *buffer, struct inode *in
 	}
 }
 
-/* The name is the pointer's to replace and free at any time, so it is taken only if the pointer stayed. */
+/*
+ * The name can be replaced and freed while it is copied. If the pointer is another one afterwards,
+ * BUFFER_RENAMED says that the copy may be wrong.
+ */
 static always_inline void describe_name(struct buffer *buffer, struct dma_buf *dmabuf)
 {
 	const char *before = 0, *after = 0;
@@ -731,7 +759,10 @@ static always_inline void describe(struct buffer *buffer, struct dma_buf *dmabuf
 	describe_name(buffer, dmabuf);
 }
 
-/* Which program of which process a task runs: another one after exec, and in a process that comes by the same id. */
+/*
+ * A number for the program that a process runs. It changes with exec, and another process that gets
+ * the same pid later has another number.
+ */
 static always_inline u64 program_of(struct task_struct *task)
 {
 	struct task_struct *leader = 0;
@@ -752,7 +783,10 @@ static always_inline void write_end(struct bpf_iter_meta *meta)
 	put(meta->seq, end, END);
 }
 
-/* All of it may be used under the GPL, which the kernel asks of who reads its structures. */
+/*
+ * Everything here may be used under the GPL: the kernel lets only such programs read its
+ * structures.
+ */
 char lsbuf_license[] SEC("license") = "Dual MIT/GPL";
 
 #endif

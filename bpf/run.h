@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Which threads have run, and by which system call each is in the kernel: a thread that used no
- * processor time between two readings has done nothing between them.
+ * What each thread has run, and which system call it is in. A thread that used no processor time
+ * between two readings has done nothing between them.
  *
- * Every thread but the kernel's own has one record.
+ * Every thread except the kernel's own has one record.
  */
 
 static void *(*const registers_of)(struct task_struct *task) = (void *)175;
@@ -51,60 +51,64 @@ struct task_struct___5_13 {
 
 #pragma clang attribute pop
 
-/* How many bytes a field has: some have become smaller. */
+/* The size of a field in bytes. Some fields are smaller in newer kernels. */
 #define size_of_field(field) __builtin_preserve_field_info(field, 1)
 
-/* The code segment of 32-bit programs (__USER32_CS), and that the call is one of theirs. */
+/*
+ * The code segment of 32-bit programs (__USER32_CS), and the flag of thread_info.status that says
+ * that the current system call is a 32-bit one.
+ */
 #define X86_USER32_CS 0x23
 #define X86_TS_COMPAT 2
-/* A 32-bit program on arm64. */
+/* The bit of pstate that is set for 32-bit programs on arm64. */
 #define ARM64_MODE32 0x10
 
 /*
- * Whether the kernel has the helper that gives a task's registers (Linux 5.15, commit
- * dd6e10fbd9fb). Older verifiers refuse the call of a helper that they do not know, unless it
- * cannot be reached.
+ * Whether the kernel has the helper that returns a task's registers (Linux 5.15, commit
+ * dd6e10fbd9fb). The verifiers of older kernels refuse a call of a helper that they do not know,
+ * unless the call cannot be reached.
  */
 volatile const u32 registers = 0;
 
 struct run {
 	struct head head;
-	/* Nanoseconds on a processor: of one that is on it, up to the last tick or so. */
+	/*
+	 * Nanoseconds that it has spent on a processor. While it is on one, the value is about as
+	 * old as the last timer tick.
+	 */
 	u64 runtime;
 	u32 tgid;
 	u32 tid;
 	/*
-	 * The system call that it is in, or else the last one that it was in; -1: it has entered
-	 * the kernel otherwise since.
+	 * The number of the system call that it is in, or of the last one that it was in. -1 if it
+	 * has entered the kernel in another way since then.
 	 */
 	s32 call;
 	u32 flags;
 };
 
-/* run.call: it is not told. */
+/* run.call: the system call is not known. */
 #define CALL_UNKNOWN (-2147483647 - 1)
 
 /* run.flags */
-/* It is on a processor, or waits for one: it may be anywhere in a call. */
+/* It is on a processor or waits for one, so it may be anywhere in a call. */
 #define RUN_RUNNING 1
 #define RUN_EXITING 2
 #define RUN_DEAD 4
 /*
- * A thread that the kernel has added to the process, as io_uring and vhost do: it makes no system
+ * A thread that the kernel has added to the process, as io_uring and vhost do. It makes no system
  * calls.
  */
 #define RUN_WORKER 8
-/*
- * It was stopped or is traced: on its way back from a call or into one, never in the middle.
- */
+/* It is stopped or traced: on its way into a call or back from one, never in the middle. */
 #define RUN_STOPPED 16
 
-/* Of task->state (include/linux/sched.h): __TASK_STOPPED and __TASK_TRACED. */
+/* Bits of task->state (include/linux/sched.h): __TASK_STOPPED and __TASK_TRACED. */
 #define STOPPED_STATES 0xc
 
 /*
- * The number by the registers that it saved when it entered the kernel. 32-bit programs number
- * their calls otherwise.
+ * The number of the system call, from the registers that were saved when the thread entered the
+ * kernel. It is unknown for 32-bit programs, whose calls have other numbers.
  */
 static always_inline s32 call_of(struct task_struct *task)
 {
@@ -140,7 +144,7 @@ static always_inline s32 call_of(struct task_struct *task)
 	return call;
 }
 
-/* Writes what a thread has run. Its frame is its own, so that its caller's stays small. */
+/* Writes what a thread has run. Not inlined, so that the stack frame of its caller stays small. */
 static never_inline void write_run(struct seq_file *seq, struct task_struct *task)
 {
 	struct task_struct___run *run = (void *)task;
@@ -155,8 +159,9 @@ static never_inline void write_run(struct seq_file *seq, struct task_struct *tas
 	found.runtime = run->se.sum_exec_runtime;
 	found.call = call_of(task);
 	/*
-	 * Last: of one that is not on a processor now, the time is no older than this. A kernel for
-	 * one processor may not have the field; whoever reads this is on it.
+	 * on_cpu is read after the runtime. The kernel brings the runtime up to date when a thread
+	 * leaves its processor, so it is exact for a thread that is not on one. A kernel for one
+	 * processor may not have the field; there, only the thread that reads this is on it.
 	 */
 	if (exists(run->on_cpu) && size_of_field(run->on_cpu) == 1) {
 		u8 now = 0;

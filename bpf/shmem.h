@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Shared memory of the shmem family, for the iterators over tasks, fds and mappings.
+ * Shared memory of all kinds but dma-bufs, for the iterators over tasks, fds and mappings.
  *
- * A file is of the family if it is a regular one on a filesystem with one of four magic numbers. It is described once in a
- * reading, before the first reference to it: what kind it is, its device and its path tell who reads this.
+ * A file is shared memory if it is a regular file on a filesystem with one of four magic numbers.
+ * In a reading it is described once, before the first reference to it. From the magic number, the
+ * device and the path lsbuf concludes what kind it is.
  */
 #ifndef LSBUF_SHMEM_H
 #define LSBUF_SHMEM_H
@@ -16,7 +17,7 @@
 #define GUEST_MEMFD_MAGIC 0x474d454d
 #define S_IFREG 0100000
 #define PATH_ROOM 4096
-/* Of one name: NAME_MAX and a NUL. */
+/* The longest name is NAME_MAX bytes and a NUL. */
 #define NAME_ROOM 256
 
 static long (*const d_path)(const struct path *path, char *to, u32 size) = (void *)147;
@@ -35,7 +36,7 @@ struct hugetlbfs_inode_info {
 	u32 seals;
 };
 
-/* What a mapping of a System V segment has of its own behind the segment's file. */
+/* The private data of the file that shmat(2) opens in addition to the segment's own file. */
 struct shm_file_data {
 	struct ipc_namespace *ns;
 };
@@ -50,14 +51,14 @@ struct shm_file {
 	u64 ino;
 	u64 size;
 	u64 blocks;
-	/* In pages: in memory, and in swap. */
+	/* Pages in memory, and pages in swap. */
 	u64 pages;
 	u64 swapped;
 	u64 magic;
 	s64 created;
-	/* The dentry that it was opened by. */
+	/* The id of the dentry that it was opened by. */
 	u64 dentry;
-	/* The references to that dentry, and those to the inode. */
+	/* The number of references to that dentry, and of those to the inode. */
 	u32 dentry_count;
 	u32 inode_count;
 	u32 created_ns;
@@ -71,24 +72,30 @@ struct shm_file {
 };
 
 /* shm_file.flags */
-/* seals are told. */
+/* seals is set. */
 #define SHM_SEALS 1
-/* pages and swapped are told. */
+/* pages and swapped are set. */
 #define SHM_PAGES 2
-/* created is told. */
+/* created is set. */
 #define SHM_CREATED 4
-/* What follows is the whole path; else only the name at its end. */
+/*
+ * The text that follows is the whole path. Without this flag it is only the last name of the path.
+ */
 #define SHM_PATH 8
-/* It only names the inode (O_PATH), and its references are none of those that hold it open. */
+/*
+ * Opened with O_PATH. It only names the inode and does not hold it open, and neither do the
+ * references to it.
+ */
 #define SHM_PATH_ONLY 16
 /*
- * dentry_count is told. Every open file has one reference to its dentry, O_PATH files too; dup and
+ * dentry_count is set. Every open file has one reference to its dentry, O_PATH files too. dup and
  * mmap add none.
  */
 #define SHM_DENTRY_COUNT 32
 /*
- * The dentry is hashed: the file is linked, and one reference keeps it so. A memfd, an unlinked
- * file and an O_TMPFILE are not: all references to their dentries are others'.
+ * The dentry is hashed: the file has a name in a folder, for which the filesystem keeps one
+ * reference to the dentry. Memfds, unlinked files and O_TMPFILE files are not hashed, and the
+ * filesystem keeps no reference to their dentries.
  */
 #define SHM_HASHED 64
 
@@ -104,8 +111,10 @@ struct shm_vma {
 	struct range range;
 };
 
-/* Which files a reading has described, and at which of its steps: one that did not fit is repeated, and must then describe
- * them again. */
+/*
+ * The files that a reading has described, each with the step (seq_num) that did so. The kernel
+ * repeats a step whose records did not fit, and the step must then describe the same files again.
+ */
 struct described {
 	u64 session;
 	u64 file;
@@ -119,8 +128,11 @@ shmem_map struct {
 	u64 *value;
 } described SHMEM_MAP;
 
-/* Room for descriptions, which the stack has not. Each piece is one run's at a time, whoever else runs here or elsewhere; a
- * run is never stopped half way. */
+/*
+ * Memory for descriptions, which do not fit on the stack. Each piece is used by one run of a
+ * program at a time, whatever else runs on this or another processor. A run is never stopped half
+ * way, so it always returns its piece.
+ */
 #define PIECES 16
 
 struct piece {
@@ -160,7 +172,7 @@ static always_inline int is_shmem(u64 magic, u32 mode)
 					      magic == SECRETMEM_MAGIC || magic == GUEST_MEMFD_MAGIC);
 }
 
-/* Whether a file is new to this reading. */
+/* Whether this reading has not yet described a file, or has done so in the current step. */
 static always_inline int is_news(struct bpf_iter_meta *meta, u64 id)
 {
 	struct described key = { .session = meta->session_id, .file = id };
@@ -170,8 +182,9 @@ static always_inline int is_news(struct bpf_iter_meta *meta, u64 id)
 }
 
 /*
- * A piece to describe a new file in, which is thereby no longer new. If all are taken, it is said
- * that nothing is told, and the next reference to the file tries again.
+ * Takes a piece to describe a new file in, and remembers that the file is described. If all pieces
+ * are taken, a record says that the file was not described, and the next reference to it tries
+ * again.
  */
 static always_inline struct piece *begin_description(struct bpf_iter_meta *meta, void *seq, u64 id)
 {
@@ -192,7 +205,7 @@ static always_inline struct piece *begin_description(struct bpf_iter_meta *meta,
 	return piece;
 }
 
-/* The namespace of a segment, if the file is what somebody has attached of one. */
+/* The IPC namespace of a System V segment if the file is an attachment of one, else 0. */
 static never_inline u32 ipc_of(struct file *file, const unsigned char *name)
 {
 	struct shm_file_data *data = 0;
@@ -212,9 +225,9 @@ static never_inline u32 ipc_of(struct file *file, const unsigned char *name)
 }
 
 /*
- * Who keeps the dentry: open files, and what else the kernel may hold one by, as a bind mount.
- * Nothing is told where the dentry is another filesystem's, as overlayfs had it in files that it
- * opened for itself (open_with_fake_path, before Linux 6.7).
+ * The references to the dentry: those of open files, and others in the kernel, such as a bind
+ * mount's. The count is not set if the dentry belongs to another filesystem. It did in files that
+ * overlayfs opened for itself (open_with_fake_path, before Linux 6.7).
  */
 static never_inline int describe_dentry(struct shm_file *found, struct dentry *dentry, struct inode *inode)
 {
@@ -236,7 +249,10 @@ static never_inline int describe_dentry(struct shm_file *found, struct dentry *d
 	return 0;
 }
 
-/* The magic number is read anew: each of those that it can be would have the verifier follow all of this once more. */
+/*
+ * The magic number is read again. If the verifier knew the values that it can have, it would follow
+ * all of this once for each of them.
+ */
 static always_inline void describe_shmem(struct shm_file *found, struct file *file, struct inode *inode)
 {
 	struct address_space *mapping = 0;
@@ -289,14 +305,20 @@ static always_inline void describe_shmem(struct shm_file *found, struct file *fi
 	found->dentry = id_of(file->f_path.dentry);
 }
 
-/* Writes the description with the first `length` bytes of the text behind it. Returns how many bytes that were. */
+/*
+ * Writes the description, followed by the first `length` bytes of the text. Returns the number of
+ * bytes written.
+ */
 static always_inline u32 put_shm_file(void *seq, struct piece *piece, long length)
 {
 	u32 text = 0;
 
 	if (length > 0 && length < PATH_ROOM)
 		text = length;
-	/* The compiler knows that it is small enough; the verifier has to be shown. */
+	/*
+	 * The compiler knows that text is small enough and would drop the mask, but the verifier
+	 * needs it.
+	 */
 	asm volatile("" : "+r"(text));
 	text &= PATH_ROOM - 1;
 	piece->known.head.kind = SHM_FILE;
@@ -305,7 +327,7 @@ static always_inline u32 put_shm_file(void *seq, struct piece *piece, long lengt
 	return sizeof(piece->known) + text;
 }
 
-/* Describes a file that the verifier knows. */
+/* Describes a file whose address the verifier knows, as d_path requires. */
 static never_inline int describe_open(struct bpf_iter_meta *meta, struct file *file, u64 id, u64 count)
 {
 	struct piece *piece = begin_description(meta, meta->seq, id);
@@ -323,7 +345,10 @@ static never_inline int describe_open(struct bpf_iter_meta *meta, struct file *f
 	return 0;
 }
 
-/* Describes one of which it knows nothing: only the end of its path is to be had. Returns how many bytes that were. */
+/*
+ * Describes a file whose address the verifier does not know. d_path is not allowed then, so only
+ * the last name of its path is written. Returns the number of bytes written.
+ */
 static never_inline int describe_waiting(struct bpf_iter_meta *meta, void *seq, struct file *file,
 							      struct inode *inode, u64 id)
 {
@@ -334,7 +359,9 @@ static never_inline int describe_waiting(struct bpf_iter_meta *meta, void *seq, 
 
 	if (!piece)
 		return sizeof(struct shm_undescribed);
-	/* No reference is the iterator's own here. */
+	/*
+	 * references() leaves out the iterator's own reference, but here the iterator holds none.
+	 */
 	piece->known.count = references(file, 0) + 1;
 	describe_shmem(&piece->known, file, inode);
 	peek(dentry, file->f_path.dentry);

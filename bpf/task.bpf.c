@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Who there is: every process, and the threads that have an fd table or an address space of their
- * own. And which threads have run (run.h). If shared memory is looked for, also IPC namespaces and
- * threads that have their own, how often each address space was changed, and the file that each
- * runs, if it is such memory.
+ * Lists every process, and every thread with an fd table or an address space of its own. Also
+ * writes what each thread has run (run.h). If shared memory is looked for, it also writes IPC
+ * namespaces, threads that have their own, how often each address space was changed, and the file
+ * that each process runs if that is shared memory.
  */
 #include "shmem.h"
 #include "run.h"
@@ -13,7 +13,10 @@ struct context {
 	struct task_struct *task;
 };
 
-/* How often the address space was written to, which is kept to tell readers of single VMAs. */
+/*
+ * Copies a number that changes whenever the address space is locked for writing. The kernel keeps
+ * it for readers that lock a single VMA.
+ */
 static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 {
 	struct mm_struct___6_14 *newer = (void *)mm;
@@ -28,7 +31,7 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 	found->state |= TASK_MM_WRITES;
 }
 
-/* Describes the file that a task runs: nothing else has to refer to it. */
+/* Describes the file that a task runs, because nothing else has to refer to it. */
 static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *exe, u64 id)
 {
 	struct super_block *fs = 0;
@@ -44,7 +47,10 @@ static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *
 		describe_waiting(meta, meta->seq, exe, inode, id);
 }
 
-/* What a thread has of its own if it is not its leader's. IPC namespaces matter for shared memory alone. */
+/*
+ * What a thread has of its own, or shares with its leader. IPC namespaces matter only for shared
+ * memory.
+ */
 struct own {
 	struct mm_struct *mm;
 	void *files;
@@ -85,7 +91,7 @@ int tasks(struct context *context)
 	found.tgid = task->tgid;
 	found.tid = task->pid;
 	if (task->flags & PF_KTHREAD) {
-		/* It is counted, and holds nothing. */
+		/* A kernel thread is counted, but holds nothing. */
 		found.state = TASK_KERNEL;
 		put(context->meta->seq, found, TASK);
 		return 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What every fd table holds: dma-bufs, the devices whose drivers may hold some, and what waits in sockets; sync_files; and
- * shared memory if that is looked for.
+ * Lists what every fd table holds: dma-bufs, devices whose drivers may hold dma-bufs, files in
+ * messages that wait in sockets, io_urings and sync_files; and shared memory if that is looked for.
  *
- * Threads that share their leader's table are left out by the iterator itself.
+ * The iterator itself leaves out threads that share the fd table of their leader.
  */
 #include "shmem.h"
 #include "udmabuf.h"
@@ -15,7 +15,7 @@ struct context {
 	struct file *file;
 };
 
-/* Whose fd it is that is looked at. */
+/* The fd that is looked at, and the task that it belongs to. */
 struct slot {
 	void *seq;
 	u32 tgid;
@@ -35,7 +35,7 @@ static always_inline void fill_fd(struct fd *found, struct slot *slot, struct ta
 	found->count = references(file, 1);
 }
 
-/* Not inlined, like what follows: the stack of what walks queues is short. */
+/* Not inlined, like those below, to leave stack for the walk over the queues of sockets. */
 static never_inline int dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file,
 					       struct inode *inode)
 {
@@ -46,7 +46,10 @@ static never_inline int dmabuf_fd(struct slot *slot, struct task_struct *task, s
 		record(buffer, buffer);
 
 		if (found.path_only) {
-			/* The dma-buf lives as long as its dentry. */
+			/*
+			 * An O_PATH file has no private_data. The dma-buf lives as long as its
+			 * dentry, which points to it.
+			 */
 			struct dma_buf *dmabuf = 0;
 
 			buffer.flags = BUFFER_PATH_ONLY;
@@ -69,7 +72,10 @@ static never_inline int device_fd(struct slot *slot, struct task_struct *task, s
 	u32 major = inode->i_rdev >> 20;
 	record(device_fd, found);
 
-	/* Memory, terminals, sound, input, pseudo terminals: what nearly all character devices are. */
+	/*
+	 * Memory, terminals, input, sound and pseudo terminals: nearly all fds of character
+	 * devices, and their drivers hold no dma-bufs.
+	 */
 	if (major == 1 || major == 4 || major == 5 || major == 13 || major == 116 || (major >= 136 && major <= 143))
 		return 0;
 	found.program = program_of(task);
@@ -93,7 +99,7 @@ static never_inline int keeper(struct slot *slot, u64 ino, u32 what)
 	return 0;
 }
 
-/* An fd of a file that has been described, if it had to be. */
+/* Writes an fd of shared memory, and before it the description of the file if that is still due. */
 static never_inline int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task,
 					      struct file *file)
 {
@@ -106,18 +112,24 @@ static never_inline int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, 
 	return 0;
 }
 
-/* The walk of one message's files. */
+/* The state of the walk over the files of one message. */
 struct message {
 	struct bpf_iter_meta *meta;
 	struct slot slot;
 	u64 socket;
 	struct scm_fp_list *files;
 	u64 nested;
-	/* Bytes of this step so far: all that waits in one socket must fit into it. */
+	/*
+	 * The bytes that this step has written. All that waits in one socket must fit into one
+	 * step.
+	 */
 	u64 written;
 };
 
-/* Beyond so many nothing more is written: the longest name's description, a message's record and two keepers would not fit. */
+/*
+ * When more than this is written, the walk ends: the description with the longest name, the record
+ * of a file in a message and two keepers would not fit any more.
+ */
 #define MOST_WRITTEN (STEP_ROOM - 512)
 
 static always_inline int is_full(struct message *message)
@@ -139,7 +151,10 @@ static always_inline void fill_waiting(struct in_flight *found, struct message *
 	found->fd = message->slot.fd;
 }
 
-/* Describes a file in a message, of which the verifier knows nothing: only its name is to be had. */
+/*
+ * Writes a file in a message. The verifier does not know its address, so of its path only the last
+ * name can be read.
+ */
 static never_inline int waiting_shmem(struct message *message, struct file *file, struct inode *inode)
 {
 	record(in_flight, found);
@@ -185,12 +200,15 @@ static long one_file(u32 at, struct message *message)
 	return 0;
 }
 
-/* The walk of a queue, and of the queues of connections that wait in it. */
+/*
+ * The state of the walk over the queue of a socket, and over the queues of the connections that
+ * wait in it.
+ */
 struct queue {
 	struct message message;
 	void *end;
 	struct sk_buff *next;
-	/* Where the walk goes on after a connection's queue. */
+	/* Where the walk continues in the listener's queue when it has finished a connection's. */
 	void *listener_end;
 	struct sk_buff *listener_next;
 	u8 state;
@@ -246,7 +264,7 @@ static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slo
 	peek(sk, socket->sk);
 	if (!sk)
 		return;
-	/* Nothing waits in most. */
+	/* In most sockets nothing waits. */
 	peek(next, sk->sk_receive_queue.next);
 	if (!next || (void *)next == (void *)&sk->sk_receive_queue)
 		return;
@@ -315,7 +333,10 @@ int fds(struct context *context)
 	inode = file->f_inode;
 	magic = inode->i_sb->s_magic;
 	if (magic == DMA_BUF_MAGIC) {
-		/* Before it is described, as what lists the buffers does. */
+		/*
+		 * The pages come before the buffer's record, as in the iterator that lists the
+		 * buffers.
+		 */
 		if (shmem && describe_each && !(file->f_mode & FMODE_PATH))
 			show_pages(slot.seq, file->private_data);
 		dmabuf_fd(&slot, task, file, inode);

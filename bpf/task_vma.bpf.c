@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Every mapping of a dma-buf, that there is one of an io_uring, and every mapping of shared memory if that is looked for, by
- * looking at each VMA under its lock.
+ * Lists every mapping of a dma-buf and of an io_uring, and of shared memory if that is looked for.
+ * The kernel runs this for every VMA of every process, with the VMA locked.
  */
 #include "shmem.h"
 
@@ -52,7 +52,10 @@ int vmas(struct context *context)
 			record(buffer, buffer);
 
 			describe(&buffer, file->private_data, inode);
-			/* No reference is the iterator's own here. */
+			/*
+			 * references() leaves out the iterator's own reference, but here the
+			 * iterator holds none.
+			 */
 			buffer.count = references(file, 0) + 1;
 			buffer.count_after = buffer.count;
 			put(context->meta->seq, buffer, BUFFER);
@@ -64,7 +67,7 @@ int vmas(struct context *context)
 		record(shm_vma, found);
 
 		found.file = file_id(file);
-		/* No reference is the iterator's own here. */
+		/* As above. */
 		found.count = references(file, 0) + 1;
 		if (is_news(context->meta, found.file))
 			describe_open(context->meta, file, found.file, found.count);

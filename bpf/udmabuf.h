@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Whose the pages of a udmabuf are: memory that is another buffer's, too. */
+/* Finds out which files the pages of a udmabuf belong to. This memory is shared by two buffers. */
 #ifndef LSBUF_UDMABUF_H
 #define LSBUF_UDMABUF_H
 
@@ -16,7 +16,10 @@ struct page {
 	u64 flags;
 };
 
-/* Its pages, each by the folio that it is in; before and after the kernels that do so, by itself. */
+/*
+ * The pages of a udmabuf. Some kernels list the folio of each page; older and newer ones list the
+ * page itself.
+ */
 struct udmabuf {
 	u64 pagecount;
 	struct folio **folios;
@@ -25,30 +28,42 @@ struct udmabuf {
 
 #pragma clang attribute pop
 
-/* The size of a page's descriptor: some configurations have larger ones. */
+/* The size of struct page. It depends on the kernel's configuration. */
 #define PAGE_STRUCT __builtin_preserve_type_info(*(struct page *)0, 1)
 
-/* More than the 16 GiB of these would be told of in part. */
+/*
+ * So many pages, 16 GiB of 4 KiB each, are looked at. The last run of a larger udmabuf is reported
+ * as unknown.
+ */
 #define MOST_PAGES (1 << 22)
 
-/* So many runs fit beside the other records of a step; of a udmabuf with more it cannot be told whose its pages are. */
+/*
+ * So many runs fit beside the other records of a step. If a udmabuf has more, the record of the
+ * last one says that the owner is not known.
+ */
 #define MOST_RUNS 512
 
-/* The walk of a udmabuf's pages. */
+/* The state of the walk over a udmabuf's pages. */
 struct pages {
 	void *seq;
 	struct folio **folios;
 	u64 runs;
-	/* Whose the last ones were, how many of them, and where the last one is. */
+	/*
+	 * Of the current run: the address of the file's address_space, the number of pages, and the
+	 * address of the last folio or page.
+	 */
 	u64 mapping;
 	u64 run;
 	u64 last;
 };
 
-/* The mapping of pages of which it cannot be told; no address ends so. */
+/* Stands for the mapping of a page whose owner is not known. No address is odd. */
 #define UNTOLD 1
 
-/* Says whose the pages of a run are; a file that has gone has left them nobody's. */
+/*
+ * Writes the record of a run of pages. Pages whose file has gone belong to nobody and get no
+ * record.
+ */
 static always_inline void put_run(struct pages *pages)
 {
 	struct address_space *mapping = (void *)pages->mapping;
@@ -79,7 +94,10 @@ static long one_page(u32 at, struct pages *pages)
 		struct address_space *of = 0;
 		u64 word = 0;
 
-		/* Of a folio only the first page says whose it is; in the others what would be the list's pointer is odd. */
+		/*
+		 * Only the first page of a folio has the mapping. In all others the word in place
+		 * of the list's pointer is odd.
+		 */
 		peek(word, folio->lru);
 		if (!(word & 1)) {
 			peek(of, folio->mapping);
@@ -103,7 +121,10 @@ static long one_page(u32 at, struct pages *pages)
 	return 0;
 }
 
-/* Says whose the pages are, if it is a udmabuf. Not inlined: the stack of who calls it is short. */
+/*
+ * Writes which files the pages belong to, if the buffer is a udmabuf. Not inlined, because its
+ * caller has little stack left.
+ */
 static never_inline int show_pages(void *seq, struct dma_buf *dmabuf)
 {
 	struct pages pages;
@@ -125,7 +146,10 @@ static never_inline int show_pages(void *seq, struct dma_buf *dmabuf)
 		peek(count, udmabuf->pagecount);
 		peek(pages.folios, udmabuf->pages);
 	} else {
-		/* A module's structure, of which the kernel's own types do not tell, or one that nobody knows yet. */
+		/*
+		 * The kernel's types do not describe struct udmabuf because it belongs to a module,
+		 * or the structure of this kernel is not known here.
+		 */
 		pages.mapping = UNTOLD;
 		pages.run = 1;
 		put_run(&pages);

@@ -1,4 +1,4 @@
-//! `lsbuf::fuzzing::bufinfo_names`, which says what is promised.
+//! Fuzzes `lsbuf::fuzzing::bufinfo_names`. Its documentation says what must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::bufinfo_names(data));

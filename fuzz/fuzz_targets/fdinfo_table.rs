@@ -1,4 +1,4 @@
-//! `lsbuf::fuzzing::fdinfo_table`, which says what is promised.
+//! Fuzzes `lsbuf::fuzzing::fdinfo_table`. Its documentation says what must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::fdinfo_table(data));

@@ -1,4 +1,4 @@
-//! `lsbuf::fuzzing::gem_info`, which says what is promised.
+//! Fuzzes `lsbuf::fuzzing::gem_info`. Its documentation says what must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::gem_info(data));

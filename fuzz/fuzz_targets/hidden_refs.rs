@@ -1,4 +1,4 @@
-//! `lsbuf::fuzzing::hidden_refs`, which says what is promised.
+//! Fuzzes `lsbuf::fuzzing::hidden_refs`. Its documentation says what must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::hidden_refs(data));

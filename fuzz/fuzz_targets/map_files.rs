@@ -1,4 +1,4 @@
-//! `lsbuf::fuzzing::map_files`, which says what is promised.
+//! Fuzzes `lsbuf::fuzzing::map_files`. Its documentation says what must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::map_files(data));

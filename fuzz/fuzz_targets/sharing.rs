@@ -1,4 +1,4 @@
-//! `lsbuf::fuzzing::sharing`, which says what is promised.
+//! Fuzzes `lsbuf::fuzzing::sharing`. Its documentation says what must hold.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| lsbuf::fuzzing::sharing(data));

@@ -1,4 +1,5 @@
-//! Whole scans of recorded trees, damaged as the input says: no panic, and the answer balances.
+//! Scans recorded procfs trees that are damaged as the input says. No scan may panic, and every
+//! answer must balance.
 #![no_main]
 
 #[path = "../../crates/lsbuf/tests/common/recorded.rs"]

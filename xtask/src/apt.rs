@@ -1,9 +1,11 @@
-//! A private apt: asks a Debian mirror for kernels of any suite without touching the machine's own package state.
+//! A private apt: finds and downloads kernels of any Debian suite, without touching this machine's
+//! own package state.
 //!
-//! All of its folders lie below the one it is given. It shares only two things with the machine: the settings in
-//! `apt.conf` (a proxy, for instance) and the mirror's address, which is asked from apt itself so that no address is
-//! written down here. `LSBUF_DEBIAN_MIRROR` overrides the address, and is needed on a machine that is not Debian.
-//! Signatures are checked against Debian's archive keyring.
+//! All of its folders are below the one that it is given. It shares only two things with the
+//! machine. One is the settings in `apt.conf`, a proxy for instance. The other is the mirror's
+//! address: it comes from the machine's apt, so that no address is written down here.
+//! `LSBUF_DEBIAN_MIRROR` overrides the address, and is needed if this machine's apt knows no Debian
+//! mirror. Signatures are checked with Debian's archive keyring.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,30 +20,31 @@ use crate::pattern;
 /// The environment variable that names a mirror.
 const MIRROR_VARIABLE: &str = "LSBUF_DEBIAN_MIRROR";
 
-/// Where the archive's keys may be; the ending changed over time.
+/// Where the archive's keys may be. Debian has changed the file name's ending.
 pub(crate) const KEYRINGS: &[&str] =
     &["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
 
-/// Names of Debian's releases that have an `-updates` suite, to recognise its mirror where nothing was downloaded.
+/// Names of Debian's releases that have an `-updates` suite. They identify Debian's mirror if no
+/// package lists were downloaded.
 const RELEASES: &[&str] =
     &["bullseye", "bookworm", "trixie", "forky", "duke", "oldstable", "stable", "testing"];
 
-/// Addresses of the two archives.
+/// Addresses of the main archive and the security archive.
 #[derive(Debug, Eq, PartialEq)]
 struct Mirror {
     main: String,
     security: String,
 }
 
-/// The private state, ready to be asked.
+/// The private package state, ready for use.
 #[derive(Debug)]
 pub(crate) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
-    /// Sets up the state below `folder` and reads the package lists of `suites`. A suite that cannot be read is
-    /// reported and passed over.
+    /// Sets up the state below `folder` and reads the package lists of `suites`. A suite that
+    /// cannot be read is reported and skipped.
     pub(crate) fn update(folder: &Path, suites: &[String]) -> anyhow::Result<Self> {
         let mirror = find_mirror()?;
         let keyring = KEYRINGS
@@ -60,14 +63,14 @@ impl Apt {
         write("sources.list", &sources(&mirror, suites, keyring))?;
         write("apt.conf", &configuration(folder))?;
         let apt = Self { folder: folder.to_owned() };
-        // One suite that is gone makes the whole update fail although the others were read.
+        // If one suite is gone, the whole update fails although the other suites were read.
         if let Err(error) = cmd::output(apt.command("apt-get").arg("update")) {
             eprintln!("note: some package lists could not be read: {error:#}");
         }
         Ok(apt)
     }
 
-    /// Everything whose name begins as one of `patterns` does, in every suite.
+    /// All packages in every suite whose names match one of `patterns`.
     pub(crate) fn offers(&self, patterns: &[String]) -> anyhow::Result<Vec<Offer>> {
         let names = cmd::output(self.command("apt-cache").args(["pkgnames", "linux-"]))?;
         let wanted = |name: &&str| patterns.iter().any(|pattern| pattern::capture(pattern, name).is_some());
@@ -101,7 +104,8 @@ impl Apt {
         Ok(())
     }
 
-    /// A command that works on the private state. `-c` is read after the machine's settings, so it wins.
+    /// A command that uses the private state. `-c` is read after the machine's settings, so it
+    /// overrides them.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.folder.join("apt.conf")).env("LC_ALL", "C");
@@ -109,7 +113,8 @@ impl Apt {
     }
 }
 
-/// Finds the mirror: from the environment, from the lists that apt has, or from what apt would download.
+/// Finds the mirror: in the environment, in the package lists that apt has, or in what apt would
+/// download.
 fn find_mirror() -> anyhow::Result<Mirror> {
     if let Ok(address) = std::env::var(MIRROR_VARIABLE) {
         return Ok(with_security(&address, None));
@@ -118,7 +123,8 @@ fn find_mirror() -> anyhow::Result<Mirror> {
     targets.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "ORIGIN: Debian"]);
     let found = cmd::output(&mut targets).ok().and_then(|text| from_targets(&text));
     let found = found.or_else(|| {
-        // A machine whose lists were never downloaded, or deleted as container images do, has no targets.
+        // If the lists were never downloaded, or were deleted as in container images, there are no
+        // targets.
         let uris = cmd::output(Command::new("apt-get").args(["--print-uris", "update"])).ok()?;
         from_uris(&uris)
     });
@@ -141,12 +147,14 @@ fn from_targets(text: &str) -> Option<Mirror> {
     Some(with_security(address(false)?, address(true)))
 }
 
-/// The mirror in the lines `'ADDRESS/dists/SUITE/InRelease' …` of an update that is only printed.
+/// The mirror in the lines `'ADDRESS/dists/SUITE/InRelease' …` that an update prints with
+/// `--print-uris`.
 fn from_uris(text: &str) -> Option<Mirror> {
     let quoted = text.lines().filter_map(|line| line.strip_prefix('\'')?.split('\'').next());
     let releases: Vec<(&str, &str)> =
         quoted.filter_map(|uri| uri.strip_suffix("/InRelease")?.split_once("/dists/")).collect();
-    // The name of a suite proves little, others use it too; a mirror of Debian also has its updates.
+    // Other repositories use the same suite names. Only Debian's mirror also has the `-updates`
+    // suite.
     let is_debian = |(address, suite): &&(&str, &str)| {
         RELEASES.contains(suite)
             && releases.iter().any(|other| other.0 == *address && other.1 == format!("{suite}-updates"))
@@ -157,7 +165,7 @@ fn from_uris(text: &str) -> Option<Mirror> {
     Some(with_security(main, security))
 }
 
-/// By convention a mirror keeps the security archive next to the main one.
+/// If the address of the security archive is not known: by convention, it is next to the main one.
 fn with_security(main: &str, security: Option<&str>) -> Mirror {
     let main = main.trim_end_matches('/').to_owned();
     let security =
@@ -173,8 +181,9 @@ fn sources(mirror: &Mirror, suites: &[String], keyring: &str) -> String {
     suites.iter().map(line).collect()
 }
 
-/// Valid-Until is not checked, because the lists of old suites are signed once and never again. The hooks that
-/// container images put on `update` work on the machine's own cache and are dropped.
+/// Valid-Until is not checked, because the lists of old suites are signed once and never again. The
+/// hooks that container images add to `update` would change the machine's own cache, so they are
+/// removed.
 fn configuration(folder: &Path) -> String {
     let folder = folder.display();
     format!(
@@ -202,7 +211,8 @@ Dir::Cache::srcpkgcache "srcpkgcache.bin";
     )
 }
 
-/// A line of `apt-cache madison`: ` package | version | address suite/component arch Packages`.
+/// Parses a line of `apt-cache madison`:
+/// ` package | version | address suite/component arch Packages`.
 fn parse_offer(line: &str) -> Option<Offer> {
     let mut columns = line.split('|').map(str::trim);
     let (package, version, source) = (columns.next()?, columns.next()?, columns.next()?);
@@ -214,7 +224,8 @@ fn parse_offer(line: &str) -> Option<Offer> {
 mod tests {
     use super::*;
 
-    /// Check that both archives are found among the targets, and that the second is derived where it is not there.
+    /// Check that both archives are found in the targets, and that the address of the second is
+    /// derived if it is missing.
     #[test]
     fn mirror_from_targets() {
         let text = "http://m.example/debian/ bookworm\nhttp://s.example/sec/ bookworm-security\n";
@@ -228,7 +239,7 @@ mod tests {
         assert_eq!(from_targets(""), None);
     }
 
-    /// Check that a stranger's repository which borrows a suite's name is not taken for the mirror.
+    /// Check that another repository with the same suite name is not taken for Debian's mirror.
     #[test]
     fn mirror_from_uris() {
         let stranger = "'http://other.example/dists/trixie/InRelease' o_InRelease 0 \n";

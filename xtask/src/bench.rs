@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: every way to ask, side by side, in worlds of known size and on this machine as it is.
+//! `cargo xtask bench`: times lsbuf with each of its sources, and other tools, in worlds of known
+//! size and on this machine.
 //!
-//! A world is made and measured in a guest of its own; this machine runs the same static programs. What is printed is
-//! Markdown, fit for `docs/performance.md`: the machine, a pair of tables for each world, and the figures that lsbuf is to reach.
+//! Each world is made and measured in a guest of its own. This machine runs the same static
+//! programs. The output is Markdown for `docs/performance.md`: the machine, two tables for each
+//! world, and the figures that lsbuf is to reach.
 
 mod tables;
 mod targets;
@@ -24,8 +26,8 @@ use crate::kernels;
 use crate::vm::{self, MachineArgs};
 use crate::workspace::Workspace;
 
-/// Time every way to ask side by side, in worlds of known size and on this machine; prints Markdown. lsof joins if the host
-/// has it
+/// Time lsbuf's sources and other tools side by side, in worlds of known size and on this machine;
+/// prints Markdown. lsof is included if the host has it
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     /// World to measure in (repeatable); all of them if neither this nor --native is given
@@ -34,7 +36,7 @@ pub(crate) struct BenchArgs {
     /// Measure on this machine, as this user: --world native
     #[arg(long)]
     native: bool,
-    /// How often each way is run; a slow one less often
+    /// How often each variant is run; slow ones run less often
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Kernel to boot
@@ -44,14 +46,14 @@ pub(crate) struct BenchArgs {
     machine: MachineArgs,
 }
 
-/// The longest that one world may take, in seconds, if nothing longer is asked for.
+/// The time limit for one world in seconds, unless a longer one is given.
 const LIMIT: u64 = 2 * 3600;
 
 fn names() -> Vec<&'static str> {
     WORLDS.iter().map(|world| world.name).chain([NATIVE]).collect()
 }
 
-/// The worlds asked for, in the order of their table.
+/// The worlds to measure, in the order of the table.
 fn chosen(asked: &[String], native: bool) -> Vec<&'static str> {
     let mut chosen = names();
     if native || !asked.is_empty() {
@@ -60,7 +62,7 @@ fn chosen(asked: &[String], native: bool) -> Vec<&'static str> {
     chosen
 }
 
-/// Measures, and prints as it goes.
+/// Measures all worlds and prints the results as they come.
 pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let programs = build_programs(workspace, &["lsbuf-bench"])?;
@@ -81,7 +83,7 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArgs) -> anyhow::Res
     Ok(())
 }
 
-/// One world in a guest, and the guest's description.
+/// Measures one world in a guest. Returns the results and a description of the guest.
 fn guest(
     workspace: &Workspace,
     programs: &Programs,
@@ -104,7 +106,7 @@ fn guest(
     Ok((read(&text)?, format!("a guest under {by} with {} MiB", machine.memory)))
 }
 
-/// This machine as it is.
+/// Measures this machine as it is.
 fn native(programs: &Programs, arguments: &BenchArgs) -> anyhow::Result<Results> {
     let mut command = Command::new(programs.folder.join("lsbuf-guest"));
     command.args(["bench", NATIVE, &arguments.rounds.to_string()]).arg(&programs.folder);
@@ -117,10 +119,10 @@ fn native(programs: &Programs, arguments: &BenchArgs) -> anyhow::Result<Results>
 }
 
 fn read(text: &str) -> anyhow::Result<Results> {
-    serde_json::from_str(text).context("understanding the benchmark")
+    serde_json::from_str(text).context("parsing the benchmark's results")
 }
 
-/// The machine that runs all of it.
+/// A line that describes this machine.
 fn this_machine() -> anyhow::Result<String> {
     let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
     let (cpu, memory) = (read("/proc/cpuinfo")?, read("/proc/meminfo")?);
@@ -128,7 +130,7 @@ fn this_machine() -> anyhow::Result<String> {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
         Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
     };
-    let model = value(&cpu, "model name").unwrap_or_else(|| "a CPU without a name".to_owned());
+    let model = value(&cpu, "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let memory = value(&memory, "MemTotal").unwrap_or_else(|| "unknown".to_owned());
     let processors = std::thread::available_parallelism()?;
     let kernel = read("/proc/sys/kernel/osrelease")?;
@@ -139,7 +141,8 @@ fn this_machine() -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// Check that nothing asked for is everything, and that what is asked for comes in the table's order and alone.
+    /// Check that all worlds are chosen if none is named, and else the named ones alone, in the
+    /// table's order.
     #[test]
     fn worlds_are_chosen() {
         let asked = |names: &[&str], native| {

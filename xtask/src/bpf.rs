@@ -1,7 +1,9 @@
-//! `cargo xtask bpf`: makes the committed BPF objects from `bpf/*.c`, or proves that they are what it would make.
+//! `cargo xtask bpf`: compiles the committed BPF objects, or checks that they are what their
+//! sources make.
 //!
-//! Limits: another version of clang may make other bytes that are as good. Only where the bytes differ and the version is
-//! the one that made them is an object wrong; where the version differs too nothing is known, and that is said.
+//! Limits: another version of clang may make other bytes that are just as good. An object is wrong
+//! only if its bytes differ and the version is the one that made it. If the version differs too,
+//! nothing is known, and the command says so.
 
 use std::fs;
 
@@ -18,20 +20,20 @@ use compile::{MAJOR, OBJECTS, Tools};
 /// The version that the committed objects are made with: of Debian 12.
 const VERSION: &str = "14.0.6";
 
-/// Make the committed BPF objects from bpf/*.c with clang; installs it if missing and run by root
+/// Compile the committed BPF objects with clang; run by root, it installs clang if it is missing
 #[derive(Debug, clap::Args)]
 pub(crate) struct BpfArgs {
-    /// Change nothing: fail if a committed object is not what its source makes
+    /// Change nothing; fail if a committed object differs from what its source makes
     #[arg(long)]
     check: bool,
 }
 
-/// What a comparison came to, unless an object is wrong.
+/// The result of a comparison, unless an object is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Compared {
     /// All of them are what their sources make.
     Same,
-    /// It could not be made here, and why.
+    /// The comparison is not possible here; the text says why.
     Impossible(String),
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn bpf(workspace: &Workspace, arguments: &BpfArgs) -> anyhow::Result<
     let tools = find_or_install().map_err(|why| anyhow!(why))?;
     if tools.version != VERSION {
         bail!(
-            "the committed objects are made with clang {VERSION}, which Debian 12 has; this is {}",
+            "the committed objects are made with clang {VERSION} of Debian 12, but this is clang {}",
             tools.version
         );
     }
@@ -95,7 +97,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Compared> {
     Ok(Compared::Same)
 }
 
-/// The compiler; where it is missing it is installed by root, if there is one of the right version to be had.
+/// The compiler. If it is missing, root installs the right version, if there is a package of it.
 fn find_or_install() -> Result<Tools, String> {
     Tools::find().or_else(|why| {
         let packages = [format!("clang-{MAJOR}"), format!("llvm-{MAJOR}")];

@@ -1,4 +1,4 @@
-//! Runs other programs and turns their failures into errors that say which program and why.
+//! Runs other programs. The error of a failure says which program failed and why.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// A mistake in what was asked for, as opposed to a failure in doing it. The exit status is 2.
+/// A mistake in the arguments, as opposed to a failure of the work. The exit status is 2.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -23,13 +23,13 @@ fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-/// An error for a program that could not be started, with a hint where it is simply absent.
+/// The error for a program that could not be started, with a hint if it is not installed.
 fn start_error(command: &Command, error: io::Error) -> anyhow::Error {
     let hint = if error.kind() == io::ErrorKind::NotFound { " (is it installed?)" } else { "" };
     anyhow::Error::from(error).context(format!("starting {}{hint}", name(command)))
 }
 
-/// Runs `command` with this process's own outputs; an exit status other than 0 is an error.
+/// Runs `command` with this process's stdout and stderr. An exit status other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().map_err(|error| start_error(command, error))?;
     if !status.success() {
@@ -38,7 +38,8 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `command` quietly and returns what it printed. If it fails, the error holds what it wrote to standard error.
+/// Runs `command` without showing its output, and returns its stdout. If it fails, the error has
+/// its stderr.
 pub(crate) fn output_bytes(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| start_error(command, error))?;
     if !output.status.success() {
@@ -54,12 +55,13 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(bytes).with_context(|| format!("{} printed something other than text", name(command)))
 }
 
-/// Whether a program of this name can be found.
+/// Whether there is a program with this name.
 pub(crate) fn is_program(name: &str) -> bool {
     find_program(name).is_some()
 }
 
-/// Where the program of this name is. The folders of administrators count too: a user's `PATH` may lack them.
+/// Where the program with this name is. The folders for administrators are searched too, because a
+/// user's `PATH` may not have them.
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);

@@ -1,8 +1,9 @@
-//! Writes cpio archives in the `newc` form, the one that the kernel unpacks as its first filesystem
+//! Writes cpio archives in the `newc` format, which the kernel unpacks as its first filesystem
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 //!
-//! Sixty lines, which is why no crate is used. All files belong to root and have no time, so that the same contents
-//! make the same archive. Hard links and device nodes are not supported; the kernel brings `/dev/console` itself.
+//! It has sixty lines, so no crate is used. All files belong to root and have time 0, so that the
+//! same contents give the same archive. Hard links and device nodes are not supported; the kernel
+//! itself provides `/dev/console`.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds a directory, and those above it. One that is there already is left alone.
+    /// Adds a directory and its parents, unless they exist.
     pub(crate) fn directory(&mut self, path: &str) {
         let path = path.trim_start_matches('/');
         if path.is_empty() || self.directories.contains(path) {
@@ -31,19 +32,19 @@ impl Archive {
         self.entry(path, DIRECTORY, b"");
     }
 
-    /// Adds a file that can be executed, and the directories above it.
+    /// Adds an executable file and its parent directories.
     pub(crate) fn program(&mut self, path: &str, contents: &[u8]) {
         self.parent(path);
         self.entry(path, PROGRAM, contents);
     }
 
-    /// Adds a file, and the directories above it.
+    /// Adds a file and its parent directories.
     pub(crate) fn file(&mut self, path: &str, contents: &[u8]) {
         self.parent(path);
         self.entry(path, PLAIN, contents);
     }
 
-    /// Adds a symbolic link to `target`, and the directories above it.
+    /// Adds a symbolic link to `target`, and its parent directories.
     pub(crate) fn link(&mut self, path: &str, target: &str) {
         self.parent(path);
         self.entry(path, LINK, target.as_bytes());
@@ -65,8 +66,9 @@ impl Archive {
         let path = path.trim_start_matches('/');
         self.entries += 1;
         let links = if mode == DIRECTORY { 2 } else { 1 };
-        // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check.
-        // A file of 4 GiB would not fit; nor would the archive fit the guest.
+        // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor,
+        // namesize, check. A file of 4 GiB would not fit here, and its archive would not fit into
+        // the guest.
         let size = u32::try_from(contents.len()).unwrap_or(u32::MAX);
         let name_size = u32::try_from(path.len() + 1).unwrap_or(u32::MAX);
         self.bytes.extend_from_slice(b"070701");
@@ -80,7 +82,7 @@ impl Archive {
         self.pad();
     }
 
-    /// Names with their header, and contents, are padded to four bytes.
+    /// A header with its name is padded to a multiple of four bytes, and so are contents.
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
@@ -112,7 +114,8 @@ mod tests {
         }
     }
 
-    /// Check that what goes in comes out, with each directory once and before its contents.
+    /// Check that an archive contains what was added, with each directory once and before its
+    /// contents.
     #[test]
     fn round_trip() {
         let mut archive = Archive::default();

@@ -1,10 +1,11 @@
-//! Debian's order of versions (deb-version(7)), and the choice of a revision among what a mirror offers.
+//! Debian's order of versions (deb-version(7)), and the choice of one version of a kernel from what
+//! a mirror offers.
 
 use std::cmp::Ordering;
 
 use crate::pattern;
 
-/// A package that can be had.
+/// A package that a mirror offers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Offer {
     pub(crate) package: String,
@@ -12,11 +13,12 @@ pub(crate) struct Offer {
     pub(crate) suite: String,
 }
 
-/// Parts of package names that mark a flavour or a form of the kernel that the tests do not use.
+/// Parts of package names that mark variants of the kernel which the tests do not use.
 const PASSED_OVER: &[&str] = &["-cloud-", "-rt-", "-dbg", "-unsigned", "-signed"];
 
-/// The newest revision for which all packages of `patterns` are offered in `suites`: their offers, in the order of
-/// the patterns. The `*` stands for the same text in all of them, and all have the same version.
+/// Finds the newest version for which `suites` offer a package for each of `patterns`. Returns
+/// these offers in the order of the patterns. The `*` stands for the same text in all of them, and
+/// all have the same version.
 pub(crate) fn choose<'offers>(
     offers: &'offers [Offer],
     patterns: &[String],
@@ -53,7 +55,7 @@ fn split(version: &str) -> (u64, &str, &str) {
     (epoch.parse().unwrap_or(0), upstream, revision)
 }
 
-/// Orders by turns a stretch of other characters and a stretch of digits.
+/// Compares, in turns, a run of other characters and a run of digits.
 fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     while !a.is_empty() || !b.is_empty() {
         let (text_a, text_b) = (take(&mut a, |c| !c.is_ascii_digit()), take(&mut b, |c| !c.is_ascii_digit()));
@@ -68,7 +70,7 @@ fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     Ordering::Equal
 }
 
-/// Cuts the stretch at the head of `text` whose characters all fulfil `wanted`.
+/// Removes the longest prefix of `text` in which every character is `wanted`, and returns it.
 fn take<'text>(text: &mut &'text str, wanted: fn(char) -> bool) -> &'text str {
     let end = text.find(|c| !wanted(c)).unwrap_or(text.len());
     let (head, tail) = text.split_at(end);
@@ -76,7 +78,8 @@ fn take<'text>(text: &mut &'text str, wanted: fn(char) -> bool) -> &'text str {
     head
 }
 
-/// Orders stretches without digits: `~` before the end, the end before letters, letters before all else.
+/// Compares runs without digits: `~` is before the end, the end before letters, letters before all
+/// else.
 fn compare_text(a: &str, b: &str) -> Ordering {
     let rank = |c: Option<char>| match c {
         Some('~') => (0, '~'),
@@ -96,7 +99,7 @@ fn compare_text(a: &str, b: &str) -> Ordering {
 mod tests {
     use super::*;
 
-    /// Check the order against cases whose answer dpkg gives.
+    /// Check the order on cases whose result dpkg has given.
     #[test]
     fn orders_like_dpkg() {
         let ascending = [
@@ -129,7 +132,7 @@ mod tests {
         Some(set.into_iter().map(|offer| offer.package.clone()).collect())
     }
 
-    /// Check that the newest plain kernel of the right suites wins.
+    /// Check that the newest standard kernel in the right suites is chosen.
     #[test]
     fn newest_of_the_suites() {
         let offers = [
@@ -144,7 +147,7 @@ mod tests {
         assert_eq!(chosen(&offers, &["linux-image-5.10.*-amd64"], &["bookworm"]), None);
     }
 
-    /// Check that an image whose modules are not offered is passed over for an older complete pair.
+    /// Check that an image without its modules is skipped in favour of an older complete pair.
     #[test]
     fn pairs_stay_together() {
         let offers = [

@@ -1,7 +1,8 @@
-//! Kernels on disk: fetched once from a Debian mirror, then reused without the network.
+//! Kernels on disk: downloaded once from a Debian mirror, then used again without the network.
 //!
-//! A cached kernel is a folder `kernels/ID` with `vmlinuz`, `modules/*.ko` (unpacked, because not every kernel unpacks
-//! them itself) and `kernel.json`. Delete the folder to fetch the newest revision.
+//! A cached kernel is a folder `kernels/ID` with `vmlinuz`, `modules/*.ko` and `kernel.json`. The
+//! modules are decompressed, because not every kernel can do that itself. To get the newest
+//! revision, delete the folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,9 +28,10 @@ pub(crate) struct Bootable {
     pub(crate) vmlinuz: PathBuf,
     /// Files and contents of the modules, in the order of loading.
     pub(crate) modules: Vec<(String, Vec<u8>)>,
-    /// What it lacks; `None` where nobody has said, as for a developer's own kernel.
+    /// The needs that it does not meet; `None` if nobody has listed them, as for a developer's own
+    /// kernel.
     pub(crate) lacks: Option<Vec<Need>>,
-    /// What `lsbuf check` should find in it; `None` where nobody has said.
+    /// What `lsbuf check` should find in it; `None` if nobody has listed that.
     pub(crate) contract: Option<Contract>,
 }
 
@@ -87,7 +89,8 @@ fn load(workspace: &Workspace, kernel: &Kernel) -> anyhow::Result<Bootable> {
     })
 }
 
-/// A developer's own kernel, with the modules `roots` and what they need from anywhere below `modules`.
+/// A developer's own kernel, with the modules `roots` and what they need from anywhere below
+/// `modules`.
 pub(crate) fn own(image: &Path, modules: Option<&Path>, roots: &[String]) -> anyhow::Result<Bootable> {
     if !image.is_file() {
         bail!(cmd::Usage(format!("no kernel image {}", image.display())));
@@ -112,7 +115,7 @@ pub(crate) fn own(image: &Path, modules: Option<&Path>, roots: &[String]) -> any
 fn list(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let entry = entry.with_context(|| format!("reading {}", folder.display()))?;
-        // Links are not followed: the tree of an installed kernel has one to its sources.
+        // Links are not followed, because the folder of an installed kernel has one to its sources.
         if entry.file_type().context("asking a file's type")?.is_dir() {
             list(&entry.path(), files)?;
         } else {
@@ -190,7 +193,8 @@ fn fetch_one(workspace: &Workspace, apt: &Apt, kernel: &Kernel, set: &[&Offer]) 
     fs::rename(&scratch, &place).with_context(|| format!("naming {}", place.display()))
 }
 
-/// Unpacks a package's contents as one plain archive: much faster to pick from than to unpack to files.
+/// Unpacks the contents of a package into one uncompressed archive. Picking files from it is much
+/// faster than unpacking all of them.
 fn unpack_package(package: &Path, tar: &Path) -> anyhow::Result<()> {
     let file = File::create(tar).with_context(|| format!("making {}", tar.display()))?;
     cmd::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package).stdout(Stdio::from(file)))
@@ -202,7 +206,8 @@ fn extract((tar, path): &(PathBuf, String), place: &Path) -> anyhow::Result<()> 
     cmd::run(Command::new("tar").arg("-xOf").arg(tar).arg(path).stdout(Stdio::from(file)))
 }
 
-/// The modules `roots` and all they need, in the order of loading. `find` yields the file of a module.
+/// The modules `roots` and all they need, in the order of loading. `find` yields the file of a
+/// module.
 fn collect(
     roots: &[String],
     find: &mut dyn FnMut(&str) -> anyhow::Result<Option<PathBuf>>,

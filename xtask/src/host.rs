@@ -1,7 +1,7 @@
-//! What this machine must have for the tests, and how to get it.
+//! What this machine must have for the tests, and how to install it.
 //!
-//! Presence is looked for as programs and files, so that nothing is run or asked when all is there, and so that a
-//! machine which has them from elsewhere is fine too.
+//! Requirements are looked for as programs and files, not as packages. So nothing has to be run if
+//! all are there, and programs that were installed in another way count too.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::apt::KEYRINGS;
 use crate::cmd;
 use crate::qemu::QEMU;
 
-/// One thing to have, and the Debian package that brings it.
+/// One requirement, and the Debian package that has it.
 struct Requirement {
     package: &'static str,
     /// Only the tests in kernels need it.
@@ -40,13 +40,14 @@ const REQUIREMENTS: &[Requirement] = &[
     },
 ];
 
-/// The compiler knows where it is, if it is there; else it prints the bare name.
+/// The compiler prints the path of libc.a if it is there, else the bare name.
 fn has_static_libc() -> bool {
     let found = cmd::output(Command::new("cc").arg("-print-file-name=libc.a"));
     found.is_ok_and(|path| Path::new(path.trim()).is_absolute())
 }
 
-/// Makes sure that everything is there: installs it as root, else fails with the command that would.
+/// Makes sure that everything is there: installs it as root, else fails with the command that
+/// would.
 pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
     let missing = missing(kernels);
     if !missing.is_empty() {

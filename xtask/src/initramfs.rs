@@ -1,4 +1,5 @@
-//! The guest's only filesystem: the house's programs, the modules, the plan, and what else the host lends it.
+//! The only filesystem of a guest: lsbuf and the guest's programs, the modules, the plan, and
+//! programs of the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +13,11 @@ use crate::cmd;
 use crate::cpio::Archive;
 use crate::workspace::Workspace;
 
-/// The guest's only architecture. A named target is what keeps static linking away from build scripts and macros.
+/// The guest's only architecture. With an explicit target, cargo does not link build scripts and
+/// macros statically.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Programs of the house for the guest.
+/// The programs of this workspace that a guest gets.
 #[derive(Debug)]
 pub(crate) struct Programs {
     /// Where they are.
@@ -23,10 +25,11 @@ pub(crate) struct Programs {
     names: Vec<&'static str>,
 }
 
-/// Builds the programs of the guest, linked statically because it has no libraries. Each of `more` is a package with a
-/// program of its name.
+/// Builds the programs of the guest, linked statically because the guest has no libraries. Each of
+/// `more` is a package with a program of the same name.
 pub(crate) fn build_programs(workspace: &Workspace, more: &[&'static str]) -> anyhow::Result<Programs> {
-    // A folder of its own: the flags differ from those of the ordinary build, and each would undo the other's work.
+    // A folder of its own, because the flags differ from those of the ordinary build: in one
+    // folder, each build would discard the work of the other.
     let target = workspace.target.join("guest");
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--quiet", "--release", "--target", TARGET]);
@@ -71,7 +74,8 @@ impl Initramfs {
         Ok(Self { archive, libraries: BTreeSet::new() })
     }
 
-    /// Adds a program of this machine as `/bin/NAME`, with the shared libraries it needs at their own places.
+    /// Adds a program of this machine as `/bin/NAME`, and the shared libraries that it needs under
+    /// the paths that they have here.
     pub(crate) fn add_host_program(&mut self, name: &str) -> anyhow::Result<()> {
         let path = cmd::find_program(name).with_context(|| format!("this machine has no program {name}"))?;
         self.archive.program(&format!("/bin/{name}"), &read(&path)?);
@@ -113,7 +117,8 @@ fn libraries(listing: &str) -> anyhow::Result<Vec<&str>> {
 mod tests {
     use super::libraries;
 
-    /// Check that libraries and loader are found, the kernel's own is not, and a missing one is an error.
+    /// Check that libraries and loader are found, the kernel's own is not, and a missing one is an
+    /// error.
     #[test]
     fn reads_ldd() {
         let listing =

@@ -1,4 +1,4 @@
-//! The table of kernels, `xtask/kernels.toml`, and choosing from it.
+//! The table of kernels, `xtask/kernels.toml`, and the selection of kernels from it.
 
 use anyhow::Context;
 use lsbuf_guest::need::Need;
@@ -60,8 +60,8 @@ pub(crate) fn points() -> anyhow::Result<Vec<String>> {
     Ok(read()?.points)
 }
 
-/// The rows that any of `patterns` matches, in the table's order; the default ones if there is no pattern, all of
-/// them if `all`.
+/// All rows if `all`. Else the rows that match any of `patterns`, or the default ones if there are
+/// no patterns. They keep the order of the table.
 pub(crate) fn select(table: Vec<Kernel>, patterns: &[String], all: bool) -> anyhow::Result<Vec<Kernel>> {
     let matches = |kernel: &Kernel, pattern: &String| pattern::capture(pattern, &kernel.id).is_some();
     if let Some(stray) = patterns.iter().find(|pattern| !table.iter().any(|kernel| matches(kernel, pattern)))
@@ -84,7 +84,7 @@ pub(crate) fn select_one(pattern: Option<&String>) -> anyhow::Result<Kernel> {
     select(table()?, &patterns, false)?.pop().context("the table of kernels is empty")
 }
 
-/// Refuses `kernel` for what needs more than it has, and names those that have it.
+/// Fails if `kernel` does not meet the `needs` of `what`. The error names the kernels that do.
 pub(crate) fn require(kernel: &Kernel, what: &str, needs: &[Need]) -> anyhow::Result<()> {
     let lacked = |kernel: &Kernel| -> Vec<&str> {
         needs.iter().filter(|need| kernel.lacks.contains(need)).map(|need| need.name()).collect()
@@ -115,7 +115,8 @@ mod tests {
         Ok(select(table()?, &patterns, all)?.into_iter().map(|kernel| kernel.id).collect())
     }
 
-    /// Check that the shipped table parses, that its ids are unique, and that every package name can be resolved.
+    /// Check that the shipped table parses, that its ids are unique, and that every package name
+    /// can be resolved.
     #[test]
     fn table_is_sound() {
         let table = table().unwrap();
@@ -126,7 +127,8 @@ mod tests {
         }
     }
 
-    /// Check that no point is listed twice, and that what a kernel breaks or skips is a point and not both.
+    /// Check that no point is listed twice, and that what a kernel breaks or skips is a point and
+    /// not both.
     #[test]
     fn contracts_are_sound() {
         let points = points().unwrap();
@@ -163,7 +165,8 @@ mod tests {
         assert!(error.is::<Usage>() && error.to_string().contains("5.10"), "{error}");
     }
 
-    /// Check that a kernel which lacks a need is refused in one line with those that meet it, and no other is refused.
+    /// Check that a kernel which lacks a need is refused in one line with those that meet it, and
+    /// no other is refused.
     #[test]
     fn lacks_are_refused() {
         let needs = &[Need::Heap, Need::Udmabuf, Need::Vgem];

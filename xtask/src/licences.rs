@@ -1,8 +1,9 @@
-//! Checks that every crate in the build may be used: its SPDX licence expression must be satisfied by an allow list.
+//! Checks that every crate in the build may be used: an allow list must satisfy its SPDX licence
+//! expression.
 //!
-//! `cargo deny` does this too and more, but it has to be installed first and downloads a database of advisories, which
-//! a test run on a fresh machine should not depend on. Limits: only what the crates declare is read, not their files,
-//! and only the crates of the guest's and host's target count.
+//! `cargo deny` does this and more. But it has to be installed first and downloads a database of
+//! advisories, and a test run on a fresh machine should not depend on that. Limits: only what the
+//! crates declare is read, not their files. Only crates for the target of host and guest count.
 
 use std::process::Command;
 

@@ -1,8 +1,9 @@
 //! `cargo xtask …`: everything around lsbuf that is not shipped.
 //!
-//! `test` is the one command that checks all of it on a fresh machine; `check` is the same without the kernels; `bpf` makes
-//! the committed BPF objects; `vm`, `demo`, `bench`, `soak` and `sh` boot real kernels. The exit status is 0 for success, 1 for failure and 2 for a mistake in the
-//! arguments.
+//! `test` checks everything, in one command, on a fresh machine. `check` is the same without the
+//! tests in kernels. `bpf` compiles the committed BPF objects. `vm`, `demo`, `bench`, `soak`,
+//! `differential`, `sh` and `record` boot real kernels. The exit status is 0 for success, 1 for
+//! failure and 2 for a mistake in the arguments.
 
 mod api;
 mod apt;
@@ -44,16 +45,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Run every test, those in real kernels included; installs what is missing if run by root
+    /// Run all tests, including those in real kernels; run by root, it installs what is missing
     Test {
-        /// Leave out the kernels
+        /// Leave out the tests in kernels
         #[arg(long)]
         quick: bool,
-        /// Fail where a check cannot be made on this machine
+        /// Fail if a check cannot be made on this machine, instead of skipping it
         #[arg(long)]
         all: bool,
     },
-    /// Run every test but those in real kernels
+    /// Run all tests except those in real kernels
     Check,
     Api(api::ApiArgs),
     Bpf(bpf::BpfArgs),
@@ -61,7 +62,8 @@ enum Task {
     Demo(vm::DemoArgs),
     Bench(bench::BenchArgs),
     Soak(vm::SoakArgs),
-    /// Compare every source's answers about random worlds at rest with a plain reading of procfs, in a kernel
+    /// Compare the answers of every source with a separate reading of procfs, on random worlds that
+    /// do not change, in one kernel
     Differential(vm::SoakArgs),
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
@@ -99,7 +101,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A guest's exit status as this process's own.
+/// Turns a guest's exit status into this process's own.
 fn exit_code(status: i32) -> ExitCode {
     ExitCode::from(u8::try_from(status).unwrap_or(1))
 }

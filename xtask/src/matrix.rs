@@ -1,14 +1,15 @@
-//! The same work for several kernels, some of them at once, with output as if it were one after the other.
+//! Does the same work for several kernels, some at once, and prints the output as if they ran one
+//! after another.
 //!
-//! A guest keeps about one processor busy for most of its life, so a host with two runs two of them in little more than
-//! the time of one. What is said of one kernel stays together: it is printed when that kernel is done, or as it comes
-//! where only one runs at a time.
+//! A guest keeps about one processor busy for most of its life, so a host with two processors runs
+//! two guests in little more time than one. The output for one kernel stays together: it is printed
+//! when that kernel is done, or immediately if only one runs at a time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-/// What a worker tells: text, and at the end of an item its result.
+/// What a worker sends: output, and the result when an item is done.
 type Told<R> = (String, Option<(usize, R)>);
 
 /// How many to run at once for `items` of them, where nobody said: as many as there are processors.
@@ -16,8 +17,9 @@ pub(crate) fn at_once(items: usize) -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(items).max(1)
 }
 
-/// Does `work` for each of `items`, up to `jobs` at once, and returns the results in the order of the items. `work` is
-/// given a place for its text, which reaches `out` in whole pieces: one for each item, or one for each call if `jobs` is 1.
+/// Does `work` for each of `items`, up to `jobs` at once, and returns the results in the order of
+/// the items. `work` gets a function for its output. The output reaches `out` in one piece for each
+/// item, or immediately if `jobs` is 1.
 pub(crate) fn each<T: Sync, R: Send>(
     items: &[T],
     jobs: usize,
@@ -65,7 +67,8 @@ mod tests {
         (pieces, results)
     }
 
-    /// Check that two run at the same time, that their lines do not mix, and that results keep the items' order.
+    /// Check that two run at the same time, that their lines do not mix, and that results keep the
+    /// items' order.
     #[test]
     fn two_at_once() {
         let meet = Barrier::new(2);

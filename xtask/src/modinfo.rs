@@ -1,11 +1,13 @@
-//! What a kernel module says about itself, and the order in which modules must be loaded.
+//! Reads the dependencies of kernel modules, and computes the order in which modules must be
+//! loaded.
 //!
-//! Kernel packages carry no `modules.dep` (it is made on installation), so dependencies are read from the `.modinfo`
-//! section of the modules. Only 64-bit little-endian ELF is understood.
+//! Kernel packages have no `modules.dep`, because it is made at installation. So the dependencies
+//! are read from the `.modinfo` section of each module. Limit: only 64-bit little-endian ELF files
+//! are read.
 
 use anyhow::{Context, bail};
 
-/// The bytes of `.modinfo`: `key=value` texts, each ended by a NUL.
+/// The bytes of `.modinfo`: `key=value` strings, each terminated by a NUL.
 fn section(elf: &[u8]) -> Option<&[u8]> {
     let word = |offset: usize| Some(u16::from_le_bytes(elf.get(offset..offset + 2)?.try_into().ok()?));
     let long = |offset: usize| {
@@ -20,7 +22,8 @@ fn section(elf: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let header = |index: u16| headers + size * usize::from(index);
-    // Of a section header: the name's place in the table of names at 0, the contents' place at 24, their size at 32.
+    // In a section header, the offset of the name is at 0, the offset of the contents at 24, their
+    // size at 32.
     let contents = |header: usize| {
         let start = long(header + 24)?;
         elf.get(start..start.checked_add(long(header + 32)?)?)
@@ -34,7 +37,7 @@ fn section(elf: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// The names of the modules that the module in `elf` needs, with `_` for `-`.
+/// The names of the modules that the module in `elf` needs, with `_` instead of `-`.
 pub(crate) fn depends(elf: &[u8]) -> anyhow::Result<Vec<String>> {
     let section = section(elf).context("no .modinfo section: not a kernel module")?;
     let entry = section.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(b"depends="));
@@ -42,19 +45,20 @@ pub(crate) fn depends(elf: &[u8]) -> anyhow::Result<Vec<String>> {
     Ok(names.split(',').filter(|name| !name.is_empty()).map(normal).collect())
 }
 
-/// The kernel treats `-` and `_` in module names alike; files use either.
+/// The kernel treats `-` and `_` in module names alike, and file names use both.
 pub(crate) fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// The module that a file holds, if its name is that of a module, packed or not.
+/// The module in a file with this name, if the name is that of a module, compressed or not.
 pub(crate) fn module_of_file(path: &str) -> Option<String> {
     let name = path.rsplit('/').next()?;
     let (stem, packing) = name.split_once(".ko")?;
     ["", ".xz", ".zst"].contains(&packing).then(|| normal(stem))
 }
 
-/// `roots` and everything they need, each after what it needs. `depends` yields the direct needs of a module.
+/// `roots` and all modules that they need, each after those that it needs. `depends` returns what a
+/// module needs directly.
 pub(crate) fn load_order(
     roots: &[String],
     depends: &mut dyn FnMut(&str) -> anyhow::Result<Vec<String>>,
@@ -77,7 +81,7 @@ fn visit(
         return Ok(());
     }
     if path.iter().any(|open| open == name) {
-        bail!("modules need each other: {} -> {name}", path.join(" -> "));
+        bail!("modules depend on each other: {} -> {name}", path.join(" -> "));
     }
     path.push(name.to_owned());
     for needed in depends(name)? {
@@ -92,7 +96,8 @@ fn visit(
 mod tests {
     use super::*;
 
-    /// The smallest ELF file with a `.modinfo` section: header, names, contents, two section headers.
+    /// The smallest ELF file with a `.modinfo` section: header, names, contents, two section
+    /// headers.
     fn module(modinfo: &[u8]) -> Vec<u8> {
         let names = b"\0.modinfo\0";
         let headers = 64 + names.len() + modinfo.len();
@@ -113,7 +118,8 @@ mod tests {
         elf
     }
 
-    /// Check that dependencies are found among the other entries, and that none is not an error.
+    /// Check that dependencies are found among other entries, and that a module without any is no
+    /// error.
     #[test]
     fn reads_depends() {
         let elf = module(b"license=GPL\0depends=drm,drm-shmem-helper\0name=vgem\0");
@@ -121,7 +127,7 @@ mod tests {
         assert!(depends(&module(b"depends=\0name=drm\0")).unwrap().is_empty());
     }
 
-    /// Check that a file cut anywhere is an error, or whole in all that is read, and never a crash.
+    /// Check that a truncated file gives an error or the right answer, and never a crash.
     #[test]
     fn truncation_is_no_crash() {
         let elf = module(b"depends=drm\0");
@@ -133,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Check which file names are modules.
+    /// Check which file names are those of modules.
     #[test]
     fn module_file_names() {
         assert_eq!(module_of_file("a/drm-x.ko.xz").as_deref(), Some("drm_x"));
@@ -156,7 +162,7 @@ mod tests {
         })
     }
 
-    /// Check that each module comes once and after what it needs, and that a circle is an error.
+    /// Check that each module comes once and after what it needs, and that a cycle is an error.
     #[test]
     fn needs_come_first() {
         assert_eq!(order(&["drm", "vgem"]).unwrap(), ["drm", "drm_shmem_helper", "vgem"]);

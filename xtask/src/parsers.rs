@@ -1,12 +1,12 @@
-//! `cargo xtask fuzz`: libFuzzer over every parser, and over whole scans of damaged trees.
+//! `cargo xtask fuzz`: libFuzzer on every parser, and on whole scans of damaged trees.
 //!
-//! The targets are those of `fuzz/`. They are built by plain cargo with the coverage passes that a stable compiler has,
-//! so that neither cargo-fuzz nor another toolchain is needed; a C++ compiler is, for libFuzzer itself. Where there is
-//! none, the same promises are kept to a million random inputs for each parser by the property tests of
-//! `lsbuf::fuzzing`, which know nothing of coverage.
+//! The targets are in `fuzz/`. Plain cargo builds them with the coverage passes of the stable
+//! compiler, so neither cargo-fuzz nor a nightly toolchain is needed. libFuzzer itself needs a C++
+//! compiler. If there is none, the property tests of `lsbuf::fuzzing` check the same claims with a
+//! million random inputs for each parser; they are not guided by coverage.
 //!
-//! Seeds are cut out of the recorded trees into `target/fuzz/corpus`, where what the fuzzer finds new is kept too; those
-//! that no tree has are files of `fuzz/seeds`.
+//! The first inputs are cut out of the recorded trees into `target/fuzz/corpus`, where new inputs
+//! that the fuzzer finds are kept too. Inputs that occur in no tree are files in `fuzz/seeds`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,37 +20,40 @@ use lsbuf_guest::tree::{Node, Tree};
 use crate::cmd;
 use crate::workspace::Workspace;
 
-/// A named target is what keeps the coverage passes away from build scripts and macros.
+/// With an explicit target, cargo does not apply the coverage passes to build scripts and macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What cargo-fuzz passes without a sanitizer.
+/// The flags that cargo-fuzz passes without a sanitizer.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1";
 
-/// Cases of each property test where there is no fuzzer.
+/// How many cases each property test runs if there is no fuzzer.
 const CASES: &str = "1000000";
 
-/// Fuzz every parser for its share of the time
+/// Fuzz every parser, each for an equal part of the time
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FuzzArgs {
-    /// Minutes in all
+    /// Minutes in total
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     /// How many targets run at the same time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Targets to run; all if none is named
+    /// Targets to run; all of them if none is named
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
 }
 
-/// Runs the targets. A crash is an error, and its input stays in `target/fuzz/crashes`.
+/// Runs the targets. A crash is an error, and the input that caused it stays in
+/// `target/fuzz/crashes`.
 pub(crate) fn fuzz(workspace: &Workspace, arguments: &FuzzArgs) -> anyhow::Result<()> {
     if !["c++", "g++", "clang++"].into_iter().any(cmd::is_program) || !cfg!(target_arch = "x86_64") {
-        println!("no C++ compiler for libFuzzer on x86-64: {CASES} random inputs per parser instead");
+        println!(
+            "libFuzzer needs x86-64 and a C++ compiler; testing each parser with {CASES} random inputs instead"
+        );
         let mut cargo = workspace.cargo();
-        // Not optimised: arithmetic is checked then.
+        // Without --release, because the build then checks arithmetic for overflow.
         cargo.args(["test", "--package", "lsbuf", "--lib", "fuzzing"]);
         return cmd::run(cargo.env("PROPTEST_CASES", CASES));
     }
@@ -60,7 +63,7 @@ pub(crate) fn fuzz(workspace: &Workspace, arguments: &FuzzArgs) -> anyhow::Resul
     build(workspace, &place)?;
     let rounds = targets.len().div_ceil(arguments.jobs.max(1));
     let seconds = (arguments.minutes * 60.0 / rounds as f64).max(1.0) as u64;
-    println!("{seconds} s each\n{:<16}{:>14}{:>12}", "target", "executions", "new inputs");
+    println!("{seconds} s for each target\n{:<16}{:>14}{:>12}", "target", "executions", "new inputs");
     let scratch = Scratch::new()?;
     let mut crashed = Vec::new();
     for group in targets.chunks(arguments.jobs.max(1)) {
@@ -74,14 +77,14 @@ pub(crate) fn fuzz(workspace: &Workspace, arguments: &FuzzArgs) -> anyhow::Resul
     }
     ensure!(
         crashed.is_empty(),
-        "crashed: {}; inputs in {}",
+        "crashed: {}; the inputs are in {}",
         crashed.join(", "),
         place.join("crashes").display()
     );
     Ok(())
 }
 
-/// The selected targets, which are the programs of `fuzz/`.
+/// The selected targets. Each is a program in `fuzz/`.
 fn targets(workspace: &Workspace, wanted: &[String]) -> anyhow::Result<Vec<String>> {
     let folder = workspace.root.join("fuzz/fuzz_targets");
     let mut all = Vec::new();
@@ -103,7 +106,8 @@ fn build(workspace: &Workspace, place: &Path) -> anyhow::Result<()> {
     cmd::run(&mut cargo).context("building the fuzz targets")
 }
 
-/// A folder in memory, where trees are unpacked and damaged many times a second. A fuzzer ends without clearing up.
+/// A folder in memory, where trees are unpacked and damaged many times a second. It is removed on
+/// drop, because a fuzzer ends without removing its files.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -121,7 +125,7 @@ impl Drop for Scratch {
     }
 }
 
-/// One target at work.
+/// A running target.
 struct Running {
     target: String,
     log: PathBuf,
@@ -158,7 +162,7 @@ impl Running {
         Ok(Running { target: target.to_owned(), log, child })
     }
 
-    /// Prints what was done; the name if it crashed.
+    /// Waits for the target and prints what it did. Returns its name if it crashed.
     fn finish(mut self) -> anyhow::Result<Option<String>> {
         let status = self.child.wait().with_context(|| format!("waiting for {}", self.target))?;
         let log = fs::read(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
@@ -182,7 +186,7 @@ impl Running {
     }
 }
 
-/// Cuts the recorded trees into inputs of the targets, and adds those that are written by hand.
+/// Cuts the recorded trees into inputs for the targets, and adds the files of `fuzz/seeds`.
 fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
     let mut seeds: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::new();
     let folder = workspace.recorded();
@@ -220,7 +224,7 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
                 }
                 (["sys", "kernel", "debug", ..], Node::File(text)) => {
                     add(&mut seeds, "bufinfo", text);
-                    // As instructions for damage, any bytes are as good as others.
+                    // Any bytes will do as instructions for damage.
                     text.chunks(64).for_each(|chunk| add(&mut seeds, "tree", chunk));
                 }
                 _ => {}

@@ -1,6 +1,7 @@
-//! Names with one `*`: enough for kernels and packages, and it can say what the `*` stood for.
+//! Names with one `*`. That is enough for kernels and packages, and tells what the `*` stands for.
 
-/// What the `*` of `pattern` stands for in `text`, or `None` if they do not match. Without `*`, both must be equal.
+/// What the `*` of `pattern` stands for in `text`, or `None` if they do not match. Without `*`,
+/// both must be equal.
 pub(crate) fn capture<'text>(pattern: &str, text: &'text str) -> Option<&'text str> {
     match pattern.split_once('*') {
         Some((before, after)) => text.strip_prefix(before)?.strip_suffix(after),

@@ -1,8 +1,8 @@
-//! Judges the points of `lsbuf check` in one kernel against the table.
+//! Compares the points of `lsbuf check` in one kernel with the table in `xtask/kernels.toml`.
 //!
-//! The table names every point, so that one which is lost is noticed, and for each kernel those that do not hold or cannot
-//! be tried there. Anything else fails, in both directions: a point that holds although the table says it does not is as
-//! much news as one that no longer does.
+//! The table names every point, so that a missing one is noticed. For each kernel it names those
+//! that do not hold and those that cannot be tried there. Every difference is a failure, in both
+//! directions: also a point that holds although the table says that it does not.
 
 use lsbuf_guest::report::{Event, Outcome};
 use serde::Serialize;
@@ -12,26 +12,26 @@ use crate::kernels::Contract;
 /// What one boot should report.
 #[derive(Clone, Debug)]
 pub(crate) struct Points {
-    /// Every id.
+    /// The ids of all points.
     pub(crate) all: Vec<String>,
-    /// What is otherwise than ok; `None` allows everything.
+    /// The points that are not ok in this kernel; `None` allows every outcome.
     pub(crate) contract: Option<Contract>,
 }
 
-/// How many points ended how.
+/// How many points had which outcome.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub(crate) struct Tally {
-    /// All that were expected.
+    /// All points in the table.
     pub(crate) all: usize,
-    /// Those that hold.
+    /// Points that hold.
     pub(crate) passed: usize,
-    /// Those that do not.
+    /// Points that do not hold.
     pub(crate) broken: usize,
-    /// Those that could not be tried.
+    /// Points that could not be tried.
     pub(crate) skipped: usize,
 }
 
-/// Counts the points among `events`, and lists what is not as expected.
+/// Counts the points in `events`, and lists the differences from what was expected.
 pub(crate) fn judge(expected: &Points, events: &[Event]) -> (Tally, Vec<String>) {
     let found: Vec<(&str, Outcome, &str)> = events
         .iter()
@@ -49,7 +49,7 @@ pub(crate) fn judge(expected: &Points, events: &[Event]) -> (Tally, Vec<String>)
     };
     let strange = found.iter().filter(|(id, _, _)| !expected.all.iter().any(|known| known == id));
     let mut wrong: Vec<String> =
-        strange.map(|(id, _, _)| format!("check: {id} is no point of the table")).collect();
+        strange.map(|(id, _, _)| format!("check: {id} is not a point of the table")).collect();
     for id in &expected.all {
         let outcomes: Vec<_> = found.iter().filter(|(found, _, _)| found == id).collect();
         match outcomes.as_slice() {
@@ -76,8 +76,9 @@ fn otherwise(expected: &Points, id: &str, outcome: Outcome, detail: &str) -> Opt
         Outcome::Failed => "does not hold",
         Outcome::Skipped => "is skipped",
     };
-    (outcome != should)
-        .then(|| format!("check: {id} {}, and by the table {}: {detail}", word(outcome), word(should)))
+    (outcome != should).then(|| {
+        format!("check: {id} {}, but the table says that it {}: {detail}", word(outcome), word(should))
+    })
 }
 
 #[cfg(test)]
@@ -95,7 +96,7 @@ mod tests {
         Event::Point { id: id.into(), outcome, detail: "why".into() }
     }
 
-    /// Check that what is as the table says is counted and nothing else.
+    /// Check that outcomes that the table lists are counted and are no failure.
     #[test]
     fn as_expected() {
         let events = [point("a", Outcome::Failed), point("b", Outcome::Skipped)];
@@ -103,7 +104,7 @@ mod tests {
         assert_eq!((tally, wrong), (Tally { all: 2, passed: 0, broken: 1, skipped: 1 }, vec![]));
     }
 
-    /// Check that each way to differ from the table is a problem: for every outcome, where another was expected.
+    /// Check that each outcome is a failure where the table expects another one.
     #[test]
     fn every_difference() {
         let all = [Outcome::Ok, Outcome::Failed, Outcome::Skipped];
@@ -116,7 +117,8 @@ mod tests {
         }
     }
 
-    /// Check that a point that is missing, double or unknown is a problem, even where every outcome is allowed.
+    /// Check that a missing, a duplicate and an unknown point are failures, even if every outcome
+    /// is allowed.
     #[test]
     fn incomplete() {
         let wrong = |events: &[Event]| judge(&points(None), events).1.len();

@@ -1,7 +1,8 @@
 //! Boots one guest in qemu and reads its report while it runs.
 //!
-//! The kernel's console goes to a file, the report comes over the second serial port through qemu's standard output.
-//! Emulation is the default even where `/dev/kvm` exists: there are machines where that opens and guests then die.
+//! The kernel's console goes to a file. The report comes over the second serial port, which is
+//! qemu's stdout. Emulation is the default even if there is a `/dev/kvm`: on some machines it can
+//! be opened, but then the guests crash.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -35,7 +36,7 @@ pub(crate) struct Machine {
     pub(crate) timeout: Duration,
 }
 
-/// What came of a boot.
+/// The result of a boot.
 #[derive(Debug)]
 pub(crate) struct Boot {
     /// The report, in the order of arrival.
@@ -56,8 +57,8 @@ impl Boot {
     }
 }
 
-/// Boots `vmlinuz` with `initramfs` and hands each event to `on_event` as it comes. `console` is where the kernel's
-/// messages go; the initramfs lies next to it while the guest runs.
+/// Boots `vmlinuz` with `initramfs` and hands each event to `on_event` as it comes. `console` is
+/// where the kernel's messages go; the initramfs lies next to it while the guest runs.
 pub(crate) fn boot(
     machine: &Machine,
     vmlinuz: &Path,
@@ -75,7 +76,7 @@ pub(crate) fn boot(
     let mut boot = Boot { events: Vec::new(), problems: Vec::new(), took: Duration::ZERO };
     follow(&lines, started + machine.timeout, &mut boot, on_event);
     drop(qemu);
-    // A machine that never came to life leaves no console.
+    // If the machine did not start, there is no console file.
     let bytes = fs::read(console).unwrap_or_default();
     boot.problems.extend(kernel_bug(&bytes));
     if let (None, Some(problem)) = (boot.status(), boot.problems.last_mut()) {
@@ -90,7 +91,7 @@ struct Running(Child, PathBuf);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself, and nothing can be done about a file that cannot be removed.
+        // It may have ended by itself. Nothing can be done about a file that cannot be removed.
         let _ = self.0.kill();
         let _ = self.0.wait();
         let _ = fs::remove_file(&self.1);
@@ -106,7 +107,8 @@ fn start(machine: &Machine, vmlinuz: &Path, initramfs: &Path, console: &Path) ->
     qemu.arg("-smp").arg(machine.processors.to_string());
     qemu.arg("-m").arg(machine.memory.to_string());
     qemu.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
-    // On a busy host the emulated timer may miss the kernel's short test of it, and the kernel gives up; so it is not made.
+    // On a busy host the emulated timer can fail the kernel's short test of it, and the kernel then
+    // panics. no_timer_check skips the test.
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init"]);
     qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors_file);
@@ -148,7 +150,7 @@ fn follow(
                 }
                 Err(error) => {
                     let line = String::from_utf8_lossy(&line);
-                    boot.problems.push(format!("not an event ({error}): {}", line.trim_end()));
+                    boot.problems.push(format!("not an event of the report ({error}): {}", line.trim_end()));
                 }
             },
             Err(RecvTimeoutError::Disconnected) => {
@@ -167,13 +169,13 @@ fn follow(
     }
 }
 
-/// The kernel's own complaint about itself, if the console has one: no test may leave a kernel broken.
+/// The bug that the kernel reports on its console, if it does: no test may cause one.
 fn kernel_bug(console: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(console);
     let line = text
         .lines()
         .find(|line| ["BUG: ", "Oops: ", "Kernel panic"].iter().any(|mark| line.contains(mark)))?;
-    Some(format!("the kernel broke: {}", line.trim_end()))
+    Some(format!("the kernel reported a bug: {}", line.trim_end()))
 }
 
 /// The last lines of a console, fit for a terminal.

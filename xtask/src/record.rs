@@ -1,8 +1,8 @@
-//! `cargo xtask record`: recorded trees of real kernels for the tests that replay them.
+//! `cargo xtask record`: records trees from real kernels, for the tests that replay them.
 //!
-//! Each kernel plays the same small world, and what lsbuf read of it, with its answer and the truth, becomes one text file
-//! below `crates/lsbuf/tests/recorded`. To be repeated when lsbuf reads something new; addresses, times and the order of
-//! inode numbers differ from run to run, the rest should not.
+//! Each kernel runs the same small world. What lsbuf read there, its answer and the truth become
+//! one text file in `crates/lsbuf/tests/recorded`. Record again when lsbuf reads something new.
+//! Addresses, times and the order of inode numbers differ from run to run; nothing else should.
 
 use std::fs;
 
@@ -20,7 +20,8 @@ use crate::workspace::Workspace;
 /// Record what lsbuf reads in real kernels, for the tests that replay it
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecordArgs {
-    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the table if not given
+    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the table if not
+    /// given
     #[arg(long, value_name = "PATTERN")]
     kernel: Vec<String>,
     #[command(flatten)]
@@ -35,7 +36,7 @@ pub(crate) fn record(workspace: &Workspace, arguments: &RecordArgs) -> anyhow::R
     let plan = Plan { mode: "record".to_owned(), arguments: Vec::new() };
     for bootable in &bootables {
         let text = vm::captured(workspace, bootable, &programs, &plan, &arguments.machine)?;
-        let tree = Tree::parse(text.as_bytes()).context("what the guest printed")?;
+        let tree = Tree::parse(text.as_bytes()).context("parsing what the guest printed")?;
         let folder = workspace.recorded();
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let path = folder.join(format!("{}.tree", bootable.id));

@@ -1,7 +1,7 @@
-//! What the commands that boot kernels print: a line per event, and a table at the end.
+//! What the commands that boot kernels print: lines for each event, and a table at the end.
 //!
-//! Details and compared values may hold names that a test chose to be hostile, so control characters are written out.
-//! Only the text of a mode or of a scenario's own output is passed on as it is.
+//! A test may choose hostile names, and details and compared values may contain them. So control
+//! characters are escaped. Only the output of a mode or a scenario itself is passed on unchanged.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::kernels::{self, Kernel};
 use crate::verdict::{State, Verdict};
 use crate::workspace::Workspace;
 
-/// Writes text of the guest to the same stream of this process. A reader that went away is no failure of the guest.
+/// Writes text from the guest to the same stream of this process. Errors are ignored: if the reader
+/// of this process's output is gone, that is no failure of the guest.
 pub(crate) fn pass_on(stream: Stream, text: &str) {
     let _ = match stream {
         Stream::Stdout => std::io::stdout().write_all(text.as_bytes()),
@@ -22,13 +23,13 @@ pub(crate) fn pass_on(stream: Stream, text: &str) {
     };
 }
 
-/// Writes text of this program to its standard output at once.
+/// Writes text of this program to stdout and flushes it.
 pub(crate) fn now(text: &str) {
     pass_on(Stream::Stdout, text);
     let _ = std::io::stdout().flush();
 }
 
-/// `text` with every control character written out.
+/// `text` with every control character escaped.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {
@@ -37,7 +38,8 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// The lines of `event`, if it has any: compared pairs and points only if `checks`, what scenarios write only if `output`.
+/// The lines for `event`, if it has any. Comparisons and points are included only if `checks` is
+/// set, the output of scenarios only if `output` is set.
 pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
     match event {
         Event::Hello { kernel, has } => {
@@ -71,7 +73,8 @@ pub(crate) fn event(event: &Event, checks: bool, output: bool) -> String {
     }
 }
 
-/// What is wrong with a boot, each with its first line; the rest is among the lines of its events.
+/// What is wrong with a boot. Each failure has one line here; the lines of its event have the
+/// details.
 pub(crate) fn failures(verdict: &Verdict) -> String {
     let rows = verdict.rows.iter().filter(|row| row.state == State::Failed).map(|row| {
         format!("   failed: {}: {}\n", row.scenario, visible(row.detail.lines().next().unwrap_or_default()))
@@ -83,14 +86,14 @@ pub(crate) fn failures(verdict: &Verdict) -> String {
     rows.chain(problems).collect()
 }
 
-/// The head of the final table.
+/// The heading of the table at the end.
 pub(crate) fn heading() -> String {
     let columns = ["passed", "skipped", "failed", "check points passed", "seconds"];
     let [passed, skipped, failed, points, seconds] = columns;
     format!("{:<12}{passed:>9}{skipped:>9}{failed:>9}{points:>21}{seconds:>9}\n", "kernel")
 }
 
-/// One kernel's line of the final table.
+/// The line of one kernel in the table at the end.
 pub(crate) fn row(id: &str, verdict: &Verdict, took: Duration) -> String {
     let count = |state| verdict.count(state);
     let points =
@@ -124,7 +127,7 @@ pub(crate) fn list(workspace: &Workspace, selected: &[&Scenario]) -> anyhow::Res
 fn describe(workspace: &Workspace, kernel: &Kernel) -> String {
     let mark = if kernel.default { "*" } else { " " };
     let cached = fetch::record(workspace, kernel).map_or_else(
-        || format!("not fetched; from {}", kernel.suites.join(", ")),
+        || format!("not fetched yet; from {}", kernel.suites.join(", ")),
         |record| record.packages.join(", "),
     );
     let lacks: Vec<&str> = kernel.lacks.iter().map(|need| need.name()).collect();

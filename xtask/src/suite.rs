@@ -1,6 +1,6 @@
-//! `cargo xtask test`: the whole test run, as one command for a fresh machine.
+//! `cargo xtask test`: all tests, in one command, on a fresh machine.
 //!
-//! Every step is run even if one before it failed, so that one run shows everything that is wrong.
+//! Every step runs even if an earlier one failed, so that one run shows everything that is wrong.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -15,8 +15,8 @@ use crate::licences;
 use crate::vm::{self, Tally, VmArgs};
 use crate::workspace::Workspace;
 
-/// Runs all steps, with the kernels if `kernels`, and prints the summary. With `all` a check that cannot be made here is a
-/// failed one, else an expected skip.
+/// Runs all steps, with those in kernels if `kernels`, and prints the summary. A check that cannot
+/// be made here is a failure if `all`, else an expected skip.
 pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     host::prepare(kernels)?;
@@ -44,7 +44,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         Ok(ONE)
     });
     run.step("BPF objects", || match bpf::check(workspace)? {
-        Compared::Impossible(why) if all => bail!("they cannot be compared here: {why}"),
+        Compared::Impossible(why) if all => bail!("they cannot be compared with their sources here: {why}"),
         Compared::Impossible(why) => {
             println!("   not compared with their sources: {why}");
             Ok(Tally { passed: 0, skipped: 1, failed: 0 })
@@ -129,7 +129,7 @@ fn count_tests(command: &mut Command) -> anyhow::Result<Tally> {
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && tally.failed == 0 {
-        bail!("cargo test failed ({status}), and no test says why");
+        bail!("cargo test failed ({status}), but no test did");
     }
     Ok(tally)
 }

@@ -1,7 +1,9 @@
-//! Judges a guest's report: what passed, what was skipped as the table says, and everything that is wrong.
+//! Judges the report of a guest: what passed, what was skipped as the table says, and what is
+//! wrong.
 //!
-//! Silence is a failure here. A scenario that is not in the report, a skip that the table does not list, and a lack
-//! that is listed but not true are as bad as a check that does not hold.
+//! What is missing from a report counts as a failure. A scenario that is not in it, a skip that the
+//! table does not list, and a need that the kernel meets although the table lists it as lacking are
+//! as bad as a check that fails.
 
 use lsbuf_guest::need::Need;
 use lsbuf_guest::report::{Event, Outcome};
@@ -66,12 +68,12 @@ pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String
             Event::Failure { detail } => verdict.problems.push(detail.clone()),
             Event::Hello { has, .. } => verdict.problems.extend(wrong_lacks(expected, has)),
             Event::Scenario { name, .. } if !expected.runs.iter().any(|(known, _)| known == name) => {
-                verdict.problems.push(format!("the report has a scenario {name} that was not asked for"));
+                verdict.problems.push(format!("the report has a scenario {name} that was not selected"));
             }
             Event::Done { status } if *status != 0 && !failed => {
                 verdict
                     .problems
-                    .push(format!("no scenario failed, and yet the guest ended with status {status}"));
+                    .push(format!("no scenario failed, but the guest ended with status {status}"));
             }
             _ => {}
         }
@@ -82,10 +84,10 @@ pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String
         verdict.problems.extend(wrong);
     }
     if !events.iter().any(|event| matches!(event, Event::Hello { .. })) {
-        verdict.problems.push("the report has no greeting".to_owned());
+        verdict.problems.push("the report has no hello event".to_owned());
     }
     if !events.iter().any(|event| matches!(event, Event::Done { .. })) {
-        verdict.problems.push("the report has no end".to_owned());
+        verdict.problems.push("the report has no done event".to_owned());
     }
     verdict
 }
@@ -138,7 +140,7 @@ fn judge_skip(detail: &str, missing: &[Need], expected: &Expectation) -> (State,
     let Some(lacks) = &expected.lacks else { return (State::ExpectedSkip, detail.to_owned()) };
     match missing.iter().find(|need| !lacks.contains(need)) {
         Some(need) => {
-            (State::Failed, format!("skipped for {need}, which the table does not list as lacking"))
+            (State::Failed, format!("skipped because the kernel lacks {need}, which the table does not list"))
         }
         None if missing.is_empty() => (State::Failed, "skipped without a reason".to_owned()),
         None => (State::ExpectedSkip, detail.to_owned()),
@@ -161,7 +163,8 @@ mod tests {
         }
     }
 
-    /// Judges one scenario `x` that needs the heap, on a kernel that lacks `lacks` and whose probes find the rest.
+    /// Judges one scenario `x` that needs the heap, on a kernel that lacks `lacks` and whose probes
+    /// find the rest.
     fn judged(lacks: Option<&[Need]>, events: &[Event]) -> Verdict {
         let lacking = lacks.unwrap_or_default();
         let has = Need::ALL.iter().copied().filter(|need| !lacking.contains(need)).collect();
@@ -217,7 +220,8 @@ mod tests {
         assert_eq!(state(None, &[scenario("x", Outcome::Skipped, NEEDS)]), State::ExpectedSkip);
     }
 
-    /// Check that probes which contradict the table are problems, in both directions, even without any scenario.
+    /// Check that probes which contradict the table are problems, in both directions, even without
+    /// any scenario.
     #[test]
     fn probes_against_table() {
         for (lacks, has) in [(vec![], vec![]), (Need::ALL.to_vec(), Need::ALL.to_vec())] {
@@ -227,7 +231,8 @@ mod tests {
         }
     }
 
-    /// Check that a report without its ends, a stray scenario, and an unexplained status are problems.
+    /// Check that a report without its ends, a stray scenario, and an unexplained status are
+    /// problems.
     #[test]
     fn broken_reports() {
         let expected = Expectation { runs: vec![], lacks: None, points: None };

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`, `demo`, `soak` and `sh`: what is done with booted kernels.
+//! `cargo xtask vm`, `demo`, `soak`, `differential` and `sh`: commands that boot kernels.
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(crate) struct MachineArgs {
     /// Time limit of one boot in seconds
     #[arg(long, default_value_t = 1200)]
     pub(crate) timeout: u64,
-    /// Put this program of the host into the guest's /bin, with its libraries (repeatable)
+    /// Copy this program of the host into the guest's /bin, with its libraries (repeatable)
     #[arg(long = "with", value_name = "PROGRAM")]
     pub(crate) programs: Vec<String>,
 }
@@ -54,31 +54,31 @@ pub(crate) struct VmArgs {
     /// Kernel to boot, or a pattern like '6.*' (repeatable)
     #[arg(long, value_name = "PATTERN")]
     kernel: Vec<String>,
-    /// Boot every kernel of the table, also one that is not a default
+    /// Boot every kernel of the table, not only the default ones
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
-    /// Boot this kernel image instead of one of the table; any scenario may then be skipped
+    /// Boot this kernel image instead of one of the table; any scenario may be skipped then
     #[arg(long, value_name = "VMLINUZ", conflicts_with_all = ["kernel", "all"])]
     image: Option<PathBuf>,
-    /// Where the modules of that image are
+    /// Folder with the modules of that image
     #[arg(long, value_name = "DIR", requires = "image")]
     modules: Option<PathBuf>,
-    /// List kernels and scenarios, and boot nothing
+    /// List kernels and scenarios; boot nothing
     #[arg(long)]
     list: bool,
-    /// Kernels to boot at once; as many as there are processors if not given. Each is printed when it is done, and with 1
-    /// as it goes on
+    /// How many kernels to boot at once; default: the number of processors. Each kernel's output is
+    /// printed when it is done, or with 1 as it runs
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Print each compared pair
+    /// Print every comparison
     #[arg(long)]
     checks: bool,
-    /// Print what scenarios write
+    /// Print the output of scenarios
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
     machine: MachineArgs,
-    /// Scenarios to run; all if none is named
+    /// Scenarios to run; all of them if none is named
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
 }
@@ -106,45 +106,45 @@ impl VmArgs {
 /// What a job in one kernel needs to know.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JobArgs {
-    /// Kernel to boot; the newest of the default ones if not given
+    /// Kernel to boot; the newest default one if not given
     #[arg(long, value_name = "PATTERN")]
     kernel: Option<String>,
     #[command(flatten)]
     machine: MachineArgs,
 }
 
-/// Run the demonstration in one kernel, or a command line in its world
+/// Run the demo in one kernel, or run a command line in the demo's world
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
     #[command(flatten)]
     job: JobArgs,
-    /// A command line to run in the demonstration's world instead, such as 'lsbuf doctor'
+    /// Command line to run in the demo's world, such as 'lsbuf doctor'
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// Let lsbuf scan a random world in one kernel, and judge every answer
+/// Let lsbuf scan a world that changes at random, in one kernel, and check every answer
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SoakArgs {
-    /// How long
+    /// Duration in minutes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// What decides the players' steps; by the clock if not given
+    /// Seed of the random steps; taken from the clock if not given
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
     job: JobArgs,
 }
 
-/// Run one command line in a kernel, in busybox's shell if the host has busybox
+/// Run a command line in a kernel, with busybox's shell if the host has busybox
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ShArgs {
-    /// Kernel to boot; the newest of the default ones if not given
+    /// Kernel to boot; the newest default one if not given
     #[arg(long, value_name = "PATTERN")]
     kernel: Option<String>,
     #[command(flatten)]
     machine: MachineArgs,
-    /// The command line; several words are joined with spaces
+    /// Command line; several words are joined with spaces
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -217,7 +217,8 @@ pub(crate) fn demo(workspace: &Workspace, arguments: &DemoArgs) -> anyhow::Resul
     run_mode(workspace, job.kernel.as_ref(), &plan, &machine)
 }
 
-/// `cargo xtask soak` and `cargo xtask differential`, by the name of the guest's mode. Returns its exit status.
+/// `cargo xtask soak` and `cargo xtask differential`, by the name of the guest's mode. Returns its
+/// exit status.
 pub(crate) fn soak(workspace: &Workspace, mode: &str, arguments: &SoakArgs) -> anyhow::Result<i32> {
     let seconds = arguments.minutes * 60;
     let by_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -265,8 +266,8 @@ fn run_mode(
     Ok(boot.status().unwrap_or(1))
 }
 
-/// Boots one kernel with `plan` and returns what its mode writes to standard output, which must end well. What it writes
-/// to standard error is passed on.
+/// Boots one kernel with `plan` and returns what its mode writes to standard output, which must end
+/// well. What it writes to standard error is passed on.
 pub(crate) fn captured(
     workspace: &Workspace,
     bootable: &Bootable,

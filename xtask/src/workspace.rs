@@ -1,4 +1,4 @@
-//! Where things are: the workspace, its target folder, and what this program keeps below it.
+//! Where things are: the workspace, its target folder, and what this program keeps in it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,17 +7,17 @@ use anyhow::Context;
 
 use crate::cmd;
 
-/// The folders of this run.
+/// The folders of the workspace.
 #[derive(Clone, Debug)]
 pub(crate) struct Workspace {
     /// The root of the repository.
     pub(crate) root: PathBuf,
-    /// Cargo's target folder, wherever the configuration or the environment puts it.
+    /// Cargo's target folder, as set by the configuration or the environment.
     pub(crate) target: PathBuf,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Asks cargo for them.
     pub(crate) fn find() -> anyhow::Result<Self> {
         let mut command = cargo();
         command.args(["metadata", "--no-deps", "--format-version", "1"]);
@@ -30,12 +30,12 @@ impl Workspace {
         Ok(Self { root: folder("workspace_root")?, target: folder("target_directory")? })
     }
 
-    /// Kernels, the private package state, logs and reports.
+    /// The folder for kernels, the private package state, logs and reports.
     pub(crate) fn vm(&self) -> PathBuf {
         self.target.join("vm")
     }
 
-    /// The recorded trees.
+    /// The folder of the recorded trees.
     pub(crate) fn recorded(&self) -> PathBuf {
         self.root.join("crates/lsbuf/tests/recorded")
     }
@@ -48,7 +48,7 @@ impl Workspace {
     }
 }
 
-/// The cargo that runs this program, so that all steps use one toolchain.
+/// The cargo that runs this program, so that all steps use the same toolchain.
 fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

@@ -1,8 +1,9 @@
-//! The buffer itself: a descriptor proven to be a dma-buf, its name, size and identity.
+//! [`DmaBuf`]: a descriptor that is known to be a dma-buf, with its name, size and identity.
 //!
-//! A dma-buf has no path that can be trusted (any file may be called `/dmabuf:x`), so the type is only made
-//! from an exporter's answer or from a descriptor whose file system is the kernel's own for dma-bufs. Limits:
-//! there is no request that reads the name back, and no function here says who else holds the buffer.
+//! A path proves nothing, because any file may be called `/dmabuf:x`. So a `DmaBuf` is made in two
+//! ways only: an exporter returned the descriptor, or the descriptor is on the filesystem that the
+//! kernel uses for dma-bufs alone. Limits: the kernel has no request that reads the name back, and
+//! nothing here says which other processes hold the buffer.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,20 +14,29 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use crate::kernel::ioctl;
 use crate::{Error, ErrorKind, Result};
 
-/// The longest name of a dma-buf, in bytes, without the terminating NUL (`DMA_BUF_NAME_LEN` is 32 with it).
+/// The longest name of a dma-buf, in bytes. The kernel's `DMA_BUF_NAME_LEN` is 32, because it
+/// counts the terminating NUL.
 pub const MAX_NAME_LEN: usize = 31;
 
-/// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the file system that holds dma-bufs and nothing else.
+/// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the filesystem that holds dma-bufs and nothing
+/// else.
 const DMA_BUF_MAGIC: u64 = 0x444d_4142;
 
 /// A dma-buf, held by one file descriptor.
 ///
-/// Dropping it closes the descriptor. The memory is freed when the last reference goes: other descriptors,
-/// mappings, importing devices and messages in flight keep it.
+/// Get one from [`Heap`](crate::Heap), [`Udmabuf`](crate::Udmabuf),
+/// [`GemHandle::export`](crate::GemHandle::export),
+/// [`VideoBuffers::export`](crate::VideoBuffers::export) or
+/// [`share::receive`](crate::share::receive); or prove with [`try_from_fd`](Self::try_from_fd) that
+/// a descriptor you already have is one.
+///
+/// Dropping it closes the descriptor. The memory is freed with the last reference: other
+/// descriptors, mappings, importing devices and messages in flight keep it.
 ///
 /// ```
 /// use std::os::fd::OwnedFd;
 ///
+/// // Any other file is refused, whatever its path is.
 /// let file = std::fs::File::open("/proc/self/exe").unwrap();
 /// let error = dmabuf::DmaBuf::try_from_fd(OwnedFd::from(file)).unwrap_err();
 /// assert_eq!(error.kind(), dmabuf::ErrorKind::NotDmaBuf);
@@ -36,45 +46,45 @@ pub struct DmaBuf {
     fd: OwnedFd,
 }
 
-/// What tells one dma-buf from every other.
+/// What tells one dma-buf from all others.
 ///
-/// From Linux 5.18 (and 5.17.10) on, the inode number is unique until the next boot. On 5.10 it comes from a
-/// 32-bit counter that other file systems share and that may repeat.
+/// From Linux 5.18 (and 5.17.10) on, the inode number is unique until the next boot. On 5.10 it
+/// comes from a 32-bit counter that other filesystems use too and that may repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// The device of the kernel's dma-buf file system: the same for all dma-bufs of one boot.
+    /// The device of the kernel's dma-buf filesystem: the same for all dma-bufs of one boot.
     pub dev: DeviceNumber,
-    /// The inode number, as `ino:` in fdinfo and in the inode column of `/proc/PID/maps`.
+    /// The inode number: `ino:` in fdinfo, and the inode column of `/proc/PID/maps`.
     pub ino: u64,
     /// The size in bytes, which never changes.
     pub size: u64,
 }
 
-/// A device number in the form in which `/proc/PID/maps` prints it.
+/// A device number, split as `/proc/PID/maps` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceNumber {
-    /// The major number; 0 for the dma-buf file system, which has no device.
+    /// The major number: 0 for the dma-buf filesystem, which has no device.
     pub major: u32,
-    /// The minor number; varies from boot to boot.
+    /// The minor number. It can differ from boot to boot.
     pub minor: u32,
 }
 
 impl DmaBuf {
-    /// Takes a descriptor from an exporter's own allocation or export request.
+    /// Takes a descriptor that an allocation or export request has returned.
     pub(crate) fn from_exporter(fd: OwnedFd) -> Self {
         Self { fd }
     }
 
-    /// Takes a descriptor from elsewhere, after proving that it is a dma-buf.
+    /// Takes any descriptor, after proving that it is a dma-buf.
     ///
-    /// The proof is the file system's type from `fstatfs` (Linux 5.3 and later). On error the descriptor is
-    /// closed.
+    /// The proof is the filesystem type that `fstatfs` reports (Linux 5.3 and later). On error the
+    /// descriptor is closed.
     ///
     /// # Errors
     ///
     /// * [`ErrorKind::NotDmaBuf`]: the descriptor is something else.
-    /// * [`ErrorKind::PathOnly`]: a dma-buf opened with `O_PATH`. It keeps the memory allocated but accepts
-    ///   no call.
+    /// * [`ErrorKind::PathOnly`]: a dma-buf opened with `O_PATH`. Such a descriptor keeps the
+    ///   memory allocated, but the kernel accepts no request on it.
     pub fn try_from_fd(fd: OwnedFd) -> Result<Self> {
         if !Self::is_dma_buf(&fd)? {
             return Err(Error::new(
@@ -94,7 +104,7 @@ impl DmaBuf {
         Ok(Self { fd })
     }
 
-    /// Whether a descriptor is a dma-buf, in any open mode including `O_PATH`.
+    /// Whether a descriptor is a dma-buf, whatever its open mode is, `O_PATH` included.
     ///
     /// # Errors
     ///
@@ -102,7 +112,7 @@ impl DmaBuf {
     pub fn is_dma_buf(fd: impl AsFd) -> Result<bool> {
         let stat = fstatfs(fd)
             .map_err(|errno| Error::from_errno("cannot read the descriptor's file system", errno))?;
-        // The field's type differs in width and sign between architectures.
+        // The type of `f_type` differs in width and sign between architectures.
         Ok(u64::try_from(stat.f_type).is_ok_and(|magic| magic == DMA_BUF_MAGIC))
     }
 
@@ -112,25 +122,25 @@ impl DmaBuf {
     ///
     /// [`ErrorKind::OutOfDescriptors`].
     pub fn try_clone(&self) -> Result<Self> {
-        // From 3 up, as the standard library does: a descriptor must not take the place of a closed standard
-        // stream.
+        // At 3 or above, as the standard library does it: the new descriptor must not become stdin,
+        // stdout or stderr where one of those is closed.
         let fd = fcntl_dupfd_cloexec(&self.fd, 3)
             .map_err(|errno| Error::from_errno("cannot duplicate the dma-buf's descriptor", errno))?;
         Ok(Self { fd })
     }
 
-    /// Names the buffer (`DMA_BUF_SET_NAME_B`, Linux 5.7; in 5.10 and later).
+    /// Names the buffer (`DMA_BUF_SET_NAME_B`, Linux 5.7).
     ///
-    /// The name shows in `/proc/PID/fdinfo`, `/proc/PID/maps` and debugfs. It is at most [`MAX_NAME_LEN`]
-    /// bytes, may be empty, and may hold any byte but NUL. Every holder may rename the buffer at any time, so
-    /// a name proves nothing; and as the kernel prints it unescaped, a newline in it breaks the lines of
-    /// those files.
+    /// The name shows in `/proc/PID/fdinfo`, `/proc/PID/maps` and debugfs. It has at most
+    /// [`MAX_NAME_LEN`] bytes, may be empty, and may contain any byte but NUL. A name proves
+    /// nothing, because every holder may rename the buffer at any time. The kernel prints names
+    /// unescaped, so a newline in one breaks the lines of those files.
     ///
     /// # Errors
     ///
     /// * [`ErrorKind::InvalidName`]: longer than 31 bytes, or with a NUL; no call was made.
-    /// * [`ErrorKind::NameBusy`]: a device is attached to the buffer, and the kernel is one that then refuses
-    ///   (5.10).
+    /// * [`ErrorKind::NameBusy`]: a device is attached to the buffer, and this kernel then refuses
+    ///   to rename it (5.10 does).
     /// * [`ErrorKind::Unsupported`]: the kernel is older than the request.
     pub fn set_name(&self, name: impl AsRef<[u8]>) -> Result<()> {
         let name = check_name(name.as_ref())?;
@@ -145,7 +155,7 @@ impl DmaBuf {
         })
     }
 
-    /// The size in bytes, a multiple of the page size with every known exporter.
+    /// The size in bytes: a multiple of the page size with every known exporter.
     ///
     /// # Errors
     ///
@@ -154,8 +164,8 @@ impl DmaBuf {
         Ok(self.identity()?.size)
     }
 
-    /// The device, inode number and size of the buffer (`fstat`; `dma_buf_getfile()` sets them, 5.3 and
-    /// later).
+    /// The device, inode number and size of the buffer, from `fstat`. The kernel sets them in
+    /// `dma_buf_getfile()` (Linux 5.3 and later).
     ///
     /// # Errors
     ///
@@ -209,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// Check that 31 bytes, and none, are names.
+    /// Check that 31 bytes and an empty string are valid names.
     #[test]
     fn accepts_names_up_to_the_limit() {
         assert_eq!(check_name(&[b'x'; 31]).unwrap().as_bytes().len(), 31);
@@ -232,7 +242,7 @@ mod tests {
         assert!(error.to_string().contains("position 2"), "{error}");
     }
 
-    /// Check that bytes that are not UTF-8, and newlines, are names: the kernel takes them.
+    /// Check that bytes that are not UTF-8, and newlines, are accepted, as the kernel accepts them.
     #[test]
     fn accepts_hostile_bytes() {
         assert!(check_name(b"\xff\n\x1b[2J").is_ok());
@@ -254,8 +264,8 @@ mod tests {
         assert!(!DmaBuf::is_dma_buf(&fd).unwrap());
     }
 
-    /// Check that errors of set_name come from the argument check before any call: the descriptor is no
-    /// dma-buf.
+    /// Check that `set_name` checks the name before it makes a call: a call would fail otherwise,
+    /// as the descriptor is no dma-buf.
     #[test]
     fn checks_the_name_before_the_call() {
         let buf = DmaBuf { fd: tempfile::tempfile().unwrap().into() };

@@ -1,12 +1,14 @@
-//! Dma-bufs through DRM: dumb buffers, PRIME export and import, GEM handles.
+//! DRM devices: dumb buffers, PRIME export and import, GEM handles.
 //!
-//! A GEM handle is a number inside one open DRM file that holds a buffer without any file descriptor, so it
-//! is the kind of reference that `/proc` does not show; making and keeping one is what this module is for.
-//! The `vgem` module offers all of it on any machine. Limits: no driver's own allocation, no mode setting, no
-//! render-only allocation.
+//! A GEM handle is a number inside one open DRM file. It holds a buffer without a file descriptor,
+//! so `/proc` does not list this kind of reference; this module exists to make and keep such
+//! references. The `vgem` module of the kernel offers everything that is used here, on any machine.
+//! Limits: no allocation calls of particular drivers, no mode setting, no allocation through render
+//! nodes.
 //!
-//! The kernel gives the same handle for the same buffer each time and counts no uses of it: one close ends
-//! them all. So a [`DrmDevice`] counts its own [`GemHandle`]s and closes a handle with the last one.
+//! The kernel returns the same handle each time that the same buffer is imported, and does not
+//! count how often: closing the handle once closes it for all. So a [`DrmDevice`] counts the
+//! [`GemHandle`]s that it has given out for a handle, and closes the handle with the last one.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -26,31 +28,47 @@ const NODES: &str = "/dev/dri";
 /// `DRM_MAJOR`: the fixed major number of all DRM nodes.
 const DRM_MAJOR: u32 = 226;
 
-/// A DRM device, opened.
+/// An open DRM device.
+///
+/// ```no_run
+/// use dmabuf::{DrmDevice, DumbSize};
+///
+/// let device = DrmDevice::find("vgem")?;
+/// let dumb = device.create_dumb(DumbSize { width: 640, height: 480, bits_per_pixel: 32 })?;
+/// let buf = dumb.handle.export()?; // to map it, or send it to another process
+///
+/// // The import of another exporter's buffer holds it without a descriptor.
+/// let other = dmabuf::Heap::open("system")?.allocate(4096)?;
+/// let handle = device.import(&other)?;
+/// drop(other);
+/// handle.close()?;
+/// # Ok::<(), dmabuf::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DrmDevice {
     fd: OwnedFd,
     path: PathBuf,
     driver: String,
-    /// How many `GemHandle`s exist of each handle. Held during import and close, so that neither overtakes
-    /// the other.
+    /// How many `GemHandle`s exist for each handle. Locked during every create, import and close,
+    /// because a close could otherwise close a handle that an import is just returning.
     uses: Mutex<HashMap<NonZeroU32, usize>>,
 }
 
-/// The shape of a dumb buffer. The driver rounds rows and total size up.
+/// The dimensions of a dumb buffer. The driver rounds the row length and the total size up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DumbSize {
-    /// Pixels in a row.
+    /// Pixels in each row.
     pub width: u32,
-    /// Rows.
+    /// Number of rows.
     pub height: u32,
-    /// Bits of a pixel; every driver knows 32.
+    /// Bits in each pixel. Every driver supports 32.
     pub bits_per_pixel: u32,
 }
 
 impl DumbSize {
-    /// A shape of at least `bytes` bytes, in rows of 4096 bytes: exact for multiples of that on drivers that
-    /// do not pad rows (vgem). `None` for zero, or beyond the 4 GiB to which dumb buffers are limited.
+    /// A size of at least `bytes` bytes, in rows of 4096 bytes. It is exact if `bytes` is a
+    /// multiple of 4096 and the driver does not pad rows (vgem does not). `None` for zero, and for
+    /// more than the 4 GiB to which dumb buffers are limited.
     ///
     /// ```
     /// let size = dmabuf::DumbSize::at_least(10_000).unwrap();
@@ -66,39 +84,40 @@ impl DumbSize {
     }
 }
 
-/// A dumb buffer as the driver made it.
+/// A dumb buffer, as the driver made it. [`DrmDevice::create_dumb`] makes one.
 #[derive(Debug)]
 pub struct DumbBuffer<'dev> {
     /// The handle that holds it.
     pub handle: GemHandle<'dev>,
-    /// Bytes from one row to the next.
+    /// Bytes from the start of one row to the start of the next.
     pub pitch: u32,
-    /// The whole size in bytes.
+    /// The total size in bytes.
     pub size: u64,
 }
 
-/// A GEM handle: one DRM file's hold on a buffer.
+/// A GEM handle: a number by which one open DRM file holds a buffer.
 ///
-/// Dropping the last `GemHandle` of a handle closes it. [`into_raw`](Self::into_raw) keeps it open until the
-/// device's descriptor is closed.
+/// Dropping the last `GemHandle` with this number closes the handle. [`into_raw`](Self::into_raw)
+/// keeps the handle open until the device's descriptor is closed.
 #[derive(Debug)]
 pub struct GemHandle<'dev> {
     device: &'dev DrmDevice,
     handle: NonZeroU32,
-    /// Whether this use still counts in the device's table.
+    /// Whether this `GemHandle` is still to be subtracted from the device's count.
     counted: bool,
 }
 
 impl DrmDevice {
     /// Opens a node such as `/dev/dri/card0`.
     ///
-    /// Opening a primary node of a device that nobody controls makes the opener its DRM master; that is given
-    /// up at once, so that a display server can still take it. A render node (`renderD128`) opens too, but
-    /// makes no dumb buffers.
+    /// If nobody is the DRM master of a primary node, the kernel makes the opener its master. This
+    /// function gives that role up at once, so that a display server can still take it. A render
+    /// node (`renderD128`) can be opened too, but makes no dumb buffers.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NoDrmDevice`]: no such node, or a node of another kind.
+    /// * [`ErrorKind::NoDrmDevice`]: there is no such node, or it belongs to another kind of
+    ///   device.
     /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -113,43 +132,44 @@ impl DrmDevice {
                 format!("{}: it is another kind of device; give a node under {NODES}", what()),
             ));
         }
-        // Fails where there was nothing to give up, which is as good.
+        // It fails if this process is not the master, and then there is nothing to give up.
         let _ = drm::drop_master(fd.as_fd());
         let name = drm::driver_name(fd.as_fd()).map_err(|errno| Error::from_errno(what(), errno))?;
         let driver = String::from_utf8_lossy(&name).into_owned();
         Ok(Self { fd, path: path.to_owned(), driver, uses: Mutex::default() })
     }
 
-    /// Opens the first primary node (`/dev/dri/card*`) of a driver, such as `vgem`, by asking each
-    /// (`DRM_IOCTL_VERSION`).
+    /// Opens the first primary node (`/dev/dri/card*`) that belongs to a driver, such as `vgem`.
     ///
-    /// Each node before it is opened and closed again, which can wake a sleeping GPU.
+    /// It opens one node after another to read the driver's name (`DRM_IOCTL_VERSION`), and closes
+    /// those of other drivers again. Opening can wake a sleeping GPU.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NoDrmDevice`]: none has that driver; the message lists those that were found.
-    /// * [`ErrorKind::PermissionDenied`]: none of those that could be opened has it, and others could not be
-    ///   opened.
+    /// * [`ErrorKind::NoDrmDevice`]: no device has that driver; the message lists those that were
+    ///   found.
+    /// * [`ErrorKind::PermissionDenied`]: no device that could be opened has it, and some nodes
+    ///   could not be opened.
     pub fn find(driver: &str) -> Result<Self> {
         find_in(Path::new(NODES), driver)
     }
 
-    /// The driver's name, as the kernel gives it.
+    /// The driver's name, as the kernel reports it.
     pub fn driver(&self) -> &str {
         &self.driver
     }
 
-    /// The node that was opened.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes a dumb buffer (`DRM_IOCTL_MODE_CREATE_DUMB`): plain memory that the CPU may use. It is no
-    /// dma-buf until [exported](GemHandle::export).
+    /// Makes a dumb buffer (`DRM_IOCTL_MODE_CREATE_DUMB`): plain memory that the CPU can use. It
+    /// becomes a dma-buf when it is [exported](GemHandle::export).
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidSize`]: a zero in `size`, or a shape that the driver does not take.
+    /// * [`ErrorKind::InvalidSize`]: a field of `size` is zero, or the driver refuses the size.
     /// * [`ErrorKind::Unsupported`]: the driver has no dumb buffers, or the node is a render node.
     /// * [`ErrorKind::OutOfMemory`].
     pub fn create_dumb(&self, size: DumbSize) -> Result<DumbBuffer<'_>> {
@@ -170,8 +190,8 @@ impl DrmDevice {
                     format!("{}: the driver does not take that shape; it must stay below 4 GiB", what()),
                     errno,
                 ),
-                // The node was opened for writing, so this is the render nodes' refusal of what is not for
-                // rendering.
+                // Missing write access is ruled out, as the node was opened for writing. So this is
+                // a render node, which refuses every request that is not for rendering.
                 Errno::ACCESS => Error::with_errno(
                     ErrorKind::Unsupported,
                     format!("{}: use the primary node ({NODES}/card*), not a render node", what()),
@@ -184,9 +204,10 @@ impl DrmDevice {
 
     /// Imports a dma-buf (`DRM_IOCTL_PRIME_FD_TO_HANDLE`).
     ///
-    /// For another exporter's buffer, the device attaches to it and the handle alone keeps it alive: the
-    /// buffer's count rises by 3 for the first import into an open device. For a buffer of this same device,
-    /// the result is the handle from which it was exported. Importing twice gives the same handle.
+    /// If another exporter made the buffer, the device attaches to it, and the handle alone keeps
+    /// the buffer alive. The first import into an open device raises the buffer's reference count
+    /// by 3. If the buffer was exported from this same open device, the result is the handle from
+    /// which it was exported. A second import returns the same handle.
     ///
     /// # Errors
     ///
@@ -198,7 +219,7 @@ impl DrmDevice {
             Errno::INVAL => Error::with_errno(
                 ErrorKind::Unsupported,
                 format!(
-                    "cannot import the dma-buf into {self}: the driver does not import, or not this memory"
+                    "cannot import the dma-buf into {self}: the driver does not import dma-bufs, or cannot use this memory"
                 ),
                 errno,
             ),
@@ -208,7 +229,8 @@ impl DrmDevice {
     }
 
     fn lock_uses(&self) -> MutexGuard<'_, HashMap<NonZeroU32, usize>> {
-        // No code panics while it holds the lock, and the table is whole between any two statements.
+        // A poisoned lock can be used: no code panics while it holds the lock, and the table is
+        // valid after every statement.
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -217,7 +239,7 @@ impl DrmDevice {
         GemHandle { device: self, handle, counted: true }
     }
 
-    /// Takes one use away, and closes the handle with the last.
+    /// Subtracts one `GemHandle`, and closes the handle with the last one.
     fn release(&self, handle: NonZeroU32) -> rustix::io::Result<()> {
         let mut uses = self.lock_uses();
         if let Some(count) = uses.get_mut(&handle).filter(|count| **count > 1) {
@@ -242,11 +264,11 @@ impl std::fmt::Display for DrmDevice {
 }
 
 impl GemHandle<'_> {
-    /// Exports the buffer (`DRM_IOCTL_PRIME_HANDLE_TO_FD`): the same dma-buf each time, with one more
-    /// descriptor.
+    /// Exports the buffer (`DRM_IOCTL_PRIME_HANDLE_TO_FD`): each call returns a new descriptor of
+    /// the same dma-buf.
     ///
-    /// The descriptor is read-write and close-on-exec. While the handle is open, the kernel itself holds two
-    /// references to the dma-buf.
+    /// The descriptor is read-write and close-on-exec. As long as the handle is open, the kernel
+    /// itself holds two references to the dma-buf.
     ///
     /// # Errors
     ///
@@ -262,13 +284,13 @@ impl GemHandle<'_> {
             })
     }
 
-    /// The number, which means something only to the device's descriptor.
+    /// The handle's number, which is valid only together with the device's descriptor.
     pub fn id(&self) -> NonZeroU32 {
         self.handle
     }
 
-    /// Closes the handle (`DRM_IOCTL_GEM_CLOSE`) unless another `GemHandle` of it exists, and reports the
-    /// error that dropping would swallow.
+    /// Closes the handle (`DRM_IOCTL_GEM_CLOSE`) unless another `GemHandle` with this number
+    /// exists. Unlike dropping, it returns the error.
     ///
     /// # Errors
     ///
@@ -280,10 +302,10 @@ impl GemHandle<'_> {
         })
     }
 
-    /// Gives the handle up without closing it: it stays open until the device's descriptor is closed,
-    /// whatever other `GemHandle`s of it are dropped.
+    /// Consumes this `GemHandle` without closing the handle. The handle stays open until the
+    /// device's descriptor is closed, even if other `GemHandle`s with its number are dropped.
     pub fn into_raw(mut self) -> NonZeroU32 {
-        // The use stays in the table for ever, so that no other one is the last.
+        // The count keeps this one for ever, so no other `GemHandle` is ever the last.
         self.counted = false;
         self.handle
     }
@@ -292,7 +314,7 @@ impl GemHandle<'_> {
 impl Drop for GemHandle<'_> {
     fn drop(&mut self) {
         if self.counted {
-            // `close` is there for callers who want the error.
+            // A caller who wants the error calls `close`.
             let _ = self.device.release(self.handle);
         }
     }
@@ -316,7 +338,7 @@ fn find_in(dir: &Path, driver: &str) -> Result<DrmDevice> {
 mod tests {
     use super::*;
 
-    /// A file stands in for the device: it refuses every request, which is what these tests need.
+    /// A file in place of the device: it refuses every request, as these tests need.
     fn stand_in() -> DrmDevice {
         DrmDevice {
             fd: tempfile::tempfile().unwrap().into(),
@@ -338,14 +360,14 @@ mod tests {
         assert!(error.to_string().contains("modprobe vgem"), "{error}");
     }
 
-    /// Check that a missing node and another kind of device are both "no DRM device".
+    /// Check that a missing node and a node of another kind give the same kind of error.
     #[test]
     fn refuses_what_is_not_drm() {
         assert_eq!(DrmDevice::open("/dev/dri/card999").unwrap_err().kind(), ErrorKind::NoDrmDevice);
         assert_eq!(DrmDevice::open("/dev/null").unwrap_err().kind(), ErrorKind::NoDrmDevice);
     }
 
-    /// Check that a zero in the shape is refused before any call.
+    /// Check that a dimension of zero is refused before any call.
     #[test]
     fn refuses_zero() {
         let size = DumbSize { width: 0, height: 1, bits_per_pixel: 32 };
@@ -353,19 +375,19 @@ mod tests {
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::InvalidSize, None));
     }
 
-    /// Check that only the last use of a handle sends the close request.
+    /// Check that only the last `GemHandle` of a handle sends the close request.
     #[test]
     fn closes_with_the_last_use() {
         let device = stand_in();
         let first = device.count(&mut device.lock_uses(), handle());
         let second = device.count(&mut device.lock_uses(), handle());
         assert!(first.close().is_ok());
-        // The stand-in refuses the request: so it was sent.
+        // The file refuses the request, so this error shows that the request was sent.
         assert_eq!(second.close().unwrap_err().kind(), ErrorKind::Unsupported);
         assert!(device.lock_uses().is_empty());
     }
 
-    /// Check that a handle given up stays open when a later use of it is dropped.
+    /// Check that a handle from `into_raw` stays open when a later `GemHandle` of it is closed.
     #[test]
     fn into_raw_is_never_closed() {
         let device = stand_in();
@@ -375,7 +397,7 @@ mod tests {
         assert_eq!(device.lock_uses().get(&handle()), Some(&1));
     }
 
-    /// Check the bounds of a shape by bytes.
+    /// Check the smallest and largest sizes that `at_least` accepts, and its rounding.
     #[test]
     fn shapes_by_bytes() {
         assert_eq!(DumbSize::at_least(0), None);

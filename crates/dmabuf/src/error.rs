@@ -1,8 +1,9 @@
-//! The one error type of the crate: a kind to branch on, a message to show, the errno as its source.
+//! The crate's one error type: a kind to branch on, a message to show, and the errno as its source.
 //!
-//! The kernel answers very different mistakes with the same `EINVAL`. So arguments are checked before the
-//! call, and what still fails is explained from what can be read about the machine. Limit: an errno that no
-//! known cause explains is passed on as [`ErrorKind::Other`] rather than guessed at.
+//! The kernel reports very different mistakes with the same `EINVAL`. So arguments are checked
+//! before a call, and if the call still fails, the cause is worked out from what can be read about
+//! the machine. Limit: an errno with no known cause becomes [`ErrorKind::Other`]; no cause is
+//! guessed.
 
 use std::fmt;
 
@@ -13,15 +14,16 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A failed operation.
 ///
-/// `Display` gives one line with the cause and the remedy. The kernel's errno, where there was one, is the
-/// [`source`](std::error::Error::source).
+/// `Display` gives one line with the cause and the remedy. [`kind`](Self::kind) is the cause to
+/// branch on. The kernel's errno, if there was one, is the [`source`](std::error::Error::source).
 ///
 /// ```
 /// let error = dmabuf::Heap::open("no such heap").unwrap_err();
 /// assert_eq!(error.kind(), dmabuf::ErrorKind::NoHeap);
+/// eprintln!("{error}"); // names the heaps that exist, or the kernel option to enable
 /// ```
 pub struct Error {
-    // Boxed, so that a `Result` of this crate stays as small as its success.
+    // Boxed to keep a `Result` of this crate as small as its success value.
     inner: Box<Inner>,
 }
 
@@ -33,62 +35,75 @@ struct Inner {
 }
 
 /// The cause of an [`Error`], to branch on.
+///
+/// ```
+/// use dmabuf::{ErrorKind, Heap};
+///
+/// match Heap::open("system") {
+///     Ok(heap) => println!("{}", heap.name()),
+///     // A kernel without heaps: try udmabuf instead.
+///     Err(error) if error.kind() == ErrorKind::NoHeap => println!("no heap"),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No heap of that name under `/dev/dma_heap`.
+    /// There is no heap of that name under `/dev/dma_heap`.
     NoHeap,
     /// `/dev/udmabuf` is absent.
     NoUdmabuf,
-    /// No DRM device at that path, or none with that driver.
+    /// There is no DRM device at that path, or none with that driver.
     NoDrmDevice,
-    /// No video device at that path, none with that driver, or none that captures into buffers.
+    /// There is no video device at that path or with that driver, or it cannot capture into
+    /// buffers.
     NoVideoDevice,
-    /// The device node, or the operation, is not open to this user.
+    /// This user may not open the device node, or may not do the operation.
     PermissionDenied,
-    /// A name is too long or holds a NUL byte.
+    /// A name is too long or contains a NUL byte.
     InvalidName,
     /// The buffer cannot be renamed while a device is attached to it (Linux 5.10).
     NameBusy,
     /// A size is zero, not a multiple of the page size, or beyond what the call can express.
     InvalidSize,
-    /// A size or a number of ranges is above a limit that the administrator can raise.
+    /// A size or a number of ranges exceeds a limit that the administrator can raise.
     SizeLimit,
-    /// An offset or a length is misaligned or reaches past the end, or there is no buffer of that number.
+    /// An offset or a length is misaligned or reaches past the end, or no buffer has that index.
     InvalidRange,
-    /// Another open file uses the device's queue, or the queue has the buffer already.
+    /// Another open file uses the device's queue, or a dma-buf is queued at that index already.
     Busy,
-    /// A memfd lacks `F_SEAL_SHRINK`, has a write seal, or is no memfd.
+    /// The memfd has no `F_SEAL_SHRINK` or has a seal against writing, or the descriptor is no
+    /// memfd.
     NotSealed,
     /// The descriptor is not a dma-buf.
     NotDmaBuf,
-    /// The descriptor is a dma-buf opened with `O_PATH`, which no call accepts.
+    /// The descriptor is a dma-buf opened with `O_PATH`, on which the kernel accepts no request.
     PathOnly,
-    /// The descriptor given as a sync file is not one, or holds no fence.
+    /// The descriptor that was given as a sync file is not one, or it has no fence.
     NotSyncFile,
-    /// A mapping was used with another buffer than the one that it maps.
+    /// A mapping was used together with another buffer than the one that it maps.
     WrongBuffer,
     /// The exporter does not let user space map the buffer in this way.
     NotMappable,
-    /// The access is not one that the mapping or the declared direction allows.
+    /// The mapping or the declared direction does not allow this access.
     AccessNotDeclared,
     /// The kernel or the driver does not offer this operation.
     Unsupported,
-    /// The kernel has no memory, or no address space, for it.
+    /// The kernel has not enough memory or address space.
     OutOfMemory,
     /// This process or the machine has no free file descriptor.
     OutOfDescriptors,
-    /// More buffers than one message can carry.
+    /// There are more buffers than one message can carry.
     TooManyBuffers,
     /// A payload is empty or too long for its socket.
     InvalidPayload,
-    /// A received message did not fit: descriptors or payload bytes were lost.
+    /// A received message did not fit, so that descriptors or payload bytes were lost.
     Truncated,
     /// The other end of the socket is closed.
     Disconnected,
     /// The socket is non-blocking and not ready.
     WouldBlock,
-    /// Anything else; see the source.
+    /// Anything else; the error's source is the errno.
     Other,
 }
 
@@ -101,7 +116,8 @@ impl Error {
         Self { inner: Box::new(Inner { kind, message: message.into(), errno: Some(errno) }) }
     }
 
-    /// Explains an errno whose meaning does not depend on the call; `what` says what was attempted.
+    /// Makes the error for an errno that means the same in every call. `what` says what was
+    /// attempted.
     pub(crate) fn from_errno(what: impl fmt::Display, errno: Errno) -> Self {
         let (kind, why) = match errno {
             Errno::MFILE => (
@@ -124,9 +140,12 @@ impl Error {
                 (ErrorKind::Unsupported, "the driver does not offer this operation")
             }
             Errno::NODEV | Errno::NXIO => {
-                (ErrorKind::Unsupported, "no driver answers behind the node; load its module and try again")
+                (ErrorKind::Unsupported, "no driver serves this device node; load its module and try again")
             }
-            _ => (ErrorKind::Other, "the kernel refused; the errno below it is all that it says"),
+            _ => (
+                ErrorKind::Other,
+                "the kernel refused the request, and the errno is all that is known of the cause",
+            ),
         };
         Self::with_errno(kind, format!("{what}: {why}"), errno)
     }
@@ -136,7 +155,7 @@ impl Error {
         self.inner.kind
     }
 
-    /// The kernel's errno, if a system call failed; `None` if the argument was refused before any call.
+    /// The errno, if a system call failed; `None` if an argument was refused before any call.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.inner.errno.map(Errno::raw_os_error)
     }
@@ -184,7 +203,7 @@ mod tests {
         assert!(Error::new(ErrorKind::InvalidSize, "zero").source().is_none());
     }
 
-    /// Check that an unknown request is told apart from a refused one.
+    /// Check that an unknown request and a refused one have different kinds.
     #[test]
     fn enotty_is_unsupported() {
         assert_eq!(Error::from_errno("x", Errno::NOTTY).kind(), ErrorKind::Unsupported);

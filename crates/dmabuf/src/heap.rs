@@ -1,8 +1,9 @@
-//! Dma-buf heaps: kernel pools under `/dev/dma_heap` from which any permitted user may allocate.
+//! Dma-buf heaps: allocators in the kernel that each have a node under `/dev/dma_heap`.
 //!
-//! The simplest exporter, with no device behind it (`CONFIG_DMABUF_HEAPS`, Linux 5.6; the `system` heap is
-//! the one most machines have). Limits: which heaps exist, and what memory they give, is the machine's
-//! affair; the kernel accounts heap memory to no process and no cgroup.
+//! A heap is the simplest exporter, because it needs no device (`CONFIG_DMABUF_HEAPS`, Linux 5.6).
+//! Most machines that have heaps have one called `system`. Limits: which other heaps exist, and
+//! what kind of memory they give, depends on the machine. The kernel charges the memory of heaps to
+//! no process and no cgroup.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -17,14 +18,19 @@ use crate::{DmaBuf, Error, ErrorKind, Result};
 
 const HEAPS: &str = "/dev/dma_heap";
 
-/// The heap that takes its pages from where all of the kernel does.
+/// The heap that takes its pages from the kernel's general page allocator.
 const SYSTEM: &str = "system";
 
-/// A dma-buf heap, opened.
+/// An open dma-buf heap.
 ///
 /// ```
-/// for name in dmabuf::Heap::list()? {
-///     println!("{name}");
+/// use dmabuf::{ErrorKind, Heap};
+///
+/// println!("heaps: {}", Heap::list()?.join(", "));
+/// match Heap::open("system") {
+///     Ok(heap) => println!("{} bytes", heap.allocate(1)?.size()?), // a whole page
+///     // The message says what to do: enable a kernel option, or join a group.
+///     Err(error) => eprintln!("{error}"),
 /// }
 /// # Ok::<(), dmabuf::Error>(())
 /// ```
@@ -35,20 +41,21 @@ pub struct Heap {
 }
 
 impl Heap {
-    /// The names of the machine's heaps, sorted; empty where the kernel has none.
+    /// The names of the machine's heaps, sorted; an empty list if the kernel has none.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`] or [`ErrorKind::Other`] if `/dev/dma_heap` exists and cannot be read.
+    /// [`ErrorKind::PermissionDenied`] or [`ErrorKind::Other`] if `/dev/dma_heap` exists and cannot
+    /// be read.
     pub fn list() -> Result<Vec<String>> {
         list_in(Path::new(HEAPS))
     }
 
-    /// Opens the heap of that name, such as `system`.
+    /// Opens the heap with this name, such as `system`.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NoHeap`]: there is none; the message lists those that exist.
+    /// * [`ErrorKind::NoHeap`]: there is none; the message lists the heaps that exist.
     /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
     pub fn open(name: &str) -> Result<Self> {
         open_in(Path::new(HEAPS), name)
@@ -59,19 +66,21 @@ impl Heap {
         &self.name
     }
 
-    /// Allocates a zeroed buffer of `size` bytes, rounded up by the kernel to whole pages.
+    /// Allocates a zeroed buffer of `size` bytes. The kernel rounds the size up to whole pages.
     ///
-    /// `DMA_HEAP_IOCTL_ALLOC` of `include/uapi/linux/dma-heap.h`. The descriptor is read-write and
-    /// close-on-exec.
+    /// The request is `DMA_HEAP_IOCTL_ALLOC` of `include/uapi/linux/dma-heap.h`. The descriptor is
+    /// read-write and close-on-exec.
     ///
-    /// The `system` heap takes page after page until it has enough, and if memory runs out meanwhile, the
-    /// kernel kills processes to go on (seen on 6.12 and 7.2). So ask for no more than is free. What is more
-    /// than all memory is refused here.
+    /// Do not ask the `system` heap for more memory than is free. It allocates one page after
+    /// another, and when memory runs out on the way, the kernel kills processes in order to
+    /// continue (seen on 6.12 and 7.2). This function refuses a size above the machine's total
+    /// memory.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidSize`]: zero, or a size that the heap does not take.
-    /// * [`ErrorKind::OutOfMemory`]: also, without a call, for more than all memory from the `system` heap.
+    /// * [`ErrorKind::InvalidSize`]: zero, or a size that the heap refuses.
+    /// * [`ErrorKind::OutOfMemory`]: not enough memory. For the `system` heap also a size above the
+    ///   total memory; no call was made then.
     /// * [`ErrorKind::OutOfDescriptors`].
     pub fn allocate(&self, size: u64) -> Result<DmaBuf> {
         let what = || format!("cannot allocate {size} bytes from the heap {}", self.name);
@@ -82,7 +91,7 @@ impl Heap {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
                 format!(
-                    "{}: the machine has only {} in all, and the kernel would kill processes for them; ask for less",
+                    "{}: the machine has only {} in total, and the kernel would kill processes to free memory; ask for less",
                     what(),
                     total_memory()
                 ),
@@ -106,10 +115,10 @@ impl AsFd for Heap {
     }
 }
 
-/// All memory that the kernel can give out, in bytes.
+/// The total memory of the machine, as the kernel reports it, in bytes.
 fn total_memory() -> u64 {
     let info = sysinfo();
-    // The fields are no wider than 64 bits on any architecture, and narrower on some.
+    // The fields have at most 64 bits on every architecture, and fewer on some.
     #[allow(clippy::useless_conversion)]
     u64::from(info.totalram).saturating_mul(info.mem_unit.into())
 }
@@ -126,7 +135,7 @@ fn list_in(dir: &Path) -> Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        // The kernel's heap names are ASCII, so a name that is not UTF-8 is none of its nodes.
+        // The kernel's names of heaps are ASCII, so an entry that is not UTF-8 is no heap.
         if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
             names.push(name);
         }
@@ -136,11 +145,12 @@ fn list_in(dir: &Path) -> Result<Vec<String>> {
 }
 
 fn open_in(dir: &Path, name: &str) -> Result<Heap> {
-    // A heap is a plain name: a path would lead out of the folder, to another kind of device.
+    // A path would lead out of the folder, to another kind of device, so only a plain name is
+    // accepted.
     if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(no_heap(dir, name, Errno::NOENT));
     }
-    // Allocation takes no write access to the node, and some systems give none.
+    // Read-only, because allocating needs no write access to the node, and some systems grant none.
     let absent = |errno| no_heap(dir, name, errno);
     let fd = open_device(&dir.join(name), OFlags::RDONLY, ErrorKind::NoHeap, absent)?;
     Ok(Heap { fd, name: name.to_owned() })
@@ -178,7 +188,7 @@ mod tests {
         assert!(error.to_string().contains("linux,cma, system"), "{error}");
     }
 
-    /// Check that a kernel without heaps is told apart from a wrong name.
+    /// Check that the error on a kernel without heaps differs from that for a wrong name.
     #[test]
     fn no_heaps_names_the_kernel_option() {
         let error = open_in(Path::new("/nonexistent/dma_heap"), "system").unwrap_err();
@@ -195,19 +205,20 @@ mod tests {
         }
     }
 
-    /// Check that a machine without heaps lists none rather than failing.
+    /// Check that the list is empty, and no error, on a machine without heaps.
     #[test]
     fn lists_none() {
         assert!(list_in(Path::new("/nonexistent/dma_heap")).unwrap().is_empty());
     }
 
-    /// Check that more than all memory is refused before any call, and only by the heap that would try.
+    /// Check that the `system` heap refuses more than all memory without a call, and other heaps do
+    /// not.
     #[test]
     fn refuses_more_than_all_memory() {
         let heap = |name: &str| Heap { fd: tempfile::tempfile().unwrap().into(), name: name.into() };
         let error = heap("system").allocate(total_memory() + 1).unwrap_err();
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::OutOfMemory, None));
-        // The stand-in does not know the request: so it was made.
+        // The file does not know the request, so this error shows that the request was made.
         let error = heap("carveout").allocate(total_memory() + 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }

@@ -1,18 +1,20 @@
 //! Make, name, map, sync and share your own dma-bufs.
 //!
-//! A dma-buf is memory that the Linux kernel lets devices and processes share through a file descriptor. This
-//! crate is the user's side of that interface, as safe functions over `OwnedFd`:
+//! A dma-buf is memory that devices and processes share through a file descriptor. This crate wraps
+//! what the Linux kernel offers a program for that, as safe functions over `OwnedFd`.
 //!
-//! | to … | use |
+//! | how do I … | start with |
 //! |---|---|
-//! | allocate from a heap under `/dev/dma_heap` | [`Heap`] |
-//! | turn memfd pages into a dma-buf | [`Udmabuf`], [`SealedMemfd`] |
-//! | allocate, export or import through a DRM device | [`DrmDevice`], [`GemHandle`] |
-//! | export a camera's buffers, or let it write to other ones (V4L2) | [`VideoDevice`], [`VideoBuffers`], [`VideoSlots`] |
-//! | name it, measure it, identify it | [`DmaBuf`] |
-//! | touch its bytes from the CPU, coherently | [`DmaBuf::map`], [`Mapping::begin`], [`CpuAccess`] |
-//! | wait for, or add, device work | [`SyncFile`], [`DmaBuf::export_sync_file`] |
-//! | hand it to another process | [`share`] |
+//! | allocate a dma-buf from a heap under `/dev/dma_heap`? | [`Heap`] |
+//! | make a dma-buf from the pages of a memfd? | [`Udmabuf`], [`SealedMemfd`] |
+//! | allocate, export or import with a DRM device? | [`DrmDevice`], [`GemHandle`] |
+//! | export the buffers of a camera (V4L2)? | [`VideoDevice`], [`VideoBuffers`] |
+//! | let a camera write into a dma-buf (V4L2)? | [`VideoDevice`], [`VideoSlots`] |
+//! | prove that an fd is a dma-buf, name it, get its size? | [`DmaBuf`] |
+//! | read and write its bytes with the CPU? | [`DmaBuf::map`], [`CpuAccess`] |
+//! | wait for a device's work on it, or add some? | [`SyncFile`] |
+//! | pass it to another process? | [`share`] |
+//! | learn why a call failed? | [`Error`], [`ErrorKind`] |
 //!
 //! # Example
 //!
@@ -40,26 +42,30 @@
 //! # Ok::<(), dmabuf::Error>(())
 //! ```
 //!
-//! # References are counted, and this crate takes none in secret
+//! # Which calls add a reference
 //!
-//! Every descriptor and (but for an exception that [`DmaBuf::map`] names) every mapping raises the reference
-//! count that the kernel reports for a buffer. No function here duplicates a descriptor behind the caller's
-//! back: only [`DmaBuf::try_clone`], [`GemHandle::export`] and [`share`] make another one, and [`Mapping`] holds
-//! the one reference of its VMA and no descriptor. DRM and V4L2 take further references inside the kernel;
+//! Each descriptor raises the reference count that the kernel reports for a buffer. So does each
+//! mapping, with one exception that [`DmaBuf::map`] describes. This crate never duplicates a
+//! descriptor on its own: only [`DmaBuf::try_clone`], [`GemHandle::export`] and [`share`] make
+//! another descriptor for the same buffer. A [`Mapping`] holds the one reference of its VMA and no
+//! descriptor. DRM and V4L2 drivers take further references inside the kernel;
 //! [`DrmDevice::import`], [`GemHandle::export`] and [`VideoSlots::queue`] say which.
 //!
 //! # What this does not do
 //!
-//! * It does not find other processes' buffers, nor read names, counts or attachments: that is the work of
-//!   lsbuf.
-//! * It does not make a kernel-side exporter, nor attach devices except by importing into a DRM or a video device.
-//! * It does not wait for fences: poll the descriptor of a [`DmaBuf`] or [`SyncFile`] with the poller you
-//!   already have.
-//! * It does not stream video nor choose formats: it makes and lends the buffers of a queue.
-//! * It has no GPU driver's own allocation calls and no mode setting: only dumb buffers and PRIME.
+//! * It does not find the buffers of other processes. It does not read names, counts or
+//!   attachments. lsbuf does both.
+//! * It does not implement an exporter in the kernel. It attaches a device to a buffer only by
+//!   importing the buffer into a DRM or video device.
+//! * It does not wait for fences. Poll the descriptor of a [`DmaBuf`] or [`SyncFile`] with the
+//!   poller that you already use.
+//! * It does not stream video and does not choose formats. It only makes the buffers of a queue, or
+//!   queues yours.
+//! * It has no mode setting, and no allocation calls of particular GPU drivers: only dumb buffers
+//!   and PRIME.
 //! * It never gives out `&[u8]` over shared memory; [`CpuAccess`] says why.
-//! * It is for Linux only, and was written against 5.10 and later. It never asks for the kernel's version:
-//!   what a kernel lacks is reported as [`ErrorKind::Unsupported`].
+//! * It runs on Linux only, and was written for 5.10 and later. It never compares kernel versions:
+//!   what the running kernel does not offer is reported as [`ErrorKind::Unsupported`].
 //!
 //! # Unsafe code
 //!

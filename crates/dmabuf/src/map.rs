@@ -1,15 +1,17 @@
-//! Access to a buffer's bytes from the CPU: a mapping, and brackets that keep it coherent with devices.
+//! Access to a buffer's bytes by the CPU: [`Mapping`] maps them, [`CpuAccess`] keeps the CPU's view
+//! coherent with devices.
 //!
-//! A [`Mapping`] holds no descriptor, because a duplicate would show in the kernel's reference count and so
-//! change what a measurement sees. The bracket request needs one, so [`Mapping::begin`] borrows the
-//! [`DmaBuf`] and checks that it is the one mapped.
+//! A [`Mapping`] holds no descriptor. A duplicate would raise the reference count that the kernel
+//! reports, and so change what a measurement sees. The sync request needs a descriptor, so
+//! [`Mapping::begin`] borrows the [`DmaBuf`] and checks that it is the buffer that is mapped.
 //!
-//! Every map begins at the buffer's start, because exporters exist that map the start whatever offset is asked
-//! for, and report success. DRM's helper for shmem buffers, which many drivers use, does so (seen with vgem on
-//! 6.1, 6.12 and 7.2), and so does videobuf2's vmalloc allocator by its sources.
+//! Every mapping starts at the beginning of the buffer, because some exporters map the beginning
+//! whatever the offset is, and report success. DRM's helper for shmem buffers does so, which many
+//! drivers use (seen with vgem on 6.1, 6.12 and 7.2). By its source code, videobuf2's vmalloc
+//! allocator does so too.
 //!
-//! Limits: brackets give cache coherency, not exclusion (other processes and devices go on), and do not wait
-//! for explicit fences.
+//! Limits: an access makes caches coherent but excludes nobody, so other processes and devices can
+//! use the memory meanwhile. It does not wait for explicit fences.
 
 use std::os::fd::AsFd;
 
@@ -20,15 +22,15 @@ use crate::kernel::ioctl;
 use crate::kernel::memory::{Protection, Refused, Region};
 use crate::{Direction, DmaBuf, Error, ErrorKind, Identity, Result};
 
-/// How a mapping may be used.
+/// How a buffer is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MapMode {
     /// Shared and read-only.
     Read,
-    /// Shared, for reading and writing. Write-only maps do not exist on most CPUs.
+    /// Shared, for reading and writing. Most CPUs have no write-only mappings.
     ReadWrite,
-    /// Private: a write changes a copy of the page that nobody else sees. Few exporters allow it, and the
-    /// system heap only for a buffer that happens to be one physical chunk.
+    /// Private: a write goes to a copy of the page that only this process sees. Few exporters allow
+    /// it; the system heap allows it only for a buffer that happens to be physically contiguous.
     Private,
 }
 
@@ -38,15 +40,31 @@ impl MapMode {
     }
 }
 
-/// A buffer, or a part of it, in this process's address space.
+/// A buffer, or a part of it, in this process's address space. [`DmaBuf::map`] makes one.
 ///
-/// Unmapped on drop. It outlives the descriptor: after the [`DmaBuf`] is dropped, the mapping alone keeps the
-/// memory, and a bracket can be begun only with another descriptor of the same buffer.
+/// Dropping it unmaps the memory. A mapping outlives the descriptor: after the [`DmaBuf`] is
+/// dropped, the mapping alone keeps the memory. To access the bytes then, [`begin`](Self::begin)
+/// needs another descriptor of the same buffer.
+///
+/// ```no_run
+/// use dmabuf::{Direction, Heap, MapMode};
+///
+/// let buf = Heap::open("system")?.allocate(1 << 20)?;
+/// let mut mapping = buf.map(MapMode::ReadWrite)?;
+///
+/// let mut access = mapping.begin(&buf, Direction::ReadWrite)?;
+/// access.write_at(0, b"hello")?;
+/// let mut bytes = [0; 5];
+/// access.read_at(0, &mut bytes)?;
+/// access.end()?;
+/// assert_eq!(&bytes, b"hello");
+/// # Ok::<(), dmabuf::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Mapping {
-    /// From the buffer's start.
+    /// Starts at the beginning of the buffer.
     region: Region,
-    /// How many bytes of the region lie before what was asked for.
+    /// How many bytes of the region precede the range that the caller asked for.
     skip: usize,
     mode: MapMode,
     identity: Identity,
@@ -55,9 +73,10 @@ pub struct Mapping {
 impl DmaBuf {
     /// Maps the whole buffer.
     ///
-    /// The buffer's reference count rises by one until the mapping is dropped, except where the exporter maps
-    /// a file of its own instead (vgem does on 5.10): then the count stays, `/proc/PID/maps` shows the other
-    /// file, and what the mapping alone keeps is the memory, not the dma-buf.
+    /// The buffer's reference count rises by one until the mapping is dropped. There is an
+    /// exception: some exporters map a file of their own instead (vgem does on 5.10). Then the
+    /// count stays the same, `/proc/PID/maps` shows the other file, and the mapping keeps the
+    /// memory but not the dma-buf.
     ///
     /// # Errors
     ///
@@ -73,18 +92,23 @@ impl DmaBuf {
         self.map_checked(mode, 0, len, identity)
     }
 
-    /// Maps `len` bytes from `offset`, both in bytes. The offset must be a multiple of the page size.
+    /// Maps `len` bytes from `offset` on, both in bytes. The offset must be a multiple of the page
+    /// size.
     ///
-    /// What comes before the offset is mapped too, out of reach, and takes address space: exporters exist
-    /// that silently map the buffer's start for any offset. To map exactly one range of an exporter that you
-    /// know, give the descriptor to `mmap` yourself.
+    /// The bytes before the offset are mapped too. They take address space, but [`CpuAccess`] does
+    /// not reach them. This is because some exporters ignore the offset and map the beginning of
+    /// the buffer. If you know that an exporter obeys the offset and want to map only the range,
+    /// call `mmap` on the descriptor yourself.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidRange`]: misaligned offset, no bytes, or past the end; no call was made.
-    /// * [`ErrorKind::NotMappable`]: the exporter has no mmap, or not in this mode.
-    /// * [`ErrorKind::PermissionDenied`]: the descriptor was opened without the access that the mode needs.
-    /// * [`ErrorKind::OutOfMemory`]: no address space, or too many mappings (`vm.max_map_count`).
+    /// * [`ErrorKind::InvalidRange`]: the offset is misaligned, `len` is 0, or the range reaches
+    ///   past the end; no call was made.
+    /// * [`ErrorKind::NotMappable`]: the exporter cannot map the buffer, or not in this mode.
+    /// * [`ErrorKind::PermissionDenied`]: the descriptor was opened without the access that the
+    ///   mode needs.
+    /// * [`ErrorKind::OutOfMemory`]: there is no address space left, or the process has too many
+    ///   mappings (`vm.max_map_count`).
     pub fn map_range(&self, mode: MapMode, offset: u64, len: usize) -> Result<Mapping> {
         self.map_checked(mode, offset, len, self.identity()?)
     }
@@ -98,50 +122,52 @@ impl DmaBuf {
 }
 
 impl Mapping {
-    /// The number of bytes mapped, as asked for.
+    /// The number of bytes that the caller asked to map.
     pub fn size(&self) -> usize {
         self.region.len() - self.skip
     }
 
-    /// Where in the buffer the bytes asked for start, in bytes.
+    /// Where in the buffer the mapped range starts, in bytes.
     pub fn offset(&self) -> u64 {
         self.skip as u64
     }
 
-    /// How it was mapped.
+    /// The mode in which it was mapped.
     pub fn mode(&self) -> MapMode {
         self.mode
     }
 
-    /// The buffer that is mapped, as it was when mapped.
+    /// The identity of the mapped buffer, read when it was mapped.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// The address of the first byte asked for, valid while the mapping lives.
+    /// The address of the first byte of the range, valid as long as the mapping lives.
     ///
-    /// For callers with needs beyond [`CpuAccess`]. Using it takes `unsafe`: the memory may change at any
-    /// time, so make no reference into it, and write only if the mode allows.
+    /// It is for what [`CpuAccess`] cannot do. Using it takes `unsafe` code: the memory may change
+    /// at any time, so make no reference into it, and write to it only if the mode allows that.
     pub fn as_ptr(&self) -> *mut u8 {
         self.region.as_ptr().wrapping_add(self.skip)
     }
 
-    /// Begins a bracket of CPU access (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`, Linux 4.6).
+    /// Begins an access by the CPU (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`, Linux 4.6).
     ///
-    /// `buf` must be the buffer mapped, through this or another descriptor of it. The bracket covers the
-    /// whole buffer, and ends when the guard is dropped or [`CpuAccess::end`] is called. The kernel may wait
-    /// in here for devices with implicit fences.
+    /// `buf` must be the mapped buffer, through this or another descriptor of it. The access covers
+    /// the whole buffer. It ends when the returned guard is dropped or [`CpuAccess::end`] is
+    /// called. The kernel may wait here for the device work that the buffer's implicit fences stand
+    /// for.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::WrongBuffer`]: `buf` is another buffer.
-    /// * [`ErrorKind::AccessNotDeclared`]: a writing direction on a [`MapMode::Read`] mapping.
+    /// * [`ErrorKind::WrongBuffer`]: `buf` is not the mapped buffer.
+    /// * [`ErrorKind::AccessNotDeclared`]: the direction includes writing, and the mapping is
+    ///   [`MapMode::Read`].
     /// * [`ErrorKind::Other`]: the exporter could not make the memory coherent.
     pub fn begin<'map>(&'map mut self, buf: &'map DmaBuf, direction: Direction) -> Result<CpuAccess<'map>> {
         if buf.identity()? != self.identity {
             return Err(Error::new(
                 ErrorKind::WrongBuffer,
-                "the mapping is of another dma-buf; begin the access with the buffer that was mapped",
+                "the mapping belongs to another dma-buf; begin the access with the buffer that was mapped",
             ));
         }
         if direction.writes() && self.mode == MapMode::Read {
@@ -155,28 +181,28 @@ impl Mapping {
         Ok(CpuAccess { mapping: self, buf, direction, open: true })
     }
 
-    /// Unmaps, reporting the error that dropping would swallow.
+    /// Unmaps the memory and returns the error, which dropping ignores.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::OutOfMemory`] if the kernel could not split a neighbouring mapping; the range then stays
-    /// mapped.
+    /// [`ErrorKind::OutOfMemory`] if the kernel could not split a neighbouring mapping; the range
+    /// then stays mapped.
     pub fn unmap(self) -> Result<()> {
         self.region.unmap().map_err(|errno| Error::from_errno("cannot unmap the dma-buf", errno))
     }
 }
 
-/// A bracket of CPU access to a mapped buffer.
+/// An access by the CPU to a mapped buffer, between [`Mapping::begin`] and [`end`](Self::end).
 ///
-/// It copies bytes in and out instead of lending `&[u8]` or `&mut [u8]`: another process or a device may
-/// write the same memory at any moment, while a reference promises the compiler that nobody does. Holding
-/// such a reference would be undefined behaviour, whatever the program then does with it. The copies are
-/// volatile, not atomic: a concurrent writer can tear them.
+/// It copies bytes in and out and never lends `&[u8]` or `&mut [u8]`. Another process or a device
+/// may write to the memory at any moment, and a reference promises the compiler that nobody does.
+/// Even to hold such a reference would be undefined behaviour. The copies are volatile but not
+/// atomic: if the memory is written during a copy, the result can mix old and new bytes.
 ///
-/// The bracket ends on drop. Call [`end`](Self::end) instead where a failure matters, for instance after
-/// writing.
+/// Dropping it ends the access and ignores errors. Call [`end`](Self::end) where a failure matters,
+/// for instance after writing.
 #[derive(Debug)]
-#[must_use = "the bracket ends as soon as it is dropped"]
+#[must_use = "the access ends as soon as this is dropped"]
 pub struct CpuAccess<'map> {
     mapping: &'map mut Mapping,
     buf: &'map DmaBuf,
@@ -185,17 +211,17 @@ pub struct CpuAccess<'map> {
 }
 
 impl CpuAccess<'_> {
-    /// The direction that was declared.
+    /// The direction that was given to [`Mapping::begin`].
     pub fn direction(&self) -> Direction {
         self.direction
     }
 
-    /// Copies `bytes.len()` bytes from `offset` bytes into the mapping.
+    /// Fills `bytes` from the mapped range, starting `offset` bytes into it.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::AccessNotDeclared`]: the bracket was begun for writing only.
-    /// * [`ErrorKind::InvalidRange`]: past the end of the mapping; nothing was copied.
+    /// * [`ErrorKind::AccessNotDeclared`]: the access was begun for writing only.
+    /// * [`ErrorKind::InvalidRange`]: past the end of the range; nothing was copied.
     pub fn read_at(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
         if !self.direction.reads() {
             return Err(Error::new(
@@ -207,12 +233,12 @@ impl CpuAccess<'_> {
         self.mapping.region.read(self.at(offset), bytes).map_err(|refused| self.refused(refused, offset, len))
     }
 
-    /// Copies all of `bytes` to `offset` bytes into the mapping.
+    /// Copies all of `bytes` into the mapped range, starting `offset` bytes into it.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::AccessNotDeclared`]: the bracket was begun for reading only.
-    /// * [`ErrorKind::InvalidRange`]: past the end of the mapping; nothing was copied.
+    /// * [`ErrorKind::AccessNotDeclared`]: the access was begun for reading only.
+    /// * [`ErrorKind::InvalidRange`]: past the end of the range; nothing was copied.
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
         if !self.direction.writes() {
             return Err(self.refused(Refused::ReadOnly, offset, bytes.len()));
@@ -221,7 +247,7 @@ impl CpuAccess<'_> {
         self.mapping.region.write(at, bytes).map_err(|refused| self.refused(refused, offset, bytes.len()))
     }
 
-    /// Ends the bracket (`DMA_BUF_SYNC_END` with the declared direction).
+    /// Ends the access (`DMA_BUF_SYNC_END` with the direction that it was begun with).
     ///
     /// # Errors
     ///
@@ -232,7 +258,8 @@ impl CpuAccess<'_> {
             .map_err(|errno| Error::from_errno("cannot end CPU access to the dma-buf", errno))
     }
 
-    /// Where in the region an offset of the mapping is; past every end if it overflows.
+    /// Converts an offset into the range to one into the region. A sum that overflows becomes
+    /// `usize::MAX`, which is past the end of every region.
     fn at(&self, offset: usize) -> usize {
         self.mapping.skip.saturating_add(offset)
     }
@@ -257,7 +284,7 @@ impl CpuAccess<'_> {
 impl Drop for CpuAccess<'_> {
     fn drop(&mut self) {
         if self.open {
-            // `end` is there for callers who want the error.
+            // A caller who wants the error calls `end`.
             let _ = ioctl::sync_end(self.buf.as_fd(), self.direction.bits());
         }
     }
@@ -306,7 +333,8 @@ mod tests {
 
     const PAGE: u64 = 4096;
 
-    /// Check that a whole buffer, and its last byte's page, can be asked for.
+    /// Check that the whole buffer, and a single byte at the start of its last page, are valid
+    /// ranges.
     #[test]
     fn accepts_ranges_inside() {
         let page = page_size();
@@ -314,7 +342,8 @@ mod tests {
         assert!(check_range(page as u64, 1, 2 * page as u64).is_ok());
     }
 
-    /// Check that a misaligned offset, no bytes, a range past the end and an overflow are all refused.
+    /// Check that a misaligned offset, no bytes, a range past the end and an overflow are all
+    /// refused.
     #[test]
     fn refuses_bad_ranges() {
         for (offset, len) in [(1, 1), (0, 0), (0, PAGE as usize * 1000), (u64::MAX - 4095, usize::MAX)] {
@@ -323,7 +352,7 @@ mod tests {
         }
     }
 
-    /// Check that an exporter without mmap is told apart from a mode that it refuses.
+    /// Check that the message tells a mode that the exporter refuses from an exporter without mmap.
     #[test]
     fn explains_refused_maps() {
         assert!(map_error(MapMode::Private, Errno::INVAL).to_string().contains("private"));
@@ -331,20 +360,21 @@ mod tests {
         assert_eq!(map_error(MapMode::Read, Errno::NODEV).kind(), ErrorKind::NotMappable);
     }
 
-    /// Check that a read-only descriptor is not blamed on the exporter.
+    /// Check that the error for a read-only descriptor does not blame the exporter.
     #[test]
     fn eacces_blames_the_descriptor() {
         assert_eq!(map_error(MapMode::ReadWrite, Errno::ACCESS).kind(), ErrorKind::PermissionDenied);
     }
 
-    /// A file stands in for the buffer: what is checked comes before, or without, the sync request.
+    /// A file in place of a dma-buf: these tests check what happens before, or without, the sync
+    /// request.
     fn stand_in(len: u64) -> DmaBuf {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
         DmaBuf::from_exporter(file.into())
     }
 
-    /// Check that beginning with another buffer is refused.
+    /// Check that beginning an access with another buffer is refused.
     #[test]
     fn refuses_another_buffer() {
         let (one, other) = (stand_in(PAGE), stand_in(PAGE));
@@ -352,7 +382,7 @@ mod tests {
         assert_eq!(mapping.begin(&other, Direction::Read).unwrap_err().kind(), ErrorKind::WrongBuffer);
     }
 
-    /// Check that a writing bracket on a read-only mapping is refused.
+    /// Check that an access for writing to a read-only mapping is refused.
     #[test]
     fn refuses_writing_bracket_on_read_only_map() {
         let buf = stand_in(PAGE);
@@ -360,12 +390,12 @@ mod tests {
         assert_eq!(mapping.begin(&buf, Direction::Write).unwrap_err().kind(), ErrorKind::AccessNotDeclared);
     }
 
-    /// Check that a bracket allows only the declared direction.
+    /// Check that an access allows only the direction that it was begun with.
     #[test]
     fn enforces_the_direction() {
         let buf = stand_in(PAGE);
         let mut mapping = buf.map(MapMode::ReadWrite).unwrap();
-        // Made by hand: the stand-in knows no sync request.
+        // Made by hand, because a file does not know the sync request.
         let access = CpuAccess { mapping: &mut mapping, buf: &buf, direction: Direction::Write, open: false };
         assert_eq!(access.read_at(0, &mut [0]).unwrap_err().kind(), ErrorKind::AccessNotDeclared);
         drop(access);
@@ -375,7 +405,8 @@ mod tests {
         assert_eq!(access.read_at(PAGE as usize, &mut [0]).unwrap_err().kind(), ErrorKind::InvalidRange);
     }
 
-    /// Check that offsets of an access count from the range asked for, and end with it.
+    /// Check that the offsets of an access count from the start of the mapped range, and that it
+    /// ends with the range.
     #[test]
     fn accesses_a_range() {
         let page = page_size();

@@ -1,9 +1,10 @@
-//! Memfds in the state that udmabuf demands: sealed against shrinking, not against writing.
+//! Memfds as udmabuf wants them: sealed against shrinking, and not sealed against writing.
 //!
-//! The kernel answers a wrong seal, a wrong range and a size limit with one `EINVAL`. Types take the first
-//! two apart beforehand: a [`MemfdRange`] can only be had from a [`SealedMemfd`], and as such a memfd never
-//! shrinks, a range that was inside it stays inside. Limit: huge-page memfds are not made here, though one
-//! made elsewhere is accepted.
+//! The kernel reports a wrong seal, a wrong range and an exceeded size limit with the same
+//! `EINVAL`. The types here rule out the first two causes before the call. A [`MemfdRange`] can
+//! only be made from a [`SealedMemfd`], and such a memfd never shrinks, so a range inside it stays
+//! inside. Limit: this module makes no memfds of huge pages, but accepts one that something else
+//! has made.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,14 +14,15 @@ use rustix::param::page_size;
 
 use crate::{Error, ErrorKind, Result};
 
-/// A memfd with `F_SEAL_SHRINK` and without `F_SEAL_WRITE`.
+/// A memfd with `F_SEAL_SHRINK` and without `F_SEAL_WRITE`, as [`Udmabuf`](crate::Udmabuf) needs
+/// it.
 ///
 /// ```
 /// use dmabuf::SealedMemfd;
 ///
 /// let memfd = SealedMemfd::create("frames", 1 << 20)?;
 /// assert_eq!(memfd.size()?, 1 << 20);
-/// // A range that is not page aligned is refused before any call.
+/// // A range that is not page-aligned is refused before any call.
 /// assert!(memfd.range(1, 100).is_err());
 /// # Ok::<(), dmabuf::Error>(())
 /// ```
@@ -29,7 +31,7 @@ pub struct SealedMemfd {
     fd: OwnedFd,
 }
 
-/// A page-aligned, non-empty part of a [`SealedMemfd`].
+/// A page-aligned part of a [`SealedMemfd`] that is not empty. [`SealedMemfd::range`] makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct MemfdRange<'fd> {
     memfd: BorrowedFd<'fd>,
@@ -38,13 +40,14 @@ pub struct MemfdRange<'fd> {
 }
 
 impl SealedMemfd {
-    /// Makes a memfd of `size` bytes and seals it. Its pages are allocated when first used.
+    /// Makes a memfd of `size` bytes and seals it. Each page is allocated when it is first used.
     ///
-    /// `name` shows in `/proc/PID/fd` as `/memfd:NAME (deleted)` and need not be unique.
+    /// `name` shows in `/proc/PID/fd` as `/memfd:NAME (deleted)`. It need not be unique.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidSize`]: zero, not a multiple of the page size, or beyond the largest file.
+    /// * [`ErrorKind::InvalidSize`]: zero, not a multiple of the page size, or beyond the largest
+    ///   file.
     /// * [`ErrorKind::InvalidName`]: longer than 249 bytes, or with a NUL.
     /// * [`ErrorKind::OutOfDescriptors`], [`ErrorKind::OutOfMemory`].
     pub fn create(name: impl AsRef<[u8]>, size: u64) -> Result<Self> {
@@ -63,11 +66,12 @@ impl SealedMemfd {
         Ok(Self { fd })
     }
 
-    /// Takes a memfd made elsewhere, after checking its seals. On error it is closed.
+    /// Takes a memfd that something else has made, after checking its seals. On error it is closed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotSealed`]: not a memfd, without `F_SEAL_SHRINK`, or with `F_SEAL_WRITE`.
+    /// [`ErrorKind::NotSealed`]: it is no memfd, it has no `F_SEAL_SHRINK`, or it has
+    /// `F_SEAL_WRITE`.
     pub fn try_from_fd(fd: OwnedFd) -> Result<Self> {
         let seals = fcntl_get_seals(&fd).map_err(|errno| {
             Error::with_errno(
@@ -91,7 +95,7 @@ impl SealedMemfd {
         Ok(Self { fd })
     }
 
-    /// The size in bytes. It may grow, but never shrink.
+    /// The size in bytes. It may grow but never shrinks.
     ///
     /// # Errors
     ///
@@ -101,13 +105,13 @@ impl SealedMemfd {
         Ok(stat.st_size.cast_unsigned())
     }
 
-    /// A part of the memfd, `offset` and `size` in bytes.
+    /// A part of the memfd; `offset` and `size` are in bytes.
     ///
     /// # Errors
     ///
     /// * [`ErrorKind::InvalidSize`]: `size` is zero or not a multiple of the page size.
-    /// * [`ErrorKind::InvalidRange`]: `offset` is not a multiple of the page size, or the end lies past the
-    ///   memfd's.
+    /// * [`ErrorKind::InvalidRange`]: `offset` is not a multiple of the page size, or the range
+    ///   reaches past the end of the memfd.
     pub fn range(&self, offset: u64, size: u64) -> Result<MemfdRange<'_>> {
         check_size(size)?;
         let page = page_size() as u64;
@@ -127,11 +131,12 @@ impl SealedMemfd {
         Ok(MemfdRange { memfd: self.fd.as_fd(), offset, size })
     }
 
-    /// All of the memfd.
+    /// The whole memfd as one range.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidSize`]: a memfd made elsewhere may be empty or not end on a page.
+    /// [`ErrorKind::InvalidSize`]: a memfd that something else has made can be empty, or end in the
+    /// middle of a page.
     pub fn whole(&self) -> Result<MemfdRange<'_>> {
         self.range(0, self.size()?)
     }
@@ -150,12 +155,12 @@ impl From<SealedMemfd> for OwnedFd {
 }
 
 impl<'fd> MemfdRange<'fd> {
-    /// Where the range starts, in bytes.
+    /// Where the range starts in the memfd, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// How long it is, in bytes.
+    /// The length of the range, in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -181,11 +186,11 @@ fn create_sealable(name: &[u8]) -> Result<OwnedFd> {
     if name.len() > MAX_NAME || name.contains(&0) {
         return Err(Error::new(
             ErrorKind::InvalidName,
-            format!("a memfd's name has at most {MAX_NAME} bytes and no NUL; shorten or clean it"),
+            format!("a memfd's name has at most {MAX_NAME} bytes and no NUL; shorten it or remove the NUL"),
         ));
     }
-    // Where vm.memfd_noexec is 2, only a memfd declared as data may be made; kernels before 6.3 do not know
-    // the flag.
+    // Where the sysctl vm.memfd_noexec is 2, only memfds with this flag may be made. Kernels before
+    // 6.3 do not know the flag.
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create(name, flags),
@@ -198,7 +203,7 @@ fn create_sealable(name: &[u8]) -> Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// Check that a memfd comes sealed against shrinking, and only against what udmabuf allows.
+    /// Check that a new memfd is sealed against shrinking and has no seal against writing.
     #[test]
     fn seals() {
         let memfd = SealedMemfd::create("x", page_size() as u64).unwrap();
@@ -208,8 +213,8 @@ mod tests {
         assert_eq!(ftruncate(&memfd, 0), Err(Errno::PERM));
     }
 
-    /// Check that an unsealed memfd, a write-sealed one and a plain file are each refused with their own
-    /// reason.
+    /// Check that an unsealed memfd, a memfd sealed against writing and a plain file are each
+    /// refused with their own reason.
     #[test]
     fn refuses_wrong_seals() {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -218,7 +223,7 @@ mod tests {
         let write_sealed = memfd_create("x", flags).unwrap();
         fcntl_add_seals(&write_sealed, SealFlags::SHRINK | SealFlags::WRITE).unwrap();
         let write_sealed = refusal(write_sealed);
-        // A file in /proc, because on tmpfs even a plain file has seals.
+        // A file in /proc, because on tmpfs plain files have seals too.
         let file = refusal(std::fs::File::open("/proc/self/status").unwrap().into());
         assert!(unsealed.to_string().contains("F_SEAL_SHRINK"), "{unsealed}");
         assert!(write_sealed.to_string().contains("F_SEAL_WRITE"), "{write_sealed}");
@@ -226,7 +231,7 @@ mod tests {
         assert!([unsealed, write_sealed, file].iter().all(|error| error.kind() == ErrorKind::NotSealed));
     }
 
-    /// Check that size zero and a size between pages are refused.
+    /// Check that size zero and a size that is not a whole number of pages are refused.
     #[test]
     fn refuses_bad_sizes() {
         let page = page_size() as u64;
@@ -257,7 +262,7 @@ mod tests {
         assert_eq!(memfd.range(0, page + 1).unwrap_err().kind(), ErrorKind::InvalidSize);
     }
 
-    /// Check that the whole and the last page are ranges.
+    /// Check that the whole memfd and its last page are valid ranges.
     #[test]
     fn accepts_good_ranges() {
         let page = page_size() as u64;

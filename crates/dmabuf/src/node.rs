@@ -1,9 +1,10 @@
-//! Opening device nodes, and saying who may when this user may not.
+//! Opens device nodes, and tells a user who may not open one what would help.
 //!
-//! Exporters are reached through nodes whose owner and mode are the distribution's choice (`/dev/udmabuf` is
-//! often `root:kvm` 0660, heaps root only), so "permission denied" is the error that users meet first. The
-//! message names the owner and, if membership would help, the group. Limit: names come from `/etc/passwd` and
-//! `/etc/group` alone; for other name services the number is shown.
+//! The distribution chooses the owner and mode of the nodes of exporters: `/dev/udmabuf` is often
+//! `root:kvm` 0660, and heaps are open to root only. So "permission denied" is the error that users
+//! meet first. The message names the node's owner and, if membership would help, the group. Limit:
+//! names come from `/etc/passwd` and `/etc/group` only; for an id that is in neither, the message
+//! has the number.
 
 use std::fmt::Display;
 use std::fs;
@@ -16,38 +17,40 @@ use rustix::io::Errno;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Opens a character device; `absent` makes the error for a node that is not there, and `none` is the kind of
-/// the error for something else in its place.
+/// Opens a character device. `absent` makes the error if there is no node at `path`. `not_device`
+/// is the kind of the error if something else is there.
 pub(crate) fn open_device(
     path: &Path,
     access: OFlags,
-    none: ErrorKind,
+    not_device: ErrorKind,
     absent: impl FnOnce(Errno) -> Error,
 ) -> Result<OwnedFd> {
-    let other = || format!("{} is not a character device; give the path of a device node", path.display());
+    let message = || format!("{} is not a character device; give the path of a device node", path.display());
     let what = || format!("cannot open {}", path.display());
     let fd = match open(path, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()) {
         Ok(fd) => fd,
         Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => return Err(absent(errno)),
         Err(errno @ (Errno::ACCESS | Errno::PERM)) => return Err(denied(path, errno)),
-        Err(errno @ Errno::ISDIR) => return Err(Error::with_errno(none, other(), errno)),
+        Err(errno @ Errno::ISDIR) => return Err(Error::with_errno(not_device, message(), errno)),
         Err(errno) => return Err(Error::from_errno(what(), errno)),
     };
     let stat = fstat(&fd).map_err(|errno| Error::from_errno(what(), errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
-        return Err(Error::new(none, other()));
+        return Err(Error::new(not_device, message()));
     }
     Ok(fd)
 }
 
-/// The first device in `dir` that fits, of the nodes whose names begin with `prefix`. If none does: the error for one that this
-/// user may not open, which may be the one; else what `none` makes of a text that says what there is instead.
+/// Opens the nodes in `dir` whose names start with `prefix`, in the order of their names, and
+/// returns the first device that `fits`. If none fits, the error is the one for a node that this
+/// user may not open, as that node could have been the right one. If there was no such node,
+/// `not_found` makes the error from a text that lists what was found.
 pub(crate) fn find_device<D: Display>(
     dir: &Path,
     prefix: &str,
     open: impl Fn(&Path) -> Result<D>,
     fits: impl Fn(&D) -> bool,
-    none: impl FnOnce(String) -> Error,
+    not_found: impl FnOnce(String) -> Error,
 ) -> Result<D> {
     let mut nodes: Vec<PathBuf> = fs::read_dir(dir)
         .into_iter()
@@ -67,7 +70,7 @@ pub(crate) fn find_device<D: Display>(
         }
     }
     Err(denied.unwrap_or_else(|| {
-        none(if seen.is_empty() { "there is none at all".to_owned() } else { seen.join("; ") })
+        not_found(if seen.is_empty() { "no node was found".to_owned() } else { seen.join("; ") })
     }))
 }
 
@@ -88,17 +91,18 @@ fn advice(uid: u32, gid: u32, mode: u32) -> String {
     let user = name_of("/etc/passwd", uid);
     let group = name_of("/etc/group", gid);
     let owner = format!("it belongs to {user}:{group} with mode {:04o}", mode & 0o7777);
-    // Joining root's group is no remedy to suggest, even where the mode would allow it.
+    // Never advise to join root's group, even where the mode would make that work.
     if mode & 0o060 == 0o060 && gid != 0 {
         format!(
             "{owner}; run as {user}, or join the group {group} (usermod -aG {group} USER, then log in again)"
         )
     } else {
-        format!("{owner}; run as {user}, or let a udev rule give the node to a group of yours")
+        format!("{owner}; run as {user}, or add a udev rule that gives the node to a group of yours")
     }
 }
 
-/// The name for `id` in a file of colon-separated lines whose third field is the id, or the number.
+/// The name for `id` in a file of colon-separated lines whose third field is the id. If there is
+/// none, the number as text.
 fn name_of(database: &str, id: u32) -> String {
     fs::read(database).ok().and_then(|bytes| lookup(&bytes, id)).unwrap_or_else(|| id.to_string())
 }
@@ -115,7 +119,7 @@ fn lookup(database: &[u8], id: u32) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Check that a node open to a group names the group to join.
+    /// Check that the advice names the group if the mode opens the node to it.
     #[test]
     fn advises_the_group() {
         let advice = advice(0, 4_000_000_001, 0o20660);
@@ -123,7 +127,7 @@ mod tests {
         assert!(advice.contains("join the group 4000000001"), "{advice}");
     }
 
-    /// Check that no one is told to join a group when the group has no access.
+    /// Check that the advice is not to join a group that has no access, or root's group.
     #[test]
     fn no_group_without_access() {
         assert!(!advice(0, 4_000_000_001, 0o20600).contains("join"));
@@ -138,7 +142,7 @@ mod tests {
         assert_eq!(lookup(database, 105), None);
     }
 
-    /// Check that a regular file and a folder are refused as the caller wants, before any request is sent.
+    /// Check that a regular file and a folder are refused with the kind that the caller chose.
     #[test]
     fn refuses_what_is_no_device() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,17 +1,19 @@
-//! Handing dma-bufs to another process over a Unix socket (`SCM_RIGHTS`).
+//! How to pass dma-bufs to another process: over a Unix socket, with `SCM_RIGHTS`.
 //!
-//! A received descriptor may be anything, so [`receive`] proves each one before it becomes a [`DmaBuf`].
-//! While a message is in flight, each buffer in it has one reference that no process's descriptors show.
+//! A received descriptor may be anything, so [`receive`] proves that each one is a dma-buf. While a
+//! message is in flight, each buffer in it has one reference that is in no process's fd table.
 //!
-//! Use a `SOCK_SEQPACKET` socket: it keeps one message one. On a stream the buffers arrive with the first
-//! byte of the payload, but the payload itself may come in parts or joined with other plain bytes, as any
-//! stream's data. Limits: no addresses and no credentials; one message carries at most [`MAX_BUFS`] buffers.
+//! Use a `SOCK_SEQPACKET` socket, which keeps messages apart. On a stream socket the buffers arrive
+//! with the first byte of their payload, but as with any stream, the payload may arrive in parts,
+//! or joined with other bytes that came without buffers. Limits: no addresses, no credentials, and
+//! at most [`MAX_BUFS`] buffers in one message.
 //!
 //! ```no_run
 //! use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+//! let flags = SocketFlags::CLOEXEC;
+//! let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
 //! let buf = dmabuf::Heap::open("system")?.allocate(4096)?;
 //! dmabuf::share::send(&here, &[&buf], b"frame 1")?;
 //!
@@ -35,32 +37,34 @@ use rustix::net::{
 
 use crate::{DmaBuf, Error, ErrorKind, Result};
 
-/// The most buffers that one message can carry (`SCM_MAX_FD` of the kernel's `include/net/scm.h`).
+/// The most buffers that one message can carry (`SCM_MAX_FD` in the kernel's `include/net/scm.h`).
 pub const MAX_BUFS: usize = 253;
 
 const CONTROL_LEN: usize = rustix::cmsg_space!(ScmRights(MAX_BUFS));
 
-/// What one message brought.
+/// The contents of one message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Received {
-    /// The buffers, in the order in which they were sent, each close-on-exec.
+    /// The buffers, in the order in which they were sent. All descriptors are close-on-exec.
     pub bufs: Vec<DmaBuf>,
     /// How many bytes of the caller's payload buffer were filled.
     pub payload_len: usize,
 }
 
-/// Sends buffers with a payload of at least one byte. The caller keeps its own descriptors.
+/// Sends buffers together with a payload of at least one byte. The caller keeps its own
+/// descriptors.
 ///
 /// # Errors
 ///
 /// * [`ErrorKind::TooManyBuffers`]: more than [`MAX_BUFS`]; no call was made.
-/// * [`ErrorKind::InvalidPayload`]: empty (a stream drops descriptors without a byte), or too long for one
-///   packet.
+/// * [`ErrorKind::InvalidPayload`]: empty, because a stream socket drops descriptors that come with
+///   no byte; or too long for one packet.
 /// * [`ErrorKind::Disconnected`]: the other end is closed. No SIGPIPE is raised.
-/// * [`ErrorKind::WouldBlock`]: a non-blocking socket is full. On a stream, a part of the payload may have
-///   gone.
-/// * [`ErrorKind::OutOfDescriptors`]: this user has more descriptors in flight than `ulimit -n` allows.
+/// * [`ErrorKind::WouldBlock`]: a non-blocking socket is full. On a stream socket, a part of the
+///   payload may have been sent.
+/// * [`ErrorKind::OutOfDescriptors`]: this user has more descriptors in flight than `ulimit -n`
+///   allows.
 pub fn send(socket: impl AsFd, bufs: &[&DmaBuf], payload: &[u8]) -> Result<()> {
     if bufs.len() > MAX_BUFS {
         return Err(Error::new(
@@ -90,7 +94,8 @@ fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>], payload: &[u8]) -> R
     let mut sent =
         retry_on_intr(|| sendmsg(socket, &[IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL))
             .map_err(send_error)?;
-    // Only a stream takes a part; the descriptors have then gone with it, so the rest follows without them.
+    // Only a stream socket accepts a part of the payload. The descriptors were sent with that part,
+    // so the remaining bytes are sent without them.
     while sent < payload.len() {
         let rest = payload.get(sent..).unwrap_or_default();
         sent += retry_on_intr(|| send_bytes(socket, rest, SendFlags::NOSIGNAL)).map_err(send_error)?;
@@ -98,21 +103,22 @@ fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>], payload: &[u8]) -> R
     Ok(())
 }
 
-/// Receives one message: its bytes into `payload`, its buffers as the result.
+/// Receives one message: its bytes go into `payload`, its buffers are returned.
 ///
-/// Waits for one, unless the socket is non-blocking. A message without buffers is allowed.
+/// It waits for a message unless the socket is non-blocking. A message without buffers is valid.
 ///
 /// # Errors
 ///
-/// On every error, all descriptors that came with the message are closed.
+/// On every error, all descriptors of the message are closed.
 ///
-/// * [`ErrorKind::NotDmaBuf`], [`ErrorKind::PathOnly`]: a descriptor is not a (usable) dma-buf; the message
-///   says which.
-/// * [`ErrorKind::Truncated`]: the packet is longer than `payload`, or the kernel dropped descriptors, for
-///   which the usual cause is this process's descriptor limit.
+/// * [`ErrorKind::NotDmaBuf`], [`ErrorKind::PathOnly`]: a descriptor is not a dma-buf, or is one
+///   opened with `O_PATH`; the error's text says which descriptor.
+/// * [`ErrorKind::Truncated`]: the packet is longer than `payload`, or the kernel dropped
+///   descriptors. It usually drops them because of this process's limit of descriptors.
 /// * [`ErrorKind::InvalidPayload`]: `payload` has no room.
-/// * [`ErrorKind::Disconnected`]: the other end is closed. A datagram socket does not notice, and waits on.
-/// * [`ErrorKind::WouldBlock`]: a non-blocking socket has no message.
+/// * [`ErrorKind::Disconnected`]: the other end is closed. A datagram socket does not report that
+///   and keeps waiting.
+/// * [`ErrorKind::WouldBlock`]: the socket is non-blocking and has no message.
 pub fn receive(socket: impl AsFd, payload: &mut [u8]) -> Result<Received> {
     receive_into(socket.as_fd(), payload, &mut [MaybeUninit::uninit(); CONTROL_LEN])
 }
@@ -129,12 +135,13 @@ fn receive_into(
         ));
     }
     let mut control = RecvAncillaryBuffer::new(space);
-    // Close-on-exec is set by the kernel on receipt, since setting it later would race with a fork and exec.
+    // The kernel sets close-on-exec as it receives. If this set it afterwards, another thread could
+    // fork and exec before it.
     let message = retry_on_intr(|| {
         recvmsg(socket, &mut [IoSliceMut::new(payload)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })
     .map_err(receive_error)?;
-    // Owned before anything is checked, so that every early return closes them all.
+    // Take ownership before any check, so that every early return closes all of them.
     let fds: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| match message {
@@ -148,7 +155,7 @@ fn receive_into(
             ErrorKind::Truncated,
             format!(
                 "the kernel dropped descriptors of the message ({} arrived); the usual cause is this process's limit: \
-                 raise it (ulimit -n) or close some, and have it sent again",
+                 raise it (ulimit -n) or close some descriptors, then have the message sent again",
                 fds.len()
             ),
         ));
@@ -182,7 +189,7 @@ fn receive_into(
 fn send_error(errno: Errno) -> Error {
     const WHAT: &str = "cannot send the dma-bufs";
     let (kind, why) = match errno {
-        // Refused is what a datagram socket says.
+        // ECONNREFUSED comes from a datagram socket.
         Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED => {
             (ErrorKind::Disconnected, "the other end of the socket is closed")
         }
@@ -201,7 +208,7 @@ fn receive_error(errno: Errno) -> Error {
     const WHAT: &str = "cannot receive dma-bufs";
     let (kind, why) = match errno {
         Errno::CONNRESET => (ErrorKind::Disconnected, "the other end of the socket is closed"),
-        Errno::AGAIN => (ErrorKind::WouldBlock, "no message is there; poll until the socket can be read"),
+        Errno::AGAIN => (ErrorKind::WouldBlock, "there is no message; poll until the socket can be read"),
         errno => return Error::from_errno(WHAT, errno),
     };
     Error::with_errno(kind, format!("{WHAT}: {why}"), errno)
@@ -217,13 +224,14 @@ mod tests {
         socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None).unwrap()
     }
 
-    /// Sends descriptors that are no dma-bufs, which only a hostile or mistaken peer would do.
+    /// Sends descriptors that are not dma-bufs. Only a hostile or mistaken peer would do so.
     fn send_files(socket: &OwnedFd, count: usize) {
         let file = tempfile::tempfile().unwrap();
         send_fds(socket.as_fd(), &vec![file.as_fd(); count], b"x").unwrap();
     }
 
-    /// Check that a descriptor that is not a dma-buf is refused on receipt, and its place named.
+    /// Check that a received descriptor that is not a dma-buf is refused, and that the message
+    /// names its position.
     #[test]
     fn refuses_what_is_not_a_dma_buf() {
         for kind in [SocketType::SEQPACKET, SocketType::STREAM, SocketType::DGRAM] {
@@ -235,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Check that descriptors lost on the way are an error, even though some arrived.
+    /// Check that descriptors lost on the way are an error, even if some arrived.
     #[test]
     fn truncated_control_message_is_an_error() {
         let (here, there) = pair(SocketType::SEQPACKET);
@@ -254,12 +262,13 @@ mod tests {
         assert_eq!(receive(&there, &mut [0; 3]).unwrap_err().kind(), ErrorKind::Truncated);
     }
 
-    /// Check that the most descriptors that the kernel sends in one message arrive whole.
+    /// Check that as many descriptors as the kernel sends in one message all arrive.
     #[test]
     fn room_for_the_most() {
         let (here, there) = pair(SocketType::SEQPACKET);
         send_files(&here, MAX_BUFS);
-        // Refused as dma-bufs, and not as truncated: so all arrived.
+        // They are refused because they are not dma-bufs and not as truncated, so all of them
+        // arrived.
         let error = receive(&there, &mut [0; 8]).unwrap_err();
         assert!(error.to_string().contains("descriptor 1 of 253"), "{error}");
     }
@@ -285,7 +294,7 @@ mod tests {
         assert_eq!(receive(&there, &mut []).unwrap_err().kind(), ErrorKind::InvalidPayload);
     }
 
-    /// Check that a closed peer is told apart from a socket that is merely empty, for both sides.
+    /// Check that a closed peer and an empty socket give different errors, in both directions.
     #[test]
     fn tells_closed_from_empty() {
         let (here, there) = pair(SocketType::SEQPACKET);

@@ -1,9 +1,9 @@
-//! udmabuf: dma-bufs over the pages of memfds (`CONFIG_UDMABUF`, Linux 4.20).
+//! udmabuf: makes dma-bufs from pages of memfds (`CONFIG_UDMABUF`, Linux 4.20).
 //!
-//! The exporter of virtual machines, and the one that needs no device and no heap. The buffer pins the
-//! memfd's pages and drops the memfd: closing that frees nothing while the buffer lives. Several buffers may
-//! overlap. Limits: the module's `size_limit_mb` (64 up to Linux 7.2, and as good as none on 7.3) and
-//! `list_limit` (1024).
+//! Virtual machines use it, and it needs neither a device nor a heap. The buffer pins the pages and
+//! keeps no reference to the memfd, so closing the memfd frees none of these pages while the buffer
+//! lives. Several buffers may share pages. Limits: the module's parameters `size_limit_mb` (64 up
+//! to Linux 7.2, practically unlimited on 7.3) and `list_limit` (1024).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -17,11 +17,12 @@ use crate::{DmaBuf, Error, ErrorKind, MemfdRange, Result, SealedMemfd};
 
 const NODE: &str = "/dev/udmabuf";
 
-/// `/dev/udmabuf`, opened.
+/// An open `/dev/udmabuf`.
 ///
 /// ```
 /// match dmabuf::Udmabuf::open() {
 ///     Ok(device) => assert_eq!(device.allocate(65536)?.size()?, 65536),
+///     // The message says what to do: load the module, or join a group.
 ///     Err(error) => eprintln!("{error}"),
 /// }
 /// # Ok::<(), dmabuf::Error>(())
@@ -36,16 +37,16 @@ impl Udmabuf {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NoUdmabuf`]: the kernel lacks `CONFIG_UDMABUF`, or the module is not loaded.
+    /// * [`ErrorKind::NoUdmabuf`]: the kernel has no `CONFIG_UDMABUF`, or the module is not loaded.
     /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
     pub fn open() -> Result<Self> {
-        // Requests take no write access to the node.
+        // Read-only, because the requests need no write access to the node.
         Ok(Self { fd: open_device(Path::new(NODE), OFlags::RDONLY, ErrorKind::NoUdmabuf, no_udmabuf)? })
     }
 
-    /// Makes a memfd of `size` bytes, a dma-buf of all of it, and closes the memfd.
+    /// Makes a memfd of `size` bytes and a dma-buf of all its pages, and closes the memfd.
     ///
-    /// `size` is a positive multiple of the page size.
+    /// `size` must be a positive multiple of the page size.
     ///
     /// # Errors
     ///
@@ -54,17 +55,18 @@ impl Udmabuf {
         self.create(SealedMemfd::create("udmabuf", size)?.whole()?)
     }
 
-    /// Makes a dma-buf of one range (`UDMABUF_CREATE` of `include/uapi/linux/udmabuf.h`).
+    /// Makes a dma-buf from one range of a memfd (`UDMABUF_CREATE` of
+    /// `include/uapi/linux/udmabuf.h`).
     ///
-    /// The descriptor is read-write and close-on-exec. The pages stay those of the memfd: a write to one is
-    /// seen in the other.
+    /// The descriptor is read-write and close-on-exec. The memfd and the buffer share the pages, so
+    /// a write to one shows in the other.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::SizeLimit`]: larger than the module's `size_limit_mb`; the message says where to raise
-    ///   it.
-    /// * [`ErrorKind::NotSealed`]: the memfd has `F_SEAL_FUTURE_WRITE` and this kernel refuses it (6.12 and
-    ///   7.2 do).
+    /// * [`ErrorKind::SizeLimit`]: larger than the module's `size_limit_mb`; the message says where
+    ///   to raise it.
+    /// * [`ErrorKind::NotSealed`]: the memfd has `F_SEAL_FUTURE_WRITE`, and this kernel refuses
+    ///   that (6.12 and 7.2 do).
     /// * [`ErrorKind::OutOfMemory`], [`ErrorKind::OutOfDescriptors`].
     pub fn create(&self, range: MemfdRange<'_>) -> Result<DmaBuf> {
         ioctl::udmabuf_create(self.fd.as_fd(), raw(&range))
@@ -72,12 +74,13 @@ impl Udmabuf {
             .map_err(|errno| explain(&[range], errno, &Limits::read()))
     }
 
-    /// Makes one dma-buf of several ranges, one after another, of one or more memfds (`UDMABUF_CREATE_LIST`).
+    /// Makes one dma-buf from several ranges, in this order, of one or more memfds
+    /// (`UDMABUF_CREATE_LIST`).
     ///
     /// # Errors
     ///
-    /// As for [`create`](Self::create); also [`ErrorKind::InvalidSize`] for an empty list, and
-    /// [`ErrorKind::SizeLimit`] for one longer than the module's `list_limit`.
+    /// As for [`create`](Self::create). An empty list is [`ErrorKind::InvalidSize`]; a list longer
+    /// than the module's `list_limit` is [`ErrorKind::SizeLimit`].
     pub fn create_list(&self, ranges: &[MemfdRange<'_>]) -> Result<DmaBuf> {
         if ranges.is_empty() {
             return Err(Error::new(ErrorKind::InvalidSize, "a udmabuf needs at least one memfd range"));
@@ -110,7 +113,7 @@ fn no_udmabuf(errno: Errno) -> Error {
     )
 }
 
-/// The module's limits, where they can be read.
+/// The module's limits; `None` where a parameter cannot be read.
 #[derive(Debug)]
 struct Limits {
     size_mb: Option<u64>,
@@ -127,8 +130,8 @@ fn parameter<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::fs::read_to_string(format!("/sys/module/udmabuf/parameters/{name}")).ok()?.trim().parse().ok()
 }
 
-/// Finds out which of its several causes an `EINVAL` has; alignment, bounds and the other seals were checked
-/// before.
+/// Makes the error for a failed request. For `EINVAL`, which has several causes, it finds out which
+/// one applies. Alignment, bounds and all other seals were checked before the request.
 fn explain(ranges: &[MemfdRange<'_>], errno: Errno, limits: &Limits) -> Error {
     const WHAT: &str = "cannot make a udmabuf";
     if errno != Errno::INVAL {
@@ -189,7 +192,7 @@ mod tests {
         assert!(error.to_string().contains("CONFIG_UDMABUF"), "{error}");
     }
 
-    /// Check that the size limit is recognised, and its file named.
+    /// Check that an exceeded size limit is recognised and the message names its parameter.
     #[test]
     fn explains_the_size_limit() {
         let memfd = SealedMemfd::create("x", 2 << 20).unwrap();
@@ -199,7 +202,8 @@ mod tests {
         assert!(error.to_string().contains("size_limit_mb"), "{error}");
     }
 
-    /// Check that the limit on the number of ranges is recognised, and its file named.
+    /// Check that an exceeded limit on the number of ranges is recognised and the message names its
+    /// parameter.
     #[test]
     fn explains_the_list_limit() {
         let memfd = SealedMemfd::create("x", page_size() as u64).unwrap();
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NotSealed);
     }
 
-    /// Check that an EINVAL without a known cause is not guessed at.
+    /// Check that an EINVAL without a known cause stays unexplained.
     #[test]
     fn does_not_guess() {
         let memfd = SealedMemfd::create("x", page_size() as u64).unwrap();

@@ -1,9 +1,10 @@
-//! V4L2: dma-bufs of a capture device's own buffers, and dma-bufs of others that it captures into.
+//! V4L2 capture devices: export their buffers as dma-bufs, or let them capture into other dma-bufs.
 //!
-//! Both directions of every camera pipeline. Exporting makes a new dma-buf each time, so one memory may appear under several
-//! identities; importing makes a reference inside the kernel that no descriptor shows, and, where the device copies into the
-//! memory by the CPU, no attachment either. The `vivid` module offers both on any machine. Limits: capture devices with one
-//! plane (no `_MPLANE`, no output); the format is the one that is set; nothing is streamed.
+//! Camera pipelines use both. Each export makes a new dma-buf, so the same memory can have several
+//! identities. An import makes a reference inside the kernel that is in no fd table; if the CPU
+//! copies the frames into the memory, there is no attachment either. The `vivid` module of the
+//! kernel offers both, on any machine. Limits: capture devices with one plane only (no `_MPLANE`,
+//! no output). The format is not changed, and nothing is streamed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,7 +23,22 @@ const NODES: &str = "/dev";
 /// `VIDEO_MAJOR`: the fixed major number of all V4L2 nodes.
 const VIDEO_MAJOR: u32 = 81;
 
-/// A device that captures video, opened.
+/// An open video capture device.
+///
+/// ```no_run
+/// use dmabuf::{Heap, VideoDevice};
+///
+/// let mut device = VideoDevice::find("vivid")?;
+/// let buffers = device.buffers(4)?;
+/// let frame = buffers.export(0)?; // a dma-buf of the device's own memory
+/// drop(buffers);
+///
+/// // Or give the device dma-bufs of yours to capture into.
+/// let buf = Heap::open("system")?.allocate(device.frame_size()?)?;
+/// let mut slots = device.slots(4)?;
+/// slots.queue(0, &buf)?;
+/// # Ok::<(), dmabuf::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct VideoDevice {
     fd: OwnedFd,
@@ -35,14 +51,15 @@ impl VideoDevice {
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NoVideoDevice`]: no such node, a node of another kind, or one that does not capture frames of one plane
-    ///   into buffers.
+    /// * [`ErrorKind::NoVideoDevice`]: there is no such node, it belongs to another kind of device,
+    ///   or it cannot capture frames of one plane into buffers.
     /// * [`ErrorKind::PermissionDenied`]: the message names the node's owner and group.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let what = || format!("cannot use {} as a video capture device", path.display());
         let none = |why: &str| Error::new(ErrorKind::NoVideoDevice, format!("{}: {why}", what()));
-        // Without O_NONBLOCK a device that another process initialises might be waited for.
+        // O_NONBLOCK, because opening could otherwise wait for a device that another process is
+        // initializing.
         let fd = open_device(path, OFlags::RDWR | OFlags::NONBLOCK, ErrorKind::NoVideoDevice, |errno| {
             Error::with_errno(
                 ErrorKind::NoVideoDevice,
@@ -56,37 +73,43 @@ impl VideoDevice {
         }
         let found = v4l2::capability(fd.as_fd()).map_err(|errno| Error::from_errno(what(), errno))?;
         if !found.captures {
-            return Err(none("it captures no frames of one plane into buffers; give another of its nodes"));
+            return Err(none(
+                "it captures no frames of one plane into buffers; give another node of this device",
+            ));
         }
         let name = found.driver.split(|&byte| byte == 0).next().unwrap_or_default();
         let driver = String::from_utf8_lossy(name).into_owned();
         Ok(Self { fd, path: path.to_owned(), driver })
     }
 
-    /// Opens the first capture node (`/dev/video*`) of a driver, such as `vivid`, by asking each (`VIDIOC_QUERYCAP`).
+    /// Opens the first capture node (`/dev/video*`) that belongs to a driver, such as `vivid`.
     ///
-    /// Each node before it is opened and closed again, which can wake a sleeping camera.
+    /// It opens one node after another to read the driver's name (`VIDIOC_QUERYCAP`), and closes
+    /// those of other drivers again. Opening can wake a sleeping camera.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::NoVideoDevice`]: none has that driver; the message lists those that were found.
-    /// * [`ErrorKind::PermissionDenied`]: none of those that could be opened has it, and others could not be opened.
+    /// * [`ErrorKind::NoVideoDevice`]: no device has that driver; the message lists those that were
+    ///   found.
+    /// * [`ErrorKind::PermissionDenied`]: no device that could be opened has it, and some nodes
+    ///   could not be opened.
     pub fn find(driver: &str) -> Result<Self> {
         find_in(Path::new(NODES), driver)
     }
 
-    /// The driver's name, as the kernel gives it.
+    /// The driver's name, as the kernel reports it.
     pub fn driver(&self) -> &str {
         &self.driver
     }
 
-    /// The node that was opened.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of one frame in the format that is set (`VIDIOC_G_FMT`). The device's own buffers have them rounded up to whole
-    /// pages, and buffers of others must have as many.
+    /// The size of one frame in the current format, in bytes (`VIDIOC_G_FMT`). The device's own
+    /// buffers have this size rounded up to whole pages. Other dma-bufs must be at least this
+    /// large.
     ///
     /// # Errors
     ///
@@ -94,11 +117,12 @@ impl VideoDevice {
     pub fn frame_size(&self) -> Result<u64> {
         v4l2::frame_size(self.fd.as_fd())
             .map(u64::from)
-            .map_err(|errno| Error::from_errno(format_args!("cannot ask {self} for its format"), errno))
+            .map_err(|errno| Error::from_errno(format_args!("cannot read the format of {self}"), errno))
     }
 
-    /// Makes `count` buffers of the device's own memory (`VIDIOC_REQBUFS` with `V4L2_MEMORY_MMAP`); the driver may make more
-    /// or fewer. They are no dma-bufs until [exported](VideoBuffers::export).
+    /// Makes `count` buffers in the device's own memory (`VIDIOC_REQBUFS` with `V4L2_MEMORY_MMAP`).
+    /// The driver may make more or fewer. A buffer becomes a dma-buf when it is
+    /// [exported](VideoBuffers::export).
     ///
     /// # Errors
     ///
@@ -110,12 +134,13 @@ impl VideoDevice {
         self.request(Memory::Driver, count).map(VideoBuffers)
     }
 
-    /// Makes `count` places for dma-bufs of others (`VIDIOC_REQBUFS` with `V4L2_MEMORY_DMABUF`); the driver may make more or
-    /// fewer.
+    /// Makes `count` slots, into which [`VideoSlots::queue`] puts dma-bufs (`VIDIOC_REQBUFS` with
+    /// `V4L2_MEMORY_DMABUF`). The driver may make more or fewer.
     ///
     /// # Errors
     ///
-    /// As for [`buffers`](Self::buffers); [`ErrorKind::Unsupported`] means that the driver does not import.
+    /// As for [`buffers`](Self::buffers). [`ErrorKind::Unsupported`] means that the driver does not
+    /// import dma-bufs.
     pub fn slots(&mut self, count: u32) -> Result<VideoSlots<'_>> {
         let queue = self.request(Memory::DmaBuf, count)?;
         Ok(VideoSlots { queue, taken: HashSet::new() })
@@ -158,7 +183,8 @@ impl fmt::Display for VideoDevice {
     }
 }
 
-/// The device's queue while it has buffers. There is one, so the device is borrowed for itself alone.
+/// The device's queue, as long as it has buffers. A device has one queue, so this borrows the
+/// device exclusively.
 #[derive(Debug)]
 struct Queue<'dev> {
     device: &'dev VideoDevice,
@@ -167,7 +193,7 @@ struct Queue<'dev> {
 }
 
 impl Queue<'_> {
-    /// Refuses a number that no buffer has.
+    /// Refuses an index that no buffer has.
     fn check(&self, index: u32) -> Result<()> {
         if index < self.len {
             return Ok(());
@@ -181,30 +207,31 @@ impl Queue<'_> {
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
-        // Closing the device does the same, if this fails.
+        // If this fails, closing the device does the same.
         let _ = v4l2::request_buffers(self.device.as_fd(), self.memory, 0);
     }
 }
 
-/// Buffers of a device's own memory. Dropping it gives the queue up; what was exported lives on.
+/// Buffers in the device's own memory. Dropping it frees the queue; exported dma-bufs stay valid.
 #[derive(Debug)]
 pub struct VideoBuffers<'dev>(Queue<'dev>);
 
 impl VideoBuffers<'_> {
-    /// How many there are.
+    /// The number of buffers.
     #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
     pub fn len(&self) -> u32 {
         self.0.len
     }
 
-    /// Exports the buffer of that number, counted from 0 (`VIDIOC_EXPBUF`): a new dma-buf each time, of the same memory.
+    /// Exports the buffer with this index, counted from 0 (`VIDIOC_EXPBUF`). Each call makes a new
+    /// dma-buf of the same memory.
     ///
-    /// The descriptor is read-write and close-on-exec. The dma-buf keeps the memory, not the other way round: the kernel holds
-    /// no reference to it, and it outlives the device's descriptor.
+    /// The descriptor is read-write and close-on-exec. The dma-buf keeps the memory alive, also
+    /// after the device's descriptor is closed. The kernel holds no reference to the dma-buf.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidRange`]: there is no buffer of that number.
+    /// * [`ErrorKind::InvalidRange`]: no buffer has this index.
     /// * [`ErrorKind::Unsupported`]: the driver does not export.
     /// * [`ErrorKind::OutOfDescriptors`], [`ErrorKind::OutOfMemory`].
     pub fn export(&self, index: u32) -> Result<DmaBuf> {
@@ -213,7 +240,7 @@ impl VideoBuffers<'_> {
         retry_on_intr(|| v4l2::export_buffer(self.0.device.as_fd(), index))
             .map(DmaBuf::from_exporter)
             .map_err(|errno| match errno {
-                // Number, memory and flags are right, so it is the driver's memory that cannot be exported.
+                // Index, memory type and flags are right, so the driver cannot export its memory.
                 Errno::INVAL => {
                     let message = format!("{}: the driver does not export its memory", what());
                     Error::with_errno(ErrorKind::Unsupported, message, errno)
@@ -223,31 +250,34 @@ impl VideoBuffers<'_> {
     }
 }
 
-/// Places for dma-bufs of others in a device's queue. Dropping it gives the queue up, and with it every dma-buf in it.
+/// Slots for dma-bufs in a device's queue. Dropping it frees the queue and releases every dma-buf
+/// in it.
 #[derive(Debug)]
 pub struct VideoSlots<'dev> {
     queue: Queue<'dev>,
-    /// The numbers of those that are in use.
+    /// The indexes of the slots in use.
     taken: HashSet<u32>,
 }
 
 impl VideoSlots<'_> {
-    /// How many there are.
+    /// The number of slots.
     #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
     pub fn len(&self) -> u32 {
         self.queue.len
     }
 
-    /// Puts a dma-buf into the place of that number, counted from 0 (`VIDIOC_QBUF`).
+    /// Puts a dma-buf into the slot with this index, counted from 0 (`VIDIOC_QBUF`).
     ///
-    /// Until the queue is given up, the kernel holds one reference to the dma-buf for each place that it is in. A driver that
-    /// does DMA attaches its device besides; one that copies by the CPU attaches nothing.
+    /// The kernel holds one reference to the dma-buf for each slot that it is in, until the queue
+    /// is freed. A driver that uses DMA also attaches its device; one that lets the CPU copy the
+    /// frames attaches nothing.
     ///
     /// # Errors
     ///
-    /// * [`ErrorKind::InvalidRange`]: there is no place of that number.
-    /// * [`ErrorKind::InvalidSize`]: the dma-buf is smaller than a [frame](VideoDevice::frame_size).
-    /// * [`ErrorKind::Busy`]: the place is taken.
+    /// * [`ErrorKind::InvalidRange`]: no slot has this index.
+    /// * [`ErrorKind::InvalidSize`]: the dma-buf is smaller than a
+    ///   [frame](VideoDevice::frame_size).
+    /// * [`ErrorKind::Busy`]: the slot is in use.
     /// * [`ErrorKind::Unsupported`]: the device cannot use this memory.
     pub fn queue(&mut self, index: u32, buf: &DmaBuf) -> Result<()> {
         self.queue.check(index)?;
@@ -255,18 +285,19 @@ impl VideoSlots<'_> {
         let what = || format!("cannot queue the dma-buf as buffer {index} of {device}");
         let (frame, size) = (device.frame_size()?, buf.size()?);
         if size < frame {
-            let message = format!("{}: it has {size} bytes, and a frame {frame}", what());
+            let message = format!("{}: it has {size} bytes, but a frame needs {frame}", what());
             return Err(Error::new(ErrorKind::InvalidSize, message));
         }
         if self.taken.contains(&index) {
             return Err(Error::new(
                 ErrorKind::Busy,
-                format!("{}: another is in its place; use a free one", what()),
+                format!("{}: a dma-buf is queued at this index already; use a free index", what()),
             ));
         }
         retry_on_intr(|| v4l2::queue_dma_buf(device.as_fd(), index, buf.as_fd())).map_err(
             |errno| match errno {
-                // Number, size and place are right, so it is the memory.
+                // Index and size are right and the slot is free, so the device cannot use the
+                // memory.
                 Errno::INVAL => Error::with_errno(
                     ErrorKind::Unsupported,
                     format!("{}: the device cannot use this memory", what()),
@@ -299,7 +330,7 @@ fn find_in(dir: &Path, driver: &str) -> Result<VideoDevice> {
 mod tests {
     use super::*;
 
-    /// A file stands in for the device: it refuses every request, which is what these tests need.
+    /// A file in place of the device: it refuses every request, as these tests need.
     fn stand_in() -> VideoDevice {
         VideoDevice {
             fd: tempfile::tempfile().unwrap().into(),
@@ -316,21 +347,22 @@ mod tests {
         assert!(error.to_string().contains("modprobe vivid"), "{error}");
     }
 
-    /// Check that a missing node and another kind of device are both "no video device".
+    /// Check that a missing node and a node of another kind give the same kind of error.
     #[test]
     fn refuses_what_is_no_video_device() {
         assert_eq!(VideoDevice::open("/dev/video999").unwrap_err().kind(), ErrorKind::NoVideoDevice);
         assert_eq!(VideoDevice::open("/dev/null").unwrap_err().kind(), ErrorKind::NoVideoDevice);
     }
 
-    /// Check that no buffers are refused before any call.
+    /// Check that a count of zero is refused before any call.
     #[test]
     fn refuses_zero() {
         let error = stand_in().buffers(0).unwrap_err();
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::InvalidSize, None));
     }
 
-    /// Check that a number past the last is refused before any call, and that the message says how many there are.
+    /// Check that an index past the last one is refused before any call, and that the message says
+    /// how many buffers there are.
     #[test]
     fn refuses_a_number_past_the_last() {
         let mut device = stand_in();

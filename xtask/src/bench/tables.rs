@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lsbuf_guest::bench::figures::{Figures, Measured, Results};
 
-/// One column: its heading, and the cell of a way.
+/// One column: its heading, and the function that makes the cell of a variant.
 type Column = (&'static str, fn(&Figures, &Results) -> String);
 
 const COLUMNS: &[Column] = &[
@@ -26,7 +26,7 @@ const COLUMNS_OF_SCANNERS: &[Column] = &[
     }),
 ];
 
-/// The world's description and its two tables.
+/// A world's description and its two tables.
 pub(super) fn of(results: &Results, machine: &str, took: Duration) -> String {
     let mut text = format!("### {}\n\n{}.\n", results.world, sentence(&results.description));
     let _ = writeln!(
@@ -50,7 +50,7 @@ pub(super) fn of(results: &Results, machine: &str, took: Duration) -> String {
     text
 }
 
-/// What is missing and why, each once, and who answered in part.
+/// What is missing and why, and which variants gave a partial answer. Each remark appears once.
 fn remarks(results: &Results) -> Vec<String> {
     let mut remarks: Vec<String> = Vec::new();
     for way in &results.ways {
@@ -99,7 +99,7 @@ fn table<'r>(
     text.push('\n');
 }
 
-/// Milliseconds, with three digits at least.
+/// Milliseconds with at least three digits.
 pub(super) fn ms(ms: f64) -> String {
     match ms {
         ..10.0 => format!("{ms:.2}"),
@@ -118,7 +118,8 @@ mod tests {
     use super::super::targets::tests::{figures, results};
     use super::*;
 
-    /// Check that every way has a row, a missing one with its reason, and that rows have as many cells as headings.
+    /// Check that every variant has a row, that a missing one has its reason, and that every row
+    /// has as many cells as headings.
     #[test]
     fn every_way_has_a_row() {
         let missing = Measured::Missing("refused".to_owned());

@@ -1,7 +1,7 @@
 //! The figures that lsbuf is to reach, computed from one run.
 //!
-//! Each is worked out from the medians of ways that were run in turn, so that a slow machine is slow for both sides of a
-//! ratio. What cannot be worked out says what is lacking.
+//! Each figure comes from the medians of variants that ran in turn, so that a slow machine slows
+//! both sides of a ratio. If a figure cannot be computed, the table says what is missing.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use lsbuf_guest::bench::world::NATIVE;
 
 use super::tables::ms;
 
-/// What was measured and whether it is enough; the error is what is lacking.
+/// What was measured, and whether it is good enough. The error says what is missing.
 type Found = Result<(String, bool), String>;
 
 /// One figure to reach.
@@ -21,7 +21,7 @@ struct Target {
     find: fn(&[Results]) -> Found,
 }
 
-/// Growth that still counts as none: what is "flat" or "linear" may differ by that factor.
+/// The ratio up to which growth still counts as "flat" or "linear".
 const FLAT: f64 = 1.2;
 
 const TARGETS: &[Target] = &[
@@ -95,7 +95,7 @@ const TARGETS: &[Target] = &[
     },
 ];
 
-/// The table of all of them.
+/// The table of all figures.
 pub(super) fn summary(all: &[Results]) -> String {
     let mut text = "### Figures to reach\n\n| figure | reach | measured | |\n|---|---|---:|---|\n".to_owned();
     for Target { figure, reach, find } in TARGETS {
@@ -108,14 +108,15 @@ pub(super) fn summary(all: &[Results]) -> String {
     text
 }
 
-/// How many times as much wall time, and CPU time.
+/// Ratios of wall time and of CPU time.
 type Times = (f64, f64);
 
 fn times(one: &Figures, other: &Figures) -> Times {
     (one.wall / other.wall, one.cpu / other.cpu)
 }
 
-/// The wall time is judged; that of the CPU beside it tells whether the machine had something else to do.
+/// The wall time is judged. The CPU time is shown because it tells whether the machine was busy
+/// with something else.
 fn show((wall, cpu): Times) -> String {
     format!("{wall:.2}× (CPU {cpu:.2}×)")
 }
@@ -185,7 +186,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Made up, of so many milliseconds and KiB.
+    /// Made-up figures: wall time in milliseconds and peak memory in KiB.
     pub(in super::super) fn figures(wall: f64, peak_kib: u64) -> Measured {
         Measured::Figures(Figures {
             wall,
@@ -199,7 +200,7 @@ pub(super) mod tests {
         })
     }
 
-    /// A world of made-up figures: way, command, warm scan.
+    /// A world with made-up figures: variant, command, warm scan.
     pub(in super::super) fn results(world: &str, ways: Vec<(&str, Measured, Option<Measured>)>) -> Results {
         let way = |(way, one_shot, warm): (&str, _, _)| WayResults {
             way: way.to_owned(),
@@ -222,7 +223,8 @@ pub(super) mod tests {
         summary.lines().find(|line| line.contains(figure)).unwrap().to_owned()
     }
 
-    /// Check that ratios point the right way and are judged on both sides of what is to be reached.
+    /// Check that ratios have the right direction, and that values on both sides of the target are
+    /// judged.
     #[test]
     fn ratios_are_judged() {
         let phone = |bpf| {
@@ -237,7 +239,7 @@ pub(super) mod tests {
         assert!(row(&phone(2.1), figure).ends_with("| 28.57× (CPU 28.57×) | missed |"));
     }
 
-    /// Check that what was not run, or is missing, is said and not taken for reached or missed.
+    /// Check that a figure that was not measured is reported as such, and not as reached or missed.
     #[test]
     fn what_lacks_is_said() {
         let missing = Measured::Missing("refused".to_owned());
@@ -250,7 +252,8 @@ pub(super) mod tests {
         assert!(row(&[], figure).ends_with("| not measured: world phone was not run |"));
     }
 
-    /// Check that auto is compared with the better of both that answers in full, and that the worst world and kind is told.
+    /// Check that auto is compared with the better complete source, and that the worst world and
+    /// kind are reported.
     #[test]
     fn auto_is_compared_with_the_better() {
         let ways = |auto| {
@@ -269,7 +272,8 @@ pub(super) mod tests {
         );
     }
 
-    /// Check that a command is measured against two scans and a start, and memory against what starting takes.
+    /// Check that a command is compared with two scans and a process start, and memory with that of
+    /// a process start.
     #[test]
     fn sums_are_sums() {
         let ways = |peak| {

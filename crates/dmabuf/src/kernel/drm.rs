@@ -1,6 +1,7 @@
-//! The DRM requests that move buffers: version, dumb buffers, PRIME export and import, close.
+//! The DRM requests that make, export, import and close buffers, and the one for the driver's name.
 //!
-//! Only what every driver with GEM shares (`include/uapi/drm/drm.h`, `drm_mode.h`); no driver's own requests.
+//! Only requests that all drivers with GEM share (`include/uapi/drm/drm.h`, `drm_mode.h`); none of
+//! a particular driver.
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -20,7 +21,7 @@ pub(crate) struct Dumb {
     pub(crate) size: u64,
 }
 
-/// The driver's name, cut at 64 bytes (the longest in the kernel has about 20).
+/// The driver's name, cut at 64 bytes. The longest name in the kernel has about 20.
 pub(crate) fn driver_name(device: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let mut name = vec![0u8; 64];
     let mut arg = uapi::DrmVersion {
@@ -36,10 +37,10 @@ pub(crate) fn driver_name(device: BorrowedFd<'_>) -> Result<Vec<u8>> {
     };
     // SAFETY: the request updates one `struct drm_version`, which `DrmVersion` is.
     let updater = unsafe { Updater::<{ uapi::DRM_IOCTL_VERSION }, _>::new(&mut arg) };
-    // SAFETY: the request writes to `arg` and at most `name_len` bytes to `name`, which outlives the call;
-    // the other two strings have length 0 and so are not written.
+    // SAFETY: the request writes to `arg`, and at most `name_len` bytes to `name`, which outlives
+    // the call. It does not write the other two strings, as their length is 0.
     unsafe { ioctl(device, updater) }?;
-    // The kernel stores the whole name's length, even where it copied less.
+    // The kernel stores the length of the whole name, even if it copied less.
     name.truncate(arg.name_len);
     Ok(name)
 }
@@ -61,16 +62,17 @@ pub(crate) fn create_dumb(device: BorrowedFd<'_>, width: u32, height: u32, bpp: 
     Ok(Dumb { handle, pitch: arg.pitch, size: arg.size })
 }
 
-/// Exports a handle; the descriptor is read-write and close-on-exec.
+/// Exports a handle. The descriptor is read-write and close-on-exec.
 pub(crate) fn handle_to_fd(device: BorrowedFd<'_>, handle: NonZeroU32) -> Result<OwnedFd> {
-    // DRM_RDWR and DRM_CLOEXEC are defined as these two.
+    // DRM defines DRM_RDWR and DRM_CLOEXEC as O_RDWR and O_CLOEXEC.
     let flags = (OFlags::RDWR | OFlags::CLOEXEC).bits();
     let mut arg = uapi::DrmPrimeHandle { handle: handle.get(), flags, fd: -1 };
     // SAFETY: the request updates one `struct drm_prime_handle`, which `DrmPrimeHandle` is.
     let updater = unsafe { Updater::<{ uapi::DRM_IOCTL_PRIME_HANDLE_TO_FD }, _>::new(&mut arg) };
     // SAFETY: the request writes only to `arg`, which is borrowed until the call has returned.
     unsafe { ioctl(device, updater) }?;
-    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen it.
+    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen
+    // it.
     unsafe { super::adopt(arg.fd) }
 }
 
@@ -78,8 +80,8 @@ pub(crate) fn fd_to_handle(device: BorrowedFd<'_>, buf: BorrowedFd<'_>) -> Resul
     let mut arg = uapi::DrmPrimeHandle { handle: 0, flags: 0, fd: buf.as_raw_fd() };
     // SAFETY: the request updates one `struct drm_prime_handle`, which `DrmPrimeHandle` is.
     let updater = unsafe { Updater::<{ uapi::DRM_IOCTL_PRIME_FD_TO_HANDLE }, _>::new(&mut arg) };
-    // SAFETY: the request writes only to `arg`; `buf` is borrowed, so the number names it until the call has
-    // returned.
+    // SAFETY: the request writes only to `arg`. `buf` is borrowed, so its number stays valid until
+    // the call has returned.
     unsafe { ioctl(device, updater) }?;
     NonZeroU32::new(arg.handle).ok_or(Errno::INVAL)
 }
@@ -88,6 +90,7 @@ pub(crate) fn gem_close(device: BorrowedFd<'_>, handle: NonZeroU32) -> Result<()
     let arg = uapi::DrmGemClose { handle: handle.get(), pad: 0 };
     // SAFETY: the request reads one `struct drm_gem_close`, which `DrmGemClose` is.
     let setter = unsafe { Setter::<{ uapi::DRM_IOCTL_GEM_CLOSE }, _>::new(arg) };
-    // SAFETY: a handle is a number inside the DRM file, not memory of this process: closing it frees none.
+    // SAFETY: a handle is a number inside the DRM file and no memory of this process, so closing it
+    // unmaps nothing.
     unsafe { ioctl(device, setter) }
 }

@@ -1,8 +1,8 @@
-//! The requests of dma-bufs themselves, of heaps and of udmabuf, one function each.
+//! The requests of dma-bufs, heaps and udmabuf, one function for each.
 //!
-//! Each takes borrowed descriptors and returns the errno untouched. Every number encodes the size of its
-//! structure, and the structures here have exactly that size, so even a foreign driver that knows the same
-//! number reads and writes inside them.
+//! Each function takes borrowed descriptors and returns the errno unchanged. The number of a
+//! request encodes the size of its structure, and the structures here have exactly that size. So
+//! even another driver that knows the same number reads and writes only inside the structure.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use rustix::ioctl::{IntegerSetter, Setter, Updater, ioctl};
 use super::returns_fd::ReturnsFd;
 use super::uapi;
 
-/// The direction bits that the sync requests share (`DMA_BUF_SYNC_READ`, `_WRITE`).
+/// The direction bits that the three sync requests share (`DMA_BUF_SYNC_READ`, `_WRITE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SyncBits(u8);
 
@@ -24,7 +24,7 @@ impl SyncBits {
     pub(crate) const READ_WRITE: Self = Self(uapi::DMA_BUF_SYNC_READ | uapi::DMA_BUF_SYNC_WRITE);
 }
 
-/// A range of a memfd, as udmabuf takes it.
+/// A range of a memfd, in the form that udmabuf takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawRange<'fd> {
     pub(crate) memfd: BorrowedFd<'fd>,
@@ -32,12 +32,12 @@ pub(crate) struct RawRange<'fd> {
     pub(crate) size: u64,
 }
 
-/// Opens a bracket of CPU access.
+/// Begins an access by the CPU.
 pub(crate) fn sync_start(buf: BorrowedFd<'_>, bits: SyncBits) -> Result<()> {
     sync(buf, bits.0)
 }
 
-/// Closes a bracket of CPU access.
+/// Ends an access by the CPU.
 pub(crate) fn sync_end(buf: BorrowedFd<'_>, bits: SyncBits) -> Result<()> {
     sync(buf, bits.0 | uapi::DMA_BUF_SYNC_END)
 }
@@ -47,11 +47,11 @@ fn sync(buf: BorrowedFd<'_>, flags: u8) -> Result<()> {
         let arg = uapi::DmaBufSync { flags: u64::from(flags) };
         // SAFETY: the request reads one `struct dma_buf_sync`, which `DmaBufSync` is.
         let setter = unsafe { Setter::<{ uapi::DMA_BUF_IOCTL_SYNC }, _>::new(arg) };
-        // SAFETY: the request takes the buffer to or from the CPU; it has no effect on this process's memory
-        // safety.
+        // SAFETY: the request hands the buffer between the CPU and devices. It does not change this
+        // process's memory map and writes to no memory that Rust knows of.
         match unsafe { ioctl(buf, setter) } {
-            // Waiting for fences can be interrupted; the kernel's dma-buf documentation asks to restart on
-            // both.
+            // A signal can interrupt the wait for fences. The kernel's documentation of dma-buf
+            // says to repeat the request on both errors.
             Err(Errno::INTR | Errno::AGAIN) => {}
             result => return result,
         }
@@ -60,8 +60,8 @@ fn sync(buf: BorrowedFd<'_>, flags: u8) -> Result<()> {
 
 pub(crate) fn set_name(buf: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let address = name.as_ptr().cast_mut().cast();
-    // SAFETY: the request's argument is an address, from which the kernel reads up to the NUL and writes
-    // nothing.
+    // SAFETY: the argument of the request is an address. From there the kernel reads up to the NUL,
+    // and it writes nothing.
     let setter = unsafe { IntegerSetter::<{ uapi::DMA_BUF_SET_NAME_B }>::new_pointer(address) };
     // SAFETY: `name` is borrowed, and so alive, until the call has returned.
     unsafe { ioctl(buf, setter) }
@@ -73,7 +73,8 @@ pub(crate) fn export_sync_file(buf: BorrowedFd<'_>, bits: SyncBits) -> Result<Ow
     let updater = unsafe { Updater::<{ uapi::DMA_BUF_IOCTL_EXPORT_SYNC_FILE }, _>::new(&mut arg) };
     // SAFETY: the request writes only to `arg`, which is borrowed until the call has returned.
     unsafe { ioctl(buf, updater) }?;
-    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen it.
+    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen
+    // it.
     unsafe { super::adopt(arg.fd) }
 }
 
@@ -85,18 +86,20 @@ pub(crate) fn import_sync_file(buf: BorrowedFd<'_>, bits: SyncBits, file: Borrow
     unsafe { ioctl(buf, setter) }
 }
 
-/// Allocates `len` bytes; the kernel rounds up to whole pages. The descriptor is read-write and
-/// close-on-exec.
+/// Allocates `len` bytes, which the kernel rounds up to whole pages. The descriptor is read-write
+/// and close-on-exec.
 pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> Result<OwnedFd> {
     let fd_flags = (OFlags::RDWR | OFlags::CLOEXEC).bits();
     // The kernel refuses a request whose `fd` is not 0.
     let mut arg = uapi::DmaHeapAllocationData { len, fd: 0, fd_flags, heap_flags: 0 };
-    // SAFETY: the request updates one `struct dma_heap_allocation_data`, which `DmaHeapAllocationData` is.
+    // SAFETY: the request updates one `struct dma_heap_allocation_data`, which
+    // `DmaHeapAllocationData` is.
     let updater = unsafe { Updater::<{ uapi::DMA_HEAP_IOCTL_ALLOC }, _>::new(&mut arg) };
     // SAFETY: the request writes only to `arg`, which is borrowed until the call has returned.
     unsafe { ioctl(heap, updater) }?;
     let fd = i32::try_from(arg.fd).map_err(|_| Errno::BADF)?;
-    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen it.
+    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen
+    // it.
     unsafe { super::adopt(fd) }
 }
 
@@ -109,16 +112,17 @@ pub(crate) fn udmabuf_create(device: BorrowedFd<'_>, range: RawRange<'_>) -> Res
     };
     // SAFETY: the request only reads one `struct udmabuf_create`, and returns a new descriptor.
     let request = unsafe { ReturnsFd::<{ uapi::UDMABUF_CREATE }>::new(&arg) };
-    // SAFETY: the kernel takes its own references to the memfd's pages; `range.memfd` is alive during the
-    // call.
+    // SAFETY: the kernel takes its own references to the pages of the memfd, and `range.memfd` is
+    // open during the call.
     unsafe { ioctl(device, request) }
 }
 
 pub(crate) fn udmabuf_create_list(device: BorrowedFd<'_>, ranges: &[RawRange<'_>]) -> Result<OwnedFd> {
     let count = u32::try_from(ranges.len()).map_err(|_| Errno::INVAL)?;
     let header = uapi::UdmabufCreateList { flags: uapi::UDMABUF_FLAGS_CLOEXEC, count };
-    // A C array after a header has no safe Rust type, so the bytes are laid out one field after another. The
-    // kernel copies them, hence no alignment is needed.
+    // The request is a header followed by a C array, for which there is no safe Rust type. So the
+    // bytes are written one field after another. They need no alignment, because the kernel copies
+    // them.
     let mut arg = Vec::with_capacity(size_of::<uapi::UdmabufCreateList>() + ranges.len() * 24);
     arg.extend_from_slice(&header.flags.to_ne_bytes());
     arg.extend_from_slice(&header.count.to_ne_bytes());
@@ -128,10 +132,10 @@ pub(crate) fn udmabuf_create_list(device: BorrowedFd<'_>, ranges: &[RawRange<'_>
         arg.extend_from_slice(&range.offset.to_ne_bytes());
         arg.extend_from_slice(&range.size.to_ne_bytes());
     }
-    // SAFETY: the request only reads the header and then `count` items of 24 bytes, all of which are in
-    // `arg`, and returns a new descriptor.
+    // SAFETY: the request only reads the header and then `count` items of 24 bytes, all of which
+    // are in `arg`, and returns a new descriptor.
     let request = unsafe { ReturnsFd::<{ uapi::UDMABUF_CREATE_LIST }>::new(arg.as_slice()) };
-    // SAFETY: as in `udmabuf_create`; every memfd is alive during the call.
+    // SAFETY: as in `udmabuf_create`; every memfd is open during the call.
     unsafe { ioctl(device, request) }
 }
 
@@ -141,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Check that a descriptor of another kind answers ENOTTY, not something that looks like success.
+    /// Check that a descriptor of another kind gives ENOTTY, and nothing that looks like success.
     #[test]
     fn foreign_descriptor_is_enotty() {
         let file = tempfile::tempfile().unwrap();

@@ -1,12 +1,14 @@
 //! Mapped memory that other processes and devices may change at any time.
 //!
-//! A reference to such memory would be unsound: `&[u8]` promises that the bytes do not change, `&mut [u8]`
-//! that nobody else sees them. So this module keeps a bare pointer and copies bytes in and out with volatile
-//! accesses, which the compiler may neither repeat, merge nor assume anything about. Words are used where the
-//! alignment allows, because mapped device memory is often uncached and each access a bus cycle.
+//! A reference to such memory would be unsound. `&[u8]` promises that the bytes do not change, and
+//! `&mut [u8]` that nobody else sees them. So this module keeps a raw pointer and copies bytes in
+//! and out with volatile accesses, which the compiler may neither repeat nor merge, and about whose
+//! values it may assume nothing. Where the alignment allows, it copies whole words: mapped device
+//! memory is often uncached, and then every access costs a bus transaction.
 //!
-//! Limits: a copy is not atomic, so a concurrent writer elsewhere can tear it. If the exporter takes the
-//! pages away (a device unplugged, say), an access raises SIGBUS, as for any mapped file.
+//! Limits: a copy is not atomic, so it can mix old and new bytes if the memory is written
+//! meanwhile. If the exporter takes the pages away, as when a device is unplugged, an access raises
+//! SIGBUS, as with any mapped file.
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
@@ -15,7 +17,7 @@ use std::ptr::{self, NonNull};
 use rustix::io::{Errno, Result};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// How to map.
+/// The access that a mapping allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Protection {
     pub(crate) writable: bool,
@@ -29,10 +31,10 @@ pub(crate) enum Refused {
     ReadOnly,
 }
 
-/// One mapping, unmapped on drop.
+/// One mapping, which is unmapped on drop.
 ///
-/// Reads take `&self` and writes `&mut self`, so safe code of this process never races with itself on one
-/// mapping.
+/// Reading takes `&self` and writing `&mut self`. So safe code in this process never races with
+/// itself on one mapping.
 #[derive(Debug)]
 pub(crate) struct Region {
     start: NonNull<u8>,
@@ -42,13 +44,13 @@ pub(crate) struct Region {
 
 // SAFETY: the mapping belongs to the process, not to a thread, and `Region` is its only owner.
 unsafe impl Send for Region {}
-// SAFETY: through `&Region` the memory is only read, with volatile accesses; writing needs `&mut Region`.
+// SAFETY: `&Region` allows only volatile reads of the memory; writing takes `&mut Region`.
 unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps the first `len` bytes of `fd`.
     pub(crate) fn new(fd: BorrowedFd<'_>, protection: Protection, len: usize) -> Result<Self> {
-        // Pointer arithmetic is only defined within `isize::MAX` bytes.
+        // Pointer arithmetic is defined only within `isize::MAX` bytes.
         if isize::try_from(len).is_err() {
             return Err(Errno::NOMEM);
         }
@@ -68,33 +70,33 @@ impl Region {
         self.len
     }
 
-    /// Copies from `offset` of the mapping to all of `dst`.
+    /// Fills `dst` from the mapping, starting at `offset`.
     pub(crate) fn read(&self, offset: usize, dst: &mut [u8]) -> std::result::Result<(), Refused> {
         let src = self.at(offset, dst.len())?;
-        // SAFETY: `at` has shown that `dst.len()` bytes from `src` lie in the mapping, which is readable
-        // while `self` lives. `dst` is memory of this process that cannot be part of the mapping's address
-        // range, because no reference into it is ever made.
+        // SAFETY: `at` has checked that `dst.len()` bytes from `src` are in the mapping, which is
+        // readable as long as `self` lives. `dst` cannot overlap the mapping, because no reference
+        // into the mapping is ever made.
         unsafe { copy_out(src, dst) };
         Ok(())
     }
 
-    /// Copies all of `src` to `offset` of the mapping.
+    /// Copies all of `src` into the mapping, starting at `offset`.
     pub(crate) fn write(&mut self, offset: usize, src: &[u8]) -> std::result::Result<(), Refused> {
         if !self.writable {
             return Err(Refused::ReadOnly);
         }
         let dst = self.at(offset, src.len())?;
-        // SAFETY: as in `read`; the mapping is writable, as checked above, and `&mut self` keeps other
-        // accesses by safe code of this process away.
+        // SAFETY: as in `read`. The mapping is writable, as checked above, and `&mut self` excludes
+        // other accesses by safe code in this process.
         unsafe { copy_in(src, dst) };
         Ok(())
     }
 
-    /// Unmaps, reporting the error that `Drop` must swallow.
+    /// Unmaps the memory and returns the error, which `Drop` must ignore.
     pub(crate) fn unmap(self) -> Result<()> {
         let region = std::mem::ManuallyDrop::new(self);
-        // SAFETY: the range is exactly the one that `new` mapped, and `ManuallyDrop` keeps it from being
-        // unmapped twice.
+        // SAFETY: the range is exactly what `new` mapped, and `ManuallyDrop` prevents a second
+        // unmapping.
         unsafe { munmap(region.start.as_ptr().cast::<c_void>(), region.len) }
     }
 
@@ -109,9 +111,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // A failure can only mean that the kernel could not split a neighbouring VMA; nothing could be done
-        // here.
-        // SAFETY: the range is exactly the one that `new` mapped, and nothing uses it after this.
+        // Nothing can be done about a failure: the kernel could not split a neighbouring VMA.
+        // SAFETY: the range is exactly what `new` mapped, and nothing uses it after this.
         let _ = unsafe { munmap(self.start.as_ptr().cast::<c_void>(), self.len) };
     }
 }
@@ -127,12 +128,13 @@ unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
     let (words, tail) = rest.as_chunks_mut::<WORD>();
     let mut src = src;
     for byte in head {
-        // SAFETY: one byte for each of `dst`, in order, so `src` stays inside the readable range.
+        // SAFETY: `src` advances by one byte for each byte of `dst`, so it stays in the readable
+        // range.
         *byte = unsafe { src.read_volatile() };
         src = src.wrapping_add(1);
     }
     for word in words {
-        // SAFETY: as above; `head` has brought `src` to a word's alignment, and words keep it there.
+        // SAFETY: as above. `head` has aligned `src` to a word, and it stays aligned.
         *word = unsafe { src.cast::<u64>().read_volatile() }.to_ne_bytes();
         src = src.wrapping_add(WORD);
     }
@@ -152,12 +154,13 @@ unsafe fn copy_in(src: &[u8], dst: *mut u8) {
     let (words, tail) = rest.as_chunks::<WORD>();
     let mut dst = dst;
     for byte in head {
-        // SAFETY: one byte for each of `src`, in order, so `dst` stays inside the writable range.
+        // SAFETY: `dst` advances by one byte for each byte of `src`, so it stays in the writable
+        // range.
         unsafe { dst.write_volatile(*byte) };
         dst = dst.wrapping_add(1);
     }
     for word in words {
-        // SAFETY: as above; `head` has brought `dst` to a word's alignment, and words keep it there.
+        // SAFETY: as above. `head` has aligned `dst` to a word, and it stays aligned.
         unsafe { dst.cast::<u64>().write_volatile(u64::from_ne_bytes(*word)) };
         dst = dst.wrapping_add(WORD);
     }
@@ -186,7 +189,7 @@ mod tests {
     }
 
     proptest! {
-        /// Check that a write and a read at any offset and length move exactly those bytes.
+        /// Check that a write and a read at any offset and of any length copy exactly those bytes.
         #[test]
         fn copies_exactly(offset in 0usize..64, data in prop::collection::vec(any::<u8>(), 0..64)) {
             let mut region = region(&[0xee; 160], SHARED);
@@ -201,7 +204,7 @@ mod tests {
             prop_assert_eq!(part, data);
         }
 
-        /// Check that an access is refused exactly when it reaches past the end.
+        /// Check that an access is refused if and only if it reaches past the end.
         #[test]
         fn refuses_past_the_end(offset in 0usize..200, len in 0usize..200) {
             let refused = region(&[0; 100], SHARED).read(offset, &mut vec![0; len]).is_err();
@@ -209,13 +212,13 @@ mod tests {
         }
     }
 
-    /// Check that an offset whose sum overflows is refused, not wrapped.
+    /// Check that an offset is refused, and not wrapped, if its sum with the length overflows.
     #[test]
     fn refuses_overflow() {
         assert_eq!(region(&[0; 8], SHARED).read(usize::MAX, &mut [0; 2]), Err(Refused::OutOfRange));
     }
 
-    /// Check that writing to a read-only mapping is an error and not a signal.
+    /// Check that writing to a read-only mapping gives an error and raises no signal.
     #[test]
     fn refuses_write_to_read_only() {
         let mut region = region(&[1; 8], Protection { writable: false, shared: true });
@@ -231,7 +234,7 @@ mod tests {
         assert_eq!(&bytes, b"still here");
     }
 
-    /// Check that an explicit unmap reports success once and is not repeated by drop.
+    /// Check that an explicit unmap succeeds and that drop does not repeat it.
     #[test]
     fn unmaps_once() {
         assert_eq!(region(&[0; 8], SHARED).unmap(), Ok(()));

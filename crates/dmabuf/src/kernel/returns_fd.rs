@@ -1,6 +1,7 @@
-//! The shape of a request that answers with a new descriptor as the call's own return value.
+//! The type of a request whose return value is a new descriptor.
 //!
-//! rustix has no pattern for it: its own ones drop the return value. `/dev/udmabuf` answers in this way.
+//! rustix has no type for it, as its own types ignore the return value. `/dev/udmabuf` has such
+//! requests.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -8,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 
-/// A request numbered `OPCODE` that reads `arg` and returns a descriptor.
+/// A request with the number `OPCODE` that reads `arg` and returns a descriptor.
 pub(super) struct ReturnsFd<'arg, const OPCODE: Opcode> {
     arg: *const c_void,
     borrow: PhantomData<&'arg [u8]>,
@@ -17,15 +18,16 @@ pub(super) struct ReturnsFd<'arg, const OPCODE: Opcode> {
 impl<'arg, const OPCODE: Opcode> ReturnsFd<'arg, OPCODE> {
     /// # Safety
     ///
-    /// The request must read no further than `arg`, write nothing to it, and return a new descriptor on
-    /// success.
+    /// The request must read no more than `arg`, must not write to it, and must return a new
+    /// descriptor on success.
     pub(super) unsafe fn new<T: ?Sized>(arg: &'arg T) -> Self {
         Self { arg: std::ptr::from_ref(arg).cast(), borrow: PhantomData }
     }
 }
 
-// SAFETY: the opcode is the constant given; the pointer is a live borrow for `'arg`; the caller of `new`
-// promised that the request only reads it, which is what makes `IS_MUTATING = false` right.
+// SAFETY: the opcode is the constant given, and the pointer is valid for `'arg`, as it is made from
+// a borrow. The caller of `new` has promised that the request only reads, so `IS_MUTATING = false`
+// is right.
 unsafe impl<const OPCODE: Opcode> Ioctl for ReturnsFd<'_, OPCODE> {
     type Output = OwnedFd;
     const IS_MUTATING: bool = false;
@@ -39,8 +41,8 @@ unsafe impl<const OPCODE: Opcode> Ioctl for ReturnsFd<'_, OPCODE> {
     }
 
     unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> rustix::io::Result<OwnedFd> {
-        // SAFETY: the caller of `new` promised that success returns a new descriptor, and this is called
-        // once.
+        // SAFETY: the caller of `new` has promised that success returns a new descriptor, and
+        // rustix calls this once for each call of the request.
         unsafe { super::adopt(out) }
     }
 }

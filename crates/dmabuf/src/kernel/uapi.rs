@@ -1,8 +1,9 @@
 //! Structures and request numbers of the kernel's user interface.
 //!
-//! Written out by hand from the uapi headers, because they are few and frozen: the kernel never changes the
-//! layout of a published request. Numbers are computed from the structure's size as the C macros do, so a
-//! wrong layout shows as a wrong number, and the tests hold the numbers against their known values.
+//! They are written by hand from the uapi headers, because they are few and the kernel never
+//! changes the layout of a published request. Like the C macros, the numbers here are computed from
+//! the size of the structure, so a wrong size gives a wrong number. The tests compare the numbers
+//! with the known values.
 
 use std::ffi::{c_char, c_int, c_long};
 
@@ -26,8 +27,8 @@ pub(super) struct DmaBufSyncFile {
 }
 
 pub(super) const DMA_BUF_IOCTL_SYNC: Opcode = opcode::write::<DmaBufSync>(b'b', 0);
-// The size in this number is only a label: the argument is the string's address itself, on 32-bit kernels
-// too.
+// The size in this number has no effect. The argument is the address of the string itself, on
+// 32-bit kernels too.
 pub(super) const DMA_BUF_SET_NAME_B: Opcode = opcode::write::<u64>(b'b', 1);
 pub(super) const DMA_BUF_IOCTL_EXPORT_SYNC_FILE: Opcode = opcode::read_write::<DmaBufSyncFile>(b'b', 2);
 pub(super) const DMA_BUF_IOCTL_IMPORT_SYNC_FILE: Opcode = opcode::write::<DmaBufSyncFile>(b'b', 3);
@@ -56,7 +57,8 @@ pub(super) struct UdmabufCreate {
     pub(super) size: u64,
 }
 
-/// The fixed part; `count` items follow it in memory, and the number covers only this part.
+/// The fixed part. `count` items follow it in memory, and the request number encodes the size of
+/// this part only.
 #[repr(C)]
 pub(super) struct UdmabufCreateList {
     pub(super) flags: u32,
@@ -133,8 +135,9 @@ pub(super) struct V4l2Capability {
     pub(super) reserved: [u32; 3],
 }
 
-/// For the types of buffer whose format is a `struct v4l2_pix_format`, which is the first of 200 bytes. Another format
-/// has pointers, so the whole is aligned like one.
+/// For buffer types whose format is a `struct v4l2_pix_format`, which is at the start of a union of
+/// 200 bytes. Another format in the union has pointers, so the union has the alignment of a
+/// pointer.
 #[repr(C)]
 pub(super) struct V4l2Format {
     pub(super) kind: u32,
@@ -197,13 +200,13 @@ pub(super) const VIDIOC_REQBUFS: Opcode = opcode::read_write::<V4l2RequestBuffer
 pub(super) const VIDIOC_QBUF: Opcode = opcode::read_write::<V4l2Buffer>(b'V', 15);
 pub(super) const VIDIOC_EXPBUF: Opcode = opcode::read_write::<V4l2ExportBuffer>(b'V', 16);
 
-// The encoding of numbers differs on PowerPC, MIPS and SPARC, and one structure differs with the pointer
-// size.
+// PowerPC, MIPS and SPARC encode request numbers differently, and the size of one structure depends
+// on the size of a pointer.
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 mod tests {
     use super::*;
 
-    /// Check that the dma-buf numbers are those of the kernel header.
+    /// Check that the dma-buf request numbers are those of the kernel header.
     #[test]
     fn dma_buf_numbers() {
         assert_eq!(DMA_BUF_IOCTL_SYNC, 0x4008_6200);
@@ -212,7 +215,7 @@ mod tests {
         assert_eq!(DMA_BUF_IOCTL_IMPORT_SYNC_FILE, 0x4008_6203);
     }
 
-    /// Check that the exporters' numbers are those of the kernel headers.
+    /// Check that the request numbers of heaps and udmabuf are those of the kernel headers.
     #[test]
     fn exporter_numbers() {
         assert_eq!(DMA_HEAP_IOCTL_ALLOC, 0xc018_4800);
@@ -220,7 +223,7 @@ mod tests {
         assert_eq!(UDMABUF_CREATE_LIST, 0x4008_7543);
     }
 
-    /// Check that the DRM numbers are those of the kernel headers, sizes included.
+    /// Check that the DRM request numbers, which include sizes, are those of the kernel headers.
     #[test]
     fn drm_numbers() {
         assert_eq!(DRM_IOCTL_VERSION, 0xc040_6400);
@@ -231,7 +234,8 @@ mod tests {
         assert_eq!(DRM_IOCTL_MODE_CREATE_DUMB, 0xc020_64b2);
     }
 
-    /// Check that the V4L2 numbers are those of the kernel header, sizes included, and that the fields used are in place.
+    /// Check that the V4L2 request numbers, which include sizes, are those of the kernel header,
+    /// and that the fields in use are at the right offsets.
     #[test]
     fn v4l2_numbers() {
         assert_eq!(VIDIOC_QUERYCAP, 0x8068_5600);

@@ -1,6 +1,8 @@
-//! The V4L2 requests about buffers: capabilities, the size of a frame, making, exporting and queueing buffers.
+//! The V4L2 requests about buffers: capabilities, the size of a frame, making, exporting and
+//! queueing buffers.
 //!
-//! Only what every capture device with one plane shares (`include/uapi/linux/videodev2.h`). Nothing here starts a stream.
+//! Only what every capture device with one plane has (`include/uapi/linux/videodev2.h`). Nothing
+//! here starts a stream.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -10,31 +12,31 @@ use rustix::ioctl::{Getter, Opcode, Updater, ioctl};
 
 use super::uapi;
 
-/// What a device says about itself.
+/// What a device reports about itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capability {
-    /// The driver's name, filled up with NULs.
+    /// The driver's name, padded with NULs.
     pub(crate) driver: [u8; 16],
-    /// Whether it captures frames of one plane into buffers that user space asks for.
+    /// Whether it captures frames of one plane into buffers that a program has requested.
     pub(crate) captures: bool,
 }
 
-/// Whose memory a queue works on.
+/// The memory that a queue works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Memory {
-    /// The driver's own.
+    /// The driver's own memory.
     Driver,
-    /// Dma-bufs that are queued.
+    /// Dma-bufs that a program queues.
     DmaBuf,
 }
 
 pub(crate) fn capability(device: BorrowedFd<'_>) -> Result<Capability> {
-    // SAFETY: the request fills one `struct v4l2_capability`, which `V4l2Capability` is: integers alone, so that any bytes
-    // are a valid one.
+    // SAFETY: the request fills one `struct v4l2_capability`, which `V4l2Capability` is. It has
+    // only integers, so any bytes are a valid value.
     let getter = unsafe { Getter::<{ uapi::VIDIOC_QUERYCAP }, uapi::V4l2Capability>::new() };
     // SAFETY: the request writes only to the getter's structure.
     let found = unsafe { ioctl(device, getter) }?;
-    // `capabilities` speaks of all nodes of the hardware, the other field of this one.
+    // `capabilities` describes all nodes of the hardware, `device_caps` this node.
     let own = match found.capabilities & uapi::V4L2_CAP_DEVICE_CAPS {
         0 => found.capabilities,
         _ => found.device_caps,
@@ -43,7 +45,7 @@ pub(crate) fn capability(device: BorrowedFd<'_>) -> Result<Capability> {
     Ok(Capability { driver: found.driver, captures: own & wanted == wanted })
 }
 
-/// Bytes of a frame in the format that is set now.
+/// The size of a frame in the current format, in bytes.
 pub(crate) fn frame_size(device: BorrowedFd<'_>) -> Result<u32> {
     let mut arg = uapi::V4l2Format {
         kind: uapi::V4L2_BUF_TYPE_VIDEO_CAPTURE,
@@ -60,8 +62,8 @@ pub(crate) fn frame_size(device: BorrowedFd<'_>) -> Result<u32> {
     Ok(arg.sizeimage)
 }
 
-/// Gives the queue `count` buffers, or as many as the driver wants, and returns how many. 0 frees them all and gives the
-/// queue up.
+/// Makes `count` buffers in the queue, or as many as the driver wants, and returns the number. 0
+/// frees all of them and the queue.
 pub(crate) fn request_buffers(device: BorrowedFd<'_>, memory: Memory, count: u32) -> Result<u32> {
     let kind = uapi::V4L2_BUF_TYPE_VIDEO_CAPTURE;
     let mut arg = uapi::V4l2RequestBuffers {
@@ -74,19 +76,20 @@ pub(crate) fn request_buffers(device: BorrowedFd<'_>, memory: Memory, count: u32
     Ok(arg.count)
 }
 
-/// Exports a buffer; the descriptor is read-write and close-on-exec.
+/// Exports a buffer. The descriptor is read-write and close-on-exec.
 pub(crate) fn export_buffer(device: BorrowedFd<'_>, index: u32) -> Result<OwnedFd> {
     let kind = uapi::V4L2_BUF_TYPE_VIDEO_CAPTURE;
     let flags = (OFlags::RDWR | OFlags::CLOEXEC).bits();
     let mut arg = uapi::V4l2ExportBuffer { kind, index, flags, fd: -1, ..uapi::V4l2ExportBuffer::default() };
     update::<{ uapi::VIDIOC_EXPBUF }, _>(device, &mut arg)?;
-    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen it.
+    // SAFETY: on success the kernel has stored a new descriptor in `fd`, and nobody else has seen
+    // it.
     unsafe { super::adopt(arg.fd) }
 }
 
-/// Puts a dma-buf into the buffer of that number.
+/// Puts a dma-buf into the queue at this index.
 pub(crate) fn queue_dma_buf(device: BorrowedFd<'_>, index: u32, buf: BorrowedFd<'_>) -> Result<()> {
-    // A length of 0 stands for the dma-buf's own.
+    // A length of 0 means the length of the dma-buf.
     let mut arg = uapi::V4l2Buffer {
         index,
         kind: uapi::V4L2_BUF_TYPE_VIDEO_CAPTURE,
@@ -104,13 +107,14 @@ fn number(memory: Memory) -> u32 {
     }
 }
 
-/// Sends one of the requests above, with the structure whose size its number encodes.
+/// Sends one of the requests above. The request number encodes the size of the structure.
 fn update<const REQUEST: Opcode, T>(device: BorrowedFd<'_>, arg: &mut T) -> Result<()> {
-    // SAFETY: each caller pairs the request with its structure, which holds no pointer; descriptors in it are borrowed by
-    // the caller until the call has returned.
+    // SAFETY: each caller passes the structure that belongs to the request. It has no pointers, and
+    // the caller borrows every descriptor in it until the call has returned.
     let updater = unsafe { Updater::<REQUEST, T>::new(arg) };
-    // SAFETY: the request reads and writes only `arg`, which is borrowed until the call has returned. Buffers that the
-    // device may write to are its own or dma-bufs, never memory that Rust knows of.
+    // SAFETY: the request reads and writes only `arg`, which is borrowed until the call has
+    // returned. The device may write to its own buffers or to dma-bufs, never to memory that Rust
+    // knows of.
     unsafe { ioctl(device, updater) }
 }
 
@@ -122,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Check that a descriptor of another kind answers ENOTTY, not something that looks like success.
+    /// Check that a descriptor of another kind gives ENOTTY, and nothing that looks like success.
     #[test]
     fn foreign_descriptor_is_enotty() {
         let file = tempfile::tempfile().unwrap();
