@@ -1,6 +1,8 @@
-//! `lsbuf-bench SOURCES`: scans once for every line that comes in, with one scanner, and prints what that took.
+//! `lsbuf-bench SOURCES`: measures warm scans. It scans once for every line that it reads, with one
+//! scanner, and prints what the scan took.
 //!
-//! Each answer is one line of JSON, a [`Scan`]. It is a program of its own because its allocator counts.
+//! Each answer is one line of JSON, a [`Scan`]. This is a program of its own because its allocator
+//! counts.
 
 mod counting;
 
@@ -46,7 +48,8 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One scan. What it costs ends where the snapshot is whole; it is measured and dropped after that.
+/// Makes one scan. The measured time ends when the snapshot is complete; the snapshot is examined
+/// and dropped after that.
 fn scan(scanner: &mut Scanner) -> anyhow::Result<Scan> {
     let allocated = ALLOCATOR.count();
     let (user, kernel) = measure::own_cpu()?;
