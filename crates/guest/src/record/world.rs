@@ -1,7 +1,9 @@
-//! The world that is recorded: one of each thing that has ever been hard to count.
+//! The world that `cargo xtask record` records: one of each arrangement that has been hard to
+//! count.
 //!
-//! Every buffer comes with its truth. One fd is in flight, so what the kernel holds is an estimate everywhere; whether a
-//! buffer is mapped, and which exporters there are, depends on the kernel.
+//! Every buffer comes with its truth. One fd is in a message, so every residual is an estimate.
+//!
+//! Limits: which exporters exist, and whether a buffer is mapped, depends on the kernel.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +24,7 @@ use crate::sys::{self, Region};
 const PAGE: usize = 4096;
 const SIZE: u64 = 16 * PAGE as u64;
 
-/// One buffer and what lsbuf should say of it.
+/// One buffer, and its true account.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) ino: u64,
@@ -39,17 +41,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Plays it up to the pause.
+    /// Starts the world, and returns when all actors have paused.
     pub(crate) fn play() -> anyhow::Result<World> {
         let mut world = World::without_messages()?;
         world.in_flight()?;
         Ok(world)
     }
 
-    /// The same without the fd in flight.
+    /// The same without the message.
     pub(crate) fn without_messages() -> anyhow::Result<World> {
         let mut world = World::default();
-        // First, so that nothing is proven yet when it is read.
+        // This actor is first, so that lsbuf reads it before it has proven any dma-buf.
         world.start(b"impostor", impostor)?;
         world.frames()?;
         world.kernel_references()?;
@@ -61,7 +63,8 @@ impl World {
             drop(buf);
             stage.pause(&[held])
         })?;
-        // Gone with the last counted reference: nobody can know who exported it.
+        // An `O_PATH` fd is not counted. After the last counted reference nothing tells the
+        // exporter.
         world.tell(held, |held| Truth::held("?", held).named("kept"))?;
         let held = world.start(b"threads", |stage| {
             let buf =
@@ -105,7 +108,7 @@ impl World {
         Ok(())
     }
 
-    /// A camera's two frames, of which a compositor maps one in pieces.
+    /// Two frames of a camera. A compositor maps one of them in pieces.
     fn frames(&mut self) -> anyhow::Result<()> {
         let (camera, compositor) = UnixStream::pair()?;
         let frames = self.start(b"camerad", move |stage| {
@@ -138,7 +141,8 @@ impl World {
         self.tell(vec![unnamed], |held| Truth::held(make::plain_exporter(), held))
     }
 
-    /// Buffers with references in the kernel: exported with the handle kept, with and without an fd; imported.
+    /// Buffers with references in the kernel: exported while the handle stays, with and without an
+    /// fd, and imported.
     fn kernel_references(&mut self) -> anyhow::Result<()> {
         let held = self.start(b"player", |stage| {
             let device = make::vgem()?;
@@ -166,7 +170,8 @@ impl World {
         self.tell(held, |held| Truth::held(make::HEAP, held).and(Rest::Estimate(3)))
     }
 
-    /// Every hostile name, by fd, and where a mapping shows also by mapping alone.
+    /// Buffers with every hostile name, held by fd. Where a mapping shows the buffer, every second
+    /// one is held by a mapping alone.
     fn hostile(&mut self) -> anyhow::Result<()> {
         let by_map = Need::MappedIdentity.probe();
         let held = self.start(b"ev) R 1 (\n\x1b[m", move |stage| {
@@ -190,7 +195,7 @@ impl World {
         })
     }
 
-    /// A buffer of which one reference waits in a socket.
+    /// A buffer with one reference in a message.
     fn in_flight(&mut self) -> anyhow::Result<()> {
         let (from, unread) = UnixStream::pair()?;
         self.sockets.push(unread);
@@ -209,7 +214,8 @@ fn named(name: impl AsRef<[u8]>) -> anyhow::Result<DmaBuf> {
     Ok(buf)
 }
 
-/// Files that only look like dma-bufs: at the root, by fd, `O_PATH` fd and mapping, and a memfd of such a name.
+/// Files that only look like dma-bufs, at the root of the file system: by fd, by `O_PATH` fd and by
+/// mapping; and a memfd with such a name.
 fn impostor(stage: &mut Stage) -> anyhow::Result<()> {
     let path = "/dmabuf:cam";
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
@@ -224,7 +230,8 @@ fn impostor(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A parent, a child that inherited its fd and its mapping, and one that has ended and is a zombie.
+/// A parent, a child that inherited its fd and its mapping, and a child that has ended and is a
+/// zombie.
 fn family(stage: &mut Stage) -> anyhow::Result<()> {
     let (buf, _) = make::plain(SIZE)?;
     let mut held = Held::by(&buf)?;
