@@ -1,9 +1,12 @@
-//! A player's children, which hold copies of what it holds.
+//! A player's children, which hold copies of what the player holds.
 //!
-//! Brief ones end within milliseconds, busy ones play on with what they inherited, sleepers only keep it until they are
-//! killed. A relay is a chain of processes that each fork their successor and end, and one buffer goes along; another child
-//! keeps running its program again, with an fd of one buffer. All end before their parent does, so that whose GEM handles a
-//! DRM device has is always known: those of the process that opened it.
+//! A brief child ends within milliseconds. A busy child takes steps with what it inherited. A
+//! sleeper only keeps it until it is killed. A relay is a chain of processes: each forks its
+//! successor and ends, and passes one buffer on. An exec chain is a child that executes its program
+//! again and again, with an fd of one buffer.
+//!
+//! All children end before their parent does. So the owner of a DRM device's GEM handles is always
+//! known: it is the process that opened the device.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
@@ -22,7 +25,8 @@ use super::steps;
 use crate::sys::{self, task};
 
 impl Player {
-    /// What a forked child holds: all but the handles, which are the device's and counted once.
+    /// What a forked child holds: everything but the GEM handles. They belong to the device, and
+    /// are counted once.
     fn inherited(&self) -> Holds {
         let without = |(ino, hold)| (ino, Hold { handle: false, ..hold });
         self.holds().into_iter().map(without).filter(|(_, hold)| !hold.is_nothing()).collect()
@@ -41,7 +45,7 @@ impl Player {
         Ok(())
     }
 
-    /// Forks a child that plays on for a while.
+    /// Forks a child that takes steps for a while.
     pub(super) fn busy_child(&mut self) -> anyhow::Result<()> {
         if self.children.len() >= 4 {
             return self.reap(false);
@@ -58,7 +62,7 @@ impl Player {
         Ok(())
     }
 
-    /// In a busy child: plays on with what it inherited.
+    /// Takes steps with what was inherited, in a busy child.
     fn be_busy(&mut self, began: u64, seed: u64) -> anyhow::Result<()> {
         let pid = std::process::id();
         self.be_child(began)?;
@@ -70,11 +74,11 @@ impl Player {
         self.note(now(), vec![Entry::Leaving { pid }])
     }
 
-    /// In a child: what it inherited is its own now.
+    /// Takes over what was inherited, in a child.
     fn be_child(&mut self, began: u64) -> anyhow::Result<()> {
         self.children.clear();
         for kept in self.bufs.values_mut() {
-            // Dropping it would close the parent's handle: the device is the same one.
+            // Forgotten, because dropping it would close the parent's handle of the same device.
             std::mem::forget(kept.handle.take());
             kept.maker = false;
         }
@@ -82,7 +86,8 @@ impl Player {
         self.note(began, vec![Entry::Is { pid: std::process::id(), holds: self.holds() }])
     }
 
-    /// In a child: lets go of all other buffers, and of this one's fds or mappings if so told.
+    /// Drops all other buffers, in a child, and this buffer's fds or mappings unless `fds` or
+    /// `maps` says to keep them.
     fn keep_only(&mut self, ino: u64, fds: bool, maps: bool) -> anyhow::Result<()> {
         let began = now();
         for (&of, kept) in &mut self.bufs {
@@ -100,12 +105,12 @@ impl Player {
         self.note(began, vec![Entry::Is { pid: std::process::id(), holds: self.holds() }])
     }
 
-    /// Gives a buffer to a chain of processes and waits for the end of the last one.
+    /// Passes a buffer to a chain of processes and waits until the last one ends.
     pub(super) fn relay(&mut self) -> anyhow::Result<()> {
         let Some((ino, kept, roll)) = steps::choose(self, is_given) else { return Ok(()) };
         let has_maps = !kept.maps.is_empty();
         let mut left = 2 + roll % 16;
-        // Orphans among them become this process's children.
+        // Orphans of the chain become this process's children.
         set_child_subreaper(Some(getpid())).context("adopting")?;
         let began = now();
         sys::fork(|| match self.be_relay(began, ino, has_maps, left) {
@@ -131,7 +136,7 @@ impl Player {
         Ok(())
     }
 
-    /// In the first of a relay, and all that follow.
+    /// Runs the first process of a relay, and all that follow it.
     fn be_relay(&mut self, began: u64, ino: u64, has_maps: bool, members: usize) -> anyhow::Result<()> {
         self.be_child(began)?;
         let (fds, maps) = match self.random.below(3) {
@@ -141,7 +146,7 @@ impl Player {
             _ => (true, true),
         };
         self.keep_only(ino, fds, maps)?;
-        // Some chains do other things meanwhile.
+        // Some chains also move references meanwhile.
         let stirs = self.random.one_in(4);
         for _ in 1..members {
             self.rest(3000);
@@ -157,7 +162,8 @@ impl Player {
         self.note(now(), vec![Entry::Leaving { pid: std::process::id() }])
     }
 
-    /// Forks a child that keeps running its program again, with one fd of a buffer, and mostly gives that up itself.
+    /// Forks a child that executes its program again and again with one fd of a buffer. Usually the
+    /// player then drops the buffer.
     pub(super) fn exec_chain(&mut self) -> anyhow::Result<()> {
         if self.children.len() >= 4 {
             return self.reap(false);
@@ -186,7 +192,7 @@ impl Player {
         Err(run_again(times))
     }
 
-    /// Forks a child that keeps what it inherited, or kills one.
+    /// Forks a child that keeps what it inherited, or kills such a child.
     pub(super) fn sleeper(&mut self) -> anyhow::Result<()> {
         let sleeper = self.children.iter().position(|child| !child.ends);
         if let Some(at) = sleeper.filter(|_| self.random.one_in(2)) {
@@ -215,7 +221,8 @@ impl Player {
         self.note(began, vec![Entry::Leaving { pid }, Entry::Gone { pid }])
     }
 
-    /// Reaps children that ended; waits for those that will, if so told.
+    /// Reaps children that have ended. If `wait` is set, it also waits for those that end by
+    /// themselves.
     pub(super) fn reap(&mut self, wait: bool) -> anyhow::Result<()> {
         let options = if wait { WaitOptions::empty() } else { WaitOptions::NOHANG };
         let (ending, mut rest): (Vec<Child>, Vec<Child>) =
@@ -244,19 +251,21 @@ impl Player {
     }
 }
 
-/// Whether a buffer can be given away: a handle cannot.
+/// Whether a buffer can be passed on: not if this process has a GEM handle of it.
 fn is_given(kept: &Kept) -> bool {
     !kept.fds.is_empty() && kept.handle.is_none()
 }
 
-/// Runs this program in place of the calling one, as the mode below. Returns only if that fails.
+/// Executes this program in place of the calling one, in the mode below. Returns only if that
+/// fails.
 fn run_again(times: usize) -> anyhow::Error {
     let mut command = Command::new("/proc/self/exe");
     anyhow::Error::new(command.args([CHAIN_MODE, &times.to_string(), &now().to_string()]).exec())
         .context("running the program again")
 }
 
-/// Writes down that the program was begun at that time, runs itself again so many times, and then ends.
+/// Records that the program was executed at that time, executes itself `times` more times, and then
+/// ends.
 pub(super) fn chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [times, began] = arguments else { bail!("usage: {CHAIN_MODE} TIMES BEGAN") };
     let (journal, pid) = (Journal::open()?, std::process::id());

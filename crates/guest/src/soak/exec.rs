@@ -1,7 +1,7 @@
-//! A player that calls exec: what it takes along, and how it goes on.
+//! A player that calls exec: what it passes to the new program, and how that one continues.
 //!
-//! Mappings, GEM handles and some of its fds do not survive; which fds do is a matter of chance. What it must still know
-//! goes to its successor as an argument.
+//! Mappings and GEM handles do not survive exec. Each fd survives or not by chance. What the player
+//! must still know is passed as an argument.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -42,7 +42,7 @@ struct BatonBuf {
 }
 
 impl Player {
-    /// Goes on after exec.
+    /// Continues after exec.
     pub(super) fn resume(baton: &str) -> anyhow::Result<()> {
         let baton: Baton = serde_json::from_str(baton).context("understanding the baton")?;
         let take = |&number: &u32| -> anyhow::Result<OwnedFd> {
@@ -80,7 +80,8 @@ impl Player {
         }
     }
 
-    /// Starts this program again in this process. Some fds go along; mappings, handles and the other fds do not.
+    /// Executes this program again in this process. Some fds survive; mappings, GEM handles and the
+    /// other fds do not.
     pub(super) fn exec(&mut self, orders: Orders) -> anyhow::Result<()> {
         self.end_children()?;
         let began = now();

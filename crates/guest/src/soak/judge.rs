@@ -1,16 +1,26 @@
-//! Compares answers with the truth.
+//! Judges answers by the truth.
 //!
-//! Of a world that stands still, an answer must be the truth in every line and figure. Of one that moves, it may not have
-//! anything that never was, must add up, must have every buffer that was there all the time and every reference that nobody
-//! touched, and of the buffers that nobody touched meanwhile it must be the truth as well. What it calls exact must be true
-//! of every buffer, with one exception that the journal tells apart: a reference that changed hands among processes that
-//! moved it within themselves, the limit that lsbuf states of several readings. While references wait in messages, procfs
-//! does not tell of which buffers; there what is left over may be an estimate. BPF iterators do tell.
+//! A paused world is known exactly, so an answer about it must be true in every
+//! account and figure. An answer about a world that moves is judged by these claims:
 //!
-//! A process that runs another program while it is read is left out of that reading, so its references count as touched.
+//! - It has no buffer, reference or property that never existed.
+//! - Its sums are right.
+//! - It has every buffer that existed during the whole scan, and every reference that no step
+//!   touched.
+//! - The accounts of buffers that no step touched are true.
+//! - A residual that it calls exact is true, of every buffer. The one exception is the limit of
+//!   several readings that lsbuf's documents state: a reference passed from one process to another
+//!   while both moved references within themselves. The journal shows these cases, and they are
+//!   counted apart.
 //!
-//! Of memfds there is no list: one that was there all the time may be missing where the answer says that this may be. procfs has
-//! no count of their references.
+//! While references are in messages, procfs does not tell their buffers, so residuals may be
+//! estimates. BPF iterators do tell.
+//!
+//! A process that executes another program while it is read is left out of that reading, so exec
+//! counts as a touch.
+//!
+//! There is no list of memfds. A memfd may be missing from an answer that says so. procfs has no
+//! count of their references.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +35,7 @@ use crate::actor::Held;
 use crate::answer::{self, Answer, Rest, Truth};
 use crate::make;
 
-/// An answer and when it was asked for and had.
+/// An answer, and when lsbuf was started and ended.
 #[derive(Debug)]
 pub(super) struct Scan {
     pub(super) began: u64,
@@ -33,31 +43,33 @@ pub(super) struct Scan {
     pub(super) answer: Answer,
 }
 
-/// What came of judging one answer.
+/// The result of judging one answer.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// What is wrong. One is a failure of the soak.
+    /// What is wrong. One error fails the soak test.
     pub(super) errors: Vec<String>,
-    /// Rests called exact and wrong of buffers that changed hands while they were moved: the limit that lsbuf's scan states.
+    /// Wrong residuals that were called exact, within the limit of several readings that lsbuf's
+    /// documents state.
     pub(super) limits: Vec<String>,
-    /// Memfds that were there all the time and are missing from an answer that says that such may be missing.
+    /// Memfds that existed during the whole scan and are missing from an answer that says that
+    /// memfds may be missing.
     pub(super) told_missing: u64,
-    /// How many buffers are no more than estimates in the answer, by the reason that it gives.
+    /// How many buffers have only an estimate in the answer, by the reason that it gives.
     pub(super) reasons: BTreeMap<String, u64>,
-    /// Buffers in the answer.
+    /// How many buffers the answer has.
     pub(super) listed: u64,
-    /// Whole ledgers that were compared with the truth.
+    /// How many accounts were compared with the truth in full.
     pub(super) ledgers: u64,
-    /// Those of them that were marked an estimate.
+    /// How many of them were marked as estimates.
     pub(super) estimates: u64,
 }
 
-/// Judges an answer about a world that stood still.
+/// Judges an answer about a paused world.
 pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
     let mut findings = Findings::of(answer);
     let doubt = world.in_flight() > 0 && !asked(answer, "bpf:task_file") || !is_complete(answer);
     let alive = world.alive();
-    // What is in messages alone.
+    // Memfds that are only in messages.
     let hidden = |ino: &&u64| {
         world.is_memfd(**ino)
             && world.holders(**ino).next().is_none()
@@ -93,23 +105,23 @@ fn asked(answer: &Answer, source: &str) -> bool {
     answer.0["scan"]["sources"].as_array().is_some_and(|sources| sources.iter().any(|s| s == source))
 }
 
-/// Whether it says that it has everything.
+/// Whether an answer says that it is complete.
 fn is_complete(answer: &Answer) -> bool {
     answer.0["scan"]["complete"] == Value::Bool(true)
 }
 
-/// Whether it says that memfds which it does not have may have been there all the time.
+/// Whether an answer says that memfds may be missing from it.
 fn may_miss(answer: &Answer) -> bool {
     let mut notes = answer.0["scan"]["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
     !is_complete(answer) && notes.any(|note| note.contains("may be missing"))
 }
 
-/// Whether the source counts references to memfds.
+/// Whether the source of an answer counts references to memfds.
 fn counts_memfds(answer: &Answer) -> bool {
     asked(answer, "bpf:task_file")
 }
 
-/// What stands in the journal for a listed buffer's inode number.
+/// The key, in the journal, of a listed buffer.
 fn key(b: &Value) -> Option<u64> {
     let ino = b["ino"].as_u64()?;
     match b["kind"].as_str()? {
@@ -119,7 +131,7 @@ fn key(b: &Value) -> Option<u64> {
     }
 }
 
-/// A buffer in the answer.
+/// A buffer of the answer, by its key in the journal.
 fn find(answer: &Answer, ino: u64) -> Option<&Value> {
     answer.list("buffers").iter().find(|b| key(b) == Some(ino))
 }
@@ -167,7 +179,7 @@ pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
     findings
 }
 
-/// A buffer's number as it is told.
+/// A buffer in messages, by its key in the journal.
 fn named(ino: u64) -> String {
     if ino >= memfd_key(0) { format!("memfd {}", ino - memfd_key(0)) } else { ino.to_string() }
 }
@@ -185,8 +197,8 @@ impl Findings {
         findings
     }
 
-    /// Judges a listed buffer that somebody touched during the scan; `moved` is whether references that no process shows may
-    /// have come or gone.
+    /// Judges a listed buffer that a step touched during the scan. `moved` says whether references
+    /// that no process shows may have appeared or gone.
     fn in_motion(&mut self, past: &Past, scan: &Scan, before: &World, ino: u64, b: &Value, moved: bool) {
         let (from, to) = (scan.began, scan.ended);
         let story = || past.story(ino, from, to);
@@ -223,8 +235,8 @@ impl Findings {
         }
     }
 
-    /// Compares a buffer's whole ledger with the truth. The rest may be an estimate if `may_estimate` says so of it; all else
-    /// may not be.
+    /// Compares a buffer's account with the truth. Only the residual may be an estimate, and only
+    /// if `may_estimate` accepts the true residual.
     fn ledger(&mut self, world: &World, ino: u64, answer: &Answer, may_estimate: impl Fn(u64) -> bool) {
         self.ledgers += 1;
         let (unseen, size) = (world.unseen(ino), world.made.get(&ino).map_or(0, |made| made.size));
@@ -250,7 +262,7 @@ impl Findings {
         if printed == exact && (*in_flight == unseen.in_flight || !counted && in_flight.is_null()) {
             return;
         }
-        // What is in flight is either known, or a part of what is left over.
+        // References in messages are either known, or a part of the residual.
         let (rest, waiting) = match in_flight.as_u64() {
             Some(waiting) => (unseen.kernel, waiting),
             None => (unseen.rest(), 0),
@@ -271,8 +283,8 @@ impl Findings {
     }
 }
 
-/// A buffer's account as it truly is, if that is the kernel's part and nothing waits in messages. Whether a list tells names
-/// as they are is said by `whole_names`.
+/// The true account of a buffer, with this residual and without messages. `whole_names` says
+/// whether the list of dma-bufs has names unchanged.
 fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     let held = world.holders(ino).map(|(pid, hold)| Held {
         pid,
@@ -287,7 +299,7 @@ fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     let (counted, _) = world.seen(ino);
     let count = counted + world.unseen(ino).rest();
     let exporter = match world.made.get(&ino).map_or("", |made| &made.exporter) {
-        // Gone with the last counted reference.
+        // Nothing tells the exporter after the last counted reference.
         _ if count == 0 => "?",
         MEMFD => "?",
         make::HEAP => make::HEAP,
@@ -296,8 +308,8 @@ fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
         _ => "unknown to the soak",
     };
     let name = world.name(ino);
-    // Where no process shows it, the list has to tell the name. In debugfs' a newline hides its end, and another word stands
-    // for none.
+    // If no process shows the buffer, its name comes from the list. In debugfs's list a newline
+    // hides the end of a name, and a dma-buf without a name is listed as `<none>`.
     let name = match (held.is_empty() && !whole_names, name) {
         (true, b"<none>") => "".into(),
         (true, name) if name.contains(&b'\n') => "?".into(),
@@ -306,17 +318,17 @@ fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     Truth { name: name.into_owned(), exporter, count, in_flight: 0, kernel, held }
 }
 
-/// What of a printed buffer never was.
+/// The properties of a printed buffer that never existed.
 fn invented(past: &Past, b: &Value) -> Vec<String> {
     let Some((ino, made)) = key(b).and_then(|ino| Some((ino, past.made.get(&ino)?))) else {
-        // The memory of a udmabuf is a memfd until it is made one; no journal has it.
+        // A udmabuf's memory is a memfd until the udmabuf is made. No journal has that memfd.
         if b["kind"] == "memfd" && b["name"] == "udmabuf" {
             return Vec::new();
         }
         return vec![format!("a buffer that never was: {b}")];
     };
     let mut wrong = Vec::new();
-    // A memfd that was made this moment has no size yet.
+    // A memfd that has just been made has no size yet.
     let unsized_yet = b["kind"] == "memfd" && b["size"] == 0;
     if !b["size"].is_null() && b["size"] != made.size && !unsized_yet {
         wrong.push(format!("a size that buffer {ino} never had: {} instead of {}", b["size"], made.size));
@@ -360,7 +372,8 @@ fn invented(past: &Past, b: &Value) -> Vec<String> {
     wrong
 }
 
-/// Whether all that a process holds of a buffer stands in its row. The offsets of a DRM buffer's mappings are not told.
+/// Whether the row of a buffer has everything that a process holds of it. Offsets of a DRM buffer's
+/// mappings are not printed.
 fn is_listed(b: &Value, pid: u32, hold: &Hold, is_drm: bool) -> bool {
     let mut holders = b["holders"].as_array().into_iter().flatten();
     let Some(holder) = holders.find(|holder| holder["pid"] == pid) else { return false };
@@ -379,7 +392,7 @@ fn is_listed(b: &Value, pid: u32, hold: &Hold, is_drm: bool) -> bool {
         && hold.maps.iter().all(mapped)
 }
 
-/// Where an answer does not add up in itself.
+/// Where an answer contradicts itself.
 fn unbalanced(answer: &Answer) -> Vec<String> {
     let mut wrong = Vec::new();
     let number = |v: &Value| v.as_u64().unwrap_or(0);
@@ -406,7 +419,7 @@ fn unbalanced(answer: &Answer) -> Vec<String> {
     }
     let totals = &answer.0["totals"];
     let sum = |list: &str, key: &str, keep: fn(&Value) -> bool| -> Option<u64> {
-        // Memfds without a count are left out of the references.
+        // Memfds without a count are left out of this sum.
         let uncounted = |v: &Value| key == "kernel" && v["kind"] == "memfd" && v["refs"]["kernel"].is_null();
         let kept = answer.list(list).iter().filter(|v| keep(v) && !uncounted(v));
         let value = |v: &Value| match key {
@@ -479,8 +492,9 @@ mod tests {
         })
     }
 
-    /// What is found in the right answer once the value at `pointer` is another, at rest and in motion. In motion the buffer
-    /// was renamed during the scan.
+    /// The numbers of errors in the right answer after the value at `pointer` was replaced: of a
+    /// paused world and of a moving one. In the moving world the buffer was renamed during the
+    /// scan.
     fn found(pointer: &str, value: Value) -> (usize, usize) {
         let mut answer = right();
         *answer.pointer_mut(pointer).unwrap() = value;
@@ -490,21 +504,22 @@ mod tests {
         (paused(&world, &scan.answer).errors.len(), running(&past, &scan).errors.len())
     }
 
-    /// Check that the truth passes, and so does a name of before in motion, but not at rest.
+    /// Check that the truth passes. An earlier name passes in a moving world, but not in a paused
+    /// one.
     #[test]
     fn truth_passes() {
         assert_eq!(found("/buffers/0/name", json!("cam")), (0, 0));
         assert_eq!(found("/buffers/0/name", json!("")), (1, 0));
     }
 
-    /// Check that totals are of what is charged, where that is told, and not of the size.
+    /// Check that totals are sums of allocated bytes where they are known, and not of sizes.
     #[test]
     fn totals_are_of_what_is_charged() {
         assert_eq!(found("/buffers/0/charged", json!(8192)), (0, 0));
         assert_ne!(found("/buffers/0/charged", json!(4096)), (0, 0));
     }
 
-    /// Check that whatever never was is found, at rest and in motion.
+    /// Check that everything that never existed is found, in a paused and in a moving world.
     #[test]
     fn inventions() {
         for (pointer, value) in [
@@ -522,7 +537,7 @@ mod tests {
         }
     }
 
-    /// Check that what does not add up is found, at rest and in motion.
+    /// Check that wrong sums are found, in a paused and in a moving world.
     #[test]
     fn sums() {
         for pointer in [
@@ -548,7 +563,8 @@ mod tests {
         }
     }
 
-    /// Check that a missing buffer is found, and that an estimate of nothing is no truth at rest.
+    /// Check that a missing buffer is found, and that an estimate is wrong where the truth can be
+    /// known.
     #[test]
     fn lost_and_hedged() {
         let (at_rest, in_motion) = found("/buffers", json!([]));
@@ -556,7 +572,8 @@ mod tests {
         assert!(found("/buffers/0/estimate", json!(true)).0 > 0);
     }
 
-    /// Check that of a message BPF iterators must say at rest which buffer it carries, and procfs may leave it open.
+    /// Check that in a paused world BPF iterators must say which buffer a message has, and that
+    /// procfs need not.
     #[test]
     fn messages() {
         let mut past = past();
@@ -579,12 +596,12 @@ mod tests {
         assert_eq!(errors(bpf.clone(), json!(1), 0, false, json!(0)), 0);
         assert_eq!(errors(procfs, Value::Null, 1, true, json!(0)), 0);
         assert_eq!(errors(bpf.clone(), Value::Null, 1, true, json!(0)), 1);
-        // Ending frees nothing that a message keeps.
+        // The end of its holder frees nothing of a buffer that is in a message.
         assert!(errors(bpf.clone(), json!(1), 0, false, json!(8192)) > 0);
         assert!(errors(bpf, json!(0), 1, false, json!(0)) > 0);
     }
 
-    /// The right answer without the mapping, which is said to be the kernel's reference.
+    /// The right answer without the mapping, which is counted as the kernel's reference.
     fn wrong_rest() -> Value {
         let mut answer = right();
         let b = &mut answer["buffers"][0];
@@ -605,8 +622,8 @@ mod tests {
         Record { began: time, ended: time + 1, entry }
     }
 
-    /// Check that a wrong rest of a buffer in motion is a failure where it is called exact, and that a reference which nobody
-    /// touched may not be missing in an estimate either.
+    /// Check that a wrong residual of a touched buffer is an error if it is called exact, and that
+    /// a reference that no step touched may not be missing, not even from an estimate.
     #[test]
     fn wrong_rests() {
         let mut answer = wrong_rest();
@@ -617,7 +634,7 @@ mod tests {
         assert!(errors.len() == 1 && errors[0].contains("all the time"), "{errors:?}");
     }
 
-    /// Check that an exact count of fewer references than there ever were is a failure.
+    /// Check that an exact count below the smallest possible number of references is an error.
     #[test]
     fn too_few() {
         let mut past = past();
@@ -631,8 +648,8 @@ mod tests {
         assert!(errors.iter().any(|error| error.contains("fewer than 2")), "{errors:?}");
     }
 
-    /// Check that the limit of several readings is told apart: it takes two processes that moved references within themselves,
-    /// one that took over and one that gave up.
+    /// Check that the limit of several readings is recognized: two processes moved references
+    /// within themselves, one of them got a reference and the other one lost one.
     #[test]
     fn the_limit() {
         let hold = |fds: &[u32]| Hold { fds: fds.iter().copied().collect(), ..Hold::default() };
@@ -651,7 +668,7 @@ mod tests {
         assert_eq!([found(&[1, 2]), found(&[1]), found(&[])], [(0, 1), (1, 0), (1, 0)]);
     }
 
-    /// Check that a memfd may be missing only from an answer which says that such may be, and a dma-buf from none.
+    /// Check that a memfd may be missing only from an answer that says so, and a dma-buf from none.
     #[test]
     fn missing() {
         let mut memfd = past();

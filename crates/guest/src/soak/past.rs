@@ -1,19 +1,22 @@
-//! What ever was between two pauses, and when which buffer was touched.
+//! Everything that existed between two pauses, and when each buffer was touched.
+//!
+//! An answer about a moving world can only be judged by what was possible: every reference that
+//! ever existed, and the buffers that no step touched during the scan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::{Entry, Hold, Holds, Record};
 use super::world::{Made, World, first_name};
 
-/// A span of time in which something was done to a buffer.
+/// A span of time in which a step touched a buffer.
 #[derive(Clone, Copy, Debug)]
 struct Touch {
     ino: u64,
-    /// Whose references, if it is a process's that were touched.
+    /// The process whose references were touched, if it was a process's.
     pid: Option<u32>,
     began: u64,
     ended: u64,
-    /// References that no process shows may have come or gone.
+    /// Whether references that no process shows may have appeared or gone.
     unseen: bool,
 }
 
@@ -30,7 +33,7 @@ pub(super) struct Past {
 }
 
 impl Past {
-    /// Puts together what happened after `start`.
+    /// Collects what happened after `start`.
     pub(super) fn of(start: World, records: Vec<Record>) -> Past {
         let mut past = Past {
             made: start.made.clone(),
@@ -93,12 +96,12 @@ impl Past {
         past
     }
 
-    /// What that process ever held of that buffer.
+    /// What that process ever held of the buffer.
     pub(super) fn held(&self, pid: u32, ino: u64) -> Option<&Hold> {
         self.held.get(&(pid, ino))
     }
 
-    /// Whether that process ever held anything.
+    /// Whether the process ever held anything.
     pub(super) fn was_holder(&self, pid: u32) -> bool {
         self.held.range((pid, 0)..=(pid, u64::MAX)).next().is_some()
     }
@@ -108,23 +111,24 @@ impl Past {
         self.names.get(&ino).into_iter().flatten().map(Vec::as_slice)
     }
 
-    /// The buffers that somebody touched in that span.
+    /// The buffers that a step touched in that span.
     pub(super) fn touched(&self, from: u64, to: u64) -> BTreeSet<u64> {
         self.touches_in(from, to).map(|touch| touch.ino).collect()
     }
 
-    /// The buffers of which references that no process shows may have come or gone in that span.
+    /// The buffers for which references that no process shows may have appeared or gone in that
+    /// span.
     pub(super) fn touched_unseen(&self, from: u64, to: u64) -> BTreeSet<u64> {
         self.touches_in(from, to).filter(|touch| touch.unseen).map(|touch| touch.ino).collect()
     }
 
-    /// The processes whose references to the buffer somebody touched in that span.
+    /// The processes whose references to the buffer a step touched in that span.
     pub(super) fn touched_holders(&self, ino: u64, from: u64, to: u64) -> BTreeSet<u32> {
         self.touches_in(from, to).filter(|touch| touch.ino == ino).filter_map(|touch| touch.pid).collect()
     }
 
-    /// The least that the processes' counted references to the buffer can have been in that span, which began in the world
-    /// `before`: of each process the fewest that it had.
+    /// The smallest number of counted references to the buffer that processes can have had in that
+    /// span: the sum of each process's minimum. `before` is the world when the span began.
     pub(super) fn least(&self, before: &World, ino: u64, from: u64, to: u64) -> u64 {
         let counted = |hold: &Hold| (hold.fds.len() + hold.maps.len()) as u64;
         let mut least: BTreeMap<u32, u64> =
@@ -138,7 +142,7 @@ impl Past {
             };
             least.entry(*pid).and_modify(|fewest| *fewest = left.min(*fewest));
         }
-        // Who announced its end before may go at any time.
+        // A process that has announced its end may exit at any time.
         let began_to_leave = |r: &&Record| matches!(r.entry, Entry::Leaving { .. }) && r.began <= to;
         for record in self.records.iter().filter(began_to_leave) {
             if let Entry::Leaving { pid } = &record.entry {
@@ -148,7 +152,8 @@ impl Past {
         least.values().sum()
     }
 
-    /// The buffers that certainly still existed at that moment: whatever had begun by then is taken as done.
+    /// The buffers that certainly still existed at that moment. A step that had begun counts as
+    /// done.
     pub(super) fn survivors(&self, moment: u64) -> BTreeSet<u64> {
         let mut world = self.start.clone();
         for record in self.records.iter().filter(|record| record.began <= moment) {
@@ -160,8 +165,9 @@ impl Past {
         world.alive()
     }
 
-    /// Whether in that span one process took over references to the buffer and another gave some up, and both moved references
-    /// to it within themselves: the limit of several readings that lsbuf states.
+    /// Whether two things happened in that span: one process got references to the buffer and
+    /// another one lost some, and both moved references to it within themselves. This is the limit
+    /// of several readings that lsbuf's documents state.
     pub(super) fn changed_hands_in_motion(&self, before: &World, ino: u64, from: u64, to: u64) -> bool {
         let (mut movers, mut takers, mut givers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut counts: BTreeMap<u32, usize> =
@@ -194,7 +200,7 @@ impl Past {
         self.touches.iter().filter(move |touch| touch.began <= to && touch.ended >= from)
     }
 
-    /// The steps around that span that had to do with the buffer, for an explanation.
+    /// The steps around that span that concern the buffer, to explain an error.
     pub(super) fn story(&self, ino: u64, from: u64, to: u64) -> String {
         let concerns = |record: &&Record| match &record.entry {
             Entry::Made { ino: of, .. }
@@ -231,8 +237,8 @@ fn absorb(held: &mut BTreeMap<(u32, u64), Hold>, pid: u32, holds: &Holds) {
     }
 }
 
-/// The buffers that a step touched, in the world before it, whose references, and whether it may have touched what no
-/// process shows.
+/// The buffers that a step touches: for each, the process whose references it touches, and whether
+/// it may touch references that no process shows. `before` is the world before the step.
 fn touched_by(entry: &Entry, before: &World) -> Vec<(u64, Option<u32>, bool)> {
     let whose = |pid: u32| move |(&ino, hold): (&u64, &Hold)| (ino, Some(pid), hold.handle);
     let all_of = |pid: &u32| before.holds.get(pid).into_iter().flatten().map(whose(*pid));
@@ -275,7 +281,7 @@ mod tests {
         )
     }
 
-    /// Check that everything that ever was is known, and nothing else.
+    /// Check that everything that ever existed is known, and nothing else.
     #[test]
     fn whatever_was() {
         let past = past();
@@ -284,8 +290,8 @@ mod tests {
         assert_eq!(past.names(7).collect::<Vec<_>>(), [&b""[..], b"x"]);
     }
 
-    /// Check that a buffer counts as touched from a step's beginning to its end, and while its holder runs another program or
-    /// ends.
+    /// Check that a buffer counts as touched from a step's beginning to its end, and while its
+    /// holder executes another program or exits.
     #[test]
     fn touches() {
         let past = past();
@@ -297,7 +303,8 @@ mod tests {
         assert!(past.touched_unseen(20, 31).is_empty() && past.touched_unseen(11, 11).contains(&7));
     }
 
-    /// Check that a buffer certainly survives a moment only if nothing that had begun by then can have ended it.
+    /// Check that a buffer certainly survives a moment only if no step that had begun by then can
+    /// have freed it.
     #[test]
     fn survivors() {
         let past = past();
@@ -305,7 +312,7 @@ mod tests {
         assert!(!past.survivors(40).contains(&7), "its holder was leaving");
     }
 
-    /// Check that the fewest references count, and none of who is leaving.
+    /// Check that the minimum of each process counts, and that a process about to end counts as 0.
     #[test]
     fn least() {
         let past = past();

@@ -1,4 +1,4 @@
-//! A player's turns: it follows orders step by step, reports, and ends.
+//! A player's loop: it carries out orders step by step, reports, and ends.
 
 use std::io::{BufRead, Write};
 
@@ -11,7 +11,7 @@ use super::random::Random;
 use super::steps;
 
 impl Player {
-    /// Follows orders until there are no more, or one of its steps is to end.
+    /// Carries out orders until there are no more, or a step ends the process.
     pub(super) fn play(&mut self) -> anyhow::Result<()> {
         loop {
             let mut line = String::new();
@@ -56,7 +56,7 @@ impl Player {
         self.control.get_mut().write_all(line.as_bytes()).context("reporting to the conductor")
     }
 
-    /// Ends, or is killed in the middle of a step.
+    /// Ends, or kills itself.
     fn leave(&mut self) -> anyhow::Result<()> {
         self.end_children()?;
         self.note(now(), vec![Entry::Leaving { pid: std::process::id() }])?;

@@ -1,7 +1,8 @@
 //! The steps that players take, and how likely each is.
 //!
-//! A step that finds nothing to work on does nothing. One that the kernel may rightly refuse (a socket that is full, a
-//! rename while a device is attached) is left; any other refusal ends the soak.
+//! A step that finds nothing to work on does nothing. The kernel may rightly refuse some steps (a
+//! send to a full socket, a rename while a device is attached); they are skipped. Any other refusal
+//! ends the soak test.
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -19,7 +20,7 @@ use crate::sys::{self, Region};
 
 type Step = fn(&mut Player) -> anyhow::Result<()>;
 
-/// What every process does, children too.
+/// The steps of every process, also of children.
 const COMMON: &[(u64, Step)] = &[
     (10, duplicate),
     (11, close),
@@ -38,7 +39,7 @@ const COMMON: &[(u64, Step)] = &[
     (3, forget),
 ];
 
-/// What only players do: buffers, GEM handles and children of their own.
+/// The steps of players alone: they make buffers, GEM handles and children.
 const OWN: &[(u64, Step)] = &[
     (12, make),
     (6, rename),
@@ -53,10 +54,10 @@ const OWN: &[(u64, Step)] = &[
 ];
 
 const PAGE: u64 = 4096;
-/// How many buffers a player takes part in before it lets go of some.
+/// How many buffers a player holds before it drops some.
 const ENOUGH: usize = 9;
 
-/// Takes any step.
+/// Takes one of all steps.
 pub(super) fn any(player: &mut Player) -> anyhow::Result<()> {
     let table = if player.random.one_in(3) { OWN } else { COMMON };
     player.random.pick(table).map_or(Ok(()), |step| step(player))
@@ -67,18 +68,19 @@ pub(super) fn heirs(player: &mut Player) -> anyhow::Result<()> {
     player.random.pick(COMMON).map_or(Ok(()), |step| step(player))
 }
 
-/// Moves some reference within the process.
+/// Moves a reference within the process.
 pub(super) fn stir(player: &mut Player) -> anyhow::Result<()> {
     const TABLE: &[(u64, Step)] = &[(1, fidget), (1, hop), (1, relocate)];
     player.random.pick(TABLE).map_or(Ok(()), |step| step(player))
 }
 
-/// One of the buffers that `has` what a step needs.
+/// Chooses one of the buffers that `has` accepts. The number is random, for the caller's use.
 pub(super) fn choose(player: &mut Player, has: fn(&Kept) -> bool) -> Option<(u64, &mut Kept, usize)> {
     let inos: Vec<u64> = player.bufs.iter().filter(|(_, kept)| has(kept)).map(|(&ino, _)| ino).collect();
     let roll = player.random.index(usize::MAX);
     let ino = *inos.get(roll % inos.len().max(1))?;
-    // The roll also chooses among the buffer's fds or mappings; its high bits are as good as its low ones.
+    // The caller uses the number to choose an fd or a mapping. Its high bits are as random as its
+    // low ones.
     player.bufs.get_mut(&ino).map(|kept| (ino, kept, roll >> 16))
 }
 
@@ -99,7 +101,7 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     let mut handle = None;
     let buf = match exporter {
         make::HEAP => Slot::Buf(Heap::open("system")?.allocate(size)?),
-        // All of it is written, so that what is taken is its size.
+        // All of it is written, so that its allocated bytes are its size.
         MEMFD => Slot::File(make::memfd(MEMFD_NAME, size / PAGE, size / PAGE)?),
         make::DRM => {
             let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
@@ -117,7 +119,8 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     player.note_with_hold(began, ino, made)
 }
 
-/// The player's device, opened at its first use and then until the process ends or calls exec.
+/// The player's DRM device. It is opened at its first use and stays open until the process ends or
+/// calls exec.
 fn device(player: &mut Player) -> anyhow::Result<&'static dmabuf::DrmDevice> {
     if let Some(device) = player.device {
         return Ok(device);
@@ -142,8 +145,8 @@ fn close(player: &mut Player) -> anyhow::Result<()> {
     player.note_hold(began, ino)
 }
 
-/// Moves one reference from number to number, many times over. A reader that lists fds and then looks at each is most
-/// easily misled by this: the count stands still, and the reference is always somewhere else.
+/// Moves one reference from fd to fd, many times. This misleads a reader that lists fds and then
+/// looks at each: the count stays the same, and the reference is always in another slot.
 fn fidget(player: &mut Player) -> anyhow::Result<()> {
     let times = 1 + player.random.below(100);
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
@@ -158,7 +161,7 @@ fn fidget(player: &mut Player) -> anyhow::Result<()> {
     player.note_moved(began, ino, on_the_way)
 }
 
-/// Moves one reference between a low slot and a high one, to and fro.
+/// Moves one reference to and fro between a low slot and a high one.
 fn hop(player: &mut Player) -> anyhow::Result<()> {
     let times = 1 + player.random.below(60);
     let high = 100 + i32::try_from(player.random.below(800))?;
@@ -175,7 +178,7 @@ fn hop(player: &mut Player) -> anyhow::Result<()> {
     player.note_moved(began, ino, on_the_way)
 }
 
-/// Opens a memfd once more: a second open file on the same memory.
+/// Opens a memfd again: a second open file on the same memory.
 fn reopen(player: &mut Player) -> anyhow::Result<()> {
     let usable = |kept: &Kept| !kept.fds.is_empty() && kept.exporter == MEMFD;
     let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
@@ -185,7 +188,7 @@ fn reopen(player: &mut Player) -> anyhow::Result<()> {
     player.note_hold(began, ino)
 }
 
-/// Maps a page, moves it to and fro past other mappings many times over, and leaves it where it is then.
+/// Maps a page, moves it to and fro past other mappings many times, and leaves it where it is then.
 fn shuttle(player: &mut Player) -> anyhow::Result<()> {
     let times = 1 + player.random.below(60);
     let between = 2 + player.random.index(60);
@@ -196,7 +199,7 @@ fn shuttle(player: &mut Player) -> anyhow::Result<()> {
     let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], PAGE as usize, between)?;
     let places = [shuttle.region(), shuttle.other()].map(|place| (place.start, place.start + place.len, 0));
     let on_the_way = Hold { maps: places.into(), ..Hold::default() };
-    // Half of the time the mapping is all that is left of the buffer here.
+    // Half of the time the mapping is the only reference that the process keeps.
     let alone = (roll >> 20) % 2 == 0;
     if alone {
         kept.fds.clear();
@@ -208,13 +211,13 @@ fn shuttle(player: &mut Player) -> anyhow::Result<()> {
     player.note_moved(began, ino, on_the_way)
 }
 
-/// Lets go of a whole buffer.
+/// Drops everything that the process holds of some buffer.
 fn forget(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, _, _)) = choose(player, |_| true) else { return Ok(()) };
     let_go(player, ino)
 }
 
-/// Lets go of this buffer.
+/// Drops everything that the process holds of this buffer.
 pub(super) fn let_go(player: &mut Player, ino: u64) -> anyhow::Result<()> {
     let began = now();
     let Some(kept) = player.bufs.remove(&ino) else { return Ok(()) };
@@ -226,7 +229,8 @@ pub(super) fn let_go(player: &mut Player, ino: u64) -> anyhow::Result<()> {
     player.note_with_hold(began, ino, busy)
 }
 
-/// Sends to any player, itself included; whether and when it is received is that one's affair.
+/// Sends a buffer to any player, also to itself. The receiver decides whether and when it is
+/// received.
 fn send(player: &mut Player) -> anyhow::Result<()> {
     if !player.mail {
         return Ok(());
@@ -235,7 +239,7 @@ fn send(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, _, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
     let (Some(kept), inbox) = (player.bufs.get(&ino), &player.inboxes[to]) else { return Ok(()) };
     let began = now();
-    // Two processes may begin in one nanosecond, but one process does not twice.
+    // Two processes may start a step in the same nanosecond, but one process does not do so twice.
     let message = began << 16 | u64::from(std::process::id() & 0xffff);
     let payload = format!("{message} {}", kept.exporter);
     let fd = &kept.fds[roll % kept.fds.len()];
@@ -298,7 +302,7 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
     player.note_hold(began, ino)
 }
 
-/// Unmaps a mapping, its beginning, its end, or a hole in its middle.
+/// Unmaps a whole mapping, its beginning, its end, or a part in its middle.
 fn unmap(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
     let (whole, offset) = kept.maps.swap_remove(roll % kept.maps.len());
@@ -365,7 +369,7 @@ fn rename(player: &mut Player) -> anyhow::Result<()> {
     }
 }
 
-/// A decent name, a hostile one, or noise.
+/// An ordinary name, a hostile one, an empty one, or random bytes.
 fn any_name(player: &mut Player) -> Vec<u8> {
     let random = &mut player.random;
     match random.below(4) {

@@ -1,4 +1,4 @@
-//! What the soak has seen so far, and how it says so.
+//! The figures of the soak test so far, and how they are printed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,38 +12,38 @@ use super::world::World;
 use crate::answer::Answer;
 use crate::way::Way;
 
-/// How many failures are told in full; the rest are counted.
+/// How many failures are printed in full. Later ones are only counted.
 const TOLD: u64 = 100;
 
-/// Figures of a soak.
+/// The figures of a soak test.
 #[derive(Clone, Debug)]
 pub struct Tally {
     seed: u64,
-    /// The batch that is under way, from 1.
+    /// The current batch, from 1.
     pub(super) batch: u64,
-    /// How lsbuf is asked in it.
+    /// The source that lsbuf is told to use in it.
     pub(super) way: Way,
-    /// Answers about the world in motion.
+    /// Answers while the world moved.
     pub running: u64,
-    /// Answers about the world at rest.
+    /// Answers while the world was paused.
     pub paused: u64,
-    /// Ledgers that were compared whole.
+    /// Accounts that were compared in full.
     pub ledgers: u64,
-    /// Those of them that were marked an estimate.
+    /// How many of them were marked as estimates.
     pub estimates: u64,
     /// Buffers made.
     pub made: u64,
-    /// Steps that came to something.
+    /// Records in the journal.
     pub steps: u64,
-    /// Rests that were called exact and were wrong by a limit that lsbuf states.
+    /// Residuals that were called exact and were wrong within a limit that lsbuf's documents state.
     pub limits: u64,
-    /// Memfds that were missing from answers which say so.
+    /// Memfds that were missing from an answer that says that memfds may be missing.
     pub told_missing: u64,
     /// Buffers in all answers.
     pub listed: u64,
-    /// How many of them were no more than estimates, by the reason given.
+    /// How many of them were estimates, by the reason that lsbuf gave.
     pub reasons: BTreeMap<String, u64>,
-    /// What lsbuf did wrong.
+    /// Mistakes of lsbuf.
     pub errors: u64,
     forks_before: u64,
     minutes: u64,
@@ -86,7 +86,7 @@ impl Tally {
         }
     }
 
-    /// Judges an answer about the world at rest.
+    /// Judges an answer about the paused world.
     pub(super) fn judged_paused(&mut self, world: &World, answer: &Answer, say: &mut impl FnMut(&str)) {
         self.paused += 1;
         self.add(judge::paused(world, answer), "while the world stood still", answer, say);
@@ -115,7 +115,7 @@ impl Tally {
         }
     }
 
-    /// Says how things stand, once a minute.
+    /// Prints the figures once a minute.
     pub(super) fn minute(&mut self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         if elapsed.as_secs() / 60 > self.minutes {
             self.minutes = elapsed.as_secs() / 60;
@@ -124,7 +124,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Says how things ended.
+    /// Prints the result and the figures at the end.
     pub(super) fn summary(&self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         let verdict = if self.errors == 0 { "passed" } else { "FAILED" };
         say(&format!("soak {verdict}, seed {}: {}", self.seed, self.line(elapsed)?));
@@ -147,7 +147,7 @@ impl Tally {
     }
 }
 
-/// Processes started since the machine booted.
+/// How many processes and threads have been started since the machine booted.
 fn forks() -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
     let line =
