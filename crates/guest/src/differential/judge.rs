@@ -1,8 +1,10 @@
-//! Compares what lsbuf says of a world at rest with the plain reading of it.
+//! Compares lsbuf's answer about a paused world with the truth about it.
 //!
-//! Every holder with its slots, addresses and offsets, every size and charge, and the sums of references must be those of the
-//! reading, whatever the source. What is left over is known too, since the world tells what it left in messages and nothing
-//! else keeps any of it: an exact answer must say so, and only a source that cannot ask may say less.
+//! Every holder with its slots, addresses and offsets, every size and allocation, and every sum of
+//! references must equal those of the plain reading, whatever lsbuf's source is. The true residual
+//! is known too: the world says how many fds it left in messages, and nothing else keeps a buffer.
+//! An exact answer must give that residual. Only a source that cannot know it may give an estimate,
+//! or no number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,15 +15,16 @@ use super::reading::{Key, Map, Object, Part, Reading, Slots};
 use super::source::Source;
 use crate::answer::Answer;
 
-/// The truth about one world.
+/// The truth about one world: the plain reading, and the fds in messages.
 #[derive(Debug)]
 pub(super) struct Truth {
     reading: Reading,
-    /// Fds in messages.
+    /// How many fds of each object are in messages.
     flights: BTreeMap<Key, u64>,
 }
 
-/// What one source said that can be compared with what another one said.
+/// The parts of one source's answer that are compared with another source's: names, and figures of
+/// processes.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     names: BTreeMap<Key, String>,
@@ -29,7 +32,7 @@ pub(super) struct Said {
 }
 
 impl Truth {
-    /// Of what was read, and what the world says is in messages.
+    /// The truth from a plain reading, and from the fds that the world left in messages.
     pub(super) fn new(reading: Reading, flights: &BTreeMap<Inode, u64>) -> Truth {
         let key = |(dev, ino): Inode| match reading.key(dev, ino, b"/") {
             Some(key) => key,
@@ -39,12 +42,13 @@ impl Truth {
         Truth { reading, flights }
     }
 
-    /// How many objects there are.
+    /// How many objects the world has.
     pub(super) fn len(&self) -> usize {
         self.reading.objects.len()
     }
 
-    /// What is wrong with an answer, and what else it said. Its estimates are counted by their reasons.
+    /// What is wrong with an answer, and its parts that are compared with another source's. The
+    /// answer's estimates are counted by their reasons.
     pub(super) fn judge(
         &self,
         answer: &Answer,
@@ -87,7 +91,7 @@ impl Truth {
         (wrong, said)
     }
 
-    /// Which memory a row is of, if it is one that the reading looks at.
+    /// The object of a row, if the plain reading covers it.
     fn key(&self, b: &Value) -> Option<Key> {
         let ino = b["ino"].as_u64()?;
         match b["kind"].as_str()? {
@@ -136,14 +140,16 @@ impl Truth {
     }
 }
 
-/// What is wrong about what a row says is left over, where the truth is so many references found and so many in messages.
+/// What is wrong with a row's residual, if processes have `found` references and messages have
+/// `in_flight`. `quiet` says that no fd of the world is in a message.
 fn left_over(key: &Key, b: &Value, counts: bool, found: u64, in_flight: u64, quiet: bool) -> Option<String> {
     let refs = &b["refs"];
     let told =
         format!("{key:?} has {found} references in processes, {in_flight} in messages, none else: {b}");
     let counts = counts || !matches!(key, Key::File(..));
     if b["estimate"] == false && !refs["kernel"].is_null() {
-        // A segment's count has none of the fds that messages carry, and procfs does not tell whose those are.
+        // A segment's count does not include the fds in messages, and procfs does not tell which
+        // buffers are in messages.
         let untold = matches!(key, Key::Segment(_)) && !quiet && refs["in_flight"].is_null();
         let counted = if untold { 0 } else { in_flight };
         let right =
@@ -159,7 +165,7 @@ fn left_over(key: &Key, b: &Value, counts: bool, found: u64, in_flight: u64, qui
     (!allowed).then(|| format!("an estimate of a world at rest ({reason}): {told}"))
 }
 
-/// The holders as printed.
+/// The holders, as printed.
 fn parts(b: &Value) -> BTreeMap<u32, Part> {
     let holders = b["holders"].as_array().into_iter().flatten();
     let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
@@ -185,7 +191,7 @@ fn slots(table: &Value) -> Slots {
     Slots { fds: numbers("fds"), opaths: numbers("opaths") }
 }
 
-/// A mapping as printed; of one whose offset is not told that is the greatest number.
+/// A mapping, as printed. An offset that is not printed becomes the largest number.
 fn map(m: &Value) -> Map {
     let address = |key: &str| {
         let text = m[key].as_str().and_then(|text| text.strip_prefix("0x")).unwrap_or_default();
@@ -195,8 +201,8 @@ fn map(m: &Value) -> Map {
     (address("start"), address("end"), m["offset"].as_u64().unwrap_or(u64::MAX), private)
 }
 
-/// The holders without what may stay untold: the offsets of DRM's dma-bufs, and offsets and protections by a source that has
-/// no such details.
+/// The true holders without what lsbuf need not print: the offsets of DRM's dma-bufs, and offsets
+/// and protections if the source has no such details.
 fn untold(parts: &BTreeMap<u32, Part>, b: &Value, detailed: bool) -> BTreeMap<u32, Part> {
     let mut parts = parts.clone();
     if b["exporter"] == crate::make::DRM || !detailed {
@@ -208,7 +214,7 @@ fn untold(parts: &BTreeMap<u32, Part>, b: &Value, detailed: bool) -> BTreeMap<u3
     parts
 }
 
-/// Where two sources differ, as far as both know.
+/// Where two sources contradict each other.
 pub(super) fn differences(one: &Said, other: &Said) -> Vec<String> {
     let mut wrong = Vec::new();
     for (key, name) in &one.names {
@@ -232,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// A row of a memfd that an fd holds, and one message.
+    /// A row of a memfd that one fd holds and one message.
     fn row(count: Value, in_flight: Value, kernel: Value, reason: Value) -> Value {
         let estimate = !reason.is_null() && !kernel.is_null();
         json!({
@@ -241,8 +247,8 @@ mod tests {
         })
     }
 
-    /// Check that what is left over must be the truth where it is exact, may be unknown where nobody counts, may be an estimate
-    /// where messages are not told apart, and nothing else.
+    /// Check that a residual must be true if it is exact, may be unknown if the source does not
+    /// count, may be an estimate if the source does not see messages, and nothing else.
     #[test]
     fn rests() {
         let wrong = |b: Value, counts: bool, quiet: bool| {
@@ -257,7 +263,8 @@ mod tests {
         assert!(wrong(row(json!(2), json!(1), json!(0), json!("processes-ran")), true, false));
     }
 
-    /// Check that holders are read as printed, and that only details which a source has are compared.
+    /// Check that holders are read as printed, and that only details that the source has are
+    /// compared.
     #[test]
     fn holders() {
         let b = json!({"holders": [{
@@ -282,7 +289,8 @@ mod tests {
         assert!(untold(&parts_, &b, false)[&9].maps.contains(&(0x1000, 0x3000, u64::MAX, false)));
     }
 
-    /// Check that two sources may know differently much and may not contradict each other.
+    /// Check that one source may know more than another, but that they may not contradict each
+    /// other.
     #[test]
     fn contradictions() {
         let said = |name: &str, uss: Option<u64>| Said {

@@ -1,8 +1,9 @@
-//! Makes a random world that then stands still.
+//! Makes a random world and pauses it.
 //!
-//! A process makes memory of every sort that the kernel has, does at random what programs do with it, and forks others that go
-//! on with what they inherited. In the end each says what it left in messages, which is the one thing that no plain reading
-//! finds, and sleeps. All are of one process group and are killed together.
+//! A process makes memory of every kind that the kernel has, uses it at random as programs do, and
+//! forks others that continue with what they inherited. At the end each process says what it left
+//! in messages, because no plain reading finds that, and sleeps. All processes are in one process
+//! group and are killed together.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,35 +33,35 @@ use crate::soak::random::Random;
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, PAGE, Region, task};
 
-/// Where the world's files are, in a tmpfs.
+/// The folder of the world's files, in a tmpfs.
 const FOLDER: &str = "/dev/shm/differential";
 
-/// Device and number of an inode.
+/// The device and the number of an inode.
 pub(super) type Inode = (u64, u64);
 
-/// What a process of the world says.
+/// A message of a process of the world to the test.
 #[derive(Debug, Deserialize, Serialize)]
 enum Word {
-    /// It is about to fork so many others.
+    /// It will fork this many processes.
     Forking(usize),
-    /// It is done. These are the inodes of fds that it sent and nobody received, one entry for each.
+    /// It is done. The list has the inode of each fd that it sent and that no process received.
     Done(Vec<Inode>),
 }
 
-/// A world, until this goes.
+/// A world. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct World {
-    /// The group of all its processes.
+    /// The process group of all its processes.
     pub(super) group: u32,
     /// How many fds of each inode are in messages.
     pub(super) flights: BTreeMap<Inode, u64>,
-    /// So that they are removed.
+    /// Kept, because dropping a segment removes it.
     _segments: Vec<Segment>,
     folder: PathBuf,
 }
 
 impl World {
-    /// Makes the world of a seed and waits until it stands still.
+    /// Makes the world of this seed and waits until all its processes are done.
     pub(super) fn make(seed: u64) -> anyhow::Result<World> {
         set_child_subreaper(Some(getpid())).context("adopting")?;
         let mut random = Random::new(seed);
@@ -106,7 +107,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // What is gone already need not be killed.
+        // The processes may be gone already.
         if let Some(group) = i32::try_from(self.group).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -115,7 +116,7 @@ impl Drop for World {
     }
 }
 
-/// Memory, as far as a process has to do with it.
+/// What a process holds of one piece of memory.
 #[derive(Debug)]
 struct Item {
     fds: Vec<OwnedFd>,
@@ -138,12 +139,12 @@ struct Process {
     words: UnixStream,
     items: Vec<Item>,
     flights: Vec<Inode>,
-    /// Two ends of a socket between which messages wait.
+    /// The two ends of a socket pair that keeps messages.
     post: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Process {
-    /// In the first process.
+    /// Makes the world's memory, in the first process.
     fn begin(&mut self, segments: &[Segment], folder: &Path) -> anyhow::Result<()> {
         for nth in 0..3 + self.random.below(7) {
             let item = self.item(nth, folder)?;
@@ -193,7 +194,7 @@ impl Process {
         }
     }
 
-    /// Does something, forks some, says so, and sleeps for ever.
+    /// Takes random steps, forks, reports, and sleeps forever.
     fn live(&mut self, depth: u64) -> anyhow::Result<()> {
         for _ in 0..self.random.below(40) {
             self.step()?;
@@ -234,7 +235,7 @@ impl Process {
         self.words.write_all(&line).context("saying a word")
     }
 
-    /// A thread with an fd table of its own, in which one fd more is open.
+    /// Starts a thread with its own fd table, in which one more fd is open.
     fn start_thread(&self) -> anyhow::Result<()> {
         let fd = self.items.iter().find_map(|item| item.fds.first());
         let fd = fd.map(|fd| fd.try_clone()).transpose()?;
@@ -245,7 +246,7 @@ impl Process {
                 tell.send(())?;
                 loop {
                     thread::park();
-                    // It is kept for as long as the thread is.
+                    // The fd stays open as long as the thread lives.
                     let _ = &more;
                 }
             });

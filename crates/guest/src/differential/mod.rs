@@ -1,10 +1,14 @@
-//! Random worlds at rest: every source of lsbuf's is asked about each, and compared with a plain reading.
+//! The differential test: lsbuf answers about random paused worlds by every source, and each answer
+//! is compared with a plain reading.
 //!
-//! `making` makes a world as a seed says, `reading` reads who holds what without lsbuf's library, and `judge` compares. The soak
-//! looks for what motion can do to an answer; this looks for what shapes can: hostile names, second open files, split and
-//! moved mappings, forked trees, shared tables, threads with tables of their own, segments, messages.
+//! `making` makes the world of a seed. `reading` reads which process holds what, without lsbuf's
+//! library. `judge` compares. The soak test looks for errors that motion causes. This test looks
+//! for errors that shapes cause: hostile names, second open files, split and moved mappings, forked
+//! trees, shared fd tables and address spaces, threads with their own fd tables, System V segments,
+//! messages.
 //!
-//! Limits: no namespaces, no zombie leaders, no fixed files of io_uring, no O_PATH fds in messages; the kernel keeps nothing.
+//! Limits: no namespaces, no zombie leaders, no fixed files of an io_uring, no `O_PATH` fds in
+//! messages, and no references of drivers.
 
 mod judge;
 mod making;
@@ -22,30 +26,30 @@ use self::source::Source;
 use crate::answer::{Answer, LSBUF};
 use crate::need::Need;
 
-/// How many findings are told in full; the rest are counted.
+/// How many errors are printed in full. Later ones are only counted.
 const TOLD: usize = 12;
 
-/// What is to be done.
+/// What the differential test is to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// For how long.
+    /// How long it runs.
     pub time: Duration,
-    /// The first world's seed; each further world has the next.
+    /// The seed of the first world. Each further world has the next number.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of the differential test.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Worlds made.
+    /// How many worlds were made.
     pub worlds: u64,
-    /// Answers compared.
+    /// How many answers were compared.
     pub answers: u64,
-    /// Objects in all worlds.
+    /// How many objects all worlds had.
     pub objects: u64,
     /// What is wrong.
     pub errors: Vec<String>,
-    /// How many rows were no more than estimates, by the reason given.
+    /// How many rows were estimates, by the reason that lsbuf gave.
     pub reasons: BTreeMap<String, u64>,
 }
 
@@ -53,7 +57,7 @@ pub struct Tally {
 ///
 /// # Errors
 ///
-/// The arguments are no numbers, or a world cannot be made or read.
+/// The arguments are not numbers, or a world cannot be made or read.
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: differential SECONDS SEED") };
     let plan = Plan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
@@ -61,11 +65,11 @@ pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     Ok(if tally.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes worlds and compares, and says what it has to say line by line.
+/// Makes worlds and compares. It passes each line of its output to `say`.
 ///
 /// # Errors
 ///
-/// A world cannot be made or read. What lsbuf does wrong is told in the tally instead.
+/// A world cannot be made or read. A mistake of lsbuf is no error: it is in the tally.
 pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
     let begun = Instant::now();
     let mut tally = Tally::default();
@@ -93,7 +97,7 @@ pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// One world.
+/// Makes one world and compares all sources.
 fn one(seed: u64, sources: &[Source], tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
     let world = World::make(seed)?;
     reading::wait_for(world.group)?;

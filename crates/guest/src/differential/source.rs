@@ -1,17 +1,17 @@
-//! The ways to ask lsbuf that are compared.
+//! The sources of lsbuf that are compared, and what each can know.
 
 use crate::need::Need;
 
-/// A way to ask.
+/// A value of `--source`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
     /// The value of `--source`.
     pub(super) name: &'static str,
-    /// What the kernel must have.
+    /// What the kernel must have for it.
     pub(super) need: Option<Need>,
-    /// It counts references of files, and tells which are in messages.
+    /// Whether it counts references to files and tells which are in messages.
     pub(super) counts: bool,
-    /// It tells offsets and protections of mappings.
+    /// Whether it tells offsets and protections of mappings.
     pub(super) detailed: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Judges answers by the truth.
 //!
-//! A paused world is known exactly, so an answer about it must be true in every
-//! account and figure. An answer about a world that moves is judged by these claims:
+//! A paused world is known exactly, so an answer about it must be true in every account and figure.
+//! An answer about a world that moves is judged by these claims:
 //!
 //! - It has no buffer, reference or property that never existed.
 //! - Its sums are right.
