@@ -1,4 +1,4 @@
-//! Scenarios about the guest itself: if these fail, no other result means anything.
+//! Scenarios about the guest itself. If one of these fails, no other result means anything.
 
 use std::fs::{self, File};
 
@@ -24,7 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// `/proc` is mounted, and it is the running kernel's.
+/// `/proc` is mounted and belongs to the running kernel.
 fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
     let version = fs::read_to_string("/proc/version").context("reading /proc/version")?;
     let uname = rustix::system::uname();
@@ -35,7 +35,7 @@ fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check("/proc/version ends with uname's version", version_ends)
 }
 
-/// Each probe agrees with what the kernel says in sysfs, and a device that was found can be opened.
+/// Each probe agrees with sysfs, and a device that exists can be opened.
 fn exporters_present(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (need, sysfs, node) in [
         (Need::Heap, "/sys/class/dma_heap/system", Some("/dev/dma_heap/system".into())),

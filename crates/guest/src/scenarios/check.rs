@@ -1,5 +1,8 @@
-//! `lsbuf check` in a real kernel. Its points are reported one by one, and the host's table says what each must be here;
-//! what is compared here is that the output is well-formed and honest, for root and for a plain user.
+//! `lsbuf check` in a real kernel.
+//!
+//! Its points are reported one by one. The host's table of kernels says what each must be. The
+//! scenarios themselves only check that the output is well-formed and honest, for root and for a
+//! user without privileges.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -36,7 +39,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What only root may look at, of whatever the exporters are.
+/// The points that only root can try, with any exporter.
 const ROOTS: &[&str] = &[
     "list-row",
     "list-count",
@@ -51,7 +54,7 @@ const ROOTS: &[&str] = &[
     "map-files-inode",
 ];
 
-/// One point as printed.
+/// One point, as printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Point {
     id: String,
@@ -60,11 +63,11 @@ struct Point {
     detail: String,
 }
 
-/// A whole output, taken apart by this test's own eyes.
+/// A whole output, parsed by code that shares nothing with lsbuf.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tap {
     points: Vec<Point>,
-    /// Points that do not hold and do not say what that means.
+    /// How many points do not hold and do not say what that means.
     unexplained: usize,
     bail_out: Option<String>,
 }
@@ -79,7 +82,7 @@ fn contract(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("children left behind", "", children()?)
 }
 
-/// Checks what holds of any run, and takes it apart.
+/// Checks what must hold for every run, and parses the output.
 fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<Tap> {
     let text = String::from_utf8(output.stdout.clone()).context("output that is not UTF-8")?;
     print!("{text}");
@@ -92,7 +95,7 @@ fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<Tap> {
     Ok(tap)
 }
 
-/// Processes whose parent is this one.
+/// The children of this process.
 fn children() -> anyhow::Result<String> {
     let id = std::process::id();
     fs::read_to_string(format!("/proc/self/task/{id}/children")).context("listing children")
@@ -136,8 +139,8 @@ fn as_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes TAP apart, and refuses what is none: another version, a number out of order, points that are not as many as the
-/// plan says.
+/// Parses TAP. It refuses another version, a point with a wrong number, and a plan that does not
+/// match the number of points.
 fn parse(text: &str) -> anyhow::Result<Tap> {
     let mut lines = text.lines();
     if lines.next() != Some("TAP version 14") {
@@ -171,7 +174,7 @@ fn parse(text: &str) -> anyhow::Result<Tap> {
     Ok(tap)
 }
 
-/// `ok N - ID: claim`, perhaps with `# SKIP why`, or `not ok …`.
+/// Parses `ok N - ID: claim`, perhaps with `# SKIP why`, or `not ok …`.
 fn point(line: &str) -> anyhow::Result<(usize, Point)> {
     let (failed, rest) = match line.strip_prefix("not ") {
         Some(rest) => (true, rest),
@@ -205,7 +208,8 @@ mod tests {
         assert_eq!((seen.as_slice(), tap.unexplained, tap.bail_out), (expected.as_slice(), 0, None));
     }
 
-    /// Check that a lost point, one out of order, another version and other lines are refused.
+    /// Check that a missing point, a point out of order, another version and other lines are
+    /// refused.
     #[test]
     fn broken() {
         for text in [
@@ -221,7 +225,7 @@ mod tests {
         }
     }
 
-    /// Check that a point that does not say what it means is counted, also as the last.
+    /// Check that a point that does not say what it means is counted, also if it is the last one.
     #[test]
     fn unexplained() {
         assert_eq!(parse(&WHOLE.replace("# means: trouble\n", "")).unwrap().unexplained, 1);

@@ -1,4 +1,4 @@
-//! Processes that make whoever reads them wait.
+//! Processes that make their readers wait.
 
 use std::fs::{self, File};
 use std::process::{Command, ExitStatus};
@@ -28,7 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // The guest has no udev, which gives the device this mode everywhere else.
+    // udev gives the device this mode, and the guest has no udev.
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     fs::set_permissions("/dev/fuse", everybody).context("opening FUSE to everybody")?;
     let world = Hanging::start(Some(USER), || {
@@ -36,7 +36,8 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
         let held = Held::by(&buf)?;
         Ok((buf.into(), held))
     })?;
-    // Where all counts add up without mappings, BPF readings leave those out. This one can be found nowhere else.
+    // If all counts add up without mappings, BPF readings leave mappings out. This buffer is found
+    // by its mapping alone.
     let mut mapper = Actor::start(b"mapper", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
@@ -55,7 +56,8 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     let pid = world.held.pid;
     let named = answer.0["scan"]["notes"].to_string().contains(&pid.to_string());
     let complete = answer.0["scan"]["complete"] == true;
-    // Some kernels show the mappings of such a process without its lock. Then nothing is missing.
+    // Some kernels show the mappings of such a process without taking its lock. Then nothing is
+    // missing.
     ctx.check("it is complete, or a note names the process", complete || named)?;
     ctx.check("the buffer that it holds is listed", answer.buffer(world.held.ino).is_ok())?;
     if Need::MappedIdentity.probe() {
@@ -65,7 +67,7 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command. `None`: it had to be killed.
+/// Runs a command. Returns `None` if it had to be killed at the limit.
 fn within(limit: Duration, command: &mut Command) -> anyhow::Result<Option<ExitStatus>> {
     let mut child = command.spawn().context("starting a command")?;
     let started = Instant::now();

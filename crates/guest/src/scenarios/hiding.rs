@@ -1,5 +1,6 @@
-//! Holders that are easily overlooked, counted twice, or taken for somebody else: threads with tables of their own,
-//! processes that share, other namespaces, and processes that come and go faster than they are read.
+//! Holders that are easily missed, counted twice, or confused with others: threads with their own
+//! fd tables, processes that share, other namespaces, and processes that start and end while they
+//! are read.
 
 mod access;
 mod churn;

@@ -1,4 +1,5 @@
-//! References that no process shows: GEM handles, messages not yet received, registered files; and who may be behind them.
+//! References that no process shows: GEM handles, messages in flight, registered files; and the
+//! candidates for them.
 
 mod candidates;
 mod gem;

@@ -1,4 +1,5 @@
-//! The machine as a whole: several exporters, many buffers, processes that come and go, readers without rights.
+//! The machine as a whole: several exporters, many buffers, processes that start and end, users
+//! without privileges.
 
 use std::fs;
 use std::process::Command;
@@ -61,7 +62,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Buffers and bytes in the closing line of the kernel's list, read by this test's own eyes.
+/// The number of buffers and bytes in the last line of the kernel's list, parsed by code that
+/// shares nothing with lsbuf.
 pub(super) fn closing_line() -> anyhow::Result<(u64, u64)> {
     let list = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").context("reading bufinfo")?;
     let line = list.lines().rfind(|line| !line.is_empty()).context("an empty list")?;
@@ -125,7 +127,8 @@ fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
     sums_up(ctx, &answer)
 }
 
-/// Scans while processes come and go. A number and not a time, which a busy host would cut short.
+/// How many scans are made while processes start and end. It is a number, because a busy host would
+/// cut a time short.
 const SCANS: usize = 8;
 
 fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -133,7 +136,7 @@ fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (buf, _) = make::plain(SIZE)?;
         stage.pause(&[Held::by(&buf)?])?;
         loop {
-            // Each child holds the buffer by its copy of the fd table for as long as it lives.
+            // Each child holds the buffer by its copy of the fd table as long as it lives.
             sys::fork(|| {
                 std::thread::sleep(Duration::from_millis(5));
                 0

@@ -1,11 +1,12 @@
 //! The `dmabuf` crate on real kernels.
 //!
-//! Its unit tests run where no exporter may be, so all that they know of the kernel is what its sources say. Here each
-//! promise of the crate meets every exporter that the kernel has. What is expected comes from what the scenario did
-//! or from what the kernel prints elsewhere (see [`kit`]).
+//! The crate's unit tests must run without any exporter, so they rest on what the kernel's sources
+//! say. These scenarios try each promise of the crate with every exporter that the kernel has.
+//! Expected values come from what the scenario did, or from other files that the kernel prints (see
+//! [`kit`]).
 //!
-//! Limits: no fence is ever pending, no descriptor is read-only, and no exporter lacks mmap, because nothing in stock
-//! kernels makes those without requests that the crate does not offer.
+//! Limits: no fence is ever pending, no fd is read-only, and no exporter lacks mmap. Nothing in
+//! stock kernels makes those without ioctls that the crate does not offer.
 
 mod gem;
 mod heap;

@@ -1,4 +1,4 @@
-//! References by mappings: what mapping, splitting, moving and inheriting VMAs does to the ledger.
+//! References by mappings: what mapping, splitting, moving and inheriting VMAs does to the account.
 
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
@@ -189,7 +189,7 @@ fn map_files_agrees(ctx: &mut Ctx) -> anyhow::Result<()> {
     let held = actor.paused_with_one()?;
     let maps = Answer::ask(&["--source", "procfs,bufinfo"])?;
     compare_in(ctx, &maps, &truth(held.clone()))?;
-    // map_files does not tell where in the buffer a mapping begins; all else is equal.
+    // map_files does not tell the offset of a mapping in the buffer. Everything else is equal.
     let links = Answer::ask(&["--source", "map_files,bufinfo"])?;
     ctx.check_eq("ledger by map_files", maps.line(held.ino)?.replace("@0", "@?"), links.line(held.ino)?)?;
     ctx.check_eq("sources", r#"["fd","fdinfo","map_files","bufinfo"]"#, &links.0["scan"]["sources"])

@@ -1,4 +1,4 @@
-//! Names of buffers and processes: given, changed, hostile.
+//! Names of buffers and processes: set, changed, hostile.
 
 use std::fs;
 
@@ -75,7 +75,8 @@ fn hostile_names_mapped(ctx: &mut Ctx) -> anyhow::Result<()> {
     })
 }
 
-/// Compares a buffer of each hostile name, held as `hold` says; the fds of what it leaves out are closed.
+/// Compares a buffer of each hostile name, held as `hold` says. If `hold` lists no fd, the fd is
+/// closed.
 fn all_named(ctx: &mut Ctx, hold: fn(&DmaBuf) -> anyhow::Result<Held>) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"hostile", |stage| {
         let (mut held, mut kept) = (Vec::new(), Vec::new());
@@ -131,7 +132,8 @@ fn hostile_comms(ctx: &mut Ctx) -> anyhow::Result<()> {
     formats::parse_back(ctx, &["ps"], ["PID", "COMMAND"], &names)
 }
 
-/// When a process started, by this test's own eyes: the 20th field after the last bracket of its `stat`.
+/// The start time of a process, parsed by code that shares nothing with lsbuf: the 20th field after
+/// the last bracket of its `stat`.
 fn start_time(pid: u32) -> anyhow::Result<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).context("reading stat")?;
     let stat = String::from_utf8_lossy(&stat);

@@ -1,4 +1,5 @@
-//! Shared memory against the kernel's own total: the machine's, at rest, has nothing left over.
+//! `lsbuf reconcile`: shared memory compared with the kernel's own total. On an idle machine
+//! nothing is left over.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -31,7 +32,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_left_over",
         claim: "What nobody can see is left over to the page: a memfd in flight, an unlimited tmpfs, one that is mounted over",
         needs: &[],
-        // By BPF iterators what is in flight does show.
+        // BPF iterators do show fds in messages.
         ways: &[Way::Procfs],
         run: left_over,
     },
@@ -51,7 +52,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Pages of each part; no two sums of them are the same.
+/// The pages of each part. They are powers of two, so no two sums are the same.
 const MEMFD: usize = 1;
 const SEGMENT: usize = 2;
 const UNATTACHED: usize = 4;
@@ -64,7 +65,7 @@ fn bytes(pages: usize) -> u64 {
     (pages * PAGE) as u64
 }
 
-/// What the machine shares now, or what came since.
+/// The machine's shared memory, or its increase.
 #[derive(Clone, Copy, Debug, Default)]
 struct Parts {
     shmem: i64,
@@ -118,7 +119,7 @@ fn file(path: &str, pages: usize) -> anyhow::Result<File> {
 
 fn memfd(pages: usize) -> anyhow::Result<OwnedFd> {
     let memfd = memfd_create(c"reconcile", MemfdFlags::CLOEXEC).context("making a memfd")?;
-    // Larger than what is touched of it.
+    // Larger than the part that is written.
     ftruncate(&memfd, bytes(pages + 100))?;
     rustix::io::pwrite(&memfd, &vec![1; pages * PAGE], 0).context("filling a memfd")?;
     Ok(memfd)
@@ -223,7 +224,7 @@ fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = make::vgem()?;
     let dumb = device.create_dumb(make::at_least(bytes(HELD))?)?;
     let object = dumb.handle.export()?;
-    // The first touch of a page has the driver take it.
+    // The driver allocates a page when it is first touched.
     let region = sys::map(&object, 0, usize::try_from(bytes(HELD))?)?;
     shm::touch(region, region.len)?;
     let (after, answer) = Parts::ask(ctx, "a GEM object")?;
@@ -260,7 +261,8 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("Hugetlb", 4 * HUGE, &answer["hugetlb"])?;
     ctx.check_eq("doubts", "[]", &answer["doubts"])?;
     shm::detach(attached)?;
-    // What the table says of a segment of huge pages tells what it is in those kernels that count too many, and only there.
+    // Some kernels count too many bytes for a segment of huge pages. On the others, its row in the
+    // table tells that it has huge pages.
     let table = fs::read_to_string("/proc/sysvipc/shm")?;
     let in_memory = table.lines().last().and_then(|row| row.split_whitespace().nth(14));
     let (after, answer) = Parts::ask(ctx, "nobody has attached it")?;
@@ -289,7 +291,7 @@ fn secret_page() -> anyhow::Result<OwnedFd> {
     Ok(secret)
 }
 
-/// That so many pages are left over, and that the mount is said to be so.
+/// Checks that so many pages are left over, and that the mount has this `usage`.
 fn told(ctx: &mut Ctx, what: &str, before: Parts, pages: usize, usage: &str) -> anyhow::Result<()> {
     let (after, answer) = Parts::ask(ctx, what)?;
     ctx.check_eq(format!("left over with {what}"), bytes(pages), after.left_over - before.left_over)?;

@@ -1,8 +1,10 @@
-//! Who asks: what each right opens, that the answer says what it lacks, and that doctor's advice mends exactly that.
+//! Users and their rights: what each right opens, that the answer says what is missing, and that
+//! following doctor's advice makes it complete.
 //!
-//! The table of [`ROWS`] is what the kernels were seen to do, right by right; `--checks` prints it as measured. Advice is
-//! proven by taking it: the capabilities and the mount that doctor names are granted, until it names nothing; and again
-//! with each of them left out.
+//! [`ROWS`] lists what each right was seen to open in the kernels; `--checks` prints it as
+//! measured. Advice is proven by following it. The test grants the capabilities and makes the mount
+//! that doctor names, until doctor names none. Then it leaves each of them out in turn, and the
+//! answer must be partial.
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -81,7 +83,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// On which kernels something can be seen.
+/// The kernels on which something can be seen.
 #[derive(Clone, Copy)]
 enum Seen {
     Always,
@@ -99,8 +101,8 @@ impl Seen {
     }
 }
 
-/// What a caller sees of root's processes and of the kernel's list. The answer is complete if it is all of that, and the
-/// whole machine.
+/// What a caller sees of root's process and of the kernel's list. The answer is complete if the
+/// caller sees all of that, and the whole machine.
 struct Row {
     caller: Caller,
     fds: Seen,
@@ -120,7 +122,8 @@ const fn in_part(row: Row) -> Row {
     Row { whole_machine: Seen::Never, ..row }
 }
 
-/// `proc_fdinfo_permission`, `mm_access` with `perfmon_capable`, and the modes of directories, each as tried by hand.
+/// This follows from `proc_fdinfo_permission`, from `mm_access` with `perfmon_capable`, and from
+/// the modes of directories. Each row was tried by hand.
 const ROWS: &[Row] = {
     use Seen::{Always, Never, With};
     &[
@@ -134,9 +137,10 @@ const ROWS: &[Row] = {
         row(USER.with(Caps::PERFMON.union(Caps::DAC_READ_SEARCH)), Never, With(Need::MapsByPerfmon), true),
         row(USER.with(BOTH), Always, Always, true),
         row(USER.with(BOTH.union(Caps::CHECKPOINT_RESTORE)), Always, Always, true),
-        // Root's own files need no right to enter; looking into its processes does need one.
+        // Root's own files need no right. Reading root's processes needs one.
         row(Caller::ROOT.with(Caps::empty()), Never, Never, true),
-        // But the user's own process is nobody else's to enter.
+        // Without a right to enter directories, another user's process can be read only through
+        // fdinfo.
         Row {
             whole_machine: With(Need::FdinfoByPtrace),
             ..row(Caller::ROOT.with(Caps::SYS_PTRACE), Always, Always, true)
@@ -155,7 +159,8 @@ fn ask(caller: Caller) -> anyhow::Result<Answer> {
     Answer::from(caller.command(LSBUF)?.arg("--json"))
 }
 
-/// A process of root's that holds a buffer by an fd, and by a mapping if that shows here.
+/// A process of root that holds a buffer by an fd, and by a mapping if a mapping shows the buffer
+/// on this kernel.
 fn roots() -> anyhow::Result<Actor> {
     Actor::start(b"roots", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -169,7 +174,8 @@ fn roots() -> anyhow::Result<Actor> {
     })
 }
 
-/// A process of the user's own that holds a buffer by an fd: what proves which filesystem is the dma-bufs'.
+/// A process of the user that holds a buffer by an fd. It shows the user which filesystem is that
+/// of dma-bufs.
 fn users() -> anyhow::Result<Actor> {
     Actor::start(b"users", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -185,7 +191,7 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     users.paused()?;
     for Row { caller, fds, maps, list, whole_machine } in ROWS {
         let (fds, maps) = (fds.here(), maps.here());
-        // Root without debugfs has the iterator's list instead, where it is asked.
+        // Root without debugfs has the iterator's list instead, if BPF iterators are used.
         let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(View::NoDebugfs);
         let list = *list || by_iterators && Need::BufferIterator.probe();
         let complete = fds && maps && list && whole_machine.here();
@@ -200,7 +206,7 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an answer knows of one holder, in the table's words.
+/// What an answer shows of one holder, in the form of the table.
 fn seen(answer: &Answer, held: &Held) -> String {
     let scan = &answer.0["scan"];
     let holder = answer.list("buffers").iter().filter(|b| b["ino"] == held.ino).find_map(|b| {
@@ -218,7 +224,7 @@ fn seen(answer: &Answer, held: &Held) -> String {
     )
 }
 
-/// One thing that doctor told a caller to do.
+/// One step that doctor advises to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Grant(Caps),
@@ -239,7 +245,7 @@ fn doctor(caller: Caller) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// What a doctor's report tells to do, word by word.
+/// The steps in a report of doctor.
 fn steps(report: &str) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for advice in report.lines().filter_map(|line| line.trim().strip_prefix("to do: ")) {
@@ -267,7 +273,8 @@ fn steps(report: &str) -> anyhow::Result<Vec<Step>> {
     Ok(distinct)
 }
 
-/// Follows doctor's advice until there is none; checks that it was right, and no more than right.
+/// Follows doctor's advice until there is none. Checks that it was enough, and that no step was
+/// superfluous.
 fn follow(ctx: &mut Ctx, first: Caller, truth: &Truth) -> anyhow::Result<()> {
     let (mut caller, mut taken) = (first, Vec::new());
     loop {
@@ -377,7 +384,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
             held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
         }
         stage.pause(&[held.clone()])?;
-        // Of another buffer, so that this one's ledger stays as it was.
+        // The message has another buffer, so that this one's account stays as it was.
         let (other, _) = make::plain(SIZE)?;
         share::send(&from, &[&other], b"1")?;
         stage.pause(&[held, Held::by(&other)?])
@@ -388,7 +395,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
         compare_in(ctx, &answer, &truth)?;
         let scan = &answer.0["scan"];
         ctx.check_eq("unreadable processes", 0, &scan["processes"]["unreadable"])?;
-        // All that it lacks is the kernel's list.
+        // Only the kernel's list is missing.
         let notes: Vec<&str> =
             scan["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).collect();
         ctx.check_eq("notes", 1, notes.len())?;
@@ -401,7 +408,8 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
     let [_, other] = <[Held; 2]>::try_from(actor.paused()?).map_err(|_| anyhow::anyhow!("two buffers"))?;
     let answer = ask(caller)?;
     compare_in(ctx, &answer, &truth)?;
-    // The message is counted in its receiver's fdinfo, which is read too: the rest is no mere guess.
+    // The receiving socket's fdinfo counts the message. lsbuf reads it too, so it knows that a
+    // message may hold the residual.
     ctx.check_eq("references of what was sent", 2, &answer.buffer(other.ino)?["count"])?;
     let said = answer.0["scan"]["notes"].to_string();
     ctx.check("the message is found", said.contains("carry 1 fd"))

@@ -1,4 +1,4 @@
-//! The soak and the random worlds at rest, short enough for every run of the tests.
+//! The soak test and the differential test, short enough for every run of the tests.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut said = Vec::new();
-    // A batch that is under way when the time is over still ends.
+    // A batch that is running when the time is over still ends.
     let plan = Plan { time: Duration::from_secs(8), seed: 1 };
     let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
     ctx.check("answers about the world in motion", tally.running > 0)?;

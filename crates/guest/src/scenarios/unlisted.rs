@@ -1,9 +1,10 @@
-//! References that for a time are in no list: files that a system call has taken and given to nobody yet, and what moves or
-//! changes hands while it is read.
+//! References that are in no list for a time: files that a system call has taken and not yet passed
+//! on, and references that move or change hands while they are read.
 //!
-//! Nobody can name such a reference. So an answer may say that it does not know, and must not say that it does: no account that
-//! is called exact may lack a holder or give a reference to the kernel, and no buffer may be missing from an answer that is
-//! called complete. When all is at rest again, the accounts balance.
+//! No reader can attribute such a reference. So an answer may say that it does not know, and must
+//! not claim that it does. An account that is called exact may not lack a holder or show a
+//! reference as the kernel's. An answer that is called complete may not lack a buffer. When nothing
+//! moves any more, the accounts balance.
 
 mod asleep;
 mod claims;

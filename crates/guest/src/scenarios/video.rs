@@ -1,9 +1,10 @@
-//! V4L2's references: buffers that a video device exported, and buffers of others in its queue.
+//! References of V4L2: buffers that a video device exported, and other buffers in its queue.
 //!
-//! What is expected follows from the kernel's videobuf2. An exported dma-buf holds the driver's memory and not the other way
-//! round, so the device adds no reference, open or closed, and each export is a dma-buf of its own. A queue takes one reference
-//! to a dma-buf when that is put into it and drops it when the queue is given up. vivid copies by the CPU, so it maps such a
-//! buffer inside the kernel and attaches no device: nothing but the count tells of it.
+//! The expected values follow from the kernel's videobuf2. An exported dma-buf holds the driver's
+//! memory, and the driver does not hold the dma-buf. So the device adds no reference, open or
+//! closed, and each export is a separate dma-buf. A queue takes one reference to a dma-buf when the
+//! dma-buf is queued, and drops it when the queue is freed. vivid copies by the CPU, so it maps
+//! such a buffer inside the kernel and attaches no device. Only the count shows that reference.
 
 use dmabuf::DmaBuf;
 
@@ -117,7 +118,7 @@ fn mapped(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A buffer that a frame fits into.
+/// A buffer that is large enough for a frame.
 fn frame() -> anyhow::Result<DmaBuf> {
     Ok(make::plain(make::vivid()?.frame_size()?.next_multiple_of(SIZE))?.0)
 }

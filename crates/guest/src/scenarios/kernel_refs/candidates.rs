@@ -1,4 +1,4 @@
-//! Who may be behind the kernel's references, by the devices that are open.
+//! Candidates for the kernel's references: processes that have a device open.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::sys;
 
 use super::gem::{EXPORTED, IMPORTED};
 
-/// The fds by which a process has a device open, by this test's own eyes.
+/// The fds by which a process has a device open, read by code that shares nothing with lsbuf.
 fn fds_of(pid: u32, device: &str) -> anyhow::Result<Vec<u32>> {
     let mut fds = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
@@ -25,7 +25,7 @@ fn fds_of(pid: u32, device: &str) -> anyhow::Result<Vec<u32>> {
     Ok(fds)
 }
 
-/// The path of the vgem device, which nobody has open for having asked.
+/// The path of the vgem device. No process has the device open afterwards.
 fn device() -> anyhow::Result<String> {
     Ok(make::vgem()?.path().display().to_string())
 }

@@ -1,4 +1,5 @@
-//! Fds in messages that nobody has received yet. procfs says how many wait in a socket, BPF iterators also which.
+//! Fds in messages that nobody has received yet. procfs says how many are in a socket; BPF
+//! iterators also say which buffers they are.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -13,13 +14,14 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
 use crate::sys;
 
-/// What can be known of an account of which one reference waits in a message.
+/// The account of a buffer with one reference in a message, as this way can know it.
 fn with_one_waiting(ctx: &Ctx, held: Vec<Held>) -> Truth {
     let truth = Truth::held(make::plain_exporter(), held);
     if ctx.way.is_bpf() { truth.and_in_flight(1) } else { truth.and(Rest::Estimate(1)) }
 }
 
-/// Compares the account of a buffer of which one reference waits where it can be seen, by those who can.
+/// Compares the account of a buffer with one reference in a message of a socket that a process
+/// holds.
 fn compare_with_one_waiting(ctx: &mut Ctx, held: Held) -> anyhow::Result<Answer> {
     let answer = Answer::ask(&[])?;
     let ino = held.ino;
@@ -34,7 +36,7 @@ fn compare_with_one_waiting(ctx: &mut Ctx, held: Held) -> anyhow::Result<Answer>
     Ok(answer)
 }
 
-/// Whether the answer says that messages carry that many fds which may belong to what is left over.
+/// Whether the answer says that messages have this many fds that may belong to a residual.
 fn says(answer: &Answer, fds: u64) -> bool {
     answer.0["scan"]["notes"].to_string().contains(&format!("messages not yet received carry {fds} fd:"))
 }
@@ -72,7 +74,7 @@ pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (from, to) = UnixStream::pair()?;
         let (buf, _) = make::plain(SIZE)?;
         share::send(&from, &[&buf], b"1")?;
-        // No fd is left of the socket in whose queue the buffer waits.
+        // No fd of the socket is left that has the message in its queue.
         sys::send_any(&outer, &[to.as_fd()])?;
         drop(to);
         stage.pause(&[Held::by(&buf)?])
@@ -82,7 +84,8 @@ pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
     let ino = held.ino;
     compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).and(Rest::Estimate(1)))?;
     ctx.check("in flight is unknown, not 0", answer.buffer(ino)?["refs"]["in_flight"].is_null())?;
-    // procfs counts what carries fds in sockets that a process holds; who looks which they are sees that there is more.
+    // procfs counts the fds in messages of sockets that a process holds. BPF iterators also see
+    // which buffers they are, and that one message has a socket.
     let expected = if ctx.way.is_bpf() { "null" } else { "1" };
     ctx.check_eq("in sockets that a process holds", expected, &answer.0["totals"]["in_flight_fds"])?;
     let notes = answer.0["scan"]["notes"].to_string();

@@ -1,4 +1,4 @@
-//! Files registered with an io_uring. The kernel lists them by path or by name, never by inode.
+//! Files registered with an io_uring. The kernel shows them by path or by name, never by inode.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -39,7 +39,7 @@ pub(super) fn fixed(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A buffer held by a GEM handle, beside a ring that keeps files.
+/// A buffer that a GEM handle holds, and a ring that keeps files.
 fn beside_a_ring(
     ctx: &mut Ctx,
     keep: impl FnOnce(&std::os::fd::OwnedFd) -> anyhow::Result<()>,
@@ -75,7 +75,7 @@ pub(super) fn another_buffer(ctx: &mut Ctx) -> anyhow::Result<()> {
         buf.set_name("camera:1")?;
         ring::register(ring, &[Some(buf.as_fd())])
     };
-    // Names change while they are read, so another name rules nothing out.
+    // A name may change while it is read, so a different name rules nothing out.
     beside_a_ring(ctx, keep, Rest::Estimate(EXPORTED), 1)
 }
 

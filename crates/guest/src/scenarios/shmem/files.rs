@@ -14,7 +14,7 @@ use crate::make::{self, HugePages};
 use crate::scenario::Ctx;
 use crate::sys::{self, PAGE, Region, shm, task};
 
-/// The inode number that this process's own maps show of a mapping.
+/// The inode number that this process's maps show for a mapping.
 fn shown(region: Region) -> anyhow::Result<u64> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let start = format!("{:x}-", region.start);
@@ -43,7 +43,7 @@ pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("one of two", expected, figures(&answer, actor.pid)?)
 }
 
-/// A new file that can be read as well, as it must be to be mapped.
+/// Makes a file that can also be read, as mapping requires.
 fn create(path: &str) -> anyhow::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true).open(path).context("creating a file")
@@ -65,7 +65,8 @@ pub(super) fn unlinked(ctx: &mut Ctx) -> anyhow::Result<()> {
         let truth = Shm::held("tmpfs", PATH, vec![held]);
         let answer = ask_and_compare(ctx, &truth)?;
         ctx.check_eq("deleted", deleted, &truth.find(&answer)?["deleted"])?;
-        // Until then it would outlive its holder, as the program does that the holder runs; afterwards it takes a count to know.
+        // A file with a name would outlive its holder. Without a name, only a count tells whether
+        // another holder keeps it.
         let uss = if deleted { by_bpf(ctx, 3 * P) } else { "0".into() };
         ctx.check_eq("what an exit would free", uss, &answer.process(actor.pid)?["uss"])?;
         let named = Answer::ask(&["--kind", "tmpfs", "--name", PATH])?;
@@ -100,7 +101,7 @@ pub(super) fn secret(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = ask_and_compare(ctx, &Shm::held("secretmem", "", vec![held]).uncharged())?;
-    // What it costs is then its size.
+    // Its cost is then its size.
     ctx.check_eq("size in total", 4 * P, &answer.0["totals"]["size"])
 }
 

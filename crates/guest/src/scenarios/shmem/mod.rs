@@ -1,7 +1,9 @@
-//! Shared memory that is no dma-buf: memfds, System V segments, memory without a file, tmpfs.
+//! Shared memory other than dma-bufs: memfds, System V segments, anonymous shared memory, tmpfs
+//! files.
 //!
-//! The guest's root is a tmpfs, from which all programs run, so buffers are looked up one by one and not counted, but for the
-//! kinds of which a guest has none besides. What is charged is what the test's own stat(2) said, and the pages that it touched.
+//! The guest's root is a tmpfs from which all programs run. So these scenarios look buffers up one
+//! by one, and count only the kinds that the guest does not use itself. Expected allocations come
+//! from the test's own stat(2) and from the pages that it touched.
 
 mod counted;
 mod files;

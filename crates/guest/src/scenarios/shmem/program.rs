@@ -1,5 +1,5 @@
-//! A program that runs from a memfd and has unmapped it: the kernel keeps the file for as long as the process lives, and neither
-//! an fd nor a mapping shows it.
+//! A program that runs from a memfd and has unmapped it. The kernel keeps the file while the
+//! process lives, and neither an fd nor a mapping shows it.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -21,22 +21,22 @@ use crate::sys;
 
 const NAME: &str = "program";
 
-/// How long to wait at most until a program has left its file.
+/// How long to wait until a program has unmapped its file.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A program, until this goes.
+/// A running program. Dropping this kills it.
 struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended by itself; what counts is that it is gone afterwards.
+        // It may have ended already. Afterwards it is gone in any case.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Program {
-    /// Runs this binary from the memfd until it has unmapped that.
+    /// Runs this binary from the memfd, and waits until it has unmapped the memfd.
     fn run(memfd: &impl AsFd) -> anyhow::Result<Program> {
         let child = Command::new(format!("/proc/self/fd/{}", sys::number(memfd)))
             .arg(LEAVE)
@@ -64,7 +64,7 @@ impl Program {
     }
 }
 
-/// A memfd that this binary was copied into.
+/// A memfd with a copy of this binary.
 fn copy_of_this() -> anyhow::Result<File> {
     let mut memfd = File::from(make::memfd(NAME.as_bytes(), 0, 0)?);
     io::copy(&mut File::open("/proc/self/exe")?, &mut memfd).context("copying a program")?;
@@ -95,10 +95,10 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
-    // Started first, so that it inherits nothing.
+    // Started first, so that it inherits no fd of the memfd.
     let mut reader = Actor::start(b"reader", |stage| {
         let fd = sys::receive_any(&to)?.pop().context("no fd")?;
-        // A file that is run cannot be opened for writing.
+        // A file that runs cannot be opened for writing.
         let again = File::open(format!("/proc/self/fd/{}", sys::number(&fd))).context("opening again")?;
         drop(fd);
         stage.pause(&[Held::by_file(&again)?])

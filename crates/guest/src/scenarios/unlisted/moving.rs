@@ -1,4 +1,5 @@
-//! A mapping or an fd that moves between two places while lsbuf reads, so that neither place may show it.
+//! A mapping or an fd that moves between two places while lsbuf reads, so that lsbuf may see it in
+//! neither place.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,19 +19,19 @@ use crate::sys::{self, PAGE};
 
 const NAME: &str = "moving";
 
-/// How often lsbuf is asked.
+/// How often lsbuf runs.
 const TIMES: usize = 8;
 
-/// How long a mapping or an fd stays where it is.
+/// How long a mapping or an fd stays in one place.
 const STAY: Duration = Duration::from_micros(200);
 
-/// So many mappings lie between the two places of one.
+/// How many mappings are between the two places of a mapping.
 const VMAS: usize = 1500;
 
-/// So many fds lie between the two slots of one.
+/// How many fds are between the two slots of an fd.
 const FDS: usize = 500;
 
-/// The slots that an fd moves to: the first that is free, from there on.
+/// The slots that an fd moves to: the first free one from each of these on.
 const SLOTS: [i32; 2] = [3, 1010];
 
 /// What moves.
@@ -40,7 +41,7 @@ enum What {
     Fd,
 }
 
-/// Pauses, moves until told that it is enough, and pauses again.
+/// Pauses, moves the mapping or fd until the scenario tells it to stop, and pauses again.
 fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Result<()> {
     match what {
         What::Mapping => {
@@ -77,7 +78,8 @@ fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Resul
     }
 }
 
-/// Asks while something moves that one process has beside another's fd: of the same file, or of one of its own.
+/// Runs lsbuf while one process holds a buffer by an fd and another one moves its reference: to the
+/// same open file, or to a second one.
 fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: What, reopened: bool) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
     let mut stable = Actor::start(b"stable", |stage| {
