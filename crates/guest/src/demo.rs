@@ -33,7 +33,7 @@ pub const NEEDS: &[Need] = &[Need::Heap, Need::Udmabuf, Need::Vgem];
 /// The kernel lacks something that the demonstration needs, or lsbuf fails.
 pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
     let missing: Vec<&str> = NEEDS.iter().filter(|need| !need.probe()).map(|need| need.name()).collect();
-    anyhow::ensure!(missing.is_empty(), "the demo needs {}, which this kernel lacks", missing.join(" and "));
+    anyhow::ensure!(missing.is_empty(), "this kernel lacks what the demo needs: {}", missing.join(", "));
     let (camera, from_camera) = UnixStream::pair()?;
     let (terminal, from_terminal) = UnixStream::pair()?;
     let (browser, from_browser) = UnixStream::pair()?;

@@ -52,7 +52,7 @@ pub fn again(_: &[String]) -> anyhow::Result<ExitCode> {
 /// It finds no mapping of its executable, or the kernel refuses.
 pub fn leave(_: &[String]) -> anyhow::Result<ExitCode> {
     let own = fs::read_link("/proc/self/exe")?;
-    let own = own.to_str().context("a strange name")?;
+    let own = own.to_str().context("a name that is not UTF-8")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
     let ranges = maps.lines().filter(|line| line.ends_with(own)).filter_map(|line| {
         let (start, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
@@ -61,7 +61,7 @@ pub fn leave(_: &[String]) -> anyhow::Result<ExitCode> {
     });
     let ranges: Vec<(usize, usize)> = ranges.collect();
     let (first, last) = (ranges.first().context("nothing is mapped")?, ranges.last().context("nothing")?);
-    ensure!(first.0 < last.1, "strange ranges");
+    ensure!(first.0 < last.1, "the ranges are out of order");
     println!("leaving");
     stdout().flush()?;
     text::leave(Region { start: first.0, len: last.1 - first.0 })?;

@@ -81,7 +81,9 @@ impl Truth {
         for key in self.flights.keys() {
             let shown = seen.contains(key) || self.reading.objects.contains_key(key);
             if !shown && (complete || source.counts) {
-                wrong.push(format!("{key:?} is in messages alone and missing, and the answer complete"));
+                wrong.push(format!(
+                    "{key:?} is in messages alone and missing, but the answer is called complete"
+                ));
             }
         }
         for p in answer.list("processes") {
@@ -110,7 +112,7 @@ impl Truth {
         let object = self.reading.objects.get(key).unwrap_or(&nothing);
         let mut wrong = Vec::new();
         if object.parts.is_empty() && in_flight == 0 && !matches!(key, Key::Segment(_)) {
-            wrong.push(format!("{key:?} is held by nobody: {b}"));
+            wrong.push(format!("{key:?} is held by no process: {b}"));
         }
         let printed = parts(b);
         if printed != untold(&object.parts, b, detailed) {
@@ -145,7 +147,7 @@ impl Truth {
 fn left_over(key: &Key, b: &Value, counts: bool, found: u64, in_flight: u64, quiet: bool) -> Option<String> {
     let refs = &b["refs"];
     let told =
-        format!("{key:?} has {found} references in processes, {in_flight} in messages, none else: {b}");
+        format!("{key:?} has {found} references in processes, {in_flight} in messages, no others: {b}");
     let counts = counts || !matches!(key, Key::File(..));
     if b["estimate"] == false && !refs["kernel"].is_null() {
         // A segment's count does not include the fds in messages, and procfs does not tell which
@@ -162,7 +164,7 @@ fn left_over(key: &Key, b: &Value, counts: bool, found: u64, in_flight: u64, qui
         "maybe-in-flight" => !quiet && refs["in_flight"].is_null() && refs["kernel"] == in_flight,
         _ => false,
     };
-    (!allowed).then(|| format!("an estimate of a world at rest ({reason}): {told}"))
+    (!allowed).then(|| format!("an estimate of a paused world ({reason}): {told}"))
 }
 
 /// The holders, as printed.
@@ -219,7 +221,7 @@ pub(super) fn differences(one: &Said, other: &Said) -> Vec<String> {
     let mut wrong = Vec::new();
     for (key, name) in &one.names {
         if let Some(second) = other.names.get(key).filter(|second| *second != name) {
-            wrong.push(format!("{key:?} is called {name:?} and {second:?}"));
+            wrong.push(format!("{key:?} has two names, {name:?} and {second:?}"));
         }
     }
     for (pid, figures) in &one.charges {

@@ -153,7 +153,9 @@ impl Reading {
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let number = |nth: usize| fields.get(nth).and_then(|field| field.parse().ok());
-            let (Some(id), Some(size)) = (number(1), number(3)) else { bail!("a strange segment: {line}") };
+            let (Some(id), Some(size)) = (number(1), number(3)) else {
+                bail!("a malformed row of segments: {line}")
+            };
             let charged = number(14).unwrap_or(0);
             self.objects.insert(Key::Segment(id), Object { size, charged, ..Object::default() });
         }

@@ -10,14 +10,14 @@ use crate::scenario::{Ctx, Scenario};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "boots",
-        claim: "The guest runs the kernel it says it runs",
+        claim: "The guest runs the kernel that it reports",
         needs: &[],
         ways: &[],
         run: boots,
     },
     Scenario {
         name: "exporters_present",
-        claim: "What the probes say about the exporters is what the devices say",
+        claim: "The probes of exporters agree with sysfs and the devices",
         needs: &[],
         ways: &[],
         run: exporters_present,

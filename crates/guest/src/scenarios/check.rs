@@ -25,14 +25,14 @@ pub const CONTRACT: &str = "kernel_contract";
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: CONTRACT,
-        claim: "lsbuf check finds of each point what the table of kernels says, and leaves nothing behind",
+        claim: "lsbuf check finds for each point what the table of kernels says, and leaves no buffer and no process behind",
         needs: &[],
         ways: &[],
         run: contract,
     },
     Scenario {
         name: "kernel_contract_as_user",
-        claim: "For a plain user lsbuf check bails out, or skips what only root may look at, and finds the rest alike",
+        claim: "For a user without privileges lsbuf check bails out, or skips the points that need root and finds the same in all others",
         needs: &[],
         ways: &[],
         run: as_user,
@@ -181,7 +181,7 @@ fn point(line: &str) -> anyhow::Result<(usize, Point)> {
         None => (false, line),
     };
     let parts = rest.strip_prefix("ok ").and_then(|rest| rest.split_once(" - "));
-    let (number, words) = parts.with_context(|| format!("a strange line: {line:?}"))?;
+    let (number, words) = parts.with_context(|| format!("a malformed line: {line:?}"))?;
     let (id, claim) = words.split_once(": ").with_context(|| format!("a point without claim: {line:?}"))?;
     let (outcome, detail) = match claim.split_once(" # SKIP ") {
         Some((_, why)) => (Outcome::Skipped, why),

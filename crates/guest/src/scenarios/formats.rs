@@ -42,7 +42,7 @@ const ON_A_TERMINAL: &[&str] = &["ls", "ls --json", "ps -o +CGROUP", "show @", "
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "liars_in_every_format",
-    claim: "No name, command, cgroup or lookalike adds a line, a colour or a raw control character, in a pipe or on a terminal",
+    claim: "No name, command name, cgroup or lookalike file adds a line, a colour or a raw control character, in a pipe or on a terminal",
     needs: &[],
     ways: Way::BOTH,
     run: liars_in_every_format,
@@ -68,7 +68,11 @@ fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> 
         let form = format!("{status}: {}, on stderr {}", form(&stdout)?, form(&stderr)?);
         forms.push((format!("{command} in a pipe"), form));
         if hostile {
-            ctx.check_eq(format!("{command} in a pipe: raw"), "", raw(&stdout) + &raw(&stderr))?;
+            ctx.check_eq(
+                format!("{command} in a pipe: raw control characters"),
+                "",
+                raw(&stdout) + &raw(&stderr),
+            )?;
         }
     }
     for command in ON_A_TERMINAL {
@@ -78,7 +82,7 @@ fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> 
         let (plain, colours) = without_colours(&written);
         forms.push((format!("{command} on a terminal"), format!("{status}: {}, {colours:?}", form(&plain)?)));
         if hostile {
-            ctx.check_eq(format!("{command} on a terminal: raw"), "", raw(&plain))?;
+            ctx.check_eq(format!("{command} on a terminal: raw control characters"), "", raw(&plain))?;
         }
     }
     Ok(forms)

@@ -18,7 +18,7 @@ use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "hanging_process",
-    claim: "A process whose address space stays locked for ever holds up no answer, and the answer names it",
+    claim: "A process whose address space stays locked forever delays no answer, and the answer names it",
     needs: &[Need::Fuse],
     ways: Way::BOTH,
     run: hanging_process,

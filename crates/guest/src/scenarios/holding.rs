@@ -53,7 +53,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "opath_alone",
-        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel lists it no more",
+        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel does not list it any more",
         needs: &[],
         ways: Way::BOTH,
         run: opath_alone,
@@ -93,7 +93,7 @@ pub(super) fn compare(ctx: &mut Ctx, truth: &Truth) -> anyhow::Result<Answer> {
 /// Compares one buffer's account with an answer.
 pub(super) fn compare_in(ctx: &mut Ctx, answer: &Answer, truth: &Truth) -> anyhow::Result<()> {
     let (ino, size) = truth.held.first().map_or((0, 0), |held| (held.ino, held.size));
-    ctx.check_eq(format!("ledger of {ino}"), truth.line(size), answer.line(ino)?)
+    ctx.check_eq(format!("account of {ino}"), truth.line(size), answer.line(ino)?)
 }
 
 /// Starts an actor that holds one buffer by one fd.

@@ -35,7 +35,7 @@ const LOOKALIKES: (usize, usize) = (8, 5);
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "impostors",
-    claim: "Files, memfds and files of other namespaces called like dma-bufs are not taken for any, by fd, O_PATH fd or mapping",
+    claim: "Files, memfds and files of other namespaces with names like dma-bufs are not taken for dma-bufs, by fd, O_PATH fd or mapping",
     needs: &[],
     ways: Way::BOTH,
     run: impostors,

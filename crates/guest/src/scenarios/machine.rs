@@ -20,28 +20,28 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "several_exporters",
-        claim: "Buffers of three exporters are told apart and sum up to the kernel's own total",
+        claim: "Buffers of three exporters are told apart, and their sum is the kernel's own total",
         needs: &[Need::Heap, Need::Udmabuf, Need::Vgem],
         ways: Way::BOTH,
         run: several_exporters,
     },
     Scenario {
         name: "thousand_buffers",
-        claim: "A thousand buffers are all found, once each, and sum up to the kernel's own total",
+        claim: "A thousand buffers are all found, once each, and their sum is the kernel's own total",
         needs: &[],
         ways: Way::BOTH,
         run: thousand_buffers,
     },
     Scenario {
         name: "processes_exit_during_the_scan",
-        claim: "While holders fork and exit, no scan invents or loses a reference of who stays",
+        claim: "While holders fork and exit, no scan invents or loses a reference of a process that stays",
         needs: &[],
         ways: Way::BOTH,
         run: processes_exit_during_the_scan,
     },
     Scenario {
         name: "plain_user",
-        claim: "A plain user sees what is theirs, is told that the rest is unseen, and fails only under --strict",
+        claim: "A user without privileges sees the buffers of that user's processes, is told that others are unseen, and gets a failure only with --strict",
         needs: &[],
         ways: &[Way::Auto, Way::Procfs],
         run: plain_user,
@@ -76,8 +76,8 @@ pub(super) fn closing_line() -> anyhow::Result<(u64, u64)> {
 
 fn sums_up(ctx: &mut Ctx, answer: &Answer) -> anyhow::Result<()> {
     let (objects, bytes) = closing_line()?;
-    ctx.check_eq("buffers by the closing line", objects, &answer.0["totals"]["buffers"])?;
-    ctx.check_eq("bytes by the closing line", bytes, &answer.0["totals"]["size"])
+    ctx.check_eq("buffers by the list's last line", objects, &answer.0["totals"]["buffers"])?;
+    ctx.check_eq("bytes by the list's last line", bytes, &answer.0["totals"]["size"])
 }
 
 fn several_exporters(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -122,7 +122,7 @@ fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (ino, size) = (held.ino, held.size);
         same += u64::from(Truth::held(make::plain_exporter(), vec![held]).line(size) == answer.line(ino)?);
     }
-    ctx.check_eq("ledgers that equal the truth", MANY, same)?;
+    ctx.check_eq("accounts that equal the truth", MANY, same)?;
     ctx.check_eq("rss", 4096 * MANY, &answer.process(actor.pid)?["rss"])?;
     sums_up(ctx, &answer)
 }
@@ -160,8 +160,8 @@ fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
             answer.list("buffers").iter().filter(|b| b["ino"] != held.ino && b["ino"] != still_ino).count();
         unbalanced.extend(answer.unbalanced());
     }
-    ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{wrong:?}"))?;
-    ctx.check_eq("buffers that never were", 0, invented)?;
+    ctx.check_eq("wrong accounts of the buffer that no process touches", "[]", format!("{wrong:?}"))?;
+    ctx.check_eq("buffers that never existed", 0, invented)?;
     ctx.check_eq("exact accounts that do not balance", "[]", format!("{unbalanced:?}"))
 }
 

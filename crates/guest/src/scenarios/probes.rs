@@ -27,35 +27,35 @@ use crate::sys::{self, ring};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "probes_for_a_group",
-        claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, and are told why",
+        claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, with the reason",
         needs: &[],
         ways: &[],
         run: for_a_group,
     },
     Scenario {
         name: "probes_installed_again",
-        claim: "A second install replaces the first, and remove leaves nothing of any version behind",
+        claim: "A second install replaces the first, and remove leaves no pin of any version",
         needs: &[],
         ways: &[],
         run: installed_again,
     },
     Scenario {
         name: "probes_impostors",
-        claim: "Whatever lies in place of a pin, even if it would block, is no source of any figure",
+        claim: "No file in the place of a pin is used for any figure, even if reading it would block",
         needs: &[],
         ways: &[],
         run: impostors,
     },
     Scenario {
         name: "probes_refusals",
-        claim: "Who may not install, and where nobody in the group could read, is said in one line, and nothing is done",
+        claim: "An install without the rights, or where the group could not read, fails with one line and changes nothing",
         needs: &[],
         ways: &[],
         run: refusals,
     },
     Scenario {
         name: "probes_and_a_ring",
-        claim: "What a member may not read of a ring leaves the rest an estimate, as it does for root",
+        claim: "A ring that a member may not read makes the residual an estimate, as it does for root",
         needs: &[Need::IoUring],
         ways: &[],
         run: and_a_ring,
@@ -291,7 +291,7 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
 
     // A folder that an ordinary user could have made.
     chown(SET, Some(USER + 1), Some(GROUP))?;
-    is_refused(ctx, "a stranger's folder", PINS, &truth)?;
+    is_refused(ctx, "another user's folder", PINS, &truth)?;
     chown(SET, Some(0), Some(GROUP))?;
     fs::set_permissions(SET, fs::Permissions::from_mode(0o770))?;
     is_refused(ctx, "a folder that others may change", PINS, &truth)?;
@@ -338,7 +338,7 @@ fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     refused(ctx, "install over something", "Directory not empty", &mut lsbuf(full))?;
     refused(
         ctx,
-        "remove from something else",
+        "remove from another filesystem",
         "is not in a bpf filesystem",
         &mut lsbuf(&["probes", "remove", "--pins", "/tmp/full"]),
     )?;
@@ -349,7 +349,7 @@ fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     let closed = ["probes", "install", "--pins", "/tmp/closed/lsbuf", "-g", &group];
     refused(
         ctx,
-        "install where nobody can enter",
+        "install where the group cannot enter",
         "cannot enter /tmp/closed (mode 0700)",
         &mut lsbuf(&closed),
     )?;
@@ -358,7 +358,7 @@ fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     status(ctx, "install there for root alone", 0, &mut lsbuf(&roots))?;
     status(
         ctx,
-        "remove from somebody else's filesystem",
+        "remove from a filesystem that lsbuf did not mount",
         0,
         &mut lsbuf(&["probes", "remove", "--pins", "/tmp/closed/lsbuf"]),
     )?;

@@ -19,28 +19,28 @@ const PAGE: usize = 4096;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "private_map",
-        claim: "A private mapping is a reference of its process, though no other mapping or fd leads to it",
+        claim: "A private mapping is counted as its process's reference, though no other mapping or fd shows the buffer",
         needs: &[Need::Heap],
         ways: &[],
         run: private_map,
     },
     Scenario {
         name: "private_map_beside_a_rest",
-        claim: "Beside references of the kernel a private mapping is told from them, and both are exact",
+        claim: "A private mapping is not confused with references of the kernel, and both numbers are exact",
         needs: &[Need::Heap, Need::Vgem],
         ways: &[],
         run: private_map_beside_a_rest,
     },
     Scenario {
         name: "procmap_agrees_with_maps",
-        claim: "Queries and text give the same answer in a world of everything that is hard to count",
+        claim: "Queries and text give the same answer about a world with every arrangement that is hard to count",
         needs: &[Need::Procmap],
         ways: &[],
         run: procmap_agrees_with_maps,
     },
     Scenario {
         name: "procmap_is_the_default",
-        claim: "Mappings are queried where the kernel can be, else read as text, and the answer says which; what is not there is said in a line",
+        claim: "Mappings are queried if the kernel can do that, else read as text, and the answer says which; where it cannot, asking for queries fails with one line",
         needs: &[],
         ways: &[],
         run: procmap_is_the_default,

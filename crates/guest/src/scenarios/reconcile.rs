@@ -23,14 +23,14 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reconcile",
-        claim: "Shmem is what is held by kind, unheld files of tmpfs and segments, with nothing left over, to the page",
+        claim: "Shmem equals the sum of held memory of each kind and unheld files and segments, to the page",
         needs: &[],
         ways: Way::BOTH,
         run: to_the_page,
     },
     Scenario {
         name: "reconcile_left_over",
-        claim: "What nobody can see is left over to the page: a memfd in flight, an unlimited tmpfs, one that is mounted over",
+        claim: "Memory that procfs does not show is left over, to the page: a memfd in flight, an unlimited tmpfs, a tmpfs that is mounted over",
         needs: &[],
         // BPF iterators do show fds in messages.
         ways: &[Way::Procfs],
@@ -38,14 +38,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "reconcile_elsewhere",
-        claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held where it shows",
+        claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held if its mapping shows it",
         needs: &[Need::Vgem],
         ways: Way::BOTH,
         run: elsewhere,
     },
     Scenario {
         name: "reconcile_outside",
-        claim: "Huge pages and secret ones are in no sum, and of a segment that may be huge that is said",
+        claim: "Huge and secret pages are in no sum, and a segment that may have huge pages is reported",
         needs: &[],
         ways: Way::BOTH,
         run: outside,
@@ -254,10 +254,14 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
         let rows = answer["outside"].as_array().into_iter().flatten();
         rows.filter(|row| row["kind"] == kind).filter_map(|row| row["charged"].as_u64()).sum::<u64>()
     };
-    ctx.check_eq("the memfd is told apart", HUGE, outside("memfd"))?;
-    ctx.check_eq("the segment is told apart", HUGE, outside("sysv"))?;
+    ctx.check_eq("the memfd is listed outside of Shmem", HUGE, outside("memfd"))?;
+    ctx.check_eq("the segment is listed outside of Shmem", HUGE, outside("sysv"))?;
     let expected = if secret.is_some() { bytes(1) } else { 0 };
-    ctx.check_eq("so is a secret page, where there are any", expected, outside("secretmem"))?;
+    ctx.check_eq(
+        "a secret page is listed outside of Shmem, where there are any",
+        expected,
+        outside("secretmem"),
+    )?;
     ctx.check_eq("Hugetlb", 4 * HUGE, &answer["hugetlb"])?;
     ctx.check_eq("doubts", "[]", &answer["doubts"])?;
     shm::detach(attached)?;
@@ -268,10 +272,10 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (after, answer) = Parts::ask(ctx, "nobody has attached it")?;
     if in_memory == Some(&HUGE.to_string()) {
         let missing = before.left_over - i64::try_from(HUGE)?;
-        ctx.check_eq("taken for one of small pages", missing, after.left_over)?;
+        ctx.check_eq("counted as one of small pages", missing, after.left_over)?;
         let doubt = answer["doubts"][0].as_str().unwrap_or_default().to_owned();
         let says = format!("1 segment that nobody has attached, of {HUGE} bytes, may be of huge pages");
-        ctx.check(format!("and said so: {doubt}"), doubt.starts_with(&says))?;
+        ctx.check(format!("a doubt says so: {doubt}"), doubt.starts_with(&says))?;
     } else {
         ctx.check_eq(format!("left over, as {in_memory:?} is too much"), before.left_over, after.left_over)?;
         ctx.check_eq("doubts of it", "[]", &answer["doubts"])?;

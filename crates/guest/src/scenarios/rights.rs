@@ -34,49 +34,49 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "advice_applied",
-        claim: "What doctor advises makes the answer complete, and without any one part of it it is not",
+        claim: "Doctor's advice makes the answer complete, and without any part of it the answer is partial",
         needs: &[],
         ways: &[Way::Procfs],
         run: advice_applied,
     },
     Scenario {
         name: "advice_about_mounts",
-        claim: "The same where debugfs is not mounted, and where procfs hides processes",
+        claim: "Doctor's advice is right where debugfs is not mounted, and where procfs hides processes",
         needs: &[],
         ways: &[Way::Procfs],
         run: advice_about_mounts,
     },
     Scenario {
         name: "advice_for_mapped_buffers",
-        claim: "Where nothing but mappings is left, doctor also names the right that proves them",
+        claim: "If a buffer is only mapped, doctor also names the right that proves the mapping",
         needs: &[Need::MappedIdentity],
         ways: &[Way::Procfs],
         run: advice_for_mapped_buffers,
     },
     Scenario {
         name: "advice_in_containers",
-        claim: "In a container doctor names the pid namespace, the user namespace and the mount that are in the way",
+        claim: "In a container doctor names the pid namespace, the user namespace and the mount that keep the answer partial",
         needs: &[],
         ways: &[Way::Procfs],
         run: advice_in_containers,
     },
     Scenario {
         name: "through_fdinfo",
-        claim: "CAP_SYS_PTRACE alone gives the whole ledger: names, O_PATH fds, mappings, and counts left in peace",
+        claim: "CAP_SYS_PTRACE alone gives the whole account: names, O_PATH fds and mappings, and reading changes no count",
         needs: &[Need::FdinfoByPtrace],
         ways: &[Way::Procfs],
         run: through_fdinfo,
     },
     Scenario {
         name: "perfmon_alone",
-        claim: "A mapping that CAP_PERFMON shows but nothing proves is said, and is in no figure",
+        claim: "A mapping that CAP_PERFMON shows but nothing proves is in a note, and in no figure",
         needs: &[Need::MapsByPerfmon, Need::MappedIdentity],
         ways: &[Way::Procfs],
         run: perfmon_alone,
     },
     Scenario {
         name: "asked_for_the_unreadable",
-        claim: "Who asks for a process that cannot be read is told so in one line",
+        claim: "Asking for a process that cannot be read prints one line that says so",
         needs: &[],
         ways: &[Way::Procfs],
         run: asked_for_the_unreadable,
@@ -256,7 +256,7 @@ fn steps(report: &str) -> anyhow::Result<Vec<Step>> {
         for word in advice.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if let Some(name) = word.strip_prefix("CAP_") {
                 steps.push(Step::Grant(
-                    Caps::from_name(name).with_context(|| format!("no such thing: {word}"))?,
+                    Caps::from_name(name).with_context(|| format!("no such capability: {word}"))?,
                 ));
             }
         }

@@ -9,14 +9,14 @@ use crate::soak::{self, Plan};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "short_soak",
-        claim: "Of a random world, at rest or in motion, no answer says what is not so",
+        claim: "No answer about a random world, paused or moving, is wrong",
         needs: &[],
         ways: &[],
         run: short_soak,
     },
     Scenario {
         name: "worlds_at_rest",
-        claim: "Of random worlds at rest every source says what a plain reading of procfs finds",
+        claim: "Every source's answers about random paused worlds equal a plain reading of procfs",
         needs: &[],
         ways: &[],
         run: worlds_at_rest,
@@ -28,9 +28,9 @@ fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
     // A batch that is running when the time is over still ends.
     let plan = Plan { time: Duration::from_secs(8), seed: 1 };
     let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
-    ctx.check("answers about the world in motion", tally.running > 0)?;
-    ctx.check("answers about the world at rest", tally.paused > 0)?;
-    ctx.check("ledgers compared whole", tally.ledgers > 0)?;
+    ctx.check("answers about the moving world", tally.running > 0)?;
+    ctx.check("answers about the paused world", tally.paused > 0)?;
+    ctx.check("accounts compared in full", tally.ledgers > 0)?;
     said.retain(|line| line.starts_with("ERROR"));
     ctx.check_eq("errors", "", said.join("\n"))
 }

@@ -23,28 +23,28 @@ const PAGE: usize = 4096;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "sources_agree",
-        claim: "Of a world with one of each thing that is hard to count, BPF iterators and procfs give one answer, to the letter",
+        claim: "About a world with every arrangement that is hard to count, BPF iterators and procfs give identical answers",
         needs: &[Need::Iterators],
         ways: &[],
         run: sources_agree,
     },
     Scenario {
         name: "balanced_at_once",
-        claim: "Where every reference is an fd or a mapping, the buffers' own trees explain every count, and no other VMA is read",
+        claim: "If every reference is an fd or a mapping, the buffers' own trees of mappings explain every count, and no other VMA is read",
         needs: &[Need::Iterators],
         ways: &[Way::Bpf],
         run: balanced_at_once,
     },
     Scenario {
         name: "many_mappings",
-        claim: "A buffer with more mappings than an iterator tells in one step is read another way, and balances",
+        claim: "A buffer with more mappings than an iterator writes in one step is read in another way, and its account balances",
         needs: &[Need::MappedIdentity],
         ways: Way::BOTH,
         run: many_mappings,
     },
     Scenario {
         name: "who_may_iterate",
-        claim: "CAP_BPF and CAP_PERFMON suffice for BPF iterators; who may not use them is told so in one line, and gets no answer",
+        claim: "CAP_BPF and CAP_PERFMON suffice for BPF iterators; without them lsbuf prints one line that says so, and no answer",
         needs: &[],
         ways: &[],
         run: who_may_iterate,

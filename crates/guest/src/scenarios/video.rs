@@ -20,42 +20,42 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "video_exported",
-        claim: "An exported video buffer is its fd and nothing in the kernel, also once the device is closed",
+        claim: "An exported video buffer has its fd and no kernel reference, also after the device is closed",
         needs: &[Need::Vivid],
         ways: Way::BOTH,
         run: exported,
     },
     Scenario {
         name: "video_exported_twice",
-        claim: "Two exports of one video buffer are two dma-bufs, each counted whole",
+        claim: "Two exports of one video buffer are two dma-bufs, each with its whole size",
         needs: &[Need::Vivid],
         ways: Way::BOTH,
         run: exported_twice,
     },
     Scenario {
         name: "video_mapped",
-        claim: "A mapped video buffer shows as itself, with and without its fd and its device",
+        claim: "A mapped video buffer is found by its mapping, with and without its fd and its device",
         needs: &[Need::Vivid],
         ways: Way::BOTH,
         run: mapped,
     },
     Scenario {
         name: "video_queued",
-        claim: "A buffer in a video queue is 1 kernel reference, and no attachment tells of it",
+        claim: "A buffer in a video queue has 1 kernel reference and no attachment",
         needs: &[Need::Vivid],
         ways: Way::BOTH,
         run: queued,
     },
     Scenario {
         name: "video_queued_only",
-        claim: "A buffer that only a video queue holds is kernel-only, and gone with the queue",
+        claim: "A buffer that only a video queue holds is kernel-only, and is freed with the queue",
         needs: &[Need::Vivid],
         ways: Way::BOTH,
         run: queued_only,
     },
     Scenario {
         name: "video_to_gem",
-        claim: "A video buffer imported into a GPU is that import's 3 kernel references and attachment",
+        claim: "A video buffer imported into a GPU has that import's 3 kernel references and attachment",
         needs: &[Need::Vivid, Need::Vgem],
         ways: Way::BOTH,
         run: to_gem,
@@ -159,7 +159,7 @@ fn queued_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
     let truth = Truth::held(make::plain_exporter(), vec![]).named("queued").and(Rest::Exact(1));
-    ctx.check_eq("ledger", truth.line(held.size), answer.line(held.ino)?)?;
+    ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     ctx.check_eq("leak shape", "handle", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
     ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;
     actor.go_on()?;

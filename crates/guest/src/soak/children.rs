@@ -124,7 +124,7 @@ impl Player {
         while left > 0 {
             let began = now();
             let (pid, status) =
-                wait(WaitOptions::empty()).context("waiting")?.context("nobody to wait for")?;
+                wait(WaitOptions::empty()).context("waiting")?.context("no child to wait for")?;
             let pid = pid.as_raw_nonzero().get().unsigned_abs();
             ensure!(status.exit_status() == Some(0), "child {pid} ended with {status:?}");
             self.note(began, vec![Entry::Gone { pid }])?;

@@ -163,7 +163,7 @@ pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
                 findings.told_missing += u64::from(survivors.contains(&ino));
             } else if survivors.contains(&ino) {
                 findings.errors.push(format!(
-                    "buffer {} was there all the time and is missing\n{}",
+                    "buffer {} existed all the time and is missing\n{}",
                     named(ino),
                     past.story(ino, scan.began, scan.ended)
                 ));
@@ -273,7 +273,7 @@ impl Findings {
             return;
         }
         self.errors.push(format!(
-            "ledger of buffer {}\n  truth   {exact}, {} in flight\n  printed {printed}, {} in flight, estimate: {} ({})",
+            "account of buffer {}\n  truth   {exact}, {} in flight\n  printed {printed}, {} in flight, estimate: {} ({})",
             named(ino),
             unseen.in_flight,
             b["refs"]["in_flight"],
@@ -325,7 +325,7 @@ fn invented(past: &Past, b: &Value) -> Vec<String> {
         if b["kind"] == "memfd" && b["name"] == "udmabuf" {
             return Vec::new();
         }
-        return vec![format!("a buffer that never was: {b}")];
+        return vec![format!("a buffer that never existed: {b}")];
     };
     let mut wrong = Vec::new();
     // A memfd that has just been made has no size yet.
@@ -365,7 +365,7 @@ fn invented(past: &Past, b: &Value) -> Vec<String> {
             || !holder["maps"].as_array().into_iter().flatten().all(map_was)
         {
             wrong.push(format!(
-                "references of process {pid} to buffer {ino} that never were: {holder}; it ever held {held:?}"
+                "references of process {pid} to buffer {ino} that never existed: {holder}; it ever held {held:?}"
             ));
         }
     }

@@ -332,7 +332,10 @@ impl Conductor {
         self.world = past.start.at(&past.records, u64::MAX);
         self.world.prune();
         if let Some(difference) = self.world.differs(&report) {
-            anyhow::bail!("the soak's own books are wrong in batch {}: {difference}", self.batches);
+            anyhow::bail!(
+                "the players' reports contradict the journal in batch {}: {difference}",
+                self.batches
+            );
         }
         Ok(past)
     }

@@ -138,9 +138,9 @@ impl Tally {
         let Tally { batch, running, paused, ledgers, estimates, made, steps, limits, errors, .. } = self;
         let started = forks()? - self.forks_before;
         Ok(format!(
-            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {ledgers} ledgers compared \
+            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {ledgers} accounts compared \
              ({estimates} estimates), {made} buffers, {steps} steps, {started} processes, \
-             {limits} at a stated limit, {} told missing, {errors} errors",
+             {limits} at a stated limit, {} memfds missing with a note, {errors} errors",
             elapsed.as_secs(),
             self.told_missing,
         ))

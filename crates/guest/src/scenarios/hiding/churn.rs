@@ -76,9 +76,9 @@ fn rounds(stage: &mut Stage, mut round: impl FnMut() -> anyhow::Result<()>) -> a
 fn conclude(ctx: &mut Ctx, seen: &Seen, what: &str) -> anyhow::Result<()> {
     let rounds: usize = fs::read_to_string(ROUNDS)?.parse()?;
     ctx.check(format!("{rounds} {what} are more than the {} answers", seen.answers), rounds > seen.answers)?;
-    ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{:?}", seen.wrong))?;
+    ctx.check_eq("wrong accounts of the buffer that no process touches", "[]", format!("{:?}", seen.wrong))?;
     ctx.check_eq("exact accounts that do not balance", "[]", format!("{:?}", seen.unbalanced))?;
-    ctx.check_eq("references said to be the kernel's", "[]", format!("{:?}", seen.not_the_kernels))
+    ctx.check_eq("references shown as the kernel's", "[]", format!("{:?}", seen.not_the_kernels))
 }
 
 pub(super) fn holders_exit(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -74,7 +74,7 @@ pub(super) fn pid(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[])?;
         for number in 1.. {
             if !task::fork_as(REUSED, || i32::from(live(number, LIFE).is_err()))? {
-                bail!("somebody has process id {REUSED}");
+                bail!("process id {REUSED} is taken");
             }
             waitpid(i32::try_from(REUSED).ok().and_then(Pid::from_raw), WaitOptions::empty())?;
         }

@@ -50,7 +50,7 @@ pub(super) fn gem(ctx: &mut Ctx) -> anyhow::Result<()> {
     neither.paused()?;
     let answer = Answer::ask(&[])?;
     let truth = Truth::held(make::DRM, vec![]).and(Rest::Exact(EXPORTED));
-    ctx.check_eq("ledger", truth.line(held.size), answer.line(held.ino)?)?;
+    ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     let candidates = format!("[{},{}]", owner.pid, opener.pid);
     ctx.check_eq("candidates", candidates, &answer.buffer(held.ino)?["candidates"])?;
     let holders = [owner.pid, opener.pid]
@@ -64,7 +64,7 @@ pub(super) fn gem(ctx: &mut Ctx) -> anyhow::Result<()> {
         .flat_map(|d| d["holders"].as_array().into_iter().flatten())
         .map(|h| format!("{} by {}", h["pid"], h["fds"]))
         .collect();
-    ctx.check_eq("who has the device open", format!("{holders:?}"), format!("{printed:?}"))
+    ctx.check_eq("processes that have the device open", format!("{holders:?}"), format!("{printed:?}"))
 }
 
 pub(super) fn show(ctx: &mut Ctx) -> anyhow::Result<()> {

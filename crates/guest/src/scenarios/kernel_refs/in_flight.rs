@@ -60,7 +60,7 @@ pub(super) fn message(ctx: &mut Ctx) -> anyhow::Result<()> {
     actor.paused()?;
     let answer = Answer::ask(&[])?;
     let truth = with_one_waiting(ctx, vec![]);
-    ctx.check_eq("ledger of the message's buffer", truth.line(held.size), answer.line(held.ino)?)?;
+    ctx.check_eq("account of the message's buffer", truth.line(held.size), answer.line(held.ino)?)?;
     if by_bpf {
         let shape = answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none");
         ctx.check_eq("leak shape", "in-flight", shape)?;
@@ -90,7 +90,7 @@ pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("in sockets that a process holds", expected, &answer.0["totals"]["in_flight_fds"])?;
     let notes = answer.0["scan"]["notes"].to_string();
     let said = notes.contains("kernel references of 1 buffer may be among them");
-    ctx.check(format!("a note says that the rest may be elsewhere: {notes}"), said)
+    ctx.check(format!("a note says that the reference may be in a message or a ring: {notes}"), said)
 }
 
 pub(super) fn unaccepted(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -107,5 +107,5 @@ pub(super) fn unaccepted(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = compare_with_one_waiting(ctx, held)?;
     let (total, by_bpf) = (&answer.0["totals"]["in_flight_fds"], ctx.way.is_bpf());
     let told = total.as_u64().map_or(!by_bpf, |n| n == 1);
-    ctx.check(format!("{total} in flight is 1, if it is told, as by BPF it is"), told)
+    ctx.check(format!("{total} in flight is 1, or unknown by procfs"), told)
 }

@@ -29,11 +29,11 @@ pub(super) fn fixed(ctx: &mut Ctx) -> anyhow::Result<()> {
         let holders = if fds > 0 { vec![held] } else { vec![] };
         let truth = Truth::held(make::plain_exporter(), holders).and(Rest::Estimate(1));
         let answer = Answer::ask(&[])?;
-        ctx.check_eq("ledger", truth.line(size), answer.line(ino)?)?;
+        ctx.check_eq("account", truth.line(size), answer.line(ino)?)?;
         let buffer = answer.buffer(ino)?;
         ctx.check("how many the ring keeps is unknown, not 0", buffer["refs"]["io_uring"].is_null())?;
         ctx.check_eq("registered in total", 1, &answer.0["totals"]["io_uring_files"])?;
-        ctx.check_eq("candidates, of devices that nobody has open", "[]", &buffer["candidates"])?;
+        ctx.check_eq("candidates, if no process has a device open", "[]", &buffer["candidates"])?;
         actor.go_on()?;
     }
     Ok(())

@@ -51,7 +51,7 @@ fn masters(node: &str) -> anyhow::Result<(usize, usize)> {
 /// An open `DrmDevice` is not the device's master, so a display server can become it.
 pub(super) fn gives_up_master(ctx: &mut Ctx) -> anyhow::Result<()> {
     let node = vgem_node("card").context("no vgem")?;
-    let node = node.to_str().context("a strange node")?;
+    let node = node.to_str().context("a node that is not UTF-8")?;
     let plain = File::options().read(true).write(true).open(node)?;
     ctx.check_eq("(masters, clients) after a plain open", "(1, 1)", format!("{:?}", masters(node)?))?;
     drop(plain);

@@ -82,7 +82,7 @@ pub(super) fn import(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("without descriptor", "Some(2)", format!("{held:?}"))?;
     drop(slots);
     let held = count_in_debugfs(ino)?;
-    ctx.check_eq("after the queue is given up", "None", format!("{held:?}"))?;
+    ctx.check_eq("after the queue is freed", "None", format!("{held:?}"))?;
     let mut slots = device.slots(1)?;
     let message = refused(ctx, "a small one", ErrorKind::InvalidSize, slots.queue(0, &small))?;
     ctx.check(format!("{message:?} says how large"), message.contains(&page().to_string()))?;
@@ -100,5 +100,5 @@ pub(super) fn one_queue(ctx: &mut Ctx) -> anyhow::Result<()> {
     let message = refused(ctx, "another's queue", ErrorKind::Busy, elsewhere.slots(1))?;
     ctx.check(format!("{message:?} says what to do"), message.contains("close that one"))?;
     drop(buffers);
-    ctx.check("given up, it is free", elsewhere.slots(1).is_ok())
+    ctx.check("after the queue is freed, another file can use it", elsewhere.slots(1).is_ok())
 }

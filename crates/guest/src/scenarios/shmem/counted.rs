@@ -43,7 +43,7 @@ pub(super) fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
         let notes = answer.0["scan"]["notes"].to_string();
         ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
         let says = notes.contains("messages not yet received carry 1 fd,") && notes.contains("does not show");
-        ctx.check(format!("why is said: {notes}"), says)
+        ctx.check(format!("a note says why: {notes}"), says)
     }
 }
 
@@ -66,10 +66,10 @@ pub(super) fn many_in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("complete", false, &answer.0["scan"]["complete"])?;
     let notes = answer.0["scan"]["notes"].to_string();
     ctx.check(
-        format!("why is said: {notes}"),
+        format!("a note says why: {notes}"),
         notes.contains("shmem that only a message holds does not show"),
     )?;
-    ctx.check("what is held is seen", answer.list("buffers").iter().any(|b| b["ino"] == held.ino))
+    ctx.check("the held memfd is listed", answer.list("buffers").iter().any(|b| b["ino"] == held.ino))
 }
 
 pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -263,7 +263,7 @@ pub(super) fn in_disguise(ctx: &mut Ctx) -> anyhow::Result<()> {
     compare_in(ctx, &shown, &truth)?;
     let same = shown.buffer(held.ino)?["same_memory"].clone();
     let expected = if masked { ino } else { "null".into() };
-    ctx.check_eq("whose memory it is too", expected, same[0]["ino"].to_string())?;
+    ctx.check_eq("the other buffer with the same memory", expected, same[0]["ino"].to_string())?;
     ctx.check_eq("a note then", false, says_twice(&shown))?;
     // Both have what the driver has allocated so far.
     let cost = |answer: &Answer, kind: &str| -> u64 {

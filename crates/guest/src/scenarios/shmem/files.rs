@@ -19,7 +19,7 @@ fn shown(region: Region) -> anyhow::Result<u64> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let start = format!("{:x}-", region.start);
     let line = maps.lines().find(|line| line.starts_with(&start)).context("an unmapped region")?;
-    Ok(line.split_ascii_whitespace().nth(4).context("a strange line")?.parse()?)
+    Ok(line.split_ascii_whitespace().nth(4).context("a short line of maps")?.parse()?)
 }
 
 pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -87,7 +87,7 @@ pub(super) fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by_file(&file)?.and_map(map, 0)])
     })?;
     let held = actor.paused_with_one()?;
-    ctx.check("it is not to be seen from outside", !fs::exists(PATH)?)?;
+    ctx.check("it does not exist outside of the namespace", !fs::exists(PATH)?)?;
     ask_and_compare(ctx, &Shm::held("tmpfs", PATH, vec![held]).and_private(1)).map(drop)
 }
 

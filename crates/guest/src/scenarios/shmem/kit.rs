@@ -17,7 +17,7 @@ pub(in crate::scenarios) fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<An
 
 /// Compares one buffer's account with an answer.
 pub(in crate::scenarios) fn compare(ctx: &mut Ctx, answer: &Answer, truth: &Shm) -> anyhow::Result<()> {
-    let what = format!("ledger of {}:{}", truth.kind, truth.ino);
+    let what = format!("account of {}:{}", truth.kind, truth.ino);
     ctx.check_eq(what, truth.line(ctx.way), truth.printed(answer)?)
 }
 

@@ -169,11 +169,11 @@ pub(super) fn sealed(ctx: &mut Ctx) -> anyhow::Result<()> {
         if ctx.way.is_bpf() {
             // BPF iterators read them from the kernel's own structure.
             let set = if name == "leased" { "[]" } else { SEALS };
-            ctx.check_eq("seals in the list", set, seals(truth.find(&before)?))?;
-            ctx.check_eq("seals where they are asked for", set, seals(truth.find(&show)?))?;
+            ctx.check_eq("seals in the listing", set, seals(truth.find(&before)?))?;
+            ctx.check_eq("seals by lsbuf show", set, seals(truth.find(&show)?))?;
         } else {
-            ctx.check_eq("seals in the list", "null", seals(truth.find(&before)?))?;
-            ctx.check_eq("seals where they are asked for", shown, seals(truth.find(&show)?))?;
+            ctx.check_eq("seals in the listing", "null", seals(truth.find(&before)?))?;
+            ctx.check_eq("seals by lsbuf show", shown, seals(truth.find(&show)?))?;
         }
         ctx.check_eq("the same afterwards", truth.printed(&before)?, truth.printed(&after)?)?;
         actor.go_on()?;
@@ -248,7 +248,7 @@ pub(super) fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused()?;
     let answer = ask(ctx, KERNELS)?;
-    ctx.check_eq("buffers of the kernel's own", 0, answer.list("buffers").len())?;
+    ctx.check_eq("buffers on the kernel's internal tmpfs", 0, answer.list("buffers").len())?;
     let answer = ask(ctx, "all")?;
     // All of these files have their names, so a text like the kernel's mark of deleted files is a
     // part of the name.

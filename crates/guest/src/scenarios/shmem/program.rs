@@ -86,7 +86,7 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let row = Shm::unheld("memfd", NAME, &once).find(&answer)?;
     let found = format!("size {} charged {} exe {}", row["size"], row["charged"], row["refs"]["exe"]);
     ctx.check_eq("the memfd", format!("size {} charged {} exe 1", once.size, once.charged), found)?;
-    ctx.check_eq("who holds it", format!("[{}]", program.pid()), pids(row))?;
+    ctx.check_eq("holders", format!("[{}]", program.pid()), pids(row))?;
     ctx.check_eq("held in total", once.charged, &answer.0["totals"]["held"])?;
     let freed = if ctx.way.is_bpf() { once.charged.to_string() } else { "null".into() };
     let expected = format!("rss {0} pss {0} uss {freed} fds 0 maps 0", once.charged);
@@ -124,7 +124,7 @@ pub(super) fn reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("the account", expected, found)?;
     let mut both = [program.pid(), reader.pid];
     both.sort_unstable();
-    ctx.check_eq("who holds it", format!("{both:?}"), pids(row))?;
+    ctx.check_eq("holders", format!("{both:?}"), pids(row))?;
     for (what, pid) in [("the program", program.pid()), ("the reader", reader.pid)] {
         let fds = usize::from(pid == reader.pid);
         let expected = format!("rss {0} pss {1} uss 0 fds {fds} maps 0", held.charged, held.charged / 2);

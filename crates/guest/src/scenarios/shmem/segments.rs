@@ -119,7 +119,7 @@ fn in_own_namespace<T>(make: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Resu
     task::enter_new(UnshareFlags::NEWIPC)?;
     let link = fs::read_link("/proc/thread-self/ns/ipc")?;
     let number = link.to_str().and_then(|link| link.strip_prefix("ipc:[")?.strip_suffix("]"));
-    fs::write(THERE, number.context("a strange link")?)?;
+    fs::write(THERE, number.context("a malformed link")?)?;
     make()
 }
 

@@ -45,7 +45,7 @@ pub(super) fn row(id: u64) -> anyhow::Result<Vec<String>> {
 pub(super) fn namespace(pid: u32) -> anyhow::Result<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/ipc"))?;
     let number = link.to_str().and_then(|link| link.strip_prefix("ipc:[")?.strip_suffix("]"));
-    Ok(number.context("a strange link")?.parse()?)
+    Ok(number.context("a malformed link")?.parse()?)
 }
 
 pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -46,7 +46,7 @@ fn pause_beside<T: Send>(
         let (tell, told) = mpsc::channel();
         let caller = scope.spawn(move || {
             let told = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
-            told.context("nobody listens").map(|()| call())
+            told.context("the receiver is gone").map(|()| call())
         });
         let paused = told
             .recv()

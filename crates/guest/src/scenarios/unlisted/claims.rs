@@ -51,7 +51,7 @@ impl Fact {
         ctx.check_eq(told, times, exact + estimates + unknown + partial + wrong.values().sum::<usize>())?;
         let wrong: Vec<String> =
             wrong.iter().map(|(claim, times)| format!("{times} times {claim}")).collect();
-        ctx.check_eq(format!("{what}: what is claimed and is not so"), "", wrong.join("; "))
+        ctx.check_eq(format!("{what}: false claims"), "", wrong.join("; "))
     }
 
     fn add(&self, said: &mut Said, answer: &Answer) {
