@@ -22,18 +22,21 @@
 //! There is no list of memfds. A memfd may be missing from an answer that says so. procfs has no
 //! count of their references.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod balance;
+mod findings;
+mod invented;
+mod printed;
 
-use serde_json::Value;
+use std::collections::BTreeSet;
 
-use super::figures::{Pieces, address, cost};
-use super::journal::Hold;
-use super::names::{MEMFD, memfd_key};
+use self::balance::unbalanced;
+pub(super) use self::findings::Findings;
+use self::invented::invented;
+use self::printed::{asked, counts_memfds, find, is_complete, key, may_miss, named};
+use super::figures::Pieces;
 use super::past::Past;
 use super::world::World;
-use crate::actor::Held;
-use crate::answer::{self, Answer, Rest, Truth};
-use crate::make;
+use crate::answer::Answer;
 
 /// An answer, and when lsbuf was started and ended.
 #[derive(Debug)]
@@ -41,27 +44,6 @@ pub(super) struct Scan {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) answer: Answer,
-}
-
-/// The result of judging one answer.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    /// What is wrong. One error fails the soak test.
-    pub(super) errors: Vec<String>,
-    /// Wrong residuals that were called exact, within the limit of several readings that lsbuf's
-    /// documents state.
-    pub(super) limits: Vec<String>,
-    /// Memfds that existed during the whole scan and are missing from an answer that says that
-    /// memfds may be missing.
-    pub(super) told_missing: u64,
-    /// How many buffers have only an estimate in the answer, by the reason that it gives.
-    pub(super) reasons: BTreeMap<String, u64>,
-    /// How many buffers the answer has.
-    pub(super) listed: u64,
-    /// How many accounts were compared with the truth in full.
-    pub(super) ledgers: u64,
-    /// How many of them were marked as estimates.
-    pub(super) estimates: u64,
 }
 
 /// Judges an answer about a paused world.
@@ -98,42 +80,6 @@ pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
     }
     findings.errors.extend(unbalanced(answer));
     findings
-}
-
-/// Whether an answer comes from that source.
-fn asked(answer: &Answer, source: &str) -> bool {
-    answer.0["scan"]["sources"].as_array().is_some_and(|sources| sources.iter().any(|s| s == source))
-}
-
-/// Whether an answer says that it is complete.
-fn is_complete(answer: &Answer) -> bool {
-    answer.0["scan"]["complete"] == Value::Bool(true)
-}
-
-/// Whether an answer says that memfds may be missing from it.
-fn may_miss(answer: &Answer) -> bool {
-    let mut notes = answer.0["scan"]["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    !is_complete(answer) && notes.any(|note| note.contains("may be missing"))
-}
-
-/// Whether the source of an answer counts references to memfds.
-fn counts_memfds(answer: &Answer) -> bool {
-    asked(answer, "bpf:task_file")
-}
-
-/// The key, in the journal, of a listed buffer.
-fn key(b: &Value) -> Option<u64> {
-    let ino = b["ino"].as_u64()?;
-    match b["kind"].as_str()? {
-        "dmabuf" => Some(ino),
-        "memfd" => Some(memfd_key(ino)),
-        _ => None,
-    }
-}
-
-/// A buffer of the answer, by its key in the journal.
-fn find(answer: &Answer, ino: u64) -> Option<&Value> {
-    answer.list("buffers").iter().find(|b| key(b) == Some(ino))
 }
 
 /// Judges an answer about a world that moved.
@@ -179,285 +125,14 @@ pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
     findings
 }
 
-/// A buffer in messages, by its key in the journal.
-fn named(ino: u64) -> String {
-    if ino >= memfd_key(0) { format!("memfd {}", ino - memfd_key(0)) } else { ino.to_string() }
-}
-
-impl Findings {
-    /// What can be counted in an answer without the truth.
-    fn of(answer: &Answer) -> Findings {
-        let mut findings = Findings::default();
-        for b in answer.list("buffers") {
-            findings.listed += 1;
-            if let Some(reason) = b["estimate_reason"].as_str() {
-                *findings.reasons.entry(reason.to_owned()).or_default() += 1;
-            }
-        }
-        findings
-    }
-
-    /// Judges a listed buffer that a step touched during the scan. `moved` says whether references
-    /// that no process shows may have appeared or gone.
-    fn in_motion(&mut self, past: &Past, scan: &Scan, before: &World, ino: u64, b: &Value, moved: bool) {
-        let (from, to) = (scan.began, scan.ended);
-        let story = || past.story(ino, from, to);
-        let touched = past.touched_holders(ino, from, to);
-        for (pid, hold) in before.holders(ino).filter(|(pid, _)| !touched.contains(pid)) {
-            if !is_listed(b, pid, hold, before.made.get(&ino).is_some_and(|made| made.exporter == make::DRM))
-            {
-                self.errors.push(format!(
-                    "process {pid} held buffer {} all the time by {hold:?}; printed {b}\n{}",
-                    named(ino),
-                    story(),
-                ));
-            }
-        }
-        let refs = &b["refs"];
-        if b["estimate"] != Value::Bool(false) || refs["kernel"].is_null() {
-            return;
-        }
-        let unseen = before.unseen(ino);
-        let least = past.least(before, ino, from, to) + if moved { 0 } else { unseen.rest() };
-        let wrong_rest = !moved && (refs["kernel"] != unseen.kernel || refs["in_flight"] != unseen.in_flight);
-        let wrong = if wrong_rest {
-            format!("the kernel held {} and messages {} all the time", unseen.kernel, unseen.in_flight)
-        } else if b["count"].as_u64().is_some_and(|count| count < least) {
-            format!("there were never fewer than {least} references")
-        } else {
-            return;
-        };
-        let wrong = format!("of buffer {} {wrong}; printed as exact {b}\n{}", named(ino), story());
-        if wrong_rest && past.changed_hands_in_motion(before, ino, from, to) {
-            self.limits.push(wrong);
-        } else {
-            self.errors.push(wrong);
-        }
-    }
-
-    /// Compares a buffer's account with the truth. Only the residual may be an estimate, and only
-    /// if `may_estimate` accepts the true residual.
-    fn ledger(&mut self, world: &World, ino: u64, answer: &Answer, may_estimate: impl Fn(u64) -> bool) {
-        self.ledgers += 1;
-        let (unseen, size) = (world.unseen(ino), world.made.get(&ino).map_or(0, |made| made.size));
-        let whole_names = asked(answer, "bpf:dmabuf");
-        let line =
-            |kernel, in_flight| Truth { in_flight, ..truth(world, ino, kernel, whole_names) }.line(size);
-        let counted = !world.is_memfd(ino) || counts_memfds(answer);
-        let exact =
-            if counted { line(Rest::Exact(unseen.kernel), unseen.in_flight) } else { line(Rest::Unknown, 0) };
-        let Some(b) = find(answer, ino) else {
-            return self.errors.push(format!("buffer {} is missing\n  truth   {exact}", named(ino)));
-        };
-        let printed = answer::ledger(b);
-        let attached = b["attachments"].as_array().map_or(0, Vec::len) as u64;
-        if attached != unseen.attached {
-            self.errors.push(format!(
-                "buffer {} should have {} attachments: {b}",
-                named(ino),
-                unseen.attached
-            ));
-        }
-        let in_flight = &b["refs"]["in_flight"];
-        if printed == exact && (*in_flight == unseen.in_flight || !counted && in_flight.is_null()) {
-            return;
-        }
-        // References in messages are either known, or a part of the residual.
-        let (rest, waiting) = match in_flight.as_u64() {
-            Some(waiting) => (unseen.kernel, waiting),
-            None => (unseen.rest(), 0),
-        };
-        let known = in_flight.is_null() || waiting == unseen.in_flight;
-        if known && may_estimate(rest) && printed == line(Rest::Estimate(rest), waiting) {
-            self.estimates += 1;
-            return;
-        }
-        self.errors.push(format!(
-            "account of buffer {}\n  truth   {exact}, {} in flight\n  printed {printed}, {} in flight, estimate: {} ({})",
-            named(ino),
-            unseen.in_flight,
-            b["refs"]["in_flight"],
-            b["estimate"],
-            b["estimate_reason"],
-        ));
-    }
-}
-
-/// The true account of a buffer, with this residual and without messages. `whole_names` says
-/// whether the list of dma-bufs has names unchanged.
-fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
-    let held = world.holders(ino).map(|(pid, hold)| Held {
-        pid,
-        ino,
-        size: 0,
-        fds: hold.fds.iter().copied().collect(),
-        opaths: hold.opaths.iter().copied().collect(),
-        maps: hold.maps.iter().copied().collect(),
-        ..Held::default()
-    });
-    let held: Vec<Held> = held.collect();
-    let (counted, _) = world.seen(ino);
-    let count = counted + world.unseen(ino).rest();
-    let exporter = match world.made.get(&ino).map_or("", |made| &made.exporter) {
-        // Nothing tells the exporter after the last counted reference.
-        _ if count == 0 => "?",
-        MEMFD => "?",
-        make::HEAP => make::HEAP,
-        make::DRM => make::DRM,
-        "udmabuf" => "udmabuf",
-        _ => "unknown to the soak",
-    };
-    let name = world.name(ino);
-    // If no process shows the buffer, its name comes from the list. In debugfs's list a newline
-    // hides the end of a name, and a dma-buf without a name is listed as `<none>`.
-    let name = match (held.is_empty() && !whole_names, name) {
-        (true, b"<none>") => "".into(),
-        (true, name) if name.contains(&b'\n') => "?".into(),
-        (_, name) => String::from_utf8_lossy(name),
-    };
-    Truth { name: name.into_owned(), exporter, count, in_flight: 0, kernel, held }
-}
-
-/// The properties of a printed buffer that never existed.
-fn invented(past: &Past, b: &Value) -> Vec<String> {
-    let Some((ino, made)) = key(b).and_then(|ino| Some((ino, past.made.get(&ino)?))) else {
-        // A udmabuf's memory is a memfd until the udmabuf is made. No journal has that memfd.
-        if b["kind"] == "memfd" && b["name"] == "udmabuf" {
-            return Vec::new();
-        }
-        return vec![format!("a buffer that never existed: {b}")];
-    };
-    let mut wrong = Vec::new();
-    // A memfd that has just been made has no size yet.
-    let unsized_yet = b["kind"] == "memfd" && b["size"] == 0;
-    if !b["size"].is_null() && b["size"] != made.size && !unsized_yet {
-        wrong.push(format!("a size that buffer {ino} never had: {} instead of {}", b["size"], made.size));
-    }
-    if !b["exporter"].is_null() && b["exporter"] != made.exporter.as_str() {
-        wrong.push(format!("an exporter that buffer {ino} never had: {}", b["exporter"]));
-    }
-    if let Some(name) = b["name"].as_str() {
-        let was =
-            |given: &[u8]| String::from_utf8_lossy(given) == name || given == b"<none>" && name.is_empty();
-        if !past.names(ino).any(was) {
-            let names: Vec<String> = past.names(ino).map(|n| n.escape_ascii().to_string()).collect();
-            wrong.push(format!("a name that buffer {ino} never had: {name:?}; it had {names:?}"));
-        }
-    }
-    for holder in b["holders"].as_array().into_iter().flatten() {
-        let pid = holder["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        let Some(held) = past.held(pid, ino) else {
-            wrong.push(format!("process {pid} never held buffer {ino}: {holder}"));
-            continue;
-        };
-        let numbers = |key: &str| -> BTreeSet<u32> {
-            let numbers = holder[key].as_array().into_iter().flatten().filter_map(Value::as_u64);
-            numbers.filter_map(|n| u32::try_from(n).ok()).collect()
-        };
-        let map_was = |m: &Value| {
-            held.maps.iter().any(|&(start, end, offset)| {
-                (address(&m["start"]), address(&m["end"])) == (Some(start as u64), Some(end as u64))
-                    && (m["offset"] == offset || m["offset"].is_null() && made.exporter == make::DRM)
-            })
-        };
-        if !numbers("fds").is_subset(&held.fds)
-            || !numbers("opaths").is_subset(&held.opaths)
-            || !holder["maps"].as_array().into_iter().flatten().all(map_was)
-        {
-            wrong.push(format!(
-                "references of process {pid} to buffer {ino} that never existed: {holder}; it ever held {held:?}"
-            ));
-        }
-    }
-    wrong
-}
-
-/// Whether the row of a buffer has everything that a process holds of it. Offsets of a DRM buffer's
-/// mappings are not printed.
-fn is_listed(b: &Value, pid: u32, hold: &Hold, is_drm: bool) -> bool {
-    let mut holders = b["holders"].as_array().into_iter().flatten();
-    let Some(holder) = holders.find(|holder| holder["pid"] == pid) else { return false };
-    let has = |key: &str, number: &u32| {
-        holder[key].as_array().is_some_and(|numbers| numbers.iter().any(|listed| listed == number))
-    };
-    let mapped = |&(start, end, offset): &(usize, usize, u64)| {
-        holder["maps"].as_array().into_iter().flatten().any(|m| {
-            address(&m["start"]) == Some(start as u64)
-                && address(&m["end"]) == Some(end as u64)
-                && (is_drm || m["offset"] == offset)
-        })
-    };
-    hold.fds.iter().all(|fd| has("fds", fd))
-        && hold.opaths.iter().all(|fd| has("opaths", fd))
-        && hold.maps.iter().all(mapped)
-}
-
-/// Where an answer contradicts itself.
-fn unbalanced(answer: &Answer) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let number = |v: &Value| v.as_u64().unwrap_or(0);
-    for b in answer.list("buffers") {
-        let refs = &b["refs"];
-        let lengths = |key: &str| -> usize {
-            let holders = b["holders"].as_array().into_iter().flatten();
-            holders.map(|holder| holder[key].as_array().map_or(0, Vec::len)).sum()
-        };
-        for (key, list) in [("fd", "fds"), ("map", "maps"), ("opath", "opaths")] {
-            if refs[key] != lengths(list) {
-                wrong.push(format!("{key} is not the number of the holders' {list}: {b}"));
-            }
-        }
-        let found =
-            ["fd", "map", "in_flight", "io_uring", "exe"].iter().map(|key| number(&refs[*key])).sum::<u64>();
-        let exact = b["estimate"] == Value::Bool(false);
-        let known = ["in_flight", "io_uring", "kernel"].iter().all(|key| refs[*key].is_u64());
-        let sums_up = refs["kernel"].as_u64().map(|kernel| Some(kernel + found) == b["count"].as_u64());
-        // Without a count there is no account, exact or not.
-        if exact && !b["count"].is_null() && !(known && sums_up == Some(true)) || sums_up == Some(false) {
-            wrong.push(format!("an account that does not balance: {b}"));
-        }
-    }
-    let totals = &answer.0["totals"];
-    let sum = |list: &str, key: &str, keep: fn(&Value) -> bool| -> Option<u64> {
-        // Memfds without a count are left out of this sum.
-        let uncounted = |v: &Value| key == "kernel" && v["kind"] == "memfd" && v["refs"]["kernel"].is_null();
-        let kept = answer.list(list).iter().filter(|v| keep(v) && !uncounted(v));
-        let value = |v: &Value| match key {
-            "kernel" => v["refs"][key].as_u64(),
-            "size" => cost(v),
-            _ => v[key].as_u64(),
-        };
-        kept.map(value).sum()
-    };
-    let holderless = |b: &Value| b["holders"].as_array().is_none_or(Vec::is_empty);
-    for (total, expected) in [
-        ("buffers", Some(answer.list("buffers").len() as u64)),
-        ("size", sum("buffers", "size", |_| true)),
-        ("held", sum("buffers", "size", |b| b["holders"].as_array().is_some_and(|h| !h.is_empty()))),
-        ("kernel_only", sum("buffers", "size", holderless)),
-        ("rss", sum("processes", "rss", |_| true)),
-        ("pss", sum("processes", "pss", |_| true)),
-        ("unattributed_refs", sum("buffers", "kernel", |_| true)),
-    ] {
-        if totals[total].as_u64() != expected {
-            wrong.push(format!("{total} should be {expected:?} in the totals: {totals}"));
-        }
-    }
-    if totals["pss"] != totals["held"] {
-        wrong.push(format!("pss and held differ in the totals: {totals}"));
-    }
-    if totals["estimate"] != answer.list("buffers").iter().any(|b| b["estimate"] == Value::Bool(true)) {
-        wrong.push(format!("estimate is not what the buffers say in the totals: {totals}"));
-    }
-    wrong
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::make;
     use crate::soak::journal::{Entry, Hold, Record};
+    use crate::soak::names::{MEMFD, memfd_key};
 
     /// One buffer, made before the scan and held by an fd and a mapping.
     fn past() -> Past {
