@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::holding::SIZE;
-use crate::actor::{Actor, Held};
+use super::holding::{SIZE, mapper_of_one};
+use crate::actor::Held;
 use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys;
 use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -38,13 +37,7 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     // If all counts add up without mappings, BPF readings leave mappings out. This buffer is found
     // by its mapping alone.
-    let mut mapper = Actor::start(b"mapper", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
-        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
-        drop(buf);
-        stage.pause(&[held])
-    })?;
+    let mut mapper = mapper_of_one()?;
     let mapped = mapper.paused_with_one()?;
     let (asked, path) = (Instant::now(), "/tmp/hanging.json");
     let mut command = Command::new(LSBUF);

@@ -8,6 +8,7 @@ use dmabuf::share;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
+use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
@@ -101,6 +102,30 @@ pub(super) fn holder_of_one() -> anyhow::Result<Actor> {
     Actor::start(b"holder", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         stage.pause(&[Held::by(&buf)?])
+    })
+}
+
+/// Starts an actor that holds one buffer by a mapping of the whole buffer, and by no fd.
+pub(super) fn mapper_of_one() -> anyhow::Result<Actor> {
+    Actor::start(b"mapper", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
+        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
+        drop(buf);
+        stage.pause(&[held])
+    })
+}
+
+/// Starts an actor that holds one buffer by an fd and, if a mapping shows the buffer on this
+/// kernel, by a mapping of the whole buffer.
+pub(super) fn holder_by_fd_and_mapping() -> anyhow::Result<Actor> {
+    Actor::start(b"holder", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let mut held = Held::by(&buf)?;
+        if Need::MappedIdentity.probe() {
+            held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
+        }
+        stage.pause(&[held])
     })
 }
 

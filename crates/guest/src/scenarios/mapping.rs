@@ -1,6 +1,6 @@
 //! References by mappings: what mapping, splitting, moving and inheriting VMAs does to the account.
 
-use super::holding::{SIZE, compare, compare_in};
+use super::holding::{SIZE, compare, compare_in, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
@@ -179,13 +179,7 @@ fn mremap(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn map_files_agrees(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"mapper", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, LEN)?;
-        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
-        drop(buf);
-        stage.pause(&[held])
-    })?;
+    let mut actor = mapper_of_one()?;
     let held = actor.paused_with_one()?;
     let maps = Answer::ask(&["--source", "procfs,bufinfo"])?;
     compare_in(ctx, &maps, &truth(held.clone()))?;

@@ -15,14 +15,14 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde_json::Value;
 
-use super::holding::{SIZE, compare_in};
+use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
 use crate::make;
 use crate::need::{Need, kernel_has_name};
 use crate::pins::PLACE as PINS;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys::{self, ring};
+use crate::sys::ring;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -115,19 +115,6 @@ fn remove(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check("the folder has gone", !Path::new(PINS).exists())
 }
 
-/// A process of root that holds one buffer by an fd and, where a mapping shows the buffer, by a
-/// mapping.
-fn world() -> anyhow::Result<Actor> {
-    Actor::start(b"roots", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let mut held = Held::by(&buf)?;
-        if Need::MappedIdentity.probe() {
-            held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
-        }
-        stage.pause(&[held])
-    })
-}
-
 /// An answer without what differs from scan to scan, its sources, and whether it is complete.
 fn parts(command: &mut Command) -> anyhow::Result<(Value, String, bool)> {
     let Answer(mut document) = Answer::from(command.arg("--json"))?;
@@ -148,7 +135,7 @@ fn by_procfs(ctx: &mut Ctx, what: &str, sources: &str) -> anyhow::Result<()> {
 }
 
 fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = world()?;
+    let mut actor = holder_by_fd_and_mapping()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     status(ctx, "status before", 1, &mut lsbuf(&["probes", "status"]))?;
     if !install(ctx)? {
@@ -251,7 +238,7 @@ fn is_refused(ctx: &mut Ctx, what: &str, pins: &str, truth: &Truth) -> anyhow::R
 }
 
 fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = world()?;
+    let mut actor = holder_by_fd_and_mapping()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     if !install(ctx)? {
         return Ok(());

@@ -14,7 +14,7 @@ use dmabuf::share;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::CapabilitySet as Caps;
 
-use super::holding::{SIZE, compare_in};
+use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, DEBUGFS, View};
@@ -159,21 +159,6 @@ fn ask(caller: Caller) -> anyhow::Result<Answer> {
     Answer::from(caller.command(LSBUF)?.arg("--json"))
 }
 
-/// A process of root that holds a buffer by an fd, and by a mapping if a mapping shows the buffer
-/// on this kernel.
-fn roots() -> anyhow::Result<Actor> {
-    Actor::start(b"roots", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let held = Held::by(&buf)?;
-        let held = if Need::MappedIdentity.probe() {
-            held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0)
-        } else {
-            held
-        };
-        stage.pause(&[held])
-    })
-}
-
 /// A process of the user that holds a buffer by an fd. It shows the user which filesystem is that
 /// of dma-bufs.
 fn users() -> anyhow::Result<Actor> {
@@ -186,7 +171,7 @@ fn users() -> anyhow::Result<Actor> {
 }
 
 fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (mut roots, mut users) = (roots()?, users()?);
+    let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     let held = roots.paused_with_one()?;
     users.paused()?;
     for Row { caller, fds, maps, list, whole_machine } in ROWS {
@@ -307,7 +292,7 @@ fn follow(ctx: &mut Ctx, first: Caller, truth: &Truth) -> anyhow::Result<()> {
 }
 
 fn follow_each(ctx: &mut Ctx, callers: &[Caller]) -> anyhow::Result<()> {
-    let (mut roots, mut users) = (roots()?, users()?);
+    let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     let truth = Truth::held(make::plain_exporter(), vec![roots.paused_with_one()?]);
     users.paused()?;
     callers.iter().try_for_each(|&caller| follow(ctx, caller, &truth))
@@ -333,13 +318,7 @@ fn advice_about_mounts(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn advice_for_mapped_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"mapper", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
-        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
-        drop(buf);
-        stage.pause(&[held])
-    })?;
+    let mut actor = mapper_of_one()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     for caller in [Caller::ROOT, USER, USER.with(BOTH)] {
         follow(ctx, caller, &truth)?;
@@ -348,7 +327,7 @@ fn advice_for_mapped_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn advice_in_containers(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut roots = roots()?;
+    let mut roots = holder_by_fd_and_mapping()?;
     roots.paused()?;
     for (view, names) in [
         (View::Container, &["first pid namespace"][..]),
@@ -416,7 +395,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn perfmon_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut roots = roots()?;
+    let mut roots = holder_by_fd_and_mapping()?;
     let held = roots.paused_with_one()?;
     let answer = ask(USER.with(Caps::PERFMON))?;
     ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
@@ -428,7 +407,7 @@ fn perfmon_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn asked_for_the_unreadable(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (mut roots, mut users) = (roots()?, users()?);
+    let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     roots.paused()?;
     users.paused()?;
     for (actor, expected) in [(&roots, 1), (&users, 0)] {

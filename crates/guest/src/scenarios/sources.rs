@@ -7,7 +7,7 @@ use anyhow::Context;
 use rustix::thread::CapabilitySet as Caps;
 use serde_json::Value;
 
-use super::holding::{SIZE, compare, compare_in};
+use super::holding::{SIZE, compare, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, View};
@@ -252,12 +252,7 @@ fn many_mappings(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn who_may_iterate(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"roots", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let held = Held::by(&buf)?;
-        let shows = Need::MappedIdentity.probe();
-        stage.pause(&[if shows { held.and_map(sys::map(&buf, 0, PAGE)?, 0) } else { held }])
-    })?;
+    let mut actor = holder_by_fd_and_mapping()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     let there = Need::Iterators.probe();
     // Without the iterator over buffers, the list is debugfs's, which only root can read.
