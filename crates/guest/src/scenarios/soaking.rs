@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::differential;
 use crate::scenario::{Ctx, Scenario};
-use crate::soak::{self, Plan};
+use crate::soak::{self, SoakPlan};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -26,11 +26,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut said = Vec::new();
     // A batch that is running when the time is over still ends.
-    let plan = Plan { time: Duration::from_secs(8), seed: 1 };
+    let plan = SoakPlan { time: Duration::from_secs(8), seed: 1 };
     let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
     ctx.check("answers about the moving world", tally.running > 0)?;
     ctx.check("answers about the paused world", tally.paused > 0)?;
-    ctx.check("accounts compared in full", tally.ledgers > 0)?;
+    ctx.check("accounts compared in full", tally.accounts > 0)?;
     said.retain(|line| line.starts_with("ERROR"));
     ctx.check_eq("errors", "", said.join("\n"))
 }

@@ -19,7 +19,7 @@ use rustix::process::{Signal, WaitOptions, getpid, kill_process, set_child_subre
 
 use super::journal::{Entry, Hold, Holds, Journal, now};
 use super::names::CHAIN_MODE;
-use super::player::{Child, Kept, Player, raw};
+use super::player::{Player, PlayerBuf, PlayerChild, raw};
 use super::random::Random;
 use super::steps;
 use crate::sys::{self, task};
@@ -34,14 +34,14 @@ impl Player {
 
     /// Forks a child that ends within milliseconds.
     pub(super) fn brief_child(&mut self) -> anyhow::Result<()> {
-        let (began, rest) = (now(), Duration::from_micros(self.random.below(8000)));
+        let (began, life) = (now(), Duration::from_micros(self.random.below(8000)));
         let pid = sys::fork(|| {
-            std::thread::sleep(rest);
+            std::thread::sleep(life);
             0
         })?;
         let holds = self.inherited();
         self.note(began, vec![Entry::Is { pid, holds: holds.clone() }, Entry::Leaving { pid }])?;
-        self.children.push(Child { pid, ends: true, holds });
+        self.children.push(PlayerChild { pid, ends: true, holds });
         Ok(())
     }
 
@@ -58,7 +58,7 @@ impl Player {
                 1
             }
         })?;
-        self.children.push(Child { pid, ends: true, holds: Holds::new() });
+        self.children.push(PlayerChild { pid, ends: true, holds: Holds::new() });
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Player {
         self.random = Random::new(seed);
         for _ in 0..self.random.below(30) {
             steps::heirs(self)?;
-            self.rest(2000);
+            self.sleep(2000);
         }
         self.note(now(), vec![Entry::Leaving { pid }])
     }
@@ -149,7 +149,7 @@ impl Player {
         // Some chains also move references meanwhile.
         let stirs = self.random.one_in(4);
         for _ in 1..members {
-            self.rest(3000);
+            self.sleep(3000);
             if stirs {
                 steps::stir(self)?;
             }
@@ -158,7 +158,7 @@ impl Player {
             task::hand_over()?;
             self.note(began, vec![Entry::Is { pid: std::process::id(), holds: self.holds() }])?;
         }
-        self.rest(3000);
+        self.sleep(3000);
         self.note(now(), vec![Entry::Leaving { pid: std::process::id() }])
     }
 
@@ -175,7 +175,7 @@ impl Player {
             eprintln!("child of player {}: {error:#}", self.seat);
             1
         })?;
-        self.children.push(Child { pid, ends: true, holds: Holds::new() });
+        self.children.push(PlayerChild { pid, ends: true, holds: Holds::new() });
         if roll & 0x3_0000 > 0 { steps::let_go(self, ino) } else { Ok(()) }
     }
 
@@ -210,11 +210,11 @@ impl Player {
         })?;
         let holds = self.inherited();
         self.note(began, vec![Entry::Is { pid, holds: holds.clone() }])?;
-        self.children.push(Child { pid, ends: false, holds });
+        self.children.push(PlayerChild { pid, ends: false, holds });
         Ok(())
     }
 
-    fn kill(&mut self, child: &Child) -> anyhow::Result<()> {
+    fn kill(&mut self, child: &PlayerChild) -> anyhow::Result<()> {
         let (began, pid) = (now(), child.pid);
         kill_process(raw(pid)?, Signal::KILL).context("killing a sleeper")?;
         waitpid(Some(raw(pid)?), WaitOptions::empty()).context("reaping a sleeper")?;
@@ -225,19 +225,19 @@ impl Player {
     /// themselves.
     pub(super) fn reap(&mut self, wait: bool) -> anyhow::Result<()> {
         let options = if wait { WaitOptions::empty() } else { WaitOptions::NOHANG };
-        let (ending, mut rest): (Vec<Child>, Vec<Child>) =
+        let (ending, mut running): (Vec<PlayerChild>, Vec<PlayerChild>) =
             self.children.drain(..).partition(|child| child.ends);
         for child in ending {
             let began = now();
             match waitpid(Some(raw(child.pid)?), options).context("reaping a child")? {
-                None => rest.push(child),
+                None => running.push(child),
                 Some((_, status)) => {
                     ensure!(status.exit_status() == Some(0), "child {} ended with {status:?}", child.pid);
                     self.note(began, vec![Entry::Gone { pid: child.pid }])?;
                 }
             }
         }
-        self.children = rest;
+        self.children = running;
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Player {
 }
 
 /// Whether a buffer can be passed on: not if this process has a GEM handle of it.
-fn is_given(kept: &Kept) -> bool {
+fn is_given(kept: &PlayerBuf) -> bool {
     !kept.fds.is_empty() && kept.handle.is_none()
 }
 

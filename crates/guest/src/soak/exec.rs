@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Entry, now};
 use super::names::PLAYER_MODE;
-use super::player::{Batch, Inbox, Kept, Kinds, Orders, Player, Slot};
+use super::player::{BatchEnd, BufFd, Exporters, Inbox, Orders, Player, PlayerBuf};
 use super::random::Random;
 use crate::sys;
 
@@ -22,7 +22,7 @@ use crate::sys;
 #[derive(Debug, Deserialize, Serialize)]
 struct Baton {
     seat: usize,
-    kinds: Kinds,
+    exporters: Exporters,
     control: u32,
     inboxes: Vec<(u32, u32)>,
     bufs: Vec<BatonBuf>,
@@ -56,12 +56,12 @@ impl Player {
             .iter()
             .map(|(to, from)| Ok(Inbox { to: take(to)?, from: take(from)? }))
             .collect::<anyhow::Result<_>>()?;
-        let mut player = Player::new(baton.seat, baton.kinds, control, inboxes)?;
+        let mut player = Player::new(baton.seat, baton.exporters, control, inboxes)?;
         player.random = baton.random;
         for buf in baton.bufs {
-            let fds = buf.fds.iter().map(|fd| Slot::of(&buf.exporter, take(fd)?));
+            let fds = buf.fds.iter().map(|fd| BufFd::of(&buf.exporter, take(fd)?));
             let fds = fds.collect::<anyhow::Result<_>>()?;
-            let kept = Kept {
+            let kept = PlayerBuf {
                 size: buf.size,
                 exporter: buf.exporter,
                 maker: buf.maker,
@@ -75,8 +75,8 @@ impl Player {
         let is = Entry::Is { pid: std::process::id(), holds: player.holds() };
         player.note(baton.began, vec![is])?;
         match player.follow(baton.orders)? {
-            Batch::Done => player.play(),
-            Batch::Left => Ok(()),
+            BatchEnd::Done => player.play(),
+            BatchEnd::Left => Ok(()),
         }
     }
 
@@ -112,7 +112,7 @@ impl Player {
         }
         let baton = Baton {
             seat: self.seat,
-            kinds: self.kinds,
+            exporters: self.exporters,
             control: sys::number(self.control.get_ref()),
             inboxes: self.inboxes.iter().map(|i| (sys::number(&i.to), sys::number(&i.from))).collect(),
             bufs,

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::world::World;
+use super::world::SoakWorld;
 use crate::answer::Answer;
 
 /// One process's part of a buffer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Part {
+struct HolderPart {
     fds: u64,
     maps: u64,
     mapped: u64,
@@ -32,7 +32,7 @@ enum Freed {
 #[derive(Debug)]
 struct Piece {
     size: u64,
-    parts: BTreeMap<u32, Part>,
+    parts: BTreeMap<u32, HolderPart>,
     freed: Freed,
 }
 
@@ -58,17 +58,17 @@ struct Charge {
 impl Pieces {
     /// The buffers of the truth, without `hidden`, which the answer cannot know. An answer without
     /// counts of memfds (`counted` is false) cannot say what the end of a memfd's holder frees.
-    pub(super) fn of_world(world: &World, counted: bool, hidden: &BTreeSet<u64>) -> Pieces {
+    pub(super) fn of_world(world: &SoakWorld, counted: bool, hidden: &BTreeSet<u64>) -> Pieces {
         let piece = |ino: u64| {
             let part = |(pid, hold): (u32, &super::journal::Hold)| {
                 let mapped = hold.maps.iter().map(|(start, end, _)| (end - start) as u64).sum();
                 let fds = (hold.fds.len() + hold.opaths.len()) as u64;
-                (pid, Part { fds, maps: hold.maps.len() as u64, mapped })
+                (pid, HolderPart { fds, maps: hold.maps.len() as u64, mapped })
             };
             Piece {
                 size: world.made.get(&ino).map_or(0, |made| made.size),
                 parts: world.holders(ino).map(part).collect(),
-                freed: match world.unseen(ino).rest() {
+                freed: match world.unseen(ino).total() {
                     _ if !counted && world.is_memfd(ino) => Freed::Unknown,
                     0 => Freed::All,
                     _ => Freed::Nothing,
@@ -85,7 +85,7 @@ impl Pieces {
                 let len = |key: &str| holder[key].as_array().map_or(0, Vec::len) as u64;
                 let maps = holder["maps"].as_array().into_iter().flatten();
                 let mapped = maps.filter_map(|m| Some(address(&m["end"])? - address(&m["start"])?)).sum();
-                let part = Part { fds: len("fds") + len("opaths"), maps: len("maps"), mapped };
+                let part = HolderPart { fds: len("fds") + len("opaths"), maps: len("maps"), mapped };
                 Some((u32::try_from(holder["pid"].as_u64()?).ok()?, part))
             });
             let estimate = b["estimate"] == Value::Bool(true);

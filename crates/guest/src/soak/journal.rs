@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// What a player and its children hold.
-pub(super) type Report = BTreeMap<u32, Holds>;
+pub(super) type PlayerReport = BTreeMap<u32, Holds>;
 
 /// The path of the journal.
 const PATH: &str = "/dev/shm/soak-journal";
@@ -91,7 +91,7 @@ pub(super) enum Entry {
 
 /// A step with its times.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Record {
+pub(super) struct JournalRecord {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) entry: Entry,
@@ -117,7 +117,7 @@ impl Journal {
         let ended = now();
         let mut text = Vec::new();
         for entry in entries {
-            serde_json::to_writer(&mut text, &Record { began, ended, entry })?;
+            serde_json::to_writer(&mut text, &JournalRecord { began, ended, entry })?;
             text.push(b'\n');
         }
         // The file system appends one write as a whole.
@@ -125,7 +125,7 @@ impl Journal {
     }
 
     /// Reads all records and empties the journal. No other process may be writing.
-    pub(super) fn take(&mut self) -> anyhow::Result<Vec<Record>> {
+    pub(super) fn take(&mut self) -> anyhow::Result<Vec<JournalRecord>> {
         let mut text = String::new();
         self.0.rewind()?;
         self.0.read_to_string(&mut text).context("reading the journal")?;

@@ -32,24 +32,24 @@ use std::collections::BTreeSet;
 use self::balance::unbalanced;
 pub(super) use self::findings::Findings;
 use self::invented::invented;
-use self::printed::{asked, counts_memfds, find, is_complete, key, may_miss, named};
+use self::printed::{counts_memfds, find, is_complete, is_from, key, may_miss, named};
 use super::figures::Pieces;
-use super::past::Past;
-use super::world::World;
+use super::history::History;
+use super::world::SoakWorld;
 use crate::answer::Answer;
 
 /// An answer, and when lsbuf was started and ended.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(super) struct TimedAnswer {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) answer: Answer,
 }
 
 /// Judges an answer about a paused world.
-pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
+pub(super) fn paused(world: &SoakWorld, answer: &Answer) -> Findings {
     let mut findings = Findings::of(answer);
-    let doubt = world.in_flight() > 0 && !asked(answer, "bpf:task_file") || !is_complete(answer);
+    let doubt = world.in_flight() > 0 && !is_from(answer, "bpf:task_file") || !is_complete(answer);
     let alive = world.alive();
     // Memfds that are only in messages.
     let hidden = |ino: &&u64| {
@@ -59,9 +59,9 @@ pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
             && !is_complete(answer)
     };
     let hidden: BTreeSet<u64> = alive.iter().filter(hidden).copied().collect();
-    findings.told_missing += hidden.len() as u64;
+    findings.missing_with_note += hidden.len() as u64;
     for &ino in alive.difference(&hidden) {
-        findings.ledger(world, ino, answer, |rest| doubt && rest > 0);
+        findings.account(world, ino, answer, |residual| doubt && residual > 0);
     }
     for b in answer.list("buffers") {
         if !key(b).is_some_and(|ino| alive.contains(&ino)) {
@@ -83,43 +83,43 @@ pub(super) fn paused(world: &World, answer: &Answer) -> Findings {
 }
 
 /// Judges an answer about a world that moved.
-pub(super) fn running(past: &Past, scan: &Scan) -> Findings {
+pub(super) fn running(history: &History, scan: &TimedAnswer) -> Findings {
     let answer = &scan.answer;
     let mut findings = Findings::of(answer);
     for b in answer.list("buffers") {
-        findings.errors.extend(invented(past, b));
+        findings.errors.extend(invented(history, b));
     }
     let pids = answer.list("processes").iter().filter_map(|p| u32::try_from(p["pid"].as_u64()?).ok());
-    let strangers = pids.filter(|&pid| !past.was_holder(pid));
-    findings.errors.extend(strangers.map(|pid| format!("process {pid} never held anything")));
+    let others = pids.filter(|&pid| !history.was_holder(pid));
+    findings.errors.extend(others.map(|pid| format!("process {pid} never held anything")));
     findings.errors.extend(unbalanced(answer));
     if let Some(printed) = Pieces::of_answer(answer) {
         findings.errors.extend(printed.wrong(answer));
     }
-    let before = past.start.at(&past.records, scan.began);
-    let touched = past.touched(scan.began, scan.ended);
-    let moved = past.touched_unseen(scan.began, scan.ended);
-    let survivors = past.survivors(scan.ended);
+    let before = history.start.at(&history.records, scan.began);
+    let touched = history.touched(scan.began, scan.ended);
+    let moved = history.touched_unseen(scan.began, scan.ended);
+    let survivors = history.survivors(scan.ended);
     for ino in before.alive() {
         let in_motion = touched.contains(&ino);
         let Some(b) = find(answer, ino) else {
             let in_messages = in_motion || before.holders(ino).next().is_none();
             let told = may_miss(answer) || in_messages && !is_complete(answer);
             if before.is_memfd(ino) && told {
-                findings.told_missing += u64::from(survivors.contains(&ino));
+                findings.missing_with_note += u64::from(survivors.contains(&ino));
             } else if survivors.contains(&ino) {
                 findings.errors.push(format!(
                     "buffer {} existed all the time and is missing\n{}",
                     named(ino),
-                    past.story(ino, scan.began, scan.ended)
+                    history.story(ino, scan.began, scan.ended)
                 ));
             }
             continue;
         };
         if in_motion {
-            findings.in_motion(past, scan, &before, ino, b, moved.contains(&ino));
+            findings.in_motion(history, scan, &before, ino, b, moved.contains(&ino));
         } else {
-            findings.ledger(&before, ino, answer, |_| true);
+            findings.account(&before, ino, answer, |_| true);
         }
     }
     findings
@@ -131,16 +131,16 @@ mod tests {
 
     use super::*;
     use crate::make;
-    use crate::soak::journal::{Entry, Hold, Record};
+    use crate::soak::journal::{Entry, Hold, JournalRecord};
     use crate::soak::names::{MEMFD, memfd_key};
 
     /// One buffer, made before the scan and held by an fd and a mapping.
-    fn past() -> Past {
-        let record = |time, entry| Record { began: time, ended: time + 1, entry };
+    fn history() -> History {
+        let record = |time, entry| JournalRecord { began: time, ended: time + 1, entry };
         let maps = [(0x1000, 0x2000, 4096)].into();
         let hold = Hold { fds: [5].into(), maps, ..Hold::default() };
-        Past::of(
-            World::default(),
+        History::of(
+            SoakWorld::default(),
             vec![
                 record(10, Entry::Made { ino: 7, size: 8192, exporter: make::HEAP.to_owned() }),
                 record(10, Entry::Holds { pid: 1, ino: 7, hold }),
@@ -173,10 +173,10 @@ mod tests {
     fn found(pointer: &str, value: Value) -> (usize, usize) {
         let mut answer = right();
         *answer.pointer_mut(pointer).unwrap() = value;
-        let past = past();
-        let scan = Scan { began: 15, ended: 25, answer: Answer(answer) };
-        let world = past.start.at(&past.records, u64::MAX);
-        (paused(&world, &scan.answer).errors.len(), running(&past, &scan).errors.len())
+        let history = history();
+        let scan = TimedAnswer { began: 15, ended: 25, answer: Answer(answer) };
+        let world = history.start.at(&history.records, u64::MAX);
+        (paused(&world, &scan.answer).errors.len(), running(&history, &scan).errors.len())
     }
 
     /// Check that the truth passes. An earlier name passes in a moving world, but not in a paused
@@ -251,10 +251,10 @@ mod tests {
     /// procfs need not.
     #[test]
     fn messages() {
-        let mut past = past();
-        let sent = Record { began: 12, ended: 13, entry: Entry::Sent { message: 1, ino: 7 } };
-        past.records.insert(2, sent);
-        let world = past.start.at(&past.records, u64::MAX);
+        let mut history = history();
+        let sent = JournalRecord { began: 12, ended: 13, entry: Entry::Sent { message: 1, ino: 7 } };
+        history.records.insert(2, sent);
+        let world = history.start.at(&history.records, u64::MAX);
         let errors = |sources: Value, in_flight: Value, kernel: u64, estimate: bool, uss: Value| {
             let mut answer = right();
             answer["scan"]["sources"] = sources;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     /// The right answer without the mapping, which is counted as the kernel's reference.
-    fn wrong_rest() -> Value {
+    fn wrong_residual() -> Value {
         let mut answer = right();
         let b = &mut answer["buffers"][0];
         (b["refs"]["map"], b["refs"]["kernel"]) = (json!(0), json!(1));
@@ -289,37 +289,37 @@ mod tests {
         answer
     }
 
-    fn judge(past: &Past, answer: &Value) -> Findings {
-        running(past, &Scan { began: 15, ended: 25, answer: Answer(answer.clone()) })
+    fn judge(history: &History, answer: &Value) -> Findings {
+        running(history, &TimedAnswer { began: 15, ended: 25, answer: Answer(answer.clone()) })
     }
 
-    fn at(time: u64, entry: Entry) -> Record {
-        Record { began: time, ended: time + 1, entry }
+    fn at(time: u64, entry: Entry) -> JournalRecord {
+        JournalRecord { began: time, ended: time + 1, entry }
     }
 
     /// Check that a wrong residual of a touched buffer is an error if it is called exact, and that
     /// a reference that no step touched may not be missing, not even from an estimate.
     #[test]
-    fn wrong_rests() {
-        let mut answer = wrong_rest();
-        assert_eq!(judge(&past(), &answer).errors.len(), 2);
+    fn wrong_residuals() {
+        let mut answer = wrong_residual();
+        assert_eq!(judge(&history(), &answer).errors.len(), 2);
         answer["buffers"][0]["estimate"] = json!(true);
         answer["totals"]["estimate"] = json!(true);
-        let errors = judge(&past(), &answer).errors;
+        let errors = judge(&history(), &answer).errors;
         assert!(errors.len() == 1 && errors[0].contains("all the time"), "{errors:?}");
     }
 
     /// Check that an exact count below the smallest possible number of references is an error.
     #[test]
     fn too_few() {
-        let mut past = past();
-        past.records.push(at(18, Entry::Named { ino: 7, name: b"cam".to_vec() }));
-        let mut answer = wrong_rest();
+        let mut history = history();
+        history.records.push(at(18, Entry::Named { ino: 7, name: b"cam".to_vec() }));
+        let mut answer = wrong_residual();
         answer["buffers"][0]["count"] = json!(1);
         answer["buffers"][0]["refs"]["kernel"] = json!(0);
         answer["totals"]["unattributed_refs"] = json!(0);
         answer["processes"][0]["uss"] = json!(8192);
-        let errors = judge(&past, &answer).errors;
+        let errors = judge(&history, &answer).errors;
         assert!(errors.iter().any(|error| error.contains("fewer than 2")), "{errors:?}");
     }
 
@@ -328,16 +328,16 @@ mod tests {
     #[test]
     fn the_limit() {
         let hold = |fds: &[u32]| Hold { fds: fds.iter().copied().collect(), ..Hold::default() };
-        let past = |movers: &[u32]| {
-            let mut records = past().records;
+        let history = |movers: &[u32]| {
+            let mut records = history().records;
             let moved = |&pid: &u32| at(16, Entry::Moved { pid, ino: 7, way: Hold::default() });
             records.extend(movers.iter().map(moved));
             records.push(at(17, Entry::Holds { pid: 2, ino: 7, hold: hold(&[9]) }));
             records.push(at(18, Entry::Holds { pid: 1, ino: 7, hold: hold(&[5]) }));
-            Past::of(World::default(), records)
+            History::of(SoakWorld::default(), records)
         };
         let found = |movers: &[u32]| {
-            let findings = judge(&past(movers), &wrong_rest());
+            let findings = judge(&history(movers), &wrong_residual());
             (findings.errors.len(), findings.limits.len())
         };
         assert_eq!([found(&[1, 2]), found(&[1]), found(&[])], [(0, 1), (1, 0), (1, 0)]);
@@ -346,7 +346,7 @@ mod tests {
     /// Check that a memfd may be missing only from an answer that says so, and a dma-buf from none.
     #[test]
     fn missing() {
-        let mut memfd = past();
+        let mut memfd = history();
         for record in &mut memfd.records {
             match &mut record.entry {
                 Entry::Made { ino, exporter, .. } => (*ino, *exporter) = (memfd_key(7), MEMFD.to_owned()),
@@ -354,7 +354,7 @@ mod tests {
                 _ => {}
             }
         }
-        let memfd = Past::of(World::default(), memfd.records);
+        let memfd = History::of(SoakWorld::default(), memfd.records);
         let answer = |notes: Value| {
             json!({
                 "scan": {"complete": false, "notes": notes}, "buffers": [], "processes": [],
@@ -365,8 +365,8 @@ mod tests {
         let told = answer(json!(["shmem that only they hold may be missing"]));
         let mut silent = told.clone();
         silent["scan"]["complete"] = json!(true);
-        let errors = |past: &Past, answer: &Value| judge(past, answer).errors.len();
+        let errors = |history: &History, answer: &Value| judge(history, answer).errors.len();
         assert_eq!((errors(&memfd, &told), errors(&memfd, &silent)), (0, 1));
-        assert_eq!(errors(&past(), &told), 1);
+        assert_eq!(errors(&history(), &told), 1);
     }
 }

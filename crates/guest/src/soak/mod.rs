@@ -16,10 +16,10 @@
 mod children;
 mod exec;
 mod figures;
+mod history;
 mod journal;
 mod judge;
 mod names;
-mod past;
 mod play;
 mod player;
 pub(crate) mod random;
@@ -37,15 +37,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, setpriority_process, wait, waitpid};
 
-use self::journal::Report;
+use self::history::History;
+use self::journal::PlayerReport;
 use self::journal::{Entry, Journal, now};
-use self::judge::Scan;
+use self::judge::TimedAnswer;
 pub use self::names::{CHAIN_MODE, PLAYER_MODE};
-use self::past::Past;
-use self::player::{Inbox, Kinds, Orders, Player, raw};
+use self::player::{Exporters, Inbox, Orders, Player, raw};
 use self::random::Random;
-pub use self::tally::Tally;
-use self::world::World;
+pub use self::tally::SoakTally;
+use self::world::SoakWorld;
 use crate::answer::{Answer, LSBUF};
 use crate::make;
 use crate::need::Need;
@@ -58,7 +58,7 @@ const SCANS: usize = 48;
 
 /// What `soak` is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct SoakPlan {
     /// How long it runs.
     pub time: Duration,
     /// The seed, which decides every step.
@@ -72,7 +72,7 @@ pub struct Plan {
 /// The arguments are not numbers, or the world cannot be made or continued.
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: soak SECONDS SEED") };
-    let plan = Plan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
+    let plan = SoakPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
     let tally = run(plan, |line| println!("{line}"))?;
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -102,9 +102,9 @@ pub fn run_chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
 /// # Errors
 ///
 /// The world cannot be made or continued. A mistake of lsbuf is no error: it is counted.
-pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
+pub fn run(plan: SoakPlan, mut say: impl FnMut(&str)) -> anyhow::Result<SoakTally> {
     let begun = Instant::now();
-    let mut tally = Tally::new(plan.seed)?;
+    let mut tally = SoakTally::new(plan.seed)?;
     let noise = noise()?;
     let mut conductor = Conductor::new(plan.seed, raw(noise)?)?;
     while begun.elapsed() < plan.time {
@@ -147,13 +147,13 @@ struct Seat {
 
 #[derive(Debug)]
 struct Conductor {
-    kinds: Kinds,
+    exporters: Exporters,
     inboxes: Vec<Inbox>,
     /// `None` if the player has ended.
     seats: Vec<Option<Seat>>,
     journal: Journal,
     random: Random,
-    world: World,
+    world: SoakWorld,
     batches: u64,
     /// The sources that lsbuf is told to use, in turn.
     ways: &'static [Way],
@@ -179,12 +179,12 @@ impl Conductor {
         let mut journal = Journal::open()?;
         journal.take()?;
         Ok(Conductor {
-            kinds: Kinds { heap, udmabuf, vgem, vgem_shows },
+            exporters: Exporters { heap, udmabuf, vgem, vgem_shows },
             inboxes: (0..SEATS).map(inbox).collect::<rustix::io::Result<_>>().context("making inboxes")?,
             seats: (0..SEATS).map(|_| None).collect(),
             journal,
             random: Random::new(seed),
-            world: World::default(),
+            world: SoakWorld::default(),
             batches: 0,
             ways: if Need::Iterators.probe() { Way::BOTH } else { &[Way::Procfs] },
             mail: false,
@@ -193,27 +193,27 @@ impl Conductor {
     }
 
     /// Runs one batch and the pause after it.
-    fn batch(&mut self, tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+    fn batch(&mut self, tally: &mut SoakTally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         self.batches += 1;
         (tally.batch, tally.way) = (self.batches, self.way());
         // Batches with short sleeps have the most races. Batches with long sleeps have the most
         // buffers that no step changes during a scan.
-        let (rest, most) = [(0, 500), (500, 500), (5_000, 300), (30_000, 100)][self.random.index(4)];
+        let (sleep, most) = [(0, 500), (500, 500), (5_000, 300), (30_000, 100)][self.random.index(4)];
         // The first batches are short, so that a short soak has several.
         let most = if self.batches <= 12 { most / 4 } else { most };
         let steps = u32::try_from(20 + self.random.below(most))?;
         let mail = self.mail;
-        let scans = self.play(|seed| Orders { seed, steps, rest, mail, drain: false }, true)?;
-        let past = self.pause(tally)?;
+        let scans = self.play(|seed| Orders { seed, steps, sleep, mail, drain: false }, true)?;
+        let history = self.pause(tally)?;
         // Output keeps process 1 busy, so nothing is printed until the scan is over.
         let answer = self.look()?;
-        tally.judged_running(&past, &scans, say);
+        tally.judged_running(&history, &scans, say);
         tally.judged_paused(&self.world, &answer, say);
         // While references are in messages, hardly any residual is exact, so half of the batches
         // end without messages.
         self.mail = self.random.one_in(2);
         if !self.mail {
-            self.play(|seed| Orders { seed, steps: 0, rest: 0, mail: false, drain: true }, false)?;
+            self.play(|seed| Orders { seed, steps: 0, sleep: 0, mail: false, drain: true }, false)?;
             self.pause(tally)?;
             ensure!(self.world.in_flight() == 0, "messages are left after a drain");
             let answer = self.look()?;
@@ -236,7 +236,7 @@ impl Conductor {
     }
 
     /// Gives orders to every player, and scans until all have carried them out.
-    fn play(&mut self, orders: impl Fn(u64) -> Orders, scan: bool) -> anyhow::Result<Vec<Scan>> {
+    fn play(&mut self, orders: impl Fn(u64) -> Orders, scan: bool) -> anyhow::Result<Vec<TimedAnswer>> {
         let mut waiting = Vec::new();
         for seat in 0..SEATS {
             if self.seats[seat].is_none() {
@@ -266,7 +266,7 @@ impl Conductor {
             }
             waiting = left;
         }
-        let scan = |(began, ended, output)| Ok(Scan { began, ended, answer: Answer::of(&output)? });
+        let scan = |(began, ended, output)| Ok(TimedAnswer { began, ended, answer: Answer::of(&output)? });
         outputs.into_iter().map(scan).collect()
     }
 
@@ -301,19 +301,19 @@ impl Conductor {
             .iter()
             .map(|inbox| Ok(Inbox { to: inbox.to.try_clone()?, from: inbox.from.try_clone()? }));
         let inboxes = inboxes.collect::<std::io::Result<_>>()?;
-        Player::new(seat, self.kinds, control, inboxes)?.play()
+        Player::new(seat, self.exporters, control, inboxes)?.play()
     }
 
     /// Takes all reports, reaps the players that have ended, and updates the world.
-    fn pause(&mut self, tally: &mut Tally) -> anyhow::Result<Past> {
-        let mut report = Report::new();
+    fn pause(&mut self, tally: &mut SoakTally) -> anyhow::Result<History> {
+        let mut report = PlayerReport::new();
         for seat in &mut self.seats {
             let Some(player) = seat else { continue };
             let mut line = String::new();
             // If a player is killed while a message to it is unread, the connection is reset.
             let read = player.control.read_line(&mut line).unwrap_or(0);
             if read > 0 {
-                let said: Report = serde_json::from_str(&line).context("understanding a player")?;
+                let said: PlayerReport = serde_json::from_str(&line).context("understanding a player")?;
                 report.extend(said);
                 continue;
             }
@@ -328,8 +328,8 @@ impl Conductor {
         }
         let records = self.journal.take()?;
         tally.happened(&records);
-        let past = Past::of(std::mem::take(&mut self.world), records);
-        self.world = past.start.at(&past.records, u64::MAX);
+        let history = History::of(std::mem::take(&mut self.world), records);
+        self.world = history.start.at(&history.records, u64::MAX);
         self.world.prune();
         if let Some(difference) = self.world.differs(&report) {
             anyhow::bail!(
@@ -337,7 +337,7 @@ impl Conductor {
                 self.batches
             );
         }
-        Ok(past)
+        Ok(history)
     }
 
     /// Scans the world while it is paused.

@@ -5,8 +5,8 @@ use std::io::{BufRead, Write};
 use anyhow::Context;
 use rustix::process::{Signal, kill_process};
 
-use super::journal::{Entry, Report, now};
-use super::player::{Batch, Orders, Player};
+use super::journal::{Entry, PlayerReport, now};
+use super::player::{BatchEnd, Orders, Player};
 use super::random::Random;
 use super::steps;
 
@@ -20,13 +20,13 @@ impl Player {
             }
             let orders: Orders = serde_json::from_str(&line).context("understanding the conductor")?;
             self.random = Random::new(orders.seed);
-            if let Batch::Left = self.follow(orders)? {
+            if let BatchEnd::Left = self.follow(orders)? {
                 return Ok(());
             }
         }
     }
 
-    pub(super) fn follow(&mut self, mut orders: Orders) -> anyhow::Result<Batch> {
+    pub(super) fn follow(&mut self, mut orders: Orders) -> anyhow::Result<BatchEnd> {
         self.mail = orders.mail;
         if orders.drain {
             while steps::receive(self)? {}
@@ -34,22 +34,22 @@ impl Player {
         while orders.steps > 0 {
             orders.steps -= 1;
             if self.random.one_in(250) {
-                return self.exec(orders).map(|()| Batch::Left);
+                return self.exec(orders).map(|()| BatchEnd::Left);
             }
             if self.random.one_in(500) {
-                return self.leave().map(|()| Batch::Left);
+                return self.leave().map(|()| BatchEnd::Left);
             }
             steps::any(self)?;
-            self.rest(orders.rest);
+            self.sleep(orders.sleep);
         }
         self.reap(true)?;
         self.report()?;
-        Ok(Batch::Done)
+        Ok(BatchEnd::Done)
     }
 
     fn report(&mut self) -> anyhow::Result<()> {
         let own = [(std::process::id(), self.holds())];
-        let report: Report =
+        let report: PlayerReport =
             own.into_iter().chain(self.children.iter().map(|c| (c.pid, c.holds.clone()))).collect();
         let mut line = serde_json::to_string(&report)?;
         line.push('\n');

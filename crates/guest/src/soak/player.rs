@@ -28,7 +28,7 @@ pub(super) struct Orders {
     /// The number of steps.
     pub(super) steps: u32,
     /// The longest sleep between two steps, in microseconds.
-    pub(super) rest: u64,
+    pub(super) sleep: u64,
     /// Whether it may send buffers.
     pub(super) mail: bool,
     /// Whether it first receives everything that was sent to it.
@@ -37,7 +37,7 @@ pub(super) struct Orders {
 
 /// What the kernel has, probed once.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(super) struct Kinds {
+pub(super) struct Exporters {
     pub(super) heap: bool,
     pub(super) udmabuf: bool,
     pub(super) vgem: bool,
@@ -54,7 +54,7 @@ pub(super) struct Inbox {
 
 /// A child.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct PlayerChild {
     pub(super) pid: u32,
     /// Whether it ends by itself.
     pub(super) ends: bool,
@@ -63,40 +63,40 @@ pub(super) struct Child {
 
 /// An fd of a buffer.
 #[derive(Debug)]
-pub(super) enum Slot {
+pub(super) enum BufFd {
     /// Of a dma-buf.
     Buf(DmaBuf),
     /// Of a memfd.
     File(OwnedFd),
 }
 
-impl Slot {
+impl BufFd {
     /// The fd of a buffer with this exporter.
-    pub(super) fn of(exporter: &str, fd: OwnedFd) -> anyhow::Result<Slot> {
-        Ok(if exporter == MEMFD { Slot::File(fd) } else { Slot::Buf(DmaBuf::try_from_fd(fd)?) })
+    pub(super) fn of(exporter: &str, fd: OwnedFd) -> anyhow::Result<BufFd> {
+        Ok(if exporter == MEMFD { BufFd::File(fd) } else { BufFd::Buf(DmaBuf::try_from_fd(fd)?) })
     }
 
     /// The dma-buf, if it is one.
     pub(super) fn buf(&self) -> Option<&DmaBuf> {
         match self {
-            Slot::Buf(buf) => Some(buf),
-            Slot::File(_) => None,
+            BufFd::Buf(buf) => Some(buf),
+            BufFd::File(_) => None,
         }
     }
 
     /// A duplicate of the fd.
-    pub(super) fn try_clone(&self) -> anyhow::Result<Slot> {
+    pub(super) fn try_clone(&self) -> anyhow::Result<BufFd> {
         Ok(match self {
-            Slot::Buf(buf) => Slot::Buf(buf.try_clone()?),
-            Slot::File(file) => Slot::File(file.try_clone()?),
+            BufFd::Buf(buf) => BufFd::Buf(buf.try_clone()?),
+            BufFd::File(file) => BufFd::File(file.try_clone()?),
         })
     }
 
     /// The buffer's key in the journal, and its size.
     pub(super) fn identity(&self) -> anyhow::Result<(u64, u64)> {
         Ok(match self {
-            Slot::Buf(buf) => buf.identity().map(|identity| (identity.ino, identity.size))?,
-            Slot::File(file) => {
+            BufFd::Buf(buf) => buf.identity().map(|identity| (identity.ino, identity.size))?,
+            BufFd::File(file) => {
                 let stat = rustix::fs::fstat(file).context("asking for an inode")?;
                 (memfd_key(stat.st_ino), stat.st_size.unsigned_abs())
             }
@@ -104,31 +104,31 @@ impl Slot {
     }
 }
 
-impl AsFd for Slot {
+impl AsFd for BufFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Slot::Buf(buf) => buf.as_fd(),
-            Slot::File(file) => file.as_fd(),
+            BufFd::Buf(buf) => buf.as_fd(),
+            BufFd::File(file) => file.as_fd(),
         }
     }
 }
 
 /// What a player holds of one buffer.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct PlayerBuf {
     pub(super) size: u64,
     pub(super) exporter: String,
     /// The player made the buffer. Only the maker renames a buffer, so the order of its names is
     /// the order of the maker's steps.
     pub(super) maker: bool,
-    pub(super) fds: Vec<Slot>,
+    pub(super) fds: Vec<BufFd>,
     pub(super) opaths: Vec<OwnedFd>,
     /// Each mapping, with its offset in the buffer.
     pub(super) maps: Vec<(Region, u64)>,
     pub(super) handle: Option<GemHandle<'static>>,
 }
 
-impl Kept {
+impl PlayerBuf {
     pub(super) fn is_nothing(&self) -> bool {
         self.fds.is_empty() && self.opaths.is_empty() && self.maps.is_empty() && self.handle.is_none()
     }
@@ -138,9 +138,9 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Player {
     pub(super) seat: usize,
-    pub(super) kinds: Kinds,
+    pub(super) exporters: Exporters,
     pub(super) inboxes: Vec<Inbox>,
-    pub(super) bufs: BTreeMap<u64, Kept>,
+    pub(super) bufs: BTreeMap<u64, PlayerBuf>,
     pub(super) random: Random,
     /// Whether it may send.
     pub(super) mail: bool,
@@ -148,12 +148,12 @@ pub(super) struct Player {
     pub(super) device: Option<&'static DrmDevice>,
     pub(super) control: BufReader<UnixStream>,
     journal: Journal,
-    pub(super) children: Vec<Child>,
+    pub(super) children: Vec<PlayerChild>,
 }
 
 /// How a batch ended for a player.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Batch {
+pub(super) enum BatchEnd {
     Done,
     /// The process must end.
     Left,
@@ -163,14 +163,14 @@ impl Player {
     /// A player that holds nothing.
     pub(super) fn new(
         seat: usize,
-        kinds: Kinds,
+        exporters: Exporters,
         control: UnixStream,
         inboxes: Vec<Inbox>,
     ) -> anyhow::Result<Player> {
         set_name(&std::ffi::CString::new(format!("player{seat}"))?).context("naming")?;
         Ok(Player {
             seat,
-            kinds,
+            exporters,
             inboxes,
             bufs: BTreeMap::new(),
             random: Random::new(0),
@@ -182,7 +182,7 @@ impl Player {
         })
     }
 
-    pub(super) fn rest(&mut self, longest: u64) {
+    pub(super) fn sleep(&mut self, longest: u64) {
         if longest > 0 {
             std::thread::sleep(Duration::from_micros(self.random.below(longest)));
         }
@@ -221,15 +221,15 @@ impl Player {
     /// What the process holds of one buffer now. The buffer is forgotten if that is nothing.
     fn final_hold(&mut self, ino: u64) -> Entry {
         let hold = self.bufs.get(&ino).map(|kept| self.hold(kept)).unwrap_or_default();
-        if self.bufs.get(&ino).is_some_and(Kept::is_nothing) {
+        if self.bufs.get(&ino).is_some_and(PlayerBuf::is_nothing) {
             self.bufs.remove(&ino);
         }
         Entry::Holds { pid: std::process::id(), ino, hold }
     }
 
-    fn hold(&self, kept: &Kept) -> Hold {
+    fn hold(&self, kept: &PlayerBuf) -> Hold {
         // On kernels where a mapping shows another file, it is no reference to the buffer.
-        let shows = kept.exporter != crate::make::DRM || self.kinds.vgem_shows;
+        let shows = kept.exporter != crate::make::DRM || self.exporters.vgem_shows;
         let maps = kept.maps.iter().filter(|_| shows);
         Hold {
             fds: kept.fds.iter().map(sys::number).collect(),

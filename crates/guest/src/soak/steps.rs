@@ -12,16 +12,16 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::journal::{Entry, Hold, now};
 use super::names::{MEMFD, MEMFD_NAME};
-use super::player::{Kept, Player, Slot};
+use super::player::{BufFd, Player, PlayerBuf};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::sys::shuttle::Shuttle;
 use crate::sys::{self, Region};
 
-type Step = fn(&mut Player) -> anyhow::Result<()>;
+type StepFn = fn(&mut Player) -> anyhow::Result<()>;
 
 /// The steps of every process, also of children.
-const COMMON: &[(u64, Step)] = &[
+const COMMON: &[(u64, StepFn)] = &[
     (10, duplicate),
     (11, close),
     (4, fidget),
@@ -40,7 +40,7 @@ const COMMON: &[(u64, Step)] = &[
 ];
 
 /// The steps of players alone: they make buffers, GEM handles and children.
-const OWN: &[(u64, Step)] = &[
+const OWN: &[(u64, StepFn)] = &[
     (12, make),
     (6, rename),
     (5, import),
@@ -70,12 +70,15 @@ pub(super) fn heirs(player: &mut Player) -> anyhow::Result<()> {
 
 /// Moves a reference within the process.
 pub(super) fn stir(player: &mut Player) -> anyhow::Result<()> {
-    const TABLE: &[(u64, Step)] = &[(1, fidget), (1, hop), (1, relocate)];
+    const TABLE: &[(u64, StepFn)] = &[(1, fidget), (1, hop), (1, relocate)];
     player.random.pick(TABLE).map_or(Ok(()), |step| step(player))
 }
 
 /// Chooses one of the buffers that `has` accepts. The number is random, for the caller's use.
-pub(super) fn choose(player: &mut Player, has: fn(&Kept) -> bool) -> Option<(u64, &mut Kept, usize)> {
+pub(super) fn choose(
+    player: &mut Player,
+    has: fn(&PlayerBuf) -> bool,
+) -> Option<(u64, &mut PlayerBuf, usize)> {
     let inos: Vec<u64> = player.bufs.iter().filter(|(_, kept)| has(kept)).map(|(&ino, _)| ino).collect();
     let roll = player.random.index(usize::MAX);
     let ino = *inos.get(roll % inos.len().max(1))?;
@@ -90,9 +93,9 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     }
     let size = PAGE << player.random.below(5);
     let table = [
-        (3 * u64::from(player.kinds.heap), make::HEAP),
-        (2 * u64::from(player.kinds.udmabuf), "udmabuf"),
-        (2 * u64::from(player.kinds.vgem), make::DRM),
+        (3 * u64::from(player.exporters.heap), make::HEAP),
+        (2 * u64::from(player.exporters.udmabuf), "udmabuf"),
+        (2 * u64::from(player.exporters.vgem), make::DRM),
         (4, MEMFD),
     ];
     let Some(exporter) = player.random.pick(&table) else { return Ok(()) };
@@ -100,22 +103,22 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     let began = now();
     let mut handle = None;
     let buf = match exporter {
-        make::HEAP => Slot::Buf(Heap::open("system")?.allocate(size)?),
+        make::HEAP => BufFd::Buf(Heap::open("system")?.allocate(size)?),
         // All of it is written, so that its allocated bytes are its size.
-        MEMFD => Slot::File(make::memfd(MEMFD_NAME, size / PAGE, size / PAGE)?),
+        MEMFD => BufFd::File(make::memfd(MEMFD_NAME, size / PAGE, size / PAGE)?),
         make::DRM => {
             let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
             let buf = dumb.handle.export()?;
             handle = Some(dumb.handle).filter(|_| keep_handle);
-            Slot::Buf(buf)
+            BufFd::Buf(buf)
         }
-        _ => Slot::Buf(Udmabuf::open()?.allocate(size)?),
+        _ => BufFd::Buf(Udmabuf::open()?.allocate(size)?),
     };
     let (ino, size) = buf.identity()?;
     let exporter = exporter.to_owned();
     let made = Entry::Made { ino, size, exporter: exporter.clone() };
     let (fds, opaths, maps) = (vec![buf], Vec::new(), Vec::new());
-    player.bufs.insert(ino, Kept { size, exporter, maker: true, fds, opaths, maps, handle });
+    player.bufs.insert(ino, PlayerBuf { size, exporter, maker: true, fds, opaths, maps, handle });
     player.note_with_hold(began, ino, made)
 }
 
@@ -173,18 +176,18 @@ fn hop(player: &mut Player) -> anyhow::Result<()> {
         let lowest = if nth % 2 == 0 { high } else { 3 };
         let moved = fcntl_dupfd_cloexec(&kept.fds[at], lowest)?;
         on_the_way.fds.insert(sys::number(&moved));
-        kept.fds[at] = Slot::of(&kept.exporter, moved)?;
+        kept.fds[at] = BufFd::of(&kept.exporter, moved)?;
     }
     player.note_moved(began, ino, on_the_way)
 }
 
 /// Opens a memfd again: a second open file on the same memory.
 fn reopen(player: &mut Player) -> anyhow::Result<()> {
-    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.exporter == MEMFD;
+    let usable = |kept: &PlayerBuf| !kept.fds.is_empty() && kept.exporter == MEMFD;
     let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
     let began = now();
     let again = sys::open_again(&kept.fds[roll % kept.fds.len()])?;
-    kept.fds.push(Slot::File(again));
+    kept.fds.push(BufFd::File(again));
     player.note_hold(began, ino)
 }
 
@@ -244,11 +247,11 @@ fn send(player: &mut Player) -> anyhow::Result<()> {
     let payload = format!("{message} {}", kept.exporter);
     let fd = &kept.fds[roll % kept.fds.len()];
     let sent = match fd {
-        Slot::Buf(buf) => match share::send(&inbox.to, &[buf], payload.as_bytes()) {
+        BufFd::Buf(buf) => match share::send(&inbox.to, &[buf], payload.as_bytes()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             sent => sent.map(|()| true)?,
         },
-        Slot::File(file) => match sys::send_with(&inbox.to, file.as_fd(), payload.as_bytes()) {
+        BufFd::File(file) => match sys::send_with(&inbox.to, file.as_fd(), payload.as_bytes()) {
             Err(Errno::AGAIN) => false,
             sent => sent.map(|()| true)?,
         },
@@ -268,9 +271,9 @@ pub(super) fn receive(player: &mut Player) -> anyhow::Result<bool> {
     let (message, exporter) = text.split_once(' ').unwrap_or_default();
     let message = message.parse()?;
     for fd in fds {
-        let buf = Slot::of(exporter, fd)?;
+        let buf = BufFd::of(exporter, fd)?;
         let (ino, size) = buf.identity()?;
-        let kept = player.bufs.entry(ino).or_insert_with(|| Kept {
+        let kept = player.bufs.entry(ino).or_insert_with(|| PlayerBuf {
             size,
             exporter: exporter.to_owned(),
             maker: false,
@@ -341,7 +344,7 @@ fn relocate(player: &mut Player) -> anyhow::Result<()> {
 }
 
 fn open_path(player: &mut Player) -> anyhow::Result<()> {
-    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.opaths.len() < 3;
+    let usable = |kept: &PlayerBuf| !kept.fds.is_empty() && kept.opaths.len() < 3;
     let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
     let began = now();
     let path = sys::open_path(&kept.fds[roll % kept.fds.len()])?;
@@ -358,9 +361,9 @@ fn close_path(player: &mut Player) -> anyhow::Result<()> {
 
 fn rename(player: &mut Player) -> anyhow::Result<()> {
     let name = any_name(player);
-    let usable = |kept: &Kept| kept.maker && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
+    let usable = |kept: &PlayerBuf| kept.maker && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
     let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
-    let Some(buf) = kept.fds.first().and_then(Slot::buf) else { return Ok(()) };
+    let Some(buf) = kept.fds.first().and_then(BufFd::buf) else { return Ok(()) };
     let began = now();
     match buf.set_name(&name) {
         Ok(()) => player.note(began, vec![Entry::Named { ino, name }]),
@@ -381,13 +384,14 @@ fn any_name(player: &mut Player) -> Vec<u8> {
 }
 
 fn import(player: &mut Player) -> anyhow::Result<()> {
-    if !player.kinds.vgem {
+    if !player.exporters.vgem {
         return Ok(());
     }
     let device = device(player)?;
-    let usable = |kept: &Kept| kept.handle.is_none() && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
+    let usable =
+        |kept: &PlayerBuf| kept.handle.is_none() && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
     let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
-    let Some(buf) = kept.fds.first().and_then(Slot::buf) else { return Ok(()) };
+    let Some(buf) = kept.fds.first().and_then(BufFd::buf) else { return Ok(()) };
     let began = now();
     kept.handle = Some(device.import(buf)?);
     player.note_with_hold(began, ino, Entry::Busy { ino })
@@ -398,7 +402,7 @@ fn export(player: &mut Player) -> anyhow::Result<()> {
     let began = now();
     if let Some(handle) = &kept.handle {
         let fd = handle.export()?;
-        kept.fds.push(Slot::Buf(fd));
+        kept.fds.push(BufFd::Buf(fd));
     }
     player.note_with_hold(began, ino, Entry::Busy { ino })
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::journal::{Entry, Record};
-use super::judge::{self, Findings, Scan};
-use super::past::Past;
-use super::world::World;
+use super::history::History;
+use super::journal::{Entry, JournalRecord};
+use super::judge::{self, Findings, TimedAnswer};
+use super::world::SoakWorld;
 use crate::answer::Answer;
 use crate::way::Way;
 
 /// How many failures are printed in full. Later ones are only counted.
-const TOLD: u64 = 100;
+const PRINTED: u64 = 100;
 
 /// The figures of a soak test.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct SoakTally {
     seed: u64,
     /// The current batch, from 1.
     pub(super) batch: u64,
@@ -28,7 +28,7 @@ pub struct Tally {
     /// Answers while the world was paused.
     pub paused: u64,
     /// Accounts that were compared in full.
-    pub ledgers: u64,
+    pub accounts: u64,
     /// How many of them were marked as estimates.
     pub estimates: u64,
     /// Buffers made.
@@ -38,7 +38,7 @@ pub struct Tally {
     /// Residuals that were called exact and were wrong within a limit that lsbuf's documents state.
     pub limits: u64,
     /// Memfds that were missing from an answer that says that memfds may be missing.
-    pub told_missing: u64,
+    pub missing_with_note: u64,
     /// Buffers in all answers.
     pub listed: u64,
     /// How many of them were estimates, by the reason that lsbuf gave.
@@ -49,20 +49,20 @@ pub struct Tally {
     minutes: u64,
 }
 
-impl Tally {
-    pub(super) fn new(seed: u64) -> anyhow::Result<Tally> {
-        Ok(Tally {
+impl SoakTally {
+    pub(super) fn new(seed: u64) -> anyhow::Result<SoakTally> {
+        Ok(SoakTally {
             seed,
             batch: 0,
             way: Way::Auto,
             running: 0,
             paused: 0,
-            ledgers: 0,
+            accounts: 0,
             estimates: 0,
             made: 0,
             steps: 0,
             limits: 0,
-            told_missing: 0,
+            missing_with_note: 0,
             listed: 0,
             reasons: BTreeMap::new(),
             errors: 0,
@@ -72,43 +72,48 @@ impl Tally {
     }
 
     /// Counts what players did.
-    pub(super) fn happened(&mut self, records: &[Record]) {
+    pub(super) fn happened(&mut self, records: &[JournalRecord]) {
         self.steps += records.len() as u64;
         self.made += records.iter().filter(|r| matches!(r.entry, Entry::Made { .. })).count() as u64;
     }
 
     /// Judges the answers of a batch.
-    pub(super) fn judged_running(&mut self, past: &Past, scans: &[Scan], say: &mut impl FnMut(&str)) {
+    pub(super) fn judged_running(
+        &mut self,
+        history: &History,
+        scans: &[TimedAnswer],
+        say: &mut impl FnMut(&str),
+    ) {
         for scan in scans {
             self.running += 1;
-            let findings = judge::running(past, scan);
+            let findings = judge::running(history, scan);
             self.add(findings, "while the world moved", &scan.answer, say);
         }
     }
 
     /// Judges an answer about the paused world.
-    pub(super) fn judged_paused(&mut self, world: &World, answer: &Answer, say: &mut impl FnMut(&str)) {
+    pub(super) fn judged_paused(&mut self, world: &SoakWorld, answer: &Answer, say: &mut impl FnMut(&str)) {
         self.paused += 1;
         self.add(judge::paused(world, answer), "while the world stood still", answer, say);
     }
 
     fn add(&mut self, findings: Findings, when: &str, answer: &Answer, say: &mut impl FnMut(&str)) {
-        self.ledgers += findings.ledgers;
+        self.accounts += findings.accounts;
         self.estimates += findings.estimates;
         let whence = format!("seed {}, batch {} by {}, {when}", self.seed, self.batch, self.way);
         for error in findings.errors {
             self.errors += 1;
-            if self.errors <= TOLD {
+            if self.errors <= PRINTED {
                 say(&format!("ERROR ({whence}): {error}\n  notes {}", answer.0["scan"]["notes"]));
             }
         }
         for wrong in findings.limits {
             self.limits += 1;
-            if self.limits <= TOLD {
+            if self.limits <= PRINTED {
                 say(&format!("LIMIT ({whence}): {wrong}"));
             }
         }
-        self.told_missing += findings.told_missing;
+        self.missing_with_note += findings.missing_with_note;
         self.listed += findings.listed;
         for (reason, buffers) in findings.reasons {
             *self.reasons.entry(reason).or_default() += buffers;
@@ -135,14 +140,14 @@ impl Tally {
     }
 
     fn line(&self, elapsed: Duration) -> anyhow::Result<String> {
-        let Tally { batch, running, paused, ledgers, estimates, made, steps, limits, errors, .. } = self;
+        let SoakTally { batch, running, paused, accounts, estimates, made, steps, limits, errors, .. } = self;
         let started = forks()? - self.forks_before;
         Ok(format!(
-            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {ledgers} accounts compared \
+            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {accounts} accounts compared \
              ({estimates} estimates), {made} buffers, {steps} steps, {started} processes, \
              {limits} at a stated limit, {} memfds missing with a note, {errors} errors",
             elapsed.as_secs(),
-            self.told_missing,
+            self.missing_with_note,
         ))
     }
 }

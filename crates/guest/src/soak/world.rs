@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Entry, Hold, Holds, Record, Report};
+use super::journal::{Entry, Hold, Holds, JournalRecord, PlayerReport};
 use super::names::{MEMFD, MEMFD_NAME};
 use crate::make;
 
@@ -20,7 +20,7 @@ pub(super) fn first_name(exporter: &str) -> &'static [u8] {
 
 /// The state of the world at one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct World {
+pub(super) struct SoakWorld {
     pub(super) made: BTreeMap<u64, Made>,
     names: BTreeMap<u64, Vec<u8>>,
     /// By process; only processes that hold something.
@@ -41,12 +41,12 @@ pub(super) struct Unseen {
 
 impl Unseen {
     /// All references that lsbuf cannot find in processes.
-    pub(super) fn rest(self) -> u64 {
+    pub(super) fn total(self) -> u64 {
         self.in_flight + self.kernel
     }
 }
 
-impl World {
+impl SoakWorld {
     /// Applies one step.
     pub(super) fn apply(&mut self, entry: &Entry) {
         match entry {
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The world at `moment`, if `self` is the world before the first record.
-    pub(super) fn at(&self, records: &[Record], moment: u64) -> World {
+    pub(super) fn at(&self, records: &[JournalRecord], moment: u64) -> SoakWorld {
         let mut world = self.clone();
         records.iter().filter(|record| record.ended < moment).for_each(|record| world.apply(&record.entry));
         world
@@ -148,7 +148,7 @@ impl World {
 
     /// The first difference between the players' reports and the journal, which is a mistake of the
     /// soak test itself.
-    pub(super) fn differs(&self, report: &Report) -> Option<String> {
+    pub(super) fn differs(&self, report: &PlayerReport) -> Option<String> {
         let nonempty = |holds: &BTreeMap<u32, Holds>| {
             let mut holds = holds.clone();
             holds.retain(|_, holds| !holds.is_empty());
@@ -173,8 +173,8 @@ mod tests {
         Hold { fds: [number].into(), handle, ..Hold::default() }
     }
 
-    fn made(exporter: &str) -> World {
-        let mut world = World::default();
+    fn made(exporter: &str) -> SoakWorld {
+        let mut world = SoakWorld::default();
         world.apply(&Entry::Made { ino: 7, size: 4096, exporter: exporter.to_owned() });
         world.apply(&Entry::Holds { pid: 1, ino: 7, hold: fd(3, true) });
         world
@@ -200,7 +200,7 @@ mod tests {
         assert!(world.alive().is_empty());
         world.apply(&sent);
         assert!(world.alive().contains(&7));
-        assert_eq!(world.unseen(7).rest(), 1);
+        assert_eq!(world.unseen(7).total(), 1);
         world.apply(&received);
         world.apply(&received);
         world.apply(&sent);
@@ -210,12 +210,12 @@ mod tests {
     /// Check that a step counts only if it was over before the moment.
     #[test]
     fn moments() {
-        let record = |ended, entry| Record { began: ended - 1, ended, entry };
+        let record = |ended, entry| JournalRecord { began: ended - 1, ended, entry };
         let records = [
             record(10, Entry::Made { ino: 7, size: 1, exporter: make::HEAP.to_owned() }),
             record(20, Entry::Holds { pid: 1, ino: 7, hold: fd(3, false) }),
         ];
-        assert!(World::default().at(&records, 20).alive().is_empty());
-        assert!(World::default().at(&records, 21).alive().contains(&7));
+        assert!(SoakWorld::default().at(&records, 20).alive().is_empty());
+        assert!(SoakWorld::default().at(&records, 21).alive().contains(&7));
     }
 }

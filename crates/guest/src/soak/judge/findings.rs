@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Scan;
-use super::printed::{asked, counts_memfds, find, named};
+use super::TimedAnswer;
+use super::printed::{counts_memfds, find, is_from, named};
 use crate::actor::Held;
 use crate::answer::{self, Answer, Rest, Truth};
 use crate::make;
 use crate::soak::figures::address;
+use crate::soak::history::History;
 use crate::soak::journal::Hold;
 use crate::soak::names::MEMFD;
-use crate::soak::past::Past;
-use crate::soak::world::World;
+use crate::soak::world::SoakWorld;
 
 /// The result of judging one answer.
 #[derive(Debug, Default)]
@@ -28,13 +28,13 @@ pub(in crate::soak) struct Findings {
     pub(in crate::soak) limits: Vec<String>,
     /// Memfds that existed during the whole scan and are missing from an answer that says that
     /// memfds may be missing.
-    pub(in crate::soak) told_missing: u64,
+    pub(in crate::soak) missing_with_note: u64,
     /// How many buffers have only an estimate in the answer, by the reason that it gives.
     pub(in crate::soak) reasons: BTreeMap<String, u64>,
     /// How many buffers the answer has.
     pub(in crate::soak) listed: u64,
     /// How many accounts were compared with the truth in full.
-    pub(in crate::soak) ledgers: u64,
+    pub(in crate::soak) accounts: u64,
     /// How many of them were marked as estimates.
     pub(in crate::soak) estimates: u64,
 }
@@ -56,16 +56,16 @@ impl Findings {
     /// that no process shows may have appeared or gone.
     pub(super) fn in_motion(
         &mut self,
-        past: &Past,
-        scan: &Scan,
-        before: &World,
+        history: &History,
+        scan: &TimedAnswer,
+        before: &SoakWorld,
         ino: u64,
         b: &Value,
         moved: bool,
     ) {
         let (from, to) = (scan.began, scan.ended);
-        let story = || past.story(ino, from, to);
-        let touched = past.touched_holders(ino, from, to);
+        let story = || history.story(ino, from, to);
+        let touched = history.touched_holders(ino, from, to);
         for (pid, hold) in before.holders(ino).filter(|(pid, _)| !touched.contains(pid)) {
             if !is_listed(b, pid, hold, before.made.get(&ino).is_some_and(|made| made.exporter == make::DRM))
             {
@@ -81,9 +81,10 @@ impl Findings {
             return;
         }
         let unseen = before.unseen(ino);
-        let least = past.least(before, ino, from, to) + if moved { 0 } else { unseen.rest() };
-        let wrong_rest = !moved && (refs["kernel"] != unseen.kernel || refs["in_flight"] != unseen.in_flight);
-        let wrong = if wrong_rest {
+        let least = history.least(before, ino, from, to) + if moved { 0 } else { unseen.total() };
+        let wrong_residual =
+            !moved && (refs["kernel"] != unseen.kernel || refs["in_flight"] != unseen.in_flight);
+        let wrong = if wrong_residual {
             format!("the kernel held {} and messages {} all the time", unseen.kernel, unseen.in_flight)
         } else if b["count"].as_u64().is_some_and(|count| count < least) {
             format!("there were never fewer than {least} references")
@@ -91,7 +92,7 @@ impl Findings {
             return;
         };
         let wrong = format!("of buffer {} {wrong}; printed as exact {b}\n{}", named(ino), story());
-        if wrong_rest && past.changed_hands_in_motion(before, ino, from, to) {
+        if wrong_residual && history.changed_hands_in_motion(before, ino, from, to) {
             self.limits.push(wrong);
         } else {
             self.errors.push(wrong);
@@ -100,16 +101,16 @@ impl Findings {
 
     /// Compares a buffer's account with the truth. Only the residual may be an estimate, and only
     /// if `may_estimate` accepts the true residual.
-    pub(super) fn ledger(
+    pub(super) fn account(
         &mut self,
-        world: &World,
+        world: &SoakWorld,
         ino: u64,
         answer: &Answer,
         may_estimate: impl Fn(u64) -> bool,
     ) {
-        self.ledgers += 1;
+        self.accounts += 1;
         let (unseen, size) = (world.unseen(ino), world.made.get(&ino).map_or(0, |made| made.size));
-        let whole_names = asked(answer, "bpf:dmabuf");
+        let whole_names = is_from(answer, "bpf:dmabuf");
         let line =
             |kernel, in_flight| Truth { in_flight, ..truth(world, ino, kernel, whole_names) }.line(size);
         let counted = !world.is_memfd(ino) || counts_memfds(answer);
@@ -132,12 +133,12 @@ impl Findings {
             return;
         }
         // References in messages are either known, or a part of the residual.
-        let (rest, waiting) = match in_flight.as_u64() {
+        let (residual, waiting) = match in_flight.as_u64() {
             Some(waiting) => (unseen.kernel, waiting),
-            None => (unseen.rest(), 0),
+            None => (unseen.total(), 0),
         };
         let known = in_flight.is_null() || waiting == unseen.in_flight;
-        if known && may_estimate(rest) && printed == line(Rest::Estimate(rest), waiting) {
+        if known && may_estimate(residual) && printed == line(Rest::Estimate(residual), waiting) {
             self.estimates += 1;
             return;
         }
@@ -154,7 +155,7 @@ impl Findings {
 
 /// The true account of a buffer, with this residual and without messages. `whole_names` says
 /// whether the list of dma-bufs has names unchanged.
-fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
+fn truth(world: &SoakWorld, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     let held = world.holders(ino).map(|(pid, hold)| Held {
         pid,
         ino,
@@ -166,7 +167,7 @@ fn truth(world: &World, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
     });
     let held: Vec<Held> = held.collect();
     let (counted, _) = world.seen(ino);
-    let count = counted + world.unseen(ino).rest();
+    let count = counted + world.unseen(ino).total();
     let exporter = match world.made.get(&ino).map_or("", |made| &made.exporter) {
         // Nothing tells the exporter after the last counted reference.
         _ if count == 0 => "?",

@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::printed::key;
 use crate::make;
 use crate::soak::figures::address;
-use crate::soak::past::Past;
+use crate::soak::history::History;
 
 /// The properties of a printed buffer that never existed.
-pub(super) fn invented(past: &Past, b: &Value) -> Vec<String> {
-    let Some((ino, made)) = key(b).and_then(|ino| Some((ino, past.made.get(&ino)?))) else {
+pub(super) fn invented(history: &History, b: &Value) -> Vec<String> {
+    let Some((ino, made)) = key(b).and_then(|ino| Some((ino, history.made.get(&ino)?))) else {
         // A udmabuf's memory is a memfd until the udmabuf is made. No journal has that memfd.
         if b["kind"] == "memfd" && b["name"] == "udmabuf" {
             return Vec::new();
@@ -32,14 +32,14 @@ pub(super) fn invented(past: &Past, b: &Value) -> Vec<String> {
     if let Some(name) = b["name"].as_str() {
         let was =
             |given: &[u8]| String::from_utf8_lossy(given) == name || given == b"<none>" && name.is_empty();
-        if !past.names(ino).any(was) {
-            let names: Vec<String> = past.names(ino).map(|n| n.escape_ascii().to_string()).collect();
+        if !history.names(ino).any(was) {
+            let names: Vec<String> = history.names(ino).map(|n| n.escape_ascii().to_string()).collect();
             wrong.push(format!("a name that buffer {ino} never had: {name:?}; it had {names:?}"));
         }
     }
     for holder in b["holders"].as_array().into_iter().flatten() {
         let pid = holder["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        let Some(held) = past.held(pid, ino) else {
+        let Some(held) = history.held(pid, ino) else {
             wrong.push(format!("process {pid} never held buffer {ino}: {holder}"));
             continue;
         };

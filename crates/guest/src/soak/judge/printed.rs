@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::soak::names::memfd_key;
 
 /// Whether an answer comes from that source.
-pub(super) fn asked(answer: &Answer, source: &str) -> bool {
+pub(super) fn is_from(answer: &Answer, source: &str) -> bool {
     answer.0["scan"]["sources"].as_array().is_some_and(|sources| sources.iter().any(|s| s == source))
 }
 
@@ -23,7 +23,7 @@ pub(super) fn may_miss(answer: &Answer) -> bool {
 
 /// Whether the source of an answer counts references to memfds.
 pub(super) fn counts_memfds(answer: &Answer) -> bool {
-    asked(answer, "bpf:task_file")
+    is_from(answer, "bpf:task_file")
 }
 
 /// The key, in the journal, of a listed buffer.
