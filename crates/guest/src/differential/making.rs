@@ -37,32 +37,32 @@ use crate::sys::{self, PAGE, Region, task};
 const FOLDER: &str = "/dev/shm/differential";
 
 /// The device and the number of an inode.
-pub(super) type Inode = (u64, u64);
+pub(super) type DevIno = (u64, u64);
 
 /// A message of a process of the world to the test.
 #[derive(Debug, Deserialize, Serialize)]
-enum Word {
+enum WorldMessage {
     /// It will fork this many processes.
     Forking(usize),
     /// It is done. The list has the inode of each fd that it sent and that no process received.
-    Done(Vec<Inode>),
+    Done(Vec<DevIno>),
 }
 
 /// A world. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct PausedWorld {
     /// The process group of all its processes.
     pub(super) group: u32,
     /// How many fds of each inode are in messages.
-    pub(super) flights: BTreeMap<Inode, u64>,
+    pub(super) flights: BTreeMap<DevIno, u64>,
     /// Kept, because dropping a segment removes it.
     _segments: Vec<Segment>,
     folder: PathBuf,
 }
 
-impl World {
+impl PausedWorld {
     /// Makes the world of this seed and waits until all its processes are done.
-    pub(super) fn make(seed: u64) -> anyhow::Result<World> {
+    pub(super) fn make(seed: u64) -> anyhow::Result<PausedWorld> {
         set_child_subreaper(Some(getpid())).context("adopting")?;
         let mut random = Random::new(seed);
         let folder = PathBuf::from(FOLDER);
@@ -74,21 +74,27 @@ impl World {
         let pid = sys::fork(|| {
             let begun = setpgid(None, None).context("making a process group").and_then(|()| {
                 let words = theirs.take().context("no socket")?;
-                Process { random: random.clone(), words, items: Vec::new(), flights: Vec::new(), post: None }
-                    .begin(&segments, &folder)
+                WorldProcess {
+                    random: random.clone(),
+                    words,
+                    items: Vec::new(),
+                    flights: Vec::new(),
+                    post: None,
+                }
+                .begin(&segments, &folder)
             });
             eprintln!("a process of the world: {begun:?}");
             1
         })?;
         drop(theirs);
-        let mut world = World { group: pid, flights: BTreeMap::new(), _segments: segments, folder };
+        let mut world = PausedWorld { group: pid, flights: BTreeMap::new(), _segments: segments, folder };
         let (mut words, mut awaited) = (BufReader::new(ours), 1_usize);
         while awaited > 0 {
             let mut line = String::new();
             ensure!(words.read_line(&mut line)? > 0, "the world has ended");
             match serde_json::from_str(&line).context("understanding a word")? {
-                Word::Forking(children) => awaited += children,
-                Word::Done(flights) => {
+                WorldMessage::Forking(children) => awaited += children,
+                WorldMessage::Done(flights) => {
                     awaited -= 1;
                     for inode in flights {
                         *world.flights.entry(inode).or_default() += 1;
@@ -105,7 +111,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for PausedWorld {
     fn drop(&mut self) {
         // The processes may be gone already.
         if let Some(group) = i32::try_from(self.group).ok().and_then(Pid::from_raw) {
@@ -118,7 +124,7 @@ impl Drop for World {
 
 /// What a process holds of one piece of memory.
 #[derive(Debug)]
-struct Item {
+struct HeldMemory {
     fds: Vec<OwnedFd>,
     opaths: Vec<OwnedFd>,
     maps: Vec<Region>,
@@ -127,23 +133,23 @@ struct Item {
     is_file: bool,
 }
 
-impl Item {
-    fn new(fd: OwnedFd, pages: usize, is_file: bool) -> Item {
-        Item { fds: vec![fd], opaths: Vec::new(), maps: Vec::new(), pages, is_file }
+impl HeldMemory {
+    fn new(fd: OwnedFd, pages: usize, is_file: bool) -> HeldMemory {
+        HeldMemory { fds: vec![fd], opaths: Vec::new(), maps: Vec::new(), pages, is_file }
     }
 }
 
 #[derive(Debug)]
-struct Process {
+struct WorldProcess {
     random: Random,
     words: UnixStream,
-    items: Vec<Item>,
-    flights: Vec<Inode>,
+    items: Vec<HeldMemory>,
+    flights: Vec<DevIno>,
     /// The two ends of a socket pair that keeps messages.
     post: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl Process {
+impl WorldProcess {
     /// Makes the world's memory, in the first process.
     fn begin(&mut self, segments: &[Segment], folder: &Path) -> anyhow::Result<()> {
         for nth in 0..3 + self.random.below(7) {
@@ -161,13 +167,13 @@ impl Process {
         self.live(0)
     }
 
-    fn item(&mut self, nth: u64, folder: &Path) -> anyhow::Result<Item> {
+    fn item(&mut self, nth: u64, folder: &Path) -> anyhow::Result<HeldMemory> {
         let pages = 1 + self.random.index(8);
         let written = self.random.below(pages as u64 + 1);
         match self.random.below(6) {
             0 | 1 => {
                 let name = HOSTILE[self.random.index(HOSTILE.len())];
-                Ok(Item::new(make::memfd(name, pages as u64, written)?, pages, true))
+                Ok(HeldMemory::new(make::memfd(name, pages as u64, written)?, pages, true))
             }
             2 | 3 => {
                 let hostile = HOSTILE[self.random.index(HOSTILE.len())];
@@ -180,17 +186,17 @@ impl Process {
                 if self.random.one_in(2) {
                     fs::remove_file(&path)?;
                 }
-                Ok(Item::new(file.into(), pages, true))
+                Ok(HeldMemory::new(file.into(), pages, true))
             }
             4 if Need::Udmabuf.probe() => {
                 let buf = Udmabuf::open()?.allocate((pages * PAGE) as u64)?;
-                Ok(Item::new(buf.as_fd().try_clone_to_owned()?, pages, false))
+                Ok(HeldMemory::new(buf.as_fd().try_clone_to_owned()?, pages, false))
             }
             _ if Need::Heap.probe() || Need::Vgem.probe() => {
                 let (buf, _) = make::plain((pages * PAGE) as u64)?;
-                Ok(Item::new(buf.as_fd().try_clone_to_owned()?, pages, false))
+                Ok(HeldMemory::new(buf.as_fd().try_clone_to_owned()?, pages, false))
             }
-            _ => Ok(Item::new(make::memfd(b"plain", pages as u64, written)?, pages, true)),
+            _ => Ok(HeldMemory::new(make::memfd(b"plain", pages as u64, written)?, pages, true)),
         }
     }
 
@@ -200,7 +206,7 @@ impl Process {
             self.step()?;
         }
         let children = if depth < 3 { self.random.index(4) } else { 0 };
-        self.say(&Word::Forking(children))?;
+        self.say(&WorldMessage::Forking(children))?;
         for _ in 0..children {
             let seed = self.random.next();
             sys::fork(|| {
@@ -223,13 +229,13 @@ impl Process {
             self.start_thread()?;
         }
         let flights = std::mem::take(&mut self.flights);
-        self.say(&Word::Done(flights))?;
+        self.say(&WorldMessage::Done(flights))?;
         loop {
             thread::park();
         }
     }
 
-    fn say(&mut self, word: &Word) -> anyhow::Result<()> {
+    fn say(&mut self, word: &WorldMessage) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(word)?;
         line.push(b'\n');
         self.words.write_all(&line).context("saying a word")

@@ -19,19 +19,19 @@ use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use self::judge::{Said, Truth};
-use self::making::World;
-use self::reading::Reading;
-use self::source::Source;
+use self::judge::{ComparedParts, WorldTruth};
+use self::making::PausedWorld;
+use self::reading::PlainReading;
+use self::source::ComparedSource;
 use crate::answer::{Answer, LSBUF};
 use crate::need::Need;
 
 /// How many errors are printed in full. Later ones are only counted.
-const TOLD: usize = 12;
+const PRINTED: usize = 12;
 
 /// What the differential test is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct DifferentialPlan {
     /// How long it runs.
     pub time: Duration,
     /// The seed of the first world. Each further world has the next number.
@@ -40,7 +40,7 @@ pub struct Plan {
 
 /// The result of the differential test.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct DifferentialTally {
     /// How many worlds were made.
     pub worlds: u64,
     /// How many answers were compared.
@@ -60,7 +60,7 @@ pub struct Tally {
 /// The arguments are not numbers, or a world cannot be made or read.
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: differential SECONDS SEED") };
-    let plan = Plan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
+    let plan = DifferentialPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
     let tally = run(plan, |line| println!("{line}"))?;
     Ok(if tally.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -70,11 +70,11 @@ pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
 /// # Errors
 ///
 /// A world cannot be made or read. A mistake of lsbuf is no error: it is in the tally.
-pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
+pub fn run(plan: DifferentialPlan, mut say: impl FnMut(&str)) -> anyhow::Result<DifferentialTally> {
     let begun = Instant::now();
-    let mut tally = Tally::default();
-    let sources: Vec<Source> =
-        Source::ALL.iter().filter(|source| source.need.is_none_or(Need::probe)).copied().collect();
+    let mut tally = DifferentialTally::default();
+    let sources: Vec<ComparedSource> =
+        ComparedSource::ALL.iter().filter(|source| source.need.is_none_or(Need::probe)).copied().collect();
     for seed in plan.seed.. {
         if begun.elapsed() >= plan.time {
             break;
@@ -98,19 +98,24 @@ pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
 }
 
 /// Makes one world and compares all sources.
-fn one(seed: u64, sources: &[Source], tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
-    let world = World::make(seed)?;
+fn one(
+    seed: u64,
+    sources: &[ComparedSource],
+    tally: &mut DifferentialTally,
+    say: &mut impl FnMut(&str),
+) -> anyhow::Result<()> {
+    let world = PausedWorld::make(seed)?;
     reading::wait_for(world.group)?;
-    let truth = Truth::new(Reading::take(world.group)?, &world.flights);
+    let truth = WorldTruth::new(PlainReading::take(world.group)?, &world.flights);
     tally.worlds += 1;
     tally.objects += truth.len() as u64;
-    let mut error = |tally: &mut Tally, error: String| {
-        if tally.errors.len() < TOLD {
+    let mut error = |tally: &mut DifferentialTally, error: String| {
+        if tally.errors.len() < PRINTED {
             say(&format!("ERROR (seed {seed}): {error}"));
         }
         tally.errors.push(format!("seed {seed}: {error}"));
     };
-    let mut first: Option<(&str, Said)> = None;
+    let mut first: Option<(&str, ComparedParts)> = None;
     for &source in sources {
         let mut command = Command::new(LSBUF);
         command.args(["--json", "--kind", "dmabuf,memfd,tmpfs,sysv,shm-anon", "--source", source.name]);

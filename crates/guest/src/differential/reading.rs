@@ -20,7 +20,7 @@ use crate::sys::task::{self, Shared};
 
 /// A piece of memory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(super) enum MemoryKey {
     /// A dma-buf, by its inode number.
     DmaBuf(u64),
     /// A System V segment, by its id.
@@ -30,48 +30,48 @@ pub(super) enum Key {
 }
 
 /// A mapping: start address, end address, offset, and whether it is private.
-pub(super) type Map = (u64, u64, u64, bool);
+pub(super) type MappedRange = (u64, u64, u64, bool);
 
 /// The slots of an fd table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Slots {
+pub(super) struct FdSlots {
     pub(super) fds: BTreeSet<u32>,
     pub(super) opaths: BTreeSet<u32>,
 }
 
 /// What a process holds of one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) own: Slots,
-    pub(super) maps: BTreeSet<Map>,
+pub(super) struct ProcessRefs {
+    pub(super) own: FdSlots,
+    pub(super) maps: BTreeSet<MappedRange>,
     /// Fd tables of threads that do not use the process's table, by the first thread of each.
-    pub(super) threads: BTreeMap<u32, Slots>,
+    pub(super) threads: BTreeMap<u32, FdSlots>,
     pub(super) fd_table_of: Option<u32>,
     pub(super) address_space_of: Option<u32>,
 }
 
 /// A piece of memory and its holders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Object {
+pub(super) struct Memory {
     pub(super) size: u64,
     /// The bytes that are allocated for it.
     pub(super) charged: u64,
-    pub(super) parts: BTreeMap<u32, Part>,
+    pub(super) parts: BTreeMap<u32, ProcessRefs>,
 }
 
 /// Numbers of references.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Refs {
+pub(super) struct RefCounts {
     pub(super) fd: u64,
     pub(super) map: u64,
     pub(super) private: u64,
     pub(super) opath: u64,
 }
 
-impl Object {
+impl Memory {
     /// The references. A shared fd table or address space counts once.
-    pub(super) fn refs(&self) -> Refs {
-        let mut refs = Refs::default();
+    pub(super) fn refs(&self) -> RefCounts {
+        let mut refs = RefCounts::default();
         for part in self.parts.values() {
             let own = part.fd_table_of.is_none().then_some(&part.own);
             for slots in part.threads.values().chain(own) {
@@ -89,22 +89,23 @@ impl Object {
 
 /// The plain reading.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct PlainReading {
     /// The device of the kernel's internal tmpfs.
-    kernels: u64,
+    internal_tmpfs: u64,
     /// The device of the tmpfs on `/dev/shm`.
-    files: u64,
-    pub(super) objects: BTreeMap<Key, Object>,
+    dev_shm: u64,
+    pub(super) objects: BTreeMap<MemoryKey, Memory>,
     /// The processes of the world.
     world: BTreeSet<u32>,
 }
 
-impl Reading {
+impl PlainReading {
     /// Reads every process. Those of group `group` are the world's.
-    pub(super) fn take(group: u32) -> anyhow::Result<Reading> {
-        let kernels = fstat(memfd_create("probe", MemfdFlags::CLOEXEC)?)?.st_dev;
-        let files = fs::metadata("/dev/shm")?.dev();
-        let mut reading = Reading { kernels, files, objects: BTreeMap::new(), world: BTreeSet::new() };
+    pub(super) fn take(group: u32) -> anyhow::Result<PlainReading> {
+        let internal_tmpfs = fstat(memfd_create("probe", MemfdFlags::CLOEXEC)?)?.st_dev;
+        let dev_shm = fs::metadata("/dev/shm")?.dev();
+        let mut reading =
+            PlainReading { internal_tmpfs, dev_shm, objects: BTreeMap::new(), world: BTreeSet::new() };
         reading.segments()?;
         for pid in numbers("/proc")? {
             // Processes outside the world, also this one, may change meanwhile.
@@ -119,18 +120,18 @@ impl Reading {
     }
 
     /// The object of an inode, if this reading covers it.
-    pub(super) fn key(&self, dev: u64, ino: u64, path: &[u8]) -> Option<Key> {
+    pub(super) fn key(&self, dev: u64, ino: u64, path: &[u8]) -> Option<MemoryKey> {
         // Old kernels show a mapping of a driver's own memory as a file of the kernel's internal
         // tmpfs.
         if path.starts_with(b"/drm mm object") {
             return None;
         }
-        if dev == self.kernels && path.starts_with(b"/SYSV") {
-            Some(Key::Segment(ino))
-        } else if dev == self.kernels || dev == self.files {
-            Some(Key::File(device(dev), ino))
+        if dev == self.internal_tmpfs && path.starts_with(b"/SYSV") {
+            Some(MemoryKey::Segment(ino))
+        } else if dev == self.internal_tmpfs || dev == self.dev_shm {
+            Some(MemoryKey::File(device(dev), ino))
         } else if path.starts_with(b"/dmabuf:") {
-            Some(Key::DmaBuf(ino))
+            Some(MemoryKey::DmaBuf(ino))
         } else {
             None
         }
@@ -138,11 +139,11 @@ impl Reading {
 
     /// Whether this reading covers files of that device, given as lsbuf prints it.
     pub(super) fn looks_at(&self, device_: &str) -> bool {
-        [self.kernels, self.files].iter().any(|&dev| device(dev) == device_)
+        [self.internal_tmpfs, self.dev_shm].iter().any(|&dev| device(dev) == device_)
     }
 
     /// Whether only processes outside the world hold it. They may change meanwhile.
-    pub(super) fn is_anothers(&self, key: &Key) -> bool {
+    pub(super) fn is_outside_only(&self, key: &MemoryKey) -> bool {
         let parts = self.objects.get(key).map(|object| &object.parts);
         parts.is_some_and(|parts| !parts.is_empty() && !parts.keys().any(|pid| self.world.contains(pid)))
     }
@@ -157,12 +158,12 @@ impl Reading {
                 bail!("a malformed row of segments: {line}")
             };
             let charged = number(14).unwrap_or(0);
-            self.objects.insert(Key::Segment(id), Object { size, charged, ..Object::default() });
+            self.objects.insert(MemoryKey::Segment(id), Memory { size, charged, ..Memory::default() });
         }
         Ok(())
     }
 
-    fn part(&mut self, key: Key, pid: u32) -> &mut Part {
+    fn part(&mut self, key: MemoryKey, pid: u32) -> &mut ProcessRefs {
         self.objects.entry(key).or_default().parts.entry(pid).or_default()
     }
 
@@ -191,7 +192,7 @@ impl Reading {
             let path = path.as_os_str().as_encoded_bytes();
             let Some(key) = self.key(stat.dev(), stat.ino(), path) else { continue };
             // The mode of a dma-buf's inode has no file type.
-            if !stat.is_file() && !matches!(key, Key::DmaBuf(_)) {
+            if !stat.is_file() && !matches!(key, MemoryKey::DmaBuf(_)) {
                 continue;
             }
             let info = fs::read(format!("/proc/{pid}/task/{tid}/fdinfo/{number}"))?;

@@ -4,7 +4,7 @@ use crate::need::Need;
 
 /// A value of `--source`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
+pub(super) struct ComparedSource {
     /// The value of `--source`.
     pub(super) name: &'static str,
     /// What the kernel must have for it.
@@ -15,15 +15,17 @@ pub(super) struct Source {
     pub(super) detailed: bool,
 }
 
-impl Source {
-    const BPF: Source = Source { name: "bpf", need: Some(Need::Iterators), counts: true, detailed: true };
-    const MAPS: Source = Source { name: "maps,bufinfo", need: None, counts: false, detailed: true };
+impl ComparedSource {
+    const BPF: ComparedSource =
+        ComparedSource { name: "bpf", need: Some(Need::Iterators), counts: true, detailed: true };
+    const MAPS: ComparedSource =
+        ComparedSource { name: "maps,bufinfo", need: None, counts: false, detailed: true };
 
-    pub(super) const ALL: &[Source] = &[
-        Source::BPF,
-        Source { name: "procfs,bufinfo", ..Source::MAPS },
-        Source { name: "procmap,bufinfo", need: Some(Need::Procmap), ..Source::MAPS },
-        Source::MAPS,
-        Source { name: "map_files,bufinfo", detailed: false, ..Source::MAPS },
+    pub(super) const ALL: &[ComparedSource] = &[
+        ComparedSource::BPF,
+        ComparedSource { name: "procfs,bufinfo", ..ComparedSource::MAPS },
+        ComparedSource { name: "procmap,bufinfo", need: Some(Need::Procmap), ..ComparedSource::MAPS },
+        ComparedSource::MAPS,
+        ComparedSource { name: "map_files,bufinfo", detailed: false, ..ComparedSource::MAPS },
     ];
 }

@@ -36,7 +36,7 @@ fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn worlds_at_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let plan = differential::Plan { time: Duration::from_secs(8), seed: 1 };
+    let plan = differential::DifferentialPlan { time: Duration::from_secs(8), seed: 1 };
     let tally = differential::run(plan, |_| ())?;
     ctx.check("worlds", tally.worlds > 0)?;
     ctx.check("answers", tally.answers > 0)?;
