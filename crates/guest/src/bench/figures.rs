@@ -88,7 +88,7 @@ pub struct Figures {
 
 /// One scan of `lsbuf-bench`, as it prints it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Scan {
+pub struct WarmScan {
     /// What the scan took.
     pub taken: Taken,
     /// What the scan found.

@@ -22,7 +22,7 @@ use rustix::mount::{MountFlags, mount};
 
 use figures::Results;
 use way::{Asked, WAYS};
-use world::{NATIVE, World};
+use world::{BenchWorld, NATIVE};
 
 use crate::processes;
 use crate::sys::measure::Hold;
@@ -37,7 +37,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [world, rounds, programs] = arguments else { bail!("usage: bench WORLD ROUNDS PROGRAMS") };
     let rounds: usize = rounds.parse().context("the number of rounds")?;
     let programs = PathBuf::from(programs);
-    let made = if world == NATIVE { None } else { Some(World::find(world)?) };
+    let made = if world == NATIVE { None } else { Some(BenchWorld::find(world)?) };
     let (description, expected) = match made {
         None => (world::describe_native()?, None),
         Some(made) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::figures::{Figures, Measured, References, WayResults};
-use super::warm::Scanner;
+use super::warm::WarmScanner;
 use super::way::Asked;
 use crate::sys::measure::{self, Hold, Taken};
 
@@ -26,7 +26,7 @@ struct Lane<'a> {
     asked: &'a Asked,
     commands: Vec<Taken>,
     /// `None` if the way is not a scanner; else the scanner, or why it cannot run.
-    scanner: Option<Result<Scanner, String>>,
+    scanner: Option<Result<WarmScanner, String>>,
 }
 
 /// Times every way that can run here.
@@ -41,7 +41,7 @@ pub(super) fn race(
         let scanner = match (asked.way.source, &asked.watched) {
             (None, _) => None,
             (Some(_), Err(why)) => Some(Err(why.clone())),
-            (Some(source), Ok(_)) => Some(asked.around(|| Scanner::start(programs, source))?),
+            (Some(source), Ok(_)) => Some(asked.around(|| WarmScanner::start(programs, source))?),
         };
         lanes.push(Lane { asked, commands: Vec::new(), scanner });
     }

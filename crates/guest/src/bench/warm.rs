@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::figures::{Figures, Measured, References, Scan, median, millis};
+use super::figures::{Figures, Measured, References, WarmScan, median, millis};
 use super::way::SCANNER;
 use crate::sys::measure::{self, SystemCalls, Taken};
 
@@ -22,15 +22,15 @@ const TURN: Duration = Duration::from_millis(100);
 const AT_MOST: usize = 10;
 
 /// A scanner that stays.
-pub(super) struct Scanner {
+pub(super) struct WarmScanner {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    first: Scan,
-    scans: Vec<Scan>,
+    first: WarmScan,
+    scans: Vec<WarmScan>,
 }
 
-impl Drop for Scanner {
+impl Drop for WarmScanner {
     fn drop(&mut self) {
         // It may have ended already. Afterwards it is gone in any case.
         let _ = self.child.kill();
@@ -38,9 +38,9 @@ impl Drop for Scanner {
     }
 }
 
-impl Scanner {
+impl WarmScanner {
     /// Starts a scanner and lets it scan once. The inner error says why this way cannot run here.
-    pub(super) fn start(programs: &Path, source: &str) -> anyhow::Result<Result<Scanner, String>> {
+    pub(super) fn start(programs: &Path, source: &str) -> anyhow::Result<Result<WarmScanner, String>> {
         let program = programs.join(SCANNER);
         let mut command = Command::new(&program);
         command.arg(source).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -49,7 +49,7 @@ impl Scanner {
         let (mut input, output) = input.zip(output).context("a child without pipes")?;
         let mut output = BufReader::new(output);
         Ok(match scan(&mut input, &mut output) {
-            Ok(first) => Ok(Scanner { child, input, output, first, scans: Vec::new() }),
+            Ok(first) => Ok(WarmScanner { child, input, output, first, scans: Vec::new() }),
             Err(_) => {
                 // Its standard error ends only when it has ended.
                 let _ = child.kill();
@@ -61,7 +61,7 @@ impl Scanner {
         })
     }
 
-    fn scan(&mut self) -> anyhow::Result<Scan> {
+    fn scan(&mut self) -> anyhow::Result<WarmScan> {
         scan(&mut self.input, &mut self.output)
     }
 
@@ -108,7 +108,7 @@ impl Scanner {
     }
 }
 
-fn scan(input: &mut ChildStdin, output: &mut BufReader<ChildStdout>) -> anyhow::Result<Scan> {
+fn scan(input: &mut ChildStdin, output: &mut BufReader<ChildStdout>) -> anyhow::Result<WarmScan> {
     input.write_all(b"\n").context("telling it to scan")?;
     let mut line = String::new();
     output.read_line(&mut line).context("listening to it")?;

@@ -15,7 +15,7 @@ use crate::sys::measure::{self, Watched};
 
 /// One way to read a world.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct BenchWay {
     pub(super) name: &'static str,
     /// A program of this project, or one of the machine.
     pub(super) program: &'static str,
@@ -49,14 +49,14 @@ pub const TEXT: &str = "lsbuf, text maps";
 pub const START: &str = "process start (lsbuf --version)";
 
 /// A way of lsbuf with these sources.
-const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'static str]) -> Way {
-    Way { name, program: LSBUF, arguments, source: Some(source), around: None }
+const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'static str]) -> BenchWay {
+    BenchWay { name, program: LSBUF, arguments, source: Some(source), around: None }
 }
 
 /// All ways. They look for dma-bufs alone, because the worlds are made of them. To add a way, add a
 /// row. A way whose arguments lsbuf refuses is missing, with the reason.
-pub(super) const WAYS: &[Way] = &[
-    Way {
+pub(super) const WAYS: &[BenchWay] = &[
+    BenchWay {
         around: Some((&["probes", "install"], &["probes", "remove"])),
         ..lsbuf(PINNED, "bpf", &["-d", "--json", "--source", "bpf"])
     },
@@ -66,14 +66,14 @@ pub(super) const WAYS: &[Way] = &[
     lsbuf("lsbuf, PROCMAP_QUERY", "procmap,bufinfo", &["-d", "--json", "--source", "procmap,bufinfo"]),
     lsbuf(TEXT, "maps,bufinfo", &["-d", "--json", "--source", "maps,bufinfo"]),
     lsbuf("lsbuf, map_files", "map_files,bufinfo", &["-d", "--json", "--source", "map_files,bufinfo"]),
-    Way { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
-    Way { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
+    BenchWay { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
+    BenchWay { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
 ];
 
 /// A way after its first run, which is not timed.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) way: &'static Way,
+    pub(super) way: &'static BenchWay,
     programs: PathBuf,
     /// Whether its answer was complete.
     pub(super) complete: Option<bool>,
@@ -84,7 +84,7 @@ pub(super) struct Asked {
 impl Asked {
     /// Runs the way once, and compares lsbuf's answer with what was made.
     pub(super) fn new(
-        way: &'static Way,
+        way: &'static BenchWay,
         programs: &Path,
         expected: Option<References>,
     ) -> anyhow::Result<Asked> {
@@ -184,9 +184,9 @@ mod tests {
     /// arguments.
     #[test]
     fn missing_says_why() {
-        const ABSENT: Way =
-            Way { name: "absent", program: "lsbuf-no-such", arguments: &[], source: None, around: None };
-        const REFUSED: Way = Way {
+        const ABSENT: BenchWay =
+            BenchWay { name: "absent", program: "lsbuf-no-such", arguments: &[], source: None, around: None };
+        const REFUSED: BenchWay = BenchWay {
             name: "refused",
             program: "cat",
             arguments: &["/proc/lsbuf-no-such"],

@@ -42,7 +42,7 @@ const SEGMENTS: usize = 4;
 
 /// A world, and what it is made of.
 #[derive(Debug)]
-pub struct World {
+pub struct BenchWorld {
     /// The world's name.
     pub name: &'static str,
     /// The memory that its machine must have, in MiB.
@@ -58,8 +58,8 @@ pub struct World {
 }
 
 /// All worlds.
-pub const WORLDS: &[World] = &[
-    World {
+pub const WORLDS: &[BenchWorld] = &[
+    BenchWorld {
         name: "phone",
         memory: 1024,
         processes: 60,
@@ -69,7 +69,7 @@ pub const WORLDS: &[World] = &[
         vmas: 1000,
     },
     DESKTOP,
-    World {
+    BenchWorld {
         name: "storm",
         memory: 3072,
         processes: 60,
@@ -78,10 +78,10 @@ pub const WORLDS: &[World] = &[
         fds: 900,
         vmas: 1000,
     },
-    World { name: "desktop10", memory: 4096, vmas: 10 * DESKTOP.vmas, ..DESKTOP },
+    BenchWorld { name: "desktop10", memory: 4096, vmas: 10 * DESKTOP.vmas, ..DESKTOP },
 ];
 
-const DESKTOP: World = World {
+const DESKTOP: BenchWorld = BenchWorld {
     name: "desktop",
     memory: 2048,
     processes: 400,
@@ -91,13 +91,13 @@ const DESKTOP: World = World {
     vmas: 2000,
 };
 
-impl World {
+impl BenchWorld {
     /// The world with this name.
     ///
     /// # Errors
     ///
     /// No world has it.
-    pub fn find(name: &str) -> anyhow::Result<&'static World> {
+    pub fn find(name: &str) -> anyhow::Result<&'static BenchWorld> {
         WORLDS.iter().find(|world| world.name == name).with_context(|| format!("no world is called {name:?}"))
     }
 
