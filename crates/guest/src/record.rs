@@ -45,7 +45,7 @@ const KERNEL_THREADS: usize = 3;
 ///
 /// The world cannot be made, lsbuf's answer differs from the actors', or something cannot be read.
 pub fn run() -> anyhow::Result<ExitCode> {
-    let world = world::World::play()?;
+    let world = world::RecordedWorld::play()?;
     // A recorded tree has the text of `maps`, but PROCMAP_QUERY needs a kernel.
     let answer = Answer::ask(&["--source", "maps,bufinfo"])?;
     let mut truth = Vec::new();

@@ -26,7 +26,7 @@ const SIZE: u64 = 16 * PAGE as u64;
 
 /// One buffer, and its true account.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct KnownBuffer {
     pub(crate) ino: u64,
     pub(crate) size: u64,
     pub(crate) truth: Truth,
@@ -34,23 +34,23 @@ pub(crate) struct Told {
 
 /// The paused world; it ends when this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct World {
-    pub(crate) told: Vec<Told>,
+pub(crate) struct RecordedWorld {
+    pub(crate) told: Vec<KnownBuffer>,
     actors: Vec<Actor>,
     sockets: Vec<UnixStream>,
 }
 
-impl World {
+impl RecordedWorld {
     /// Starts the world, and returns when all actors have paused.
-    pub(crate) fn play() -> anyhow::Result<World> {
-        let mut world = World::without_messages()?;
+    pub(crate) fn play() -> anyhow::Result<RecordedWorld> {
+        let mut world = RecordedWorld::without_messages()?;
         world.in_flight()?;
         Ok(world)
     }
 
     /// The same without the message.
-    pub(crate) fn without_messages() -> anyhow::Result<World> {
-        let mut world = World::default();
+    pub(crate) fn without_messages() -> anyhow::Result<RecordedWorld> {
+        let mut world = RecordedWorld::default();
         // This actor is first, so that lsbuf reads it before it has proven any dma-buf.
         world.start(b"impostor", impostor)?;
         world.frames()?;
@@ -104,7 +104,7 @@ impl World {
 
     fn tell(&mut self, held: Vec<Held>, truth: impl FnOnce(Vec<Held>) -> Truth) -> anyhow::Result<()> {
         let first = held.first().context("an actor that holds nothing")?;
-        self.told.push(Told { ino: first.ino, size: first.size, truth: truth(held) });
+        self.told.push(KnownBuffer { ino: first.ino, size: first.size, truth: truth(held) });
         Ok(())
     }
 

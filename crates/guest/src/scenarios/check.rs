@@ -56,7 +56,7 @@ const ROOTS: &[&str] = &[
 
 /// One point, as printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Point {
+struct TapPoint {
     id: String,
     outcome: Outcome,
     /// What was seen, or why it was skipped.
@@ -65,8 +65,8 @@ struct Point {
 
 /// A whole output, parsed by code that shares nothing with lsbuf.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tap {
-    points: Vec<Point>,
+struct TapOutput {
+    points: Vec<TapPoint>,
     /// How many points do not hold and do not say what that means.
     unexplained: usize,
     bail_out: Option<String>,
@@ -75,7 +75,7 @@ struct Tap {
 fn contract(ctx: &mut Ctx) -> anyhow::Result<()> {
     let output = Command::new(LSBUF).arg("check").output().context("running lsbuf check")?;
     let tap = well_formed(ctx, &output)?;
-    for Point { id, outcome, detail } in &tap.points {
+    for TapPoint { id, outcome, detail } in &tap.points {
         ctx.point(id, *outcome, detail)?;
     }
     ctx.check_eq("what is left behind", "(0, 0)", format!("{:?}", closing_line()?))?;
@@ -83,7 +83,7 @@ fn contract(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 /// Checks what must hold for every run, and parses the output.
-fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<Tap> {
+fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<TapOutput> {
     let text = String::from_utf8(output.stdout.clone()).context("output that is not UTF-8")?;
     print!("{text}");
     ctx.check_eq("standard error", "", String::from_utf8_lossy(&output.stderr))?;
@@ -128,11 +128,12 @@ fn as_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     let output = Command::new(LSBUF).arg("check").output().context("running lsbuf check")?;
     let roots = well_formed(ctx, &output)?;
     open_to(0o600)?;
-    let ids = |tap: &Tap| tap.points.iter().map(|point| point.id.as_str()).collect::<Vec<_>>().join(" ");
+    let ids =
+        |tap: &TapOutput| tap.points.iter().map(|point| point.id.as_str()).collect::<Vec<_>>().join(" ");
     ctx.check_eq("points with access", ids(&roots), ids(&users))?;
     let found: BTreeMap<&str, Outcome> =
         users.points.iter().map(|point| (point.id.as_str(), point.outcome)).collect();
-    for Point { id, outcome, .. } in &roots.points {
+    for TapPoint { id, outcome, .. } in &roots.points {
         let expected = if ROOTS.contains(&id.as_str()) { Outcome::Skipped } else { *outcome };
         ctx.check_eq(id, format!("{:?}", Some(&expected)), format!("{:?}", found.get(id.as_str())))?;
     }
@@ -141,12 +142,12 @@ fn as_user(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// Parses TAP. It refuses another version, a point with a wrong number, and a plan that does not
 /// match the number of points.
-fn parse(text: &str) -> anyhow::Result<Tap> {
+fn parse(text: &str) -> anyhow::Result<TapOutput> {
     let mut lines = text.lines();
     if lines.next() != Some("TAP version 14") {
         bail!("no TAP: {text:?}");
     }
-    let (mut tap, mut planned, mut means) = (Tap::default(), None, true);
+    let (mut tap, mut planned, mut means) = (TapOutput::default(), None, true);
     for line in lines {
         if let Some(comment) = line.strip_prefix("# ") {
             means |= comment.starts_with("means: ");
@@ -175,7 +176,7 @@ fn parse(text: &str) -> anyhow::Result<Tap> {
 }
 
 /// Parses `ok N - ID: claim`, perhaps with `# SKIP why`, or `not ok …`.
-fn point(line: &str) -> anyhow::Result<(usize, Point)> {
+fn point(line: &str) -> anyhow::Result<(usize, TapPoint)> {
     let (failed, rest) = match line.strip_prefix("not ") {
         Some(rest) => (true, rest),
         None => (false, line),
@@ -188,7 +189,7 @@ fn point(line: &str) -> anyhow::Result<(usize, Point)> {
         None if failed => (Outcome::Failed, ""),
         None => (Outcome::Ok, ""),
     };
-    Ok((number.parse()?, Point { id: id.to_owned(), outcome, detail: detail.to_owned() }))
+    Ok((number.parse()?, TapPoint { id: id.to_owned(), outcome, detail: detail.to_owned() }))
 }
 
 #[cfg(test)]

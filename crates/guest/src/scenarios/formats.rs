@@ -59,7 +59,7 @@ fn liars_in_every_format(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// Makes the world and returns, for each command, what must not depend on untrusted names.
 fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> {
-    let world = World::make(hostile)?;
+    let world = NamedWorld::make(hostile)?;
     let arguments = |command: &str| command.replace('@', &world.inodes);
     let mut forms = Vec::new();
     for command in COMMANDS {
@@ -89,14 +89,14 @@ fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> 
 }
 
 /// Processes that hold buffers and lookalikes of buffers.
-struct World {
+struct NamedWorld {
     inodes: String,
     _actors: Vec<Actor>,
 }
 
-impl World {
+impl NamedWorld {
     /// Makes one process for each hostile command name, and one buffer for each hostile name.
-    fn make(hostile: bool) -> anyhow::Result<World> {
+    fn make(hostile: bool) -> anyhow::Result<NamedWorld> {
         let mut actors = Vec::new();
         let mut inodes = Vec::new();
         let per_process = HOSTILE.len().div_ceil(HOSTILE_COMMS.len());
@@ -125,7 +125,7 @@ impl World {
             fs::write(format!("{group}/cgroup.procs"), actor.pid.to_string()).context("moving a process")?;
             actors.push(actor);
         }
-        Ok(World { inodes: inodes.join(" "), _actors: actors })
+        Ok(NamedWorld { inodes: inodes.join(" "), _actors: actors })
     }
 }
 

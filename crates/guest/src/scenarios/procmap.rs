@@ -9,7 +9,7 @@ use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
 use crate::make;
 use crate::need::Need;
-use crate::record::world::World;
+use crate::record::world::RecordedWorld;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, ring};
 
@@ -116,7 +116,7 @@ fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn procmap_agrees_with_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let world = World::play()?;
+    let world = RecordedWorld::play()?;
     let mut more = Actor::start(b"more", |stage| {
         let (private, _) = make::plain(PAGE as u64)?;
         let (fixed, _) = make::plain(PAGE as u64)?;

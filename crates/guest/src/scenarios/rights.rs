@@ -85,47 +85,47 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 /// The kernels on which something can be seen.
 #[derive(Clone, Copy)]
-enum Seen {
+enum SeenOn {
     Always,
     Never,
     With(Need),
 }
 
-impl Seen {
+impl SeenOn {
     fn here(self) -> bool {
         match self {
-            Seen::Always => true,
-            Seen::Never => false,
-            Seen::With(need) => need.probe(),
+            SeenOn::Always => true,
+            SeenOn::Never => false,
+            SeenOn::With(need) => need.probe(),
         }
     }
 }
 
 /// What a caller sees of root's process and of the kernel's list. The answer is complete if the
 /// caller sees all of that, and the whole machine.
-struct Row {
+struct RightsRow {
     caller: Caller,
-    fds: Seen,
-    maps: Seen,
+    fds: SeenOn,
+    maps: SeenOn,
     list: bool,
-    whole_machine: Seen,
+    whole_machine: SeenOn,
 }
 
 const USER: Caller = Caller::USER;
 const BOTH: Caps = Caps::SYS_PTRACE.union(Caps::DAC_READ_SEARCH);
 
-const fn row(caller: Caller, fds: Seen, maps: Seen, list: bool) -> Row {
-    Row { caller, fds, maps, list, whole_machine: Seen::Always }
+const fn row(caller: Caller, fds: SeenOn, maps: SeenOn, list: bool) -> RightsRow {
+    RightsRow { caller, fds, maps, list, whole_machine: SeenOn::Always }
 }
 
-const fn in_part(row: Row) -> Row {
-    Row { whole_machine: Seen::Never, ..row }
+const fn in_part(row: RightsRow) -> RightsRow {
+    RightsRow { whole_machine: SeenOn::Never, ..row }
 }
 
 /// This follows from `proc_fdinfo_permission`, from `mm_access` with `perfmon_capable`, and from
 /// the modes of directories. Each row was tried by hand.
-const ROWS: &[Row] = {
-    use Seen::{Always, Never, With};
+const ROWS: &[RightsRow] = {
+    use SeenOn::{Always, Never, With};
     &[
         row(Caller::ROOT, Always, Always, true),
         row(USER, Never, Never, false),
@@ -141,7 +141,7 @@ const ROWS: &[Row] = {
         row(Caller::ROOT.with(Caps::empty()), Never, Never, true),
         // Without a right to enter directories, another user's process can be read only through
         // fdinfo.
-        Row {
+        RightsRow {
             whole_machine: With(Need::FdinfoByPtrace),
             ..row(Caller::ROOT.with(Caps::SYS_PTRACE), Always, Always, true)
         },
@@ -174,7 +174,7 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     let held = roots.paused_with_one()?;
     users.paused()?;
-    for Row { caller, fds, maps, list, whole_machine } in ROWS {
+    for RightsRow { caller, fds, maps, list, whole_machine } in ROWS {
         let (fds, maps) = (fds.here(), maps.here());
         // Root without debugfs has the iterator's list instead, if BPF iterators are used.
         let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(View::NoDebugfs);
@@ -211,16 +211,16 @@ fn seen(answer: &Answer, held: &Held) -> String {
 
 /// One step that doctor advises to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum AdviceStep {
     Grant(Caps),
     Mount,
 }
 
-impl Step {
+impl AdviceStep {
     fn apply(self, caller: Caller) -> Caller {
         match self {
-            Step::Grant(capability) => caller.with(caller.capabilities.union(capability)),
-            Step::Mount => caller.seeing(View::Remounted),
+            AdviceStep::Grant(capability) => caller.with(caller.capabilities.union(capability)),
+            AdviceStep::Mount => caller.seeing(View::Remounted),
         }
     }
 }
@@ -231,16 +231,16 @@ fn doctor(caller: Caller) -> anyhow::Result<String> {
 }
 
 /// The steps in a report of doctor.
-fn steps(report: &str) -> anyhow::Result<Vec<Step>> {
+fn steps(report: &str) -> anyhow::Result<Vec<AdviceStep>> {
     let mut steps = Vec::new();
     for advice in report.lines().filter_map(|line| line.trim().strip_prefix("to do: ")) {
         let before = steps.len();
         if advice.ends_with(&format!("mount -t debugfs none {DEBUGFS}")) {
-            steps.push(Step::Mount);
+            steps.push(AdviceStep::Mount);
         }
         for word in advice.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if let Some(name) = word.strip_prefix("CAP_") {
-                steps.push(Step::Grant(
+                steps.push(AdviceStep::Grant(
                     Caps::from_name(name).with_context(|| format!("no such capability: {word}"))?,
                 ));
             }

@@ -13,7 +13,7 @@ use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, View};
 use crate::make;
 use crate::need::Need;
-use crate::record::world::World;
+use crate::record::world::RecordedWorld;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, ring, task};
 use crate::way::Way;
@@ -162,7 +162,7 @@ fn camera() -> anyhow::Result<Actor> {
 }
 
 fn sources_agree(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let world = World::without_messages()?;
+    let world = RecordedWorld::without_messages()?;
     let mut made = world.told.len();
     let mut actors = vec![siblings()?, sandbox()?];
     if Need::Vivid.probe() {

@@ -21,7 +21,7 @@ const ROUNDS: &str = "/tmp/rounds";
 
 /// What was seen while processes started and ended.
 #[derive(Default)]
-struct Seen {
+struct ChurnFindings {
     answers: usize,
     wrong: Vec<String>,
     unbalanced: Vec<String>,
@@ -31,9 +31,9 @@ struct Seen {
 /// Lets the actor continue, takes `answers` answers, and stops the actor. In each answer it
 /// compares the account of a buffer that no process touches with the truth. It also collects exact
 /// references of the kernel, because here the kernel has none.
-fn watch(actor: &mut Actor, quiet: &Truth, answers: usize) -> anyhow::Result<Seen> {
+fn watch(actor: &mut Actor, quiet: &Truth, answers: usize) -> anyhow::Result<ChurnFindings> {
     let (ino, size) = quiet.held.first().map_or((0, 0), |held| (held.ino, held.size));
-    let mut seen = Seen { answers, ..Seen::default() };
+    let mut seen = ChurnFindings { answers, ..ChurnFindings::default() };
     actor.go_on()?;
     for _ in 0..answers {
         let answer = Answer::ask(&[])?;
@@ -73,7 +73,7 @@ fn rounds(stage: &mut Stage, mut round: impl FnMut() -> anyhow::Result<()>) -> a
     stage.pause(&[])
 }
 
-fn conclude(ctx: &mut Ctx, seen: &Seen, what: &str) -> anyhow::Result<()> {
+fn conclude(ctx: &mut Ctx, seen: &ChurnFindings, what: &str) -> anyhow::Result<()> {
     let rounds: usize = fs::read_to_string(ROUNDS)?.parse()?;
     ctx.check(format!("{rounds} {what} are more than the {} answers", seen.answers), rounds > seen.answers)?;
     ctx.check_eq("wrong accounts of the buffer that no process touches", "[]", format!("{:?}", seen.wrong))?;

@@ -122,7 +122,7 @@ pub(super) fn count_in_debugfs(ino: u64) -> anyhow::Result<Option<u64>> {
 
 /// A line of `/proc/self/maps`.
 #[derive(Debug)]
-pub(super) struct Vma {
+pub(super) struct MapsLine {
     pub(super) permissions: String,
     /// Major and minor number in hexadecimal, as printed.
     pub(super) dev: String,
@@ -130,7 +130,7 @@ pub(super) struct Vma {
     pub(super) path: String,
 }
 
-impl Vma {
+impl MapsLine {
     /// Whether the VMA's file is the buffer's, and not one that the exporter put in its place.
     pub(super) fn is_of(&self, buf: dmabuf::Identity) -> bool {
         self.ino == buf.ino && self.dev == format!("{:02x}:{:02x}", buf.dev.major, buf.dev.minor)
@@ -138,12 +138,12 @@ impl Vma {
 }
 
 /// The VMA of a mapping.
-pub(super) fn vma(mapping: &Mapping) -> anyhow::Result<Vma> {
+pub(super) fn vma(mapping: &Mapping) -> anyhow::Result<MapsLine> {
     vma_at(mapping.as_ptr().addr())?.context("the mapping is not in /proc/self/maps")
 }
 
 /// The VMA at this address, if there is one.
-pub(super) fn vma_at(address: usize) -> anyhow::Result<Option<Vma>> {
+pub(super) fn vma_at(address: usize) -> anyhow::Result<Option<MapsLine>> {
     let maps = fs::read("/proc/self/maps").context("reading /proc/self/maps")?;
     let maps = String::from_utf8_lossy(&maps).into_owned();
     let holds = |line: &&str| {
@@ -161,7 +161,7 @@ pub(super) fn vma_at(address: usize) -> anyhow::Result<Option<Vma>> {
     let fields: Vec<&str> = line.splitn(6, ' ').collect();
     let [_, permissions, _, dev, ino, path] = fields[..] else { bail!("a short line in maps: {line:?}") };
     let (permissions, dev, path) = (permissions.to_owned(), dev.to_owned(), path.trim_start().to_owned());
-    Ok(Some(Vma { permissions, dev, ino: ino.parse()?, path }))
+    Ok(Some(MapsLine { permissions, dev, ino: ino.parse()?, path }))
 }
 
 /// How many descriptors this process has. The number always includes the one that is used to count.

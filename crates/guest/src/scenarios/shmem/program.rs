@@ -25,9 +25,9 @@ const NAME: &str = "program";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A running program. Dropping this kills it.
-struct Program(Child);
+struct RunningProgram(Child);
 
-impl Drop for Program {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         // It may have ended already. Afterwards it is gone in any case.
         let _ = self.0.kill();
@@ -35,15 +35,15 @@ impl Drop for Program {
     }
 }
 
-impl Program {
+impl RunningProgram {
     /// Runs this binary from the memfd, and waits until it has unmapped the memfd.
-    fn run(memfd: &impl AsFd) -> anyhow::Result<Program> {
+    fn run(memfd: &impl AsFd) -> anyhow::Result<RunningProgram> {
         let child = Command::new(format!("/proc/self/fd/{}", sys::number(memfd)))
             .arg(LEAVE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn();
-        let mut program = Program(child.context("running from a memfd")?);
+        let mut program = RunningProgram(child.context("running from a memfd")?);
         let mut said = String::new();
         BufReader::new(program.0.stdout.take().context("no pipe")?).read_line(&mut said)?;
         ensure!(said == "leaving\n", "the program said {said:?}");
@@ -79,7 +79,7 @@ fn pids(row: &Value) -> String {
 
 pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let memfd = copy_of_this()?;
-    let program = Program::run(&memfd)?;
+    let program = RunningProgram::run(&memfd)?;
     let once = Held::by_file(&memfd)?;
     drop(memfd);
     let answer = ask(ctx, "memfd")?;
@@ -104,7 +104,7 @@ pub(super) fn reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by_file(&again)?])
     })?;
     let memfd = copy_of_this()?;
-    let program = Program::run(&memfd)?;
+    let program = RunningProgram::run(&memfd)?;
     sys::send_any(&from, &[memfd.as_fd()])?;
     drop(memfd);
     let held = reader.paused_with_one()?;

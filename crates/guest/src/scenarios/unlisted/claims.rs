@@ -22,7 +22,7 @@ pub(super) struct Fact {
 
 /// What the answers said about the buffer.
 #[derive(Debug, Default)]
-struct Said {
+struct ClaimCounts {
     exact: usize,
     estimates: usize,
     unknown: usize,
@@ -31,7 +31,7 @@ struct Said {
     wrong: BTreeMap<String, usize>,
 }
 
-impl Said {
+impl ClaimCounts {
     fn claim(&mut self, what: String) {
         *self.wrong.entry(what).or_default() += 1;
     }
@@ -40,11 +40,11 @@ impl Said {
 impl Fact {
     /// Runs lsbuf for the buffer's kind `times` times, and compares what is claimed.
     pub(super) fn ask(&self, ctx: &mut Ctx, what: &str, times: usize) -> anyhow::Result<()> {
-        let mut said = Said::default();
+        let mut said = ClaimCounts::default();
         for _ in 0..times {
             self.add(&mut said, &Answer::ask(&["--kind", self.kind])?);
         }
-        let Said { exact, estimates, unknown, partial, wrong } = said;
+        let ClaimCounts { exact, estimates, unknown, partial, wrong } = said;
         let told = format!(
             "{what}: {exact} exact accounts, {estimates} estimates, {unknown} without a count, {partial} partial answers without it"
         );
@@ -54,7 +54,7 @@ impl Fact {
         ctx.check_eq(format!("{what}: false claims"), "", wrong.join("; "))
     }
 
-    fn add(&self, said: &mut Said, answer: &Answer) {
+    fn add(&self, said: &mut ClaimCounts, answer: &Answer) {
         let scan = &answer.0["scan"];
         let explained = scan["notes"].as_array().is_some_and(|notes| !notes.is_empty());
         let named = |b: &&Value| b["kind"] == self.kind && b["ino"] == self.ino;
