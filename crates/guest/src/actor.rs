@@ -21,7 +21,7 @@ use crate::sys::{self, Region};
 
 /// References by the fd table of a thread that does not use its process's table.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Table {
+pub struct ThreadTable {
     /// The first of the threads that use this table.
     pub tid: u32,
     /// Fd numbers.
@@ -50,7 +50,7 @@ pub struct Held {
     /// begins.
     pub maps: Vec<(usize, usize, u64)>,
     /// Fd tables of threads that do not use the process's table.
-    pub threads: Vec<Table>,
+    pub threads: Vec<ThreadTable>,
     /// The process that this one shares its fd table with, if lsbuf lists the fds under that one.
     pub fd_table_of: Option<u32>,
     /// The process that this one shares its address space with, if lsbuf lists the mappings under
@@ -120,7 +120,7 @@ impl Held {
     pub fn by_thread(mut self) -> Held {
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let (fds, opaths) = (std::mem::take(&mut self.fds), std::mem::take(&mut self.opaths));
-        self.threads.push(Table { tid, fds, opaths });
+        self.threads.push(ThreadTable { tid, fds, opaths });
         self
     }
 

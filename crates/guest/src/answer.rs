@@ -28,7 +28,7 @@ pub fn as_user(arguments: &[&str]) -> Command {
 
 /// A buffer's residual (its kernel references), as lsbuf should print it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum ExpectedResidual {
     /// Proven.
     Exact(u64),
     /// Marked as an estimate.
@@ -49,7 +49,7 @@ pub struct Truth {
     /// How many of them are in messages, if the source can know that.
     pub in_flight: u64,
     /// How many of them no process holds.
-    pub kernel: Rest,
+    pub kernel: ExpectedResidual,
     /// Its holders.
     pub held: Vec<Held>,
 }
@@ -58,13 +58,13 @@ impl Truth {
     /// An unnamed buffer that `held` describes, with no kernel references.
     pub fn held(exporter: &'static str, held: Vec<Held>) -> Truth {
         let count = held.iter().map(|h| h.own_fds() + h.own_maps()).sum::<usize>() as u64;
-        Truth { name: String::new(), exporter, count, in_flight: 0, kernel: Rest::Exact(0), held }
+        Truth { name: String::new(), exporter, count, in_flight: 0, kernel: ExpectedResidual::Exact(0), held }
     }
 
     /// Sets the residual, and adds it to the count.
     #[must_use]
-    pub fn and(mut self, rest: Rest) -> Truth {
-        if let Rest::Exact(references) | Rest::Estimate(references) = rest {
+    pub fn and(mut self, rest: ExpectedResidual) -> Truth {
+        if let ExpectedResidual::Exact(references) | ExpectedResidual::Estimate(references) = rest {
             self.count += references;
         }
         self.kernel = rest;
@@ -93,11 +93,12 @@ impl Truth {
         let holders: Vec<String> = held.iter_mut().map(|held| holder(held, self.exporter)).collect();
         let sum = |f: fn(&Held) -> usize| held.iter().map(f).sum::<usize>();
         let kernel = match self.kernel {
-            Rest::Exact(n) => n.to_string(),
-            Rest::Estimate(n) => format!("~{n}"),
-            Rest::Unknown => "?".into(),
+            ExpectedResidual::Exact(n) => n.to_string(),
+            ExpectedResidual::Estimate(n) => format!("~{n}"),
+            ExpectedResidual::Unknown => "?".into(),
         };
-        let count = if self.kernel == Rest::Unknown { "?".into() } else { self.count.to_string() };
+        let count =
+            if self.kernel == ExpectedResidual::Unknown { "?".into() } else { self.count.to_string() };
         format!(
             "{size} bytes of {}, named {:?}, count {count} = {} fd + {} map{} + {kernel} kernel, {} opath, {}",
             self.exporter,

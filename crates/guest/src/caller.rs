@@ -34,12 +34,12 @@ pub struct Caller {
     /// The capabilities: this is the permitted, effective, inheritable, ambient and bounding set.
     pub capabilities: CapabilitySet,
     /// What the caller sees of the machine.
-    pub view: View,
+    pub view: MachineView,
 }
 
 /// What a caller sees of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum MachineView {
     /// The machine as it is.
     Plain,
     /// debugfs is not mounted.
@@ -58,16 +58,16 @@ pub enum View {
     UserNamespace,
 }
 
-impl View {
-    const ALL: [(&str, View); 8] = [
-        ("plain", View::Plain),
-        ("no-debugfs", View::NoDebugfs),
-        ("remounted", View::Remounted),
-        ("hidepid", View::Hidden),
-        ("container", View::Container),
-        ("rootless", View::Rootless),
-        ("rootless-no-debugfs", View::RootlessNoDebugfs),
-        ("user-namespace", View::UserNamespace),
+impl MachineView {
+    const ALL: [(&str, MachineView); 8] = [
+        ("plain", MachineView::Plain),
+        ("no-debugfs", MachineView::NoDebugfs),
+        ("remounted", MachineView::Remounted),
+        ("hidepid", MachineView::Hidden),
+        ("container", MachineView::Container),
+        ("rootless", MachineView::Rootless),
+        ("rootless-no-debugfs", MachineView::RootlessNoDebugfs),
+        ("user-namespace", MachineView::UserNamespace),
     ];
 
     fn name(self) -> &'static str {
@@ -75,16 +75,18 @@ impl View {
     }
 
     fn lacks_debugfs(self) -> bool {
-        matches!(self, View::NoDebugfs | View::Remounted | View::RootlessNoDebugfs)
+        matches!(self, MachineView::NoDebugfs | MachineView::Remounted | MachineView::RootlessNoDebugfs)
     }
 
     /// The namespaces into which the command is forked.
     fn inner(self) -> UnshareFlags {
         match self {
-            View::Plain | View::NoDebugfs | View::Remounted | View::Hidden => UnshareFlags::empty(),
-            View::Container => UnshareFlags::NEWPID,
-            View::UserNamespace => UnshareFlags::NEWUSER,
-            View::Rootless | View::RootlessNoDebugfs => {
+            MachineView::Plain | MachineView::NoDebugfs | MachineView::Remounted | MachineView::Hidden => {
+                UnshareFlags::empty()
+            }
+            MachineView::Container => UnshareFlags::NEWPID,
+            MachineView::UserNamespace => UnshareFlags::NEWUSER,
+            MachineView::Rootless | MachineView::RootlessNoDebugfs => {
                 UnshareFlags::NEWUSER | UnshareFlags::NEWPID | UnshareFlags::NEWNS
             }
         }
@@ -93,9 +95,10 @@ impl View {
 
 impl Caller {
     /// Root, with all capabilities.
-    pub const ROOT: Caller = Caller { uid: 0, capabilities: CapabilitySet::all(), view: View::Plain };
+    pub const ROOT: Caller = Caller { uid: 0, capabilities: CapabilitySet::all(), view: MachineView::Plain };
     /// A user without capabilities.
-    pub const USER: Caller = Caller { uid: 1000, capabilities: CapabilitySet::empty(), view: View::Plain };
+    pub const USER: Caller =
+        Caller { uid: 1000, capabilities: CapabilitySet::empty(), view: MachineView::Plain };
 
     /// The same caller with these capabilities.
     #[must_use]
@@ -105,7 +108,7 @@ impl Caller {
 
     /// The same caller with this view.
     #[must_use]
-    pub const fn seeing(self, view: View) -> Caller {
+    pub const fn seeing(self, view: MachineView) -> Caller {
         Caller { view, ..self }
     }
 
@@ -171,14 +174,14 @@ impl Caller {
             unmount(DEBUGFS, UnmountFlags::empty()).context("unmounting debugfs")?;
         }
         match self.view {
-            View::Remounted => mount_new("debugfs", DEBUGFS, None),
-            View::Hidden => mount_new("proc", "/proc", Some(c"hidepid=2")),
-            View::Plain
-            | View::NoDebugfs
-            | View::Container
-            | View::Rootless
-            | View::RootlessNoDebugfs
-            | View::UserNamespace => Ok(()),
+            MachineView::Remounted => mount_new("debugfs", DEBUGFS, None),
+            MachineView::Hidden => mount_new("proc", "/proc", Some(c"hidepid=2")),
+            MachineView::Plain
+            | MachineView::NoDebugfs
+            | MachineView::Container
+            | MachineView::Rootless
+            | MachineView::RootlessNoDebugfs
+            | MachineView::UserNamespace => Ok(()),
         }
     }
 
@@ -220,7 +223,7 @@ impl fmt::Display for Caller {
             (false, false) => names.join("+"),
         };
         write!(f, "uid {}, {capabilities}", self.uid)?;
-        if self.view == View::Plain { Ok(()) } else { write!(f, ", {}", self.view.name()) }
+        if self.view == MachineView::Plain { Ok(()) } else { write!(f, ", {}", self.view.name()) }
     }
 }
 
@@ -233,7 +236,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [view, uid, capabilities, command @ ..] = arguments else {
         bail!("usage: as VIEW UID CAPS PROGRAM…")
     };
-    let (_, view) = *View::ALL.iter().find(|(name, _)| name == view).context("no such view")?;
+    let (_, view) = *MachineView::ALL.iter().find(|(name, _)| name == view).context("no such view")?;
     let capabilities = CapabilitySet::from_bits_retain(capabilities.parse()?);
     let caller = Caller { uid: uid.parse()?, capabilities, view };
     caller.arrange_view()?;

@@ -23,12 +23,12 @@ pub const PLACE: &str = "/run/lsbuf";
 
 /// What has been done with the pins.
 #[derive(Debug, Default)]
-pub struct Pins {
+pub struct ScenarioPins {
     kept: bool,
     shown: bool,
 }
 
-impl Pins {
+impl ScenarioPins {
     /// Shows the pins to lsbuf if `way` is BPF, and else hides them.
     ///
     /// # Errors

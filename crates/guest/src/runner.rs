@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use crate::need::Need;
 use crate::output::{Ended, run_reported};
-use crate::pins::Pins;
+use crate::pins::ScenarioPins;
 use crate::processes;
 use crate::report::{Event, Outcome, Reporter};
 use crate::scenario::{self, Ctx, Run};
@@ -30,7 +30,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub fn run_all(names: &[String], reporter: &Reporter) -> anyhow::Result<bool> {
     processes::adopt_orphans()?;
     let mut all_ok = true;
-    let mut pins = Pins::default();
+    let mut pins = ScenarioPins::default();
     for run in scenario::runs(&suite::select(names)?) {
         let started = Instant::now();
         let missing: Vec<Need> = run.needs().filter(|need| !need.probe()).collect();

@@ -25,7 +25,7 @@ use way::{Asked, WAYS};
 use world::{BenchWorld, NATIVE};
 
 use crate::processes;
-use crate::sys::measure::Hold;
+use crate::sys::measure::EventHooks;
 
 /// Measures one world. The arguments are its name, the number of rounds, and the folder of the
 /// programs. The figures go to standard output, and progress goes to standard error.
@@ -48,9 +48,9 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         }
     };
     eprintln!("world {world}: {description}");
-    let _hooks = Hold::scheduler();
+    let _hooks = EventHooks::scheduler();
     let asked: Vec<Asked> = {
-        let _counted = Hold::tracepoint();
+        let _counted = EventHooks::tracepoint();
         WAYS.iter().map(|way| Asked::new(way, &programs, expected)).collect::<Result<_, _>>()?
     };
     let ways = race::race(&asked, rounds, &programs, expected)?;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::figures::{Figures, Measured, References, WayResults};
 use super::warm::WarmScanner;
 use super::way::Asked;
-use crate::sys::measure::{self, Hold, Taken};
+use crate::sys::measure::{self, EventHooks, Taken};
 
 /// A way that has taken this much time is left out of the remaining rounds.
 const ENOUGH: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ pub(super) fn race(
             lane.run().with_context(|| format!("running {}", lane.asked.way.name))?;
         }
     }
-    let _counted = Hold::tracepoint();
+    let _counted = EventHooks::tracepoint();
     lanes.into_iter().map(|lane| lane.results(expected)).collect()
 }
 

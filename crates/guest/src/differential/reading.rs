@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::fs::{MemfdFlags, fstat, major, makedev, memfd_create, minor};
 
-use crate::sys::task::{self, Shared};
+use crate::sys::task::{self, TaskResource};
 
 /// A piece of memory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,7 +173,7 @@ impl PlainReading {
         for tid in numbers(&format!("/proc/{pid}/task"))?.into_iter().filter(|&tid| tid != pid) {
             let mut known = false;
             for &table in &tables {
-                known |= task::share(table, tid, Shared::Files)?;
+                known |= task::share(table, tid, TaskResource::Files)?;
             }
             if !known {
                 tables.push(tid);
@@ -237,7 +237,7 @@ impl PlainReading {
     /// lowest pid.
     fn shared(&mut self) -> anyhow::Result<()> {
         let holders: BTreeSet<u32> = self.objects.values().flat_map(|o| o.parts.keys()).copied().collect();
-        let lowest = |pid: u32, what: Shared| -> anyhow::Result<Option<u32>> {
+        let lowest = |pid: u32, what: TaskResource| -> anyhow::Result<Option<u32>> {
             for &other in holders.iter().take_while(|&&other| other < pid) {
                 if task::share(other, pid, what)? {
                     return Ok(Some(other));
@@ -247,7 +247,7 @@ impl PlainReading {
         };
         let mut of = BTreeMap::new();
         for &pid in &holders {
-            of.insert(pid, (lowest(pid, Shared::Files)?, lowest(pid, Shared::Memory)?));
+            of.insert(pid, (lowest(pid, TaskResource::Files)?, lowest(pid, TaskResource::Memory)?));
         }
         for object in self.objects.values_mut() {
             for (pid, part) in &mut object.parts {

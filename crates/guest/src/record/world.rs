@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::actor::{Actor, Held, Stage};
-use crate::answer::{Rest, Truth};
+use crate::answer::{ExpectedResidual, Truth};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::need::Need;
@@ -156,8 +156,10 @@ impl RecordedWorld {
             stage.pause(&[Held::by(&buf)?, gone])
         })?;
         let [shown, lost] = <[Held; 2]>::try_from(held).map_err(|_| anyhow::anyhow!("two buffers"))?;
-        self.tell(vec![shown], |held| Truth::held(make::DRM, held).and(Rest::Estimate(2)))?;
-        self.tell(vec![lost], |_| Truth::held(make::DRM, vec![]).named("vdec:out0").and(Rest::Estimate(2)))?;
+        self.tell(vec![shown], |held| Truth::held(make::DRM, held).and(ExpectedResidual::Estimate(2)))?;
+        self.tell(vec![lost], |_| {
+            Truth::held(make::DRM, vec![]).named("vdec:out0").and(ExpectedResidual::Estimate(2))
+        })?;
         if !Need::Heap.probe() {
             return Ok(());
         }
@@ -167,7 +169,7 @@ impl RecordedWorld {
             let _handle = device.import(&buf)?;
             stage.pause(&[Held::by(&buf)?])
         })?;
-        self.tell(held, |held| Truth::held(make::HEAP, held).and(Rest::Estimate(3)))
+        self.tell(held, |held| Truth::held(make::HEAP, held).and(ExpectedResidual::Estimate(3)))
     }
 
     /// Buffers with every hostile name, held by fd. Where a mapping shows the buffer, every second
@@ -204,7 +206,7 @@ impl RecordedWorld {
             share::send(&from, &[&buf], b"1")?;
             stage.pause(&[Held::by(&buf)?])
         })?;
-        self.tell(held, |held| Truth::held(make::plain_exporter(), held).and(Rest::Estimate(1)))
+        self.tell(held, |held| Truth::held(make::plain_exporter(), held).and(ExpectedResidual::Estimate(1)))
     }
 }
 

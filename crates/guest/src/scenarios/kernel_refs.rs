@@ -10,7 +10,7 @@ use gem::{EXPORTED, IMPORTED};
 
 use super::holding::{SIZE, compare};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -120,7 +120,7 @@ fn gem_export(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let held = actor.paused_with_one()?;
-    compare(ctx, &Truth::held(make::DRM, vec![held]).and(Rest::Exact(EXPORTED)))?;
+    compare(ctx, &Truth::held(make::DRM, vec![held]).and(ExpectedResidual::Exact(EXPORTED)))?;
     actor.go_on()?;
     let held = actor.paused_with_one()?;
     compare(ctx, &Truth::held(make::DRM, vec![held])).map(drop)
@@ -136,7 +136,8 @@ fn gem_import(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let held = actor.paused_with_one()?;
-    let answer = compare(ctx, &Truth::held(make::HEAP, vec![held.clone()]).and(Rest::Exact(IMPORTED)))?;
+    let answer =
+        compare(ctx, &Truth::held(make::HEAP, vec![held.clone()]).and(ExpectedResidual::Exact(IMPORTED)))?;
     ctx.check_eq("attached", r#"["vgem"]"#, &answer.buffer(held.ino)?["attachments"])?;
     ctx.check_eq("freed by an exit", 0, &answer.process(actor.pid)?["uss"])?;
     actor.go_on()?;
@@ -154,7 +155,7 @@ fn gem_self_import(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let held = actor.paused_with_one()?;
-    compare(ctx, &Truth::held(make::DRM, vec![held]).and(Rest::Exact(EXPORTED + 1))).map(drop)
+    compare(ctx, &Truth::held(make::DRM, vec![held]).and(ExpectedResidual::Exact(EXPORTED + 1))).map(drop)
 }
 
 fn gem_only(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -169,7 +170,7 @@ fn gem_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
-    let truth = Truth::held(make::DRM, vec![]).named("framebuffer").and(Rest::Exact(EXPORTED));
+    let truth = Truth::held(make::DRM, vec![]).named("framebuffer").and(ExpectedResidual::Exact(EXPORTED));
     ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     ctx.check_eq("leak shape", "handle", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
     ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
+use crate::answer::{Answer, ExpectedResidual, LSBUF, Truth, USER};
 use crate::make;
 use crate::need::{Need, kernel_has_name};
 use crate::pins::PLACE as PINS;
@@ -363,7 +363,8 @@ fn and_a_ring(ctx: &mut Ctx) -> anyhow::Result<()> {
         ring::register(&ring, &[Some(std::os::fd::AsFd::as_fd(&buf))])?;
         stage.pause(&[Held::by(&buf)?])
     })?;
-    let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]).and(Rest::Estimate(1));
+    let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?])
+        .and(ExpectedResidual::Estimate(1));
     if !install(ctx)? {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use rustix::thread::CapabilitySet as Caps;
 use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
-use crate::caller::{Caller, DEBUGFS, View};
+use crate::caller::{Caller, DEBUGFS, MachineView};
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -145,13 +145,13 @@ const ROWS: &[RightsRow] = {
             whole_machine: With(Need::FdinfoByPtrace),
             ..row(Caller::ROOT.with(Caps::SYS_PTRACE), Always, Always, true)
         },
-        row(Caller::ROOT.seeing(View::NoDebugfs), Always, Always, false),
-        in_part(row(USER.seeing(View::Hidden), Never, Never, false)),
-        row(USER.with(BOTH).seeing(View::Hidden), Always, Always, true),
-        in_part(row(Caller::ROOT.seeing(View::Container), Never, Never, true)),
-        in_part(row(Caller::ROOT.seeing(View::Rootless), Never, Never, true)),
-        in_part(row(Caller::ROOT.seeing(View::RootlessNoDebugfs), Never, Never, false)),
-        row(Caller::ROOT.seeing(View::UserNamespace), Never, Never, true),
+        row(Caller::ROOT.seeing(MachineView::NoDebugfs), Always, Always, false),
+        in_part(row(USER.seeing(MachineView::Hidden), Never, Never, false)),
+        row(USER.with(BOTH).seeing(MachineView::Hidden), Always, Always, true),
+        in_part(row(Caller::ROOT.seeing(MachineView::Container), Never, Never, true)),
+        in_part(row(Caller::ROOT.seeing(MachineView::Rootless), Never, Never, true)),
+        in_part(row(Caller::ROOT.seeing(MachineView::RootlessNoDebugfs), Never, Never, false)),
+        row(Caller::ROOT.seeing(MachineView::UserNamespace), Never, Never, true),
     ]
 };
 
@@ -177,7 +177,7 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     for RightsRow { caller, fds, maps, list, whole_machine } in ROWS {
         let (fds, maps) = (fds.here(), maps.here());
         // Root without debugfs has the iterator's list instead, if BPF iterators are used.
-        let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(View::NoDebugfs);
+        let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(MachineView::NoDebugfs);
         let list = *list || by_iterators && Need::BufferIterator.probe();
         let complete = fds && maps && list && whole_machine.here();
         let number = |seen: bool, all: usize| if seen { all } else { 0 };
@@ -220,7 +220,7 @@ impl AdviceStep {
     fn apply(self, caller: Caller) -> Caller {
         match self {
             AdviceStep::Grant(capability) => caller.with(caller.capabilities.union(capability)),
-            AdviceStep::Mount => caller.seeing(View::Remounted),
+            AdviceStep::Mount => caller.seeing(MachineView::Remounted),
         }
     }
 }
@@ -312,8 +312,11 @@ fn advice_applied(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn advice_about_mounts(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let some =
-        [Caller::ROOT.seeing(View::NoDebugfs), USER.seeing(View::NoDebugfs), USER.seeing(View::Hidden)];
+    let some = [
+        Caller::ROOT.seeing(MachineView::NoDebugfs),
+        USER.seeing(MachineView::NoDebugfs),
+        USER.seeing(MachineView::Hidden),
+    ];
     follow_each(ctx, &some)
 }
 
@@ -330,11 +333,11 @@ fn advice_in_containers(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut roots = holder_by_fd_and_mapping()?;
     roots.paused()?;
     for (view, names) in [
-        (View::Container, &["first pid namespace"][..]),
-        (View::Rootless, &["first pid namespace"]),
-        (View::UserNamespace, &["first user namespace, as root or with CAP_SYS_PTRACE:"]),
+        (MachineView::Container, &["first pid namespace"][..]),
+        (MachineView::Rootless, &["first pid namespace"]),
+        (MachineView::UserNamespace, &["first user namespace, as root or with CAP_SYS_PTRACE:"]),
         (
-            View::RootlessNoDebugfs,
+            MachineView::RootlessNoDebugfs,
             &["first pid namespace", "outside this user namespace: mount -t debugfs none /sys/kernel/debug"],
         ),
     ] {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::holding::{SIZE, compare, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
-use crate::caller::{Caller, View};
+use crate::caller::{Caller, MachineView};
 use crate::make;
 use crate::need::Need;
 use crate::record::world::RecordedWorld;
@@ -260,16 +260,16 @@ fn who_may_iterate(ctx: &mut Ctx) -> anyhow::Result<()> {
     let both = Caps::BPF.union(Caps::PERFMON);
     for (caller, may, complete) in [
         (Caller::ROOT, true, true),
-        (Caller::ROOT.seeing(View::NoDebugfs), true, own_list),
+        (Caller::ROOT.seeing(MachineView::NoDebugfs), true, own_list),
         (Caller::USER.with(both), true, own_list),
         (Caller::USER.with(both.union(Caps::DAC_READ_SEARCH)), true, true),
         (Caller::USER, false, false),
         (Caller::USER.with(Caps::BPF), false, false),
         (Caller::USER.with(Caps::PERFMON), false, false),
         (Caller::ROOT.with(Caps::empty()), false, false),
-        (Caller::ROOT.seeing(View::Container), false, false),
-        (Caller::ROOT.seeing(View::Rootless), false, false),
-        (Caller::ROOT.seeing(View::UserNamespace), false, false),
+        (Caller::ROOT.seeing(MachineView::Container), false, false),
+        (Caller::ROOT.seeing(MachineView::Rootless), false, false),
+        (Caller::ROOT.seeing(MachineView::UserNamespace), false, false),
     ] {
         let output = caller.command(LSBUF)?.args(["--json", "--source", "bpf"]).output()?;
         let status = if may && there { 0 } else { 1 };

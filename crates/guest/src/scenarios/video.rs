@@ -10,7 +10,7 @@ use dmabuf::DmaBuf;
 
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -135,7 +135,7 @@ fn queued(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let truth = Truth::held(make::plain_exporter(), vec![held.clone()]);
-    let answer = compare(ctx, &truth.clone().and(Rest::Exact(1)))?;
+    let answer = compare(ctx, &truth.clone().and(ExpectedResidual::Exact(1)))?;
     ctx.check_eq("attached", "[]", &answer.buffer(held.ino)?["attachments"])?;
     ctx.check_eq("freed by an exit", 0, &answer.process(actor.pid)?["uss"])?;
     actor.go_on()?;
@@ -158,7 +158,7 @@ fn queued_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
-    let truth = Truth::held(make::plain_exporter(), vec![]).named("queued").and(Rest::Exact(1));
+    let truth = Truth::held(make::plain_exporter(), vec![]).named("queued").and(ExpectedResidual::Exact(1));
     ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     ctx.check_eq("leak shape", "handle", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
     ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;
@@ -176,6 +176,6 @@ fn to_gem(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let held = actor.paused_with_one()?;
-    let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]).and(Rest::Exact(3)))?;
+    let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]).and(ExpectedResidual::Exact(3)))?;
     ctx.check_eq("attached", r#"["vgem"]"#, &answer.buffer(held.ino)?["attachments"])
 }

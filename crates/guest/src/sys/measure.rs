@@ -239,23 +239,23 @@ impl SystemCalls {
 /// event of a type is opened and when the last one is closed. Emulators have been seen to execute a
 /// half-written jump in the scheduler at that moment, which ends the machine.
 #[derive(Debug)]
-pub struct Hold {
+pub struct EventHooks {
     _event: Option<OwnedFd>,
 }
 
-impl Hold {
+impl EventHooks {
     /// While this lives, the scheduler's hooks for events stay enabled. They cost one look at the
     /// task that is switched out.
-    pub fn scheduler() -> Hold {
+    pub fn scheduler() -> EventHooks {
         const TYPE_SOFTWARE: u32 = 1;
         const DUMMY: u64 = 9;
-        Hold { _event: open(TYPE_SOFTWARE, DUMMY, 0, EventAttributes::DISABLED).ok() }
+        EventHooks { _event: open(TYPE_SOFTWARE, DUMMY, 0, EventAttributes::DISABLED).ok() }
     }
 
     /// While this lives, every system call of the machine passes the tracepoint, so nothing may be
     /// timed.
-    pub fn tracepoint() -> Hold {
-        Hold { _event: count(0, EventAttributes::DISABLED).ok() }
+    pub fn tracepoint() -> EventHooks {
+        EventHooks { _event: count(0, EventAttributes::DISABLED).ok() }
     }
 }
 

@@ -178,7 +178,7 @@ pub fn fork_as(pid: u32, script: impl FnOnce() -> i32) -> anyhow::Result<bool> {
 
 /// What two tasks may share.
 #[derive(Clone, Copy, Debug)]
-pub enum Shared {
+pub enum TaskResource {
     /// The address space.
     Memory,
     /// The fd table.
@@ -190,11 +190,11 @@ pub enum Shared {
 /// # Errors
 ///
 /// One of them has ended, or the kernel refuses.
-pub fn share(one: u32, other: u32, what: Shared) -> anyhow::Result<bool> {
+pub fn share(one: u32, other: u32, what: TaskResource) -> anyhow::Result<bool> {
     // `enum kcmp_type` of include/uapi/linux/kcmp.h.
     let kind = match what {
-        Shared::Memory => 1,
-        Shared::Files => 2,
+        TaskResource::Memory => 1,
+        TaskResource::Files => 2,
     };
     // SAFETY: only numbers are passed.
     match unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, 0, 0) } {

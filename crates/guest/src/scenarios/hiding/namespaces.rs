@@ -8,7 +8,7 @@ use rustix::process::{chdir, chroot};
 use rustix::thread::UnshareFlags;
 
 use crate::actor::{Actor, Held, Stage};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
@@ -79,7 +79,7 @@ pub(super) fn seen_from_inside(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check("the note says why", notes.contains("pid namespace"))?;
     // Root sees the kernel's list from here. A residual may belong to processes outside the
     // namespace.
-    let truth = Truth::held(make::plain_exporter(), vec![]).and(Rest::Estimate(1));
+    let truth = Truth::held(make::plain_exporter(), vec![]).and(ExpectedResidual::Estimate(1));
     ctx.check_eq(
         "the buffer held outside",
         truth.line(unseen.size),

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, LSBUF, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, LSBUF, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare};
@@ -49,7 +49,7 @@ pub(super) fn gem(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut neither = Actor::start(b"neither", |stage| stage.pause(&[]))?;
     neither.paused()?;
     let answer = Answer::ask(&[])?;
-    let truth = Truth::held(make::DRM, vec![]).and(Rest::Exact(EXPORTED));
+    let truth = Truth::held(make::DRM, vec![]).and(ExpectedResidual::Exact(EXPORTED));
     ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     let candidates = format!("[{},{}]", owner.pid, opener.pid);
     ctx.check_eq("candidates", candidates, &answer.buffer(held.ino)?["candidates"])?;
@@ -78,7 +78,7 @@ pub(super) fn show(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?.and_fd(&second).and_map(region, 0)])
     })?;
     let held = actor.paused_with_one()?;
-    let truth = Truth::held(make::HEAP, vec![held.clone()]).and(Rest::Exact(IMPORTED));
+    let truth = Truth::held(make::HEAP, vec![held.clone()]).and(ExpectedResidual::Exact(IMPORTED));
     compare(ctx, &truth)?;
     let shown = Command::new(LSBUF).args(["show", &held.ino.to_string()]).output()?;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use dmabuf::share;
 
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
@@ -17,7 +17,7 @@ use crate::sys;
 /// The account of a buffer with one reference in a message, as this way can know it.
 fn with_one_waiting(ctx: &Ctx, held: Vec<Held>) -> Truth {
     let truth = Truth::held(make::plain_exporter(), held);
-    if ctx.way.is_bpf() { truth.and_in_flight(1) } else { truth.and(Rest::Estimate(1)) }
+    if ctx.way.is_bpf() { truth.and_in_flight(1) } else { truth.and(ExpectedResidual::Estimate(1)) }
 }
 
 /// Compares the account of a buffer with one reference in a message of a socket that a process
@@ -82,7 +82,11 @@ pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
     let ino = held.ino;
-    compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).and(Rest::Estimate(1)))?;
+    compare_in(
+        ctx,
+        &answer,
+        &Truth::held(make::plain_exporter(), vec![held]).and(ExpectedResidual::Estimate(1)),
+    )?;
     ctx.check("in flight is unknown, not 0", answer.buffer(ino)?["refs"]["in_flight"].is_null())?;
     // procfs counts the fds in messages of sockets that a process holds. BPF iterators also see
     // which buffers they are, and that one message has a socket.

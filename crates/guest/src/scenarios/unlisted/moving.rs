@@ -34,17 +34,17 @@ const FDS: usize = 500;
 /// The slots that an fd moves to: the first free one from each of these on.
 const SLOTS: [i32; 2] = [3, 1010];
 
-/// What moves.
+/// The reference that moves.
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum Moving {
     Mapping,
     Fd,
 }
 
 /// Pauses, moves the mapping or fd until the scenario tells it to stop, and pauses again.
-fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Result<()> {
+fn play(stage: &mut Stage, what: Moving, fd: OwnedFd, held: Held) -> anyhow::Result<()> {
     match what {
-        What::Mapping => {
+        Moving::Mapping => {
             let mut shuttle = Shuttle::map(&fd, 4 * PAGE, VMAS)?;
             drop(fd);
             let held = held.without_fds();
@@ -56,7 +56,7 @@ fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Resul
             stage.wait()?;
             stage.pause(&[held.and_map(shuttle.region(), 0)])
         }
-        What::Fd => {
+        Moving::Fd => {
             let null = File::open("/dev/null")?;
             let others: Result<Vec<OwnedFd>, _> =
                 (0..FDS).map(|_| null.try_clone().map(Into::into)).collect();
@@ -80,7 +80,7 @@ fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Resul
 
 /// Runs lsbuf while one process holds a buffer by an fd and another one moves its reference: to the
 /// same open file, or to a second one.
-fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: What, reopened: bool) -> anyhow::Result<()> {
+fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: Moving, reopened: bool) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
     let mut stable = Actor::start(b"stable", |stage| {
         let (fd, held) = sort.make(NAME)?;
@@ -108,32 +108,32 @@ fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: What, reopened: bool) ->
 }
 
 pub(super) fn mapping(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::Memfd, What::Mapping, false)
+    ask_beside_a_holder(ctx, Sort::Memfd, Moving::Mapping, false)
 }
 
 pub(super) fn mapping_reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::Memfd, What::Mapping, true)
+    ask_beside_a_holder(ctx, Sort::Memfd, Moving::Mapping, true)
 }
 
 pub(super) fn mapping_of_dmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::DmaBuf, What::Mapping, false)
+    ask_beside_a_holder(ctx, Sort::DmaBuf, Moving::Mapping, false)
 }
 
 pub(super) fn fd(ctx: &mut Ctx) -> anyhow::Result<()> {
     for sort in Sort::BOTH {
-        ask_beside_a_holder(ctx, sort, What::Fd, false)?;
+        ask_beside_a_holder(ctx, sort, Moving::Fd, false)?;
     }
     Ok(())
 }
 
 pub(super) fn fd_reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::Memfd, What::Fd, true)
+    ask_beside_a_holder(ctx, Sort::Memfd, Moving::Fd, true)
 }
 
 pub(super) fn mapping_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut mover = Actor::start(b"mover", |stage| {
         let (fd, held) = Sort::Memfd.make(NAME)?;
-        play(stage, What::Mapping, fd, held)
+        play(stage, Moving::Mapping, fd, held)
     })?;
     let held = mover.paused_with_one()?;
     ensure!(held.maps.len() == 1, "one mapping, not {:?}", held.maps);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::TimedAnswer;
 use super::printed::{counts_memfds, find, is_from, named};
 use crate::actor::Held;
-use crate::answer::{self, Answer, Rest, Truth};
+use crate::answer::{self, Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::soak::figures::address;
 use crate::soak::history::History;
@@ -114,8 +114,11 @@ impl Findings {
         let line =
             |kernel, in_flight| Truth { in_flight, ..truth(world, ino, kernel, whole_names) }.line(size);
         let counted = !world.is_memfd(ino) || counts_memfds(answer);
-        let exact =
-            if counted { line(Rest::Exact(unseen.kernel), unseen.in_flight) } else { line(Rest::Unknown, 0) };
+        let exact = if counted {
+            line(ExpectedResidual::Exact(unseen.kernel), unseen.in_flight)
+        } else {
+            line(ExpectedResidual::Unknown, 0)
+        };
         let Some(b) = find(answer, ino) else {
             return self.errors.push(format!("buffer {} is missing\n  truth   {exact}", named(ino)));
         };
@@ -138,7 +141,7 @@ impl Findings {
             None => (unseen.total(), 0),
         };
         let known = in_flight.is_null() || waiting == unseen.in_flight;
-        if known && may_estimate(residual) && printed == line(Rest::Estimate(residual), waiting) {
+        if known && may_estimate(residual) && printed == line(ExpectedResidual::Estimate(residual), waiting) {
             self.estimates += 1;
             return;
         }
@@ -155,7 +158,7 @@ impl Findings {
 
 /// The true account of a buffer, with this residual and without messages. `whole_names` says
 /// whether the list of dma-bufs has names unchanged.
-fn truth(world: &SoakWorld, ino: u64, kernel: Rest, whole_names: bool) -> Truth {
+fn truth(world: &SoakWorld, ino: u64, kernel: ExpectedResidual, whole_names: bool) -> Truth {
     let held = world.holders(ino).map(|(pid, hold)| Held {
         pid,
         ino,
