@@ -1,8 +1,8 @@
 //! `lsbuf-bench SOURCES`: measures warm scans. It scans once for every line that it reads, with one
 //! scanner, and prints what the scan took.
 //!
-//! Each answer is one line of JSON, a [`WarmScan`]. This is a program of its own because its allocator
-//! counts.
+//! Each answer is one line of JSON, a [`WarmScan`]. This is a program of its own because its
+//! allocator counts.
 
 mod counting;
 

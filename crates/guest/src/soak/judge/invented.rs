@@ -1,6 +1,6 @@
 //! What an answer has that never existed.
 //!
-//! This claim needs no moment: it holds for every buffer of every answer, also while the world moves.
+//! This claim holds for every buffer of every answer, also while the world moves.
 
 use std::collections::BTreeSet;
 
