@@ -9,7 +9,6 @@
 //! mappings waits too.
 //!
 //! Limits: the server implements only the part of FUSE (include/uapi/linux/fuse.h) that this needs.
-//!
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
