@@ -1,6 +1,7 @@
 //! The list of all scenarios, in the order in which they run.
 //!
-//! A module of [`crate::scenarios`] becomes part of the run by its row here. What scenarios are made of does not know the list.
+//! A module of [`crate::scenarios`] takes part in the run if it has a row here. The modules that
+//! scenarios are made of do not depend on this list.
 
 use std::sync::LazyLock;
 
@@ -46,11 +47,11 @@ pub fn all() -> &'static [Scenario] {
     &ALL
 }
 
-/// The scenarios called `names`, or all if there are no names.
+/// The scenarios with these `names`, or all if there are no names.
 ///
 /// # Errors
 ///
-/// A name that no scenario has; the error lists those that exist.
+/// No scenario has one of the names. The error lists the names that exist.
 pub fn select(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
     for name in names {
         if !all().iter().any(|scenario| scenario.name == name) {
@@ -68,7 +69,7 @@ mod tests {
     use crate::need::Need;
     use crate::scenario::{Run, runs};
 
-    /// Check that a name means one scenario.
+    /// Check that each name belongs to one scenario.
     #[test]
     fn names_are_unique() {
         for (index, scenario) in all().iter().enumerate() {
@@ -80,8 +81,8 @@ mod tests {
         }
     }
 
-    /// Check that a scenario runs by every way that it lists, under a name of its own and with what the way needs, and one
-    /// that lists none just once.
+    /// Check that a scenario runs once in each way that it lists, with a name of its own and with
+    /// what the way needs, and that a scenario that lists no way runs once.
     #[test]
     fn runs_by_each_way() {
         let runs = runs(&select(&["boots".into(), "dup".into()]).unwrap());
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(needs, [vec![], vec![Need::Iterators], vec![]]);
     }
 
-    /// Check that an unknown name is an error which lists the known ones.
+    /// Check that an unknown name is an error that lists the known names.
     #[test]
     fn unknown_names_are_refused() {
         let error = select(&["nonsense".to_owned()]).unwrap_err().to_string();

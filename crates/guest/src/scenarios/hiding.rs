@@ -1,5 +1,6 @@
-//! Holders that are easily overlooked, counted twice, or taken for somebody else: threads with tables of their own,
-//! processes that share, other namespaces, and processes that come and go faster than they are read.
+//! Holders that are easily missed, counted twice, or confused with others: threads with their own
+//! fd tables, processes that share, other namespaces, and processes that start and end while they
+//! are read.
 
 mod access;
 mod churn;
@@ -15,28 +16,28 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "zombie_leader",
-        claim: "What live threads hold behind an ended first thread is their process's, with its pid and command name",
+        claim: "References of threads whose first thread has ended belong to their process, with its pid and command name",
         needs: &[],
         ways: Way::BOTH,
         run: threads::zombie_leader,
     },
     Scenario {
         name: "zombie_leader_maps",
-        claim: "Mappings behind an ended first thread are found through the threads that live on",
+        claim: "Mappings of a process whose first thread has ended are found through its other threads",
         needs: &[Need::MappedIdentity],
         ways: Way::BOTH,
         run: threads::zombie_leader_maps,
     },
     Scenario {
         name: "thread_with_own_table",
-        claim: "A thread's own fd table adds references of its own, also under the same fd numbers",
+        claim: "A thread's own fd table adds references, also under the same fd numbers",
         needs: &[],
         ways: Way::BOTH,
         run: threads::own_table,
     },
     Scenario {
         name: "threads_share_own_table",
-        claim: "Two threads that share a table which is not their process's count once",
+        claim: "Two threads that share one fd table, not their process's, count once",
         needs: &[],
         ways: Way::BOTH,
         run: threads::shared_own_table,
@@ -57,7 +58,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "fd_table_of_a_thread",
-        claim: "A process that shares the own table of another process's thread adds no reference",
+        claim: "A process that shares the fd table of a single thread of another process adds no reference",
         needs: &[],
         ways: Way::BOTH,
         run: sharing::table_of_a_thread,
@@ -78,21 +79,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "fork_shares_nothing",
-        claim: "Forked copies with equal fd numbers and addresses are references of their own, beside sharing ones",
+        claim: "Forked copies with equal fd numbers and addresses count as references, and shared ones do not",
         needs: &[Need::MappedIdentity],
         ways: Way::BOTH,
         run: sharing::fork_shares_nothing,
     },
     Scenario {
         name: "changed_user",
-        claim: "A process that changed its user is read by root, and counted as unreadable for that user",
+        claim: "A process that changed its user is read by root, and is unreadable for that user",
         needs: &[],
         ways: Way::BOTH,
         run: access::changed_user,
     },
     Scenario {
         name: "hidepid",
-        claim: "A procfs with hidepid shows root everything; a user is told that processes are hidden",
+        claim: "A procfs with hidepid shows root everything, and a note tells a user that processes are hidden",
         needs: &[],
         ways: Way::BOTH,
         run: access::hidepid,
@@ -106,56 +107,56 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "namespaces",
-        claim: "A holder in another pid, mount or user namespace is found by its pid in the first one",
+        claim: "A holder in another pid, mount or user namespace is found by its pid in the initial one",
         needs: &[],
         ways: Way::BOTH,
         run: namespaces::seen_from_outside,
     },
     Scenario {
         name: "inside_a_pid_namespace",
-        claim: "Inside a pid namespace the answer has what is inside, and says that it is not the whole machine",
+        claim: "Inside a pid namespace the answer has that namespace's holders, and says that it is not the whole machine",
         needs: &[],
         ways: &[Way::Auto, Way::Procfs],
         run: namespaces::seen_from_inside,
     },
     Scenario {
         name: "pid_reuse",
-        claim: "No answer pairs the name of one process with the buffer of another that had the same pid",
+        claim: "No answer shows one process's name with the buffer of another process that had the same pid",
         needs: &[],
         ways: Way::BOTH,
         run: reuse::pid,
     },
     Scenario {
         name: "exec_reuse",
-        claim: "No answer pairs the name of one program with the buffer of another that the process ran before",
+        claim: "No answer shows one program's name with a buffer of the program that the process ran before",
         needs: &[],
         ways: Way::BOTH,
         run: reuse::exec,
     },
     Scenario {
         name: "holders_exit",
-        claim: "Holders that end while they are read leave no reference that is said to be the kernel's",
+        claim: "References of holders that exit while they are read are never shown as the kernel's",
         needs: &[],
         ways: Way::BOTH,
         run: churn::holders_exit,
     },
     Scenario {
         name: "slow_forks",
-        claim: "What a child inherits, while it is being forked and shows nowhere, is not said to be the kernel's",
+        claim: "References that a child inherits while it is forked, when no list shows it, are not shown as the kernel's",
         needs: &[],
         ways: Way::BOTH,
         run: churn::slow_forks,
     },
     Scenario {
         name: "slow_unshares",
-        claim: "What a thread's own fd table is copied from, while the copy is in no thread's hands yet, is not said to be the kernel's",
+        claim: "References in a copied fd table that no thread uses yet are not shown as the kernel's",
         needs: &[],
         ways: Way::BOTH,
         run: churn::slow_unshares,
     },
     Scenario {
         name: "storm",
-        claim: "While processes fork, execute and end at a high rate, the figures of quiet buffers stay exact",
+        claim: "While processes fork, execute and exit at a high rate, the figures of untouched buffers stay exact",
         needs: &[],
         ways: Way::BOTH,
         run: churn::storm,

@@ -1,4 +1,4 @@
-//! References by fds: what each way to come by an fd adds to the ledger.
+//! References by fds: what each way to get an fd adds to the account.
 
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -8,11 +8,12 @@ use dmabuf::share;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
+use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys;
 use crate::way::Way;
 
-/// Bytes of most buffers here: a few pages, so that sizes are no counts by chance.
+/// Bytes of most buffers here: several pages, so that a size is never equal to a count by chance.
 pub(super) const SIZE: u64 = 64 << 10;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -53,7 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "opath_alone",
-        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel lists it no more",
+        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel does not list it any more",
         needs: &[],
         ways: Way::BOTH,
         run: opath_alone,
@@ -81,7 +82,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Compares one buffer's ledger, and that the answer is complete and knows no other buffer.
+/// Compares one buffer's account, and checks that the answer is complete and has no other buffer.
 pub(super) fn compare(ctx: &mut Ctx, truth: &Truth) -> anyhow::Result<Answer> {
     let answer = Answer::ask(&[])?;
     compare_in(ctx, &answer, truth)?;
@@ -90,17 +91,41 @@ pub(super) fn compare(ctx: &mut Ctx, truth: &Truth) -> anyhow::Result<Answer> {
     Ok(answer)
 }
 
-/// Compares one buffer's ledger with an answer.
+/// Compares one buffer's account with an answer.
 pub(super) fn compare_in(ctx: &mut Ctx, answer: &Answer, truth: &Truth) -> anyhow::Result<()> {
     let (ino, size) = truth.held.first().map_or((0, 0), |held| (held.ino, held.size));
-    ctx.check_eq(format!("ledger of {ino}"), truth.line(size), answer.line(ino)?)
+    ctx.check_eq(format!("account of {ino}"), truth.line(size), answer.line(ino)?)
 }
 
-/// An actor that holds one buffer by one fd.
+/// Starts an actor that holds one buffer by one fd.
 pub(super) fn holder_of_one() -> anyhow::Result<Actor> {
     Actor::start(b"holder", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         stage.pause(&[Held::by(&buf)?])
+    })
+}
+
+/// Starts an actor that holds one buffer by a mapping of the whole buffer, and by no fd.
+pub(super) fn mapper_of_one() -> anyhow::Result<Actor> {
+    Actor::start(b"mapper", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
+        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
+        drop(buf);
+        stage.pause(&[held])
+    })
+}
+
+/// Starts an actor that holds one buffer by an fd and, if a mapping shows the buffer on this
+/// kernel, by a mapping of the whole buffer.
+pub(super) fn holder_by_fd_and_mapping() -> anyhow::Result<Actor> {
+    Actor::start(b"holder", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let mut held = Held::by(&buf)?;
+        if Need::MappedIdentity.probe() {
+            held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
+        }
+        stage.pause(&[held])
     })
 }
 
@@ -188,7 +213,7 @@ fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
-    // Gone with the last counted reference: nobody can know who exported it.
+    // Nothing tells the exporter after the last counted reference.
     let truth = Truth::held("?", vec![held.clone()]);
     compare_in(ctx, &answer, &truth)?;
     ctx.check_eq("leak shape", "opath", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
@@ -197,7 +222,8 @@ fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn opath_after_others(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // Started first, so that its pid comes first and it is what teaches which mount dma-bufs are on.
+    // This actor is first, so that its pid is lower and its fd shows lsbuf the mount of dma-bufs
+    // first.
     let mut other = holder_of_one()?;
     other.paused()?;
     let mut actor = Actor::start(b"path", |stage| {

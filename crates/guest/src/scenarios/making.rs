@@ -1,11 +1,12 @@
 //! The `dmabuf` crate on real kernels.
 //!
-//! Its unit tests run where no exporter may be, so all that they know of the kernel is what its sources say. Here each
-//! promise of the crate meets every exporter that the kernel has. What is expected comes from what the scenario did
-//! or from what the kernel prints elsewhere (see [`kit`]).
+//! The crate's unit tests must run without any exporter, so they rest on what the kernel's sources
+//! say. These scenarios try each promise of the crate with every exporter that the kernel has.
+//! Expected values come from what the scenario did, or from other files that the kernel prints (see
+//! [`kit`]).
 //!
-//! Limits: no fence is ever pending, no descriptor is read-only, and no exporter lacks mmap, because nothing in stock
-//! kernels makes those without requests that the crate does not offer.
+//! Limits: no fence is ever pending, no fd is read-only, and no exporter lacks mmap. Nothing in
+//! stock kernels makes those without ioctls that the crate does not offer.
 
 mod gem;
 mod heap;
@@ -24,63 +25,63 @@ use crate::scenario::Scenario;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "heap_list",
-        claim: "Heaps are listed as in sysfs, and an unknown name is told which exist",
+        claim: "Heaps are listed as in sysfs, and the error for an unknown name lists them",
         needs: &[Heap],
         ways: &[],
         run: heap::list,
     },
     Scenario {
         name: "heap_allocate",
-        claim: "A heap gives zeroed whole pages behind a descriptor to read and write",
+        claim: "A heap gives zeroed whole pages, and a descriptor for reading and writing",
         needs: &[Heap],
         ways: &[],
         run: heap::allocate,
     },
     Scenario {
         name: "heap_impossible_sizes",
-        claim: "Sizes that no heap can give are InvalidSize or OutOfMemory",
+        claim: "Sizes that no heap can give are errors: InvalidSize or OutOfMemory",
         needs: &[Heap],
         ways: &[],
         run: heap::impossible_sizes,
     },
     Scenario {
         name: "udmabuf_one_range",
-        claim: "A udmabuf is the pages of its memfd's range, in both directions",
+        claim: "A udmabuf and its memfd's range are the same pages: writes to either show in the other",
         needs: &[Udmabuf],
         ways: &[],
         run: udmabuf::one_range,
     },
     Scenario {
         name: "udmabuf_several_ranges",
-        claim: "A udmabuf of a list is its ranges one after another, and may share pages with another",
+        claim: "A udmabuf of a list has its ranges one after another, and may share pages with another udmabuf",
         needs: &[Udmabuf],
         ways: &[],
         run: udmabuf::several_ranges,
     },
     Scenario {
         name: "udmabuf_mistakes",
-        claim: "A wrong range and a wrong seal are told apart",
+        claim: "A wrong range and a wrong seal are different errors",
         needs: &[Udmabuf],
         ways: &[],
         run: udmabuf::mistakes,
     },
     Scenario {
         name: "udmabuf_limits",
-        claim: "The module's limits are SizeLimit, with the place to raise them",
+        claim: "Exceeding the module's limits is SizeLimit, and the error names the file that raises them",
         needs: &[Udmabuf],
         ways: &[],
         run: udmabuf::limits,
     },
     Scenario {
         name: "udmabuf_huge_pages",
-        claim: "A memfd of huge pages is accepted, in parts of them",
+        claim: "A memfd of huge pages is accepted, also for parts of a huge page",
         needs: &[Udmabuf],
         ways: &[],
         run: udmabuf::huge_pages,
     },
     Scenario {
         name: "gem_find",
-        claim: "A DRM device is found by driver, and what is none, or none with dumb buffers, is refused",
+        claim: "A DRM device is found by its driver, and other files, and devices without dumb buffers, are refused",
         needs: &[Vgem],
         ways: &[],
         run: gem::find,
@@ -94,42 +95,42 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "gem_dumb",
-        claim: "A dumb buffer has the promised shape, and impossible ones are InvalidSize",
+        claim: "A dumb buffer has the requested dimensions, and impossible ones are InvalidSize",
         needs: &[Vgem],
         ways: &[],
         run: gem::dumb,
     },
     Scenario {
         name: "gem_export_is_one",
-        claim: "A handle exports one dma-buf and holds two references to it until it is closed",
+        claim: "A handle always exports the same dma-buf, and holds two references to it until the handle is closed",
         needs: &[Vgem],
         ways: &[],
         run: gem::export,
     },
     Scenario {
         name: "gem_import_own",
-        claim: "A device's own buffer comes back as its handle, which the last use closes",
+        claim: "Importing a device's own buffer gives its existing handle, and dropping the last use closes it",
         needs: &[Vgem],
         ways: &[],
         run: gem::import_own,
     },
     Scenario {
         name: "gem_import_foreign",
-        claim: "An imported buffer lives by its handle alone, with three references",
+        claim: "An import's handle alone keeps a buffer alive, with three references",
         needs: &[Heap, Udmabuf, Vgem],
         ways: &[],
         run: gem::import_foreign,
     },
     Scenario {
         name: "gem_into_raw",
-        claim: "A handle given up stays open until the device is closed",
+        claim: "A handle after into_raw stays open until the device is closed",
         needs: &[Vgem],
         ways: &[],
         run: gem::into_raw,
     },
     Scenario {
         name: "v4l2_find",
-        claim: "A capture device is found by driver, and what captures nothing is refused",
+        claim: "A capture device is found by its driver, and other devices are refused",
         needs: &[Vivid],
         ways: &[],
         run: v4l2::find,
@@ -150,7 +151,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "v4l2_one_queue",
-        claim: "A device's queue is one open file's at a time",
+        claim: "Only one open file at a time can use a device's queue",
         needs: &[Vivid],
         ways: &[],
         run: v4l2::one_queue,
@@ -199,42 +200,42 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "map_references",
-        claim: "A mapping is one reference, a bracket none",
+        claim: "A mapping is one reference, and an access bracket is none",
         needs: &[Vgem],
         ways: &[],
         run: mapping::references,
     },
     Scenario {
         name: "map_outlives_descriptor",
-        claim: "A mapping outlives the descriptor, and the buffer ends with the mapping",
+        claim: "A mapping outlives the descriptor, and the buffer is freed with the mapping",
         needs: &[Vgem],
         ways: &[],
         run: mapping::outlives_descriptor,
     },
     Scenario {
         name: "map_later_descriptor",
-        claim: "A mapping works with a descriptor of its buffer that was got later",
+        claim: "A mapping works with a descriptor of its buffer that was made later",
         needs: &[Vgem],
         ways: &[],
         run: mapping::later_descriptor,
     },
     Scenario {
         name: "map_wrong_buffer",
-        claim: "A bracket with another buffer is WrongBuffer",
+        claim: "An access bracket with another buffer is WrongBuffer",
         needs: &[Vgem],
         ways: &[],
         run: mapping::wrong_buffer,
     },
     Scenario {
         name: "map_protection",
-        claim: "Modes are the VMA's permissions, and directions bind",
+        claim: "Modes are the VMA's permissions, and access in another direction than declared is refused",
         needs: &[Vgem],
         ways: &[],
         run: mapping::protection,
     },
     Scenario {
         name: "map_private",
-        claim: "A private mapping keeps its writes to itself, or is NotMappable",
+        claim: "Writes to a private mapping do not reach the buffer, or the mapping is NotMappable",
         needs: &[Vgem],
         ways: &[],
         run: mapping::private,
@@ -248,28 +249,28 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "map_no_room",
-        claim: "A mapping that finds no address space is OutOfMemory",
+        claim: "A mapping without free address space is OutOfMemory",
         needs: &[Vgem],
         ways: &[],
         run: mapping::no_room,
     },
     Scenario {
         name: "map_identity",
-        claim: "The identity is what fdinfo, maps and debugfs print",
+        claim: "The identity equals what fdinfo, maps and debugfs print",
         needs: &[Vgem],
         ways: &[],
         run: mapping::identity,
     },
     Scenario {
         name: "share_sockets",
-        claim: "Buffers arrive in order over every kind of socket, one reference each on the way",
+        claim: "Buffers arrive in order over every kind of socket, and each has one reference while in flight",
         needs: &[Vgem],
         ways: &[],
         run: sharing::sockets,
     },
     Scenario {
         name: "share_another_process",
-        claim: "Another process works on the same memory and name",
+        claim: "Another process uses the same memory and name",
         needs: &[Vgem],
         ways: &[],
         run: sharing::another_process,
@@ -290,42 +291,42 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "share_refusals",
-        claim: "What is no usable dma-buf is refused on receipt, and nothing stays open",
+        claim: "Fds that are not usable dma-bufs are refused on receipt, and none stays open",
         needs: &[Vgem],
         ways: &[],
         run: sharing::refusals,
     },
     Scenario {
         name: "share_lost",
-        claim: "Descriptors that the receiver has no room for are Truncated, and the others are closed",
+        claim: "If the receiver has no room for all descriptors, the error is Truncated, and those that arrived are closed",
         needs: &[Vgem],
         ways: &[],
         run: sharing::lost,
     },
     Scenario {
         name: "share_socket_errors",
-        claim: "Full, closed and too long have their own kinds",
+        claim: "A full socket, a closed one and a payload that is too long have their own error kinds",
         needs: &[Vgem],
         ways: &[],
         run: sharing::socket_errors,
     },
     Scenario {
         name: "share_too_many_in_flight",
-        claim: "A user's limit of descriptors in flight is OutOfDescriptors",
+        claim: "Exceeding a user's limit of descriptors in flight is OutOfDescriptors",
         needs: &[Vgem],
         ways: &[],
         run: sharing::too_many_in_flight,
     },
     Scenario {
         name: "sync_file_idle",
-        claim: "An idle buffer gives a signalled sync file in each direction, and takes it back",
+        claim: "An idle buffer exports a signalled sync file in each direction, and imports it again",
         needs: &[Vgem, SyncFile],
         ways: &[],
         run: syncing::idle,
     },
     Scenario {
         name: "sync_file_or_unsupported",
-        claim: "Sync files are offered if the kernel's code has the requests, and else Unsupported",
+        claim: "Sync files work if the kernel's code has the ioctls, and else are Unsupported",
         needs: &[Vgem],
         ways: &[],
         run: syncing::offered,
@@ -339,28 +340,28 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "refused_not_a_dma_buf",
-        claim: "Only a dma-buf becomes one, and not one with O_PATH",
+        claim: "Only a dma-buf's fd becomes a DmaBuf, and not one with O_PATH",
         needs: &[Vgem],
         ways: &[],
         run: refusals::not_a_dma_buf,
     },
     Scenario {
         name: "refused_absent",
-        claim: "An exporter opens if and only if sysfs has it, and is missed by its own kind",
+        claim: "An exporter opens if and only if sysfs has it, and else the error has its own kind",
         needs: &[],
         ways: &[],
         run: refusals::absent,
     },
     Scenario {
         name: "refused_another_user",
-        claim: "Another user is told whose the nodes are",
+        claim: "The error for another user says who owns the node",
         needs: &[Vgem],
         ways: &[],
         run: refusals::another_user,
     },
     Scenario {
         name: "refused_no_descriptors",
-        claim: "Without a free descriptor, whatever makes one is OutOfDescriptors",
+        claim: "Every call that makes a descriptor fails with OutOfDescriptors if none is free",
         needs: &[Vgem],
         ways: &[],
         run: refusals::no_descriptors,

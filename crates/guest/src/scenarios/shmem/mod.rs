@@ -1,7 +1,9 @@
-//! Shared memory that is no dma-buf: memfds, System V segments, memory without a file, tmpfs.
+//! Shared memory other than dma-bufs: memfds, System V segments, anonymous shared memory, tmpfs
+//! files.
 //!
-//! The guest's root is a tmpfs, from which all programs run, so buffers are looked up one by one and not counted, but for the
-//! kinds of which a guest has none besides. What is charged is what the test's own stat(2) said, and the pages that it touched.
+//! The guest's root is a tmpfs from which all programs run. So these scenarios look buffers up one
+//! by one, and count only the kinds that the guest does not use itself. Expected allocations come
+//! from the test's own stat(2) and from the pages that it touched.
 
 mod counted;
 mod files;
@@ -20,14 +22,14 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "memfd_alone",
-        claim: "A memfd has its size, and is charged for the pages that it has: written or allocated in advance, not what was punched out",
+        claim: "A memfd has its size, and is charged for pages that were written or allocated in advance, not for those punched out",
         needs: &[],
         ways: Way::BOTH,
         run: memfd::alone,
     },
     Scenario {
         name: "memfd_shared",
-        claim: "A memfd shared by fork and by message is held by each, whose RSS is the whole charge and whose PSS an equal part",
+        claim: "A memfd shared by fork and by message is held by each process; RSS has the whole charge, PSS an equal part",
         needs: &[],
         ways: Way::BOTH,
         run: memfd::shared,
@@ -41,7 +43,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memfd_sealed",
-        claim: "A memfd's seals are told where they are asked for, and asking changes no account and breaks no lease",
+        claim: "lsbuf show prints a memfd's seals, and reading them changes no account and breaks no lease",
         needs: &[],
         ways: Way::BOTH,
         run: memfd::sealed,
@@ -55,21 +57,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memfd_hostile_names",
-        claim: "No name of a memfd is lost or makes it something else, and no file called like a memfd is one",
+        claim: "No name of a memfd is lost or changes its kind, and no file with a name like a memfd's is taken for one",
         needs: &[],
         ways: Way::BOTH,
         run: memfd::hostile_names,
     },
     Scenario {
         name: "memfd_hugetlb",
-        claim: "A memfd of huge pages is charged for each whole one that it has",
+        claim: "A memfd of huge pages is charged for each whole huge page that it has",
         needs: &[Need::HugePages],
         ways: Way::BOTH,
         run: memfd::huge,
     },
     Scenario {
         name: "memfd_leak",
-        claim: "Of a process that holds 10,000 memfds none is missing",
+        claim: "All memfds of a process that holds 10,000 are found",
         needs: &[],
         ways: Way::BOTH,
         run: memfd::leak,
@@ -83,35 +85,35 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memfd_many_in_flight",
-        claim: "More files in one socket than an iterator has room for end no answer: it is partial and says why",
+        claim: "More files in one socket than an iterator has room for do not fail the answer: it is partial and says why",
         needs: &[],
         ways: &[Way::Bpf],
         run: counted::many_in_flight,
     },
     Scenario {
         name: "memfd_balances",
-        claim: "The account of a memfd is the sum over every file that was opened on it, where a count is known",
+        claim: "A memfd's account is the sum over every file that is open on it, if a count is known",
         needs: &[],
         ways: Way::BOTH,
         run: counted::balances,
     },
     Scenario {
         name: "tmpfs_running",
-        claim: "A program that runs from a tmpfs file holds it by its mappings, and once more by running",
+        claim: "A program that runs from a tmpfs file holds it by its mappings, and has one more reference because it runs",
         needs: &[],
         ways: Way::BOTH,
         run: counted::running,
     },
     Scenario {
         name: "runs_from_memfd",
-        claim: "A memfd that only a program keeps which runs from it is found, and held by that process",
+        claim: "A memfd that only a running program keeps is found, and held by that process",
         needs: &[],
         ways: Way::BOTH,
         run: program::alone,
     },
     Scenario {
         name: "runs_from_memfd_reopened",
-        claim: "A program that runs from a memfd is a holder of it beside one that has opened it again",
+        claim: "A program that runs from a memfd is a holder of it, besides a process that has opened it again",
         needs: &[],
         ways: Way::BOTH,
         run: program::reopened,
@@ -125,14 +127,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "udmabuf_in_pieces",
-        claim: "A udmabuf of more pieces than can be told of hides nothing but whose memory it is",
+        claim: "A udmabuf of more pieces than an iterator can write is listed, and only its memfds stay unknown",
         needs: &[Need::Udmabuf],
         ways: Way::BOTH,
         run: counted::udmabuf_in_pieces,
     },
     Scenario {
         name: "gem_in_disguise",
-        claim: "A driver's shmem that is a dma-buf's memory is linked to it for who asks in full, and counted once",
+        claim: "A driver's shmem that is a dma-buf's memory is linked to it by lsbuf show, and counted once",
         needs: &[Need::Vgem],
         ways: Way::BOTH,
         run: counted::in_disguise,
@@ -146,14 +148,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "shm_anon",
-        claim: "Anonymous memory that was forked is held by both, by its mappings alone",
+        claim: "Anonymous shared memory is held by parent and child, by mappings alone",
         needs: &[],
         ways: Way::BOTH,
         run: files::anonymous,
     },
     Scenario {
         name: "tmpfs_unlinked",
-        claim: "A tmpfs file is deleted once it has lost its name, and only then would go with its holder",
+        claim: "A tmpfs file counts as deleted once it has no name, and only then would its holder's exit free it",
         needs: &[],
         ways: Way::BOTH,
         run: files::unlinked,
@@ -174,7 +176,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "ashmem",
-        claim: "Android's shared memory is found by what is mapped of it, under the name that it was given",
+        claim: "Android's ashmem is found by its mappings, with the name that it was given",
         needs: &[Need::Ashmem],
         ways: Way::BOTH,
         run: files::ashmem,
@@ -188,70 +190,70 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "sysv_attached",
-        claim: "A segment's count is its attachments, twice in one process and again in its child, and it goes with the last once it was removed",
+        claim: "A segment's count is its attachments, two in one process and two in its child; after removal it goes with the last",
         needs: &[],
         ways: Way::BOTH,
         run: sysv::attached,
     },
     Scenario {
         name: "sysv_unattached",
-        claim: "A segment that nobody has attached is found, and is kernel-only",
+        claim: "A segment that no process has attached is found, and is kernel-only",
         needs: &[],
         ways: Way::BOTH,
         run: sysv::unattached,
     },
     Scenario {
         name: "sysv_two_namespaces",
-        claim: "Segments of one id in two IPC namespaces are two buffers",
+        claim: "Segments with the same id in two IPC namespaces are two buffers",
         needs: &[],
         ways: Way::BOTH,
         run: sysv::two_namespaces,
     },
     Scenario {
         name: "sysv_namespace_left",
-        claim: "A segment of a namespace that its holder has left hides none of the one that it is in now",
+        claim: "A segment of a namespace that its holder has left hides no segment of the holder's present namespace",
         needs: &[],
         ways: Way::BOTH,
         run: sysv::namespace_left,
     },
     Scenario {
         name: "sysv_collides_with_memfd",
-        claim: "A segment and a memfd of one inode number are two buffers",
+        claim: "A segment and a memfd with the same inode number are two buffers",
         needs: &[],
         ways: Way::BOTH,
         run: sysv::collides,
     },
     Scenario {
         name: "sysv_fd_in_message",
-        claim: "A segment's fd in a message is in flight, and the totals add up when nothing else has the segment",
+        claim: "A segment's fd in a message is in flight, and the totals are right if nothing else holds the segment",
         needs: &[],
         ways: Way::BOTH,
         run: segments::fd_in_message,
     },
     Scenario {
         name: "sysv_thread_namespace",
-        claim: "An unattached segment in the IPC namespace of a thread is not missing without a word",
+        claim: "An unattached segment in the IPC namespace of a thread is not missing without a note",
         needs: &[],
         ways: Way::BOTH,
         run: segments::thread_unattached,
     },
     Scenario {
         name: "sysv_thread_namespace_attached",
-        claim: "A segment that a thread has made in its own IPC namespace is not said to be of its process's",
+        claim: "A segment that a thread has made in its own IPC namespace is not shown in its process's namespace",
         needs: &[],
         ways: Way::BOTH,
         run: segments::thread_attached,
     },
     Scenario {
         name: "sysv_same_in_both",
-        claim: "An attached segment of a left IPC namespace and its unattached double in the new one are not taken for one",
+        claim: "An attached segment of an IPC namespace that its holder has left and an unattached one with the same id in the new namespace are two",
         needs: &[],
         ways: Way::BOTH,
         run: segments::same_in_both,
     },
     Scenario {
         name: "shmem_swapped",
-        claim: "What is swapped out stays charged, and is told apart where the kernel tells",
+        claim: "Swapped memory stays charged, and is listed as swapped where the kernel tells",
         needs: &[Need::Swap],
         ways: Way::BOTH,
         run: swapped::swapped,
