@@ -18,7 +18,7 @@ use super::holding::{SIZE, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
 use crate::make;
-use crate::need::{Need, kernel_has_name};
+use crate::need::Need;
 use crate::pins::PLACE as PINS;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, ring};
@@ -99,7 +99,7 @@ fn refused(ctx: &mut Ctx, what: &str, says: &str, command: &mut Command) -> anyh
 /// Installs for the group. On a kernel that cannot run the iterators it checks that this is refused, and returns `false`.
 fn install(ctx: &mut Ctx) -> anyhow::Result<bool> {
     let mut command = lsbuf(&["probes", "install", "--group", &GROUP.to_string()]);
-    if kernel_has_name(b"bpf_loop") && kernel_has_name(b"bpf_iter_task_vma") {
+    if Need::Iterators.probe() {
         status(ctx, "install", 0, &mut command)?;
         return Ok(true);
     }
@@ -152,7 +152,7 @@ fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
         return Ok(());
     }
     // What the kernel has: where no iterator lists the buffers, only root reads the list.
-    let listed = kernel_has_name(b"bpf_iter_dmabuf");
+    let listed = Need::BufferIterator.probe();
     let (roots, _, complete) = parts(&mut lsbuf(&["--source", "bpf"]))?;
     ctx.check("root's answer is complete", complete)?;
     let (members, sources, complete) = parts(&mut by_user_in(GROUP, &[]))?;
@@ -295,7 +295,7 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
     fs::set_permissions(SET, fs::Permissions::from_mode(0o750))?;
 
     // Without the list of buffers that they were loaded for the others do not tell enough.
-    if kernel_has_name(b"bpf_iter_dmabuf") {
+    if Need::BufferIterator.probe() {
         fs::remove_file(pin("dmabuf"))?;
         refused(
             ctx,
