@@ -4,8 +4,9 @@
 //! kernels lists what each of them lacks, so that a probe which suddenly finds less (or more) than it used to is a
 //! failed run and not one more silent skip.
 //!
-//! Process 1 probes once and hands down what it found in the environment, because an emulated kernel needs half a second
-//! to search its own type information, and scenarios ask hundreds of times.
+//! Process 1 probes once and hands down in the environment what it found. Searching the kernel's
+//! type information takes half a second in an emulated machine, and scenarios ask hundreds of
+//! times.
 
 use std::fmt;
 use std::fs;
@@ -27,7 +28,7 @@ pub const SWAP_DISK: &str = "/dev/ram0";
 /// The environment variable that names the needs which process 1 found met, separated by commas.
 pub const MET: &str = "LSBUF_MET";
 
-/// What process 1 found; nothing if it did not start this process.
+/// What process 1 found; `None` if it did not start this process.
 static HANDED_DOWN: LazyLock<Option<Vec<Need>>> = LazyLock::new(|| parse(&std::env::var(MET).ok()?));
 
 /// A capability of the running kernel.
@@ -161,7 +162,7 @@ pub fn print(needs: &[Need]) -> String {
     names.join(",")
 }
 
-/// The needs that [`print`] was given; nothing if a name is not known.
+/// The needs that [`print`] was given; `None` if a name is unknown.
 fn parse(names: &str) -> Option<Vec<Need>> {
     let need = |name: &str| Need::ALL.iter().copied().find(|need| need.name() == name);
     names.split(',').filter(|name| !name.is_empty()).map(need).collect()
@@ -218,7 +219,8 @@ pub fn vivid_node(purpose: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    /// Check that what process 1 hands down is read back, none at all too, and that an unknown name is not passed over.
+    /// Check that what process 1 hands down is read back, also if it is nothing, and that an
+    /// unknown name is not passed over.
     #[test]
     fn handed_down() {
         for needs in [&[][..], &[Need::Heap, Need::Fuse], Need::ALL] {

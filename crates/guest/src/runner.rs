@@ -13,14 +13,15 @@ use crate::output::{Ended, run_reported};
 use crate::pins::Pins;
 use crate::processes;
 use crate::report::{Event, Outcome, Reporter};
-use crate::scenario::{self, Ctx, Run};
+use crate::scenario::{Ctx, Run};
 use crate::suite;
 use crate::way::Way;
 
 /// How long one scenario may take. Emulated machines are slow; a scenario that needs longer hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs the scenarios called `names`, or all if there are no names, and says whether none failed.
+/// Runs the scenarios or runs called `names`, or all if there are no names, and says whether none
+/// failed.
 ///
 /// # Errors
 ///
@@ -29,7 +30,7 @@ pub fn run_all(names: &[String], reporter: &Reporter) -> anyhow::Result<bool> {
     processes::adopt_orphans()?;
     let mut all_ok = true;
     let mut pins = Pins::default();
-    for run in scenario::runs(&suite::select(names)?) {
+    for run in suite::select_runs(names)? {
         let started = Instant::now();
         let missing: Vec<Need> = run.needs().filter(|need| !need.probe()).collect();
         let (outcome, detail) = if !missing.is_empty() {

@@ -7,6 +7,7 @@ use std::fmt::{self, Display};
 
 use anyhow::{Context, bail};
 
+use crate::kernels::Kernels;
 use crate::need::Need;
 use crate::report::{Event, Outcome, Reporter};
 use crate::way::Way;
@@ -20,6 +21,8 @@ pub struct Scenario {
     pub claim: &'static str,
     /// What the kernel must have for it to run.
     pub needs: &'static [Need],
+    /// Which of the kernels that have it must run this.
+    pub kernels: Kernels,
     /// By which ways it has lsbuf ask the kernel, once each. None for one that does not have it ask, or says itself how.
     pub ways: &'static [Way],
     /// Runs it. An error is a failure.

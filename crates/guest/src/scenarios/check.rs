@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 
 use super::machine::closing_line;
 use crate::answer::LSBUF;
+use crate::kernels::Kernels;
 use crate::need::vgem_node;
 use crate::report::Outcome;
 use crate::scenario::{Ctx, Scenario};
@@ -24,6 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: CONTRACT,
         claim: "lsbuf check finds of each point what the table of kernels says, and leaves nothing behind",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: contract,
     },
@@ -31,6 +33,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "kernel_contract_as_user",
         claim: "For a plain user lsbuf check bails out, or skips what only root may look at, and finds the rest alike",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: as_user,
     },

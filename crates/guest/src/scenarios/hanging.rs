@@ -10,6 +10,7 @@ use super::holding::SIZE;
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -20,6 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "hanging_process",
     claim: "A process whose address space stays locked for ever holds up no answer, and the answer names it",
     needs: &[Need::Fuse],
+    kernels: Kernels::Every,
     ways: Way::BOTH,
     run: hanging_process,
 }];

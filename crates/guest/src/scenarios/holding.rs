@@ -7,6 +7,7 @@ use dmabuf::share;
 
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys;
@@ -20,6 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fd_only",
         claim: "One fd is one reference and the whole account",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_only,
     },
@@ -27,6 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "dup",
         claim: "A duplicated fd is a second reference of one holder",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: dup,
     },
@@ -34,6 +37,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "many_fds",
         claim: "A process that holds one buffer by many fds shows the shape of an fd leak, and counts its size once",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: many_fds,
     },
@@ -41,6 +45,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "received",
         claim: "An fd received over a socket is a reference of the receiver; received twice, two",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: received,
     },
@@ -48,6 +53,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "threads_share_a_table",
         claim: "Threads that share their fd table hold each fd once",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: threads_share_a_table,
     },
@@ -55,6 +61,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "opath_alone",
         claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel lists it no more",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: opath_alone,
     },
@@ -62,6 +69,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "opath_after_others",
         claim: "A buffer kept only by an O_PATH fd has its size also when dma-bufs were found before it",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: opath_after_others,
     },
@@ -69,6 +77,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "process_figures",
         claim: "RSS, PSS and USS of two processes that share one of two buffers",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: process_figures,
     },
@@ -76,6 +85,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "who_holds",
         claim: "A holder is described by its command name, user, start time and cgroup",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: who_holds,
     },

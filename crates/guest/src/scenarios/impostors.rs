@@ -21,6 +21,7 @@ use rustix::thread::UnshareFlags;
 use super::holding::{compare, holder_of_one};
 use crate::actor::Actor;
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys;
@@ -35,6 +36,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "impostors",
     claim: "Files, memfds and files of other namespaces called like dma-bufs are not taken for any, by fd, O_PATH fd or mapping",
     needs: &[],
+    kernels: Kernels::OldestAndNewest,
     ways: Way::BOTH,
     run: impostors,
 }];

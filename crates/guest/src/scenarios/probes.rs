@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::holding::{SIZE, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::pins::PLACE as PINS;
@@ -28,6 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_for_a_group",
         claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, and are told why",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: for_a_group,
     },
@@ -35,6 +37,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_installed_again",
         claim: "A second install replaces the first, and remove leaves nothing of any version behind",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: installed_again,
     },
@@ -42,6 +45,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_impostors",
         claim: "Whatever lies in place of a pin, even if it would block, is no source of any figure",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: impostors,
     },
@@ -49,6 +53,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_refusals",
         claim: "Who may not install, and where nobody in the group could read, is said in one line, and nothing is done",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: refusals,
     },
@@ -56,6 +61,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_and_a_ring",
         claim: "What a member may not read of a ring leaves the rest an estimate, as it does for root",
         needs: &[Need::IoUring],
+        kernels: Kernels::Every,
         ways: &[],
         run: and_a_ring,
     },

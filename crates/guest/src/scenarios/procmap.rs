@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::record::world::World;
@@ -21,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "private_map",
         claim: "A private mapping is a reference of its process, though no other mapping or fd leads to it",
         needs: &[Need::Heap],
+        kernels: Kernels::Every,
         ways: &[],
         run: private_map,
     },
@@ -28,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "private_map_beside_a_rest",
         claim: "Beside references of the kernel a private mapping is told from them, and both are exact",
         needs: &[Need::Heap, Need::Vgem],
+        kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: private_map_beside_a_rest,
     },
@@ -35,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "procmap_agrees_with_maps",
         claim: "Queries and text give the same answer in a world of everything that is hard to count",
         needs: &[Need::Procmap],
+        kernels: Kernels::Every,
         ways: &[],
         run: procmap_agrees_with_maps,
     },
@@ -42,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "procmap_is_the_default",
         claim: "Mappings are queried where the kernel can be, else read as text, and the answer says which; what is not there is said in a line",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Procmap]),
         ways: &[],
         run: procmap_is_the_default,
     },

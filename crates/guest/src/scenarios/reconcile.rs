@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::answer::Answer;
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -24,6 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile",
         claim: "Shmem is what is held by kind, unheld files of tmpfs and segments, with nothing left over, to the page",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: to_the_page,
     },
@@ -31,6 +33,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_left_over",
         claim: "What nobody can see is left over to the page: a memfd in flight, an unlimited tmpfs, one that is mounted over",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         // By BPF iterators what is in flight does show.
         ways: &[Way::Procfs],
         run: left_over,
@@ -39,6 +42,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_elsewhere",
         claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held where it shows",
         needs: &[Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: elsewhere,
     },
@@ -46,6 +50,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_outside",
         claim: "Huge pages and secret ones are in no sum, and of a segment that may be huge that is said",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: outside,
     },

@@ -16,6 +16,7 @@ use super::holding::{SIZE, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, DEBUGFS, View};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -27,6 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "rights_table",
         claim: "Each right opens what the kernel ties to it, and the answer says whether it is complete",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Auto, Way::Procfs],
         run: rights_table,
     },
@@ -34,6 +36,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_applied",
         claim: "What doctor advises makes the answer complete, and without any one part of it it is not",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_applied,
     },
@@ -41,6 +44,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_about_mounts",
         claim: "The same where debugfs is not mounted, and where procfs hides processes",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_about_mounts,
     },
@@ -48,6 +52,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_for_mapped_buffers",
         claim: "Where nothing but mappings is left, doctor also names the right that proves them",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_for_mapped_buffers,
     },
@@ -55,6 +60,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_in_containers",
         claim: "In a container doctor names the pid namespace, the user namespace and the mount that are in the way",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_in_containers,
     },
@@ -62,6 +68,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "through_fdinfo",
         claim: "CAP_SYS_PTRACE alone gives the whole ledger: names, O_PATH fds, mappings, and counts left in peace",
         needs: &[Need::FdinfoByPtrace],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: through_fdinfo,
     },
@@ -69,6 +76,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "perfmon_alone",
         claim: "A mapping that CAP_PERFMON shows but nothing proves is said, and is in no figure",
         needs: &[Need::MapsByPerfmon, Need::MappedIdentity],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: perfmon_alone,
     },
@@ -76,6 +84,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "asked_for_the_unreadable",
         claim: "Who asks for a process that cannot be read is told so in one line",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: asked_for_the_unreadable,
     },

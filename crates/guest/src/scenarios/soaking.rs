@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::differential;
+use crate::kernels::Kernels;
 use crate::scenario::{Ctx, Scenario};
 use crate::soak::{self, Plan};
 
@@ -11,6 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "short_soak",
         claim: "Of a random world, at rest or in motion, no answer says what is not so",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: short_soak,
     },
@@ -18,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "worlds_at_rest",
         claim: "Of random worlds at rest every source says what a plain reading of procfs finds",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: worlds_at_rest,
     },

@@ -10,6 +10,7 @@ use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, View};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::record::world::World;
@@ -24,6 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "sources_agree",
         claim: "Of a world with one of each thing that is hard to count, BPF iterators and procfs give one answer, to the letter",
         needs: &[Need::Iterators],
+        kernels: Kernels::Every,
         ways: &[],
         run: sources_agree,
     },
@@ -31,6 +33,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "balanced_at_once",
         claim: "Where every reference is an fd or a mapping, the buffers' own trees explain every count, and no other VMA is read",
         needs: &[Need::Iterators],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Bpf],
         run: balanced_at_once,
     },
@@ -38,6 +41,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "many_mappings",
         claim: "A buffer with more mappings than an iterator tells in one step is read another way, and balances",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: many_mappings,
     },
@@ -45,6 +49,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "who_may_iterate",
         claim: "CAP_BPF and CAP_PERFMON suffice for BPF iterators; who may not use them is told so in one line, and gets no answer",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: who_may_iterate,
     },

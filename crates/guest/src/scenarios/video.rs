@@ -10,6 +10,7 @@ use dmabuf::DmaBuf;
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Rest, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -21,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_exported",
         claim: "An exported video buffer is its fd and nothing in the kernel, also once the device is closed",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported,
     },
@@ -28,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_exported_twice",
         claim: "Two exports of one video buffer are two dma-bufs, each counted whole",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported_twice,
     },
@@ -35,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_mapped",
         claim: "A mapped video buffer shows as itself, with and without its fd and its device",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: mapped,
     },
@@ -42,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_queued",
         claim: "A buffer in a video queue is 1 kernel reference, and no attachment tells of it",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: queued,
     },
@@ -49,6 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_queued_only",
         claim: "A buffer that only a video queue holds is kernel-only, and gone with the queue",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: queued_only,
     },
@@ -56,6 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_to_gem",
         claim: "A video buffer imported into a GPU is that import's 3 kernel references and attachment",
         needs: &[Need::Vivid, Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: to_gem,
     },
