@@ -10,6 +10,7 @@ mod apt;
 mod bench;
 mod bpf;
 mod cmd;
+mod coverage;
 mod cpio;
 mod deb_version;
 mod fetch;

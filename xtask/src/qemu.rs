@@ -104,6 +104,13 @@ fn start(machine: &Machine, vmlinuz: &Path, initramfs: &Path, console: &Path) ->
     let mut qemu = Command::new(QEMU);
     qemu.args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"]);
     qemu.args(["-accel", if machine.kvm { "kvm" } else { "tcg" }]);
+    if !machine.kvm {
+        // With this instruction the kernel's random number generator is ready before the second
+        // processor starts. Without it the generator is ready only when programs run already. The
+        // kernel then rewrites a jump (the static key `crng_is_ready`) while the other processor
+        // may run it. Emulation sometimes does that wrongly: a 6.18 guest died of the int3.
+        qemu.args(["-cpu", "qemu64,+rdrand"]);
+    }
     qemu.arg("-smp").arg(machine.processors.to_string());
     qemu.arg("-m").arg(machine.memory.to_string());
     qemu.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);

@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::need::Need;
+use crate::need::{self, Need};
 use crate::output::run_reported;
 use crate::report::{Event, PLAN_PATH, Plan, REPORT_VARIABLE, Reporter};
 use crate::way;
@@ -89,10 +89,13 @@ fn work(reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
         reporter.send(&Event::Failure { detail: format!("{error:#}") })?;
     }
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    reporter.send(&Event::Hello { kernel, has: Need::met() })?;
+    let has = Need::met();
+    let met = need::print(&has);
+    reporter.send(&Event::Hello { kernel, has })?;
     let mut command = Command::new("/bin/lsbuf-guest");
     command.arg(&plan.mode).args(&plan.arguments);
     command.env_clear().env("PATH", "/bin").env("HOME", "/tmp").env(REPORT_VARIABLE, REPORT_PORT);
+    command.env(need::MET, met);
     // All modes but these two are about dma-bufs. Other kinds would only add noise: the guest's
     // root is a tmpfs.
     if !matches!(plan.mode.as_str(), "sh" | "demo") {

@@ -18,6 +18,7 @@ pub mod differential;
 pub mod hanging;
 pub mod hostile;
 pub mod init;
+pub mod kernels;
 pub mod make;
 pub mod modes;
 pub mod need;

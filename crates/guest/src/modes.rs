@@ -54,7 +54,7 @@ pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     (mode.run)(arguments.get(1..).unwrap_or_default())
 }
 
-/// Runs the named scenarios, or all of them, each in a process of its own.
+/// Runs the named scenarios or runs, or all of them, each in a process of its own.
 fn run_all(names: &[String]) -> anyhow::Result<ExitCode> {
     let all_ok = runner::run_all(names, &Reporter::from_environment()?)?;
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -4,11 +4,17 @@
 //! A capability is probed in the running system and never derived from a kernel version. The host's
 //! table of kernels lists what each kernel lacks. So a probe that suddenly finds less or more than
 //! before fails the run, and does not cause one more silent skip.
+//!
+//! Process 1 probes once and hands down in the environment what it found. Searching the kernel's
+//! type information takes half a second in an emulated machine, and scenarios ask hundreds of
+//! times.
 
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use memchr::memmem;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +25,12 @@ use crate::sys::{ring, shm};
 
 /// The block device that scenarios swap to: a disk in memory.
 pub const SWAP_DISK: &str = "/dev/ram0";
+
+/// The environment variable that names the needs which process 1 found met, separated by commas.
+pub const MET: &str = "LSBUF_MET";
+
+/// What process 1 found; `None` if it did not start this process.
+static HANDED_DOWN: LazyLock<Option<Vec<Need>>> = LazyLock::new(|| parse(&std::env::var(MET).ok()?));
 
 /// A capability of the running kernel.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -111,8 +123,13 @@ impl Need {
         }
     }
 
-    /// Whether the running kernel has it.
+    /// Whether the running kernel has it: as process 1 found, or else by a look now.
     pub fn probe(self) -> bool {
+        HANDED_DOWN.as_ref().map_or_else(|| self.look(), |met| met.contains(&self))
+    }
+
+    /// Looks into the running kernel.
+    fn look(self) -> bool {
         match self {
             Self::Heap => make::has_heap(),
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
@@ -141,6 +158,18 @@ impl Need {
     }
 }
 
+/// The value of [`MET`] for these needs.
+pub fn print(needs: &[Need]) -> String {
+    let names: Vec<&str> = needs.iter().map(|need| need.name()).collect();
+    names.join(",")
+}
+
+/// The needs that [`print`] was given; `None` if a name is unknown.
+fn parse(names: &str) -> Option<Vec<Need>> {
+    let need = |name: &str| Need::ALL.iter().copied().find(|need| need.name() == name);
+    names.split(',').filter(|name| !name.is_empty()).map(need).collect()
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -158,8 +187,7 @@ fn opens(capability: CapabilitySet, path: &str) -> bool {
 pub fn kernel_has_name(name: &[u8]) -> bool {
     // In BTF, names are NUL-terminated strings, one after another.
     let entry = [b"\0", name, b"\0"].concat();
-    fs::read("/sys/kernel/btf/vmlinux")
-        .is_ok_and(|types| types.windows(entry.len()).any(|window| window == entry))
+    fs::read("/sys/kernel/btf/vmlinux").is_ok_and(|types| memmem::find(&types, &entry).is_some())
 }
 
 /// The device node of the vgem driver whose name begins with `kind` (`card` or `renderD`), if there
@@ -195,6 +223,16 @@ pub fn vivid_node(purpose: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Check that what process 1 hands down is read back, also if it is nothing, and that an
+    /// unknown name is not passed over.
+    #[test]
+    fn handed_down() {
+        for needs in [&[][..], &[Need::Heap, Need::Fuse], Need::ALL] {
+            assert_eq!(parse(&print(needs)).unwrap(), needs);
+        }
+        assert_eq!(parse("heap,nonsense"), None);
+    }
 
     /// Check that the name on the screen is the name in the report, for every need.
     #[test]

@@ -13,7 +13,7 @@ use crate::output::{Ended, run_reported};
 use crate::pins::ScenarioPins;
 use crate::processes;
 use crate::report::{Event, Outcome, Reporter};
-use crate::scenario::{self, Ctx, Run};
+use crate::scenario::{Ctx, Run};
 use crate::suite;
 use crate::way::Way;
 
@@ -21,7 +21,7 @@ use crate::way::Way;
 /// hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs the scenarios with these `names`, or all if there are no names. Returns whether none
+/// Runs the scenarios or runs with these `names`, or all if there are no names. Returns whether none
 /// failed.
 ///
 /// # Errors
@@ -31,7 +31,7 @@ pub fn run_all(names: &[String], reporter: &Reporter) -> anyhow::Result<bool> {
     processes::adopt_orphans()?;
     let mut all_ok = true;
     let mut pins = ScenarioPins::default();
-    for run in scenario::runs(&suite::select(names)?) {
+    for run in suite::select_runs(names)? {
         let started = Instant::now();
         let missing: Vec<Need> = run.needs().filter(|need| !need.probe()).collect();
         let (outcome, detail) = if !missing.is_empty() {

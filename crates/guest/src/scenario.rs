@@ -8,6 +8,7 @@ use std::fmt::{self, Display};
 
 use anyhow::{Context, bail};
 
+use crate::kernels::Kernels;
 use crate::need::Need;
 use crate::report::{Event, Outcome, Reporter};
 use crate::way::Way;
@@ -21,6 +22,8 @@ pub struct Scenario {
     pub claim: &'static str,
     /// What the kernel must have for it to run.
     pub needs: &'static [Need],
+    /// Which of the kernels that have it must run this.
+    pub kernels: Kernels,
     /// The ways in which lsbuf runs; the scenario runs once for each. Empty if the scenario does
     /// not run lsbuf, or chooses the source itself.
     pub ways: &'static [Way],

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use anyhow::bail;
 
-use crate::scenario::Scenario;
+use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, check, formats, hanging, hiding, holding, impostors, kernel_refs, machine, making, mapping, names,
     probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
@@ -63,11 +63,27 @@ pub fn select(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
     Ok(all().iter().filter(wanted).collect())
 }
 
+/// The runs called `names`, such as `dup (bpf)`. The name of a scenario means all of its runs, and
+/// no names mean all.
+///
+/// # Errors
+///
+/// A name that neither a scenario nor a run has.
+pub fn select_runs(names: &[String]) -> anyhow::Result<Vec<Run>> {
+    let all = scenario::runs(&all().iter().collect::<Vec<_>>());
+    let is_called = |run: &Run, name: &String| run.scenario.name == name || run.to_string() == *name;
+    if let Some(name) = names.iter().find(|name| !all.iter().any(|run| is_called(run, name))) {
+        bail!("unknown scenario or run {name:?}");
+    }
+    let wanted = |run: &Run| names.is_empty() || names.iter().any(|name| is_called(run, name));
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::need::Need;
-    use crate::scenario::{Run, runs};
+    use crate::scenario::runs;
 
     /// Check that each name belongs to one scenario.
     #[test]
@@ -90,6 +106,19 @@ mod tests {
         assert_eq!(names, ["boots", "dup (bpf)", "dup (procfs)"]);
         let needs: Vec<Vec<Need>> = runs.iter().map(|run| run.needs().collect()).collect();
         assert_eq!(needs, [vec![], vec![Need::Iterators], vec![]]);
+    }
+
+    /// Check that a run can be selected without its scenario's other ones, and an unknown one not.
+    #[test]
+    fn selects_runs() {
+        let select = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            Ok::<_, anyhow::Error>(select_runs(&names)?.iter().map(Run::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(select(&["dup (procfs)", "boots"]).unwrap(), ["boots", "dup (procfs)"]);
+        assert_eq!(select(&["dup"]).unwrap(), ["dup (bpf)", "dup (procfs)"]);
+        assert_eq!(select(&[]).unwrap().len(), runs(&all().iter().collect::<Vec<_>>()).len());
+        assert!(select(&["boots (bpf)"]).is_err());
     }
 
     /// Check that an unknown name is an error that lists the known names.

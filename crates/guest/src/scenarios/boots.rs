@@ -4,6 +4,7 @@ use std::fs::{self, File};
 
 use anyhow::Context;
 
+use crate::kernels::Kernels;
 use crate::need::{Need, vgem_node, vivid_node};
 use crate::scenario::{Ctx, Scenario};
 
@@ -12,6 +13,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "boots",
         claim: "The guest runs the kernel that it reports",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: boots,
     },
@@ -19,6 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "exporters_present",
         claim: "The probes of exporters agree with sysfs and the devices",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: exporters_present,
     },

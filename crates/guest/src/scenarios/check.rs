@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 
 use super::machine::closing_line;
 use crate::answer::LSBUF;
+use crate::kernels::Kernels;
 use crate::need::vgem_node;
 use crate::report::Outcome;
 use crate::scenario::{Ctx, Scenario};
@@ -27,6 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: CONTRACT,
         claim: "lsbuf check finds for each point what the table of kernels says, and leaves no buffer and no process behind",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: contract,
     },
@@ -34,6 +36,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "kernel_contract_as_user",
         claim: "For a user without privileges lsbuf check bails out, or skips the points that need root and finds the same in all others",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: as_user,
     },

@@ -15,6 +15,7 @@ use super::impostors;
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
 use crate::hostile::{HOSTILE, HOSTILE_COMMS};
+use crate::kernels::Kernels;
 use crate::scenario::{Ctx, Scenario};
 use crate::way::Way;
 use crate::{make, sys, terminal};
@@ -44,6 +45,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "liars_in_every_format",
     claim: "No name, command name, cgroup or lookalike file adds a line, a colour or a raw control character, in a pipe or on a terminal",
     needs: &[],
+    kernels: Kernels::OldestAndNewest,
     ways: Way::BOTH,
     run: liars_in_every_format,
 }];

@@ -10,6 +10,7 @@ use super::holding::{SIZE, mapper_of_one};
 use crate::actor::Held;
 use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -19,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "hanging_process",
     claim: "A process whose address space stays locked forever delays no answer, and the answer names it",
     needs: &[Need::Fuse],
+    kernels: Kernels::Every,
     ways: Way::BOTH,
     run: hanging_process,
 }];

@@ -7,6 +7,7 @@ use dmabuf::share;
 
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -21,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fd_only",
         claim: "One fd is one reference and the whole account",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_only,
     },
@@ -28,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "dup",
         claim: "A duplicated fd is a second reference of one holder",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: dup,
     },
@@ -35,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "many_fds",
         claim: "A process that holds one buffer by many fds shows the shape of an fd leak, and counts its size once",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: many_fds,
     },
@@ -42,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "received",
         claim: "An fd received over a socket is a reference of the receiver; received twice, two",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: received,
     },
@@ -49,6 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "threads_share_a_table",
         claim: "Threads that share their fd table hold each fd once",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: threads_share_a_table,
     },
@@ -56,6 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "opath_alone",
         claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel does not list it any more",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: opath_alone,
     },
@@ -63,6 +70,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "opath_after_others",
         claim: "A buffer kept only by an O_PATH fd has its size also when dma-bufs were found before it",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: opath_after_others,
     },
@@ -70,6 +78,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "process_figures",
         claim: "RSS, PSS and USS of two processes that share one of two buffers",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: process_figures,
     },
@@ -77,6 +86,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "who_holds",
         claim: "A holder is described by its command name, user, start time and cgroup",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: who_holds,
     },

@@ -22,6 +22,7 @@ use rustix::thread::UnshareFlags;
 use super::holding::{compare, holder_of_one};
 use crate::actor::Actor;
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys;
@@ -37,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "impostors",
     claim: "Files, memfds and files of other namespaces with names like dma-bufs are not taken for dma-bufs, by fd, O_PATH fd or mapping",
     needs: &[],
+    kernels: Kernels::OldestAndNewest,
     ways: Way::BOTH,
     run: impostors,
 }];

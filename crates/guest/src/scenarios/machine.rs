@@ -11,6 +11,7 @@ use dmabuf::{DmaBuf, Udmabuf};
 use super::holding::{SIZE, compare_in, holder_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth, USER, as_user};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -22,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "several_exporters",
         claim: "Buffers of three exporters are told apart, and their sum is the kernel's own total",
         needs: &[Need::Heap, Need::Udmabuf, Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: several_exporters,
     },
@@ -29,6 +31,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "thousand_buffers",
         claim: "A thousand buffers are all found, once each, and their sum is the kernel's own total",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: thousand_buffers,
     },
@@ -36,6 +39,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "processes_exit_during_the_scan",
         claim: "While holders fork and exit, no scan invents or loses a reference of a process that stays",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: processes_exit_during_the_scan,
     },
@@ -43,6 +47,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "plain_user",
         claim: "A user without privileges sees the buffers of that user's processes, is told that others are unseen, and gets a failure only with --strict",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Auto, Way::Procfs],
         run: plain_user,
     },
@@ -50,6 +55,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "no_debugfs",
         claim: "Without debugfs the answer says that it is partial, and its figures are the same",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: no_debugfs,
     },
@@ -57,6 +63,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "no_dmabuf",
         claim: "On a machine without dma-bufs the answer is empty and complete",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: no_dmabuf,
     },

@@ -3,6 +3,7 @@
 use super::holding::{SIZE, compare, compare_in, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -17,6 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fd_and_map",
         claim: "An fd and a mapping are two references of one holder",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_and_map,
     },
@@ -24,6 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "map_in_disguise",
         claim: "A mapping that shows another inode is not taken for the buffer, and the account balances without it",
         needs: &[Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: map_in_disguise,
     },
@@ -31,6 +34,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fd_closed_but_mapped",
         claim: "A buffer that is only mapped is found with its name, size, exporter and the leak shape of a mapping",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_closed_but_mapped,
     },
@@ -38,6 +42,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fork",
         claim: "A forked child's copies of fds and mappings count as references",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fork,
     },
@@ -45,6 +50,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "map_twice",
         claim: "Two mappings of one process are two references and one holder",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: map_twice,
     },
@@ -52,6 +58,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "partial_unmap",
         claim: "Unmapping the middle splits a VMA into two references; RSS stays the whole size",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: partial_unmap,
     },
@@ -59,6 +66,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "mremap",
         claim: "A VMA that is shrunk and moved stays one reference, at its new address",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: mremap,
     },
@@ -66,6 +74,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "map_files_agrees",
         claim: "map_files shows the same holders as maps",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Procfs],
         run: map_files_agrees,
     },

@@ -10,6 +10,7 @@ use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::hostile::{HOSTILE, HOSTILE_COMMS};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -21,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "named_and_renamed",
         claim: "A buffer has no name, then its name, then its new name",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: named_and_renamed,
     },
@@ -28,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "hostile_names",
         claim: "No name changes a figure, adds a row or is lost",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: hostile_names,
     },
@@ -35,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "hostile_names_mapped",
         claim: "No name of a buffer that is only mapped changes a figure, adds a row or is lost",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: hostile_names_mapped,
     },
@@ -42,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "hostile_comms",
         claim: "No command name changes the holder of a reference, or the user or start time of the process",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: hostile_comms,
     },

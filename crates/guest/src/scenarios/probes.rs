@@ -18,8 +18,9 @@ use serde_json::Value;
 use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, ExpectedResidual, LSBUF, Truth, USER};
+use crate::kernels::Kernels;
 use crate::make;
-use crate::need::{Need, kernel_has_name};
+use crate::need::Need;
 use crate::pins::PLACE as PINS;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::ring;
@@ -29,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_for_a_group",
         claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, with the reason",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: for_a_group,
     },
@@ -36,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_installed_again",
         claim: "A second install replaces the first, and remove leaves no pin of any version",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: installed_again,
     },
@@ -43,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_impostors",
         claim: "No file in the place of a pin is used for any figure, even if reading it would block",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: impostors,
     },
@@ -50,6 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_refusals",
         claim: "An install without the rights, or where the group could not read, fails with one line and changes nothing",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: refusals,
     },
@@ -57,6 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "probes_and_a_ring",
         claim: "A ring that a member may not read makes the residual an estimate, as it does for root",
         needs: &[Need::IoUring],
+        kernels: Kernels::Every,
         ways: &[],
         run: and_a_ring,
     },
@@ -101,7 +107,7 @@ fn refused(ctx: &mut Ctx, what: &str, says: &str, command: &mut Command) -> anyh
 /// refused, and returns `false`.
 fn install(ctx: &mut Ctx) -> anyhow::Result<bool> {
     let mut command = lsbuf(&["probes", "install", "--group", &GROUP.to_string()]);
-    if kernel_has_name(b"bpf_loop") && kernel_has_name(b"bpf_iter_task_vma") {
+    if Need::Iterators.probe() {
         status(ctx, "install", 0, &mut command)?;
         return Ok(true);
     }
@@ -142,7 +148,7 @@ fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
         return Ok(());
     }
     // If no iterator lists the buffers, they come from debugfs's list, which only root can read.
-    let listed = kernel_has_name(b"bpf_iter_dmabuf");
+    let listed = Need::BufferIterator.probe();
     let (roots, _, complete) = parts(&mut lsbuf(&["--source", "bpf"]))?;
     ctx.check("root's answer is complete", complete)?;
     let (members, sources, complete) = parts(&mut by_user_in(GROUP, &[]))?;
@@ -286,7 +292,7 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
 
     // The other iterators were loaded for use with the list of buffers. Without it they do not tell
     // enough.
-    if kernel_has_name(b"bpf_iter_dmabuf") {
+    if Need::BufferIterator.probe() {
         fs::remove_file(pin("dmabuf"))?;
         refused(
             ctx,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::record::world::RecordedWorld;
@@ -21,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "private_map",
         claim: "A private mapping is counted as its process's reference, though no other mapping or fd shows the buffer",
         needs: &[Need::Heap],
+        kernels: Kernels::Every,
         ways: &[],
         run: private_map,
     },
@@ -28,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "private_map_beside_a_rest",
         claim: "A private mapping is not confused with references of the kernel, and both numbers are exact",
         needs: &[Need::Heap, Need::Vgem],
+        kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: private_map_beside_a_rest,
     },
@@ -35,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "procmap_agrees_with_maps",
         claim: "Queries and text give the same answer about a world with every arrangement that is hard to count",
         needs: &[Need::Procmap],
+        kernels: Kernels::Every,
         ways: &[],
         run: procmap_agrees_with_maps,
     },
@@ -42,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "procmap_is_the_default",
         claim: "Mappings are queried if the kernel can do that, else read as text, and the answer says which; where it cannot, asking for queries fails with one line",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Procmap]),
         ways: &[],
         run: procmap_is_the_default,
     },

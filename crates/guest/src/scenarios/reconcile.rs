@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::answer::Answer;
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -25,6 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile",
         claim: "Shmem equals the sum of held memory of each kind and unheld files and segments, to the page",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: to_the_page,
     },
@@ -32,6 +34,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_left_over",
         claim: "Memory that procfs does not show is left over, to the page: a memfd in flight, an unlimited tmpfs, a tmpfs that is mounted over",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         // BPF iterators do show fds in messages.
         ways: &[Way::Procfs],
         run: left_over,
@@ -40,6 +43,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_elsewhere",
         claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held if its mapping shows it",
         needs: &[Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: elsewhere,
     },
@@ -47,6 +51,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "reconcile_outside",
         claim: "Huge and secret pages are in no sum, and a segment that may have huge pages is reported",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: outside,
     },

@@ -18,6 +18,7 @@ use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, DEBUGFS, MachineView};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -29,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "rights_table",
         claim: "Each right opens what the kernel ties to it, and the answer says whether it is complete",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Auto, Way::Procfs],
         run: rights_table,
     },
@@ -36,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_applied",
         claim: "Doctor's advice makes the answer complete, and without any part of it the answer is partial",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_applied,
     },
@@ -43,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_about_mounts",
         claim: "Doctor's advice is right where debugfs is not mounted, and where procfs hides processes",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_about_mounts,
     },
@@ -50,6 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_for_mapped_buffers",
         claim: "If a buffer is only mapped, doctor also names the right that proves the mapping",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_for_mapped_buffers,
     },
@@ -57,6 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "advice_in_containers",
         claim: "In a container doctor names the pid namespace, the user namespace and the mount that keep the answer partial",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_in_containers,
     },
@@ -64,6 +70,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "through_fdinfo",
         claim: "CAP_SYS_PTRACE alone gives the whole account: names, O_PATH fds and mappings, and reading changes no count",
         needs: &[Need::FdinfoByPtrace],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: through_fdinfo,
     },
@@ -71,6 +78,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "perfmon_alone",
         claim: "A mapping that CAP_PERFMON shows but nothing proves is in a note, and in no figure",
         needs: &[Need::MapsByPerfmon, Need::MappedIdentity],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: perfmon_alone,
     },
@@ -78,6 +86,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "asked_for_the_unreadable",
         claim: "Asking for a process that cannot be read prints one line that says so",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: asked_for_the_unreadable,
     },

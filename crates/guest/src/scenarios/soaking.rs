@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::differential;
+use crate::kernels::Kernels;
 use crate::scenario::{Ctx, Scenario};
 use crate::soak::{self, SoakPlan};
 
@@ -11,6 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "short_soak",
         claim: "No answer about a random world, paused or moving, is wrong",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: short_soak,
     },
@@ -18,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "worlds_at_rest",
         claim: "Every source's answers about random paused worlds equal a plain reading of procfs",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: worlds_at_rest,
     },

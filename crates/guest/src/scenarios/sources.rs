@@ -11,6 +11,7 @@ use super::holding::{SIZE, compare, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::caller::{Caller, MachineView};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::record::world::RecordedWorld;
@@ -25,6 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "sources_agree",
         claim: "About a world with every arrangement that is hard to count, BPF iterators and procfs give identical answers",
         needs: &[Need::Iterators],
+        kernels: Kernels::Every,
         ways: &[],
         run: sources_agree,
     },
@@ -32,6 +34,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "balanced_at_once",
         claim: "If every reference is an fd or a mapping, the buffers' own trees of mappings explain every count, and no other VMA is read",
         needs: &[Need::Iterators],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Bpf],
         run: balanced_at_once,
     },
@@ -39,6 +42,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "many_mappings",
         claim: "A buffer with more mappings than an iterator writes in one step is read in another way, and its account balances",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: many_mappings,
     },
@@ -46,6 +50,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "who_may_iterate",
         claim: "CAP_BPF and CAP_PERFMON suffice for BPF iterators; without them lsbuf prints one line that says so, and no answer",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: who_may_iterate,
     },

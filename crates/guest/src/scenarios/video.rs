@@ -11,6 +11,7 @@ use dmabuf::DmaBuf;
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, ExpectedResidual, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -22,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_exported",
         claim: "An exported video buffer has its fd and no kernel reference, also after the device is closed",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported,
     },
@@ -29,6 +31,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_exported_twice",
         claim: "Two exports of one video buffer are two dma-bufs, each with its whole size",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported_twice,
     },
@@ -36,6 +39,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_mapped",
         claim: "A mapped video buffer is found by its mapping, with and without its fd and its device",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: mapped,
     },
@@ -43,6 +47,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_queued",
         claim: "A buffer in a video queue has 1 kernel reference and no attachment",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: queued,
     },
@@ -50,6 +55,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_queued_only",
         claim: "A buffer that only a video queue holds is kernel-only, and is freed with the queue",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: queued_only,
     },
@@ -57,6 +63,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "video_to_gem",
         claim: "A video buffer imported into a GPU has that import's 3 kernel references and attachment",
         needs: &[Need::Vivid, Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: to_gem,
     },
