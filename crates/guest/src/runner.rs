@@ -21,8 +21,8 @@ use crate::way::Way;
 /// hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs the scenarios or runs with these `names`, or all if there are no names. Returns whether none
-/// failed.
+/// Runs the scenarios or runs with these `names`, or all if there are no names. Returns whether
+/// none failed.
 ///
 /// # Errors
 ///
