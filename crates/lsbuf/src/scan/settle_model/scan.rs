@@ -1,10 +1,10 @@
-//! The steps of one reading, in the order in which each source makes them, and the [`Reading`] that they
-//! come to.
+//! The steps of one reading, in the order of each source, and the [`Reading`] that results.
 //!
-//! Both looks at the tasks are one step each. The source looks at one task after the other. What a task
-//! does before its own first look or after its own last one is only ever one more reason to say that it
-//! ran, so that one step is the harder case. The same holds for the counter of started processes, which is read at
-//! the latest moment before the references and at the earliest after them.
+//! In the model, the activity of all tasks is read in one step before the reading and in one after
+//! it. A source reads one task after the other. But what a task does before the source first reads
+//! its activity, or after it has read it last, can only make it count as having run; so the single
+//! step is the harder case. For the same reason the model reads the last pid at the latest moment
+//! before the references, and at the earliest after them.
 
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
@@ -12,17 +12,18 @@ use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
 use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, Seen, Witness};
 use crate::scan::tasks::between;
 
-/// The buffer.
+/// The inode number of the buffer.
 pub(super) const BUFFER: Inode = Inode(7);
 
-/// Who reads.
+/// Which source reads, and in what order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// procfs: the list with the counts, process by process its mappings and then its fds, and the list again.
+    /// procfs: the list with the counts; of each process its mappings and then its fds; the list
+    /// again.
     Procfs,
-    /// BPF iterators, dma-bufs: fds, tasks, then the buffer's count, its mappings and its count again.
+    /// BPF iterators, dma-bufs: fds, tasks, the buffer's count, its mappings, and its count again.
     Iterators,
-    /// BPF iterators, shared memory: fds, tasks, then the mappings of each process; a count with each.
+    /// BPF iterators, shared memory: fds, tasks, the mappings of each process; with each a count.
     Shmem,
 }
 
@@ -32,13 +33,13 @@ pub(super) enum At {
     Begin,
     /// The first count, and the processes.
     List,
-    /// A process's table: its slots, and then the socket's queue.
+    /// An entry of a process's table; after the last one, the socket's queue.
     Slot(u8, u8),
-    /// A process's address space, place by place.
+    /// An address of a process's address space.
     Place(u8, u8),
     Tasks,
     Count,
-    /// The buffer's own tree of mappings, which has those of every space in it.
+    /// The buffer's own tree of mappings, which has the mappings of all address spaces in it.
     Tree(u8, u8),
     CountAgain,
     End,
@@ -48,18 +49,19 @@ pub(super) enum At {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Scan {
     pub(super) at: At,
-    /// The processes at the first look.
+    /// The processes before the reading.
     before: u8,
-    /// Those of procfs's listing still to be visited, and those that were.
+    /// procfs: the listed processes that are still to be visited, and those that were.
     todo: u8,
     visited: u8,
-    /// Of each process, the slots that were found and of which table.
+    /// For each process: the entries that were found, and in which table.
     slots: [u8; TASKS],
     table: [u8; TASKS],
     program: [u8; TASKS],
-    /// Of each space, the places that were found; for procfs of each process.
+    /// For each address space (by procfs: for each process), the addresses at which the buffer was
+    /// found.
     places: [u8; TABLES],
-    /// Of each process, its space.
+    /// For each process, its address space.
     space: [u8; TASKS],
     queue: u8,
     count: Option<u8>,
@@ -70,7 +72,7 @@ pub(super) struct Scan {
     processes_started: bool,
 }
 
-/// What a reading came to; all that [`reading`] needs.
+/// The result of a reading: what [`reading`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Facts {
     scan: Scan,
@@ -79,10 +81,11 @@ pub(super) struct Facts {
     processes_started: bool,
     ran: u8,
     after: u8,
-    /// What each process is doing at the second look: 0 nothing, 1 in a call that keeps references, 2
-    /// exiting, 3 running.
+    /// What each process is doing after the reading: 0 nothing, 1 in a call that keeps references,
+    /// 2 exiting, 3 running.
     doing: [u8; TASKS],
-    /// Which tables and spaces procfs finds to be one, each with the lowest process; `TASKS`: not told.
+    /// Which tables and address spaces procfs finds to be one, each given as the lowest process;
+    /// `TASKS`: comparing failed.
     same: [[u8; TASKS]; 2],
 }
 
@@ -91,7 +94,7 @@ pub(super) struct Facts {
 pub(super) struct How {
     pub(super) order: Order,
     pub(super) socket: usize,
-    /// Whether a task that waits for a processor in the middle of a call is seen to.
+    /// Whether a task that was preempted inside a call shows as running.
     pub(super) preempted_show: bool,
 }
 
@@ -122,7 +125,7 @@ impl Scan {
         self.count = Some(count);
     }
 
-    /// Makes the next step; with the facts if it was the last.
+    /// Makes the next step; returns the facts if it was the last one.
     pub(super) fn step(
         &mut self,
         world: &mut World,
@@ -164,7 +167,7 @@ impl Scan {
             At::Tree(space, place) => {
                 let bit = 1 << place;
                 self.places[usize::from(space)] |= world.spaces[usize::from(space)] & bit;
-                // Spaces in which nothing is mapped are not in the tree.
+                // Address spaces without a mapping of the buffer are not in the tree.
                 self.at = match (space, place) {
                     (space, 0) if world.spaces[usize::from(space)] & 3 != 0 => At::Tree(space, 1),
                     (space, _) if usize::from(space) + 1 < TABLES => {
@@ -186,7 +189,7 @@ impl Scan {
         None
     }
 
-    /// procfs: the next process, those that were started meanwhile last.
+    /// procfs: goes to the next process; those that were started meanwhile come last.
     fn visit(&mut self, world: &World) {
         if self.todo == 0 {
             self.todo = world.listed() & !self.visited;
@@ -254,7 +257,7 @@ impl Scan {
         }
         let now = world.tasks[task];
         if now.stage == Stage::Gone {
-            // It is not there to be named, and what it held went with it.
+            // It cannot be identified any more, and what it held was released.
             (self.slots[task], self.places[task]) = (0, 0);
         } else if self.space[task] != 0
             && now.space != self.space[task]
@@ -265,7 +268,7 @@ impl Scan {
         self.visit(world);
     }
 
-    /// The iterators' tasks, which say whose each table and each space is.
+    /// Reads the iterator over tasks, which reports the owners of each table and address space.
     fn tasks(&mut self, world: &World) {
         for (at, task) in world.tasks.iter().enumerate() {
             let listed = world.listed() & 1 << at > 0;
@@ -285,7 +288,7 @@ impl Scan {
         let doing = |at: usize| match world.tasks[at].stage {
             Stage::ForkedTable | Stage::ForkedSpace | Stage::ForkedPid => 1,
             Stage::Sending | Stage::Opened | Stage::Replaced => 1,
-            // One that was killed is in no call, by procfs.
+            // procfs shows a task that was killed and is exiting as in no call.
             Stage::GaveSpace | Stage::NoSpace | Stage::GaveTable if how.order != Order::Procfs => 2,
             Stage::Closing if how.preempted_show => 3,
             _ => 0,
@@ -320,7 +323,7 @@ impl Scan {
         }
     }
 
-    /// The processes of which something else was found than they have, one bit for each.
+    /// A bit for each process of which something else was found than it has.
     pub(super) fn misread(&self, world: &World, order: Order) -> u8 {
         let wrong = |at: usize| {
             let space = usize::from(world.tasks[at].space);
@@ -345,7 +348,7 @@ fn after(listed: u8, task: usize) -> Option<u8> {
     (task + 1..TASKS).find(|&at| listed & 1 << at > 0).map(|at| at as u8)
 }
 
-/// The reading that a source would make of it.
+/// The reading that a source would make of these facts.
 pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     let scan = &facts.scan;
     let mut reading = Reading::default();
@@ -355,7 +358,8 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     let thorough = order != Order::Procfs || facts.thorough;
     buffer.count = scan.count.map(u64::from);
     buffer.in_flight = match order {
-        // fdinfo of a socket does not tell of what the fds in it are.
+        // fdinfo of a socket counts the fds in its queue, but does not tell which buffers they
+        // refer to.
         Order::Procfs => (thorough && scan.queue == 0).then_some(0),
         _ => Some(scan.queue.into()),
     };
@@ -370,7 +374,8 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     reading.objects.push(Object { buffer, counted });
     let mut tables: Vec<u8> = Vec::new();
     for at in (0..TASKS).filter(|&at| scan.slots[at] > 0) {
-        // procfs knows tables by comparing processes, the iterators by their ids.
+        // procfs knows that tables are one by comparing processes, the iterators by the tables'
+        // ids.
         let id = match (order, facts.same[0][at]) {
             (Order::Procfs, same) if usize::from(same) == TASKS => {
                 reading.uncompared.extend((0..TASKS).filter(|&a| scan.slots[a] == scan.slots[at]).map(pid));
@@ -396,7 +401,7 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
 fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
     let scan = &facts.scan;
     let pid = |at: usize| Pid(at as u32 + 1);
-    // Which places, of whom.
+    // The addresses found in each address space, and its owners.
     let mut spaces: Vec<(u8, Vec<Pid>)> = Vec::new();
     if order == Order::Procfs {
         for at in (0..TASKS).filter(|&at| scan.places[at] > 0) {
@@ -414,7 +419,7 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
             let owner = |at: &usize| usize::from(scan.space[*at]) == space + 1;
             let owners: Vec<Pid> = (0..TASKS).filter(owner).map(pid).collect();
             if owners.is_empty() {
-                // A child's that is not listed yet, or one that was given up.
+                // It belongs to a child that is not listed yet, or was given up.
                 reading.witness.moved = true;
             } else {
                 spaces.push((places, owners));
@@ -434,7 +439,7 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
     }
 }
 
-/// What could have disturbed it, as the sources make it from two looks.
+/// Adds what could have disturbed the reading, as the sources find it.
 fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
     let scan = &facts.scan;
     let look = |listed: u8, second: bool| -> Vec<Activity> {

@@ -1,4 +1,7 @@
-//! Every interleaving of a world's steps with those of a scan, depth first, each state once.
+//! Searches every interleaving of a world's steps with those of a scan, depth first, each state
+//! once.
+//!
+//! Limits: a state is known by a 64-bit hash, so two states could be taken for one by chance.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -20,41 +23,41 @@ pub(super) struct Search {
     pub(super) steps: Steps,
     pub(super) how: How,
     pub(super) readings: u32,
-    /// Whether another buffer never settles, so that each scan makes all its readings.
+    /// Whether a second buffer stays an estimate, so that each scan makes all of its readings.
     pub(super) all_readings: bool,
-    /// So many steps of the world in one path.
+    /// The most steps of the world in one path.
     pub(super) budget: u8,
-    /// What is taken away from each witness before it is judged.
+    /// Removes something from the evidence of each reading before it is judged.
     pub(super) blank: Option<fn(&mut Witness)>,
 }
 
-/// What came of it.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) states: usize,
-    /// Different histories of readings that end in an `Exact` which is true.
+    /// How many different series of readings end in an `Exact` that is true.
     pub(super) exact: usize,
-    /// Those that end in one which is wrong by the limit of several processes, and by that of a receiver
-    /// that sleeps.
+    /// How many end in an `Exact` that is wrong because of the limit of several processes, and
+    /// because of that of a receiver that sleeps.
     pub(super) several: usize,
     pub(super) asleep: usize,
-    /// The path to the first that is wrong without being a limit.
+    /// The path to the first one that is wrong for another reason.
     pub(super) wrong: Option<String>,
-    /// The path to the first that is wrong by the former.
+    /// The path to the first one that is wrong because of several processes.
     pub(super) limit: Option<String>,
 }
 
-/// One reading, and what was true.
+/// One reading, and what was true while it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Past {
     facts: Facts,
-    /// How many references the kernel itself had, one bit for each number: between the reading before and
-    /// this one, and during this one.
+    /// How many references the kernel itself had, as a set with one bit for each number: `since`
+    /// the reading before, and `during` this one.
     since: u8,
     during: u8,
-    /// Whose references were found otherwise than they were.
+    /// The processes whose references were not found as they were.
     misread: u8,
-    /// References in the hands of receivers that slept from begin to end.
+    /// References that receivers held which slept during the whole reading.
     asleep: u8,
 }
 
@@ -158,11 +161,12 @@ impl Search {
         reading
     }
 
-    /// Whether `Exact` is true of the readings that it is said of: of each that proves it alone, or else of
-    /// the time from the first of them to the last.
+    /// Whether an `Exact` is true: at some moment of each reading that proves it alone; or else at
+    /// some moment from the first reading that proves it to the last.
     fn truth(&self, past: &[Past], number: u64) -> Verdict {
         let is = |mask: u8, number: u64| mask & 1 << number != 0;
-        // Those that found the same as the last one which could be compared, and what each of them proves.
+        // The readings with the same account as the last one that could be compared, and what each
+        // proves.
         let mut same = None;
         let mut agreeing: Vec<(usize, Option<Rc<BTreeSet<_>>>)> = Vec::new();
         for at in (0..past.len()).rev() {
@@ -238,7 +242,7 @@ impl Run<'_> {
         }
     }
 
-    /// The scan's next step.
+    /// Makes the scan's next step.
     fn read_on(&mut self, mut state: State) {
         let at = state.scan.at;
         if at == At::Begin {
@@ -248,7 +252,7 @@ impl Run<'_> {
             state.scan.step(&mut state.world, &self.search.how, state.effort.thorough, state.effort.calls);
         state.add_truth();
         self.path.push(Move::Scan(at));
-        // The number that is judged is the last count's.
+        // The residual is computed from the last count, so what was misread by then matters.
         if at == At::CountAgain || state.scan.at == At::End && at != At::End {
             state.misread = state.scan.misread(&state.world, self.search.how.order);
         }
@@ -303,7 +307,7 @@ impl Run<'_> {
         }
     }
 
-    /// The path so far in words.
+    /// The path so far, in words.
     fn told(&self, state: &State, number: u64) -> String {
         let mut text = String::new();
         for one in &self.path {
