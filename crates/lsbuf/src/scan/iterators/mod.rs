@@ -1,9 +1,12 @@
-//! Reads the machine by BPF iterators: all of it in a few readings, whatever else runs on it.
+//! Reads the machine by BPF iterators, programs in the kernel that walk its tables and write a
+//! record for each entry.
 //!
-//! A dma-buf's mappings stand in a tree of its own, which is walked without its lock; where that does not
-//! tell all of them, every VMA of the machine is looked at under its lock.
+//! This sees every process at a low cost, however many processes run. The mappings of a dma-buf are
+//! in a tree of its own, which an iterator walks without the tree's lock. If the tree changes
+//! meanwhile, the walk may miss some; then the next reading looks at every VMA of the machine, each
+//! under its lock.
 //!
-//! Limits: an io_uring that is neither an fd nor mapped is not seen.
+//! Limits: an io_uring that has neither an fd nor a mapping is not seen.
 
 mod objects;
 mod records;
@@ -36,30 +39,31 @@ use crate::model::{
     Source as Asked,
 };
 
-/// The iterators, and what is remembered from scan to scan.
+/// The iterators, and what is kept between two scans.
 #[derive(Debug)]
 pub(super) struct Iterators {
     probes: Probes,
-    /// Why not those that are pinned, if these are not.
+    /// Why the pinned ones are not used, if these were loaded instead.
     not_pinned: Option<MissingIterator>,
     dev: Option<Dev>,
-    /// The cgroups that holders were in, by their numbers.
+    /// The cgroups of holders, by their ids.
     cgroups: HashMap<u64, Cgroup>,
-    /// Nodes whose drivers can hold dma-bufs; `None`: another device.
+    /// The device nodes whose drivers can hold dma-bufs; `None`: another device.
     nodes: HashMap<Dev, Option<Node>>,
 }
 
-/// A node of a device.
+/// A device node.
 #[derive(Clone, Debug)]
 struct Node {
     class: DeviceClass,
     path: Label,
-    /// The device's name.
+    /// The name of the device behind it.
     name: Option<Label>,
 }
 
-/// A cgroup's path, and the process that was asked for it. It is asked again unless that one is still found in there: it may
-/// have been elsewhere by the time it was asked.
+/// A cgroup's path, and the process from which it was read. It is read again once that process is
+/// not in the cgroup any more: it may have moved between the iterator's record and the reading of
+/// the path.
 #[derive(Clone, Debug)]
 struct Cgroup {
     pid: Pid,
@@ -72,7 +76,8 @@ impl Iterators {
         Iterators { probes, not_pinned, dev: None, cgroups: HashMap::new(), nodes: HashMap::new() }
     }
 
-    /// Where they are pinned; or else, as they are loaded, why not those that are pinned.
+    /// The folder where they are pinned. An error: they were loaded; and why the pinned ones are
+    /// not used.
     pub(super) fn origin(&self) -> Result<&Path, Option<&MissingIterator>> {
         self.probes.folder().ok_or(self.not_pinned.as_ref())
     }
@@ -82,7 +87,8 @@ impl Iterators {
         self.probes.why_not(Iterator::DmaBuf.with(kinds.has_shmem())).is_none()
     }
 
-    /// Whether there is a process of that id. procfs may hide it from who can read the iterators.
+    /// Whether there is a process with this pid. procfs may hide it from a user who may read the
+    /// iterators.
     pub(super) fn have_process(&mut self, pid: Pid) -> Result<bool, Errno> {
         let mut found = false;
         self.probes.read(self.probes.either(Iterator::Task), |record| {
@@ -91,7 +97,7 @@ impl Iterators {
         Ok(found)
     }
 
-    /// Who these are, and those with sync_files.
+    /// Describes these processes, and all that have sync_files.
     fn processes_of(&mut self, records: &Records, pids: &BTreeSet<Pid>, root: &ProcRoot) -> Vec<Process> {
         let sync_files = records.sync_files();
         let pids: BTreeSet<Pid> = pids.iter().chain(sync_files.keys()).copied().collect();
@@ -123,7 +129,7 @@ impl Iterators {
 
     /// The open device nodes whose drivers can hold dma-bufs.
     fn devices_of(&mut self, records: &Records, sys: Option<&Path>) -> Vec<Device> {
-        // What another program had open is not put under this one's name.
+        // Not if the process runs another program by now: that one did not open it.
         let still =
             |held: &&DeviceFd| records.task(held.pid).is_some_and(|task| task.program == held.program);
         for held in records.devices.iter().filter(still) {
@@ -145,22 +151,22 @@ impl Iterators {
     }
 }
 
-/// Why they are not used.
+/// Why the iterators are not used.
 #[derive(Clone, Debug)]
 pub(super) enum NotUsed {
-    /// They were not asked for.
+    /// The options exclude them.
     NotRequested,
-    /// They say nothing of the machine that is asked about, and why.
+    /// They do not describe the machine of this procfs, for this reason.
     WrongPlace(&'static str),
-    /// Neither those that are pinned nor some of one's own can be used.
+    /// Neither the pinned ones can be used nor can others be loaded.
     Neither { pinned: MissingIterator, loaded: MissingIterator },
-    /// They could be opened, but not be read.
+    /// They were opened, but reading them fails.
     Unread(Errno),
-    /// They had to wait for some process for too long.
+    /// They waited for a process for too long.
     Stuck,
 }
 
-/// Why iterators of one origin cannot be used, and which one if not all.
+/// Why iterators cannot be used. If one of them is the reason, which one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MissingIterator {
     iterator: Option<Iterator>,
@@ -196,8 +202,9 @@ impl fmt::Display for NotUsed {
     }
 }
 
-/// Those that are pinned, or why they are not all that is needed; unless iterators and that procfs speak of different
-/// machines. `unread`: what is pinned could be opened, but not be read.
+/// Opens the pinned iterators. The inner error: they are not all that is needed. The outer error:
+/// the iterators do not describe the machine of this procfs. `unread`: the pinned ones were opened,
+/// but reading them failed.
 pub(super) fn pinned(
     root: &ProcRoot,
     options: &Options,
@@ -216,7 +223,7 @@ pub(super) fn pinned(
     Ok(whole(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
 }
 
-/// Loads some of one's own in place of those that are pinned.
+/// Loads iterators in place of the pinned ones.
 pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterators, NotUsed> {
     let sys = options.sys_root.as_deref();
     let wanted: Vec<Iterator> = Iterator::of(options.kinds).collect();
@@ -227,7 +234,7 @@ pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterato
     }
 }
 
-/// Makes sure that there is all that is needed.
+/// Makes sure that no iterator is missing that these kinds need.
 fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, MissingIterator> {
     let probes = opened.map_err(|why| MissingIterator { iterator: None, why })?;
     let lacking = probes.lacking(kinds);
@@ -236,17 +243,18 @@ fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, Mi
     missing.map_or(Ok(probes), Err)
 }
 
-/// One scan's readings by the iterators.
+/// The readings of one scan by the iterators.
 #[derive(Debug)]
 pub(super) struct IteratorSource {
     iterators: Box<Iterators>,
     root: Arc<ProcRoot>,
     options: Arc<Options>,
-    /// The shmem family's own, if it is looked for.
+    /// The filesystems of shared memory, if that is looked for.
     filesystems: Option<Filesystems>,
-    /// Whether every VMA is looked at under its lock: a buffer's own tree did not tell all of them.
+    /// Whether to look at every VMA under its lock, because the tree of a buffer may not have shown
+    /// all mappings.
     locked: bool,
-    /// What the last reading is made from.
+    /// What the last reading was made from.
     last: Records,
 }
 
@@ -261,7 +269,7 @@ impl IteratorSource {
         IteratorSource { iterators, root, options, filesystems, locked, last: Records::default() }
     }
 
-    /// What is remembered for the next scan.
+    /// What is kept for the next scan.
     pub(super) fn iterators(self) -> Box<Iterators> {
         self.iterators
     }
@@ -270,12 +278,12 @@ impl IteratorSource {
 impl ReadingSource for IteratorSource {
     fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
         let kinds = self.options.kinds;
-        // What the last reading was made from goes before the next is begun.
+        // Frees the memory of the last reading before the next one.
         self.last = Records::default();
         self.locked |= effort.thorough;
         let born = self.root.last_pid();
         let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
-        // In the next reading, for which it is known beforehand that it may wait.
+        // `may_wait` has to know this before a reading begins, so it applies to the next one.
         let locked = self.locked;
         self.locked |= records.cut;
         let cut = records.cut;
@@ -311,7 +319,7 @@ impl ReadingSource for IteratorSource {
         Ok(reading)
     }
 
-    /// Only looking at VMAs under their locks waits for those who have them.
+    /// Looking at a VMA under its lock may wait for the process that has the lock.
     fn may_wait(&self, effort: Effort) -> bool {
         self.locked || effort.thorough
     }
@@ -326,7 +334,8 @@ impl ReadingSource for IteratorSource {
 }
 
 impl IteratorSource {
-    /// What is in no fd table and no address space; and what rings may have registered.
+    /// References that are in no fd table and no address space; and what io_urings may have
+    /// registered.
     fn hidden_refs(&mut self, records: &Records) -> (HiddenRefs, Rings, HiddenRefCounter) {
         let (rings, has_ring_without_fd) = records.rings();
         let mut hidden = HiddenRefCounter::default();
@@ -343,7 +352,7 @@ impl IteratorSource {
         counts.in_flight =
             waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
         counts.unknown |= waiting.is_none();
-        // A ring may be in flight, and a socket be registered.
+        // A ring may be in a message, and a socket may be registered.
         let rings = Rings {
             may_have_sockets: hidden.in_flight_of_one().is_none(),
             may_have_shmem: !hidden.is_empty(),
@@ -371,7 +380,7 @@ impl IteratorSource {
             processes: ProcessCounts { total, read: total, ..ProcessCounts::default() },
             hidden_refs: Some(counts),
             unread_segments: reading.segments.unread,
-            // Only every VMA shows a ring that is mapped and has no fd.
+            // A ring that is mapped and has no fd shows only if every VMA is looked at.
             passed_over: !locked,
             listed: !kinds.has_shmem(),
             ..Seen::default()
@@ -382,7 +391,8 @@ impl IteratorSource {
         seen
     }
 
-    /// What could have disturbed the reading. Calls that the iterators do not tell are asked of procfs.
+    /// Fills in what could have disturbed the reading. Calls that the iterators do not report are
+    /// read from procfs.
     fn watch(&mut self, witness: &mut Witness, records: &mut Records, calls: bool) {
         let (before, mut after) =
             (std::mem::take(&mut records.runs), std::mem::take(&mut records.runs_after));
