@@ -1,4 +1,5 @@
-//! Counting: by how much each way to hold a buffer moves the kernel's count, and how often that is.
+//! Claims about `count`: by how much each way to hold a buffer changes it, and that nothing else
+//! does.
 
 use dmabuf::{DmaBuf, MapMode, share};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -7,9 +8,10 @@ use super::claim::Claim;
 use super::judge::{Attempt, Tried, same};
 use super::kit::{Kit, map, settled};
 
-/// An exported GEM object with an open handle: its own reference, and that of the device file's PRIME cache.
+/// An exported GEM object with an open handle has its own reference and that of the device file's
+/// PRIME cache.
 const EXPORTED: u64 = 2;
-/// An imported one: these, and the attachment's.
+/// An imported one has these and the attachment's.
 const IMPORTED: u64 = 3;
 
 const RESIDUAL: &str = "KERNEL, what is left of the count, is wrong, and with it who seems to leak";

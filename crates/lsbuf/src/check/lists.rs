@@ -1,4 +1,5 @@
-//! The kernel's own list, debugfs `dma_buf/bufinfo`: what is in it, what it says, and what an O_PATH fd keeps out of it.
+//! Claims about the kernel's list of dma-bufs, debugfs `dma_buf/bufinfo`: which buffers are in it,
+//! what it says, and that one with nothing but an `O_PATH` fd is not in it.
 
 use std::os::fd::AsFd;
 
@@ -186,8 +187,9 @@ fn o_path_inode(kit: &Kit) -> Tried {
     })
 }
 
-/// A memfd cannot be sealed against writing while somebody else uses its pages (`memfd_wait_for_pins` in mm/memfd.c), and a
-/// udmabuf does for as long as it exists. So sealing tells, without any guess from free memory.
+/// A memfd cannot be sealed against writing while something else uses its pages
+/// (`memfd_wait_for_pins` in mm/memfd.c), and a udmabuf uses them as long as it exists. So trying
+/// to seal it tells whether the memory is still in use.
 fn o_path_keeps_memory(kit: &Kit) -> Tried {
     let memfd = SealedMemfd::create("lsbuf check", bytes(1))?;
     let buf = kit.udmabuf()?.create(memfd.whole()?)?;
