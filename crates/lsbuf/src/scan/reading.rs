@@ -3,7 +3,7 @@
 //! Every source makes the same [`Reading`], so that the code that joins and decides does not depend
 //! on the source. References name an fd table or an address space by its number in the reading, and
 //! two numbers never mean the same table or space: procfs compares the tasks by kcmp(2) before it
-//! returns, and the BPF iterators read the identity of each. [`Witness`] says what could have
+//! returns, and the BPF iterators read the identity of each. [`Interference`] says what could have
 //! disturbed the reading.
 //!
 //! Limits: nothing here says whether a residual is exact; [`settle`](super::settle) alone decides
@@ -112,7 +112,7 @@ pub(super) struct Reading {
     pub(super) uncompared: BTreeSet<Pid>,
     /// The kernel's tables of System V segments.
     pub(super) segments: Segments,
-    pub(super) witness: Witness,
+    pub(super) interference: Interference,
     pub(super) coverage: Seen,
 }
 
@@ -191,7 +191,7 @@ pub(super) struct Segments {
 
 /// What could have disturbed a reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Witness {
+pub(super) struct Interference {
     /// Processes that ran or exited during the reading. `None`: unknown.
     pub(super) ran: Option<BTreeSet<Pid>>,
     /// Those of them that changed their mappings or their program; all of them if the source cannot

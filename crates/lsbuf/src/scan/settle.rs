@@ -10,12 +10,13 @@
 //! reading*:
 //!
 //! - a task moved, closed, received or mapped a reference while it was read: then it ran
-//!   ([`Witness::ran`]);
+//!   ([`Interference::ran`]);
 //! - a task was inside a call that keeps references in no table, such as fork. If the call ended
 //!   before the reading did, then the task ran; otherwise the reading sees the task in the call
-//!   ([`Witness::in_call`]);
-//! - a task had given up its tables and not yet released what was in them ([`Witness::exiting`]);
-//! - a process was started after the processes were listed ([`Witness::processes_changed`]).
+//!   ([`Interference::in_call`]);
+//! - a task had given up its tables and not yet released what was in them
+//!   ([`Interference::exiting`]);
+//! - a process was started after the processes were listed ([`Interference::processes_changed`]).
 //!
 //! So a residual is exact if none of these occurred during the reading. If it is 0, less is enough:
 //! all counted references were found, so it is wrong only if one of those was released. Then only
@@ -48,7 +49,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
-use super::reading::{Assembled, Effort, Reading, Seen, Witness};
+use super::reading::{Assembled, Effort, Interference, Reading, Seen};
 use crate::model::{Buffer, BufferId, Kind, Pid, Residual, Why};
 
 /// How many readings a scan may make.
@@ -133,12 +134,12 @@ impl ReadingVerdict {
     fn of(
         one: &Assembled,
         seen: &Seen,
-        witness: &Witness,
+        interference: &Interference,
         ran: Option<&Rc<BTreeSet<Pid>>>,
     ) -> ReadingVerdict {
         match left_over(one, seen) {
             Err(residual) => ReadingVerdict::Fixed(residual),
-            Ok(number) => match suspects(one, number, witness, ran) {
+            Ok(number) => match suspects(one, number, interference, ran) {
                 Ok(Some(suspects)) => ReadingVerdict::Suspects(number, suspects),
                 Ok(None) => ReadingVerdict::Proved(number),
                 Err(why) => ReadingVerdict::Disturbed(number, why),
@@ -180,22 +181,22 @@ impl Settling {
     pub(super) fn take(&mut self, mut reading: Reading) -> Step {
         self.taken += 1;
         let mut assembled = assemble(&mut reading);
-        let Reading { witness, coverage: seen, .. } = reading;
+        let Reading { interference, coverage: seen, .. } = reading;
         let mut outcome = Settled {
             buffers: Vec::new(),
             seen,
             ran: BTreeSet::new(),
-            in_call: witness.in_call.clone().unwrap_or_default(),
+            in_call: interference.in_call.clone().unwrap_or_default(),
             may_miss: None,
         };
         let (mut again, mut thorough, mut calls) = (false, false, false);
         if !outcome.seen.listed {
-            (outcome.may_miss, again) = self.may_miss(&assembled, &witness);
+            (outcome.may_miss, again) = self.may_miss(&assembled, &interference);
         }
-        let ran = witness.ran.clone().map(Rc::new);
+        let ran = interference.ran.clone().map(Rc::new);
         let verdicts: Vec<ReadingVerdict> = assembled
             .iter()
-            .map(|one| ReadingVerdict::of(one, &outcome.seen, &witness, ran.as_ref()))
+            .map(|one| ReadingVerdict::of(one, &outcome.seen, &interference, ran.as_ref()))
             .collect();
         // The evidence has to be kept only if there was or will be another reading.
         let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
@@ -205,7 +206,7 @@ impl Settling {
             // The reading did not look everywhere: what it left out may be in the residual, or may
             // be hidden by a count that changed.
             thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
-            calls |= residual.number() > Some(0) && witness.in_call.is_none();
+            calls |= residual.number() > Some(0) && interference.in_call.is_none();
             outcome.ran.extend(suspects.iter().flat_map(|suspects| suspects.iter()));
             if residual == Residual::Exact(0) && one.buffer.id.kind == Kind::DmaBuf {
                 // All counted references were found, so none is in a message, an io_uring or a
@@ -278,7 +279,11 @@ impl Settling {
     /// Which processes may hold buffers that were not found, where nothing lists the buffers; and
     /// whether another reading may clear more of them. It may not if this reading cleared none:
     /// those that are left change their mappings all the time.
-    fn may_miss(&mut self, assembled: &[Assembled], witness: &Witness) -> (Option<BTreeSet<Pid>>, bool) {
+    fn may_miss(
+        &mut self,
+        assembled: &[Assembled],
+        interference: &Interference,
+    ) -> (Option<BTreeSet<Pid>>, bool) {
         let ids: Vec<BufferId> = assembled.iter().map(|one| one.buffer.id).collect();
         let found = self.hasher.hash_one(ids);
         if self.found.replace(found).is_some_and(|before| before != found) {
@@ -286,10 +291,10 @@ impl Settling {
             // else.
             self.remapped = None;
         }
-        let disturbed = witness.processes_changed || witness.exiting || witness.ran.is_none();
+        let disturbed = interference.processes_changed || interference.exiting || interference.ran.is_none();
         // Processes whose calls could not be read are in the unreadable ones already.
-        let in_call = witness.in_call.clone().unwrap_or_default();
-        let now = (!disturbed).then(|| &witness.remapped | &in_call);
+        let in_call = interference.in_call.clone().unwrap_or_default();
+        let now = (!disturbed).then(|| &interference.remapped | &in_call);
         let left = match (&self.remapped, now) {
             (Some(before), Some(now)) => Some(before & &now),
             (None, Some(now)) => Some(now),
@@ -332,7 +337,7 @@ fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
 fn suspects(
     one: &Assembled,
     number: u64,
-    witness: &Witness,
+    interference: &Interference,
     ran: Option<&Rc<BTreeSet<Pid>>>,
 ) -> Result<Option<Rc<BTreeSet<Pid>>>, Why> {
     let Some(ran) = ran else { return Err(Why::NotWatched) };
@@ -347,11 +352,11 @@ fn suspects(
         let ran: BTreeSet<Pid> = holders.filter(|pid| ran.contains(pid)).collect();
         return Ok((!ran.is_empty()).then(|| Rc::new(ran)));
     }
-    match &witness.in_call {
+    match &interference.in_call {
         None => Err(Why::NotWatched),
-        Some(_) if witness.moved => Err(Why::Moved),
-        Some(in_call) if !in_call.is_empty() || witness.exiting => Err(Why::InCall),
-        Some(_) if witness.processes_changed => Err(Why::ProcessesChanged),
+        Some(_) if interference.moved => Err(Why::Moved),
+        Some(in_call) if !in_call.is_empty() || interference.exiting => Err(Why::InCall),
+        Some(_) if interference.processes_changed => Err(Why::ProcessesChanged),
         Some(_) => Ok(whoever()),
     }
 }

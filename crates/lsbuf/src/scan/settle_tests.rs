@@ -14,7 +14,11 @@ fn reading(count: u64) -> Reading {
         objects: vec![Object { buffer, counted }],
         fds: vec![FdRef { object: 0, table: 0, fd: Fd(3), path_only: false }],
         tables: vec![vec![(Pid(7), None)]],
-        witness: Witness { ran: Some(pids(&[])), in_call: Some(pids(&[])), ..Witness::default() },
+        interference: Interference {
+            ran: Some(pids(&[])),
+            in_call: Some(pids(&[])),
+            ..Interference::default()
+        },
         coverage: Seen { listed: true, ..Seen::default() },
         ..Reading::default()
     }
@@ -26,7 +30,7 @@ fn pids(pids: &[u32]) -> BTreeSet<Pid> {
 
 fn ran(count: u64, who: &[u32]) -> Reading {
     let mut reading = reading(count);
-    reading.witness.ran = Some(pids(who));
+    reading.interference.ran = Some(pids(who));
     reading
 }
 
@@ -101,7 +105,7 @@ fn a_proof_stays() {
 /// 0.
 #[test]
 fn disturbances() {
-    type Disturb = fn(&mut Witness);
+    type Disturb = fn(&mut Interference);
     let cases: [(Disturb, Why); 6] = [
         (|w| w.ran = None, Why::NotWatched),
         (|w| w.in_call = None, Why::NotWatched),
@@ -113,7 +117,7 @@ fn disturbances() {
     for (disturb, why) in cases {
         let disturbed = |count| {
             let mut reading = reading(count);
-            disturb(&mut reading.witness);
+            disturb(&mut reading.interference);
             reading
         };
         assert_eq!(residual([disturbed(2), disturbed(2), disturbed(2)]), (Residual::Estimate(1, why), 3));
@@ -153,7 +157,7 @@ fn what_was_passed_over() {
     let passing = |count| {
         let mut reading = reading(count);
         reading.coverage.passed_over = true;
-        reading.witness.in_call = None;
+        reading.interference.in_call = None;
         reading
     };
     assert_eq!(residual([passing(1)]), (Residual::Exact(0), 1));
@@ -170,9 +174,9 @@ fn what_may_be_missing() {
     let unlisted = |remapped: &[u32], in_call: &[u32], changed: bool| {
         let mut reading = reading(1);
         reading.coverage.listed = false;
-        reading.witness.remapped = pids(remapped);
-        reading.witness.in_call = Some(pids(in_call));
-        reading.witness.processes_changed = changed;
+        reading.interference.remapped = pids(remapped);
+        reading.interference.in_call = Some(pids(in_call));
+        reading.interference.processes_changed = changed;
         reading
     };
     let may_miss = |readings: [Reading; 3]| settle(readings).2.may_miss;

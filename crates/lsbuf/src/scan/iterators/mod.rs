@@ -22,7 +22,7 @@ use self::objects::Rings;
 use self::records::Records;
 use super::lists;
 use super::options::Options;
-use super::reading::{Effort, Failed, Object, Reading, ReadingSource, Seen, Witness};
+use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingSource, Seen};
 use super::tasks;
 use super::walk::by_node;
 use crate::kernel::activity::{self, Doing};
@@ -311,10 +311,10 @@ impl ReadingSource for IteratorSource {
         if let Some(list) = &list {
             lists::add(&mut reading.coverage, list, kinds);
         }
-        self.watch(&mut reading.witness, &mut records, effort.calls);
-        reading.witness.processes_changed |= born;
-        reading.witness.moved |= cut;
-        reading.witness.exiting = records.exiting(&lists::own_pids(&self.root));
+        self.watch(&mut reading.interference, &mut records, effort.calls);
+        reading.interference.processes_changed |= born;
+        reading.interference.moved |= cut;
+        reading.interference.exiting = records.exiting(&lists::own_pids(&self.root));
         self.last = records;
         Ok(reading)
     }
@@ -393,7 +393,7 @@ impl IteratorSource {
 
     /// Fills in what could have disturbed the reading. Calls that the iterators do not report are
     /// read from procfs.
-    fn watch(&mut self, witness: &mut Witness, records: &mut Records, calls: bool) {
+    fn watch(&mut self, interference: &mut Interference, records: &mut Records, calls: bool) {
         let (before, mut after) =
             (std::mem::take(&mut records.runs), std::mem::take(&mut records.runs_after));
         if calls {
@@ -403,10 +403,10 @@ impl IteratorSource {
         }
         let between = tasks::between(before, after, &lists::own_pids(&self.root));
         if self.options.kinds.has_shmem() {
-            witness.remapped = records.remapped(&between.ran);
+            interference.remapped = records.remapped(&between.ran);
         }
-        witness.processes_changed |= between.started;
-        witness.ran = Some(between.ran);
-        witness.in_call = between.calls_known.then_some(between.in_call);
+        interference.processes_changed |= between.started;
+        interference.ran = Some(between.ran);
+        interference.in_call = between.calls_known.then_some(between.in_call);
     }
 }

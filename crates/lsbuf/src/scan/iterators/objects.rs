@@ -54,7 +54,7 @@ pub(super) fn read(
     // Each list of records is freed as soon as it is used: there may be a million of them.
     for fd in fds {
         let Some(object) = dmabuf(&reading.objects[..first_shmem], fd.of) else {
-            reading.witness.moved |= wants_dmabufs;
+            reading.interference.moved |= wants_dmabufs;
             continue;
         };
         let Object { buffer, counted } = &mut reading.objects[object];
@@ -77,7 +77,7 @@ pub(super) fn read(
     for vma in vmas {
         match dmabuf(&reading.objects[..first_shmem], vma.of) {
             Some(object) => owners.add_vma(&mut reading, object, &vma),
-            None => reading.witness.moved |= wants_dmabufs,
+            None => reading.interference.moved |= wants_dmabufs,
         }
     }
     for vma in shm_vmas {
@@ -350,11 +350,11 @@ impl Owners<'_> {
     /// Which table these fds are in; adds this task to its owners. `None`: the fds are left out.
     fn table(&mut self, reading: &mut Reading, (pid, tid, files, program): Slots) -> Option<usize> {
         if self.records.task(pid).is_none_or(|task| task.program != program) {
-            reading.witness.moved = true;
+            reading.interference.moved = true;
             return None;
         }
         let kept = files.filter(|&files| self.records.kept_table(pid, tid, files));
-        reading.witness.moved |= files.is_some() && kept.is_none();
+        reading.interference.moved |= files.is_some() && kept.is_none();
         let next = self.tables.len();
         let table = kept.map_or(TableId::Of(pid, tid), TableId::Known);
         let table = *self.table_numbers.entry(table).or_insert(next);
@@ -376,7 +376,7 @@ impl Owners<'_> {
         let space = vma.mm.and_then(|mm| self.space(mm));
         let is_owner = |&space: &usize| vma.owner.is_none_or(|owner| self.spaces[space].contains(&owner));
         let Some(space) = space.filter(is_owner) else {
-            reading.witness.moved = true;
+            reading.interference.moved = true;
             return;
         };
         let Vma { start, end, offset, perms, .. } = *vma;

@@ -83,7 +83,7 @@ fn records(tasks: Vec<TaskRecord>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inod
 /// The assembled reading, and whether a reference was seen to change while it was read.
 fn joined(mut records: Records, list: Option<&List>) -> (Vec<Assembled>, bool) {
     let mut reading = read(&mut records, list, None, Kinds::DMABUF, None);
-    let moved = reading.witness.moved;
+    let moved = reading.interference.moved;
     (assemble(&mut reading), moved)
 }
 

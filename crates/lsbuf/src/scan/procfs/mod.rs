@@ -32,7 +32,7 @@ use super::budget::TimeBudget;
 use super::kthreads::KernelThreads;
 use super::lists::{self, ListResult};
 use super::options::{Mappings, Options};
-use super::reading::{Effort, Failed, Reading, ReadingSource, Seen, Segments, Witness};
+use super::reading::{Effort, Failed, Interference, Reading, ReadingSource, Seen, Segments};
 use super::shared::Shared;
 use super::space::Reader;
 use super::tasks;
@@ -180,10 +180,10 @@ impl ReadingSource for ProcfsSource {
         reading.coverage = self.seen(&walk, reader, &after.list, &reading);
         reading.coverage.passed_over = !thorough;
         let born = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
-        reading.witness = self.witness(look, &walk, effort.calls || walk.shmem_finder.is_some());
-        reading.witness.processes_changed |= born;
-        reading.witness.moved = walk.table_changed;
-        reading.witness.exiting = walk.exiting > 0;
+        reading.interference = self.interference(look, &walk, effort.calls || walk.shmem_finder.is_some());
+        reading.interference.processes_changed |= born;
+        reading.interference.moved = walk.table_changed;
+        reading.interference.exiting = walk.exiting > 0;
         self.last = walk;
         Ok(reading)
     }
@@ -276,9 +276,9 @@ impl ProcfsSource {
 
     /// Compares the activity before and after the walk. A process that started after the walk shows
     /// in the last pid.
-    fn witness(&self, before: Option<Vec<Activity>>, walk: &Walk, calls: bool) -> Witness {
+    fn interference(&self, before: Option<Vec<Activity>>, walk: &Walk, calls: bool) -> Interference {
         let after = self.look(&walk.listed, calls);
-        let (Some(mut before), Some(mut after)) = (before, after) else { return Witness::default() };
+        let (Some(mut before), Some(mut after)) = (before, after) else { return Interference::default() };
         // Kernel threads hold no buffer, and some of them always run.
         for look in [&mut before, &mut after] {
             look.retain(|task| !walk.kernel_threads.contains(&task.pid));
@@ -286,12 +286,12 @@ impl ProcfsSource {
         let calls_known = calls || !self.root.is_live();
         let own = lists::own_pids(&self.root);
         let between = tasks::between(before, after, &own);
-        Witness {
+        Interference {
             remapped: between.ran.clone(),
             ran: Some(between.ran),
             in_call: (calls_known && between.calls_known).then_some(between.in_call),
             processes_changed: between.started,
-            ..Witness::default()
+            ..Interference::default()
         }
     }
 

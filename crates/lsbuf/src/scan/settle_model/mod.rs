@@ -31,7 +31,8 @@
 //! # Limits: what the model leaves out
 //!
 //! - A task that was preempted inside close is taken to show as running, as it does by procfs. By
-//!   the BPF iterators it does not, and the test `witnesses` shows what follows.
+//!   the BPF iterators it does not, and the test `each_kind_of_interference_matters` shows what
+//!   follows.
 //! - Threads: each task is a process of its own; some share a table or an address space.
 //! - A second buffer: each buffer is decided by itself, and another one only causes more readings.
 //! - Sockets that are in a message or are closed with messages in them, io_uring, `O_PATH`,
@@ -275,19 +276,21 @@ fn limits() {
 
 /// Check that each kind of evidence is needed: without it the search finds a wrong proof.
 #[test]
-fn witnesses() {
+fn each_kind_of_interference_matters() {
     let wrong = |search: Search, blank| Search { blank: Some(blank), ..search }.run().wrong.is_some();
     for order in ORDERS {
-        assert!(wrong(search(order, holders(), MOVES, 1, 2), |witness| witness.ran = Some([].into())));
+        assert!(
+            wrong(search(order, holders(), MOVES, 1, 2), |interference| interference.ran = Some([].into()))
+        );
         assert!(wrong(search(order, one_holder(), MESSAGES, 1, 1), |w| w.in_call = Some([].into())));
         let forks = search(order, holders(), FORKS, 1, 1);
-        assert!(wrong(forks, |witness| witness.in_call = Some([].into())), "{order:?}");
+        assert!(wrong(forks, |interference| interference.in_call = Some([].into())), "{order:?}");
         let mut unseen = search(order, holders(), MOVES, 1, 1);
         unseen.how.preempted_show = false;
         assert!(unseen.run().wrong.is_some(), "{order:?}");
     }
     let ends = search(Order::Procfs, one_holder(), Steps { exits: true, ..NONE }, 1, 3);
-    assert!(wrong(ends, |witness| witness.exiting = false));
+    assert!(wrong(ends, |interference| interference.exiting = false));
 }
 
 /// Check that started processes need no rule of their own: the parent ran, and so did the child.
@@ -297,7 +300,7 @@ fn processes_started() {
         let forks = search(order, holders(), CLONES, 2, 4);
         holds(
             "processes_started",
-            &Search { blank: Some(|witness| witness.processes_changed = false), ..forks },
+            &Search { blank: Some(|interference| interference.processes_changed = false), ..forks },
         );
     }
 }

@@ -9,7 +9,7 @@
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
 use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
-use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, Seen, Witness};
+use crate::scan::reading::{Counted, FdRef, Interference, Mapping, Object, Reading, RunningProgram, Seen};
 use crate::scan::tasks::between;
 
 /// The inode number of the buffer.
@@ -368,7 +368,7 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     let found = scan.slots.iter().chain(&scan.places).any(|&bits| bits > 0);
     let shown = order != Order::Shmem && !scan.gone || found || scan.queue > 0;
     if !shown {
-        return with_witness(reading, facts);
+        return with_interference(reading, facts);
     }
     let counted = Counted { held_still: scan.steady && scan.count.is_some() && !scan.gone, more_files: 0 };
     reading.objects.push(Object { buffer, counted });
@@ -395,7 +395,7 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
         }
     }
     add_spaces(&mut reading, facts, order);
-    with_witness(reading, facts)
+    with_interference(reading, facts)
 }
 
 fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
@@ -420,7 +420,7 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
             let owners: Vec<Pid> = (0..TASKS).filter(owner).map(pid).collect();
             if owners.is_empty() {
                 // It belongs to a child that is not listed yet, or was given up.
-                reading.witness.moved = true;
+                reading.interference.moved = true;
             } else {
                 spaces.push((places, owners));
             }
@@ -440,7 +440,7 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
 }
 
 /// Adds what could have disturbed the reading, as the sources find it.
-fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
+fn with_interference(mut reading: Reading, facts: &Facts) -> Reading {
     let scan = &facts.scan;
     let look = |listed: u8, second: bool| -> Vec<Activity> {
         let task = |at: usize| {
@@ -457,13 +457,13 @@ fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
         (0..TASKS).filter(|at| listed & 1 << at > 0).map(task).collect()
     };
     let between = between(look(scan.before, false), look(facts.after, true), &[]);
-    reading.witness = Witness {
+    reading.interference = Interference {
         remapped: between.ran.clone(),
         ran: Some(between.ran),
         in_call: (facts.calls && between.calls_known).then_some(between.in_call),
         exiting: scan.exiting,
         processes_changed: between.started || facts.processes_started,
-        moved: scan.moved || reading.witness.moved,
+        moved: scan.moved || reading.interference.moved,
     };
     reading.coverage = Seen { listed: true, passed_over: !facts.thorough, ..Seen::default() };
     reading

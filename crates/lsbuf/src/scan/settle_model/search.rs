@@ -13,7 +13,7 @@ use super::scan::{At, BUFFER, Facts, How, Order, Scan, reading};
 use super::world::{Stage, Steps, TASKS, World};
 use crate::model::{Buffer, BufferId, Inode, Kind, Residual};
 use crate::scan::assemble::assemble;
-use crate::scan::reading::{Counted, Effort, Object, Reading, Witness};
+use crate::scan::reading::{Counted, Effort, Interference, Object, Reading};
 use crate::scan::settle::{Limits, Settling, Step, left_over, suspects};
 
 /// What is searched.
@@ -28,7 +28,7 @@ pub(super) struct Search {
     /// The most steps of the world in one path.
     pub(super) budget: u8,
     /// Removes something from the evidence of each reading before it is judged.
-    pub(super) blank: Option<fn(&mut Witness)>,
+    pub(super) blank: Option<fn(&mut Interference)>,
 }
 
 /// The result of a search.
@@ -157,7 +157,7 @@ impl Search {
             let other = Buffer { count: Some(1), in_flight: Some(0), io_uring: Some(0), ..other };
             reading.objects.push(Object { buffer: other, counted: Counted::default() });
         }
-        self.blank.iter().for_each(|blank| blank(&mut reading.witness));
+        self.blank.iter().for_each(|blank| blank(&mut reading.interference));
         reading
     }
 
@@ -178,10 +178,10 @@ impl Search {
             if *same.get_or_insert(account.clone()) != account {
                 break;
             }
-            let ran = reading.witness.ran.clone().map(Rc::new);
+            let ran = reading.interference.ran.clone().map(Rc::new);
             agreeing.push((
                 at,
-                suspects(one, left, &reading.witness, ran.as_ref()).ok().map(Option::unwrap_or_default),
+                suspects(one, left, &reading.interference, ran.as_ref()).ok().map(Option::unwrap_or_default),
             ));
         }
         agreeing.retain(|(_, suspects)| suspects.is_some());
