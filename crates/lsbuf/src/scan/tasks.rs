@@ -14,7 +14,7 @@ use crate::model::Pid;
 
 /// What happened between the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Between {
+pub(super) struct Changes {
     /// Processes with a task that ran, or that existed at only one of the two times.
     pub(super) ran: BTreeSet<Pid>,
     /// Whether a process existed only afterwards.
@@ -27,8 +27,8 @@ pub(super) struct Between {
 
 /// Compares the tasks before and after, each in any order. Processes of `own` are this scan itself,
 /// and are left out.
-pub(super) fn between(mut before: Vec<Activity>, mut after: Vec<Activity>, own: &[Pid]) -> Between {
-    let mut found = Between { calls_known: true, ..Between::default() };
+pub(super) fn compare(mut before: Vec<Activity>, mut after: Vec<Activity>, own: &[Pid]) -> Changes {
+    let mut found = Changes { calls_known: true, ..Changes::default() };
     for look in [&mut before, &mut after] {
         look.retain(|task| !own.contains(&task.pid));
         look.sort_unstable_by_key(|task| (task.pid, task.tid));
@@ -91,7 +91,7 @@ mod tests {
             task((8, 8), 5, Doing::Running),
             rests((6, 6), 5),
         ];
-        let found = between(before, after, &[Pid(9)]);
+        let found = compare(before, after, &[Pid(9)]);
         assert_eq!((pids(&found.ran), found.started), (vec![2, 4, 6, 8], true));
     }
 
@@ -102,9 +102,9 @@ mod tests {
         let fork = Doing::Call(libc::SYS_clone3 as i32);
         let before = vec![task((1, 1), 5, Doing::Unknown), task((2, 2), 5, Doing::Unknown)];
         let after = vec![task((1, 1), 5, Doing::Running), task((2, 2), 5, fork)];
-        let found = between(before.clone(), after, &[]);
+        let found = compare(before.clone(), after, &[]);
         assert_eq!((pids(&found.ran), pids(&found.in_call)), (vec![1], vec![2]));
         assert!(found.calls_known && !found.started);
-        assert!(!between(before.clone(), before, &[]).calls_known);
+        assert!(!compare(before.clone(), before, &[]).calls_known);
     }
 }

@@ -401,12 +401,12 @@ impl IteratorSource {
                 task.doing = activity::doing(&self.root, task.pid, task.tid);
             }
         }
-        let between = tasks::between(before, after, &lists::own_pids(&self.root));
+        let changes = tasks::compare(before, after, &lists::own_pids(&self.root));
         if self.options.kinds.has_shmem() {
-            interference.remapped = records.remapped(&between.ran);
+            interference.remapped = records.remapped(&changes.ran);
         }
-        interference.processes_changed |= between.started;
-        interference.ran = Some(between.ran);
-        interference.in_call = between.calls_known.then_some(between.in_call);
+        interference.processes_changed |= changes.started;
+        interference.ran = Some(changes.ran);
+        interference.in_call = changes.calls_known.then_some(changes.in_call);
     }
 }

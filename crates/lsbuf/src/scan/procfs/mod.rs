@@ -285,12 +285,12 @@ impl ProcfsSource {
         }
         let calls_known = calls || !self.root.is_live();
         let own = lists::own_pids(&self.root);
-        let between = tasks::between(before, after, &own);
+        let changes = tasks::compare(before, after, &own);
         Interference {
-            remapped: between.ran.clone(),
-            ran: Some(between.ran),
-            in_call: (calls_known && between.calls_known).then_some(between.in_call),
-            processes_changed: between.started,
+            remapped: changes.ran.clone(),
+            ran: Some(changes.ran),
+            in_call: (calls_known && changes.calls_known).then_some(changes.in_call),
+            processes_changed: changes.started,
             ..Interference::default()
         }
     }

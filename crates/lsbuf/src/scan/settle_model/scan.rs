@@ -10,7 +10,7 @@ use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
 use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
 use crate::scan::reading::{Counted, FdRef, Interference, Mapping, Object, Reading, RunningProgram, Seen};
-use crate::scan::tasks::between;
+use crate::scan::tasks;
 
 /// The inode number of the buffer.
 pub(super) const BUFFER: Inode = Inode(7);
@@ -456,13 +456,13 @@ fn with_interference(mut reading: Reading, facts: &Facts) -> Reading {
         };
         (0..TASKS).filter(|at| listed & 1 << at > 0).map(task).collect()
     };
-    let between = between(look(scan.before, false), look(facts.after, true), &[]);
+    let changes = tasks::compare(look(scan.before, false), look(facts.after, true), &[]);
     reading.interference = Interference {
-        remapped: between.ran.clone(),
-        ran: Some(between.ran),
-        in_call: (facts.calls && between.calls_known).then_some(between.in_call),
+        remapped: changes.ran.clone(),
+        ran: Some(changes.ran),
+        in_call: (facts.calls && changes.calls_known).then_some(changes.in_call),
         exiting: scan.exiting,
-        processes_changed: between.started || facts.processes_started,
+        processes_changed: changes.started || facts.processes_started,
         moved: scan.moved || reading.interference.moved,
     };
     reading.coverage = Seen { listed: true, passed_over: !facts.thorough, ..Seen::default() };
