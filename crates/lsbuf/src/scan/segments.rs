@@ -97,7 +97,7 @@ fn add_segment(
     buffer.count = Some(segment.attached.saturating_add(buffer.found() - attachments));
     // The table was read once, after the mappings: what it counts beyond them may have been
     // attached since.
-    counted.held_still = attachments == segment.attached;
+    counted.stable = attachments == segment.attached;
     buffer.segment = Some(segment);
 }
 

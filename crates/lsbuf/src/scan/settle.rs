@@ -323,7 +323,7 @@ fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
         (number > 0 && seen.gaps.hide_references(), Why::Unread),
         (*uncompared, Why::Uncompared),
         (counted.more_files > 0, Why::MoreFiles),
-        (!counted.held_still, Why::CountMoved),
+        (!counted.stable, Why::CountMoved),
         (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeInFlight),
     ];
     match why.into_iter().find(|(applies, _)| *applies) {

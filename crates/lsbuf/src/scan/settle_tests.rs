@@ -9,7 +9,7 @@ use crate::model::{Fd, Inode};
 fn reading(count: u64) -> Reading {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
     (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
-    let counted = Counted { held_still: true, more_files: 0 };
+    let counted = Counted { stable: true, more_files: 0 };
     Reading {
         objects: vec![Object { buffer, counted }],
         fds: vec![FdRef { object: 0, table: 0, fd: Fd(3), path_only: false }],
@@ -92,7 +92,7 @@ fn a_proof_stays() {
         let mut reading = ran(2, who);
         let mut other = reading.objects[0].clone();
         other.buffer.id.ino = Inode(2);
-        other.counted.held_still = false;
+        other.counted.stable = false;
         reading.objects.push(other);
         reading
     };
@@ -196,7 +196,7 @@ fn what_may_be_missing() {
     let mut other = found_more.objects[0].clone();
     other.buffer.id.ino = Inode(2);
     found_more.objects.push(other);
-    found_more.objects[0].counted.held_still = false;
+    found_more.objects[0].counted.stable = false;
     assert_eq!(may_miss([found_more, moves(&[8]), moves(&[8])]), Some(pids(&[8])));
     let forks = || unlisted(&[], &[8], false);
     assert_eq!(may_miss([forks(), forks(), forks()]), Some(pids(&[8])));

@@ -60,12 +60,12 @@ pub(super) fn read(
         let Object { buffer, counted } = &mut reading.objects[object];
         if !fd.path_only {
             // Each fd's record has the count at its own moment.
-            counted.held_still &= Some(fd.count) == buffer.count;
+            counted.stable &= Some(fd.count) == buffer.count;
         } else if buffer.count.is_none() {
             // Only `O_PATH` fds refer to it: the kernel has taken it off its list, and counts no
             // reference.
             buffer.count = Some(0);
-            counted.held_still = listed.is_none_or(List::agrees);
+            counted.stable = listed.is_none_or(List::agrees);
         }
         owners.add_fd(&mut reading, object, &fd);
     }
@@ -114,13 +114,13 @@ fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Ve
     let unlisted: BTreeSet<Inode> = unlisted.filter(|&ino| dmabuf(&objects, ino).is_none()).collect();
     objects.extend(unlisted.into_iter().map(|ino| Object {
         buffer: Buffer::new(BufferId::new(Kind::DmaBuf, dev, ino)),
-        counted: Counted { held_still: true, more_files: 0 },
+        counted: Counted { stable: true, more_files: 0 },
     }));
     objects.sort_unstable_by_key(|object| object.buffer.id.ino);
     for row in listed.into_iter().flat_map(|list| &list.buffers) {
         let Some(at) = dmabuf(&objects, row.ino) else { continue };
         let Object { buffer, counted } = &mut objects[at];
-        counted.held_still &= buffer.count.is_none_or(|count| count == row.count);
+        counted.stable &= buffer.count.is_none_or(|count| count == row.count);
         buffer.count = Some(row.count);
         buffer.size = buffer.size.or(Some(row.size));
         buffer.exporter = buffer.exporter.take().or_else(|| Some(row.exporter.clone()));
@@ -143,8 +143,8 @@ fn described(known: Known, listed: bool) -> Object {
     buffer.created_at = created_at;
     buffer.creator_uid = Some(creator_uid);
     buffer.overlaps = known.pages.as_deref().map(overlaps);
-    let held_still = known.agree && (listed || known.readings != 1);
-    Object { buffer, counted: Counted { held_still, more_files: 0 } }
+    let stable = known.stable && (listed || known.readings != 1);
+    Object { buffer, counted: Counted { stable, more_files: 0 } }
 }
 
 /// Which memfds' pages a dma-buf is made of. The kernel counts in pages of the smallest size.
@@ -196,7 +196,7 @@ fn shmem_objects(
 fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
     let page = rustix::param::page_size() as u64;
     let mut buffer = Buffer::new(id);
-    let mut counted = Counted { held_still: true, more_files: 0 };
+    let mut counted = Counted { stable: true, more_files: 0 };
     // For each dentry of the inode: how many open files it counts, and how many of them were found.
     let mut opens: HashMap<Option<Id>, (u64, u64)> = HashMap::new();
     for (_, open, name) in files {
@@ -208,12 +208,12 @@ fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
         let count = buffer.count.get_or_insert(0);
         if !open.path_only {
             *count = count.saturating_add(open.count);
-            counted.held_still &= open.steady;
+            counted.stable &= open.stable;
         }
         let (all, found) = opens.entry(open.dentry).or_default();
         *all = (*all).max(open.opens.unwrap_or(0));
         *found += 1;
-        counted.held_still &= open.opens.is_some();
+        counted.stable &= open.opens.is_some();
     }
     // A segment has a file of its own, and one for each attachment.
     if id.kind != Kind::Sysv {

@@ -233,7 +233,7 @@ fn moving_counts() {
         let known = &mut records.buffers[0];
         (known.count, known.readings) = (None, 0);
         readings.iter().for_each(|&count| known.counted(count));
-        joined(records, None).0[0].counted.held_still
+        joined(records, None).0[0].counted.stable
     };
     assert!(still(1, &[1, 1]));
     assert!(!still(1, &[1, 2]) && !still(2, &[1, 2]) && !still(2, &[1, 1]) && !still(1, &[1]));
@@ -256,7 +256,7 @@ fn counted_by_the_list_alone() {
     };
     let list = List { buffers: vec![row], stated: Some((1, Bytes(4096))) };
     let (buffers, _) = joined(records, Some(&list));
-    assert_eq!((buffers[0].buffer.count, buffers[0].counted.held_still), (Some(3), true));
+    assert_eq!((buffers[0].buffer.count, buffers[0].counted.stable), (Some(3), true));
 }
 
 fn message(ino: u64, socket: u64, tid: u32) -> InFlight<Inode> {

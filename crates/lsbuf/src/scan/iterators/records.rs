@@ -32,7 +32,7 @@ pub(super) struct Known {
     /// How often the count was read.
     pub(super) readings: u32,
     /// Whether the count was the same each time.
-    pub(super) agree: bool,
+    pub(super) stable: bool,
     pub(super) exporter: Option<Label>,
     pub(super) name: Option<Label>,
     /// `None`: no iterator reports them, or not all were reported.
@@ -49,7 +49,7 @@ impl Known {
             inode,
             count: None,
             readings: 0,
-            agree: true,
+            stable: true,
             exporter: None,
             name: None,
             attachments: None,
@@ -59,7 +59,7 @@ impl Known {
 
     /// Adds what another record says of the same buffer.
     fn merge(&mut self, other: Known) {
-        self.agree &= other.agree;
+        self.stable &= other.stable;
         if let Some(count) = other.count {
             self.counted(count);
             self.readings += other.readings - 1;
@@ -72,7 +72,7 @@ impl Known {
 
     /// Adds a value of the count.
     pub(super) fn counted(&mut self, count: u64) {
-        self.agree &= self.count.is_none_or(|before| before == count);
+        self.stable &= self.count.is_none_or(|before| before == count);
         self.count = Some(count);
         self.readings += 1;
     }
@@ -436,7 +436,7 @@ pub(super) struct OpenFile {
     pub(super) path: Result<Label, Label>,
     /// The last value of its count that was read, and whether all values were the same.
     pub(super) count: u64,
-    pub(super) steady: bool,
+    pub(super) stable: bool,
 }
 
 impl OpenFile {
@@ -452,12 +452,12 @@ impl OpenFile {
             dentry: file.dentry,
             path: file.path.map(Label::from).map_err(Label::from),
             count: file.count,
-            steady: true,
+            stable: true,
         }
     }
 
     fn counted(&mut self, count: u64) {
-        self.steady &= self.count == count;
+        self.stable &= self.count == count;
         self.count = count;
     }
 }

@@ -155,10 +155,10 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
         buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.as_ref())).cloned();
         buffer.in_flight = walk.hidden.as_ref().and_then(HiddenRefCounter::in_flight_of_one);
         buffer.io_uring = walk.hidden.as_ref().and_then(HiddenRefCounter::fixed_of_one);
-        let agree = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
+        let stable = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
         // Two listed buffers have this inode number: which count belongs to which is unknown.
-        let held_still = (gone.is_some() || agree) && !repeated.contains(&ino);
-        Object { buffer, counted: Counted { held_still, more_files: 0 } }
+        let stable = (gone.is_some() || stable) && !repeated.contains(&ino);
+        Object { buffer, counted: Counted { stable, more_files: 0 } }
     };
     drafts.into_iter().map(object).collect()
 }

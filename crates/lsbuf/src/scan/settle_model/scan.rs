@@ -65,7 +65,7 @@ pub(super) struct Scan {
     space: [u8; TASKS],
     queue: u8,
     count: Option<u8>,
-    steady: bool,
+    stable: bool,
     exiting: bool,
     moved: bool,
     gone: bool,
@@ -112,7 +112,7 @@ impl Scan {
             space: [0; TASKS],
             queue: 0,
             count: None,
-            steady: true,
+            stable: true,
             exiting: false,
             moved: false,
             gone: false,
@@ -121,7 +121,7 @@ impl Scan {
     }
 
     fn counted(&mut self, count: u8) {
-        self.steady &= self.count.is_none_or(|before| before == count);
+        self.stable &= self.count.is_none_or(|before| before == count);
         self.count = Some(count);
     }
 
@@ -370,7 +370,7 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     if !shown {
         return with_interference(reading, facts);
     }
-    let counted = Counted { held_still: scan.steady && scan.count.is_some() && !scan.gone, more_files: 0 };
+    let counted = Counted { stable: scan.stable && scan.count.is_some() && !scan.gone, more_files: 0 };
     reading.objects.push(Object { buffer, counted });
     let mut tables: Vec<u8> = Vec::new();
     for at in (0..TASKS).filter(|&at| scan.slots[at] > 0) {
