@@ -137,7 +137,7 @@ impl ReadingVerdict {
         interference: &Interference,
         ran: Option<&Rc<BTreeSet<Pid>>>,
     ) -> ReadingVerdict {
-        match left_over(one, seen) {
+        match undisturbed_residual(one, seen) {
             Err(residual) => ReadingVerdict::Fixed(residual),
             Ok(number) => match suspects(one, number, interference, ran) {
                 Ok(Some(suspects)) => ReadingVerdict::Suspects(number, suspects),
@@ -202,7 +202,7 @@ impl Settling {
         let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
             let (residual, suspects) = self.residual(one, verdict, alone);
-            again |= residual.why().is_some_and(|why| is_mendable(one, why, &outcome.seen));
+            again |= residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen));
             // The reading did not look everywhere: what it left out may be in the residual, or may
             // be hidden by a count that changed.
             thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
@@ -312,7 +312,7 @@ impl Settling {
 
 /// The residual, if only something that happened during the reading can make it wrong; else what
 /// can be said of it.
-fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
+fn undisturbed_residual(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
     let Assembled { buffer, counted, uncompared } = one;
     let Some(count) = buffer.count else { return Err(Residual::Unknown(Why::NotCounted)) };
     let Some(number) = count.checked_sub(buffer.found()) else {
@@ -341,12 +341,13 @@ fn suspects(
     ran: Option<&Rc<BTreeSet<Pid>>>,
 ) -> Result<Option<Rc<BTreeSet<Pid>>>, Why> {
     let Some(ran) = ran else { return Err(Why::NotWatched) };
-    let whoever = || (!ran.is_empty()).then(|| Rc::clone(ran));
+    let all_that_ran = || (!ran.is_empty()).then(|| Rc::clone(ran));
     if number == 0 {
-        let is_kept = [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
-        if is_kept {
+        let in_message_or_ring =
+            [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
+        if in_message_or_ring {
             // Any process that ran may have sent a message and received it again.
-            return Ok(whoever());
+            return Ok(all_that_ran());
         }
         let holders = one.buffer.holders.iter().map(|holder| holder.pid);
         let ran: BTreeSet<Pid> = holders.filter(|pid| ran.contains(pid)).collect();
@@ -357,12 +358,12 @@ fn suspects(
         Some(_) if interference.moved => Err(Why::Moved),
         Some(in_call) if !in_call.is_empty() || interference.exiting => Err(Why::InCall),
         Some(_) if interference.processes_changed => Err(Why::ProcessesChanged),
-        Some(_) => Ok(whoever()),
+        Some(_) => Ok(all_that_ran()),
     }
 }
 
 /// Whether another reading could give a better answer.
-fn is_mendable(one: &Assembled, why: Why, seen: &Seen) -> bool {
+fn may_improve(one: &Assembled, why: Why, seen: &Seen) -> bool {
     match why {
         Why::NotCounted | Why::Unread => false,
         Why::Uncompared | Why::MaybeInFlight => seen.passed_over,

@@ -91,9 +91,9 @@ const NONE: Steps = Steps {
 
 /// A search by this source. No program runs from a dma-buf.
 fn search(order: Order, world: World, steps: Steps, readings: u32, budget: u8) -> Search {
-    let how = How { order, socket: steps.socket, preempted_show: true };
+    let how = How { order, socket: steps.socket, preempted_runs: true };
     let steps = Steps { programs: steps.programs && order == Order::Shmem, ..steps };
-    Search { world, steps, how, readings, all_readings: false, budget, blank: None }
+    Search { world, steps, how, readings, all_readings: false, budget, remove: None }
 }
 
 /// Runs a search, in which nothing may be wrong.
@@ -215,7 +215,7 @@ fn three_readings_with(more: u8) {
 
 /// Check that a residual is exact if nothing runs, by each source.
 #[test]
-fn stillness() {
+fn nothing_runs() {
     for order in ORDERS {
         let world = World { kernel: 1, ..holders() };
         assert_eq!(holds("still", &search(order, world, NONE, 3, 0)).exact, 1);
@@ -225,7 +225,7 @@ fn stillness() {
 /// Check that references are not taken for the kernel's if a task sleeps, for the whole scan, in a
 /// call that keeps them in no table.
 #[test]
-fn sleepers() {
+fn sleeping_inside_a_call() {
     let calls: [&[&str]; 8] = [
         &["forks"],
         &["forks", "copies its space"],
@@ -263,7 +263,7 @@ fn a_message_that_has_gone() {
 /// Check that the search reaches the limits of the proof, so that its counts of them mean
 /// something.
 #[test]
-fn limits() {
+fn limits_are_reached() {
     for order in ORDERS {
         let found = holds("messages", &search(order, one_holder(), MESSAGES, 3, 3));
         assert!(found.several > 0 && found.asleep > 0, "{order:?}: {found:?}");
@@ -277,7 +277,7 @@ fn limits() {
 /// Check that each kind of evidence is needed: without it the search finds a wrong proof.
 #[test]
 fn each_kind_of_interference_matters() {
-    let wrong = |search: Search, blank| Search { blank: Some(blank), ..search }.run().wrong.is_some();
+    let wrong = |search: Search, remove| Search { remove: Some(remove), ..search }.run().wrong.is_some();
     for order in ORDERS {
         assert!(
             wrong(search(order, holders(), MOVES, 1, 2), |interference| interference.ran = Some([].into()))
@@ -286,7 +286,7 @@ fn each_kind_of_interference_matters() {
         let forks = search(order, holders(), FORKS, 1, 1);
         assert!(wrong(forks, |interference| interference.in_call = Some([].into())), "{order:?}");
         let mut unseen = search(order, holders(), MOVES, 1, 1);
-        unseen.how.preempted_show = false;
+        unseen.how.preempted_runs = false;
         assert!(unseen.run().wrong.is_some(), "{order:?}");
     }
     let ends = search(Order::Procfs, one_holder(), Steps { exits: true, ..NONE }, 1, 3);
@@ -300,7 +300,7 @@ fn processes_started() {
         let forks = search(order, holders(), CLONES, 2, 4);
         holds(
             "processes_started",
-            &Search { blank: Some(|interference| interference.processes_changed = false), ..forks },
+            &Search { remove: Some(|interference| interference.processes_changed = false), ..forks },
         );
     }
 }

@@ -95,7 +95,7 @@ pub(super) struct How {
     pub(super) order: Order,
     pub(super) socket: usize,
     /// Whether a task that was preempted inside a call shows as running.
-    pub(super) preempted_show: bool,
+    pub(super) preempted_runs: bool,
 }
 
 impl Scan {
@@ -290,7 +290,7 @@ impl Scan {
             Stage::Sending | Stage::Opened | Stage::Replaced => 1,
             // procfs shows a task that was killed and is exiting as in no call.
             Stage::GaveSpace | Stage::NoSpace | Stage::GaveTable if how.order != Order::Procfs => 2,
-            Stage::Closing if how.preempted_show => 3,
+            Stage::Closing if how.preempted_runs => 3,
             _ => 0,
         };
         let same = |of: &dyn Fn(usize) -> (u32, u8)| {
@@ -334,7 +334,10 @@ impl Scan {
             };
             let world_task = world.tasks[at];
             let exiting = matches!(world_task.stage, Stage::GaveSpace | Stage::GaveTable | Stage::Replaced);
-            world_task.hand > 0 || exiting || self.slots[at] != world.slots(at) || found != world.places(at)
+            world_task.held_in_call > 0
+                || exiting
+                || self.slots[at] != world.slots(at)
+                || found != world.places(at)
         };
         (0..TASKS).filter(|&at| wrong(at)).map(|at| 1 << at).sum()
     }

@@ -14,7 +14,7 @@ use super::world::{Stage, Steps, TASKS, World};
 use crate::model::{Buffer, BufferId, Inode, Kind, Residual};
 use crate::scan::assemble::assemble;
 use crate::scan::reading::{Counted, Effort, Interference, Object, Reading};
-use crate::scan::settle::{Limits, Settling, Step, left_over, suspects};
+use crate::scan::settle::{Limits, Settling, Step, suspects, undisturbed_residual};
 
 /// What is searched.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Search {
     /// The most steps of the world in one path.
     pub(super) budget: u8,
     /// Removes something from the evidence of each reading before it is judged.
-    pub(super) blank: Option<fn(&mut Interference)>,
+    pub(super) remove: Option<fn(&mut Interference)>,
 }
 
 /// The result of a search.
@@ -157,7 +157,7 @@ impl Search {
             let other = Buffer { count: Some(1), in_flight: Some(0), io_uring: Some(0), ..other };
             reading.objects.push(Object { buffer: other, counted: Counted::default() });
         }
-        self.blank.iter().for_each(|blank| blank(&mut reading.interference));
+        self.remove.iter().for_each(|remove| remove(&mut reading.interference));
         reading
     }
 
@@ -173,7 +173,7 @@ impl Search {
             let mut reading = self.reading(&past[at]);
             let assembled = assemble(&mut reading);
             let Some(one) = assembled.iter().find(|a| a.buffer.id.ino == BUFFER) else { continue };
-            let Ok(left) = left_over(one, &reading.coverage) else { continue };
+            let Ok(left) = undisturbed_residual(one, &reading.coverage) else { continue };
             let account = (one.buffer.holders.clone(), one.buffer.count, left);
             if *same.get_or_insert(account.clone()) != account {
                 break;
@@ -186,12 +186,12 @@ impl Search {
         }
         agreeing.retain(|(_, suspects)| suspects.is_some());
         let mut asleep = false;
-        let mut still = false;
+        let mut proven_alone = false;
         for (at, _) in agreeing
             .iter()
             .filter(|(_, suspects)| suspects.as_ref().is_some_and(|suspects| suspects.is_empty()))
         {
-            still = true;
+            proven_alone = true;
             let one = &past[*at];
             if !is(one.during, number) {
                 let hidden = u64::from(one.asleep);
@@ -209,7 +209,7 @@ impl Search {
         };
         let window = past[*first..=*last].iter().enumerate();
         let window = window.fold(0, |mask, (at, one)| mask | one.during | if at > 0 { one.since } else { 0 });
-        if still || is(window, number) {
+        if proven_alone || is(window, number) {
             return Verdict::Exact;
         }
         let always = agreeing.iter().fold(u8::MAX, |mask, (at, _)| mask & past[*at].misread);
@@ -266,7 +266,7 @@ impl Run<'_> {
     fn conclude(&mut self, state: State, facts: Facts) {
         let asleep = |at: usize| {
             let task = state.world.tasks[at];
-            if task.stage == Stage::Receiving && !task.ran { task.hand } else { 0 }
+            if task.stage == Stage::Receiving && !task.ran { task.held_in_call } else { 0 }
         };
         let past = Past {
             facts,
@@ -292,11 +292,11 @@ impl Run<'_> {
                 Verdict::Several(number) => {
                     self.found.several += 1;
                     if self.found.limit.is_none() {
-                        self.found.limit = Some(self.told(&state, number));
+                        self.found.limit = Some(self.path_in_words(&state, number));
                     }
                 }
                 Verdict::Asleep => self.found.asleep += 1,
-                Verdict::Wrong(number) => self.found.wrong = Some(self.told(&state, number)),
+                Verdict::Wrong(number) => self.found.wrong = Some(self.path_in_words(&state, number)),
             }
             (history, verdict)
         });
@@ -308,7 +308,7 @@ impl Run<'_> {
     }
 
     /// The path so far, in words.
-    fn told(&self, state: &State, number: u64) -> String {
+    fn path_in_words(&self, state: &State, number: u64) -> String {
         let mut text = String::new();
         for one in &self.path {
             let _ = match one {

@@ -63,7 +63,7 @@ pub(super) struct Task {
     /// The table or address space that it has given up and not yet released.
     given_up: u8,
     /// References that it keeps in no table while it is inside a call.
-    pub(super) hand: u8,
+    pub(super) held_in_call: u8,
     /// The child that its fork is making.
     child: u8,
     /// Whether it made a step since its activity was read first.
@@ -131,7 +131,7 @@ impl World {
     /// What the kernel counts.
     pub(super) fn count(&self) -> u8 {
         let kept = self.tables.iter().chain(&self.spaces).map(|bits| bits.count_ones() as u8).sum::<u8>();
-        kept + self.queue + self.kernel + self.tasks.iter().map(|task| task.hand).sum::<u8>()
+        kept + self.queue + self.kernel + self.tasks.iter().map(|task| task.held_in_call).sum::<u8>()
     }
 
     /// Processes that are listed.
@@ -219,7 +219,7 @@ impl World {
             if fd && (steps.fds || steps.messages) {
                 then("closes", &|world| {
                     world.tables[table] &= !bit;
-                    world.tasks[at].hand = 1;
+                    world.tasks[at].held_in_call = 1;
                     world.tasks[at].stage = Stage::Closing;
                 });
             }
@@ -232,14 +232,14 @@ impl World {
         }
         if steps.messages && has_fd && self.queue < MOST {
             then("sends", &|world| {
-                world.tasks[at].hand = 1;
+                world.tasks[at].held_in_call = 1;
                 world.tasks[at].stage = Stage::Sending;
             });
         }
         if steps.messages && self.queue > 0 && slots != 3 {
             then("receives", &|world| {
                 world.queue -= 1;
-                world.tasks[at].hand = 1;
+                world.tasks[at].held_in_call = 1;
                 world.tasks[at].stage = Stage::Receiving;
             });
         }
@@ -265,7 +265,7 @@ impl World {
             then("begins to exec", &|world| world.tasks[at].stage = Stage::Opened);
             if has_fd && steps.programs {
                 then("begins to exec the buffer", &|world| {
-                    world.tasks[at].hand = 1;
+                    world.tasks[at].held_in_call = 1;
                     world.tasks[at].stage = Stage::Opened;
                 });
             }
@@ -303,11 +303,11 @@ impl World {
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Closing => then("has closed", &|world| {
-                world.tasks[at].hand = 0;
+                world.tasks[at].held_in_call = 0;
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Sending => then("has sent", &|world| {
-                world.tasks[at].hand = 0;
+                world.tasks[at].held_in_call = 0;
                 world.queue += 1;
                 world.tasks[at].stage = Stage::Runs;
             }),
@@ -318,13 +318,13 @@ impl World {
                 {
                     world.tables[table - 1] |= bit;
                 }
-                world.tasks[at].hand = 0;
+                world.tasks[at].held_in_call = 0;
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Opened => then("replaces its program", &|world| {
                 let space = world.free_space();
-                world.spaces[usize::from(space) - 1] = EXE * task.hand;
-                world.tasks[at].hand = 0;
+                world.spaces[usize::from(space) - 1] = EXE * task.held_in_call;
+                world.tasks[at].held_in_call = 0;
                 world.tasks[at].space = space;
                 world.tasks[at].program += 1;
                 world.tasks[at].given_up = if world.has_space(task.space) { 0 } else { task.space };
