@@ -42,7 +42,7 @@ impl Reader {
 pub(super) struct Space {
     image: Image,
     reader: Reader,
-    alone: Option<ProcessDir>,
+    thread_dir: Option<ProcessDir>,
     pub(super) facts: Facts,
     /// The shared memory in it.
     pub(super) shmem: Vec<ShmMap>,
@@ -91,13 +91,21 @@ impl Space {
                 let finder = finder.map(|finder| (finder, &mut shmem));
                 let malformed = map_files::read(process.dir(), &mut links, finder)?;
                 let (facts, malformed) = (Facts::Links(links), (reader.source(), malformed));
-                return Ok(Some(Space { image, reader, alone: None, facts, shmem, malformed, ring: false }));
+                return Ok(Some(Space {
+                    image,
+                    reader,
+                    thread_dir: None,
+                    facts,
+                    shmem,
+                    malformed,
+                    ring: false,
+                }));
             }
         };
         Ok(mapped.map(|mapped| Space {
             image,
             reader,
-            alone: None,
+            thread_dir: None,
             facts: Facts::Maps(mapped.facts),
             shmem: mapped.shmem,
             malformed: (reader.source(), mapped.malformed),
@@ -105,15 +113,15 @@ impl Space {
         }))
     }
 
-    /// The same address space, read through a thread; `alone` is the thread's own directory in
+    /// The same address space, read through a thread; `thread_dir` is the thread's own directory in
     /// `/proc`.
-    pub(super) fn through(self, alone: Option<ProcessDir>) -> Space {
-        Space { alone, ..self }
+    pub(super) fn through(self, thread_dir: Option<ProcessDir>) -> Space {
+        Space { thread_dir, ..self }
     }
 
     /// The directory with its `map_files`, if that is a thread's.
-    pub(super) fn alone(&self) -> Option<&ProcessDir> {
-        self.alone.as_ref()
+    pub(super) fn thread_dir(&self) -> Option<&ProcessDir> {
+        self.thread_dir.as_ref()
     }
 
     /// Whether the process still uses this address space.

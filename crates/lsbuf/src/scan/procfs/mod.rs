@@ -193,7 +193,7 @@ impl ReadingSource for ProcfsSource {
     }
 
     fn identify(&mut self, pids: &BTreeSet<Pid>) -> Vec<Process> {
-        self.last.who_are(pids)
+        self.last.describe(pids)
     }
 
     fn devices(&mut self) -> Vec<Device> {

@@ -167,7 +167,7 @@ impl Walk {
     }
 
     /// Those of these processes that were read, and all that have sync_files.
-    pub(in crate::scan) fn who_are(&self, pids: &BTreeSet<Pid>) -> Vec<Process> {
+    pub(in crate::scan) fn describe(&self, pids: &BTreeSet<Pid>) -> Vec<Process> {
         let counted = |process: &Process| Process {
             sync_files: Some(self.sync_files.get(&process.pid).copied().unwrap_or(0)),
             ..process.clone()
@@ -214,7 +214,7 @@ impl Walk {
         }
     }
 
-    pub(in crate::scan) fn garble(&mut self, source: Source, facts: u64) {
+    pub(in crate::scan) fn count_malformed(&mut self, source: Source, facts: u64) {
         if facts > 0 {
             *self.malformed.entry(source).or_default() += facts;
         }

@@ -63,7 +63,7 @@ impl Walk {
                 Ok(process) => process,
                 Err(e) => return Visit::of(start.root.tree(), e),
             };
-            if let Some(visit) = self.visit_image(&process, start) {
+            if let Some(visit) = self.visit_once(&process, start) {
                 return visit;
             }
         }
@@ -71,7 +71,7 @@ impl Walk {
     }
 
     /// Reads one process. `None`: it called exec meanwhile, and its facts were dropped.
-    fn visit_image(&mut self, process: &ProcessDir, start: &Start<'_>) -> Option<Visit> {
+    fn visit_once(&mut self, process: &ProcessDir, start: &Start<'_>) -> Option<Visit> {
         let mark = self.mark();
         let threads = process.threads();
         let tids = threads.as_deref().unwrap_or_default();
@@ -82,12 +82,12 @@ impl Walk {
         // one program.
         let left_out = (start.left_out)(process.pid());
         let mut space = if left_out { Ok(None) } else { self.space(process, process.image(), start.reader) };
-        let mut leaderless = false;
+        let mut leader_exited = false;
         if matches!(space, Ok(None)) {
             match process.stage() {
                 Ok(Stage::Kernel) => return Some(Visit::Kernel),
                 Ok(Stage::Exiting) => self.exiting += 1,
-                Ok(Stage::Zombie) => leaderless = true,
+                Ok(Stage::Zombie) => leader_exited = true,
                 Ok(Stage::Running) if left_out => self.stuck.push(process.pid()),
                 Ok(Stage::Running) => {}
                 Err(e) if process.tree().says_exited(e) => return Some(Visit::Gone),
@@ -102,7 +102,7 @@ impl Walk {
             space = self.through_thread(process, tid, start);
         }
         let rings = self.rings();
-        let fds = self.visit_tables(process, tids, leaderless, start);
+        let fds = self.visit_tables(process, tids, leader_exited, start);
         let (maps, space) = match space {
             Ok(None) => (Ok(()), None),
             Ok(Some(mut space)) => {
@@ -116,7 +116,7 @@ impl Walk {
                 self.visit_shmem(process, &space, shmem);
                 self.visit_program(process);
                 let followed = self.visit_maps(process, &space, facts);
-                self.garble(space.malformed.0, space.malformed.1);
+                self.count_malformed(space.malformed.0, space.malformed.1);
                 (followed, Some(space))
             }
             Err(e) => (Err(e), None),
@@ -187,13 +187,13 @@ impl Walk {
         )
     }
 
-    /// Reads the process's fd table, and the table of each thread that has its own. `leaderless`:
-    /// the leader has exited.
+    /// Reads the process's fd table, and the table of each thread that has its own.
+    /// `leader_exited`: the leader has exited.
     fn visit_tables(
         &mut self,
         process: &ProcessDir,
         threads: &[Tid],
-        leaderless: bool,
+        leader_exited: bool,
         start: &Start<'_>,
     ) -> rustix::io::Result<()> {
         let tree = start.root.tree();
@@ -214,7 +214,7 @@ impl Walk {
                 }
             }
             match place {
-                None if self.shows_again(&begin, &before) => {
+                None if self.repeats_a_table(&begin, &before) => {
                     // Comparing failed, so this may be the same table or a copy. It is taken for
                     // the same, because threads start with the table of their process, and the
                     // process is marked as uncompared.
@@ -229,7 +229,7 @@ impl Walk {
             // A table that shows nothing may be one that an exiting thread has given up and not yet
             // closed. Such a thread and an exited leader look like two that share a table: Both
             // have files == NULL, which kcmp reports as equal.
-            let nothing = self.mark() == before && (leaderless || !matches!(place, Some(Ok(_))));
+            let nothing = self.mark() == before && (leader_exited || !matches!(place, Some(Ok(_))));
             if nothing && process.thread(tid).and_then(|thread| thread.stage()) == Ok(Stage::Exiting) {
                 self.exiting += 1;
             }
@@ -239,7 +239,7 @@ impl Walk {
 
     /// Whether the facts since `facts` repeat one of the process's tables that were read between
     /// `begin` and `facts`.
-    fn shows_again(&self, begin: &FactCounts, facts: &FactCounts) -> bool {
+    fn repeats_a_table(&self, begin: &FactCounts, facts: &FactCounts) -> bool {
         let again = slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
         let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
         let before = slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
@@ -298,7 +298,7 @@ impl Walk {
             0 => {}
             more => *self.sync_files.entry(pid).or_default() += more,
         }
-        self.garble(Source::Fdinfo, std::mem::take(&mut table.malformed));
+        self.count_malformed(Source::Fdinfo, std::mem::take(&mut table.malformed));
         self.table_changed |= std::mem::take(&mut table.changed);
         self.table = table;
         walked
@@ -313,18 +313,18 @@ impl Walk {
     ) -> rustix::io::Result<Option<Space>> {
         let Ok(thread) = process.thread(tid) else { return Ok(None) };
         // `/proc/TID` has the files that `/proc/PID/task/TID` lacks, such as `map_files`.
-        let alone = process.thread_alone(tid).ok();
-        let shown = alone.as_ref().unwrap_or(&thread);
+        let thread_dir = process.thread_alone(tid).ok();
+        let shown = thread_dir.as_ref().unwrap_or(&thread);
         let space = self.space(shown, thread.image(), start.reader)?;
         if space.is_none() && thread.stage() == Ok(Stage::Exiting) {
             self.exiting += 1;
         }
-        Ok(space.map(|space| space.through(alone)))
+        Ok(space.map(|space| space.through(thread_dir)))
     }
 
     /// Adds the shared memory that an address space maps.
     fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>) {
-        let (pid, process) = (process.pid(), space.alone().unwrap_or(process));
+        let (pid, process) = (process.pid(), space.thread_dir().unwrap_or(process));
         for fact in maps {
             if self.shmem_finder.as_mut().is_none_or(|finder| finder.complete(process, &fact)) {
                 self.shm_maps.push(HeldShmMap { pid, fact });
@@ -347,7 +347,7 @@ impl Walk {
 
     /// Adds the dma-bufs among the mappings of an address space.
     fn visit_maps(&mut self, process: &ProcessDir, space: &Space, facts: Facts) -> rustix::io::Result<()> {
-        let process = space.alone().unwrap_or(process);
+        let process = space.thread_dir().unwrap_or(process);
         let facts = match facts {
             Facts::Maps(facts) => facts,
             Facts::Links(links) => self.follow(process.dir(), links),
