@@ -83,7 +83,7 @@ impl Iterators {
     }
 
     /// Whether an iterator lists every dma-buf.
-    fn lists(&self, kinds: Kinds) -> bool {
+    fn list_dmabufs(&self, kinds: Kinds) -> bool {
         self.probes.why_not(Iterator::DmaBuf.with(kinds.has_shmem())).is_none()
     }
 
@@ -105,7 +105,7 @@ impl Iterators {
             records.task(known.pid).is_some_and(|task| task.started == known.started && task.cgroup == number)
         });
         let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        let who = |pid: Pid| {
+        let describe = |pid: Pid| {
             let task = records.task(pid)?;
             let known = self.cgroups.get(&task.cgroup).map(|cgroup| cgroup.path.clone());
             let cgroup = known.or_else(|| {
@@ -124,15 +124,15 @@ impl Iterators {
                 sync_files: Some(sync_files.get(&pid).copied().unwrap_or(0)),
             })
         };
-        pids.into_iter().filter_map(who).collect()
+        pids.into_iter().filter_map(describe).collect()
     }
 
     /// The open device nodes whose drivers can hold dma-bufs.
     fn devices_of(&mut self, records: &Records, sys: Option<&Path>) -> Vec<Device> {
         // Not if the process runs another program by now: that one did not open it.
-        let still =
+        let same_program =
             |held: &&DeviceFd| records.task(held.pid).is_some_and(|task| task.program == held.program);
-        for held in records.devices.iter().filter(still) {
+        for held in records.devices.iter().filter(same_program) {
             self.nodes.entry(held.dev).or_insert_with(|| {
                 let path = devices::node(sys?, held.dev)?;
                 let class = DeviceClass::of(path.as_bytes())?;
@@ -141,7 +141,7 @@ impl Iterators {
             });
         }
         let node = |held: &DeviceFd| self.nodes.get(&held.dev)?.as_ref();
-        let held = records.devices.iter().filter(still).filter_map(|held| {
+        let held = records.devices.iter().filter(same_program).filter_map(|held| {
             let node = node(held)?;
             Some((&node.path, node.class, held.pid, held.fd))
         });
@@ -220,7 +220,7 @@ pub(super) fn pinned(
         None => Probes::pinned(&options.pins, options.kinds),
         Some(errno) => Err(Unavailable::of_reading(errno)),
     };
-    Ok(whole(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
+    Ok(require_all(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
 }
 
 /// Loads iterators in place of the pinned ones.
@@ -228,14 +228,14 @@ pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterato
     let sys = options.sys_root.as_deref();
     let wanted: Vec<Iterator> = Iterator::of(options.kinds).collect();
     let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load(sys, &wanted));
-    match whole(loaded, options.kinds) {
+    match require_all(loaded, options.kinds) {
         Ok(probes) => Ok(Iterators::new(probes, Some(pinned))),
         Err(loaded) => Err(NotUsed::Neither { pinned, loaded }),
     }
 }
 
 /// Makes sure that no iterator is missing that these kinds need.
-fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, MissingIterator> {
+fn require_all(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, MissingIterator> {
     let probes = opened.map_err(|why| MissingIterator { iterator: None, why })?;
     let lacking = probes.lacking(kinds);
     let missing =
@@ -265,7 +265,7 @@ impl IteratorSource {
         options: Arc<Options>,
         filesystems: Option<Filesystems>,
     ) -> IteratorSource {
-        let locked = options.kinds.has_shmem() || !iterators.lists(options.kinds);
+        let locked = options.kinds.has_shmem() || !iterators.list_dmabufs(options.kinds);
         IteratorSource { iterators, root, options, filesystems, locked, last: Records::default() }
     }
 
@@ -281,27 +281,28 @@ impl ReadingSource for IteratorSource {
         // Frees the memory of the last reading before the next one.
         self.last = Records::default();
         self.locked |= effort.thorough;
-        let born = self.root.last_pid();
+        let last_pid = self.root.last_pid();
         let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
         // `may_wait` has to know this before a reading begins, so it applies to the next one.
         let locked = self.locked;
         self.locked |= records.cut;
         let cut = records.cut;
         records.forget(&lists::helpers(&self.root));
-        let listed = self.iterators.lists(kinds);
+        let listed = self.iterators.list_dmabufs(kinds);
         let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
-        let born = born.is_none() || born != self.root.last_pid();
+        let processes_started = last_pid.is_none() || last_pid != self.root.last_pid();
         let first = records.buffers.first();
         self.iterators.dev = first.map(|known| known.inode.dev).or(self.iterators.dev);
         let (counts, rings, hidden) = self.hidden_refs(&records);
         let shmem = self.filesystems.as_ref().map(|filesystems| (filesystems, rings));
         let of_list = list.as_ref().and_then(|list| list.as_ref().ok());
         let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
-        let waiting = records.waiting().filter(|_| hidden.in_flight_of_one().is_some());
+        let in_messages = records.in_messages().filter(|_| hidden.in_flight_of_one().is_some());
         for Object { buffer, .. } in reading.objects.iter_mut().filter(|o| o.buffer.id.kind == Kind::DmaBuf) {
             let ino = buffer.id.ino;
-            buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&ino).copied().unwrap_or(0));
-            buffer.io_uring = hidden.fixed_of_one().filter(|_| waiting.is_some());
+            buffer.in_flight =
+                in_messages.as_ref().map(|in_messages| in_messages.get(&ino).copied().unwrap_or(0));
+            buffer.io_uring = hidden.fixed_of_one().filter(|_| in_messages.is_some());
         }
         if kinds.has(Kind::Sysv) {
             reading.segments.in_flight = (!counts.unknown).then_some(0);
@@ -312,7 +313,7 @@ impl ReadingSource for IteratorSource {
             lists::add(&mut reading.coverage, list, kinds);
         }
         self.watch(&mut reading.interference, &mut records, effort.calls);
-        reading.interference.processes_changed |= born;
+        reading.interference.processes_changed |= processes_started;
         reading.interference.moved |= cut;
         reading.interference.exiting = records.exiting(&lists::own_pids(&self.root));
         self.last = records;
@@ -347,11 +348,11 @@ impl IteratorSource {
             hidden.add(FileKeeper::Ring, read.is_ok().then_some(&text));
         }
         hidden.unknown |= has_ring_without_fd;
-        let (waiting, shmem) = (records.waiting(), records.shm_waiting());
+        let (in_messages, shmem) = (records.in_messages(), records.shm_in_messages());
         let mut counts = hidden.counts();
         counts.in_flight =
-            waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
-        counts.unknown |= waiting.is_none();
+            in_messages.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
+        counts.unknown |= in_messages.is_none();
         // A ring may be in a message, and a socket may be registered.
         let rings = Rings {
             may_have_sockets: hidden.in_flight_of_one().is_none(),

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::records::{Known, OpenFile, Records};
+use super::records::{KnownDmaBuf, OpenFile, Records};
 use crate::kernel::bpf::record::{ExecId, FdRecord, Id, MemfdPages, ShmFilesystem, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
@@ -46,7 +46,7 @@ pub(super) fn read(
     let mut of_file = HashMap::new();
     if let Some((filesystems, rings)) = shmem {
         of_file = shmem_objects(records, kinds, filesystems, &mut reading.objects);
-        add_kept(records, &of_file, &mut reading.objects, rings);
+        add_hidden(records, &of_file, &mut reading.objects, rings);
     }
     let (fds, vmas) = (std::mem::take(&mut records.fds), std::mem::take(&mut records.vmas));
     let (shm_fds, shm_vmas) = (std::mem::take(&mut records.shm_fds), std::mem::take(&mut records.shm_vmas));
@@ -108,7 +108,7 @@ fn dmabuf(objects: &[Object], ino: Inode) -> Option<usize> {
 fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Vec<Object> {
     let known = std::mem::take(&mut records.buffers);
     let mut objects: Vec<Object> =
-        known.into_iter().map(|known| described(known, listed.is_some())).collect();
+        known.into_iter().map(|known| dmabuf_object(known, listed.is_some())).collect();
     let mapped = records.vmas.iter().map(|vma| vma.of);
     let unlisted = mapped.chain(listed.into_iter().flat_map(|list| &list.buffers).map(|row| row.ino));
     let unlisted: BTreeSet<Inode> = unlisted.filter(|&ino| dmabuf(&objects, ino).is_none()).collect();
@@ -132,7 +132,7 @@ fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Ve
 
 /// A dma-buf without its references. Its count must have been read twice; where there is the
 /// kernel's list, that is one of the two.
-fn described(known: Known, listed: bool) -> Object {
+fn dmabuf_object(known: KnownDmaBuf, listed: bool) -> Object {
     let InodeFact { dev, ino, size, creator_uid, created_at } = known.inode;
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, Some(dev), ino));
     buffer.size = Some(size);
@@ -224,16 +224,16 @@ fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
 }
 
 /// Adds references that are neither fds nor mappings nor programs.
-fn add_kept(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Object], rings: Rings) {
-    let waiting = records.shm_waiting().filter(|_| !rings.may_have_sockets);
+fn add_hidden(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Object], rings: Rings) {
+    let in_messages = records.shm_in_messages().filter(|_| !rings.may_have_sockets);
     for &number in of_file.values() {
         let buffer = &mut objects[number].buffer;
-        buffer.in_flight = waiting.is_some().then_some(0);
-        buffer.io_uring = (waiting.is_some() && !rings.may_have_shmem).then_some(0);
+        buffer.in_flight = in_messages.is_some().then_some(0);
+        buffer.io_uring = (in_messages.is_some() && !rings.may_have_shmem).then_some(0);
         buffer.exe = Some(0);
     }
     let holds = |file: &Id| records.shm_files.get(file).is_some_and(|open| !open.path_only);
-    for (file, number) in waiting.iter().flatten().filter(|(file, _)| holds(file)) {
+    for (file, number) in in_messages.iter().flatten().filter(|(file, _)| holds(file)) {
         if let Some(&object) = of_file.get(file) {
             let in_flight = &mut objects[object].buffer.in_flight;
             *in_flight = in_flight.map(|before| before.saturating_add(*number));
@@ -353,7 +353,7 @@ impl Owners<'_> {
             reading.interference.moved = true;
             return None;
         }
-        let kept = files.filter(|&files| self.records.kept_table(pid, tid, files));
+        let kept = files.filter(|&files| self.records.had_table(pid, tid, files));
         reading.interference.moved |= files.is_some() && kept.is_none();
         let next = self.tables.len();
         let table = kept.map_or(TableId::Of(pid, tid), TableId::Known);

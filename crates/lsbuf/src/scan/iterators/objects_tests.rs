@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::records::Known;
+use super::super::records::KnownDmaBuf;
 use super::*;
 use crate::kernel::bpf::record::{InFlight, KeeperKind, KeeperRecord, TaskRecord};
 use crate::kernel::bufinfo::ListedBuffer;
@@ -60,7 +60,7 @@ fn vma(ino: u64, mm: u64, start: u64, owner: Option<u32>) -> Vma<Inode> {
     }
 }
 
-fn known_buffer(ino: u64, count: u64) -> Known {
+fn known_buffer(ino: u64, count: u64) -> KnownDmaBuf {
     let inode = InodeFact {
         dev: Dev { major: 0, minor: 12 },
         ino: Inode(ino),
@@ -68,7 +68,7 @@ fn known_buffer(ino: u64, count: u64) -> Known {
         creator_uid: 0,
         created_at: None,
     };
-    let mut known = Known::new(inode);
+    let mut known = KnownDmaBuf::new(inode);
     known.counted(count);
     known.counted(count);
     known
@@ -81,7 +81,7 @@ fn records(tasks: Vec<TaskRecord>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inod
 }
 
 /// The assembled reading, and whether a reference was seen to change while it was read.
-fn joined(mut records: Records, list: Option<&List>) -> (Vec<Assembled>, bool) {
+fn assembled(mut records: Records, list: Option<&List>) -> (Vec<Assembled>, bool) {
     let mut reading = read(&mut records, list, None, Kinds::DMABUF, None);
     let moved = reading.interference.moved;
     (assemble(&mut reading), moved)
@@ -121,7 +121,7 @@ proptest! {
             })
         });
         let vmas = maps.iter().map(|&(mm, at, ino)| vma(ino, mm, at, None));
-        let (buffers, moved) = joined(records(tasks, fds.collect(), vmas.collect()), None);
+        let (buffers, moved) = assembled(records(tasks, fds.collect(), vmas.collect()), None);
         prop_assert!(!moved);
         prop_assert_eq!(refs(&buffers), (slots.len() + maps.len()) as u64);
         for Assembled { buffer, .. } in &buffers {
@@ -145,7 +145,7 @@ proptest! {
 fn a_table_of_threads() {
     let tasks = vec![task(1, 1, Some(1), 1), task(1, 2, Some(1), 2), task(1, 3, Some(1), 2)];
     let fds = vec![fd(9, 2, 1, 2, 5), fd(9, 2, 1, 3, 5)];
-    let (buffers, _) = joined(records(tasks, fds, Vec::new()), None);
+    let (buffers, _) = assembled(records(tasks, fds, Vec::new()), None);
     let holder = &buffers[0].buffer.holders[0];
     assert_eq!((holder.fds.len(), holder.threads.len(), holder.threads[0].tid), (0, 1, Tid(2)));
     assert_eq!(refs(&buffers), 1);
@@ -159,7 +159,7 @@ fn started_meanwhile() {
     let holders = |tasks: Vec<TaskRecord>| {
         let mut records = records(tasks, vec![fd(9, 7, 2, 2, 5)], vec![vma(9, 7, 0, None)]);
         records.tasks_after = after();
-        refs(&joined(records, None).0)
+        refs(&assembled(records, None).0)
     };
     assert_eq!(holders(vec![task(1, 1, Some(1), 1)]), 2);
     let other = TaskRecord { program: ExecId(1), ..task(2, 2, Some(6), 7) };
@@ -169,7 +169,7 @@ fn started_meanwhile() {
 /// Check that a reference whose owner was not seen is given to no process, and that the reading
 /// says so.
 #[test]
-fn strangers() {
+fn owners_that_were_not_seen() {
     let tasks = || vec![task(1, 1, Some(1), 1)];
     for (fds, vmas) in [
         (vec![fd(9, 7, 7, 7, 5)], Vec::new()),
@@ -179,7 +179,7 @@ fn strangers() {
         // The id of the address space belongs to another one by now.
         (Vec::new(), vec![vma(9, 1, 0, Some(7))]),
     ] {
-        let (buffers, moved) = joined(records(tasks(), fds, vmas), None);
+        let (buffers, moved) = assembled(records(tasks(), fds, vmas), None);
         assert_eq!((moved, refs(&buffers)), (true, 0));
     }
 }
@@ -191,7 +191,7 @@ fn a_table_at_the_same_address() {
     let tasks = |first| vec![task(1, 1, Some(1), first), task(2, 2, Some(2), 7)];
     let fds = || vec![fd(9, 7, 1, 1, 5), fd(9, 7, 2, 2, 6)];
     let shown = |first| {
-        let (buffers, moved) = joined(records(tasks(first), fds(), Vec::new()), None);
+        let (buffers, moved) = assembled(records(tasks(first), fds(), Vec::new()), None);
         let holders: Vec<_> =
             buffers[0].buffer.holders.iter().map(|h| (h.fds.len(), h.fd_table_of)).collect();
         (holders, moved)
@@ -207,7 +207,7 @@ fn a_space_at_the_same_address() {
     let owners = |after: Vec<TaskRecord>| {
         let mut records = records(tasks(7), Vec::new(), vec![vma(9, 7, 0, None)]);
         records.tasks_after = after;
-        let (buffers, _) = joined(records, None);
+        let (buffers, _) = assembled(records, None);
         buffers[0].buffer.holders.iter().map(|holder| holder.pid.0).collect::<Vec<_>>()
     };
     assert_eq!((owners(tasks(8)), owners(tasks(7))), (vec![2], vec![1, 2]));
@@ -219,7 +219,7 @@ fn a_space_at_the_same_address() {
 fn two_programs() {
     let before = |slot| FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, slot) };
     let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
-    let (buffers, moved) = joined(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
+    let (buffers, moved) = assembled(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
     assert_eq!((moved, &buffers[0].buffer.holders[0].fds), (true, &vec![Fd(6)]));
 }
 
@@ -233,7 +233,7 @@ fn moving_counts() {
         let known = &mut records.buffers[0];
         (known.count, known.readings) = (None, 0);
         readings.iter().for_each(|&count| known.counted(count));
-        joined(records, None).0[0].counted.stable
+        assembled(records, None).0[0].counted.stable
     };
     assert!(still(1, &[1, 1]));
     assert!(!still(1, &[1, 2]) && !still(2, &[1, 2]) && !still(2, &[1, 1]) && !still(1, &[1]));
@@ -255,7 +255,7 @@ fn counted_by_the_list_alone() {
         attachments: Some(Vec::new()),
     };
     let list = List { buffers: vec![row], stated: Some((1, Bytes(4096))) };
-    let (buffers, _) = joined(records, Some(&list));
+    let (buffers, _) = assembled(records, Some(&list));
     assert_eq!((buffers[0].buffer.count, buffers[0].counted.stable), (Some(3), true));
 }
 
@@ -269,8 +269,8 @@ fn message(ino: u64, socket: u64, tid: u32) -> InFlight<Inode> {
 fn queues_once() {
     let in_flight = vec![message(9, 1, 1), message(9, 1, 1), message(9, 1, 2), message(9, 2, 2)];
     let mut records = Records { in_flight, ..Records::default() };
-    assert_eq!(records.waiting().unwrap()[&Inode(9)], 3);
+    assert_eq!(records.in_messages().unwrap()[&Inode(9)], 3);
     let what = KeeperKind::Nested;
     records.keepers.push(KeeperRecord { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
-    assert_eq!(records.waiting(), None);
+    assert_eq!(records.in_messages(), None);
 }

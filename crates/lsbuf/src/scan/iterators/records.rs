@@ -25,7 +25,7 @@ use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals, Tid};
 
 /// What is known of one dma-buf.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct KnownDmaBuf {
     pub(super) inode: InodeFact,
     /// The last value that was read; `None`: no file of it is open.
     pub(super) count: Option<u64>,
@@ -42,10 +42,10 @@ pub(super) struct Known {
     pub(super) pages: Option<Vec<MemfdPages>>,
 }
 
-impl Known {
+impl KnownDmaBuf {
     /// A buffer of which only the inode is known.
-    pub(super) fn new(inode: InodeFact) -> Known {
-        Known {
+    pub(super) fn new(inode: InodeFact) -> KnownDmaBuf {
+        KnownDmaBuf {
             inode,
             count: None,
             readings: 0,
@@ -58,7 +58,7 @@ impl Known {
     }
 
     /// Adds what another record says of the same buffer.
-    fn merge(&mut self, other: Known) {
+    fn merge(&mut self, other: KnownDmaBuf) {
         self.stable &= other.stable;
         if let Some(count) = other.count {
             self.counted(count);
@@ -88,7 +88,7 @@ pub(super) struct Records {
     pub(super) fds: Vec<FdRecord<Inode>>,
     pub(super) vmas: Vec<Vma<Inode>>,
     /// Ordered by inode number, each once.
-    pub(super) buffers: Vec<Known>,
+    pub(super) buffers: Vec<KnownDmaBuf>,
     pub(super) devices: Vec<DeviceFd>,
     pub(super) in_flight: Vec<InFlight<Inode>>,
     pub(super) shm_fds: Vec<FdRecord<Id>>,
@@ -156,7 +156,7 @@ impl Records {
         found.buffers.dedup_by(|later, first| {
             let same = later.inode.ino == first.inode.ino;
             if same {
-                first.merge(std::mem::replace(later, Known::new(first.inode)));
+                first.merge(std::mem::replace(later, KnownDmaBuf::new(first.inode)));
             }
             same
         });
@@ -190,7 +190,7 @@ impl Records {
             Record::Buffer(buffer) => {
                 self.cut |= !buffer.whole;
                 let attached = attachments.replace(Vec::new());
-                let mut known = Known::new(buffer.inode);
+                let mut known = KnownDmaBuf::new(buffer.inode);
                 known.exporter = buffer.exporter.map(Label::from);
                 known.name = buffer.name.map(Label::from);
                 if let Some((before, after)) = buffer.counts {
@@ -202,8 +202,8 @@ impl Records {
                 }
                 // Of a buffer that is only mapped, or has only `O_PATH` fds, the pages are not
                 // reported.
-                let told = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
-                if told && buffer.counts.is_some() {
+                let reports_pages = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
+                if reports_pages && buffer.counts.is_some() {
                     known.pages = pages.replace(Vec::new());
                 }
                 self.buffers.push(known);
@@ -290,7 +290,7 @@ impl Records {
 
     /// Whether a task had this fd table in the first pass over the tasks already. The id of a freed
     /// table may soon be another process's.
-    pub(super) fn kept_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
+    pub(super) fn had_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
         find(&self.tasks, pid, tid).is_some_and(|task| task.files == Some(files))
     }
 
@@ -346,17 +346,17 @@ impl Records {
 
     /// How many references to each dma-buf are in messages; `None`: there may be more than were
     /// seen.
-    pub(super) fn waiting(&self) -> Option<HashMap<Inode, u64>> {
-        self.all_is_seen().then(|| waiting(&self.in_flight))
+    pub(super) fn in_messages(&self) -> Option<HashMap<Inode, u64>> {
+        self.all_queues_read().then(|| in_messages(&self.in_flight))
     }
 
     /// The same for files of shared memory.
-    pub(super) fn shm_waiting(&self) -> Option<HashMap<Id, u64>> {
-        self.all_is_seen().then(|| waiting(&self.shm_in_flight))
+    pub(super) fn shm_in_messages(&self) -> Option<HashMap<Id, u64>> {
+        self.all_queues_read().then(|| in_messages(&self.shm_in_flight))
     }
 
     /// Whether every queue was read to its end, and no queue is in a message of another one.
-    fn all_is_seen(&self) -> bool {
+    fn all_queues_read(&self) -> bool {
         let hidden = |keeper: &KeeperRecord| matches!(keeper.what, KeeperKind::Socket | KeeperKind::Nested);
         !self.keepers.iter().any(hidden)
     }
@@ -406,15 +406,15 @@ fn doing(run: &RunRecord) -> Doing {
 }
 
 /// How many references to each buffer are in messages. A queue that several fds showed counts once.
-fn waiting<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
+fn in_messages<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
     let mut first = HashMap::new();
-    let mut waiting = HashMap::new();
+    let mut in_messages = HashMap::new();
     for message in in_flight {
         if *first.entry(message.socket).or_insert(message.seen_by) == message.seen_by {
-            *waiting.entry(message.of).or_default() += 1;
+            *in_messages.entry(message.of).or_default() += 1;
         }
     }
-    waiting
+    in_messages
 }
 
 /// What is known of an open file of shared memory.

@@ -161,8 +161,8 @@ impl ReadingSource for ProcfsSource {
         // buffer.
         let thorough = effort.thorough || !before.list.as_ref().is_ok_and(List::agrees);
         // Without a count, no residual shows that a private mapping of shared memory is missing.
-        let whole = thorough || self.procfs.filesystems.is_some();
-        let reader = self.reader(if whole { VmaFilter::All } else { VmaFilter::Shared });
+        let all_mappings = thorough || self.procfs.filesystems.is_some();
+        let reader = self.reader(if all_mappings { VmaFilter::All } else { VmaFilter::Shared });
         if let Some(budget) = &self.budget {
             budget.begin();
         }
@@ -179,9 +179,9 @@ impl ReadingSource for ProcfsSource {
         reading.segments = self.segments(&walk);
         reading.coverage = self.seen(&walk, reader, &after.list, &reading);
         reading.coverage.passed_over = !thorough;
-        let born = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
+        let processes_started = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
         reading.interference = self.interference(look, &walk, effort.calls || walk.shmem_finder.is_some());
-        reading.interference.processes_changed |= born;
+        reading.interference.processes_changed |= processes_started;
         reading.interference.moved = walk.table_changed;
         reading.interference.exiting = walk.exiting > 0;
         self.last = walk;
