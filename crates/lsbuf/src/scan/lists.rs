@@ -10,7 +10,7 @@ use crate::kernel::shmem::sysvipc::{self, Namespaces};
 use crate::model::{Kind, Kinds, Note, Pid, Source};
 
 use super::options::Options;
-use super::reading::{Seen, Segments};
+use super::reading::{ReadingCoverage, Segments};
 
 /// The kernel's list of dma-bufs, or why there is none.
 pub(super) type ListResult = Result<List, String>;
@@ -26,7 +26,7 @@ pub(super) fn read(options: &Options) -> ListResult {
 }
 
 /// Adds a source and the notes that follow from the list; or a note that says why it was not read.
-pub(super) fn add(seen: &mut Seen, list: &ListResult, kinds: Kinds) {
+pub(super) fn add(seen: &mut ReadingCoverage, list: &ListResult, kinds: Kinds) {
     match list {
         Ok(list) => {
             seen.sources.push(Source::Bufinfo);

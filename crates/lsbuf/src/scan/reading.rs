@@ -113,7 +113,7 @@ pub(super) struct Reading {
     /// The kernel's tables of System V segments.
     pub(super) segments: Segments,
     pub(super) interference: Interference,
-    pub(super) coverage: Seen,
+    pub(super) coverage: ReadingCoverage,
 }
 
 /// One buffer without its references.
@@ -180,7 +180,7 @@ pub(super) struct RunningProgram {
 pub(super) struct Segments {
     /// Without a namespace: the table of a recorded tree.
     pub(super) tables: Vec<(Option<IpcNamespace>, Vec<SegmentRow>)>,
-    /// As [`Seen::unread_segments`].
+    /// As [`ReadingCoverage::unread_segments`].
     pub(super) unread: u64,
     /// Whether segments were looked for.
     pub(super) asked: bool,
@@ -210,7 +210,7 @@ pub(super) struct Interference {
 
 /// How much of the machine a reading saw.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ReadingCoverage {
     pub(super) sources: Vec<crate::model::Source>,
     pub(super) processes: ProcessCounts,
     pub(super) unreadable: Vec<Pid>,

@@ -49,7 +49,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
-use super::reading::{Assembled, Effort, Interference, Reading, Seen};
+use super::reading::{Assembled, Effort, Interference, Reading, ReadingCoverage};
 use crate::model::{Buffer, BufferId, Kind, Pid, Residual, Why};
 
 /// How many readings a scan may make.
@@ -81,7 +81,7 @@ pub(super) enum Step {
 pub(super) struct Settled {
     /// Ordered by identity.
     pub(super) buffers: Vec<Buffer>,
-    pub(super) seen: Seen,
+    pub(super) seen: ReadingCoverage,
     /// Processes that ran in every reading and for that reason leave a residual an estimate.
     pub(super) ran: BTreeSet<Pid>,
     /// Processes that were inside a call that keeps references in no table, in the last reading.
@@ -133,7 +133,7 @@ enum ReadingVerdict {
 impl ReadingVerdict {
     fn of(
         one: &Assembled,
-        seen: &Seen,
+        seen: &ReadingCoverage,
         interference: &Interference,
         ran: Option<&Rc<BTreeSet<Pid>>>,
     ) -> ReadingVerdict {
@@ -312,7 +312,7 @@ impl Settling {
 
 /// The residual, if only something that happened during the reading can make it wrong; else what
 /// can be said of it.
-fn undisturbed_residual(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
+fn undisturbed_residual(one: &Assembled, seen: &ReadingCoverage) -> Result<u64, Residual> {
     let Assembled { buffer, counted, uncompared } = one;
     let Some(count) = buffer.count else { return Err(Residual::Unknown(Why::NotCounted)) };
     let Some(number) = count.checked_sub(buffer.found()) else {
@@ -363,7 +363,7 @@ fn suspects(
 }
 
 /// Whether another reading could give a better answer.
-fn may_improve(one: &Assembled, why: Why, seen: &Seen) -> bool {
+fn may_improve(one: &Assembled, why: Why, seen: &ReadingCoverage) -> bool {
     match why {
         Why::NotCounted | Why::Unread => false,
         Why::Uncompared | Why::MaybeInFlight => seen.passed_over,

@@ -19,7 +19,7 @@ fn reading(count: u64) -> Reading {
             in_call: Some(pids(&[])),
             ..Interference::default()
         },
-        coverage: Seen { listed: true, ..Seen::default() },
+        coverage: ReadingCoverage { listed: true, ..ReadingCoverage::default() },
         ..Reading::default()
     }
 }

@@ -22,7 +22,7 @@ use self::objects::Rings;
 use self::records::Records;
 use super::lists;
 use super::options::Options;
-use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingSource, Seen};
+use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingCoverage, ReadingSource};
 use super::tasks;
 use super::walk::by_node;
 use crate::kernel::activity::{self, Doing};
@@ -367,7 +367,7 @@ impl IteratorSource {
         counts: HiddenRefs,
         (listed, locked): (bool, bool),
         reading: &Reading,
-    ) -> Seen {
+    ) -> ReadingCoverage {
         let kinds = self.options.kinds;
         let mut sources = vec![Asked::TaskIterator, Asked::TaskFileIterator];
         let first = kinds.has_shmem() || !listed;
@@ -376,7 +376,7 @@ impl IteratorSource {
         sources.extend((locked && !first).then_some(Asked::TaskVmaIterator));
         sources.extend(reading.segments.asked.then_some(Asked::Sysvipc));
         let total = records.processes();
-        let mut seen = Seen {
+        let mut seen = ReadingCoverage {
             sources,
             processes: ProcessCounts { total, read: total, ..ProcessCounts::default() },
             hidden_refs: Some(counts),
@@ -384,7 +384,7 @@ impl IteratorSource {
             // A ring that is mapped and has no fd shows only if every VMA is looked at.
             passed_over: !locked,
             listed: !kinds.has_shmem(),
-            ..Seen::default()
+            ..ReadingCoverage::default()
         };
         if kinds.has_shmem() && counts.unknown {
             seen.notes.push(Note::HiddenInFlight { fds: 0 });

@@ -32,7 +32,7 @@ use super::budget::TimeBudget;
 use super::kthreads::KernelThreads;
 use super::lists::{self, ListResult};
 use super::options::{Mappings, Options};
-use super::reading::{Effort, Failed, Interference, Reading, ReadingSource, Seen, Segments};
+use super::reading::{Effort, Failed, Interference, Reading, ReadingCoverage, ReadingSource, Segments};
 use super::shared::Shared;
 use super::space::Reader;
 use super::tasks;
@@ -307,8 +307,8 @@ impl ProcfsSource {
         segments
     }
 
-    fn seen(&self, walk: &Walk, reader: Reader, list: &ListResult, reading: &Reading) -> Seen {
-        let mut seen = Seen {
+    fn seen(&self, walk: &Walk, reader: Reader, list: &ListResult, reading: &Reading) -> ReadingCoverage {
+        let mut seen = ReadingCoverage {
             sources: vec![Asked::Fd, Asked::Fdinfo, reader.source()],
             processes: walk.counts,
             unreadable: walk.unreadable.clone(),
@@ -316,7 +316,7 @@ impl ProcfsSource {
             hidden_refs: walk.hidden.as_ref().map(HiddenRefCounter::counts),
             unread_segments: reading.segments.unread,
             listed: walk.shmem_finder.is_none(),
-            ..Seen::default()
+            ..ReadingCoverage::default()
         };
         seen.gaps.not_whole_machine = !self.root.shows_kernel_threads();
         lists::add(&mut seen, list, self.options.kinds);

@@ -9,7 +9,9 @@
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
 use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
-use crate::scan::reading::{Counted, FdRef, Interference, Mapping, Object, Reading, RunningProgram, Seen};
+use crate::scan::reading::{
+    Counted, FdRef, Interference, Mapping, Object, Reading, ReadingCoverage, RunningProgram,
+};
 use crate::scan::tasks;
 
 /// The inode number of the buffer.
@@ -468,6 +470,7 @@ fn with_interference(mut reading: Reading, facts: &Facts) -> Reading {
         processes_changed: changes.started || facts.processes_started,
         moved: scan.moved || reading.interference.moved,
     };
-    reading.coverage = Seen { listed: true, passed_over: !facts.thorough, ..Seen::default() };
+    reading.coverage =
+        ReadingCoverage { listed: true, passed_over: !facts.thorough, ..ReadingCoverage::default() };
     reading
 }
