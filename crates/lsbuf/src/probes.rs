@@ -150,8 +150,8 @@ pub fn status(below: &Path) -> Status {
         }
     };
     let namespace = || {
-        let elsewhere = !Rights::own().first_pid_namespace;
-        elsewhere.then(|| "they speak of the first pid namespace, which this is not".to_owned())
+        let inner_namespace = !Rights::own().first_pid_namespace;
+        inner_namespace.then(|| "they speak of the first pid namespace, which this is not".to_owned())
     };
     let access = access(&folder);
     let unusable = unusable.map(|(iterator, why)| {

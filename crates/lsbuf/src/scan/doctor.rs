@@ -396,12 +396,12 @@ fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
             "this kernel was built without debugfs (CONFIG_DEBUG_FS)".to_owned()
         }
         Errno::NOENT => {
-            let who = match (rights.first_user_namespace, rights.has(CapabilitySet::SYS_ADMIN)) {
+            let where_to = match (rights.first_user_namespace, rights.has(CapabilitySet::SYS_ADMIN)) {
                 (false, _) => "outside this user namespace: ",
                 (true, false) => "as root: ",
                 (true, true) => "",
             };
-            format!("{who}mount -t debugfs none {}", debug.display())
+            format!("{where_to}mount -t debugfs none {}", debug.display())
         }
         _ => "see the error".to_owned(),
     }

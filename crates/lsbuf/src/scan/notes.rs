@@ -68,9 +68,9 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
 fn of_residuals(why: Why, outcome: &Settled) -> Option<Note> {
     // A segment's attachments are read once, after its mappings. That they differ does not mean
     // that the count changed.
-    let told = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
+    let is_reported = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
     let of_it = outcome.buffers.iter().filter(|buffer| buffer.residual.why() == Some(why));
-    let buffers = of_it.filter(told).count() as u64;
+    let buffers = of_it.filter(is_reported).count() as u64;
     if buffers == 0 {
         return None;
     }
@@ -136,11 +136,11 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     };
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
     let may_be_driver_shmem = buffers.iter().any(driver_shmem::may_show_as_shmem);
-    let told =
+    let is_linked =
         |shmem: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == shmem.id);
     let double = |b: &&Buffer| match b.id.kind {
         Kind::DmaBuf => udmabuf(b) && any(Kind::Memfd) || several_have && has_nobodys(b) || parts_unknown(b),
-        Kind::GemShmem => may_be_driver_shmem && !told(b),
+        Kind::GemShmem => may_be_driver_shmem && !is_linked(b),
         _ => false,
     };
     let doubles = buffers.iter().filter(double);

@@ -54,10 +54,10 @@ fn add_segment(
         let id = one.buffer.id;
         id.kind == Kind::Sysv && id.ino == ino && id.ipc == ipc
     };
-    let stranger = |path_key: &Label| *path_key != name && !segment.removed;
+    let has_other_key = |path_key: &Label| *path_key != name && !segment.removed;
     let is_another = |b: &Buffer| {
         b.size.is_some_and(|known| known != size) && b.huge_page.is_none()
-            || b.name.as_ref().is_some_and(stranger)
+            || b.name.as_ref().is_some_and(has_other_key)
             // No process in this namespace has it attached, so what the holder has attached is
             // another segment.
             || segment.attached == 0 && b.holders.iter().any(|holder| !holder.maps.is_empty())

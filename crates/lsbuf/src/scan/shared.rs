@@ -56,13 +56,13 @@ impl Shared {
 /// Groups of two or more that show the same set; each group is ascending.
 fn alike<W: Copy + Ord, T: Ord>(shown: impl Iterator<Item = (W, T)>) -> Vec<Vec<W>> {
     let mut of_each: BTreeMap<W, Vec<T>> = BTreeMap::new();
-    for (who, one) in shown {
-        of_each.entry(who).or_default().push(one);
+    for (owner, one) in shown {
+        of_each.entry(owner).or_default().push(one);
     }
     let mut groups: BTreeMap<Vec<T>, Vec<W>> = BTreeMap::new();
-    for (who, mut all) in of_each {
+    for (owner, mut all) in of_each {
         all.sort_unstable();
-        groups.entry(all).or_default().push(who);
+        groups.entry(all).or_default().push(owner);
     }
     groups.into_values().filter(|group| group.len() > 1).collect()
 }
@@ -75,11 +75,11 @@ fn group<'w, W: Copy + Ord>(
 ) -> &'w [W] {
     // One of each group, in the order of the comparison, which differs from that of pids.
     let mut firsts: Vec<W> = Vec::new();
-    for &who in all {
-        match place(&firsts, who, compare) {
+    for &owner in all {
+        match place(&firsts, owner, compare) {
             None => return all,
-            Some(Ok(at)) => _ = same.insert(who, firsts[at]),
-            Some(Err(at)) => firsts.insert(at, who),
+            Some(Ok(at)) => _ = same.insert(owner, firsts[at]),
+            Some(Err(at)) => firsts.insert(at, owner),
         }
     }
     &[]
@@ -116,7 +116,7 @@ mod tests {
 
     /// Check that only equal sets are compared, whatever their order.
     #[test]
-    fn who_looks_alike() {
+    fn only_equal_sets_are_compared() {
         let shown = [(Pid(3), 1), (Pid(3), 2), (Pid(1), 2), (Pid(1), 1), (Pid(2), 1)];
         assert_eq!(alike(shown.into_iter()), [[Pid(1), Pid(3)]]);
     }
