@@ -34,7 +34,7 @@ pub struct Helper {
 }
 
 /// Enough for any machine to start a process; only a broken helper takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Report the identity of the inherited buffer.
 const LOOK: &[u8] = b"look";
@@ -63,7 +63,7 @@ impl Child {
         let (here, there) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .attempt("making a socket")?;
-        set_socket_timeout(&here, Timeout::Recv, Some(PATIENCE)).attempt("setting a time limit")?;
+        set_socket_timeout(&here, Timeout::Recv, Some(ANSWER_TIMEOUT)).attempt("setting a time limit")?;
         // The command owns the fds that it passes on, and closes this process's copies when it is
         // dropped.
         let process = Command::new(&helper.program)
@@ -170,7 +170,7 @@ mod tests {
 
     /// Check that an unknown request, or one that lacks its buffer, gets an error.
     #[test]
-    fn strange_requests() {
+    fn unknown_requests() {
         assert!(serve(b"dance", None).is_err() && serve(TAKE, None).is_err());
     }
 }

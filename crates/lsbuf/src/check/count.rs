@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::claim::Claim;
 use super::judge::{Attempt, Tried, same};
-use super::kit::{Kit, map, settled};
+use super::kit::{Kit, map, retried};
 
 /// An exported GEM object with an open handle has its own reference and that of the device file's
 /// PRIME cache.
@@ -104,7 +104,7 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn counts(kit: &Kit, buf: &DmaBuf, when: &str, expected: u64) -> Tried {
-    settled(|| same(format_args!("count {when}"), expected, kit.info(buf)?.count))
+    retried(|| same(format_args!("count {when}"), expected, kit.info(buf)?.count))
 }
 
 fn dup(kit: &Kit) -> Tried {

@@ -92,7 +92,7 @@ const OTHERS: u64 = 200;
 fn own_counter(kit: &Kit) -> Tried {
     // More than one time, since a shared counter gives each processor a batch of numbers: after a
     // move to another processor they can look near by chance.
-    let round = || {
+    let attempt = || {
         let before = kit.inode(&kit.make_any()?)?.ino;
         for _ in 0..OTHERS / 2 {
             pipe().attempt("making a pipe")?;
@@ -101,14 +101,14 @@ fn own_counter(kit: &Kit) -> Tried {
         }
         Ok((before, kit.inode(&kit.make_any()?)?.ino))
     };
-    let rounds = (0..4).map(|_| round()).collect::<Result<Vec<_>, Fault>>()?;
-    near(&rounds)
+    let attempts = (0..4).map(|_| attempt()).collect::<Result<Vec<_>, Fault>>()?;
+    near(&attempts)
 }
 
 /// Whether the numbers before and after are nearer than the number of files that were made in
 /// between.
-fn near(rounds: &[(Inode, Inode)]) -> Tried {
-    for &(before, after) in rounds {
+fn near(attempts: &[(Inode, Inode)]) -> Tried {
+    for &(before, after) in attempts {
         that(before < after && after.0 - before.0 < OTHERS, || {
             format!("number {before}, and after {OTHERS} pipes and sockets {after}")
         })?;
@@ -163,11 +163,11 @@ mod tests {
     /// batch.
     #[test]
     fn shared_counters_are_found() {
-        let rounds =
+        let attempts =
             |pairs: &[(u64, u64)]| -> Vec<_> { pairs.iter().map(|&(a, b)| (Inode(a), Inode(b))).collect() };
-        assert_eq!(near(&rounds(&[(1, 2), (3, 9)])), Ok(()));
-        assert!(near(&rounds(&[(1, 2), (8134, 8335)])).is_err());
-        assert!(near(&rounds(&[(1, 2), (9000, 8800)])).is_err());
-        assert!(near(&rounds(&[(1, 1)])).is_err());
+        assert_eq!(near(&attempts(&[(1, 2), (3, 9)])), Ok(()));
+        assert!(near(&attempts(&[(1, 2), (8134, 8335)])).is_err());
+        assert!(near(&attempts(&[(1, 2), (9000, 8800)])).is_err());
+        assert!(near(&attempts(&[(1, 1)])).is_err());
     }
 }

@@ -125,7 +125,7 @@ mod tests {
     /// Check that a claim that is false with one exporter is false, and that one that could be
     /// tried with some exporter is not skipped.
     #[test]
-    fn one_is_enough_to_break() {
+    fn one_exporter_decides() {
         let (broken, untried) = (|| Err(Fault::Broken("b".into())), || Err(Fault::Untried("u".into())));
         assert_eq!(together([Ok(()), untried(), broken()]), broken());
         assert_eq!(together([Ok(()), untried()]), Ok(()));
@@ -134,7 +134,7 @@ mod tests {
 
     /// Check that a claim that was tried nowhere is not true.
     #[test]
-    fn nothing_is_not_enough() {
+    fn tried_nowhere() {
         assert!(matches!(together([]), Err(Fault::Untried(_))));
     }
 

@@ -302,7 +302,7 @@ fn raw(fd: &impl AsFd) -> u32 {
 
 /// Whether a claim about a count becomes true within a few attempts. A monitor that reads the same
 /// fdinfo has a reference for that moment.
-pub(super) fn settled(trial: impl Fn() -> Tried) -> Tried {
+pub(super) fn retried(trial: impl Fn() -> Tried) -> Tried {
     let mut tried = trial();
     for _ in 0..3 {
         if !matches!(tried, Err(Fault::Broken(_))) {
@@ -348,14 +348,14 @@ mod tests {
     /// Check that a temporary reference is waited for, and that a lasting one makes the claim
     /// false.
     #[test]
-    fn passing_references() {
+    fn temporary_references() {
         let seen = std::cell::Cell::new(4);
         let falling = || {
             seen.set(seen.get() - 1);
             same("count", 1, seen.get())
         };
-        assert_eq!(settled(falling), Ok(()));
-        assert!(settled(|| same("count", 1, 2)).is_err());
+        assert_eq!(retried(falling), Ok(()));
+        assert!(retried(|| same("count", 1, 2)).is_err());
     }
 
     /// Check that lines are found by their start address, and that the end of the range is

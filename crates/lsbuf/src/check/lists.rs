@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, same_text, that};
-use super::kit::{Kit, bytes, settled};
+use super::kit::{Kit, bytes, retried};
 use crate::model::Inode;
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -17,7 +17,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "list-row",
         claim: "bufinfo lists a buffer with the size, exporter and count that its fdinfo has",
         means: "figures of buffers that no process holds are not those that a holder would see",
-        trial: |kit| kit.on_each_buffer(3, |buf| settled(|| row(kit, buf))),
+        trial: |kit| kit.on_each_buffer(3, |buf| retried(|| row(kit, buf))),
     },
     Claim {
         id: "list-count",
@@ -26,7 +26,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         trial: |kit| {
             kit.on_each_buffer(2, |buf| {
                 let _more = (buf.try_clone()?, buf.map(MapMode::Read)?);
-                settled(|| row(kit, buf))
+                retried(|| row(kit, buf))
             })
         },
     },
@@ -110,11 +110,11 @@ fn drops(kit: &Kit) -> Tried {
 }
 
 fn listed(kit: &Kit, ino: Inode, count: u64) -> Tried {
-    settled(|| same("count", count, kit.row_of(ino)?.count))
+    retried(|| same("count", count, kit.row_of(ino)?.count))
 }
 
 fn gone(kit: &Kit, ino: Inode) -> Tried {
-    settled(|| unlisted(kit.row(ino)?.map(|row| row.count)))
+    retried(|| unlisted(kit.row(ino)?.map(|row| row.count)))
 }
 
 fn unlisted(count: Option<u64>) -> Tried {

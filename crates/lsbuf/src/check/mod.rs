@@ -92,7 +92,7 @@ impl Report {
     }
 }
 
-const FAMILIES: &[&[Claim]] = &[
+const CLAIM_TABLES: &[&[Claim]] = &[
     identity::CLAIMS,
     inode::CLAIMS,
     fdinfo::CLAIMS,
@@ -120,7 +120,8 @@ pub fn run(options: Options) -> Report {
         return bail_out(notes, nothing_to_try(kit.missing()));
     }
     notes.push(format!("with {}", exporters.join(", ")));
-    let points = FAMILIES.iter().flat_map(|finder| finder.iter()).map(|claim| claim.try_with(&kit)).collect();
+    let points =
+        CLAIM_TABLES.iter().flat_map(|table| table.iter()).map(|claim| claim.try_with(&kit)).collect();
     notes.extend(cost::notes(&kit));
     Report { notes, points, bail_out: None }
 }
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     fn claims() -> impl Iterator<Item = &'static Claim> {
-        FAMILIES.iter().flat_map(|finder| finder.iter())
+        CLAIM_TABLES.iter().flat_map(|table| table.iter())
     }
 
     /// Check that ids are unique, and simple enough for scripts and TAP readers to parse.
@@ -189,7 +190,7 @@ mod tests {
 
     /// Check that only a false claim makes a report fail, and a claim that was not tried does not.
     #[test]
-    fn only_broken_claims_fail() {
+    fn only_false_claims_fail() {
         let point = |outcome| Point { id: "x", claim: "c", means: "m", outcome };
         let report = |outcome| Report { points: vec![point(outcome)], ..Report::default() };
         assert!(report(Outcome::Ok).holds());
