@@ -130,7 +130,7 @@ fn written(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -
 }
 
 /// Characters that a terminal obeys, or that reverse or hide text.
-fn is_obeyed(c: char) -> bool {
+fn acts_on_a_terminal(c: char) -> bool {
     c.is_control() && c != '\n'
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -187,7 +187,7 @@ proptest! {
     #[test]
     fn no_format_is_raw(name in bytes(), comm in bytes(), cgroup in bytes()) {
         for (format, text) in formats(&renamed(&name, &comm, &cgroup)) {
-            prop_assert!(!text.contains(is_obeyed), "{}: {:?}", format, text);
+            prop_assert!(!text.contains(acts_on_a_terminal), "{}: {:?}", format, text);
         }
     }
 

@@ -75,15 +75,15 @@ fn number(fd: impl AsFd) -> Fd {
 }
 
 /// A process that keeps what it inherits until this is dropped.
-struct Heir(Child);
+struct Inheritor(Child);
 
-impl Heir {
-    fn new() -> Heir {
-        Heir(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+impl Inheritor {
+    fn new() -> Inheritor {
+        Inheritor(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
     }
 }
 
-impl Drop for Heir {
+impl Drop for Inheritor {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -118,8 +118,8 @@ fn a_memfd_through_its_life() {
 fn a_memfd_that_is_inherited() {
     let (file, ino) = memfd("inherited", MemfdFlags::empty());
     rustix::io::pwrite(&file, &vec![1; 4 * PAGE], 0).unwrap();
-    let heir = Heir::new();
-    let child = Pid(heir.0.id());
+    let inheritor = Inheritor::new();
+    let child = Pid(inheritor.0.id());
     for answer in answers(&[Kind::Memfd]) {
         let found = find(&answer, Kind::Memfd, ino).unwrap();
         let holders: Vec<Pid> = found.holders.iter().map(|h| h.pid).collect();

@@ -95,7 +95,7 @@ impl Drop for Member {
 
 /// Check that a lock on the folder, which everybody may open and lock, delays nobody.
 #[test]
-fn a_stranger_locks_the_folder() {
+fn another_user_locks_the_folder() {
     let Some(pins) = Pins::installed() else { return };
     let folder = File::open(pins.path()).unwrap();
     assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o755);
@@ -110,7 +110,7 @@ fn a_stranger_locks_the_folder() {
 /// Check that a change that waits for another one gives up within seconds, names the process that
 /// makes it, and leaves no lock behind.
 #[test]
-fn somebody_is_at_it() {
+fn another_change_goes_on() {
     let Some(pins) = Pins::installed() else { return };
     let path = pins.path().join("lock");
     assert!(!path.exists(), "it is there only while it is needed");
@@ -134,7 +134,7 @@ fn somebody_is_at_it() {
 
 /// Check that a lock that others can open is refused, and so is a folder that others can change.
 #[test]
-fn places_of_others() {
+fn folders_that_others_can_change() {
     let Some(pins) = Pins::installed() else { return };
     let lock = pins.path().join("lock");
     fs::create_dir(&lock).unwrap();
@@ -206,7 +206,7 @@ fn links_on_the_way() {
 
 /// Check that a bpf filesystem that somebody else mounted is used, and stays.
 #[test]
-fn a_filesystem_of_somebody_elses() {
+fn a_filesystem_that_is_there_already() {
     let Some(_) = Pins::installed() else { return };
     let pins = Pins::nothing();
     fs::create_dir(pins.path()).unwrap();

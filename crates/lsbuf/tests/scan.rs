@@ -66,7 +66,7 @@ fn kernel_only() {
 
 /// Check that a residual is exact if no socket and no ring on the machine keeps a file.
 #[test]
-fn a_rest_is_exact_when_nothing_is_kept_elsewhere() {
+fn a_residual_is_exact_without_hidden_references() {
     let mut tree = Tree::new();
     tree.listed(9, b"<none>", 4096, 2, &[]);
     tree.process(12, b"quiet");
@@ -77,7 +77,7 @@ fn a_rest_is_exact_when_nothing_is_kept_elsewhere() {
 /// Check that fds in messages make a residual an estimate, that a note says so, and that each
 /// socket counts once.
 #[test]
-fn a_rest_that_may_be_in_flight() {
+fn a_residual_that_may_be_in_flight() {
     let mut tree = Tree::new();
     tree.listed(9, b"<none>", 4096, 2, &[]);
     for pid in [12, 13] {

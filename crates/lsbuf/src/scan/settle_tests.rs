@@ -52,14 +52,14 @@ fn residual(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize) {
 
 /// Check that one reading in which nothing ran proves a residual, whether it is 0 or not.
 #[test]
-fn a_still_reading_proves() {
+fn an_undisturbed_reading_proves() {
     assert_eq!(residual([reading(1)]), (Residual::Exact(0), 1));
     assert_eq!(residual([reading(3)]), (Residual::Exact(2), 1));
 }
 
 /// Check that only its holders can make a residual of 0 an estimate.
 #[test]
-fn holders_alone_spoil_a_sum() {
+fn only_holders_disturb_a_residual_of_0() {
     assert_eq!(residual([ran(1, &[8, 9])]), (Residual::Exact(0), 1));
     let each = || [ran(1, &[7]), ran(1, &[7]), ran(1, &[7])];
     assert_eq!(residual(each()), (Residual::Estimate(0, Why::Ran), 3));
@@ -130,7 +130,7 @@ fn disturbances() {
 /// Check that other readings do not make a residual exact if each reading's own facts make it an
 /// estimate or unknown.
 #[test]
-fn what_no_proof_mends() {
+fn facts_that_no_reading_changes() {
     type Change = fn(&mut Reading);
     let cases: [(Change, Residual); 6] = [
         (|r| r.objects[0].buffer.count = None, Residual::Unknown(Why::NotCounted)),
@@ -180,19 +180,19 @@ fn what_may_be_missing() {
         reading
     };
     let may_miss = |readings: [Reading; 3]| settle(readings).2.may_miss;
-    let still = || unlisted(&[], &[], false);
-    assert_eq!(may_miss([still(), still(), still()]), None);
+    let undisturbed = || unlisted(&[], &[], false);
+    assert_eq!(may_miss([undisturbed(), undisturbed(), undisturbed()]), None);
     let moves = |who: &[u32]| unlisted(who, &[], false);
-    assert_eq!(may_miss([moves(&[8]), moves(&[9]), still()]), None);
+    assert_eq!(may_miss([moves(&[8]), moves(&[9]), undisturbed()]), None);
     assert_eq!(may_miss([moves(&[8]), moves(&[8, 9]), moves(&[8])]), Some(pids(&[8])));
     // A process that changed mappings in every reading will do so again. Another reading is made
     // only if the last one cleared somebody.
     let taken = |readings: [Reading; 3]| settle(readings).1;
-    assert_eq!(taken([moves(&[8]), moves(&[8, 9]), still()]), 2);
-    assert_eq!(taken([moves(&[8, 9]), moves(&[8, 7]), still()]), 3);
+    assert_eq!(taken([moves(&[8]), moves(&[8, 9]), undisturbed()]), 2);
+    assert_eq!(taken([moves(&[8, 9]), moves(&[8, 7]), undisturbed()]), 3);
     // A reading without disturbance that found another buffer is no evidence for a reading that did
     // not find it.
-    let mut found_more = still();
+    let mut found_more = undisturbed();
     let mut other = found_more.objects[0].clone();
     other.buffer.id.ino = Inode(2);
     found_more.objects.push(other);

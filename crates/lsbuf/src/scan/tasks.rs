@@ -73,23 +73,23 @@ mod tests {
     /// process is left out.
     #[test]
     fn who_ran() {
-        let rests = |id, runtime| task(id, runtime, Doing::Nothing);
+        let idle = |id, runtime| task(id, runtime, Doing::Nothing);
         let before = vec![
-            rests((1, 1), 5),
-            rests((2, 2), 5),
-            rests((2, 3), 5),
-            rests((4, 4), 5),
-            rests((6, 6), 5),
-            rests((6, 7), 5),
-            rests((9, 9), 5),
+            idle((1, 1), 5),
+            idle((2, 2), 5),
+            idle((2, 3), 5),
+            idle((4, 4), 5),
+            idle((6, 6), 5),
+            idle((6, 7), 5),
+            idle((9, 9), 5),
         ];
         let after = vec![
-            rests((9, 9), 6),
-            rests((1, 1), 5),
-            rests((2, 3), 6),
-            rests((2, 2), 5),
+            idle((9, 9), 6),
+            idle((1, 1), 5),
+            idle((2, 3), 6),
+            idle((2, 2), 5),
             task((8, 8), 5, Doing::Running),
-            rests((6, 6), 5),
+            idle((6, 6), 5),
         ];
         let found = compare(before, after, &[Pid(9)]);
         assert_eq!((pids(&found.ran), found.started), (vec![2, 4, 6, 8], true));

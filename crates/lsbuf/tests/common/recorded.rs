@@ -110,9 +110,9 @@ pub(crate) fn assert_balanced(snapshot: &Snapshot) {
     for BufferRow { buffer, account, .. } in ledger.rows() {
         let found = account.fd + account.map;
         if let (Some(kernel), false, Some(count)) = (account.kernel(), account.is_estimate(), buffer.count) {
-            let elsewhere = [account.in_flight, account.io_uring];
-            let elsewhere: u64 = elsewhere.iter().map(|part| part.expect("exact, and yet unknown")).sum();
-            assert_eq!(count, found + elsewhere + kernel, "{buffer:?} {account:?}");
+            let hidden = [account.in_flight, account.io_uring];
+            let hidden: u64 = hidden.iter().map(|part| part.expect("exact, and yet unknown")).sum();
+            assert_eq!(count, found + hidden + kernel, "{buffer:?} {account:?}");
         }
         assert!(
             account.kernel().is_none_or(|kernel| Some(kernel + found) <= buffer.count),

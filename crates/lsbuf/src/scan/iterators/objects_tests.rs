@@ -227,7 +227,7 @@ fn two_programs() {
 /// the buffer, or was read only once.
 #[test]
 fn moving_counts() {
-    let still = |of_fd, readings: &[u64]| {
+    let is_stable = |of_fd, readings: &[u64]| {
         let fd = FdRecord { count: of_fd, ..fd(9, 1, 1, 1, 5) };
         let mut records = records(vec![task(1, 1, Some(1), 1)], vec![fd], Vec::new());
         let known = &mut records.buffers[0];
@@ -235,8 +235,10 @@ fn moving_counts() {
         readings.iter().for_each(|&count| known.counted(count));
         assembled(records, None).0[0].counted.stable
     };
-    assert!(still(1, &[1, 1]));
-    assert!(!still(1, &[1, 2]) && !still(2, &[1, 2]) && !still(2, &[1, 1]) && !still(1, &[1]));
+    assert!(is_stable(1, &[1, 1]));
+    assert!(
+        !is_stable(1, &[1, 2]) && !is_stable(2, &[1, 2]) && !is_stable(2, &[1, 1]) && !is_stable(1, &[1])
+    );
 }
 
 /// Check that a buffer with nothing but `O_PATH` fds has the list's count, and that this is
