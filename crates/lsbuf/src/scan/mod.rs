@@ -127,7 +127,8 @@ impl Iterating {
 }
 
 impl Scanner {
-    /// Opens the procfs and, unless the options exclude them, the pinned iterators.
+    /// Opens the procfs and, unless the options exclude them, the pinned iterators. If the options
+    /// ask for BPF iterators alone and allow loading them, loads them.
     ///
     /// # Errors
     /// If the procfs cannot be opened or is not a procfs; if the options allow only BPF iterators
@@ -190,8 +191,8 @@ impl Scanner {
     }
 
     /// Reads by the source that the options choose, or else by the cheapest one that gives the best
-    /// answer. From the second scan on, loading the iterators is worth its cost: a caller who scans
-    /// twice will scan many more times.
+    /// answer. If the options allow loading the iterators, that is worth its cost from the second
+    /// scan on: a caller who scans twice will scan many more times.
     fn find(&mut self) -> Result<Found, Error> {
         let mut second_best = None;
         if matches!(self.iterators, Iterating::MayLoad(_)) {

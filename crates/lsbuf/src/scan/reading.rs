@@ -1,10 +1,10 @@
 //! What one reading of the machine found: facts alone, with nothing decided.
 //!
 //! Every source makes the same [`Reading`], so that the code that joins and decides does not depend
-//! on the source. References name an fd table or an address space by its number in the reading, and
-//! two numbers never mean the same table or space: procfs compares the tasks by kcmp(2) before it
-//! returns, and the BPF iterators read the identity of each. [`Interference`] says what could have
-//! disturbed the reading.
+//! on the source. References name an fd table or an address space by its number in the reading. A
+//! table that several processes share has one number: procfs compares the processes by kcmp(2), and
+//! BPF iterators read the identity of each table. Where comparing fails, [`Reading::uncompared`]
+//! says so. [`Interference`] says what could have disturbed the reading.
 //!
 //! Limits: nothing here says whether a residual is exact; [`settle`](super::settle) alone decides
 //! that.
