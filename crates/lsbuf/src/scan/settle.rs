@@ -120,7 +120,7 @@ struct Evidence {
 
 /// What one reading proves about one residual.
 enum ReadingVerdict {
-    /// No other reading can change what this one says.
+    /// The evidence of other readings does not change this.
     Fixed(Residual),
     /// Proven: no process can have made it wrong.
     Proved(u64),

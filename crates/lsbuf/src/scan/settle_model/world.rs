@@ -117,7 +117,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Processes that run their programs, each with a table, a space and these slots and places.
+    /// Processes that run their programs, each with a table and an address space of its own.
+    /// `tasks` has the entries and addresses of each that refer to the buffer, as bits.
     pub(super) fn new(tasks: &[(u8, u8)]) -> World {
         let mut world = World::default();
         for (at, &(slots, places)) in tasks.iter().enumerate() {
@@ -162,7 +163,7 @@ impl World {
         self.tasks.iter().any(|task| task.space == space)
     }
 
-    /// A table that nobody has and that holds nothing.
+    /// A table that no task has and that holds nothing.
     fn free_table(&self) -> u8 {
         let dropped = |at| self.tasks.iter().any(|t| t.stage == Stage::GaveTable && t.given_up == at);
         let free = |at: &u8| !self.has_table(*at) && !dropped(*at) && self.tables[usize::from(*at) - 1] == 0;
@@ -175,7 +176,7 @@ impl World {
         (1..=TABLES as u8).find(free).unwrap()
     }
 
-    /// Every step that can be taken, with the worlds that follow.
+    /// Every possible step, with the state that follows.
     pub(super) fn next(&self, steps: &Steps, found: &mut Vec<(&'static str, usize, World)>) {
         if steps.kernel {
             if self.kernel < MOST && self.count() > 0 {
@@ -200,7 +201,7 @@ impl World {
         }
     }
 
-    /// What a task can begin that runs its program.
+    /// The steps that a task can begin while it runs its program.
     fn begin(&self, at: usize, steps: &Steps, then: &mut Then<'_>) {
         let task = self.tasks[at];
         let (table, space) = (usize::from(task.table) - 1, usize::from(task.space) - 1);
@@ -279,7 +280,7 @@ impl World {
         }
     }
 
-    /// What comes next in a call.
+    /// The next step of a task inside a call.
     fn go_on(&self, at: usize, then: &mut Then<'_>) {
         let task = self.tasks[at];
         let child = usize::from(task.child);
@@ -312,7 +313,7 @@ impl World {
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Receiving => then("has received", &|world| {
-                // A table that is full by now takes no more, and the reference goes.
+                // If the table is full by now, the reference is released instead.
                 if let (table @ 1.., Some(bit)) =
                     (usize::from(task.table), [1, 2].into_iter().find(|bit| self.slots(at) & bit == 0))
                 {

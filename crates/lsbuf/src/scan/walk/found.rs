@@ -82,7 +82,7 @@ pub(in crate::scan) struct Start<'s> {
     pub(in crate::scan) budget: Option<&'s TimeBudget>,
     /// Whether a process's mappings are left out.
     pub(in crate::scan) left_out: &'s dyn Fn(Pid) -> bool,
-    /// Threads and processes of this scan itself, which are left out.
+    /// Helper processes of this scan, which are left out.
     pub(in crate::scan) helpers: &'s [Pid],
     /// The listed processes, each with the inode number of its directory.
     pub(in crate::scan) listed: &'s [(Pid, u64)],
