@@ -4,8 +4,8 @@
 //! count is read before and after its references, and the two passes over the tasks show what ran
 //! meanwhile.
 //!
-//! Limits: an iterator follows pointers in memory that the kernel may free and use again. Records
-//! that contradict each other for that reason are noticed, and everything is read again.
+//! Limits: an iterator follows pointers in memory that the kernel may free and use again. If a
+//! record is missing or contradicts another one for that reason, everything is read again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -425,7 +425,7 @@ pub(super) struct OpenFile {
     pub(super) swapped: Option<u64>,
     pub(super) seals: Option<Seals>,
     pub(super) ipc: Option<IpcNamespace>,
-    /// An `O_PATH` file: it does not keep the inode's contents open, and its references do not
+    /// An `O_PATH` file: it keeps the inode, but does not hold it open, and its references do not
     /// count.
     pub(super) path_only: bool,
     /// How many open files its dentry counts, this one included; `None`: unknown.

@@ -227,8 +227,8 @@ impl Walk {
                 None | Some(Ok(_)) => {}
             }
             // A table that shows nothing may be one that an exiting thread has given up and not yet
-            // closed. Such a thread and an exited leader look like two that share a table: Both
-            // have files == NULL, which kcmp reports as equal.
+            // closed. Such a thread and an exited leader look like two tasks that share a table.
+            // Both have `files == NULL`, which kcmp reports as equal.
             let nothing = self.mark() == before && (leader_exited || !matches!(place, Some(Ok(_))));
             if nothing && process.thread(tid).and_then(|thread| thread.stage()) == Ok(Stage::Exiting) {
                 self.exiting += 1;
