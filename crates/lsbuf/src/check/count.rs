@@ -1,5 +1,10 @@
 //! Claims about `count`: by how much each way to hold a buffer changes it, and that nothing else
 //! does.
+//!
+//! KERNEL is this count less the references that lsbuf found, so each of them must count once.
+//!
+//! Limits: what an import or a handle takes is tried with vgem; other drivers may take other
+//! numbers.
 
 use dmabuf::{DmaBuf, MapMode, share};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};

@@ -1,4 +1,9 @@
 //! Claims about fdinfo: its lines as text, and what they say.
+//!
+//! lsbuf proves by fdinfo that an fd is a dma-buf's, and reads its figures there. A name can
+//! contain newlines, so the order of the lines matters.
+//!
+//! Limits: only fds of this process are read.
 
 use super::claim::Claim;
 use super::judge::{Fault, Tried, same, same_text, that};

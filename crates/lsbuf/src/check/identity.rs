@@ -1,4 +1,8 @@
 //! Claims about identity: each buffer has one inode, and every way to the buffer leads to it.
+//!
+//! lsbuf tells buffers apart by inode number; two buffers with one number would become one row.
+//!
+//! Limits: this is tried with some hundred buffers at a time and a thousand in all.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,9 @@
 //! Claims about a buffer's inode: size, device, filesystem, creator, time of creation.
+//!
+//! lsbuf reads these where fdinfo does not show them, and knows dma-bufs by device and filesystem.
+//!
+//! Limits: a creation time counts as right if it is between the times before and after making the
+//! buffer.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,8 @@
 //! Claims about mappings: how they show in maps and map_files, and that they keep the buffer.
+//!
+//! A process that only maps a buffer is found by these files alone.
+//!
+//! Limits: offsets of vgem's buffers are not tried, because lsbuf does not show them.
 
 use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};

@@ -1,5 +1,10 @@
 //! Claims about names: where they show, how they are written there, which names are allowed, and
 //! who may give one.
+//!
+//! Any holder may choose a name, so lsbuf must know how each file writes one that contains a
+//! newline or a backslash.
+//!
+//! Limits: names of other kinds of buffer are not tried.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;

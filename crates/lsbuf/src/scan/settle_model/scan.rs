@@ -5,6 +5,8 @@
 //! its activity, or after it has read it last, can only make it count as having run; so the single
 //! step is the harder case. For the same reason the model reads the last pid at the latest moment
 //! before the references, and at the earliest after them.
+//!
+//! Limits: see [`super`].
 
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
