@@ -183,7 +183,7 @@ impl fmt::Display for MissingIterator {
 }
 
 impl NotUsed {
-    /// The pinned ones cannot be used, for this reason, and the options do not allow loading others.
+    /// The pinned ones cannot be used, for this reason, and the options allow loading no others.
     pub(super) fn only_pinned(pinned: MissingIterator) -> NotUsed {
         let loaded = MissingIterator { iterator: None, why: Unavailable::NotRequested };
         NotUsed::Neither { pinned, loaded }
