@@ -19,9 +19,9 @@ mod filesystems;
 pub(crate) mod inode;
 pub(crate) mod mounts;
 pub(crate) mod name;
-pub(crate) mod own;
 pub(crate) mod seals;
 pub(crate) mod sysvipc;
+pub(crate) mod unmounted;
 pub(crate) mod usage;
 
 use std::collections::HashMap;

@@ -18,7 +18,7 @@ use crate::kernel::parse::number32;
 use crate::kernel::read;
 use crate::kernel::shmem::inode::{ShmFile, ShmInode};
 use crate::kernel::shmem::name::Filesystem;
-use crate::kernel::shmem::own;
+use crate::kernel::shmem::unmounted;
 use crate::kernel::task::{self, Stage};
 use crate::model::{Dev, Pid, Tid, TmpfsUsage};
 
@@ -140,7 +140,7 @@ impl Tree for Live {
     }
 
     fn own_shmem(&self) -> HashMap<Dev, Filesystem> {
-        own::filesystems()
+        unmounted::filesystems()
     }
 
     fn kept_usage(&self, _dev: Dev) -> Option<TmpfsUsage> {
