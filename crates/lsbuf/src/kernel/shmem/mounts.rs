@@ -22,15 +22,15 @@ use crate::model::Dev;
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
     /// Every mount point, with the last mount there.
-    points: HashMap<Vec<u8>, Top>,
+    points: HashMap<Vec<u8>, TopMount>,
     /// Every mount of a shmem filesystem in the kernel's order, including those that another mount
     /// hides.
-    ours: Vec<Ours>,
+    shmem: Vec<ShmemMount>,
 }
 
 /// The last mount at a mount point. It hides all earlier ones there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Top {
+pub(crate) struct TopMount {
     /// The filesystem's device.
     pub(crate) dev: Dev,
     /// Set if it is a shmem filesystem.
@@ -41,7 +41,7 @@ pub(crate) struct Top {
 
 /// A mount of a shmem filesystem.
 #[derive(Debug)]
-struct Ours {
+struct ShmemMount {
     point: Vec<u8>,
     dev: Dev,
     filesystem: Filesystem,
@@ -54,7 +54,7 @@ impl Mounts {
         for line in text.split(|&b| b == b'\n') {
             let Ok(Mount { point, top }) = mount(line) else { continue };
             if let Some(filesystem) = top.filesystem {
-                mounts.ours.push(Ours { point: point.clone(), dev: top.dev, filesystem });
+                mounts.shmem.push(ShmemMount { point: point.clone(), dev: top.dev, filesystem });
             }
             mounts.points.insert(point, top);
         }
@@ -63,15 +63,15 @@ impl Mounts {
 
     /// The devices of the shmem filesystems, including hidden ones.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Filesystem)> {
-        self.ours.iter().map(|ours| (ours.dev, ours.filesystem))
+        self.shmem.iter().map(|shmem| (shmem.dev, shmem.filesystem))
     }
 
     /// Every mount of a tmpfs: its mount point, its device, and whether it is the last one mounted
     /// there.
     pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
-        self.ours.iter().filter(|ours| ours.filesystem == Filesystem::Tmpfs).map(|ours| {
-            let top = self.points.get(&ours.point);
-            (&ours.point[..], ours.dev, top.is_some_and(|top| top.dev == ours.dev))
+        self.shmem.iter().filter(|shmem| shmem.filesystem == Filesystem::Tmpfs).map(|shmem| {
+            let top = self.points.get(&shmem.point);
+            (&shmem.point[..], shmem.dev, top.is_some_and(|top| top.dev == shmem.dev))
         })
     }
 
@@ -80,18 +80,18 @@ impl Mounts {
         // A file that is a mount point itself has ` (deleted)` after its path once it has lost its
         // name.
         let is_below = |path| self.innermost(path).is_some_and(|(_, top)| top.filesystem.is_some());
-        self.ours.iter().any(|ours| path.starts_with(&ours.point))
+        self.shmem.iter().any(|shmem| path.starts_with(&shmem.point))
             && (is_below(path) || is_below(without_mark(path, Some(0))))
     }
 
     /// The mount that contains a mount point, and where it is mounted; `None`: the mount point is
     /// the root, or the mount cannot be seen.
-    pub(crate) fn around<'p>(&self, point: &'p [u8]) -> Option<(&'p [u8], Top)> {
+    pub(crate) fn around<'p>(&self, point: &'p [u8]) -> Option<(&'p [u8], TopMount)> {
         let parent = point.iter().rposition(|&b| b == b'/')?;
         if point == b"/" { None } else { self.innermost(&point[..parent.max(1)]) }
     }
 
-    fn innermost<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Top)> {
+    fn innermost<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], TopMount)> {
         let mut end = path.len();
         loop {
             let point = &path[..end];
@@ -111,7 +111,7 @@ impl Mounts {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     point: Vec<u8>,
-    top: Top,
+    top: TopMount,
 }
 
 fn mount(line: &[u8]) -> Result<Mount, Malformed> {
@@ -130,7 +130,7 @@ fn mount(line: &[u8]) -> Result<Mount, Malformed> {
         b"hugetlbfs" => Some(Filesystem::Hugetlbfs),
         _ => None,
     };
-    let top = Top { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
+    let top = TopMount { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
     Ok(Mount { point: unescaped(point), top })
 }
 
