@@ -171,7 +171,7 @@ impl ShmemFinder {
 
     /// Whether an fd with that link may be shared memory.
     pub(crate) fn suspects(&self, link: &[u8]) -> bool {
-        name::is_kernels(link) || self.context.mounts.may_have(link)
+        name::looks_like_kernel_file(link) || self.context.mounts.may_have(link)
     }
 
     /// Identifies the file behind a link that may be shared memory, of an fd or a mapping. `None`:
@@ -203,7 +203,9 @@ impl ShmemFinder {
         let mut file = process.tree().shm_file(process, path)?;
         if let ShmFile::Regular(inode) = &mut file {
             let filesystem = match self.filesystems.of_device(inode.dev) {
-                None if name::is_guests(link) => self.filesystems.prove_guest(process, path, inode.dev),
+                None if name::looks_like_guest_memfd(link) => {
+                    self.filesystems.prove_guest(process, path, inode.dev)
+                }
                 filesystem => filesystem,
             };
             if !matches!(filesystem, Some(Filesystem::KernelHuge | Filesystem::Hugetlbfs)) {

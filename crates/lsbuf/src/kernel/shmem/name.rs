@@ -51,19 +51,19 @@ const DELETED: &[u8] = b" (deleted)";
 const MEMFD: &[u8] = b"/memfd:";
 const SYSV: &[u8] = b"/SYSV";
 const ASHMEM: &[u8] = b"/dev/ashmem/";
-const GUESTS: [&[u8]; 2] = [b"/[kvm-gmem] (deleted)", b"anon_inode:[kvm-gmem]"];
+const GUEST_MEMFD_LINKS: [&[u8]; 2] = [b"/[kvm-gmem] (deleted)", b"anon_inode:[kvm-gmem]"];
 
 /// Whether a link looks like one of the kernel's own files. It is a filter, not a proof.
-pub(crate) fn is_kernels(link: &[u8]) -> bool {
+pub(crate) fn looks_like_kernel_file(link: &[u8]) -> bool {
     let begins =
         [MEMFD, SYSV, ASHMEM, b"/dev/zero (", b"/drm mm object", b"/i915", b"/anon_hugepage", b"/secretmem"];
-    begins.iter().any(|begin| link.starts_with(begin)) || is_guests(link)
+    begins.iter().any(|begin| link.starts_with(begin)) || looks_like_guest_memfd(link)
 }
 
 /// Whether a link looks like a guest_memfd's: its path (from Linux 7 on), or the name of its
 /// anonymous inode (from 6.8 on, commit a7800aa80ea4).
-pub(crate) fn is_guests(link: &[u8]) -> bool {
-    GUESTS.contains(&link)
+pub(crate) fn looks_like_guest_memfd(link: &[u8]) -> bool {
+    GUEST_MEMFD_LINKS.contains(&link)
 }
 
 /// The kind of a file on that filesystem, by its path in a link. `None`: it cannot be shared.
@@ -155,7 +155,7 @@ mod tests {
         fn any_memfd(name in proptest::collection::vec(1u8.., 0..60)) {
             let path = [MEMFD, &name, DELETED].concat();
             prop_assert_eq!(classify(Filesystem::Kernel, &path), Some(Named { kind: Kind::Memfd, name: &name[..] }));
-            prop_assert!(is_kernels(&path));
+            prop_assert!(looks_like_kernel_file(&path));
         }
 
         /// Check that no bytes make the parser panic.
