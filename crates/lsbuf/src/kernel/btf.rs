@@ -63,7 +63,7 @@ pub(crate) fn extract<const N: usize>(
     let types = Types::of(btf)?;
     let mut extract = Extract { btf: Vec::new(), functions: [None; N] };
     let mut all = vec![0];
-    let mut kept = Kept::default();
+    let mut selection = Selection::default();
     for record in types.records() {
         let record = record?;
         let number = u32::try_from(all.len()).map_err(|_| Malformed)?;
@@ -72,7 +72,7 @@ pub(crate) fn extract<const N: usize>(
             KIND_STRUCT | KIND_UNION => {
                 let name = record.name()?;
                 if structures.iter().any(|wanted| wanted.as_bytes() == name) {
-                    kept.number(number);
+                    selection.number(number);
                 }
             }
             KIND_FUNCTION => {
@@ -90,9 +90,9 @@ pub(crate) fn extract<const N: usize>(
     };
     let (mut records, mut strings) = (Vec::new(), vec![0]);
     let mut done = 0;
-    while let Some(&number) = kept.order.get(done) {
+    while let Some(&number) = selection.order.get(done) {
         done += 1;
-        kept.copy(&get(number)?, &mut records, &mut strings)?;
+        selection.copy(&get(number)?, &mut records, &mut strings)?;
     }
     extract.btf = file(&records, &strings)?;
     Ok(extract)
@@ -100,12 +100,12 @@ pub(crate) fn extract<const N: usize>(
 
 /// The types that are copied, in the order of their new numbers.
 #[derive(Debug, Default)]
-struct Kept {
+struct Selection {
     order: Vec<u32>,
     numbers: HashMap<u32, u32>,
 }
 
-impl Kept {
+impl Selection {
     /// Selects a type to be copied, and returns its new number.
     fn number(&mut self, old: u32) -> u32 {
         if old == 0 {
