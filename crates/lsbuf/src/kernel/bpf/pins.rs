@@ -131,7 +131,7 @@ pub(crate) fn facts(path: &Path) -> Result<Stat, Errno> {
 
 /// Opens the parent of a folder. Returns it with the folder's name in it. `None`: the parent does
 /// not exist; with `make`, missing parents are made.
-fn way_to(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno> {
+fn open_parent(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno> {
     // What exists already may be reached through links. From here on no link is followed.
     let (mut real, mut missing) = (path.to_owned(), Vec::new());
     let real = loop {
@@ -188,7 +188,7 @@ impl PinFolder {
         let fail = |errno| (format!("cannot open {}", path.display()), Some(errno));
         let deadline = Deadline::begin();
         loop {
-            let Some((above, name)) = way_to(path, false).map_err(fail)? else { return Ok(None) };
+            let Some((above, name)) = open_parent(path, false).map_err(fail)? else { return Ok(None) };
             let dir = match openat(&above, &name, FOLDER, Mode::empty()) {
                 Ok(dir) => dir,
                 Err(Errno::NOENT) => return Ok(None),
@@ -216,7 +216,7 @@ impl PinFolder {
     /// if the folder is empty, a bpf filesystem is mounted on it.
     pub(crate) fn make(path: &Path) -> Result<PinFolder, Failure> {
         let fail = |what: &str, errno| (format!("cannot {what} {}", path.display()), Some(errno));
-        let way = way_to(path, true).and_then(|way| way.ok_or(Errno::NOENT));
+        let way = open_parent(path, true).and_then(|way| way.ok_or(Errno::NOENT));
         let (above, name) = way.map_err(|errno| fail("make", errno))?;
         let made = match mkdirat(&above, &name, OPEN_MODE) {
             Ok(()) => true,
