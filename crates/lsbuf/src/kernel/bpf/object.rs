@@ -112,7 +112,7 @@ impl KernelTypes {
 pub(super) type Global<'g> = (&'g str, &'g [u8]);
 
 /// A map of a loaded object: its name, its declaration, and its fd.
-pub(super) type Made = (String, Map, OwnedFd);
+pub(super) type LoadedMap = (String, Map, OwnedFd);
 
 /// Loads and attaches an iterator.
 pub(super) fn load(
@@ -128,7 +128,7 @@ pub(super) fn load_with_maps(
     iterator: Iterator,
     types: &KernelTypes,
     globals: &[Global<'_>],
-) -> Result<(OwnedFd, Vec<Made>), Unavailable> {
+) -> Result<(OwnedFd, Vec<LoadedMap>), Unavailable> {
     let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
     let number = types.iterators[iterator.kernels() as usize].ok_or(Unavailable::Missing)?;
     let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
@@ -166,7 +166,7 @@ pub(super) fn load_with_maps(
 }
 
 /// Makes the maps that an object declares. Maps of constants are filled.
-fn make_maps(object: &Object) -> Result<Vec<Made>, Unavailable> {
+fn make_maps(object: &Object) -> Result<Vec<LoadedMap>, Unavailable> {
     const READ_ONLY: u32 = 1 << 7;
     let mut made = Vec::new();
     for (name, map) in &object.maps {
