@@ -141,7 +141,7 @@ pub(crate) fn guarded<R>(limit: Duration, work: impl FnOnce() -> R + 'static) ->
 /// The processes that belong to lsbuf: this one, and the helpers that exist now with the processes
 /// that wait for them. Numbered as in this process's pid namespace, in no order.
 pub(crate) fn own_pids() -> Vec<Pid> {
-    let mut pids: Vec<Pid> = lock(&OWN).iter().map(|own| Pid(own.pid)).collect();
+    let mut pids: Vec<Pid> = lock(&OWN_PROCESSES).iter().map(|own| Pid(own.pid)).collect();
     let own = Pid(number(getpid()));
     if !pids.contains(&own) {
         pids.push(own);
@@ -151,18 +151,18 @@ pub(crate) fn own_pids() -> Vec<Pid> {
 
 /// The helpers among them.
 pub(crate) fn helpers() -> Vec<Pid> {
-    lock(&OWN).iter().filter(|own| own.helps).map(|own| Pid(own.pid)).collect()
+    lock(&OWN_PROCESSES).iter().filter(|own| own.is_helper).map(|own| Pid(own.pid)).collect()
 }
 
 /// A process that belongs to lsbuf.
-struct Own {
+struct OwnProcess {
     pid: u32,
-    helps: bool,
+    is_helper: bool,
 }
 
 /// Helpers, and processes that wait for one. A process is listed once for each of its threads that
 /// waits.
-static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
+static OWN_PROCESSES: Mutex<Vec<OwnProcess>> = Mutex::new(Vec::new());
 
 /// Helpers that were killed and have not ended yet: the pidfd, and the pid by which their parent
 /// knows them.
@@ -177,7 +177,7 @@ fn number(task: TaskId) -> u32 {
 }
 
 fn forget_own(pid: u32) {
-    let mut own = lock(&OWN);
+    let mut own = lock(&OWN_PROCESSES);
     if let Some(at) = own.iter().position(|own| own.pid == pid) {
         own.swap_remove(at);
     }
@@ -248,7 +248,7 @@ extern "C" fn helper<F: FnOnce() -> R, R>(slot: *mut c_void) -> c_int {
     let Some(work) = (unsafe { (*slot.work.get()).take() }) else { return 0 };
     slot.begun.store(true, Ordering::Release);
     let own = number(getpid());
-    lock(&OWN).push(Own { pid: own, helps: true });
+    lock(&OWN_PROCESSES).push(OwnProcess { pid: own, is_helper: true });
     // A panic can leave only the work's own data half done: it is `'static`, and the panic
     // continues in the caller.
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -267,7 +267,7 @@ fn run<F: FnOnce() -> R, R>(limit: Duration, mark: &Mark, slot: &Slot<F, R>) -> 
     let stack = Stack::new()?;
     let own = number(slot.parent);
     let caught = caught_signals();
-    lock(&OWN).push(Own { pid: own, helps: false });
+    lock(&OWN_PROCESSES).push(OwnProcess { pid: own, is_helper: false });
     let before = set_blocked(u64::MAX);
     let started = start(helper::<F, R>, stack.top(), ptr::from_ref(slot).cast_mut().cast());
     let end = started.map(|(pidfd, pid)| {
