@@ -170,7 +170,7 @@ impl Probes {
         const ROOM: usize = 64 << 10;
         let file = self.open(iterator)?;
         let chunk = &mut self.chunk;
-        let (mut kept, mut strange, mut ended) = (0, false, !iterator.has_end());
+        let (mut kept, mut unexpected, mut ended) = (0, false, !iterator.has_end());
         loop {
             if chunk.len() < kept + ROOM {
                 chunk.resize(kept + ROOM, 0);
@@ -181,12 +181,12 @@ impl Probes {
             }
             let filled = kept + n;
             let take = |record: Record<'_>| {
-                strange |= !iterator.writes(&record);
+                unexpected |= !iterator.writes(&record);
                 ended |= record == Record::End;
                 each(record);
             };
             let done = record::each(&chunk[..filled], take).map_err(|Malformed| Errno::BADMSG)?;
-            if strange {
+            if unexpected {
                 return Err(Errno::BADMSG);
             }
             chunk.copy_within(done..filled, 0);

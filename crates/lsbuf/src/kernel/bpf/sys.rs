@@ -52,7 +52,7 @@ pub(super) fn load(program: &BpfProgram<'_>) -> std::result::Result<OwnedFd, Loa
     // SAFETY: as above; the log's address is that of `log`, exclusively borrowed, with its length.
     match unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) } {
         Ok(fd) => Ok(owned(fd)),
-        Err(_) => Err((errno, last_words(&log))),
+        Err(_) => Err((errno, last_line(&log))),
     }
 }
 
@@ -76,7 +76,7 @@ fn attributes_of(program: &BpfProgram<'_>) -> Attributes {
 }
 
 /// The last line of the verifier's log, without its closing statistics.
-fn last_words(log: &[u8]) -> String {
+fn last_line(log: &[u8]) -> String {
     let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
     let statistics = ["processed ", "verification time", "stack depth"];
     let mut lines = text.lines().rev().filter(|line| !statistics.iter().any(|s| line.starts_with(s)));
@@ -95,7 +95,7 @@ pub(super) fn load_types(types: &[u8]) -> Result<OwnedFd> {
 
 /// Makes a map.
 pub(super) fn make_map(
-    called: &str,
+    map_name: &str,
     kind: u32,
     (key, value): (u32, u32),
     entries: u32,
@@ -108,7 +108,7 @@ pub(super) fn make_map(
     fields.__bindgen_anon_1.value_size = value;
     fields.__bindgen_anon_1.max_entries = entries;
     fields.__bindgen_anon_1.map_flags = flags;
-    fields.__bindgen_anon_1.map_name = name(called);
+    fields.__bindgen_anon_1.map_name = name(map_name);
     // SAFETY: there are no addresses.
     unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }.map(owned)
 }
