@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 /// Random bytes, and keywords of the parsers in random order, which random bytes would never
 /// produce.
-fn soup() -> impl Strategy<Value = Vec<u8>> {
+fn keyword_mix() -> impl Strategy<Value = Vec<u8>> {
     const WORDS: &[&str] = &[
         "\n",
         "\t",
@@ -101,7 +101,7 @@ macro_rules! promises {
             $(
                 /// Check that the promises of this parser hold.
                 #[test]
-                fn $parser(data in soup()) {
+                fn $parser(data in keyword_mix()) {
                     super::$parser(&data);
                 }
             )*
