@@ -21,17 +21,17 @@ pub(crate) fn compare(root: &ProcRoot, what: Resource, a: Tid, b: Tid) -> Option
     if is_real { order } else { Some(Ordering::Less) }
 }
 
-/// Finds `who` in a list that is ordered by `compare`: `Ok` has its index, `Err` the index at which
+/// Finds `item` in a list that is ordered by `compare`: `Ok` has its index, `Err` the index at which
 /// to insert it. `None`: a comparison had no answer.
 pub(crate) fn place<W: Copy>(
-    firsts: &[W],
-    who: W,
+    sorted: &[W],
+    item: W,
     compare: &dyn Fn(W, W) -> Option<Ordering>,
 ) -> Option<Result<usize, usize>> {
-    let (mut low, mut high) = (0, firsts.len());
+    let (mut low, mut high) = (0, sorted.len());
     while low < high {
         let middle = low.midpoint(high);
-        match compare(firsts[middle], who)? {
+        match compare(sorted[middle], item)? {
             Ordering::Equal => return Some(Ok(middle)),
             Ordering::Less => low = middle + 1,
             Ordering::Greater => high = middle,
