@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
-use crate::kernel::bpf::facts::Failure;
 use crate::kernel::bpf::pins::{self, PinFolder, Pins};
+use crate::kernel::bpf::trust::Failure;
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::rights::Rights;
 use crate::model::Kinds;

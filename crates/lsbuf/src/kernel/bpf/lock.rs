@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::facts::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
+use super::trust::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use crate::kernel::identity::device_of;
 use crate::kernel::read;
 

@@ -23,7 +23,6 @@
 //! Limits: an iterator covers the tasks of the reader's pid namespace, but writes the ids of the
 //! first pid namespace. So it is only used in the first.
 
-pub(crate) mod facts;
 mod iterator;
 mod layout;
 mod lock;
@@ -31,6 +30,7 @@ pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod record;
 mod sys;
+pub(crate) mod trust;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};

@@ -42,10 +42,10 @@ use rustix::mount::{
 };
 use rustix::process::{getegid, geteuid};
 
-use super::facts::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use super::iterator::{Iterator, Unavailable};
 use super::lock::{Deadline, Lock};
 use super::record::LAYOUT;
+use super::trust::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use crate::kernel::identity::device_of;
 use crate::kernel::read;
 
