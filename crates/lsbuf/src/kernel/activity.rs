@@ -40,7 +40,7 @@ pub(crate) enum Doing {
     Unknown,
     /// It is on a processor or waits for one.
     Running,
-    /// It is in the system call with this number, or was when it last left the kernel.
+    /// It is in the system call with this number, or this was the last one that it was in.
     Call(i32),
     /// It has begun to exit, and may still hold references.
     Exiting,

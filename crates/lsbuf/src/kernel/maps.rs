@@ -39,7 +39,7 @@ pub(crate) struct Mapped {
     pub(crate) facts: Vec<MapFact>,
     /// VMAs of shared memory.
     pub(crate) shmem: Vec<ShmMap>,
-    /// Lines that could be a dma-buf's and could not be parsed. Other lines are not parsed.
+    /// Lines that may belong to a buffer and could not be parsed.
     pub(crate) malformed: u64,
     /// Whether a VMA looks like an io_uring's.
     pub(crate) ring: bool,

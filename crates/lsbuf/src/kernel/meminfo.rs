@@ -46,7 +46,7 @@ pub(crate) fn fold(root: &Folder) -> Result<()> {
     }
 }
 
-/// Parses `meminfo`. Each line that is used must be there at most once, with a value in kB.
+/// Parses `meminfo`. A line that is used must not occur twice, and its value must be in kB.
 pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Malformed> {
     let value = |name: &[u8]| -> std::result::Result<Option<Bytes>, Malformed> {
         let mut lines = text.split(|&b| b == b'\n').filter_map(|line| {

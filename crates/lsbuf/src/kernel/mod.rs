@@ -17,7 +17,7 @@
 //! | mappings | [`procmap`], [`maps`], [`map_files`], [`mapped_as`], [`own`] |
 //! | references that no process shows | [`hidden_refs`], [`pending`] |
 //! | proof that a file is a dma-buf | [`identity`] |
-//! | what the kernel or a driver lists | [`bufinfo`], [`gem_info`], [`devices`] |
+//! | lists in debugfs and sysfs | [`bufinfo`], [`gem_info`], [`devices`] |
 //! | shared memory that is no dma-buf | [`shmem`], [`meminfo`] |
 //! | BPF iterators | [`bpf`], [`btf`] |
 //! | reads that another process could block | [`guard`] |
@@ -26,8 +26,8 @@
 //! **What may touch a file of an untrusted process.** An fd of a holder can point at a file of a
 //! network mount whose server is gone. A call that needs an answer of that filesystem would hang.
 //! Therefore:
-//! - `readlink` of `/proc/P/fd/N` and of entries of `map_files` is always safe: it prints the path
-//!   from the dentry cache and never enters the filesystem.
+//! - `readlink` of `/proc/P/fd/N` and of entries of `map_files` prints the path from the dentry
+//!   cache and never enters the file's filesystem.
 //! - `fdinfo` is read only where the link begins with `/dmabuf:`, and of sockets and io_urings.
 //!   Reading it calls the file's `show_fdinfo`, which network filesystems and FUSE do not have.
 //!   That of an io_uring gives up if the ring is busy. That of a DRM file takes driver locks, so it

@@ -21,8 +21,8 @@ pub(crate) fn compare(root: &ProcRoot, what: Resource, a: Tid, b: Tid) -> Option
     if is_real { order } else { Some(Ordering::Less) }
 }
 
-/// Finds `item` in a list that is ordered by `compare`: `Ok` has its index, `Err` the index at which
-/// to insert it. `None`: a comparison had no answer.
+/// Finds `item` in a list that is ordered by `compare`: `Ok` has its index, `Err` the index at
+/// which to insert it. `None`: a comparison had no answer.
 pub(crate) fn place<W: Copy>(
     sorted: &[W],
     item: W,
