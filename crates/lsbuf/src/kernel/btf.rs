@@ -393,7 +393,7 @@ mod tests {
     /// Check that a structure is copied with all types that it is made of, under matching numbers,
     /// and no others; and that a function is found by its number in the whole file.
     #[test]
-    fn taken_out() {
+    fn structures_are_copied() {
         let strings = b"\0skip\0file\0ino\0u64\0call\0";
         let (skip, file_name, ino, u64_name, call) = (1, 6, 11, 15, 19);
         let records = [

@@ -80,7 +80,7 @@ mod tests {
 
     /// Check that the trial works wherever sockets do.
     #[test]
-    fn trying() {
+    fn own_socket() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         assert!(try_own(&root).is_ok());
     }

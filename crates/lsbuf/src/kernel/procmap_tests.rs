@@ -53,7 +53,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     /// Check that each VMA of a file, cut and split at random, is the same here as in the text.
     #[test]
-    fn as_the_text(pages in 2usize..9, cut in 1usize..8, split in 1usize..8, offset in 0u64..3) {
+    fn same_as_in_the_text(pages in 2usize..9, cut in 1usize..8, split in 1usize..8, offset in 0u64..3) {
         if !answers() {
             return Ok(());
         }

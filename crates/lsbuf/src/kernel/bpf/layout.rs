@@ -297,7 +297,7 @@ mod tests {
     /// offsets and sizes as here, and the kinds have the same numbers; and that neither side has
     /// more.
     #[test]
-    fn as_the_programs_have_it() {
+    fn same_as_in_the_programs() {
         let mut seen = HashSet::new();
         for iterator in Iterator::ALL {
             let types = Object::parse(iterator.object()).unwrap().btf.unwrap().to_bytes();

@@ -146,7 +146,7 @@ fn many_short_waits() {
 
 /// Check that a helper that works, or waits in a call that is not marked, is not killed.
 #[test]
-fn others_are_spared() {
+fn busy_helpers_are_not_killed() {
     let busy = || {
         let start = Instant::now();
         while start.elapsed() < 4 * LIMIT {

@@ -172,7 +172,7 @@ mod tests {
     /// Check that the innermost mount decides, and that neither a longer name nor a filesystem with
     /// a similar name matches.
     #[test]
-    fn who_is_below() {
+    fn innermost_mount_decides() {
         let mounts = Mounts::parse(TEXT);
         for path in ["/dev/shm/x", "/dev/shm/x (deleted)", "/dev/y", "/mnt/a b/z"] {
             assert!(mounts.may_have(path.as_bytes()), "{path}");
@@ -184,7 +184,7 @@ mod tests {
 
     /// Check that a root filesystem that is a tmpfs contains every path that no other mount covers.
     #[test]
-    fn a_root_of_ours() {
+    fn a_tmpfs_as_root() {
         let mounts =
             Mounts::parse(b"1 1 0:2 / / rw - rootfs rootfs rw\n2 1 0:21 / /proc rw - proc proc rw\n");
         assert!(mounts.may_have(b"/init") && !mounts.may_have(b"/proc/1/maps"));

@@ -115,7 +115,7 @@ mod tests {
     /// Check that each name that the kernel gives means its kind, and that the part that a program
     /// chose is kept.
     #[test]
-    fn the_kernels_own() {
+    fn kernel_files() {
         let own = |path| of(Filesystem::Kernel, path);
         assert_eq!(own("/memfd:a b (deleted)"), (Kind::Memfd, "a b".into()));
         assert_eq!(own("/SYSV0000162e (deleted)"), (Kind::Sysv, "0000162e".into()));
@@ -129,7 +129,7 @@ mod tests {
 
     /// Check that on a mounted tmpfs no name means another kind.
     #[test]
-    fn impostors() {
+    fn names_on_a_mounted_tmpfs() {
         for path in ["/memfd:x (deleted)", "/SYSV00000000", "/dev/zero (deleted)", "/dmabuf:x"] {
             assert_eq!(of(Filesystem::Tmpfs, path).0, Kind::Tmpfs);
         }
