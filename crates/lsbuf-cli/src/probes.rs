@@ -1,4 +1,4 @@
-//! `lsbuf probes`: BPF iterators that root pins for others.
+//! `lsbuf probes`: BPF iterators that root pins for a group.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::args::ProbesAction;
 use crate::groups;
 use crate::output::{self, Ending};
 
-/// Does one of its actions.
+/// Runs one of its actions.
 pub(crate) fn run(action: &ProbesAction) -> Result<Ending> {
     match action {
         ProbesAction::Install { group, folder } => install(&folder.pins, *group),
@@ -24,11 +24,11 @@ pub(crate) fn run(action: &ProbesAction) -> Result<Ending> {
 fn install(below: &Path, group: Option<u32>) -> Result<Ending> {
     let Installed { folder, iterators, left_out } = lsbuf::probes::install(below, group)?;
     let who = match group {
-        Some(gid) => format!("members of {}", groups::name(&groups::read(), gid)),
-        None => "root alone".to_owned(),
+        Some(gid) => format!("root and members of {}", groups::name(&groups::read(), gid)),
+        None => "only root".to_owned(),
     };
     let mut out = output::plain()?;
-    writeln!(out, "pinned {} in {}, to be read by {who}", iterators.join(", "), shown(&folder))?;
+    writeln!(out, "pinned {} in {}; {who} can read them", iterators.join(", "), shown(&folder))?;
     for (name, why) in left_out {
         writeln!(out, "without {name}: {}", escape(why.as_bytes()))?;
     }
@@ -53,8 +53,8 @@ fn status(below: &Path) -> Result<Ending> {
         writeln!(out, "{name:<15} {:<20} {}", who(access), escape(state.as_bytes()))?;
     }
     match &unusable {
-        None => writeln!(out, "This user can answer from them.")?,
-        Some(why) => writeln!(out, "This user cannot answer from them: {}", escape(why.as_bytes()))?,
+        None => writeln!(out, "This user can read them.")?,
+        Some(why) => writeln!(out, "This user cannot use them: {}", escape(why.as_bytes()))?,
     }
     out.flush()?;
     Ok(if unusable.is_none() { Ending::Answered } else { Ending::Failed })

@@ -72,8 +72,8 @@ fn ls_family() {
 }
 
 /// What is said of the two that procfs has no count for.
-const UNCOUNTED: &str = "lsbuf: note: procfs has no count of references for 2 shmem buffers: that, what is left over, and \
-    what an exit would free take BPF iterators (root, or lsbuf probes install)\n";
+const UNCOUNTED: &str = "lsbuf: note: procfs has no count of references for 2 shmem buffers: COUNT, KERNEL and USS \
+    need BPF iterators (root, or lsbuf probes install)\n";
 
 /// Check that processes' figures are made of what is charged, with sync_files beside them.
 #[test]
@@ -325,7 +325,7 @@ fn no_dmabuf() {
     assert_eq!((run.status, run.stdout.as_str()), (0, ""));
     assert_eq!(
         run.stderr,
-        "lsbuf: no buffer found; looked at 1 of 1 processes, by fd, fdinfo, maps, bufinfo, sysvipc\n"
+        "lsbuf: no buffer found; looked at 1 of 1 process, by fd, fdinfo, maps, bufinfo, sysvipc\n"
     );
 }
 
@@ -338,8 +338,8 @@ fn partial() {
     assert_eq!((run.status, run.stdout.lines().count()), (0, 2));
     assert_eq!(
         run.stderr,
-        "lsbuf: partial: the kernel's own list could not be read (TREE/sys/kernel/debug/dma_buf/bufinfo: No such file or \
-         directory (os error 2)): dma-bufs that no process holds do not show\n"
+        "lsbuf: partial: the kernel's own list was not read (TREE/sys/kernel/debug/dma_buf/bufinfo: No such file or \
+         directory (os error 2)): dma-bufs that no process holds are missing\n"
     );
     assert_eq!(lsbuf(&tree, &["--strict"]).status, 3);
     assert_eq!(lsbuf(&world(), &["--strict"]).status, 0);
@@ -463,7 +463,7 @@ fn doctor() {
     std::fs::remove_dir_all(tree.path("sys")).unwrap();
     let run = lsbuf(&tree, &["doctor", "--strict"]);
     assert!(
-        run.stdout.contains("Answers are partial here:\n- the kernel's own list could not be read"),
+        run.stdout.contains("Answers are partial here:\n- the kernel's own list was not read"),
         "{}",
         run.stdout
     );
@@ -480,7 +480,7 @@ fn doctor_names_who_cannot_be_read() {
     let run = lsbuf(&tree, &["doctor"]);
     assert!(!run.stdout.contains("complete here"), "{}", run.stdout);
     let named = "- 12 (camera): reading its mappings failed: Operation not supported (os error 95)\n";
-    assert!(run.stdout.contains(" processes can be read; the others stand below"), "{}", run.stdout);
+    assert!(run.stdout.contains(" processes can be read; the others are listed below"), "{}", run.stdout);
     assert!(run.stdout.ends_with(named), "{}", run.stdout);
 }
 
@@ -532,7 +532,7 @@ fn status_of_a_forgery() {
         Command::new(cargo_bin("lsbuf")).args(["probes", "status", "--pins", pins]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    let last = "This user cannot answer from them: what is there is nothing that root has pinned; \
+    let last = "This user cannot use them: what is there was not pinned by root; \
                 as root: lsbuf probes install\n";
     assert!(said.ends_with(last), "{said}");
 }
@@ -630,7 +630,7 @@ fn reconcile_in_doubt() {
     assert_eq!(run.status, 3, "{}", run.stdout);
     for says in [
         "at /dev/shm is unknown (it has no limit (size=0), so the kernel does not count)",
-        "at /run/\\x1b[31mx\\x0ay is unknown (it could not be asked)",
+        "at /run/\\x1b[31mx\\x0ay is unknown (it could not be read)",
     ] {
         assert!(run.stdout.contains(says), "{}", run.stdout);
     }

@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Text of what strangers forge with: letters, blanks, marks, and what hides.
+    /// Text of the characters that forgeries are made of: letters, blanks, marks, invisible ones.
     fn hostile() -> impl Strategy<Value = String> {
         "([a-z]|[\\p{Z}\\t\\n]|\\p{M}|\\p{Cf}|\\p{Default_Ignorable_Code_Point}|.|\\\\){0,40}"
     }
@@ -186,7 +186,7 @@ mod tests {
             prop_assert!(!escape(&bytes).contains(char::is_control));
         }
 
-        /// Check that any escaped text can be turned back into the very bytes.
+        /// Check that any escaped text can be turned back into the same bytes.
         #[test]
         fn reversible(bytes in proptest::collection::vec(any::<u8>(), 0..64), text in hostile()) {
             for bytes in [bytes, text.into_bytes()] {
@@ -212,7 +212,7 @@ mod tests {
             prop_assert!(!shown.contains(|c: char| c.is_whitespace() && c != ' '), "{:?}", shown);
         }
 
-        /// Check that marks neither pile up nor stand on what is not their text's, in JSON neither.
+        /// Check that marks neither pile up nor combine with text before them, also in JSON.
         #[test]
         fn few_marks(text in hostile()) {
             let is_mark = |c: char| c.width() == Some(0);
@@ -241,8 +241,8 @@ mod tests {
         }
     }
 
-    /// Check that exactly those are tricky which Unicode's own tables call so, as another crate has
-    /// them.
+    /// Check that exactly those characters are tricky that Unicode lists so, by the tables of
+    /// another crate.
     #[test]
     fn as_unicode_has_it() {
         let hidden = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}]";

@@ -97,7 +97,7 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
         Some((folder, mode)) => {
             let folder = folder.display();
             let text = format!(
-                "the group cannot enter {folder} (mode {mode:04o}): pin elsewhere, or open that folder"
+                "the group cannot enter {folder} (mode {mode:04o}): choose another folder with --pins, or change the mode"
             );
             Err(Error::new(ErrorKind::NotPinned, text))
         }
@@ -151,7 +151,7 @@ pub fn status(below: &Path) -> Status {
     };
     let namespace = || {
         let inner_namespace = !Rights::own().first_pid_namespace;
-        inner_namespace.then(|| "they speak of the first pid namespace, which this is not".to_owned())
+        inner_namespace.then(|| "they describe the first pid namespace, and this is another one".to_owned())
     };
     let access = access(&folder);
     let unusable = unusable.map(|(iterator, why)| {

@@ -1,20 +1,28 @@
-//! `Shmem:` of `/proc/meminfo`, as free(1) shows it, beside what lsbuf finds: an account that adds up to the page.
+//! Explains the line `Shmem` of `/proc/meminfo`, which free(1) calls shared, by what lsbuf finds:
+//! an account that adds up to it, to the page.
 //!
-//! `Shmem:` counts the pages in memory of every file of every tmpfs (`NR_SHMEM` in mm/shmem.c). Those are
+//! `Shmem` counts the pages in memory of every file of every tmpfs (`NR_SHMEM` in mm/shmem.c). The
+//! account has
 //!
-//! - what processes hold, by kind, as much as is charged for it; and System V segments, attached or not;
-//! - files of mounted tmpfs that no process holds: what each says is used of it, less what is held there;
-//! - less the part of both that is in swap, which is charged, too;
-//! - and what is left over: files that no process holds, has mapped, or can name.
+//! - what is charged for buffers that processes hold, by kind, and for System V segments, attached
+//!   or not;
+//! - files of each mounted tmpfs that no process holds: what the tmpfs says is used of it, less
+//!   what is held there;
+//! - less the part of both that is in swap, because that is charged, too;
+//! - what is left over: files that no process holds, has mapped, or can name.
 //!
-//! Pages of hugetlbfs, of memfd_secret and of guest_memfd are in none of it; they are told apart ([`Balance::outside`]).
+//! Pages of hugetlbfs, memfd_secret and guest_memfd are not in `Shmem`; they are listed apart
+//! ([`Balance::outside`]).
 //!
-//! [`Balance`] is the arithmetic: its [`rows`](Balance::rows) sum up to `Shmem:` whatever was found, for what is left over
-//! is one of them, with its sign. What it may consist of, and how far it can be trusted, [`Reconciliation::uncertainties`] says.
+//! [`Balance`] is the arithmetic. Its [`rows`](Balance::rows) always sum up to `Shmem`, because
+//! what is left over is one of them, with its sign. [`Reconciliation::uncertainties`] says why that
+//! row may be off, and [`CAUSES`] what it may consist of.
 //!
-//! Limits: the parts are read one after another. A machine at rest adds up; where `Shmem:` moves meanwhile the scan is
-//! repeated, and then told as [`Uncertainty::Moved`]. Where some of it is in swap, only segments, and sources that tell
-//! ([`Buffer::swapped`](crate::model::Buffer::swapped)), are exact; the rest is bounded by what is used of swap.
+//! Limits: the parts are read one after another, so only a machine at rest adds up exactly. If
+//! `Shmem` changes during the scan, the scan is repeated, and in the end [`Uncertainty::Moved`]
+//! says so. With swap in use, the part in swap is exact only for segments and for sources that
+//! report it ([`Buffer::swapped`](crate::model::Buffer::swapped)); for others there is only an
+//! upper bound, the swap in use.
 
 mod account;
 mod uncertainty;
@@ -25,13 +33,16 @@ pub use uncertainty::{CAUSES, Uncertainty};
 use crate::error::Error;
 use crate::scan::Options;
 
-/// Draws up the account of this machine, whatever kinds the options name. As root it is complete.
+/// Makes the account of this machine, for all kinds, whatever kinds the options name. As root it is
+/// complete.
 ///
-/// As root it also has each processor add up its counters, which interrupts all of them for a moment.
+/// As root it first has every processor add up its counters, which interrupts all of them for a
+/// moment.
 ///
 /// # Errors
-/// As [`Scanner::new`](crate::scan::Scanner::new) and [`Scanner::scan`](crate::scan::Scanner::scan); and if
-/// `/proc/meminfo` cannot be read or understood.
+/// As [`Scanner::new`](crate::scan::Scanner::new) and
+/// [`Scanner::scan`](crate::scan::Scanner::scan); and if `/proc/meminfo` cannot be read or
+/// understood.
 pub fn reconcile(options: Options) -> Result<Reconciliation, Error> {
     crate::scan::reconcile(options)
 }

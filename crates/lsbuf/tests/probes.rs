@@ -147,7 +147,7 @@ fn folders_that_others_can_change() {
     for error in [probes::remove(&pins.path()).unwrap_err(), probes::install(&pins.path(), None).unwrap_err()]
     {
         let error = error.to_string();
-        assert!(error.ends_with("user 0's with mode 1777, so others could put pins in it"), "{error}");
+        assert!(error.ends_with("user 0 and has mode 1777: others could put files in it"), "{error}");
     }
     assert!(!pins.pinned().is_empty(), "nothing was removed");
 }

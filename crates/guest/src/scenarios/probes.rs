@@ -218,7 +218,7 @@ fn installed_again(ctx: &mut Ctx) -> anyhow::Result<()> {
     let missing = status(ctx, "status of another layout", 1, &mut lsbuf(&["probes", "status"]))?;
     ctx.check(
         "another layout counts as not pinned",
-        String::from_utf8_lossy(&missing.stdout).contains("it is not pinned"),
+        String::from_utf8_lossy(&missing.stdout).contains("not pinned"),
     )?;
     let (_, sources, _) = parts(&mut by_user_in(OTHER_GROUP, &[]))?;
     by_procfs(ctx, "sources with another layout", &sources)?;
@@ -315,7 +315,7 @@ fn noise() -> Vec<u8> {
 }
 
 fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let rights = "run as root, or with CAP_BPF and CAP_PERFMON";
+    let rights = "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN";
     let group = GROUP.to_string();
     let can_install = install(ctx)?;
     if !can_install {

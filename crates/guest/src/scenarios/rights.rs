@@ -390,10 +390,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
         let notes: Vec<&str> =
             scan["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).collect();
         ctx.check_eq("notes", 1, notes.len())?;
-        ctx.check(
-            "the kernel's list is missing",
-            notes.iter().all(|n| n.contains("own list could not be read")),
-        )?;
+        ctx.check("the kernel's list is missing", notes.iter().all(|n| n.contains("own list was not read")))?;
     }
     actor.go_on()?;
     let [_, other] = <[Held; 2]>::try_from(actor.paused()?).map_err(|_| anyhow::anyhow!("two buffers"))?;
@@ -413,9 +410,9 @@ fn perfmon_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
     ctx.check_eq("complete", false, &answer.0["scan"]["complete"])?;
     let said = answer.0["scan"]["notes"].to_string();
-    let unproven = format!("{} reference named like a dma-buf could not be proven", held.maps.len());
+    let unproven = format!("{} reference with a dma-buf's name is left out", held.maps.len());
     ctx.check("the mapping is said", said.contains(&unproven))?;
-    ctx.check("so is the missing list", said.contains("own list could not be read"))
+    ctx.check("so is the missing list", said.contains("own list was not read"))
 }
 
 fn asked_for_the_unreadable(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -54,7 +54,7 @@ fn read_sizes() -> Result<Sizes, String> {
     let path = Path::new(SYSFS).join(btf::PATH);
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let names = ["inode", "dentry", "file", "dma_buf", "dma_resv", "dma_buf_attachment"];
-    let sizes = btf::sizes(&text, names).map_err(|_| format!("{}: of a form not known", path.display()))?;
+    let sizes = btf::sizes(&text, names).map_err(|_| format!("{}: unknown format", path.display()))?;
     let [Some(inode), Some(dentry), Some(file), Some(dma_buf), Some(dma_resv), Some(attachment)] =
         sizes.map(|size| size.map(u64::from))
     else {

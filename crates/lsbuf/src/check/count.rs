@@ -19,7 +19,7 @@ const EXPORTED: u64 = 2;
 /// An imported one has these and the attachment's.
 const IMPORTED: u64 = 3;
 
-const RESIDUAL: &str = "KERNEL, what is left of the count, is wrong, and with it who seems to leak";
+const RESIDUAL: &str = "KERNEL is wrong, and with it which process seems to leak";
 
 pub(super) const CLAIMS: &[Claim] = &[
     Claim {
@@ -66,44 +66,44 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "count-in-flight",
-        claim: "An fd in a message not yet received adds 1; once received it is an fd like any",
+        claim: "An fd in a message not yet received adds 1; once received it counts like any fd",
         means: "buffers in messages cannot be told from those that the kernel holds",
         trial: in_flight,
     },
     Claim {
         id: "count-gem-export",
         claim: "An exported GEM object holds its buffer by 2 references until its handle is closed",
-        means: "what lsbuf says of GEM handles by the number of kernel references is wrong",
+        means: "what the number of kernel references says about GEM handles is wrong",
         trial: gem_export,
     },
     Claim {
         id: "count-gem-import",
         claim: "Importing a buffer into a DRM device adds 3 until the handle is closed",
-        means: "what lsbuf says of importers by the number of kernel references is wrong",
+        means: "what the number of kernel references says about importers is wrong",
         trial: gem_import,
     },
     Claim {
         id: "count-gem-import-again",
         claim: "Importing it into the same open device again adds nothing",
-        means: "what lsbuf says of importers by the number of kernel references is wrong",
+        means: "what the number of kernel references says about importers is wrong",
         trial: gem_import_again,
     },
     Claim {
         id: "count-gem-self-import",
         claim: "Importing a buffer into another open file of the device that made it adds 1",
-        means: "what lsbuf says of importers by the number of kernel references is wrong",
+        means: "what the number of kernel references says about importers is wrong",
         trial: gem_self_import,
     },
     Claim {
         id: "count-o-path",
         claim: "An O_PATH fd adds nothing",
-        means: "accounts of buffers with O_PATH fds do not balance",
+        means: "accounts of buffers with O_PATH fds do not add up",
         trial: o_path,
     },
     Claim {
         id: "count-reader",
         claim: "Reading fdinfo does not change the count that it shows",
-        means: "every count is too high by the readers that there are",
+        means: "every count is too high by the number of its readers",
         trial: reader,
     },
 ];

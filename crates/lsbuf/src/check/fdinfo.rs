@@ -18,13 +18,13 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "fdinfo-ino",
-        claim: "fdinfo says the inode number",
-        means: "each fd costs one more call, and fds that may not be followed cannot be told apart",
+        claim: "fdinfo shows the inode number",
+        means: "each fd costs one more system call, and fds whose links may not be followed cannot be told apart",
         trial: ino,
     },
     Claim {
         id: "fdinfo-size",
-        claim: "fdinfo says the size that the inode has",
+        claim: "fdinfo shows the size of the inode",
         means: "sizes in lsbuf's answers are not those of stat",
         trial: |kit| kit.on_each_buffer(3, |buf| same("size", kit.inode(buf)?.size.0, kit.info(buf)?.size.0)),
     },
@@ -47,8 +47,8 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "fdinfo-of-o-path",
-        claim: "fdinfo of an O_PATH fd says so by its flags, and has no size, count or exp_name",
-        means: "an O_PATH fd, which is in no count, is taken for one that is: accounts do not balance",
+        claim: "fdinfo of an O_PATH fd has that flag, and no size, count or exp_name",
+        means: "an O_PATH fd, which is not in the count, is taken for an fd that is: accounts do not add up",
         trial: of_path_fd,
     },
 ];

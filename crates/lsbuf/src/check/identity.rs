@@ -18,8 +18,8 @@ use crate::model::Inode;
 pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "inode-unique",
-        claim: "Buffers that exist together, of all exporters, have inode numbers of their own",
-        means: "two buffers can be taken for one: sizes and counts of either are wrong",
+        claim: "Buffers that exist at the same time, of all exporters, have different inode numbers",
+        means: "two buffers can be taken for one, with wrong size and count",
         trial: unique,
     },
     Claim {
@@ -31,7 +31,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "inode-not-reused",
-        claim: "Of 1000 buffers made and freed, none gets a number again, nor that of one that still exists",
+        claim: "Of 1000 buffers made and freed, none gets a number that was used before",
         means: "a number names different buffers over time: snapshots cannot be compared by it",
         trial: not_reused,
     },
@@ -44,7 +44,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "inode-through-child",
         claim: "A child process sees the same inode through an inherited fd",
-        means: "a buffer that a child inherits is counted as another",
+        means: "a buffer that a child inherits is counted as a second one",
         trial: |kit| {
             let buf = kit.make_any()?;
             kit.child(&buf)?.sees(&buf)
@@ -53,7 +53,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "inode-through-socket",
         claim: "A process that is sent the fd over a socket sees the same inode",
-        means: "a buffer that is handed on, as every shared one is, is counted as another",
+        means: "a buffer that is passed on, as every shared one is, is counted as a second one",
         trial: |kit| {
             let buf = kit.make_any()?;
             kit.child(&buf)?.takes(&buf)
@@ -62,7 +62,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "inode-through-own-socket",
         claim: "An fd that comes back over a socket has the same inode",
-        means: "a buffer that is handed on is counted as another",
+        means: "a buffer that is passed on is counted as a second one",
         trial: through_socket,
     },
 ];
@@ -84,7 +84,7 @@ fn unique(kit: &Kit) -> Tried {
 fn distinct(inos: impl IntoIterator<Item = Inode>) -> Tried {
     let mut seen = HashSet::new();
     for ino in inos {
-        that(seen.insert(ino), || format!("number {ino} is there twice"))?;
+        that(seen.insert(ino), || format!("two buffers have number {ino}"))?;
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn repeated_numbers_are_found() {
         assert_eq!(distinct([1, 2, 3].map(Inode)), Ok(()));
-        assert_eq!(distinct([7, 2, 7].map(Inode)), Err(Fault::Broken("number 7 is there twice".into())));
+        assert_eq!(distinct([7, 2, 7].map(Inode)), Err(Fault::Broken("two buffers have number 7".into())));
     }
 
     /// Check that a shared counter is noticed: by a leap, and by a step back to another processor's

@@ -22,7 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "inode-size",
         claim: "st_size is the buffer's size",
-        means: "sizes are wrong wherever fdinfo cannot be read: for mapped and O_PATH holders",
+        means: "sizes are wrong where fdinfo does not show them: of buffers that are only mapped or held by O_PATH",
         trial: size,
     },
     Claim {
@@ -43,8 +43,8 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "filesystem-magic",
-        claim: "The filesystem is dma-buf's own, 0x444d4142",
-        means: "nothing proves that a file called /dmabuf: is one: O_PATH and mapped buffers are missed",
+        claim: "The filesystem is the kernel's own for dma-bufs, 0x444d4142",
+        means: "nothing proves that a file named /dmabuf: is a dma-buf: O_PATH and mapped buffers are missed",
         trial: |kit| kit.on_each_buffer(1, |buf| magic(fstatfs(buf).attempt("fstatfs")?.f_type)),
     },
     Claim {
@@ -62,7 +62,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "inode-creator",
         claim: "st_uid is the user who made the buffer",
-        means: "the creator that lsbuf shows is not who made the buffer",
+        means: "lsbuf shows a wrong creator",
         trial: |kit| {
             let user = rustix::process::geteuid().as_raw();
             kit.on_each_buffer(1, |buf| same("st_uid", user, kit.inode(buf)?.creator_uid))
@@ -70,7 +70,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "inode-created",
-        claim: "The inode's times are when the buffer was made, and stay when it is used",
+        claim: "The inode's times say when the buffer was made, and do not change when it is used",
         means: "the age that lsbuf shows is unknown or wrong",
         trial: created,
     },
@@ -141,7 +141,7 @@ fn within(created: Option<SystemTime>, begin: SystemTime, end: SystemTime) -> Tr
     let held = created.is_some_and(|at| (begin..=end).contains(&at));
     let shown = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     that(held, || {
-        let created = created.map_or("at no time, or several".to_owned(), |at| format!("{:.6}", shown(at)));
+        let created = created.map_or("at an unknown time".to_owned(), |at| format!("{:.6}", shown(at)));
         format!("created {created}, made between {:.6} and {:.6}", shown(begin), shown(end))
     })
 }

@@ -70,7 +70,7 @@ impl From<dmabuf::Error> for Fault {
 
 impl From<Malformed> for Fault {
     fn from(_: Malformed) -> Fault {
-        Fault::Broken("text that lsbuf cannot read".to_owned())
+        Fault::Broken("text that lsbuf cannot parse".to_owned())
     }
 }
 

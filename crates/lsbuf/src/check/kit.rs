@@ -181,8 +181,10 @@ impl Kit {
 
     /// A second process that has inherited the buffer's fd.
     pub(super) fn child(&self, buf: &DmaBuf) -> Result<Child, Fault> {
-        let helper =
-            self.helper.as_ref().ok_or_else(|| Fault::Untried("no second process may be started".into()))?;
+        let helper = self
+            .helper
+            .as_ref()
+            .ok_or_else(|| Fault::Untried("no program was given for the second process".into()))?;
         Child::start(helper, buf)
     }
 
@@ -222,7 +224,7 @@ impl Kit {
         match identity::ask(self.process.as_fd(), link, None).attempt(link)? {
             LinkTarget::DmaBuf(fact) => Ok(fact),
             LinkTarget::Other(dev) => {
-                Err(Fault::Broken(format!("{link}: no dma-buf, but something on device {dev}")))
+                Err(Fault::Broken(format!("{link}: not a dma-buf, but a file on device {dev}")))
             }
         }
     }

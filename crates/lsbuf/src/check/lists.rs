@@ -20,13 +20,13 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "list-row",
         claim: "bufinfo lists a buffer with the size, exporter and count that its fdinfo has",
-        means: "figures of buffers that no process holds are not those that a holder would see",
+        means: "size, exporter or count of a buffer that no process holds is wrong",
         trial: |kit| kit.on_each_buffer(3, |buf| retried(|| row(kit, buf))),
     },
     Claim {
         id: "list-count",
-        claim: "Its count is fdinfo's also with a duplicate and a mapping",
-        means: "figures of buffers that no process holds are not those that a holder would see",
+        claim: "Its count equals that of fdinfo with a duplicate fd and a mapping, too",
+        means: "size, exporter or count of a buffer that no process holds is wrong",
         trial: |kit| {
             kit.on_each_buffer(2, |buf| {
                 let _more = (buf.try_clone()?, buf.map(MapMode::Read)?);
@@ -36,14 +36,14 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "list-total",
-        claim: "Its rows add up to its closing line, and no number is there twice",
-        means: "lsbuf calls the list unreliable, and answers partial",
+        claim: "Its rows add up to its last line, and no two have the same inode number",
+        means: "lsbuf says that the list contradicts itself, and its answers are partial",
         trial: total,
     },
     Claim {
         id: "list-drops",
-        claim: "A buffer has left the list when its last fd is closed",
-        means: "buffers that are gone are shown as held by the kernel",
+        claim: "A buffer leaves the list when its last fd is closed",
+        means: "freed buffers are shown as held by the kernel",
         trial: drops,
     },
     Claim {
@@ -67,25 +67,25 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "list-attachment",
         claim: "The list names the device that imported a buffer",
-        means: "who could hold the kernel's references is not known",
+        means: "lsbuf cannot name candidates for the kernel's references",
         trial: attachment,
     },
     Claim {
         id: "o-path-unlisted",
-        claim: "A buffer that only an O_PATH fd keeps has left the list",
+        claim: "A buffer that only an O_PATH fd holds is not in the list",
         means: "lsbuf has no count for such buffers, and calls them opath leaks although the kernel lists them",
         trial: o_path_unlisted,
     },
     Claim {
         id: "o-path-inode",
-        claim: "The O_PATH fd still tells its inode number and size",
-        means: "a buffer that only an O_PATH fd keeps has no identity and no size",
+        claim: "The O_PATH fd still shows its inode number and size",
+        means: "a buffer that only an O_PATH fd holds has no identity and no size",
         trial: o_path_inode,
     },
     Claim {
         id: "o-path-keeps-memory",
         claim: "The O_PATH fd keeps the buffer's memory until it is closed",
-        means: "buffers that lsbuf calls opath leaks are freed already",
+        means: "buffers that lsbuf calls opath leaks have been freed",
         trial: o_path_keeps_memory,
     },
 ];
@@ -100,7 +100,7 @@ fn row(kit: &Kit, buf: &DmaBuf) -> Tried {
 fn total(kit: &Kit) -> Tried {
     let _bufs = kit.exporters().map(|exporter| kit.make(exporter, 2)).collect::<Result<Vec<_>, _>>()?;
     let list = kit.listed()?;
-    that(list.agrees(), || format!("{} rows, and {:?} in the closing line", list.buffers.len(), list.stated))
+    that(list.agrees(), || format!("{} rows, and {:?} in the last line", list.buffers.len(), list.stated))
 }
 
 fn drops(kit: &Kit) -> Tried {

@@ -12,7 +12,7 @@ use crate::kernel::own::Region;
 use crate::model::Inode;
 
 const MISSED: &str =
-    "mappings of such buffers are not seen: who only maps one holds nothing, by lsbuf's answer";
+    "mappings of such buffers are missed: a process that only maps one is not listed as a holder";
 
 pub(super) const CLAIMS: &[Claim] = &[
     Claim {
@@ -29,31 +29,31 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "maps-offset",
-        claim: "The offset in maps is the one in the buffer",
-        means: "lsbuf shows offsets into the buffer that are not where the mapping begins",
+        claim: "The offset in maps is the offset in the buffer",
+        means: "lsbuf shows wrong offsets",
         trial: offset,
     },
     Claim {
         id: "maps-range",
-        claim: "A mapping of a part shows with the part's size, as one line",
-        means: "mapped PSS, which is by mapped bytes, is wrong",
+        claim: "A mapping of a part of a buffer is one line in maps, with the size of that part",
+        means: "MPSS, which counts mapped bytes, is wrong",
         trial: part,
     },
     Claim {
         id: "maps-split",
-        claim: "A mapping split in two shows as two lines, each with the buffer's device and inode number",
+        claim: "A mapping that is split in two is two lines, each with the buffer's device and inode number",
         means: MISSED,
         trial: split,
     },
     Claim {
         id: "maps-unmap-half",
-        claim: "After unmapping half, the other half shows as it did",
+        claim: "After half of it is unmapped, the other half is still in maps",
         means: MISSED,
         trial: unmap_half,
     },
     Claim {
         id: "maps-without-fd",
-        claim: "A mapping shows as it did when the buffer's last fd is closed",
+        claim: "A mapping is still in maps after the buffer's last fd is closed",
         means: MISSED,
         trial: without_fd,
     },

@@ -131,7 +131,7 @@ fn nothing_to_try(missing: &[Missing]) -> &'static str {
     if missing.iter().any(|missing| missing.denied) {
         "no dma-buf can be made here by this user: run as root, or get access to one of the devices named above"
     } else {
-        "no dma-buf can be made here: as root, modprobe vgem or modprobe udmabuf"
+        "no dma-buf can be made here: as root, run modprobe vgem or modprobe udmabuf"
     }
 }
 

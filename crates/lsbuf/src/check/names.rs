@@ -27,7 +27,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "name-in-link",
         claim: "The fd's link is /dmabuf: and the name",
-        means: "buffers are not recognised, or shown under another name",
+        means: "buffers are not recognised, or shown with a wrong name",
         trial: |kit| named(kit, PLAIN, |buf| in_link(kit, buf, PLAIN)),
     },
     Claim {
@@ -39,7 +39,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "name-in-maps",
         claim: "maps shows a mapping as /dmabuf: and the name",
-        means: "mappings of such buffers are missed by their holders' maps",
+        means: "mappings of such buffers are missed where maps is read",
         trial: |kit| named(kit, PLAIN, |buf| in_maps(&kit.maps_line(&map(buf, 0, 1)?)?, PLAIN)),
     },
     Claim {
@@ -57,19 +57,19 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "name-none",
         claim: "A buffer without a name is /dmabuf: in its link, has no name line in fdinfo and none in bufinfo",
-        means: "unnamed buffers are shown under a name, or not recognised",
+        means: "unnamed buffers are shown with a name, or not recognised",
         trial: unnamed,
     },
     Claim {
         id: "newline-in-link",
-        claim: "A newline in a name comes through the fd's link as it is",
-        means: "names with a newline are shown otherwise than given",
+        claim: "The fd's link shows a newline in a name unchanged",
+        means: "names with a newline are shown wrong",
         trial: |kit| named(kit, NEWLINE, |buf| in_link(kit, buf, NEWLINE)),
     },
     Claim {
         id: "newline-in-fdinfo",
         claim: "A newline in a name breaks fdinfo's last line, after all figures",
-        means: "a name can forge figures, or hides them",
+        means: "a name can forge or hide figures",
         trial: |kit| named(kit, NEWLINE, |buf| in_fdinfo(&kit.fdinfo_text(buf)?, NEWLINE)),
     },
     Claim {
@@ -80,32 +80,32 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "newline-in-map-files",
-        claim: "A newline in a name comes through the link in map_files as it is",
-        means: "the name of a mapped buffer with a newline or backslash in it stays unknown or is wrong",
+        claim: "The link in map_files shows a newline in a name unchanged",
+        means: "the name of a mapped buffer is unknown or wrong if it has a newline or backslash",
         trial: |kit| named(kit, NEWLINE, |buf| in_map_files(kit, buf, NEWLINE)),
     },
     Claim {
         id: "backslash-in-maps",
-        claim: "A backslash in a name is itself in maps, so that \\012 is ambiguous there",
-        means: "names with a backslash are shown otherwise than given, for mappings without an fd",
+        claim: "A backslash in a name is unchanged in maps, so that \\012 is ambiguous there",
+        means: "names with a backslash are shown wrong if the buffer is only mapped",
         trial: |kit| named(kit, BACKSLASH, |buf| in_maps(&kit.maps_line(&map(buf, 0, 1)?)?, BACKSLASH)),
     },
     Claim {
         id: "name-31-bytes",
-        claim: "A name of 31 bytes is taken, whole",
+        claim: "A name of 31 bytes is accepted, and kept whole",
         means: "names are cut",
         trial: longest,
     },
     Claim {
         id: "name-32-bytes",
         claim: "A name of 32 bytes is refused, and the old one stays",
-        means: "longer names than lsbuf knows of exist: one may be long enough to forge a row of bufinfo",
+        means: "names can be longer than lsbuf assumes, and perhaps long enough to forge a row of bufinfo",
         trial: too_long,
     },
     Claim {
         id: "name-empty",
-        claim: "An empty name is taken, and takes the name away",
-        means: "renamed buffers are shown under an old name",
+        claim: "An empty name is accepted, and removes the name",
+        means: "renamed buffers are shown with an old name",
         trial: emptied,
     },
     Claim {

@@ -11,7 +11,7 @@ use super::{Bytes, HiddenRefs, Pid, Source, counted};
 pub enum Note {
     /// Processes refused to be read.
     Unreadable {
-        /// For want of permission.
+        /// Because permission was denied.
         denied: u64,
         /// With any other error.
         failed: u64,
@@ -30,7 +30,7 @@ pub enum Note {
         /// Buffers in the closing line.
         stated: u64,
     },
-    /// Processes kept appearing faster than they could be read; what they inherited may look like
+    /// Processes kept starting faster than they could be read. What they inherited may look like
     /// the kernel's.
     Newcomers {
         /// How many were left.
@@ -38,13 +38,13 @@ pub enum Note {
     },
     /// Text that did not parse; each such fact was dropped.
     Malformed {
-        /// Where it stood.
+        /// Which source it came from.
         source: Source,
         /// How many.
         facts: u64,
     },
-    /// Things named like a dma-buf that could neither be proven nor ruled out; left out of every
-    /// figure.
+    /// References with a dma-buf's name that could be neither proven nor ruled out. No figure has
+    /// them.
     Unproven {
         /// fds and mappings together.
         references: u64,
@@ -59,28 +59,28 @@ pub enum Note {
         /// How many.
         buffers: u64,
     },
-    /// A task was inside a call that keeps references in no table: a fork, an exec, an exit, or a
-    /// message that waits to be sent.
+    /// A task was inside a call that can hold references outside of fd tables and address spaces: a
+    /// fork, an exec, an exit, or a blocked send.
     InCall {
         /// Buffers with references that may be among these.
         buffers: u64,
         /// Whose task it was, ordered by pid.
         processes: Vec<Pid>,
     },
-    /// Processes were started or ended in every reading; what they inherited may look like the
+    /// Processes started or exited in every reading. What they inherited may look like the
     /// kernel's.
     ProcessesChanged {
         /// Buffers with references that may be theirs.
         buffers: u64,
     },
-    /// The same processes ran in every reading; each of them may have moved a reference unseen.
+    /// The same processes ran in every reading. Each of them may have moved a reference unseen.
     Ran {
         /// Buffers with references that may be theirs.
         buffers: u64,
         /// Which processes, ordered by pid.
         processes: Vec<Pid>,
     },
-    /// What processes did meanwhile could not be asked.
+    /// It could not be seen which processes ran during the reading.
     NotWatched {
         /// Buffers with references that may be a process's.
         buffers: u64,
@@ -90,21 +90,22 @@ pub enum Note {
         /// How many buffers.
         buffers: u64,
     },
-    /// Reading the mappings of processes would have waited for longer than is allowed: they were
-    /// left out.
+    /// Processes whose mappings are left out: reading them would have waited longer than the
+    /// deadline.
     Stuck {
         /// Which, ordered by pid.
         processes: Vec<Pid>,
     },
-    /// The BPF iterators waited for longer than is allowed, and procfs was read instead.
+    /// The BPF iterators waited longer than the deadline, and procfs was read instead.
     IteratorsStuck {
-        /// Who sleeps in a call that locks its mappings, ordered by pid.
+        /// Processes that sleep in a call that locks their mappings, ordered by pid.
         processes: Vec<Pid>,
     },
-    /// Reading could not be given a deadline.
+    /// No helper process could be started, so reads had no deadline.
     NoDeadline,
-    /// No list has all shmem, and these processes ran, or were inside a fork, exec or send, in
-    /// every reading: what only they hold may be missing.
+    /// No source lists all shmem. These processes may have changed their mappings (by procfs: they
+    /// ran), or were inside a fork, exec or send, in every reading: what only they hold may be
+    /// missing.
     MayMiss {
         /// Which, ordered by pid, as far as they were still there.
         processes: Vec<Pid>,
@@ -115,31 +116,30 @@ pub enum Note {
         /// How many.
         buffers: u64,
     },
-    /// References of these buffers may be among what sockets and rings keep.
+    /// Residuals may contain references that sockets and io_urings hold.
     MaybeHiddenRefs {
-        /// Buffers with references that no process explains.
+        /// Buffers with such a residual.
         buffers: u64,
-        /// What is kept.
+        /// What sockets and io_urings hold.
         refs: HiddenRefs,
     },
-    /// Buffers whose holders may share an fd table or an address space: the kernel would not
+    /// Buffers whose holders may share an fd table or an address space: the kernel refused to
     /// compare them.
     Uncompared {
         /// How many.
         buffers: u64,
     },
-    /// Messages that nobody has received carry fds, or may: shmem that only they hold does not
-    /// show.
+    /// Messages not yet received carry fds, or may: shmem that only they hold is missing.
     HiddenInFlight {
-        /// How many fds; 0: some sockets could not be asked.
+        /// How many fds; 0: some sockets could not be read.
         fds: u64,
     },
-    /// Shmem of which the source has no count of references.
+    /// Shmem whose references the source does not count.
     Uncounted {
         /// How many buffers.
         buffers: u64,
     },
-    /// Shmem that is only mapped, whose inodes could not be asked: sizes and charges are unknown.
+    /// Shmem that is only mapped and whose inodes could not be read: sizes and charges are unknown.
     Unsized {
         /// How many buffers.
         buffers: u64,
@@ -149,27 +149,26 @@ pub enum Note {
         /// How many IPC namespaces.
         namespaces: u64,
     },
-    /// Processes whose fds are only known by number and mount: shmem among them does not show.
+    /// Processes whose fds are known only by number and mount: shmem among them is missing.
     OnlyFdinfo {
         /// How many.
         processes: u64,
     },
-    /// Open files and mappings whose filesystem refused to say what they are: shmem among them does
-    /// not show.
+    /// Open files and mappings whose filesystem refused to say what they are: shmem among them is
+    /// missing.
     Refusing {
         /// How many.
         files: u64,
     },
-    /// Udmabufs whose pages may be those of memfds that are in the answer too, and shmem of drivers
-    /// that may be dma-bufs'.
+    /// Udmabufs that may have the pages of memfds in the answer, and drivers' shmem that may have
+    /// those of dma-bufs.
     MaybeSameMemory {
         /// How many.
         buffers: u64,
         /// What they cost together.
         size: Bytes,
     },
-    /// Buffers that the kernel lists and no process that could be read holds, while some could not
-    /// be read.
+    /// Buffers that the kernel lists and that no process holds, as far as processes could be read.
     Unexplained {
         /// How many.
         buffers: u64,
@@ -220,7 +219,11 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::Unreadable { denied, failed: 0 } => {
-                write!(f, "{} could not be read (permission denied)", counted(*denied, "process", "processes"))
+                write!(
+                    f,
+                    "{} could not be read (permission denied)",
+                    counted(*denied, "process", "processes")
+                )
             }
             Note::Unreadable { denied, failed } => write!(
                 f,
@@ -231,146 +234,156 @@ impl fmt::Display for Note {
                 "this procfs shows no kernel threads: processes outside this pid namespace, or hidden by \
                  hidepid, are not seen",
             ),
-            Note::NoKernelList { why } => {
-                write!(
-                    f,
-                    "the kernel's own list could not be read ({why}): dma-bufs that no process holds do not show"
-                )
-            }
+            Note::NoKernelList { why } => write!(
+                f,
+                "the kernel's own list was not read ({why}): dma-bufs that no process holds are missing"
+            ),
             Note::ListContradicts { rows, stated } => write!(
                 f,
-                "the kernel's own list has {rows} readable rows but states {stated} buffers: some may be missing"
+                "the kernel's own list has {rows} readable rows, but its last line says {stated} buffers: some \
+                 may be missing"
             ),
             Note::Newcomers { processes } => write!(
                 f,
-                "{} appeared too late to be read, while processes kept appearing",
+                "{} started too late to be read: new processes kept starting",
                 counted(*processes, "process", "processes")
             ),
             Note::Malformed { source, facts } => {
-                write!(
-                    f,
-                    "{} in {} could not be understood and were left out",
-                    counted(*facts, "fact", "facts"),
-                    source.as_str()
-                )
+                let (source, did_not_parse) = (source.as_str(), "did not parse and");
+                let one = format!("entry of {source} {did_not_parse} was left out");
+                let many = format!("entries of {source} {did_not_parse} were left out");
+                f.write_str(&counted(*facts, &one, &many))
             }
-            Note::Unproven { references } => write!(
-                f,
-                "{} named like a dma-buf could not be proven to be one and were left out",
-                counted(*references, "reference", "references")
-            ),
+            Note::Unproven { references } => f.write_str(&counted(
+                *references,
+                "reference with a dma-buf's name is left out, as nothing proves it to be one",
+                "references with a dma-buf's name are left out, as nothing proves them to be dma-bufs",
+            )),
             Note::CountMoved { buffers } => write!(
                 f,
-                "the count of {} changed while references were gathered: kernel references are an estimate",
+                "the count of {} changed while lsbuf read the references: kernel references are an estimate",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::Moved { buffers } => write!(
                 f,
-                "references of {} were closed or moved while they were read: kernel references are an estimate",
+                "references to {} were closed or moved while lsbuf read them: kernel references are an estimate",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::InCall { buffers, processes } => write!(
                 f,
-                "{} inside a fork, exec, exit or blocked send, which may keep references of {} in no table: kernel \
-                 references are an estimate",
+                "{} inside a fork, exec, exit or blocked send, which can hold references to {} outside of fd \
+                 tables and address spaces: kernel references are an estimate",
                 named(processes, "was", "were"),
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::ProcessesChanged { buffers } => write!(
                 f,
-                "processes were started or ended in every reading, and may have held references of {}: kernel references \
-                 are an estimate",
+                "processes started or exited in every reading, and may have held references to {}: kernel \
+                 references are an estimate",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::Ran { buffers, processes } => write!(
                 f,
-                "{} in every reading, and may have moved references of {} unseen: kernel references are an estimate",
+                "{} in every reading, and may have moved references to {} unseen: kernel references are an \
+                 estimate",
                 named(processes, "ran", "ran"),
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::NotWatched { buffers } => write!(
                 f,
-                "what processes did while references of {} were gathered could not be asked: kernel references are an \
-                 estimate",
+                "it is unknown which processes ran while lsbuf read the references to {}: kernel references \
+                 are an estimate",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::MoreFiles { buffers } => write!(
                 f,
-                "more files are open on {} than were found: kernel references are an estimate",
-                counted(*buffers, "shmem buffer", "shmem buffers")
+                "{} more open files than were found: kernel references are an estimate",
+                counted(*buffers, "shmem buffer has", "shmem buffers have")
             ),
             Note::Stuck { processes } => write!(
                 f,
                 "{} left out: reading the mappings would have waited too long",
-                named(processes, "was", "were")
+                named(processes, "is", "are")
             ),
             Note::IteratorsStuck { processes } if processes.is_empty() => {
-                f.write_str("the BPF iterators had to wait too long for some process: procfs was read instead")
+                f.write_str("the BPF iterators waited too long for a process, so procfs was read instead")
             }
             Note::IteratorsStuck { processes } => write!(
                 f,
-                "the BPF iterators had to wait too long: procfs was read instead; {} in a call that locks mappings",
+                "the BPF iterators waited too long, so procfs was read instead; {} inside a call that locks \
+                 mappings",
                 named(processes, "is", "are")
             ),
-            Note::NoDeadline => f.write_str(
-                "no helper process could be made, so reading had no deadline",
-            ),
+            Note::NoDeadline => f.write_str("no helper process could be started, so reads had no deadline"),
             Note::MayMiss { processes } if processes.is_empty() => f.write_str(
-                "processes were started or ended in every reading: shmem that only they held may be missing",
+                "processes started or exited in every reading: shmem that only they held may be missing",
             ),
             Note::MayMiss { processes } => write!(
                 f,
-                "{} in every reading: shmem that only they hold may be missing",
-                named(processes, "changed its mappings, or may keep references in a call,", "changed their mappings, or may keep references in a call,")
+                "{} inside a fork, exec or send, in every reading: shmem that only {} may be missing",
+                named(
+                    processes,
+                    "may have changed its mappings, or was",
+                    "may have changed their mappings, or were"
+                ),
+                if processes.len() == 1 { "it holds" } else { "they hold" }
             ),
             Note::Overcounted { buffers } => write!(
                 f,
-                "more references of {} were found than the kernel counts: kernel references are unknown",
+                "more references to {} were found than the kernel counts: kernel references are unknown",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::MaybeHiddenRefs { buffers, refs } => {
                 let mut parts = Vec::new();
                 if refs.in_flight > 0 {
-                    parts.push(format!("messages not yet received carry {}", counted(refs.in_flight, "fd", "fds")));
+                    parts.push(format!(
+                        "messages not yet received carry {}",
+                        counted(refs.in_flight, "fd", "fds")
+                    ));
                 }
                 if refs.io_uring > 0 {
                     let files = counted(refs.io_uring, "file", "files");
                     parts.push(format!("io_urings have {files} registered that may be buffers"));
                 }
                 if refs.unknown {
-                    parts.push("some that may keep more could not be asked".to_owned());
+                    parts.push("some sockets or io_urings could not be read".to_owned());
                 }
                 write!(
                     f,
-                    "{}: some kernel references of {} may be among them, all are an estimate",
+                    "{}: kernel references of {} may be among them, and are an estimate",
                     parts.join(", "),
                     counted(*buffers, "buffer", "buffers")
                 )
             }
             Note::Uncompared { buffers } => write!(
                 f,
-                "whether holders of {} share an fd table or an address space could not be asked: kernel references are \
-                 an estimate",
+                "it is unknown whether holders of {} share an fd table or an address space: kernel references \
+                 are an estimate",
                 counted(*buffers, "buffer", "buffers")
             ),
             Note::HiddenInFlight { fds: 0 } => f.write_str(
-                "some sockets could not be asked what is in flight: shmem that only a message holds does not show",
+                "some sockets could not be read: shmem that only a message in them holds is missing",
             ),
             Note::HiddenInFlight { fds } => write!(
                 f,
-                "messages not yet received carry {}, nobody tells of which files: shmem that only they hold does not show",
+                "messages not yet received carry {}, and it is unknown of which files: shmem that only they hold \
+                 is missing",
                 counted(*fds, "fd", "fds")
             ),
             Note::Uncounted { buffers } => write!(
                 f,
-                "procfs has no count of references for {}: that, what is left over, and what an exit would free take BPF \
-                 iterators (root, or lsbuf probes install)",
+                "procfs has no count of references for {}: COUNT, KERNEL and USS need BPF iterators (root, or \
+                 lsbuf probes install)",
                 counted(*buffers, "shmem buffer", "shmem buffers")
             ),
             Note::Unsized { buffers } => write!(
                 f,
-                "the size of {}, only mapped, could not be asked (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN may)",
-                counted(*buffers, "shmem buffer", "shmem buffers")
+                "the size of {} unknown: to read it takes CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN",
+                counted(
+                    *buffers,
+                    "shmem buffer that is only mapped is",
+                    "shmem buffers that are only mapped is"
+                )
             ),
             Note::NoSegments { namespaces } => write!(
                 f,
@@ -379,24 +392,24 @@ impl fmt::Display for Note {
             ),
             Note::OnlyFdinfo { processes } => write!(
                 f,
-                "the fd links of {} could not be followed: shmem that they hold by fd does not show",
+                "the fd links of {} could not be followed: shmem that only their fds hold is missing",
                 counted(*processes, "process", "processes")
             ),
             Note::Refusing { files } => write!(
                 f,
-                "{} could not be asked what they are: shmem among them does not show",
+                "the filesystem of {} did not say what they are: shmem among them is missing",
                 counted(*files, "fd or mapping", "fds and mappings")
             ),
             Note::MaybeSameMemory { buffers, size } => write!(
                 f,
-                "{} of {} bytes may be other buffers' memory too (udmabufs memfds', drivers' shmem dma-bufs'): totals may \
-                 count that twice",
+                "{} of {} bytes may be the same memory as another buffer (a udmabuf and its memfd, or a driver's \
+                 file and its dma-buf): totals may count it twice",
                 counted(*buffers, "buffer", "buffers"),
                 size.0
             ),
             Note::Unexplained { buffers, size } => write!(
                 f,
-                "{} of {} bytes that the kernel lists are held by no process that could be read",
+                "no process that could be read holds {} that the kernel lists ({} bytes)",
                 counted(*buffers, "buffer", "buffers"),
                 size.0
             ),

@@ -1,4 +1,4 @@
-//! The account as data and arithmetic. It knows nothing of how the parts were asked for.
+//! The account as data and arithmetic. It does not know how the parts were read.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::uncertainty::Uncertainty;
 use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, TmpfsMount, TmpfsUsage};
 
-/// What a kind has to do with `Shmem:`.
+/// The part of one kind in `Shmem`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KindRow {
@@ -16,23 +16,23 @@ pub struct KindRow {
     pub buffers: u64,
     /// Bytes charged for those of which that is known.
     pub charged: Bytes,
-    /// How many of them it is unknown of.
+    /// How many of them have an unknown charge.
     pub unknown: u64,
 }
 
-/// What a mounted tmpfs has to do with it.
+/// The part of one mounted tmpfs in `Shmem`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MountRow {
-    /// Which one, and what is used of it.
+    /// The tmpfs, and how much of it is used.
     pub mount: TmpfsMount,
     /// Bytes charged for its files that processes hold. They are in the row of [`Kind::Tmpfs`].
     pub held: Bytes,
-    /// Bytes charged for its other files; `None`: what is used could not be learnt.
+    /// Bytes charged for its other files; `None`: it is unknown how much of the tmpfs is used.
     pub unheld: Option<Bytes>,
 }
 
-/// What one sort of row stands for.
+/// The sorts of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReconcileRow<'a> {
@@ -40,9 +40,9 @@ pub enum ReconcileRow<'a> {
     Held(&'a KindRow),
     /// Files of a tmpfs that no process holds.
     Unheld(&'a MountRow),
-    /// Charged, but known to be in swap: taken off.
+    /// Charged, but known to be in swap: subtracted.
     Swapped,
-    /// The rest.
+    /// What none of the other rows explains.
     LeftOver,
 }
 
@@ -50,7 +50,7 @@ pub enum ReconcileRow<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Balance {
-    /// `Shmem:` of `/proc/meminfo`, bytes.
+    /// `Shmem` of `/proc/meminfo`, bytes.
     pub shmem: Bytes,
     /// Kind by kind, those of which buffers were found.
     pub held: Vec<KindRow>,
@@ -58,20 +58,24 @@ pub struct Balance {
     pub mounts: Vec<MountRow>,
     /// Bytes of all these that are known to be in swap.
     pub swapped: Bytes,
-    /// How much more of them may be in swap; what is left over is too small by that at most. 0 without swap in use.
+    /// How much more of them may be in swap: what is left over may be up to that much larger. 0
+    /// without swap in use.
     pub maybe_swapped: Bytes,
-    /// Segments that nobody has attached and that may be of huge pages, which are not in `Shmem:`: nothing tells. How many,
-    /// and bytes charged for them.
+    /// Segments that no process has attached and that may have huge pages, which are not in
+    /// `Shmem`; the kernel does not say. How many, and bytes charged for them.
     pub maybe_huge: (u64, Bytes),
-    /// Bytes of `Shmem:` that none of these explains; less than 0 if they come to more than it.
+    /// Bytes of `Shmem` that none of these explains; below 0 if together they are more than
+    /// `Shmem`.
     pub left_over: i128,
-    /// Buffers that are not in `Shmem:`, by kind: of huge pages, of memfd_secret, of guest_memfd, of a ramfs.
+    /// Buffers that are not in `Shmem`, by kind: huge pages, memfd_secret, guest_memfd, files of a
+    /// ramfs.
     pub outside: Vec<KindRow>,
 }
 
 impl Balance {
-    /// Draws it up: `Shmem:`, what is used of swap, buffers of all kinds but dma-bufs, and the mounted tmpfs. `is_huge`
-    /// tells buffers of huge pages, `any_huge` whether the machine has any huge pages at all.
+    /// Makes the account from `Shmem`, the swap in use, buffers of all kinds but dma-bufs, and the
+    /// mounted tmpfs. `is_huge` says whether a buffer has huge pages, `any_huge` whether the
+    /// machine has any huge pages at all.
     #[must_use]
     pub fn of(
         shmem: Bytes,
@@ -114,7 +118,8 @@ impl Balance {
         balance
     }
 
-    /// The rows, in bytes with their signs, those of unknown mounts as 0: they sum up to [`Balance::shmem`].
+    /// The rows, in bytes with their signs; a mount whose use is unknown is 0. They sum up to
+    /// [`Balance::shmem`].
     #[must_use]
     pub fn rows(&self) -> Vec<(ReconcileRow<'_>, i128)> {
         let held = self.held.iter().map(|kind| (ReconcileRow::Held(kind), i128::from(kind.charged.0)));
@@ -127,13 +132,13 @@ impl Balance {
     }
 }
 
-/// A mount, with what is held of it.
+/// The row of a mount, with what is held of it.
 fn row(mount: TmpfsMount, inside: &[&Buffer]) -> MountRow {
     let there = inside.iter().filter(|b| b.id.kind == Kind::Tmpfs && b.id.dev == Some(mount.dev));
     let held: Bytes = there.filter_map(|b| b.charged).sum();
     let unheld = match mount.usage {
         TmpfsUsage::Used(used) => Some(Bytes(used.0.saturating_sub(held.0))),
-        // Nothing of it is in the account.
+        // Its pages are not in `Shmem`.
         TmpfsUsage::Ramfs => Some(Bytes(0)),
         TmpfsUsage::Uncounted | TmpfsUsage::Hidden | TmpfsUsage::Unreadable => None,
     };
@@ -155,7 +160,7 @@ fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {
     rows.into_values().collect()
 }
 
-/// The account, and how it came about.
+/// The account, and what is known of how it was made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reconciliation {
@@ -163,22 +168,22 @@ pub struct Reconciliation {
     pub taken_at: SystemTime,
     /// Where it was taken.
     pub host: Host,
-    /// How much of the machine the scan saw.
+    /// How much of the machine the scan read.
     pub coverage: Coverage,
-    /// `Shmem:` before the scan, bytes. The account is of that after it.
+    /// `Shmem` before the scan, bytes. The account explains the value after it.
     pub shmem_before: Bytes,
-    /// Why the kernel could not be told to add up its counters first; `None`: it was.
+    /// Why the kernel could not be made to add up its counters first; `None`: it did.
     pub not_folded: Option<String>,
-    /// Processes that would not say which mounts they see.
+    /// How many processes did not let their mounts be read.
     pub unseen: u64,
-    /// `Hugetlb:` of `/proc/meminfo`: bytes of huge pages, used or not. None of them is in `Shmem:`.
+    /// `Hugetlb` of `/proc/meminfo`: bytes of huge pages, used or not. None of them is in `Shmem`.
     pub hugetlb: Bytes,
     /// The account.
     pub balance: Balance,
 }
 
 impl Reconciliation {
-    /// Why what is left over may be other than it should be.
+    /// Why the row `left over` may be too large or too small.
     #[must_use]
     pub fn uncertainties(&self) -> Vec<Uncertainty> {
         let balance = &self.balance;
@@ -201,7 +206,8 @@ impl Reconciliation {
         single.into_iter().flatten().chain(unknown).collect()
     }
 
-    /// Whether everything was seen that can be. What is left over then has other causes: [`CAUSES`](super::CAUSES).
+    /// Whether everything was seen that can be. What is left over then consists of
+    /// [`CAUSES`](super::CAUSES).
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.uncertainties().iter().any(Uncertainty::is_partial)
@@ -235,7 +241,7 @@ mod tests {
         buffer.huge_page.is_some()
     }
 
-    fn drawn_up(shmem: u64, swap: u64, buffers: &[Buffer], mounts: Vec<TmpfsMount>) -> Balance {
+    fn balance_of(shmem: u64, swap: u64, buffers: &[Buffer], mounts: Vec<TmpfsMount>) -> Balance {
         Balance::of(Bytes(shmem), Bytes(swap), buffers, mounts, huge, true)
     }
 
@@ -251,13 +257,13 @@ mod tests {
             buffer(Kind::Tmpfs, 28, Some(5)),
         ];
         let mounts = vec![mount(27, TmpfsUsage::Used(Bytes(100))), mount(30, TmpfsUsage::Used(Bytes(0)))];
-        let balance = drawn_up(1000 + 200 + 100 + 5, 100, &buffers, mounts);
+        let balance = balance_of(1000 + 200 + 100 + 5, 100, &buffers, mounts);
         assert_eq!((balance.left_over, balance.swapped, balance.maybe_swapped), (0, Bytes(100), Bytes(0)));
         let unheld: Vec<_> = balance.mounts.iter().map(|m| (m.held, m.unheld)).collect();
         assert_eq!(unheld, [(Bytes(40), Some(Bytes(60))), (Bytes(0), Some(Bytes(0)))]);
     }
 
-    /// Check that huge pages, secret ones, a guest's and a ramfs's files are in no sum.
+    /// Check that huge pages, secret pages, a guest's pages and files of a ramfs are in no sum.
     #[test]
     fn outside() {
         let mut memfd = buffer(Kind::Memfd, 17, Some(2 << 20));
@@ -269,7 +275,7 @@ mod tests {
             buffer(Kind::Tmpfs, 2, Some(4096)),
             buffer(Kind::DmaBuf, 12, None),
         ];
-        let balance = drawn_up(0, 0, &buffers, vec![mount(2, TmpfsUsage::Ramfs)]);
+        let balance = balance_of(0, 0, &buffers, vec![mount(2, TmpfsUsage::Ramfs)]);
         assert_eq!((balance.left_over, balance.held.len()), (0, 0));
         let outside: Vec<_> = balance.outside.iter().map(|row| (row.kind, row.charged)).collect();
         let expected = [
@@ -281,19 +287,20 @@ mod tests {
         assert_eq!(outside, expected);
     }
 
-    /// Check that what is unknown is left over and said to be, and that swap bounds it.
+    /// Check that what is unknown is left over, and that swap in use bounds it.
     #[test]
     fn unknown() {
         let buffers = [buffer(Kind::Memfd, 1, Some(100)), buffer(Kind::ShmAnon, 1, None)];
-        let balance = drawn_up(500, 70, &buffers, vec![mount(27, TmpfsUsage::Uncounted)]);
+        let balance = balance_of(500, 70, &buffers, vec![mount(27, TmpfsUsage::Uncounted)]);
         assert_eq!((balance.left_over, balance.maybe_swapped), (400, Bytes(70)));
-        let balance = drawn_up(100, 70, &buffers[..1], Vec::new());
+        let balance = balance_of(100, 70, &buffers[..1], Vec::new());
         assert_eq!(balance.maybe_swapped, Bytes(70));
-        let balance = drawn_up(100, 1 << 30, &buffers[..1], Vec::new());
+        let balance = balance_of(100, 1 << 30, &buffers[..1], Vec::new());
         assert_eq!(balance.maybe_swapped, Bytes(100));
     }
 
-    /// Check that a segment of which nothing but its row is known may be huge only where there are huge pages.
+    /// Check that a segment known only by its row may have huge pages only where the machine has
+    /// such.
     #[test]
     fn maybe_huge() {
         let mut segment = buffer(Kind::Sysv, 1, Some(1 << 21));
@@ -303,10 +310,11 @@ mod tests {
         assert_eq!(of(false).maybe_huge, (0, Bytes(0)));
     }
 
-    /// Check that each doubt comes from what it says, and only what was not seen makes an answer partial.
+    /// Check that each uncertainty has its cause, and that only what was not seen makes an answer
+    /// partial.
     #[test]
     fn uncertainties() {
-        let quiet = Reconciliation {
+        let certain = Reconciliation {
             taken_at: SystemTime::UNIX_EPOCH,
             host: Host::default(),
             coverage: Coverage::default(),
@@ -314,17 +322,17 @@ mod tests {
             not_folded: None,
             unseen: 0,
             hugetlb: Bytes(0),
-            balance: drawn_up(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
+            balance: balance_of(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
         };
-        assert_eq!(quiet.uncertainties(), []);
-        let mut inexact = quiet.clone();
+        assert_eq!(certain.uncertainties(), []);
+        let mut inexact = certain.clone();
         inexact.shmem_before = Bytes(400);
         inexact.not_folded = Some("no".into());
-        inexact.balance = drawn_up(500, 9, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]);
+        inexact.balance = balance_of(500, 9, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]);
         assert_eq!((inexact.uncertainties().len(), inexact.is_complete()), (3, true));
-        let mut partial = quiet;
+        let mut partial = certain;
         partial.unseen = 1;
-        partial.balance = drawn_up(500, 0, &[], vec![mount(27, TmpfsUsage::Hidden)]);
+        partial.balance = balance_of(500, 0, &[], vec![mount(27, TmpfsUsage::Hidden)]);
         assert_eq!((partial.uncertainties().len(), partial.is_complete()), (2, false));
     }
 
@@ -356,7 +364,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that the rows sum up to Shmem whatever was found, and that every buffer is in exactly one of two lists.
+        /// Check that the rows sum up to Shmem whatever was found, and that every buffer is in
+        /// exactly one of two lists.
         #[test]
         fn rows_sum_up(
             shmem: u64,
@@ -365,7 +374,7 @@ mod tests {
             usages in proptest::collection::vec(usage(), 0..4),
         ) {
             let mounts = (0u32..).zip(usages).map(|(minor, usage)| mount(minor, usage)).collect();
-            let balance = drawn_up(shmem, swap, &buffers, mounts);
+            let balance = balance_of(shmem, swap, &buffers, mounts);
             let sum: i128 = balance.rows().iter().map(|(_, bytes)| bytes).sum();
             prop_assert_eq!(sum, i128::from(shmem));
             let listed: u64 = balance.held.iter().chain(&balance.outside).map(|row| row.buffers).sum();
@@ -394,7 +403,7 @@ mod tests {
                     *used = *used + Bytes(resident + swapped);
                 }
             }
-            let balance = drawn_up(shmem, 0, &buffers, mounts);
+            let balance = balance_of(shmem, 0, &buffers, mounts);
             prop_assert_eq!(balance.left_over, 0);
         }
     }

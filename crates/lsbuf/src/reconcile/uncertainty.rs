@@ -1,52 +1,52 @@
-//! Why what is left over of `Shmem:` may be other than it should be, and what it may be where nothing is in doubt.
+//! Why the row `left over` of a reconciliation may be off, and what it consists of where it is not.
 
 use std::fmt;
 
 use crate::model::{Bytes, Label, TmpfsUsage, counted};
 
-/// Why what is left over may be other than it should be.
+/// Why the row `left over` may be too large or too small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Uncertainty {
     /// The scan was partial, for the reasons that its [`Coverage`](crate::model::Coverage) gives.
     Partial,
-    /// `Shmem:` was another one before the scan than after it.
+    /// `Shmem:` changed during the scan.
     Moved {
         /// Bytes before.
         before: Bytes,
         /// Bytes after.
         after: Bytes,
     },
-    /// The kernel could not be told to add up its counters.
+    /// The kernel could not be made to add up its per-CPU counters first.
     NotFolded {
         /// Why not.
         why: String,
     },
-    /// A part may be in swap, nobody tells which.
+    /// Some of the memory may be in swap; it is unknown how much.
     MaybeSwapped {
-        /// So much at most.
+        /// At most this much.
         bytes: Bytes,
     },
-    /// Buffers of which it is unknown what is charged for them.
+    /// Buffers whose CHARGED is unknown.
     Uncharged {
         /// How many.
         buffers: u64,
     },
-    /// Segments that nobody has attached may be of huge pages.
+    /// Segments that no process has attached may have huge pages.
     MaybeHuge {
         /// How many.
         segments: u64,
         /// Bytes charged for them.
         bytes: Bytes,
     },
-    /// What is used of a tmpfs is unknown.
+    /// It is unknown how much of a tmpfs is used.
     UnknownUsage {
         /// Where it is mounted.
         point: Label,
         /// Why.
         usage: TmpfsUsage,
     },
-    /// Processes would not say which mounts they see; a tmpfs that only they see is left over.
+    /// The mounts of processes could not be read; a tmpfs that only they see is in the last row.
     UnseenMounts {
         /// How many.
         processes: u64,
@@ -54,7 +54,7 @@ pub enum Uncertainty {
 }
 
 impl Uncertainty {
-    /// Whether something was not seen; else it was, and is inexact.
+    /// Whether something was not seen at all. Otherwise it was seen, and its figure is inexact.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         match self {
@@ -73,32 +73,33 @@ impl Uncertainty {
 impl fmt::Display for Uncertainty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Uncertainty::Partial => {
-                f.write_str("the scan was partial: what was not seen is left over, or seems not to be held")
-            }
+            Uncertainty::Partial => f.write_str(
+                "the scan was partial: what it did not see is in the last row, or in a row 'not held'",
+            ),
             Uncertainty::Moved { before, after } => write!(
                 f,
-                "Shmem went from {} to {} bytes during the scan: what is left over may be off by as much, or more",
+                "Shmem went from {} to {} bytes during the scan: the last row may be off by that much, or more",
                 before.0, after.0
             ),
             Uncertainty::NotFolded { why } => write!(
                 f,
-                "the kernel's counters could not be added up at once (/proc/sys/vm/stat_refresh: {why}): Shmem may lag \
+                "the kernel could not be made to add up its counters (/proc/sys/vm/stat_refresh: {why}): Shmem may be \
                  behind by up to 125 pages for each processor"
             ),
             Uncertainty::MaybeSwapped { bytes } => {
-                write!(f, "up to {} more bytes may be in swap: so much more may be left over", bytes.0)
-            }
-            Uncertainty::Uncharged { buffers } => {
                 write!(
                     f,
-                    "what {} could not be asked: that is left over",
-                    counted(*buffers, "buffer takes", "buffers take")
+                    "up to {} more bytes may be in swap: the last row may be up to that much larger",
+                    bytes.0
                 )
+            }
+            Uncertainty::Uncharged { buffers } => {
+                let buffers = counted(*buffers, "buffer", "buffers");
+                write!(f, "what is charged for {buffers} is unknown, and is in the last row")
             }
             Uncertainty::MaybeHuge { segments, bytes } => write!(
                 f,
-                "{} that nobody has attached, of {} bytes, may be of huge pages, which are not in Shmem",
+                "{} that no process has attached ({} bytes) may have huge pages, which are not in Shmem",
                 counted(*segments, "segment", "segments"),
                 bytes.0
             ),
@@ -107,24 +108,24 @@ impl fmt::Display for Uncertainty {
                     TmpfsUsage::Uncounted => "it has no limit (size=0), so the kernel does not count",
                     TmpfsUsage::Hidden => "another filesystem is mounted over it",
                     TmpfsUsage::Used(_) | TmpfsUsage::Ramfs | TmpfsUsage::Unreadable => {
-                        "it could not be asked"
+                        "it could not be read"
                     }
                 };
                 let point = crate::escape::escape(point.as_bytes());
                 write!(
                     f,
-                    "what is used of the tmpfs at {point} is unknown ({why}): files of it that no process holds are left over"
+                    "the use of the tmpfs at {point} is unknown ({why}): its files that no process holds are in the last row"
                 )
             }
             Uncertainty::UnseenMounts { processes } => write!(
                 f,
-                "{} could not be asked what is mounted for it: a tmpfs that shows nowhere else is left over",
-                counted(*processes, "process", "processes")
+                "{} mounts be read: a tmpfs that no other process sees is in the last row",
+                counted(*processes, "process did not let its", "processes did not let their")
             ),
         }
     }
 }
 
-/// What may be left over on a machine where nothing is in doubt.
-pub const CAUSES: &str = "GPU drivers' objects that no process has mapped, memfds that only a message or the kernel holds, \
+/// What the row `left over` may consist of where it is not off.
+pub const CAUSES: &str = "objects of GPU drivers that no process has mapped, memfds that only a message or the kernel holds, \
                           and files of a tmpfs that is mounted nowhere any more";

@@ -1,4 +1,4 @@
-//! One value of a table, before it is known which format it is written in.
+//! One value of a table, independent of the format that it is written in.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -17,30 +17,30 @@ pub enum Sizes {
 /// In which format a cell is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// A table for people: `?` for unknown, `~` before an estimate, single blanks in text and no
-    /// others.
+    /// A table for people: `?` for unknown, `~` before an estimate; of blanks in text only single
+    /// ones between other characters stay.
     Table,
-    /// The same where a single blank stands between two columns: no blank in text.
+    /// The same with columns one blank apart: no blank in text stays.
     NarrowTable,
     /// Fields separated by a blank: `?` for unknown, blanks in text escaped, no marks on numbers.
     Raw,
     /// CSV: unknown is empty, no marks on numbers. Text that begins like a formula, or with `'`,
-    /// has a `'` in front, so that a spreadsheet takes it for text.
+    /// gets a `'` in front, so that a spreadsheet takes it for text.
     Csv,
 }
 
 /// One value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cell {
-    /// Strangers' text; `None`: unknown.
+    /// Text that other processes chose; `None`: unknown.
     Text(Option<Label>),
-    /// Our own words, in which strangers' text is already escaped; `None`: does not apply.
+    /// lsbuf's own words, in which untrusted text is already escaped; `None`: does not apply.
     Words(Option<String>),
     /// A size.
     Size(Option<Bytes>),
     /// A number that is not a size.
     Number(Option<u64>),
-    /// A number that may be off.
+    /// A number that is an estimate.
     Estimate(Option<u64>),
 }
 
@@ -75,7 +75,8 @@ impl Cell {
         matches!(self, Cell::Size(_) | Cell::Number(_) | Cell::Estimate(_))
     }
 
-    /// The order in lists: the largest number and the first text of the alphabet first, unknown last.
+    /// The order in lists: the largest number and the first text of the alphabet first, unknown
+    /// last.
     #[must_use]
     pub fn order(&self, other: &Cell) -> Ordering {
         self.rank().cmp(&other.rank())
@@ -92,7 +93,7 @@ impl Cell {
     }
 }
 
-/// Where a cell stands in a list. One order for all cells: a column may mix them.
+/// The place of a cell in a list. There is one order for all cells, because a column may mix them.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Rank<'a> {
     Number(Reverse<u64>),
@@ -107,7 +108,7 @@ fn text(bytes: &[u8], style: Style) -> String {
     }
     match (style, bytes) {
         (Style::Csv, _) => as_data(escape(bytes)),
-        // A text that is just the sign for "none" or "unknown" must not be read as that.
+        // A name that is just the sign for "none" or "unknown" must not be read as that sign.
         (_, b"-") => "\\x2d".into(),
         (_, b"?") => "\\x3f".into(),
         (Style::Raw | Style::NarrowTable, _) => escape_blanks(bytes),
@@ -115,11 +116,11 @@ fn text(bytes: &[u8], style: Style) -> String {
     }
 }
 
-/// With a `'` in front if a spreadsheet would take it for a formula, or if it begins with one
-/// already: what is behind the first `'` is always the text. Control characters that such programs
-/// skip have been escaped by now.
+/// Adds a `'` in front if a spreadsheet would take the text for a formula, or if it begins with `'`
+/// already, so that removing the first `'` always gives the text back. Control characters, which
+/// such programs skip, are escaped by now.
 fn as_data(text: String) -> String {
-    // The wide forms are taken for the others where such are typed.
+    // Some spreadsheets accept the full-width forms, too.
     if text.starts_with(['=', '+', '-', '@', '\'', '＝', '＋', '－', '＠']) {
         format!("'{text}")
     } else {
@@ -149,15 +150,15 @@ mod tests {
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Raw, Sizes::Human), "3");
     }
 
-    /// Check that a name which is the sign for "unknown" is told from it.
+    /// Check that a name `?` cannot be read as "unknown".
     #[test]
     fn signs_are_no_names() {
         assert_eq!(Cell::Text(Some("?".into())).write(Style::Table, Sizes::Human), "\\x3f");
         assert_eq!(Cell::Text(None).write(Style::Table, Sizes::Human), "?");
     }
 
-    /// Check that no cell of CSV is a formula, and that the text can be told from one that has the
-    /// quote itself.
+    /// Check that no cell of CSV is a formula, and that a text that begins with the quote stays
+    /// distinct.
     #[test]
     fn formulas_are_data() {
         let csv = |text: &str| {
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(Cell::Text(Some("=1".into())).write(Style::Table, Sizes::Bytes), "=1");
     }
 
-    /// Check that where columns stand one blank apart, no blank in a text can pass for that.
+    /// Check that where columns are one blank apart, no blank in a text can pass for that gap.
     #[test]
     fn narrow_tables() {
         assert_eq!(Cell::Text(Some("cam 0".into())).write(Style::Table, Sizes::Human), "cam 0");
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(Cell::Estimate(Some(3)).write(Style::NarrowTable, Sizes::Human), "~3");
     }
 
-    /// Check that a column which mixes what is known, does not apply and is unknown has an order at all.
+    /// Check that a column with known, unknown and inapplicable cells has one order.
     #[test]
     fn mixed_columns_are_ordered() {
         let text = |t: &str| Cell::Words(Some(t.into()));
@@ -191,7 +192,7 @@ mod tests {
         assert_eq!(cells, [text("a"), text("b"), Cell::Words(None), Cell::Text(None)]);
     }
 
-    /// Check that lists put the largest first and the unknown last.
+    /// Check that the largest number comes first and the unknown last.
     #[test]
     fn largest_first() {
         let mut cells = [Cell::Size(None), Cell::Size(Some(Bytes(1))), Cell::Size(Some(Bytes(9)))];

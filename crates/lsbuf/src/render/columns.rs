@@ -1,4 +1,5 @@
-//! Every column there is: its name, what it means, how it is computed. To add one, add it here.
+//! Every column: its name, what it means, and how its cells are computed. To add a column, add a
+//! row here.
 
 use std::fmt::Write;
 
@@ -10,7 +11,7 @@ use crate::model::{Account, Buffer, BufferId, Holder, Kind, Label, Process, Proc
 /// A column of a table of buffers or of processes.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Its heading, by which it is asked for.
+    /// Its heading, which is also the word for it in `-o` and `--sort`.
     pub name: &'static str,
     /// What it means, in one line.
     pub help: &'static str,
@@ -25,17 +26,17 @@ impl Column {
     }
 }
 
-/// The columns shown when none are asked for.
+/// The columns of a list of buffers, unless others are chosen.
 pub const DEFAULT_BUFFER_COLUMNS: &[&str] = &[
     "KIND", "INO", "SIZE", "CHARGED", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS",
     "HOLDERS",
 ];
 
-/// The columns shown when none are asked for and only dma-bufs were looked for.
+/// The columns of a list of buffers if only dma-bufs were looked for.
 pub const DEFAULT_DMABUF_COLUMNS: &[&str] =
     &["INO", "SIZE", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS", "HOLDERS"];
 
-/// The columns shown when none are asked for.
+/// The columns of a list of processes, unless others are chosen.
 pub const DEFAULT_PROCESS_COLUMNS: &[&str] = &["PID", "COMMAND", "RSS", "PSS", "USS", "BUFS", "FDS", "MAPS"];
 
 fn buffer<'a>(view: &View<'a>, index: usize) -> &'a Buffer {
@@ -64,7 +65,7 @@ fn yes_or_no(value: Option<bool>) -> Cell {
     known(value.map(|yes| if yes { "yes" } else { "no" }.to_owned()))
 }
 
-/// What only shmem has: a cell of its own, or "does not apply".
+/// A cell of shmem; "does not apply" for a dma-buf.
 fn of_shmem(view: &View<'_>, index: usize, cell: impl Fn(&Buffer) -> Cell) -> Cell {
     let buffer = buffer(view, index);
     if buffer.id.kind == Kind::DmaBuf { Cell::Words(None) } else { cell(buffer) }
@@ -79,13 +80,17 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "INO",
-        help: "inode number: which buffer, unique for one boot, kind and device; a segment's id",
+        help: "inode number, unique for one boot, kind and device; a segment's id",
         cell: |v, i| Cell::Number(Some(buffer(v, i).id.ino.0)),
     },
-    Column { name: "SIZE", help: "bytes of the whole buffer", cell: |v, i| Cell::Size(buffer(v, i).size) },
+    Column {
+        name: "SIZE",
+        help: "length of the buffer, used or not",
+        cell: |v, i| Cell::Size(buffer(v, i).size),
+    },
     Column {
         name: "CHARGED",
-        help: "bytes really taken: in memory, in swap, or allocated in advance; - if nobody tells",
+        help: "memory taken: in RAM, in swap, allocated in advance; - not reported",
         cell: |v, i| match buffer(v, i).id.kind.is_charged() {
             true => Cell::Size(buffer(v, i).charged),
             false => Cell::Words(None),
@@ -93,7 +98,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "EXPORTER",
-        help: "who made a dma-buf: a DMA heap or a driver",
+        help: "DMA heap or driver that made a dma-buf",
         cell: |v, i| match buffer(v, i).id.kind {
             Kind::DmaBuf => Cell::Text(buffer(v, i).exporter.clone()),
             _ => Cell::Words(None),
@@ -101,27 +106,27 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "NAME",
-        help: "name that a holder gave it, path of a file, key of a segment; - for none",
+        help: "name given by a holder; a file's path as its holder sees it; a key",
         cell: |v, i| Cell::Text(buffer(v, i).name.clone()),
     },
     Column {
         name: "COUNT",
-        help: "references that the kernel counts; ? for shmem unless BPF iterators tell",
+        help: "references that the kernel counts; ? for most shmem without BPF",
         cell: |v, i| Cell::Number(buffer(v, i).count),
     },
     Column {
         name: "FDS",
-        help: "references by fd tables",
+        help: "fds of it; an fd table that processes share counts once",
         cell: |v, i| Cell::Number(Some(account(v, i).fd)),
     },
     Column {
         name: "MAPS",
-        help: "references by mappings (VMAs)",
+        help: "mappings (VMAs) of it; a shared address space counts once",
         cell: |v, i| Cell::Number(Some(account(v, i).map)),
     },
     Column {
         name: "KERNEL",
-        help: "references left over: GEM handles, queues, drivers; ~ marks an estimate, ? no COUNT",
+        help: "COUNT less all found: GEM handles, drivers; ~ estimate, ? unknown",
         cell: |v, i| {
             let account = account(v, i);
             if account.is_estimate() {
@@ -133,22 +138,22 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "ESTIMATE",
-        help: "whether KERNEL may be off: yes or no",
+        help: "whether KERNEL is an estimate: yes or no",
         cell: |v, i| Cell::Words(Some(if account(v, i).is_estimate() { "yes" } else { "no" }.into())),
     },
     Column {
         name: "PROCS",
-        help: "processes that hold it",
+        help: "how many processes hold it",
         cell: |v, i| Cell::Number(Some(buffer(v, i).holders.len() as u64)),
     },
     Column {
         name: "HOLDERS",
-        help: "those processes as COMMAND:PID(REFERENCES): fds, mappings, c private ones, p O_PATH",
+        help: "COMMAND:PID(2f1m): f fds, m mappings, c private ones, p O_PATH fds",
         cell: |v, i| Cell::Words(holders(v, &buffer(v, i).holders)),
     },
     Column {
         name: "PIDS",
-        help: "pids of those processes",
+        help: "pids of the processes that hold it",
         cell: |v, i| {
             let pids: Vec<String> = buffer(v, i).holders.iter().map(|h| h.pid.to_string()).collect();
             Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
@@ -156,27 +161,27 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "OPATH",
-        help: "O_PATH fds: they keep the memory but are outside the count",
+        help: "O_PATH fds: they keep the memory, but are not in COUNT",
         cell: |v, i| Cell::Number(Some(account(v, i).opath)),
     },
     Column {
         name: "IN-FLIGHT",
-        help: "fds in messages not yet received; ? where some are and nobody tells of which buffer",
+        help: "fds in messages not yet received; ? if unknown of which buffer",
         cell: |v, i| Cell::Number(account(v, i).in_flight),
     },
     Column {
         name: "IO-URING",
-        help: "fixed files of io_uring; ? where some may be this buffer",
+        help: "files registered with io_urings; ? if some may be this buffer",
         cell: |v, i| Cell::Number(account(v, i).io_uring),
     },
     Column {
         name: "SHAPE",
-        help: "what it would be as a leak: fd, map, handle, in-flight, opath, unattached",
+        help: "kind of leak it may be: fd map handle in-flight opath unattached",
         cell: |v, i| Cell::Words(v.ledger.row(i).shape.map(|s| s.as_str().to_owned())),
     },
     Column {
         name: "ATTACHED",
-        help: "devices attached to it",
+        help: "devices that are attached to a dma-buf",
         cell: |v, i| match &buffer(v, i).attachments {
             None => Cell::Text(None),
             Some(devices) if devices.is_empty() => Cell::Words(None),
@@ -188,7 +193,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CANDIDATES",
-        help: "pids of processes that could be behind KERNEL, by the devices that they have open",
+        help: "pids that may be behind KERNEL, by GEM handles or open devices",
         cell: |v, i| {
             let pids: Vec<String> = v.ledger.row(i).candidates.iter().map(ToString::to_string).collect();
             Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
@@ -196,12 +201,12 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CREATED",
-        help: "when it was made (UTC); ? if its times were changed since, or no process holds it",
+        help: "when it was made (UTC); ? if not held, or its times were changed",
         cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
     },
     Column {
         name: "UID",
-        help: "user id of who made it, or of the owner of a file",
+        help: "user id of its creator; of a file, its owner",
         cell: |v, i| Cell::Number(buffer(v, i).creator_uid.map(u64::from)),
     },
     Column {
@@ -211,17 +216,17 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "COST",
-        help: "what it costs: CHARGED, or SIZE where nothing is charged; what lists are sorted by",
+        help: "CHARGED, or SIZE where that is -; lists are sorted by it",
         cell: |v, i| Cell::Size(buffer(v, i).cost()),
     },
     Column {
         name: "SWAPPED",
-        help: "the part of CHARGED that is in swap; ? where nobody tells",
+        help: "the part of CHARGED that is in swap; ? where it is unknown",
         cell: |v, i| of_shmem(v, i, |buffer| Cell::Size(buffer.swapped)),
     },
     Column {
         name: "DELETED",
-        help: "has lost its name or is marked for removal, and goes with its last reference",
+        help: "unlinked, or marked for removal: freed with its last reference",
         cell: |v, i| match buffer(v, i).id.kind.goes_unheld() {
             true => Cell::Words(None),
             false => yes_or_no(buffer(v, i).deleted),
@@ -229,17 +234,17 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "PRIVATE",
-        help: "of MAPS those that are private (copy on write); ? where the source does not tell",
+        help: "those of MAPS that are private (copy-on-write); ? if unknown",
         cell: |v, i| Cell::Number(account(v, i).private_map),
     },
     Column {
         name: "EXE",
-        help: "programs that run from it: a reference for each address space",
+        help: "address spaces whose program runs from it",
         cell: |v, i| of_shmem(v, i, |_| Cell::Number(account(v, i).exe)),
     },
     Column {
         name: "SEALS",
-        help: "seals of a memfd: seal, shrink, grow, write, …; ? where not asked (show asks)",
+        help: "seals of a memfd; ? if not read (lsbuf show reads them)",
         cell: |v, i| match (buffer(v, i).id.kind, buffer(v, i).seals) {
             (Kind::Memfd, seals) => known(seals.map(|s| s.to_string())),
             _ => Cell::Words(None),
@@ -247,7 +252,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "PAGE",
-        help: "size of its pages if they are huge",
+        help: "size of its pages, if they are huge pages",
         cell: |v, i| buffer(v, i).huge_page.map_or(Cell::Words(None), |page| Cell::Size(Some(page))),
     },
     Column {
@@ -269,32 +274,32 @@ pub const PROCESS_COLUMNS: &[Column] = &[
     },
     Column {
         name: "COMMAND",
-        help: "its command name",
+        help: "command name",
         cell: |v, i| Cell::Text(Some(process(v, i).comm.clone())),
     },
     Column {
         name: "RSS",
-        help: "COST of every buffer it holds, whole and once per buffer",
+        help: "COST of all buffers that it holds, each whole, mapped or not",
         cell: |v, i| Cell::Size(figures(v, i).rss),
     },
     Column {
         name: "PSS",
-        help: "those costs, each divided by the number of processes that hold it",
+        help: "the same, each divided by the number of processes that hold it",
         cell: |v, i| Cell::Size(figures(v, i).pss),
     },
     Column {
         name: "MPSS",
-        help: "mapped PSS: those costs, each divided by the bytes that each process maps",
+        help: "the same, each divided in proportion to the bytes that each maps",
         cell: |v, i| Cell::Size(figures(v, i).mapped_pss),
     },
     Column {
         name: "USS",
-        help: "what nobody else holds, the kernel included, and its exit frees; ? without a COUNT",
+        help: "what the kernel would free if it exited; ? without a COUNT",
         cell: |v, i| Cell::Size(figures(v, i).uss),
     },
     Column {
         name: "BUFS",
-        help: "distinct buffers it holds",
+        help: "how many buffers it holds",
         cell: |v, i| Cell::Number(Some(figures(v, i).buffers)),
     },
     Column {
@@ -319,17 +324,17 @@ pub const PROCESS_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CGROUP",
-        help: "its cgroup (v2 path)",
+        help: "its cgroup (v2 path); its buffers may be charged to another",
         cell: |v, i| Cell::Text(process(v, i).cgroup.clone()),
     },
     Column {
         name: "START",
-        help: "its start in clock ticks after boot",
+        help: "start time, in clock ticks after boot",
         cell: |v, i| Cell::Number(Some(process(v, i).start_time)),
     },
 ];
 
-/// The command name of a holder, escaped so that it cannot pose as another holder.
+/// The command name of a holder, escaped so that it cannot pass for another holder.
 pub(super) fn comm(view: &View<'_>, holder: &Holder) -> String {
     let at = view.snapshot().processes.binary_search_by_key(&holder.pid, |p| p.pid);
     at.map_or("?".into(), |at| escape_word(view.snapshot().processes[at].comm.as_bytes()))

@@ -1,4 +1,4 @@
-//! How a JSON document is laid out, and kept from saying anything to a terminal.
+//! The layout of a JSON document, without anything that a terminal would obey.
 
 use std::io::{self, BufWriter, Write};
 
@@ -7,7 +7,7 @@ use serde_json::ser::Formatter;
 
 use crate::escape::escape_json;
 
-/// Writes one document, with a newline behind it.
+/// Writes one document, with a newline at its end.
 pub(super) fn document(out: &mut dyn Write, document: &impl Serialize) -> io::Result<()> {
     let mut pieces = BufWriter::with_capacity(64 << 10, out);
     document.serialize(&mut serde_json::Serializer::with_formatter(&mut pieces, Lines::default()))?;
@@ -15,12 +15,13 @@ pub(super) fn document(out: &mut dyn Write, document: &impl Serialize) -> io::Re
     pieces.flush()
 }
 
-/// A line for each value, like [`PrettyFormatter`](serde_json::ser::PrettyFormatter)'s but with one piece of text between two
-/// values; and nothing in a string that a terminal would obey.
+/// One line for each value, as [`PrettyFormatter`](serde_json::ser::PrettyFormatter) has it, but
+/// with one write between two values instead of several; and with characters escaped that a
+/// terminal would obey.
 #[derive(Default)]
 pub(super) struct Lines {
     depth: usize,
-    /// Whether what is open has a value.
+    /// Whether the innermost open list or object has a value already.
     filled: bool,
 }
 
@@ -42,7 +43,7 @@ impl Lines {
 
     /// Begins a line, after a comma unless it is the `first`.
     fn line<W: ?Sized + Write>(&self, out: &mut W, first: bool) -> io::Result<()> {
-        /// Deeper than the document is.
+        /// Longer than the deepest indentation of a document.
         const BREAK: &[u8] = b",\n                                ";
         let end = BREAK.len().min(2 + 2 * self.depth);
         out.write_all(&BREAK[usize::from(first)..end])
@@ -115,7 +116,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that any document of printable ASCII is laid out as everybody lays out JSON.
+        /// Check that any document of printable ASCII is laid out as serde_json's pretty printer
+        /// does it.
         #[test]
         fn laid_out_as_usual(value in value()) {
             let mut text = Vec::new();

@@ -1,10 +1,10 @@
-//! A measured snapshot as text: table, raw, CSV, JSON, one buffer's account; the summary below a
-//! table; a check as TAP; the account of shared memory; the end of a diagnosis.
+//! Answers as text: tables, raw fields, CSV, JSON; one buffer in full; the totals below a table;
+//! the report of a check as TAP; a reconciliation; the end of a diagnosis.
 //!
-//! A [`View`] says which buffers and processes are shown and in what order; the formats only differ
-//! in how a [`Cell`] is written. Strangers' text passes `escape` in every format but JSON, which
-//! escapes by itself. Everything is returned or written to a [`std::io::Write`]; nothing is
-//! printed.
+//! A [`View`] says which buffers and processes are shown, and in what order. The formats differ
+//! only in how they write a [`Cell`]. Text that other processes chose passes [`crate::escape`] in
+//! every format but JSON, which escapes by itself. Everything is returned or written to a
+//! [`std::io::Write`]; nothing is printed.
 
 mod cell;
 mod columns;

@@ -1,5 +1,5 @@
-//! The account of shared memory as a table for people, and as JSON, schema `lsbuf.reconcile/1`
-//! (`docs/lsbuf.reconcile-1.schema.json`).
+//! `lsbuf reconcile`: the account of `Shmem` as a table for people, and as JSON, schema
+//! `lsbuf.reconcile/1` (`docs/lsbuf.reconcile-1.schema.json`).
 
 use std::io::{self, Write};
 
@@ -13,8 +13,8 @@ use crate::model::serialize::{lost_bytes, timestamp};
 use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
 
-/// Writes the table: the rows of the account, what is not in `Shmem:`, and what the rest may consist of. Mounts of which
-/// nothing is left are not worth a row.
+/// Writes the table: the rows of the account, a line on what is not in `Shmem:`, and what the row
+/// `left over` may consist of. A mount without unheld files has no row.
 ///
 /// # Errors
 /// Those of `out`.
@@ -60,18 +60,19 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
     writeln!(out, "{}", verdict(found))
 }
 
-/// A sentence on what is left over.
+/// What the row `left over` may consist of, and why it may be off.
 fn verdict(found: &Reconciliation) -> String {
     let uncertainties: Vec<String> = found.uncertainties().iter().map(|one| format!("- {one}\n")).collect();
     let told = match (found.balance.left_over, uncertainties.len()) {
         (0, 0) => return "it adds up to the page".into(),
         (0, _) => "it adds up to the page, but:\n".into(),
         (_, 0) => return format!("what is left over may be {CAUSES}"),
-        _ => format!("what is left over may be {CAUSES}; and:\n"),
+        _ => format!("what is left over may be {CAUSES}; also:\n"),
     };
     format!("{told}{}", uncertainties.concat()).trim_end().to_owned()
 }
 
+/// The first cell of a kind's row.
 fn held_as(kind: Kind) -> &'static str {
     match kind {
         Kind::Memfd => "  memfd",
@@ -85,12 +86,13 @@ fn held_as(kind: Kind) -> &'static str {
     }
 }
 
-/// Where a tmpfs is mounted, and for whom.
+/// Where a tmpfs is mounted, and which process sees it there if the reader does not.
 fn place(mount: &TmpfsMount) -> String {
     let point = escape_gaps(mount.point.as_bytes());
     mount.seen_by.map_or(point.clone(), |pid| format!("{point} (as process {pid} sees it)"))
 }
 
+/// The shared memory that is not in `Shmem:`.
 fn outside(found: &Reconciliation, sizes: Sizes) -> String {
     let part = |row: &KindRow| {
         let what = match row.kind {

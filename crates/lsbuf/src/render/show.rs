@@ -1,4 +1,4 @@
-//! One buffer in full: identity, account, and a line for each reference.
+//! `lsbuf show`: one buffer in full, with its account and a line for each reference.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -7,7 +7,9 @@ use super::View;
 use super::columns::comm;
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
-use crate::model::{Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, Pid};
+use crate::model::{
+    Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, LeakShape, Pid, Seals, Why,
+};
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
 ///
@@ -38,7 +40,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     }
     for overlap in buffer.overlaps.iter().flatten() {
         let (of, bytes) = (overlap.of, overlap.bytes);
-        line("memory", format!("{} of it are {} {}'s", bytes, of.kind, of.ino))?;
+        line("memory", format!("{bytes} of it is the memory of {} {}", of.kind, of.ino))?;
     }
     line("account", account_line(buffer, account, view.snapshot().coverage.hidden_refs))?;
     if let Some(shape) = view.ledger.row(index).shape {
@@ -61,11 +63,11 @@ fn size(size: Option<Bytes>) -> String {
     size.map_or("?".into(), |size| format!("{} ({} bytes)", size, size.0))
 }
 
-/// What only shmem has, a line each.
+/// The lines that only shmem has.
 fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     match (buffer.id.kind.is_charged(), buffer.swapped) {
-        (false, _) => lines.push(("charged", "the kernel does not tell".to_owned())),
+        (false, _) => lines.push(("charged", "the kernel does not report it".to_owned())),
         (true, None) => lines.push(("charged", size(buffer.charged))),
         (true, Some(swapped)) => {
             lines.push(("charged", format!("{}, {} of it swapped", size(buffer.charged), swapped)));
@@ -73,14 +75,21 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
     }
     lines.extend(buffer.huge_page.map(|page| ("pages", format!("huge, {} each", page))));
     if buffer.id.kind == Kind::Memfd {
-        lines.push(("seals", buffer.seals.map_or("?".into(), |seals| seals.to_string())));
+        lines.push(("seals", buffer.seals.map_or("?".into(), seals)));
+    }
+    if let (Kind::Tmpfs | Kind::Hugetlbfs, Some(name)) = (buffer.id.kind, &buffer.name)
+        && name.as_bytes().starts_with(b"/")
+        && buffer.deleted != Some(true)
+    {
+        let holders = "as its holder sees it; in another mount namespace it can name another file";
+        lines.push(("path", holders.to_owned()));
     }
     if buffer.deleted == Some(true) {
-        lines.push(("deleted", "yes: it goes with its last reference".to_owned()));
+        lines.push(("deleted", "yes: freed with its last reference".to_owned()));
     }
     if let Some(segment) = &buffer.segment {
         let pid =
-            |pid: Option<Pid>| pid.map_or("none of this pid namespace".into(), |pid| format!("pid {pid}"));
+            |pid: Option<Pid>| pid.map_or("none in this pid namespace".into(), |pid| format!("pid {pid}"));
         lines.push((
             "key",
             if segment.key == 0 { "private".into() } else { format!("{:#010x}", segment.key) },
@@ -96,14 +105,15 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
 
 fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Result<()> {
     let who = format!("{}:{}", comm(view, holder), holder.pid);
-    let there =
-        |pid: Option<Pid>| pid.map_or(String::new(), |pid| format!(" (fd table of {pid}, counted there)"));
+    let there = |pid: Option<Pid>| {
+        pid.map_or(String::new(), |pid| format!(" (shares the fd table of {pid}, counted there)"))
+    };
     let mut fds = |who: &str, fds: &[Fd], opaths: &[Fd], table: &str| {
         for ranges in ranges(fds) {
             writeln!(out, "    {who}  {ranges}{table}")?;
         }
         for ranges in ranges(opaths) {
-            writeln!(out, "    {who}  {ranges} (O_PATH: keeps the memory, outside the count){table}")?;
+            writeln!(out, "    {who}  {ranges} (O_PATH: keeps the memory, not in the count){table}")?;
         }
         Ok::<(), io::Error>(())
     };
@@ -121,7 +131,7 @@ fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Resu
             write!(out, " at offset {offset:#x}")?;
         }
         if let Some(pid) = holder.address_space_of {
-            write!(out, " (address space of {pid}, counted there)")?;
+            write!(out, " (shares the address space of {pid}, counted there)")?;
         }
         writeln!(out)?;
     }
@@ -137,7 +147,8 @@ fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
     })
 }
 
-/// Who could be behind the kernel's references: whose handles a driver lists, or else who has a device open.
+/// Processes that could be behind the residual: those whose GEM handles a driver lists, else those
+/// that have a fitting device open.
 fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
     let pids = view.ledger.row(index).candidates;
     if pids.is_empty() {
@@ -166,10 +177,10 @@ fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<
     Ok(())
 }
 
-/// `count 7 = 2 fd + 1 map + 1 in flight + 3 kernel (vgem)`, saying what is not known.
+/// `count 7 = 2 fd + 1 map + 1 in flight + 3 kernel (vgem)`, and what of it is unknown.
 fn account_line(buffer: &Buffer, account: &Account, hidden: Option<HiddenRefs>) -> String {
     if buffer.count.is_none() && buffer.id.kind != Kind::DmaBuf {
-        let why = "the kernel's text has no count for this kind; BPF iterators tell it";
+        let why = "procfs has no count for this kind; BPF iterators do";
         return format!("{} fd + {} map found; {why}", account.fd, account.map);
     }
     let count = buffer.count.map_or("?".into(), |c| c.to_string());
@@ -183,7 +194,10 @@ fn account_line(buffer: &Buffer, account: &Account, hidden: Option<HiddenRefs>) 
     add(account.io_uring.unwrap_or(0), "io_uring");
     add(account.exe.unwrap_or(0), "running program");
     let kernel = account.kernel().map_or("?".into(), |k| k.to_string());
-    text.push_str(&format!(" + {}{kernel} kernel", if account.is_estimate() { "~" } else { "" }));
+    // Only processes attach segments, so these attachments belong to those that could not be read.
+    let is_attachments = buffer.segment.is_some() && account.residual.why() == Some(Why::Unread);
+    let whose = if is_attachments { "of processes that could not be read" } else { "kernel" };
+    text.push_str(&format!(" + {}{kernel} {whose}", if account.is_estimate() { "~" } else { "" }));
     let attached = buffer.attachments.as_deref().unwrap_or_default();
     if account.kernel() != Some(0) && !attached.is_empty() {
         text.push_str(&format!(" ({})", devices(attached)));
@@ -195,28 +209,29 @@ fn account_line(buffer: &Buffer, account: &Account, hidden: Option<HiddenRefs>) 
     if account.io_uring.is_none() {
         places.extend(hidden.filter(|hidden| hidden.io_uring > 0).map(|_| "in an io_uring"));
     }
-    places.extend(hidden.filter(|hidden| hidden.unknown).map(|_| "where nobody could be asked"));
+    places.extend(
+        hidden.filter(|hidden| hidden.unknown).map(|_| "in a socket or io_uring that could not be read"),
+    );
     if account.kernel() != Some(0) && !places.is_empty() {
         text.push_str(&format!(", some of which may be {}", places.join(" or ")));
     }
     text
 }
 
-fn explain(shape: crate::model::LeakShape) -> &'static str {
-    use crate::model::LeakShape;
+fn explain(shape: LeakShape) -> &'static str {
     match shape {
         LeakShape::Fd => "one process holds it by many fds",
         LeakShape::Map => "mapped, no fd left",
-        LeakShape::Handle => "no fd, no mapping: held inside the kernel",
+        LeakShape::Handle => "no fd and no mapping: held inside the kernel",
         LeakShape::InFlight => "held only by messages not yet received",
         LeakShape::OPath => "only O_PATH fds keep its memory",
-        LeakShape::Unattached => "nobody has attached it, and it stays until ipcrm",
+        LeakShape::Unattached => "no process has attached it; it stays until ipcrm removes it",
     }
 }
 
 fn created(buffer: &Buffer, now: SystemTime) -> String {
     let Some(at) = buffer.created_at.and_then(timestamp) else {
-        return if buffer.holders.is_empty() { "? (no process holds it that could be asked)" } else { "?" }
+        return if buffer.holders.is_empty() { "? (no process that could be read holds it)" } else { "?" }
             .into();
     };
     let age = buffer.created_at.and_then(|at| now.duration_since(at).ok());
@@ -233,10 +248,93 @@ fn attached(buffer: &Buffer) -> String {
     }
 }
 
+/// Each device once, with how often it is attached: `vgem ×26, panel`.
 fn devices(attached: &[Label]) -> String {
-    attached.iter().map(|d| escape(d.as_bytes())).collect::<Vec<_>>().join(", ")
+    let mut counts: Vec<(&Label, usize)> = Vec::new();
+    for device in attached {
+        match counts.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, times)) => *times += 1,
+            None => counts.push((device, 1)),
+        }
+    }
+    let write = |(device, times): (&Label, usize)| match times {
+        1 => escape(device.as_bytes()),
+        times => format!("{} ×{times}", escape(device.as_bytes())),
+    };
+    counts.into_iter().map(write).collect::<Vec<_>>().join(", ")
+}
+
+/// The words for seals. `F_SEAL_SEAL` alone seals nothing that is in the memfd: one made without
+/// `MFD_ALLOW_SEALING` has it from the start.
+fn seals(seals: Seals) -> String {
+    const SEAL: Seals = Seals(1);
+    if seals == SEAL { format!("{seals} (none can be added)") } else { seals.to_string() }
 }
 
 fn label(label: Option<&Label>) -> String {
     label.map_or("?".into(), |l| escape(l.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BufferId, Inode, Residual, Segment};
+
+    fn buffer(kind: Kind) -> Buffer {
+        Buffer::new(BufferId::new(kind, None, Inode(1)))
+    }
+
+    fn account(buffer: &Buffer) -> Account {
+        Account {
+            fd: 0,
+            map: 0,
+            private_map: None,
+            in_flight: None,
+            io_uring: None,
+            exe: None,
+            residual: buffer.residual,
+            opath: 0,
+        }
+    }
+
+    /// Check that a device that is attached many times is printed once, with their number.
+    #[test]
+    fn devices_are_counted() {
+        let attached = ["vgem", "panel", "vgem", "vgem"].map(Label::from);
+        assert_eq!(devices(&attached), "vgem ×3, panel");
+    }
+
+    /// Check that `seal` alone, which seals nothing, is explained, and that other seals are not.
+    #[test]
+    fn seal_alone_is_explained() {
+        assert_eq!(
+            [Seals(0), Seals(1), Seals(3)].map(seals),
+            ["none", "seal (none can be added)", "seal,shrink"]
+        );
+    }
+
+    /// Check that the attachments of a segment by unreadable processes are not called the kernel's,
+    /// while a dma-buf's residual is.
+    #[test]
+    fn attachments_of_unreadable_processes() {
+        let line = |kind, segment| {
+            let mut buffer = buffer(kind);
+            (buffer.count, buffer.residual) = (Some(6), Residual::Estimate(6, Why::Unread));
+            buffer.segment = segment;
+            account_line(&buffer, &account(&buffer), None)
+        };
+        let segment = Segment {
+            key: 1,
+            owner: 0,
+            creator: None,
+            last: None,
+            attached: 6,
+            removed: false,
+            rss: Bytes(0),
+            swap: Bytes(0),
+        };
+        let of_processes = "count 6 = 0 fd + 0 map + ~6 of processes that could not be read";
+        assert_eq!(line(Kind::Sysv, Some(segment)), of_processes);
+        assert_eq!(line(Kind::DmaBuf, None), "count 6 = 0 fd + 0 map + ~6 kernel");
+    }
 }

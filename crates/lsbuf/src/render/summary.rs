@@ -1,10 +1,10 @@
-//! The lines below a table: what the machine's buffers come to, and of how many of them the table
-//! speaks. In place of an empty table: what was looked at.
+//! The lines below a table: the totals of the whole machine, and how many buffers the table shows.
+//! In place of an empty table: one line that says what was read.
 
 use super::{Cell, Sizes, Style, View};
 use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, Snapshot, counted};
 
-/// The totals of the machine, in a line for dma-bufs and one for shmem.
+/// The totals of the machine: a line for dma-bufs and one for shmem.
 #[must_use]
 pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
     let totals = &view.ledger.totals;
@@ -18,7 +18,7 @@ pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
     };
     let any = |kinds: Kinds| view.ledger.kinds.iter().any(|totals| kinds.has(totals.kind));
     let mut lines = Vec::new();
-    // What there is none of is only worth a line where nothing else was looked for.
+    // A line that says "0 dma-bufs" is only useful if nothing else was looked for.
     if any(Kinds::DMABUF) || !view.snapshot().kinds.has_shmem() {
         lines.push(dmabufs(view, sizes));
     }
@@ -27,7 +27,7 @@ pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
     }
     if totals.same_memory > Bytes(0) {
         let (same, all) = (totals.same_memory, total(totals.size, totals.at_least, sizes));
-        lines.push(format!("{} of both are the same memory: {all} altogether", size(Some(same), sizes)));
+        lines.push(format!("{} of both is the same memory: {all} together", size(Some(same), sizes)));
     }
     format!("{shown}{}", lines.join("\n"))
 }
@@ -52,14 +52,15 @@ fn dmabufs(view: &View<'_>, sizes: Sizes) -> String {
     });
     let refs = if part.estimate { Cell::Estimate(part.kernel_refs) } else { Cell::Number(part.kernel_refs) };
     format!(
-        "{} dma-bufs, {} exported{}: {} held by {} processes, {} kernel-only; {} kernel references",
-        part.buffers,
+        "{}, {} exported{}: {} held by {}, {} by none; {} kernel {}",
+        counted(part.buffers, "dma-buf", "dma-bufs"),
         total(part.size, part.size_at_least, sizes),
         in_brackets(exporters),
         size(part.held, sizes),
-        part.holders,
+        counted(part.holders, "process", "processes"),
         size(part.kernel_only, sizes),
         refs.write(Style::Table, sizes),
+        if part.kernel_refs == Some(1) { "reference" } else { "references" },
     )
 }
 
@@ -71,7 +72,7 @@ fn shmem(view: &View<'_>, sizes: Sizes) -> String {
         kinds.iter().map(|k| format!("{} {} in {}", k.kind, total(k.cost(), k.at_least, sizes), k.buffers));
     let unseen = match part.held_unseen {
         Some(Bytes(0)) => String::new(),
-        unseen => format!(", {} by who could not be read", size(unseen, sizes)),
+        unseen => format!(", {} by processes that could not be read", size(unseen, sizes)),
     };
     format!(
         "{} of shared memory, {} charged of {} in size{}: {} held by {}{unseen}, {} by none",
@@ -85,13 +86,13 @@ fn shmem(view: &View<'_>, sizes: Sizes) -> String {
     )
 }
 
-/// Behind what they are parts of; nothing if there are none.
+/// Parts of a sum, in brackets; an empty text if there are none.
 fn in_brackets(parts: impl Iterator<Item = String>) -> String {
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
-/// One line for an empty table: what was looked at, and how far it can be trusted.
+/// One line in place of an empty table: what was read, and whether anything is missing.
 #[must_use]
 pub fn nothing(snapshot: &Snapshot) -> String {
     let coverage = &snapshot.coverage;
@@ -99,14 +100,15 @@ pub fn nothing(snapshot: &Snapshot) -> String {
     let what = if snapshot.kinds.has_shmem() { "buffer" } else { "dma-buf" };
     let found = match snapshot.buffers.len() {
         0 => format!("no {what} found"),
+        1 => format!("the only {what} does not match"),
         n => format!("none of {n} {what}s matches"),
     };
     let notes: Vec<String> = coverage.notes.iter().map(|n| format!("; {n}")).collect();
-    let partial = if coverage.is_complete() { "" } else { "; this is partial" };
+    let partial = if coverage.is_complete() { "" } else { "; this answer is partial" };
     format!(
-        "{found}; looked at {} of {} processes, by {}{partial}{}",
+        "{found}; looked at {} of {}, by {}{partial}{}",
         coverage.processes.read,
-        coverage.processes.total,
+        counted(coverage.processes.total, "process", "processes"),
         sources.join(", "),
         notes.concat()
     )
@@ -142,8 +144,8 @@ mod tests {
         ask(&mut View::all(&ledger))
     }
 
-    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what they are held for
-    /// is unknown.
+    /// Check that three memfds of 2^63 - 1 bytes are at least 2^64 - 1, and what is held of them is
+    /// unknown.
     #[test]
     fn beyond_64_bits() {
         let line = with_view(&[(Kind::Memfd, Some((1 << 63) - 1)); 3], |view| summary(view, Sizes::Bytes));
@@ -155,8 +157,8 @@ mod tests {
         );
     }
 
-    /// Check that a sum with an unknown part says what is known of it, and one of which nothing is
-    /// known is unknown.
+    /// Check that a sum with an unknown part says what is known of it, and that a sum of unknown
+    /// parts is unknown.
     #[test]
     fn a_size_that_is_unknown() {
         let line = |sizes: &[Option<u64>]| {
@@ -164,10 +166,10 @@ mod tests {
             with_view(&buffers, |view| summary(view, Sizes::Bytes))
         };
         assert!(line(&[Some(8), None]).starts_with("2 dma-bufs, at least 8 exported (? ? in 2): ? held"));
-        assert!(line(&[None]).starts_with("1 dma-bufs, ? exported"));
+        assert!(line(&[None]).starts_with("1 dma-buf, ? exported"));
     }
 
-    /// Check that what is shown of the machine is told from the machine.
+    /// Check that the line tells the rows that are shown from the whole machine.
     #[test]
     fn a_part_that_is_shown() {
         let line = with_view(&[(Kind::DmaBuf, Some(8)), (Kind::DmaBuf, Some(16))], |view| {

@@ -10,12 +10,13 @@ use super::{Column, Sizes, Style, View};
 /// Text columns are not cut below this many characters.
 const NARROWEST: usize = 8;
 
-/// What stands between two columns: blanks, fewer where lines would be too long even with all text cut.
+/// How many blanks are between two columns: fewer where lines would be too long even with all text
+/// cut.
 const GAPS: [usize; 2] = [2, 1];
 
-/// The lines of an aligned table: the heading first, then one line per row. Where lines would be longer than `width`, the
-/// widest columns of text are cut, then columns move together; numbers never are cut, so very narrow terminals get lines that
-/// wrap.
+/// The lines of an aligned table: the heading first, then one line for each row. If lines would be
+/// longer than `width`, the widest columns of text are cut, then the gaps between columns shrink.
+/// Numbers are never cut, so on a very narrow terminal lines wrap.
 #[must_use]
 pub fn table(
     view: &View<'_>,
@@ -55,7 +56,8 @@ pub fn table(
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// The widths of columns, and the gap between two, with which all fit into `width`; or else the narrowest.
+/// The widths of the columns, and the gap between them, with which a line fits into `width`; if
+/// none does, the narrowest.
 fn fit(widths: &[usize], text: &[usize], width: usize) -> (Vec<usize>, usize) {
     let with = |gap: usize| {
         let (gaps, mut widths) = (gap * widths.len().saturating_sub(1), widths.to_vec());
@@ -67,7 +69,7 @@ fn fit(widths: &[usize], text: &[usize], width: usize) -> (Vec<usize>, usize) {
     if fits { wide } else { narrow }
 }
 
-/// Takes from the widest of the `text` columns until all columns together are no wider than `width`.
+/// Narrows the widest of the `text` columns until all columns together are no wider than `width`.
 fn take_from(widths: &mut [usize], text: &[usize], width: usize) {
     loop {
         let total: usize = widths.iter().sum();
@@ -75,7 +77,8 @@ fn take_from(widths: &mut [usize], text: &[usize], width: usize) {
             text.iter().copied().max_by_key(|&nth| widths[nth]).filter(|&nth| widths[nth] > NARROWEST);
         let (true, Some(widest)) = (total > width, widest) else { return };
         let next = text.iter().filter(|&&nth| nth != widest).map(|&nth| widths[nth]).max().unwrap_or(0);
-        // Down to the next widest at most, so that columns share the loss; but always by one.
+        // No narrower than the next widest, so that the columns share the loss; but by at least
+        // one.
         let floor = next.clamp(NARROWEST, widths[widest] - 1);
         widths[widest] = (widths[widest] - (total - width).min(widths[widest])).max(floor);
     }
@@ -119,7 +122,7 @@ pub fn raw(
     Ok(())
 }
 
-/// CSV as RFC 4180 has it, but with a bare newline after each record.
+/// CSV as in RFC 4180, but with a bare newline after each record.
 ///
 /// # Errors
 /// Those of `out`.
@@ -151,14 +154,14 @@ mod tests {
         text
     }
 
-    /// Check that text which fits is left alone, and text that does not is cut to the width.
+    /// Check that text that fits stays whole, and other text is cut to the width.
     #[test]
     fn cutting() {
         assert_eq!(cut_to("abcdef", 6), "abcdef");
         assert_eq!(cut_to("abcdef", 5), "abcd…");
     }
 
-    /// Check that a character two columns wide is not cut in half, nor made to stick out.
+    /// Check that a character two columns wide is neither cut in half nor wider than the column.
     #[test]
     fn wide_characters() {
         assert_eq!(cut_to("a前前", 5), "a前前");
@@ -166,7 +169,7 @@ mod tests {
         assert_eq!(cut_to("a前前", 3), "a…");
     }
 
-    /// Check that columns move together where the text cannot give way any more.
+    /// Check that gaps shrink only where no text can be cut any more.
     #[test]
     fn gaps_give_way_last() {
         assert_eq!(fit(&[10, 8, 8], &[1, 2], 30), (vec![10, 8, 8], 2));
@@ -174,7 +177,7 @@ mod tests {
         assert_eq!(fit(&[10, 10, 8], &[1, 2], 29), (vec![10, 9, 8], 1));
     }
 
-    /// Check that the widest text gives way first, and numbers never.
+    /// Check that the widest text is cut first, and numbers never.
     #[test]
     fn the_widest_text_gives_way() {
         let fit = |width| fit(&[40, 20, 50], &[1, 2], width);

@@ -1,7 +1,8 @@
-//! A check as TAP, version 14 (testanything.org): a line for each point, and comments for people.
+//! The report of `lsbuf check` as TAP, version 14 (testanything.org): a line for each point, and
+//! comments for people.
 //!
-//! `ok N - ID: claim`, `not ok N - ID: claim` with `# seen:` and `# means:` behind it, or `ok N - ID: claim # SKIP why`.
-//! Where nothing could be tried, `Bail out!` and why.
+//! `ok N - ID: claim`, `not ok N - ID: claim` with `# seen:` and `# means:` behind it, or `ok N -
+//! ID: claim # SKIP why`. Where nothing could be tried, `Bail out!` and why.
 
 use std::io::{self, Write};
 
@@ -36,12 +37,13 @@ pub fn tap(out: &mut impl Write, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// In a comment nothing means anything, but it must stay one line. Backslashes that are there already stay single.
+/// Escapes text for a comment, where only a newline would do harm. Backslashes stay single.
 fn comment(text: &str) -> String {
     escape(text.as_bytes()).replace("\\\\", "\\")
 }
 
-/// A backslash and a `#` mean something in TAP, and are escaped by a backslash; nothing may break the line.
+/// Escapes text for a test line: a backslash and a `#` have a meaning in TAP, and nothing may break
+/// the line.
 fn text(text: &str) -> String {
     escape(text.as_bytes()).replace('#', "\\#")
 }

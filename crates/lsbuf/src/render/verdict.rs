@@ -1,19 +1,20 @@
-//! The end of a diagnosis: whether answers are complete, and what they lack and for whose sake if
-//! not.
+//! The end of `lsbuf doctor`: whether answers are complete here, and if not, what is missing and
+//! because of which processes.
 
 use crate::escape::{escape, escape_word};
 use crate::model::counted;
 use crate::scan::{Diagnosis, Unread};
 
-/// So many processes are named one by one; a user without rights cannot read hundreds.
+/// How many processes are named. A user without rights cannot read hundreds of them.
 const NAMED: usize = 8;
 
-/// Some lines, the last one with a newline behind it.
+/// One or more lines, each with a newline at its end.
 #[must_use]
 pub fn verdict(diagnosis: &Diagnosis) -> String {
     let Diagnosis { coverage, unread, .. } = diagnosis;
     if diagnosis.is_complete() {
-        return "Answers are complete here, as far as reading goes. What this kernel itself hides: lsbuf check\n".into();
+        return "Answers are complete here. Whether this kernel behaves as lsbuf assumes: lsbuf check\n"
+            .into();
     }
     let mut text = String::new();
     if !coverage.is_complete() {
@@ -26,15 +27,17 @@ pub fn verdict(diagnosis: &Diagnosis) -> String {
         return text;
     }
     let who = counted(unread.len() as u64, "process", "processes");
-    // Only what iterators have seen is complete in spite of them.
+    let they_hold = if unread.len() == 1 { "it holds" } else { "they hold" };
+    // Only BPF iterators give a complete answer although procfs refuses.
     text.push_str(&match coverage.is_complete() {
         true => format!(
-            "BPF iterators see what all processes hold. procfs cannot read {who}: by --source procfs, what only they hold \
-             would not show, and what their io_urings keep is unknown either way:\n"
+            "BPF iterators see what all processes hold. procfs cannot read {who}: --source procfs would miss buffers \
+             that only {they_hold}, and the files that their io_urings have registered are unknown with any \
+             source:\n"
         ),
         false => format!(
-            "procfs could not read {who}: what only they hold does not show, or as the kernel's, and what is left over is an \
-             estimate:\n"
+            "procfs could not read {who}: buffers that only {they_hold} are missing, or appear as held by the kernel; \
+             residuals are estimates:\n"
         ),
     });
     for Unread { pid, comm, why } in unread.iter().take(NAMED) {
@@ -71,8 +74,8 @@ mod tests {
         assert!(!claims(vec![Note::NotWholeMachine], Vec::new()));
     }
 
-    /// Check that who was not read is named, with the reason and with what it costs, and poses as
-    /// nobody else.
+    /// Check that each process that was not read is named, with the reason and with what is missing
+    /// for it, and that its name cannot pass for another process.
     #[test]
     fn who_was_not_read() {
         let failed = Refusal::Failed("fd table", "Input/output error (os error 5)".into());
@@ -96,11 +99,14 @@ mod tests {
             by_procfs.starts_with("Answers are partial here:\n- 3 processes could not be read"),
             "{by_procfs}"
         );
-        assert!(by_procfs.contains("\nprocfs could not read 3 processes: what only they hold does not show"));
+        assert!(
+            by_procfs
+                .contains("\nprocfs could not read 3 processes: buffers that only they hold are missing")
+        );
         assert!(by_procfs.ends_with(list), "{by_procfs}");
     }
 
-    /// Check that of very many only some are named, and the rest are counted.
+    /// Check that of very many processes only some are named, and the others counted.
     #[test]
     fn very_many() {
         let text = verdict(&diagnosis(Vec::new(), (1..=100).map(|pid| denied(pid, "a")).collect()));

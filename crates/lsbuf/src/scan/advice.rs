@@ -65,18 +65,19 @@ impl Right {
 pub(crate) fn obtain(needed: &BTreeSet<Right>, rights: &Rights) -> String {
     let lacking: Vec<&str> =
         needed.iter().filter(|right| !right.is_had(rights)).map(|right| right.capability()).collect();
-    let lacking = lacking.join(" and ");
+    let lacking = match &lacking[..] {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        few => few.concat(),
+    };
     match (lacking.as_str(), rights.first_user_namespace, rights.uid) {
-        ("", ..) => {
-            "nothing from here: no capability is missing, so it may be a security module that refuses"
-                .to_owned()
-        }
+        ("", ..) => "nothing: no capability is missing; a security module may be refusing".to_owned(),
         (lacking, false, _) => {
             format!(
-                "run in the first user namespace, as root or with {lacking}: what this one gives ends at its border"
+                "run in the first user namespace, as root or with {lacking}: capabilities of this one do not count \
+                 outside it"
             )
         }
-        (lacking, true, 0) => format!("this root lacks {lacking}: run with it"),
+        (lacking, true, 0) => format!("run with {lacking}, which this root does not have"),
         (lacking, true, _) => format!("run as root, or with {lacking}"),
     }
 }
@@ -103,23 +104,25 @@ mod tests {
         );
         assert_eq!(advice(CapabilitySet::SYS_PTRACE), "run as root, or with CAP_DAC_READ_SEARCH");
         assert_eq!(advice(CapabilitySet::DAC_OVERRIDE), "run as root, or with CAP_SYS_PTRACE");
+        let three = BTreeSet::from([Right::Trace, Right::Search, Right::FollowMappings]);
+        assert_eq!(
+            obtain(&three, &rights(1000, CapabilitySet::empty())),
+            "run as root, or with CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and CAP_CHECKPOINT_RESTORE"
+        );
     }
 
     /// Check that root is not told to become root.
     #[test]
     fn root_without_capabilities() {
         let advice = obtain(&both(), &rights(0, CapabilitySet::DAC_OVERRIDE));
-        assert_eq!(advice, "this root lacks CAP_SYS_PTRACE: run with it");
+        assert_eq!(advice, "run with CAP_SYS_PTRACE, which this root does not have");
     }
 
     /// Check that a caller with every capability is not told to get one.
     #[test]
     fn nothing_lacking() {
         let advice = obtain(&both(), &rights(0, CapabilitySet::all()));
-        assert_eq!(
-            advice,
-            "nothing from here: no capability is missing, so it may be a security module that refuses"
-        );
+        assert_eq!(advice, "nothing: no capability is missing; a security module may be refusing");
     }
 
     /// Check that the capabilities of an inner user namespace count for nothing.

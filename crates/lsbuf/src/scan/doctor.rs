@@ -26,7 +26,7 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::procmap::Queries;
 use crate::kernel::rights::Rights;
 use crate::kernel::{bufinfo, magic, read};
-use crate::model::{Coverage, Label, Note, Pid, Snapshot, Source};
+use crate::model::{Coverage, Label, Note, Pid, Snapshot, Source, counted};
 use crate::probes;
 
 /// How much of a source works.
@@ -161,20 +161,20 @@ impl Scanner {
     }
 
     fn iterators(&self, rights: &Rights) -> SourceCheck {
-        let check = SourceCheck::new("BPF iterators", "all of it in one pass, and nothing else is looked at");
+        let check = SourceCheck::new("BPF iterators", "fds, mappings, dma-bufs and counts in one pass");
         let state = match &self.iterators {
             Iterating::Ready(iterators) => {
                 return match iterators.origin() {
                     Ok(folder) => check.works(format!("used, as pinned in {}", folder.display())),
                     Err(why) => {
-                        let pinned = why.map_or(String::new(), |missing| format!("; pinned: {missing}"));
+                        let pinned = why.map_or(String::new(), |missing| format!("; {}", missing.of_pins()));
                         check.works(format!("used, loaded for each run{pinned}"))
                     }
                 };
             }
             Iterating::No(state) => state,
             Iterating::MayLoad(missing) => {
-                return check.is(SourceState::Missing, format!("they are not loaded; pinned: {missing}"));
+                return check.is(SourceState::Missing, format!("not loaded; {}", missing.of_pins()));
             }
         };
         let mut check = check.is(SourceState::Missing, format!("{state}; procfs is used"));
@@ -194,18 +194,18 @@ impl Scanner {
     fn whole_machine(&self, coverage: &Coverage, rights: &Rights) -> SourceCheck {
         let check = SourceCheck::new("procfs", "the list of processes");
         if !coverage.notes.contains(&Note::NotWholeMachine) {
-            return check.works("kernel threads show: this is the whole machine");
+            return check.works("kernel threads are listed: this is the whole machine");
         }
         let advice = if !self.root.is_live() {
             RECORD.to_owned()
         } else if !rights.first_pid_namespace {
-            "run in the first pid namespace (a container: --pid=host), with the /proc of it".to_owned()
+            "run in the first pid namespace (for a container: --pid=host), with its /proc".to_owned()
         } else if Right::Trace.is_had(rights) {
             "use a /proc that is mounted in the first pid namespace".to_owned()
         } else {
             format!("{}; or mount /proc without hidepid", obtain(&BTreeSet::from([Right::Trace]), rights))
         };
-        check.is(SourceState::Partly, "no kernel threads show").advise(advice)
+        check.is(SourceState::Partly, "no kernel threads are listed").advise(advice)
     }
 
     fn processes(
@@ -216,20 +216,21 @@ impl Scanner {
         rights: &Rights,
     ) -> SourceCheck {
         let counts = &coverage.processes;
-        let check = SourceCheck::new("fd, fdinfo, maps", "who holds what by fds and mappings");
-        let seen = format!("{} of {} processes can be read", counts.read, counts.total - counts.vanished);
+        let check = SourceCheck::new("fd, fdinfo, maps", "fds and mappings of each process");
+        let all = counted(counts.total - counts.vanished, "process", "processes");
+        let seen = format!("{} of {all} can be read", counts.read);
         let state = match (counts.unreadable, counts.read) {
             (0, _) => return check.works(seen),
             (_, 0) => SourceState::Missing,
             _ => SourceState::Partly,
         };
-        let check = check.is(state, format!("{seen}; the others stand below"));
+        let check = check.is(state, format!("{seen}; the others are listed below"));
         if !self.root.is_live() {
             return check.advise(RECORD.to_owned());
         }
         let refuses = |unread: &&Unread| matches!(unread.why, Refusal::Denied(_) | Refusal::Failed(..));
         match unread.iter().find(refuses).map(|unread| &unread.why) {
-            None => check.advise("ask again: they can be read now, or have exited".to_owned()),
+            None => check.advise("run it again: they can be read now, or have exited".to_owned()),
             Some(Refusal::Failed(..)) if needed.is_empty() => check.advise("see the error below".to_owned()),
             Some(_) => check.advise(obtain(needed, rights)),
         }
@@ -247,16 +248,16 @@ impl Scanner {
     }
 
     fn procmap(&self) -> SourceCheck {
-        let check = SourceCheck::new("procmap", "mappings for a fraction of what their text costs");
+        let check = SourceCheck::new("procmap", "mappings, several times faster than as text");
         if self.procfs.as_ref().is_some_and(|procfs| procfs.can_query()) {
-            return check.works("this kernel can be queried for mappings");
+            return check.works("this kernel has PROCMAP_QUERY");
         }
         let why = match Queries::probe(&self.root) {
-            Err(e) => format!("PROCMAP_QUERY cannot be asked: {}", std::io::Error::from(e)),
+            Err(e) => format!("PROCMAP_QUERY cannot be tried: {}", std::io::Error::from(e)),
             Ok(_) if self.root.is_live() => "this kernel has no PROCMAP_QUERY".to_owned(),
-            Ok(_) => "a recorded tree has none".to_owned(),
+            Ok(_) => "a recorded tree has no PROCMAP_QUERY".to_owned(),
         };
-        check.is(SourceState::Missing, format!("{why}: the text of maps is read, with the same answer"))
+        check.is(SourceState::Missing, format!("{why}: lsbuf reads maps as text, with the same answer"))
     }
 
     /// Tries again to read one process: its command name, what it refuses, and the missing rights.
@@ -293,17 +294,19 @@ impl Scanner {
     }
 
     fn bufinfo(&mut self, rights: &Rights) -> SourceCheck {
-        let check = SourceCheck::new("bufinfo", "buffers that no process holds, counts, attached devices");
+        let check = SourceCheck::new("bufinfo", "dma-bufs that no process holds, counts, attached devices");
         let Some(sys) = self.options.sys_root.clone() else {
             let check = check.is(SourceState::Missing, "no sysfs goes with this procfs");
-            return check.advise("name it with --sys-root".to_owned());
+            return check.advise("give it with --sys-root".to_owned());
         };
         match bufinfo::read_list(&sys) {
-            Ok(list) if list.agrees() => check.works(format!("lists {} buffers", list.buffers.len())),
+            Ok(list) if list.agrees() => {
+                check.works(format!("lists {}", counted(list.buffers.len() as u64, "buffer", "buffers")))
+            }
             Ok(list) => check
                 .is(
                     SourceState::Partly,
-                    format!("{} readable rows, which contradict its closing line", list.buffers.len()),
+                    format!("{} readable rows, but its last line says otherwise", list.buffers.len()),
                 )
                 .advise("look for a buffer with a newline in its name".to_owned()),
             Err(error) => {
@@ -316,7 +319,7 @@ impl Scanner {
     }
 
     fn map_files(&mut self, rights: &Rights) -> SourceCheck {
-        let gives = "creator and age of a buffer that is only mapped, and of shmem its size";
+        let gives = "creator and age of buffers that are only mapped, and size of such shmem";
         let mut check = SourceCheck::new("map_files", gives);
         match self.follow_a_mapping() {
             Ok(()) => check.works("links can be followed"),
@@ -365,13 +368,16 @@ impl Scanner {
 const RECORD: &str = "record the tree again, as root";
 
 fn identity(coverage: &Coverage, rights: &Rights) -> SourceCheck {
-    let check = SourceCheck::new("proof", "that what is called like a dma-buf is one");
+    let check = SourceCheck::new("identity", "proof of which files with such names are dma-bufs");
     let unproven = coverage
         .notes
         .iter()
         .find_map(|note| if let Note::Unproven { references } = note { Some(references) } else { None });
-    let Some(references) = unproven else { return check.works("nothing is in doubt") };
-    let check = check.is(SourceState::Partly, format!("{references} references cannot be proven"));
+    let Some(references) = unproven else { return check.works("every candidate was decided") };
+    let check = check.is(
+        SourceState::Partly,
+        counted(*references, "reference cannot be decided", "references cannot be decided"),
+    );
     if !coverage.unreadable.is_empty() {
         // They may be proven by the processes that cannot be read yet.
         return check;
@@ -387,13 +393,13 @@ fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
     match error {
         Errno::ACCESS | Errno::PERM => obtain(&BTreeSet::from([Right::Search]), rights),
         Errno::NOENT if statfs(&debug).is_ok_and(|fs| fs.f_type == magic::DEBUGFS) => {
-            "this kernel was built without dma-bufs (CONFIG_DMA_SHARED_BUFFER)".to_owned()
+            "nothing: this kernel was built without dma-bufs (CONFIG_DMA_SHARED_BUFFER)".to_owned()
         }
         Errno::NOENT if !is_there(&sys.join("kernel")) => {
-            format!("{} is no sysfs: name one with --sys-root", sys.display())
+            format!("{} is not a sysfs: give one with --sys-root", sys.display())
         }
         Errno::NOENT if !is_there(&debug) => {
-            "this kernel was built without debugfs (CONFIG_DEBUG_FS)".to_owned()
+            "nothing: this kernel was built without debugfs (CONFIG_DEBUG_FS)".to_owned()
         }
         Errno::NOENT => {
             let where_to = match (rights.first_user_namespace, rights.has(CapabilitySet::SYS_ADMIN)) {
@@ -403,7 +409,7 @@ fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
             };
             format!("{where_to}mount -t debugfs none {}", debug.display())
         }
-        _ => "see the error".to_owned(),
+        _ => "mend the cause of that error".to_owned(),
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) type ListResult = Result<List, String>;
 /// Reads the kernel's list, if the options allow it.
 pub(super) fn read(options: &Options) -> ListResult {
     if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {
-        return Err("it was not asked for".into());
+        return Err("not in --source".into());
     }
     let Some(sys) = &options.sys_root else { return Err("no sysfs goes with this procfs".into()) };
     bufinfo::read_list(sys)

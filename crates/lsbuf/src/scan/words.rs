@@ -27,14 +27,14 @@ impl FromStr for Sources {
         let (word, kernel_list) = match text {
             "auto" => return Ok(Sources::default()),
             "bpf" => return Ok(Sources { way: Way::Iterators, ..Sources::default() }),
-            "bufinfo" => return Err(format!("bufinfo knows no holders; {VALID}")),
+            "bufinfo" => return Err(format!("bufinfo does not list holders; {VALID}")),
             _ => match text.strip_suffix(",bufinfo").or(text.strip_prefix("bufinfo,")) {
                 Some(word) => (word, true),
                 None => (text, false),
             },
         };
         let mappings = WAYS.iter().find(|(name, _)| *name == word).map(|&(_, mappings)| mappings);
-        let mappings = mappings.ok_or_else(|| format!("no such sources; {VALID}"))?;
+        let mappings = mappings.ok_or_else(|| format!("no such source; {VALID}"))?;
         Ok(Sources { way: Way::Procfs, mappings, kernel_list, ..Sources::default() })
     }
 }

@@ -201,10 +201,10 @@ impl fmt::Display for Unavailable {
             }
             Unavailable::Missing => f.write_str("this kernel has no such iterator"),
             Unavailable::NotRequested => f.write_str("not requested"),
-            Unavailable::NotPinned => f.write_str("it is not pinned"),
-            Unavailable::Foreign => f.write_str("what is there is nothing that root has pinned"),
+            Unavailable::NotPinned => f.write_str("not pinned"),
+            Unavailable::Foreign => f.write_str("what is there was not pinned by root"),
             Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),
-            Unavailable::Unfit(why) => write!(f, "it does not fit this kernel: {why}"),
+            Unavailable::Unfit(why) => write!(f, "does not fit this kernel: {why}"),
         }
     }
 }

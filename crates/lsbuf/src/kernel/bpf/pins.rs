@@ -197,7 +197,8 @@ impl PinFolder {
             let Some(facts) = is_on_bpf_fs(&dir).map_err(fail)? else { return Ok(None) };
             if !is_trusted(&facts) || others_may(&facts, Mode::WGRP | Mode::WOTH) {
                 let (uid, mode) = (facts.st_uid, facts.st_mode & 0o7777);
-                let whose = format!("is user {uid}'s with mode {mode:04o}, so others could put pins in it");
+                let whose =
+                    format!("belongs to user {uid} and has mode {mode:04o}: others could put files in it");
                 return Err((format!("{} {whose}", path.display()), None));
             }
             let lock = Lock::take(&dir, path, &deadline)?;
@@ -207,7 +208,7 @@ impl PinFolder {
                 return Ok(Some(PinFolder { above, name, dir, path: path.to_owned(), lock }));
             }
             if deadline.has_passed() {
-                return Err((format!("somebody keeps removing {}", path.display()), None));
+                return Err((format!("another process keeps removing {}", path.display()), None));
             }
         }
     }
@@ -236,7 +237,7 @@ impl PinFolder {
             })
             .map_err(|errno| fail("list", errno))?;
             if !empty {
-                return Err(fail("mount a bpf filesystem over what is in", Errno::NOTEMPTY));
+                return Err(fail("mount a bpf filesystem on", Errno::NOTEMPTY));
             }
             mount_on(&dir).map_err(|errno| fail("mount a bpf filesystem on", errno))?;
         }
@@ -268,7 +269,7 @@ impl PinFolder {
             chmodat(&new, iterator.name(), FILE_MODE, AtFlags::empty()).map_err(own)?;
             pinned.push(iterator);
         }
-        let own = |errno| fail("hand over to the group", errno);
+        let own = |errno| fail("give the files to the group", errno);
         fchown(&new, owner.0, owner.1).map_err(own)?;
         fchmod(&new, FOLDER_MODE).map_err(own)?;
         self.replace().map_err(|errno| fail("replace what is pinned", errno))?;

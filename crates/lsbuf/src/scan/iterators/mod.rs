@@ -173,6 +173,17 @@ pub(super) struct MissingIterator {
     pub(super) why: Unavailable,
 }
 
+impl MissingIterator {
+    /// Why what is pinned is not used.
+    pub(super) fn of_pins(&self) -> String {
+        match (self.iterator, &self.why) {
+            (None, Unavailable::NotPinned) => "not pinned".to_owned(),
+            (Some(iterator), Unavailable::NotPinned) => format!("{} is not pinned", iterator.name()),
+            _ => format!("pinned: {self}"),
+        }
+    }
+}
+
 impl fmt::Display for MissingIterator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.iterator {
@@ -193,10 +204,10 @@ impl NotUsed {
 impl fmt::Display for NotUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotUsed::NotRequested => f.write_str("they were not asked for"),
+            NotUsed::NotRequested => f.write_str("not in --source"),
             NotUsed::WrongPlace(why) => f.write_str(why),
-            NotUsed::Neither { pinned, loaded } => write!(f, "pinned: {pinned}; to be loaded: {loaded}"),
-            NotUsed::Stuck => f.write_str("they had to wait for some process for too long"),
+            NotUsed::Neither { pinned, loaded } => write!(f, "{}; loading: {loaded}", pinned.of_pins()),
+            NotUsed::Stuck => f.write_str("they waited too long for a process"),
             NotUsed::Unread(errno) => write!(f, "they cannot be read: {}", std::io::Error::from(*errno)),
         }
     }
@@ -211,10 +222,10 @@ pub(super) fn pinned(
     unread: Option<Errno>,
 ) -> Result<Result<Iterators, MissingIterator>, NotUsed> {
     if !root.is_live() || options.sys_root.is_none() {
-        return Err(NotUsed::WrongPlace("this is not the procfs of a running kernel with its sysfs"));
+        return Err(NotUsed::WrongPlace("they need the /proc and /sys of the running kernel"));
     }
     if !root.has_own_pids() || !Rights::own().first_pid_namespace {
-        return Err(NotUsed::WrongPlace("they speak of the first pid namespace, which this is not"));
+        return Err(NotUsed::WrongPlace("they describe the first pid namespace, and this is another one"));
     }
     let pinned = match unread {
         None => Probes::pinned(&options.pins, options.kinds),
