@@ -1,4 +1,4 @@
-//! Arguments: what there is, what each accepts, and one clear line for what it does not.
+//! The arguments: what each accepts, help with examples, and one line for each mistake.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,34 +16,66 @@ use lsbuf::scan::{Options, PINS, Sources};
 
 use crate::{groups, output, stdout};
 
+// clap wraps text below the options at the terminal's width: a paragraph here is one line. Examples
+// end at column 80.
+
 const EXAMPLES: &str = "\
 Examples:
-  lsbuf                            every dma-buf and all shared memory, largest first
+  lsbuf                            every buffer, largest first
   lsbuf -d                         dma-bufs alone
   lsbuf --kind memfd,sysv          these kinds alone
-  lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, with two more columns
-  lsbuf --kernel-only              what no process holds: GEM handles, queues, leaked segments
-  lsbuf --deleted                  files that are unlinked and still held
+  lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, two more columns
+  lsbuf --unheld                   what no process holds: drivers, lost segments
+  lsbuf --deleted                  unlinked files that are still held
   lsbuf --min-size 8M --name 'cam*' --sort COUNT
-  lsbuf ps                         what each process holds and what it costs
-  lsbuf ps --sort BUFS             who leaks buffers by the thousand
-  lsbuf show 17                    every reference to the buffer with inode 17
-  lsbuf reconcile                  what free(1) calls shared, explained to the page
+  lsbuf ps --sort BUFS             the processes that hold the most buffers
+  lsbuf show 17                    every reference to the buffer with INO 17
+  lsbuf reconcile                  what free(1) calls shared, and whose it is
   lsbuf doctor                     is the answer complete here, and if not, why
-  lsbuf probes install -g video    as root: let the members of a group see the whole machine, too
-  lsbuf check                      does this kernel keep what the answers rest on
-  lsbuf -J | jq '.totals'          everything, for programs
+  lsbuf -J | jq '.totals'          everything, as JSON
 ";
 
-/// Who holds every shared buffer on this machine, dma-bufs and shared memory: which process, through which fd or mapping,
-/// what the kernel holds besides, and what each costs.
+const LS_EXAMPLES: &str = "\
+Examples:
+  lsbuf ls --human -o +DELETED,IPC  with two more columns
+  lsbuf ls -p 4711                  what process 4711 holds
+  lsbuf ls --kind sysv --unheld     segments that no process has attached
+";
+
+const PS_EXAMPLES: &str = "\
+Examples:
+  lsbuf ps --human           largest first
+  lsbuf ps --sort USS        what an exit would free, largest first
+  lsbuf ps -d -o +SYNCS,UID  dma-bufs alone, with fence fds and users
+";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  lsbuf show 17           the buffer with INO 17
+  lsbuf show dmabuf:3     if other kinds have that number, too
+  lsbuf show frame-pool   by name; also: lsbuf show /dev/shm/x
+  lsbuf show 0x1234       a System V segment by its key
+";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo lsbuf doctor               can root see everything here
+  lsbuf doctor --source procfs    what another source would see
+  lsbuf doctor --strict && …      in a script: only if answers are complete
+
+It tries each source, says what it saw and what the source gives, and names the fewest \
+capabilities or mounts that a complete answer needs.
+";
+
+/// Shows who holds each shared buffer (dma-bufs and shared memory): which process, by which fd or
+/// mapping, or the kernel; and how much memory it takes.
 #[derive(Debug, Parser)]
 #[command(
     name = "lsbuf",
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = format!("{}\n{EXAMPLES}\n{EXIT}", buffer_columns())
+    after_help = format!("{EXAMPLES}\n{}\n{EXIT}", buffer_columns())
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -53,57 +85,88 @@ pub(crate) struct Cli {
 }
 
 const EXIT: &str = "\
-Filters choose rows; the figures in a row, and the totals, always speak of the whole machine.
-Put options after the command: lsbuf ps --human. Output that is piped is not cut to the terminal's width.
-Exit status: 0 answered, if only in part (said on stderr); 1 could not answer; 2 wrong arguments; 3 in part, with --strict.
-Rows are red where one process holds a buffer by 16 fds or more, yellow where no fd and no mapping holds it.";
+? is unknown, ~ an estimate, - none or does not apply.
+Filters choose rows. The figures in a row, and the totals, are of the whole machine.
+A row is red if one process holds the buffer by 16 fds or more, yellow if no fd and no mapping \
+holds it.
+Output that is piped is not cut to the terminal's width.
+Options go after the command: lsbuf ps --human.
+Exit status: 0 answered, even if only in part (stderr says so); 1 no answer; 2 wrong arguments; \
+3 answered in part, with --strict.";
 
 /// The subcommand by which a check starts its second process.
 pub(crate) const CHECK_HELPER: &str = "check-helper";
 
 const CHECK: &str = "\
-Try on buffers of its own whether this kernel keeps what the answers rest on: that an inode number is one buffer's, that \
-the count moves by one for each fd and mapping, where names show, what stays listed. The answer is TAP, version 14: a \
-line for each point, what was seen and what it means below each that does not hold, and what a buffer costs the kernel.
+Examples:
+  sudo lsbuf check                    all points
+  lsbuf check | grep -A2 '^not ok'    only what does not hold
 
-It makes buffers with the exporters that it may use, and removes them: the system heap (/dev/dma_heap/system), udmabuf \
-(modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its node under /dev/dri). Points that need another exporter, \
-or root, are skipped and say so. With no exporter at all it says 'Bail out!' and what to do.";
+It makes buffers of its own and tries on them what lsbuf assumes: that an inode number belongs to \
+one buffer, that each fd and each mapping adds 1 to the count, where names show, and what stays \
+listed. It prints TAP, version 14: one line for each point, and below a point that does not hold \
+what was seen and what it means. Comments say what a buffer costs the kernel.
 
-const CHECK_EXIT: &str = "\
-Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; 2 wrong arguments.";
+It uses the exporters that this user may open, and leaves nothing behind: the system heap \
+(/dev/dma_heap/system), udmabuf (modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its \
+node under /dev/dri). Points that need another exporter, or root, are skipped and say so. Without \
+any exporter it prints 'Bail out!' and what to do.
+
+Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; \
+2 wrong arguments.";
 
 const RECONCILE: &str = "\
-Set what lsbuf finds against the Shmem line of /proc/meminfo, which free(1) shows as shared: what is charged for the buffers \
-that processes hold, by kind, and for System V segments; what is used of each mounted tmpfs by files that no process holds; \
-less what of it is in swap. What is left over has a row of its own, so that the rows add up to the page, and below the table \
-stands what it may be.
-
-Huge pages and memfd_secret's are not in Shmem; a line below the table has them. As root it first has the kernel add up what \
-each processor counts for itself (reads /proc/sys/vm/stat_refresh). Where Shmem moves during the scan, it is scanned anew, up \
-to three times.";
-
-const RECONCILE_EXIT: &str = "\
-Example:
+Examples:
   sudo lsbuf reconcile --human
   lsbuf reconcile -J | jq '.left_over'
 
-Exit status: 0 answered, if only in part; 1 could not answer; 2 wrong arguments; 3 in part, with --strict.";
+The rows below Shmem (/proc/meminfo) add up to it: what is charged for buffers that processes \
+hold, by kind, and for System V segments; what is used of each mounted tmpfs by files that no \
+process holds; less what of all this is in swap; and, in the last row, what is left over. The \
+lines below the table say what that may be.
+
+Huge pages, memfd_secret and guest_memfd are not in Shmem; a line of their own has them. As root, \
+lsbuf first has the kernel add up its per-CPU counters (it reads /proc/sys/vm/stat_refresh). If \
+Shmem changes during the scan, lsbuf scans again, up to three times in all.
+
+Exit status: 0 answered, even if only in part; 1 no answer; 2 wrong arguments; 3 answered in \
+part, with --strict.";
 
 const PROBES: &str = "\
-Load the BPF iterators once per boot, as root, and pin them, so that lsbuf answers from them without any privilege and without \
-loading anything. It does so by itself where they are pinned and its user may read them (--source auto or bpf).
+Examples:
+  sudo lsbuf probes install --group video    once per boot
+  lsbuf probes status                        what is pinned, and can I read it
+  sudo lsbuf probes remove
 
-What members of the group can then see is the whole machine, all of its containers: every dma-buf's size, exporter, name, \
-creator and attached devices, every held memfd, segment and file of a tmpfs with its path, and every process that holds one, whoever runs it: its pid, command, user and cgroup, its fd \
-numbers, the addresses of its mappings (which tells where address space layout randomization has put them), and who has \
-a GPU or video device open. They cannot see what is in a buffer, or open one.
+Root loads the BPF iterators and pins them. Members of the group then see the whole machine \
+without any privilege: lsbuf reads pinned iterators by itself if its user may (--source auto or \
+bpf).
 
-The folder must be in a bpf filesystem, or be missing or empty: then one is mounted there. Not below /sys/fs/bpf where \
-systemd has mounted that: only root can enter it.";
+What members can then see, of all users and containers: every dma-buf's size, exporter, name, \
+creator and attached devices; every memfd, segment and tmpfs file that is held, with its path; \
+every process that holds one, with its pid, command, user and cgroup, its fd numbers, and the \
+addresses of its mappings (which reveals address space layout randomization); and which processes \
+have a GPU or video device open. They cannot see what is in a buffer, or open one.
 
-const PROBES_EXIT: &str = "\
-Exit status: 0 done, and for status: this user can answer from what is pinned; 1 not so; 2 wrong arguments.";
+The folder must be on a bpf filesystem, or be missing or empty: then one is mounted there. It \
+cannot be below /sys/fs/bpf where systemd has mounted that, because only root can enter it.
+
+Exit status: 0 done, and for status: this user can read what is pinned; 1 if not; 2 wrong \
+arguments.";
+
+const INSTALL_EXAMPLE: &str = "\
+Example:
+  sudo lsbuf probes install --group video
+
+Read lsbuf probes --help first: it says what the members can then see.";
+
+const STATUS_EXAMPLE: &str = "\
+Example:
+  lsbuf probes status && lsbuf    the whole machine, if it can be seen";
+
+const REMOVE_EXAMPLE: &str = "\
+Example:
+  sudo lsbuf probes remove";
 
 #[derive(Debug, Args)]
 #[command(disable_help_subcommand = true)]
@@ -112,23 +175,26 @@ pub(crate) struct ProbesArgs {
     pub(crate) action: ProbesAction,
 }
 
-/// What to do with pinned iterators.
+/// What to do with pinned BPF iterators.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProbesAction {
-    /// Load the iterators and pin them, in place of those that are pinned
+    /// Load the BPF iterators and pin them; replaces those that are pinned
+    #[command(after_help = INSTALL_EXAMPLE)]
     Install {
-        /// Who may read them, besides root: the name of a group, or its number
+        /// Group that may read them, by name or number; without it, only root may
         #[arg(short, long, value_name = "GROUP", value_parser = group)]
         group: Option<u32>,
         #[command(flatten)]
         folder: PinsFolder,
     },
     /// Say what is pinned, who may read it, and whether this user can
+    #[command(after_help = STATUS_EXAMPLE)]
     Status {
         #[command(flatten)]
         folder: PinsFolder,
     },
     /// Remove what is pinned
+    #[command(after_help = REMOVE_EXAMPLE)]
     Remove {
         #[command(flatten)]
         folder: PinsFolder,
@@ -138,7 +204,7 @@ pub(crate) enum ProbesAction {
 /// Where iterators are pinned.
 #[derive(Debug, Args)]
 pub(crate) struct PinsFolder {
-    /// The folder of a bpf filesystem with the pinned BPF iterators
+    /// Folder with the pinned BPF iterators
     #[arg(long, value_name = "DIR", default_value = PINS)]
     pub(crate) pins: PathBuf,
 }
@@ -146,25 +212,27 @@ pub(crate) struct PinsFolder {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List every buffer (the default)
-    #[command(after_help = buffer_columns())]
+    #[command(after_help = format!("{LS_EXAMPLES}\n{}", buffer_columns()))]
     Ls(LsArgs),
-    /// List every process that holds a buffer
-    #[command(after_help = columns("Columns", PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS))]
+    /// List every process that holds a buffer, and what its exit frees
+    #[command(after_help = format!("{PS_EXAMPLES}\n{}", columns(PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS)))]
     Ps(PsArgs),
-    /// Show buffers in full: each reference, attachments, age, creator
+    /// Show single buffers in full: each reference, devices, creator
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(ShowArgs),
-    /// Explain free(1)'s shared memory to the page
-    #[command(long_about = RECONCILE, after_help = RECONCILE_EXIT)]
+    /// Explain what free(1) calls shared, to the page
+    #[command(after_help = RECONCILE)]
     Reconcile(ReconcileArgs),
-    /// Say which sources work here and what would make the answer complete
+    /// Say whether answers are complete here, and what would make them so
+    #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
-    /// Let members of a group use BPF iterators that root has loaded once
-    #[command(long_about = PROBES, after_help = PROBES_EXIT)]
+    /// Let a group see the whole machine: pin BPF iterators, as root
+    #[command(after_help = PROBES)]
     Probes(ProbesArgs),
-    /// Try on buffers of its own whether this kernel keeps what the answers rest on
-    #[command(long_about = CHECK, after_help = CHECK_EXIT)]
+    /// Test whether this kernel behaves as lsbuf assumes
+    #[command(after_help = CHECK)]
     Check,
-    /// The second process of a check
+    /// The second process of lsbuf check
     #[command(name = CHECK_HELPER, hide = true)]
     CheckHelper,
 }
@@ -174,7 +242,7 @@ pub(crate) struct LsArgs {
     /// Columns to show; +COL,… adds to the default ones
     #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
-    /// Column to sort by: largest number first, or first of the alphabet
+    /// Column to sort by: numbers largest first, text from A to Z
     #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
@@ -186,7 +254,7 @@ pub(crate) struct PsArgs {
     /// Columns to show; +COL,… adds to the default ones
     #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS), conflicts_with = "json")]
     pub(crate) output: Option<Columns>,
-    /// Column to sort by: largest number first, or first of the alphabet
+    /// Column to sort by: numbers largest first, text from A to Z
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
@@ -206,7 +274,7 @@ pub(crate) struct ListingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// Inode numbers, KIND:INODE, keys of segments, or names, exact or as they are printed
+    /// INO, KIND:INO, key of a segment, or name, raw or as lsbuf prints it
     #[arg(required = true, value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) buffers: Vec<String>,
     /// JSON, schema lsbuf.snapshot/1, with these buffers only
@@ -243,11 +311,11 @@ pub(crate) struct Format {
     /// JSON, schema lsbuf.snapshot/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
-    /// CSV; text that begins with = + - @ or ' has a ' in front, so that no spreadsheet takes it
-    /// for a formula
+    /// CSV; a ' goes before text that begins with = + - @ or ', so that no spreadsheet takes it for
+    /// a formula
     #[arg(long, conflicts_with = "raw")]
     pub(crate) csv: bool,
-    /// Fields separated by one blank, blanks inside them as \x20
+    /// Fields separated by one blank, blanks in them as \x20
     #[arg(short, long)]
     pub(crate) raw: bool,
     /// No headings and no totals
@@ -259,7 +327,7 @@ pub(crate) struct Format {
     /// Sizes like 8.0M (the default on a terminal)
     #[arg(long)]
     pub(crate) human: bool,
-    /// Colour: auto (on a terminal without NO_COLOR), always, never
+    /// Colour: auto (on a terminal, unless NO_COLOR is set), always, never
     #[arg(
         long,
         value_name = "WHEN",
@@ -280,23 +348,22 @@ impl Format {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Filter")]
 pub(crate) struct FilterArgs {
-    /// Only what these processes hold (a list with commas, or several times)
+    /// Only what these processes hold: 12,13
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = pid)]
     pub(crate) pids: Vec<Pid>,
-    /// Only buffers of these exporters, by their exact names, also as they are printed (a list with
-    /// commas)
+    /// Only dma-bufs of these exporters, by exact name: system,udmabuf
     #[arg(long = "exporter", value_name = "EXPORTER", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exporters: Vec<String>,
     /// Only buffers whose name matches, such as 'cam*'
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     pub(crate) name: Option<GlobMatcher>,
-    /// Only buffers of this size or more, such as 10M
+    /// Only buffers of at least this size, such as 10M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
-    /// Only buffers that no process holds, segments that nobody has attached among them
-    #[arg(long)]
-    pub(crate) kernel_only: bool,
-    /// Only what has lost its name, or is marked for removal, and goes with its last holder
+    /// Only buffers that no process holds
+    #[arg(long, alias = "kernel-only")]
+    pub(crate) unheld: bool,
+    /// Only unlinked files and segments marked for removal
     #[arg(long)]
     pub(crate) deleted: bool,
 }
@@ -304,8 +371,8 @@ pub(crate) struct FilterArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scan")]
 pub(crate) struct ScanArgs {
-    /// Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other,
-    /// secretmem, guest_memfd, or all (a list with commas)
+    /// Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs,
+    /// hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all
     #[arg(
         long = "kind",
         value_name = "KIND,…",
@@ -315,19 +382,20 @@ pub(crate) struct ScanArgs {
         value_parser = kinds
     )]
     kinds: Vec<Kinds>,
-    /// Dma-bufs alone, whatever --kind says
+    /// Look for dma-bufs alone, whatever --kind says
     #[arg(short, long)]
     dmabuf: bool,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
 }
 
-/// How to scan, whatever is looked for.
+/// How to scan, whatever the kinds.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scan")]
 pub(crate) struct ReadingArgs {
-    /// What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone
-    /// or with ,bufinfo
+    /// What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto
+    /// is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries
+    /// procfs,bufinfo before it loads them
     #[arg(
         long,
         value_name = "SOURCE,…",
@@ -345,7 +413,7 @@ pub(crate) struct ReadingArgs {
 }
 
 impl ShowArgs {
-    /// As the library takes it: what is asked for in full is worth asking drivers for.
+    /// As the library takes it. To show one buffer in full it is worth asking the drivers, too.
     pub(crate) fn options(&self) -> Options {
         let mut options = self.scan.options();
         options.sources.gem_handles = true;
@@ -380,10 +448,10 @@ impl ReadingArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Scan")]
 struct Roots {
-    /// The procfs to read, or a recorded tree of one
+    /// The procfs to read, or a recorded copy of one
     #[arg(long, value_name = "DIR", default_value = "/proc")]
     proc_root: PathBuf,
-    /// The sysfs that goes with it [default: /sys for /proc, else none]
+    /// The sysfs that belongs to it [default: /sys for /proc, else none]
     #[arg(long, value_name = "DIR")]
     sys_root: Option<PathBuf>,
     #[command(flatten)]
@@ -404,19 +472,19 @@ impl Roots {
     }
 }
 
-/// The columns asked for.
+/// The columns that the user chose.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     columns: Vec<Column>,
-    /// Besides the default ones.
+    /// Whether they are added to the default ones.
     more: bool,
 }
 
 impl Columns {
-    /// Those asked for, or the default ones.
-    pub(crate) fn or_default(asked: &Option<Columns>, all: &[Column], default: &[&str]) -> Vec<Column> {
+    /// The chosen columns, or the default ones.
+    pub(crate) fn or_default(chosen: &Option<Columns>, all: &[Column], default: &[&str]) -> Vec<Column> {
         let default = || all.iter().filter(|c| default.contains(&c.name)).copied();
-        match asked {
+        match chosen {
             None => default().collect(),
             Some(Columns { columns, more: true }) => {
                 let others = default().filter(|c| columns.iter().all(|more| more.name != c.name));
@@ -441,15 +509,15 @@ fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
     Ok(Columns { columns: columns.collect::<Result<_, _>>()?, more: names.is_some() })
 }
 
-/// What of a list of buffers shows, and when.
+/// The columns of a list of buffers, and when tables leave some out.
 fn buffer_columns() -> String {
-    let text = columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
-    text + "Tables show EXPORTER only where a dma-buf is listed, and IPC too where segments of several namespaces are; -d leaves out \
-        KIND and CHARGED.\n"
+    let text = columns(BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
+    text + "A table has EXPORTER only if a dma-buf is listed, and IPC too if segments of several \
+            namespaces are. With -d it has no KIND and CHARGED.\n"
 }
 
-fn columns(heading: &str, all: &[Column], default: &[&str]) -> String {
-    let mut text = format!("{heading} (* shown by default):\n");
+fn columns(all: &[Column], default: &[&str]) -> String {
+    let mut text = "Columns (* shown by default):\n".to_owned();
     for column in all {
         let mark = if default.contains(&column.name) { '*' } else { ' ' };
         text.push_str(&format!("{mark} {:<10} {}\n", column.name, column.help));
@@ -496,13 +564,14 @@ fn size(text: &str) -> Result<Bytes, String> {
         "KiB" | "MiB" | "GiB" | "TiB" | "PiB" => text.to_owned(),
         _ => String::new(),
     };
-    // What is too large for 64 bits comes back as the largest number.
+    // A number that does not fit into 64 bits is parsed as the largest that does.
     let size = full.parse().ok().filter(|size: &ByteSize| size.as_u64() < u64::MAX);
     size.map(|s| Bytes(s.as_u64()))
-        .ok_or_else(|| "no size; valid: 4096, 64K, 10M, 1.5G (powers of 1024)".to_owned())
+        .ok_or_else(|| "not a size; valid: 4096, 64K, 10M, 1.5G (powers of 1024)".to_owned())
 }
 
-/// Prints help and versions as they are, and what is wrong as one line. The line starts with clap's own.
+/// Prints help and versions as clap does, and a mistake as one line, which starts with clap's own
+/// words.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return match stdout::check().and_then(|()| output::unless_closed(error.print())) {
@@ -543,7 +612,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 mod tests {
     use super::*;
 
-    /// Check that the definitions contradict nothing in themselves.
+    /// Check that the definitions do not contradict each other.
     #[test]
     fn definitions_hold() {
         Cli::command().debug_assert();
@@ -557,7 +626,7 @@ mod tests {
         assert_eq!(size("4096"), Ok(Bytes(4096)));
     }
 
-    /// Check that a decimal unit, which would be misread, is refused.
+    /// Check that a decimal unit is refused: it would be misread.
     #[test]
     fn decimal_units_are_refused() {
         assert!(

@@ -1,4 +1,4 @@
-//! One function per subcommand.
+//! One function for each subcommand: read the machine, choose rows, print.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -34,8 +34,9 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     list(&view, &rows, &columns, &args.listing, style)
 }
 
-/// Which columns a list of buffers has if nobody asks for any. For programs they depend on what is asked alone; for people they
-/// are those that tell these rows something, or tell them apart.
+/// The columns of a list of buffers if the user chose none. For programs they depend only on the
+/// arguments. For people they leave out what is empty in these rows, and add what tells the rows
+/// apart.
 fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> {
     if !view.snapshot().kinds.has_shmem() {
         return DEFAULT_DMABUF_COLUMNS.to_vec();
@@ -47,7 +48,7 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
             columns.retain(|&name| name != "EXPORTER");
         }
         let mut segments = ids().filter(|id| id.kind == Kind::Sysv);
-        // An id alone may then be the wrong segment's.
+        // The same id can be another segment's in another namespace.
         if segments.next().is_some_and(|first| segments.any(|other| other.ipc != first.ipc)) {
             columns.push("IPC");
         }
@@ -184,7 +185,7 @@ fn scan(options: Options, pids: &[Pid]) -> Result<(Scanner, Snapshot)> {
     if !unreadable.is_empty() {
         let what = if unreadable.len() == 1 { "process" } else { "processes" };
         output::say(&format!(
-            "{what} {} cannot be read here: more than what is shown may be held (see lsbuf doctor)",
+            "{what} {} cannot be read here, and may hold more than is shown (see lsbuf doctor)",
             unreadable.join(", ")
         ));
     }

@@ -1,6 +1,6 @@
-//! Names of groups, as `/etc/group` has them.
+//! Names of groups, from `/etc/group`.
 //!
-//! Limit: groups of a directory service are not in there; they go by their numbers.
+//! Limit: groups of a directory service are not in that file; they are named by their numbers.
 
 /// Numbers and names, in the file's order; none if it cannot be read.
 pub(crate) fn read() -> Vec<(u32, String)> {
@@ -26,7 +26,8 @@ fn parse(text: &str) -> Vec<(u32, String)> {
 mod tests {
     use super::*;
 
-    /// Check that whole lines are taken and others are not, and that a group without a name is its number.
+    /// Check that only whole lines are read, and that a group without a name is shown by its
+    /// number.
     #[test]
     fn lines_of_group() {
         let groups = parse("root:x:0:\nvideo:x:44:ann,bob\n+::\nbroken\n");

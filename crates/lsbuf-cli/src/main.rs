@@ -1,7 +1,8 @@
 //! The `lsbuf` command: arguments, one function per subcommand, exit status.
 //!
-//! It asks the library and shows what comes back; it knows nothing of the kernel. Exit status: 0 answered, also
-//! in part; 1 could not answer, or a point of a check does not hold; 2 the arguments are wrong; 3 answered in part under `--strict`.
+//! It asks the library and shows the answer; it knows nothing of the kernel. Exit status: 0
+//! answered, even if only in part; 1 no answer, or a point of `lsbuf check` does not hold; 2 wrong
+//! arguments; 3 answered in part, with `--strict`.
 
 mod args;
 mod commands;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         Ok(Ending::Answered) => ExitCode::SUCCESS,
         Ok(Ending::Failed) => ExitCode::FAILURE,
         Ok(Ending::StrictlyPartial) => ExitCode::from(3),
-        // Who reads us has seen enough.
+        // The reader has closed the pipe: it has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::say(&format!("{error:#}"));

@@ -14,22 +14,22 @@ use crate::stdout;
 /// How a command that printed its answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// With what there was to answer.
+    /// It answered.
     Answered,
-    /// With an answer that names a failure.
+    /// It answered, and the answer is a failure.
     Failed,
-    /// In part, where only a whole answer was wanted.
+    /// It answered in part, with `--strict`.
     StrictlyPartial,
 }
 
-/// Standard output for programs, buffered; an error if there is none.
+/// Standard output for programs, buffered; an error if it is closed.
 pub(crate) fn plain() -> io::Result<BufWriter<io::Stdout>> {
     stdout::check()?;
     Ok(BufWriter::with_capacity(64 << 10, io::stdout()))
 }
 
-/// Standard output for people, buffered; drops colour where it is not wanted. An error if there is
-/// none.
+/// Standard output for people, buffered, with colour where that is wanted; an error if it is
+/// closed.
 pub(crate) fn colored(color: ColorChoice) -> io::Result<BufWriter<AutoStream<io::Stdout>>> {
     stdout::check()?;
     let choice = match color {
@@ -40,7 +40,7 @@ pub(crate) fn colored(color: ColorChoice) -> io::Result<BufWriter<AutoStream<io:
     Ok(BufWriter::new(AutoStream::new(io::stdout(), choice)))
 }
 
-/// Columns of the terminal; `None`: not a terminal, and nothing is cut.
+/// Columns of the terminal; `None`: it is no terminal, and nothing is cut.
 pub(crate) fn width() -> Option<u16> {
     terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0)
 }
@@ -65,24 +65,24 @@ pub(crate) fn row_style(shape: Option<LeakShape>) -> Style {
     }
 }
 
-/// A reader that has seen enough is no error; what there is to say on stderr is still said.
+/// Success where the reader has closed the pipe, so that the notes are still printed on stderr.
 pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
     written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
-/// One line on stderr. It may quote arguments and paths, so it is made harmless first.
+/// Prints one line on stderr. It may quote arguments and paths, so it is escaped first.
 pub(crate) fn say(text: &str) {
-    // Without a stderr there is nobody to tell.
+    // If stderr is closed, nothing can be said.
     let _ = writeln!(io::stderr(), "lsbuf: {}", escape(text.as_bytes()).replace("\\\\", "\\"));
 }
 
-/// Says on stderr what a reader of the answer must know, and how the command ends for it.
+/// Prints the notes of an answer on stderr; returns how the command ends.
 pub(crate) fn conclude(snapshot: &Snapshot, strict: bool) -> Ending {
     say_notes(&snapshot.coverage);
     ending(&snapshot.coverage, strict)
 }
 
-/// Says on stderr what a reader of the answer must know.
+/// Prints the notes of an answer on stderr, in one line.
 pub(crate) fn say_notes(coverage: &Coverage) {
     if !coverage.notes.is_empty() {
         let notes: Vec<String> = coverage.notes.iter().map(ToString::to_string).collect();
@@ -91,7 +91,7 @@ pub(crate) fn say_notes(coverage: &Coverage) {
     }
 }
 
-/// How the command ends.
+/// How a command ends that printed an answer with that coverage.
 pub(crate) fn ending(coverage: &Coverage, strict: bool) -> Ending {
     if strict && !coverage.is_complete() { Ending::StrictlyPartial } else { Ending::Answered }
 }

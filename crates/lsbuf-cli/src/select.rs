@@ -1,6 +1,6 @@
 //! Filters and order: which buffers and processes of a snapshot are shown.
 //!
-//! Filters choose rows. The figures in a row and the totals always speak of the whole machine.
+//! Filters choose rows. The figures in a row and the totals are always of the whole machine.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use lsbuf::render::{Column, View};
 
 use crate::args::FilterArgs;
 
-/// Whether a buffer passes.
+/// Whether a buffer passes all filters.
 fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
     let named = |glob: &globset::GlobMatcher| {
         buffer.name.as_ref().is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes())))
@@ -25,15 +25,15 @@ fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
         && (filter.exporters.is_empty() || filter.exporters.iter().any(made_by))
         && filter.name.as_ref().is_none_or(named)
         && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
-        && (!filter.kernel_only || buffer.is_unheld())
+        && (!filter.unheld || buffer.is_unheld())
         && (!filter.deleted || buffer.deleted == Some(true))
 }
 
-/// Keeps the buffers that pass, and the processes that hold one of them; who has nothing but sync_files only if no buffers are
-/// chosen by what they are.
+/// Keeps the buffers that pass, and the processes that hold one of them. A process that has only
+/// sync_files stays unless a filter is about the buffers themselves.
 pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
-    let FilterArgs { pids: _, exporters, name, min_size, kernel_only, deleted } = filter;
-    let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *kernel_only || *deleted;
+    let FilterArgs { pids: _, exporters, name, min_size, unheld, deleted } = filter;
+    let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *unheld || *deleted;
     let snapshot = view.snapshot();
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
     let holders: HashSet<Pid> =
@@ -44,15 +44,15 @@ pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
     });
 }
 
-/// Of the view's processes those that were asked for.
+/// The view's processes that `--pid` names, or all.
 pub(crate) fn asked(view: &View<'_>, filter: &FilterArgs) -> Vec<usize> {
     let wanted =
         |&i: &usize| filter.pids.is_empty() || filter.pids.contains(&view.snapshot().processes[i].pid);
     view.processes.iter().copied().filter(wanted).collect()
 }
 
-/// The buffers that an argument of `show` means: an inode number, alone or behind its kind, a segment's key, else an exact
-/// name, or one as any format prints it, with what is not shown escaped.
+/// The buffers that an argument of `show` means: an inode number, alone or after its kind; a
+/// segment's key; or a name, raw or as the formats print it.
 pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
     let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
         (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()

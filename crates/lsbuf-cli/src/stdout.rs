@@ -1,11 +1,12 @@
 //! Whether the command was started with a stdout that can be written to.
 //!
-//! Rust opens `/dev/null` in place of a closed stdout before `main`, and takes a stdout that is
-//! only open for reading for a closed one. Either way all writes succeed and the answer is lost
-//! with status 0. So the question is asked before Rust's own start, by a function that the C
-//! library calls as it calls constructors.
+//! Before `main`, Rust opens `/dev/null` in place of a closed stdout, and ignores errors of one
+//! that is only open for reading. Either way all writes succeed, and the answer would be lost with
+//! status 0. So a function that the C library runs before Rust's own start, like a constructor,
+//! looks at stdout.
 
-// The attribute that lists such a function is unsafe, as what it lists runs before everything else.
+// The attribute that registers such a function is unsafe, because the function runs before
+// everything else.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -20,14 +21,14 @@ static WRITABLE: AtomicBool = AtomicBool::new(true);
 static LOOK: extern "C" fn() = look;
 
 extern "C" fn look() {
-    // SAFETY: the call takes two numbers and returns one; a number that is no open file is an
-    // error.
+    // SAFETY: the call takes two numbers and returns one; for a number that is no open file it
+    // returns an error.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
     let writable = flags != -1 && flags & libc::O_ACCMODE != libc::O_RDONLY;
     WRITABLE.store(writable, Ordering::Relaxed);
 }
 
-/// To be asked before anything is written.
+/// Fails if stdout cannot be written to. To be called before anything is written.
 pub(crate) fn check() -> io::Result<()> {
     match WRITABLE.load(Ordering::Relaxed) {
         true => Ok(()),

@@ -148,7 +148,7 @@ fn chosen_kinds() {
     let count =
         |args: &[&str]| lsbuf(&family(), &[args, &["-n", "-o", "INO"]].concat()).stdout.lines().count();
     assert_eq!((count(&["--kind", "sysv,memfd"]), count(&["--kind", "tmpfs"]), count(&[])), (3, 1, 4));
-    assert_eq!((count(&["--deleted"]), count(&["--kernel-only"])), (2, 1));
+    assert_eq!((count(&["--deleted"]), count(&["--unheld"])), (2, 1));
     let run = lsbuf(&family(), &["--kind", "memfd", "-d"]);
     assert!(run.stderr.starts_with("lsbuf: no dma-buf found; looked at"), "{}", run.stderr);
 }
@@ -299,7 +299,8 @@ fn no_format_gains_lines() {
 fn filters() {
     let inodes = |args: &[&str]| stdout(&[&["-nr", "-o", "INO"], args].concat());
     assert_eq!(inodes(&["-p", "13"]), "7\n");
-    assert_eq!(inodes(&["--kernel-only"]), "8\n");
+    assert_eq!(inodes(&["--unheld"]), "8\n");
+    assert_eq!(inodes(&["--kernel-only"]), "8\n", "its old name");
     assert_eq!(inodes(&["--name", "cam*"]), "7\n");
     assert_eq!(inodes(&["--min-size", "12K"]), "7\n8\n");
     assert_eq!(inodes(&["--exporter", "system", "--kind", "dmabuf", "--sort", "ino"]), "9\n8\n7\n");
@@ -445,6 +446,24 @@ fn help_lists_columns() {
     let help = stdout_of_help(&["ps", "--help"]);
     for column in lsbuf::render::PROCESS_COLUMNS {
         assert!(help.contains(&format!(" {:<10} {}", column.name, column.help)), "{}", column.name);
+    }
+}
+
+/// Check that the help of each subcommand has an example, and that no line of an example or a column
+/// is longer than a terminal of 80 columns.
+#[test]
+fn help_has_examples() {
+    let commands = ["ls", "ps", "show", "reconcile", "doctor", "probes", "check"];
+    let actions = ["install", "status", "remove"];
+    let calls = commands.iter().map(|command| vec![*command, "--help"]);
+    let calls = calls.chain(actions.iter().map(|action| vec!["probes", action, "--help"]));
+    for call in calls.chain([vec!["--help"]]) {
+        let help = stdout_of_help(&call);
+        assert!(help.contains("Example"), "{call:?}");
+        let is_fixed = |line: &&str| line.starts_with("  lsbuf ") || line.starts_with("* ");
+        for line in help.lines().filter(is_fixed) {
+            assert!(line.chars().count() <= 80, "{call:?}: {line}");
+        }
     }
 }
 

@@ -188,6 +188,6 @@ fn gem_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     ctx.check_eq("leak shape", "handle", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
     ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;
-    let only = Answer::ask(&["--kernel-only"])?;
-    ctx.check_eq("rows of --kernel-only", 1, only.list("buffers").len())
+    let only = Answer::ask(&["--unheld"])?;
+    ctx.check_eq("rows of --unheld", 1, only.list("buffers").len())
 }

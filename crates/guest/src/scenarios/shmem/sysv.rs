@@ -114,7 +114,7 @@ pub(super) fn unattached(ctx: &mut Ctx) -> anyhow::Result<()> {
     );
     ctx.check_eq("totals", format!("buffers 1 size {0} held 0 kernel_only {0}", 2 * P), printed)?;
     ctx.check_eq("removed", false, &truth.find(&answer)?["segment"]["removed"])?;
-    let alone = Answer::ask(&["--kind", "sysv", "--kernel-only"])?;
+    let alone = Answer::ask(&["--kind", "sysv", "--unheld"])?;
     compare(ctx, &alone, &truth)?;
     segment.remove()?;
     let answer = ask(ctx, "sysv")?;
