@@ -75,7 +75,7 @@ pub fn at_least(size: u64) -> anyhow::Result<DumbSize> {
 ///
 /// No buffer can be made or mapped.
 pub fn maps_as_itself() -> anyhow::Result<bool> {
-    shows_when_mapped(&plain(4096)?.0)
+    shows_when_mapped(&plain(sys::page())?.0)
 }
 
 /// Whether a mapping of this unnamed buffer shows in `maps` under the buffer's own inode number and name.
@@ -84,7 +84,7 @@ pub fn maps_as_itself() -> anyhow::Result<bool> {
 ///
 /// It cannot be mapped.
 pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
-    let region = sys::map(buf, 0, 4096)?;
+    let region = sys::map(buf, 0, sys::page_size())?;
     let ino = buf.identity()?.ino.to_string();
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     sys::unmap(region)?;
@@ -101,7 +101,7 @@ pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
 /// The kernel refuses.
 pub fn memfd(name: &[u8], pages: u64, written: u64) -> anyhow::Result<OwnedFd> {
     let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).context("making a memfd")?;
-    ftruncate(&fd, pages * sys::PAGE as u64).context("setting a memfd's size")?;
+    ftruncate(&fd, pages * sys::page()).context("setting a memfd's size")?;
     write_pages(&fd, written)?;
     Ok(fd)
 }
@@ -112,10 +112,10 @@ pub fn memfd(name: &[u8], pages: u64, written: u64) -> anyhow::Result<OwnedFd> {
 ///
 /// The kernel refuses.
 pub fn write_pages(fd: impl AsFd, pages: u64) -> anyhow::Result<()> {
+    let filled = vec![1; sys::page_size()];
     for page in 0..pages {
-        let written =
-            rustix::io::pwrite(&fd, &[1; sys::PAGE], page * sys::PAGE as u64).context("writing a page")?;
-        ensure!(written == sys::PAGE, "only {written} bytes of a page were written");
+        let written = rustix::io::pwrite(&fd, &filled, page * sys::page()).context("writing a page")?;
+        ensure!(written == filled.len(), "only {written} bytes of a page were written");
     }
     Ok(())
 }

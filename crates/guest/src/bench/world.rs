@@ -244,7 +244,7 @@ fn libraries(count: usize) -> anyhow::Result<Vec<File>> {
     let library = |nth: usize| {
         let path = format!("{folder}/libbenchmark-{nth}.so.1.0.0");
         let file = File::create_new(&path).with_context(|| format!("making {path}"))?;
-        file.set_len((SEGMENTS * sys::PAGE) as u64)?;
+        file.set_len((SEGMENTS * sys::page_size()) as u64)?;
         Ok(file)
     };
     (0..count).map(library).collect()

@@ -9,11 +9,11 @@ use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::make;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys;
+use crate::sys::{self, page};
 use crate::way::Way;
 
 /// Bytes of most buffers here: a few pages, so that sizes are no counts by chance.
-pub(super) const SIZE: u64 = 64 << 10;
+pub(super) const SIZE: u64 = 256 << 10;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -217,7 +217,7 @@ fn process_figures(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
     let mut owner = Actor::start(b"owner", |stage| {
         let (shared, _) = make::plain(SIZE)?;
-        let (own, _) = make::plain(4096)?;
+        let (own, _) = make::plain(page())?;
         share::send(&from, &[&shared], b"1")?;
         stage.pause(&[Held::by(&shared)?, Held::by(&own)?])
     })?;

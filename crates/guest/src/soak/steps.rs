@@ -15,7 +15,7 @@ use super::player::{Kept, Player, Slot};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::sys::shuttle::Shuttle;
-use crate::sys::{self, Region};
+use crate::sys::{self, Region, page, page_size};
 
 type Step = fn(&mut Player) -> anyhow::Result<()>;
 
@@ -52,7 +52,6 @@ const OWN: &[(u64, Step)] = &[
     (2, Player::exec_chain),
 ];
 
-const PAGE: u64 = 4096;
 /// How many buffers a player takes part in before it lets go of some.
 const ENOUGH: usize = 9;
 
@@ -86,7 +85,7 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     if player.bufs.len() >= ENOUGH {
         return forget(player);
     }
-    let size = PAGE << player.random.below(5);
+    let size = page() << player.random.below(5);
     let table = [
         (3 * u64::from(player.kinds.heap), make::HEAP),
         (2 * u64::from(player.kinds.udmabuf), "udmabuf"),
@@ -100,7 +99,7 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     let buf = match exporter {
         make::HEAP => Slot::Buf(Heap::open("system")?.allocate(size)?),
         // All of it is written, so that what is taken is its size.
-        MEMFD => Slot::File(make::memfd(MEMFD_NAME, size / PAGE, size / PAGE)?),
+        MEMFD => Slot::File(make::memfd(MEMFD_NAME, size / page(), size / page())?),
         make::DRM => {
             let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
             let buf = dumb.handle.export()?;
@@ -193,7 +192,7 @@ fn shuttle(player: &mut Player) -> anyhow::Result<()> {
         return Ok(());
     };
     let began = now();
-    let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], PAGE as usize, between)?;
+    let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], page_size(), between)?;
     let places = [shuttle.region(), shuttle.other()].map(|place| (place.start, place.start + place.len, 0));
     let on_the_way = Hold { maps: places.into(), ..Hold::default() };
     // Half of the time the mapping is all that is left of the buffer here.
@@ -288,13 +287,13 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty() && kept.maps.len() < 6) else {
         return Ok(());
     };
-    let pages = kept.size / PAGE;
+    let pages = kept.size / page();
     let first = roll as u64 % pages;
     let len = 1 + (roll >> 8) as u64 % (pages - first);
     let began = now();
     let fd = &kept.fds[roll % kept.fds.len()];
-    let region = sys::map_apart(fd, first * PAGE, usize::try_from(len * PAGE)?)?;
-    kept.maps.push((region, first * PAGE));
+    let region = sys::map_apart(fd, first * page(), usize::try_from(len * page())?)?;
+    kept.maps.push((region, first * page()));
     player.note_hold(began, ino)
 }
 
@@ -302,10 +301,10 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
 fn unmap(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
     let (whole, offset) = kept.maps.swap_remove(roll % kept.maps.len());
-    let page = PAGE as usize;
+    let page = page_size();
     let pages = whole.len / page;
     let first = (roll >> 4) % pages;
-    let count = 1 + (roll >> 12) % (pages - first);
+    let count = 1 + (roll >> 13) % (pages - first);
     let (gone, after) = (first * page, (first + count) * page);
     let began = now();
     sys::unmap(Region { start: whole.start + gone, len: after - gone })?;
@@ -321,9 +320,9 @@ fn shrink(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
     let at = roll % kept.maps.len();
     let (region, _) = &mut kept.maps[at];
-    let pages = region.len / PAGE as usize;
+    let pages = region.len / page_size();
     let began = now();
-    *region = sys::shrink(*region, (1 + (roll >> 8) % pages) * PAGE as usize)?;
+    *region = sys::shrink(*region, (1 + (roll >> 8) % pages) * page_size())?;
     player.note_hold(began, ino)
 }
 

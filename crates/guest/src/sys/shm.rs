@@ -12,7 +12,7 @@ use std::ptr;
 use anyhow::{Context, ensure};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-use super::{PAGE, Region};
+use super::{Region, page_size};
 
 /// A System V segment. It is removed when this goes; its memory goes with the last attachment.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Segment {
     ///
     /// The key is taken, or the kernel refuses otherwise.
     pub fn create(key: u32, pages: usize) -> anyhow::Result<Segment> {
-        Segment::with(key, pages * PAGE, 0)
+        Segment::with(key, pages * page_size(), 0)
     }
 
     /// Makes a private one of huge pages of the default size, which `len` is a multiple of.
@@ -105,8 +105,8 @@ pub fn detach(region: Region) -> anyhow::Result<()> {
 pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), pages * PAGE, protection, MapFlags::SHARED) };
-    Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * PAGE })
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), pages * page_size(), protection, MapFlags::SHARED) };
+    Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * page_size() })
 }
 
 /// Writes to the first so many bytes of a region, once in each page, so that the kernel must have those pages.
@@ -116,7 +116,7 @@ pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
 /// The region has fewer.
 pub fn touch(region: Region, len: usize) -> anyhow::Result<()> {
     ensure!(len <= region.len, "{len} is more than the region's {} bytes", region.len);
-    for offset in (0..len).step_by(PAGE) {
+    for offset in (0..len).step_by(page_size()) {
         let at = ptr::with_exposed_provenance_mut::<u8>(region.start + offset);
         // SAFETY: the address is inside a region that was mapped to be written, and no reference points into it.
         unsafe { at.write_volatile(1) };
