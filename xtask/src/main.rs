@@ -7,6 +7,7 @@
 
 mod api;
 mod apt;
+mod arch;
 mod bench;
 mod bpf;
 mod cmd;
