@@ -20,6 +20,8 @@ mod kernels;
 mod licences;
 mod matrix;
 mod modinfo;
+#[cfg(test)]
+mod page_size;
 mod parsers;
 mod pattern;
 mod points;

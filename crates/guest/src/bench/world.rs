@@ -75,6 +75,7 @@ pub const WORLDS: &[World] = &[
         fds: 900,
         vmas: 1000,
     },
+    // Memory in MiB, which is no page size.
     World { name: "desktop10", memory: 4096, vmas: 10 * DESKTOP.vmas, ..DESKTOP },
 ];
 

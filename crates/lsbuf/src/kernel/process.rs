@@ -94,7 +94,7 @@ impl ProcessDir {
 
     /// Reads who it is. `EBADMSG`: its `stat` cannot be understood.
     pub(crate) fn identify(&self) -> Result<Process> {
-        /// Room for any of the three.
+        /// Room for any of the three; no page size.
         const ROOM: usize = 4 << 10;
         let mut text = Vec::with_capacity(ROOM);
         self.dir.read_record(c"stat", &mut text)?;

@@ -41,7 +41,7 @@ const FILE_BACKED: u64 = 0x20;
 /// Room for a name. A dma-buf's path has at most 40 bytes with its NUL; one that does not fit is no dma-buf's.
 const NAME_ROOM: usize = 256;
 
-/// Room for any path.
+/// Room for any path: PATH_MAX, which is no page size.
 const LONG_ROOM: usize = 4096;
 
 /// `struct procmap_query`.

@@ -14,7 +14,8 @@ use super::guard;
 /// Room for directory entries, in bytes: about a thousand a call.
 const DIR_ROOM: usize = 32 << 10;
 
-/// Room for a link's target, in bytes: no link of procfs is longer than a page.
+/// Room for a link's target, in bytes: PATH_MAX, which is no page size. Older kernels print a link into
+/// a page (`do_proc_readlink` in fs/proc/base.c) and can have longer ones where pages are larger; those are cut off.
 pub(crate) const LINK_ROOM: usize = 4 << 10;
 
 /// Opens a directory for reading.
@@ -76,8 +77,10 @@ const LARGEST: usize = 64 << 20;
 /// Nor does the text of a million mappings.
 const LONGEST: usize = 1 << 30;
 
-/// Room that is worth a read, and the most that is cleared for one.
+/// Room that is worth a read.
 const ENOUGH: usize = 256;
+
+/// The most room that is cleared for a read; no page size.
 const PIECE: usize = 4 << 10;
 
 /// What one read did to the room it was given.

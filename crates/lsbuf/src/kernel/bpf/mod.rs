@@ -32,6 +32,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::io::Errno;
+use rustix::param::page_size;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::btf;
@@ -155,14 +156,15 @@ impl Probes {
     /// Hands over every record of one reading. `BADMSG`: what came is not what the program writes, or it did not come to its
     /// end; `STALE`: what was pinned has been replaced or removed.
     pub(crate) fn read(&mut self, iterator: Iterator, mut each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
-        /// No less than the kernel keeps for one step, which it hands over whole.
-        const ROOM: usize = 64 << 10;
+        // More than the kernel keeps for one step, which are 8 pages (`bpf_seq_read` in kernel/bpf/bpf_iter.c): it hands those
+        // over whole.
+        let room = 16 * page_size();
         let file = self.open(iterator)?;
         let chunk = &mut self.chunk;
         let (mut kept, mut strange, mut ended) = (0, false, !iterator.has_end());
         loop {
-            if chunk.len() < kept + ROOM {
-                chunk.resize(kept + ROOM, 0);
+            if chunk.len() < kept + room {
+                chunk.resize(kept + room, 0);
             }
             let n = retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..]))?;
             if n == 0 {
