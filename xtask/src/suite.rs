@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::api;
+use crate::arch::Arch;
 use crate::bpf::{self, Compared};
 use crate::host;
 use crate::licences;
@@ -28,6 +29,21 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
     run.step("lints", || {
         let mut cargo = workspace.cargo();
         plain(cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    run.step("lints for arm64", || match host::prepare_target(Arch::Arm64) {
+        Err(why) if !all => {
+            println!("   not checked: {why:#}");
+            Ok(Tally { passed: 0, skipped: 1, failed: 0 })
+        }
+        prepared => {
+            prepared?;
+            let mut cargo = workspace.cargo();
+            cargo.args(["clippy", "--quiet", "--target", Arch::Arm64.target()]);
+            for package in ["lsbuf", "lsbuf-cli", "dmabuf", "lsbuf-guest"] {
+                cargo.args(["--package", package]);
+            }
+            plain(cargo.args(["--", "-D", "warnings"]))
+        }
     });
     run.step("tests", || {
         let mut cargo = workspace.cargo();
