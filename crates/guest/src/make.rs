@@ -127,9 +127,13 @@ pub struct HugePages {
 }
 
 impl HugePages {
-    const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
+    const NUMBER: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
-    /// At least so many, of the size that the kernel prefers.
+    /// Bytes of each. Every architecture has huge pages of this size, whatever its ordinary pages. The kernel may prefer much
+    /// larger ones, of which a guest has no room for some.
+    pub const SIZE: u64 = 2 << 20;
+
+    /// At least so many.
     ///
     /// # Errors
     ///
@@ -140,18 +144,6 @@ impl HugePages {
         let there: u64 = fs::read_to_string(Self::NUMBER)?.trim().parse()?;
         ensure!(there >= number, "{there} huge pages of {number}");
         Ok(huge)
-    }
-
-    /// Bytes of each.
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not tell.
-    pub fn size() -> anyhow::Result<u64> {
-        let text = fs::read_to_string("/proc/meminfo")?;
-        let line =
-            text.lines().find_map(|line| line.strip_prefix("Hugepagesize:")).context("no huge pages")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 }
 

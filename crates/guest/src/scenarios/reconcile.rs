@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::answer::Answer;
-use crate::make;
+use crate::make::{self, HugePages};
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::shm::{self, Segment};
@@ -235,10 +235,11 @@ fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
-    const HUGE: u64 = 2 << 20;
+    const HUGE: u64 = HugePages::SIZE;
     let (before, _) = Parts::ask(ctx, "before")?;
-    fs::write("/proc/sys/vm/nr_hugepages", "4").context("asking for huge pages")?;
-    let huge = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB).context("a huge memfd")?;
+    let _aside = HugePages::set_aside(4)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let huge = memfd_create(c"huge", flags).context("a huge memfd")?;
     ftruncate(&huge, HUGE)?;
     let region = sys::map(&huge, 0, usize::try_from(HUGE)?)?;
     shm::touch(region, region.len)?;
@@ -275,8 +276,7 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
         ctx.check_eq("doubts of it", "[]", &answer["doubts"])?;
     }
     sys::unmap(region)?;
-    drop((huge, segment, secret));
-    fs::write("/proc/sys/vm/nr_hugepages", "0").context("giving huge pages back")
+    Ok(())
 }
 
 /// A file of secret memory with one page.

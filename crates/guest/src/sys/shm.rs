@@ -31,13 +31,14 @@ impl Segment {
         Segment::with(key, pages * page_size(), 0)
     }
 
-    /// Makes a private one of huge pages of the default size, which `len` is a multiple of.
+    /// Makes a private one of huge pages of 2 MiB, which `len` is a multiple of.
     ///
     /// # Errors
     ///
     /// The kernel has not so many of them, or refuses otherwise.
     pub fn huge(len: usize) -> anyhow::Result<Segment> {
-        Segment::with(0, len, libc::SHM_HUGETLB)
+        // SHM_HUGE_2MB is the same number.
+        Segment::with(0, len, libc::SHM_HUGETLB | libc::MAP_HUGE_2MB)
     }
 
     fn with(key: u32, len: usize, flags: libc::c_int) -> anyhow::Result<Segment> {

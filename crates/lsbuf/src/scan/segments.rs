@@ -5,6 +5,8 @@
 //! namespace of what is attached is then unknown. Of two that are alike in all of that procfs takes one for
 //! the other; the BPF iterators see each attachment's own namespace.
 
+use rustix::param::page_size;
+
 use super::reading::{Assembled, Counted, Segments};
 use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{Buffer, BufferId, Bytes, IpcNamespace, Kind, Label, Segment};
@@ -102,11 +104,12 @@ pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
     (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// Whether it may say too much although there would be room: so many bytes are one huge page of 2 MiB there, or several. A
-/// segment of small pages can have as many.
+/// Whether it may say too much although there would be room: one huge page of 2 MiB counts 2 MiB there for each of the small
+/// pages that it has room for. A segment of small pages can have as many.
 fn may_be_overcounted(segment: &Segment) -> bool {
-    const ONE_HUGE_PAGE: u64 = (2 << 20) * 512;
-    segment.rss.0 > 0 && segment.rss.0.is_multiple_of(ONE_HUGE_PAGE)
+    const HUGE: u64 = 2 << 20;
+    let one_huge_page = HUGE / page_size() as u64 * HUGE;
+    segment.rss.0 > 0 && segment.rss.0.is_multiple_of(one_huge_page)
 }
 
 /// How a segment is called: by its key, or not at all if that is private.

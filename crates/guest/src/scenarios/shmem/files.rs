@@ -127,9 +127,9 @@ pub(super) fn ashmem(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn of_huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
     const PATH: &str = "/tmp/huge/file";
     let _aside = HugePages::set_aside(2)?;
-    let size = HugePages::size()?;
+    let size = HugePages::SIZE;
     fs::create_dir_all("/tmp/huge")?;
-    mount("none", "/tmp/huge", "hugetlbfs", MountFlags::empty(), None)?;
+    mount("none", "/tmp/huge", "hugetlbfs", MountFlags::empty(), Some(c"pagesize=2M"))?;
     let mut actor = Actor::start(b"dpdk", |stage| {
         let file = create(PATH)?;
         ftruncate(&file, 2 * size)?;

@@ -261,10 +261,10 @@ pub(super) fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn huge(ctx: &mut Ctx) -> anyhow::Result<()> {
     let _aside = HugePages::set_aside(2)?;
-    let page = HugePages::size()?;
+    let page = HugePages::SIZE;
     let len = usize::try_from(2 * page)?;
     let mut actor = Actor::start(b"huge", |stage| {
-        let fd = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB)?;
+        let fd = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)?;
         ftruncate(&fd, 2 * page)?;
         let map = sys::map(&fd, 0, len)?;
         shm::touch(map, 1)?;
