@@ -106,7 +106,7 @@ fn start(machine: &Machine, vmlinuz: &Path, initramfs: &Path, console: &Path) ->
     let mut qemu = Command::new(program);
     qemu.args(machine.arch.board(machine.kvm));
     qemu.args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"]);
-    qemu.args(["-accel", if machine.kvm { "kvm" } else { "tcg" }]);
+    qemu.args(["-accel", machine.arch.accelerator(machine.kvm)]);
     qemu.arg("-smp").arg(machine.processors.to_string());
     qemu.arg("-m").arg(machine.memory.to_string());
     qemu.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
