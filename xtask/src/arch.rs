@@ -1,7 +1,9 @@
-//! The architectures that a guest can have, and what this machine needs to build for one and to emulate it.
+//! The architectures that a guest can have, and what this machine needs to build for one and to
+//! emulate it.
 //!
-//! A guest's programs are linked statically by this machine's own C compiler, or, if the guest has another architecture,
-//! by Debian's cross compiler. The report needs a serial port besides the console's. Boards differ in how many they have.
+//! A guest's programs are linked statically by this machine's own C compiler, or, if the guest has
+//! another architecture, by Debian's cross compiler. The report needs a serial port besides the
+//! console's. Boards differ in how many they have.
 
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -70,8 +72,8 @@ impl Arch {
         match self {
             _ if kvm => "kvm",
             Self::Amd64 => "tcg",
-            // With a thread for each processor, a guest of Linux 7.3 stopped in the middle of a scenario on a busy host: its
-            // second processor never woke up again (qemu 7.2).
+            // With a thread for each processor, a guest of Linux 7.3 stopped in the middle of a
+            // scenario on a busy host: its second processor did not run again (qemu 7.2).
             Self::Arm64 => "tcg,thread=single",
         }
     }
@@ -81,12 +83,13 @@ impl Arch {
         match self {
             Self::Amd64 => &[],
             Self::Arm64 if kvm => &["-M", "virt", "-cpu", "host"],
-            // The oldest of qemu's processors that has pages of 16 KiB, too; newer ones are slower to emulate.
+            // It has pages of 16 KiB, unlike cortex-a57 and a72.
             Self::Arm64 => &["-M", "virt", "-cpu", "cortex-a76"],
         }
     }
 
-    /// Arguments of the emulator that connect the report's port with its standard output, after those for the console.
+    /// Arguments of the emulator that connect the report's port with its standard output, after
+    /// those for the console.
     pub(crate) fn report(self) -> &'static [&'static str] {
         match self {
             Self::Amd64 => &["-serial", "stdio"],

@@ -90,7 +90,8 @@ pub(crate) fn select(arch: Arch, patterns: &[String], all: bool) -> anyhow::Resu
     Ok(table.into_iter().filter(wanted).collect())
 }
 
-/// The one kernel of that architecture that `pattern` selects for a command that boots just one: the newest match.
+/// The one kernel of that architecture that `pattern` selects for a command that boots just one:
+/// the newest match.
 pub(crate) fn select_one(arch: Arch, pattern: Option<&String>) -> anyhow::Result<Kernel> {
     let patterns: Vec<String> = pattern.into_iter().cloned().collect();
     select(arch, &patterns, false)?.pop().context("the table of kernels is empty")

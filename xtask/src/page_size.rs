@@ -1,10 +1,12 @@
 //! A test that nothing takes a page for 4096 bytes.
 //!
-//! Pages have 4, 16 or 64 KiB, as the kernel was built. A program asks `rustix::param::page_size`, and a BPF program passes
-//! counts of pages on as they are. So the numbers that usually mean a page of 4 KiB may not be in the code. Where one of
-//! them is something else, a comment beside or above it says so with the words [`REASON`] and what it is.
+//! Pages have 4, 16 or 64 KiB, as the kernel was built. A program asks `rustix::param::page_size`,
+//! and a BPF program passes counts of pages on as they are. So the numbers that usually mean a page
+//! of 4 KiB may not be in the code. Where one of them is something else, a comment beside or above
+//! it says so with the words [`REASON`] and what it is.
 //!
-//! Limits: the test reads lines, not Rust. Text in quotes and code that is compiled for tests alone is not looked at.
+//! Limits: the test reads lines, not Rust. Text in quotes and code that is compiled for tests alone
+//! is not looked at.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -54,8 +54,8 @@ pub struct DrmDevice {
     uses: Mutex<HashMap<NonZeroU32, usize>>,
 }
 
-/// The dimensions of a dumb buffer. The driver rounds the row length up, and the total size to whole
-/// pages.
+/// The dimensions of a dumb buffer. The driver rounds the row length up, and the total size to
+/// whole pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DumbSize {
     /// Pixels in each row.

@@ -5,7 +5,8 @@
 //! the jobs it can do there, and [`scenarios`] are the tests. The host links the same library, so the list of
 //! scenarios it expects and the [`report`] it reads are compiled from the code that ran in the guest.
 //!
-//! Limits: x86-64 and arm64 guests only; no scenario may depend on a kernel version, only on a [`need::Need`] that is probed.
+//! Limits: x86-64 and arm64 guests only; no scenario may depend on a kernel version, only on a
+//! [`need::Need`] that is probed.
 
 pub mod actor;
 pub mod answer;

@@ -129,8 +129,8 @@ pub struct HugePages {
 impl HugePages {
     const NUMBER: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
-    /// Bytes of each. Every architecture has huge pages of this size, whatever its ordinary pages. The kernel may prefer much
-    /// larger ones, of which a guest has no room for some.
+    /// Bytes of each. Every architecture has huge pages of this size, whatever its ordinary pages.
+    /// The kernel may prefer much larger ones, of which a guest has no room for some.
     pub const SIZE: u64 = 2 << 20;
 
     /// At least so many.

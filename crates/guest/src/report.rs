@@ -1,4 +1,5 @@
-//! The report that a guest sends while it runs: one JSON object a line, over a serial port of its own.
+//! The report that a guest sends while it runs: one JSON object a line, over a serial port of its
+//! own.
 //!
 //! Both sides use these types. A line is written with one `write`, which the kernel's tty layer keeps whole, so that
 //! any process of the guest may report without asking another. The serial port is slow (each byte leaves the
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::need::Need;
 
-/// The environment variable that names the file to which the report goes. The host gives it to process 1 by the kernel's
-/// command line.
+/// The environment variable that names the file to which the report goes. The host gives it to
+/// process 1 by the kernel's command line.
 pub const REPORT_VARIABLE: &str = "LSBUF_REPORT";
 
 /// The place inside the guest of the [`Plan`] for this boot.

@@ -9,8 +9,9 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
 
 use super::{Region, page_size};
 
-// munmap(first argument, second argument), and then sleep for ever: pause(), or where there is no such call ppoll() of nothing
-// without a time limit. It has no address in it, so it runs wherever it is copied to.
+// munmap(first argument, second argument), and then sleep for ever: pause(), or where there is no
+// such call ppoll() of nothing without a time limit. It has no address in it, so it runs wherever
+// it is copied to.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".pushsection .text.lsbuf_leave, \"ax\", @progbits",

@@ -14,8 +14,9 @@ use super::guard;
 /// Room for directory entries, in bytes: about a thousand a call.
 const DIR_ROOM: usize = 32 << 10;
 
-/// Room for a link's target, in bytes: PATH_MAX, which is no page size. Older kernels print a link into
-/// a page (`do_proc_readlink` in fs/proc/base.c) and can have longer ones where pages are larger; those are cut off.
+/// Room for a link's target, in bytes: PATH_MAX, which is no page size. Older kernels print a link
+/// into a page (`do_proc_readlink` in fs/proc/base.c) and can have longer ones where pages are
+/// larger; those are cut off.
 pub(crate) const LINK_ROOM: usize = 4 << 10;
 
 /// Opens a directory for reading.

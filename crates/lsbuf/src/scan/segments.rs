@@ -104,8 +104,9 @@ pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
     (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// Whether it may say too much although there would be room: one huge page of 2 MiB counts 2 MiB there for each of the small
-/// pages that it has room for. A segment of small pages can have as many.
+/// Whether it may say too much although there would be room: one huge page of 2 MiB counts 2 MiB
+/// there for each of the small pages that it has room for. A segment of small pages can have as
+/// many.
 fn may_be_overcounted(segment: &Segment) -> bool {
     const HUGE: u64 = 2 << 20;
     let one_huge_page = HUGE / page_size() as u64 * HUGE;

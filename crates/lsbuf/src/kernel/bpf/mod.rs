@@ -156,8 +156,8 @@ impl Probes {
     /// Hands over every record of one reading. `BADMSG`: what came is not what the program writes, or it did not come to its
     /// end; `STALE`: what was pinned has been replaced or removed.
     pub(crate) fn read(&mut self, iterator: Iterator, mut each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
-        // More than the kernel keeps for one step, which are 8 pages (`bpf_seq_read` in kernel/bpf/bpf_iter.c): it hands those
-        // over whole.
+        // More than the kernel keeps for one step, which are 8 pages (`bpf_seq_read` in
+        // kernel/bpf/bpf_iter.c): it hands those over whole.
         let room = 16 * page_size();
         let file = self.open(iterator)?;
         let chunk = &mut self.chunk;

@@ -15,8 +15,9 @@ use crate::model::{Bytes, Dev, Inode};
 /// What the kernel counts blocks in (`st_blocks` of stat(2)).
 pub(crate) const BLOCK: u64 = 512;
 
-/// Pages from this size on are huge ones. The smallest on a filesystem of huge pages are of 64 KiB (arm64 with pages of 4 KiB);
-/// where ordinary pages are of 64 KiB, what is stated for other filesystems is not looked at.
+/// Pages from this size on are huge ones. The smallest on a filesystem of huge pages are of 64 KiB
+/// (arm64 with pages of 4 KiB); where ordinary pages are of 64 KiB, what is stated for other
+/// filesystems is not looked at.
 const HUGE: u64 = 64 << 10;
 
 /// What was found out.
