@@ -151,17 +151,18 @@ static never_inline void write_run(struct seq_file *seq, struct task_struct *tas
 	struct task_struct___5_14 *newer = (void *)task;
 	struct task_struct___5_13 *older = (void *)task;
 	record(run, found);
-	u64 state = 0;
+	u64 state = 0, barrier = 0;
 	int on_cpu = 0;
 
 	found.tgid = task->tgid;
 	found.tid = task->pid;
-	found.runtime = run->se.sum_exec_runtime;
-	found.call = call_of(task);
 	/*
-	 * on_cpu is read after the runtime. The kernel brings the runtime up to date when a thread
-	 * leaves its processor, so it is exact for a thread that is not on one. A kernel for one
-	 * processor may not have the field; there, only the thread that reads this is on it.
+	 * The runtime is read last. The kernel brings it up to date when a thread leaves its
+	 * processor, before it clears on_cpu (finish_task in kernel/sched/core.c, a release). So for a
+	 * thread that is not on a processor here, the runtime has all that it ran before. In the other
+	 * order, a thread that leaves its processor between the two reads would show an old runtime
+	 * and no RUN_RUNNING. A kernel for one processor may not have on_cpu; there, only the thread
+	 * that reads this is on it.
 	 */
 	if (exists(run->on_cpu) && size_of_field(run->on_cpu) == 1) {
 		u8 now = 0;
@@ -179,6 +180,10 @@ static never_inline void write_run(struct seq_file *seq, struct task_struct *tas
 		found.flags |= RUN_RUNNING;
 	if (state & STOPPED_STATES)
 		found.flags |= RUN_STOPPED;
+	found.call = call_of(task);
+	/* Orders the reads above before the one below: an atomic exchange is a full barrier. */
+	__sync_lock_test_and_set(&barrier, 1);
+	found.runtime = run->se.sum_exec_runtime;
 	if (task->exit_state)
 		found.flags |= RUN_DEAD;
 	else if (task->flags & PF_EXITING)

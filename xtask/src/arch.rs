@@ -81,7 +81,13 @@ impl Arch {
     /// Arguments of the emulator that choose board and processor.
     pub(crate) fn board(self, kvm: bool) -> &'static [&'static str] {
         match self {
-            Self::Amd64 => &[],
+            Self::Amd64 if kvm => &[],
+            // With this instruction the kernel's random number generator is ready before the second
+            // processor starts. Without it the generator is ready only when programs run already.
+            // The kernel then rewrites a jump (the static key `crng_is_ready`) while the other
+            // processor may run it. Emulation sometimes does that wrongly: a 6.18 guest died of
+            // the int3.
+            Self::Amd64 => &["-cpu", "qemu64,+rdrand"],
             Self::Arm64 if kvm => &["-M", "virt", "-cpu", "host"],
             // It has pages of 16 KiB, unlike cortex-a57 and a72.
             Self::Arm64 => &["-M", "virt", "-cpu", "cortex-a76"],

@@ -11,6 +11,7 @@ mod arch;
 mod bench;
 mod bpf;
 mod cmd;
+mod coverage;
 mod cpio;
 mod deb_version;
 mod fetch;

@@ -88,9 +88,9 @@ pub(crate) fn failures(verdict: &Verdict) -> String {
 
 /// The heading of the table at the end.
 pub(crate) fn heading() -> String {
-    let columns = ["passed", "skipped", "failed", "check points passed", "seconds"];
-    let [passed, skipped, failed, points, seconds] = columns;
-    format!("{:<16}{passed:>9}{skipped:>9}{failed:>9}{points:>21}{seconds:>9}\n", "kernel")
+    let columns = ["passed", "skipped", "left out", "failed", "check points passed", "seconds"];
+    let [passed, skipped, left_out, failed, points, seconds] = columns;
+    format!("{:<16}{passed:>9}{skipped:>9}{left_out:>9}{failed:>9}{points:>21}{seconds:>9}\n", "kernel")
 }
 
 /// The line of one kernel in the table at the end.
@@ -99,9 +99,10 @@ pub(crate) fn row(id: &str, verdict: &Verdict, took: Duration) -> String {
     let points =
         verdict.points.map_or("-".to_owned(), |points| format!("{} of {}", points.passed, points.all));
     format!(
-        "{id:<16}{:>9}{:>9}{:>9}{points:>21}{:>9.1}\n",
+        "{id:<16}{:>9}{:>9}{:>9}{:>9}{points:>21}{:>9.1}\n",
         count(State::Passed),
         count(State::ExpectedSkip),
+        count(State::LeftOut),
         count(State::Failed),
         took.as_secs_f64()
     )
@@ -119,7 +120,8 @@ pub(crate) fn list(workspace: &Workspace, selected: &[&Scenario]) -> anyhow::Res
         let needs = if needs.is_empty() { String::new() } else { format!(" (needs {})", needs.join(", ")) };
         let ways: Vec<&str> = scenario.ways.iter().map(|way| way.name()).collect();
         let ways = if ways.is_empty() { String::new() } else { format!(" (by {})", ways.join(", ")) };
-        println!("  {:<24} {}{needs}{ways}", scenario.name, scenario.claim);
+        let kernels = scenario.kernels.name();
+        println!("  {:<24} {}{needs}{ways} (on {kernels})", scenario.name, scenario.claim);
     }
     Ok(())
 }

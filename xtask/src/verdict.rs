@@ -4,6 +4,9 @@
 //! What is missing from a report counts as a failure. A scenario that is not in it, a skip that the
 //! table does not list, and a need that the kernel meets although the table lists it as lacking are
 //! as bad as a check that fails.
+//!
+//! A run that was left out on purpose is counted by itself. It is no skip, and it fails if the
+//! guest reports it after all.
 
 use lsbuf_guest::need::Need;
 use lsbuf_guest::report::{Event, Outcome};
@@ -11,11 +14,22 @@ use serde::Serialize;
 
 use crate::points::{self, Points, Tally};
 
+/// A run of a scenario that was selected.
+#[derive(Clone, Debug)]
+pub(crate) struct Selected {
+    /// The scenario's name, and by which way it asks.
+    pub(crate) name: String,
+    /// What it needs.
+    pub(crate) needs: Vec<Need>,
+    /// Whether it was left out of this boot, because its claim needs only other kernels.
+    pub(crate) left_out: bool,
+}
+
 /// What one boot should report.
 #[derive(Clone, Debug)]
 pub(crate) struct Expectation {
-    /// The runs of scenarios that were asked for, with what they need.
-    pub(crate) runs: Vec<(String, Vec<Need>)>,
+    /// The runs that were selected. All that are not left out must be in the report, and no other.
+    pub(crate) runs: Vec<Selected>,
     /// What the kernel lacks; `None` allows every skip.
     pub(crate) lacks: Option<Vec<Need>>,
     /// What `lsbuf check` should find, if it was asked for.
@@ -28,6 +42,7 @@ pub(crate) struct Expectation {
 pub(crate) enum State {
     Passed,
     ExpectedSkip,
+    LeftOut,
     Failed,
 }
 
@@ -60,14 +75,14 @@ impl Verdict {
 
 /// Compares `events` with what was expected. `problems` are those of the boot itself.
 pub(crate) fn judge(expected: &Expectation, events: &[Event], problems: &[String]) -> Verdict {
-    let rows = expected.runs.iter().map(|(name, needs)| judge_one(name, needs, expected, events)).collect();
+    let rows = expected.runs.iter().map(|run| judge_one(run, expected, events)).collect();
     let mut verdict = Verdict { rows, points: None, problems: problems.to_vec() };
     let failed = verdict.rows.iter().any(|row| row.state == State::Failed);
     for event in events {
         match event {
             Event::Failure { detail } => verdict.problems.push(detail.clone()),
             Event::Hello { has, .. } => verdict.problems.extend(wrong_lacks(expected, has)),
-            Event::Scenario { name, .. } if !expected.runs.iter().any(|(known, _)| known == name) => {
+            Event::Scenario { name, .. } if !expected.runs.iter().any(|run| run.name == *name) => {
                 verdict.problems.push(format!("the report has a scenario {name} that was not selected"));
             }
             Event::Done { status } if *status != 0 && !failed => {
@@ -106,24 +121,26 @@ fn wrong_lacks(expected: &Expectation, has: &[Need]) -> Vec<String> {
     Need::ALL.iter().filter(wrong).map(describe).collect()
 }
 
-fn judge_one(name: &str, needs: &[Need], expected: &Expectation, events: &[Event]) -> Row {
+fn judge_one(run: &Selected, expected: &Expectation, events: &[Event]) -> Row {
     let found: Vec<(&Outcome, &String, &Vec<Need>)> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Scenario { name: found, outcome, detail, missing, .. } if found == name => {
+            Event::Scenario { name: found, outcome, detail, missing, .. } if *found == run.name => {
                 Some((outcome, detail, missing))
             }
             _ => None,
         })
         .collect();
     let (state, detail) = match found.as_slice() {
+        [] if run.left_out => (State::LeftOut, "its claim needs only other kernels".to_owned()),
         [] => (State::Failed, "missing from the report".to_owned()),
-        [(Outcome::Ok, _, _)] => judge_ran(needs, expected),
+        _ if run.left_out => (State::Failed, "it was left out, and yet it is in the report".to_owned()),
+        [(Outcome::Ok, _, _)] => judge_ran(&run.needs, expected),
         [(Outcome::Skipped, detail, missing)] => judge_skip(detail, missing, expected),
         [(Outcome::Failed, detail, _)] => (State::Failed, (*detail).clone()),
         _ => (State::Failed, "reported more than once".to_owned()),
     };
-    Row { scenario: name.to_owned(), state, detail }
+    Row { scenario: run.name.clone(), state, detail }
 }
 
 fn judge_ran(needs: &[Need], expected: &Expectation) -> (State, String) {
@@ -166,13 +183,17 @@ mod tests {
     /// Judges one scenario `x` that needs the heap, on a kernel that lacks `lacks` and whose probes
     /// find the rest.
     fn judged(lacks: Option<&[Need]>, events: &[Event]) -> Verdict {
+        judged_as(false, lacks, events)
+    }
+
+    fn judged_as(left_out: bool, lacks: Option<&[Need]>, events: &[Event]) -> Verdict {
         let lacking = lacks.unwrap_or_default();
         let has = Need::ALL.iter().copied().filter(|need| !lacking.contains(need)).collect();
         let mut all = vec![Event::Hello { kernel: "k".into(), has }];
         all.extend_from_slice(events);
         all.push(Event::Done { status: 0 });
         let expected = Expectation {
-            runs: vec![("x".into(), NEEDS.to_vec())],
+            runs: vec![Selected { name: "x".into(), needs: NEEDS.to_vec(), left_out }],
             lacks: lacks.map(<[Need]>::to_vec),
             points: None,
         };
@@ -199,6 +220,20 @@ mod tests {
         assert_eq!(state(Some(&[]), &[]), State::Failed);
         let once = scenario("x", Outcome::Ok, &[]);
         assert_eq!(state(Some(&[]), &[once.clone(), once]), State::Failed);
+    }
+
+    /// Check that a run which is left out counts as that and as nothing else, and that it fails if
+    /// it ran or was skipped after all.
+    #[test]
+    fn left_out() {
+        let count = |events: &[Event]| {
+            let verdict = judged_as(true, Some(&[]), events);
+            [State::Passed, State::ExpectedSkip, State::LeftOut, State::Failed]
+                .map(|state| verdict.count(state))
+        };
+        assert_eq!(count(&[]), [0, 0, 1, 0]);
+        assert_eq!(count(&[scenario("x", Outcome::Ok, &[])]), [0, 0, 0, 1]);
+        assert_eq!(count(&[scenario("x", Outcome::Skipped, NEEDS)]), [0, 0, 0, 1]);
     }
 
     /// Check that a skip which the table does not list fails, and one without a reason too.

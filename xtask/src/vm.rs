@@ -1,5 +1,6 @@
 //! `cargo xtask vm`, `demo`, `soak`, `differential` and `sh`: commands that boot kernels.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use lsbuf_guest::{demo, scenario, suite};
 
 use crate::arch::Arch;
 use crate::cmd::{self, Usage};
+use crate::coverage::{self, Share};
 use crate::fetch::{self, Bootable};
 use crate::host;
 use crate::initramfs::{Initramfs, Programs, build_programs};
@@ -59,7 +61,8 @@ pub(crate) struct VmArgs {
     /// Kernel to boot, or a pattern like '6.*' (repeatable)
     #[arg(long, value_name = "PATTERN")]
     kernel: Vec<String>,
-    /// Boot every kernel of the table, not only the default ones
+    /// Run every scenario on every kernel of the table, also one that is not a default. Without
+    /// this, and without names, each scenario runs on those default kernels that its claim needs
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// Boot this kernel image instead of one of the table; any scenario may be skipped then
@@ -89,6 +92,12 @@ pub(crate) struct VmArgs {
 }
 
 impl VmArgs {
+    /// Whether this is all scenarios on the default kernels: then each scenario runs where its
+    /// claim needs it. What was asked for by name runs on every kernel asked for.
+    fn is_whole(&self) -> bool {
+        self.kernel.is_empty() && !self.all && self.image.is_none() && self.scenarios.is_empty()
+    }
+
     /// The default kernels with all scenarios.
     pub(crate) fn everything() -> Self {
         let machine = MachineArgs {
@@ -165,6 +174,7 @@ pub(crate) struct ShArgs {
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) skipped: usize,
+    pub(crate) left_out: usize,
     pub(crate) failed: usize,
 }
 
@@ -183,12 +193,12 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
         None => fetch::ensure(workspace, &kernels)?,
     };
     let programs = build_programs(workspace, arch, &[])?;
-    let plan = Plan { mode: "scenarios".to_owned(), arguments: arguments.scenarios.clone() };
     let runs = scenario::runs(&selected);
+    let shares = coverage::shares(&runs, &bootables, arguments.is_whole());
     let checked = selected.iter().any(|scenario| scenario.name == CONTRACT);
     let all = kernels::points()?;
-    let expected = |bootable: &Bootable| Expectation {
-        runs: runs.iter().map(|run| (run.to_string(), run.needs().collect())).collect(),
+    let expected = |bootable: &Bootable, share: &Share| Expectation {
+        runs: share.selected(&runs),
         lacks: bootable.lacks.clone(),
         points: checked.then(|| Points { all: all.clone(), contract: bootable.contract.clone() }),
     };
@@ -196,23 +206,33 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
     if jobs > 1 {
         println!("{} kernels, {jobs} at once; each is printed when it is done", bootables.len());
     }
-    let boots = matrix::each(&bootables, jobs, &mut show::now, |bootable, say| {
+    let mut order: Vec<(usize, &Bootable, &Share)> = Vec::new();
+    order.extend(
+        bootables.iter().zip(&shares).enumerate().map(|(place, (kernel, share))| (place, kernel, share)),
+    );
+    // The longest first, so that the last one is short and no processor idles for long.
+    order.sort_by_key(|(_, _, share)| Reverse(share.able()));
+    let boots = matrix::each(&order, jobs, &mut show::now, |(_, bootable, share), say| {
         say(&format!("== kernel {}\n", bootable.id));
+        let plan = Plan { mode: "scenarios".to_owned(), arguments: share.names(&runs) };
         let boot = boot(workspace, bootable, &programs, &plan, &arguments.machine, &mut |event| {
             say(&show::event(event, arguments.checks, arguments.verbose));
         })?;
-        let verdict = verdict::judge(&expected(bootable), &boot.events, &boot.problems);
+        let verdict = verdict::judge(&expected(bootable, share), &boot.events, &boot.problems);
         write_report(workspace, bootable, &boot, &verdict)?;
         say(&show::failures(&verdict));
         anyhow::Ok((verdict, boot.took))
     });
     let mut tally = Tally::default();
     let mut table = show::heading();
-    for (bootable, boot) in bootables.iter().zip(boots) {
+    let mut done: Vec<_> = order.iter().zip(boots).collect();
+    done.sort_by_key(|((place, ..), _)| *place);
+    for ((_, bootable, _), boot) in done {
         let (verdict, took) = boot.with_context(|| format!("kernel {}", bootable.id))?;
         table.push_str(&show::row(&bootable.id, &verdict, took));
         tally.passed += verdict.count(State::Passed);
         tally.skipped += verdict.count(State::ExpectedSkip);
+        tally.left_out += verdict.count(State::LeftOut);
         tally.failed += verdict.count(State::Failed);
     }
     print!("{table}");

@@ -1,7 +1,9 @@
-//! criterion over the parsers and the join: `cargo bench -p lsbuf-bench`.
+//! Times the parsers and the assembly with criterion: `cargo bench -p lsbuf-bench`.
 //!
-//! Texts are what the kernel prints for the benchmark's worlds: a process with a thousand VMAs, half of them of libraries,
-//! and fifteen buffers; the list of a storm. What a parser finds is checked once, so that no fast failure is timed.
+//! The texts have the format that the kernel prints, and the size of the benchmark's worlds: a
+//! process with a thousand VMAs, half of them of libraries, and fifteen buffers; and the kernel's
+//! list of the world `storm`. Each result is checked once before it is timed, so that no fast
+//! failure is timed.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -38,7 +40,7 @@ fn maps_text(vmas: usize, buffers: usize) -> String {
     text
 }
 
-/// A file to read it from, as it is read from procfs.
+/// A file with this text, so that it is read as from procfs.
 fn in_memory(text: &str) -> Option<File> {
     let mut file = File::from(memfd_create("maps", MemfdFlags::CLOEXEC).ok()?);
     file.write_all(text.as_bytes()).ok().map(|()| file)

@@ -1,22 +1,24 @@
-//! The system's allocator, with a count. The only `unsafe` of this crate.
+//! The system's allocator with a counter, to measure how many allocations a scan takes. All
+//! `unsafe` code of this crate is here.
 //!
-//! Limits: it counts requests, growing in place included, and not bytes.
+//! Limits: it counts requests, also those that grow an allocation in place. It does not count
+//! bytes.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts how often memory is asked for.
+/// Counts requests for memory.
 #[derive(Debug)]
 pub(crate) struct Counting(AtomicU64);
 
 impl Counting {
-    /// One that has counted nothing.
+    /// An allocator that has counted nothing yet.
     pub(crate) const fn new() -> Counting {
         Counting(AtomicU64::new(0))
     }
 
-    /// How often, by all threads.
+    /// How many requests all threads have made.
     pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -26,35 +28,35 @@ impl Counting {
     }
 }
 
-// SAFETY: every request goes to the system's allocator as it came, and what that returns is returned.
+// SAFETY: every request is passed unchanged to the system's allocator, and its result is returned.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.add();
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         self.add();
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, len: usize) -> *mut u8 {
         self.add();
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         unsafe { System.realloc(old, layout, len) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the contract is the same, and the caller keeps it.
         unsafe { System.dealloc(old, layout) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    /// Check that what allocates is counted, and what does not is not.
+    /// Check that an allocation is counted and a release is not.
     #[test]
     fn counts() {
         let counting = super::Counting::new();

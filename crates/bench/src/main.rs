@@ -1,6 +1,8 @@
-//! `lsbuf-bench SOURCES`: scans once for every line that comes in, with one scanner, and prints what that took.
+//! `lsbuf-bench SOURCES`: measures warm scans. It scans once for every line that it reads, with one
+//! scanner, and prints what the scan took.
 //!
-//! Each answer is one line of JSON, a [`Scan`]. It is a program of its own because its allocator counts.
+//! Each answer is one line of JSON, a [`WarmScan`]. This is a program of its own because its
+//! allocator counts.
 
 mod counting;
 
@@ -11,7 +13,7 @@ use std::time::Instant;
 use anyhow::bail;
 use lsbuf::model::{Kinds, Ledger};
 use lsbuf::scan::{Options, Scanner, Sources};
-use lsbuf_guest::bench::figures::{References, Scan};
+use lsbuf_guest::bench::figures::{References, WarmScan};
 use lsbuf_guest::sys::measure::{self, Taken};
 
 use crate::counting::Counting;
@@ -46,8 +48,9 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One scan. What it costs ends where the snapshot is whole; it is measured and dropped after that.
-fn scan(scanner: &mut Scanner) -> anyhow::Result<Scan> {
+/// Makes one scan. The measured time ends when the snapshot is complete; the snapshot is examined
+/// and dropped after that.
+fn scan(scanner: &mut Scanner) -> anyhow::Result<WarmScan> {
     let allocated = ALLOCATOR.count();
     let (user, kernel) = measure::own_cpu()?;
     let begun = Instant::now();
@@ -62,5 +65,5 @@ fn scan(scanner: &mut Scanner) -> anyhow::Result<Scan> {
         map: ledger.rows().map(|row| row.account.map).sum(),
     };
     let taken = Taken { wall, user: now.0.saturating_sub(user), kernel: now.1.saturating_sub(kernel) };
-    Ok(Scan { taken, references, allocations })
+    Ok(WarmScan { taken, references, allocations })
 }

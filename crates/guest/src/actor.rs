@@ -1,8 +1,9 @@
 //! Processes that hold buffers on a scenario's behalf.
 //!
-//! An actor is forked from the scenario, which itself holds nothing, and runs a script. Where the script pauses it says
-//! what it holds, which is the truth that lsbuf's answer is compared with, and waits to be told to go on. When the
-//! scenario drops it, it is killed: no reference outlives its part.
+//! A scenario holds no buffers itself. It forks actors, and each runs a script. Where the script
+//! pauses, it says what it holds and waits until the scenario tells it to go on. What it says is
+//! the truth that lsbuf's answer is compared with. When the scenario drops an actor, the actor is
+//! killed, so that none of its references outlives it.
 
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Write};
@@ -18,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::{self, Region};
 
-/// References of a thread by an fd table that is not its process's.
+/// References by the fd table of a thread that does not use its process's table.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Table {
-    /// The first of the threads that use it.
+pub struct ThreadTable {
+    /// The first of the threads that use this table.
     pub tid: u32,
     /// Fd numbers.
     pub fds: Vec<u32>,
@@ -34,28 +35,31 @@ pub struct Table {
 pub struct Held {
     /// The holding process.
     pub pid: u32,
-    /// The buffer, by what its own inode says.
+    /// The buffer's inode number, read from the inode.
     pub ino: u64,
-    /// Its size by its own inode.
+    /// The buffer's size, read from the inode.
     pub size: u64,
-    /// Bytes that its own inode counts as taken; left 0 for a dma-buf, where they mean nothing.
+    /// The bytes that the inode counts as allocated. It is 0 for a dma-buf, where they mean
+    /// nothing.
     pub charged: u64,
     /// Fd numbers.
     pub fds: Vec<u32>,
     /// Fd numbers opened with `O_PATH`.
     pub opaths: Vec<u32>,
-    /// Ranges of addresses, and where in the buffer each begins.
+    /// Mappings: first address, end address, and the offset in the buffer at which the mapping
+    /// begins.
     pub maps: Vec<(usize, usize, u64)>,
-    /// Fd tables besides the process's own.
-    pub threads: Vec<Table>,
-    /// The process whose fd table this one uses, if it is not its own: the slots are that one's.
+    /// Fd tables of threads that do not use the process's table.
+    pub threads: Vec<ThreadTable>,
+    /// The process that this one shares its fd table with, if lsbuf lists the fds under that one.
     pub fd_table_of: Option<u32>,
-    /// The process whose address space this one uses, if it is not its own.
+    /// The process that this one shares its address space with, if lsbuf lists the mappings under
+    /// that one.
     pub address_space_of: Option<u32>,
 }
 
 impl Held {
-    /// A buffer held by this process through `buf` alone.
+    /// A buffer that this process holds through `buf` alone.
     ///
     /// # Errors
     ///
@@ -66,7 +70,7 @@ impl Held {
         Ok(Held { pid: std::process::id(), ino: identity.ino, size: identity.size, fds, ..Held::default() })
     }
 
-    /// A file held by this process through `fd` alone.
+    /// A file that this process holds through `fd` alone.
     ///
     /// # Errors
     ///
@@ -83,44 +87,44 @@ impl Held {
         })
     }
 
-    /// And through another fd.
+    /// Adds a second fd.
     #[must_use]
     pub fn and_fd(mut self, fd: impl AsFd) -> Held {
         self.fds.push(sys::number(fd));
         self
     }
 
-    /// And through a mapping that begins at `offset` of the buffer.
+    /// Adds a mapping that begins at `offset` in the buffer.
     #[must_use]
     pub fn and_map(mut self, region: Region, offset: u64) -> Held {
         self.maps.push((region.start, region.start + region.len, offset));
         self
     }
 
-    /// And through an fd opened with `O_PATH`.
+    /// Adds an fd opened with `O_PATH`.
     #[must_use]
     pub fn and_opath(mut self, path: &OwnedFd) -> Held {
         self.opaths.push(sys::number(path));
         self
     }
 
-    /// But no longer through fds.
+    /// Removes all fds.
     #[must_use]
     pub fn without_fds(mut self) -> Held {
         self.fds.clear();
         self
     }
 
-    /// But by the table of the calling thread, which is not the process's own.
+    /// Moves all fds to the table of the calling thread, which is not the process's.
     #[must_use]
     pub fn by_thread(mut self) -> Held {
         let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let (fds, opaths) = (std::mem::take(&mut self.fds), std::mem::take(&mut self.opaths));
-        self.threads.push(Table { tid, fds, opaths });
+        self.threads.push(ThreadTable { tid, fds, opaths });
         self
     }
 
-    /// And what another task of the same process holds.
+    /// Adds what another task of the same process holds.
     #[must_use]
     pub fn and(mut self, mut other: Held) -> Held {
         self.fds.append(&mut other.fds);
@@ -130,38 +134,38 @@ impl Held {
         self
     }
 
-    /// But the slots are those of another process's table.
+    /// Says that the fds are in the table of process `pid`, which this process shares.
     #[must_use]
     pub fn in_table_of(mut self, pid: u32) -> Held {
         self.fd_table_of = Some(pid);
         self
     }
 
-    /// But the mappings are those of another process's address space.
+    /// Says that the mappings are in the address space of process `pid`, which this process shares.
     #[must_use]
     pub fn in_space_of(mut self, pid: u32) -> Held {
         self.address_space_of = Some(pid);
         self
     }
 
-    /// How many fds keep the buffer that are no other process's.
+    /// How many fds keep the buffer, without those that are counted under another process.
     pub fn own_fds(&self) -> usize {
         let own = if self.fd_table_of.is_none() { self.fds.len() } else { 0 };
         own + self.threads.iter().map(|table| table.fds.len()).sum::<usize>()
     }
 
-    /// [`Held::own_fds`] of those opened with `O_PATH`.
+    /// As [`Held::own_fds`], for the fds opened with `O_PATH`.
     pub fn own_opaths(&self) -> usize {
         let own = if self.fd_table_of.is_none() { self.opaths.len() } else { 0 };
         own + self.threads.iter().map(|table| table.opaths.len()).sum::<usize>()
     }
 
-    /// How many mappings keep the buffer that are no other process's.
+    /// How many mappings keep the buffer, without those that are counted under another process.
     pub fn own_maps(&self) -> usize {
         if self.address_space_of.is_none() { self.maps.len() } else { 0 }
     }
 
-    /// The same references of another process: what a fork makes.
+    /// The same references for another process: what a fork makes.
     #[must_use]
     pub fn of(mut self, pid: u32) -> Held {
         self.pid = pid;
@@ -184,7 +188,7 @@ pub struct Stage {
 }
 
 impl Actor {
-    /// Forks an actor with that command name.
+    /// Forks an actor with the command name `comm`.
     ///
     /// # Errors
     ///
@@ -209,7 +213,7 @@ impl Actor {
         Ok(Actor { pid, socket: BufReader::new(ours) })
     }
 
-    /// Waits until the actor pauses, and returns what it says it holds.
+    /// Waits until the actor pauses, and returns what it holds.
     ///
     /// # Errors
     ///
@@ -245,7 +249,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // It may have ended by itself; what counts is that it is gone afterwards.
+        // It may have ended already. Afterwards it is gone in any case.
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::empty());
@@ -254,7 +258,7 @@ impl Drop for Actor {
 }
 
 impl Stage {
-    /// Says what this process holds and waits for the scenario.
+    /// Says what this process holds, and waits until the scenario tells it to go on.
     ///
     /// # Errors
     ///
@@ -266,7 +270,8 @@ impl Stage {
         self.wait()
     }
 
-    /// Waits for the scenario, or takes its word if it has told to go on already.
+    /// Waits until the scenario tells this actor to go on, or returns at once if it has done so
+    /// already.
     ///
     /// # Errors
     ///
@@ -279,11 +284,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether the scenario has said to go on already, so that the next pause will be none; or has ended.
+    /// Whether the scenario has already told this actor to go on, or has ended. The next pause then
+    /// returns at once.
     ///
     /// # Errors
     ///
-    /// The socket cannot be asked.
+    /// The socket cannot be polled.
     pub fn is_told(&self) -> anyhow::Result<bool> {
         let mut asked = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };

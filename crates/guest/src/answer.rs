@@ -1,7 +1,8 @@
-//! What lsbuf answers, and what it should have answered, in the same words.
+//! Compares lsbuf's answer with the truth: one line of text for each.
 //!
-//! A buffer's ledger is one line of text. [`Truth::line`] writes it from what the test made, [`Answer::line`] from the
-//! JSON that the `lsbuf` command printed, so a report shows expected and printed side by side.
+//! [`Truth::line`] writes a buffer's account from what the test made. [`Answer::line`] writes it
+//! from the JSON that the `lsbuf` command printed. Both use the same format, so a report shows
+//! expected and printed side by side.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
@@ -12,27 +13,27 @@ use serde_json::Value;
 use crate::actor::Held;
 use crate::make;
 
-/// Where the command is in the guest.
+/// The path of the command in the guest.
 pub const LSBUF: &str = "/bin/lsbuf";
 
 /// A user who is not root.
 pub const USER: u32 = 1000;
 
-/// The command with these arguments, to be run by a user who is not root.
+/// The command with these arguments, run by a user who is not root.
 pub fn as_user(arguments: &[&str]) -> Command {
     let mut command = Command::new(LSBUF);
     command.args(arguments).uid(USER).gid(USER);
     command
 }
 
-/// What the kernel holds of a buffer, as lsbuf should say it.
+/// A buffer's residual (its kernel references), as lsbuf should print it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum ExpectedResidual {
     /// Proven.
     Exact(u64),
     /// Marked as an estimate.
     Estimate(u64),
-    /// The source has no count: neither that nor the rest is known.
+    /// The source has no count, so neither the count nor the residual is known.
     Unknown,
 }
 
@@ -43,34 +44,34 @@ pub struct Truth {
     pub name: String,
     /// The exporter's name.
     pub exporter: &'static str,
-    /// References that the test has made, by whatever means.
+    /// How many references the test has made, of every sort.
     pub count: u64,
-    /// Those of them that wait in messages, where that can be known.
+    /// How many of them are in messages, if the source can know that.
     pub in_flight: u64,
-    /// Those of them that nothing else holds.
-    pub kernel: Rest,
-    /// Who holds it.
+    /// How many of them no process holds.
+    pub kernel: ExpectedResidual,
+    /// Its holders.
     pub held: Vec<Held>,
 }
 
 impl Truth {
-    /// An unnamed buffer that these hold and the kernel does not.
+    /// An unnamed buffer that `held` describes, with no kernel references.
     pub fn held(exporter: &'static str, held: Vec<Held>) -> Truth {
         let count = held.iter().map(|h| h.own_fds() + h.own_maps()).sum::<usize>() as u64;
-        Truth { name: String::new(), exporter, count, in_flight: 0, kernel: Rest::Exact(0), held }
+        Truth { name: String::new(), exporter, count, in_flight: 0, kernel: ExpectedResidual::Exact(0), held }
     }
 
-    /// And so many references are left over besides.
+    /// Sets the residual, and adds it to the count.
     #[must_use]
-    pub fn and(mut self, rest: Rest) -> Truth {
-        if let Rest::Exact(references) | Rest::Estimate(references) = rest {
+    pub fn and(mut self, rest: ExpectedResidual) -> Truth {
+        if let ExpectedResidual::Exact(references) | ExpectedResidual::Estimate(references) = rest {
             self.count += references;
         }
         self.kernel = rest;
         self
     }
 
-    /// And so many references wait in messages, as can be known.
+    /// Adds references in messages, which the source can know.
     #[must_use]
     pub fn and_in_flight(mut self, references: u64) -> Truth {
         self.count += references;
@@ -78,25 +79,26 @@ impl Truth {
         self
     }
 
-    /// And it has a name.
+    /// Sets the name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Truth {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// The ledger.
+    /// The account as a line.
     pub fn line(&self, size: u64) -> String {
         let mut held = self.held.clone();
         held.sort_by_key(|h| h.pid);
         let holders: Vec<String> = held.iter_mut().map(|held| holder(held, self.exporter)).collect();
         let sum = |f: fn(&Held) -> usize| held.iter().map(f).sum::<usize>();
         let kernel = match self.kernel {
-            Rest::Exact(n) => n.to_string(),
-            Rest::Estimate(n) => format!("~{n}"),
-            Rest::Unknown => "?".into(),
+            ExpectedResidual::Exact(n) => n.to_string(),
+            ExpectedResidual::Estimate(n) => format!("~{n}"),
+            ExpectedResidual::Unknown => "?".into(),
         };
-        let count = if self.kernel == Rest::Unknown { "?".into() } else { self.count.to_string() };
+        let count =
+            if self.kernel == ExpectedResidual::Unknown { "?".into() } else { self.count.to_string() };
         format!(
             "{size} bytes of {}, named {:?}, count {count} = {} fd + {} map{} + {kernel} kernel, {} opath, {}",
             self.exporter,
@@ -110,17 +112,17 @@ impl Truth {
     }
 }
 
-/// A part of the account, where there is one.
+/// The part of the account for references in messages, if there are any.
 pub(crate) fn in_flight(references: u64) -> String {
     if references > 0 { format!(" + {references} in flight") } else { String::new() }
 }
 
-/// A holder as the test made it.
+/// A holder, as the test made it.
 pub(crate) fn holder(held: &mut Held, exporter: &str) -> String {
     held.fds.sort_unstable();
     held.maps.sort_unstable();
     let map = |&(start, end, offset): &(usize, usize, u64)| {
-        // The kernel shows a GEM object's VMA with an offset that is none into the buffer.
+        // For a GEM object's VMA, the kernel shows an offset that is not an offset into the buffer.
         let offset = if exporter == make::DRM { "?".into() } else { offset.to_string() };
         format!("{start:#x}-{end:#x}@{offset}")
     };
@@ -142,7 +144,7 @@ pub(crate) fn holder(held: &mut Held, exporter: &str) -> String {
 pub struct Answer(pub Value);
 
 impl Answer {
-    /// Asks lsbuf for JSON with these arguments besides; the command must succeed.
+    /// Runs lsbuf with `--json` and these arguments. The command must succeed.
     ///
     /// # Errors
     ///
@@ -151,7 +153,7 @@ impl Answer {
         Answer::from(Command::new(LSBUF).arg("--json").args(arguments))
     }
 
-    /// Asks a subcommand of lsbuf's for JSON.
+    /// Runs a subcommand of lsbuf with `--json`.
     ///
     /// # Errors
     ///
@@ -160,7 +162,7 @@ impl Answer {
         Answer::from(Command::new(LSBUF).args([subcommand, "--json"]))
     }
 
-    /// The same for a command made by the caller.
+    /// As [`Answer::ask`], for a command that the caller made.
     ///
     /// # Errors
     ///
@@ -169,7 +171,7 @@ impl Answer {
         Answer::of(&command.output().context("running lsbuf")?)
     }
 
-    /// The same for a command that has run.
+    /// As [`Answer::ask`], for a command that has run.
     ///
     /// # Errors
     ///
@@ -181,11 +183,11 @@ impl Answer {
         Ok(Answer(serde_json::from_slice(&output.stdout).context("parsing lsbuf's JSON")?))
     }
 
-    /// The dma-buf with that inode number, which a memfd may have too.
+    /// The dma-buf with this inode number. A memfd may have the same number.
     ///
     /// # Errors
     ///
-    /// lsbuf does not know it.
+    /// lsbuf does not list it.
     pub fn buffer(&self, ino: u64) -> anyhow::Result<&Value> {
         self.list("buffers")
             .iter()
@@ -193,11 +195,11 @@ impl Answer {
             .with_context(|| format!("lsbuf does not list dma-buf {ino}: {}", self.0))
     }
 
-    /// The process with that id.
+    /// The process with this id.
     ///
     /// # Errors
     ///
-    /// lsbuf does not know it.
+    /// lsbuf does not list it.
     pub fn process(&self, pid: u32) -> anyhow::Result<&Value> {
         self.list("processes")
             .iter()
@@ -205,12 +207,12 @@ impl Answer {
             .with_context(|| format!("lsbuf does not list process {pid}: {}", self.0))
     }
 
-    /// A list at the top of the document.
+    /// A list at the top level of the document.
     pub fn list(&self, key: &str) -> &[Value] {
         self.0[key].as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// The accounts that are said to be exact and whose parts do not add up to the kernel's count.
+    /// The buffers whose account is exact, but whose parts do not add up to the kernel's count.
     pub fn unbalanced(&self) -> Vec<String> {
         let exact = |b: &&Value| b["estimate"] == false && b["count"].is_u64();
         let parts = |refs: &Value| -> u64 {
@@ -220,17 +222,17 @@ impl Answer {
         self.list("buffers").iter().filter(exact).filter(wrong).map(Value::to_string).collect()
     }
 
-    /// A buffer's ledger as printed.
+    /// A buffer's account, as printed.
     ///
     /// # Errors
     ///
-    /// lsbuf does not know the buffer.
+    /// lsbuf does not list the buffer.
     pub fn line(&self, ino: u64) -> anyhow::Result<String> {
         self.buffer(ino).map(ledger)
     }
 }
 
-/// A listed buffer's ledger as printed.
+/// The account of a listed buffer, as printed.
 pub(crate) fn ledger(b: &Value) -> String {
     let number = |v: &Value| v.as_u64().map_or("?".into(), |n| n.to_string());
     let refs = &b["refs"];

@@ -1,8 +1,10 @@
-//! Somebody who runs a command: a user, exactly these capabilities, and a view of the machine.
+//! Runs a command as a given user, with exactly the given capabilities, and with a given view of
+//! the machine.
 //!
-//! What an answer covers depends on who asks, so scenarios let a [`Caller`] ask. Its command is this program in the mode
-//! `as`, which arranges the view, gives up all other rights for good (the bounding set's too, so that root does not get
-//! them back) and then becomes the command.
+//! What lsbuf sees depends on the user that runs it, so scenarios run it through a [`Caller`]. A
+//! caller's command is this program in the mode `as`. That mode arranges the view and gives up all
+//! other rights for good. It also removes them from the bounding set, so that root does not get
+//! them back by exec. Then it executes the command.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -21,51 +23,51 @@ use rustix::thread::{
 
 use crate::sys;
 
-/// Where debugfs is in the guest.
+/// The mount point of debugfs in the guest.
 pub const DEBUGFS: &str = "/sys/kernel/debug";
 
-/// Who asks.
+/// The user that runs a command, with capabilities and view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The user.
+    /// The user id.
     pub uid: u32,
-    /// Permitted, effective, inheritable, ambient and bounding set.
+    /// The capabilities: this is the permitted, effective, inheritable, ambient and bounding set.
     pub capabilities: CapabilitySet,
-    /// What the machine looks like.
-    pub view: View,
+    /// What the caller sees of the machine.
+    pub view: MachineView,
 }
 
-/// What the machine looks like to a caller.
+/// What a caller sees of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
-    /// As it is.
+pub enum MachineView {
+    /// The machine as it is.
     Plain,
     /// debugfs is not mounted.
     NoDebugfs,
-    /// debugfs was not mounted, and somebody has mounted it.
+    /// debugfs was unmounted and is mounted again.
     Remounted,
-    /// procfs hides what the caller may not trace (`hidepid=2`).
+    /// procfs hides the processes that the caller may not trace (`hidepid=2`).
     Hidden,
-    /// From inside a pid namespace, with its own procfs.
+    /// A pid namespace of its own, with its own procfs.
     Container,
-    /// And inside a user namespace, as its root.
+    /// As `Container`, and root of a user namespace of its own.
     Rootless,
-    /// And without debugfs.
+    /// As `Rootless`, without debugfs.
     RootlessNoDebugfs,
-    /// As root of a user namespace, but among all processes.
+    /// Root of a user namespace of its own, but among all processes.
     UserNamespace,
 }
 
-impl View {
-    const ALL: [(&str, View); 8] = [
-        ("plain", View::Plain),
-        ("no-debugfs", View::NoDebugfs),
-        ("remounted", View::Remounted),
-        ("hidepid", View::Hidden),
-        ("container", View::Container),
-        ("rootless", View::Rootless),
-        ("rootless-no-debugfs", View::RootlessNoDebugfs),
-        ("user-namespace", View::UserNamespace),
+impl MachineView {
+    const ALL: [(&str, MachineView); 8] = [
+        ("plain", MachineView::Plain),
+        ("no-debugfs", MachineView::NoDebugfs),
+        ("remounted", MachineView::Remounted),
+        ("hidepid", MachineView::Hidden),
+        ("container", MachineView::Container),
+        ("rootless", MachineView::Rootless),
+        ("rootless-no-debugfs", MachineView::RootlessNoDebugfs),
+        ("user-namespace", MachineView::UserNamespace),
     ];
 
     fn name(self) -> &'static str {
@@ -73,16 +75,18 @@ impl View {
     }
 
     fn lacks_debugfs(self) -> bool {
-        matches!(self, View::NoDebugfs | View::Remounted | View::RootlessNoDebugfs)
+        matches!(self, MachineView::NoDebugfs | MachineView::Remounted | MachineView::RootlessNoDebugfs)
     }
 
-    /// The namespaces that only a new process can enter.
+    /// The namespaces into which the command is forked.
     fn inner(self) -> UnshareFlags {
         match self {
-            View::Plain | View::NoDebugfs | View::Remounted | View::Hidden => UnshareFlags::empty(),
-            View::Container => UnshareFlags::NEWPID,
-            View::UserNamespace => UnshareFlags::NEWUSER,
-            View::Rootless | View::RootlessNoDebugfs => {
+            MachineView::Plain | MachineView::NoDebugfs | MachineView::Remounted | MachineView::Hidden => {
+                UnshareFlags::empty()
+            }
+            MachineView::Container => UnshareFlags::NEWPID,
+            MachineView::UserNamespace => UnshareFlags::NEWUSER,
+            MachineView::Rootless | MachineView::RootlessNoDebugfs => {
                 UnshareFlags::NEWUSER | UnshareFlags::NEWPID | UnshareFlags::NEWNS
             }
         }
@@ -90,24 +94,25 @@ impl View {
 }
 
 impl Caller {
-    /// Root, with everything.
-    pub const ROOT: Caller = Caller { uid: 0, capabilities: CapabilitySet::all(), view: View::Plain };
-    /// A user, with nothing.
-    pub const USER: Caller = Caller { uid: 1000, capabilities: CapabilitySet::empty(), view: View::Plain };
+    /// Root, with all capabilities.
+    pub const ROOT: Caller = Caller { uid: 0, capabilities: CapabilitySet::all(), view: MachineView::Plain };
+    /// A user without capabilities.
+    pub const USER: Caller =
+        Caller { uid: 1000, capabilities: CapabilitySet::empty(), view: MachineView::Plain };
 
-    /// The same with these capabilities.
+    /// The same caller with these capabilities.
     #[must_use]
     pub const fn with(self, capabilities: CapabilitySet) -> Caller {
         Caller { capabilities, ..self }
     }
 
-    /// The same with that view.
+    /// The same caller with this view.
     #[must_use]
-    pub const fn seeing(self, view: View) -> Caller {
+    pub const fn seeing(self, view: MachineView) -> Caller {
         Caller { view, ..self }
     }
 
-    /// A command of this caller.
+    /// A command that runs as this caller.
     ///
     /// # Errors
     ///
@@ -119,7 +124,7 @@ impl Caller {
         Ok(command)
     }
 
-    /// Whether this caller can read a file or list a directory. Asks in a process of its own.
+    /// Whether this caller can read a file or list a directory, tried in a process of its own.
     ///
     /// # Errors
     ///
@@ -137,11 +142,11 @@ impl Caller {
         }
     }
 
-    /// Gives up every right but these, for good.
+    /// Gives up all rights but these, for good.
     fn become_it(self) -> anyhow::Result<()> {
         for bit in 0..u64::BITS {
             let capability = CapabilitySet::from_bits_retain(1 << bit);
-            // An error is for a capability that the kernel does not know.
+            // It is an error if the kernel does not know the capability.
             if !self.capabilities.contains(capability)
                 && capability_is_in_bounding_set(capability) == Ok(true)
             {
@@ -162,25 +167,25 @@ impl Caller {
         Ok(())
     }
 
-    /// Arranges what stays outside of inner namespaces.
+    /// Arranges the view in a new mount namespace, before the inner namespaces are entered.
     fn arrange_view(self) -> anyhow::Result<()> {
         sys::task::enter_new(UnshareFlags::NEWNS)?;
         if self.view.lacks_debugfs() {
             unmount(DEBUGFS, UnmountFlags::empty()).context("unmounting debugfs")?;
         }
         match self.view {
-            View::Remounted => mount_new("debugfs", DEBUGFS, None),
-            View::Hidden => mount_new("proc", "/proc", Some(c"hidepid=2")),
-            View::Plain
-            | View::NoDebugfs
-            | View::Container
-            | View::Rootless
-            | View::RootlessNoDebugfs
-            | View::UserNamespace => Ok(()),
+            MachineView::Remounted => mount_new("debugfs", DEBUGFS, None),
+            MachineView::Hidden => mount_new("proc", "/proc", Some(c"hidepid=2")),
+            MachineView::Plain
+            | MachineView::NoDebugfs
+            | MachineView::Container
+            | MachineView::Rootless
+            | MachineView::RootlessNoDebugfs
+            | MachineView::UserNamespace => Ok(()),
         }
     }
 
-    /// Becomes the command. Returns only if that fails.
+    /// Executes the command. Returns only if that fails.
     fn exec(self, command: &[String]) -> anyhow::Error {
         let [program, arguments @ ..] = command else { return anyhow::anyhow!("no command") };
         match self.become_it() {
@@ -189,7 +194,7 @@ impl Caller {
         }
     }
 
-    /// Runs the command in inner namespaces.
+    /// Runs the command in the inner namespaces.
     fn exec_inside(self, command: &[String]) -> anyhow::Result<ExitCode> {
         sys::task::enter_new(self.view.inner())?;
         if self.view.inner().contains(UnshareFlags::NEWUSER) {
@@ -208,7 +213,7 @@ impl Caller {
     }
 }
 
-/// Such as `uid 1000, SYS_PTRACE`.
+/// For example `uid 1000, SYS_PTRACE`.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.capabilities.iter_names().map(|(name, _)| name).collect();
@@ -218,7 +223,7 @@ impl fmt::Display for Caller {
             (false, false) => names.join("+"),
         };
         write!(f, "uid {}, {capabilities}", self.uid)?;
-        if self.view == View::Plain { Ok(()) } else { write!(f, ", {}", self.view.name()) }
+        if self.view == MachineView::Plain { Ok(()) } else { write!(f, ", {}", self.view.name()) }
     }
 }
 
@@ -231,7 +236,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [view, uid, capabilities, command @ ..] = arguments else {
         bail!("usage: as VIEW UID CAPS PROGRAM…")
     };
-    let (_, view) = *View::ALL.iter().find(|(name, _)| name == view).context("no such view")?;
+    let (_, view) = *MachineView::ALL.iter().find(|(name, _)| name == view).context("no such view")?;
     let capabilities = CapabilitySet::from_bits_retain(capabilities.parse()?);
     let caller = Caller { uid: uid.parse()?, capabilities, view };
     caller.arrange_view()?;

@@ -1,8 +1,9 @@
-//! The demonstration: a small world of programs that share buffers, and what lsbuf says of it.
+//! The demonstration: a few programs that share buffers, and what lsbuf prints about them.
 //!
-//! A camera service shares frames with a compositor; two clients share their surfaces with it; a player decodes into
-//! buffers of which it loses some to GEM handles, and duplicates the fd of another without end. Every program here is an
-//! actor of this process, every buffer is real.
+//! A camera service shares frames with a compositor. Two clients share their surfaces with the
+//! compositor. A player decodes into buffers. It leaks two of them to GEM handles, and duplicates
+//! the fd of a third again and again. Every program is an actor of this process, and every buffer
+//! is real.
 
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
@@ -22,17 +23,17 @@ const FRAME: u64 = 1920 * 1080 * 3 / 2;
 /// A window: 1280×800 at 4 bytes.
 const SURFACE: u64 = 1280 * 800 * 4;
 
-/// What the world is made of.
+/// What the demonstration needs of the kernel.
 pub const NEEDS: &[Need] = &[Need::Heap, Need::Udmabuf, Need::Vgem];
 
-/// Builds the world, and shows it or runs `command` in it.
+/// Starts the programs, and shows them or runs `command` among them.
 ///
 /// # Errors
 ///
-/// The kernel lacks a part of the world, or lsbuf fails.
+/// The kernel lacks something that the demonstration needs, or lsbuf fails.
 pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
     let missing: Vec<&str> = NEEDS.iter().filter(|need| !need.probe()).map(|need| need.name()).collect();
-    anyhow::ensure!(missing.is_empty(), "the demo needs {}, which this kernel lacks", missing.join(" and "));
+    anyhow::ensure!(missing.is_empty(), "this kernel lacks what the demo needs: {}", missing.join(", "));
     let (camera, from_camera) = UnixStream::pair()?;
     let (terminal, from_terminal) = UnixStream::pair()?;
     let (browser, from_browser) = UnixStream::pair()?;
@@ -54,7 +55,8 @@ pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
                     bufs.extend(share::receive(socket, &mut [0])?.bufs);
                 }
             }
-            // What is on the screen is imported for scan-out; the rest only waits for its turn.
+            // What is on the screen is imported for scan-out. The other buffers wait for their
+            // turn.
             let device = make::vgem()?;
             let _on_screen: Vec<_> =
                 bufs.iter().step_by(4).map(|buf| device.import(buf)).collect::<Result<_, _>>()?;
@@ -64,7 +66,7 @@ pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
             let (heap, device) = (Heap::open("system")?, make::vgem()?);
             for n in 0..2 {
                 let lost = named(heap.allocate(FRAME)?, &format!("vdec:out{n}"))?;
-                // Closing the fd is not enough: the handle stays.
+                // Closing the fd is not enough to free the buffer, because the handle stays.
                 device.import(&lost)?.into_raw();
             }
             let shown = named(heap.allocate(FRAME)?, "vdec:out2")?;
@@ -87,7 +89,7 @@ pub fn run(command: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A client: its surfaces are memfd pages, mapped to draw into, and shared with the compositor.
+/// A client: its surfaces are udmabufs, which it maps to draw into and shares with the compositor.
 fn client(comm: &'static [u8], surfaces: usize, socket: UnixStream) -> anyhow::Result<Actor> {
     Actor::start(comm, move |stage| {
         let maker = Udmabuf::open()?;

@@ -1,11 +1,14 @@
-//! A process whose address space stays locked for as long as it likes, made by a user without rights.
+//! A process whose address space stays locked until the test ends it. A user without privileges can
+//! make one.
 //!
-//! In a user and mount namespace of its own a process serves a FUSE filesystem of one file. A second process reads the file and
-//! is never answered, so the page that it waits for stays locked. A third opens the file with FOPEN_DIRECT_IO and maps it
-//! privately: `fuse_file_mmap` (fs/fuse/file.c) then drops the cached pages, waits for the locked one, and has the address
-//! space's lock for writing meanwhile. Whoever needs that lock to read the third process's mappings waits, too.
+//! A process in its own user and mount namespace serves a FUSE filesystem with one file. A second
+//! process reads the file and never gets an answer, so the page that it waits for stays locked. A
+//! third process opens the file with FOPEN_DIRECT_IO and maps it privately. `fuse_file_mmap`
+//! (fs/fuse/file.c) then drops the cached pages and waits for the locked one, while it holds the
+//! address space's lock for writing. Every process that needs that lock to read the third process's
+//! mappings waits too.
 //!
-//! The server speaks as little of FUSE (include/uapi/linux/fuse.h) as that takes.
+//! Limits: the server implements only the part of FUSE (include/uapi/linux/fuse.h) that this needs.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -23,13 +26,13 @@ use rustix::thread::UnshareFlags;
 use crate::actor::{Actor, Held};
 use crate::sys::{self, page, page_size, task};
 
-/// Where the file is, for those in the namespace.
+/// The mount point of the filesystem, inside the namespace.
 const AT: &str = "/tmp/hanging";
 
-/// How often a state is asked for that must come soon.
+/// The interval at which a process's state is polled.
 const STEP: Duration = Duration::from_millis(5);
 
-/// The world: the third process hangs until this is dropped.
+/// The running processes: the third one hangs until this is dropped.
 #[derive(Debug)]
 pub struct Hanging {
     /// What the hanging process holds, by fd.
@@ -38,12 +41,13 @@ pub struct Hanging {
 }
 
 impl Hanging {
-    /// Makes the world, with what `make` opens, and says of itself, held by the process that hangs. `user`: who all its
-    /// processes become before they do anything else; else they stay who the caller is.
+    /// Starts the processes. `make` opens a buffer and says what is held; the process that hangs
+    /// then holds it. If `user` is given, all processes become that user before they do anything
+    /// else.
     ///
     /// # Errors
     ///
-    /// The kernel has no FUSE, or no namespaces for users.
+    /// The kernel has no FUSE, or no user namespaces.
     pub fn start(
         user: Option<u32>,
         make: impl FnOnce() -> anyhow::Result<(OwnedFd, Held)>,
@@ -57,7 +61,7 @@ impl Hanging {
             let mut device = Some(open_device()?);
             let (mut asked, tell) = std::io::pipe()?;
             let mut tell = Some(tell);
-            // Each child has a copy of every fd, and gives back those that would keep what it is not to keep.
+            // Each child inherits a copy of every fd, and closes those that must not stay open.
             child(|| {
                 buf = None;
                 serve(device.take().context("no device")?, tell.take().context("no pipe")?)
@@ -92,7 +96,7 @@ fn file() -> std::path::PathBuf {
     Path::new(AT).join("file")
 }
 
-/// Forks a process that ends with this one.
+/// Forks a process that is killed when this one ends.
 fn child(script: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<u32> {
     sys::fork(|| {
         let done = set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into);
@@ -106,9 +110,9 @@ fn child(script: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<u32> {
     })
 }
 
-/// Becomes root of namespaces of its own.
+/// Becomes root of its own user and mount namespace.
 fn enter_namespaces() -> anyhow::Result<()> {
-    // Who has changed its user may not write its own maps.
+    // After a change of user, a process is not dumpable and may not write its own uid_map.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     task::enter_new(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
@@ -117,7 +121,8 @@ fn enter_namespaces() -> anyhow::Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {group} 1")).context("mapping the group")
 }
 
-/// Opens FUSE's device, and mounts its filesystem. The device must be opened in the namespace that mounts.
+/// Opens the FUSE device and mounts its filesystem. The device must be opened in the namespace that
+/// mounts.
 fn open_device() -> anyhow::Result<File> {
     let device = File::options().read(true).write(true).open("/dev/fuse").context("opening /dev/fuse")?;
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", sys::number(&device));
@@ -126,7 +131,7 @@ fn open_device() -> anyhow::Result<File> {
     Ok(device)
 }
 
-/// Waits until a process is in that state.
+/// Waits until a process is in this state.
 fn wait_for(pid: u32, state: u8) -> anyhow::Result<()> {
     for _ in 0..2000 {
         let stat = fs::read(format!("/proc/{pid}/stat"))?;
@@ -148,11 +153,12 @@ const INIT: u32 = 26;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 
-/// The root directory's node, and the file's.
+/// The nodes of the root directory and of the file.
 const ROOT: u64 = 1;
 const FILE: u64 = 2;
 
-/// Answers all but reads, of which it tells through the pipe. The first open gets the page cache, any other one does not.
+/// Answers every request but reads. For each read it writes a byte to the pipe. The first open uses
+/// the page cache, later ones do not.
 fn serve(mut device: File, mut tell: impl Write) -> anyhow::Result<()> {
     let mut request = vec![0; 1 << 17];
     let mut opens = 0_u32;
@@ -169,12 +175,14 @@ fn serve(mut device: File, mut tell: impl Write) -> anyhow::Result<()> {
                 continue;
             }
             INIT => Some(init()),
-            // Node, generation, how long entry and attributes are valid, and the attributes.
+            // The node, its generation, how long entry and attributes are valid, and the
+            // attributes.
             LOOKUP => Some([words(&[FILE, 0, 3600, 3600, 0]), attributes(FILE)].concat()),
             GETATTR => Some([words(&[3600, 0]), attributes(node)].concat()),
             OPEN => {
                 opens += 1;
-                // Without the second flag it is the open that drops the cached pages, and waits without any lock.
+                // Without the second flag, the open itself drops the cached pages, and waits
+                // without any lock.
                 const DIRECT_IO_KEEP_CACHE: u64 = 1 | 2;
                 Some(words(&[0, if opens == 1 { 0 } else { DIRECT_IO_KEEP_CACHE }]))
             }
@@ -184,7 +192,7 @@ fn serve(mut device: File, mut tell: impl Write) -> anyhow::Result<()> {
         let body = answer.unwrap_or_default();
         let len = u32::try_from(16 + body.len())?;
         let head = [&len.to_ne_bytes()[..], &error.to_ne_bytes(), &unique.to_ne_bytes()].concat();
-        // A request that was interrupted meanwhile is gone.
+        // A request that was interrupted meanwhile no longer exists.
         let _ = device.write(&[head, body].concat());
     }
 }
@@ -201,7 +209,8 @@ fn init() -> Vec<u8> {
     body
 }
 
-/// `fuse_attr`: inode, size, blocks, three times, their nanoseconds with the mode, links, owner, and the size of a block.
+/// `fuse_attr`: inode, size, blocks, three timestamps, their nanoseconds, the mode, links, owner,
+/// and the block size.
 fn attributes(node: u64) -> Vec<u8> {
     let (mode, links, size) = if node == ROOT { (0o40755, 2, 0) } else { (0o100_644, 1, page()) };
     let halves: [u32; 10] = [0, 0, 0, mode, links, 0, 0, 0, page_size() as u32, 0];

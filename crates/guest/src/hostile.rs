@@ -1,7 +1,8 @@
-//! Names of buffers and processes that were chosen to mislead whoever reads or prints them.
+//! Names of buffers and processes that are chosen to mislead a program or a person that reads them.
 
-/// What strangers call their buffers: forged fdinfo lines, forged rows and closing lines of the kernel's list, escape
-/// sequences, the marks that other tools use, bytes that are no text. At most 31 bytes each.
+/// Names that an untrusted process could give its buffers: forged fdinfo lines, forged rows and
+/// closing lines of the kernel's list of dma-bufs, escape sequences, marks that other tools use,
+/// and bytes that are not text. Each has at most 31 bytes.
 pub const HOSTILE: &[&[u8]] = &[
     b"",
     b"a\nsize:\t1\ncount:\t99\nino:\t1",
@@ -32,8 +33,8 @@ pub const HOSTILE: &[&[u8]] = &[
     &[b'\n'; 31],
 ];
 
-/// What strangers call their processes: the fields that follow a name in `stat`, the lines that follow it in `status`, other
-/// holders. At most 15 bytes each.
+/// Names that an untrusted process could give itself: the fields that follow a name in `stat`, the
+/// lines that follow it in `status`, other holders. Each has at most 15 bytes.
 pub const HOSTILE_COMMS: &[&[u8]] = &[
     b"",
     b") R 1 2 (",

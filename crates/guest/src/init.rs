@@ -1,7 +1,7 @@
-//! Process 1 of a test guest: mounts, modules, one child, power off.
+//! Process 1 of a test guest: it mounts filesystems, loads modules, runs one child and powers off.
 //!
-//! The work is done by a child, so that a crash there cannot take process 1 with it (the kernel would panic). Every
-//! path out of here ends in powering the machine off, because the host waits for that.
+//! A child does the work, because the kernel panics if process 1 crashes. Every path ends in
+//! powering the machine off, because the host waits for that.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -15,15 +15,17 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::need::Need;
+use crate::need::{self, Need};
 use crate::output::run_reported;
 use crate::report::{Event, PLAN_PATH, Plan, REPORT_VARIABLE, Reporter};
 use crate::way;
 
-/// The host ends a boot that takes too long and has the better clock; this only bounds a forgotten guest.
+/// How long the guest may run. The host ends a boot that takes too long; this limit only ends a
+/// guest that the host has forgotten.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Filesystems in the order of mounting: type, where, and whether the guest is of no use without it.
+/// The filesystems in the order of mounting: type, mount point, and whether the guest is useless
+/// without it.
 const MOUNTS: &[(&str, &str, bool)] = &[
     ("proc", "/proc", true),
     ("sysfs", "/sys", true),
@@ -46,7 +48,7 @@ pub fn run() -> ! {
     if let Err(error) = reboot(RebootCommand::PowerOff) {
         eprintln!("lsbuf-guest: powering off: {error}");
     }
-    // Process 1 must not end. The host's time limit does the rest.
+    // Process 1 must not end. The host's time limit ends the machine.
     loop {
         std::thread::park();
     }
@@ -55,7 +57,7 @@ pub fn run() -> ! {
 /// Mounts everything, opens the report and reads the plan.
 fn prepare() -> anyhow::Result<(String, File, Plan)> {
     for &(kind, target, required) in MOUNTS {
-        // Directories of pseudo-filesystems cannot be made; the mount then says what is wrong.
+        // A directory cannot be made in a pseudo-filesystem. The mount then fails with the reason.
         let _ = fs::create_dir_all(target);
         let mounted = mount(kind, target, kind, MountFlags::empty(), None::<&CStr>);
         if required {
@@ -86,11 +88,15 @@ fn work(port: &str, reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
         reporter.send(&Event::Failure { detail: format!("{error:#}") })?;
     }
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    reporter.send(&Event::Hello { kernel, has: Need::met() })?;
+    let has = Need::met();
+    let met = need::print(&has);
+    reporter.send(&Event::Hello { kernel, has })?;
     let mut command = Command::new("/bin/lsbuf-guest");
     command.arg(&plan.mode).args(&plan.arguments);
     command.env_clear().env("PATH", "/bin").env("HOME", "/tmp").env(REPORT_VARIABLE, port);
-    // What is not about shmem is not to change with what else the guest holds: its root is a tmpfs.
+    command.env(need::MET, met);
+    // All modes but these two are about dma-bufs. Other kinds would only add noise: the guest's
+    // root is a tmpfs.
     if !matches!(plan.mode.as_str(), "sh" | "demo") {
         command.env(way::KINDS, "dmabuf");
     }
@@ -105,7 +111,7 @@ fn work(port: &str, reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
     reporter.drain().context("draining the report")
 }
 
-/// Loads the modules that the host packed, in the order it worked out.
+/// Loads the modules that the host packed, in the order that the host determined.
 fn load_modules() -> anyhow::Result<()> {
     let order = fs::read_to_string("/modules/order").context("reading /modules/order")?;
     for name in order.lines() {

@@ -1,11 +1,12 @@
-//! What runs inside the test kernels, and the words it shares with the host.
+//! What runs inside the test kernels, and the types that it shares with the host.
 //!
-//! Nothing about dma-bufs can be tested on an arbitrary developer's kernel, so `cargo xtask vm` boots stock kernels
-//! with an initramfs whose only program is this crate's binary. Its [`init`] prepares the machine, its [`modes`] are
-//! the jobs it can do there, and [`scenarios`] are the tests. The host links the same library, so the list of
-//! scenarios it expects and the [`report`] it reads are compiled from the code that ran in the guest.
+//! dma-bufs cannot be tested on an arbitrary developer's kernel. So `cargo xtask vm` boots stock
+//! kernels with an initramfs whose only test program is this crate's binary. [`init`] prepares the
+//! machine, [`modes`] lists the jobs that the binary can do there, and [`scenarios`] are the tests.
+//! The host links the same library. So the scenarios that it expects and the [`report`] that it
+//! reads come from the code that ran in the guest.
 //!
-//! Limits: x86-64 and arm64 guests only; no scenario may depend on a kernel version, only on a
+//! Limits: x86-64 and arm64 guests only. A scenario never depends on a kernel version, only on a
 //! [`need::Need`] that is probed.
 
 pub mod actor;
@@ -17,6 +18,7 @@ pub mod differential;
 pub mod hanging;
 pub mod hostile;
 pub mod init;
+pub mod kernels;
 pub mod make;
 pub mod modes;
 pub mod need;

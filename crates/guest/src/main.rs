@@ -1,7 +1,7 @@
-//! The only program of the test guests: process 1, and the modes it starts itself as.
+//! The program that runs in the test guests: as process 1, and in one of its modes.
 //!
-//! As process 1 it never returns: whatever happens, the machine is powered off. As anything else, the first argument
-//! names a mode, and the rest belongs to that mode.
+//! As process 1 it never returns. Whatever happens, it powers the machine off. As any other process
+//! it runs the mode that the first argument names, with the remaining arguments.
 
 use std::process::ExitCode;
 

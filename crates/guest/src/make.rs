@@ -1,4 +1,4 @@
-//! Buffers for scenarios, from whichever exporter the kernel has, and memory of other sorts.
+//! Makes buffers from whichever exporter the kernel has, and other memory, for scenarios.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,18 +11,18 @@ use crate::sys;
 
 /// `exp_name` of buffers from the system heap.
 pub const HEAP: &str = "system";
-/// `exp_name` of buffers from vgem: the DRM core exports for it.
+/// `exp_name` of buffers from vgem, for which the DRM core exports.
 pub const DRM: &str = "drm";
-/// `exp_name` of buffers from vivid: its allocator's module exports for it.
+/// `exp_name` of buffers from vivid, for which the module of its allocator exports.
 pub const VIVID: &str = "videobuf2_vmalloc";
 
-/// Whether there is the system heap.
+/// Whether the kernel has the system heap.
 pub fn has_heap() -> bool {
     fs::exists("/dev/dma_heap/system").unwrap_or(false)
 }
 
-/// A buffer that nothing but its fd holds, and its exporter's name: from the heap, or else from vgem with the GEM handle
-/// closed again.
+/// A buffer that only its fd keeps, and its exporter's name. It comes from the system heap, or else
+/// from vgem with the GEM handle closed.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub fn plain(size: u64) -> anyhow::Result<(DmaBuf, &'static str)> {
     Ok((buf, DRM))
 }
 
-/// The name of the exporter that [`plain`] uses here.
+/// The name of the exporter that [`plain`] uses on this kernel.
 pub fn plain_exporter() -> &'static str {
     if has_heap() { HEAP } else { DRM }
 }
@@ -51,7 +51,7 @@ pub fn vgem() -> anyhow::Result<DrmDevice> {
     DrmDevice::find("vgem").context("opening vgem")
 }
 
-/// The vivid device that captures.
+/// The capture device of vivid.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ pub fn vivid() -> anyhow::Result<VideoDevice> {
     VideoDevice::find("vivid").context("opening vivid")
 }
 
-/// Dimensions of a dumb buffer of that many bytes.
+/// The dimensions of a dumb buffer of at least `size` bytes.
 ///
 /// # Errors
 ///
@@ -69,7 +69,8 @@ pub fn at_least(size: u64) -> anyhow::Result<DumbSize> {
     DumbSize::at_least(size).with_context(|| format!("a dumb buffer of {size} bytes"))
 }
 
-/// Whether a mapping of a [`plain`] buffer shows in `maps` under the buffer's own inode number and name.
+/// Whether a mapping of a [`plain`] buffer shows in `maps` with the buffer's own inode number and
+/// name.
 ///
 /// # Errors
 ///
@@ -78,7 +79,8 @@ pub fn maps_as_itself() -> anyhow::Result<bool> {
     shows_when_mapped(&plain(sys::page())?.0)
 }
 
-/// Whether a mapping of this unnamed buffer shows in `maps` under the buffer's own inode number and name.
+/// Whether a mapping of this unnamed buffer shows in `maps` with the buffer's own inode number and
+/// name.
 ///
 /// # Errors
 ///
@@ -94,7 +96,7 @@ pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
     Ok(fields.next() == Some(&ino) && fields.next() == Some("/dmabuf:"))
 }
 
-/// A memfd of that many pages, of which the first so many are written, and which can be sealed.
+/// A memfd of `pages` pages that can be sealed. The first `written` pages are written.
 ///
 /// # Errors
 ///
@@ -106,7 +108,7 @@ pub fn memfd(name: &[u8], pages: u64, written: u64) -> anyhow::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Writes the first so many pages of a file.
+/// Writes the first `pages` pages of a file.
 ///
 /// # Errors
 ///
@@ -120,7 +122,7 @@ pub fn write_pages(fd: impl AsFd, pages: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Huge pages that are set aside, until this goes.
+/// Reserved huge pages. When this is dropped, their number is set back.
 #[derive(Debug)]
 pub struct HugePages {
     before: String,
@@ -137,7 +139,7 @@ impl HugePages {
     ///
     /// # Errors
     ///
-    /// The kernel has none, or no memory for them.
+    /// The kernel supports no huge pages, or has no memory for them.
     pub fn set_aside(number: u64) -> anyhow::Result<HugePages> {
         let huge = HugePages { before: fs::read_to_string(Self::NUMBER)? };
         fs::write(Self::NUMBER, number.to_string())?;
@@ -149,7 +151,8 @@ impl HugePages {
 
 impl Drop for HugePages {
     fn drop(&mut self) {
-        // It could be set; what may fail now would only leave memory unused.
+        // The number could be set before. If setting it back fails, memory stays unused, and no
+        // more.
         let _ = fs::write(Self::NUMBER, &self.before);
     }
 }

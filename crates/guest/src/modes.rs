@@ -1,7 +1,8 @@
-//! The jobs this binary can do in a guest.
+//! The jobs that this binary can do in a guest.
 //!
-//! Process 1 starts the binary again with the name of a mode and its arguments. What a mode writes to its standard
-//! output and error reaches the host as output events, and its exit status ends the report.
+//! Process 1 starts the binary again with the name of a mode and its arguments. What a mode writes
+//! to its standard output and error reaches the host as output events. The mode's exit status ends
+//! the report.
 
 use std::process::ExitCode;
 
@@ -14,9 +15,9 @@ use crate::{bench, caller, demo, differential, programs, record, runner, shell, 
 /// A job and the function that does it.
 #[derive(Debug)]
 pub struct Mode {
-    /// The first argument that chooses it.
+    /// The first argument, which chooses it.
     pub name: &'static str,
-    /// Does it, with the arguments after the name.
+    /// Runs it with the arguments after the name.
     pub run: fn(&[String]) -> anyhow::Result<ExitCode>,
 }
 
@@ -53,20 +54,21 @@ pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     (mode.run)(arguments.get(1..).unwrap_or_default())
 }
 
-/// Runs the named scenarios, or all of them, each in a process of its own.
+/// Runs the named scenarios or runs, or all of them, each in a process of its own.
 fn run_all(names: &[String]) -> anyhow::Result<ExitCode> {
     let all_ok = runner::run_all(names, &Reporter::from_environment()?)?;
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs one scenario in this process. The needs are not looked at.
+/// Runs one scenario in this process, without probing what it needs.
 fn scenario(names: &[String]) -> anyhow::Result<ExitCode> {
     let [name] = names else { bail!("usage: scenario NAME") };
     runner::run_here(name, Reporter::from_environment()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Holds a buffer for a moment and runs this mode again, for a scenario that watches one process become many programs.
+/// Runs the program of a scenario in which one process executes several programs, one after
+/// another.
 fn incarnation(arguments: &[String]) -> anyhow::Result<ExitCode> {
     reuse::become_next(arguments).map(|()| ExitCode::SUCCESS)
 }

@@ -1,13 +1,20 @@
-//! What a scenario may need from the kernel it runs on, and how the guest finds out whether it is there.
+//! What a scenario may need of the running kernel, and how the guest finds out whether the kernel
+//! has it.
 //!
-//! A capability is looked for in the running system and never derived from a kernel version. The host's table of
-//! kernels lists what each of them lacks, so that a probe which suddenly finds less (or more) than it used to is a
-//! failed run and not one more silent skip.
+//! A capability is probed in the running system and never derived from a kernel version. The host's
+//! table of kernels lists what each kernel lacks. So a probe that suddenly finds less or more than
+//! before fails the run, and does not cause one more silent skip.
+//!
+//! Process 1 probes once and hands down in the environment what it found. Searching the kernel's
+//! type information takes half a second in an emulated machine, and scenarios ask hundreds of
+//! times.
 
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use memchr::memmem;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +23,14 @@ use crate::make::{self, HugePages};
 use crate::sys::fault::MissingPage;
 use crate::sys::{ring, shm};
 
-/// What scenarios swap to: a disk in memory.
+/// The block device that scenarios swap to: a disk in memory.
 pub const SWAP_DISK: &str = "/dev/ram0";
+
+/// The environment variable that names the needs which process 1 found met, separated by commas.
+pub const MET: &str = "LSBUF_MET";
+
+/// What process 1 found; `None` if it did not start this process.
+static HANDED_DOWN: LazyLock<Option<Vec<Need>>> = LazyLock::new(|| parse(&std::env::var(MET).ok()?));
 
 /// A capability of the running kernel.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -31,34 +44,35 @@ pub enum Need {
     Vgem,
     /// A node of the vivid driver that captures video.
     Vivid,
-    /// A mapped buffer shows as itself: `/dmabuf:` and its own inode. Where vgem is the only exporter and gives the
-    /// VMA another file, it does not.
+    /// A mapped buffer shows in `maps` under its own inode and the name `/dmabuf:`. This does not
+    /// hold where vgem is the only exporter and gives the VMA another file.
     MappedIdentity,
-    /// The requests that move fences between a dma-buf and sync files.
+    /// The ioctls that move fences between a dma-buf and sync files.
     SyncFile,
-    /// The right to trace a process opens its fdinfo, without the right to enter other users' directories.
+    /// CAP_SYS_PTRACE opens `fdinfo` of another user's process, without the right to enter that
+    /// user's directories.
     FdinfoByPtrace,
-    /// CAP_PERFMON alone opens maps.
+    /// CAP_PERFMON alone opens `maps`.
     MapsByPerfmon,
-    /// io_uring, not switched off.
+    /// io_uring, and it is not switched off.
     IoUring,
-    /// PROCMAP_QUERY.
+    /// The ioctl PROCMAP_QUERY.
     Procmap,
     /// BPF iterators over tasks, their fds and their mappings, and loops in BPF programs.
     Iterators,
     /// The BPF iterator over dma-bufs.
     BufferIterator,
-    /// Huge pages can be set aside.
+    /// Huge pages can be reserved.
     HugePages,
-    /// memfd_secret, not switched off.
+    /// memfd_secret(2), and it is not switched off.
     Secretmem,
     /// Android's ashmem.
     Ashmem,
-    /// Something to swap to.
+    /// A swap device.
     Swap,
-    /// FUSE, for users without rights, too.
+    /// FUSE, also for users without privileges.
     Fuse,
-    /// userfaultfd, and that root may have the kernel itself wait for it.
+    /// userfaultfd, and root may use it for faults in the kernel.
     Userfaultfd,
 }
 
@@ -85,7 +99,7 @@ impl Need {
         Self::Userfaultfd,
     ];
 
-    /// The name used in reports, in the table of kernels and on the screen.
+    /// The name in reports, in the table of kernels and on the screen.
     pub fn name(self) -> &'static str {
         match self {
             Self::Heap => "heap",
@@ -109,8 +123,13 @@ impl Need {
         }
     }
 
-    /// Whether the running kernel has it.
+    /// Whether the running kernel has it: as process 1 found, or else by a look now.
     pub fn probe(self) -> bool {
+        HANDED_DOWN.as_ref().map_or_else(|| self.look(), |met| met.contains(&self))
+    }
+
+    /// Looks into the running kernel.
+    fn look(self) -> bool {
         match self {
             Self::Heap => make::has_heap(),
             Self::Udmabuf => fs::exists("/dev/udmabuf").unwrap_or(false),
@@ -139,31 +158,44 @@ impl Need {
     }
 }
 
+/// The value of [`MET`] for these needs.
+pub fn print(needs: &[Need]) -> String {
+    let names: Vec<&str> = needs.iter().map(|need| need.name()).collect();
+    names.join(",")
+}
+
+/// The needs that [`print`] was given; `None` if a name is unknown.
+fn parse(names: &str) -> Option<Vec<Need>> {
+    let need = |name: &str| Need::ALL.iter().copied().find(|need| need.name() == name);
+    names.split(',').filter(|name| !name.is_empty()).map(need).collect()
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-/// Whether that one capability opens a file or directory of root's.
+/// Whether this capability alone opens a file or directory that belongs to root.
 fn opens(capability: CapabilitySet, path: &str) -> bool {
     Caller::USER.with(capability).can_read(path).unwrap_or(false)
 }
 
-/// Whether the kernel was built with a structure, function or constant of that name, by its own type information.
+/// Whether the kernel's BTF has a structure, function or constant with this name.
 ///
-/// That says what the kernel's code has without asking it for any of it, so a test may compare the two.
+/// BTF says what the kernel's code contains without using that code, so a test may compare the two.
 pub fn kernel_has_name(name: &[u8]) -> bool {
-    // Names are NUL-terminated strings, one after another.
+    // In BTF, names are NUL-terminated strings, one after another.
     let entry = [b"\0", name, b"\0"].concat();
-    fs::read("/sys/kernel/btf/vmlinux")
-        .is_ok_and(|types| types.windows(entry.len()).any(|window| window == entry))
+    fs::read("/sys/kernel/btf/vmlinux").is_ok_and(|types| memmem::find(&types, &entry).is_some())
 }
 
-/// The device node of the vgem driver whose name begins with `kind` (`card` or `renderD`), if there is one.
+/// The device node of the vgem driver whose name begins with `kind` (`card` or `renderD`), if there
+/// is one.
 ///
-/// Numbers of DRM nodes depend on what else the machine has, so the node is found through the device behind it: the
-/// driver's only device is called `vgem`, on the platform bus of older kernels and on the faux bus of newer ones.
+/// The numbers of DRM nodes depend on the machine's other devices, so the node is found through its
+/// device. The driver's only device is called `vgem`, on the platform bus of older kernels and on
+/// the faux bus of newer ones.
 pub fn vgem_node(kind: &str) -> Option<PathBuf> {
     let classes = fs::read_dir("/sys/class/drm").ok()?;
     classes.flatten().find_map(|entry| {
@@ -175,9 +207,10 @@ pub fn vgem_node(kind: &str) -> Option<PathBuf> {
     })
 }
 
-/// The device node of the vivid driver for one of its uses (`vid-cap`, `vid-out`), if there is one.
+/// The device node of the vivid driver for one purpose (`vid-cap`, `vid-out`), if there is one.
 ///
-/// Numbers depend on what else the machine has; the driver names its nodes `vivid-000-vid-cap`.
+/// The numbers depend on the machine's other devices. The driver names its nodes
+/// `vivid-000-vid-cap`.
 pub fn vivid_node(purpose: &str) -> Option<PathBuf> {
     let classes = fs::read_dir("/sys/class/video4linux").ok()?;
     classes.flatten().find_map(|entry| {
@@ -190,6 +223,16 @@ pub fn vivid_node(purpose: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Check that what process 1 hands down is read back, also if it is nothing, and that an
+    /// unknown name is not passed over.
+    #[test]
+    fn handed_down() {
+        for needs in [&[][..], &[Need::Heap, Need::Fuse], Need::ALL] {
+            assert_eq!(parse(&print(needs)).unwrap(), needs);
+        }
+        assert_eq!(parse("heap,nonsense"), None);
+    }
 
     /// Check that the name on the screen is the name in the report, for every need.
     #[test]

@@ -1,7 +1,7 @@
-//! Runs a child with its standard output and error sent to the report.
+//! Runs a child and sends its standard output and error to the report.
 //!
-//! The kernel's console is no place for them: kernel messages would mix in. Text leaves in whole lines as it comes,
-//! so that a hanging child has already shown how far it got.
+//! They do not go to the kernel's console, because kernel messages would mix in. Text is sent line
+//! by line as it comes, so a child that hangs has already shown how far it got.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -14,25 +14,27 @@ use anyhow::Context;
 use crate::processes;
 use crate::report::{Event, Reporter, Stream};
 
-/// Longest piece of one line that is sent at once, in bytes.
+/// The longest piece of a line that is sent at once, in bytes.
 const PIECE: u64 = 16 * 1024;
 
-/// How many bytes of standard error are kept to explain a failure; no page size.
+/// How many bytes at the end of standard error are kept to explain a failure; no page size.
 const KEPT: usize = 4 * 1024;
 
 /// How a child ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status, 128 plus the number of the signal that ended it, or `None` if it outlived its time.
+    /// Its exit status, or 128 plus the number of the signal that ended it; `None` if it exceeded
+    /// its time limit.
     pub status: Option<i32>,
-    /// The last part of what it wrote to standard error.
+    /// The end of what it wrote to standard error.
     pub errors: String,
 }
 
-/// Runs `command` to its end or until `limit` has passed, with everything it started; what it writes becomes output
-/// events under `scenario`.
+/// Runs `command` until it ends or `limit` has passed. What it and its descendants write becomes
+/// output events of `scenario`.
 ///
-/// When the child has ended, all processes it left behind are killed, so that nothing of it reaches what runs next.
+/// When the child has ended, or its time is over, all its descendants are killed, so that none of
+/// them disturbs what runs next.
 ///
 /// # Errors
 ///
@@ -53,7 +55,8 @@ pub fn run_reported(
         let stdout = pump(scope, child.stdout.take(), Stream::Stdout, scenario, reporter);
         let stderr = pump(scope, child.stderr.take(), Stream::Stderr, scenario, reporter);
         let status = wait(&child, limit);
-        // The pipes end only once nobody holds them, and an orphan of the child may.
+        // A pipe ends only when no process has it open, and an orphan of the child may still have
+        // it open.
         processes::kill_children();
         let mut errors = String::new();
         for pump in [stdout, stderr].into_iter().flatten() {
@@ -63,8 +66,9 @@ pub fn run_reported(
     })
 }
 
-/// Waits for `child`, for at most `limit`. Orphans that came to this process meanwhile are reaped too. Nothing wakes up
-/// before something ends: a process that runs now and then is one that may have moved a reference.
+/// Waits for `child`, for at most `limit`, and reaps orphans that this process inherits meanwhile.
+/// It does not poll: a process that runs now and then counts as one that may have moved a
+/// reference.
 fn wait(child: &Child, limit: Duration) -> anyhow::Result<Option<i32>> {
     let child = child.id();
     let (sender, ended) = mpsc::channel();
@@ -73,7 +77,7 @@ fn wait(child: &Child, limit: Duration) -> anyhow::Result<Option<i32>> {
             match processes::reap_next() {
                 Ok((pid, _)) if pid != child => {}
                 ended => {
-                    // Nobody listens any more if it has outlived its time.
+                    // If the child has exceeded its limit, the receiver is gone.
                     let _ = sender.send(ended.map(|(_, status)| status));
                     return;
                 }
@@ -88,7 +92,7 @@ fn wait(child: &Child, limit: Duration) -> anyhow::Result<Option<i32>> {
 
 type Pump<'scope> = std::thread::ScopedJoinHandle<'scope, io::Result<String>>;
 
-/// Starts a thread that sends what `pipe` yields and returns the last of it.
+/// Starts a thread that sends what `pipe` yields and returns the end of it.
 fn pump<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     pipe: Option<impl Read + Send + 'scope>,
@@ -104,7 +108,8 @@ fn pump<'scope, 'env>(
             if reader.by_ref().take(PIECE).read_until(b'\n', &mut bytes)? == 0 {
                 return Ok(String::from_utf8_lossy(&kept).into_owned());
             }
-            // Lines that are there already travel together: one event each would double the traffic.
+            // Complete lines in the buffer are sent together, because one event a line would double
+            // the traffic.
             while bytes.len() < PIECE as usize && reader.buffer().contains(&b'\n') {
                 reader.read_until(b'\n', &mut bytes)?;
             }

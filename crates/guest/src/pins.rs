@@ -1,8 +1,11 @@
-//! BPF iterators that are pinned once for all scenarios which ask by them.
+//! BPF iterators that are pinned once, for all scenarios that use them.
 //!
-//! Loading them takes an emulated kernel several times as long as an answer, and scenarios ask often. They stay pinned out of the
-//! way, and stand where lsbuf looks for them only while a scenario asks by BPF: no other one meets them. That lsbuf
-//! can load them itself is what the scenarios of probes, those that let it choose, and the native tests show.
+//! In an emulated kernel, loading the iterators takes several times as long as a scan, and
+//! scenarios scan often. They stay pinned in a folder of their own. That folder is mounted where
+//! lsbuf looks for pins only while a scenario uses BPF, so no other scenario meets them.
+//!
+//! Limits: these pins do not test that lsbuf loads iterators itself. The scenarios about probes,
+//! the scenarios in which lsbuf chooses its source, and the tests on the host do.
 
 use std::fs;
 use std::process::Command;
@@ -15,22 +18,22 @@ use crate::way::Way;
 
 const KEPT: &str = "/pins";
 
-/// Where lsbuf looks if it is told nothing else.
+/// The folder in which lsbuf looks for pins by default.
 pub const PLACE: &str = "/run/lsbuf";
 
-/// What has been done about them.
+/// What has been done with the pins.
 #[derive(Debug, Default)]
-pub struct Pins {
+pub struct ScenarioPins {
     kept: bool,
     shown: bool,
 }
 
-impl Pins {
-    /// Has them where lsbuf looks if that is the way to ask, and else not.
+impl ScenarioPins {
+    /// Shows the pins to lsbuf if `way` is BPF, and else hides them.
     ///
     /// # Errors
     ///
-    /// They cannot be pinned, or moved.
+    /// The iterators cannot be pinned, or the folder cannot be mounted or unmounted.
     pub fn suit(&mut self, way: Option<Way>) -> anyhow::Result<()> {
         let wanted = way == Some(Way::Bpf);
         if wanted == self.shown {
@@ -41,7 +44,7 @@ impl Pins {
             fs::create_dir_all(PLACE).with_context(|| format!("making {PLACE}"))?;
             mount_bind(KEPT, PLACE).with_context(|| format!("mounting {PLACE}"))?;
         } else {
-            // Even if a scenario that was ended has left somebody in there.
+            // Detached, because a process of an earlier scenario may still have it open.
             unmount(PLACE, UnmountFlags::DETACH).with_context(|| format!("unmounting {PLACE}"))?;
             fs::remove_dir(PLACE).with_context(|| format!("removing {PLACE}"))?;
         }

@@ -1,8 +1,9 @@
-//! Reaping and killing what a test left behind.
+//! Reaps and kills the processes that a test left behind.
 //!
-//! A leaked child that still holds a buffer would falsify every later scenario. The caller is either process 1 or has
-//! made itself the subreaper, so that all orphans below it become its own children. Only own descendants are ever
-//! signalled: a mode may be tried by hand on a developer's machine.
+//! A leaked child that still holds a buffer would falsify every later scenario. The caller is
+//! process 1, or it has made itself the subreaper. So all its orphaned descendants become its own
+//! children. It never signals any other process, because a person may try a mode by hand on a
+//! development machine.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper, wait, waitpid,
 };
 
-/// Makes this process the parent of all orphans below it.
+/// Makes this process the parent of all its orphaned descendants.
 ///
 /// # Errors
 ///
@@ -21,12 +22,12 @@ pub fn adopt_orphans() -> anyhow::Result<()> {
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming the subreaper")
 }
 
-/// Reaps one child that has ended, if there is one, and returns its process id and its exit status (128 plus the
-/// signal's number where a signal ended it).
+/// Reaps one child that has ended, if there is one. Returns its process id and its exit status, or
+/// 128 plus the number of the signal that ended it.
 ///
 /// # Errors
 ///
-/// There is no child at all.
+/// This process has no child.
 pub fn reap_one() -> anyhow::Result<Option<(u32, i32)>> {
     let ended = wait(WaitOptions::NOHANG).context("waiting for a child")?;
     Ok(ended.map(numbers))
@@ -37,11 +38,11 @@ fn numbers((pid, status): (Pid, WaitStatus)) -> (u32, i32) {
     (pid.as_raw_nonzero().get().unsigned_abs(), code.unwrap_or(-1))
 }
 
-/// Waits until a child ends, and returns what [`reap_one`] does.
+/// Waits until a child ends, and returns what [`reap_one`] returns.
 ///
 /// # Errors
 ///
-/// There is no child at all.
+/// This process has no child.
 pub fn reap_next() -> anyhow::Result<(u32, i32)> {
     loop {
         match wait(WaitOptions::empty()) {
@@ -64,11 +65,11 @@ pub fn end_child(child: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills all children, and the orphans which that brings here, until none is left.
+/// Kills all children, and the orphans that become children by that, until none is left.
 pub fn kill_children() {
     loop {
         for pid in children() {
-            // It may have ended by itself since it was listed.
+            // It may have ended since it was listed.
             let _ = kill_process(pid, Signal::KILL);
         }
         match wait(WaitOptions::empty()) {
@@ -94,7 +95,8 @@ fn children() -> Vec<Pid> {
 
 /// The parent's process id in the bytes of a `/proc/PID/stat`.
 ///
-/// The command name before it may hold anything, parentheses and spaces included, so the last `)` ends it.
+/// The command name before it may contain anything, also parentheses and spaces, so it ends at the
+/// last `)`.
 pub(crate) fn parent(stat: &[u8]) -> Option<i32> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
@@ -105,7 +107,7 @@ pub(crate) fn parent(stat: &[u8]) -> Option<i32> {
 mod tests {
     use super::*;
 
-    /// Check that a command name which looks like the fields after it does not mislead.
+    /// Check that a command name that looks like the fields after it does not mislead the parser.
     #[test]
     fn parent_survives_a_hostile_command_name() {
         assert_eq!(parent(b"12 (a) R 1 (b) S 7 12 12 0"), Some(7));

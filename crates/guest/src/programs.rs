@@ -1,4 +1,5 @@
-//! Programs that scenarios start: modes of this binary which only are there, each in a way that a test needs.
+//! Programs that scenarios start: modes of this binary that do nothing but run, each in a way that
+//! a test needs.
 
 use std::fs;
 use std::io::{Write, stdout};
@@ -9,16 +10,16 @@ use anyhow::{Context, ensure};
 
 use crate::sys::{Region, text};
 
-/// The mode of a program that only runs.
+/// The mode of a program that waits.
 pub const WAIT: &str = "wait";
 
-/// The mode of a program that runs itself again, for ever.
+/// The mode of a program that executes itself again and again.
 pub const AGAIN: &str = "again";
 
-/// The mode of a program that unmaps its own file and only is there.
+/// The mode of a program that unmaps its own executable and waits.
 pub const LEAVE: &str = "leave";
 
-/// Says by a line that it has begun, and waits for the end of its standard input.
+/// Prints a line when it has started, and waits for the end of its standard input.
 ///
 /// # Errors
 ///
@@ -29,12 +30,13 @@ pub fn wait(_: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs this mode in place of the calling program, which keeps the fds that outlive an exec. Returns only if that fails.
+/// Executes this mode in place of the calling program. Fds without `CLOEXEC` stay open. Returns
+/// only if that fails.
 pub fn run_again() -> anyhow::Error {
     anyhow::Error::new(Command::new("/proc/self/exe").arg(AGAIN).exec()).context("running the program again")
 }
 
-/// Runs itself again.
+/// Executes itself again.
 ///
 /// # Errors
 ///
@@ -43,14 +45,14 @@ pub fn again(_: &[String]) -> anyhow::Result<ExitCode> {
     Err(run_again())
 }
 
-/// Says by a line that it has begun, unmaps what is mapped of the file that it runs, and never ends.
+/// Prints a line when it has started, unmaps its own executable, and never ends.
 ///
 /// # Errors
 ///
-/// It finds no such mappings, or the kernel refuses.
+/// It finds no mapping of its executable, or the kernel refuses.
 pub fn leave(_: &[String]) -> anyhow::Result<ExitCode> {
     let own = fs::read_link("/proc/self/exe")?;
-    let own = own.to_str().context("a strange name")?;
+    let own = own.to_str().context("a name that is not UTF-8")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
     let ranges = maps.lines().filter(|line| line.ends_with(own)).filter_map(|line| {
         let (start, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
@@ -59,7 +61,7 @@ pub fn leave(_: &[String]) -> anyhow::Result<ExitCode> {
     });
     let ranges: Vec<(usize, usize)> = ranges.collect();
     let (first, last) = (ranges.first().context("nothing is mapped")?, ranges.last().context("nothing")?);
-    ensure!(first.0 < last.1, "strange ranges");
+    ensure!(first.0 < last.1, "the ranges are out of order");
     println!("leaving");
     stdout().flush()?;
     text::leave(Region { start: first.0, len: last.1 - first.0 })?;

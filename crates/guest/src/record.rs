@@ -1,16 +1,21 @@
-//! Records what lsbuf reads of this machine, so that the same answer can be had again without a kernel.
+//! Records what lsbuf reads of this machine, so that a test can get the same answer without this
+//! kernel.
 //!
-//! A small world of actors is played and paused. lsbuf is asked, its answer is compared with what the actors say, and then
-//! every file and link that lsbuf reads of any process is copied into a [`Tree`], which leaves as text through the
-//! standard output:
+//! A small world of actors is started and paused. lsbuf runs, and its answer is compared with what
+//! the actors say. Then every file and link that lsbuf reads of any process is copied into a
+//! [`Tree`], which is printed as text:
 //!
 //! - `proc/` and `sys/`, for `--proc-root` and `--sys-root`;
-//! - `proc/.lsbuf/dmabuf-dev` and `proc/P/.lsbuf/{fd/N,map_files/A-B}`: what only a living inode tells;
-//! - `proc/.lsbuf/shared`: which tasks share an fd table or an address space. None do in this world;
-//! - `live.json`: lsbuf's answer; `truth.json`: each buffer's ledger by the actors, as [`Truth::line`](crate::answer::Truth::line) writes it.
+//! - `proc/.lsbuf/dmabuf-dev` and `proc/P/.lsbuf/{fd/N,map_files/A-B}`: what only the inode of a
+//!   running kernel tells;
+//! - `proc/.lsbuf/shared`: the tasks that share an fd table or an address space. In this world
+//!   there are none;
+//! - `live.json`: lsbuf's answer; `truth.json`: each buffer's account by the actors, as
+//!   [`Truth::line`](crate::answer::Truth::line) writes it.
 //!
-//! What is left out: most kernel threads, which are all alike, and of a thread all but its id, unless it has an fd table
-//! that differs from its process's. A file that the kernel refuses for want of an address space is recorded empty.
+//! Limits: most kernel threads are left out, because they are all alike. Of a thread only its id is
+//! recorded, unless its fd table differs from its process's. A file that the kernel refuses to read
+//! because the process has no address space is recorded as empty.
 
 pub(crate) mod world;
 
@@ -31,17 +36,17 @@ use crate::tree::{Node, Tree};
 /// `DMA_BUF_MAGIC` of include/uapi/linux/magic.h.
 const DMA_BUF_MAGIC: i64 = 0x444d_4142;
 
-/// How many kernel threads are enough: `kthreadd` and two of its children.
+/// How many kernel threads are recorded: `kthreadd` and two of its children.
 const KERNEL_THREADS: usize = 3;
 
-/// Plays the world, records it and prints the tree.
+/// Starts the world, records it and prints the tree.
 ///
 /// # Errors
 ///
-/// The world cannot be made, lsbuf's answer is not the actors', or something cannot be read.
+/// The world cannot be made, lsbuf's answer differs from the actors', or something cannot be read.
 pub fn run() -> anyhow::Result<ExitCode> {
-    let world = world::World::play()?;
-    // A tree has the text of mappings, and no kernel that could be queried for them.
+    let world = world::RecordedWorld::play()?;
+    // A recorded tree has the text of `maps`, but PROCMAP_QUERY needs a kernel.
     let answer = Answer::ask(&["--source", "maps,bufinfo"])?;
     let mut truth = Vec::new();
     for told in &world.told {
@@ -94,7 +99,7 @@ fn copy(tree: &mut Tree) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `kthreadd` and its children.
+/// Whether this is `kthreadd` or one of its children.
 fn is_kernel_thread(pid: u32) -> bool {
     pid == 2 || fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| processes::parent(&stat) == Some(2))
 }
@@ -116,7 +121,7 @@ fn copy_process(tree: &mut Tree, pid: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The links of an fd table and their fdinfo.
+/// Copies the links of an fd table, and their fdinfo.
 fn copy_table(tree: &mut Tree, owner: &str) -> anyhow::Result<()> {
     tree.0.insert(format!("{owner}/fd"), Node::Folder);
     for (fd, target) in links(&format!("/{owner}/fd"))? {
@@ -126,7 +131,7 @@ fn copy_table(tree: &mut Tree, owner: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The links of mappings that look like a dma-buf's; no others are read.
+/// Copies the links of mappings that look like a dma-buf's. lsbuf reads no others.
 fn copy_mappings(tree: &mut Tree, process: &str) -> anyhow::Result<()> {
     for (range, target) in links(&format!("/{process}/map_files"))? {
         if target.starts_with(b"/dmabuf:") {
@@ -136,7 +141,7 @@ fn copy_mappings(tree: &mut Tree, process: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A link, and what its inode tells if it looks like a dma-buf's.
+/// Copies a link, and what its inode tells if it looks like a dma-buf's.
 fn copy_link(tree: &mut Tree, owner: &str, link: &str, target: Vec<u8>) -> anyhow::Result<()> {
     if target.starts_with(b"/dmabuf:") {
         let path = format!("/{owner}/{link}");
@@ -165,7 +170,7 @@ fn copy_link(tree: &mut Tree, owner: &str, link: &str, target: Vec<u8>) -> anyho
     Ok(())
 }
 
-/// A file of the machine, unless it is gone or not for this kind of process.
+/// Copies a file, unless it is gone or this kind of process does not have it.
 fn copy_file(tree: &mut Tree, path: &str) -> anyhow::Result<()> {
     let bytes = match fs::read(Path::new("/").join(path)) {
         Ok(bytes) => bytes,
@@ -179,7 +184,7 @@ fn copy_file(tree: &mut Tree, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The entries of a folder that are numbers, ascending.
+/// The entries of a folder that are numbers, in ascending order.
 fn numbers(folder: &str) -> anyhow::Result<Vec<u32>> {
     let entries = fs::read_dir(folder).with_context(|| format!("listing {folder}"))?;
     let mut numbers: Vec<u32> =
@@ -188,7 +193,8 @@ fn numbers(folder: &str) -> anyhow::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// The links in a folder by name. A zombie has the folder and nothing in it; what was closed meanwhile is gone.
+/// The links in a folder, by name. Of a zombie the folder is empty, and a link that was closed
+/// meanwhile is left out.
 fn links(folder: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let entries = fs::read_dir(folder).with_context(|| format!("listing {folder}"))?;
     let names: Vec<String> =

@@ -1,9 +1,10 @@
 //! The report that a guest sends while it runs: one JSON object a line, over a serial port of its
 //! own.
 //!
-//! Both sides use these types. A line is written with one `write`, which the kernel's tty layer keeps whole, so that
-//! any process of the guest may report without asking another. The serial port is slow (each byte leaves the
-//! emulated machine on its own), which is fine for text and unfit for bulk data.
+//! Guest and host use the same types. Each line is written with one `write`, and the kernel's tty
+//! layer keeps it whole. So any process of the guest may report, without a lock. The serial port is
+//! slow, because each byte leaves the emulated machine on its own. That is fine for text and too
+//! slow for bulk data.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,15 +18,16 @@ use crate::need::Need;
 /// process 1 by the kernel's command line.
 pub const REPORT_VARIABLE: &str = "LSBUF_REPORT";
 
-/// The place inside the guest of the [`Plan`] for this boot.
+/// The path, in the guest, of the [`Plan`] for this boot.
 pub const PLAN_PATH: &str = "/etc/lsbuf-plan.json";
 
 /// What the guest is to do, written into its initramfs by the host.
 ///
-/// A file and not the kernel's command line: that one is short, splits at spaces and rewrites quotes and `=`.
+/// It is a file because the kernel's command line is short, splits at spaces, and rewrites quotes
+/// and `=`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Plan {
-    /// One of the names in [`crate::modes::MODES`].
+    /// A name in [`crate::modes::MODES`].
     pub mode: String,
     /// The mode's arguments.
     pub arguments: Vec<String>,
@@ -35,15 +37,15 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It ran and every check held.
+    /// It ran, and every check held.
     Ok,
     /// A check or the point did not hold, or it ended in an error, a crash or a timeout.
     Failed,
-    /// It did not run, because what it needs is lacking.
+    /// It did not run, because the kernel lacks something that it needs.
     Skipped,
 }
 
-/// Which of a process's outputs a text came from.
+/// The stream that a process wrote a text to.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
@@ -59,14 +61,14 @@ pub enum Stream {
 pub enum Event {
     /// The guest is up. The first line, unless a failure came before.
     Hello {
-        /// Release of the running kernel, as `uname -r` prints it.
+        /// The release of the running kernel, as `uname -r` prints it.
         kernel: String,
-        /// The needs that the probes found met.
+        /// The needs that the running kernel meets.
         has: Vec<Need>,
     },
     /// One comparison made by a scenario.
     Check {
-        /// The scenario's name, and by which way it asked.
+        /// The scenario's name, and its way.
         scenario: String,
         /// What was compared.
         what: String,
@@ -86,34 +88,34 @@ pub enum Event {
     },
     /// Text that a mode or a scenario wrote. Bytes that are not UTF-8 are replaced.
     Output {
-        /// The scenario that wrote it; none for the mode itself.
+        /// The scenario that wrote it; `None` for the mode itself.
         scenario: Option<String>,
-        /// Where it was written.
+        /// The stream that it was written to.
         stream: Stream,
         /// The text, in whole lines except at the end of the stream.
         text: String,
     },
     /// A scenario ended or was skipped.
     Scenario {
-        /// Its name, and by which way it asked.
+        /// Its name, and its way.
         name: String,
         /// How it ended.
         outcome: Outcome,
-        /// Why, where it is not `Ok`.
+        /// Why, if it is not `Ok`.
         detail: String,
         /// For a skip: the needs that are not met.
         missing: Vec<Need>,
         /// How long it took, in milliseconds.
         millis: u64,
     },
-    /// The guest itself could not go on.
+    /// The guest itself could not continue.
     Failure {
         /// What went wrong.
         detail: String,
     },
     /// The mode ended and the machine powers off. Always the last line.
     Done {
-        /// The mode's exit status; 128 plus the signal's number where a signal ended it.
+        /// The mode's exit status, or 128 plus the number of the signal that ended it.
         status: i32,
     },
 }
@@ -130,8 +132,8 @@ impl Reporter {
         Self { file }
     }
 
-    /// The reporter of this boot: the file named by [`REPORT_VARIABLE`], or standard output when there is none, so
-    /// that a mode can be tried by hand.
+    /// The reporter of this boot: it writes to the file that [`REPORT_VARIABLE`] names. Without
+    /// that variable it writes to standard output, so that a person can try a mode by hand.
     ///
     /// # Errors
     ///
@@ -156,11 +158,12 @@ impl Reporter {
         (&self.file).write_all(&line)
     }
 
-    /// Waits until everything sent has left the serial port; what still waits there is lost with the machine.
+    /// Waits until all sent bytes have left the serial port. Bytes that are still queued when the
+    /// machine powers off are lost.
     ///
     /// # Errors
     ///
-    /// The report is no terminal.
+    /// The report is not a terminal.
     pub fn drain(&self) -> io::Result<()> {
         rustix::termios::tcdrain(&self.file).map_err(Into::into)
     }
@@ -170,7 +173,7 @@ impl Reporter {
 mod tests {
     use super::*;
 
-    /// Check that an event survives the trip and stays on one line, whatever the text holds.
+    /// Check that an event is read back as it was sent, and stays on one line whatever its text is.
     #[test]
     fn one_line_per_event() {
         let event = Event::Output { scenario: None, stream: Stream::Stdout, text: "a\nb\0\u{1b}[1m".into() };

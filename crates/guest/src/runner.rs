@@ -1,7 +1,7 @@
 //! Runs scenarios, each as a process of its own with a time limit.
 //!
-//! A scenario may crash, hang, or leave buffers and actors behind. As a process it takes all of that with it, and the
-//! next one starts on a clean machine.
+//! A scenario may crash, hang, or leave buffers and actors behind. When its process ends, all of
+//! that ends with it, so the next scenario starts on a clean machine.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,17 +10,19 @@ use anyhow::Context;
 
 use crate::need::Need;
 use crate::output::{Ended, run_reported};
-use crate::pins::Pins;
+use crate::pins::ScenarioPins;
 use crate::processes;
 use crate::report::{Event, Outcome, Reporter};
-use crate::scenario::{self, Ctx, Run};
+use crate::scenario::{Ctx, Run};
 use crate::suite;
 use crate::way::Way;
 
-/// How long one scenario may take. Emulated machines are slow; a scenario that needs longer hangs.
+/// How long one scenario may take. Emulated machines are slow, so a scenario that takes longer
+/// hangs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs the scenarios called `names`, or all if there are no names, and says whether none failed.
+/// Runs the scenarios or runs with these `names`, or all if there are no names. Returns whether
+/// none failed.
 ///
 /// # Errors
 ///
@@ -28,8 +30,8 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub fn run_all(names: &[String], reporter: &Reporter) -> anyhow::Result<bool> {
     processes::adopt_orphans()?;
     let mut all_ok = true;
-    let mut pins = Pins::default();
-    for run in scenario::runs(&suite::select(names)?) {
+    let mut pins = ScenarioPins::default();
+    for run in suite::select_runs(names)? {
         let started = Instant::now();
         let missing: Vec<Need> = run.needs().filter(|need| !need.probe()).collect();
         let (outcome, detail) = if !missing.is_empty() {
@@ -51,7 +53,7 @@ fn skip(missing: &[Need]) -> (Outcome, String) {
     (Outcome::Skipped, format!("no {}", names.join(", no ")))
 }
 
-/// Does `run` as a child and turns its end into an outcome.
+/// Runs `run` as a child and returns its outcome, and why it failed.
 fn run_child(run: Run, reporter: &Reporter) -> anyhow::Result<(Outcome, String)> {
     let program = std::env::current_exe().context("finding this program")?;
     let mut command = Command::new(program);
@@ -68,11 +70,11 @@ fn run_child(run: Run, reporter: &Reporter) -> anyhow::Result<(Outcome, String)>
     })
 }
 
-/// Runs the scenario called `name` in this process, by the way that the environment names.
+/// Runs the scenario with this `name` in this process, in the way that the environment names.
 ///
 /// # Errors
 ///
-/// The name is unknown, the scenario failed, a check did not hold, or it made no check at all.
+/// The name is unknown, the scenario failed, a check did not hold, or the scenario made no check.
 pub fn run_here(name: &str, reporter: Reporter) -> anyhow::Result<()> {
     let selected = suite::select(&[name.to_owned()])?;
     let scenario = selected.first().context("no scenario")?;

@@ -1,12 +1,14 @@
 //! What a scenario is, and what it is given.
 //!
-//! A scenario is a row: a name, a claim, what it needs, by which ways it asks, and a function. It says through its [`Ctx`] what
-//! it compared. Nothing here knows which scenarios there are; [`crate::suite`] lists them.
+//! A scenario is a row: a name, a claim, what it needs of the kernel, the ways in which lsbuf runs,
+//! and a function. The function reports through its [`Ctx`] what it compared. This module does not
+//! know which scenarios exist; [`crate::suite`] lists them.
 
 use std::fmt::{self, Display};
 
 use anyhow::{Context, bail};
 
+use crate::kernels::Kernels;
 use crate::need::Need;
 use crate::report::{Event, Outcome, Reporter};
 use crate::way::Way;
@@ -16,27 +18,30 @@ use crate::way::Way;
 pub struct Scenario {
     /// Its name on the command line and in reports.
     pub name: &'static str,
-    /// What it shows, as one sentence.
+    /// What it proves, as one sentence.
     pub claim: &'static str,
     /// What the kernel must have for it to run.
     pub needs: &'static [Need],
-    /// By which ways it has lsbuf ask the kernel, once each. None for one that does not have it ask, or says itself how.
+    /// Which of the kernels that have it must run this.
+    pub kernels: Kernels,
+    /// The ways in which lsbuf runs; the scenario runs once for each. Empty if the scenario does
+    /// not run lsbuf, or chooses the source itself.
     pub ways: &'static [Way],
     /// Runs it. An error is a failure.
     pub run: fn(&mut Ctx) -> anyhow::Result<()>,
 }
 
-/// One run of a scenario. Written as its name, and by which way it asks: `dup (bpf)`.
+/// One run of a scenario. It is printed as the scenario's name and the way: `dup (bpf)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// What is run.
+    /// The scenario that runs.
     pub scenario: &'static Scenario,
-    /// By which way lsbuf is asked, if it is.
+    /// The way in which lsbuf runs, if the scenario lists any.
     pub way: Option<Way>,
 }
 
 impl Run {
-    /// What the kernel must have for it.
+    /// What the kernel must have for this run.
     pub fn needs(self) -> impl Iterator<Item = Need> {
         let ways = self.way.map_or(&[][..], Way::needs);
         self.scenario.needs.iter().chain(ways).copied()
@@ -60,11 +65,11 @@ pub fn runs(scenarios: &[&'static Scenario]) -> Vec<Run> {
     scenarios.iter().flat_map(each).collect()
 }
 
-/// What a scenario is given: the place to say what it compared.
+/// What a scenario is given: it reports its comparisons here.
 #[derive(Debug)]
 pub struct Ctx {
     run: String,
-    /// How lsbuf is asked.
+    /// The way in which lsbuf runs.
     pub way: Way,
     reporter: Reporter,
     checks: usize,
@@ -72,15 +77,17 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// For one run that has made no check yet.
+    /// The context of a run that has made no check yet.
     #[must_use]
     pub fn new(run: Run, way: Way, reporter: Reporter) -> Ctx {
         Ctx { run: run.to_string(), way, reporter, checks: 0, broken: Vec::new() }
     }
 
-    /// Compares what is known to be true with what was found or printed, as text, and records both.
+    /// Compares, as text, what is known to be true with what was found or printed, and reports
+    /// both.
     ///
-    /// A difference fails the scenario at its end, so that the later checks are still made and seen.
+    /// A difference fails the scenario only at its end, so that later checks are still made and
+    /// reported.
     ///
     /// # Errors
     ///
@@ -101,7 +108,8 @@ impl Ctx {
         self.reporter.send(&event).context("reporting a check")
     }
 
-    /// Records a point of `lsbuf check`. Whether it is as it should be, the host's table says.
+    /// Reports a point of `lsbuf check`. The host's table of kernels says whether the outcome is
+    /// the expected one.
     ///
     /// # Errors
     ///
@@ -111,7 +119,7 @@ impl Ctx {
         self.reporter.send(&event).context("reporting a point")
     }
 
-    /// Records a claim that holds or does not.
+    /// Reports a claim that holds or does not hold.
     ///
     /// # Errors
     ///
@@ -151,7 +159,8 @@ mod tests {
         }
     }
 
-    /// Check that a broken check fails the scenario only at its end, and that later checks do not mend it.
+    /// Check that a broken check fails the scenario only at its end, and that a later check that
+    /// holds does not undo it.
     #[test]
     fn a_broken_check_fails_at_the_end() {
         let mut ctx = ctx();
@@ -160,7 +169,7 @@ mod tests {
         assert_eq!(ctx.finish().unwrap_err().to_string(), "one: expected \"1\", found \"2\"");
     }
 
-    /// Check that a scenario which checks nothing does not pass.
+    /// Check that a scenario that checks nothing fails.
     #[test]
     fn no_check_is_a_failure() {
         assert!(ctx().finish().is_err());

@@ -1,11 +1,12 @@
-//! Command lines that a person writes for a guest.
+//! Runs command lines that a person gives for a guest.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context;
 
-/// Runs a command line: in busybox's shell where the initramfs has one, else split at spaces and started directly.
+/// Runs a command line: in busybox's shell if the initramfs has it, else split at spaces and
+/// started directly.
 ///
 /// # Errors
 ///
@@ -13,7 +14,8 @@ use anyhow::Context;
 pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let line = arguments.join(" ");
     let mut command = if std::fs::exists("/bin/busybox")? {
-        // It complains about the programs that exist already under an applet's name; those are to stay.
+        // Busybox complains about programs that already exist under the name of an applet. They
+        // stay.
         Command::new("/bin/busybox")
             .args(["--install", "-s", "/bin"])
             .stderr(Stdio::null())

@@ -1,12 +1,13 @@
 //! The list of all scenarios, in the order in which they run.
 //!
-//! A module of [`crate::scenarios`] becomes part of the run by its row here. What scenarios are made of does not know the list.
+//! A module of [`crate::scenarios`] takes part in the run if it has a row here. The modules that
+//! scenarios are made of do not depend on this list.
 
 use std::sync::LazyLock;
 
 use anyhow::bail;
 
-use crate::scenario::Scenario;
+use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, check, formats, hanging, hiding, holding, impostors, kernel_refs, machine, making, mapping, names,
     probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
@@ -46,11 +47,11 @@ pub fn all() -> &'static [Scenario] {
     &ALL
 }
 
-/// The scenarios called `names`, or all if there are no names.
+/// The scenarios with these `names`, or all if there are no names.
 ///
 /// # Errors
 ///
-/// A name that no scenario has; the error lists those that exist.
+/// No scenario has one of the names. The error lists the names that exist.
 pub fn select(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
     for name in names {
         if !all().iter().any(|scenario| scenario.name == name) {
@@ -62,13 +63,29 @@ pub fn select(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
     Ok(all().iter().filter(wanted).collect())
 }
 
+/// The runs called `names`, such as `dup (bpf)`. The name of a scenario means all of its runs, and
+/// no names mean all.
+///
+/// # Errors
+///
+/// A name that neither a scenario nor a run has.
+pub fn select_runs(names: &[String]) -> anyhow::Result<Vec<Run>> {
+    let all = scenario::runs(&all().iter().collect::<Vec<_>>());
+    let is_called = |run: &Run, name: &String| run.scenario.name == name || run.to_string() == *name;
+    if let Some(name) = names.iter().find(|name| !all.iter().any(|run| is_called(run, name))) {
+        bail!("unknown scenario or run {name:?}");
+    }
+    let wanted = |run: &Run| names.is_empty() || names.iter().any(|name| is_called(run, name));
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::need::Need;
-    use crate::scenario::{Run, runs};
+    use crate::scenario::runs;
 
-    /// Check that a name means one scenario.
+    /// Check that each name belongs to one scenario.
     #[test]
     fn names_are_unique() {
         for (index, scenario) in all().iter().enumerate() {
@@ -80,8 +97,8 @@ mod tests {
         }
     }
 
-    /// Check that a scenario runs by every way that it lists, under a name of its own and with what the way needs, and one
-    /// that lists none just once.
+    /// Check that a scenario runs once in each way that it lists, with a name of its own and with
+    /// what the way needs, and that a scenario that lists no way runs once.
     #[test]
     fn runs_by_each_way() {
         let runs = runs(&select(&["boots".into(), "dup".into()]).unwrap());
@@ -91,7 +108,20 @@ mod tests {
         assert_eq!(needs, [vec![], vec![Need::Iterators], vec![]]);
     }
 
-    /// Check that an unknown name is an error which lists the known ones.
+    /// Check that a run can be selected without its scenario's other ones, and an unknown one not.
+    #[test]
+    fn selects_runs() {
+        let select = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            Ok::<_, anyhow::Error>(select_runs(&names)?.iter().map(Run::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(select(&["dup (procfs)", "boots"]).unwrap(), ["boots", "dup (procfs)"]);
+        assert_eq!(select(&["dup"]).unwrap(), ["dup (bpf)", "dup (procfs)"]);
+        assert_eq!(select(&[]).unwrap().len(), runs(&all().iter().collect::<Vec<_>>()).len());
+        assert!(select(&["boots (bpf)"]).is_err());
+    }
+
+    /// Check that an unknown name is an error that lists the known names.
     #[test]
     fn unknown_names_are_refused() {
         let error = select(&["nonsense".to_owned()]).unwrap_err().to_string();

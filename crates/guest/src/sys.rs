@@ -1,8 +1,8 @@
-//! What scenarios ask of the kernel besides dma-bufs: fork, moving VMAs about, odd fds. The only `unsafe` of this
-//! crate.
+//! The system calls that scenarios need besides those of dma-bufs: fork, moving mappings, unusual
+//! fds. All `unsafe` code of this crate is here and in the modules below.
 //!
-//! Mappings made here belong to nobody: scenarios split, shrink and move them to see what the kernel shows, and no code
-//! reads or writes through them.
+//! Why it is sound: no reference ever points into the mappings that are made here. Scenarios split,
+//! shrink and move them to see what the kernel shows, and only [`shm::touch`] writes to them.
 #![allow(unsafe_code)]
 
 pub mod fault;
@@ -36,12 +36,13 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 ///
 /// The kernel refuses.
 pub fn open_path(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
-    // The number means a slot of this thread's table, which need not be that of the process.
+    // The number is a slot of this thread's fd table, which may differ from the process's.
     let link = format!("/proc/thread-self/fd/{}", number(fd));
     rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("opening with O_PATH")
 }
 
-/// Opens the file behind another fd once more, to be read and written: a file of its own on the same inode.
+/// Opens the file behind another fd again, for reading and writing: a new open file on the same
+/// inode.
 ///
 /// # Errors
 ///
@@ -51,27 +52,27 @@ pub fn open_again(fd: impl AsFd) -> anyhow::Result<OwnedFd> {
     rustix::fs::open(link, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("opening again")
 }
 
-/// The number of an fd, to compare with what lsbuf prints.
+/// The number of an fd, to be compared with what lsbuf prints.
 pub fn number(fd: impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().unsigned_abs()
 }
 
-/// Takes over an fd that this process got through exec, by its number.
+/// Takes ownership, by its number, of an fd that this process got through exec.
 ///
 /// # Errors
 ///
 /// There is no such fd.
 pub fn inherited(number: u32) -> anyhow::Result<OwnedFd> {
     let number = RawFd::try_from(number)?;
-    // SAFETY: only the number is used, to ask whether it is open.
+    // SAFETY: only the number is used, to test whether it is open.
     let open = unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
     ensure!(open, "there is no fd {number}");
-    // SAFETY: it is open, and the caller was told its number by the program that ran in this process before, so that
-    // nothing of this one owns it.
+    // SAFETY: it is open. The program that ran in this process before passed its number to the
+    // caller, so nothing in this program owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Sends fds of any kind with a byte.
+/// Sends fds of any type, with one byte.
 ///
 /// # Errors
 ///
@@ -84,7 +85,8 @@ pub fn send_any(socket: impl AsFd, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// [`send_any`] for one fd by its number, which may be closed as soon as the kernel has looked it up.
+/// As [`send_any`], for one fd by its number. Another thread may close it once the kernel has
+/// looked it up.
 ///
 /// # Errors
 ///
@@ -95,26 +97,27 @@ pub fn send_number(socket: impl AsFd, number: u32) -> anyhow::Result<()> {
     send_any(socket, &[unsafe { BorrowedFd::borrow_raw(number) }])
 }
 
-/// Sends one fd of any kind with a payload.
+/// Sends one fd of any type, with a payload.
 ///
 /// # Errors
 ///
-/// The kernel refuses to send, also where the socket's buffer is full.
+/// The kernel refuses to send, for example because the socket's buffer is full.
 pub fn send_with(socket: impl AsFd, fd: BorrowedFd<'_>, payload: &[u8]) -> rustix::io::Result<()> {
     let fds = [fd];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    // The space was made for just this.
+    // The buffer has exactly the size of this message.
     let pushed = control.push(SendAncillaryMessage::ScmRights(&fds));
     debug_assert!(pushed, "no room for an fd");
     sendmsg(socket, &[IoSlice::new(payload)], &mut control, SendFlags::empty()).map(drop)
 }
 
-/// Receives the beginning of a payload and up to eight fds. The number is that of the payload's bytes.
+/// Receives the beginning of a payload, and up to eight fds. Returns the number of payload bytes
+/// and the fds.
 ///
 /// # Errors
 ///
-/// The kernel refuses, or has nothing yet.
+/// The kernel refuses, or no message has arrived.
 pub fn receive_with(socket: impl AsFd, payload: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -132,7 +135,7 @@ pub fn receive_with(socket: impl AsFd, payload: &mut [u8]) -> rustix::io::Result
 ///
 /// # Errors
 ///
-/// The kernel refuses, or the message carries no fd.
+/// The kernel refuses, or the message has no fd.
 pub fn receive_any(socket: impl AsFd) -> anyhow::Result<Vec<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -148,7 +151,7 @@ pub fn receive_any(socket: impl AsFd) -> anyhow::Result<Vec<OwnedFd>> {
     Ok(fds)
 }
 
-/// Gives up root for good.
+/// Changes user and group for good, and drops all supplementary groups.
 ///
 /// # Errors
 ///
@@ -169,26 +172,27 @@ pub struct Region {
     pub len: usize,
 }
 
-/// Forks. In the child `script` runs and its value is the exit status; the parent gets the child's pid.
+/// Forks. The child runs `script` and exits with its value as status; the parent gets the child's
+/// pid.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub fn fork(script: impl FnOnce() -> i32) -> anyhow::Result<u32> {
-    // SAFETY: the processes that fork here have one thread, so the child inherits no lock that somebody holds, and
-    // may run any code.
+    // SAFETY: the processes that fork here have one thread. So the child inherits no lock that
+    // another thread holds, and may run any code.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()).context("forking"),
         0 => {
             let status = script();
-            // SAFETY: always sound; and the parent's exit handlers must not run a second time.
+            // SAFETY: always sound. `_exit`, because the parent's exit handlers must not run twice.
             unsafe { libc::_exit(status) }
         }
         pid => Ok(pid.unsigned_abs()),
     }
 }
 
-/// Maps `len` bytes of `fd` from `offset`, shared, readable and writable.
+/// Maps `len` bytes of `fd` from `offset`: shared, readable and writable.
 ///
 /// # Errors
 ///
@@ -197,7 +201,7 @@ pub fn map(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
     map_as(MapFlags::SHARED, fd, offset, len)
 }
 
-/// The same, private.
+/// As [`map`], but private.
 ///
 /// # Errors
 ///
@@ -206,7 +210,7 @@ pub fn map_private(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Reg
     map_as(MapFlags::PRIVATE, fd, offset, len)
 }
 
-/// Maps the start of `fd` privately in place of a region, which is then no more.
+/// Replaces a region by a private mapping of the start of `fd`.
 ///
 /// # Errors
 ///
@@ -219,7 +223,8 @@ pub fn map_private_over(region: Region, fd: impl AsFd) -> anyhow::Result<Region>
     Ok(region)
 }
 
-/// The same as [`map`], with a page of nothing on either side: the kernel makes one mapping of neighbours that fit.
+/// As [`map`], with an inaccessible page before and behind it. Without them the kernel may merge
+/// neighbouring mappings.
 ///
 /// # Errors
 ///
@@ -231,7 +236,8 @@ pub fn map_apart(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Regio
     };
     let start = free.context("reserving an address range")?.wrapping_byte_add(page_size());
     let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
-    // SAFETY: it replaces a part of the range that was just reserved and is ours alone.
+    // SAFETY: it replaces a part of the range that was just reserved, which only this function
+    // uses.
     let start = unsafe { mmap(start, len, access, flags, fd, offset) };
     Ok(Region { start: start.context("mapping")?.expose_provenance(), len })
 }
@@ -242,17 +248,18 @@ fn map_as(flags: MapFlags, fd: impl AsFd, offset: u64, len: usize) -> anyhow::Re
     Ok(Region { start: start.context("mapping")?.expose_provenance(), len })
 }
 
-/// Unmaps a range, which may be part of a region.
+/// Unmaps a range, which may be a part of a region.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub fn unmap(region: Region) -> anyhow::Result<()> {
-    // SAFETY: regions come from `map` below or are parts of those, and nothing points into them.
+    // SAFETY: regions come from the functions of this module or are parts of those, and nothing
+    // points into them.
     unsafe { munmap(ptr::with_exposed_provenance_mut(region.start), region.len) }.context("unmapping")
 }
 
-/// Cuts a region to `len` bytes in place.
+/// Shrinks a region to `len` bytes in place.
 ///
 /// # Errors
 ///
@@ -267,7 +274,8 @@ pub fn shrink(region: Region, len: usize) -> anyhow::Result<Region> {
     Ok(Region { start: region.start, len })
 }
 
-/// Moves a region to another address, with a page of nothing on either side: the kernel makes one of neighbours that fit.
+/// Moves a region to another address, with an inaccessible page before and behind it. Without them
+/// the kernel may merge neighbouring mappings.
 ///
 /// # Errors
 ///
@@ -279,7 +287,8 @@ pub fn relocate(region: Region) -> anyhow::Result<Region> {
         unsafe { mmap_anonymous(ptr::null_mut(), region.len + 2 * page_size(), ProtFlags::empty(), flags) };
     let free = free.context("reserving an address range")?.wrapping_byte_add(page_size());
     let start = ptr::with_exposed_provenance_mut(region.start);
-    // SAFETY: the old range is a region, as in `unmap`; the new one is of what was just reserved and is ours alone.
+    // SAFETY: the old range is a region, as in `unmap`. The new one is a part of the range that was
+    // just reserved, which only this function uses.
     let moved = unsafe { mremap_fixed(start, region.len, region.len, MremapFlags::MAYMOVE, free) };
     Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
 }
@@ -289,8 +298,9 @@ pub fn page() -> u64 {
     page_size() as u64
 }
 
-/// Makes that many VMAs side by side that have nothing to do with any buffer: every other one private and of a file, so many
-/// pages of each file in turn, the ones between anonymous. Neighbours differ, so that none merge.
+/// Makes `vmas` VMAs side by side that belong to no buffer. Every second one is a private mapping
+/// of a file, with `pages_of_each` pages of each file in turn; the others are anonymous. Neighbours
+/// differ, so that the kernel merges none.
 ///
 /// # Errors
 ///
@@ -312,7 +322,8 @@ pub fn map_unrelated(vmas: usize, files: &[File], pages_of_each: usize) -> anyho
         };
         let at = start.wrapping_byte_add((2 * nth + 1) * page_size());
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-        // SAFETY: it replaces a page of the range that was just reserved and is ours alone.
+        // SAFETY: it replaces a page of the range that was just reserved, which only this function
+        // uses.
         let mapped = unsafe { mmap(at, page_size(), protection, flags, file, (page * page_size()) as u64) };
         mapped.context("mapping a page of a file")?;
     }

@@ -1,19 +1,21 @@
-//! A recorded tree of a procfs and a sysfs as one text file, which people can review and git can compare.
+//! A recorded tree of a procfs and a sysfs as one text file, which people can review and git can
+//! compare.
 //!
-//! The first line is `lsbuf-tree/1`. Then one entry after another, in the order of their paths:
+//! The first line is `lsbuf-tree/1`. The entries follow, in the order of their paths:
 //!
 //! ```text
 //! # a remark
-//! d proc/12/fd               a folder; those that hold something need no entry
+//! d proc/12/fd               a folder; a folder that holds something needs no entry
 //! l proc/12/fd/5 /dmabuf:x   a link and its target
 //! f proc/12/cgroup           a file; its lines follow,
 //! |0::/                      each behind a bar,
-//! >0::                       or behind this one if no newline ends it
+//! >0::                       or behind this mark if no newline ends it
 //! ```
 //!
-//! A backslash is `\\`, a tab `\t`, every other byte that is no printable ASCII `\xNN`; in paths and targets so is a blank.
+//! A backslash is `\\`, and a tab is `\t`. Every other byte that is not printable ASCII is `\xNN`.
+//! So is a blank in a path or target.
 //!
-//! Limits: paths are UTF-8, relative and without `..`; modes and owners are not kept.
+//! Limits: paths are UTF-8, relative and without `..`. Modes and owners are not kept.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,7 +28,7 @@ use anyhow::{Context, bail, ensure};
 
 const FIRST_LINE: &[u8] = b"lsbuf-tree/1\n";
 
-/// What is at one path.
+/// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// A folder.
@@ -59,7 +61,7 @@ impl Tree {
         }
     }
 
-    /// The text file, with `remarks` at its top.
+    /// The text of the tree, with `remarks` at its top.
     pub fn to_text(&self, remarks: &str) -> Vec<u8> {
         let mut text = FIRST_LINE.to_vec();
         for remark in remarks.lines() {
@@ -90,11 +92,11 @@ impl Tree {
         text
     }
 
-    /// Reads the text file.
+    /// Reads the text of a tree.
     ///
     /// # Errors
     ///
-    /// It does not have the form above; the error names the line.
+    /// The text does not have the form that the module describes. The error names the line.
     pub fn parse(text: &[u8]) -> anyhow::Result<Tree> {
         let body = text.strip_prefix(FIRST_LINE).context("not a recorded tree")?;
         let mut tree = Tree::default();
@@ -135,7 +137,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Writes all of it below `folder`.
+    /// Writes the whole tree below `folder`.
     ///
     /// # Errors
     ///
@@ -145,18 +147,18 @@ impl Tree {
     }
 }
 
-/// Where a path of a tree is below `folder`.
+/// The path in the file system of a tree's path below `folder`.
 ///
 /// # Errors
 ///
-/// It leads out of it.
+/// It leads out of the folder.
 pub fn below(folder: &Path, path: &str) -> anyhow::Result<PathBuf> {
     let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     ensure!(inside && !path.is_empty(), "{path:?} is no path below a folder");
     Ok(folder.join(path))
 }
 
-/// Writes one entry where nothing is yet.
+/// Writes one entry, where nothing exists yet.
 ///
 /// # Errors
 ///
@@ -222,7 +224,7 @@ mod tests {
     }
 
     proptest! {
-        /// Check that any tree survives being written and read, on printable lines.
+        /// Check that any tree is read back as it was written, and that its text is printable.
         #[test]
         fn round_trip(nodes in proptest::collection::btree_map("[a-z0-9/. ]{1,9}", node(), 0..8)) {
             let tree = Tree(nodes);
@@ -231,7 +233,7 @@ mod tests {
             prop_assert_eq!(Tree::parse(&text).unwrap(), tree);
         }
 
-        /// Check that no bytes make the reader panic.
+        /// Check that no bytes make the parser panic.
         #[test]
         fn any_bytes(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Tree::parse(&[FIRST_LINE, &body].concat());

@@ -1,32 +1,34 @@
-//! The ways by which scenarios have lsbuf ask the kernel.
+//! The ways in which scenarios run lsbuf: the sources that lsbuf is told to use.
 //!
-//! An answer must not depend on the way, so a scenario that asks runs once by each. The way reaches lsbuf as the default of
-//! its `--source`, in the environment of the scenario's process and of all that it starts.
+//! An answer must not depend on the source, so a scenario runs once in each way that it lists. The
+//! way reaches lsbuf as the default of its `--source`. It is in the environment of the scenario's
+//! process and of all processes that it starts.
 
 use std::fmt;
 use std::process::Command;
 
 use crate::need::Need;
 
-/// The environment variable that names the sources which lsbuf asks where no `--source` does.
+/// The environment variable that names lsbuf's sources if there is no `--source`.
 pub const VARIABLE: &str = "LSBUF_SOURCE";
 
-/// The environment variable that names the kinds of buffer which lsbuf looks for where no `--kind` does.
+/// The environment variable that names the kinds of buffer that lsbuf looks for if there is no
+/// `--kind`.
 pub const KINDS: &str = "LSBUF_KIND";
 
-/// A way to ask.
+/// The sources that lsbuf is told to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// BPF iterators or no answer.
+    /// BPF iterators, or no answer.
     Bpf,
-    /// procfs and the kernel's own list.
+    /// procfs, and the kernel's own list of dma-bufs.
     Procfs,
-    /// What lsbuf chooses by itself.
+    /// What lsbuf chooses itself.
     Auto,
 }
 
 impl Way {
-    /// For what must be the same by either.
+    /// The ways of a scenario that expects the same of both.
     pub const BOTH: &'static [Way] = &[Way::Bpf, Way::Procfs];
 
     const ALL: [Way; 3] = [Way::Bpf, Way::Procfs, Way::Auto];
@@ -49,7 +51,7 @@ impl Way {
         }
     }
 
-    /// What the kernel must have for it.
+    /// What the kernel must have for this way.
     pub fn needs(self) -> &'static [Need] {
         match self {
             Way::Bpf => &[Need::Iterators],
@@ -57,7 +59,7 @@ impl Way {
         }
     }
 
-    /// Whether root is answered by BPF iterators in the running kernel.
+    /// Whether lsbuf, run by root in this way, uses BPF iterators on the running kernel.
     pub fn is_bpf(self) -> bool {
         match self {
             Way::Bpf => true,
@@ -66,17 +68,17 @@ impl Way {
         }
     }
 
-    /// The source by which root gets the list of all buffers in the running kernel.
+    /// The source of root's list of all dma-bufs on the running kernel.
     pub fn list(self) -> &'static str {
         if self.is_bpf() && Need::BufferIterator.probe() { "bpf:dmabuf" } else { "bufinfo" }
     }
 
-    /// Has a command, and whatever it starts, ask by this way.
+    /// Makes a command, and all that it starts, use this way.
     pub fn choose(self, command: &mut Command) {
         command.env(VARIABLE, self.sources());
     }
 
-    /// The way that this process was told to ask by; [`Way::Auto`] if none.
+    /// The way that this process was told to use, or [`Way::Auto`] if none.
     pub fn of_environment() -> Way {
         let told = std::env::var(VARIABLE).unwrap_or_default();
         Way::ALL.into_iter().find(|way| way.sources() == told).unwrap_or(Way::Auto)

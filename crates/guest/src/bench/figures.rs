@@ -1,4 +1,4 @@
-//! What was measured, in the words in which it leaves the guest.
+//! What was measured, in the form in which the guest sends it to the host.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::measure::Taken;
 
-/// How many of each a world has.
+/// How many buffers and references a world has.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct References {
     /// Buffers.
@@ -24,81 +24,81 @@ impl References {
     }
 }
 
-/// One world and all that was measured in it.
+/// One world, and all that was measured in it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Results {
-    /// Its name.
+    /// The world's name.
     pub world: String,
-    /// What it is made of.
+    /// What the world is made of.
     pub description: String,
-    /// How many references every way was seen to find; `None` where that is not known.
+    /// How many references every way found; `None` if that is not known.
     pub references: Option<References>,
-    /// Release of the kernel.
+    /// The release of the kernel.
     pub kernel: String,
-    /// Processors of the machine.
+    /// How many processors the machine has.
     pub processors: usize,
-    /// The ways, in the order of their table.
+    /// The results of the ways, in the order of their table.
     pub ways: Vec<WayResults>,
 }
 
-/// One way.
+/// The results of one way.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct WayResults {
-    /// Its name.
+    /// The way's name.
     pub way: String,
-    /// Whether its answer was all of it, as lsbuf itself says; `None`: another program's.
+    /// Whether lsbuf says that its answer is complete; `None` for another program.
     pub complete: Option<bool>,
     /// As a command that is started, answers and ends.
     pub one_shot: Measured,
-    /// A further scan of a scanner that is kept; `None` for what is no scanner.
+    /// As a further scan of one scanner; `None` if the way is not a scanner.
     pub warm: Option<Measured>,
 }
 
-/// What came of measuring.
+/// Figures, or why there are none.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measured {
-    /// These.
+    /// The figures.
     Figures(Figures),
-    /// Nothing, because of this.
+    /// Why there are none.
     Missing(String),
 }
 
 /// What one run costs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Figures {
-    /// Median of the time from start to end, milliseconds.
+    /// The median of the time from start to end, in milliseconds.
     pub wall: f64,
-    /// Median of the CPU time, milliseconds.
+    /// The median of the CPU time, in milliseconds.
     pub cpu: f64,
-    /// The kernel's part of all CPU time of all runs, 0 to 1. Kernels tell the two apart by samples at their clock's tick, so
-    /// that a single run's parts mean nothing.
+    /// The kernel's part of all CPU time of all runs, from 0 to 1. Kernels split user and system
+    /// time by samples at the clock's tick, so the parts of a single run mean nothing.
     pub in_kernel: f64,
-    /// How many runs the medians are of.
+    /// The number of runs behind the medians.
     pub runs: usize,
-    /// Largest resident set, KiB.
+    /// The peak of the resident set, in KiB.
     pub peak_kib: u64,
-    /// System calls of one run, or why they are not known.
+    /// The system calls of one run, or why they are not known.
     pub system_calls: Result<u64, String>,
-    /// Of a scanner: the first scan's time, milliseconds.
+    /// For a scanner: the time of the first scan, in milliseconds.
     pub first: Option<f64>,
-    /// Of a scanner: allocations of one scan, median.
+    /// For a scanner: the median of the allocations of one scan.
     pub allocations: Option<f64>,
 }
 
 /// One scan of `lsbuf-bench`, as it prints it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Scan {
-    /// What it took.
+pub struct WarmScan {
+    /// What the scan took.
     pub taken: Taken,
-    /// What it found.
+    /// What the scan found.
     pub references: References,
-    /// How often memory was allocated.
+    /// How often the scan allocated memory.
     pub allocations: u64,
 }
 
 impl Figures {
-    /// From several runs of one way; `None`: there were none.
+    /// The figures of several runs of one way; `None` if there were no runs.
     pub(super) fn of(runs: &[Taken], peak_kib: u64, system_calls: Result<u64, String>) -> Option<Figures> {
         let all = |part: fn(&Taken) -> Duration| runs.iter().map(part).map(millis).sum::<f64>();
         let (user, kernel) = (all(|run| run.user), all(|run| run.kernel));
@@ -115,12 +115,12 @@ impl Figures {
     }
 }
 
-/// In milliseconds.
+/// A time in milliseconds.
 pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The one in the middle, or the mean of the two that are; `None`: there is none.
+/// The middle figure, or the mean of the two middle ones; `None` if there are no figures.
 pub(super) fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
@@ -132,7 +132,8 @@ pub(super) fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Check that the median is the middle of the sorted figures, and that nothing has none.
+    /// Check that the median is the middle of the sorted figures, and that there is none of no
+    /// figures.
     #[test]
     fn medians() {
         assert_eq!(median([9.0, 1.0, 5.0].into_iter()), Some(5.0));
@@ -140,7 +141,8 @@ mod tests {
         assert_eq!(median(std::iter::empty()), None);
     }
 
-    /// Check that the kernel's part is that of all runs together, not of the middle one.
+    /// Check that the kernel's part is computed from all runs together, and not from the median
+    /// run.
     #[test]
     fn parts_are_of_all_runs() {
         let run = |user, kernel| Taken {

@@ -1,12 +1,12 @@
-//! The benchmark: one world, and every way to ask about it side by side.
+//! The benchmark: one world, and every way to read it, side by side.
 //!
-//! A [`world`] is made first and every [`way`] is asked once, under watch, for its memory and system calls; what it answers
-//! must be what was made. Then the ways are run in turn, several times over (`race`), as commands and as scanners that
-//! are kept (`warm`), so that whatever disturbs the machine disturbs all of them.
-//! The [`figures`] go to the host as JSON; it prints them.
+//! A [`world`] is made first. Every [`way`] runs once, not timed, to measure its memory and system
+//! calls; its answer must be what was made. Then the ways run in turn for several rounds (`race`),
+//! as commands and as scanners that stay (`warm`). So a disturbance of the machine affects all of
+//! them. The [`figures`] go to the host as JSON, which prints them.
 //!
-//! Limits: an emulated machine's times are good for ratios only. On a developer's machine nothing is made, so nothing can
-//! be compared with what is true.
+//! Limits: the times of an emulated machine are good only for ratios. The world `native` is the
+//! machine as it is. There nothing is made, so no answer can be compared with the truth.
 
 pub mod figures;
 mod race;
@@ -22,34 +22,35 @@ use rustix::mount::{MountFlags, mount};
 
 use figures::Results;
 use way::{Asked, WAYS};
-use world::{NATIVE, World};
+use world::{BenchWorld, NATIVE};
 
 use crate::processes;
-use crate::sys::measure::Hold;
+use crate::sys::measure::EventHooks;
 
-/// Measures one world: its name, the number of rounds, and the folder of the programs. Figures go to standard output, what
-/// is being done to standard error.
+/// Measures one world. The arguments are its name, the number of rounds, and the folder of the
+/// programs. The figures go to standard output, and progress goes to standard error.
 ///
 /// # Errors
 ///
-/// The arguments are wrong, the world cannot be made, or a way sees another one.
+/// The arguments are wrong, the world cannot be made, or a way's answer is not what was made.
 pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [world, rounds, programs] = arguments else { bail!("usage: bench WORLD ROUNDS PROGRAMS") };
     let rounds: usize = rounds.parse().context("the number of rounds")?;
     let programs = PathBuf::from(programs);
-    let made = if world == NATIVE { None } else { Some(World::find(world)?) };
+    let made = if world == NATIVE { None } else { Some(BenchWorld::find(world)?) };
     let (description, expected) = match made {
         None => (world::describe_native()?, None),
         Some(made) => {
-            // Where system calls are counted by. Without it they are missing, and said to be.
+            // tracefs has the tracepoint that counts system calls. Without it the figure is
+            // missing, with the reason.
             let _ = mount("tracefs", "/sys/kernel/tracing", "tracefs", MountFlags::empty(), None);
             (made.build()?, Some(made.references()))
         }
     };
     eprintln!("world {world}: {description}");
-    let _hooks = Hold::scheduler();
+    let _hooks = EventHooks::scheduler();
     let asked: Vec<Asked> = {
-        let _counted = Hold::tracepoint();
+        let _counted = EventHooks::tracepoint();
         WAYS.iter().map(|way| Asked::new(way, &programs, expected)).collect::<Result<_, _>>()?
     };
     let ways = race::race(&asked, rounds, &programs, expected)?;

@@ -1,4 +1,4 @@
-//! The ways in turn: in every round each is run as a command, and then its scanner has a turn.
+//! Runs the ways in turn: in every round each way runs as a command, and then its scanner scans.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,30 +6,30 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::figures::{Figures, Measured, References, WayResults};
-use super::warm::Scanner;
+use super::warm::WarmScanner;
 use super::way::Asked;
-use crate::sys::measure::{self, Hold, Taken};
+use crate::sys::measure::{self, EventHooks, Taken};
 
-/// When a way has had enough time, it is left out of the rounds that remain.
+/// A way that has taken this much time is left out of the remaining rounds.
 const ENOUGH: Duration = Duration::from_secs(30);
-/// But not before that many runs, unless one of them alone takes as long.
+/// It gets at least this many runs, unless one of them alone takes as long.
 const FEWEST: usize = 3;
 
-/// Whether a way has been run often enough.
+/// Whether a way has had enough runs.
 pub(super) fn is_enough(runs: &[Taken]) -> bool {
     let spent: Duration = runs.iter().map(|run| run.wall).sum();
     spent >= ENOUGH && (runs.len() >= FEWEST || runs.iter().any(|run| run.wall >= ENOUGH))
 }
 
-/// What is timed of one way.
+/// One way with its runs.
 struct Lane<'a> {
     asked: &'a Asked,
     commands: Vec<Taken>,
-    /// `None` for what is no scanner; else it, or why there is none.
-    scanner: Option<Result<Scanner, String>>,
+    /// `None` if the way is not a scanner; else the scanner, or why it cannot run.
+    scanner: Option<Result<WarmScanner, String>>,
 }
 
-/// Times every way that can be gone.
+/// Times every way that can run here.
 pub(super) fn race(
     asked: &[Asked],
     rounds: usize,
@@ -41,7 +41,7 @@ pub(super) fn race(
         let scanner = match (asked.way.source, &asked.watched) {
             (None, _) => None,
             (Some(_), Err(why)) => Some(Err(why.clone())),
-            (Some(source), Ok(_)) => Some(asked.around(|| Scanner::start(programs, source))?),
+            (Some(source), Ok(_)) => Some(asked.around(|| WarmScanner::start(programs, source))?),
         };
         lanes.push(Lane { asked, commands: Vec::new(), scanner });
     }
@@ -51,12 +51,12 @@ pub(super) fn race(
             lane.run().with_context(|| format!("running {}", lane.asked.way.name))?;
         }
     }
-    let _counted = Hold::tracepoint();
+    let _counted = EventHooks::tracepoint();
     lanes.into_iter().map(|lane| lane.results(expected)).collect()
 }
 
 impl Lane<'_> {
-    /// Its part of one round.
+    /// Runs the way's part of one round.
     fn run(&mut self) -> anyhow::Result<()> {
         if self.asked.watched.is_ok() && !is_enough(&self.commands) {
             let taken = self.asked.around(|| measure::timed(&mut self.asked.command()))?;
@@ -95,7 +95,7 @@ mod tests {
         seconds.iter().map(|&s| Taken { wall: Duration::from_secs(s), ..Taken::default() }).collect()
     }
 
-    /// Check that a slow way is run a few times, a very slow one once, and a fast one to the end.
+    /// Check that a slow way runs a few times, a very slow one once, and a fast one in every round.
     #[test]
     fn slow_ways_are_run_less() {
         assert!(!is_enough(&runs(&[1; 15])));

@@ -1,7 +1,8 @@
-//! A way as a scanner that is kept.
+//! A way as a scanner that stays and scans again and again.
 //!
-//! It is a process of `lsbuf-bench`, which scans once for every line that it is sent and prints what that took. So it waits
-//! while others are timed, and is a small part of the world that they see.
+//! The scanner is a process of `lsbuf-bench`. It scans once for every line that it is sent, and
+//! prints what the scan took. So it waits while other ways are timed, and is a small part of the
+//! world that they read.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -10,36 +11,36 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::figures::{Figures, Measured, References, Scan, median, millis};
+use super::figures::{Figures, Measured, References, WarmScan, median, millis};
 use super::way::SCANNER;
 use crate::sys::measure::{self, SystemCalls, Taken};
 
-/// A turn goes on for so long: the first of several short scans finds the processor, or the emulator, busy with what others left
-/// there, and a long one outweighs that by itself.
+/// How long a scanner's turn lasts. The first of several short scans finds the caches as other
+/// programs left them. A long scan outweighs that by itself.
 const TURN: Duration = Duration::from_millis(100);
-/// But for no more scans than that.
+/// The largest number of scans in a turn.
 const AT_MOST: usize = 10;
 
-/// A scanner that is kept.
-pub(super) struct Scanner {
+/// A scanner that stays.
+pub(super) struct WarmScanner {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    first: Scan,
-    scans: Vec<Scan>,
+    first: WarmScan,
+    scans: Vec<WarmScan>,
 }
 
-impl Drop for Scanner {
+impl Drop for WarmScanner {
     fn drop(&mut self) {
-        // It may have ended by itself; what counts is that it is gone afterwards.
+        // It may have ended already. Afterwards it is gone in any case.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Scanner {
-    /// Starts one and lets it scan once. The inner error is why this way cannot be gone.
-    pub(super) fn start(programs: &Path, source: &str) -> anyhow::Result<Result<Scanner, String>> {
+impl WarmScanner {
+    /// Starts a scanner and lets it scan once. The inner error says why this way cannot run here.
+    pub(super) fn start(programs: &Path, source: &str) -> anyhow::Result<Result<WarmScanner, String>> {
         let program = programs.join(SCANNER);
         let mut command = Command::new(&program);
         command.arg(source).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -48,9 +49,9 @@ impl Scanner {
         let (mut input, output) = input.zip(output).context("a child without pipes")?;
         let mut output = BufReader::new(output);
         Ok(match scan(&mut input, &mut output) {
-            Ok(first) => Ok(Scanner { child, input, output, first, scans: Vec::new() }),
+            Ok(first) => Ok(WarmScanner { child, input, output, first, scans: Vec::new() }),
             Err(_) => {
-                // Whether it has ended or not, its errors have an end only then.
+                // Its standard error ends only when it has ended.
                 let _ = child.kill();
                 let mut errors = String::new();
                 child.stderr.take().context("a child without pipes")?.read_to_string(&mut errors)?;
@@ -60,11 +61,11 @@ impl Scanner {
         })
     }
 
-    fn scan(&mut self) -> anyhow::Result<Scan> {
+    fn scan(&mut self) -> anyhow::Result<WarmScan> {
         scan(&mut self.input, &mut self.output)
     }
 
-    /// One turn of scans, each of which is timed.
+    /// Scans for one turn, and times each scan.
     pub(super) fn run(&mut self) -> anyhow::Result<()> {
         let mut spent = Duration::ZERO;
         for _ in 0..AT_MOST {
@@ -78,12 +79,12 @@ impl Scanner {
         Ok(())
     }
 
-    /// What those took.
+    /// What the scans took.
     pub(super) fn taken(&self) -> Vec<Taken> {
         self.scans.iter().map(|scan| scan.taken).collect()
     }
 
-    /// After one more scan, of which the system calls are counted.
+    /// The figures, after one more scan whose system calls are counted.
     pub(super) fn measured(mut self, expected: Option<References>) -> anyhow::Result<Measured> {
         let counter = SystemCalls::of(self.child.id());
         let last = self.scan()?;
@@ -107,7 +108,7 @@ impl Scanner {
     }
 }
 
-fn scan(input: &mut ChildStdin, output: &mut BufReader<ChildStdout>) -> anyhow::Result<Scan> {
+fn scan(input: &mut ChildStdin, output: &mut BufReader<ChildStdout>) -> anyhow::Result<WarmScan> {
     input.write_all(b"\n").context("telling it to scan")?;
     let mut line = String::new();
     output.read_line(&mut line).context("listening to it")?;

@@ -1,4 +1,4 @@
-//! The ways to ask: a table, and whether each can be gone here.
+//! The ways to read a world: a table, and a first run of each.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -13,49 +13,50 @@ use super::figures::References;
 use crate::answer::Answer;
 use crate::sys::measure::{self, Watched};
 
-/// One way to ask.
+/// One way to read a world.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct BenchWay {
     pub(super) name: &'static str,
-    /// A program of the house, or one of the machine.
+    /// A program of this project, or one of the machine.
     pub(super) program: &'static str,
     pub(super) arguments: &'static [&'static str],
-    /// For `lsbuf-bench`, where the way is a scanner.
+    /// The sources for `lsbuf-bench`, if the way can be a scanner.
     pub(super) source: Option<&'static str>,
-    /// What lsbuf is told before each run and after it; not timed.
+    /// Arguments for lsbuf before each run and after it. These calls are not timed.
     around: Option<(&'static [&'static str], &'static [&'static str])>,
 }
 
 /// The command, in the folder of programs.
 const LSBUF: &str = "lsbuf";
-/// Its library in a loop.
+/// A program that scans in a loop with lsbuf's library.
 pub(super) const SCANNER: &str = "lsbuf-bench";
 
-/// A way that does not answer within that time is missing: it would take all the time of the others.
+/// A way that does not answer within this time is missing, because it would take the time of the
+/// others.
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// The way by BPF iterators that lsbuf loads itself.
+/// BPF iterators that lsbuf loads itself.
 pub const BPF: &str = "lsbuf, BPF";
-/// The same by iterators that were loaded and pinned before.
+/// BPF iterators that were loaded and pinned before.
 pub const PINNED: &str = "lsbuf, BPF pinned";
-/// What lsbuf does if it is not told otherwise.
+/// The sources that lsbuf chooses by default.
 pub const AUTO: &str = "lsbuf, auto";
-/// procfs in the cheapest way.
+/// procfs with its fastest way to read mappings.
 pub const PROCFS: &str = "lsbuf, procfs";
-/// procfs with the text of every mapping, and a link of every fd.
+/// procfs with the text of every mapping.
 pub const TEXT: &str = "lsbuf, text maps";
 /// What starting the program costs.
 pub const START: &str = "process start (lsbuf --version)";
 
-/// A way of lsbuf by those sources.
-const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'static str]) -> Way {
-    Way { name, program: LSBUF, arguments, source: Some(source), around: None }
+/// A way of lsbuf with these sources.
+const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'static str]) -> BenchWay {
+    BenchWay { name, program: LSBUF, arguments, source: Some(source), around: None }
 }
 
-/// All ways, to dma-bufs: the worlds are made of them. To add one, add a row; where lsbuf refuses the arguments it is
-/// missing, and says why.
-pub(super) const WAYS: &[Way] = &[
-    Way {
+/// All ways. They look for dma-bufs alone, because the worlds are made of them. To add a way, add a
+/// row. A way whose arguments lsbuf refuses is missing, with the reason.
+pub(super) const WAYS: &[BenchWay] = &[
+    BenchWay {
         around: Some((&["probes", "install"], &["probes", "remove"])),
         ..lsbuf(PINNED, "bpf", &["-d", "--json", "--source", "bpf"])
     },
@@ -65,25 +66,25 @@ pub(super) const WAYS: &[Way] = &[
     lsbuf("lsbuf, PROCMAP_QUERY", "procmap,bufinfo", &["-d", "--json", "--source", "procmap,bufinfo"]),
     lsbuf(TEXT, "maps,bufinfo", &["-d", "--json", "--source", "maps,bufinfo"]),
     lsbuf("lsbuf, map_files", "map_files,bufinfo", &["-d", "--json", "--source", "map_files,bufinfo"]),
-    Way { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
-    Way { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
+    BenchWay { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
+    BenchWay { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
 ];
 
-/// A way that was asked once, under watch.
+/// A way after its first run, which is not timed.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) way: &'static Way,
+    pub(super) way: &'static BenchWay,
     programs: PathBuf,
-    /// Whether it answered in full.
+    /// Whether its answer was complete.
     pub(super) complete: Option<bool>,
-    /// What it takes besides time, or why it cannot be gone.
+    /// The memory and system calls that it takes, or why it cannot run here.
     pub(super) watched: Result<Watched, String>,
 }
 
 impl Asked {
-    /// Asks once, and compares what lsbuf answers with what was made.
+    /// Runs the way once, and compares lsbuf's answer with what was made.
     pub(super) fn new(
-        way: &'static Way,
+        way: &'static BenchWay,
         programs: &Path,
         expected: Option<References>,
     ) -> anyhow::Result<Asked> {
@@ -106,7 +107,7 @@ impl Asked {
         Ok(asked)
     }
 
-    /// The command to be timed.
+    /// The command that is timed.
     pub(super) fn command(&self) -> Command {
         let mut command = match self.way.program {
             LSBUF => Command::new(self.programs.join(LSBUF)),
@@ -117,7 +118,7 @@ impl Asked {
         command
     }
 
-    /// Does it with what the way needs before and after.
+    /// Calls `run` between the calls of lsbuf that the way needs before and after.
     pub(super) fn around<T>(&self, run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let Some((before, after)) = self.way.around else { return run() };
         self.tell(before)?;
@@ -126,7 +127,8 @@ impl Asked {
         done
     }
 
-    /// Not under watch: it is done between timed runs, and counting leaves its mark on the machine.
+    /// Runs lsbuf without counting: this happens between timed runs, and counting would disturb
+    /// them.
     fn tell(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let mut command = Command::new(self.programs.join(LSBUF));
         let told = command.args(arguments).stdin(Stdio::null()).output().context("starting lsbuf")?;
@@ -135,7 +137,7 @@ impl Asked {
         Ok(())
     }
 
-    /// Runs it under watch; what lsbuf answers.
+    /// Runs the way once, not timed, and returns lsbuf's answer.
     fn answer(&self) -> anyhow::Result<(Watched, Option<Answer>)> {
         let mut printed = unnamed_file("answer")?;
         let mut command = self.command();
@@ -150,7 +152,7 @@ impl Asked {
     }
 }
 
-/// Runs a command to its end; the error is what it says is wrong.
+/// Runs a command until it ends. The error is the first line of its standard error.
 fn finished(mut command: Command) -> anyhow::Result<Watched> {
     let mut errors = unnamed_file("errors")?;
     command.stderr(errors.try_clone()?);
@@ -163,7 +165,7 @@ fn finished(mut command: Command) -> anyhow::Result<Watched> {
     })
 }
 
-/// A file in memory that nobody else sees. A pipe would have to be read while its writer is traced.
+/// An unnamed file in memory. A pipe would have to be read while its writer is traced.
 fn unnamed_file(name: &str) -> anyhow::Result<File> {
     Ok(memfd_create(name, MemfdFlags::CLOEXEC).context("making a file in memory")?.into())
 }
@@ -178,12 +180,13 @@ fn references(answer: &Answer) -> References {
 mod tests {
     use super::*;
 
-    /// Check that a way whose program is not there, or which refuses its arguments, is missing and says why.
+    /// Check that a way is missing, with the reason, if its program does not exist or refuses its
+    /// arguments.
     #[test]
     fn missing_says_why() {
-        const ABSENT: Way =
-            Way { name: "absent", program: "lsbuf-no-such", arguments: &[], source: None, around: None };
-        const REFUSED: Way = Way {
+        const ABSENT: BenchWay =
+            BenchWay { name: "absent", program: "lsbuf-no-such", arguments: &[], source: None, around: None };
+        const REFUSED: BenchWay = BenchWay {
             name: "refused",
             program: "cat",
             arguments: &["/proc/lsbuf-no-such"],

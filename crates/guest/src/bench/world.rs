@@ -1,13 +1,16 @@
-//! The worlds: processes that hold buffers, among mappings and fds that have nothing to do with them.
+//! The benchmark's worlds: processes that hold buffers, among mappings and fds that belong to no
+//! buffer.
 //!
-//! Every buffer has three holders, each by one fd and one mapping of the whole. The first process is the compositor: it holds
-//! more than its share, and has more fds. What else a process has: fds, a third each of eventfds and `/dev/null`, ends of pipes
-//! and ends of sockets; VMAs, of which every other one is of a file, private, four to a file as a library's are, and
-//! the ones between are anonymous.
+//! Every buffer has three holders. Each holds it by one fd and one mapping of the whole buffer. The
+//! first process is the compositor: it holds more buffers than the others and has more fds. The
+//! other fds of a process are eventfds, `/dev/null`, and ends of pipes and sockets. Of its other
+//! VMAs, every second one is a private mapping of a file, four to a file as for a library; the ones
+//! between are anonymous.
 //!
-//! A process's fd table is no larger than what it holds asks for: none is forked from a process with many fds. So the
-//! buffers are made by a process that is gone when the world is ready, and handed to one process after the other. The
-//! unrelated VMAs are mapped once, before, and inherited: the kernel copies them in a fraction of the time that mapping them takes.
+//! The kernel sizes a forked fd table by the parent's fds, so no process is forked from one with
+//! many fds. A separate process makes the buffers, passes them to one process after the other, and
+//! has exited when the world is ready. The unrelated VMAs are mapped once, before, and inherited:
+//! the kernel copies them in a fraction of the time that mapping them takes.
 
 use std::ffi::CString;
 use std::fmt::Display;
@@ -30,33 +33,33 @@ use crate::sys;
 /// The machine as it is, where nothing is made.
 pub const NATIVE: &str = "native";
 
-/// Holders of each buffer.
+/// How many holders each buffer has.
 const HOLDERS: usize = 3;
 /// Bytes of each buffer.
 const SIZE: usize = 16 << 10;
-/// VMAs of one file, as a library has.
+/// How many VMAs a file has, like a library.
 const SEGMENTS: usize = 4;
 
-/// What a world is made of.
+/// A world, and what it is made of.
 #[derive(Debug)]
-pub struct World {
-    /// What it is called.
+pub struct BenchWorld {
+    /// The world's name.
     pub name: &'static str,
-    /// MiB of memory that its machine must have.
+    /// The memory that its machine must have, in MiB.
     pub memory: u32,
     processes: usize,
     buffers: usize,
-    /// Buffers that the compositor holds, and fds that it has in all.
+    /// How many buffers the compositor holds, and how many fds it has in all.
     compositor: (usize, usize),
-    /// Fds of every other process, in all.
+    /// How many fds every other process has in all.
     fds: usize,
-    /// Unrelated VMAs of each process.
+    /// How many unrelated VMAs each process has.
     vmas: usize,
 }
 
 /// All worlds.
-pub const WORLDS: &[World] = &[
-    World {
+pub const WORLDS: &[BenchWorld] = &[
+    BenchWorld {
         name: "phone",
         memory: 1024,
         processes: 60,
@@ -66,7 +69,7 @@ pub const WORLDS: &[World] = &[
         vmas: 1000,
     },
     DESKTOP,
-    World {
+    BenchWorld {
         name: "storm",
         memory: 3072,
         processes: 60,
@@ -76,10 +79,10 @@ pub const WORLDS: &[World] = &[
         vmas: 1000,
     },
     // Memory in MiB, which is no page size.
-    World { name: "desktop10", memory: 4096, vmas: 10 * DESKTOP.vmas, ..DESKTOP },
+    BenchWorld { name: "desktop10", memory: 4096, vmas: 10 * DESKTOP.vmas, ..DESKTOP },
 ];
 
-const DESKTOP: World = World {
+const DESKTOP: BenchWorld = BenchWorld {
     name: "desktop",
     memory: 2048,
     processes: 400,
@@ -89,17 +92,17 @@ const DESKTOP: World = World {
     vmas: 2000,
 };
 
-impl World {
-    /// The one of that name.
+impl BenchWorld {
+    /// The world with this name.
     ///
     /// # Errors
     ///
-    /// There is none.
-    pub fn find(name: &str) -> anyhow::Result<&'static World> {
+    /// No world has it.
+    pub fn find(name: &str) -> anyhow::Result<&'static BenchWorld> {
         WORLDS.iter().find(|world| world.name == name).with_context(|| format!("no world is called {name:?}"))
     }
 
-    /// How many references there are.
+    /// How many references the world has.
     pub(super) fn references(&self) -> References {
         let each = (self.buffers * HOLDERS) as u64;
         References { buffers: self.buffers as u64, fd: each, map: each }
@@ -129,7 +132,8 @@ impl World {
         if process == 0 { self.compositor.1 } else { self.fds }
     }
 
-    /// Makes it and says what it is. Its processes are children of this one, and stay until they are killed.
+    /// Makes the world and returns its description. Its processes are children of this one, and
+    /// stay until they are killed.
     pub(super) fn build(&self) -> anyhow::Result<String> {
         let limit = Some(100_000);
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
@@ -171,7 +175,7 @@ impl World {
         ))
     }
 
-    /// Checks each process's fds and the VMAs of one against what was to be made.
+    /// Compares each process's fds and one process's VMAs with what was to be made.
     fn verify(&self, pids: &[u32]) -> anyhow::Result<()> {
         for (process, pid) in pids.iter().enumerate() {
             let fds = fds_of(pid)?;
@@ -180,12 +184,12 @@ impl World {
         let pid = pids.last().context("a world without processes")?;
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
         let vmas = maps.lines().filter(|line| !line.contains("/dmabuf:")).count();
-        // The program's own are a few dozen.
+        // The program's own VMAs are a few dozen.
         ensure!((self.vmas..self.vmas + 100).contains(&vmas), "a process has {vmas} unrelated VMAs");
         Ok(())
     }
 
-    /// Makes all buffers and gives each process its own when it asks.
+    /// Makes all buffers and gives each process its share when the process asks for it.
     fn give(&self, socket: &OwnedFd) -> anyhow::Result<()> {
         let heap = Heap::open("system")?;
         let buffers = (0..self.buffers).map(|_| heap.allocate(SIZE as u64)).collect::<Result<Vec<_>, _>>()?;
@@ -199,7 +203,7 @@ impl World {
         Ok(())
     }
 
-    /// What one process does before it is ready; what it returns is to be kept.
+    /// Prepares one process. The caller keeps what it returns.
     fn hold(&self, process: usize, socket: &OwnedFd) -> anyhow::Result<(Vec<DmaBuf>, Vec<OwnedFd>)> {
         set_name(&CString::new(format!("bench{process}"))?)?;
         let wanted = self.held_by(process).len();
@@ -211,14 +215,14 @@ impl World {
         for buffer in &buffers {
             sys::map(buffer, 0, SIZE)?;
         }
-        // What was inherited counts among those that have nothing to do with buffers.
+        // Inherited fds count as unrelated ones.
         let open = fds_of("self")?.checked_sub(1).context("an fd table without the one that lists it")?;
         let missing = self.fds_of(process).checked_sub(open).context("more fds than the process may have")?;
         Ok((buffers, unrelated_fds(missing)?))
     }
 }
 
-/// Forks a process that does `script` and nothing else.
+/// Forks a process that runs `script` and ends.
 fn child(script: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<u32> {
     sys::fork(|| match script() {
         Ok(()) => 0,
@@ -229,7 +233,7 @@ fn child(script: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<u32> {
     })
 }
 
-/// Says to `told` that it is ready, and holds what it holds until it is killed.
+/// Tells `told` that it is ready, and keeps `holds` until it is killed.
 fn stay<T>(holds: T, mut told: UnixStream) -> anyhow::Result<()> {
     told.write_all(b"r").context("saying that it is ready")?;
     loop {
@@ -238,7 +242,7 @@ fn stay<T>(holds: T, mut told: UnixStream) -> anyhow::Result<()> {
     }
 }
 
-/// That many files of the length of [`SEGMENTS`] pages, called as libraries are.
+/// `count` files of [`SEGMENTS`] pages each, with names like libraries.
 fn libraries(count: usize) -> anyhow::Result<Vec<File>> {
     let folder = "/tmp/usr/lib/x86_64-linux-gnu";
     std::fs::create_dir_all(folder).context("making a folder for libraries")?;
@@ -251,7 +255,7 @@ fn libraries(count: usize) -> anyhow::Result<Vec<File>> {
     (0..count).map(library).collect()
 }
 
-/// That many fds: eventfds, `/dev/null`, and ends of pipes and of sockets.
+/// `count` fds: eventfds, `/dev/null`, and ends of pipes and sockets.
 fn unrelated_fds(count: usize) -> anyhow::Result<Vec<OwnedFd>> {
     let mut fds: Vec<OwnedFd> = Vec::new();
     for kind in (0..3).cycle() {
@@ -268,13 +272,13 @@ fn unrelated_fds(count: usize) -> anyhow::Result<Vec<OwnedFd>> {
     Ok(fds)
 }
 
-/// How many fds a process has; one more if it asks about itself.
+/// How many fds a process has. It is one more if the process asks about itself.
 fn fds_of(process: impl Display) -> anyhow::Result<usize> {
     let path = format!("/proc/{process}/fd");
     Ok(std::fs::read_dir(&path).with_context(|| format!("listing {path}"))?.count())
 }
 
-/// The machine as it is: what there is to walk, as far as this user may see it.
+/// The machine as it is: its processes, fds and VMAs, as far as this user may see them.
 pub(super) fn describe_native() -> anyhow::Result<String> {
     let (mut processes, mut fds, mut vmas) = (0, 0, 0);
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -292,7 +296,8 @@ pub(super) fn describe_native() -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// Check that every buffer of every world has its holders, each another, and no process more than its fds.
+    /// Check that every buffer of every world has its holders, that they are different processes,
+    /// and that no process holds more than its fds allow.
     #[test]
     fn buffers_have_their_holders() {
         for world in WORLDS {
@@ -308,7 +313,7 @@ mod tests {
         }
     }
 
-    /// Check that the number of fds is met whatever a round of kinds comes to.
+    /// Check that the number of fds is right whatever mixture reaches it.
     #[test]
     fn fds_are_counted() {
         for count in [0, 1, 5, 12] {

@@ -1,8 +1,9 @@
-//! Makes a random world that then stands still.
+//! Makes a random world and pauses it.
 //!
-//! A process makes memory of every sort that the kernel has, does at random what programs do with it, and forks others that go
-//! on with what they inherited. In the end each says what it left in messages, which is the one thing that no plain reading
-//! finds, and sleeps. All are of one process group and are killed together.
+//! A process makes memory of every kind that the kernel has, uses it at random as programs do, and
+//! forks others that continue with what they inherited. At the end each process says what it left
+//! in messages, because no plain reading finds that, and sleeps. All processes are in one process
+//! group and are killed together.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,36 +33,36 @@ use crate::soak::random::Random;
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, Region, page_size, task};
 
-/// Where the world's files are, in a tmpfs.
+/// The folder of the world's files, in a tmpfs.
 const FOLDER: &str = "/dev/shm/differential";
 
-/// Device and number of an inode.
-pub(super) type Inode = (u64, u64);
+/// The device and the number of an inode.
+pub(super) type DevIno = (u64, u64);
 
-/// What a process of the world says.
+/// A message of a process of the world to the test.
 #[derive(Debug, Deserialize, Serialize)]
-enum Word {
-    /// It is about to fork so many others.
+enum WorldMessage {
+    /// It will fork this many processes.
     Forking(usize),
-    /// It is done. These are the inodes of fds that it sent and nobody received, one entry for each.
-    Done(Vec<Inode>),
+    /// It is done. The list has the inode of each fd that it sent and that no process received.
+    Done(Vec<DevIno>),
 }
 
-/// A world, until this goes.
+/// A world. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct World {
-    /// The group of all its processes.
+pub(super) struct PausedWorld {
+    /// The process group of all its processes.
     pub(super) group: u32,
     /// How many fds of each inode are in messages.
-    pub(super) flights: BTreeMap<Inode, u64>,
-    /// So that they are removed.
+    pub(super) flights: BTreeMap<DevIno, u64>,
+    /// Kept, because dropping a segment removes it.
     _segments: Vec<Segment>,
     folder: PathBuf,
 }
 
-impl World {
-    /// Makes the world of a seed and waits until it stands still.
-    pub(super) fn make(seed: u64) -> anyhow::Result<World> {
+impl PausedWorld {
+    /// Makes the world of this seed and waits until all its processes are done.
+    pub(super) fn make(seed: u64) -> anyhow::Result<PausedWorld> {
         set_child_subreaper(Some(getpid())).context("adopting")?;
         let mut random = Random::new(seed);
         let folder = PathBuf::from(FOLDER);
@@ -73,21 +74,27 @@ impl World {
         let pid = sys::fork(|| {
             let begun = setpgid(None, None).context("making a process group").and_then(|()| {
                 let words = theirs.take().context("no socket")?;
-                Process { random: random.clone(), words, items: Vec::new(), flights: Vec::new(), post: None }
-                    .begin(&segments, &folder)
+                WorldProcess {
+                    random: random.clone(),
+                    words,
+                    items: Vec::new(),
+                    flights: Vec::new(),
+                    post: None,
+                }
+                .begin(&segments, &folder)
             });
             eprintln!("a process of the world: {begun:?}");
             1
         })?;
         drop(theirs);
-        let mut world = World { group: pid, flights: BTreeMap::new(), _segments: segments, folder };
+        let mut world = PausedWorld { group: pid, flights: BTreeMap::new(), _segments: segments, folder };
         let (mut words, mut awaited) = (BufReader::new(ours), 1_usize);
         while awaited > 0 {
             let mut line = String::new();
             ensure!(words.read_line(&mut line)? > 0, "the world has ended");
             match serde_json::from_str(&line).context("understanding a word")? {
-                Word::Forking(children) => awaited += children,
-                Word::Done(flights) => {
+                WorldMessage::Forking(children) => awaited += children,
+                WorldMessage::Done(flights) => {
                     awaited -= 1;
                     for inode in flights {
                         *world.flights.entry(inode).or_default() += 1;
@@ -104,9 +111,9 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for PausedWorld {
     fn drop(&mut self) {
-        // What is gone already need not be killed.
+        // The processes may be gone already.
         if let Some(group) = i32::try_from(self.group).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -115,9 +122,9 @@ impl Drop for World {
     }
 }
 
-/// Memory, as far as a process has to do with it.
+/// What a process holds of one piece of memory.
 #[derive(Debug)]
-struct Item {
+struct HeldMemory {
     fds: Vec<OwnedFd>,
     opaths: Vec<OwnedFd>,
     maps: Vec<Region>,
@@ -126,24 +133,24 @@ struct Item {
     is_file: bool,
 }
 
-impl Item {
-    fn new(fd: OwnedFd, pages: usize, is_file: bool) -> Item {
-        Item { fds: vec![fd], opaths: Vec::new(), maps: Vec::new(), pages, is_file }
+impl HeldMemory {
+    fn new(fd: OwnedFd, pages: usize, is_file: bool) -> HeldMemory {
+        HeldMemory { fds: vec![fd], opaths: Vec::new(), maps: Vec::new(), pages, is_file }
     }
 }
 
 #[derive(Debug)]
-struct Process {
+struct WorldProcess {
     random: Random,
     words: UnixStream,
-    items: Vec<Item>,
-    flights: Vec<Inode>,
-    /// Two ends of a socket between which messages wait.
+    items: Vec<HeldMemory>,
+    flights: Vec<DevIno>,
+    /// The two ends of a socket pair that keeps messages.
     post: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl Process {
-    /// In the first process.
+impl WorldProcess {
+    /// Makes the world's memory, in the first process.
     fn begin(&mut self, segments: &[Segment], folder: &Path) -> anyhow::Result<()> {
         for nth in 0..3 + self.random.below(7) {
             let item = self.item(nth, folder)?;
@@ -160,13 +167,13 @@ impl Process {
         self.live(0)
     }
 
-    fn item(&mut self, nth: u64, folder: &Path) -> anyhow::Result<Item> {
+    fn item(&mut self, nth: u64, folder: &Path) -> anyhow::Result<HeldMemory> {
         let pages = 1 + self.random.index(8);
         let written = self.random.below(pages as u64 + 1);
         match self.random.below(6) {
             0 | 1 => {
                 let name = HOSTILE[self.random.index(HOSTILE.len())];
-                Ok(Item::new(make::memfd(name, pages as u64, written)?, pages, true))
+                Ok(HeldMemory::new(make::memfd(name, pages as u64, written)?, pages, true))
             }
             2 | 3 => {
                 let hostile = HOSTILE[self.random.index(HOSTILE.len())];
@@ -179,27 +186,27 @@ impl Process {
                 if self.random.one_in(2) {
                     fs::remove_file(&path)?;
                 }
-                Ok(Item::new(file.into(), pages, true))
+                Ok(HeldMemory::new(file.into(), pages, true))
             }
             4 if Need::Udmabuf.probe() => {
                 let buf = Udmabuf::open()?.allocate((pages * page_size()) as u64)?;
-                Ok(Item::new(buf.as_fd().try_clone_to_owned()?, pages, false))
+                Ok(HeldMemory::new(buf.as_fd().try_clone_to_owned()?, pages, false))
             }
             _ if Need::Heap.probe() || Need::Vgem.probe() => {
                 let (buf, _) = make::plain((pages * page_size()) as u64)?;
-                Ok(Item::new(buf.as_fd().try_clone_to_owned()?, pages, false))
+                Ok(HeldMemory::new(buf.as_fd().try_clone_to_owned()?, pages, false))
             }
-            _ => Ok(Item::new(make::memfd(b"plain", pages as u64, written)?, pages, true)),
+            _ => Ok(HeldMemory::new(make::memfd(b"plain", pages as u64, written)?, pages, true)),
         }
     }
 
-    /// Does something, forks some, says so, and sleeps for ever.
+    /// Takes random steps, forks, reports, and sleeps forever.
     fn live(&mut self, depth: u64) -> anyhow::Result<()> {
         for _ in 0..self.random.below(40) {
             self.step()?;
         }
         let children = if depth < 3 { self.random.index(4) } else { 0 };
-        self.say(&Word::Forking(children))?;
+        self.say(&WorldMessage::Forking(children))?;
         for _ in 0..children {
             let seed = self.random.next();
             sys::fork(|| {
@@ -222,19 +229,19 @@ impl Process {
             self.start_thread()?;
         }
         let flights = std::mem::take(&mut self.flights);
-        self.say(&Word::Done(flights))?;
+        self.say(&WorldMessage::Done(flights))?;
         loop {
             thread::park();
         }
     }
 
-    fn say(&mut self, word: &Word) -> anyhow::Result<()> {
+    fn say(&mut self, word: &WorldMessage) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(word)?;
         line.push(b'\n');
         self.words.write_all(&line).context("saying a word")
     }
 
-    /// A thread with an fd table of its own, in which one fd more is open.
+    /// Starts a thread with its own fd table, in which one more fd is open.
     fn start_thread(&self) -> anyhow::Result<()> {
         let fd = self.items.iter().find_map(|item| item.fds.first());
         let fd = fd.map(|fd| fd.try_clone()).transpose()?;
@@ -245,7 +252,7 @@ impl Process {
                 tell.send(())?;
                 loop {
                     thread::park();
-                    // It is kept for as long as the thread is.
+                    // The fd stays open as long as the thread lives.
                     let _ = &more;
                 }
             });

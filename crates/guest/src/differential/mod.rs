@@ -1,10 +1,14 @@
-//! Random worlds at rest: every source of lsbuf's is asked about each, and compared with a plain reading.
+//! The differential test: lsbuf answers about random paused worlds by every source, and each answer
+//! is compared with a plain reading.
 //!
-//! `making` makes a world as a seed says, `reading` reads who holds what without lsbuf's library, and `judge` compares. The soak
-//! looks for what motion can do to an answer; this looks for what shapes can: hostile names, second open files, split and
-//! moved mappings, forked trees, shared tables, threads with tables of their own, segments, messages.
+//! `making` makes the world of a seed. `reading` reads which process holds what, without lsbuf's
+//! library. `judge` compares. The soak test looks for errors that motion causes. This test looks
+//! for errors that shapes cause: hostile names, second open files, split and moved mappings, forked
+//! trees, shared fd tables and address spaces, threads with their own fd tables, System V segments,
+//! messages.
 //!
-//! Limits: no namespaces, no zombie leaders, no fixed files of io_uring, no O_PATH fds in messages; the kernel keeps nothing.
+//! Limits: no namespaces, no zombie leaders, no fixed files of an io_uring, no `O_PATH` fds in
+//! messages, and no references of drivers.
 
 mod judge;
 mod making;
@@ -15,37 +19,37 @@ use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use self::judge::{Said, Truth};
-use self::making::World;
-use self::reading::Reading;
-use self::source::Source;
+use self::judge::{ComparedParts, WorldTruth};
+use self::making::PausedWorld;
+use self::reading::PlainReading;
+use self::source::ComparedSource;
 use crate::answer::{Answer, LSBUF};
 use crate::need::Need;
 
-/// How many findings are told in full; the rest are counted.
-const TOLD: usize = 12;
+/// How many errors are printed in full. Later ones are only counted.
+const PRINTED: usize = 12;
 
-/// What is to be done.
+/// What the differential test is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// For how long.
+pub struct DifferentialPlan {
+    /// How long it runs.
     pub time: Duration,
-    /// The first world's seed; each further world has the next.
+    /// The seed of the first world. Each further world has the next number.
     pub seed: u64,
 }
 
-/// What came of it.
+/// The result of the differential test.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Worlds made.
+pub struct DifferentialTally {
+    /// How many worlds were made.
     pub worlds: u64,
-    /// Answers compared.
+    /// How many answers were compared.
     pub answers: u64,
-    /// Objects in all worlds.
+    /// How many objects all worlds had.
     pub objects: u64,
     /// What is wrong.
     pub errors: Vec<String>,
-    /// How many rows were no more than estimates, by the reason given.
+    /// How many rows were estimates, by the reason that lsbuf gave.
     pub reasons: BTreeMap<String, u64>,
 }
 
@@ -53,24 +57,24 @@ pub struct Tally {
 ///
 /// # Errors
 ///
-/// The arguments are no numbers, or a world cannot be made or read.
+/// The arguments are not numbers, or a world cannot be made or read.
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: differential SECONDS SEED") };
-    let plan = Plan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
+    let plan = DifferentialPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
     let tally = run(plan, |line| println!("{line}"))?;
     Ok(if tally.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes worlds and compares, and says what it has to say line by line.
+/// Makes worlds and compares. It passes each line of its output to `say`.
 ///
 /// # Errors
 ///
-/// A world cannot be made or read. What lsbuf does wrong is told in the tally instead.
-pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
+/// A world cannot be made or read. A mistake of lsbuf is no error: it is in the tally.
+pub fn run(plan: DifferentialPlan, mut say: impl FnMut(&str)) -> anyhow::Result<DifferentialTally> {
     let begun = Instant::now();
-    let mut tally = Tally::default();
-    let sources: Vec<Source> =
-        Source::ALL.iter().filter(|source| source.need.is_none_or(Need::probe)).copied().collect();
+    let mut tally = DifferentialTally::default();
+    let sources: Vec<ComparedSource> =
+        ComparedSource::ALL.iter().filter(|source| source.need.is_none_or(Need::probe)).copied().collect();
     for seed in plan.seed.. {
         if begun.elapsed() >= plan.time {
             break;
@@ -93,20 +97,25 @@ pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// One world.
-fn one(seed: u64, sources: &[Source], tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
-    let world = World::make(seed)?;
+/// Makes one world and compares all sources.
+fn one(
+    seed: u64,
+    sources: &[ComparedSource],
+    tally: &mut DifferentialTally,
+    say: &mut impl FnMut(&str),
+) -> anyhow::Result<()> {
+    let world = PausedWorld::make(seed)?;
     reading::wait_for(world.group)?;
-    let truth = Truth::new(Reading::take(world.group)?, &world.flights);
+    let truth = WorldTruth::new(PlainReading::take(world.group)?, &world.flights);
     tally.worlds += 1;
     tally.objects += truth.len() as u64;
-    let mut error = |tally: &mut Tally, error: String| {
-        if tally.errors.len() < TOLD {
+    let mut error = |tally: &mut DifferentialTally, error: String| {
+        if tally.errors.len() < PRINTED {
             say(&format!("ERROR (seed {seed}): {error}"));
         }
         tally.errors.push(format!("seed {seed}: {error}"));
     };
-    let mut first: Option<(&str, Said)> = None;
+    let mut first: Option<(&str, ComparedParts)> = None;
     for &source in sources {
         let mut command = Command::new(LSBUF);
         command.args(["--json", "--kind", "dmabuf,memfd,tmpfs,sysv,shm-anon", "--source", source.name]);

@@ -1,8 +1,11 @@
-//! A plain reading of who holds what, by procfs and kcmp alone, that shares nothing with lsbuf.
+//! A plain reading of which process holds what, by procfs and kcmp alone. It shares no code with
+//! lsbuf.
 //!
-//! It is slow and simple, and right only of a world that stands still. It knows memory by the device and the number of its
-//! inode, and looks at three: the kernel's own tmpfs (memfds, segments and shared memory without a file), the tmpfs on
-//! `/dev/shm`, and dma-bufs. What waits in messages it does not find.
+//! It is slow and simple. It knows memory by device and inode number, and covers three sorts: the
+//! kernel's internal tmpfs (memfds, segments, anonymous shared memory), the tmpfs on `/dev/shm`,
+//! and dma-bufs.
+//!
+//! Limits: it is right only if the world does not change. It does not find fds in messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,11 +16,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::fs::{MemfdFlags, fstat, major, makedev, memfd_create, minor};
 
-use crate::sys::task::{self, Shared};
+use crate::sys::task::{self, TaskResource};
 
-/// Which memory.
+/// A piece of memory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(super) enum MemoryKey {
     /// A dma-buf, by its inode number.
     DmaBuf(u64),
     /// A System V segment, by its id.
@@ -26,49 +29,49 @@ pub(super) enum Key {
     File(String, u64),
 }
 
-/// A mapping: first address, first address past it, offset, and whether it is private.
-pub(super) type Map = (u64, u64, u64, bool);
+/// A mapping: start address, end address, offset, and whether it is private.
+pub(super) type MappedRange = (u64, u64, u64, bool);
 
-/// Slots of an fd table.
+/// The slots of an fd table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Slots {
+pub(super) struct FdSlots {
     pub(super) fds: BTreeSet<u32>,
     pub(super) opaths: BTreeSet<u32>,
 }
 
-/// A process's part.
+/// What a process holds of one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) own: Slots,
-    pub(super) maps: BTreeSet<Map>,
-    /// Fd tables of threads that are not the process's, by the first thread of each.
-    pub(super) threads: BTreeMap<u32, Slots>,
+pub(super) struct ProcessRefs {
+    pub(super) own: FdSlots,
+    pub(super) maps: BTreeSet<MappedRange>,
+    /// Fd tables of threads that do not use the process's table, by the first thread of each.
+    pub(super) threads: BTreeMap<u32, FdSlots>,
     pub(super) fd_table_of: Option<u32>,
     pub(super) address_space_of: Option<u32>,
 }
 
-/// Some memory.
+/// A piece of memory and its holders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Object {
+pub(super) struct Memory {
     pub(super) size: u64,
-    /// Bytes that are taken for it.
+    /// The bytes that are allocated for it.
     pub(super) charged: u64,
-    pub(super) parts: BTreeMap<u32, Part>,
+    pub(super) parts: BTreeMap<u32, ProcessRefs>,
 }
 
-/// References that count.
+/// Numbers of references.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Refs {
+pub(super) struct RefCounts {
     pub(super) fd: u64,
     pub(super) map: u64,
     pub(super) private: u64,
     pub(super) opath: u64,
 }
 
-impl Object {
-    /// The references, of which shared ones count once.
-    pub(super) fn refs(&self) -> Refs {
-        let mut refs = Refs::default();
+impl Memory {
+    /// The references. A shared fd table or address space counts once.
+    pub(super) fn refs(&self) -> RefCounts {
+        let mut refs = RefCounts::default();
         for part in self.parts.values() {
             let own = part.fd_table_of.is_none().then_some(&part.own);
             for slots in part.threads.values().chain(own) {
@@ -84,27 +87,28 @@ impl Object {
     }
 }
 
-/// What is read.
+/// The plain reading.
 #[derive(Debug)]
-pub(super) struct Reading {
-    /// The device of the kernel's own tmpfs.
-    kernels: u64,
+pub(super) struct PlainReading {
+    /// The device of the kernel's internal tmpfs.
+    internal_tmpfs: u64,
     /// The device of the tmpfs on `/dev/shm`.
-    files: u64,
-    pub(super) objects: BTreeMap<Key, Object>,
-    /// The world's processes.
+    dev_shm: u64,
+    pub(super) objects: BTreeMap<MemoryKey, Memory>,
+    /// The processes of the world.
     world: BTreeSet<u32>,
 }
 
-impl Reading {
-    /// Reads everything; the world's processes are those of a group.
-    pub(super) fn take(group: u32) -> anyhow::Result<Reading> {
-        let kernels = fstat(memfd_create("probe", MemfdFlags::CLOEXEC)?)?.st_dev;
-        let files = fs::metadata("/dev/shm")?.dev();
-        let mut reading = Reading { kernels, files, objects: BTreeMap::new(), world: BTreeSet::new() };
+impl PlainReading {
+    /// Reads every process. Those of group `group` are the world's.
+    pub(super) fn take(group: u32) -> anyhow::Result<PlainReading> {
+        let internal_tmpfs = fstat(memfd_create("probe", MemfdFlags::CLOEXEC)?)?.st_dev;
+        let dev_shm = fs::metadata("/dev/shm")?.dev();
+        let mut reading =
+            PlainReading { internal_tmpfs, dev_shm, objects: BTreeMap::new(), world: BTreeSet::new() };
         reading.segments()?;
         for pid in numbers("/proc")? {
-            // Others than the world's may do as they like meanwhile, this one too.
+            // Processes outside the world, also this one, may change meanwhile.
             let read = reading.process(pid);
             if group_of(pid) == Some(group) {
                 read.with_context(|| format!("reading process {pid}"))?;
@@ -115,48 +119,51 @@ impl Reading {
         Ok(reading)
     }
 
-    /// The memory that an inode stands for, if it is one of those that are looked at.
-    pub(super) fn key(&self, dev: u64, ino: u64, path: &[u8]) -> Option<Key> {
-        // Old kernels show a driver's own memory, mapped, as a file of theirs.
+    /// The object of an inode, if this reading covers it.
+    pub(super) fn key(&self, dev: u64, ino: u64, path: &[u8]) -> Option<MemoryKey> {
+        // Old kernels show a mapping of a driver's own memory as a file of the kernel's internal
+        // tmpfs.
         if path.starts_with(b"/drm mm object") {
             return None;
         }
-        if dev == self.kernels && path.starts_with(b"/SYSV") {
-            Some(Key::Segment(ino))
-        } else if dev == self.kernels || dev == self.files {
-            Some(Key::File(device(dev), ino))
+        if dev == self.internal_tmpfs && path.starts_with(b"/SYSV") {
+            Some(MemoryKey::Segment(ino))
+        } else if dev == self.internal_tmpfs || dev == self.dev_shm {
+            Some(MemoryKey::File(device(dev), ino))
         } else if path.starts_with(b"/dmabuf:") {
-            Some(Key::DmaBuf(ino))
+            Some(MemoryKey::DmaBuf(ino))
         } else {
             None
         }
     }
 
-    /// Whether files of that device, as lsbuf writes it, are looked at.
+    /// Whether this reading covers files of that device, given as lsbuf prints it.
     pub(super) fn looks_at(&self, device_: &str) -> bool {
-        [self.kernels, self.files].iter().any(|&dev| device(dev) == device_)
+        [self.internal_tmpfs, self.dev_shm].iter().any(|&dev| device(dev) == device_)
     }
 
-    /// Whether only others than the world's processes hold it, who may do as they like.
-    pub(super) fn is_anothers(&self, key: &Key) -> bool {
+    /// Whether only processes outside the world hold it. They may change meanwhile.
+    pub(super) fn is_outside_only(&self, key: &MemoryKey) -> bool {
         let parts = self.objects.get(key).map(|object| &object.parts);
         parts.is_some_and(|parts| !parts.is_empty() && !parts.keys().any(|pid| self.world.contains(pid)))
     }
 
-    /// Every segment of this IPC namespace, attached or not.
+    /// Reads every segment of this IPC namespace, attached or not.
     fn segments(&mut self) -> anyhow::Result<()> {
         let text = fs::read_to_string("/proc/sysvipc/shm").context("reading the list of segments")?;
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let number = |nth: usize| fields.get(nth).and_then(|field| field.parse().ok());
-            let (Some(id), Some(size)) = (number(1), number(3)) else { bail!("a strange segment: {line}") };
+            let (Some(id), Some(size)) = (number(1), number(3)) else {
+                bail!("a malformed row of segments: {line}")
+            };
             let charged = number(14).unwrap_or(0);
-            self.objects.insert(Key::Segment(id), Object { size, charged, ..Object::default() });
+            self.objects.insert(MemoryKey::Segment(id), Memory { size, charged, ..Memory::default() });
         }
         Ok(())
     }
 
-    fn part(&mut self, key: Key, pid: u32) -> &mut Part {
+    fn part(&mut self, key: MemoryKey, pid: u32) -> &mut ProcessRefs {
         self.objects.entry(key).or_default().parts.entry(pid).or_default()
     }
 
@@ -166,7 +173,7 @@ impl Reading {
         for tid in numbers(&format!("/proc/{pid}/task"))?.into_iter().filter(|&tid| tid != pid) {
             let mut known = false;
             for &table in &tables {
-                known |= task::share(table, tid, Shared::Files)?;
+                known |= task::share(table, tid, TaskResource::Files)?;
             }
             if !known {
                 tables.push(tid);
@@ -176,7 +183,7 @@ impl Reading {
         self.maps(pid)
     }
 
-    /// The fd table of a process's thread.
+    /// Reads the fd table of one thread of a process.
     fn slots(&mut self, pid: u32, tid: u32) -> anyhow::Result<()> {
         for number in numbers(&format!("/proc/{pid}/task/{tid}/fd"))? {
             let link = format!("/proc/{pid}/task/{tid}/fd/{number}");
@@ -184,8 +191,8 @@ impl Reading {
             let stat = fs::metadata(&link)?;
             let path = path.as_os_str().as_encoded_bytes();
             let Some(key) = self.key(stat.dev(), stat.ino(), path) else { continue };
-            // The inode of a dma-buf says no type.
-            if !stat.is_file() && !matches!(key, Key::DmaBuf(_)) {
+            // The mode of a dma-buf's inode has no file type.
+            if !stat.is_file() && !matches!(key, MemoryKey::DmaBuf(_)) {
                 continue;
             }
             let info = fs::read(format!("/proc/{pid}/task/{tid}/fdinfo/{number}"))?;
@@ -226,10 +233,11 @@ impl Reading {
         Ok(())
     }
 
-    /// Finds out who shares: the part is that of the lowest pid.
+    /// Finds the processes that share a table or an address space. The references count for the
+    /// lowest pid.
     fn shared(&mut self) -> anyhow::Result<()> {
         let holders: BTreeSet<u32> = self.objects.values().flat_map(|o| o.parts.keys()).copied().collect();
-        let lowest = |pid: u32, what: Shared| -> anyhow::Result<Option<u32>> {
+        let lowest = |pid: u32, what: TaskResource| -> anyhow::Result<Option<u32>> {
             for &other in holders.iter().take_while(|&&other| other < pid) {
                 if task::share(other, pid, what)? {
                     return Ok(Some(other));
@@ -239,7 +247,7 @@ impl Reading {
         };
         let mut of = BTreeMap::new();
         for &pid in &holders {
-            of.insert(pid, (lowest(pid, Shared::Files)?, lowest(pid, Shared::Memory)?));
+            of.insert(pid, (lowest(pid, TaskResource::Files)?, lowest(pid, TaskResource::Memory)?));
         }
         for object in self.objects.values_mut() {
             for (pid, part) in &mut object.parts {
@@ -253,17 +261,17 @@ impl Reading {
     }
 }
 
-/// A device as lsbuf writes it.
+/// A device, as lsbuf prints it.
 fn device(dev: u64) -> String {
     format!("{}:{}", major(dev), minor(dev))
 }
 
-/// A process's group.
+/// The process group of a process.
 fn group_of(pid: u32) -> Option<u32> {
     field_of(&format!("/proc/{pid}/stat"), 2)?.parse().ok()
 }
 
-/// A field of a task's status, by its place after the name.
+/// A field of a `stat` file, by its place after the command name.
 fn field_of(stat: &str, nth: usize) -> Option<String> {
     let stat = fs::read(stat).ok()?;
     let name_ends = stat.iter().rposition(|&byte| byte == b')')?;
@@ -271,7 +279,7 @@ fn field_of(stat: &str, nth: usize) -> Option<String> {
     fields.split_ascii_whitespace().nth(nth).map(str::to_owned)
 }
 
-/// Waits until every task of a group of processes sleeps.
+/// Waits until every thread of a process group sleeps.
 pub(super) fn wait_for(group: u32) -> anyhow::Result<()> {
     loop {
         let mut asleep = true;
@@ -288,7 +296,7 @@ pub(super) fn wait_for(group: u32) -> anyhow::Result<()> {
     }
 }
 
-/// The names in a folder that are numbers.
+/// The names in a folder that are numbers, in ascending order.
 fn numbers(folder: &str) -> anyhow::Result<Vec<u32>> {
     let entries = fs::read_dir(folder).with_context(|| format!("listing {folder}"))?;
     let mut numbers = Vec::new();

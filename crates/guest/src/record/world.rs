@@ -1,7 +1,9 @@
-//! The world that is recorded: one of each thing that has ever been hard to count.
+//! The world that `cargo xtask record` records: one of each arrangement that has been hard to
+//! count.
 //!
-//! Every buffer comes with its truth. One fd is in flight, so what the kernel holds is an estimate everywhere; whether a
-//! buffer is mapped, and which exporters there are, depends on the kernel.
+//! Every buffer comes with its truth. One fd is in a message, so every residual is an estimate.
+//!
+//! Limits: which exporters exist, and whether a buffer is mapped, depends on the kernel.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +15,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::actor::{Actor, Held, Stage};
-use crate::answer::{Rest, Truth};
+use crate::answer::{ExpectedResidual, Truth};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::need::Need;
@@ -24,9 +26,9 @@ fn size() -> u64 {
     16 * page()
 }
 
-/// One buffer and what lsbuf should say of it.
+/// One buffer, and its true account.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct KnownBuffer {
     pub(crate) ino: u64,
     pub(crate) size: u64,
     pub(crate) truth: Truth,
@@ -34,24 +36,24 @@ pub(crate) struct Told {
 
 /// The paused world; it ends when this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct World {
-    pub(crate) told: Vec<Told>,
+pub(crate) struct RecordedWorld {
+    pub(crate) told: Vec<KnownBuffer>,
     actors: Vec<Actor>,
     sockets: Vec<UnixStream>,
 }
 
-impl World {
-    /// Plays it up to the pause.
-    pub(crate) fn play() -> anyhow::Result<World> {
-        let mut world = World::without_messages()?;
+impl RecordedWorld {
+    /// Starts the world, and returns when all actors have paused.
+    pub(crate) fn play() -> anyhow::Result<RecordedWorld> {
+        let mut world = RecordedWorld::without_messages()?;
         world.in_flight()?;
         Ok(world)
     }
 
-    /// The same without the fd in flight.
-    pub(crate) fn without_messages() -> anyhow::Result<World> {
-        let mut world = World::default();
-        // First, so that nothing is proven yet when it is read.
+    /// The same without the message.
+    pub(crate) fn without_messages() -> anyhow::Result<RecordedWorld> {
+        let mut world = RecordedWorld::default();
+        // This actor is first, so that lsbuf reads it before it has proven any dma-buf.
         world.start(b"impostor", impostor)?;
         world.frames()?;
         world.kernel_references()?;
@@ -63,7 +65,8 @@ impl World {
             drop(buf);
             stage.pause(&[held])
         })?;
-        // Gone with the last counted reference: nobody can know who exported it.
+        // An `O_PATH` fd is not counted. After the last counted reference nothing tells the
+        // exporter.
         world.tell(held, |held| Truth::held("?", held).named("kept"))?;
         let held = world.start(b"threads", |stage| {
             let buf = if Need::Udmabuf.probe() {
@@ -106,11 +109,11 @@ impl World {
 
     fn tell(&mut self, held: Vec<Held>, truth: impl FnOnce(Vec<Held>) -> Truth) -> anyhow::Result<()> {
         let first = held.first().context("an actor that holds nothing")?;
-        self.told.push(Told { ino: first.ino, size: first.size, truth: truth(held) });
+        self.told.push(KnownBuffer { ino: first.ino, size: first.size, truth: truth(held) });
         Ok(())
     }
 
-    /// A camera's two frames, of which a compositor maps one in pieces.
+    /// Two frames of a camera. A compositor maps one of them in pieces.
     fn frames(&mut self) -> anyhow::Result<()> {
         let (camera, compositor) = UnixStream::pair()?;
         let frames = self.start(b"camerad", move |stage| {
@@ -143,7 +146,8 @@ impl World {
         self.tell(vec![unnamed], |held| Truth::held(make::plain_exporter(), held))
     }
 
-    /// Buffers with references in the kernel: exported with the handle kept, with and without an fd; imported.
+    /// Buffers with references in the kernel: exported while the handle stays, with and without an
+    /// fd, and imported.
     fn kernel_references(&mut self) -> anyhow::Result<()> {
         let held = self.start(b"player", |stage| {
             let device = make::vgem()?;
@@ -157,8 +161,10 @@ impl World {
             stage.pause(&[Held::by(&buf)?, gone])
         })?;
         let [shown, lost] = <[Held; 2]>::try_from(held).map_err(|_| anyhow::anyhow!("two buffers"))?;
-        self.tell(vec![shown], |held| Truth::held(make::DRM, held).and(Rest::Estimate(2)))?;
-        self.tell(vec![lost], |_| Truth::held(make::DRM, vec![]).named("vdec:out0").and(Rest::Estimate(2)))?;
+        self.tell(vec![shown], |held| Truth::held(make::DRM, held).and(ExpectedResidual::Estimate(2)))?;
+        self.tell(vec![lost], |_| {
+            Truth::held(make::DRM, vec![]).named("vdec:out0").and(ExpectedResidual::Estimate(2))
+        })?;
         if !Need::Heap.probe() {
             return Ok(());
         }
@@ -168,10 +174,11 @@ impl World {
             let _handle = device.import(&buf)?;
             stage.pause(&[Held::by(&buf)?])
         })?;
-        self.tell(held, |held| Truth::held(make::HEAP, held).and(Rest::Estimate(3)))
+        self.tell(held, |held| Truth::held(make::HEAP, held).and(ExpectedResidual::Estimate(3)))
     }
 
-    /// Every hostile name, by fd, and where a mapping shows also by mapping alone.
+    /// Buffers with every hostile name, held by fd. Where a mapping shows the buffer, every second
+    /// one is held by a mapping alone.
     fn hostile(&mut self) -> anyhow::Result<()> {
         let by_map = Need::MappedIdentity.probe();
         let held = self.start(b"ev) R 1 (\n\x1b[m", move |stage| {
@@ -195,7 +202,7 @@ impl World {
         })
     }
 
-    /// A buffer of which one reference waits in a socket.
+    /// A buffer with one reference in a message.
     fn in_flight(&mut self) -> anyhow::Result<()> {
         let (from, unread) = UnixStream::pair()?;
         self.sockets.push(unread);
@@ -204,7 +211,7 @@ impl World {
             share::send(&from, &[&buf], b"1")?;
             stage.pause(&[Held::by(&buf)?])
         })?;
-        self.tell(held, |held| Truth::held(make::plain_exporter(), held).and(Rest::Estimate(1)))
+        self.tell(held, |held| Truth::held(make::plain_exporter(), held).and(ExpectedResidual::Estimate(1)))
     }
 }
 
@@ -214,7 +221,8 @@ fn named(name: impl AsRef<[u8]>) -> anyhow::Result<DmaBuf> {
     Ok(buf)
 }
 
-/// Files that only look like dma-bufs: at the root, by fd, `O_PATH` fd and mapping, and a memfd of such a name.
+/// Files that only look like dma-bufs, at the root of the file system: by fd, by `O_PATH` fd and by
+/// mapping; and a memfd with such a name.
 fn impostor(stage: &mut Stage) -> anyhow::Result<()> {
     let path = "/dmabuf:cam";
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
@@ -229,7 +237,8 @@ fn impostor(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A parent, a child that inherited its fd and its mapping, and one that has ended and is a zombie.
+/// A parent, a child that inherited its fd and its mapping, and a child that has ended and is a
+/// zombie.
 fn family(stage: &mut Stage) -> anyhow::Result<()> {
     let (buf, _) = make::plain(size())?;
     let mut held = Held::by(&buf)?;

@@ -1,30 +1,33 @@
-//! Scenarios about the guest itself: if these fail, no other result means anything.
+//! Scenarios about the guest itself. If one of these fails, no other result means anything.
 
 use std::fs::{self, File};
 
 use anyhow::Context;
 
+use crate::kernels::Kernels;
 use crate::need::{Need, vgem_node, vivid_node};
 use crate::scenario::{Ctx, Scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "boots",
-        claim: "The guest runs the kernel it says it runs",
+        claim: "The guest runs the kernel that it reports",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: boots,
     },
     Scenario {
         name: "exporters_present",
-        claim: "What the probes say about the exporters is what the devices say",
+        claim: "The probes of exporters agree with sysfs and the devices",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: exporters_present,
     },
 ];
 
-/// `/proc` is mounted, and it is the running kernel's.
+/// `/proc` is mounted and belongs to the running kernel.
 fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
     let version = fs::read_to_string("/proc/version").context("reading /proc/version")?;
     let uname = rustix::system::uname();
@@ -35,7 +38,7 @@ fn boots(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check("/proc/version ends with uname's version", version_ends)
 }
 
-/// Each probe agrees with what the kernel says in sysfs, and a device that was found can be opened.
+/// Each probe agrees with sysfs, and a device that exists can be opened.
 fn exporters_present(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (need, sysfs, node) in [
         (Need::Heap, "/sys/class/dma_heap/system", Some("/dev/dma_heap/system".into())),

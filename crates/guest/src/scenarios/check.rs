@@ -1,5 +1,8 @@
-//! `lsbuf check` in a real kernel. Its points are reported one by one, and the host's table says what each must be here;
-//! what is compared here is that the output is well-formed and honest, for root and for a plain user.
+//! `lsbuf check` in a real kernel.
+//!
+//! Its points are reported one by one. The host's table of kernels says what each must be. The
+//! scenarios themselves only check that the output is well-formed and honest, for root and for a
+//! user without privileges.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -12,6 +15,7 @@ use anyhow::{Context, bail};
 
 use super::machine::closing_line;
 use crate::answer::LSBUF;
+use crate::kernels::Kernels;
 use crate::need::vgem_node;
 use crate::report::Outcome;
 use crate::scenario::{Ctx, Scenario};
@@ -22,21 +26,23 @@ pub const CONTRACT: &str = "kernel_contract";
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: CONTRACT,
-        claim: "lsbuf check finds of each point what the table of kernels says, and leaves nothing behind",
+        claim: "lsbuf check finds for each point what the table of kernels says, and leaves no buffer and no process behind",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: contract,
     },
     Scenario {
         name: "kernel_contract_as_user",
-        claim: "For a plain user lsbuf check bails out, or skips what only root may look at, and finds the rest alike",
+        claim: "For a user without privileges lsbuf check bails out, or skips the points that need root and finds the same in all others",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: as_user,
     },
 ];
 
-/// What only root may look at, of whatever the exporters are.
+/// The points that only root can try, with any exporter.
 const ROOTS: &[&str] = &[
     "list-row",
     "list-count",
@@ -51,20 +57,20 @@ const ROOTS: &[&str] = &[
     "map-files-inode",
 ];
 
-/// One point as printed.
+/// One point, as printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Point {
+struct TapPoint {
     id: String,
     outcome: Outcome,
     /// What was seen, or why it was skipped.
     detail: String,
 }
 
-/// A whole output, taken apart by this test's own eyes.
+/// A whole output, parsed by code that shares nothing with lsbuf.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tap {
-    points: Vec<Point>,
-    /// Points that do not hold and do not say what that means.
+struct TapOutput {
+    points: Vec<TapPoint>,
+    /// How many points do not hold and do not say what that means.
     unexplained: usize,
     bail_out: Option<String>,
 }
@@ -72,15 +78,15 @@ struct Tap {
 fn contract(ctx: &mut Ctx) -> anyhow::Result<()> {
     let output = Command::new(LSBUF).arg("check").output().context("running lsbuf check")?;
     let tap = well_formed(ctx, &output)?;
-    for Point { id, outcome, detail } in &tap.points {
+    for TapPoint { id, outcome, detail } in &tap.points {
         ctx.point(id, *outcome, detail)?;
     }
     ctx.check_eq("what is left behind", "(0, 0)", format!("{:?}", closing_line()?))?;
     ctx.check_eq("children left behind", "", children()?)
 }
 
-/// Checks what holds of any run, and takes it apart.
-fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<Tap> {
+/// Checks what must hold for every run, and parses the output.
+fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<TapOutput> {
     let text = String::from_utf8(output.stdout.clone()).context("output that is not UTF-8")?;
     print!("{text}");
     ctx.check_eq("standard error", "", String::from_utf8_lossy(&output.stderr))?;
@@ -92,7 +98,7 @@ fn well_formed(ctx: &mut Ctx, output: &Output) -> anyhow::Result<Tap> {
     Ok(tap)
 }
 
-/// Processes whose parent is this one.
+/// The children of this process.
 fn children() -> anyhow::Result<String> {
     let id = std::process::id();
     fs::read_to_string(format!("/proc/self/task/{id}/children")).context("listing children")
@@ -125,25 +131,26 @@ fn as_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     let output = Command::new(LSBUF).arg("check").output().context("running lsbuf check")?;
     let roots = well_formed(ctx, &output)?;
     open_to(0o600)?;
-    let ids = |tap: &Tap| tap.points.iter().map(|point| point.id.as_str()).collect::<Vec<_>>().join(" ");
+    let ids =
+        |tap: &TapOutput| tap.points.iter().map(|point| point.id.as_str()).collect::<Vec<_>>().join(" ");
     ctx.check_eq("points with access", ids(&roots), ids(&users))?;
     let found: BTreeMap<&str, Outcome> =
         users.points.iter().map(|point| (point.id.as_str(), point.outcome)).collect();
-    for Point { id, outcome, .. } in &roots.points {
+    for TapPoint { id, outcome, .. } in &roots.points {
         let expected = if ROOTS.contains(&id.as_str()) { Outcome::Skipped } else { *outcome };
         ctx.check_eq(id, format!("{:?}", Some(&expected)), format!("{:?}", found.get(id.as_str())))?;
     }
     Ok(())
 }
 
-/// Takes TAP apart, and refuses what is none: another version, a number out of order, points that are not as many as the
-/// plan says.
-fn parse(text: &str) -> anyhow::Result<Tap> {
+/// Parses TAP. It refuses another version, a point with a wrong number, and a plan that does not
+/// match the number of points.
+fn parse(text: &str) -> anyhow::Result<TapOutput> {
     let mut lines = text.lines();
     if lines.next() != Some("TAP version 14") {
         bail!("no TAP: {text:?}");
     }
-    let (mut tap, mut planned, mut means) = (Tap::default(), None, true);
+    let (mut tap, mut planned, mut means) = (TapOutput::default(), None, true);
     for line in lines {
         if let Some(comment) = line.strip_prefix("# ") {
             means |= comment.starts_with("means: ");
@@ -171,21 +178,21 @@ fn parse(text: &str) -> anyhow::Result<Tap> {
     Ok(tap)
 }
 
-/// `ok N - ID: claim`, perhaps with `# SKIP why`, or `not ok …`.
-fn point(line: &str) -> anyhow::Result<(usize, Point)> {
+/// Parses `ok N - ID: claim`, perhaps with `# SKIP why`, or `not ok …`.
+fn point(line: &str) -> anyhow::Result<(usize, TapPoint)> {
     let (failed, rest) = match line.strip_prefix("not ") {
         Some(rest) => (true, rest),
         None => (false, line),
     };
     let parts = rest.strip_prefix("ok ").and_then(|rest| rest.split_once(" - "));
-    let (number, words) = parts.with_context(|| format!("a strange line: {line:?}"))?;
+    let (number, words) = parts.with_context(|| format!("a malformed line: {line:?}"))?;
     let (id, claim) = words.split_once(": ").with_context(|| format!("a point without claim: {line:?}"))?;
     let (outcome, detail) = match claim.split_once(" # SKIP ") {
         Some((_, why)) => (Outcome::Skipped, why),
         None if failed => (Outcome::Failed, ""),
         None => (Outcome::Ok, ""),
     };
-    Ok((number.parse()?, Point { id: id.to_owned(), outcome, detail: detail.to_owned() }))
+    Ok((number.parse()?, TapPoint { id: id.to_owned(), outcome, detail: detail.to_owned() }))
 }
 
 #[cfg(test)]
@@ -205,7 +212,8 @@ mod tests {
         assert_eq!((seen.as_slice(), tap.unexplained, tap.bail_out), (expected.as_slice(), 0, None));
     }
 
-    /// Check that a lost point, one out of order, another version and other lines are refused.
+    /// Check that a missing point, a point out of order, another version and other lines are
+    /// refused.
     #[test]
     fn broken() {
         for text in [
@@ -221,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Check that a point that does not say what it means is counted, also as the last.
+    /// Check that a point that does not say what it means is counted, also if it is the last one.
     #[test]
     fn unexplained() {
         assert_eq!(parse(&WHOLE.replace("# means: trouble\n", "")).unwrap().unexplained, 1);

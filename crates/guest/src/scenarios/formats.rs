@@ -1,8 +1,9 @@
-//! Every output format, among holders that lie.
+//! Every output format, with names that are chosen to mislead.
 //!
-//! A world of hostile names is compared with the same world under harmless ones: whatever is printed must have as many lines,
-//! and as many escape sequences of lsbuf's own colours. So nothing here needs to know how a format looks, and no stranger's text
-//! can add a line, a row or a colour without being seen. The two formats for programs are parsed back besides.
+//! A world with hostile names is compared with the same world with harmless ones. Both outputs must
+//! have the same number of lines and the same escape sequences of lsbuf's own colours. So these
+//! scenarios need not know what a format looks like, and no untrusted text can add a line, a row or
+//! a colour unnoticed. The two formats for programs are also parsed back.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -14,11 +15,12 @@ use super::impostors;
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
 use crate::hostile::{HOSTILE, HOSTILE_COMMS};
+use crate::kernels::Kernels;
 use crate::scenario::{Ctx, Scenario};
 use crate::way::Way;
 use crate::{make, sys, terminal};
 
-/// Every way of asking. `@` stands for the inode numbers of all buffers.
+/// Every command. `@` is replaced by the inode numbers of all buffers.
 const COMMANDS: &[&str] = &[
     "ls",
     "ls -o +PIDS,OPATH,SHAPE,ATTACHED,CREATED,DEV",
@@ -36,13 +38,14 @@ const COMMANDS: &[&str] = &[
     "doctor",
 ];
 
-/// What is asked on a terminal too.
+/// The commands that are also run on a terminal.
 const ON_A_TERMINAL: &[&str] = &["ls", "ls --json", "ps -o +CGROUP", "show @", "doctor"];
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "liars_in_every_format",
-    claim: "No name, command, cgroup or lookalike adds a line, a colour or a raw control character, in a pipe or on a terminal",
+    claim: "No name, command name, cgroup or lookalike file adds a line, a colour or a raw control character, in a pipe or on a terminal",
     needs: &[],
+    kernels: Kernels::OldestAndNewest,
     ways: Way::BOTH,
     run: liars_in_every_format,
 }];
@@ -56,9 +59,9 @@ fn liars_in_every_format(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the world, and returns for each command what must not depend on what strangers call things.
+/// Makes the world and returns, for each command, what must not depend on untrusted names.
 fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> {
-    let world = World::make(hostile)?;
+    let world = NamedWorld::make(hostile)?;
     let arguments = |command: &str| command.replace('@', &world.inodes);
     let mut forms = Vec::new();
     for command in COMMANDS {
@@ -67,7 +70,11 @@ fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> 
         let form = format!("{status}: {}, on stderr {}", form(&stdout)?, form(&stderr)?);
         forms.push((format!("{command} in a pipe"), form));
         if hostile {
-            ctx.check_eq(format!("{command} in a pipe: raw"), "", raw(&stdout) + &raw(&stderr))?;
+            ctx.check_eq(
+                format!("{command} in a pipe: raw control characters"),
+                "",
+                raw(&stdout) + &raw(&stderr),
+            )?;
         }
     }
     for command in ON_A_TERMINAL {
@@ -77,21 +84,21 @@ fn forms(ctx: &mut Ctx, hostile: bool) -> anyhow::Result<Vec<(String, String)>> 
         let (plain, colours) = without_colours(&written);
         forms.push((format!("{command} on a terminal"), format!("{status}: {}, {colours:?}", form(&plain)?)));
         if hostile {
-            ctx.check_eq(format!("{command} on a terminal: raw"), "", raw(&plain))?;
+            ctx.check_eq(format!("{command} on a terminal: raw control characters"), "", raw(&plain))?;
         }
     }
     Ok(forms)
 }
 
-/// Processes that hold buffers and lookalikes of them.
-struct World {
+/// Processes that hold buffers and lookalikes of buffers.
+struct NamedWorld {
     inodes: String,
     _actors: Vec<Actor>,
 }
 
-impl World {
-    /// As many processes as there are hostile commands, which hold as many buffers as there are hostile names.
-    fn make(hostile: bool) -> anyhow::Result<World> {
+impl NamedWorld {
+    /// Makes one process for each hostile command name, and one buffer for each hostile name.
+    fn make(hostile: bool) -> anyhow::Result<NamedWorld> {
         let mut actors = Vec::new();
         let mut inodes = Vec::new();
         let per_process = HOSTILE.len().div_ceil(HOSTILE_COMMS.len());
@@ -100,7 +107,8 @@ impl World {
             let mut actor = Actor::start(comm, |stage| {
                 let bufs = names.iter().map(|name| {
                     let (buf, _) = make::plain(SIZE)?;
-                    // Whether there is a name at all may show, and is the same in both worlds.
+                    // The output may show whether there is a name, so that is the same in both
+                    // worlds.
                     buf.set_name(if hostile || name.is_empty() { *name } else { b"harmless" })?;
                     sys::map(&buf, 0, SIZE as usize)?;
                     Ok(buf)
@@ -119,17 +127,17 @@ impl World {
             fs::write(format!("{group}/cgroup.procs"), actor.pid.to_string()).context("moving a process")?;
             actors.push(actor);
         }
-        Ok(World { inodes: inodes.join(" "), _actors: actors })
+        Ok(NamedWorld { inodes: inodes.join(" "), _actors: actors })
     }
 }
 
-/// How much was printed, but for what JSON says more of text that is no UTF-8.
+/// How many lines were printed, without the lines that JSON adds for text that is not UTF-8.
 fn form(output: &[u8]) -> anyhow::Result<String> {
     let text = std::str::from_utf8(output).context("lsbuf printed something other than UTF-8")?;
     Ok(format!("{} lines", text.lines().filter(|line| !line.contains("_bytes\": \"")).count()))
 }
 
-/// The characters that a terminal would obey, or that hide or turn text, written out.
+/// The characters that a terminal would obey, or that hide or reorder text, escaped.
 fn raw(output: &[u8]) -> String {
     let obeyed = |c: &char| {
         c.is_control() && *c != '\n'
@@ -138,7 +146,7 @@ fn raw(output: &[u8]) -> String {
     String::from_utf8_lossy(output).chars().filter(obeyed).map(|c| c.escape_unicode().to_string()).collect()
 }
 
-/// The text without the sequences that colour it, and those sequences.
+/// The text without its colour sequences, and those sequences.
 fn without_colours(output: &[u8]) -> (Vec<u8>, Vec<String>) {
     let (mut plain, mut colours) = (Vec::new(), Vec::new());
     let mut rest = output;
@@ -158,8 +166,8 @@ fn without_colours(output: &[u8]) -> (Vec<u8>, Vec<String>) {
     (plain, colours)
 }
 
-/// Compares what raw output and CSV say of each row's id and text, turned back into bytes, with what the test made; and that
-/// the table has as many lines.
+/// Compares each row's id and text in raw output and in CSV, unescaped, with what the test made.
+/// Also checks that the table has as many lines.
 pub(super) fn parse_back(
     ctx: &mut Ctx,
     command: &[&str],
@@ -175,7 +183,7 @@ pub(super) fn parse_back(
     let expected = print(truth.iter().map(|(id, text)| (*id, text.to_vec())).collect());
     for format in ["-nr", "-n --csv"] {
         let mut lsbuf = Command::new(LSBUF);
-        // The text stands between two others, so that a field too many or too few is seen.
+        // The text is between two other fields, so that an additional or missing field is noticed.
         let chosen = format!("{},{},{}", columns[0], columns[1], columns[0]);
         let output = lsbuf.args(command).args(format.split(' ')).args(["-o", &chosen]).output()?.stdout;
         let text = String::from_utf8(output).context("lsbuf printed something other than UTF-8")?;
@@ -195,7 +203,7 @@ pub(super) fn parse_back(
             let [id, text, again] = &record[..] else { bail!("{} fields in {record:?}", record.len()) };
             anyhow::ensure!(id == again, "the fields are out of place in {record:?}");
             let none = format == "-nr" && text == "-";
-            // CSV marks what a spreadsheet would take for a formula.
+            // CSV marks text that a spreadsheet would take for a formula.
             let text = text.strip_prefix('\'').filter(|_| format != "-nr").unwrap_or(text);
             rows.push((id.parse()?, if none { Vec::new() } else { unescape(text)? }));
         }
@@ -206,14 +214,14 @@ pub(super) fn parse_back(
     ctx.check_eq("raw characters in the table", "", raw(&table))
 }
 
-/// Turns `\\` and `\xNN` back into bytes, as the manual says that they are written.
+/// Turns `\\` and `\xNN` back into bytes, as the manual describes them.
 fn unescape(text: &str) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut parts = text.split('\\');
     bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
     while let Some(part) = parts.next() {
         if part.is_empty() {
-            // A doubled backslash, and what follows it.
+            // A doubled backslash, and the text after it.
             bytes.push(b'\\');
             bytes.extend_from_slice(parts.next().context("a lone backslash")?.as_bytes());
         } else {
@@ -229,20 +237,21 @@ fn unescape(text: &str) -> anyhow::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// Check that what a terminal would obey is seen, C1 characters and direction marks too, and that text is not.
+    /// Check that characters that a terminal obeys are found, also C1 characters and direction
+    /// marks, and that ordinary text is not.
     #[test]
     fn raw_characters() {
         assert_eq!(raw("a\u{1b}b\u{9b}c\u{202e}\n é前".as_bytes()), "\\u{1b}\\u{9b}\\u{202e}");
     }
 
-    /// Check that colours are taken out, and that another sequence stays to be seen.
+    /// Check that colours are removed, and that other sequences remain.
     #[test]
     fn colours() {
         let (plain, colours) = without_colours(b"\x1b[1;31ma\x1b[0mb\x1b[2J");
         assert_eq!((&plain[..], colours.len()), (&b"ab\x1b[2J"[..], 2));
     }
 
-    /// Check that escaped bytes come back, and that a broken escape is an error.
+    /// Check that escaped bytes are restored, and that a broken escape is an error.
     #[test]
     fn unescaping() {
         assert_eq!(unescape("a\\\\x41\\x0a\\\\\\xffb").unwrap(), b"a\\x41\n\\\xffb");

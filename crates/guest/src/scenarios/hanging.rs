@@ -1,4 +1,4 @@
-//! Processes that make whoever reads them wait.
+//! Processes that make their readers wait.
 
 use std::fs::{self, File};
 use std::process::{Command, ExitStatus};
@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::holding::SIZE;
-use crate::actor::{Actor, Held};
+use super::holding::{SIZE, mapper_of_one};
+use crate::actor::Held;
 use crate::answer::{Answer, LSBUF, USER};
 use crate::hanging::Hanging;
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys;
 use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "hanging_process",
-    claim: "A process whose address space stays locked for ever holds up no answer, and the answer names it",
+    claim: "A process whose address space stays locked forever delays no answer, and the answer names it",
     needs: &[Need::Fuse],
+    kernels: Kernels::Every,
     ways: Way::BOTH,
     run: hanging_process,
 }];
@@ -28,7 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // The guest has no udev, which gives the device this mode everywhere else.
+    // udev gives the device this mode, and the guest has no udev.
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     fs::set_permissions("/dev/fuse", everybody).context("opening FUSE to everybody")?;
     let world = Hanging::start(Some(USER), || {
@@ -36,14 +37,9 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
         let held = Held::by(&buf)?;
         Ok((buf.into(), held))
     })?;
-    // Where all counts add up without mappings, BPF readings leave those out. This one can be found nowhere else.
-    let mut mapper = Actor::start(b"mapper", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
-        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
-        drop(buf);
-        stage.pause(&[held])
-    })?;
+    // If all counts add up without mappings, BPF readings leave mappings out. This buffer is found
+    // by its mapping alone.
+    let mut mapper = mapper_of_one()?;
     let mapped = mapper.paused_with_one()?;
     let (asked, path) = (Instant::now(), "/tmp/hanging.json");
     let mut command = Command::new(LSBUF);
@@ -55,7 +51,8 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     let pid = world.held.pid;
     let named = answer.0["scan"]["notes"].to_string().contains(&pid.to_string());
     let complete = answer.0["scan"]["complete"] == true;
-    // Some kernels show the mappings of such a process without its lock. Then nothing is missing.
+    // Some kernels show the mappings of such a process without taking its lock. Then nothing is
+    // missing.
     ctx.check("it is complete, or a note names the process", complete || named)?;
     ctx.check("the buffer that it holds is listed", answer.buffer(world.held.ino).is_ok())?;
     if Need::MappedIdentity.probe() {
@@ -65,7 +62,7 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command. `None`: it had to be killed.
+/// Runs a command. Returns `None` if it had to be killed at the limit.
 fn within(limit: Duration, command: &mut Command) -> anyhow::Result<Option<ExitStatus>> {
     let mut child = command.spawn().context("starting a command")?;
     let started = Instant::now();

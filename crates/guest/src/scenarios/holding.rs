@@ -1,4 +1,4 @@
-//! References by fds: what each way to come by an fd adds to the ledger.
+//! References by fds: what each way to get an fd adds to the account.
 
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -7,12 +7,14 @@ use dmabuf::share;
 
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
+use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, page};
 use crate::way::Way;
 
-/// Bytes of most buffers here: a few pages, so that sizes are no counts by chance.
+/// Bytes of most buffers here: several pages, so that a size is never equal to a count by chance.
 pub(super) const SIZE: u64 = 256 << 10;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -20,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fd_only",
         claim: "One fd is one reference and the whole account",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_only,
     },
@@ -27,6 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "dup",
         claim: "A duplicated fd is a second reference of one holder",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: dup,
     },
@@ -34,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "many_fds",
         claim: "A process that holds one buffer by many fds shows the shape of an fd leak, and counts its size once",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: many_fds,
     },
@@ -41,6 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "received",
         claim: "An fd received over a socket is a reference of the receiver; received twice, two",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: received,
     },
@@ -48,13 +54,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "threads_share_a_table",
         claim: "Threads that share their fd table hold each fd once",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: threads_share_a_table,
     },
     Scenario {
         name: "opath_alone",
-        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel lists it no more",
+        claim: "A buffer kept only by an O_PATH fd is found, with its size, though the kernel does not list it any more",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: opath_alone,
     },
@@ -62,6 +70,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "opath_after_others",
         claim: "A buffer kept only by an O_PATH fd has its size also when dma-bufs were found before it",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: opath_after_others,
     },
@@ -69,6 +78,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "process_figures",
         claim: "RSS, PSS and USS of two processes that share one of two buffers",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: process_figures,
     },
@@ -76,12 +86,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "who_holds",
         claim: "A holder is described by its command name, user, start time and cgroup",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: who_holds,
     },
 ];
 
-/// Compares one buffer's ledger, and that the answer is complete and knows no other buffer.
+/// Compares one buffer's account, and checks that the answer is complete and has no other buffer.
 pub(super) fn compare(ctx: &mut Ctx, truth: &Truth) -> anyhow::Result<Answer> {
     let answer = Answer::ask(&[])?;
     compare_in(ctx, &answer, truth)?;
@@ -90,17 +101,41 @@ pub(super) fn compare(ctx: &mut Ctx, truth: &Truth) -> anyhow::Result<Answer> {
     Ok(answer)
 }
 
-/// Compares one buffer's ledger with an answer.
+/// Compares one buffer's account with an answer.
 pub(super) fn compare_in(ctx: &mut Ctx, answer: &Answer, truth: &Truth) -> anyhow::Result<()> {
     let (ino, size) = truth.held.first().map_or((0, 0), |held| (held.ino, held.size));
-    ctx.check_eq(format!("ledger of {ino}"), truth.line(size), answer.line(ino)?)
+    ctx.check_eq(format!("account of {ino}"), truth.line(size), answer.line(ino)?)
 }
 
-/// An actor that holds one buffer by one fd.
+/// Starts an actor that holds one buffer by one fd.
 pub(super) fn holder_of_one() -> anyhow::Result<Actor> {
     Actor::start(b"holder", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         stage.pause(&[Held::by(&buf)?])
+    })
+}
+
+/// Starts an actor that holds one buffer by a mapping of the whole buffer, and by no fd.
+pub(super) fn mapper_of_one() -> anyhow::Result<Actor> {
+    Actor::start(b"mapper", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
+        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
+        drop(buf);
+        stage.pause(&[held])
+    })
+}
+
+/// Starts an actor that holds one buffer by an fd and, if a mapping shows the buffer on this
+/// kernel, by a mapping of the whole buffer.
+pub(super) fn holder_by_fd_and_mapping() -> anyhow::Result<Actor> {
+    Actor::start(b"holder", |stage| {
+        let (buf, _) = make::plain(SIZE)?;
+        let mut held = Held::by(&buf)?;
+        if Need::MappedIdentity.probe() {
+            held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
+        }
+        stage.pause(&[held])
     })
 }
 
@@ -188,7 +223,7 @@ fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
-    // Gone with the last counted reference: nobody can know who exported it.
+    // Nothing tells the exporter after the last counted reference.
     let truth = Truth::held("?", vec![held.clone()]);
     compare_in(ctx, &answer, &truth)?;
     ctx.check_eq("leak shape", "opath", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
@@ -197,7 +232,8 @@ fn opath_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn opath_after_others(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // Started first, so that its pid comes first and it is what teaches which mount dma-bufs are on.
+    // This actor is first, so that its pid is lower and its fd shows lsbuf the mount of dma-bufs
+    // first.
     let mut other = holder_of_one()?;
     other.paused()?;
     let mut actor = Actor::start(b"path", |stage| {

@@ -1,8 +1,9 @@
 //! Files that only look like dma-bufs.
 //!
-//! The text of a link or of a mapping is the path as the reader's root shows it. A file's owner chooses the path where the file
-//! lies at the root of something: of the reader's own filesystem, of a mount that is nowhere attached, or of another mount
-//! namespace, as in a container. All of them show as `/dmabuf:NAME` to lsbuf, with no mount table to tell.
+//! The text of a link or a mapping is the path as seen from the reader's root. The owner of a file
+//! can choose that path if the file is at the root of a filesystem: the reader's own, a mount that
+//! is not attached anywhere, or one of another mount namespace, as in a container. All of them show
+//! as `/dmabuf:NAME` to lsbuf, and no mount table tells the difference.
 
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,24 +22,28 @@ use rustix::thread::UnshareFlags;
 use super::holding::{compare, holder_of_one};
 use crate::actor::Actor;
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, page, page_size};
 use crate::way::Way;
 
-/// How many of [`all`] have a link that begins like a dma-buf's, and how many a mapping.
+/// How many of the files of [`all`] have a link that begins like a dma-buf's, and how many have
+/// such a mapping.
 const LOOKALIKES: (usize, usize) = (8, 5);
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "impostors",
-    claim: "Files, memfds and files of other namespaces called like dma-bufs are not taken for any, by fd, O_PATH fd or mapping",
+    claim: "Files, memfds and files of other namespaces with names like dma-bufs are not taken for dma-bufs, by fd, O_PATH fd or mapping",
     needs: &[],
+    kernels: Kernels::OldestAndNewest,
     ways: Way::BOTH,
     run: impostors,
 }];
 
 fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // Started first, so that its pid comes first and nothing is proven yet when it is read.
+    // This actor is first, so that its pid is lower and lsbuf reads it before it has proven any
+    // dma-buf.
     let mut actor = Actor::start(b"impostor", |stage| {
         let files = all()?;
         stage.pause(&[])?;
@@ -70,27 +75,27 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("complete by map_files", true, &links.0["scan"]["complete"])
 }
 
-/// Files of every kind and place that look like dma-bufs, mapped and opened with `O_PATH` besides. They are those of the caller,
-/// who ends up in a mount namespace of its own.
+/// Makes files of every kind and place that look like dma-bufs, and maps them and opens them with
+/// `O_PATH`. The caller holds them, and afterwards it is in a new mount namespace.
 pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
     let mut files = Vec::new();
-    // At the root of the reader's filesystem, with the very link text of a dma-buf.
+    // At the root of the reader's filesystem, with exactly the link text of a dma-buf.
     files.push(file(CWD, "/dmabuf:")?);
     files.push(file(CWD, "/dmabuf:cam")?);
     fs::remove_file("/dmabuf:cam")?;
-    // Names of memfds stand in the link's text, after another prefix.
+    // The link's text has the name of a memfd after another prefix.
     for name in ["dmabuf:x", "/dmabuf:x"] {
         let memfd = memfd_create(name, MemfdFlags::CLOEXEC).context("making a memfd")?;
         ftruncate(&memfd, page())?;
         sys::map(&memfd, 0, page_size())?;
         files.push(memfd);
     }
-    // At the root of a filesystem that is nowhere mounted any more.
+    // At the root of a filesystem that is not mounted any more.
     mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
     files.push(file(CWD, "/tmp/dmabuf:x")?);
     files.push(path_only("/tmp/dmabuf:x")?);
     unmount("/tmp", UnmountFlags::DETACH)?;
-    // Of one that never was.
+    // At the root of a filesystem that was never attached.
     let unborn = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).context("opening a filesystem")?;
     fsconfig_create(&unborn).context("making a filesystem")?;
     let nowhere = fsmount(&unborn, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -98,7 +103,7 @@ pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
     let unborn = file(&nowhere, "dmabuf:unborn")?;
     files.push(path_only(format!("/proc/self/fd/{}", unborn.as_raw_fd()))?);
     files.push(unborn);
-    // At the root of another mount namespace, as a container's files are to its host.
+    // At the root of another mount namespace, as a container's files appear on its host.
     sys::task::enter_new(UnshareFlags::NEWNS)?;
     mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
     chdir("/tmp")?;
@@ -109,7 +114,7 @@ pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
     Ok(files)
 }
 
-/// A file of one page, mapped.
+/// Makes a file of one page and maps it.
 fn file(dir: impl AsFd, path: &str) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let file =

@@ -1,4 +1,5 @@
-//! The machine as a whole: several exporters, many buffers, processes that come and go, readers without rights.
+//! The machine as a whole: several exporters, many buffers, processes that start and end, users
+//! without privileges.
 
 use std::fs;
 use std::process::Command;
@@ -10,6 +11,7 @@ use dmabuf::{DmaBuf, Udmabuf};
 use super::holding::{SIZE, compare_in, holder_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth, USER, as_user};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -19,29 +21,33 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "several_exporters",
-        claim: "Buffers of three exporters are told apart and sum up to the kernel's own total",
+        claim: "Buffers of three exporters are told apart, and their sum is the kernel's own total",
         needs: &[Need::Heap, Need::Udmabuf, Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: several_exporters,
     },
     Scenario {
         name: "thousand_buffers",
-        claim: "A thousand buffers are all found, once each, and sum up to the kernel's own total",
+        claim: "A thousand buffers are all found, once each, and their sum is the kernel's own total",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: thousand_buffers,
     },
     Scenario {
         name: "processes_exit_during_the_scan",
-        claim: "While holders fork and exit, no scan invents or loses a reference of who stays",
+        claim: "While holders fork and exit, no scan invents or loses a reference of a process that stays",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: processes_exit_during_the_scan,
     },
     Scenario {
         name: "plain_user",
-        claim: "A plain user sees what is theirs, is told that the rest is unseen, and fails only under --strict",
+        claim: "A user without privileges sees the buffers of that user's processes, is told that others are unseen, and gets a failure only with --strict",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Auto, Way::Procfs],
         run: plain_user,
     },
@@ -49,6 +55,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "no_debugfs",
         claim: "Without debugfs the answer says that it is partial, and its figures are the same",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: no_debugfs,
     },
@@ -56,12 +63,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "no_dmabuf",
         claim: "On a machine without dma-bufs the answer is empty and complete",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,
         run: no_dmabuf,
     },
 ];
 
-/// Buffers and bytes in the closing line of the kernel's list, read by this test's own eyes.
+/// The number of buffers and bytes in the last line of the kernel's list, parsed by code that
+/// shares nothing with lsbuf.
 pub(super) fn closing_line() -> anyhow::Result<(u64, u64)> {
     let list = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").context("reading bufinfo")?;
     let line = list.lines().rfind(|line| !line.is_empty()).context("an empty list")?;
@@ -74,8 +83,8 @@ pub(super) fn closing_line() -> anyhow::Result<(u64, u64)> {
 
 fn sums_up(ctx: &mut Ctx, answer: &Answer) -> anyhow::Result<()> {
     let (objects, bytes) = closing_line()?;
-    ctx.check_eq("buffers by the closing line", objects, &answer.0["totals"]["buffers"])?;
-    ctx.check_eq("bytes by the closing line", bytes, &answer.0["totals"]["size"])
+    ctx.check_eq("buffers by the list's last line", objects, &answer.0["totals"]["buffers"])?;
+    ctx.check_eq("bytes by the list's last line", bytes, &answer.0["totals"]["size"])
 }
 
 fn several_exporters(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -121,12 +130,13 @@ fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (ino, size) = (held.ino, held.size);
         same += u64::from(Truth::held(make::plain_exporter(), vec![held]).line(size) == answer.line(ino)?);
     }
-    ctx.check_eq("ledgers that equal the truth", MANY, same)?;
+    ctx.check_eq("accounts that equal the truth", MANY, same)?;
     ctx.check_eq("rss", page() * MANY as u64, &answer.process(actor.pid)?["rss"])?;
     sums_up(ctx, &answer)
 }
 
-/// Scans while processes come and go. A number and not a time, which a busy host would cut short.
+/// How many scans are made while processes start and end. It is a number, because a busy host would
+/// cut a time short.
 const SCANS: usize = 8;
 
 fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -134,7 +144,7 @@ fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (buf, _) = make::plain(SIZE)?;
         stage.pause(&[Held::by(&buf)?])?;
         loop {
-            // Each child holds the buffer by its copy of the fd table for as long as it lives.
+            // Each child holds the buffer by its copy of the fd table as long as it lives.
             sys::fork(|| {
                 std::thread::sleep(Duration::from_millis(5));
                 0
@@ -158,8 +168,8 @@ fn processes_exit_during_the_scan(ctx: &mut Ctx) -> anyhow::Result<()> {
             answer.list("buffers").iter().filter(|b| b["ino"] != held.ino && b["ino"] != still_ino).count();
         unbalanced.extend(answer.unbalanced());
     }
-    ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{wrong:?}"))?;
-    ctx.check_eq("buffers that never were", 0, invented)?;
+    ctx.check_eq("wrong accounts of the buffer that no process touches", "[]", format!("{wrong:?}"))?;
+    ctx.check_eq("buffers that never existed", 0, invented)?;
     ctx.check_eq("exact accounts that do not balance", "[]", format!("{unbalanced:?}"))
 }
 

@@ -1,8 +1,9 @@
-//! References by mappings: what mapping, splitting, moving and inheriting VMAs does to the ledger.
+//! References by mappings: what mapping, splitting, moving and inheriting VMAs does to the account.
 
-use super::holding::{SIZE, compare, compare_in};
+use super::holding::{SIZE, compare, compare_in, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -16,27 +17,31 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "fd_and_map",
         claim: "An fd and a mapping are two references of one holder",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_and_map,
     },
     Scenario {
         name: "map_in_disguise",
-        claim: "A mapping that shows under another inode is not taken for the buffer, and the account balances without it",
+        claim: "A mapping that shows another inode is not taken for the buffer, and the account balances without it",
         needs: &[Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: map_in_disguise,
     },
     Scenario {
         name: "fd_closed_but_mapped",
-        claim: "A buffer that is only mapped is found with its name, size and exporter, shaped like a map leak",
+        claim: "A buffer that is only mapped is found with its name, size, exporter and the leak shape of a mapping",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fd_closed_but_mapped,
     },
     Scenario {
         name: "fork",
-        claim: "A forked child holds its parent's fds and mappings once more",
+        claim: "A forked child's copies of fds and mappings count as references",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: fork,
     },
@@ -44,6 +49,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "map_twice",
         claim: "Two mappings of one process are two references and one holder",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: map_twice,
     },
@@ -51,20 +57,23 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "partial_unmap",
         claim: "Unmapping the middle splits a VMA into two references; RSS stays the whole size",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: partial_unmap,
     },
     Scenario {
         name: "mremap",
-        claim: "A VMA that is shrunk and moved stays one reference, at its new place",
+        claim: "A VMA that is shrunk and moved stays one reference, at its new address",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: mremap,
     },
     Scenario {
         name: "map_files_agrees",
-        claim: "Reading map_files finds the holders that reading maps finds",
+        claim: "map_files shows the same holders as maps",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Procfs],
         run: map_files_agrees,
     },
@@ -178,18 +187,12 @@ fn mremap(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn map_files_agrees(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"mapper", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, LEN)?;
-        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
-        drop(buf);
-        stage.pause(&[held])
-    })?;
+    let mut actor = mapper_of_one()?;
     let held = actor.paused_with_one()?;
     let maps = Answer::ask(&["--source", "procfs,bufinfo"])?;
     compare_in(ctx, &maps, &truth(held.clone()))?;
-    // map_files does not tell where in the buffer a mapping begins; all else is equal.
+    // map_files does not tell the offset of a mapping in the buffer. Everything else is equal.
     let links = Answer::ask(&["--source", "map_files,bufinfo"])?;
-    ctx.check_eq("ledger by map_files", maps.line(held.ino)?.replace("@0", "@?"), links.line(held.ino)?)?;
+    ctx.check_eq("account by map_files", maps.line(held.ino)?.replace("@0", "@?"), links.line(held.ino)?)?;
     ctx.check_eq("sources", r#"["fd","fdinfo","map_files","bufinfo"]"#, &links.0["scan"]["sources"])
 }

@@ -1,8 +1,9 @@
 //! The tests that run in real kernels.
 //!
-//! A scenario makes a situation whose answer it knows, asks, and compares. It states one claim, says what it needs
-//! of the kernel, and runs in a process of its own, once by each way to ask that it lists. Add one by writing a function and a
-//! row in the `SCENARIOS` of a module here; a new module gets a row in [`crate::suite`].
+//! A scenario makes a situation whose true account it knows, runs lsbuf, and compares. It makes one
+//! claim and lists what it needs of the kernel. It runs in a process of its own, once in each way
+//! that it lists. To add one, write a function and a row in the `SCENARIOS` of a module here. A new
+//! module gets a row in [`crate::suite`].
 
 pub(crate) mod boots;
 pub mod check;

@@ -1,4 +1,4 @@
-//! Names of buffers and processes: given, changed, hostile.
+//! Names of buffers and processes: set, changed, hostile.
 
 use std::fs;
 
@@ -10,6 +10,7 @@ use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, Truth};
 use crate::hostile::{HOSTILE, HOSTILE_COMMS};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -21,27 +22,31 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "named_and_renamed",
         claim: "A buffer has no name, then its name, then its new name",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: named_and_renamed,
     },
     Scenario {
         name: "hostile_names",
-        claim: "No name changes a figure, forges a row or is lost",
+        claim: "No name changes a figure, adds a row or is lost",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: hostile_names,
     },
     Scenario {
         name: "hostile_names_mapped",
-        claim: "The same for buffers that are only mapped",
+        claim: "No name of a buffer that is only mapped changes a figure, adds a row or is lost",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: hostile_names_mapped,
     },
     Scenario {
         name: "hostile_comms",
-        claim: "No command name changes whose a reference is, or which user's and of which age the process",
+        claim: "No command name changes the holder of a reference, or the user or start time of the process",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: hostile_comms,
     },
@@ -75,7 +80,8 @@ fn hostile_names_mapped(ctx: &mut Ctx) -> anyhow::Result<()> {
     })
 }
 
-/// Compares a buffer of each hostile name, held as `hold` says; the fds of what it leaves out are closed.
+/// Compares a buffer of each hostile name, held as `hold` says. If `hold` lists no fd, the fd is
+/// closed.
 fn all_named(ctx: &mut Ctx, hold: fn(&DmaBuf) -> anyhow::Result<Held>) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"hostile", |stage| {
         let (mut held, mut kept) = (Vec::new(), Vec::new());
@@ -131,7 +137,8 @@ fn hostile_comms(ctx: &mut Ctx) -> anyhow::Result<()> {
     formats::parse_back(ctx, &["ps"], ["PID", "COMMAND"], &names)
 }
 
-/// When a process started, by this test's own eyes: the 20th field after the last bracket of its `stat`.
+/// The start time of a process, parsed by code that shares nothing with lsbuf: the 20th field after
+/// the last bracket of its `stat`.
 fn start_time(pid: u32) -> anyhow::Result<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).context("reading stat")?;
     let stat = String::from_utf8_lossy(&stat);

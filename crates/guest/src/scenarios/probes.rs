@@ -1,7 +1,8 @@
-//! Iterators that root pins for a group: who can answer from them and what they then see, and that nothing else which lies
-//! in their place is taken for them.
+//! BPF iterators that root pins for a group: which users can answer from them, what those users
+//! then see, and that nothing else in their place is taken for them.
 //!
-//! A kernel that cannot run the iterators must refuse to install them, in one line; that is then the whole scenario.
+//! A kernel that cannot run the iterators must refuse to install them, in one line. On such a
+//! kernel the scenarios check only that.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -14,68 +15,74 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde_json::Value;
 
-use super::holding::{SIZE, compare_in};
+use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, LSBUF, Rest, Truth, USER};
+use crate::answer::{Answer, ExpectedResidual, LSBUF, Truth, USER};
+use crate::kernels::Kernels;
 use crate::make;
-use crate::need::{Need, kernel_has_name};
+use crate::need::Need;
 use crate::pins::PLACE as PINS;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys::{self, ring};
+use crate::sys::ring;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "probes_for_a_group",
-        claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, and are told why",
+        claim: "With pinned iterators a member of the group gets root's answer; others get procfs's, with the reason",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: for_a_group,
     },
     Scenario {
         name: "probes_installed_again",
-        claim: "A second install replaces the first, and remove leaves nothing of any version behind",
+        claim: "A second install replaces the first, and remove leaves no pin of any version",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: installed_again,
     },
     Scenario {
         name: "probes_impostors",
-        claim: "Whatever lies in place of a pin, even if it would block, is no source of any figure",
+        claim: "No file in the place of a pin is used for any figure, even if reading it would block",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: impostors,
     },
     Scenario {
         name: "probes_refusals",
-        claim: "Who may not install, and where nobody in the group could read, is said in one line, and nothing is done",
+        claim: "An install without the rights, or where the group could not read, fails with one line and changes nothing",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Iterators, Need::BufferIterator]),
         ways: &[],
         run: refusals,
     },
     Scenario {
         name: "probes_and_a_ring",
-        claim: "What a member may not read of a ring leaves the rest an estimate, as it does for root",
+        claim: "A ring that a member may not read makes the residual an estimate, as it does for root",
         needs: &[Need::IoUring],
+        kernels: Kernels::Every,
         ways: &[],
         run: and_a_ring,
     },
 ];
 
-/// The group that may read, a second one, and a user who is in neither.
+/// The group that may read, a second group, and (as a user) [`USER`], which is in neither.
 const GROUP: u32 = 4400;
 const OTHER_GROUP: u32 = 4401;
 
-/// The folder of the set that this lsbuf takes.
+/// The folder of pins with the layout that this lsbuf uses.
 const SET: &str = "/run/lsbuf/5";
 
-/// The command, whatever source the environment asks for.
+/// The command, without a source from the environment.
 fn lsbuf(arguments: &[&str]) -> Command {
     let mut command = Command::new(LSBUF);
     command.args(arguments).env_remove("LSBUF_SOURCE");
     command
 }
 
-/// The same by a user in that group and no other.
+/// The command, run by a user in group `gid` and no other.
 fn by_user_in(gid: u32, arguments: &[&str]) -> Command {
     let mut command = lsbuf(arguments);
     command.uid(USER).gid(gid);
@@ -88,7 +95,7 @@ fn status(ctx: &mut Ctx, what: &str, expected: i32, command: &mut Command) -> an
     Ok(output)
 }
 
-/// That a command fails with one line, which says so.
+/// Checks that a command fails with one line that contains `says`.
 fn refused(ctx: &mut Ctx, what: &str, says: &str, command: &mut Command) -> anyhow::Result<()> {
     let output = status(ctx, what, 1, command)?;
     let line = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -96,10 +103,11 @@ fn refused(ctx: &mut Ctx, what: &str, says: &str, command: &mut Command) -> anyh
     ctx.check_eq(format!("{what} says {says:?}: {}", line.trim_end()), true, line.contains(says))
 }
 
-/// Installs for the group. On a kernel that cannot run the iterators it checks that this is refused, and returns `false`.
+/// Installs pins for the group. On a kernel that cannot run the iterators, checks that this is
+/// refused, and returns `false`.
 fn install(ctx: &mut Ctx) -> anyhow::Result<bool> {
     let mut command = lsbuf(&["probes", "install", "--group", &GROUP.to_string()]);
-    if kernel_has_name(b"bpf_loop") && kernel_has_name(b"bpf_iter_task_vma") {
+    if Need::Iterators.probe() {
         status(ctx, "install", 0, &mut command)?;
         return Ok(true);
     }
@@ -113,19 +121,7 @@ fn remove(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check("the folder has gone", !Path::new(PINS).exists())
 }
 
-/// A process of root's that holds one buffer by an fd and, where that shows, by a mapping; and one that the kernel holds too.
-fn world() -> anyhow::Result<Actor> {
-    Actor::start(b"roots", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let mut held = Held::by(&buf)?;
-        if Need::MappedIdentity.probe() {
-            held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
-        }
-        stage.pause(&[held])
-    })
-}
-
-/// An answer without what differs from scan to scan, and what it was made from.
+/// An answer without what differs from scan to scan, its sources, and whether it is complete.
 fn parts(command: &mut Command) -> anyhow::Result<(Value, String, bool)> {
     let Answer(mut document) = Answer::from(command.arg("--json"))?;
     let fields = document.as_object_mut().context("no object")?;
@@ -136,7 +132,7 @@ fn parts(command: &mut Command) -> anyhow::Result<(Value, String, bool)> {
     Ok((document, sources.join(" "), scan["complete"] == true))
 }
 
-/// That an answer is procfs's, however that is read.
+/// Checks that an answer comes from procfs, in whatever way mappings were read.
 fn by_procfs(ctx: &mut Ctx, what: &str, sources: &str) -> anyhow::Result<()> {
     ctx.check(
         format!("{what} are procfs's: {sources}"),
@@ -145,14 +141,14 @@ fn by_procfs(ctx: &mut Ctx, what: &str, sources: &str) -> anyhow::Result<()> {
 }
 
 fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = world()?;
+    let mut actor = holder_by_fd_and_mapping()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     status(ctx, "status before", 1, &mut lsbuf(&["probes", "status"]))?;
     if !install(ctx)? {
         return Ok(());
     }
-    // What the kernel has: where no iterator lists the buffers, only root reads the list.
-    let listed = kernel_has_name(b"bpf_iter_dmabuf");
+    // If no iterator lists the buffers, they come from debugfs's list, which only root can read.
+    let listed = Need::BufferIterator.probe();
     let (roots, _, complete) = parts(&mut lsbuf(&["--source", "bpf"]))?;
     ctx.check("root's answer is complete", complete)?;
     let (members, sources, complete) = parts(&mut by_user_in(GROUP, &[]))?;
@@ -209,7 +205,7 @@ fn installed_again(ctx: &mut Ctx) -> anyhow::Result<()> {
     let sets = |found: fs::ReadDir| {
         let mut names: Vec<String> =
             found.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        // Iterators that the kernel itself pins in every bpf filesystem, where it is built so.
+        // Some kernels pin iterators of their own in every bpf filesystem.
         names.retain(|name| !name.ends_with(".debug"));
         names.join(" ")
     };
@@ -217,7 +213,7 @@ fn installed_again(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/mounts")?;
     ctx.check_eq("mounts", 1, mounts.matches(" /run/lsbuf bpf ").count())?;
 
-    // As a later or an earlier version would have left it.
+    // A folder as a later or an earlier version would have left it.
     fs::rename(SET, format!("{PINS}/999"))?;
     let missing = status(ctx, "status of another layout", 1, &mut lsbuf(&["probes", "status"]))?;
     ctx.check(
@@ -230,7 +226,7 @@ fn installed_again(ctx: &mut Ctx) -> anyhow::Result<()> {
     status(ctx, "remove where nothing is", 0, &mut lsbuf(&["probes", "remove"])).map(drop)
 }
 
-/// Checks that what is pinned below `pins` is refused, and that answers do without it.
+/// Checks that the pins in folder `pins` are refused, and that answers are made without them.
 fn is_refused(ctx: &mut Ctx, what: &str, pins: &str, truth: &Truth) -> anyhow::Result<()> {
     status(ctx, &format!("status with {what}"), 1, &mut lsbuf(&["probes", "status", "--pins", pins]))?;
     let line = "--source bpf";
@@ -242,20 +238,20 @@ fn is_refused(ctx: &mut Ctx, what: &str, pins: &str, truth: &Truth) -> anyhow::R
     )?;
     let (_, sources, _) = parts(&mut by_user_in(GROUP, &["--pins", pins]))?;
     by_procfs(ctx, &format!("a member's sources with {what}"), &sources)?;
-    // Root loads its own.
+    // Root loads the iterators itself.
     let answer = Answer::from(&mut lsbuf(&["--json", "--source", "bpf", "--pins", pins]))?;
     compare_in(ctx, &answer, truth)
 }
 
 fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = world()?;
+    let mut actor = holder_by_fd_and_mapping()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     if !install(ctx)? {
         return Ok(());
     }
     let pin = |name: &str| Path::new(SET).join(name);
 
-    // A folder of files, elsewhere than on a bpf filesystem.
+    // A folder of files that is not on a bpf filesystem.
     let folder = PathBuf::from("/tmp/pins/2");
     fs::create_dir_all(&folder)?;
     for name in ["task", "task_file", "task_vma", "dmabuf"] {
@@ -266,7 +262,7 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
     mknodat(CWD, folder.join("task"), FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
     is_refused(ctx, "a FIFO", "/tmp/pins", &truth)?;
 
-    // The same mounted over a pin.
+    // The same files, mounted over a pin.
     for (what, source) in [("a FIFO over a pin", "task"), ("noise over a pin", "dmabuf")] {
         fs::set_permissions(folder.join(source), fs::Permissions::from_mode(0o666))?;
         mount_bind(folder.join(source), pin("task_file"))?;
@@ -274,7 +270,7 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
         unmount(pin("task_file"), UnmountFlags::empty())?;
     }
 
-    // Another iterator of ours, which writes records in good order.
+    // One of our own iterators in the place of another: it writes well-formed records.
     let aside = pin("aside");
     fs::rename(pin("task_file"), &aside)?;
     fs::rename(pin("task"), pin("task_file"))?;
@@ -286,16 +282,17 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
     fs::rename(&aside, pin("task_file"))?;
     status(ctx, "status with all in place again", 0, &mut by_user_in(GROUP, &["probes", "status"]))?;
 
-    // A set that an ordinary user could have made.
+    // A folder that an ordinary user could have made.
     chown(SET, Some(USER + 1), Some(GROUP))?;
-    is_refused(ctx, "a stranger's folder", PINS, &truth)?;
+    is_refused(ctx, "another user's folder", PINS, &truth)?;
     chown(SET, Some(0), Some(GROUP))?;
     fs::set_permissions(SET, fs::Permissions::from_mode(0o770))?;
     is_refused(ctx, "a folder that others may change", PINS, &truth)?;
     fs::set_permissions(SET, fs::Permissions::from_mode(0o750))?;
 
-    // Without the list of buffers that they were loaded for the others do not tell enough.
-    if kernel_has_name(b"bpf_iter_dmabuf") {
+    // The other iterators were loaded for use with the list of buffers. Without it they do not tell
+    // enough.
+    if Need::BufferIterator.probe() {
         fs::remove_file(pin("dmabuf"))?;
         refused(
             ctx,
@@ -307,7 +304,7 @@ fn impostors(ctx: &mut Ctx) -> anyhow::Result<()> {
     remove(ctx)
 }
 
-/// Bytes that are no records.
+/// Bytes that are not records.
 fn noise() -> Vec<u8> {
     let mut state = 1u32;
     let next = |_| {
@@ -334,7 +331,7 @@ fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     refused(ctx, "install over something", "Directory not empty", &mut lsbuf(full))?;
     refused(
         ctx,
-        "remove from something else",
+        "remove from another filesystem",
         "is not in a bpf filesystem",
         &mut lsbuf(&["probes", "remove", "--pins", "/tmp/full"]),
     )?;
@@ -345,7 +342,7 @@ fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     let closed = ["probes", "install", "--pins", "/tmp/closed/lsbuf", "-g", &group];
     refused(
         ctx,
-        "install where nobody can enter",
+        "install where the group cannot enter",
         "cannot enter /tmp/closed (mode 0700)",
         &mut lsbuf(&closed),
     )?;
@@ -354,7 +351,7 @@ fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     status(ctx, "install there for root alone", 0, &mut lsbuf(&roots))?;
     status(
         ctx,
-        "remove from somebody else's filesystem",
+        "remove from a filesystem that lsbuf did not mount",
         0,
         &mut lsbuf(&["probes", "remove", "--pins", "/tmp/closed/lsbuf"]),
     )?;
@@ -372,7 +369,8 @@ fn and_a_ring(ctx: &mut Ctx) -> anyhow::Result<()> {
         ring::register(&ring, &[Some(std::os::fd::AsFd::as_fd(&buf))])?;
         stage.pause(&[Held::by(&buf)?])
     })?;
-    let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]).and(Rest::Estimate(1));
+    let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?])
+        .and(ExpectedResidual::Estimate(1));
     if !install(ctx)? {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Mappings by queries and by text: one answer, whichever is asked.
+//! Mappings by queries and by text: both give the same answer.
 
 use std::process::Command;
 
@@ -7,45 +7,49 @@ use serde_json::Value;
 
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
-use crate::record::world::World;
+use crate::record::world::RecordedWorld;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, page, page_size, ring};
 
-/// A single page is one piece of memory, which is all that the heap maps privately.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "private_map",
-        claim: "A private mapping is a reference of its process, though no other mapping or fd leads to it",
+        claim: "A private mapping is counted as its process's reference, though no other mapping or fd shows the buffer",
         needs: &[Need::Heap],
+        kernels: Kernels::Every,
         ways: &[],
         run: private_map,
     },
     Scenario {
         name: "private_map_beside_a_rest",
-        claim: "Beside references of the kernel a private mapping is told from them, and both are exact",
+        claim: "A private mapping is not confused with references of the kernel, and both numbers are exact",
         needs: &[Need::Heap, Need::Vgem],
+        kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: private_map_beside_a_rest,
     },
     Scenario {
         name: "procmap_agrees_with_maps",
-        claim: "Queries and text give the same answer in a world of everything that is hard to count",
+        claim: "Queries and text give the same answer about a world with every arrangement that is hard to count",
         needs: &[Need::Procmap],
+        kernels: Kernels::Every,
         ways: &[],
         run: procmap_agrees_with_maps,
     },
     Scenario {
         name: "procmap_is_the_default",
-        claim: "Mappings are queried where the kernel can be, else read as text, and the answer says which; what is not there is said in a line",
+        claim: "Mappings are queried if the kernel can do that, else read as text, and the answer says which; where it cannot, asking for queries fails with one line",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::Procmap]),
         ways: &[],
         run: procmap_is_the_default,
     },
 ];
 
-/// What is counted and who holds it by which mappings.
+/// The residual, the count, and the holders with their mappings.
 fn account(answer: &Answer, ino: u64) -> anyhow::Result<String> {
     let b = answer.buffer(ino)?;
     let holders = b["holders"].as_array().into_iter().flatten().map(|h| {
@@ -57,20 +61,20 @@ fn account(answer: &Answer, ino: u64) -> anyhow::Result<String> {
     Ok(format!("{} of {}, ~{}, {}", b["refs"]["kernel"], b["count"], b["estimate"], holders.join(" ")))
 }
 
-/// The same, from what was made.
+/// The same, by what was made.
 fn expected(held: &Held, kernel: u64, count: u64) -> String {
     let maps = held.maps.iter().map(|&(start, end, _)| format!("\"{start:#x}\"-\"{end:#x}\" \"rw-p\""));
     let maps: Vec<String> = maps.collect();
     format!("{kernel} of {count}, ~false, {}:{:?}{maps:?}", held.pid, held.fds)
 }
 
-/// Every way that shows protection, with the kernel's list.
+/// Every value of `--source` that shows protection and includes the kernel's list.
 fn listed_ways() -> Vec<&'static str> {
     let procmap = Need::Procmap.probe().then_some("procmap,bufinfo");
     ["procfs,bufinfo", "maps,bufinfo"].into_iter().chain(procmap).collect()
 }
 
-/// Compares the account by each way that shows protection.
+/// Compares the account by each of these sources.
 fn check_account(ctx: &mut Ctx, held: &Held, kernel: u64, count: u64) -> anyhow::Result<()> {
     for way in listed_ways() {
         let answer = Answer::ask(&["--source", way])?;
@@ -80,7 +84,7 @@ fn check_account(ctx: &mut Ctx, held: &Held, kernel: u64, count: u64) -> anyhow:
     Ok(())
 }
 
-/// Pauses with nothing but a private mapping of a buffer.
+/// Pauses with a private mapping of a buffer and nothing else.
 fn pause_mapped_privately(stage: &mut Stage, buf: DmaBuf) -> anyhow::Result<()> {
     let region = sys::map_private(&buf, 0, page_size())?;
     let held = Held::by(&buf)?.without_fds().and_map(region, 0);
@@ -95,13 +99,13 @@ fn private_map(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     check_account(ctx, &held, 0, 1)?;
-    // Nothing tells then that a reference is missing.
+    // Without a count nothing tells that a reference is missing.
     let answer = Answer::ask(&["--source", "procfs"])?;
     ctx.check_eq("mappings without the kernel's list", 1, &answer.buffer(held.ino)?["refs"]["map"])
 }
 
 fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
-    /// Of one import: the attachment's, the object's and the cache's.
+    /// The references of one import: those of the attachment, the object and the cache.
     const IMPORTED: u64 = 3;
     let mut actor = Actor::start(b"private", |stage| {
         let (buf, _) = make::plain(page())?;
@@ -114,7 +118,7 @@ fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn procmap_agrees_with_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let world = World::play()?;
+    let world = RecordedWorld::play()?;
     let mut more = Actor::start(b"more", |stage| {
         let (private, _) = make::plain(page())?;
         let (fixed, _) = make::plain(page())?;
@@ -122,7 +126,7 @@ fn procmap_agrees_with_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
         ring::register(&ring, &[Some(std::os::fd::AsFd::as_fd(&fixed))])?;
         sys::map(&ring, 0, page_size())?;
         sys::map(&other, 0, page_size())?;
-        // A page of the heap can be mapped privately; of GEM nothing can.
+        // A page of the heap can be mapped privately; GEM objects cannot.
         let held = match sys::map_private(&private, 0, page_size()) {
             Ok(region) => Held::by(&private)?.and_map(region, 0),
             Err(_) => Held::by(&private)?,

@@ -1,4 +1,5 @@
-//! Shared memory against the kernel's own total: the machine's, at rest, has nothing left over.
+//! `lsbuf reconcile`: shared memory compared with the kernel's own total. On an idle machine
+//! nothing is left over.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::answer::Answer;
+use crate::kernels::Kernels;
 use crate::make::{self, HugePages};
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -22,36 +24,40 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reconcile",
-        claim: "Shmem is what is held by kind, unheld files of tmpfs and segments, with nothing left over, to the page",
+        claim: "Shmem equals the sum of held memory of each kind and unheld files and segments, to the page",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: to_the_page,
     },
     Scenario {
         name: "reconcile_left_over",
-        claim: "What nobody can see is left over to the page: a memfd in flight, an unlimited tmpfs, one that is mounted over",
+        claim: "Memory that procfs does not show is left over, to the page: a memfd in flight, an unlimited tmpfs, a tmpfs that is mounted over",
         needs: &[],
-        // By BPF iterators what is in flight does show.
+        kernels: Kernels::OldestAndNewest,
+        // BPF iterators do show fds in messages.
         ways: &[Way::Procfs],
         run: left_over,
     },
     Scenario {
         name: "reconcile_elsewhere",
-        claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held where it shows",
+        claim: "A tmpfs of another mount namespace is in the account; a GEM object is left over, or held if its mapping shows it",
         needs: &[Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: elsewhere,
     },
     Scenario {
         name: "reconcile_outside",
-        claim: "Huge pages and secret ones are in no sum, and of a segment that may be huge that is said",
+        claim: "Huge and secret pages are in no sum, and a segment that may have huge pages is reported",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: outside,
     },
 ];
 
-/// Pages of each part; no two sums of them are the same.
+/// The pages of each part. They are powers of two, so no two sums are the same.
 const MEMFD: usize = 1;
 const SEGMENT: usize = 2;
 const UNATTACHED: usize = 4;
@@ -64,7 +70,7 @@ fn bytes(pages: usize) -> u64 {
     (pages * page_size()) as u64
 }
 
-/// What the machine shares now, or what came since.
+/// The machine's shared memory, or its increase.
 #[derive(Clone, Copy, Debug, Default)]
 struct Parts {
     shmem: i64,
@@ -118,7 +124,7 @@ fn file(path: &str, pages: usize) -> anyhow::Result<File> {
 
 fn memfd(pages: usize) -> anyhow::Result<OwnedFd> {
     let memfd = memfd_create(c"reconcile", MemfdFlags::CLOEXEC).context("making a memfd")?;
-    // Larger than what is touched of it.
+    // Larger than the part that is written.
     ftruncate(&memfd, bytes(pages + 100))?;
     rustix::io::pwrite(&memfd, &vec![1; pages * page_size()], 0).context("filling a memfd")?;
     Ok(memfd)
@@ -223,7 +229,7 @@ fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = make::vgem()?;
     let dumb = device.create_dumb(make::at_least(bytes(HELD))?)?;
     let object = dumb.handle.export()?;
-    // The first touch of a page has the driver take it.
+    // The driver allocates a page when it is first touched.
     let region = sys::map(&object, 0, usize::try_from(bytes(HELD))?)?;
     shm::touch(region, region.len)?;
     let (after, answer) = Parts::ask(ctx, "a GEM object")?;
@@ -254,23 +260,28 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
         let rows = answer["outside"].as_array().into_iter().flatten();
         rows.filter(|row| row["kind"] == kind).filter_map(|row| row["charged"].as_u64()).sum::<u64>()
     };
-    ctx.check_eq("the memfd is told apart", HUGE, outside("memfd"))?;
-    ctx.check_eq("the segment is told apart", HUGE, outside("sysv"))?;
+    ctx.check_eq("the memfd is listed outside of Shmem", HUGE, outside("memfd"))?;
+    ctx.check_eq("the segment is listed outside of Shmem", HUGE, outside("sysv"))?;
     let expected = if secret.is_some() { bytes(1) } else { 0 };
-    ctx.check_eq("so is a secret page, where there are any", expected, outside("secretmem"))?;
+    ctx.check_eq(
+        "a secret page is listed outside of Shmem, where there are any",
+        expected,
+        outside("secretmem"),
+    )?;
     ctx.check_eq("Hugetlb", 4 * HUGE, &answer["hugetlb"])?;
     ctx.check_eq("doubts", "[]", &answer["doubts"])?;
     shm::detach(attached)?;
-    // What the table says of a segment of huge pages tells what it is in those kernels that count too many, and only there.
+    // Some kernels count too many bytes for a segment of huge pages. On the others, its row in the
+    // table tells that it has huge pages.
     let table = fs::read_to_string("/proc/sysvipc/shm")?;
     let in_memory = table.lines().last().and_then(|row| row.split_whitespace().nth(14));
     let (after, answer) = Parts::ask(ctx, "nobody has attached it")?;
     if in_memory == Some(&HUGE.to_string()) {
         let missing = before.left_over - i64::try_from(HUGE)?;
-        ctx.check_eq("taken for one of small pages", missing, after.left_over)?;
+        ctx.check_eq("counted as one of small pages", missing, after.left_over)?;
         let doubt = answer["doubts"][0].as_str().unwrap_or_default().to_owned();
         let says = format!("1 segment that nobody has attached, of {HUGE} bytes, may be of huge pages");
-        ctx.check(format!("and said so: {doubt}"), doubt.starts_with(&says))?;
+        ctx.check(format!("a doubt says so: {doubt}"), doubt.starts_with(&says))?;
     } else {
         ctx.check_eq(format!("left over, as {in_memory:?} is too much"), before.left_over, after.left_over)?;
         ctx.check_eq("doubts of it", "[]", &answer["doubts"])?;
@@ -289,7 +300,7 @@ fn secret_page() -> anyhow::Result<OwnedFd> {
     Ok(secret)
 }
 
-/// That so many pages are left over, and that the mount is said to be so.
+/// Checks that so many pages are left over, and that the mount has this `usage`.
 fn told(ctx: &mut Ctx, what: &str, before: Parts, pages: usize, usage: &str) -> anyhow::Result<()> {
     let (after, answer) = Parts::ask(ctx, what)?;
     ctx.check_eq(format!("left over with {what}"), bytes(pages), after.left_over - before.left_over)?;

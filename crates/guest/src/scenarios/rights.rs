@@ -1,8 +1,10 @@
-//! Who asks: what each right opens, that the answer says what it lacks, and that doctor's advice mends exactly that.
+//! Users and their rights: what each right opens, that the answer says what is missing, and that
+//! following doctor's advice makes it complete.
 //!
-//! The table of [`ROWS`] is what the kernels were seen to do, right by right; `--checks` prints it as measured. Advice is
-//! proven by taking it: the capabilities and the mount that doctor names are granted, until it names nothing; and again
-//! with each of them left out.
+//! [`ROWS`] lists what each right was seen to open in the kernels; `--checks` prints it as
+//! measured. Advice is proven by following it. The test grants the capabilities and makes the mount
+//! that doctor names, until doctor names none. Then it leaves each of them out in turn, and the
+//! answer must be partial.
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -12,10 +14,11 @@ use dmabuf::share;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::CapabilitySet as Caps;
 
-use super::holding::{SIZE, compare_in};
+use super::holding::{SIZE, compare_in, holder_by_fd_and_mapping, mapper_of_one};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
-use crate::caller::{Caller, DEBUGFS, View};
+use crate::caller::{Caller, DEBUGFS, MachineView};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -27,102 +30,111 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "rights_table",
         claim: "Each right opens what the kernel ties to it, and the answer says whether it is complete",
         needs: &[],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Auto, Way::Procfs],
         run: rights_table,
     },
     Scenario {
         name: "advice_applied",
-        claim: "What doctor advises makes the answer complete, and without any one part of it it is not",
+        claim: "Doctor's advice makes the answer complete, and without any part of it the answer is partial",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_applied,
     },
     Scenario {
         name: "advice_about_mounts",
-        claim: "The same where debugfs is not mounted, and where procfs hides processes",
+        claim: "Doctor's advice is right where debugfs is not mounted, and where procfs hides processes",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_about_mounts,
     },
     Scenario {
         name: "advice_for_mapped_buffers",
-        claim: "Where nothing but mappings is left, doctor also names the right that proves them",
+        claim: "If a buffer is only mapped, doctor also names the right that proves the mapping",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_for_mapped_buffers,
     },
     Scenario {
         name: "advice_in_containers",
-        claim: "In a container doctor names the pid namespace, the user namespace and the mount that are in the way",
+        claim: "In a container doctor names the pid namespace, the user namespace and the mount that keep the answer partial",
         needs: &[],
+        kernels: Kernels::OneOfEach(&[Need::FdinfoByPtrace, Need::MapsByPerfmon]),
         ways: &[Way::Procfs],
         run: advice_in_containers,
     },
     Scenario {
         name: "through_fdinfo",
-        claim: "CAP_SYS_PTRACE alone gives the whole ledger: names, O_PATH fds, mappings, and counts left in peace",
+        claim: "CAP_SYS_PTRACE alone gives the whole account: names, O_PATH fds and mappings, and reading changes no count",
         needs: &[Need::FdinfoByPtrace],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: through_fdinfo,
     },
     Scenario {
         name: "perfmon_alone",
-        claim: "A mapping that CAP_PERFMON shows but nothing proves is said, and is in no figure",
+        claim: "A mapping that CAP_PERFMON shows but nothing proves is in a note, and in no figure",
         needs: &[Need::MapsByPerfmon, Need::MappedIdentity],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: perfmon_alone,
     },
     Scenario {
         name: "asked_for_the_unreadable",
-        claim: "Who asks for a process that cannot be read is told so in one line",
+        claim: "Asking for a process that cannot be read prints one line that says so",
         needs: &[],
+        kernels: Kernels::OldestAndNewest,
         ways: &[Way::Procfs],
         run: asked_for_the_unreadable,
     },
 ];
 
-/// On which kernels something can be seen.
+/// The kernels on which something can be seen.
 #[derive(Clone, Copy)]
-enum Seen {
+enum SeenOn {
     Always,
     Never,
     With(Need),
 }
 
-impl Seen {
+impl SeenOn {
     fn here(self) -> bool {
         match self {
-            Seen::Always => true,
-            Seen::Never => false,
-            Seen::With(need) => need.probe(),
+            SeenOn::Always => true,
+            SeenOn::Never => false,
+            SeenOn::With(need) => need.probe(),
         }
     }
 }
 
-/// What a caller sees of root's processes and of the kernel's list. The answer is complete if it is all of that, and the
-/// whole machine.
-struct Row {
+/// What a caller sees of root's process and of the kernel's list. The answer is complete if the
+/// caller sees all of that, and the whole machine.
+struct RightsRow {
     caller: Caller,
-    fds: Seen,
-    maps: Seen,
+    fds: SeenOn,
+    maps: SeenOn,
     list: bool,
-    whole_machine: Seen,
+    whole_machine: SeenOn,
 }
 
 const USER: Caller = Caller::USER;
 const BOTH: Caps = Caps::SYS_PTRACE.union(Caps::DAC_READ_SEARCH);
 
-const fn row(caller: Caller, fds: Seen, maps: Seen, list: bool) -> Row {
-    Row { caller, fds, maps, list, whole_machine: Seen::Always }
+const fn row(caller: Caller, fds: SeenOn, maps: SeenOn, list: bool) -> RightsRow {
+    RightsRow { caller, fds, maps, list, whole_machine: SeenOn::Always }
 }
 
-const fn in_part(row: Row) -> Row {
-    Row { whole_machine: Seen::Never, ..row }
+const fn in_part(row: RightsRow) -> RightsRow {
+    RightsRow { whole_machine: SeenOn::Never, ..row }
 }
 
-/// `proc_fdinfo_permission`, `mm_access` with `perfmon_capable`, and the modes of directories, each as tried by hand.
-const ROWS: &[Row] = {
-    use Seen::{Always, Never, With};
+/// This follows from `proc_fdinfo_permission`, from `mm_access` with `perfmon_capable`, and from
+/// the modes of directories. Each row was tried by hand.
+const ROWS: &[RightsRow] = {
+    use SeenOn::{Always, Never, With};
     &[
         row(Caller::ROOT, Always, Always, true),
         row(USER, Never, Never, false),
@@ -134,20 +146,21 @@ const ROWS: &[Row] = {
         row(USER.with(Caps::PERFMON.union(Caps::DAC_READ_SEARCH)), Never, With(Need::MapsByPerfmon), true),
         row(USER.with(BOTH), Always, Always, true),
         row(USER.with(BOTH.union(Caps::CHECKPOINT_RESTORE)), Always, Always, true),
-        // Root's own files need no right to enter; looking into its processes does need one.
+        // Root's own files need no right. Reading root's processes needs one.
         row(Caller::ROOT.with(Caps::empty()), Never, Never, true),
-        // But the user's own process is nobody else's to enter.
-        Row {
+        // Without a right to enter directories, another user's process can be read only through
+        // fdinfo.
+        RightsRow {
             whole_machine: With(Need::FdinfoByPtrace),
             ..row(Caller::ROOT.with(Caps::SYS_PTRACE), Always, Always, true)
         },
-        row(Caller::ROOT.seeing(View::NoDebugfs), Always, Always, false),
-        in_part(row(USER.seeing(View::Hidden), Never, Never, false)),
-        row(USER.with(BOTH).seeing(View::Hidden), Always, Always, true),
-        in_part(row(Caller::ROOT.seeing(View::Container), Never, Never, true)),
-        in_part(row(Caller::ROOT.seeing(View::Rootless), Never, Never, true)),
-        in_part(row(Caller::ROOT.seeing(View::RootlessNoDebugfs), Never, Never, false)),
-        row(Caller::ROOT.seeing(View::UserNamespace), Never, Never, true),
+        row(Caller::ROOT.seeing(MachineView::NoDebugfs), Always, Always, false),
+        in_part(row(USER.seeing(MachineView::Hidden), Never, Never, false)),
+        row(USER.with(BOTH).seeing(MachineView::Hidden), Always, Always, true),
+        in_part(row(Caller::ROOT.seeing(MachineView::Container), Never, Never, true)),
+        in_part(row(Caller::ROOT.seeing(MachineView::Rootless), Never, Never, true)),
+        in_part(row(Caller::ROOT.seeing(MachineView::RootlessNoDebugfs), Never, Never, false)),
+        row(Caller::ROOT.seeing(MachineView::UserNamespace), Never, Never, true),
     ]
 };
 
@@ -155,21 +168,8 @@ fn ask(caller: Caller) -> anyhow::Result<Answer> {
     Answer::from(caller.command(LSBUF)?.arg("--json"))
 }
 
-/// A process of root's that holds a buffer by an fd, and by a mapping if that shows here.
-fn roots() -> anyhow::Result<Actor> {
-    Actor::start(b"roots", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let held = Held::by(&buf)?;
-        let held = if Need::MappedIdentity.probe() {
-            held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0)
-        } else {
-            held
-        };
-        stage.pause(&[held])
-    })
-}
-
-/// A process of the user's own that holds a buffer by an fd: what proves which filesystem is the dma-bufs'.
+/// A process of the user that holds a buffer by an fd. It shows the user which filesystem is that
+/// of dma-bufs.
 fn users() -> anyhow::Result<Actor> {
     Actor::start(b"users", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -180,13 +180,13 @@ fn users() -> anyhow::Result<Actor> {
 }
 
 fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (mut roots, mut users) = (roots()?, users()?);
+    let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     let held = roots.paused_with_one()?;
     users.paused()?;
-    for Row { caller, fds, maps, list, whole_machine } in ROWS {
+    for RightsRow { caller, fds, maps, list, whole_machine } in ROWS {
         let (fds, maps) = (fds.here(), maps.here());
-        // Root without debugfs has the iterator's list instead, where it is asked.
-        let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(View::NoDebugfs);
+        // Root without debugfs has the iterator's list instead, if BPF iterators are used.
+        let by_iterators = ctx.way.is_bpf() && *caller == Caller::ROOT.seeing(MachineView::NoDebugfs);
         let list = *list || by_iterators && Need::BufferIterator.probe();
         let complete = fds && maps && list && whole_machine.here();
         let number = |seen: bool, all: usize| if seen { all } else { 0 };
@@ -200,7 +200,7 @@ fn rights_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an answer knows of one holder, in the table's words.
+/// What an answer shows of one holder, in the form of the table.
 fn seen(answer: &Answer, held: &Held) -> String {
     let scan = &answer.0["scan"];
     let holder = answer.list("buffers").iter().filter(|b| b["ino"] == held.ino).find_map(|b| {
@@ -218,18 +218,18 @@ fn seen(answer: &Answer, held: &Held) -> String {
     )
 }
 
-/// One thing that doctor told a caller to do.
+/// One step that doctor advises to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum AdviceStep {
     Grant(Caps),
     Mount,
 }
 
-impl Step {
+impl AdviceStep {
     fn apply(self, caller: Caller) -> Caller {
         match self {
-            Step::Grant(capability) => caller.with(caller.capabilities.union(capability)),
-            Step::Mount => caller.seeing(View::Remounted),
+            AdviceStep::Grant(capability) => caller.with(caller.capabilities.union(capability)),
+            AdviceStep::Mount => caller.seeing(MachineView::Remounted),
         }
     }
 }
@@ -239,18 +239,18 @@ fn doctor(caller: Caller) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// What a doctor's report tells to do, word by word.
-fn steps(report: &str) -> anyhow::Result<Vec<Step>> {
+/// The steps in a report of doctor.
+fn steps(report: &str) -> anyhow::Result<Vec<AdviceStep>> {
     let mut steps = Vec::new();
     for advice in report.lines().filter_map(|line| line.trim().strip_prefix("to do: ")) {
         let before = steps.len();
         if advice.ends_with(&format!("mount -t debugfs none {DEBUGFS}")) {
-            steps.push(Step::Mount);
+            steps.push(AdviceStep::Mount);
         }
         for word in advice.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if let Some(name) = word.strip_prefix("CAP_") {
-                steps.push(Step::Grant(
-                    Caps::from_name(name).with_context(|| format!("no such thing: {word}"))?,
+                steps.push(AdviceStep::Grant(
+                    Caps::from_name(name).with_context(|| format!("no such capability: {word}"))?,
                 ));
             }
         }
@@ -267,7 +267,8 @@ fn steps(report: &str) -> anyhow::Result<Vec<Step>> {
     Ok(distinct)
 }
 
-/// Follows doctor's advice until there is none; checks that it was right, and no more than right.
+/// Follows doctor's advice until there is none. Checks that it was enough, and that no step was
+/// superfluous.
 fn follow(ctx: &mut Ctx, first: Caller, truth: &Truth) -> anyhow::Result<()> {
     let (mut caller, mut taken) = (first, Vec::new());
     loop {
@@ -300,7 +301,7 @@ fn follow(ctx: &mut Ctx, first: Caller, truth: &Truth) -> anyhow::Result<()> {
 }
 
 fn follow_each(ctx: &mut Ctx, callers: &[Caller]) -> anyhow::Result<()> {
-    let (mut roots, mut users) = (roots()?, users()?);
+    let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     let truth = Truth::held(make::plain_exporter(), vec![roots.paused_with_one()?]);
     users.paused()?;
     callers.iter().try_for_each(|&caller| follow(ctx, caller, &truth))
@@ -320,19 +321,16 @@ fn advice_applied(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn advice_about_mounts(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let some =
-        [Caller::ROOT.seeing(View::NoDebugfs), USER.seeing(View::NoDebugfs), USER.seeing(View::Hidden)];
+    let some = [
+        Caller::ROOT.seeing(MachineView::NoDebugfs),
+        USER.seeing(MachineView::NoDebugfs),
+        USER.seeing(MachineView::Hidden),
+    ];
     follow_each(ctx, &some)
 }
 
 fn advice_for_mapped_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"mapper", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, usize::try_from(SIZE)?)?;
-        let held = Held::by(&buf)?.and_map(region, 0).without_fds();
-        drop(buf);
-        stage.pause(&[held])
-    })?;
+    let mut actor = mapper_of_one()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     for caller in [Caller::ROOT, USER, USER.with(BOTH)] {
         follow(ctx, caller, &truth)?;
@@ -341,14 +339,14 @@ fn advice_for_mapped_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn advice_in_containers(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut roots = roots()?;
+    let mut roots = holder_by_fd_and_mapping()?;
     roots.paused()?;
     for (view, names) in [
-        (View::Container, &["first pid namespace"][..]),
-        (View::Rootless, &["first pid namespace"]),
-        (View::UserNamespace, &["first user namespace, as root or with CAP_SYS_PTRACE:"]),
+        (MachineView::Container, &["first pid namespace"][..]),
+        (MachineView::Rootless, &["first pid namespace"]),
+        (MachineView::UserNamespace, &["first user namespace, as root or with CAP_SYS_PTRACE:"]),
         (
-            View::RootlessNoDebugfs,
+            MachineView::RootlessNoDebugfs,
             &["first pid namespace", "outside this user namespace: mount -t debugfs none /sys/kernel/debug"],
         ),
     ] {
@@ -377,7 +375,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
             held = held.and_map(sys::map(&buf, 0, usize::try_from(SIZE)?)?, 0);
         }
         stage.pause(&[held.clone()])?;
-        // Of another buffer, so that this one's ledger stays as it was.
+        // The message has another buffer, so that this one's account stays as it was.
         let (other, _) = make::plain(SIZE)?;
         share::send(&from, &[&other], b"1")?;
         stage.pause(&[held, Held::by(&other)?])
@@ -388,7 +386,7 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
         compare_in(ctx, &answer, &truth)?;
         let scan = &answer.0["scan"];
         ctx.check_eq("unreadable processes", 0, &scan["processes"]["unreadable"])?;
-        // All that it lacks is the kernel's list.
+        // Only the kernel's list is missing.
         let notes: Vec<&str> =
             scan["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str()).collect();
         ctx.check_eq("notes", 1, notes.len())?;
@@ -401,14 +399,15 @@ fn through_fdinfo(ctx: &mut Ctx) -> anyhow::Result<()> {
     let [_, other] = <[Held; 2]>::try_from(actor.paused()?).map_err(|_| anyhow::anyhow!("two buffers"))?;
     let answer = ask(caller)?;
     compare_in(ctx, &answer, &truth)?;
-    // The message is counted in its receiver's fdinfo, which is read too: the rest is no mere guess.
+    // The receiving socket's fdinfo counts the message. lsbuf reads it too, so it knows that a
+    // message may hold the residual.
     ctx.check_eq("references of what was sent", 2, &answer.buffer(other.ino)?["count"])?;
     let said = answer.0["scan"]["notes"].to_string();
     ctx.check("the message is found", said.contains("carry 1 fd"))
 }
 
 fn perfmon_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut roots = roots()?;
+    let mut roots = holder_by_fd_and_mapping()?;
     let held = roots.paused_with_one()?;
     let answer = ask(USER.with(Caps::PERFMON))?;
     ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
@@ -420,7 +419,7 @@ fn perfmon_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn asked_for_the_unreadable(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (mut roots, mut users) = (roots()?, users()?);
+    let (mut roots, mut users) = (holder_by_fd_and_mapping()?, users()?);
     roots.paused()?;
     users.paused()?;
     for (actor, expected) in [(&roots, 1), (&users, 0)] {

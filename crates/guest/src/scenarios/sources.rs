@@ -1,4 +1,5 @@
-//! BPF iterators and procfs beside each other: one answer, by whichever is asked, and who may ask by which.
+//! BPF iterators and procfs side by side: both give the same answer; and which users may use BPF
+//! iterators.
 
 use std::os::fd::AsFd;
 
@@ -6,13 +7,14 @@ use anyhow::Context;
 use rustix::thread::CapabilitySet as Caps;
 use serde_json::Value;
 
-use super::holding::{SIZE, compare, compare_in};
+use super::holding::{SIZE, compare, compare_in, holder_by_fd_and_mapping};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
-use crate::caller::{Caller, View};
+use crate::caller::{Caller, MachineView};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
-use crate::record::world::World;
+use crate::record::world::RecordedWorld;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::{self, page_size, ring, task};
 use crate::way::Way;
@@ -20,29 +22,33 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "sources_agree",
-        claim: "Of a world with one of each thing that is hard to count, BPF iterators and procfs give one answer, to the letter",
+        claim: "About a world with every arrangement that is hard to count, BPF iterators and procfs give identical answers",
         needs: &[Need::Iterators],
+        kernels: Kernels::Every,
         ways: &[],
         run: sources_agree,
     },
     Scenario {
         name: "balanced_at_once",
-        claim: "Where every reference is an fd or a mapping, the buffers' own trees explain every count, and no other VMA is read",
+        claim: "If every reference is an fd or a mapping, the buffers' own trees of mappings explain every count, and no other VMA is read",
         needs: &[Need::Iterators],
+        kernels: Kernels::EveryByBpf,
         ways: &[Way::Bpf],
         run: balanced_at_once,
     },
     Scenario {
         name: "many_mappings",
-        claim: "A buffer with more mappings than an iterator tells in one step is read another way, and balances",
+        claim: "A buffer with more mappings than an iterator writes in one step is read in another way, and its account balances",
         needs: &[Need::MappedIdentity],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: many_mappings,
     },
     Scenario {
         name: "who_may_iterate",
-        claim: "CAP_BPF and CAP_PERFMON suffice for BPF iterators; who may not use them is told so in one line, and gets no answer",
+        claim: "CAP_BPF and CAP_PERFMON suffice for BPF iterators; without them lsbuf prints one line that says so, and no answer",
         needs: &[],
+        kernels: Kernels::Every,
         ways: &[],
         run: who_may_iterate,
     },
@@ -52,7 +58,7 @@ fn ask(way: Way) -> anyhow::Result<Answer> {
     Answer::ask(&["--source", way.sources()])
 }
 
-/// What says how and when the answer came about, and not what it is.
+/// The parts of an answer that depend on when and how it was made.
 const OF_THE_SCAN: [&str; 2] = ["scan", "taken_at"];
 
 /// Where two documents differ.
@@ -73,14 +79,15 @@ fn differences(at: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// Takes out of an answer what an inode tells of buffers that no process shows, which debugfs does not tell; returns it.
+/// Removes, for buffers that no process shows, what debugfs does not tell and an inode does.
+/// Returns it.
 fn of_the_unheld(answer: &mut Answer) -> Vec<Value> {
     let buffers = answer.0["buffers"].as_array_mut().into_iter().flatten();
     let unheld = buffers.filter(|b| b["holders"].as_array().is_some_and(Vec::is_empty));
     unheld.flat_map(|b| ["created_at", "creator_uid"].map(|key| b[key].take())).collect()
 }
 
-/// Asks by both ways and compares everything.
+/// Runs lsbuf in both ways and compares everything.
 fn compare_sources(ctx: &mut Ctx, what: &str, least: usize) -> anyhow::Result<()> {
     let [mut by_procfs, mut by_bpf] = [ask(Way::Procfs)?, ask(Way::Bpf)?].map(|mut answer| {
         for key in OF_THE_SCAN {
@@ -100,7 +107,7 @@ fn compare_sources(ctx: &mut Ctx, what: &str, least: usize) -> anyhow::Result<()
     ctx.check(format!("{what}: {buffers} buffers are at least the {least} that were made"), buffers >= least)
 }
 
-/// Processes that share with each other what processes do not share as a rule, and one that shares nothing.
+/// Processes that share an fd table or an address space, and one that shares nothing.
 fn siblings() -> anyhow::Result<Actor> {
     Actor::start(b"siblings", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -118,7 +125,7 @@ fn siblings() -> anyhow::Result<Actor> {
     })
 }
 
-/// A process with a thread that has an fd table of its own.
+/// A process with a thread that has its own fd table.
 fn sandbox() -> anyhow::Result<Actor> {
     Actor::start(b"sandbox", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -142,7 +149,7 @@ fn sandbox() -> anyhow::Result<Actor> {
     })
 }
 
-/// A camera that has exported a buffer and queued another.
+/// A camera that has exported one buffer and queued another.
 fn camera() -> anyhow::Result<Actor> {
     Actor::start(b"camera", |stage| {
         let mut device = make::vivid()?;
@@ -158,7 +165,7 @@ fn camera() -> anyhow::Result<Actor> {
 }
 
 fn sources_agree(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let world = World::without_messages()?;
+    let world = RecordedWorld::without_messages()?;
     let mut made = world.told.len();
     let mut actors = vec![siblings()?, sandbox()?];
     if Need::Vivid.probe() {
@@ -181,7 +188,7 @@ fn sources_agree(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn balanced_at_once(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // Buffers of a DRM device share one tree, in which each must find its own mappings.
+    // Buffers of one DRM device share a tree of mappings, in which each must find its own.
     let make_all = || -> anyhow::Result<Vec<dmabuf::DmaBuf>> {
         let device = make::vgem()?;
         let gem = || anyhow::Ok(device.create_dumb(make::at_least(SIZE)?)?.handle.export()?);
@@ -217,7 +224,8 @@ fn balanced_at_once(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("sources", sources(true), &answer.0["scan"]["sources"])
 }
 
-/// What an answer by BPF iterators comes from, if the buffers' own trees told their mappings as far as there are such here.
+/// The sources of an answer by BPF iterators. `from_trees` says that the buffers' own trees told
+/// all mappings, on kernels that have an iterator over buffers.
 fn sources(from_trees: bool) -> &'static str {
     match (Need::BufferIterator.probe(), from_trees) {
         (true, true) => r#"["bpf:task","bpf:task_file","bpf:dmabuf"]"#,
@@ -232,7 +240,7 @@ fn many_mappings(ctx: &mut Ctx) -> anyhow::Result<()> {
             let (buf, _) = make::plain(SIZE)?;
             let mut held = Held::by(&buf)?;
             for _ in 0..number {
-                // Of one place, so that no two are made one VMA.
+                // All at the same offset, so that the kernel merges no two of them.
                 held = held.and_map(sys::map(&buf, 0, page_size())?, 0);
             }
             stage.pause(&[held])
@@ -248,29 +256,24 @@ fn many_mappings(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn who_may_iterate(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut actor = Actor::start(b"roots", |stage| {
-        let (buf, _) = make::plain(SIZE)?;
-        let held = Held::by(&buf)?;
-        let shows = Need::MappedIdentity.probe();
-        stage.pause(&[if shows { held.and_map(sys::map(&buf, 0, page_size())?, 0) } else { held }])
-    })?;
+    let mut actor = holder_by_fd_and_mapping()?;
     let truth = Truth::held(make::plain_exporter(), vec![actor.paused_with_one()?]);
     let there = Need::Iterators.probe();
-    // Without the iterator over buffers, their list is debugfs', which only root may read.
+    // Without the iterator over buffers, the list is debugfs's, which only root can read.
     let own_list = Need::BufferIterator.probe();
     let both = Caps::BPF.union(Caps::PERFMON);
     for (caller, may, complete) in [
         (Caller::ROOT, true, true),
-        (Caller::ROOT.seeing(View::NoDebugfs), true, own_list),
+        (Caller::ROOT.seeing(MachineView::NoDebugfs), true, own_list),
         (Caller::USER.with(both), true, own_list),
         (Caller::USER.with(both.union(Caps::DAC_READ_SEARCH)), true, true),
         (Caller::USER, false, false),
         (Caller::USER.with(Caps::BPF), false, false),
         (Caller::USER.with(Caps::PERFMON), false, false),
         (Caller::ROOT.with(Caps::empty()), false, false),
-        (Caller::ROOT.seeing(View::Container), false, false),
-        (Caller::ROOT.seeing(View::Rootless), false, false),
-        (Caller::ROOT.seeing(View::UserNamespace), false, false),
+        (Caller::ROOT.seeing(MachineView::Container), false, false),
+        (Caller::ROOT.seeing(MachineView::Rootless), false, false),
+        (Caller::ROOT.seeing(MachineView::UserNamespace), false, false),
     ] {
         let output = caller.command(LSBUF)?.args(["--json", "--source", "bpf"]).output()?;
         let status = if may && there { 0 } else { 1 };
@@ -302,7 +305,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that every kind of difference between two documents is found, where it is, and that equal ones have none.
+    /// Check that every difference between two documents is found at its place, and that equal
+    /// documents have none.
     #[test]
     fn finds_differences() {
         let document = json!({"a": [1, {"b": null}], "c": "x"});

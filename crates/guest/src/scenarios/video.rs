@@ -1,15 +1,17 @@
-//! V4L2's references: buffers that a video device exported, and buffers of others in its queue.
+//! References of V4L2: buffers that a video device exported, and other buffers in its queue.
 //!
-//! What is expected follows from the kernel's videobuf2. An exported dma-buf holds the driver's memory and not the other way
-//! round, so the device adds no reference, open or closed, and each export is a dma-buf of its own. A queue takes one reference
-//! to a dma-buf when that is put into it and drops it when the queue is given up. vivid copies by the CPU, so it maps such a
-//! buffer inside the kernel and attaches no device: nothing but the count tells of it.
+//! The expected values follow from the kernel's videobuf2. An exported dma-buf holds the driver's
+//! memory, and the driver does not hold the dma-buf. So the device adds no reference, open or
+//! closed, and each export is a separate dma-buf. A queue takes one reference to a dma-buf when the
+//! dma-buf is queued, and drops it when the queue is freed. vivid copies by the CPU, so it maps
+//! such a buffer inside the kernel and attaches no device. Only the count shows that reference.
 
 use dmabuf::DmaBuf;
 
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
+use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
@@ -19,43 +21,49 @@ use crate::way::Way;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "video_exported",
-        claim: "An exported video buffer is its fd and nothing in the kernel, also once the device is closed",
+        claim: "An exported video buffer has its fd and no kernel reference, also after the device is closed",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported,
     },
     Scenario {
         name: "video_exported_twice",
-        claim: "Two exports of one video buffer are two dma-bufs, each counted whole",
+        claim: "Two exports of one video buffer are two dma-bufs, each with its whole size",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported_twice,
     },
     Scenario {
         name: "video_mapped",
-        claim: "A mapped video buffer shows as itself, with and without its fd and its device",
+        claim: "A mapped video buffer is found by its mapping, with and without its fd and its device",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: mapped,
     },
     Scenario {
         name: "video_queued",
-        claim: "A buffer in a video queue is 1 kernel reference, and no attachment tells of it",
+        claim: "A buffer in a video queue has 1 kernel reference and no attachment",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: queued,
     },
     Scenario {
         name: "video_queued_only",
-        claim: "A buffer that only a video queue holds is kernel-only, and gone with the queue",
+        claim: "A buffer that only a video queue holds is kernel-only, and is freed with the queue",
         needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: queued_only,
     },
     Scenario {
         name: "video_to_gem",
-        claim: "A video buffer imported into a GPU is that import's 3 kernel references and attachment",
+        claim: "A video buffer imported into a GPU has that import's 3 kernel references and attachment",
         needs: &[Need::Vivid, Need::Vgem],
+        kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: to_gem,
     },
@@ -117,7 +125,7 @@ fn mapped(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A buffer that a frame fits into.
+/// A buffer that is large enough for a frame.
 fn frame() -> anyhow::Result<DmaBuf> {
     Ok(make::plain(make::vivid()?.frame_size()?.next_multiple_of(SIZE))?.0)
 }
@@ -134,7 +142,7 @@ fn queued(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let truth = Truth::held(make::plain_exporter(), vec![held.clone()]);
-    let answer = compare(ctx, &truth.clone().and(Rest::Exact(1)))?;
+    let answer = compare(ctx, &truth.clone().and(ExpectedResidual::Exact(1)))?;
     ctx.check_eq("attached", "[]", &answer.buffer(held.ino)?["attachments"])?;
     ctx.check_eq("freed by an exit", 0, &answer.process(actor.pid)?["uss"])?;
     actor.go_on()?;
@@ -157,8 +165,8 @@ fn queued_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
-    let truth = Truth::held(make::plain_exporter(), vec![]).named("queued").and(Rest::Exact(1));
-    ctx.check_eq("ledger", truth.line(held.size), answer.line(held.ino)?)?;
+    let truth = Truth::held(make::plain_exporter(), vec![]).named("queued").and(ExpectedResidual::Exact(1));
+    ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     ctx.check_eq("leak shape", "handle", answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none"))?;
     ctx.check_eq("kernel-only", held.size, &answer.0["totals"]["kernel_only"])?;
     actor.go_on()?;
@@ -175,6 +183,6 @@ fn to_gem(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?])
     })?;
     let held = actor.paused_with_one()?;
-    let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]).and(Rest::Exact(3)))?;
+    let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]).and(ExpectedResidual::Exact(3)))?;
     ctx.check_eq("attached", r#"["vgem"]"#, &answer.buffer(held.ino)?["attachments"])
 }

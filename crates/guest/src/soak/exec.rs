@@ -1,7 +1,7 @@
-//! A player that calls exec: what it takes along, and how it goes on.
+//! A player that calls exec: what it passes to the new program, and how that one continues.
 //!
-//! Mappings, GEM handles and some of its fds do not survive; which fds do is a matter of chance. What it must still know
-//! goes to its successor as an argument.
+//! Mappings and GEM handles do not survive exec. Each fd survives or not by chance. What the player
+//! must still know is passed as an argument.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Entry, now};
 use super::names::PLAYER_MODE;
-use super::player::{Batch, Inbox, Kept, Kinds, Orders, Player, Slot};
+use super::player::{BatchEnd, BufFd, Exporters, Inbox, Orders, Player, PlayerBuf};
 use super::random::Random;
 use crate::sys;
 
@@ -22,7 +22,7 @@ use crate::sys;
 #[derive(Debug, Deserialize, Serialize)]
 struct Baton {
     seat: usize,
-    kinds: Kinds,
+    exporters: Exporters,
     control: u32,
     inboxes: Vec<(u32, u32)>,
     bufs: Vec<BatonBuf>,
@@ -42,7 +42,7 @@ struct BatonBuf {
 }
 
 impl Player {
-    /// Goes on after exec.
+    /// Continues after exec.
     pub(super) fn resume(baton: &str) -> anyhow::Result<()> {
         let baton: Baton = serde_json::from_str(baton).context("understanding the baton")?;
         let take = |&number: &u32| -> anyhow::Result<OwnedFd> {
@@ -56,12 +56,12 @@ impl Player {
             .iter()
             .map(|(to, from)| Ok(Inbox { to: take(to)?, from: take(from)? }))
             .collect::<anyhow::Result<_>>()?;
-        let mut player = Player::new(baton.seat, baton.kinds, control, inboxes)?;
+        let mut player = Player::new(baton.seat, baton.exporters, control, inboxes)?;
         player.random = baton.random;
         for buf in baton.bufs {
-            let fds = buf.fds.iter().map(|fd| Slot::of(&buf.exporter, take(fd)?));
+            let fds = buf.fds.iter().map(|fd| BufFd::of(&buf.exporter, take(fd)?));
             let fds = fds.collect::<anyhow::Result<_>>()?;
-            let kept = Kept {
+            let kept = PlayerBuf {
                 size: buf.size,
                 exporter: buf.exporter,
                 maker: buf.maker,
@@ -75,12 +75,13 @@ impl Player {
         let is = Entry::Is { pid: std::process::id(), holds: player.holds() };
         player.note(baton.began, vec![is])?;
         match player.follow(baton.orders)? {
-            Batch::Done => player.play(),
-            Batch::Left => Ok(()),
+            BatchEnd::Done => player.play(),
+            BatchEnd::Left => Ok(()),
         }
     }
 
-    /// Starts this program again in this process. Some fds go along; mappings, handles and the other fds do not.
+    /// Executes this program again in this process. Some fds survive; mappings, GEM handles and the
+    /// other fds do not.
     pub(super) fn exec(&mut self, orders: Orders) -> anyhow::Result<()> {
         self.end_children()?;
         let began = now();
@@ -111,7 +112,7 @@ impl Player {
         }
         let baton = Baton {
             seat: self.seat,
-            kinds: self.kinds,
+            exporters: self.exporters,
             control: sys::number(self.control.get_ref()),
             inboxes: self.inboxes.iter().map(|i| (sys::number(&i.to), sys::number(&i.from))).collect(),
             bufs,

@@ -1,39 +1,42 @@
-//! What each process should be charged, worked out apart from lsbuf and in another way.
+//! The figures that each process should have, computed by code that shares nothing with lsbuf.
+//!
+//! It computes RSS, PSS, USS and the totals from the truth and from an answer, in the same way, to
+//! compare them with what lsbuf printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::world::World;
+use super::world::SoakWorld;
 use crate::answer::Answer;
 
-/// One process's part in a buffer.
+/// One process's part of a buffer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Part {
+struct HolderPart {
     fds: u64,
     maps: u64,
     mapped: u64,
 }
 
-/// What a buffer's only holder would free by ending.
+/// What the end of a buffer's only holder would free of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freed {
     All,
     Nothing,
-    /// Nothing, or unknown.
+    /// Nothing, or it is unknown.
     NothingOrUnknown,
     Unknown,
 }
 
-/// A buffer as far as charging goes.
+/// A buffer, reduced to what the figures depend on.
 #[derive(Debug)]
 struct Piece {
     size: u64,
-    parts: BTreeMap<u32, Part>,
+    parts: BTreeMap<u32, HolderPart>,
     freed: Freed,
 }
 
-/// What processes hold, in a form in which truth and answer can be charged alike.
+/// All buffers, in a form in which the truth and an answer can be computed in the same way.
 #[derive(Debug)]
 pub(super) struct Pieces(Vec<Piece>);
 
@@ -41,7 +44,7 @@ pub(super) struct Pieces(Vec<Piece>);
 struct Charge {
     rss: u64,
     pss: u64,
-    /// The least that it can be; rounding may add up to a byte for each mapped buffer.
+    /// The least value. Rounding may add up to a byte for each mapped buffer.
     mapped_pss: u64,
     mapped_buffers: u64,
     uss: u64,
@@ -53,20 +56,19 @@ struct Charge {
 }
 
 impl Pieces {
-    /// Those of the truth. There nothing is unknown.
-    /// Nor is it in an answer that has counts of all; one that has none of memfds (`counted`) cannot say what their holders' ends
-    /// free. Those in `hidden` it cannot know.
-    pub(super) fn of_world(world: &World, counted: bool, hidden: &BTreeSet<u64>) -> Pieces {
+    /// The buffers of the truth, without `hidden`, which the answer cannot know. An answer without
+    /// counts of memfds (`counted` is false) cannot say what the end of a memfd's holder frees.
+    pub(super) fn of_world(world: &SoakWorld, counted: bool, hidden: &BTreeSet<u64>) -> Pieces {
         let piece = |ino: u64| {
             let part = |(pid, hold): (u32, &super::journal::Hold)| {
                 let mapped = hold.maps.iter().map(|(start, end, _)| (end - start) as u64).sum();
                 let fds = (hold.fds.len() + hold.opaths.len()) as u64;
-                (pid, Part { fds, maps: hold.maps.len() as u64, mapped })
+                (pid, HolderPart { fds, maps: hold.maps.len() as u64, mapped })
             };
             Piece {
                 size: world.made.get(&ino).map_or(0, |made| made.size),
                 parts: world.holders(ino).map(part).collect(),
-                freed: match world.unseen(ino).rest() {
+                freed: match world.unseen(ino).total() {
                     _ if !counted && world.is_memfd(ino) => Freed::Unknown,
                     0 => Freed::All,
                     _ => Freed::Nothing,
@@ -76,14 +78,14 @@ impl Pieces {
         Pieces(world.alive().difference(hidden).copied().map(piece).collect())
     }
 
-    /// Those of an answer; `None` if the size of any is unknown.
+    /// The buffers of an answer; `None` if the cost of one is unknown.
     pub(super) fn of_answer(answer: &Answer) -> Option<Pieces> {
         let piece = |b: &Value| {
             let parts = b["holders"].as_array().into_iter().flatten().filter_map(|holder| {
                 let len = |key: &str| holder[key].as_array().map_or(0, Vec::len) as u64;
                 let maps = holder["maps"].as_array().into_iter().flatten();
                 let mapped = maps.filter_map(|m| Some(address(&m["end"])? - address(&m["start"])?)).sum();
-                let part = Part { fds: len("fds") + len("opaths"), maps: len("maps"), mapped };
+                let part = HolderPart { fds: len("fds") + len("opaths"), maps: len("maps"), mapped };
                 Some((u32::try_from(holder["pid"].as_u64()?).ok()?, part))
             });
             let estimate = b["estimate"] == Value::Bool(true);
@@ -112,7 +114,7 @@ impl Pieces {
                 charge.pss += (piece.size + holders - 1 - nth as u64) / holders;
                 if part.mapped > 0 {
                     let share = u128::from(piece.size) * u128::from(part.mapped) / u128::from(mapped);
-                    // At most the size.
+                    // The share is at most the size, so it fits.
                     charge.mapped_pss += share as u64;
                     charge.mapped_buffers += 1;
                 }
@@ -129,7 +131,7 @@ impl Pieces {
         charges
     }
 
-    /// Where the processes of an answer are not charged what they should be.
+    /// The processes of an answer whose figures are wrong, and why.
     pub(super) fn wrong(&self, answer: &Answer) -> Vec<String> {
         let charges = self.charges();
         let mut wrong = Vec::new();
@@ -162,7 +164,7 @@ impl Pieces {
         [sum(|_| true), sum(|p| !p.parts.is_empty()), sum(|p| p.parts.is_empty()), rss]
     }
 
-    /// How many buffers.
+    /// How many buffers there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -193,12 +195,12 @@ impl Charge {
     }
 }
 
-/// An address as JSON has it.
+/// An address as the JSON has it.
 pub(super) fn address(text: &Value) -> Option<u64> {
     u64::from_str_radix(text.as_str()?.strip_prefix("0x")?, 16).ok()
 }
-/// What a buffer of the answer costs: what is charged for it, where that is told, else its size. A memfd that was made this moment
-/// has a size and nothing charged.
+/// What a buffer of the answer costs: its allocated bytes where they are known, else its size. A
+/// memfd that has just been made may have a size and no allocated bytes.
 pub(super) fn cost(b: &Value) -> Option<u64> {
     b["charged"].as_u64().or_else(|| b["size"].as_u64())
 }

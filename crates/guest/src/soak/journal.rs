@@ -1,9 +1,11 @@
-//! What happened in the world, written down by those who did it.
+//! The journal: what happened in the world, written by the processes that did it.
 //!
-//! One file that everybody appends to, a line per step, written when the step is done and with the time at which it
-//! began. From it the conductor knows what ever existed since the last pause, what the world was like at any moment, and
-//! which buffers nobody touched meanwhile. A process writes down its own steps in their order; the file's order between
-//! processes means nothing, their times do.
+//! All processes append to one file, one line for each step, when the step is done. A line has the
+//! times at which the step began and ended. From the journal the conductor knows every state since
+//! the last pause, the world at any moment, and the buffers that no step touched.
+//!
+//! Limits: each process writes its own steps in their order. Between processes the order of the
+//! lines means nothing; their times do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,13 +16,13 @@ use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// What it and its children hold.
-pub(super) type Report = BTreeMap<u32, Holds>;
+/// What a player and its children hold.
+pub(super) type PlayerReport = BTreeMap<u32, Holds>;
 
-/// Where the journal is.
+/// The path of the journal.
 const PATH: &str = "/dev/shm/soak-journal";
 
-/// Nanoseconds of the clock that all processes share.
+/// The time in nanoseconds, by a clock that all processes share.
 pub(super) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
@@ -31,14 +33,14 @@ pub(super) fn now() -> u64 {
 pub(super) struct Hold {
     pub(super) fds: BTreeSet<u32>,
     pub(super) opaths: BTreeSet<u32>,
-    /// First address, first address past it, offset in the buffer.
+    /// Start address, end address, and offset in the buffer.
     pub(super) maps: BTreeSet<(usize, usize, u64)>,
-    /// Its open DRM device has a GEM handle of the buffer.
+    /// Whether the process's open DRM device has a GEM handle of the buffer.
     pub(super) handle: bool,
 }
 
 impl Hold {
-    /// Whether there is no reference that /proc shows.
+    /// Whether no reference is one that `/proc` shows.
     pub(super) fn is_unseen(&self) -> bool {
         self.fds.is_empty() && self.opaths.is_empty() && self.maps.is_empty()
     }
@@ -47,7 +49,7 @@ impl Hold {
         self.is_unseen() && !self.handle
     }
 
-    /// Adds all that the other one has.
+    /// Adds everything that `other` has.
     pub(super) fn absorb(&mut self, other: &Hold) {
         self.fds.extend(&other.fds);
         self.opaths.extend(&other.opaths);
@@ -59,36 +61,37 @@ impl Hold {
 /// What one process holds, by inode number.
 pub(super) type Holds = BTreeMap<u64, Hold>;
 
-/// What a step came to.
+/// What a step did.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) enum Entry {
-    /// A buffer came into being.
+    /// A buffer was made.
     Made { ino: u64, size: u64, exporter: String },
-    /// It got that name.
+    /// The buffer got this name.
     Named { ino: u64, name: Vec<u8> },
-    /// From now on the process holds this of that buffer, which may be nothing.
+    /// The process now holds exactly this of the buffer, possibly nothing.
     Holds { pid: u32, ino: u64, hold: Hold },
-    /// From now on this is all that the process holds: it was forked, or it called exec.
+    /// The process now holds exactly this, of all buffers: it was forked, or it called exec.
     Is { pid: u32, holds: Holds },
-    /// A message with that buffer was sent.
+    /// A message with the buffer was sent.
     Sent { message: u64, ino: u64 },
-    /// It was received.
+    /// The message was received.
     Received { message: u64, ino: u64 },
-    /// The process moved a reference to that buffer about within itself, and held all these on the way.
+    /// The process moved a reference to the buffer within itself. `way` has every place that the
+    /// reference had in between.
     Moved { pid: u32, ino: u64, way: Hold },
-    /// The kernel may have held more of that buffer for a moment.
+    /// The kernel may have held an additional reference to the buffer for a moment.
     Busy { ino: u64 },
-    /// The process ran another program, or the same again, and holds what it held.
+    /// The process executed another program, or the same again, and holds what it held.
     Runs { pid: u32 },
-    /// The process ends, some time from now on.
+    /// The process is about to end.
     Leaving { pid: u32 },
-    /// It has ended and is reaped.
+    /// The process has ended and is reaped.
     Gone { pid: u32 },
 }
 
-/// A step and its times.
+/// A step with its times.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Record {
+pub(super) struct JournalRecord {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) entry: Entry,
@@ -99,7 +102,7 @@ pub(super) struct Record {
 pub(super) struct Journal(File);
 
 impl Journal {
-    /// Opens the journal, which is made if there is none.
+    /// Opens the journal, and makes it if there is none.
     pub(super) fn open() -> anyhow::Result<Journal> {
         Journal::at(Path::new(PATH))
     }
@@ -109,20 +112,20 @@ impl Journal {
         Ok(Journal(file.with_context(|| format!("opening {}", path.display()))?))
     }
 
-    /// Writes down what a step that began then has come to.
+    /// Appends what a step that began at `began` did.
     pub(super) fn note(&self, began: u64, entries: Vec<Entry>) -> anyhow::Result<()> {
         let ended = now();
         let mut text = Vec::new();
         for entry in entries {
-            serde_json::to_writer(&mut text, &Record { began, ended, entry })?;
+            serde_json::to_writer(&mut text, &JournalRecord { began, ended, entry })?;
             text.push(b'\n');
         }
-        // One write, which the filesystem appends whole.
+        // The file system appends one write as a whole.
         (&self.0).write_all(&text).context("writing the journal")
     }
 
-    /// Reads everything and empties the journal. Nobody else may be writing.
-    pub(super) fn take(&mut self) -> anyhow::Result<Vec<Record>> {
+    /// Reads all records and empties the journal. No other process may be writing.
+    pub(super) fn take(&mut self) -> anyhow::Result<Vec<JournalRecord>> {
         let mut text = String::new();
         self.0.rewind()?;
         self.0.read_to_string(&mut text).context("reading the journal")?;
@@ -135,7 +138,7 @@ impl Journal {
 mod tests {
     use super::*;
 
-    /// Check that what is noted is taken once, in order.
+    /// Check that each record is taken once, in order.
     #[test]
     fn taken_once() {
         let path = std::env::temp_dir().join(format!("soak-journal-{}", std::process::id()));

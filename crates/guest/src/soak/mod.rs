@@ -1,22 +1,25 @@
-//! The soak: a random world in which lsbuf scans again and again, and every answer is judged.
+//! The soak test: players change a random world, lsbuf scans it again and again, and every answer
+//! is judged.
 //!
-//! Players (in `player`) make, share, move, map, split, rename and lose dma-bufs and memfds, fork, exec and die, as a seed says. In a batch
-//! they run freely while lsbuf scans; then all of them stop and say what they hold, and the answers of the batch are judged
-//! by the journal that they wrote, and answers about the world at rest by what it is. `judge` has the claims. Besides,
-//! processes that hold nothing start and end all the time. lsbuf asks by BPF iterators, where the kernel has them, and by procfs
-//! in turns, batch by batch.
+//! It finds what no chosen scenario finds: wrong answers while references move. Players (module
+//! `player`) make, share, move, map, split, rename and drop dma-bufs and memfds; they fork, exec
+//! and exit. A seed decides every step. In a batch the players run freely while lsbuf scans. Then
+//! all of them stop and report what they hold. The answers of the batch are judged by the journal
+//! that the players wrote, and an answer about the paused world by its exact state. Module `judge`
+//! has the claims. Other processes that hold nothing start and end all the time. The batches use
+//! BPF iterators, where the kernel has them, and procfs in turn.
 //!
-//! A seed repeats each player's choices, but not how the players' steps fall between each other: a failure is repeated by
-//! running its seed for a while, not at once. Limits: no thread has an fd table of its own here, no fd is a fixed file of
-//! io_uring, and lsbuf runs as root.
+//! Limits: a seed repeats each player's choices, but not how the steps of different players
+//! interleave. To repeat a failure, run its seed for a while. No thread has its own fd table here,
+//! no fd is a fixed file of an io_uring, and lsbuf runs as root.
 
 mod children;
 mod exec;
 mod figures;
+mod history;
 mod journal;
 mod judge;
 mod names;
-mod past;
 mod play;
 mod player;
 pub(crate) mod random;
@@ -34,15 +37,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, setpriority_process, wait, waitpid};
 
-use self::journal::Report;
+use self::history::History;
+use self::journal::PlayerReport;
 use self::journal::{Entry, Journal, now};
-use self::judge::Scan;
+use self::judge::TimedAnswer;
 pub use self::names::{CHAIN_MODE, PLAYER_MODE};
-use self::past::Past;
-use self::player::{Inbox, Kinds, Orders, Player, raw};
+use self::player::{Exporters, Inbox, Orders, Player, raw};
 use self::random::Random;
-pub use self::tally::Tally;
-use self::world::World;
+pub use self::tally::SoakTally;
+use self::world::SoakWorld;
 use crate::answer::{Answer, LSBUF};
 use crate::make;
 use crate::need::Need;
@@ -50,15 +53,15 @@ use crate::sys;
 use crate::way::Way;
 
 const SEATS: usize = 10;
-/// Answers of one batch that are kept, which bounds memory.
+/// How many answers of one batch are kept, which bounds the memory.
 const SCANS: usize = 48;
 
-/// What is to be done.
+/// What `soak` is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// For how long.
+pub struct SoakPlan {
+    /// How long it runs.
     pub time: Duration,
-    /// What decides every step.
+    /// The seed, which decides every step.
     pub seed: u64,
 }
 
@@ -66,26 +69,26 @@ pub struct Plan {
 ///
 /// # Errors
 ///
-/// The arguments are no numbers, or the world cannot be made or kept going.
+/// The arguments are not numbers, or the world cannot be made or continued.
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: soak SECONDS SEED") };
-    let plan = Plan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
+    let plan = SoakPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
     let tally = run(plan, |line| println!("{line}"))?;
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The mode of players that have called exec.
+/// The mode of a player that has called exec.
 ///
 /// # Errors
 ///
-/// What the player met.
+/// The error that ended the player.
 pub fn run_player(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [baton] = arguments else { anyhow::bail!("usage: {PLAYER_MODE} BATON") };
     Player::resume(baton)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The mode of a child that keeps running its program again: `soak-chain TIMES BEGAN`.
+/// The mode of a child that executes its program again and again: `soak-chain TIMES BEGAN`.
 ///
 /// # Errors
 ///
@@ -94,14 +97,14 @@ pub fn run_chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
     children::chain(arguments)
 }
 
-/// Runs the soak and says what it has to say line by line.
+/// Runs the soak test. It passes each line of its output to `say`.
 ///
 /// # Errors
 ///
-/// The world cannot be made or kept going. What lsbuf does wrong is counted instead.
-pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
+/// The world cannot be made or continued. A mistake of lsbuf is no error: it is counted.
+pub fn run(plan: SoakPlan, mut say: impl FnMut(&str)) -> anyhow::Result<SoakTally> {
     let begun = Instant::now();
-    let mut tally = Tally::new(plan.seed)?;
+    let mut tally = SoakTally::new(plan.seed)?;
     let noise = noise()?;
     let mut conductor = Conductor::new(plan.seed, raw(noise)?)?;
     while begun.elapsed() < plan.time {
@@ -115,7 +118,8 @@ pub fn run(plan: Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// A process that starts some twenty others a second, which live for some milliseconds and hold nothing.
+/// Starts a process that starts about twenty others a second. They live for some milliseconds and
+/// hold nothing.
 fn noise() -> anyhow::Result<u32> {
     sys::fork(|| {
         let mut random = Random::new(1);
@@ -134,7 +138,7 @@ fn noise() -> anyhow::Result<u32> {
     })
 }
 
-/// A player as the conductor sees it.
+/// The conductor's side of a player.
 #[derive(Debug)]
 struct Seat {
     pid: u32,
@@ -143,19 +147,19 @@ struct Seat {
 
 #[derive(Debug)]
 struct Conductor {
-    kinds: Kinds,
+    exporters: Exporters,
     inboxes: Vec<Inbox>,
-    /// A seat is empty where the player has ended.
+    /// `None` if the player has ended.
     seats: Vec<Option<Seat>>,
     journal: Journal,
     random: Random,
-    world: World,
+    world: SoakWorld,
     batches: u64,
-    /// How lsbuf is asked, in turns.
+    /// The sources that lsbuf is told to use, in turn.
     ways: &'static [Way],
-    /// Whether players send in the next batch.
+    /// Whether players send messages in the next batch.
     mail: bool,
-    /// The process that makes noise, which is held while the world stands still.
+    /// The process that starts others, which is stopped while the paused world is scanned.
     noise: Pid,
 }
 
@@ -175,12 +179,12 @@ impl Conductor {
         let mut journal = Journal::open()?;
         journal.take()?;
         Ok(Conductor {
-            kinds: Kinds { heap, udmabuf, vgem, vgem_shows },
+            exporters: Exporters { heap, udmabuf, vgem, vgem_shows },
             inboxes: (0..SEATS).map(inbox).collect::<rustix::io::Result<_>>().context("making inboxes")?,
             seats: (0..SEATS).map(|_| None).collect(),
             journal,
             random: Random::new(seed),
-            world: World::default(),
+            world: SoakWorld::default(),
             batches: 0,
             ways: if Need::Iterators.probe() { Way::BOTH } else { &[Way::Procfs] },
             mail: false,
@@ -188,26 +192,28 @@ impl Conductor {
         })
     }
 
-    /// One batch and the pause after it.
-    fn batch(&mut self, tally: &mut Tally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
+    /// Runs one batch and the pause after it.
+    fn batch(&mut self, tally: &mut SoakTally, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         self.batches += 1;
         (tally.batch, tally.way) = (self.batches, self.way());
-        // Frantic batches have the most races, calm ones the most buffers that nobody touches during a scan.
-        let (rest, most) = [(0, 500), (500, 500), (5_000, 300), (30_000, 100)][self.random.index(4)];
-        // Short ones first, so that a short soak has several.
+        // Batches with short sleeps have the most races. Batches with long sleeps have the most
+        // buffers that no step changes during a scan.
+        let (sleep, most) = [(0, 500), (500, 500), (5_000, 300), (30_000, 100)][self.random.index(4)];
+        // The first batches are short, so that a short soak has several.
         let most = if self.batches <= 12 { most / 4 } else { most };
         let steps = u32::try_from(20 + self.random.below(most))?;
         let mail = self.mail;
-        let scans = self.play(|seed| Orders { seed, steps, rest, mail, drain: false }, true)?;
-        let past = self.pause(tally)?;
-        // What is said keeps process 1 busy, so it is said when nothing is looked at.
+        let scans = self.play(|seed| Orders { seed, steps, sleep, mail, drain: false }, true)?;
+        let history = self.pause(tally)?;
+        // Output keeps process 1 busy, so nothing is printed until the scan is over.
         let answer = self.look()?;
-        tally.judged_running(&past, &scans, say);
+        tally.judged_running(&history, &scans, say);
         tally.judged_paused(&self.world, &answer, say);
-        // Where a message waits, hardly any rest is exact, so half of the batches have none.
+        // While references are in messages, hardly any residual is exact, so half of the batches
+        // end without messages.
         self.mail = self.random.one_in(2);
         if !self.mail {
-            self.play(|seed| Orders { seed, steps: 0, rest: 0, mail: false, drain: true }, false)?;
+            self.play(|seed| Orders { seed, steps: 0, sleep: 0, mail: false, drain: true }, false)?;
             self.pause(tally)?;
             ensure!(self.world.in_flight() == 0, "messages are left after a drain");
             let answer = self.look()?;
@@ -216,21 +222,21 @@ impl Conductor {
         Ok(())
     }
 
-    /// How lsbuf is asked in this batch.
+    /// The source that lsbuf is told to use in this batch.
     fn way(&self) -> Way {
         let nth = self.batches as usize % self.ways.len();
         self.ways.get(nth).copied().unwrap_or(Way::Procfs)
     }
 
-    /// lsbuf, to be asked for JSON.
+    /// The command that asks lsbuf for JSON.
     fn lsbuf(&self) -> Command {
         let mut command = Command::new(LSBUF);
         self.way().choose(command.args(["--json", "--kind", "dmabuf,memfd"]));
         command
     }
 
-    /// Gives orders to every player and scans until all have followed them.
-    fn play(&mut self, orders: impl Fn(u64) -> Orders, scan: bool) -> anyhow::Result<Vec<Scan>> {
+    /// Gives orders to every player, and scans until all have carried them out.
+    fn play(&mut self, orders: impl Fn(u64) -> Orders, scan: bool) -> anyhow::Result<Vec<TimedAnswer>> {
         let mut waiting = Vec::new();
         for seat in 0..SEATS {
             if self.seats[seat].is_none() {
@@ -260,7 +266,7 @@ impl Conductor {
             }
             waiting = left;
         }
-        let scan = |(began, ended, output)| Ok(Scan { began, ended, answer: Answer::of(&output)? });
+        let scan = |(began, ended, output)| Ok(TimedAnswer { began, ended, answer: Answer::of(&output)? });
         outputs.into_iter().map(scan).collect()
     }
 
@@ -284,29 +290,30 @@ impl Conductor {
         Ok(Seat { pid, control: BufReader::new(ours) })
     }
 
-    /// In a forked child.
+    /// Runs the player, in a forked child.
     fn be_player(&self, seat: usize, control: Option<UnixStream>) -> anyhow::Result<()> {
         let control = control.context("no socket")?;
-        // Ten players leave a scan little of two processors; with this it gets most of one.
+        // Ten players leave little of two processors to a scan. With this priority a scan gets most
+        // of one.
         setpriority_process(None, 8).context("lowering the priority")?;
         let inboxes = self
             .inboxes
             .iter()
             .map(|inbox| Ok(Inbox { to: inbox.to.try_clone()?, from: inbox.from.try_clone()? }));
         let inboxes = inboxes.collect::<std::io::Result<_>>()?;
-        Player::new(seat, self.kinds, control, inboxes)?.play()
+        Player::new(seat, self.exporters, control, inboxes)?.play()
     }
 
-    /// Takes all reports, buries who has ended, and brings the world up to date.
-    fn pause(&mut self, tally: &mut Tally) -> anyhow::Result<Past> {
-        let mut report = Report::new();
+    /// Takes all reports, reaps the players that have ended, and updates the world.
+    fn pause(&mut self, tally: &mut SoakTally) -> anyhow::Result<History> {
+        let mut report = PlayerReport::new();
         for seat in &mut self.seats {
             let Some(player) = seat else { continue };
             let mut line = String::new();
-            // A player that was killed while a message to it waited resets the connection.
+            // If a player is killed while a message to it is unread, the connection is reset.
             let read = player.control.read_line(&mut line).unwrap_or(0);
             if read > 0 {
-                let said: Report = serde_json::from_str(&line).context("understanding a player")?;
+                let said: PlayerReport = serde_json::from_str(&line).context("understanding a player")?;
                 report.extend(said);
                 continue;
             }
@@ -321,16 +328,19 @@ impl Conductor {
         }
         let records = self.journal.take()?;
         tally.happened(&records);
-        let past = Past::of(std::mem::take(&mut self.world), records);
-        self.world = past.start.at(&past.records, u64::MAX);
+        let history = History::of(std::mem::take(&mut self.world), records);
+        self.world = history.start.at(&history.records, u64::MAX);
         self.world.prune();
         if let Some(difference) = self.world.differs(&report) {
-            anyhow::bail!("the soak's own books are wrong in batch {}: {difference}", self.batches);
+            anyhow::bail!(
+                "the players' reports contradict the journal in batch {}: {difference}",
+                self.batches
+            );
         }
-        Ok(past)
+        Ok(history)
     }
 
-    /// Scans the world while it stands still.
+    /// Scans the world while it is paused.
     fn look(&self) -> anyhow::Result<Answer> {
         kill_process(self.noise, Signal::STOP).context("holding the noise")?;
         let answer = Answer::from(&mut self.lsbuf())?;
@@ -338,7 +348,7 @@ impl Conductor {
         Ok(answer)
     }
 
-    /// Ends every player: without orders, they go.
+    /// Ends every player.
     fn end(&mut self) -> anyhow::Result<()> {
         for seat in self.seats.drain(..).flatten() {
             kill_process(raw(seat.pid)?, Signal::KILL).context("ending a player")?;

@@ -1,6 +1,7 @@
-//! A process of the random world: it does what its seed says, writes down each step, and reports what it holds.
+//! A player, a process of the random world: it takes the steps that its seed decides, records each,
+//! and reports what it holds.
 //!
-//! It knows what it holds because it did every step itself; nothing here is read from /proc.
+//! It knows what it holds because it took every step itself. Nothing here is read from `/proc`.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -22,29 +23,29 @@ use crate::sys::{self, Region};
 /// What a player is to do until it reports.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Orders {
-    /// Decides every step.
+    /// The seed, which decides every step.
     pub(super) seed: u64,
-    /// How many steps.
+    /// The number of steps.
     pub(super) steps: u32,
-    /// The longest rest between two steps, in microseconds.
-    pub(super) rest: u64,
-    /// Send buffers too.
+    /// The longest sleep between two steps, in microseconds.
+    pub(super) sleep: u64,
+    /// Whether it may send buffers.
     pub(super) mail: bool,
-    /// First receive everything that was sent here.
+    /// Whether it first receives everything that was sent to it.
     pub(super) drain: bool,
 }
 
-/// What the world has, looked up once.
+/// What the kernel has, probed once.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(super) struct Kinds {
+pub(super) struct Exporters {
     pub(super) heap: bool,
     pub(super) udmabuf: bool,
     pub(super) vgem: bool,
-    /// A mapping of a vgem buffer is a reference that shows.
+    /// A mapping of a vgem buffer shows the buffer in `/proc`, so it counts as a reference.
     pub(super) vgem_shows: bool,
 }
 
-/// Everybody's way to send to one player, and that player's to receive.
+/// A socket pair: every player can send to it, and one player receives from it.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) to: OwnedFd,
@@ -53,49 +54,49 @@ pub(super) struct Inbox {
 
 /// A child.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct PlayerChild {
     pub(super) pid: u32,
-    /// It ends by itself.
+    /// Whether it ends by itself.
     pub(super) ends: bool,
     pub(super) holds: Holds,
 }
 
 /// An fd of a buffer.
 #[derive(Debug)]
-pub(super) enum Slot {
+pub(super) enum BufFd {
     /// Of a dma-buf.
     Buf(DmaBuf),
     /// Of a memfd.
     File(OwnedFd),
 }
 
-impl Slot {
-    /// The fd of a buffer from that exporter.
-    pub(super) fn of(exporter: &str, fd: OwnedFd) -> anyhow::Result<Slot> {
-        Ok(if exporter == MEMFD { Slot::File(fd) } else { Slot::Buf(DmaBuf::try_from_fd(fd)?) })
+impl BufFd {
+    /// The fd of a buffer with this exporter.
+    pub(super) fn of(exporter: &str, fd: OwnedFd) -> anyhow::Result<BufFd> {
+        Ok(if exporter == MEMFD { BufFd::File(fd) } else { BufFd::Buf(DmaBuf::try_from_fd(fd)?) })
     }
 
     /// The dma-buf, if it is one.
     pub(super) fn buf(&self) -> Option<&DmaBuf> {
         match self {
-            Slot::Buf(buf) => Some(buf),
-            Slot::File(_) => None,
+            BufFd::Buf(buf) => Some(buf),
+            BufFd::File(_) => None,
         }
     }
 
-    /// Another fd of the same open file.
-    pub(super) fn try_clone(&self) -> anyhow::Result<Slot> {
+    /// A duplicate of the fd.
+    pub(super) fn try_clone(&self) -> anyhow::Result<BufFd> {
         Ok(match self {
-            Slot::Buf(buf) => Slot::Buf(buf.try_clone()?),
-            Slot::File(file) => Slot::File(file.try_clone()?),
+            BufFd::Buf(buf) => BufFd::Buf(buf.try_clone()?),
+            BufFd::File(file) => BufFd::File(file.try_clone()?),
         })
     }
 
-    /// What stands in the journal for the buffer's inode number, and its size.
+    /// The buffer's key in the journal, and its size.
     pub(super) fn identity(&self) -> anyhow::Result<(u64, u64)> {
         Ok(match self {
-            Slot::Buf(buf) => buf.identity().map(|identity| (identity.ino, identity.size))?,
-            Slot::File(file) => {
+            BufFd::Buf(buf) => buf.identity().map(|identity| (identity.ino, identity.size))?,
+            BufFd::File(file) => {
                 let stat = rustix::fs::fstat(file).context("asking for an inode")?;
                 (memfd_key(stat.st_ino), stat.st_size.unsigned_abs())
             }
@@ -103,30 +104,31 @@ impl Slot {
     }
 }
 
-impl AsFd for Slot {
+impl AsFd for BufFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Slot::Buf(buf) => buf.as_fd(),
-            Slot::File(file) => file.as_fd(),
+            BufFd::Buf(buf) => buf.as_fd(),
+            BufFd::File(file) => file.as_fd(),
         }
     }
 }
 
-/// A player's part in one buffer.
+/// What a player holds of one buffer.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct PlayerBuf {
     pub(super) size: u64,
     pub(super) exporter: String,
-    /// It made the buffer, so it alone may rename it: the order of names is that of its steps.
+    /// The player made the buffer. Only the maker renames a buffer, so the order of its names is
+    /// the order of the maker's steps.
     pub(super) maker: bool,
-    pub(super) fds: Vec<Slot>,
+    pub(super) fds: Vec<BufFd>,
     pub(super) opaths: Vec<OwnedFd>,
-    /// Each with where in the buffer it begins.
+    /// Each mapping, with its offset in the buffer.
     pub(super) maps: Vec<(Region, u64)>,
     pub(super) handle: Option<GemHandle<'static>>,
 }
 
-impl Kept {
+impl PlayerBuf {
     pub(super) fn is_nothing(&self) -> bool {
         self.fds.is_empty() && self.opaths.is_empty() && self.maps.is_empty() && self.handle.is_none()
     }
@@ -136,24 +138,24 @@ impl Kept {
 #[derive(Debug)]
 pub(super) struct Player {
     pub(super) seat: usize,
-    pub(super) kinds: Kinds,
+    pub(super) exporters: Exporters,
     pub(super) inboxes: Vec<Inbox>,
-    pub(super) bufs: BTreeMap<u64, Kept>,
+    pub(super) bufs: BTreeMap<u64, PlayerBuf>,
     pub(super) random: Random,
     /// Whether it may send.
     pub(super) mail: bool,
-    /// Opened once and then kept, so that its handles may be kept too.
+    /// Opened once and never closed, so that GEM handles of it may be kept.
     pub(super) device: Option<&'static DrmDevice>,
     pub(super) control: BufReader<UnixStream>,
     journal: Journal,
-    pub(super) children: Vec<Child>,
+    pub(super) children: Vec<PlayerChild>,
 }
 
-/// How a batch ended.
+/// How a batch ended for a player.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Batch {
+pub(super) enum BatchEnd {
     Done,
-    /// The process is to end.
+    /// The process must end.
     Left,
 }
 
@@ -161,14 +163,14 @@ impl Player {
     /// A player that holds nothing.
     pub(super) fn new(
         seat: usize,
-        kinds: Kinds,
+        exporters: Exporters,
         control: UnixStream,
         inboxes: Vec<Inbox>,
     ) -> anyhow::Result<Player> {
         set_name(&std::ffi::CString::new(format!("player{seat}"))?).context("naming")?;
         Ok(Player {
             seat,
-            kinds,
+            exporters,
             inboxes,
             bufs: BTreeMap::new(),
             random: Random::new(0),
@@ -180,29 +182,32 @@ impl Player {
         })
     }
 
-    pub(super) fn rest(&mut self, longest: u64) {
+    pub(super) fn sleep(&mut self, longest: u64) {
         if longest > 0 {
             std::thread::sleep(Duration::from_micros(self.random.below(longest)));
         }
     }
 
-    /// Writes down what a step has come to.
+    /// Records what a step did.
     pub(super) fn note(&self, began: u64, entries: Vec<Entry>) -> anyhow::Result<()> {
         self.journal.note(began, entries)
     }
 
-    /// Writes down what is held of one buffer after a step, and forgets it if that is nothing.
+    /// Records what the process holds of one buffer after a step, and forgets the buffer if that is
+    /// nothing.
     pub(super) fn note_hold(&mut self, began: u64, ino: u64) -> anyhow::Result<()> {
         self.note_with_hold(began, ino, None)
     }
 
-    /// The same after a step in which the process moved a reference about within itself, and had all these on the way.
+    /// As [`Player::note_hold`], after a step in which the process moved a reference within itself.
+    /// `on_the_way` has every place that it had in between.
     pub(super) fn note_moved(&mut self, began: u64, ino: u64, on_the_way: Hold) -> anyhow::Result<()> {
         let pid = std::process::id();
         self.note_with_hold(began, ino, Entry::Moved { pid, ino, way: on_the_way })
     }
 
-    /// And what else the step came to, as one: nothing that is judged may fall between the two.
+    /// As [`Player::note_hold`], with another entry in the same write, so that no judged moment is
+    /// between the two.
     pub(super) fn note_with_hold(
         &mut self,
         began: u64,
@@ -213,18 +218,18 @@ impl Player {
         self.note(began, what.into().into_iter().chain([holds]).collect())
     }
 
-    /// What is held of one buffer now; it is forgotten if that is nothing.
+    /// What the process holds of one buffer now. The buffer is forgotten if that is nothing.
     fn final_hold(&mut self, ino: u64) -> Entry {
         let hold = self.bufs.get(&ino).map(|kept| self.hold(kept)).unwrap_or_default();
-        if self.bufs.get(&ino).is_some_and(Kept::is_nothing) {
+        if self.bufs.get(&ino).is_some_and(PlayerBuf::is_nothing) {
             self.bufs.remove(&ino);
         }
         Entry::Holds { pid: std::process::id(), ino, hold }
     }
 
-    fn hold(&self, kept: &Kept) -> Hold {
-        // On kernels where a mapping shows under another file, it is no reference to the buffer.
-        let shows = kept.exporter != crate::make::DRM || self.kinds.vgem_shows;
+    fn hold(&self, kept: &PlayerBuf) -> Hold {
+        // On kernels where a mapping shows another file, it is no reference to the buffer.
+        let shows = kept.exporter != crate::make::DRM || self.exporters.vgem_shows;
         let maps = kept.maps.iter().filter(|_| shows);
         Hold {
             fds: kept.fds.iter().map(sys::number).collect(),

@@ -1,20 +1,21 @@
 //! Random choices that a seed repeats.
 //!
-//! The splitmix64 generator: a few lines, good enough to choose steps, and the same everywhere.
+//! It is the splitmix64 generator: a few lines, good enough to choose steps, and the same on every
+//! machine.
 
 use serde::{Deserialize, Serialize};
 
-/// A generator.
+/// A generator of random numbers.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The generator of a seed.
+    /// The generator with this seed.
     pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next 64 bits.
+    /// The next 64 random bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -23,12 +24,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `limit`, which is not 0.
+    /// A number below `limit`, which must not be 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
-    /// An index into something of that length, which is not 0.
+    /// An index into a list of that length, which must not be 0.
     pub(crate) fn index(&mut self, len: usize) -> usize {
         // Below `len`, so it fits.
         self.below(len as u64) as usize
@@ -39,7 +40,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// An entry of a table of weights and values.
+    /// A value of a table of weights and values.
     pub(crate) fn pick<T: Copy>(&mut self, table: &[(u64, T)]) -> Option<T> {
         let mut at = self.below(table.iter().map(|(weight, _)| weight).sum());
         table.iter().find_map(|&(weight, value)| {
@@ -67,7 +68,7 @@ mod tests {
         assert!(counts[2] > 2 * counts[0] && counts[0] > 500, "{counts:?}");
     }
 
-    /// Check that a seed repeats its choices, and another one makes others.
+    /// Check that the same seed repeats its choices, and that another seed makes others.
     #[test]
     fn seeds() {
         let run = |seed| {

@@ -1,7 +1,8 @@
 //! The steps that players take, and how likely each is.
 //!
-//! A step that finds nothing to work on does nothing. One that the kernel may rightly refuse (a socket that is full, a
-//! rename while a device is attached) is left; any other refusal ends the soak.
+//! A step that finds nothing to work on does nothing. The kernel may rightly refuse some steps (a
+//! send to a full socket, a rename while a device is attached); they are skipped. Any other refusal
+//! ends the soak test.
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -11,16 +12,16 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::journal::{Entry, Hold, now};
 use super::names::{MEMFD, MEMFD_NAME};
-use super::player::{Kept, Player, Slot};
+use super::player::{BufFd, Player, PlayerBuf};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::sys::shuttle::Shuttle;
 use crate::sys::{self, Region, page, page_size};
 
-type Step = fn(&mut Player) -> anyhow::Result<()>;
+type StepFn = fn(&mut Player) -> anyhow::Result<()>;
 
-/// What every process does, children too.
-const COMMON: &[(u64, Step)] = &[
+/// The steps of every process, also of children.
+const COMMON: &[(u64, StepFn)] = &[
     (10, duplicate),
     (11, close),
     (4, fidget),
@@ -38,8 +39,8 @@ const COMMON: &[(u64, Step)] = &[
     (3, forget),
 ];
 
-/// What only players do: buffers, GEM handles and children of their own.
-const OWN: &[(u64, Step)] = &[
+/// The steps of players alone: they make buffers, GEM handles and children.
+const OWN: &[(u64, StepFn)] = &[
     (12, make),
     (6, rename),
     (5, import),
@@ -52,10 +53,10 @@ const OWN: &[(u64, Step)] = &[
     (2, Player::exec_chain),
 ];
 
-/// How many buffers a player takes part in before it lets go of some.
+/// How many buffers a player holds before it drops some.
 const ENOUGH: usize = 9;
 
-/// Takes any step.
+/// Takes one of all steps.
 pub(super) fn any(player: &mut Player) -> anyhow::Result<()> {
     let table = if player.random.one_in(3) { OWN } else { COMMON };
     player.random.pick(table).map_or(Ok(()), |step| step(player))
@@ -66,18 +67,22 @@ pub(super) fn heirs(player: &mut Player) -> anyhow::Result<()> {
     player.random.pick(COMMON).map_or(Ok(()), |step| step(player))
 }
 
-/// Moves some reference within the process.
+/// Moves a reference within the process.
 pub(super) fn stir(player: &mut Player) -> anyhow::Result<()> {
-    const TABLE: &[(u64, Step)] = &[(1, fidget), (1, hop), (1, relocate)];
+    const TABLE: &[(u64, StepFn)] = &[(1, fidget), (1, hop), (1, relocate)];
     player.random.pick(TABLE).map_or(Ok(()), |step| step(player))
 }
 
-/// One of the buffers that `has` what a step needs.
-pub(super) fn choose(player: &mut Player, has: fn(&Kept) -> bool) -> Option<(u64, &mut Kept, usize)> {
+/// Chooses one of the buffers that `has` accepts. The number is random, for the caller's use.
+pub(super) fn choose(
+    player: &mut Player,
+    has: fn(&PlayerBuf) -> bool,
+) -> Option<(u64, &mut PlayerBuf, usize)> {
     let inos: Vec<u64> = player.bufs.iter().filter(|(_, kept)| has(kept)).map(|(&ino, _)| ino).collect();
     let roll = player.random.index(usize::MAX);
     let ino = *inos.get(roll % inos.len().max(1))?;
-    // The roll also chooses among the buffer's fds or mappings; its high bits are as good as its low ones.
+    // The caller uses the number to choose an fd or a mapping. Its high bits are as random as its
+    // low ones.
     player.bufs.get_mut(&ino).map(|kept| (ino, kept, roll >> 16))
 }
 
@@ -87,9 +92,9 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     }
     let size = page() << player.random.below(5);
     let table = [
-        (3 * u64::from(player.kinds.heap), make::HEAP),
-        (2 * u64::from(player.kinds.udmabuf), "udmabuf"),
-        (2 * u64::from(player.kinds.vgem), make::DRM),
+        (3 * u64::from(player.exporters.heap), make::HEAP),
+        (2 * u64::from(player.exporters.udmabuf), "udmabuf"),
+        (2 * u64::from(player.exporters.vgem), make::DRM),
         (4, MEMFD),
     ];
     let Some(exporter) = player.random.pick(&table) else { return Ok(()) };
@@ -97,26 +102,27 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     let began = now();
     let mut handle = None;
     let buf = match exporter {
-        make::HEAP => Slot::Buf(Heap::open("system")?.allocate(size)?),
-        // All of it is written, so that what is taken is its size.
-        MEMFD => Slot::File(make::memfd(MEMFD_NAME, size / page(), size / page())?),
+        make::HEAP => BufFd::Buf(Heap::open("system")?.allocate(size)?),
+        // All of it is written, so that its allocated bytes are its size.
+        MEMFD => BufFd::File(make::memfd(MEMFD_NAME, size / page(), size / page())?),
         make::DRM => {
             let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
             let buf = dumb.handle.export()?;
             handle = Some(dumb.handle).filter(|_| keep_handle);
-            Slot::Buf(buf)
+            BufFd::Buf(buf)
         }
-        _ => Slot::Buf(Udmabuf::open()?.allocate(size)?),
+        _ => BufFd::Buf(Udmabuf::open()?.allocate(size)?),
     };
     let (ino, size) = buf.identity()?;
     let exporter = exporter.to_owned();
     let made = Entry::Made { ino, size, exporter: exporter.clone() };
     let (fds, opaths, maps) = (vec![buf], Vec::new(), Vec::new());
-    player.bufs.insert(ino, Kept { size, exporter, maker: true, fds, opaths, maps, handle });
+    player.bufs.insert(ino, PlayerBuf { size, exporter, maker: true, fds, opaths, maps, handle });
     player.note_with_hold(began, ino, made)
 }
 
-/// The player's device, opened at its first use and then until the process ends or calls exec.
+/// The player's DRM device. It is opened at its first use and stays open until the process ends or
+/// calls exec.
 fn device(player: &mut Player) -> anyhow::Result<&'static dmabuf::DrmDevice> {
     if let Some(device) = player.device {
         return Ok(device);
@@ -141,8 +147,8 @@ fn close(player: &mut Player) -> anyhow::Result<()> {
     player.note_hold(began, ino)
 }
 
-/// Moves one reference from number to number, many times over. A reader that lists fds and then looks at each is most
-/// easily misled by this: the count stands still, and the reference is always somewhere else.
+/// Moves one reference from fd to fd, many times. This misleads a reader that lists fds and then
+/// looks at each: the count stays the same, and the reference is always in another slot.
 fn fidget(player: &mut Player) -> anyhow::Result<()> {
     let times = 1 + player.random.below(100);
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
@@ -157,7 +163,7 @@ fn fidget(player: &mut Player) -> anyhow::Result<()> {
     player.note_moved(began, ino, on_the_way)
 }
 
-/// Moves one reference between a low slot and a high one, to and fro.
+/// Moves one reference to and fro between a low slot and a high one.
 fn hop(player: &mut Player) -> anyhow::Result<()> {
     let times = 1 + player.random.below(60);
     let high = 100 + i32::try_from(player.random.below(800))?;
@@ -169,22 +175,22 @@ fn hop(player: &mut Player) -> anyhow::Result<()> {
         let lowest = if nth % 2 == 0 { high } else { 3 };
         let moved = fcntl_dupfd_cloexec(&kept.fds[at], lowest)?;
         on_the_way.fds.insert(sys::number(&moved));
-        kept.fds[at] = Slot::of(&kept.exporter, moved)?;
+        kept.fds[at] = BufFd::of(&kept.exporter, moved)?;
     }
     player.note_moved(began, ino, on_the_way)
 }
 
-/// Opens a memfd once more: a second open file on the same memory.
+/// Opens a memfd again: a second open file on the same memory.
 fn reopen(player: &mut Player) -> anyhow::Result<()> {
-    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.exporter == MEMFD;
+    let usable = |kept: &PlayerBuf| !kept.fds.is_empty() && kept.exporter == MEMFD;
     let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
     let began = now();
     let again = sys::open_again(&kept.fds[roll % kept.fds.len()])?;
-    kept.fds.push(Slot::File(again));
+    kept.fds.push(BufFd::File(again));
     player.note_hold(began, ino)
 }
 
-/// Maps a page, moves it to and fro past other mappings many times over, and leaves it where it is then.
+/// Maps a page, moves it to and fro past other mappings many times, and leaves it where it is then.
 fn shuttle(player: &mut Player) -> anyhow::Result<()> {
     let times = 1 + player.random.below(60);
     let between = 2 + player.random.index(60);
@@ -195,7 +201,7 @@ fn shuttle(player: &mut Player) -> anyhow::Result<()> {
     let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], page_size(), between)?;
     let places = [shuttle.region(), shuttle.other()].map(|place| (place.start, place.start + place.len, 0));
     let on_the_way = Hold { maps: places.into(), ..Hold::default() };
-    // Half of the time the mapping is all that is left of the buffer here.
+    // Half of the time the mapping is the only reference that the process keeps.
     let alone = (roll >> 20) % 2 == 0;
     if alone {
         kept.fds.clear();
@@ -207,13 +213,13 @@ fn shuttle(player: &mut Player) -> anyhow::Result<()> {
     player.note_moved(began, ino, on_the_way)
 }
 
-/// Lets go of a whole buffer.
+/// Drops everything that the process holds of some buffer.
 fn forget(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, _, _)) = choose(player, |_| true) else { return Ok(()) };
     let_go(player, ino)
 }
 
-/// Lets go of this buffer.
+/// Drops everything that the process holds of this buffer.
 pub(super) fn let_go(player: &mut Player, ino: u64) -> anyhow::Result<()> {
     let began = now();
     let Some(kept) = player.bufs.remove(&ino) else { return Ok(()) };
@@ -225,7 +231,8 @@ pub(super) fn let_go(player: &mut Player, ino: u64) -> anyhow::Result<()> {
     player.note_with_hold(began, ino, busy)
 }
 
-/// Sends to any player, itself included; whether and when it is received is that one's affair.
+/// Sends a buffer to any player, also to itself. The receiver decides whether and when it is
+/// received.
 fn send(player: &mut Player) -> anyhow::Result<()> {
     if !player.mail {
         return Ok(());
@@ -234,16 +241,16 @@ fn send(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, _, roll)) = choose(player, |kept| !kept.fds.is_empty()) else { return Ok(()) };
     let (Some(kept), inbox) = (player.bufs.get(&ino), &player.inboxes[to]) else { return Ok(()) };
     let began = now();
-    // Two processes may begin in one nanosecond, but one process does not twice.
+    // Two processes may start a step in the same nanosecond, but one process does not do so twice.
     let message = began << 16 | u64::from(std::process::id() & 0xffff);
     let payload = format!("{message} {}", kept.exporter);
     let fd = &kept.fds[roll % kept.fds.len()];
     let sent = match fd {
-        Slot::Buf(buf) => match share::send(&inbox.to, &[buf], payload.as_bytes()) {
+        BufFd::Buf(buf) => match share::send(&inbox.to, &[buf], payload.as_bytes()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             sent => sent.map(|()| true)?,
         },
-        Slot::File(file) => match sys::send_with(&inbox.to, file.as_fd(), payload.as_bytes()) {
+        BufFd::File(file) => match sys::send_with(&inbox.to, file.as_fd(), payload.as_bytes()) {
             Err(Errno::AGAIN) => false,
             sent => sent.map(|()| true)?,
         },
@@ -263,9 +270,9 @@ pub(super) fn receive(player: &mut Player) -> anyhow::Result<bool> {
     let (message, exporter) = text.split_once(' ').unwrap_or_default();
     let message = message.parse()?;
     for fd in fds {
-        let buf = Slot::of(exporter, fd)?;
+        let buf = BufFd::of(exporter, fd)?;
         let (ino, size) = buf.identity()?;
-        let kept = player.bufs.entry(ino).or_insert_with(|| Kept {
+        let kept = player.bufs.entry(ino).or_insert_with(|| PlayerBuf {
             size,
             exporter: exporter.to_owned(),
             maker: false,
@@ -297,7 +304,7 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
     player.note_hold(began, ino)
 }
 
-/// Unmaps a mapping, its beginning, its end, or a hole in its middle.
+/// Unmaps a whole mapping, its beginning, its end, or a part in its middle.
 fn unmap(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
     let (whole, offset) = kept.maps.swap_remove(roll % kept.maps.len());
@@ -336,7 +343,7 @@ fn relocate(player: &mut Player) -> anyhow::Result<()> {
 }
 
 fn open_path(player: &mut Player) -> anyhow::Result<()> {
-    let usable = |kept: &Kept| !kept.fds.is_empty() && kept.opaths.len() < 3;
+    let usable = |kept: &PlayerBuf| !kept.fds.is_empty() && kept.opaths.len() < 3;
     let Some((ino, kept, roll)) = choose(player, usable) else { return Ok(()) };
     let began = now();
     let path = sys::open_path(&kept.fds[roll % kept.fds.len()])?;
@@ -353,9 +360,9 @@ fn close_path(player: &mut Player) -> anyhow::Result<()> {
 
 fn rename(player: &mut Player) -> anyhow::Result<()> {
     let name = any_name(player);
-    let usable = |kept: &Kept| kept.maker && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
+    let usable = |kept: &PlayerBuf| kept.maker && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
     let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
-    let Some(buf) = kept.fds.first().and_then(Slot::buf) else { return Ok(()) };
+    let Some(buf) = kept.fds.first().and_then(BufFd::buf) else { return Ok(()) };
     let began = now();
     match buf.set_name(&name) {
         Ok(()) => player.note(began, vec![Entry::Named { ino, name }]),
@@ -364,7 +371,7 @@ fn rename(player: &mut Player) -> anyhow::Result<()> {
     }
 }
 
-/// A decent name, a hostile one, or noise.
+/// An ordinary name, a hostile one, an empty one, or random bytes.
 fn any_name(player: &mut Player) -> Vec<u8> {
     let random = &mut player.random;
     match random.below(4) {
@@ -376,13 +383,14 @@ fn any_name(player: &mut Player) -> Vec<u8> {
 }
 
 fn import(player: &mut Player) -> anyhow::Result<()> {
-    if !player.kinds.vgem {
+    if !player.exporters.vgem {
         return Ok(());
     }
     let device = device(player)?;
-    let usable = |kept: &Kept| kept.handle.is_none() && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
+    let usable =
+        |kept: &PlayerBuf| kept.handle.is_none() && kept.fds.first().is_some_and(|fd| fd.buf().is_some());
     let Some((ino, kept, _)) = choose(player, usable) else { return Ok(()) };
-    let Some(buf) = kept.fds.first().and_then(Slot::buf) else { return Ok(()) };
+    let Some(buf) = kept.fds.first().and_then(BufFd::buf) else { return Ok(()) };
     let began = now();
     kept.handle = Some(device.import(buf)?);
     player.note_with_hold(began, ino, Entry::Busy { ino })
@@ -393,7 +401,7 @@ fn export(player: &mut Player) -> anyhow::Result<()> {
     let began = now();
     if let Some(handle) = &kept.handle {
         let fd = handle.export()?;
-        kept.fds.push(Slot::Buf(fd));
+        kept.fds.push(BufFd::Buf(fd));
     }
     player.note_with_hold(began, ino, Entry::Busy { ino })
 }

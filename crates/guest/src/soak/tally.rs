@@ -1,68 +1,68 @@
-//! What the soak has seen so far, and how it says so.
+//! The figures of the soak test so far, and how they are printed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::journal::{Entry, Record};
-use super::judge::{self, Findings, Scan};
-use super::past::Past;
-use super::world::World;
+use super::history::History;
+use super::journal::{Entry, JournalRecord};
+use super::judge::{self, Findings, TimedAnswer};
+use super::world::SoakWorld;
 use crate::answer::Answer;
 use crate::way::Way;
 
-/// How many failures are told in full; the rest are counted.
-const TOLD: u64 = 100;
+/// How many failures are printed in full. Later ones are only counted.
+const PRINTED: u64 = 100;
 
-/// Figures of a soak.
+/// The figures of a soak test.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct SoakTally {
     seed: u64,
-    /// The batch that is under way, from 1.
+    /// The current batch, from 1.
     pub(super) batch: u64,
-    /// How lsbuf is asked in it.
+    /// The source that lsbuf is told to use in it.
     pub(super) way: Way,
-    /// Answers about the world in motion.
+    /// Answers while the world moved.
     pub running: u64,
-    /// Answers about the world at rest.
+    /// Answers while the world was paused.
     pub paused: u64,
-    /// Ledgers that were compared whole.
-    pub ledgers: u64,
-    /// Those of them that were marked an estimate.
+    /// Accounts that were compared in full.
+    pub accounts: u64,
+    /// How many of them were marked as estimates.
     pub estimates: u64,
     /// Buffers made.
     pub made: u64,
-    /// Steps that came to something.
+    /// Records in the journal.
     pub steps: u64,
-    /// Rests that were called exact and were wrong by a limit that lsbuf states.
+    /// Residuals that were called exact and were wrong within a limit that lsbuf's documents state.
     pub limits: u64,
-    /// Memfds that were missing from answers which say so.
-    pub told_missing: u64,
+    /// Memfds that were missing from an answer that says that memfds may be missing.
+    pub missing_with_note: u64,
     /// Buffers in all answers.
     pub listed: u64,
-    /// How many of them were no more than estimates, by the reason given.
+    /// How many of them were estimates, by the reason that lsbuf gave.
     pub reasons: BTreeMap<String, u64>,
-    /// What lsbuf did wrong.
+    /// Mistakes of lsbuf.
     pub errors: u64,
     forks_before: u64,
     minutes: u64,
 }
 
-impl Tally {
-    pub(super) fn new(seed: u64) -> anyhow::Result<Tally> {
-        Ok(Tally {
+impl SoakTally {
+    pub(super) fn new(seed: u64) -> anyhow::Result<SoakTally> {
+        Ok(SoakTally {
             seed,
             batch: 0,
             way: Way::Auto,
             running: 0,
             paused: 0,
-            ledgers: 0,
+            accounts: 0,
             estimates: 0,
             made: 0,
             steps: 0,
             limits: 0,
-            told_missing: 0,
+            missing_with_note: 0,
             listed: 0,
             reasons: BTreeMap::new(),
             errors: 0,
@@ -72,50 +72,55 @@ impl Tally {
     }
 
     /// Counts what players did.
-    pub(super) fn happened(&mut self, records: &[Record]) {
+    pub(super) fn happened(&mut self, records: &[JournalRecord]) {
         self.steps += records.len() as u64;
         self.made += records.iter().filter(|r| matches!(r.entry, Entry::Made { .. })).count() as u64;
     }
 
     /// Judges the answers of a batch.
-    pub(super) fn judged_running(&mut self, past: &Past, scans: &[Scan], say: &mut impl FnMut(&str)) {
+    pub(super) fn judged_running(
+        &mut self,
+        history: &History,
+        scans: &[TimedAnswer],
+        say: &mut impl FnMut(&str),
+    ) {
         for scan in scans {
             self.running += 1;
-            let findings = judge::running(past, scan);
+            let findings = judge::running(history, scan);
             self.add(findings, "while the world moved", &scan.answer, say);
         }
     }
 
-    /// Judges an answer about the world at rest.
-    pub(super) fn judged_paused(&mut self, world: &World, answer: &Answer, say: &mut impl FnMut(&str)) {
+    /// Judges an answer about the paused world.
+    pub(super) fn judged_paused(&mut self, world: &SoakWorld, answer: &Answer, say: &mut impl FnMut(&str)) {
         self.paused += 1;
         self.add(judge::paused(world, answer), "while the world stood still", answer, say);
     }
 
     fn add(&mut self, findings: Findings, when: &str, answer: &Answer, say: &mut impl FnMut(&str)) {
-        self.ledgers += findings.ledgers;
+        self.accounts += findings.accounts;
         self.estimates += findings.estimates;
         let whence = format!("seed {}, batch {} by {}, {when}", self.seed, self.batch, self.way);
         for error in findings.errors {
             self.errors += 1;
-            if self.errors <= TOLD {
+            if self.errors <= PRINTED {
                 say(&format!("ERROR ({whence}): {error}\n  notes {}", answer.0["scan"]["notes"]));
             }
         }
         for wrong in findings.limits {
             self.limits += 1;
-            if self.limits <= TOLD {
+            if self.limits <= PRINTED {
                 say(&format!("LIMIT ({whence}): {wrong}"));
             }
         }
-        self.told_missing += findings.told_missing;
+        self.missing_with_note += findings.missing_with_note;
         self.listed += findings.listed;
         for (reason, buffers) in findings.reasons {
             *self.reasons.entry(reason).or_default() += buffers;
         }
     }
 
-    /// Says how things stand, once a minute.
+    /// Prints the figures once a minute.
     pub(super) fn minute(&mut self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         if elapsed.as_secs() / 60 > self.minutes {
             self.minutes = elapsed.as_secs() / 60;
@@ -124,7 +129,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Says how things ended.
+    /// Prints the result and the figures at the end.
     pub(super) fn summary(&self, elapsed: Duration, say: &mut impl FnMut(&str)) -> anyhow::Result<()> {
         let verdict = if self.errors == 0 { "passed" } else { "FAILED" };
         say(&format!("soak {verdict}, seed {}: {}", self.seed, self.line(elapsed)?));
@@ -135,19 +140,19 @@ impl Tally {
     }
 
     fn line(&self, elapsed: Duration) -> anyhow::Result<String> {
-        let Tally { batch, running, paused, ledgers, estimates, made, steps, limits, errors, .. } = self;
+        let SoakTally { batch, running, paused, accounts, estimates, made, steps, limits, errors, .. } = self;
         let started = forks()? - self.forks_before;
         Ok(format!(
-            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {ledgers} ledgers compared \
+            "{:>5} s: {batch} batches, scans {running} running and {paused} paused, {accounts} accounts compared \
              ({estimates} estimates), {made} buffers, {steps} steps, {started} processes, \
-             {limits} at a stated limit, {} told missing, {errors} errors",
+             {limits} at a stated limit, {} memfds missing with a note, {errors} errors",
             elapsed.as_secs(),
-            self.told_missing,
+            self.missing_with_note,
         ))
     }
 }
 
-/// Processes started since the machine booted.
+/// How many processes and threads have been started since the machine booted.
 fn forks() -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
     let line =

@@ -1,7 +1,9 @@
-//! A page that the kernel waits for: who touches it sleeps, in a system call too, until it is filled.
+//! A page that is missing: a thread that touches it sleeps until it is filled, also inside a system
+//! call.
 //!
-//! So a fork or an exec can be held up where it usually is for some microseconds only, when it has copied or opened files and
-//! shows in no list yet. Numbers are those of include/uapi/linux/userfaultfd.h.
+//! With it a test can hold a fork or an exec at a point that usually lasts microseconds: the kernel
+//! has copied the fd table or opened the program, but no list shows it yet. The numbers are those
+//! of include/uapi/linux/userfaultfd.h.
 
 use std::ffi::{CStr, c_char};
 use std::io::Error;
@@ -31,13 +33,14 @@ pub struct MissingPage {
 }
 
 impl MissingPage {
-    /// Makes one. It stays mapped as long as the process lives.
+    /// Makes a missing page. It stays mapped until the process ends.
     ///
     /// # Errors
     ///
-    /// The kernel has no userfaultfd, or lets this process have none that the kernel itself waits for.
+    /// The kernel has no userfaultfd, or lets this process have none for faults in the kernel.
     pub fn new() -> anyhow::Result<MissingPage> {
-        // SAFETY: nothing but the page below is ever registered with it, and no reference points into that one.
+        // SAFETY: only the page below is ever registered with it, and no reference points into that
+        // page.
         let fault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }.context("making a userfaultfd")?;
         let (readable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
@@ -51,50 +54,52 @@ impl MissingPage {
         Ok(missing)
     }
 
-    /// Fills it with zeros, and wakes who waits for it.
+    /// Fills the page with zeros, and wakes the threads that wait for it.
     ///
     /// # Errors
     ///
-    /// It is filled already.
+    /// The page is filled already.
     pub fn fill(&self) -> anyhow::Result<()> {
         let page = self.page;
         self.control(ZERO_PAGE, &mut [page.start as u64, page.len as u64, 0, 0]).context("filling a page")
     }
 
-    /// Forks a child which does nothing. The kernel is to write an fd of it into the page, so that it sleeps after it has
-    /// copied the fd table and before the child is in any list. The fd is never closed.
+    /// Forks a child that does nothing. The kernel writes a pidfd of the child into the page. So it
+    /// sleeps after it has copied the fd table and before any list has the child. The pidfd is
+    /// never closed.
     ///
     /// # Errors
     ///
     /// The kernel refuses.
     pub fn fork(&self) -> anyhow::Result<u32> {
-        // SAFETY: all zero asks for nothing.
+        // SAFETY: a structure of zeros asks for nothing.
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
         arguments.flags = libc::CLONE_PIDFD.unsigned_abs().into();
         arguments.pidfd = self.page.start as u64;
         arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
-        // SAFETY: with neither memory nor stack given it is a fork, of which the child only pauses. The kernel writes a number
-        // into the page, which is ours.
+        // SAFETY: without shared memory and without a stack it is a fork, and the child only
+        // pauses. The kernel writes a number into the page, which only this structure uses.
         match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
             0 => pause_forever(),
             pid => started(pid),
         }
     }
 
-    /// Runs the program at `path` in place of this one, with `argument` and one that begins in the page, so that the kernel
-    /// sleeps after it has opened the program. Returns only if that fails.
+    /// Executes the program at `path` with `argument` and with an argument that begins in the page.
+    /// So the kernel sleeps after it has opened the program. Returns only if that fails.
     pub fn exec(&self, path: &CStr, argument: &CStr) -> anyhow::Error {
         let in_the_page: *const c_char = ptr::with_exposed_provenance(self.page.start);
         let arguments = [path.as_ptr(), argument.as_ptr(), in_the_page, ptr::null()];
         let environment = [ptr::null::<c_char>()];
-        // SAFETY: both lists end with a null and hold strings that do; the page is one once it is filled.
+        // SAFETY: both lists end with a null, and their strings end with a NUL. The page is a
+        // string once it is filled.
         unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
         anyhow::Error::new(Error::last_os_error()).context("running a program")
     }
 
     fn control<const N: usize>(&self, request: libc::Ioctl, argument: &mut [u64; N]) -> anyhow::Result<()> {
-        // SAFETY: each request above has a structure of as many numbers as it is given here, and those that name a range name
-        // the page, which is ours.
+        // SAFETY: each request above takes as many numbers as it gets here. A request with a range
+        // has the range of the page, which only this structure uses.
         let done = unsafe { libc::ioctl(self.fault.as_raw_fd(), request, argument.as_mut_ptr()) };
         ensure!(done == 0, Error::last_os_error());
         Ok(())

@@ -1,8 +1,10 @@
-//! What running a command takes: its time and CPU time, or, in a run that is not timed, its memory and system calls.
+//! Measures what a run of a command takes: its time and CPU time, or its memory and system calls.
+//! These are separate runs, because counting costs time.
 //!
-//! `ru_maxrss` is of no use for memory: it begins with the peak of whoever started the program (`exec_mmap` of fs/exec.c
-//! carries the former address space's over). So the command is stopped where it exits and `VmHWM` is read, which is of
-//! its own address space. System calls are counted by the kernel's own tracepoint, in all its threads.
+//! For memory `ru_maxrss` is useless, because it begins with the peak of the process that started
+//! the program (`exec_mmap` of fs/exec.c carries it over). So the command is stopped where it exits
+//! and `VmHWM` is read, which belongs to its own address space. The kernel's tracepoint counts the
+//! system calls of all its threads.
 
 use std::io::{Error, Read};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -15,25 +17,25 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde::{Deserialize, Serialize};
 
-/// Where the kernel says by what number the tracepoint is known that every system call passes.
+/// The file with the number of the tracepoint that every system call passes.
 const TRACEPOINT: &str = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
 
 /// What one run took.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Taken {
-    /// From start to end.
+    /// The time from start to end.
     pub wall: Duration,
     /// CPU time outside the kernel.
     pub user: Duration,
-    /// CPU time of the kernel.
+    /// CPU time in the kernel.
     pub kernel: Duration,
 }
 
-/// Runs a command to its end and times it, from before it is started.
+/// Runs a command until it ends and times it. The time includes starting it.
 ///
 /// # Errors
 ///
-/// It cannot be started or waited for, or fails.
+/// It cannot be started or waited for, or it fails.
 pub fn timed(command: &mut Command) -> anyhow::Result<Taken> {
     let begun = Instant::now();
     let child = command.spawn().context("starting")?;
@@ -45,11 +47,12 @@ pub fn timed(command: &mut Command) -> anyhow::Result<Taken> {
     Ok(Taken { wall, user: duration(usage.ru_utime), kernel: duration(usage.ru_stime) })
 }
 
-/// CPU time until now of this process and its children that have ended: a scan may be another process's work.
+/// The CPU time, so far, of this process and its ended children. Children count because another
+/// process may do part of a scan.
 ///
 /// # Errors
 ///
-/// None that the kernel is known to have.
+/// The kernel refuses, which it is not known to do.
 pub fn own_cpu() -> anyhow::Result<(Duration, Duration)> {
     let (mut user, mut kernel) = (Duration::ZERO, Duration::ZERO);
     for who in [libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN] {
@@ -70,21 +73,21 @@ pub fn own_cpu() -> anyhow::Result<(Duration, Duration)> {
 /// What a run that is not timed tells.
 #[derive(Clone, Debug)]
 pub struct Watched {
-    /// Largest resident set, KiB.
+    /// The peak of the resident set, in KiB.
     pub peak_kib: u64,
-    /// System calls after the exec, or why they were not counted.
+    /// The system calls after the exec, or why they were not counted.
     pub system_calls: Result<u64, String>,
 }
 
-/// Runs a command to its end under watch, but not for longer than `limit`.
+/// Runs a command until it ends, but not longer than `limit`, and watches it.
 ///
 /// # Errors
 ///
-/// It cannot be started, traced or waited for, fails, or takes too long.
+/// It cannot be started, traced or waited for, or it fails or takes too long.
 pub fn watched(mut command: Command, limit: Duration) -> anyhow::Result<Watched> {
     let deadline = Instant::now() + limit;
     let counter = SystemCalls::of_children();
-    // SAFETY: between fork and exec one system call is made, which allocates nothing.
+    // SAFETY: between fork and exec only one system call is made, which allocates nothing.
     unsafe { command.pre_exec(|| trace(libc::PTRACE_TRACEME, 0, 0)) };
     let pid = libc::pid_t::try_from(command.spawn().context("starting")?.id())?;
     let mut peak = None;
@@ -126,7 +129,7 @@ pub fn watched(mut command: Command, limit: Duration) -> anyhow::Result<Watched>
     })
 }
 
-/// The largest resident set of a process until now, KiB.
+/// The peak of a process's resident set so far, in KiB.
 ///
 /// # Errors
 ///
@@ -137,7 +140,7 @@ pub fn high_water(pid: u32) -> anyhow::Result<u64> {
     line.trim().trim_end_matches(" kB").parse().with_context(|| format!("VmHWM is {line:?}"))
 }
 
-/// Whether there is something to wait for.
+/// Whether the process has ended or stopped.
 fn has_changed(pid: libc::pid_t) -> anyhow::Result<bool> {
     let child = WaitId::Pid(Pid::from_raw(pid).context("no process")?);
     let options =
@@ -169,7 +172,7 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec.unsigned_abs() as u32 * 1000)
 }
 
-/// A counter of system calls, in all threads.
+/// A counter of the system calls of all threads.
 #[derive(Debug)]
 pub struct SystemCalls(Vec<OwnedFd>);
 
@@ -197,7 +200,7 @@ impl EventAttributes {
 }
 
 impl SystemCalls {
-    /// Counts those that children of this thread make after their exec.
+    /// Counts the system calls that this thread's children make after their exec.
     fn of_children() -> Result<SystemCalls, String> {
         let this_thread = 0;
         Ok(SystemCalls(vec![count(
@@ -206,11 +209,11 @@ impl SystemCalls {
         )?]))
     }
 
-    /// Counts those of a process from now on.
+    /// Counts the system calls of a process from now on.
     ///
     /// # Errors
     ///
-    /// Why that is not possible.
+    /// Why they cannot be counted.
     pub fn of(pid: u32) -> Result<SystemCalls, String> {
         let path = format!("/proc/{pid}/task");
         let tasks = fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -222,7 +225,7 @@ impl SystemCalls {
     ///
     /// # Errors
     ///
-    /// Why that is not known.
+    /// Why the number is unknown.
     pub fn read(self) -> Result<u64, String> {
         let one = |counter| {
             let mut count = [0; 8];
@@ -233,24 +236,27 @@ impl SystemCalls {
     }
 }
 
-/// Keeps the kernel from rewriting its own code between runs. It does so whenever the first event of a kind comes or the last
-/// one goes, and emulators have been seen to run a half-written jump in the scheduler then, which ends the machine.
+/// Keeps the kernel from changing its own code between runs. The kernel does that when the first
+/// event of a type is opened and when the last one is closed. Emulators have been seen to execute a
+/// half-written jump in the scheduler at that moment, which ends the machine.
 #[derive(Debug)]
-pub struct Hold {
+pub struct EventHooks {
     _event: Option<OwnedFd>,
 }
 
-impl Hold {
-    /// As long as this lives, the scheduler keeps its hooks for events. They cost a look at the task that leaves.
-    pub fn scheduler() -> Hold {
+impl EventHooks {
+    /// While this lives, the scheduler's hooks for events stay enabled. They cost one look at the
+    /// task that is switched out.
+    pub fn scheduler() -> EventHooks {
         const TYPE_SOFTWARE: u32 = 1;
         const DUMMY: u64 = 9;
-        Hold { _event: open(TYPE_SOFTWARE, DUMMY, 0, EventAttributes::DISABLED).ok() }
+        EventHooks { _event: open(TYPE_SOFTWARE, DUMMY, 0, EventAttributes::DISABLED).ok() }
     }
 
-    /// As long as this lives, every system call of the machine passes the tracepoint: nothing is to be timed meanwhile.
-    pub fn tracepoint() -> Hold {
-        Hold { _event: count(0, EventAttributes::DISABLED).ok() }
+    /// While this lives, every system call of the machine passes the tracepoint, so nothing may be
+    /// timed.
+    pub fn tracepoint() -> EventHooks {
+        EventHooks { _event: count(0, EventAttributes::DISABLED).ok() }
     }
 }
 
@@ -262,13 +268,13 @@ fn count(task: libc::pid_t, flags: u64) -> Result<OwnedFd, String> {
     open(TYPE_TRACEPOINT, id, task, flags)
 }
 
-/// Opens an event of one task; 0 is the calling thread.
+/// Opens an event of one task; task 0 is the calling thread.
 fn open(kind: u32, config: u64, task: libc::pid_t, flags: u64) -> Result<OwnedFd, String> {
     const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
     let size = size_of::<EventAttributes>() as u32;
     let attributes = EventAttributes { kind, size, config, flags, ..EventAttributes::default() };
     let (any_processor, no_group) = (-1, -1);
-    // SAFETY: the kernel reads as many bytes of the attributes as they say they have.
+    // SAFETY: the kernel reads as many bytes of the attributes as their field `size` says.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -280,7 +286,7 @@ fn open(kind: u32, config: u64, task: libc::pid_t, flags: u64) -> Result<OwnedFd
         )
     };
     match i32::try_from(fd) {
-        // SAFETY: the kernel has just opened it for this call alone.
+        // SAFETY: the kernel has just opened it, and nothing else owns it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(format!("perf_event_open: {}", Error::last_os_error())),
     }
@@ -292,7 +298,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// Check that what does not end is ended.
+    /// Check that a command that does not end is killed at the limit.
     #[test]
     fn limits_are_kept() {
         let mut endless = Command::new("sleep");
@@ -301,7 +307,7 @@ mod tests {
         assert!(error.to_string().contains("no answer within"), "{error}");
     }
 
-    /// Check that a command's peak is its own, however large whoever starts it is.
+    /// Check that a command's peak is its own, even if the process that starts it is large.
     #[test]
     fn peak_is_its_own() {
         let large = vec![1_u8; 64 << 20];
@@ -310,7 +316,7 @@ mod tests {
         drop(std::hint::black_box(large));
     }
 
-    /// Check that a command that fails is no measurement.
+    /// Check that a command that fails is not measured.
     #[test]
     fn failures_are_told() {
         assert!(watched(Command::new("false"), LIMIT).is_err());

@@ -1,6 +1,6 @@
-//! An io_uring, as far as it keeps files: made, given files, never used.
+//! An io_uring that keeps files: it is made and gets files, and no request is ever submitted.
 //!
-//! Numbers are those of include/uapi/linux/io_uring.h.
+//! The numbers are those of include/uapi/linux/io_uring.h.
 
 use std::io::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,22 +13,23 @@ const REGISTER_FILES: libc::c_uint = 2;
 /// Bytes of `struct io_uring_params`.
 const PARAMETERS: usize = 120;
 
-/// A ring with room for four requests.
+/// Makes a ring with room for four requests.
 ///
 /// # Errors
 ///
-/// The kernel has none, or does not let this process have one.
+/// The kernel has no io_uring, or does not let this process have one.
 pub fn open() -> anyhow::Result<OwnedFd> {
     let mut parameters = [0_u64; PARAMETERS / 8];
-    // SAFETY: all zero asks for nothing special, and the kernel fills no more than the structure.
+    // SAFETY: a structure of zeros asks for nothing special, and the kernel writes no more than the
+    // structure.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
     let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0);
     let fd = fd.ok_or_else(Error::last_os_error).context("making an io_uring")?;
-    // SAFETY: the kernel just made it for us.
+    // SAFETY: the kernel has just opened it, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Registers fixed files; `None` leaves a slot empty. They are kept until the ring goes.
+/// Registers fixed files; `None` leaves a slot empty. The ring keeps the files until it is freed.
 ///
 /// # Errors
 ///

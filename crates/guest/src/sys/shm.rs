@@ -1,7 +1,7 @@
-//! Shared memory that is no dma-buf: System V segments, memory without a file, secret memory, and what the kernel does to
-//! any of them: leases, swap.
+//! Shared memory other than dma-bufs: System V segments, anonymous shared memory, secret memory,
+//! ashmem; and what the kernel can do with it: leases and swap.
 //!
-//! Segments outlive processes, so a [`Segment`] is removed with its owner.
+//! System V segments outlive processes, so dropping a [`Segment`] removes it.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -14,7 +14,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use super::{Region, page_size};
 
-/// A System V segment. It is removed when this goes; its memory goes with the last attachment.
+/// A System V segment. Dropping this removes it; the kernel frees its memory with the last
+/// attachment.
 #[derive(Debug)]
 pub struct Segment {
     id: libc::c_int,
@@ -22,11 +23,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes one that root alone may use; key 0 is a private one.
+    /// Makes a segment that only root may use. Key 0 makes a private one.
     ///
     /// # Errors
     ///
-    /// The key is taken, or the kernel refuses otherwise.
+    /// The key is taken, or the kernel refuses.
     pub fn create(key: u32, pages: usize) -> anyhow::Result<Segment> {
         Segment::with(key, pages * page_size(), 0)
     }
@@ -35,7 +36,7 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// The kernel has not so many of them, or refuses otherwise.
+    /// The kernel has not enough huge pages, or refuses.
     pub fn huge(len: usize) -> anyhow::Result<Segment> {
         // SHM_HUGE_2MB is the same number.
         Segment::with(0, len, libc::SHM_HUGETLB | libc::MAP_HUGE_2MB)
@@ -49,7 +50,7 @@ impl Segment {
         Ok(Segment { id, len })
     }
 
-    /// Its id, which is its inode's number.
+    /// The segment's id, which is also its inode number.
     pub fn id(&self) -> u64 {
         self.id.unsigned_abs().into()
     }
@@ -66,13 +67,13 @@ impl Segment {
         Ok(Region { start: start.expose_provenance(), len: self.len })
     }
 
-    /// Marks it for removal by its last detachment.
+    /// Marks it for removal: it goes with the last attachment.
     ///
     /// # Errors
     ///
     /// The kernel refuses.
     pub fn remove(&self) -> anyhow::Result<()> {
-        // SAFETY: of this command the pointer is not used.
+        // SAFETY: this command does not use the pointer.
         let done = unsafe { libc::shmctl(self.id, libc::IPC_RMID, ptr::null_mut()) };
         ensure!(done == 0, "removing a segment: {}", Error::last_os_error());
         Ok(())
@@ -81,7 +82,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // It may have been removed already.
+        // The caller may have removed it already.
         let _ = self.remove();
     }
 }
@@ -98,7 +99,7 @@ pub fn detach(region: Region) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Maps memory that has no file and that children share.
+/// Maps shared memory without a file, which children share.
 ///
 /// # Errors
 ///
@@ -110,16 +111,18 @@ pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
     Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * page_size() })
 }
 
-/// Writes to the first so many bytes of a region, once in each page, so that the kernel must have those pages.
+/// Writes to the first `len` bytes of a region, once in each page, so that the kernel must allocate
+/// those pages.
 ///
 /// # Errors
 ///
-/// The region has fewer.
+/// The region is shorter.
 pub fn touch(region: Region, len: usize) -> anyhow::Result<()> {
     ensure!(len <= region.len, "{len} is more than the region's {} bytes", region.len);
     for offset in (0..len).step_by(page_size()) {
         let at = ptr::with_exposed_provenance_mut::<u8>(region.start + offset);
-        // SAFETY: the address is inside a region that was mapped to be written, and no reference points into it.
+        // SAFETY: the address is inside a region that is mapped as writable, and no reference
+        // points into it.
         unsafe { at.write_volatile(1) };
     }
     Ok(())
@@ -129,23 +132,24 @@ pub fn touch(region: Region, len: usize) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// The kernel has none, or does not let anybody have it.
+/// The kernel has no secret memory, or does not let any process use it.
 pub fn secret() -> anyhow::Result<OwnedFd> {
-    // SAFETY: memfd_secret takes flags alone.
+    // SAFETY: memfd_secret takes only flags.
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
     let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0);
     let fd = fd.ok_or_else(Error::last_os_error).context("making secret memory")?;
-    // SAFETY: the kernel just made it for us.
+    // SAFETY: the kernel has just opened it, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A file of Android's ashmem, of which only what is mapped of it is shared memory.
+/// A file of Android's ashmem. Only its mappings are shared memory.
 ///
 /// # Errors
 ///
 /// The kernel has none.
 pub fn ashmem(name: &str, size: usize) -> anyhow::Result<File> {
-    // `ASHMEM_SET_NAME` and `ASHMEM_SET_SIZE` of drivers/staging/android/uapi/ashmem.h, on 64-bit machines.
+    // `ASHMEM_SET_NAME` and `ASHMEM_SET_SIZE` of drivers/staging/android/uapi/ashmem.h, on 64-bit
+    // machines.
     const SET_NAME: libc::Ioctl = 0x4100_7701;
     const SET_SIZE: libc::Ioctl = 0x4008_7703;
     let file =
@@ -161,11 +165,12 @@ pub fn ashmem(name: &str, size: usize) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Takes a lease that anybody's opening the file breaks; the holder then gets SIGIO, which ends it.
+/// Takes a lease, which any other open of the file breaks. The holder then gets SIGIO, which kills
+/// it.
 ///
 /// # Errors
 ///
-/// The kernel refuses: somebody else has it open.
+/// The kernel refuses, because another process has the file open.
 pub fn take_lease(fd: impl AsFd) -> anyhow::Result<()> {
     // SAFETY: only numbers are passed.
     let done = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
@@ -173,32 +178,32 @@ pub fn take_lease(fd: impl AsFd) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the lease is still whole.
+/// Whether the lease is unbroken.
 pub fn has_lease(fd: impl AsFd) -> bool {
     // SAFETY: only numbers are passed.
     let lease = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GETLEASE) };
     lease == libc::F_WRLCK
 }
 
-/// Has the kernel swap out a region, as far as it can.
+/// Asks the kernel to swap out a region, as far as it can.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub fn page_out(region: Region) -> anyhow::Result<()> {
     let start = ptr::with_exposed_provenance_mut(region.start);
-    // SAFETY: what the memory holds stays the same.
+    // SAFETY: the content of the memory stays the same.
     unsafe { madvise(start, region.len, Advice::LinuxPageOut) }.context("paging out")
 }
 
-/// A disk that is swapped to, until this goes.
+/// A disk that the kernel swaps to, until this is dropped.
 #[derive(Debug)]
 pub struct Swap {
     path: CString,
 }
 
 impl Swap {
-    /// Begins to swap to a disk that has been made ready for it.
+    /// Starts to swap to a disk that has been prepared for it.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! A mapping that is moved to and fro between two places, with many other mappings between them.
+//! A mapping that moves to and fro between two addresses, with many other mappings between them.
 //!
-//! Who reads mappings one after another, or in pieces, can pass the one place before the mapping is there and the other when it
-//! has left.
+//! A reader that reads mappings one after another, or in pieces, can miss it: it can pass one
+//! address before the mapping arrives, and the other after the mapping has left.
 
 use std::os::fd::AsFd;
 use std::ptr;
@@ -13,22 +13,23 @@ use rustix::mm::{
 
 use super::{Region, page_size};
 
-/// A mapping with two places that it can be at.
+/// A mapping, and the two addresses between which it moves.
 #[derive(Debug)]
 pub struct Shuttle {
     here: usize,
     there: usize,
     len: usize,
-    /// Both places, what is between them, and a page before and after.
+    /// Both places, the mappings between them, and a page before and after.
     whole: Region,
 }
 
 impl Shuttle {
-    /// Maps the first `len` bytes of a file, shared, with at least so many VMAs between its place and the other one.
+    /// Maps the first `len` bytes of a file, shared, with at least `vmas` VMAs between the two
+    /// places.
     ///
     /// # Errors
     ///
-    /// The kernel refuses, or a place would be no whole pages.
+    /// The kernel refuses, or `len` is not a multiple of the page size.
     pub fn map(fd: impl AsFd, len: usize, vmas: usize) -> anyhow::Result<Shuttle> {
         ensure!(len.is_multiple_of(page_size()), "{len} bytes are no whole pages");
         let between = (vmas + 1) * page_size();
@@ -37,7 +38,8 @@ impl Shuttle {
         let start = begin + page_size();
         for nth in (1..vmas).step_by(2) {
             let page = ptr::with_exposed_provenance_mut(start + len + nth * page_size());
-            // SAFETY: the page is of the range that was just reserved and is ours alone.
+            // SAFETY: the page belongs to the range that was just reserved, which only this
+            // structure uses.
             unsafe { mprotect(page, page_size(), MprotectFlags::READ) }.context("splitting a range")?;
         }
         let (there, here) = (start, start + len + between);
@@ -49,7 +51,8 @@ impl Shuttle {
         Ok(Shuttle { here, there, len, whole })
     }
 
-    /// Leaves the mapping where it is with a page of nothing on either side, and unmaps the rest.
+    /// Leaves the mapping at its current place with an inaccessible page before and behind it, and
+    /// unmaps everything else.
     ///
     /// # Errors
     ///
@@ -66,26 +69,27 @@ impl Shuttle {
         Ok(self.region())
     }
 
-    /// Where it will be after [`Shuttle::cross`].
+    /// The place after the next [`Shuttle::cross`].
     pub fn other(&self) -> Region {
         Region { start: self.there, len: self.len }
     }
 
-    /// Where it is.
+    /// The current place.
     pub fn region(&self) -> Region {
         Region { start: self.here, len: self.len }
     }
 
-    /// Moves it to its other place.
+    /// Moves the mapping to its other place.
     ///
     /// # Errors
     ///
     /// The kernel refuses.
     pub fn cross(&mut self) -> anyhow::Result<()> {
         let [here, there] = [self.here, self.there].map(ptr::with_exposed_provenance_mut);
-        // SAFETY: both places are ours alone, the other one is reserved, and nothing points into either.
+        // SAFETY: only this structure uses the two places, the other one is reserved, and nothing
+        // points into either.
         unsafe { mremap_fixed(here, self.len, self.len, MremapFlags::MAYMOVE, there) }.context("moving")?;
-        // So that nothing else is mapped there before it comes back.
+        // Reserved, so that nothing else is mapped here before the mapping returns.
         reserve(here, self.len, MapFlags::FIXED_NOREPLACE)?;
         (self.here, self.there) = (self.there, self.here);
         Ok(())
@@ -94,7 +98,8 @@ impl Shuttle {
 
 fn reserve(at: *mut std::ffi::c_void, len: usize, flags: MapFlags) -> anyhow::Result<usize> {
     let flags = flags | MapFlags::PRIVATE | MapFlags::NORESERVE;
-    // SAFETY: nothing is replaced: the kernel chooses a free range, or refuses one that is not free.
+    // SAFETY: nothing is replaced: the kernel chooses a free range, or refuses one that is not
+    // free.
     let start = unsafe { mmap_anonymous(at, len, ProtFlags::empty(), flags) };
     Ok(start.context("reserving an address range")?.expose_provenance())
 }

@@ -1,8 +1,9 @@
-//! Tasks that share, or do not share, what tasks of their kind usually do.
+//! Tasks that share what tasks of their kind usually do not share, or the other way round.
 //!
-//! The kernel knows one kind of task; fd table, address space and process id are shared or not as the caller of
-//! `clone` likes. Threads share all three and forked processes none, but programs exist that mix: sandboxes, language
-//! runtimes, `vfork`. Libraries offer no such mixtures, hence the raw calls.
+//! The kernel knows only tasks. The flags of `clone` decide whether they share the fd table, the
+//! address space and the process id. Threads share all three and forked processes none. But some
+//! programs mix them: sandboxes, language runtimes, `vfork`. Libraries offer no such mixtures, so
+//! this module makes the system calls itself.
 
 use std::io::{Error, ErrorKind};
 use std::ptr;
@@ -14,44 +15,45 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// Bytes of the stack of a task that does nothing.
 const STACK: usize = 64 << 10;
 
-/// Gives this process namespaces of its own; a pid namespace begins with its next child.
+/// Moves this process into new namespaces. A new pid namespace begins with its next child.
 ///
 /// # Errors
 ///
-/// The kernel refuses, or something else than namespaces is asked for.
+/// The kernel refuses, or `namespaces` asks for something that is not a namespace.
 pub fn enter_new(namespaces: UnshareFlags) -> anyhow::Result<()> {
     if namespaces.contains(UnshareFlags::FILES) {
         bail!("an fd table is no namespace");
     }
-    // SAFETY: the caution is about fd tables, which stay as they are.
+    // SAFETY: the function is unsafe because of fd tables, which stay as they are.
     unsafe { unshare_unsafe(namespaces) }.context("unsharing namespaces")
 }
 
-/// Gives the calling thread an fd table of its own: a copy of the one that it shared until now. Runs `then` in it, and
-/// ends the thread's use of the copy only with the thread.
+/// Gives the calling thread its own fd table, a copy of the shared one, and runs `then`. The thread
+/// keeps the copy until it ends.
 ///
 /// # Errors
 ///
 /// The kernel refuses, or `then` fails.
 pub fn with_own_fds<T>(then: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    // SAFETY: every fd that exists now is in both tables under its number, so those that `then` borrowed stay valid as
-    // long as their owners keep them. What `then` opens, the callers in this crate keep to the thread until it is killed.
+    // SAFETY: every fd that is open now is in both tables under its number, so the fds that `then`
+    // borrows stay valid as long as their owners keep them. The callers in this crate keep the fds
+    // that `then` opens in this thread until it is killed.
     unsafe { unshare_unsafe(UnshareFlags::FILES) }.context("unsharing the fd table")?;
     then()
 }
 
-/// Gives the calling thread an fd table and a network namespace of its own. The kernel copies the table first and takes a while
-/// over the namespace, so that for so long the copy is in nobody's hands.
+/// Gives the calling thread its own fd table and a network namespace. The kernel copies the table
+/// first and then spends a while on the namespace. For that time no task refers to the copy.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub fn unshare_fds_slowly() -> anyhow::Result<()> {
-    // SAFETY: as in `with_own_fds`: what was open stays open under its number in both tables.
+    // SAFETY: as in `with_own_fds`: the open fds stay open under their numbers in both tables.
     unsafe { unshare_unsafe(UnshareFlags::FILES | UnshareFlags::NEWNET) }.context("unsharing")
 }
 
-/// Hands the rest of the script over to a child: forks, and ends this process. Only the child returns.
+/// Continues the script in a child: forks, and ends this process. Only the child returns.
 ///
 /// # Errors
 ///
@@ -61,20 +63,22 @@ pub fn hand_over() -> anyhow::Result<()> {
     match unsafe { libc::fork() } {
         -1 => Err(Error::last_os_error()).context("forking"),
         0 => Ok(()),
-        // SAFETY: always sound; and exit handlers must not run in each process of a chain.
+        // SAFETY: always sound. `_exit`, because exit handlers must not run in each process of a
+        // chain.
         _ => unsafe { libc::_exit(0) },
     }
 }
 
-/// Ends the calling thread alone, without unwinding. In the first thread of a process that has others it leaves a
-/// zombie whose process lives on.
+/// Ends only the calling thread, without unwinding. If it is the first thread of a process with
+/// others, a zombie remains and the process lives on.
 pub fn end_thread() -> ! {
-    // SAFETY: no destructor runs and the stack stays mapped, so what other threads borrow from it stays valid.
+    // SAFETY: no destructor runs and the stack stays mapped, so what other threads borrow from it
+    // stays valid.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     pause_forever()
 }
 
-/// Starts a process that has a copy of this one's memory but shares its fd table, and does nothing.
+/// Starts a process that has a copy of this one's memory, shares its fd table, and does nothing.
 ///
 /// # Errors
 ///
@@ -83,27 +87,27 @@ pub fn fork_sharing_fds() -> anyhow::Result<u32> {
     fork_with(libc::CLONE_FILES, pause_forever)
 }
 
-/// Forks into a network namespace of its own, which takes the kernel a while when it has copied everything else. The child ends
-/// at once.
+/// Forks into a new network namespace. The kernel has then copied everything else, and spends a
+/// while on the namespace. The child ends at once.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub fn fork_slowly() -> anyhow::Result<u32> {
-    // SAFETY: always sound; and the parent's exit handlers must not run a second time.
+    // SAFETY: always sound. `_exit`, because the parent's exit handlers must not run twice.
     fork_with(libc::CLONE_NEWNET, || unsafe { libc::_exit(0) })
 }
 
-/// A fork with those flags, which must leave the child a memory of its own.
+/// A fork with these flags, which must leave the child its own memory.
 fn fork_with(flags: libc::c_int, child: fn() -> !) -> anyhow::Result<u32> {
-    // SAFETY: without CLONE_VM and with no stack given it is a fork, of which the child only pauses or ends.
+    // SAFETY: without CLONE_VM and without a stack it is a fork, and the child only pauses or ends.
     match unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) } {
         0 => child(),
         pid => started(pid),
     }
 }
 
-/// Starts a process that shares this one's memory but has a copy of its fd table, and does nothing.
+/// Starts a process that shares this one's memory, has a copy of its fd table, and does nothing.
 ///
 /// # Errors
 ///
@@ -112,8 +116,8 @@ pub fn fork_sharing_memory() -> anyhow::Result<u32> {
     spawn_idle(libc::CLONE_VM, &AtomicI32::new(0))
 }
 
-/// Does what `vfork` does, with a child that never goes on: the calling thread is held up until the child is killed. The
-/// child's id is stored in `child` before that.
+/// Does what `vfork` does, with a child that never continues: the calling thread waits until the
+/// child is killed. The child's id is stored in `child` before that.
 ///
 /// # Errors
 ///
@@ -123,13 +127,13 @@ pub fn vfork_forever(child: &AtomicI32) -> anyhow::Result<()> {
 }
 
 fn spawn_idle(flags: libc::c_int, child: &AtomicI32) -> anyhow::Result<u32> {
-    // The child uses it for as long as it lives, which is longer than this call.
+    // The child uses the stack as long as it lives, which is longer than this call.
     let stack = Box::leak(vec![0_u128; STACK / size_of::<u128>()].into_boxed_slice());
     let flags = flags | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
     let top = stack.as_mut_ptr_range().end;
-    // SAFETY: the stack is the child's alone and begins at its aligned end. The child shares this thread's thread-local
-    // storage but touches none of it: it pauses, which without signal handlers never returns. `child` is stored to by
-    // the kernel alone, before the child runs.
+    // SAFETY: only the child uses the stack, which begins at its aligned end. The child shares this
+    // thread's thread-local storage but never touches it: it pauses, which never returns without
+    // signal handlers. Only the kernel stores to `child`, before the child runs.
     let pid = unsafe { libc::clone(idle, top.cast(), flags, ptr::null_mut(), child.as_ptr()) };
     started(pid.into())
 }
@@ -138,7 +142,7 @@ extern "C" fn idle(_: *mut libc::c_void) -> libc::c_int {
     pause_forever()
 }
 
-/// Does nothing until it is killed.
+/// Does nothing until the process is killed.
 pub(super) fn pause_forever() -> ! {
     loop {
         // SAFETY: always sound.
@@ -146,20 +150,21 @@ pub(super) fn pause_forever() -> ! {
     }
 }
 
-/// Forks a child with that process id, which nobody may have. In the child `script` runs and its value is the exit
-/// status. Whether the id was free is said by the result: `false` is a child that was not made.
+/// Forks a child with process id `pid`, if that id is free. The child runs `script` and exits with
+/// its value as status. Returns `false`, and makes no child, if the id is taken.
 ///
 /// # Errors
 ///
 /// The kernel refuses for another reason.
 pub fn fork_as(pid: u32, script: impl FnOnce() -> i32) -> anyhow::Result<bool> {
     let wanted = libc::pid_t::try_from(pid)?;
-    // SAFETY: all zero asks for nothing.
+    // SAFETY: a structure of zeros asks for nothing.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
     arguments.set_tid = (&raw const wanted).expose_provenance() as u64;
     arguments.set_tid_size = 1;
-    // SAFETY: as in `fork`: with neither memory nor stack given it is one, of a process with one thread.
+    // SAFETY: as in `fork`: without shared memory and without a stack it is a fork, of a process
+    // with one thread.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
         -1 if Error::last_os_error().kind() == ErrorKind::AlreadyExists => Ok(false),
         0 => {
@@ -173,7 +178,7 @@ pub fn fork_as(pid: u32, script: impl FnOnce() -> i32) -> anyhow::Result<bool> {
 
 /// What two tasks may share.
 #[derive(Clone, Copy, Debug)]
-pub enum Shared {
+pub enum TaskResource {
     /// The address space.
     Memory,
     /// The fd table.
@@ -185,11 +190,11 @@ pub enum Shared {
 /// # Errors
 ///
 /// One of them has ended, or the kernel refuses.
-pub fn share(one: u32, other: u32, what: Shared) -> anyhow::Result<bool> {
+pub fn share(one: u32, other: u32, what: TaskResource) -> anyhow::Result<bool> {
     // `enum kcmp_type` of include/uapi/linux/kcmp.h.
     let kind = match what {
-        Shared::Memory => 1,
-        Shared::Files => 2,
+        TaskResource::Memory => 1,
+        TaskResource::Files => 2,
     };
     // SAFETY: only numbers are passed.
     match unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, 0, 0) } {
@@ -198,7 +203,7 @@ pub fn share(one: u32, other: u32, what: Shared) -> anyhow::Result<bool> {
     }
 }
 
-/// The id of a task that was started, or why it was not.
+/// The id of a task that was started, or why it was not started.
 pub(super) fn started(pid: libc::c_long) -> anyhow::Result<u32> {
     u32::try_from(pid).map_err(|_| Error::last_os_error()).context("starting a task")
 }

@@ -1,4 +1,5 @@
-//! A process without its program: everything of the file that it runs is unmapped, and it goes on in a page of its own.
+//! A process without its program: it unmaps everything of the file that it runs, and continues in a
+//! page of its own.
 
 use std::arch::global_asm;
 use std::ffi::c_void;
@@ -53,11 +54,12 @@ unsafe extern "C" {
     static lsbuf_leave_text_end: u8;
 }
 
-/// Unmaps a range that has the program's code and data in it, and does nothing until the process is killed.
+/// Unmaps the range `program`, which has the program's code and data, and does nothing until the
+/// process is killed.
 ///
 /// # Errors
 ///
-/// The kernel refuses to map a page for what is left to do. Nothing is unmapped then.
+/// The kernel refuses to map a page for the code that does this. Then nothing is unmapped.
 pub fn leave(program: Region) -> anyhow::Result<()> {
     let (begin, end) = (&raw const lsbuf_leave_text, &raw const lsbuf_leave_text_end);
     let len = end.addr() - begin.addr();
@@ -66,9 +68,10 @@ pub fn leave(program: Region) -> anyhow::Result<()> {
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
     let page =
         unsafe { mmap_anonymous(ptr::null_mut(), page_size(), writable, flags) }.context("mapping a page")?;
-    // SAFETY: the code lies between its two symbols, and the page is large enough and ours alone.
+    // SAFETY: the code is between its two symbols. The page is large enough, and only this function
+    // uses it.
     unsafe { ptr::copy_nonoverlapping(begin, page.cast::<u8>(), len) };
-    // SAFETY: the page is ours, and nothing writes to it any more.
+    // SAFETY: only this function uses the page, and nothing writes to it any more.
     unsafe { mprotect(page, page_size(), MprotectFlags::READ | MprotectFlags::EXEC) }
         .context("making a page executable")?;
     // SAFETY: the page has the code of a function that takes two numbers and never returns.

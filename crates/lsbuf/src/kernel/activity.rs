@@ -83,9 +83,12 @@ fn of_task(
     calls: bool,
     text: &mut Vec<u8>,
 ) -> Result<Activity> {
+    // The time is read last: for a task that is on no processor at the first read, it then has all
+    // that the task ran before. In the other order, a task that leaves its processor between the two
+    // reads would show an old time and not be running.
+    let doing = if calls { doing_of(dir, folder, text) } else { Doing::Unknown };
     dir.read_record(Path::new(format_args!("{folder}schedstat")).as_str(), text)?;
     let runtime = runtime(text).map_err(|Malformed| Errno::BADMSG)?;
-    let doing = if calls { doing_of(dir, folder, text) } else { Doing::Unknown };
     Ok(Activity { tid, pid, runtime, doing })
 }
 

@@ -1,4 +1,4 @@
-//! Processes that are there and may not be read, and procfs mounts that do not list them.
+//! Processes that a user may not read, and procfs mounts that do not list them.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
 use crate::sys;
 
-/// How a user asks, whatever root does.
+/// The arguments of the user's scans, whatever root's scans use.
 const BY_PROCFS: [&str; 3] = ["--json", "--source", "procfs,bufinfo"];
 
 pub(super) fn changed_user(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub(super) fn changed_user(ctx: &mut Ctx) -> anyhow::Result<()> {
         sys::become_user(USER)?;
         set_dumpable_behavior(DumpableBehavior::Dumpable)?;
         stage.pause(&[Held::by(&buf)?])?;
-        // What the kernel does by itself when a program changes its user.
+        // The kernel does this when a process changes its user.
         set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         stage.pause(&[Held::by(&buf)?])
     })?;

@@ -1,4 +1,4 @@
-//! Processes that come and go while they are read.
+//! Processes that start and end while they are read.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -16,23 +16,24 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, holder_of_one};
 use crate::sys::{self, task};
 
-/// Where an actor says how many rounds it did.
+/// The file in which an actor writes how many rounds it did.
 const ROUNDS: &str = "/tmp/rounds";
 
-/// What was seen while processes came and went.
+/// What was seen while processes started and ended.
 #[derive(Default)]
-struct Seen {
+struct ChurnFindings {
     answers: usize,
     wrong: Vec<String>,
     unbalanced: Vec<String>,
     not_the_kernels: Vec<String>,
 }
 
-/// Lets the actor go on, takes so many answers, compares the ledger of a buffer that nobody touches with the truth
-/// and looks for references that are said to be the kernel's, of which it has none here. Then it stops the actor.
-fn watch(actor: &mut Actor, quiet: &Truth, answers: usize) -> anyhow::Result<Seen> {
+/// Lets the actor continue, takes `answers` answers, and stops the actor. In each answer it
+/// compares the account of a buffer that no process touches with the truth. It also collects exact
+/// references of the kernel, because here the kernel has none.
+fn watch(actor: &mut Actor, quiet: &Truth, answers: usize) -> anyhow::Result<ChurnFindings> {
     let (ino, size) = quiet.held.first().map_or((0, 0), |held| (held.ino, held.size));
-    let mut seen = Seen { answers, ..Seen::default() };
+    let mut seen = ChurnFindings { answers, ..ChurnFindings::default() };
     actor.go_on()?;
     for _ in 0..answers {
         let answer = Answer::ask(&[])?;
@@ -50,9 +51,11 @@ fn watch(actor: &mut Actor, quiet: &Truth, answers: usize) -> anyhow::Result<See
     Ok(seen)
 }
 
-/// Pauses, runs rounds, each of which starts a child, until the scenario says that it is enough, and says how many there were.
+/// Pauses, and then runs rounds until the scenario tells the actor to stop. Each round starts a
+/// child. Writes the number of rounds.
 fn rounds(stage: &mut Stage, mut round: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    /// A machine too slow for the pace would have ever more of them, and no time for anything else.
+    /// A machine too slow for this pace would have more and more children, and no time for anything
+    /// else.
     const MOST_ALIVE: u64 = 8;
     stage.pause(&[])?;
     let (mut done, mut ended) = (0_u64, 0);
@@ -70,12 +73,12 @@ fn rounds(stage: &mut Stage, mut round: impl FnMut() -> anyhow::Result<()>) -> a
     stage.pause(&[])
 }
 
-fn conclude(ctx: &mut Ctx, seen: &Seen, what: &str) -> anyhow::Result<()> {
+fn conclude(ctx: &mut Ctx, seen: &ChurnFindings, what: &str) -> anyhow::Result<()> {
     let rounds: usize = fs::read_to_string(ROUNDS)?.parse()?;
     ctx.check(format!("{rounds} {what} are more than the {} answers", seen.answers), rounds > seen.answers)?;
-    ctx.check_eq("wrong ledgers of the buffer that nobody touches", "[]", format!("{:?}", seen.wrong))?;
+    ctx.check_eq("wrong accounts of the buffer that no process touches", "[]", format!("{:?}", seen.wrong))?;
     ctx.check_eq("exact accounts that do not balance", "[]", format!("{:?}", seen.unbalanced))?;
-    ctx.check_eq("references said to be the kernel's", "[]", format!("{:?}", seen.not_the_kernels))
+    ctx.check_eq("references shown as the kernel's", "[]", format!("{:?}", seen.not_the_kernels))
 }
 
 pub(super) fn holders_exit(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -85,7 +88,7 @@ pub(super) fn holders_exit(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"many", |stage| {
         let (shared, _) = make::plain(SIZE)?;
         rounds(stage, || {
-            // Closing that many fds takes a while, in which the process has no table any more.
+            // Closing so many fds takes a while. In that time the process has no fd table any more.
             sys::fork(|| {
                 let fds: Result<Vec<DmaBuf>, _> = (0..FDS).map(|_| shared.try_clone()).collect();
                 sleep(Duration::from_millis(2));
@@ -118,7 +121,7 @@ pub(super) fn slow_unshares(ctx: &mut Ctx) -> anyhow::Result<()> {
     let truth = Truth::held(make::plain_exporter(), vec![quiet.paused_with_one()?]);
     let mut actor = Actor::start(b"slow", |stage| {
         let (_copied, _) = make::plain(SIZE)?;
-        // The copy goes with the thread.
+        // The copied table is freed with the thread.
         let unshare = || thread::spawn(task::unshare_fds_slowly).join();
         rounds(stage, || unshare().map_err(|_| anyhow::anyhow!("a thread died"))?)
     })?;
@@ -128,7 +131,7 @@ pub(super) fn slow_unshares(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 pub(super) fn storm(ctx: &mut Ctx) -> anyhow::Result<()> {
-    /// 10,000 a minute.
+    /// 10,000 programs a minute.
     const PACE: Duration = Duration::from_millis(6);
     let mut quiet = holder_of_one()?;
     let truth = Truth::held(make::plain_exporter(), vec![quiet.paused_with_one()?]);
@@ -137,7 +140,8 @@ pub(super) fn storm(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (mut next, mut vforked) = (Instant::now(), false);
         rounds(stage, || {
             next += PACE;
-            // Either way the child holds the buffer by a copied fd until it runs the program.
+            // In both cases the child holds the buffer by a copied fd until it executes the
+            // program.
             let mut program = Command::new(LSBUF);
             program.arg("--version").stdout(Stdio::null());
             vforked = !vforked;

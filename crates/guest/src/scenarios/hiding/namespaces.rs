@@ -1,4 +1,4 @@
-//! Containers, by their parts: other roots and other namespaces, looked at from outside and from inside.
+//! Containers, by their parts: other roots and other namespaces, seen from outside and from inside.
 
 use std::ffi::CStr;
 use std::fs;
@@ -8,7 +8,7 @@ use rustix::process::{chdir, chroot};
 use rustix::thread::UnshareFlags;
 
 use crate::actor::{Actor, Held, Stage};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in, holder_of_one};
@@ -35,7 +35,8 @@ pub(super) fn seen_from_outside(ctx: &mut Ctx) -> anyhow::Result<()> {
     ] {
         let mut actor = Actor::start(b"runtime", |stage| {
             task::enter_new(namespace)?;
-            // Only a child is in the new pid namespace, where it has another pid than the one that this process sees.
+            // Only a child is in the new pid namespace. There it has another pid than the one that
+            // this process sees.
             let mut inner = Actor::start(b"contained", hold_one)?;
             let held = inner.paused_with_one()?.of(inner.pid);
             stage.pause(&[held])?;
@@ -63,7 +64,8 @@ pub(super) fn seen_from_inside(ctx: &mut Ctx) -> anyhow::Result<()> {
     let unseen = outside.paused_with_one()?;
     task::enter_new(UnshareFlags::NEWPID | UnshareFlags::NEWNS)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    // The first child is process 1 of the namespace; it mounts the procfs that this process and lsbuf see then too.
+    // The first child is process 1 of the namespace. It mounts the procfs, which this process and
+    // lsbuf then see too.
     let mut inner = Actor::start(b"contained", |stage| {
         mount("proc", "/proc", "proc", MountFlags::empty(), None::<&CStr>)?;
         hold_one(stage)
@@ -75,8 +77,9 @@ pub(super) fn seen_from_inside(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("complete", false, &answer.0["scan"]["complete"])?;
     let notes = answer.0["scan"]["notes"].to_string();
     ctx.check("the note says why", notes.contains("pid namespace"))?;
-    // Root sees the kernel's list from here, and what it cannot explain may be held outside.
-    let truth = Truth::held(make::plain_exporter(), vec![]).and(Rest::Estimate(1));
+    // Root sees the kernel's list from here. A residual may belong to processes outside the
+    // namespace.
+    let truth = Truth::held(make::plain_exporter(), vec![]).and(ExpectedResidual::Estimate(1));
     ctx.check_eq(
         "the buffer held outside",
         truth.line(unseen.size),

@@ -1,7 +1,9 @@
-//! One pid, many holders after each other: processes that get the same pid, and programs that one process runs.
+//! One pid with several holders, one after another: processes that get the same pid, and programs
+//! that one process executes.
 //!
-//! Incarnation `n` is called `inc-n` and holds one buffer, of `n` pages, for some milliseconds. It has its name before
-//! it has the buffer and loses the buffer before or with the name, so an answer with two numbers is a wrong one.
+//! Incarnation `n` has the command name `inc-n` and holds one buffer of `n` pages for some
+//! milliseconds. It has the name before the buffer, and loses the buffer before the name or with
+//! it. So an answer with two different numbers is wrong.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -18,26 +20,28 @@ use crate::make;
 use crate::scenario::Ctx;
 use crate::sys::{page, task};
 
-/// How long a process holds its buffer. Scanning takes longer.
+/// How long a process holds its buffer. A scan takes longer.
 const LIFE: Duration = Duration::from_millis(8);
 
-/// How long a program holds its buffer: starting one takes so long that less would rarely be seen.
+/// How long a program holds its buffer. Starting a program takes long, so with less time it would
+/// rarely be seen.
 const LONG_LIFE: Duration = Duration::from_millis(100);
 
-/// Every so many-th lives so many times as long, and once more for each so many that there were: on a busy machine, where many
-/// come and go before enough have been seen, the others would hardly ever be.
+/// `(nth, times, more)`: every `nth` incarnation lives `times` as long, and one time longer for
+/// each `more` incarnations before it. On a busy machine many start and end before enough have been
+/// seen, and short ones would hardly ever be seen.
 const OLD: (u64, u32, u64) = (3, 5, 20);
 
-/// How many sightings make a scenario.
+/// How many sightings a scenario needs.
 const SIGHTINGS: usize = 10;
 
-/// How long to wait for them at most; the scenario fails then.
+/// How long a scenario waits for them before it fails.
 const WATCH: Duration = Duration::from_secs(100);
 
-/// A pid that no process of a young machine has come to.
+/// A pid that no process has reached so soon after boot.
 const REUSED: u32 = 30_000;
 
-/// The mode that [`become_next`] starts.
+/// The mode that runs [`become_next`].
 pub(crate) const MODE: &str = "incarnation";
 
 fn live(number: u64, life: Duration) -> anyhow::Result<()> {
@@ -49,14 +53,15 @@ fn live(number: u64, life: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mode: lives as the incarnation whose number is the argument and runs the program of the next, for ever.
+/// The mode: lives as the incarnation whose number is the argument, and executes the program of the
+/// next, forever.
 pub(crate) fn become_next(arguments: &[String]) -> anyhow::Result<()> {
     let number = arguments.first().and_then(|n| n.parse().ok()).context("usage: incarnation NUMBER")?;
     live(number, LONG_LIFE)?;
     Err(run(number + 1))
 }
 
-/// Becomes an incarnation; returns only if that fails.
+/// Executes the next incarnation. Returns only if that fails.
 fn run(number: u64) -> anyhow::Error {
     let error = Command::new("/proc/self/exe").args([MODE, &number.to_string()]).exec();
     anyhow::Error::new(error).context("becoming the next incarnation")
@@ -67,7 +72,7 @@ pub(super) fn pid(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[])?;
         for number in 1.. {
             if !task::fork_as(REUSED, || i32::from(live(number, LIFE).is_err()))? {
-                bail!("somebody has process id {REUSED}");
+                bail!("process id {REUSED} is taken");
             }
             waitpid(i32::try_from(REUSED).ok().and_then(Pid::from_raw), WaitOptions::empty())?;
         }
@@ -88,7 +93,7 @@ pub(super) fn exec(ctx: &mut Ctx) -> anyhow::Result<()> {
     watch(ctx, actor.pid)
 }
 
-/// Takes answers and looks at what that pid holds under which name.
+/// Takes answers and compares the name of that pid with the buffer that it holds.
 fn watch(ctx: &mut Ctx, pid: u32) -> anyhow::Result<()> {
     let (mut answers, mut right, mut mixed, mut unbalanced) = (0, 0, Vec::new(), Vec::new());
     let end = Instant::now() + WATCH;

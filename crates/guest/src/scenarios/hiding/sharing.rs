@@ -1,4 +1,4 @@
-//! Processes that share an fd table or an address space, which no file of procfs says.
+//! Processes that share an fd table or an address space. No file of procfs tells that.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
@@ -15,7 +15,7 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare};
 use crate::sys::{self, task};
 
-/// The sharing process is the child, whose id is the higher one: lsbuf counts what is shared with the lowest.
+/// The child has the higher pid, and lsbuf counts what is shared under the lowest.
 pub(super) fn fd_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"twin", |stage| {
         let (buf, _) = make::plain(SIZE)?;
@@ -29,7 +29,7 @@ pub(super) fn fd_table(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("holders", format!("{sharers:?}"), format!("{:?}", holders(&answer, &held)?))
 }
 
-/// The pids that hold the first of these buffers.
+/// The pids of the holders of the first of these buffers.
 fn holders(answer: &Answer, held: &[Held]) -> anyhow::Result<Vec<u64>> {
     let ino = held.first().context("nothing is held")?.ino;
     let holders = answer.buffer(ino)?["holders"].as_array().cloned().unwrap_or_default();
@@ -60,7 +60,8 @@ pub(super) fn table_of_a_thread(ctx: &mut Ctx) -> anyhow::Result<()> {
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
     let buffer = answer.buffer(held.ino)?;
-    // The process's own table has one fd, the thread's has a copy, and the child's is the thread's.
+    // The process's own table has one fd, the thread's table has a copy of it, and the child shares
+    // the thread's.
     let figures = |count: &Value, fd: &Value, kernel: &Value| format!("{count} = {fd} fd + {kernel} kernel");
     let refs = &buffer["refs"];
     let printed = figures(&buffer["count"], &refs["fd"], &refs["kernel"]);
@@ -73,7 +74,7 @@ pub(super) fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (buf, _) = make::plain(SIZE)?;
         let region = sys::map(&buf, 0, sys::page_size())?;
         let held = Held::by(&buf)?.and_map(region, 0);
-        // The child has a copy of the fd table, and with it an fd of its own.
+        // The child has a copy of the fd table, and so an fd of its own.
         let child = held.clone().of(task::fork_sharing_memory()?).in_space_of(held.pid);
         stage.pause(&[held, child])
     })?;
@@ -124,9 +125,9 @@ pub(super) fn fork_shares_nothing(ctx: &mut Ctx) -> anyhow::Result<()> {
                 thread::park();
             }
         })?);
-        // Shares fds but has copies of the mappings.
+        // Shares the fd table, and has copies of the mappings.
         let fds = held.clone().of(task::fork_sharing_fds()?).in_table_of(held.pid);
-        // Shares mappings but has copies of the fds.
+        // Shares the mappings, and has copies of the fds.
         let maps = held.clone().of(task::fork_sharing_memory()?).in_space_of(held.pid);
         stage.pause(&[held, copy, fds, maps])
     })?;

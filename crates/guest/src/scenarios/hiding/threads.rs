@@ -1,4 +1,4 @@
-//! Threads that hold what their process's own `fd` and `maps` do not show.
+//! Threads with references that their process's own `fd` and `maps` do not show.
 
 use std::fs;
 use std::sync::mpsc;
@@ -14,7 +14,8 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare, compare_in};
 use crate::sys::{self, task};
 
-/// Ends the first thread of this process and pauses in another one, while a third does nothing.
+/// Ends the first thread of this process, and pauses in a second one while a third one does
+/// nothing.
 fn pause_behind_a_zombie(
     stage: &mut Stage,
     held: impl Send + FnOnce() -> anyhow::Result<Held>,
@@ -22,7 +23,8 @@ fn pause_behind_a_zombie(
     thread::scope(|scope| {
         scope.spawn(move || {
             let played = wait_for_zombie().and_then(|()| stage.pause(&[held()?]));
-            // The scenario kills this process where it is; so an end of the script is a failure.
+            // The scenario kills this process while it is paused, so the script ends only if it
+            // failed.
             eprintln!("a thread behind a zombie: {played:?}");
             std::process::exit(1);
         });
@@ -79,7 +81,7 @@ pub(super) fn zombie_leader_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check("map_files is read or refused, not misread", through_links.is_ok())
 }
 
-/// Pauses while another thread holds by its own fd table what `there` says and keeps.
+/// Pauses while another thread keeps what `there` returns in an fd table of its own.
 fn pause_beside_a_sandbox<T>(
     stage: &mut Stage,
     there: impl Send + for<'scope> FnOnce(&'scope Scope<'scope, '_>) -> anyhow::Result<(Held, T)>,
@@ -125,7 +127,7 @@ pub(super) fn shared_own_table(ctx: &mut Ctx) -> anyhow::Result<()> {
         pause_beside_a_sandbox(
             stage,
             |scope| {
-                // A thread started here shares the table of the one that starts it.
+                // A thread that is started here shares the table of the thread that starts it.
                 idle(scope);
                 Ok((Held::by(&buf)?, ()))
             },

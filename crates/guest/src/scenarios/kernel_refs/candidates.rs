@@ -1,10 +1,10 @@
-//! Who may be behind the kernel's references, by the devices that are open.
+//! Candidates for the kernel's references: processes that have a device open.
 
 use std::fs;
 use std::process::Command;
 
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, LSBUF, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, LSBUF, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare};
@@ -12,7 +12,7 @@ use crate::sys;
 
 use super::gem::{EXPORTED, IMPORTED};
 
-/// The fds by which a process has a device open, by this test's own eyes.
+/// The fds by which a process has a device open, read by code that shares nothing with lsbuf.
 fn fds_of(pid: u32, device: &str) -> anyhow::Result<Vec<u32>> {
     let mut fds = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
@@ -25,7 +25,7 @@ fn fds_of(pid: u32, device: &str) -> anyhow::Result<Vec<u32>> {
     Ok(fds)
 }
 
-/// The path of the vgem device, which nobody has open for having asked.
+/// The path of the vgem device. No process has the device open afterwards.
 fn device() -> anyhow::Result<String> {
     Ok(make::vgem()?.path().display().to_string())
 }
@@ -49,8 +49,8 @@ pub(super) fn gem(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut neither = Actor::start(b"neither", |stage| stage.pause(&[]))?;
     neither.paused()?;
     let answer = Answer::ask(&[])?;
-    let truth = Truth::held(make::DRM, vec![]).and(Rest::Exact(EXPORTED));
-    ctx.check_eq("ledger", truth.line(held.size), answer.line(held.ino)?)?;
+    let truth = Truth::held(make::DRM, vec![]).and(ExpectedResidual::Exact(EXPORTED));
+    ctx.check_eq("account", truth.line(held.size), answer.line(held.ino)?)?;
     let candidates = format!("[{},{}]", owner.pid, opener.pid);
     ctx.check_eq("candidates", candidates, &answer.buffer(held.ino)?["candidates"])?;
     let holders = [owner.pid, opener.pid]
@@ -64,7 +64,7 @@ pub(super) fn gem(ctx: &mut Ctx) -> anyhow::Result<()> {
         .flat_map(|d| d["holders"].as_array().into_iter().flatten())
         .map(|h| format!("{} by {}", h["pid"], h["fds"]))
         .collect();
-    ctx.check_eq("who has the device open", format!("{holders:?}"), format!("{printed:?}"))
+    ctx.check_eq("processes that have the device open", format!("{holders:?}"), format!("{printed:?}"))
 }
 
 pub(super) fn show(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -78,7 +78,7 @@ pub(super) fn show(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by(&buf)?.and_fd(&second).and_map(region, 0)])
     })?;
     let held = actor.paused_with_one()?;
-    let truth = Truth::held(make::HEAP, vec![held.clone()]).and(Rest::Exact(IMPORTED));
+    let truth = Truth::held(make::HEAP, vec![held.clone()]).and(ExpectedResidual::Exact(IMPORTED));
     compare(ctx, &truth)?;
     let shown = Command::new(LSBUF).args(["show", &held.ino.to_string()]).output()?;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();

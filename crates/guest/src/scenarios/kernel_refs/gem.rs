@@ -1,6 +1,8 @@
-//! How many references a GEM object has beyond fds and mappings.
+//! How many references a GEM object has besides fds and mappings.
 
-/// References of a GEM object that was exported, beyond fds: the object's own and the device file's PRIME cache.
+/// References to the dma-buf of an exported GEM object, besides fds: that of the object, and that
+/// of the device file's PRIME cache.
 pub(super) const EXPORTED: u64 = 2;
-/// References of a GEM object that was imported: those of an exported one, and the attachment's.
+/// References to an imported dma-buf, besides fds: those of an exported one, and that of the
+/// attachment.
 pub(super) const IMPORTED: u64 = 3;

@@ -1,4 +1,5 @@
-//! Fds in messages that nobody has received yet. procfs says how many wait in a socket, BPF iterators also which.
+//! Fds in messages that nobody has received yet. procfs says how many are in a socket; BPF
+//! iterators also say which buffers they are.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -7,19 +8,20 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use dmabuf::share;
 
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
 use crate::sys;
 
-/// What can be known of an account of which one reference waits in a message.
+/// The account of a buffer with one reference in a message, as this way can know it.
 fn with_one_waiting(ctx: &Ctx, held: Vec<Held>) -> Truth {
     let truth = Truth::held(make::plain_exporter(), held);
-    if ctx.way.is_bpf() { truth.and_in_flight(1) } else { truth.and(Rest::Estimate(1)) }
+    if ctx.way.is_bpf() { truth.and_in_flight(1) } else { truth.and(ExpectedResidual::Estimate(1)) }
 }
 
-/// Compares the account of a buffer of which one reference waits where it can be seen, by those who can.
+/// Compares the account of a buffer with one reference in a message of a socket that a process
+/// holds.
 fn compare_with_one_waiting(ctx: &mut Ctx, held: Held) -> anyhow::Result<Answer> {
     let answer = Answer::ask(&[])?;
     let ino = held.ino;
@@ -34,7 +36,7 @@ fn compare_with_one_waiting(ctx: &mut Ctx, held: Held) -> anyhow::Result<Answer>
     Ok(answer)
 }
 
-/// Whether the answer says that messages carry that many fds which may belong to what is left over.
+/// Whether the answer says that messages have this many fds that may belong to a residual.
 fn says(answer: &Answer, fds: u64) -> bool {
     answer.0["scan"]["notes"].to_string().contains(&format!("messages not yet received carry {fds} fd:"))
 }
@@ -58,7 +60,7 @@ pub(super) fn message(ctx: &mut Ctx) -> anyhow::Result<()> {
     actor.paused()?;
     let answer = Answer::ask(&[])?;
     let truth = with_one_waiting(ctx, vec![]);
-    ctx.check_eq("ledger of the message's buffer", truth.line(held.size), answer.line(held.ino)?)?;
+    ctx.check_eq("account of the message's buffer", truth.line(held.size), answer.line(held.ino)?)?;
     if by_bpf {
         let shape = answer.buffer(held.ino)?["leak_shape"].as_str().unwrap_or("none");
         ctx.check_eq("leak shape", "in-flight", shape)?;
@@ -72,7 +74,7 @@ pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (from, to) = UnixStream::pair()?;
         let (buf, _) = make::plain(SIZE)?;
         share::send(&from, &[&buf], b"1")?;
-        // No fd is left of the socket in whose queue the buffer waits.
+        // No fd of the socket is left that has the message in its queue.
         sys::send_any(&outer, &[to.as_fd()])?;
         drop(to);
         stage.pause(&[Held::by(&buf)?])
@@ -80,14 +82,19 @@ pub(super) fn nested(ctx: &mut Ctx) -> anyhow::Result<()> {
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
     let ino = held.ino;
-    compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).and(Rest::Estimate(1)))?;
+    compare_in(
+        ctx,
+        &answer,
+        &Truth::held(make::plain_exporter(), vec![held]).and(ExpectedResidual::Estimate(1)),
+    )?;
     ctx.check("in flight is unknown, not 0", answer.buffer(ino)?["refs"]["in_flight"].is_null())?;
-    // procfs counts what carries fds in sockets that a process holds; who looks which they are sees that there is more.
+    // procfs counts the fds in messages of sockets that a process holds. BPF iterators also see
+    // which buffers they are, and that one message has a socket.
     let expected = if ctx.way.is_bpf() { "null" } else { "1" };
     ctx.check_eq("in sockets that a process holds", expected, &answer.0["totals"]["in_flight_fds"])?;
     let notes = answer.0["scan"]["notes"].to_string();
     let said = notes.contains("kernel references of 1 buffer may be among them");
-    ctx.check(format!("a note says that the rest may be elsewhere: {notes}"), said)
+    ctx.check(format!("a note says that the reference may be in a message or a ring: {notes}"), said)
 }
 
 pub(super) fn unaccepted(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -104,5 +111,5 @@ pub(super) fn unaccepted(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = compare_with_one_waiting(ctx, held)?;
     let (total, by_bpf) = (&answer.0["totals"]["in_flight_fds"], ctx.way.is_bpf());
     let told = total.as_u64().map_or(!by_bpf, |n| n == 1);
-    ctx.check(format!("{total} in flight is 1, if it is told, as by BPF it is"), told)
+    ctx.check(format!("{total} in flight is 1, or unknown by procfs"), told)
 }

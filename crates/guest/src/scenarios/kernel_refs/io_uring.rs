@@ -1,10 +1,10 @@
-//! Files registered with an io_uring. The kernel lists them by path or by name, never by inode.
+//! Files registered with an io_uring. The kernel shows them by path or by name, never by inode.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, Rest, Truth};
+use crate::answer::{Answer, ExpectedResidual, Truth};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
@@ -27,23 +27,23 @@ pub(super) fn fixed(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (ino, size) = (held.ino, held.size);
         ctx.check_eq("fds that the test made", fds, held.own_fds())?;
         let holders = if fds > 0 { vec![held] } else { vec![] };
-        let truth = Truth::held(make::plain_exporter(), holders).and(Rest::Estimate(1));
+        let truth = Truth::held(make::plain_exporter(), holders).and(ExpectedResidual::Estimate(1));
         let answer = Answer::ask(&[])?;
-        ctx.check_eq("ledger", truth.line(size), answer.line(ino)?)?;
+        ctx.check_eq("account", truth.line(size), answer.line(ino)?)?;
         let buffer = answer.buffer(ino)?;
         ctx.check("how many the ring keeps is unknown, not 0", buffer["refs"]["io_uring"].is_null())?;
         ctx.check_eq("registered in total", 1, &answer.0["totals"]["io_uring_files"])?;
-        ctx.check_eq("candidates, of devices that nobody has open", "[]", &buffer["candidates"])?;
+        ctx.check_eq("candidates, if no process has a device open", "[]", &buffer["candidates"])?;
         actor.go_on()?;
     }
     Ok(())
 }
 
-/// A buffer held by a GEM handle, beside a ring that keeps files.
+/// A buffer that a GEM handle holds, and a ring that keeps files.
 fn beside_a_ring(
     ctx: &mut Ctx,
     keep: impl FnOnce(&std::os::fd::OwnedFd) -> anyhow::Result<()>,
-    rest: Rest,
+    rest: ExpectedResidual,
     registered: u64,
 ) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"server", |stage| {
@@ -66,7 +66,7 @@ pub(super) fn other_files(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (null, program) = (File::open("/dev/null")?, File::open("/proc/self/exe")?);
         ring::register(ring, &[Some(null.as_fd()), None, Some(program.as_fd())])
     };
-    beside_a_ring(ctx, keep, Rest::Exact(EXPORTED), 0)
+    beside_a_ring(ctx, keep, ExpectedResidual::Exact(EXPORTED), 0)
 }
 
 pub(super) fn another_buffer(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -75,8 +75,8 @@ pub(super) fn another_buffer(ctx: &mut Ctx) -> anyhow::Result<()> {
         buf.set_name("camera:1")?;
         ring::register(ring, &[Some(buf.as_fd())])
     };
-    // Names change while they are read, so another name rules nothing out.
-    beside_a_ring(ctx, keep, Rest::Estimate(EXPORTED), 1)
+    // A name may change while it is read, so a different name rules nothing out.
+    beside_a_ring(ctx, keep, ExpectedResidual::Estimate(EXPORTED), 1)
 }
 
 pub(super) fn mapped_only(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -90,5 +90,9 @@ pub(super) fn mapped_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = Answer::ask(&[])?;
-    compare_in(ctx, &answer, &Truth::held(make::plain_exporter(), vec![held]).and(Rest::Estimate(1)))
+    compare_in(
+        ctx,
+        &answer,
+        &Truth::held(make::plain_exporter(), vec![held]).and(ExpectedResidual::Estimate(1)),
+    )
 }

@@ -13,7 +13,8 @@ use super::kit::{
 use crate::need::vgem_node;
 use crate::scenario::Ctx;
 
-/// A driver is found by its name, and what is no DRM device or has no dumb buffers is refused.
+/// A driver is found by its name. Files that are not DRM devices, and devices without dumb buffers,
+/// are refused.
 pub(super) fn find(ctx: &mut Ctx) -> anyhow::Result<()> {
     let node = vgem_node("card").context("no vgem")?;
     let device = DrmDevice::find("vgem")?;
@@ -36,21 +37,21 @@ pub(super) fn find(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check(format!("{message:?} names the right node"), message.contains("primary node"))
 }
 
-/// How many masters the device has, by its list of clients, and how many clients.
+/// How many masters and how many clients the device has, by its list of clients.
 fn masters(node: &str) -> anyhow::Result<(usize, usize)> {
     let number = node.trim_start_matches("/dev/dri/card");
     let path = format!("/sys/kernel/debug/dri/{number}/clients");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    // The fourth column says y or n.
+    // The fourth column is y or n.
     let column = |line: &str| line.split_ascii_whitespace().nth(3).map(str::to_owned);
     let flags: Vec<String> = text.lines().skip(1).filter_map(column).collect();
     Ok((flags.iter().filter(|flag| *flag == "y").count(), flags.len()))
 }
 
-/// Opening a device takes its mastership from nobody.
+/// An open `DrmDevice` is not the device's master, so a display server can become it.
 pub(super) fn gives_up_master(ctx: &mut Ctx) -> anyhow::Result<()> {
     let node = vgem_node("card").context("no vgem")?;
-    let node = node.to_str().context("a strange node")?;
+    let node = node.to_str().context("a node that is not UTF-8")?;
     let plain = File::options().read(true).write(true).open(node)?;
     ctx.check_eq("(masters, clients) after a plain open", "(1, 1)", format!("{:?}", masters(node)?))?;
     drop(plain);
@@ -62,7 +63,7 @@ pub(super) fn gives_up_master(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is made has the promised shape, and impossible shapes are refused.
+/// A buffer has the requested dimensions, and impossible ones are refused.
 pub(super) fn dumb(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let dumb = device.create_dumb(DumbSize::at_least(10_000).context("a shape")?)?;
@@ -88,7 +89,7 @@ pub(super) fn dumb(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Exports are one buffer, which the handle holds twice over, as long as it is open.
+/// All exports of a handle are one buffer. The handle holds two references to it while it is open.
 pub(super) fn export(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let dumb = device.create_dumb(shape(2)?)?;
@@ -107,7 +108,7 @@ pub(super) fn export(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("count once this handle is closed", 1, count(&second)?)
 }
 
-/// The same device's import is the handle there is, and the last of them closes it.
+/// The same device's import gives the existing handle, and dropping its last use closes it.
 pub(super) fn import_own(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let dumb = device.create_dumb(shape(1)?)?;
@@ -126,13 +127,14 @@ pub(super) fn import_own(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("count after the last use", 1, count(&buf)?)?;
     let renewed = device.import(&buf)?;
     ctx.check("a closed handle can be had again", renewed.export()?.identity()? == buf.identity()?)?;
-    // A handle means something to its own device file only.
+    // A handle is valid only with the device file that made it.
     let elsewhere = vgem()?;
     let theirs = elsewhere.import(&buf)?;
     ctx.check("another open device imports it", theirs.export()?.identity()? == buf.identity()?)
 }
 
-/// An import from another exporter holds the buffer without any descriptor, until the handle is closed.
+/// An import from another exporter keeps the buffer without any descriptor, until the handle is
+/// closed.
 pub(super) fn import_foreign(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(3)?.into_iter().filter(|(exporter, _)| *exporter != "vgem") {
         let device = vgem()?;
@@ -165,7 +167,7 @@ pub(super) fn import_foreign(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A handle given up lives as long as the device's descriptor.
+/// A handle after `into_raw` lives until the device's descriptor is closed.
 pub(super) fn into_raw(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let handle = device.create_dumb(shape(1)?)?.handle;

@@ -1,4 +1,4 @@
-//! Heaps: what exists, what an allocation is, and which sizes are refused.
+//! Heaps: which exist, what an allocation has, and which sizes are refused.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use super::kit::{self, fdinfo, refused};
 use crate::scenario::Ctx;
 
-/// The list is the one of sysfs, and an unknown name is told it.
+/// The list equals sysfs's, and the error for an unknown name has it.
 pub(super) fn list(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut known: Vec<String> = fs::read_dir("/sys/class/dma_heap")
         .context("listing the heaps in sysfs")?
@@ -24,7 +24,7 @@ pub(super) fn list(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check(format!("{message:?} lists the heaps"), message.ends_with(&format!(": {known}")))
 }
 
-/// Sizes are rounded up to pages, bytes are zero, and the descriptor is as promised.
+/// Sizes are rounded up to pages, bytes are zero, and the descriptor has the promised flags.
 pub(super) fn allocate(ctx: &mut Ctx) -> anyhow::Result<()> {
     let heap = Heap::open("system")?;
     let page = kit::page();
@@ -49,7 +49,7 @@ pub(super) fn allocate(ctx: &mut Ctx) -> anyhow::Result<()> {
     read_write_and_cloexec(ctx, "heap", &buf)
 }
 
-/// Checks the descriptor that an exporter gave.
+/// Checks the flags of a descriptor that an exporter made.
 pub(super) fn read_write_and_cloexec(ctx: &mut Ctx, exporter: &str, buf: impl AsFd) -> anyhow::Result<()> {
     let mode = fcntl_getfl(&buf).context("F_GETFL")?;
     ctx.check(format!("{exporter} gives a descriptor to read and write"), mode.contains(OFlags::RDWR))?;
@@ -60,7 +60,8 @@ pub(super) fn read_write_and_cloexec(ctx: &mut Ctx, exporter: &str, buf: impl As
     )
 }
 
-/// Nothing is no size, and more than there is is refused before the kernel kills processes to find it.
+/// Size 0 is refused. So is more than the machine's memory, before the kernel kills processes to
+/// get it.
 pub(super) fn impossible_sizes(ctx: &mut Ctx) -> anyhow::Result<()> {
     let heap = Heap::open("system")?;
     refused(ctx, "nothing", ErrorKind::InvalidSize, heap.allocate(0))?;

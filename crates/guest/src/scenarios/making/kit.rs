@@ -1,7 +1,8 @@
-//! What the scenarios about making buffers share: buffers of every exporter, and independent views of a buffer.
+//! What the scenarios about the `dmabuf` crate share: buffers of every exporter, and independent
+//! views of a buffer.
 //!
-//! The views read what the kernel itself prints (`/proc`, debugfs) and ask the crate under test nothing but for a
-//! descriptor or an address.
+//! The views read what the kernel prints in `/proc` and debugfs. They use nothing of the tested
+//! crate but a descriptor or an address.
 
 use std::fmt::Debug;
 use std::fs;
@@ -22,12 +23,13 @@ pub(super) fn vgem() -> anyhow::Result<DrmDevice> {
     Ok(DrmDevice::open(vgem_node("card").context("no vgem")?)?)
 }
 
-/// A shape of `pages` pages.
+/// The dimensions of a dumb buffer of `pages` pages.
 pub(super) fn shape(pages: u64) -> anyhow::Result<DumbSize> {
     DumbSize::at_least(pages * page()).context("a shape of that size")
 }
 
-/// One buffer of `pages` pages from each exporter that the kernel has, held by its descriptor alone.
+/// One buffer of `pages` pages from each exporter that the kernel has. Only its descriptor keeps
+/// it.
 pub(super) fn one_of_each(pages: u64) -> anyhow::Result<Vec<(&'static str, DmaBuf)>> {
     let size = pages * page();
     let mut bufs = Vec::new();
@@ -43,12 +45,12 @@ pub(super) fn one_of_each(pages: u64) -> anyhow::Result<Vec<(&'static str, DmaBu
     Ok(bufs)
 }
 
-/// `len` bytes in which neither pages nor neighbours are alike.
+/// `len` bytes in which pages differ, and neighbouring bytes differ.
 pub(super) fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at % 251) as u8 ^ (at / page_size()) as u8 ^ seed).collect()
 }
 
-/// All bytes of a buffer, through a mapping of its own.
+/// All bytes of a buffer, read through a separate mapping.
 pub(super) fn read_all(buf: &DmaBuf) -> anyhow::Result<Vec<u8>> {
     let mut mapping = buf.map(MapMode::Read)?;
     let mut bytes = vec![0; mapping.size()];
@@ -58,7 +60,7 @@ pub(super) fn read_all(buf: &DmaBuf) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes to a buffer through a mapping of its own.
+/// Writes to a buffer through a separate mapping.
 pub(super) fn write_at(buf: &DmaBuf, offset: usize, bytes: &[u8]) -> anyhow::Result<()> {
     let mut mapping = buf.map(MapMode::ReadWrite)?;
     let mut access = mapping.begin(buf, Direction::Write)?;
@@ -66,7 +68,7 @@ pub(super) fn write_at(buf: &DmaBuf, offset: usize, bytes: &[u8]) -> anyhow::Res
     Ok(access.end()?)
 }
 
-/// Checks that `result` is an error of that kind, and returns its message.
+/// Checks that `result` is an error of this kind, and returns its message.
 pub(super) fn refused<T: Debug>(
     ctx: &mut Ctx,
     what: &str,
@@ -81,15 +83,16 @@ pub(super) fn refused<T: Debug>(
     Ok(message)
 }
 
-/// The text that `/proc/self/fd` links a descriptor to.
+/// The link text of a descriptor in `/proc/self/fd`.
 pub(super) fn link(fd: impl AsFd) -> anyhow::Result<Vec<u8>> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     Ok(fs::read_link(&path).with_context(|| format!("reading {path}"))?.into_os_string().into_vec())
 }
 
-/// The value of a key in a descriptor's fdinfo; none if the kernel prints no such line.
+/// The value of a key in a descriptor's fdinfo; `None` if the kernel prints no such line.
 ///
-/// The name comes last and may hold line breaks, so the first line with the key is the genuine one.
+/// The name comes last and may contain line breaks, so the first line with the key is the genuine
+/// one.
 pub(super) fn fdinfo(fd: impl AsFd, key: &str) -> anyhow::Result<Option<String>> {
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let text = fs::read(&path).with_context(|| format!("reading {path}"))?;
@@ -103,7 +106,8 @@ pub(super) fn count(fd: impl AsFd) -> anyhow::Result<u64> {
     fdinfo(fd, "count")?.context("no count in fdinfo")?.parse().context("parsing the count")
 }
 
-/// The reference count in debugfs of the buffer with that inode number; none if there is no such buffer.
+/// The reference count in debugfs of the buffer with this inode number; `None` if there is no such
+/// buffer.
 pub(super) fn count_in_debugfs(ino: u64) -> anyhow::Result<Option<u64>> {
     let path = "/sys/kernel/debug/dma_buf/bufinfo";
     let text = fs::read(path).with_context(|| format!("reading {path}"))?;
@@ -115,28 +119,28 @@ pub(super) fn count_in_debugfs(ino: u64) -> anyhow::Result<Option<u64>> {
 
 /// A line of `/proc/self/maps`.
 #[derive(Debug)]
-pub(super) struct Vma {
+pub(super) struct MapsLine {
     pub(super) permissions: String,
-    /// Major and minor in hexadecimal, as printed.
+    /// Major and minor number in hexadecimal, as printed.
     pub(super) dev: String,
     pub(super) ino: u64,
     pub(super) path: String,
 }
 
-impl Vma {
-    /// Whether the file of the VMA is the buffer, and not one that the exporter put in its place.
+impl MapsLine {
+    /// Whether the VMA's file is the buffer's, and not one that the exporter put in its place.
     pub(super) fn is_of(&self, buf: dmabuf::Identity) -> bool {
         self.ino == buf.ino && self.dev == format!("{:02x}:{:02x}", buf.dev.major, buf.dev.minor)
     }
 }
 
 /// The VMA of a mapping.
-pub(super) fn vma(mapping: &Mapping) -> anyhow::Result<Vma> {
+pub(super) fn vma(mapping: &Mapping) -> anyhow::Result<MapsLine> {
     vma_at(mapping.as_ptr().addr())?.context("the mapping is not in /proc/self/maps")
 }
 
-/// The VMA at that address, if there is one.
-pub(super) fn vma_at(address: usize) -> anyhow::Result<Option<Vma>> {
+/// The VMA at this address, if there is one.
+pub(super) fn vma_at(address: usize) -> anyhow::Result<Option<MapsLine>> {
     let maps = fs::read("/proc/self/maps").context("reading /proc/self/maps")?;
     let maps = String::from_utf8_lossy(&maps).into_owned();
     let holds = |line: &&str| {
@@ -150,14 +154,14 @@ pub(super) fn vma_at(address: usize) -> anyhow::Result<Option<Vma>> {
     let Some(line) = maps.lines().find(holds) else {
         return Ok(None);
     };
-    // The path may hold spaces.
+    // The path may contain spaces.
     let fields: Vec<&str> = line.splitn(6, ' ').collect();
     let [_, permissions, _, dev, ino, path] = fields[..] else { bail!("a short line in maps: {line:?}") };
     let (permissions, dev, path) = (permissions.to_owned(), dev.to_owned(), path.trim_start().to_owned());
-    Ok(Some(Vma { permissions, dev, ino: ino.parse()?, path }))
+    Ok(Some(MapsLine { permissions, dev, ino: ino.parse()?, path }))
 }
 
-/// How many descriptors this process has, always counted with the one that counts.
+/// How many descriptors this process has. The number always includes the one that is used to count.
 pub(super) fn descriptors() -> anyhow::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd").context("listing the descriptors")?.count())
 }
@@ -167,8 +171,8 @@ pub(super) fn with_room_for<T>(room: u64, script: impl FnOnce() -> T) -> anyhow:
     let highest = fs::read_dir("/proc/self/fd")
         .context("listing the descriptors")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
-    // The highest one is at most that of the listing itself, which is closed by then. A gap below would be room that
-    // was not meant, so it is filled first.
+    // The listing's own descriptor may be the highest; it is closed by now. Gaps below would be
+    // additional room, so they are filled first.
     let highest = highest.max().context("no descriptors")?;
     let mut gaps = Vec::new();
     loop {

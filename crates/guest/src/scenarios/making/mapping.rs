@@ -1,4 +1,4 @@
-//! Mappings: the bytes behind them, their protection, their life, and their share of the reference count.
+//! Mappings: their bytes, their protection, how long they live, and their references.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use super::kit::{
 };
 use crate::scenario::Ctx;
 
-/// What one mapping wrote, another one reads.
+/// One mapping reads what another one wrote.
 pub(super) fn write_is_read(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(5)? {
         let mut writer = buf.map(MapMode::ReadWrite)?;
@@ -43,7 +43,8 @@ pub(super) fn write_is_read(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A range shows the part of the buffer that it names, with exporters that would map the start instead, too.
+/// A range shows the named part of the buffer, also with exporters that would map the start
+/// instead.
 pub(super) fn range(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(6)? {
         let bytes = pattern(41, 6 * page_size());
@@ -86,7 +87,8 @@ pub(super) fn range(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each mapping is one reference where it maps the buffer's own file and none elsewhere; brackets are none.
+/// Each mapping is one reference if it maps the buffer's own file, and none if it maps another
+/// file. Access brackets are no references.
 pub(super) fn references(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(4)? {
         let identity = buf.identity()?;
@@ -104,14 +106,14 @@ pub(super) fn references(ctx: &mut Ctx) -> anyhow::Result<()> {
         ctx.check_eq(format!("{exporter}: count with one again"), 1 + each, count(&buf)?)?;
         first.unmap()?;
         ctx.check_eq(format!("{exporter}: count at last"), 1, count(&buf)?)?;
-        // Refused, but not before the kernel had made a VMA.
+        // The mapping may be refused only after the kernel has made a VMA.
         let _ = buf.map(MapMode::Private);
         ctx.check_eq(format!("{exporter}: count after a private mapping came and went"), 1, count(&buf)?)?;
     }
     Ok(())
 }
 
-/// A mapping outlives the descriptor, and the buffer ends with the mapping.
+/// A mapping outlives the descriptor, and the buffer is freed with the mapping.
 pub(super) fn outlives_descriptor(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(2)? {
         let ino = buf.identity()?.ino;
@@ -134,7 +136,7 @@ pub(super) fn outlives_descriptor(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A mapping made before works in a bracket of a descriptor got later.
+/// An existing mapping works in an access bracket with a descriptor that was made later.
 pub(super) fn later_descriptor(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let dumb = device.create_dumb(shape(1)?)?;
@@ -148,7 +150,7 @@ pub(super) fn later_descriptor(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("bytes", "still here", bytes.escape_ascii())
 }
 
-/// A bracket is begun only with the buffer that is mapped.
+/// An access bracket begins only with the buffer that is mapped.
 pub(super) fn wrong_buffer(ctx: &mut Ctx) -> anyhow::Result<()> {
     let bufs = one_of_each(1)?;
     for ((exporter, buf), (_, other)) in bufs.iter().zip(one_of_each(1)?) {
@@ -162,7 +164,7 @@ pub(super) fn wrong_buffer(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Modes are the kernel's protections, and directions bind.
+/// Modes are the kernel's protections, and access in another direction than declared is refused.
 pub(super) fn protection(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(1)? {
         let mut reading = buf.map(MapMode::Read)?;
@@ -192,7 +194,8 @@ pub(super) fn protection(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A private mapping keeps its writes to itself, or is refused as what it is.
+/// Writes to a private mapping do not reach the buffer, or the mapping is refused with the right
+/// error.
 pub(super) fn private(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(1)? {
         write_at(&buf, 0, b"shared ")?;
@@ -224,14 +227,14 @@ pub(super) fn private(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One page of the heap is one physical chunk.
+/// One page of the heap is physically contiguous, so it can be mapped privately.
 pub(super) fn private_heap_page(ctx: &mut Ctx) -> anyhow::Result<()> {
     let buf = Heap::open("system")?.allocate(page())?;
     let mapped = buf.map(MapMode::Private).map(drop).map_err(|error| error.kind());
     ctx.check_eq("a private mapping of one page", "Ok(())", format!("{mapped:?}"))
 }
 
-/// An exhausted address space is what the error says.
+/// The error says that the address space is exhausted.
 pub(super) fn no_room(ctx: &mut Ctx) -> anyhow::Result<()> {
     let pages = (16 << 20) / page();
     let statm = fs::read_to_string("/proc/self/statm").context("reading /proc/self/statm")?;
@@ -247,7 +250,7 @@ pub(super) fn no_room(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The identity is what the kernel prints elsewhere.
+/// The identity equals what the kernel prints.
 pub(super) fn identity(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(3)? {
         let identity = buf.identity()?;

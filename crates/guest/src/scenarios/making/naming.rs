@@ -1,11 +1,11 @@
-//! Names: how long, which bytes, who may give one, and where it shows.
+//! Names: how long they may be, which bytes they may have, who may set them, and where they show.
 
 use dmabuf::{DmaBuf, ErrorKind, Heap, MAX_NAME_LEN, MapMode};
 
 use super::kit::{self, fdinfo, link, one_of_each, page, refused, vgem};
 use crate::scenario::Ctx;
 
-/// The link of a buffer with that name.
+/// The link text of a buffer with this name.
 fn link_text(name: &[u8]) -> String {
     [b"/dmabuf:", name].concat().escape_ascii().to_string()
 }
@@ -14,7 +14,8 @@ fn check_link(ctx: &mut Ctx, what: &str, name: &[u8], buf: &DmaBuf) -> anyhow::R
     ctx.check_eq(what, link_text(name), link(buf)?.escape_ascii())
 }
 
-/// The longest name shows everywhere, and one byte more is refused without a call.
+/// The longest name shows everywhere, and a name with one more byte is refused without a system
+/// call.
 pub(super) fn length(ctx: &mut Ctx) -> anyhow::Result<()> {
     let longest = "abcdefghijklmnopqrstuvwxyz01234";
     ctx.check_eq("bytes of the longest name", MAX_NAME_LEN, longest.len())?;
@@ -39,7 +40,7 @@ pub(super) fn length(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every byte but NUL comes back from the link as it was given; an empty name resets.
+/// Every byte but NUL comes back from the link as it was set, and an empty name resets the name.
 pub(super) fn bytes(ctx: &mut Ctx) -> anyhow::Result<()> {
     let all: Vec<u8> = (1..=u8::MAX).collect();
     for (exporter, buf) in one_of_each(1)? {
@@ -68,7 +69,7 @@ pub(super) fn bytes(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A second holder may rename, and the first sees it.
+/// A second holder may rename the buffer, and the first one sees the new name.
 pub(super) fn any_holder(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(1)? {
         buf.set_name("mine")?;
@@ -82,7 +83,7 @@ pub(super) fn any_holder(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A buffer that is attached to a device takes a name.
+/// A buffer that is attached to a device can be named.
 pub(super) fn while_attached(ctx: &mut Ctx) -> anyhow::Result<()> {
     let buf = Heap::open("system")?.allocate(page())?;
     let device = vgem()?;

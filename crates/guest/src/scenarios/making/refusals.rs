@@ -1,4 +1,4 @@
-//! Refusals that every exporter shares: other files, other users, no descriptors left.
+//! Refusals that all exporters share: other files, other users, no free descriptors.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::make;
 use crate::need::{Need, vgem_node, vivid_node};
 use crate::scenario::Ctx;
 
-/// Only a dma-buf becomes one, whatever else looks like it.
+/// Only a dma-buf's descriptor becomes a `DmaBuf`, whatever looks like one.
 pub(super) fn not_a_dma_buf(ctx: &mut Ctx) -> anyhow::Result<()> {
     let memfd: OwnedFd = SealedMemfd::create("memfd", page())?.into();
     let lookalike = File::create("/dmabuf:lookalike").context("making a lookalike")?;
@@ -45,7 +45,8 @@ pub(super) fn not_a_dma_buf(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the kernel lacks is missed by its own kind, and what it has opens.
+/// The error for an exporter that the kernel lacks has its own kind, and an exporter that the
+/// kernel has opens.
 pub(super) fn absent(ctx: &mut Ctx) -> anyhow::Result<()> {
     let heap = fs::exists("/sys/class/dma_heap/system").context("looking for the system heap")?;
     let udmabuf = fs::exists("/sys/class/misc/udmabuf").context("looking for udmabuf")?;
@@ -60,10 +61,10 @@ pub(super) fn absent(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("the system heap is listed", heap, Heap::list()?.iter().any(|name| name == "system"))
 }
 
-/// Another user is told whose the nodes are.
+/// The error for another user says who owns the node.
 pub(super) fn another_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     let card = vgem_node("card").context("no vgem")?;
-    // The same device for a group, as distributions set it up.
+    // The same device with a group, as distributions set it up.
     let for_group = "/tmp/making-card";
     let device = fs::metadata(&card).context("looking at the node")?.rdev();
     mknodat(CWD, for_group, FileType::CharacterDevice, Mode::empty(), device).context("making a node")?;
@@ -96,7 +97,7 @@ pub(super) fn another_user(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check(format!("{message:?} proposes the group"), message.contains("join the group 1234"))
 }
 
-/// Without a free descriptor, whatever makes one says so.
+/// Every call that makes a descriptor says if none is free.
 pub(super) fn no_descriptors(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let dumb = device.create_dumb(shape(1)?)?;

@@ -1,4 +1,5 @@
-//! Sharing: what arrives over each kind of socket, in this and another process, and what is refused.
+//! Sharing: what arrives over each kind of socket, in this process and in another one, and what is
+//! refused.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,7 +28,8 @@ fn pair(kind: SocketType) -> anyhow::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, kind, flags, None).context("making a pair of sockets")
 }
 
-/// Several buffers arrive in order, whole, close-on-exec, and each is one reference on the way.
+/// Several buffers arrive in order, whole and close-on-exec, and each has one reference while in
+/// flight.
 pub(super) fn sockets(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (socket, kind) in KINDS {
         let mut bufs = one_of_each(1)?;
@@ -63,7 +65,7 @@ pub(super) fn sockets(ctx: &mut Ctx) -> anyhow::Result<()> {
                 read_all(buf)?[5..9].escape_ascii(),
             )?;
         }
-        // A receiver holds as much as the sender, and so may rename.
+        // A receiver has the same rights as the sender, so it may rename the buffer.
         arrived.iter().try_for_each(|buf| buf.set_name("received"))?;
         for (exporter, buf) in &bufs {
             let what = format!("{socket}: {exporter} renamed by the receiver");
@@ -73,12 +75,13 @@ pub(super) fn sockets(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Another process works on the same memory and the same name.
+/// Another process uses the same memory and the same name.
 pub(super) fn another_process(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(1)? {
         let (here, there) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Forked before, so that it inherits a descriptor but is given another.
+        // Forked before the buffer is sent: the child inherits a descriptor, and receives another
+        // one.
         let child = sys::fork(|| match answer(&there) {
             Ok(()) => 0,
             Err(error) => {
@@ -106,7 +109,7 @@ fn answer(socket: &OwnedFd) -> anyhow::Result<()> {
     Ok(buf.set_name("answered")?)
 }
 
-/// As many buffers as a message can carry arrive; one more is refused.
+/// A message can have 253 buffers; with one more it is refused.
 pub(super) fn most(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (_, buf) = one_of_each(1)?.pop().context("no exporter")?;
     for (socket, kind) in KINDS {
@@ -123,7 +126,8 @@ pub(super) fn most(ctx: &mut Ctx) -> anyhow::Result<()> {
     refused(ctx, "one more", ErrorKind::TooManyBuffers, sent).map(drop)
 }
 
-/// On a stream, a payload that does not fit at once follows in parts, with the buffers before it.
+/// On a stream, a payload that does not fit at once follows in parts. The buffers come with the
+/// first part.
 pub(super) fn long_stream(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (_, buf) = one_of_each(1)?.pop().context("no exporter")?;
     let (here, mut there) = UnixStream::pair().context("making a pair of sockets")?;
@@ -131,7 +135,7 @@ pub(super) fn long_stream(ctx: &mut Ctx) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let sent = share::send(&here, &[&buf], &bytes).map_err(|error| error.kind());
-            // Ends the stream, so that the receiver cannot wait for ever.
+            // This ends the stream, so that the receiver cannot wait forever.
             drop(here);
             sent
         });
@@ -147,7 +151,7 @@ pub(super) fn long_stream(ctx: &mut Ctx) -> anyhow::Result<()> {
     })
 }
 
-/// What is not a usable dma-buf is refused on receipt, and nothing stays open.
+/// Fds that are not usable dma-bufs are refused on receipt, and none stays open.
 pub(super) fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (_, buf) = one_of_each(1)?.pop().context("no exporter")?;
     let null = File::open("/dev/null").context("opening /dev/null")?;
@@ -176,7 +180,7 @@ pub(super) fn refusals(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Descriptors that the kernel had to drop are an error, and those that came are closed.
+/// Descriptors that the kernel had to drop are an error, and those that arrived are closed.
 pub(super) fn lost(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (_, buf) = one_of_each(1)?.pop().context("no exporter")?;
     for (socket, kind) in KINDS {
@@ -198,7 +202,7 @@ pub(super) fn lost(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a socket refuses has its own kind.
+/// What a socket refuses has its own error kind.
 pub(super) fn socket_errors(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (_, buf) = one_of_each(1)?.pop().context("no exporter")?;
     for (socket, kind) in KINDS {
@@ -212,7 +216,7 @@ pub(super) fn socket_errors(ctx: &mut Ctx) -> anyhow::Result<()> {
         }
         ctx.check_eq(format!("{socket}: count"), 1, count(&buf)?)?;
         let mut full = Ok(());
-        // Far more messages than any socket's buffer has room for.
+        // Far more messages than any socket's buffer can hold.
         for _ in 0..100_000 {
             full = share::send(&here, &[], &[0; 1024]);
             if full.is_err() {
@@ -222,7 +226,7 @@ pub(super) fn socket_errors(ctx: &mut Ctx) -> anyhow::Result<()> {
         refused(ctx, &format!("{socket}: full"), ErrorKind::WouldBlock, full)?;
         drop(there);
         let received = share::receive(&here, &mut [0; 8]);
-        // Nothing tells a datagram's receiver.
+        // A datagram's receiver is not told.
         let expected =
             if kind == SocketType::DGRAM { ErrorKind::WouldBlock } else { ErrorKind::Disconnected };
         refused(ctx, &format!("{socket}: receiving once closed"), expected, received)?;
@@ -240,7 +244,7 @@ pub(super) fn too_many_in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
     let user = rustix::process::Uid::from_raw(1000);
     let old = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(32), ..old }).context("lowering the limit")?;
-    // The administrator is exempt.
+    // Root is exempt from the limit.
     set_thread_res_uid(user, user, user).context("becoming another user")?;
     let mut sent = Ok(());
     for _ in 0..32 {

@@ -1,6 +1,6 @@
-//! Sync files, and polling: what an idle buffer gives, and what a kernel without the requests answers.
+//! Sync files and polling: what an idle buffer gives, and what a kernel without the ioctls answers.
 //!
-//! Limit: no fence here is pending, as none of the exporters works by itself.
+//! Limits: no fence is pending here, because none of the exporters works by itself.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,14 +16,15 @@ use crate::scenario::Ctx;
 
 const DIRECTIONS: [Direction; 3] = [Direction::Read, Direction::Write, Direction::ReadWrite];
 
-/// What is ready now.
+/// The events that are ready now.
 fn ready(fd: impl AsFd, wanted: PollFlags) -> anyhow::Result<PollFlags> {
     let mut fds = [PollFd::new(&fd, wanted)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).context("polling")?;
     Ok(fds[0].revents())
 }
 
-/// An idle buffer is ready, and so is a snapshot of its fences, which can be added again.
+/// An idle buffer is ready. So is a sync file that is exported from it, which can be imported
+/// again.
 pub(super) fn idle(ctx: &mut Ctx) -> anyhow::Result<()> {
     let both = PollFlags::IN | PollFlags::OUT;
     for (exporter, buf) in one_of_each(1)? {
@@ -48,7 +49,7 @@ pub(super) fn idle(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The requests work if the kernel's code has them, and else say so.
+/// The ioctls work if the kernel's code has them. Otherwise the error says that they are missing.
 pub(super) fn offered(ctx: &mut Ctx) -> anyhow::Result<()> {
     let expected = if Need::SyncFile.probe() {
         "Ok(())".to_owned()
@@ -62,7 +63,8 @@ pub(super) fn offered(ctx: &mut Ctx) -> anyhow::Result<()> {
         }
         let exported = exported.map_err(|error| error.kind());
         ctx.check_eq(format!("{exporter}: exporting"), &expected, format!("{exported:?}"))?;
-        // With a descriptor that is no sync file, a kernel that has the request gets as far as looking at it.
+        // The descriptor is not a sync file. A kernel that has the ioctl gets as far as examining
+        // it.
         let null = SyncFile::from(OwnedFd::from(File::open("/dev/null")?));
         let kind = if Need::SyncFile.probe() { ErrorKind::NotSyncFile } else { ErrorKind::Unsupported };
         refused(ctx, &format!("{exporter}: importing"), kind, buf.import_sync_file(Direction::Read, &null))?;
@@ -70,7 +72,7 @@ pub(super) fn offered(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Polling an idle buffer says at once that it may be read and written.
+/// Polling an idle buffer returns at once, as readable and writable.
 pub(super) fn poll_idle(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (exporter, buf) in one_of_each(1)? {
         for wanted in [PollFlags::IN, PollFlags::OUT] {

@@ -1,4 +1,5 @@
-//! udmabuf: the buffer and the memfd are the same pages, in the order of the ranges, and mistakes have their own kinds.
+//! udmabuf: the buffer and the memfd are the same pages, in the order of the ranges, and mistakes
+//! have their own error kinds.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -39,7 +40,7 @@ pub(super) fn one_range(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("exporter", "udmabuf", fdinfo(&buf, "exp_name")?.unwrap_or_default())?;
     read_write_and_cloexec(ctx, "udmabuf", &buf)?;
     ctx.check("bytes of the memfd are in the buffer", read_all(&buf)? == before[size..3 * size])?;
-    // Across the boundary between its two pages, and at no word's alignment.
+    // Across the boundary between its two pages, and not aligned to a word.
     let text = b"written through the dma-buf";
     write_at(&buf, size - 9, text)?;
     let mut after = before;
@@ -101,7 +102,7 @@ pub(super) fn mistakes(ctx: &mut Ctx) -> anyhow::Result<()> {
     let plain = fs::File::create_new("/tmp/making-plain").context("making a file")?;
     refused(ctx, "a file", ErrorKind::NotSealed, SealedMemfd::try_from_fd(plain.into()))?;
     fs::remove_file("/tmp/making-plain").context("removing the file")?;
-    // Only the kernel can say whether it takes this one, so it is not refused until the request.
+    // Only the kernel can say whether it accepts this seal, so only the ioctl refuses it.
     let future = SealedMemfd::try_from_fd(sealed(SealFlags::SHRINK | SealFlags::FUTURE_WRITE)?)?;
     let message = refused(
         ctx,
@@ -112,7 +113,7 @@ pub(super) fn mistakes(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check(format!("{message:?} names the seal"), message.contains("F_SEAL_FUTURE_WRITE"))
 }
 
-/// The module's limits, as they are and as the administrator sets them.
+/// The module's limits, as they are and as root sets them.
 pub(super) fn limits(ctx: &mut Ctx) -> anyhow::Result<()> {
     const PARAMETERS: &str = "/sys/module/udmabuf/parameters";
     let device = Udmabuf::open()?;
@@ -141,7 +142,7 @@ pub(super) fn limits(ctx: &mut Ctx) -> anyhow::Result<()> {
     })
 }
 
-/// A memfd of huge pages that was made elsewhere, in parts smaller than such a page.
+/// A memfd of huge pages that the crate did not make, in parts smaller than a huge page.
 pub(super) fn huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
     const HUGE: u64 = HugePages::SIZE;
     let _aside = HugePages::set_aside(4)?;
@@ -151,13 +152,13 @@ pub(super) fn huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
     fcntl_add_seals(&fd, SealFlags::SHRINK).context("sealing it")?;
     let memfd = SealedMemfd::try_from_fd(fd)?;
     let size = usize::try_from(page())?;
-    // From the last page of the first huge one to the first page of the second.
+    // From the last page of the first huge page to the first page of the second one.
     let start = HUGE - page();
     let buf = Udmabuf::open()?.create(memfd.range(start, 2 * page())?)?;
     ctx.check_eq("size() is the range's", 2 * page(), buf.size()?)?;
     let bytes = pattern(3, 2 * size);
     kit::write_at(&buf, 0, &bytes)?;
-    // One huge page at a time: the filesystem of huge pages cannot be written to, and reads stop at a page's end.
+    // One huge page at a time: hugetlbfs has no write, and a read stops at the end of a page.
     let first = read_memfd(&memfd, start, size)?;
     let second = read_memfd(&memfd, HUGE, size)?;
     ctx.check("the first page is at the end of the first huge page", first == bytes[..size])?;

@@ -1,7 +1,8 @@
 //! V4L2: finding a capture device, its buffers as dma-bufs, and dma-bufs as its buffers.
 //!
-//! What is expected follows from the kernel's videobuf2: a dma-buf's size is the frame's in whole pages, each export is a new
-//! dma-buf over the same pages, and a queue takes one reference when a dma-buf is put into it.
+//! The expected values follow from the kernel's videobuf2. A dma-buf's size is the frame's in whole
+//! pages. Each export is a new dma-buf over the same pages. A queue takes one reference when a
+//! dma-buf is queued.
 
 use dmabuf::{DmaBuf, ErrorKind, VideoDevice};
 
@@ -11,7 +12,7 @@ use crate::make::{self, vivid};
 use crate::need::vivid_node;
 use crate::scenario::Ctx;
 
-/// A driver is found by its name, and what is no capture device is refused.
+/// A driver is found by its name, and files that are not capture devices are refused.
 pub(super) fn find(ctx: &mut Ctx) -> anyhow::Result<()> {
     let node = vivid_node("vid-cap").unwrap_or_default();
     let device = VideoDevice::find("vivid")?;
@@ -28,7 +29,7 @@ pub(super) fn find(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check(format!("{message:?} says why"), message.contains("captures no frames"))
 }
 
-/// Exports are of the same memory, each its own dma-buf, held by its descriptor alone.
+/// All exports have the same memory. Each is a separate dma-buf, and only its descriptor keeps it.
 pub(super) fn export(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut device = vivid()?;
     let size = device.frame_size()?.next_multiple_of(page());
@@ -60,7 +61,7 @@ fn frame(device: &VideoDevice) -> anyhow::Result<DmaBuf> {
     Ok(kit::vgem()?.create_dumb(shape(pages)?)?.handle.export()?)
 }
 
-/// A queue's references to what is put into it.
+/// The references of a queue to the dma-bufs in it.
 pub(super) fn import(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut device = vivid()?;
     let (buf, third) = (frame(&device)?, frame(&device)?);
@@ -81,7 +82,7 @@ pub(super) fn import(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("without descriptor", "Some(2)", format!("{held:?}"))?;
     drop(slots);
     let held = count_in_debugfs(ino)?;
-    ctx.check_eq("after the queue is given up", "None", format!("{held:?}"))?;
+    ctx.check_eq("after the queue is freed", "None", format!("{held:?}"))?;
     let mut slots = device.slots(1)?;
     let message = refused(ctx, "a small one", ErrorKind::InvalidSize, slots.queue(0, &small))?;
     ctx.check(format!("{message:?} says how large"), message.contains(&page().to_string()))?;
@@ -92,12 +93,12 @@ pub(super) fn import(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("count once the device is closed", 1, count(&third)?)
 }
 
-/// The queue belongs to who asked first, until it is given up.
+/// The queue belongs to the open file that asked first, until that file frees it.
 pub(super) fn one_queue(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (mut device, mut elsewhere) = (vivid()?, vivid()?);
     let buffers = device.buffers(1)?;
     let message = refused(ctx, "another's queue", ErrorKind::Busy, elsewhere.slots(1))?;
     ctx.check(format!("{message:?} says what to do"), message.contains("close that one"))?;
     drop(buffers);
-    ctx.check("given up, it is free", elsewhere.slots(1).is_ok())
+    ctx.check("after the queue is freed, another file can use it", elsewhere.slots(1).is_ok())
 }

@@ -1,4 +1,5 @@
-//! What takes the kernel's counts, or another family's buffers, to tell: messages, programs, udmabufs.
+//! What only the kernel's counts, or dma-bufs beside shared memory, can tell: fds in messages,
+//! running programs, udmabufs.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -42,12 +43,13 @@ pub(super) fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
         let notes = answer.0["scan"]["notes"].to_string();
         ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
         let says = notes.contains("messages not yet received carry 1 fd,") && notes.contains("does not show");
-        ctx.check(format!("why is said: {notes}"), says)
+        ctx.check(format!("a note says why: {notes}"), says)
     }
 }
 
 pub(super) fn many_in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
-    /// So many with so many files each; one step of an iterator has room for 200 or so.
+    /// The number of messages, and of files in each. One step of an iterator has room for about
+    /// 200.
     const MESSAGES: (usize, usize) = (60, 8);
     let (from, _unread) = UnixStream::pair()?;
     let mut actor = Actor::start(b"sender", |stage| {
@@ -64,10 +66,10 @@ pub(super) fn many_in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("complete", false, &answer.0["scan"]["complete"])?;
     let notes = answer.0["scan"]["notes"].to_string();
     ctx.check(
-        format!("why is said: {notes}"),
+        format!("a note says why: {notes}"),
         notes.contains("shmem that only a message holds does not show"),
     )?;
-    ctx.check("what is held is seen", answer.list("buffers").iter().any(|b| b["ino"] == held.ino))
+    ctx.check("the held memfd is listed", answer.list("buffers").iter().any(|b| b["ino"] == held.ino))
 }
 
 pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -77,7 +79,7 @@ pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
         sys::send_any(&from, &[fd.as_fd()])?;
         let held = Held::by_file(&fd)?.and_map(sys::map(&fd, 0, page_size())?, 0);
         stage.pause(slice::from_ref(&held))?;
-        // Another file on the same inode, with a count of its own.
+        // A second open file on the same inode, with its own count.
         let again = sys::open_again(&fd)?;
         let more = held.and_fd(&again).and_map(sys::map(&again, page(), page_size())?, page());
         stage.pause(slice::from_ref(&more))?;
@@ -104,7 +106,7 @@ pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mappings of a file as a process's maps show them: their lines end with its path.
+/// The mappings of a file in a process's maps: their lines end with its path.
 fn mapped(pid: u32, path: &str) -> anyhow::Result<Vec<(usize, usize, u64)>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let lines = maps.lines().filter(|line| line.ends_with(path));
@@ -129,7 +131,7 @@ pub(super) fn running(ctx: &mut Ctx) -> anyhow::Result<()> {
         .stdout(Stdio::piped())
         .spawn()
         .context("starting it")?;
-    // It goes with its end, and is out of the way of what runs next.
+    // The file is freed when the program ends, and does not disturb what runs next.
     let file = File::open(PATH)?;
     fs::remove_file(PATH)?;
     let mut said = String::new();
@@ -202,7 +204,7 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 pub(super) fn udmabuf_in_pieces(ctx: &mut Ctx) -> anyhow::Result<()> {
-    /// As many as the module takes by default; their records would fill a step of an iterator.
+    /// As many as the module takes by default. Their records would fill a step of an iterator.
     const PIECES: u64 = 1024;
     let mut actor = Actor::start(b"patchwork", |stage| {
         let memfds = [
@@ -256,16 +258,16 @@ pub(super) fn in_disguise(ctx: &mut Ctx) -> anyhow::Result<()> {
         masks(&listed),
     )?;
     ctx.check_eq("a list says that it may count twice", masked, says_twice(&listed))?;
-    // Asked in full.
+    // lsbuf show examines the buffer in full.
     let shown = Answer::of(
         &Command::new(LSBUF).args(["show", "--json"]).args(arguments).arg(held.ino.to_string()).output()?,
     )?;
     compare_in(ctx, &shown, &truth)?;
     let same = shown.buffer(held.ino)?["same_memory"].clone();
     let expected = if masked { ino } else { "null".into() };
-    ctx.check_eq("whose memory it is too", expected, same[0]["ino"].to_string())?;
+    ctx.check_eq("the other buffer with the same memory", expected, same[0]["ino"].to_string())?;
     ctx.check_eq("a note then", false, says_twice(&shown))?;
-    // What the driver has allocated so far is what both have.
+    // Both have what the driver has allocated so far.
     let cost = |answer: &Answer, kind: &str| -> u64 {
         let kinds = answer.list("kinds").iter().filter(|k| k["kind"] == kind);
         kinds.filter_map(|k| k["held"].as_u64()).sum()

@@ -14,12 +14,12 @@ use crate::make::{self, HugePages};
 use crate::scenario::Ctx;
 use crate::sys::{self, Region, page_size, shm, task};
 
-/// The inode number that this process's own maps show of a mapping.
+/// The inode number that this process's maps show for a mapping.
 fn shown(region: Region) -> anyhow::Result<u64> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let start = format!("{:x}-", region.start);
     let line = maps.lines().find(|line| line.starts_with(&start)).context("an unmapped region")?;
-    Ok(line.split_ascii_whitespace().nth(4).context("a strange line")?.parse()?)
+    Ok(line.split_ascii_whitespace().nth(4).context("a short line of maps")?.parse()?)
 }
 
 pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -43,7 +43,7 @@ pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("one of two", expected, figures(&answer, actor.pid)?)
 }
 
-/// A new file that can be read as well, as it must be to be mapped.
+/// Makes a file that can also be read, as mapping requires.
 fn create(path: &str) -> anyhow::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true).open(path).context("creating a file")
@@ -65,7 +65,8 @@ pub(super) fn unlinked(ctx: &mut Ctx) -> anyhow::Result<()> {
         let truth = Shm::held("tmpfs", PATH, vec![held]);
         let answer = ask_and_compare(ctx, &truth)?;
         ctx.check_eq("deleted", deleted, &truth.find(&answer)?["deleted"])?;
-        // Until then it would outlive its holder, as the program does that the holder runs; afterwards it takes a count to know.
+        // A file with a name would outlive its holder. Without a name, only a count tells whether
+        // another holder keeps it.
         let uss = if deleted { by_bpf(ctx, 3 * page()) } else { "0".into() };
         ctx.check_eq("what an exit would free", uss, &answer.process(actor.pid)?["uss"])?;
         let named = Answer::ask(&["--kind", "tmpfs", "--name", PATH])?;
@@ -86,7 +87,7 @@ pub(super) fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[Held::by_file(&file)?.and_map(map, 0)])
     })?;
     let held = actor.paused_with_one()?;
-    ctx.check("it is not to be seen from outside", !fs::exists(PATH)?)?;
+    ctx.check("it does not exist outside of the namespace", !fs::exists(PATH)?)?;
     ask_and_compare(ctx, &Shm::held("tmpfs", PATH, vec![held]).and_private(1)).map(drop)
 }
 
@@ -100,7 +101,7 @@ pub(super) fn secret(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused_with_one()?;
     let answer = ask_and_compare(ctx, &Shm::held("secretmem", "", vec![held]).uncharged())?;
-    // What it costs is then its size.
+    // Its cost is then its size.
     ctx.check_eq("size in total", 4 * page(), &answer.0["totals"]["size"])
 }
 

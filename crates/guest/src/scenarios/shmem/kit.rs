@@ -1,42 +1,42 @@
-//! What the scenarios of shared memory have in common: how they ask and what they compare.
+//! What the scenarios of shared memory share: how they run lsbuf and what they compare.
 
 pub(in crate::scenarios) use super::line::Shm;
 use crate::answer::Answer;
 use crate::scenario::Ctx;
 pub(in crate::scenarios) use crate::sys::page;
 
-/// Asks for these kinds; the answer must be complete.
+/// Runs lsbuf for these kinds. The answer must be complete.
 pub(in crate::scenarios) fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<Answer> {
     let answer = Answer::ask(&["--kind", kinds])?;
     ctx.check_eq("complete", true, &answer.0["scan"]["complete"])?;
     Ok(answer)
 }
 
-/// Compares one buffer's ledger with an answer.
+/// Compares one buffer's account with an answer.
 pub(in crate::scenarios) fn compare(ctx: &mut Ctx, answer: &Answer, truth: &Shm) -> anyhow::Result<()> {
-    let what = format!("ledger of {}:{}", truth.kind, truth.ino);
+    let what = format!("account of {}:{}", truth.kind, truth.ino);
     ctx.check_eq(what, truth.line(ctx.way), truth.printed(answer)?)
 }
 
-/// Asks for its kind alone and compares a buffer's ledger.
+/// Runs lsbuf for the buffer's kind alone, and compares its account.
 pub(in crate::scenarios) fn ask_and_compare(ctx: &mut Ctx, truth: &Shm) -> anyhow::Result<Answer> {
     let answer = ask(ctx, truth.kind)?;
     compare(ctx, &answer, truth)?;
     Ok(answer)
 }
 
-/// What is said of a process, in a line.
+/// The figures of a process, in a line.
 pub(in crate::scenarios) fn figures(answer: &Answer, pid: u32) -> anyhow::Result<String> {
     let p = answer.process(pid)?;
     Ok(format!("rss {} pss {} uss {} fds {} maps {}", p["rss"], p["pss"], p["uss"], p["fds"], p["maps"]))
 }
 
-/// A figure of which only BPF iterators can tell.
+/// A figure that only BPF iterators can tell.
 pub(in crate::scenarios) fn by_bpf(ctx: &Ctx, figure: u64) -> String {
     if ctx.way.is_bpf() { figure.to_string() } else { "null".into() }
 }
 
-/// What a child does that only holds.
+/// What a child runs that only holds what it inherited.
 pub(in crate::scenarios) fn hold_on() -> i32 {
     loop {
         std::thread::park();

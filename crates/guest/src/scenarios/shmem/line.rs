@@ -1,4 +1,4 @@
-//! The ledger of shared memory in a line: as the test made it, and as lsbuf printed it.
+//! The account of shared memory as a line of text: as the test made it, and as lsbuf printed it.
 
 use anyhow::Context;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use crate::actor::Held;
 use crate::answer::{self, Answer};
 use crate::way::Way;
 
-/// A buffer as the test made it.
+/// A buffer, as the test made it.
 #[derive(Clone, Debug)]
 pub(in crate::scenarios) struct Shm {
     pub(in crate::scenarios) kind: &'static str,
@@ -23,13 +23,13 @@ pub(in crate::scenarios) struct Shm {
 }
 
 impl Shm {
-    /// One that these hold, and nobody else; the first tells what its inode says.
+    /// A buffer that these hold, and nobody else. The first one has what the inode says.
     pub(in crate::scenarios) fn held(kind: &'static str, name: &str, held: Vec<Held>) -> Shm {
         let first = held.first().cloned().unwrap_or_default();
         Shm { held, ..Shm::unheld(kind, name, &first) }
     }
 
-    /// One that nobody holds, and once was held so.
+    /// A buffer that no process holds, described by a former holder.
     pub(in crate::scenarios) fn unheld(kind: &'static str, name: &str, once: &Held) -> Shm {
         Shm {
             kind,
@@ -45,37 +45,37 @@ impl Shm {
         }
     }
 
-    /// Of its mappings so many are private.
+    /// Says how many of its mappings are private.
     pub(in crate::scenarios) fn and_private(mut self, mappings: usize) -> Shm {
         self.private = mappings;
         self
     }
 
-    /// And so many references wait in messages.
+    /// Adds references in messages.
     pub(in crate::scenarios) fn and_in_flight(mut self, references: u64) -> Shm {
         self.in_flight = references;
         self
     }
 
-    /// And so many programs run from it.
+    /// Adds programs that run from it.
     pub(in crate::scenarios) fn and_programs(mut self, programs: u64) -> Shm {
         self.programs = programs;
         self
     }
 
-    /// Its id belongs to that IPC namespace.
+    /// Says that its id belongs to this IPC namespace.
     pub(in crate::scenarios) fn in_namespace(mut self, namespace: u64) -> Shm {
         self.namespace = Some(namespace);
         self
     }
 
-    /// The kernel does not count what is taken for it.
+    /// Says that the kernel does not count what is allocated for it.
     pub(in crate::scenarios) fn uncharged(mut self) -> Shm {
         self.charged = None;
         self
     }
 
-    /// The ledger, as far as it can be known by that way: procfs counts references of segments alone.
+    /// The account, as far as this way can know it: procfs counts references of segments alone.
     pub(in crate::scenarios) fn line(&self, way: Way) -> String {
         let mut held = self.held.clone();
         held.sort_by_key(|h| h.pid);
@@ -101,13 +101,14 @@ impl Shm {
         )
     }
 
-    /// What was printed of it.
+    /// The account that was printed.
     pub(in crate::scenarios) fn printed(&self, answer: &Answer) -> anyhow::Result<String> {
         self.find(answer).map(|buffer| self.line_of(buffer))
     }
 
-    /// The buffer that is meant. Inode numbers are of one filesystem, so that another kind's and even another file of the same
-    /// kind may have the number; then the name, or the namespace, decides.
+    /// The buffer in the answer. An inode number belongs to one filesystem, so another kind, or
+    /// even another file of the same kind, may have the same number. Then the name, or the
+    /// namespace, decides.
     pub(in crate::scenarios) fn find<'a>(&self, answer: &'a Answer) -> anyhow::Result<&'a Value> {
         let numbered =
             || answer.list("buffers").iter().filter(|b| b["ino"] == self.ino && b["kind"] == self.kind);

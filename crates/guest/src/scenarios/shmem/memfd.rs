@@ -1,4 +1,4 @@
-//! Memfds: what they cost, who holds them, what they are called.
+//! Memfds: their cost, their holders and their names.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
@@ -65,7 +65,7 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 pub(super) fn shared(ctx: &mut Ctx) -> anyhow::Result<()> {
-    // So that halves and thirds are whole.
+    // A multiple of 6, so that halves and thirds are whole.
     let charged = 6 * page();
     let (from, to) = UnixStream::pair()?;
     let mut owner = Actor::start(b"owner", |stage| {
@@ -96,7 +96,7 @@ pub(super) fn shared(ctx: &mut Ctx) -> anyhow::Result<()> {
         ctx.check_eq(format!("totals of {holders}"), expected, printed)
     };
     let held = owner.paused()?;
-    // Whether an exit would free it takes a count.
+    // Only a count tells whether an exit would free it.
     let uss = by_bpf(ctx, charged);
     check(ctx, held, uss)?;
     owner.go_on()?;
@@ -132,7 +132,7 @@ pub(super) fn mapped_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("rss", 2 * page(), &answer.process(actor.pid)?["rss"])
 }
 
-/// What is printed of a buffer's seals.
+/// A buffer's seals, as printed.
 fn seals(b: &Value) -> String {
     b["seals"].to_string()
 }
@@ -149,7 +149,8 @@ pub(super) fn sealed(ctx: &mut Ctx) -> anyhow::Result<()> {
         drop(fd);
         stage.pause(&[held])?;
         sys::unmap(map)?;
-        // The kernel does not count the file that memfd_create opened as a writer, and leases only what it counts.
+        // The kernel does not count the file that memfd_create opened as a writer, and gives leases
+        // only on files that it counts.
         let fd = sys::open_again(make::memfd(b"leased", 4, 1)?)?;
         shm::take_lease(&fd)?;
         stage.pause(&[Held::by_file(&fd)?])?;
@@ -166,18 +167,18 @@ pub(super) fn sealed(ctx: &mut Ctx) -> anyhow::Result<()> {
         compare(ctx, &show, &truth)?;
         let after = ask_and_compare(ctx, &truth)?;
         if ctx.way.is_bpf() {
-            // They are read where the kernel keeps them.
+            // BPF iterators read them from the kernel's own structure.
             let set = if name == "leased" { "[]" } else { SEALS };
-            ctx.check_eq("seals in the list", set, seals(truth.find(&before)?))?;
-            ctx.check_eq("seals where they are asked for", set, seals(truth.find(&show)?))?;
+            ctx.check_eq("seals in the listing", set, seals(truth.find(&before)?))?;
+            ctx.check_eq("seals by lsbuf show", set, seals(truth.find(&show)?))?;
         } else {
-            ctx.check_eq("seals in the list", "null", seals(truth.find(&before)?))?;
-            ctx.check_eq("seals where they are asked for", shown, seals(truth.find(&show)?))?;
+            ctx.check_eq("seals in the listing", "null", seals(truth.find(&before)?))?;
+            ctx.check_eq("seals by lsbuf show", shown, seals(truth.find(&show)?))?;
         }
         ctx.check_eq("the same afterwards", truth.printed(&before)?, truth.printed(&after)?)?;
         actor.go_on()?;
     }
-    // A broken lease would have ended it.
+    // A broken lease would have killed it.
     actor.paused().map(drop)
 }
 
@@ -197,10 +198,10 @@ pub(super) fn opath(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("rss", 3 * page(), &answer.process(actor.pid)?["rss"])
 }
 
-/// The kinds of what is on the kernel's own tmpfs.
+/// The kinds of buffer on the kernel's internal tmpfs.
 const KERNELS: &str = "memfd,sysv,shm-anon,gem-shmem,ashmem,shm-other";
 
-/// Files that are called as the kernel calls its own.
+/// Files with names like those that the kernel gives to its own.
 const IMPOSTORS: [&str; 4] = ["/memfd:x", "/memfd:x (deleted)", "/SYSV00000000", "/secretmem (deleted)"];
 
 pub(super) fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -247,9 +248,10 @@ pub(super) fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let held = actor.paused()?;
     let answer = ask(ctx, KERNELS)?;
-    ctx.check_eq("buffers of the kernel's own", 0, answer.list("buffers").len())?;
+    ctx.check_eq("buffers on the kernel's internal tmpfs", 0, answer.list("buffers").len())?;
     let answer = ask(ctx, "all")?;
-    // None has lost its name, so what looks like the kernel's mark of that is a part of it.
+    // All of these files have their names, so a text like the kernel's mark of deleted files is a
+    // part of the name.
     for (held, name) in held.into_iter().zip(IMPOSTORS) {
         compare(ctx, &answer, &Shm::held("tmpfs", name, vec![held]))?;
     }

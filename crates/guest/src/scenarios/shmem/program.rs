@@ -1,5 +1,5 @@
-//! A program that runs from a memfd and has unmapped it: the kernel keeps the file for as long as the process lives, and neither
-//! an fd nor a mapping shows it.
+//! A program that runs from a memfd and has unmapped it. The kernel keeps the file while the
+//! process lives, and neither an fd nor a mapping shows it.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -21,29 +21,29 @@ use crate::sys;
 
 const NAME: &str = "program";
 
-/// How long to wait at most until a program has left its file.
+/// How long to wait until a program has unmapped its file.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A program, until this goes.
-struct Program(Child);
+/// A running program. Dropping this kills it.
+struct RunningProgram(Child);
 
-impl Drop for Program {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
-        // It may have ended by itself; what counts is that it is gone afterwards.
+        // It may have ended already. Afterwards it is gone in any case.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-impl Program {
-    /// Runs this binary from the memfd until it has unmapped that.
-    fn run(memfd: &impl AsFd) -> anyhow::Result<Program> {
+impl RunningProgram {
+    /// Runs this binary from the memfd, and waits until it has unmapped the memfd.
+    fn run(memfd: &impl AsFd) -> anyhow::Result<RunningProgram> {
         let child = Command::new(format!("/proc/self/fd/{}", sys::number(memfd)))
             .arg(LEAVE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn();
-        let mut program = Program(child.context("running from a memfd")?);
+        let mut program = RunningProgram(child.context("running from a memfd")?);
         let mut said = String::new();
         BufReader::new(program.0.stdout.take().context("no pipe")?).read_line(&mut said)?;
         ensure!(said == "leaving\n", "the program said {said:?}");
@@ -64,7 +64,7 @@ impl Program {
     }
 }
 
-/// A memfd that this binary was copied into.
+/// A memfd with a copy of this binary.
 fn copy_of_this() -> anyhow::Result<File> {
     let mut memfd = File::from(make::memfd(NAME.as_bytes(), 0, 0)?);
     io::copy(&mut File::open("/proc/self/exe")?, &mut memfd).context("copying a program")?;
@@ -79,14 +79,14 @@ fn pids(row: &Value) -> String {
 
 pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let memfd = copy_of_this()?;
-    let program = Program::run(&memfd)?;
+    let program = RunningProgram::run(&memfd)?;
     let once = Held::by_file(&memfd)?;
     drop(memfd);
     let answer = ask(ctx, "memfd")?;
     let row = Shm::unheld("memfd", NAME, &once).find(&answer)?;
     let found = format!("size {} charged {} exe {}", row["size"], row["charged"], row["refs"]["exe"]);
     ctx.check_eq("the memfd", format!("size {} charged {} exe 1", once.size, once.charged), found)?;
-    ctx.check_eq("who holds it", format!("[{}]", program.pid()), pids(row))?;
+    ctx.check_eq("holders", format!("[{}]", program.pid()), pids(row))?;
     ctx.check_eq("held in total", once.charged, &answer.0["totals"]["held"])?;
     let freed = if ctx.way.is_bpf() { once.charged.to_string() } else { "null".into() };
     let expected = format!("rss {0} pss {0} uss {freed} fds 0 maps 0", once.charged);
@@ -95,16 +95,16 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
-    // Started first, so that it inherits nothing.
+    // Started first, so that it inherits no fd of the memfd.
     let mut reader = Actor::start(b"reader", |stage| {
         let fd = sys::receive_any(&to)?.pop().context("no fd")?;
-        // A file that is run cannot be opened for writing.
+        // A file that runs cannot be opened for writing.
         let again = File::open(format!("/proc/self/fd/{}", sys::number(&fd))).context("opening again")?;
         drop(fd);
         stage.pause(&[Held::by_file(&again)?])
     })?;
     let memfd = copy_of_this()?;
-    let program = Program::run(&memfd)?;
+    let program = RunningProgram::run(&memfd)?;
     sys::send_any(&from, &[memfd.as_fd()])?;
     drop(memfd);
     let held = reader.paused_with_one()?;
@@ -124,7 +124,7 @@ pub(super) fn reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("the account", expected, found)?;
     let mut both = [program.pid(), reader.pid];
     both.sort_unstable();
-    ctx.check_eq("who holds it", format!("{both:?}"), pids(row))?;
+    ctx.check_eq("holders", format!("{both:?}"), pids(row))?;
     for (what, pid) in [("the program", program.pid()), ("the reader", reader.pid)] {
         let fds = usize::from(pid == reader.pid);
         let expected = format!("rss {0} pss {1} uss 0 fds {fds} maps 0", held.charged, held.charged / 2);

@@ -1,5 +1,5 @@
-//! System V segments where a process alone does not tell whose they are: sent as files, made by a thread in a namespace of its
-//! own, and of one id in two namespaces.
+//! System V segments where a process alone does not tell their namespace or holders: sent as files,
+//! made by a thread in its own namespace, and with the same id in two namespaces.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
@@ -19,21 +19,21 @@ use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, Region, page_size, task};
 
-/// Where a thread says in which namespace it is.
+/// The file in which a thread writes its namespace.
 const THERE: &str = "/tmp/namespace-of-a-thread";
 
-/// Opens the segment that is attached at a region: a file that detaching does not close.
+/// Opens the segment that is attached at a region. Detaching does not close this file.
 fn open_attached(region: Region) -> anyhow::Result<File> {
     let link = format!("/proc/self/map_files/{:x}-{:x}", region.start, region.start + region.len);
     OpenOptions::new().read(true).write(true).open(&link).with_context(|| format!("opening {link}"))
 }
 
-/// The segments that an answer knows.
+/// The segments of an answer.
 fn segments(answer: &Answer) -> impl Iterator<Item = &Value> {
     answer.list("buffers").iter().filter(|buffer| buffer["kind"] == "sysv")
 }
 
-/// Whether the answer says that it may not be all, and why.
+/// Whether the answer says that it is partial, and why.
 fn is_partial(answer: &Answer) -> bool {
     let scan = &answer.0["scan"];
     scan["complete"] == false && scan["notes"].as_array().is_some_and(|notes| !notes.is_empty())
@@ -54,7 +54,7 @@ pub(super) fn fd_in_message(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Some(attacher);
     for (what, removed) in [("attached", false), ("not attached", false), ("removed", true)] {
         if what == "not attached" {
-            // Everything of it goes with its process, but for the message.
+            // All its references go with the process, except the one in the message.
             actor.take();
         }
         if removed {
@@ -66,7 +66,7 @@ pub(super) fn fd_in_message(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compares what an answer says of a segment that has three pages and of which a message carries an fd.
+/// Compares what an answer says about a segment with three pages and one fd in a message.
 fn check_in_message(ctx: &mut Ctx, answer: &Answer, what: &str, attached: &Held) -> anyhow::Result<()> {
     let totals = &answer.0["totals"];
     let Some(row) = segments(answer).find(|row| row["ino"] == attached.ino) else {
@@ -74,7 +74,7 @@ fn check_in_message(ctx: &mut Ctx, answer: &Answer, what: &str, attached: &Held)
             .check(format!("{what}: without a row the answer is partial and says why"), is_partial(answer));
     };
     ctx.check_eq(format!("{what}: charged"), 3 * page(), &row["charged"])?;
-    // procfs tells how many fds wait in a socket and not of what.
+    // procfs tells how many fds are in a socket's messages, and not which files they are.
     let (in_flight, by_bpf) = (&row["refs"]["in_flight"], ctx.way.is_bpf());
     let right = *in_flight == 1 || (!by_bpf && in_flight.is_null());
     ctx.check(format!("{what}: in flight is 1, or unknown by procfs: {in_flight}"), right)?;
@@ -89,7 +89,8 @@ fn check_in_message(ctx: &mut Ctx, answer: &Answer, what: &str, attached: &Held)
     )
 }
 
-/// Runs `make` in a thread with an IPC namespace of its own, which stays there, and pauses with what it has made.
+/// Runs `make` in a thread with its own IPC namespace, which the thread keeps, and pauses with what
+/// `make` returns.
 fn pause_beside_another_namespace(
     stage: &mut Stage,
     make: impl Send + FnOnce() -> anyhow::Result<(Segment, Held)>,
@@ -113,16 +114,17 @@ fn pause_beside_another_namespace(
     })
 }
 
-/// Gives this thread an IPC namespace of its own, says which, and makes something there.
+/// Moves this thread into a new IPC namespace, writes which one to [`THERE`], and calls `make`.
 fn in_own_namespace<T>(make: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     task::enter_new(UnshareFlags::NEWIPC)?;
     let link = fs::read_link("/proc/thread-self/ns/ipc")?;
     let number = link.to_str().and_then(|link| link.strip_prefix("ipc:[")?.strip_suffix("]"));
-    fs::write(THERE, number.context("a strange link")?)?;
+    fs::write(THERE, number.context("a malformed link")?)?;
     make()
 }
 
-/// Asks about the segment of a thread that is in a namespace of its own. Says the row's namespace, if there is a row.
+/// Runs lsbuf and checks its row of the segment that a thread has made in its own namespace, if
+/// there is one. Otherwise the answer must be partial.
 fn ask_about_thread(ctx: &mut Ctx, actor: &mut Actor) -> anyhow::Result<()> {
     let made = actor.paused_with_one()?;
     let (leaders, there) = (namespace(actor.pid)?.to_string(), fs::read_to_string(THERE)?);

@@ -1,4 +1,4 @@
-//! What is in swap: of a segment the kernel's table tells it, of other shared memory BPF iterators.
+//! Swapped memory: the kernel's table tells it for segments, BPF iterators for other shared memory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -15,11 +15,12 @@ use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment, Swap};
 use crate::sys::{self, Region, page_size};
 
-/// Bytes of what is to be swapped.
+/// Pages of each buffer that is swapped.
 const PAGES: usize = 64;
 
-/// Makes the disk in memory a swap space, and swaps to it: `union swap_header` of include/linux/swap.h, one page with the
-/// layout's version, the number of the last page and no bad ones, and the mark at its end.
+/// Makes a swap space of the disk in memory, and swaps to it. The header is `union swap_header` of
+/// include/linux/swap.h: one page with the layout's version, the number of the last page, no bad
+/// pages, and the signature at its end.
 fn swap() -> anyhow::Result<Swap> {
     let mut disk = OpenOptions::new().write(true).open(SWAP_DISK)?;
     let pages = u32::try_from(disk.seek(SeekFrom::End(0))? / page())?;
@@ -31,7 +32,7 @@ fn swap() -> anyhow::Result<Swap> {
     Swap::on(SWAP_DISK)
 }
 
-/// What the kernel says is swapped of a mapping of this process.
+/// How much of a mapping of this process is swapped, by the kernel's smaps.
 fn swapped_of(region: Region) -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps")?;
     let start = format!("{:x}-", region.start);
@@ -54,14 +55,14 @@ pub(super) fn swapped(ctx: &mut Ctx) -> anyhow::Result<()> {
             Held { pid: std::process::id(), ino: segment.id(), size: charged, charged, ..Held::default() };
         let mut held = [Held::by_file(&memfd)?.and_map(file, 0), by_segment.and_map(attached, 0)];
         stage.pause(&held)?;
-        // A part of each.
+        // A half of each is swapped.
         for region in [file, attached] {
             shm::page_out(Region { len: region.len / 2, ..region })?;
         }
         if let Some(memfd_now) = held.first_mut() {
             memfd_now.charged = Held::by_file(&memfd)?.charged;
         }
-        // Told in the place of sizes, which stay as they were.
+        // The swapped bytes are reported in the field for sizes. The sizes stay the same.
         let told = [file, attached]
             .map(|region| swapped_of(region).map(|swapped| Held { size: swapped, ..Held::default() }));
         stage.pause(&told.into_iter().collect::<anyhow::Result<Vec<_>>>()?)?;

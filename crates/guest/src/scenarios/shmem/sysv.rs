@@ -1,4 +1,4 @@
-//! System V segments: attached, removed, left behind, and with an id that something else has too.
+//! System V segments: attached, removed, unattached, and with an id that another buffer has too.
 
 use std::fs;
 
@@ -14,13 +14,14 @@ use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, Region, page_size, task};
 
-/// Its sign bit is set, which the kernel's table shows as a minus.
+/// The sign bit is set, so the kernel's table shows a negative number.
 pub(super) const KEY: u32 = 0xdead_beef;
 
-/// The id that the next segment of the caller's namespace gets, of CONFIG_CHECKPOINT_RESTORE.
+/// The id that the next segment of the caller's namespace gets. The file needs
+/// CONFIG_CHECKPOINT_RESTORE.
 pub(super) const NEXT_ID: &str = "/proc/sys/kernel/shm_next_id";
 
-/// A segment as this process holds it.
+/// A segment, as this process holds it.
 pub(super) fn held(segment: &Segment, pages: u64, touched: u64, attached: &[Region]) -> Held {
     let all = Held {
         pid: std::process::id(),
@@ -44,7 +45,7 @@ pub(super) fn row(id: u64) -> anyhow::Result<Vec<String>> {
 pub(super) fn namespace(pid: u32) -> anyhow::Result<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/ipc"))?;
     let number = link.to_str().and_then(|link| link.strip_prefix("ipc:[")?.strip_suffix("]"));
-    Ok(number.context("a strange link")?.parse()?)
+    Ok(number.context("a malformed link")?.parse()?)
 }
 
 pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -65,7 +66,7 @@ pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&[])
     })?;
     let namespace = namespace(std::process::id())?;
-    // The kernel's table forgets the key of a segment that was removed; the path of its mappings keeps it.
+    // The kernel's table forgets the key of a removed segment; the path of its mappings keeps it.
     for (removed, key, attached) in [(false, KEY, 4), (true, 0, 4), (true, 0, 2), (true, 0, 1)] {
         let truth = Shm::held("sysv", "0xdeadbeef", actor.paused()?).in_namespace(namespace);
         let answer = ask_and_compare(ctx, &truth)?;
@@ -183,7 +184,7 @@ pub(super) fn collides(ctx: &mut Ctx) -> anyhow::Result<()> {
         let by_fd = Held::by_file(&memfd)?;
         fs::write(NEXT_ID, by_fd.ino.to_string()).context("choosing the next id")?;
         let segment = Segment::create(0, 4)?;
-        // Gone with this process, which does not live to drop it.
+        // Removed at once, because this process is killed and cannot drop it.
         let region = segment.attach()?;
         segment.remove()?;
         ensure!(segment.id() == by_fd.ino, "{} and {} differ", segment.id(), by_fd.ino);

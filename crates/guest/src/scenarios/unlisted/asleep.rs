@@ -1,7 +1,8 @@
-//! System calls that sleep with files in their hands: fork, exec and sendmsg.
+//! System calls that sleep while they hold files: fork, exec and sendmsg.
 //!
-//! Each is run by a thread of an actor and is seen asleep before anything is asked. The actor's first thread keeps its fd, or
-//! closes it meanwhile, and then nothing that can be listed holds the buffer.
+//! A thread of an actor makes each call, and lsbuf runs only after the thread has been seen asleep
+//! in it. The actor's first thread keeps its fd, or closes it meanwhile. After that nothing that a
+//! list shows holds the buffer.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -23,17 +24,17 @@ use crate::scenario::Ctx;
 use crate::sys;
 use crate::sys::fault::MissingPage;
 
-/// How often lsbuf is asked while a call sleeps.
+/// How often lsbuf runs while a call sleeps.
 const TIMES: usize = 5;
 
-/// How long to wait at most for a call to sleep.
+/// How long to wait for a call to sleep.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What is held is called so, where it can have a name.
+/// The name of the buffer, if its kind can have one.
 const NAME: &str = "asleep";
 
-/// Runs `call` in a thread and pauses when it sleeps in the system call of that number. `beside` runs before the pause, `wake`
-/// after it.
+/// Runs `call` in a thread, and pauses when the thread sleeps in the system call `number`. `beside`
+/// runs before the pause, `wake` after it.
 fn pause_beside<T: Send>(
     stage: &mut Stage,
     number: libc::c_long,
@@ -45,21 +46,21 @@ fn pause_beside<T: Send>(
         let (tell, told) = mpsc::channel();
         let caller = scope.spawn(move || {
             let told = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
-            told.context("nobody listens").map(|()| call())
+            told.context("the receiver is gone").map(|()| call())
         });
         let paused = told
             .recv()
             .context("a thread has ended")
             .and_then(|tid| wait_asleep(tid, number))
             .and_then(|()| stage.pause(&beside()));
-        // Whatever happened, the thread must end before this one can.
+        // In any case, the thread must end before this function can.
         let woken = wake();
         let done = caller.join().map_err(|_| anyhow::anyhow!("a thread died"))?;
         paused.and(woken).and(done)
     })
 }
 
-/// Waits until a thread of this process sleeps in the system call of that number.
+/// Waits until a thread of this process sleeps in the system call `number`.
 fn wait_asleep(tid: i32, number: libc::c_long) -> anyhow::Result<()> {
     let task = format!("/proc/self/task/{tid}");
     let (end, mut seen) = (Instant::now() + LIMIT, String::new());
@@ -77,8 +78,8 @@ fn wait_asleep(tid: i32, number: libc::c_long) -> anyhow::Result<()> {
     bail!("a thread does not sleep in system call {number}: {seen}")
 }
 
-/// Forks into a page that is missing, and, once it was filled, pauses with the child. If told so, the parent has closed its fd
-/// meanwhile.
+/// Forks into a page that is missing, pauses while the fork sleeps, fills the page, and pauses with
+/// the child. If `closes` is set, the parent closes its fd while the fork sleeps.
 fn play_fork(stage: &mut Stage, sort: Sort, closes: bool) -> anyhow::Result<()> {
     let (fd, held) = sort.make(NAME)?;
     let mut fd = Some(fd);
@@ -125,7 +126,8 @@ pub(super) fn fork_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the program at `path` with an argument in a page that is missing, and pauses with what `beside` says.
+/// Executes the program at `path` with an argument in a page that is missing, and pauses with what
+/// `beside` returns.
 fn play_exec(stage: &mut Stage, path: &CStr, beside: impl FnOnce() -> Held) -> anyhow::Result<()> {
     let (page, argument) = (MissingPage::new()?, CString::new(WAIT)?);
     let call = || page.exec(path, &argument);
@@ -141,7 +143,7 @@ pub(super) fn exec(ctx: &mut Ctx) -> anyhow::Result<()> {
         let held = actor.paused_with_one()?;
         let fact = Fact { kind: sort.kind(), ino: held.ino, references: 1, holders: vec![actor.pid] };
         fact.ask(ctx, sort.kind(), TIMES)?;
-        // Of memfds the answer says that what the program is to run from may be missing.
+        // For memfds the answer is partial: the file that the program will run from may be missing.
         if sort == Sort::DmaBuf {
             sort.compare(ctx, NAME, vec![held])?;
         }
@@ -170,8 +172,8 @@ pub(super) fn exec_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     fact.ask(ctx, "memfd", TIMES)
 }
 
-/// Sends an fd over a socket that has no room, pauses while the sender waits for some, and once more when the message was
-/// received. If told so, the fd is closed meanwhile.
+/// Sends an fd over a socket that has no room. Pauses while the sender waits for room, and again
+/// when the message was received. If `closes` is set, the fd is closed while the sender waits.
 fn play_sender(stage: &mut Stage, sort: Sort, closes: bool) -> anyhow::Result<()> {
     let (fd, held) = sort.make(NAME)?;
     let (from, to) = UnixStream::pair()?;
@@ -196,7 +198,7 @@ fn play_sender(stage: &mut Stage, sort: Sort, closes: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// Writes into a socket until it has no room, and says how many bytes that were.
+/// Writes to a socket until it has no room. Returns the number of bytes.
 fn fill_up(mut socket: &UnixStream) -> anyhow::Result<usize> {
     socket.set_nonblocking(true)?;
     let mut filled = 0;

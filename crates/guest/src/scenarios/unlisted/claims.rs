@@ -1,4 +1,4 @@
-//! What an answer claims of a buffer, against what is true of it all the time.
+//! What an answer claims about a buffer, compared with what is true of the buffer all the time.
 
 use std::collections::BTreeMap;
 
@@ -7,54 +7,54 @@ use serde_json::Value;
 use crate::answer::Answer;
 use crate::scenario::Ctx;
 
-/// What is true of a buffer all the time that it is asked about.
+/// What is true of a buffer all the time that lsbuf is run.
 #[derive(Debug)]
 pub(super) struct Fact {
-    /// Its kind in lsbuf's JSON.
+    /// The buffer's kind in lsbuf's JSON.
     pub(super) kind: &'static str,
-    /// Its inode's number.
+    /// The buffer's inode number.
     pub(super) ino: u64,
-    /// The fewest references that it ever has.
+    /// The smallest number of references that it ever has.
     pub(super) references: u64,
-    /// Processes that hold it all the time.
+    /// The processes that hold it all the time.
     pub(super) holders: Vec<u32>,
 }
 
-/// What answers said of it.
+/// What the answers said about the buffer.
 #[derive(Debug, Default)]
-struct Said {
+struct ClaimCounts {
     exact: usize,
     estimates: usize,
     unknown: usize,
     partial: usize,
-    /// What is not so, and how often it was said.
+    /// False claims, and how often each was made.
     wrong: BTreeMap<String, usize>,
 }
 
-impl Said {
+impl ClaimCounts {
     fn claim(&mut self, what: String) {
         *self.wrong.entry(what).or_default() += 1;
     }
 }
 
 impl Fact {
-    /// Asks for the buffer's kind that many times and compares what is claimed.
+    /// Runs lsbuf for the buffer's kind `times` times, and compares what is claimed.
     pub(super) fn ask(&self, ctx: &mut Ctx, what: &str, times: usize) -> anyhow::Result<()> {
-        let mut said = Said::default();
+        let mut said = ClaimCounts::default();
         for _ in 0..times {
             self.add(&mut said, &Answer::ask(&["--kind", self.kind])?);
         }
-        let Said { exact, estimates, unknown, partial, wrong } = said;
+        let ClaimCounts { exact, estimates, unknown, partial, wrong } = said;
         let told = format!(
             "{what}: {exact} exact accounts, {estimates} estimates, {unknown} without a count, {partial} partial answers without it"
         );
         ctx.check_eq(told, times, exact + estimates + unknown + partial + wrong.values().sum::<usize>())?;
         let wrong: Vec<String> =
             wrong.iter().map(|(claim, times)| format!("{times} times {claim}")).collect();
-        ctx.check_eq(format!("{what}: what is claimed and is not so"), "", wrong.join("; "))
+        ctx.check_eq(format!("{what}: false claims"), "", wrong.join("; "))
     }
 
-    fn add(&self, said: &mut Said, answer: &Answer) {
+    fn add(&self, said: &mut ClaimCounts, answer: &Answer) {
         let scan = &answer.0["scan"];
         let explained = scan["notes"].as_array().is_some_and(|notes| !notes.is_empty());
         let named = |b: &&Value| b["kind"] == self.kind && b["ino"] == self.ino;
@@ -74,7 +74,7 @@ impl Fact {
         };
         let missing: Vec<u32> = self.holders.iter().copied().filter(|&pid| !holds(pid)).collect();
         let lacks_references = claimed && (kernel > Some(0) || count < Some(self.references));
-        // Who is told that there may be more, in whatever form, is not told that this is all.
+        // An answer that says in any form that there may be more does not claim that this is all.
         let certain = claimed || (buffer["estimate"] == false && scan["complete"] == true && !explained);
         if lacks_references || (certain && !missing.is_empty()) {
             let (refs, pids) = (&buffer["refs"], format!("{missing:?}"));

@@ -1,4 +1,5 @@
-//! A mapping or an fd that moves between two places while lsbuf reads, so that neither place may show it.
+//! A mapping or an fd that moves between two places while lsbuf reads, so that lsbuf may see it in
+//! neither place.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,32 +19,32 @@ use crate::sys::{self, page_size};
 
 const NAME: &str = "moving";
 
-/// How often lsbuf is asked.
+/// How often lsbuf runs.
 const TIMES: usize = 8;
 
-/// How long a mapping or an fd stays where it is.
+/// How long a mapping or an fd stays in one place.
 const STAY: Duration = Duration::from_micros(200);
 
-/// So many mappings lie between the two places of one.
+/// How many mappings are between the two places of a mapping.
 const VMAS: usize = 1500;
 
-/// So many fds lie between the two slots of one.
+/// How many fds are between the two slots of an fd.
 const FDS: usize = 500;
 
-/// The slots that an fd moves to: the first that is free, from there on.
+/// The slots that an fd moves to: the first free one from each of these on.
 const SLOTS: [i32; 2] = [3, 1010];
 
-/// What moves.
+/// The reference that moves.
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum Moving {
     Mapping,
     Fd,
 }
 
-/// Pauses, moves until told that it is enough, and pauses again.
-fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Result<()> {
+/// Pauses, moves the mapping or fd until the scenario tells it to stop, and pauses again.
+fn play(stage: &mut Stage, what: Moving, fd: OwnedFd, held: Held) -> anyhow::Result<()> {
     match what {
-        What::Mapping => {
+        Moving::Mapping => {
             let mut shuttle = Shuttle::map(&fd, 4 * page_size(), VMAS)?;
             drop(fd);
             let held = held.without_fds();
@@ -55,7 +56,7 @@ fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Resul
             stage.wait()?;
             stage.pause(&[held.and_map(shuttle.region(), 0)])
         }
-        What::Fd => {
+        Moving::Fd => {
             let null = File::open("/dev/null")?;
             let others: Result<Vec<OwnedFd>, _> =
                 (0..FDS).map(|_| null.try_clone().map(Into::into)).collect();
@@ -77,8 +78,9 @@ fn play(stage: &mut Stage, what: What, fd: OwnedFd, held: Held) -> anyhow::Resul
     }
 }
 
-/// Asks while something moves that one process has beside another's fd: of the same file, or of one of its own.
-fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: What, reopened: bool) -> anyhow::Result<()> {
+/// Runs lsbuf while one process holds a buffer by an fd and another one moves its reference: to the
+/// same open file, or to a second one.
+fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: Moving, reopened: bool) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
     let mut stable = Actor::start(b"stable", |stage| {
         let (fd, held) = sort.make(NAME)?;
@@ -106,32 +108,32 @@ fn ask_beside_a_holder(ctx: &mut Ctx, sort: Sort, what: What, reopened: bool) ->
 }
 
 pub(super) fn mapping(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::Memfd, What::Mapping, false)
+    ask_beside_a_holder(ctx, Sort::Memfd, Moving::Mapping, false)
 }
 
 pub(super) fn mapping_reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::Memfd, What::Mapping, true)
+    ask_beside_a_holder(ctx, Sort::Memfd, Moving::Mapping, true)
 }
 
 pub(super) fn mapping_of_dmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::DmaBuf, What::Mapping, false)
+    ask_beside_a_holder(ctx, Sort::DmaBuf, Moving::Mapping, false)
 }
 
 pub(super) fn fd(ctx: &mut Ctx) -> anyhow::Result<()> {
     for sort in Sort::BOTH {
-        ask_beside_a_holder(ctx, sort, What::Fd, false)?;
+        ask_beside_a_holder(ctx, sort, Moving::Fd, false)?;
     }
     Ok(())
 }
 
 pub(super) fn fd_reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
-    ask_beside_a_holder(ctx, Sort::Memfd, What::Fd, true)
+    ask_beside_a_holder(ctx, Sort::Memfd, Moving::Fd, true)
 }
 
 pub(super) fn mapping_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut mover = Actor::start(b"mover", |stage| {
         let (fd, held) = Sort::Memfd.make(NAME)?;
-        play(stage, What::Mapping, fd, held)
+        play(stage, Moving::Mapping, fd, held)
     })?;
     let held = mover.paused_with_one()?;
     ensure!(held.maps.len() == 1, "one mapping, not {:?}", held.maps);

@@ -1,7 +1,8 @@
-//! A buffer that is always held and never long by the same process, or the same program.
+//! A buffer that is held all the time, but never long by the same process or program.
 //!
-//! Each process of a chain inherits the buffer, forks its successor and ends. A reader of the list of processes can look at one
-//! that has just handed it on, and at its successor before it was there.
+//! Each process of a chain inherits the buffer, forks its successor and exits. A reader of the list
+//! of processes can look at a process that has just passed the buffer on, and look for its
+//! successor before it exists.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -22,13 +23,14 @@ use crate::sys::{self, page_size, task};
 
 const NAME: &str = "relay";
 
-/// How often lsbuf is asked.
+/// How often lsbuf runs.
 const TIMES: usize = 10;
 
-/// How long each process has it before it forks.
+/// How long each process holds the buffer before it forks.
 const STAY: Duration = Duration::from_micros(50);
 
-/// Pauses, and hands what this process has inherited on to a child, and so on, until told that it is enough.
+/// Pauses, and then passes what this process has inherited to a child, again and again, until the
+/// scenario tells it to stop.
 fn hand_on(stage: &mut Stage, ino: u64, size: u64) -> anyhow::Result<()> {
     stage.pause(&[Held { ino, size, ..Held::default() }])?;
     while !stage.is_told()? {
@@ -38,7 +40,7 @@ fn hand_on(stage: &mut Stage, ino: u64, size: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets a chain begin, asks, and ends it.
+/// Starts a chain, runs lsbuf, and ends the chain.
 fn ask_along(ctx: &mut Ctx, chain: &mut Actor, references: u64, holders: Vec<u32>) -> anyhow::Result<()> {
     let ino = chain.paused_with_one()?.ino;
     chain.go_on()?;
@@ -46,12 +48,12 @@ fn ask_along(ctx: &mut Ctx, chain: &mut Actor, references: u64, holders: Vec<u32
     let first = fs::read_to_string(format!("/proc/{}/stat", chain.pid))?;
     ctx.check("the first process has ended", first.contains(") Z "))?;
     chain.go_on()?;
-    // Its last process closes the socket.
+    // The last process of the chain closes the socket.
     ensure!(chain.paused().is_err(), "the chain goes on");
     Ok(())
 }
 
-/// What is left of it.
+/// Checks that the buffer is freed.
 fn check_gone(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = Answer::ask(&["--kind", "memfd"])?;
     ctx.check_eq("memfds when the chain has ended", 0, answer.list("buffers").len())

@@ -1,5 +1,5 @@
-//! The two sorts of buffer that the scenarios here hold: one whose references the kernel counts itself, and one of files that
-//! must all be found.
+//! The two kinds of buffer of these scenarios: dma-bufs, whose references the kernel counts, and
+//! memfds, whose open files must all be found to be counted.
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +10,7 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::{self, SIZE};
 use crate::scenarios::shmem::kit::{Shm, ask_and_compare};
 
-/// A sort of buffer.
+/// A kind of buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     Memfd,
@@ -28,7 +28,7 @@ impl Sort {
         }
     }
 
-    /// One of it, and what this process holds then. A dma-buf gets no name.
+    /// Makes a buffer, and returns what this process then holds. A dma-buf gets no name.
     pub(super) fn make(self, name: &str) -> anyhow::Result<(OwnedFd, Held)> {
         match self {
             Sort::Memfd => {
@@ -44,7 +44,7 @@ impl Sort {
         }
     }
 
-    /// Compares the whole ledger of a buffer that these hold and nobody else.
+    /// Compares the whole account of a buffer that these hold, and nobody else.
     pub(super) fn compare(self, ctx: &mut Ctx, name: &str, held: Vec<Held>) -> anyhow::Result<()> {
         match self {
             Sort::Memfd => ask_and_compare(ctx, &Shm::held("memfd", name, held)).map(drop),

@@ -1,38 +1,41 @@
-//! What ever was between two pauses, and when which buffer was touched.
+//! Everything that existed between two pauses, and when each buffer was touched.
+//!
+//! An answer about a moving world can only be judged by what was possible: every reference that
+//! ever existed, and the buffers that no step touched during the scan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Entry, Hold, Holds, Record};
-use super::world::{Made, World, first_name};
+use super::journal::{Entry, Hold, Holds, JournalRecord};
+use super::world::{Made, SoakWorld, first_name};
 
-/// A span of time in which something was done to a buffer.
+/// A span of time in which a step touched a buffer.
 #[derive(Clone, Copy, Debug)]
 struct Touch {
     ino: u64,
-    /// Whose references, if it is a process's that were touched.
+    /// The process whose references were touched, if it was a process's.
     pid: Option<u32>,
     began: u64,
     ended: u64,
-    /// References that no process shows may have come or gone.
+    /// Whether references that no process shows may have appeared or gone.
     unseen: bool,
 }
 
 /// Everything between two pauses.
 #[derive(Debug)]
-pub(super) struct Past {
+pub(super) struct History {
     /// The world at the first pause.
-    pub(super) start: World,
-    pub(super) records: Vec<Record>,
+    pub(super) start: SoakWorld,
+    pub(super) records: Vec<JournalRecord>,
     pub(super) made: BTreeMap<u64, Made>,
     names: BTreeMap<u64, BTreeSet<Vec<u8>>>,
     held: BTreeMap<(u32, u64), Hold>,
     touches: Vec<Touch>,
 }
 
-impl Past {
-    /// Puts together what happened after `start`.
-    pub(super) fn of(start: World, records: Vec<Record>) -> Past {
-        let mut past = Past {
+impl History {
+    /// Collects what happened after `start`.
+    pub(super) fn of(start: SoakWorld, records: Vec<JournalRecord>) -> History {
+        let mut history = History {
             made: start.made.clone(),
             names: start.made.keys().map(|&ino| (ino, [start.name(ino).to_vec()].into())).collect(),
             held: BTreeMap::new(),
@@ -40,24 +43,24 @@ impl Past {
             start,
             records,
         };
-        for (&pid, holds) in &past.start.holds {
-            absorb(&mut past.held, pid, holds);
+        for (&pid, holds) in &history.start.holds {
+            absorb(&mut history.held, pid, holds);
         }
-        let mut world = past.start.clone();
+        let mut world = history.start.clone();
         let mut leaving = BTreeMap::new();
-        for record in &past.records {
+        for record in &history.records {
             match &record.entry {
                 Entry::Made { ino, size, exporter } => {
-                    past.made.insert(*ino, Made { size: *size, exporter: exporter.clone() });
-                    past.names.insert(*ino, [first_name(exporter).to_vec()].into());
+                    history.made.insert(*ino, Made { size: *size, exporter: exporter.clone() });
+                    history.names.insert(*ino, [first_name(exporter).to_vec()].into());
                 }
                 Entry::Named { ino, name } => {
-                    past.names.entry(*ino).or_default().insert(name.clone());
+                    history.names.entry(*ino).or_default().insert(name.clone());
                 }
                 Entry::Holds { pid, ino, hold } | Entry::Moved { pid, ino, way: hold } => {
-                    past.held.entry((*pid, *ino)).or_default().absorb(hold);
+                    history.held.entry((*pid, *ino)).or_default().absorb(hold);
                 }
-                Entry::Is { pid, holds } => absorb(&mut past.held, *pid, holds),
+                Entry::Is { pid, holds } => absorb(&mut history.held, *pid, holds),
                 Entry::Leaving { pid } => {
                     leaving.insert(*pid, record.began);
                 }
@@ -81,7 +84,7 @@ impl Past {
                 | Entry::Busy { .. } => record.began,
             };
             let touched = touched_by(&record.entry, &world);
-            past.touches.extend(touched.into_iter().map(|(ino, pid, unseen)| Touch {
+            history.touches.extend(touched.into_iter().map(|(ino, pid, unseen)| Touch {
                 ino,
                 pid,
                 began,
@@ -90,15 +93,15 @@ impl Past {
             }));
             world.apply(&record.entry);
         }
-        past
+        history
     }
 
-    /// What that process ever held of that buffer.
+    /// What that process ever held of the buffer.
     pub(super) fn held(&self, pid: u32, ino: u64) -> Option<&Hold> {
         self.held.get(&(pid, ino))
     }
 
-    /// Whether that process ever held anything.
+    /// Whether the process ever held anything.
     pub(super) fn was_holder(&self, pid: u32) -> bool {
         self.held.range((pid, 0)..=(pid, u64::MAX)).next().is_some()
     }
@@ -108,24 +111,25 @@ impl Past {
         self.names.get(&ino).into_iter().flatten().map(Vec::as_slice)
     }
 
-    /// The buffers that somebody touched in that span.
+    /// The buffers that a step touched in that span.
     pub(super) fn touched(&self, from: u64, to: u64) -> BTreeSet<u64> {
         self.touches_in(from, to).map(|touch| touch.ino).collect()
     }
 
-    /// The buffers of which references that no process shows may have come or gone in that span.
+    /// The buffers for which references that no process shows may have appeared or gone in that
+    /// span.
     pub(super) fn touched_unseen(&self, from: u64, to: u64) -> BTreeSet<u64> {
         self.touches_in(from, to).filter(|touch| touch.unseen).map(|touch| touch.ino).collect()
     }
 
-    /// The processes whose references to the buffer somebody touched in that span.
+    /// The processes whose references to the buffer a step touched in that span.
     pub(super) fn touched_holders(&self, ino: u64, from: u64, to: u64) -> BTreeSet<u32> {
         self.touches_in(from, to).filter(|touch| touch.ino == ino).filter_map(|touch| touch.pid).collect()
     }
 
-    /// The least that the processes' counted references to the buffer can have been in that span, which began in the world
-    /// `before`: of each process the fewest that it had.
-    pub(super) fn least(&self, before: &World, ino: u64, from: u64, to: u64) -> u64 {
+    /// The smallest number of counted references to the buffer that processes can have had in that
+    /// span: the sum of each process's minimum. `before` is the world when the span began.
+    pub(super) fn least(&self, before: &SoakWorld, ino: u64, from: u64, to: u64) -> u64 {
         let counted = |hold: &Hold| (hold.fds.len() + hold.maps.len()) as u64;
         let mut least: BTreeMap<u32, u64> =
             before.holders(ino).map(|(pid, hold)| (pid, counted(hold))).collect();
@@ -138,8 +142,8 @@ impl Past {
             };
             least.entry(*pid).and_modify(|fewest| *fewest = left.min(*fewest));
         }
-        // Who announced its end before may go at any time.
-        let began_to_leave = |r: &&Record| matches!(r.entry, Entry::Leaving { .. }) && r.began <= to;
+        // A process that has announced its end may exit at any time.
+        let began_to_leave = |r: &&JournalRecord| matches!(r.entry, Entry::Leaving { .. }) && r.began <= to;
         for record in self.records.iter().filter(began_to_leave) {
             if let Entry::Leaving { pid } = &record.entry {
                 least.remove(pid);
@@ -148,7 +152,8 @@ impl Past {
         least.values().sum()
     }
 
-    /// The buffers that certainly still existed at that moment: whatever had begun by then is taken as done.
+    /// The buffers that certainly still existed at that moment. A step that had begun counts as
+    /// done.
     pub(super) fn survivors(&self, moment: u64) -> BTreeSet<u64> {
         let mut world = self.start.clone();
         for record in self.records.iter().filter(|record| record.began <= moment) {
@@ -160,9 +165,10 @@ impl Past {
         world.alive()
     }
 
-    /// Whether in that span one process took over references to the buffer and another gave some up, and both moved references
-    /// to it within themselves: the limit of several readings that lsbuf states.
-    pub(super) fn changed_hands_in_motion(&self, before: &World, ino: u64, from: u64, to: u64) -> bool {
+    /// Whether two things happened in that span: one process got references to the buffer and
+    /// another one lost some, and both moved references to it within themselves. This is the limit
+    /// of several readings that lsbuf's documents state.
+    pub(super) fn changed_hands_in_motion(&self, before: &SoakWorld, ino: u64, from: u64, to: u64) -> bool {
         let (mut movers, mut takers, mut givers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut counts: BTreeMap<u32, usize> =
             before.holders(ino).map(|(pid, hold)| (pid, hold.fds.len() + hold.maps.len())).collect();
@@ -194,9 +200,9 @@ impl Past {
         self.touches.iter().filter(move |touch| touch.began <= to && touch.ended >= from)
     }
 
-    /// The steps around that span that had to do with the buffer, for an explanation.
+    /// The steps around that span that concern the buffer, to explain an error.
     pub(super) fn story(&self, ino: u64, from: u64, to: u64) -> String {
-        let concerns = |record: &&Record| match &record.entry {
+        let concerns = |record: &&JournalRecord| match &record.entry {
             Entry::Made { ino: of, .. }
             | Entry::Named { ino: of, .. }
             | Entry::Holds { ino: of, .. }
@@ -209,9 +215,10 @@ impl Past {
                 self.held(*pid, ino).is_some()
             }
         };
-        let near = |record: &&Record| record.began <= to && record.ended.saturating_add(20_000_000) >= from;
+        let near =
+            |record: &&JournalRecord| record.began <= to && record.ended.saturating_add(20_000_000) >= from;
         let micros = |time: u64| (i128::from(time) - i128::from(from)) / 1000;
-        let line = |record: &Record| {
+        let line = |record: &JournalRecord| {
             let entry = match &record.entry {
                 Entry::Is { pid, holds } => format!("Is {{ pid: {pid}, {:?} }}", holds.get(&ino)),
                 Entry::Moved { pid, way, .. } => {
@@ -231,9 +238,9 @@ fn absorb(held: &mut BTreeMap<(u32, u64), Hold>, pid: u32, holds: &Holds) {
     }
 }
 
-/// The buffers that a step touched, in the world before it, whose references, and whether it may have touched what no
-/// process shows.
-fn touched_by(entry: &Entry, before: &World) -> Vec<(u64, Option<u32>, bool)> {
+/// The buffers that a step touches: for each, the process whose references it touches, and whether
+/// it may touch references that no process shows. `before` is the world before the step.
+fn touched_by(entry: &Entry, before: &SoakWorld) -> Vec<(u64, Option<u32>, bool)> {
     let whose = |pid: u32| move |(&ino, hold): (&u64, &Hold)| (ino, Some(pid), hold.handle);
     let all_of = |pid: &u32| before.holds.get(pid).into_iter().flatten().map(whose(*pid));
     match entry {
@@ -259,10 +266,10 @@ mod tests {
         Hold { fds: [number].into(), ..Hold::default() }
     }
 
-    fn past() -> Past {
-        let record = |began, ended, entry| Record { began, ended, entry };
-        Past::of(
-            World::default(),
+    fn history() -> History {
+        let record = |began, ended, entry| JournalRecord { began, ended, entry };
+        History::of(
+            SoakWorld::default(),
             vec![
                 record(10, 11, Entry::Made { ino: 7, size: 1, exporter: "system".into() }),
                 record(10, 12, Entry::Holds { pid: 1, ino: 7, hold: fd(3) }),
@@ -275,43 +282,44 @@ mod tests {
         )
     }
 
-    /// Check that everything that ever was is known, and nothing else.
+    /// Check that everything that ever existed is known, and nothing else.
     #[test]
     fn whatever_was() {
-        let past = past();
-        assert_eq!(past.held(1, 7).unwrap().fds, [3, 4].into());
-        assert!(past.held(2, 7).is_none() && past.was_holder(1) && !past.was_holder(2));
-        assert_eq!(past.names(7).collect::<Vec<_>>(), [&b""[..], b"x"]);
+        let history = history();
+        assert_eq!(history.held(1, 7).unwrap().fds, [3, 4].into());
+        assert!(history.held(2, 7).is_none() && history.was_holder(1) && !history.was_holder(2));
+        assert_eq!(history.names(7).collect::<Vec<_>>(), [&b""[..], b"x"]);
     }
 
-    /// Check that a buffer counts as touched from a step's beginning to its end, and while its holder runs another program or
-    /// ends.
+    /// Check that a buffer counts as touched from a step's beginning to its end, and while its
+    /// holder executes another program or exits.
     #[test]
     fn touches() {
-        let past = past();
-        assert!(past.touched(13, 19).is_empty());
-        assert!(past.touched(13, 20).contains(&7) && past.touched(21, 29).contains(&7));
-        assert!(past.touched(32, 33).is_empty() && past.touched(37, 39).is_empty());
-        assert!(past.touched(35, 35).contains(&7) && past.touched_unseen(35, 35).is_empty());
-        assert!(past.touched(45, 46).contains(&7));
-        assert!(past.touched_unseen(20, 31).is_empty() && past.touched_unseen(11, 11).contains(&7));
+        let history = history();
+        assert!(history.touched(13, 19).is_empty());
+        assert!(history.touched(13, 20).contains(&7) && history.touched(21, 29).contains(&7));
+        assert!(history.touched(32, 33).is_empty() && history.touched(37, 39).is_empty());
+        assert!(history.touched(35, 35).contains(&7) && history.touched_unseen(35, 35).is_empty());
+        assert!(history.touched(45, 46).contains(&7));
+        assert!(history.touched_unseen(20, 31).is_empty() && history.touched_unseen(11, 11).contains(&7));
     }
 
-    /// Check that a buffer certainly survives a moment only if nothing that had begun by then can have ended it.
+    /// Check that a buffer certainly survives a moment only if no step that had begun by then can
+    /// have freed it.
     #[test]
     fn survivors() {
-        let past = past();
-        assert!(past.survivors(30).contains(&7));
-        assert!(!past.survivors(40).contains(&7), "its holder was leaving");
+        let history = history();
+        assert!(history.survivors(30).contains(&7));
+        assert!(!history.survivors(40).contains(&7), "its holder was leaving");
     }
 
-    /// Check that the fewest references count, and none of who is leaving.
+    /// Check that the minimum of each process counts, and that a process about to end counts as 0.
     #[test]
     fn least() {
-        let past = past();
-        let at = |moment: u64| past.start.at(&past.records, moment);
-        assert_eq!(past.least(&at(15), 7, 15, 35), 1);
-        assert_eq!(past.least(&at(35), 7, 35, 45), 0);
-        assert_eq!(past.touched_holders(7, 30, 30), [1].into());
+        let history = history();
+        let at = |moment: u64| history.start.at(&history.records, moment);
+        assert_eq!(history.least(&at(15), 7, 15, 35), 1);
+        assert_eq!(history.least(&at(35), 7, 35, 45), 0);
+        assert_eq!(history.touched_holders(7, 30, 30), [1].into());
     }
 }
