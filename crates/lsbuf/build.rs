@@ -1,5 +1,7 @@
-//! Says where the compiled BPF iterators are: `bpf/` has them ready, so that nobody needs a C compiler. With the feature
-//! `bpf-from-source` they are compiled from their sources beside them instead, by clang.
+//! Tells the crate where the compiled BPF iterators are.
+//!
+//! The folder `bpf/` has them compiled, so a build needs no C compiler. With the feature
+//! `bpf-from-source`, clang compiles them from the sources in the same folder instead.
 
 #[path = "../../bpf/compile.rs"]
 mod compile;

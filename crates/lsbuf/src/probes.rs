@@ -1,17 +1,21 @@
-//! Iterators that root loads and pins once per boot, so that members of a group read them without
-//! any privilege, and without loading anything.
+//! Loads the BPF iterators and pins them, so that members of a group can read them without any
+//! privilege. Root does this once per boot; it also saves each scan the time to load them.
 //!
-//! What they can then see is the whole machine, all containers of it: of every dma-buf its size,
-//! exporter, name, creator, count and attached devices; of every memfd, System V segment and file
-//! of a tmpfs that somebody holds its size, path, owner and what is charged for it; who holds it,
-//! with pid, command name, user and cgroup, by which fd numbers and at which addresses it is mapped
-//! (which tells where address space layout randomization has put it); and who has a GPU, video or
-//! such device open; and of every thread how long it has run, and by which system call it is in the
-//! kernel. Not what is in the buffers, nor anything to open them by.
+//! The members can then see the whole machine, all containers included:
 //!
-//! Limits: what needs a privilege besides still does. The fdinfo of io_urings of others cannot be
-//! read, so where there is one, accounts that it could explain are estimates; and before Linux
-//! 6.16, which has no iterator of dma-bufs, debugfs's list of them is root's, so buffers that no
+//! - of every dma-buf its size, exporter, name, creator, count and attached devices;
+//! - of every memfd, System V segment and tmpfs file that a process holds, its size, path, owner
+//!   and how much is charged for it;
+//! - who holds each: pid, command name, user and cgroup, the fd numbers, and the addresses of the
+//!   mappings (which reveal the results of address space layout randomization);
+//! - who has a GPU, video or similar device open;
+//! - of every thread, how long it has run and in which system call it is.
+//!
+//! They see nothing of what is in a buffer, and get nothing that opens one.
+//!
+//! Limits: what needs another privilege still needs it. The fdinfo of other users' io_urings cannot
+//! be read, so residuals that an io_uring could explain are estimates. Before Linux 6.16 there is
+//! no iterator over dma-bufs, and only root can read their list in debugfs; so buffers that no
 //! process holds do not show.
 
 use std::path::{Path, PathBuf};
@@ -19,25 +23,25 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
-use crate::kernel::bpf::facts::Failure;
 use crate::kernel::bpf::pins::{self, PinFolder, Pins};
+use crate::kernel::bpf::trust::Failure;
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::rights::Rights;
 use crate::model::Kinds;
 use crate::scan::advice::{Right, obtain};
 
-/// What [`install`] has done.
+/// The result of [`install`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Where the iterators are.
+    /// The folder with the iterators.
     pub folder: PathBuf,
-    /// Those that are pinned.
+    /// The iterators that are pinned.
     pub iterators: Vec<&'static str>,
-    /// Those that are not, and why; what is pinned does without.
+    /// The iterators that are not pinned, and why; the pinned ones work without them.
     pub left_out: Vec<(&'static str, String)>,
 }
 
-/// Who may read something.
+/// Owner, group and mode of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The owner.
@@ -48,41 +52,41 @@ pub struct Access {
     pub mode: u32,
 }
 
-/// What is pinned in place of one iterator.
+/// What is pinned for one iterator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// The iterator's name.
     pub name: &'static str,
-    /// Who may read it; `None`: there is nothing, or not even that can be seen.
+    /// Who may read it; `None`: there is no such file, or it cannot be seen.
     pub access: Option<Access>,
-    /// Why the caller cannot read it, if so: it was tried.
+    /// Why the caller cannot read it; `None`: reading it worked.
     pub unreadable: Option<String>,
 }
 
-/// What is pinned.
+/// The result of [`status`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Where iterators of this version are, or would be.
+    /// The folder with the iterators of this version of lsbuf, or where it would be.
     pub folder: PathBuf,
-    /// Who may enter that; `None`: it is not there, or not even that can be seen.
+    /// Who may enter the folder; `None`: there is none, or it cannot be seen.
     pub access: Option<Access>,
-    /// Iterator by iterator.
+    /// One entry for each iterator.
     pub pins: Vec<Pin>,
-    /// Why the caller cannot answer from them, and what to do, if so.
+    /// Why the caller cannot get an answer from them, and what to do; `None`: it works.
     pub unusable: Option<String>,
 }
 
-/// Loads the iterators and pins them below a folder for the members of a group (`None`: for root alone), in place of those that
-/// are pinned there.
+/// Loads the iterators and pins them below a folder, in place of those that are pinned there.
+/// Members of the group may read them (`None`: only root).
 ///
-/// The folder has to be in a bpf filesystem, or not to exist, or to be empty: then one is mounted on it. The iterators stay until
-/// [`remove`] or the end of the boot.
+/// The folder must be in a bpf filesystem, or be empty, or not exist; in the last two cases a bpf
+/// filesystem is mounted on it. The iterators stay until [`remove`] or the end of the boot.
 ///
 /// # Errors
-/// The caller lacks a right, the kernel an iterator; or the folder is another filesystem's and has
-/// something in it, could be changed by others, or lies where the group's members cannot enter; or
-/// somebody else was at work in it for seconds.
+/// If the caller lacks a right or the kernel an iterator; if the folder has something in it and is
+/// not in a bpf filesystem, can be changed by others, or is in a place that the group's members
+/// cannot enter; if another change of the pins went on for seconds.
 pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
     let probes = Probes::load(Path::new("/sys"), &Iterator::ALL).map_err(|why| cannot_load(None, &why))?;
     if let Some((iterator, why)) = probes.lacking(Kinds::DMABUF).or_else(|| probes.lacking(Kinds::ALL)) {
@@ -100,7 +104,7 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
     };
     can_enter()?;
     let place = PinFolder::make(below).map_err(|failure| cannot_pin(&failure))?;
-    // The folders that were made are as this process's mask lets them.
+    // The mode of newly made folders depends on this process's umask.
     can_enter()?;
     let loaded = Iterator::ALL.into_iter().filter(|&iterator| probes.why_not(iterator).is_none());
     let pin = |iterator, folder: &Path| probes.pin(iterator, folder);
@@ -113,7 +117,7 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
     })
 }
 
-/// Tries what is pinned below a folder.
+/// Tries to read what is pinned below a folder.
 #[must_use]
 pub fn status(below: &Path) -> Status {
     let folder = Pins::path(below);
@@ -146,8 +150,8 @@ pub fn status(below: &Path) -> Status {
         }
     };
     let namespace = || {
-        let elsewhere = !Rights::own().first_pid_namespace;
-        elsewhere.then(|| "they speak of the first pid namespace, which this is not".to_owned())
+        let inner_namespace = !Rights::own().first_pid_namespace;
+        inner_namespace.then(|| "they speak of the first pid namespace, which this is not".to_owned())
     };
     let access = access(&folder);
     let unusable = unusable.map(|(iterator, why)| {
@@ -157,15 +161,16 @@ pub fn status(below: &Path) -> Status {
     Status { folder, access, pins, unusable: unusable.or_else(namespace) }
 }
 
-/// Removes all that [`install`] has pinned below a folder, of other versions too, and the folder with its filesystem if that was made
-/// for it. Returns whether anything was pinned.
+/// Removes everything that [`install`] has pinned below a folder, by any version; and the folder
+/// with its filesystem, if `install` mounted that. Returns whether anything was pinned.
 ///
-/// Who was a reader cannot open it again, not even through an fd of a pin that was kept. What
-/// somebody had opened before can still be read on, to its end and then of tasks that start later.
+/// Afterwards no process can open the pins again, not even through an fd of a pin that it kept. A
+/// reader that had opened an iterator before can still read that to its end, and then the tasks
+/// that start later.
 ///
 /// # Errors
-/// The caller lacks a right, the folder is not in a bpf filesystem or could be changed by others,
-/// or somebody else was at work in it for seconds.
+/// If the caller lacks a right; if the folder is not in a bpf filesystem or can be changed by
+/// others; if another change of the pins went on for seconds.
 pub fn remove(below: &Path) -> Result<bool, Error> {
     let cannot = |(what, errno): Failure| {
         let denied = matches!(errno, Some(Errno::PERM | Errno::ACCESS));
@@ -181,7 +186,7 @@ pub fn remove(below: &Path) -> Result<bool, Error> {
     }
 }
 
-/// What would make pinned iterators usable for the caller.
+/// What to do so that the caller can use pinned iterators.
 pub(crate) fn advise(below: &Path, why: &Unavailable) -> String {
     let group = pins::facts(&Pins::path(below)).ok().map(|facts| facts.st_gid).filter(|&gid| gid != 0);
     match (why, group) {
@@ -218,7 +223,7 @@ fn describe(what: &str, errno: Option<Errno>, advice: &str) -> String {
     errno.map_or(what.to_owned(), |errno| format!("{what}: {}{advice}", std::io::Error::from(errno)))
 }
 
-/// How to come by what loading and pinning take.
+/// How to get the rights that loading and pinning need.
 fn rights() -> String {
     obtain(&[Right::Load, Right::Observe, Right::Mount].into(), &Rights::own())
 }

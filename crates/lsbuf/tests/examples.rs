@@ -1,4 +1,5 @@
-//! The programs in `examples/` run and say what they promise. `cargo test` builds them.
+//! Tests that the programs in `examples/` run and print what they promise. `cargo test` builds
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
 
@@ -29,7 +30,7 @@ fn memfd(bytes: u64) -> (OwnedFd, u64) {
     (file, ino)
 }
 
-/// Check that a process which holds a memfd is among the holders.
+/// Check that a process that holds a memfd is among the holders.
 #[test]
 fn largest_holders() {
     let (_file, _) = memfd(1);
@@ -38,8 +39,8 @@ fn largest_holders() {
     assert!(text.lines().any(|line| line.split_whitespace().next() == Some(&pid)), "{text}");
 }
 
-/// Check that a holder is told when it is there and when it has let go, and that the program then
-/// ends.
+/// Check that a holder is reported when it appears and when it has released the buffer, and that
+/// the program then ends.
 #[test]
 fn watch_buffer() {
     let (file, ino) = memfd(1);

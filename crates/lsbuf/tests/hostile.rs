@@ -1,5 +1,5 @@
-//! Whatever strangers call things: no format gains a line, a field or a control character by it. And whatever they put in a
-//! recorded tree: nothing of this machine is shown by it.
+//! Tests hostile input: whatever other processes choose as names, no format gains a line, a field
+//! or a control character; and whatever is in a recorded tree, it shows nothing of this machine.
 #![allow(clippy::unwrap_used, reason = "a test fails where a part of it fails")]
 
 mod common;
@@ -15,7 +15,8 @@ use lsbuf::render::{self, BUFFER_COLUMNS, Column, PROCESS_COLUMNS, Sizes, View};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-/// Two processes and three buffers: one held by both, one with a device, one that only the kernel holds.
+/// Two processes and three buffers: one that both hold, one with a device, one that only the kernel
+/// holds.
 static WORLD: LazyLock<Snapshot> = LazyLock::new(|| {
     let mut tree = Tree::new();
     for (pid, fd) in [(12, 5), (13, 6)] {
@@ -30,7 +31,7 @@ static WORLD: LazyLock<Snapshot> = LazyLock::new(|| {
     tree.scan()
 });
 
-/// Bytes that anyone may choose, with a liking for those that mean something somewhere.
+/// Bytes that anyone may choose, often such as have a meaning in some format.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let meaningful = prop::sample::select(vec![
         &b"\n"[..],
@@ -71,7 +72,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }
 
-/// The same world with every text of a stranger replaced.
+/// The same snapshot with every text replaced that other processes can choose.
 fn renamed(name: &[u8], comm: &[u8], cgroup: &[u8]) -> Snapshot {
     let mut snapshot = WORLD.clone();
     for buffer in &mut snapshot.buffers {
@@ -89,7 +90,7 @@ fn renamed(name: &[u8], comm: &[u8], cgroup: &[u8]) -> Snapshot {
     snapshot
 }
 
-/// Every format of a snapshot, with what each is called.
+/// A snapshot in every format, with the name of each.
 fn formats(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     let ledger = Ledger::of(snapshot);
     let view = View::all(&ledger);
@@ -97,7 +98,7 @@ fn formats(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     for (rows, columns) in lists(&view) {
         for width in [None, Some(80)] {
             let lines = render::table(&view, rows, columns, Sizes::Human, width);
-            // Each is printed as one line, so a line break inside it would make another.
+            // Each is printed as one line, so a newline inside it would make another.
             texts.push(("table", lines.iter().map(|line| format!("{line}\n")).collect()));
         }
         texts.push(("raw", raw(&view, rows, columns)));
@@ -128,13 +129,13 @@ fn written(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -
     String::from_utf8(out).unwrap()
 }
 
-/// What a terminal would obey, and what turns or hides text.
-fn is_obeyed(c: char) -> bool {
+/// Characters that a terminal obeys, or that reverse or hide text.
+fn acts_on_a_terminal(c: char) -> bool {
     c.is_control() && c != '\n'
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The inverse of `escape`, written down from what the command's help promises.
+/// The inverse of `escape`, written from what the command's help says.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -163,7 +164,7 @@ fn place(columns: &[Column], name: &str) -> usize {
 }
 
 proptest! {
-    /// Check that no text of a stranger adds or takes a line in any format.
+    /// Check that no untrusted text adds or removes a line in any format.
     #[test]
     fn no_format_gains_lines(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let harmless = formats(&WORLD);
@@ -171,7 +172,7 @@ proptest! {
         prop_assert_eq!(harmless.len(), hostile.len());
         for ((format, expected), (_, found)) in harmless.iter().zip(&hostile) {
             let expected = match *format {
-                // It has a key more for what is no text.
+                // JSON has one more key for text that is not UTF-8.
                 "json" => {
                     let document: serde_json::Value = serde_json::from_str(found).unwrap();
                     &format!("{}\n", serde_json::to_string_pretty(&document).unwrap())
@@ -182,15 +183,15 @@ proptest! {
         }
     }
 
-    /// Check that no format lets a character through that a terminal would obey.
+    /// Check that no format contains a character that a terminal would obey.
     #[test]
     fn no_format_is_raw(name in bytes(), comm in bytes(), cgroup in bytes()) {
         for (format, text) in formats(&renamed(&name, &comm, &cgroup)) {
-            prop_assert!(!text.contains(is_obeyed), "{}: {:?}", format, text);
+            prop_assert!(!text.contains(acts_on_a_terminal), "{}: {:?}", format, text);
         }
     }
 
-    /// Check that no text of a stranger makes a column, or takes one, in a table of any width.
+    /// Check that no untrusted text adds or removes a column in a table of any width.
     #[test]
     fn no_table_gains_columns(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
@@ -201,7 +202,7 @@ proptest! {
                 let fields = line.split("  ").filter(|field| !field.trim().is_empty()).count();
                 prop_assert_eq!(fields, columns.len(), "{}", line);
             }
-            // Here a single blank is a gap. (Lists of holders have blanks of their own.)
+            // Here one space separates columns. (Lists of holders have spaces of their own.)
             let columns: Vec<Column> = columns.iter().copied().filter(|column| column.name != "HOLDERS").collect();
             for line in render::table(&view, rows, &columns, Sizes::Human, Some(1)) {
                 prop_assert_eq!(line.split_whitespace().count(), columns.len(), "{}", line);
@@ -209,7 +210,8 @@ proptest! {
         }
     }
 
-    /// Check that CSV parses back to as many fields as columns, and to the very bytes of name, command and cgroup.
+    /// Check that CSV parses back to one field for each column, and to the exact bytes of name,
+    /// command and cgroup.
     #[test]
     fn csv_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
@@ -223,7 +225,7 @@ proptest! {
             for record in records {
                 prop_assert_eq!(record.len(), columns.len());
                 prop_assert!(record.iter().all(|field| !field.starts_with(['=', '+', '-', '@'])), "{:?}", record);
-                // Behind the first quote stands the text itself.
+                // After the first quote comes the text itself.
                 let field = |column| {
                     let text = &record[place(columns, column)];
                     unescape(text.strip_prefix('\'').unwrap_or(text))
@@ -237,7 +239,8 @@ proptest! {
         }
     }
 
-    /// Check that raw output has one blank-separated field for each column, and gives the name's bytes back.
+    /// Check that raw output has one field for each column, separated by spaces, and gives the
+    /// name's bytes back.
     #[test]
     fn raw_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
@@ -256,8 +259,7 @@ proptest! {
         }
     }
 
-    /// Check that JSON parses back to the text itself, as far as it is text, and to the very bytes
-    /// where it is none.
+    /// Check that JSON parses back to the same text; and to the same bytes, if they are not UTF-8.
     #[test]
     fn json_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
@@ -266,7 +268,7 @@ proptest! {
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         let says = |object: &serde_json::Value, key: &str, bytes: &[u8]| {
             prop_assert_eq!(object[key].as_str().unwrap(), String::from_utf8_lossy(bytes));
-            // What is no text has all of its bytes beside it, and only that.
+            // Text that is not UTF-8 has its bytes in a second key, and other text has no such key.
             let lossless = object.get(format!("{key}_bytes")).map(|text| unescape(text.as_str().unwrap()));
             prop_assert_eq!(lossless, std::str::from_utf8(bytes).is_err().then(|| bytes.to_vec()));
             Ok(())
@@ -287,10 +289,10 @@ proptest! {
         }
     }
 
-    /// Check that a world whose files say these things is read as those very things, figures unchanged.
+    /// Check that a recorded tree with these texts is read back with the same texts and figures.
     #[test]
     fn figures_stay(name in bytes(), comm in bytes(), cgroup in bytes()) {
-        // What the kernel itself refuses: a longer name or command, a cgroup with a line break.
+        // The kernel itself refuses a longer name or command, and a cgroup with a newline.
         let (name, comm) = (&name[..name.len().min(31)], &comm[..comm.len().min(15)]);
         let cgroup: Vec<u8> = cgroup.into_iter().filter(|&byte| byte != b'\n').collect();
         let mut tree = Tree::new();
@@ -309,7 +311,8 @@ proptest! {
     }
 }
 
-/// A tree with one process that holds a buffer, and a file beside the tree that it must not show.
+/// A tree with one process that holds a buffer, and a file next to the tree, which must not be
+/// shown.
 fn tree_beside_a_secret() -> (Tree, PathBuf) {
     let mut tree = Tree::new();
     tree.process(12, b"holder");
@@ -320,7 +323,7 @@ fn tree_beside_a_secret() -> (Tree, PathBuf) {
     (tree, secret)
 }
 
-/// Puts a link in the place of one of the tree's files or folders.
+/// Puts a link in place of one of the tree's files or folders.
 fn replace(tree: &Tree, below: &str, target: &Path) {
     let path = tree.path(below);
     if path.is_dir() {
@@ -332,7 +335,8 @@ fn replace(tree: &Tree, below: &str, target: &Path) {
     symlink(target, path).unwrap();
 }
 
-/// Check that a recorded tree's text files are not taken from where a link points, inside or outside of the tree.
+/// Check that links in a recorded tree are not followed to a text file, inside or outside of the
+/// tree.
 #[test]
 fn links_are_not_followed() {
     for below in ["sys/kernel/hostname", "12/cgroup", "12/fdinfo/5", "12/stat"] {
@@ -349,7 +353,8 @@ fn links_are_not_followed() {
     assert_eq!(tree.scan().host.hostname, None);
 }
 
-/// Check that no folder is reached by a link either, not even one of this machine's own processes.
+/// Check that links are not followed to a folder either, such as one of this machine's own
+/// processes.
 #[test]
 fn folders_are_not_followed() {
     for (below, target) in [
@@ -371,7 +376,8 @@ fn folders_are_not_followed() {
     }
 }
 
-/// Check that a FIFO, a device and a file without end are refused at once, and that the answer is partial for it.
+/// Check that a FIFO, a device and an endless file are refused at once, and that the answer is then
+/// partial.
 #[test]
 fn only_files_of_a_bounded_size() {
     let beyond = 1 << 40;
@@ -382,7 +388,7 @@ fn only_files_of_a_bounded_size() {
             &|| {
                 mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
             },
-            // What makes devices is root's alone.
+            // Only root can make devices.
             &|| _ = mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR, makedev(1, 5)),
             &|| fs::File::create(&path).unwrap().set_len(beyond).unwrap(),
         ];

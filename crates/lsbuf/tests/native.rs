@@ -1,8 +1,9 @@
-//! Shared memory of this very process on the kernel that runs the tests: every Linux has it, so no guest is needed.
+//! Tests shared memory of this very process on the kernel that runs the tests: every Linux has it,
+//! so no guest is needed.
 //!
-//! What is expected the tests' own stat(2) says. Each is asked by procfs, and by BPF iterators
-//! where these can be loaded: who may not load them, or has a kernel without what they need, tests
-//! procfs alone. Where they must load, it is a failure if they do not.
+//! Expected values come from the tests' own stat(2). Each test runs by procfs, and by BPF iterators
+//! if they can be loaded. If the user may not load them, or the kernel lacks what they need, it
+//! runs by procfs alone. If they must load and do not, the test fails.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper fails where its test fails")]
 
@@ -22,7 +23,7 @@ use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
 
-/// Answers about these kinds, by each way that can be used here.
+/// Answers about these kinds, by each source that works here.
 fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
     let kinds: Kinds = kinds.iter().copied().collect();
     let by = |way| {
@@ -34,8 +35,8 @@ fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
     std::iter::once(procfs).chain(by_iterators).collect()
 }
 
-/// Check that where iterators must load, an error of the loader is a failure and no reason to skip;
-/// as it is what root's tests on such a kernel rest on.
+/// Check that an error of the loader is a failure where the iterators must load, and no reason to
+/// skip tests: root's tests on such a kernel depend on it.
 #[test]
 fn a_broken_loader_shows() {
     let broken = || if_loadable::<(), _>(Err("broken"));
@@ -43,7 +44,7 @@ fn a_broken_loader_shows() {
     assert_eq!(if_loadable(Ok::<_, String>(7)), Some(7));
 }
 
-/// What was loaded; `None`: it cannot be here, and that is no failure.
+/// The loaded value. `None`: it cannot be loaded here, and need not be.
 fn if_loadable<T, E: std::fmt::Display>(loaded: Result<T, E>) -> Option<T> {
     match loaded {
         Ok(loaded) => Some(loaded),
@@ -56,7 +57,7 @@ fn own() -> Pid {
     Pid(std::process::id())
 }
 
-/// The buffer of that kind and inode number.
+/// The buffer of this kind with this inode number.
 fn find(snapshot: &Snapshot, kind: Kind, ino: u64) -> Option<&Buffer> {
     snapshot.buffers.iter().find(|b| b.id.kind == kind && b.id.ino.0 == ino)
 }
@@ -71,23 +72,24 @@ fn number(fd: impl AsFd) -> Fd {
     Fd(fd.as_fd().as_raw_fd().unsigned_abs())
 }
 
-/// A process that holds what it inherits until it is dropped.
-struct Heir(Child);
+/// A process that keeps what it inherits until this is dropped.
+struct Inheritor(Child);
 
-impl Heir {
-    fn new() -> Heir {
-        Heir(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+impl Inheritor {
+    fn new() -> Inheritor {
+        Inheritor(Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
     }
 }
 
-impl Drop for Heir {
+impl Drop for Inheritor {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Check that a memfd's size and charge follow what is done to it: grown, written, punched, allocated in advance.
+/// Check that a memfd's size and charge follow what is done to it: it grows, is written, gets a
+/// hole, and pages are allocated in advance.
 #[test]
 fn a_memfd_through_its_life() {
     let (file, ino) = memfd("life", MemfdFlags::CLOEXEC);
@@ -112,13 +114,13 @@ fn a_memfd_through_its_life() {
     }
 }
 
-/// Check that a child which inherits a memfd holds it too, each by half of its charge.
+/// Check that a child that inherits a memfd is a holder too, and that its RSS has the whole charge.
 #[test]
 fn a_memfd_that_is_inherited() {
     let (file, ino) = memfd("inherited", MemfdFlags::empty());
     rustix::io::pwrite(&file, &vec![1; 4 * page_size()], 0).unwrap();
-    let heir = Heir::new();
-    let child = Pid(heir.0.id());
+    let inheritor = Inheritor::new();
+    let child = Pid(inheritor.0.id());
     for answer in answers(&[Kind::Memfd]) {
         let found = find(&answer, Kind::Memfd, ino).unwrap();
         let holders: Vec<Pid> = found.holders.iter().map(|h| h.pid).collect();
@@ -129,7 +131,7 @@ fn a_memfd_that_is_inherited() {
     }
 }
 
-/// Check that seals are told to who asks.
+/// Check that seals can be read when they are asked for.
 #[test]
 fn a_memfd_that_is_sealed() {
     let (file, ino) = memfd("sealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
@@ -142,7 +144,7 @@ fn a_memfd_that_is_sealed() {
     assert_eq!(found.seals.unwrap().words().collect::<Vec<_>>(), ["shrink", "write"]);
 }
 
-/// Check that an O_PATH fd which alone keeps a memfd is told from one that holds it open.
+/// Check that an `O_PATH` fd that alone keeps a memfd is told from an fd that holds it open.
 #[test]
 fn a_memfd_that_is_only_named() {
     let (file, ino) = memfd("named", MemfdFlags::CLOEXEC);
@@ -155,7 +157,8 @@ fn a_memfd_that_is_only_named() {
     }
 }
 
-/// Check that a segment attached twice is counted twice, also once it is marked for removal, and is gone thereafter.
+/// Check that a segment that is attached twice is counted twice, also after it is marked for
+/// removal, and is gone afterwards.
 #[test]
 fn a_segment() {
     let segment = Segment::create(0, 8).unwrap();
@@ -185,7 +188,8 @@ fn account_of(snapshot: &Snapshot, buffer: &Buffer) -> Account {
     *Ledger::of(snapshot).row(at).account
 }
 
-/// Check that anonymous shared memory is found by its mapping, with its figures where inodes behind mappings may be asked.
+/// Check that anonymous shared memory is found by its mapping, with its figures if inodes behind
+/// mappings can be read.
 #[test]
 fn anonymous_memory() {
     let region = shm::map_anonymous(6).unwrap();
@@ -203,7 +207,8 @@ fn anonymous_memory() {
     sys::unmap(region).unwrap();
 }
 
-/// Check that a file of a tmpfs which loses its name while it is held is deleted, and no file of the disk is of the family.
+/// Check that a tmpfs file that is unlinked while it is held shows as deleted, and that no file of
+/// a disk is taken for shared memory.
 #[test]
 fn a_file_that_is_unlinked() {
     let path = format!("/dev/shm/lsbuf-test-{}", std::process::id());
@@ -222,7 +227,7 @@ fn a_file_that_is_unlinked() {
     }
 }
 
-/// Check that of very many memfds none is missing.
+/// Check that none of very many memfds is missing.
 #[test]
 fn a_leak() {
     const MANY: usize = 500;

@@ -1,8 +1,8 @@
-//! Pinned iterators on the kernel that runs the tests: that no stranger holds up who changes them,
-//! and that who could read them no longer can once they are removed.
+//! Tests pinned iterators on the kernel that runs the tests: that no other user can delay a change
+//! of the pins, and that those who could read the pins no longer can once they are removed.
 //!
-//! Who may not load iterators, or runs on a kernel that has none, tests nothing here; the guests of
-//! `cargo xtask vm` do.
+//! These tests do nothing for a user who may not load iterators, or on a kernel without them; the
+//! guests of `cargo xtask vm` run them as well.
 
 #![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
 
@@ -21,11 +21,11 @@ use lsbuf::probes;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// A group and a user who are nobody here.
+/// A group and a user that do not exist here.
 const GROUP: u32 = 4400;
 const USER: u32 = 4401;
 
-/// A folder for pins that goes with what is mounted on it.
+/// A folder for pins; what is mounted on it is unmounted when this is dropped.
 struct Pins(tempfile::TempDir);
 
 impl Pins {
@@ -49,7 +49,7 @@ impl Pins {
         self.0.path().join("pins")
     }
 
-    /// The pins of the only set.
+    /// The pins; there is one set of them.
     fn pinned(&self) -> Vec<PathBuf> {
         let below = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
         let is_set = |path: &PathBuf| path.is_dir();
@@ -63,7 +63,7 @@ impl Drop for Pins {
     }
 }
 
-/// A shell of the user in the group, which answers a line for each that it is told.
+/// A shell of the user in the group, which prints a line for each line that it reads.
 struct Member(Child, BufReader<std::process::ChildStdout>);
 
 impl Member {
@@ -93,10 +93,9 @@ impl Drop for Member {
     }
 }
 
-/// Check that a lock which any user can take, on the folder that everybody may open, holds up
-/// nobody.
+/// Check that a lock on the folder, which everybody may open and lock, delays nobody.
 #[test]
-fn a_stranger_locks_the_folder() {
+fn another_user_locks_the_folder() {
     let Some(pins) = Pins::installed() else { return };
     let folder = File::open(pins.path()).unwrap();
     assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o755);
@@ -108,10 +107,10 @@ fn a_stranger_locks_the_folder() {
     assert!(!pins.path().exists());
 }
 
-/// Check that who waits for another change gives up in seconds, names who is at it, and that
-/// nothing is left of the lock.
+/// Check that a change that waits for another one gives up within seconds, names the process that
+/// makes it, and leaves no lock behind.
 #[test]
-fn somebody_is_at_it() {
+fn another_change_goes_on() {
     let Some(pins) = Pins::installed() else { return };
     let path = pins.path().join("lock");
     assert!(!path.exists(), "it is there only while it is needed");
@@ -133,10 +132,9 @@ fn somebody_is_at_it() {
     assert!(probes::remove(&pins.path()).unwrap());
 }
 
-/// Check that a lock which others can open is none, and a folder which others can change is no
-/// place for pins.
+/// Check that a lock that others can open is refused, and so is a folder that others can change.
 #[test]
-fn places_of_others() {
+fn folders_that_others_can_change() {
     let Some(pins) = Pins::installed() else { return };
     let lock = pins.path().join("lock");
     fs::create_dir(&lock).unwrap();
@@ -154,11 +152,11 @@ fn places_of_others() {
     assert!(!pins.pinned().is_empty(), "nothing was removed");
 }
 
-/// Check that a member who has kept an fd of a pin cannot open it anew once it is removed or given
-/// to another group. (That very fd can be read on, which no kernel lets anybody prevent.)
+/// Check that a member who has kept an fd of a pin cannot open it again once the pin is removed or
+/// given to another group. (The kernel cannot prevent that the fd itself is read on.)
 #[test]
 fn removed_is_revoked() {
-    // Whether the kept fd can be opened anew, before and after.
+    // Tells whether the kept fd can be opened again, before the change and after it.
     const SCRIPT: &str = r#"
         exec 3<"$1"
         cat /proc/self/fd/3 >/dev/null 2>&1 && echo opened || echo refused
@@ -183,8 +181,8 @@ fn removed_is_revoked() {
     }
 }
 
-/// Check that folders on the way are made, that links which are there already may lead to them, and
-/// that a link in place of the folder itself leads nowhere.
+/// Check that missing folders on the way are made, that existing links on the way are followed, and
+/// that a link in place of the folder itself is not.
 #[test]
 fn links_on_the_way() {
     if Pins::installed().is_none() {
@@ -206,9 +204,9 @@ fn links_on_the_way() {
     assert!(!root.join("nowhere").exists());
 }
 
-/// Check that a bpf filesystem of somebody else's is used and stays.
+/// Check that a bpf filesystem that somebody else mounted is used, and stays.
 #[test]
-fn a_filesystem_of_somebody_elses() {
+fn a_filesystem_that_is_there_already() {
     let Some(_) = Pins::installed() else { return };
     let pins = Pins::nothing();
     fs::create_dir(pins.path()).unwrap();

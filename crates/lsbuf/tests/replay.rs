@@ -1,5 +1,6 @@
-//! Trees recorded from real kernels give the answer that the live kernel gave, and the truth of the actors that it was
-//! recorded with; and whatever is done to such a tree, the answer balances.
+//! Tests trees that were recorded from real kernels: they give the answer that the live kernel
+//! gave, and the truth according to the test processes of the recording; and whatever is damaged in
+//! a tree, the accounts of the answer add up.
 
 #[path = "common/recorded.rs"]
 mod recorded;
@@ -11,14 +12,15 @@ use proptest::prelude::*;
 use recorded::{Recorded, assert_balanced, damage, json, sorted};
 use serde_json::Value;
 
-/// What a replay cannot tell: when it was, how long it took, and the processes that were not recorded.
+/// What a replay cannot know: when it was, how long it took, and the processes that were not
+/// recorded.
 const LIVE_ONLY: &[&str] = &[".taken_at", ".scan.duration_us", ".scan.processes"];
 
 fn trees() -> Vec<Recorded> {
     recorded::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded")))
 }
 
-/// Compares all that the live answer said; what lsbuf has learnt to say since may stand beside it.
+/// Compares everything in the live answer. The replay may have more, which lsbuf has learnt since.
 fn compare(place: &str, live: &Value, replayed: &Value) {
     if LIVE_ONLY.contains(&place) {
         return;
@@ -27,7 +29,7 @@ fn compare(place: &str, live: &Value, replayed: &Value) {
         (Value::Object(live), Value::Object(replayed)) => {
             for (key, live) in live {
                 let place = format!("{place}.{key}");
-                // A key that has gone breaks those who ask for it, also if it was null.
+                // A missing key breaks programs that read it, also if it was null.
                 let replayed = replayed.get(key);
                 assert!(replayed.is_some(), "{place} has gone");
                 replayed.into_iter().for_each(|replayed| compare(&place, live, replayed));
@@ -43,8 +45,7 @@ fn compare(place: &str, live: &Value, replayed: &Value) {
     }
 }
 
-/// Check that the comparison sees a key that has gone, though it was null, and takes one that is
-/// new.
+/// Check that the comparison notices a missing key, also if it was null, and accepts a new one.
 #[test]
 fn keys_that_come_and_go() {
     let recorded = serde_json::json!({ "buffers": [{ "name": null, "ino": 7 }] });
@@ -54,7 +55,7 @@ fn keys_that_come_and_go() {
     assert!(!same(serde_json::json!({ "buffers": [{ "name": "cam", "ino": 7 }] })));
 }
 
-/// Check that every kernel of the table is recorded.
+/// Check that every kernel in the table is recorded.
 #[test]
 fn every_kernel_is_recorded() {
     let table = include_str!("../../../xtask/kernels.toml");
@@ -63,7 +64,7 @@ fn every_kernel_is_recorded() {
     assert_eq!(recorded, ids);
 }
 
-/// Check that a replay is the live answer, with the inodes' facts and the notes.
+/// Check that a replay gives the live answer, including the inodes' facts and the notes.
 #[test]
 fn a_replay_is_the_live_answer() {
     for tree in trees() {
@@ -72,7 +73,7 @@ fn a_replay_is_the_live_answer() {
     }
 }
 
-/// Check that a replay is what the actors said, and knows no other buffer.
+/// Check that a replay gives what the test processes said, and no other buffer.
 #[test]
 fn a_replay_is_the_truth() {
     for tree in trees() {
@@ -114,20 +115,21 @@ fn other_sources_agree() {
     }
 }
 
-/// Check that whatever happens to files of a tree, no scan panics and every answer balances; and that the tree is whole
-/// again afterwards, so that no case hides behind another's damage.
+/// Check that whatever is damaged in a tree, no scan panics and the accounts of every answer add
+/// up; and that the tree is restored afterwards, so that damage of one case does not affect the
+/// next.
 #[test]
 fn damaged_trees() {
     for tree in trees() {
-        let whole = json(&lsbuf::scan(tree.options()).unwrap());
+        let undamaged = json(&lsbuf::scan(tree.options()).unwrap());
         let script = proptest::collection::vec(any::<u8>(), 1..120);
-        // Each case is a scan of a whole machine, and there are six of those.
+        // Each case scans a whole machine, once for each of the six trees.
         let cases = ProptestConfig::default().cases / 8;
         proptest!(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }, |(script in script)| {
             if let Ok(snapshot) = tree.scan_with(&damage(&tree.tree, &script)) {
                 assert_balanced(&snapshot);
             }
         });
-        compare("", &whole, &json(&lsbuf::scan(tree.options()).unwrap()));
+        compare("", &undamaged, &json(&lsbuf::scan(tree.options()).unwrap()));
     }
 }

@@ -1,4 +1,5 @@
-//! What a scan makes of facts that agree, contradict, lie or are missing; on recorded trees.
+//! Tests what a scan makes of facts that agree, contradict one another, are forged or are missing,
+//! on recorded trees.
 
 mod common;
 
@@ -25,7 +26,7 @@ fn kernel(snapshot: &Snapshot) -> (Option<u64>, bool) {
     (account.kernel(), account.is_estimate())
 }
 
-/// Check that an fd of one process and a mapping of another meet in one buffer.
+/// Check that an fd of one process and a mapping of another are joined in one buffer.
 #[test]
 fn fd_and_map_are_one_buffer() {
     let mut tree = Tree::new();
@@ -45,7 +46,7 @@ fn fd_and_map_are_one_buffer() {
     assert!(snapshot.coverage.is_complete(), "{:?}", snapshot.coverage.notes);
 }
 
-/// Check that who holds is described by its own files.
+/// Check that a holder is described by its own files.
 #[test]
 fn processes_are_described() {
     let process = camera().scan().processes.remove(0);
@@ -53,7 +54,7 @@ fn processes_are_described() {
     assert_eq!((process.comm, process.cgroup), ("camera".into(), Some("/user.slice".into())));
 }
 
-/// Check that a buffer in the kernel's list without any holder is found.
+/// Check that a listed buffer without a holder is found.
 #[test]
 fn kernel_only() {
     let mut tree = Tree::new();
@@ -63,9 +64,9 @@ fn kernel_only() {
     assert_eq!(Ledger::of(&snapshot).totals.kernel_only, Some(Bytes(4096)));
 }
 
-/// Check that what is left over is exact while no socket and no ring on the machine keeps a file.
+/// Check that a residual is exact if no socket and no ring on the machine keeps a file.
 #[test]
-fn a_rest_is_exact_when_nothing_is_kept_elsewhere() {
+fn a_residual_is_exact_without_hidden_references() {
     let mut tree = Tree::new();
     tree.listed(9, b"<none>", 4096, 2, &[]);
     tree.process(12, b"quiet");
@@ -73,9 +74,10 @@ fn a_rest_is_exact_when_nothing_is_kept_elsewhere() {
     assert_eq!(kernel(&tree.scan()), (Some(2), false));
 }
 
-/// Check that fds in messages not yet received make the rest an estimate and are said, each socket counted once.
+/// Check that fds in messages make a residual an estimate, that a note says so, and that each
+/// socket counts once.
 #[test]
-fn a_rest_that_may_be_in_flight() {
+fn a_residual_that_may_be_in_flight() {
     let mut tree = Tree::new();
     tree.listed(9, b"<none>", 4096, 2, &[]);
     for pid in [12, 13] {
@@ -95,7 +97,8 @@ fn a_rest_that_may_be_in_flight() {
     assert!(snapshot.coverage.is_complete());
 }
 
-/// Check that an ordinary file called like a dma-buf is none, by fd as by mapping.
+/// Check that an ordinary file with the name of a dma-buf is not taken for one, neither as an fd
+/// nor as a mapping.
 #[test]
 fn impostors_are_not_counted() {
     let tree = camera();
@@ -111,7 +114,7 @@ fn impostors_are_not_counted() {
     assert!(snapshot.coverage.is_complete(), "{:?}", snapshot.coverage.notes);
 }
 
-/// Check that two processes with the same fd table hold each slot together, and that it is one reference.
+/// Check that two processes with one fd table both hold each entry, and that it is one reference.
 #[test]
 fn a_shared_table_counts_once() {
     let mut tree = Tree::new();
@@ -127,7 +130,7 @@ fn a_shared_table_counts_once() {
     assert_eq!(kernel(&snapshot), (Some(0), false));
 }
 
-/// Check that the mappings of a shared address space count once, though both processes hold them.
+/// Check that the mappings of a shared address space count once, although both processes hold them.
 #[test]
 fn a_shared_address_space_counts_once() {
     let mut tree = Tree::new();
@@ -142,7 +145,7 @@ fn a_shared_address_space_counts_once() {
     assert_eq!(Ledger::of(&snapshot).row(0).account.map, 1);
 }
 
-/// Check that where nobody can tell whether two holders share, nothing is claimed to be exact, and it is said.
+/// Check that if it is unknown whether two holders share, no residual is exact, and a note says so.
 #[test]
 fn holders_that_cannot_be_compared() {
     let mut tree = Tree::new();
@@ -157,7 +160,8 @@ fn holders_that_cannot_be_compared() {
     assert_eq!(snapshot.coverage.notes, [Note::Uncompared { buffers: 1 }]);
 }
 
-/// Check that the fds of a thread with a table of its own are references besides the process's, number by number.
+/// Check that the fds of a thread with its own table count besides those of its process, also under
+/// the same numbers.
 #[test]
 fn a_thread_with_its_own_table() {
     let mut tree = Tree::new();
@@ -174,7 +178,7 @@ fn a_thread_with_its_own_table() {
     assert_eq!(kernel(&snapshot), (Some(0), false));
 }
 
-/// Check that what a process with an exited leader holds is found through its threads.
+/// Check that if the leader has exited, what the process holds is found through its threads.
 #[test]
 fn a_leader_that_has_exited() {
     let mut tree = Tree::new();
@@ -189,7 +193,8 @@ fn a_leader_that_has_exited() {
     assert_eq!(kernel(&snapshot), (Some(0), false));
 }
 
-/// Check that who has an attached device open is a candidate for the kernel's references, and nobody else.
+/// Check that a process that has an attached device open is a candidate for the residual, and no
+/// other is.
 #[test]
 fn candidates() {
     let mut tree = Tree::new();
@@ -209,20 +214,20 @@ fn candidates() {
     assert_eq!(names, [Some("gpu".into()), Some("gpu".into()), None]);
 }
 
-/// Check that the size of a buffer that only an O_PATH fd keeps is in the totals, as such.
+/// Check that the totals have the size of a buffer that only an `O_PATH` fd keeps.
 #[test]
 fn opath_in_the_totals() {
     let tree = camera();
     tree.process(13, b"path");
     tree.opath_fd(13, 3, 9);
     let mut snapshot = tree.scan();
-    // Its inode cannot be asked in a tree.
+    // A tree cannot tell this inode's size.
     snapshot.buffers[1].size = Some(Bytes(64));
     let totals = Ledger::of(&snapshot).totals;
     assert_eq!((totals.opath, totals.held), (Some(Bytes(64)), Some(Bytes(8192 + 64))));
 }
 
-/// Check that an O_PATH fd is a reference outside the count.
+/// Check that an `O_PATH` fd is a reference that is not in the count.
 #[test]
 fn opath() {
     let tree = camera();
@@ -233,7 +238,8 @@ fn opath() {
     assert_eq!(kernel(&snapshot), (Some(0), false));
 }
 
-/// Check that a buffer which only an O_PATH fd keeps, and which has left the kernel's list, has a count of 0.
+/// Check that a buffer that only an `O_PATH` fd keeps, and that is not in the kernel's list, has a
+/// count of 0.
 #[test]
 fn opath_alone() {
     let tree = camera();
@@ -243,8 +249,8 @@ fn opath_alone() {
     assert_eq!((snapshot.buffers[1].count, snapshot.buffers[1].residual), (Some(0), Residual::Exact(0)));
 }
 
-/// Check that a buffer which only an O_PATH fd keeps has the size that its inode tells, though its filesystem was proven
-/// by another buffer before.
+/// Check that a buffer that only an `O_PATH` fd keeps has its inode's size, even if another buffer
+/// has already proven the filesystem.
 #[test]
 fn opath_alone_has_a_size() {
     let tree = camera();
@@ -254,7 +260,8 @@ fn opath_alone_has_a_size() {
     assert_eq!(tree.scan().buffers[1].size, Some(Bytes(12288)));
 }
 
-/// Check that a count which moved during the scan makes the rest an estimate and is said.
+/// Check that a count that changed during the scan makes the residual an estimate, and that a note
+/// says so.
 #[test]
 fn a_moving_count_is_an_estimate() {
     let mut tree = Tree::new();
@@ -266,7 +273,8 @@ fn a_moving_count_is_an_estimate() {
     assert_eq!(snapshot.coverage.notes, [Note::CountMoved { buffers: 1 }]);
 }
 
-/// Check that more references than the kernel counts are said, and the rest is unknown.
+/// Check that the residual is unknown if more references were found than counted, and that a note
+/// says so.
 #[test]
 fn two_processes_with_one_table_overcount() {
     let tree = camera();
@@ -293,7 +301,7 @@ fn malformed_fdinfo() {
     assert!(!snapshot.coverage.is_complete());
 }
 
-/// Check that a malformed line of maps loses that line alone.
+/// Check that a malformed line of maps loses only that line.
 #[test]
 fn malformed_maps() {
     let tree = camera();
@@ -306,7 +314,8 @@ fn malformed_maps() {
     assert!(snapshot.coverage.notes.contains(&Note::Malformed { source: Source::Maps, facts: 1 }));
 }
 
-/// Check that the fake offset which GEM exporters put into a VMA is not given out as an offset into the buffer.
+/// Check that the fake offset that GEM exporters put into a VMA is not shown as an offset into the
+/// buffer.
 #[test]
 fn a_fake_offset_is_unknown() {
     let tree = camera();
@@ -323,7 +332,7 @@ fn a_fake_offset_is_unknown() {
     assert_eq!(offsets, [Some(4096), None, None]);
 }
 
-/// Check that a name with a newline is taken whole from the link, and forges no figure.
+/// Check that a name with a newline is read whole from the link, and forges no figure.
 #[test]
 fn a_forging_name() {
     let mut tree = Tree::new();
@@ -335,7 +344,8 @@ fn a_forging_name() {
     assert_eq!(snapshot.buffers[0].name, Some("a\nsize:\t1\nino:\t9".into()));
 }
 
-/// Check that without the kernel's list the answer is partial and the rest of it unknown or an estimate.
+/// Check that without the kernel's list the answer is partial, and that a residual of 0 is still
+/// exact.
 #[test]
 fn without_the_list() {
     let tree = camera();
@@ -345,7 +355,7 @@ fn without_the_list() {
     assert_eq!(kernel(&snapshot), (Some(0), false), "the fd was read twice and explains the whole count");
 }
 
-/// Check that a list which contradicts its closing line is said.
+/// Check that there is a note if the list contradicts its closing line.
 #[test]
 fn a_contradicting_list() {
     let tree = camera();
@@ -354,7 +364,7 @@ fn a_contradicting_list() {
     assert!(snapshot.coverage.notes.contains(&Note::ListContradicts { rows: 0, stated: 3 }));
 }
 
-/// Check that a procfs without kernel threads is known not to be the whole machine.
+/// Check that a procfs without kernel threads is not taken for the whole machine.
 #[test]
 fn a_containers_procfs() {
     let tree = camera();
@@ -362,7 +372,7 @@ fn a_containers_procfs() {
     assert!(tree.scan().coverage.notes.contains(&Note::NotWholeMachine));
 }
 
-/// Check that a directory which is no procfs is refused.
+/// Check that a directory that is not a procfs is refused.
 #[test]
 fn no_procfs() {
     let dir = tempfile::tempdir().unwrap();
@@ -370,7 +380,7 @@ fn no_procfs() {
     assert_eq!(lsbuf::scan(options).unwrap_err().kind(), ErrorKind::NotProcfs);
 }
 
-/// Check that with a single reading, which passes over where references seldom are, a residual is an estimate.
+/// Check that a residual is an estimate after a single reading, which does not look everywhere.
 #[test]
 fn one_reading_proves_no_residual() {
     let mut tree = Tree::new();
@@ -380,7 +390,7 @@ fn one_reading_proves_no_residual() {
     assert_eq!(kernel(&snapshot), (Some(2), true));
 }
 
-/// Check that a tree recorded in part is not taken for processes that have exited.
+/// Check that a process with missing files in a recorded tree is not taken for one that has exited.
 #[test]
 fn a_tree_recorded_in_part() {
     for lost in ["maps", "fd", "stat", "fdinfo/5"] {
@@ -395,7 +405,7 @@ fn a_tree_recorded_in_part() {
     }
 }
 
-/// Check that a list with two buffers under one number makes no exact account of either.
+/// Check that if two listed buffers have one inode number, no residual of theirs is exact.
 #[test]
 fn a_repeated_number() {
     let mut tree = camera();
@@ -403,7 +413,7 @@ fn a_repeated_number() {
     assert_eq!(kernel(&tree.scan()), (Some(0), true));
 }
 
-/// Check that a file made to exhaust the reader's memory is refused.
+/// Check that a file that would exhaust the reader's memory is refused.
 #[test]
 fn an_endless_file() {
     let tree = camera();

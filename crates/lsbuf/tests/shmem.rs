@@ -1,4 +1,5 @@
-//! The shmem family in recorded trees: who is told from whom, what nobody could ask, and what is left out.
+//! Tests shared memory in recorded trees: which kinds are told apart, what is said of facts that
+//! could not be read, and what is left out.
 
 mod common;
 
@@ -30,7 +31,8 @@ fn tree_of(pid: u32) -> Tree {
     tree
 }
 
-/// Check that a memfd is told by its device and costs what is charged, and that a file of the same name elsewhere is none.
+/// Check that a memfd is known by its device and costs its charge, and that a file of the same name
+/// on another device is no memfd.
 #[test]
 fn a_memfd_and_its_impostor() {
     let tree = tree_of(12);
@@ -42,7 +44,7 @@ fn a_memfd_and_its_impostor() {
     assert_eq!((figures.rss, figures.pss, figures.uss), (Some(Bytes(4096)), Some(Bytes(4096)), None));
 }
 
-/// Check that a segment and a memfd under one number of one device are two buffers.
+/// Check that a segment and a memfd with the same inode number and device are two buffers.
 #[test]
 fn a_segment_and_a_memfd_collide() {
     let tree = tree_of(12);
@@ -63,8 +65,8 @@ fn a_segment_and_a_memfd_collide() {
     assert_eq!(snapshot.buffers[1].id.ipc, None::<IpcNamespace>);
 }
 
-/// Check that anonymous shared memory is found by its mapping, with unknown figures where its inode cannot be asked, which is
-/// said.
+/// Check that anonymous shared memory is found by its mapping; and that its figures are unknown,
+/// with a note, if its inode cannot be read.
 #[test]
 fn what_is_only_mapped() {
     let tree = tree_of(12);
@@ -85,7 +87,8 @@ fn what_is_only_mapped() {
     assert_eq!(Ledger::of(&snapshot).totals.size, None);
 }
 
-/// Check that a file of a tmpfs is found by the mount that its path is below, deleted or not, and one beside it is not asked.
+/// Check that a tmpfs file, deleted or not, is found if its path is below a mounted tmpfs, and that
+/// another file is not.
 #[test]
 fn files_of_a_tmpfs() {
     let tree = tree_of(12);
@@ -96,13 +99,15 @@ fn files_of_a_tmpfs() {
     let deleted: Vec<_> = snapshot.buffers.iter().map(|b| (b.id.ino.0, b.deleted)).collect();
     assert_eq!(deleted, [(5, Some(false)), (6, Some(true))]);
     assert_eq!(buffers(&snapshot)[1].2, "/dev/shm/gone");
-    // Only the kernel's own mark is none of the name.
+    // Only the kernel's own mark is left out of the name.
     assert_eq!(buffers(&snapshot)[0].2, "/dev/shm/kept (deleted)");
-    // The kept one stays when the process goes; of the other nobody knows who else has it open.
+    // The file that has a name stays when the process exits. Who else has the deleted one open is
+    // unknown.
     assert_eq!(Ledger::of(&snapshot).process_row(0).figures.uss, None);
 }
 
-/// Check that private mappings are told from shared ones, and that huge pages which are private are nobody else's.
+/// Check that private mappings are told from shared ones, and that private huge pages are not taken
+/// for shared memory.
 #[test]
 fn private_mappings() {
     let tree = tree_of(12);
@@ -120,7 +125,7 @@ fn private_mappings() {
     assert_eq!((account.map, account.private_map), (2, Some(1)));
 }
 
-/// Check that only kinds that are asked for are looked for, and that dma-bufs then need no list.
+/// Check that only the wanted kinds are looked for, and that without dma-bufs no list is needed.
 #[test]
 fn chosen_kinds() {
     let tree = tree_of(12);
@@ -138,7 +143,7 @@ fn chosen_kinds() {
     assert_eq!(only(Kind::DmaBuf), [(Kind::DmaBuf, vec![Fd(5)])]);
 }
 
-/// Check that sync_files are counted by process, also of one that holds nothing else.
+/// Check that sync_files are counted for each process, also for one that holds nothing else.
 #[test]
 fn sync_files() {
     let tree = tree_of(12);
@@ -150,7 +155,8 @@ fn sync_files() {
     assert!(snapshot.buffers.is_empty());
 }
 
-/// Check that fds in flight, of which procfs does not tell the files, make an answer about shmem partial.
+/// Check that fds in messages make an answer about shared memory partial, since procfs does not
+/// tell which files they are.
 #[test]
 fn in_flight() {
     let tree = tree_of(12);
@@ -160,7 +166,7 @@ fn in_flight() {
     assert!(!snapshot.coverage.is_complete());
 }
 
-/// Check that udmabufs beside memfds are said to be perhaps the same memory.
+/// Check that a note says that udmabufs and memfds may be the same memory.
 #[test]
 fn a_udmabuf() {
     let tree = tree_of(12);
@@ -174,7 +180,8 @@ fn a_udmabuf() {
     assert!(!note.is_partial());
 }
 
-/// Check that a segment of which the table says more than it has room for, as it does of huge pages, has no known cost.
+/// Check that the cost of a segment is unknown if the table says that more is in memory than fits
+/// into it, as it does for huge pages.
 #[test]
 fn an_overcounted_segment() {
     let tree = Tree::new();

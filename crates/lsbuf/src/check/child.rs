@@ -1,8 +1,13 @@
-//! The second process: it holds a buffer that it inherited or was sent, and says what it sees.
+//! The second process of a check: it holds a buffer that it inherited or received, and reports what
+//! it sees.
 //!
-//! It is this program started again. Its standard output *is* the inherited buffer, because a standard stream is the one
-//! fd that can be handed down and taken up again without `unsafe`; its standard input is a socket, over which it is told
-//! what to do, one word a message, and answers each. When the socket closes, it ends.
+//! Some claims are about buffers that change hands, so one process is not enough. The second one is
+//! this program, started again. Its standard output *is* the inherited buffer, because a standard
+//! stream is the only fd that can be passed on and used again without `unsafe`. Its standard input
+//! is a socket: each message is one word that says what to do, and gets one answer. It ends when
+//! the socket closes.
+//!
+//! Limits: there is one second process at a time.
 
 use std::ffi::OsString;
 use std::io;
@@ -24,27 +29,27 @@ use crate::error::Error;
 pub struct Helper {
     /// The program, such as `/proc/self/exe`.
     pub program: PathBuf,
-    /// What it is to be given.
+    /// Its arguments.
     pub arguments: Vec<OsString>,
 }
 
-/// Long enough for any machine to start a process; only a broken helper takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Enough for any machine to start a process; only a broken helper takes longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Says the identity of the inherited buffer.
+/// Report the identity of the inherited buffer.
 const LOOK: &[u8] = b"look";
-/// Keeps the buffer that comes with the message, and says its identity.
+/// Keep the buffer that comes with the message, and report its identity.
 const TAKE: &[u8] = b"take";
-/// Gives the inherited buffer the name [`GIVEN`].
+/// Give the inherited buffer the name [`GIVEN`].
 const NAME: &[u8] = b"name";
 
-/// The answer to a request that has no other.
+/// The answer to a request that asks for nothing.
 const DONE: &[u8] = b"done";
 
 /// The name that the second process gives.
 pub(super) const GIVEN: &[u8] = b"by another";
 
-/// The second process, as the check sees it. Dropping it ends it.
+/// The second process, as seen from the check. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
@@ -52,13 +57,15 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts it with a copy of the buffer's fd, and waits until that is all it holds of it.
+    /// Starts it with a copy of the buffer's fd, and waits until it holds nothing else of the
+    /// buffer.
     pub(super) fn start(helper: &Helper, buf: &DmaBuf) -> Result<Child, Fault> {
         let (here, there) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .attempt("making a socket")?;
-        set_socket_timeout(&here, Timeout::Recv, Some(PATIENCE)).attempt("setting a time limit")?;
-        // The command owns the fds that it hands down, and drops them here with it.
+        set_socket_timeout(&here, Timeout::Recv, Some(ANSWER_TIMEOUT)).attempt("setting a time limit")?;
+        // The command owns the fds that it passes on, and closes this process's copies when it is
+        // dropped.
         let process = Command::new(&helper.program)
             .args(&helper.arguments)
             .stdin(there)
@@ -71,23 +78,23 @@ impl Child {
         Ok(child)
     }
 
-    /// Whether it sees, through the fd it inherited, the buffer that it should.
+    /// Whether it sees the right buffer through the inherited fd.
     pub(super) fn sees(&self, buf: &DmaBuf) -> Tried {
         same_text("another process sees", describe(buf)?.as_bytes(), &self.ask(&[], LOOK)?)
     }
 
-    /// Sends the buffer, and whether what arrives is it.
+    /// Sends it the buffer; whether what arrives is the same buffer.
     pub(super) fn takes(&self, buf: &DmaBuf) -> Tried {
         same_text("the receiver sees", describe(buf)?.as_bytes(), &self.ask(&[buf], TAKE)?)
     }
 
-    /// Has it name the buffer.
+    /// Lets it name the buffer.
     pub(super) fn names(&self) -> Tried {
         same_text("naming it", DONE, &self.ask(&[], NAME)?)
     }
 
     fn ask(&self, bufs: &[&DmaBuf], request: &[u8]) -> Result<Vec<u8>, Fault> {
-        // That it does not answer says nothing about the kernel.
+        // A missing answer says nothing about the kernel.
         let silent = |error: dmabuf::Error| Fault::Untried(format!("the second process: {error}"));
         share::send(&self.socket, bufs, request).map_err(silent)?;
         let mut answer = [0; 512];
@@ -98,7 +105,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It may have ended by itself. Waiting makes sure that its references are gone.
+        // It may have ended already. Waiting for it makes sure that its references are released.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -109,11 +116,11 @@ fn describe(buf: &DmaBuf) -> dmabuf::Result<String> {
     Ok(format!("{}:{} {} {}", identity.dev.major, identity.dev.minor, identity.ino, identity.size))
 }
 
-/// What the second process does: serves requests on standard input until it closes. For the program that
-/// [`Helper`] names.
+/// The second process: answers requests on standard input until that closes. The program of a
+/// [`Helper`] calls this.
 ///
 /// # Errors
-/// Standard input is no socket of a running check.
+/// If standard input is not the socket of a running check.
 pub fn assist() -> Result<(), Error> {
     let lost = |error: dmabuf::Error| {
         Error::io(
@@ -151,7 +158,7 @@ fn serve(request: &[u8], taken: Option<&DmaBuf>) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// A copy for the time of one request: an fd that is borrowed cannot be taken for a dma-buf.
+/// A copy of the inherited fd for one request: a borrowed fd cannot become a [`DmaBuf`].
 fn inherited() -> Result<DmaBuf, Fault> {
     let copy = fcntl_dupfd_cloexec(io::stdout(), 3).attempt("copying the inherited fd")?;
     Ok(DmaBuf::try_from_fd(copy)?)
@@ -161,9 +168,9 @@ fn inherited() -> Result<DmaBuf, Fault> {
 mod tests {
     use super::*;
 
-    /// Check that a request that is none, or lacks its buffer, is answered with an error.
+    /// Check that an unknown request, or one that lacks its buffer, gets an error.
     #[test]
-    fn strange_requests() {
+    fn unknown_requests() {
         assert!(serve(b"dance", None).is_err() && serve(TAKE, None).is_err());
     }
 }

@@ -1,10 +1,14 @@
-//! What a buffer costs the kernel besides its memory: the structures behind it, as lines for people.
+//! Estimates what a buffer costs the kernel besides its memory: the structures behind it, as lines
+//! for people.
 //!
-//! The sizes of the structures come from the kernel's type information, what is really allocated for them from the slab
-//! caches (readable by root). `dma_buf_export` in drivers/dma-buf/dma-buf.c allocates the buffer's own structure, with a
-//! reservation object behind it unless the exporter brings one (GEM does); `dma_buf_getfile` a file, an inode and a dentry.
+//! The sizes of the structures are in the kernel's type information (BTF). What is really allocated
+//! for them is in the slab caches, which root can read. `dma_buf_export` in
+//! drivers/dma-buf/dma-buf.c allocates the buffer's own structure, and behind it a reservation
+//! object unless the exporter brings one (GEM does); `dma_buf_getfile` allocates a file, an inode
+//! and a dentry.
 //!
-//! Limits: what a security module adds to file and inode, the name, and the exporter's own structures are not in it.
+//! Limits: it leaves out what a security module adds to file and inode, the name, and the
+//! exporter's own structures.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +18,10 @@ use crate::kernel::btf;
 
 const SYSFS: &str = "/sys";
 
-/// Buffers made to see what they take; few enough for the usual limit of 1024 fds.
+/// How many buffers are made for the measurement; few enough for the usual limit of 1024 fds.
 const MEASURED: u64 = 500;
 
-/// Bytes of the structures.
+/// The sizes of the structures in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
     inode: u64,
@@ -28,7 +32,7 @@ struct Sizes {
     attachment: u64,
 }
 
-/// Bytes that a cache takes for one object, where known.
+/// How many bytes a slab cache takes for one object; `None`: unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slabs {
     inode: Option<u64>,
@@ -36,7 +40,7 @@ struct Slabs {
     file: Option<u64>,
 }
 
-/// What is known of it here, one line each.
+/// What is known here, one line each.
 pub(super) fn notes(kit: &Kit) -> Vec<String> {
     let mut notes = match read_sizes() {
         Ok(sizes) => of(sizes, read_slabs(Path::new(SYSFS))),
@@ -89,7 +93,8 @@ fn of(sizes: Sizes, slabs: Slabs) -> Vec<String> {
     ]
 }
 
-/// What the general allocator takes for so many bytes: its caches are the powers of two, and two between them.
+/// How much the general allocator takes for this many bytes: its caches are the powers of two, and
+/// two sizes between them.
 fn general(bytes: u64) -> u64 {
     [96, 192]
         .into_iter()
@@ -99,12 +104,13 @@ fn general(bytes: u64) -> u64 {
         .unwrap_or(bytes)
 }
 
-/// Counters of the whole machine, which anybody may read; the first number of each. That of files leaves out what CPUs have
-/// not handed in yet.
+/// Counters of the whole machine, which every user may read; the first number of each. The one of
+/// files leaves out what processors have not added to the total yet.
 const COUNTERS: [(&str, &str); 3] =
     [("inodes", "inode-nr"), ("dentries", "dentry-state"), ("files", "file-nr")];
 
-/// How much of everything there is more while many buffers exist. What others do meanwhile is in it.
+/// By how much the counters are higher while many buffers exist. What other processes do meanwhile
+/// is included.
 fn measured(kit: &Kit, exporter: Exporter) -> Option<String> {
     let before = counters()?;
     let bufs: Vec<_> = (0..MEASURED).map_while(|_| kit.make(exporter, 1).ok()).collect();
@@ -129,7 +135,7 @@ mod tests {
     const SIZES: Sizes =
         Sizes { inode: 560, dentry: 192, file: 176, dma_buf: 232, dma_resv: 40, attachment: 64 };
 
-    /// Check that what is allocated counts where it is known, and the bare structures where it is not.
+    /// Check that the allocated size is used where it is known, and else the size of the structure.
     #[test]
     fn sums() {
         let slabs = Slabs { inode: Some(568), dentry: Some(192), file: Some(192) };
@@ -145,7 +151,7 @@ mod tests {
         assert_eq!([1, 64, 65, 97, 130, 193, 272].map(general), [8, 64, 96, 128, 192, 256, 512]);
     }
 
-    /// Check that the first of several numbers is taken, and nothing else for a number.
+    /// Check that the first of several numbers is read, and nothing else is taken for a number.
     #[test]
     fn first_numbers() {
         assert_eq!(

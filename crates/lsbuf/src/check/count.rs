@@ -1,15 +1,22 @@
-//! Counting: by how much each way to hold a buffer moves the kernel's count, and how often that is.
+//! Claims about `count`: by how much each way to hold a buffer changes it, and that nothing else
+//! does.
+//!
+//! KERNEL is this count less the references that lsbuf found, so each of them must count once.
+//!
+//! Limits: what an import or a handle takes is tried with vgem; other drivers may take other
+//! numbers.
 
 use dmabuf::{DmaBuf, MapMode, share};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::claim::Claim;
 use super::judge::{Attempt, Tried, same};
-use super::kit::{Kit, map, settled};
+use super::kit::{Kit, map, retried};
 
-/// An exported GEM object with an open handle: its own reference, and that of the device file's PRIME cache.
+/// An exported GEM object with an open handle has its own reference and that of the device file's
+/// PRIME cache.
 const EXPORTED: u64 = 2;
-/// An imported one: these, and the attachment's.
+/// An imported one has these and the attachment's.
 const IMPORTED: u64 = 3;
 
 const RESIDUAL: &str = "KERNEL, what is left of the count, is wrong, and with it who seems to leak";
@@ -102,7 +109,7 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn counts(kit: &Kit, buf: &DmaBuf, when: &str, expected: u64) -> Tried {
-    settled(|| same(format_args!("count {when}"), expected, kit.info(buf)?.count))
+    retried(|| same(format_args!("count {when}"), expected, kit.info(buf)?.count))
 }
 
 fn dup(kit: &Kit) -> Tried {

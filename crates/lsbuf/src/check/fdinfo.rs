@@ -1,4 +1,9 @@
-//! fdinfo: its lines as text, and what they say.
+//! Claims about fdinfo: its lines as text, and what they say.
+//!
+//! lsbuf proves by fdinfo that an fd is a dma-buf's, and reads its figures there. A name can
+//! contain newlines, so the order of the lines matters.
+//!
+//! Limits: only fds of this process are read.
 
 use super::claim::Claim;
 use super::judge::{Fault, Tried, same, same_text, that};
@@ -56,7 +61,8 @@ fn fields(kit: &Kit) -> Tried {
     })
 }
 
-/// Looks at each line's key with its own eyes: `KEY`, a colon, a tab. `ino` has a claim of its own.
+/// Looks at each line's key without the parser: `KEY`, a colon, a tab. `ino` has a claim of its
+/// own.
 fn keys(text: &[u8], more: &[&str]) -> Tried {
     let text = String::from_utf8_lossy(text);
     let key = |line: &str| line.split_once(":\t").map(|(key, _)| key.to_owned());
@@ -70,7 +76,7 @@ fn keys(text: &[u8], more: &[&str]) -> Tried {
     that(keys == expected && text.ends_with('\n') && ino_in_place(&text), || format!("{text:?}"))
 }
 
-/// Between `mnt_id` and `size`, if it is there at all.
+/// Whether `ino` is between `mnt_id` and `size`, if it is there.
 fn ino_in_place(text: &str) -> bool {
     let at = |key: &str| text.lines().position(|line| line.starts_with(key));
     at("ino:").is_none_or(|ino| at("mnt_id:") < Some(ino) && Some(ino) < at("size:"))
@@ -113,7 +119,8 @@ mod tests {
     const WHOLE: &str =
         "pos:\t0\nflags:\t02\nmnt_id:\t10\nino:\t7\nsize:\t4096\ncount:\t1\nexp_name:\tsystem\n";
 
-    /// Check that a field that is missing, new, elsewhere or written otherwise breaks the claim.
+    /// Check that a field that is missing, new, in another place or written differently makes the
+    /// claim false.
     #[test]
     fn other_fields_are_found() {
         assert_eq!(keys(WHOLE.as_bytes(), &[]), Ok(()));

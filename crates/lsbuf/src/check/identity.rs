@@ -1,4 +1,8 @@
-//! Identity: one inode for each buffer, the same by every way to it.
+//! Claims about identity: each buffer has one inode, and every way to the buffer leads to it.
+//!
+//! lsbuf tells buffers apart by inode number; two buffers with one number would become one row.
+//!
+//! Limits: this is tried with some hundred buffers at a time and a thousand in all.
 
 use std::collections::HashSet;
 
@@ -63,7 +67,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
 ];
 
-/// Enough that a counter with a flaw shows it, and few enough for the usual limit of 1024 fds.
+/// Enough to reveal a faulty counter, and few enough for the usual limit of 1024 fds.
 const MANY: u64 = 200;
 
 fn unique(kit: &Kit) -> Tried {
@@ -85,12 +89,14 @@ fn distinct(inos: impl IntoIterator<Item = Inode>) -> Tried {
     Ok(())
 }
 
-/// Files whose numbers would come from the same counter, if it were shared: `get_next_ino` of fs/inode.c.
+/// How many other files are made: if the counter were shared (`get_next_ino` in fs/inode.c), they
+/// would take their numbers from it.
 const OTHERS: u64 = 200;
 
 fn own_counter(kit: &Kit) -> Tried {
-    // Several rounds, as a shared counter deals numbers out to CPUs in batches: after a change of CPU they can look near.
-    let round = || {
+    // More than one time, since a shared counter gives each processor a batch of numbers: after a
+    // move to another processor they can look near by chance.
+    let attempt = || {
         let before = kit.inode(&kit.make_any()?)?.ino;
         for _ in 0..OTHERS / 2 {
             pipe().attempt("making a pipe")?;
@@ -99,13 +105,14 @@ fn own_counter(kit: &Kit) -> Tried {
         }
         Ok((before, kit.inode(&kit.make_any()?)?.ino))
     };
-    let rounds = (0..4).map(|_| round()).collect::<Result<Vec<_>, Fault>>()?;
-    near(&rounds)
+    let attempts = (0..4).map(|_| attempt()).collect::<Result<Vec<_>, Fault>>()?;
+    near(&attempts)
 }
 
-/// Whether numbers taken before and after are nearer than the files made meanwhile.
-fn near(rounds: &[(Inode, Inode)]) -> Tried {
-    for &(before, after) in rounds {
+/// Whether the numbers before and after are nearer than the number of files that were made in
+/// between.
+fn near(attempts: &[(Inode, Inode)]) -> Tried {
+    for &(before, after) in attempts {
         that(before < after && after.0 - before.0 < OTHERS, || {
             format!("number {before}, and after {OTHERS} pipes and sockets {after}")
         })?;
@@ -149,21 +156,22 @@ fn same_buffer(kit: &Kit, one: &DmaBuf, other: &DmaBuf) -> Tried {
 mod tests {
     use super::*;
 
-    /// Check that a number that is there twice breaks the claim, and is named.
+    /// Check that a number that occurs twice makes the claim false, and is named.
     #[test]
     fn repeated_numbers_are_found() {
         assert_eq!(distinct([1, 2, 3].map(Inode)), Ok(()));
         assert_eq!(distinct([7, 2, 7].map(Inode)), Err(Fault::Broken("number 7 is there twice".into())));
     }
 
-    /// Check that a counter that others use is found out: by a leap, and by a step back to another CPU's batch.
+    /// Check that a shared counter is noticed: by a leap, and by a step back to another processor's
+    /// batch.
     #[test]
     fn shared_counters_are_found() {
-        let rounds =
+        let attempts =
             |pairs: &[(u64, u64)]| -> Vec<_> { pairs.iter().map(|&(a, b)| (Inode(a), Inode(b))).collect() };
-        assert_eq!(near(&rounds(&[(1, 2), (3, 9)])), Ok(()));
-        assert!(near(&rounds(&[(1, 2), (8134, 8335)])).is_err());
-        assert!(near(&rounds(&[(1, 2), (9000, 8800)])).is_err());
-        assert!(near(&rounds(&[(1, 1)])).is_err());
+        assert_eq!(near(&attempts(&[(1, 2), (3, 9)])), Ok(()));
+        assert!(near(&attempts(&[(1, 2), (8134, 8335)])).is_err());
+        assert!(near(&attempts(&[(1, 2), (9000, 8800)])).is_err());
+        assert!(near(&attempts(&[(1, 1)])).is_err());
     }
 }

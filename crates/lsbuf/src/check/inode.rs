@@ -1,4 +1,9 @@
-//! What the inode of a buffer tells: size, device, filesystem, creator, time of creation.
+//! Claims about a buffer's inode: size, device, filesystem, creator, time of creation.
+//!
+//! lsbuf reads these where fdinfo does not show them, and knows dma-bufs by device and filesystem.
+//!
+//! Limits: a creation time counts as right if it is between the times before and after making the
+//! buffer.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -86,7 +91,7 @@ fn size(kit: &Kit) -> Tried {
 
 fn device(kit: &Kit) -> Tried {
     let of = |exporter| Ok(kit.inode(&kit.make(exporter, 1)?)?.dev);
-    // Twice, so that one exporter with a device for each buffer shows it.
+    // Each exporter twice, which reveals one with a device for each buffer.
     let devs = kit.exporters().chain(kit.exporters()).map(of).collect::<Result<BTreeSet<Dev>, Fault>>()?;
     one_device(&devs)
 }
@@ -117,7 +122,7 @@ fn mode(mode: u32) -> Tried {
 
 fn created(kit: &Kit) -> Tried {
     kit.on_each(|exporter| {
-        // Inodes are stamped by the coarse clock, which runs behind the fine one.
+        // Inodes get their time from the coarse clock, which is behind the precise one.
         let begin = clock_gettime(ClockId::RealtimeCoarse);
         let buf = kit.make(exporter, 1)?;
         let end = clock_gettime(ClockId::Realtime);
@@ -149,7 +154,7 @@ mod tests {
         Dev { major, minor }
     }
 
-    /// Check that a second device, and a device that is a block device's, break the claim.
+    /// Check that a second device, or a block device's number, makes the claim false.
     #[test]
     fn devices_are_judged() {
         assert_eq!(one_device(&[dev(0, 12)].into()), Ok(()));
@@ -158,7 +163,7 @@ mod tests {
         assert!(one_device(&BTreeSet::new()).is_err());
     }
 
-    /// Check that a mounted device or mount breaks the claim.
+    /// Check that a mounted device or mount makes the claim false.
     #[test]
     fn mounts_are_judged() {
         let mounts = [(36, dev(0, 27))];
@@ -167,7 +172,7 @@ mod tests {
         assert!(not_among(&mounts, 10, dev(0, 27)).is_err());
     }
 
-    /// Check that another filesystem, and an inode with a file type, break their claims.
+    /// Check that another filesystem, or an inode with a file type, makes its claim false.
     #[test]
     fn kinds_are_judged() {
         assert_eq!((magic(0x444d_4142), mode(0o600)), (Ok(()), Ok(())));
@@ -175,7 +180,7 @@ mod tests {
         assert!(mode(0o100_600).is_err() && mode(0o666).is_err());
     }
 
-    /// Check that a time before, after, or not known breaks the claim.
+    /// Check that a time too early, too late or unknown makes the claim false.
     #[test]
     fn times_are_judged() {
         let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);

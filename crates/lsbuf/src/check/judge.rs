@@ -1,7 +1,9 @@
-//! How a claim is judged: what it came to, and the comparisons that several claims share.
+//! Decides the result of a claim, with comparisons that several claims share.
 //!
-//! Nothing here asks the kernel. What a call itself refuses is judged too: a refusal for want of rights or room says
-//! nothing about the claim, any other error breaks it.
+//! An error of a system call is judged too: if a right, memory or fds are missing, it says nothing
+//! about the claim; any other error makes the claim false.
+//!
+//! Limits: nothing here reads from the kernel.
 
 use std::fmt::Display;
 
@@ -10,20 +12,20 @@ use rustix::io::Errno;
 
 use crate::kernel::parse::Malformed;
 
-/// Whether a claim holds.
+/// `Ok` if a claim is true.
 pub(super) type Tried = Result<(), Fault>;
 
-/// Why it cannot be said to hold.
+/// Why a claim is not known to be true.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It does not; what was seen.
+    /// It is false; what was seen.
     Broken(String),
-    /// It could not be tried; why.
+    /// It could not be tried; why not.
     Untried(String),
 }
 
 impl Fault {
-    /// The same, with words before it that say where.
+    /// The same, with words in front that say where.
     pub(super) fn at(self, what: impl Display) -> Fault {
         match self {
             Fault::Broken(seen) => Fault::Broken(format!("{what}: {seen}")),
@@ -32,7 +34,7 @@ impl Fault {
     }
 }
 
-/// Says what was attempted when a call failed.
+/// Adds what was attempted to an error.
 pub(super) trait Attempt<T> {
     /// The value, or a fault that begins with `what`.
     fn attempt(self, what: impl Display) -> Result<T, Fault>;
@@ -72,22 +74,23 @@ impl From<Malformed> for Fault {
     }
 }
 
-/// Two values that should be one.
+/// Whether two values are equal.
 pub(super) fn same<T: PartialEq + Display>(what: impl Display, expected: T, seen: T) -> Tried {
     that(expected == seen, || format!("{what}: {seen} instead of {expected}"))
 }
 
-/// Two texts that should be one, shown with what is not printable written out.
+/// Whether two texts are equal; if not, they are shown with unprintable bytes escaped.
 pub(super) fn same_text(what: impl Display, expected: &[u8], seen: &[u8]) -> Tried {
     same(what, expected.escape_ascii().to_string(), seen.escape_ascii().to_string())
 }
 
-/// Something that should be so; `seen` says what is so instead.
+/// Whether something is so; if not, `seen` says what is so instead.
 pub(super) fn that(holds: bool, seen: impl FnOnce() -> String) -> Tried {
     if holds { Ok(()) } else { Err(Fault::Broken(seen())) }
 }
 
-/// One claim tried in several places: broken if it is in any, else holding if it does in any.
+/// One claim tried in several places. It is false if it is false in any of them; else it is true if
+/// it is true in any.
 pub(super) fn together(tried: impl IntoIterator<Item = Tried>) -> Tried {
     let (mut held, mut broken, mut untried) = (false, Vec::new(), Vec::new());
     for outcome in tried {
@@ -110,7 +113,7 @@ pub(super) fn together(tried: impl IntoIterator<Item = Tried>) -> Tried {
 mod tests {
     use super::*;
 
-    /// Check that values that differ break a claim and are both shown.
+    /// Check that different values make a claim false, and that both are shown.
     #[test]
     fn differences_are_shown() {
         assert_eq!(same("count", 1, 1), Ok(()));
@@ -119,22 +122,23 @@ mod tests {
         assert_eq!(fault, Fault::Broken(r"link: a\\n instead of a\n".into()));
     }
 
-    /// Check that a claim broken with one exporter is broken, and that one that could be tried with some is not skipped.
+    /// Check that a claim that is false with one exporter is false, and that one that could be
+    /// tried with some exporter is not skipped.
     #[test]
-    fn one_is_enough_to_break() {
+    fn one_exporter_decides() {
         let (broken, untried) = (|| Err(Fault::Broken("b".into())), || Err(Fault::Untried("u".into())));
         assert_eq!(together([Ok(()), untried(), broken()]), broken());
         assert_eq!(together([Ok(()), untried()]), Ok(()));
         assert_eq!(together([untried()]), untried());
     }
 
-    /// Check that a claim tried nowhere does not hold.
+    /// Check that a claim that was tried nowhere is not true.
     #[test]
-    fn nothing_is_not_enough() {
+    fn tried_nowhere() {
         assert!(matches!(together([]), Err(Fault::Untried(_))));
     }
 
-    /// Check that want of rights or room breaks nothing, and that other refusals do.
+    /// Check that missing rights or resources make no claim false, and that other errors do.
     #[test]
     fn refusals() {
         assert!(matches!(Fault::from(Errno::PERM), Fault::Untried(_)));

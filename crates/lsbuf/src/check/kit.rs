@@ -1,6 +1,10 @@
-//! What claims are tried with: buffers of every exporter that can be used here, and views of this process's own.
+//! What a claim is tried with: buffers from every exporter that works here, and this process's own
+//! files in `/proc/self`.
 //!
-//! Views go through the readers and parsers of a scan where there are such, below `/proc/self`.
+//! They are read with the readers and parsers of a scan, if it has some for them: a claim should
+//! fail if those would.
+//!
+//! Limits: only this process's own references can be looked at.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -24,7 +28,7 @@ use crate::model::{Dev, Fd, Inode, MapRef};
 
 const SYS: &str = "/sys";
 
-/// Where buffers come from.
+/// An exporter of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exporter {
     Heap,
@@ -35,7 +39,7 @@ pub(super) enum Exporter {
 impl Exporter {
     const ALL: [Exporter; 3] = [Exporter::Heap, Exporter::Udmabuf, Exporter::Vgem];
 
-    /// For people.
+    /// Its name, for people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Exporter::Heap => "system heap",
@@ -44,7 +48,7 @@ impl Exporter {
         }
     }
 
-    /// What the kernel calls it in fdinfo. The DRM core exports for vgem.
+    /// Its name in fdinfo. For vgem the DRM core exports.
     pub(super) fn exp_name(self) -> &'static str {
         match self {
             Exporter::Heap => "system",
@@ -54,12 +58,12 @@ impl Exporter {
     }
 }
 
-/// An exporter that cannot be used.
+/// An exporter that cannot be used, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Missing {
     pub(super) what: Exporter,
     pub(super) why: String,
-    /// Whether it is there, but not for this user.
+    /// Whether it exists, but this user may not use it.
     pub(super) denied: bool,
 }
 
@@ -69,7 +73,7 @@ impl Missing {
     }
 }
 
-/// Everything a claim may use.
+/// Everything that a claim may use.
 #[derive(Debug)]
 pub(super) struct Kit {
     heap: Option<Heap>,
@@ -81,7 +85,8 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    /// Opens what there is, and makes a buffer of each to be sure. There may be none.
+    /// Opens every exporter and makes a buffer with each, to be sure that it works. Perhaps none
+    /// does.
     pub(super) fn open(helper: Option<Helper>) -> Result<Kit, Fault> {
         let page = bytes(1);
         let row = DumbSize { width: 1024, height: 1, bits_per_pixel: 32 };
@@ -100,12 +105,12 @@ impl Kit {
         Ok(Kit { heap, udmabuf, vgem, missing, helper, process })
     }
 
-    /// Those that cannot be used, and why.
+    /// The exporters that cannot be used, and why.
     pub(super) fn missing(&self) -> &[Missing] {
         &self.missing
     }
 
-    /// Those that can be used.
+    /// The exporters that can be used.
     pub(super) fn exporters(&self) -> impl Iterator<Item = Exporter> {
         let usable = |exporter: &Exporter| match exporter {
             Exporter::Heap => self.heap.is_some(),
@@ -120,12 +125,13 @@ impl Kit {
         together(self.exporters().map(|exporter| trial(exporter).map_err(|fault| fault.at(exporter.name()))))
     }
 
-    /// Tries a claim on a buffer of `pages` pages from each exporter, held by nothing but its fd.
+    /// Tries a claim with each exporter, on a buffer of `pages` pages to which one fd is the only
+    /// reference.
     pub(super) fn on_each_buffer(&self, pages: u64, trial: impl Fn(&DmaBuf) -> Tried) -> Tried {
         self.on_each(|exporter| trial(&self.make(exporter, pages)?))
     }
 
-    /// A buffer held by nothing but its fd.
+    /// A buffer to which one fd is the only reference.
     pub(super) fn make(&self, exporter: Exporter, pages: u64) -> Result<DmaBuf, Fault> {
         let lacking = || Fault::Untried(format!("no {}", exporter.name()));
         Ok(match exporter {
@@ -135,7 +141,7 @@ impl Kit {
         })
     }
 
-    /// A buffer of whichever exporter there is, from which all claims that hold for any are told alike.
+    /// A buffer from the first exporter that works, for claims that are the same for all exporters.
     pub(super) fn make_any(&self) -> Result<DmaBuf, Fault> {
         let exporter = self.exporters().next().ok_or_else(|| Fault::Untried("no exporter".to_owned()))?;
         self.make(exporter, 1)
@@ -165,7 +171,7 @@ impl Kit {
         Ok(DrmDevice::open(self.vgem()?.path())?)
     }
 
-    /// A buffer that vgem has to attach to when it imports it.
+    /// A buffer from another exporter: vgem has to attach to it to import it.
     pub(super) fn make_foreign(&self) -> Result<DmaBuf, Fault> {
         self.vgem()?;
         let foreign = self.exporters().find(|&exporter| exporter != Exporter::Vgem);
@@ -181,7 +187,7 @@ impl Kit {
         Child::start(helper, buf)
     }
 
-    /// The mounts that are in mountinfo: their ids and devices.
+    /// The mounts in mountinfo: ids and devices.
     pub(super) fn mounts(&self) -> Result<Vec<(u64, Dev)>, Fault> {
         let mut text = Vec::new();
         read::file(&self.process, c"mountinfo", &mut text).attempt("mountinfo")?;
@@ -196,23 +202,23 @@ impl Kit {
         Ok(text)
     }
 
-    /// What a scan reads in it.
+    /// fdinfo as a scan reads it.
     pub(super) fn fdinfo(&self, fd: &impl AsFd) -> Result<Fdinfo, Fault> {
         fdinfo::parse(&self.fdinfo_text(fd)?).attempt("fdinfo")
     }
 
-    /// What a scan reads in it, of an fd that holds a dma-buf open.
+    /// fdinfo as a scan reads it, of an fd that holds a dma-buf open.
     pub(super) fn info(&self, fd: &impl AsFd) -> Result<DmaBufInfo, Fault> {
         let info = self.fdinfo(fd)?.dmabuf;
         info.ok_or_else(|| Fault::Broken("fdinfo without exp_name".to_owned()))
     }
 
-    /// What a scan asks the inode behind an fd.
+    /// The inode behind an fd, as a scan reads it.
     pub(super) fn inode(&self, fd: &impl AsFd) -> Result<InodeFact, Fault> {
         self.inode_behind(&format!("fd/{}", raw(fd)))
     }
 
-    /// The same behind any link of this process.
+    /// The same for any link of this process.
     pub(super) fn inode_behind(&self, link: &str) -> Result<InodeFact, Fault> {
         match identity::ask(self.process.as_fd(), link, None).attempt(link)? {
             LinkTarget::DmaBuf(fact) => Ok(fact),
@@ -241,14 +247,14 @@ impl Kit {
             .attempt("opening with O_PATH")
     }
 
-    /// The lines of maps that lie in a region, as text.
+    /// The lines of maps inside a region, as text.
     pub(super) fn maps_lines(&self, region: &Region) -> Result<Vec<Vec<u8>>, Fault> {
         let mut text = Vec::new();
         read::file(&self.process, c"maps", &mut text).attempt("maps")?;
         Ok(mappings_in(&text, region.start(), region.end()))
     }
 
-    /// The only line of maps of a region that is one VMA.
+    /// The line of maps of a region that is one VMA.
     pub(super) fn maps_line(&self, region: &Region) -> Result<Vec<u8>, Fault> {
         let mut lines = self.maps_lines(region)?;
         match (lines.pop(), lines.is_empty()) {
@@ -260,14 +266,14 @@ impl Kit {
         }
     }
 
-    /// What a scan reads in it.
+    /// That line as a scan reads it.
     pub(super) fn map_fact(&self, region: &Region) -> Result<maps::MapFact, Fault> {
         let line = self.maps_line(region)?;
         let fact = maps::parse(&line).attempt("maps")?;
         fact.ok_or_else(|| Fault::Broken(format!("maps shows {}", line.escape_ascii())))
     }
 
-    /// The kernel's own list.
+    /// The kernel's list of dma-bufs.
     pub(super) fn listed(&self) -> Result<List, Fault> {
         bufinfo::read_list(Path::new(SYS)).map_err(|errno| {
             let path = Path::new(SYS).join(bufinfo::PATH);
@@ -279,25 +285,25 @@ impl Kit {
         })
     }
 
-    /// One buffer's row in it, if it has one.
+    /// A buffer's row in the list, if it has one.
     pub(super) fn row(&self, ino: Inode) -> Result<Option<ListedBuffer>, Fault> {
         Ok(self.listed()?.buffers.into_iter().find(|row| row.ino == ino))
     }
 
-    /// The row that a buffer must have.
+    /// A buffer's row in the list, which it must have.
     pub(super) fn row_of(&self, ino: Inode) -> Result<ListedBuffer, Fault> {
         self.row(ino)?.ok_or_else(|| Fault::Broken("not in bufinfo".to_owned()))
     }
 }
 
-/// The number of an fd, as procfs names it.
+/// The number of an fd, as in procfs.
 fn raw(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().unsigned_abs()
 }
 
-/// Whether a claim about a count comes to hold. Whoever reads the same fdinfo meanwhile, as monitors of the machine do, has
-/// a reference for that moment.
-pub(super) fn settled(trial: impl Fn() -> Tried) -> Tried {
+/// Whether a claim about a count becomes true within a few attempts. A monitor that reads the same
+/// fdinfo has a reference for that moment.
+pub(super) fn retried(trial: impl Fn() -> Tried) -> Tried {
     let mut tried = trial();
     for _ in 0..3 {
         if !matches!(tried, Err(Fault::Broken(_))) {
@@ -309,18 +315,18 @@ pub(super) fn settled(trial: impl Fn() -> Tried) -> Tried {
     tried
 }
 
-/// So many pages, in bytes.
+/// The size of so many pages in bytes.
 pub(super) fn bytes(pages: u64) -> u64 {
     pages * page_size() as u64
 }
 
-/// Maps so many pages of a buffer from a page on.
+/// Maps so many pages of a buffer, beginning with page `from`.
 pub(super) fn map(buf: &DmaBuf, from: u64, pages: u64) -> Result<Region, Fault> {
     let len = usize::try_from(bytes(pages)).unwrap_or(usize::MAX);
     Region::map(buf.as_fd(), bytes(from), len).attempt("mapping")
 }
 
-/// The link in map_files of a region that is one VMA.
+/// The map_files link of a region that is one VMA.
 pub(super) fn map_files_link(region: &Region) -> String {
     let vma = MapRef { start: region.start(), end: region.end(), offset: None, perms: None };
     map_files::link(&vma).as_str().to_owned()
@@ -340,19 +346,21 @@ mod tests {
     use super::*;
     use crate::check::judge::same;
 
-    /// Check that what passes is waited for, and what stays wrong is not forgiven.
+    /// Check that a temporary reference is waited for, and that a lasting one makes the claim
+    /// false.
     #[test]
-    fn passing_references() {
+    fn temporary_references() {
         let seen = std::cell::Cell::new(4);
         let falling = || {
             seen.set(seen.get() - 1);
             same("count", 1, seen.get())
         };
-        assert_eq!(settled(falling), Ok(()));
-        assert!(settled(|| same("count", 1, 2)).is_err());
+        assert_eq!(retried(falling), Ok(()));
+        assert!(retried(|| same("count", 1, 2)).is_err());
     }
 
-    /// Check that lines are found by where they begin, and that the end is outside.
+    /// Check that lines are found by their start address, and that the end of the range is
+    /// excluded.
     #[test]
     fn lines_of_a_range() {
         let maps = b"1000-2000 rw-s x\n2000-3000 rw-s y\n3000-4000 rw-s z\n\n";

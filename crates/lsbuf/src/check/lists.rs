@@ -1,4 +1,9 @@
-//! The kernel's own list, debugfs `dma_buf/bufinfo`: what is in it, what it says, and what an O_PATH fd keeps out of it.
+//! Claims about the kernel's list of dma-bufs, debugfs `dma_buf/bufinfo`: which buffers are in it,
+//! what it says, and that one with nothing but an `O_PATH` fd is not in it.
+//!
+//! By procfs, only this list shows buffers that no process holds.
+//!
+//! Limits: on most machines only root can read it; other users' checks skip these claims.
 
 use std::os::fd::AsFd;
 
@@ -8,7 +13,7 @@ use rustix::io::Errno;
 
 use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, same_text, that};
-use super::kit::{Kit, bytes, settled};
+use super::kit::{Kit, bytes, retried};
 use crate::model::Inode;
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -16,7 +21,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "list-row",
         claim: "bufinfo lists a buffer with the size, exporter and count that its fdinfo has",
         means: "figures of buffers that no process holds are not those that a holder would see",
-        trial: |kit| kit.on_each_buffer(3, |buf| settled(|| row(kit, buf))),
+        trial: |kit| kit.on_each_buffer(3, |buf| retried(|| row(kit, buf))),
     },
     Claim {
         id: "list-count",
@@ -25,7 +30,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         trial: |kit| {
             kit.on_each_buffer(2, |buf| {
                 let _more = (buf.try_clone()?, buf.map(MapMode::Read)?);
-                settled(|| row(kit, buf))
+                retried(|| row(kit, buf))
             })
         },
     },
@@ -109,11 +114,11 @@ fn drops(kit: &Kit) -> Tried {
 }
 
 fn listed(kit: &Kit, ino: Inode, count: u64) -> Tried {
-    settled(|| same("count", count, kit.row_of(ino)?.count))
+    retried(|| same("count", count, kit.row_of(ino)?.count))
 }
 
 fn gone(kit: &Kit, ino: Inode) -> Tried {
-    settled(|| unlisted(kit.row(ino)?.map(|row| row.count)))
+    retried(|| unlisted(kit.row(ino)?.map(|row| row.count)))
 }
 
 fn unlisted(count: Option<u64>) -> Tried {
@@ -186,8 +191,9 @@ fn o_path_inode(kit: &Kit) -> Tried {
     })
 }
 
-/// A memfd cannot be sealed against writing while somebody else uses its pages (`memfd_wait_for_pins` in mm/memfd.c), and a
-/// udmabuf does for as long as it exists. So sealing tells, without any guess from free memory.
+/// A memfd cannot be sealed against writing while something else uses its pages
+/// (`memfd_wait_for_pins` in mm/memfd.c), and a udmabuf uses them as long as it exists. So trying
+/// to seal it tells whether the memory is still in use.
 fn o_path_keeps_memory(kit: &Kit) -> Tried {
     let memfd = SealedMemfd::create("lsbuf check", bytes(1))?;
     let buf = kit.udmabuf()?.create(memfd.whole()?)?;

@@ -1,4 +1,8 @@
-//! Mappings: what maps and map_files show of them, and that they keep the buffer.
+//! Claims about mappings: how they show in maps and map_files, and that they keep the buffer.
+//!
+//! A process that only maps a buffer is found by these files alone.
+//!
+//! Limits: offsets of vgem's buffers are not tried, because lsbuf does not show them.
 
 use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};
@@ -119,7 +123,7 @@ fn without_fd(kit: &Kit) -> Tried {
     })
 }
 
-/// Whether there are so many lines, and a scan takes each for that buffer's.
+/// Whether there are this many lines, and a scan takes each for a mapping of that buffer.
 fn own_lines(lines: &[Vec<u8>], expected: usize, ino: Inode) -> Tried {
     same("lines of maps", expected, lines.len())?;
     lines.iter().try_for_each(|line| {
@@ -132,7 +136,7 @@ fn own_lines(lines: &[Vec<u8>], expected: usize, ino: Inode) -> Tried {
 mod tests {
     use super::*;
 
-    /// Check that a line too few, of another inode, or of another file breaks the claim.
+    /// Check that a missing line, or one with another inode or file, makes the claim false.
     #[test]
     fn lines_are_judged() {
         let line = |ino, path: &str| format!("7f10-7f20 rw-s 00000000 00:0c {ino}    {path}").into_bytes();

@@ -1,17 +1,19 @@
-//! Does this kernel keep what the ledger rests on?
+//! Tests whether this kernel counts and reports as lsbuf assumes.
 //!
-//! lsbuf's answers stand on habits of the kernel that no test of the kernel's own asserts: that an inode number is one
-//! buffer's, that `count` moves by one for each fd and VMA, that an import is three references. Here each is one [`Point`],
-//! tried on buffers that the check makes itself, from every exporter that it may use. A point that fails says what that
-//! means for lsbuf's answers.
+//! lsbuf's answers rest on properties of the kernel that no test of the kernel itself checks: that
+//! each buffer has its own inode number, that `count` changes by one for each fd and VMA, that an
+//! import takes three references. Here each property is a [`Point`], tried on buffers that the
+//! check makes itself, from every exporter that it may use. A point says what it means for lsbuf's
+//! answers if it fails.
 //!
-//! Each family of claims has a module with a table of claims; what they share is in `kit`. A claim gathers facts and
-//! hands them to a function that judges them, so that tests can forge the facts. What lsbuf relies on is read with the
-//! parsers that a scan uses; formats are looked at as text.
+//! Each group of claims has a module with a table of claims; `kit` has what they share. A claim
+//! gathers facts and gives them to a function that judges them, so that tests can forge the facts.
+//! Facts are read with the parsers that a scan uses; formats are compared as text.
 //!
-//! Limits: exporters are the system heap, udmabuf and vgem; other drivers may keep other habits. It holds a few MiB and a
-//! few hundred fds for a second, runs one process besides, and leaves nothing behind. To find vgem it opens the primary DRM
-//! nodes one by one, which can wake a sleeping GPU.
+//! Limits: the exporters are the system heap, udmabuf and vgem; other drivers may behave
+//! differently. For a second the check takes a few MiB, a few hundred fds and one more process; it
+//! leaves nothing behind. To find vgem it opens the primary DRM nodes one by one, which can wake a
+//! sleeping GPU.
 
 mod child;
 mod claim;
@@ -36,44 +38,44 @@ use kit::{Exporter, Kit, Missing};
 /// What a check may use.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How to start a second process; without it, points about other processes are skipped.
+    /// How to start a second process; without it, points that need one are skipped.
     pub helper: Option<Helper>,
 }
 
-/// How trying a claim ended.
+/// The result of trying a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The kernel keeps it.
+    /// The claim is true of this kernel.
     Ok,
-    /// The kernel does not.
+    /// The claim is false.
     NotOk {
         /// What was seen instead.
         seen: String,
     },
-    /// It could not be tried.
+    /// The claim could not be tried.
     Skip {
-        /// What was lacking.
+        /// What was missing.
         why: String,
     },
 }
 
-/// One claim, tried.
+/// One claim and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// Stable, for programs.
+    /// A name that stays the same, for programs.
     pub id: &'static str,
     /// What the kernel should do.
     pub claim: &'static str,
-    /// What it means for lsbuf's answers if it does not.
+    /// What it means for lsbuf's answers if the kernel does not.
     pub means: &'static str,
-    /// Whether it does.
+    /// The result.
     pub outcome: Outcome,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The kernel, the exporters used, what a buffer costs: lines for people.
+    /// Lines for people: the kernel, the exporters, what a buffer costs.
     pub notes: Vec<String>,
     /// Every claim, in a fixed order. Empty if nothing could be tried.
     pub points: Vec<Point>,
@@ -82,7 +84,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether something was tried and no point failed.
+    /// Whether the claims could be tried and none is false.
     #[must_use]
     pub fn holds(&self) -> bool {
         let failed = |point: &Point| matches!(point.outcome, Outcome::NotOk { .. });
@@ -90,7 +92,7 @@ impl Report {
     }
 }
 
-const FAMILIES: &[&[Claim]] = &[
+const CLAIM_TABLES: &[&[Claim]] = &[
     identity::CLAIMS,
     inode::CLAIMS,
     fdinfo::CLAIMS,
@@ -118,12 +120,13 @@ pub fn run(options: Options) -> Report {
         return bail_out(notes, nothing_to_try(kit.missing()));
     }
     notes.push(format!("with {}", exporters.join(", ")));
-    let points = FAMILIES.iter().flat_map(|finder| finder.iter()).map(|claim| claim.try_with(&kit)).collect();
+    let points =
+        CLAIM_TABLES.iter().flat_map(|table| table.iter()).map(|claim| claim.try_with(&kit)).collect();
     notes.extend(cost::notes(&kit));
     Report { notes, points, bail_out: None }
 }
 
-/// What to do on a machine where this user can make no buffer.
+/// Advice for a user who can make no buffer on this machine.
 fn nothing_to_try(missing: &[Missing]) -> &'static str {
     if missing.iter().any(|missing| missing.denied) {
         "no dma-buf can be made here by this user: run as root, or get access to one of the devices named above"
@@ -151,10 +154,10 @@ mod tests {
     use super::*;
 
     fn claims() -> impl Iterator<Item = &'static Claim> {
-        FAMILIES.iter().flat_map(|finder| finder.iter())
+        CLAIM_TABLES.iter().flat_map(|table| table.iter())
     }
 
-    /// Check that ids are unique, and of the form that scripts and TAP readers can take apart.
+    /// Check that ids are unique, and simple enough for scripts and TAP readers to parse.
     #[test]
     fn ids_are_stable_words() {
         let mut seen = HashSet::new();
@@ -174,7 +177,8 @@ mod tests {
         }
     }
 
-    /// Check that who may not is told to get access, and who could not even as root what to load.
+    /// Check that a user without access is told to get it, and that one without any exporter is
+    /// told what to load.
     #[test]
     fn says_what_to_do() {
         let missing = |what, denied| Missing { what, why: String::new(), denied };
@@ -184,9 +188,9 @@ mod tests {
         assert!(denied.contains("run as root") && !denied.contains("modprobe"), "{denied}");
     }
 
-    /// Check that a fault becomes the outcome that it is, with its words, and that only a broken claim fails a report.
+    /// Check that only a false claim makes a report fail, and a claim that was not tried does not.
     #[test]
-    fn only_broken_claims_fail() {
+    fn only_false_claims_fail() {
         let point = |outcome| Point { id: "x", claim: "c", means: "m", outcome };
         let report = |outcome| Report { points: vec![point(outcome)], ..Report::default() };
         assert!(report(Outcome::Ok).holds());

@@ -1,4 +1,10 @@
-//! Names: where they show and how they are written there, what is a name, and who may give one.
+//! Claims about names: where they show, how they are written there, which names are allowed, and
+//! who may give one.
+//!
+//! Any holder may choose a name, so lsbuf must know how each file writes one that contains a
+//! newline or a backslash.
+//!
+//! Limits: names of other kinds of buffer are not tried.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -12,7 +18,7 @@ use super::judge::{Attempt, Fault, Tried, same_text, that};
 use super::kit::{Kit, map, map_files_link};
 use crate::kernel::{LINK_PREFIX, own};
 
-/// What a blank, and bytes that are no UTF-8, come through as.
+/// A name with a space and with bytes that are not UTF-8.
 const PLAIN: &[u8] = b"cam 0:\xff";
 const NEWLINE: &[u8] = b"a\nb";
 const BACKSLASH: &[u8] = br"a\012b";
@@ -116,7 +122,7 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
 ];
 
-/// Tries a claim on buffers of that name.
+/// Tries a claim on buffers with this name.
 fn named(kit: &Kit, name: &[u8], trial: impl Fn(&DmaBuf) -> Tried) -> Tried {
     kit.on_each_buffer(1, |buf| {
         buf.set_name(name)?;
@@ -132,7 +138,7 @@ fn in_link(kit: &Kit, buf: &DmaBuf, name: &[u8]) -> Tried {
     same_text("link", &path(name), &kit.fd_link(buf)?)
 }
 
-/// The name is what follows the exporter's line, to the end.
+/// The name is everything after the exporter's line.
 fn in_fdinfo(text: &[u8], name: &[u8]) -> Tried {
     let end = [b"\nname:\t", name, b"\n"].concat();
     let before = text.strip_suffix(end.as_slice());
@@ -140,7 +146,7 @@ fn in_fdinfo(text: &[u8], name: &[u8]) -> Tried {
     that(last.is_some_and(|line| line.starts_with(b"exp_name:\t")), || text.escape_ascii().to_string())
 }
 
-/// The path is what follows the inode's column and its blanks.
+/// The path is everything after the inode's column and its spaces.
 fn in_maps(line: &[u8], shown: &[u8]) -> Tried {
     let column = line.splitn(6, |&b| b == b' ').nth(5).unwrap_or_default();
     same_text("maps", &path(shown), column.trim_ascii_start())
@@ -162,7 +168,7 @@ fn unnamed(kit: &Kit) -> Tried {
     kit.on_each_buffer(1, |buf| {
         in_link(kit, buf, b"")?;
         no_name_line(&kit.fdinfo_text(buf)?)?;
-        // Root alone can read the list; what the others say is told without it.
+        // Only root can read the list. For other users the other places decide.
         match in_list(kit, buf, b"") {
             Err(Fault::Untried(_)) => Ok(()),
             told => told,
@@ -183,7 +189,7 @@ fn longest(kit: &Kit) -> Tried {
     })
 }
 
-/// Past the `dmabuf` crate, which would refuse by itself.
+/// Does not go through the `dmabuf` crate, which would refuse a name that is too long.
 fn set(buf: &DmaBuf, name: &CStr) -> Tried {
     own::set_name(buf.as_fd(), name).attempt("naming it")
 }
@@ -222,7 +228,8 @@ fn while_attached(kit: &Kit) -> Tried {
 mod tests {
     use super::*;
 
-    /// Check that a name that is cut, missing, not last, or before a figure breaks the claim on fdinfo.
+    /// Check that a name that is cut, missing, not at the end, or before a figure makes the claim
+    /// about fdinfo false.
     #[test]
     fn fdinfo_is_judged() {
         assert_eq!(in_fdinfo(b"count:\t1\nexp_name:\tdrm\nname:\ta\nb\n", b"a\nb"), Ok(()));
@@ -237,7 +244,8 @@ mod tests {
         }
     }
 
-    /// Check that another path in maps, or a newline escaped otherwise, breaks the claim on maps.
+    /// Check that another path in maps, or a newline that is escaped differently, makes the claim
+    /// about maps false.
     #[test]
     fn maps_are_judged() {
         let line = |path: &str| format!("7f10-7f20 rw-s 00000000 00:0c 42                         {path}");
@@ -247,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Check that a name line where there is no name is found.
+    /// Check that a name line is noticed where there should be none.
     #[test]
     fn name_lines_are_found() {
         assert_eq!(no_name_line(b"count:\t1\nexp_name:\tdrm\n"), Ok(()));

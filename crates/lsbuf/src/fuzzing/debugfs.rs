@@ -1,11 +1,11 @@
-//! What debugfs tells of buffers: the kernel's list, and drivers' handles.
+//! debugfs texts about buffers: the kernel's list, and the handles of drivers.
 
 use super::LONGEST_NAME;
 use crate::kernel::bufinfo::{self as list_of, ListedBuffer};
 use crate::kernel::gem_info as handles;
 use crate::model::{Bytes, GemHandle, Inode, Label, Pid};
 
-/// The kernel's list: read back as printed.
+/// The kernel's list is read back as it was printed.
 pub fn bufinfo(data: &[u8]) {
     let list = list_of::parse(data);
     let entries: Vec<Entry> = list
@@ -20,8 +20,9 @@ pub fn bufinfo(data: &[u8]) {
     assert_eq!(again.agrees(), distinct);
 }
 
-/// The kernel's list of buffers that are called by what the NULs part: no figure, row or attachment is forged, and no
-/// wrong name is believed but one that breaks off before what looks like a fence.
+/// The kernel's list of buffers with the names in the input, which NULs separate. No name forges a
+/// number, a row or an attachment. No wrong name is returned, except one that is cut before lines
+/// that look like fences.
 pub fn bufinfo_names(data: &[u8]) {
     let names: Vec<&[u8]> =
         data.split(|&b| b == 0).take(8).map(|name| &name[..name.len().min(LONGEST_NAME)]).collect();
@@ -83,8 +84,8 @@ fn print_list(entries: &[Entry<'_>]) -> Vec<u8> {
     text
 }
 
-/// A driver's handles: read back as printed; a command name moves no handle to another client, and is right up to where it
-/// breaks its line.
+/// A driver's handles are read back as they were printed. A command name moves no handle to another
+/// client, and is correct up to a newline in it.
 pub fn gem_info(data: &[u8]) {
     /// `TASK_COMM_LEN` less its NUL.
     const LONGEST_COMM: usize = 15;
@@ -101,7 +102,7 @@ pub fn gem_info(data: &[u8]) {
     let read = handles::parse(&print_handles(&named));
     let cut = named.into_iter().map(|(ino, handle)| {
         let comm = match handle.comm.as_bytes().iter().position(|&b| b == b'\n') {
-            // Nothing tells a colon there from the one that ends the line.
+            // A colon there cannot be told from the one that ends the line.
             Some(at) => {
                 let line = &handle.comm.as_bytes()[..at];
                 line.strip_suffix(b":").unwrap_or(line).into()
@@ -113,7 +114,7 @@ pub fn gem_info(data: &[u8]) {
     assert_eq!(read, cut.collect::<Vec<_>>());
 }
 
-/// Handles as `amdgpu_debugfs_gem_info_show` prints them, each with a client of its own.
+/// The handles as `amdgpu_debugfs_gem_info_show` prints them, each with a client of its own.
 fn print_handles(handles: &[(Inode, GemHandle)]) -> Vec<u8> {
     let mut text = Vec::new();
     for (ino, GemHandle { pid, comm, handle, imported }) in handles {

@@ -1,4 +1,4 @@
-//! fdinfo: of what is known to be a dma-buf, and of whatever an fd may be.
+//! fdinfo: of a dma-buf, and of any file.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::kernel::fdinfo::{self as text_of, DmaBufInfo, Fdinfo};
 use crate::kernel::fdinfo_table::{FdKind, kind};
 use crate::kernel::hidden_refs::FileKeeper;
 
-/// fdinfo: read back as printed; a name, whatever lines it forges, changes nothing else.
+/// An fdinfo is read back as it was printed. A name changes nothing else, whatever lines it forges.
 pub fn fdinfo(data: &[u8]) {
     let (text, name) = halves(data);
     let Ok(mut info) = text_of::parse(text) else { return };
@@ -18,8 +18,8 @@ pub fn fdinfo(data: &[u8]) {
     }
 }
 
-/// fdinfo of any file: what it is is read back as printed; neither the name of a dma-buf nor what strangers write into
-/// the text of another file makes it anything else.
+/// The kind of file is read back from its fdinfo as it was printed. Neither the name of a dma-buf
+/// nor text that an untrusted program puts into the fdinfo of another file changes the kind.
 pub fn fdinfo_table(data: &[u8]) {
     let (text, words) = halves(data);
     let known = kind(text);
@@ -49,13 +49,13 @@ pub fn fdinfo_table(data: &[u8]) {
     }
 }
 
-/// fdinfo of some other file, with the lines of its own.
+/// The fdinfo of another file, with lines of its own.
 fn other(ino: Option<u64>, own: &[u8]) -> Vec<u8> {
     let ino = ino.map(|ino| format!("ino:\t{ino}\n")).unwrap_or_default();
     [format!("pos:\t0\nflags:\t02\nmnt_id:\t10\n{ino}").as_bytes(), own].concat()
 }
 
-/// fdinfo as the kernel prints it.
+/// The fdinfo as the kernel prints it.
 fn print(info: &Fdinfo) -> Vec<u8> {
     let flags = if info.path_only { 0o10_000_002 } else { 2 };
     let mut printed = format!("pos:\t0\nflags:\t0{flags:o}\nmnt_id:\t{}\n", info.mnt_id);

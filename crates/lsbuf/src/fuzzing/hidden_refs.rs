@@ -1,11 +1,13 @@
-//! References that no process shows: messages in flight, fixed files, connections that nobody has accepted.
+//! References that no process shows: messages in flight, files registered with an io_uring,
+//! connections that are not accepted yet.
 
 use super::{LONGEST_NAME, halves};
 use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::pending::is_pending;
 use crate::model::HiddenRefs;
 
-/// Links and fdinfo of what keeps files: a link is read back; nothing is proven absent unless nothing was counted.
+/// Links and fdinfo of sockets and io_urings. A link is read back. References are ruled out only if
+/// none were counted and everything could be read.
 pub fn hidden_refs(data: &[u8]) {
     let (link, text) = halves(data);
     let keeper = FileKeeper::of(link);
@@ -29,8 +31,9 @@ pub fn hidden_refs(data: &[u8]) {
     }
 }
 
-/// Rings with registered files that are called by what the NULs part, an empty slot where nothing is: whatever stands
-/// beside it, a dma-buf or a file that keeps others is never ruled out.
+/// io_urings with the registered files that the input names; NULs separate the names, and an empty
+/// name stands for an empty slot. Whatever other files are registered, a dma-buf, or a file that
+/// holds others, is never ruled out.
 pub fn rings(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let names: Vec<&[u8]> = data.split(|&b| b == 0).take(8).collect();
@@ -38,7 +41,8 @@ pub fn rings(data: &[u8]) {
     let cut = |name: &[u8], longest: usize| name[..name.len().min(longest)].to_vec();
     let name = cut(names[0], LONGEST_NAME);
 
-    // As kernels do that print names raw: every slot. No file name has a slash.
+    // As kernels print it that print raw names: every slot is printed. A file name contains no
+    // slash.
     for entry in [&b"dmabuf"[..], b"UNIX", b"UNIX-STREAM", b"[io_uring]"] {
         let mut lines: Vec<Vec<u8>> = names
             .iter()
@@ -47,7 +51,7 @@ pub fn rings(data: &[u8]) {
             .collect();
         lines.insert(at, entry.to_vec());
         let files: Vec<(usize, Vec<u8>)> = lines.into_iter().enumerate().collect();
-        // A busy ring tells how many they are and no more.
+        // A busy ring prints only the number of slots.
         for listed in [&files[..], &[]] {
             let ring = ring(files.len(), listed);
             assert_eq!(ring.fixed_of_one(), None);
@@ -55,7 +59,7 @@ pub fn rings(data: &[u8]) {
         }
     }
 
-    // As kernels do that print paths escaped: empty slots are left out.
+    // As kernels print it that escape paths: empty slots are left out.
     let mut paths: Vec<Vec<u8>> = names
         .iter()
         .map(|name| cut(name, b"dmabuf:".len() + LONGEST_NAME))
@@ -81,7 +85,7 @@ pub fn rings(data: &[u8]) {
     }
 }
 
-/// What is known of a ring with so many slots, of which these are listed.
+/// The result for an io_uring with that many slots, of which some are listed.
 fn ring(slots: usize, listed: &[(usize, Vec<u8>)]) -> HiddenRefCounter {
     let mut text = format!("SqMask:\t0x3\nSQEs:\t0\nSqThread:\t-1\nUserFiles:\t{slots}\n").into_bytes();
     for (slot, file) in listed {
@@ -102,8 +106,9 @@ fn escape(path: &[u8]) -> Vec<u8> {
     escaped.collect::<Vec<_>>().concat()
 }
 
-/// `/proc/net/unix` with sockets that are called by what the NULs part: a connection that nobody has accepted is seen
-/// among them, and none is where there is none, unless a name forges one.
+/// `/proc/net/unix` with sockets that have the names in the input, which NULs separate. A
+/// connection that is not accepted yet is found among them. None is found where there is none,
+/// unless a name forges one.
 pub fn pending(data: &[u8]) {
     const HEADER: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path";
     let (numbers, names) = halves(data);
@@ -118,7 +123,7 @@ pub fn pending(data: &[u8]) {
         names.split(|&b| b == 0).take(8).map(|name| &name[..name.len().min(108)]).collect();
     let mut lines = vec![HEADER.to_vec()];
     for (nth, name) in names.iter().enumerate() {
-        // Bound, connected, or closed at this moment.
+        // Bound, connected, or just closed.
         let (state, ino) = [(1, 4711), (3, 2), (4, 0)][number(2 + nth) as usize % 3];
         lines.push(print(1, state, ino, name));
     }

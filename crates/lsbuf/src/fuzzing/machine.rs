@@ -1,4 +1,4 @@
-//! What a mount, an inode and the kernel's own types are.
+//! Mounts, recorded inodes, and the kernel's type information.
 
 use crate::kernel::btf as types;
 use crate::kernel::identity::{self, LinkTarget};
@@ -6,7 +6,7 @@ use crate::model::Dev;
 
 use super::halves;
 
-/// Lines of mountinfo: read back as printed; what follows the device shifts nothing.
+/// A line of mountinfo is read back as it was printed. Text after the device changes nothing.
 pub fn mount(data: &[u8]) {
     let (line, rest) = halves(data);
     if let Ok((id, dev)) = identity::mount(line) {
@@ -15,7 +15,7 @@ pub fn mount(data: &[u8]) {
     }
 }
 
-/// What a recorded tree keeps of an inode: read back as printed.
+/// A recorded inode is read back as it was printed.
 pub fn recorded_inode(data: &[u8]) {
     if let Ok(dev) = identity::device_text(data) {
         assert_eq!(identity::device_text(dev.to_string().as_bytes()), Ok(dev));
@@ -29,7 +29,7 @@ pub fn recorded_inode(data: &[u8]) {
         }
         Ok(LinkTarget::DmaBuf(fact)) => {
             let since = fact.created_at.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-            // Times that contradict each other tell nothing.
+            // Times that differ give no time of creation.
             let times = since.map_or("0.000000000 1.000000000".to_owned(), |t| {
                 let time = format!("{}.{:09}", t.as_secs(), t.subsec_nanos());
                 format!("{time} {time}")
@@ -41,8 +41,8 @@ pub fn recorded_inode(data: &[u8]) {
     }
 }
 
-/// The kernel's types: what stands behind the sections changes nothing, and a structure more is found unless one of that
-/// name was, with whatever records before it.
+/// The kernel's type information. Bytes after the two sections change nothing. A structure that is
+/// appended to any records is found, unless one with its name was found before.
 pub fn btf(data: &[u8]) {
     const NAMES: [&str; 2] = ["inode", "file"];
     let alone = types::sizes(data, NAMES);
@@ -56,7 +56,7 @@ pub fn btf(data: &[u8]) {
     }
 }
 
-/// Records and strings behind a sound header.
+/// Records and strings after a correct header.
 pub(crate) fn written(records: &[u8], strings: &[u8]) -> Vec<u8> {
     types::file(records, strings).unwrap_or_default()
 }

@@ -1,9 +1,10 @@
-//! Mappings: lines of maps, names of map_files.
+//! Mappings: lines of maps, and names in map_files.
 
 use super::LONGEST_NAME;
 use crate::kernel::{map_files as links, maps as lines};
 
-/// Lines of maps: read back as printed; a name changes no figure, and is right or unknown.
+/// A line of maps is read back as it was printed. A name changes no number, and is returned
+/// correctly or as unknown.
 pub fn maps(data: &[u8]) {
     let print = |fact: &lines::MapFact, name: &[u8]| {
         let (vma, dev) = (&fact.vma, fact.dev);
@@ -19,7 +20,7 @@ pub fn maps(data: &[u8]) {
         let Ok(Some(fact)) = lines::parse(line) else { continue };
         let name = fact.name.clone().unwrap_or_else(|| "\\012".into());
         assert_eq!(lines::parse(&print(&fact, name.as_bytes())), Ok(Some(fact.clone())));
-        // The rest of the text as a name, escaped as the kernel does.
+        // The beginning of the input as a name, escaped as the kernel does it.
         let raw = &data[..data.len().min(LONGEST_NAME)];
         let escaped: Vec<u8> = raw
             .iter()
@@ -37,7 +38,7 @@ pub fn maps(data: &[u8]) {
     }
 }
 
-/// Names of map_files: read back as printed.
+/// A name in map_files is read back as it was printed.
 pub fn map_files(data: &[u8]) {
     if let Ok(vma) = links::range(data) {
         let link = links::link(&vma);

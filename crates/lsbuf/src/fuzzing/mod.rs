@@ -1,10 +1,12 @@
-//! What every parser promises for any bytes whatever, as functions that panic where a promise is broken.
+//! What every parser promises for any input, as functions that panic if a promise is broken.
 //!
-//! Beyond "no panic": what a parser took in, printed as the kernel prints it, is taken in again as the same; and what a
-//! stranger chose (a buffer's name, a command name, a path) changes no other field. libFuzzer drives these functions in
-//! `fuzz/`, the property tests below do where there is none.
+//! The promises go beyond "no panic". If a parser accepts a text, and the result is printed as the
+//! kernel prints it, the parser must return the same result again. A part that an untrusted program
+//! chose (a buffer's name, a command name, a path) must change no other field. libFuzzer calls
+//! these functions in `fuzz/`. The property tests in this folder call them where there is no
+//! fuzzer.
 //!
-//! Where a promise needs two texts, a NUL parts them: no kernel text has one.
+//! If a function needs two texts, a NUL separates them in its input. No kernel text contains one.
 
 mod debugfs;
 mod descriptors;
@@ -28,14 +30,14 @@ pub use tasks::{process, sharing};
 
 use crate::kernel::parse::{cut, number, number32};
 
-/// Longest name that the kernel takes for a buffer (`DMA_BUF_NAME_LEN` less its NUL).
+/// The longest name that the kernel accepts for a buffer (`DMA_BUF_NAME_LEN` less its NUL).
 const LONGEST_NAME: usize = 31;
 
 fn halves(data: &[u8]) -> (&[u8], &[u8]) {
     cut(data, 0).unwrap_or((data, b""))
 }
 
-/// A number is its digits and nothing else, and fits where it is said to fit.
+/// A number consists of its digits and nothing else, and fits exactly where its value does.
 pub fn numbers(data: &[u8]) {
     for (radix, print) in [
         (8, (|n| format!("{n:o}")) as fn(u64) -> String),

@@ -1,4 +1,4 @@
-//! What shared memory is: segments, mounts, inodes, names, and the iterators' records.
+//! Shared memory: segments, mounts, inodes, names, records of BPF iterators, and meminfo.
 
 use crate::kernel::bpf::record;
 use crate::kernel::meminfo::{self, Meminfo};
@@ -10,7 +10,7 @@ use crate::model::{Bytes, Kind, Pid};
 
 use super::halves;
 
-/// The table of segments: read back as printed.
+/// The table of segments is read back as it was printed.
 pub fn segments(data: &[u8]) {
     let Ok(rows) = sysvipc::parse(data) else { return };
     let pid = |pid: Option<Pid>| pid.map_or(0, |pid| pid.0);
@@ -27,7 +27,8 @@ pub fn segments(data: &[u8]) {
     assert_eq!(sysvipc::parse(printed.as_bytes()), Ok(rows));
 }
 
-/// A table of mounts: a line that is no mount of ours changes nothing for what is not below it.
+/// A table of mounts. A line for another filesystem changes nothing for paths that are not below
+/// it.
 pub fn mounts(data: &[u8]) {
     let (table, path) = halves(data);
     let before = Mounts::parse(table).may_have(path);
@@ -37,19 +38,20 @@ pub fn mounts(data: &[u8]) {
     }
 }
 
-/// What a recorded tree keeps of an inode: read back as printed.
+/// A recorded inode is read back as it was printed.
 pub fn shm_inode(data: &[u8]) {
     let Ok(fact) = inode::parse(data) else { return };
     let ShmInode { dev, ino, size, charged, links, huge_page, owner, .. } = fact;
     let page = huge_page.map_or(4096, |page| page.0);
-    // More bytes than fit are as many as do.
+    // A number of bytes that does not fit was reduced to the largest that does.
     if charged.0 % BLOCK == 0 {
         let printed = format!("shmem {dev} {ino} {} {} {links} {page} {owner}", size.0, charged.0 / BLOCK);
         assert_eq!(inode::parse(printed.as_bytes()), Ok(fact));
     }
 }
 
-/// A name that somebody chose stays a name: of a memfd whatever it is, and of a file on a mounted tmpfs.
+/// A name that a program chose stays a name: of a memfd in any case, and of a file on a mounted
+/// tmpfs.
 pub fn shm_names(data: &[u8]) {
     let path = [b"/memfd:", data, b" (deleted)"].concat();
     for filesystem in [Filesystem::Kernel, Filesystem::KernelHuge] {
@@ -63,7 +65,7 @@ pub fn shm_names(data: &[u8]) {
     let _ = classify(Filesystem::Kernel, data);
 }
 
-/// The iterators' records: what is taken of a text is taken of it again, whatever stands behind.
+/// Records of BPF iterators. What is read from a text is read again, whatever follows it.
 pub fn records(data: &[u8]) {
     let count = |bytes: &[u8]| {
         let mut records = 0;
@@ -74,7 +76,7 @@ pub fn records(data: &[u8]) {
     }
 }
 
-/// The lines of meminfo: read back as printed, with whatever other lines around them.
+/// The lines of meminfo are read back as they were printed, with other lines between.
 pub fn meminfo(data: &[u8]) {
     let Ok(Meminfo { shmem, swap_used, hugetlb }) = meminfo::parse(data) else { return };
     let kilobytes = |bytes: Bytes| bytes.0 / 1024;

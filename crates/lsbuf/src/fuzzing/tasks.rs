@@ -1,4 +1,4 @@
-//! Who a process is, and what it shares.
+//! The identity of a process, and which tasks share tables.
 
 use std::cmp::Ordering;
 
@@ -9,7 +9,8 @@ use crate::kernel::tree::Tree;
 use crate::kernel::tree::recorded::{Recorded, pair};
 use crate::model::Tid;
 
-/// stat, status and cgroup of a process, and loadavg: read back as printed; a command name shifts no field.
+/// `stat`, `status` and `cgroup` of a process, and `loadavg`, are read back as they were printed. A
+/// command name shifts no field.
 pub fn process(data: &[u8]) {
     let (text, comm) = halves(data);
     let byte = |nth: usize| text.get(nth).copied().unwrap_or(0);
@@ -45,8 +46,8 @@ pub fn process(data: &[u8]) {
     }
 }
 
-/// Recorded sharing: a line is read back as printed, and holds in both directions and for its resource alone; of all lines
-/// together an order comes.
+/// Recorded sharing. A line is read back as it was printed, and holds in both directions and for
+/// its resource alone. All lines together give an order.
 pub fn sharing(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let pairs: Vec<_> = text.lines().filter_map(pair).take(16).collect();

@@ -1,10 +1,12 @@
-//! The promises kept by the parsers' own words in any order, where there is no fuzzer.
+//! The promises of the parsers, tested with their own keywords in random order, where there is no
+//! fuzzer.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Bytes, and the parsers' own words in any order, which random bytes would never hit.
-fn soup() -> impl Strategy<Value = Vec<u8>> {
+/// Random bytes, and keywords of the parsers in random order, which random bytes would never
+/// produce.
+fn keyword_mix() -> impl Strategy<Value = Vec<u8>> {
     const WORDS: &[&str] = &[
         "\n",
         "\t",
@@ -97,9 +99,9 @@ macro_rules! promises {
     ($($parser:ident)*) => {
         proptest! {
             $(
-                /// Check that this parser's promises hold.
+                /// Check that the promises of this parser hold.
                 #[test]
-                fn $parser(data in soup()) {
+                fn $parser(data in keyword_mix()) {
                     super::$parser(&data);
                 }
             )*

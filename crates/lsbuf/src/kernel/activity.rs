@@ -1,11 +1,13 @@
-//! What tasks have been doing: how long each was on a processor (`/proc/P/task/T/schedstat`), and in which
-//! system call it is (`/proc/P/task/T/syscall`).
+//! What each task has done between two looks: how long it was on a processor
+//! (`/proc/P/task/T/schedstat`), and which system call it is in (`/proc/P/task/T/syscall`).
 //!
-//! A task whose time did not grow has done nothing meanwhile: it has opened, closed and mapped nothing. A
-//! sleeping task may be in the middle of a call that keeps references of its own ([`keeps_references`]).
+//! A task whose processor time has not grown has run no code, so it has opened, closed and mapped
+//! nothing. But a task that sleeps in a system call may hold references that no table shows, for
+//! example to files in a message that it is sending ([`keeps_references`]).
 //!
-//! Limits: `schedstat` needs CONFIG_SCHED_INFO, `syscall` CONFIG_HAVE_ARCH_TRACEHOOK and the right to trace
-//! the task. The time is exact while the task is on no processor; while it is on one, `syscall` says so.
+//! Limits: `schedstat` needs CONFIG_SCHED_INFO. `syscall` needs CONFIG_HAVE_ARCH_TRACEHOOK and the
+//! right to trace the task. The processor time is exact only while the task is on no processor;
+//! `syscall` says whether it is on one.
 
 use rustix::io::{Errno, Result};
 use rustix::path::DecInt;
@@ -18,38 +20,36 @@ use super::task;
 use super::tree::Folder;
 use crate::model::{Pid, Tid};
 
-/// Room for what is read of a task.
+/// Initial size of the buffer for one file of a task, in bytes.
 const ROOM: usize = 512;
 
-/// What one task was seen doing.
+/// One look at one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Activity {
     pub(crate) tid: Tid,
     pub(crate) pid: Pid,
-    /// Nanoseconds on a processor.
+    /// How long it has been on a processor since its start, in nanoseconds.
     pub(crate) runtime: u64,
     pub(crate) doing: Doing,
 }
 
-/// What a task is doing at the moment.
+/// What a task is doing at the moment of the look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
-    /// It was not asked, or could not be.
+    /// Not read, or not readable.
     Unknown,
-    /// It is on a processor, or waits for one.
+    /// It is on a processor or waits for one.
     Running,
-    /// It is in that system call, or it was when it last left one.
+    /// It is in the system call with this number, or this was the last one that it was in.
     Call(i32),
-    /// It has begun to exit, and may not have released everything yet.
+    /// It has begun to exit, and may still hold references.
     Exiting,
-    /// It is in no call that could keep anything: it has ended, runs its program, or works for the kernel.
+    /// It holds no reference outside its tables: it has ended, runs its own code, or works for the
+    /// kernel.
     Nothing,
 }
 
-/// Looks at every task of a process; its calls are asked only if `calls`.
-///
-/// # Errors
-/// `NOENT` or `SRCH` if it has ended.
+/// Looks at every task of a process. The system calls are read only if `calls` is set.
 pub(crate) fn of_process(root: &ProcRoot, pid: Pid, calls: bool, found: &mut Vec<Activity>) -> Result<()> {
     let mut text = Vec::with_capacity(ROOM);
     if !root.tree().may_have_threads(root.dir(), Path::new(format_args!("{pid}/task")).as_str())? {
@@ -84,15 +84,15 @@ fn of_task(
     text: &mut Vec<u8>,
 ) -> Result<Activity> {
     // The time is read last: for a task that is on no processor at the first read, it then has all
-    // that the task ran before. In the other order, a task that leaves its processor between the two
-    // reads would show an old time and not be running.
+    // that the task ran before. In the other order, a task that leaves its processor between the
+    // two reads would show an old time and not be running.
     let doing = if calls { doing_of(dir, folder, text) } else { Doing::Unknown };
     dir.read_record(Path::new(format_args!("{folder}schedstat")).as_str(), text)?;
     let runtime = runtime(text).map_err(|Malformed| Errno::BADMSG)?;
     Ok(Activity { tid, pid, runtime, doing })
 }
 
-/// What a task is doing, asked of it alone.
+/// What one task is doing.
 pub(crate) fn doing(root: &ProcRoot, pid: Pid, tid: Tid) -> Doing {
     let mut text = Vec::with_capacity(ROOM);
     doing_of(root.dir(), Path::new(format_args!("{pid}/task/{tid}/")).as_str(), &mut text)
@@ -109,7 +109,8 @@ fn doing_of(dir: &Folder, folder: &str, text: &mut Vec<u8>) -> Doing {
     }
 }
 
-/// Processes with a task that sleeps in a call which changes mappings: they have locked theirs, and may keep them so.
+/// Processes with a task that sleeps in a system call that changes mappings. Such a call locks the
+/// address space and may keep it locked.
 pub(crate) fn changing_mappings(root: &ProcRoot) -> Vec<Pid> {
     let (mut tasks, mut pids) = (Vec::new(), Vec::new());
     for (pid, _) in root.processes().unwrap_or_default() {
@@ -138,17 +139,18 @@ fn changes_mappings(call: i32) -> bool {
     CALLS.contains(&call.into())
 }
 
-/// Whether a task was stopped or is traced: on its way back from a call or into one, never in the middle.
+/// Whether a task is stopped or traced. It is then on its way into a system call or out of one,
+/// never in the middle.
 fn is_stopped(dir: &Folder, folder: &str, text: &mut Vec<u8>) -> bool {
     dir.read_record(Path::new(format_args!("{folder}stat")).as_str(), text).is_ok() && task::is_stopped(text)
 }
 
-/// The first number of a schedstat (`proc_pid_schedstat` in fs/proc/base.c).
+/// The first number of a schedstat line (`proc_pid_schedstat` in fs/proc/base.c).
 pub(crate) fn runtime(schedstat: &[u8]) -> std::result::Result<u64, Malformed> {
     number(schedstat.trim_ascii().split(|&b| b == b' ').next().ok_or(Malformed)?, 10)
 }
 
-/// What the line of `syscall` tells (`proc_pid_syscall` in fs/proc/base.c).
+/// Parses the line of `syscall` (`proc_pid_syscall` in fs/proc/base.c).
 pub(crate) fn parse_doing(line: &[u8]) -> std::result::Result<Doing, Malformed> {
     match line.trim_ascii().split(|&b| b == b' ').next().ok_or(Malformed)? {
         b"running" => Ok(Doing::Running),
@@ -157,10 +159,12 @@ pub(crate) fn parse_doing(line: &[u8]) -> std::result::Result<Doing, Malformed> 
     }
 }
 
-/// Whether a task inside that call may keep references of buffers that are in no fd table, address space or
-/// queue: of a child that is not listed yet, of a program that is not running yet, of a message that waits to
-/// be sent. The numbers of 32-bit programs are among them, and belong to other calls of 64-bit ones: those
-/// hardly ever sleep.
+/// Whether a task in that system call may hold references to buffers that are in no listed fd table
+/// or address space and in no queue: those of a child that is not listed yet, of a program that
+/// does not run yet, or of a message that waits to be sent.
+///
+/// The list includes the numbers that 32-bit programs use for these calls. In a 64-bit program the
+/// same numbers mean other calls, which hardly ever sleep.
 pub(crate) fn keeps_references(call: i32) -> bool {
     const CALLS: &[i64] = &[
         libc::SYS_clone,
@@ -179,7 +183,7 @@ pub(crate) fn keeps_references(call: i32) -> bool {
     const OTHERS: &[i64] = &[2, 11, 120, 190, 296, 337, 374, 387];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     const OTHERS: &[i64] = &[];
-    /// Of x32 programs.
+    /// The bit that marks a system call of an x32 program.
     const X32: i32 = 1 << 30;
     let call = i64::from(call & !X32);
     CALLS.contains(&call) || OTHERS.contains(&call)
@@ -191,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// Check that each form of the line is told apart.
+    /// Check that each form of the line is recognised.
     #[test]
     fn lines_of_syscall() {
         assert_eq!(parse_doing(b"running\n"), Ok(Doing::Running));
@@ -201,7 +205,7 @@ mod tests {
         assert_eq!(runtime(b"15236789 1204 17\n"), Ok(15_236_789));
     }
 
-    /// Check that a thread's fork is told from its sleep.
+    /// Check that calls that fork, execute or send are told apart from calls that only wait.
     #[test]
     fn forks_keep_references() {
         let keeps = |call: i64| keeps_references(i32::try_from(call).unwrap());
@@ -209,8 +213,8 @@ mod tests {
         assert!(!keeps(libc::SYS_read) && !keeps(libc::SYS_futex) && !keeps(libc::SYS_ppoll));
     }
 
-    /// Check that a child which sleeps is seen at the same time twice, in the call that it sleeps in, and that one which
-    /// works is not.
+    /// Check that two looks at a sleeping child give the same time and the call that it sleeps in,
+    /// and that a process that works has processor time.
     #[test]
     fn a_sleeper_and_a_worker() {
         let root = ProcRoot::open(std::path::Path::new("/proc")).unwrap();

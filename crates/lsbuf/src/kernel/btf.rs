@@ -1,19 +1,23 @@
-//! The kernel's own type information: `/sys/kernel/btf/vmlinux`.
+//! The kernel's type information (BTF): `/sys/kernel/btf/vmlinux`.
 //!
-//! A header (`struct btf_header` in include/uapi/linux/btf.h), then records one after another, each of 12 bytes and what
-//! its kind adds, then the names. Records are numbered from 1, and have no length of their own, so a kind not known here
-//! ends the reading.
+//! lsbuf needs two things from it: the sizes of a few structures, and the parts of it that its BPF
+//! programs need to be fitted to this kernel.
 //!
-//! Limits: structures that a module declares are not in this file.
+//! The file has a header (`struct btf_header` in include/uapi/linux/btf.h), then the types, then
+//! their names. Each type is a record of 12 bytes and further bytes that depend on its kind. Types
+//! are numbered from 1. A record does not state its length, so reading ends with an error at a kind
+//! that is not known here.
+//!
+//! Limits: structures of kernel modules are not in this file.
 
 use std::collections::HashMap;
 
 use super::parse::Malformed;
 
-/// Where it is, below the root of sysfs.
+/// The path of the file, below the root of sysfs.
 pub(crate) const PATH: &str = "kernel/btf/vmlinux";
 
-/// What such a file begins with.
+/// The number that such a file begins with.
 pub(crate) const MAGIC: u16 = 0xeb9f;
 
 const KIND_POINTER: u32 = 2;
@@ -23,7 +27,7 @@ const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNCTION: u32 = 12;
 
-/// The sizes in bytes of the structures called so; `None` for one that is not declared.
+/// The sizes in bytes of structures with these names; `None` for one that the file does not have.
 pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Option<u32>; N], Malformed> {
     let mut sizes = [None; N];
     for record in Types::of(btf)?.records() {
@@ -39,17 +43,18 @@ pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Opt
     Ok(sizes)
 }
 
-/// What a program that reads some structures needs to know, out of all that there is.
+/// The part of the file that a BPF program needs.
 #[derive(Debug)]
 pub(crate) struct Extract<const N: usize> {
-    /// A file of the same form that declares the structures and what they are made of. Pointers point to nothing.
+    /// A file of the same form, with the structures and the types that they are made of. Its
+    /// pointers point to no type.
     pub(crate) btf: Vec<u8>,
-    /// The numbers of the functions in the whole file; `None` for one that is not there.
+    /// The numbers that the functions have in the whole file; `None` for one that it does not have.
     pub(crate) functions: [Option<u32>; N],
 }
 
-/// Takes out all structures of those names, and finds functions. What is left is some ten thousandth of the file, which a
-/// general reader takes long to go through.
+/// Copies all structures with these names, and finds functions. The result has about one
+/// ten-thousandth of the file's size, so a general parser reads it much faster.
 pub(crate) fn extract<const N: usize>(
     btf: &[u8],
     structures: &[&str],
@@ -58,7 +63,7 @@ pub(crate) fn extract<const N: usize>(
     let types = Types::of(btf)?;
     let mut extract = Extract { btf: Vec::new(), functions: [None; N] };
     let mut all = vec![0];
-    let mut kept = Kept::default();
+    let mut selection = Selection::default();
     for record in types.records() {
         let record = record?;
         let number = u32::try_from(all.len()).map_err(|_| Malformed)?;
@@ -67,7 +72,7 @@ pub(crate) fn extract<const N: usize>(
             KIND_STRUCT | KIND_UNION => {
                 let name = record.name()?;
                 if structures.iter().any(|wanted| wanted.as_bytes() == name) {
-                    kept.number(number);
+                    selection.number(number);
                 }
             }
             KIND_FUNCTION => {
@@ -85,23 +90,23 @@ pub(crate) fn extract<const N: usize>(
     };
     let (mut records, mut strings) = (Vec::new(), vec![0]);
     let mut done = 0;
-    while let Some(&number) = kept.order.get(done) {
+    while let Some(&number) = selection.order.get(done) {
         done += 1;
-        kept.copy(&get(number)?, &mut records, &mut strings)?;
+        selection.copy(&get(number)?, &mut records, &mut strings)?;
     }
     extract.btf = file(&records, &strings)?;
     Ok(extract)
 }
 
-/// The records that are taken out, by the number that each gets.
+/// The types that are copied, in the order of their new numbers.
 #[derive(Debug, Default)]
-struct Kept {
+struct Selection {
     order: Vec<u32>,
     numbers: HashMap<u32, u32>,
 }
 
-impl Kept {
-    /// The number that a record gets, which is thereby taken.
+impl Selection {
+    /// Selects a type to be copied, and returns its new number.
     fn number(&mut self, old: u32) -> u32 {
         if old == 0 {
             return 0;
@@ -112,7 +117,7 @@ impl Kept {
         })
     }
 
-    /// Appends a record with the numbers of those that it refers to.
+    /// Appends a record, and translates the numbers of the types that it refers to.
     fn copy(
         &mut self,
         record: &BtfType<'_>,
@@ -129,7 +134,8 @@ impl Kept {
             at
         };
         let size = match record.kind {
-            // What it points to is read by way of that structure's own name.
+            // The type that it points to is not copied; a program reads that structure by its own
+            // name.
             KIND_POINTER => 0,
             // Typedefs, volatile, const, restrict, type tags.
             KIND_TYPEDEF..=11 | 18 => self.number(record.size),
@@ -151,21 +157,21 @@ impl Kept {
                 let array = [self.number(element), self.number(index), len];
                 records.extend(array.into_iter().flat_map(u32::to_ne_bytes));
             }
-            // Enumerators are of no use here, and so many.
+            // Enumerators are not needed, and there are many of them.
             6 | 19 => {
                 let at = records.len() - 8;
                 records[at..at + 4].copy_from_slice(&(record.kind << 24).to_ne_bytes());
             }
             1 => records.extend_from_slice(record.extra),
             2 | 7..=11 | 16 | 18 => {}
-            // Functions and variables are no part of a structure.
+            // Functions and variables cannot be part of a structure.
             _ => return Err(Malformed),
         }
         Ok(())
     }
 }
 
-/// A whole file of these sections.
+/// Makes a file of these two sections.
 pub(crate) fn file(records: &[u8], strings: &[u8]) -> Result<Vec<u8>, Malformed> {
     const HEADER: u32 = 24;
     let len = |section: &[u8]| u32::try_from(section.len()).map_err(|_| Malformed);
@@ -179,21 +185,21 @@ pub(crate) fn file(records: &[u8], strings: &[u8]) -> Result<Vec<u8>, Malformed>
     Ok(btf)
 }
 
-/// A file's two sections.
+/// The two sections of a file.
 struct Types<'b> {
     records: &'b [u8],
     strings: &'b [u8],
 }
 
 struct BtfType<'b> {
-    /// Where it is.
+    /// Its offset in the section.
     at: usize,
     kind: u32,
     name: u32,
     info: u32,
-    /// Of a structure or a union; of other kinds the number of another record.
+    /// The size of a structure or union; of some other kinds the number of another type.
     size: u32,
-    /// What its kind adds.
+    /// The further bytes of its kind.
     extra: &'b [u8],
     strings: &'b [u8],
 }
@@ -233,7 +239,7 @@ struct Header {
     strings: (usize, usize),
 }
 
-/// Offsets in the header count from its end, which it states itself.
+/// Offsets in the header count from its end; the header states its own length.
 fn header(btf: &[u8]) -> Result<Header, Malformed> {
     let magic = btf.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
     if magic != Some(MAGIC) {
@@ -249,7 +255,8 @@ fn section(btf: &[u8], (offset, len): (usize, usize)) -> Result<&[u8], Malformed
     btf.get(offset..).and_then(|rest| rest.get(..len)).ok_or(Malformed)
 }
 
-/// How many bytes of a kind follow its record, with `members` of whatever the kind has several of.
+/// How many bytes follow a record of that kind, if it has `members` members, enumerators or
+/// parameters.
 fn extra(kind: u32, members: u32) -> Result<usize, Malformed> {
     let members = members as usize;
     Ok(match kind {
@@ -276,11 +283,11 @@ fn string(strings: &[u8], at: u32) -> Result<&[u8], Malformed> {
     Ok(&rest[..memchr::memchr(0, rest).unwrap_or(rest.len())])
 }
 
-/// A structure's size, and its members with their names, places and sizes in bytes.
+/// The size of a structure, and for each member its name, offset and size in bytes.
 #[cfg(test)]
 pub(crate) type Layout = (u32, Vec<(String, u32, u32)>);
 
-/// How a structure is laid out; `None`: it is not declared.
+/// The layout of a structure; `None`: the file does not have it.
 #[cfg(test)]
 pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Malformed> {
     let types = Types::of(btf)?;
@@ -314,7 +321,7 @@ pub(crate) fn layout(btf: &[u8], name: &str) -> Result<Option<Layout>, Malformed
     Ok(None)
 }
 
-/// An enumeration's names and numbers; `None`: it is not declared.
+/// The names and numbers of an enumeration; `None`: the file does not have it.
 #[cfg(test)]
 pub(crate) fn enumerators(btf: &[u8], name: &str) -> Result<Option<Vec<(String, u32)>>, Malformed> {
     let types = Types::of(btf)?;
@@ -338,7 +345,7 @@ mod tests {
     use super::*;
     use crate::fuzzing::written;
 
-    /// A record with as many zero bytes behind it as its kind has.
+    /// A record, followed by as many zero bytes as its kind has.
     fn record(name: u32, kind: u32, members: u32, size: u32) -> Vec<u8> {
         let mut bytes = [name, kind << 24 | members, size].map(u32::to_ne_bytes).concat();
         bytes.resize(12 + extra(kind, members).unwrap(), 0);
@@ -346,7 +353,7 @@ mod tests {
     }
 
     proptest! {
-        /// Check that a structure is read back with its size, whatever stands before it.
+        /// Check that a structure's size is found, whatever records precede it.
         #[test]
         fn read_back(
             kinds in proptest::collection::vec((1u32..=19, 0u32..9), 0..20),
@@ -355,7 +362,7 @@ mod tests {
         ) {
             let mut records: Vec<u8> = kinds.iter().flat_map(|&(kind, n)| record(0, kind, n, 1)).collect();
             records.extend(record(1, KIND_STRUCT, members, size));
-            // A union of the same name is another thing.
+            // A union with the same name is another type.
             records.extend(record(7, 5, 0, 1));
             let btf = written(&records, b"\0inode\0file\0");
             prop_assert_eq!(sizes(&btf, ["inode", "file"]), Ok([Some(size), None]));
@@ -369,7 +376,7 @@ mod tests {
             let _ = extract(&written(&bytes, b"\0x\0"), &["x", ""], ["x"]);
         }
 
-        /// Check that a text cut short anywhere is malformed rather than answered in part.
+        /// Check that a file that is cut anywhere is malformed, and not answered in part.
         #[test]
         fn cut_short(keep in 0.0f64..1.0) {
             let btf = written(&record(1, KIND_STRUCT, 2, 560), b"\0inode\0");
@@ -378,15 +385,15 @@ mod tests {
         }
     }
 
-    /// A record of a kind that refers to others.
+    /// A record that refers to others.
     fn referring(name: u32, kind: u32, members: u32, to: u32, extra: &[u32]) -> Vec<u8> {
         [&[name, kind << 24 | members, to], extra].concat().into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 
-    /// Check that a structure is taken out with all that it is made of, under numbers that fit, and nothing else is; and
-    /// that a function is found by its number in the whole file.
+    /// Check that a structure is copied with all types that it is made of, under matching numbers,
+    /// and no others; and that a function is found by its number in the whole file.
     #[test]
-    fn taken_out() {
+    fn structures_are_copied() {
         let strings = b"\0skip\0file\0ino\0u64\0call\0";
         let (skip, file_name, ino, u64_name, call) = (1, 6, 11, 15, 19);
         let records = [
@@ -402,14 +409,14 @@ mod tests {
         let taken: Vec<BtfType<'_>> = types.records().collect::<Result<_, _>>().unwrap();
         let names: Vec<&[u8]> = taken.iter().map(|record| record.name().unwrap()).collect();
         assert_eq!(names, [&b"file"[..], b"u64", b"u64"]);
-        // Who reads it for good does so.
+        // The parser that the loader uses accepts it.
         let read = aya_obj::btf::Btf::parse(&extract.btf, Default::default()).unwrap();
         assert!(read.id_by_type_name_kind("file", aya_obj::btf::BtfKind::Struct).is_ok());
-        // The structure's member is of the typedef, and that of the integer.
+        // The member's type is the typedef, and the typedef's is the integer.
         assert_eq!((word(taken[0].extra, 4), taken[1].size, taken[2].kind), (Ok(2), 3, 1));
     }
 
-    /// Check that a kind that is not known ends the reading with an error.
+    /// Check that an unknown kind ends the reading with an error.
     #[test]
     fn unknown_kind() {
         let mut records = record(1, KIND_STRUCT, 0, 560);

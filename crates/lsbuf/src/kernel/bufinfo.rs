@@ -1,16 +1,23 @@
 //! debugfs `dma_buf/bufinfo`: the kernel's own list of dma-bufs, with counts and attached devices.
 //!
-//! Per buffer (`dma_buf_debug_show` in drivers/dma-buf/dma-buf.c): a row `size flags mode count exp_name ino
-//! name` separated by tabs, fence lines, `\tAttached Devices:`, a line per device, `Total N devices attached`
-//! and an empty line; at the end `Total N objects, N bytes`. Linux 5.10 prints no name for an unnamed buffer,
-//! later kernels `<none>`.
+//! Each buffer has (`dma_buf_debug_show` in drivers/dma-buf/dma-buf.c) a row `size flags mode count
+//! exp_name ino name` with tabs between, fence lines, `\tAttached Devices:`, a line for each
+//! device, `Total N devices attached` and an empty line. At the end comes `Total N objects, N
+//! bytes`. For an unnamed buffer Linux 5.10 prints nothing, later kernels `<none>`.
 //!
-//! A name is printed raw, at most 31 bytes of it, so it can break its row and add lines. It cannot forge a row:
-//! the numbers of a row are padded to 8 digits each and do not fit into a name. It can forge the lines of
-//! attachments, so of those the last in a block are taken, which stand after the name; and what breaks a row is
-//! not taken for a name, unless it looks like a fence. A buffer that is really called `<none>` looks unnamed here. The closing line is checked against the rows.
+//! A name has at most 31 bytes and is printed raw, so it can break its row and add lines.
+//! - It cannot forge a row: the numbers of a row are padded to 8 digits each and do not fit into a
+//!   name.
+//! - It can forge the lines of attachments. So the last such lines of a block are used, because
+//!   they come after the name.
+//! - Lines between the row and the attachments are taken for fences if they look like it. If they
+//!   do not, they are part of the name, and the name is unknown.
+//! - A buffer that is really named `<none>` looks unnamed.
 //!
-//! Reading takes a machine-wide lock and each buffer's reservation lock for a moment; root only.
+//! The closing line is compared with the rows.
+//!
+//! Limits: only root can read it. Reading takes a machine-wide lock, and the reservation lock of
+//! each buffer, for a moment.
 
 use std::collections::HashSet;
 
@@ -31,9 +38,9 @@ pub(crate) struct ListedBuffer {
     pub(crate) size: Bytes,
     pub(crate) count: u64,
     pub(crate) exporter: Label,
-    /// `None` where a newline in the name hides its end.
+    /// `None` if a newline in the name hides where the name ends.
     pub(crate) name: Option<Label>,
-    /// `None` where the lines did not agree with their total.
+    /// `None` if the number of lines differs from the stated total.
     pub(crate) attachments: Option<Vec<Label>>,
 }
 
@@ -41,7 +48,7 @@ pub(crate) struct ListedBuffer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct List {
     pub(crate) buffers: Vec<ListedBuffer>,
-    /// What the closing line says: buffers and bytes.
+    /// What the closing line says: number of buffers, and bytes.
     pub(crate) stated: Option<(u64, Bytes)>,
 }
 
@@ -55,15 +62,15 @@ impl List {
     }
 }
 
-/// Reads and parses the list below `sys`.
+/// Reads and parses the list. `sys` is the root of sysfs.
 pub(crate) fn read_list(sys: &std::path::Path) -> Result<List> {
     let mut text = Vec::new();
     read::record(CWD, sys.join(PATH), &mut text)?;
     Ok(parse(&text))
 }
 
-/// Parses the whole text. What is no row and belongs to none is passed over; [`List::agrees`] tells if that
-/// lost anything.
+/// Parses the whole text. A line that is no row and belongs to none is skipped; [`List::agrees`]
+/// shows if a buffer was lost by that.
 pub(crate) fn parse(text: &[u8]) -> List {
     let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
     let rows: Vec<usize> = (0..lines.len()).filter(|&i| row(lines[i]).is_ok()).collect();
@@ -74,7 +81,8 @@ pub(crate) fn parse(text: &[u8]) -> List {
         .filter_map(|(&begin, end)| {
             let mut buffer = row(lines[begin]).ok()?;
             let block = &lines[begin + 1..end];
-            // Between a whole name and the devices there are only fences; all else is a part of the name.
+            // Between a complete name and the devices there are only fences. Any other line is part
+            // of the name.
             let devices = block.iter().rposition(|&line| line == ATTACHED).unwrap_or(block.len());
             if !block[..devices].iter().all(|line| is_fence(line)) {
                 buffer.name = None;
@@ -110,7 +118,7 @@ fn row(line: &[u8]) -> std::result::Result<ListedBuffer, Malformed> {
     })
 }
 
-/// Fence lines as 5.10, 6.1 and 6.19 print them.
+/// Whether a line is a fence, as Linux 5.10, 6.1 and 6.19 print it.
 fn is_fence(line: &[u8]) -> bool {
     [
         &b"kernel fence:"[..],

@@ -1,4 +1,4 @@
-//! The list as each kernel prints it, and what names can and cannot do to it.
+//! The list as different kernels print it, and what names can and cannot forge.
 
 use proptest::prelude::*;
 
@@ -48,7 +48,8 @@ fn an_empty_list() {
     assert!(parse(&whole(&[])).agrees());
 }
 
-/// Check that a row which cannot be read makes the list disagree instead of being silently lost.
+/// Check that the list does not agree if a row cannot be parsed, so that no buffer is lost
+/// silently.
 #[test]
 fn a_lost_row_shows() {
     let text = whole(&[entry(1, b"a", "", &[]), entry(2, b"b", "", &[])]);
@@ -56,7 +57,7 @@ fn a_lost_row_shows() {
     assert!(!parse(broken.as_bytes()).agrees());
 }
 
-/// Check that the fence lines of each kernel leave name and devices alone.
+/// Check that the fence lines of each kernel change neither name nor devices.
 #[test]
 fn fences() {
     for fence in [
@@ -70,7 +71,7 @@ fn fences() {
     }
 }
 
-/// Check that a name with a newline is unknown, not half of itself.
+/// Check that a name with a newline is unknown, and not its first half.
 #[test]
 fn a_broken_row_has_no_name() {
     for name in [&b"cam\nfront"[..], b"cam\n\tAttached Devices:", b"\n\tAttached Devices:", b"cam\n"] {
@@ -81,7 +82,7 @@ fn a_broken_row_has_no_name() {
 }
 
 proptest! {
-    /// Check that no name of the length that the kernel allows changes a figure or an attachment.
+    /// Check that no name of an allowed length changes a number or an attachment.
     #[test]
     fn names_forge_nothing(name in proptest::collection::vec(1u8.., 0..32)) {
         let list = parse(&whole(&[entry(1, &name, "", &["vgem"]), entry(2, b"b", "", &[])]));
@@ -90,7 +91,7 @@ proptest! {
         prop_assert_eq!((list.buffers[0].ino, list.buffers[0].count), (Inode(1), 2));
     }
 
-    /// Check the same for names made of the list's own words.
+    /// Check the same for names that are made of words of the list.
     #[test]
     fn names_of_its_own_words_forge_nothing(
         words in proptest::collection::vec(

@@ -1,7 +1,10 @@
-//! Which device stands behind a device node, and which node a device has: the links of `/sys/class` and `/sys/dev`.
+//! The device behind a device node, and the node of a device number: links and files below
+//! `/sys/class` and `/sys/dev`.
 //!
-//! dma-bufs name attached devices by `dev_name`, processes hold nodes such as `/dev/dri/card0`; the node's `device` link in sysfs
-//! ends in the former. The node is looked up by its name alone, in the classes whose drivers hold dma-bufs.
+//! A dma-buf lists the devices attached to it by their `dev_name`; processes hold nodes such as
+//! `/dev/dri/card0`. The node's `device` link in sysfs ends in the same `dev_name`, so the two can
+//! be matched. A node is looked up by its file name alone, in the classes whose drivers can hold
+//! dma-bufs.
 
 use std::path::Path;
 
@@ -10,10 +13,10 @@ use rustix::fs::{CWD, readlinkat};
 use super::read;
 use crate::model::{Dev, Label};
 
-/// Classes with nodes that hold dma-bufs.
+/// The classes whose drivers can hold dma-bufs.
 const CLASSES: &[&str] = &["drm", "video4linux", "accel", "infiniband_verbs", "nvidia"];
 
-/// The name of the device behind a node, by the sysfs at `sys`.
+/// The name of the device behind a node. `sys` is the root of sysfs.
 pub(crate) fn name(sys: &Path, node: &Label) -> Option<Label> {
     let text = std::str::from_utf8(node.as_bytes()).ok()?;
     let last = text.rsplit('/').next().filter(|last| !last.is_empty() && *last != "..")?;
@@ -24,8 +27,8 @@ pub(crate) fn name(sys: &Path, node: &Label) -> Option<Label> {
     })
 }
 
-/// The node of a character device as udev and devtmpfs name it (`dev_uevent` in drivers/base/core.c); `None`: the device does
-/// not tell sysfs.
+/// The path of a character device's node, as udev and devtmpfs name it (`dev_uevent` in
+/// drivers/base/core.c). `None`: sysfs has no node name for the device.
 pub(crate) fn node(sys: &Path, dev: Dev) -> Option<Label> {
     let mut text = Vec::new();
     read::record(CWD, sys.join(format!("dev/char/{dev}/uevent")), &mut text).ok()?;
@@ -39,7 +42,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that a device leads to its node, and that what sysfs does not know leads nowhere.
+    /// Check that the node of a device number is found, and none for a number that sysfs does not
+    /// have.
     #[test]
     fn by_the_number() {
         let sys = tempfile::tempdir().unwrap();
@@ -53,7 +57,8 @@ mod tests {
         assert_eq!(node(sys.path(), Dev { major: 226, minor: 1 }), None);
     }
 
-    /// Check that a node leads to the last part of its device's link, and that what has none leads nowhere.
+    /// Check that a node's device is the last part of its `device` link, and that a node without
+    /// one has none.
     #[test]
     fn by_the_device_link() {
         let sys = tempfile::tempdir().unwrap();

@@ -1,10 +1,17 @@
-//! A duplicate of somebody's fd, for who may trace the process but not follow its links (`pidfd_getfd(2)`).
+//! Duplicates an fd of another process (`pidfd_getfd(2)`), to learn about its file without
+//! following links.
 //!
-//! The process may replace the fd between the look at its fdinfo and this; then the duplicate is some other file of its. That
-//! one is asked no more than [`identity`](super::identity) allows of any file. Its close asks its filesystem, too (`flush`), and a
-//! FUSE file's waits for whoever serves it. So such a file is closed by a thread of its own, which is waited for a moment only.
+//! It is used for two facts: the device of the dma-buf filesystem, if lsbuf may trace the process
+//! but not follow its links; and the file that mappings of a dma-buf show
+//! ([`mapped_as`](super::mapped_as)).
 //!
-//! Limits: as long as that server does not answer, the thread stays, and so does this process when it wants to exit.
+//! The process may replace the fd after lsbuf has read its fdinfo. The duplicate is then another
+//! file of the process. Of that file lsbuf reads only what [`identity`](super::identity) allows of
+//! any file. Closing it calls the filesystem's `flush`, too, and on FUSE that waits for the server.
+//! So a thread of its own closes such a file, and lsbuf waits only a moment for that thread.
+//!
+//! Limits: as long as the server does not answer, the thread exists, and this process cannot end
+//! completely.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
@@ -18,31 +25,34 @@ use super::identity::{LinkTarget, object};
 use super::process::ProcessDir;
 use crate::model::{Dev, Fd, Inode};
 
-/// How long the close of a replaced fd is waited for. Only a server that is slow or dead takes longer.
+/// How long to wait for the close of a replaced fd. It takes longer only if a server is slow or
+/// dead.
 const DEADLINE: Duration = Duration::from_millis(100);
 
-/// The device of the dma-buf filesystem, by a duplicate of one of its fds.
+/// The device of the dma-buf filesystem, from a duplicate of one of its fds.
 pub(crate) fn device(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<Dev> {
     take(process, fd, ino).map(|(_, dev)| dev)
 }
 
-/// A duplicate of an fd whose fdinfo has shown `exp_name` and inode number, and the device that it is on. It must be closed
-/// before any count is read again. Needs a pid of this process's own namespace, and the right to attach.
+/// Duplicates an fd with a fdinfo that has shown `exp_name` and this inode number, and returns the
+/// duplicate and its device. The duplicate must be closed before any count is read again. The pid
+/// must be one of this process's own pid namespace; the right to attach is needed.
 ///
 /// # Errors
-/// `EBADF`: the fd has been replaced. `EAGAIN`: there can be no thread.
+/// `EBADF`: the fd has been replaced. `EAGAIN`: no thread could be started.
 pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(OwnedFd, Dev)> {
     let pid = i32::try_from(process.pid().0).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     let number = i32::try_from(fd.0).map_err(|_| Errno::BADF)?;
     let target = pidfd_open(pid, PidfdFlags::empty())?;
-    // Its directory was open before: if it is still there, the pid was nobody else's meanwhile.
+    // Its directory was opened before. If `stat` can still be read there, the pid has not been
+    // reused meanwhile.
     process.dir().read_record(c"stat", &mut Vec::new())?;
-    // Before there is anything to be closed: who has no thread would have to close it here.
+    // Started before there is a file to close; without a thread, it would have to be closed here.
     let closer = Closer::start()?;
     let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;
     match object(duplicate.as_fd()) {
         Ok(LinkTarget::DmaBuf(inode)) if inode.ino == ino => Ok((duplicate, inode.dev)),
-        // The close of a dma-buf asks nobody.
+        // The close of a dma-buf waits for no other process.
         Ok(LinkTarget::DmaBuf(_)) => Err(Errno::BADF),
         Ok(LinkTarget::Other(_)) => {
             closer.close(duplicate);
@@ -55,7 +65,7 @@ pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(OwnedFd,
     }
 }
 
-/// A thread that closes one file, and ends.
+/// A thread that closes one file and ends.
 struct Closer {
     files: Sender<(OwnedFd, Sender<()>)>,
 }
@@ -64,7 +74,8 @@ impl Closer {
     fn start() -> Result<Closer> {
         let (files, given) = channel::<(OwnedFd, Sender<()>)>();
         let close = move || {
-            // Its other end is dropped with the file: then it is closed, or there is none to be closed.
+            // `closed` is dropped after the file, which wakes the caller. If no file is sent, the
+            // thread ends.
             if let Ok((file, closed)) = given.recv() {
                 drop(file);
                 drop(closed);
@@ -74,7 +85,7 @@ impl Closer {
         Ok(Closer { files })
     }
 
-    /// Closes a file, and waits until that is done or the time is over.
+    /// Closes a file. Returns when that is done or [`DEADLINE`] has passed.
     fn close(&self, file: OwnedFd) {
         let (closed, done) = channel();
         if self.files.send((file, closed)).is_ok() {
@@ -94,7 +105,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that a file whose close waits for somebody, here a peer that does not read, is not waited for.
+    /// Check that a close that blocks is not waited for: here that of a socket with a peer that
+    /// does not read.
     #[test]
     fn a_close_that_waits() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -109,7 +121,7 @@ mod tests {
         assert!((DEADLINE..Duration::from_secs(3)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 
-    /// Check that a file whose close waits for nobody is closed when that returns.
+    /// Check that a file with a close that does not block is closed when the function returns.
     #[test]
     fn a_close_that_does_not() {
         let (reader, writer) = rustix::pipe::pipe().unwrap();

@@ -1,27 +1,32 @@
-//! `/proc/P/fdinfo/N` of a dma-buf: the kernel's own word on one fd.
+//! `/proc/P/fdinfo/N` of a dma-buf: what the kernel itself says about one fd.
 //!
-//! The lines stand in a fixed order (`seq_show` in fs/proc/fd.c, then `dma_buf_show_fdinfo`): those of any file, `pos`, `flags`,
-//! `mnt_id`, `ino` (Linux 5.14+), perhaps `lock:` lines; then the file's own, `size`, `count`, `exp_name` and, only for a named buffer,
-//! `name`. Other files print text of strangers (an io_uring before Linux 6.18 prints file names raw), so a dma-buf's lines
-//! prove one only where they are all that the file prints of its own. The name is printed raw and last: it is all that
-//! follows its key, whatever lines it holds.
+//! The lines come in a fixed order (`seq_show` in fs/proc/fd.c, then `dma_buf_show_fdinfo`). First
+//! come those that any file has: `pos`, `flags`, `mnt_id`, `ino` (Linux 5.14+) and perhaps `lock:`
+//! lines. Then come the dma-buf's own: `size`, `count`, `exp_name` and, only if the buffer has a
+//! name, `name`.
+//!
+//! Other files print text that untrusted programs choose: before Linux 6.18 an io_uring prints file
+//! names raw. So a dma-buf's lines prove a dma-buf only if the file prints nothing else of its own.
+//! The name is printed raw and last. Everything after its key is the name, whatever lines it
+//! contains.
 
 use super::parse::{Malformed, cut, number};
 use crate::model::{Bytes, Inode, Label};
 
-/// `O_PATH` of include/uapi/asm-generic/fcntl.h; equal on every architecture but alpha, parisc and sparc.
+/// `O_PATH` of include/uapi/asm-generic/fcntl.h. It has this value on every architecture but alpha,
+/// parisc and sparc.
 const O_PATH: u64 = 0o10_000_000;
 
-/// What one fdinfo says.
+/// The contents of one fdinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fdinfo {
-    /// The mount; one and the same for all dma-bufs of a boot.
+    /// The mount id. All dma-bufs have the same one until the next boot.
     pub(crate) mnt_id: u64,
-    /// `None` before Linux 5.14.
+    /// `None` before Linux 5.14 (commit 3845f256a8b5).
     pub(crate) ino: Option<Inode>,
     /// Whether the fd only names the file (`O_PATH`) and does not hold it open.
     pub(crate) path_only: bool,
-    /// Present exactly if the file is a dma-buf held open.
+    /// Present if, and only if, the file is a dma-buf that the fd holds open.
     pub(crate) dmabuf: Option<DmaBufInfo>,
 }
 
@@ -29,15 +34,15 @@ pub(crate) struct Fdinfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DmaBufInfo {
     pub(crate) size: Bytes,
-    /// References without the reader's.
+    /// The reference count, without the reference of the reader.
     pub(crate) count: u64,
     pub(crate) exporter: Label,
-    /// Whole and raw; empty for a buffer without one.
+    /// Whole and raw. Empty if the buffer has no name.
     pub(crate) name: Label,
 }
 
-/// Parses one fdinfo. Malformed: a line that any file has is missing or malformed, or there are lines of a dma-buf that are
-/// not those of one.
+/// Parses one fdinfo. `Malformed`: a line that any file has is missing or malformed, or there are
+/// lines of a dma-buf that are not exactly a dma-buf's.
 pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Malformed> {
     let (mut flags, mut mnt_id, mut ino) = (None, None, None);
     let mut own = text;
@@ -63,7 +68,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Fdinfo, Malformed> {
     })
 }
 
-/// The lines that a file prints of its own.
+/// The lines of a text that the file's own driver prints.
 pub(crate) fn own_lines(mut text: &[u8]) -> &[u8] {
     while let Some((_, _, rest)) = common_line(text) {
         text = rest;
@@ -71,7 +76,7 @@ pub(crate) fn own_lines(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Key and value of a line that any file has, and what follows it.
+/// Key and value of a line that any file has, and the text after it.
 fn common_line(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (line, rest) = cut(text, b'\n').unwrap_or((text, b""));
     let (key, value) = cut(line, b':').ok()?;
@@ -80,7 +85,7 @@ fn common_line(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 impl DmaBufInfo {
-    /// From the file's own lines, which must be a dma-buf's and nothing else.
+    /// Parses the file's own lines, which must be a dma-buf's and nothing else.
     fn parse(own: &[u8]) -> Result<DmaBufInfo, Malformed> {
         let (size, own) = own_line(own, b"size:\t")?;
         let (count, own) = own_line(own, b"count:\t")?;
@@ -111,7 +116,7 @@ mod tests {
     const HEAP: &[u8] =
         b"pos:\t0\nflags:\t02000002\nmnt_id:\t10\nino:\t7\nsize:\t65536\ncount:\t2\nexp_name:\tsystem\n";
 
-    /// Check that each line of a whole dma-buf fdinfo lands in its field.
+    /// Check that each line of a dma-buf's fdinfo is read into its field.
     #[test]
     fn a_whole_one() {
         let expected = Fdinfo {
@@ -128,7 +133,7 @@ mod tests {
         assert_eq!(parse(HEAP), Ok(expected));
     }
 
-    /// Check that a kernel before 5.14, which prints no `ino`, is understood.
+    /// Check that a text of a kernel before 5.14, which prints no `ino`, is parsed.
     #[test]
     fn without_ino() {
         let info =
@@ -136,21 +141,21 @@ mod tests {
         assert_eq!((info.ino, info.dmabuf.unwrap().size), (None, Bytes(4096)));
     }
 
-    /// Check that an `O_PATH` fd shows as one and is not taken for an open dma-buf.
+    /// Check that an `O_PATH` fd is recognised, and not taken for an open dma-buf.
     #[test]
     fn path_only() {
         let info = parse(b"pos:\t0\nflags:\t012000000\nmnt_id:\t10\nino:\t7\n").unwrap();
         assert!(info.path_only && info.dmabuf.is_none());
     }
 
-    /// Check that lock lines between `ino` and `size` do no harm.
+    /// Check that lock lines between `ino` and `size` are skipped.
     #[test]
     fn lock_lines() {
         let text = b"pos:\t0\nflags:\t02\nmnt_id:\t10\nino:\t7\nlock:\t1: FLOCK  ADVISORY  WRITE 71 00:0c:7 0 EOF\nsize:\t4096\ncount:\t1\nexp_name:\tsystem\n";
         assert_eq!(parse(text).unwrap().dmabuf.unwrap().size, Bytes(4096));
     }
 
-    /// Check that an open dma-buf without its count is malformed rather than counted as 0.
+    /// Check that a dma-buf without a count is malformed and not counted as 0.
     #[test]
     fn a_missing_count_is_malformed() {
         assert_eq!(
@@ -159,7 +164,8 @@ mod tests {
         );
     }
 
-    /// Check that a dma-buf's lines among a stranger's are neither a buffer nor passed over.
+    /// Check that a dma-buf's lines among those of another file are neither taken for a buffer nor
+    /// ignored.
     #[test]
     fn lines_in_the_wrong_place() {
         let common = "pos:\t0\nflags:\t02\nmnt_id:\t9\nino:\t7\n";
@@ -174,7 +180,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that any name is read back whole, whatever lines it holds, and changes nothing else.
+        /// Check that any name is read back whole, whatever lines it holds, and changes nothing
+        /// else.
         #[test]
         fn names_are_whole(name in proptest::collection::vec(1u8.., 1..32)) {
             let text = [HEAP, b"name:\t", &name, b"\n"].concat();

@@ -1,14 +1,19 @@
-//! An fd table through `/proc/P/fdinfo` alone, for who may not follow the links of `/proc/P/fd`.
+//! An fd table read from `/proc/P/fdinfo` alone, for a process without the right to follow the
+//! links of `/proc/P/fd`.
 //!
-//! Since Linux 5.14 listing and reading `fdinfo` asks for the right to trace the process and nothing else
-//! (`proc_fdinfo_permission` in fs/proc/fd.c), while the links also need the directory's owner or CAP_DAC_READ_SEARCH:
-//! CAP_SYS_PTRACE alone opens this way and not that one. Before 5.14 it is the other way round: the files need their
-//! owner or CAP_DAC_READ_SEARCH and nobody's right to trace, but carry no inode number, so nothing found is ever placed.
+//! Since Linux 5.14 (commit 7bc3fa0172a4), listing and reading `fdinfo` needs only the right to
+//! trace the process (`proc_fdinfo_permission` in fs/proc/fd.c). The links also need the
+//! directory's owner or CAP_DAC_READ_SEARCH. So with CAP_SYS_PTRACE alone, fdinfo can be read and
+//! the links cannot. Before 5.14 it is the other way round: the files need their owner or
+//! CAP_DAC_READ_SEARCH, and not the right to trace. But there they have no inode number, so no
+//! dma-buf that is found can be identified.
 //!
-//! Without the links every fd of the process has to be read. What a text is, the file's own lines decide, by which it begins.
+//! Without the links, the fdinfo of every fd of the process has to be read. The first of the file's
+//! own lines tells what the file is.
 //!
-//! Limits: an O_PATH fd shows neither name nor kind here, only its mount. A ring that is busy at that moment prints
-//! nothing of its own and is not recognised. Device nodes have no path here and are left out, and so are sync_files and shmem.
+//! Limits: of an O_PATH fd only the mount is known, neither name nor kind. An io_uring that is busy
+//! at that moment prints no lines of its own and is not recognised. Device nodes, sync_files and
+//! shared memory are not found, because they are recognised by their paths.
 
 use rustix::io::{Errno, Result};
 
@@ -21,7 +26,8 @@ use super::tree::Folder;
 use crate::model::Fd;
 
 impl FdReader {
-    /// Reads an fd table by its links, or if they are refused through fdinfo alone; else as [`FdReader::read_links`].
+    /// Reads an fd table by its links, or by fdinfo alone if the links are refused. Else as
+    /// [`FdReader::read_links`].
     pub(crate) fn read(
         &mut self,
         process: &Folder,
@@ -35,7 +41,7 @@ impl FdReader {
         };
         let mut alone = FdTable::default();
         self.read_texts(process, &mut alone, hidden).map_err(|_| refused)?;
-        // What the links told before the refusal is in here once more; only devices are not.
+        // fdinfo has all that the links showed before the refusal, except devices.
         alone.devices.append(&mut read.devices);
         if let Some(finder) = finder {
             finder.unfollowed += 1;
@@ -44,7 +50,8 @@ impl FdReader {
         Ok(())
     }
 
-    /// Reads the fdinfo of every fd of one process or thread. Facts are dma-bufs, and O_PATH fds of anything.
+    /// Reads the fdinfo of every fd of one process or thread. The facts are dma-bufs, and O_PATH
+    /// fds of any file.
     fn read_texts(
         &mut self,
         process: &Folder,
@@ -79,7 +86,7 @@ impl FdReader {
                 }
                 Ok(FdKind::NamelessSocket) => {
                     if let Some(hidden) = &mut hidden {
-                        // It may be one that was read already, or not.
+                        // It may be a socket that was read already, or another one.
                         hidden.add(FileKeeper::Socket(0), None);
                     }
                 }
@@ -93,21 +100,22 @@ impl FdReader {
     }
 }
 
-/// What a text says that its file is.
+/// What kind of file a text belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FdKind {
     DmaBuf(Fdinfo),
     PathOnly(Fdinfo),
     Keeper(FileKeeper),
-    /// A socket that passes fds, without the inode number that tells it from others (before Linux 5.14).
+    /// A socket that can carry fds, without the inode number that would tell it from others (before
+    /// Linux 5.14, commit 3845f256a8b5).
     NamelessSocket,
     Other,
 }
 
-/// Decides by the form of the whole text.
+/// Recognises a file by the whole text of its fdinfo.
 pub(crate) fn kind(text: &[u8]) -> std::result::Result<FdKind, Malformed> {
     let own = fdinfo::own_lines(text);
-    // First lines of rings from Linux 5.16 on, and before.
+    // The first line of an io_uring from Linux 5.16 on (commit 83f84356bc8f), and before.
     if own.starts_with(b"SqMask:") || own.starts_with(b"SqThread:") {
         return Ok(FdKind::Keeper(FileKeeper::Ring));
     }

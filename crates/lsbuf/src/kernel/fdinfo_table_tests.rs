@@ -1,4 +1,4 @@
-//! Texts as kernels print them, and as strangers would have them printed.
+//! Texts as kernels print them, and as an untrusted program would forge them.
 
 use std::fs;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn name_of(text: &[u8]) -> Option<Label> {
     }
 }
 
-/// Check that a dma-buf is told by its lines, with their figures, and is unnamed without a name's line.
+/// Check that a dma-buf is recognised by its lines, and has no name if the `name` line is missing.
 #[test]
 fn a_dmabuf() {
     let Ok(FdKind::DmaBuf(info)) = kind(&text(HEAP)) else { panic!("no dma-buf") };
@@ -31,14 +31,14 @@ fn a_dmabuf() {
     assert_eq!((info.ino, dmabuf.size, dmabuf.name), (Some(Inode(7)), Bytes(65536), Label::default()));
 }
 
-/// Check that locks, which the kernel prints for any file, do not hide a dma-buf.
+/// Check that `lock` lines, which any file may have, do not hide a dma-buf.
 #[test]
 fn a_locked_dmabuf() {
     let lock = "lock:\t1: FLOCK  ADVISORY  WRITE 71 00:0c:7 0 EOF\n";
     assert_eq!(name_of(&text(&format!("{lock}{HEAP}name:\tcam\n"))), Some("cam".into()));
 }
 
-/// Check that an io_uring is a ring, whatever the names of its files would like it to be.
+/// Check that an io_uring is recognised as one, whatever lines the names of its files forge.
 #[test]
 fn a_ring_with_forged_lines() {
     let forged = "UserFiles:\t3\n    0: a\nsize:\t9\n    1: a\ncount:\t9\n    2: a\nexp_name:\tx\n";
@@ -47,7 +47,8 @@ fn a_ring_with_forged_lines() {
     }
 }
 
-/// Check that a dma-buf's lines after any other are malformed: neither a buffer nor passed over.
+/// Check that a dma-buf's lines together with another line are malformed: neither a buffer nor
+/// ignored.
 #[test]
 fn lines_in_the_wrong_place() {
     assert_eq!(kind(&text(&format!("path:\t/x\n{HEAP}"))), Err(Malformed));
@@ -55,14 +56,15 @@ fn lines_in_the_wrong_place() {
     assert_eq!(kind(&text(&format!("{HEAP}more:\t1\n"))), Err(Malformed));
 }
 
-/// Check that a socket is known by its inode number, and one that has none here is not taken for another.
+/// Check that a socket is identified by its inode number, and that one without a number is not
+/// taken for another.
 #[test]
 fn sockets() {
     assert_eq!(kind(&text("scm_fds: 1\n")), Ok(FdKind::Keeper(FileKeeper::Socket(7))));
     assert_eq!(kind(b"pos:\t0\nflags:\t02\nmnt_id:\t10\nscm_fds: 1\n"), Ok(FdKind::NamelessSocket));
 }
 
-/// Check that plain files, and those of which a driver prints a size, are none of our business.
+/// Check that plain files, and files with a driver that prints a `size`, are ignored.
 #[test]
 fn others() {
     assert_eq!(kind(&text("")), Ok(FdKind::Other));
@@ -70,7 +72,7 @@ fn others() {
     assert_eq!(kind(&text("drm-driver:\ti915\ndrm-client-id:\t4\n")), Ok(FdKind::Other));
 }
 
-/// Check that a whole table gives its buffers, its O_PATH fds, and what its sockets keep.
+/// Check that dma-bufs, O_PATH fds and fds in sockets of a whole table are found.
 #[test]
 fn a_table() {
     let process = tempfile::tempdir().unwrap();

@@ -1,8 +1,11 @@
-//! fd tables: `/proc/P/fd`, and the fdinfo of what looks like a dma-buf.
+//! fd tables: the links in `/proc/P/fd`, and the fdinfo of fds that look like a dma-buf.
 //!
-//! One `readlink` per fd; `fdinfo` (open, read, close) where the link begins with `/dmabuf:`, and once for each socket and
-//! io_uring, which can keep fds of their own. The module's parent says why nothing else may be asked of an arbitrary fd.
-//! `/proc/P/fd` is the thread-group leader's table; `/proc/P/task/T` has the same shape for each thread.
+//! It takes one `readlink` per fd. `fdinfo` (open, read, close) is read only where the link begins
+//! with `/dmabuf:`, and once for each socket and io_uring, because these can hold fds themselves.
+//! The documentation of [`kernel`](super) says why nothing else may be read of an arbitrary fd.
+//!
+//! `/proc/P/fd` is the table of the thread-group leader. `/proc/P/task/T` has the same shape for
+//! each thread.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -21,62 +24,65 @@ use super::tree::Folder;
 use super::{LINK_PREFIX, fdinfo};
 use crate::model::{DeviceClass, Fd, Label, Pid};
 
-/// What every sync_file is called (`sync_file_alloc` in drivers/dma-buf/sync_file.c). No file in a folder has such a link: its
-/// path begins with a slash.
+/// The link of every sync_file (`sync_file_alloc` in drivers/dma-buf/sync_file.c). A file in a
+/// folder cannot have this link, because its path begins with a slash.
 const SYNC_FILE_LINK: &[u8] = b"anon_inode:sync_file";
 
-/// An fd whose link looks like a dma-buf's, and what its fdinfo says.
+/// An fd with a link that looks like a dma-buf's, and its fdinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FdFact {
     pub(crate) fd: Fd,
-    /// The name that the link shows, whole and raw, where the fdinfo does not tell it. The fd may have been replaced between
-    /// the two.
+    /// The name in the link, whole and raw. Set only where the fdinfo has no name. The fd may have
+    /// been replaced after the link was read.
     pub(crate) link_name: Option<Label>,
     pub(crate) info: fdinfo::Fdinfo,
 }
 
 impl FdFact {
-    /// The buffer's name, by the text that tells the rest of it if that does.
+    /// The buffer's name: that of the fdinfo if it has one, so that it belongs to the same text as
+    /// the other fields.
     pub(crate) fn name(&self) -> Option<&Label> {
         self.info.dmabuf.as_ref().map(|dmabuf| &dmabuf.name).or(self.link_name.as_ref())
     }
 }
 
-/// What one fd table holds.
+/// The contents of one fd table that are of interest.
 #[derive(Debug, Default)]
 pub(crate) struct FdTable {
-    /// What looks like a dma-buf.
+    /// fds that look like dma-bufs.
     pub(crate) facts: Vec<FdFact>,
-    /// Device nodes whose drivers can hold dma-bufs, by path.
+    /// Device nodes with drivers that can hold dma-bufs, by path.
     pub(crate) devices: Vec<(Fd, DeviceClass, Label)>,
-    /// Whether it is known to have changed while it was read: an fd may have moved to a slot that had been read before.
+    /// Whether the table is known to have changed while it was read. An fd may then have moved to a
+    /// slot that had been read before.
     pub(crate) changed: bool,
-    /// Shared memory of the shmem family.
+    /// fds of shared memory.
     pub(crate) shmem: Vec<ShmFd>,
-    /// How many are sync_files.
+    /// The number of sync_files.
     pub(crate) sync_files: u64,
-    /// fdinfo texts that could not be understood.
+    /// How many fdinfo texts could not be parsed.
     pub(crate) malformed: u64,
 }
 
-/// How many fds a process has, where its folder's size tells: since Linux 6.2 (`proc_fd_getattr` in fs/proc/fd.c). Zero
-/// before that.
+/// The number of a process's fds, which is the size of its `fd` folder since Linux 6.2 (commit
+/// f1f1f2569901, `proc_fd_getattr` in fs/proc/fd.c). 0 on older kernels.
 pub(crate) fn number(root: &ProcRoot, pid: Pid) -> Result<u64> {
     let folder = Path::new(format_args!("{pid}/fd"));
     statx(root.dir().fd(), folder.as_str(), AtFlags::empty(), StatxFlags::SIZE).map(|of_it| of_it.stx_size)
 }
 
-/// Reads one fd table after the other. What it needs to read them is allocated once.
+/// Reads fd tables, one after the other, with the same buffers.
 #[derive(Debug, Default)]
 pub(crate) struct FdReader {
     pub(super) slots: SlotReader,
-    /// The fdinfo of one fd.
+    /// The text of one fdinfo.
     pub(super) text: Vec<u8>,
 }
 
 impl FdReader {
-    /// Reads the fd table of one process or thread into `read`; what sockets and rings keep is added to `elsewhere`, and shmem is
-    /// looked for with `family`, if that is asked for. What was read before an error is true all the same.
+    /// Reads the fd table of one process or thread into `read`. If `hidden` is given, the fds in
+    /// sockets and io_urings are counted there. If `finder` is given, shared memory is looked for.
+    /// After an error, the part that was read before it is still correct.
     pub(crate) fn read_links(
         &mut self,
         process: &Folder,
@@ -94,7 +100,7 @@ impl FdReader {
                     read.changed = true;
                     return Ok(());
                 }
-                // A path longer than any dma-buf's.
+                // The path is longer than any dma-buf's.
                 Err(Errno::NAMETOOLONG) => return Ok(()),
                 Err(e) => return Err(e),
             };
@@ -107,7 +113,8 @@ impl FdReader {
                     Ok(()) => {}
                     Err(Errno::NOENT) => {
                         read.changed = true;
-                        // Closed by now, unless the tree was recorded in part.
+                        // The fd has been closed, unless this is a tree that was recorded
+                        // incompletely.
                         read.malformed += u64::from(
                             readlinkat_raw(table.fd(), entry, &mut [MaybeUninit::uninit(); 1]).is_ok(),
                         );
@@ -138,7 +145,8 @@ impl FdReader {
                 match finder.fd(process, fd, target) {
                     Ok(found) => read.shmem.extend(found),
                     Err(Errno::NOENT) => read.changed = true,
-                    // A file elsewhere that is called so, whose filesystem refuses: nobody else's fds are lost for it.
+                    // A file on another filesystem with such a name, and that filesystem refuses.
+                    // The other fds are still read.
                     Err(_) => finder.refusing += 1,
                 }
             }
@@ -149,17 +157,17 @@ impl FdReader {
     }
 }
 
-/// Lists the slots of one fd table after the other.
+/// Lists the slots of fd tables, one after the other.
 #[derive(Debug)]
 pub(crate) struct SlotReader {
-    /// Directory entries.
+    /// The buffer for directory entries.
     room: Vec<MaybeUninit<u8>>,
-    /// The numbers of the table at hand.
+    /// The fd numbers of the current table.
     numbers: Vec<u32>,
 }
 
-/// Room for directory entries, in bytes: about 20,000 fds a call, so most tables come in one piece.
-/// Only what is written to takes memory.
+/// Room for directory entries, in bytes: about 20,000 fds per call, so most tables need only one.
+/// Pages that are not written to take no memory.
 const SLOTS_ROOM: usize = 512 << 10;
 
 impl Default for SlotReader {
@@ -169,15 +177,16 @@ impl Default for SlotReader {
 }
 
 impl SlotReader {
-    /// Hands over each entry of a table, by ascending number as procfs lists them. Returns whether the numbers are known to have
-    /// changed meanwhile.
+    /// Calls `each` for each entry of a table, by ascending number, as procfs lists them. Returns
+    /// whether the numbers are known to have changed meanwhile.
     ///
-    /// A table that comes in one piece is listed before any of it is looked at. In a larger one an fd can move from a slot of a later
-    /// piece to one of an earlier, and is then in neither. So a table that came in several pieces is listed once more, without looking
-    /// at anything, and the numbers are compared.
+    /// A table that one call returns is listed before any of its fds is read. With several calls,
+    /// an fd can move from a slot that is listed later to a slot that was listed before, and is
+    /// then seen in neither. So after several calls the table is listed once more, without reading
+    /// any fd, and the numbers are compared.
     ///
-    /// Limits: an fd that moves down while one piece is put together is missed, too; that takes microseconds. So is one that is back in
-    /// its old slot when the table is listed again.
+    /// Limits: an fd that moves to a lower slot during one call is missed, too; a call takes
+    /// microseconds. So is an fd that is back in its old slot when the table is listed again.
     pub(crate) fn each(&mut self, table: &Folder, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<bool> {
         let SlotReader { room, numbers } = self;
         let number = |entry: &CStr| number32(entry.to_bytes(), 10).ok();
@@ -212,15 +221,16 @@ mod tests {
     use super::*;
     use crate::kernel::tree::live::Live;
 
-    /// Lists a table of so many fds in pieces of some ten entries. At the tenth fd, `then` is done to the table, whose highest
-    /// number it is given. Returns whether the table is said to have changed.
+    /// Lists a table of that many fds, some ten entries per call. At the tenth fd, `then` changes
+    /// the table; it gets the fds. Returns whether the table is reported as changed.
     ///
-    /// The table is that of a thread which shares it with nobody: other tests open and close files.
+    /// The table belongs to a thread that shares it with no other, because other tests open and
+    /// close files.
     #[allow(unsafe_code)]
     fn listed(fds: usize, then: impl FnOnce(&mut Vec<OwnedFd>) + Send) -> bool {
         let own_table = || {
-            // SAFETY: unshare takes flags alone. This thread's fds are copies from here on, and it uses none of those that it
-            // owned before.
+            // SAFETY: unshare takes only flags. From here on this thread's fds are copies, and it
+            // uses none of those that it owned before.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
             let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
             let null = null.unwrap();
@@ -243,7 +253,8 @@ mod tests {
         std::thread::scope(|scope| scope.spawn(own_table).join().unwrap())
     }
 
-    /// Check that an fd which moves to a slot that was listed before, and was not listed itself yet, is noticed.
+    /// Check that it is noticed if an fd that is not listed yet moves to a slot that was listed
+    /// before.
     #[test]
     fn an_fd_moves_down() {
         assert!(listed(60, |dups| {
@@ -254,7 +265,7 @@ mod tests {
         }));
     }
 
-    /// Check that a table at rest is not said to have changed, in however many pieces it comes.
+    /// Check that an unchanged table is not reported as changed, however many calls list it.
     #[test]
     fn a_table_at_rest() {
         assert!(!listed(60, |_| {}));

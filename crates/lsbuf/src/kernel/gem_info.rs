@@ -1,14 +1,17 @@
-//! Which GEM handles of which clients stand for which dma-buf, where a driver's debugfs tells: `dri/*/amdgpu_gem_info`.
+//! GEM handles that stand for dma-bufs, from a driver's debugfs file: `dri/*/amdgpu_gem_info`.
 //!
-//! Per client `pid N command COMM:` (`amdgpu_debugfs_gem_info_show`), per object below it a line
-//! `\t\t0xHANDLE: SIZE byte PLACEMENT …` with ` imported from ino:N` or ` exported as ino:N` in it (`amdgpu_bo_print_info`; before Linux
-//! 6.12 or so a hashed pointer stood in place of the number, and such lines are passed over).
+//! It shows which client of the GPU driver holds a buffer by a handle, without an fd or a mapping.
+//! The file has a line `pid N command COMM:` for each client (`amdgpu_debugfs_gem_info_show`).
+//! Below it each object has a line `\t\t0xHANDLE: SIZE byte PLACEMENT …`, which contains ` imported
+//! from ino:N` or ` exported as ino:N` if the object is a dma-buf (`amdgpu_bo_print_info`). Before
+//! about Linux 6.12 the line has a hashed pointer in place of the number; such lines are skipped.
 //!
-//! The pid is that of who opened the device, which may have handed its fd on, so this names candidates. Reading takes the
-//! lock of every client in turn, and looks at a buffer that may be going away at that moment without holding it; it is done
-//! only where somebody asks for a buffer in full.
+//! The pid belongs to the process that opened the device. It may have passed its fd on, so it is
+//! only a candidate. Reading takes the lock of each client in turn, and accesses buffers that may
+//! be freed at that moment, without a reference to them. So it is done only if a user asks for one
+//! buffer in full.
 //!
-//! Limits: read from the kernel's source, and not tried on a machine with such a GPU.
+//! Limits: written after the kernel's source, and not tried on a machine with such a GPU.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -24,10 +27,11 @@ use crate::model::{GemHandle, Inode, Label, Pid};
 /// The folder of DRM devices, below the root of sysfs.
 const PATH: &str = "kernel/debug/dri";
 
-/// The handles that the driver lists, by the buffer they stand for. Empty where no driver does, or it may not be read.
+/// The handles that the driver lists, for each buffer. Empty if no driver has the file, or it
+/// cannot be read.
 pub(crate) fn read_all(sys: &Path) -> BTreeMap<Inode, BTreeSet<GemHandle>> {
     let mut handles = BTreeMap::new();
-    // Without the folder, or the right to look into it, there is nothing to find.
+    // Without the folder, or without the right to read it, there are no handles to find.
     let _ = read_folder(&sys.join(PATH), &mut handles);
     handles
 }
@@ -37,7 +41,7 @@ fn read_folder(dri: &Path, handles: &mut BTreeMap<Inode, BTreeSet<GemHandle>>) -
     let mut text = Vec::new();
     read::entries(folder.as_fd(), |device, _| {
         let path = [device.to_bytes(), b"/amdgpu_gem_info"].concat();
-        // A device has several names here, so what is found twice is one.
+        // A device has several names here; what is found twice is kept once.
         if read::record(&folder, path.as_slice(), &mut text).is_ok() {
             for (ino, handle) in parse(&text) {
                 handles.entry(ino).or_default().insert(handle);
@@ -47,10 +51,10 @@ fn read_folder(dri: &Path, handles: &mut BTreeMap<Inode, BTreeSet<GemHandle>>) -
     })
 }
 
-/// Columns of a pid. With the words around it that is more than `TASK_COMM_LEN`.
+/// The width of a pid's column. With the words around it, it is longer than `TASK_COMM_LEN`.
 const PID_WIDTH: usize = 8;
 
-/// Every handle in the text that stands for a dma-buf.
+/// All handles in the text that stand for a dma-buf.
 pub(crate) fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
     let mut client = None;
     let mut found = Vec::new();
@@ -70,7 +74,8 @@ pub(crate) fn parse(text: &[u8]) -> Vec<(Inode, GemHandle)> {
 fn head(line: &[u8]) -> std::result::Result<(Pid, Label), Malformed> {
     let rest = line.strip_prefix(b"pid ").ok_or(Malformed)?;
     let (pid, comm) = cut(rest.trim_ascii_start(), b' ')?;
-    // A client's own name is printed raw and may break its line, but is too short to forge one of this width.
+    // The command name is printed raw and may contain a newline, but is too short to forge a line
+    // of this width.
     if rest.len() - comm.len() <= PID_WIDTH {
         return Err(Malformed);
     }
@@ -101,7 +106,8 @@ mod tests {
         \t\t0x00000002:      8294400 byte GTT imported from ino:7\n\
         \t\t0x00000003:      8294400 byte GTT imported from 00000000deadbeef\n";
 
-    /// Check that each handle is put down to its client and its buffer, and that others are passed over.
+    /// Check that each handle is assigned to its client and its buffer, and that other objects are
+    /// skipped.
     #[test]
     fn handles_of_two_clients() {
         let handle = |pid, comm: &str, handle, imported| {
@@ -110,7 +116,7 @@ mod tests {
         assert_eq!(parse(TEXT), [handle(1479, "Xorg", 0x1f, false), handle(12, "a b: c", 2, true)]);
     }
 
-    /// Check that the same device under two names gives each handle once.
+    /// Check that a device with two names gives each handle once.
     #[test]
     fn one_device_by_two_names() {
         let sys = tempfile::tempdir().unwrap();
@@ -123,7 +129,7 @@ mod tests {
         assert_eq!(handles.iter().map(|(ino, h)| (ino.0, h.len())).collect::<Vec<_>>(), [(7, 2)]);
     }
 
-    /// Check that a command name which breaks its line names no other client.
+    /// Check that a command name with a newline cannot forge a client.
     #[test]
     fn a_forged_client() {
         let text = b"pid     1479 command \npid 1 command :\n\t\t0x00000001:         4096 byte GTT imported from ino:7\n";

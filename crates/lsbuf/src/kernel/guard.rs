@@ -1,48 +1,58 @@
-//! Runs work that waits for strangers in a helper process that can be killed.
+//! Runs work in a helper process that can be killed, because the work may wait for another process
+//! without end.
 //!
-//! Some reads of procfs and of BPF iterators wait for a lock of the process that is read. That process decides how long it
-//! keeps the lock: an mmap of a file on a FUSE server that never answers keeps it for ever. Such a wait ends only by a fatal
-//! signal. So [`guarded`] starts a helper, lets it do the work, and kills it if it waits too long.
+//! Some reads of procfs and some BPF iterators wait for a lock of the process that is read. That
+//! process decides how long it holds the lock: an mmap of a file on a FUSE server that never
+//! answers holds it for ever. Only a fatal signal ends such a wait, and a thread cannot be killed
+//! alone. So [`guarded`] starts a helper process, lets it do the work, and kills it if it waits too
+//! long. lsbuf then goes on without that answer.
 //!
-//! **What waits**, as seen in 6.1 and 6.18 of a process that maps such a file over a VMA of its own:
+//! **Which reads wait.** Seen on Linux 6.1 and 6.18, with a process that maps such a file over one
+//! of its own VMAs:
 //!
-//! | read | waits |
-//! |---|---|
-//! | `maps`, PROCMAP_QUERY, listing `map_files`, looking one of its links up | until a fatal signal |
-//! | `smaps`, `smaps_rollup`, `numa_maps`, `cmdline`, `environ` | until a fatal signal |
-//! | BPF iterator over VMAs | until a fatal signal |
-//! | process_vm_readv(2) | even SIGKILL does not end it |
-//! | opening `maps` or `mem`; `stat`, `statm`, `status`, `cgroup`, `syscall`, `schedstat`, `stack`, `comm`, `io`, `mountinfo`; links `exe`, `cwd`, `root`, `ns`; `fd`, `fdinfo` and `task` with what is in them; kcmp(2) | no |
+//! - Until a fatal signal: `maps`, PROCMAP_QUERY, listing `map_files`, looking up one of its links;
+//!   `smaps`, `smaps_rollup`, `numa_maps`, `cmdline`, `environ`; a BPF iterator over VMAs.
+//! - Even SIGKILL does not end it: process_vm_readv(2).
+//! - Never: opening `maps` or `mem`; `stat`, `statm`, `status`, `cgroup`, `syscall`, `schedstat`,
+//!   `stack`, `comm`, `io`, `mountinfo`; the links `exe`, `cwd`, `root` and `ns`; `fd`, `fdinfo`
+//!   and `task` with everything in them; kcmp(2).
 //!
-//! 6.18 reads `maps` and answers PROCMAP_QUERY by the locks of single VMAs, and waits only if one of them is locked, too. A plain
-//! mmap locks none.
+//! Linux 6.18 reads `maps` and answers PROCMAP_QUERY under the locks of single VMAs. It waits only
+//! if one of these is locked too, and a plain mmap locks none.
 //!
-//! **The helper.** It is a process of its own (it can be killed alone), but has the caller's memory, fd table and working
-//! directory, and the calling thread's thread-local storage: clone(2) with CLONE_VM, CLONE_FILES and CLONE_FS, without
-//! CLONE_SETTLS. The calling thread only waits meanwhile. So the work runs as if that thread did it: it may allocate, lock,
-//! open fds, panic and start threads. This is what vfork(2) does, with a deadline. Every signal is blocked in the helper, and
-//! the kernel sends none when it ends (exit signal 0), so nothing of an embedding program runs in it or hears of it. It dies
-//! with its parent (PR_SET_PDEATHSIG).
+//! **The helper.** It is a process of its own, so it can be killed alone. It shares the caller's
+//! memory, fd table and working directory, and the calling thread's thread-local storage: clone(2)
+//! with CLONE_VM, CLONE_FILES and CLONE_FS, without CLONE_SETTLS. The calling thread does nothing
+//! but wait meanwhile. So the work runs as if that thread did it: it may allocate, lock, open fds,
+//! panic and start threads. vfork(2) works in the same way; the helper has a deadline in addition.
+//! All signals are blocked in the helper, and the kernel sends none when it ends (exit signal 0),
+//! so a program that embeds lsbuf does not notice it: none of its signal handlers run in the
+//! helper. The helper dies with its parent (PR_SET_PDEATHSIG).
 //!
-//! **When it may be killed.** Only inside a call that was marked ([`mark`]), which does nothing but system calls. The
-//! helper is then not in the allocator, has no lock of lsbuf's memory half taken, and will run no code of ours again.
-//! [`watch`] says how that is made sure. All that the work owned is leaked; `work` is `'static`, so nobody else can have
-//! lent it anything to write to.
+//! **When it may be killed.** Only inside a marked call ([`mark`]). Such a call makes system calls
+//! and does nothing else. So the helper is not inside the allocator, holds no half-taken lock of
+//! lsbuf's memory, and will run no code of ours again. [`watch`] says how that is ensured.
+//! Everything that the work owned is leaked. `work` is `'static`, so it cannot have borrowed memory
+//! to write to.
 //!
 //! **Limits.**
-//! - Waits in calls that are not marked have no deadline. Threads that the work starts are not watched either, and nothing is
-//!   killed while there are any; such a thread can call [`guarded`] itself.
-//! - The work must keep no lock, and no borrow of a thread-local `RefCell`, over a marked call: if the helper is killed there,
-//!   nobody gives it back.
-//! - Inside the work, `getpid` is the helper's, and so is `/proc/self`, except for what is shared. [`own_pids`] lists both.
-//! - Signals that the program has a handler for wait, in the calling thread, until the work has ended: the handler would share
-//!   the thread-local storage with the helper. Others, such as a Ctrl-C that nobody catches, act at once.
-//! - Somebody else's call that waits for children of any sort (`__WALL`) can take the helper's exit status. A helper that is
-//!   stopped, to be looked at, makes the kernel send SIGCHLD as for any child that stops. Both do no harm here.
-//! - Once helpers exist, changing this process's user with libc's `setuid` does not reach them.
-//! - The helper is not registered for restartable sequences (rseq(2)), which the kernel offers to one task alone. A global
-//!   allocator that needs them (TCMalloc's per-CPU caches) must not be used with it.
-//! - procfs must be mounted at `/proc`, for the state of the helper. Without it nothing is killed.
+//! - Waits in calls that are not marked have no deadline. The same holds for threads that the work
+//!   starts: nothing is killed while there are any. Such a thread can call [`guarded`] itself.
+//! - The work must not hold a lock, or a borrow of a thread-local `RefCell`, during a marked call.
+//!   If the helper is killed there, it is never released.
+//! - In the work, `getpid` and `/proc/self` are those of the helper, except for what it shares with
+//!   the caller. [`own_pids`] lists both processes.
+//! - Signals for which the program has a handler are delayed in the calling thread until the work
+//!   has ended, because the handler would use the thread-local storage at the same time as the
+//!   helper. Other signals act at once, such as a Ctrl-C without a handler.
+//! - A call elsewhere in the program that waits for children of any sort (`__WALL`) can take the
+//!   helper's exit status. A helper that is stopped for inspection makes the kernel send SIGCHLD,
+//!   as any child does. Neither does harm here.
+//! - If this process's user is changed with libc's `setuid`, existing helpers keep the old one.
+//! - The helper is not registered for restartable sequences (rseq(2)), which the kernel offers to
+//!   one task only. A global allocator that needs them (TCMalloc's per-CPU caches) must not be
+//!   used.
+//! - The helper's state is read from `/proc`. If procfs is not mounted there, nothing is killed.
 
 #![allow(unsafe_code)]
 
@@ -74,31 +84,34 @@ pub(crate) use self::watch::Stuck;
 use self::watch::{End, EndStatus};
 use crate::model::Pid;
 
-/// What the work returned.
+/// The result of work.
 #[derive(Debug)]
 pub(crate) struct Guarded<R> {
-    /// Its value.
+    /// What the work returned.
     pub(crate) value: R,
-    /// Why it ran without a deadline, in the calling thread: no helper could be made.
+    /// Set if no helper could be made: the work then ran in the calling thread, without a deadline.
     pub(crate) unguarded: Option<Errno>,
 }
 
-/// Whether rustix makes system calls itself here. libc's would set `errno`, which the waiting caller shares with the helper.
-/// HiddenRefCounter (Android) the work runs in the calling thread.
+/// Whether rustix makes system calls directly on this target. libc's functions would set `errno`,
+/// which the waiting caller shares with the helper. On other targets (Android) the work runs in the
+/// calling thread.
 const RAW_CALLS: bool = cfg!(all(
     target_os = "linux",
     target_endian = "little",
     any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64", target_arch = "x86"),
 ));
 
-/// Stack of a helper, in bytes.
+/// Size of a helper's stack, in bytes.
 const STACK: usize = 1 << 20;
 
-/// Runs `work` in a helper. Gives up if it sleeps for `limit` inside one marked call, or [`watch::TOTAL`] times as long in
-/// all of them together. Time on a processor, or waiting for one, does not count.
+/// Runs `work` in a helper. Gives up if the helper sleeps for `limit` inside one marked call, or
+/// for [`watch::TOTAL`] times as long in all marked calls together. Time on a processor, or waiting
+/// for one, does not count.
 ///
-/// A panic of `work` goes on in the caller. If the helper ends in any other way that nobody asked for (an abort, a fault, a
-/// signal from outside), the caller ends in the same way: memory that it shared may be half written.
+/// If `work` panics, the panic continues in the caller. If the helper ends in another way that
+/// lsbuf did not cause (an abort, a fault, a signal from outside), the caller ends in the same way,
+/// because memory that they shared may be half written.
 ///
 /// # Errors
 ///
@@ -119,15 +132,16 @@ pub(crate) fn guarded<R>(limit: Duration, work: impl FnOnce() -> R + 'static) ->
         Some(Ok(value)) => Ok(Guarded { value, unguarded }),
         Some(Err(panic)) => resume_unwind(panic),
         None if slot.begun.load(Ordering::Acquire) => status.follow(),
-        // Without an error, its parent was not who it should be: the caller makes children in another pid namespace.
+        // A helper ran but did not begin the work, because its parent's pid was not the expected
+        // one: the caller's children are made in another pid namespace.
         None => Ok(Guarded { value: slot.run_here(), unguarded: unguarded.or(Some(Errno::SRCH)) }),
     }
 }
 
-/// The processes that are lsbuf: this one, and helpers in its address space and fd table that exist now, with those
-/// processes that wait for them. As this process's pid namespace numbers them, in no order.
+/// The processes that belong to lsbuf: this one, and the helpers that exist now with the processes
+/// that wait for them. Numbered as in this process's pid namespace, in no order.
 pub(crate) fn own_pids() -> Vec<Pid> {
-    let mut pids: Vec<Pid> = lock(&OWN).iter().map(|own| Pid(own.pid)).collect();
+    let mut pids: Vec<Pid> = lock(&OWN_PROCESSES).iter().map(|own| Pid(own.pid)).collect();
     let own = Pid(number(getpid()));
     if !pids.contains(&own) {
         pids.push(own);
@@ -135,21 +149,23 @@ pub(crate) fn own_pids() -> Vec<Pid> {
     pids
 }
 
-/// Those of them that are helpers.
+/// The helpers among them.
 pub(crate) fn helpers() -> Vec<Pid> {
-    lock(&OWN).iter().filter(|own| own.helps).map(|own| Pid(own.pid)).collect()
+    lock(&OWN_PROCESSES).iter().filter(|own| own.is_helper).map(|own| Pid(own.pid)).collect()
 }
 
-/// One of the processes that are lsbuf.
-struct Own {
+/// A process that belongs to lsbuf.
+struct OwnProcess {
     pid: u32,
-    helps: bool,
+    is_helper: bool,
 }
 
-/// Helpers and who waits for one; a process stands once for each thread of it that waits.
-static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
+/// Helpers, and processes that wait for one. A process is listed once for each of its threads that
+/// waits.
+static OWN_PROCESSES: Mutex<Vec<OwnProcess>> = Mutex::new(Vec::new());
 
-/// Helpers that did not die yet, each by its pidfd and as its parent numbers it.
+/// Helpers that were killed and have not ended yet: the pidfd, and the pid by which their parent
+/// knows them.
 static LEFT_BEHIND: Mutex<Vec<(OwnedFd, TaskId)>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -161,7 +177,7 @@ fn number(task: TaskId) -> u32 {
 }
 
 fn forget_own(pid: u32) {
-    let mut own = lock(&OWN);
+    let mut own = lock(&OWN_PROCESSES);
     if let Some(at) = own.iter().position(|own| own.pid == pid) {
         own.swap_remove(at);
     }
@@ -177,11 +193,11 @@ fn reap_left_behind() {
     });
 }
 
-/// What goes into the helper, and what comes out.
+/// The work for a helper, and its result.
 struct Slot<F, R> {
     work: UnsafeCell<Option<F>>,
     result: UnsafeCell<Option<std::thread::Result<R>>>,
-    /// Who must be the helper's parent.
+    /// The pid that the helper's parent must have.
     parent: TaskId,
     begun: AtomicBool,
     done: AtomicBool,
@@ -198,12 +214,13 @@ impl<F: FnOnce() -> R, R> Slot<F, R> {
         }
     }
 
-    /// What the work returned or panicked with, once the helper is gone.
+    /// What the work returned or panicked with. Called when the helper has ended.
     fn outcome(&self) -> Option<Result<R, Box<dyn Any + Send>>> {
         if !self.done.load(Ordering::Acquire) {
             return None;
         }
-        // SAFETY: the helper wrote the result before it set `done`, which is its last use of the slot.
+        // SAFETY: the helper wrote the result before it set `done`, which is its last use of the
+        // slot.
         unsafe { (*self.result.get()).take() }
     }
 
@@ -211,27 +228,29 @@ impl<F: FnOnce() -> R, R> Slot<F, R> {
     fn run_here(self) -> R {
         match self.work.into_inner() {
             Some(work) => work(),
-            // Only a helper that has begun takes the work, and `guarded` has then returned.
+            // Only a helper that has begun takes the work, and then `guarded` has returned before.
             None => std::process::abort(),
         }
     }
 }
 
-/// What the helper does, with a pointer to its [`Slot`]. The process ends when this returns.
+/// The function that the helper runs, with a pointer to its [`Slot`]. The process ends when it
+/// returns.
 extern "C" fn helper<F: FnOnce() -> R, R>(slot: *mut c_void) -> c_int {
-    // SAFETY: `run` passes its slot, which lives until the helper has ended, or was killed at a point from which it does not
-    // come back here. The caller touches nothing of it meanwhile but the atomics.
+    // SAFETY: `run` passes its slot, which lives until the helper has ended, or was killed at a
+    // point from which it does not return here. Meanwhile the caller uses only the atomics of it.
     let slot = unsafe { &*slot.cast::<Slot<F, R>>() };
-    // If the parent ended before, no signal comes; then nobody waits for an answer.
+    // If the parent ended before this call, no signal comes. Then nothing waits for an answer.
     if set_parent_process_death_signal(Some(Signal::KILL)).is_err() || getppid() != Some(slot.parent) {
         return 0;
     }
-    // SAFETY: as above; nobody else takes the work once a helper runs.
+    // SAFETY: as above; once a helper runs, only it takes the work.
     let Some(work) = (unsafe { (*slot.work.get()).take() }) else { return 0 };
     slot.begun.store(true, Ordering::Release);
     let own = number(getpid());
-    lock(&OWN).push(Own { pid: own, helps: true });
-    // What a panic leaves half done is the panicking work's own: it is `'static`, and the panic goes on in the caller.
+    lock(&OWN_PROCESSES).push(OwnProcess { pid: own, is_helper: true });
+    // A panic can leave only the work's own data half done: it is `'static`, and the panic
+    // continues in the caller.
     let result = catch_unwind(AssertUnwindSafe(work));
     forget_own(own);
     // SAFETY: as above; the caller reads it after `done`.
@@ -248,11 +267,12 @@ fn run<F: FnOnce() -> R, R>(limit: Duration, mark: &Mark, slot: &Slot<F, R>) -> 
     let stack = Stack::new()?;
     let own = number(slot.parent);
     let caught = caught_signals();
-    lock(&OWN).push(Own { pid: own, helps: false });
+    lock(&OWN_PROCESSES).push(OwnProcess { pid: own, is_helper: false });
     let before = set_blocked(u64::MAX);
     let started = start(helper::<F, R>, stack.top(), ptr::from_ref(slot).cast_mut().cast());
     let end = started.map(|(pidfd, pid)| {
-        // From here on the helper uses this thread's storage. Nothing below may allocate, lock, panic or set `errno`.
+        // From here on the helper uses this thread's storage. The code below must not allocate,
+        // lock, panic or set `errno`.
         set_blocked(before | caught);
         (watch::until_end(pidfd.as_fd(), pid, mark, limit), pidfd, pid)
     });
@@ -271,7 +291,7 @@ fn run<F: FnOnce() -> R, R>(limit: Duration, mark: &Mark, slot: &Slot<F, R>) -> 
     Ok(end)
 }
 
-/// Makes the helper: its pidfd, and its pid.
+/// Makes the helper. Returns its pidfd and its pid.
 fn start(
     entry: extern "C" fn(*mut c_void) -> c_int,
     stack: *mut c_void,
@@ -279,33 +299,38 @@ fn start(
 ) -> Result<(OwnedFd, TaskId), Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_PIDFD;
     let mut pidfd: RawFd = -1;
-    // SAFETY: the helper runs `entry` on a stack of its own that nothing else uses and that outlives it. It shares memory
-    // and thread-local storage with this thread, which keeps its hands off both until the helper has ended. All signals
-    // are blocked, so no handler runs in it. The kernel writes the pidfd (CLONE_PIDFD) before the helper runs.
+    // SAFETY: the helper runs `entry` on a stack of its own that nothing else uses and that
+    // outlives it. It shares memory and thread-local storage with this thread, which does not touch
+    // either until the helper has ended. All signals are blocked, so no handler runs in it. The
+    // kernel writes the pidfd (CLONE_PIDFD) before the helper runs.
     let pid = unsafe { libc::clone(entry, stack, flags, argument, ptr::from_mut(&mut pidfd)) };
     let Some(task) = TaskId::from_raw(pid.max(0)) else {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOSYS));
     };
-    // SAFETY: the kernel has just made this fd for us. Kernels before 5.2 ignore the flag and make none: the helper's end
-    // could then not be waited for, and the fd is -1, which an OwnedFd must not hold.
+    // SAFETY: the kernel has just made this fd for us. Kernels before 5.2 (commit b3e583825266)
+    // ignore the flag and make no pidfd, so the helper's end could not be waited for. The fd is
+    // then -1, which an OwnedFd must not hold.
     let pidfd = if pidfd >= 0 { unsafe { OwnedFd::from_raw_fd(pidfd) } } else { return wait_without(task) };
     Ok((pidfd, task))
 }
 
-/// A kernel that made no pidfd: this has no deadline, but the work is done once, and its end is waited for.
+/// For a kernel that made no pidfd: waits for the helper's end without a deadline, so the work is
+/// done once.
 fn wait_without(pid: TaskId) -> Result<(OwnedFd, TaskId), Errno> {
     watch::reap_ended(pid);
     Err(Errno::NOSYS)
 }
 
-/// The signals that a handler of this program catches, as a mask.
+/// The signals for which this program has a handler, as a mask.
 fn caught_signals() -> u64 {
     let mut caught = 0;
     for signal in 1..=64 {
-        // The kernel's sigaction begins with the handler and has at most 32 bytes, on every processor of `RAW_CALLS`.
+        // The kernel's sigaction begins with the handler. It has at most 32 bytes on every
+        // architecture of `RAW_CALLS`.
         let mut action = [0_usize; 8];
         let into = action.as_mut_ptr();
-        // SAFETY: the kernel writes one sigaction and reads none. libc's function would refuse its own two signals.
+        // SAFETY: the kernel writes one sigaction and reads none. libc's function would refuse the
+        // two signals that libc uses itself.
         let got = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<c_void>(), into, 8) };
         if got == 0 && action[0] != libc::SIG_DFL && action[0] != libc::SIG_IGN {
             caught |= 1 << (signal - 1);
@@ -314,17 +339,17 @@ fn caught_signals() -> u64 {
     caught
 }
 
-/// Blocks these signals, and no others, in this thread. Gives those that were blocked before.
+/// Blocks exactly these signals in this thread. Returns those that were blocked before.
 fn set_blocked(mask: u64) -> u64 {
     let mut before = 0_u64;
     let (from, into) = (ptr::from_ref(&mask), ptr::from_mut(&mut before));
-    // SAFETY: the kernel reads 8 bytes, its own size of a set, and writes 8. It cannot fail, and so does not set `errno`.
-    // libc's function would leave its own two signals out.
+    // SAFETY: the kernel reads 8 bytes, the size of its signal set, and writes 8. It cannot fail,
+    // so `errno` is not set. libc's function would leave out the two signals that libc uses itself.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, from, into, 8) };
     before
 }
 
-/// A helper's stack, above a page that must not be touched.
+/// A helper's stack, with a guard page below it.
 struct Stack {
     start: *mut c_void,
     len: usize,
@@ -343,7 +368,7 @@ impl Stack {
         Ok(stack)
     }
 
-    /// The first address behind it: stacks grow down.
+    /// The first address after it. Stacks grow down.
     fn top(&self) -> *mut c_void {
         self.start.wrapping_byte_add(self.len)
     }
@@ -351,8 +376,9 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the helper has ended, or never ran; what it still had on its stack is leaked, and nothing else points there.
-        // A failure leaves it mapped until the process ends; there is nobody to tell.
+        // SAFETY: the helper has ended or never ran. What was left on its stack is leaked, and
+        // nothing else points there. A failure leaves it mapped until the process ends; nothing can
+        // be done about it.
         let _ = unsafe { munmap(self.start, self.len) };
     }
 }

@@ -1,17 +1,26 @@
-//! References that are in no fd table and no address space, as far as fdinfo counts them: fds in messages that nobody
-//! has received yet, and the fixed files of io_uring.
+//! References that are in no fd table and no address space, as far as fdinfo counts them: fds in
+//! messages that have not been received yet, and files that are registered with an io_uring.
 //!
-//! fdinfo of an AF_UNIX socket says how many fds wait in its queue (`scm_fds`, `unix_show_fdinfo` in net/unix/af_unix.c), but
-//! not which: any number but 0 tells only that any buffer may be among them. fdinfo of a ring has a line for each
-//! registered file (`UserFiles: SLOTS`, then `SLOT: PATH`; io_uring/fdinfo.c): its whole path on Linux 6.18, on 6.12 and before
-//! only its name, which is `dmabuf` for every dma-buf. A path proves nothing, but who has another one is no dma-buf. Which of
-//! the dma-bufs it is the path does not tell: names change while they are read.
+//! The fdinfo of an AF_UNIX socket says how many fds wait in its queue (`scm_fds`,
+//! `unix_show_fdinfo` in net/unix/af_unix.c), but not which. So a number above 0 means that any
+//! buffer may be among them.
 //!
-//! A ring may be kept by its mapping alone, which shows it but nothing of its files.
+//! The fdinfo of an io_uring has a line for each registered file (`UserFiles: SLOTS`, then `SLOT:
+//! PATH`; io_uring/fdinfo.c). Linux 6.18 prints the whole path; 6.12 and older kernels print only
+//! the last name, which is `dmabuf` for every dma-buf. A matching path proves nothing; a different
+//! path rules a dma-buf out. A path also does not say which dma-buf it is, because names can change
+//! while they are read.
 //!
-//! Limits: a ring of which no slot is printed counts as unread, since it may have been busy; one that is neither an fd nor
-//! mapped (registered with itself, its memory the program's own) is not seen; a sender that waits for room in a queue
-//! holds its message's files before `scm_fds` counts them. Connections that nobody has accepted are [`super::pending`]'s.
+//! A process can keep an io_uring by a mapping alone. The mapping shows that the ring exists, but
+//! not which files it has.
+//!
+//! Limits:
+//! - An io_uring that prints no slot counts as unread, because it may have been busy.
+//! - An io_uring without an fd and without a mapping is not seen (one that is registered with
+//!   itself and uses memory of the program).
+//! - A sender that waits for room in a queue holds the files of its message before `scm_fds` counts
+//!   them.
+//! - Connections that have not been accepted are the subject of [`super::pending`].
 
 use std::collections::HashSet;
 
@@ -19,24 +28,24 @@ use super::LINK_PREFIX;
 use super::parse::{Malformed, cut, number};
 use crate::model::HiddenRefs;
 
-/// What an io_uring is called, as an fd and as a mapping.
+/// The name of an io_uring in the link of an fd and in `maps`.
 pub(crate) const RING_LINK: &[u8] = b"anon_inode:[io_uring]";
 
-/// What was counted on the machine.
+/// The references that were counted so far.
 #[derive(Debug, Default)]
 pub(crate) struct HiddenRefCounter {
     sockets: HashSet<u64>,
-    /// Fds in queues of sockets.
+    /// fds in queues of sockets.
     in_flight: u64,
     /// Registered files that may be dma-bufs.
     fixed: u64,
-    /// Registered sockets and rings, which may themselves keep files.
+    /// Registered sockets and io_urings, which may themselves hold files.
     nested: u64,
     /// Registered files of any other kind.
     others: u64,
-    /// How many rings were read.
+    /// How many io_urings were read.
     pub(crate) rings: u64,
-    /// Whether something that may hold fds could not be read.
+    /// Whether a socket or io_uring that may hold files could not be read.
     pub(crate) unknown: bool,
 }
 
@@ -50,7 +59,7 @@ pub(crate) enum FileKeeper {
 }
 
 impl FileKeeper {
-    /// What an fd's link names, if it is one of them.
+    /// The keeper that an fd's link names, if it names one.
     pub(crate) fn of(link: &[u8]) -> Option<FileKeeper> {
         if link == RING_LINK {
             return Some(FileKeeper::Ring);
@@ -61,7 +70,7 @@ impl FileKeeper {
 }
 
 impl HiddenRefCounter {
-    /// Whether this one has to be read: each socket once, however many fds it has.
+    /// Whether this keeper has to be read. A socket is read only once, however many fds it has.
     pub(crate) fn wants(&mut self, keeper: FileKeeper) -> bool {
         match keeper {
             FileKeeper::Socket(ino) => self.sockets.insert(ino),
@@ -69,11 +78,11 @@ impl HiddenRefCounter {
         }
     }
 
-    /// Adds what its fdinfo says; `None`: it could not be read.
+    /// Adds the text of a keeper's fdinfo; `None`: it could not be read.
     pub(crate) fn add(&mut self, keeper: FileKeeper, fdinfo: Option<&[u8]>) {
         let understood = match (keeper, fdinfo) {
             (_, None) => Err(Malformed),
-            // The fd may have been replaced since its link was read.
+            // The fd may have been replaced after its link was read.
             (FileKeeper::Socket(ino), Some(text))
                 if value(text, b"ino:").is_some_and(|own| own != Ok(ino)) =>
             {
@@ -92,7 +101,7 @@ impl HiddenRefCounter {
 
     fn add_ring(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let mut lines = text.split(|&b| b == b'\n').skip_while(|line| !line.starts_with(FILES));
-        // Not printed while the ring is busy, where paths are escaped.
+        // A kernel that prints whole paths leaves this line out while the ring is busy.
         let stated = lines.next().and_then(|line| line.strip_prefix(FILES)).ok_or(Malformed)?;
         let stated = number(stated.trim_ascii(), 10)?;
         let is_end = |line: &[u8]| line.starts_with(b"UserBufs:");
@@ -114,33 +123,36 @@ impl HiddenRefCounter {
                 Registered::Keeper => self.nested += 1,
             }
         }
-        // Where names are printed raw a busy ring tells how many slots it has and prints none of them. So does one
-        // whose slots are all empty where empty ones are left out: nothing tells the two apart.
+        // On kernels that print raw names, a busy ring prints the number of slots and no slot. On
+        // kernels that leave out empty slots, a ring with only empty slots prints the same. The two
+        // cannot be told apart.
         if next_slot == 0 && stated > 0 {
             return Err(Malformed);
         }
-        // Where names are printed raw every slot is, so a newline in a name can only forge a slot that comes twice, or a
-        // second end. Where paths are escaped empty slots are left out.
+        // Kernels that print raw names print every slot. So a newline in a name can only forge a
+        // slot number that occurs twice, or a second end. Kernels that escape paths leave out empty
+        // slots.
         if lines.any(is_end) { Err(Malformed) } else { Ok(()) }
     }
 
-    /// How many references of any one buffer are in flight, where that is known.
+    /// How many references to any one buffer are in flight: 0, or `None` where it is not known.
     pub(crate) fn in_flight_of_one(&self) -> Option<u64> {
         self.nothing_hides().then_some(0)
     }
 
-    /// How many fixed files any one buffer is, where that is known.
+    /// How many registered files are any one buffer: 0, or `None` where it is not known.
     pub(crate) fn fixed_of_one(&self) -> Option<u64> {
         (self.fixed == 0 && self.nothing_hides()).then_some(0)
     }
 
-    /// A registered file may itself be a socket, and a message in flight may carry a ring: one kind is only ruled out
-    /// with the other.
+    /// Whether no reference can be hidden in a socket or io_uring. A registered file may be a
+    /// socket, and a message in flight may carry an io_uring, so neither kind can be ruled out
+    /// without the other.
     fn nothing_hides(&self) -> bool {
         self.in_flight == 0 && self.nested == 0 && !self.unknown
     }
 
-    /// Whether no ring has any file registered.
+    /// Whether no io_uring has a registered file.
     pub(crate) fn is_empty(&self) -> bool {
         self.fixed == 0 && self.others == 0 && self.nothing_hides()
     }
@@ -153,13 +165,13 @@ impl HiddenRefCounter {
 
 const FILES: &[u8] = b"UserFiles:";
 
-/// How many fds wait in the queue of the socket whose fdinfo this is.
+/// How many fds wait in the queue of a socket, by the text of its fdinfo.
 pub(crate) fn in_queue(text: &[u8]) -> Result<u64, Malformed> {
-    // Sockets of other families have no such line, and carry no fds.
+    // Sockets of other families have no such line and cannot carry fds.
     value(text, b"scm_fds:").unwrap_or(Ok(0))
 }
 
-/// What a registered file may be.
+/// What a registered file may be, by its path or name.
 #[derive(Debug, PartialEq, Eq)]
 enum Registered {
     DmaBuf,
@@ -172,7 +184,8 @@ impl Registered {
         match path {
             b"dmabuf" => Registered::DmaBuf,
             _ if path.starts_with(LINK_PREFIX) => Registered::DmaBuf,
-            // A socket by its path, or by the name of its protocol; a ring by its path or its name.
+            // A socket by its path or by the name of its protocol; an io_uring by its path or its
+            // name.
             _ if path.starts_with(b"socket:[") || path.starts_with(b"UNIX") => Registered::Keeper,
             _ if path.ends_with(b"[io_uring]") => Registered::Keeper,
             _ => Registered::Other,
@@ -197,7 +210,7 @@ mod tests {
         (hidden.in_flight_of_one(), hidden.fixed_of_one())
     }
 
-    /// Check that links of sockets and rings are told from all others.
+    /// Check that links of sockets and io_urings are recognised, and no others.
     #[test]
     fn links() {
         assert_eq!(FileKeeper::of(b"socket:[4711]"), Some(FileKeeper::Socket(4711)));
@@ -206,7 +219,7 @@ mod tests {
         assert_eq!(FileKeeper::of(b"socket:[x]"), None);
     }
 
-    /// Check that a waiting fd anywhere makes every buffer's part unknown, not 0 and not 1.
+    /// Check that one waiting fd makes the number unknown for every buffer, neither 0 nor 1.
     #[test]
     fn one_waiting_fd() {
         assert_eq!(after(FileKeeper::Socket(1), Some(b"pos:\t0\nscm_fds: 1\n")), (None, None));
@@ -216,7 +229,8 @@ mod tests {
         );
     }
 
-    /// Check that empty queues and rings, and sockets that carry no fds, prove that there are none.
+    /// Check that the number is 0 if there are only empty queues, empty io_urings, and sockets that
+    /// cannot carry fds.
     #[test]
     fn none_anywhere() {
         assert_eq!(after(FileKeeper::Socket(1), Some(b"pos:\t0\nscm_fds: 0\n")), (Some(0), Some(0)));
@@ -224,7 +238,8 @@ mod tests {
         assert_eq!(after(FileKeeper::Ring, Some(b"UserFiles:\t0\nUserBufs:\t0\n")), (Some(0), Some(0)));
     }
 
-    /// Check that a registered file which may be a dma-buf leaves every buffer's part unknown, and any other does not.
+    /// Check that a registered file that may be a dma-buf makes the number unknown for every
+    /// buffer, and that another file does not.
     #[test]
     fn registered() {
         let ring = |entry: &str| {
@@ -237,14 +252,15 @@ mod tests {
         assert_eq!(ring("<none>"), (Some(0), Some(0)));
     }
 
-    /// Check that a text of another file than the link named is not taken for the socket's.
+    /// Check that the text of another file than the link named is not taken for the socket's.
     #[test]
     fn a_replaced_socket() {
         assert_eq!(after(FileKeeper::Socket(5), Some(b"pos:\t0\nino:\t4\n")), (None, None));
         assert_eq!(after(FileKeeper::Socket(5), Some(b"pos:\t0\nino:\t5\nscm_fds: 0\n")), (Some(0), Some(0)));
     }
 
-    /// Check that a file whose name breaks its line cannot push an entry out of sight, whatever lines it forges.
+    /// Check that a file whose name contains a newline cannot hide an entry, whatever lines it
+    /// forges.
     #[test]
     fn a_broken_entry_is_noticed() {
         for forged in ["evil\nx", "evil\n    1: x", "evil\n    1: x\nUserBufs:\t0"] {
@@ -253,14 +269,14 @@ mod tests {
         }
     }
 
-    /// Check that a ring which was too busy to list its files is told from one that has none.
+    /// Check that a ring that was too busy to list its files is not taken for one that has none.
     #[test]
     fn a_busy_ring() {
         let busy = b"SqThread:\t-1\nUserFiles:\t1\nUserBufs:\t0\nPollList:\nCqOverflowList:\n";
         assert_eq!(after(FileKeeper::Ring, Some(busy)), (None, None));
     }
 
-    /// Check that what cannot be read proves nothing.
+    /// Check that an unreadable keeper leaves everything unknown.
     #[test]
     fn unread() {
         assert_eq!(after(FileKeeper::Socket(1), None), (None, None));

@@ -1,18 +1,21 @@
-//! Proof that something is a dma-buf, and what its inode alone tells.
+//! Proof that a file is a dma-buf, and what its inode says.
 //!
-//! Proof is the filesystem's magic number, asked of the object itself. Asking can hang where the object is
-//! a file of a dead network server or of a hostile FUSE daemon, so it is asked only of
-//! - an fd whose fdinfo has just shown `exp_name`, which dma-bufs alone print, or
-//! - a candidate by name whose filesystem is not among the mounts of its process: the dma-buf
-//!   filesystem is the kernel's own and never mounted. And then `statx` comes first, with
-//!   `AT_STATX_DONT_SYNC`, which has network filesystems and FUSE answer from memory; only an inode without a
-//!   file type, which `alloc_anon_inode` makes and no mountable filesystem does, is asked further.
+//! The proof is the magic number of the file's filesystem. To read it can hang if the file belongs
+//! to a dead network server or to a hostile FUSE daemon. So it is read only of
+//! - an fd whose fdinfo has just shown `exp_name`, which only dma-bufs print, or
+//! - a candidate by name whose filesystem is not among its process's mounts, because the dma-buf
+//!   filesystem belongs to the kernel and is never mounted. Here `statx` comes first, with
+//!   `AT_STATX_DONT_SYNC`: network filesystems and FUSE answer that from memory. The magic number
+//!   is read only if the inode has no file type. `alloc_anon_inode` makes such inodes, and no
+//!   filesystem that can be mounted does.
 //!
-//! A recorded tree has no inodes. What they would tell stands there in `.lsbuf/` and the link below the folder of the link's
-//! owner, as `MAGIC MAJOR:MINOR INO SIZE UID CTIME MTIME`: the filesystem's magic number in hex, times in seconds.
+//! A recorded tree has no inodes. For each link it keeps what the inode said in a file: `.lsbuf/`
+//! and the link, below the folder of the process. Its form is `MAGIC MAJOR:MINOR INO SIZE UID CTIME
+//! MTIME`, with the filesystem's magic number in hex and times in seconds.
 //!
-//! What is left: a process may replace the fd between two calls, and a lazily unmounted network mount is in
-//! no mount table. Either needs a file called `/dmabuf:…` on a server that has gone, and then delays the open.
+//! Limits: a process may replace the fd between two calls, and a lazily unmounted network mount is
+//! in no mount table. In either case a file called `/dmabuf:…` on a server that is gone delays the
+//! open.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
@@ -26,7 +29,7 @@ use super::magic;
 use super::parse::{Malformed, cut, number, number32};
 use crate::model::{Bytes, Dev, Inode};
 
-/// What the inode of a proven dma-buf tells.
+/// What the inode of a proven dma-buf says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InodeFact {
     pub(crate) dev: Dev,
@@ -36,17 +39,18 @@ pub(crate) struct InodeFact {
     pub(crate) created_at: Option<SystemTime>,
 }
 
-/// What stands behind a link.
+/// The file behind a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LinkTarget {
-    /// Proven.
+    /// Proven to be a dma-buf.
     DmaBuf(InodeFact),
-    /// Proven to be something else, on that device.
+    /// Proven to be another file, on that device.
     Other(Dev),
 }
 
-/// Asks the inode behind a link of procfs (`fd/N` or `map_files/…`). On the `known` device of the dma-buf filesystem one
-/// call is enough; else the object is pinned, so that inode and magic number are of one and the same.
+/// Reads the inode behind a link of procfs (`fd/N` or `map_files/…`). If it is on the `known`
+/// device of the dma-buf filesystem, one call is enough. Else the file is pinned, so that inode and
+/// magic number belong to the same file.
 pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option<Dev>) -> Result<LinkTarget> {
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     if known.is_some() {
@@ -60,7 +64,7 @@ pub(crate) fn ask<P: Arg + Copy>(process: BorrowedFd<'_>, link: P, known: Option
     object(link.into_with_c_str(|link| guard::open_at(None, process, link, flags))?.as_fd())
 }
 
-/// What an open file is.
+/// Reads the inode of an open file.
 pub(crate) fn object(pinned: BorrowedFd<'_>) -> Result<LinkTarget> {
     const S_IFMT: u16 = 0o170_000;
     let unsynced = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
@@ -95,12 +99,12 @@ pub(crate) fn device_text(text: &[u8]) -> std::result::Result<Dev, Malformed> {
     Ok(Dev { major: number32(major, 10)?, minor: number32(minor, 10)? })
 }
 
-/// The filesystem that `st_dev` of stat(2) names.
+/// The device of a filesystem, from `st_dev` of stat(2).
 pub(crate) fn device_of(stat: &Stat) -> Dev {
     Dev { major: major(stat.st_dev), minor: minor(stat.st_dev) }
 }
 
-/// The same by statx(2).
+/// The device of a filesystem, from statx(2).
 pub(crate) fn device(inode: &Statx) -> Dev {
     Dev { major: inode.stx_dev_major, minor: inode.stx_dev_minor }
 }
@@ -115,8 +119,8 @@ fn fact(inode: &Statx) -> InodeFact {
     }
 }
 
-/// Creation sets all times alike. The owner may change them later: to another time, which shows, or to the current one,
-/// which does not.
+/// The time of creation. Creation sets all times of the inode to the same value. The owner may
+/// change them later: to another time, which shows, or to the current time, which does not.
 pub(crate) fn created(changed: Option<SystemTime>, modified: Option<SystemTime>) -> Option<SystemTime> {
     changed.filter(|_| changed == modified)
 }
@@ -125,7 +129,7 @@ fn time(stamp: StatxTimestamp) -> Option<SystemTime> {
     since_epoch(u64::try_from(stamp.tv_sec).ok()?, stamp.tv_nsec)
 }
 
-/// Seconds, a point, nine digits.
+/// Parses seconds, a point and nine digits.
 fn time_text(text: &[u8]) -> std::result::Result<Option<SystemTime>, Malformed> {
     let (seconds, nanoseconds) = cut(text, b'.')?;
     if nanoseconds.len() != 9 {
@@ -140,13 +144,13 @@ pub(crate) fn since_epoch(seconds: u64, nanoseconds: u32) -> Option<SystemTime> 
         .checked_add(Duration::from_nanos(nanoseconds.into()))
 }
 
-/// What is mounted where the process can see it (`/proc/P/mountinfo`): mount ids, as fdinfo's `mnt_id` names them, and
-/// devices, as `maps` names them.
+/// The mounts that a process sees (`/proc/P/mountinfo`): mount ids, as in `mnt_id` of fdinfo, and
+/// devices, as in `maps`.
 pub(crate) fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u64, Dev)> {
     mountinfo.split(|&b| b == b'\n').filter_map(|line| mount(line).ok())
 }
 
-/// A line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
+/// Parses a line of mountinfo: `ID PARENT MAJ:MIN …`, in decimal.
 pub(crate) fn mount(line: &[u8]) -> std::result::Result<(u64, Dev), Malformed> {
     let (id, rest) = cut(line, b' ')?;
     let (_parent, rest) = cut(rest, b' ')?;
@@ -160,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// Check that a mount is named by its own id, and by its device, which is decimal here and hex in maps.
+    /// Check that a mount's own id is read, and its device, which is decimal here and hex in maps.
     #[test]
     fn a_mount() {
         let line = b"36 35 0:27 / /tmp rw,nosuid - tmpfs tmpfs rw";
@@ -173,21 +177,23 @@ mod tests {
         ask(process.as_fd(), format!("fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)).as_str(), None).unwrap()
     }
 
-    /// Check that a memfd, whose inode has a file type, is no dma-buf.
+    /// Check that a memfd, whose inode has a file type, is not a dma-buf.
     #[test]
     fn a_memfd_is_other() {
         let memfd = rustix::fs::memfd_create(c"/dmabuf:x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         assert!(matches!(own(memfd.as_fd()), LinkTarget::Other(_)));
     }
 
-    /// Check that an eventfd, whose inode has no file type either, is told by the magic number.
+    /// Check that an eventfd, whose inode has no file type either, is recognised by the magic
+    /// number.
     #[test]
     fn an_eventfd_is_other() {
         let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
         assert!(matches!(own(eventfd.as_fd()), LinkTarget::Other(_)));
     }
 
-    /// Check that an inode recorded in a tree is the dma-buf that it was, with its time of creation only where its times agree.
+    /// Check that a recorded inode is read back as the dma-buf that it was, with a time of creation
+    /// only if its times agree.
     #[test]
     fn a_recorded_inode() {
         let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(5, 7));
@@ -205,7 +211,7 @@ mod tests {
         assert_eq!(parsed, Ok(LinkTarget::DmaBuf(touched)));
     }
 
-    /// Check that an inode of another filesystem proves its device to be another.
+    /// Check that an inode of another filesystem is not a dma-buf.
     #[test]
     fn a_recorded_impostor() {
         let parsed = parse_recorded(b"1021994 0:27 7 4096 0 5.000000007 5.000000007\n");
@@ -220,7 +226,7 @@ mod tests {
             let _ = (mount(&text), parse_recorded(&text));
         }
 
-        /// Check that a mount is read back whatever root and mount point follow it.
+        /// Check that a mount is read back, whatever root and mount point follow.
         #[test]
         fn mount_points_shift_nothing(id: u64, minor: u32, rest in proptest::collection::vec(any::<u8>(), 0..40)) {
             let line = [format!("{id} 1 0:{minor} ").as_bytes(), &rest].concat();

@@ -1,6 +1,7 @@
 //! kcmp(2): whether two tasks share an fd table (CLONE_FILES) or an address space (CLONE_VM).
 //!
-//! It takes pids of the caller's pid namespace and asks for the right to trace both.
+//! It takes pids of the caller's pid namespace, and needs the right to trace both tasks
+//! (PTRACE_MODE_READ_REALCREDS).
 
 use std::cmp::Ordering;
 
@@ -8,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::model::Tid;
 
-/// What tasks can share. The numbers are those of include/uapi/linux/kcmp.h.
+/// What tasks can share, with the numbers of include/uapi/linux/kcmp.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Resource {
     /// The address space.
@@ -17,7 +18,8 @@ pub(crate) enum Resource {
     Files = 2,
 }
 
-/// Asks the kernel. A task that has gone shares nothing any more, and comes last. `None`: it does not tell.
+/// Compares two tasks. `Less` is also returned if one of them has exited: it shares nothing any
+/// more. `None`: the kernel gives no answer.
 #[allow(unsafe_code)]
 pub(crate) fn compare(what: Resource, a: Tid, b: Tid) -> Option<Ordering> {
     let (a, b) = (libc::pid_t::try_from(a.0).ok()?, libc::pid_t::try_from(b.0).ok()?);

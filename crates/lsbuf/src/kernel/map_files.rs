@@ -1,8 +1,10 @@
-//! `/proc/P/map_files`: the first way to read mappings, kept so that it can be compared.
+//! `/proc/P/map_files`: the oldest way to read mappings, kept for comparison with the others.
 //!
-//! A `readlink` per file mapping; only dma-buf candidates are followed for device and inode, which needs
-//! CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first user namespace (`proc_map_files_get_link`).
-//! Offset and protection are not to be had here.
+//! It takes one `readlink` per file mapping. Only links that look like a dma-buf's or like shared
+//! memory are followed for device and inode. That needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in
+//! the first user namespace (`proc_map_files_get_link`).
+//!
+//! Limits: offset and protection of a mapping are not shown here.
 
 use std::mem::MaybeUninit;
 
@@ -23,7 +25,8 @@ pub(crate) struct LinkFact {
     pub(crate) name: Label,
 }
 
-/// Reads the links of one process, with those of the shmem family if that is looked for. Returns how many entries were malformed.
+/// Reads the links of one process, and looks for shared memory if `shmem` is given. Returns how
+/// many entries were malformed.
 pub(crate) fn read(
     process: &Folder,
     facts: &mut Vec<LinkFact>,
@@ -51,13 +54,13 @@ pub(crate) fn read(
                         Ok(id) if id.is_some_and(|id| finder.may_be_private(&id)) => {}
                         Ok(id) => found.extend(id.map(|id| ShmMap { id, vma })),
                         Err(Errno::NOENT) => {}
-                        // The caller may not follow any of these links (`proc_map_files_get_link`).
+                        // The caller may follow none of these links (`proc_map_files_get_link`).
                         Err(Errno::PERM) => return Err(Errno::PERM),
                         Err(_) => finder.refusing += 1,
                     }
                 }
             }
-            // Unmapped between the listing and now; or a path longer than any dma-buf's.
+            // Unmapped since the listing, or a path longer than any dma-buf's.
             Err(Errno::NOENT | Errno::NAMETOOLONG) => {}
             Err(e) => return Err(e),
         }
@@ -66,14 +69,14 @@ pub(crate) fn read(
     Ok(malformed)
 }
 
-/// The name that a VMA's link shows: whole and raw, unlike in `maps`.
+/// The dma-buf's name that a VMA's link shows. It is whole and raw, unlike in `maps`.
 pub(crate) fn name(process: &Folder, vma: &MapRef) -> Option<Label> {
     let mut room = [MaybeUninit::uninit(); LINK_ROOM];
     let target = process.link(link(vma).as_str(), &mut room).ok()?;
     target.strip_prefix(LINK_PREFIX).map(Label::from)
 }
 
-/// The VMA that an entry names.
+/// The VMA that the name of an entry stands for.
 pub(crate) fn range(entry: &[u8]) -> std::result::Result<MapRef, Malformed> {
     let (start, end) = cut(entry, b'-')?;
     let (start, end) = (number(start, 16)?, number(end, 16)?);

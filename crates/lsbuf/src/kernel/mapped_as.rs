@@ -1,12 +1,16 @@
-//! What a dma-buf looks like when it is mapped, where its exporter gives mappings another file than the buffer's.
+//! The device and inode that mappings of a dma-buf show, where its exporter gives them another
+//! file.
 //!
-//! Drivers whose objects are shmem may swap a VMA's file for the object's own (`vgem_prime_mmap` until Linux 5.12,
-//! `i915_gem_dmabuf_mmap` where there is no local memory): such a mapping shows as `/drm mm object` or `/i915`, with the object's
-//! inode, and nothing in it names the dma-buf. Proof is to map the buffer and look: an fd of it is duplicated, one page of it mapped
-//! without any access, and one's own `maps` tells what is there. Nothing of the buffer is read or faulted in.
+//! Drivers whose objects are shmem files may put the object's own file into the VMA
+//! (`vgem_prime_mmap` until Linux 5.12, `i915_gem_dmabuf_mmap` for a GPU without local memory).
+//! `maps` then shows `/drm mm object` or `/i915` with the object's inode, and nothing that names
+//! the dma-buf. To find out, lsbuf maps the buffer itself: it duplicates an fd, maps one page
+//! without any access right, and looks that mapping up in its own `maps`. It neither reads the
+//! buffer nor causes a page fault.
 //!
-//! That is not nothing: the buffer's count is one higher while it lasts, and its exporter is asked to map. So it is done for who
-//! asks about a buffer in full, not for every list. It takes the right to attach (`pidfd_getfd(2)`).
+//! This has side effects: the buffer's count is one higher meanwhile, and its exporter's mmap
+//! function runs. So it is done only if a user asks for one buffer in full, never for a list. It
+//! needs the right to attach to the process (`pidfd_getfd(2)`).
 
 use std::os::fd::AsFd;
 
@@ -19,7 +23,7 @@ use super::process::ProcessDir;
 use super::{duplicate, read};
 use crate::model::{Dev, Fd, Inode};
 
-/// The device and inode that a mapping of that dma-buf shows.
+/// Returns the device and inode that a mapping of that dma-buf shows.
 pub(crate) fn of(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(Dev, Inode)> {
     let (duplicate, _) = duplicate::take(process, fd, ino)?;
     let page = Region::untouchable(duplicate.as_fd())?;
@@ -28,7 +32,7 @@ pub(crate) fn of(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(Dev, Inode
     at(&text, page.start()).ok_or(Errno::NOENT)
 }
 
-/// What the mapping that begins there is of.
+/// The file of the mapping that begins at that address.
 fn at(maps: &[u8], start: u64) -> Option<(Dev, Inode)> {
     let lines = maps.split(|&b| b == b'\n').filter_map(|line| Line::parse(line).ok());
     lines.into_iter().find(|line| line.vma.start == start).map(|line| (line.dev, line.ino))
@@ -38,7 +42,7 @@ fn at(maps: &[u8], start: u64) -> Option<(Dev, Inode)> {
 mod tests {
     use super::*;
 
-    /// Check that the mapping at that address is meant and no other.
+    /// Check that the mapping that begins at the address is found, and no other.
     #[test]
     fn by_its_address() {
         let maps = b"1000-2000 rw-s 00000000 00:01 7    /drm mm object (deleted)\n3000-4000 ---s 00000000 00:01 8    /i915 (deleted)\n";

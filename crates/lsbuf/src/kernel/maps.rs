@@ -1,13 +1,13 @@
-//! The text of `/proc/P/maps`, of which only dma-buf candidates and the shmem family are kept: those by their paths, these
-//! by their devices.
+//! The text of `/proc/P/maps`, reduced to possible dma-bufs and to shared memory. Dma-bufs are
+//! recognised by their paths, shared memory by its devices.
 //!
-//! A line is `START-END PERMS OFFSET MAJ:MIN INODE PATH` (`show_map_vma` in fs/proc/task_mmu.c): numbers
-//! in hex but the inode. The path of a dma-buf is `/dmabuf:` and its name, in which the kernel replaces a
-//! newline by `\012` but leaves backslashes alone, so a name that contains `\012` is ambiguous here and is
-//! left to other sources.
+//! A line is `START-END PERMS OFFSET MAJ:MIN INODE PATH` (`show_map_vma` in fs/proc/task_mmu.c);
+//! all numbers but the inode are hex. The path of a dma-buf is `/dmabuf:` and its name. The kernel
+//! prints a newline in the name as `\012` and leaves backslashes as they are. So a name with `\012`
+//! in it is ambiguous here, and other sources have to tell it.
 //!
-//! Limits: the kernel prints every VMA, so the cost grows with mappings that are none of our business;
-//! on Linux up to 6.16 each read holds the process's `mmap_lock`.
+//! Limits: the kernel prints every VMA, so the cost grows with mappings that are no buffer's. Up to
+//! Linux 6.16 each read holds the process's `mmap_lock`.
 
 use std::os::fd::BorrowedFd;
 use std::sync::LazyLock;
@@ -22,30 +22,30 @@ use super::read;
 use super::shmem::{ShmMap, ShmemFinder};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
 
-/// A VMA whose path looks like a dma-buf's.
+/// A VMA with a path that looks like a dma-buf's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MapFact {
     pub(crate) dev: Dev,
     pub(crate) ino: Inode,
-    /// `None` where the text does not tell it for certain.
+    /// `None` where the text is ambiguous.
     pub(crate) name: Option<Label>,
     pub(crate) vma: MapRef,
 }
 
-/// What one address space maps.
+/// The mappings of one address space that are of interest.
 #[derive(Debug, Default)]
 pub(crate) struct Mapped {
-    /// What looks like a dma-buf.
+    /// VMAs that look like dma-bufs.
     pub(crate) facts: Vec<MapFact>,
-    /// Shared memory of the shmem family.
+    /// VMAs of shared memory.
     pub(crate) shmem: Vec<ShmMap>,
-    /// Lines that could be a dma-buf's and could not be understood; others are not looked at.
+    /// Lines that may belong to a buffer and could not be parsed.
     pub(crate) malformed: u64,
-    /// Whether something that looks like an io_uring is mapped.
+    /// Whether a VMA looks like an io_uring's.
     pub(crate) ring: bool,
 }
 
-/// Reads the text of one address space after the other. What it needs to read them is allocated once.
+/// Reads the texts of address spaces, one after the other, with one buffer.
 #[derive(Debug, Default)]
 pub(crate) struct MapsReader {
     /// Grows to the longest line.
@@ -53,7 +53,7 @@ pub(crate) struct MapsReader {
 }
 
 impl MapsReader {
-    /// Reads an open `maps` from its start. `None`: there is no address space, or none any more.
+    /// Reads an open `maps` from its start. `None`: the address space does not exist, or no longer.
     pub(crate) fn read(
         &mut self,
         maps: BorrowedFd<'_>,
@@ -61,7 +61,7 @@ impl MapsReader {
     ) -> Result<Option<Mapped>> {
         static NEEDLES: LazyLock<[Finder<'_>; 2]> =
             LazyLock::new(|| [Finder::new(LINK_PREFIX), Finder::new(RING_LINK)]);
-        /// Every line has one, between its two addresses.
+        /// Matches every line: each has a `-` between its two addresses.
         static EACH_LINE: LazyLock<[Finder<'_>; 1]> = LazyLock::new(|| [Finder::new(b"-")]);
         let chunk = &mut self.chunk;
         let mut mapped = Mapped::default();
@@ -84,7 +84,7 @@ impl MapsReader {
     }
 }
 
-/// A line of a mapping.
+/// One parsed line.
 pub(crate) struct Line<'l> {
     pub(crate) dev: Dev,
     pub(crate) ino: Inode,
@@ -93,7 +93,7 @@ pub(crate) struct Line<'l> {
 }
 
 impl Line<'_> {
-    /// `None`: nothing that could be a dma-buf.
+    /// `None`: it cannot be a dma-buf.
     fn of_dmabuf(self) -> Option<MapFact> {
         let Line { dev, ino, path, vma } = self;
         let name = path.strip_prefix(LINK_PREFIX)?;
@@ -106,7 +106,8 @@ impl Line<'_> {
         let (perms, rest) = cut(rest, b' ')?;
         let (offset, rest) = cut(rest, b' ')?;
         let (dev, rest) = cut(rest, b' ')?;
-        // The kernel pads the inode with blanks if a path follows; without one the line ends in a blank or not.
+        // If a path follows, the kernel pads the inode with blanks. Without a path the line may end
+        // in a blank.
         let (ino, path) = cut(rest, b' ').unwrap_or((rest, b""));
         let vma = MapRef {
             start: number(start, 16)?,
@@ -123,12 +124,13 @@ impl Line<'_> {
     }
 }
 
-/// Whether a path may hold a newline, which is printed as these four characters that it may hold itself.
+/// Whether a path has the four characters that the kernel prints for a newline. The path itself may
+/// contain these characters, too.
 fn is_ambiguous(path: &[u8]) -> bool {
     path.windows(4).any(|w| w == b"\\012")
 }
 
-/// Parses one line; `None`: nothing that could be a dma-buf.
+/// Parses one line. `None`: it cannot be a dma-buf.
 pub(crate) fn parse(line: &[u8]) -> std::result::Result<Option<MapFact>, Malformed> {
     Line::parse(line).map(Line::of_dmabuf)
 }
@@ -164,14 +166,14 @@ mod tests {
         assert_eq!(fact.name, Some(Label::default()));
     }
 
-    /// Check that a name whose escape is ambiguous is left unknown instead of being guessed.
+    /// Check that an ambiguous name is left unknown and not guessed.
     #[test]
     fn an_escaped_newline_leaves_the_name_unknown() {
         let fact = parse(b"1000-2000 r--s 00000000 00:0c 42      /dmabuf:a\\012b").unwrap().unwrap();
         assert_eq!(fact.name, None);
     }
 
-    /// Check that anonymous, special and file mappings are understood and ignored.
+    /// Check that anonymous, special and file mappings are parsed and ignored.
     #[test]
     fn others_are_ignored() {
         for line in [

@@ -1,13 +1,16 @@
-//! The few lines of `/proc/meminfo` that shared memory is in (`meminfo_proc_show` in fs/proc/meminfo.c).
+//! The lines of `/proc/meminfo` that count shared memory (`meminfo_proc_show` in
+//! fs/proc/meminfo.c).
 //!
-//! `Shmem:` is the kernel's counter `NR_SHMEM`: pages in memory of every file of every tmpfs, the one that is mounted nowhere
-//! among them. `Hugetlb:` counts huge pages of every size, used or not; none of them is in `Shmem:`. There is no line for
-//! memfd_secret's pages, which are in `Cached:` and `Unevictable:`, nor for a guest_memfd's.
+//! `Shmem:` is the kernel's counter `NR_SHMEM`: the pages in memory of all files of every tmpfs,
+//! including the kernel's own tmpfs, which is mounted nowhere. `Hugetlb:` counts huge pages of
+//! every size, used or not; none of them is in `Shmem:`. No line counts the pages of memfd_secret
+//! alone, which are in `Cached:` and `Unevictable:`, nor those of guest_memfd.
 //!
-//! The counter is kept in parts, one for each processor, that are added up when they are large enough, and every second or
-//! so. [`fold`] adds them up at once, which interrupts each processor for a moment, and is root's.
+//! The counter has a part for each processor. A part is added to the sum when it is large enough,
+//! and about every second. [`fold`] adds all of them at once. That interrupts each processor for a
+//! moment, and only root may do it.
 //!
-//! Limits: sums are of pages at slightly different times.
+//! Limits: the values that are added were read at slightly different times.
 
 use rustix::io::{Errno, Result};
 
@@ -15,34 +18,35 @@ use super::parse::{Malformed, cut, number};
 use super::tree::Folder;
 use crate::model::Bytes;
 
-/// What is taken from it.
+/// The values that lsbuf uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meminfo {
     /// `Shmem:`.
     pub(crate) shmem: Bytes,
     /// `SwapTotal:` less `SwapFree:`.
     pub(crate) swap_used: Bytes,
-    /// `Hugetlb:`; a kernel without huge pages has no such line, and none of them.
+    /// `Hugetlb:`; 0 if the kernel has no huge pages and so no such line.
     pub(crate) hugetlb: Bytes,
 }
 
-/// Reads it.
+/// Reads `meminfo`.
 pub(crate) fn read(root: &Folder) -> Result<Meminfo> {
     let mut text = Vec::new();
     root.read_file(c"meminfo", &mut text)?;
     parse(&text).map_err(|Malformed| Errno::BADMSG)
 }
 
-/// Has the kernel add up what each processor has counted (`vmstat_refresh` in mm/vmstat.c).
+/// Makes the kernel add up what each processor has counted (`vmstat_refresh` in mm/vmstat.c).
 pub(crate) fn fold(root: &Folder) -> Result<()> {
     match root.read_file(c"sys/vm/stat_refresh", &mut Vec::new()) {
-        // It has added up, and found some other counter below zero: so kernels before 5.13 say that.
+        // It has added them up, and has found some other counter below zero. Kernels before 5.13
+        // report that as an error.
         Err(Errno::INVAL) => Ok(()),
         done => done,
     }
 }
 
-/// Parses it. What these lines say must be said once, in kB.
+/// Parses `meminfo`. A line that is used must not occur twice, and its value must be in kB.
 pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Malformed> {
     let value = |name: &[u8]| -> std::result::Result<Option<Bytes>, Malformed> {
         let mut lines = text.split(|&b| b == b'\n').filter_map(|line| {
@@ -59,13 +63,13 @@ pub(crate) fn parse(text: &[u8]) -> std::result::Result<Meminfo, Malformed> {
     let (total, free) = (stated(b"SwapTotal")?, stated(b"SwapFree")?);
     Ok(Meminfo {
         shmem: stated(b"Shmem")?,
-        // Swap that is being switched off is still free and no longer there.
+        // While swap is being switched off, it is still free but no longer in the total.
         swap_used: Bytes(total.0.saturating_sub(free.0)),
         hugetlb: value(b"Hugetlb")?.unwrap_or_default(),
     })
 }
 
-/// `     1234 kB`, of 1024 bytes each.
+/// A value such as ` 1234 kB`, in units of 1024 bytes.
 fn kilobytes(text: &[u8]) -> std::result::Result<Bytes, Malformed> {
     let digits = text.trim_ascii_start().strip_suffix(b" kB").ok_or(Malformed)?;
     number(digits, 10)?.checked_mul(1024).map(Bytes).ok_or(Malformed)
@@ -84,7 +88,7 @@ mod tests {
         format!("MemTotal:       24683656 kB\nSwapTotal:           100 kB\nSwapFree:             60 kB\nShmem:{shmem}\nShmemHugePages:        0 kB\nHugePages_Total:       2\nHugetlb:            4096 kB\n").into_bytes()
     }
 
-    /// Check that each line lands in its field, and that a longer name is another line.
+    /// Check that each line is read into its field, and that a longer key is another line.
     #[test]
     fn lines() {
         let expected =
@@ -92,7 +96,7 @@ mod tests {
         assert_eq!(parse(&text("              8968 kB")), Ok(expected));
     }
 
-    /// Check that no other unit, no sign, no second line and nothing too large is taken for a size.
+    /// Check that another unit, a sign, a second line or a value that is too large is refused.
     #[test]
     fn malformed() {
         for value in
@@ -103,7 +107,7 @@ mod tests {
         assert_eq!(parse(b"Shmem: 1 kB\n"), Err(Malformed));
     }
 
-    /// Check that this kernel's can be read.
+    /// Check that this kernel's meminfo can be read.
     #[test]
     fn live() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();

@@ -1,32 +1,54 @@
-//! Asking the kernel: one module per interface.
+//! What lsbuf reads from the kernel: one module for each kernel interface.
 //!
-//! A source yields facts, or a typed reason why not; it never decides what an answer means, never
-//! compares kernel versions and never prints. Parsers are pure functions of bytes, so that recorded
-//! text and hostile text reach them the same way. This is the only home of `unsafe`: system calls that rustix does not
-//! have, in [`kcmp`], [`procmap`] and [`shmem`], and in [`own`] what lsbuf maps itself.
+//! A module returns what the kernel says, or a typed reason why it could not be read. It does not
+//! interpret an answer, compare kernel versions or print. Parsers are pure functions of bytes, so
+//! tests, recordings and the fuzzer can give them any text.
 //!
-//! What is read is a running kernel's procfs or a recording of one: [`tree`] has what differs.
+//! `unsafe` is allowed only in this folder. It is needed for system calls that rustix does not have
+//! ([`kcmp`], [`procmap`], [`bpf`], [`shmem`]), for mappings that lsbuf makes itself ([`own`]) and
+//! for the helper process ([`guard`]).
 //!
-//! **What may touch a stranger's file.** A holder's fd can point at a file on a network mount whose
-//! server is gone, and any call that asks that filesystem would hang. Therefore:
-//! - `readlink` of `/proc/P/fd/N` and of `map_files` entries prints the path from the dentry cache and
-//!   never enters the filesystem;
-//! - `fdinfo` is read only for links that start with `/dmabuf:` and for sockets and io_urings; the file's
-//!   `show_fdinfo` is called, which network filesystems and FUSE do not have; an io_uring's gives up when the ring is
-//!   busy; DRM files, whose `show_fdinfo` takes driver locks, are left alone;
-//! - where shmem is looked for, `statx` (`AT_STATX_DONT_SYNC`) asks what has a name of the kernel's own tmpfs or a path below
-//!   a mounted one, as the innermost mount of its holder's namespace says ([`shmem`]). Left over is a file of a dead network
-//!   server that was received from another mount namespace, in which its path is below no such mount;
-//! - only mount points of a tmpfs are asked for what is used, looked up from the kernel's cache alone where it can be told
-//!   to ([`shmem::usage`]);
-//! - only what is thereby proven to be a dma-buf, or passed the tests in [`identity`], is opened
-//!   (`O_PATH`) and asked for its inode.
+//! | subject | modules |
+//! |---|---|
+//! | what is read: a running kernel's procfs or a recording of one | [`root`], [`tree`] |
+//! | reading and parsing in general | [`read`], [`parse`], [`path`], [`magic`] |
+//! | processes and threads | [`process`], [`task`], [`sharing`], [`kcmp`], [`activity`] |
+//! | fds | [`fds`], [`fdinfo`], [`fdinfo_table`], [`duplicate`] |
+//! | mappings | [`procmap`], [`maps`], [`map_files`], [`mapped_as`], [`own`] |
+//! | references that no process shows | [`hidden_refs`], [`pending`] |
+//! | proof that a file is a dma-buf | [`identity`] |
+//! | lists in debugfs and sysfs | [`bufinfo`], [`gem_info`], [`devices`] |
+//! | shared memory that is no dma-buf | [`shmem`], [`meminfo`] |
+//! | BPF iterators | [`bpf`], [`btf`] |
+//! | reads that another process could block | [`guard`] |
+//! | the rights of lsbuf itself | [`rights`] |
 //!
-//! Who may not follow links, with CAP_SYS_PTRACE alone, cannot choose by them. Then the `fdinfo` of every fd is read, which
-//! takes locks of the files' drivers for a moment: that of a DRM file its client's tables, that of an inotify or epoll
-//! instance its list ([`fdinfo_table`]). Still no network filesystem or FUSE is asked. And one fd that is proven to be a
-//! dma-buf's is duplicated for a moment, to learn the device of their filesystem ([`duplicate::device`]); that
-//! buffer's count is one higher while it lasts, and nothing of this scan reads it then.
+//! **What may touch a file of an untrusted process.** An fd of a holder can point at a file of a
+//! network mount whose server is gone. A call that needs an answer of that filesystem would hang.
+//! Therefore:
+//! - `readlink` of `/proc/P/fd/N` and of entries of `map_files` prints the path from the dentry
+//!   cache and never enters the file's filesystem.
+//! - `fdinfo` is read only where the link begins with `/dmabuf:`, and of sockets and io_urings.
+//!   Reading it calls the file's `show_fdinfo`, which network filesystems and FUSE do not have.
+//!   That of an io_uring gives up if the ring is busy. That of a DRM file takes driver locks, so it
+//!   is not read.
+//! - Where lsbuf looks for shared memory, it calls `statx` (`AT_STATX_DONT_SYNC`) on files with a
+//!   name of the kernel's own tmpfs, and on files below a mounted tmpfs. Which mount a path is in
+//!   is decided by the innermost mount of the holder's mount namespace ([`shmem`]). One case is
+//!   left: a file of a dead network server that came from another mount namespace, where its path
+//!   is below no such mount.
+//! - The usage of a filesystem is read only at mount points of a tmpfs. They are looked up in the
+//!   kernel's cache alone, where the kernel has a flag for that ([`shmem::usage`]).
+//! - A file is opened (`O_PATH`) and its inode read only if it is already proven to be a dma-buf,
+//!   or if it has passed the checks in [`identity`].
+//!
+//! Without the right to follow links, lsbuf cannot select fds by their target. A process that has
+//! CAP_SYS_PTRACE alone is in that case. lsbuf then reads the `fdinfo` of every fd
+//! ([`fdinfo_table`]). This takes locks for a moment: of a DRM file the tables of its client, of an
+//! inotify or epoll instance its list. It still needs no answer of a network filesystem or FUSE.
+//! lsbuf also duplicates one fd that is proven to be a dma-buf's, to learn the device of the
+//! dma-buf filesystem ([`duplicate::device`]). The count of that buffer is one higher for that
+//! moment, and nothing in the same scan reads it then.
 
 pub(crate) mod activity;
 pub(crate) mod bpf;
@@ -61,6 +83,6 @@ pub(crate) mod shmem;
 pub(crate) mod task;
 pub(crate) mod tree;
 
-/// Where the name of every dma-buf's path begins (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). A
-/// filter, never a proof: an ordinary file at the root of a container can be called so.
+/// The beginning of every dma-buf's path (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). It is a
+/// filter, never a proof: an ordinary file in the root folder of a container can have such a name.
 pub(crate) const LINK_PREFIX: &[u8] = b"/dmabuf:";

@@ -1,8 +1,11 @@
-//! What lsbuf maps itself: `check` exact parts of buffers of its own, whose VMAs it cuts and splits, and which it gives any
-//! name; [`disguise`](super::disguise) a page that nobody may touch.
+//! Mappings that lsbuf makes itself.
 //!
-//! The `dmabuf` crate maps from a buffer's start only, in one piece, and refuses bad names by itself; a check must see
-//! what the kernel does. No code reads or writes through these mappings.
+//! `lsbuf check` maps exact parts of buffers of its own, cuts and splits the VMAs, and gives the
+//! buffers arbitrary names. [`mapped_as`](super::mapped_as) maps one page that nothing may touch.
+//!
+//! The `dmabuf` crate is no substitute: it maps a buffer from its start in one piece and refuses
+//! bad names by itself, but a check must see what the kernel does. No code reads or writes through
+//! these mappings.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -14,7 +17,7 @@ use rustix::ioctl::{IntegerSetter, ioctl, opcode};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
 use rustix::param::page_size;
 
-/// A shared mapping that begins at one VMA. It may become several, but has no holes.
+/// A shared mapping that begins as one VMA. It may become several, but has no holes.
 #[derive(Debug)]
 pub(crate) struct Region {
     start: *mut c_void,
@@ -27,7 +30,7 @@ impl Region {
         Region::with(fd, offset, len, ProtFlags::READ | ProtFlags::WRITE)
     }
 
-    /// Maps the first page, so that it can be neither read nor written.
+    /// Maps the first page without the right to read or write it.
     pub(crate) fn untouchable(fd: BorrowedFd<'_>) -> Result<Region> {
         Region::with(fd, 0, page_size(), ProtFlags::empty())
     }
@@ -43,7 +46,7 @@ impl Region {
         self.start.addr() as u64
     }
 
-    /// First address behind it.
+    /// First address after it.
     pub(crate) fn end(&self) -> u64 {
         self.start() + self.len as u64
     }
@@ -57,7 +60,7 @@ impl Region {
         Ok(())
     }
 
-    /// Makes all but the first `len` bytes read-only, and thereby a VMA of their own.
+    /// Makes all but the first `len` bytes read-only, so that they become a VMA of their own.
     pub(crate) fn split(&mut self, len: usize) -> Result<()> {
         let tail = self.tail(len)?;
         // SAFETY: the range is the end of this region, and nothing points into it.
@@ -75,17 +78,18 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the range is this region, which has no holes that somebody else could have filled.
-        // A failure leaves it mapped until the process ends; there is nobody to tell.
+        // SAFETY: the range is this region. It has no holes that another mapping could have filled.
+        // A failure leaves it mapped until the process ends; nothing can be done about it.
         let _ = unsafe { munmap(self.start, self.len) };
     }
 }
 
-/// `DMA_BUF_SET_NAME_B` of include/uapi/linux/dma-buf.h, with whatever name.
+/// `DMA_BUF_SET_NAME_B` of include/uapi/linux/dma-buf.h, with an arbitrary name.
 pub(crate) fn set_name(buf: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     const SET_NAME_B: rustix::ioctl::Opcode = opcode::write::<u64>(b'b', 1);
     let address = name.as_ptr().cast_mut().cast();
-    // SAFETY: the request's argument is an address, from which the kernel reads up to the NUL and writes nothing.
+    // SAFETY: the request's argument is an address, from which the kernel reads up to the NUL and
+    // writes nothing.
     let setter = unsafe { IntegerSetter::<SET_NAME_B>::new_pointer(address) };
     // SAFETY: `name` is borrowed, and so alive, until the call has returned.
     unsafe { ioctl(buf, setter) }
@@ -105,7 +109,8 @@ mod tests {
         maps.lines().filter(|line| (region.start()..region.end()).contains(&start(line))).count()
     }
 
-    /// Check that a region is one VMA, two once split, one again once cut, and gone once dropped.
+    /// Check that a region is one VMA, two when it is split, one again when it is cut, and that
+    /// wrong lengths are refused.
     #[test]
     fn split_and_shrunk() {
         let page = rustix::param::page_size();
@@ -120,7 +125,7 @@ mod tests {
         assert_eq!((region.split(page), region.shrink(0)), (Err(Errno::INVAL), Err(Errno::INVAL)));
     }
 
-    /// Check that what is no dma-buf does not know the request.
+    /// Check that a file that is no dma-buf does not know the request.
     #[test]
     fn only_dma_bufs_are_named() {
         let file = memfd_create(c"x", MemfdFlags::CLOEXEC).unwrap();

@@ -1,4 +1,4 @@
-//! Numbers out of bytes, strictly: what does not fit is an error, never a guess.
+//! Strict parsing of numbers: a text that is not exactly a number is an error, never a guess.
 
 /// Text from the kernel that does not have the form it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) fn number32(text: &[u8], radix: u32) -> Result<u32, Malformed> {
     u32::try_from(number(text, radix)?).map_err(|_| Malformed)
 }
 
-/// What stands before the first `byte`, and what stands after it.
+/// The text before the first `byte`, and the text after it.
 pub(crate) fn cut(text: &[u8], byte: u8) -> Result<(&[u8], &[u8]), Malformed> {
     let at = text.iter().position(|&b| b == byte).ok_or(Malformed)?;
     Ok((&text[..at], &text[at + 1..]))
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// Check that a sign, which the standard library's parser takes, is refused.
+    /// Check that a sign is refused, although the standard library's parser accepts it.
     #[test]
     fn signs_are_malformed() {
         assert_eq!(number(b"+1", 10), Err(Malformed));

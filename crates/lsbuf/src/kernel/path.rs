@@ -1,10 +1,12 @@
-//! Short paths below a process's directory, put together without memory of their own: there is one for each fd.
+//! Short paths below a process's directory, such as `fd/7`.
+//!
+//! There is one for each fd and mapping, so they are built on the stack, without an allocation.
 
 use std::fmt::{self, Write};
 
 use crate::model::{Fd, MapRef};
 
-/// The longest is `map_files/` and two addresses.
+/// Room for the longest path: `map_files/` and two addresses.
 const ROOM: usize = 48;
 
 /// A path.
@@ -15,7 +17,7 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    /// From its parts. One that does not fit is empty, which names nothing.
+    /// Builds a path from its parts. A path that does not fit is empty, which names no file.
     pub(crate) fn new(parts: fmt::Arguments<'_>) -> Path {
         let mut path = Path { len: 0, text: [0; ROOM] };
         if path.write_fmt(parts).is_err() {
@@ -58,7 +60,7 @@ pub(crate) fn map_files_link(vma: &MapRef) -> Path {
 mod tests {
     use super::*;
 
-    /// Check that the longest path there is fits, and that one which does not is none.
+    /// Check that the longest path fits, and that a longer one becomes empty.
     #[test]
     fn the_longest() {
         let path = Path::new(format_args!("map_files/{:x}-{:x}", u64::MAX, u64::MAX));

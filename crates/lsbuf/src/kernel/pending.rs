@@ -1,11 +1,13 @@
-//! Connections of AF_UNIX that nobody has accepted yet: fds may wait in them, and no process has their socket.
+//! AF_UNIX connections that the listening process has not accepted yet.
 //!
-//! fdinfo of the listening socket counts what waits there (`unix_show_fdinfo` in net/unix/af_unix.c), but did not on Linux 5.10. Which
-//! it is here is tried on a socket of our own. Where it does not count, `/proc/net/unix` at least shows that there is such a
-//! connection: a socket without an inode that is being connected (`unix_seq_show`).
+//! fds may wait in such a connection, although no process has an fd of its socket. The fdinfo of
+//! the listening socket counts them (`unix_show_fdinfo` in net/unix/af_unix.c), but did not on
+//! Linux 5.10. lsbuf tries with a socket of its own whether this kernel counts them. Where it does
+//! not, `/proc/net/unix` at least shows that there is such a connection: a socket that is
+//! connecting and has no inode (`unix_seq_show`).
 //!
-//! Limits: `/proc/net/unix` is that of the reader's network namespace; on a kernel that does not count, what waits in
-//! another namespace's connections is not noticed.
+//! Limits: `/proc/net/unix` shows only the reader's network namespace. On a kernel that does not
+//! count, fds in connections of another network namespace go unnoticed.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -20,16 +22,17 @@ use rustix::net::{
 use super::hidden_refs;
 use super::root::ProcRoot;
 
-/// Whether the kernel counts fds that wait in a connection nobody has accepted.
+/// Whether the kernel counts fds in a connection that has not been accepted.
 pub(crate) fn are_counted(root: &ProcRoot) -> bool {
     try_own(root).unwrap_or(false)
 }
 
-/// Sends an fd to a listening socket of our own, accepts nothing, and looks at what the kernel says of it.
+/// Sends an fd to a listening socket of our own, does not accept the connection, and reads the
+/// socket's fdinfo.
 fn try_own(root: &ProcRoot) -> Result<bool> {
     let stream = || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (listener, sender) = (stream()?, stream()?);
-    // Without a name the kernel gives an abstract one that nobody else has.
+    // Given no name, the kernel chooses an abstract name that no other socket has.
     bind(&listener, &SocketAddrUnix::new_unnamed())?;
     listen(&listener, 1)?;
     connect(&sender, &getsockname(&listener)?)?;
@@ -44,7 +47,7 @@ fn try_own(root: &ProcRoot) -> Result<bool> {
     Ok(hidden_refs::in_queue(&text).is_ok_and(|fds| fds > 0))
 }
 
-/// Whether there is such a connection; `true` also if that cannot be read.
+/// Whether there is such a connection. Also `true` if the file cannot be read.
 pub(crate) fn are_there(root: &ProcRoot) -> bool {
     let mut text = Vec::new();
     root.dir()
@@ -52,7 +55,8 @@ pub(crate) fn are_there(root: &ProcRoot) -> bool {
         .map_or(true, |()| text.split(|&b| b == b'\n').any(is_pending))
 }
 
-/// A line is `ADDRESS: REFS PROTOCOL FLAGS TYPE STATE INODE [NAME]`.
+/// Whether a line of `/proc/net/unix` is such a connection. A line is `ADDRESS: REFS PROTOCOL FLAGS
+/// TYPE STATE INODE [NAME]`.
 pub(crate) fn is_pending(line: &[u8]) -> bool {
     let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty()).skip(5);
     words.next() == Some(b"02") && words.next() == Some(b"0")
@@ -64,7 +68,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that a connection without an inode is told from sockets and from listeners.
+    /// Check that a connection without an inode is recognised, and other sockets and listeners are
+    /// not.
     #[test]
     fn lines() {
         assert!(is_pending(b"ffff: 00000002 00000000 00000000 0001 02     0 @x"));
@@ -73,9 +78,9 @@ mod tests {
         assert!(!is_pending(b"Num       RefCount Protocol Flags    Type St Inode Path"));
     }
 
-    /// Check that trying works wherever sockets do, and leaves no connection behind.
+    /// Check that the trial works wherever sockets do.
     #[test]
-    fn trying() {
+    fn own_socket() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         assert!(try_own(&root).is_ok());
     }

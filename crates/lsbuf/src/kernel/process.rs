@@ -1,8 +1,10 @@
-//! Who a process is (`/proc/P/stat`, `status`, `cgroup`), its threads (`task`), and whether it is still the same.
+//! A process: its identity (`/proc/P/stat`, `status`, `cgroup`), its threads (`task`), and whether
+//! it is still the same.
 //!
-//! `/proc/P` is opened once and everything is read relative to it: when the process dies, reads fail instead of reaching a
-//! newcomer with the same pid. An exec keeps the pid, the directory and the start time, but not the address space: an open
-//! `maps` belongs to the one that it was opened on, and is empty from then on ([`Image`]).
+//! `/proc/P` is opened once, and everything is read relative to that fd. If the process exits,
+//! reads fail; they never reach a new process with the same pid. An exec keeps the pid, the
+//! directory and the start time, but replaces the address space. An open `maps` belongs to the
+//! address space that it was opened on, and is empty after an exec ([`Image`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -32,7 +34,7 @@ impl ProcessDir {
         Ok(ProcessDir { pid, dir: root.dir().folder(DecInt::new(pid.0))? })
     }
 
-    /// The directory of one of its threads, which has the same shape.
+    /// The directory of one of its threads. It has the same shape.
     pub(crate) fn thread(&self, tid: Tid) -> Result<ProcessDir> {
         Ok(ProcessDir {
             pid: self.pid,
@@ -40,13 +42,13 @@ impl ProcessDir {
         })
     }
 
-    /// One of its threads as a process of its own, which procfs shows to who asks. What is not below `task` is below that,
-    /// and is there although the leader has exited.
+    /// The directory of one of its threads as if it were a process, which procfs opens but does not
+    /// list. It has files that are missing below `task`, and exists although the leader has exited.
     pub(crate) fn thread_alone(&self, tid: Tid) -> Result<ProcessDir> {
         Ok(ProcessDir { pid: self.pid, dir: self.dir.folder(Path::new(format_args!("../{tid}")).as_str())? })
     }
 
-    /// Its threads besides the leader, ascending. Nothing is listed for a process that has none.
+    /// Its threads without the leader, ascending. If there are none, `task` is not listed at all.
     pub(crate) fn threads(&self) -> Result<Vec<Tid>> {
         let mut tids = Vec::new();
         if !self.tree().may_have_threads(&self.dir, "task")? {
@@ -65,36 +67,36 @@ impl ProcessDir {
         Ok(tids)
     }
 
-    /// Opens its address space's mappings.
+    /// Opens the `maps` of its address space.
     pub(crate) fn image(&self) -> Result<Image> {
         Ok(Image { maps: self.dir.file(c"maps")? })
     }
 
-    /// The directory, for opening what lies below.
+    /// The open directory.
     pub(crate) fn dir(&self) -> &Folder {
         &self.dir
     }
 
-    /// The tree that it is in.
+    /// The tree that the directory is in.
     pub(crate) fn tree(&self) -> &dyn Tree {
         self.dir.tree()
     }
 
-    /// What stage of its life it is in.
+    /// Its stage of life.
     pub(crate) fn stage(&self) -> Result<Stage> {
         let mut text = Vec::new();
         self.dir.read_record(c"stat", &mut text)?;
         task::stage(&text).map_err(|Malformed| Errno::BADMSG)
     }
 
-    /// Its id.
+    /// Its process id.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Reads who it is. `EBADMSG`: its `stat` cannot be understood.
+    /// Reads its identity. `EBADMSG`: its `stat` cannot be parsed.
     pub(crate) fn identify(&self) -> Result<Process> {
-        /// Room for any of the three; no page size.
+        /// Initial size of the buffer; each of the three files fits. No page size.
         const ROOM: usize = 4 << 10;
         let mut text = Vec::with_capacity(ROOM);
         self.dir.read_record(c"stat", &mut text)?;
@@ -104,7 +106,7 @@ impl ProcessDir {
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None })
     }
 
-    /// Its path in the v2 hierarchy.
+    /// The path of its cgroup in the v2 hierarchy.
     pub(crate) fn cgroup(&self) -> Option<Label> {
         self.cgroup_into(&mut Vec::new())
     }
@@ -114,20 +116,21 @@ impl ProcessDir {
     }
 }
 
-/// The mappings of the address space that a process had when this was opened.
+/// An open `maps`: the mappings of the address space that the process had when this was opened.
 #[derive(Debug)]
 pub(crate) struct Image {
     maps: OwnedFd,
 }
 
 impl Image {
-    /// The text, to be read from its start once.
+    /// The text. It can be read once, from its start.
     pub(crate) fn maps(&self) -> BorrowedFd<'_> {
         self.maps.as_fd()
     }
 
-    /// Whether that address space is still in use: neither exited nor replaced by an exec, by a look at its text. Says yes
-    /// if it cannot be asked.
+    /// Whether that address space is still in use, so that the process has neither exited nor
+    /// called exec. Reads one byte of the text to find out. Also `true` if that fails for another
+    /// reason.
     pub(crate) fn lives(&self) -> bool {
         let read = retry(|| guard::read_at(None, self.maps.as_fd(), &mut [0; 1], 0));
         !matches!(read, Ok(0) | Err(Errno::SRCH))

@@ -1,17 +1,19 @@
-//! PROCMAP_QUERY: one VMA at a time from an open `/proc/P/maps`, without its text (Linux 6.11+; `do_procmap_query` in
-//! fs/proc/task_mmu.c).
+//! PROCMAP_QUERY: an ioctl on an open `/proc/P/maps` that returns one VMA without the cost of the
+//! text (Linux 6.11+; `do_procmap_query` in fs/proc/task_mmu.c).
 //!
-//! The kernel skips by itself what no file backs, and on demand what is not shared; and where no name is asked for it puts
-//! no path together, which is what makes the text dear. So a VMA is told by its device: the dma-bufs' own is one and the
-//! same for the whole boot. Names are asked only of devices that nobody has decided on yet. The name of every dma-buf's
-//! path begins alike (`dmabuffs_dname`), so one VMA with another name rules out its whole device. Rings share their device,
-//! that of anonymous inodes, with other things, and are asked for their names each.
+//! The kernel skips VMAs that no file backs and, on request, VMAs that are not shared. If no name
+//! is requested, it does not build the path, which is the expensive part of the text. So VMAs are
+//! recognised by their device: all dma-bufs have the same device until the next boot. A name is
+//! requested only for a device that has not been decided yet. The path of every dma-buf begins in
+//! the same way (`dmabuffs_dname`), so one VMA with another name rules out its whole device.
+//! io_urings share the device of anonymous inodes with other files, so the name of each VMA of that
+//! device is requested.
 //!
-//! Measured against the text, on Linux 6.12, 6.18 and 7.2: never dearer, not even where every VMA is returned; three times
-//! cheaper where few are.
+//! Measured against the text on Linux 6.12, 6.18 and 7.2: never more expensive, not even where
+//! every VMA is returned; three times cheaper where few are.
 //!
-//! Limits: as the text, this is no snapshot: VMAs move between two calls. [`VmaFilter::Shared`] passes over MAP_PRIVATE
-//! mappings of dma-bufs, which some exporters allow.
+//! Limits: like the text, this is no snapshot; VMAs can change between two calls.
+//! [`VmaFilter::Shared`] skips MAP_PRIVATE mappings of dma-bufs, which some exporters allow.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,7 +32,8 @@ use super::shmem::{self, ShmMap, ShmemFinder};
 use super::{LINK_PREFIX, read};
 use crate::model::{Dev, Inode, Label, MapRef, Perms};
 
-/// Flags of include/uapi/linux/fs.h: of `query_flags`, and from `SHARED` down of `vma_flags` too.
+/// Flags of include/uapi/linux/fs.h. All are flags of `query_flags`; the first four occur in
+/// `vma_flags` too.
 const READABLE: u64 = 0x01;
 const WRITABLE: u64 = 0x02;
 const EXECUTABLE: u64 = 0x04;
@@ -38,10 +41,11 @@ const SHARED: u64 = 0x08;
 const COVERING_OR_NEXT: u64 = 0x10;
 const FILE_BACKED: u64 = 0x20;
 
-/// Room for a name. A dma-buf's path has at most 40 bytes with its NUL; one that does not fit is no dma-buf's.
+/// Room for a name. The path of a dma-buf has at most 40 bytes with its NUL, so a longer one is not
+/// a dma-buf's.
 const NAME_ROOM: usize = 256;
 
-/// Room for any path: PATH_MAX, which is no page size.
+/// Room for the longest path: PATH_MAX, which is no page size.
 const LONG_ROOM: usize = 4096;
 
 /// `struct procmap_query`.
@@ -65,47 +69,48 @@ struct Query {
     build_id_addr: u64,
 }
 
-/// Which VMAs the kernel returns. All of them are of files.
+/// Which VMAs the kernel returns. All of them are backed by files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VmaFilter {
-    /// Those that `maps` marks `s`.
+    /// Only shared ones, which `maps` marks with `s`.
     Shared,
     /// Private ones too.
     All,
 }
 
-/// What a VMA is worth by its device.
+/// What a VMA's device says about the VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// It is no dma-buf's.
+    /// It is not a dma-buf's.
     Pass,
     /// It is a dma-buf's.
     Take,
-    /// Its name may tell.
+    /// Not decided: its name has to be read.
     Ask,
 }
 
-/// Who decides on devices.
+/// Decides which devices are of interest.
 pub(crate) trait Judge {
-    /// What is known of one.
+    /// What is known about a device.
     fn interest(&self, dev: Dev) -> Interest;
 
-    /// A VMA of that device has the name of no dma-buf.
+    /// Called when a VMA of that device has a name that is not a dma-buf's.
     fn rule_out(&mut self, dev: Dev);
 }
 
-/// That the kernel answers, and what has to be known to make sense of it.
+/// Proof that the kernel knows the request, and what is needed to interpret its answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queries {
-    /// The device of anonymous inodes, rings among them.
+    /// The device of anonymous inodes, io_urings among them.
     pub(crate) anonymous: Dev,
 }
 
 impl Queries {
-    /// Tries it on our own mappings. `None`: the kernel has it not, or this is a recorded tree.
+    /// Tries the request on lsbuf's own mappings. `None`: the kernel does not know it, or this is a
+    /// recorded tree.
     ///
     /// # Errors
-    /// Whatever else keeps it from answering, such as a seccomp filter that refuses it.
+    /// Any other reason why the kernel does not answer, such as a seccomp filter.
     pub(crate) fn probe(root: &ProcRoot) -> Result<Option<Queries>> {
         let has_it = match root.tree().own_maps(root.dir()) {
             Ok(own) => answers(own.as_fd())?,
@@ -120,8 +125,9 @@ impl Queries {
     }
 }
 
-/// Whether this file knows the request. One that does not says `ENOTTY` (`vfs_ioctl` in fs/ioctl.c), and nothing else does: so
-/// does `maps` before "fs/procfs: implement efficient VMA querying API" (Linux 6.11).
+/// Whether this file knows the request. A file that does not know it returns `ENOTTY` (`vfs_ioctl`
+/// in fs/ioctl.c), and no other error means that. `maps` knows it from Linux 6.11 on (commit
+/// ed5d583a88a9).
 fn answers(maps: BorrowedFd<'_>) -> Result<bool> {
     match next(maps, 0, VmaFilter::All, None) {
         Ok(_) => Ok(true),
@@ -130,14 +136,16 @@ fn answers(maps: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// Reads the address space of an open `maps`; shmem is looked for with `family`. `None`: there is none, or none any more.
+/// Reads the address space of an open `maps`, and looks for shared memory if `finder` is given.
+/// `None`: the address space does not exist, or no longer.
 pub(crate) fn walk(
     maps: BorrowedFd<'_>,
     filter: VmaFilter,
     judge: &mut impl Judge,
     mut finder: Option<&mut ShmemFinder>,
 ) -> Result<Option<Mapped>> {
-    /// No process has as many; one that maps faster than it is read comes there.
+    /// More VMAs than any process has. The limit is reached only if a process maps faster than it
+    /// is read.
     const MOST: u32 = 1 << 24;
     let mut mapped = Mapped::default();
     let mut from = 0;
@@ -174,7 +182,7 @@ pub(crate) fn walk(
             Interest::Take => mapped.facts.push(fact),
             Interest::Ask => {
                 let mut room = [0; NAME_ROOM];
-                // What comes back is one VMA with its name, though it may not be the one from before.
+                // The answer is one VMA with its name, though perhaps not the same VMA as before.
                 match next(maps, fact.vma.start, filter, Some(&mut room)) {
                     Ok(Some(fact)) => {
                         from = fact.vma.end;
@@ -196,7 +204,8 @@ pub(crate) fn walk(
     Err(Errno::FBIG)
 }
 
-/// The dma-buf's name that the VMA at that address shows, whole and raw, if it still maps that inode.
+/// The dma-buf's name that the VMA at that address shows, whole and raw, if the VMA still maps that
+/// inode.
 pub(crate) fn name(maps: BorrowedFd<'_>, of: &MapFact) -> Option<Label> {
     let mut room = [0; NAME_ROOM];
     let fact = next(maps, of.vma.start, VmaFilter::All, Some(&mut room)).ok()??;
@@ -206,18 +215,19 @@ pub(crate) fn name(maps: BorrowedFd<'_>, of: &MapFact) -> Option<Label> {
     path(&room).strip_prefix(LINK_PREFIX).map(Label::from)
 }
 
-/// Whether the address space is still in use: neither exited nor replaced by an exec. Says yes if it cannot be asked.
+/// Whether the address space is still in use, so that the process has neither exited nor called
+/// exec. Also `true` if the request fails for another reason.
 pub(crate) fn lives(maps: BorrowedFd<'_>) -> bool {
     !matches!(next(maps, 0, VmaFilter::All, None), Err(Errno::SRCH))
 }
 
-/// What was filled in, up to its NUL.
+/// The text in a buffer up to its NUL.
 fn path(room: &[u8]) -> &[u8] {
     room.split(|&b| b == 0).next().unwrap_or_default()
 }
 
-/// The VMA that covers `from`, or else the next one behind it. `None`: there is no more. `ESRCH`: there is no address
-/// space. `ENAMETOOLONG`: the VMA has a name without room for it.
+/// The VMA that covers `from`, or else the next one after it. `None`: there are no more. `ESRCH`:
+/// there is no address space. `ENAMETOOLONG`: the name does not fit.
 #[inline]
 fn next(
     maps: BorrowedFd<'_>,
@@ -238,9 +248,10 @@ fn next(
         query.vma_name_addr = room.as_mut_ptr().expose_provenance() as u64;
     }
     let done = read::retry(|| {
-        // SAFETY: the opcode is that of this structure, which is as the kernel's. The kernel writes it, and at most
-        // `vma_name_size` bytes to `vma_name_addr`: none, or what the borrow in `name` gives to this call alone. It is one
-        // system call, and what it writes to is lost with a helper that is killed in it.
+        // SAFETY: the opcode belongs to this structure, which has the kernel's layout. The kernel
+        // writes the structure, and at most `vma_name_size` bytes to `vma_name_addr`: none, or the
+        // buffer that `name` borrows for this call alone. It is one system call. If a helper is
+        // killed in it, what it writes to is lost with the helper.
         unsafe { guard::marked(None, || ioctl(maps, Updater::<PROCMAP_QUERY, Query>::new(&mut query))) }
     });
     match done {

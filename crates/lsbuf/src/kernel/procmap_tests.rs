@@ -1,4 +1,4 @@
-//! Queries beside the text of the same address space.
+//! PROCMAP_QUERY compared with the text of the same address space.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,7 +10,8 @@ use super::*;
 use crate::kernel::maps;
 use crate::kernel::own::Region;
 
-/// Takes what is on a device, asks for what nobody has decided on.
+/// Takes the VMAs of one device; or, with none set, requests the name for each device that is not
+/// ruled out.
 #[derive(Default)]
 struct Only {
     taken: Option<Dev>,
@@ -35,12 +36,12 @@ fn own_maps() -> std::os::fd::OwnedFd {
     read::open_file(CWD, c"/proc/thread-self/maps").unwrap()
 }
 
-/// Whether this kernel answers; where it does not nothing can be compared.
+/// Whether this kernel knows the request. If not, there is nothing to compare.
 fn answers() -> bool {
     Queries::probe(&ProcRoot::open(Path::new("/proc")).unwrap()).unwrap().is_some()
 }
 
-/// A memfd, its device and number.
+/// A memfd, its device and its inode number.
 fn file(len: usize) -> (std::os::fd::OwnedFd, Dev, Inode) {
     let file = memfd_create(c"x", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&file, len as u64).unwrap();
@@ -50,9 +51,9 @@ fn file(len: usize) -> (std::os::fd::OwnedFd, Dev, Inode) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
-    /// Check that each VMA of a file, cut and split at will, is told as the text tells it.
+    /// Check that each VMA of a file, cut and split at random, is the same here as in the text.
     #[test]
-    fn as_the_text(pages in 2usize..9, cut in 1usize..8, split in 1usize..8, offset in 0u64..3) {
+    fn same_as_in_the_text(pages in 2usize..9, cut in 1usize..8, split in 1usize..8, offset in 0u64..3) {
         if !answers() {
             return Ok(());
         }
@@ -66,7 +67,7 @@ proptest! {
             region.split(split * page).unwrap();
         }
         let text = std::fs::read("/proc/thread-self/maps").unwrap();
-        // As a dma-buf's, since the parser looks at no other.
+        // With a dma-buf's path, because the parser ignores others.
         let told: Vec<MapFact> = text
             .split(|&b| b == b'\n')
             .filter_map(|line| {
@@ -84,7 +85,7 @@ proptest! {
     }
 }
 
-/// Check that a device is ruled out by the name of one of its VMAs, and that nothing of it is a candidate.
+/// Check that the name of one VMA rules out its device, and that none of its VMAs is a candidate.
 #[test]
 fn names_rule_out() {
     if !answers() {
@@ -99,7 +100,7 @@ fn names_rule_out() {
     assert!(mapped.facts.is_empty() && !mapped.ring);
 }
 
-/// Check that private mappings, as this program's own, are returned on demand only.
+/// Check that private mappings, such as those of this program, are returned only on request.
 #[test]
 fn private_ones() {
     if !answers() {
@@ -118,7 +119,8 @@ fn private_ones() {
     assert_eq!(of_program(VmaFilter::Shared), 0);
 }
 
-/// Check that an address space lives until its process has ended, and that a VMA which maps something else has no name.
+/// Check that an address space is in use until its process has ended, and that a VMA that maps
+/// another file has no dma-buf's name.
 #[test]
 fn an_end() {
     if !answers() {
@@ -127,7 +129,7 @@ fn an_end() {
     use std::io::{Read as _, Write as _};
     use std::process::{Command, Stdio};
     let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // What it answers to has been mapped.
+    // Once it answers, its program is mapped.
     child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let maps = read::open_file(CWD, format!("/proc/{}/maps", child.id()).as_str()).unwrap();
@@ -140,7 +142,8 @@ fn an_end() {
     assert!(matches!(walk(maps.as_fd(), VmaFilter::All, &mut Only::default(), None), Ok(None)));
 }
 
-/// Check that only a file without the request says that there is none: who has exited, or cannot be asked, says something else.
+/// Check that only a file without the request returns that there is none, and that an exited
+/// process returns another error.
 #[test]
 fn only_enotty_means_none() {
     let (file, ..) = file(4096);

@@ -1,4 +1,7 @@
-//! Reading small kernel files and directories.
+//! Reads kernel files and directories.
+//!
+//! Most files of procfs state no size, and an untrusted process can make some of them very long.
+//! The functions here use few system calls, reuse buffers, and stop at an upper limit.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +14,7 @@ use rustix::path::Arg;
 
 use super::guard;
 
-/// Room for directory entries, in bytes: about a thousand a call.
+/// Room for directory entries, in bytes: about a thousand entries per call.
 const DIR_ROOM: usize = 32 << 10;
 
 /// Room for a link's target, in bytes: PATH_MAX, which is no page size. Older kernels print a link
@@ -24,37 +27,39 @@ pub(crate) fn open_dir<P: Arg>(at: impl AsFd, path: P) -> Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opens a file for reading, without waiting for anybody who would have to open its other end.
+/// Opens a file for reading, without waiting for the other end of a FIFO.
 pub(crate) fn open_file<P: Arg>(at: impl AsFd, path: P) -> Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Reads a whole file into `text`, replacing what was there.
+/// Reads a whole file into `text`, and replaces what was there.
 pub(crate) fn file<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Result<()> {
     whole(&open_file(at, path)?, text)
 }
 
-/// The same of an open file.
+/// As [`file()`], for an open file.
 pub(crate) fn whole(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
     text.clear();
     while fill(file, text)? != Filled::End {}
     Ok(())
 }
 
-/// Reads a file that the kernel prints as one record (`single_open`: fdinfo, stat, status, cgroup, bufinfo) into `text`,
-/// replacing what was there. Such a file ends where a read comes back short, which saves asking for the end.
+/// Reads a file that the kernel prints as one record (`single_open`: fdinfo, stat, status, cgroup,
+/// bufinfo) into `text`, and replaces what was there. A read that returns less than there was room
+/// for is the last one, so no further read is needed to find the end.
 pub(crate) fn record<P: Arg>(at: impl AsFd, path: P, text: &mut Vec<u8>) -> Result<()> {
     one_record(&open_file(at, path)?, text)
 }
 
-/// The same of an open file.
+/// As [`record()`], for an open file.
 pub(crate) fn one_record(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
     text.clear();
     while fill(file, text)? == Filled::Whole {}
     Ok(())
 }
 
-/// Reads a file that states its size, as binary files of sysfs do: those come a page at a time, however much room there is.
+/// Reads a file that states its size, as binary files of sysfs do. Such a file returns one page per
+/// read however much room there is, so the room is allocated at once.
 pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Result<()> {
     let fd = open_file(at, path)?;
     let size =
@@ -72,10 +77,11 @@ pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
-/// No file of a kernel comes near: bufinfo of 100,000 buffers has 10 MiB. What does was made to exhaust us.
+/// An upper limit that no kernel file comes near: bufinfo of 100,000 buffers has 10 MiB. A longer
+/// file was made to exhaust our memory.
 const LARGEST: usize = 64 << 20;
 
-/// Nor does the text of a million mappings.
+/// The limit for a text that is read line by line. The text of a million mappings is shorter.
 const LONGEST: usize = 1 << 30;
 
 /// Room that is worth a read.
@@ -84,7 +90,7 @@ const ENOUGH: usize = 256;
 /// The most room that is cleared for a read; no page size.
 const PIECE: usize = 4 << 10;
 
-/// What one read did to the room it was given.
+/// How much of its room one read has filled.
 #[derive(PartialEq, Eq)]
 enum Filled {
     Whole,
@@ -110,9 +116,9 @@ fn fill(fd: &OwnedFd, text: &mut Vec<u8>) -> Result<Filled> {
     })
 }
 
-/// Reads `fd` in pieces and hands over each line that contains one of `needles`, with that one's index and without its
-/// newline; in order for each needle. A last line without newline counts too. `chunk` grows to the longest line. Returns
-/// whether there was any text.
+/// Reads `fd` in pieces. Calls `each` for every line that contains one of `needles`, with the
+/// needle's index and without the newline; in order for each needle. A last line without a newline
+/// counts too. `chunk` grows to the longest line. Returns whether there was any text.
 pub(crate) fn lines_with(
     fd: BorrowedFd<'_>,
     needles: &[Finder<'_>],
@@ -130,7 +136,7 @@ pub(crate) fn lines_with(
         }
         let n = retry(|| guard::read(None, fd, &mut chunk[kept..]))?;
         let filled = kept + n;
-        // What was kept has no newline.
+        // The part that was kept has no newline.
         let whole =
             if n == 0 { filled } else { memrchr(b'\n', &chunk[kept..filled]).map_or(0, |at| kept + at + 1) };
         for (nth, needle) in needles.iter().enumerate() {
@@ -151,7 +157,7 @@ pub(crate) fn lines_with(
     }
 }
 
-/// Hands over the name and inode number of each entry of a directory but `.` and `..`.
+/// Calls `each` with the name and inode number of each entry of a directory, without `.` and `..`.
 pub(crate) fn entries(
     dir: BorrowedFd<'_>,
     each: impl FnMut(&std::ffi::CStr, u64) -> Result<()>,
@@ -159,8 +165,9 @@ pub(crate) fn entries(
     entries_in_pieces(dir, &mut [MaybeUninit::uninit(); DIR_ROOM], each).map(drop)
 }
 
-/// The same with room for one piece (getdents64(2)). Returns in how many pieces they came: what happens within one
-/// piece takes no time to speak of, while `each` runs between two.
+/// As [`entries`], with a buffer that one getdents64(2) call fills. Returns how many calls it took.
+/// The entries of one call are listed at almost the same moment, while `each` runs between two
+/// calls.
 pub(crate) fn entries_in_pieces(
     dir: BorrowedFd<'_>,
     buffer: &mut [MaybeUninit<u8>],
@@ -180,7 +187,7 @@ pub(crate) fn entries_in_pieces(
     }
 }
 
-/// Repeats a call that a signal interrupted.
+/// Repeats a call that a signal has interrupted.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         match call() {
@@ -210,7 +217,7 @@ mod tests {
         found
     }
 
-    /// Check that a line longer than the room for one read arrives whole.
+    /// Check that a line longer than one read is passed on whole.
     #[test]
     fn long_lines_arrive_whole() {
         let long = vec![b'x'; 100_000];
@@ -219,7 +226,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that the lines are those of splitting the whole text at newlines and looking into each.
+        /// Check that the lines are those of splitting the whole text at newlines and searching
+        /// each.
         #[test]
         fn lines_are_the_split(text in "[ab\n]{0,200}", needle in "[ab]{1,3}") {
             let expected: Vec<Vec<u8>> =
@@ -227,7 +235,8 @@ mod tests {
             prop_assert_eq!(lines_of(text.as_bytes(), &needle), expected);
         }
 
-        /// Check that a file read as one record is the file, whatever its size is to the buffer's.
+        /// Check that a file that is read as one record is whole, whatever its size and the
+        /// buffer's.
         #[test]
         fn records_are_whole(len in prop_oneof![0..10usize, 1020..1030usize, 2040..2060usize, 0..9000usize]) {
             let file = tempfile::NamedTempFile::new().unwrap();

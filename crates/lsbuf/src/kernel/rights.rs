@@ -1,25 +1,28 @@
-//! Who asks: this process's effective capabilities, user and namespaces.
+//! The rights of lsbuf itself: effective capabilities, user id and namespaces.
 //!
-//! Only advice looks at them. Whether something works is found out by trying it.
+//! They are used only for advice to the user. Whether lsbuf can do something is found out by trying
+//! it.
 
 use rustix::fs::readlinkat;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// What this process may do, as far as it matters here.
+/// The rights of a process, as far as they matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
     pub(crate) effective: CapabilitySet,
-    /// The effective user id, which for a program that does not change it is the filesystem's too.
+    /// The effective user id. The filesystem user id is the same, unless a program changes it.
     pub(crate) uid: u32,
-    /// Whether its capabilities count for the whole machine.
+    /// Whether it is in the first user namespace, so that its capabilities hold for the whole
+    /// machine.
     pub(crate) first_user_namespace: bool,
-    /// Whether every process of the machine has an id for it.
+    /// Whether it is in the first pid namespace, in which every process of the machine has a pid.
     pub(crate) first_pid_namespace: bool,
 }
 
 impl Rights {
-    /// Those of this process. What cannot be read is taken for the common case: no capability, and the first namespaces.
+    /// The rights of this process. What cannot be read gets the common value: no capability, and
+    /// the first namespaces.
     pub(crate) fn own() -> Rights {
         /// `PROC_USER_INIT_INO` and `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
         const FIRST: [(&str, u32); 2] = [("user", 0xEFFF_FFFD), ("pid", 0xEFFF_FFFC)];
@@ -35,7 +38,7 @@ impl Rights {
         }
     }
 
-    /// Whether one of `any` is effective for the whole machine.
+    /// Whether at least one of these capabilities is effective for the whole machine.
     pub(crate) fn has(&self, any: CapabilitySet) -> bool {
         self.first_user_namespace && self.effective.intersects(any)
     }

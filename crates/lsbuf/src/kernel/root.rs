@@ -1,4 +1,5 @@
-//! The procfs that is read: a live one, or a recorded tree of the same shape ([`tree`](super::tree)).
+//! The root of the procfs that is read: that of a running kernel, or a recorded tree of the same
+//! shape ([`tree`](super::tree)).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,7 +17,7 @@ use super::{magic, task};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Host, Pid};
 
-/// The last process id that the kernel gave out.
+/// The last process id that the kernel assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastPid(u32);
 
@@ -25,13 +26,13 @@ pub(crate) struct LastPid(u32);
 pub(crate) struct ProcRoot {
     dir: Folder,
     path: PathBuf,
-    /// Neither changes while it is open.
+    /// Read once: neither changes while it is open.
     kernel: Option<String>,
     boot_id: Option<String>,
 }
 
 impl ProcRoot {
-    /// Opens `path` and makes sure that it is a procfs or a recorded tree of one.
+    /// Opens `path`, and checks that it is a procfs or a recorded tree of one.
     pub(crate) fn open(path: &Path) -> Result<ProcRoot, Error> {
         let failed = |e| Error::io(e, format!("cannot read {}", path.display()));
         let dir = read::open_dir(CWD, path).map_err(failed)?;
@@ -56,30 +57,31 @@ impl ProcRoot {
         root
     }
 
-    /// The path it was opened by.
+    /// The path that it was opened by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether this is a kernel's procfs rather than a recorded tree.
+    /// Whether this is a running kernel's procfs and not a recorded tree.
     pub(crate) fn is_live(&self) -> bool {
         self.tree().is_live()
     }
 
-    /// What differs between the two.
+    /// The tree, which has all that differs between the two.
     pub(crate) fn tree(&self) -> &dyn Tree {
         self.dir.tree()
     }
 
-    /// Its directory, for opening what lies below.
+    /// Its open directory.
     pub(crate) fn dir(&self) -> &Folder {
         &self.dir
     }
 
-    /// Every process listed, by its id and its directory's inode number, ascending. A recycled pid has another number:
-    /// with a process its directory goes (`proc_flush_pid` in fs/proc/base.c).
+    /// Every process that is listed, by its id and the inode number of its directory, ascending. A
+    /// reused pid has another inode number, because a directory disappears with its process
+    /// (`proc_flush_pid` in fs/proc/base.c).
     pub(crate) fn processes(&self) -> io::Result<Vec<(Pid, u64)>> {
-        // A directory's position belongs to the open file: each listing opens its own.
+        // The read position belongs to the open file, so each listing opens the directory anew.
         let dir = self.dir.folder(c".")?;
         let mut pids = Vec::new();
         read::entries(dir.fd(), |name, ino| {
@@ -92,35 +94,36 @@ impl ProcRoot {
         Ok(pids)
     }
 
-    /// Whether a process of that id is listed. Threads are not, though procfs opens their folders too.
+    /// Whether a process with that id is listed. Threads are not listed, though procfs opens their
+    /// folders too.
     pub(crate) fn has_process(&self, pid: Pid) -> io::Result<bool> {
         Ok(self.processes()?.iter().any(|&(listed, _)| listed == pid))
     }
 
-    /// Whether kernel threads show, which they do in the first pid namespace only, and only if nothing
-    /// hides other users' processes. `kthreadd` is pid 2 of every machine.
+    /// Whether kernel threads are visible. They are only in the first pid namespace, and only if
+    /// procfs does not hide other users' processes. `kthreadd` is pid 2 on every machine.
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
         self.dir.read_record(c"2/stat", &mut text).is_ok() && task::stage(&text) == Ok(task::Stage::Kernel)
     }
 
-    /// Whether pids here mean the same to this process's own system calls: the procfs is a live one, of this process's own
-    /// pid namespace.
+    /// Whether pids here are those of this process's own system calls: it is a live procfs of its
+    /// own pid namespace.
     pub(crate) fn has_own_pids(&self) -> bool {
         self.tree().has_own_pids()
     }
 
-    /// A number that changes whenever a process or thread is started. `None`: that cannot be told.
+    /// A number that changes whenever a process or thread is started. `None`: it cannot be read.
     pub(crate) fn last_pid(&self) -> Option<LastPid> {
         self.tree().last_pid(&self.dir).map(LastPid)
     }
 
-    /// Reads this process's own `stat`, for the time it takes.
+    /// Reads this process's own `stat` and ignores it; used to measure how long that takes.
     pub(crate) fn own_stat(&self) {
         let _ = self.dir.read_record(c"self/stat", &mut Vec::new());
     }
 
-    /// The machine as this procfs names it.
+    /// The machine's names as this procfs shows them.
     pub(crate) fn host(&self) -> Host {
         Host {
             hostname: self.sysctl(c"sys/kernel/hostname"),

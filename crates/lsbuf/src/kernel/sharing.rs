@@ -1,8 +1,9 @@
 //! Which tasks share an fd table (CLONE_FILES) or an address space (CLONE_VM).
 //!
-//! `/proc` shows such a table once for each task. kcmp(2) tells whether two are one, and which of two comes first in an
-//! order of its own, so that many can be sorted out by few comparisons. Where it cannot be used the answer is "unknown",
-//! never "no".
+//! `/proc` shows a shared table once for each task that uses it. kcmp(2) says whether two tasks use
+//! the same one. If not, it says which of the two comes first in an order of the kernel's own, so a
+//! binary search needs few comparisons. Where kcmp cannot be used, the answer is "unknown", never
+//! "no".
 
 use std::cmp::Ordering;
 
@@ -10,24 +11,27 @@ pub(crate) use super::kcmp::Resource;
 use super::root::ProcRoot;
 use crate::model::Tid;
 
-/// Compares two tasks, of one process or of two, that may have exited by now; see [`Tree::compare`](super::tree::Tree::compare).
-/// Those that have exited have no table, and kcmp finds them equal. One that still runs after the comparison had one.
+/// Compares two tasks of the same or of different processes
+/// ([`Tree::compare`](super::tree::Tree::compare)). Both may have exited meanwhile. A task that has
+/// exited has no table (`files == NULL`), and kcmp reports two such tasks as equal. So `Equal` is
+/// believed only if `a` still runs after the comparison.
 pub(crate) fn compare(root: &ProcRoot, what: Resource, a: Tid, b: Tid) -> Option<Ordering> {
     let order = root.tree().compare(what, a, b);
     let is_real = order != Some(Ordering::Equal) || root.tree().still_runs(root.dir(), a);
     if is_real { order } else { Some(Ordering::Less) }
 }
 
-/// Where `who` is among those that come in the order of the comparison, or where it belongs. `None`: nobody can tell.
+/// Finds `item` in a list that is ordered by `compare`: `Ok` has its index, `Err` the index at
+/// which to insert it. `None`: a comparison had no answer.
 pub(crate) fn place<W: Copy>(
-    firsts: &[W],
-    who: W,
+    sorted: &[W],
+    item: W,
     compare: &dyn Fn(W, W) -> Option<Ordering>,
 ) -> Option<Result<usize, usize>> {
-    let (mut low, mut high) = (0, firsts.len());
+    let (mut low, mut high) = (0, sorted.len());
     while low < high {
         let middle = low.midpoint(high);
-        match compare(firsts[middle], who)? {
+        match compare(sorted[middle], item)? {
             Ordering::Equal => return Some(Ok(middle)),
             Ordering::Less => low = middle + 1,
             Ordering::Greater => high = middle,
@@ -42,8 +46,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that a live procfs of our own namespace is answered by the kernel: a process shares all with itself, and
-    /// nothing with a child of its own.
+    /// Check that the kernel answers for a live procfs of our own pid namespace: a process shares
+    /// its address space with itself, and no fd table with its child.
     #[test]
     fn live() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();

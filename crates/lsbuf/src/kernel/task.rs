@@ -1,21 +1,23 @@
-//! What the texts of tasks say: the `stat`, `status` and `cgroup` of one, and the `loadavg` of all.
+//! Parsers of the texts about tasks: `stat`, `status` and `cgroup` of one task, and `loadavg` of
+//! all.
 //!
-//! A command name may hold brackets, blanks and newlines, so fields of `stat` are counted from the last `)`.
+//! A command name may contain brackets, blanks and newlines, so fields of `stat` are counted from
+//! the last `)`.
 
 use super::parse::{Malformed, number, number32};
 use crate::model::Label;
 
-/// What a task can hold depends on how far it has come.
+/// The stage of a task's life, on which it depends what the task can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// A kernel thread, which has neither fds nor mappings.
+    /// A kernel thread. It has neither fds nor mappings.
     Kernel,
     /// It runs a program.
     Running,
-    /// It is exiting: what it held is out of sight already (`exit_mm`, `exit_files` in kernel/exit.c), and may not be
-    /// released yet.
+    /// It is exiting. Its fds and mappings are no longer visible (`exit_mm`, `exit_files` in
+    /// kernel/exit.c), but may not be released yet.
     Exiting,
-    /// It has released everything, and waits for its parent or for its own threads.
+    /// It has released everything and waits for its parent or for its own threads.
     Zombie,
 }
 
@@ -28,9 +30,9 @@ pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Malformed> 
     Ok((comm.into(), number(start, 10)?))
 }
 
-/// The stage that a stat line tells.
+/// The stage, by a stat line.
 pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Malformed> {
-    /// Of include/linux/sched.h.
+    /// From include/linux/sched.h.
     const PF_EXITING: u64 = 0x0000_0004;
     const PF_KTHREAD: u64 = 0x0020_0000;
     let state = stat_field(stat, 3).ok_or(Malformed)?;
@@ -43,36 +45,37 @@ pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Malformed> {
     })
 }
 
-/// Whether a stat line is of a task that was stopped or is traced.
+/// Whether a stat line belongs to a task that is stopped or traced.
 pub(crate) fn is_stopped(stat: &[u8]) -> bool {
     matches!(stat_field(stat, 3), Some(b"T" | b"t"))
 }
 
-/// Field `nth` of a stat line, numbered from 1 as proc_pid_stat(5) does; from 3 on. The comm may hold
-/// blanks and brackets, so fields are counted from the last `)`.
+/// Field `nth` of a stat line, numbered from 1 as in proc_pid_stat(5). Only fields from 3 on.
 fn stat_field(text: &[u8], nth: usize) -> Option<&[u8]> {
     let close = text.iter().rposition(|&b| b == b')')?;
     text[close + 1..].trim_ascii().split(|&b| b == b' ').nth(nth.checked_sub(3)?)
 }
 
-/// The first number of the `Uid:` line. `status` escapes newlines in the name, so no line is forged.
+/// The first number of the `Uid:` line. `status` escapes newlines in the command name, so the name
+/// cannot forge a line.
 pub(crate) fn real_uid(text: &[u8]) -> Option<u32> {
     let line = text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"Uid:\t"))?;
     number32(line.split(|&b| b == b'\t').next()?, 10).ok()
 }
 
-/// Whether a `status` lists one pid only, so that the procfs is of the process's own pid namespace.
+/// Whether a `status` lists only one pid. The procfs then belongs to the process's own pid
+/// namespace.
 pub(crate) fn is_in_one_namespace(status: &[u8]) -> bool {
     let line = status.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"NSpid:\t"));
     line.is_some_and(|pids| number32(pids, 10).is_ok())
 }
 
-/// The path in the v2 hierarchy, whose line has the id 0 and no controllers.
+/// The cgroup's path in the v2 hierarchy. Its line has the id 0 and no controllers.
 pub(crate) fn unified_cgroup(text: &[u8]) -> Option<Label> {
     text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"0::")).map(Label::from)
 }
 
-/// The last word of loadavg.
+/// The last pid that was assigned: the last word of loadavg.
 pub(crate) fn last_pid(loadavg: &[u8]) -> Option<u32> {
     let last = loadavg.trim_ascii_end().rsplit(|&b| b == b' ').next()?;
     number32(last, 10).ok()
@@ -87,7 +90,8 @@ mod tests {
     const AFTER_COMM: &str = " S 1 7 7 0 -1 4194560 102 0 0 0 0 0 0 0 20 0 1 0 4711 9003008 200";
 
     proptest! {
-        /// Check that no comm, with whatever brackets, blanks and newlines, shifts a field.
+        /// Check that no command name shifts a field, whatever brackets, blanks and newlines it
+        /// contains.
         #[test]
         fn comms_shift_nothing(comm in proptest::collection::vec(any::<u8>(), 0..16)) {
             let text = [b"7 (", comm.as_slice(), b")", AFTER_COMM.as_bytes(), b"\n"].concat();
@@ -102,13 +106,13 @@ mod tests {
         }
     }
 
-    /// Check that a real uid is told from the effective one beside it.
+    /// Check that the real uid is read, and not the effective one beside it.
     #[test]
     fn uid() {
         assert_eq!(real_uid(b"Name:\tx\nUmask:\t0022\nUid:\t1000\t0\t0\t0\n"), Some(1000));
     }
 
-    /// Check that each stage is told by the state and the flags together.
+    /// Check that each stage is found from state and flags together.
     #[test]
     fn stages() {
         let of = |state: &str, flags: u64| stage(format!("7 (x) {state} 1 7 7 0 -1 {flags} 0").as_bytes());
@@ -121,7 +125,7 @@ mod tests {
         assert!(stopped("T") && stopped("t") && !stopped("S") && !stopped("D"));
     }
 
-    /// Check that a second pid, of a namespace further in, is seen.
+    /// Check that a second pid, of an inner namespace, is noticed.
     #[test]
     fn namespaces() {
         assert!(is_in_one_namespace(b"Name:\tx\nNSpid:\t12\nNSpgid:\t12\n"));

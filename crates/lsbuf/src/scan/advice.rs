@@ -1,7 +1,11 @@
-//! What would open what was refused: the fewest capabilities, none that the caller has, and where they have to be had.
+//! Says which rights are missing: the fewest capabilities that the caller lacks, and where to have
+//! them.
 //!
-//! What each thing asks for was tried on real kernels, capability by capability (the guest's `rights` scenarios do it
-//! again). Capabilities of a user namespace that is not the first count for nothing outside it.
+//! Which right each source needs was tried on real kernels, one capability at a time; the guest's
+//! `rights` scenarios try it again. Outside the first user namespace, a capability that was given
+//! inside counts for nothing.
+//!
+//! Limits: a security module may refuse although no capability is missing.
 
 use std::collections::BTreeSet;
 
@@ -9,18 +13,19 @@ use rustix::thread::CapabilitySet;
 
 use crate::kernel::rights::Rights;
 
-/// A right that something was refused for.
+/// A right without which something is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Right {
-    /// To look into other users' processes: `maps`, `fdinfo` since Linux 5.14, links of `fd`; to see those that hidepid hides.
+    /// To read other users' processes: `maps`, `fdinfo` since Linux 5.14, links of `fd`; and to see
+    /// processes that hidepid hides.
     Trace,
-    /// To enter directories of other users: debugfs, `fd`, `map_files`; `fdinfo` before Linux 5.14.
+    /// To enter other users' directories: debugfs, `fd`, `map_files`; `fdinfo` before Linux 5.14.
     Search,
-    /// To follow links of `map_files`.
+    /// To follow the links of `map_files`.
     FollowMappings,
     /// To load BPF programs.
     Load,
-    /// To load such as read the kernel's memory.
+    /// To load BPF programs that read the kernel's memory.
     Observe,
     /// To mount a filesystem.
     Mount,
@@ -38,7 +43,7 @@ impl Right {
         }
     }
 
-    /// Any of these is as good.
+    /// Capabilities of which each one alone gives the right.
     fn given_by(self) -> CapabilitySet {
         match self {
             Right::Trace => CapabilitySet::SYS_PTRACE,
@@ -56,7 +61,7 @@ impl Right {
     }
 }
 
-/// How to come by rights that something asks for.
+/// A sentence that says how to get these rights.
 pub(crate) fn obtain(needed: &BTreeSet<Right>, rights: &Rights) -> String {
     let lacking: Vec<&str> =
         needed.iter().filter(|right| !right.is_had(rights)).map(|right| right.capability()).collect();
@@ -88,7 +93,7 @@ mod tests {
         BTreeSet::from([Right::Trace, Right::Search])
     }
 
-    /// Check that only what the caller lacks is named.
+    /// Check that only rights that the caller lacks are named.
     #[test]
     fn only_what_is_lacking() {
         let advice = |effective| obtain(&both(), &rights(1000, effective));
@@ -107,7 +112,7 @@ mod tests {
         assert_eq!(advice, "this root lacks CAP_SYS_PTRACE: run with it");
     }
 
-    /// Check that who has every capability is not advised to take one.
+    /// Check that a caller with every capability is not told to get one.
     #[test]
     fn nothing_lacking() {
         let advice = obtain(&both(), &rights(0, CapabilitySet::all()));
@@ -117,7 +122,7 @@ mod tests {
         );
     }
 
-    /// Check that all capabilities of an inner user namespace count for nothing.
+    /// Check that the capabilities of an inner user namespace count for nothing.
     #[test]
     fn an_inner_user_namespace() {
         let inner = Rights { first_user_namespace: false, ..rights(0, CapabilitySet::all()) };

@@ -1,7 +1,10 @@
-//! Readings become buffers: the only place where references are put together with what they are of.
+//! Joins the references of a reading with their buffers.
 //!
-//! Pure. A reference of a table or a space that several processes have is listed with each of them and
-//! counted with the first ([`Holder::fd_table_of`], [`Holder::address_space_of`]).
+//! Both sources need this, and it is done here alone. A reference of a table or an address space
+//! that several processes share is listed under each of them and counted with the first
+//! ([`Holder::fd_table_of`], [`Holder::address_space_of`]).
+//!
+//! Limits: it reads nothing from the kernel and decides no residual.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +12,7 @@ use super::reading::{Assembled, Counted, Reading};
 use super::segments;
 use crate::model::{Buffer, Bytes, Fd, Holder, Kind, MapRef, Pid, ThreadFds};
 
-/// Puts a reading together. What it was made from stays behind empty; the buffers are ordered by identity.
+/// Joins a reading, and leaves its lists empty. The buffers are ordered by identity.
 pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
     let objects = std::mem::take(&mut reading.objects);
     let assembled = |object: super::reading::Object| Assembled {
@@ -28,13 +31,15 @@ pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
             map.offset = map.offset.filter(|_| is_offset_into(buffer.id.kind, buffer.size, map))
         });
     }
-    // Opened and let go meanwhile, or a process's own memory of huge pages: nothing is known to keep it.
+    // Shared memory without a reference: it was opened and closed during the reading, or is a
+    // process's own memory of huge pages.
     buffers.retain(|b| is_kept(&b.buffer, &b.counted));
     segments::add(&mut buffers, &mut reading.segments);
     buffers
 }
 
-/// Whether a buffer is worth a row. A dma-buf was listed; of shmem nothing but references shows that it is there.
+/// Whether a buffer becomes a row. The kernel lists dma-bufs; shared memory is known by its
+/// references alone.
 fn is_kept(buffer: &Buffer, counted: &Counted) -> bool {
     let kept = [buffer.in_flight, buffer.io_uring].into_iter().flatten().any(|number| number > 0);
     buffer.id.kind == Kind::DmaBuf || !buffer.holders.is_empty() || kept || counted.more_files > 0
@@ -101,7 +106,7 @@ fn add_programs(buffers: &mut [Assembled], reading: &mut Reading) {
     }
 }
 
-/// A process as a holder, in its place.
+/// The buffer's holder with this pid, added if it is new. Holders are ordered by pid.
 fn holder(buffer: &mut Buffer, pid: Pid) -> &mut Holder {
     let at = buffer.holders.partition_point(|holder| holder.pid < pid);
     if buffer.holders.get(at).is_none_or(|holder| holder.pid != pid) {
@@ -110,8 +115,9 @@ fn holder(buffer: &mut Buffer, pid: Pid) -> &mut Holder {
     &mut buffer.holders[at]
 }
 
-/// Whether what the kernel has as a VMA's offset is one into the buffer. GEM exporters put their device's fake offset there
-/// (`drm_gem_prime_mmap` adds `drm_vma_node_start`), which begins at 4 GiB (`DRM_FILE_PAGE_OFFSET_START`).
+/// Whether the offset that the kernel shows for a VMA is an offset into the buffer. GEM exporters
+/// put their device's fake offset there (`drm_gem_prime_mmap` adds `drm_vma_node_start`), which
+/// begins at 4 GiB (`DRM_FILE_PAGE_OFFSET_START`).
 fn is_offset_into(kind: Kind, size: Option<Bytes>, map: &MapRef) -> bool {
     const FAKE_OFFSETS: u64 = 4 << 30;
     let offset = map.offset.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A walk and the kernel's lists around it, made up, for timing how a reading is made and assembled.
+//! A made-up walk with the kernel's lists, for timing how a reading is made and assembled.
 
 use super::assemble::assemble;
 use super::dmabuf_identity::DmaBufIdentity;
@@ -19,7 +19,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// So many buffers, each held by three of the processes, by one fd and one mapping.
+    /// `buffers` buffers, each held by three of the processes, by one fd and one mapping.
     pub fn new(buffers: u32, processes: u32) -> Found {
         const HOLDERS: u32 = 3;
         const SIZE: u64 = 16 << 10;
@@ -57,13 +57,13 @@ impl Found {
             });
         }
         found.list.stated = Some((buffers.into(), Bytes(SIZE * u64::from(buffers))));
-        // As a walk finds it: process by process.
+        // In the order of a real walk: process by process.
         found.walk.fds.sort_by_key(|held| held.pid);
         found.walk.maps.sort_by_key(|held| held.pid);
         found
     }
 
-    /// Makes a reading of it all, assembles that, and counts the references.
+    /// Makes a reading and assembles it; returns the number of references.
     pub fn join(&self) -> usize {
         let list = Some(&self.list);
         let mut reading = objects::read(&self.walk, &Shared::default(), list, list, Kinds::DMABUF);

@@ -1,10 +1,12 @@
-//! Whether to go on by procfs, or to load the BPF iterators after all.
+//! Decides whether to keep reading procfs or to load the BPF iterators instead.
 //!
-//! Loading costs the same whatever runs on the machine, procfs costs more the more there is, most of it for fds. How many a
-//! process has, the size of its `fd` folder tells since Linux 6.2. Where they alone would take longer than loading, nothing
-//! is begun; else procfs begins, and gives up as soon as what is left, at the pace so far, would take longer than loading.
+//! Loading costs the same on every machine. Reading procfs costs more the more there is to read,
+//! mostly fds. Since Linux 6.2 the size of a process's `fd` folder tells how many it has. If the
+//! fds alone would take longer than loading, reading procfs does not begin. Else it begins, and
+//! stops as soon as the remainder, at the pace so far, would take longer than loading.
 //!
-//! Limits: what loading takes is not measured here but taken for so many small reads, of which a few are timed.
+//! Limits: the time that loading takes is not measured here. It is estimated as a number of small
+//! reads, a few of which are timed.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -14,30 +16,30 @@ use crate::kernel::fds;
 use crate::kernel::root::ProcRoot;
 use crate::model::Pid;
 
-/// Loading takes as long as so many times opening, reading and closing a small file of procfs: on Linux 6.18 some 23 ms
-/// against 7 µs.
+/// Loading takes as long as this many times opening, reading and closing a small file of procfs: on
+/// Linux 6.18 about 23 ms, against 7 µs for one.
 const LOADING_IN_READS: u32 = 3300;
 
-/// So many fds take at least as long as such a read.
+/// Reading this many fds takes at least as long as such a read.
 const FDS_IN_A_READ: u64 = 6;
 
-/// What a process costs beside its fds, in fds.
+/// What a process costs besides its fds, expressed in fds.
 const PROCESS: u64 = 8;
 
-/// How long one scan by procfs may last.
+/// How long a scan by procfs may take.
 #[derive(Debug)]
 pub(super) struct TimeBudget {
     loading: Duration,
     read: Duration,
     begun: Instant,
     work: HashMap<Pid, u64>,
-    /// What has been read, and what is left of this round, in fds.
+    /// What has been read, and what is left of this reading, expressed in fds.
     done: Cell<u64>,
     left: Cell<u64>,
 }
 
 impl TimeBudget {
-    /// Looks how much there is to be read.
+    /// Finds out how much there is to read.
     pub(super) fn new(root: &ProcRoot) -> TimeBudget {
         let timed = || {
             let begun = Instant::now();
@@ -64,7 +66,7 @@ impl TimeBudget {
         budget
     }
 
-    /// A round begins, with all of it before it.
+    /// A reading begins: everything is left to read.
     pub(super) fn begin(&self) {
         self.left.set(self.work.values().sum());
     }
@@ -76,14 +78,14 @@ impl TimeBudget {
         self.left.set(self.left.get().saturating_sub(work));
     }
 
-    /// Whether to give up.
+    /// Whether to stop reading procfs.
     pub(super) fn is_exceeded(&self) -> bool {
         is_exceeded(self.begun.elapsed(), self.loading, self.read, self.done.get(), self.left.get())
     }
 }
 
 fn is_exceeded(spent: Duration, loading: Duration, read: Duration, done: u64, left: u64) -> bool {
-    // A pace that was kept for a moment only is not believed.
+    // A pace that was measured for only a moment is not used.
     let known = done > 0 && spent > loading / 20;
     let each =
         if known { spent.as_secs_f64() / done as f64 } else { read.as_secs_f64() / FDS_IN_A_READ as f64 };
@@ -94,8 +96,9 @@ fn is_exceeded(spent: Duration, loading: Duration, read: Duration, done: u64, le
 mod tests {
     use super::*;
 
-    /// Check that a machine with little left is read to its end however long it took so far, one with very many fds is not
-    /// begun with, one that turns out slow is given up, and the first moments decide nothing.
+    /// Check that a machine with little left is read to the end however long it took so far, that
+    /// one with very many fds is not begun, that one which turns out slow is stopped, and that the
+    /// first moments decide nothing.
     #[test]
     fn when_it_is_exceeded() {
         let exceeded = |spent, done, left| {

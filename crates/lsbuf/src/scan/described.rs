@@ -1,4 +1,8 @@
-//! What an inode of the shmem family and the name that the kernel gave it say of a buffer, by either source.
+//! Fills in a buffer of shared memory from its inode and from the name that the kernel gave it.
+//!
+//! Both sources read these and use this code, so that they say the same.
+//!
+//! Limits: what an inode does not tell, such as seals, is not filled in here.
 
 use crate::kernel::shmem::inode::ShmInode;
 use crate::kernel::shmem::without_mark;
@@ -6,7 +10,7 @@ use crate::model::{Buffer, Kind, Label};
 
 use super::segments::key_name;
 
-/// Adds what its inode tells of a buffer.
+/// Adds what the inode tells.
 pub(super) fn add_inode(buffer: &mut Buffer, inode: &ShmInode) {
     let kind = buffer.id.kind;
     buffer.size = Some(inode.size);
@@ -17,8 +21,8 @@ pub(super) fn add_inode(buffer: &mut Buffer, inode: &ShmInode) {
     buffer.creator_uid = Some(inode.owner);
 }
 
-/// How a buffer is called of which [`classify`](crate::kernel::shmem::classify) has made this name, and whose inode has so
-/// many links.
+/// The buffer's own name. `name` is what [`classify`](crate::kernel::shmem::classify) took from the
+/// path, and `links` is the inode's number of names.
 pub(super) fn name_of(kind: Kind, name: &[u8], links: Option<u32>) -> Label {
     match kind {
         Kind::Sysv => key_name(name),

@@ -1,7 +1,11 @@
-//! What is known to be a dma-buf and what is known not to be, gathered while walking.
+//! Decides whether an fd or a mapping that looks like a dma-buf's is one.
 //!
-//! There is one dma-buf filesystem in a boot: one device number, one mount. The first proven reference
-//! teaches both; from then on any other candidate is decided without asking the kernel.
+//! A name proves nothing: any file can be called `/dmabuf:x`. But in one boot there is one dma-buf
+//! filesystem, with one device number and one mount. The first reference that is proven teaches
+//! both, and then every other candidate is decided without a further read.
+//!
+//! Limits: if no fd can be read, a mapping can only be proven by following its `map_files` link,
+//! which needs a privilege.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,31 +24,33 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::tree::Folder;
 use crate::model::{Dev, Inode, MapRef, Pid};
 
-/// Proofs so far.
+/// What is proven so far.
 #[derive(Debug, Default)]
 pub(super) struct DmaBufIdentity {
     dev: Option<Dev>,
-    /// The device of rings, where mappings are told by their devices.
+    /// The device of anonymous inodes, which io_urings are on. Known only where mappings are read
+    /// by PROCMAP_QUERY.
     rings: Option<Dev>,
     mnt_id: Option<u64>,
     refuted_devs: HashSet<Dev>,
     refuted_mounts: HashSet<u64>,
-    /// Whose mount table was read last.
+    /// The process whose mount table was read last.
     mounts_of: Option<Pid>,
-    /// Links of `map_files` were refused: without the privilege, asking again is in vain.
+    /// Following a `map_files` link was denied. Without the privilege, asking again fails the same
+    /// way.
     cannot_follow: bool,
-    /// Whether an fd may still be duplicated to learn the device.
+    /// Whether duplicating an fd to learn the device may still be tried.
     may_duplicate: bool,
     inodes: HashMap<Inode, InodeFact>,
-    /// Text of the file at hand.
+    /// Scratch memory for the text of one file.
     text: Vec<u8>,
 }
 
-/// What asking for an fd's inode came to.
+/// The result of reading an fd's inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Learnt {
     Inode(Inode),
-    /// The fd is closed by now.
+    /// The fd has been closed.
     Gone,
     Nothing,
 }
@@ -54,12 +60,12 @@ pub(super) enum Learnt {
 pub(super) enum IsDmaBuf {
     Yes,
     No,
-    /// Nothing that may be asked could tell.
+    /// Nothing that could be read tells.
     Unknown,
 }
 
 impl DmaBufIdentity {
-    /// Starts from a device that is known already, or from what a recorded tree states.
+    /// Begins with the device, if it is known already or a recorded tree states it.
     pub(super) fn new(root: &ProcRoot, known: Option<Dev>, queries: Option<Queries>) -> DmaBufIdentity {
         DmaBufIdentity {
             may_duplicate: root.has_own_pids(),
@@ -69,32 +75,33 @@ impl DmaBufIdentity {
         }
     }
 
-    /// Starts from a device alone.
+    /// Begins with the device alone.
     #[cfg(feature = "bench")]
     pub(super) fn knowing(dev: Dev) -> DmaBufIdentity {
         DmaBufIdentity { dev: Some(dev), ..DmaBufIdentity::default() }
     }
 
-    /// The dma-buf filesystem's device.
+    /// The device number of the dma-buf filesystem.
     pub(super) fn dev(&self) -> Option<Dev> {
         self.dev
     }
 
-    /// What the inode told, where it was asked.
+    /// What was read from the inode, if it was read.
     pub(super) fn inode(&self, ino: Inode) -> Option<&InodeFact> {
         self.inodes.get(&ino)
     }
 
-    /// Learns from an fd whose fdinfo proved it. The inode itself is asked once per buffer. Where the fdinfo does not give
-    /// its number (before Linux 5.14) it is asked for each fd, before and after the fdinfo is read once more, so that both are
-    /// of one buffer although the fd may be replaced meanwhile.
+    /// Learns from an fd that its fdinfo proves to be a dma-buf's. The inode is read once for each
+    /// buffer. Before Linux 5.14 fdinfo does not show the inode number. Then the inode is read for
+    /// each fd, before and after the fdinfo is read again: if both are the same, the fdinfo belongs
+    /// to it, although the fd could be replaced in between.
     pub(super) fn learn_fd(&mut self, process: &ProcessDir, fact: &mut FdFact) -> Learnt {
         const ATTEMPTS: usize = 4;
         self.mnt_id = Some(fact.info.mnt_id);
         let link = fd_link(fact.fd);
         if let Some(ino) = fact.info.ino {
             if !self.inodes.contains_key(&ino) {
-                // Without it the fdinfo tells all but age and creator.
+                // If this fails, only the buffer's age and creator stay unknown.
                 let _ = self.ask(process.dir(), link.as_str());
             }
             return Learnt::Inode(ino);
@@ -115,26 +122,26 @@ impl DmaBufIdentity {
                     return Learnt::Gone;
                 }
                 (Err(_), ..) | (_, Err(_), _) | (.., Err(_)) => return Learnt::Nothing,
-                // Replaced.
+                // The fd was replaced in between.
                 (Ok(_), Ok(()), Ok(_)) => {}
             }
         }
         Learnt::Nothing
     }
 
-    /// Learns the device by a duplicate of an fd whose fdinfo proved it, unless its link has told it already. It must be in
-    /// the process's own table.
+    /// Learns the device from a duplicate of an fd that its fdinfo proves, if the device is still
+    /// unknown. The fd must be in the process's own table.
     pub(super) fn duplicate(&mut self, process: &ProcessDir, fact: &FdFact) {
         let (None, true, Some(ino)) = (self.dev, self.may_duplicate, fact.info.ino) else { return };
         match duplicate::device(process, fact.fd, ino) {
             Ok(dev) => self.dev = Some(dev),
-            // Gone or replaced: another one will do.
+            // Closed or replaced: the next fd will do.
             Err(Errno::BADF | Errno::NOENT | Errno::SRCH) => {}
             Err(_) => self.may_duplicate = false,
         }
     }
 
-    /// Decides on an `O_PATH` fd.
+    /// Decides whether an `O_PATH` fd is a dma-buf's.
     pub(super) fn judge_path(&mut self, process: &ProcessDir, fact: &FdFact) -> IsDmaBuf {
         let mount = fact.info.mnt_id;
         if self.is_dmabuf_mount(mount) == IsDmaBuf::Unknown
@@ -143,7 +150,7 @@ impl DmaBufIdentity {
         {
             match self.ask(process.dir(), fd_link(fact.fd).as_str()) {
                 Ok(Answer::DmaBuf(_)) => self.mnt_id = Some(mount),
-                // Unless the fd was replaced since its fdinfo was read.
+                // Only if the fd was not replaced since its fdinfo was read.
                 Ok(Answer::Other(_)) if still_on_mount(process, fact) => {
                     self.refuted_mounts.insert(mount);
                 }
@@ -153,8 +160,9 @@ impl DmaBufIdentity {
         self.is_dmabuf_mount(mount)
     }
 
-    /// Rules out all that is mounted where the process can see it: the dma-buf filesystem never is. The table is read
-    /// once per process, which may have mounted thousands. Returns whether it could be read.
+    /// Rules out every filesystem that is mounted in the process's namespace: the dma-buf
+    /// filesystem never is. A mount table is read once for consecutive fds and mappings of a
+    /// process, since it may have thousands of lines. Returns whether it could be read.
     fn read_mounts(&mut self, process: &ProcessDir) -> bool {
         if self.mounts_of != Some(process.pid()) {
             if process.dir().read_file(c"mountinfo", &mut self.text).is_err() {
@@ -169,7 +177,8 @@ impl DmaBufIdentity {
         true
     }
 
-    /// Learns what it can from a mapping: of a device not yet decided on, or of a buffer not yet asked.
+    /// Learns from a mapping, if its device is not decided yet or its buffer's inode was not read
+    /// yet.
     pub(super) fn learn_map(&mut self, process: &ProcessDir, fact: &MapFact) {
         if self.is_dmabuf_device(fact.dev) == IsDmaBuf::Unknown && !self.read_mounts(process) {
             return;
@@ -190,7 +199,7 @@ impl DmaBufIdentity {
         }
     }
 
-    /// The device and inode number behind a `map_files` link; `None`: it is no dma-buf.
+    /// The device and inode number behind a `map_files` link; `None`: not a dma-buf.
     pub(super) fn follow(
         &mut self,
         process: &Folder,
@@ -202,7 +211,7 @@ impl DmaBufIdentity {
         }
     }
 
-    /// Whether a device is the dma-buf filesystem's, by what is known by now.
+    /// Whether a device is that of the dma-buf filesystem, by what is known so far.
     pub(super) fn is_dmabuf_device(&self, dev: Dev) -> IsDmaBuf {
         match self.dev {
             Some(proven) if proven == dev => IsDmaBuf::Yes,
@@ -212,7 +221,7 @@ impl DmaBufIdentity {
         }
     }
 
-    /// Whether a mount is the dma-buf filesystem's, by what is known by now.
+    /// Whether a mount is that of the dma-buf filesystem, by what is known so far.
     pub(super) fn is_dmabuf_mount(&self, mount: u64) -> IsDmaBuf {
         match self.mnt_id {
             Some(proven) if proven == mount => IsDmaBuf::Yes,
@@ -222,7 +231,7 @@ impl DmaBufIdentity {
         }
     }
 
-    /// Asks what stands behind a link and remembers a dma-buf under the number that it gives itself.
+    /// Reads what a link leads to. If it is a dma-buf, remembers the device and the inode.
     fn ask(&mut self, process: &Folder, link: &str) -> rustix::io::Result<Answer> {
         Ok(match process.tree().object(process, link, self.dev)? {
             LinkTarget::DmaBuf(inode) => {

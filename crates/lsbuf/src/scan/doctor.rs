@@ -1,10 +1,11 @@
-//! Which sources work here, and what would make the answer complete.
+//! Tries every source, and says what is missing for a complete answer.
 //!
-//! Every verdict comes from trying the source, not from kernel versions or credentials; only the advice looks at who
-//! asks. It names what a complete answer is missing and no more; what would add details besides is optional.
+//! Each state comes from trying the source, not from the kernel's version or from credentials; only
+//! the advice depends on the caller's rights. Advice names what a complete answer needs. What would
+//! only add details is optional.
 //!
-//! Limits: advice comes step by step. Behind a procfs that hides processes, or a debugfs that is not mounted, there may be
-//! more to grant; ask again after each step.
+//! Limits: advice may come in steps. If procfs hides processes, or debugfs is not mounted, more
+//! rights may turn out to be missing afterwards; so run it again after each step.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,19 +29,19 @@ use crate::kernel::{bufinfo, magic, read};
 use crate::model::{Coverage, Label, Note, Pid, Snapshot, Source};
 use crate::probes;
 
-/// How far a source works.
+/// How much of a source works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceState {
-    /// For everything.
+    /// All of it.
     Works,
-    /// For a part.
+    /// A part of it.
     Partly,
-    /// Not at all.
+    /// None of it.
     Missing,
 }
 
 impl SourceState {
-    /// The word for it.
+    /// The state as one word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -51,33 +52,33 @@ impl SourceState {
     }
 }
 
-/// What trying one source showed.
+/// The result of trying one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SourceCheck {
-    /// The source, or what the sources depend on.
+    /// The source, or something on which sources depend.
     pub what: &'static str,
     /// What lsbuf learns from it.
     pub gives: &'static str,
-    /// How far it works.
+    /// How much of it works.
     pub state: SourceState,
-    /// What was seen.
+    /// What was found.
     pub seen: String,
-    /// What a complete answer needs.
+    /// What to do so that the answer becomes complete.
     pub advice: Option<String>,
-    /// What would show more, though the answer is complete without.
+    /// What to do to see more, although the answer is complete without it.
     pub optional: Option<String>,
 }
 
-/// A process that procfs did not let be read.
+/// A process that could not be read by procfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unread {
-    /// Which.
+    /// The process.
     pub pid: Pid,
-    /// Its command name; `None`: not even that can be read.
+    /// Its command name; `None`: that cannot be read either.
     pub comm: Option<Label>,
-    /// Why, at a second look.
+    /// The reason, found by trying again.
     pub why: Refusal,
 }
 
@@ -87,11 +88,11 @@ pub struct Unread {
 pub enum Refusal {
     /// The caller may not read this part of it.
     Denied(&'static str),
-    /// Reading this part of it fails, with these words of the system.
+    /// Reading this part of it fails, with this error.
     Failed(&'static str, String),
-    /// It had exited by then.
+    /// It had exited when it was tried again.
     Gone,
-    /// It could be read by then.
+    /// It could be read when it was tried again.
     Passed,
 }
 
@@ -106,20 +107,21 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What trying everything showed.
+/// The result of trying everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// Source by source.
+    /// One check for each source.
     pub checks: Vec<SourceCheck>,
-    /// What a scan says of itself.
+    /// The coverage of a scan.
     pub coverage: Coverage,
-    /// Processes that procfs did not let be read, ordered by pid. BPF iterators need no leave.
+    /// Processes that procfs could not read, ordered by pid. The BPF iterators read them
+    /// nevertheless.
     pub unread: Vec<Unread>,
 }
 
 impl Diagnosis {
-    /// Whether a scan's answer is complete here, and every process could be read.
+    /// Whether a scan's answer is complete here and procfs could read every process.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.coverage.is_complete() && self.unread.is_empty()
@@ -127,7 +129,7 @@ impl Diagnosis {
 }
 
 impl Scanner {
-    /// Tries every source, and takes a snapshot.
+    /// Tries every source and takes a snapshot.
     ///
     /// # Errors
     /// As [`Scanner::scan`].
@@ -135,7 +137,7 @@ impl Scanner {
         self.load_iterators();
         let Snapshot { coverage, .. } = self.scan()?;
         let rights = Rights::own();
-        // How far procfs comes is told where the answer does without it, too.
+        // How far procfs works is shown even if the answer does not need it.
         let by_iterators = matches!(self.iterators, Iterating::Ready(_));
         let procfs = if by_iterators { self.by_procfs()?.coverage() } else { coverage.clone() };
         let (unread, needed) = self.look_again(&procfs.unreadable, &rights);
@@ -233,7 +235,8 @@ impl Scanner {
         }
     }
 
-    /// Why processes were not read, by a second look at each, and which rights that asks for.
+    /// Tries again to read each of these processes; returns why they cannot be read, and which
+    /// rights are missing.
     fn look_again(&mut self, pids: &[Pid], rights: &Rights) -> (Vec<Unread>, BTreeSet<Right>) {
         let mut needed = BTreeSet::new();
         let mut look = |&pid: &Pid| {
@@ -256,7 +259,7 @@ impl Scanner {
         check.is(SourceState::Missing, format!("{why}: the text of maps is read, with the same answer"))
     }
 
-    /// What one process is called and refuses, and for want of which rights.
+    /// Tries again to read one process: its command name, what it refuses, and the missing rights.
     fn refused(
         &mut self,
         pid: Pid,
@@ -267,7 +270,7 @@ impl Scanner {
         let denied = |error: Option<Errno>| matches!(error, Some(Errno::ACCESS | Errno::PERM));
         let process = match ProcessDir::open(&self.root, pid) {
             Ok(process) => process,
-            // hidepid closes the whole directory.
+            // With hidepid the whole directory is closed.
             Err(error) => {
                 needed.extend(denied(Some(error)).then_some(Right::Trace));
                 return (None, Refusal::of("directory", error));
@@ -327,14 +330,15 @@ impl Scanner {
         }
     }
 
-    /// Follows a link of the first process that maps a file and lets it be followed, or says why that cannot be done.
+    /// Follows a mapping's link of the first process that maps a file and can be followed; an error
+    /// says why that fails.
     fn follow_a_mapping(&mut self) -> Result<(), Errno> {
         let processes = self.root.processes().map_err(|_| Errno::IO)?;
         let mut refused = Errno::NOENT;
         for (pid, _) in processes {
             match self.follow_a_mapping_of(pid) {
                 Err(Errno::NOENT | Errno::SRCH) | Ok(false) => {}
-                // A guarded process says nothing of the others.
+                // One protected process says nothing about the others.
                 Err(Errno::ACCESS) => refused = Errno::ACCESS,
                 Err(error) => return Err(error),
                 Ok(true) => return Ok(()),
@@ -343,7 +347,7 @@ impl Scanner {
         Err(refused)
     }
 
-    /// The same of one process; `false`: it maps no file.
+    /// The same for one process; `false`: it maps no file.
     fn follow_a_mapping_of(&mut self, pid: Pid) -> Result<bool, Errno> {
         let process = ProcessDir::open(&self.root, pid)?;
         let links = process.dir().folder(c"map_files")?;
@@ -357,7 +361,7 @@ impl Scanner {
     }
 }
 
-/// What to do about a recorded tree.
+/// Advice for a recorded tree.
 const RECORD: &str = "record the tree again, as root";
 
 fn identity(coverage: &Coverage, rights: &Rights) -> SourceCheck {
@@ -369,10 +373,10 @@ fn identity(coverage: &Coverage, rights: &Rights) -> SourceCheck {
     let Some(references) = unproven else { return check.works("nothing is in doubt") };
     let check = check.is(SourceState::Partly, format!("{references} references cannot be proven"));
     if !coverage.unreadable.is_empty() {
-        // What cannot be read yet may prove them.
+        // They may be proven by the processes that cannot be read yet.
         return check;
     }
-    // Any dma-buf's fd proves all of them. If there is none, only a mapping can be asked.
+    // One fd of any dma-buf would prove them all. If there is none, only following a mapping can.
     let next = if Right::Search.is_had(rights) { Right::FollowMappings } else { Right::Search };
     check.advise(obtain(&BTreeSet::from([next]), rights))
 }
@@ -392,12 +396,12 @@ fn advise_bufinfo(sys: &Path, error: Errno, rights: &Rights) -> String {
             "this kernel was built without debugfs (CONFIG_DEBUG_FS)".to_owned()
         }
         Errno::NOENT => {
-            let who = match (rights.first_user_namespace, rights.has(CapabilitySet::SYS_ADMIN)) {
+            let where_to = match (rights.first_user_namespace, rights.has(CapabilitySet::SYS_ADMIN)) {
                 (false, _) => "outside this user namespace: ",
                 (true, false) => "as root: ",
                 (true, true) => "",
             };
-            format!("{who}mount -t debugfs none {}", debug.display())
+            format!("{where_to}mount -t debugfs none {}", debug.display())
         }
         _ => "see the error".to_owned(),
     }
@@ -437,7 +441,7 @@ impl SourceCheck {
         SourceCheck { advice: Some(advice), ..self }
     }
 
-    /// What it advises is not what a complete answer needs.
+    /// The advice is not needed for a complete answer.
     fn make_optional(&mut self) {
         self.optional = self.advice.take().or(self.optional.take());
     }

@@ -1,13 +1,17 @@
-//! Which driver's shmem is a dma-buf's memory: where an exporter gives mappings another file, one memory shows as two
-//! buffers.
+//! Finds out which driver's shmem is the memory of a dma-buf.
+//!
+//! Some exporters give a mapping another file than the dma-buf's, and then one memory shows as two
+//! buffers. Only a trial mapping of the dma-buf tells which they are (`kernel::mapped_as`).
+//!
+//! Limits: a dma-buf can only be tried through an fd, so one that no process holds by an fd is not.
 
 use crate::kernel::mapped_as;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Buffer, BufferId, Kind, Overlap};
 
-/// Links each dma-buf that some process holds by an fd with the driver's shmem that its mappings show as, where that is mapped.
-/// Where nobody maps any, nobody is asked.
+/// Links each dma-buf that a process holds by an fd with the driver's shmem as which its mappings
+/// show. Does nothing if no driver's shmem is mapped.
 pub(super) fn link(root: &ProcRoot, buffers: &mut [Buffer]) {
     let driver_buffers: Vec<BufferId> =
         buffers.iter().map(|b| b.id).filter(|id| id.kind == Kind::GemShmem).collect();
@@ -27,7 +31,8 @@ pub(super) fn link(root: &ProcRoot, buffers: &mut [Buffer]) {
     }
 }
 
-/// Whether a dma-buf's mappings may show as something else: those of heaps and udmabuf never do.
+/// Whether a dma-buf's mappings may show as something else. Those of the system heap and of udmabuf
+/// never do.
 pub(super) fn may_show_as_shmem(buffer: &Buffer) -> bool {
     let exporter = buffer.exporter.as_ref().map(|e| e.as_bytes());
     buffer.id.kind == Kind::DmaBuf

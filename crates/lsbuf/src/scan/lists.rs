@@ -1,5 +1,7 @@
-//! What both sources ask besides: the kernel's lists of dma-bufs and segments, and which processes are this scan
-//! itself.
+//! What both sources read besides processes: the kernel's list of dma-bufs, its tables of segments,
+//! and which processes belong to this scan itself.
+//!
+//! Limits: the list is in debugfs, which only root can read on most machines.
 
 use crate::kernel::bufinfo::{self, List};
 use crate::kernel::guard;
@@ -8,12 +10,12 @@ use crate::kernel::shmem::sysvipc::{self, Namespaces};
 use crate::model::{Kind, Kinds, Note, Pid, Source};
 
 use super::options::Options;
-use super::reading::{Seen, Segments};
+use super::reading::{ReadingCoverage, Segments};
 
-/// The kernel's list, or why there is none.
+/// The kernel's list of dma-bufs, or why there is none.
 pub(super) type ListResult = Result<List, String>;
 
-/// The kernel's list, if it is asked for.
+/// Reads the kernel's list, if the options allow it.
 pub(super) fn read(options: &Options) -> ListResult {
     if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {
         return Err("it was not asked for".into());
@@ -23,8 +25,8 @@ pub(super) fn read(options: &Options) -> ListResult {
         .map_err(|e| format!("{}: {}", sys.join(bufinfo::PATH).display(), std::io::Error::from(e)))
 }
 
-/// Says that the list was read, and what is wrong with it; or why it was not.
-pub(super) fn add(seen: &mut Seen, list: &ListResult, kinds: Kinds) {
+/// Adds a source and the notes that follow from the list; or a note that says why it was not read.
+pub(super) fn add(seen: &mut ReadingCoverage, list: &ListResult, kinds: Kinds) {
     match list {
         Ok(list) => {
             seen.sources.push(Source::Bufinfo);
@@ -35,25 +37,28 @@ pub(super) fn add(seen: &mut Seen, list: &ListResult, kinds: Kinds) {
     }
 }
 
-/// What is wrong with a list in itself.
+/// A note, if the list contradicts its own closing line.
 fn contradiction(list: &List) -> Option<Note> {
     let stated = list.stated.map_or(0, |(buffers, _)| buffers);
     (!list.agrees()).then_some(Note::ListContradicts { rows: list.buffers.len() as u64, stated })
 }
 
-/// The processes that are this scan, by the numbers of that procfs.
+/// The pids of this scan, if the procfs counts pids as this process does.
 pub(super) fn own_pids(root: &ProcRoot) -> Vec<Pid> {
     if root.has_own_pids() { guard::own_pids() } else { Vec::new() }
 }
 
-/// Those of them that were only made to read: they share this process's fd table and address space, and hold nothing.
+/// Those of them that only read: they share this process's fd table and address space, and hold
+/// nothing of their own.
 pub(super) fn helpers(root: &ProcRoot) -> Vec<Pid> {
     if root.has_own_pids() { guard::helpers() } else { Vec::new() }
 }
 
-/// Adds the kernel's tables of System V segments of these namespaces, each read by a thread that enters it, or the one of a recorded tree.
+/// Reads the kernel's tables of System V segments. A thread enters each of these IPC namespaces and
+/// reads its table. A recorded tree has one table.
 ///
-/// A namespace that only a thread is in which no source showed, or only an fd keeps, is not asked.
+/// A namespace that only an fd keeps, or in which there are only threads that no source showed, is
+/// not read.
 pub(super) fn add_segments(segments: &mut Segments, namespaces: &Namespaces, root: &ProcRoot) {
     segments.asked = true;
     let live = namespaces.tables(root).into_iter().map(|(namespace, table)| (Some(namespace), table));

@@ -1,14 +1,26 @@
-//! From questions to a [`Snapshot`]: picks a source, lets it read, and puts together what it read.
+//! Takes a [`Snapshot`]: chooses a source, reads it one or more times, joins references with
+//! buffers and decides which residuals are exact.
 //!
-//! | module | does |
-//! |---|---|
-//! | `reading` | what a source says after one reading, whatever source it is |
-//! | `procfs`, `iterators` | the two sources |
-//! | `assemble` | references are put together with the buffers that they are of |
-//! | `settle` | whether what a count leaves over is exact, and whether another reading could mend it |
-//! | `notes` | the outcome in words; no figure follows from them |
+//! A scan has five steps. Each is in modules of its own, so that only the second one depends on the
+//! source:
 //!
-//! What is proven, and by what, `settle` and docs/proof.md say; the limits stand there, too.
+//! - *choose* a source: this file; `options` and `words`; `budget`, which says when procfs takes so
+//!   long that loading BPF iterators is cheaper;
+//! - *read* it: `procfs` (with `walk`, `space` and `shared`) or `iterators`. Each makes a
+//!   `Reading`, the references and counts of one pass over the machine. Both use `tasks`, `lists`
+//!   and `described`; procfs also needs `dmabuf_identity` and `kthreads`;
+//! - *join*: `assemble` puts each reference into its buffer, and `segments` adds what the kernel's
+//!   tables say of System V segments;
+//! - *decide*: `settle` says which residuals are exact, and whether another reading could help;
+//! - *explain*: `driver_shmem` says which buffers are the same memory, and `notes` what was not
+//!   seen.
+//!
+//! `reading` has the types between the second step and the third. `doctor` tries every source and,
+//! with `advice`, says what is missing. `reconcile` collects the figures for the account of
+//! `Shmem:`.
+//!
+//! Limits: `settle` and docs/proof.md list the cases that the proof of an exact residual does not
+//! cover.
 
 pub(crate) mod advice;
 mod assemble;
@@ -58,7 +70,8 @@ use crate::kernel::shmem::{Filesystems, seals};
 use crate::kernel::{activity, gem_info, map_files};
 use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot};
 
-/// Takes snapshots. From one to the next it keeps the dma-bufs' device, and which processes are kernel threads.
+/// Takes snapshots. Between two scans it keeps what does not change: the device number of dma-bufs,
+/// which processes are kernel threads, and the BPF iterators, if they are used.
 ///
 /// ```
 /// let mut scanner = lsbuf::scan::Scanner::new(lsbuf::scan::Options::default())?;
@@ -73,24 +86,25 @@ pub struct Scanner {
     options: Arc<Options>,
     root: Arc<ProcRoot>,
     iterators: Iterating,
-    /// Whether this is not the first scan.
+    /// Whether a scan was made before.
     again: bool,
-    /// `None` while a source has it.
+    /// `None` while a source uses it, and after it was lost with a helper that was killed.
     procfs: Option<Box<Procfs>>,
     filesystems: Option<Filesystems>,
 }
 
-/// What is done about the iterators.
+/// Whether BPF iterators are used.
 #[derive(Debug)]
 enum Iterating {
     Ready(Box<Iterators>),
-    /// They are not loaded yet, which costs more than a small machine's procfs; and why those that are pinned are not used.
+    /// They may be loaded, but are not yet: on a small machine, reading procfs costs less. The
+    /// value says why the pinned ones are not used.
     MayLoad(MissingIterator),
     No(NotUsed),
 }
 
 impl Iterating {
-    /// Those that are pinned, or what may be done instead.
+    /// Opens the pinned iterators; if that fails, says whether others may be loaded.
     fn pinned(root: &ProcRoot, options: &Options, unread: Option<Errno>) -> Iterating {
         match iterators::pinned(root, options, unread) {
             Ok(Ok(iterators)) => Iterating::Ready(Box::new(iterators)),
@@ -100,7 +114,7 @@ impl Iterating {
         }
     }
 
-    /// The same, loaded if that may be done.
+    /// Loads iterators, if none are open and they may be loaded.
     fn loaded(self, options: &Options) -> Iterating {
         match self {
             Iterating::MayLoad(missing) => match iterators::load(options, missing) {
@@ -113,10 +127,12 @@ impl Iterating {
 }
 
 impl Scanner {
-    /// Opens the procfs, and the iterators if they are asked for.
+    /// Opens the procfs and, unless the options exclude them, the pinned iterators. If the options
+    /// ask for BPF iterators alone and allow loading them, loads them.
     ///
     /// # Errors
-    /// If the procfs cannot be opened or is none; if the only source that may be asked is not there.
+    /// If the procfs cannot be opened or is not a procfs; if the options allow only BPF iterators
+    /// and they cannot be used.
     pub fn new(options: Options) -> Result<Scanner, Error> {
         let root = ProcRoot::open(&options.proc_root)?;
         let procfs = Procfs::new(&root, &options)?;
@@ -133,7 +149,7 @@ impl Scanner {
         Ok(Scanner { options, root, iterators, again: false, procfs, filesystems })
     }
 
-    /// Whether the procfs lists a process of that id.
+    /// Whether there is a process with this pid, by procfs or by the BPF iterators.
     ///
     /// # Errors
     /// If the processes cannot be listed.
@@ -148,8 +164,8 @@ impl Scanner {
     /// Takes a snapshot.
     ///
     /// # Errors
-    /// If the processes cannot be listed, or iterators that alone may be used fail. What can only be read in part is part of
-    /// the answer instead.
+    /// If the processes cannot be listed, or if the options allow only BPF iterators and reading
+    /// them fails. If only a part cannot be read, the snapshot says so in [`Snapshot::coverage`].
     pub fn scan(&mut self) -> Result<Snapshot, Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
@@ -174,12 +190,14 @@ impl Scanner {
         Ok(snapshot)
     }
 
-    /// Asks by the way that is chosen, or by the cheapest that gives the best answer. Who scans once more will do so many
-    /// times, which is worth loading the iterators.
+    /// Reads by the source that the options choose, or else by the cheapest one that gives the best
+    /// answer. If the options allow loading the iterators, that is worth its cost from the second
+    /// scan on: a caller who scans twice will scan many more times.
     fn find(&mut self) -> Result<Found, Error> {
         let mut second_best = None;
         if matches!(self.iterators, Iterating::MayLoad(_)) {
-            // procfs never tells all of shmem.
+            // By procfs an answer about shared memory is never complete, so there it is not worth
+            // trying first.
             if !std::mem::replace(&mut self.again, true) && !self.options.kinds.has_shmem() {
                 let budget = TimeBudget::new(&self.root);
                 match self.ask_procfs(Some(budget)) {
@@ -197,8 +215,8 @@ impl Scanner {
         }
     }
 
-    /// Asks for the seals of a memfd that a scan of this scanner's found, unless asking would be noticed; see
-    /// [`Buffer::seals`]. They are asked of its first holder that can be read.
+    /// Reads the seals of a memfd that this scanner found, through the first holder that can be
+    /// read. Does nothing if this could be noticed; see [`Buffer::seals`].
     pub fn ask_seals(&mut self, buffer: &mut Buffer) {
         let (Kind::Memfd, Some(dev), None) = (buffer.id.kind, buffer.id.dev, buffer.seals) else { return };
         let id = (dev, buffer.id.ino);
@@ -224,19 +242,20 @@ impl Scanner {
         }
     }
 
-    /// Loads the iterators, if that may be done and has not been yet.
+    /// Loads the iterators, unless they are open already or may not be loaded.
     fn load_iterators(&mut self) {
         let iterators = std::mem::replace(&mut self.iterators, Iterating::No(NotUsed::NotRequested));
         self.iterators = iterators.loaded(&self.options);
     }
 
-    /// `None`: they cannot be used, and another way may be.
+    /// Scans by BPF iterators. `None`: they cannot be used, and another source may be.
     fn by_iterators(&mut self) -> Result<Option<Found>, Error> {
         let mut found = self.ask_iterators();
         if let (Some(Err(Failed::Unreadable(error))), Iterating::Ready(iterators)) = (&found, &self.iterators)
             && iterators.origin().is_ok()
         {
-            // They may have been replaced or removed meanwhile, or be none of ours.
+            // The pins may have been replaced or removed since they were opened, or may not be
+            // lsbuf's.
             let unread = Some(*error).filter(|&error| error != Errno::STALE);
             self.iterators = Iterating::pinned(&self.root, &self.options, unread).loaded(&self.options);
             found = self.ask_iterators();
@@ -256,7 +275,7 @@ impl Scanner {
         }
     }
 
-    /// One scan by them; `None`: they are not used.
+    /// Makes one scan by BPF iterators; `None`: they are not used.
     fn ask_iterators(&mut self) -> Option<Result<Found, Failed>> {
         let unasked = Iterating::No(NotUsed::NotRequested);
         match std::mem::replace(&mut self.iterators, unasked) {
@@ -265,7 +284,7 @@ impl Scanner {
                 let source =
                     IteratorSource::new(iterators, root, Arc::clone(&self.options), self.filesystems.clone());
                 let (found, source) = Found::by(source, &self.options);
-                // What a helper was killed over is not to be touched again.
+                // A helper that was killed had them open; they are not used again.
                 self.iterators = match source {
                     Some(source) => Iterating::Ready(source.iterators()),
                     None => Iterating::No(NotUsed::Stuck),
@@ -279,7 +298,8 @@ impl Scanner {
         }
     }
 
-    /// An answer by procfs, which says that it is one in their place, and for whom they waited as far as that shows.
+    /// Scans by procfs because the iterators waited for too long, and adds a note that says so,
+    /// with the processes that they may have waited for.
     fn instead_of_stuck_iterators(&mut self) -> Result<Found, Error> {
         let mut found = self.by_procfs()?;
         let processes = activity::changing_mappings(&self.root);
@@ -287,12 +307,13 @@ impl Scanner {
         Ok(found)
     }
 
-    /// One scan by procfs, however many processes there are.
+    /// Makes one scan by procfs, without a time budget.
     fn by_procfs(&mut self) -> Result<Found, Error> {
         self.ask_procfs(None).map_err(|failed| self.failed(failed))
     }
 
-    /// One scan by procfs. Who makes it wait for too long is left out, and then it begins anew.
+    /// Makes one scan by procfs. If a process makes it wait for too long, the scan begins again
+    /// without that process's mappings.
     fn ask_procfs(&mut self, mut budget: Option<TimeBudget>) -> Result<Found, Failed> {
         let mut left_out = LeftOut::default();
         loop {
@@ -303,7 +324,7 @@ impl Scanner {
             let (root, options) = (Arc::clone(&self.root), Arc::clone(&self.options));
             let source = ProcfsSource::new(procfs, root, options, budget.take(), left_out.clone());
             let (found, source) = Found::by(source, &self.options);
-            // As above: if there is none, it was lost to a helper that was killed.
+            // `None` if a helper that was killed had it.
             self.procfs = source.map(ProcfsSource::procfs);
             match found {
                 Err(Failed::Stuck(pid)) => left_out.add(pid, &activity::changing_mappings(&self.root)),
@@ -317,18 +338,19 @@ impl Scanner {
     }
 }
 
-/// What a scan came to by either source.
+/// The result of a scan by either source.
 #[derive(Debug)]
 struct Found {
     outcome: Settled,
-    /// Those that hold a buffer, ordered by pid.
+    /// The holders, ordered by pid.
     processes: Vec<Process>,
     /// Ordered by path.
     devices: Vec<Device>,
 }
 
 impl Found {
-    /// Reads until what counts leave over is proven, or not worth another reading. The source comes back unless it was lost.
+    /// Reads until every residual is proven or another reading would not help. Returns the source
+    /// too, unless it was lost with a helper that was killed.
     fn by<S: ReadingSource + 'static>(
         mut source: S,
         options: &Options,
@@ -371,12 +393,13 @@ impl Found {
         (Ok(Found { devices: source.devices(), outcome, processes }), Some(source))
     }
 
-    /// How much of the machine it speaks of.
+    /// What was read, and what was not.
     fn coverage(&self) -> Coverage {
         notes::coverage(&self.outcome)
     }
 
-    /// Whether no other source could tell more: everything was seen, and every residual is proven.
+    /// Whether no other source could give a better answer: everything was read, and every residual
+    /// is exact.
     fn is_proven(&self) -> bool {
         let complete = self.coverage().is_complete();
         complete && self.outcome.buffers.iter().all(|buffer| buffer.residual.is_exact())

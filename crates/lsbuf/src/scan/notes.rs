@@ -1,7 +1,9 @@
-//! The outcome of a scan in words: what was not seen, why residuals are not exact, and memory that may be
-//! counted twice.
+//! Makes the notes of an answer: what was not read, why residuals are not exact, and which memory
+//! may be counted twice.
 //!
-//! Notes follow from facts. Nothing follows from notes.
+//! A reader must know these to judge the figures.
+//!
+//! Limits: notes follow from the figures and never change them.
 
 use std::collections::HashMap;
 
@@ -9,7 +11,7 @@ use super::driver_shmem;
 use super::settle::Settled;
 use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, Why};
 
-/// How much of the machine an outcome speaks of, with all that its reader must know but what [`add`] adds.
+/// What was read and what was not, with all notes except those that [`add`] adds.
 pub(super) fn coverage(outcome: &Settled) -> Coverage {
     let seen = &outcome.seen;
     let mut notes = of_gaps(&seen.gaps);
@@ -62,12 +64,13 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
     notes
 }
 
-/// What a reason for which residuals are not exact comes to, if there are any.
+/// The note about residuals that are not exact for this reason, if there are any.
 fn of_residuals(why: Why, outcome: &Settled) -> Option<Note> {
-    // A segment's attachments are read once, after its mappings: that says nothing of a count that moved.
-    let told = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
+    // A segment's attachments are read once, after its mappings. That they differ does not mean
+    // that the count changed.
+    let is_reported = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
     let of_it = outcome.buffers.iter().filter(|buffer| buffer.residual.why() == Some(why));
-    let buffers = of_it.filter(told).count() as u64;
+    let buffers = of_it.filter(is_reported).count() as u64;
     if buffers == 0 {
         return None;
     }
@@ -85,12 +88,12 @@ fn of_residuals(why: Why, outcome: &Settled) -> Option<Note> {
         Why::ProcessesChanged => Note::ProcessesChanged { buffers },
         Why::Ran => Note::Ran { buffers, processes: outcome.ran.iter().copied().collect() },
         Why::NotWatched => Note::NotWatched { buffers },
-        // These have notes of their own.
+        // Other notes say these.
         Why::NotCounted | Why::Unread => return None,
     })
 }
 
-/// Adds what follows from the finished answer.
+/// Adds the notes that follow from the finished snapshot.
 pub(super) fn add(snapshot: &mut Snapshot) {
     let unheld_by_any = |b: &&Buffer| b.is_held_unseen() || b.id.kind == Kind::DmaBuf && b.holders.is_empty();
     let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
@@ -106,17 +109,18 @@ pub(super) fn add(snapshot: &mut Snapshot) {
     }
 }
 
-/// How many buffers may be other ones' memory too, and what they cost together: udmabufs beside memfds or one another, and
-/// drivers' shmem beside dma-bufs of drivers, unless that was found out.
+/// How many buffers may be the same memory as others, and what they cost together: udmabufs beside
+/// memfds or one another, and drivers' shmem beside dma-bufs of drivers. Not if it was found out
+/// which they are.
 fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
     let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
-    // Pages whose file has gone are nobody's, and may be those of two udmabufs.
+    // Pages whose memfd is gone belong to no file, so two udmabufs may share them unseen.
     let common = |b: &Buffer| b.overlaps.iter().flatten().map(|o| o.bytes).sum::<Bytes>();
     let has_nobodys =
         |b: &Buffer| b.overlaps.is_some() && exporter(b) && b.size.is_some_and(|size| common(b) < size);
     let several_have = buffers.iter().filter(|b| has_nobodys(b)).count() > 1;
-    // Nor is it known which parts two held ones have of a memfd that nobody holds.
+    // If nobody holds the memfd of two held udmabufs, it is unknown which parts of it each has.
     let unheld = |id| {
         let at = buffers.binary_search_by_key(&id, |b| b.id);
         at.is_ok_and(|at| buffers[at].holders.is_empty())
@@ -132,11 +136,11 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     };
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
     let may_be_driver_shmem = buffers.iter().any(driver_shmem::may_show_as_shmem);
-    let told =
+    let is_linked =
         |shmem: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == shmem.id);
     let double = |b: &&Buffer| match b.id.kind {
         Kind::DmaBuf => udmabuf(b) && any(Kind::Memfd) || several_have && has_nobodys(b) || parts_unknown(b),
-        Kind::GemShmem => may_be_driver_shmem && !told(b),
+        Kind::GemShmem => may_be_driver_shmem && !is_linked(b),
         _ => false,
     };
     let doubles = buffers.iter().filter(double);
@@ -148,7 +152,8 @@ mod tests {
     use super::*;
     use crate::model::{Fd, Holder, Inode, Overlap, Pid};
 
-    /// Check that two held udmabufs over one memfd may be one memory if nobody holds that, and only then.
+    /// Check that two held udmabufs of one memfd may be the same memory if nobody holds the memfd,
+    /// and only then.
     #[test]
     fn parts_of_an_unheld_memfd() {
         let doubles = |memfd_is_held: bool, udmabufs: u64| {

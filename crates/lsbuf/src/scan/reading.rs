@@ -1,9 +1,13 @@
-//! What a source says of the machine after one reading: facts alone, with nothing decided yet.
+//! What one reading of the machine found: facts alone, with nothing decided.
 //!
-//! Every source gives the same [`Reading`], so that the rest of `scan` does not know which one it was.
-//! References name a *distinct* fd table or address space: procfs has compared tasks by kcmp before it
-//! returns, the BPF iterators tell them by identity. [`Witness`] says what could have disturbed the
-//! reading; what follows from that is decided in [`settle`](super::settle) alone.
+//! Every source makes the same [`Reading`], so that the code that joins and decides does not depend
+//! on the source. References name an fd table or an address space by its number in the reading. A
+//! table that several processes share has one number: procfs compares the processes by kcmp(2), and
+//! BPF iterators read the identity of each table. Where comparing fails, [`Reading::uncompared`]
+//! says so. [`Interference`] says what could have disturbed the reading.
+//!
+//! Limits: nothing here says whether a residual is exact; [`settle`](super::settle) alone decides
+//! that.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,13 +27,15 @@ use super::walk::WalkError;
 pub(super) enum Failed {
     /// The processes cannot be listed.
     CannotList(io::Error),
-    /// The BPF iterators could be opened, but not be read.
+    /// The BPF iterators were opened, but reading them fails.
     Unreadable(Errno),
-    /// A process, where it is known which, made the reading wait for too long. What was read with is lost.
+    /// A process made the reading wait for too long; which one, if that is known. The source is
+    /// lost.
     Stuck(Option<Pid>),
-    /// Another reason, in words.
+    /// Another error.
     Other(Error),
-    /// It would take too long, or leave open what another way would not.
+    /// It would take too long, or its residuals would be estimates where another source may prove
+    /// them.
     NotWorthIt,
 }
 
@@ -54,37 +60,38 @@ impl From<Errno> for Failed {
     }
 }
 
-/// A way to read the machine.
+/// A source that can read the machine.
 pub(super) trait ReadingSource {
-    /// Reads it once.
+    /// Makes one reading.
     ///
     /// # Errors
-    /// If there can be no answer by this source. What can only be read in part is part of the reading.
+    /// If this source can give no answer. If only a part cannot be read, the reading says so.
     fn read(&mut self, effort: Effort) -> Result<Reading, Failed>;
 
-    /// Whether such a reading may wait for a stranger.
+    /// Whether such a reading may wait for another process.
     fn may_wait(&self, effort: Effort) -> bool;
 
-    /// Who these processes of the last reading are, ordered by pid; of those that are known to have ended
-    /// since, nothing.
+    /// Describes these processes, ordered by pid, as the last reading saw them. Those that are
+    /// known to have exited since are left out.
     fn identify(&mut self, pids: &BTreeSet<Pid>) -> Vec<Process>;
 
-    /// The device nodes that were open in the last reading and whose drivers can hold buffers, by path.
+    /// The device nodes that were open in the last reading and whose drivers can hold buffers,
+    /// ordered by path.
     fn devices(&mut self) -> Vec<Device>;
 }
 
-/// How much a reading looks at.
+/// How thorough a reading is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Effort {
-    /// Look also where references seldom are and which takes long: private mappings, messages in
-    /// sockets, each VMA under its lock.
+    /// Look also where references are rare and slow to find: private mappings, messages in sockets,
+    /// each VMA under its lock.
     pub(super) thorough: bool,
-    /// Ask also in which system call each task is.
+    /// Read also in which system call each task is.
     pub(super) calls: bool,
 }
 
-/// Tasks of different processes that have one fd table, ordered. `Tid`: a thread that does not share its
-/// process's table.
+/// The processes that share one fd table, ordered. `Tid`: the table belongs to this thread, which
+/// does not share its process's table.
 pub(super) type TableOwners = Vec<(Pid, Option<Tid>)>;
 
 /// What one reading found.
@@ -94,112 +101,116 @@ pub(super) struct Reading {
     pub(super) objects: Vec<Object>,
     pub(super) fds: Vec<FdRef>,
     pub(super) maps: Vec<Mapping>,
-    /// Programs that run from a buffer's memory.
+    /// Processes that run a program from a buffer.
     pub(super) programs: Vec<RunningProgram>,
-    /// Who has each fd table.
+    /// The owners of each fd table.
     pub(super) tables: Vec<TableOwners>,
-    /// Who has each address space, ordered.
+    /// The owners of each address space, ordered.
     pub(super) spaces: Vec<Vec<Pid>>,
-    /// Processes that may share a table or a space with another one, which could not be asked.
+    /// Processes that may share a table or an address space with another one; comparing them
+    /// failed.
     pub(super) uncompared: BTreeSet<Pid>,
     /// The kernel's tables of System V segments.
     pub(super) segments: Segments,
-    pub(super) witness: Witness,
-    pub(super) coverage: Seen,
+    pub(super) interference: Interference,
+    pub(super) coverage: ReadingCoverage,
 }
 
 /// One buffer without its references.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
-    /// What is known of it. Its holders, `exe` and residual are assembled.
+    /// The buffer; holders, `exe` and residual are added when the reading is assembled.
     pub(super) buffer: Buffer,
     pub(super) counted: Counted,
 }
 
-/// A buffer with all its references, before anything is said of what is left over.
+/// A buffer with all its references, before its residual is decided.
 #[derive(Clone, Debug)]
 pub(super) struct Assembled {
     pub(super) buffer: Buffer,
     pub(super) counted: Counted,
-    /// Whether some of its holders could not be compared.
+    /// Whether it is unknown for some of its holders if they share a table or an address space.
     pub(super) uncompared: bool,
 }
 
 /// How far a buffer's count can be trusted. The count itself is in [`Buffer::count`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Counted {
-    /// It was read before or while references were gathered and again afterwards, and every reading was
-    /// the same.
-    pub(super) held_still: bool,
-    /// Files open on its inode that were not found; the count has one reference for each, and there may be more.
+    /// The count was read before or while the references were gathered, and again afterwards, and
+    /// was the same each time.
+    pub(super) stable: bool,
+    /// Files that are open on its inode and were not found. The count includes one reference for
+    /// each; each may have more.
     pub(super) more_files: u64,
 }
 
-/// One slot of an fd table.
+/// An entry of an fd table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FdRef {
-    /// Which of [`Reading::objects`].
+    /// An index into [`Reading::objects`].
     pub(super) object: usize,
-    /// Which of [`Reading::tables`].
+    /// An index into [`Reading::tables`].
     pub(super) table: usize,
     pub(super) fd: Fd,
     pub(super) path_only: bool,
 }
 
-/// One VMA.
+/// A VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
-    /// Which of [`Reading::objects`].
+    /// An index into [`Reading::objects`].
     pub(super) object: usize,
-    /// Which of [`Reading::spaces`].
+    /// An index into [`Reading::spaces`].
     pub(super) space: usize,
     pub(super) map: MapRef,
 }
 
-/// An address space whose program is a buffer's memory.
+/// An address space whose program runs from a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunningProgram {
-    /// Which of [`Reading::objects`].
+    /// An index into [`Reading::objects`].
     pub(super) object: usize,
-    /// Which of [`Reading::spaces`].
+    /// An index into [`Reading::spaces`].
     pub(super) space: usize,
 }
 
-/// The kernel's own tables of System V segments, one for each IPC namespace that a task was seen in.
+/// The kernel's own tables of System V segments, one for each IPC namespace in which a task was
+/// found.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    /// `None` for the namespace: that of a recorded tree.
+    /// Without a namespace: the table of a recorded tree.
     pub(super) tables: Vec<(Option<IpcNamespace>, Vec<SegmentRow>)>,
-    /// As [`Seen::unread_segments`].
+    /// As [`ReadingCoverage::unread_segments`].
     pub(super) unread: u64,
-    /// Whether they were asked for at all.
+    /// Whether segments were looked for.
     pub(super) asked: bool,
-    /// Fds in messages of a segment of which no message was found; `None`: one may be there.
+    /// `Some(0)`: a segment that was found in no message is in none. `None`: it may be in one that
+    /// was not read.
     pub(super) in_flight: Option<u64>,
 }
 
 /// What could have disturbed a reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Witness {
-    /// Processes that ran at any time between the reading's begin and its end, or ended meanwhile. `None`:
-    /// that could not be asked.
+pub(super) struct Interference {
+    /// Processes that ran or exited during the reading. `None`: unknown.
     pub(super) ran: Option<BTreeSet<Pid>>,
-    /// Those of them that changed their mappings or their program, where that can be told; else all.
+    /// Those of them that changed their mappings or their program; all of them if the source cannot
+    /// tell.
     pub(super) remapped: BTreeSet<Pid>,
-    /// Processes with a task that was inside a call which keeps references in no table when the reading
-    /// had ended. `None`: that was not asked.
+    /// Processes with a task that, at the end of the reading, was inside a call that keeps
+    /// references in no table. `None`: the calls were not read.
     pub(super) in_call: Option<BTreeSet<Pid>>,
-    /// Tasks were seen exiting: what they held is out of sight and may still count.
+    /// A task was exiting: what it held is in no table any more, and may still be counted.
     pub(super) exiting: bool,
-    /// Processes were started or ended meanwhile, or that could not be told.
+    /// A process was started during the reading, or it is unknown whether one was.
     pub(super) processes_changed: bool,
-    /// A reference was seen to go while it was read.
+    /// A reference or its owner changed while it was read.
     pub(super) moved: bool,
 }
 
 /// How much of the machine a reading saw.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ReadingCoverage {
     pub(super) sources: Vec<crate::model::Source>,
     pub(super) processes: ProcessCounts,
     pub(super) unreadable: Vec<Pid>,
@@ -207,10 +218,12 @@ pub(super) struct Seen {
     pub(super) hidden_refs: Option<HiddenRefs>,
     /// IPC namespaces whose table of segments could not be read.
     pub(super) unread_segments: u64,
-    /// What is seldom there and takes long was passed over: private mappings, messages, rings without an fd.
+    /// The reading did not look where references are rare and slow to find: private mappings,
+    /// messages, rings without an fd.
     pub(super) passed_over: bool,
-    /// Something has every buffer in it, or nothing could be missing from what was asked for.
+    /// No shared memory was looked for, which nothing lists. If the kernel's list of dma-bufs could
+    /// not be read, a note says so.
     pub(super) listed: bool,
-    /// What else a reader must know: of the source, not of any buffer.
+    /// Notes about the source, not about a buffer.
     pub(super) notes: Vec<crate::model::Note>,
 }

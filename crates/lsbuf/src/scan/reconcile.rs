@@ -1,5 +1,9 @@
-//! Asks for what [`reconcile`](crate::reconcile) needs: `Shmem:` before and after a scan of all kinds of shmem, and what is
-//! used of every mounted tmpfs. Where `Shmem:` moves meanwhile, all of it once more, a few times.
+//! Reads what the account of [`reconcile`](crate::reconcile) is made from: `Shmem:` before and
+//! after a scan of all kinds of shared memory, and how much of every mounted tmpfs is used.
+//!
+//! These come from different moments. If `Shmem:` changed in between, all of it is read again.
+//!
+//! Limits: after three attempts the last one is the answer, with both values of `Shmem:`.
 
 use super::options::Options;
 use super::{Scanner, segments};
@@ -10,10 +14,10 @@ use crate::kernel::shmem::usage::{self, Survey};
 use crate::model::{Buffer, Bytes, Kinds, Note};
 use crate::reconcile::{Balance, Reconciliation};
 
-/// A machine that never holds still is told so after as many scans.
+/// How often all is read if `Shmem:` changes each time.
 const ATTEMPTS: usize = 3;
 
-/// As [`crate::reconcile::reconcile`].
+/// See [`crate::reconcile::reconcile`].
 pub(crate) fn reconcile(options: Options) -> Result<Reconciliation, Error> {
     let mut scanner = Scanner::new(Options { kinds: Kinds::SHMEM, ..options })?;
     let mut answer = scanner.balance_once()?;
@@ -35,13 +39,14 @@ impl Scanner {
         let any_huge = hugetlb > Bytes(0);
         let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, |b| self.is_huge(b), any_huge);
         let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
-        // No count is asked for here.
+        // The account of `Shmem:` uses no reference counts.
         coverage.notes.retain(|note| !matches!(note, Note::Uncounted { .. }));
         let shmem_before = before.shmem;
         Ok(Reconciliation { taken_at, host, coverage, shmem_before, not_folded, unseen, hugetlb, balance })
     }
 
-    /// Reads meminfo, after its counters were added up, or why they were not.
+    /// Reads meminfo after folding the kernel's per-CPU counters into it; and why they could not be
+    /// folded.
     fn meminfo(&mut self) -> Result<(Option<String>, Meminfo), Error> {
         let folded = meminfo::fold(self.root.dir());
         let not_folded = folded.err().map(|e| std::io::Error::from(e).to_string());
@@ -50,7 +55,8 @@ impl Scanner {
         Ok((not_folded, read.map_err(failed)?))
     }
 
-    /// Whether a buffer is of huge pages: by its inode, by its device where that could not be asked, or by what its table says.
+    /// Whether a buffer has huge pages: by its inode; or by its device, if the inode could not be
+    /// read; or by what its table of segments says.
     fn is_huge(&self, buffer: &Buffer) -> bool {
         let overcounted = |(size, segment)| segments::is_overcounted(size, &segment);
         if buffer.size.zip(buffer.segment).is_some_and(overcounted) {

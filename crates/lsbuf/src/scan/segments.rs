@@ -1,9 +1,12 @@
-//! System V segments: what the kernel's own tables tell of them is added to what was found attached.
+//! Joins System V segments that were found attached with the kernel's own tables of segments.
 //!
-//! A process may have left the namespace of a segment that it has attached; then the table of the namespace
-//! that it is in has another segment under that number, or none. Key and size tell them apart, and the
-//! namespace of what is attached is then unknown. Of two that are alike in all of that procfs takes one for
-//! the other; the BPF iterators see each attachment's own namespace.
+//! The tables tell what the mappings do not: the key, the number of attachments, and segments that
+//! nobody has attached. A process may have left the IPC namespace of a segment that it has
+//! attached. Then the table of its present namespace has another segment with that number, or none.
+//! Key and size tell the two apart, and the namespace of the attached one is then unknown.
+//!
+//! Limits: by procfs, two segments with the same number, key and size in different namespaces are
+//! taken for one. The BPF iterators read the namespace of each attachment.
 
 use rustix::param::page_size;
 
@@ -11,8 +14,8 @@ use super::reading::{Assembled, Counted, Segments};
 use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{Buffer, BufferId, Bytes, IpcNamespace, Kind, Label, Segment};
 
-/// Adds the tables, and the segments that nobody has attached. The buffers are ordered by identity before
-/// and after.
+/// Adds the tables, and the segments that nobody has attached. The buffers are ordered by identity
+/// before and after.
 pub(super) fn add(buffers: &mut Vec<Assembled>, segments: &mut Segments) {
     if !segments.asked {
         return;
@@ -25,7 +28,8 @@ pub(super) fn add(buffers: &mut Vec<Assembled>, segments: &mut Segments) {
     buffers.sort_by_key(|one| one.buffer.id);
 }
 
-/// An fd or a message shows a segment without its namespace. Where only one table has such a segment, it is that.
+/// An fd or a message shows a segment without its namespace. If only one table has such a segment,
+/// it is in that namespace.
 fn name_namespaces(buffers: &mut [Assembled], tables: &[(Option<IpcNamespace>, Vec<SegmentRow>)]) {
     for Assembled { buffer, .. } in buffers {
         if buffer.id.kind != Kind::Sysv || buffer.id.ipc.is_some() {
@@ -52,18 +56,20 @@ fn add_segment(
         let id = one.buffer.id;
         id.kind == Kind::Sysv && id.ino == ino && id.ipc == ipc
     };
-    let stranger = |path_key: &Label| *path_key != name && !segment.removed;
+    let has_other_key = |path_key: &Label| *path_key != name && !segment.removed;
     let is_another = |b: &Buffer| {
         b.size.is_some_and(|known| known != size) && b.huge_page.is_none()
-            || b.name.as_ref().is_some_and(stranger)
-            // Nobody in this namespace has it attached, so whoever holds it has another one.
+            || b.name.as_ref().is_some_and(has_other_key)
+            // No process in this namespace has it attached, so what the holder has attached is
+            // another segment.
             || segment.attached == 0 && b.holders.iter().any(|holder| !holder.maps.is_empty())
     };
     let at = match buffers.iter().position(is_it) {
         Some(at) if !is_another(&buffers[at].buffer) => at,
         Some(_) if ipc.is_none() => return,
         found => {
-            // What is attached is of a namespace that its holder has left, nobody knows which.
+            // The attached segment is in a namespace that its holder has left, and which one is
+            // unknown.
             if let Some(another) = found {
                 buffers[another].buffer.id.ipc = None;
             }
@@ -73,7 +79,7 @@ fn add_segment(
         }
     };
     let Assembled { buffer, counted, .. } = &mut buffers[at];
-    // The table forgets the key of one that is marked for removal; its path does not.
+    // The table does not show the key of a segment that is marked for removal, but its path does.
     if !segment.removed || buffer.name.is_none() {
         buffer.name = Some(name);
     }
@@ -84,36 +90,38 @@ fn add_segment(
     buffer.swapped = Some(segment.swap);
     buffer.deleted = Some(segment.removed);
     buffer.in_flight = buffer.in_flight.or(in_flight);
-    // Neither needs more than the attachments that the table counts, and none is known to happen.
+    // The count below is that of attachments, which neither of these changes; and neither is known
+    // to occur.
     buffer.io_uring = buffer.io_uring.or(Some(0));
     buffer.exe = buffer.exe.or(Some(0));
-    // The table counts attachments alone. Whoever opened one of those files has a reference besides.
+    // The table counts attachments alone. An fd of a segment's file is a reference besides.
     let attachments: u64 = buffer.holders.iter().map(|holder| holder.map_refs()).sum();
     buffer.count = Some(segment.attached.saturating_add(buffer.found() - attachments));
-    // Read once, after the mappings: what is left over may have come since.
-    counted.held_still = attachments == segment.attached;
+    // The table was read once, after the mappings: what it counts beyond them may have been
+    // attached since.
+    counted.stable = attachments == segment.attached;
     buffer.segment = Some(segment);
 }
 
-/// Whether the table says that more of a segment is in memory than it has room for. It does so of huge pages: it multiplies by
-/// their size what some kernels (seen on 6.18 and 7.2, not on 6.12 nor 7.3) count in small pages already (`shm_add_rss_swap`
-/// in ipc/shm.c). So it is of huge pages, and what it takes is unknown.
+/// Whether the table says that more of a segment is in memory than fits into it. On some kernels it
+/// does so for huge pages (seen on 6.18 and 7.2, not on 6.12 nor 7.3): `shm_add_rss_swap` in
+/// ipc/shm.c multiplies by the size of a huge page what is counted in small pages already. So such
+/// a segment has huge pages, and how much memory it takes is unknown.
 pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
-    /// The largest that pages are which are not huge.
+    /// The largest size of a page that is not huge.
     const PAGE: u64 = 64 << 10;
     (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// Whether it may say too much although there would be room: one huge page of 2 MiB counts 2 MiB
-/// there for each of the small pages that it has room for. A segment of small pages can have as
-/// many.
+/// Whether the table may say too much although it would fit: for each huge page of 2 MiB it says 2
+/// MiB for each of its small pages. A segment of small pages can have as many bytes.
 fn may_be_overcounted(segment: &Segment) -> bool {
     const HUGE: u64 = 2 << 20;
     let one_huge_page = HUGE / page_size() as u64 * HUGE;
     segment.rss.0 > 0 && segment.rss.0.is_multiple_of(one_huge_page)
 }
 
-/// How a segment is called: by its key, or not at all if that is private.
+/// A segment's name: its key, or nothing if that is private.
 pub(super) fn key_name(digits: &[u8]) -> Label {
     if digits == b"00000000" { Label::default() } else { [b"0x", digits].concat()[..].into() }
 }

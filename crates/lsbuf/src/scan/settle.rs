@@ -1,40 +1,47 @@
-//! Decides what is proven: whether what a buffer's count leaves over is exact, and whether one more
-//! reading could mend what is not.
+//! Decides which residuals are exact, and whether another reading could prove the others.
+//!
+//! This is the only place where it is decided, whatever source was read.
 //!
 //! # The proof
 //!
-//! Let a reading find some references of a buffer, and let the kernel have counted `n` more. That number
-//! is wrong if a reference which counted belongs to a process and was not found, or if one that was found
-//! had gone by then. Each of these needs a cause *during the reading*:
+//! A reading finds some references of a buffer, and the kernel has counted `n` more. The residual
+//! `n` is wrong if a counted reference belongs to a process and was not found, or if a reference
+//! that was found was released before the kernel counted. Each of these has a cause *during the
+//! reading*:
 //!
-//! - a task moved, closed, received or mapped a reference while it was read: it ran
-//!   ([`Witness::ran`]);
-//! - a task was inside a call that keeps references in no table, a fork for one. If the call had ended
-//!   by the end of the reading, the task ran; else it is seen in it ([`Witness::in_call`]);
-//! - a task had given up its tables and not yet released them ([`Witness::exiting`]);
-//! - a process was started after the processes were listed ([`Witness::processes_changed`]).
+//! - a task moved, closed, received or mapped a reference while it was read: then it ran
+//!   ([`Interference::ran`]);
+//! - a task was inside a call that keeps references in no table, such as fork. If the call ended
+//!   before the reading did, then the task ran; otherwise the reading sees the task in the call
+//!   ([`Interference::in_call`]);
+//! - a task had given up its tables and not yet released what was in them
+//!   ([`Interference::exiting`]);
+//! - a process was started after the processes were listed ([`Interference::processes_changed`]).
 //!
-//! So a reading that has none of these is exact. Where the count leaves nothing over, only the holders that
-//! were found can be the cause: a sum that reaches the count is only wrong if one of them has let go.
-//! A message has no holder: where one was found, anybody that ran can be the cause.
+//! So a residual is exact if none of these occurred during the reading. If it is 0, less is enough:
+//! all counted references were found, so it is wrong only if one of those was released. Then only
+//! the holders that were found can have made it wrong. A message has no holder: if one was found,
+//! any process that ran can have.
 //!
-//! On a busy machine something runs at any time. Then several readings must find the same references and
-//! the same count, and no process may have run in every one of them: whoever hid a reference from all
-//! readings ran in all of them.
+//! On a busy machine something always runs. There, several readings prove a residual together if
+//! they found the same references and the same count, and if no process ran in every one of them: a
+//! process that hid a reference from all of them ran in all of them.
 //!
 //! # Limits
 //!
-//! The proof does not cover these cases. Nothing tells them apart from a reference of the kernel's.
+//! The proof does not cover these cases. Such references count as the kernel's.
 //!
-//! - Several readings that different processes made wrong by the same number: one hid its reference from
-//!   the first, then it changed hands or went, and another process hid one from the second. This cannot
-//!   happen in a single reading in which nothing ran.
-//! - By procfs, an address space that several processes share (CLONE_VM): one that showed no mapping of the
-//!   buffer is not known to share it, and may map and unmap it while the others sleep.
-//! - A message that an io_uring's worker waits to send, and one whose receiver sleeps in the middle of
-//!   taking fds out of it (its buffer is a page that somebody else fills).
-//! - References that a call takes for itself as it sleeps (poll, an ioctl that waits for a fence) count as
-//!   the kernel's, as whatever else the kernel keeps.
+//! - Several readings that different processes made wrong by the same number: one process hid a
+//!   reference from the first reading and then passed it on or released it, and another process hid
+//!   one from the second. This cannot happen to a single reading in which nothing ran.
+//! - By procfs, an address space that several processes share (CLONE_VM). lsbuf does not know that
+//!   a process shares it while that process shows no mapping of the buffer. Such a process can map
+//!   and unmap the buffer while the others sleep.
+//! - A message that an io_uring worker waits to send, and a message whose receiver sleeps while it
+//!   takes fds out of it (because it waits for a page of its buffer that another process has to
+//!   supply).
+//! - References that a system call takes for itself while it sleeps (poll, an ioctl that waits for
+//!   a fence).
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -42,47 +49,49 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
-use super::reading::{Assembled, Effort, Reading, Seen, Witness};
+use super::reading::{Assembled, Effort, Interference, Reading, ReadingCoverage};
 use crate::model::{Buffer, BufferId, Kind, Pid, Residual, Why};
 
-/// How long a scan may go on.
+/// How many readings a scan may make.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// So many readings are made if they are needed, however long they take.
+    /// Up to this many readings, however long they take.
     pub(super) readings: u32,
-    /// A few more are made within this time.
+    /// After those, up to [`Limits::MORE`] more if they begin within this time from the begin of
+    /// the scan.
     pub(super) time: Duration,
 }
 
 impl Limits {
-    /// Readings beyond [`Limits::readings`].
+    /// How many readings may be made beyond [`Limits::readings`].
     const MORE: u32 = 5;
 }
 
-/// What comes after a reading.
+/// What to do after a reading.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Another reading, after a pause of that length: what disturbed this one may be over by then.
+    /// Read again after this pause: what disturbed the reading may be over by then.
     Again(Effort, Duration),
-    /// The answer.
+    /// Stop; this is the answer.
     Done(Box<Settled>),
 }
 
-/// The answer, with what its reader must know.
+/// The answer, and what its notes are made from.
 #[derive(Debug)]
 pub(super) struct Settled {
     /// Ordered by identity.
     pub(super) buffers: Vec<Buffer>,
-    pub(super) seen: Seen,
-    /// Processes that ran in every reading, as far as residuals are no more than estimates because of them.
+    pub(super) seen: ReadingCoverage,
+    /// Processes that ran in every reading and for that reason leave a residual an estimate.
     pub(super) ran: BTreeSet<Pid>,
-    /// Processes that were inside a call.
+    /// Processes that were inside a call that keeps references in no table, in the last reading.
     pub(super) in_call: BTreeSet<Pid>,
-    /// Whoever may hold buffers of kinds that have no list and do not show; `None`: nobody.
+    /// `None`: no buffer can be missing. Else some may be missing, of a kind that nothing lists,
+    /// and these processes may hold them; empty if it is not known which processes.
     pub(super) may_miss: Option<BTreeSet<Pid>>,
 }
 
-/// What the readings so far prove.
+/// The readings so far, and what they prove together.
 #[derive(Debug)]
 pub(super) struct Settling {
     limits: Limits,
@@ -90,45 +99,47 @@ pub(super) struct Settling {
     taken: u32,
     effort: Effort,
     evidence: HashMap<BufferId, Evidence>,
-    /// Which buffers the last reading found, in one number.
+    /// A hash of the identities that the last reading found.
     found: Option<u64>,
-    /// Who changed mappings, or was inside a call, in every reading that found just these and whose processes stayed the same;
-    /// `None`: there was none.
+    /// Processes that changed mappings, or were inside a call, in each of the readings that found
+    /// the same buffers and in which no process was started or seen exiting. `None`: there was no
+    /// such reading.
     remapped: Option<BTreeSet<Pid>>,
     hasher: RandomState,
 }
 
-/// What is known of one buffer.
+/// What the readings so far prove about one buffer.
 #[derive(Clone, Debug)]
 struct Evidence {
-    /// Its references, its count and what is left over, in one number.
+    /// A hash of its holders, count and residual.
     account: u64,
-    /// Who ran in every reading that found just these; `None`: each of them was disturbed otherwise.
+    /// Processes that ran in each reading that found this same account. `None`: something else
+    /// disturbed each of these readings.
     suspects: Option<Rc<BTreeSet<Pid>>>,
 }
 
-/// What one reading alone says of a residual.
+/// What one reading proves about one residual.
 enum ReadingVerdict {
-    /// Nothing that other readings prove can change it.
+    /// The evidence of other readings does not change this.
     Fixed(Residual),
-    /// Nobody can have made it wrong.
+    /// Proven: no process can have made it wrong.
     Proved(u64),
-    /// These may have made it wrong.
+    /// These processes may have made it wrong.
     Suspects(u64, Rc<BTreeSet<Pid>>),
-    /// Something else disturbed it.
+    /// Something else may have made it wrong.
     Disturbed(u64, Why),
 }
 
 impl ReadingVerdict {
     fn of(
         one: &Assembled,
-        seen: &Seen,
-        witness: &Witness,
+        seen: &ReadingCoverage,
+        interference: &Interference,
         ran: Option<&Rc<BTreeSet<Pid>>>,
     ) -> ReadingVerdict {
-        match left_over(one, seen) {
+        match undisturbed_residual(one, seen) {
             Err(residual) => ReadingVerdict::Fixed(residual),
-            Ok(number) => match suspects(one, number, witness, ran) {
+            Ok(number) => match suspects(one, number, interference, ran) {
                 Ok(Some(suspects)) => ReadingVerdict::Suspects(number, suspects),
                 Ok(None) => ReadingVerdict::Proved(number),
                 Err(why) => ReadingVerdict::Disturbed(number, why),
@@ -136,7 +147,7 @@ impl ReadingVerdict {
         }
     }
 
-    /// Whether no other reading is needed.
+    /// Whether this needs no other reading.
     fn is_final(&self) -> bool {
         match self {
             ReadingVerdict::Fixed(residual) => residual.is_exact(),
@@ -147,7 +158,7 @@ impl ReadingVerdict {
 }
 
 impl Settling {
-    /// Nothing was read yet.
+    /// Begins with no reading.
     pub(super) fn new(limits: Limits) -> Settling {
         Settling {
             limits,
@@ -161,43 +172,45 @@ impl Settling {
         }
     }
 
-    /// What the first reading looks at.
+    /// How thorough the first reading is to be.
     pub(super) fn effort(&self) -> Effort {
         self.effort
     }
 
-    /// Takes a reading: decides every residual, and whether another reading could mend one.
+    /// Takes a reading: decides every residual, and whether to read again.
     pub(super) fn take(&mut self, mut reading: Reading) -> Step {
         self.taken += 1;
         let mut assembled = assemble(&mut reading);
-        let Reading { witness, coverage: seen, .. } = reading;
+        let Reading { interference, coverage: seen, .. } = reading;
         let mut outcome = Settled {
             buffers: Vec::new(),
             seen,
             ran: BTreeSet::new(),
-            in_call: witness.in_call.clone().unwrap_or_default(),
+            in_call: interference.in_call.clone().unwrap_or_default(),
             may_miss: None,
         };
         let (mut again, mut thorough, mut calls) = (false, false, false);
         if !outcome.seen.listed {
-            (outcome.may_miss, again) = self.may_miss(&assembled, &witness);
+            (outcome.may_miss, again) = self.may_miss(&assembled, &interference);
         }
-        let ran = witness.ran.clone().map(Rc::new);
+        let ran = interference.ran.clone().map(Rc::new);
         let verdicts: Vec<ReadingVerdict> = assembled
             .iter()
-            .map(|one| ReadingVerdict::of(one, &outcome.seen, &witness, ran.as_ref()))
+            .map(|one| ReadingVerdict::of(one, &outcome.seen, &interference, ran.as_ref()))
             .collect();
-        // What this reading proves is only worth keeping where another one follows or came before.
+        // The evidence has to be kept only if there was or will be another reading.
         let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
             let (residual, suspects) = self.residual(one, verdict, alone);
-            again |= residual.why().is_some_and(|why| is_mendable(one, why, &outcome.seen));
-            // What was passed over may be what is left over, or hidden by a count that moved.
+            again |= residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen));
+            // The reading did not look everywhere: what it left out may be in the residual, or may
+            // be hidden by a count that changed.
             thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
-            calls |= residual.number() > Some(0) && witness.in_call.is_none();
+            calls |= residual.number() > Some(0) && interference.in_call.is_none();
             outcome.ran.extend(suspects.iter().flat_map(|suspects| suspects.iter()));
             if residual == Residual::Exact(0) && one.buffer.id.kind == Kind::DmaBuf {
-                // A sum that reaches the count leaves no room for another reference.
+                // All counted references were found, so none is in a message, an io_uring or a
+                // running program.
                 for kept in [&mut one.buffer.in_flight, &mut one.buffer.io_uring, &mut one.buffer.exe] {
                     *kept = kept.or(Some(0));
                 }
@@ -218,15 +231,16 @@ impl Settling {
         }
     }
 
-    /// The first readings follow at once; then whoever comes, goes or works gets some time.
+    /// The first two readings follow one another at once. Before later ones there is a pause, so
+    /// that processes that start, exit or run can finish.
     fn pause(&self) -> Duration {
         const STEP: Duration = Duration::from_millis(4);
         const LONGEST: Duration = Duration::from_millis(20);
         (STEP * self.taken.saturating_sub(1)).min(LONGEST)
     }
 
-    /// What is left over of one buffer by this reading and those before, unless it stands `alone`; and who may be the cause
-    /// where that is not proven for their sake.
+    /// The residual of one buffer by all readings so far, or by this one if it is `alone`; and the
+    /// processes for which it is not exact.
     fn residual(
         &mut self,
         one: &Assembled,
@@ -262,19 +276,25 @@ impl Settling {
         }
     }
 
-    /// Adds a reading's witness of what may be missing where nothing lists the buffers; and whether another reading may clear
-    /// those who are left: not if the same are left as before this one, who change their mappings all the time.
-    fn may_miss(&mut self, assembled: &[Assembled], witness: &Witness) -> (Option<BTreeSet<Pid>>, bool) {
+    /// Which processes may hold buffers that were not found, where nothing lists the buffers; and
+    /// whether another reading may clear more of them. It may not if this reading cleared none:
+    /// those that are left change their mappings all the time.
+    fn may_miss(
+        &mut self,
+        assembled: &[Assembled],
+        interference: &Interference,
+    ) -> (Option<BTreeSet<Pid>>, bool) {
         let ids: Vec<BufferId> = assembled.iter().map(|one| one.buffer.id).collect();
         let found = self.hasher.hash_one(ids);
         if self.found.replace(found).is_some_and(|before| before != found) {
-            // Another reading's proof is about what that one found.
+            // The readings before are evidence about what they found, and this one found something
+            // else.
             self.remapped = None;
         }
-        let disturbed = witness.processes_changed || witness.exiting || witness.ran.is_none();
-        // Whose calls could not be asked is said to be unreadable already.
-        let in_call = witness.in_call.clone().unwrap_or_default();
-        let now = (!disturbed).then(|| &witness.remapped | &in_call);
+        let disturbed = interference.processes_changed || interference.exiting || interference.ran.is_none();
+        // Processes whose calls could not be read are in the unreadable ones already.
+        let in_call = interference.in_call.clone().unwrap_or_default();
+        let now = (!disturbed).then(|| &interference.remapped | &in_call);
         let left = match (&self.remapped, now) {
             (Some(before), Some(now)) => Some(before & &now),
             (None, Some(now)) => Some(now),
@@ -290,8 +310,9 @@ impl Settling {
     }
 }
 
-/// What the count leaves over, if nothing but the time of the reading can make it wrong; else all that can be said.
-fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
+/// The residual, if only something that happened during the reading can make it wrong; else what
+/// can be said of it.
+fn undisturbed_residual(one: &Assembled, seen: &ReadingCoverage) -> Result<u64, Residual> {
     let Assembled { buffer, counted, uncompared } = one;
     let Some(count) = buffer.count else { return Err(Residual::Unknown(Why::NotCounted)) };
     let Some(number) = count.checked_sub(buffer.found()) else {
@@ -302,7 +323,7 @@ fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
         (number > 0 && seen.gaps.hide_references(), Why::Unread),
         (*uncompared, Why::Uncompared),
         (counted.more_files > 0, Why::MoreFiles),
-        (!counted.held_still, Why::CountMoved),
+        (!counted.stable, Why::CountMoved),
         (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeInFlight),
     ];
     match why.into_iter().find(|(applies, _)| *applies) {
@@ -311,40 +332,43 @@ fn left_over(one: &Assembled, seen: &Seen) -> Result<u64, Residual> {
     }
 }
 
-/// Who may have made a reading wrong about what is left over of a buffer; `None`: nobody. Or what else disturbed it.
+/// The processes that may have made a reading's residual wrong; `None`: there is none. An error:
+/// something else may have.
 fn suspects(
     one: &Assembled,
     number: u64,
-    witness: &Witness,
+    interference: &Interference,
     ran: Option<&Rc<BTreeSet<Pid>>>,
 ) -> Result<Option<Rc<BTreeSet<Pid>>>, Why> {
     let Some(ran) = ran else { return Err(Why::NotWatched) };
-    let whoever = || (!ran.is_empty()).then(|| Rc::clone(ran));
+    let all_that_ran = || (!ran.is_empty()).then(|| Rc::clone(ran));
     if number == 0 {
-        let is_kept = [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
-        if is_kept {
-            // Whoever ran may have sent a message and taken it back.
-            return Ok(whoever());
+        let in_message_or_ring =
+            [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
+        if in_message_or_ring {
+            // Any process that ran may have sent a message and received it again.
+            return Ok(all_that_ran());
         }
         let holders = one.buffer.holders.iter().map(|holder| holder.pid);
         let ran: BTreeSet<Pid> = holders.filter(|pid| ran.contains(pid)).collect();
         return Ok((!ran.is_empty()).then(|| Rc::new(ran)));
     }
-    match &witness.in_call {
+    match &interference.in_call {
         None => Err(Why::NotWatched),
-        Some(_) if witness.moved => Err(Why::Moved),
-        Some(in_call) if !in_call.is_empty() || witness.exiting => Err(Why::InCall),
-        Some(_) if witness.processes_changed => Err(Why::ProcessesChanged),
-        Some(_) => Ok(whoever()),
+        Some(_) if interference.moved => Err(Why::Moved),
+        Some(in_call) if !in_call.is_empty() || interference.exiting => Err(Why::InCall),
+        Some(_) if interference.processes_changed => Err(Why::ProcessesChanged),
+        Some(_) => Ok(all_that_ran()),
     }
 }
 
 /// Whether another reading could give a better answer.
-fn is_mendable(one: &Assembled, why: Why, seen: &Seen) -> bool {
+fn may_improve(one: &Assembled, why: Why, seen: &ReadingCoverage) -> bool {
     match why {
         Why::NotCounted | Why::Unread => false,
         Why::Uncompared | Why::MaybeInFlight => seen.passed_over,
-        // A segment's attachments are read once in a reading.
+        // One reading reads a segment's attachments once, so no other reading can show that they
+        // did not change.
         Why::CountMoved => one.buffer.id.kind != Kind::Sysv,
         Why::Overcounted
         | Why::MoreFiles

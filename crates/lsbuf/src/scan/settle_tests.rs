@@ -1,20 +1,25 @@
-//! Each rule of the proof by itself. Every interleaving of a small world is in the model's own test.
+//! Tests of each rule of the proof by itself. `settle_model` tests every interleaving of a small
+//! model of the kernel with a scan.
 
 use super::super::reading::{Counted, FdRef, Object};
 use super::*;
 use crate::model::{Fd, Inode};
 
-/// One buffer that process 7 holds by one fd, of which the kernel counts so many references.
+/// One buffer that process 7 holds by one fd and of which the kernel counts `count` references.
 fn reading(count: u64) -> Reading {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
     (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
-    let counted = Counted { held_still: true, more_files: 0 };
+    let counted = Counted { stable: true, more_files: 0 };
     Reading {
         objects: vec![Object { buffer, counted }],
         fds: vec![FdRef { object: 0, table: 0, fd: Fd(3), path_only: false }],
         tables: vec![vec![(Pid(7), None)]],
-        witness: Witness { ran: Some(pids(&[])), in_call: Some(pids(&[])), ..Witness::default() },
-        coverage: Seen { listed: true, ..Seen::default() },
+        interference: Interference {
+            ran: Some(pids(&[])),
+            in_call: Some(pids(&[])),
+            ..Interference::default()
+        },
+        coverage: ReadingCoverage { listed: true, ..ReadingCoverage::default() },
         ..Reading::default()
     }
 }
@@ -25,11 +30,11 @@ fn pids(pids: &[u32]) -> BTreeSet<Pid> {
 
 fn ran(count: u64, who: &[u32]) -> Reading {
     let mut reading = reading(count);
-    reading.witness.ran = Some(pids(who));
+    reading.interference.ran = Some(pids(who));
     reading
 }
 
-/// What these readings come to, and after how many of them.
+/// The buffer's residual, after how many readings it was decided, and the answer.
 fn settle(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize, Settled) {
     let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO });
     for (nth, reading) in readings.into_iter().enumerate() {
@@ -45,23 +50,24 @@ fn residual(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize) {
     (residual, readings)
 }
 
-/// Check that one reading in which nothing ran proves what is left over, whether that is nothing or not.
+/// Check that one reading in which nothing ran proves a residual, whether it is 0 or not.
 #[test]
-fn a_still_reading_proves() {
+fn an_undisturbed_reading_proves() {
     assert_eq!(residual([reading(1)]), (Residual::Exact(0), 1));
     assert_eq!(residual([reading(3)]), (Residual::Exact(2), 1));
 }
 
-/// Check that a sum that reaches the count is only in doubt for the sake of the holders.
+/// Check that only its holders can make a residual of 0 an estimate.
 #[test]
-fn holders_alone_spoil_a_sum() {
+fn only_holders_disturb_a_residual_of_0() {
     assert_eq!(residual([ran(1, &[8, 9])]), (Residual::Exact(0), 1));
     let each = || [ran(1, &[7]), ran(1, &[7]), ran(1, &[7])];
     assert_eq!(residual(each()), (Residual::Estimate(0, Why::Ran), 3));
     assert_eq!(settle(each()).2.ran, pids(&[7]));
 }
 
-/// Check that who ran in one reading and not in the other is no suspect, and who ran in all is.
+/// Check that a process that ran in one reading and not in the other is no suspect, and that one
+/// that ran in all is.
 #[test]
 fn who_ran_in_every_reading() {
     assert_eq!(residual([ran(2, &[7, 8]), ran(2, &[9])]), (Residual::Exact(1), 2));
@@ -69,7 +75,7 @@ fn who_ran_in_every_reading() {
     assert_eq!((residual, outcome.ran), (Residual::Estimate(1, Why::Ran), pids(&[8])));
 }
 
-/// Check that readings which found something else prove nothing of what is found now.
+/// Check that readings with another account are no evidence for the present account.
 #[test]
 fn only_the_same_counts() {
     let mut other = ran(2, &[9]);
@@ -78,14 +84,15 @@ fn only_the_same_counts() {
     assert_eq!(residual(readings), (Residual::Estimate(1, Why::Ran), 3));
 }
 
-/// Check that a proof stays while other readings are made for another buffer's sake, for as long as the same is found.
+/// Check that a residual stays proven while more readings are made for another buffer, as long as
+/// its account stays the same.
 #[test]
 fn a_proof_stays() {
     let with_other = |who: &[u32]| {
         let mut reading = ran(2, who);
         let mut other = reading.objects[0].clone();
         other.buffer.id.ino = Inode(2);
-        other.counted.held_still = false;
+        other.counted.stable = false;
         reading.objects.push(other);
         reading
     };
@@ -94,10 +101,11 @@ fn a_proof_stays() {
     assert_eq!(outcome.buffers[1].residual, Residual::Estimate(2, Why::CountMoved));
 }
 
-/// Check that each disturbance makes what is left over an estimate that names it, and nothing of a sum that reaches the count.
+/// Check that each disturbance makes a residual an estimate that names it, unless the residual is
+/// 0.
 #[test]
 fn disturbances() {
-    type Disturb = fn(&mut Witness);
+    type Disturb = fn(&mut Interference);
     let cases: [(Disturb, Why); 6] = [
         (|w| w.ran = None, Why::NotWatched),
         (|w| w.in_call = None, Why::NotWatched),
@@ -109,7 +117,7 @@ fn disturbances() {
     for (disturb, why) in cases {
         let disturbed = |count| {
             let mut reading = reading(count);
-            disturb(&mut reading.witness);
+            disturb(&mut reading.interference);
             reading
         };
         assert_eq!(residual([disturbed(2), disturbed(2), disturbed(2)]), (Residual::Estimate(1, why), 3));
@@ -119,9 +127,10 @@ fn disturbances() {
     }
 }
 
-/// Check that what follows from one reading's facts is an estimate that says why, or unknown, whatever the others prove.
+/// Check that other readings do not make a residual exact if each reading's own facts make it an
+/// estimate or unknown.
 #[test]
-fn what_no_proof_mends() {
+fn facts_that_no_reading_changes() {
     type Change = fn(&mut Reading);
     let cases: [(Change, Residual); 6] = [
         (|r| r.objects[0].buffer.count = None, Residual::Unknown(Why::NotCounted)),
@@ -141,14 +150,14 @@ fn what_no_proof_mends() {
     }
 }
 
-/// Check that a reading that passed over something is followed by one that looks at everything, and at calls, if there is a
-/// residual, and that it is the answer if there is none.
+/// Check that a reading that did not look everywhere is followed by one that does, and that reads
+/// calls, if there is a residual; and that it is the answer if there is none.
 #[test]
 fn what_was_passed_over() {
     let passing = |count| {
         let mut reading = reading(count);
         reading.coverage.passed_over = true;
-        reading.witness.in_call = None;
+        reading.interference.in_call = None;
         reading
     };
     assert_eq!(residual([passing(1)]), (Residual::Exact(0), 1));
@@ -157,34 +166,37 @@ fn what_was_passed_over() {
     assert!(matches!(step, Step::Again(Effort { thorough: true, calls: true }, _)), "{step:?}");
 }
 
-/// Check that where nothing lists the buffers an answer says who may hold what does not show, unless that was somebody else in
-/// every reading; and says so without names if processes came or went all the time.
+/// Check that where nothing lists the buffers, the answer names the processes that may hold missing
+/// ones, but not if they were different ones in each reading; and that it names none if processes
+/// came or went in every reading.
 #[test]
 fn what_may_be_missing() {
     let unlisted = |remapped: &[u32], in_call: &[u32], changed: bool| {
         let mut reading = reading(1);
         reading.coverage.listed = false;
-        reading.witness.remapped = pids(remapped);
-        reading.witness.in_call = Some(pids(in_call));
-        reading.witness.processes_changed = changed;
+        reading.interference.remapped = pids(remapped);
+        reading.interference.in_call = Some(pids(in_call));
+        reading.interference.processes_changed = changed;
         reading
     };
     let may_miss = |readings: [Reading; 3]| settle(readings).2.may_miss;
-    let still = || unlisted(&[], &[], false);
-    assert_eq!(may_miss([still(), still(), still()]), None);
+    let undisturbed = || unlisted(&[], &[], false);
+    assert_eq!(may_miss([undisturbed(), undisturbed(), undisturbed()]), None);
     let moves = |who: &[u32]| unlisted(who, &[], false);
-    assert_eq!(may_miss([moves(&[8]), moves(&[9]), still()]), None);
+    assert_eq!(may_miss([moves(&[8]), moves(&[9]), undisturbed()]), None);
     assert_eq!(may_miss([moves(&[8]), moves(&[8, 9]), moves(&[8])]), Some(pids(&[8])));
-    // Who always changes mappings will do so again; whoever else was cleared this time is worth another reading.
+    // A process that changed mappings in every reading will do so again. Another reading is made
+    // only if the last one cleared somebody.
     let taken = |readings: [Reading; 3]| settle(readings).1;
-    assert_eq!(taken([moves(&[8]), moves(&[8, 9]), still()]), 2);
-    assert_eq!(taken([moves(&[8, 9]), moves(&[8, 7]), still()]), 3);
-    // A reading that found another buffer, and was still, says nothing of one that did not find it.
-    let mut found_more = still();
+    assert_eq!(taken([moves(&[8]), moves(&[8, 9]), undisturbed()]), 2);
+    assert_eq!(taken([moves(&[8, 9]), moves(&[8, 7]), undisturbed()]), 3);
+    // A reading without disturbance that found another buffer is no evidence for a reading that did
+    // not find it.
+    let mut found_more = undisturbed();
     let mut other = found_more.objects[0].clone();
     other.buffer.id.ino = Inode(2);
     found_more.objects.push(other);
-    found_more.objects[0].counted.held_still = false;
+    found_more.objects[0].counted.stable = false;
     assert_eq!(may_miss([found_more, moves(&[8]), moves(&[8])]), Some(pids(&[8])));
     let forks = || unlisted(&[], &[8], false);
     assert_eq!(may_miss([forks(), forks(), forks()]), Some(pids(&[8])));

@@ -1,10 +1,12 @@
-//! Which holders share an fd table or an address space.
+//! Finds out which holders share an fd table or an address space.
 //!
-//! Two processes of which each shows the same fds of the same buffers may share one table (CLONE_FILES), or one may be a
-//! copy that a fork made; what is one reference in the first case is two in the second. So holders are compared, but only
-//! those that show exactly the same: a table that is shared looks the same from everywhere.
+//! If two processes show the same fds of the same buffers, they may share one table (CLONE_FILES),
+//! or one may have a copy that fork made. In the first case an fd is one reference, in the second
+//! it is two. So holders are compared by kcmp(2), but only those that show exactly the same: a
+//! shared table looks the same through each of its processes.
 //!
-//! Limits: a table that changes between the two readings looks different and is counted twice, until the next round.
+//! Limits: a shared table that changes after it was read through one process and before it is read
+//! through the other looks different. Then each of its fds counts twice, until the next reading.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -15,19 +17,19 @@ use crate::kernel::sharing::{self, Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::model::{Pid, Tid};
 
-/// What was found out.
+/// Which tables and address spaces are one.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Tables that are one: each with the lowest of its group.
+    /// Tables that are one with another; each with the lowest one of its group.
     pub(super) files: BTreeMap<TableOwner, TableOwner>,
-    /// Processes whose address spaces are one, likewise.
+    /// Processes whose address space is another one's too; each with the lowest one of its group.
     pub(super) vm: BTreeMap<Pid, Pid>,
-    /// Who may share one, which could not be asked.
+    /// Processes that may share one; comparing them failed.
     pub(super) uncompared: HashSet<Pid>,
 }
 
 impl Shared {
-    /// Compares the holders of one walk.
+    /// Compares the holders that one walk found.
     pub(super) fn of(walk: &Walk, root: &ProcRoot) -> Shared {
         let compare = |what, a, b| sharing::compare(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
@@ -51,33 +53,33 @@ impl Shared {
     }
 }
 
-/// Who shows the same set, where there are two or more; each ascending.
+/// Groups of two or more that show the same set; each group is ascending.
 fn alike<W: Copy + Ord, T: Ord>(shown: impl Iterator<Item = (W, T)>) -> Vec<Vec<W>> {
     let mut of_each: BTreeMap<W, Vec<T>> = BTreeMap::new();
-    for (who, one) in shown {
-        of_each.entry(who).or_default().push(one);
+    for (owner, one) in shown {
+        of_each.entry(owner).or_default().push(one);
     }
     let mut groups: BTreeMap<Vec<T>, Vec<W>> = BTreeMap::new();
-    for (who, mut all) in of_each {
+    for (owner, mut all) in of_each {
         all.sort_unstable();
-        groups.entry(all).or_default().push(who);
+        groups.entry(all).or_default().push(owner);
     }
     groups.into_values().filter(|group| group.len() > 1).collect()
 }
 
-/// Sorts those who look alike into those that are one; returns those of which nobody can tell.
+/// Divides those that look alike into those that are one; returns those for which comparing failed.
 fn group<'w, W: Copy + Ord>(
     all: &'w [W],
     same: &mut BTreeMap<W, W>,
     compare: &dyn Fn(W, W) -> Option<Ordering>,
 ) -> &'w [W] {
-    // The first of each group, in the order of the comparison, which has nothing to do with that of pids.
+    // One of each group, in the order of the comparison, which differs from that of pids.
     let mut firsts: Vec<W> = Vec::new();
-    for &who in all {
-        match place(&firsts, who, compare) {
+    for &owner in all {
+        match place(&firsts, owner, compare) {
             None => return all,
-            Some(Ok(at)) => _ = same.insert(who, firsts[at]),
-            Some(Err(at)) => firsts.insert(at, who),
+            Some(Ok(at)) => _ = same.insert(owner, firsts[at]),
+            Some(Err(at)) => firsts.insert(at, owner),
         }
     }
     &[]
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Check that whatever the kernel's secret order, processes end up with exactly those of the same object.
+        /// Check that processes are grouped by object, whatever order the kernel has for objects.
         #[test]
         fn groups_are_the_objects(objects in proptest::collection::vec(0..6u64, 0..40), secret: u64) {
             let pids: Vec<Pid> = (0..objects.len() as u32).map(Pid).collect();
@@ -105,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Check that where the kernel does not answer, all that look alike are left undecided.
+    /// Check that if the kernel refuses to compare, all that look alike are left undecided.
     #[test]
     fn undecided() {
         let pids = [Pid(1), Pid(2)];
@@ -114,7 +116,7 @@ mod tests {
 
     /// Check that only equal sets are compared, whatever their order.
     #[test]
-    fn who_looks_alike() {
+    fn only_equal_sets_are_compared() {
         let shown = [(Pid(3), 1), (Pid(3), 2), (Pid(1), 2), (Pid(1), 1), (Pid(2), 1)];
         assert_eq!(alike(shown.into_iter()), [[Pid(1), Pid(3)]]);
     }

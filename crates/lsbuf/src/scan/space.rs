@@ -1,4 +1,10 @@
-//! One address space read, by whichever of the kernel's interfaces a scan uses.
+//! Reads one address space, by any of the kernel's three interfaces: the text of `maps`,
+//! PROCMAP_QUERY or the links of `map_files`.
+//!
+//! They differ in cost, in the rights that they need and in how they write names; a walk need not
+//! know which one is used.
+//!
+//! Limits: a link of `map_files` tells nothing but a name until it is followed.
 
 use rustix::io::{Errno, Result};
 
@@ -22,7 +28,7 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    /// What an answer says that it was made from.
+    /// The source that an answer lists for it.
     pub(super) fn source(self) -> Source {
         match self {
             Reader::Text => Source::Maps,
@@ -32,21 +38,21 @@ impl Reader {
     }
 }
 
-/// An address space as it was read.
+/// An address space that was read.
 pub(super) struct Space {
     image: Image,
     reader: Reader,
-    alone: Option<ProcessDir>,
+    thread_dir: Option<ProcessDir>,
     pub(super) facts: Facts,
-    /// Shared memory of the shmem family.
+    /// The shared memory in it.
     pub(super) shmem: Vec<ShmMap>,
-    /// How many could not be understood.
+    /// How many mappings could not be parsed, and by which source.
     pub(super) malformed: (Source, u64),
     /// Whether an io_uring is mapped.
     pub(super) ring: bool,
 }
 
-/// What looks like a dma-buf in an address space.
+/// The mappings that look like a dma-buf's.
 pub(super) enum Facts {
     Maps(Vec<MapFact>),
     Links(Vec<LinkFact>),
@@ -59,7 +65,8 @@ impl Default for Facts {
 }
 
 impl Space {
-    /// Reads the address space of `image`, whose `map_files` are in `process`. `None`: there is none.
+    /// Reads the address space of `image`; `process` is the directory with its `map_files`. `None`:
+    /// the process has no address space.
     pub(super) fn read(
         process: &ProcessDir,
         image: Result<Image>,
@@ -84,13 +91,21 @@ impl Space {
                 let finder = finder.map(|finder| (finder, &mut shmem));
                 let malformed = map_files::read(process.dir(), &mut links, finder)?;
                 let (facts, malformed) = (Facts::Links(links), (reader.source(), malformed));
-                return Ok(Some(Space { image, reader, alone: None, facts, shmem, malformed, ring: false }));
+                return Ok(Some(Space {
+                    image,
+                    reader,
+                    thread_dir: None,
+                    facts,
+                    shmem,
+                    malformed,
+                    ring: false,
+                }));
             }
         };
         Ok(mapped.map(|mapped| Space {
             image,
             reader,
-            alone: None,
+            thread_dir: None,
             facts: Facts::Maps(mapped.facts),
             shmem: mapped.shmem,
             malformed: (reader.source(), mapped.malformed),
@@ -98,17 +113,18 @@ impl Space {
         }))
     }
 
-    /// The same, read through a thread, which is there as a process of its own too.
-    pub(super) fn through(self, alone: Option<ProcessDir>) -> Space {
-        Space { alone, ..self }
+    /// The same address space, read through a thread; `thread_dir` is the thread's own directory in
+    /// `/proc`.
+    pub(super) fn through(self, thread_dir: Option<ProcessDir>) -> Space {
+        Space { thread_dir, ..self }
     }
 
-    /// The directory with its `map_files`, if that is not its process's.
-    pub(super) fn alone(&self) -> Option<&ProcessDir> {
-        self.alone.as_ref()
+    /// The directory with its `map_files`, if that is a thread's.
+    pub(super) fn thread_dir(&self) -> Option<&ProcessDir> {
+        self.thread_dir.as_ref()
     }
 
-    /// Whether it is still in use.
+    /// Whether the process still uses this address space.
     pub(super) fn lives(&self) -> bool {
         match self.reader {
             Reader::Text | Reader::Links => self.image.lives(),
@@ -116,7 +132,8 @@ impl Space {
         }
     }
 
-    /// The name that one of its mappings shows, whole and raw, where the fact lacks it; `process` has its `map_files`.
+    /// The whole, unescaped name that a mapping shows, if `fact` lacks it; `process` is the
+    /// directory with its `map_files`.
     pub(super) fn name(&self, process: &ProcessDir, fact: &MapFact) -> Option<Label> {
         match self.reader {
             Reader::Text | Reader::Links => map_files::name(process.dir(), &fact.vma),

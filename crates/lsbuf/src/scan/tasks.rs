@@ -1,26 +1,34 @@
-//! Two looks at every task, before a reading and after it, and what they say of the time between.
+//! Compares the activity of all tasks before and after a reading: what ran, started or exited
+//! meanwhile?
+//!
+//! Both sources need this to know what could have disturbed a reading. A task ran if its time on a
+//! processor grew, if it is on a processor now, or if it existed only before or only after.
+//!
+//! Limits: a process that starts and exits between the two does not show here; the sources compare
+//! the last pid for that.
 
 use std::collections::BTreeSet;
 
 use crate::kernel::activity::{Activity, Doing, keeps_references};
 use crate::model::Pid;
 
-/// What happened between the two looks.
+/// What happened between the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Between {
-    /// Processes with a task that ran, or was there at one of the looks only.
+pub(super) struct Changes {
+    /// Processes with a task that ran, or that existed at only one of the two times.
     pub(super) ran: BTreeSet<Pid>,
-    /// Whether a process was there at the second look only.
+    /// Whether a process existed only afterwards.
     pub(super) started: bool,
-    /// Processes with a task that was exiting, or inside a call which keeps references, at the second look.
+    /// Processes with a task that was exiting, or inside a call that keeps references, afterwards.
     pub(super) in_call: BTreeSet<Pid>,
-    /// Whether every task could be asked for its call.
+    /// Whether the call of every task could be read.
     pub(super) calls_known: bool,
 }
 
-/// Compares two looks, each in any order. Processes of `own` are left out: what they do is this scan.
-pub(super) fn between(mut before: Vec<Activity>, mut after: Vec<Activity>, own: &[Pid]) -> Between {
-    let mut found = Between { calls_known: true, ..Between::default() };
+/// Compares the tasks before and after, each in any order. Processes of `own` are this scan itself,
+/// and are left out.
+pub(super) fn compare(mut before: Vec<Activity>, mut after: Vec<Activity>, own: &[Pid]) -> Changes {
+    let mut found = Changes { calls_known: true, ..Changes::default() };
     for look in [&mut before, &mut after] {
         look.retain(|task| !own.contains(&task.pid));
         look.sort_unstable_by_key(|task| (task.pid, task.tid));
@@ -61,40 +69,42 @@ mod tests {
         set.iter().map(|pid| pid.0).collect()
     }
 
-    /// Check that a process ran if one of its tasks did, came or went, and that who asks is left out.
+    /// Check that a process ran if one of its tasks ran, started or exited, and that the scan's own
+    /// process is left out.
     #[test]
     fn who_ran() {
-        let rests = |id, runtime| task(id, runtime, Doing::Nothing);
+        let idle = |id, runtime| task(id, runtime, Doing::Nothing);
         let before = vec![
-            rests((1, 1), 5),
-            rests((2, 2), 5),
-            rests((2, 3), 5),
-            rests((4, 4), 5),
-            rests((6, 6), 5),
-            rests((6, 7), 5),
-            rests((9, 9), 5),
+            idle((1, 1), 5),
+            idle((2, 2), 5),
+            idle((2, 3), 5),
+            idle((4, 4), 5),
+            idle((6, 6), 5),
+            idle((6, 7), 5),
+            idle((9, 9), 5),
         ];
         let after = vec![
-            rests((9, 9), 6),
-            rests((1, 1), 5),
-            rests((2, 3), 6),
-            rests((2, 2), 5),
+            idle((9, 9), 6),
+            idle((1, 1), 5),
+            idle((2, 3), 6),
+            idle((2, 2), 5),
             task((8, 8), 5, Doing::Running),
-            rests((6, 6), 5),
+            idle((6, 6), 5),
         ];
-        let found = between(before, after, &[Pid(9)]);
+        let found = compare(before, after, &[Pid(9)]);
         assert_eq!((pids(&found.ran), found.started), (vec![2, 4, 6, 8], true));
     }
 
-    /// Check that what is on a processor has run although its time stands still, and that a task asleep in a fork shows.
+    /// Check that a task on a processor has run although its time did not grow yet, and that a task
+    /// which sleeps inside a fork shows.
     #[test]
     fn what_they_do() {
         let fork = Doing::Call(libc::SYS_clone3 as i32);
         let before = vec![task((1, 1), 5, Doing::Unknown), task((2, 2), 5, Doing::Unknown)];
         let after = vec![task((1, 1), 5, Doing::Running), task((2, 2), 5, fork)];
-        let found = between(before.clone(), after, &[]);
+        let found = compare(before.clone(), after, &[]);
         assert_eq!((pids(&found.ran), pids(&found.in_call)), (vec![1], vec![2]));
         assert!(found.calls_known && !found.started);
-        assert!(!between(before.clone(), before, &[]).calls_known);
+        assert!(!compare(before.clone(), before, &[]).calls_known);
     }
 }

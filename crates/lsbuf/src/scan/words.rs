@@ -1,4 +1,8 @@
-//! Sources by the words that people choose them by.
+//! Parses the words of `--source`.
+//!
+//! A library can set [`Sources`] field by field; a command has one word for each useful choice.
+//!
+//! Limits: choices that have no word can only be made field by field.
 
 use std::str::FromStr;
 
@@ -14,7 +18,8 @@ const WAYS: &[(&str, Mappings)] = &[
 const VALID: &str =
     "valid: auto, bpf; or one of procfs, procmap, maps, map_files, each alone or with ,bufinfo";
 
-/// From `auto`, `bpf`, or one way to read mappings, alone or with `,bufinfo`. The error is a line that names the valid words.
+/// Parses `auto`, `bpf`, or one way to read mappings, alone or with `,bufinfo`. The error is one
+/// line that names the valid words.
 impl FromStr for Sources {
     type Err = String;
 
@@ -38,7 +43,7 @@ impl FromStr for Sources {
 mod tests {
     use super::*;
 
-    /// Check that each word means its way, and that what shows no holders is refused.
+    /// Check that each word means its source, and that what would show no holders is refused.
     #[test]
     fn sources_are_chosen() {
         let sources = str::parse::<Sources>;

@@ -1,15 +1,16 @@
-//! Whether BPF iterators must load here, found out without lsbuf: a test that takes its error for "cannot be tested here" would
-//! pass with a loader that is broken.
+//! Finds out, without lsbuf, whether BPF iterators must load here. A test that took lsbuf's own
+//! error for "cannot be tested here" would pass although the loader is broken.
 
 use std::fs;
 
 use lsbuf_guest::need::kernel_has_name;
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// What the iterators need of a kernel: one of its helpers, and the youngest iterator that all answers rest on.
+/// What the iterators need from a kernel: one of its helpers, and the newest iterator that every
+/// answer needs.
 const KERNEL: [&[u8]; 2] = [b"bpf_loop", b"bpf_iter_task_vma"];
 
-/// The namespaces whose processes the iterators speak of, by the numbers that they have in every kernel.
+/// The namespaces that the iterators see, by the inode numbers that these have on every kernel.
 const FIRST: [(&str, &str); 2] = [("pid", "pid:[4026531836]"), ("user", "user:[4026531837]")];
 
 /// Whether this user on this kernel can load them.

@@ -1,4 +1,4 @@
-//! A recorded tree of a procfs and a sysfs, written by hand: the world of the tests that need no kernel.
+//! Builds a recorded tree of a procfs and a sysfs by hand, for tests that need no kernel.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use lsbuf::model::Snapshot;
 use lsbuf::scan::Options;
 
-/// What fdinfo says of every dma-buf's mount in these trees.
+/// The mount of every dma-buf in these trees, as fdinfo shows it.
 const MNT_ID: u64 = 10;
 
 /// The tree; removed when dropped.
@@ -25,7 +25,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// A machine with a kernel thread, so that it is seen whole, and no dma-buf.
+    /// A machine without dma-bufs. It has a kernel thread, so that it counts as the whole machine.
     pub(crate) fn new() -> Tree {
         let tree = Tree {
             dir: tempfile::tempdir().unwrap(),
@@ -53,7 +53,7 @@ impl Tree {
         fs::write(path, text).unwrap();
     }
 
-    /// A process that maps nothing and has no fds.
+    /// A process without mappings and fds.
     pub(crate) fn process(&self, pid: u32, comm: &[u8]) {
         let after = b") S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
         self.write(&format!("proc/{pid}/stat"), &[format!("{pid} (").as_bytes(), comm, after].concat());
@@ -69,18 +69,20 @@ impl Tree {
         self.write(&format!("proc/{pid}/fdinfo/{fd}"), fdinfo);
     }
 
-    /// An fd of shmem, and what its inode tells: `MAJOR:MINOR INO SIZE BLOCKS LINKS PAGE UID`.
+    /// An fd of shared memory, and what its inode tells: `MAJOR:MINOR INO SIZE BLOCKS LINKS PAGE
+    /// UID`.
     pub(crate) fn shmem_fd(&self, pid: u32, fd: u32, link: &[u8], inode: &str) {
         self.fd(pid, fd, link, b"pos:\t0\nflags:\t02000002\nmnt_id:\t9\n");
         self.write(&format!("proc/{pid}/.lsbuf/fd/{fd}"), format!("shmem {inode}\n").as_bytes());
     }
 
-    /// What the inode behind a mapping tells, likewise.
+    /// What the inode behind a mapping tells, in the same form.
     pub(crate) fn shmem_mapped(&self, pid: u32, range: &str, inode: &str) {
         self.write(&format!("proc/{pid}/.lsbuf/map_files/{range}"), format!("shmem {inode}\n").as_bytes());
     }
 
-    /// Where the kernel's own filesystems of shmem are in this tree, and that `/dev/shm` is mounted in these processes.
+    /// Adds the devices of the kernel's own shmem mounts, and a mount of `/dev/shm` for these
+    /// processes.
     pub(crate) fn with_shmem(&self, pids: &[u32]) {
         self.write("proc/.lsbuf/shmem", b"kernel 0:1\nhuge 0:17\nsecret 0:18\n");
         for pid in pids {
@@ -96,7 +98,7 @@ impl Tree {
         symlink(OsStr::from_bytes(target), path).unwrap();
     }
 
-    /// An unnamed dma-buf's fd in a table that the thread has for itself.
+    /// An fd of an unnamed dma-buf in a thread's own table.
     pub(crate) fn thread_fd(&self, pid: u32, tid: u32, fd: u32, ino: u64, size: u64, count: u64) {
         self.link(&format!("proc/{pid}/task/{tid}/fd/{fd}"), b"/dmabuf:");
         self.write(&format!("proc/{pid}/task/{tid}/fdinfo/{fd}"), &fdinfo(ino, size, count));
@@ -140,7 +142,7 @@ impl Tree {
         self.listed = (self.listed.0 + 1, self.listed.1 + size);
     }
 
-    /// Writes the kernel's list as it stands.
+    /// Writes the kernel's list of the buffers so far.
     pub(crate) fn write_list(&self) {
         let (buffers, bytes) = self.listed;
         let closing = format!("\nTotal {buffers} objects, {bytes} bytes\n");

@@ -1,4 +1,4 @@
-//! Trees recorded from real kernels by `cargo xtask record`, unpacked and scanned, and damaged.
+//! Unpacks trees that `cargo xtask record` made from real kernels, scans them, and damages them.
 #![allow(
     dead_code,
     clippy::expect_used,
@@ -24,7 +24,7 @@ pub(crate) struct Recorded {
     dir: tempfile::TempDir,
 }
 
-/// Every recorded tree in `folder`, oldest kernel first.
+/// Every recorded tree in `folder`, in the order of kernel releases.
 pub(crate) fn all(folder: &Path) -> Vec<Recorded> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort_by_key(|path| {
@@ -43,7 +43,7 @@ pub(crate) fn all(folder: &Path) -> Vec<Recorded> {
 }
 
 impl Recorded {
-    /// Dma-bufs alone: what was recorded tells nothing of shmem's inodes.
+    /// Dma-bufs alone: the trees do not have the inodes of shared memory.
     pub(crate) fn options(&self) -> Options {
         let sys_root = Some(self.dir.path().join("sys"));
         let proc_root = self.dir.path().join("proc");
@@ -55,7 +55,7 @@ impl Recorded {
         serde_json::from_slice(self.tree.bytes(path).unwrap()).unwrap()
     }
 
-    /// Scans it with the entries in `changes` replaced, or removed where there is nothing in their place.
+    /// Scans the tree with the entries in `changes` replaced, or removed where the value is `None`.
     pub(crate) fn scan_with(
         &self,
         changes: &BTreeMap<String, Option<Node>>,
@@ -68,7 +68,7 @@ impl Recorded {
         for path in changes.keys() {
             replace(&place(path), None);
         }
-        // Apart, since a changed folder may have held other changed entries.
+        // A loop of its own, because a changed folder may have held other changed entries.
         for path in changes.keys() {
             let own = self.tree.0.get_key_value(path);
             for (path, node) in
@@ -104,15 +104,15 @@ pub(crate) fn sorted(mut answer: Value) -> Value {
     answer
 }
 
-/// Panics unless the accounts of the answer add up.
+/// Panics if the accounts of the answer do not add up.
 pub(crate) fn assert_balanced(snapshot: &Snapshot) {
     let ledger = Ledger::of(snapshot);
     for BufferRow { buffer, account, .. } in ledger.rows() {
         let found = account.fd + account.map;
         if let (Some(kernel), false, Some(count)) = (account.kernel(), account.is_estimate(), buffer.count) {
-            let elsewhere = [account.in_flight, account.io_uring];
-            let elsewhere: u64 = elsewhere.iter().map(|part| part.expect("exact, and yet unknown")).sum();
-            assert_eq!(count, found + elsewhere + kernel, "{buffer:?} {account:?}");
+            let hidden = [account.in_flight, account.io_uring];
+            let hidden: u64 = hidden.iter().map(|part| part.expect("exact, and yet unknown")).sum();
+            assert_eq!(count, found + hidden + kernel, "{buffer:?} {account:?}");
         }
         assert!(
             account.kernel().is_none_or(|kernel| Some(kernel + found) <= buffer.count),
@@ -134,7 +134,7 @@ pub(crate) fn assert_balanced(snapshot: &Snapshot) {
     assert_eq!(counts.total, counts.read + counts.unreadable + counts.vanished, "{counts:?}");
 }
 
-/// Damage to a tree, as `script` says: any bytes say something.
+/// Damages a tree as `script` says; every series of bytes is a valid script.
 pub(crate) fn damage(tree: &Tree, script: &[u8]) -> BTreeMap<String, Option<Node>> {
     let paths: Vec<&String> =
         tree.0.keys().filter(|path| path.starts_with("proc/") || path.starts_with("sys/")).collect();
@@ -155,7 +155,7 @@ pub(crate) fn damage(tree: &Tree, script: &[u8]) -> BTreeMap<String, Option<Node
         };
         let at = number(text.len());
         let node = |text: Vec<u8>| match link {
-            // No path has a NUL, nor is it empty or longer than a page.
+            // No path contains a NUL, is empty, or is longer than a page.
             true => {
                 let target: Vec<u8> = text.into_iter().filter(|&b| b != 0).take(4000).collect();
                 if target.is_empty() { Node::Folder } else { Node::Link(target) }
@@ -174,7 +174,7 @@ pub(crate) fn damage(tree: &Tree, script: &[u8]) -> BTreeMap<String, Option<Node
                 text.splice(at..at, some);
             }
             3 => {
-                // A number by another, often an extreme one.
+                // Replaces a number by another one, often an extreme one.
                 let digits = text[at..].iter().take_while(|b| b.is_ascii_digit()).count();
                 let numbers = ["0", "1", "18446744073709551615", "9223372036854775808", "4294967296", "7"];
                 text.splice(at..at + digits, numbers[number(numbers.len())].bytes());
@@ -206,7 +206,7 @@ pub(crate) fn damage(tree: &Tree, script: &[u8]) -> BTreeMap<String, Option<Node
         }
         changes.insert(path.clone(), Some(node(text)));
     }
-    // What lies below something that is no folder any more cannot be.
+    // A path below something that is not a folder any more cannot exist.
     let lost = |path: &String| {
         changes.iter().any(|(other, node)| {
             path.strip_prefix(other.as_str()).is_some_and(|rest| rest.starts_with('/'))

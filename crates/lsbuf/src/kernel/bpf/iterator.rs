@@ -1,4 +1,5 @@
-//! Which iterators there are, what each is called and tells, and why one cannot be used.
+//! The list of iterators: their names and programs, which records they write, and why one may be
+//! unavailable.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ pub(crate) enum Iterator {
     TaskFile,
     TaskVma,
     DmaBuf,
-    /// The same with shared memory.
+    /// The same iterators with shared memory.
     TaskFileShmem,
     TaskVmaShmem,
     DmaBufShmem,
@@ -33,16 +34,16 @@ impl Iterator {
         Iterator::TaskShmem,
     ];
 
-    /// Those of the kernel, each once.
+    /// The kernel's iterators, without the variants.
     pub(super) const KERNELS: [Iterator; 4] =
         [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
 
-    /// Those that tell of these kinds.
+    /// The iterators that cover these kinds.
     pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
         Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()))
     }
 
-    /// The same program, with shared memory or without.
+    /// The variant of this iterator with or without shared memory.
     pub(crate) fn with(self, shmem: bool) -> Iterator {
         match (self.kernels(), shmem) {
             (Iterator::Task, true) => Iterator::TaskShmem,
@@ -53,7 +54,7 @@ impl Iterator {
         }
     }
 
-    /// Which iterator of the kernel's it is.
+    /// The kernel's iterator that this is a variant of.
     pub(crate) fn kernels(self) -> Iterator {
         match self {
             Iterator::TaskShmem => Iterator::Task,
@@ -64,12 +65,12 @@ impl Iterator {
         }
     }
 
-    /// Whether it looks for shared memory.
+    /// Whether it covers shared memory.
     pub(crate) fn has_shmem(self) -> bool {
         self != self.kernels()
     }
 
-    /// What the kernel calls it, with what it tells beyond that, and the file of its pin.
+    /// Its name: the kernel's, with a suffix for shared memory. It is also the name of its pin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Iterator::Task => "task",
@@ -83,7 +84,7 @@ impl Iterator {
         }
     }
 
-    /// The function that stands for it in the kernel's type information.
+    /// The function that represents it in the kernel's type information.
     pub(super) fn function(self) -> &'static str {
         match self.kernels() {
             Iterator::Task => "bpf_iter_task",
@@ -93,7 +94,7 @@ impl Iterator {
         }
     }
 
-    /// What a listing of loaded programs shows.
+    /// The name of the program in a listing of loaded programs.
     pub(super) fn program(self) -> &'static str {
         match self {
             Iterator::Task => "lsbuf_tasks",
@@ -107,12 +108,12 @@ impl Iterator {
         }
     }
 
-    /// Whether it ends with [`Record::End`].
+    /// Whether its last record is [`Record::End`].
     pub(super) fn has_end(self) -> bool {
         self.kernels() != Iterator::DmaBuf
     }
 
-    /// Whether it writes such records.
+    /// Whether it may write this record.
     pub(super) fn writes(self, record: &Record<'_>) -> bool {
         use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
         use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmUndescribed, ShmVma, Torn};
@@ -139,7 +140,7 @@ impl Iterator {
     }
 
     pub(super) fn object(self) -> &'static [u8] {
-        /// Bytes at an address that suits whatever is read from them.
+        /// Bytes at an address that is aligned for everything that is read from them.
         #[repr(align(8))]
         struct Aligned<B: ?Sized>(B);
         macro_rules! object {
@@ -165,24 +166,25 @@ impl Iterator {
 /// Why an iterator cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unavailable {
-    /// The kernel does not tell about its structures.
+    /// The kernel's type information cannot be read.
     NoTypes(Errno),
     /// The kernel has no such iterator.
     Missing,
-    /// Nothing was to be loaded for it.
+    /// It was not requested.
     NotRequested,
-    /// Nothing is pinned for it.
+    /// It is not pinned.
     NotPinned,
-    /// What stands in its place is not on a bpf filesystem, is no iterator, or is neither root's nor the caller's.
+    /// The file in its place is not on a bpf filesystem, is not an iterator, or belongs neither to
+    /// root nor to the caller.
     Foreign,
-    /// It may not be loaded, or read.
+    /// This process may not load or read it.
     Refused(Errno),
     /// This kernel cannot run it.
     Unfit(String),
 }
 
 impl Unavailable {
-    /// What a reading that failed says of an iterator.
+    /// The reason that the error of a failed reading stands for.
     pub(crate) fn of_reading(errno: Errno) -> Unavailable {
         match errno {
             Errno::BADMSG => Unavailable::Foreign,

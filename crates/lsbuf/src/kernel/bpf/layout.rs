@@ -1,15 +1,15 @@
-//! How the records are laid out: the structures that the programs write, field by field, under the
+//! The layout of the records that the BPF programs write: structures, field by field, with the
 //! names that they have in `bpf/*.h` and `bpf/*.bpf.c`.
 //!
-//! A test compares all of it with what the compiled objects say of their types, so that programs
-//! and parser cannot drift apart. What a flag in a field means is not in there; [`super::record`]
-//! says it beside each parser.
+//! A test compares the structures with the type information of the compiled objects, so the
+//! programs and this parser cannot differ. It does not compare the meaning of flags in a field;
+//! [`super::record`] lists those beside each parser.
 
 use crate::kernel::parse::Malformed;
 
-/// What stands in a field.
+/// A value that can be read from bytes.
 pub(super) trait Field: Sized {
-    /// Reads it from where it begins.
+    /// Reads the value at the start of `bytes`.
     fn read(bytes: &[u8]) -> Option<Self>;
 }
 
@@ -37,26 +37,27 @@ impl<const N: usize> Field for [u8; N] {
     }
 }
 
-/// A structure that is the whole of a record.
+/// A structure that fills a record, or all of it but a text at the end.
 pub(super) trait Whole: Field {
-    /// Reads a record that is nothing else.
+    /// Reads a record that consists of the structure alone.
     fn only(record: &[u8]) -> Result<Self, Malformed> {
         let (whole, rest) = Self::and_text(record)?;
         if rest.is_empty() { Ok(whole) } else { Err(Malformed) }
     }
 
-    /// Reads a record with a text behind it.
+    /// Reads a record that consists of the structure and a text after it.
     fn and_text(record: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         let (whole, text) = record.split_at_checked(size_of::<Self>()).ok_or(Malformed)?;
         Ok((Self::read(whole).ok_or(Malformed)?, text))
     }
 }
 
-/// A structure of the test: its name, size, and fields with where they are and their sizes.
+/// A structure as the test compares it: name, size, and each field with its offset and size.
 #[cfg(test)]
 pub(super) type Structure = (&'static str, usize, &'static [(&'static str, usize, usize)]);
 
-/// Declares structures, each with its name in C. A field that is not read begins with `_`.
+/// Declares structures, each with its name in C. The name of a field that is not read begins with
+/// `_`.
 macro_rules! structures {
     ($($name:ident, $in_c:literal { $($field:ident: $type:ty,)* })*) => {
         $(
@@ -240,7 +241,7 @@ structures! {
     }
 }
 
-/// Declares the numbers of `enum kind`.
+/// Declares the numbers of C's `enum kind`.
 macro_rules! kinds {
     ($($name:ident = $number:literal,)*) => {
         $(pub(super) const $name: u32 = $number;)*
@@ -280,7 +281,7 @@ mod tests {
     use crate::kernel::bpf::Iterator;
     use crate::kernel::btf;
 
-    /// Check that the structures have no holes, whose bytes nobody would have set.
+    /// Check that the structures have no padding, which the programs would leave unset.
     #[test]
     fn without_holes() {
         for &(name, size, fields) in STRUCTURES {
@@ -292,11 +293,11 @@ mod tests {
         }
     }
 
-    /// Check that every structure has in the compiled programs the fields that it has here, at the
-    /// same places and of the same sizes, that the kinds have the same numbers, and that there are
-    /// no others.
+    /// Check that in the compiled programs every structure has the same fields with the same
+    /// offsets and sizes as here, and the kinds have the same numbers; and that neither side has
+    /// more.
     #[test]
-    fn as_the_programs_have_it() {
+    fn same_as_in_the_programs() {
         let mut seen = HashSet::new();
         for iterator in Iterator::ALL {
             let types = Object::parse(iterator.object()).unwrap().btf.unwrap().to_bytes();

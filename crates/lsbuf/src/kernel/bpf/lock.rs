@@ -1,12 +1,12 @@
-//! One change of a place of pins at a time.
+//! A lock, so that only one process at a time changes the pins in a folder.
 //!
-//! What is locked is a folder in the place that nobody else can open: on a folder that everybody
-//! may open, as the place itself is, any user could hold a lock for ever. It is there only while
-//! somebody has or wants it, so a place has nothing in it but sets. (A bpf filesystem has no
-//! ordinary files.)
+//! The lock is a flock(2) on a subfolder that only the owner can open. A lock on the folder itself
+//! could be held for ever by any user, because everybody may open it. The subfolder exists only
+//! while a process has or wants the lock, so otherwise the folder contains only sets of pins. (A
+//! bpf filesystem cannot have ordinary files.)
 //!
-//! Nobody waits without a bound: a change takes a second, and who is stopped in one may hold the
-//! lock for ever.
+//! A wait has a limit: a change takes a second, but a process that is stopped during one may hold
+//! the lock for ever.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,18 +17,18 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::facts::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
+use super::trust::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use crate::kernel::identity::device_of;
 use crate::kernel::read;
 
-/// The folder's name.
+/// The name of the subfolder.
 const NAME: &str = "lock";
 
-/// How long one waits, and between two tries.
+/// How long to wait for the lock, and the pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long somebody has waited.
+/// The end of a wait.
 #[derive(Debug)]
 pub(super) struct Deadline(Instant);
 
@@ -46,19 +46,19 @@ impl Deadline {
 #[derive(Debug)]
 pub(super) struct Lock {
     place: OwnedFd,
-    /// Locked as long as it is open.
+    /// Holds the lock as long as it is open.
     _dir: OwnedFd,
 }
 
 impl Lock {
-    /// Takes the lock of an open place; `None`: what was waited for has gone, which asks for
-    /// another look at the place.
+    /// Takes the lock of an open folder. `None`: the subfolder has disappeared during the wait, so
+    /// the folder has to be opened again.
     pub(super) fn take(place: &OwnedFd, path: &Path, deadline: &Deadline) -> Result<Option<Lock>, Failure> {
         let shown = path.join(NAME);
         let fail = |errno| (format!("cannot lock {}", path.display()), Some(errno));
         match mkdirat(place, NAME, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
-            // The place itself has been removed.
+            // The folder itself has been removed.
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(fail(errno)),
         }
@@ -91,7 +91,7 @@ impl Lock {
                 Err(errno) => return Err(fail(errno)),
             }
         }
-        // Whoever had it before has removed the name.
+        // The process that had the lock before has removed the subfolder.
         let there = statat(place, NAME, AtFlags::SYMLINK_NOFOLLOW);
         if !there.is_ok_and(|there| is_same(&there, &facts)) {
             return Ok(None);
@@ -104,12 +104,12 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // If it stays, whoever comes next takes it.
+        // If this fails, the next process uses the subfolder that is left.
         let _ = unlinkat(&self.place, NAME, AtFlags::REMOVEDIR);
     }
 }
 
-/// Who holds the lock of a file, as far as `/proc/locks` tells.
+/// The pid that holds the lock of a file, according to `/proc/locks`.
 fn holder(facts: &Stat) -> Option<u32> {
     let mut text = Vec::new();
     read::file(CWD, "/proc/locks", &mut text).ok()?;
@@ -117,7 +117,8 @@ fn holder(facts: &Stat) -> Option<u32> {
     in_locks(&text, &format!("{:02x}:{:02x}:{}", device.major, device.minor, facts.st_ino))
 }
 
-/// Lines as the kernel's `lock_get_status` prints them; those who wait have an arrow.
+/// Finds it in the lines as `lock_get_status` in fs/locks.c prints them. Lines of processes that
+/// wait have an arrow.
 fn in_locks(text: &[u8], file: &str) -> Option<u32> {
     let text = String::from_utf8_lossy(text);
     text.lines().find_map(|line| {
@@ -133,7 +134,7 @@ fn in_locks(text: &[u8], file: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Check that of all locks the file's own is taken, and nobody who only waits for it.
+    /// Check that the holder of the file's own lock is found, and not a process that waits for it.
     #[test]
     fn locks_of_the_kernel() {
         let text = b"1: POSIX  ADVISORY  WRITE 11 00:2a:7 0 EOF\n2: FLOCK  ADVISORY  WRITE 12 00:2a:77 0 EOF\n\

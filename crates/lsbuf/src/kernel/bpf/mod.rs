@@ -1,23 +1,28 @@
-//! BPF iterators: the kernel itself walks its tables and writes down what belongs to a dma-buf, in
-//! one reading for the whole machine; and what belongs to shared memory, if that is looked for: the
-//! same programs with one constant set, so that who looks for dma-bufs alone pays nothing for it,
-//! and nobody has the kernel walk a table twice.
+//! BPF iterators: programs of lsbuf that the kernel runs while it walks its own tables.
 //!
-//! | iterator | tells | since |
-//! |---|---|---|
-//! | `task` | who there is: processes, threads with tables of their own, who is exiting, what each runs | Linux 5.8 |
-//! | `task`, once more | which threads have run, and in which system call each is | 5.8 |
-//! | `task_file` | every fd of a dma-buf, of devices, and what waits in sockets | 5.8 |
-//! | `task_vma` | every mapping of a dma-buf, by looking at each VMA under its lock | 5.12 |
-//! | `dmabuf` | every dma-buf with its count, attached devices, and the mappings in its own tree | 6.16 |
+//! One reading of an iterator covers the whole machine, and yields a record for everything that
+//! belongs to a dma-buf: tasks, fds, mappings, messages in flight, and the buffers with their
+//! counts. procfs would need many reads for each process. If shared memory is looked for, the same
+//! programs are used with one constant set. So a scan for dma-bufs alone pays nothing for shared
+//! memory, and the kernel walks no table twice.
 //!
-//! Loading takes CAP_BPF and CAP_PERFMON in the first user namespace. What root has loaded and
-//! pinned in a bpf filesystem anyone may read whom the file's mode lets ([`Probes::pinned`]).
+//! - `task` (Linux 5.8, commit eaaacd23910f): all processes, threads with tables of their own,
+//!   which of them are exiting, and what each runs; also which threads have run, and in which
+//!   system call each is.
+//! - `task_file` (5.8, the same commit): every fd of a dma-buf or device, and every file that waits
+//!   in a socket.
+//! - `task_vma` (5.12, commit 3a7b35b899de): every mapping of a dma-buf. Each VMA is read under its
+//!   lock.
+//! - `dmabuf` (6.16, commit 76ea95534995): every dma-buf with its count, its attached devices, and
+//!   its mappings.
 //!
-//! An iterator speaks of the tasks of the reader's pid namespace, but with ids of the first one, so
-//! this is only of use in the first.
+//! Loading needs CAP_BPF and CAP_PERFMON in the first user namespace. Root can load the iterators
+//! and pin them in a bpf filesystem. Then every user whom the file's mode allows can read them
+//! ([`Probes::pinned`]).
+//!
+//! Limits: an iterator covers the tasks of the reader's pid namespace, but writes the ids of the
+//! first pid namespace. So it is only used in the first.
 
-pub(crate) mod facts;
 mod iterator;
 mod layout;
 mod lock;
@@ -25,6 +30,7 @@ pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod record;
 mod sys;
+pub(crate) mod trust;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,7 +51,7 @@ use object::KernelTypes;
 use pins::Pins;
 use record::Record;
 
-/// The iterators that are at hand, each ready to be read any number of times.
+/// The iterators that are available. Each can be read any number of times.
 #[derive(Debug)]
 pub(crate) struct Probes {
     probes: [Result<IteratorHandle, Unavailable>; Iterator::ALL.len()],
@@ -60,9 +66,11 @@ enum IteratorHandle {
 }
 
 impl Probes {
-    /// Loads those that are `wanted` into the kernel whose sysfs is at `sys`. They go when this is dropped.
+    /// Loads the iterators that are `wanted`. `sys` is the root of sysfs. They are unloaded when
+    /// this is dropped.
     pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
-        // Nothing but its header: who may not load that need not go on.
+        // An empty BTF file. Loading it shows cheaply whether this process may load programs at
+        // all.
         let nothing = btf::file(&[], &[0]).map_err(|Malformed| Unavailable::NoTypes(Errno::BADMSG))?;
         if let Err(errno @ (Errno::PERM | Errno::NOSYS)) = sys::load_types(&nothing) {
             return Err(Unavailable::Refused(errno));
@@ -70,7 +78,8 @@ impl Probes {
         let types = KernelTypes::read(sys)?;
         let mut secret = [0u8; 16];
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
-        // Where nothing lists the buffers, each is told of by whoever holds it.
+        // Where the kernel has no list of dma-bufs, the iterators over fds and VMAs also describe
+        // each buffer that they find.
         let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
         let registers = u32::from(types.have_registers()).to_ne_bytes();
         let load = |iterator: Iterator| {
@@ -90,7 +99,8 @@ impl Probes {
         Ok(Probes { probes, pins: None, chunk: Vec::new() })
     }
 
-    /// Those that are pinned below a folder and tell of these kinds.
+    /// Opens the iterators that are pinned below a folder, as far as they are needed for these
+    /// kinds.
     pub(crate) fn pinned(below: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
         let pins = Pins::open(below)?;
         let wanted = |iterator: Iterator| iterator == iterator.with(kinds.has_shmem());
@@ -100,7 +110,7 @@ impl Probes {
         Ok(Probes { probes, pins: Some(pins), chunk: Vec::new() })
     }
 
-    /// Where they are pinned; `None`: they are loaded.
+    /// The folder where they are pinned; `None`: they were loaded by this process.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.pins.as_ref().map(Pins::folder)
     }
@@ -110,24 +120,24 @@ impl Probes {
             (Ok(IteratorHandle::Loaded(link)), _) => object::open(link.as_fd()),
             (Ok(IteratorHandle::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
                 Unavailable::Refused(errno) => errno,
-                // It was there.
+                // It was there when the pins were opened.
                 _ => Errno::STALE,
             }),
             _ => Err(Errno::NOSYS),
         }
     }
 
-    /// Why an iterator is not at hand, if it is not.
+    /// Why an iterator is not available; `None`: it is.
     pub(crate) fn why_not(&self, iterator: Iterator) -> Option<&Unavailable> {
         self.probes[iterator as usize].as_ref().err()
     }
 
-    /// That iterator, or else the same with shared memory if that is the one at hand.
+    /// That iterator, or its variant with shared memory if only the variant is available.
     pub(crate) fn either(&self, iterator: Iterator) -> Iterator {
         iterator.with(self.why_not(iterator).is_some())
     }
 
-    /// The first one that is not at hand, and why, if what is at hand does not tell of all
+    /// The first iterator that is missing, and why, if the available ones do not cover all
     /// references to these kinds.
     pub(crate) fn lacking(&self, kinds: Kinds) -> Option<(Iterator, &Unavailable)> {
         let shmem = kinds.has_shmem();
@@ -135,15 +145,15 @@ impl Probes {
             let iterator = iterator.with(shmem);
             Some((iterator, self.why_not(iterator)?))
         };
-        // Nothing lists shmem's own mappings.
+        // No list of the kernel has the mappings of shared memory.
         let maps = || lacks(Iterator::TaskVma).filter(|_| shmem || lacks(Iterator::DmaBuf).is_some());
-        // Where the kernel has a list, nothing else describes the buffers.
+        // If the kernel has a list of dma-bufs, the other iterators do not describe the buffers.
         let unfit = |lack: &(Iterator, &Unavailable)| matches!(lack.1, Unavailable::Unfit(_));
         let list = || lacks(Iterator::DmaBuf).filter(unfit).filter(|_| kinds.has(Kind::DmaBuf));
         lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile)).or_else(maps).or_else(list)
     }
 
-    /// Gives a loaded iterator a name in a folder of a bpf filesystem, under which it stays.
+    /// Pins a loaded iterator in a folder of a bpf filesystem, so that it stays.
     pub(crate) fn pin(&self, iterator: Iterator, folder: &Path) -> Result<(), Errno> {
         let path = folder.join(iterator.name());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
@@ -153,15 +163,16 @@ impl Probes {
         }
     }
 
-    /// Hands over every record of one reading. `BADMSG`: what came is not what the program writes, or it did not come to its
-    /// end; `STALE`: what was pinned has been replaced or removed.
+    /// Reads an iterator once and calls `each` for every record. `BADMSG`: the data are not what
+    /// the program writes, or stop before its end. `STALE`: the pinned iterator has been replaced
+    /// or removed.
     pub(crate) fn read(&mut self, iterator: Iterator, mut each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
-        // More than the kernel keeps for one step, which are 8 pages (`bpf_seq_read` in
-        // kernel/bpf/bpf_iter.c): it hands those over whole.
+        // More than what the kernel buffers for one step, which it returns as a whole: 8 pages
+        // (`bpf_seq_read` in kernel/bpf/bpf_iter.c).
         let room = 16 * page_size();
         let file = self.open(iterator)?;
         let chunk = &mut self.chunk;
-        let (mut kept, mut strange, mut ended) = (0, false, !iterator.has_end());
+        let (mut kept, mut unexpected, mut ended) = (0, false, !iterator.has_end());
         loop {
             if chunk.len() < kept + room {
                 chunk.resize(kept + room, 0);
@@ -172,17 +183,17 @@ impl Probes {
             }
             let filled = kept + n;
             let take = |record: Record<'_>| {
-                strange |= !iterator.writes(&record);
+                unexpected |= !iterator.writes(&record);
                 ended |= record == Record::End;
                 each(record);
             };
             let done = record::each(&chunk[..filled], take).map_err(|Malformed| Errno::BADMSG)?;
-            if strange {
+            if unexpected {
                 return Err(Errno::BADMSG);
             }
             chunk.copy_within(done..filled, 0);
             kept = filled - done;
-            // Nothing comes after that.
+            // No record follows the last one.
             if kept == 0 && ended && iterator.has_end() {
                 return Ok(());
             }

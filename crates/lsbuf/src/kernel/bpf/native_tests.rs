@@ -1,5 +1,5 @@
-//! The iterators as this machine's own kernel runs them, where they may be loaded. The scenarios
-//! try them in other kernels.
+//! The iterators in this machine's own kernel, if they can be loaded. The scenarios test them in
+//! other kernels.
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,7 +12,7 @@ use super::record::{Id, Record, TaskRecord};
 use super::*;
 use crate::model::Pid;
 
-/// Loads some, or says why that cannot be tried here.
+/// Loads iterators, or prints why they cannot be tested here.
 fn load(wanted: &[Iterator]) -> Option<Probes> {
     let skipped = |why: &dyn std::fmt::Display| eprintln!("skipped: {why}");
     let probes = Probes::load(Path::new("/sys"), wanted).map_err(|why| skipped(&why)).ok()?;
@@ -31,7 +31,7 @@ fn own_pid() -> Pid {
     Pid(std::process::id())
 }
 
-/// How often the file behind one of this process's fds is open, by its dentry.
+/// How many open files the dentry of one of this process's fds has.
 fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
     let fd = file.as_fd().as_raw_fd().cast_unsigned();
     let (mut of, mut files): (Option<Id>, Vec<(Id, Option<u64>)>) = (None, Vec::new());
@@ -45,9 +45,9 @@ fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
     files.into_iter().find(|(file, _)| Some(*file) == of).unwrap().1
 }
 
-/// Check that a thread that sleeps in a system call is told by that call, has not run meanwhile,
-/// and is not on a processor, while who reads this is; and that a kernel with the helper tells
-/// calls at all.
+/// Check that a thread that sleeps in a system call is reported with that call, with unchanged time
+/// and as not running, while the thread that reads is running. And that a kernel with the helper
+/// reports calls at all.
 #[test]
 fn threads_that_run() {
     let Some(mut probes) = load(&[Iterator::Task]) else { return };
@@ -86,7 +86,7 @@ fn threads_that_run() {
     waiting.join().unwrap();
 }
 
-/// Check that a process that was stopped is told as such, and is not once it goes on.
+/// Check that a stopped process is reported as stopped, and not once it continues.
 #[test]
 fn a_stopped_process() {
     let Some(mut probes) = load(&[Iterator::Task]) else { return };
@@ -115,7 +115,7 @@ fn a_stopped_process() {
     child.wait().unwrap();
 }
 
-/// The records of the tasks of a process, and those of files.
+/// The task records of a process, and all records of files.
 fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<TaskRecord>, Vec<(Id, Vec<u8>)>) {
     let (mut tasks, mut files) = (Vec::new(), Vec::new());
     probes
@@ -128,8 +128,8 @@ fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<TaskRecord>, Vec<(Id, Vec<u8>)>)
     (tasks, files)
 }
 
-/// Check that a file for whose description there is no memory at that moment is told to be
-/// undescribed, and is described once there is some, in the same program's next reading.
+/// Check that a file is reported as undescribed while there is no memory for its description, and
+/// is described in the same program's next reading once there is some.
 #[test]
 fn no_memory_for_a_description() {
     if load(&[Iterator::TaskFileShmem]).is_none() {
@@ -166,32 +166,32 @@ fn no_memory_for_a_description() {
     assert_eq!(told(0), (true, false));
 }
 
-/// Check that the number that tells of writes to an address space moves with a mapping.
+/// Check that the sequence number of an address space's lock changes with a mapping.
 #[test]
 fn writes_to_an_address_space() {
     let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
     let mut writes = || tasks(&mut probes, own_pid()).0[0].mm_writes;
     let before = writes();
-    // Too large for what the allocator keeps.
+    // Too large for the allocator to keep when it is freed.
     drop(std::hint::black_box(vec![0u8; 256 << 20]));
     let after = writes();
     assert!(before != after || before.is_none(), "{before:?} {after:?}");
 }
 
-/// Check that a program that runs from a memfd is told with the file that it runs.
+/// Check that a program that runs from a memfd is reported with that file.
 #[test]
 fn a_program_in_a_memfd() {
     let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
     let mut memfd = File::from(memfd_create("runs", MemfdFlags::CLOEXEC).unwrap());
     std::io::copy(&mut File::open("/bin/sleep").unwrap(), &mut memfd).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
-    // Not writable while it runs.
+    // A file cannot be executed while it is open for writing.
     let readable = File::open(path).unwrap();
     drop(memfd);
     let path = format!("/proc/{}/fd/{}", std::process::id(), readable.as_raw_fd());
     let mut child = std::process::Command::new(path).arg0("sleep").arg("100").spawn().unwrap();
     let own = tasks(&mut probes, own_pid()).0[0].exe;
-    // Who starts a process goes on a little before that has its new address space.
+    // `spawn` returns a little before the child's new address space can be seen.
     let mut seen = std::iter::repeat_with(|| tasks(&mut probes, Pid(child.id())));
     let (tasks, files) = seen.find(|(tasks, _)| tasks[0].exe != own).unwrap();
     child.kill().unwrap();
@@ -200,14 +200,14 @@ fn a_program_in_a_memfd() {
     assert_eq!(files.iter().find(|(file, _)| *file == exe).unwrap().1, b"memfd:runs");
 }
 
-/// Check that a thread with an IPC namespace of its own has a record with that.
+/// Check that a thread with an IPC namespace of its own has a record with that namespace.
 #[test]
 #[allow(unsafe_code)]
 fn a_thread_in_another_ipc_namespace() {
     let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
     let seen = std::thread::spawn(move || {
         let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-        // SAFETY: neither fds nor memory become the thread's own.
+        // SAFETY: neither the fds nor the memory of the thread are unshared.
         if unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWIPC) }.is_err() {
             return None;
         }
@@ -224,8 +224,8 @@ fn a_thread_in_another_ipc_namespace() {
     }
 }
 
-/// Check that a dentry tells how often its file is open, whether it is a memfd, linked, deleted or
-/// never linked: dup and mmap change nothing, `O_PATH` does.
+/// Check how many open files the dentry of a memfd, a linked, a deleted and a never linked file
+/// has: dup and mmap change nothing, `O_PATH` does.
 #[test]
 fn open_files_of_a_dentry() {
     let Some(mut probes) = load(&[Iterator::TaskFileShmem]) else { return };

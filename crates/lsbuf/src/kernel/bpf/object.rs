@@ -1,8 +1,9 @@
-//! One compiled iterator, fitted to the running kernel and loaded into it.
+//! Loads one compiled iterator into the running kernel.
 //!
-//! The objects are compiled from `bpf/*.bpf.c` and say which fields of which structures they read; where those are in this
-//! kernel its type information tells ([`KernelTypes`]), of which only what the objects need is taken over: going through
-//! all of it takes several times as long as everything else.
+//! An object is compiled from `bpf/*.bpf.c` and lists which fields of which kernel structures its
+//! program reads. Their offsets differ from kernel to kernel, so the object is adapted to this
+//! kernel's type information first ([`KernelTypes`]). Only the part of it that the objects need is
+//! parsed: parsing all of it would take several times as long as everything else.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,7 +19,7 @@ use super::iterator::{Iterator, Unavailable};
 use super::sys::{self, BpfProgram};
 use crate::kernel::{btf, read};
 
-/// Every structure that an object reads fields of.
+/// Every kernel structure of which an object reads fields.
 const STRUCTURES: &[&str] = &[
     "address_space",
     "bpf_iter_meta",
@@ -68,20 +69,20 @@ const STRUCTURES: &[&str] = &[
     "vm_area_struct",
 ];
 
-/// What the running kernel says of its structures and iterators.
+/// What the running kernel's type information says about structures and iterators.
 #[derive(Debug)]
 pub(super) struct KernelTypes {
     structures: Btf,
     iterators: [Option<u32>; Iterator::KERNELS.len()],
-    /// Whether it has the helper that gives a task's registers.
+    /// Whether it has the BPF helper that returns a task's registers.
     registers: bool,
 }
 
-/// The helper's function (Linux 5.15, commit dd6e10fbd9fb).
+/// The function of that helper (Linux 5.15, commit dd6e10fbd9fb).
 const REGISTERS: &str = "bpf_task_pt_regs";
 
 impl KernelTypes {
-    /// Reads it below the root of sysfs.
+    /// Reads the type information. `sys` is the root of sysfs.
     pub(super) fn read(sys: &Path) -> Result<KernelTypes, Unavailable> {
         let mut text = Vec::new();
         read::sized(CWD, sys.join(btf::PATH), &mut text).map_err(Unavailable::NoTypes)?;
@@ -96,7 +97,7 @@ impl KernelTypes {
         Ok(KernelTypes { structures, iterators, registers: registers.is_some() })
     }
 
-    /// Whether a program may ask for a task's registers.
+    /// Whether a program can read a task's registers.
     pub(super) fn have_registers(&self) -> bool {
         self.registers
     }
@@ -107,11 +108,11 @@ impl KernelTypes {
     }
 }
 
-/// A constant that an object has room for.
+/// A constant of an object: its name and value.
 pub(super) type Global<'g> = (&'g str, &'g [u8]);
 
-/// A map of a loaded object: its name, what it is, and itself.
-pub(super) type Made = (String, Map, OwnedFd);
+/// A map of a loaded object: its name, its declaration, and its fd.
+pub(super) type LoadedMap = (String, Map, OwnedFd);
 
 /// Loads and attaches an iterator.
 pub(super) fn load(
@@ -122,19 +123,19 @@ pub(super) fn load(
     load_with_maps(iterator, types, globals).map(|(attached, _)| attached)
 }
 
-/// The same, with its maps.
+/// As [`load`], and returns the maps too.
 pub(super) fn load_with_maps(
     iterator: Iterator,
     types: &KernelTypes,
     globals: &[Global<'_>],
-) -> Result<(OwnedFd, Vec<Made>), Unavailable> {
+) -> Result<(OwnedFd, Vec<LoadedMap>), Unavailable> {
     let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
     let number = types.iterators[iterator.kernels() as usize].ok_or(Unavailable::Missing)?;
     let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
     let globals: HashMap<&str, (&[u8], bool)> =
         globals.iter().map(|&(name, value)| (name, (value, false))).collect();
     object.patch_map_data(globals).map_err(|e| unfit(&e))?;
-    // Whatever kernel has the iterators understands all of this.
+    // Every kernel that has BPF iterators understands all of these features.
     let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
     let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
@@ -164,8 +165,8 @@ pub(super) fn load_with_maps(
     Ok((attached, maps))
 }
 
-/// Makes the maps that an object declares; constants are filled in.
-fn make_maps(object: &Object) -> Result<Vec<Made>, Unavailable> {
+/// Makes the maps that an object declares. Maps of constants are filled.
+fn make_maps(object: &Object) -> Result<Vec<LoadedMap>, Unavailable> {
     const READ_ONLY: u32 = 1 << 7;
     let mut made = Vec::new();
     for (name, map) in &object.maps {
@@ -186,7 +187,8 @@ fn make_maps(object: &Object) -> Result<Vec<Made>, Unavailable> {
     Ok(made)
 }
 
-/// Instructions as the kernel takes them (`struct bpf_insn` of include/uapi/linux/bpf.h).
+/// The instructions in the form that the kernel reads (`struct bpf_insn` of
+/// include/uapi/linux/bpf.h).
 fn encoded(instructions: &[bpf_insn]) -> Vec<u8> {
     let encode = |instruction: &bpf_insn| {
         let [low, high] = instruction.off.to_ne_bytes();

@@ -1,25 +1,31 @@
-//! Iterators that have a name in a bpf filesystem: they outlive who loaded them, and whom the files' modes let reads them.
+//! Sets of pinned iterators: each has a name in a bpf filesystem, outlives the process that loaded
+//! it, and can be read by every user whom the file's mode allows.
 //!
-//! Below the folder that a caller names there is one for each layout of the records ([`LAYOUT`]), so that the programs of
-//! another lsbuf are never taken for ours. A new set is made beside the old one and takes its place at once. Who reads
-//! keeps the folder open: what it holds comes from one load, and ids of one load mean nothing to another.
+//! A caller names a folder. It contains one subfolder, called a set, for each layout of the records
+//! ([`LAYOUT`]). So a lsbuf of another version never reads these programs, nor this one its. A new
+//! set is made beside the old one and takes its place in one step. A reader keeps the set's folder
+//! open, so that all iterators that it reads were loaded together; ids of one load mean nothing to
+//! another.
 //!
-//! What is found is proven first: folder and files must lie on a bpf filesystem, which has neither FIFOs nor devices, and
-//! belong to root or the caller, and nobody else may change the folder. That a file is an iterator of ours only its records
-//! can show ([`super::Probes::read`]).
+//! A set is checked before it is used. The folder and the files must be on a bpf filesystem, which
+//! cannot have FIFOs or devices. They must belong to root or the caller, and nobody else may be
+//! able to change the folder. Whether a file is an iterator of lsbuf shows only in its records
+//! ([`super::Probes::read`]).
 //!
-//! Whoever changes a place works on open folders, from the root down and through no link, so nobody
-//! can put another folder in its way. Changes exclude each other by a lock that only the place's
-//! owner can open ([`Lock`]).
+//! A change works on open folders, from the root down and without following links, so that no other
+//! folder can be put in their place. Changes exclude each other by a lock that only the folder's
+//! owner can take ([`Lock`]).
 //!
-//! What is unpinned is first taken from its readers: they may have kept an fd of a pin, through
-//! which they could open it anew.
+//! Before a pin is removed, its readers lose the right to open it, because a process may have kept
+//! an fd of the pin and could open it again through that.
 //!
-//! Limits: where a kernel has no way to exchange two folders (before Linux 5.17), nothing is pinned
-//! for a moment of a replacement. An iterator that somebody has opened before it is unpinned can be
-//! read on, to its end and then of tasks that start later: no iterator's link can be detached
-//! (`bpf_iter_link_lops` in the kernel's `kernel/bpf/bpf_iter.c` has no `detach`), and an open one
-//! keeps its program.
+//! Limits:
+//! - Before Linux 5.17 (commit 3871cb8cf741) a bpf filesystem cannot exchange two folders. For a
+//!   moment of a replacement nothing is pinned.
+//! - A process that opened an iterator before it was unpinned can read on, to the end of that
+//!   reading, including tasks that start later. The link of an iterator cannot be detached
+//!   (`bpf_iter_link_lops` in kernel/bpf/bpf_iter.c has no `detach`), and an open iterator keeps
+//!   its program.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -36,29 +42,30 @@ use rustix::mount::{
 };
 use rustix::process::{getegid, geteuid};
 
-use super::facts::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use super::iterator::{Iterator, Unavailable};
 use super::lock::{Deadline, Lock};
 use super::record::LAYOUT;
+use super::trust::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
 use crate::kernel::identity::device_of;
 use crate::kernel::read;
 
-/// What a bpf filesystem that [`PinFolder::make`] has mounted is called in `mountinfo`.
+/// The source, in `mountinfo`, of a bpf filesystem that [`PinFolder::make`] has mounted.
 const MOUNT_SOURCE: &str = "lsbuf";
 
-/// A set that is being made, and one that has just been replaced. (Names in a bpf filesystem have no dots.)
+/// The names of a set that is being made, and of one that was just replaced. (A bpf filesystem
+/// allows no dots in names.)
 const NEW: &str = "new";
 const OLD: &str = "old";
 
-/// Everybody may see who may read, and only those enter.
+/// Every user may list the folder and see who may read a set. Only those users can enter the set.
 const OPEN_MODE: Mode = Mode::from_raw_mode(0o755);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o440);
 
-/// A folder, and no link to one.
+/// Flags to open a folder, and not through a link.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// An open set.
+/// An open set of pinned iterators.
 #[derive(Debug)]
 pub(crate) struct Pins {
     dir: OwnedFd,
@@ -66,12 +73,12 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Where the set of this layout is below a folder.
+    /// The path of the set with this layout.
     pub(crate) fn path(below: &Path) -> PathBuf {
         below.join(LAYOUT.to_string())
     }
 
-    /// Opens it, if it is one that may be trusted.
+    /// Opens the set, if it can be trusted.
     pub(crate) fn open(below: &Path) -> Result<Pins, Unavailable> {
         let path = Pins::path(below);
         let dir = match openat(CWD, &path, FOLDER, Mode::empty()) {
@@ -87,7 +94,7 @@ impl Pins {
         Ok(Pins { dir, path })
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn folder(&self) -> &Path {
         &self.path
     }
@@ -98,33 +105,34 @@ impl Pins {
         let file = match openat(&self.dir, iterator.name(), flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(Unavailable::NotPinned),
-            // What is pinned is no iterator, but a map or a program.
+            // Not an iterator is pinned, but a map or a program.
             Err(Errno::LOOP | Errno::NXIO | Errno::IO) => return Err(Unavailable::Foreign),
-            // A set that another one has replaced is taken from its readers.
+            // The readers of a set that was replaced have lost the right to open its files.
             Err(Errno::ACCESS) if !self.is_current() => return Err(Unavailable::NotPinned),
             Err(errno) => return Err(Unavailable::Refused(errno)),
         };
-        // Something else can be mounted over a file.
+        // Another file can be mounted over a pin.
         match is_on_bpf_fs(&file).map_err(Unavailable::Refused)? {
             Some(facts) if is_trusted(&facts) => Ok(file),
             _ => Err(Unavailable::Foreign),
         }
     }
 
-    /// Whether it still is where it was.
+    /// Whether this set is still at its path.
     fn is_current(&self) -> bool {
         matches!((fstat(&self.dir), facts(&self.path)), (Ok(own), Ok(there)) if is_same(&own, &there))
     }
 }
 
-/// Who may read something.
+/// The `stat` of a path, which has its owner, group and mode. Does not follow a link.
 pub(crate) fn facts(path: &Path) -> Result<Stat, Errno> {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// A folder's own folder, and its name in that.
-fn way_to(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno> {
-    // What is there already may be reached through links; from here on nothing may become one.
+/// Opens the parent of a folder. Returns it with the folder's name in it. `None`: the parent does
+/// not exist; with `make`, missing parents are made.
+fn open_parent(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno> {
+    // What exists already may be reached through links. From here on no link is followed.
     let (mut real, mut missing) = (path.to_owned(), Vec::new());
     let real = loop {
         match real.canonicalize() {
@@ -163,10 +171,10 @@ fn way_to(path: &Path, make: bool) -> Result<Option<(OwnedFd, OsString)>, Errno>
     Ok(Some((dir, name)))
 }
 
-/// A folder of a bpf filesystem in which sets are made and removed, by one at a time.
+/// A folder of a bpf filesystem that contains sets, locked for a change.
 #[derive(Debug)]
 pub(crate) struct PinFolder {
-    /// Its own folder, and its name in that.
+    /// Its parent, and its name there.
     above: OwnedFd,
     name: OsString,
     dir: OwnedFd,
@@ -175,13 +183,12 @@ pub(crate) struct PinFolder {
 }
 
 impl PinFolder {
-    /// Opens the folder, when nobody else changes it; `None`: there is none, or none of a bpf
-    /// filesystem.
+    /// Opens and locks the folder. `None`: it does not exist, or is not on a bpf filesystem.
     pub(crate) fn open(path: &Path) -> Result<Option<PinFolder>, Failure> {
         let fail = |errno| (format!("cannot open {}", path.display()), Some(errno));
         let deadline = Deadline::begin();
         loop {
-            let Some((above, name)) = way_to(path, false).map_err(fail)? else { return Ok(None) };
+            let Some((above, name)) = open_parent(path, false).map_err(fail)? else { return Ok(None) };
             let dir = match openat(&above, &name, FOLDER, Mode::empty()) {
                 Ok(dir) => dir,
                 Err(Errno::NOENT) => return Ok(None),
@@ -194,7 +201,7 @@ impl PinFolder {
                 return Err((format!("{} {whose}", path.display()), None));
             }
             let lock = Lock::take(&dir, path, &deadline)?;
-            // Whoever had the lock before may have removed the folder.
+            // The process that had the lock before may have removed the folder.
             let there = statat(&above, &name, AtFlags::SYMLINK_NOFOLLOW);
             if let (Some(lock), Ok(true)) = (lock, there.map(|there| is_same(&there, &facts))) {
                 return Ok(Some(PinFolder { above, name, dir, path: path.to_owned(), lock }));
@@ -205,11 +212,11 @@ impl PinFolder {
         }
     }
 
-    /// Makes the folder: in a bpf filesystem if its parent is in one; else, if nothing is in it, by mounting a filesystem of
-    /// its own.
+    /// Makes the folder and locks it. If its parent is on a bpf filesystem, so is the folder. Else,
+    /// if the folder is empty, a bpf filesystem is mounted on it.
     pub(crate) fn make(path: &Path) -> Result<PinFolder, Failure> {
         let fail = |what: &str, errno| (format!("cannot {what} {}", path.display()), Some(errno));
-        let way = way_to(path, true).and_then(|way| way.ok_or(Errno::NOENT));
+        let way = open_parent(path, true).and_then(|way| way.ok_or(Errno::NOENT));
         let (above, name) = way.map_err(|errno| fail("make", errno))?;
         let made = match mkdirat(&above, &name, OPEN_MODE) {
             Ok(()) => true,
@@ -218,7 +225,7 @@ impl PinFolder {
         };
         let dir = openat(&above, &name, FOLDER, Mode::empty()).map_err(|errno| fail("open", errno))?;
         if made {
-            // Whatever this process's mask is.
+            // mkdirat has applied this process's umask.
             fchmod(&dir, OPEN_MODE).map_err(|errno| fail("open", errno))?;
         }
         if is_on_bpf_fs(&dir).map_err(|errno| fail("open", errno))?.is_none() {
@@ -236,7 +243,8 @@ impl PinFolder {
         PinFolder::open(path)?.ok_or_else(|| fail("mount a bpf filesystem on", Errno::NODEV))
     }
 
-    /// Pins what is loaded for a group, in place of what is pinned. `pin` gives one of those iterators a name in a folder.
+    /// Pins loaded iterators for a group, in place of the pinned set. `pin` pins one iterator in a
+    /// folder. Returns those that were pinned.
     pub(crate) fn install(
         &self,
         loaded: impl IntoIterator<Item = Iterator>,
@@ -249,7 +257,7 @@ impl PinFolder {
         let made = mkdirat(&self.dir, NEW, Mode::RWXU);
         let made = made.and_then(|()| openat(&self.dir, NEW, FOLDER, Mode::empty()));
         let new = made.map_err(|errno| fail("make a folder", errno))?;
-        // Pins are made by path: this one leads to the open folder.
+        // A pin is made by its path. This path leads to the open folder.
         let folder = PathBuf::from(format!("/proc/self/fd/{}", new.as_raw_fd()));
         let owner = (Some(geteuid()), Some(Gid::from_raw(group)));
         let mut pinned = Vec::new();
@@ -269,7 +277,8 @@ impl PinFolder {
         Ok(pinned)
     }
 
-    /// Gives the new set the place of the old one, which is then called one of the names that are cleared.
+    /// Puts the new set in the place of the old one. The old one then has one of the names that are
+    /// cleared.
     fn replace(&self) -> Result<(), Errno> {
         let current = LAYOUT.to_string();
         let rename = |from: &str, to: &str, flags| renameat_with(&self.dir, from, &self.dir, to, flags);
@@ -286,8 +295,8 @@ impl PinFolder {
         }
     }
 
-    /// Removes every set, of other layouts too, and the folder with its filesystem if that was made for it. Returns whether
-    /// there was a set.
+    /// Removes every set, of any layout, and the folder, with its filesystem if that was mounted
+    /// for it. Returns whether there was a set.
     pub(crate) fn remove(self) -> Result<bool, Failure> {
         let fail = |errno| (format!("cannot list {}", self.path.display()), Some(errno));
         let mut sets = Vec::new();
@@ -304,20 +313,22 @@ impl PinFolder {
             self.clear(set)?;
         }
         if self.is_own_mount() {
-            // While it is locked: who waits for that then sees that the folder has gone.
+            // Done under the lock. A process that waits for the lock then sees that the folder is
+            // gone.
             unmount(format!("/proc/self/fd/{}", self.dir.as_raw_fd()), UnmountFlags::DETACH)
                 .map_err(|errno| (format!("cannot unmount {}", self.path.display()), Some(errno)))?;
         }
         let PinFolder { above, name, path, lock, .. } = self;
         drop(lock);
-        // It stays if there is something else in it, or if it is a mount of somebody else's.
+        // The folder stays if something else is in it, or if somebody else has mounted a filesystem
+        // on it.
         match unlinkat(&above, &name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOTEMPTY | Errno::BUSY | Errno::EXIST | Errno::NOENT) => Ok(!sets.is_empty()),
             Err(errno) => Err((format!("cannot remove {}", path.display()), Some(errno))),
         }
     }
 
-    /// Whether the folder is where a filesystem is mounted that [`PinFolder::make`] has made.
+    /// Whether the folder is the root of a filesystem that [`PinFolder::make`] has mounted.
     fn is_own_mount(&self) -> bool {
         let mut text = Vec::new();
         let (Ok(facts), Ok(())) = (fstat(&self.dir), read::file(CWD, "/proc/self/mountinfo", &mut text))
@@ -330,12 +341,12 @@ impl PinFolder {
             memchr::memmem::find(line, device.as_bytes()).is_some()
                 && memchr::memmem::find(line, kind.as_bytes()).is_some()
         };
-        // Something below the filesystem's root has a parent in it.
+        // A folder below the root of the filesystem has a parent on the same filesystem.
         let parent = statat(&self.dir, c"..", AtFlags::empty());
         parent.is_ok_and(|parent| parent.st_dev != facts.st_dev) && text.split(|&b| b == b'\n').any(is_it)
     }
 
-    /// Removes a set, which its readers can then open no more, not even through an fd of a pin that
+    /// Removes a set. Its readers cannot open it any more, not even through an fd of a pin that
     /// they kept.
     fn clear(&self, set: &str) -> Result<(), Failure> {
         let fail = |errno| (format!("cannot remove {}", self.path.join(set).display()), Some(errno));
@@ -356,7 +367,8 @@ impl PinFolder {
         .map_err(fail)?;
         for name in names {
             let facts = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
-            // Not a link's target, nor what is mounted over a pin.
+            // Only regular files of this filesystem: not the target of a link, and not a file that
+            // is mounted over a pin.
             if FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile && facts.st_dev == device {
                 chmodat(&dir, &name, Mode::empty(), AtFlags::empty()).map_err(fail)?;
                 chownat(&dir, &name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
@@ -381,9 +393,10 @@ fn mount_on(dir: &OwnedFd) -> Result<(), Errno> {
     move_mount(&mount, c"", dir, c"", by_fd)
 }
 
-/// The first folder on the way, as far as there is one, that members of a group cannot enter, with its mode.
+/// The first folder of the path, from its end upwards, that members of the group cannot enter, and
+/// its mode. Folders that do not exist are skipped.
 pub(crate) fn closed_to(group: u32, path: &Path) -> Option<(PathBuf, u32)> {
-    // What is not a bpf filesystem's yet will be covered by the root of one.
+    // A folder that is not on a bpf filesystem yet will be covered by the root of one.
     let on_bpf_fs = read::open_dir(CWD, path).and_then(is_on_bpf_fs).is_ok_and(|facts| facts.is_some());
     let begin =
         path.ancestors().skip(usize::from(!on_bpf_fs)).find_map(|folder| folder.canonicalize().ok())?;

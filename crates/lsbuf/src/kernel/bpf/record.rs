@@ -1,7 +1,8 @@
-//! What the records that the iterators write say; [`layout`] has their structures.
+//! The meaning of the records that the BPF iterators write. [`layout`] has their structures.
 //!
-//! They come from a program of ours, but through a file whose path a caller may choose, so nothing is taken on trust: what
-//! is no whole record of a known kind and size is malformed.
+//! The records come from programs of lsbuf, but through a file whose path a caller may choose. So
+//! they are not trusted: a record that is incomplete, or has an unknown kind or a wrong size, is an
+//! error.
 
 use std::mem::offset_of;
 
@@ -12,11 +13,11 @@ use crate::kernel::parse::Malformed;
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
 use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals, Tid};
 
-/// Which records there are, how they are laid out and what they mean. One more with every change of any of it, so that pinned
-/// programs that write others are not read.
+/// The version of the records: which there are, their layout and their meaning. It goes up with
+/// every change of any of these, so that records of other pinned programs are not read.
 pub(crate) const LAYOUT: u32 = 5;
 
-/// An object of the kernel: equal for one and the same while it lives. Tells nothing else.
+/// An id of a kernel object: the same for one object as long as it lives. It says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id(u64);
 
@@ -27,7 +28,8 @@ impl From<u64> for Id {
     }
 }
 
-/// What a process runs: another one after exec, and in a process that comes by the same id.
+/// An id of a program run: it changes with every exec, and differs in a process that reuses the
+/// pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExecId(pub(crate) u64);
 
@@ -37,7 +39,8 @@ pub(crate) enum Record<'r> {
     Task(TaskRecord),
     Fd(FdRecord<Inode>),
     Buffer(BufferRecord<'r>),
-    /// The name of a device attached to the buffer that follows; `None`: it is too long.
+    /// The name of a device that is attached to the buffer in the next buffer record; `None`: it is
+    /// too long.
     Attachment(Option<&'r [u8]>),
     Vma(Vma<Inode>),
     Device(DeviceFd),
@@ -46,59 +49,61 @@ pub(crate) enum Record<'r> {
     SyncFile(SyncFd),
     ShmFile(ShmFileRecord<'r>),
     ShmFd(FdRecord<Id>),
-    /// With the references to its file at that moment.
+    /// The VMA, and the reference count of its file at that moment.
     ShmVma(Vma<Id>, u64),
     ShmInFlight(InFlight<Id>),
-    /// `None`: of some of the dma-buf's pages it cannot be told whose they are.
+    /// `None`: for some of the dma-buf's pages it is not known whose they are.
     MemfdPages(Option<MemfdPages>),
     Run(RunRecord),
-    /// A file that could not be described at that moment. References to it follow; a later record of
-    /// the same reading may describe it after all.
+    /// A file that could not be described at that moment. Records of references to it follow. A
+    /// later record of the same reading may describe it.
     ShmUndescribed(Id),
-    /// A VMA that changed while it was read, in place of it.
+    /// In place of a VMA that changed while it was read.
     Torn,
-    /// The last one of an iterator over tasks: it came to its end.
+    /// The last record of an iterator over tasks: it has reached its end.
     End,
 }
 
-/// A process's leader, or a thread with an fd table, an address space or an IPC namespace of its
+/// A thread-group leader, or a thread with an fd table, an address space or an IPC namespace of its
 /// own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskRecord {
     pub(crate) pid: Pid,
     pub(crate) tid: Tid,
-    /// `None`: it has none, or none any more.
+    /// `None`: it has no address space, or no longer.
     pub(crate) mm: Option<Id>,
     pub(crate) files: Option<Id>,
-    /// Nanoseconds after boot.
+    /// When it was started, in nanoseconds after boot.
     pub(crate) started: u64,
     /// The number of its cgroup in the unified hierarchy.
     pub(crate) cgroup: u64,
     pub(crate) program: ExecId,
-    /// The file that it runs.
+    /// The file of the program that it runs.
     pub(crate) exe: Option<Id>,
-    /// The thread's own one.
+    /// The thread's own IPC namespace.
     pub(crate) ipc: Option<IpcNamespace>,
-    /// The sequence number of its address space's lock, of 32 bits: it is another one whenever that
-    /// was held for writing and let go, as for every change of a mapping. While it is held it is
-    /// odd from Linux 6.14 on, and the old one before. `None`: it has no address space, or the
-    /// kernel keeps no such number (before Linux 6.4, or without locks of single VMAs).
+    /// The sequence number of its address space's lock (32 bits). It changes whenever the lock was
+    /// held for writing and released, and every change of a mapping holds it. While the lock is
+    /// held, the number is odd from Linux 6.14 on (commit eb449bd96954); on older kernels it has
+    /// not changed yet. `None`: it has no address space, or the kernel has no such number (before
+    /// Linux 6.4, commit 5e31275cc997, or without locks of single VMAs).
     pub(crate) mm_writes: Option<u64>,
     pub(crate) uid: u32,
     pub(crate) kernel: bool,
-    /// It has begun to exit, and may not have released everything yet.
+    /// It has begun to exit, and may still hold references.
     pub(crate) exiting: bool,
     pub(crate) comm: [u8; 16],
 }
 
 impl TaskRecord {
-    /// The leader's command name.
+    /// Its command name.
     pub(crate) fn comm(&self) -> Label {
         text(&self.comm).unwrap_or(&self.comm).into()
     }
 }
 
-/// An fd of a dma-buf, by its inode number, or of an open file of shared memory.
+/// An fd of a dma-buf, which is identified by its inode number, or of an open file of shared
+/// memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FdRecord<K> {
     pub(crate) of: K,
@@ -111,17 +116,17 @@ pub(crate) struct FdRecord<K> {
     pub(crate) path_only: bool,
 }
 
-/// What is known of a dma-buf.
+/// The description of a dma-buf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BufferRecord<'r> {
     pub(crate) inode: InodeFact,
-    /// Before and after its mappings were gathered; `None`: nothing holds it open.
+    /// Its counts before and after its mappings were listed; `None`: nothing holds it open.
     pub(crate) counts: Option<(u64, u64)>,
-    /// `None` for one that nothing holds open, or if it is too long.
+    /// `None`: nothing holds the buffer open, or the name is too long.
     pub(crate) exporter: Option<&'r [u8]>,
     /// `None`: it changed while it was read.
     pub(crate) name: Option<&'r [u8]>,
-    /// Whether all of its attachments and mappings came before it.
+    /// Whether the records of all its attachments and mappings came before this one.
     pub(crate) whole: bool,
 }
 
@@ -132,9 +137,9 @@ pub(crate) struct Vma<K> {
     pub(crate) mm: Option<Id>,
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// Bytes.
+    /// In bytes.
     pub(crate) offset: u64,
-    /// Whose address space it is, where the kernel keeps that: one of those that share it.
+    /// A process that uses this address space, if the kernel knows one. Others may share it.
     pub(crate) owner: Option<Pid>,
     pub(crate) perms: Perms,
 }
@@ -148,7 +153,8 @@ pub(crate) struct DeviceFd {
     pub(crate) dev: Dev,
 }
 
-/// A dma-buf or an open file of shared memory in a message that waits in a socket, seen through that fd.
+/// A dma-buf, or an open file of shared memory, in a message that waits in a socket. The socket was
+/// found through the fd in `seen_by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InFlight<K> {
     pub(crate) of: K,
@@ -166,13 +172,14 @@ pub(crate) struct SyncFd {
     pub(crate) fd: Fd,
 }
 
-/// What sort of filesystem a file of shared memory is on, by its magic number.
+/// The type of the filesystem that a file of shared memory is on, by its magic number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShmFilesystem {
     Tmpfs,
     Hugetlbfs,
     Secretmem,
-    /// From Linux 7 on, and before that among anonymous inodes, of which the iterators tell no others.
+    /// guest_memfd. From Linux 7 on it has a filesystem of its own. Before, its files are anonymous
+    /// inodes; the iterators report no other anonymous inodes here.
     GuestMemfd,
 }
 
@@ -188,35 +195,35 @@ impl ShmFilesystem {
     }
 }
 
-/// What is known of an open file of shared memory.
+/// The description of an open file of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmFileRecord<'r> {
     pub(crate) file: Id,
     pub(crate) count: u64,
     pub(crate) filesystem: ShmFilesystem,
     pub(crate) inode: ShmInode,
-    /// Pages in swap.
+    /// The number of its pages in swap.
     pub(crate) swapped: Option<u64>,
     pub(crate) seals: Option<Seals>,
-    /// Of a mapped System V segment: its namespace.
+    /// The IPC namespace of a mapped System V segment.
     pub(crate) ipc: Option<IpcNamespace>,
-    /// It only names the inode (`O_PATH`).
+    /// Opened with `O_PATH`: it only names the inode.
     pub(crate) path_only: bool,
-    /// The dentry that it was opened by: one and the same for every file that is opened by that
-    /// name, or through `/proc`.
+    /// The dentry that it was opened by. All files that are opened by the same name, or through
+    /// `/proc`, have the same one.
     pub(crate) dentry: Option<Id>,
-    /// How many open files (`struct file`) that dentry has at most, `O_PATH` files among them: dup
-    /// and mmap add none, and whatever else holds the dentry (a bind mount of the file, a path that
-    /// is being looked up) counts as one. `None`: it is not told.
+    /// An upper bound of the number of open files (`struct file`) of that dentry, `O_PATH` files
+    /// included. dup and mmap add none. Any other reference to the dentry (a bind mount of the
+    /// file, a path that is being looked up) counts as one. `None`: not known.
     pub(crate) opens: Option<u64>,
-    /// References to the inode: one for each of its dentries, and those of whatever else in the
-    /// kernel keeps it.
+    /// References to the inode: one for each of its dentries, and those of other users in the
+    /// kernel.
     pub(crate) inode_refs: Option<u32>,
-    /// The whole path, or else the name alone.
+    /// `Ok`: the whole path. `Err`: only the last name of the path is known.
     pub(crate) path: std::result::Result<&'r [u8], &'r [u8]>,
 }
 
-/// Pages of the dma-buf that is described next which are a file's.
+/// How many pages of the dma-buf in the next buffer record belong to this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemfdPages {
     pub(crate) dev: Dev,
@@ -224,33 +231,33 @@ pub(crate) struct MemfdPages {
     pub(crate) pages: u64,
 }
 
-/// Whether a thread has run. Every thread but the kernel's own has one such record.
+/// What a thread has run. Every thread except the kernel's own has one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunRecord {
     pub(crate) pid: Pid,
     pub(crate) tid: Tid,
-    /// Nanoseconds on a processor; exact while it is on none.
+    /// How long it has been on a processor, in nanoseconds. Exact while it is on none.
     pub(crate) runtime: u64,
-    /// The number of the system call that it is in, or else of the last one that it was in; -1: it
-    /// has entered the kernel otherwise since, by an interrupt or a fault. Numbers are those of
-    /// 64-bit programs; of 32-bit ones, before Linux 5.15, and on other machines than x86 and arm64
-    /// none is told.
+    /// The number of the system call that it is in, or of the last one that it was in. -1: it has
+    /// since entered the kernel in another way, by an interrupt or a fault. The numbers are those
+    /// of 64-bit programs. `None`: a 32-bit program, a kernel before Linux 5.15 (commit
+    /// dd6e10fbd9fb), or a machine other than x86 and arm64.
     pub(crate) call: Option<i32>,
-    /// It is on a processor, or waits for one: it may be anywhere in a call.
+    /// It is on a processor or waits for one, so it may be anywhere in a call.
     pub(crate) running: bool,
     /// It has begun to exit.
     pub(crate) exiting: bool,
-    /// It has released all that it had.
+    /// It has released everything that it had.
     pub(crate) dead: bool,
-    /// The kernel has added it to the process, as io_uring and vhost do: it makes no system calls.
-    /// Before Linux 5.12 this may also be said of a thread that runs a virtual processor (`PF_VCPU`
-    /// had the flag's number).
+    /// The kernel has added this thread to the process, as io_uring and vhost do. It makes no
+    /// system calls. Before Linux 5.12 this may also be set for a thread that runs a virtual
+    /// processor, because `PF_VCPU` had the value of the flag.
     pub(crate) worker: bool,
-    /// It was stopped or is traced: never in the middle of a call.
+    /// It is stopped or traced, so it is never in the middle of a call.
     pub(crate) stopped: bool,
 }
 
-/// Something that may keep files of which nothing is told.
+/// A socket or io_uring that may hold files for which there are no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeeperRecord {
     pub(crate) ino: u64,
@@ -260,22 +267,22 @@ pub(crate) struct KeeperRecord {
     pub(crate) what: KeeperKind,
 }
 
-/// What it is.
+/// The kind of a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeeperKind {
-    /// An io_uring, as an fd.
+    /// An io_uring that an fd refers to.
     Ring,
-    /// A socket whose queue could not be read to its end.
+    /// A socket with a queue that could not be read to its end.
     Socket,
-    /// An io_uring, as a mapping.
+    /// An io_uring that is mapped.
     RingMapped,
-    /// A socket in whose queue another one waits, or an io_uring.
+    /// A socket with another socket, or an io_uring, in its queue.
     Nested,
 }
 
-/// Hands over the records that are whole; returns how many bytes they take.
+/// Calls `take` for each complete record. Returns how many bytes they take.
 pub(crate) fn each<'r>(bytes: &'r [u8], mut take: impl FnMut(Record<'r>)) -> Result<usize, Malformed> {
-    /// No record comes near.
+    /// An upper limit that no record comes near.
     const LARGEST: usize = 8192;
     let mut rest = bytes;
     while let Some(layout::Head { kind, size }) = layout::Head::read(rest) {
@@ -345,7 +352,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
     })
 }
 
-/// A text of a record, as part of it.
+/// A text within a record.
 fn field(record: &[u8], at: usize, len: usize) -> Result<&[u8], Malformed> {
     record.get(at..).and_then(|rest| rest.get(..len)).ok_or(Malformed)
 }
@@ -362,7 +369,7 @@ fn ipc(number: u32) -> Option<IpcNamespace> {
     Some(number).filter(|&ipc| ipc != 0).map(|ipc| IpcNamespace(Inode(ipc.into())))
 }
 
-/// A device number as the kernel itself keeps it (`MINORBITS` in include/linux/kdev_t.h).
+/// Splits a device number as the kernel stores it (`MINORBITS` in include/linux/kdev_t.h).
 fn dev(number: u32) -> Dev {
     Dev { major: number >> 20, minor: number & 0xf_ffff }
 }
@@ -447,7 +454,7 @@ impl<K> Vma<K> {
             mm: id(mm),
             start,
             end,
-            // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): what does not fit is
+            // As `maps` prints it (`show_map_vma` in fs/proc/task_mmu.c): bits that do not fit are
             // lost.
             offset: pgoff.wrapping_mul(rustix::param::page_size() as u64),
             owner: Some(Pid(tgid)).filter(|&Pid(pid)| pid != 0),
@@ -514,7 +521,7 @@ impl RunRecord {
 }
 
 impl<'r> ShmFileRecord<'r> {
-    /// What follows the numbers is a path.
+    /// A path follows the numbers.
     fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFileRecord<'r>, Malformed> {
         const SEALS: u32 = 1;
         const PAGES: u32 = 2;
@@ -527,7 +534,8 @@ impl<'r> ShmFileRecord<'r> {
         let path = text(path).unwrap_or_default();
         let counted = Bytes(found.blocks.saturating_mul(BLOCK));
         let page = rustix::param::page_size() as u64;
-        // As stat(2) puts it right (`shmem_recalc_inode` in mm/shmem.c): pages that the kernel has dropped since are none.
+        // Corrected as stat(2) does it (`shmem_recalc_inode` in mm/shmem.c): pages that the kernel
+        // has dropped meanwhile do not count.
         let there = Bytes(found.pages.saturating_add(found.swapped).saturating_mul(page));
         let filesystem = ShmFilesystem::of(found.magic)?;
         let huge_page = 1u64.checked_shl(found.block_bits).and_then(inode::huge);
@@ -572,19 +580,19 @@ impl KeeperRecord {
     }
 }
 
-/// The references to a dentry but the one that its directory has while it is linked. A dentry that
+/// The references to a dentry, without the one of its directory while it is linked. A dentry that
 /// is being freed has a negative count (`lockref_mark_dead` in lib/lockref.c).
 fn opens(count: u32, hashed: bool) -> Option<u64> {
     let count = u64::try_from(count.cast_signed()).ok()?;
     count.checked_sub(u64::from(hashed))
 }
 
-/// What stands before the NUL; `None`: there is none, so the text was cut.
+/// The text before the NUL; `None`: there is no NUL, so the text was cut.
 fn text(bytes: &[u8]) -> Option<&[u8]> {
     memchr::memchr(0, bytes).map(|end| &bytes[..end])
 }
 
-/// Protection by a VMA's flags (include/linux/mm.h), as `maps` prints it.
+/// The protection that a VMA's flags stand for (include/linux/mm.h), as `maps` prints it.
 fn perms(flags: u32) -> Result<Perms, Malformed> {
     const MAY_SHARE: u32 = 0x80;
     let letter = |bit, yes, no| if flags & bit != 0 { yes } else { no };

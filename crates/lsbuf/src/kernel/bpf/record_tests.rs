@@ -1,10 +1,10 @@
-//! Records as the iterators write them.
+//! Records in the form in which the iterators write them.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A record as an iterator writes it.
+/// A record in the form in which an iterator writes it.
 pub(crate) fn written(kind: u32, fields: &[&[u8]]) -> Vec<u8> {
     let fields = fields.concat();
     let size = fields.len() as u32 + 8;
@@ -30,7 +30,7 @@ fn only(bytes: &[u8]) -> Record<'_> {
     found[0]
 }
 
-/// Check that each field of a task lands in its place, and that a dead one is no longer exiting.
+/// Check that each field of a task is read, and that a dead task is not exiting.
 #[test]
 fn a_task() {
     let bytes = written(
@@ -57,7 +57,7 @@ fn buffer(flags: u32, exporter: &[u8], name: &[u8]) -> Vec<u8> {
     )
 }
 
-/// Check that each field of a buffer lands in its place.
+/// Check that each field of a buffer is read.
 #[test]
 fn a_buffer() {
     let bytes = buffer(0, b"system", b"cam\n");
@@ -69,8 +69,8 @@ fn a_buffer() {
     assert_eq!(found.inode.created_at, since_epoch(50, 7));
 }
 
-/// Check that what cannot be known is not made up: of a buffer without an open file, of a name that changed, of an
-/// exporter that did not fit.
+/// Check that unknown values stay unknown: for a buffer without an open file, a name that changed,
+/// and an exporter that did not fit.
 #[test]
 fn what_is_not_known() {
     let bytes = buffer(1, b"", b"cam");
@@ -90,9 +90,9 @@ fn opened_file(flags: u32, dentry_count: u32, path: &[u8]) -> Vec<u8> {
     written(10, &[&numbers, &words(&[dentry_count, 5, 7, 1, 1000, 0, 12, 2, 4, flags]), path])
 }
 
-/// Check that a linked file's dentry has one reference that is no open file's, and an unlinked
-/// one's has none; and that nothing is told of a count that was not read or of a dentry that is
-/// being freed.
+/// Check that for a linked file one reference to its dentry is not an open file's, and for an
+/// unlinked file all are. And that nothing is reported for a count that was not read, or a dentry
+/// that is being freed.
 #[test]
 fn how_often_a_file_is_open() {
     let opens = |flags, count| {
@@ -105,8 +105,8 @@ fn how_often_a_file_is_open() {
     assert_eq!((opens(64, 3), opens(32 | 64, 0), opens(32, (-128i32).cast_unsigned())), (None, None, None));
 }
 
-/// Check that each field of a file of shared memory lands in its place, and that of the blocks only those are charged that
-/// there are pages for.
+/// Check that each field of a file of shared memory is read, and that only blocks with pages are
+/// charged.
 #[test]
 fn a_file_of_shared_memory() {
     let bytes = shm_file(31, b"/memfd:x (deleted)\0");
@@ -121,7 +121,8 @@ fn a_file_of_shared_memory() {
     assert_eq!((found.path, found.inode.created_at), (Ok(&b"/memfd:x (deleted)"[..]), since_epoch(50, 7)));
 }
 
-/// Check that of such a file, too, nothing is made up, and that a text without its end is none.
+/// Check that unknown values of such a file stay unknown, too, and that a text without its end is
+/// ignored.
 #[test]
 fn a_file_of_which_little_is_known() {
     let bytes = shm_file(0, b"memfd:x\0");
@@ -134,7 +135,7 @@ fn a_file_of_which_little_is_known() {
     assert_eq!(found.path, Err(&b""[..]));
 }
 
-/// Check that pages are whose the record says, or nobody can tell whose.
+/// Check that pages belong to the file that the record names, or that their owner is unknown.
 #[test]
 fn pages_of_a_memfd() {
     let pages = |untold| written(15, &[&longs(&[9, 3]), &words(&[1, untold])]);
@@ -143,8 +144,7 @@ fn pages_of_a_memfd() {
     assert_eq!(only(&pages(1)), Record::MemfdPages(None));
 }
 
-/// Check that each field of a thread that runs lands in its place, and that a call that is not told
-/// is none.
+/// Check that each field of a thread's record is read, and that an unknown call stays unknown.
 #[test]
 fn a_run() {
     let run = |call: i32, flags| written(16, &[&longs(&[9]), &words(&[5, 6, call.cast_unsigned(), flags])]);
@@ -172,8 +172,8 @@ fn a_run() {
     assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));
 }
 
-/// Check that a VMA's flags become the letters of `maps`, that its place in the file counts pages,
-/// and that one that ends before it begins is torn, whosever it is.
+/// Check that a VMA's flags become the letters of `maps`, that its offset in the file is counted in
+/// pages, and that a VMA that ends before it begins is torn, for each kind.
 #[test]
 fn a_vma() {
     let vma = |start, end, flags| written(5, &[&longs(&[9, 1, start, end, 3]), &words(&[0, flags])]);
@@ -186,7 +186,7 @@ fn a_vma() {
     assert_eq!(only(&of_shmem), Record::Torn);
 }
 
-/// Check that a file that could not be described is told by its id.
+/// Check that a file that could not be described is reported by its id.
 #[test]
 fn an_undescribed_file() {
     assert_eq!(only(&written(17, &[&longs(&[9])])), Record::ShmUndescribed(Id(9)));
@@ -194,7 +194,7 @@ fn an_undescribed_file() {
 }
 
 proptest! {
-    /// Check that records cut anywhere are taken as far as they are whole.
+    /// Check that of records that are cut anywhere all complete ones are read.
     #[test]
     fn cut_anywhere(records in 0usize..5, cut in 0.0f64..1.0) {
         let one = written(9, &[&longs(&[0])]);
@@ -206,7 +206,7 @@ proptest! {
         prop_assert_eq!(found, len / one.len());
     }
 
-    /// Check that no bytes make the parser panic, whole records of any kind among them.
+    /// Check that no bytes make the parser panic, including complete records of any kind.
     #[test]
     fn any_bytes(kind in 0u32..20, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = each(&bytes, |_| {});

@@ -1,8 +1,9 @@
-//! The bpf(2) system call, as far as loading, attaching, pinning and opening iterators takes.
+//! The bpf(2) system call, as far as it is needed to load, attach, pin and open iterators.
 //!
-//! Every command gets a whole `union bpf_attr` (include/uapi/linux/bpf.h), of which all that is not
-//! set is zero: the kernel refuses one with more than it knows unless that is zero, and from Linux
-//! 6.4 on it writes to it, how long a log would have been (`log_true_size`, commit 47a71c1f9af0).
+//! Every command passes a whole `union bpf_attr` (include/uapi/linux/bpf.h), with zeros where
+//! nothing is set. A kernel with a smaller union refuses the call unless the rest is zero. From
+//! Linux 6.4 on the kernel also writes to the union: the length that a log would have had
+//! (`log_true_size`, commit 47a71c1f9af0).
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
@@ -11,31 +12,32 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 use rustix::io::{Errno, Result};
 
-/// Room for what the verifier says of a program that it refuses.
+/// Room for the verifier's log of a program that it refuses, in bytes.
 const LOG: usize = 64 << 10;
 
-/// A program to be loaded.
+/// What is needed to load a program.
 #[derive(Debug)]
 pub(super) struct BpfProgram<'p> {
     pub(super) name: &'p str,
-    /// Instructions of 8 bytes each, as the kernel takes them.
+    /// The instructions of 8 bytes each, in the form that the kernel reads.
     pub(super) instructions: &'p [u8],
     pub(super) license: &'p CStr,
-    /// Type information of the program's own, and its functions in it with the size of one record.
+    /// The program's own type information; its functions in it, and the size of one function
+    /// record.
     pub(super) types: BorrowedFd<'p>,
     pub(super) functions: (&'p [u8], usize),
-    /// The iterator's number in the kernel's type information.
+    /// The number of the iterator's function in the kernel's type information.
     pub(super) iterator: u32,
 }
 
-/// Why a program was not loaded: the error, and the last line that the verifier wrote.
+/// Why a program was not loaded: the error number, and the last line of the verifier's log.
 pub(super) type LoadError = (Errno, String);
 
-/// Loads a program of type tracing, to be attached to an iterator.
+/// Loads a tracing program that can be attached to an iterator.
 pub(super) fn load(program: &BpfProgram<'_>) -> std::result::Result<OwnedFd, LoadError> {
     // SAFETY: every address is that of a slice or string in `program`, with its length.
     let loaded = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes_of(program)) };
-    // Without permission there is nothing to be said, and saying it costs.
+    // Without permission there is no log, and a second attempt would only take time.
     let errno = match loaded {
         Ok(fd) => return Ok(owned(fd)),
         Err(Errno::PERM) => return Err((Errno::PERM, String::new())),
@@ -50,11 +52,11 @@ pub(super) fn load(program: &BpfProgram<'_>) -> std::result::Result<OwnedFd, Loa
     // SAFETY: as above; the log's address is that of `log`, exclusively borrowed, with its length.
     match unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) } {
         Ok(fd) => Ok(owned(fd)),
-        Err(_) => Err((errno, last_words(&log))),
+        Err(_) => Err((errno, last_line(&log))),
     }
 }
 
-/// What a program is loaded with, without a log.
+/// The attributes to load a program, without a log.
 fn attributes_of(program: &BpfProgram<'_>) -> Attributes {
     let (functions, function_size) = program.functions;
     let mut attributes = Attributes::new();
@@ -73,15 +75,15 @@ fn attributes_of(program: &BpfProgram<'_>) -> Attributes {
     attributes
 }
 
-/// What the verifier said last, without its closing statistics.
-fn last_words(log: &[u8]) -> String {
+/// The last line of the verifier's log, without its closing statistics.
+fn last_line(log: &[u8]) -> String {
     let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
     let statistics = ["processed ", "verification time", "stack depth"];
     let mut lines = text.lines().rev().filter(|line| !statistics.iter().any(|s| line.starts_with(s)));
     lines.next().unwrap_or_default().to_owned()
 }
 
-/// Gives the kernel a program's own type information.
+/// Loads a program's own type information.
 pub(super) fn load_types(types: &[u8]) -> Result<OwnedFd> {
     let mut attributes = Attributes::new();
     let fields = attributes.fields();
@@ -93,7 +95,7 @@ pub(super) fn load_types(types: &[u8]) -> Result<OwnedFd> {
 
 /// Makes a map.
 pub(super) fn make_map(
-    called: &str,
+    map_name: &str,
     kind: u32,
     (key, value): (u32, u32),
     entries: u32,
@@ -106,12 +108,12 @@ pub(super) fn make_map(
     fields.__bindgen_anon_1.value_size = value;
     fields.__bindgen_anon_1.max_entries = entries;
     fields.__bindgen_anon_1.map_flags = flags;
-    fields.__bindgen_anon_1.map_name = name(called);
+    fields.__bindgen_anon_1.map_name = name(map_name);
     // SAFETY: there are no addresses.
     unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }.map(owned)
 }
 
-/// Puts `value` into a place of an array map, whose values must have that size.
+/// Writes `value` to an index of an array map whose values have that size.
 pub(super) fn fill(map: BorrowedFd<'_>, place: u32, value: &[u8]) -> Result<()> {
     let key = place.to_ne_bytes();
     let mut attributes = Attributes::new();
@@ -119,12 +121,12 @@ pub(super) fn fill(map: BorrowedFd<'_>, place: u32, value: &[u8]) -> Result<()> 
     fields.__bindgen_anon_2.map_fd = number(map);
     fields.__bindgen_anon_2.key = address(&key);
     fields.__bindgen_anon_2.__bindgen_anon_1.value = address(value);
-    // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of `value`'s length, and the
-    // kernel only reads both.
+    // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of
+    // `value`'s length, and the kernel only reads both.
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
 
-/// Makes a map constant.
+/// Makes a map read-only for good.
 pub(super) fn freeze(map: BorrowedFd<'_>) -> Result<()> {
     let mut attributes = Attributes::new();
     attributes.fields().__bindgen_anon_2.map_fd = number(map);
@@ -150,7 +152,7 @@ pub(super) fn open(link: BorrowedFd<'_>) -> Result<OwnedFd> {
     unsafe { bpf(bpf_cmd::BPF_ITER_CREATE, &mut attributes) }.map(owned)
 }
 
-/// Gives an attached iterator a name in a bpf filesystem.
+/// Pins an attached iterator in a bpf filesystem.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     let mut attributes = Attributes::new();
     let fields = attributes.fields();
@@ -160,8 +162,8 @@ pub(super) fn pin(link: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes) }.map(drop)
 }
 
-/// A `union bpf_attr` of which every byte is set, those too that no field has: a later kernel may
-/// have a field there.
+/// A `union bpf_attr` with every byte set, including bytes that belong to no field: a newer kernel
+/// may have a field there.
 struct Attributes([u64; size_of::<bpf_attr>() / size_of::<u64>()]);
 
 const _: () = assert!(size_of::<Attributes>() == size_of::<bpf_attr>());
@@ -174,8 +176,8 @@ impl Attributes {
     }
 
     fn fields(&mut self) -> &mut bpf_attr {
-        // SAFETY: size and alignment fit, and the union's fields are of integers, for which any
-        // bytes will do.
+        // SAFETY: size and alignment fit, and the union's fields consist of integers, for which all
+        // bytes are valid.
         unsafe { &mut *self.0.as_mut_ptr().cast::<bpf_attr>() }
     }
 }
@@ -186,8 +188,8 @@ impl Attributes {
 ///
 /// Each address in `attributes` must be valid for what `command` does with it.
 unsafe fn bpf(command: bpf_cmd, attributes: &mut Attributes) -> Result<i32> {
-    // SAFETY: the kernel reads and writes no more of `attributes` than its size, which is
-    // exclusively borrowed; the caller answers for the rest.
+    // SAFETY: `attributes` is exclusively borrowed, and the kernel reads and writes no more than
+    // its size; the caller is responsible for the rest.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as u32, std::ptr::from_mut(attributes), size_of::<Attributes>())
     };
@@ -198,7 +200,7 @@ unsafe fn bpf(command: bpf_cmd, attributes: &mut Attributes) -> Result<i32> {
 }
 
 fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel has just made this fd for us, and nobody else knows it.
+    // SAFETY: the kernel has just made this fd for us, and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -210,7 +212,7 @@ fn address(bytes: &[u8]) -> u64 {
     bytes.as_ptr().addr() as u64
 }
 
-/// As much of a name as fits with a NUL behind it.
+/// As much of a name as fits with a NUL after it.
 fn name(name: &str) -> [c_char; 16] {
     let mut to = [0; 16];
     for (to, from) in to.iter_mut().take(15).zip(name.bytes()) {
@@ -224,7 +226,7 @@ mod tests {
     use super::*;
     use crate::kernel::btf;
 
-    /// Check that the kernel gets every byte of the attributes, and that all are zero but those
+    /// Check that the kernel gets every byte of the attributes, and that all are zero except those
     /// that are set.
     #[test]
     fn whole_and_zero() {
@@ -235,11 +237,11 @@ mod tests {
         assert_eq!(set, 32);
     }
 
-    /// Check that types can be loaded, where this process may do that, and that what the kernel
-    /// writes to the attributes comes back in them.
+    /// Check that types can be loaded, if this process may do that, and that what the kernel writes
+    /// to the attributes can be read there.
     #[test]
     fn types_are_loaded() {
-        // An integer of 32 bits.
+        // The type of a 32-bit integer.
         let one = [1u32, 1 << 24, 4, 32].map(u32::to_ne_bytes).concat();
         match load_types(&btf::file(&one, b"\0int\0").unwrap()) {
             Ok(_) => {}
@@ -260,11 +262,11 @@ mod tests {
         let said = CStr::from_bytes_until_nul(&log).unwrap().count_bytes();
         // SAFETY: all bytes of the union are set.
         let told = unsafe { attributes.fields().__bindgen_anon_7.btf_log_true_size };
-        // Before Linux 6.4 it is not written.
+        // It is not written before Linux 6.4.
         assert!(told == 0 || told as usize == said + 1, "{told} {said}");
     }
 
-    /// Check that a name is cut where it does not fit.
+    /// Check that a name that does not fit is cut.
     #[test]
     fn names() {
         let text = |called| name(called).map(|byte| byte.to_ne_bytes()[0]);

@@ -1,7 +1,9 @@
-//! Marks the system calls that a stranger can delay, so that a helper is killed inside one and nowhere else.
+//! Marks the system calls that another process can delay, so that a helper is killed inside such a
+//! call and nowhere else.
 //!
-//! A mark lies in the memory that helper and caller share. The calling thread's own storage, which the helper uses, says where,
-//! so readers need not be given it. Outside of a helper, marking does nothing.
+//! The mark is in memory that helper and caller share. A thread-local variable of the calling
+//! thread points to it, and the helper uses the same thread-local storage. So functions that read
+//! need no parameter for it. Outside of a helper, marking does nothing.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -17,17 +19,18 @@ use rustix::io::{Errno, pread};
 
 use crate::model::Pid;
 
-/// Where a helper is.
+/// Says whether a helper is in a marked call, and in which.
 #[derive(Debug, Default)]
 pub(super) struct Mark {
-    /// Counts entries and exits: odd inside a marked call.
+    /// Counts entries into marked calls and exits from them, so it is odd inside one.
     ticks: AtomicU64,
-    /// The process that the call is about; 0 if it names none.
+    /// The process that the call reads; 0 if none was named.
     about: AtomicU32,
 }
 
 impl Mark {
-    /// Which marked call the helper is in, and about which process, if it is in one.
+    /// The number of the marked call that the helper is in, and the process that the call reads.
+    /// `None`: it is in none.
     pub(super) fn inside(&self) -> Option<(u64, Option<Pid>)> {
         let ticks = self.ticks.load(Ordering::SeqCst);
         let about = self.about.load(Ordering::SeqCst);
@@ -36,16 +39,17 @@ impl Mark {
 }
 
 thread_local! {
-    /// The mark of the innermost [`guarded`](super::guarded) that this thread, or a helper in its place, runs in.
+    /// The mark of the innermost [`guarded`](super::guarded) call of this thread, or of a helper in
+    /// its place.
     static CURRENT: Cell<*const Mark> = const { Cell::new(ptr::null()) };
 }
 
-/// Has this thread, and the helper that it makes next, use that mark. Gives the one before.
+/// Sets the mark for this thread and for the helper that it makes next. Returns the previous one.
 pub(super) fn set_current(mark: *const Mark) -> *const Mark {
     CURRENT.replace(mark)
 }
 
-/// Says which process the marked calls that follow are about, as long as they name none themselves.
+/// Names the process that the following marked calls read, unless they name one themselves.
 pub(crate) fn now_about(pid: Option<Pid>) {
     // SAFETY: as in [`marked`].
     if let Some(mark) = unsafe { CURRENT.get().as_ref() } {
@@ -53,24 +57,25 @@ pub(crate) fn now_about(pid: Option<Pid>) {
     }
 }
 
-/// Makes a call that a stranger may delay, and names the process that it is about, if it is another one than before. A helper may be killed
-/// anywhere inside it, and then never leaves it.
+/// Makes a call that another process can delay. `about` names the process that the call reads, if
+/// it has changed. A helper may be killed anywhere inside the call, and then never leaves it.
 ///
 /// # Safety
 ///
-/// `call` makes system calls and nothing else: it does not allocate or free, take or give back a lock, panic, or write what
-/// other code relies on. Its system calls change neither this process's mappings nor anything that must be undone.
+/// `call` makes system calls and nothing else: it does not allocate or free, take or release a
+/// lock, panic, or write data that other code relies on. Its system calls change neither this
+/// process's mappings nor anything that must be undone.
 #[inline]
 pub(crate) unsafe fn marked<T>(about: Option<Pid>, call: impl FnOnce() -> T) -> T {
-    // SAFETY: `guarded` sets it to a mark in its own frame, and sets it back before it returns.
+    // SAFETY: `guarded` sets it to a mark in its own stack frame, and resets it before it returns.
     let Some(mark) = (unsafe { CURRENT.get().as_ref() }) else { return call() };
     if let Some(pid) = about {
         mark.about.store(pid.0, Ordering::Release);
     }
-    // Nobody else counts. The watcher believes what it reads only of a helper that the kernel has stopped, which has then
-    // written all that it had to.
+    // No other thread writes the count. The watcher relies on what it reads only after the kernel
+    // has stopped the helper, and by then all of the helper's writes are done.
     let outside = mark.ticks.load(Ordering::Relaxed);
-    // The fences keep the compiler from moving other accesses in between the two counts.
+    // The fences keep the compiler from moving other memory accesses between the two counts.
     compiler_fence(Ordering::SeqCst);
     mark.ticks.store(outside.wrapping_add(1), Ordering::Release);
     compiler_fence(Ordering::SeqCst);
@@ -83,7 +88,8 @@ pub(crate) unsafe fn marked<T>(about: Option<Pid>, call: impl FnOnce() -> T) -> 
 
 /// read(2), marked.
 pub(crate) fn read(about: Option<Pid>, fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: one system call, which writes to a buffer that is lost with the helper.
+    // SAFETY: one system call. If the helper is killed, the buffer that it writes to is lost with
+    // it.
     unsafe { marked(about, || rustix::io::read(fd, into)) }
 }
 
@@ -94,7 +100,8 @@ pub(crate) fn read_at(
     into: &mut [u8],
     at: u64,
 ) -> Result<usize, Errno> {
-    // SAFETY: one system call, which writes to a buffer that is lost with the helper.
+    // SAFETY: one system call. If the helper is killed, the buffer that it writes to is lost with
+    // it.
     unsafe { marked(about, || pread(fd, into, at)) }
 }
 
@@ -109,34 +116,37 @@ pub(crate) fn stat_at(
     unsafe { marked(None, || statx(dir, path, flags, mask)) }
 }
 
-/// The next entry of a folder, marked where that takes getdents64(2).
+/// The next entry of a folder. The call is marked if it needs getdents64(2).
 pub(crate) fn next_entry<'d, Fd: AsFd>(
     entries: &'d mut RawDir<'_, Fd>,
 ) -> Option<Result<RawDirEntry<'d>, Errno>> {
     if !entries.is_buffer_empty() {
         return entries.next();
     }
-    // SAFETY: one system call, which fills a buffer that is lost with the helper; then the first entry is taken from it.
+    // SAFETY: one system call, then the first entry is taken from the buffer. If the helper is
+    // killed, the buffer is lost with it.
     unsafe { marked(None, || entries.next()) }
 }
 
-/// openat(2), marked. A helper killed in it has opened nothing.
+/// openat(2), marked. A helper that is killed in it has opened nothing.
 pub(crate) fn open_at(
     about: Option<Pid>,
     dir: BorrowedFd<'_>,
     path: &CStr,
     flags: OFlags,
 ) -> Result<OwnedFd, Errno> {
-    // SAFETY: one system call; rustix takes a `CStr` as it is. The fd is put into the table as the call's last step.
+    // SAFETY: one system call; rustix takes a `CStr` as it is. The kernel puts the fd into the
+    // table as the last step of the call.
     unsafe { marked(about, || openat(dir, path, flags, Mode::empty())) }
 }
 
-/// readlinkat(2), marked: the target.
+/// readlinkat(2), marked. Returns the link's target.
 pub(crate) fn read_link_at<'r>(
     dir: BorrowedFd<'_>,
     path: &CStr,
     into: &'r mut [MaybeUninit<u8>],
 ) -> Result<&'r [u8], Errno> {
-    // SAFETY: one system call; rustix takes a `CStr` as it is. It writes to a buffer that is lost with the helper.
+    // SAFETY: one system call; rustix takes a `CStr` as it is. If the helper is killed, the buffer
+    // that it writes to is lost with it.
     unsafe { marked(None, || readlinkat_raw(dir, path, into)) }.map(|(link, _)| &*link)
 }

@@ -17,22 +17,22 @@ use super::*;
 
 const LIMIT: Duration = Duration::from_millis(150);
 
-/// What is lent to work that is not killed.
+/// The value of work that is not killed.
 fn value<R>(work: impl FnOnce() -> R + 'static) -> R {
     let guarded = guarded(LIMIT, work).unwrap();
     assert_eq!(guarded.unguarded, None);
     guarded.value
 }
 
-/// Waits as a reader of a locked address space does: in D, until a fatal signal comes. The kernel has a parent wait so for a
-/// child that vfork made.
+/// Waits as a reader of a locked address space does: in state D, until a fatal signal comes. The
+/// kernel makes the parent of a vfork child wait in this way.
 fn wait_killable() {
-    // SAFETY: the child shares nothing with us; it makes system calls only and never returns.
+    // SAFETY: the child shares no memory with us; it makes system calls only and never returns.
     unsafe {
         let child = libc::syscall(libc::SYS_clone, libc::CLONE_VFORK, 0, 0, 0, 0);
         if child == 0 {
             libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // Whoever was killed before that line leaves us to ourselves for this long.
+            // If the parent is killed before that line, the child ends by itself after this time.
             let time = libc::timespec { tv_sec: 20, tv_nsec: 0 };
             libc::syscall(libc::SYS_nanosleep, &raw const time, ptr::null_mut::<libc::timespec>());
             libc::_exit(0);
@@ -49,7 +49,8 @@ fn fds() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Check that work is given what it captured, and that what it made, allocated memory too, is the caller's.
+/// Check that work receives what it captured, and that what it made, allocated memory too, belongs
+/// to the caller.
 #[test]
 fn moves_in_and_out() {
     let text = String::from("given");
@@ -73,7 +74,8 @@ fn is_the_same_thread() {
     assert!(reader.metadata().unwrap().is_file());
 }
 
-/// Check that a panic of the work goes on in the caller, with its message, and that the next call works.
+/// Check that a panic of the work continues in the caller with its message, and that the next call
+/// works.
 #[test]
 fn panics_pass_on() {
     let panic = catch_unwind(AssertUnwindSafe(|| value(|| panic!("as planned")))).unwrap_err();
@@ -81,7 +83,7 @@ fn panics_pass_on() {
     assert_eq!(value(|| 7), 7);
 }
 
-/// Check that work may start threads and wait for them, and may use a helper of its own.
+/// Check that work may start threads and wait for them, and may use a helper itself.
 #[test]
 fn threads_and_helpers_within() {
     let sum = value(|| {
@@ -93,7 +95,7 @@ fn threads_and_helpers_within() {
     assert!(inner >= 3, "{inner}");
 }
 
-/// Check that many threads can each have a helper at a time, and that no fd is left.
+/// Check that many threads can each have a helper at the same time.
 #[test]
 fn many_at_once() {
     let threads: Vec<_> = (0..4_u64)
@@ -106,7 +108,8 @@ fn many_at_once() {
     assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
 }
 
-/// Check that a wait which only a fatal signal ends is ended, that it is told what was read, and that the next call works.
+/// Check that a wait that only a fatal signal can end is ended, that the process that was read is
+/// reported, and that the next call works.
 #[test]
 fn killable_wait() {
     let asked = Instant::now();
@@ -118,7 +121,7 @@ fn killable_wait() {
     assert_eq!(children(), "", "a child is left");
 }
 
-/// Check that a wait which any signal ends is ended, too.
+/// Check that a wait that any signal can end is ended, too.
 #[test]
 fn interruptible_wait() {
     let (reader, _writer) = pipe().unwrap();
@@ -126,7 +129,7 @@ fn interruptible_wait() {
     assert_eq!(stuck, Stuck { pid: None, left_behind: false });
 }
 
-/// Check that short waits in many calls add up to a limit of their own.
+/// Check that short waits in many calls together have a limit, too.
 #[test]
 fn many_short_waits() {
     let nap = || {
@@ -141,9 +144,9 @@ fn many_short_waits() {
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
-/// Check that who works, and who waits where it is not marked, is left alone.
+/// Check that a helper that works, or waits in a call that is not marked, is not killed.
 #[test]
-fn others_are_spared() {
+fn busy_helpers_are_not_killed() {
     let busy = || {
         let start = Instant::now();
         while start.elapsed() < 4 * LIMIT {
@@ -155,7 +158,7 @@ fn others_are_spared() {
     value(|| thread::sleep(4 * LIMIT));
 }
 
-/// Check that a helper with a second thread is not killed: that one may be anywhere.
+/// Check that a helper with a second thread is not killed, because that thread may be anywhere.
 #[test]
 fn not_while_threads_run() {
     let (reader, writer) = pipe().unwrap();
@@ -171,7 +174,7 @@ fn not_while_threads_run() {
     assert_eq!(read, Ok(1));
 }
 
-/// Check that a helper is listed as lsbuf's while it lives, and not after.
+/// Check that a helper is listed among lsbuf's processes while it lives, and not after.
 #[test]
 fn own_pids_are_listed() {
     let caller = Pid(number(getpid()));
@@ -181,7 +184,8 @@ fn own_pids_are_listed() {
     assert!(own_pids().contains(&caller));
 }
 
-/// Check that a signal that the program catches waits until the work has ended, and that no handler runs in a helper.
+/// Check that a signal with a handler waits until the work has ended, and that no handler runs in a
+/// helper.
 #[test]
 fn handlers_wait() {
     use std::sync::atomic::AtomicI32;
@@ -208,14 +212,16 @@ fn handlers_wait() {
 
 const ALONE: &str = "LSBUF_TEST_ALONE";
 
-/// Runs that test of this module in a process of its own, in its first thread, with `part` in [`ALONE`].
+/// Runs one test of this module in a process of its own, in its first thread, with `part` in
+/// [`ALONE`].
 fn run_alone(test: &str, part: &str) -> Output {
     let name = format!("kernel::guard::tests::{test}");
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([&name, "--exact", "--test-threads=1"]).env(ALONE, part).output().unwrap()
 }
 
-/// Whether this is a process in which that test runs alone. If not, it has now run in one, and passed.
+/// Whether this is the process in which that test runs alone. If not, the test has now run in such
+/// a process and passed.
 fn alone(test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
@@ -225,7 +231,8 @@ fn alone(test: &str) -> bool {
     false
 }
 
-/// A process whose address space is locked as long as this lives, where this user may make one.
+/// A process whose address space is locked as long as this value lives. `None`: this user cannot
+/// make one.
 fn hanging() -> Option<Hanging> {
     let held = || {
         let file = rustix::fs::memfd_create(c"held", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -235,7 +242,8 @@ fn hanging() -> Option<Hanging> {
     Hanging::start(None, held).inspect_err(|error| eprintln!("not tried: {error:#}")).ok()
 }
 
-/// Check that a read of a locked address space's mappings is ended, and that the same file can be read when it is unlocked.
+/// Check that a read of the mappings of a locked address space is ended, and that other files of
+/// the same process can be read.
 #[test]
 fn locked_address_space() {
     if !alone("locked_address_space") {
@@ -252,7 +260,8 @@ fn locked_address_space() {
     assert!(value(move || fs::read(format!("/proc/{pid}/stat"))).is_ok());
 }
 
-/// Check that a helper which even SIGKILL does not end is left behind, stays listed, and is reaped once it has ended.
+/// Check that a helper that even SIGKILL does not end is left behind, stays listed, and is reaped
+/// once it has ended.
 #[test]
 fn left_behind() {
     if !alone("left_behind") {
@@ -263,7 +272,8 @@ fn left_behind() {
     let peek = move || {
         let mut byte = [0_u8];
         let (local, remote) = (vector(byte.as_mut_ptr()), vector(ptr::from_ref(&ALONE_IN_MEMORY).cast_mut()));
-        // SAFETY: the kernel writes one byte. It takes the lock of the other address space without regard to signals.
+        // SAFETY: the kernel writes one byte. It waits for the lock of the other address space
+        // whatever signal comes.
         unsafe {
             marked(Some(Pid(pid)), || {
                 libc::process_vm_readv(pid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0)
@@ -279,14 +289,15 @@ fn left_behind() {
     assert_eq!((own_pids().len(), children()), (1, String::new()));
 }
 
-/// What is at the same address in a forked process.
+/// A byte that is at the same address in a forked process.
 static ALONE_IN_MEMORY: u8 = 1;
 
 fn vector(byte: *mut u8) -> libc::iovec {
     libc::iovec { iov_base: byte.cast(), iov_len: 1 }
 }
 
-/// Check that a process ends as its helper did, if nobody asked the helper to end: memory may be half written.
+/// Check that a process ends as its helper did, if lsbuf did not end the helper: memory may be half
+/// written.
 #[test]
 fn ends_as_the_helper() {
     const NAME: &str = "ends_as_the_helper";
@@ -302,7 +313,7 @@ fn ends_as_the_helper() {
     }
 }
 
-/// Check that work is done where no helper can be made, once, and that the answer says so.
+/// Check that work is done once where no helper can be made, and that the result says so.
 #[test]
 fn without_a_helper() {
     if !alone("without_a_helper") {
@@ -316,7 +327,8 @@ fn without_a_helper() {
     assert_eq!((here.value, here.unguarded), (getpid(), Some(Errno::NOMEM)));
 }
 
-/// Check that files of the watcher are closed again, with a helper that ends and with one that is killed.
+/// Check that the watcher's files are closed, after a helper that ended and after one that was
+/// killed.
 #[test]
 fn no_fd_remains() {
     // Other tests open fds at the same time.
@@ -332,7 +344,7 @@ fn no_fd_remains() {
     assert_eq!(own_pids(), [Pid(number(getpid()))]);
 }
 
-/// Prints what a call costs; `cargo test --release -- --ignored --nocapture cost`.
+/// Prints how long a call takes; `cargo test --release -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "a measurement"]
 fn cost() {

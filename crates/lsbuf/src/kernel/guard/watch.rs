@@ -1,20 +1,24 @@
-//! Watches a helper, and kills it where that is safe.
+//! Watches a helper, and kills it if it waits too long and can be killed safely.
 //!
-//! Runs in the thread that made the helper, while the helper uses that thread's storage. So nothing here allocates, locks,
-//! panics, or calls what sets `errno`.
+//! This runs in the thread that made the helper, while the helper uses that thread's storage. So
+//! the code here must not allocate, lock, panic, or call a function that sets `errno`.
 //!
-//! Every [`LOOK`] the watcher asks how long the helper has slept inside marked calls. Past the limit it does this:
+//! Every [`LOOK`] the watcher checks how long the helper has slept inside marked calls. Past the
+//! limit it does this:
 //!
-//! 1. It sends SIGSTOP. From then on the helper runs no code of its own: whether it is in a system call, in a page fault or
-//!    preempted, the kernel handles signals before it goes back to user space. A killable wait (D) is not ended by SIGSTOP;
-//!    an interruptible one is, and the helper stops on its way out (T).
-//! 2. It waits until procfs shows D or T, so that a helper which ran on another processor has been interrupted.
-//! 3. It looks at the mark again, which cannot change any more. In the same marked call as before: SIGKILL. A marked call is
-//!    nothing but system calls, so what the helper leaves behind in user memory is whole, and what it holds in the kernel
-//!    the kernel gives back. Anywhere else: SIGCONT. Most system calls that were interrupted are begun anew by the kernel,
-//!    the others fail with EINTR (signal(7)).
+//! 1. It sends SIGSTOP. From then on the helper runs no code of its own, whether it is in a system
+//!    call, in a page fault or preempted: the kernel handles signals before it returns to user
+//!    space. SIGSTOP does not end a killable wait (state D). It does end an interruptible one, and
+//!    the helper stops on its way out (state T).
+//! 2. It waits until procfs shows state D or T. A helper that ran on another processor has then
+//!    been interrupted.
+//! 3. It reads the mark again, which cannot change any more. If the helper is in the same marked
+//!    call as before, it sends SIGKILL. A marked call makes only system calls, so the memory that
+//!    the helper leaves behind is consistent, and the kernel releases what the helper held in the
+//!    kernel. If the helper is anywhere else, it sends SIGCONT. The kernel restarts most
+//!    interrupted system calls; the others fail with EINTR (signal(7)).
 //!
-//! A helper with more than one thread is not killed: the others could be anywhere.
+//! A helper with more than one thread is not killed: its other threads could be anywhere.
 
 use std::fmt::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -28,31 +32,31 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::mark::Mark;
 
-/// The work waited too long and was killed. All that it owned is leaked.
+/// The work waited too long and was killed. Everything that it owned is leaked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stuck {
-    /// The process that was being read, where the marked call named it.
+    /// The process that was being read, if the marked call named one.
     pub(crate) pid: Option<crate::model::Pid>,
-    /// The kernel has not let the helper go even though it was killed. It stays in lsbuf's address space, runs no code, and
-    /// ends as soon as the kernel's wait does.
+    /// The kernel has not ended the helper although it was killed. It stays in lsbuf's address
+    /// space, runs no code, and ends as soon as its wait in the kernel does.
     pub(crate) left_behind: bool,
 }
 
-/// How often the helper is looked at.
+/// The time between two looks at the helper.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How much longer than in one marked call a helper may sleep in all of them together.
+/// How many times the limit of one marked call a helper may sleep in all marked calls together.
 pub(super) const TOTAL: u32 = 8;
 
-/// How long a stop may take, in steps of [`STEP`].
+/// How long to wait for a stop, in steps of [`STEP`].
 const STEPS_TO_STOP: u32 = 20;
 
-/// How long a death may take, in steps of [`STEP`].
+/// How long to wait for the end of a killed helper, in steps of [`STEP`].
 const STEPS_TO_DIE: u32 = 200;
 
 const STEP: Duration = Duration::from_millis(5);
 
-/// `__WALL` of include/uapi/linux/wait.h: children that send no SIGCHLD, too.
+/// `__WALL` of include/uapi/linux/wait.h: also wait for children that send no SIGCHLD.
 const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 
 /// How a helper ended.
@@ -60,22 +64,22 @@ const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 pub(super) enum End {
     /// By itself.
     Ended(EndStatus),
-    /// Killed by us.
+    /// lsbuf killed it.
     Stuck(Stuck),
 }
 
-/// What the kernel says of the end of a process.
+/// How a process ended, as the kernel says.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EndStatus {
     /// exit(2), with that status.
     Exited(i32),
     /// By that signal.
     Killed(i32),
-    /// Somebody else waited for it.
+    /// Not known: other code has already waited for it.
     Unknown,
 }
 
-/// Waits until a helper has ended, by itself or killed.
+/// Waits until a helper has ended by itself or was killed.
 pub(super) fn until_end(pidfd: BorrowedFd<'_>, pid: Pid, mark: &Mark, limit: Duration) -> End {
     let mut helper: Option<HelperFiles> = None;
     let mut sleep = Sleep::default();
@@ -91,7 +95,7 @@ pub(super) fn until_end(pidfd: BorrowedFd<'_>, pid: Pid, mark: &Mark, limit: Dur
         let inside = mark.inside();
         let Some(look) = helper.look() else { continue };
         let slept = match last.replace(look) {
-            // Nobody's fault: a debugger, or somebody who stopped it.
+            // It was stopped from outside, for example by a debugger. That time does not count.
             _ if matches!(look.state, b'T' | b't') => Duration::ZERO,
             Some(before) => look.slept_since(&before),
             None => Duration::ZERO,
@@ -110,7 +114,7 @@ pub(super) fn until_end(pidfd: BorrowedFd<'_>, pid: Pid, mark: &Mark, limit: Dur
     }
 }
 
-/// Whether a process has ended, and is now no zombie any more.
+/// Whether a process has ended. If so, it is reaped.
 pub(super) fn reap(pidfd: BorrowedFd<'_>, pid: Pid) -> bool {
     ends_within(pidfd, Duration::ZERO) && {
         reap_ended(pid);
@@ -118,7 +122,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>, pid: Pid) -> bool {
     }
 }
 
-/// How long a helper slept in marked calls.
+/// How long a helper has slept in marked calls.
 #[derive(Debug, Default)]
 struct Sleep {
     call: Option<u64>,
@@ -127,7 +131,8 @@ struct Sleep {
 }
 
 impl Sleep {
-    /// Notes that at a look the helper was in that call, and slept so long since the look before.
+    /// Adds one look: the marked call that the helper was in, and how long it slept since the look
+    /// before.
     fn add(&mut self, call: Option<u64>, slept: Duration) {
         if call.is_some() {
             self.in_all += slept;
@@ -145,15 +150,15 @@ impl Sleep {
     }
 }
 
-/// What became of a helper that was to be killed.
+/// The outcome of an attempt to kill a helper.
 enum Killed {
-    /// It is gone.
+    /// It has ended.
     Dead,
-    /// It was killed, and the kernel does not let it go.
+    /// It was killed, and the kernel has not ended it yet.
     Dying,
-    /// It was not in that call any more, or cannot be stopped now: it goes on.
+    /// It had left the call, or could not be stopped. It goes on.
     Spared,
-    /// It had ended by itself.
+    /// It had already ended by itself.
     Ended,
 }
 
@@ -173,7 +178,7 @@ fn kill(pidfd: BorrowedFd<'_>, pid: Pid, helper: &HelperFiles, mark: &Mark, call
         }
     }
     if !stopped || mark.inside().is_none_or(|(now, _)| now != call) {
-        // A signal to a process of our own that has not ended does not fail.
+        // Sending a signal to our own child that has not ended does not fail.
         let _ = pidfd_send_signal(pidfd, Signal::CONT);
         return Killed::Spared;
     }
@@ -187,15 +192,17 @@ fn kill(pidfd: BorrowedFd<'_>, pid: Pid, helper: &HelperFiles, mark: &Mark, call
     Killed::Dying
 }
 
-/// Whether a process ends within that time, or has ended. Another thread's signal may cut the wait short.
+/// Whether a process ends within that time or has ended before. A signal to this thread may cut the
+/// wait short.
 fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> bool {
     let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) as _ };
     let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
     poll(&mut fds, Some(&time)).is_ok_and(|ready| ready > 0)
 }
 
-/// Waits until a child has ended. Nobody else gets its pid before, and waiting by pid works in every kernel; by pidfd it does
-/// since 5.4 (commit 3695eae5fee0). A pidfd of 5.2 polls as ready at any time, and then this has no deadline.
+/// Waits until a child has ended. Its pid cannot be reused before that. Waiting by pid works in
+/// every kernel, by pidfd only since 5.4 (commit 3695eae5fee0). A pidfd of Linux 5.2 always polls
+/// as ready; on that kernel this wait has no deadline.
 pub(super) fn reap_ended(pid: Pid) -> EndStatus {
     loop {
         match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ANY_CHILD) {
@@ -218,16 +225,16 @@ impl From<&WaitIdStatus> for EndStatus {
     }
 }
 
-/// What procfs shows of a helper.
+/// The files of procfs about a helper.
 #[derive(Debug)]
 struct HelperFiles {
     stat: OwnedFd,
-    /// Where the kernel accounts for it (CONFIG_SCHED_INFO).
+    /// Only on kernels with CONFIG_SCHED_INFO.
     schedstat: Option<OwnedFd>,
 }
 
 impl HelperFiles {
-    /// Opens its files, by the pid that this procfs gives it.
+    /// Opens the files. The fdinfo of the pidfd has the pid that this procfs gives the helper.
     fn open(pidfd: BorrowedFd<'_>) -> Option<HelperFiles> {
         use std::os::fd::AsRawFd;
         let fdinfo = open(format_args!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
@@ -250,20 +257,20 @@ impl HelperFiles {
     }
 }
 
-/// A helper at one moment.
+/// One look at a helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
     when: Duration,
-    /// The letter of `/proc/P/stat`.
+    /// The state letter in `/proc/P/stat`.
     state: u8,
-    /// How many threads it has.
+    /// The number of its threads.
     threads: u64,
-    /// Time on a processor and waiting for one. `None`: the kernel does not say.
+    /// Time on a processor and time waiting for one. `None`: the kernel does not say.
     active: Option<Duration>,
 }
 
 impl Look {
-    /// Reads `/proc/P/stat`.
+    /// Parses `/proc/P/stat`.
     fn parse(stat: &[u8]) -> Option<Look> {
         let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
         let mut fields = stat.get(after..)?.split(|&byte| byte == b' ').skip(1);
@@ -275,8 +282,8 @@ impl Look {
         Some(Look { when, state, threads, active: None })
     }
 
-    /// How long it slept since then, as far as is known. Of a time in which this watcher did not run either (a machine that
-    /// was paused) only a little counts.
+    /// How long it slept since the earlier look, as far as is known. If the watcher itself did not
+    /// run either (a machine that was paused), only a part of that time counts.
     fn slept_since(&self, before: &Look) -> Duration {
         let passed = self.when.saturating_sub(before.when).min(2 * LOOK);
         match (self.active, before.active) {
@@ -287,7 +294,8 @@ impl Look {
     }
 }
 
-/// The first two numbers of `/proc/P/schedstat`, nanoseconds on a processor and nanoseconds waiting for one.
+/// The sum of the first two numbers of `/proc/P/schedstat`: nanoseconds on a processor, and waiting
+/// for one.
 fn active(schedstat: &[u8]) -> Option<Duration> {
     let mut numbers = schedstat.split(|&byte| byte == b' ').map(decimal);
     Some(Duration::from_nanos(numbers.next()??.saturating_add(numbers.next()??)))
@@ -299,7 +307,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty()).then(|| digits.iter().try_fold(0, add))?
 }
 
-/// A path, on the stack.
+/// A path that is built on the stack, because nothing here may allocate.
 struct StackPath {
     bytes: [u8; 64],
     len: usize,
@@ -308,7 +316,7 @@ struct StackPath {
 impl Write for StackPath {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.len + text.len();
-        // One byte stays for the NUL.
+        // One byte is left for the NUL.
         let Some(into) = self.bytes.get_mut(self.len..end).filter(|_| end < 64) else {
             return Err(fmt::Error);
         };

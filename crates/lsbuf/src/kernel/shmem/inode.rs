@@ -1,8 +1,9 @@
-//! What an inode of the family tells by stat(2): identity, size, and the pages that are charged for it.
+//! What stat(2) says about an inode of shared memory: identity, size, and the pages charged to it.
 //!
-//! A recorded tree has no inodes. What one would tell stands there in `.lsbuf/` and the link below the folder of the link's
-//! owner, as for dma-bufs ([`identity`](crate::kernel::identity)), in a form of its own:
-//! `shmem MAJOR:MINOR INO SIZE BLOCKS LINKS PAGE UID`, where `PAGE` is the size of its pages.
+//! A recorded tree has no inodes. For each link it keeps what the inode said in a file: `.lsbuf/`
+//! and the link, below the folder of the process, as for dma-bufs
+//! ([`identity`](crate::kernel::identity)), but in another form: `shmem MAJOR:MINOR INO SIZE BLOCKS
+//! LINKS PAGE UID`, where `PAGE` is the size of its pages.
 
 use std::time::SystemTime;
 
@@ -12,34 +13,35 @@ use crate::kernel::identity::{device, device_text, since_epoch};
 use crate::kernel::parse::{Malformed, number, number32};
 use crate::model::{Bytes, Dev, Inode};
 
-/// What the kernel counts blocks in (`st_blocks` of stat(2)).
+/// The unit of `st_blocks` in stat(2), in bytes.
 pub(crate) const BLOCK: u64 = 512;
 
-/// Pages from this size on are huge ones. The smallest on a filesystem of huge pages are of 64 KiB
-/// (arm64 with pages of 4 KiB); where ordinary pages are of 64 KiB, what is stated for other
-/// filesystems is not looked at.
+/// Pages of at least this size are huge. The smallest on a filesystem of huge pages have 64 KiB
+/// (arm64 with pages of 4 KiB). Other filesystems, whose pages have 64 KiB on some kernels, do not
+/// count.
 const HUGE: u64 = 64 << 10;
 
-/// What was found out.
+/// What an inode says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmInode {
     pub(crate) dev: Dev,
     pub(crate) ino: Inode,
     pub(crate) size: Bytes,
-    /// In memory, swapped, and allocated in advance.
+    /// Pages in memory, in swap, and allocated in advance.
     pub(crate) charged: Bytes,
-    /// Names in its filesystem.
+    /// How many names it has in its filesystem.
     pub(crate) links: u32,
-    /// The size of its pages if they are huge, or of those that it would like to have: a tmpfs with transparent huge pages
-    /// states them, too.
+    /// The size of its pages if they are huge. Or the size that it prefers: a tmpfs with
+    /// transparent huge pages reports that, too.
     pub(crate) huge_page: Option<Bytes>,
     pub(crate) owner: u32,
-    /// Where the filesystem keeps it (tmpfs from Linux 6.0 on).
+    /// `None` if the filesystem does not keep it (tmpfs does from Linux 6.0 on, commit
+    /// f7cd16a55837).
     pub(crate) created_at: Option<SystemTime>,
 }
 
 impl ShmInode {
-    /// `None`: it is no regular file.
+    /// `None`: it is not a regular file.
     pub(crate) fn of(inode: &Statx) -> Option<ShmInode> {
         const S_IFMT: u16 = 0o170_000;
         const S_IFREG: u16 = 0o100_000;
@@ -60,18 +62,18 @@ impl ShmInode {
     }
 }
 
-/// What stands behind a link.
+/// The file behind a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShmFile {
-    /// A regular file, of whatever filesystem.
+    /// A regular file, on any filesystem.
     Regular(ShmInode),
-    /// Something else, such as a device's node.
+    /// Another file, such as a device node.
     Irregular,
-    /// Nobody recorded what.
+    /// The tree has no record of it.
     Unknown,
 }
 
-/// A page's size, if it is huge.
+/// The page size, if it is huge.
 pub(crate) fn huge(page: u64) -> Option<Bytes> {
     (page >= HUGE).then_some(Bytes(page))
 }
@@ -121,14 +123,14 @@ mod tests {
         assert_eq!((of(memfd.as_fd()).charged, of(memfd.as_fd()).links), (Bytes(page), 0));
     }
 
-    /// Check that what is no regular file is none of the family.
+    /// Check that a file that is not regular is refused.
     #[test]
     fn a_folder() {
         let found = statx(rustix::fs::CWD, c"/dev", AtFlags::empty(), StatxFlags::BASIC_STATS).unwrap();
         assert_eq!(ShmInode::of(&found), None);
     }
 
-    /// Check that each word of a recorded inode lands in its field.
+    /// Check that each word of a recorded inode is read into its field.
     #[test]
     fn a_recorded_inode() {
         let inode = parse(b"shmem 0:1 7 8192 8 0 2097152 1000\n").unwrap();

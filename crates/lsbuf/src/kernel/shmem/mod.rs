@@ -1,21 +1,27 @@
-//! The shmem family: which of a process's fds and mappings are shared memory, and of what kind.
+//! Shared memory that is no dma-buf: which fds and mappings of a process it is, and of what kind.
 //!
-//! A candidate is found by text, since a link costs the filesystem nothing: a name that the kernel's own files have, or a path
-//! below a mount of a tmpfs ([`mounts`]). What it is, its inode proves: by the device that it is on ([`Filesystems`]), and on
-//! the kernel's own tmpfs, where nobody else makes files, by the name that the kernel gave it ([`classify`]). Mappings are
-//! told by their device alone, whatever their path.
+//! The kinds are memfds, System V segments, files of a tmpfs or hugetlbfs, and a few more
+//! ([`Kind`]). "Shmem" here means all of them.
 //!
-//! Limits: a file of a tmpfs that its holder cannot see mounted is not found by its fd: one that was received from another
-//! container, whose mount another one hides, or that was unmounted lazily; nor is one whose path is longer than a page, or
-//! one that only threads hold whose leader has exited. BPF iterators find all of these by their filesystem's magic number.
+//! An fd is first selected by the text of its link, because reading a link does not touch the
+//! file's filesystem: the link has a name that the kernel gives to its own files, or a path below a
+//! mounted tmpfs ([`mounts`]). Then the inode proves what it is: by its device ([`Filesystems`]),
+//! and on the kernel's own tmpfs by the name that the kernel gave it ([`classify`]); no program can
+//! choose a name freely there. Mappings are selected by their device alone, whatever their path.
+//!
+//! Limits: a file of a tmpfs is not found by its fd if its holder does not see the tmpfs mounted.
+//! That is so if the file came from another container, if another mount hides the tmpfs, or if it
+//! was unmounted lazily. Neither is a file with a path longer than a page, or one that is held only
+//! by threads with a leader that has exited. BPF iterators find all of these by the filesystem's
+//! magic number.
 
 mod filesystems;
 pub(crate) mod inode;
 pub(crate) mod mounts;
 pub(crate) mod name;
-pub(crate) mod own;
 pub(crate) mod seals;
 pub(crate) mod sysvipc;
+pub(crate) mod unmounted;
 pub(crate) mod usage;
 
 use std::collections::HashMap;
@@ -54,18 +60,19 @@ pub(crate) struct ShmMap {
     pub(crate) vma: MapRef,
 }
 
-/// What is known of one buffer.
+/// What is known about one buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShmemObject {
-    /// Whole and raw; `None`: it could not be read.
+    /// The name, whole and raw; `None`: it could not be read.
     pub(crate) name: Option<Label>,
-    /// `None`: it could not be asked.
+    /// `None`: the inode could not be read.
     pub(crate) inode: Option<ShmInode>,
-    /// It is no regular file, but a device's node.
+    /// It is not a regular file but a device node.
     irregular: bool,
 }
 
-/// What a process sees mounted, and by which paths: the links of its mount namespace and its root.
+/// What decides which mounts a process sees, and under which paths: the links of its mount
+/// namespace and its root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct MountView {
     namespace: Label,
@@ -80,31 +87,31 @@ impl MountView {
     }
 }
 
-/// What one process sees.
+/// The context of the current process.
 #[derive(Clone, Debug, Default)]
 struct ProcessContext {
     mounts: Rc<Mounts>,
     ipc: Option<IpcNamespace>,
 }
 
-/// The family as one walk finds it.
+/// The shared memory that one walk over processes has found so far.
 #[derive(Debug)]
 pub(crate) struct ShmemFinder {
     kinds: Kinds,
     filesystems: Filesystems,
     mounts: HashMap<MountView, Rc<Mounts>>,
     context: ProcessContext,
-    /// Text of the file at hand.
+    /// The text of the current file.
     text: Vec<u8>,
-    /// Every buffer met.
+    /// Every buffer that was found.
     pub(crate) objects: HashMap<BufferId, ShmemObject>,
-    /// IPC namespaces, each with some of its processes.
+    /// The IPC namespaces that were found, each with some of its processes.
     pub(crate) namespaces: Namespaces,
-    /// Processes whose links could not be followed, so that their fds are unknown.
+    /// How many processes had links that could not be followed, so that their fds are unknown.
     pub(crate) unfollowed: u64,
-    /// Fds and mappings that could not be asked what they are.
+    /// How many fds and mappings refused to be identified.
     pub(crate) refusing: u64,
-    /// Links of `map_files` were refused: without the privilege, asking again is of no use.
+    /// Following a link of `map_files` was refused for lack of privilege, so no other one is tried.
     cannot_follow: bool,
 }
 
@@ -125,8 +132,9 @@ impl ShmemFinder {
         }
     }
 
-    /// Turns to a process with these threads besides its leader: what comes next is of it. Of one whose threads are in several
-    /// IPC namespaces nothing tells by which of them it has attached a segment.
+    /// Begins a process, with its threads besides the leader. The following calls are about it. If
+    /// its threads are in several IPC namespaces, its own is unknown, because nothing says in which
+    /// of them it has attached a segment.
     pub(crate) fn enter(&mut self, process: &ProcessDir, threads: &[Tid]) {
         let mut ipc = if self.kinds.has(Kind::Sysv) { ipc_namespace(process.dir(), "") } else { None };
         if let Some(of_leader) = ipc {
@@ -144,7 +152,7 @@ impl ShmemFinder {
         self.context = ProcessContext { mounts: self.mounts_of(process), ipc };
     }
 
-    /// What is mounted where the process can see it, read once for all that see the same.
+    /// The mounts that a process sees. They are read once for all processes that see the same.
     fn mounts_of(&mut self, process: &ProcessDir) -> Rc<Mounts> {
         let view = MountView::of(process).ok();
         if let Some(known) = view.as_ref().and_then(|view| self.mounts.get(view)) {
@@ -161,15 +169,16 @@ impl ShmemFinder {
         mounts
     }
 
-    /// Whether an fd's link may be one of the family's.
+    /// Whether an fd with that link may be shared memory.
     pub(crate) fn suspects(&self, link: &[u8]) -> bool {
-        name::is_kernels(link) || self.context.mounts.may_have(link)
+        name::looks_like_kernel_file(link) || self.context.mounts.may_have(link)
     }
 
-    /// Asks what stands at the path of a suspect link of an fd or a mapping. `None`: nothing of the family.
+    /// Identifies the file behind a link that may be shared memory, of an fd or a mapping. `None`:
+    /// it is not.
     ///
-    /// The link is read again afterwards where its name is news, so that it is that inode's although the link may be replaced
-    /// meanwhile.
+    /// If the buffer's name is not known yet, the link is read once more. Only if it is unchanged
+    /// does its name belong to that inode, because the fd may be replaced meanwhile.
     pub(crate) fn ask(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<Option<BufferId>> {
         let ShmFile::Regular(inode) = self.file(process, path, link)? else { return Ok(None) };
         let Some(filesystem) = self.filesystems.of_device(inode.dev) else { return Ok(None) };
@@ -188,12 +197,15 @@ impl ShmemFinder {
         Ok(Some(id))
     }
 
-    /// What stands behind a link. Only on filesystems of huge pages are the pages that it states huge for sure.
+    /// Reads the inode behind a link. Its page size is dropped unless the filesystem has huge
+    /// pages, because elsewhere it may be only a preferred size.
     fn file(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<ShmFile> {
         let mut file = process.tree().shm_file(process, path)?;
         if let ShmFile::Regular(inode) = &mut file {
             let filesystem = match self.filesystems.of_device(inode.dev) {
-                None if name::is_guests(link) => self.filesystems.prove_guest(process, path, inode.dev),
+                None if name::looks_like_guest_memfd(link) => {
+                    self.filesystems.prove_guest(process, path, inode.dev)
+                }
                 filesystem => filesystem,
             };
             if !matches!(filesystem, Some(Filesystem::KernelHuge | Filesystem::Hugetlbfs)) {
@@ -208,7 +220,7 @@ impl ShmemFinder {
         BufferId { kind, dev: Some(dev), ino, ipc }
     }
 
-    /// Adds an fd whose link is suspect.
+    /// Identifies an fd that may be shared memory.
     pub(crate) fn fd(&mut self, process: &Folder, fd: Fd, link: &[u8]) -> Result<Option<ShmFd>> {
         let path = path::fd_link(fd);
         let Some(id) = self.ask(process, path.as_str(), link)? else { return Ok(None) };
@@ -219,7 +231,7 @@ impl ShmemFinder {
         Ok(Some(ShmFd { id, fd, path_only }))
     }
 
-    /// How much a mapping's path is worth, by its device; `None`: it is none of the family.
+    /// Whether a mapping's path has to be read, by its device; `None`: it is not shared memory.
     pub(crate) fn interest(&self, dev: Dev, ino: Inode) -> Option<ShmemInterest> {
         let filesystem = self.filesystems.of_device(dev)?;
         let known = || {
@@ -230,13 +242,14 @@ impl ShmemFinder {
         Some(known().map_or(ShmemInterest::Path, ShmemInterest::Known))
     }
 
-    /// Whether only a mapping's protection tells if anybody shares it: a process's own memory of huge pages is such a file, too.
+    /// Whether only the protection says if a mapping is shared: a process's private memory of huge
+    /// pages is a file of the same kind.
     pub(crate) fn may_be_private(&self, id: &BufferId) -> bool {
         let filesystem = id.dev.and_then(|dev| self.filesystems.of_device(dev));
         id.kind == Kind::ShmAnon && filesystem == Some(Filesystem::KernelHuge)
     }
 
-    /// Adds a mapping by its path, which is ambiguous if it is not `whole`.
+    /// Identifies a mapping by its path. The path is ambiguous if it is not `whole`.
     pub(crate) fn mapped(
         &mut self,
         dev: Dev,
@@ -246,7 +259,8 @@ impl ShmemFinder {
         vma: MapRef,
     ) -> Option<ShmMap> {
         let Named { kind, name } = classify(self.filesystems.of_device(dev)?, path)?;
-        // What is private there is a process's own memory of huge pages (`hugetlb_file_setup` in mm/mmap.c).
+        // A private mapping there is a process's own memory of huge pages (`hugetlb_file_setup` in
+        // mm/mmap.c).
         let own = kind == Kind::ShmAnon && vma.perms.is_some_and(|perms| !perms.is_shared());
         if own || !self.kinds.has(kind) {
             return None;
@@ -259,9 +273,10 @@ impl ShmemFinder {
         Some(ShmMap { id, vma })
     }
 
-    /// Asks for what is still unknown of a mapped buffer, by its link in the process's `map_files`.
+    /// Reads what is still unknown about a mapped buffer, by its link in the process's `map_files`.
     ///
-    /// Whether it is of the family after all: mappings are told by their devices, and most files of a devtmpfs are not.
+    /// Returns whether it is shared memory. Mappings are selected by their device, and most files
+    /// of a devtmpfs are device nodes.
     pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap) -> bool {
         self.ask_mapped(process, map);
         let filesystem = map.id.dev.and_then(|dev| self.filesystems.of_device(dev));
@@ -285,7 +300,7 @@ impl ShmemFinder {
             name = named.filter(|named| named.kind == map.id.kind).map(|named| Label::from(named.name));
         }
         let asked = unasked.then(|| self.file(process.dir(), link.as_str(), b""));
-        // EACCES is about this process alone (`proc_map_files_lookup` in fs/proc/base.c).
+        // EACCES concerns only this process (`proc_map_files_lookup` in fs/proc/base.c).
         self.cannot_follow |= matches!(asked, Some(Err(Errno::PERM)));
         let Some(object) = self.objects.get_mut(&map.id) else { return };
         object.name = name.or(object.name.take());
@@ -299,11 +314,11 @@ impl ShmemFinder {
     }
 }
 
-/// What a mapping's path is worth.
+/// What has to be done to identify a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShmemInterest {
-    /// It is that buffer's.
+    /// Nothing: it is this buffer.
     Known(BufferId),
-    /// The path tells which.
+    /// Its path has to be read.
     Path,
 }

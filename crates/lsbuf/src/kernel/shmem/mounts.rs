@@ -1,10 +1,15 @@
-//! Where the family's filesystems are mounted (`/proc/P/mountinfo`, `show_mountinfo` in fs/proc_namespace.c).
+//! Where tmpfs and hugetlbfs are mounted, by a mount table (`/proc/P/mountinfo`, `show_mountinfo`
+//! in fs/proc_namespace.c).
 //!
-//! A line is `ID PARENT MAJ:MIN ROOT POINT OPTIONS… - TYPE SOURCE OPTIONS`; blanks, newlines and backslashes in paths are
-//! escaped in octal. The type is the kernel's own word, and no path can forge it.
+//! It is used to decide by a path alone whether a file may be on such a filesystem.
 //!
-//! Limits: the points are as the process sees them. A link is printed as the reader does: where that differs, as for a
-//! process that has changed its root within the reader's own namespace, the reader's table must be used.
+//! A line is `ID PARENT MAJ:MIN ROOT POINT OPTIONS… - TYPE SOURCE OPTIONS`. Blanks, newlines and
+//! backslashes in paths are escaped in octal. The type comes from the kernel, and no path can forge
+//! it.
+//!
+//! Limits: mount points are printed as the process sees them, and links as the reader sees them.
+//! Where the two differ, as for a process that has changed its root within the reader's own mount
+//! namespace, the reader's table must be used.
 
 use std::collections::HashMap;
 
@@ -13,76 +18,80 @@ use crate::kernel::identity::device_text;
 use crate::kernel::parse::{Malformed, cut};
 use crate::model::Dev;
 
-/// One mount namespace's, as far as it matters.
+/// The mounts of one mount namespace that matter here.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
-    /// Every mount point, and what is mounted there last.
-    points: HashMap<Vec<u8>, Top>,
-    /// Every mount of the family, in the kernel's order, hidden ones too.
-    ours: Vec<Ours>,
+    /// Every mount point, with the last mount there.
+    points: HashMap<Vec<u8>, TopMount>,
+    /// Every mount of a shmem filesystem in the kernel's order, including those that another mount
+    /// hides.
+    shmem: Vec<ShmemMount>,
 }
 
-/// What is mounted somewhere, over all that was mounted there before.
+/// The last mount at a mount point. It hides all earlier ones there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Top {
-    /// Which filesystem.
+pub(crate) struct TopMount {
+    /// The filesystem's device.
     pub(crate) dev: Dev,
-    /// If it is of the family.
+    /// Set if it is a shmem filesystem.
     filesystem: Option<Filesystem>,
     /// Whether it is a sysfs.
     pub(crate) is_sysfs: bool,
 }
 
-/// A mount of the family.
+/// A mount of a shmem filesystem.
 #[derive(Debug)]
-struct Ours {
+struct ShmemMount {
     point: Vec<u8>,
     dev: Dev,
     filesystem: Filesystem,
 }
 
 impl Mounts {
-    /// Reads a mountinfo; what cannot be understood is passed over.
+    /// Parses a mountinfo. Lines that cannot be parsed are skipped.
     pub(crate) fn parse(text: &[u8]) -> Mounts {
         let mut mounts = Mounts::default();
         for line in text.split(|&b| b == b'\n') {
             let Ok(Mount { point, top }) = mount(line) else { continue };
             if let Some(filesystem) = top.filesystem {
-                mounts.ours.push(Ours { point: point.clone(), dev: top.dev, filesystem });
+                mounts.shmem.push(ShmemMount { point: point.clone(), dev: top.dev, filesystem });
             }
             mounts.points.insert(point, top);
         }
         mounts
     }
 
-    /// The devices of the family's filesystems, hidden ones too.
+    /// The devices of the shmem filesystems, including hidden ones.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Filesystem)> {
-        self.ours.iter().map(|ours| (ours.dev, ours.filesystem))
+        self.shmem.iter().map(|shmem| (shmem.dev, shmem.filesystem))
     }
 
-    /// Every mount of a tmpfs: where, which, and whether nothing is mounted over it at that very point.
+    /// Every mount of a tmpfs: its mount point, its device, and whether it is the last one mounted
+    /// there.
     pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
-        self.ours.iter().filter(|ours| ours.filesystem == Filesystem::Tmpfs).map(|ours| {
-            let top = self.points.get(&ours.point);
-            (&ours.point[..], ours.dev, top.is_some_and(|top| top.dev == ours.dev))
+        self.shmem.iter().filter(|shmem| shmem.filesystem == Filesystem::Tmpfs).map(|shmem| {
+            let top = self.points.get(&shmem.point);
+            (&shmem.point[..], shmem.dev, top.is_some_and(|top| top.dev == shmem.dev))
         })
     }
 
-    /// Whether the path is below a mount of the family, as the innermost mount decides.
+    /// Whether the path is below a shmem filesystem. The innermost mount decides.
     pub(crate) fn may_have(&self, path: &[u8]) -> bool {
-        // A file that is a mount point itself bears the mark once it has lost its name.
+        // A file that is a mount point itself has ` (deleted)` after its path once it has lost its
+        // name.
         let is_below = |path| self.innermost(path).is_some_and(|(_, top)| top.filesystem.is_some());
-        self.ours.iter().any(|ours| path.starts_with(&ours.point))
+        self.shmem.iter().any(|shmem| path.starts_with(&shmem.point))
             && (is_below(path) || is_below(without_mark(path, Some(0))))
     }
 
-    /// The mount that a mount point is in itself, and where; `None`: it is the root, or none that is seen.
-    pub(crate) fn around<'p>(&self, point: &'p [u8]) -> Option<(&'p [u8], Top)> {
+    /// The mount that contains a mount point, and where it is mounted; `None`: the mount point is
+    /// the root, or the mount cannot be seen.
+    pub(crate) fn around<'p>(&self, point: &'p [u8]) -> Option<(&'p [u8], TopMount)> {
         let parent = point.iter().rposition(|&b| b == b'/')?;
         if point == b"/" { None } else { self.innermost(&point[..parent.max(1)]) }
     }
 
-    fn innermost<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Top)> {
+    fn innermost<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], TopMount)> {
         let mut end = path.len();
         loop {
             let point = &path[..end];
@@ -102,7 +111,7 @@ impl Mounts {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     point: Vec<u8>,
-    top: Top,
+    top: TopMount,
 }
 
 fn mount(line: &[u8]) -> Result<Mount, Malformed> {
@@ -114,17 +123,18 @@ fn mount(line: &[u8]) -> Result<Mount, Malformed> {
     let mut words = rest.split(|&b| b == b' ').skip_while(|&word| word != b"-");
     let kind = words.nth(1).ok_or(Malformed)?;
     let filesystem = match kind {
-        // What the kernel unpacks its first files into is called so whichever it is; a ramfs has no file of ours.
+        // The filesystem of the initial RAM disk is called `rootfs` whether it is a tmpfs or a
+        // ramfs. A ramfs has no files that matter here.
         b"tmpfs" | b"rootfs" => Some(Filesystem::Tmpfs),
         b"devtmpfs" => Some(Filesystem::Devtmpfs),
         b"hugetlbfs" => Some(Filesystem::Hugetlbfs),
         _ => None,
     };
-    let top = Top { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
+    let top = TopMount { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
     Ok(Mount { point: unescaped(point), top })
 }
 
-/// Undoes `\040` and its like (`mangle_path` in fs/seq_file.c).
+/// Decodes `\040` and the like (`mangle_path` in fs/seq_file.c).
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -159,9 +169,10 @@ mod tests {
         30 27 0:40 / /mnt/a\\040b rw master:1 propagate_from:2 - tmpfs - rw\n\
         31 25 0:44 / /dev/shm/net rw - nfs server:/tmpfs rw\n";
 
-    /// Check that the innermost mount decides, and that neither a longer name nor a filesystem that is called like one is.
+    /// Check that the innermost mount decides, and that neither a longer name nor a filesystem with
+    /// a similar name matches.
     #[test]
-    fn who_is_below() {
+    fn innermost_mount_decides() {
         let mounts = Mounts::parse(TEXT);
         for path in ["/dev/shm/x", "/dev/shm/x (deleted)", "/dev/y", "/mnt/a b/z"] {
             assert!(mounts.may_have(path.as_bytes()), "{path}");
@@ -171,16 +182,16 @@ mod tests {
         }
     }
 
-    /// Check that a root of ours has all that nothing else is mounted over.
+    /// Check that a root filesystem that is a tmpfs contains every path that no other mount covers.
     #[test]
-    fn a_root_of_ours() {
+    fn a_tmpfs_as_root() {
         let mounts =
             Mounts::parse(b"1 1 0:2 / / rw - rootfs rootfs rw\n2 1 0:21 / /proc rw - proc proc rw\n");
         assert!(mounts.may_have(b"/init") && !mounts.may_have(b"/proc/1/maps"));
         assert_eq!(mounts.devices().count(), 1);
     }
 
-    /// Check that a mount point is found to be in the mount around it, and the root in none.
+    /// Check that a mount point is in the mount that contains it, and the root in none.
     #[test]
     fn around() {
         let mounts = Mounts::parse(
@@ -194,7 +205,7 @@ mod tests {
         assert_eq!(Mounts::default().around(b"/x"), None);
     }
 
-    /// Check that a tmpfs below another mount of the same point is one of the family still, but is said to be hidden.
+    /// Check that a tmpfs that another mount hides is listed, and reported as hidden.
     #[test]
     fn hidden() {
         let mounts = Mounts::parse(
@@ -207,7 +218,7 @@ mod tests {
     }
 
     proptest! {
-        /// Check that a path is read back whatever it holds, as the kernel escapes it.
+        /// Check that any path is read back as the kernel escapes it.
         #[test]
         fn round_trip(path in proptest::collection::vec(1u8.., 0..40)) {
             let escape = |&b: &u8| match b {

@@ -1,32 +1,34 @@
-//! What a file of the family is called, and what that proves.
+//! The names of shared memory files, and what they prove.
 //!
-//! The kernel keeps one tmpfs that is mounted nowhere (`shm_mnt` in mm/shmem.c) and one hugetlbfs for each size of huge pages.
-//! Only the kernel makes files there, under names that say for whom: a memfd's begins with `memfd:` whatever its maker called
-//! it. So a path proves a kind there, and nowhere else. Since such a file is in no folder, ` (deleted)` follows its path.
+//! The kernel has one tmpfs that is mounted nowhere (`shm_mnt` in mm/shmem.c), and one such
+//! hugetlbfs for each size of huge pages. Only the kernel makes files there, and their names say
+//! what for: the name of a memfd begins with `memfd:`, whatever name its program gave it. So on
+//! these filesystems a path proves the kind of the file, and nowhere else. Such a file is in no
+//! folder, so its path ends in ` (deleted)`.
 
 use crate::model::Kind;
 
-/// Which filesystem of the family.
+/// The filesystems that shared memory can be on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filesystem {
     /// The kernel's own tmpfs.
     Kernel,
-    /// One of its own hugetlbfs.
+    /// One of the kernel's own hugetlbfs.
     KernelHuge,
     /// A tmpfs that is, or was, mounted.
     Tmpfs,
-    /// A devtmpfs: a tmpfs, whose files are nearly all nodes of devices.
+    /// A devtmpfs. It is a tmpfs, but nearly all of its files are device nodes.
     Devtmpfs,
     /// A hugetlbfs that is, or was, mounted.
     Hugetlbfs,
-    /// That of memfd_secret.
+    /// The filesystem of memfd_secret.
     Secret,
-    /// That of guest_memfd.
+    /// The filesystem of guest_memfd.
     Guest,
 }
 
 impl Filesystem {
-    /// The kind of every file there, if all are of one.
+    /// The kind of all files there, if they have the same.
     pub(crate) fn only_kind(self) -> Option<Kind> {
         match self {
             Filesystem::Kernel | Filesystem::KernelHuge => None,
@@ -38,7 +40,7 @@ impl Filesystem {
     }
 }
 
-/// A kind, and the part of the path that somebody chose: of a segment its key, eight digits in hex.
+/// A kind, and the part of the path that a program chose; for a segment its key, eight hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Named<'p> {
     pub(crate) kind: Kind,
@@ -49,21 +51,22 @@ const DELETED: &[u8] = b" (deleted)";
 const MEMFD: &[u8] = b"/memfd:";
 const SYSV: &[u8] = b"/SYSV";
 const ASHMEM: &[u8] = b"/dev/ashmem/";
-const GUESTS: [&[u8]; 2] = [b"/[kvm-gmem] (deleted)", b"anon_inode:[kvm-gmem]"];
+const GUEST_MEMFD_LINKS: [&[u8]; 2] = [b"/[kvm-gmem] (deleted)", b"anon_inode:[kvm-gmem]"];
 
-/// Whether a link looks like one of the kernel's own files. A filter, no proof.
-pub(crate) fn is_kernels(link: &[u8]) -> bool {
+/// Whether a link looks like one of the kernel's own files. It is a filter, not a proof.
+pub(crate) fn looks_like_kernel_file(link: &[u8]) -> bool {
     let begins =
         [MEMFD, SYSV, ASHMEM, b"/dev/zero (", b"/drm mm object", b"/i915", b"/anon_hugepage", b"/secretmem"];
-    begins.iter().any(|begin| link.starts_with(begin)) || is_guests(link)
+    begins.iter().any(|begin| link.starts_with(begin)) || looks_like_guest_memfd(link)
 }
 
-/// Whether a link looks like a guest_memfd's, by its path (Linux 7) or by the name of its anonymous inode (6.8).
-pub(crate) fn is_guests(link: &[u8]) -> bool {
-    GUESTS.contains(&link)
+/// Whether a link looks like a guest_memfd's: its path (from Linux 7 on), or the name of its
+/// anonymous inode (from 6.8 on, commit a7800aa80ea4).
+pub(crate) fn looks_like_guest_memfd(link: &[u8]) -> bool {
+    GUEST_MEMFD_LINKS.contains(&link)
 }
 
-/// The kind of a file on that filesystem, by its path as a link shows it. `None`: it is none that anybody could share.
+/// The kind of a file on that filesystem, by its path in a link. `None`: it cannot be shared.
 pub(crate) fn classify(filesystem: Filesystem, path: &[u8]) -> Option<Named<'_>> {
     if let Some(kind) = filesystem.only_kind() {
         let name = if matches!(kind, Kind::Tmpfs | Kind::Hugetlbfs) { path } else { b"" };
@@ -92,7 +95,8 @@ pub(crate) fn classify(filesystem: Filesystem, path: &[u8]) -> Option<Named<'_>>
     }
 }
 
-/// A file's path without the kernel's mark, which only one that has no name any more bears; a file may be called so.
+/// A file's path without the ` (deleted)` that the kernel adds. Only a file without a name (no
+/// link) has it from the kernel; the name of another file may end in the same way.
 pub(crate) fn without_mark(path: &[u8], links: Option<u32>) -> &[u8] {
     if links == Some(0) { path.strip_suffix(DELETED).unwrap_or(path) } else { path }
 }
@@ -108,9 +112,10 @@ mod tests {
         (kind, String::from_utf8_lossy(name).into_owned())
     }
 
-    /// Check that each name that the kernel gives means its kind, and keeps what somebody chose of it.
+    /// Check that each name that the kernel gives means its kind, and that the part that a program
+    /// chose is kept.
     #[test]
-    fn the_kernels_own() {
+    fn kernel_files() {
         let own = |path| of(Filesystem::Kernel, path);
         assert_eq!(own("/memfd:a b (deleted)"), (Kind::Memfd, "a b".into()));
         assert_eq!(own("/SYSV0000162e (deleted)"), (Kind::Sysv, "0000162e".into()));
@@ -122,9 +127,9 @@ mod tests {
         assert_eq!(of(Filesystem::KernelHuge, "/memfd:h (deleted)"), (Kind::Memfd, "h".into()));
     }
 
-    /// Check that on a mounted tmpfs no name means anything but a file's.
+    /// Check that on a mounted tmpfs no name means another kind.
     #[test]
-    fn impostors() {
+    fn names_on_a_mounted_tmpfs() {
         for path in ["/memfd:x (deleted)", "/SYSV00000000", "/dev/zero (deleted)", "/dmabuf:x"] {
             assert_eq!(of(Filesystem::Tmpfs, path).0, Kind::Tmpfs);
         }
@@ -133,7 +138,8 @@ mod tests {
         assert_eq!((without_mark(path, Some(1)), without_mark(path, None)), (&path[..], &path[..]));
     }
 
-    /// Check that no name of a memfd makes it a segment, though one may end as a deleted file's path does.
+    /// Check that no name of a memfd makes it a segment, and that a name may end as a deleted
+    /// file's path does.
     #[test]
     fn names_stay_names() {
         assert_eq!(of(Filesystem::Kernel, "/memfd:SYSV00000000 (deleted)").0, Kind::Memfd);
@@ -144,12 +150,12 @@ mod tests {
     }
 
     proptest! {
-        /// Check that whatever a memfd is called, it is one, by that name.
+        /// Check that a memfd with any name is a memfd with that name.
         #[test]
         fn any_memfd(name in proptest::collection::vec(1u8.., 0..60)) {
             let path = [MEMFD, &name, DELETED].concat();
             prop_assert_eq!(classify(Filesystem::Kernel, &path), Some(Named { kind: Kind::Memfd, name: &name[..] }));
-            prop_assert!(is_kernels(&path));
+            prop_assert!(looks_like_kernel_file(&path));
         }
 
         /// Check that no bytes make the parser panic.

@@ -1,12 +1,14 @@
-//! The seals of a memfd, asked so that nobody notices.
+//! The seals of a memfd, read without an effect that its holders could see.
 //!
-//! `F_GET_SEALS` wants an open file. The inode is pinned first (`O_PATH`), so that no other file is opened whatever its holder
-//! does meanwhile, and then opened to be read and closed again: that makes a file of one's own on it, so no count changes, and
-//! a memfd has no driver or server that would notice. What would is a lease (`F_SETLEASE`), which an open breaks: where
-//! `/proc/locks` names one on that inode, or cannot be read, nothing is opened.
+//! `F_GET_SEALS` needs an open file. lsbuf first pins the inode (`O_PATH`), so whatever the holder
+//! does meanwhile, no other file can be opened in its place. Then it opens the pinned inode for
+//! reading and closes it again. This makes a `struct file` of lsbuf's own, so no count changes, and
+//! a memfd has no driver or server that could notice. A holder with a lease (`F_SETLEASE`) would
+//! notice, because an open breaks the lease. So nothing is opened if `/proc/locks` lists a lease on
+//! the inode, or cannot be read.
 //!
-//! Limits: the look at `/proc/locks` and the open are two steps. A lease that is taken in between is broken by the open, and its
-//! holder gets the signal for it. The open itself does not wait for the holder (`O_NONBLOCK`), and then fails.
+//! Limits: `/proc/locks` is read before the open. A lease that is taken in between is broken, and
+//! its holder gets a signal. The open does not wait for the holder (`O_NONBLOCK`) but fails.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -18,8 +20,8 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Dev, Inode, Seals};
 
-/// Asks by one of its links, relative to a process's directory. `ESTALE`: that is another file by now; `EBUSY`: asking
-/// would be noticed.
+/// Reads the seals of the memfd behind a link of a process. `ESTALE`: the link is another file by
+/// now. `EBUSY`: a holder would notice.
 pub(crate) fn ask(
     root: &ProcRoot,
     process: &ProcessDir,
@@ -42,8 +44,8 @@ pub(crate) fn ask(
     Ok(Seals(fcntl_get_seals(&opened)?.bits()))
 }
 
-/// Whether a table of locks names a lease on that inode: `N: LEASE … PID MAJ:MIN:INO …`, the device in hex
-/// (`lock_get_status` in fs/locks.c).
+/// Whether `/proc/locks` lists a lease on that inode: `N: LEASE … PID MAJ:MIN:INO …`, the device in
+/// hex (`lock_get_status` in fs/locks.c).
 pub(crate) fn has_lease(locks: &[u8], dev: Dev, ino: Inode) -> bool {
     let place = format!("{:02x}:{:02x}:{}", dev.major, dev.minor, ino.0);
     locks.split(|&b| b == b'\n').any(|line| {
@@ -63,7 +65,8 @@ mod tests {
     use super::*;
     use crate::model::Pid;
 
-    /// Check that seals are read as they were set, and that another inode's are not taken for them.
+    /// Check that seals are read as they were set, and that nothing is read if the inode is another
+    /// one.
     #[test]
     fn own() {
         let memfd = memfd_create(c"x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -78,7 +81,8 @@ mod tests {
         assert_eq!(asked(stat.st_ino + 1), Err(Errno::STALE));
     }
 
-    /// Check that a lease on the inode is found, and neither a lock nor another's lease is one.
+    /// Check that a lease on the inode is found, and that a lock or a lease on another inode is not
+    /// taken for one.
     #[test]
     fn leases() {
         let locks =

@@ -1,10 +1,11 @@
-//! The kernel's own table of System V segments, `/proc/sysvipc/shm` (`sysvipc_shm_proc_show` in ipc/shm.c): every one of an
-//! IPC namespace, whether somebody has attached it or not.
+//! The kernel's table of System V segments, `/proc/sysvipc/shm` (`sysvipc_shm_proc_show` in
+//! ipc/shm.c). It lists every segment of an IPC namespace, attached or not.
 //!
-//! The file is of the namespace of whoever opens it, so another one's is read by a thread that enters that namespace, which
-//! takes CAP_SYS_ADMIN, and ends there. Pids are those of the reader's pid namespace, 0 for who is outside.
+//! The file shows the IPC namespace of the process that opens it. To read that of another one,
+//! lsbuf starts a thread, which enters that namespace, reads the file and ends. That needs
+//! CAP_SYS_ADMIN. Pids are those of the reader's pid namespace; a process outside of it has pid 0.
 //!
-//! A recorded tree has the table of its own namespace in `sysvipc/shm`, and no others.
+//! Limits: a recorded tree has the table of its own IPC namespace in `sysvipc/shm`, and no other.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -20,26 +21,26 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::tree::Folder;
 use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment};
 
-/// A row.
+/// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRow {
-    /// The segment's id, and its inode's number (`newseg`).
+    /// The segment's id. It is also the number of its inode (`newseg`).
     pub(crate) ino: Inode,
     pub(crate) size: Bytes,
-    /// Who created it.
+    /// The user who created it.
     pub(crate) creator_uid: u32,
     pub(crate) segment: Segment,
 }
 
-/// IPC namespaces, each with a few tasks that were found in it, by ids that procfs opens like a process's: some may have
-/// left when it is asked.
+/// IPC namespaces, each with a few tasks that were found in it, by ids below `/proc`. Several are
+/// kept because some may have left the namespace when it is read.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces(HashMap<IpcNamespace, Vec<Pid>>);
 
 impl Namespaces {
     const FEW: usize = 8;
 
-    /// A process is in that one.
+    /// Notes that a process is in a namespace.
     pub(crate) fn add(&mut self, namespace: IpcNamespace, pid: Pid) {
         let pids = self.0.entry(namespace).or_default();
         if pids.len() < Namespaces::FEW {
@@ -47,7 +48,8 @@ impl Namespaces {
         }
     }
 
-    /// The table of each, or why it cannot be read. One whose processes have all left has none.
+    /// The table of each namespace, or why it cannot be read. A namespace that all noted processes
+    /// have left is missing.
     pub(crate) fn tables(&self, root: &ProcRoot) -> Vec<(IpcNamespace, Result<Vec<SegmentRow>>)> {
         let own = own(root);
         let read = |(&namespace, pids): (&IpcNamespace, &Vec<Pid>)| {
@@ -62,7 +64,7 @@ impl Namespaces {
     }
 }
 
-/// Reads the table of another namespace, by a process. `STALE`: it is in another one by now.
+/// Reads the table of another namespace through a process in it. `STALE`: the process has left it.
 fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<SegmentRow>> {
     let process = ProcessDir::open(root, pid)?;
     if ipc_namespace(process.dir(), "").is_some_and(|now| now != wanted) {
@@ -78,12 +80,12 @@ fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<SegmentRo
     })
 }
 
-/// The namespace of the reader itself.
+/// The IPC namespace of lsbuf itself.
 fn own(root: &ProcRoot) -> Option<IpcNamespace> {
     ipc_namespace(ProcessDir::open(root, Pid(std::process::id())).ok()?.dir(), "")
 }
 
-/// The IPC namespace of a process, or of one of its tasks, whose folder is below the process's.
+/// The IPC namespace of a process, or of one of its tasks with a folder below the process's.
 pub(crate) fn ipc_namespace(process: &Folder, task: &str) -> Option<IpcNamespace> {
     let mut room = [MaybeUninit::uninit(); 64];
     let link = process.link(Path::new(format_args!("{task}ns/ipc")).as_str(), &mut room).ok()?;
@@ -96,7 +98,7 @@ pub(crate) fn rows(root: &Folder) -> Result<Vec<SegmentRow>> {
     let mut text = Vec::new();
     match root.read_file(c"sysvipc/shm", &mut text) {
         Ok(()) => parse(&text).map_err(|Malformed| Errno::BADMSG),
-        // A kernel without System V IPC, or a tree recorded without it.
+        // The kernel has no System V IPC, or the tree was recorded without it.
         Err(Errno::NOENT) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
@@ -140,7 +142,8 @@ mod tests {
 
     const HEADING: &str = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n";
 
-    /// Check that each column lands in its field: a key with its sign bit set, who has gone, and the mark of removal.
+    /// Check that each column is read into its field: a key with its sign bit set, a process that
+    /// is gone, and the mark of removal.
     #[test]
     fn a_row() {
         let line = "-559038737          3  1600              1048576    71     0      2  1000  1000     0     0 1763000000          0 1763000000                 8192                 4096\n";
@@ -161,7 +164,7 @@ mod tests {
         );
     }
 
-    /// Check that a table without segments is one, and a row cut short is none.
+    /// Check that a table without segments is read, and an incomplete row is refused.
     #[test]
     fn no_row() {
         assert_eq!(parse(HEADING.as_bytes()), Ok(Vec::new()));

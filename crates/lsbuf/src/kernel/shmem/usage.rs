@@ -1,19 +1,23 @@
-//! What is used of each mounted tmpfs, whether some process holds the files or not.
+//! How much of each mounted tmpfs is used, whether processes hold its files or not.
 //!
-//! A tmpfs that is mounted with a limit, as they are unless somebody says `size=0`, counts its pages to the page, in memory
-//! or in swap, and tells by statfs(2) (`shmem_statfs` in mm/shmem.c). Which are mounted the tables of mounts say, one for each
-//! mount namespace and root that some process has; a superblock is asked once, wherever it shows first.
+//! A tmpfs with a size limit counts its pages, in memory or in swap, exactly, and reports them by
+//! statfs(2) (`shmem_statfs` in mm/shmem.c). Every tmpfs has a limit unless it was mounted with
+//! `size=0`. Which tmpfs are mounted is read from mount tables, one for each mount namespace and
+//! root that a process has. A filesystem that shows in several tables is read once.
 //!
-//! **What may hang.** Only mount points that a table names as a tmpfs's, with nothing mounted over them, are opened, by
-//! `O_PATH`, below the root of a process that sees them, through no link, and from the kernel's cache of names alone
-//! (`RESOLVE_CACHED`, Linux 5.12): whatever is mounted has its whole path in there, and a folder on the way whose server would
-//! have to be asked is an error instead. What is in a sysfs is never cached for sure; below one, whose device is proven first,
-//! names are looked up as usual, which asks nobody. The device then proves that it is that very mount before it is asked anything.
-//! Left over is a process whose own root is on a dead network server, and before Linux 5.12 such a folder on the way.
+//! **What may hang.** lsbuf opens only mount points that a table lists as a tmpfs with nothing
+//! mounted over it. It opens them by `O_PATH`, below the root of a process that sees them, through
+//! no link, and from the kernel's cache of names alone (`RESOLVE_CACHED`, Linux 5.12, commit
+//! 99668f618062). The whole path of a mount point is always in that cache. If a folder on the way
+//! needs an answer of a server, the open fails. The names in a sysfs may be missing from the cache.
+//! Below a sysfs, which is recognised by its device first, names are looked up as usual, which
+//! waits for nobody. Finally the device proves that the right mount was opened, before anything
+//! else is read of it. Two cases are left: a process with a root on a dead network server, and,
+//! before Linux 5.12, such a folder on the way.
 //!
-//! Limits: mounts of a namespace in which no process is, and of processes whose root cannot be asked, do not show. A
-//! superblock counts what it has charged; a clean page of a hole that the kernel has dropped stays charged until somebody
-//! asks that file.
+//! Limits: a namespace without a process, and mounts below a root that cannot be opened, are not
+//! seen. A tmpfs counts the pages that it has charged. A clean page of a hole that the kernel has
+//! dropped stays charged until the file's inode is read.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,23 +33,23 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
 
-/// What was found out.
+/// The result of a survey.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Every tmpfs that is mounted, ordered by device.
+    /// Every mounted tmpfs, ordered by device.
     pub(crate) mounts: Vec<TmpfsMount>,
-    /// Processes that would not say in which mount namespace they are.
+    /// How many processes did not let their mount namespace be read.
     pub(crate) unseen: u64,
 }
 
-/// Looks at the mounts of every process, and asks each tmpfs among them.
+/// Reads the mounts of every process, and the usage of each tmpfs among them.
 pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
     let own = root.tree().reader(root.dir());
     let listed = root.processes()?.into_iter().map(|(pid, _)| pid);
     let mut survey = Survey::default();
     let mut seen = HashSet::new();
     let mut text = Vec::new();
-    // What the reader sees itself takes no privilege, and so comes first.
+    // What lsbuf sees itself needs no privilege, so it comes first.
     for pid in own.into_iter().chain(listed.filter(|&pid| Some(pid) != own)) {
         let Ok(process) = ProcessDir::open(root, pid) else { continue };
         match MountView::of(&process) {
@@ -55,7 +59,7 @@ pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
                 survey.unseen += 1;
                 continue;
             }
-            // It has exited, or nobody recorded what it sees, but perhaps its mounts.
+            // It has exited; or the tree has no record of its namespace, but perhaps of its mounts.
             Err(_) => {}
         }
         if process.dir().read_file(c"mountinfo", &mut text).is_ok() {
@@ -67,10 +71,10 @@ pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
     Ok(survey)
 }
 
-/// From where mount points are looked up.
+/// Where mount points are looked up.
 struct MountLookup<'p> {
     process: &'p ProcessDir,
-    /// Opened when it is needed first.
+    /// Opened when it is first needed.
     root: Option<Result<OwnedFd>>,
     seen_by: Option<Pid>,
 }
@@ -108,11 +112,11 @@ impl MountLookup<'_> {
     }
 }
 
-/// Asks the tmpfs of that device which is mounted there.
+/// Reads the usage of the tmpfs with that device at a mount point.
 fn usage(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8], dev: Dev) -> Result<TmpfsUsage> {
     let mounted = look_up(root, mounts, point)?;
     if !is_of(&mounted, dev)? {
-        // Something has been mounted over it since.
+        // Another filesystem has been mounted over it meanwhile.
         return Ok(TmpfsUsage::Hidden);
     }
     let told = fstatfs(&mounted)?;
@@ -134,13 +138,14 @@ fn used(blocks: u64, free: u64, size: u64) -> TmpfsUsage {
     match blocks.checked_sub(free) {
         _ if blocks == 0 => TmpfsUsage::Uncounted,
         Some(used) => TmpfsUsage::Used(Bytes(used.saturating_mul(size))),
-        // A limit below what was used already is refused.
+        // Cannot happen: the kernel refuses a limit below the current usage.
         None => TmpfsUsage::Unreadable,
     }
 }
 
-/// Opens a mount point below a root, from the cache alone where the kernel can be told so. What is in a sysfs is never in the
-/// cache for sure (`kernfs_dop_revalidate` in fs/kernfs/dir.c), but looking there asks nobody.
+/// Opens a mount point below a root, from the cache alone if the kernel has a flag for that. Names
+/// in a sysfs may be missing from the cache (`kernfs_dop_revalidate` in fs/kernfs/dir.c), but a
+/// lookup there waits for nobody.
 fn look_up(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8]) -> Result<OwnedFd> {
     let opened = open(root, point, ResolveFlags::CACHED);
     let (Err(Errno::AGAIN), Some((outer, top))) = (&opened, mounts.around(point)) else { return opened };
@@ -153,7 +158,7 @@ fn look_up(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8]) -> Result<OwnedF
 }
 
 fn open(root: BorrowedFd<'_>, path: &[u8], cached: ResolveFlags) -> Result<OwnedFd> {
-    /// The cache may be busy for a moment (a rename or a mount somewhere).
+    /// A lookup in the cache may fail for a moment, during a rename or a mount.
     const ATTEMPTS: usize = 5;
     let below = match path.strip_prefix(b"/").unwrap_or(path) {
         b"" => b".",
@@ -166,7 +171,7 @@ fn open(root: BorrowedFd<'_>, path: &[u8], cached: ResolveFlags) -> Result<Owned
     for _ in 1..ATTEMPTS {
         match opened {
             Err(Errno::AGAIN) => opened = open(cached),
-            // A kernel that does not know the flag.
+            // The kernel does not know the flag.
             Err(Errno::INVAL) => return open(ResolveFlags::empty()),
             _ => break,
         }
@@ -180,7 +185,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that every tmpfs that this machine shows to the test is found once, and those that can be reached are told.
+    /// Check that every tmpfs that this test can see is found once, and that the usage of each that
+    /// it can reach is known.
     #[test]
     fn live() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
@@ -193,7 +199,8 @@ mod tests {
         }
     }
 
-    /// Check that no link on the way is followed, and that another device's mount is not taken for the one that is meant.
+    /// Check that no link is followed, and that a mount with another device is not taken for the
+    /// wanted one.
     #[test]
     fn looked_up() {
         let folder = tempfile::tempdir().unwrap();
@@ -208,7 +215,7 @@ mod tests {
         assert_eq!(usage(root, &none, b"/real", Dev { major: 0, minor: u32::MAX }), Ok(TmpfsUsage::Hidden));
     }
 
-    /// Check that what has no limit is not taken for empty.
+    /// Check that a tmpfs without a limit is not reported as empty.
     #[test]
     fn without_a_limit() {
         assert_eq!(used(0, 0, 4096), TmpfsUsage::Uncounted);
@@ -216,7 +223,7 @@ mod tests {
         assert_eq!(used(10, 11, 4096), TmpfsUsage::Unreadable);
     }
 
-    /// Check that a mount that is hidden in one namespace is told by another.
+    /// Check that a mount that is hidden in one namespace is read through another.
     #[test]
     fn hidden_here_and_shown_there() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();

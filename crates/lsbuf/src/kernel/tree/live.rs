@@ -1,4 +1,4 @@
-//! A running kernel's procfs.
+//! The procfs of a running kernel, and what else its kernel can be asked by system calls.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::kernel::parse::number32;
 use crate::kernel::read;
 use crate::kernel::shmem::inode::{ShmFile, ShmInode};
 use crate::kernel::shmem::name::Filesystem;
-use crate::kernel::shmem::own;
+use crate::kernel::shmem::unmounted;
 use crate::kernel::task::{self, Stage};
 use crate::model::{Dev, Pid, Tid, TmpfsUsage};
 
@@ -29,7 +29,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// The tree whose root is open there. `None`: it is a folder inside a procfs, which has the same magic number.
+    /// The tree with that root. `None`: the folder is not the root of a procfs but somewhere inside
+    /// one, which has the same magic number.
     pub(crate) fn at(root: BorrowedFd<'_>) -> Option<Live> {
         readlinkat(root, c"self", Vec::new()).ok()?;
         let mut status = Vec::new();
@@ -44,7 +45,8 @@ impl Tree for Live {
         true
     }
 
-    /// `NSpid` lists a process's ids from the procfs's namespace down to its own (`task_state` in fs/proc/array.c).
+    /// `NSpid` lists the ids of a process, from the procfs's pid namespace down to its own
+    /// (`task_state` in fs/proc/array.c).
     fn has_own_pids(&self) -> bool {
         self.own_pids
     }
@@ -53,7 +55,7 @@ impl Tree for Live {
         matches!(error, Errno::NOENT | Errno::SRCH)
     }
 
-    /// Of the caller's pid namespace (`loadavg_proc_show` in fs/proc/loadavg.c).
+    /// The number is that of the caller's pid namespace (`loadavg_proc_show` in fs/proc/loadavg.c).
     fn last_pid(&self, root: &Folder) -> Option<u32> {
         let mut text = Vec::new();
         root.read_record(c"loadavg", &mut text).ok()?;
@@ -81,12 +83,13 @@ impl Tree for Live {
         guard::read_link_at(at, path, room)
     }
 
-    /// Where the procfs is of another pid namespace the reader is not in it.
+    /// If the procfs belongs to another pid namespace, lsbuf itself may not be listed in it.
     fn own_maps(&self, root: &Folder) -> Result<OwnedFd> {
         root.file(c"self/maps").or_else(|_| read::open_file(CWD, c"/proc/self/maps"))
     }
 
-    /// `task` has a link for itself, one from its parent, and one per thread (`proc_task_getattr` in fs/proc/base.c).
+    /// `task` has one link for itself, one from its parent, and one per thread (`proc_task_getattr`
+    /// in fs/proc/base.c).
     fn may_have_threads(&self, at: &Folder, task: &str) -> Result<bool> {
         const LINKS_OF_ONE: u32 = 3;
         let task = statx(at.fd(), task, AtFlags::empty(), StatxFlags::NLINK)?;
@@ -97,7 +100,7 @@ impl Tree for Live {
         None
     }
 
-    /// Asks kcmp(2), which takes pids of the caller's pid namespace.
+    /// Calls kcmp(2), which takes pids of the caller's pid namespace.
     fn compare(&self, what: Resource, a: Tid, b: Tid) -> Option<Ordering> {
         if self.own_pids { kcmp::compare(what, a, b) } else { None }
     }
@@ -119,8 +122,8 @@ impl Tree for Live {
         Ok(ShmInode::of(&found).map_or(ShmFile::Irregular, ShmFile::Regular))
     }
 
-    /// The link's mode tells how the file was opened: not at all with `O_PATH`, nor with the access mode 3 of ioctls alone
-    /// (`tid_fd_update_inode` in fs/proc/fd.c).
+    /// The link's mode shows how the file was opened: it has no bits for `O_PATH`, nor for the
+    /// access mode 3, which allows only ioctls (`tid_fd_update_inode` in fs/proc/fd.c).
     fn shows_access(&self, process: &Folder, link: &str) -> Result<bool> {
         let link = statx(process.fd(), link, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MODE)?;
         Ok(link.stx_mode & 0o700 != 0)
@@ -137,7 +140,7 @@ impl Tree for Live {
     }
 
     fn own_shmem(&self) -> HashMap<Dev, Filesystem> {
-        own::filesystems()
+        unmounted::filesystems()
     }
 
     fn kept_usage(&self, _dev: Dev) -> Option<TmpfsUsage> {

@@ -1,8 +1,10 @@
-//! What is read: the procfs of a running kernel, or a recording of one.
+//! The two things that lsbuf can read: the procfs of a running kernel, and a recording of one.
 //!
-//! Both have the same shape, and every text is read alike. What differs is behind one trait: how a path is opened, and what
-//! only a running kernel can be asked. [`live`] asks the kernel. [`recorded`] looks the answers up in the tree, and trusts
-//! nothing that it finds there. A [`Folder`] knows its tree, so no reader has to ask which of the two it reads.
+//! Both have the same shape, and the same code parses their texts. They differ in how a path is
+//! opened, and in what only a running kernel can answer. These differences are the methods of one
+//! trait, [`Tree`]. [`live`] calls the kernel. [`recorded`] looks the answers up in the recorded
+//! folder, and trusts nothing that it finds there. A [`Folder`] knows its tree, so the readers need
+//! not know which of the two they read.
 
 pub(crate) mod live;
 pub(crate) mod recorded;
@@ -25,18 +27,19 @@ use super::shmem::inode::ShmFile;
 use super::shmem::name::Filesystem;
 use crate::model::{Dev, Pid, Tid, TmpfsUsage};
 
-/// What differs between a running kernel's procfs and a recording of one.
+/// Everything in which a running kernel's procfs and a recorded tree differ.
 pub(crate) trait Tree: fmt::Debug + Send + Sync {
-    /// Whether a running kernel answers, so that anything may change while it is read.
+    /// Whether it belongs to a running kernel, so that anything may change while it is read.
     fn is_live(&self) -> bool;
 
-    /// Whether pids here mean the same to this process's own system calls.
+    /// Whether pids here are those of this process's own system calls.
     fn has_own_pids(&self) -> bool;
 
-    /// Whether an error says that the process or thread that was asked has exited.
+    /// Whether an error means that the process or thread has exited.
     fn says_exited(&self, error: Errno) -> bool;
 
-    /// The last pid given out; `None`: that says nothing of the processes listed here.
+    /// The last pid that was assigned; `None`: that number says nothing about the processes listed
+    /// here.
     fn last_pid(&self, root: &Folder) -> Option<u32>;
 
     /// Opens a folder below another one.
@@ -45,7 +48,7 @@ pub(crate) trait Tree: fmt::Debug + Send + Sync {
     /// Opens a file for reading.
     fn open_file(&self, at: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd>;
 
-    /// Pins what stands at a path (`O_PATH`), which opens neither device nor server.
+    /// Opens a path by `O_PATH`, which neither opens a device nor calls a server.
     fn pin(&self, at: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd>;
 
     /// Reads a link without following it.
@@ -56,47 +59,54 @@ pub(crate) trait Tree: fmt::Debug + Send + Sync {
         room: &'r mut [MaybeUninit<u8>],
     ) -> Result<&'r [u8]>;
 
-    /// Opens the reader's own `maps`, to try what the kernel can do with it. `ENOTTY`: no kernel answers.
+    /// Opens lsbuf's own `maps`, to test what the kernel can do with it. `ENOTTY`: there is no
+    /// kernel.
     fn own_maps(&self, root: &Folder) -> Result<OwnedFd>;
 
-    /// Whether the process whose `task` folder that is may have threads besides its leader.
+    /// Whether the process with that `task` folder may have threads besides its leader.
     fn may_have_threads(&self, at: &Folder, task: &str) -> Result<bool>;
 
-    /// Whether a thread has an fd table of its own. `None`: two have to be [compared](Tree::compare).
+    /// Whether a thread has an fd table of its own. `None`: found out only by
+    /// [comparing](Tree::compare).
     fn has_own_fds(&self, process: &Folder, thread: Tid) -> Option<bool>;
 
-    /// `Equal`: two tasks share it. Else an order, which is the same whenever it is asked. `None`: unknown.
+    /// `Equal`: the two tasks share the resource. Else an order that stays the same. `None`:
+    /// unknown.
     fn compare(&self, what: Resource, a: Tid, b: Tid) -> Option<Ordering>;
 
-    /// Whether a task still runs its program. One that has exited has no tables, and compares equal to others that have none.
+    /// Whether a task still runs its program. A task that has exited has no tables, and compares
+    /// equal to others that have none.
     fn still_runs(&self, root: &Folder, task: Tid) -> bool;
 
-    /// What stands behind a link of an fd or a mapping, where it may be a dma-buf. On the `known` device it is one.
+    /// Identifies the file behind a link of an fd or mapping that may be a dma-buf. A file on the
+    /// `known` device is one.
     fn object(&self, process: &Folder, link: &str, known: Option<Dev>) -> Result<LinkTarget>;
 
-    /// What stands behind such a link, where it may be of the shmem family.
+    /// Identifies the file behind such a link that may be shared memory.
     fn shm_file(&self, process: &Folder, link: &str) -> Result<ShmFile>;
 
-    /// Whether an fd's link tells that its file was opened to be read or written. If not, its fdinfo has to be read.
+    /// Whether an fd's link shows that its file was opened for reading or writing. If not, the
+    /// fdinfo has to be read.
     fn shows_access(&self, process: &Folder, link: &str) -> Result<bool>;
 
-    /// The magic number of the filesystem behind a link, if that is on this device.
+    /// The magic number of the filesystem behind a link, if the file is on this device.
     fn magic(&self, process: &Folder, link: &str, dev: Dev) -> Option<i64>;
 
-    /// The device of the dma-buf filesystem, if it is known without looking at any.
+    /// The device of the dma-buf filesystem, if it is known without a dma-buf.
     fn dmabuf_dev(&self) -> Option<Dev>;
 
-    /// The devices of the kernel's own shmem filesystems.
+    /// The device numbers of the kernel's own shmem filesystems.
     fn own_shmem(&self) -> HashMap<Dev, Filesystem>;
 
-    /// What is used of a mounted tmpfs, if the tree keeps that; `None`: it has to be asked.
+    /// The recorded usage of a mounted tmpfs; `None`: this tree has no records, so it has to be
+    /// read.
     fn kept_usage(&self, dev: Dev) -> Option<TmpfsUsage>;
 
-    /// The process whose mounts the reader sees itself. `None`: there is none among those listed.
+    /// lsbuf's own process, if it is among those listed.
     fn reader(&self, root: &Folder) -> Option<Pid>;
 }
 
-/// An open folder of a tree. What lies below it is opened as its tree does.
+/// An open folder of a tree. The tree opens everything below it.
 #[derive(Debug)]
 pub(crate) struct Folder {
     fd: OwnedFd,
@@ -104,7 +114,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// A folder that was opened.
+    /// Wraps an open folder.
     pub(crate) fn new(fd: OwnedFd, tree: Arc<dyn Tree>) -> Folder {
         Folder { fd, tree }
     }
@@ -114,7 +124,7 @@ impl Folder {
         &*self.tree
     }
 
-    /// Its fd, for calls that do not open what lies below.
+    /// Its fd, for calls that open nothing below it.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -130,7 +140,7 @@ impl Folder {
         path.into_with_c_str(|path| self.tree.open_file(self.fd(), path))
     }
 
-    /// Pins what stands at a path.
+    /// Opens a path below by `O_PATH`.
     pub(crate) fn pin<P: Arg>(&self, path: P) -> Result<OwnedFd> {
         path.into_with_c_str(|path| self.tree.pin(self.fd(), path))
     }

@@ -1,22 +1,26 @@
-//! A recorded tree: an ordinary folder of the shape of a procfs.
+//! A recorded tree: an ordinary folder with the shape of a procfs.
 //!
-//! What only a running kernel could tell stands in `.lsbuf`, which a procfs cannot contain:
+//! What only a running kernel could answer is kept in folders named `.lsbuf`, which a procfs cannot
+//! contain:
 //! - `.lsbuf/dmabuf-dev`: the device of the dma-buf filesystem, `MAJOR:MINOR`;
-//! - `.lsbuf/shared`: a line `files TID TID` or `vm TID TID` for each two tasks of different processes that share; all others
-//!   do not. Threads share their process's fd table unless an `fd` of their own was recorded;
-//! - `.lsbuf/shmem`: the devices of the kernel's own shmem filesystems, lines of `kernel`, `huge` or `secret` and
-//!   `MAJOR:MINOR`;
-//! - `.lsbuf/tmpfs-usage`: what is used of each mounted tmpfs, lines of `MAJOR:MINOR BYTES`, or `uncounted` or `ramfs` in
-//!   place of the bytes;
-//! - `P/.lsbuf/fd/N` and `P/.lsbuf/map_files/RANGE`: what the inode behind that link told, in the form of
-//!   [`identity`] or of [`shmem::inode`](crate::kernel::shmem::inode).
+//! - `.lsbuf/shared`: a line `files TID TID` or `vm TID TID` for each two tasks of different
+//!   processes that share their fd table or address space; all others do not. Threads share their
+//!   process's fd table unless an `fd` folder of their own was recorded;
+//! - `.lsbuf/shmem`: the devices of the kernel's own shmem filesystems, lines of `kernel`, `huge`
+//!   or `secret` and `MAJOR:MINOR`;
+//! - `.lsbuf/tmpfs-usage`: how much of each mounted tmpfs is used, lines of `MAJOR:MINOR BYTES`,
+//!   with `uncounted` or `ramfs` in place of the bytes where there is no number;
+//! - `P/.lsbuf/fd/N` and `P/.lsbuf/map_files/RANGE`: what the inode behind that link said, in the
+//!   form of [`identity`] or of [`shmem::inode`](crate::kernel::shmem::inode).
 //!
-//! **Hostile trees.** Who looks at a stranger's recording, perhaps as root, must not be shown files of this machine by it.
-//! Whatever is below the root is opened without following any link and without leaving the root (openat2(2), Linux 5.6).
-//! Only folders and regular files are opened, and only files of at most [`LARGEST`] bytes. A link of `fd` is read as text.
+//! **Hostile trees.** A user, perhaps root, may look at a recording that somebody else has made. It
+//! must not make lsbuf show files of this machine. So everything below the root is opened without
+//! following a link and without leaving the root (openat2(2), Linux 5.6, commit fddb5d430ad9). Only
+//! folders and regular files are opened, and only files of at most [`LARGEST`] bytes. Links in `fd`
+//! are read as text.
 //!
-//! Limits: the root itself is whatever its path names. A filesystem that answers slowly, such as FUSE, is waited for: do not
-//! mount what a stranger serves.
+//! Limits: the root itself may be any path. lsbuf waits for a filesystem that answers slowly, such
+//! as FUSE, so do not mount a filesystem that an untrusted person serves.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -36,21 +40,22 @@ use crate::kernel::shmem::inode::{self, ShmFile};
 use crate::kernel::shmem::name::Filesystem;
 use crate::model::{Bytes, Dev, Pid, Tid, TmpfsUsage};
 
-/// The longest file that is opened, in bytes. The text of ten million mappings is shorter.
+/// The size of the largest file that is opened, in bytes. The text of ten million mappings is
+/// smaller.
 pub(crate) const LARGEST: u64 = 1 << 30;
 
-/// What a recorded tree keeps of the kernel's answers.
+/// The kernel's answers that a recorded tree keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
     dmabuf_dev: Option<Dev>,
-    /// `None`: nobody recorded who shares what.
+    /// `None`: it was not recorded which tasks share.
     shared: Option<Groups>,
     shmem: HashMap<Dev, Filesystem>,
     usage: HashMap<Dev, TmpfsUsage>,
 }
 
 impl Recorded {
-    /// Reads what the tree keeps whose root is open there. What cannot be understood is passed over.
+    /// Reads the answers that a tree keeps. Lines that cannot be parsed are skipped.
     pub(crate) fn at(root: BorrowedFd<'_>) -> Recorded {
         let text = |path: &CStr| {
             let mut text = Vec::new();
@@ -69,20 +74,21 @@ impl Recorded {
 
 #[cfg(any(test, fuzzing))]
 impl Recorded {
-    /// A tree that keeps only which tasks share.
+    /// A tree that records only which tasks share.
     pub(crate) fn sharing(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Recorded {
         Recorded { shared: Some(groups(pairs)), ..Recorded::default() }
     }
 }
 
-/// Opens what is at a path below a folder, by no link and inside of that folder.
+/// Opens a path below a folder, without following a link and without leaving the folder.
 fn open(at: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
     openat2(at, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// Opens a regular file that is not too large. Others are refused before they are opened, since a device may act on it:
-/// `ENOTSUP`, `EFBIG`.
+/// Opens a regular file of at most [`LARGEST`] bytes. Other files are refused before they are
+/// opened, because opening a device may have an effect. `ENOTSUP`: not a regular file. `EFBIG`: too
+/// large.
 fn open_file(at: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
     let check = |file: &OwnedFd| {
         let stat = fstat(file)?;
@@ -110,12 +116,12 @@ impl Tree for Recorded {
         false
     }
 
-    /// What is missing was not recorded.
+    /// A file that is missing was not recorded; that says nothing about the process.
     fn says_exited(&self, _error: Errno) -> bool {
         false
     }
 
-    /// Nothing is started in a recording.
+    /// No process starts in a recording.
     fn last_pid(&self, _root: &Folder) -> Option<u32> {
         Some(0)
     }
@@ -142,7 +148,7 @@ impl Tree for Recorded {
         readlinkat_raw(&link, c"", room).map(|(text, _)| &*text)
     }
 
-    /// No kernel answers.
+    /// There is no kernel to test.
     fn own_maps(&self, _root: &Folder) -> Result<OwnedFd> {
         Err(Errno::NOTTY)
     }
@@ -170,7 +176,7 @@ impl Tree for Recorded {
         true
     }
 
-    /// `EBADMSG`: what is recorded cannot be understood.
+    /// `EBADMSG`: the record cannot be parsed.
     fn object(&self, process: &Folder, link: &str, _known: Option<Dev>) -> Result<LinkTarget> {
         let mut text = Vec::new();
         process.read_record(format!(".lsbuf/{link}"), &mut text)?;
@@ -186,7 +192,7 @@ impl Tree for Recorded {
         }
     }
 
-    /// Links of an ordinary filesystem all look alike.
+    /// On an ordinary filesystem all links have the same mode.
     fn shows_access(&self, _process: &Folder, _link: &str) -> Result<bool> {
         Ok(false)
     }
@@ -212,7 +218,7 @@ impl Tree for Recorded {
     }
 }
 
-/// Each task with the lowest of those that it shares with.
+/// For each task that shares, the lowest id of the tasks that it shares with.
 type Groups = HashMap<(Resource, u32), u32>;
 
 fn groups(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Groups {
@@ -226,7 +232,7 @@ fn groups(pairs: impl Iterator<Item = (Resource, u32, u32)>) -> Groups {
     groups
 }
 
-/// A line of `.lsbuf/shared`.
+/// Parses a line of `.lsbuf/shared`.
 pub(crate) fn pair(line: &str) -> Option<(Resource, u32, u32)> {
     let mut words = line.split_ascii_whitespace();
     let what = match words.next()? {
@@ -237,7 +243,7 @@ pub(crate) fn pair(line: &str) -> Option<(Resource, u32, u32)> {
     Some((what, words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// A line of `.lsbuf/shmem`.
+/// Parses a line of `.lsbuf/shmem`.
 fn filesystem(line: &str) -> Option<(Dev, Filesystem)> {
     let (word, dev) = line.split_once(' ')?;
     let filesystem = match word {
@@ -249,7 +255,7 @@ fn filesystem(line: &str) -> Option<(Dev, Filesystem)> {
     Some((device_text(dev.as_bytes()).ok()?, filesystem))
 }
 
-/// A line of `.lsbuf/tmpfs-usage`.
+/// Parses a line of `.lsbuf/tmpfs-usage`.
 fn usage(line: &str) -> Option<(Dev, TmpfsUsage)> {
     let (dev, word) = line.split_once(' ')?;
     let usage = match word {
@@ -270,7 +276,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that a line of `shared` holds in both directions, for its resource alone, and that other lines are passed over.
+    /// Check that a line of `shared` holds in both directions and for its resource alone, and that
+    /// other lines are skipped.
     #[test]
     fn sharing() {
         let pairs = "files 1 2\nnonsense\nvm 3\nvm x y\n".lines().filter_map(pair);
@@ -280,13 +287,13 @@ mod tests {
         assert_eq!(tree.compare(Resource::Files, Tid(2), Tid(3)), Some(Ordering::Less));
     }
 
-    /// Check that not having recorded who shares is told from sharing nothing.
+    /// Check that it is unknown whether tasks share if that was not recorded.
     #[test]
     fn unknown_sharing() {
         assert_eq!(Recorded::default().compare(Resource::Vm, Tid(1), Tid(2)), None);
     }
 
-    /// Check that a line of `shmem` is read, and another one passed over.
+    /// Check that a line of `shmem` is read, and another one skipped.
     #[test]
     fn filesystems() {
         assert_eq!(filesystem("huge 0:17"), Some((Dev { major: 0, minor: 17 }, Filesystem::KernelHuge)));
@@ -294,7 +301,8 @@ mod tests {
         assert_eq!(filesystem("kernel"), None);
     }
 
-    /// Check that neither links, nor a way out, nor anything but folders and files of a bounded size are opened.
+    /// Check that no links, no paths out of the folder, and nothing but folders and files of a
+    /// limited size are opened.
     #[test]
     fn refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -337,7 +345,7 @@ mod tests {
         );
     }
 
-    /// Check that a link is read as text, and the folder that it is in is not reached by another link.
+    /// Check that a link is read as text, and that no other link on the way to it is followed.
     #[test]
     fn links_are_text() {
         let folder = tempfile::tempdir().unwrap();
@@ -352,7 +360,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that a line of `tmpfs-usage` is read back, and that no text makes its parser panic.
+        /// Check that a line of `tmpfs-usage` is read back, and that no text makes its parser
+        /// panic.
         #[test]
         fn usages(bytes: u64, minor: u32, text in ".{0,40}") {
             let expected = (Dev { major: 0, minor }, TmpfsUsage::Used(Bytes(bytes)));

@@ -1,9 +1,12 @@
-//! Reads the machine by BPF iterators: all of it in a few readings, whatever else runs on it.
+//! Reads the machine by BPF iterators, programs in the kernel that walk its tables and write a
+//! record for each entry.
 //!
-//! A dma-buf's mappings stand in a tree of its own, which is walked without its lock; where that does not
-//! tell all of them, every VMA of the machine is looked at under its lock.
+//! This sees every process at a low cost, however many processes run. The mappings of a dma-buf are
+//! in a tree of its own, which an iterator walks without the tree's lock. If the tree changes
+//! meanwhile, the walk may miss some; then the next reading looks at every VMA of the machine, each
+//! under its lock.
 //!
-//! Limits: an io_uring that is neither an fd nor mapped is not seen.
+//! Limits: an io_uring that has neither an fd nor a mapping is not seen.
 
 mod objects;
 mod records;
@@ -19,7 +22,7 @@ use self::objects::Rings;
 use self::records::Records;
 use super::lists;
 use super::options::Options;
-use super::reading::{Effort, Failed, Object, Reading, ReadingSource, Seen, Witness};
+use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingCoverage, ReadingSource};
 use super::tasks;
 use super::walk::by_node;
 use crate::kernel::activity::{self, Doing};
@@ -36,30 +39,31 @@ use crate::model::{
     Source as Asked,
 };
 
-/// The iterators, and what is remembered from scan to scan.
+/// The iterators, and what is kept between two scans.
 #[derive(Debug)]
 pub(super) struct Iterators {
     probes: Probes,
-    /// Why not those that are pinned, if these are not.
+    /// Why the pinned ones are not used, if these were loaded instead.
     not_pinned: Option<MissingIterator>,
     dev: Option<Dev>,
-    /// The cgroups that holders were in, by their numbers.
+    /// The cgroups of holders, by their ids.
     cgroups: HashMap<u64, Cgroup>,
-    /// Nodes whose drivers can hold dma-bufs; `None`: another device.
+    /// The device nodes whose drivers can hold dma-bufs; `None`: another device.
     nodes: HashMap<Dev, Option<Node>>,
 }
 
-/// A node of a device.
+/// A device node.
 #[derive(Clone, Debug)]
 struct Node {
     class: DeviceClass,
     path: Label,
-    /// The device's name.
+    /// The name of the device behind it.
     name: Option<Label>,
 }
 
-/// A cgroup's path, and the process that was asked for it. It is asked again unless that one is still found in there: it may
-/// have been elsewhere by the time it was asked.
+/// A cgroup's path, and the process from which it was read. It is read again once that process is
+/// not in the cgroup any more: it may have moved between the iterator's record and the reading of
+/// the path.
 #[derive(Clone, Debug)]
 struct Cgroup {
     pid: Pid,
@@ -72,17 +76,19 @@ impl Iterators {
         Iterators { probes, not_pinned, dev: None, cgroups: HashMap::new(), nodes: HashMap::new() }
     }
 
-    /// Where they are pinned; or else, as they are loaded, why not those that are pinned.
+    /// The folder where they are pinned. An error: they were loaded; and why the pinned ones are
+    /// not used.
     pub(super) fn origin(&self) -> Result<&Path, Option<&MissingIterator>> {
         self.probes.folder().ok_or(self.not_pinned.as_ref())
     }
 
     /// Whether an iterator lists every dma-buf.
-    fn lists(&self, kinds: Kinds) -> bool {
+    fn list_dmabufs(&self, kinds: Kinds) -> bool {
         self.probes.why_not(Iterator::DmaBuf.with(kinds.has_shmem())).is_none()
     }
 
-    /// Whether there is a process of that id. procfs may hide it from who can read the iterators.
+    /// Whether there is a process with this pid. procfs may hide it from a user who may read the
+    /// iterators.
     pub(super) fn have_process(&mut self, pid: Pid) -> Result<bool, Errno> {
         let mut found = false;
         self.probes.read(self.probes.either(Iterator::Task), |record| {
@@ -91,7 +97,7 @@ impl Iterators {
         Ok(found)
     }
 
-    /// Who these are, and those with sync_files.
+    /// Describes these processes, and all that have sync_files.
     fn processes_of(&mut self, records: &Records, pids: &BTreeSet<Pid>, root: &ProcRoot) -> Vec<Process> {
         let sync_files = records.sync_files();
         let pids: BTreeSet<Pid> = pids.iter().chain(sync_files.keys()).copied().collect();
@@ -99,7 +105,7 @@ impl Iterators {
             records.task(known.pid).is_some_and(|task| task.started == known.started && task.cgroup == number)
         });
         let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        let who = |pid: Pid| {
+        let describe = |pid: Pid| {
             let task = records.task(pid)?;
             let known = self.cgroups.get(&task.cgroup).map(|cgroup| cgroup.path.clone());
             let cgroup = known.or_else(|| {
@@ -118,15 +124,15 @@ impl Iterators {
                 sync_files: Some(sync_files.get(&pid).copied().unwrap_or(0)),
             })
         };
-        pids.into_iter().filter_map(who).collect()
+        pids.into_iter().filter_map(describe).collect()
     }
 
     /// The open device nodes whose drivers can hold dma-bufs.
     fn devices_of(&mut self, records: &Records, sys: Option<&Path>) -> Vec<Device> {
-        // What another program had open is not put under this one's name.
-        let still =
+        // Not if the process runs another program by now: that one did not open it.
+        let same_program =
             |held: &&DeviceFd| records.task(held.pid).is_some_and(|task| task.program == held.program);
-        for held in records.devices.iter().filter(still) {
+        for held in records.devices.iter().filter(same_program) {
             self.nodes.entry(held.dev).or_insert_with(|| {
                 let path = devices::node(sys?, held.dev)?;
                 let class = DeviceClass::of(path.as_bytes())?;
@@ -135,7 +141,7 @@ impl Iterators {
             });
         }
         let node = |held: &DeviceFd| self.nodes.get(&held.dev)?.as_ref();
-        let held = records.devices.iter().filter(still).filter_map(|held| {
+        let held = records.devices.iter().filter(same_program).filter_map(|held| {
             let node = node(held)?;
             Some((&node.path, node.class, held.pid, held.fd))
         });
@@ -145,22 +151,22 @@ impl Iterators {
     }
 }
 
-/// Why they are not used.
+/// Why the iterators are not used.
 #[derive(Clone, Debug)]
 pub(super) enum NotUsed {
-    /// They were not asked for.
+    /// The options exclude them.
     NotRequested,
-    /// They say nothing of the machine that is asked about, and why.
+    /// They do not describe the machine of this procfs, for this reason.
     WrongPlace(&'static str),
-    /// Neither those that are pinned nor some of one's own can be used.
+    /// Neither the pinned ones can be used nor can others be loaded.
     Neither { pinned: MissingIterator, loaded: MissingIterator },
-    /// They could be opened, but not be read.
+    /// They were opened, but reading them fails.
     Unread(Errno),
-    /// They had to wait for some process for too long.
+    /// They waited for a process for too long.
     Stuck,
 }
 
-/// Why iterators of one origin cannot be used, and which one if not all.
+/// Why iterators cannot be used. If one of them is the reason, which one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MissingIterator {
     iterator: Option<Iterator>,
@@ -177,7 +183,7 @@ impl fmt::Display for MissingIterator {
 }
 
 impl NotUsed {
-    /// None are pinned, for that reason, and loading them was not requested.
+    /// The pinned ones cannot be used, for this reason, and the options allow loading no others.
     pub(super) fn only_pinned(pinned: MissingIterator) -> NotUsed {
         let loaded = MissingIterator { iterator: None, why: Unavailable::NotRequested };
         NotUsed::Neither { pinned, loaded }
@@ -196,8 +202,9 @@ impl fmt::Display for NotUsed {
     }
 }
 
-/// Those that are pinned, or why they are not all that is needed; unless iterators and that procfs speak of different
-/// machines. `unread`: what is pinned could be opened, but not be read.
+/// Opens the pinned iterators. The inner error: they are not all that is needed. The outer error:
+/// the iterators do not describe the machine of this procfs. `unread`: the pinned ones were opened,
+/// but reading them failed.
 pub(super) fn pinned(
     root: &ProcRoot,
     options: &Options,
@@ -213,22 +220,22 @@ pub(super) fn pinned(
         None => Probes::pinned(&options.pins, options.kinds),
         Some(errno) => Err(Unavailable::of_reading(errno)),
     };
-    Ok(whole(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
+    Ok(require_all(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
 }
 
-/// Loads some of one's own in place of those that are pinned.
+/// Loads iterators in place of the pinned ones.
 pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterators, NotUsed> {
     let sys = options.sys_root.as_deref();
     let wanted: Vec<Iterator> = Iterator::of(options.kinds).collect();
     let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load(sys, &wanted));
-    match whole(loaded, options.kinds) {
+    match require_all(loaded, options.kinds) {
         Ok(probes) => Ok(Iterators::new(probes, Some(pinned))),
         Err(loaded) => Err(NotUsed::Neither { pinned, loaded }),
     }
 }
 
-/// Makes sure that there is all that is needed.
-fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, MissingIterator> {
+/// Makes sure that no iterator is missing that these kinds need.
+fn require_all(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, MissingIterator> {
     let probes = opened.map_err(|why| MissingIterator { iterator: None, why })?;
     let lacking = probes.lacking(kinds);
     let missing =
@@ -236,17 +243,18 @@ fn whole(opened: Result<Probes, Unavailable>, kinds: Kinds) -> Result<Probes, Mi
     missing.map_or(Ok(probes), Err)
 }
 
-/// One scan's readings by the iterators.
+/// The readings of one scan by the iterators.
 #[derive(Debug)]
 pub(super) struct IteratorSource {
     iterators: Box<Iterators>,
     root: Arc<ProcRoot>,
     options: Arc<Options>,
-    /// The shmem family's own, if it is looked for.
+    /// The filesystems of shared memory, if that is looked for.
     filesystems: Option<Filesystems>,
-    /// Whether every VMA is looked at under its lock: a buffer's own tree did not tell all of them.
+    /// Whether to look at every VMA under its lock, because the tree of a buffer may not have shown
+    /// all mappings.
     locked: bool,
-    /// What the last reading is made from.
+    /// What the last reading was made from.
     last: Records,
 }
 
@@ -257,11 +265,11 @@ impl IteratorSource {
         options: Arc<Options>,
         filesystems: Option<Filesystems>,
     ) -> IteratorSource {
-        let locked = options.kinds.has_shmem() || !iterators.lists(options.kinds);
+        let locked = options.kinds.has_shmem() || !iterators.list_dmabufs(options.kinds);
         IteratorSource { iterators, root, options, filesystems, locked, last: Records::default() }
     }
 
-    /// What is remembered for the next scan.
+    /// What is kept for the next scan.
     pub(super) fn iterators(self) -> Box<Iterators> {
         self.iterators
     }
@@ -270,30 +278,31 @@ impl IteratorSource {
 impl ReadingSource for IteratorSource {
     fn read(&mut self, effort: Effort) -> Result<Reading, Failed> {
         let kinds = self.options.kinds;
-        // What the last reading was made from goes before the next is begun.
+        // Frees the memory of the last reading before the next one.
         self.last = Records::default();
         self.locked |= effort.thorough;
-        let born = self.root.last_pid();
+        let last_pid = self.root.last_pid();
         let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
-        // In the next reading, for which it is known beforehand that it may wait.
+        // `may_wait` has to know this before a reading begins, so it applies to the next one.
         let locked = self.locked;
         self.locked |= records.cut;
         let cut = records.cut;
         records.forget(&lists::helpers(&self.root));
-        let listed = self.iterators.lists(kinds);
+        let listed = self.iterators.list_dmabufs(kinds);
         let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
-        let born = born.is_none() || born != self.root.last_pid();
+        let processes_started = last_pid.is_none() || last_pid != self.root.last_pid();
         let first = records.buffers.first();
         self.iterators.dev = first.map(|known| known.inode.dev).or(self.iterators.dev);
         let (counts, rings, hidden) = self.hidden_refs(&records);
         let shmem = self.filesystems.as_ref().map(|filesystems| (filesystems, rings));
         let of_list = list.as_ref().and_then(|list| list.as_ref().ok());
         let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
-        let waiting = records.waiting().filter(|_| hidden.in_flight_of_one().is_some());
+        let in_messages = records.in_messages().filter(|_| hidden.in_flight_of_one().is_some());
         for Object { buffer, .. } in reading.objects.iter_mut().filter(|o| o.buffer.id.kind == Kind::DmaBuf) {
             let ino = buffer.id.ino;
-            buffer.in_flight = waiting.as_ref().map(|waiting| waiting.get(&ino).copied().unwrap_or(0));
-            buffer.io_uring = hidden.fixed_of_one().filter(|_| waiting.is_some());
+            buffer.in_flight =
+                in_messages.as_ref().map(|in_messages| in_messages.get(&ino).copied().unwrap_or(0));
+            buffer.io_uring = hidden.fixed_of_one().filter(|_| in_messages.is_some());
         }
         if kinds.has(Kind::Sysv) {
             reading.segments.in_flight = (!counts.unknown).then_some(0);
@@ -303,15 +312,15 @@ impl ReadingSource for IteratorSource {
         if let Some(list) = &list {
             lists::add(&mut reading.coverage, list, kinds);
         }
-        self.watch(&mut reading.witness, &mut records, effort.calls);
-        reading.witness.processes_changed |= born;
-        reading.witness.moved |= cut;
-        reading.witness.exiting = records.exiting(&lists::own_pids(&self.root));
+        self.watch(&mut reading.interference, &mut records, effort.calls);
+        reading.interference.processes_changed |= processes_started;
+        reading.interference.moved |= cut;
+        reading.interference.exiting = records.exiting(&lists::own_pids(&self.root));
         self.last = records;
         Ok(reading)
     }
 
-    /// Only looking at VMAs under their locks waits for those who have them.
+    /// Looking at a VMA under its lock may wait for the process that has the lock.
     fn may_wait(&self, effort: Effort) -> bool {
         self.locked || effort.thorough
     }
@@ -326,7 +335,8 @@ impl ReadingSource for IteratorSource {
 }
 
 impl IteratorSource {
-    /// What is in no fd table and no address space; and what rings may have registered.
+    /// References that are in no fd table and no address space; and what io_urings may have
+    /// registered.
     fn hidden_refs(&mut self, records: &Records) -> (HiddenRefs, Rings, HiddenRefCounter) {
         let (rings, has_ring_without_fd) = records.rings();
         let mut hidden = HiddenRefCounter::default();
@@ -338,12 +348,12 @@ impl IteratorSource {
             hidden.add(FileKeeper::Ring, read.is_ok().then_some(&text));
         }
         hidden.unknown |= has_ring_without_fd;
-        let (waiting, shmem) = (records.waiting(), records.shm_waiting());
+        let (in_messages, shmem) = (records.in_messages(), records.shm_in_messages());
         let mut counts = hidden.counts();
         counts.in_flight =
-            waiting.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
-        counts.unknown |= waiting.is_none();
-        // A ring may be in flight, and a socket be registered.
+            in_messages.iter().flat_map(HashMap::values).chain(shmem.iter().flat_map(HashMap::values)).sum();
+        counts.unknown |= in_messages.is_none();
+        // A ring may be in a message, and a socket may be registered.
         let rings = Rings {
             may_have_sockets: hidden.in_flight_of_one().is_none(),
             may_have_shmem: !hidden.is_empty(),
@@ -357,7 +367,7 @@ impl IteratorSource {
         counts: HiddenRefs,
         (listed, locked): (bool, bool),
         reading: &Reading,
-    ) -> Seen {
+    ) -> ReadingCoverage {
         let kinds = self.options.kinds;
         let mut sources = vec![Asked::TaskIterator, Asked::TaskFileIterator];
         let first = kinds.has_shmem() || !listed;
@@ -366,15 +376,15 @@ impl IteratorSource {
         sources.extend((locked && !first).then_some(Asked::TaskVmaIterator));
         sources.extend(reading.segments.asked.then_some(Asked::Sysvipc));
         let total = records.processes();
-        let mut seen = Seen {
+        let mut seen = ReadingCoverage {
             sources,
             processes: ProcessCounts { total, read: total, ..ProcessCounts::default() },
             hidden_refs: Some(counts),
             unread_segments: reading.segments.unread,
-            // Only every VMA shows a ring that is mapped and has no fd.
+            // A ring that is mapped and has no fd shows only if every VMA is looked at.
             passed_over: !locked,
             listed: !kinds.has_shmem(),
-            ..Seen::default()
+            ..ReadingCoverage::default()
         };
         if kinds.has_shmem() && counts.unknown {
             seen.notes.push(Note::HiddenInFlight { fds: 0 });
@@ -382,8 +392,9 @@ impl IteratorSource {
         seen
     }
 
-    /// What could have disturbed the reading. Calls that the iterators do not tell are asked of procfs.
-    fn watch(&mut self, witness: &mut Witness, records: &mut Records, calls: bool) {
+    /// Fills in what could have disturbed the reading. Calls that the iterators do not report are
+    /// read from procfs.
+    fn watch(&mut self, interference: &mut Interference, records: &mut Records, calls: bool) {
         let (before, mut after) =
             (std::mem::take(&mut records.runs), std::mem::take(&mut records.runs_after));
         if calls {
@@ -391,12 +402,12 @@ impl IteratorSource {
                 task.doing = activity::doing(&self.root, task.pid, task.tid);
             }
         }
-        let between = tasks::between(before, after, &lists::own_pids(&self.root));
+        let changes = tasks::compare(before, after, &lists::own_pids(&self.root));
         if self.options.kinds.has_shmem() {
-            witness.remapped = records.remapped(&between.ran);
+            interference.remapped = records.remapped(&changes.ran);
         }
-        witness.processes_changed |= between.started;
-        witness.ran = Some(between.ran);
-        witness.in_call = between.calls_known.then_some(between.in_call);
+        interference.processes_changed |= changes.started;
+        interference.ran = Some(changes.ran);
+        interference.in_call = changes.calls_known.then_some(changes.in_call);
     }
 }

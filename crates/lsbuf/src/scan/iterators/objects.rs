@@ -1,17 +1,16 @@
-//! One reading's records, as a [`Reading`].
+//! Makes a [`Reading`] of the records of all iterators.
 //!
-//! Which tasks share an fd table or an address space the records tell by its id, so nobody has to be compared.
+//! Each record has the id of its fd table or address space, so nothing has to be compared. A buffer
+//! of shared memory is an inode, on which several files may be open, each with a count of its own:
+//! a memfd that was opened again through `/proc` has two. Its count is the sum over the files that
+//! were found. The dentry counts its open files, which tells how many were not found.
 //!
-//! A buffer of shared memory is an inode, on which several files may be open, each with references of its own:
-//! a memfd that was opened once more through `/proc` has two. Its count is the sum over the files that were
-//! found; how many more there are its dentry tells.
-//!
-//! Limits: a mapped System V segment is a file of its own for each attachment, and its account is the kernel's
-//! own number of attachments ([`segments`](crate::scan::segments)).
+//! Limits: each attachment of a System V segment is a file of its own, so a segment's account rests
+//! on the kernel's number of attachments instead ([`segments`](crate::scan::segments)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::records::{Known, OpenFile, Records};
+use super::records::{KnownDmaBuf, OpenFile, Records};
 use crate::kernel::bpf::record::{ExecId, FdRecord, Id, MemfdPages, ShmFilesystem, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
@@ -20,17 +19,17 @@ use crate::model::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, MapR
 use crate::scan::described::{add_inode, name_of};
 use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, TableOwners};
 
-/// What rings may have registered, as far as that can be told.
+/// What io_urings may have registered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rings {
-    /// Sockets or rings, which may have more in turn.
+    /// Whether they may have registered sockets or rings, which can keep further files.
     pub(super) may_have_sockets: bool,
-    /// Files of any other kind.
+    /// Whether they may have registered files of shared memory.
     pub(super) may_have_shmem: bool,
 }
 
-/// Makes the reading, with the kernel's list where no iterator lists the buffers. How much was seen and who ran is left out.
-/// References and what is known of the dma-bufs are moved out of the records.
+/// Makes the reading without its coverage and without who ran. `listed` is the kernel's list, if no
+/// iterator lists the dma-bufs. Moves references and dma-bufs out of the records.
 pub(super) fn read(
     records: &mut Records,
     listed: Option<&List>,
@@ -47,25 +46,26 @@ pub(super) fn read(
     let mut of_file = HashMap::new();
     if let Some((filesystems, rings)) = shmem {
         of_file = shmem_objects(records, kinds, filesystems, &mut reading.objects);
-        add_kept(records, &of_file, &mut reading.objects, rings);
+        add_hidden(records, &of_file, &mut reading.objects, rings);
     }
     let (fds, vmas) = (std::mem::take(&mut records.fds), std::mem::take(&mut records.vmas));
     let (shm_fds, shm_vmas) = (std::mem::take(&mut records.shm_fds), std::mem::take(&mut records.shm_vmas));
     let mut owners = Owners::of(records);
-    // Each kind of record goes when it is done with: a machine may have a million.
+    // Each list of records is freed as soon as it is used: there may be a million of them.
     for fd in fds {
         let Some(object) = dmabuf(&reading.objects[..first_shmem], fd.of) else {
-            reading.witness.moved |= wants_dmabufs;
+            reading.interference.moved |= wants_dmabufs;
             continue;
         };
         let Object { buffer, counted } = &mut reading.objects[object];
         if !fd.path_only {
-            // Each fd shows the count at its moment.
-            counted.held_still &= Some(fd.count) == buffer.count;
+            // Each fd's record has the count at its own moment.
+            counted.stable &= Some(fd.count) == buffer.count;
         } else if buffer.count.is_none() {
-            // What nothing holds open has gone from the kernel's list, and with it its count.
+            // Only `O_PATH` fds refer to it: the kernel has taken it off its list, and counts no
+            // reference.
             buffer.count = Some(0);
-            counted.held_still = listed.is_none_or(List::agrees);
+            counted.stable = listed.is_none_or(List::agrees);
         }
         owners.add_fd(&mut reading, object, &fd);
     }
@@ -77,12 +77,12 @@ pub(super) fn read(
     for vma in vmas {
         match dmabuf(&reading.objects[..first_shmem], vma.of) {
             Some(object) => owners.add_vma(&mut reading, object, &vma),
-            None => reading.witness.moved |= wants_dmabufs,
+            None => reading.interference.moved |= wants_dmabufs,
         }
     }
     for vma in shm_vmas {
         if let Some(&object) = of_file.get(&vma.of) {
-            // What is private there is a process's own memory of huge pages.
+            // A private mapping there is a process's own memory of huge pages.
             if vma.perms.is_shared() || reading.objects[object].buffer.id.kind != Kind::ShmAnon {
                 owners.add_vma(&mut reading, object, &vma);
             }
@@ -99,7 +99,7 @@ pub(super) fn read(
     reading
 }
 
-/// Which of the dma-bufs has that inode number.
+/// Which of the dma-bufs has this inode number.
 fn dmabuf(objects: &[Object], ino: Inode) -> Option<usize> {
     objects.binary_search_by_key(&ino, |object| object.buffer.id.ino).ok()
 }
@@ -108,19 +108,19 @@ fn dmabuf(objects: &[Object], ino: Inode) -> Option<usize> {
 fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Vec<Object> {
     let known = std::mem::take(&mut records.buffers);
     let mut objects: Vec<Object> =
-        known.into_iter().map(|known| described(known, listed.is_some())).collect();
+        known.into_iter().map(|known| dmabuf_object(known, listed.is_some())).collect();
     let mapped = records.vmas.iter().map(|vma| vma.of);
     let unlisted = mapped.chain(listed.into_iter().flat_map(|list| &list.buffers).map(|row| row.ino));
     let unlisted: BTreeSet<Inode> = unlisted.filter(|&ino| dmabuf(&objects, ino).is_none()).collect();
     objects.extend(unlisted.into_iter().map(|ino| Object {
         buffer: Buffer::new(BufferId::new(Kind::DmaBuf, dev, ino)),
-        counted: Counted { held_still: true, more_files: 0 },
+        counted: Counted { stable: true, more_files: 0 },
     }));
     objects.sort_unstable_by_key(|object| object.buffer.id.ino);
     for row in listed.into_iter().flat_map(|list| &list.buffers) {
         let Some(at) = dmabuf(&objects, row.ino) else { continue };
         let Object { buffer, counted } = &mut objects[at];
-        counted.held_still &= buffer.count.is_none_or(|count| count == row.count);
+        counted.stable &= buffer.count.is_none_or(|count| count == row.count);
         buffer.count = Some(row.count);
         buffer.size = buffer.size.or(Some(row.size));
         buffer.exporter = buffer.exporter.take().or_else(|| Some(row.exporter.clone()));
@@ -130,8 +130,9 @@ fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Ve
     objects
 }
 
-/// A dma-buf without its references. A count must be read twice, where a list may do so once.
-fn described(known: Known, listed: bool) -> Object {
+/// A dma-buf without its references. Its count must have been read twice; where there is the
+/// kernel's list, that is one of the two.
+fn dmabuf_object(known: KnownDmaBuf, listed: bool) -> Object {
     let InodeFact { dev, ino, size, creator_uid, created_at } = known.inode;
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, Some(dev), ino));
     buffer.size = Some(size);
@@ -142,11 +143,11 @@ fn described(known: Known, listed: bool) -> Object {
     buffer.created_at = created_at;
     buffer.creator_uid = Some(creator_uid);
     buffer.overlaps = known.pages.as_deref().map(overlaps);
-    let held_still = known.agree && (listed || known.readings != 1);
-    Object { buffer, counted: Counted { held_still, more_files: 0 } }
+    let stable = known.stable && (listed || known.readings != 1);
+    Object { buffer, counted: Counted { stable, more_files: 0 } }
 }
 
-/// Whose pages a dma-buf is made of. The kernel counts them in pages of the smallest size.
+/// Which memfds' pages a dma-buf is made of. The kernel counts in pages of the smallest size.
 fn overlaps(runs: &[MemfdPages]) -> Vec<Overlap> {
     let page = rustix::param::page_size() as u64;
     let mut overlaps: Vec<Overlap> = Vec::new();
@@ -161,10 +162,11 @@ fn overlaps(runs: &[MemfdPages]) -> Vec<Overlap> {
     overlaps
 }
 
-/// An open file of which it is known what buffer it is of, and how that is called.
+/// An open file, the buffer that it belongs to, and its name.
 type Identified<'f> = (Id, &'f OpenFile, Option<Label>);
 
-/// Adds every buffer of these kinds that has an open file, ordered by identity; which of the objects each file is of.
+/// Adds every buffer of these kinds that has an open file, ordered by identity. Returns which
+/// object each file belongs to.
 fn shmem_objects(
     records: &Records,
     kinds: Kinds,
@@ -190,30 +192,30 @@ fn shmem_objects(
     of_file
 }
 
-/// One buffer, by the files that are open on its inode.
+/// One buffer, made from the files that are open on its inode.
 fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
     let page = rustix::param::page_size() as u64;
     let mut buffer = Buffer::new(id);
-    let mut counted = Counted { held_still: true, more_files: 0 };
-    // How many files each dentry of the inode has, and how many of them were found.
+    let mut counted = Counted { stable: true, more_files: 0 };
+    // For each dentry of the inode: how many open files it counts, and how many of them were found.
     let mut opens: HashMap<Option<Id>, (u64, u64)> = HashMap::new();
     for (_, open, name) in files {
         add_inode(&mut buffer, &open.inode);
         buffer.swapped = open.swapped.map(|pages| Bytes(pages.saturating_mul(page)));
         buffer.seals = open.seals.filter(|_| id.kind == Kind::Memfd);
-        // Of several names, as hard links are, always the same.
+        // Hard links give several names; always the same one is taken.
         buffer.name = [name.clone(), buffer.name.take()].into_iter().flatten().min();
         let count = buffer.count.get_or_insert(0);
         if !open.path_only {
             *count = count.saturating_add(open.count);
-            counted.held_still &= open.steady;
+            counted.stable &= open.stable;
         }
         let (all, found) = opens.entry(open.dentry).or_default();
         *all = (*all).max(open.opens.unwrap_or(0));
         *found += 1;
-        counted.held_still &= open.opens.is_some();
+        counted.stable &= open.opens.is_some();
     }
-    // Each attachment of a segment is a file of its own, and so is the segment.
+    // A segment has a file of its own, and one for each attachment.
     if id.kind != Kind::Sysv {
         counted.more_files = opens.into_values().map(|(all, found)| all.saturating_sub(found)).sum();
         buffer.count = buffer.count.map(|count| count.saturating_add(counted.more_files));
@@ -221,17 +223,17 @@ fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
     Object { buffer, counted }
 }
 
-/// References that are neither fds nor mappings nor programs.
-fn add_kept(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Object], rings: Rings) {
-    let waiting = records.shm_waiting().filter(|_| !rings.may_have_sockets);
+/// Adds references that are neither fds nor mappings nor programs.
+fn add_hidden(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Object], rings: Rings) {
+    let in_messages = records.shm_in_messages().filter(|_| !rings.may_have_sockets);
     for &number in of_file.values() {
         let buffer = &mut objects[number].buffer;
-        buffer.in_flight = waiting.is_some().then_some(0);
-        buffer.io_uring = (waiting.is_some() && !rings.may_have_shmem).then_some(0);
+        buffer.in_flight = in_messages.is_some().then_some(0);
+        buffer.io_uring = (in_messages.is_some() && !rings.may_have_shmem).then_some(0);
         buffer.exe = Some(0);
     }
     let holds = |file: &Id| records.shm_files.get(file).is_some_and(|open| !open.path_only);
-    for (file, number) in waiting.iter().flatten().filter(|(file, _)| holds(file)) {
+    for (file, number) in in_messages.iter().flatten().filter(|(file, _)| holds(file)) {
         if let Some(&object) = of_file.get(file) {
             let in_flight = &mut objects[object].buffer.in_flight;
             *in_flight = in_flight.map(|before| before.saturating_add(*number));
@@ -239,11 +241,11 @@ fn add_kept(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Obje
     }
 }
 
-/// Which buffer a file is of, and how it is called, as far as that is known.
+/// Which buffer a file belongs to, and the file's name; `None`: of no kind that lsbuf knows.
 fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Option<Label>)> {
     let filesystem = filesystem(open, filesystems);
     let own = matches!(filesystem, Filesystem::Kernel | Filesystem::KernelHuge);
-    // A file without a folder has a path that is its name.
+    // On one of the kernel's own mounts a file is in no folder, so its path follows from its name.
     let path = match &open.path {
         Ok(path) => Some(path.as_bytes().to_vec()),
         Err(name) if own && !name.is_empty() => Some([b"/", name.as_bytes(), b" (deleted)"].concat()),
@@ -259,7 +261,8 @@ fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Opt
     Some((BufferId { ipc, ..BufferId::new(kind, Some(open.inode.dev), open.inode.ino) }, name))
 }
 
-/// A segment's file that is no attachment does not tell its namespace; where only one has such a segment attached, it is that.
+/// Only an attachment's file tells the namespace of its segment. Another file of the segment gets
+/// that namespace, if attachments in one namespace alone fit.
 fn in_namespace(id: BufferId, attached: &[BufferId]) -> BufferId {
     if id.kind != Kind::Sysv || id.ipc.is_some() {
         return id;
@@ -269,7 +272,8 @@ fn in_namespace(id: BufferId, attached: &[BufferId]) -> BufferId {
     first.filter(|first| same.all(|other| other == first)).unwrap_or(id)
 }
 
-/// On which filesystem of the family a file is: the kernel's own are known by their devices.
+/// On which filesystem of shared memory a file is. The kernel's own mounts are known by their
+/// devices.
 fn filesystem(open: &OpenFile, filesystems: &Filesystems) -> Filesystem {
     let known = filesystems.of_device(open.inode.dev);
     match (open.filesystem, known) {
@@ -282,27 +286,30 @@ fn filesystem(open: &OpenFile, filesystems: &Filesystems) -> Filesystem {
     }
 }
 
-/// An fd table: known by its id, or as one task's own where that could not be read, or was another one when tasks were read.
+/// An fd table: known by its id; or this task's own, if the id could not be read or has changed
+/// since the tasks were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TableId {
     Known(Id),
     Of(Pid, Tid),
 }
 
-/// Who has each fd table and address space.
+/// The owners of each fd table and address space.
 struct Owners<'r> {
     records: &'r Records,
     table_numbers: HashMap<TableId, usize>,
-    /// Of each process that has the table the first thread, ordered by process.
+    /// Of each table: its processes in order, each with the first of its threads that has the
+    /// table.
     tables: Vec<TableOwners>,
-    /// Whose fd was added last, and to which table, if it was. The iterator goes from task to task.
+    /// The task whose fd was added last, and its table. The iterator goes from task to task, so the
+    /// next fd is probably the same task's.
     last: Option<(Slots, Option<usize>)>,
-    /// Ordered; whose each is has its place in `spaces`.
+    /// Ordered. The owners of each are at the same index of `spaces`.
     space_ids: Vec<Id>,
     spaces: Vec<Vec<Pid>>,
 }
 
-/// What all fds of a task have in common while it runs one program with one table.
+/// What the fds of a task have in common while it runs one program with one table.
 type Slots = (Pid, Tid, Option<Id>, ExecId);
 
 impl Owners<'_> {
@@ -322,12 +329,13 @@ impl Owners<'_> {
         owners
     }
 
-    /// Which of the address spaces has that id.
+    /// Which of the address spaces has this id.
     fn space(&self, mm: Id) -> Option<usize> {
         self.space_ids.binary_search(&mm).ok()
     }
 
-    /// Adds an fd, unless another program than the process's present one held it: that is not put under its name.
+    /// Adds an fd, unless the process has replaced its program since: it is not put under the name
+    /// of the new one.
     fn add_fd<K>(&mut self, reading: &mut Reading, object: usize, fd: &FdRecord<K>) {
         let slots = (fd.pid, fd.tid, fd.files, fd.program);
         let table = match self.last {
@@ -339,14 +347,14 @@ impl Owners<'_> {
         reading.fds.push(FdRef { object, table, fd: fd.fd, path_only: fd.path_only });
     }
 
-    /// Which table these fds are in, with this task among its owners; `None`: they are not taken.
+    /// Which table these fds are in; adds this task to its owners. `None`: the fds are left out.
     fn table(&mut self, reading: &mut Reading, (pid, tid, files, program): Slots) -> Option<usize> {
         if self.records.task(pid).is_none_or(|task| task.program != program) {
-            reading.witness.moved = true;
+            reading.interference.moved = true;
             return None;
         }
-        let kept = files.filter(|&files| self.records.kept_table(pid, tid, files));
-        reading.witness.moved |= files.is_some() && kept.is_none();
+        let kept = files.filter(|&files| self.records.had_table(pid, tid, files));
+        reading.interference.moved |= files.is_some() && kept.is_none();
         let next = self.tables.len();
         let table = kept.map_or(TableId::Of(pid, tid), TableId::Known);
         let table = *self.table_numbers.entry(table).or_insert(next);
@@ -354,7 +362,7 @@ impl Owners<'_> {
             self.tables.push(Vec::new());
         }
         let owners = &mut self.tables[table];
-        // `None`, the process's own, comes before all threads.
+        // `None`, which means the process's own, is ordered before all threads.
         let thread = (tid.0 != pid.0).then_some(tid);
         match owners.binary_search_by_key(&pid, |&(pid, _)| pid) {
             Ok(at) => owners[at].1 = owners[at].1.min(thread),
@@ -363,12 +371,12 @@ impl Owners<'_> {
         Some(table)
     }
 
-    /// Adds a mapping, unless its address space has gone, or another one has taken its place.
+    /// Adds a mapping, unless its address space is gone or its id belongs to another one by now.
     fn add_vma<K>(&mut self, reading: &mut Reading, object: usize, vma: &Vma<K>) {
         let space = vma.mm.and_then(|mm| self.space(mm));
         let is_owner = |&space: &usize| vma.owner.is_none_or(|owner| self.spaces[space].contains(&owner));
         let Some(space) = space.filter(is_owner) else {
-            reading.witness.moved = true;
+            reading.interference.moved = true;
             return;
         };
         let Vma { start, end, offset, perms, .. } = *vma;

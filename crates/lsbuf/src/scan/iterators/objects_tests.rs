@@ -1,11 +1,12 @@
-//! Worlds made of records: what each process holds is known, and a reading, assembled, must have exactly that.
+//! Made-up records of processes whose references are known: the assembled reading must have exactly
+//! those.
 
 use std::collections::BTreeSet;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::records::Known;
+use super::super::records::KnownDmaBuf;
 use super::*;
 use crate::kernel::bpf::record::{InFlight, KeeperKind, KeeperRecord, TaskRecord};
 use crate::kernel::bufinfo::ListedBuffer;
@@ -59,7 +60,7 @@ fn vma(ino: u64, mm: u64, start: u64, owner: Option<u32>) -> Vma<Inode> {
     }
 }
 
-fn known_buffer(ino: u64, count: u64) -> Known {
+fn known_buffer(ino: u64, count: u64) -> KnownDmaBuf {
     let inode = InodeFact {
         dev: Dev { major: 0, minor: 12 },
         ino: Inode(ino),
@@ -67,7 +68,7 @@ fn known_buffer(ino: u64, count: u64) -> Known {
         creator_uid: 0,
         created_at: None,
     };
-    let mut known = Known::new(inode);
+    let mut known = KnownDmaBuf::new(inode);
     known.counted(count);
     known.counted(count);
     known
@@ -79,10 +80,10 @@ fn records(tasks: Vec<TaskRecord>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inod
     Records { tasks_after: tasks.clone(), tasks, fds, vmas, buffers, ..Records::default() }
 }
 
-/// What the records come to, and whether a reference was seen to move.
-fn joined(mut records: Records, list: Option<&List>) -> (Vec<Assembled>, bool) {
+/// The assembled reading, and whether a reference was seen to change while it was read.
+fn assembled(mut records: Records, list: Option<&List>) -> (Vec<Assembled>, bool) {
     let mut reading = read(&mut records, list, None, Kinds::DMABUF, None);
-    let moved = reading.witness.moved;
+    let moved = reading.interference.moved;
     (assemble(&mut reading), moved)
 }
 
@@ -91,11 +92,12 @@ fn refs(buffers: &[Assembled]) -> u64 {
 }
 
 proptest! {
-    /// Check that each slot of each distinct table and each VMA of each distinct address space is one reference, whoever
-    /// shares them, and that every sharer is a holder.
+    /// Check that each entry of each distinct table and each VMA of each distinct address space is
+    /// one reference, however many processes share it, and that each of those processes is a
+    /// holder.
     #[test]
     fn each_reference_once(
-        // Of each process, from pid 1 on: which table and which address space it has.
+        // For each process, from pid 1 on: its table and its address space.
         processes in vec((1u64..4, 1u64..4), 1..6),
         slots in vec((1u64..4, 1u64..4, 0u32..8), 0..20),
         maps in vec((1u64..4, 1u64..4, 0u64..8), 0..20),
@@ -104,7 +106,7 @@ proptest! {
             (1..).zip(&processes).map(|(pid, &(files, mm))| task(pid, pid, Some(mm), files)).collect();
         let has_table = |files: u64| processes.iter().any(|&(own, _)| own == files);
         let has_space = |mm: u64| processes.iter().any(|&(_, own)| own == mm);
-        // A slot has one file.
+        // An entry has one file.
         let slots: BTreeSet<(u64, u32, u64)> = slots
             .into_iter()
             .filter(|&(files, ..)| has_table(files))
@@ -112,14 +114,14 @@ proptest! {
             .collect();
         let maps: BTreeSet<(u64, u64, u64)> =
             maps.into_iter().filter(|&(mm, ..)| has_space(mm)).map(|(mm, ino, at)| (mm, at, ino)).collect();
-        // The iterator shows a table once for each process that has it, and a tree shows a VMA once.
+        // The iterator shows a table once for each process that has it; a tree shows a VMA once.
         let fds = (1..).zip(&processes).flat_map(|(pid, &(own, _))| {
             slots.iter().filter(move |&&(files, ..)| files == own).map(move |&(files, slot, ino)| {
                 fd(ino, files, pid, pid, slot)
             })
         });
         let vmas = maps.iter().map(|&(mm, at, ino)| vma(ino, mm, at, None));
-        let (buffers, moved) = joined(records(tasks, fds.collect(), vmas.collect()), None);
+        let (buffers, moved) = assembled(records(tasks, fds.collect(), vmas.collect()), None);
         prop_assert!(!moved);
         prop_assert_eq!(refs(&buffers), (slots.len() + maps.len()) as u64);
         for Assembled { buffer, .. } in &buffers {
@@ -137,57 +139,59 @@ proptest! {
     }
 }
 
-/// Check that a table which threads of one process share is named by the first of them, and is not the process's.
+/// Check that a table which threads of one process share is listed under the first of them, and not
+/// as the process's own.
 #[test]
 fn a_table_of_threads() {
     let tasks = vec![task(1, 1, Some(1), 1), task(1, 2, Some(1), 2), task(1, 3, Some(1), 2)];
     let fds = vec![fd(9, 2, 1, 2, 5), fd(9, 2, 1, 3, 5)];
-    let (buffers, _) = joined(records(tasks, fds, Vec::new()), None);
+    let (buffers, _) = assembled(records(tasks, fds, Vec::new()), None);
     let holder = &buffers[0].buffer.holders[0];
     assert_eq!((holder.fds.len(), holder.threads.len(), holder.threads[0].tid), (0, 1, Tid(2)));
     assert_eq!(refs(&buffers), 1);
 }
 
-/// Check that who was started while all was read is a holder, by what it had afterwards; not a program that took another's
-/// place.
+/// Check that a process which started during the reading is a holder of what it had at the end, but
+/// that a process is not which replaced its program.
 #[test]
 fn started_meanwhile() {
     let after = || vec![task(2, 2, Some(7), 7)];
     let holders = |tasks: Vec<TaskRecord>| {
         let mut records = records(tasks, vec![fd(9, 7, 2, 2, 5)], vec![vma(9, 7, 0, None)]);
         records.tasks_after = after();
-        refs(&joined(records, None).0)
+        refs(&assembled(records, None).0)
     };
     assert_eq!(holders(vec![task(1, 1, Some(1), 1)]), 2);
     let other = TaskRecord { program: ExecId(1), ..task(2, 2, Some(6), 7) };
     assert_eq!(holders(vec![other]), 0);
 }
 
-/// Check that a reference of a process that was not seen is not given to anybody, nor passed over in silence.
+/// Check that a reference whose owner was not seen is given to no process, and that the reading
+/// says so.
 #[test]
-fn strangers() {
+fn owners_that_were_not_seen() {
     let tasks = || vec![task(1, 1, Some(1), 1)];
     for (fds, vmas) in [
         (vec![fd(9, 7, 7, 7, 5)], Vec::new()),
-        // The process runs another program by now, or is another one.
+        // The process has replaced its program, or its pid was reused.
         (vec![FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
         (Vec::new(), vec![vma(9, 7, 0, None)]),
-        // The address space's number now stands for another one.
+        // The id of the address space belongs to another one by now.
         (Vec::new(), vec![vma(9, 1, 0, Some(7))]),
     ] {
-        let (buffers, moved) = joined(records(tasks(), fds, vmas), None);
+        let (buffers, moved) = assembled(records(tasks(), fds, vmas), None);
         assert_eq!((moved, refs(&buffers)), (true, 0));
     }
 }
 
-/// Check that a table whose number was another process's before is not taken for one that both share: the first had let go of
-/// it by the time tasks were read.
+/// Check that a table is not taken for shared if one process had its id first and another one
+/// later: the first one's table was freed before the tasks were read.
 #[test]
 fn a_table_at_the_same_address() {
     let tasks = |first| vec![task(1, 1, Some(1), first), task(2, 2, Some(2), 7)];
     let fds = || vec![fd(9, 7, 1, 1, 5), fd(9, 7, 2, 2, 6)];
     let shown = |first| {
-        let (buffers, moved) = joined(records(tasks(first), fds(), Vec::new()), None);
+        let (buffers, moved) = assembled(records(tasks(first), fds(), Vec::new()), None);
         let holders: Vec<_> =
             buffers[0].buffer.holders.iter().map(|h| (h.fds.len(), h.fd_table_of)).collect();
         (holders, moved)
@@ -196,46 +200,49 @@ fn a_table_at_the_same_address() {
     assert_eq!(shown(7), (vec![(2, None), (2, Some(Pid(1)))], false));
 }
 
-/// Check that an address space whose number was another process's before is its last owner's alone.
+/// Check that an address space whose id was another one's before belongs to its last owner alone.
 #[test]
 fn a_space_at_the_same_address() {
     let tasks = |first| vec![task(1, 1, Some(first), 1), task(2, 2, Some(7), 2)];
     let owners = |after: Vec<TaskRecord>| {
         let mut records = records(tasks(7), Vec::new(), vec![vma(9, 7, 0, None)]);
         records.tasks_after = after;
-        let (buffers, _) = joined(records, None);
+        let (buffers, _) = assembled(records, None);
         buffers[0].buffer.holders.iter().map(|holder| holder.pid.0).collect::<Vec<_>>()
     };
     assert_eq!((owners(tasks(8)), owners(tasks(7))), (vec![2], vec![1, 2]));
     assert_eq!(owners(vec![task(2, 2, Some(7), 2)]), [2]);
 }
 
-/// Check that of a process which ran one program after the other only what the one held is kept whose name is known.
+/// Check that if a process replaced its program, only the fds of the present program are kept.
 #[test]
 fn two_programs() {
     let before = |slot| FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, slot) };
     let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
-    let (buffers, moved) = joined(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
+    let (buffers, moved) = assembled(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
     assert_eq!((moved, &buffers[0].buffer.holders[0].fds), (true, &vec![Fd(6)]));
 }
 
-/// Check that a count which moved while it was read, or between an fd and the buffer itself, or was read once only, did
-/// not hold still.
+/// Check that a count is not trusted if it changed while it was read, or differs between an fd and
+/// the buffer, or was read only once.
 #[test]
 fn moving_counts() {
-    let still = |of_fd, readings: &[u64]| {
+    let is_stable = |of_fd, readings: &[u64]| {
         let fd = FdRecord { count: of_fd, ..fd(9, 1, 1, 1, 5) };
         let mut records = records(vec![task(1, 1, Some(1), 1)], vec![fd], Vec::new());
         let known = &mut records.buffers[0];
         (known.count, known.readings) = (None, 0);
         readings.iter().for_each(|&count| known.counted(count));
-        joined(records, None).0[0].counted.held_still
+        assembled(records, None).0[0].counted.stable
     };
-    assert!(still(1, &[1, 1]));
-    assert!(!still(1, &[1, 2]) && !still(2, &[1, 2]) && !still(2, &[1, 1]) && !still(1, &[1]));
+    assert!(is_stable(1, &[1, 1]));
+    assert!(
+        !is_stable(1, &[1, 2]) && !is_stable(2, &[1, 2]) && !is_stable(2, &[1, 1]) && !is_stable(1, &[1])
+    );
 }
 
-/// Check that a buffer of which processes show O_PATH fds alone has the list's count, and that it held still.
+/// Check that a buffer with nothing but `O_PATH` fds has the list's count, and that this is
+/// trusted.
 #[test]
 fn counted_by_the_list_alone() {
     let path = FdRecord { path_only: true, ..fd(9, 1, 1, 1, 5) };
@@ -250,21 +257,22 @@ fn counted_by_the_list_alone() {
         attachments: Some(Vec::new()),
     };
     let list = List { buffers: vec![row], stated: Some((1, Bytes(4096))) };
-    let (buffers, _) = joined(records, Some(&list));
-    assert_eq!((buffers[0].buffer.count, buffers[0].counted.held_still), (Some(3), true));
+    let (buffers, _) = assembled(records, Some(&list));
+    assert_eq!((buffers[0].buffer.count, buffers[0].counted.stable), (Some(3), true));
 }
 
 fn message(ino: u64, socket: u64, tid: u32) -> InFlight<Inode> {
     InFlight { of: Inode(ino), socket, seen_by: (Tid(tid), Fd(3)) }
 }
 
-/// Check that a queue counts once, through however many fds it was seen, and that what may hide in one makes all unknown.
+/// Check that each queue counts once, however many fds show it, and that a queue inside another one
+/// makes all unknown.
 #[test]
 fn queues_once() {
     let in_flight = vec![message(9, 1, 1), message(9, 1, 1), message(9, 1, 2), message(9, 2, 2)];
     let mut records = Records { in_flight, ..Records::default() };
-    assert_eq!(records.waiting().unwrap()[&Inode(9)], 3);
+    assert_eq!(records.in_messages().unwrap()[&Inode(9)], 3);
     let what = KeeperKind::Nested;
     records.keepers.push(KeeperRecord { ino: 1, pid: Pid(1), tid: Tid(1), fd: Fd(3), what });
-    assert_eq!(records.waiting(), None);
+    assert_eq!(records.in_messages(), None);
 }

@@ -1,7 +1,11 @@
-//! What the iterators tell in one reading, record by record.
+//! Collects the records that the BPF iterators write in one reading.
 //!
-//! The order is tasks, fds, buffers with their mappings, and tasks again: a count is thereby read before its references are
-//! gathered and after, and what every task did meanwhile is known.
+//! The iterators are read in this order: tasks, fds, buffers with their mappings, tasks again. So a
+//! count is read before and after its references, and the two passes over the tasks show what ran
+//! meanwhile.
+//!
+//! Limits: an iterator follows pointers in memory that the kernel may free and use again. If a
+//! record is missing or contradicts another one for that reason, everything is read again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -19,32 +23,33 @@ use crate::kernel::shmem::inode::ShmInode;
 use crate::kernel::shmem::sysvipc::Namespaces;
 use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals, Tid};
 
-/// What is known of one buffer.
+/// What is known of one dma-buf.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct KnownDmaBuf {
     pub(super) inode: InodeFact,
-    /// The latest reading; `None`: nothing holds it open.
+    /// The last value that was read; `None`: no file of it is open.
     pub(super) count: Option<u64>,
-    /// How many readings there were.
+    /// How often the count was read.
     pub(super) readings: u32,
-    /// Whether they all agree.
-    pub(super) agree: bool,
+    /// Whether the count was the same each time.
+    pub(super) stable: bool,
     pub(super) exporter: Option<Label>,
     pub(super) name: Option<Label>,
-    /// `None`: no iterator tells, or not all of them.
+    /// `None`: no iterator reports them, or not all were reported.
     pub(super) attachments: Option<Vec<Label>>,
-    /// Whose pages it is made of, run by run; `None`: no iterator tells, or not of all.
+    /// The memfds whose pages it is made of, run by run; `None`: no iterator reports them, or not
+    /// all were reported.
     pub(super) pages: Option<Vec<MemfdPages>>,
 }
 
-impl Known {
-    /// Nothing but its inode.
-    pub(super) fn new(inode: InodeFact) -> Known {
-        Known {
+impl KnownDmaBuf {
+    /// A buffer of which only the inode is known.
+    pub(super) fn new(inode: InodeFact) -> KnownDmaBuf {
+        KnownDmaBuf {
             inode,
             count: None,
             readings: 0,
-            agree: true,
+            stable: true,
             exporter: None,
             name: None,
             attachments: None,
@@ -52,9 +57,9 @@ impl Known {
         }
     }
 
-    /// Adds what another record tells of the same buffer.
-    fn merge(&mut self, other: Known) {
-        self.agree &= other.agree;
+    /// Adds what another record says of the same buffer.
+    fn merge(&mut self, other: KnownDmaBuf) {
+        self.stable &= other.stable;
         if let Some(count) = other.count {
             self.counted(count);
             self.readings += other.readings - 1;
@@ -65,25 +70,25 @@ impl Known {
         self.pages = other.pages.or(self.pages.take());
     }
 
-    /// Adds a reading of the count.
+    /// Adds a value of the count.
     pub(super) fn counted(&mut self, count: u64) {
-        self.agree &= self.count.is_none_or(|before| before == count);
+        self.stable &= self.count.is_none_or(|before| before == count);
         self.count = Some(count);
         self.readings += 1;
     }
 }
 
-/// Everything that one reading found.
+/// All records of one reading.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// The tasks as they were at first, ordered by process and thread.
+    /// The tasks before everything else was read, ordered by process and thread.
     pub(super) tasks: Vec<TaskRecord>,
-    /// The tasks as they were when all else had been read, in the same order.
+    /// The tasks after everything else was read, in the same order.
     pub(super) tasks_after: Vec<TaskRecord>,
     pub(super) fds: Vec<FdRecord<Inode>>,
     pub(super) vmas: Vec<Vma<Inode>>,
     /// Ordered by inode number, each once.
-    pub(super) buffers: Vec<Known>,
+    pub(super) buffers: Vec<KnownDmaBuf>,
     pub(super) devices: Vec<DeviceFd>,
     pub(super) in_flight: Vec<InFlight<Inode>>,
     pub(super) shm_fds: Vec<FdRecord<Id>>,
@@ -95,15 +100,16 @@ pub(super) struct Records {
     /// What every task was doing at these two times.
     pub(super) runs: Vec<Activity>,
     pub(super) runs_after: Vec<Activity>,
-    /// Whether the mappings may lack some.
+    /// Whether mappings may be missing.
     pub(super) cut: bool,
-    /// Whether something could not be told at that moment.
+    /// Whether a record is missing, because the kernel freed what it is about while it was read.
     pub(super) torn: bool,
 }
 
 impl Records {
-    /// Reads all that there is, and again if something could not be told, or made no sense, at that moment: what a program
-    /// looks at may be freed and used anew meanwhile. `BADMSG`: nor could it later, so it is no passing state.
+    /// Reads everything, and again if records were missing or contradicted each other: an iterator
+    /// may look at memory that is freed and used again meanwhile. `BADMSG`: they still did in the
+    /// last attempt, so another cause is more likely.
     pub(super) fn read_all(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
         const TRIES: u32 = 4;
         for _ in 0..TRIES {
@@ -116,8 +122,9 @@ impl Records {
         Err(Errno::BADMSG)
     }
 
-    /// Reads all that there is about these kinds. With `locked`, or if shmem is among them, which has no list of its mappings,
-    /// every VMA of the machine is looked at under its lock; else those in the buffers' own trees are.
+    /// Reads everything once. With `locked`, or if shared memory is wanted, which has no list of
+    /// its mappings, every VMA of the machine is looked at under its lock; else the mappings in the
+    /// buffers' own trees are read.
     fn read_once(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
         let mut found = Records::default();
         let shmem = kinds.has_shmem();
@@ -132,7 +139,7 @@ impl Records {
         if listed && kinds.has(Kind::DmaBuf) {
             found.read(probes, dmabufs, !locked)?;
         } else if kinds.has(Kind::DmaBuf) {
-            // The counts once more.
+            // Without a list, the counts are read again through the fds.
             let mut again = Records::default();
             again.read(probes, Iterator::TaskFile.with(shmem), true)?;
             found.buffers.append(&mut again.buffers);
@@ -149,16 +156,17 @@ impl Records {
         found.buffers.dedup_by(|later, first| {
             let same = later.inode.ino == first.inode.ino;
             if same {
-                first.merge(std::mem::replace(later, Known::new(first.inode)));
+                first.merge(std::mem::replace(later, KnownDmaBuf::new(first.inode)));
             }
             same
         });
-        // If what lists them was at hand when the others were pinned, these do not describe them.
+        // If the pinned iterators were made where the kernel lists dma-bufs, they do not describe a
+        // dma-buf at its fds.
         let described = |fd: &FdRecord<Inode>| {
             found.buffers.binary_search_by_key(&fd.of, |known| known.inode.ino).is_ok()
         };
         let unlisted = listed || found.fds.iter().all(described);
-        // A file is described before the first reference to it.
+        // An iterator describes a file before the first reference to it.
         let known = |file| found.shm_files.contains_key(file);
         let files = found.shm_fds.iter().map(|fd| &fd.of).chain(found.shm_vmas.iter().map(|vma| &vma.of));
         if unlisted && files.chain(found.shm_in_flight.iter().map(|one| &one.of)).all(known) {
@@ -168,7 +176,7 @@ impl Records {
         }
     }
 
-    /// Adds what one iterator tells; its mappings only `with_vmas`.
+    /// Adds the records of one iterator; those of mappings only if `with_vmas`.
     fn read(&mut self, probes: &mut Probes, iterator: Iterator, with_vmas: bool) -> Result<(), Errno> {
         let mut attachments = Some(Vec::new());
         let mut pages = Some(Vec::new());
@@ -182,7 +190,7 @@ impl Records {
             Record::Buffer(buffer) => {
                 self.cut |= !buffer.whole;
                 let attached = attachments.replace(Vec::new());
-                let mut known = Known::new(buffer.inode);
+                let mut known = KnownDmaBuf::new(buffer.inode);
                 known.exporter = buffer.exporter.map(Label::from);
                 known.name = buffer.name.map(Label::from);
                 if let Some((before, after)) = buffer.counts {
@@ -192,9 +200,10 @@ impl Records {
                         known.attachments = attached.filter(|_| buffer.whole);
                     }
                 }
-                // Nothing tells of the pages of a buffer that is only mapped, or only named.
-                let told = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
-                if told && buffer.counts.is_some() {
+                // Of a buffer that is only mapped, or has only `O_PATH` fds, the pages are not
+                // reported.
+                let reports_pages = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
+                if reports_pages && buffer.counts.is_some() {
                     known.pages = pages.replace(Vec::new());
                 }
                 self.buffers.push(known);
@@ -208,7 +217,7 @@ impl Records {
             Record::ShmFile(file) => {
                 let count = file.count;
                 let known = self.shm_files.entry(file.file).or_insert_with(|| OpenFile::of(&file));
-                // Some iterators tell only the name.
+                // Some iterators report the name alone.
                 if known.path.is_err() {
                     known.path = file.path.map(Label::from).map_err(Label::from);
                 }
@@ -235,14 +244,14 @@ impl Records {
         })
     }
 
-    /// Adds a reading of a file's references.
+    /// Adds a value of a file's count.
     fn count(&mut self, file: Id, count: u64) {
         if let Some(known) = self.shm_files.get_mut(&file) {
             known.counted(count);
         }
     }
 
-    /// Drops what is told of these processes, which only read for this scan.
+    /// Drops the records of these processes, which belong to this scan.
     pub(super) fn forget(&mut self, helpers: &[Pid]) {
         let stays = |pid: Pid| !helpers.contains(&pid);
         self.tasks.retain(|task| stays(task.pid));
@@ -258,14 +267,15 @@ impl Records {
         self.tasks.iter().filter(|task| task.tid.0 == task.pid.0).count() as u64
     }
 
-    /// Whether any of them, but these, was exiting, with what it held out of sight.
+    /// Whether a task of another process than `own` was exiting: what it held is in no table any
+    /// more.
     pub(super) fn exiting(&self, own: &[Pid]) -> bool {
         let mut tasks = self.tasks.iter().chain(&self.tasks_after);
         tasks.any(|task| task.exiting && !task.kernel && !own.contains(&task.pid))
     }
 
-    /// Those of the processes that ran which changed their mappings or their program between the two times; or whose mappings
-    /// cannot be told.
+    /// Those of `ran` that changed their mappings or their program between the two passes over the
+    /// tasks, or for which that is unknown.
     pub(super) fn remapped(&self, ran: &BTreeSet<Pid>) -> BTreeSet<Pid> {
         let leader = |tasks, pid: Pid| {
             let task: &TaskRecord = find(tasks, pid, Tid(pid.0))?;
@@ -278,13 +288,14 @@ impl Records {
         ran.iter().copied().filter(|pid| !same(pid)).collect()
     }
 
-    /// Whether a task that has that fd table when fds are read had it at first, too. The number of a table that has gone may
-    /// soon stand for another process's.
-    pub(super) fn kept_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
+    /// Whether a task had this fd table in the first pass over the tasks already. The id of a freed
+    /// table may soon be another process's.
+    pub(super) fn had_table(&self, pid: Pid, tid: Tid, files: Id) -> bool {
         find(&self.tasks, pid, tid).is_some_and(|task| task.files == Some(files))
     }
 
-    /// Who a process is, or who it was afterwards if it was started meanwhile.
+    /// A process as it was in the first pass over the tasks; or in the second, if it was started
+    /// meanwhile.
     pub(super) fn task(&self, pid: Pid) -> Option<&TaskRecord> {
         [&self.tasks, &self.tasks_after].into_iter().find_map(|tasks| {
             let at = tasks.partition_point(|task| task.pid < pid);
@@ -297,14 +308,14 @@ impl Records {
         let mut namespaces = Namespaces::default();
         for task in &self.tasks {
             if let Some(ipc) = task.ipc {
-                // procfs opens a thread's folder like a process's.
+                // procfs opens the directory of a thread like that of a process.
                 namespaces.add(ipc, Pid(task.tid.0));
             }
         }
         namespaces
     }
 
-    /// How many sync_files each process has, a table counted once however many threads share it.
+    /// How many sync_files each process has. A table counts once, however many threads share it.
     pub(super) fn sync_files(&self) -> HashMap<Pid, u64> {
         let mut slots: Vec<_> = self.sync_files.iter().map(|fd| (fd.pid, fd.files, fd.fd)).collect();
         slots.sort_unstable();
@@ -314,11 +325,13 @@ impl Records {
         counts
     }
 
-    /// Which processes have an address space; a thread that has one of its own counts for its process. Several have one only
-    /// if they had it both times: the number of a space that has gone may soon stand for another process's.
+    /// The processes of each address space; a thread with an address space of its own counts for
+    /// its process. If several processes had it, only those are listed that had it in both passes
+    /// over the tasks: the id of a freed address space may soon be another process's.
     pub(super) fn address_spaces(&self) -> Vec<(Id, Pid)> {
         let (before, after) = (spaces(&self.tasks), spaces(&self.tasks_after));
-        // What a process has only afterwards may be another program's, which is not the one it is named by.
+        // What a process has only in the second pass may be another program's than the one that it
+        // is listed with.
         let started =
             |&&(_, pid): &&(Id, Pid)| self.tasks.binary_search_by_key(&pid, |task| task.pid).is_err();
         let mut all: Vec<(Id, Pid)> = before.iter().chain(after.iter().filter(started)).copied().collect();
@@ -331,23 +344,25 @@ impl Records {
         alike.flat_map(|of_one| of_one.iter().filter(|one| kept(of_one, one))).copied().collect()
     }
 
-    /// How many references of each buffer wait in sockets; `None`: more may wait than was seen.
-    pub(super) fn waiting(&self) -> Option<HashMap<Inode, u64>> {
-        self.all_is_seen().then(|| waiting(&self.in_flight))
+    /// How many references to each dma-buf are in messages; `None`: there may be more than were
+    /// seen.
+    pub(super) fn in_messages(&self) -> Option<HashMap<Inode, u64>> {
+        self.all_queues_read().then(|| in_messages(&self.in_flight))
     }
 
-    /// The same of files of shared memory.
-    pub(super) fn shm_waiting(&self) -> Option<HashMap<Id, u64>> {
-        self.all_is_seen().then(|| waiting(&self.shm_in_flight))
+    /// The same for files of shared memory.
+    pub(super) fn shm_in_messages(&self) -> Option<HashMap<Id, u64>> {
+        self.all_queues_read().then(|| in_messages(&self.shm_in_flight))
     }
 
-    /// Whether every queue was read to its end, and none has another one in it.
-    fn all_is_seen(&self) -> bool {
+    /// Whether every queue was read to its end, and no queue is in a message of another one.
+    fn all_queues_read(&self) -> bool {
         let hidden = |keeper: &KeeperRecord| matches!(keeper.what, KeeperKind::Socket | KeeperKind::Nested);
         !self.keepers.iter().any(hidden)
     }
 
-    /// The io_urings that have an fd, each once; and whether one has none and is mapped, as far as mappings were looked at.
+    /// The io_urings that have an fd, each once; and whether one is mapped and has no fd, as far as
+    /// mappings were looked at.
     pub(super) fn rings(&self) -> (Vec<KeeperRecord>, bool) {
         let of = |what| self.keepers.iter().filter(move |keeper| keeper.what == what);
         let mut rings: Vec<KeeperRecord> = of(KeeperKind::Ring).copied().collect();
@@ -364,7 +379,7 @@ fn find(tasks: &[TaskRecord], pid: Pid, tid: Tid) -> Option<&TaskRecord> {
     tasks.binary_search_by_key(&(pid, tid), |task| (task.pid, task.tid)).ok().map(|at| &tasks[at])
 }
 
-/// Which processes have which address space, ordered, each pair once.
+/// The processes of each address space, each pair once, ordered by address space.
 fn spaces(tasks: &[TaskRecord]) -> Vec<(Id, Pid)> {
     let mut spaces: Vec<(Id, Pid)> =
         tasks.iter().filter_map(|task| task.mm.map(|mm| (mm, task.pid))).collect();
@@ -377,7 +392,8 @@ fn activity(run: &RunRecord) -> Activity {
     Activity { pid: run.pid, tid: run.tid, runtime: run.runtime, doing: doing(run) }
 }
 
-/// What a task is doing. A worker is in no call; one that has ended has nothing any more.
+/// What a task is doing. A kernel worker is in no system call, and a task that has ended holds
+/// nothing any more.
 fn doing(run: &RunRecord) -> Doing {
     match run.call {
         _ if run.running => Doing::Running,
@@ -389,16 +405,16 @@ fn doing(run: &RunRecord) -> Doing {
     }
 }
 
-/// How many references of each wait in sockets, each socket asked once.
-fn waiting<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
+/// How many references to each buffer are in messages. A queue that several fds showed counts once.
+fn in_messages<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64> {
     let mut first = HashMap::new();
-    let mut waiting = HashMap::new();
+    let mut in_messages = HashMap::new();
     for message in in_flight {
         if *first.entry(message.socket).or_insert(message.seen_by) == message.seen_by {
-            *waiting.entry(message.of).or_default() += 1;
+            *in_messages.entry(message.of).or_default() += 1;
         }
     }
-    waiting
+    in_messages
 }
 
 /// What is known of an open file of shared memory.
@@ -409,17 +425,18 @@ pub(super) struct OpenFile {
     pub(super) swapped: Option<u64>,
     pub(super) seals: Option<Seals>,
     pub(super) ipc: Option<IpcNamespace>,
-    /// It only names the inode (`O_PATH`); its references hold nothing open.
+    /// An `O_PATH` file: it keeps the inode, but does not hold it open, and its references do not
+    /// count.
     pub(super) path_only: bool,
-    /// How many open files its dentry has, this one among them; `None`: that cannot be told.
+    /// How many open files its dentry counts, this one included; `None`: unknown.
     pub(super) opens: Option<u64>,
-    /// Which dentry that is.
+    /// Its dentry.
     pub(super) dentry: Option<Id>,
-    /// The whole path, or the name alone.
+    /// The path; or the name, if only that is known.
     pub(super) path: Result<Label, Label>,
-    /// The latest reading of its references, and whether all readings agree.
+    /// The last value of its count that was read, and whether all values were the same.
     pub(super) count: u64,
-    pub(super) steady: bool,
+    pub(super) stable: bool,
 }
 
 impl OpenFile {
@@ -435,12 +452,12 @@ impl OpenFile {
             dentry: file.dentry,
             path: file.path.map(Label::from).map_err(Label::from),
             count: file.count,
-            steady: true,
+            stable: true,
         }
     }
 
     fn counted(&mut self, count: u64) {
-        self.steady &= self.count == count;
+        self.stable &= self.count == count;
         self.count = count;
     }
 }

@@ -1,10 +1,14 @@
-//! Reads the machine by procfs: the kernel's own list of dma-bufs, every process, and the list again.
+//! Reads the machine by procfs: the kernel's list of dma-bufs, then every process, then the list
+//! again.
 //!
-//! The first reading passes over what is seldom there and takes long to look for: fdinfo of sockets and
-//! rings and, where the kernel answers queries for mappings (`kernel::procmap`), private ones: few exporters
-//! allow them and nobody needs them, while all of a process's libraries are mapped so. A reference that is
-//! missed so leaves its count with a residual, and then the next reading looks at everything. Where no list
-//! vouches that each buffer's count is known, everything is looked at in any case.
+//! The two lists show whether a count changed while the processes were read. The first reading
+//! leaves out what is rare and slow to find: fdinfo of sockets and rings and, where the kernel
+//! answers queries for mappings (`kernel::procmap`), private mappings. Few exporters allow those
+//! and nobody needs them, while all of a process's libraries are mapped privately. If a reference
+//! is missed, its buffer has a residual, and the next reading looks everywhere. Without a list the
+//! counts of some buffers may be unknown, so the first reading looks everywhere too.
+//!
+//! Limits: procfs shows no count of shared memory, and shows a buffer only through its holders.
 
 pub(super) mod objects;
 
@@ -28,26 +32,27 @@ use super::budget::TimeBudget;
 use super::kthreads::KernelThreads;
 use super::lists::{self, ListResult};
 use super::options::{Mappings, Options};
-use super::reading::{Effort, Failed, Reading, ReadingSource, Seen, Segments, Witness};
+use super::reading::{Effort, Failed, Interference, Reading, ReadingCoverage, ReadingSource, Segments};
 use super::shared::Shared;
 use super::space::Reader;
 use super::tasks;
 use super::walk::{Start, Walk};
 
-/// What is remembered from scan to scan.
+/// What is kept between two scans.
 #[derive(Debug)]
 pub(super) struct Procfs {
     queries: Option<Queries>,
     kernel_threads: KernelThreads,
-    /// Whether this kernel counts fds in connections that nobody has accepted, once that was tried.
+    /// Whether this kernel counts the fds in connections that are not accepted yet; `None`: not
+    /// tried.
     pending_counted: Option<bool>,
-    /// The dma-buf filesystem's device, once it is known: it is the same for the whole boot.
+    /// The device number of the dma-buf filesystem, which does not change before the next boot.
     dev: Option<Dev>,
     /// As [`Procfs::filesystems`].
     filesystems: Option<Filesystems>,
 }
 
-/// A list, and how many processes had been started just before and just after it was read.
+/// A list, and the last pid that the kernel had given out just before and just after it was read.
 #[derive(Debug)]
 struct Listed {
     last_pid: (Option<LastPid>, Option<LastPid>),
@@ -55,16 +60,16 @@ struct Listed {
 }
 
 impl Procfs {
-    /// Looks at what the procfs can do.
+    /// Finds out what the procfs supports.
     ///
     /// # Errors
-    /// If it has no PROCMAP_QUERY while that alone is asked for.
+    /// If it has no PROCMAP_QUERY and the options allow nothing else.
     pub(super) fn new(root: &ProcRoot, options: &Options) -> Result<Procfs, Error> {
         let queries = match Queries::probe(root) {
             Err(e) if options.sources.mappings == Mappings::Procmap => {
                 return Err(Error::io(e, "PROCMAP_QUERY cannot be asked".to_owned()));
             }
-            // The text of maps has the same answer.
+            // The text of maps gives the same answer.
             queries => queries.unwrap_or(None),
         };
         if options.sources.mappings == Mappings::Procmap && queries.is_none() {
@@ -76,7 +81,7 @@ impl Procfs {
         Ok(Procfs { queries, kernel_threads, pending_counted: None, dev: None, filesystems })
     }
 
-    /// The shmem family's own filesystems, if they are looked for.
+    /// The filesystems of shared memory, if that is looked for.
     pub(super) fn filesystems(&self) -> Option<&Filesystems> {
         self.filesystems.as_ref()
     }
@@ -95,10 +100,10 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// After so many readings that had to wait, nobody's mappings are read any more.
+    /// After so many readings that had to wait, no process's mappings are read any more.
     const MOST: u32 = 4;
 
-    /// Adds one that made a reading wait, and those that may do so next.
+    /// Adds a process that made a reading wait, and others that may do so next.
     pub(super) fn add(&mut self, pid: Option<Pid>, others: &[Pid]) {
         self.pids.extend(pid);
         self.pids.extend(others);
@@ -110,7 +115,7 @@ impl LeftOut {
     }
 }
 
-/// One scan's readings by procfs.
+/// The readings of one scan by procfs.
 #[derive(Debug)]
 pub(super) struct ProcfsSource {
     procfs: Box<Procfs>,
@@ -118,12 +123,13 @@ pub(super) struct ProcfsSource {
     options: Arc<Options>,
     budget: Option<TimeBudget>,
     left_out: LeftOut,
-    /// What the last reading is made from.
+    /// What the last reading was made from.
     last: Walk,
 }
 
 impl ProcfsSource {
-    /// With `budget` it lasts no longer than that, and does not begin without the kernel's list, which such an answer lacks.
+    /// With a `budget`, reading stops when that is exceeded, and does not begin without the
+    /// kernel's list: residuals would be estimates then.
     pub(super) fn new(
         procfs: Box<Procfs>,
         root: Arc<ProcRoot>,
@@ -134,7 +140,7 @@ impl ProcfsSource {
         ProcfsSource { procfs, root, options, budget, left_out, last: Walk::default() }
     }
 
-    /// What is remembered for the next scan.
+    /// What is kept for the next scan.
     pub(super) fn procfs(self) -> Box<Procfs> {
         self.procfs
     }
@@ -151,11 +157,12 @@ impl ReadingSource for ProcfsSource {
         if self.budget.is_some() && before.list.is_err() {
             return Err(Failed::NotWorthIt);
         }
-        // Only a list tells the count of each buffer, and only a count that a reference is missing.
+        // A missing reference shows only as a residual, and only the list has the count of every
+        // buffer.
         let thorough = effort.thorough || !before.list.as_ref().is_ok_and(List::agrees);
-        // No count tells that a private mapping of shmem is missing.
-        let whole = thorough || self.procfs.filesystems.is_some();
-        let reader = self.reader(if whole { VmaFilter::All } else { VmaFilter::Shared });
+        // Without a count, no residual shows that a private mapping of shared memory is missing.
+        let all_mappings = thorough || self.procfs.filesystems.is_some();
+        let reader = self.reader(if all_mappings { VmaFilter::All } else { VmaFilter::Shared });
         if let Some(budget) = &self.budget {
             budget.begin();
         }
@@ -172,11 +179,11 @@ impl ReadingSource for ProcfsSource {
         reading.segments = self.segments(&walk);
         reading.coverage = self.seen(&walk, reader, &after.list, &reading);
         reading.coverage.passed_over = !thorough;
-        let born = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
-        reading.witness = self.witness(look, &walk, effort.calls || walk.shmem_finder.is_some());
-        reading.witness.processes_changed |= born;
-        reading.witness.moved = walk.table_changed;
-        reading.witness.exiting = walk.exiting > 0;
+        let processes_started = before.last_pid.0.is_none() || before.last_pid.0 != after.last_pid.1;
+        reading.interference = self.interference(look, &walk, effort.calls || walk.shmem_finder.is_some());
+        reading.interference.processes_changed |= processes_started;
+        reading.interference.moved = walk.table_changed;
+        reading.interference.exiting = walk.exiting > 0;
         self.last = walk;
         Ok(reading)
     }
@@ -186,7 +193,7 @@ impl ReadingSource for ProcfsSource {
     }
 
     fn identify(&mut self, pids: &BTreeSet<Pid>) -> Vec<Process> {
-        self.last.who_are(pids)
+        self.last.describe(pids)
     }
 
     fn devices(&mut self) -> Vec<Device> {
@@ -196,7 +203,7 @@ impl ReadingSource for ProcfsSource {
 }
 
 impl ProcfsSource {
-    /// How address spaces are read, if those mappings are looked for.
+    /// How address spaces are read, if mappings of the kind `filter` are looked for.
     fn reader(&self, filter: VmaFilter) -> Reader {
         match (self.options.sources.mappings, self.procfs.queries) {
             (Mappings::Procfs | Mappings::Procmap, Some(_)) => Reader::Query(filter),
@@ -205,7 +212,8 @@ impl ProcfsSource {
         }
     }
 
-    /// Only a `thorough` walk looks for references that are in no fd table and no address space.
+    /// Reads the processes. Only a `thorough` walk looks for references that are in no fd table and
+    /// no address space.
     fn walk(
         &mut self,
         processes: &[(Pid, u64)],
@@ -222,7 +230,7 @@ impl ProcfsSource {
             left_out: &|pid| self.left_out.has(pid),
             helpers: &lists::helpers(&self.root),
             listed: processes,
-            // Where the list shows no buffer at all, no account can lack anything.
+            // If the kernel lists no dma-buf, there is no residual to explain.
             count_hidden: self.procfs.filesystems.is_some()
                 || thorough && listed.is_none_or(|list| !list.buffers.is_empty()),
             shmem_kinds: self
@@ -250,14 +258,15 @@ impl ProcfsSource {
         Listed { last_pid: (begin, self.root.last_pid()), list }
     }
 
-    /// Looks at every task of these processes but kernel threads; `None`: that is not to be had here.
+    /// Reads the activity of every task of these processes, except kernel threads. `None`: it
+    /// cannot be read here.
     fn look(&self, listed: &[(Pid, u64)], calls: bool) -> Option<Vec<Activity>> {
         let mut found = Vec::new();
-        // A recorded tree stands still.
+        // In a recorded tree nothing runs.
         let looked_at = listed.iter().filter(|_| self.root.is_live());
         for &(pid, _) in looked_at.filter(|&&(pid, dir)| !self.procfs.kernel_threads.knows(pid, dir)) {
             match activity::of_process(&self.root, pid, calls, &mut found) {
-                // It has ended; or nothing of it can be read, which the walk says.
+                // It has exited; or it cannot be read, which the walk reports.
                 Ok(()) | Err(Errno::NOENT | Errno::SRCH | Errno::PERM | Errno::ACCESS) => {}
                 Err(_) => return None,
             }
@@ -265,23 +274,24 @@ impl ProcfsSource {
         Some(found)
     }
 
-    /// What the second look says; processes that were started after the walk are known by the last pid.
-    fn witness(&self, before: Option<Vec<Activity>>, walk: &Walk, calls: bool) -> Witness {
+    /// Compares the activity before and after the walk. A process that started after the walk shows
+    /// in the last pid.
+    fn interference(&self, before: Option<Vec<Activity>>, walk: &Walk, calls: bool) -> Interference {
         let after = self.look(&walk.listed, calls);
-        let (Some(mut before), Some(mut after)) = (before, after) else { return Witness::default() };
-        // Kernel threads hold nothing, and some of them run at any time.
+        let (Some(mut before), Some(mut after)) = (before, after) else { return Interference::default() };
+        // Kernel threads hold no buffer, and some of them always run.
         for look in [&mut before, &mut after] {
             look.retain(|task| !walk.kernel_threads.contains(&task.pid));
         }
         let calls_known = calls || !self.root.is_live();
         let own = lists::own_pids(&self.root);
-        let between = tasks::between(before, after, &own);
-        Witness {
-            remapped: between.ran.clone(),
-            ran: Some(between.ran),
-            in_call: (calls_known && between.calls_known).then_some(between.in_call),
-            processes_changed: between.started,
-            ..Witness::default()
+        let changes = tasks::compare(before, after, &own);
+        Interference {
+            remapped: changes.ran.clone(),
+            ran: Some(changes.ran),
+            in_call: (calls_known && changes.calls_known).then_some(changes.in_call),
+            processes_changed: changes.started,
+            ..Interference::default()
         }
     }
 
@@ -297,8 +307,8 @@ impl ProcfsSource {
         segments
     }
 
-    fn seen(&self, walk: &Walk, reader: Reader, list: &ListResult, reading: &Reading) -> Seen {
-        let mut seen = Seen {
+    fn seen(&self, walk: &Walk, reader: Reader, list: &ListResult, reading: &Reading) -> ReadingCoverage {
+        let mut seen = ReadingCoverage {
             sources: vec![Asked::Fd, Asked::Fdinfo, reader.source()],
             processes: walk.counts,
             unreadable: walk.unreadable.clone(),
@@ -306,7 +316,7 @@ impl ProcfsSource {
             hidden_refs: walk.hidden.as_ref().map(HiddenRefCounter::counts),
             unread_segments: reading.segments.unread,
             listed: walk.shmem_finder.is_none(),
-            ..Seen::default()
+            ..ReadingCoverage::default()
         };
         seen.gaps.not_whole_machine = !self.root.shows_kernel_threads();
         lists::add(&mut seen, list, self.options.kinds);

@@ -1,12 +1,14 @@
-//! One walk and the kernel's lists around it, as a [`Reading`].
+//! Makes a [`Reading`] of one walk and the kernel's lists before and after it.
 //!
-//! Which source wins: an inode's and fdinfo's size over the list's (all three are the same field of the
-//! kernel); fdinfo's name over the mapping's over the list's, since only fdinfo shows it whole, raw and
-//! beside the number; the latest reading of a count. A count held still when it was read before or during
-//! the walk and again after it, and all readings agree.
+//! The same fact may come from several places. The size is taken from the inode or fdinfo before
+//! the list (all three print the same field of the kernel). The name is taken from fdinfo before
+//! the mapping before the list, since only fdinfo shows it whole, unescaped and together with the
+//! inode number. Of the count the latest value is taken. It did not change if it was read before or
+//! during the walk and again after it, and was the same each time.
 //!
-//! procfs counts no references of a shmem file, so its `count` stays unknown but for segments, of which the
-//! kernel counts the attachments. What nobody holds procfs does not show, again but for segments.
+//! Limits: procfs shows no count of shared memory, so it stays unknown, except for segments, of
+//! which the kernel counts the attachments. Nor does it show shared memory that nobody holds,
+//! except segments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,7 +21,7 @@ use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProg
 use crate::scan::shared::Shared;
 use crate::scan::walk::{TableOwner, Walk};
 
-/// What is being put together about one inode.
+/// What is known so far about one inode number.
 #[derive(Debug, Default)]
 struct Draft<'w> {
     counts: Vec<u64>,
@@ -27,10 +29,10 @@ struct Draft<'w> {
     map_name: Option<&'w Label>,
 }
 
-/// Tables or spaces, numbered as they are met.
+/// Numbers tables or address spaces in the order in which they come.
 #[derive(Debug)]
 struct Numbered<'s, K> {
-    /// The one that stands for a group, where several are one.
+    /// Of those that are one, which one stands for all.
     same: &'s BTreeMap<K, K>,
     numbers: HashMap<K, usize>,
     owners: Vec<BTreeSet<K>>,
@@ -57,7 +59,7 @@ impl<'s, K: Copy + Ord + std::hash::Hash> Numbered<'s, K> {
     }
 }
 
-/// Makes the reading, as far as a walk tells; how much was seen and what could have disturbed it is left out.
+/// Makes the reading without its coverage and without what could have disturbed it.
 pub(in crate::scan) fn read(
     walk: &Walk,
     shared: &Shared,
@@ -138,7 +140,8 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
         let listed = listed.get(&ino).copied();
         let inode = walk.identity.inode(ino);
         let info = infos.get(&ino);
-        // Only O_PATH fds are left of it: it has gone from the kernel's list, and with it its count.
+        // Only `O_PATH` fds refer to it: the kernel has taken it off its list, and counts no
+        // reference.
         let unlisted = lists_are_whole && listed.is_none() && !before.contains_key(&ino);
         let gone = (unlisted && draft.counts.is_empty()).then_some(0);
         let last = listed.map(|l| l.count).or(walk.rechecked.get(&ino).copied()).or(gone);
@@ -152,15 +155,15 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
         buffer.name = draft.fd_name.or(draft.map_name).or(listed.and_then(|l| l.name.as_ref())).cloned();
         buffer.in_flight = walk.hidden.as_ref().and_then(HiddenRefCounter::in_flight_of_one);
         buffer.io_uring = walk.hidden.as_ref().and_then(HiddenRefCounter::fixed_of_one);
-        let agree = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
-        // Two buffers under one number: neither's account can be told.
-        let held_still = (gone.is_some() || agree) && !repeated.contains(&ino);
-        Object { buffer, counted: Counted { held_still, more_files: 0 } }
+        let stable = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
+        // Two listed buffers have this inode number: which count belongs to which is unknown.
+        let stable = (gone.is_some() || stable) && !repeated.contains(&ino);
+        Object { buffer, counted: Counted { stable, more_files: 0 } }
     };
     drafts.into_iter().map(object).collect()
 }
 
-/// Every buffer of the shmem family that was met, ordered by identity.
+/// Every buffer of shared memory that was found, ordered by identity.
 fn shmem_objects(walk: &Walk, finder: &ShmemFinder) -> Vec<Object> {
     let fds = walk.shm_fds.iter().map(|held| held.fact.id);
     let maps = walk.shm_maps.iter().map(|held| held.fact.id);

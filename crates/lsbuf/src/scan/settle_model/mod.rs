@@ -1,40 +1,46 @@
-//! The proof of [`settle`](super) tried out: every interleaving of a small kernel's steps with those of a
-//! scan, each reading judged by the real `Settling`.
+//! Tests the proof of [`settle`](super) on a small model of the kernel: tries every interleaving of
+//! the kernel's steps with those of a scan, and lets the real `Settling` decide each reading.
+//!
+//! Tests on a real kernel hit only some interleavings. Here none is left out, up to the stated
+//! lengths.
 //!
 //! # What is claimed
 //!
-//! The *truth* at a moment is how many references the kernel itself has: all that count, less those in
-//! fd tables, address spaces and messages, and less those in a task's hands inside fork, close, sendmsg,
-//! recvmsg, exec or exit. `Exact(n)` is true
+//! The *truth* at a moment is how many references the kernel itself has: all counted ones, less
+//! those in fd tables, address spaces and messages, and less those that a task has taken inside
+//! fork, close, sendmsg, recvmsg, exec or exit. `Exact(n)` is true
 //!
-//! - if a reading proves it alone (none of its suspects ran): when the truth was `n` at some moment of
-//!   that very reading, and of each other such reading that found the same;
-//! - if several readings prove it together: when the truth was `n` at some moment from the begin of the
-//!   first of them to the end of the last.
+//! - if a reading proves it alone (none of its suspects ran): when the truth was `n` at some moment
+//!   of that reading, and of each other such reading with the same account;
+//! - if several readings prove it together: when the truth was `n` at some moment from the begin of
+//!   the first of them to the end of the last.
 //!
-//! Whatever else is `Exact` is wrong, and the search ends with its path. Two cases are told apart and
-//! counted, which are limits of the proof:
+//! Any other `Exact` is wrong, and the search ends with the path to it. Two cases are limits of the
+//! proof, and are counted:
 //!
 //! - *several*: no reading proves it alone, and no process was misread in each of them;
-//! - *asleep*: a receiver slept through a whole reading with the missing references in its hands.
+//! - *asleep*: a receiver slept through a whole reading while it held the missing references.
 //!
 //! # What is searched
 //!
-//! A search begins with a world, allows some kinds of steps, and goes through every path with at most so
-//! many of them (the *budget*), before, between and after any two steps of the scan. Each state is
-//! visited once, known by a 64-bit hash of it. The numbers that each test prints are those of states.
+//! A search begins with a world, allows some kinds of steps, and follows every path with up to a
+//! number of them (the *budget*), taken before, between and after any two steps of the scan. Each
+//! state is visited once, and is known by a 64-bit hash. The tests print how many states there
+//! were.
 //!
-//! # What the model leaves out
+//! # Limits: what the model leaves out
 //!
-//! - A task that waits for a processor inside close is taken to show as running, as it does by procfs.
-//!   By the BPF iterators it does not, and `witnesses` shows what that leads to.
-//! - Threads: each task is a process of its own; some share a table or a space.
-//! - A second buffer: each is judged by itself, and another one only asks for more readings.
-//! - Sockets that are themselves in flight or closed with messages in them, io_uring, `O_PATH`, segments.
-//! - Pids that are given out again, processes that cannot be read, more than one kernel reference or
-//!   message at a time.
-//! - A buffer's tree of mappings that changes while it is walked from one place to the next is modelled;
-//!   a walk that is led astray by such a change is not.
+//! - A task that was preempted inside close is taken to show as running, as it does by procfs. By
+//!   the BPF iterators it does not, and the test `each_kind_of_interference_matters` shows what
+//!   follows.
+//! - Threads: each task is a process of its own; some share a table or an address space.
+//! - A second buffer: each buffer is decided by itself, and another one only causes more readings.
+//! - Sockets that are in a message or are closed with messages in them, io_uring, `O_PATH`,
+//!   segments.
+//! - Pids that are reused, processes that cannot be read, more than one kernel reference or message
+//!   at a time.
+//! - A walk over a buffer's tree of mappings that is led astray when the tree changes. That the
+//!   tree changes between two steps of the walk is in the model.
 
 mod scan;
 mod search;
@@ -83,14 +89,14 @@ const NONE: Steps = Steps {
     socket: 0,
 };
 
-/// A search by that source. Nothing runs from a dma-buf.
+/// A search by this source. No program runs from a dma-buf.
 fn search(order: Order, world: World, steps: Steps, readings: u32, budget: u8) -> Search {
-    let how = How { order, socket: steps.socket, preempted_show: true };
+    let how = How { order, socket: steps.socket, preempted_runs: true };
     let steps = Steps { programs: steps.programs && order == Order::Shmem, ..steps };
-    Search { world, steps, how, readings, all_readings: false, budget, blank: None }
+    Search { world, steps, how, readings, all_readings: false, budget, remove: None }
 }
 
-/// Runs it; nothing may be wrong.
+/// Runs a search, in which nothing may be wrong.
 fn holds(name: &str, search: &Search) -> Found {
     let begun = std::time::Instant::now();
     let found = search.run();
@@ -114,40 +120,40 @@ fn one_holder() -> World {
     World::new(&[(0, 0), (1, 0)])
 }
 
-/// Both places of one process's space, of which another has a copy of the fd.
+/// One process with two mappings and an fd, and another with a copy of the fd.
 fn holders() -> World {
     World::new(&[(1, 1), (1, 0)])
 }
 
-/// Nobody but the kernel has a reference.
+/// Only the kernel has a reference.
 fn kernel_alone() -> World {
     World { kernel: 1, ..World::new(&[(0, 0), (0, 0)]) }
 }
 
-/// The same, with one address space for two processes.
+/// The same, and two processes share one address space.
 fn shared_space() -> World {
     let mut world = kernel_alone();
     world.tasks[1].space = world.tasks[0].space;
     world
 }
 
-/// A world some steps later; each is the first of that name.
+/// The world after these steps; of several steps with one name the first is taken.
 fn later(world: World, names: &[&str]) -> World {
     names.iter().fold(world, |world, name| {
         let mut next = Vec::new();
-        // Whoever is first is not kept from exiting.
+        // The owner of the socket cannot exit. With this owner, the first process can.
         world.next(&Steps { socket: 1, ..ALL }, &mut next);
         next.into_iter().find(|(what, ..)| what == name).unwrap_or_else(|| panic!("{name}")).2
     })
 }
 
-/// Check that one reading alone proves nothing that is wrong, but for a receiver that sleeps.
+/// Check that one reading alone proves nothing wrong, except while a receiver sleeps.
 #[test]
 fn one_reading() {
     one_reading_with(0);
 }
 
-/// Check the same, with longer paths.
+/// Check the same with longer paths.
 #[test]
 #[ignore = "takes minutes"]
 fn one_reading_at_length() {
@@ -174,14 +180,14 @@ fn one_reading_with(more: u8) {
     }
 }
 
-/// Check that several readings together prove nothing that is wrong but by the limits, also if they go on
-/// after the first proof.
+/// Check that several readings together prove nothing wrong except by the limits, also if more
+/// readings follow the proof.
 #[test]
 fn three_readings() {
     three_readings_with(0);
 }
 
-/// Check the same, with longer paths.
+/// Check the same with longer paths.
 #[test]
 #[ignore = "takes minutes"]
 fn three_readings_at_length() {
@@ -207,19 +213,19 @@ fn three_readings_with(more: u8) {
     }
 }
 
-/// Check that a still world is exact, whoever reads it.
+/// Check that a residual is exact if nothing runs, by each source.
 #[test]
-fn stillness() {
+fn nothing_runs() {
     for order in ORDERS {
         let world = World { kernel: 1, ..holders() };
         assert_eq!(holds("still", &search(order, world, NONE, 3, 0)).exact, 1);
     }
 }
 
-/// Check that references out of sight are not called the kernel's where a task sleeps with them for the
-/// whole scan.
+/// Check that references are not taken for the kernel's if a task sleeps, for the whole scan, in a
+/// call that keeps them in no table.
 #[test]
-fn sleepers() {
+fn sleeping_inside_a_call() {
     let calls: [&[&str]; 8] = [
         &["forks"],
         &["forks", "copies its space"],
@@ -244,7 +250,8 @@ fn sleepers() {
     assert_eq!(holds("exec", &search(Order::Shmem, exec, NONE, 3, 0)).exact, 0);
 }
 
-/// Check that a message which was found and had gone when the count was read makes no sum of it.
+/// Check that no residual becomes exact by mistake if a message was found and was gone when the
+/// count was read.
 #[test]
 fn a_message_that_has_gone() {
     for order in ORDERS {
@@ -253,43 +260,47 @@ fn a_message_that_has_gone() {
     }
 }
 
-/// Check that the limits of the proof are there, so that what counts them is not idle.
+/// Check that the search reaches the limits of the proof, so that its counts of them mean
+/// something.
 #[test]
-fn limits() {
+fn limits_are_reached() {
     for order in ORDERS {
         let found = holds("messages", &search(order, one_holder(), MESSAGES, 3, 3));
         assert!(found.several > 0 && found.asleep > 0, "{order:?}: {found:?}");
     }
-    // procfs does not tell who shares an address space and showed nothing of it.
+    // procfs does not tell that a process shares an address space while that process shows no
+    // mapping.
     let shared = search(Order::Procfs, shared_space(), Steps { exports: true, ..MOVES }, 1, 5);
     assert!(shared.run().wrong.is_some());
 }
 
-/// Check that each witness is needed: without it something wrong is found.
+/// Check that each kind of evidence is needed: without it the search finds a wrong proof.
 #[test]
-fn witnesses() {
-    let wrong = |search: Search, blank| Search { blank: Some(blank), ..search }.run().wrong.is_some();
+fn each_kind_of_interference_matters() {
+    let wrong = |search: Search, remove| Search { remove: Some(remove), ..search }.run().wrong.is_some();
     for order in ORDERS {
-        assert!(wrong(search(order, holders(), MOVES, 1, 2), |witness| witness.ran = Some([].into())));
+        assert!(
+            wrong(search(order, holders(), MOVES, 1, 2), |interference| interference.ran = Some([].into()))
+        );
         assert!(wrong(search(order, one_holder(), MESSAGES, 1, 1), |w| w.in_call = Some([].into())));
         let forks = search(order, holders(), FORKS, 1, 1);
-        assert!(wrong(forks, |witness| witness.in_call = Some([].into())), "{order:?}");
+        assert!(wrong(forks, |interference| interference.in_call = Some([].into())), "{order:?}");
         let mut unseen = search(order, holders(), MOVES, 1, 1);
-        unseen.how.preempted_show = false;
+        unseen.how.preempted_runs = false;
         assert!(unseen.run().wrong.is_some(), "{order:?}");
     }
     let ends = search(Order::Procfs, one_holder(), Steps { exits: true, ..NONE }, 1, 3);
-    assert!(wrong(ends, |witness| witness.exiting = false));
+    assert!(wrong(ends, |interference| interference.exiting = false));
 }
 
-/// Check that started processes only say why: who starts a process runs, and so does whom it starts.
+/// Check that started processes need no rule of their own: the parent ran, and so did the child.
 #[test]
 fn processes_started() {
     for order in ORDERS {
         let forks = search(order, holders(), CLONES, 2, 4);
         holds(
             "processes_started",
-            &Search { blank: Some(|witness| witness.processes_changed = false), ..forks },
+            &Search { remove: Some(|interference| interference.processes_changed = false), ..forks },
         );
     }
 }

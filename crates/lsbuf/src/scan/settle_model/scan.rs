@@ -1,28 +1,33 @@
-//! The steps of one reading, in the order in which each source makes them, and the [`Reading`] that they
-//! come to.
+//! The steps of one reading, in the order of each source, and the [`Reading`] that results.
 //!
-//! Both looks at the tasks are one step each. The source looks at one task after the other. What a task
-//! does before its own first look or after its own last one is only ever one more reason to say that it
-//! ran, so that one step is the harder case. The same holds for the counter of started processes, which is read at
-//! the latest moment before the references and at the earliest after them.
+//! In the model, the activity of all tasks is read in one step before the reading and in one after
+//! it. A source reads one task after the other. But what a task does before the source first reads
+//! its activity, or after it has read it last, can only make it count as having run; so the single
+//! step is the harder case. For the same reason the model reads the last pid at the latest moment
+//! before the references, and at the earliest after them.
+//!
+//! Limits: see [`super`].
 
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};
 use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
-use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, Seen, Witness};
-use crate::scan::tasks::between;
+use crate::scan::reading::{
+    Counted, FdRef, Interference, Mapping, Object, Reading, ReadingCoverage, RunningProgram,
+};
+use crate::scan::tasks;
 
-/// The buffer.
+/// The inode number of the buffer.
 pub(super) const BUFFER: Inode = Inode(7);
 
-/// Who reads.
+/// Which source reads, and in what order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// procfs: the list with the counts, process by process its mappings and then its fds, and the list again.
+    /// procfs: the list with the counts; of each process its mappings and then its fds; the list
+    /// again.
     Procfs,
-    /// BPF iterators, dma-bufs: fds, tasks, then the buffer's count, its mappings and its count again.
+    /// BPF iterators, dma-bufs: fds, tasks, the buffer's count, its mappings, and its count again.
     Iterators,
-    /// BPF iterators, shared memory: fds, tasks, then the mappings of each process; a count with each.
+    /// BPF iterators, shared memory: fds, tasks, the mappings of each process; with each a count.
     Shmem,
 }
 
@@ -32,13 +37,13 @@ pub(super) enum At {
     Begin,
     /// The first count, and the processes.
     List,
-    /// A process's table: its slots, and then the socket's queue.
+    /// An entry of a process's table; after the last one, the socket's queue.
     Slot(u8, u8),
-    /// A process's address space, place by place.
+    /// An address of a process's address space.
     Place(u8, u8),
     Tasks,
     Count,
-    /// The buffer's own tree of mappings, which has those of every space in it.
+    /// The buffer's own tree of mappings, which has the mappings of all address spaces in it.
     Tree(u8, u8),
     CountAgain,
     End,
@@ -48,29 +53,30 @@ pub(super) enum At {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Scan {
     pub(super) at: At,
-    /// The processes at the first look.
+    /// The processes before the reading.
     before: u8,
-    /// Those of procfs's listing still to be visited, and those that were.
+    /// procfs: the listed processes that are still to be visited, and those that were.
     todo: u8,
     visited: u8,
-    /// Of each process, the slots that were found and of which table.
+    /// For each process: the entries that were found, and in which table.
     slots: [u8; TASKS],
     table: [u8; TASKS],
     program: [u8; TASKS],
-    /// Of each space, the places that were found; for procfs of each process.
+    /// For each address space (by procfs: for each process), the addresses at which the buffer was
+    /// found.
     places: [u8; TABLES],
-    /// Of each process, its space.
+    /// For each process, its address space.
     space: [u8; TASKS],
     queue: u8,
     count: Option<u8>,
-    steady: bool,
+    stable: bool,
     exiting: bool,
     moved: bool,
     gone: bool,
     processes_started: bool,
 }
 
-/// What a reading came to; all that [`reading`] needs.
+/// The result of a reading: what [`reading`] needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Facts {
     scan: Scan,
@@ -79,10 +85,11 @@ pub(super) struct Facts {
     processes_started: bool,
     ran: u8,
     after: u8,
-    /// What each process is doing at the second look: 0 nothing, 1 in a call that keeps references, 2
-    /// exiting, 3 running.
+    /// What each process is doing after the reading: 0 nothing, 1 in a call that keeps references,
+    /// 2 exiting, 3 running.
     doing: [u8; TASKS],
-    /// Which tables and spaces procfs finds to be one, each with the lowest process; `TASKS`: not told.
+    /// Which tables and address spaces procfs finds to be one, each given as the lowest process;
+    /// `TASKS`: comparing failed.
     same: [[u8; TASKS]; 2],
 }
 
@@ -91,8 +98,8 @@ pub(super) struct Facts {
 pub(super) struct How {
     pub(super) order: Order,
     pub(super) socket: usize,
-    /// Whether a task that waits for a processor in the middle of a call is seen to.
-    pub(super) preempted_show: bool,
+    /// Whether a task that was preempted inside a call shows as running.
+    pub(super) preempted_runs: bool,
 }
 
 impl Scan {
@@ -109,7 +116,7 @@ impl Scan {
             space: [0; TASKS],
             queue: 0,
             count: None,
-            steady: true,
+            stable: true,
             exiting: false,
             moved: false,
             gone: false,
@@ -118,11 +125,11 @@ impl Scan {
     }
 
     fn counted(&mut self, count: u8) {
-        self.steady &= self.count.is_none_or(|before| before == count);
+        self.stable &= self.count.is_none_or(|before| before == count);
         self.count = Some(count);
     }
 
-    /// Makes the next step; with the facts if it was the last.
+    /// Makes the next step; returns the facts if it was the last one.
     pub(super) fn step(
         &mut self,
         world: &mut World,
@@ -164,7 +171,7 @@ impl Scan {
             At::Tree(space, place) => {
                 let bit = 1 << place;
                 self.places[usize::from(space)] |= world.spaces[usize::from(space)] & bit;
-                // Spaces in which nothing is mapped are not in the tree.
+                // Address spaces without a mapping of the buffer are not in the tree.
                 self.at = match (space, place) {
                     (space, 0) if world.spaces[usize::from(space)] & 3 != 0 => At::Tree(space, 1),
                     (space, _) if usize::from(space) + 1 < TABLES => {
@@ -186,7 +193,7 @@ impl Scan {
         None
     }
 
-    /// procfs: the next process, those that were started meanwhile last.
+    /// procfs: goes to the next process; those that were started meanwhile come last.
     fn visit(&mut self, world: &World) {
         if self.todo == 0 {
             self.todo = world.listed() & !self.visited;
@@ -254,7 +261,7 @@ impl Scan {
         }
         let now = world.tasks[task];
         if now.stage == Stage::Gone {
-            // It is not there to be named, and what it held went with it.
+            // It cannot be identified any more, and what it held was released.
             (self.slots[task], self.places[task]) = (0, 0);
         } else if self.space[task] != 0
             && now.space != self.space[task]
@@ -265,7 +272,7 @@ impl Scan {
         self.visit(world);
     }
 
-    /// The iterators' tasks, which say whose each table and each space is.
+    /// Reads the iterator over tasks, which reports the owners of each table and address space.
     fn tasks(&mut self, world: &World) {
         for (at, task) in world.tasks.iter().enumerate() {
             let listed = world.listed() & 1 << at > 0;
@@ -285,9 +292,9 @@ impl Scan {
         let doing = |at: usize| match world.tasks[at].stage {
             Stage::ForkedTable | Stage::ForkedSpace | Stage::ForkedPid => 1,
             Stage::Sending | Stage::Opened | Stage::Replaced => 1,
-            // One that was killed is in no call, by procfs.
+            // procfs shows a task that was killed and is exiting as in no call.
             Stage::GaveSpace | Stage::NoSpace | Stage::GaveTable if how.order != Order::Procfs => 2,
-            Stage::Closing if how.preempted_show => 3,
+            Stage::Closing if how.preempted_runs => 3,
             _ => 0,
         };
         let same = |of: &dyn Fn(usize) -> (u32, u8)| {
@@ -320,7 +327,7 @@ impl Scan {
         }
     }
 
-    /// The processes of which something else was found than they have, one bit for each.
+    /// A bit for each process of which something else was found than it has.
     pub(super) fn misread(&self, world: &World, order: Order) -> u8 {
         let wrong = |at: usize| {
             let space = usize::from(world.tasks[at].space);
@@ -331,7 +338,10 @@ impl Scan {
             };
             let world_task = world.tasks[at];
             let exiting = matches!(world_task.stage, Stage::GaveSpace | Stage::GaveTable | Stage::Replaced);
-            world_task.hand > 0 || exiting || self.slots[at] != world.slots(at) || found != world.places(at)
+            world_task.held_in_call > 0
+                || exiting
+                || self.slots[at] != world.slots(at)
+                || found != world.places(at)
         };
         (0..TASKS).filter(|&at| wrong(at)).map(|at| 1 << at).sum()
     }
@@ -345,7 +355,7 @@ fn after(listed: u8, task: usize) -> Option<u8> {
     (task + 1..TASKS).find(|&at| listed & 1 << at > 0).map(|at| at as u8)
 }
 
-/// The reading that a source would make of it.
+/// The reading that a source would make of these facts.
 pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     let scan = &facts.scan;
     let mut reading = Reading::default();
@@ -355,7 +365,8 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     let thorough = order != Order::Procfs || facts.thorough;
     buffer.count = scan.count.map(u64::from);
     buffer.in_flight = match order {
-        // fdinfo of a socket does not tell of what the fds in it are.
+        // fdinfo of a socket counts the fds in its queue, but does not tell which buffers they
+        // refer to.
         Order::Procfs => (thorough && scan.queue == 0).then_some(0),
         _ => Some(scan.queue.into()),
     };
@@ -364,13 +375,14 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     let found = scan.slots.iter().chain(&scan.places).any(|&bits| bits > 0);
     let shown = order != Order::Shmem && !scan.gone || found || scan.queue > 0;
     if !shown {
-        return with_witness(reading, facts);
+        return with_interference(reading, facts);
     }
-    let counted = Counted { held_still: scan.steady && scan.count.is_some() && !scan.gone, more_files: 0 };
+    let counted = Counted { stable: scan.stable && scan.count.is_some() && !scan.gone, more_files: 0 };
     reading.objects.push(Object { buffer, counted });
     let mut tables: Vec<u8> = Vec::new();
     for at in (0..TASKS).filter(|&at| scan.slots[at] > 0) {
-        // procfs knows tables by comparing processes, the iterators by their ids.
+        // procfs knows that tables are one by comparing processes, the iterators by the tables'
+        // ids.
         let id = match (order, facts.same[0][at]) {
             (Order::Procfs, same) if usize::from(same) == TASKS => {
                 reading.uncompared.extend((0..TASKS).filter(|&a| scan.slots[a] == scan.slots[at]).map(pid));
@@ -390,13 +402,13 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
         }
     }
     add_spaces(&mut reading, facts, order);
-    with_witness(reading, facts)
+    with_interference(reading, facts)
 }
 
 fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
     let scan = &facts.scan;
     let pid = |at: usize| Pid(at as u32 + 1);
-    // Which places, of whom.
+    // The addresses found in each address space, and its owners.
     let mut spaces: Vec<(u8, Vec<Pid>)> = Vec::new();
     if order == Order::Procfs {
         for at in (0..TASKS).filter(|&at| scan.places[at] > 0) {
@@ -414,8 +426,8 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
             let owner = |at: &usize| usize::from(scan.space[*at]) == space + 1;
             let owners: Vec<Pid> = (0..TASKS).filter(owner).map(pid).collect();
             if owners.is_empty() {
-                // A child's that is not listed yet, or one that was given up.
-                reading.witness.moved = true;
+                // It belongs to a child that is not listed yet, or was given up.
+                reading.interference.moved = true;
             } else {
                 spaces.push((places, owners));
             }
@@ -434,8 +446,8 @@ fn add_spaces(reading: &mut Reading, facts: &Facts, order: Order) {
     }
 }
 
-/// What could have disturbed it, as the sources make it from two looks.
-fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
+/// Adds what could have disturbed the reading, as the sources find it.
+fn with_interference(mut reading: Reading, facts: &Facts) -> Reading {
     let scan = &facts.scan;
     let look = |listed: u8, second: bool| -> Vec<Activity> {
         let task = |at: usize| {
@@ -451,15 +463,16 @@ fn with_witness(mut reading: Reading, facts: &Facts) -> Reading {
         };
         (0..TASKS).filter(|at| listed & 1 << at > 0).map(task).collect()
     };
-    let between = between(look(scan.before, false), look(facts.after, true), &[]);
-    reading.witness = Witness {
-        remapped: between.ran.clone(),
-        ran: Some(between.ran),
-        in_call: (facts.calls && between.calls_known).then_some(between.in_call),
+    let changes = tasks::compare(look(scan.before, false), look(facts.after, true), &[]);
+    reading.interference = Interference {
+        remapped: changes.ran.clone(),
+        ran: Some(changes.ran),
+        in_call: (facts.calls && changes.calls_known).then_some(changes.in_call),
         exiting: scan.exiting,
-        processes_changed: between.started || facts.processes_started,
-        moved: scan.moved || reading.witness.moved,
+        processes_changed: changes.started || facts.processes_started,
+        moved: scan.moved || reading.interference.moved,
     };
-    reading.coverage = Seen { listed: true, passed_over: !facts.thorough, ..Seen::default() };
+    reading.coverage =
+        ReadingCoverage { listed: true, passed_over: !facts.thorough, ..ReadingCoverage::default() };
     reading
 }

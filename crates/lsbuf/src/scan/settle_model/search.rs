@@ -1,4 +1,7 @@
-//! Every interleaving of a world's steps with those of a scan, depth first, each state once.
+//! Searches every interleaving of a world's steps with those of a scan, depth first, each state
+//! once.
+//!
+//! Limits: a state is known by a 64-bit hash, so two states could be taken for one by chance.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -10,8 +13,8 @@ use super::scan::{At, BUFFER, Facts, How, Order, Scan, reading};
 use super::world::{Stage, Steps, TASKS, World};
 use crate::model::{Buffer, BufferId, Inode, Kind, Residual};
 use crate::scan::assemble::assemble;
-use crate::scan::reading::{Counted, Effort, Object, Reading, Witness};
-use crate::scan::settle::{Limits, Settling, Step, left_over, suspects};
+use crate::scan::reading::{Counted, Effort, Interference, Object, Reading};
+use crate::scan::settle::{Limits, Settling, Step, suspects, undisturbed_residual};
 
 /// What is searched.
 #[derive(Clone, Copy, Debug)]
@@ -20,41 +23,41 @@ pub(super) struct Search {
     pub(super) steps: Steps,
     pub(super) how: How,
     pub(super) readings: u32,
-    /// Whether another buffer never settles, so that each scan makes all its readings.
+    /// Whether a second buffer stays an estimate, so that each scan makes all of its readings.
     pub(super) all_readings: bool,
-    /// So many steps of the world in one path.
+    /// The most steps of the world in one path.
     pub(super) budget: u8,
-    /// What is taken away from each witness before it is judged.
-    pub(super) blank: Option<fn(&mut Witness)>,
+    /// Removes something from the evidence of each reading before it is judged.
+    pub(super) remove: Option<fn(&mut Interference)>,
 }
 
-/// What came of it.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) states: usize,
-    /// Different histories of readings that end in an `Exact` which is true.
+    /// How many different series of readings end in an `Exact` that is true.
     pub(super) exact: usize,
-    /// Those that end in one which is wrong by the limit of several processes, and by that of a receiver
-    /// that sleeps.
+    /// How many end in an `Exact` that is wrong because of the limit of several processes, and
+    /// because of that of a receiver that sleeps.
     pub(super) several: usize,
     pub(super) asleep: usize,
-    /// The path to the first that is wrong without being a limit.
+    /// The path to the first one that is wrong for another reason.
     pub(super) wrong: Option<String>,
-    /// The path to the first that is wrong by the former.
+    /// The path to the first one that is wrong because of several processes.
     pub(super) limit: Option<String>,
 }
 
-/// One reading, and what was true.
+/// One reading, and what was true while it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Past {
     facts: Facts,
-    /// How many references the kernel itself had, one bit for each number: between the reading before and
-    /// this one, and during this one.
+    /// How many references the kernel itself had, as a set with one bit for each number: `since`
+    /// the reading before, and `during` this one.
     since: u8,
     during: u8,
-    /// Whose references were found otherwise than they were.
+    /// The processes whose references were not found as they were.
     misread: u8,
-    /// References in the hands of receivers that slept from begin to end.
+    /// References that receivers held which slept during the whole reading.
     asleep: u8,
 }
 
@@ -154,40 +157,41 @@ impl Search {
             let other = Buffer { count: Some(1), in_flight: Some(0), io_uring: Some(0), ..other };
             reading.objects.push(Object { buffer: other, counted: Counted::default() });
         }
-        self.blank.iter().for_each(|blank| blank(&mut reading.witness));
+        self.remove.iter().for_each(|remove| remove(&mut reading.interference));
         reading
     }
 
-    /// Whether `Exact` is true of the readings that it is said of: of each that proves it alone, or else of
-    /// the time from the first of them to the last.
+    /// Whether an `Exact` is true: at some moment of each reading that proves it alone; or else at
+    /// some moment from the first reading that proves it to the last.
     fn truth(&self, past: &[Past], number: u64) -> Verdict {
         let is = |mask: u8, number: u64| mask & 1 << number != 0;
-        // Those that found the same as the last one which could be compared, and what each of them proves.
+        // The readings with the same account as the last one that could be compared, and what each
+        // proves.
         let mut same = None;
         let mut agreeing: Vec<(usize, Option<Rc<BTreeSet<_>>>)> = Vec::new();
         for at in (0..past.len()).rev() {
             let mut reading = self.reading(&past[at]);
             let assembled = assemble(&mut reading);
             let Some(one) = assembled.iter().find(|a| a.buffer.id.ino == BUFFER) else { continue };
-            let Ok(left) = left_over(one, &reading.coverage) else { continue };
+            let Ok(left) = undisturbed_residual(one, &reading.coverage) else { continue };
             let account = (one.buffer.holders.clone(), one.buffer.count, left);
             if *same.get_or_insert(account.clone()) != account {
                 break;
             }
-            let ran = reading.witness.ran.clone().map(Rc::new);
+            let ran = reading.interference.ran.clone().map(Rc::new);
             agreeing.push((
                 at,
-                suspects(one, left, &reading.witness, ran.as_ref()).ok().map(Option::unwrap_or_default),
+                suspects(one, left, &reading.interference, ran.as_ref()).ok().map(Option::unwrap_or_default),
             ));
         }
         agreeing.retain(|(_, suspects)| suspects.is_some());
         let mut asleep = false;
-        let mut still = false;
+        let mut proven_alone = false;
         for (at, _) in agreeing
             .iter()
             .filter(|(_, suspects)| suspects.as_ref().is_some_and(|suspects| suspects.is_empty()))
         {
-            still = true;
+            proven_alone = true;
             let one = &past[*at];
             if !is(one.during, number) {
                 let hidden = u64::from(one.asleep);
@@ -205,7 +209,7 @@ impl Search {
         };
         let window = past[*first..=*last].iter().enumerate();
         let window = window.fold(0, |mask, (at, one)| mask | one.during | if at > 0 { one.since } else { 0 });
-        if still || is(window, number) {
+        if proven_alone || is(window, number) {
             return Verdict::Exact;
         }
         let always = agreeing.iter().fold(u8::MAX, |mask, (at, _)| mask & past[*at].misread);
@@ -238,7 +242,7 @@ impl Run<'_> {
         }
     }
 
-    /// The scan's next step.
+    /// Makes the scan's next step.
     fn read_on(&mut self, mut state: State) {
         let at = state.scan.at;
         if at == At::Begin {
@@ -248,7 +252,7 @@ impl Run<'_> {
             state.scan.step(&mut state.world, &self.search.how, state.effort.thorough, state.effort.calls);
         state.add_truth();
         self.path.push(Move::Scan(at));
-        // The number that is judged is the last count's.
+        // The residual is computed from the last count, so what was misread by then matters.
         if at == At::CountAgain || state.scan.at == At::End && at != At::End {
             state.misread = state.scan.misread(&state.world, self.search.how.order);
         }
@@ -262,7 +266,7 @@ impl Run<'_> {
     fn conclude(&mut self, state: State, facts: Facts) {
         let asleep = |at: usize| {
             let task = state.world.tasks[at];
-            if task.stage == Stage::Receiving && !task.ran { task.hand } else { 0 }
+            if task.stage == Stage::Receiving && !task.ran { task.held_in_call } else { 0 }
         };
         let past = Past {
             facts,
@@ -288,11 +292,11 @@ impl Run<'_> {
                 Verdict::Several(number) => {
                     self.found.several += 1;
                     if self.found.limit.is_none() {
-                        self.found.limit = Some(self.told(&state, number));
+                        self.found.limit = Some(self.path_in_words(&state, number));
                     }
                 }
                 Verdict::Asleep => self.found.asleep += 1,
-                Verdict::Wrong(number) => self.found.wrong = Some(self.told(&state, number)),
+                Verdict::Wrong(number) => self.found.wrong = Some(self.path_in_words(&state, number)),
             }
             (history, verdict)
         });
@@ -303,8 +307,8 @@ impl Run<'_> {
         }
     }
 
-    /// The path so far in words.
-    fn told(&self, state: &State, number: u64) -> String {
+    /// The path so far, in words.
+    fn path_in_words(&self, state: &State, number: u64) -> String {
         let mut text = String::new();
         for one in &self.path {
             let _ = match one {

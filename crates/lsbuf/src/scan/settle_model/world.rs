@@ -1,53 +1,55 @@
-//! A kernel small enough to be searched: three processes, one buffer, and every step by which a
-//! reference of it comes, goes or changes hands.
+//! A model of the kernel that is small enough to be searched: three processes, one buffer, and
+//! every step that adds, removes or moves a reference to it.
 //!
-//! A system call is several steps where the kernel holds a reference between them that is in no table.
-//! A task may sleep between any two of its steps for as long as the search likes.
+//! A system call is more than one step if the kernel keeps a reference in no table between them. A
+//! task may sleep between any two of its steps for as long as the search likes.
+//!
+//! Limits: see [`super`].
 
-/// How many processes there can ever be.
+/// How many processes there can be in all.
 pub(super) const TASKS: usize = 3;
-/// How many fd tables and address spaces there can be at a time.
+/// How many fd tables, and how many address spaces, there can be at a time.
 pub(super) const TABLES: usize = 5;
-/// Slots of a table, and places of a space.
+/// How many entries a table has, and how many addresses an address space.
 pub(super) const SLOTS: u8 = 2;
-/// The bit of [`World::spaces`] for a program that runs from the buffer.
+/// The bit in [`World::spaces`] which says that a program runs from the buffer.
 pub(super) const EXE: u8 = 1 << SLOTS;
-/// Most references that the kernel itself has, and most messages.
+/// The most references of the kernel itself, and the most messages.
 const MOST: u8 = 1;
 
-/// Where a task is.
+/// What a task is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
-    /// It is not there yet.
+    /// It does not exist yet.
     #[default]
     Never,
-    /// Its parent is still inside fork: it has what it will have, and nothing lists it.
+    /// Its parent is still inside fork. It has its table and space, and is not listed.
     Born,
-    /// It runs its program, or sleeps in a call that keeps nothing.
+    /// It runs its program, or sleeps in a call that keeps no references.
     Runs,
-    /// Inside fork: the fd table is copied.
+    /// Inside fork: the child has its fd table.
     ForkedTable,
-    /// The address space is, too.
+    /// Inside fork: the child has its address space too.
     ForkedSpace,
-    /// The child has its pid.
+    /// Inside fork: the child has its pid.
     ForkedPid,
-    /// Inside close: the slot is empty, the reference not yet released.
+    /// Inside close: the entry is empty, and the reference is not yet released.
     Closing,
-    /// Inside sendmsg, with a reference that is in no queue.
+    /// Inside sendmsg: it has a reference that is not yet in the queue.
     Sending,
-    /// Inside recvmsg, with a reference that is in no queue any more.
+    /// Inside recvmsg: it has a reference that is no longer in the queue.
     Receiving,
     /// Inside exec: the program is open.
     Opened,
-    /// The new address space is in place, the old one not yet released.
+    /// Inside exec: the new address space is in place, and the old one is not yet released.
     Replaced,
-    /// Exiting: the address space is given up and not yet released.
+    /// Exiting: the address space is given up, and not yet released.
     GaveSpace,
-    /// Exiting: released.
+    /// Exiting: the address space is released.
     NoSpace,
-    /// Exiting: the fd table is given up and not yet released.
+    /// Exiting: the fd table is given up, and not yet released.
     GaveTable,
-    /// It has ended.
+    /// It has exited.
     Gone,
 }
 
@@ -55,25 +57,25 @@ pub(super) enum Stage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) stage: Stage,
-    /// Which table and space it has, from 1; 0: none.
+    /// Its table and its address space, counted from 1; 0: none.
     pub(super) table: u8,
     pub(super) space: u8,
-    /// What it has given up and not released.
+    /// The table or address space that it has given up and not yet released.
     given_up: u8,
-    /// References in its hands, in no table.
-    pub(super) hand: u8,
-    /// The child that it is making.
+    /// References that it keeps in no table while it is inside a call.
+    pub(super) held_in_call: u8,
+    /// The child that its fork is making.
     child: u8,
-    /// Whether it took a step since the first look at it.
+    /// Whether it made a step since its activity was read first.
     pub(super) ran: bool,
     /// How often it has replaced its program.
     pub(super) program: u8,
 }
 
-/// Which steps there are, so that a search can go deep where it matters.
+/// Which steps are allowed: fewer kinds let a search go deeper.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Steps {
-    /// dup and close; with a pause inside close.
+    /// dup and close, with a moment inside close.
     pub(super) fds: bool,
     /// mmap, mremap, munmap.
     pub(super) maps: bool,
@@ -81,7 +83,7 @@ pub(super) struct Steps {
     pub(super) messages: bool,
     /// fork.
     pub(super) forks: bool,
-    /// Besides, clone with CLONE_FILES or CLONE_VM.
+    /// clone with CLONE_FILES or CLONE_VM; only with `forks`.
     pub(super) clones: bool,
     pub(super) execs: bool,
     /// exec of the buffer.
@@ -89,33 +91,34 @@ pub(super) struct Steps {
     pub(super) exits: bool,
     /// The kernel takes and drops a reference of its own.
     pub(super) kernel: bool,
-    /// A task gets an fd for the kernel's reference, as of a GEM handle.
+    /// A task makes an fd from the kernel's reference, as from a GEM handle.
     pub(super) exports: bool,
     /// pidfd_getfd.
     pub(super) steals: bool,
-    /// Whose table has the socket in it, which therefore cannot exit.
+    /// The process that has the socket; it cannot exit.
     pub(super) socket: usize,
 }
 
-/// Takes a step that a task can take: its name, and what it changes.
+/// Takes a possible step: its name and the change that it makes.
 type Then<'t> = dyn FnMut(&'static str, &dyn Fn(&mut World)) + 't;
 
-/// All there is.
+/// The state of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) tasks: [Task; TASKS],
-    /// The slots of each table that refer to the buffer.
+    /// For each table, the entries that refer to the buffer.
     pub(super) tables: [u8; TABLES],
-    /// The places of each space where it is mapped; and [`EXE`].
+    /// For each address space, the addresses at which the buffer is mapped, and [`EXE`].
     pub(super) spaces: [u8; TABLES],
     pub(super) queue: u8,
     pub(super) kernel: u8,
-    /// Whether a pid was given out since the counter was read.
+    /// Whether a pid was given out since the last pid was read.
     pub(super) processes_started: bool,
 }
 
 impl World {
-    /// Processes that run their programs, each with a table, a space and these slots and places.
+    /// Processes that run their programs, each with a table and an address space of its own.
+    /// `tasks` has the entries and addresses of each that refer to the buffer, as bits.
     pub(super) fn new(tasks: &[(u8, u8)]) -> World {
         let mut world = World::default();
         for (at, &(slots, places)) in tasks.iter().enumerate() {
@@ -129,7 +132,7 @@ impl World {
     /// What the kernel counts.
     pub(super) fn count(&self) -> u8 {
         let kept = self.tables.iter().chain(&self.spaces).map(|bits| bits.count_ones() as u8).sum::<u8>();
-        kept + self.queue + self.kernel + self.tasks.iter().map(|task| task.hand).sum::<u8>()
+        kept + self.queue + self.kernel + self.tasks.iter().map(|task| task.held_in_call).sum::<u8>()
     }
 
     /// Processes that are listed.
@@ -160,7 +163,7 @@ impl World {
         self.tasks.iter().any(|task| task.space == space)
     }
 
-    /// A table that nobody has and that holds nothing.
+    /// A table that no task has and that holds nothing.
     fn free_table(&self) -> u8 {
         let dropped = |at| self.tasks.iter().any(|t| t.stage == Stage::GaveTable && t.given_up == at);
         let free = |at: &u8| !self.has_table(*at) && !dropped(*at) && self.tables[usize::from(*at) - 1] == 0;
@@ -173,7 +176,7 @@ impl World {
         (1..=TABLES as u8).find(free).unwrap()
     }
 
-    /// Every step that can be taken, with the worlds that follow.
+    /// Every possible step, with the state that follows.
     pub(super) fn next(&self, steps: &Steps, found: &mut Vec<(&'static str, usize, World)>) {
         if steps.kernel {
             if self.kernel < MOST && self.count() > 0 {
@@ -198,7 +201,7 @@ impl World {
         }
     }
 
-    /// What a task can begin that runs its program.
+    /// The steps that a task can begin while it runs its program.
     fn begin(&self, at: usize, steps: &Steps, then: &mut Then<'_>) {
         let task = self.tasks[at];
         let (table, space) = (usize::from(task.table) - 1, usize::from(task.space) - 1);
@@ -217,7 +220,7 @@ impl World {
             if fd && (steps.fds || steps.messages) {
                 then("closes", &|world| {
                     world.tables[table] &= !bit;
-                    world.tasks[at].hand = 1;
+                    world.tasks[at].held_in_call = 1;
                     world.tasks[at].stage = Stage::Closing;
                 });
             }
@@ -230,14 +233,14 @@ impl World {
         }
         if steps.messages && has_fd && self.queue < MOST {
             then("sends", &|world| {
-                world.tasks[at].hand = 1;
+                world.tasks[at].held_in_call = 1;
                 world.tasks[at].stage = Stage::Sending;
             });
         }
         if steps.messages && self.queue > 0 && slots != 3 {
             then("receives", &|world| {
                 world.queue -= 1;
-                world.tasks[at].hand = 1;
+                world.tasks[at].held_in_call = 1;
                 world.tasks[at].stage = Stage::Receiving;
             });
         }
@@ -263,7 +266,7 @@ impl World {
             then("begins to exec", &|world| world.tasks[at].stage = Stage::Opened);
             if has_fd && steps.programs {
                 then("begins to exec the buffer", &|world| {
-                    world.tasks[at].hand = 1;
+                    world.tasks[at].held_in_call = 1;
                     world.tasks[at].stage = Stage::Opened;
                 });
             }
@@ -277,7 +280,7 @@ impl World {
         }
     }
 
-    /// What comes next in a call.
+    /// The next step of a task inside a call.
     fn go_on(&self, at: usize, then: &mut Then<'_>) {
         let task = self.tasks[at];
         let child = usize::from(task.child);
@@ -301,28 +304,28 @@ impl World {
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Closing => then("has closed", &|world| {
-                world.tasks[at].hand = 0;
+                world.tasks[at].held_in_call = 0;
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Sending => then("has sent", &|world| {
-                world.tasks[at].hand = 0;
+                world.tasks[at].held_in_call = 0;
                 world.queue += 1;
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Receiving => then("has received", &|world| {
-                // A table that is full by now takes no more, and the reference goes.
+                // If the table is full by now, the reference is released instead.
                 if let (table @ 1.., Some(bit)) =
                     (usize::from(task.table), [1, 2].into_iter().find(|bit| self.slots(at) & bit == 0))
                 {
                     world.tables[table - 1] |= bit;
                 }
-                world.tasks[at].hand = 0;
+                world.tasks[at].held_in_call = 0;
                 world.tasks[at].stage = Stage::Runs;
             }),
             Stage::Opened => then("replaces its program", &|world| {
                 let space = world.free_space();
-                world.spaces[usize::from(space) - 1] = EXE * task.hand;
-                world.tasks[at].hand = 0;
+                world.spaces[usize::from(space) - 1] = EXE * task.held_in_call;
+                world.tasks[at].held_in_call = 0;
                 world.tasks[at].space = space;
                 world.tasks[at].program += 1;
                 world.tasks[at].given_up = if world.has_space(task.space) { 0 } else { task.space };

@@ -1,4 +1,9 @@
 //! What a pass over the processes starts from, and what it finds.
+//!
+//! `walk` and `visit` fill these lists, and `procfs::objects` makes a reading of them.
+//!
+//! Limits: a mapping is only known to be a dma-buf's once the pass has learnt which device the
+//! dma-buf filesystem has; so mappings are kept here until the pass is over.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -17,17 +22,18 @@ use crate::scan::budget::TimeBudget;
 use crate::scan::dmabuf_identity::{DmaBufIdentity, IsDmaBuf};
 use crate::scan::space::Reader;
 
-/// An fd proven to be a dma-buf's.
+/// An fd that was proven to be a dma-buf's.
 #[derive(Debug)]
 pub(in crate::scan) struct HeldFd {
     pub(in crate::scan) pid: Pid,
-    /// Whose table it is in, if not the process's.
+    /// The thread whose own table it is in; `None`: it is in the process's.
     pub(in crate::scan) thread: Option<Tid>,
     pub(in crate::scan) ino: Inode,
     pub(in crate::scan) fact: FdFact,
 }
 
-/// A mapping that looks like a dma-buf's; [`DmaBufIdentity::is_dmabuf_device`] decides when the pass is over.
+/// A mapping that looks like a dma-buf's. After the pass, [`DmaBufIdentity::is_dmabuf_device`]
+/// decides.
 #[derive(Debug)]
 pub(in crate::scan) struct HeldMap {
     pub(in crate::scan) pid: Pid,
@@ -43,7 +49,7 @@ pub(in crate::scan) struct HeldDevice {
     pub(in crate::scan) path: Label,
 }
 
-/// An fd of the shmem family.
+/// An fd of shared memory.
 #[derive(Debug)]
 pub(in crate::scan) struct HeldShmFd {
     pub(in crate::scan) pid: Pid,
@@ -52,7 +58,7 @@ pub(in crate::scan) struct HeldShmFd {
     pub(in crate::scan) fact: ShmFd,
 }
 
-/// A mapping of the shmem family.
+/// A mapping of shared memory.
 #[derive(Debug)]
 pub(in crate::scan) struct HeldShmMap {
     pub(in crate::scan) pid: Pid,
@@ -65,19 +71,20 @@ pub(in crate::scan) struct Start<'s> {
     pub(in crate::scan) root: &'s ProcRoot,
     pub(in crate::scan) reader: Reader,
     pub(in crate::scan) queries: Option<Queries>,
-    /// The dma-buf filesystem's device, if it is known already.
+    /// The device number of the dma-buf filesystem, if it is known already.
     pub(in crate::scan) dev: Option<Dev>,
     /// Whether to look for references that are in no fd table and no address space.
     pub(in crate::scan) count_hidden: bool,
-    /// The family's filesystems and the kinds that are wanted, if any of them is.
+    /// The filesystems of shared memory and the wanted kinds; `None`: no shared memory is looked
+    /// for.
     pub(in crate::scan) shmem_kinds: Option<(&'s Filesystems, Kinds)>,
-    /// When to give up, if that is allowed.
+    /// When to give up; `None`: never.
     pub(in crate::scan) budget: Option<&'s TimeBudget>,
-    /// Whose mappings are left out.
+    /// Whether a process's mappings are left out.
     pub(in crate::scan) left_out: &'s dyn Fn(Pid) -> bool,
-    /// Processes that only read for this scan, which are passed over.
+    /// Helper processes of this scan, which are left out.
     pub(in crate::scan) helpers: &'s [Pid],
-    /// The processes that are listed, each with its directory's inode number.
+    /// The listed processes, each with the inode number of its directory.
     pub(in crate::scan) listed: &'s [(Pid, u64)],
 }
 
@@ -86,7 +93,8 @@ pub(in crate::scan) struct Start<'s> {
 pub(in crate::scan) enum WalkError {
     /// The processes cannot be listed.
     CannotList(io::Error),
-    /// It would take too long, or leave uncertain residuals that another way would not.
+    /// It would take too long, or its residuals would be estimates where another source may prove
+    /// them.
     NotWorthIt,
 }
 
@@ -104,59 +112,62 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) devices: Vec<HeldDevice>,
     pub(in crate::scan) shm_fds: Vec<HeldShmFd>,
     pub(in crate::scan) shm_maps: Vec<HeldShmMap>,
-    /// Processes whose program is a buffer of the shmem family.
+    /// Processes that run a program from a buffer of shared memory.
     pub(in crate::scan) programs: Vec<(Pid, BufferId)>,
     /// Processes whose mappings were left out.
     pub(in crate::scan) stuck: Vec<Pid>,
-    /// The processes that were listed last.
+    /// The processes of the last listing.
     pub(in crate::scan) listed: Vec<(Pid, u64)>,
-    /// Kernel threads, which hold nothing.
+    /// Kernel threads. They hold no buffer.
     pub(in crate::scan) kernel_threads: BTreeSet<Pid>,
-    /// Fds of sync_files, by process.
+    /// How many fds of sync_files each process has.
     pub(in crate::scan) sync_files: BTreeMap<Pid, u64>,
-    /// The shmem family, if it is looked for.
+    /// What finds shared memory; `None`: none is looked for.
     pub(in crate::scan) shmem_finder: Option<ShmemFinder>,
     pub(in crate::scan) identity: DmaBufIdentity,
-    /// Buffers whose names are known by one of their references.
+    /// Dma-bufs whose names are known from one of their references.
     pub(in crate::scan) named: HashSet<Inode>,
-    /// Those that may hold something, ordered by pid.
+    /// Processes that may hold something, ordered by pid.
     pub(in crate::scan) processes: Vec<Process>,
     pub(in crate::scan) counts: ProcessCounts,
-    /// Those of which at least a part could not be read, ordered by pid.
+    /// Processes of which some part could not be read, ordered by pid.
     pub(in crate::scan) unreadable: Vec<Pid>,
-    /// A second reading of each buffer's count, where one was asked for.
+    /// Counts that were read a second time.
     pub(in crate::scan) rechecked: BTreeMap<Inode, u64>,
-    /// `None`: not looked for.
+    /// References in sockets and io_urings; `None`: not looked for.
     pub(in crate::scan) hidden: Option<HiddenRefCounter>,
-    /// Whether an fd table changed while it was read: an fd may have moved to a slot that was read before.
+    /// An fd table changed while it was read: an fd may have moved to an entry that was read
+    /// before.
     pub(in crate::scan) table_changed: bool,
-    /// Processes in the middle of exiting, whose references are out of sight and may still count.
+    /// How many tasks were exiting: their references are in no table any more, and may still be
+    /// counted.
     pub(in crate::scan) exiting: u64,
-    /// Processes with a thread that may have an fd table of its own, which could not be asked.
+    /// Processes with a thread that may have an fd table of its own; comparing the tables failed.
     pub(in crate::scan) uncompared: HashSet<Pid>,
-    /// `O_PATH` fds that cannot be judged until a dma-buf's mount is known; as in [`HeldFd`].
+    /// `O_PATH` fds that cannot be judged until the dma-buf filesystem's mount is known. Process
+    /// and thread as in [`HeldFd`].
     pub(in crate::scan) paths: Vec<(Pid, Option<Tid>, FdFact)>,
     pub(super) denied: u64,
     pub(super) failed: u64,
     pub(in crate::scan) unproven: u64,
-    /// What reads fd tables and address spaces.
+    /// Readers of fd tables and address spaces, with their scratch memory.
     pub(super) fd_reader: FdReader,
     pub(super) maps_reader: MapsReader,
-    /// What one fd table is read into; empty in between.
+    /// Scratch memory for one fd table.
     pub(in crate::scan) table: fds::FdTable,
-    /// Processes that appeared when the last generation had been read.
+    /// New processes that were listed last and not read.
     pub(super) newcomers: u64,
     pub(super) malformed: BTreeMap<Source, u64>,
 }
 
 impl Walk {
-    /// Whether a mapping is a dma-buf's, by all that the pass learnt.
+    /// Whether a mapping is a dma-buf's, by everything that the pass has learnt.
     pub(in crate::scan) fn is_dmabuf(&self, map: &HeldMap) -> bool {
         self.identity.is_dmabuf_device(map.fact.dev) == IsDmaBuf::Yes
     }
 
-    /// Those of these processes that were read, and those with sync_files.
-    pub(in crate::scan) fn who_are(&self, pids: &BTreeSet<Pid>) -> Vec<Process> {
+    /// Those of these processes that were read, and all that have sync_files.
+    pub(in crate::scan) fn describe(&self, pids: &BTreeSet<Pid>) -> Vec<Process> {
         let counted = |process: &Process| Process {
             sync_files: Some(self.sync_files.get(&process.pid).copied().unwrap_or(0)),
             ..process.clone()
@@ -165,7 +176,7 @@ impl Walk {
         self.processes.iter().filter(asked).map(counted).collect()
     }
 
-    /// The open device nodes, with the names that `name` gives to the devices behind them.
+    /// The open device nodes. `name` gives the name of the device behind a node.
     pub(in crate::scan) fn devices(&self, name: impl Fn(&Label) -> Option<Label>) -> Vec<Device> {
         let comm = |pid| {
             let at = self.processes.binary_search_by_key(&pid, |p| p.pid).ok()?;
@@ -175,7 +186,7 @@ impl Walk {
         by_node(held, comm, name)
     }
 
-    /// Drops what was found of a process.
+    /// Drops all facts about a process.
     pub(super) fn forget(&mut self, pid: Pid) {
         self.fds.retain(|held| held.pid != pid);
         self.maps.retain(|held| held.pid != pid);
@@ -203,14 +214,14 @@ impl Walk {
         }
     }
 
-    pub(in crate::scan) fn garble(&mut self, source: Source, facts: u64) {
+    pub(in crate::scan) fn count_malformed(&mut self, source: Source, facts: u64) {
         if facts > 0 {
             *self.malformed.entry(source).or_default() += facts;
         }
     }
 }
 
-/// Open device nodes, each once and with all that hold it, by path.
+/// Each open device node with all of its holders, ordered by path.
 pub(in crate::scan) fn by_node<'n>(
     held: impl Iterator<Item = (&'n Label, DeviceClass, Pid, Fd)>,
     comm: impl Fn(Pid) -> Option<Label>,
@@ -235,13 +246,13 @@ pub(in crate::scan) fn by_node<'n>(
     nodes.into_iter().map(device).collect()
 }
 
-/// An fd table, by the process that shows it and the thread that has it, if that is not the process's.
+/// An fd table: the process that shows it, and the thread that it belongs to if not to the process.
 pub(in crate::scan) type TableOwner = (Pid, Option<Tid>);
 
-/// What is in a slot of a table: a dma-buf by its inode number, or a buffer of the shmem family.
+/// An entry of an fd table: a dma-buf by its inode number, or a buffer of shared memory.
 type Slot = (Fd, Inode, Option<BufferId>);
 
-/// The slots of those fds, each with its table.
+/// The entries of these fds, each with its table.
 pub(in crate::scan) fn slots(
     fds: &[HeldFd],
     shmem: &[HeldShmFd],

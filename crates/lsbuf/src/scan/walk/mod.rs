@@ -1,7 +1,12 @@
-//! One pass over the processes: every reference that can be proven, and what could not be read.
+//! One pass over all processes by procfs: finds every reference that can be proven, and notes what
+//! could not be read.
 //!
-//! Processes that appear during the pass are read too: a child that inherited an fd must not look like the kernel. [`Visit`]
-//! is what reading one process comes to.
+//! Processes that start during the pass are read too, because a child may have inherited an fd,
+//! which would otherwise count as the kernel's. `visit` reads one process, `found` has what a pass
+//! starts from and what it finds.
+//!
+//! Limits: on a machine that forks all the time, only a few generations of new processes are
+//! followed; the others are reported as a gap.
 
 mod found;
 mod visit;
@@ -23,12 +28,11 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::ShmemFinder;
 use crate::model::Pid;
 
-/// How often the listing of processes is repeated for newcomers. Each repetition reads only those, so a
-/// machine that forks all the time is followed for a few generations and then let go.
+/// How often the processes are listed again to find new ones. Each time only the new ones are read.
 const GENERATIONS: usize = 4;
 
 impl Walk {
-    /// Walks every process but known kernel threads.
+    /// Reads every process except known kernel threads.
     pub(super) fn of(start: &Start<'_>, kernel_threads: &mut KernelThreads) -> Result<Walk, WalkError> {
         let mut walk = Walk {
             identity: DmaBufIdentity::new(start.root, start.dev, start.queries),
@@ -50,7 +54,8 @@ impl Walk {
                 match seen.insert(pid, directory) {
                     Some(before) if before == directory => {}
                     Some(_) => {
-                        // The pid has been recycled, and what its former bearer held went with it.
+                        // The pid was reused: the earlier process has exited, and what it held was
+                        // released.
                         walk.forget(pid);
                         newcomers.push((pid, directory));
                     }
@@ -100,7 +105,7 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Decides on the `O_PATH` fds that were put off.
+    /// Decides on the `O_PATH` fds for which the dma-buf filesystem's mount was not known in time.
     fn judge_paths(&mut self) {
         for (pid, thread, fact) in std::mem::take(&mut self.paths) {
             match (self.identity.is_dmabuf_mount(fact.info.mnt_id), fact.info.ino) {
@@ -111,7 +116,7 @@ impl Walk {
         }
     }
 
-    /// Reads each buffer's count once more, through one of its fds.
+    /// Reads each dma-buf's count once more, through one of its fds.
     pub(super) fn recheck(&mut self, root: &ProcRoot) {
         let mut text = Vec::new();
         for held in &self.fds {
@@ -133,7 +138,7 @@ impl Walk {
             if let (Some(info), Some(was)) = (again, &before.dmabuf)
                 && info.ino == before.ino
                 && let Some(now) = info.dmabuf
-                // Without an inode number the fd may have been replaced.
+                // fdinfo shows no inode number, so the fd may refer to another buffer by now.
                 && (info.ino.is_some() || same(&now, was))
             {
                 self.rechecked.insert(held.ino, now.count);

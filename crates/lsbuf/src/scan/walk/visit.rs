@@ -1,10 +1,11 @@
-//! One process read: its fd tables, its address space, who it is.
+//! Reads one process: its fd tables, its address space and its identity.
 //!
-//! All facts of a visit are of one process and one program image: the process's directory stays open, so a recycled pid
-//! cannot slip in, and the `maps` that was opened first is asked at the end whether its address space still lives; if an
-//! exec has replaced it, what was found is dropped and the process is read again.
+//! All facts of a visit belong to one process and one program. The process's directory stays open,
+//! so that a reused pid cannot get in. `maps` is opened first, and checked at the end: if exec has
+//! replaced the address space by then, the facts are dropped and the process is read again.
 //!
-//! Limits: an exec by one of two processes that share their address space (vfork) does not show.
+//! Limits: if two processes share their address space (vfork) and one of them calls exec, that is
+//! not noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
@@ -24,24 +25,24 @@ use crate::model::{Pid, Source, Tid};
 use crate::scan::dmabuf_identity::{IsDmaBuf, Learnt};
 use crate::scan::space::{Facts, Reader, Space};
 
-/// How often a process is read that keeps replacing its image.
+/// How often a process is read that calls exec while it is read.
 const ATTEMPTS: usize = 4;
 
-/// What reading one process came to.
+/// How reading one process ended.
 pub(super) enum Visit {
     /// All of it was read.
     Read,
     /// It is a kernel thread, which has neither fds nor mappings.
     Kernel,
-    /// Something was refused.
+    /// The caller may not read a part of it.
     Denied,
-    /// Something went wrong, or it never held still.
+    /// Reading failed for another reason, or it kept calling exec.
     Failed,
-    /// It has exited; what it held went with it.
+    /// It has exited, and what it held was released.
     Gone,
 }
 
-/// How many facts there were before a visit.
+/// How many facts there were when a visit began, or at a point in it.
 #[derive(PartialEq, Eq)]
 struct FactCounts {
     fds: usize,
@@ -62,34 +63,35 @@ impl Walk {
                 Ok(process) => process,
                 Err(e) => return Visit::of(start.root.tree(), e),
             };
-            if let Some(visit) = self.visit_image(&process, start) {
+            if let Some(visit) = self.visit_once(&process, start) {
                 return visit;
             }
         }
         Visit::Failed
     }
 
-    /// Reads one process; `None`: its image was replaced meanwhile, and nothing is kept.
-    fn visit_image(&mut self, process: &ProcessDir, start: &Start<'_>) -> Option<Visit> {
+    /// Reads one process. `None`: it called exec meanwhile, and its facts were dropped.
+    fn visit_once(&mut self, process: &ProcessDir, start: &Start<'_>) -> Option<Visit> {
         let mark = self.mark();
         let threads = process.threads();
         let tids = threads.as_deref().unwrap_or_default();
         if let Some(finder) = &mut self.shmem_finder {
             finder.enter(process, tids);
         }
-        // Before the fds, so that what is read between the two ends of this belongs together.
+        // Opened before the fds are read, and checked afterwards: what was read between belongs to
+        // one program.
         let left_out = (start.left_out)(process.pid());
         let mut space = if left_out { Ok(None) } else { self.space(process, process.image(), start.reader) };
-        let mut leaderless = false;
+        let mut leader_exited = false;
         if matches!(space, Ok(None)) {
             match process.stage() {
                 Ok(Stage::Kernel) => return Some(Visit::Kernel),
                 Ok(Stage::Exiting) => self.exiting += 1,
-                Ok(Stage::Zombie) => leaderless = true,
+                Ok(Stage::Zombie) => leader_exited = true,
                 Ok(Stage::Running) if left_out => self.stuck.push(process.pid()),
                 Ok(Stage::Running) => {}
                 Err(e) if process.tree().says_exited(e) => return Some(Visit::Gone),
-                // The rest of it may be readable.
+                // Its fds may still be readable.
                 Err(_) => {}
             }
         }
@@ -100,11 +102,12 @@ impl Walk {
             space = self.through_thread(process, tid, start);
         }
         let rings = self.rings();
-        let fds = self.visit_tables(process, tids, leaderless, start);
+        let fds = self.visit_tables(process, tids, leader_exited, start);
         let (maps, space) = match space {
             Ok(None) => (Ok(()), None),
             Ok(Some(mut space)) => {
-                // Kept by its mapping alone, and what is registered with it does not show.
+                // The process has mapped the ring but has no fd of it, so its registered files
+                // cannot be read.
                 if space.ring && self.rings() == rings {
                     self.hidden.iter_mut().for_each(|hidden| hidden.unknown = true);
                 }
@@ -113,7 +116,7 @@ impl Walk {
                 self.visit_shmem(process, &space, shmem);
                 self.visit_program(process);
                 let followed = self.visit_maps(process, &space, facts);
-                self.garble(space.malformed.0, space.malformed.1);
+                self.count_malformed(space.malformed.0, space.malformed.1);
                 (followed, Some(space))
             }
             Err(e) => (Err(e), None),
@@ -137,9 +140,9 @@ impl Walk {
         Some(match fds.and(maps).and(threads.map(drop)) {
             Ok(()) => Visit::Read,
             Err(e) => match Visit::of(process.tree(), e) {
-                // A kernel thread has neither fds nor mappings, whoever asks.
+                // A kernel thread has neither fds nor mappings, although reading them is denied.
                 Visit::Denied if process.stage() == Ok(Stage::Kernel) => Visit::Kernel,
-                // It is there, but its files are not.
+                // The process exists, but its files do not.
                 Visit::Gone if process.identify().is_ok() => Visit::Failed,
                 visit => visit,
             },
@@ -167,7 +170,7 @@ impl Walk {
         self.programs.truncate(mark.programs);
     }
 
-    /// Reads an address space, with the shmem in it if that is looked for.
+    /// Reads an address space, and the shared memory in it if that is looked for.
     fn space(
         &mut self,
         process: &ProcessDir,
@@ -184,12 +187,13 @@ impl Walk {
         )
     }
 
-    /// Reads the process's fd table and those of threads that have one of their own. `leaderless`: the leader has exited.
+    /// Reads the process's fd table, and the table of each thread that has its own.
+    /// `leader_exited`: the leader has exited.
     fn visit_tables(
         &mut self,
         process: &ProcessDir,
         threads: &[Tid],
-        leaderless: bool,
+        leader_exited: bool,
         start: &Start<'_>,
     ) -> rustix::io::Result<()> {
         let tree = start.root.tree();
@@ -210,8 +214,10 @@ impl Walk {
                 }
             }
             match place {
-                None if self.shows_again(&begin, &before) => {
-                    // A copy or the same: the same, which threads are born with, and marked.
+                None if self.repeats_a_table(&begin, &before) => {
+                    // Comparing failed, so this may be the same table or a copy. It is taken for
+                    // the same, because threads start with the table of their process, and the
+                    // process is marked as uncompared.
                     if self.mark() != before {
                         self.uncompared.insert(process.pid());
                     }
@@ -220,9 +226,10 @@ impl Walk {
                 Some(Err(at)) => tables.insert(at, tid),
                 None | Some(Ok(_)) => {}
             }
-            // A table that shows nothing may be one that an exiting thread has parted with and not yet closed. Such a thread
-            // shares its want of a table with a leader that has exited.
-            let nothing = self.mark() == before && (leaderless || !matches!(place, Some(Ok(_))));
+            // A table that shows nothing may be one that an exiting thread has given up and not yet
+            // closed. Such a thread and an exited leader look like two tasks that share a table.
+            // Both have `files == NULL`, which kcmp reports as equal.
+            let nothing = self.mark() == before && (leader_exited || !matches!(place, Some(Ok(_))));
             if nothing && process.thread(tid).and_then(|thread| thread.stage()) == Ok(Stage::Exiting) {
                 self.exiting += 1;
             }
@@ -230,8 +237,9 @@ impl Walk {
         done
     }
 
-    /// Whether the facts since `facts` are those of one of the process's tables before, which begin at `begin`.
-    fn shows_again(&self, begin: &FactCounts, facts: &FactCounts) -> bool {
+    /// Whether the facts since `facts` repeat one of the process's tables that were read between
+    /// `begin` and `facts`.
+    fn repeats_a_table(&self, begin: &FactCounts, facts: &FactCounts) -> bool {
         let again = slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
         let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
         let before = slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
@@ -242,7 +250,8 @@ impl Walk {
         again.is_empty() || tables.values().any(|table| *table == again)
     }
 
-    /// Reads one fd table: the process's, or that of `thread`, whose directory `process` then is.
+    /// Reads one fd table: the process's own, or that of `thread`; `process` is then the thread's
+    /// directory.
     fn visit_fds(&mut self, process: &ProcessDir, thread: Option<Tid>) -> rustix::io::Result<()> {
         let pid = process.pid();
         let mut table = std::mem::take(&mut self.table);
@@ -251,14 +260,15 @@ impl Walk {
         for mut fact in table.facts.drain(..) {
             let learnt = if fact.info.dmabuf.is_some() {
                 let learnt = self.identity.learn_fd(process, &mut fact);
-                // A thread's own table is out of reach by the process's id.
+                // A thread's own table cannot be reached by the process's pid.
                 if thread.is_none() {
                     self.identity.duplicate(process, &fact);
                 }
                 learnt
             } else if fact.info.path_only {
                 match self.identity.judge_path(process, &fact) {
-                    // Its fdinfo has no size, so the inode is asked however it was proven.
+                    // The fdinfo of an `O_PATH` fd has no size, so the inode has to be read as
+                    // well.
                     IsDmaBuf::Yes => self.identity.learn_fd(process, &mut fact),
                     IsDmaBuf::No => continue,
                     IsDmaBuf::Unknown => {
@@ -288,13 +298,13 @@ impl Walk {
             0 => {}
             more => *self.sync_files.entry(pid).or_default() += more,
         }
-        self.garble(Source::Fdinfo, std::mem::take(&mut table.malformed));
+        self.count_malformed(Source::Fdinfo, std::mem::take(&mut table.malformed));
         self.table_changed |= std::mem::take(&mut table.changed);
         self.table = table;
         walked
     }
 
-    /// The address space as one of the threads shows it, where the leader has exited.
+    /// Reads the address space through one of the threads, where the leader has exited.
     fn through_thread(
         &mut self,
         process: &ProcessDir,
@@ -302,19 +312,19 @@ impl Walk {
         start: &Start<'_>,
     ) -> rustix::io::Result<Option<Space>> {
         let Ok(thread) = process.thread(tid) else { return Ok(None) };
-        // What is not below `task`.
-        let alone = process.thread_alone(tid).ok();
-        let shown = alone.as_ref().unwrap_or(&thread);
+        // `/proc/TID` has the files that `/proc/PID/task/TID` lacks, such as `map_files`.
+        let thread_dir = process.thread_alone(tid).ok();
+        let shown = thread_dir.as_ref().unwrap_or(&thread);
         let space = self.space(shown, thread.image(), start.reader)?;
         if space.is_none() && thread.stage() == Ok(Stage::Exiting) {
             self.exiting += 1;
         }
-        Ok(space.map(|space| space.through(alone)))
+        Ok(space.map(|space| space.through(thread_dir)))
     }
 
-    /// Adds what an address space maps of the shmem family.
+    /// Adds the shared memory that an address space maps.
     fn visit_shmem(&mut self, process: &ProcessDir, space: &Space, maps: Vec<ShmMap>) {
-        let (pid, process) = (process.pid(), space.alone().unwrap_or(process));
+        let (pid, process) = (process.pid(), space.thread_dir().unwrap_or(process));
         for fact in maps {
             if self.shmem_finder.as_mut().is_none_or(|finder| finder.complete(process, &fact)) {
                 self.shm_maps.push(HeldShmMap { pid, fact });
@@ -322,8 +332,8 @@ impl Walk {
         }
     }
 
-    /// Adds the process's program, if it runs from a buffer of the shmem family. Nobody else may show that: the program can
-    /// have unmapped all of its own text.
+    /// Adds the process's program, if it runs from a buffer of shared memory. Nothing else may show
+    /// that reference: the program can have unmapped its own text.
     fn visit_program(&mut self, process: &ProcessDir) {
         let Some(finder) = &mut self.shmem_finder else { return };
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
@@ -335,9 +345,9 @@ impl Walk {
         }
     }
 
-    /// Decides on what an address space maps, which gave these facts.
+    /// Adds the dma-bufs among the mappings of an address space.
     fn visit_maps(&mut self, process: &ProcessDir, space: &Space, facts: Facts) -> rustix::io::Result<()> {
-        let process = space.alone().unwrap_or(process);
+        let process = space.thread_dir().unwrap_or(process);
         let facts = match facts {
             Facts::Maps(facts) => facts,
             Facts::Links(links) => self.follow(process.dir(), links),
@@ -367,7 +377,7 @@ impl Walk {
                 Ok(Some((dev, ino))) => {
                     facts.push(MapFact { dev, ino, name: Some(link.name), vma: link.vma });
                 }
-                // Something else of that name, or unmapped by now.
+                // Not a dma-buf despite its name, or unmapped by now.
                 Ok(None) | Err(Errno::NOENT) => {}
                 Err(_) => self.unproven += 1,
             }

@@ -1,6 +1,7 @@
-//! The devices of the kernel's own shmem filesystems, which are mounted nowhere.
+//! The device numbers of the kernel's own shmem filesystems, which are mounted nowhere.
 //!
-//! They are found by a file that is made there for the moment: it has neither pages nor a name in any folder, and goes at once.
+//! To learn a device number, lsbuf makes a file on the filesystem and calls `fstat` on it. The file
+//! has no pages and no name in any folder, and is closed at once.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -13,14 +14,14 @@ use super::name::Filesystem;
 use crate::kernel::identity::device_of;
 use crate::model::Dev;
 
-/// Makes a file on each and asks it for its device.
+/// Makes a file on each filesystem, and returns the device numbers.
 pub(crate) fn filesystems() -> HashMap<Dev, Filesystem> {
     let huge_sizes = (16..=34).map(|log| MemfdFlags::HUGETLB | MemfdFlags::from_bits_retain(log << 26));
     let memfds = std::iter::once(MemfdFlags::empty()).chain(huge_sizes).map(|flags| {
         let filesystem = if flags.is_empty() { Filesystem::Kernel } else { Filesystem::KernelHuge };
         (memfd(flags), filesystem)
     });
-    // The kernel may have no such filesystem, and then there is no such file.
+    // Where the kernel does not have one of the filesystems, making the file fails.
     let device = |(file, filesystem): (Result<OwnedFd, Errno>, Filesystem)| {
         let stat = file.and_then(fstat).ok()?;
         Some((device_of(&stat), filesystem))
@@ -28,7 +29,8 @@ pub(crate) fn filesystems() -> HashMap<Dev, Filesystem> {
     memfds.chain([(memfd_secret(), Filesystem::Secret)]).filter_map(device).collect()
 }
 
-/// One that cannot be executed, as newer kernels want it to be said; older ones do not know the flag.
+/// Makes a memfd that cannot be executed. From Linux 6.3 on (commit 105ff5339f49) a program should
+/// say so; older kernels do not know the flag.
 fn memfd(flags: MemfdFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | MemfdFlags::CLOEXEC;
     memfd_create(c"lsbuf", flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| memfd_create(c"lsbuf", flags))
@@ -38,7 +40,7 @@ fn memfd_secret() -> Result<OwnedFd, Errno> {
     // SAFETY: memfd_secret takes flags alone.
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
     match libc::c_int::try_from(fd) {
-        // SAFETY: the call has just made this fd, and nobody else knows it.
+        // SAFETY: the call has just made this fd, and nothing else owns it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(Errno::NOSYS),
     }
@@ -48,7 +50,8 @@ fn memfd_secret() -> Result<OwnedFd, Errno> {
 mod tests {
     use super::*;
 
-    /// Check that this kernel's own tmpfs is the one that a memfd is on, and that procfs is none of the family's.
+    /// Check that a memfd's device is known as the kernel's own tmpfs, and that procfs's device is
+    /// not listed.
     #[test]
     fn of_this_kernel() {
         let own = filesystems();

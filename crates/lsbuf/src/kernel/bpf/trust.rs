@@ -1,4 +1,4 @@
-//! What is asked of files and folders where iterators are pinned, and how a change of them fails.
+//! Checks of a file or folder on a bpf filesystem: may it be trusted, and who may change it?
 
 use std::os::fd::AsFd;
 
@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 
 use crate::kernel::magic;
 
-/// What an open file is, if it lies on a bpf filesystem.
+/// The `stat` of an open file, if it is on a bpf filesystem.
 pub(super) fn is_on_bpf_fs(file: impl AsFd) -> Result<Option<Stat>, Errno> {
     let magic = fstatfs(&file)?.f_type;
     let facts = fstat(&file)?;
@@ -27,5 +27,5 @@ pub(super) fn is_same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
-/// A step of a change, and why it failed, if the step's own words do not say so.
+/// Why a change of the pins failed: a message, and an error number unless the message says it all.
 pub(crate) type Failure = (String, Option<Errno>);
