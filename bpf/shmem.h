@@ -16,7 +16,7 @@
 #define SECRETMEM_MAGIC 0x5345434d
 #define GUEST_MEMFD_MAGIC 0x474d454d
 #define S_IFREG 0100000
-#define PATH_ROOM 4096
+#define PATH_ROOM 4096 /* PATH_MAX, which is no page size */
 /* The longest name is NAME_MAX bytes and a NUL. */
 #define NAME_ROOM 256
 

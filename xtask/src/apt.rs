@@ -13,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::arch::Arch;
 use crate::cmd;
 use crate::deb_version::Offer;
 use crate::pattern;
@@ -43,9 +44,9 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Sets up the state below `folder` and reads the package lists of `suites`. A suite that
-    /// cannot be read is reported and skipped.
-    pub(crate) fn update(folder: &Path, suites: &[String]) -> anyhow::Result<Self> {
+    /// Sets up the state below `folder` and reads the package lists of `suites` for one
+    /// architecture. A suite that cannot be read is reported and skipped.
+    pub(crate) fn update(folder: &Path, arch: Arch, suites: &[String]) -> anyhow::Result<Self> {
         let mirror = find_mirror()?;
         let keyring = KEYRINGS
             .iter()
@@ -60,8 +61,8 @@ impl Apt {
             fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))
         };
         write("state/status", "")?;
-        write("sources.list", &sources(&mirror, suites, keyring))?;
-        write("apt.conf", &configuration(folder))?;
+        write("sources.list", &sources(&mirror, arch, suites, keyring))?;
+        write("apt.conf", &configuration(folder, arch))?;
         let apt = Self { folder: folder.to_owned() };
         // If one suite is gone, the whole update fails although the other suites were read.
         if let Err(error) = cmd::output(apt.command("apt-get").arg("update")) {
@@ -173,10 +174,11 @@ fn with_security(main: &str, security: Option<&str>) -> Mirror {
     Mirror { main, security }
 }
 
-fn sources(mirror: &Mirror, suites: &[String], keyring: &str) -> String {
+fn sources(mirror: &Mirror, arch: Arch, suites: &[String], keyring: &str) -> String {
+    let arch = arch.name();
     let line = |suite: &String| {
         let address = if suite.ends_with("-security") { &mirror.security } else { &mirror.main };
-        format!("deb [arch=amd64 signed-by={keyring}] {address} {suite} main\n")
+        format!("deb [arch={arch} signed-by={keyring}] {address} {suite} main\n")
     };
     suites.iter().map(line).collect()
 }
@@ -184,14 +186,14 @@ fn sources(mirror: &Mirror, suites: &[String], keyring: &str) -> String {
 /// Valid-Until is not checked, because the lists of old suites are signed once and never again. The
 /// hooks that container images add to `update` would change the machine's own cache, so they are
 /// removed.
-fn configuration(folder: &Path) -> String {
-    let folder = folder.display();
+fn configuration(folder: &Path, arch: Arch) -> String {
+    let (folder, arch) = (folder.display(), arch.name());
     format!(
         r##"#clear APT::Update;
 #clear Dir::Etc::sourceparts;
-APT::Architecture "amd64";
+APT::Architecture "{arch}";
 #clear APT::Architectures;
-APT::Architectures {{ "amd64"; }};
+APT::Architectures {{ "{arch}"; }};
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::Check-Valid-Until "false";

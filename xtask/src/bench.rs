@@ -21,6 +21,7 @@ use lsbuf_guest::report::Plan;
 
 use crate::cmd;
 use crate::fetch;
+use crate::host;
 use crate::initramfs::{Programs, build_programs};
 use crate::kernels;
 use crate::vm::{self, MachineArgs};
@@ -65,10 +66,16 @@ fn chosen(asked: &[String], native: bool) -> Vec<&'static str> {
 /// Measures all worlds and prints the results as they come.
 pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let programs = build_programs(workspace, &["lsbuf-bench"])?;
+    let worlds = chosen(&arguments.world, arguments.native);
+    let arch = arguments.machine.arch;
+    if worlds.contains(&NATIVE) && !arch.is_native() {
+        bail!(cmd::Usage(format!("this machine is no {}: name a --world", arch.name())));
+    }
+    host::prepare_guest(arch)?;
+    let programs = build_programs(workspace, arch, &["lsbuf-bench"])?;
     println!("{}", this_machine()?);
     let mut all = Vec::new();
-    for world in chosen(&arguments.world, arguments.native) {
+    for world in worlds {
         let begun = Instant::now();
         let (results, machine) = if world == NATIVE {
             (native(&programs, arguments)?, "this machine".to_owned())
@@ -94,10 +101,10 @@ fn guest(
     let mut machine = arguments.machine.clone();
     machine.memory = machine.memory.max(world.memory);
     machine.timeout = machine.timeout.max(LIMIT);
-    if cmd::is_program("lsof") {
+    if arguments.machine.arch.is_native() && cmd::is_program("lsof") {
         machine.programs.push("lsof".to_owned());
     }
-    let kernel = kernels::select_one(Some(&arguments.kernel))?;
+    let kernel = kernels::select_one(arguments.machine.arch, Some(&arguments.kernel))?;
     let bootable = fetch::ensure(workspace, &[kernel])?.pop().context("no kernel")?;
     let words = [name.to_owned(), arguments.rounds.to_string(), "/bin".to_owned()];
     let plan = Plan { mode: "bench".to_owned(), arguments: words.into() };

@@ -68,11 +68,12 @@ mod tests {
     use lsbuf_guest::{scenario, suite};
 
     use super::*;
+    use crate::arch::Arch;
     use crate::kernels::{self, Kernel};
 
     /// The default kernels and all runs.
     fn table() -> (Vec<Kernel>, Vec<Run>) {
-        let kernels = kernels::select(kernels::table().unwrap(), &[], false).unwrap();
+        let kernels = kernels::select(Arch::default(), &[], false).unwrap();
         (kernels, scenario::runs(&suite::select(&[]).unwrap()))
     }
 

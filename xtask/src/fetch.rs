@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use lsbuf_guest::need::Need;
 use serde::{Deserialize, Serialize};
 
 use crate::apt::Apt;
+use crate::arch::Arch;
 use crate::cmd;
 use crate::deb_version::{self, Offer};
 use crate::kernels::{Contract, Kernel};
@@ -60,8 +62,11 @@ pub(crate) fn ensure(workspace: &Workspace, kernels: &[Kernel]) -> anyhow::Resul
     let lock = File::create(workspace.vm().join("lock")).context("opening the cache's lock")?;
     lock.lock().context("locking the cache")?;
     let missing: Vec<&Kernel> = kernels.iter().filter(|kernel| record(workspace, kernel).is_none()).collect();
-    if !missing.is_empty() {
-        fetch(workspace, &missing)?;
+    for &arch in Arch::value_variants() {
+        let missing: Vec<&Kernel> = missing.iter().copied().filter(|kernel| kernel.arch == arch).collect();
+        if !missing.is_empty() {
+            fetch(workspace, arch, &missing)?;
+        }
     }
     kernels.iter().map(|kernel| load(workspace, kernel)).collect()
 }
@@ -125,13 +130,13 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fetches `kernels` into the cache.
-fn fetch(workspace: &Workspace, kernels: &[&Kernel]) -> anyhow::Result<()> {
+/// Fetches `kernels`, all of that architecture, into the cache.
+fn fetch(workspace: &Workspace, arch: Arch, kernels: &[&Kernel]) -> anyhow::Result<()> {
     let mut suites: Vec<String> = kernels.iter().flat_map(|kernel| kernel.suites.clone()).collect();
     suites.sort();
     suites.dedup();
     eprintln!("reading the package lists of {}", suites.join(", "));
-    let apt = Apt::update(&workspace.vm().join("apt"), &suites)?;
+    let apt = Apt::update(&workspace.vm().join("apt").join(arch.name()), arch, &suites)?;
     let patterns: Vec<String> = kernels.iter().flat_map(|kernel| kernel.packages.clone()).collect();
     let offers = apt.offers(&patterns)?;
     for kernel in kernels {

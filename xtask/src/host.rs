@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::bail;
 
 use crate::apt::KEYRINGS;
+use crate::arch::Arch;
 use crate::cmd;
-use crate::qemu::QEMU;
 
 /// One requirement, and the Debian package that has it.
 struct Requirement {
@@ -23,7 +23,11 @@ struct Requirement {
 const REQUIREMENTS: &[Requirement] = &[
     Requirement { package: "gcc", kernels: false, present: || cmd::is_program("cc") },
     Requirement { package: "libc6-dev", kernels: false, present: has_static_libc },
-    Requirement { package: "qemu-system-x86", kernels: true, present: || cmd::is_program(QEMU) },
+    Requirement {
+        package: "qemu-system-x86",
+        kernels: true,
+        present: || cmd::is_program(Arch::Amd64.qemu().0),
+    },
     Requirement { package: "xz-utils", kernels: true, present: || cmd::is_program("xz") },
     Requirement { package: "tar", kernels: true, present: || cmd::is_program("tar") },
     Requirement { package: "dpkg", kernels: true, present: || cmd::is_program("dpkg-deb") },
@@ -42,24 +46,18 @@ const REQUIREMENTS: &[Requirement] = &[
 
 /// The compiler prints the path of libc.a if it is there, else the bare name.
 fn has_static_libc() -> bool {
-    let found = cmd::output(Command::new("cc").arg("-print-file-name=libc.a"));
+    finds_static_libc("cc")
+}
+
+fn finds_static_libc(compiler: &str) -> bool {
+    let found = cmd::output(Command::new(compiler).arg("-print-file-name=libc.a"));
     found.is_ok_and(|path| Path::new(path.trim()).is_absolute())
 }
 
 /// Makes sure that everything is there: installs it as root, else fails with the command that
 /// would.
 pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
-    let missing = missing(kernels);
-    if !missing.is_empty() {
-        if !can_install() {
-            bail!(
-                "this machine lacks some packages; install them with\n  \
-                 sudo apt-get update && sudo apt-get install --no-install-recommends {}",
-                missing.join(" ")
-            );
-        }
-        install(&missing)?;
-    }
+    provide(&missing(kernels))?;
     for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         if cmd::output(cargo.args([argument, "--version"])).is_err() {
@@ -69,6 +67,69 @@ pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes sure that guests of that architecture can be built and emulated.
+pub(crate) fn prepare_guest(arch: Arch) -> anyhow::Result<()> {
+    let (linker, packages) = arch.linker();
+    let mut missing = Vec::new();
+    if !cmd::is_program(linker) || !finds_static_libc(linker) {
+        missing.extend(packages);
+    }
+    let (emulator, package) = arch.qemu();
+    if !cmd::is_program(emulator) {
+        missing.push(package);
+    }
+    provide(&missing)?;
+    prepare_target(arch)
+}
+
+/// Makes sure that this toolchain can compile for that architecture.
+pub(crate) fn prepare_target(arch: Arch) -> anyhow::Result<()> {
+    if has_std(arch) {
+        return Ok(());
+    }
+    let target = arch.target();
+    // A toolchain of another origin than rustup has what it has.
+    if is_root() && cmd::is_program("rustup") {
+        println!("installing Rust's standard library for {target}");
+        cmd::run(Command::new("rustup").args(["target", "add", target]))?;
+    }
+    if !has_std(arch) {
+        bail!("this toolchain has no standard library for {target}: rustup target add {target}");
+    }
+    Ok(())
+}
+
+/// Whether this toolchain has the standard library of that architecture.
+fn has_std(arch: Arch) -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut rustc = Command::new(rustc);
+    let folder = cmd::output(rustc.args(["--print", "target-libdir", "--target", arch.target()]));
+    folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
+}
+
+/// Tells cargo which linker to use for that architecture, unless the environment does.
+pub(crate) fn cross_link(cargo: &mut Command, arch: Arch) {
+    let variable = arch.linker_variable();
+    if !arch.is_native() && std::env::var_os(&variable).is_none() {
+        cargo.env(variable, arch.linker().0);
+    }
+}
+
+/// Installs packages as root, else fails with the command that would.
+fn provide(missing: &[&str]) -> anyhow::Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !can_install() {
+        bail!(
+            "this machine lacks some packages; install them with\n  \
+             sudo apt-get update && sudo apt-get install --no-install-recommends {}",
+            missing.join(" ")
+        );
+    }
+    install(missing)
 }
 
 /// Whether [`install`] may be tried.

@@ -9,43 +9,49 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use lsbuf_guest::report::{PLAN_PATH, Plan};
 
+use crate::arch::Arch;
 use crate::cmd;
 use crate::cpio::Archive;
+use crate::host;
 use crate::workspace::Workspace;
-
-/// The guest's only architecture. With an explicit target, cargo does not link build scripts and
-/// macros statically.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The programs of this workspace that a guest gets.
 #[derive(Debug)]
 pub(crate) struct Programs {
+    /// What they run on.
+    arch: Arch,
     /// Where they are.
     pub(crate) folder: PathBuf,
     names: Vec<&'static str>,
 }
 
-/// Builds the programs of the guest, linked statically because the guest has no libraries. Each of
+/// Builds the programs of a guest, linked statically because the guest has no libraries. Each of
 /// `more` is a package with a program of the same name.
-pub(crate) fn build_programs(workspace: &Workspace, more: &[&'static str]) -> anyhow::Result<Programs> {
+pub(crate) fn build_programs(
+    workspace: &Workspace,
+    arch: Arch,
+    more: &[&'static str],
+) -> anyhow::Result<Programs> {
     // A folder of its own, because the flags differ from those of the ordinary build: in one
     // folder, each build would discard the work of the other.
     let target = workspace.target.join("guest");
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--quiet", "--release", "--target", TARGET]);
+    cargo.args(["build", "--quiet", "--release", "--target", arch.target()]);
     for package in ["lsbuf-cli", "lsbuf-guest"].iter().chain(more) {
         cargo.args(["--package", package]);
     }
     cargo.arg("--target-dir").arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    host::cross_link(&mut cargo, arch);
     cmd::run(&mut cargo).context("building the guest's programs")?;
     let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
-    Ok(Programs { folder: target.join(TARGET).join("release"), names })
+    Ok(Programs { arch, folder: target.join(arch.target()).join("release"), names })
 }
 
 /// An initramfs under construction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Initramfs {
+    arch: Arch,
     archive: Archive,
     libraries: BTreeSet<String>,
 }
@@ -71,12 +77,16 @@ impl Initramfs {
         }
         let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
         archive.file("/modules/order", order.as_bytes());
-        Ok(Self { archive, libraries: BTreeSet::new() })
+        Ok(Self { arch: programs.arch, archive, libraries: BTreeSet::new() })
     }
 
     /// Adds a program of this machine as `/bin/NAME`, and the shared libraries that it needs under
     /// the paths that they have here.
     pub(crate) fn add_host_program(&mut self, name: &str) -> anyhow::Result<()> {
+        if !self.arch.is_native() {
+            let arch = self.arch.name();
+            bail!(cmd::Usage(format!("this machine's {name} does not run in an {arch} guest")));
+        }
         let path = cmd::find_program(name).with_context(|| format!("this machine has no program {name}"))?;
         self.archive.program(&format!("/bin/{name}"), &read(&path)?);
         // ldd fails on a static program, which needs nothing.

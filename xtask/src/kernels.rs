@@ -4,6 +4,7 @@ use anyhow::Context;
 use lsbuf_guest::need::Need;
 use serde::Deserialize;
 
+use crate::arch::Arch;
 use crate::cmd::Usage;
 use crate::pattern;
 
@@ -12,6 +13,8 @@ use crate::pattern;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
     pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) arch: Arch,
     #[serde(default)]
     pub(crate) default: bool,
     pub(crate) suites: Vec<String>,
@@ -55,20 +58,29 @@ pub(crate) fn table() -> anyhow::Result<Vec<Kernel>> {
     Ok(read()?.kernel)
 }
 
+/// Its rows for one architecture.
+fn table_of(arch: Arch) -> anyhow::Result<Vec<Kernel>> {
+    Ok(table()?.into_iter().filter(|kernel| kernel.arch == arch).collect())
+}
+
 /// The ids of all points of `lsbuf check`.
 pub(crate) fn points() -> anyhow::Result<Vec<String>> {
     Ok(read()?.points)
 }
 
-/// All rows if `all`. Else the rows that match any of `patterns`, or the default ones if there are
-/// no patterns. They keep the order of the table.
-pub(crate) fn select(table: Vec<Kernel>, patterns: &[String], all: bool) -> anyhow::Result<Vec<Kernel>> {
+/// All rows of that architecture if `all`. Else those of its rows that match any of `patterns`, or
+/// its default ones if there are no patterns. They keep the order of the table.
+pub(crate) fn select(arch: Arch, patterns: &[String], all: bool) -> anyhow::Result<Vec<Kernel>> {
+    let table = table_of(arch)?;
     let matches = |kernel: &Kernel, pattern: &String| pattern::capture(pattern, &kernel.id).is_some();
     if let Some(stray) = patterns.iter().find(|pattern| !table.iter().any(|kernel| matches(kernel, pattern)))
     {
         let ids: Vec<&str> = table.iter().map(|kernel| kernel.id.as_str()).collect();
-        let message =
-            format!("no kernel matches {stray:?}; valid: {} (or a pattern like '6.*')", ids.join(", "));
+        let message = format!(
+            "no {} kernel matches {stray:?}; valid: {} (or a pattern like '6.*')",
+            arch.name(),
+            ids.join(", ")
+        );
         return Err(Usage(message).into());
     }
     let wanted = |kernel: &Kernel| {
@@ -78,13 +90,15 @@ pub(crate) fn select(table: Vec<Kernel>, patterns: &[String], all: bool) -> anyh
     Ok(table.into_iter().filter(wanted).collect())
 }
 
-/// The one kernel that `pattern` selects for a command that boots just one: the newest match.
-pub(crate) fn select_one(pattern: Option<&String>) -> anyhow::Result<Kernel> {
+/// The one kernel of that architecture that `pattern` selects for a command that boots just one:
+/// the newest match.
+pub(crate) fn select_one(arch: Arch, pattern: Option<&String>) -> anyhow::Result<Kernel> {
     let patterns: Vec<String> = pattern.into_iter().cloned().collect();
-    select(table()?, &patterns, false)?.pop().context("the table of kernels is empty")
+    select(arch, &patterns, false)?.pop().context("the table of kernels is empty")
 }
 
-/// Fails if `kernel` does not meet the `needs` of `what`. The error names the kernels that do.
+/// Fails if `kernel` does not meet the `needs` of `what`. The error names the kernels that do, of
+/// any architecture.
 pub(crate) fn require(kernel: &Kernel, what: &str, needs: &[Need]) -> anyhow::Result<()> {
     let lacked = |kernel: &Kernel| -> Vec<&str> {
         needs.iter().filter(|need| kernel.lacks.contains(need)).map(|need| need.name()).collect()
@@ -112,7 +126,7 @@ mod tests {
 
     fn ids(patterns: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
-        Ok(select(table()?, &patterns, all)?.into_iter().map(|kernel| kernel.id).collect())
+        Ok(select(Arch::Amd64, &patterns, all)?.into_iter().map(|kernel| kernel.id).collect())
     }
 
     /// Check that the shipped table parses, that its ids are unique, and that every package name
@@ -155,7 +169,7 @@ mod tests {
         assert_eq!(ids(&["7.2", "6.1*"], false).unwrap(), ["6.1", "6.12", "6.18", "7.2"]);
         assert_eq!(ids(&["6.1"], false).unwrap(), ["6.1"]);
         assert!(ids(&[], true).unwrap().len() >= 6);
-        assert_eq!(select_one(None).unwrap().id, "7.3");
+        assert_eq!(select_one(Arch::Amd64, None).unwrap().id, "7.3");
     }
 
     /// Check that an unknown pattern is a usage error that lists the valid ids.
@@ -170,7 +184,7 @@ mod tests {
     #[test]
     fn lacks_are_refused() {
         let needs = &[Need::Heap, Need::Udmabuf, Need::Vgem];
-        let kernel = |id: &str| select_one(Some(&id.to_owned())).unwrap();
+        let kernel = |id: &str| select_one(Arch::Amd64, Some(&id.to_owned())).unwrap();
         let error = require(&kernel("5.10"), "the demo", needs).unwrap_err();
         assert!(error.is::<Usage>());
         assert_eq!(

@@ -7,6 +7,7 @@
 
 mod api;
 mod apt;
+mod arch;
 mod bench;
 mod bpf;
 mod cmd;
@@ -20,6 +21,8 @@ mod kernels;
 mod licences;
 mod matrix;
 mod modinfo;
+#[cfg(test)]
+mod page_size;
 mod parsers;
 mod pattern;
 mod points;

@@ -1,6 +1,6 @@
 //! Boots one guest in qemu and reads its report while it runs.
 //!
-//! The kernel's console goes to a file. The report comes over the second serial port, which is
+//! The kernel's console goes to a file. The report comes over another serial port, which is
 //! qemu's stdout. Emulation is the default even if there is a `/dev/kvm`: on some machines it can
 //! be opened, but then the guests crash.
 
@@ -12,10 +12,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lsbuf_guest::report::Event;
+use lsbuf_guest::report::{Event, REPORT_VARIABLE};
 
-/// The emulator.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
+use crate::arch::Arch;
 
 /// How long a guest that said it is done may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(15);
@@ -26,6 +25,8 @@ const TAIL: usize = 25;
 /// Size and limits of the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
+    /// What it is.
+    pub(crate) arch: Arch,
     /// Use KVM instead of emulation.
     pub(crate) kvm: bool,
     /// Memory in MiB.
@@ -101,25 +102,25 @@ impl Drop for Running {
 fn start(machine: &Machine, vmlinuz: &Path, initramfs: &Path, console: &Path) -> anyhow::Result<Child> {
     let errors = console.with_extension("qemu");
     let errors_file = File::create(&errors).with_context(|| format!("making {}", errors.display()))?;
-    let mut qemu = Command::new(QEMU);
+    let (program, _) = machine.arch.qemu();
+    let mut qemu = Command::new(program);
+    qemu.args(machine.arch.board(machine.kvm));
     qemu.args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"]);
-    qemu.args(["-accel", if machine.kvm { "kvm" } else { "tcg" }]);
-    if !machine.kvm {
-        // With this instruction the kernel's random number generator is ready before the second
-        // processor starts. Without it the generator is ready only when programs run already. The
-        // kernel then rewrites a jump (the static key `crng_is_ready`) while the other processor
-        // may run it. Emulation sometimes does that wrongly: a 6.18 guest died of the int3.
-        qemu.args(["-cpu", "qemu64,+rdrand"]);
-    }
+    qemu.args(["-accel", machine.arch.accelerator(machine.kvm)]);
     qemu.arg("-smp").arg(machine.processors.to_string());
     qemu.arg("-m").arg(machine.memory.to_string());
     qemu.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
-    // On a busy host the emulated timer can fail the kernel's short test of it, and the kernel then
-    // panics. no_timer_check skips the test.
-    qemu.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init"]);
-    qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+    let (console_port, report_port) = machine.arch.ports();
+    // The kernel hands words of the form KEY=VALUE that it does not know to process 1, in its
+    // environment.
+    let words = format!(
+        "console={console_port} quiet panic=-1 {} rdinit=/init {REPORT_VARIABLE}={report_port}",
+        machine.arch.kernel_words().join(" ")
+    );
+    qemu.arg("-append").arg(words);
+    qemu.arg("-serial").arg(format!("file:{}", console.display())).args(machine.arch.report());
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors_file);
-    qemu.spawn().with_context(|| format!("starting {QEMU} (is it installed?)"))
+    qemu.spawn().with_context(|| format!("starting {program} (is it installed?)"))
 }
 
 /// Reads qemu's output in a thread, because only a channel can be waited for with a time limit.

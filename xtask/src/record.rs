@@ -12,6 +12,7 @@ use lsbuf_guest::report::Plan;
 use lsbuf_guest::tree::Tree;
 
 use crate::fetch;
+use crate::host;
 use crate::initramfs::build_programs;
 use crate::kernels;
 use crate::vm::{self, MachineArgs};
@@ -20,8 +21,8 @@ use crate::workspace::Workspace;
 /// Record what lsbuf reads in real kernels, for the tests that replay it
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecordArgs {
-    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the table if not
-    /// given
+    /// Kernel to record, or a pattern like '6.*' (repeatable); every kernel of the architecture if
+    /// not given
     #[arg(long, value_name = "PATTERN")]
     kernel: Vec<String>,
     #[command(flatten)]
@@ -30,9 +31,10 @@ pub(crate) struct RecordArgs {
 
 /// Boots and records the selected kernels.
 pub(crate) fn record(workspace: &Workspace, arguments: &RecordArgs) -> anyhow::Result<()> {
-    let kernels = kernels::select(kernels::table()?, &arguments.kernel, arguments.kernel.is_empty())?;
+    let kernels = kernels::select(arguments.machine.arch, &arguments.kernel, arguments.kernel.is_empty())?;
+    host::prepare_guest(arguments.machine.arch)?;
     let bootables = fetch::ensure(workspace, &kernels)?;
-    let programs = build_programs(workspace, &[])?;
+    let programs = build_programs(workspace, arguments.machine.arch, &[])?;
     let plan = Plan { mode: "record".to_owned(), arguments: Vec::new() };
     for bootable in &bootables {
         let text = vm::captured(workspace, bootable, &programs, &plan, &arguments.machine)?;

@@ -90,7 +90,7 @@ pub(crate) fn failures(verdict: &Verdict) -> String {
 pub(crate) fn heading() -> String {
     let columns = ["passed", "skipped", "left out", "failed", "check points passed", "seconds"];
     let [passed, skipped, left_out, failed, points, seconds] = columns;
-    format!("{:<12}{passed:>9}{skipped:>9}{left_out:>9}{failed:>9}{points:>21}{seconds:>9}\n", "kernel")
+    format!("{:<16}{passed:>9}{skipped:>9}{left_out:>9}{failed:>9}{points:>21}{seconds:>9}\n", "kernel")
 }
 
 /// The line of one kernel in the table at the end.
@@ -99,7 +99,7 @@ pub(crate) fn row(id: &str, verdict: &Verdict, took: Duration) -> String {
     let points =
         verdict.points.map_or("-".to_owned(), |points| format!("{} of {}", points.passed, points.all));
     format!(
-        "{id:<12}{:>9}{:>9}{:>9}{:>9}{points:>21}{:>9.1}\n",
+        "{id:<16}{:>9}{:>9}{:>9}{:>9}{points:>21}{:>9.1}\n",
         count(State::Passed),
         count(State::ExpectedSkip),
         count(State::LeftOut),
@@ -134,7 +134,7 @@ fn describe(workspace: &Workspace, kernel: &Kernel) -> String {
     );
     let lacks: Vec<&str> = kernel.lacks.iter().map(|need| need.name()).collect();
     let lacks = if lacks.is_empty() { String::new() } else { format!("; lacks {}", lacks.join(", ")) };
-    format!("{mark} {:<6} {cached}{lacks}", kernel.id)
+    format!("{mark} {:<14} {cached}{lacks}", kernel.id)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::api;
+use crate::arch::Arch;
 use crate::bpf::{self, Compared};
 use crate::host;
 use crate::initramfs::build_programs;
@@ -26,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
     // kernels do not use all processors all the time. No error is lost: that step builds again.
     let building = kernels.then(|| {
         let workspace = workspace.clone();
-        thread::spawn(move || build_programs(&workspace, &[]).map(drop))
+        thread::spawn(move || build_programs(&workspace, Arch::default(), &[]).map(drop))
     });
     let mut run = Run::default();
     run.step("format", || {
@@ -36,6 +37,21 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
     run.step("lints", || {
         let mut cargo = workspace.cargo();
         plain(cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    run.step("lints for arm64", || match host::prepare_target(Arch::Arm64) {
+        Err(why) if !all => {
+            println!("   not checked: {why:#}");
+            Ok(Tally { skipped: 1, ..Tally::default() })
+        }
+        prepared => {
+            prepared?;
+            let mut cargo = workspace.cargo();
+            cargo.args(["clippy", "--quiet", "--target", Arch::Arm64.target()]);
+            for package in ["lsbuf", "lsbuf-cli", "dmabuf", "lsbuf-guest"] {
+                cargo.args(["--package", package]);
+            }
+            plain(cargo.args(["--", "-D", "warnings"]))
+        }
     });
     run.step("tests", || {
         let mut cargo = workspace.cargo();

@@ -11,9 +11,11 @@ use lsbuf_guest::report::{Event, Plan, Stream};
 use lsbuf_guest::scenarios::check::CONTRACT;
 use lsbuf_guest::{demo, scenario, suite};
 
+use crate::arch::Arch;
 use crate::cmd::{self, Usage};
 use crate::coverage::{self, Share};
 use crate::fetch::{self, Bootable};
+use crate::host;
 use crate::initramfs::{Initramfs, Programs, build_programs};
 use crate::kernels;
 use crate::matrix;
@@ -26,6 +28,9 @@ use crate::workspace::Workspace;
 /// The machine that a guest gets.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MachineArgs {
+    /// Architecture of the guest
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) arch: Arch,
     /// Use KVM instead of emulation
     #[arg(long)]
     pub(crate) kvm: bool,
@@ -46,7 +51,7 @@ pub(crate) struct MachineArgs {
 impl MachineArgs {
     fn machine(&self) -> Machine {
         let timeout = Duration::from_secs(self.timeout);
-        Machine { kvm: self.kvm, memory: self.memory, processors: self.processors, timeout }
+        Machine { arch: self.arch, kvm: self.kvm, memory: self.memory, processors: self.processors, timeout }
     }
 }
 
@@ -95,8 +100,14 @@ impl VmArgs {
 
     /// The default kernels with all scenarios.
     pub(crate) fn everything() -> Self {
-        let machine =
-            MachineArgs { kvm: false, memory: 1024, processors: 2, timeout: 1200, programs: Vec::new() };
+        let machine = MachineArgs {
+            arch: Arch::default(),
+            kvm: false,
+            memory: 1024,
+            processors: 2,
+            timeout: 1200,
+            programs: Vec::new(),
+        };
         Self {
             kernel: Vec::new(),
             all: false,
@@ -170,16 +181,18 @@ pub(crate) struct Tally {
 /// `cargo xtask vm`.
 pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Tally> {
     let selected = suite::select(&arguments.scenarios).map_err(|error| Usage(error.to_string()))?;
-    let kernels = kernels::select(kernels::table()?, &arguments.kernel, arguments.all)?;
+    let arch = arguments.machine.arch;
+    let kernels = kernels::select(arch, &arguments.kernel, arguments.all)?;
     if arguments.list {
         show::list(workspace, &selected)?;
         return Ok(Tally::default());
     }
+    host::prepare_guest(arch)?;
     let bootables = match &arguments.image {
         Some(image) => vec![fetch::own(image, arguments.modules.as_deref(), &["vgem".to_owned()])?],
         None => fetch::ensure(workspace, &kernels)?,
     };
-    let programs = build_programs(workspace, &[])?;
+    let programs = build_programs(workspace, arch, &[])?;
     let runs = scenario::runs(&selected);
     let shares = coverage::shares(&runs, &bootables, arguments.is_whole());
     let checked = selected.iter().any(|scenario| scenario.name == CONTRACT);
@@ -231,7 +244,7 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
 /// `cargo xtask demo`. Returns the demonstration's exit status.
 pub(crate) fn demo(workspace: &Workspace, arguments: &DemoArgs) -> anyhow::Result<i32> {
     let job = &arguments.job;
-    kernels::require(&kernels::select_one(job.kernel.as_ref())?, "the demo", demo::NEEDS)?;
+    kernels::require(&kernels::select_one(job.machine.arch, job.kernel.as_ref())?, "the demo", demo::NEEDS)?;
     let plan = Plan { mode: "demo".to_owned(), arguments: arguments.command.clone() };
     let machine = if arguments.command.is_empty() { job.machine.clone() } else { with_shell(&job.machine) };
     run_mode(workspace, job.kernel.as_ref(), &plan, &machine)
@@ -256,10 +269,10 @@ pub(crate) fn sh(workspace: &Workspace, arguments: &ShArgs) -> anyhow::Result<i3
     run_mode(workspace, arguments.kernel.as_ref(), &plan, &with_shell(&arguments.machine))
 }
 
-/// The same machine with the host's busybox, if it has one.
+/// The same machine with the host's busybox, if it has one that runs there.
 fn with_shell(machine: &MachineArgs) -> MachineArgs {
     let mut machine = machine.clone();
-    if cmd::is_program("busybox") {
+    if machine.arch.is_native() && cmd::is_program("busybox") {
         machine.programs.push("busybox".to_owned());
     }
     machine
@@ -272,9 +285,10 @@ fn run_mode(
     plan: &Plan,
     machine: &MachineArgs,
 ) -> anyhow::Result<i32> {
-    let kernel = kernels::select_one(kernel)?;
+    let kernel = kernels::select_one(machine.arch, kernel)?;
+    host::prepare_guest(machine.arch)?;
     let bootable = fetch::ensure(workspace, &[kernel])?.pop().context("no kernel")?;
-    let programs = build_programs(workspace, &[])?;
+    let programs = build_programs(workspace, machine.arch, &[])?;
     let boot = boot(workspace, &bootable, &programs, plan, machine, &mut |event| match event {
         Event::Output { stream, text, .. } => show::pass_on(*stream, text),
         Event::Failure { detail } => eprintln!("guest: {}", show::visible(detail)),

@@ -54,7 +54,8 @@ pub struct DrmDevice {
     uses: Mutex<HashMap<NonZeroU32, usize>>,
 }
 
-/// The dimensions of a dumb buffer. The driver rounds the row length and the total size up.
+/// The dimensions of a dumb buffer. The driver rounds the row length up, and the total size to
+/// whole pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DumbSize {
     /// Pixels in each row.
@@ -67,14 +68,15 @@ pub struct DumbSize {
 
 impl DumbSize {
     /// A size of at least `bytes` bytes, in rows of 4096 bytes. It is exact if `bytes` is a
-    /// multiple of 4096 and the driver does not pad rows (vgem does not). `None` for zero, and for
-    /// more than the 4 GiB to which dumb buffers are limited.
+    /// multiple of 4096 and of the page size, and the driver does not pad rows (vgem does not).
+    /// `None` for zero, and for more than the 4 GiB to which dumb buffers are limited.
     ///
     /// ```
     /// let size = dmabuf::DumbSize::at_least(10_000).unwrap();
     /// assert_eq!((size.width, size.height, size.bits_per_pixel), (1024, 3, 32));
     /// ```
     pub fn at_least(bytes: u64) -> Option<Self> {
+        // 1024 pixels of 32 bits, which is no page size: rows and pages are unrelated.
         const ROW: u64 = 4096;
         let rows = bytes.div_ceil(ROW);
         // The kernel computes the size in 32 bits and refuses one that overflows.

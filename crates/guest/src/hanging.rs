@@ -24,7 +24,7 @@ use rustix::process::{
 use rustix::thread::UnshareFlags;
 
 use crate::actor::{Actor, Held};
-use crate::sys::{self, PAGE, task};
+use crate::sys::{self, page, page_size, task};
 
 /// The mount point of the filesystem, inside the namespace.
 const AT: &str = "/tmp/hanging";
@@ -75,7 +75,7 @@ impl Hanging {
             let (mut opened, mut tell_opened) = std::io::pipe()?;
             let hanging = child(|| {
                 let file = File::open(file())?;
-                let replaced = sys::map_private(&memfd("replaced")?, 0, PAGE)?;
+                let replaced = sys::map_private(&memfd("replaced")?, 0, page_size())?;
                 tell_opened.write_all(b"x")?;
                 sys::map_private_over(replaced, &file).map(drop)
             })?;
@@ -203,7 +203,7 @@ fn words(words: &[u64]) -> Vec<u8> {
 
 /// `fuse_init_out`: version 7.31, no readahead, no flags, and the largest write.
 fn init() -> Vec<u8> {
-    let halves: [u32; 6] = [7, 31, 0, 0, 0, PAGE as u32];
+    let halves: [u32; 6] = [7, 31, 0, 0, 0, page_size() as u32];
     let mut body: Vec<u8> = halves.iter().flat_map(|half| half.to_ne_bytes()).collect();
     body.resize(64, 0);
     body
@@ -212,8 +212,8 @@ fn init() -> Vec<u8> {
 /// `fuse_attr`: inode, size, blocks, three timestamps, their nanoseconds, the mode, links, owner,
 /// and the block size.
 fn attributes(node: u64) -> Vec<u8> {
-    let (mode, links, size) = if node == ROOT { (0o40755, 2, 0) } else { (0o100_644, 1, PAGE as u64) };
-    let halves: [u32; 10] = [0, 0, 0, mode, links, 0, 0, 0, PAGE as u32, 0];
+    let (mode, links, size) = if node == ROOT { (0o40755, 2, 0) } else { (0o100_644, 1, page()) };
+    let halves: [u32; 10] = [0, 0, 0, mode, links, 0, 0, 0, page_size() as u32, 0];
     let halves = halves.iter().flat_map(|half| half.to_ne_bytes());
     words(&[node, size, size / 512, 0, 0, 0]).into_iter().chain(halves).collect()
 }

@@ -20,9 +20,6 @@ use crate::output::run_reported;
 use crate::report::{Event, PLAN_PATH, Plan, REPORT_VARIABLE, Reporter};
 use crate::way;
 
-/// The serial port of the report. The first serial port is the kernel's console.
-const REPORT_PORT: &str = "/dev/ttyS1";
-
 /// How long the guest may run. The host ends a boot that takes too long; this limit only ends a
 /// guest that the host has forgotten.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -43,7 +40,7 @@ const MOUNTS: &[(&str, &str, bool)] = &[
 
 /// Does the whole job of process 1 and powers the machine off.
 pub fn run() -> ! {
-    match prepare().and_then(|(file, plan)| work(&Reporter::new(file), &plan)) {
+    match prepare().and_then(|(port, file, plan)| work(&port, &Reporter::new(file), &plan)) {
         Ok(()) => {}
         Err(error) => eprintln!("lsbuf-guest: init: {error:#}"),
     }
@@ -58,7 +55,7 @@ pub fn run() -> ! {
 }
 
 /// Mounts everything, opens the report and reads the plan.
-fn prepare() -> anyhow::Result<(File, Plan)> {
+fn prepare() -> anyhow::Result<(String, File, Plan)> {
     for &(kind, target, required) in MOUNTS {
         // A directory cannot be made in a pseudo-filesystem. The mount then fails with the reason.
         let _ = fs::create_dir_all(target);
@@ -67,16 +64,18 @@ fn prepare() -> anyhow::Result<(File, Plan)> {
             mounted.with_context(|| format!("mounting {kind} on {target}"))?;
         }
     }
-    let file = open_report().with_context(|| format!("opening {REPORT_PORT}"))?;
+    // The host names it on the kernel's command line.
+    let port = std::env::var(REPORT_VARIABLE).with_context(|| format!("reading {REPORT_VARIABLE}"))?;
+    let file = open_report(&port).with_context(|| format!("opening {port}"))?;
     let plan = fs::read(PLAN_PATH).with_context(|| format!("reading {PLAN_PATH}"))?;
     let plan = serde_json::from_slice(&plan).with_context(|| format!("parsing {PLAN_PATH}"))?;
-    Ok((file, plan))
+    Ok((port, file, plan))
 }
 
-/// Opens the report's port and switches off every conversion of bytes.
-fn open_report() -> anyhow::Result<File> {
+/// Opens the report's serial port and switches off every rewriting of bytes.
+fn open_report(port: &str) -> anyhow::Result<File> {
     let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let port = rustix::fs::open(REPORT_PORT, flags, Mode::empty())?;
+    let port = rustix::fs::open(port, flags, Mode::empty())?;
     let mut settings = tcgetattr(&port)?;
     settings.make_raw();
     tcsetattr(&port, OptionalActions::Now, &settings)?;
@@ -84,7 +83,7 @@ fn open_report() -> anyhow::Result<File> {
 }
 
 /// Loads the modules, runs the plan's mode as a child and reports how it ended.
-fn work(reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
+fn work(port: &str, reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
     if let Err(error) = load_modules() {
         reporter.send(&Event::Failure { detail: format!("{error:#}") })?;
     }
@@ -94,7 +93,7 @@ fn work(reporter: &Reporter, plan: &Plan) -> anyhow::Result<()> {
     reporter.send(&Event::Hello { kernel, has })?;
     let mut command = Command::new("/bin/lsbuf-guest");
     command.arg(&plan.mode).args(&plan.arguments);
-    command.env_clear().env("PATH", "/bin").env("HOME", "/tmp").env(REPORT_VARIABLE, REPORT_PORT);
+    command.env_clear().env("PATH", "/bin").env("HOME", "/tmp").env(REPORT_VARIABLE, port);
     command.env(need::MET, met);
     // All modes but these two are about dma-bufs. Other kinds would only add noise: the guest's
     // root is a tmpfs.

@@ -6,7 +6,7 @@
 //! The host links the same library. So the scenarios that it expects and the [`report`] that it
 //! reads come from the code that ran in the guest.
 //!
-//! Limits: x86-64 guests only. A scenario never depends on a kernel version, only on a
+//! Limits: x86-64 and arm64 guests only. A scenario never depends on a kernel version, only on a
 //! [`need::Need`] that is probed.
 
 pub mod actor;

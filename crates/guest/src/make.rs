@@ -76,7 +76,7 @@ pub fn at_least(size: u64) -> anyhow::Result<DumbSize> {
 ///
 /// No buffer can be made or mapped.
 pub fn maps_as_itself() -> anyhow::Result<bool> {
-    shows_when_mapped(&plain(4096)?.0)
+    shows_when_mapped(&plain(sys::page())?.0)
 }
 
 /// Whether a mapping of this unnamed buffer shows in `maps` with the buffer's own inode number and
@@ -86,7 +86,7 @@ pub fn maps_as_itself() -> anyhow::Result<bool> {
 ///
 /// It cannot be mapped.
 pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
-    let region = sys::map(buf, 0, 4096)?;
+    let region = sys::map(buf, 0, sys::page_size())?;
     let ino = buf.identity()?.ino.to_string();
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     sys::unmap(region)?;
@@ -103,7 +103,7 @@ pub fn shows_when_mapped(buf: &DmaBuf) -> anyhow::Result<bool> {
 /// The kernel refuses.
 pub fn memfd(name: &[u8], pages: u64, written: u64) -> anyhow::Result<OwnedFd> {
     let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).context("making a memfd")?;
-    ftruncate(&fd, pages * sys::PAGE as u64).context("setting a memfd's size")?;
+    ftruncate(&fd, pages * sys::page()).context("setting a memfd's size")?;
     write_pages(&fd, written)?;
     Ok(fd)
 }
@@ -114,10 +114,10 @@ pub fn memfd(name: &[u8], pages: u64, written: u64) -> anyhow::Result<OwnedFd> {
 ///
 /// The kernel refuses.
 pub fn write_pages(fd: impl AsFd, pages: u64) -> anyhow::Result<()> {
+    let filled = vec![1; sys::page_size()];
     for page in 0..pages {
-        let written =
-            rustix::io::pwrite(&fd, &[1; sys::PAGE], page * sys::PAGE as u64).context("writing a page")?;
-        ensure!(written == sys::PAGE, "only {written} bytes of a page were written");
+        let written = rustix::io::pwrite(&fd, &filled, page * sys::page()).context("writing a page")?;
+        ensure!(written == filled.len(), "only {written} bytes of a page were written");
     }
     Ok(())
 }
@@ -129,9 +129,13 @@ pub struct HugePages {
 }
 
 impl HugePages {
-    const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
+    const NUMBER: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
-    /// Reserves at least `number` huge pages of the kernel's default size.
+    /// Bytes of each. Every architecture has huge pages of this size, whatever its ordinary pages.
+    /// The kernel may prefer much larger ones, of which a guest has no room for some.
+    pub const SIZE: u64 = 2 << 20;
+
+    /// At least so many.
     ///
     /// # Errors
     ///
@@ -142,18 +146,6 @@ impl HugePages {
         let there: u64 = fs::read_to_string(Self::NUMBER)?.trim().parse()?;
         ensure!(there >= number, "{there} huge pages of {number}");
         Ok(huge)
-    }
-
-    /// The size of a huge page in bytes.
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not say.
-    pub fn size() -> anyhow::Result<u64> {
-        let text = fs::read_to_string("/proc/meminfo")?;
-        let line =
-            text.lines().find_map(|line| line.strip_prefix("Hugepagesize:")).context("no huge pages")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::report::{Event, Reporter, Stream};
 /// The longest piece of a line that is sent at once, in bytes.
 const PIECE: u64 = 16 * 1024;
 
-/// How many bytes at the end of standard error are kept to explain a failure.
+/// How many bytes at the end of standard error are kept to explain a failure; no page size.
 const KEPT: usize = 4 * 1024;
 
 /// How a child ended.

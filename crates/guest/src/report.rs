@@ -1,5 +1,5 @@
-//! The report that a guest sends while it runs: one JSON object a line, over the second serial
-//! port.
+//! The report that a guest sends while it runs: one JSON object a line, over a serial port of its
+//! own.
 //!
 //! Guest and host use the same types. Each line is written with one `write`, and the kernel's tty
 //! layer keeps it whole. So any process of the guest may report, without a lock. The serial port is
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::need::Need;
 
-/// The environment variable that names the file to which the report is written.
+/// The environment variable that names the file to which the report goes. The host gives it to
+/// process 1 by the kernel's command line.
 pub const REPORT_VARIABLE: &str = "LSBUF_REPORT";
 
 /// The path, in the guest, of the [`Plan`] for this boot.

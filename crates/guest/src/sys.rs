@@ -26,6 +26,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+pub use rustix::param::page_size;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -230,9 +231,10 @@ pub fn map_private_over(region: Region, fd: impl AsFd) -> anyhow::Result<Region>
 /// The kernel or the exporter refuses.
 pub fn map_apart(fd: impl AsFd, offset: u64, len: usize) -> anyhow::Result<Region> {
     // SAFETY: the kernel chooses a free range.
-    let free =
-        unsafe { mmap_anonymous(ptr::null_mut(), len + 2 * PAGE, ProtFlags::empty(), MapFlags::PRIVATE) };
-    let start = free.context("reserving an address range")?.wrapping_byte_add(PAGE);
+    let free = unsafe {
+        mmap_anonymous(ptr::null_mut(), len + 2 * page_size(), ProtFlags::empty(), MapFlags::PRIVATE)
+    };
+    let start = free.context("reserving an address range")?.wrapping_byte_add(page_size());
     let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
     // SAFETY: it replaces a part of the range that was just reserved, which only this function
     // uses.
@@ -281,8 +283,9 @@ pub fn shrink(region: Region, len: usize) -> anyhow::Result<Region> {
 pub fn relocate(region: Region) -> anyhow::Result<Region> {
     let flags = MapFlags::PRIVATE;
     // SAFETY: the kernel chooses a free range.
-    let free = unsafe { mmap_anonymous(ptr::null_mut(), region.len + 2 * PAGE, ProtFlags::empty(), flags) };
-    let free = free.context("reserving an address range")?.wrapping_byte_add(PAGE);
+    let free =
+        unsafe { mmap_anonymous(ptr::null_mut(), region.len + 2 * page_size(), ProtFlags::empty(), flags) };
+    let free = free.context("reserving an address range")?.wrapping_byte_add(page_size());
     let start = ptr::with_exposed_provenance_mut(region.start);
     // SAFETY: the old range is a region, as in `unmap`. The new one is a part of the range that was
     // just reserved, which only this function uses.
@@ -290,8 +293,10 @@ pub fn relocate(region: Region) -> anyhow::Result<Region> {
     Ok(Region { start: moved.context("moving")?.addr(), len: region.len })
 }
 
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
+/// Bytes of a page, in the type of sizes of files: 4, 16 or 64 KiB.
+pub fn page() -> u64 {
+    page_size() as u64
+}
 
 /// Makes `vmas` VMAs side by side that belong to no buffer. Every second one is a private mapping
 /// of a file, with `pages_of_each` pages of each file in turn; the others are anonymous. Neighbours
@@ -301,7 +306,7 @@ pub const PAGE: usize = 4096;
 ///
 /// The kernel refuses, or there are too few files.
 pub fn map_unrelated(vmas: usize, files: &[File], pages_of_each: usize) -> anyhow::Result<Region> {
-    let len = vmas * PAGE;
+    let len = vmas * page_size();
     let (readable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: the kernel chooses a free range, and nothing reads or writes it.
     let start = unsafe { mmap_anonymous(ptr::null_mut(), len, readable, flags) };
@@ -315,11 +320,11 @@ pub fn map_unrelated(vmas: usize, files: &[File], pages_of_each: usize) -> anyho
             3 => readable,
             _ => ProtFlags::READ,
         };
-        let at = start.wrapping_byte_add((2 * nth + 1) * PAGE);
+        let at = start.wrapping_byte_add((2 * nth + 1) * page_size());
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         // SAFETY: it replaces a page of the range that was just reserved, which only this function
         // uses.
-        let mapped = unsafe { mmap(at, PAGE, protection, flags, file, (page * PAGE) as u64) };
+        let mapped = unsafe { mmap(at, page_size(), protection, flags, file, (page * page_size()) as u64) };
         mapped.context("mapping a page of a file")?;
     }
     Ok(Region { start: start.addr(), len })

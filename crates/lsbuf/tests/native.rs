@@ -18,12 +18,10 @@ use std::process::{Child, Command, Stdio};
 use lsbuf::model::{Account, Buffer, Bytes, Fd, Kind, Kinds, Ledger, Note, Pid, Snapshot};
 use lsbuf::scan::{Options, Scanner, Sources, Way};
 use lsbuf_guest::sys::shm::{self, Segment};
-use lsbuf_guest::sys::{self, PAGE};
+use lsbuf_guest::sys::{self, page, page_size};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
-
-const P: u64 = PAGE as u64;
 
 /// Answers about these kinds, by each source that works here.
 fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
@@ -96,17 +94,20 @@ impl Drop for Inheritor {
 fn a_memfd_through_its_life() {
     let (file, ino) = memfd("life", MemfdFlags::CLOEXEC);
     let stages: [&dyn Fn(); 4] = [
-        &|| ftruncate(&file, 16 * P).unwrap(),
-        &|| _ = rustix::io::pwrite(&file, &vec![1; 8 * PAGE], 0).unwrap(),
-        &|| fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, P, 3 * P).unwrap(),
-        &|| fallocate(&file, FallocateFlags::KEEP_SIZE, 12 * P, 2 * P).unwrap(),
+        &|| ftruncate(&file, 16 * page()).unwrap(),
+        &|| _ = rustix::io::pwrite(&file, &vec![1; 8 * page_size()], 0).unwrap(),
+        &|| {
+            fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, page(), 3 * page())
+                .unwrap()
+        },
+        &|| fallocate(&file, FallocateFlags::KEEP_SIZE, 12 * page(), 2 * page()).unwrap(),
     ];
     for (stage, pages) in stages.iter().zip([0, 8, 5, 7]) {
         stage();
-        assert_eq!(file.metadata().unwrap().blocks() * 512, pages * P);
+        assert_eq!(file.metadata().unwrap().blocks() * 512, pages * page());
         for answer in answers(&[Kind::Memfd]) {
             let found = find(&answer, Kind::Memfd, ino).unwrap();
-            assert_eq!((found.size, found.charged), (Some(Bytes(16 * P)), Some(Bytes(pages * P))));
+            assert_eq!((found.size, found.charged), (Some(Bytes(16 * page())), Some(Bytes(pages * page()))));
             assert_eq!(found.name, Some("life".into()));
             assert!(found.holders.iter().any(|h| h.pid == own() && h.fds == [number(&file)]));
         }
@@ -117,7 +118,7 @@ fn a_memfd_through_its_life() {
 #[test]
 fn a_memfd_that_is_inherited() {
     let (file, ino) = memfd("inherited", MemfdFlags::empty());
-    rustix::io::pwrite(&file, &vec![1; 4 * PAGE], 0).unwrap();
+    rustix::io::pwrite(&file, &vec![1; 4 * page_size()], 0).unwrap();
     let inheritor = Inheritor::new();
     let child = Pid(inheritor.0.id());
     for answer in answers(&[Kind::Memfd]) {
@@ -126,7 +127,7 @@ fn a_memfd_that_is_inherited() {
         assert!(holders.contains(&own()) && holders.contains(&child), "{holders:?}");
         let at = answer.processes.iter().position(|p| p.pid == child).unwrap();
         let rss = Ledger::of(&answer).process_row(at).figures.rss.unwrap();
-        assert!(rss >= Bytes(4 * P), "{rss:?}");
+        assert!(rss >= Bytes(4 * page()), "{rss:?}");
     }
 }
 
@@ -162,13 +163,16 @@ fn a_memfd_that_is_only_named() {
 fn a_segment() {
     let segment = Segment::create(0, 8).unwrap();
     let attached = [segment.attach().unwrap(), segment.attach().unwrap()];
-    shm::touch(attached[0], 2 * PAGE).unwrap();
+    shm::touch(attached[0], 2 * page_size()).unwrap();
     for removed in [false, true] {
         for answer in answers(&[Kind::Sysv]) {
             let found = find(&answer, Kind::Sysv, segment.id()).unwrap();
             let account = account_of(&answer, found);
             assert_eq!((found.count, account.map, account.kernel()), (Some(2), 2, Some(0)));
-            assert_eq!((found.size, found.segment.unwrap().rss), (Some(Bytes(8 * P)), Bytes(2 * P)));
+            assert_eq!(
+                (found.size, found.segment.unwrap().rss),
+                (Some(Bytes(8 * page())), Bytes(2 * page()))
+            );
             assert_eq!((found.deleted, found.segment.unwrap().creator), (Some(removed), Some(own())));
         }
         segment.remove().unwrap();
@@ -189,7 +193,7 @@ fn account_of(snapshot: &Snapshot, buffer: &Buffer) -> Account {
 #[test]
 fn anonymous_memory() {
     let region = shm::map_anonymous(6).unwrap();
-    shm::touch(region, 3 * PAGE).unwrap();
+    shm::touch(region, 3 * page_size()).unwrap();
     for answer in answers(&[Kind::ShmAnon]) {
         let is_it = |b: &&Buffer| {
             b.holders.iter().any(|h| h.pid == own() && h.maps.iter().any(|m| m.start == region.start as u64))
@@ -197,7 +201,7 @@ fn anonymous_memory() {
         let found = answer.buffers.iter().find(is_it).unwrap();
         assert_eq!(found.id.kind, Kind::ShmAnon);
         if !answer.coverage.notes.iter().any(|note| matches!(note, Note::Unsized { .. })) {
-            assert_eq!((found.size, found.charged), (Some(Bytes(6 * P)), Some(Bytes(3 * P))));
+            assert_eq!((found.size, found.charged), (Some(Bytes(6 * page())), Some(Bytes(3 * page()))));
         }
     }
     sys::unmap(region).unwrap();

@@ -78,6 +78,7 @@ pub const WORLDS: &[BenchWorld] = &[
         fds: 900,
         vmas: 1000,
     },
+    // Memory in MiB, which is no page size.
     BenchWorld { name: "desktop10", memory: 4096, vmas: 10 * DESKTOP.vmas, ..DESKTOP },
 ];
 
@@ -248,7 +249,7 @@ fn libraries(count: usize) -> anyhow::Result<Vec<File>> {
     let library = |nth: usize| {
         let path = format!("{folder}/libbenchmark-{nth}.so.1.0.0");
         let file = File::create_new(&path).with_context(|| format!("making {path}"))?;
-        file.set_len((SEGMENTS * sys::PAGE) as u64)?;
+        file.set_len((SEGMENTS * sys::page_size()) as u64)?;
         Ok(file)
     };
     (0..count).map(library).collect()

@@ -31,7 +31,7 @@ use crate::make;
 use crate::need::Need;
 use crate::soak::random::Random;
 use crate::sys::shm::{self, Segment};
-use crate::sys::{self, PAGE, Region, task};
+use crate::sys::{self, Region, page_size, task};
 
 /// The folder of the world's files, in a tmpfs.
 const FOLDER: &str = "/dev/shm/differential";
@@ -181,7 +181,7 @@ impl WorldProcess {
                     hostile.iter().map(|&byte| if byte == b'/' { b'|' } else { byte }).collect();
                 let path = folder.join(OsStr::from_bytes(&[format!("{nth}").as_bytes(), &bytes].concat()));
                 let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-                file.set_len((pages * PAGE) as u64)?;
+                file.set_len((pages * page_size()) as u64)?;
                 make::write_pages(&file, written)?;
                 if self.random.one_in(2) {
                     fs::remove_file(&path)?;
@@ -189,11 +189,11 @@ impl WorldProcess {
                 Ok(HeldMemory::new(file.into(), pages, true))
             }
             4 if Need::Udmabuf.probe() => {
-                let buf = Udmabuf::open()?.allocate((pages * PAGE) as u64)?;
+                let buf = Udmabuf::open()?.allocate((pages * page_size()) as u64)?;
                 Ok(HeldMemory::new(buf.as_fd().try_clone_to_owned()?, pages, false))
             }
             _ if Need::Heap.probe() || Need::Vgem.probe() => {
-                let (buf, _) = make::plain((pages * PAGE) as u64)?;
+                let (buf, _) = make::plain((pages * page_size()) as u64)?;
                 Ok(HeldMemory::new(buf.as_fd().try_clone_to_owned()?, pages, false))
             }
             _ => Ok(HeldMemory::new(make::memfd(b"plain", pages as u64, written)?, pages, true)),
@@ -285,16 +285,17 @@ impl WorldProcess {
             }
             (6 | 7, Some(fd)) => {
                 let first = (roll >> 4) % item.pages;
-                let len = (1 + (roll >> 12) % (item.pages - first)) * PAGE;
+                let len = (1 + (roll >> 13) % (item.pages - first)) * page_size();
                 let private = item.is_file && roll & 0x2_0000 > 0;
                 let map = if private { sys::map_private } else { sys::map };
-                item.maps.push(map(fd, (first * PAGE) as u64, len)?);
+                item.maps.push(map(fd, (first * page_size()) as u64, len)?);
             }
             (8, _) if !item.maps.is_empty() => {
                 let whole = item.maps.swap_remove(roll % item.maps.len());
-                let pages = whole.len / PAGE;
+                let pages = whole.len / page_size();
                 let first = (roll >> 4) % pages;
-                let (gone, after) = (first * PAGE, (first + 1 + (roll >> 12) % (pages - first)) * PAGE);
+                let (gone, after) =
+                    (first * page_size(), (first + 1 + (roll >> 13) % (pages - first)) * page_size());
                 sys::unmap(Region { start: whole.start + gone, len: after - gone })?;
                 let left = [(0, gone), (after, whole.len)].into_iter().filter(|(from, to)| to > from);
                 item.maps.extend(left.map(|(from, to)| Region { start: whole.start + from, len: to - from }));

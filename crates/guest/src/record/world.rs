@@ -19,10 +19,12 @@ use crate::answer::{ExpectedResidual, Truth};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::need::Need;
-use crate::sys::{self, Region};
+use crate::sys::{self, Region, page, page_size};
 
-const PAGE: usize = 4096;
-const SIZE: u64 = 16 * PAGE as u64;
+/// Bytes of most buffers: 16 pages.
+fn size() -> u64 {
+    16 * page()
+}
 
 /// One buffer, and its true account.
 #[derive(Debug)]
@@ -67,8 +69,11 @@ impl RecordedWorld {
         // exporter.
         world.tell(held, |held| Truth::held("?", held).named("kept"))?;
         let held = world.start(b"threads", |stage| {
-            let buf =
-                if Need::Udmabuf.probe() { Udmabuf::open()?.allocate(SIZE)? } else { make::plain(SIZE)?.0 };
+            let buf = if Need::Udmabuf.probe() {
+                Udmabuf::open()?.allocate(size())?
+            } else {
+                make::plain(size())?.0
+            };
             for _ in 0..2 {
                 std::thread::spawn(|| {
                     loop {
@@ -83,7 +88,7 @@ impl RecordedWorld {
         let held = world.start(b"family", family)?;
         world.tell(held, |held| Truth::held(make::plain_exporter(), held))?;
         let held = world.start(b"user", |stage| {
-            let (buf, _) = make::plain(SIZE)?;
+            let (buf, _) = make::plain(size())?;
             sys::become_user(1000)?;
             stage.pause(&[Held::by(&buf)?])
         })?;
@@ -113,7 +118,7 @@ impl RecordedWorld {
         let (camera, compositor) = UnixStream::pair()?;
         let frames = self.start(b"camerad", move |stage| {
             let frame = named("cam0:frame0")?;
-            let (unnamed, _) = make::plain(2 * SIZE)?;
+            let (unnamed, _) = make::plain(2 * size())?;
             let again = frame.try_clone()?;
             share::send(&camera, &[&frame], b"f")?;
             stage.pause(&[Held::by(&frame)?.and_fd(&again), Held::by(&unnamed)?])
@@ -122,15 +127,15 @@ impl RecordedWorld {
             let frame = share::receive(&compositor, &mut [0])?.bufs.remove(0);
             let mut held = Held::by(&frame)?;
             if Need::MappedIdentity.probe() {
-                let len = usize::try_from(SIZE)?;
+                let len = usize::try_from(size())?;
                 let whole = sys::map(&frame, 0, len)?;
-                sys::unmap(Region { start: whole.start + PAGE, len: PAGE })?;
-                let rest = Region { start: whole.start + 2 * PAGE, len: len - 2 * PAGE };
-                let part = sys::map(&frame, 3 * PAGE as u64, PAGE)?;
+                sys::unmap(Region { start: whole.start + page_size(), len: page_size() })?;
+                let rest = Region { start: whole.start + 2 * page_size(), len: len - 2 * page_size() };
+                let part = sys::map(&frame, 3 * page(), page_size())?;
                 held = held
-                    .and_map(Region { start: whole.start, len: PAGE }, 0)
-                    .and_map(rest, 2 * PAGE as u64)
-                    .and_map(part, 3 * PAGE as u64);
+                    .and_map(Region { start: whole.start, len: page_size() }, 0)
+                    .and_map(rest, 2 * page())
+                    .and_map(part, 3 * page());
             }
             stage.pause(&[held])
         })?;
@@ -146,9 +151,9 @@ impl RecordedWorld {
     fn kernel_references(&mut self) -> anyhow::Result<()> {
         let held = self.start(b"player", |stage| {
             let device = make::vgem()?;
-            let shown = device.create_dumb(make::at_least(SIZE)?)?;
+            let shown = device.create_dumb(make::at_least(size())?)?;
             let buf = shown.handle.export()?;
-            let lost = device.create_dumb(make::at_least(2 * SIZE)?)?;
+            let lost = device.create_dumb(make::at_least(2 * size())?)?;
             let lost_buf = lost.handle.export()?;
             lost_buf.set_name("vdec:out0")?;
             let gone = Held::by(&lost_buf)?.without_fds();
@@ -164,7 +169,7 @@ impl RecordedWorld {
             return Ok(());
         }
         let held = self.start(b"importer", |stage| {
-            let (buf, _) = make::plain(SIZE)?;
+            let (buf, _) = make::plain(size())?;
             let device = make::vgem()?;
             let _handle = device.import(&buf)?;
             stage.pause(&[Held::by(&buf)?])
@@ -181,7 +186,7 @@ impl RecordedWorld {
             for (nth, name) in HOSTILE.iter().enumerate() {
                 let buf = named(name)?;
                 if by_map && nth % 2 == 1 {
-                    let region = sys::map(&buf, 0, PAGE)?;
+                    let region = sys::map(&buf, 0, page_size())?;
                     held.push(Held::by(&buf)?.without_fds().and_map(region, 0));
                 } else {
                     held.push(Held::by(&buf)?);
@@ -202,7 +207,7 @@ impl RecordedWorld {
         let (from, unread) = UnixStream::pair()?;
         self.sockets.push(unread);
         let held = self.start(b"sender", move |stage| {
-            let (buf, _) = make::plain(SIZE)?;
+            let (buf, _) = make::plain(size())?;
             share::send(&from, &[&buf], b"1")?;
             stage.pause(&[Held::by(&buf)?])
         })?;
@@ -211,7 +216,7 @@ impl RecordedWorld {
 }
 
 fn named(name: impl AsRef<[u8]>) -> anyhow::Result<DmaBuf> {
-    let (buf, _) = make::plain(SIZE)?;
+    let (buf, _) = make::plain(size())?;
     buf.set_name(name)?;
     Ok(buf)
 }
@@ -221,12 +226,12 @@ fn named(name: impl AsRef<[u8]>) -> anyhow::Result<DmaBuf> {
 fn impostor(stage: &mut Stage) -> anyhow::Result<()> {
     let path = "/dmabuf:cam";
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-    file.set_len(PAGE as u64)?;
+    file.set_len(page())?;
     let path_only: File = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
     let memfd = memfd_create(c"/dmabuf:cam", MemfdFlags::CLOEXEC)?;
-    ftruncate(&memfd, PAGE as u64)?;
-    sys::map(&file, 0, PAGE)?;
-    sys::map(&memfd, 0, PAGE)?;
+    ftruncate(&memfd, page())?;
+    sys::map(&file, 0, page_size())?;
+    sys::map(&memfd, 0, page_size())?;
     stage.pause(&[])?;
     drop(path_only);
     Ok(())
@@ -235,10 +240,10 @@ fn impostor(stage: &mut Stage) -> anyhow::Result<()> {
 /// A parent, a child that inherited its fd and its mapping, and a child that has ended and is a
 /// zombie.
 fn family(stage: &mut Stage) -> anyhow::Result<()> {
-    let (buf, _) = make::plain(SIZE)?;
+    let (buf, _) = make::plain(size())?;
     let mut held = Held::by(&buf)?;
     if Need::MappedIdentity.probe() {
-        held = held.and_map(sys::map(&buf, 0, PAGE)?, 0);
+        held = held.and_map(sys::map(&buf, 0, page_size())?, 0);
     }
     let child = sys::fork(|| {
         loop {

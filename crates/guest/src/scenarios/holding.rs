@@ -11,11 +11,11 @@ use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys;
+use crate::sys::{self, page};
 use crate::way::Way;
 
 /// Bytes of most buffers here: several pages, so that a size is never equal to a count by chance.
-pub(super) const SIZE: u64 = 64 << 10;
+pub(super) const SIZE: u64 = 256 << 10;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -253,7 +253,7 @@ fn process_figures(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, to) = UnixStream::pair()?;
     let mut owner = Actor::start(b"owner", |stage| {
         let (shared, _) = make::plain(SIZE)?;
-        let (own, _) = make::plain(4096)?;
+        let (own, _) = make::plain(page())?;
         share::send(&from, &[&shared], b"1")?;
         stage.pause(&[Held::by(&shared)?, Held::by(&own)?])
     })?;

@@ -25,10 +25,8 @@ use crate::answer::{Answer, Truth};
 use crate::kernels::Kernels;
 use crate::make;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys;
+use crate::sys::{self, page, page_size};
 use crate::way::Way;
-
-const PAGE: usize = 4096;
 
 /// How many of the files of [`all`] have a link that begins like a dma-buf's, and how many have
 /// such a mapping.
@@ -88,8 +86,8 @@ pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
     // The link's text has the name of a memfd after another prefix.
     for name in ["dmabuf:x", "/dmabuf:x"] {
         let memfd = memfd_create(name, MemfdFlags::CLOEXEC).context("making a memfd")?;
-        ftruncate(&memfd, PAGE as u64)?;
-        sys::map(&memfd, 0, PAGE)?;
+        ftruncate(&memfd, page())?;
+        sys::map(&memfd, 0, page_size())?;
         files.push(memfd);
     }
     // At the root of a filesystem that is not mounted any more.
@@ -121,8 +119,8 @@ fn file(dir: impl AsFd, path: &str) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let file =
         openat(dir, path, flags, Mode::RUSR | Mode::WUSR).with_context(|| format!("making {path:?}"))?;
-    ftruncate(&file, PAGE as u64)?;
-    sys::map(&file, 0, PAGE)?;
+    ftruncate(&file, page())?;
+    sys::map(&file, 0, page_size())?;
     Ok(file)
 }
 

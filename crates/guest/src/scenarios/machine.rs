@@ -15,7 +15,7 @@ use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys;
+use crate::sys::{self, page};
 use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -117,7 +117,8 @@ fn several_exporters(ctx: &mut Ctx) -> anyhow::Result<()> {
 fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
     const MANY: usize = 1000;
     let mut actor = Actor::start(b"thousand", |stage| {
-        let bufs: Vec<DmaBuf> = (0..MANY).map(|_| Ok(make::plain(4096)?.0)).collect::<anyhow::Result<_>>()?;
+        let bufs: Vec<DmaBuf> =
+            (0..MANY).map(|_| Ok(make::plain(page())?.0)).collect::<anyhow::Result<_>>()?;
         let held: Vec<Held> = bufs.iter().map(Held::by).collect::<Result<_, _>>()?;
         stage.pause(&held)
     })?;
@@ -130,7 +131,7 @@ fn thousand_buffers(ctx: &mut Ctx) -> anyhow::Result<()> {
         same += u64::from(Truth::held(make::plain_exporter(), vec![held]).line(size) == answer.line(ino)?);
     }
     ctx.check_eq("accounts that equal the truth", MANY, same)?;
-    ctx.check_eq("rss", 4096 * MANY, &answer.process(actor.pid)?["rss"])?;
+    ctx.check_eq("rss", page() * MANY as u64, &answer.process(actor.pid)?["rss"])?;
     sums_up(ctx, &answer)
 }
 

@@ -7,10 +7,9 @@ use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys::{self, Region};
+use crate::sys::{self, Region, page, page_size};
 use crate::way::Way;
 
-const PAGE: usize = 4096;
 const LEN: usize = SIZE as usize;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -87,8 +86,8 @@ fn truth(held: Held) -> Truth {
 fn fd_and_map(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"mapper", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 4096, LEN - PAGE)?;
-        stage.pause(&[Held::by(&buf)?.and_map(region, 4096)])
+        let region = sys::map(&buf, page(), LEN - page_size())?;
+        stage.pause(&[Held::by(&buf)?.and_map(region, page())])
     })?;
     let held = actor.paused_with_one()?;
     let answer = compare(ctx, &truth(held.clone()))?;
@@ -148,8 +147,8 @@ fn map_twice(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"mapper", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         let whole = sys::map(&buf, 0, LEN)?;
-        let part = sys::map(&buf, 8192, PAGE)?;
-        stage.pause(&[Held::by(&buf)?.and_map(whole, 0).and_map(part, 8192)])
+        let part = sys::map(&buf, 2 * page(), page_size())?;
+        stage.pause(&[Held::by(&buf)?.and_map(whole, 0).and_map(part, 2 * page())])
     })?;
     let held = actor.paused_with_one()?;
     let answer = compare(ctx, &truth(held.clone()))?;
@@ -160,10 +159,10 @@ fn partial_unmap(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"mapper", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         let whole = sys::map(&buf, 0, LEN)?;
-        sys::unmap(Region { start: whole.start + PAGE, len: PAGE })?;
-        let first = Region { start: whole.start, len: PAGE };
-        let rest = Region { start: whole.start + 2 * PAGE, len: LEN - 2 * PAGE };
-        stage.pause(&[Held::by(&buf)?.and_map(first, 0).and_map(rest, 8192)])
+        sys::unmap(Region { start: whole.start + page_size(), len: page_size() })?;
+        let first = Region { start: whole.start, len: page_size() };
+        let rest = Region { start: whole.start + 2 * page_size(), len: LEN - 2 * page_size() };
+        stage.pause(&[Held::by(&buf)?.and_map(first, 0).and_map(rest, 2 * page())])
     })?;
     let held = actor.paused_with_one()?;
     let answer = compare(ctx, &truth(held.clone()))?;
@@ -174,7 +173,7 @@ fn mremap(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"mapper", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         let whole = sys::map(&buf, 0, LEN)?;
-        let small = sys::shrink(whole, 2 * PAGE)?;
+        let small = sys::shrink(whole, 2 * page_size())?;
         stage.pause(&[Held::by(&buf)?.and_map(small, 0)])?;
         let moved = sys::relocate(small)?;
         stage.pause(&[Held::by(&buf)?.and_map(moved, 0)])

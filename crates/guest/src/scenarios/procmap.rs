@@ -12,10 +12,7 @@ use crate::make;
 use crate::need::Need;
 use crate::record::world::RecordedWorld;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys::{self, ring};
-
-/// The heap maps nothing larger than a page privately.
-const PAGE: usize = 4096;
+use crate::sys::{self, page, page_size, ring};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -89,7 +86,7 @@ fn check_account(ctx: &mut Ctx, held: &Held, kernel: u64, count: u64) -> anyhow:
 
 /// Pauses with a private mapping of a buffer and nothing else.
 fn pause_mapped_privately(stage: &mut Stage, buf: DmaBuf) -> anyhow::Result<()> {
-    let region = sys::map_private(&buf, 0, PAGE)?;
+    let region = sys::map_private(&buf, 0, page_size())?;
     let held = Held::by(&buf)?.without_fds().and_map(region, 0);
     drop(buf);
     stage.pause(&[held])
@@ -97,7 +94,7 @@ fn pause_mapped_privately(stage: &mut Stage, buf: DmaBuf) -> anyhow::Result<()> 
 
 fn private_map(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"private", |stage| {
-        let (buf, _) = make::plain(PAGE as u64)?;
+        let (buf, _) = make::plain(page())?;
         pause_mapped_privately(stage, buf)
     })?;
     let held = actor.paused_with_one()?;
@@ -111,7 +108,7 @@ fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
     /// The references of one import: those of the attachment, the object and the cache.
     const IMPORTED: u64 = 3;
     let mut actor = Actor::start(b"private", |stage| {
-        let (buf, _) = make::plain(PAGE as u64)?;
+        let (buf, _) = make::plain(page())?;
         let device = make::vgem()?;
         let _handle = device.import(&buf)?;
         pause_mapped_privately(stage, buf)
@@ -123,14 +120,14 @@ fn private_map_beside_a_rest(ctx: &mut Ctx) -> anyhow::Result<()> {
 fn procmap_agrees_with_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
     let world = RecordedWorld::play()?;
     let mut more = Actor::start(b"more", |stage| {
-        let (private, _) = make::plain(PAGE as u64)?;
-        let (fixed, _) = make::plain(PAGE as u64)?;
+        let (private, _) = make::plain(page())?;
+        let (fixed, _) = make::plain(page())?;
         let (ring, other) = (ring::open()?, ring::open()?);
         ring::register(&ring, &[Some(std::os::fd::AsFd::as_fd(&fixed))])?;
-        sys::map(&ring, 0, PAGE)?;
-        sys::map(&other, 0, PAGE)?;
+        sys::map(&ring, 0, page_size())?;
+        sys::map(&other, 0, page_size())?;
         // A page of the heap can be mapped privately; GEM objects cannot.
-        let held = match sys::map_private(&private, 0, PAGE) {
+        let held = match sys::map_private(&private, 0, page_size()) {
             Ok(region) => Held::by(&private)?.and_map(region, 0),
             Err(_) => Held::by(&private)?,
         };

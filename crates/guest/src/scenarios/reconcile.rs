@@ -14,11 +14,11 @@ use serde_json::Value;
 use crate::actor::Actor;
 use crate::answer::Answer;
 use crate::kernels::Kernels;
-use crate::make;
+use crate::make::{self, HugePages};
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
 use crate::sys::shm::{self, Segment};
-use crate::sys::{self, PAGE, task};
+use crate::sys::{self, page_size, task};
 use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -67,7 +67,7 @@ const UNHELD: usize = 32;
 const DELETED: usize = 64;
 
 fn bytes(pages: usize) -> u64 {
-    (pages * PAGE) as u64
+    (pages * page_size()) as u64
 }
 
 /// The machine's shared memory, or its increase.
@@ -118,7 +118,7 @@ impl Parts {
 
 fn file(path: &str, pages: usize) -> anyhow::Result<File> {
     let mut file = File::create(path).with_context(|| format!("making {path}"))?;
-    file.write_all(&vec![1; pages * PAGE]).with_context(|| format!("filling {path}"))?;
+    file.write_all(&vec![1; pages * page_size()]).with_context(|| format!("filling {path}"))?;
     Ok(file)
 }
 
@@ -126,7 +126,7 @@ fn memfd(pages: usize) -> anyhow::Result<OwnedFd> {
     let memfd = memfd_create(c"reconcile", MemfdFlags::CLOEXEC).context("making a memfd")?;
     // Larger than the part that is written.
     ftruncate(&memfd, bytes(pages + 100))?;
-    rustix::io::pwrite(&memfd, &vec![1; pages * PAGE], 0).context("filling a memfd")?;
+    rustix::io::pwrite(&memfd, &vec![1; pages * page_size()], 0).context("filling a memfd")?;
     Ok(memfd)
 }
 
@@ -137,13 +137,13 @@ fn to_the_page(ctx: &mut Ctx) -> anyhow::Result<()> {
     let memfd = memfd(MEMFD)?;
     let segment = Segment::create(0, SEGMENT + 50)?;
     let attached = segment.attach()?;
-    shm::touch(attached, SEGMENT * PAGE)?;
+    shm::touch(attached, SEGMENT * page_size())?;
     let unattached = Segment::create(0, UNATTACHED)?;
     let region = unattached.attach()?;
-    shm::touch(region, UNATTACHED * PAGE)?;
+    shm::touch(region, UNATTACHED * page_size())?;
     shm::detach(region)?;
     let anonymous = shm::map_anonymous(ANONYMOUS + 50)?;
-    shm::touch(anonymous, ANONYMOUS * PAGE)?;
+    shm::touch(anonymous, ANONYMOUS * page_size())?;
     let held = file("/dev/shm/held", HELD)?;
     drop(file("/tmp/unheld", UNHELD)?);
     let deleted = file("/tmp/deleted", DELETED)?;
@@ -241,16 +241,17 @@ fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
-    const HUGE: u64 = 2 << 20;
+    const HUGE: u64 = HugePages::SIZE;
     let (before, _) = Parts::ask(ctx, "before")?;
-    fs::write("/proc/sys/vm/nr_hugepages", "4").context("asking for huge pages")?;
-    let huge = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB).context("a huge memfd")?;
+    let _aside = HugePages::set_aside(4)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let huge = memfd_create(c"huge", flags).context("a huge memfd")?;
     ftruncate(&huge, HUGE)?;
     let region = sys::map(&huge, 0, usize::try_from(HUGE)?)?;
     shm::touch(region, region.len)?;
     let segment = Segment::huge(usize::try_from(HUGE)?)?;
     let attached = segment.attach()?;
-    shm::touch(attached, PAGE)?;
+    shm::touch(attached, page_size())?;
     let secret = if Need::Secretmem.probe() { Some(secret_page()?) } else { None };
     let (after, answer) = Parts::ask(ctx, "huge and secret")?;
     ctx.check_eq("left over with them", before.left_over, after.left_over)?;
@@ -286,16 +287,15 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
         ctx.check_eq("doubts of it", "[]", &answer["doubts"])?;
     }
     sys::unmap(region)?;
-    drop((huge, segment, secret));
-    fs::write("/proc/sys/vm/nr_hugepages", "0").context("giving huge pages back")
+    Ok(())
 }
 
 /// A file of secret memory with one page.
 fn secret_page() -> anyhow::Result<OwnedFd> {
     let secret = shm::secret()?;
     ftruncate(&secret, bytes(1))?;
-    let region = sys::map(&secret, 0, PAGE)?;
-    shm::touch(region, PAGE)?;
+    let region = sys::map(&secret, 0, page_size())?;
+    shm::touch(region, page_size())?;
     sys::unmap(region)?;
     Ok(secret)
 }

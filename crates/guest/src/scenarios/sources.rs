@@ -16,10 +16,8 @@ use crate::make;
 use crate::need::Need;
 use crate::record::world::RecordedWorld;
 use crate::scenario::{Ctx, Scenario};
-use crate::sys::{self, ring, task};
+use crate::sys::{self, page_size, ring, task};
 use crate::way::Way;
-
-const PAGE: usize = 4096;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -114,7 +112,7 @@ fn siblings() -> anyhow::Result<Actor> {
     Actor::start(b"siblings", |stage| {
         let (buf, _) = make::plain(SIZE)?;
         if Need::MappedIdentity.probe() {
-            sys::map(&buf, 0, PAGE)?;
+            sys::map(&buf, 0, page_size())?;
         }
         task::fork_sharing_fds()?;
         task::fork_sharing_memory()?;
@@ -203,8 +201,9 @@ fn balanced_at_once(ctx: &mut Ctx) -> anyhow::Result<()> {
                 let bufs = make_all()?;
                 for buf in &bufs {
                     let again = buf.try_clone()?;
-                    let (whole, page) = (sys::map(buf, 0, SIZE as usize)?, sys::map(buf, 4096, PAGE)?);
-                    held.push(Held::by(buf)?.and_fd(&again).and_map(whole, 0).and_map(page, 4096));
+                    let (whole, page) =
+                        (sys::map(buf, 0, SIZE as usize)?, sys::map(buf, sys::page(), page_size())?);
+                    held.push(Held::by(buf)?.and_fd(&again).and_map(whole, 0).and_map(page, sys::page()));
                     std::mem::forget(again);
                 }
                 stage.pause(&held)
@@ -242,7 +241,7 @@ fn many_mappings(ctx: &mut Ctx) -> anyhow::Result<()> {
             let mut held = Held::by(&buf)?;
             for _ in 0..number {
                 // All at the same offset, so that the kernel merges no two of them.
-                held = held.and_map(sys::map(&buf, 0, PAGE)?, 0);
+                held = held.and_map(sys::map(&buf, 0, page_size())?, 0);
             }
             stage.pause(&[held])
         })?;

@@ -168,7 +168,7 @@ impl Conductor {
         let (heap, udmabuf, vgem) = (Need::Heap.probe(), Need::Udmabuf.probe(), Need::Vgem.probe());
         let vgem_shows = vgem && {
             let device = make::vgem()?;
-            let dumb = device.create_dumb(make::at_least(4096)?)?;
+            let dumb = device.create_dumb(make::at_least(sys::page())?)?;
             make::shows_when_mapped(&dumb.handle.export()?)?
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

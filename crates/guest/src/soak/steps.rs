@@ -16,7 +16,7 @@ use super::player::{BufFd, Player, PlayerBuf};
 use crate::hostile::HOSTILE;
 use crate::make;
 use crate::sys::shuttle::Shuttle;
-use crate::sys::{self, Region};
+use crate::sys::{self, Region, page, page_size};
 
 type StepFn = fn(&mut Player) -> anyhow::Result<()>;
 
@@ -53,7 +53,6 @@ const OWN: &[(u64, StepFn)] = &[
     (2, Player::exec_chain),
 ];
 
-const PAGE: u64 = 4096;
 /// How many buffers a player holds before it drops some.
 const ENOUGH: usize = 9;
 
@@ -91,7 +90,7 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     if player.bufs.len() >= ENOUGH {
         return forget(player);
     }
-    let size = PAGE << player.random.below(5);
+    let size = page() << player.random.below(5);
     let table = [
         (3 * u64::from(player.exporters.heap), make::HEAP),
         (2 * u64::from(player.exporters.udmabuf), "udmabuf"),
@@ -105,7 +104,7 @@ fn make(player: &mut Player) -> anyhow::Result<()> {
     let buf = match exporter {
         make::HEAP => BufFd::Buf(Heap::open("system")?.allocate(size)?),
         // All of it is written, so that its allocated bytes are its size.
-        MEMFD => BufFd::File(make::memfd(MEMFD_NAME, size / PAGE, size / PAGE)?),
+        MEMFD => BufFd::File(make::memfd(MEMFD_NAME, size / page(), size / page())?),
         make::DRM => {
             let dumb = device(player)?.create_dumb(make::at_least(size)?)?;
             let buf = dumb.handle.export()?;
@@ -199,7 +198,7 @@ fn shuttle(player: &mut Player) -> anyhow::Result<()> {
         return Ok(());
     };
     let began = now();
-    let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], PAGE as usize, between)?;
+    let mut shuttle = Shuttle::map(&kept.fds[roll % kept.fds.len()], page_size(), between)?;
     let places = [shuttle.region(), shuttle.other()].map(|place| (place.start, place.start + place.len, 0));
     let on_the_way = Hold { maps: places.into(), ..Hold::default() };
     // Half of the time the mapping is the only reference that the process keeps.
@@ -295,13 +294,13 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.fds.is_empty() && kept.maps.len() < 6) else {
         return Ok(());
     };
-    let pages = kept.size / PAGE;
+    let pages = kept.size / page();
     let first = roll as u64 % pages;
     let len = 1 + (roll >> 8) as u64 % (pages - first);
     let began = now();
     let fd = &kept.fds[roll % kept.fds.len()];
-    let region = sys::map_apart(fd, first * PAGE, usize::try_from(len * PAGE)?)?;
-    kept.maps.push((region, first * PAGE));
+    let region = sys::map_apart(fd, first * page(), usize::try_from(len * page())?)?;
+    kept.maps.push((region, first * page()));
     player.note_hold(began, ino)
 }
 
@@ -309,10 +308,10 @@ fn map(player: &mut Player) -> anyhow::Result<()> {
 fn unmap(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
     let (whole, offset) = kept.maps.swap_remove(roll % kept.maps.len());
-    let page = PAGE as usize;
+    let page = page_size();
     let pages = whole.len / page;
     let first = (roll >> 4) % pages;
-    let count = 1 + (roll >> 12) % (pages - first);
+    let count = 1 + (roll >> 13) % (pages - first);
     let (gone, after) = (first * page, (first + count) * page);
     let began = now();
     sys::unmap(Region { start: whole.start + gone, len: after - gone })?;
@@ -328,9 +327,9 @@ fn shrink(player: &mut Player) -> anyhow::Result<()> {
     let Some((ino, kept, roll)) = choose(player, |kept| !kept.maps.is_empty()) else { return Ok(()) };
     let at = roll % kept.maps.len();
     let (region, _) = &mut kept.maps[at];
-    let pages = region.len / PAGE as usize;
+    let pages = region.len / page_size();
     let began = now();
-    *region = sys::shrink(*region, (1 + (roll >> 8) % pages) * PAGE as usize)?;
+    *region = sys::shrink(*region, (1 + (roll >> 8) % pages) * page_size())?;
     player.note_hold(began, ino)
 }
 

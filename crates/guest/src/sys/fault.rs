@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap_anonymous, userfaultfd};
 
 use super::task::{pause_forever, started};
-use super::{PAGE, Region};
+use super::{Region, page, page_size};
 
 /// `UFFD_API`.
 const API: u64 = 0xaa;
@@ -44,12 +44,12 @@ impl MissingPage {
         let fault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }.context("making a userfaultfd")?;
         let (readable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
-        let start = unsafe { mmap_anonymous(ptr::null_mut(), PAGE, readable, flags) };
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), page_size(), readable, flags) };
         let start = start.context("mapping a page")?.expose_provenance();
-        let missing = MissingPage { fault, page: Region { start, len: PAGE } };
+        let missing = MissingPage { fault, page: Region { start, len: page_size() } };
         missing.control(SET_API, &mut [API, 0, 0]).context("choosing an interface")?;
         missing
-            .control(REGISTER, &mut [start as u64, PAGE as u64, MODE_MISSING, 0])
+            .control(REGISTER, &mut [start as u64, page(), MODE_MISSING, 0])
             .context("registering a page")?;
         Ok(missing)
     }

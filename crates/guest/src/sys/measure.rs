@@ -195,6 +195,7 @@ struct EventAttributes {
 impl EventAttributes {
     const DISABLED: u64 = 1 << 0;
     const INHERIT: u64 = 1 << 1;
+    /// The bit's place, no page size.
     const ENABLE_ON_EXEC: u64 = 1 << 12;
 }
 

@@ -12,7 +12,7 @@ use std::ptr;
 use anyhow::{Context, ensure};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-use super::{PAGE, Region};
+use super::{Region, page_size};
 
 /// A System V segment. Dropping this removes it; the kernel frees its memory with the last
 /// attachment.
@@ -29,16 +29,17 @@ impl Segment {
     ///
     /// The key is taken, or the kernel refuses.
     pub fn create(key: u32, pages: usize) -> anyhow::Result<Segment> {
-        Segment::with(key, pages * PAGE, 0)
+        Segment::with(key, pages * page_size(), 0)
     }
 
-    /// Makes a private segment of huge pages of the default size. `len` is a multiple of that size.
+    /// Makes a private one of huge pages of 2 MiB, which `len` is a multiple of.
     ///
     /// # Errors
     ///
     /// The kernel has not enough huge pages, or refuses.
     pub fn huge(len: usize) -> anyhow::Result<Segment> {
-        Segment::with(0, len, libc::SHM_HUGETLB)
+        // SHM_HUGE_2MB is the same number.
+        Segment::with(0, len, libc::SHM_HUGETLB | libc::MAP_HUGE_2MB)
     }
 
     fn with(key: u32, len: usize, flags: libc::c_int) -> anyhow::Result<Segment> {
@@ -106,8 +107,8 @@ pub fn detach(region: Region) -> anyhow::Result<()> {
 pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), pages * PAGE, protection, MapFlags::SHARED) };
-    Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * PAGE })
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), pages * page_size(), protection, MapFlags::SHARED) };
+    Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * page_size() })
 }
 
 /// Writes to the first `len` bytes of a region, once in each page, so that the kernel must allocate
@@ -118,7 +119,7 @@ pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
 /// The region is shorter.
 pub fn touch(region: Region, len: usize) -> anyhow::Result<()> {
     ensure!(len <= region.len, "{len} is more than the region's {} bytes", region.len);
-    for offset in (0..len).step_by(PAGE) {
+    for offset in (0..len).step_by(page_size()) {
         let at = ptr::with_exposed_provenance_mut::<u8>(region.start + offset);
         // SAFETY: the address is inside a region that is mapped as writable, and no reference
         // points into it.

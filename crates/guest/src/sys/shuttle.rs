@@ -11,7 +11,7 @@ use rustix::mm::{
     MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap_fixed,
 };
 
-use super::{PAGE, Region};
+use super::{Region, page_size};
 
 /// A mapping, and the two addresses between which it moves.
 #[derive(Debug)]
@@ -31,16 +31,16 @@ impl Shuttle {
     ///
     /// The kernel refuses, or `len` is not a multiple of the page size.
     pub fn map(fd: impl AsFd, len: usize, vmas: usize) -> anyhow::Result<Shuttle> {
-        ensure!(len.is_multiple_of(PAGE), "{len} bytes are no whole pages");
-        let between = (vmas + 1) * PAGE;
-        let whole = 2 * len + between + 2 * PAGE;
+        ensure!(len.is_multiple_of(page_size()), "{len} bytes are no whole pages");
+        let between = (vmas + 1) * page_size();
+        let whole = 2 * len + between + 2 * page_size();
         let begin = reserve(ptr::null_mut(), whole, MapFlags::empty())?;
-        let start = begin + PAGE;
+        let start = begin + page_size();
         for nth in (1..vmas).step_by(2) {
-            let page = ptr::with_exposed_provenance_mut(start + len + nth * PAGE);
+            let page = ptr::with_exposed_provenance_mut(start + len + nth * page_size());
             // SAFETY: the page belongs to the range that was just reserved, which only this
             // structure uses.
-            unsafe { mprotect(page, PAGE, MprotectFlags::READ) }.context("splitting a range")?;
+            unsafe { mprotect(page, page_size(), MprotectFlags::READ) }.context("splitting a range")?;
         }
         let (there, here) = (start, start + len + between);
         let (readable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
@@ -59,7 +59,9 @@ impl Shuttle {
     /// The kernel refuses.
     pub fn settle(self) -> anyhow::Result<Region> {
         let end = self.whole.start + self.whole.len;
-        for (start, end) in [(self.whole.start, self.here - PAGE), (self.here + self.len + PAGE, end)] {
+        for (start, end) in
+            [(self.whole.start, self.here - page_size()), (self.here + self.len + page_size(), end)]
+        {
             if end > start {
                 super::unmap(Region { start, len: end - start })?;
             }

@@ -22,6 +22,7 @@ use crate::kernel::fdinfo::{DmaBufInfo, Fdinfo};
 use crate::kernel::identity::{self, InodeFact, LinkTarget};
 use crate::kernel::own::Region;
 use crate::kernel::parse::{cut, number};
+use crate::kernel::read::LINK_ROOM;
 use crate::kernel::{fdinfo, fds, map_files, maps, read};
 use crate::model::{Dev, Fd, Inode, MapRef};
 
@@ -231,7 +232,7 @@ impl Kit {
 
     /// The text of a link of this process.
     pub(super) fn link(&self, path: &str) -> Result<Vec<u8>, Fault> {
-        let mut room = [MaybeUninit::uninit(); 4096];
+        let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         let (target, _) = readlinkat_raw(&self.process, path, &mut room[..]).attempt(path)?;
         Ok(target.to_vec())
     }

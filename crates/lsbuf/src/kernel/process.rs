@@ -96,7 +96,7 @@ impl ProcessDir {
 
     /// Reads its identity. `EBADMSG`: its `stat` cannot be parsed.
     pub(crate) fn identify(&self) -> Result<Process> {
-        /// Initial size of the buffer; each of the three files fits.
+        /// Initial size of the buffer, no page size; each of the three files fits.
         const ROOM: usize = 4 << 10;
         let mut text = Vec::with_capacity(ROOM);
         self.dir.read_record(c"stat", &mut text)?;

@@ -45,7 +45,7 @@ const FILE_BACKED: u64 = 0x20;
 /// a dma-buf's.
 const NAME_ROOM: usize = 256;
 
-/// Room for the longest path.
+/// Room for the longest path: PATH_MAX, which is no page size.
 const LONG_ROOM: usize = 4096;
 
 /// `struct procmap_query`.

@@ -17,7 +17,9 @@ use super::guard;
 /// Room for directory entries, in bytes: about a thousand entries per call.
 const DIR_ROOM: usize = 32 << 10;
 
-/// Room for a link's target, in bytes. No link of procfs is longer than a page.
+/// Room for a link's target, in bytes: PATH_MAX, which is no page size. Older kernels print a link
+/// into a page (`do_proc_readlink` in fs/proc/base.c) and can have longer ones where pages are
+/// larger; those are cut off.
 pub(crate) const LINK_ROOM: usize = 4 << 10;
 
 /// Opens a directory for reading.
@@ -82,8 +84,10 @@ const LARGEST: usize = 64 << 20;
 /// The limit for a text that is read line by line. The text of a million mappings is shorter.
 const LONGEST: usize = 1 << 30;
 
-/// The least room that is worth a read, and the most that is cleared for one.
+/// Room that is worth a read.
 const ENOUGH: usize = 256;
+
+/// The most room that is cleared for a read; no page size.
 const PIECE: usize = 4 << 10;
 
 /// How much of its room one read has filled.

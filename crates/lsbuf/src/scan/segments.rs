@@ -8,6 +8,8 @@
 //! Limits: by procfs, two segments with the same number, key and size in different namespaces are
 //! taken for one. The BPF iterators read the namespace of each attachment.
 
+use rustix::param::page_size;
+
 use super::reading::{Assembled, Counted, Segments};
 use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{Buffer, BufferId, Bytes, IpcNamespace, Kind, Label, Segment};
@@ -111,11 +113,12 @@ pub(super) fn is_overcounted(size: Bytes, segment: &Segment) -> bool {
     (segment.rss + segment.swap).0 > size.0.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// Whether the table may say too much although it would fit: for each huge page of 2 MiB it says
-/// 512 times 2 MiB. A segment of small pages can have as many bytes.
+/// Whether the table may say too much although it would fit: for each huge page of 2 MiB it says 2
+/// MiB for each of its small pages. A segment of small pages can have as many bytes.
 fn may_be_overcounted(segment: &Segment) -> bool {
-    const ONE_HUGE_PAGE: u64 = (2 << 20) * 512;
-    segment.rss.0 > 0 && segment.rss.0.is_multiple_of(ONE_HUGE_PAGE)
+    const HUGE: u64 = 2 << 20;
+    let one_huge_page = HUGE / page_size() as u64 * HUGE;
+    segment.rss.0 > 0 && segment.rss.0.is_multiple_of(one_huge_page)
 }
 
 /// A segment's name: its key, or nothing if that is private.

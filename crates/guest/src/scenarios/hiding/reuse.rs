@@ -18,9 +18,7 @@ use crate::actor::Actor;
 use crate::answer::Answer;
 use crate::make;
 use crate::scenario::Ctx;
-use crate::sys::task;
-
-const PAGE: u64 = 4096;
+use crate::sys::{page, task};
 
 /// How long a process holds its buffer. A scan takes longer.
 const LIFE: Duration = Duration::from_millis(8);
@@ -48,7 +46,7 @@ pub(crate) const MODE: &str = "incarnation";
 
 fn live(number: u64, life: Duration) -> anyhow::Result<()> {
     set_name(&std::ffi::CString::new(format!("inc-{number}"))?)?;
-    let (_buf, _) = make::plain(number * PAGE)?;
+    let (_buf, _) = make::plain(number * page())?;
     let (nth, times, more) = OLD;
     let times = times.saturating_add(u32::try_from(number / more)?);
     sleep(if number.is_multiple_of(nth) { life * times } else { life });
@@ -109,7 +107,7 @@ fn watch(ctx: &mut Ctx, pid: u32) -> anyhow::Result<()> {
                 continue;
             }
             let Some(comm) = answer.process(pid)?["comm"].as_str() else { continue };
-            let expected = format!("inc-{}", buffer["size"].as_u64().context("a size")? / PAGE);
+            let expected = format!("inc-{}", buffer["size"].as_u64().context("a size")? / page());
             if comm == expected {
                 right += 1;
             } else {

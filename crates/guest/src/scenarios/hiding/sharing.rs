@@ -72,7 +72,7 @@ pub(super) fn table_of_a_thread(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"twin", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, 4096)?;
+        let region = sys::map(&buf, 0, sys::page_size())?;
         let held = Held::by(&buf)?.and_map(region, 0);
         // The child has a copy of the fd table, and so an fd of its own.
         let child = held.clone().of(task::fork_sharing_memory()?).in_space_of(held.pid);
@@ -85,7 +85,7 @@ pub(super) fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn vfork(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"shell", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, 4096)?;
+        let region = sys::map(&buf, 0, sys::page_size())?;
         let child = AtomicI32::new(0);
         thread::scope(|scope| {
             let (child, buf) = (&child, &buf);
@@ -118,7 +118,7 @@ fn wait_for(child: &AtomicI32) -> anyhow::Result<u32> {
 pub(super) fn fork_shares_nothing(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"family", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 0, 4096)?;
+        let region = sys::map(&buf, 0, sys::page_size())?;
         let held = Held::by(&buf)?.and_map(region, 0);
         let copy = held.clone().of(sys::fork(|| {
             loop {

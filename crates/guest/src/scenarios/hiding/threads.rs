@@ -66,9 +66,9 @@ pub(super) fn zombie_leader(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn zombie_leader_maps(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"leaderless", |stage| {
         let (buf, _) = make::plain(SIZE)?;
-        let region = sys::map(&buf, 4096, 4096)?;
+        let region = sys::map(&buf, sys::page(), sys::page_size())?;
         pause_behind_a_zombie(stage, || {
-            let held = Held::by(&buf)?.without_fds().and_map(region, 4096);
+            let held = Held::by(&buf)?.without_fds().and_map(region, sys::page());
             drop(buf);
             Ok(held)
         })

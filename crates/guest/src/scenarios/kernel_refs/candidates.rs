@@ -74,7 +74,7 @@ pub(super) fn show(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (buf, _) = make::plain(SIZE)?;
         let second = buf.try_clone()?;
         let _handle = device.import(&buf)?;
-        let region = sys::map(&buf, 0, 4096)?;
+        let region = sys::map(&buf, 0, sys::page_size())?;
         stage.pause(&[Held::by(&buf)?.and_fd(&second).and_map(region, 0)])
     })?;
     let held = actor.paused_with_one()?;

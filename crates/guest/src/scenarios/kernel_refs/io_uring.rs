@@ -84,7 +84,7 @@ pub(super) fn mapped_only(ctx: &mut Ctx) -> anyhow::Result<()> {
         let ring = ring::open()?;
         let (buf, _) = make::plain(SIZE)?;
         ring::register(&ring, &[Some(buf.as_fd())])?;
-        sys::map(&ring, 0, 4096)?;
+        sys::map(&ring, 0, sys::page_size())?;
         drop(ring);
         stage.pause(&[Held::by(&buf)?])
     })?;

@@ -67,8 +67,9 @@ pub(super) fn gives_up_master(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn dumb(ctx: &mut Ctx) -> anyhow::Result<()> {
     let device = vgem()?;
     let dumb = device.create_dumb(DumbSize::at_least(10_000).context("a shape")?)?;
-    let rounded = 10_000u64.next_multiple_of(4096);
-    ctx.check_eq("bytes of a row", 4096, dumb.pitch)?;
+    let (row, rows) = (1024 * 4_u64, 3);
+    let rounded = (row * rows).next_multiple_of(page());
+    ctx.check_eq("bytes of a row", row, dumb.pitch)?;
     ctx.check_eq("size", rounded, dumb.size)?;
     let buf = dumb.handle.export()?;
     ctx.check_eq("st_size", rounded, fstat(&buf).context("fstat")?.st_size)?;

@@ -11,15 +11,12 @@ use std::os::unix::ffi::OsStringExt;
 
 use anyhow::{Context, bail};
 use dmabuf::{Direction, DmaBuf, DrmDevice, DumbSize, ErrorKind, Heap, MapMode, Mapping, Udmabuf};
+use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::need::{Need, vgem_node};
 use crate::scenario::Ctx;
-
-/// The page size, in the type of sizes.
-pub(super) fn page() -> u64 {
-    rustix::param::page_size() as u64
-}
+pub(super) use crate::sys::page;
 
 /// The vgem device.
 pub(super) fn vgem() -> anyhow::Result<DrmDevice> {
@@ -50,7 +47,7 @@ pub(super) fn one_of_each(pages: u64) -> anyhow::Result<Vec<(&'static str, DmaBu
 
 /// `len` bytes in which pages differ, and neighbouring bytes differ.
 pub(super) fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8 ^ (at >> 12) as u8 ^ seed).collect()
+    (0..len).map(|at| (at % 251) as u8 ^ (at / page_size()) as u8 ^ seed).collect()
 }
 
 /// All bytes of a buffer, read through a separate mapping.

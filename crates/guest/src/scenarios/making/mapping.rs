@@ -236,12 +236,12 @@ pub(super) fn private_heap_page(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// The error says that the address space is exhausted.
 pub(super) fn no_room(ctx: &mut Ctx) -> anyhow::Result<()> {
-    const PAGES: u64 = 4096;
+    let pages = (16 << 20) / page();
     let statm = fs::read_to_string("/proc/self/statm").context("reading /proc/self/statm")?;
     let used = statm.split(' ').next().context("an empty statm")?.parse::<u64>()? * page();
-    for (exporter, buf) in one_of_each(PAGES)? {
+    for (exporter, buf) in one_of_each(pages)? {
         let old = getrlimit(Resource::As);
-        let new = Rlimit { current: Some(used + PAGES / 2 * page()), ..old };
+        let new = Rlimit { current: Some(used + pages / 2 * page()), ..old };
         setrlimit(Resource::As, new).context("lowering the limit of the address space")?;
         let mapped = buf.map(MapMode::Read);
         setrlimit(Resource::As, old).context("raising the limit of the address space")?;

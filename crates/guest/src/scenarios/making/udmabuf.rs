@@ -11,6 +11,7 @@ use rustix::io::{pread, pwrite};
 
 use super::heap::read_write_and_cloexec;
 use super::kit::{self, fdinfo, page, pattern, read_all, refused, write_at};
+use crate::make::HugePages;
 use crate::scenario::Ctx;
 
 /// Writes all of `bytes` through the memfd.
@@ -143,9 +144,8 @@ pub(super) fn limits(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// A memfd of huge pages that the crate did not make, in parts smaller than a huge page.
 pub(super) fn huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
-    const HUGE: u64 = 2 << 20;
-    const POOL: &str = "/proc/sys/vm/nr_hugepages";
-    fs::write(POOL, "4").with_context(|| format!("writing {POOL}"))?;
+    const HUGE: u64 = HugePages::SIZE;
+    let _aside = HugePages::set_aside(4)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
     let fd = memfd_create("huge", flags).context("making a memfd of huge pages")?;
     ftruncate(&fd, 2 * HUGE).context("sizing it")?;
@@ -163,6 +163,5 @@ pub(super) fn huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
     let second = read_memfd(&memfd, HUGE, size)?;
     ctx.check("the first page is at the end of the first huge page", first == bytes[..size])?;
     ctx.check("the second page is at the start of the second huge page", second == bytes[size..])?;
-    drop((buf, memfd));
-    fs::write(POOL, "0").with_context(|| format!("restoring {POOL}"))
+    Ok(())
 }

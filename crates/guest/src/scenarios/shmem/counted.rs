@@ -12,14 +12,14 @@ use std::slice;
 use anyhow::{Context, ensure};
 use dmabuf::{Direction, SealedMemfd, SyncFile, Udmabuf};
 
-use super::kit::{P, Shm, ask, ask_and_compare, by_bpf, compare};
+use super::kit::{Shm, ask, ask_and_compare, by_bpf, compare, page};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF, Truth};
 use crate::make;
 use crate::programs::WAIT;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::{SIZE, compare_in};
-use crate::sys::{self, PAGE};
+use crate::sys::{self, page_size};
 
 pub(super) fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, _unread) = UnixStream::pair()?;
@@ -38,7 +38,7 @@ pub(super) fn in_flight(ctx: &mut Ctx) -> anyhow::Result<()> {
         compare(ctx, &answer, &truth)?;
         let shape = truth.find(&answer)?["leak_shape"].as_str().unwrap_or("none").to_owned();
         ctx.check_eq("leak shape", "in-flight", shape)?;
-        ctx.check_eq("kernel-only", 2 * P, &answer.0["totals"]["kernel_only"])
+        ctx.check_eq("kernel-only", 2 * page(), &answer.0["totals"]["kernel_only"])
     } else {
         let notes = answer.0["scan"]["notes"].to_string();
         ctx.check_eq("buffers", 0, answer.list("buffers").len())?;
@@ -77,11 +77,11 @@ pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut owner = Actor::start(b"owner", |stage| {
         let fd = make::memfd(b"counted", 4, 1)?;
         sys::send_any(&from, &[fd.as_fd()])?;
-        let held = Held::by_file(&fd)?.and_map(sys::map(&fd, 0, PAGE)?, 0);
+        let held = Held::by_file(&fd)?.and_map(sys::map(&fd, 0, page_size())?, 0);
         stage.pause(slice::from_ref(&held))?;
         // A second open file on the same inode, with its own count.
         let again = sys::open_again(&fd)?;
-        let more = held.and_fd(&again).and_map(sys::map(&again, P, PAGE)?, P);
+        let more = held.and_fd(&again).and_map(sys::map(&again, page(), page_size())?, page());
         stage.pause(slice::from_ref(&more))?;
         let second = again.try_clone()?;
         stage.pause(&[more.and_fd(&second)])
@@ -89,7 +89,7 @@ pub(super) fn balances(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut client = Actor::start(b"client", |stage| {
         let fds = sys::receive_any(&to)?;
         let fd = fds.first().context("no fd")?;
-        let held = Held::by_file(fd)?.and_map(sys::map(fd, 0, 4 * PAGE)?, 0).without_fds();
+        let held = Held::by_file(fd)?.and_map(sys::map(fd, 0, 4 * page_size())?, 0).without_fds();
         drop(fds);
         stage.pause(&[held])
     })?;
@@ -164,16 +164,16 @@ fn says_twice(answer: &Answer) -> bool {
 
 pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"importer", |stage| {
-        let memfd = SealedMemfd::create("frames", 8 * P)?;
+        let memfd = SealedMemfd::create("frames", 8 * page())?;
         // One page that only the memfd has, and three that both have.
         make::write_pages(&memfd, 1)?;
-        let buf = Udmabuf::open()?.create(memfd.range(2 * P, 3 * P)?)?;
+        let buf = Udmabuf::open()?.create(memfd.range(2 * page(), 3 * page())?)?;
         stage.pause(&[Held::by_file(&memfd)?, Held::by(&buf)?])?;
         drop(memfd);
         stage.pause(&[Held::by(&buf)?])
     })?;
     let [memfd, buf] = <[Held; 2]>::try_from(actor.paused()?).map_err(|_| anyhow::anyhow!("two buffers"))?;
-    ctx.check_eq("taken by the memfd's inode", 4 * P, memfd.charged)?;
+    ctx.check_eq("taken by the memfd's inode", 4 * page(), memfd.charged)?;
     let knows = ctx.way.is_bpf();
     let answer = ask(ctx, "dmabuf,memfd")?;
     let below = Shm::held("memfd", "frames", vec![memfd.clone()]);
@@ -181,14 +181,14 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
     compare(ctx, &answer, &below)?;
     compare_in(ctx, &answer, &above)?;
     let dev = &below.find(&answer)?["dev"];
-    let same = format!(r#"[{{"bytes":{},"dev":{dev},"ino":{},"kind":"memfd"}}]"#, 3 * P, memfd.ino);
+    let same = format!(r#"[{{"bytes":{},"dev":{dev},"ino":{},"kind":"memfd"}}]"#, 3 * page(), memfd.ino);
     let same = if knows { same } else { "null".into() };
     ctx.check_eq("the same memory", same, &answer.buffer(buf.ino)?["same_memory"])?;
     let totals = |answer: &Answer| {
         let t = &answer.0["totals"];
         format!("size {} same_memory {} held {}", t["size"], t["same_memory"], t["held"])
     };
-    let expected = if knows { (4 * P, 3 * P) } else { (7 * P, 0) };
+    let expected = if knows { (4 * page(), 3 * page()) } else { (7 * page(), 0) };
     let expected = format!("size {0} same_memory {1} held {0}", expected.0, expected.1);
     ctx.check_eq("totals", expected, totals(&answer))?;
     ctx.check_eq("a note says that memory may be counted twice", !knows, says_twice(&answer))?;
@@ -199,7 +199,7 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("buffers once the memfd is gone", 1, answer.list("buffers").len())?;
     let same = if knows { "[]" } else { "null" };
     ctx.check_eq("the same memory then", same, &answer.buffer(buf.ino)?["same_memory"])?;
-    ctx.check_eq("totals then", format!("size {0} same_memory 0 held {0}", 3 * P), totals(&answer))?;
+    ctx.check_eq("totals then", format!("size {0} same_memory 0 held {0}", 3 * page()), totals(&answer))?;
     ctx.check_eq("a note then", false, says_twice(&answer))
 }
 
@@ -207,9 +207,11 @@ pub(super) fn udmabuf_in_pieces(ctx: &mut Ctx) -> anyhow::Result<()> {
     /// As many as the module takes by default. Their records would fill a step of an iterator.
     const PIECES: u64 = 1024;
     let mut actor = Actor::start(b"patchwork", |stage| {
-        let memfds =
-            [SealedMemfd::create("even", PIECES / 2 * P)?, SealedMemfd::create("odd", PIECES / 2 * P)?];
-        let piece = |nth: u64| memfds[(nth % 2) as usize].range(nth / 2 * P, P);
+        let memfds = [
+            SealedMemfd::create("even", PIECES / 2 * page())?,
+            SealedMemfd::create("odd", PIECES / 2 * page())?,
+        ];
+        let piece = |nth: u64| memfds[(nth % 2) as usize].range(nth / 2 * page(), page());
         let pieces: Vec<_> = (0..PIECES).map(piece).collect::<Result<_, _>>()?;
         let buf = Udmabuf::open()?.create_list(&pieces)?;
         stage.pause(&[Held::by(&buf)?])

@@ -3,10 +3,7 @@
 pub(in crate::scenarios) use super::line::Shm;
 use crate::answer::Answer;
 use crate::scenario::Ctx;
-use crate::sys;
-
-/// Bytes of a page.
-pub(in crate::scenarios) const P: u64 = sys::PAGE as u64;
+pub(in crate::scenarios) use crate::sys::page;
 
 /// Runs lsbuf for these kinds. The answer must be complete.
 pub(in crate::scenarios) fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<Answer> {

@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 
-use super::kit::{P, Shm, ask, ask_and_compare, by_bpf, compare, figures, hold_on};
+use super::kit::{Shm, ask, ask_and_compare, by_bpf, compare, figures, hold_on, page};
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::{Answer, LSBUF};
 use crate::hostile::HOSTILE;
@@ -29,15 +29,15 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
         let fd = make::memfd(b"alone", 0, 0)?;
         let pause = |stage: &mut Stage| stage.pause(&[Held::by_file(&fd)?]);
         pause(stage)?;
-        ftruncate(&fd, 16 * P)?;
+        ftruncate(&fd, 16 * page())?;
         pause(stage)?;
         make::write_pages(&fd, 6)?;
         pause(stage)?;
-        fallocate(&fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, P, 2 * P)?;
+        fallocate(&fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, page(), 2 * page())?;
         pause(stage)?;
-        fallocate(&fd, FallocateFlags::empty(), 8 * P, 8 * P)?;
+        fallocate(&fd, FallocateFlags::empty(), 8 * page(), 8 * page())?;
         pause(stage)?;
-        ftruncate(&fd, 4 * P)?;
+        ftruncate(&fd, 4 * page())?;
         pause(stage)
     })?;
     for (what, size, charged) in [
@@ -49,7 +49,7 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
         ("cut", 4, 2),
     ] {
         let held = actor.paused_with_one()?;
-        let (size, charged) = (size * P, charged * P);
+        let (size, charged) = (size * page(), charged * page());
         let made = format!("{size} bytes, {charged} taken");
         ctx.check_eq(
             format!("{what}: its inode"),
@@ -66,7 +66,7 @@ pub(super) fn alone(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn shared(ctx: &mut Ctx) -> anyhow::Result<()> {
     // A multiple of 6, so that halves and thirds are whole.
-    const CHARGED: u64 = 6 * P;
+    let charged = 6 * page();
     let (from, to) = UnixStream::pair()?;
     let mut owner = Actor::start(b"owner", |stage| {
         let fd = make::memfd(b"shared", 8, 6)?;
@@ -85,10 +85,10 @@ pub(super) fn shared(ctx: &mut Ctx) -> anyhow::Result<()> {
     let check = |ctx: &mut Ctx, held: Vec<Held>, uss: String| -> anyhow::Result<()> {
         let (first, holders) = (held.first().map_or(0, |held| held.pid), held.len() as u64);
         let answer = ask_and_compare(ctx, &Shm::held("memfd", "shared", held))?;
-        let expected = format!("rss {CHARGED} pss {} uss {uss} fds 1 maps 0", CHARGED / holders);
+        let expected = format!("rss {charged} pss {} uss {uss} fds 1 maps 0", charged / holders);
         ctx.check_eq(format!("one of {holders}"), expected, figures(&answer, first)?)?;
         let totals = &answer.0["totals"];
-        let expected = format!("size {CHARGED} held {CHARGED} rss {} pss {CHARGED}", holders * CHARGED);
+        let expected = format!("size {charged} held {charged} rss {} pss {charged}", holders * charged);
         let printed = format!(
             "size {} held {} rss {} pss {}",
             totals["size"], totals["held"], totals["rss"], totals["pss"]
@@ -97,7 +97,7 @@ pub(super) fn shared(ctx: &mut Ctx) -> anyhow::Result<()> {
     };
     let held = owner.paused()?;
     // Only a count tells whether an exit would free it.
-    let uss = by_bpf(ctx, CHARGED);
+    let uss = by_bpf(ctx, charged);
     check(ctx, held, uss)?;
     owner.go_on()?;
     let held = owner.paused()?;
@@ -111,9 +111,9 @@ pub(super) fn shared(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn mapped_only(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"mapper", |stage| {
         let fd = make::memfd(b"left mapped", 8, 2)?;
-        let shared = sys::map(&fd, 0, 8 * sys::PAGE)?;
-        let private = sys::map_private(&fd, P, 2 * sys::PAGE)?;
-        let held = Held::by_file(&fd)?.and_map(shared, 0).and_map(private, P).without_fds();
+        let shared = sys::map(&fd, 0, 8 * sys::page_size())?;
+        let private = sys::map_private(&fd, page(), 2 * sys::page_size())?;
+        let held = Held::by_file(&fd)?.and_map(shared, 0).and_map(private, page()).without_fds();
         drop(fd);
         stage.pause(&[held])
     })?;
@@ -129,7 +129,7 @@ pub(super) fn mapped_only(ctx: &mut Ctx) -> anyhow::Result<()> {
         let printed = map.and_then(|map| map["perms"].as_str()).unwrap_or("?");
         ctx.check_eq(format!("protection at {start}"), perms, printed)?;
     }
-    ctx.check_eq("rss", 2 * P, &answer.process(actor.pid)?["rss"])
+    ctx.check_eq("rss", 2 * page(), &answer.process(actor.pid)?["rss"])
 }
 
 /// A buffer's seals, as printed.
@@ -144,7 +144,7 @@ pub(super) fn sealed(ctx: &mut Ctx) -> anyhow::Result<()> {
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
         let held = Held::by_file(&fd)?;
         stage.pause(&[held])?;
-        let map = sys::map_private(&fd, 0, 4 * sys::PAGE)?;
+        let map = sys::map_private(&fd, 0, 4 * sys::page_size())?;
         let held = Held::by_file(&fd)?.and_map(map, 0).without_fds();
         drop(fd);
         stage.pause(&[held])?;
@@ -195,7 +195,7 @@ pub(super) fn opath(ctx: &mut Ctx) -> anyhow::Result<()> {
     let answer = ask_and_compare(ctx, &truth)?;
     let buffer = truth.find(&answer)?;
     ctx.check_eq("leak shape", "opath", buffer["leak_shape"].as_str().unwrap_or("none"))?;
-    ctx.check_eq("rss", 3 * P, &answer.process(actor.pid)?["rss"])
+    ctx.check_eq("rss", 3 * page(), &answer.process(actor.pid)?["rss"])
 }
 
 /// The kinds of buffer on the kernel's internal tmpfs.
@@ -221,7 +221,7 @@ pub(super) fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
                 let fd = make::memfd(name, 2, 1)?;
                 let by_fd = Held::by_file(&fd)?;
                 if mapped {
-                    held.push(by_fd.and_map(sys::map(&fd, 0, 2 * sys::PAGE)?, 0).without_fds());
+                    held.push(by_fd.and_map(sys::map(&fd, 0, 2 * sys::page_size())?, 0).without_fds());
                 } else {
                     held.push(by_fd);
                     kept.push(fd);
@@ -263,10 +263,10 @@ pub(super) fn hostile_names(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn huge(ctx: &mut Ctx) -> anyhow::Result<()> {
     let _aside = HugePages::set_aside(2)?;
-    let page = HugePages::size()?;
+    let page = HugePages::SIZE;
     let len = usize::try_from(2 * page)?;
     let mut actor = Actor::start(b"huge", |stage| {
-        let fd = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB)?;
+        let fd = memfd_create(c"huge", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)?;
         ftruncate(&fd, 2 * page)?;
         let map = sys::map(&fd, 0, len)?;
         shm::touch(map, 1)?;
@@ -302,7 +302,7 @@ pub(super) fn leak(ctx: &mut Ctx) -> anyhow::Result<()> {
     }
     ctx.check_eq("buffers", NUMBER, answer.list("buffers").len())?;
     ctx.check_eq("buffers in total", NUMBER, &answer.0["totals"]["buffers"])?;
-    ctx.check_eq("size in total", P, &answer.0["totals"]["size"])?;
+    ctx.check_eq("size in total", page(), &answer.0["totals"]["size"])?;
     ctx.check_eq("buffers of the process", NUMBER, &answer.process(actor.pid)?["buffers"])?;
     let ps = Command::new(LSBUF).args(["ps", "-r", "-n", "-o", "PID,BUFS", "--kind", "memfd"]).output()?;
     let printed = String::from_utf8_lossy(&ps.stdout).into_owned();

@@ -11,13 +11,13 @@ use anyhow::{Context, ensure};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::kit::P;
+use super::kit::page;
 use super::sysv::{KEY, NEXT_ID, held, namespace};
 use crate::actor::{Actor, Held, Stage};
 use crate::answer::Answer;
 use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
-use crate::sys::{self, PAGE, Region, task};
+use crate::sys::{self, Region, page_size, task};
 
 /// The file in which a thread writes its namespace.
 const THERE: &str = "/tmp/namespace-of-a-thread";
@@ -44,7 +44,7 @@ pub(super) fn fd_in_message(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (from, _unread) = UnixStream::pair()?;
     let mut attacher = Actor::start(b"attacher", |stage| {
         let region = segment.attach()?;
-        shm::touch(region, 3 * PAGE)?;
+        shm::touch(region, 3 * page_size())?;
         let file = open_attached(region)?;
         sys::send_any(&from, &[file.as_fd()])?;
         drop(file);
@@ -73,18 +73,18 @@ fn check_in_message(ctx: &mut Ctx, answer: &Answer, what: &str, attached: &Held)
         return ctx
             .check(format!("{what}: without a row the answer is partial and says why"), is_partial(answer));
     };
-    ctx.check_eq(format!("{what}: charged"), 3 * P, &row["charged"])?;
+    ctx.check_eq(format!("{what}: charged"), 3 * page(), &row["charged"])?;
     // procfs tells how many fds are in a socket's messages, and not which files they are.
     let (in_flight, by_bpf) = (&row["refs"]["in_flight"], ctx.way.is_bpf());
     let right = *in_flight == 1 || (!by_bpf && in_flight.is_null());
     ctx.check(format!("{what}: in flight is 1, or unknown by procfs: {in_flight}"), right)?;
     ctx.check_eq(format!("{what}: in flight in total"), 1, &totals["in_flight_fds"])?;
-    let (held, alone) = if what == "attached" { (3 * P, 0) } else { (0, 3 * P) };
+    let (held, alone) = if what == "attached" { (3 * page(), 0) } else { (0, 3 * page()) };
     let printed =
         format!("size {} held {} kernel-only {}", totals["size"], totals["held"], totals["kernel_only"]);
     ctx.check_eq(
         format!("{what}: totals"),
-        format!("size {} held {held} kernel-only {alone}", 3 * P),
+        format!("size {} held {held} kernel-only {alone}", 3 * page()),
         printed,
     )
 }
@@ -148,7 +148,7 @@ pub(super) fn thread_unattached(ctx: &mut Ctx) -> anyhow::Result<()> {
         pause_beside_another_namespace(stage, || {
             let segment = Segment::create(KEY, 8)?;
             let region = segment.attach()?;
-            shm::touch(region, 3 * PAGE)?;
+            shm::touch(region, 3 * page_size())?;
             shm::detach(region)?;
             let made = held(&segment, 8, 3, &[]);
             Ok((segment, made))
@@ -162,7 +162,7 @@ pub(super) fn thread_attached(ctx: &mut Ctx) -> anyhow::Result<()> {
         pause_beside_another_namespace(stage, || {
             let segment = Segment::create(KEY, 8)?;
             let region = segment.attach()?;
-            shm::touch(region, 3 * PAGE)?;
+            shm::touch(region, 3 * page_size())?;
             let made = held(&segment, 8, 3, &[region]);
             Ok((segment, made))
         })
@@ -175,7 +175,7 @@ pub(super) fn same_in_both(ctx: &mut Ctx) -> anyhow::Result<()> {
         task::enter_new(UnshareFlags::NEWIPC)?;
         let attached = Segment::create(KEY, 8)?;
         let region = attached.attach()?;
-        shm::touch(region, 3 * PAGE)?;
+        shm::touch(region, 3 * page_size())?;
         task::enter_new(UnshareFlags::NEWIPC)?;
         fs::write(NEXT_ID, attached.id().to_string()).context("choosing the next id")?;
         let other = Segment::create(KEY, 8)?;

@@ -1,18 +1,19 @@
 //! Swapped memory: the kernel's table tells it for segments, BPF iterators for other shared memory.
 
 use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use anyhow::Context;
 
-use super::kit::{P, Shm, ask, by_bpf, compare};
+use super::kit::{Shm, ask, by_bpf, compare, page};
 use super::sysv;
 use crate::actor::{Actor, Held};
 use crate::make;
 use crate::need::SWAP_DISK;
 use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment, Swap};
-use crate::sys::{self, PAGE, Region};
+use crate::sys::{self, Region, page_size};
 
 /// Pages of each buffer that is swapped.
 const PAGES: usize = 64;
@@ -21,11 +22,11 @@ const PAGES: usize = 64;
 /// include/linux/swap.h: one page with the layout's version, the number of the last page, no bad
 /// pages, and the signature at its end.
 fn swap() -> anyhow::Result<Swap> {
-    const PAGES: u32 = 1024;
-    let mut header = [[0; 1024], [0; 1024], [0; 1024], [0; 1024]].concat();
-    header.splice(1024..1032, [1_u32, PAGES - 1].map(u32::to_ne_bytes).concat());
-    header.splice(PAGE - 10.., *b"SWAPSPACE2");
-    let disk = OpenOptions::new().write(true).open(SWAP_DISK)?;
+    let mut disk = OpenOptions::new().write(true).open(SWAP_DISK)?;
+    let pages = u32::try_from(disk.seek(SeekFrom::End(0))? / page())?;
+    let mut header = vec![0; page_size()];
+    header.splice(1024..1032, [1_u32, pages - 1].map(u32::to_ne_bytes).concat());
+    header.splice(page_size() - 10.., *b"SWAPSPACE2");
     disk.write_all_at(&header, 0)?;
     disk.sync_all()?;
     Swap::on(SWAP_DISK)
@@ -43,10 +44,10 @@ fn swapped_of(region: Region) -> anyhow::Result<u64> {
 pub(super) fn swapped(ctx: &mut Ctx) -> anyhow::Result<()> {
     let _swap = swap()?;
     let segment = Segment::create(0, PAGES)?;
-    let charged = PAGES as u64 * P;
+    let charged = PAGES as u64 * page();
     let mut actor = Actor::start(b"swapped", |stage| {
         let memfd = make::memfd(b"swapped", PAGES as u64, 0)?;
-        let (file, attached) = (sys::map(&memfd, 0, PAGES * PAGE)?, segment.attach()?);
+        let (file, attached) = (sys::map(&memfd, 0, PAGES * page_size())?, segment.attach()?);
         for region in [file, attached] {
             shm::touch(region, region.len)?;
         }

@@ -5,14 +5,14 @@ use std::fs;
 use anyhow::{Context, ensure};
 use rustix::thread::UnshareFlags;
 
-use super::kit::{P, Shm, ask, ask_and_compare, compare, hold_on};
+use super::kit::{Shm, ask, ask_and_compare, compare, hold_on, page};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make;
 use crate::processes;
 use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
-use crate::sys::{self, PAGE, Region, task};
+use crate::sys::{self, Region, page_size, task};
 
 /// The sign bit is set, so the kernel's table shows a negative number.
 pub(super) const KEY: u32 = 0xdead_beef;
@@ -26,8 +26,8 @@ pub(super) fn held(segment: &Segment, pages: u64, touched: u64, attached: &[Regi
     let all = Held {
         pid: std::process::id(),
         ino: segment.id(),
-        size: pages * P,
-        charged: touched * P,
+        size: pages * page(),
+        charged: touched * page(),
         ..Held::default()
     };
     attached.iter().fold(all, |held, &region| held.and_map(region, 0))
@@ -52,8 +52,8 @@ pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
     let segment = Segment::create(KEY, 8)?;
     let mut actor = Actor::start(b"attacher", |stage| {
         let (first, second) = (segment.attach()?, segment.attach()?);
-        shm::touch(first, PAGE)?;
-        shm::touch(second, 3 * PAGE)?;
+        shm::touch(first, page_size())?;
+        shm::touch(second, 3 * page_size())?;
         let twice = held(&segment, 8, 3, &[first, second]);
         let child = sys::fork(hold_on)?;
         stage.pause(&[twice.clone(), twice.clone().of(child)])?;
@@ -86,7 +86,7 @@ pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
         let expected = format!(
             "key {key} owner 0 creator {} attached {attached} removed {removed} deleted {removed} rss {} swap 0",
             std::process::id(),
-            3 * P,
+            3 * page(),
         );
         ctx.check_eq(format!("the kernel's account, {attached} attached"), expected, printed)?;
         if !removed {
@@ -102,7 +102,7 @@ pub(super) fn attached(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn unattached(ctx: &mut Ctx) -> anyhow::Result<()> {
     let segment = Segment::create(KEY, 8)?;
     let region = segment.attach()?;
-    shm::touch(region, 2 * PAGE)?;
+    shm::touch(region, 2 * page_size())?;
     shm::detach(region)?;
     let namespace = namespace(std::process::id())?;
     let truth = Shm::unheld("sysv", "0xdeadbeef", &held(&segment, 8, 2, &[])).in_namespace(namespace);
@@ -112,7 +112,7 @@ pub(super) fn unattached(ctx: &mut Ctx) -> anyhow::Result<()> {
         "buffers {} size {} held {} kernel_only {}",
         totals["buffers"], totals["size"], totals["held"], totals["kernel_only"]
     );
-    ctx.check_eq("totals", format!("buffers 1 size {0} held 0 kernel_only {0}", 2 * P), printed)?;
+    ctx.check_eq("totals", format!("buffers 1 size {0} held 0 kernel_only {0}", 2 * page()), printed)?;
     ctx.check_eq("removed", false, &truth.find(&answer)?["segment"]["removed"])?;
     let alone = Answer::ask(&["--kind", "sysv", "--unheld"])?;
     compare(ctx, &alone, &truth)?;
@@ -125,7 +125,7 @@ pub(super) fn two_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
     let outside = Segment::create(0, 2)?;
     let mut outer = Actor::start(b"outer", |stage| {
         let region = outside.attach()?;
-        shm::touch(region, PAGE)?;
+        shm::touch(region, page_size())?;
         stage.pause(&[held(&outside, 2, 1, &[region])])
     })?;
     let mut inner = Actor::start(b"inner", |stage| {
@@ -134,7 +134,7 @@ pub(super) fn two_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
         let inside = Segment::create(KEY, 4)?;
         ensure!(inside.id() == outside.id(), "ids {} and {} differ", inside.id(), outside.id());
         let region = inside.attach()?;
-        shm::touch(region, 3 * PAGE)?;
+        shm::touch(region, 3 * page_size())?;
         let attached = held(&inside, 4, 3, &[region]);
         let left = Segment::create(0, 16)?;
         stage.pause(&[attached, held(&left, 16, 0, &[])])
@@ -159,7 +159,7 @@ pub(super) fn namespace_left(ctx: &mut Ctx) -> anyhow::Result<()> {
         fs::write(FIRST, namespace(std::process::id())?.to_string())?;
         let attached = Segment::create(KEY, 4)?;
         let region = attached.attach()?;
-        shm::touch(region, 3 * PAGE)?;
+        shm::touch(region, 3 * page_size())?;
         task::enter_new(UnshareFlags::NEWIPC)?;
         let other = Segment::create(OTHER_KEY, 16)?;
         ensure!(other.id() == attached.id(), "ids {} and {} differ", other.id(), attached.id());
@@ -188,8 +188,8 @@ pub(super) fn collides(ctx: &mut Ctx) -> anyhow::Result<()> {
         let region = segment.attach()?;
         segment.remove()?;
         ensure!(segment.id() == by_fd.ino, "{} and {} differ", segment.id(), by_fd.ino);
-        shm::touch(region, 3 * PAGE)?;
-        let map = sys::map(&memfd, 0, 2 * PAGE)?;
+        shm::touch(region, 3 * page_size())?;
+        let map = sys::map(&memfd, 0, 2 * page_size())?;
         stage.pause(&[by_fd.and_map(map, 0), held(&segment, 4, 3, &[region])])
     })?;
     let [memfd, segment] =
@@ -201,5 +201,5 @@ pub(super) fn collides(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("buffers", 2, answer.list("buffers").len())?;
     let devices: Vec<&str> = answer.list("buffers").iter().filter_map(|b| b["dev"].as_str()).collect();
     ctx.check("on one device", devices.len() == 2 && devices.first() == devices.last())?;
-    ctx.check_eq("rss", 4 * P, &answer.process(actor.pid)?["rss"])
+    ctx.check_eq("rss", 4 * page(), &answer.process(actor.pid)?["rss"])
 }

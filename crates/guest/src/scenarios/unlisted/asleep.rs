@@ -21,8 +21,8 @@ use crate::make;
 use crate::processes;
 use crate::programs::WAIT;
 use crate::scenario::Ctx;
+use crate::sys;
 use crate::sys::fault::MissingPage;
-use crate::sys::{self, PAGE};
 
 /// How often lsbuf runs while a call sleeps.
 const TIMES: usize = 5;
@@ -203,7 +203,7 @@ fn fill_up(mut socket: &UnixStream) -> anyhow::Result<usize> {
     socket.set_nonblocking(true)?;
     let mut filled = 0;
     loop {
-        match socket.write(&[0; PAGE]) {
+        match socket.write(&[0; 2048]) {
             Ok(written) => filled += written,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => return Err(error).context("filling a socket"),

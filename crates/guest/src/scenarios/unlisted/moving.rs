@@ -15,7 +15,7 @@ use super::sort::Sort;
 use crate::actor::{Actor, Held, Stage};
 use crate::scenario::Ctx;
 use crate::sys::shuttle::Shuttle;
-use crate::sys::{self, PAGE};
+use crate::sys::{self, page_size};
 
 const NAME: &str = "moving";
 
@@ -45,7 +45,7 @@ enum Moving {
 fn play(stage: &mut Stage, what: Moving, fd: OwnedFd, held: Held) -> anyhow::Result<()> {
     match what {
         Moving::Mapping => {
-            let mut shuttle = Shuttle::map(&fd, 4 * PAGE, VMAS)?;
+            let mut shuttle = Shuttle::map(&fd, 4 * page_size(), VMAS)?;
             drop(fd);
             let held = held.without_fds();
             stage.pause(&[held.clone().and_map(shuttle.region(), 0)])?;

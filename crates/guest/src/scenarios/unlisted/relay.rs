@@ -19,7 +19,7 @@ use crate::actor::{Actor, Held, Stage};
 use crate::answer::Answer;
 use crate::programs;
 use crate::scenario::Ctx;
-use crate::sys::{self, PAGE, task};
+use crate::sys::{self, page_size, task};
 
 const NAME: &str = "relay";
 
@@ -71,7 +71,7 @@ pub(super) fn of_an_fd(ctx: &mut Ctx) -> anyhow::Result<()> {
 pub(super) fn of_a_mapping(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut chain = Actor::start(b"relay", |stage| {
         let (fd, held) = Sort::Memfd.make(NAME)?;
-        sys::map(&fd, 0, PAGE)?;
+        sys::map(&fd, 0, page_size())?;
         drop(fd);
         hand_on(stage, held.ino, held.size)
     })?;
@@ -91,7 +91,7 @@ pub(super) fn reopened(ctx: &mut Ctx) -> anyhow::Result<()> {
         let fd = sys::receive_any(&to)?.pop().context("no fd")?;
         let again = sys::open_again(&fd)?;
         drop(fd);
-        sys::map(&again, 0, PAGE)?;
+        sys::map(&again, 0, page_size())?;
         drop(again);
         hand_on(stage, held.ino, held.size)
     })?;

@@ -38,6 +38,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::io::Errno;
+use rustix::param::page_size;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::btf;
@@ -166,14 +167,15 @@ impl Probes {
     /// the program writes, or stop before its end. `STALE`: the pinned iterator has been replaced
     /// or removed.
     pub(crate) fn read(&mut self, iterator: Iterator, mut each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
-        /// At least what the kernel buffers for one step, which it returns as a whole.
-        const ROOM: usize = 64 << 10;
+        // More than what the kernel buffers for one step, which it returns as a whole: 8 pages
+        // (`bpf_seq_read` in kernel/bpf/bpf_iter.c).
+        let room = 16 * page_size();
         let file = self.open(iterator)?;
         let chunk = &mut self.chunk;
         let (mut kept, mut unexpected, mut ended) = (0, false, !iterator.has_end());
         loop {
-            if chunk.len() < kept + ROOM {
-                chunk.resize(kept + ROOM, 0);
+            if chunk.len() < kept + room {
+                chunk.resize(kept + room, 0);
             }
             let n = retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..]))?;
             if n == 0 {

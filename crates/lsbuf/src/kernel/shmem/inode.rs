@@ -16,7 +16,9 @@ use crate::model::{Bytes, Dev, Inode};
 /// The unit of `st_blocks` in stat(2), in bytes.
 pub(crate) const BLOCK: u64 = 512;
 
-/// Pages of at least this size are huge.
+/// Pages of at least this size are huge. The smallest on a filesystem of huge pages have 64 KiB
+/// (arm64 with pages of 4 KiB). Other filesystems, whose pages have 64 KiB on some kernels, do not
+/// count.
 const HUGE: u64 = 64 << 10;
 
 /// What an inode says.
