@@ -1,7 +1,7 @@
-//! Says where the compiled BPF iterators are: `bpf/` has them ready, so that nobody needs a C compiler. With the feature
-//! `bpf-from-source` they are compiled from their sources beside them instead, by clang.
+//! Says where the compiled BPF iterators are. They are ready in `bpf/`, so that nobody needs clang.
+//! With the feature `bpf-from-source` clang compiles them from their sources, which are beside them.
 
-#[path = "../../bpf/compile.rs"]
+#[path = "bpf/compile.rs"]
 mod compile;
 
 use std::env;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=../../bpf");
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf");
+    println!("cargo:rerun-if-changed=bpf");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf");
     let objects = if env::var_os("CARGO_FEATURE_BPF_FROM_SOURCE").is_some() {
         let into = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
         let big_endian = env::var("CARGO_CFG_TARGET_ENDIAN")? == "big";

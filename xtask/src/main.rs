@@ -20,6 +20,7 @@ mod kernels;
 mod licences;
 mod matrix;
 mod modinfo;
+mod packages;
 mod parsers;
 mod pattern;
 mod points;

@@ -14,6 +14,7 @@ use crate::bpf::{self, Compared};
 use crate::host;
 use crate::initramfs::build_programs;
 use crate::licences;
+use crate::packages;
 use crate::vm::{self, Tally, VmArgs};
 use crate::workspace::Workspace;
 
@@ -67,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         }
         Compared::Same => Ok(ONE),
     });
+    run.step("packages", || packages::check(workspace));
     if let Some(building) = building {
         let _ = building.join();
         run.step("kernels", || vm::vm(workspace, &VmArgs::everything()));
