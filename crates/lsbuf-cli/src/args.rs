@@ -9,31 +9,11 @@ use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
 use lsbuf::model::{Bytes, Kind, Kinds, Pid};
-use lsbuf::render::{
-    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
-};
+use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS};
 use lsbuf::scan::{Options, PINS, Sources};
 
+use crate::topics::Topic;
 use crate::{groups, output, stdout};
-
-const EXAMPLES: &str = "\
-Examples:
-  lsbuf                            every dma-buf and all shared memory, largest first
-  lsbuf -d                         dma-bufs alone
-  lsbuf --kind memfd,sysv          these kinds alone
-  lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, with two more columns
-  lsbuf --kernel-only              what no process holds: GEM handles, queues, leaked segments
-  lsbuf --deleted                  files that are unlinked and still held
-  lsbuf --min-size 8M --name 'cam*' --sort COUNT
-  lsbuf ps                         what each process holds and what it costs
-  lsbuf ps --sort BUFS             who leaks buffers by the thousand
-  lsbuf show 17                    every reference to the buffer with inode 17
-  lsbuf reconcile                  what free(1) calls shared, explained to the page
-  lsbuf doctor                     is the answer complete here, and if not, why
-  lsbuf probes install -g video    as root: let the members of a group see the whole machine, too
-  lsbuf check                      does this kernel keep what the answers rest on
-  lsbuf -J | jq '.totals'          everything, for programs
-";
 
 /// Who holds every shared buffer on this machine, dma-bufs and shared memory: which process, through which fd or mapping,
 /// what the kernel holds besides, and what each costs.
@@ -43,7 +23,7 @@ Examples:
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = format!("{}\n{EXAMPLES}\n{EXIT}", buffer_columns())
+    after_help = Topic::of("lsbuf").help()
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -51,12 +31,6 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) ls: LsArgs,
 }
-
-const EXIT: &str = "\
-Filters choose rows; the figures in a row, and the totals, always speak of the whole machine.
-Put options after the command: lsbuf ps --human. Output that is piped is not cut to the terminal's width.
-Exit status: 0 answered, if only in part (said on stderr); 1 could not answer; 2 wrong arguments; 3 in part, with --strict.
-Rows are red where one process holds a buffer by 16 fds or more, yellow where no fd and no mapping holds it.";
 
 /// The subcommand by which a check starts its second process.
 pub(crate) const CHECK_HELPER: &str = "check-helper";
@@ -70,9 +44,6 @@ It makes buffers with the exporters that it may use, and removes them: the syste
 (modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its node under /dev/dri). Points that need another exporter, \
 or root, are skipped and say so. With no exporter at all it says 'Bail out!' and what to do.";
 
-const CHECK_EXIT: &str = "\
-Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; 2 wrong arguments.";
-
 const RECONCILE: &str = "\
 Set what lsbuf finds against the Shmem line of /proc/meminfo, which free(1) shows as shared: what is charged for the buffers \
 that processes hold, by kind, and for System V segments; what is used of each mounted tmpfs by files that no process holds; \
@@ -82,13 +53,6 @@ stands what it may be.
 Huge pages and memfd_secret's are not in Shmem; a line below the table has them. As root it first has the kernel add up what \
 each processor counts for itself (reads /proc/sys/vm/stat_refresh). Where Shmem moves during the scan, it is scanned anew, up \
 to three times.";
-
-const RECONCILE_EXIT: &str = "\
-Example:
-  sudo lsbuf reconcile --human
-  lsbuf reconcile -J | jq '.left_over'
-
-Exit status: 0 answered, if only in part; 1 could not answer; 2 wrong arguments; 3 in part, with --strict.";
 
 const PROBES: &str = "\
 Load the BPF iterators once per boot, as root, and pin them, so that lsbuf answers from them without any privilege and without \
@@ -101,9 +65,6 @@ a GPU or video device open. They cannot see what is in a buffer, or open one.
 
 The folder must be in a bpf filesystem, or be missing or empty: then one is mounted there. Not below /sys/fs/bpf where \
 systemd has mounted that: only root can enter it.";
-
-const PROBES_EXIT: &str = "\
-Exit status: 0 done, and for status: this user can answer from what is pinned; 1 not so; 2 wrong arguments.";
 
 #[derive(Debug, Args)]
 #[command(disable_help_subcommand = true)]
@@ -146,27 +107,62 @@ pub(crate) struct PinsFolder {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List every buffer (the default)
-    #[command(after_help = buffer_columns())]
+    #[command(after_help = Topic::of("lsbuf ls").help())]
     Ls(LsArgs),
     /// List every process that holds a buffer
-    #[command(after_help = columns("Columns", PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS))]
+    #[command(after_help = Topic::of("lsbuf ps").help())]
     Ps(PsArgs),
     /// Show buffers in full: each reference, attachments, age, creator
+    #[command(after_help = Topic::of("lsbuf show").help())]
     Show(ShowArgs),
     /// Explain free(1)'s shared memory to the page
-    #[command(long_about = RECONCILE, after_help = RECONCILE_EXIT)]
+    #[command(long_about = RECONCILE, after_help = Topic::of("lsbuf reconcile").help())]
     Reconcile(ReconcileArgs),
     /// Say which sources work here and what would make the answer complete
+    #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
     /// Let members of a group use BPF iterators that root has loaded once
-    #[command(long_about = PROBES, after_help = PROBES_EXIT)]
+    #[command(long_about = PROBES, after_help = Topic::of("lsbuf probes").help())]
     Probes(ProbesArgs),
     /// Try on buffers of its own whether this kernel keeps what the answers rest on
-    #[command(long_about = CHECK, after_help = CHECK_EXIT)]
+    #[command(long_about = CHECK, after_help = Topic::of("lsbuf check").help())]
     Check,
+}
+
+/// Commands that no user needs. They are in no help, no manual page and no completion, so they are
+/// apart from [`Cli`], of which those are made.
+#[derive(Debug, Parser)]
+#[command(name = "lsbuf", disable_help_subcommand = true)]
+pub(crate) enum Hidden {
     /// The second process of a check
-    #[command(name = CHECK_HELPER, hide = true)]
+    #[command(name = CHECK_HELPER)]
     CheckHelper,
+    /// Write manual pages or completions, for packages
+    #[command(subcommand, disable_help_subcommand = true)]
+    Generate(Generate),
+}
+
+impl Hidden {
+    /// Whether this process was started with one of them.
+    pub(crate) fn is_wanted() -> bool {
+        let first = std::env::args_os().nth(1);
+        first.is_some_and(|word| Hidden::command().find_subcommand(word).is_some())
+    }
+}
+
+/// What to write.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// A manual page for each command
+    Man {
+        /// An existing folder
+        dir: PathBuf,
+    },
+    /// Completions for bash, zsh and fish
+    Completions {
+        /// An existing folder
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -439,22 +435,6 @@ fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
     let columns =
         names.unwrap_or(list).split(',').map(|name| find(name, all).map_err(|e| format!("'{name}': {e}")));
     Ok(Columns { columns: columns.collect::<Result<_, _>>()?, more: names.is_some() })
-}
-
-/// What of a list of buffers shows, and when.
-fn buffer_columns() -> String {
-    let text = columns("Columns", BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
-    text + "Tables show EXPORTER only where a dma-buf is listed, and IPC too where segments of several namespaces are; -d leaves out \
-        KIND and CHARGED.\n"
-}
-
-fn columns(heading: &str, all: &[Column], default: &[&str]) -> String {
-    let mut text = format!("{heading} (* shown by default):\n");
-    for column in all {
-        let mark = if default.contains(&column.name) { '*' } else { ' ' };
-        text.push_str(&format!("{mark} {:<10} {}\n", column.name, column.help));
-    }
-    text
 }
 
 fn pid(text: &str) -> Result<Pid, String> {
