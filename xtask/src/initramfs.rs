@@ -28,19 +28,26 @@ pub(crate) struct Programs {
 /// Builds the programs of the guest, linked statically because the guest has no libraries. Each of
 /// `more` is a package with a program of the same name.
 pub(crate) fn build_programs(workspace: &Workspace, more: &[&'static str]) -> anyhow::Result<Programs> {
+    let packages: Vec<&str> = ["lsbuf-cli", "lsbuf-guest"].iter().chain(more).copied().collect();
+    let folder = build_static(workspace, &packages).context("building the guest's programs")?;
+    let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
+    Ok(Programs { folder, names })
+}
+
+/// Builds packages with their programs linked statically. Returns the folder with the programs.
+pub(crate) fn build_static(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<PathBuf> {
     // A folder of its own, because the flags differ from those of the ordinary build: in one
     // folder, each build would discard the work of the other.
     let target = workspace.target.join("guest");
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--quiet", "--release", "--target", TARGET]);
-    for package in ["lsbuf-cli", "lsbuf-guest"].iter().chain(more) {
+    for package in packages {
         cargo.args(["--package", package]);
     }
     cargo.arg("--target-dir").arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cmd::run(&mut cargo).context("building the guest's programs")?;
-    let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
-    Ok(Programs { folder: target.join(TARGET).join("release"), names })
+    cmd::run(&mut cargo)?;
+    Ok(target.join(TARGET).join("release"))
 }
 
 /// An initramfs under construction.

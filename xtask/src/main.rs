@@ -13,6 +13,7 @@ mod cmd;
 mod coverage;
 mod cpio;
 mod deb_version;
+mod dist;
 mod fetch;
 mod host;
 mod initramfs;
@@ -70,6 +71,7 @@ enum Task {
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
     Fuzz(parsers::FuzzArgs),
+    Dist(dist::DistArgs),
 }
 
 fn main() -> ExitCode {
@@ -99,6 +101,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Differential(arguments) => vm::soak(&workspace, "differential", arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
         Task::Fuzz(arguments) => parsers::fuzz(&workspace, arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dist(arguments) => dist::dist(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Record(arguments) => record::record(&workspace, arguments).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -11,7 +11,8 @@ use anyhow::{Context, bail};
 
 use crate::api;
 use crate::bpf::{self, Compared};
-use crate::host;
+use crate::dist;
+use crate::host::{self, For};
 use crate::initramfs::build_programs;
 use crate::licences;
 use crate::packages;
@@ -22,7 +23,7 @@ use crate::workspace::Workspace;
 /// be made here is a failure if `all`, else an expected skip.
 pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    host::prepare(kernels)?;
+    host::prepare(if kernels { &[For::Kernels, For::Packages] } else { &[] })?;
     // Linking the guest's programs keeps one processor busy for long, and the steps before the
     // kernels do not use all processors all the time. No error is lost: that step builds again.
     let building = kernels.then(|| {
@@ -72,6 +73,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
     if let Some(building) = building {
         let _ = building.join();
         run.step("kernels", || vm::vm(workspace, &VmArgs::everything()));
+        run.step("Debian package", || dist::check(workspace));
     }
     let columns = ["passed", "skipped", "left out", "failed", "seconds"].map(|name| format!("{name:>9}"));
     println!("\n{:<16}{}", "step", columns.concat());
