@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_BPF").is_none() {
+        return Ok(());
+    }
     println!("cargo:rerun-if-changed=bpf");
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf");
     let objects = if env::var_os("CARGO_FEATURE_BPF_FROM_SOURCE").is_some() {

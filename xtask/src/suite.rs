@@ -39,6 +39,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         let mut cargo = workspace.cargo();
         plain(cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
+    run.step("features", || features(workspace));
     run.step("tests", || {
         let mut cargo = workspace.cargo();
         count_tests(cargo.args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
@@ -90,6 +91,18 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         started.elapsed().as_secs_f64()
     );
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Checks the library with none of its features, and with each alone.
+fn features(workspace: &Workspace) -> anyhow::Result<Tally> {
+    const EACH: [&str; 5] = ["", "bpf", "check", "render", "serde"];
+    for features in EACH {
+        let mut cargo = workspace.cargo();
+        cargo.args(["clippy", "--quiet", "--package", "lsbuf", "--no-default-features"]);
+        crate::cmd::run(cargo.args(["--features", features, "--", "-D", "warnings"]))
+            .with_context(|| format!("with the features '{features}'"))?;
+    }
+    Ok(Tally { passed: EACH.len(), ..Tally::default() })
 }
 
 /// What a step that is one check counts when it passes.

@@ -53,6 +53,7 @@ pub(crate) fn one_record(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Reads a file that states its size, as binary files of sysfs do: those come a page at a time, however much room there is.
+#[cfg_attr(not(feature = "bpf"), allow(dead_code, reason = "only the kernel's types are read so"))]
 pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Result<()> {
     let fd = open_file(at, path)?;
     let size =

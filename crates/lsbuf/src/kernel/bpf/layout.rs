@@ -54,6 +54,7 @@ pub(super) trait Whole: Field {
 
 /// A structure of the test: its name, size, and fields with where they are and their sizes.
 #[cfg(test)]
+#[cfg(feature = "bpf")]
 pub(super) type Structure = (&'static str, usize, &'static [(&'static str, usize, usize)]);
 
 /// Declares structures, each with its name in C. A field that is not read begins with `_`.
@@ -78,6 +79,7 @@ macro_rules! structures {
         )*
 
         #[cfg(test)]
+        #[cfg(feature = "bpf")]
         pub(super) const STRUCTURES: &[Structure] = &[$((
             $in_c,
             size_of::<$name>(),
@@ -246,6 +248,7 @@ macro_rules! kinds {
         $(pub(super) const $name: u32 = $number;)*
 
         #[cfg(test)]
+        #[cfg(feature = "bpf")]
         pub(super) const KINDS: &[(&str, u32)] = &[$((stringify!($name), $number),)*];
     };
 }
@@ -271,6 +274,7 @@ kinds! {
 }
 
 #[cfg(test)]
+#[cfg(feature = "bpf")]
 mod tests {
     use std::collections::HashSet;
 

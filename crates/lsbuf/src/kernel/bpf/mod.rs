@@ -12,7 +12,8 @@
 //! | `dmabuf` | every dma-buf with its count, attached devices, and the mappings in its own tree | 6.16 |
 //!
 //! Loading takes CAP_BPF and CAP_PERFMON in the first user namespace. What root has loaded and
-//! pinned in a bpf filesystem anyone may read whom the file's mode lets ([`Probes::pinned`]).
+//! pinned in a bpf filesystem anyone may read whom the file's mode lets ([`Probes::pinned`]). Only
+//! loading needs the feature `bpf`.
 //!
 //! An iterator speaks of the tasks of the reader's pid namespace, but with ids of the first one, so
 //! this is only of use in the first.
@@ -20,10 +21,17 @@
 pub(crate) mod facts;
 mod iterator;
 mod layout;
+#[cfg(feature = "bpf")]
+mod loading;
+#[cfg(not(feature = "bpf"))]
+#[path = "no_loading.rs"]
+mod loading;
 mod lock;
+#[cfg(feature = "bpf")]
 pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod record;
+#[cfg(feature = "bpf")]
 mod sys;
 
 use std::ffi::CString;
@@ -32,15 +40,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::btf;
 use super::guard;
 use super::parse::Malformed;
 use super::read::retry;
 use crate::model::{Kind, Kinds};
 pub(crate) use iterator::{Iterator, Unavailable};
-use object::KernelTypes;
 use pins::Pins;
 use record::Record;
 
@@ -52,6 +57,9 @@ pub(crate) struct Probes {
     chunk: Vec<u8>,
 }
 
+/// Each iterator as it came out of loading, in the order of [`Iterator::ALL`].
+type Loaded = [Result<OwnedFd, Unavailable>; Iterator::ALL.len()];
+
 #[derive(Debug)]
 enum IteratorHandle {
     Loaded(OwnedFd),
@@ -61,31 +69,7 @@ enum IteratorHandle {
 impl Probes {
     /// Loads those that are `wanted` into the kernel whose sysfs is at `sys`. They go when this is dropped.
     pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
-        // Nothing but its header: who may not load that need not go on.
-        let nothing = btf::file(&[], &[0]).map_err(|Malformed| Unavailable::NoTypes(Errno::BADMSG))?;
-        if let Err(errno @ (Errno::PERM | Errno::NOSYS)) = sys::load_types(&nothing) {
-            return Err(Unavailable::Refused(errno));
-        }
-        let types = KernelTypes::read(sys)?;
-        let mut secret = [0u8; 16];
-        getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
-        // Where nothing lists the buffers, each is told of by whoever holds it.
-        let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
-        let registers = u32::from(types.have_registers()).to_ne_bytes();
-        let load = |iterator: Iterator| {
-            if !wanted.contains(&iterator) {
-                return Err(Unavailable::NotRequested);
-            }
-            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
-            globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
-            object::load(iterator, &types, &globals).map(IteratorHandle::Loaded)
-        };
-        // Verification is slow, and runs in parallel.
-        let probes = std::thread::scope(|scope| {
-            let load = &load;
-            let loading = Iterator::ALL.map(|iterator| scope.spawn(move || load(iterator)));
-            loading.map(|one| one.join().unwrap_or(Err(Unavailable::Missing)))
-        });
+        let probes = loading::load(sys, wanted)?.map(|loaded| loaded.map(IteratorHandle::Loaded));
         Ok(Probes { probes, pins: None, chunk: Vec::new() })
     }
 
@@ -106,7 +90,7 @@ impl Probes {
 
     fn open(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
         match (&self.probes[iterator as usize], &self.pins) {
-            (Ok(IteratorHandle::Loaded(link)), _) => object::open(link.as_fd()),
+            (Ok(IteratorHandle::Loaded(link)), _) => loading::open(link.as_fd()),
             (Ok(IteratorHandle::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
                 Unavailable::Refused(errno) => errno,
                 // It was there.
@@ -147,7 +131,7 @@ impl Probes {
         let path = folder.join(iterator.name());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
         match &self.probes[iterator as usize] {
-            Ok(IteratorHandle::Loaded(link)) => sys::pin(link.as_fd(), &path),
+            Ok(IteratorHandle::Loaded(link)) => loading::pin(link.as_fd(), &path),
             Ok(IteratorHandle::Pinned) | Err(_) => Err(Errno::NOENT),
         }
     }
@@ -189,4 +173,5 @@ impl Probes {
 }
 
 #[cfg(test)]
+#[cfg(feature = "bpf")]
 mod native_tests;
