@@ -25,7 +25,8 @@ const UNIT: &str = "lsbuf-probes.service";
 /// Fails if lintian has an error or a warning; prints all that it says.
 pub(crate) fn lintian(package: &Path) -> anyhow::Result<()> {
     let mut lintian = Command::new("lintian");
-    lintian.args(["--fail-on", "error,warning", "--display-info", "--show-overrides", "--color", "never"]);
+    // With --show-overrides what is overridden would fail, too.
+    lintian.args(["--fail-on", "error,warning", "--display-info", "--color", "never"]);
     if host::is_root() {
         lintian.arg("--allow-root");
     }
@@ -81,14 +82,17 @@ struct Root {
 }
 
 impl Root {
-    /// One with nothing in it but dpkg's own books.
+    /// One with nothing in it but dpkg's own books and two empty folders.
     fn make(folder: &Path) -> anyhow::Result<Root> {
         let books = folder.join("var/lib/dpkg");
         for path in ["info", "parts", "triggers", "updates"] {
             fs::create_dir_all(books.join(path)).context("making dpkg's folders")?;
         }
         fs::write(books.join("status"), "").context("making dpkg's list")?;
-        fs::create_dir_all(folder.join("proc")).context("making /proc")?;
+        // What every system has. In systemd's folder dpkg's helper keeps which units are enabled.
+        for path in ["proc", "var/lib/systemd"] {
+            fs::create_dir_all(folder.join(path)).with_context(|| format!("making {path}"))?;
+        }
         Ok(Root { folder: folder.to_owned() })
     }
 
