@@ -4,6 +4,8 @@
 //! Limits: a registry's own rules are not checked. The archives have no address of a repository,
 //! and cargo's warning about that is the only one allowed.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -24,7 +26,10 @@ const NO_ADDRESS: &str = "warning: manifest has no documentation, homepage or re
 /// Packages all of them together: cargo then takes the later ones' dependencies from the archives of
 /// the earlier ones, where a registry does not have them.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
+    let target = workspace.target.join("packages");
+    forget(&target)?;
     let mut cargo = workspace.cargo();
+    cargo.env("CARGO_TARGET_DIR", &target);
     // Who checks has often not committed yet.
     cargo.args(["package", "--allow-dirty", "--color", "never"]);
     for package in PACKAGES {
@@ -41,7 +46,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
     for package in PACKAGES {
         let version = env!("CARGO_PKG_VERSION");
         let folder = format!("{package}-{version}");
-        let archive = workspace.target.join("package").join(format!("{folder}.crate"));
+        let archive = target.join("package").join(format!("{folder}.crate"));
         let names = cmd::output(Command::new("tar").arg("-tf").arg(&archive))?;
         for file in FILES {
             if !names.lines().any(|name| name == format!("{folder}/{file}")) {
@@ -52,6 +57,26 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
         println!("   {package}: {} kB", size.div_ceil(1000));
     }
     Ok(Tally { passed: PACKAGES.len(), ..Tally::default() })
+}
+
+/// Removes what an earlier check unpacked and built. Cargo takes a version of a package for something
+/// that never changes, so it would build the later packages with the earlier ones of that time.
+fn forget(target: &Path) -> anyhow::Result<()> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let sources = home.context("cargo has no home")?.join("registry/src");
+    let mut stale = vec![target.to_owned()];
+    for registry in fs::read_dir(&sources).into_iter().flatten().flatten() {
+        // That of the check has no host in its name.
+        if registry.file_name().as_encoded_bytes().starts_with(b"-") {
+            let folder = |package| registry.path().join(format!("{package}-{}", env!("CARGO_PKG_VERSION")));
+            stale.extend(PACKAGES.map(folder));
+        }
+    }
+    for folder in stale.iter().filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// The first warning in what cargo printed that is not the allowed one.
