@@ -3,7 +3,7 @@
 //! The folder `bpf/` has them compiled, so a build needs no C compiler. With the feature
 //! `bpf-from-source`, clang compiles them from the sources in the same folder instead.
 
-#[path = "../../bpf/compile.rs"]
+#[path = "bpf/compile.rs"]
 mod compile;
 
 use std::env;
@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=../../bpf");
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf");
+    if env::var_os("CARGO_FEATURE_BPF").is_none() {
+        return Ok(());
+    }
+    println!("cargo:rerun-if-changed=bpf");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf");
     let objects = if env::var_os("CARGO_FEATURE_BPF_FROM_SOURCE").is_some() {
         let into = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
         let big_endian = env::var("CARGO_CFG_TARGET_ENDIAN")? == "big";

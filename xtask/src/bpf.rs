@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use crate::host;
 use crate::workspace::Workspace;
 
-#[path = "../../bpf/compile.rs"]
+#[path = "../../crates/lsbuf/bpf/compile.rs"]
 mod compile;
 
 use compile::{MAJOR, OBJECTS, Tools};
@@ -52,7 +52,7 @@ pub(crate) fn bpf(workspace: &Workspace, arguments: &BpfArgs) -> anyhow::Result<
             tools.version
         );
     }
-    let folder = workspace.root.join("bpf");
+    let folder = workspace.bpf();
     for name in OBJECTS {
         let object = tools.compile(&folder, name, false, &folder).map_err(|why| anyhow!(why))?;
         let size = fs::metadata(&object).with_context(|| format!("reading {}", object.display()))?.len();
@@ -70,7 +70,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Compared> {
     let into = workspace.target.join("bpf");
     fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
     for name in OBJECTS {
-        let folder = workspace.root.join("bpf");
+        let folder = workspace.bpf();
         let made = tools.compile(&folder, name, false, &into);
         let committed = folder.join(format!("{name}.bpf.o"));
         let read =

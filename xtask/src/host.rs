@@ -12,36 +12,55 @@ use crate::apt::KEYRINGS;
 use crate::arch::Arch;
 use crate::cmd;
 
+/// What a machine is to do, beyond building.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// To boot kernels.
+    Kernels,
+    /// To make and test packages.
+    Packages,
+}
+
 /// One requirement, and the Debian package that has it.
 struct Requirement {
     package: &'static str,
-    /// Only the tests in kernels need it.
-    kernels: bool,
+    /// What needs it; `None`: everything.
+    only: Option<For>,
     present: fn() -> bool,
 }
 
 const REQUIREMENTS: &[Requirement] = &[
-    Requirement { package: "gcc", kernels: false, present: || cmd::is_program("cc") },
-    Requirement { package: "libc6-dev", kernels: false, present: has_static_libc },
+    Requirement { package: "gcc", only: None, present: || cmd::is_program("cc") },
+    Requirement { package: "libc6-dev", only: None, present: has_static_libc },
     Requirement {
         package: "qemu-system-x86",
-        kernels: true,
+        only: Some(For::Kernels),
         present: || cmd::is_program(Arch::Amd64.qemu().0),
     },
-    Requirement { package: "xz-utils", kernels: true, present: || cmd::is_program("xz") },
-    Requirement { package: "tar", kernels: true, present: || cmd::is_program("tar") },
-    Requirement { package: "dpkg", kernels: true, present: || cmd::is_program("dpkg-deb") },
-    Requirement { package: "apt", kernels: true, present: || cmd::is_program("apt-get") },
+    Requirement { package: "xz-utils", only: Some(For::Kernels), present: || cmd::is_program("xz") },
+    Requirement { package: "tar", only: Some(For::Kernels), present: || cmd::is_program("tar") },
+    Requirement { package: "dpkg", only: Some(For::Kernels), present: || cmd::is_program("dpkg-deb") },
+    Requirement { package: "apt", only: Some(For::Kernels), present: || cmd::is_program("apt-get") },
     Requirement {
         package: "gpgv",
-        kernels: true,
+        only: Some(For::Kernels),
         present: || cmd::is_program("gpgv") || cmd::is_program("sqv"),
     },
     Requirement {
         package: "debian-archive-keyring",
-        kernels: true,
+        only: Some(For::Kernels),
         present: || KEYRINGS.iter().any(|path| Path::new(path).exists()),
     },
+    Requirement { package: "binutils", only: Some(For::Packages), present: || cmd::is_program("strip") },
+    Requirement {
+        package: "dpkg-dev",
+        only: Some(For::Packages),
+        present: || cmd::is_program("dpkg-buildpackage"),
+    },
+    Requirement { package: "debhelper", only: Some(For::Packages), present: || cmd::is_program("dh") },
+    Requirement { package: "lintian", only: Some(For::Packages), present: || cmd::is_program("lintian") },
+    Requirement { package: "util-linux", only: Some(For::Packages), present: || cmd::is_program("unshare") },
+    Requirement { package: "gzip", only: Some(For::Packages), present: || cmd::is_program("gzip") },
 ];
 
 /// The compiler prints the path of libc.a if it is there, else the bare name.
@@ -56,8 +75,8 @@ fn finds_static_libc(compiler: &str) -> bool {
 
 /// Makes sure that everything is there: installs it as root, else fails with the command that
 /// would.
-pub(crate) fn prepare(kernels: bool) -> anyhow::Result<()> {
-    provide(&missing(kernels))?;
+pub(crate) fn prepare(work: &[For]) -> anyhow::Result<()> {
+    provide(&missing(work))?;
     for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         if cmd::output(cargo.args([argument, "--version"])).is_err() {
@@ -146,11 +165,14 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     cmd::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-fn missing(kernels: bool) -> Vec<&'static str> {
-    let wanted = |requirement: &&Requirement| (kernels || !requirement.kernels) && !(requirement.present)();
+fn missing(work: &[For]) -> Vec<&'static str> {
+    let wanted = |requirement: &&Requirement| {
+        requirement.only.is_none_or(|only| work.contains(&only)) && !(requirement.present)()
+    };
     REQUIREMENTS.iter().filter(wanted).map(|requirement| requirement.package).collect()
 }
 
-fn is_root() -> bool {
+/// Whether root runs this program.
+pub(crate) fn is_root() -> bool {
     cmd::output(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
 }

@@ -32,20 +32,27 @@ pub(crate) fn build_programs(
     arch: Arch,
     more: &[&'static str],
 ) -> anyhow::Result<Programs> {
+    let packages: Vec<&str> = ["lsbuf-cli", "lsbuf-guest"].iter().chain(more).copied().collect();
+    let folder = build_static(workspace, arch, &packages).context("building the guest's programs")?;
+    let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
+    Ok(Programs { arch, folder, names })
+}
+
+/// Builds packages with their programs linked statically. Returns the folder with the programs.
+pub(crate) fn build_static(workspace: &Workspace, arch: Arch, packages: &[&str]) -> anyhow::Result<PathBuf> {
     // A folder of its own, because the flags differ from those of the ordinary build: in one
     // folder, each build would discard the work of the other.
     let target = workspace.target.join("guest");
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--quiet", "--release", "--target", arch.target()]);
-    for package in ["lsbuf-cli", "lsbuf-guest"].iter().chain(more) {
+    for package in packages {
         cargo.args(["--package", package]);
     }
     cargo.arg("--target-dir").arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     host::cross_link(&mut cargo, arch);
-    cmd::run(&mut cargo).context("building the guest's programs")?;
-    let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
-    Ok(Programs { arch, folder: target.join(arch.target()).join("release"), names })
+    cmd::run(&mut cargo)?;
+    Ok(target.join(arch.target()).join("release"))
 }
 
 /// An initramfs under construction.

@@ -5,6 +5,8 @@
 //! advisories, and a test run on a fresh machine should not depend on that. Limits: only what the
 //! crates declare is read, not their files. Only crates for the target of host and guest count.
 
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -32,20 +34,72 @@ const ALLOWED: &[&str] = &[
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
+    resolve: Resolve,
+}
+
+/// A crate.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    id: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// Its SPDX expression.
+    pub(crate) license: Option<String>,
+    /// Where it was downloaded from; none for a crate of this workspace.
+    source: Option<String>,
+    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+impl Package {
+    /// Whether it is a crate of this workspace.
+    pub(crate) fn is_local(&self) -> bool {
+        self.source.is_none()
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> anyhow::Result<&Path> {
+        self.manifest_path.parent().with_context(|| format!("{} has no folder", self.name))
+    }
+
+    /// Whether only the compiler runs it.
+    fn is_macro(&self) -> bool {
+        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "proc-macro"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-    license: Option<String>,
+struct Target {
+    kind: Vec<String>,
+}
+
+/// The graph of dependencies.
+#[derive(Debug, Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    pkg: String,
+    dep_kinds: Vec<DependencyKind>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DependencyKind {
+    /// None for what is linked; else `build` or `dev`.
+    kind: Option<String>,
 }
 
 /// Looks at all crates in the metadata that `cargo` prints. Returns how many there are.
-pub(crate) fn check(mut cargo: Command) -> anyhow::Result<usize> {
-    cargo.args(["metadata", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"]);
-    let metadata: Metadata =
-        serde_json::from_str(&cmd::output(&mut cargo)?).context("parsing cargo metadata")?;
+pub(crate) fn check(cargo: Command) -> anyhow::Result<usize> {
+    let metadata = metadata(cargo)?;
     let refused: Vec<String> = metadata
         .packages
         .iter()
@@ -59,6 +113,32 @@ pub(crate) fn check(mut cargo: Command) -> anyhow::Result<usize> {
         bail!("crates whose licence is not allowed: {}", refused.join(", "));
     }
     Ok(metadata.packages.len())
+}
+
+/// The crates whose code is in the program of the crate `name`, itself included, by name.
+pub(crate) fn linked(cargo: Command, name: &str) -> anyhow::Result<Vec<Package>> {
+    let Metadata { packages, resolve } = metadata(cargo)?;
+    let nodes: HashMap<&str, &Node> = resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+    let macros: HashSet<&str> = packages.iter().filter(|p| p.is_macro()).map(|p| p.id.as_str()).collect();
+    let first = packages.iter().find(|package| package.name == name);
+    let mut open = vec![first.with_context(|| format!("there is no crate {name}"))?.id.as_str()];
+    let mut linked = HashSet::new();
+    while let Some(id) = open.pop() {
+        if macros.contains(id) || !linked.insert(id.to_owned()) {
+            continue;
+        }
+        let node = nodes.get(id).with_context(|| format!("cargo metadata resolves no {id}"))?;
+        let normal = node.deps.iter().filter(|d| d.dep_kinds.iter().any(|kind| kind.kind.is_none()));
+        open.extend(normal.map(|dependency| dependency.pkg.as_str()));
+    }
+    let mut packages: Vec<Package> = packages.into_iter().filter(|p| linked.contains(&p.id)).collect();
+    packages.sort_unstable_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+    Ok(packages)
+}
+
+fn metadata(mut cargo: Command) -> anyhow::Result<Metadata> {
+    cargo.args(["metadata", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"]);
+    serde_json::from_str(&cmd::output(&mut cargo)?).context("parsing cargo metadata")
 }
 
 /// Whether the allow list satisfies an expression. One that cannot be parsed is not satisfied.

@@ -14,6 +14,7 @@ mod cmd;
 mod coverage;
 mod cpio;
 mod deb_version;
+mod dist;
 mod fetch;
 mod host;
 mod initramfs;
@@ -21,6 +22,7 @@ mod kernels;
 mod licences;
 mod matrix;
 mod modinfo;
+mod packages;
 #[cfg(test)]
 mod page_size;
 mod parsers;
@@ -72,6 +74,7 @@ enum Task {
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
     Fuzz(parsers::FuzzArgs),
+    Dist(dist::DistArgs),
 }
 
 fn main() -> ExitCode {
@@ -101,6 +104,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Differential(arguments) => vm::soak(&workspace, "differential", arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
         Task::Fuzz(arguments) => parsers::fuzz(&workspace, arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dist(arguments) => dist::dist(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Record(arguments) => record::record(&workspace, arguments).map(|()| ExitCode::SUCCESS),
     }
 }

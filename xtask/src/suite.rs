@@ -12,9 +12,11 @@ use anyhow::{Context, bail};
 use crate::api;
 use crate::arch::Arch;
 use crate::bpf::{self, Compared};
-use crate::host;
+use crate::dist;
+use crate::host::{self, For};
 use crate::initramfs::build_programs;
 use crate::licences;
+use crate::packages;
 use crate::vm::{self, Tally, VmArgs};
 use crate::workspace::Workspace;
 
@@ -22,7 +24,7 @@ use crate::workspace::Workspace;
 /// be made here is a failure if `all`, else an expected skip.
 pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    host::prepare(kernels)?;
+    host::prepare(if kernels { &[For::Kernels, For::Packages] } else { &[] })?;
     // Linking the guest's programs keeps one processor busy for long, and the steps before the
     // kernels do not use all processors all the time. No error is lost: that step builds again.
     let building = kernels.then(|| {
@@ -53,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
             plain(cargo.args(["--", "-D", "warnings"]))
         }
     });
+    run.step("features", || features(workspace));
     run.step("tests", || {
         let mut cargo = workspace.cargo();
         count_tests(cargo.args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
@@ -83,9 +86,11 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         }
         Compared::Same => Ok(ONE),
     });
+    run.step("packages", || packages::check(workspace));
     if let Some(building) = building {
         let _ = building.join();
         run.step("kernels", || vm::vm(workspace, &VmArgs::everything()));
+        run.step("Debian package", || dist::check(workspace));
     }
     let columns = ["passed", "skipped", "left out", "failed", "seconds"].map(|name| format!("{name:>9}"));
     println!("\n{:<16}{}", "step", columns.concat());
@@ -102,6 +107,18 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         started.elapsed().as_secs_f64()
     );
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Checks the library with none of its features, and with each alone.
+fn features(workspace: &Workspace) -> anyhow::Result<Tally> {
+    const EACH: [&str; 5] = ["", "bpf", "check", "render", "serde"];
+    for features in EACH {
+        let mut cargo = workspace.cargo();
+        cargo.args(["clippy", "--quiet", "--package", "lsbuf", "--no-default-features"]);
+        crate::cmd::run(cargo.args(["--features", features, "--", "-D", "warnings"]))
+            .with_context(|| format!("with the features '{features}'"))?;
+    }
+    Ok(Tally { passed: EACH.len(), ..Tally::default() })
 }
 
 /// What a step that is one check counts when it passes.

@@ -40,6 +40,11 @@ impl Workspace {
         self.root.join("crates/lsbuf/tests/recorded")
     }
 
+    /// The BPF iterators: sources and committed objects.
+    pub(crate) fn bpf(&self) -> PathBuf {
+        self.root.join("crates/lsbuf/bpf")
+    }
+
     /// A cargo command that works on this workspace.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = cargo();

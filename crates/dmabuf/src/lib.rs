@@ -93,3 +93,8 @@ pub use memfd::{MemfdRange, SealedMemfd};
 pub use sync::{Direction, SyncFile};
 pub use udmabuf::Udmabuf;
 pub use v4l2::{VideoBuffers, VideoDevice, VideoSlots};
+
+/// The example of the README, which is compiled as this crate's documentation is.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,63 +9,11 @@ use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
 use lsbuf::model::{Bytes, Kind, Kinds, Pid};
-use lsbuf::render::{
-    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
-};
+use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS};
 use lsbuf::scan::{Options, PINS, Sources};
 
+use crate::topics::Topic;
 use crate::{groups, output, stdout};
-
-// clap wraps text below the options at the terminal's width: a paragraph here is one line. Examples
-// end at column 80.
-
-const EXAMPLES: &str = "\
-Examples:
-  lsbuf                            every buffer, largest first
-  lsbuf -d                         dma-bufs alone
-  lsbuf --kind memfd,sysv          these kinds alone
-  lsbuf -p 4711 -o +SHAPE,CREATED  what process 4711 holds, two more columns
-  lsbuf --unheld                   what no process holds: drivers, lost segments
-  lsbuf --deleted                  unlinked files that are still held
-  lsbuf --min-size 8M --name 'cam*' --sort COUNT
-  lsbuf ps --sort BUFS             the processes that hold the most buffers
-  lsbuf show 17                    every reference to the buffer with INO 17
-  lsbuf reconcile                  what free(1) calls shared, and whose it is
-  lsbuf doctor                     is the answer complete here, and if not, why
-  lsbuf -J | jq '.totals'          everything, as JSON
-";
-
-const LS_EXAMPLES: &str = "\
-Examples:
-  lsbuf ls --human -o +DELETED,IPC  with two more columns
-  lsbuf ls -p 4711                  what process 4711 holds
-  lsbuf ls --kind sysv --unheld     segments that no process has attached
-";
-
-const PS_EXAMPLES: &str = "\
-Examples:
-  lsbuf ps --human           largest first
-  lsbuf ps --sort USS        what an exit would free, largest first
-  lsbuf ps -d -o +SYNCS,UID  dma-bufs alone, with fence fds and users
-";
-
-const SHOW_EXAMPLES: &str = "\
-Examples:
-  lsbuf show 17           the buffer with INO 17
-  lsbuf show dmabuf:3     if other kinds have that number, too
-  lsbuf show frame-pool   by name; also: lsbuf show /dev/shm/x
-  lsbuf show 0x1234       a System V segment by its key
-";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  sudo lsbuf doctor               can root see everything here
-  lsbuf doctor --source procfs    what another source would see
-  lsbuf doctor --strict && …      in a script: only if answers are complete
-
-It tries each source, says what it saw and what the source gives, and names the fewest \
-capabilities or mounts that a complete answer needs.
-";
 
 /// Shows who holds each shared buffer (dma-bufs and shared memory): which process, by which fd or
 /// mapping, or the kernel; and how much memory it takes.
@@ -75,7 +23,7 @@ capabilities or mounts that a complete answer needs.
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = format!("{EXAMPLES}\n{}\n{EXIT}", buffer_columns())
+    after_help = Topic::of("lsbuf").help()
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -84,89 +32,8 @@ pub(crate) struct Cli {
     pub(crate) ls: LsArgs,
 }
 
-const EXIT: &str = "\
-? is unknown, ~ an estimate, - none or does not apply.
-Filters choose rows. The figures in a row, and the totals, are of the whole machine.
-A row is red if one process holds the buffer by 16 fds or more, yellow if no fd and no mapping \
-holds it.
-Output that is piped is not cut to the terminal's width.
-Options go after the command: lsbuf ps --human.
-Exit status: 0 answered, even if only in part (stderr says so); 1 no answer; 2 wrong arguments; \
-3 answered in part, with --strict.";
-
 /// The subcommand by which a check starts its second process.
 pub(crate) const CHECK_HELPER: &str = "check-helper";
-
-const CHECK: &str = "\
-Examples:
-  sudo lsbuf check                    all points
-  lsbuf check | grep -A2 '^not ok'    only what does not hold
-
-It makes buffers of its own and tries on them what lsbuf assumes: that an inode number belongs to \
-one buffer, that each fd and each mapping adds 1 to the count, where names show, and what stays \
-listed. It prints TAP, version 14: one line for each point, and below a point that does not hold \
-what was seen and what it means. Comments say what a buffer costs the kernel.
-
-It uses the exporters that this user may open, and leaves nothing behind: the system heap \
-(/dev/dma_heap/system), udmabuf (modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; its \
-node under /dev/dri). Points that need another exporter, or root, are skipped and say so. Without \
-any exporter it prints 'Bail out!' and what to do.
-
-Exit status: 0 every point that could be tried holds; 1 one does not, or no buffer could be made; \
-2 wrong arguments.";
-
-const RECONCILE: &str = "\
-Examples:
-  sudo lsbuf reconcile --human
-  lsbuf reconcile -J | jq '.left_over'
-
-The rows below Shmem (/proc/meminfo) add up to it: what is charged for buffers that processes \
-hold, by kind, and for System V segments; what is used of each mounted tmpfs by files that no \
-process holds; less what of all this is in swap; and, in the last row, what is left over. The \
-lines below the table say what that may be.
-
-Huge pages, memfd_secret and guest_memfd are not in Shmem; a line of their own has them. As root, \
-lsbuf first has the kernel add up its per-CPU counters (it reads /proc/sys/vm/stat_refresh). If \
-Shmem changes during the scan, lsbuf scans again, up to three times in all.
-
-Exit status: 0 answered, even if only in part; 1 no answer; 2 wrong arguments; 3 answered in \
-part, with --strict.";
-
-const PROBES: &str = "\
-Examples:
-  sudo lsbuf probes install --group video    once per boot
-  lsbuf probes status                        what is pinned, and can I read it
-  sudo lsbuf probes remove
-
-Root loads the BPF iterators and pins them. Members of the group then see the whole machine \
-without any privilege: lsbuf reads pinned iterators by itself if its user may (--source auto or \
-bpf).
-
-What members can then see, of all users and containers: every dma-buf's size, exporter, name, \
-creator and attached devices; every memfd, segment and tmpfs file that is held, with its path; \
-every process that holds one, with its pid, command, user and cgroup, its fd numbers, and the \
-addresses of its mappings (which reveals address space layout randomization); and which processes \
-have a GPU or video device open. They cannot see what is in a buffer, or open one.
-
-The folder must be on a bpf filesystem, or be missing or empty: then one is mounted there. It \
-cannot be below /sys/fs/bpf where systemd has mounted that, because only root can enter it.
-
-Exit status: 0 done, and for status: this user can read what is pinned; 1 if not; 2 wrong \
-arguments.";
-
-const INSTALL_EXAMPLE: &str = "\
-Example:
-  sudo lsbuf probes install --group video
-
-Read lsbuf probes --help first: it says what the members can then see.";
-
-const STATUS_EXAMPLE: &str = "\
-Example:
-  lsbuf probes status && lsbuf    the whole machine, if it can be seen";
-
-const REMOVE_EXAMPLE: &str = "\
-Example:
-  sudo lsbuf probes remove";
 
 #[derive(Debug, Args)]
 #[command(disable_help_subcommand = true)]
@@ -179,7 +46,7 @@ pub(crate) struct ProbesArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProbesAction {
     /// Load the BPF iterators and pin them; replaces those that are pinned
-    #[command(after_help = INSTALL_EXAMPLE)]
+    #[command(after_help = Topic::of("lsbuf probes install").help())]
     Install {
         /// Group that may read them, by name or number; without it, only root may
         #[arg(short, long, value_name = "GROUP", value_parser = group)]
@@ -188,13 +55,13 @@ pub(crate) enum ProbesAction {
         folder: PinsFolder,
     },
     /// Say what is pinned, who may read it, and whether this user can
-    #[command(after_help = STATUS_EXAMPLE)]
+    #[command(after_help = Topic::of("lsbuf probes status").help())]
     Status {
         #[command(flatten)]
         folder: PinsFolder,
     },
     /// Remove what is pinned
-    #[command(after_help = REMOVE_EXAMPLE)]
+    #[command(after_help = Topic::of("lsbuf probes remove").help())]
     Remove {
         #[command(flatten)]
         folder: PinsFolder,
@@ -212,29 +79,62 @@ pub(crate) struct PinsFolder {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List every buffer (the default)
-    #[command(after_help = format!("{LS_EXAMPLES}\n{}", buffer_columns()))]
+    #[command(after_help = Topic::of("lsbuf ls").help())]
     Ls(LsArgs),
     /// List every process that holds a buffer, and what its exit frees
-    #[command(after_help = format!("{PS_EXAMPLES}\n{}", columns(PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS)))]
+    #[command(after_help = Topic::of("lsbuf ps").help())]
     Ps(PsArgs),
     /// Show single buffers in full: each reference, devices, creator
-    #[command(after_help = SHOW_EXAMPLES)]
+    #[command(after_help = Topic::of("lsbuf show").help())]
     Show(ShowArgs),
     /// Explain what free(1) calls shared, to the page
-    #[command(after_help = RECONCILE)]
+    #[command(after_help = Topic::of("lsbuf reconcile").help())]
     Reconcile(ReconcileArgs),
     /// Say whether answers are complete here, and what would make them so
-    #[command(after_help = DOCTOR_EXAMPLES)]
+    #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
     /// Let a group see the whole machine: pin BPF iterators, as root
-    #[command(after_help = PROBES)]
+    #[command(after_help = Topic::of("lsbuf probes").help())]
     Probes(ProbesArgs),
     /// Test whether this kernel behaves as lsbuf assumes
-    #[command(after_help = CHECK)]
+    #[command(after_help = Topic::of("lsbuf check").help())]
     Check,
+}
+
+/// Commands that no user needs. They are in no help, no manual page and no completion, so they are
+/// apart from [`Cli`], from which those are made.
+#[derive(Debug, Parser)]
+#[command(name = "lsbuf", disable_help_subcommand = true)]
+pub(crate) enum Hidden {
     /// The second process of lsbuf check
-    #[command(name = CHECK_HELPER, hide = true)]
+    #[command(name = CHECK_HELPER)]
     CheckHelper,
+    /// Write manual pages or completions, for packages
+    #[command(subcommand, disable_help_subcommand = true)]
+    Generate(Generate),
+}
+
+impl Hidden {
+    /// Whether this process was started with one of them.
+    pub(crate) fn is_wanted() -> bool {
+        let first = std::env::args_os().nth(1);
+        first.is_some_and(|word| Hidden::command().find_subcommand(word).is_some())
+    }
+}
+
+/// What to write.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// A manual page for each command
+    Man {
+        /// An existing folder
+        dir: PathBuf,
+    },
+    /// Completions for bash, zsh and fish
+    Completions {
+        /// An existing folder
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -507,22 +407,6 @@ fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
     let columns =
         names.unwrap_or(list).split(',').map(|name| find(name, all).map_err(|e| format!("'{name}': {e}")));
     Ok(Columns { columns: columns.collect::<Result<_, _>>()?, more: names.is_some() })
-}
-
-/// The columns of a list of buffers, and when tables leave some out.
-fn buffer_columns() -> String {
-    let text = columns(BUFFER_COLUMNS, DEFAULT_BUFFER_COLUMNS);
-    text + "A table has EXPORTER only if a dma-buf is listed, and IPC too if segments of several \
-            namespaces are. With -d it has no KIND and CHARGED.\n"
-}
-
-fn columns(all: &[Column], default: &[&str]) -> String {
-    let mut text = "Columns (* shown by default):\n".to_owned();
-    for column in all {
-        let mark = if default.contains(&column.name) { '*' } else { ' ' };
-        text.push_str(&format!("{mark} {:<10} {}\n", column.name, column.help));
-    }
-    text
 }
 
 fn pid(text: &str) -> Result<Pid, String> {

@@ -6,26 +6,43 @@
 
 mod args;
 mod commands;
+mod generate;
 mod groups;
+mod manual;
 mod output;
 mod probes;
 mod select;
 mod stdout;
+mod topics;
 
 use std::io;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Hidden};
 use crate::output::Ending;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return args::usage(&error),
-    };
-    let ending = match cli.command.unwrap_or(Command::Ls(cli.ls)) {
+    let ended =
+        if Hidden::is_wanted() { Hidden::try_parse().map(run_hidden) } else { Cli::try_parse().map(run) };
+    match ended {
+        Err(error) => args::usage(&error),
+        Ok(Ok(Ending::Answered)) => ExitCode::SUCCESS,
+        Ok(Ok(Ending::Failed)) => ExitCode::FAILURE,
+        Ok(Ok(Ending::StrictlyPartial)) => ExitCode::from(3),
+        // The reader has closed the pipe: it has seen enough.
+        Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            output::say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Ending> {
+    match cli.command.unwrap_or(Command::Ls(cli.ls)) {
         Command::Ls(args) => commands::ls(&args),
         Command::Ps(args) => commands::ps(&args),
         Command::Show(args) => commands::show(&args),
@@ -33,18 +50,13 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor(&args),
         Command::Probes(args) => probes::run(&args.action),
         Command::Check => commands::check(),
-        Command::CheckHelper => commands::check_helper(),
-    };
-    match ending {
-        Ok(Ending::Answered) => ExitCode::SUCCESS,
-        Ok(Ending::Failed) => ExitCode::FAILURE,
-        Ok(Ending::StrictlyPartial) => ExitCode::from(3),
-        // The reader has closed the pipe: it has seen enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::say(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+    }
+}
+
+fn run_hidden(command: Hidden) -> Result<Ending> {
+    match command {
+        Hidden::CheckHelper => commands::check_helper(),
+        Hidden::Generate(what) => generate::run(&what),
     }
 }
 

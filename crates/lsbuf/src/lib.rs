@@ -49,6 +49,8 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `bpf` | yes | loading BPF iterators; without it those that root has pinned are still read |
+//! | `check` | yes | `check`: does this kernel behave as lsbuf assumes? |
 //! | `serde` | no | `Serialize` for [`model`], in the words of the JSON schema |
 //! | `render` | yes | `render`: tables, CSV, JSON and text; implies `serde` |
 //!
@@ -61,6 +63,7 @@
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod benching;
+#[cfg(feature = "check")]
 pub mod check;
 mod error;
 pub mod escape;
@@ -84,3 +87,8 @@ pub use error::{Error, ErrorKind};
 pub fn scan(options: scan::Options) -> Result<model::Snapshot, Error> {
     scan::Scanner::new(options)?.scan()
 }
+
+/// The example of the README, which is compiled as this crate's documentation is.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -52,6 +52,10 @@
 
 pub(crate) mod activity;
 pub(crate) mod bpf;
+#[cfg_attr(
+    not(all(feature = "bpf", feature = "check")),
+    allow(dead_code, reason = "each part of it is for one of the two")
+)]
 pub(crate) mod btf;
 pub(crate) mod bufinfo;
 pub(crate) mod devices;
@@ -69,6 +73,7 @@ pub(crate) mod map_files;
 pub(crate) mod mapped_as;
 pub(crate) mod maps;
 pub(crate) mod meminfo;
+#[cfg_attr(not(feature = "check"), allow(dead_code, reason = "most of it is for checks"))]
 pub(crate) mod own;
 pub(crate) mod parse;
 pub(crate) mod path;

@@ -60,6 +60,7 @@ pub(crate) fn one_record(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
 
 /// Reads a file that states its size, as binary files of sysfs do. Such a file returns one page per
 /// read however much room there is, so the room is allocated at once.
+#[cfg_attr(not(feature = "bpf"), allow(dead_code, reason = "only the kernel's types are read so"))]
 pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Result<()> {
     let fd = open_file(at, path)?;
     let size =

@@ -14,6 +14,7 @@ mod reconcile;
 mod show;
 mod summary;
 mod table;
+#[cfg(feature = "check")]
 mod tap;
 mod verdict;
 
@@ -27,6 +28,7 @@ pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
 pub use summary::{nothing, summary};
 pub use table::{csv, raw, table};
+#[cfg(feature = "check")]
 pub use tap::tap;
 pub use verdict::verdict;
 

@@ -182,7 +182,7 @@ impl Scanner {
             let by_pins = probes::advise(&self.options.pins, &pinned.why);
             let denied = matches!(loaded.why, Unavailable::Refused(Errno::PERM | Errno::ACCESS));
             let by_load = denied.then(|| obtain(&[Right::Load, Right::Observe].into(), rights));
-            let loadable = denied || loaded.why != Unavailable::Missing;
+            let loadable = !matches!(loaded.why, Unavailable::Missing);
             check.optional = match by_load {
                 Some(by_load) => Some(format!("{by_load}; or {by_pins}")),
                 None => loadable.then_some(by_pins),

@@ -84,30 +84,6 @@ impl Iterator {
         }
     }
 
-    /// The function that represents it in the kernel's type information.
-    pub(super) fn function(self) -> &'static str {
-        match self.kernels() {
-            Iterator::Task => "bpf_iter_task",
-            Iterator::TaskFile => "bpf_iter_task_file",
-            Iterator::TaskVma => "bpf_iter_task_vma",
-            _ => "bpf_iter_dmabuf",
-        }
-    }
-
-    /// The name of the program in a listing of loaded programs.
-    pub(super) fn program(self) -> &'static str {
-        match self {
-            Iterator::Task => "lsbuf_tasks",
-            Iterator::TaskFile => "lsbuf_fds",
-            Iterator::TaskVma => "lsbuf_vmas",
-            Iterator::DmaBuf => "lsbuf_buffers",
-            Iterator::TaskFileShmem => "lsbuf_fds_shm",
-            Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
-            Iterator::DmaBufShmem => "lsbuf_bufs_shm",
-            Iterator::TaskShmem => "lsbuf_tasks_shm",
-        }
-    }
-
     /// Whether its last record is [`Record::End`].
     pub(super) fn has_end(self) -> bool {
         self.kernels() != Iterator::DmaBuf
@@ -138,33 +114,11 @@ impl Iterator {
             Iterator::DmaBufShmem => matches!(record, MemfdPages(_)) || Iterator::DmaBuf.writes(record),
         }
     }
-
-    pub(super) fn object(self) -> &'static [u8] {
-        /// Bytes at an address that is aligned for everything that is read from them.
-        #[repr(align(8))]
-        struct Aligned<B: ?Sized>(B);
-        macro_rules! object {
-            ($name:literal) => {{
-                static OBJECT: &Aligned<[u8]> =
-                    &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/", $name, ".bpf.o")));
-                &OBJECT.0
-            }};
-        }
-        match self {
-            Iterator::Task => object!("task"),
-            Iterator::TaskFile => object!("task_file"),
-            Iterator::TaskVma => object!("task_vma"),
-            Iterator::DmaBuf => object!("dmabuf"),
-            Iterator::TaskShmem => object!("task_shmem"),
-            Iterator::TaskFileShmem => object!("task_file_shmem"),
-            Iterator::TaskVmaShmem => object!("task_vma_shmem"),
-            Iterator::DmaBufShmem => object!("dmabuf_shmem"),
-        }
-    }
 }
 
 /// Why an iterator cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "some come only with the feature bpf, one only without it")]
 pub(crate) enum Unavailable {
     /// The kernel's type information cannot be read.
     NoTypes(Errno),
@@ -172,6 +126,8 @@ pub(crate) enum Unavailable {
     Missing,
     /// It was not requested.
     NotRequested,
+    /// The library was built without the loader.
+    NotBuilt,
     /// It is not pinned.
     NotPinned,
     /// The file in its place is not on a bpf filesystem, is not an iterator, or belongs neither to
@@ -201,6 +157,7 @@ impl fmt::Display for Unavailable {
             }
             Unavailable::Missing => f.write_str("this kernel has no such iterator"),
             Unavailable::NotRequested => f.write_str("not requested"),
+            Unavailable::NotBuilt => f.write_str("lsbuf was built without BPF support"),
             Unavailable::NotPinned => f.write_str("not pinned"),
             Unavailable::Foreign => f.write_str("what is there was not pinned by root"),
             Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),

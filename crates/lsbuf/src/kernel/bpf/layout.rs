@@ -54,6 +54,7 @@ pub(super) trait Whole: Field {
 
 /// A structure as the test compares it: name, size, and each field with its offset and size.
 #[cfg(test)]
+#[cfg(feature = "bpf")]
 pub(super) type Structure = (&'static str, usize, &'static [(&'static str, usize, usize)]);
 
 /// Declares structures, each with its name in C. The name of a field that is not read begins with
@@ -79,6 +80,7 @@ macro_rules! structures {
         )*
 
         #[cfg(test)]
+        #[cfg(feature = "bpf")]
         pub(super) const STRUCTURES: &[Structure] = &[$((
             $in_c,
             size_of::<$name>(),
@@ -247,6 +249,7 @@ macro_rules! kinds {
         $(pub(super) const $name: u32 = $number;)*
 
         #[cfg(test)]
+        #[cfg(feature = "bpf")]
         pub(super) const KINDS: &[(&str, u32)] = &[$((stringify!($name), $number),)*];
     };
 }
@@ -272,6 +275,7 @@ kinds! {
 }
 
 #[cfg(test)]
+#[cfg(feature = "bpf")]
 mod tests {
     use std::collections::HashSet;
 

@@ -18,17 +18,24 @@
 //!
 //! Loading needs CAP_BPF and CAP_PERFMON in the first user namespace. Root can load the iterators
 //! and pin them in a bpf filesystem. Then every user whom the file's mode allows can read them
-//! ([`Probes::pinned`]).
+//! ([`Probes::pinned`]). Only loading needs the feature `bpf`.
 //!
 //! Limits: an iterator covers the tasks of the reader's pid namespace, but writes the ids of the
 //! first pid namespace. So it is only used in the first.
 
 mod iterator;
 mod layout;
+#[cfg(feature = "bpf")]
+mod loading;
+#[cfg(not(feature = "bpf"))]
+#[path = "no_loading.rs"]
+mod loading;
 mod lock;
+#[cfg(feature = "bpf")]
 pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod record;
+#[cfg(feature = "bpf")]
 mod sys;
 pub(crate) mod trust;
 
@@ -39,15 +46,12 @@ use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::param::page_size;
-use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::btf;
 use super::guard;
 use super::parse::Malformed;
 use super::read::retry;
 use crate::model::{Kind, Kinds};
 pub(crate) use iterator::{Iterator, Unavailable};
-use object::KernelTypes;
 use pins::Pins;
 use record::Record;
 
@@ -59,6 +63,9 @@ pub(crate) struct Probes {
     chunk: Vec<u8>,
 }
 
+/// Each iterator as it came out of loading, in the order of [`Iterator::ALL`].
+type Loaded = [Result<OwnedFd, Unavailable>; Iterator::ALL.len()];
+
 #[derive(Debug)]
 enum IteratorHandle {
     Loaded(OwnedFd),
@@ -69,33 +76,7 @@ impl Probes {
     /// Loads the iterators that are `wanted`. `sys` is the root of sysfs. They are unloaded when
     /// this is dropped.
     pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
-        // An empty BTF file. Loading it shows cheaply whether this process may load programs at
-        // all.
-        let nothing = btf::file(&[], &[0]).map_err(|Malformed| Unavailable::NoTypes(Errno::BADMSG))?;
-        if let Err(errno @ (Errno::PERM | Errno::NOSYS)) = sys::load_types(&nothing) {
-            return Err(Unavailable::Refused(errno));
-        }
-        let types = KernelTypes::read(sys)?;
-        let mut secret = [0u8; 16];
-        getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
-        // Where the kernel has no list of dma-bufs, the iterators over fds and VMAs also describe
-        // each buffer that they find.
-        let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
-        let registers = u32::from(types.have_registers()).to_ne_bytes();
-        let load = |iterator: Iterator| {
-            if !wanted.contains(&iterator) {
-                return Err(Unavailable::NotRequested);
-            }
-            let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
-            globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
-            object::load(iterator, &types, &globals).map(IteratorHandle::Loaded)
-        };
-        // Verification is slow, and runs in parallel.
-        let probes = std::thread::scope(|scope| {
-            let load = &load;
-            let loading = Iterator::ALL.map(|iterator| scope.spawn(move || load(iterator)));
-            loading.map(|one| one.join().unwrap_or(Err(Unavailable::Missing)))
-        });
+        let probes = loading::load(sys, wanted)?.map(|loaded| loaded.map(IteratorHandle::Loaded));
         Ok(Probes { probes, pins: None, chunk: Vec::new() })
     }
 
@@ -117,7 +98,7 @@ impl Probes {
 
     fn open(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
         match (&self.probes[iterator as usize], &self.pins) {
-            (Ok(IteratorHandle::Loaded(link)), _) => object::open(link.as_fd()),
+            (Ok(IteratorHandle::Loaded(link)), _) => loading::open(link.as_fd()),
             (Ok(IteratorHandle::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
                 Unavailable::Refused(errno) => errno,
                 // It was there when the pins were opened.
@@ -158,7 +139,7 @@ impl Probes {
         let path = folder.join(iterator.name());
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
         match &self.probes[iterator as usize] {
-            Ok(IteratorHandle::Loaded(link)) => sys::pin(link.as_fd(), &path),
+            Ok(IteratorHandle::Loaded(link)) => loading::pin(link.as_fd(), &path),
             Ok(IteratorHandle::Pinned) | Err(_) => Err(Errno::NOENT),
         }
     }
@@ -202,4 +183,5 @@ impl Probes {
 }
 
 #[cfg(test)]
+#[cfg(feature = "bpf")]
 mod native_tests;

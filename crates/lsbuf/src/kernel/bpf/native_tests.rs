@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::object::KernelTypes;
 use super::record::{Id, Record, TaskRecord};
 use super::*;
 use crate::model::Pid;

@@ -6,7 +6,7 @@
 //! parsed: parsing all of it would take several times as long as everything else.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use aya_obj::btf::{Btf, BtfFeatures};
@@ -68,6 +68,56 @@ const STRUCTURES: &[&str] = &[
     "unix_skb_parms",
     "vm_area_struct",
 ];
+
+impl Iterator {
+    /// The function that represents it in the kernel's type information.
+    fn function(self) -> &'static str {
+        match self.kernels() {
+            Iterator::Task => "bpf_iter_task",
+            Iterator::TaskFile => "bpf_iter_task_file",
+            Iterator::TaskVma => "bpf_iter_task_vma",
+            _ => "bpf_iter_dmabuf",
+        }
+    }
+
+    /// The name of the program in a listing of loaded programs.
+    fn program(self) -> &'static str {
+        match self {
+            Iterator::Task => "lsbuf_tasks",
+            Iterator::TaskFile => "lsbuf_fds",
+            Iterator::TaskVma => "lsbuf_vmas",
+            Iterator::DmaBuf => "lsbuf_buffers",
+            Iterator::TaskFileShmem => "lsbuf_fds_shm",
+            Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
+            Iterator::DmaBufShmem => "lsbuf_bufs_shm",
+            Iterator::TaskShmem => "lsbuf_tasks_shm",
+        }
+    }
+
+    /// The compiled program.
+    pub(super) fn object(self) -> &'static [u8] {
+        /// Bytes at an address that is aligned for everything that is read from them.
+        #[repr(align(8))]
+        struct Aligned<B: ?Sized>(B);
+        macro_rules! object {
+            ($name:literal) => {{
+                static OBJECT: &Aligned<[u8]> =
+                    &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/", $name, ".bpf.o")));
+                &OBJECT.0
+            }};
+        }
+        match self {
+            Iterator::Task => object!("task"),
+            Iterator::TaskFile => object!("task_file"),
+            Iterator::TaskVma => object!("task_vma"),
+            Iterator::DmaBuf => object!("dmabuf"),
+            Iterator::TaskShmem => object!("task_shmem"),
+            Iterator::TaskFileShmem => object!("task_file_shmem"),
+            Iterator::TaskVmaShmem => object!("task_vma_shmem"),
+            Iterator::DmaBufShmem => object!("dmabuf_shmem"),
+        }
+    }
+}
 
 /// What the running kernel's type information says about structures and iterators.
 #[derive(Debug)]
@@ -201,9 +251,4 @@ fn encoded(instructions: &[bpf_insn]) -> Vec<u8> {
         [instruction.code, registers, low, high, a, b, c, d]
     };
     instructions.iter().flat_map(encode).collect()
-}
-
-/// Opens an attached iterator for one reading.
-pub(super) fn open(link: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    sys::open(link)
 }

@@ -1,0 +1,345 @@
+//! What help and manual pages say of each command beyond its options: columns, examples, exit
+//! status, files.
+//!
+//! Both are made from the one table here, so that they cannot disagree. Limit: the wording of options
+//! is with the options, in `args`.
+
+use lsbuf::render::{
+    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
+};
+use lsbuf::scan::PINS;
+
+/// One command.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    /// Its words, such as `lsbuf probes install`.
+    pub(crate) command: &'static str,
+    /// The columns that it can show.
+    pub(crate) columns: Option<Columns>,
+    /// Paragraphs about what it does.
+    pub(crate) description: &'static [&'static str],
+    /// Sentences about its output.
+    pub(crate) notes: &'static [&'static str],
+    /// Command lines, and what each answers.
+    pub(crate) examples: &'static [(&'static str, &'static str)],
+    /// Each exit status with its meaning.
+    pub(crate) exit: &'static [(&'static str, &'static str)],
+    /// Files that it reads or makes; for the manual page alone.
+    pub(crate) files: &'static [(&'static str, &'static str)],
+}
+
+/// Columns of a table.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    /// All of them.
+    pub(crate) all: &'static [Column],
+    /// The names of those that are shown by default.
+    pub(crate) default: &'static [&'static str],
+    /// When a default one is left out.
+    pub(crate) note: Option<&'static str>,
+}
+
+const BUFFERS: Columns = Columns {
+    all: BUFFER_COLUMNS,
+    default: DEFAULT_BUFFER_COLUMNS,
+    note: Some(
+        "A table has EXPORTER only if a dma-buf is listed, and IPC too if segments of several \
+         namespaces are. With -d it has no KIND and CHARGED.",
+    ),
+};
+
+const PROCESSES: Columns = Columns { all: PROCESS_COLUMNS, default: DEFAULT_PROCESS_COLUMNS, note: None };
+
+const ANSWER: &[(&str, &str)] = &[
+    ("0", "answered, even if only in part (stderr says so)"),
+    ("1", "no answer"),
+    ("2", "wrong arguments"),
+    ("3", "answered in part, with --strict"),
+];
+
+const ACTION: &[(&str, &str)] =
+    &[("0", "done"), ("1", "not done; stderr says why"), ("2", "wrong arguments")];
+
+const SCANNED: &[(&str, &str)] = &[
+    ("/proc", "processes, their fds and their mappings (another folder: --proc-root)"),
+    ("/sys/kernel/debug/dma_buf/bufinfo", "the kernel's list of dma-bufs with their counts, for root alone"),
+    ("/sys/kernel/btf/vmlinux", "the kernel's types, which loading BPF iterators needs"),
+    (PINS, "pinned BPF iterators (another folder: --pins)"),
+];
+
+const PINNED: &[(&str, &str)] = &[
+    (PINS, "the folder with the pinned BPF iterators (another folder: --pins)"),
+    ("/sys/kernel/btf/vmlinux", "the kernel's types, which loading BPF iterators needs"),
+    ("/etc/group", "names of groups"),
+    (
+        "lsbuf-probes.service",
+        "a systemd unit that pins them at boot, if a package or the administrator has installed it; \
+         sudo systemctl enable --now lsbuf-probes",
+    ),
+];
+
+const NONE: Topic = Topic {
+    command: "",
+    columns: None,
+    description: &[],
+    notes: &[],
+    examples: &[],
+    exit: ANSWER,
+    files: SCANNED,
+};
+
+/// All commands, the program itself first. Examples end at column 80 of the help.
+pub(crate) const TOPICS: &[Topic] = &[
+    Topic {
+        command: "lsbuf",
+        columns: Some(BUFFERS),
+        notes: &[
+            "? is unknown, ~ an estimate, - none or does not apply.",
+            "Filters choose rows. The figures in a row, and the totals, are of the whole machine.",
+            "A row is red if one process holds the buffer by 16 fds or more, yellow if no fd and no \
+             mapping holds it.",
+            "Output that is piped is not cut to the terminal's width.",
+            "Options go after the command: lsbuf ps --human.",
+        ],
+        examples: &[
+            ("lsbuf", "every buffer, largest first"),
+            ("lsbuf -d", "dma-bufs alone"),
+            ("lsbuf --kind memfd,sysv", "these kinds alone"),
+            ("lsbuf -p 4711 -o +SHAPE,CREATED", "what process 4711 holds, two more columns"),
+            ("lsbuf --unheld", "what no process holds: drivers, lost segments"),
+            ("lsbuf --deleted", "unlinked files that are still held"),
+            ("lsbuf --min-size 8M --name 'cam*' --sort COUNT", ""),
+            ("lsbuf ps --sort BUFS", "the processes that hold the most buffers"),
+            ("lsbuf show 17", "every reference to the buffer with INO 17"),
+            ("lsbuf reconcile", "what free(1) calls shared, and whose it is"),
+            ("lsbuf doctor", "is the answer complete here, and if not, why"),
+            ("lsbuf -J | jq '.totals'", "everything, as JSON"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf ls",
+        columns: Some(BUFFERS),
+        examples: &[
+            ("lsbuf ls --human -o +DELETED,IPC", "with two more columns"),
+            ("lsbuf ls -p 4711", "what process 4711 holds"),
+            ("lsbuf ls --kind sysv --unheld", "segments that no process has attached"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf ps",
+        columns: Some(PROCESSES),
+        examples: &[
+            ("lsbuf ps --human", "largest first"),
+            ("lsbuf ps --sort USS", "what an exit would free, largest first"),
+            ("lsbuf ps -d -o +SYNCS,UID", "dma-bufs alone, with fence fds and users"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf show",
+        examples: &[
+            ("lsbuf show 17", "the buffer with INO 17"),
+            ("lsbuf show dmabuf:3", "if other kinds have that number, too"),
+            ("lsbuf show frame-pool", "by name; also: lsbuf show /dev/shm/x"),
+            ("lsbuf show 0x1234", "a System V segment by its key"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf reconcile",
+        description: &[
+            "The rows below Shmem (/proc/meminfo) add up to it: what is charged for buffers that \
+             processes hold, by kind, and for System V segments; what is used of each mounted tmpfs \
+             by files that no process holds; less what of all this is in swap; and, in the last row, \
+             what is left over. The lines below the table say what that may be.",
+            "Huge pages, memfd_secret and guest_memfd are not in Shmem; a line of their own has them. \
+             As root, lsbuf first has the kernel add up its per-CPU counters (it reads \
+             /proc/sys/vm/stat_refresh). If Shmem changes during the scan, lsbuf scans again, up to \
+             three times in all.",
+        ],
+        examples: &[("sudo lsbuf reconcile --human", ""), ("lsbuf reconcile -J | jq '.left_over'", "")],
+        files: &[
+            ("/proc/meminfo", "the line Shmem"),
+            ("/proc/sys/vm/stat_refresh", "reading it makes the kernel add up its counters, for root alone"),
+            ("/proc/sysvipc/shm", "System V segments"),
+            ("/proc", "processes, their fds and their mappings (another folder: --proc-root)"),
+            (PINS, "pinned BPF iterators (another folder: --pins)"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf doctor",
+        description: &[
+            "It tries each source, says what it saw and what the source gives, and names the fewest \
+             capabilities or mounts that a complete answer needs.",
+        ],
+        examples: &[
+            ("sudo lsbuf doctor", "can root see everything here"),
+            ("lsbuf doctor --source procfs", "what another source would see"),
+            ("lsbuf doctor --strict && …", "in a script: only if answers are complete"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf probes",
+        description: &[
+            "Root loads the BPF iterators and pins them. Members of the group then see the whole \
+             machine without any privilege: lsbuf reads pinned iterators by itself if its user may \
+             (--source auto or bpf).",
+            "What members can then see, of all users and containers: every dma-buf's size, exporter, \
+             name, creator and attached devices; every memfd, segment and tmpfs file that is held, \
+             with its path; every process that holds one, with its pid, command, user and cgroup, its \
+             fd numbers, and the addresses of its mappings (which reveals address space layout \
+             randomization); and which processes have a GPU or video device open. They cannot see \
+             what is in a buffer, or open one.",
+            "The folder must be on a bpf filesystem, or be missing or empty: then one is mounted \
+             there. It cannot be below /sys/fs/bpf where systemd has mounted that, because only root \
+             can enter it.",
+        ],
+        examples: &[
+            ("sudo lsbuf probes install --group video", "once per boot"),
+            ("lsbuf probes status", "what is pinned, and can I read it"),
+            ("sudo lsbuf probes remove", ""),
+        ],
+        exit: &[
+            ("0", "done, and for status: this user can read what is pinned"),
+            ("1", "not so"),
+            ("2", "wrong arguments"),
+        ],
+        files: PINNED,
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf probes install",
+        description: &["lsbuf probes --help says what the members can then see: read it first."],
+        examples: &[("sudo lsbuf probes install --group video", "")],
+        exit: ACTION,
+        files: PINNED,
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf probes status",
+        examples: &[("lsbuf probes status && lsbuf", "the whole machine, if it can be seen")],
+        exit: &[
+            ("0", "this user can read what is pinned"),
+            ("1", "this user cannot"),
+            ("2", "wrong arguments"),
+        ],
+        files: PINNED,
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf probes remove",
+        examples: &[("sudo lsbuf probes remove", "")],
+        exit: ACTION,
+        files: PINNED,
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf check",
+        description: &[
+            "It makes buffers of its own and tries on them what lsbuf assumes: that an inode number \
+             belongs to one buffer, that each fd and each mapping adds 1 to the count, where names \
+             show, and what stays listed. It prints TAP, version 14: one line for each point, and \
+             below a point that does not hold what was seen and what it means. Comments say what a \
+             buffer costs the kernel.",
+            "It uses the exporters that this user may open, and leaves nothing behind: the system heap \
+             (/dev/dma_heap/system), udmabuf (modprobe udmabuf; /dev/udmabuf) and vgem (modprobe vgem; \
+             its node under /dev/dri). Points that need another exporter, or root, are skipped and \
+             say so. Without any exporter it prints 'Bail out!' and what to do.",
+        ],
+        examples: &[
+            ("sudo lsbuf check", "all points"),
+            ("lsbuf check | grep -A2 '^not ok'", "only what does not hold"),
+        ],
+        exit: &[
+            ("0", "every point that could be tried holds"),
+            ("1", "one does not, or no buffer could be made"),
+            ("2", "wrong arguments"),
+        ],
+        files: &[
+            ("/dev/dma_heap/system", "makes dma-bufs from ordinary memory"),
+            ("/dev/udmabuf", "makes dma-bufs from memfds"),
+            ("/dev/dri", "the node of vgem"),
+        ],
+        ..NONE
+    },
+];
+
+impl Topic {
+    /// That of a command, by its words.
+    pub(crate) fn of(command: &str) -> &'static Topic {
+        TOPICS.iter().find(|topic| topic.command == command).unwrap_or(&NONE)
+    }
+
+    /// What `--help` ends with.
+    pub(crate) fn help(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.examples.is_empty() {
+            parts.push(examples(self.examples));
+        }
+        parts.extend(self.columns.as_ref().map(Columns::help));
+        parts.extend(self.description.iter().map(|paragraph| format!("{paragraph}\n")));
+        let mut last: Vec<String> = self.notes.iter().map(|&note| note.to_owned()).collect();
+        let exit: Vec<String> = self.exit.iter().map(|(status, what)| format!("{status} {what}")).collect();
+        last.push(format!("Exit status: {}.", exit.join("; ")));
+        parts.push(last.join("\n"));
+        parts.join("\n")
+    }
+}
+
+impl Columns {
+    /// Whether it is shown by default.
+    pub(crate) fn is_default(&self, column: &Column) -> bool {
+        self.default.contains(&column.name)
+    }
+
+    fn help(&self) -> String {
+        let mut text = "Columns (* shown by default):\n".to_owned();
+        for column in self.all {
+            let mark = if self.is_default(column) { '*' } else { ' ' };
+            text.push_str(&format!("{mark} {:<10} {}\n", column.name, column.help));
+        }
+        text.extend(self.note.map(|note| format!("{note}\n")));
+        text
+    }
+}
+
+fn examples(examples: &[(&str, &str)]) -> String {
+    let explained = examples.iter().filter(|(_, what)| !what.is_empty());
+    let width = explained.map(|(line, _)| line.len()).max().unwrap_or(0);
+    let mut text = "Examples:\n".to_owned();
+    for (line, what) in examples {
+        let shown =
+            if what.is_empty() { format!("  {line}\n") } else { format!("  {line:<width$}  {what}\n") };
+        text.push_str(&shown);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::TOPICS;
+    use crate::args::Cli;
+
+    /// Check that every command that is shown is a topic, and the other way round.
+    #[test]
+    fn topics_are_the_commands() {
+        let mut program = Cli::command();
+        program.build();
+        let mut open = vec![program];
+        let mut commands = Vec::new();
+        while let Some(command) = open.pop() {
+            commands.push(command.get_bin_name().unwrap_or("lsbuf").to_owned());
+            open.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
+        }
+        let mut topics: Vec<&str> = TOPICS.iter().map(|topic| topic.command).collect();
+        commands.sort_unstable();
+        topics.sort_unstable();
+        assert_eq!(commands, topics);
+    }
+}

@@ -1,0 +1,23 @@
+//! In place of `loading` where the library is built without the feature `bpf`: nothing can be loaded,
+//! and says why.
+
+use std::ffi::CStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::Loaded;
+use super::iterator::{Iterator, Unavailable};
+
+pub(super) fn load(_: &Path, _: &[Iterator]) -> Result<Loaded, Unavailable> {
+    Err(Unavailable::NotBuilt)
+}
+
+pub(super) fn open(_: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+pub(super) fn pin(_: BorrowedFd<'_>, _: &CStr) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
