@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_lsbuf_global_optspecs
-    string join \n o/output= sort= J/json csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= kernel-only deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
+    string join \n o/output= sort= J/json csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
 end
 
 function __fish_lsbuf_needs_command
@@ -25,123 +25,123 @@ function __fish_lsbuf_using_subcommand
 end
 
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sort -d 'Column to sort by: largest number first, or first of the alphabet' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l color -d 'Colour: auto (on a terminal without NO_COLOR), always, never' -r -f -a "auto\t''
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -s p -l pid -d 'Only what these processes hold (a list with commas, or several times)' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l exporter -d 'Only buffers of these exporters, by their exact names, also as they are printed (a list with commas)' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l min-size -d 'Only buffers of this size or more, such as 10M' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l kind -d 'Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all (a list with commas)' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l source -d 'What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone or with ,bufinfo' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to read, or a recorded tree of one' -r -F
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sys-root -d 'The sysfs that goes with it [default: /sys for /proc, else none]' -r -F
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l min-size -d 'Only buffers of at least this size, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l csv -d 'CSV; text that begins with = + - @ or \' has a \' in front, so that no spreadsheet takes it for a formula'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -s r -l raw -d 'Fields separated by one blank, blanks inside them as \\x20'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s n -l noheadings -d 'No headings and no totals'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l human -d 'Sizes like 8.0M (the default on a terminal)'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l kernel-only -d 'Only buffers that no process holds, segments that nobody has attached among them'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l deleted -d 'Only what has lost its name, or is marked for removal, and goes with its last holder'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -s d -l dmabuf -d 'Dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l unheld -d 'Only buffers that no process holds'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s V -l version -d 'Print version'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ls" -d 'List every buffer (the default)'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ps" -d 'List every process that holds a buffer'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show buffers in full: each reference, attachments, age, creator'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain free(1)\'s shared memory to the page'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say which sources work here and what would make the answer complete'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let members of a group use BPF iterators that root has loaded once'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "check" -d 'Try on buffers of its own whether this kernel keeps what the answers rest on'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ps" -d 'List every process that holds a buffer, and what its exit frees'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show single buffers in full: each reference, devices, creator'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain what free(1) calls shared, to the page'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let a group see the whole machine: pin BPF iterators, as root'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "check" -d 'Test whether this kernel behaves as lsbuf assumes'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sort -d 'Column to sort by: largest number first, or first of the alphabet' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l color -d 'Colour: auto (on a terminal without NO_COLOR), always, never' -r -f -a "auto\t''
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s p -l pid -d 'Only what these processes hold (a list with commas, or several times)' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l exporter -d 'Only buffers of these exporters, by their exact names, also as they are printed (a list with commas)' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l min-size -d 'Only buffers of this size or more, such as 10M' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l kind -d 'Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all (a list with commas)' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l source -d 'What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone or with ,bufinfo' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The procfs to read, or a recorded tree of one' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sys-root -d 'The sysfs that goes with it [default: /sys for /proc, else none]' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l min-size -d 'Only buffers of at least this size, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l csv -d 'CSV; text that begins with = + - @ or \' has a \' in front, so that no spreadsheet takes it for a formula'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s r -l raw -d 'Fields separated by one blank, blanks inside them as \\x20'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s n -l noheadings -d 'No headings and no totals'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l human -d 'Sizes like 8.0M (the default on a terminal)'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l kernel-only -d 'Only buffers that no process holds, segments that nobody has attached among them'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l deleted -d 'Only what has lost its name, or is marked for removal, and goes with its last holder'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s d -l dmabuf -d 'Dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l unheld -d 'Only buffers that no process holds'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sort -d 'Column to sort by: largest number first, or first of the alphabet' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l color -d 'Colour: auto (on a terminal without NO_COLOR), always, never' -r -f -a "auto\t''
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s p -l pid -d 'Only what these processes hold (a list with commas, or several times)' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l exporter -d 'Only buffers of these exporters, by their exact names, also as they are printed (a list with commas)' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l min-size -d 'Only buffers of this size or more, such as 10M' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l kind -d 'Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all (a list with commas)' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l source -d 'What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone or with ,bufinfo' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The procfs to read, or a recorded tree of one' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sys-root -d 'The sysfs that goes with it [default: /sys for /proc, else none]' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l min-size -d 'Only buffers of at least this size, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l csv -d 'CSV; text that begins with = + - @ or \' has a \' in front, so that no spreadsheet takes it for a formula'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s r -l raw -d 'Fields separated by one blank, blanks inside them as \\x20'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s n -l noheadings -d 'No headings and no totals'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l human -d 'Sizes like 8.0M (the default on a terminal)'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l kernel-only -d 'Only buffers that no process holds, segments that nobody has attached among them'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l deleted -d 'Only what has lost its name, or is marked for removal, and goes with its last holder'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l unheld -d 'Only buffers that no process holds'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l kind -d 'Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all (a list with commas)' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l source -d 'What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone or with ,bufinfo' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l proc-root -d 'The procfs to read, or a recorded tree of one' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l sys-root -d 'The sysfs that goes with it [default: /sys for /proc, else none]' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, with these buffers only'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s d -l dmabuf -d 'Dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l source -d 'What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone or with ,bufinfo' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l proc-root -d 'The procfs to read, or a recorded tree of one' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l sys-root -d 'The sysfs that goes with it [default: /sys for /proc, else none]' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s J -l json -d 'JSON, schema lsbuf.reconcile/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l human -d 'Sizes like 8.0M (the default on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l strict -d 'Exit with status 3 if the answer is partial'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, and total them: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all (a list with commas)' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l source -d 'What to ask: auto (= bpf where that can be used, else procfs,bufinfo); bpf; or procfs, procmap, maps or map_files, alone or with ,bufinfo' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The procfs to read, or a recorded tree of one' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l sys-root -d 'The sysfs that goes with it [default: /sys for /proc, else none]' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s d -l dmabuf -d 'Dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "install" -d 'Load the iterators and pin them, in place of those that are pinned'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "install" -d 'Load the BPF iterators and pin them; replaces those that are pinned'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "status" -d 'Say what is pinned, who may read it, and whether this user can'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "remove" -d 'Remove what is pinned'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -s g -l group -d 'Who may read them, besides root: the name of a group, or its number' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -s g -l group -d 'Group that may read them, by name or number; without it, only root may' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from status" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from status" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from remove" -l pins -d 'The folder of a bpf filesystem with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from remove" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand check" -s h -l help -d 'Print help'
