@@ -244,11 +244,11 @@ mod tests {
     /// Check that another repository with the same suite name is not taken for Debian's mirror.
     #[test]
     fn mirror_from_uris() {
-        let stranger = "'http://other.example/dists/trixie/InRelease' o_InRelease 0 \n";
+        let foreign = "'http://other.example/dists/trixie/InRelease' o_InRelease 0 \n";
         let debian = "'http://m.example/debian/dists/trixie/InRelease' m_InRelease 0 \n\
                       'http://m.example/debian/dists/trixie-updates/InRelease' u_InRelease 0 \n";
-        assert_eq!(from_uris(stranger), None);
-        assert_eq!(from_uris(&format!("{stranger}{debian}")).unwrap().main, "http://m.example/debian");
+        assert_eq!(from_uris(foreign), None);
+        assert_eq!(from_uris(&format!("{foreign}{debian}")).unwrap().main, "http://m.example/debian");
     }
 
     /// Check that the suite is taken from the third column.

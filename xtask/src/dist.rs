@@ -1,9 +1,10 @@
 //! `cargo xtask dist`: what users install: a static program, and a Debian package with it.
 //!
-//! The program is the one that the tests run in kernels. It is linked statically, so that it runs on
-//! every distribution, and so that one package fits every release of Debian and Ubuntu. The package is
-//! made by Debian's own tools (debhelper) from `dist/debian`. What changes with each build is filled
-//! in here: maintainer, changelog, and the licences of the libraries in the program.
+//! The program is the one that the tests run in kernels. It is linked statically, so that it runs
+//! on every distribution, and so that one package fits every release of Debian and Ubuntu. The
+//! package is made by Debian's own tools (debhelper) from `dist/debian`. What changes with each
+//! build is filled in here: maintainer, changelog, and the licences of the libraries in the
+//! program.
 //!
 //! Limit: only x86-64.
 

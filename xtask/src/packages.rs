@@ -23,8 +23,8 @@ const FILES: [&str; 3] = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 /// The warning that is allowed.
 const NO_ADDRESS: &str = "warning: manifest has no documentation, homepage or repository";
 
-/// Packages all of them together: cargo then takes the later ones' dependencies from the archives of
-/// the earlier ones, where a registry does not have them.
+/// Packages all of them together: cargo then takes the later ones' dependencies from the archives
+/// of the earlier ones, where a registry does not have them.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
     let target = workspace.target.join("packages");
     forget(&target)?;
@@ -59,8 +59,9 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
     Ok(Tally { passed: PACKAGES.len(), ..Tally::default() })
 }
 
-/// Removes what an earlier check unpacked and built. Cargo takes a version of a package for something
-/// that never changes, so it would build the later packages with the earlier ones of that time.
+/// Removes what an earlier check unpacked and built. Cargo takes a version of a package for
+/// something that never changes, so it would build the later packages with the earlier ones of that
+/// time.
 fn forget(target: &Path) -> anyhow::Result<()> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));

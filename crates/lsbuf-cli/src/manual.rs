@@ -1,7 +1,7 @@
 //! Manual pages: one for each command, from the definitions of the arguments and from [`topics`].
 //!
-//! `clap_mangen` writes what clap knows: the description and the options. It knows nothing of examples,
-//! files or the exit status but as one block of text, so those sections are written here.
+//! `clap_mangen` writes what clap knows: the description and the options. It knows nothing of
+//! examples, files or the exit status but as one block of text, so those sections are written here.
 //!
 //! [`topics`]: crate::topics
 
@@ -12,8 +12,8 @@ use clap_mangen::roff::{Inline, Roff, bold, roman};
 
 use crate::topics::{TOPICS, Topic};
 
-/// A page changes with the program, so it has the version in place of a date. `Roff` drops an argument
-/// that is empty.
+/// A page changes with the program, so it has the version in place of a date. `Roff` drops an
+/// argument that is empty.
 const NO_DATE: &str = " ";
 
 /// All pages: names of files, and what is in them.

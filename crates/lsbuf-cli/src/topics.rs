@@ -1,8 +1,8 @@
 //! What help and manual pages say of each command beyond its options: columns, examples, exit
 //! status, files.
 //!
-//! Both are made from the one table here, so that they cannot disagree. Limit: the wording of options
-//! is with the options, in `args`.
+//! Both are made from the one table here, so that they cannot disagree. Limit: the wording of
+//! options is with the options, in `args`.
 
 use lsbuf::render::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,

@@ -1,6 +1,7 @@
 //! The command as its users meet it: what it prints, where, and how it exits; on recorded trees.
 //!
-//! Output is compared with reviewed snapshots. Their world is [`world`], so each can be checked by hand.
+//! Output is compared with reviewed snapshots. Their world is [`world`], so each can be checked by
+//! hand.
 #![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
 
 #[path = "../../lsbuf/tests/common/mod.rs"]
@@ -11,8 +12,8 @@ use std::process::{Command, Stdio};
 use assert_cmd::cargo::cargo_bin;
 use common::Tree;
 
-/// A camera shares a buffer with a compositor and leaks one that only the kernel still holds; a hostile process
-/// holds a third, unnamed... but for bytes that no terminal should see.
+/// A camera shares a buffer with a compositor and leaks one that only the kernel still holds; a
+/// hostile process holds a third, unnamed... but for bytes that no terminal should see.
 fn world() -> Tree {
     let mut tree = Tree::new();
     tree.process(12, b"camera");
@@ -34,9 +35,9 @@ fn world() -> Tree {
     tree
 }
 
-/// A compositor and a client share a pool; the client has leaked a deleted file, and a worker keeps a segment that is marked for
-/// removal beside one that nobody has attached.
-fn family() -> Tree {
+/// A compositor and a client share a pool; the client has leaked a deleted file, and a worker keeps
+/// a segment that is marked for removal beside one that nobody has attached.
+fn shmem_tree() -> Tree {
     let tree = Tree::new();
     tree.process(12, b"client");
     tree.process(13, b"compositor");
@@ -65,8 +66,8 @@ fn family() -> Tree {
 
 /// Check the table of shared memory: most expensive first, what is unknown marked, and its totals.
 #[test]
-fn ls_family() {
-    let run = lsbuf(&family(), &["--human", "-o", "+DELETED,PRIVATE,SWAPPED,SEALS,IPC"]);
+fn ls_shmem_tree() {
+    let run = lsbuf(&shmem_tree(), &["--human", "-o", "+DELETED,PRIVATE,SWAPPED,SEALS,IPC"]);
     assert_eq!((run.status, run.stderr.as_str()), (0, UNCOUNTED));
     insta::assert_snapshot!(run.stdout);
 }
@@ -77,14 +78,14 @@ const UNCOUNTED: &str = "lsbuf: note: procfs has no count of references for 2 sh
 
 /// Check that processes' figures are made of what is charged, with sync_files beside them.
 #[test]
-fn ps_family() {
-    insta::assert_snapshot!(lsbuf(&family(), &["ps", "-o", "+MPSS,SYNCS"]).stdout);
+fn ps_shmem_tree() {
+    insta::assert_snapshot!(lsbuf(&shmem_tree(), &["ps", "-o", "+MPSS,SYNCS"]).stdout);
 }
 
 /// Check that shared memory is shown in full, each kind with what it has of its own.
 #[test]
-fn show_family() {
-    let shown = lsbuf(&family(), &["show", "memfd:7", "0", "/dev/shm/leaked", "0x1234"]);
+fn show_shmem_tree() {
+    let shown = lsbuf(&shmem_tree(), &["show", "memfd:7", "0", "/dev/shm/leaked", "0x1234"]);
     assert_eq!((shown.status, shown.stderr.as_str()), (0, UNCOUNTED));
     insta::assert_snapshot!(shown.stdout);
 }
@@ -92,7 +93,7 @@ fn show_family() {
 /// Check that a name can be given back as it was printed.
 #[test]
 fn show_by_a_printed_name() {
-    let shown = lsbuf(&family(), &["show", r"wl_\x1bshm"]);
+    let shown = lsbuf(&shmem_tree(), &["show", r"wl_\x1bshm"]);
     assert_eq!((shown.status, shown.stdout.lines().next()), (0, Some(r"memfd 7: wl_\x1bshm")));
 }
 
@@ -126,7 +127,7 @@ fn names_that_are_no_text() {
 #[test]
 fn default_columns_of_a_family() {
     let headings = |arguments: &[&str]| {
-        let run = lsbuf(&family(), arguments);
+        let run = lsbuf(&shmem_tree(), arguments);
         run.stdout.lines().next().unwrap_or_default().contains("EXPORTER")
     };
     assert_eq!((headings(&["--csv"]), headings(&["-r"]), headings(&[])), (true, true, false));
@@ -136,20 +137,21 @@ fn default_columns_of_a_family() {
 #[test]
 fn family_keeps_its_schema() {
     let schema = serde_json::from_str(include_str!("../../../docs/lsbuf.snapshot-1.schema.json")).unwrap();
-    let document = serde_json::from_str(&lsbuf(&family(), &["-J"]).stdout).unwrap();
+    let document = serde_json::from_str(&lsbuf(&shmem_tree(), &["-J"]).stdout).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let errors: Vec<String> = schema.iter_errors(&document).map(|e| e.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
 
-/// Check that kinds are chosen together, by -d over what the environment says, and that totals speak of those alone.
+/// Check that kinds are chosen together, by -d over what the environment says, and that totals
+/// speak of those alone.
 #[test]
 fn chosen_kinds() {
     let count =
-        |args: &[&str]| lsbuf(&family(), &[args, &["-n", "-o", "INO"]].concat()).stdout.lines().count();
+        |args: &[&str]| lsbuf(&shmem_tree(), &[args, &["-n", "-o", "INO"]].concat()).stdout.lines().count();
     assert_eq!((count(&["--kind", "sysv,memfd"]), count(&["--kind", "tmpfs"]), count(&[])), (3, 1, 4));
     assert_eq!((count(&["--deleted"]), count(&["--unheld"])), (2, 1));
-    let run = lsbuf(&family(), &["--kind", "memfd", "-d"]);
+    let run = lsbuf(&shmem_tree(), &["--kind", "memfd", "-d"]);
     assert!(run.stderr.starts_with("lsbuf: no dma-buf found; looked at"), "{}", run.stderr);
 }
 
@@ -242,7 +244,8 @@ fn json() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
 }
 
-/// Check that what JSON says has the form that the published schema promises, holders and unknowns included.
+/// Check that what JSON says has the form that the published schema promises, holders and unknowns
+/// included.
 #[test]
 fn json_keeps_its_schema() {
     let schema: serde_json::Value =
@@ -269,7 +272,7 @@ fn show_by_name() {
     assert!(stdout(&["show", "cam 0"]).starts_with("dmabuf 7: cam 0\n"));
 }
 
-/// Check that no format lets a raw control character of a stranger through.
+/// Check that no format lets a raw control character that another process chose through.
 #[test]
 fn no_format_is_raw() {
     for args in [
@@ -286,7 +289,8 @@ fn no_format_is_raw() {
     }
 }
 
-/// Check that a stranger's newline makes no line: as many lines as rows, in every line-oriented format.
+/// Check that a newline in a name makes no line: as many lines as rows, in every line-oriented
+/// format.
 #[test]
 fn no_format_gains_lines() {
     for args in [&["ls", "-n"][..], &["ls", "-nr"], &["ls", "-n", "--csv"]] {
@@ -449,8 +453,8 @@ fn help_lists_columns() {
     }
 }
 
-/// Check that the help of each subcommand has an example, and that no line of an example or a column
-/// is longer than a terminal of 80 columns.
+/// Check that the help of each subcommand has an example, and that no line of an example or a
+/// column is longer than a terminal of 80 columns.
 #[test]
 fn help_has_examples() {
     let commands = ["ls", "ps", "show", "reconcile", "doctor", "probes", "check"];
@@ -511,7 +515,8 @@ fn help_of_probes() {
     insta::assert_snapshot!(stdout_of_help(&["probes", "install", "--help"]));
 }
 
-/// Check that each mistake in pinning is one line that says what is valid or in the way, with its exit status.
+/// Check that each mistake in pinning is one line that says what is valid or in the way, with its
+/// exit status.
 #[test]
 fn mistakes_with_probes() {
     let folder = tempfile::tempdir().unwrap();
@@ -536,7 +541,8 @@ fn mistakes_with_probes() {
     }
 }
 
-/// Check that a folder which is no bpf filesystem's is nothing to answer from, whatever it is full of.
+/// Check that a folder which is no bpf filesystem's is nothing to answer from, whatever it is full
+/// of.
 #[test]
 fn status_of_a_forgery() {
     let folder = tempfile::tempdir().unwrap();
@@ -556,7 +562,8 @@ fn status_of_a_forgery() {
     assert!(said.ends_with(last), "{said}");
 }
 
-/// Check that the second process of a check is not offered, and says what it is to who starts it by hand.
+/// Check that the second process of a check is not offered, and says what it is to who starts it by
+/// hand.
 #[test]
 fn check_helper() {
     assert!(!stdout_of_help(&["--help"]).contains("check-helper"));
@@ -566,9 +573,10 @@ fn check_helper() {
     assert!(said.starts_with("lsbuf: this is for lsbuf check's own use"), "{said}");
 }
 
-/// A machine whose Shmem is 1092K and whose parts are known: memfds 20K, a segment 12K of which 4K are in swap, shared
-/// anonymous memory 8K; `/dev/shm` has 1M, of which 64K are held; a stranger's mount has 32K, but for bytes that no
-/// terminal should see. A memfd of huge pages and a secret one are not in it.
+/// A machine whose Shmem is 1092K and whose parts are known: memfds 20K, a segment 12K of which 4K
+/// are in swap, shared anonymous memory 8K; `/dev/shm` has 1M, of which 64K are held; a mount of
+/// another namespace has 32K, but for bytes that no terminal should see. A memfd of huge pages and
+/// a secret one are not in it.
 fn shared_world() -> Tree {
     let tree = Tree::new();
     tree.process(12, b"app");
@@ -615,8 +623,8 @@ fn reconcile() {
     }
 }
 
-/// Check the account in JSON, with the time and duration of the run blotted out, and that it has the form that its schema
-/// promises.
+/// Check the account in JSON, with the time and duration of the run blotted out, and that it has
+/// the form that its schema promises.
 #[test]
 fn reconcile_json() {
     let run = lsbuf(&shared_world(), &["reconcile", "--json"]);
@@ -633,8 +641,8 @@ fn reconcile_json() {
     assert!(!schema.is_valid(&document), "a schema that takes anything proves nothing");
 }
 
-/// Check that what does not add up is left over with its sign, that each reason is told, and that only what was not seen fails
-/// under --strict.
+/// Check that what does not add up is left over with its sign, that each reason is told, and that
+/// only what was not seen fails under --strict.
 #[test]
 fn reconcile_in_doubt() {
     let tree = shared_world();
@@ -655,7 +663,8 @@ fn reconcile_in_doubt() {
     }
 }
 
-/// Check that kinds are no choice here, by option or environment, and that a machine without a meminfo is no answer.
+/// Check that kinds are no choice here, by option or environment, and that a machine without a
+/// meminfo is no answer.
 #[test]
 fn reconcile_takes_all_kinds() {
     let tree = shared_world();

@@ -1,7 +1,7 @@
 //! What criterion times of what this crate keeps to itself: the parsers, and the join.
 //!
-//! Each function takes what the kernel would print and returns something that only a complete parse can know. Nothing here
-//! is of use to others.
+//! Each function takes what the kernel would print and returns something that only a complete parse
+//! can know. Nothing here is of use to others.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,4 +1,5 @@
-//! Why there is no answer at all. Partial answers are not errors: see [`Coverage`](crate::model::Coverage).
+//! Why there is no answer at all. Partial answers are not errors: see
+//! [`Coverage`](crate::model::Coverage).
 
 use std::fmt;
 use std::io;
@@ -13,8 +14,8 @@ pub enum ErrorKind {
     NoSource,
     /// Iterators cannot be pinned there, or not be removed.
     NotPinned,
-    /// The system refused: a permission is missing (`EPERM`, `EACCES`): as root, or with the capabilities that
-    /// [`Scanner::diagnose`](crate::scan::Scanner::diagnose) names, it may work.
+    /// The system refused: a permission is missing (`EPERM`, `EACCES`): as root, or with the
+    /// capabilities that [`Scanner::diagnose`](crate::scan::Scanner::diagnose) names, it may work.
     PermissionDenied,
     /// What was named is not there (`ENOENT`, `ENOTDIR`).
     NotFound,
@@ -71,7 +72,8 @@ mod tests {
 
     use super::*;
 
-    /// Check that a refusal and a wrong path are told from other failures, and that the system's own error is kept.
+    /// Check that a refusal and a wrong path are told from other failures, and that the system's
+    /// own error is kept.
     #[test]
     fn kinds() {
         let of = |errno: Errno| Error::io(errno, "x".to_owned()).kind();

@@ -10,15 +10,18 @@
 //! Processes that hold more than 64 MiB, largest first:
 //!
 //! ```
-//! use lsbuf::model::{Bytes, Ledger};
+//! use std::cmp::Reverse;
+//!
+//! use lsbuf::model::{Bytes, Ledger, ProcessRow};
 //! use lsbuf::scan::Options;
 //!
 //! let snapshot = lsbuf::scan(Options::default())?;
 //! let ledger = Ledger::of(&snapshot);
-//! let mut large: Vec<_> = ledger.processes().filter(|row| row.figures.pss > Some(Bytes(64 << 20))).collect();
-//! large.sort_by_key(|row| std::cmp::Reverse(row.figures.pss));
-//! for row in large {
-//!     println!("{:>8}  {:>8}  {}", row.process.pid, row.figures.pss.unwrap_or_default(), row.process.comm);
+//! let is_large = |row: &ProcessRow| row.figures.pss > Some(Bytes(64 << 20));
+//! let mut large: Vec<_> = ledger.processes().filter(is_large).collect();
+//! large.sort_by_key(|row| Reverse(row.figures.pss));
+//! for ProcessRow { process, figures, .. } in large {
+//!     println!("{:>8} {:>8} {}", process.pid, figures.pss.unwrap_or_default(), process.comm);
 //! }
 //! # Ok::<(), lsbuf::Error>(())
 //! ```
@@ -51,7 +54,7 @@
 //! |---|---|---|
 //! | `bpf` | yes | loading BPF iterators; without it those that root has pinned are still read |
 //! | `check` | yes | `check`: does this kernel behave as lsbuf assumes? |
-//! | `serde` | no | `Serialize` for [`model`], in the words of the JSON schema |
+//! | `serde` | with `render` | `Serialize` for [`model`], in the words of the JSON schema |
 //! | `render` | yes | `render`: tables, CSV, JSON and text; implies `serde` |
 //!
 //! # How the modules depend on each other

@@ -1,7 +1,8 @@
 //! The file `copyright` of the package: lsbuf's licences, and those of everything in its program.
 //!
-//! Most libraries leave the choice between MIT and others. They are used under MIT where they do, and
-//! their notices are given in full, each text once. Limit: a licence's text is recognised by one phrase.
+//! Most libraries leave the choice between MIT and others. They are used under MIT where they do,
+//! and their notices are given in full, each text once. Limit: a licence's text is recognised by
+//! one phrase.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -58,7 +58,8 @@ pub(crate) fn make(workspace: &Workspace, program: &Path, folder: &Path) -> anyh
     Ok(package)
 }
 
-/// Who makes the package: by Debian's variables, else as git knows its user, else nobody in particular.
+/// Who makes the package: by Debian's variables, else as git knows its user, else nobody in
+/// particular.
 fn maintainer(workspace: &Workspace) -> String {
     let git = |key: &str| {
         let mut git = Command::new("git");
@@ -72,7 +73,8 @@ fn maintainer(workspace: &Workspace) -> String {
     }
 }
 
-/// When the source was changed last, in seconds since 1970, so that the same source makes the same package.
+/// When the source was changed last, in seconds since 1970, so that the same source makes the same
+/// package.
 fn time(workspace: &Workspace) -> anyhow::Result<String> {
     if let Ok(time) = std::env::var("SOURCE_DATE_EPOCH") {
         return Ok(time);

@@ -1,11 +1,11 @@
 //! Tests of the package: lintian; then it is installed, used and removed as its users would.
 //!
 //! This machine's own packages are not touched. dpkg keeps its books in a folder of the test and
-//! unpacks there. The program is run in that folder as its root, where it finds no library and no file
-//! but those of the package, and a procfs.
+//! unpacks there. The program is run in that folder as its root, where it finds no library and no
+//! file but those of the package, and a procfs.
 //!
-//! Limits: the maintainer scripts run on this machine with `DPKG_ROOT` set, as dpkg offers for roots
-//! without a shell; no systemd runs in the folder, so the unit is not started.
+//! Limits: the maintainer scripts run on this machine with `DPKG_ROOT` set, as dpkg offers for
+//! roots without a shell; no systemd runs in the folder, so the unit is not started.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,8 @@ pub(crate) fn lintian(package: &Path) -> anyhow::Result<()> {
     cmd::run(lintian.arg(package))
 }
 
-/// Installs the package, uses what is in it, removes and purges it. Returns how many claims were checked.
+/// Installs the package, uses what is in it, removes and purges it. Returns how many claims were
+/// checked.
 pub(crate) fn install(workspace: &Workspace, package: &Path) -> anyhow::Result<usize> {
     let root = Root::make(&workspace.target.join("dist/root"))?;
     let before = root.files()?;

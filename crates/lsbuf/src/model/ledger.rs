@@ -255,7 +255,7 @@ pub struct ExporterTotals {
 ///
 /// let snapshot = lsbuf::scan(lsbuf::scan::Options::default())?;
 /// for row in Ledger::of(&snapshot).rows() {
-///     println!("{} {}: {} fds, {} mappings", row.buffer.id.kind, row.buffer.id.ino, row.account.fd, row.account.map);
+///     println!("{}: {} fds, {} mappings", row.buffer.id.ino, row.account.fd, row.account.map);
 /// }
 /// # Ok::<(), lsbuf::Error>(())
 /// ```

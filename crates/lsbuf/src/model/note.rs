@@ -32,7 +32,7 @@ pub enum Note {
     },
     /// Processes kept starting faster than they could be read. What they inherited may look like
     /// the kernel's.
-    Newcomers {
+    UnreadNewProcesses {
         /// How many were left.
         processes: u64,
     },
@@ -186,7 +186,7 @@ impl Note {
             | Note::NotWholeMachine
             | Note::NoKernelList { .. }
             | Note::ListContradicts { .. }
-            | Note::Newcomers { .. }
+            | Note::UnreadNewProcesses { .. }
             | Note::Malformed { .. }
             | Note::Unproven { .. }
             | Note::HiddenInFlight { .. }
@@ -243,7 +243,7 @@ impl fmt::Display for Note {
                 "the kernel's own list has {rows} readable rows, but its last line says {stated} buffers: some \
                  may be missing"
             ),
-            Note::Newcomers { processes } => write!(
+            Note::UnreadNewProcesses { processes } => write!(
                 f,
                 "{} started too late to be read: new processes kept starting",
                 counted(*processes, "process", "processes")

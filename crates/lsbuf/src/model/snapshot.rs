@@ -110,7 +110,7 @@ pub struct Gaps {
     /// The procfs shows no kernel threads. It is a container's, or it hides other users' processes.
     pub not_whole_machine: bool,
     /// Processes that started faster than they could be read.
-    pub newcomers: u64,
+    pub new_processes: u64,
     /// Facts that were dropped because their text did not parse, by source.
     pub malformed: BTreeMap<Source, u64>,
     /// Fds and mappings with the name of a dma-buf of which it could not be proven whether they are
@@ -122,8 +122,8 @@ impl Gaps {
     /// Whether a process may have references that were not seen.
     #[must_use]
     pub fn hide_references(&self) -> bool {
-        let Gaps { denied, failed, stuck, not_whole_machine, newcomers, malformed, unproven } = self;
-        denied + failed + newcomers + unproven > 0
+        let Gaps { denied, failed, stuck, not_whole_machine, new_processes, malformed, unproven } = self;
+        denied + failed + new_processes + unproven > 0
             || *not_whole_machine
             || !stuck.is_empty()
             || !malformed.is_empty()

@@ -55,8 +55,8 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
     if gaps.unproven > 0 {
         notes.push(Note::Unproven { references: gaps.unproven });
     }
-    if gaps.newcomers > 0 {
-        notes.push(Note::Newcomers { processes: gaps.newcomers });
+    if gaps.new_processes > 0 {
+        notes.push(Note::UnreadNewProcesses { processes: gaps.new_processes });
     }
     if gaps.not_whole_machine {
         notes.push(Note::NotWholeMachine);

@@ -1,5 +1,5 @@
-//! In place of `loading` where the library is built without the feature `bpf`: nothing can be loaded,
-//! and says why.
+//! In place of `loading` where the library is built without the feature `bpf`: nothing can be
+//! loaded, and says why.
 
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};

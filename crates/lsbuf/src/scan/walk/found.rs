@@ -156,7 +156,7 @@ pub(in crate::scan) struct Walk {
     /// Scratch memory for one fd table.
     pub(in crate::scan) table: fds::FdTable,
     /// New processes that were listed last and not read.
-    pub(super) newcomers: u64,
+    pub(super) new_processes: u64,
     pub(super) malformed: BTreeMap<Source, u64>,
 }
 
@@ -207,7 +207,7 @@ impl Walk {
             denied: self.denied,
             failed: self.failed,
             stuck: self.stuck.clone(),
-            newcomers: self.newcomers,
+            new_processes: self.new_processes,
             malformed: self.malformed.clone(),
             unproven: self.unproven + self.maps.iter().filter(undecided).count() as u64,
             ..Gaps::default()

@@ -49,7 +49,7 @@ impl Walk {
                 listed = start.root.processes()?;
             }
             listed.retain(|(pid, _)| !start.helpers.contains(pid));
-            let mut newcomers = Vec::new();
+            let mut new_processes = Vec::new();
             for &(pid, directory) in &listed {
                 match seen.insert(pid, directory) {
                     Some(before) if before == directory => {}
@@ -57,19 +57,19 @@ impl Walk {
                         // The pid was reused: the earlier process has exited, and what it held was
                         // released.
                         walk.forget(pid);
-                        newcomers.push((pid, directory));
+                        new_processes.push((pid, directory));
                     }
-                    None => newcomers.push((pid, directory)),
+                    None => new_processes.push((pid, directory)),
                 }
             }
-            if newcomers.is_empty() {
+            if new_processes.is_empty() {
                 break;
             }
             if generation == GENERATIONS {
-                walk.newcomers = newcomers.len() as u64;
+                walk.new_processes = new_processes.len() as u64;
                 break;
             }
-            for &(pid, directory) in &newcomers {
+            for &(pid, directory) in &new_processes {
                 walk.counts.total += 1;
                 let known = kernel_threads.knows(pid, directory);
                 let visit = if known { Visit::Kernel } else { walk.visit(start, pid) };
