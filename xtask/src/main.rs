@@ -11,6 +11,8 @@ mod arch;
 mod bench;
 mod bpf;
 mod cmd;
+#[cfg(test)]
+mod comments;
 mod coverage;
 mod cpio;
 mod deb_version;

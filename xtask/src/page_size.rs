@@ -9,7 +9,8 @@
 //! is not looked at.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::workspace::sources;
 
 /// What a comment says of a number that is something else.
 const REASON: &str = "no page size";
@@ -59,32 +60,11 @@ fn unexplained(source: &str) -> Vec<(usize, String)> {
     product.filter(wrong).map(|(at, line)| (at + 1, line.trim().to_owned())).collect()
 }
 
-/// Every source of a program or library below `folder`.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let stem = name.split('.').next().unwrap_or_default();
-        if TESTS.contains(&stem) || stem.ends_with("_tests") {
-            continue;
-        }
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|ending| ["rs", "c", "h"].iter().any(|known| ending == *known))
-        {
-            found.push(path);
-        }
-    }
-}
-
 /// Check that no source of the crates and of the BPF programs has a page size written down.
 #[test]
 fn no_page_size_is_written_down() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut files = Vec::new();
-    for folder in ["crates", "bpf"].map(|name| root.join(name)).iter().filter(|folder| folder.exists()) {
-        sources(folder, &mut files);
-    }
+    let tests = |stem: &str| TESTS.contains(&stem) || stem.ends_with("_tests");
+    let (root, files) = sources(&["crates"], &tests);
     let of =
         |ending: &str| files.iter().filter(|file| file.extension().is_some_and(|it| it == ending)).count();
     assert!(of("rs") > 100 && of("c") >= 4, "only {files:?}");
@@ -92,7 +72,7 @@ fn no_page_size_is_written_down() {
         .iter()
         .flat_map(|file| {
             let source = fs::read_to_string(file).unwrap();
-            let name = file.strip_prefix(root).unwrap().display().to_string();
+            let name = file.strip_prefix(&root).unwrap().display().to_string();
             unexplained(&source).into_iter().map(move |(at, line)| format!("{name}:{at}: {line}"))
         })
         .collect();

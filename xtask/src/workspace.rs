@@ -57,3 +57,25 @@ impl Workspace {
 fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
+
+/// The root of the repository, and the sources in Rust and C below these folders of it. Files and
+/// folders whose name up to the first dot is `skipped` are left out.
+#[cfg(test)]
+pub(crate) fn sources(folders: &[&str], skipped: &dyn Fn(&str) -> bool) -> (PathBuf, Vec<PathBuf>) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let mut open: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    let mut files = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let inside = std::fs::read_dir(&path).unwrap().flatten().map(|entry| entry.path());
+            open.extend(inside.filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                !skipped(name.split('.').next().unwrap_or_default())
+            }));
+        } else if path.extension().is_some_and(|ending| ["rs", "c", "h"].iter().any(|known| ending == *known))
+        {
+            files.push(path);
+        }
+    }
+    (root, files)
+}

@@ -158,11 +158,11 @@ static never_inline void write_run(struct seq_file *seq, struct task_struct *tas
 	found.tid = task->pid;
 	/*
 	 * The runtime is read last. The kernel brings it up to date when a thread leaves its
-	 * processor, before it clears on_cpu (finish_task in kernel/sched/core.c, a release). So for a
-	 * thread that is not on a processor here, the runtime has all that it ran before. In the other
-	 * order, a thread that leaves its processor between the two reads would show an old runtime
-	 * and no RUN_RUNNING. A kernel for one processor may not have on_cpu; there, only the thread
-	 * that reads this is on it.
+	 * processor, before it clears on_cpu (finish_task in kernel/sched/core.c, a release). So
+	 * for a thread that is not on a processor here, the runtime has all that it ran before. In
+	 * the other order, a thread that leaves its processor between the two reads would show an
+	 * old runtime and no RUN_RUNNING. A kernel for one processor may not have on_cpu; there,
+	 * only the thread that reads this is on it.
 	 */
 	if (exists(run->on_cpu) && size_of_field(run->on_cpu) == 1) {
 		u8 now = 0;
