@@ -58,7 +58,7 @@ const ANSWER: &[(&str, &str)] = &[
 ];
 
 const ACTION: &[(&str, &str)] =
-    &[("0", "done"), ("1", "not done; stderr says why"), ("2", "wrong arguments")];
+    &[("0", "done"), ("1", "not done (stderr says why)"), ("2", "wrong arguments")];
 
 const SCANNED: &[(&str, &str)] = &[
     ("/proc", "processes, their fds and their mappings (another folder: --proc-root)"),
@@ -205,7 +205,7 @@ pub(crate) const TOPICS: &[Topic] = &[
         ],
         exit: &[
             ("0", "done, and for status: this user can read what is pinned"),
-            ("1", "not so"),
+            ("1", "if not"),
             ("2", "wrong arguments"),
         ],
         files: PINNED,

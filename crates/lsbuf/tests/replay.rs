@@ -55,11 +55,14 @@ fn keys_that_come_and_go() {
     assert!(!same(serde_json::json!({ "buffers": [{ "name": "cam", "ino": 7 }] })));
 }
 
-/// Check that every kernel in the table is recorded.
+/// Check that every amd64 kernel of the table is recorded. Recordings are text, which is the same on
+/// other machines.
 #[test]
 fn every_kernel_is_recorded() {
     let table = include_str!("../../../xtask/kernels.toml");
-    let ids: Vec<&str> = table.lines().filter_map(|l| l.strip_prefix("id = \"")?.strip_suffix('"')).collect();
+    let amd64 = table.split("[[kernel]]").skip(1).filter(|kernel| !kernel.contains("\narch = "));
+    let id = |line: &'static str| line.strip_prefix("id = \"")?.strip_suffix('"');
+    let ids: Vec<&str> = amd64.filter_map(|kernel| kernel.lines().find_map(id)).collect();
     let recorded: Vec<String> = trees().into_iter().map(|tree| tree.id).collect();
     assert_eq!(recorded, ids);
 }
