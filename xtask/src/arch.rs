@@ -3,7 +3,7 @@
 //!
 //! A guest's programs are linked statically by this machine's own C compiler, or, if the guest has
 //! another architecture, by Debian's cross compiler. The report needs a serial port besides the
-//! console's. Boards differ in how many they have.
+//! console's. A board that has only one gets another on its PCI bus.
 
 use clap::ValueEnum;
 use serde::Deserialize;

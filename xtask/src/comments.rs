@@ -1,7 +1,7 @@
 //! A test of comments: they wrap at 100 columns, and use the terms of docs/glossary.md.
 //!
-//! Limits: it finds a word, not a sentence that is hard to understand. Comments behind code on the same
-//! line are not looked at.
+//! Limits: it finds a word, not a sentence that is hard to understand. Comments behind code on the
+//! same line are not looked at.
 
 use std::fs;
 

@@ -5,8 +5,8 @@
 //! table does not list, and a need that the kernel meets although the table lists it as lacking are
 //! as bad as a check that fails.
 //!
-//! A run that was left out on purpose is counted by itself. It is no skip, and it fails if the
-//! guest reports it after all.
+//! A scenario whose claim needs only other kernels is left out of a boot. It is counted by itself
+//! and not as a skip, and it fails if the guest reports it after all.
 
 use lsbuf_guest::need::Need;
 use lsbuf_guest::report::{Event, Outcome};

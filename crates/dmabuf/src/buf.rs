@@ -2,7 +2,7 @@
 //!
 //! A path proves nothing, because any file may be called `/dmabuf:x`. So a `DmaBuf` is made in two
 //! ways only: an exporter returned the descriptor, or the descriptor is on the filesystem that the
-//! kernel uses for dma-bufs alone. Limits: the kernel has no request that reads the name back, and
+//! kernel uses for dma-bufs alone. Limits: the kernel has no ioctl that reads the name back, and
 //! nothing here says which other processes hold the buffer.
 
 use std::ffi::CString;

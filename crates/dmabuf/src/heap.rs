@@ -2,8 +2,10 @@
 //!
 //! A heap is the simplest exporter, because it needs no device (`CONFIG_DMABUF_HEAPS`, Linux 5.6).
 //! Most machines that have heaps have one called `system`. Limits: which other heaps exist, and
-//! what kind of memory they give, depends on the machine. The kernel charges the memory of heaps to
-//! no process and no cgroup.
+//! what kind of memory they give, depends on the machine. The kernel charges this memory to no
+//! process. Newer kernels can charge memory of the heap `system` to the cgroup of the process that
+//! allocates it (parameter `dma_heap.mem_accounting`, off by default; commit 3c227be90659). Older
+//! ones charge it to no cgroup.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

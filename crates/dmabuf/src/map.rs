@@ -2,7 +2,7 @@
 //! coherent with devices.
 //!
 //! A [`Mapping`] holds no descriptor. A duplicate would raise the reference count that the kernel
-//! reports, and so change what a measurement sees. The sync request needs a descriptor, so
+//! reports, and so change what a measurement sees. `DMA_BUF_IOCTL_SYNC` needs a descriptor, so
 //! [`Mapping::begin`] borrows the [`DmaBuf`] and checks that it is the buffer that is mapped.
 //!
 //! Every mapping starts at the beginning of the buffer, because some exporters map the beginning

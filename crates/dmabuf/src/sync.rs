@@ -1,10 +1,11 @@
 //! Directions of access, and sync files: a buffer's fences as file descriptors.
 //!
-//! The three sync requests of `include/uapi/linux/dma-buf.h` take the same direction, so there is
-//! one type for it. A buffer carries fences for the work of devices on it, and drivers wait for
-//! them implicitly. A program that synchronizes explicitly exports them as a [`SyncFile`], or adds
-//! a fence of its own by importing one. Sync files need Linux 6.0 and `CONFIG_SYNC_FILE`, which
-//! some small cloud kernels are built without. Limit: nothing here waits; poll the descriptor.
+//! The three ioctls for synchronization in `include/uapi/linux/dma-buf.h` take the same direction,
+//! so there is one type for it. A buffer carries fences for the work of devices on it, and drivers
+//! wait for them implicitly. A program that synchronizes explicitly exports them as a [`SyncFile`],
+//! or adds a fence of its own by importing one. Sync files need Linux 6.0 and `CONFIG_SYNC_FILE`,
+//! which some small cloud kernels are built without. Limit: nothing here waits; poll the
+//! descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

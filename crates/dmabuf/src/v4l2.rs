@@ -1,10 +1,11 @@
 //! V4L2 capture devices: export their buffers as dma-bufs, or let them capture into other dma-bufs.
 //!
 //! Camera pipelines use both. Each export makes a new dma-buf, so the same memory can have several
-//! identities. An import makes a reference inside the kernel that is in no fd table; if the CPU
-//! copies the frames into the memory, there is no attachment either. The `vivid` module of the
-//! kernel offers both, on any machine. Limits: capture devices with one plane only (no `_MPLANE`,
-//! no output). The format is not changed, and nothing is streamed.
+//! identities. From the moment when a dma-buf is queued until the queue is freed, the kernel holds
+//! a reference to it that is in no fd table. If the driver uses DMA, its device is attached to the
+//! dma-buf. If the CPU copies the frames, nothing is attached. The `vivid` module of the kernel
+//! offers both, on any machine. Limits: capture devices with one plane only (no `_MPLANE`, no
+//! output). The format is not changed, and nothing is streamed.
 
 use std::collections::HashSet;
 use std::fmt;

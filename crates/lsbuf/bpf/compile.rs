@@ -1,11 +1,13 @@
 //! How the BPF iterators are compiled, for `cargo xtask bpf` and for builds with the feature
 //! `bpf-from-source`.
 //!
-//! The same compiler makes the same bytes in every folder. More than half of what it makes is of no
-//! use when an object is loaded, and is removed: the table of source lines, labels, and relocations
-//! that loaders do in another way. The source lines themselves are not included, because the
-//! compiler gets the name of a folder that does not exist and so cannot find them. What remains is
-//! code, types, functions, and the places where fields of kernel structures are read.
+//! The same compiler makes the same bytes in every folder. More than half of what it makes is not
+//! needed to load an object, and is removed: DWARF, the table of source lines, the labels inside
+//! functions, and the relocations of the type information, which loaders compute themselves. The
+//! compiler is told a build folder that does not exist (`-fdebug-compilation-dir`). This keeps the
+//! real folder's name out of the object, and the text of the source lines too, because the compiler
+//! does not find the files. What remains is code, types, functions, and the places where fields of
+//! kernel structures are read.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Lists every dma-buf that has an open file, whichever process holds it, with the devices attached
- * to it and its mappings. The kernel keeps a buffer's mappings in a tree of their own (`i_mmap`),
- * so no other mapping has to be looked at.
+ * to it and its mappings. The kernel keeps the mappings of a file in a tree (`i_mmap`), so no other
+ * mapping has to be looked at. If shared memory is looked for, the mappings are left out, because
+ * the iterator over VMAs lists them then. In their place come the memfds whose pages a udmabuf has.
  *
  * The tree is walked without its lock. A change meanwhile can hide a mapping or show one that has
- * gone. The reference count is read before and after the walk; it shows that something is missing,
- * and lsbuf then reads again.
+ * gone. The reference count is read before and after the walk. If it changed, or is higher than the
+ * references that were found, lsbuf reads again.
  */
 #include "udmabuf.h"
 

@@ -7,7 +7,7 @@
  * A record begins with its kind and its length. Numbers are in the machine's byte order.
  * crates/lsbuf/src/kernel/bpf/record.rs reads the records. No kernel address leaves the kernel. In
  * its place there is an id, a keyed hash of the address: the same for one object as long as it
- * lives, and of no other use.
+ * lives. The address cannot be computed from it.
  */
 #ifndef LSBUF_H
 #define LSBUF_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What each thread has run, and which system call it is in. A thread that used no processor time
- * between two readings has done nothing between them.
+ * How long each thread has been on a processor, and which system call it is in. A thread that used
+ * no processor time between two readings has done nothing between them.
  *
  * Every thread except the kernel's own has one record.
  */

@@ -2,9 +2,10 @@
 /*
  * Shared memory of all kinds but dma-bufs, for the iterators over tasks, fds and mappings.
  *
- * A file is shared memory if it is a regular file on a filesystem with one of four magic numbers.
- * In a reading it is described once, before the first reference to it. From the magic number, the
- * device and the path lsbuf concludes what kind it is.
+ * A file is shared memory if it is a regular file on a filesystem with one of four magic numbers:
+ * tmpfs, hugetlbfs, memfd_secret, guest_memfd. Before Linux 7 a guest_memfd is an anonymous inode;
+ * the iterator over fds knows it by its name. In a reading it is described once, before the first
+ * reference to it. From the magic number, the device and the path lsbuf concludes what kind it is.
  */
 #ifndef LSBUF_SHMEM_H
 #define LSBUF_SHMEM_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Lists every process, and every thread with an fd table or an address space of its own. Also
- * writes what each thread has run (run.h). If shared memory is looked for, it also writes IPC
- * namespaces, threads that have their own, how often each address space was changed, and the file
- * that each process runs if that is shared memory.
+ * writes for each thread how long it has been on a processor, and its system call (run.h). If
+ * shared memory is looked for, it also writes IPC namespaces, threads that have their own, how
+ * often each address space was changed, and the file that each process runs if that is shared
+ * memory.
  */
 #include "shmem.h"
 #include "run.h"

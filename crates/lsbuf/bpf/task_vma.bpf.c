@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Lists every mapping of a dma-buf and of an io_uring, and of shared memory if that is looked for.
- * The kernel runs this for every VMA of every process, with the VMA locked.
+ * The kernel runs this for every VMA of every process, and holds the process's `mmap_lock` for
+ * reading meanwhile. So the VMA cannot change, but the iterator waits if the process holds the
+ * lock.
  */
 #include "shmem.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Finds out which files the pages of a udmabuf belong to. This memory is shared by two buffers. */
+/*
+ * Finds out which files, usually memfds, the pages of a udmabuf belong to. The udmabuf and the
+ * memfd are then the same memory, which must not be counted twice.
+ */
 #ifndef LSBUF_UDMABUF_H
 #define LSBUF_UDMABUF_H
 

@@ -1,7 +1,8 @@
-//! What criterion times of what this crate keeps to itself: the parsers, and the join.
+//! Private functions made public for the benchmarks with criterion: the parsers, and the step that
+//! joins references with buffers.
 //!
-//! Each function takes what the kernel would print and returns something that only a complete parse
-//! can know. Nothing here is of use to others.
+//! Each function takes what the kernel would print. It returns a number that only a complete parse
+//! can find, so that a benchmark can check the result. Nothing here is of use to others.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,5 +1,6 @@
 //! Loads the BPF iterators and pins them, so that members of a group can read them without any
-//! privilege. Root does this once per boot; it also saves each scan the time to load them.
+//! privilege. Root does this once per boot; it also saves each scan the time to load them. This
+//! module also says what is pinned, and removes it.
 //!
 //! The members can then see the whole machine, all containers included:
 //!

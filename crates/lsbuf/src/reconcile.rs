@@ -9,7 +9,8 @@
 //! - files of each mounted tmpfs that no process holds: what the tmpfs says is used of it, less
 //!   what is held there;
 //! - less the part of both that is in swap, because that is charged, too;
-//! - what is left over: files that no process holds, has mapped, or can name.
+//! - what is left over: files that lsbuf cannot find, such as a GPU driver's objects that no
+//!   process has mapped ([`CAUSES`]).
 //!
 //! Pages of hugetlbfs, memfd_secret and guest_memfd are not in `Shmem`; they are listed apart
 //! ([`Balance::outside`]).

@@ -1,7 +1,8 @@
-//! The DRM requests that make, export, import and close buffers, and the one for the driver's name.
+//! The DRM ioctls that make, export, import and close buffers, and the one that returns the
+//! driver's name.
 //!
-//! Only requests that all drivers with GEM share (`include/uapi/drm/drm.h`, `drm_mode.h`); none of
-//! a particular driver.
+//! Only ioctls that all drivers with GEM share (`include/uapi/drm/drm.h`, `drm_mode.h`); none of a
+//! particular driver.
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -1,8 +1,9 @@
-//! The requests of dma-bufs, heaps and udmabuf, one function for each.
+//! The ioctls of dma-bufs, heaps and udmabuf, one function for each.
 //!
-//! Each function takes borrowed descriptors and returns the errno unchanged. The number of a
-//! request encodes the size of its structure, and the structures here have exactly that size. So
-//! even another driver that knows the same number reads and writes only inside the structure.
+//! Each function takes borrowed descriptors and returns the errno unchanged. The number of an ioctl
+//! encodes the size of its structure, and the structures here have exactly that size. A driver of
+//! another device may use the same number for something else. It too then reads and writes only
+//! inside the structure.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -2,8 +2,8 @@
 //!
 //! A reference to such memory would be unsound. `&[u8]` promises that the bytes do not change, and
 //! `&mut [u8]` that nobody else sees them. So this module keeps a raw pointer and copies bytes in
-//! and out with volatile accesses, which the compiler may neither repeat nor merge, and about whose
-//! values it may assume nothing. Where the alignment allows, it copies whole words: mapped device
+//! and out with volatile accesses. The compiler may neither repeat nor merge these, and may not
+//! assume what a read returns. Where the alignment allows, it copies whole words: mapped device
 //! memory is often uncached, and then every access costs a bus transaction.
 //!
 //! Limits: a copy is not atomic, so it can mix old and new bytes if the memory is written

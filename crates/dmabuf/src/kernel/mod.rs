@@ -1,4 +1,4 @@
-//! All the `unsafe` code of the crate: requests to the kernel, and access to mapped memory.
+//! All the `unsafe` code of the crate: ioctls, and access to mapped memory.
 //!
 //! It is in one place so that a reviewer can read all of it. Everything that other modules may use
 //! here is safe to call with any argument: descriptors are borrowed or owned types, lengths are

@@ -1,7 +1,7 @@
-//! The type of a request whose return value is a new descriptor.
+//! The type of an ioctl whose return value is a new descriptor.
 //!
 //! rustix has no type for it, as its own types ignore the return value. `/dev/udmabuf` has such
-//! requests.
+//! ioctls.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;

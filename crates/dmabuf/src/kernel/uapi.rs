@@ -1,7 +1,7 @@
-//! Structures and request numbers of the kernel's user interface.
+//! Structures and ioctl numbers of the kernel's user interface.
 //!
 //! They are written by hand from the uapi headers, because they are few and the kernel never
-//! changes the layout of a published request. Like the C macros, the numbers here are computed from
+//! changes the layout of a published ioctl. Like the C macros, the numbers here are computed from
 //! the size of the structure, so a wrong size gives a wrong number. The tests compare the numbers
 //! with the known values.
 

@@ -1,5 +1,5 @@
-//! The V4L2 requests about buffers: capabilities, the size of a frame, making, exporting and
-//! queueing buffers.
+//! The V4L2 ioctls for buffers: capabilities, the size of a frame, making, exporting and queueing
+//! buffers.
 //!
 //! Only what every capture device with one plane has (`include/uapi/linux/videodev2.h`). Nothing
 //! here starts a stream.

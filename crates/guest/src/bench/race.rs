@@ -1,4 +1,8 @@
-//! Runs the ways in turn: in every round each way runs as a command, and then its scanner scans.
+//! Times the variants ([`way`](super::way)) in turn. In every round each of them runs once as a
+//! command. If it is a variant of lsbuf, a scanner that stays alive between the rounds
+//! ([`warm`](super::warm)) then scans once.
+//!
+//! A variant that has taken very long is left out of the remaining rounds.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Makes a random world and pauses it.
 //!
 //! A process makes memory of every kind that the kernel has, uses it at random as programs do, and
-//! forks others that continue with what they inherited. At the end each process says what it left
-//! in messages, because no plain reading finds that, and sleeps. All processes are in one process
-//! group and are killed together.
+//! forks others that continue with what they inherited. At the end each process tells the test
+//! which fds it has left in messages, because `/proc` does not show what is in a message. Then it
+//! sleeps. All processes are in one process group and are killed together.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

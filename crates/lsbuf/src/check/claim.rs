@@ -1,6 +1,6 @@
-//! A row of a table of claims.
+//! A claim: one property of the kernel that lsbuf relies on, and the function that tests it.
 //!
-//! The claims are tables, so that a new claim is one more row.
+//! Each group of claims is a table, so a new claim is one more row. [`super`] runs all tables.
 
 use super::judge::Tried;
 use super::kit::Kit;

@@ -3,8 +3,8 @@
 //!
 //! KERNEL is this count less the references that lsbuf found, so each of them must count once.
 //!
-//! Limits: what an import or a handle takes is tried with vgem; other drivers may take other
-//! numbers.
+//! Limits: how many references an import or a GEM handle adds is tried with vgem alone; with other
+//! drivers it may be another number.
 
 use dmabuf::{DmaBuf, MapMode, share};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};

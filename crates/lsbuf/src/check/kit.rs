@@ -1,8 +1,8 @@
 //! What a claim is tried with: buffers from every exporter that works here, and this process's own
 //! files in `/proc/self`.
 //!
-//! They are read with the readers and parsers of a scan, if it has some for them: a claim should
-//! fail if those would.
+//! Claims read these files with the readers and parsers of a scan, if it has some for them. So a
+//! claim fails where those would fail.
 //!
 //! Limits: only this process's own references can be looked at.
 

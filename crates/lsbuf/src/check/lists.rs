@@ -1,7 +1,7 @@
 //! Claims about the kernel's list of dma-bufs, debugfs `dma_buf/bufinfo`: which buffers are in it,
 //! what it says, and that one with nothing but an `O_PATH` fd is not in it.
 //!
-//! By procfs, only this list shows buffers that no process holds.
+//! Without BPF iterators, only this list shows buffers that no process holds.
 //!
 //! Limits: on most machines only root can read it; other users' checks skip these claims.
 

@@ -2,7 +2,8 @@
 //!
 //! A process that only maps a buffer is found by these files alone.
 //!
-//! Limits: offsets of vgem's buffers are not tried, because lsbuf does not show them.
+//! Limits: the offset of a mapping is not tried with vgem. There the kernel shows an offset of the
+//! device, not of the buffer, and lsbuf leaves it out.
 
 use super::claim::Claim;
 use super::judge::{Attempt, Fault, Tried, same, that};

@@ -1,4 +1,5 @@
-//! debugfs texts about buffers: the kernel's list, and the handles of drivers.
+//! Promises about the parsers of two debugfs texts: the kernel's list of dma-bufs, and the GEM
+//! handles of drivers.
 
 use super::LONGEST_NAME;
 use crate::kernel::bufinfo::{self as list_of, ListedBuffer};

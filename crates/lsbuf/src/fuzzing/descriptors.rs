@@ -1,4 +1,4 @@
-//! fdinfo: of a dma-buf, and of any file.
+//! Promises about the parsers of fdinfo: of a dma-buf, and of any file.
 
 use std::fmt::Write;
 

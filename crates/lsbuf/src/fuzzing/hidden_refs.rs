@@ -1,5 +1,5 @@
-//! References that no process shows: messages in flight, files registered with an io_uring,
-//! connections that are not accepted yet.
+//! Promises about the parsers that look for references which no process shows: messages in flight,
+//! files registered with an io_uring, connections that are not accepted yet.
 
 use super::{LONGEST_NAME, halves};
 use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};

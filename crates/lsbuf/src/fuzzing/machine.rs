@@ -1,4 +1,5 @@
-//! Mounts, recorded inodes, and the kernel's type information.
+//! Promises about the parsers of mount tables, of the inodes in a recorded tree, and of the
+//! kernel's type information.
 
 use crate::kernel::btf as types;
 use crate::kernel::identity::{self, LinkTarget};

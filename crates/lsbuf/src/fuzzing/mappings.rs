@@ -1,4 +1,4 @@
-//! Mappings: lines of maps, and names in map_files.
+//! Promises about the parsers of mappings: lines of maps, and names in map_files.
 
 use super::LONGEST_NAME;
 use crate::kernel::{map_files as links, maps as lines};

@@ -1,4 +1,5 @@
-//! Shared memory: segments, mounts, inodes, names, records of BPF iterators, and meminfo.
+//! Promises about the parsers for shared memory: segments, mounts, inodes, names, records of BPF
+//! iterators, and meminfo.
 
 use crate::kernel::bpf::record;
 use crate::kernel::meminfo::{self, Meminfo};

@@ -1,4 +1,5 @@
-//! The identity of a process, and which tasks share tables.
+//! Promises about the parsers of a process's identity, and of the recorded list of tasks that share
+//! tables.
 
 use std::cmp::Ordering;
 

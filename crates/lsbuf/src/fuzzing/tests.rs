@@ -1,5 +1,5 @@
-//! The promises of the parsers, tested with their own keywords in random order, where there is no
-//! fuzzer.
+//! Tests the promises of the parsers where there is no fuzzer: with random bytes, and with words
+//! that the parsers know in random order.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

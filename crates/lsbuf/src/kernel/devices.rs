@@ -5,6 +5,9 @@
 //! `/dev/dri/card0`. The node's `device` link in sysfs ends in the same `dev_name`, so the two can
 //! be matched. A node is looked up by its file name alone, in the classes whose drivers can hold
 //! dma-bufs.
+//!
+//! Limits: a node that was given another name is not matched, or is matched with another device.
+//! That is enough here, because a process with an open device is only a candidate.
 
 use std::path::Path;
 

@@ -1,8 +1,10 @@
 //! fd tables: the links in `/proc/P/fd`, and the fdinfo of fds that look like a dma-buf.
 //!
-//! It takes one `readlink` per fd. `fdinfo` (open, read, close) is read only where the link begins
-//! with `/dmabuf:`, and once for each socket and io_uring, because these can hold fds themselves.
-//! The documentation of [`kernel`](super) says why nothing else may be read of an arbitrary fd.
+//! It takes one `readlink` per fd. The link alone tells device nodes and sync_files; a file that
+//! may be shared memory is identified by [`shmem`](super::shmem). `fdinfo` (open, read, close) is
+//! read only where the link begins with `/dmabuf:`, of a file of shared memory that may be opened
+//! with `O_PATH`, and once for each socket and io_uring, because these can hold fds themselves. The
+//! documentation of [`kernel`](super) says why nothing else may be read of an arbitrary fd.
 //!
 //! `/proc/P/fd` is the table of the thread-group leader. `/proc/P/task/T` has the same shape for
 //! each thread.

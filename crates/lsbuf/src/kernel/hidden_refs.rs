@@ -16,8 +16,8 @@
 //!
 //! Limits:
 //! - An io_uring that prints no slot counts as unread, because it may have been busy.
-//! - An io_uring without an fd and without a mapping is not seen (one that is registered with
-//!   itself and uses memory of the program).
+//! - An io_uring without an fd and without a mapping is not seen. A program can make one with
+//!   IORING_SETUP_REGISTERED_FD_ONLY and IORING_SETUP_NO_MMAP.
 //! - A sender that waits for room in a queue holds the files of its message before `scm_fds` counts
 //!   them.
 //! - Connections that have not been accepted are the subject of [`super::pending`].

@@ -1,8 +1,10 @@
-//! `/proc/P/map_files`: the oldest way to read mappings, kept for comparison with the others.
+//! `/proc/P/map_files`: a link for each mapping of a file.
 //!
-//! It takes one `readlink` per file mapping. Only links that look like a dma-buf's or like shared
-//! memory are followed for device and inode. That needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in
-//! the first user namespace (`proc_map_files_get_link`).
+//! These links are one of three ways to find mappings. `maps` and PROCMAP_QUERY say more and need
+//! fewer rights, so lsbuf uses this way only if a user asks for it, to compare. It takes one
+//! `readlink` per file mapping. Only links that look like a dma-buf's or like shared memory are
+//! followed for device and inode. That needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the first
+//! user namespace (`proc_map_files_get_link`).
 //!
 //! Limits: offset and protection of a mapping are not shown here.
 

@@ -1,5 +1,5 @@
-//! The lines of `/proc/meminfo` that count shared memory (`meminfo_proc_show` in
-//! fs/proc/meminfo.c).
+//! The lines of `/proc/meminfo` that count shared memory, and how much swap is in use
+//! (`meminfo_proc_show` in fs/proc/meminfo.c).
 //!
 //! `Shmem:` is the kernel's counter `NR_SHMEM`: the pages in memory of all files of every tmpfs,
 //! including the kernel's own tmpfs, which is mounted nowhere. `Hugetlb:` counts huge pages of

@@ -28,10 +28,10 @@
 //! Therefore:
 //! - `readlink` of `/proc/P/fd/N` and of entries of `map_files` prints the path from the dentry
 //!   cache and never enters the file's filesystem.
-//! - `fdinfo` is read only where the link begins with `/dmabuf:`, and of sockets and io_urings.
-//!   Reading it calls the file's `show_fdinfo`, which network filesystems and FUSE do not have.
-//!   That of an io_uring gives up if the ring is busy. That of a DRM file takes driver locks, so it
-//!   is not read.
+//! - `fdinfo` is read only where the link begins with `/dmabuf:`, of sockets and io_urings, and of
+//!   files of shared memory that may be opened with `O_PATH`. Reading it calls the file's
+//!   `show_fdinfo`, which network filesystems and FUSE do not have. That of an io_uring gives up if
+//!   the ring is busy. That of a DRM file takes driver locks, so it is not read.
 //! - Where lsbuf looks for shared memory, it calls `statx` (`AT_STATX_DONT_SYNC`) on files with a
 //!   name of the kernel's own tmpfs, and on files below a mounted tmpfs. Which mount a path is in
 //!   is decided by the innermost mount of the holder's mount namespace ([`shmem`]). One case is

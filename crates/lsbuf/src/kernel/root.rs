@@ -1,5 +1,8 @@
 //! The root of the procfs that is read: that of a running kernel, or a recorded tree of the same
 //! shape ([`tree`](super::tree)).
+//!
+//! It lists the processes, and reads what belongs to none of them: the last pid and the names of
+//! the machine.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! The totals of some kinds together: the figures of a summary line.
+//! Totals over a set of kinds, such as all shared memory: the figures of one summary line.
 //!
 //! A part is added up from the [`KindTotals`] of a [`Ledger`], so it covers the whole machine,
 //! whatever rows are shown. Memory that buffers of two kinds share counts for both.

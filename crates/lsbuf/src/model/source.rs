@@ -1,5 +1,5 @@
-//! The kernel interfaces that facts come from, and references that the kernel counts without saying
-//! to which files.
+//! The kernel interfaces that facts come from. Also the numbers of references in sockets and
+//! io_urings: the kernel counts these and does not say to which files they are.
 
 /// A kernel interface that facts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

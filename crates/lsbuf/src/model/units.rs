@@ -1,7 +1,7 @@
-//! The bare numbers of the field, each with a type of its own so that a pid cannot be taken for an
-//! inode nor a count for a size.
+//! Types for plain numbers: sizes, pids, fds, inode and device numbers. Each has a type of its own,
+//! so that a pid cannot be taken for an inode number.
 //!
-//! Limits: these carry no checks beyond their width; whoever parses text makes them.
+//! Limits: the types do not check their values; the parsers do.
 
 use std::fmt;
 use std::iter::Sum;

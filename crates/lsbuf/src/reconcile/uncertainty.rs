@@ -1,4 +1,5 @@
-//! Why the row `left over` of a reconciliation may be off, and what it consists of where it is not.
+//! Why the row `left over` of a reconciliation may be wrong ([`Uncertainty`]), and what memory it
+//! may stand for if it is right ([`CAUSES`]).
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! The layout of a JSON document, without anything that a terminal would obey.
+//! Writes a JSON document with one line for each value. Characters that a terminal would obey are
+//! escaped, even where JSON allows them.
 
 use std::io::{self, BufWriter, Write};
 

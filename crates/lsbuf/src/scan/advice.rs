@@ -1,5 +1,5 @@
-//! Says which rights are missing: the fewest capabilities that the caller lacks, and where to have
-//! them.
+//! Says which rights are missing: the fewest capabilities that the caller lacks, and whether it
+//! must leave its user namespace to get them.
 //!
 //! Which right each source needs was tried on real kernels, one capability at a time; the guest's
 //! `rights` scenarios try it again. Outside the first user namespace, a capability that was given

@@ -1,6 +1,7 @@
 //! Fills in a buffer of shared memory from its inode and from the name that the kernel gave it.
 //!
-//! Both sources read these and use this code, so that they say the same.
+//! Both sources, procfs and the BPF iterators, read inode and name. Both use this code, so that
+//! their answers agree.
 //!
 //! Limits: what an inode does not tell, such as seals, is not filled in here.
 

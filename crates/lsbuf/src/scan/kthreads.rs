@@ -1,12 +1,13 @@
-//! Remembers which processes are kernel threads, from one scan to the next.
+//! Remembers which processes are kernel threads, from one scan to the next, so that they are not
+//! read again. A machine has hundreds of them, and they hold no buffer.
 //!
-//! They never hold a buffer, and a machine has hundreds, so not reading them again saves time. On
-//! kernels where a kernel thread can turn into a user's process by exec, with the same pid and
-//! directory, it is not remembered: Linux 5.19 and later refuse such an exec (`kernel_execve` in
-//! fs/exec.c). PROCMAP_QUERY came later (6.11), so a kernel that has it refuses. The inode number
-//! of the directory tells a thread from a later process with its pid.
+//! A pid is remembered with the inode number of its `/proc` directory, so that a later process with
+//! the same pid is not taken for the thread. Before Linux 5.19 a kernel thread can become a user's
+//! process by exec, and keeps pid and directory (`kernel_execve` in fs/exec.c). There it must not
+//! be remembered. Kernel versions are not compared; lsbuf remembers threads if the kernel has
+//! PROCMAP_QUERY, which came later (6.11).
 //!
-//! Limits: kernels from 5.19 to 6.10 refuse such an exec too, but there nothing is remembered.
+//! Limits: from 5.19 to 6.10 remembering would be safe too, but is not done.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! Processes that start and end while they are read.
+//! Processes that start and end while they are read. What they inherit or release must not be shown
+//! as the kernel's, and the figures of buffers that they do not touch must stay right.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

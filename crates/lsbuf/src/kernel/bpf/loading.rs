@@ -1,4 +1,8 @@
-//! Loads the iterators into the kernel, all at once.
+//! Loads the iterators into the kernel, each in a thread of its own, because the kernel takes long
+//! to verify a program.
+//!
+//! All of them get the same random key for the ids of kernel objects, so that ids in records of
+//! different iterators can be compared.
 
 use std::path::Path;
 

@@ -11,8 +11,8 @@
 //!   system call each is.
 //! - `task_file` (5.8, the same commit): every fd of a dma-buf or device, and every file that waits
 //!   in a socket.
-//! - `task_vma` (5.12, commit 3a7b35b899de): every mapping of a dma-buf. Each VMA is read under its
-//!   lock.
+//! - `task_vma` (5.12, commit 3a7b35b899de): every mapping of a dma-buf. The kernel holds the
+//!   process's `mmap_lock` while it is read.
 //! - `dmabuf` (6.16, commit 76ea95534995): every dma-buf with its count, its attached devices, and
 //!   its mappings.
 //!

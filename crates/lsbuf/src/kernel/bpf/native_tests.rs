@@ -1,5 +1,5 @@
-//! The iterators in this machine's own kernel, if they can be loaded. The scenarios test them in
-//! other kernels.
+//! Tests of the iterators in this machine's own kernel, if they can be loaded. The scenarios test
+//! them in other kernels.
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsFd, AsRawFd};

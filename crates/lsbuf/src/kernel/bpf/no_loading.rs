@@ -1,5 +1,5 @@
-//! In place of `loading` where the library is built without the feature `bpf`: nothing can be
-//! loaded, and says why.
+//! Stands in for `loading` if the library is built without the feature `bpf`. Loading then fails,
+//! and the reason is that this build cannot load ([`Unavailable::NotBuilt`]).
 
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Records in the form in which the iterators write them.
+//! Tests of the parser of records, with records that are made here as the iterators write them.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,7 @@
-//! Checks of a file or folder on a bpf filesystem: may it be trusted, and who may change it?
+//! Facts from which others decide whether to trust a file or folder: is it on a bpf filesystem,
+//! does it belong to root or the caller, and which rights have other users?
+//!
+//! Limits: none of these is enough alone. [`pins`](super::pins) says what has to hold together.
 
 use std::os::fd::AsFd;
 

@@ -1,3 +1,6 @@
+//! Tests of the helper process: what it shares with its caller, which waits are ended and which are
+//! not, and what is left of a helper that was killed.
+
 use std::cell::Cell;
 use std::fs;
 use std::os::fd::AsFd;

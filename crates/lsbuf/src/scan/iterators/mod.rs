@@ -1,10 +1,12 @@
 //! Reads the machine by BPF iterators, programs in the kernel that walk its tables and write a
 //! record for each entry.
 //!
-//! This sees every process at a low cost, however many processes run. The mappings of a dma-buf are
-//! in a tree of its own, which an iterator walks without the tree's lock. If the tree changes
-//! meanwhile, the walk may miss some; then the next reading looks at every VMA of the machine, each
-//! under its lock.
+//! This sees every process at a low cost, however many processes run. Mappings are found in one of
+//! two ways. The kernel keeps the mappings of each dma-buf in a tree, and the iterator over
+//! dma-bufs (Linux 6.16) walks it without its lock. If the tree changes meanwhile, the walk may
+//! miss some. The other way is slower: to look at every VMA of the machine, under the `mmap_lock`
+//! of its process. It is used if shared memory is looked for, if the kernel has no iterator over
+//! dma-bufs, and in the next reading after the walk may have missed some.
 //!
 //! Limits: an io_uring that has neither an fd nor a mapping is not seen.
 

@@ -3,7 +3,8 @@
 //! Each record has the id of its fd table or address space, so nothing has to be compared. A buffer
 //! of shared memory is an inode, on which several files may be open, each with a count of its own:
 //! a memfd that was opened again through `/proc` has two. Its count is the sum over the files that
-//! were found. The dentry counts its open files, which tells how many were not found.
+//! were found. The reference count of the file's dentry says how many files are open on it, and so
+//! how many were not found.
 //!
 //! Limits: each attachment of a System V segment is a file of its own, so a segment's account rests
 //! on the kernel's number of attachments instead ([`segments`](crate::scan::segments)).

@@ -1,8 +1,10 @@
 //! Collects the records that the BPF iterators write in one reading.
 //!
-//! The iterators are read in this order: tasks, fds, buffers with their mappings, tasks again. So a
-//! count is read before and after its references, and the two passes over the tasks show what ran
-//! meanwhile.
+//! The iterators are read in this order: tasks, fds, every VMA if that is needed, dma-bufs, tasks
+//! again. The record of a dma-buf has its count from before and after its mappings. The record of
+//! an fd, or of a VMA of shared memory, has the count of its file too. If the kernel has no
+//! iterator over dma-bufs, the fds are read a second time for their counts. The two passes over the
+//! tasks show what ran meanwhile.
 //!
 //! Limits: an iterator follows pointers in memory that the kernel may free and use again. If a
 //! record is missing or contradicts another one for that reason, everything is read again.

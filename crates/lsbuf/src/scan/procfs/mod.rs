@@ -1,12 +1,13 @@
 //! Reads the machine by procfs: the kernel's list of dma-bufs, then every process, then the list
 //! again.
 //!
-//! The two lists show whether a count changed while the processes were read. The first reading
-//! leaves out what is rare and slow to find: fdinfo of sockets and rings and, where the kernel
-//! answers queries for mappings (`kernel::procmap`), private mappings. Few exporters allow those
-//! and nobody needs them, while all of a process's libraries are mapped privately. If a reference
-//! is missed, its buffer has a residual, and the next reading looks everywhere. Without a list the
-//! counts of some buffers may be unknown, so the first reading looks everywhere too.
+//! The two lists show whether a count changed while the processes were read. If only dma-bufs are
+//! looked for, the first reading leaves out what is rare and slow to find: fdinfo of sockets and
+//! rings and, where the kernel answers queries for mappings (`kernel::procmap`), private mappings.
+//! Few exporters allow those and nobody needs them, while all of a process's libraries are mapped
+//! privately. If a reference is missed, its buffer has a residual, and the next reading looks
+//! everywhere. Without a list the counts of some buffers may be unknown, so the first reading looks
+//! everywhere too.
 //!
 //! Limits: procfs shows no count of shared memory, and shows a buffer only through its holders.
 

@@ -6,7 +6,9 @@
 //! step is the harder case. For the same reason the model reads the last pid at the latest moment
 //! before the references, and at the earliest after them.
 //!
-//! Limits: see [`super`].
+//! Limits: by the BPF iterators, the model reads once who owns each table and address space, after
+//! the fds. The source reads this twice, before the fds and at the end. For other limits see
+//! [`super`].
 
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
 use crate::kernel::activity::{Activity, Doing};

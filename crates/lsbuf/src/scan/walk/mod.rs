@@ -3,7 +3,8 @@
 //!
 //! Processes that start during the pass are read too, because a child may have inherited an fd,
 //! which would otherwise count as the kernel's. `visit` reads one process, `found` has what a pass
-//! starts from and what it finds.
+//! starts from and what it finds. Where the kernel's list of dma-bufs cannot be read, each count is
+//! read once more after the pass, through an fd, to see whether it changed.
 //!
 //! Limits: on a machine that forks all the time, only a few generations of new processes are
 //! followed; the others are reported as a gap.
