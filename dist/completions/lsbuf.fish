@@ -32,7 +32,7 @@ never\t''"
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s p -l pid -d 'Only what these processes hold: 12,13' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l min-size -d 'Only buffers of at least this size, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -65,7 +65,7 @@ never\t''"
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s p -l pid -d 'Only what these processes hold: 12,13' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l min-size -d 'Only buffers of at least this size, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -90,7 +90,7 @@ never\t''"
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s p -l pid -d 'Only what these processes hold: 12,13' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l min-size -d 'Only buffers of at least this size, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F

@@ -257,7 +257,7 @@ pub(crate) struct FilterArgs {
     /// Only buffers whose name matches, such as 'cam*'
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     pub(crate) name: Option<GlobMatcher>,
-    /// Only buffers of at least this size, such as 10M
+    /// Only buffers of at least this SIZE, such as 10M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
     /// Only buffers that no process holds

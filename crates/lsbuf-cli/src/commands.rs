@@ -8,9 +8,10 @@ use clap::ColorChoice;
 use lsbuf::check;
 use lsbuf::escape::escape;
 use lsbuf::model::{Kind, Ledger, Pid, Snapshot};
+use lsbuf::reconcile::Uncertainty;
 use lsbuf::render::{
-    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    PROCESS_COLUMNS, View,
+    BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
+    PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS, View,
 };
 use lsbuf::scan::{Options, Scanner, SourceCheck, SourceState};
 
@@ -38,11 +39,19 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
 /// arguments. For people they leave out what is empty in these rows, and add what tells the rows
 /// apart.
 fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> {
-    if !view.snapshot().kinds.has_shmem() {
-        return DEFAULT_DMABUF_COLUMNS.to_vec();
+    let with_shmem = view.snapshot().kinds.has_shmem();
+    let mut columns =
+        if with_shmem { DEFAULT_BUFFER_COLUMNS.to_vec() } else { DEFAULT_DMABUF_COLUMNS.to_vec() };
+    if listing.format.is_for_programs() {
+        return columns;
     }
-    let mut columns = DEFAULT_BUFFER_COLUMNS.to_vec();
-    if !listing.format.is_for_programs() {
+    let has_any = |name: &str| {
+        let column = BUFFER_COLUMNS.iter().find(|column| column.name == name);
+        let some = |&row: &usize| matches!(column.map(|c| c.cell(view, row)), Some(Cell::Number(Some(1..))));
+        view.buffers.iter().any(some)
+    };
+    columns.extend(RARE_REFERENCE_COLUMNS.iter().filter(|name| has_any(name)));
+    if with_shmem {
         let ids = || view.buffers.iter().map(|&row| view.snapshot().buffers[row].id);
         if ids().all(|id| id.kind != Kind::DmaBuf) {
             columns.retain(|&name| name != "EXPORTER");
@@ -152,7 +161,17 @@ pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
         lsbuf::render::reconciliation(&mut out, &found, sizes)
     };
     output::unless_closed(written.and_then(|()| out.flush()))?;
-    output::say_notes(&found.coverage);
+    let missing: Vec<String> = found
+        .uncertainties()
+        .iter()
+        .filter(|one| one.is_partial() && **one != Uncertainty::Partial)
+        .map(ToString::to_string)
+        .collect();
+    if found.coverage.is_complete() && !missing.is_empty() {
+        output::say(&format!("partial: {}", missing.join("; ")));
+    } else {
+        output::say_notes(&found.coverage);
+    }
     let partial = args.reading.strict && !found.is_complete();
     Ok(if partial { Ending::StrictlyPartial } else { Ending::Answered })
 }
@@ -201,7 +220,7 @@ fn list(
 ) -> Result<Ending> {
     let ListingArgs { format, scan, .. } = listing;
     if rows.is_empty() && !format.is_for_programs() {
-        output::say(&lsbuf::render::nothing(view.snapshot()));
+        output::say(&lsbuf::render::nothing(view));
         return Ok(output::ending(&view.snapshot().coverage, scan.reading.strict));
     }
     output::unless_closed(write_list(view, rows, columns, format, style))?;

@@ -98,7 +98,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             "Filters choose rows. The figures in a row, and the totals, are of the whole machine.",
             "A row is red if one process holds the buffer by 16 fds or more, yellow if no fd and no \
              mapping holds it.",
-            "Output that is piped is not cut to the terminal's width.",
+            "On a terminal NAME and HOLDERS are cut to its width; output that is piped is not.",
             "Options go after the command: lsbuf ps --human.",
         ],
         examples: &[
@@ -252,7 +252,7 @@ pub(crate) const TOPICS: &[Topic] = &[
         ],
         examples: &[
             ("sudo lsbuf check", "all points"),
-            ("lsbuf check | grep -A2 '^not ok'", "only what does not hold"),
+            ("lsbuf check | grep -A2 -e '^not ok' -e '^Bail'", "only what does not hold"),
         ],
         exit: &[
             ("0", "every point that could be tried holds"),

@@ -280,7 +280,7 @@ fn outside(ctx: &mut Ctx) -> anyhow::Result<()> {
         let missing = before.left_over - i64::try_from(HUGE)?;
         ctx.check_eq("counted as one of small pages", missing, after.left_over)?;
         let doubt = answer["doubts"][0].as_str().unwrap_or_default().to_owned();
-        let says = format!("1 segment that nobody has attached, of {HUGE} bytes, may be of huge pages");
+        let says = format!("1 segment that no process has attached ({HUGE} bytes) may have huge pages");
         ctx.check(format!("a doubt says so: {doubt}"), doubt.starts_with(&says))?;
     } else {
         ctx.check_eq(format!("left over, as {in_memory:?} is too much"), before.left_over, after.left_over)?;

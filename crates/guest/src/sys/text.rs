@@ -65,9 +65,15 @@ pub fn leave(program: Region) -> anyhow::Result<()> {
     let len = end.addr() - begin.addr();
     ensure!(len <= page_size(), "the code is longer than a page");
     let (writable, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
-    let page =
-        unsafe { mmap_anonymous(ptr::null_mut(), page_size(), writable, flags) }.context("mapping a page")?;
+    let map = || {
+        // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+        unsafe { mmap_anonymous(ptr::null_mut(), page_size(), writable, flags) }.context("mapping a page")
+    };
+    let mut page = map()?;
+    // A gap between the program's segments is free, too. A page in it would be unmapped with them.
+    while (program.start..program.start + program.len).contains(&page.addr()) {
+        page = map()?;
+    }
     // SAFETY: the code is between its two symbols. The page is large enough, and only this function
     // uses it.
     unsafe { ptr::copy_nonoverlapping(begin, page.cast::<u8>(), len) };

@@ -115,6 +115,25 @@ impl Why {
         }
     }
 
+    /// The reason in a few words.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Why::NotCounted => "this source has no count of its references",
+            Why::Overcounted => "more references were found than are counted: they changed meanwhile",
+            Why::Unread => "a process that could not be read may hold it",
+            Why::Uncompared => "holders may share an fd table or address space, and could not be compared",
+            Why::MaybeInFlight => "some references may be in messages or io_urings",
+            Why::MoreFiles => "more files are open on it than were found",
+            Why::CountMoved => "the count changed while references were read",
+            Why::Moved => "references changed while they were read",
+            Why::InCall => "a process was inside a fork, exec, exit or send",
+            Why::ProcessesChanged => "processes started or ended in every reading",
+            Why::Ran => "the same processes ran in every reading, and may have moved references",
+            Why::NotWatched => "it could not be read what processes did meanwhile",
+        }
+    }
+
     /// Whether the residual is certainly not the holder's own, so that the holder's exit frees
     /// nothing. Otherwise the residual may be the holder's own reference, seen at another moment.
     pub(super) fn is_anothers(self) -> bool {

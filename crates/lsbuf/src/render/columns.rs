@@ -26,6 +26,10 @@ impl Column {
     }
 }
 
+/// The columns of references that few buffers have. A table for people has them where a shown buffer
+/// has such a reference, so that each row adds up to COUNT.
+pub const RARE_REFERENCE_COLUMNS: &[&str] = &["IN-FLIGHT", "IO-URING", "EXE"];
+
 /// The columns of a list of buffers, unless others are chosen.
 pub const DEFAULT_BUFFER_COLUMNS: &[&str] = &[
     "KIND", "INO", "SIZE", "CHARGED", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS",
@@ -125,6 +129,21 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         cell: |v, i| Cell::Number(Some(account(v, i).map)),
     },
     Column {
+        name: "IN-FLIGHT",
+        help: "fds in messages not yet received; ? if unknown of which buffer",
+        cell: |v, i| Cell::Number(account(v, i).in_flight),
+    },
+    Column {
+        name: "IO-URING",
+        help: "files registered with io_urings; ? if some may be this buffer",
+        cell: |v, i| Cell::Number(account(v, i).io_uring),
+    },
+    Column {
+        name: "EXE",
+        help: "address spaces whose program runs from it",
+        cell: |v, i| of_shmem(v, i, |_| Cell::Number(account(v, i).exe)),
+    },
+    Column {
         name: "KERNEL",
         help: "COUNT less all found: GEM handles, drivers; ~ estimate, ? unknown",
         cell: |v, i| {
@@ -138,8 +157,12 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "ESTIMATE",
-        help: "whether KERNEL is an estimate: yes or no",
-        cell: |v, i| Cell::Words(Some(if account(v, i).is_estimate() { "yes" } else { "no" }.into())),
+        help: "whether KERNEL is an estimate: yes or no; - if it is unknown",
+        cell: |v, i| {
+            let account = account(v, i);
+            let words = if account.is_estimate() { "yes" } else { "no" };
+            Cell::Words(account.kernel().map(|_| words.into()))
+        },
     },
     Column {
         name: "PROCS",
@@ -165,16 +188,6 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         cell: |v, i| Cell::Number(Some(account(v, i).opath)),
     },
     Column {
-        name: "IN-FLIGHT",
-        help: "fds in messages not yet received; ? if unknown of which buffer",
-        cell: |v, i| Cell::Number(account(v, i).in_flight),
-    },
-    Column {
-        name: "IO-URING",
-        help: "files registered with io_urings; ? if some may be this buffer",
-        cell: |v, i| Cell::Number(account(v, i).io_uring),
-    },
-    Column {
         name: "SHAPE",
         help: "kind of leak it may be: fd map handle in-flight opath unattached",
         cell: |v, i| Cell::Words(v.ledger.row(i).shape.map(|s| s.as_str().to_owned())),
@@ -183,6 +196,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         name: "ATTACHED",
         help: "devices that are attached to a dma-buf",
         cell: |v, i| match &buffer(v, i).attachments {
+            None if buffer(v, i).id.kind != Kind::DmaBuf => Cell::Words(None),
             None => Cell::Text(None),
             Some(devices) if devices.is_empty() => Cell::Words(None),
             Some(devices) => {
@@ -236,11 +250,6 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         name: "PRIVATE",
         help: "those of MAPS that are private (copy-on-write); ? if unknown",
         cell: |v, i| Cell::Number(account(v, i).private_map),
-    },
-    Column {
-        name: "EXE",
-        help: "address spaces whose program runs from it",
-        cell: |v, i| of_shmem(v, i, |_| Cell::Number(account(v, i).exe)),
     },
     Column {
         name: "SEALS",

@@ -21,7 +21,7 @@ mod verdict;
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    PROCESS_COLUMNS,
+    PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS,
 };
 pub use json::json;
 pub use reconcile::{reconciliation, reconciliation_json};

@@ -43,6 +43,11 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         line("memory", format!("{bytes} of it is the memory of {} {}", of.kind, of.ino))?;
     }
     line("account", account_line(buffer, account, view.snapshot().coverage.hidden_refs))?;
+    // Without a count, the account has said so.
+    if let (Some(why), Some(_)) = (account.residual.why(), buffer.count) {
+        let key = if account.kernel().is_some() { "estimate" } else { "unknown" };
+        line(key, why.explanation().to_owned())?;
+    }
     if let Some(shape) = view.ledger.row(index).shape {
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }

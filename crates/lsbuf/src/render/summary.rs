@@ -2,7 +2,7 @@
 //! In place of an empty table: one line that says what was read.
 
 use super::{Cell, Sizes, Style, View};
-use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, Snapshot, counted};
+use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, counted};
 
 /// The totals of the machine: a line for dma-bufs and one for shmem.
 #[must_use]
@@ -13,7 +13,7 @@ pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
         some => {
             let costs = || view.buffers.iter().map(|&i| view.snapshot().buffers[i].cost());
             let cost = total(Bytes::total(costs()), Bytes::at_least(costs()), sizes);
-            format!("{some} shown, {cost}; the machine: ")
+            format!("{} shown, {cost}; the machine: ", counted(some, "buffer", "buffers"))
         }
     };
     let any = |kinds: Kinds| view.ledger.kinds.iter().any(|totals| kinds.has(totals.kind));
@@ -94,12 +94,18 @@ fn in_brackets(parts: impl Iterator<Item = String>) -> String {
 
 /// One line in place of an empty table: what was read, and whether anything is missing.
 #[must_use]
-pub fn nothing(snapshot: &Snapshot) -> String {
+pub fn nothing(view: &View<'_>) -> String {
+    let snapshot = view.snapshot();
     let coverage = &snapshot.coverage;
     let sources: Vec<&str> = coverage.sources.iter().map(|s| s.as_str()).collect();
     let what = if snapshot.kinds.has_shmem() { "buffer" } else { "dma-buf" };
     let found = match snapshot.buffers.len() {
         0 => format!("no {what} found"),
+        // An empty list of processes.
+        1 if !view.buffers.is_empty() => format!("no process that could be read holds the only {what}"),
+        n if !view.buffers.is_empty() => {
+            format!("no process that could be read holds one of the {n} {what}s")
+        }
         1 => format!("the only {what} does not match"),
         n => format!("none of {n} {what}s matches"),
     };
@@ -119,7 +125,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::{Buffer, BufferId, Coverage, Holder, Host, Inode, Ledger, Pid, Residual};
+    use crate::model::{Buffer, BufferId, Coverage, Holder, Host, Inode, Ledger, Pid, Residual, Snapshot};
 
     /// A view of buffers which are held by process 1 and charged in full.
     fn with_view<T>(buffers: &[(Kind, Option<u64>)], ask: impl FnOnce(&mut View<'_>) -> T) -> T {
@@ -176,6 +182,19 @@ mod tests {
             view.buffers = vec![1];
             summary(view, Sizes::Bytes)
         });
-        assert!(line.starts_with("1 shown, 16; the machine: 2 dma-bufs, 24 exported"), "{line}");
+        assert!(line.starts_with("1 buffer shown, 16; the machine: 2 dma-bufs, 24 exported"), "{line}");
+    }
+
+    /// Check that an empty list of buffers is told from an empty list of their holders.
+    #[test]
+    fn empty_lists() {
+        let buffers = [(Kind::DmaBuf, Some(8)), (Kind::DmaBuf, Some(16))];
+        let line = with_view(&buffers, |view| nothing(view));
+        assert!(line.starts_with("no process that could be read holds one of the 2 buffers;"), "{line}");
+        let line = with_view(&buffers, |view| {
+            view.buffers.clear();
+            nothing(view)
+        });
+        assert!(line.starts_with("none of 2 buffers matches;"), "{line}");
     }
 }

@@ -27,13 +27,13 @@ pub fn verdict(diagnosis: &Diagnosis) -> String {
         return text;
     }
     let who = counted(unread.len() as u64, "process", "processes");
-    let they_hold = if unread.len() == 1 { "it holds" } else { "they hold" };
+    let (they_hold, their) = if unread.len() == 1 { ("it holds", "its") } else { ("they hold", "their") };
     // Only BPF iterators give a complete answer although procfs refuses.
     text.push_str(&match coverage.is_complete() {
         true => format!(
             "BPF iterators see what all processes hold. procfs cannot read {who}: --source procfs would miss buffers \
-             that only {they_hold}, and the files that their io_urings have registered are unknown with any \
-             source:\n"
+             that only {they_hold}, and with any source it is unknown which files {their} io_urings have \
+             registered:\n"
         ),
         false => format!(
             "procfs could not read {who}: buffers that only {they_hold} are missing, or appear as held by the kernel; \
