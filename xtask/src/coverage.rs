@@ -4,7 +4,6 @@
 //! is applied to the table. What a kernel lacks is not left out: it is sent to the guest like
 //! everything else and comes back as a skip, so that the table's `lacks` stay proven.
 
-use lsbuf_guest::kernels::chosen;
 use lsbuf_guest::need::Need;
 use lsbuf_guest::scenario::Run;
 
@@ -29,7 +28,7 @@ pub(crate) fn shares(runs: &[Run], kernels: &[Bootable], thin: bool) -> Vec<Shar
 fn share(runs: &[Run], lacks: &[&[Need]], thin: bool) -> Vec<Share> {
     let mut shares = vec![Share { left_out: Vec::new(), able: 0 }; lacks.len()];
     for &run in runs {
-        let chosen = chosen(run, lacks);
+        let chosen = run.kernels(lacks);
         for (place, (share, lacks)) in shares.iter_mut().zip(lacks).enumerate() {
             let able = !run.needs().any(|need| lacks.contains(&need));
             let left_out = thin && able && !chosen.contains(&place);

@@ -12,7 +12,6 @@
 //! on the command line runs whole.
 
 use crate::need::Need;
-use crate::scenario::Run;
 use crate::way::Way;
 
 /// On which kernels a scenario must run, of those that have what it needs.
@@ -48,17 +47,17 @@ impl Kernels {
     }
 }
 
-/// The places of the kernels on which `run` must run. Each kernel is given by what it lacks, the
-/// oldest first.
-pub fn chosen(run: Run, kernels: &[&[Need]]) -> Vec<usize> {
+/// The places of the kernels on which a run must run that has these needs and that way. Each kernel
+/// is given by what it lacks, the oldest first.
+pub fn chosen(which: Kernels, needs: &[Need], way: Option<Way>, kernels: &[&[Need]]) -> Vec<usize> {
     let able: Vec<(usize, &[Need])> = kernels
         .iter()
         .copied()
         .enumerate()
-        .filter(|(_, lacks)| !run.needs().any(|need| lacks.contains(&need)))
+        .filter(|(_, lacks)| !needs.iter().any(|need| lacks.contains(need)))
         .collect();
-    let by: &[Need] = match run.scenario.kernels {
-        Kernels::EveryByBpf if run.way == Some(Way::Procfs) => &[],
+    let by: &[Need] = match which {
+        Kernels::EveryByBpf if way == Some(Way::Procfs) => &[],
         Kernels::Every | Kernels::EveryByBpf => return able.iter().map(|(place, _)| *place).collect(),
         Kernels::OldestAndNewest => &[],
         Kernels::OneOfEach(needs) => needs,
@@ -80,20 +79,11 @@ pub fn chosen(run: Run, kernels: &[&[Need]]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Scenario;
 
     /// Places of four kernels, which lack fuse and swap, swap, fuse, nothing.
     fn places(kernels: Kernels, needs: &'static [Need], way: Option<Way>) -> Vec<usize> {
         let table: [&[Need]; 4] = [&[Need::Fuse, Need::Swap], &[Need::Swap], &[Need::Fuse], &[]];
-        let scenario: &'static Scenario = Box::leak(Box::new(Scenario {
-            name: "x",
-            claim: "",
-            needs,
-            kernels,
-            ways: &[],
-            run: |_| Ok(()),
-        }));
-        chosen(Run { scenario, way }, &table)
+        chosen(kernels, needs, way, &table)
     }
 
     /// Check that every kernel means those that have what is needed.
@@ -111,12 +101,7 @@ mod tests {
         assert_eq!(places(&[]), [0, 3]);
         assert_eq!(places(&[Need::Fuse]), [1, 3]);
         assert_eq!(places(&[Need::Fuse, Need::Swap]), [3]);
-        assert_eq!(chosen_of_none(), [0; 0]);
-    }
-
-    fn chosen_of_none() -> Vec<usize> {
-        let scenario = crate::suite::all().first().unwrap();
-        chosen(Run { scenario, way: None }, &[])
+        assert_eq!(chosen(Kernels::OldestAndNewest, &[], None, &[]), [0; 0]);
     }
 
     /// Check that the way decides where it should.

@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 
 use anyhow::{Context, bail};
 
-use crate::kernels::Kernels;
+use crate::kernels::{self, Kernels};
 use crate::need::Need;
 use crate::report::{Event, Outcome, Reporter};
 use crate::way::Way;
@@ -45,6 +45,13 @@ impl Run {
     pub fn needs(self) -> impl Iterator<Item = Need> {
         let ways = self.way.map_or(&[][..], Way::needs);
         self.scenario.needs.iter().chain(ways).copied()
+    }
+
+    /// The places of the kernels on which this must run. Each kernel is given by what it lacks, the
+    /// oldest first.
+    pub fn kernels(self, kernels: &[&[Need]]) -> Vec<usize> {
+        let needs: Vec<Need> = self.needs().collect();
+        kernels::chosen(self.scenario.kernels, &needs, self.way, kernels)
     }
 }
 

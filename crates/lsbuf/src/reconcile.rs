@@ -25,7 +25,7 @@
 //! report it ([`Buffer::swapped`](crate::model::Buffer::swapped)); for others there is only an
 //! upper bound, the swap in use.
 
-mod account;
+pub(crate) mod account;
 mod uncertainty;
 
 pub use account::{Balance, KindRow, MountRow, ReconcileRow, Reconciliation};

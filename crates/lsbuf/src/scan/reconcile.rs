@@ -12,7 +12,7 @@ use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::Filesystem;
 use crate::kernel::shmem::usage::{self, Survey};
 use crate::model::{Buffer, Bytes, Kinds, Note};
-use crate::reconcile::{Balance, Reconciliation};
+use crate::reconcile::account::{Balance, Reconciliation};
 
 /// How often all is read if `Shmem:` changes each time.
 const ATTEMPTS: usize = 3;
