@@ -26,8 +26,8 @@ impl Column {
     }
 }
 
-/// The columns of references that few buffers have. A table for people has them where a shown buffer
-/// has such a reference, so that each row adds up to COUNT.
+/// The columns of references that few buffers have. A table for people has such a column if a shown
+/// buffer has such a reference, so that each row adds up to COUNT.
 pub const RARE_REFERENCE_COLUMNS: &[&str] = &["IN-FLIGHT", "IO-URING", "EXE"];
 
 /// The columns of a list of buffers, unless others are chosen.
