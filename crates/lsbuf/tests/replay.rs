@@ -55,8 +55,8 @@ fn keys_that_come_and_go() {
     assert!(!same(serde_json::json!({ "buffers": [{ "name": "cam", "ino": 7 }] })));
 }
 
-/// Check that every amd64 kernel of the table is recorded. Recordings are text, which other machines
-/// print alike.
+/// Check that every amd64 kernel of the table is recorded. Recordings are text, which other
+/// machines print alike.
 #[test]
 fn every_kernel_is_recorded() {
     let table = include_str!("../../../xtask/kernels.toml");
