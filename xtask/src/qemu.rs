@@ -49,6 +49,17 @@ pub(crate) struct Boot {
 }
 
 impl Boot {
+    /// Whether the emulator is to blame: the kernel stopped at a breakpoint instruction before any
+    /// program of the guest had started.
+    ///
+    /// While a kernel changes its own code, it puts `int3` in front of the new code for a moment.
+    /// In emulation (qemu 7.2, two processors), the other processor sometimes runs into it too
+    /// late, when the kernel does not expect it any more. This happened in about one of fifty
+    /// boots.
+    pub(crate) fn is_emulators_fault(&self) -> bool {
+        self.events.is_empty() && self.problems.iter().any(|problem| problem.contains("Oops: int3"))
+    }
+
     /// The exit status of the guest's mode, if it came to an end.
     pub(crate) fn status(&self) -> Option<i32> {
         self.events.iter().find_map(|event| match event {
@@ -217,6 +228,20 @@ mod tests {
     }
 
     const DONE: &str = "{\"event\":\"done\",\"status\":3}\n";
+
+    /// Check that only a breakpoint before the guest's first word is the emulator's fault.
+    #[test]
+    fn faults_of_the_emulator() {
+        let boot = |events: Vec<Event>, problem: &str| Boot {
+            events,
+            problems: vec!["the machine stopped".to_owned(), problem.to_owned()],
+            took: Duration::ZERO,
+        };
+        let int3 = "the kernel reported a bug: [    3.2] Oops: int3: 0000 [#1] SMP NOPTI";
+        assert!(boot(Vec::new(), int3).is_emulators_fault());
+        assert!(!boot(vec![Event::Done { status: 0 }], int3).is_emulators_fault());
+        assert!(!boot(Vec::new(), "the kernel reported a bug: Oops: 0000").is_emulators_fault());
+    }
 
     /// Check that a complete report is no problem and yields the status.
     #[test]

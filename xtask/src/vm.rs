@@ -344,7 +344,17 @@ pub(crate) fn boot(
     }
     let suffix = if plan.mode == "scenarios" { String::new() } else { format!("-{}", plan.mode) };
     let console = log_path(workspace, &format!("{}{suffix}", bootable.id));
-    qemu::boot(&arguments.machine(), &bootable.vmlinuz, &initramfs.finish(), &console, on_event)
+    let (machine, image) = (arguments.machine(), initramfs.finish());
+    let first = qemu::boot(&machine, &bootable.vmlinuz, &image, &console, on_event)?;
+    if !first.is_emulators_fault() {
+        return Ok(first);
+    }
+    println!(
+        "kernel {}: the emulator broke the boot ({}); once again",
+        bootable.id,
+        first.problems.join("; ")
+    );
+    qemu::boot(&machine, &bootable.vmlinuz, &image, &console, on_event)
 }
 
 /// Where the kernel's messages of that boot go.
