@@ -38,6 +38,8 @@ struct sched_entity {
 struct task_struct___run {
 	struct sched_entity se;
 	int on_cpu;
+	u64 nvcsw;
+	u64 nivcsw;
 };
 
 /* From Linux 5.14 on (commit 2f064a59a11f). */
@@ -77,6 +79,11 @@ struct run {
 	 * old as the last timer tick.
 	 */
 	u64 runtime;
+	/*
+	 * How often it has left a processor. Where the clock stands still between two timer ticks, a
+	 * thread can run without a change of its runtime, but not without leaving the processor.
+	 */
+	u64 switches;
 	u32 tgid;
 	u32 tid;
 	/*
@@ -184,6 +191,7 @@ static never_inline void write_run(struct seq_file *seq, struct task_struct *tas
 	/* Orders the reads above before the one below: an atomic exchange is a full barrier. */
 	__sync_lock_test_and_set(&barrier, 1);
 	found.runtime = run->se.sum_exec_runtime;
+	found.switches = run->nvcsw + run->nivcsw;
 	if (task->exit_state)
 		found.flags |= RUN_DEAD;
 	else if (task->flags & PF_EXITING)

@@ -29,8 +29,21 @@ pub(crate) struct Activity {
     pub(crate) tid: Tid,
     pub(crate) pid: Pid,
     /// How long it has been on a processor since its start, in nanoseconds.
-    pub(crate) runtime: u64,
+    pub(crate) ran: Ran,
     pub(crate) doing: Doing,
+}
+
+/// How much a task has run. It has not run between two looks if both numbers are equal.
+///
+/// The time alone is not enough: where the kernel does not trust the processor's time-stamp counter,
+/// its clock can stand still until the next timer tick (`sched_clock_local` in kernel/sched/clock.c).
+/// A task that runs meanwhile has run for no time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// Nanoseconds on a processor.
+    pub(crate) runtime: u64,
+    /// How often it got a processor, or how often it left one. It goes up by one each time.
+    pub(crate) turns: u64,
 }
 
 /// What a task is doing at the moment of the look.
@@ -88,8 +101,8 @@ fn of_task(
     // two reads would show an old time and not be running.
     let doing = if calls { doing_of(dir, folder, text) } else { Doing::Unknown };
     dir.read_record(Path::new(format_args!("{folder}schedstat")).as_str(), text)?;
-    let runtime = runtime(text).map_err(|Malformed| Errno::BADMSG)?;
-    Ok(Activity { tid, pid, runtime, doing })
+    let ran = ran(text).map_err(|Malformed| Errno::BADMSG)?;
+    Ok(Activity { tid, pid, ran, doing })
 }
 
 /// What one task is doing.
@@ -145,9 +158,13 @@ fn is_stopped(dir: &Folder, folder: &str, text: &mut Vec<u8>) -> bool {
     dir.read_record(Path::new(format_args!("{folder}stat")).as_str(), text).is_ok() && task::is_stopped(text)
 }
 
-/// The first number of a schedstat line (`proc_pid_schedstat` in fs/proc/base.c).
-pub(crate) fn runtime(schedstat: &[u8]) -> std::result::Result<u64, Malformed> {
-    number(schedstat.trim_ascii().split(|&b| b == b' ').next().ok_or(Malformed)?, 10)
+/// Reads a schedstat: time on a processor, time of waiting for one, and turns (`proc_pid_schedstat`
+/// in fs/proc/base.c).
+pub(crate) fn ran(schedstat: &[u8]) -> std::result::Result<Ran, Malformed> {
+    let mut numbers = schedstat.trim_ascii().split(|&b| b == b' ');
+    let mut next = || number(numbers.next().ok_or(Malformed)?, 10);
+    let (runtime, _waited, turns) = (next()?, next()?, next()?);
+    Ok(Ran { runtime, turns })
 }
 
 /// Parses the line of `syscall` (`proc_pid_syscall` in fs/proc/base.c).
@@ -202,7 +219,8 @@ mod tests {
         assert_eq!(parse_doing(b"-1 0x7ffe 0x7f00\n"), Ok(Doing::Nothing));
         assert_eq!(parse_doing(b"435 0x7ffe 0x58 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n"), Ok(Doing::Call(435)));
         assert_eq!(parse_doing(b"clone 1"), Err(Malformed));
-        assert_eq!(runtime(b"15236789 1204 17\n"), Ok(15_236_789));
+        assert_eq!(ran(b"15236789 1204 17\n"), Ok(Ran { runtime: 15_236_789, turns: 17 }));
+        assert_eq!(ran(b"15236789 1204\n"), Err(Malformed));
     }
 
     /// Check that calls that fork, execute or send are told apart from calls that only wait.
@@ -235,14 +253,14 @@ mod tests {
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
         let own = look(std::process::id());
-        assert!(own.runtime > 0);
+        assert!(own.ran.runtime > 0 && own.ran.turns > 0);
     }
 
     proptest! {
         /// Check that no bytes make a parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = (runtime(&text), parse_doing(&text));
+            let _ = (ran(&text), parse_doing(&text));
         }
     }
 }

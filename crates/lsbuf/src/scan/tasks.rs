@@ -39,7 +39,7 @@ pub(super) fn compare(mut before: Vec<Activity>, mut after: Vec<Activity>, own: 
             found.ran.insert(gone.pid);
         }
         let then = was.next_if(|then| (then.pid, then.tid) == (now.pid, now.tid));
-        let same = then.is_some_and(|then| then.runtime == now.runtime);
+        let same = then.is_some_and(|then| then.ran == now.ran);
         if !same || [then.map(|then| then.doing), Some(now.doing)].contains(&Some(Doing::Running)) {
             found.ran.insert(now.pid);
         }
@@ -59,14 +59,24 @@ pub(super) fn compare(mut before: Vec<Activity>, mut after: Vec<Activity>, own: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::activity::Ran;
     use crate::model::Tid;
 
     fn task((pid, tid): (u32, u32), runtime: u64, doing: Doing) -> Activity {
-        Activity { pid: Pid(pid), tid: Tid(tid), runtime, doing }
+        Activity { pid: Pid(pid), tid: Tid(tid), ran: Ran { runtime, turns: 1 }, doing }
     }
 
     fn pids(set: &BTreeSet<Pid>) -> Vec<u32> {
         set.iter().map(|pid| pid.0).collect()
+    }
+
+    /// Check that a task which had a turn has run, although the clock stood still meanwhile.
+    #[test]
+    fn a_turn_without_time() {
+        let before = vec![task((1, 1), 5, Doing::Nothing), task((2, 2), 5, Doing::Nothing)];
+        let mut after = before.clone();
+        after[1].ran.turns += 1;
+        assert_eq!(pids(&compare(before, after, &[]).ran), vec![2]);
     }
 
     /// Check that a process ran if one of its tasks ran, started or exited, and that the scan's own

@@ -236,6 +236,7 @@ structures! {
     Run, "run" {
         _head: Head,
         runtime: u64,
+        switches: u64,
         tgid: u32,
         tid: u32,
         call: i32,

@@ -15,7 +15,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals
 
 /// The version of the records: which there are, their layout and their meaning. It goes up with
 /// every change of any of these, so that records of other pinned programs are not read.
-pub(crate) const LAYOUT: u32 = 5;
+pub(crate) const LAYOUT: u32 = 6;
 
 /// An id of a kernel object: the same for one object as long as it lives. It says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -238,6 +238,8 @@ pub(crate) struct RunRecord {
     pub(crate) tid: Tid,
     /// How long it has been on a processor, in nanoseconds. Exact while it is on none.
     pub(crate) runtime: u64,
+    /// How often it has left a processor.
+    pub(crate) switches: u64,
     /// The number of the system call that it is in, or of the last one that it was in. -1: it has
     /// since entered the kernel in another way, by an interrupt or a fault. The numbers are those
     /// of 64-bit programs. `None`: a 32-bit program, a kernel before Linux 5.15 (commit
@@ -510,6 +512,7 @@ impl RunRecord {
             pid: Pid(found.tgid),
             tid: Tid(found.tid),
             runtime: found.runtime,
+            switches: found.switches,
             call: Some(found.call).filter(|&call| call != i32::MIN),
             running: is(RUNNING),
             exiting: is(EXITING),

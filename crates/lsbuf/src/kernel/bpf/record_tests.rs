@@ -147,11 +147,13 @@ fn pages_of_a_memfd() {
 /// Check that each field of a thread's record is read, and that an unknown call stays unknown.
 #[test]
 fn a_run() {
-    let run = |call: i32, flags| written(16, &[&longs(&[9]), &words(&[5, 6, call.cast_unsigned(), flags])]);
+    let run =
+        |call: i32, flags| written(16, &[&longs(&[9, 10]), &words(&[5, 6, call.cast_unsigned(), flags])]);
     let found = RunRecord {
         pid: Pid(5),
         tid: Tid(6),
         runtime: 9,
+        switches: 10,
         call: Some(-1),
         running: true,
         exiting: false,

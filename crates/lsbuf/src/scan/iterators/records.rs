@@ -14,7 +14,7 @@ use std::hash::Hash;
 
 use rustix::io::Errno;
 
-use crate::kernel::activity::{Activity, Doing};
+use crate::kernel::activity::{Activity, Doing, Ran};
 use crate::kernel::bpf::record::{
     DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, RunRecord, ShmFileRecord,
     ShmFilesystem, SyncFd, TaskRecord, Vma,
@@ -391,7 +391,8 @@ fn spaces(tasks: &[TaskRecord]) -> Vec<(Id, Pid)> {
 }
 
 fn activity(run: &RunRecord) -> Activity {
-    Activity { pid: run.pid, tid: run.tid, runtime: run.runtime, doing: doing(run) }
+    let ran = Ran { runtime: run.runtime, turns: run.switches };
+    Activity { pid: run.pid, tid: run.tid, ran, doing: doing(run) }
 }
 
 /// What a task is doing. A kernel worker is in no system call, and a task that has ended holds

@@ -11,7 +11,7 @@
 //! [`super`].
 
 use super::world::{EXE, SLOTS, Stage, TABLES, TASKS, World};
-use crate::kernel::activity::{Activity, Doing};
+use crate::kernel::activity::{Activity, Doing, Ran};
 use crate::model::{Buffer, BufferId, Dev, Fd, Inode, Kind, MapRef, Pid, Tid};
 use crate::scan::reading::{
     Counted, FdRef, Interference, Mapping, Object, Reading, ReadingCoverage, RunningProgram,
@@ -461,7 +461,8 @@ fn with_interference(mut reading: Reading, facts: &Facts) -> Reading {
                 _ => Doing::Nothing,
             };
             let runtime = u64::from(second && facts.ran & 1 << at > 0);
-            Activity { pid: Pid(at as u32 + 1), tid: Tid(at as u32 + 1), runtime, doing }
+            let ran = Ran { runtime, turns: 0 };
+            Activity { pid: Pid(at as u32 + 1), tid: Tid(at as u32 + 1), ran, doing }
         };
         (0..TASKS).filter(|at| listed & 1 << at > 0).map(task).collect()
     };
