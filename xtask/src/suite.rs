@@ -40,13 +40,13 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         let mut cargo = workspace.cargo();
         plain(cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
+    // Not every machine can have the standard library for another target.
     run.step("lints for arm64", || match host::prepare_target(Arch::Arm64) {
-        Err(why) if !all => {
+        Err(why) => {
             println!("   not checked: {why:#}");
             Ok(Tally { skipped: 1, ..Tally::default() })
         }
-        prepared => {
-            prepared?;
+        Ok(()) => {
             let mut cargo = workspace.cargo();
             cargo.args(["clippy", "--quiet", "--target", Arch::Arm64.target()]);
             for package in ["lsbuf", "lsbuf-cli", "dmabuf", "lsbuf-guest"] {
