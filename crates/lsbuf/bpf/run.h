@@ -80,8 +80,8 @@ struct run {
 	 */
 	u64 runtime;
 	/*
-	 * How often it has left a processor. Where the clock stands still between two timer ticks, a
-	 * thread can run without a change of its runtime, but not without leaving the processor.
+	 * How often it has left a processor. Where the clock stands still between two timer ticks,
+	 * a thread can run without a change of its runtime, but not without leaving the processor.
 	 */
 	u64 switches;
 	u32 tgid;

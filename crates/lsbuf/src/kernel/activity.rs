@@ -35,9 +35,9 @@ pub(crate) struct Activity {
 
 /// How much a task has run. It has not run between two looks if both numbers are equal.
 ///
-/// The time alone is not enough: where the kernel does not trust the processor's time-stamp counter,
-/// its clock can stand still until the next timer tick (`sched_clock_local` in kernel/sched/clock.c).
-/// A task that runs meanwhile has run for no time.
+/// The time alone is not enough: where the kernel does not trust the processor's time-stamp
+/// counter, its clock can stand still until the next timer tick (`sched_clock_local` in
+/// kernel/sched/clock.c). A task that runs meanwhile has run for no time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ran {
     /// Nanoseconds on a processor.
