@@ -70,22 +70,8 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
         println!("   {crates} crates");
         Ok(ONE)
     });
-    run.step("BPF objects", || match bpf::check(workspace)? {
-        Compared::Impossible(why) if all => bail!("they cannot be compared with their sources here: {why}"),
-        Compared::Impossible(why) => {
-            println!("   not compared with their sources: {why}");
-            Ok(Tally { skipped: 1, ..Tally::default() })
-        }
-        Compared::Same => Ok(ONE),
-    });
-    run.step("public API", || match api::check(workspace)? {
-        Compared::Impossible(why) if all => bail!("it cannot be compared here: {why}"),
-        Compared::Impossible(why) => {
-            println!("   not compared: {why}");
-            Ok(Tally { skipped: 1, ..Tally::default() })
-        }
-        Compared::Same => Ok(ONE),
-    });
+    run.step("BPF objects", || compared(bpf::check(workspace)?, all));
+    run.step("public API", || compared(api::check(workspace)?, all));
     run.step("packages", || packages::check(workspace));
     if let Some(building) = building {
         let _ = building.join();
@@ -151,6 +137,19 @@ impl Run {
             left_out: sum.left_out + tally.left_out,
             failed: sum.failed + tally.failed,
         })
+    }
+}
+
+/// A comparison of committed files with what their sources make is one check. Where it cannot be
+/// made, it is a failed check with `all`, else an expected skip.
+fn compared(found: Compared, all: bool) -> anyhow::Result<Tally> {
+    match found {
+        Compared::Impossible(why) if all => bail!("not compared with the sources: {why}"),
+        Compared::Impossible(why) => {
+            println!("   not compared with the sources: {why}");
+            Ok(Tally { skipped: 1, ..Tally::default() })
+        }
+        Compared::Same => Ok(ONE),
     }
 }
 

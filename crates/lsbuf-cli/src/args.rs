@@ -433,7 +433,7 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     if text == "all" {
         return Ok(Kinds::ALL);
     }
-    Kind::of_word(text).map(|kind| [kind].into_iter().collect()).ok_or_else(|| {
+    Kind::of_word(text).map(Kinds::from).ok_or_else(|| {
         let valid: Vec<&str> = Kind::ALL.iter().map(|k| k.as_str()).collect();
         format!("no such kind; valid: {}, all", valid.join(", "))
     })

@@ -345,8 +345,8 @@ pub const PROCESS_COLUMNS: &[Column] = &[
 
 /// The command name of a holder, escaped so that it cannot pass for another holder.
 pub(super) fn comm(view: &View<'_>, holder: &Holder) -> String {
-    let at = view.snapshot().processes.binary_search_by_key(&holder.pid, |p| p.pid);
-    at.map_or("?".into(), |at| escape_word(view.snapshot().processes[at].comm.as_bytes()))
+    let process = view.snapshot().process(holder.pid);
+    process.map_or("?".into(), |process| escape_word(process.comm.as_bytes()))
 }
 
 fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
