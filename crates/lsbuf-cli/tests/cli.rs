@@ -546,11 +546,11 @@ fn mistakes_with_probes() {
 #[test]
 fn status_of_a_forgery() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("6")).unwrap();
+    std::fs::create_dir(folder.path().join("7")).unwrap();
     let without = ["task", "task_file", "task_vma", "dmabuf"];
     let with = ["task_shmem", "task_file_shmem", "task_vma_shmem", "dmabuf_shmem"];
     for name in without.into_iter().chain(with) {
-        std::fs::write(folder.path().join("6").join(name), b"").unwrap();
+        std::fs::write(folder.path().join("7").join(name), b"").unwrap();
     }
     let pins = folder.path().to_str().unwrap();
     let output =

@@ -2,8 +2,8 @@
 /*
  * Lists every dma-buf that has an open file, whichever process holds it, with the devices attached
  * to it and its mappings. The kernel keeps the mappings of a file in a tree (`i_mmap`), so no other
- * mapping has to be looked at. If shared memory is looked for, the mappings are left out, because
- * the iterator over VMAs lists them then. In their place come the memfds whose pages a udmabuf has.
+ * mapping has to be looked at. If shared memory is looked for, the files whose pages the buffer has
+ * come, too.
  *
  * The tree is walked without its lock. A change meanwhile can hide a mapping or show one that has
  * gone. The reference count is read before and after the walk. If it changed, or is higher than the
@@ -17,11 +17,12 @@ struct context {
 };
 
 /*
- * So many records fit, beside the buffer's own, into what the kernel keeps for one step (32 KiB). A
- * buffer with more of them gets BUFFER_CUT, and lsbuf then reads it from another source.
+ * So many records fit, beside the buffer's own and those of pages, into what the kernel keeps for
+ * one step (32 KiB). A buffer with more of them gets BUFFER_CUT, and lsbuf then reads it from
+ * another source.
  */
 #define MOST_ATTACHMENTS 64
-#define MOST_VMAS 400
+#define MOST_VMAS (shmem ? 170 : 400)
 /*
  * More moves than the walk over a tree with that many VMAs takes, even if other VMAs of the device
  * are among them.
@@ -223,7 +224,7 @@ static never_inline int show_attachments(void *seq, struct dma_buf *dmabuf)
 	return attached.done;
 }
 
-RECORDS(struct buffer buffer; struct attachment attachment; struct vma vma; struct memfd_pages memfd_pages;);
+RECORDS(struct buffer buffer; struct attachment attachment; struct vma vma; struct memfd_pages memfd_pages; struct gem_file gem_file;);
 
 SEC("iter/dmabuf")
 int buffers(struct context *context)
@@ -249,13 +250,10 @@ int buffers(struct context *context)
 	peek(mapping, file->f_mapping);
 	peek(host, mapping->host);
 	if (shmem) {
-		/*
-		 * A step has no room for both the pages' owners and the mappings. With shared
-		 * memory, the iterator over VMAs looks at every mapping in any case.
-		 */
 		show_pages(meta->seq, dmabuf);
-		walk.done = 1;
-	} else if (host == inode || shows(meta, mapping)) {
+		show_gem_file(meta->seq, dmabuf);
+	}
+	if (host == inode || shows(meta, mapping)) {
 		walk.seq = meta->seq;
 		if (host == inode) {
 			walk.file = file;

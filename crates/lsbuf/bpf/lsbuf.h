@@ -73,6 +73,7 @@ static always_inline u64 unknown(const u64 *number)
 #define STEP_ROOM (32 << 10)
 
 #define DMA_BUF_MAGIC 0x444d4142
+#define TMPFS_MAGIC 0x01021994
 #define ANON_INODE_FS_MAGIC 0x09041934
 #define SOCKFS_MAGIC 0x534f434b
 #define FMODE_PATH 0x4000
@@ -88,6 +89,15 @@ static always_inline u64 unknown(const u64 *number)
 
 struct list_head {
 	struct list_head *next;
+	struct list_head *prev;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
 };
 
 /* All fields of the kernel's structure, so that it can be copied whole. */
@@ -105,8 +115,14 @@ struct rb_root_cached {
 	struct rb_root rb_root;
 };
 
+struct seq_file {
+	u64 size;
+	u64 count;
+	struct file *file;
+};
+
 struct bpf_iter_meta {
-	void *seq;
+	struct seq_file *seq;
 	u64 session_id;
 	u64 seq_num;
 };
@@ -165,6 +181,7 @@ struct task_struct {
 struct mm_struct {
 	struct task_struct *owner;
 	struct file *exe_file;
+	u64 locked_vm;
 };
 
 /* From Linux 6.4 on, where each VMA has its own lock (commit 5e31275cc997). */
@@ -181,21 +198,33 @@ struct mm_struct___6_14 {
 	struct seqcount mm_lock_seq;
 };
 
+struct dentry;
+
 struct super_block {
+	struct list_head s_list;
 	u32 s_dev;
+	u64 s_flags;
 	u64 s_magic;
+	struct dentry *s_root;
+	struct list_head s_inodes;
 };
 
 struct timespec64 {
 	s64 tv_sec;
-	u32 tv_nsec;
+	s64 tv_nsec;
 };
-
-struct address_space;
 
 typedef struct {
 	s32 counter;
 } atomic_t;
+
+struct inode;
+
+struct address_space {
+	struct inode *host;
+	u64 nrpages;
+	struct rb_root_cached i_mmap;
+};
 
 struct inode {
 	u16 i_mode;
@@ -211,6 +240,9 @@ struct inode {
 	struct address_space *i_mapping;
 	struct timespec64 i_ctime;
 	struct timespec64 i_mtime;
+	struct list_head i_sb_list;
+	struct hlist_head i_dentry;
+	struct address_space i_data;
 };
 
 /* Linux 6.6 to 6.10. */
@@ -225,12 +257,6 @@ struct inode___6_11 {
 	s64 i_mtime_sec;
 	u32 i_ctime_nsec;
 	u32 i_mtime_nsec;
-};
-
-struct address_space {
-	struct inode *host;
-	u64 nrpages;
-	struct rb_root_cached i_mmap;
 };
 
 struct qstr {
@@ -248,10 +274,20 @@ struct lockref {
 
 struct dentry {
 	struct hlist_bl_node d_hash;
+	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 	struct lockref d_lockref;
 	void *d_fsdata;
+	struct {
+		struct hlist_node d_alias;
+	} d_u;
+};
+
+/* From Linux 7.2 on. */
+struct dentry___7_2 {
+	struct hlist_node d_alias;
 };
 
 struct vfsmount;
@@ -383,13 +419,13 @@ enum kind {
 	KEEPER = 8,
 	/* The last record of a reading. */
 	END = 9,
-	/* An open file of shared memory; see shm_file in shmem.h. */
-	SHM_FILE = 10,
-	/* An fd of such a file. */
+	/* An inode of shared memory; see shm_inode in shmem.h. */
+	SHM_INODE = 10,
+	/* An fd of shared memory. */
 	SHM_FD = 11,
-	/* A mapping of such a file. */
+	/* A mapping of shared memory. */
 	SHM_VMA = 12,
-	/* Such a file in a message that nobody has received yet. */
+	/* A file of shared memory in a message that nobody has received yet. */
 	SHM_IN_FLIGHT = 13,
 	/* An fd of a sync_file. */
 	SYNC_FILE = 14,
@@ -397,8 +433,14 @@ enum kind {
 	MEMFD_PAGES = 15,
 	/* What a thread has run; see run.h. */
 	RUN = 16,
-	/* An open file of shared memory that could not be described. */
-	SHM_UNDESCRIBED = 17,
+	/* A process whose program is a file of shared memory. */
+	SHM_EXE = 17,
+	/* A filesystem of shared memory whose inodes were listed. */
+	SHM_FILESYSTEM = 18,
+	/* How complete the lists of inodes were; see shm_walk in shmem_inodes.bpf.c. */
+	SHM_WALK = 19,
+	/* The file that a graphics driver has for the dma-buf whose record follows. */
+	GEM_FILE = 20,
 };
 
 struct head {
@@ -413,11 +455,8 @@ struct task {
 	u64 started;
 	u64 cgroup;
 	u64 program;
-	/*
-	 * The id of the file that it runs. exe, ipc and mm_writes are set only if shared memory is
-	 * looked for.
-	 */
-	u64 exe;
+	/* This, ipc and mm_writes are set only if shared memory is looked for. */
+	u64 locked_pages;
 	u32 tgid;
 	u32 tid;
 	u32 uid;
@@ -438,8 +477,7 @@ struct task {
 
 struct fd {
 	struct head head;
-	/* The inode number of a dma-buf, or the id of an open file of shared memory. */
-	u64 of;
+	u64 ino;
 	u64 count;
 	u64 files;
 	u64 program;
@@ -509,8 +547,7 @@ struct device_fd {
 
 struct in_flight {
 	struct head head;
-	/* As in struct fd. */
-	u64 of;
+	u64 ino;
 	u64 socket;
 	u32 tgid;
 	u32 tid;
@@ -552,6 +589,13 @@ struct memfd_pages {
 	u32 untold;
 };
 
+struct gem_file {
+	struct head head;
+	u64 ino;
+	u32 dev;
+	u32 unused;
+};
+
 struct end {
 	struct head head;
 	u64 count;
@@ -579,18 +623,6 @@ struct end {
 #define SHMEM 0
 #endif
 #define shmem SHMEM
-
-/*
- * A map that only shared memory needs. In the other objects it is an unused variable, and the
- * compiler drops it.
- */
-#if SHMEM
-#define shmem_map
-#define SHMEM_MAP SEC(".maps")
-#else
-#define shmem_map static
-#define SHMEM_MAP __attribute__((unused))
-#endif
 
 /* The key of the hash that makes ids. It is chosen when the program is loaded. */
 volatile const u64 secret[2] = {};

@@ -32,20 +32,41 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 	found->state |= TASK_MM_WRITES;
 }
 
-/* Describes the file that a task runs, because nothing else has to refer to it. */
-static always_inline void describe_exe(struct bpf_iter_meta *meta, struct file *exe, u64 id)
+/* A process whose program is a file of shared memory. */
+struct shm_exe {
+	struct head head;
+	u64 mm;
+	/* As in struct shm_fd. */
+	u64 object;
+	u64 file;
+	u64 count;
+};
+
+/* Writes which file a process runs, if that is shared memory. */
+static never_inline int write_exe(void *seq, struct mm_struct *mm)
 {
 	struct super_block *fs = 0;
 	struct inode *inode = 0;
+	struct file *exe = 0;
+	record(shm_exe, found);
 	u64 magic = 0;
 	u16 mode = 0;
 
+	peek(exe, mm->exe_file);
 	peek(inode, exe->f_inode);
 	peek(mode, inode->i_mode);
 	peek(fs, inode->i_sb);
 	peek(magic, fs->s_magic);
-	if (is_shmem(magic, mode) && is_news(meta, id))
-		describe_waiting(meta, meta->seq, exe, inode, id);
+	/* No program can run from the others. */
+	if (!exe || !is_listed(magic) || !is_shmem(magic, mode))
+		return 0;
+	found.mm = mixed((u64)mm);
+	found.object = object_id(inode);
+	found.file = file_id(exe);
+	/* references() leaves out the iterator's own reference, but here it holds none. */
+	found.count = references(exe, 0) + 1;
+	put(seq, found, SHM_EXE);
+	return 0;
 }
 
 /*
@@ -72,7 +93,7 @@ static always_inline struct own own_of(struct task_struct *task)
 	return own;
 }
 
-RECORDS(struct task task; struct run run; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct end end;);
+RECORDS(struct task task; struct run run; struct shm_inode shm_inode; struct shm_exe shm_exe; struct end end;);
 
 SEC("iter/task")
 int tasks(struct context *context)
@@ -118,13 +139,9 @@ int tasks(struct context *context)
 	if (shmem) {
 		peek(found.ipc, own.ipc->ns.inum);
 		if (own.mm) {
-			struct file *exe = 0;
-
 			count_writes(&found, own.mm);
-			peek(exe, own.mm->exe_file);
-			found.exe = file_id(exe);
-			if (exe)
-				describe_exe(context->meta, exe, found.exe);
+			peek(found.locked_pages, own.mm->locked_vm);
+			write_exe(context->meta->seq, own.mm);
 		}
 	}
 	peek(cred, leader->real_cred);

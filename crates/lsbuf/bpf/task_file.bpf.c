@@ -23,17 +23,17 @@ struct slot {
 	u32 fd;
 };
 
-static always_inline void fill_fd(struct fd *found, struct slot *slot, struct task_struct *task, struct file *file, u64 of)
-{
-	found->of = of;
-	found->files = id_of(task->files);
-	found->program = program_of(task);
-	found->tgid = slot->tgid;
-	found->tid = slot->tid;
-	found->fd = slot->fd;
-	found->path_only = !!(file->f_mode & FMODE_PATH);
-	found->count = references(file, 1);
-}
+/* What the records of all fds have, whatever they are of. */
+#define fill_fd(found, slot, task, file)                          \
+	({                                                        \
+		(found).files = id_of((task)->files);             \
+		(found).program = program_of(task);               \
+		(found).tgid = (slot)->tgid;                      \
+		(found).tid = (slot)->tid;                        \
+		(found).fd = (slot)->fd;                          \
+		(found).path_only = !!((file)->f_mode & FMODE_PATH); \
+		(found).count = references(file, 1);              \
+	})
 
 /* Not inlined, like those below, to leave stack for the walk over the queues of sockets. */
 static never_inline int dmabuf_fd(struct slot *slot, struct task_struct *task, struct file *file,
@@ -41,7 +41,8 @@ static never_inline int dmabuf_fd(struct slot *slot, struct task_struct *task, s
 {
 	record(fd, found);
 
-	fill_fd(&found, slot, task, file, inode->i_ino);
+	found.ino = inode->i_ino;
+	fill_fd(found, slot, task, file);
 	if (describe_each || found.path_only) {
 		record(buffer, buffer);
 
@@ -99,22 +100,21 @@ static never_inline int keeper(struct slot *slot, u64 ino, u32 what)
 	return 0;
 }
 
-/* Writes an fd of shared memory, and before it the description of the file if that is still due. */
-static never_inline int shmem_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task,
-					      struct file *file)
+static never_inline int shmem_fd(struct slot *slot, struct task_struct *task, struct file *file, struct inode *inode)
 {
-	record(fd, found);
+	record(shm_fd, found);
 
-	fill_fd(&found, slot, task, file, file_id(file));
-	if (is_news(meta, found.of))
-		describe_open(meta, file, found.of, found.count);
+	if (!is_listed(inode->i_sb->s_magic))
+		describe_unlisted(slot->seq, file);
+	found.object = object_id(inode);
+	found.file = file_id(file);
+	fill_fd(found, slot, task, file);
 	put(slot->seq, found, SHM_FD);
 	return 0;
 }
 
 /* The state of the walk over the files of one message. */
 struct message {
-	struct bpf_iter_meta *meta;
 	struct slot slot;
 	u64 socket;
 	struct scm_fp_list *files;
@@ -127,8 +127,8 @@ struct message {
 };
 
 /*
- * When more than this is written, the walk ends: the description with the longest name, the record
- * of a file in a message and two keepers would not fit any more.
+ * When more than this is written, the walk ends: a description, the record of a file in a message
+ * and two keepers would not fit any more.
  */
 #define MOST_WRITTEN (STEP_ROOM - 512)
 
@@ -142,26 +142,29 @@ static always_inline void add_written(struct message *message, u32 bytes)
 	message->written = unknown(&message->written) + bytes;
 }
 
-static always_inline void fill_waiting(struct in_flight *found, struct message *message, u64 of)
-{
-	found->of = of;
-	found->socket = message->socket;
-	found->tgid = message->slot.tgid;
-	found->tid = message->slot.tid;
-	found->fd = message->slot.fd;
-}
+#define fill_waiting(found, message)                  \
+	({                                            \
+		(found).socket = (message)->socket;   \
+		(found).tgid = (message)->slot.tgid;  \
+		(found).tid = (message)->slot.tid;    \
+		(found).fd = (message)->slot.fd;      \
+	})
 
-/*
- * Writes a file in a message. The verifier does not know its address, so of its path only the last
- * name can be read.
- */
+/* Writes a file in a message. The verifier does not know its address. */
 static never_inline int waiting_shmem(struct message *message, struct file *file, struct inode *inode)
 {
-	record(in_flight, found);
+	record(shm_in_flight, found);
+	u32 mode = 0;
 
-	fill_waiting(&found, message, file_id(file));
-	if (is_news(message->meta, found.of))
-		add_written(message, describe_waiting(message->meta, message->slot.seq, file, inode, found.of));
+	peek(mode, file->f_mode);
+	found.object = object_id(inode);
+	found.file = file_id(file);
+	/*
+	 * references() leaves out the iterator's own reference, but here the iterator holds none.
+	 */
+	found.count = references(file, 0) + 1;
+	found.path_only = !!(mode & FMODE_PATH);
+	fill_waiting(found, message);
 	put(message->slot.seq, found, SHM_IN_FLIGHT);
 	add_written(message, sizeof(found));
 	return 0;
@@ -182,10 +185,9 @@ static long one_file(u32 at, struct message *message)
 	peek(magic, fs->s_magic);
 	if (magic == DMA_BUF_MAGIC) {
 		record(in_flight, found);
-		u64 ino = 0;
 
-		peek(ino, inode->i_ino);
-		fill_waiting(&found, message, ino);
+		peek(found.ino, inode->i_ino);
+		fill_waiting(found, message);
 		put(message->slot.seq, found, IN_FLIGHT);
 		add_written(message, sizeof(found));
 	} else if (magic == SOCKFS_MAGIC || magic == ANON_INODE_FS_MAGIC) {
@@ -194,8 +196,13 @@ static long one_file(u32 at, struct message *message)
 		u16 mode = 0;
 
 		peek(mode, inode->i_mode);
-		if (is_shmem(magic, mode))
-			waiting_shmem(message, file, inode);
+		if (!is_shmem(magic, mode))
+			return 0;
+		if (!is_listed(magic)) {
+			describe_unlisted(message->slot.seq, file);
+			add_written(message, sizeof(struct shm_inode));
+		}
+		waiting_shmem(message, file, inode);
 	}
 	return 0;
 }
@@ -253,7 +260,7 @@ static long one_message(u32 at, struct queue *queue)
 	return is_full(&queue->message);
 }
 
-static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slot, struct file *file, struct inode *inode)
+static always_inline void socket_fd(struct slot *slot, struct file *file, struct inode *inode)
 {
 	struct socket *socket = file->private_data;
 	struct sk_buff *next = 0;
@@ -272,7 +279,6 @@ static always_inline void socket_fd(struct bpf_iter_meta *meta, struct slot *slo
 	if (family != AF_UNIX)
 		return;
 	forget(queue);
-	queue.message.meta = meta;
 	queue.message.slot = *slot;
 	queue.message.socket = inode->i_ino;
 	queue.next = next;
@@ -298,18 +304,17 @@ static never_inline int sync_fd(struct slot *slot, struct task_struct *task)
 	return 0;
 }
 
-static always_inline void anon_fd(struct bpf_iter_meta *meta, struct slot *slot, struct task_struct *task, struct file *file,
-				  struct inode *inode)
+static always_inline void anon_fd(struct slot *slot, struct task_struct *task, struct file *file, struct inode *inode)
 {
 	if (is_ring(file))
 		keeper(slot, inode->i_ino, KEEPER_RING);
 	else if (is_called(file, "sync_file", sizeof("sync_file") - 1))
 		sync_fd(slot, task);
 	else if (shmem && is_called(file, "[kvm-gmem]", sizeof("[kvm-gmem]") - 1))
-		shmem_fd(meta, slot, task, file);
+		shmem_fd(slot, task, file, inode);
 }
 
-RECORDS(struct fd fd; struct buffer buffer; struct device_fd device_fd; struct in_flight in_flight; struct keeper keeper; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct sync_fd sync_fd; struct memfd_pages memfd_pages; struct end end;);
+RECORDS(struct fd fd; struct buffer buffer; struct device_fd device_fd; struct in_flight in_flight; struct keeper keeper; struct shm_inode shm_inode; struct shm_fd shm_fd; struct shm_in_flight shm_in_flight; struct sync_fd sync_fd; struct memfd_pages memfd_pages; struct gem_file gem_file; struct end end;);
 
 SEC("iter/task_file")
 int fds(struct context *context)
@@ -337,17 +342,19 @@ int fds(struct context *context)
 		 * The pages come before the buffer's record, as in the iterator that lists the
 		 * buffers.
 		 */
-		if (shmem && describe_each && !(file->f_mode & FMODE_PATH))
+		if (shmem && describe_each && !(file->f_mode & FMODE_PATH)) {
 			show_pages(slot.seq, file->private_data);
+			show_gem_file(slot.seq, file->private_data);
+		}
 		dmabuf_fd(&slot, task, file, inode);
 	} else if (shmem && is_shmem(magic, inode->i_mode))
-		shmem_fd(context->meta, &slot, task, file);
+		shmem_fd(&slot, task, file, inode);
 	else if (file->f_mode & FMODE_PATH)
 		return 0;
 	else if (magic == SOCKFS_MAGIC)
-		socket_fd(context->meta, &slot, file, inode);
+		socket_fd(&slot, file, inode);
 	else if (magic == ANON_INODE_FS_MAGIC)
-		anon_fd(context->meta, &slot, task, file, inode);
+		anon_fd(&slot, task, file, inode);
 	else if ((inode->i_mode & S_IFMT) == S_IFCHR)
 		device_fd(&slot, task, inode);
 	return 0;

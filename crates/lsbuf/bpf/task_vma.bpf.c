@@ -25,7 +25,7 @@ static always_inline struct range range_of(struct vm_area_struct *vma, struct ta
 	};
 }
 
-RECORDS(struct vma vma; struct buffer buffer; struct shm_file shm_file; struct shm_undescribed shm_undescribed; struct shm_vma shm_vma; struct keeper keeper; struct end end;);
+RECORDS(struct vma vma; struct buffer buffer; struct shm_inode shm_inode; struct shm_vma shm_vma; struct keeper keeper; struct end end;);
 
 SEC("iter/task_vma")
 int vmas(struct context *context)
@@ -68,11 +68,13 @@ int vmas(struct context *context)
 	} else if (shmem && is_shmem(magic, inode->i_mode)) {
 		record(shm_vma, found);
 
+		if (!is_listed(magic))
+			describe_unlisted(context->meta->seq, file);
+		found.object = object_id(inode);
 		found.file = file_id(file);
 		/* As above. */
 		found.count = references(file, 0) + 1;
-		if (is_news(context->meta, found.file))
-			describe_open(context->meta, file, found.file, found.count);
+		found.ipc = ipc_of(file);
 		found.range = range_of(vma, task);
 		put(context->meta->seq, found, SHM_VMA);
 	} else if (magic == ANON_INODE_FS_MAGIC && is_ring(file)) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Finds out which files, usually memfds, the pages of a udmabuf belong to. The udmabuf and the
- * memfd are then the same memory, which must not be counted twice.
+ * Finds out which files the pages of a dma-buf belong to: of a udmabuf usually memfds, of a buffer
+ * of a graphics driver often a file that the driver has for it. The two are then the same memory,
+ * which must not be counted twice.
  */
 #ifndef LSBUF_UDMABUF_H
 #define LSBUF_UDMABUF_H
@@ -17,6 +18,12 @@ struct folio {
 
 struct page {
 	u64 flags;
+};
+
+/* A buffer of a graphics driver. `filp` is null if its memory is not shared memory. */
+struct drm_gem_object {
+	struct file *filp;
+	u64 size;
 };
 
 /*
@@ -44,7 +51,7 @@ struct udmabuf {
  * So many runs fit beside the other records of a step. If a udmabuf has more, the record of the
  * last one says that the owner is not known.
  */
-#define MOST_RUNS 512
+#define MOST_RUNS 500
 
 /* The state of the walk over a udmabuf's pages. */
 struct pages {
@@ -123,6 +130,58 @@ static long one_page(u32 at, struct pages *pages)
 	pages->run = unknown(&pages->run) + 1;
 	return 0;
 }
+
+#if SHMEM
+/*
+ * The offsets of `filp` and `size` in struct drm_gem_object, if its type belongs to a module. Both
+ * 0: not known.
+ */
+volatile const u32 gem_offsets[2] = {};
+
+/*
+ * Writes which file a graphics driver has for a buffer. The private data of most of these buffers
+ * is their GEM object. It is one if it has the buffer's size, and a file that has the name which the
+ * kernel gives such files. Not inlined, as show_pages().
+ */
+static never_inline int show_gem_file(void *seq, struct dma_buf *dmabuf)
+{
+	u64 at_file = gem_offsets[0], at_size = gem_offsets[1], object = 0, name = 0, magic = 0, size = 0, its = 0;
+	struct drm_gem_object *gem = 0;
+	const unsigned char *text = 0;
+	struct dentry *dentry = 0;
+	struct super_block *fs = 0;
+	struct inode *inode = 0;
+	struct file *file = 0;
+	record(gem_file, found);
+
+	if (exists(gem->filp) && exists(gem->size)) {
+		at_file = place_of(gem->filp);
+		at_size = place_of(gem->size);
+	}
+	if (!at_size)
+		return 0;
+	peek(object, dmabuf->priv);
+	peek(size, dmabuf->size);
+	probe_read(&its, sizeof(its), (void *)(object + at_size));
+	if (!object || size != its)
+		return 0;
+	probe_read(&file, sizeof(file), (void *)(object + at_file));
+	peek(inode, file->f_inode);
+	peek(fs, inode->i_sb);
+	peek(magic, fs->s_magic);
+	peek(dentry, file->f_path.dentry);
+	peek(text, dentry->d_name.name);
+	probe_read_str(&name, sizeof(name), text);
+	if (magic != TMPFS_MAGIC || (name != *(u64 *)"drm mm " && name != *(u64 *)"i915\0\0\0"))
+		return 0;
+	peek(found.ino, inode->i_ino);
+	peek(found.dev, fs->s_dev);
+	put(seq, found, GEM_FILE);
+	return 0;
+}
+#else
+#define show_gem_file(seq, dmabuf) 0
+#endif
 
 /*
  * Writes which files the pages belong to, if the buffer is a udmabuf. Not inlined, because its

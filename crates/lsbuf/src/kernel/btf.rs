@@ -8,7 +8,8 @@
 //! are numbered from 1. A record does not state its length, so reading ends with an error at a kind
 //! that is not known here.
 //!
-//! Limits: structures of kernel modules are not in this file.
+//! Limits: structures of kernel modules are not in this file. A module has a file of its own, of the
+//! same form.
 
 use std::collections::HashMap;
 
@@ -41,6 +42,38 @@ pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Opt
         }
     }
     Ok(sizes)
+}
+
+/// The offsets in bytes of members of a structure in the type information of a kernel module;
+/// `None`: it does not have them. `kernel` is the kernel's own file: names that it has are not
+/// repeated in the module's.
+pub(crate) fn offsets_in_module<const N: usize>(
+    kernel: &[u8],
+    module: &[u8],
+    structure: &str,
+    members: [&str; N],
+) -> Result<Option<[u32; N]>, Malformed> {
+    let common = section(kernel, header(kernel)?.strings)?;
+    let types = Types::of(module)?;
+    let name = |at: u32| match usize::try_from(at).ok().and_then(|at| at.checked_sub(common.len())) {
+        None => string(common, at),
+        Some(at) => string(types.strings, u32::try_from(at).map_err(|_| Malformed)?),
+    };
+    for record in types.records() {
+        let record = record?;
+        if record.kind != KIND_STRUCT || name(record.name)? != structure.as_bytes() {
+            continue;
+        }
+        let mut offsets = [None; N];
+        for member in record.extra.chunks_exact(12) {
+            let of = name(word(member, 0)?)?;
+            if let Some(nth) = members.iter().position(|wanted| wanted.as_bytes() == of) {
+                offsets[nth] = Some(word(member, 8)? / 8);
+            }
+        }
+        return Ok(offsets.iter().all(Option::is_some).then(|| offsets.map(Option::unwrap_or_default)));
+    }
+    Ok(None)
 }
 
 /// The part of the file that a BPF program needs.

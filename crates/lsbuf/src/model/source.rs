@@ -27,6 +27,8 @@ pub enum Source {
     TaskVmaIterator,
     /// The BPF iterator over dma-bufs.
     DmaBufIterator,
+    /// The BPF iterator over the kernel's lists of inodes of shared memory.
+    ShmemInodesIterator,
 }
 
 impl Source {
@@ -51,6 +53,7 @@ impl Source {
             Source::TaskFileIterator => "bpf:task_file",
             Source::TaskVmaIterator => "bpf:task_vma",
             Source::DmaBufIterator => "bpf:dmabuf",
+            Source::ShmemInodesIterator => "bpf:shmem_inodes",
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reading::{Assembled, Counted, Reading};
+use super::reading::{Assembled, Reading};
 use super::segments;
 use crate::model::{Buffer, Bytes, Fd, Holder, Kind, MapRef, Pid, ThreadFds};
 
@@ -33,16 +33,16 @@ pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
     }
     // Shared memory without a reference: it was opened and closed during the reading, or is a
     // process's own memory of huge pages.
-    buffers.retain(|b| is_kept(&b.buffer, &b.counted));
+    buffers.retain(|b| is_kept(&b.buffer));
     segments::add(&mut buffers, &mut reading.segments);
     buffers
 }
 
-/// Whether a buffer becomes a row. The kernel lists dma-bufs; shared memory is known by its
-/// references alone.
-fn is_kept(buffer: &Buffer, counted: &Counted) -> bool {
-    let kept = [buffer.in_flight, buffer.io_uring].into_iter().flatten().any(|number| number > 0);
-    buffer.id.kind == Kind::DmaBuf || !buffer.holders.is_empty() || kept || counted.more_files > 0
+/// Whether a buffer becomes a row: if anybody holds it. Dma-bufs and segments exist without a
+/// holder.
+fn is_kept(buffer: &Buffer) -> bool {
+    let exists = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Sysv);
+    exists || !buffer.holders.is_empty() || buffer.count.is_some_and(|count| count > 0)
 }
 
 fn add_fds(buffers: &mut [Assembled], reading: &mut Reading) {

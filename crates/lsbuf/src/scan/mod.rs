@@ -281,8 +281,7 @@ impl Scanner {
         match std::mem::replace(&mut self.iterators, unasked) {
             Iterating::Ready(iterators) => {
                 let root = Arc::clone(&self.root);
-                let source =
-                    IteratorSource::new(iterators, root, Arc::clone(&self.options), self.filesystems.clone());
+                let source = IteratorSource::new(iterators, root, Arc::clone(&self.options));
                 let (found, source) = Found::by(source, &self.options);
                 // A helper that was killed had them open; they are not used again.
                 self.iterators = match source {

@@ -221,9 +221,12 @@ pub(super) struct ReadingCoverage {
     /// The reading did not look where references are rare and slow to find: private mappings,
     /// messages, rings without an fd.
     pub(super) passed_over: bool,
-    /// No shared memory was looked for, which nothing lists. If the kernel's list of dma-bufs could
+    /// A list of the kernel's has every buffer that was looked for. If the list of dma-bufs could
     /// not be read, a note says so.
     pub(super) listed: bool,
+    /// Processes may have mapped buffers that are in no list, and their mappings were not looked at.
+    /// The next reading does.
+    pub(super) unlisted_passed_over: bool,
     /// Notes about the source, not about a buffer.
     pub(super) notes: Vec<crate::model::Note>,
 }

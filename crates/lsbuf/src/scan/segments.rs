@@ -8,80 +8,151 @@
 //! Limits: by procfs, two segments with the same number, key and size in different namespaces are
 //! taken for one. The BPF iterators read the namespace of each attachment.
 
+use std::collections::HashMap;
+
 use rustix::param::page_size;
 
 use super::reading::{Assembled, Counted, Segments};
 use crate::kernel::shmem::sysvipc::SegmentRow;
-use crate::model::{Buffer, BufferId, Bytes, IpcNamespace, Kind, Label, Segment};
+use crate::model::{Buffer, BufferId, Bytes, Inode, IpcNamespace, Kind, Label, Segment};
 
-/// Adds the tables, and the segments that nobody has attached. The buffers are ordered by identity
-/// before and after.
+/// Adds the tables, and the segments that only they show. The buffers are ordered by identity before
+/// and after.
 pub(super) fn add(buffers: &mut Vec<Assembled>, segments: &mut Segments) {
     if !segments.asked {
         return;
     }
     let tables = std::mem::take(&mut segments.tables);
-    name_namespaces(buffers, &tables);
-    for (namespace, rows) in tables {
-        rows.into_iter().for_each(|row| add_segment(buffers, namespace, row, segments.in_flight));
+    let mut rows: Vec<TableRow> = tables
+        .into_iter()
+        .flat_map(|(ipc, rows)| rows.into_iter().map(move |row| TableRow { ipc, row, place: None }))
+        .collect();
+    join(buffers, &mut rows);
+    for TableRow { ipc, row, place } in rows {
+        add_segment(buffers, ipc, row, place, segments.in_flight);
     }
     buffers.sort_by_key(|one| one.buffer.id);
 }
 
-/// An fd or a message shows a segment without its namespace. If only one table has such a segment,
-/// it is in that namespace.
-fn name_namespaces(buffers: &mut [Assembled], tables: &[(Option<IpcNamespace>, Vec<SegmentRow>)]) {
-    for Assembled { buffer, .. } in buffers {
-        if buffer.id.kind != Kind::Sysv || buffer.id.ipc.is_some() {
-            continue;
-        }
-        let is_it =
-            |row: &SegmentRow| row.ino == buffer.id.ino && buffer.size.is_none_or(|size| size == row.size);
-        let mut having = tables.iter().filter(|(_, rows)| rows.iter().any(is_it)).map(|(ipc, _)| *ipc);
-        if let (Some(ipc), None) = (having.next(), having.next()) {
-            buffer.id.ipc = ipc;
+/// A row of a table.
+struct TableRow {
+    ipc: Option<IpcNamespace>,
+    row: SegmentRow,
+    /// Which of the buffers it is.
+    place: Option<TablePlace>,
+}
+
+/// Where a row belongs.
+enum TablePlace {
+    /// It is this buffer.
+    Buffer(usize),
+    /// In a recorded tree, what was found under its number contradicts it.
+    Nowhere,
+}
+
+/// Finds out which buffer each row is.
+fn join(buffers: &mut [Assembled], rows: &mut [TableRow]) {
+    // Of each number, the buffers that are no row's yet.
+    let mut free: HashMap<Inode, Vec<usize>> = HashMap::new();
+    for (at, one) in buffers.iter().enumerate().filter(|(_, one)| one.buffer.id.kind == Kind::Sysv) {
+        free.entry(one.buffer.id.ino).or_default().push(at);
+    }
+    for row in rows.iter_mut() {
+        let Some(free) = free.get_mut(&row.row.ino) else { continue };
+        let Some(nth) = free.iter().position(|&at| buffers[at].buffer.id.ipc == row.ipc) else { continue };
+        let at = free[nth];
+        if row.fits(&buffers[at].buffer) {
+            row.place = Some(TablePlace::Buffer(free.swap_remove(nth)));
+        } else if row.ipc.is_none() {
+            row.place = Some(TablePlace::Nowhere);
+        } else {
+            // The attached segment is in a namespace that its holder has left, and which one is
+            // unknown.
+            buffers[at].buffer.id.ipc = None;
         }
     }
+    let unknown = |buffer: &Buffer| buffer.id.ipc.is_none();
+    let mut left: HashMap<Inode, Vec<&mut TableRow>> = HashMap::new();
+    for row in rows.iter_mut().filter(|row| row.place.is_none() && free.contains_key(&row.row.ino)) {
+        left.entry(row.row.ino).or_default().push(row);
+    }
+    for (ino, mut rows) in left {
+        let Some(free) = free.get_mut(&ino) else { continue };
+        // An fd or a message shows a segment without its namespace. If only one row fits, it is
+        // that one.
+        free.retain(|&at| {
+            let buffer = &buffers[at].buffer;
+            if buffer.holders.is_empty() || !unknown(buffer) {
+                return true;
+            }
+            let fitting: Vec<usize> = (0..rows.len()).filter(|&nth| rows[nth].fits(buffer)).collect();
+            let [only] = fitting[..] else { return true };
+            rows.swap_remove(only).place = Some(TablePlace::Buffer(at));
+            false
+        });
+        // Of segments that nobody has attached, the kernel's list of inodes does not tell the
+        // namespace. Those with the same number, key, size and memory are interchangeable.
+        for same_memory in [true, false] {
+            rows.retain_mut(|row| {
+                let is_it = |&at: &usize| {
+                    let buffer = &buffers[at].buffer;
+                    let memory = row.row.segment.rss + row.row.segment.swap;
+                    unknown(buffer)
+                        && buffer.holders.is_empty()
+                        && row.fits(buffer)
+                        && (!same_memory || buffer.charged == Some(memory))
+                };
+                let Some(nth) = free.iter().position(is_it) else { return true };
+                row.place = Some(TablePlace::Buffer(free.swap_remove(nth)));
+                false
+            });
+        }
+    }
+}
+
+impl TableRow {
+    /// Whether a buffer with the same number can be this segment.
+    fn fits(&self, buffer: &Buffer) -> bool {
+        let SegmentRow { size, segment, .. } = &self.row;
+        let has_other_size = buffer.size.is_some_and(|known| known != *size) && buffer.huge_page.is_none();
+        // The table does not show the key of a segment that is marked for removal.
+        let has_other_key =
+            !segment.removed && buffer.name.as_ref().is_some_and(|key| *key != key_of(segment.key));
+        // No process in this namespace has it attached, so what the holder has attached is another
+        // segment.
+        let is_attached =
+            segment.attached == 0 && buffer.holders.iter().any(|holder| !holder.maps.is_empty());
+        !has_other_size && !has_other_key && !is_attached
+    }
+}
+
+/// The name of a segment with that key.
+fn key_of(key: u32) -> Label {
+    key_name(format!("{key:08x}").as_bytes())
 }
 
 fn add_segment(
     buffers: &mut Vec<Assembled>,
     ipc: Option<IpcNamespace>,
     row: SegmentRow,
+    place: Option<TablePlace>,
     in_flight: Option<u64>,
 ) {
     let SegmentRow { ino, size, creator_uid, segment } = row;
-    let name = key_name(format!("{:08x}", segment.key).as_bytes());
-    let is_it = |one: &Assembled| {
-        let id = one.buffer.id;
-        id.kind == Kind::Sysv && id.ino == ino && id.ipc == ipc
-    };
-    let has_other_key = |path_key: &Label| *path_key != name && !segment.removed;
-    let is_another = |b: &Buffer| {
-        b.size.is_some_and(|known| known != size) && b.huge_page.is_none()
-            || b.name.as_ref().is_some_and(has_other_key)
-            // No process in this namespace has it attached, so what the holder has attached is
-            // another segment.
-            || segment.attached == 0 && b.holders.iter().any(|holder| !holder.maps.is_empty())
-    };
-    let at = match buffers.iter().position(is_it) {
-        Some(at) if !is_another(&buffers[at].buffer) => at,
-        Some(_) if ipc.is_none() => return,
-        found => {
-            // The attached segment is in a namespace that its holder has left, and which one is
-            // unknown.
-            if let Some(another) = found {
-                buffers[another].buffer.id.ipc = None;
-            }
+    let at = match place {
+        Some(TablePlace::Buffer(at)) => at,
+        Some(TablePlace::Nowhere) => return,
+        None => {
             let buffer = Buffer::new(BufferId { ipc, ..BufferId::new(Kind::Sysv, None, ino) });
             buffers.push(Assembled { buffer, counted: Counted::default(), uncompared: false });
             buffers.len() - 1
         }
     };
     let Assembled { buffer, counted, .. } = &mut buffers[at];
+    buffer.id.ipc = ipc;
     // The table does not show the key of a segment that is marked for removal, but its path does.
     if !segment.removed || buffer.name.is_none() {
-        buffer.name = Some(name);
+        buffer.name = Some(key_of(segment.key));
     }
     buffer.size = Some(size);
     buffer.creator_uid = Some(creator_uid);

@@ -20,10 +20,12 @@ pub(crate) enum Iterator {
     TaskVmaShmem,
     DmaBufShmem,
     TaskShmem,
+    /// Every inode of shared memory that is in the kernel's lists.
+    ShmemInodes,
 }
 
 impl Iterator {
-    pub(crate) const ALL: [Iterator; 8] = [
+    pub(crate) const ALL: [Iterator; 9] = [
         Iterator::Task,
         Iterator::TaskFile,
         Iterator::TaskVma,
@@ -32,20 +34,19 @@ impl Iterator {
         Iterator::TaskVmaShmem,
         Iterator::DmaBufShmem,
         Iterator::TaskShmem,
+        Iterator::ShmemInodes,
     ];
-
-    /// The kernel's iterators, without the variants.
-    pub(super) const KERNELS: [Iterator; 4] =
-        [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
 
     /// The iterators that cover these kinds.
     pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
-        Iterator::KERNELS.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()))
+        let both = [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
+        let both = both.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()));
+        both.chain(kinds.has_shmem().then_some(Iterator::ShmemInodes))
     }
 
     /// The variant of this iterator with or without shared memory.
     pub(crate) fn with(self, shmem: bool) -> Iterator {
-        match (self.kernels(), shmem) {
+        match (self.base(), shmem) {
             (Iterator::Task, true) => Iterator::TaskShmem,
             (Iterator::TaskFile, true) => Iterator::TaskFileShmem,
             (Iterator::TaskVma, true) => Iterator::TaskVmaShmem,
@@ -54,8 +55,8 @@ impl Iterator {
         }
     }
 
-    /// The kernel's iterator that this is a variant of.
-    pub(crate) fn kernels(self) -> Iterator {
+    /// The variant of this iterator without shared memory, if there is one.
+    pub(crate) fn base(self) -> Iterator {
         match self {
             Iterator::TaskShmem => Iterator::Task,
             Iterator::TaskFileShmem => Iterator::TaskFile,
@@ -67,10 +68,11 @@ impl Iterator {
 
     /// Whether it covers shared memory.
     pub(crate) fn has_shmem(self) -> bool {
-        self != self.kernels()
+        self != self.base() || self == Iterator::ShmemInodes
     }
 
-    /// Its name: the kernel's, with a suffix for shared memory. It is also the name of its pin.
+    /// Its name: the kernel's, with a suffix for shared memory. The kernel has no iterator over
+    /// inodes, so that one has a name of its own. It is also the name of its pin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Iterator::Task => "task",
@@ -81,37 +83,41 @@ impl Iterator {
             Iterator::TaskVmaShmem => "task_vma_shmem",
             Iterator::DmaBufShmem => "dmabuf_shmem",
             Iterator::TaskShmem => "task_shmem",
+            Iterator::ShmemInodes => "shmem_inodes",
         }
     }
 
     /// Whether its last record is [`Record::End`].
     pub(super) fn has_end(self) -> bool {
-        self.kernels() != Iterator::DmaBuf
+        self.base() != Iterator::DmaBuf
     }
 
     /// Whether it may write this record.
     pub(super) fn writes(self, record: &Record<'_>) -> bool {
         use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
-        use Record::{MemfdPages, Run, ShmFd, ShmFile, ShmInFlight, ShmUndescribed, ShmVma, Torn};
+        use Record::{GemFile, MemfdPages, Run, ShmExe, ShmFd, ShmFilesystem, ShmInFlight, ShmInode, ShmVma};
+        use Record::{ShmWalk, Torn};
         match self {
             Iterator::Task => matches!(record, Task(_) | Run(_) | End),
-            Iterator::TaskShmem => {
-                matches!(record, ShmFile(_) | ShmUndescribed(_)) || Iterator::Task.writes(record)
-            }
+            Iterator::TaskShmem => matches!(record, ShmInode(_) | ShmExe(_)) || Iterator::Task.writes(record),
             Iterator::TaskFile => {
                 matches!(record, Fd(_) | Buffer(_) | Device(_) | InFlight(_) | Keeper(_) | SyncFile(_) | End)
             }
             Iterator::TaskVma => matches!(record, Vma(_) | Torn | Buffer(_) | Keeper(_) | End),
             Iterator::DmaBuf => matches!(record, Buffer(_) | Attachment(_) | Vma(_) | Torn),
             Iterator::TaskFileShmem => {
-                matches!(record, ShmFile(_) | ShmUndescribed(_) | ShmFd(_) | ShmInFlight(_) | MemfdPages(_))
+                matches!(record, ShmInode(_) | ShmFd(_) | ShmInFlight(_) | MemfdPages(_) | GemFile(..))
                     || Iterator::TaskFile.writes(record)
             }
             Iterator::TaskVmaShmem => {
-                matches!(record, ShmFile(_) | ShmUndescribed(_) | ShmVma(..))
-                    || Iterator::TaskVma.writes(record)
+                matches!(record, ShmInode(_) | ShmVma(_)) || Iterator::TaskVma.writes(record)
             }
-            Iterator::DmaBufShmem => matches!(record, MemfdPages(_)) || Iterator::DmaBuf.writes(record),
+            Iterator::DmaBufShmem => {
+                matches!(record, MemfdPages(_) | GemFile(..)) || Iterator::DmaBuf.writes(record)
+            }
+            Iterator::ShmemInodes => {
+                matches!(record, ShmInode(_) | ShmVma(_) | Torn | ShmFilesystem(_) | ShmWalk(_) | End)
+            }
         }
     }
 }

@@ -101,7 +101,7 @@ structures! {
         started: u64,
         cgroup: u64,
         program: u64,
-        exe: u64,
+        locked_pages: u64,
         tgid: u32,
         tid: u32,
         uid: u32,
@@ -112,7 +112,7 @@ structures! {
     }
     Fd, "fd" {
         _head: Head,
-        of: u64,
+        ino: u64,
         count: u64,
         files: u64,
         program: u64,
@@ -165,7 +165,7 @@ structures! {
     }
     InFlight, "in_flight" {
         _head: Head,
-        of: u64,
+        ino: u64,
         socket: u64,
         _tgid: u32,
         tid: u32,
@@ -184,10 +184,9 @@ structures! {
         _head: Head,
         _count: u64,
     }
-    ShmFile, "shm_file" {
+    ShmInode, "shm_inode" {
         _head: Head,
-        file: u64,
-        count: u64,
+        object: u64,
         ino: u64,
         size: u64,
         blocks: u64,
@@ -195,27 +194,73 @@ structures! {
         swapped: u64,
         magic: u64,
         created: u64,
-        dentry: u64,
-        dentry_count: u32,
-        inode_count: u32,
+        opens: u64,
         created_ns: u32,
         dev: u32,
         uid: u32,
         links: u32,
         block_bits: u32,
         seals: u32,
-        ipc: u32,
+        _inode_count: u32,
         flags: u32,
     }
-    ShmUndescribed, "shm_undescribed" {
+    ShmFd, "shm_fd" {
         _head: Head,
+        object: u64,
         file: u64,
+        count: u64,
+        files: u64,
+        program: u64,
+        tgid: u32,
+        tid: u32,
+        fd: u32,
+        path_only: u32,
     }
     ShmVma, "shm_vma" {
         _head: Head,
+        object: u64,
         file: u64,
         count: u64,
         range: Range,
+        ipc: u32,
+        _unused: u32,
+    }
+    ShmInFlight, "shm_in_flight" {
+        _head: Head,
+        object: u64,
+        file: u64,
+        count: u64,
+        socket: u64,
+        _tgid: u32,
+        tid: u32,
+        fd: u32,
+        path_only: u32,
+    }
+    ShmExe, "shm_exe" {
+        _head: Head,
+        mm: u64,
+        object: u64,
+        file: u64,
+        count: u64,
+    }
+    Unlisted, "unlisted" {
+        files: u64,
+        pages: u64,
+        swapped: u64,
+        other_pages: u64,
+    }
+    ShmFilesystem, "shm_filesystem" {
+        _head: Head,
+        filesystem: u64,
+        magic: u64,
+        unlisted: Unlisted,
+        dev: u32,
+        kernels: u32,
+    }
+    ShmWalk, "shm_walk" {
+        _head: Head,
+        inodes_cut: u32,
+        mappings_cut: u32,
     }
     SyncFd, "sync_fd" {
         _head: Head,
@@ -232,6 +277,12 @@ structures! {
         pages: u64,
         dev: u32,
         untold: u32,
+    }
+    GemFile, "gem_file" {
+        _head: Head,
+        ino: u64,
+        dev: u32,
+        _unused: u32,
     }
     Run, "run" {
         _head: Head,
@@ -265,14 +316,17 @@ kinds! {
     IN_FLIGHT = 7,
     KEEPER = 8,
     END = 9,
-    SHM_FILE = 10,
+    SHM_INODE = 10,
     SHM_FD = 11,
     SHM_VMA = 12,
     SHM_IN_FLIGHT = 13,
     SYNC_FILE = 14,
     MEMFD_PAGES = 15,
     RUN = 16,
-    SHM_UNDESCRIBED = 17,
+    SHM_EXE = 17,
+    SHM_FILESYSTEM = 18,
+    SHM_WALK = 19,
+    GEM_FILE = 20,
 }
 
 #[cfg(test)]

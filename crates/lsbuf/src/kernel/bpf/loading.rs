@@ -30,12 +30,15 @@ pub(super) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Loaded, Unavailabl
     // buffer that they find.
     let describe = u32::from(!types.has(Iterator::DmaBuf)).to_ne_bytes();
     let registers = u32::from(types.have_registers()).to_ne_bytes();
+    let gem_offsets = types.gem_offsets().map(u32::to_ne_bytes).concat();
     let load = |iterator: Iterator| {
         if !wanted.contains(&iterator) {
             return Err(Unavailable::NotRequested);
         }
         let mut globals = vec![("secret", &secret[..]), ("describe_each", &describe)];
-        globals.extend((iterator.kernels() == Iterator::Task).then_some(("registers", &registers[..])));
+        globals.extend((iterator.base() == Iterator::Task).then_some(("registers", &registers[..])));
+        let shows_files = matches!(iterator, Iterator::DmaBufShmem | Iterator::TaskFileShmem);
+        globals.extend(shows_files.then_some(("gem_offsets", &gem_offsets[..])));
         object::load(iterator, &types, &globals)
     };
     // Verification is slow, and runs in parallel.

@@ -84,7 +84,7 @@ impl Probes {
     /// kinds.
     pub(crate) fn pinned(below: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
         let pins = Pins::open(below)?;
-        let wanted = |iterator: Iterator| iterator == iterator.with(kinds.has_shmem());
+        let wanted = |iterator: Iterator| Iterator::of(kinds).any(|wanted| wanted == iterator);
         let open = |iterator| pins.read(iterator).map(|_| IteratorHandle::Pinned);
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
@@ -126,12 +126,18 @@ impl Probes {
             let iterator = iterator.with(shmem);
             Some((iterator, self.why_not(iterator)?))
         };
-        // No list of the kernel has the mappings of shared memory.
-        let maps = || lacks(Iterator::TaskVma).filter(|_| shmem || lacks(Iterator::DmaBuf).is_some());
+        let unlisted = kinds.has(Kind::DmaBuf) && lacks(Iterator::DmaBuf).is_some();
+        let maps = || lacks(Iterator::TaskVma).filter(|_| unlisted);
+        let inodes =
+            || self.why_not(Iterator::ShmemInodes).filter(|_| shmem).map(|why| (Iterator::ShmemInodes, why));
         // If the kernel has a list of dma-bufs, the other iterators do not describe the buffers.
         let unfit = |lack: &(Iterator, &Unavailable)| matches!(lack.1, Unavailable::Unfit(_));
         let list = || lacks(Iterator::DmaBuf).filter(unfit).filter(|_| kinds.has(Kind::DmaBuf));
-        lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile)).or_else(maps).or_else(list)
+        lacks(Iterator::Task)
+            .or_else(|| lacks(Iterator::TaskFile))
+            .or_else(inodes)
+            .or_else(maps)
+            .or_else(list)
     }
 
     /// Pins a loaded iterator in a folder of a bpf filesystem, so that it stays.
@@ -158,7 +164,12 @@ impl Probes {
             if chunk.len() < kept + room {
                 chunk.resize(kept + room, 0);
             }
-            let n = retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..]))?;
+            let n = match retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..])) {
+                // After a million objects without a record the kernel lets the caller decide
+                // whether to go on (`MAX_ITER_OBJECTS` in kernel/bpf/bpf_iter.c).
+                Err(Errno::AGAIN) => continue,
+                read => read?,
+            };
             if n == 0 {
                 return if kept == 0 && ended { Ok(()) } else { Err(Errno::BADMSG) };
             }

@@ -1,7 +1,8 @@
 //! Tests of the iterators in this machine's own kernel, if they can be loaded. The scenarios test
 //! them in other kernels.
 
-use std::fs::{File, OpenOptions, remove_file};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, hard_link, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
@@ -9,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::object::KernelTypes;
-use super::record::{Id, Record, TaskRecord};
+use super::record::{Id, Record, ShmExe, ShmOpen, ShmVma, TaskRecord};
 use super::*;
 use crate::model::Pid;
 
@@ -32,18 +33,49 @@ fn own_pid() -> Pid {
     Pid(std::process::id())
 }
 
-/// How many open files the dentry of one of this process's fds has.
+/// How many open files the inode of one of this process's fds has.
 fn opens(probes: &mut Probes, file: impl AsFd) -> Option<u64> {
     let fd = file.as_fd().as_raw_fd().cast_unsigned();
-    let (mut of, mut files): (Option<Id>, Vec<(Id, Option<u64>)>) = (None, Vec::new());
-    probes
-        .read(Iterator::TaskFileShmem, |record| match record {
-            Record::ShmFile(file) => files.push((file.file, file.opens)),
-            Record::ShmFd(held) if held.pid == own_pid() && held.fd.0 == fd => of = Some(held.of),
-            _ => {}
-        })
-        .unwrap();
-    files.into_iter().find(|(file, _)| Some(*file) == of).unwrap().1
+    let mut of: Option<ShmOpen> = None;
+    let each = |record: Record<'_>| match record {
+        Record::ShmFd(held) if held.pid == own_pid() && held.fd.0 == fd => of = Some(held.of),
+        _ => {}
+    };
+    probes.read(Iterator::TaskFileShmem, each).unwrap();
+    inodes(probes)[&of.unwrap().object].opens
+}
+
+/// What the kernel's lists say of an inode.
+#[derive(Clone, Debug)]
+struct ListedInode {
+    opens: Option<u64>,
+    name: Vec<u8>,
+    path: Option<Vec<u8>>,
+    /// The first addresses of its mappings.
+    maps: Vec<u64>,
+}
+
+/// Every inode in the kernel's lists that somebody holds.
+fn inodes(probes: &mut Probes) -> HashMap<Id, ListedInode> {
+    let mut inodes: HashMap<Id, ListedInode> = HashMap::new();
+    let mut walk = None;
+    let each = |record: Record<'_>| match record {
+        Record::ShmInode(inode) => {
+            let (name, path) = (inode.names.name().to_vec(), inode.names.path());
+            inodes.insert(inode.object, ListedInode { opens: inode.opens, name, path, maps: Vec::new() });
+        }
+        Record::ShmVma(ShmVma { vma, .. }) => inodes.get_mut(&vma.of.object).unwrap().maps.push(vma.start),
+        Record::ShmWalk(found) => walk = Some(found),
+        _ => {}
+    };
+    probes.read(Iterator::ShmemInodes, each).unwrap();
+    assert!(!walk.unwrap().inodes_cut);
+    inodes
+}
+
+/// The inode with that name.
+fn named<'i>(inodes: &'i HashMap<Id, ListedInode>, name: &str) -> Option<&'i ListedInode> {
+    inodes.values().find(|inode| inode.name == name.as_bytes())
 }
 
 /// Check that a thread that sleeps in a system call is reported with that call, with unchanged time
@@ -116,55 +148,17 @@ fn a_stopped_process() {
     child.wait().unwrap();
 }
 
-/// The task records of a process, and all records of files.
-fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<TaskRecord>, Vec<(Id, Vec<u8>)>) {
-    let (mut tasks, mut files) = (Vec::new(), Vec::new());
+/// The task records of a process, and the programs that run from shared memory.
+fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<TaskRecord>, Vec<ShmExe>) {
+    let (mut tasks, mut programs) = (Vec::new(), Vec::new());
     probes
         .read(Iterator::TaskShmem, |record| match record {
             Record::Task(task) if task.pid == pid => tasks.push(task),
-            Record::ShmFile(file) => files.push((file.file, file.path.unwrap_or_else(|name| name).to_vec())),
+            Record::ShmExe(exe) => programs.push(exe),
             _ => {}
         })
         .unwrap();
-    (tasks, files)
-}
-
-/// Check that a file is reported as undescribed while there is no memory for its description, and
-/// is described in the same program's next reading once there is some.
-#[test]
-fn no_memory_for_a_description() {
-    if load(&[Iterator::TaskFileShmem]).is_none() {
-        return;
-    }
-    let types = KernelTypes::read(Path::new("/sys")).unwrap();
-    let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[]);
-    let (link, maps) = loaded.unwrap();
-    let (_, pieces, places) = maps.into_iter().find(|(name, ..)| name == "pieces").unwrap();
-    let mut probes = Probes {
-        probes: std::array::from_fn(|_| Err(Unavailable::NotRequested)),
-        pins: None,
-        chunk: Vec::new(),
-    };
-    probes.probes[Iterator::TaskFileShmem as usize] = Ok(IteratorHandle::Loaded(link));
-    let memfd = memfd_create("undescribed", MemfdFlags::CLOEXEC).unwrap();
-    let fd = memfd.as_raw_fd().cast_unsigned();
-    let mut told = |taken: u64| {
-        let mut piece = taken.to_ne_bytes().to_vec();
-        piece.resize(pieces.value_size() as usize, 0);
-        (0..pieces.max_entries()).for_each(|place| sys::fill(places.as_fd(), place, &piece).unwrap());
-        let (mut of, mut described, mut undescribed) = (None, Vec::new(), Vec::new());
-        let each = |record: Record<'_>| match record {
-            Record::ShmFile(file) => described.push(file.file),
-            Record::ShmUndescribed(file) => undescribed.push(file),
-            Record::ShmFd(held) if held.pid == own_pid() && held.fd.0 == fd => of = Some(held.of),
-            _ => {}
-        };
-        probes.read(Iterator::TaskFileShmem, each).unwrap();
-        let is_in = |files: &[Id]| files.contains(&of.unwrap());
-        (is_in(&described), is_in(&undescribed))
-    };
-    assert_eq!(told(1), (false, true));
-    assert_eq!(told(0), (true, false));
+    (tasks, programs)
 }
 
 /// Check that the sequence number of an address space's lock changes with a mapping.
@@ -179,10 +173,10 @@ fn writes_to_an_address_space() {
     assert!(before != after || before.is_none(), "{before:?} {after:?}");
 }
 
-/// Check that a program that runs from a memfd is reported with that file.
+/// Check that a program that runs from a memfd is reported with that memfd.
 #[test]
 fn a_program_in_a_memfd() {
-    let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
+    let Some(mut probes) = load(&[Iterator::TaskShmem, Iterator::ShmemInodes]) else { return };
     let mut memfd = File::from(memfd_create("runs", MemfdFlags::CLOEXEC).unwrap());
     std::io::copy(&mut File::open("/bin/sleep").unwrap(), &mut memfd).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
@@ -191,14 +185,13 @@ fn a_program_in_a_memfd() {
     drop(memfd);
     let path = format!("/proc/{}/fd/{}", std::process::id(), readable.as_raw_fd());
     let mut child = std::process::Command::new(path).arg0("sleep").arg("100").spawn().unwrap();
-    let own = tasks(&mut probes, own_pid()).0[0].exe;
     // `spawn` returns a little before the child's new address space can be seen.
-    let mut seen = std::iter::repeat_with(|| tasks(&mut probes, Pid(child.id())));
-    let (tasks, files) = seen.find(|(tasks, _)| tasks[0].exe != own).unwrap();
+    let exe = std::iter::repeat_with(|| tasks(&mut probes, Pid(child.id())))
+        .find_map(|(tasks, programs)| programs.into_iter().find(|exe| tasks[0].mm == Some(exe.mm)));
+    let inodes = inodes(&mut probes);
     child.kill().unwrap();
     child.wait().unwrap();
-    let exe = tasks[0].exe.unwrap();
-    assert_eq!(files.iter().find(|(file, _)| *file == exe).unwrap().1, b"memfd:runs");
+    assert_eq!(inodes[&exe.unwrap().of.object].name, b"memfd:runs");
 }
 
 /// Check that a thread with an IPC namespace of its own has a record with that namespace.
@@ -225,11 +218,11 @@ fn a_thread_in_another_ipc_namespace() {
     }
 }
 
-/// Check how many open files the dentry of a memfd, a linked, a deleted and a never linked file
+/// Check how many open files the inode of a memfd, a linked, a deleted and a never linked file
 /// has: dup and mmap change nothing, `O_PATH` does.
 #[test]
-fn open_files_of_a_dentry() {
-    let Some(mut probes) = load(&[Iterator::TaskFileShmem]) else { return };
+fn open_files_of_an_inode() {
+    let Some(mut probes) = load(&[Iterator::TaskFileShmem, Iterator::ShmemInodes]) else { return };
     let memfd = File::from(memfd_create("opens", MemfdFlags::CLOEXEC).unwrap());
     let again = || format!("/proc/self/fd/{}", memfd.as_raw_fd());
     assert_eq!(opens(&mut probes, &memfd), Some(1));
@@ -253,4 +246,60 @@ fn open_files_of_a_dentry() {
 
     let unlinked = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open("/dev/shm").unwrap();
     assert_eq!(opens(&mut probes, &unlinked), Some(1));
+}
+
+/// Check that a file in a folder is listed while somebody holds it, with its whole path, and that
+/// of its names one is told that it still has.
+#[test]
+fn a_file_with_names() {
+    let Some(mut probes) = load(&[Iterator::ShmemInodes]) else { return };
+    let folder = format!("lsbuf-names-{}", std::process::id());
+    let at = |name: &str| format!("/dev/shm/{folder}/{name}");
+    std::fs::create_dir(format!("/dev/shm/{folder}")).unwrap();
+    let mut path = |name: &str| {
+        let inodes = inodes(&mut probes);
+        named(&inodes, name).map(|inode| String::from_utf8(inode.path.clone().unwrap()).unwrap())
+    };
+    let (first, second) = (format!("a-{folder}"), format!("b-{folder}"));
+    let file = File::create(at(&first)).unwrap();
+    assert_eq!(path(&first), Some(format!("/{folder}/{first}")));
+    hard_link(at(&first), at(&second)).unwrap();
+    remove_file(at(&first)).unwrap();
+    assert_eq!((path(&first), path(&second)), (None, Some(format!("/{folder}/{second}"))));
+    drop(file);
+    assert_eq!(path(&second), None);
+    std::fs::remove_dir_all(format!("/dev/shm/{folder}")).unwrap();
+}
+
+/// Check that the list of inodes is whole, and each inode once, if it takes many reads, of which
+/// each begins where the last one stopped: thousands of memfds, some with thousands of mappings.
+#[test]
+#[allow(unsafe_code)]
+fn more_than_one_read_has_room_for() {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    let Some(mut probes) = load(&[Iterator::ShmemInodes]) else { return };
+    let page = page_size();
+    let name = |nth: usize| format!("many-{}-{nth}", std::process::id());
+    let made: Vec<File> =
+        (0..3000).map(|nth| File::from(memfd_create(name(nth), MemfdFlags::CLOEXEC).unwrap())).collect();
+    let mut mapped: Vec<_> = (0..1000)
+        .map(|_| {
+            // SAFETY: the kernel chooses the place, and nothing is read or written there.
+            unsafe { mmap(std::ptr::null_mut(), page, ProtFlags::READ, MapFlags::SHARED, &made[7], 0) }
+                .unwrap()
+        })
+        .collect();
+    let inodes = inodes(&mut probes);
+    for at in &mapped {
+        // SAFETY: the mapping was made above, and nothing refers to it.
+        unsafe { munmap(*at, page) }.unwrap();
+    }
+    for nth in 0..made.len() {
+        let found = named(&inodes, &format!("memfd:{}", name(nth))).unwrap();
+        assert_eq!((found.opens, found.maps.len()), (Some(1), if nth == 7 { 1000 } else { 0 }));
+    }
+    let mut starts = named(&inodes, &format!("memfd:{}", name(7))).unwrap().maps.clone();
+    starts.sort_unstable();
+    mapped.sort_unstable();
+    assert_eq!(starts, mapped.iter().map(|at| at.addr() as u64).collect::<Vec<_>>());
 }

@@ -30,9 +30,12 @@ const STRUCTURES: &[&str] = &[
     "device",
     "dma_buf",
     "dma_buf_attachment",
+    "drm_gem_object",
     "file",
     "folio",
     "hlist_bl_node",
+    "hlist_head",
+    "hlist_node",
     "hugetlbfs_inode_info",
     "inode",
     "ipc_namespace",
@@ -52,6 +55,7 @@ const STRUCTURES: &[&str] = &[
     "rb_root_cached",
     "sched_entity",
     "scm_fp_list",
+    "seq_file",
     "seqcount",
     "shm_file_data",
     "shmem_inode_info",
@@ -69,14 +73,19 @@ const STRUCTURES: &[&str] = &[
     "vm_area_struct",
 ];
 
+/// The functions that represent the kernel's iterators in its type information.
+const FUNCTIONS: [&str; 5] =
+    ["bpf_iter_task", "bpf_iter_task_file", "bpf_iter_task_vma", "bpf_iter_bpf_map_elem", "bpf_iter_dmabuf"];
+
 impl Iterator {
-    /// The function that represents it in the kernel's type information.
-    fn function(self) -> &'static str {
-        match self.kernels() {
-            Iterator::Task => "bpf_iter_task",
-            Iterator::TaskFile => "bpf_iter_task_file",
-            Iterator::TaskVma => "bpf_iter_task_vma",
-            _ => "bpf_iter_dmabuf",
+    /// Which of [`FUNCTIONS`] represents it in the kernel's type information.
+    fn function(self) -> usize {
+        match self.base() {
+            Iterator::Task => 0,
+            Iterator::TaskFile => 1,
+            Iterator::TaskVma => 2,
+            Iterator::ShmemInodes => 3,
+            _ => 4,
         }
     }
 
@@ -91,6 +100,7 @@ impl Iterator {
             Iterator::TaskVmaShmem => "lsbuf_vmas_shm",
             Iterator::DmaBufShmem => "lsbuf_bufs_shm",
             Iterator::TaskShmem => "lsbuf_tasks_shm",
+            Iterator::ShmemInodes => "lsbuf_inodes",
         }
     }
 
@@ -115,6 +125,7 @@ impl Iterator {
             Iterator::TaskFileShmem => object!("task_file_shmem"),
             Iterator::TaskVmaShmem => object!("task_vma_shmem"),
             Iterator::DmaBufShmem => object!("dmabuf_shmem"),
+            Iterator::ShmemInodes => object!("shmem_inodes"),
         }
     }
 }
@@ -123,28 +134,44 @@ impl Iterator {
 #[derive(Debug)]
 pub(super) struct KernelTypes {
     structures: Btf,
-    iterators: [Option<u32>; Iterator::KERNELS.len()],
+    iterators: [Option<u32>; FUNCTIONS.len()],
     /// Whether it has the BPF helper that returns a task's registers.
     registers: bool,
+    gem_offsets: [u32; 2],
 }
 
 /// The function of that helper (Linux 5.15, commit dd6e10fbd9fb).
 const REGISTERS: &str = "bpf_task_pt_regs";
+
+/// The type information of the module for graphics drivers, below the root of sysfs, and what is
+/// looked for in it: the structure of a driver's buffer, and two members.
+const DRM_MODULE: &str = "kernel/btf/drm";
+const GEM: (&str, [&str; 2]) = ("drm_gem_object", ["filp", "size"]);
 
 impl KernelTypes {
     /// Reads the type information. `sys` is the root of sysfs.
     pub(super) fn read(sys: &Path) -> Result<KernelTypes, Unavailable> {
         let mut text = Vec::new();
         read::sized(CWD, sys.join(btf::PATH), &mut text).map_err(Unavailable::NoTypes)?;
-        let [task, task_file, task_vma, dmabuf] = Iterator::KERNELS.map(Iterator::function);
-        let names = [task, task_file, task_vma, dmabuf, REGISTERS];
+        let [task, task_file, task_vma, map_elem, dmabuf] = FUNCTIONS;
+        let names = [task, task_file, task_vma, map_elem, dmabuf, REGISTERS];
         let extract =
             btf::extract(&text, STRUCTURES, names).map_err(|_| Unavailable::NoTypes(Errno::BADMSG))?;
         let structures = Btf::parse(&extract.btf, Default::default())
             .map_err(|error| Unavailable::Unfit(error.to_string()))?;
-        let [task, task_file, task_vma, dmabuf, registers] = extract.functions;
-        let iterators = [task, task_file, task_vma, dmabuf];
-        Ok(KernelTypes { structures, iterators, registers: registers.is_some() })
+        let [task, task_file, task_vma, map_elem, dmabuf, registers] = extract.functions;
+        let iterators = [task, task_file, task_vma, map_elem, dmabuf];
+        // The module may be missing, and then there are no such buffers.
+        let mut module = Vec::new();
+        let read = read::sized(CWD, sys.join(DRM_MODULE), &mut module);
+        let offsets = read.ok().and_then(|()| btf::offsets_in_module(&text, &module, GEM.0, GEM.1).ok()?);
+        let gem_offsets = offsets.unwrap_or_default();
+        Ok(KernelTypes { structures, iterators, registers: registers.is_some(), gem_offsets })
+    }
+
+    /// The offsets of the members of [`GEM`], if a module has its type; else 0.
+    pub(super) fn gem_offsets(&self) -> [u32; 2] {
+        self.gem_offsets
     }
 
     /// Whether a program can read a task's registers.
@@ -154,7 +181,7 @@ impl KernelTypes {
 
     /// Whether the kernel has that iterator.
     pub(super) fn has(&self, iterator: Iterator) -> bool {
-        self.iterators[iterator.kernels() as usize].is_some()
+        self.iterators[iterator.function()].is_some()
     }
 }
 
@@ -163,6 +190,9 @@ pub(super) type Global<'g> = (&'g str, &'g [u8]);
 
 /// A map of a loaded object: its name, its declaration, and its fd.
 pub(super) type LoadedMap = (String, Map, OwnedFd);
+
+/// The map that [`Iterator::ShmemInodes`] iterates over.
+const WALKED_MAP: &str = "steps";
 
 /// Loads and attaches an iterator.
 pub(super) fn load(
@@ -180,7 +210,7 @@ pub(super) fn load_with_maps(
     globals: &[Global<'_>],
 ) -> Result<(OwnedFd, Vec<LoadedMap>), Unavailable> {
     let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
-    let number = types.iterators[iterator.kernels() as usize].ok_or(Unavailable::Missing)?;
+    let number = types.iterators[iterator.function()].ok_or(Unavailable::Missing)?;
     let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
     let globals: HashMap<&str, (&[u8], bool)> =
         globals.iter().map(|&(name, value)| (name, (value, false))).collect();
@@ -190,7 +220,10 @@ pub(super) fn load_with_maps(
     let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
     let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
     let own = sys::load_types(&own).map_err(Unavailable::Refused)?;
-    object.relocate_btf(&types.structures).map_err(|e| unfit(&e))?;
+    object.relocate_btf(&types.structures).map_err(|e| {
+        dbg(&e);
+        unfit(&e)
+    })?;
     let maps = make_maps(&object)?;
     let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
     let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
@@ -211,7 +244,8 @@ pub(super) fn load_with_maps(
         Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
         _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
     })?;
-    let attached = sys::attach(loaded.as_fd()).map_err(Unavailable::Refused)?;
+    let walked = maps.iter().find(|(name, ..)| name == WALKED_MAP).map(|(.., fd)| fd.as_fd());
+    let attached = sys::attach(loaded.as_fd(), walked).map_err(Unavailable::Refused)?;
     Ok((attached, maps))
 }
 

@@ -15,7 +15,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals
 
 /// The version of the records: which there are, their layout and their meaning. It goes up with
 /// every change of any of these, so that records of other pinned programs are not read.
-pub(crate) const LAYOUT: u32 = 6;
+pub(crate) const LAYOUT: u32 = 7;
 
 /// An id of a kernel object: the same for one object as long as it lives. It says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,17 +47,18 @@ pub(crate) enum Record<'r> {
     InFlight(InFlight<Inode>),
     Keeper(KeeperRecord),
     SyncFile(SyncFd),
-    ShmFile(ShmFileRecord<'r>),
-    ShmFd(FdRecord<Id>),
-    /// The VMA, and the reference count of its file at that moment.
-    ShmVma(Vma<Id>, u64),
-    ShmInFlight(InFlight<Id>),
+    ShmInode(ShmInodeRecord<'r>),
+    ShmFd(FdRecord<ShmOpen>),
+    ShmVma(ShmVma),
+    ShmInFlight(ShmInFlight),
+    ShmExe(ShmExe),
+    ShmFilesystem(ShmFilesystemRecord),
+    ShmWalk(ShmWalk),
     /// `None`: for some of the dma-buf's pages it is not known whose they are.
     MemfdPages(Option<MemfdPages>),
+    /// The file that a graphics driver has for the buffer in the next buffer record.
+    GemFile(Dev, Inode),
     Run(RunRecord),
-    /// A file that could not be described at that moment. Records of references to it follow. A
-    /// later record of the same reading may describe it.
-    ShmUndescribed(Id),
     /// In place of a VMA that changed while it was read.
     Torn,
     /// The last record of an iterator over tasks: it has reached its end.
@@ -78,8 +79,8 @@ pub(crate) struct TaskRecord {
     /// The number of its cgroup in the unified hierarchy.
     pub(crate) cgroup: u64,
     pub(crate) program: ExecId,
-    /// The file of the program that it runs.
-    pub(crate) exe: Option<Id>,
+    /// How many pages of its address space are locked in memory. Those of memfd_secret are.
+    pub(crate) locked_pages: u64,
     /// The thread's own IPC namespace.
     pub(crate) ipc: Option<IpcNamespace>,
     /// The sequence number of its address space's lock (32 bits). It changes whenever the lock was
@@ -102,8 +103,7 @@ impl TaskRecord {
     }
 }
 
-/// An fd of a dma-buf, which is identified by its inode number, or of an open file of shared
-/// memory.
+/// An fd of a dma-buf, which is identified by its inode number, or of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FdRecord<K> {
     pub(crate) of: K,
@@ -130,7 +130,7 @@ pub(crate) struct BufferRecord<'r> {
     pub(crate) whole: bool,
 }
 
-/// A VMA of a dma-buf, or of an open file of shared memory.
+/// A VMA of a dma-buf, which is identified by its inode number, or of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vma<K> {
     pub(crate) of: K,
@@ -153,8 +153,8 @@ pub(crate) struct DeviceFd {
     pub(crate) dev: Dev,
 }
 
-/// A dma-buf, or an open file of shared memory, in a message that waits in a socket. The socket was
-/// found through the fd in `seen_by`.
+/// A dma-buf, which is identified by its inode number, or a file of shared memory, in a message
+/// that waits in a socket. The socket was found through the fd in `seen_by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InFlight<K> {
     pub(crate) of: K,
@@ -195,32 +195,106 @@ impl ShmFilesystem {
     }
 }
 
-/// The description of an open file of shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmFileRecord<'r> {
+/// An open file of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ShmOpen {
+    /// The inode.
+    pub(crate) object: Id,
     pub(crate) file: Id,
+}
+
+/// A VMA of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmVma {
+    pub(crate) vma: Vma<ShmOpen>,
+    /// The reference count of its file at that moment.
     pub(crate) count: u64,
+    /// The IPC namespace of an attached System V segment.
+    pub(crate) ipc: Option<IpcNamespace>,
+}
+
+/// A file of shared memory in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmInFlight {
+    pub(crate) message: InFlight<ShmOpen>,
+    /// The reference count of the file at that moment.
+    pub(crate) count: u64,
+    /// Opened with `O_PATH`: it only names the inode.
+    pub(crate) path_only: bool,
+}
+
+/// A process whose program is a file of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmExe {
+    pub(crate) mm: Id,
+    pub(crate) of: ShmOpen,
+    /// The reference count of the file at that moment.
+    pub(crate) count: u64,
+}
+
+/// The description of an inode of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmInodeRecord<'r> {
+    pub(crate) object: Id,
     pub(crate) filesystem: ShmFilesystem,
     pub(crate) inode: ShmInode,
     /// The number of its pages in swap.
     pub(crate) swapped: Option<u64>,
     pub(crate) seals: Option<Seals>,
-    /// The IPC namespace of a mapped System V segment.
-    pub(crate) ipc: Option<IpcNamespace>,
-    /// Opened with `O_PATH`: it only names the inode.
-    pub(crate) path_only: bool,
-    /// The dentry that it was opened by. All files that are opened by the same name, or through
-    /// `/proc`, have the same one.
-    pub(crate) dentry: Option<Id>,
-    /// An upper bound of the number of open files (`struct file`) of that dentry, `O_PATH` files
-    /// included. dup and mmap add none. Any other reference to the dentry (a bind mount of the
-    /// file, a path that is being looked up) counts as one. `None`: not known.
+    /// How many files (`struct file`) are open on it, `O_PATH` files included. dup and mmap add
+    /// none. Any other reference to one of its dentries (a bind mount of the file, a path that is
+    /// being looked up) counts as one. `None`: not known.
     pub(crate) opens: Option<u64>,
-    /// References to the inode: one for each of its dentries, and those of other users in the
-    /// kernel.
-    pub(crate) inode_refs: Option<u32>,
-    /// `Ok`: the whole path. `Err`: only the last name of the path is known.
-    pub(crate) path: std::result::Result<&'r [u8], &'r [u8]>,
+    /// The kernel made the file for itself and chose its name.
+    pub(crate) kernels: bool,
+    pub(crate) names: ShmNames<'r>,
+}
+
+/// The name of an inode and those of the folders above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmNames<'r> {
+    /// Each with a NUL. The last name of the path is the first here.
+    names: &'r [u8],
+    /// Whether the path begins at the root of the filesystem.
+    whole: bool,
+}
+
+impl<'r> ShmNames<'r> {
+    /// The last name of the path.
+    pub(crate) fn name(self) -> &'r [u8] {
+        text(self.names).unwrap_or_default()
+    }
+
+    /// The path below the root of its filesystem, with a slash before each name; `None`: it is too
+    /// long to be told.
+    pub(crate) fn path(self) -> Option<Vec<u8>> {
+        let names = self.names.strip_suffix(b"\0").filter(|names| self.whole && !names.is_empty())?;
+        let names = names.rsplit(|&byte| byte == 0);
+        Some(names.flat_map(|name| [b"/", name]).flatten().copied().collect())
+    }
+}
+
+/// A filesystem of shared memory in the kernel's lists. Its record follows those of its inodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmFilesystemRecord {
+    pub(crate) filesystem: Id,
+    pub(crate) of: ShmFilesystem,
+    pub(crate) dev: Dev,
+    /// Whether the kernel has mounted it for itself.
+    pub(crate) kernels: bool,
+    /// Regular files that nobody holds, and their pages in memory and in swap.
+    pub(crate) unheld: (u64, u64, u64),
+    /// Pages of folders and symbolic links.
+    pub(crate) other_pages: u64,
+}
+
+/// How complete a reading of the kernel's lists of inodes was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmWalk {
+    /// Inodes may be missing.
+    pub(crate) inodes_cut: bool,
+    /// Mappings may be missing.
+    pub(crate) mappings_cut: bool,
 }
 
 /// How many pages of the dma-buf in the next buffer record belong to this file.
@@ -304,7 +378,7 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
         layout::TASK => Record::Task(TaskRecord::of(&Whole::only(record)?)),
         layout::FD => {
             let fd: layout::Fd = Whole::only(record)?;
-            Record::Fd(FdRecord::of(Inode(fd.of), &fd))
+            Record::Fd(FdRecord::of(&fd))
         }
         layout::BUFFER => Record::Buffer(BufferRecord::of(record)?),
         layout::ATTACHMENT => {
@@ -319,37 +393,44 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
         layout::DEVICE => Record::Device(DeviceFd::of(&Whole::only(record)?)),
         layout::IN_FLIGHT => {
             let message: layout::InFlight = Whole::only(record)?;
-            Record::InFlight(InFlight::of(Inode(message.of), &message))
+            let seen_by = (Tid(message.tid), Fd(message.fd));
+            Record::InFlight(InFlight { of: Inode(message.ino), socket: message.socket, seen_by })
         }
         layout::KEEPER => Record::Keeper(KeeperRecord::of(&Whole::only(record)?)?),
         layout::END => {
             layout::End::only(record)?;
             Record::End
         }
-        layout::SHM_FILE => {
-            let (file, path) = Whole::and_text(record)?;
-            Record::ShmFile(ShmFileRecord::of(&file, path)?)
+        layout::SHM_INODE => {
+            let (inode, names) = Whole::and_text(record)?;
+            Record::ShmInode(ShmInodeRecord::of(&inode, names)?)
         }
-        layout::SHM_FD => {
-            let fd: layout::Fd = Whole::only(record)?;
-            Record::ShmFd(FdRecord::of(some_id(fd.of)?, &fd))
-        }
+        layout::SHM_FD => Record::ShmFd(FdRecord::of_shmem(&Whole::only(record)?)?),
         layout::SHM_VMA => {
-            let vma: layout::ShmVma = Whole::only(record)?;
-            let found = Vma::of(some_id(vma.file)?, &vma.range)?;
-            found.map_or(Record::Torn, |found| Record::ShmVma(found, vma.count))
+            let found: layout::ShmVma = Whole::only(record)?;
+            let vma = Vma::of(open(found.object, found.file)?, &found.range)?;
+            let shm = |vma| Record::ShmVma(ShmVma { vma, count: found.count, ipc: ipc(found.ipc) });
+            vma.map_or(Record::Torn, shm)
         }
-        layout::SHM_IN_FLIGHT => {
-            let message: layout::InFlight = Whole::only(record)?;
-            Record::ShmInFlight(InFlight::of(some_id(message.of)?, &message))
+        layout::SHM_IN_FLIGHT => Record::ShmInFlight(ShmInFlight::of(&Whole::only(record)?)?),
+        layout::SHM_EXE => {
+            let exe: layout::ShmExe = Whole::only(record)?;
+            let of = open(exe.object, exe.file)?;
+            Record::ShmExe(ShmExe { mm: some_id(exe.mm)?, of, count: exe.count })
+        }
+        layout::SHM_FILESYSTEM => Record::ShmFilesystem(ShmFilesystemRecord::of(&Whole::only(record)?)?),
+        layout::SHM_WALK => {
+            let walk: layout::ShmWalk = Whole::only(record)?;
+            let (inodes_cut, mappings_cut) = (walk.inodes_cut != 0, walk.mappings_cut != 0);
+            Record::ShmWalk(ShmWalk { inodes_cut, mappings_cut })
         }
         layout::SYNC_FILE => Record::SyncFile(SyncFd::of(&Whole::only(record)?)),
         layout::MEMFD_PAGES => Record::MemfdPages(MemfdPages::of(&Whole::only(record)?)),
-        layout::RUN => Record::Run(RunRecord::of(&Whole::only(record)?)),
-        layout::SHM_UNDESCRIBED => {
-            let file: layout::ShmUndescribed = Whole::only(record)?;
-            Record::ShmUndescribed(some_id(file.file)?)
+        layout::GEM_FILE => {
+            let file: layout::GemFile = Whole::only(record)?;
+            Record::GemFile(dev(file.dev), Inode(file.ino))
         }
+        layout::RUN => Record::Run(RunRecord::of(&Whole::only(record)?)),
         _ => return Err(Malformed),
     })
 }
@@ -365,6 +446,10 @@ fn id(number: u64) -> Option<Id> {
 
 fn some_id(number: u64) -> Result<Id, Malformed> {
     id(number).ok_or(Malformed)
+}
+
+fn open(object: u64, file: u64) -> Result<ShmOpen, Malformed> {
+    Ok(ShmOpen { object: some_id(object)?, file: some_id(file)? })
 }
 
 fn ipc(number: u32) -> Option<IpcNamespace> {
@@ -391,7 +476,7 @@ impl TaskRecord {
             started: task.started,
             cgroup: task.cgroup,
             program: ExecId(task.program),
-            exe: id(task.exe),
+            locked_pages: task.locked_pages,
             ipc: ipc(task.ipc),
             mm_writes: is(MM_WRITES).then_some(task.mm_writes.into()),
             uid: task.uid,
@@ -402,10 +487,10 @@ impl TaskRecord {
     }
 }
 
-impl<K> FdRecord<K> {
-    fn of(of: K, found: &layout::Fd) -> FdRecord<K> {
+impl FdRecord<Inode> {
+    fn of(found: &layout::Fd) -> FdRecord<Inode> {
         FdRecord {
-            of,
+            of: Inode(found.ino),
             count: found.count,
             files: id(found.files),
             program: ExecId(found.program),
@@ -414,6 +499,21 @@ impl<K> FdRecord<K> {
             fd: Fd(found.fd),
             path_only: found.path_only != 0,
         }
+    }
+}
+
+impl FdRecord<ShmOpen> {
+    fn of_shmem(found: &layout::ShmFd) -> Result<FdRecord<ShmOpen>, Malformed> {
+        Ok(FdRecord {
+            of: open(found.object, found.file)?,
+            count: found.count,
+            files: id(found.files),
+            program: ExecId(found.program),
+            pid: Pid(found.tgid),
+            tid: Tid(found.tid),
+            fd: Fd(found.fd),
+            path_only: found.path_only != 0,
+        })
     }
 }
 
@@ -476,9 +576,25 @@ impl DeviceFd {
     }
 }
 
-impl<K> InFlight<K> {
-    fn of(of: K, found: &layout::InFlight) -> InFlight<K> {
-        InFlight { of, socket: found.socket, seen_by: (Tid(found.tid), Fd(found.fd)) }
+impl ShmInFlight {
+    fn of(found: &layout::ShmInFlight) -> Result<ShmInFlight, Malformed> {
+        let (of, seen_by) = (open(found.object, found.file)?, (Tid(found.tid), Fd(found.fd)));
+        let message = InFlight { of, socket: found.socket, seen_by };
+        Ok(ShmInFlight { message, count: found.count, path_only: found.path_only != 0 })
+    }
+}
+
+impl ShmFilesystemRecord {
+    fn of(found: &layout::ShmFilesystem) -> Result<ShmFilesystemRecord, Malformed> {
+        let layout::Unlisted { files, pages, swapped, other_pages } = found.unlisted;
+        Ok(ShmFilesystemRecord {
+            filesystem: some_id(found.filesystem)?,
+            of: ShmFilesystem::of(found.magic)?,
+            dev: dev(found.dev),
+            kernels: found.kernels != 0,
+            unheld: (files, pages, swapped),
+            other_pages,
+        })
     }
 }
 
@@ -523,18 +639,16 @@ impl RunRecord {
     }
 }
 
-impl<'r> ShmFileRecord<'r> {
-    /// A path follows the numbers.
-    fn of(found: &layout::ShmFile, path: &'r [u8]) -> Result<ShmFileRecord<'r>, Malformed> {
+impl<'r> ShmInodeRecord<'r> {
+    /// The names follow the numbers.
+    fn of(found: &layout::ShmInode, names: &'r [u8]) -> Result<ShmInodeRecord<'r>, Malformed> {
         const SEALS: u32 = 1;
         const PAGES: u32 = 2;
         const CREATED: u32 = 4;
-        const PATH: u32 = 8;
-        const PATH_ONLY: u32 = 16;
-        const DENTRY_COUNT: u32 = 32;
-        const HASHED: u32 = 64;
+        const OPENS: u32 = 8;
+        const KERNELS: u32 = 16;
+        const PATH: u32 = 32;
         let is = |bit| found.flags & bit != 0;
-        let path = text(path).unwrap_or_default();
         let counted = Bytes(found.blocks.saturating_mul(BLOCK));
         let page = rustix::param::page_size() as u64;
         // Corrected as stat(2) does it (`shmem_recalc_inode` in mm/shmem.c): pages that the kernel
@@ -552,19 +666,15 @@ impl<'r> ShmFileRecord<'r> {
             owner: found.uid,
             created_at: if is(CREATED) { since_epoch(found.created, found.created_ns) } else { None },
         };
-        Ok(ShmFileRecord {
-            file: some_id(found.file)?,
-            count: found.count,
+        Ok(ShmInodeRecord {
+            object: some_id(found.object)?,
             filesystem,
             inode,
             swapped: is(PAGES).then_some(found.swapped),
             seals: is(SEALS).then_some(Seals(found.seals)),
-            ipc: ipc(found.ipc),
-            path_only: is(PATH_ONLY),
-            dentry: id(found.dentry),
-            opens: if is(DENTRY_COUNT) { opens(found.dentry_count, is(HASHED)) } else { None },
-            inode_refs: Some(found.inode_count).filter(|&count| count != 0),
-            path: if is(PATH) && !path.is_empty() { Ok(path) } else { Err(path) },
+            opens: is(OPENS).then_some(found.opens),
+            kernels: is(KERNELS),
+            names: ShmNames { names, whole: is(PATH) },
         })
     }
 }
@@ -581,13 +691,6 @@ impl KeeperRecord {
         let (pid, tid, fd) = (Pid(found.tgid), Tid(found.tid), Fd(found.fd));
         Ok(KeeperRecord { ino: found.ino, pid, tid, fd, what })
     }
-}
-
-/// The references to a dentry, without the one of its directory while it is linked. A dentry that
-/// is being freed has a negative count (`lockref_mark_dead` in lib/lockref.c).
-fn opens(count: u32, hashed: bool) -> Option<u64> {
-    let count = u64::try_from(count.cast_signed()).ok()?;
-    count.checked_sub(u64::from(hashed))
 }
 
 /// The text before the NUL; `None`: there is no NUL, so the text was cut.

@@ -40,7 +40,7 @@ fn a_task() {
     let Record::Task(task) = only(&bytes) else { panic!() };
     assert_eq!((task.mm, task.files, task.started, task.cgroup), (Some(Id(1)), None, 30, 40));
     assert_eq!((task.program, task.pid, task.tid, task.uid), (ExecId(50), Pid(5), Tid(6), 7));
-    assert_eq!((task.exe, task.ipc), (Some(Id(60)), Some(IpcNamespace(Inode(8)))));
+    assert_eq!((task.locked_pages, task.ipc), (60, Some(IpcNamespace(Inode(8)))));
     assert_eq!(task.mm_writes, Some(9));
     assert_eq!((task.kernel, task.exiting, task.comm()), (false, false, "app".into()));
 }
@@ -81,58 +81,81 @@ fn what_is_not_known() {
     assert_eq!((cut.exporter, cut.name, cut.whole), (None, None, false));
 }
 
-fn shm_file(flags: u32, path: &[u8]) -> Vec<u8> {
-    opened_file(flags, 3, path)
+fn shm_inode(flags: u32, names: &[u8]) -> Vec<u8> {
+    let numbers = longs(&[1, 9, 1 << 20, 24, 1, 1, 0x0102_1994, 50, 3]);
+    written(10, &[&numbers, &words(&[7, 1, 1000, 0, 12, 2, 5, flags]), names])
 }
 
-fn opened_file(flags: u32, dentry_count: u32, path: &[u8]) -> Vec<u8> {
-    let numbers = longs(&[1, 2, 9, 1 << 20, 24, 1, 1, 0x0102_1994, 50, 11]);
-    written(10, &[&numbers, &words(&[dentry_count, 5, 7, 1, 1000, 0, 12, 2, 4, flags]), path])
-}
-
-/// Check that for a linked file one reference to its dentry is not an open file's, and for an
-/// unlinked file all are. And that nothing is reported for a count that was not read, or a dentry
-/// that is being freed.
-#[test]
-fn how_often_a_file_is_open() {
-    let opens = |flags, count| {
-        let bytes = opened_file(flags, count, b"memfd:x\0");
-        let Record::ShmFile(found) = only(&bytes) else { panic!() };
-        assert_eq!((found.dentry, found.inode_refs), (Some(Id(11)), Some(5)));
-        found.opens
-    };
-    assert_eq!((opens(32, 3), opens(32 | 64, 3)), (Some(3), Some(2)));
-    assert_eq!((opens(64, 3), opens(32 | 64, 0), opens(32, (-128i32).cast_unsigned())), (None, None, None));
-}
-
-/// Check that each field of a file of shared memory is read, and that only blocks with pages are
+/// Check that each field of an inode of shared memory is read, and that only blocks with pages are
 /// charged.
 #[test]
-fn a_file_of_shared_memory() {
-    let bytes = shm_file(31, b"/memfd:x (deleted)\0");
-    let Record::ShmFile(found) = only(&bytes) else { panic!() };
+fn an_inode_of_shared_memory() {
+    let bytes = shm_inode(63, b"memfd:x\0");
+    let Record::ShmInode(found) = only(&bytes) else { panic!() };
     let page = rustix::param::page_size() as u64;
-    assert_eq!((found.file, found.count, found.filesystem), (Id(1), 2, ShmFilesystem::Tmpfs));
+    assert_eq!((found.object, found.opens, found.filesystem), (Id(1), Some(3), ShmFilesystem::Tmpfs));
     assert_eq!((found.inode.ino, found.inode.size), (Inode(9), Bytes(1 << 20)));
     assert_eq!(found.inode.charged, Bytes((24 * BLOCK).min(2 * page)));
     assert_eq!((found.inode.dev, found.inode.owner), (Dev { major: 0, minor: 1 }, 1000));
-    assert_eq!((found.swapped, found.seals), (Some(1), Some(Seals(2))));
-    assert_eq!((found.ipc, found.path_only), (Some(IpcNamespace(Inode(4))), true));
-    assert_eq!((found.path, found.inode.created_at), (Ok(&b"/memfd:x (deleted)"[..]), since_epoch(50, 7)));
+    assert_eq!((found.swapped, found.seals, found.kernels), (Some(1), Some(Seals(2)), true));
+    assert_eq!((found.names.name(), found.inode.created_at), (&b"memfd:x"[..], since_epoch(50, 7)));
 }
 
-/// Check that unknown values of such a file stay unknown, too, and that a text without its end is
-/// ignored.
+/// Check that unknown values of an inode stay unknown.
 #[test]
-fn a_file_of_which_little_is_known() {
-    let bytes = shm_file(0, b"memfd:x\0");
-    let Record::ShmFile(found) = only(&bytes) else { panic!() };
+fn an_inode_of_which_little_is_known() {
+    let bytes = shm_inode(0, b"");
+    let Record::ShmInode(found) = only(&bytes) else { panic!() };
     assert_eq!((found.swapped, found.seals, found.inode.created_at), (None, None, None));
-    assert!(!found.path_only);
-    assert_eq!((found.path, found.inode.charged), (Err(&b"memfd:x"[..]), Bytes(24 * BLOCK)));
-    let bytes = shm_file(8, b"/memfd:x");
-    let Record::ShmFile(found) = only(&bytes) else { panic!() };
-    assert_eq!(found.path, Err(&b""[..]));
+    assert_eq!((found.opens, found.kernels, found.inode.charged), (None, false, Bytes(24 * BLOCK)));
+    assert_eq!((found.names.name(), found.names.path()), (&b""[..], None));
+}
+
+/// Check that a path is put together from its names, and that one that is cut is not told.
+#[test]
+fn names_of_a_path() {
+    let path = |flags, names: &[u8]| {
+        let bytes = shm_inode(flags, names);
+        let Record::ShmInode(found) = only(&bytes) else { panic!() };
+        found.names.path()
+    };
+    assert_eq!(path(32, b"c\0b \n\0a\0"), Some(b"/a/b \n/c".to_vec()));
+    assert_eq!(path(32, b"c\0"), Some(b"/c".to_vec()));
+    assert_eq!((path(0, b"c\0b\0"), path(32, b"c\0b")), (None, None));
+}
+
+/// Check that each field of an fd, of a mapping, of a message and of a program of shared memory is
+/// read, and that none is taken without the id of its inode.
+#[test]
+fn references_to_shared_memory() {
+    let of = ShmOpen { object: Id(1), file: Id(2) };
+    let bytes = written(11, &[&longs(&[1, 2, 3, 4, 5]), &words(&[6, 7, 8, 1])]);
+    let Record::ShmFd(fd) = only(&bytes) else { panic!() };
+    assert_eq!((fd.of, fd.count, fd.files, fd.program), (of, 3, Some(Id(4)), ExecId(5)));
+    assert_eq!((fd.pid, fd.tid, fd.fd, fd.path_only), (Pid(6), Tid(7), Fd(8), true));
+    let bytes = written(12, &[&longs(&[1, 2, 3, 4, 0, 10, 0]), &words(&[6, 0x83, 8, 0])]);
+    let Record::ShmVma(vma) = only(&bytes) else { panic!() };
+    assert_eq!((vma.vma.of, vma.count, vma.ipc), (of, 3, Some(IpcNamespace(Inode(8)))));
+    assert_eq!((vma.vma.mm, vma.vma.end, vma.vma.owner), (Some(Id(4)), 10, Some(Pid(6))));
+    let bytes = written(13, &[&longs(&[1, 2, 3, 4]), &words(&[6, 7, 8, 1])]);
+    let message = InFlight { of, socket: 4, seen_by: (Tid(7), Fd(8)) };
+    assert_eq!(only(&bytes), Record::ShmInFlight(ShmInFlight { message, count: 3, path_only: true }));
+    let bytes = written(17, &[&longs(&[4, 1, 2, 3])]);
+    assert_eq!(only(&bytes), Record::ShmExe(ShmExe { mm: Id(4), of, count: 3 }));
+    let without = written(17, &[&longs(&[4, 0, 2, 3])]);
+    assert_eq!(each(&without, |_| {}), Err(Malformed));
+}
+
+/// Check that each field of a filesystem and of the end of the lists is read.
+#[test]
+fn a_filesystem() {
+    let bytes = written(18, &[&longs(&[1, 0x0102_1994, 2, 3, 4, 5]), &words(&[6, 1])]);
+    let Record::ShmFilesystem(found) = only(&bytes) else { panic!() };
+    assert_eq!((found.filesystem, found.of, found.kernels), (Id(1), ShmFilesystem::Tmpfs, true));
+    assert_eq!((found.unheld, found.other_pages), ((2, 3, 4), 5));
+    assert_eq!(found.dev, Dev { major: 0, minor: 6 });
+    let walk = ShmWalk { inodes_cut: false, mappings_cut: true };
+    assert_eq!(only(&written(19, &[&words(&[0, 1])])), Record::ShmWalk(walk));
 }
 
 /// Check that pages belong to the file that the record names, or that their owner is unknown.
@@ -184,15 +207,8 @@ fn a_vma() {
     assert_eq!((found.perms.to_string().as_str(), found.owner), ("rw-s", None));
     assert_eq!(found.offset, 3 * rustix::param::page_size() as u64);
     assert_eq!(only(&vma(8192, 4096, 0x83)), Record::Torn);
-    let of_shmem = written(12, &[&longs(&[9, 2, 1, 8192, 4096, 0]), &words(&[0, 0x83])]);
+    let of_shmem = written(12, &[&longs(&[9, 2, 1, 4, 8192, 4096, 0]), &words(&[0, 0x83, 0, 0])]);
     assert_eq!(only(&of_shmem), Record::Torn);
-}
-
-/// Check that a file that could not be described is reported by its id.
-#[test]
-fn an_undescribed_file() {
-    assert_eq!(only(&written(17, &[&longs(&[9])])), Record::ShmUndescribed(Id(9)));
-    assert_eq!(each(&written(17, &[&longs(&[0])]), |_| {}), Err(Malformed));
 }
 
 proptest! {

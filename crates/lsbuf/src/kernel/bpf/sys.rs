@@ -12,8 +12,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 use rustix::io::{Errno, Result};
 
-/// Room for the verifier's log of a program that it refuses, in bytes.
-const LOG: usize = 64 << 10;
+/// Room for the verifier's log of a program that it refuses, in bytes. What does not fit is lost,
+/// before Linux 6.4 the end, with the reason.
+const LOG: usize = 4 << 20;
 
 /// What is needed to load a program.
 #[derive(Debug)]
@@ -134,13 +135,19 @@ pub(super) fn freeze(map: BorrowedFd<'_>) -> Result<()> {
     unsafe { bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes) }.map(drop)
 }
 
-/// Attaches a loaded program to its iterator.
-pub(super) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Attaches a loaded program to its iterator. `walked`: the map, if it iterates over one.
+pub(super) fn attach(program: BorrowedFd<'_>, walked: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    // `union bpf_iter_link_info`, of which only the fd of a map is set.
+    let info = walked.map(|map| number(map).to_ne_bytes());
     let mut attributes = Attributes::new();
     let fields = attributes.fields();
     fields.link_create.__bindgen_anon_1.prog_fd = number(program);
     fields.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
-    // SAFETY: there are no addresses.
+    if let Some(info) = &info {
+        fields.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = address(info);
+        fields.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len = info.len() as u32;
+    }
+    // SAFETY: the address is that of `info`, with its length.
     unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.map(owned)
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct TopMount {
 /// A mount of a shmem filesystem.
 #[derive(Debug)]
 struct ShmemMount {
+    /// The folder of the filesystem that is mounted.
+    root: Vec<u8>,
     point: Vec<u8>,
     dev: Dev,
     filesystem: Filesystem,
@@ -52,9 +54,9 @@ impl Mounts {
     pub(crate) fn parse(text: &[u8]) -> Mounts {
         let mut mounts = Mounts::default();
         for line in text.split(|&b| b == b'\n') {
-            let Ok(Mount { point, top }) = mount(line) else { continue };
+            let Ok(Mount { root, point, top }) = mount(line) else { continue };
             if let Some(filesystem) = top.filesystem {
-                mounts.shmem.push(ShmemMount { point: point.clone(), dev: top.dev, filesystem });
+                mounts.shmem.push(ShmemMount { root, point: point.clone(), dev: top.dev, filesystem });
             }
             mounts.points.insert(point, top);
         }
@@ -73,6 +75,20 @@ impl Mounts {
             let top = self.points.get(&shmem.point);
             (&shmem.point[..], shmem.dev, top.is_some_and(|top| top.dev == shmem.dev))
         })
+    }
+
+    /// The path of a file on that device, from its path below the root of the filesystem. If it
+    /// shows at several places, the first that is not hidden, or else the first. `None`: no mount
+    /// shows it.
+    pub(crate) fn path_of(&self, dev: Dev, below: &[u8]) -> Option<Vec<u8>> {
+        let shown = |mount: &ShmemMount| {
+            let rest = if mount.root == b"/" { below } else { below.strip_prefix(&mount.root[..])? };
+            let point = if mount.point == b"/" && !rest.is_empty() { b"" } else { &mount.point[..] };
+            (rest.is_empty() || rest.starts_with(b"/")).then(|| [point, rest].concat())
+        };
+        let is_top = |mount: &&ShmemMount| self.points.get(&mount.point).is_some_and(|top| top.dev == dev);
+        let of_it = || self.shmem.iter().filter(|mount| mount.dev == dev);
+        of_it().filter(is_top).find_map(shown).or_else(|| of_it().find_map(shown))
     }
 
     /// Whether the path is below a shmem filesystem. The innermost mount decides.
@@ -110,6 +126,7 @@ impl Mounts {
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
+    root: Vec<u8>,
     point: Vec<u8>,
     top: TopMount,
 }
@@ -118,7 +135,7 @@ fn mount(line: &[u8]) -> Result<Mount, Malformed> {
     let (_id, rest) = cut(line, b' ')?;
     let (_parent, rest) = cut(rest, b' ')?;
     let (dev, rest) = cut(rest, b' ')?;
-    let (_root, rest) = cut(rest, b' ')?;
+    let (root, rest) = cut(rest, b' ')?;
     let (point, rest) = cut(rest, b' ')?;
     let mut words = rest.split(|&b| b == b' ').skip_while(|&word| word != b"-");
     let kind = words.nth(1).ok_or(Malformed)?;
@@ -131,7 +148,7 @@ fn mount(line: &[u8]) -> Result<Mount, Malformed> {
         _ => None,
     };
     let top = TopMount { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
-    Ok(Mount { point: unescaped(point), top })
+    Ok(Mount { root: unescaped(root), point: unescaped(point), top })
 }
 
 /// Decodes `\040` and the like (`mangle_path` in fs/seq_file.c).

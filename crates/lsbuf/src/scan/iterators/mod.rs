@@ -2,16 +2,19 @@
 //! record for each entry.
 //!
 //! This sees every process at a low cost, however many processes run. Mappings are found in one of
-//! two ways. The kernel keeps the mappings of each dma-buf in a tree, and the iterator over
-//! dma-bufs (Linux 6.16) walks it without its lock. If the tree changes meanwhile, the walk may
-//! miss some. The other way is slower: to look at every VMA of the machine, under the `mmap_lock`
-//! of its process. It is used if shared memory is looked for, if the kernel has no iterator over
-//! dma-bufs, and in the next reading after the walk may have missed some.
+//! two ways. The kernel keeps the mappings of each file in a tree. The iterators over dma-bufs
+//! (Linux 6.16) and over inodes of shared memory walk it without its lock. If the tree changes
+//! meanwhile, the walk may miss some. The other way is slower: to look at every VMA of the machine,
+//! under the `mmap_lock` of its process. It is used if the kernel has no iterator over dma-bufs, if
+//! a process may have mapped memory of memfd_secret, which is in no list, and in the next reading
+//! after the walk may have missed some.
 //!
 //! Limits: an io_uring that has neither an fd nor a mapping is not seen.
 
 mod objects;
 mod records;
+mod shmem_objects;
+mod shmem_records;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -34,11 +37,9 @@ use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::shmem::Filesystems;
 use crate::kernel::{devices, fds};
 use crate::model::{
-    Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Note, Pid, Process, ProcessCounts,
-    Source as Asked,
+    Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Pid, Process, ProcessCounts, Source as Asked,
 };
 
 /// The iterators, and what is kept between two scans.
@@ -262,8 +263,6 @@ pub(super) struct IteratorSource {
     iterators: Box<Iterators>,
     root: Arc<ProcRoot>,
     options: Arc<Options>,
-    /// The filesystems of shared memory, if that is looked for.
-    filesystems: Option<Filesystems>,
     /// Whether to look at every VMA under its lock, because the tree of a buffer may not have shown
     /// all mappings.
     locked: bool,
@@ -276,10 +275,9 @@ impl IteratorSource {
         iterators: Box<Iterators>,
         root: Arc<ProcRoot>,
         options: Arc<Options>,
-        filesystems: Option<Filesystems>,
     ) -> IteratorSource {
-        let locked = options.kinds.has_shmem() || !iterators.list_dmabufs(options.kinds);
-        IteratorSource { iterators, root, options, filesystems, locked, last: Records::default() }
+        let locked = options.kinds.has(Kind::DmaBuf) && !iterators.list_dmabufs(options.kinds);
+        IteratorSource { iterators, root, options, locked, last: Records::default() }
     }
 
     /// What is kept for the next scan.
@@ -297,9 +295,9 @@ impl ReadingSource for IteratorSource {
         let last_pid = self.root.last_pid();
         let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
         // `may_wait` has to know this before a reading begins, so it applies to the next one.
-        let locked = self.locked;
-        self.locked |= records.cut;
+        let locked = records.locked;
         let cut = records.cut;
+        self.locked |= cut || kinds.has(Kind::Secretmem) && records.may_have_secretmem();
         records.forget(&lists::helpers(&self.root));
         let listed = self.iterators.list_dmabufs(kinds);
         let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
@@ -307,7 +305,8 @@ impl ReadingSource for IteratorSource {
         let first = records.buffers.first();
         self.iterators.dev = first.map(|known| known.inode.dev).or(self.iterators.dev);
         let (counts, rings, hidden) = self.hidden_refs(&records);
-        let shmem = self.filesystems.as_ref().map(|filesystems| (filesystems, rings));
+        let root = Arc::clone(&self.root);
+        let shmem = kinds.has_shmem().then_some((&*root, rings));
         let of_list = list.as_ref().and_then(|list| list.as_ref().ok());
         let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
         let in_messages = records.in_messages().filter(|_| hidden.in_flight_of_one().is_some());
@@ -383,26 +382,25 @@ impl IteratorSource {
     ) -> ReadingCoverage {
         let kinds = self.options.kinds;
         let mut sources = vec![Asked::TaskIterator, Asked::TaskFileIterator];
-        let first = kinds.has_shmem() || !listed;
+        let unlisted = kinds.has(Kind::Secretmem) && records.may_have_secretmem();
+        let first = !listed && kinds.has(Kind::DmaBuf);
         sources.extend(first.then_some(Asked::TaskVmaIterator));
+        sources.extend(kinds.has_shmem().then_some(Asked::ShmemInodesIterator));
         sources.extend((kinds.has(Kind::DmaBuf) && listed).then_some(Asked::DmaBufIterator));
         sources.extend((locked && !first).then_some(Asked::TaskVmaIterator));
         sources.extend(reading.segments.asked.then_some(Asked::Sysvipc));
         let total = records.processes();
-        let mut seen = ReadingCoverage {
+        ReadingCoverage {
             sources,
             processes: ProcessCounts { total, read: total, ..ProcessCounts::default() },
             hidden_refs: Some(counts),
             unread_segments: reading.segments.unread,
             // A ring that is mapped and has no fd shows only if every VMA is looked at.
             passed_over: !locked,
-            listed: !kinds.has_shmem(),
+            listed: !unlisted && !records.shmem.cut,
+            unlisted_passed_over: unlisted && !locked,
             ..ReadingCoverage::default()
-        };
-        if kinds.has_shmem() && counts.unknown {
-            seen.notes.push(Note::HiddenInFlight { fds: 0 });
         }
-        seen
     }
 
     /// Fills in what could have disturbed the reading. Calls that the iterators do not report are

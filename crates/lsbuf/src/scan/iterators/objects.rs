@@ -2,22 +2,23 @@
 //!
 //! Each record has the id of its fd table or address space, so nothing has to be compared. A buffer
 //! of shared memory is an inode, on which several files may be open, each with a count of its own:
-//! a memfd that was opened again through `/proc` has two. Its count is the sum over the files that
-//! were found. The reference count of the file's dentry says how many files are open on it, and so
-//! how many were not found.
+//! a memfd that was opened again through `/proc` has two. The inode says how many files are open on
+//! it. Its count is the sum over the files that were found, and one for each other file, which only
+//! the kernel has.
 //!
 //! Limits: each attachment of a System V segment is a file of its own, so a segment's account rests
 //! on the kernel's number of attachments instead ([`segments`](crate::scan::segments)).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use super::records::{KnownDmaBuf, OpenFile, Records};
-use crate::kernel::bpf::record::{ExecId, FdRecord, Id, MemfdPages, ShmFilesystem, Vma};
+use super::records::{KnownDmaBuf, Records};
+use super::shmem_objects;
+use super::shmem_records::{KnownFd, KnownVma, Slots};
+use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
-use crate::kernel::shmem::{Filesystem, Filesystems, Named, classify};
+use crate::kernel::root::ProcRoot;
 use crate::model::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, MapRef, Overlap, Pid, Tid};
-use crate::scan::described::{add_inode, name_of};
 use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram, TableOwners};
 
 /// What io_urings may have registered.
@@ -36,7 +37,7 @@ pub(super) fn read(
     listed: Option<&List>,
     dev: Option<Dev>,
     kinds: Kinds,
-    shmem: Option<(&Filesystems, Rings)>,
+    shmem: Option<(&ProcRoot, Rings)>,
 ) -> Reading {
     let mut reading = Reading::default();
     let wants_dmabufs = kinds.has(Kind::DmaBuf);
@@ -44,13 +45,14 @@ pub(super) fn read(
         reading.objects = dmabufs(records, listed, dev);
     }
     let first_shmem = reading.objects.len();
-    let mut of_file = HashMap::new();
-    if let Some((filesystems, rings)) = shmem {
-        of_file = shmem_objects(records, kinds, filesystems, &mut reading.objects);
-        add_hidden(records, &of_file, &mut reading.objects, rings);
+    let mut of_file = Vec::new();
+    if let Some((root, rings)) = shmem {
+        of_file = shmem_objects::add(&mut records.shmem, kinds, Some(root), &mut reading.objects);
+        add_hidden(records, &of_file, &mut reading.objects, first_shmem, rings);
     }
     let (fds, vmas) = (std::mem::take(&mut records.fds), std::mem::take(&mut records.vmas));
-    let (shm_fds, shm_vmas) = (std::mem::take(&mut records.shm_fds), std::mem::take(&mut records.shm_vmas));
+    let mut shmem = std::mem::take(&mut records.shmem);
+    let (shm_fds, shm_vmas) = (std::mem::take(&mut shmem.fds), std::mem::take(&mut shmem.vmas));
     let mut owners = Owners::of(records);
     // Each list of records is freed as soon as it is used: there may be a million of them.
     for fd in fds {
@@ -70,9 +72,22 @@ pub(super) fn read(
         }
         owners.add_fd(&mut reading, object, &fd);
     }
-    for fd in shm_fds {
-        if let Some(&object) = of_file.get(&fd.of) {
-            owners.add_fd(&mut reading, object, &fd);
+    // The inode was freed before the lists were read.
+    let is_stale = |file: u32| shmem.inode(shmem.files[file as usize].object).is_none();
+    let mut last = None;
+    for KnownFd { file, slots, fd } in shm_fds {
+        let Some(object) = of_file[file as usize] else {
+            reading.interference.moved |= is_stale(file);
+            continue;
+        };
+        let table = match last {
+            Some((known, table)) if known == slots => table,
+            _ => owners.table(&mut reading, shmem.slots[slots as usize]),
+        };
+        last = Some((slots, table));
+        if let Some(table) = table {
+            let path_only = shmem.files[file as usize].path_only;
+            reading.fds.push(FdRef { object, table, fd, path_only });
         }
     }
     for vma in vmas {
@@ -81,19 +96,22 @@ pub(super) fn read(
             None => reading.interference.moved |= wants_dmabufs,
         }
     }
-    for vma in shm_vmas {
-        if let Some(&object) = of_file.get(&vma.of) {
-            // A private mapping there is a process's own memory of huge pages.
-            if vma.perms.is_shared() || reading.objects[object].buffer.id.kind != Kind::ShmAnon {
-                owners.add_vma(&mut reading, object, &vma);
-            }
+    for KnownVma { start, end, offset, file, space, perms } in shm_vmas {
+        let Some(object) = of_file[file as usize] else {
+            reading.interference.moved |= is_stale(file);
+            continue;
+        };
+        // A private mapping there is a process's own memory of huge pages.
+        if perms.is_shared() || reading.objects[object].buffer.id.kind != Kind::ShmAnon {
+            let (mm, owner) = shmem.spaces[space as usize];
+            owners.add_vma(&mut reading, object, &Vma { of: file, mm, start, end, offset, owner, perms });
         }
     }
-    for task in &records.tasks {
-        if let (Some(mm), Some(exe)) = (task.mm, task.exe)
-            && let (Some(space), Some(&object)) = (owners.space(mm), of_file.get(&exe))
-        {
-            reading.programs.push(RunningProgram { object, space });
+    for &(file, mm) in &shmem.exes {
+        match (owners.space(mm), of_file[file as usize]) {
+            (Some(space), Some(object)) => reading.programs.push(RunningProgram { object, space }),
+            (None, Some(_)) => reading.interference.moved = true,
+            (_, None) => reading.interference.moved |= is_stale(file),
         }
     }
     (reading.tables, reading.spaces) = owners.all();
@@ -143,9 +161,19 @@ fn dmabuf_object(known: KnownDmaBuf, listed: bool) -> Object {
     buffer.attachments = known.attachments;
     buffer.created_at = created_at;
     buffer.creator_uid = Some(creator_uid);
-    buffer.overlaps = known.pages.as_deref().map(overlaps);
+    buffer.overlaps = match (known.gem_file, buffer.exporter.as_ref().map(Label::as_bytes)) {
+        (Some(file), _) => Some(vec![driver_file(file, size)]),
+        // The pages of these are no file's, or are listed.
+        (None, Some(b"system" | b"udmabuf")) => known.pages.as_deref().map(overlaps),
+        (None, _) => None,
+    };
     let stable = known.stable && (listed || known.readings != 1);
     Object { buffer, counted: Counted { stable, more_files: 0 } }
+}
+
+/// A dma-buf is all of the file that its driver has for it.
+fn driver_file((dev, ino): (Dev, Inode), bytes: Bytes) -> Overlap {
+    Overlap { of: BufferId::new(Kind::GemShmem, Some(dev), ino), bytes }
 }
 
 /// Which memfds' pages a dma-buf is made of. The kernel counts in pages of the smallest size.
@@ -163,127 +191,28 @@ fn overlaps(runs: &[MemfdPages]) -> Vec<Overlap> {
     overlaps
 }
 
-/// An open file, the buffer that it belongs to, and its name.
-type Identified<'f> = (Id, &'f OpenFile, Option<Label>);
-
-/// Adds every buffer of these kinds that has an open file, ordered by identity. Returns which
-/// object each file belongs to.
-fn shmem_objects(
+/// Adds references that are neither fds nor mappings nor programs to the objects of shared memory,
+/// which are those from `first` on.
+fn add_hidden(
     records: &Records,
-    kinds: Kinds,
-    filesystems: &Filesystems,
-    objects: &mut Vec<Object>,
-) -> HashMap<Id, usize> {
-    let identify = |(&file, open)| Some((file, open, identify(open, filesystems)?));
-    let identified: Vec<_> = records.shm_files.iter().filter_map(identify).collect();
-    let attached: Vec<BufferId> =
-        identified.iter().map(|(.., (id, _))| *id).filter(|id| id.ipc.is_some()).collect();
-    let mut files: BTreeMap<BufferId, Vec<Identified<'_>>> = BTreeMap::new();
-    for (file, open, (id, name)) in identified {
-        let id = in_namespace(id, &attached);
-        if kinds.has(id.kind) {
-            files.entry(id).or_default().push((file, open, name));
-        }
-    }
-    let mut of_file = HashMap::new();
-    for (id, of_one) in files {
-        of_file.extend(of_one.iter().map(|(file, ..)| (*file, objects.len())));
-        objects.push(shmem_object(id, &of_one));
-    }
-    of_file
-}
-
-/// One buffer, made from the files that are open on its inode.
-fn shmem_object(id: BufferId, files: &[Identified<'_>]) -> Object {
-    let page = rustix::param::page_size() as u64;
-    let mut buffer = Buffer::new(id);
-    let mut counted = Counted { stable: true, more_files: 0 };
-    // For each dentry of the inode: how many open files it counts, and how many of them were found.
-    let mut opens: HashMap<Option<Id>, (u64, u64)> = HashMap::new();
-    for (_, open, name) in files {
-        add_inode(&mut buffer, &open.inode);
-        buffer.swapped = open.swapped.map(|pages| Bytes(pages.saturating_mul(page)));
-        buffer.seals = open.seals.filter(|_| id.kind == Kind::Memfd);
-        // Hard links give several names; always the same one is taken.
-        buffer.name = [name.clone(), buffer.name.take()].into_iter().flatten().min();
-        let count = buffer.count.get_or_insert(0);
-        if !open.path_only {
-            *count = count.saturating_add(open.count);
-            counted.stable &= open.stable;
-        }
-        let (all, found) = opens.entry(open.dentry).or_default();
-        *all = (*all).max(open.opens.unwrap_or(0));
-        *found += 1;
-        counted.stable &= open.opens.is_some();
-    }
-    // A segment has a file of its own, and one for each attachment.
-    if id.kind != Kind::Sysv {
-        counted.more_files = opens.into_values().map(|(all, found)| all.saturating_sub(found)).sum();
-        buffer.count = buffer.count.map(|count| count.saturating_add(counted.more_files));
-    }
-    Object { buffer, counted }
-}
-
-/// Adds references that are neither fds nor mappings nor programs.
-fn add_hidden(records: &Records, of_file: &HashMap<Id, usize>, objects: &mut [Object], rings: Rings) {
+    of_file: &[Option<usize>],
+    objects: &mut [Object],
+    first: usize,
+    rings: Rings,
+) {
     let in_messages = records.shm_in_messages().filter(|_| !rings.may_have_sockets);
-    for &number in of_file.values() {
-        let buffer = &mut objects[number].buffer;
+    for Object { buffer, .. } in &mut objects[first..] {
         buffer.in_flight = in_messages.is_some().then_some(0);
         buffer.io_uring = (in_messages.is_some() && !rings.may_have_shmem).then_some(0);
         buffer.exe = Some(0);
     }
-    let holds = |file: &Id| records.shm_files.get(file).is_some_and(|open| !open.path_only);
-    for (file, number) in in_messages.iter().flatten().filter(|(file, _)| holds(file)) {
-        if let Some(&object) = of_file.get(file) {
+    for (&file, &number) in in_messages.iter().flatten() {
+        if let Some(object) = of_file[file as usize]
+            && !records.shmem.files[file as usize].path_only
+        {
             let in_flight = &mut objects[object].buffer.in_flight;
-            *in_flight = in_flight.map(|before| before.saturating_add(*number));
+            *in_flight = in_flight.map(|before| before.saturating_add(number));
         }
-    }
-}
-
-/// Which buffer a file belongs to, and the file's name; `None`: of no kind that lsbuf knows.
-fn identify(open: &OpenFile, filesystems: &Filesystems) -> Option<(BufferId, Option<Label>)> {
-    let filesystem = filesystem(open, filesystems);
-    let own = matches!(filesystem, Filesystem::Kernel | Filesystem::KernelHuge);
-    // On one of the kernel's own mounts a file is in no folder, so its path follows from its name.
-    let path = match &open.path {
-        Ok(path) => Some(path.as_bytes().to_vec()),
-        Err(name) if own && !name.is_empty() => Some([b"/", name.as_bytes(), b" (deleted)"].concat()),
-        Err(_) => None,
-    };
-    let named = match &path {
-        Some(path) => classify(filesystem, path)?,
-        None => Named { kind: filesystem.only_kind()?, name: b"" },
-    };
-    let Named { kind, name } = named;
-    let name = path.is_some().then(|| name_of(kind, name, Some(open.inode.links)));
-    let ipc = open.ipc.filter(|_| kind == Kind::Sysv);
-    Some((BufferId { ipc, ..BufferId::new(kind, Some(open.inode.dev), open.inode.ino) }, name))
-}
-
-/// Only an attachment's file tells the namespace of its segment. Another file of the segment gets
-/// that namespace, if attachments in one namespace alone fit.
-fn in_namespace(id: BufferId, attached: &[BufferId]) -> BufferId {
-    if id.kind != Kind::Sysv || id.ipc.is_some() {
-        return id;
-    }
-    let mut same = attached.iter().filter(|other| BufferId { ipc: None, ..**other } == id);
-    let first = same.next().copied();
-    first.filter(|first| same.all(|other| other == first)).unwrap_or(id)
-}
-
-/// On which filesystem of shared memory a file is. The kernel's own mounts are known by their
-/// devices.
-fn filesystem(open: &OpenFile, filesystems: &Filesystems) -> Filesystem {
-    let known = filesystems.of_device(open.inode.dev);
-    match (open.filesystem, known) {
-        (ShmFilesystem::Tmpfs, Some(Filesystem::Kernel)) => Filesystem::Kernel,
-        (ShmFilesystem::Tmpfs, _) => Filesystem::Tmpfs,
-        (ShmFilesystem::Hugetlbfs, Some(Filesystem::KernelHuge)) => Filesystem::KernelHuge,
-        (ShmFilesystem::Hugetlbfs, _) => Filesystem::Hugetlbfs,
-        (ShmFilesystem::Secretmem, _) => Filesystem::Secret,
-        (ShmFilesystem::GuestMemfd, _) => Filesystem::Guest,
     }
 }
 
@@ -309,9 +238,6 @@ struct Owners<'r> {
     space_ids: Vec<Id>,
     spaces: Vec<Vec<Pid>>,
 }
-
-/// What the fds of a task have in common while it runs one program with one table.
-type Slots = (Pid, Tid, Option<Id>, ExecId);
 
 impl Owners<'_> {
     fn of(records: &Records) -> Owners<'_> {

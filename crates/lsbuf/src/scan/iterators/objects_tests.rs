@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::records::KnownDmaBuf;
 use super::*;
-use crate::kernel::bpf::record::{InFlight, KeeperKind, KeeperRecord, TaskRecord};
+use crate::kernel::bpf::record::{ExecId, InFlight, KeeperKind, KeeperRecord, TaskRecord};
 use crate::kernel::bufinfo::ListedBuffer;
 use crate::kernel::identity::InodeFact;
 use crate::model::{Fd, Perms};
@@ -25,7 +25,7 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> TaskRecord {
         started: 0,
         cgroup: 0,
         program: ExecId(0),
-        exe: None,
+        locked_pages: 0,
         ipc: None,
         uid: 0,
         kernel: false,

@@ -1,10 +1,13 @@
 //! Collects the records that the BPF iterators write in one reading.
 //!
-//! The iterators are read in this order: tasks, fds, every VMA if that is needed, dma-bufs, tasks
-//! again. The record of a dma-buf has its count from before and after its mappings. The record of
-//! an fd, or of a VMA of shared memory, has the count of its file too. If the kernel has no
-//! iterator over dma-bufs, the fds are read a second time for their counts. The two passes over the
-//! tasks show what ran meanwhile.
+//! The iterators are read in this order: tasks, fds, every VMA if that is needed, inodes of shared
+//! memory, dma-bufs, tasks again. The record of a dma-buf has its count from before and after its
+//! mappings. The record of an fd, or of a VMA of shared memory, has the count of its file too. If
+//! the kernel has no iterator over dma-bufs, the fds are read a second time for their counts. The
+//! two passes over the tasks show what ran meanwhile.
+//!
+//! The iterators over dma-bufs and over inodes also list the mappings, by walking trees that may
+//! change meanwhile. If every VMA is looked at under its lock, those mappings are dropped.
 //!
 //! Limits: an iterator follows pointers in memory that the kernel may free and use again. If a
 //! record is missing or contradicts another one for that reason, everything is read again.
@@ -16,14 +19,15 @@ use rustix::io::Errno;
 
 use crate::kernel::activity::{Activity, Doing, Ran};
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, RunRecord, ShmFileRecord,
-    ShmFilesystem, SyncFd, TaskRecord, Vma,
+    DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, RunRecord, SyncFd,
+    TaskRecord, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
-use crate::kernel::shmem::inode::ShmInode;
 use crate::kernel::shmem::sysvipc::Namespaces;
-use crate::model::{Inode, IpcNamespace, Kind, Kinds, Label, Pid, Seals, Tid};
+use crate::model::{Dev, Inode, Kind, Kinds, Label, Pid, Tid};
+
+use super::shmem_records::ShmemRecords;
 
 /// What is known of one dma-buf.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(super) struct KnownDmaBuf {
     /// The memfds whose pages it is made of, run by run; `None`: no iterator reports them, or not
     /// all were reported.
     pub(super) pages: Option<Vec<MemfdPages>>,
+    /// The file that a graphics driver has for it; `None`: not known.
+    pub(super) gem_file: Option<(Dev, Inode)>,
 }
 
 impl KnownDmaBuf {
@@ -56,6 +62,7 @@ impl KnownDmaBuf {
             name: None,
             attachments: None,
             pages: None,
+            gem_file: None,
         }
     }
 
@@ -70,6 +77,7 @@ impl KnownDmaBuf {
         self.name = other.name.or(self.name.take());
         self.attachments = other.attachments.or(self.attachments.take());
         self.pages = other.pages.or(self.pages.take());
+        self.gem_file = other.gem_file.or(self.gem_file);
     }
 
     /// Adds a value of the count.
@@ -93,10 +101,9 @@ pub(super) struct Records {
     pub(super) buffers: Vec<KnownDmaBuf>,
     pub(super) devices: Vec<DeviceFd>,
     pub(super) in_flight: Vec<InFlight<Inode>>,
-    pub(super) shm_fds: Vec<FdRecord<Id>>,
-    pub(super) shm_vmas: Vec<Vma<Id>>,
-    pub(super) shm_in_flight: Vec<InFlight<Id>>,
-    pub(super) shm_files: HashMap<Id, OpenFile>,
+    pub(super) shmem: ShmemRecords,
+    /// Whether every VMA was looked at under its lock.
+    pub(super) locked: bool,
     pub(super) sync_files: Vec<SyncFd>,
     pub(super) keepers: Vec<KeeperRecord>,
     /// What every task was doing at these two times.
@@ -124,21 +131,24 @@ impl Records {
         Err(Errno::BADMSG)
     }
 
-    /// Reads everything once. With `locked`, or if shared memory is wanted, which has no list of
-    /// its mappings, every VMA of the machine is looked at under its lock; else the mappings in the
-    /// buffers' own trees are read.
+    /// Reads everything once. With `locked`, every VMA of the machine is looked at under its lock;
+    /// else the mappings in the buffers' own trees are read.
     fn read_once(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
         let mut found = Records::default();
         let shmem = kinds.has_shmem();
-        let locked = locked || shmem;
         let dmabufs = Iterator::DmaBuf.with(shmem);
-        let listed = probes.why_not(dmabufs).is_none();
+        let listed = !kinds.has(Kind::DmaBuf) || probes.why_not(dmabufs).is_none();
         found.read(probes, Iterator::Task.with(shmem), true)?;
         found.read(probes, Iterator::TaskFile.with(shmem), true)?;
-        if locked || !listed {
+        let locked = locked || !listed;
+        found.locked = locked;
+        if locked {
             found.read(probes, Iterator::TaskVma.with(shmem), true)?;
         }
-        if listed && kinds.has(Kind::DmaBuf) {
+        if shmem {
+            found.read(probes, Iterator::ShmemInodes, !locked)?;
+        }
+        if kinds.has(Kind::DmaBuf) && listed {
             found.read(probes, dmabufs, !locked)?;
         } else if kinds.has(Kind::DmaBuf) {
             // Without a list, the counts are read again through the fds.
@@ -167,21 +177,14 @@ impl Records {
         let described = |fd: &FdRecord<Inode>| {
             found.buffers.binary_search_by_key(&fd.of, |known| known.inode.ino).is_ok()
         };
-        let unlisted = listed || found.fds.iter().all(described);
-        // An iterator describes a file before the first reference to it.
-        let known = |file| found.shm_files.contains_key(file);
-        let files = found.shm_fds.iter().map(|fd| &fd.of).chain(found.shm_vmas.iter().map(|vma| &vma.of));
-        if unlisted && files.chain(found.shm_in_flight.iter().map(|one| &one.of)).all(known) {
-            Ok(found)
-        } else {
-            Err(Errno::BADMSG)
-        }
+        if listed || found.fds.iter().all(described) { Ok(found) } else { Err(Errno::BADMSG) }
     }
 
     /// Adds the records of one iterator; those of mappings only if `with_vmas`.
     fn read(&mut self, probes: &mut Probes, iterator: Iterator, with_vmas: bool) -> Result<(), Errno> {
         let mut attachments = Some(Vec::new());
         let mut pages = Some(Vec::new());
+        let mut gem_file = None;
         probes.read(iterator, |record| match record {
             Record::Task(task) => self.tasks.push(task),
             Record::Fd(fd) => self.fds.push(fd),
@@ -197,7 +200,7 @@ impl Records {
                 known.name = buffer.name.map(Label::from);
                 if let Some((before, after)) = buffer.counts {
                     known.counted(before);
-                    if iterator.kernels() == Iterator::DmaBuf {
+                    if iterator.base() == Iterator::DmaBuf {
                         known.counted(after);
                         known.attachments = attached.filter(|_| buffer.whole);
                     }
@@ -208,6 +211,7 @@ impl Records {
                 if reports_pages && buffer.counts.is_some() {
                     known.pages = pages.replace(Vec::new());
                 }
+                known.gem_file = gem_file.take();
                 self.buffers.push(known);
             }
             Record::Vma(vma) if with_vmas => self.vmas.push(vma),
@@ -216,41 +220,28 @@ impl Records {
             Record::InFlight(message) => self.in_flight.push(message),
             Record::Keeper(keeper) => self.keepers.push(keeper),
             Record::SyncFile(fd) => self.sync_files.push(fd),
-            Record::ShmFile(file) => {
-                let count = file.count;
-                let known = self.shm_files.entry(file.file).or_insert_with(|| OpenFile::of(&file));
-                // Some iterators report the name alone.
-                if known.path.is_err() {
-                    known.path = file.path.map(Label::from).map_err(Label::from);
-                }
-                known.counted(count);
+            Record::ShmInode(inode) => self.shmem.add_inode(&inode),
+            Record::ShmFd(fd) => self.shmem.add_fd(&fd),
+            Record::ShmVma(vma) if with_vmas => self.shmem.add_vma(&vma),
+            // What the mapping tells of its segment stays.
+            Record::ShmVma(vma) => self.shmem.add_namespace(&vma),
+            Record::ShmInFlight(message) => self.shmem.add_in_flight(&message),
+            Record::ShmExe(exe) => self.shmem.add_exe(&exe),
+            Record::ShmFilesystem(filesystem) => self.shmem.add_filesystem(&filesystem),
+            Record::ShmWalk(walk) => {
+                self.shmem.cut |= walk.inodes_cut;
+                self.cut |= walk.mappings_cut;
             }
-            Record::ShmFd(fd) => {
-                if !fd.path_only {
-                    self.count(fd.of, fd.count);
-                }
-                self.shm_fds.push(fd);
-            }
-            Record::ShmVma(vma, count) => {
-                self.count(vma.of, count);
-                self.shm_vmas.push(vma);
-            }
-            Record::ShmInFlight(message) => self.shm_in_flight.push(message),
             Record::MemfdPages(run) => match (run, &mut pages) {
                 (Some(run), Some(pages)) => pages.push(run),
                 _ => pages = None,
             },
-            Record::ShmUndescribed(_) | Record::Torn => self.torn = true,
+            Record::GemFile(dev, ino) => gem_file = Some((dev, ino)),
+            Record::Torn if iterator == Iterator::ShmemInodes => self.cut = true,
+            Record::Torn => self.torn = true,
             Record::Run(run) => self.runs.push(activity(&run)),
             Record::End => {}
         })
-    }
-
-    /// Adds a value of a file's count.
-    fn count(&mut self, file: Id, count: u64) {
-        if let Some(known) = self.shm_files.get_mut(&file) {
-            known.counted(count);
-        }
     }
 
     /// Drops the records of these processes, which belong to this scan.
@@ -259,7 +250,7 @@ impl Records {
         self.tasks.retain(|task| stays(task.pid));
         self.tasks_after.retain(|task| stays(task.pid));
         self.fds.retain(|fd| stays(fd.pid));
-        self.shm_fds.retain(|fd| stays(fd.pid));
+        self.shmem.forget(helpers);
         self.sync_files.retain(|fd| stays(fd.pid));
         self.devices.retain(|fd| stays(fd.pid));
     }
@@ -352,9 +343,14 @@ impl Records {
         self.all_queues_read().then(|| in_messages(&self.in_flight))
     }
 
-    /// The same for files of shared memory.
-    pub(super) fn shm_in_messages(&self) -> Option<HashMap<Id, u64>> {
-        self.all_queues_read().then(|| in_messages(&self.shm_in_flight))
+    /// The same for files of shared memory, by their numbers.
+    pub(super) fn shm_in_messages(&self) -> Option<HashMap<u32, u64>> {
+        self.all_queues_read().then(|| in_messages(&self.shmem.in_flight))
+    }
+
+    /// Whether a process may have mapped memory of memfd_secret, which is locked and in no list.
+    pub(super) fn may_have_secretmem(&self) -> bool {
+        self.tasks.iter().any(|task| task.locked_pages > 0)
     }
 
     /// Whether every queue was read to its end, and no queue is in a message of another one.
@@ -418,49 +414,4 @@ fn in_messages<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64
         }
     }
     in_messages
-}
-
-/// What is known of an open file of shared memory.
-#[derive(Clone, Debug)]
-pub(super) struct OpenFile {
-    pub(super) inode: ShmInode,
-    pub(super) filesystem: ShmFilesystem,
-    pub(super) swapped: Option<u64>,
-    pub(super) seals: Option<Seals>,
-    pub(super) ipc: Option<IpcNamespace>,
-    /// An `O_PATH` file: it keeps the inode, but does not hold it open, and its references do not
-    /// count.
-    pub(super) path_only: bool,
-    /// How many open files its dentry counts, this one included; `None`: unknown.
-    pub(super) opens: Option<u64>,
-    /// Its dentry.
-    pub(super) dentry: Option<Id>,
-    /// The path; or the name, if only that is known.
-    pub(super) path: Result<Label, Label>,
-    /// The last value of its count that was read, and whether all values were the same.
-    pub(super) count: u64,
-    pub(super) stable: bool,
-}
-
-impl OpenFile {
-    fn of(file: &ShmFileRecord<'_>) -> OpenFile {
-        OpenFile {
-            inode: file.inode,
-            filesystem: file.filesystem,
-            swapped: file.swapped,
-            seals: file.seals,
-            ipc: file.ipc,
-            path_only: file.path_only,
-            opens: file.opens,
-            dentry: file.dentry,
-            path: file.path.map(Label::from).map_err(Label::from),
-            count: file.count,
-            stable: true,
-        }
-    }
-
-    fn counted(&mut self, count: u64) {
-        self.stable &= self.count == count;
-        self.count = count;
-    }
 }

@@ -1,0 +1,193 @@
+//! Makes buffers of the inodes of shared memory.
+//!
+//! Each inode is one buffer. The kind follows from the filesystem and from the name that the kernel
+//! gave the file. The path of a file in a folder is put together from the mount table that shows its
+//! filesystem, and its path below the root of that filesystem.
+//!
+//! Limits: a filesystem may be mounted at several places. The path is that of the first of them
+//! which this process sees, or else a holder, and need not be the one by which the file was opened.
+
+use std::collections::HashMap;
+
+use super::shmem_records::{KnownFile, KnownInode, ShmemRecords};
+use crate::kernel::bpf::record::ShmFilesystem;
+use crate::kernel::process::ProcessDir;
+use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::mounts::Mounts;
+use crate::kernel::shmem::{Filesystem, Named, classify};
+use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid};
+use crate::scan::described::{add_inode, name_of};
+use crate::scan::reading::{Counted, Object};
+
+/// What the files that were found say of one inode.
+#[derive(Clone, Copy, Debug)]
+struct FilesOfOne {
+    found: u64,
+    /// The sum of their reference counts.
+    count: u64,
+    stable: bool,
+}
+
+/// Adds every buffer of these kinds, ordered by identity. Returns which object each file belongs
+/// to, by the file's number.
+pub(super) fn add(
+    shmem: &mut ShmemRecords,
+    kinds: Kinds,
+    root: Option<&ProcRoot>,
+    objects: &mut Vec<Object>,
+) -> Vec<Option<usize>> {
+    let of_inodes = count_files(shmem);
+    let mut paths = Paths::new(root, shmem);
+    let first = objects.len();
+    let mut numbered: Vec<(usize, Object)> = Vec::new();
+    for (at, known) in shmem.inodes.iter().enumerate() {
+        let Some((mut id, name)) = identify(known, &mut paths, at) else { continue };
+        if id.kind == Kind::Sysv {
+            id.ipc = shmem.namespaces.get(&known.object).copied();
+        }
+        if kinds.has(id.kind) {
+            numbered.push((at, object(id, name, known, of_inodes[at])));
+        }
+    }
+    numbered.sort_by_key(|(_, object)| object.buffer.id);
+    let mut of_inode = vec![None; shmem.inodes.len()];
+    for (nth, (at, _)) in numbered.iter().enumerate() {
+        of_inode[*at] = Some(first + nth);
+    }
+    objects.extend(numbered.into_iter().map(|(_, object)| object));
+    shmem.files.iter().map(|file| of_inode[shmem.inode(file.object)?]).collect()
+}
+
+fn count_files(shmem: &ShmemRecords) -> Vec<FilesOfOne> {
+    let mut of_inodes = vec![FilesOfOne { found: 0, count: 0, stable: true }; shmem.inodes.len()];
+    for &KnownFile { object, count, stable, path_only } in &shmem.files {
+        let Some(at) = shmem.inode(object) else { continue };
+        let of_one = &mut of_inodes[at];
+        of_one.found += 1;
+        if !path_only {
+            of_one.count = of_one.count.saturating_add(count);
+            of_one.stable &= stable;
+        }
+    }
+    of_inodes
+}
+
+/// One buffer without its references.
+fn object(id: BufferId, name: Option<Label>, known: &KnownInode, files: FilesOfOne) -> Object {
+    let page = rustix::param::page_size() as u64;
+    let mut buffer = Buffer::new(id);
+    add_inode(&mut buffer, &known.inode);
+    buffer.swapped = known.swapped.map(|pages| Bytes(pages.saturating_mul(page)));
+    buffer.seals = known.seals.filter(|_| id.kind == Kind::Memfd);
+    buffer.name = name;
+    // Beside the file of each attachment, the kernel has a file of the segment itself.
+    let own = u64::from(id.kind == Kind::Sysv);
+    let others = known.opens.and_then(|opens| opens.checked_sub(files.found + own));
+    buffer.count = Some(files.count.saturating_add(others.unwrap_or(0)));
+    Object { buffer, counted: Counted { stable: files.stable && others.is_some(), more_files: 0 } }
+}
+
+/// Which buffer an inode is, and its name; `None`: of no kind that lsbuf knows.
+fn identify(known: &KnownInode, paths: &mut Paths<'_>, at: usize) -> Option<(BufferId, Option<Label>)> {
+    let filesystem = match known.filesystem {
+        ShmFilesystem::Tmpfs if known.kernels => Filesystem::Kernel,
+        ShmFilesystem::Tmpfs => Filesystem::Tmpfs,
+        ShmFilesystem::Hugetlbfs if known.kernels => Filesystem::KernelHuge,
+        ShmFilesystem::Hugetlbfs => Filesystem::Hugetlbfs,
+        ShmFilesystem::Secretmem => Filesystem::Secret,
+        ShmFilesystem::GuestMemfd => Filesystem::Guest,
+    };
+    let path = match (&known.path, filesystem.only_kind()) {
+        // As the path of such a file is shown in a link.
+        (Some(name), None) => Some([b"/", name.as_bytes(), b" (deleted)"].concat()),
+        (Some(path), Some(_)) => Some(paths.of(known.inode.dev, path.as_bytes(), at)),
+        (None, _) => None,
+    };
+    let named = match &path {
+        Some(path) => classify(filesystem, path)?,
+        None => Named { kind: filesystem.only_kind()?, name: b"" },
+    };
+    let Named { kind, name } = named;
+    // No mark follows this path if the file was deleted.
+    let name = match kind {
+        Kind::Tmpfs | Kind::Hugetlbfs => path.is_some().then(|| name.into()),
+        Kind::Secretmem | Kind::GuestMemfd => Some(Label::default()),
+        _ => Some(name_of(kind, name, None)),
+    };
+    Some((BufferId::new(kind, Some(known.inode.dev), known.inode.ino), name))
+}
+
+/// Puts paths together.
+struct Paths<'r> {
+    root: Option<&'r ProcRoot>,
+    shmem: &'r ShmemRecords,
+    /// Those that this process sees, and then those that holders see, in the order in which they
+    /// were read.
+    tables: Vec<Mounts>,
+    /// For each device, the first table that has it; `None`: no table that was read has it.
+    of_device: HashMap<Dev, Option<usize>>,
+    /// A process that holds each inode, once it is needed.
+    holders: Option<HashMap<usize, Pid>>,
+}
+
+impl<'r> Paths<'r> {
+    fn new(root: Option<&'r ProcRoot>, shmem: &'r ShmemRecords) -> Paths<'r> {
+        Paths { root, shmem, tables: Vec::new(), of_device: HashMap::new(), holders: None }
+    }
+
+    /// The path of an inode on that device, from its path below the root of the filesystem. If no
+    /// mount shows it, it begins as the kernel writes such a path.
+    fn of(&mut self, dev: Dev, below: &[u8], inode: usize) -> Vec<u8> {
+        let table = match self.of_device.get(&dev) {
+            Some(&known) => known,
+            None => {
+                let found = self.find(dev, inode);
+                self.of_device.insert(dev, found);
+                found
+            }
+        };
+        let whole = table.and_then(|table| self.tables[table].path_of(dev, below));
+        whole.unwrap_or_else(|| [b"(unreachable)", below].concat())
+    }
+
+    /// Finds a table with that device.
+    fn find(&mut self, dev: Dev, inode: usize) -> Option<usize> {
+        if self.tables.is_empty()
+            && let Some(own) = self.root.and_then(|root| root.tree().reader(root.dir()))
+        {
+            self.read(own);
+        }
+        let has =
+            |tables: &[Mounts]| tables.iter().position(|table| table.devices().any(|(has, _)| has == dev));
+        if let Some(table) = has(&self.tables) {
+            return Some(table);
+        }
+        let holder = self.holder(inode)?;
+        self.read(holder);
+        has(&self.tables)
+    }
+
+    fn read(&mut self, pid: Pid) {
+        let mut text = Vec::new();
+        let read = self.root.map(|root| {
+            let process = ProcessDir::open(root, pid)?;
+            process.dir().read_file(c"mountinfo", &mut text)
+        });
+        if let Some(Ok(())) = read {
+            self.tables.push(Mounts::parse(&text));
+        }
+    }
+
+    fn holder(&mut self, inode: usize) -> Option<Pid> {
+        let shmem = self.shmem;
+        let holders = self.holders.get_or_insert_with(|| {
+            let of_fds = shmem.fds.iter().map(|fd| (fd.file, Some(shmem.slots[fd.slots as usize].0)));
+            let of_maps = shmem.vmas.iter().map(|vma| (vma.file, shmem.spaces[vma.space as usize].1));
+            let holder = |(file, pid): (u32, Option<Pid>)| {
+                Some((shmem.inode(shmem.files[file as usize].object)?, pid?))
+            };
+            of_fds.chain(of_maps).filter_map(holder).collect()
+        });
+        holders.get(&inode).copied()
+    }
+}

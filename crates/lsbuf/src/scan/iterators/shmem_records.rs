@@ -1,0 +1,217 @@
+//! Collects what the iterators report of shared memory in one reading: inodes, the files that are
+//! open on them, and the references to these files.
+//!
+//! There may be a million references, so each is kept as a few numbers: the number of its file, of
+//! its fd table or address space, and where it is there.
+//!
+//! Limits: an inode of memfd_secret or guest_memfd is in no list of the kernel, so it is known only
+//! if a reference to it was found.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::kernel::bpf::record::{
+    ExecId, FdRecord, Id, InFlight, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord,
+    ShmOpen, ShmVma, Vma,
+};
+use crate::kernel::shmem::inode::ShmInode;
+use crate::model::{Fd, IpcNamespace, Label, Perms, Pid, Seals, Tid};
+
+/// An inode.
+#[derive(Clone, Debug)]
+pub(super) struct KnownInode {
+    pub(super) object: Id,
+    pub(super) inode: ShmInode,
+    pub(super) filesystem: ShmFilesystem,
+    pub(super) swapped: Option<u64>,
+    pub(super) seals: Option<Seals>,
+    /// How many files are open on it; `None`: not known.
+    pub(super) opens: Option<u64>,
+    /// The kernel made the file for itself and chose its name.
+    pub(super) kernels: bool,
+    /// Of a file that the kernel made for itself, its name. Else its path below the root of its
+    /// filesystem; `None`: that is not known.
+    pub(super) path: Option<Label>,
+}
+
+/// A file that is open on an inode.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownFile {
+    pub(super) object: Id,
+    /// The last value of its reference count that was read.
+    pub(super) count: u64,
+    /// Whether the count was the same each time.
+    pub(super) stable: bool,
+    /// Opened with `O_PATH`: it only names the inode.
+    pub(super) path_only: bool,
+}
+
+/// What the fds of a task have in common while it runs one program with one table.
+pub(super) type Slots = (Pid, Tid, Option<Id>, ExecId);
+
+/// An fd of shared memory. The file and the slots are numbers of [`ShmemRecords::files`] and
+/// [`ShmemRecords::slots`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownFd {
+    pub(super) file: u32,
+    pub(super) slots: u32,
+    pub(super) fd: Fd,
+}
+
+/// A mapping of shared memory. The file and the space are numbers of [`ShmemRecords::files`] and
+/// [`ShmemRecords::spaces`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownVma {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) offset: u64,
+    pub(super) file: u32,
+    pub(super) space: u32,
+    pub(super) perms: Perms,
+}
+
+/// Everything that one reading found.
+#[derive(Debug, Default)]
+pub(super) struct ShmemRecords {
+    pub(super) inodes: Vec<KnownInode>,
+    numbers: HashMap<Id, u32, ById>,
+    pub(super) files: Vec<KnownFile>,
+    file_numbers: HashMap<Id, u32, ById>,
+    pub(super) slots: Vec<Slots>,
+    pub(super) fds: Vec<KnownFd>,
+    /// Each address space, and a process that uses it, if the kernel knows one.
+    pub(super) spaces: Vec<(Option<Id>, Option<Pid>)>,
+    space_numbers: HashMap<(Option<Id>, Option<Pid>), u32>,
+    pub(super) vmas: Vec<KnownVma>,
+    /// Each file in a message.
+    pub(super) in_flight: Vec<InFlight<u32>>,
+    /// Each program that runs: its file, and the address space.
+    pub(super) exes: Vec<(u32, Id)>,
+    /// Of attached System V segments.
+    pub(super) namespaces: HashMap<Id, IpcNamespace, ById>,
+    pub(super) filesystems: HashMap<Id, ShmFilesystemRecord, ById>,
+    /// Whether inodes of the kernel's lists may be missing.
+    pub(super) cut: bool,
+}
+
+impl ShmemRecords {
+    pub(super) fn add_inode(&mut self, found: &ShmInodeRecord<'_>) {
+        let name = || Some(Label::from(found.names.name())).filter(|name| !name.is_empty());
+        let path = || found.names.path().map(|path| Label::from(&path[..]));
+        let known = KnownInode {
+            object: found.object,
+            inode: found.inode,
+            filesystem: found.filesystem,
+            swapped: found.swapped,
+            seals: found.seals,
+            opens: found.opens,
+            kernels: found.kernels,
+            path: if found.kernels { name() } else { path() },
+        };
+        // The walk over the lists may come to an inode again. The last description is the newest.
+        match self.numbers.entry(found.object) {
+            Entry::Occupied(at) => self.inodes[*at.get() as usize] = known,
+            Entry::Vacant(at) => {
+                at.insert(number(self.inodes.len()));
+                self.inodes.push(known);
+            }
+        }
+    }
+
+    pub(super) fn add_fd(&mut self, found: &FdRecord<ShmOpen>) {
+        let file = self.file(found.of, found.count, Some(found.path_only));
+        let slots = (found.pid, found.tid, found.files, found.program);
+        // The iterator goes from task to task.
+        if self.slots.last() != Some(&slots) {
+            self.slots.push(slots);
+        }
+        self.fds.push(KnownFd { file, slots: number(self.slots.len() - 1), fd: found.fd });
+    }
+
+    pub(super) fn add_vma(&mut self, found: &ShmVma) {
+        let Vma { of, mm, start, end, offset, owner, perms } = found.vma;
+        let file = self.file(of, found.count, None);
+        let next = number(self.spaces.len());
+        let space = *self.space_numbers.entry((mm, owner)).or_insert(next);
+        if space == next {
+            self.spaces.push((mm, owner));
+        }
+        self.vmas.push(KnownVma { start, end, offset, file, space, perms });
+        self.add_namespace(found);
+    }
+
+    /// Adds only what a mapping tells of the segment that it is of.
+    pub(super) fn add_namespace(&mut self, found: &ShmVma) {
+        if let Some(ipc) = found.ipc {
+            self.namespaces.insert(found.vma.of.object, ipc);
+        }
+    }
+
+    pub(super) fn add_filesystem(&mut self, found: &ShmFilesystemRecord) {
+        self.filesystems.insert(found.filesystem, *found);
+    }
+
+    pub(super) fn add_in_flight(&mut self, found: &ShmInFlight) {
+        let file = self.file(found.message.of, found.count, Some(found.path_only));
+        let InFlight { socket, seen_by, .. } = found.message;
+        self.in_flight.push(InFlight { of: file, socket, seen_by });
+    }
+
+    pub(super) fn add_exe(&mut self, found: &ShmExe) {
+        let file = self.file(found.of, found.count, None);
+        self.exes.push((file, found.mm));
+    }
+
+    /// The number of a file. Adds a value of its reference count.
+    fn file(&mut self, of: ShmOpen, count: u64, path_only: Option<bool>) -> u32 {
+        let next = number(self.files.len());
+        let at = *self.file_numbers.entry(of.file).or_insert(next);
+        if at == next {
+            let path_only = path_only.unwrap_or(false);
+            self.files.push(KnownFile { object: of.object, count, stable: true, path_only });
+        } else {
+            let file = &mut self.files[at as usize];
+            file.stable &= file.count == count;
+            file.count = count;
+        }
+        at
+    }
+
+    /// Which of the inodes has this id.
+    pub(super) fn inode(&self, object: Id) -> Option<usize> {
+        self.numbers.get(&object).map(|&at| at as usize)
+    }
+
+    /// Leaves out the fds of these processes.
+    pub(super) fn forget(&mut self, helpers: &[Pid]) {
+        let slots = &self.slots;
+        self.fds.retain(|fd| !helpers.contains(&slots[fd.slots as usize].0));
+    }
+}
+
+/// The number of an element. There are fewer than 2^32: the kernel has no room for as many files.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// Hashes an [`Id`], which is a hash already.
+type ById = BuildHasherDefault<IdHasher>;
+
+/// Takes the number that an [`Id`] is.
+#[derive(Debug, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
