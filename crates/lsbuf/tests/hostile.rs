@@ -99,7 +99,7 @@ fn formats(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         for width in [None, Some(80)] {
             let lines = render::table(&view, rows, columns, Sizes::Human, width);
             // Each is printed as one line, so a newline inside it would make another.
-            texts.push(("table", lines.iter().map(|line| format!("{line}\n")).collect()));
+            texts.push(("table", lines.map(|line| line + "\n").collect()));
         }
         texts.push(("raw", raw(&view, rows, columns)));
         texts.push(("csv", csv(&view, rows, columns)));

@@ -6,8 +6,10 @@
 //! every format but JSON, which escapes by itself. Everything is returned or written to a
 //! [`std::io::Write`]; nothing is printed.
 
+mod align;
 mod cell;
 mod columns;
+mod digits;
 mod json;
 mod layout;
 mod reconcile;
