@@ -101,7 +101,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         let pid = snapshot.processes[i].pid;
         view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
     });
-    output::unless_closed(show_all(&view, args.json))?;
+    output::unless_closed(show_all(&view, args))?;
     let ending = output::conclude(&snapshot, args.scan.reading.strict);
     if !missing.is_empty() {
         bail!("no buffer {} among the {} found", missing.join(", "), snapshot.buffers.len());
@@ -109,10 +109,10 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
     Ok(ending)
 }
 
-fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
+fn show_all(view: &View<'_>, args: &ShowArgs) -> io::Result<()> {
     let mut out = output::buffered()?;
-    if json {
-        lsbuf::render::json(&mut out, view)?;
+    if args.json {
+        lsbuf::render::json(&mut out, view, output::json_layout(args.compact))?;
         return out.flush();
     }
     for (nth, &index) in view.buffers.iter().enumerate() {
@@ -156,7 +156,7 @@ pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
     let mut out = output::buffered()?;
     let sizes = output::sizes(args.human, args.bytes);
     let written = if args.json {
-        lsbuf::render::reconciliation_json(&mut out, &found)
+        lsbuf::render::reconciliation_json(&mut out, &found, output::json_layout(args.compact))
     } else {
         lsbuf::render::reconciliation(&mut out, &found, sizes)
     };
@@ -238,7 +238,7 @@ fn write_list(
     let mut out = output::buffered()?;
     if format.is_for_programs() {
         if format.json {
-            lsbuf::render::json(&mut out, view)?;
+            lsbuf::render::json(&mut out, view, output::json_layout(format.compact))?;
         } else if format.csv {
             lsbuf::render::csv(&mut out, view, rows, columns, sizes, heading)?;
         } else {

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
 use lsbuf::escape::escape;
 use lsbuf::model::{Coverage, LeakShape, Snapshot};
-use lsbuf::render::Sizes;
+use lsbuf::render::{JsonLayout, Sizes};
 
 use crate::stdout;
 
@@ -46,6 +46,11 @@ pub(crate) fn width() -> Option<u16> {
 /// How sizes are written.
 pub(crate) fn sizes(human: bool, bytes: bool) -> Sizes {
     if human || !bytes && io::stdout().is_terminal() { Sizes::Human } else { Sizes::Bytes }
+}
+
+/// How JSON is laid out.
+pub(crate) fn json_layout(compact: bool) -> JsonLayout {
+    if compact { JsonLayout::Compact } else { JsonLayout::Lines }
 }
 
 /// Style of headings.

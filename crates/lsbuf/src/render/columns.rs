@@ -217,7 +217,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     Column {
         name: "CREATED",
         help: "when it was made (UTC); ? if not held, or its times were changed",
-        cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
+        cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp).map(|time| time.to_string())),
     },
     Column {
         name: "UID",

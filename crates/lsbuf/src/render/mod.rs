@@ -26,6 +26,7 @@ pub use columns::{
     PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS,
 };
 pub use json::json;
+pub use layout::JsonLayout;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
 pub use summary::{nothing, summary};

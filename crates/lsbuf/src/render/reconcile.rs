@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::align::{Alignment, width_of};
 use super::cell::Sizes;
-use super::layout;
+use super::layout::{self, JsonLayout};
 use crate::escape::escape_gaps;
-use crate::model::serialize::{lost_bytes, timestamp};
+use crate::model::serialize::{Time, lost_bytes, timestamp};
 use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
 
@@ -115,7 +115,7 @@ fn signed(bytes: i128, sizes: Sizes) -> String {
 #[derive(Serialize)]
 struct ReconcileDocument<'a> {
     schema: &'static str,
-    taken_at: Option<String>,
+    taken_at: Option<Time>,
     host: &'a Host,
     scan: &'a Coverage,
     complete: bool,
@@ -157,7 +157,11 @@ struct JsonMount<'a> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::Result<()> {
+pub fn reconciliation_json(
+    out: &mut dyn Write,
+    found: &Reconciliation,
+    layout: JsonLayout,
+) -> io::Result<()> {
     let balance = &found.balance;
     let kind = |row: &KindRow| JsonReconcileKind {
         kind: row.kind,
@@ -202,5 +206,5 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
         hugetlb: found.hugetlb.0,
         doubts: found.uncertainties().iter().map(ToString::to_string).collect(),
     };
-    layout::document(out, &document)
+    layout::document(out, &document, layout)
 }
