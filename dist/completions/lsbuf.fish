@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_lsbuf_global_optspecs
-    string join \n o/output= sort= J/json csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
+    string join \n o/output= sort= J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
 end
 
 function __fish_lsbuf_needs_command
@@ -39,6 +39,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s n -l noheadings -d 'No headings and no totals'
@@ -72,6 +73,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The pro
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s n -l noheadings -d 'No headings and no totals'
@@ -97,6 +99,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The pro
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s n -l noheadings -d 'No headings and no totals'
@@ -113,6 +116,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l proc-root -d 'The p
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, with these buffers only'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s h -l help -d 'Print help'
@@ -121,6 +125,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l proc-root -d '
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s J -l json -d 'JSON, schema lsbuf.reconcile/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l human -d 'Sizes like 8.0M (the default on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l strict -d 'Exit with status 3 if the answer is partial'

@@ -140,7 +140,7 @@ pub(crate) enum Generate {
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
     /// Columns to show; +COL,… adds to the default ones
-    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS), conflicts_with = "json")]
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, BUFFER_COLUMNS), conflicts_with_all = ["json", "compact"])]
     pub(crate) output: Option<Columns>,
     /// Column to sort by: numbers largest first, text from A to Z
     #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
@@ -152,7 +152,7 @@ pub(crate) struct LsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
     /// Columns to show; +COL,… adds to the default ones
-    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS), conflicts_with = "json")]
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, PROCESS_COLUMNS), conflicts_with_all = ["json", "compact"])]
     pub(crate) output: Option<Columns>,
     /// Column to sort by: numbers largest first, text from A to Z
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
@@ -180,6 +180,9 @@ pub(crate) struct ShowArgs {
     /// JSON, schema lsbuf.snapshot/1, with these buffers only
     #[arg(short = 'J', long)]
     pub(crate) json: bool,
+    /// JSON on one line, without white space
+    #[arg(long, requires = "json")]
+    pub(crate) compact: bool,
     #[command(flatten)]
     pub(crate) scan: ScanArgs,
 }
@@ -195,6 +198,9 @@ pub(crate) struct ReconcileArgs {
     /// JSON, schema lsbuf.reconcile/1
     #[arg(short = 'J', long, conflicts_with = "human")]
     pub(crate) json: bool,
+    /// JSON on one line, without white space
+    #[arg(long, requires = "json", conflicts_with = "human")]
+    pub(crate) compact: bool,
     /// Sizes in bytes (the default unless on a terminal)
     #[arg(short, long, conflicts_with = "human")]
     pub(crate) bytes: bool,
@@ -211,6 +217,9 @@ pub(crate) struct Format {
     /// JSON, schema lsbuf.snapshot/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
+    /// JSON on one line, without white space
+    #[arg(long, requires = "json", conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
+    pub(crate) compact: bool,
     /// CSV; a ' goes before text that begins with = + - @ or ', so that no spreadsheet takes it for
     /// a formula
     #[arg(long, conflicts_with = "raw")]

@@ -101,7 +101,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         let pid = snapshot.processes[i].pid;
         view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
     });
-    output::unless_closed(show_all(&view, args.json))?;
+    output::unless_closed(show_all(&view, args))?;
     let ending = output::conclude(&snapshot, args.scan.reading.strict);
     if !missing.is_empty() {
         bail!("no buffer {} among the {} found", missing.join(", "), snapshot.buffers.len());
@@ -109,13 +109,12 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
     Ok(ending)
 }
 
-fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
-    if json {
-        let mut out = output::plain()?;
-        lsbuf::render::json(&mut out, view)?;
+fn show_all(view: &View<'_>, args: &ShowArgs) -> io::Result<()> {
+    let mut out = output::buffered()?;
+    if args.json {
+        lsbuf::render::json(&mut out, view, output::json_layout(args.compact))?;
         return out.flush();
     }
-    let mut out = output::colored(ColorChoice::Auto)?;
     for (nth, &index) in view.buffers.iter().enumerate() {
         if nth > 0 {
             writeln!(out)?;
@@ -128,14 +127,15 @@ fn show_all(view: &View<'_>, json: bool) -> io::Result<()> {
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
     let diagnosis = Scanner::new(args.scan.options())?.diagnose()?;
-    let mut out = output::colored(ColorChoice::Auto)?;
+    let mut out = output::buffered()?;
+    let styled = output::styles(ColorChoice::Auto);
     for check in &diagnosis.checks {
         let SourceCheck { what, gives, state, seen, .. } = check;
-        let style = match state {
+        let style = styled(match state {
             SourceState::Works => anstyle::AnsiColor::Green.on_default(),
             SourceState::Partly => anstyle::AnsiColor::Yellow.on_default(),
             SourceState::Missing => anstyle::AnsiColor::Red.on_default(),
-        };
+        });
         writeln!(out, "{style}{:<8}{style:#}{what:<18}{}", state.as_str(), escape(seen.as_bytes()))?;
         writeln!(out, "        {:<18}gives {gives}", "")?;
         if let Some(advice) = &check.advice {
@@ -153,10 +153,10 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
 /// `lsbuf reconcile`.
 pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
     let found = lsbuf::reconcile::reconcile(args.reading.options())?;
-    let mut out = output::plain()?;
+    let mut out = output::buffered()?;
     let sizes = output::sizes(args.human, args.bytes);
     let written = if args.json {
-        lsbuf::render::reconciliation_json(&mut out, &found)
+        lsbuf::render::reconciliation_json(&mut out, &found, output::json_layout(args.compact))
     } else {
         lsbuf::render::reconciliation(&mut out, &found, sizes)
     };
@@ -180,7 +180,7 @@ pub(crate) fn reconcile(args: &ReconcileArgs) -> Result<Ending> {
 pub(crate) fn check() -> Result<Ending> {
     let helper = check::Helper { program: "/proc/self/exe".into(), arguments: vec![CHECK_HELPER.into()] };
     let report = check::run(check::Options { helper: Some(helper) });
-    let mut out = output::plain()?;
+    let mut out = output::buffered()?;
     output::unless_closed(lsbuf::render::tap(&mut out, &report).and_then(|()| out.flush()))?;
     Ok(if report.holds() { Ending::Answered } else { Ending::Failed })
 }
@@ -235,10 +235,10 @@ fn write_list(
     style: impl Fn(usize) -> anstyle::Style,
 ) -> io::Result<()> {
     let (sizes, heading) = (output::sizes(format.human, format.bytes), !format.noheadings);
+    let mut out = output::buffered()?;
     if format.is_for_programs() {
-        let mut out = output::plain()?;
         if format.json {
-            lsbuf::render::json(&mut out, view)?;
+            lsbuf::render::json(&mut out, view, output::json_layout(format.compact))?;
         } else if format.csv {
             lsbuf::render::csv(&mut out, view, rows, columns, sizes, heading)?;
         } else {
@@ -246,10 +246,10 @@ fn write_list(
         }
         return out.flush();
     }
-    let mut out = output::colored(format.color)?;
     let lines = lsbuf::render::table(view, rows, columns, sizes, output::width());
     let styles = std::iter::once(output::HEADING).chain(rows.iter().map(|&row| style(row)));
-    for (line, style) in lines.iter().zip(styles).skip(usize::from(!heading)) {
+    let styled = output::styles(format.color);
+    for (line, style) in lines.zip(styles.map(styled)).skip(usize::from(!heading)) {
         writeln!(out, "{style}{line}{style:#}")?;
     }
     if heading {

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
 use lsbuf::escape::escape;
 use lsbuf::model::{Coverage, LeakShape, Snapshot};
-use lsbuf::render::Sizes;
+use lsbuf::render::{JsonLayout, Sizes};
 
 use crate::stdout;
 
@@ -22,22 +22,20 @@ pub(crate) enum Ending {
     StrictlyPartial,
 }
 
-/// Standard output for programs, buffered; an error if it is closed.
-pub(crate) fn plain() -> io::Result<BufWriter<io::Stdout>> {
+/// Standard output, buffered; an error if it is closed.
+pub(crate) fn buffered() -> io::Result<BufWriter<io::Stdout>> {
     stdout::check()?;
     Ok(BufWriter::with_capacity(64 << 10, io::stdout()))
 }
 
-/// Standard output for people, buffered, with colour where that is wanted; an error if it is
-/// closed.
-pub(crate) fn colored(color: ColorChoice) -> io::Result<BufWriter<AutoStream<io::Stdout>>> {
-    stdout::check()?;
-    let choice = match color {
-        ColorChoice::Auto => AutoStream::choice(&io::stdout()),
-        ColorChoice::Always => anstream::ColorChoice::Always,
-        ColorChoice::Never => anstream::ColorChoice::Never,
+/// Keeps styles if colour is wanted on standard output, else makes them none.
+pub(crate) fn styles(color: ColorChoice) -> impl Fn(Style) -> Style {
+    let is_wanted = match color {
+        ColorChoice::Auto => AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
     };
-    Ok(BufWriter::new(AutoStream::new(io::stdout(), choice)))
+    move |style| if is_wanted { style } else { Style::new() }
 }
 
 /// Columns of the terminal; `None`: it is no terminal, and nothing is cut.
@@ -48,6 +46,11 @@ pub(crate) fn width() -> Option<u16> {
 /// How sizes are written.
 pub(crate) fn sizes(human: bool, bytes: bool) -> Sizes {
     if human || !bytes && io::stdout().is_terminal() { Sizes::Human } else { Sizes::Bytes }
+}
+
+/// How JSON is laid out.
+pub(crate) fn json_layout(compact: bool) -> JsonLayout {
+    if compact { JsonLayout::Compact } else { JsonLayout::Lines }
 }
 
 /// Style of headings.

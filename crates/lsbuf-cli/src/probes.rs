@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use clap::ColorChoice;
 use lsbuf::escape::escape;
 use lsbuf::probes::{Access, Installed, Pin, Status};
 
@@ -27,7 +26,7 @@ fn install(below: &Path, group: Option<u32>) -> Result<Ending> {
         Some(gid) => format!("root and members of {}", groups::name(&groups::read(), gid)),
         None => "only root".to_owned(),
     };
-    let mut out = output::plain()?;
+    let mut out = output::buffered()?;
     writeln!(out, "pinned {} in {}; {who} can read them", iterators.join(", "), shown(&folder))?;
     for (name, why) in left_out {
         writeln!(out, "without {name}: {}", escape(why.as_bytes()))?;
@@ -46,7 +45,7 @@ fn status(below: &Path) -> Result<Ending> {
         }
         None => "-".to_owned(),
     };
-    let mut out = output::colored(ColorChoice::Auto)?;
+    let mut out = output::buffered()?;
     writeln!(out, "{:<15} {:<20} {}", "folder", who(access), shown(&folder))?;
     for Pin { name, access, unreadable } in pins {
         let state = unreadable.unwrap_or_else(|| "can be read".to_owned());
@@ -62,7 +61,7 @@ fn status(below: &Path) -> Result<Ending> {
 
 fn remove(below: &Path) -> Result<Ending> {
     let removed = lsbuf::probes::remove(below)?;
-    let mut out = output::plain()?;
+    let mut out = output::buffered()?;
     let what = if removed { "removed what was pinned" } else { "nothing is pinned" };
     writeln!(out, "{what} in {}", shown(below))?;
     out.flush()?;

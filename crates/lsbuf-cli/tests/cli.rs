@@ -244,6 +244,23 @@ fn json() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
 }
 
+/// Check that every command with JSON prints it on one line if asked, and says the same.
+#[test]
+fn compact_json() {
+    let tree = shared_world();
+    for command in [&["ls"][..], &["ps"], &["show", "7"], &["reconcile"]] {
+        let [lines, compact] = [&["-J"][..], &["-J", "--compact"]].map(|format| {
+            let text = lsbuf(&tree, &[command, format].concat()).stdout;
+            let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            document["taken_at"] = "T".into();
+            document["scan"]["duration_us"] = 0.into();
+            (text.lines().count(), document)
+        });
+        assert!(lines.0 > 1, "{command:?}");
+        assert_eq!(compact, (1, lines.1), "{command:?}");
+    }
+}
+
 /// Check that what JSON says has the form that the published schema promises, holders and unknowns
 /// included.
 #[test]
@@ -362,6 +379,14 @@ fn wrong_arguments() {
         (&["--name", "[a"], "valid: *, ?, [abc]"),
         (&["-p", "camera"], "a process id is a number"),
         (&["--color", "blue"], "auto, always, never"),
+        (&["--compact"], "not provided: --json"),
+        (&["ps", "--compact"], "not provided: --json"),
+        (&["show", "7", "--compact"], "not provided: --json"),
+        (&["reconcile", "--compact"], "not provided: --json"),
+        (&["--compact", "--csv"], "'--compact' cannot be used with '--csv'"),
+        (&["ps", "--compact", "--raw"], "'--compact' cannot be used with '--raw'"),
+        (&["--compact", "-o", "INO"], "'--compact' cannot be used with '--output"),
+        (&["reconcile", "--compact", "--human"], "'--compact' cannot be used with '--human'"),
         (&["frobnicate"], "frobnicate"),
         (&["show"], "<BUFFER>"),
     ] {

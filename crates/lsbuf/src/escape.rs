@@ -20,29 +20,55 @@ const MARKS: usize = 4;
 /// Escapes bytes for a terminal or a line-oriented format.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
-    escape_unless(bytes, |_, _, _| true)
+    in_new_text(push_escaped, bytes)
 }
 
 /// Escapes bytes for a column of a table. Only single blanks between other characters stay, so that
 /// no gap between columns can be forged.
 #[must_use]
 pub fn escape_gaps(bytes: &[u8]) -> String {
-    let ends_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
-    escape_unless(bytes, |before, c, after| {
-        !c.is_whitespace() || c == ' ' && !ends_word(before) && !ends_word(after)
-    })
+    in_new_text(push_gaps_escaped, bytes)
 }
 
 /// Escapes bytes for a format whose fields are separated by blanks.
 #[must_use]
 pub fn escape_blanks(bytes: &[u8]) -> String {
-    escape_unless(bytes, |_, c, _| !c.is_whitespace())
+    in_new_text(push_blanks_escaped, bytes)
 }
 
 /// Escapes a command name for a list in which blanks, colons, commas and brackets have a meaning.
 #[must_use]
 pub fn escape_word(bytes: &[u8]) -> String {
-    escape_unless(bytes, |_, c, _| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'))
+    in_new_text(push_word_escaped, bytes)
+}
+
+fn in_new_text(push: impl Fn(&mut String, &[u8]), bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    push(&mut text, bytes);
+    text
+}
+
+/// Adds to a text what [`escape`] makes of bytes.
+pub(crate) fn push_escaped(text: &mut String, bytes: &[u8]) {
+    push_unless(text, bytes, |_, _, _| true);
+}
+
+/// Adds to a text what [`escape_gaps`] makes of bytes.
+pub(crate) fn push_gaps_escaped(text: &mut String, bytes: &[u8]) {
+    let ends_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
+    push_unless(text, bytes, |before, c, after| {
+        !c.is_whitespace() || c == ' ' && !ends_word(before) && !ends_word(after)
+    });
+}
+
+/// Adds to a text what [`escape_blanks`] makes of bytes.
+pub(crate) fn push_blanks_escaped(text: &mut String, bytes: &[u8]) {
+    push_unless(text, bytes, |_, c, _| !c.is_whitespace());
+}
+
+/// Adds to a text what [`escape_word`] makes of bytes.
+pub(crate) fn push_word_escaped(text: &mut String, bytes: &[u8]) {
+    push_unless(text, bytes, |_, c, _| !c.is_whitespace() && !matches!(c, ':' | ',' | '(' | ')'));
 }
 
 /// The bytes from which a function of this module made a text. `None`: none of them makes this
@@ -94,10 +120,15 @@ pub fn escape_json(text: &str) -> String {
     escaped
 }
 
-/// Escapes characters that must not be shown, and those that `keep` refuses between the characters
-/// before and after them.
-fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -> bool) -> String {
-    let mut text = String::with_capacity(bytes.len());
+/// Adds bytes to a text. Escapes characters that must not be shown, and those that `keep` refuses
+/// between the characters before and after them. What it says of a printable ASCII character other
+/// than the blank is the same between all others.
+fn push_unless(text: &mut String, bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -> bool) {
+    // Most text has only characters that stay.
+    let stays = |&b: &u8| b.is_ascii_graphic() && b != b'\\' && keep(None, b.into(), None);
+    if let (true, Ok(plain)) = (bytes.iter().all(stays), std::str::from_utf8(bytes)) {
+        return text.push_str(plain);
+    }
     let mut shown = MarkBudget::default();
     let mut before = None;
     for chunk in bytes.utf8_chunks() {
@@ -110,16 +141,15 @@ fn escape_unless(bytes: &[u8], keep: impl Fn(Option<char>, char, Option<char>) -
                 text.extend((c == '\\').then_some(c));
             } else {
                 shown = MarkBudget::default();
-                push_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
+                push_hex(text, c.encode_utf8(&mut [0; 4]).as_bytes());
             }
             before = Some(c);
         }
         if broken.is_some() {
             (shown, before) = (MarkBudget::default(), broken);
         }
-        push_hex(&mut text, chunk.invalid());
+        push_hex(text, chunk.invalid());
     }
-    text
 }
 
 /// How many more marks may follow the last character. At the beginning there is no character to
@@ -132,6 +162,11 @@ struct MarkBudget {
 impl MarkBudget {
     /// Whether a character may be shown as the next one.
     fn may_show(&mut self, c: char) -> bool {
+        // Most text is of these. The rules below say the same of them, and take longer.
+        if c.is_ascii_graphic() {
+            self.marks_left = MARKS;
+            return true;
+        }
         let may = !is_tricky(c) && (c.width() != Some(0) || self.marks_left > 0);
         self.marks_left = match (may, c.width()) {
             (true, Some(0)) => self.marks_left - 1,

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use common::Tree;
 use lsbuf::model::{Label, Ledger, Snapshot};
-use lsbuf::render::{self, BUFFER_COLUMNS, Column, PROCESS_COLUMNS, Sizes, View};
+use lsbuf::render::{self, BUFFER_COLUMNS, Column, JsonLayout, PROCESS_COLUMNS, Sizes, View};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
@@ -99,12 +99,13 @@ fn formats(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         for width in [None, Some(80)] {
             let lines = render::table(&view, rows, columns, Sizes::Human, width);
             // Each is printed as one line, so a newline inside it would make another.
-            texts.push(("table", lines.iter().map(|line| format!("{line}\n")).collect()));
+            texts.push(("table", lines.map(|line| line + "\n").collect()));
         }
         texts.push(("raw", raw(&view, rows, columns)));
         texts.push(("csv", csv(&view, rows, columns)));
     }
-    texts.push(("json", written(|out| render::json(out, &view))));
+    texts.push(("json", written(|out| render::json(out, &view, JsonLayout::Lines))));
+    texts.push(("compact JSON", written(|out| render::json(out, &view, JsonLayout::Compact))));
     for &index in &view.buffers {
         texts.push(("show", written(|out| render::show(out, &view, index))));
     }
@@ -191,6 +192,17 @@ proptest! {
         }
     }
 
+    /// Check that JSON on one line says what JSON on many says, whatever the names are.
+    #[test]
+    fn compact_json_says_the_same(name in bytes(), comm in bytes(), cgroup in bytes()) {
+        let texts = formats(&renamed(&name, &comm, &cgroup));
+        let read = |wanted: &str| {
+            let (_, text) = texts.iter().find(|(format, _)| *format == wanted).unwrap();
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        };
+        prop_assert_eq!(read("json"), read("compact JSON"));
+    }
+
     /// Check that no untrusted text adds or removes a column in a table of any width.
     #[test]
     fn no_table_gains_columns(name in bytes(), comm in bytes(), cgroup in bytes()) {
@@ -264,7 +276,7 @@ proptest! {
     fn json_parses_back(name in bytes(), comm in bytes(), cgroup in bytes()) {
         let snapshot = renamed(&name, &comm, &cgroup);
         let ledger = Ledger::of(&snapshot);
-        let text = written(|out| render::json(out, &View::all(&ledger)));
+        let text = written(|out| render::json(out, &View::all(&ledger), JsonLayout::Lines));
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         let says = |object: &serde_json::Value, key: &str, bytes: &[u8]| {
             prop_assert_eq!(object[key].as_str().unwrap(), String::from_utf8_lossy(bytes));

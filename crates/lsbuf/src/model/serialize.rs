@@ -11,6 +11,7 @@
 //! Limit: control characters in text are escaped as JSON requires and no further. For a terminal,
 //! `render::json` escapes more.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -71,7 +72,7 @@ serialize_as! {
     Why, |why: &Why| why.as_str();
     LeakShape, |shape: &LeakShape| shape.as_str();
     Host, JsonHost::of;
-    Seals, |seals: &Seals| seals.words().collect::<Vec<_>>();
+    Seals, |&seals: &Seals| Rows(move || seals.words());
     Coverage, JsonCoverage::of;
     Totals, JsonTotals::of;
     KindTotals, JsonKindTotals::of;
@@ -88,7 +89,7 @@ serialize_as! {
     ProcessRow<'_>, JsonProcess::of;
 }
 
-serialize_as_text!(Dev, Perms, Note);
+serialize_as_text!(Dev, Perms, Note, Time);
 
 impl Serialize for Ledger<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -133,10 +134,19 @@ pub(crate) fn document<'a, B: Serialize + 'a, P: Serialize + 'a>(
     }
 }
 
-/// A time in RFC 3339, to the second; `None`: it is out of range.
-pub(crate) fn timestamp(time: SystemTime) -> Option<String> {
+/// A time that is printed as in RFC 3339, to the second.
+pub(crate) struct Time(Timestamp);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A time to be printed; `None`: it is out of range.
+pub(crate) fn timestamp(time: SystemTime) -> Option<Time> {
     let stamp = Timestamp::try_from(time).ok()?;
-    Some(Timestamp::from_second(stamp.as_second()).ok()?.to_string())
+    Some(Time(Timestamp::from_second(stamp.as_second()).ok()?))
 }
 
 /// All bytes of a label that is not UTF-8.
@@ -151,7 +161,7 @@ type Lost = Option<String>;
 #[derive(Serialize)]
 struct Document<'a, B, P> {
     schema: &'static str,
-    taken_at: Option<String>,
+    taken_at: Option<Time>,
     host: &'a Host,
     scan: &'a Coverage,
     totals: DocumentTotals<'a>,
@@ -324,7 +334,7 @@ struct JsonBuffer<'a> {
     attachments_bytes: Option<Each<'a, Label, String>>,
     handles: &'a [GemHandle],
     candidates: &'a [Pid],
-    created_at: Option<String>,
+    created_at: Option<Time>,
     creator_uid: Option<u32>,
     holders: &'a [Holder],
 }

@@ -1,8 +1,11 @@
 //! One value of a table, independent of the format that it is written in.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
+use std::fmt::Write;
 
-use crate::escape::{escape, escape_blanks, escape_gaps};
+use super::digits::Digits;
+use crate::escape::{push_blanks_escaped, push_escaped, push_gaps_escaped};
 use crate::model::{Bytes, Label};
 
 /// How sizes are written.
@@ -35,7 +38,7 @@ pub enum Cell {
     /// Text that other processes chose; `None`: unknown.
     Text(Option<Label>),
     /// lsbuf's own words, in which untrusted text is already escaped; `None`: does not apply.
-    Words(Option<String>),
+    Words(Option<Cow<'static, str>>),
     /// A size.
     Size(Option<Bytes>),
     /// A number that is not a size.
@@ -48,26 +51,30 @@ impl Cell {
     /// The cell as text.
     #[must_use]
     pub fn write(&self, style: Style, sizes: Sizes) -> String {
-        let number = |n: &Option<u64>| n.map(|n| n.to_string());
-        let text = match self {
-            Cell::Text(label) => label.as_ref().map(|l| self::text(l.as_bytes(), style)),
-            Cell::Words(words) => Some(match words {
-                None => empty(style),
-                Some(words) if style == Style::Raw => words.replace(' ', "\\x20"),
-                Some(words) if style == Style::Csv => as_data(words.clone()),
-                Some(words) => words.clone(),
-            }),
-            Cell::Size(size) => size.map(|size| match sizes {
-                Sizes::Human => size.to_string(),
-                Sizes::Bytes => size.0.to_string(),
-            }),
-            Cell::Number(n) => number(n),
-            Cell::Estimate(n) if matches!(style, Style::Table | Style::NarrowTable) => {
-                n.map(|n| format!("~{n}"))
+        let mut text = String::new();
+        self.add_to(&mut text, style, sizes);
+        text
+    }
+
+    /// Adds the cell to a text.
+    pub(super) fn add_to(&self, text: &mut String, style: Style, sizes: Sizes) {
+        match self {
+            Cell::Text(None) | Cell::Size(None) | Cell::Number(None) | Cell::Estimate(None) => {
+                text.push_str(if style == Style::Csv { "" } else { "?" });
             }
-            Cell::Estimate(n) => number(n),
-        };
-        text.unwrap_or_else(|| if style == Style::Csv { String::new() } else { "?".into() })
+            Cell::Text(Some(label)) => add_label(text, label.as_bytes(), style),
+            Cell::Words(None) => text.push_str(empty(style)),
+            Cell::Words(Some(words)) => add_words(text, words, style),
+            // Writing to a String cannot fail.
+            Cell::Size(Some(size)) if sizes == Sizes::Human => _ = write!(text, "{size}"),
+            &Cell::Size(Some(Bytes(n))) | &Cell::Number(Some(n)) => text.push_str(Digits::of(n).as_str()),
+            &Cell::Estimate(Some(n)) => {
+                if matches!(style, Style::Table | Style::NarrowTable) {
+                    text.push('~');
+                }
+                text.push_str(Digits::of(n).as_str());
+            }
+        }
     }
 
     /// Whether columns of such cells are aligned to the right.
@@ -102,34 +109,40 @@ enum Rank<'a> {
     Unknown,
 }
 
-fn text(bytes: &[u8], style: Style) -> String {
-    if bytes.is_empty() {
-        return empty(style);
-    }
+fn add_label(text: &mut String, bytes: &[u8], style: Style) {
     match (style, bytes) {
-        (Style::Csv, _) => as_data(escape(bytes)),
+        (_, b"") => text.push_str(empty(style)),
+        (Style::Csv, _) => add_as_data(text, |text| push_escaped(text, bytes)),
         // A name that is just the sign for "none" or "unknown" must not be read as that sign.
-        (_, b"-") => "\\x2d".into(),
-        (_, b"?") => "\\x3f".into(),
-        (Style::Raw | Style::NarrowTable, _) => escape_blanks(bytes),
-        (Style::Table, _) => escape_gaps(bytes),
+        (_, b"-") => text.push_str("\\x2d"),
+        (_, b"?") => text.push_str("\\x3f"),
+        (Style::Raw | Style::NarrowTable, _) => push_blanks_escaped(text, bytes),
+        (Style::Table, _) => push_gaps_escaped(text, bytes),
     }
 }
 
-/// Adds a `'` in front if a spreadsheet would take the text for a formula, or if it begins with `'`
-/// already, so that removing the first `'` always gives the text back. Control characters, which
-/// such programs skip, are escaped by now.
-fn as_data(text: String) -> String {
+fn add_words(text: &mut String, words: &str, style: Style) {
+    match style {
+        Style::Raw => text.push_str(&words.replace(' ', "\\x20")),
+        Style::Csv => add_as_data(text, |text| text.push_str(words)),
+        Style::Table | Style::NarrowTable => text.push_str(words),
+    }
+}
+
+/// Adds a text with a `'` in front if a spreadsheet would take it for a formula, or if it begins
+/// with `'` already, so that removing the first `'` always gives the text back. Control characters,
+/// which such programs skip, are escaped by now.
+fn add_as_data(text: &mut String, add: impl FnOnce(&mut String)) {
+    let start = text.len();
+    add(text);
     // Some spreadsheets accept the full-width forms, too.
-    if text.starts_with(['=', '+', '-', '@', '\'', '＝', '＋', '－', '＠']) {
-        format!("'{text}")
-    } else {
-        text
+    if text[start..].starts_with(['=', '+', '-', '@', '\'', '＝', '＋', '－', '＠']) {
+        text.insert(start, '\'');
     }
 }
 
-fn empty(style: Style) -> String {
-    if style == Style::Csv { String::new() } else { "-".into() }
+fn empty(style: Style) -> &'static str {
+    if style == Style::Csv { "" } else { "-" }
 }
 
 #[cfg(test)]
@@ -162,7 +175,7 @@ mod tests {
     #[test]
     fn formulas_are_data() {
         let csv = |text: &str| {
-            let cells = [Cell::Text(Some(text.into())), Cell::Words(Some(text.into()))];
+            let cells = [Cell::Text(Some(text.into())), Cell::Words(Some(text.to_owned().into()))];
             let [text, words] = cells.map(|cell| cell.write(Style::Csv, Sizes::Bytes));
             assert_eq!(text, words);
             text
@@ -186,7 +199,7 @@ mod tests {
     /// Check that a column with known, unknown and inapplicable cells has one order.
     #[test]
     fn mixed_columns_are_ordered() {
-        let text = |t: &str| Cell::Words(Some(t.into()));
+        let text = |t: &'static str| Cell::Words(Some(t.into()));
         let mut cells = [Cell::Text(None), text("b"), Cell::Words(None), text("a")];
         cells.sort_by(Cell::order);
         assert_eq!(cells, [text("a"), text("b"), Cell::Words(None), Cell::Text(None)]);

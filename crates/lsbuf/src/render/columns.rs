@@ -1,10 +1,11 @@
 //! Every column: its name, what it means, and how its cells are computed. To add a column, add a
 //! row here.
 
-use std::fmt::Write;
+use std::borrow::Cow;
 
+use super::digits::Digits;
 use super::{Cell, Sizes, Style, View};
-use crate::escape::escape_word;
+use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, BufferId, Holder, Kind, Label, Process, ProcessFigures};
 
@@ -60,13 +61,13 @@ fn figures(view: &View<'_>, index: usize) -> ProcessFigures {
 }
 
 /// Words that may be unknown, where [`Cell::Words`] alone would say "does not apply".
-fn known(words: Option<String>) -> Cell {
-    words.map_or(Cell::Text(None), |w| Cell::Words(Some(w)))
+fn known<W: Into<Cow<'static, str>>>(words: Option<W>) -> Cell {
+    words.map_or(Cell::Text(None), |words| Cell::Words(Some(words.into())))
 }
 
 /// Yes, no, or unknown.
 fn yes_or_no(value: Option<bool>) -> Cell {
-    known(value.map(|yes| if yes { "yes" } else { "no" }.to_owned()))
+    known(value.map(|yes| if yes { "yes" } else { "no" }))
 }
 
 /// A cell of shmem; "does not apply" for a dma-buf.
@@ -80,7 +81,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     Column {
         name: "KIND",
         help: "kind of buffer",
-        cell: |v, i| Cell::Words(Some(buffer(v, i).id.kind.as_str().to_owned())),
+        cell: |v, i| Cell::Words(Some(buffer(v, i).id.kind.as_str().into())),
     },
     Column {
         name: "INO",
@@ -172,14 +173,14 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     Column {
         name: "HOLDERS",
         help: "COMMAND:PID(2f1m): f fds, m mappings, c private ones, p O_PATH fds",
-        cell: |v, i| Cell::Words(holders(v, &buffer(v, i).holders)),
+        cell: |v, i| Cell::Words(holders(v, &buffer(v, i).holders).map(Cow::Owned)),
     },
     Column {
         name: "PIDS",
         help: "pids of the processes that hold it",
         cell: |v, i| {
             let pids: Vec<String> = buffer(v, i).holders.iter().map(|h| h.pid.to_string()).collect();
-            Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
+            Cell::Words((!pids.is_empty()).then(|| pids.join(",").into()))
         },
     },
     Column {
@@ -190,7 +191,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     Column {
         name: "SHAPE",
         help: "kind of leak it may be: fd map handle in-flight opath unattached",
-        cell: |v, i| Cell::Words(v.ledger.row(i).shape.map(|s| s.as_str().to_owned())),
+        cell: |v, i| Cell::Words(v.ledger.row(i).shape.map(|shape| shape.as_str().into())),
     },
     Column {
         name: "ATTACHED",
@@ -201,7 +202,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
             Some(devices) if devices.is_empty() => Cell::Words(None),
             Some(devices) => {
                 let write = |d: &Label| Cell::Text(Some(d.clone())).write(Style::Raw, Sizes::Bytes);
-                Cell::Words(Some(devices.iter().map(write).collect::<Vec<_>>().join(",")))
+                Cell::Words(Some(devices.iter().map(write).collect::<Vec<_>>().join(",").into()))
             }
         },
     },
@@ -210,13 +211,13 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         help: "pids that may be behind KERNEL, by GEM handles or open devices",
         cell: |v, i| {
             let pids: Vec<String> = v.ledger.row(i).candidates.iter().map(ToString::to_string).collect();
-            Cell::Words((!pids.is_empty()).then(|| pids.join(",")))
+            Cell::Words((!pids.is_empty()).then(|| pids.join(",").into()))
         },
     },
     Column {
         name: "CREATED",
         help: "when it was made (UTC); ? if not held, or its times were changed",
-        cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp)),
+        cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp).map(|time| time.to_string())),
     },
     Column {
         name: "UID",
@@ -345,23 +346,36 @@ pub const PROCESS_COLUMNS: &[Column] = &[
 
 /// The command name of a holder, escaped so that it cannot pass for another holder.
 pub(super) fn comm(view: &View<'_>, holder: &Holder) -> String {
-    let process = view.snapshot().process(holder.pid);
-    process.map_or("?".into(), |process| escape_word(process.comm.as_bytes()))
+    let mut text = String::new();
+    add_comm(&mut text, view, holder);
+    text
+}
+
+fn add_comm(text: &mut String, view: &View<'_>, holder: &Holder) {
+    match view.snapshot().process(holder.pid) {
+        Some(process) => push_word_escaped(text, process.comm.as_bytes()),
+        None => text.push('?'),
+    }
 }
 
 fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
     let mut text = String::new();
     for holder in holders {
-        let separator = if text.is_empty() { "" } else { " " };
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{separator}{}:{}(", comm(view, holder), holder.pid);
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        add_comm(&mut text, view, holder);
+        text.push(':');
+        text.push_str(Digits::of(holder.pid.0.into()).as_str());
+        text.push('(');
         let (fds, opaths) = holder.slots();
         let private = holder.private_maps().unwrap_or(0);
         for (n, unit) in
             [(fds, 'f'), (holder.maps.len() as u64 - private, 'm'), (private, 'c'), (opaths, 'p')]
         {
             if n > 0 {
-                let _ = write!(text, "{n}{unit}");
+                text.push_str(Digits::of(n).as_str());
+                text.push(unit);
             }
         }
         text.push(')');

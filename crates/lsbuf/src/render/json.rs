@@ -10,15 +10,16 @@
 
 use std::io::{self, Write};
 
-use super::{View, layout};
+use super::View;
+use super::layout::{self, JsonLayout};
 use crate::model::serialize::{Rows, document};
 
 /// Writes the view as one JSON document.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn json(out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
+pub fn json(out: &mut dyn Write, view: &View<'_>, layout: JsonLayout) -> io::Result<()> {
     let buffers = Rows(|| view.buffers.iter().map(|&index| view.ledger.row(index)));
     let processes = Rows(|| view.processes.iter().map(|&index| view.ledger.process_row(index)));
-    layout::document(out, &document(view.ledger, buffers, processes))
+    layout::document(out, &document(view.ledger, buffers, processes), layout)
 }

@@ -6,8 +6,10 @@
 //! every format but JSON, which escapes by itself. Everything is returned or written to a
 //! [`std::io::Write`]; nothing is printed.
 
+mod align;
 mod cell;
 mod columns;
+mod digits;
 mod json;
 mod layout;
 mod reconcile;
@@ -24,6 +26,7 @@ pub use columns::{
     PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS,
 };
 pub use json::json;
+pub use layout::JsonLayout;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
 pub use summary::{nothing, summary};

@@ -3,13 +3,13 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::align::{Alignment, width_of};
 use super::cell::Sizes;
-use super::layout;
+use super::layout::{self, JsonLayout};
 use crate::escape::escape_gaps;
-use crate::model::serialize::{lost_bytes, timestamp};
+use crate::model::serialize::{Time, lost_bytes, timestamp};
 use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
 
@@ -20,12 +20,10 @@ use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
 /// Those of `out`.
 pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes) -> io::Result<()> {
     let balance = &found.balance;
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["WHAT", "BUFFERS", "SIZE", "WHERE"]);
+    let mut lines = vec![["WHAT", "BUFFERS", "SIZE", "WHERE"].map(str::to_owned)];
     let mut line = |what: &str, buffers: Option<u64>, size: String, place: String| {
         let buffers = buffers.map_or(String::new(), |n| n.to_string());
-        table.add_row([what.to_owned(), buffers, size, place]);
+        lines.push([what.to_owned(), buffers, size, place]);
     };
     line("Shmem", None, signed(balance.shmem.0.into(), sizes), "/proc/meminfo".into());
     for (row, bytes) in balance.rows() {
@@ -46,15 +44,11 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
             ReconcileRow::LeftOver => line("  left over", None, size, String::new()),
         }
     }
-    for (nth, is_number) in [false, true, true, false].into_iter().enumerate() {
-        let Some(column) = table.column_mut(nth) else { continue };
-        column.set_padding((0, if nth == 3 { 0 } else { 2 }));
-        if is_number {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
+    let width = |nth: usize| lines.iter().map(|line| width_of(&line[nth])).max().unwrap_or(0);
+    let alignment =
+        Alignment { widths: (0..4).map(width).collect(), numbers: vec![false, true, true, false], gap: 2 };
+    for line in &lines {
+        writeln!(out, "{}", alignment.line(line.iter().map(String::as_str)))?;
     }
     writeln!(out, "\nnot in Shmem: {}", outside(found, sizes))?;
     writeln!(out, "{}", verdict(found))
@@ -121,7 +115,7 @@ fn signed(bytes: i128, sizes: Sizes) -> String {
 #[derive(Serialize)]
 struct ReconcileDocument<'a> {
     schema: &'static str,
-    taken_at: Option<String>,
+    taken_at: Option<Time>,
     host: &'a Host,
     scan: &'a Coverage,
     complete: bool,
@@ -163,7 +157,11 @@ struct JsonMount<'a> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::Result<()> {
+pub fn reconciliation_json(
+    out: &mut dyn Write,
+    found: &Reconciliation,
+    layout: JsonLayout,
+) -> io::Result<()> {
     let balance = &found.balance;
     let kind = |row: &KindRow| JsonReconcileKind {
         kind: row.kind,
@@ -208,5 +206,5 @@ pub fn reconciliation_json(out: &mut dyn Write, found: &Reconciliation) -> io::R
         hugetlb: found.hugetlb.0,
         doubts: found.uncertainties().iter().map(ToString::to_string).collect(),
     };
-    layout::document(out, &document)
+    layout::document(out, &document, layout)
 }

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthChar;
 
+use super::align::{Alignment, width_of};
 use super::{Column, Sizes, Style, View};
 
 /// Text columns are not cut below this many characters.
@@ -17,43 +17,77 @@ const GAPS: [usize; 2] = [2, 1];
 /// The lines of an aligned table: the heading first, then one line for each row. If lines would be
 /// longer than `width`, the widest columns of text are cut, then the gaps between columns shrink.
 /// Numbers are never cut, so on a very narrow terminal lines wrap.
-#[must_use]
-pub fn table(
-    view: &View<'_>,
-    rows: &[usize],
-    columns: &[Column],
+///
+/// Each line is made when it is asked for. Only the widths of the columns are kept.
+pub fn table<'a>(
+    view: &'a View<'_>,
+    rows: &'a [usize],
+    columns: &'a [Column],
     sizes: Sizes,
     width: Option<u16>,
-) -> Vec<String> {
+) -> impl Iterator<Item = String> {
     let is_number = |column: &Column| rows.first().is_some_and(|&row| column.cell(view, row).is_number());
-    let in_style = |style| rows.iter().map(move |&row| fields(view, row, columns, style, sizes));
-    let mut cells: Vec<Vec<String>> = in_style(Style::Table).collect();
+    let numbers: Vec<bool> = columns.iter().map(is_number).collect();
+    let mut cells =
+        Cells { view, columns, sizes, style: Style::Table, limits: vec![usize::MAX; columns.len()] };
+    // No text stands behind that of the last column, so no blanks do.
+    let padded = columns.len() - usize::from(numbers.last() == Some(&false));
+    let mut widths = cells.widths(rows, if width.is_some() { columns.len() } else { padded });
     let mut gap = GAPS[0];
     if let Some(width) = width {
-        let mut widths: Vec<usize> = columns.iter().map(|column| column.name.width()).collect();
-        for row in &cells {
-            widths.iter_mut().zip(row).for_each(|(widest, cell)| *widest = cell.width().max(*widest));
-        }
-        let text: Vec<usize> = (0..columns.len()).filter(|&nth| !is_number(&columns[nth])).collect();
-        (widths, gap) = fit(&widths, &text, usize::from(width));
+        let text: Vec<usize> = (0..columns.len()).filter(|&nth| !numbers[nth]).collect();
+        (cells.limits, gap) = fit(&widths, &text, usize::from(width));
         if gap < GAPS[0] {
-            cells = in_style(Style::NarrowTable).collect();
+            cells.style = Style::NarrowTable;
         }
-        for row in &mut cells {
-            row.iter_mut().zip(&widths).for_each(|(cell, &width)| cut(cell, width));
-        }
+        // Text can be narrower than its limit, because no wide character is cut in half.
+        widths = cells.widths(rows, padded);
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|column| column.name)).add_rows(cells);
-    for (nth, column) in columns.iter().enumerate() {
-        let Some(shown) = table.column_mut(nth) else { continue };
-        shown.set_padding((0, if nth + 1 == columns.len() { 0 } else { gap as u16 }));
-        if is_number(column) {
-            shown.set_cell_alignment(CellAlignment::Right);
+    let alignment = Alignment { widths, numbers, gap };
+    let heading = alignment.line(columns.iter().map(|column| column.name));
+    let mut text = String::new();
+    let line = move |&row: &usize| {
+        let mut line = alignment.start();
+        for nth in 0..columns.len() {
+            cells.write(&mut text, row, nth);
+            line.add(&text);
         }
+        line.end()
+    };
+    std::iter::once(heading).chain(rows.iter().map(line))
+}
+
+/// The cells of a table as text.
+struct Cells<'a> {
+    view: &'a View<'a>,
+    columns: &'a [Column],
+    sizes: Sizes,
+    style: Style,
+    /// How wide the text of each column may be.
+    limits: Vec<usize>,
+}
+
+impl Cells<'_> {
+    /// Replaces `text` by the cell of a row in the column `nth`.
+    fn write(&self, text: &mut String, row: usize, nth: usize) {
+        text.clear();
+        self.columns[nth].cell(self.view, row).add_to(text, self.style, self.sizes);
+        cut(text, self.limits[nth]);
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect()
+
+    /// The widths of the columns: of their headings, and of the cells in the first `measured`
+    /// columns.
+    fn widths(&self, rows: &[usize], measured: usize) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.columns.iter().map(|column| width_of(column.name)).collect();
+        let mut text = String::new();
+        for &row in rows {
+            for (nth, widest) in widths.iter_mut().enumerate().take(measured) {
+                self.write(&mut text, row, nth);
+                *widest = width_of(&text).max(*widest);
+            }
+        }
+        widths
+    }
 }
 
 /// The widths of the columns, and the gap between them, with which a line fits into `width`; if
@@ -86,7 +120,7 @@ fn take_from(widths: &mut [usize], text: &[usize], width: usize) {
 
 /// Cuts text to a width; an ellipsis says that something is missing.
 fn cut(text: &mut String, width: usize) {
-    if text.width() <= width {
+    if width_of(text) <= width {
         return;
     }
     let mut used = 1;
@@ -95,10 +129,6 @@ fn cut(text: &mut String, width: usize) {
         used <= width
     });
     *text = kept.chain(['…']).collect();
-}
-
-fn fields(view: &View<'_>, row: usize, columns: &[Column], style: Style, sizes: Sizes) -> Vec<String> {
-    columns.iter().map(|column| column.cell(view, row).write(style, sizes)).collect()
 }
 
 /// Fields separated by one blank, a line per row, without alignment.
@@ -116,8 +146,14 @@ pub fn raw(
     if heading {
         writeln!(out, "{}", columns.iter().map(|c| c.name).collect::<Vec<_>>().join(" "))?;
     }
+    let mut line = String::new();
     for &row in rows {
-        writeln!(out, "{}", fields(view, row, columns, Style::Raw, sizes).join(" "))?;
+        line.clear();
+        for (nth, column) in columns.iter().enumerate() {
+            line.push_str(if nth == 0 { "" } else { " " });
+            column.cell(view, row).add_to(&mut line, Style::Raw, sizes);
+        }
+        writeln!(out, "{line}")?;
     }
     Ok(())
 }
@@ -138,8 +174,14 @@ pub fn csv(
     if heading {
         records.write_record(columns.iter().map(|c| c.name)).map_err(io::Error::from)?;
     }
+    let mut field = String::new();
     for &row in rows {
-        records.write_record(fields(view, row, columns, Style::Csv, sizes)).map_err(io::Error::from)?;
+        for column in columns {
+            field.clear();
+            column.cell(view, row).add_to(&mut field, Style::Csv, sizes);
+            records.write_field(&field).map_err(io::Error::from)?;
+        }
+        records.write_record(None::<&[u8]>).map_err(io::Error::from)?;
     }
     records.flush()
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lsbuf::model::{BufferRow, Kinds, Ledger, Snapshot};
-use lsbuf::render::View;
+use lsbuf::render::{JsonLayout, View};
 use lsbuf::scan::Options;
 use lsbuf_guest::tree::{Node, Tree, below, put};
 use serde_json::Value;
@@ -92,7 +92,7 @@ fn replace(path: &Path, node: Option<&Node>) {
 pub(crate) fn json(snapshot: &Snapshot) -> Value {
     let ledger = Ledger::of(snapshot);
     let mut text = Vec::new();
-    lsbuf::render::json(&mut text, &View::all(&ledger)).unwrap();
+    lsbuf::render::json(&mut text, &View::all(&ledger), JsonLayout::Lines).unwrap();
     sorted(serde_json::from_slice(&text).unwrap())
 }
 
