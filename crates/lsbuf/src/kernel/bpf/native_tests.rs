@@ -8,9 +8,10 @@ use std::os::unix::process::CommandExt;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::object::KernelTypes;
+use super::object::{KernelTypes, Prepared};
 use super::record::{Id, Record, TaskRecord};
 use super::*;
+use crate::kernel::btf_file::BtfFile;
 use crate::model::Pid;
 
 /// Loads iterators, or prints why they cannot be tested here.
@@ -80,7 +81,8 @@ fn threads_that_run() {
     assert_eq!(before, after);
     assert_eq!((after.pid, after.exiting, after.dead, after.worker), (own_pid(), false, false, false));
     assert!(reader.running && in_read(reader.call), "{reader:?}");
-    if KernelTypes::read(Path::new("/sys")).unwrap().have_registers() {
+    let btf = BtfFile::open(Path::new("/sys")).unwrap();
+    if KernelTypes::of(&btf).unwrap().have_registers() {
         assert!(after.call.is_some() || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
     }
     drop(wake);
@@ -136,13 +138,15 @@ fn no_memory_for_a_description() {
     if load(&[Iterator::TaskFileShmem]).is_none() {
         return;
     }
-    let types = KernelTypes::read(Path::new("/sys")).unwrap();
-    let loaded = object::load_with_maps(Iterator::TaskFileShmem, &types, &[]);
-    let (link, maps) = loaded.unwrap();
+    let btf = BtfFile::open(Path::new("/sys")).unwrap();
+    let types = KernelTypes::of(&btf).unwrap();
+    let prepared = Prepared::new(Iterator::TaskFileShmem).unwrap();
+    let (link, maps) = prepared.load(&types, &[]).unwrap();
     let (_, pieces, places) = maps.into_iter().find(|(name, ..)| name == "pieces").unwrap();
     let mut probes = Probes {
         probes: std::array::from_fn(|_| Err(Unavailable::NotRequested)),
         pins: None,
+        loader: None,
         chunk: Vec::new(),
     };
     probes.probes[Iterator::TaskFileShmem as usize] = Ok(IteratorHandle::Loaded(link));
@@ -165,6 +169,49 @@ fn no_memory_for_a_description() {
     };
     assert_eq!(told(1), (false, true));
     assert_eq!(told(0), (true, false));
+}
+
+/// Check that, where the kernel lists its dma-bufs, the iterator over VMAs is loaded when it is
+/// first read, and not before.
+#[test]
+fn loaded_when_it_is_read() {
+    if load(&[Iterator::Task, Iterator::DmaBuf]).is_none() {
+        return;
+    }
+    let mut probes = Probes::load_for(Path::new("/sys"), Kinds::DMABUF).unwrap();
+    let vmas = Iterator::TaskVma as usize;
+    assert_eq!(probes.lacking(Kinds::DMABUF), None);
+    assert!(matches!(probes.probes[vmas], Ok(IteratorHandle::Postponed)));
+    let mut ended = false;
+    probes.read(Iterator::TaskVma, |record| ended |= record == Record::End).unwrap();
+    assert!(ended);
+    assert!(matches!(probes.probes[vmas], Ok(IteratorHandle::Loaded(_))));
+}
+
+/// Check that an iterator that is loaded later writes the same ids, so that they can be compared
+/// with those of the others.
+#[test]
+fn the_same_ids_later() {
+    let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
+    let own = |probes: &mut Probes| tasks(probes, own_pid()).0[0].mm.unwrap();
+    let before = own(&mut probes);
+    probes.probes[Iterator::TaskShmem as usize] = Ok(IteratorHandle::Postponed);
+    assert_eq!(own(&mut probes), before);
+    assert_ne!(own(&mut load(&[Iterator::TaskShmem]).unwrap()), before);
+}
+
+/// Check that no list of dma-bufs is loaded if only shared memory is looked for, and nothing is
+/// missing for that.
+#[test]
+fn no_list_for_shared_memory() {
+    if load(&[Iterator::TaskShmem, Iterator::DmaBufShmem]).is_none() {
+        return;
+    }
+    let kinds = Kinds::SHMEM;
+    let probes = Probes::load_for(Path::new("/sys"), kinds).unwrap();
+    assert_eq!(probes.lacking(kinds), None);
+    assert!(matches!(probes.probes[Iterator::DmaBufShmem as usize], Ok(IteratorHandle::Postponed)));
+    assert!(matches!(probes.probes[Iterator::TaskVmaShmem as usize], Ok(IteratorHandle::Loaded(_))));
 }
 
 /// Check that the sequence number of an address space's lock changes with a mapping.
