@@ -196,7 +196,12 @@ impl Probes {
             if chunk.len() < kept + room {
                 chunk.resize(kept + room, 0);
             }
-            let n = retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..]))?;
+            let n = match retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..])) {
+                // The kernel looked at a million entries without a record, and goes on from there
+                // in the next call (`MAX_ITER_OBJECTS` in kernel/bpf/bpf_iter.c).
+                Err(Errno::AGAIN) => continue,
+                n => n?,
+            };
             if n == 0 {
                 return if kept == 0 && ended { Ok(()) } else { Err(Errno::BADMSG) };
             }

@@ -5,8 +5,12 @@ use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::object::{KernelTypes, Prepared};
 use super::record::{Id, Record, TaskRecord};
@@ -214,6 +218,51 @@ fn no_list_for_shared_memory() {
     assert!(matches!(probes.probes[Iterator::TaskVmaShmem as usize], Ok(IteratorHandle::Loaded(_))));
 }
 
+/// Check that a reading goes on after more fds without a record than the kernel looks at in one
+/// call.
+#[test]
+fn a_million_other_fds() {
+    const MANY: usize = 1_000_100;
+    // Their limit is one of each fd table, and each of these threads has a table of its own.
+    let own_table = || {
+        // SAFETY: the thread has a copy of each fd that it uses.
+        #[allow(unsafe_code)]
+        let unshared = unsafe { unshare_unsafe(UnshareFlags::FILES) };
+        unshared.is_ok()
+    };
+    let read = std::thread::spawn(move || {
+        let mut probes = load(&[Iterator::TaskFile]).filter(|_| own_table())?;
+        let file = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let more = std::iter::repeat_with(|| file.try_clone());
+        let mut fds: Vec<OwnedFd> = more.take(MANY).map_while(Result::ok).collect();
+        // Room for what the reading opens.
+        fds.truncate(fds.len().saturating_sub(20));
+        let threads = MANY.checked_div(fds.len())?;
+        if threads > 200 {
+            return None;
+        }
+        let (all, copied) = (Barrier::new(threads + 1), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    copied.fetch_add(usize::from(own_table()), Ordering::Relaxed);
+                    all.wait();
+                    all.wait();
+                });
+            }
+            all.wait();
+            let mut ended = false;
+            let read = probes.read(Iterator::TaskFile, |record| ended |= record == Record::End);
+            all.wait();
+            (copied.load(Ordering::Relaxed) == threads).then_some((read, ended))
+        })
+    });
+    match read.join().unwrap() {
+        Some(outcome) => assert_eq!(outcome, (Ok(()), true)),
+        None => eprintln!("skipped: so many fds cannot be opened here"),
+    }
+}
+
 /// Check that the sequence number of an address space's lock changes with a mapping.
 #[test]
 fn writes_to_an_address_space() {
@@ -256,7 +305,7 @@ fn a_thread_in_another_ipc_namespace() {
     let seen = std::thread::spawn(move || {
         let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
         // SAFETY: neither the fds nor the memory of the thread are unshared.
-        if unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWIPC) }.is_err() {
+        if unsafe { unshare_unsafe(UnshareFlags::NEWIPC) }.is_err() {
             return None;
         }
         let number = std::fs::metadata("/proc/thread-self/ns/ipc").unwrap().ino();
