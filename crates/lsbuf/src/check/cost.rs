@@ -11,11 +11,12 @@
 //! Limits: it leaves out what a security module adds to file and inode, the name, and the
 //! exporter's own structures. What other processes open or close meanwhile is in the growth too.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use super::kit::{Exporter, Kit};
 use crate::kernel::btf;
+use crate::kernel::btf_file::BtfFile;
 
 const SYSFS: &str = "/sys";
 
@@ -53,9 +54,10 @@ pub(super) fn notes(kit: &Kit) -> Vec<String> {
 
 fn read_sizes() -> Result<Sizes, String> {
     let path = Path::new(SYSFS).join(btf::PATH);
-    let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = BtfFile::open(Path::new(SYSFS));
+    let bytes = bytes.map_err(|errno| format!("{}: {}", path.display(), io::Error::from(errno)))?;
     let names = ["inode", "dentry", "file", "dma_buf", "dma_resv", "dma_buf_attachment"];
-    let sizes = btf::sizes(&text, names).map_err(|_| format!("{}: unknown format", path.display()))?;
+    let sizes = btf::sizes(&bytes, names).map_err(|_| format!("{}: unknown format", path.display()))?;
     let [Some(inode), Some(dentry), Some(file), Some(dma_buf), Some(dma_resv), Some(attachment)] =
         sizes.map(|size| size.map(u64::from))
     else {

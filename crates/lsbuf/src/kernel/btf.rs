@@ -11,7 +11,7 @@
 //! Limits: structures of kernel modules are not in this file. A module has a file of its own, of the
 //! same form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::parse::Malformed;
 
@@ -27,6 +27,9 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNCTION: u32 = 12;
+
+/// The bits of a record's second word with the number of its members, enumerators or parameters.
+const MEMBERS: u32 = 0xffff;
 
 /// The sizes in bytes of structures with these names; `None` for one that the file does not have.
 pub(crate) fn sizes<const N: usize>(btf: &[u8], names: [&str; N]) -> Result<[Option<u32>; N], Malformed> {
@@ -76,59 +79,138 @@ pub(crate) fn offsets_in_module<const N: usize>(
     Ok(None)
 }
 
-/// The part of the file that a BPF program needs.
+/// Where the structures and functions with certain names are in the file.
 #[derive(Debug)]
-pub(crate) struct Extract<const N: usize> {
-    /// A file of the same form, with the structures and the types that they are made of. Its
-    /// pointers point to no type.
-    pub(crate) btf: Vec<u8>,
-    /// The numbers that the functions have in the whole file; `None` for one that it does not have.
+pub(crate) struct Index<'b, const N: usize> {
+    types: Types<'b>,
+    /// The offsets of the first record and of every [`STEP`]th after it.
+    places: Vec<usize>,
+    /// The numbers of the structures and unions.
+    structures: Vec<u32>,
+    /// The numbers of the functions; `None` for one that the file does not have.
     pub(crate) functions: [Option<u32>; N],
 }
 
-/// Copies all structures with these names, and finds functions. The result has about one
-/// ten-thousandth of the file's size, so a general parser reads it much faster.
-pub(crate) fn extract<const N: usize>(
-    btf: &[u8],
-    structures: &[&str],
-    functions: [&str; N],
-) -> Result<Extract<N>, Malformed> {
-    let types = Types::of(btf)?;
-    let mut extract = Extract { btf: Vec::new(), functions: [None; N] };
-    let mut all = vec![0];
-    let mut selection = Selection::default();
-    for record in types.records() {
-        let record = record?;
-        let number = u32::try_from(all.len()).map_err(|_| Malformed)?;
-        all.push(record.at);
-        match record.kind {
-            KIND_STRUCT | KIND_UNION => {
-                let name = record.name()?;
-                if structures.iter().any(|wanted| wanted.as_bytes() == name) {
-                    selection.number(number);
-                }
+/// The offset of one in so many records is kept. The others are found from there.
+const STEP: usize = 64;
+
+impl<'b, const N: usize> Index<'b, N> {
+    /// Looks for all structures and unions with these names, and for the first function with each.
+    pub(crate) fn of(
+        btf: &'b [u8],
+        structures: &[&str],
+        functions: [&str; N],
+    ) -> Result<Index<'b, N>, Malformed> {
+        let types = Types::of(btf)?;
+        let [structures, functions] = [structures, &functions].map(Names::new);
+        let mut index = Index { types, places: Vec::new(), structures: Vec::new(), functions: [None; N] };
+        let mut number = 0_u32;
+        for head in types.heads() {
+            let head = head?;
+            if (number as usize).is_multiple_of(STEP) {
+                index.places.push(head.at);
             }
-            KIND_FUNCTION => {
-                let name = record.name()?;
-                if let Some(nth) = functions.iter().position(|wanted| wanted.as_bytes() == name) {
-                    extract.functions[nth].get_or_insert(number);
+            number = number.checked_add(1).ok_or(Malformed)?;
+            match head.kind {
+                KIND_STRUCT | KIND_UNION => {
+                    let found = structures.find(types.strings, head.name)?;
+                    index.structures.extend(found.map(|_| number));
                 }
+                KIND_FUNCTION => {
+                    if let Some(nth) = functions.find(types.strings, head.name)? {
+                        index.functions[nth].get_or_insert(number);
+                    }
+                }
+                _ => {}
             }
-            _ => {}
         }
+        Ok(index)
     }
-    let get = |number: u32| {
-        let at = usize::try_from(number).ok().and_then(|number| all.get(number)).ok_or(Malformed)?;
-        types.record(*at)
-    };
-    let (mut records, mut strings) = (Vec::new(), vec![0]);
-    let mut done = 0;
-    while let Some(&number) = selection.order.get(done) {
-        done += 1;
-        selection.copy(&get(number)?, &mut records, &mut strings)?;
+
+    /// Copies what a program with the types `own` needs: a file of the same form, with those of the
+    /// structures that `own` has too, and the types that they are made of. Of each structure it has
+    /// only members whose names occur in `own`, and members without a name. Its pointers point to
+    /// no type. The result has about one ten-thousandth of the file's size, so a general parser
+    /// reads it much faster.
+    ///
+    /// A name in `own` stands for itself without what follows three underscores: that tells apart
+    /// the forms that a structure has in different kernels.
+    pub(crate) fn extract(&self, own: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let cut = |name: &'_ [u8]| memchr::memmem::find(name, b"___").unwrap_or(name.len());
+        let names = Types::of(own)?.strings.split(|&byte| byte == 0).map(|name| &name[..cut(name)]);
+        let names: HashSet<&[u8]> = names.collect();
+        let mut selection = Selection::default();
+        for &number in &self.structures {
+            if names.contains(self.record(number)?.name()?) {
+                selection.number(number);
+            }
+        }
+        let (mut records, mut strings) = (Vec::new(), vec![0]);
+        let mut done = 0;
+        while let Some(&number) = selection.order.get(done) {
+            done += 1;
+            selection.copy(&self.record(number)?, &names, &mut records, &mut strings)?;
+        }
+        file(&records, &strings)
     }
-    extract.btf = file(&records, &strings)?;
-    Ok(extract)
+
+    /// The type with that number.
+    fn record(&self, number: u32) -> Result<BtfType<'b>, Malformed> {
+        let nth = usize::try_from(number).ok().and_then(|number| number.checked_sub(1)).ok_or(Malformed)?;
+        let place = *self.places.get(nth / STEP).ok_or(Malformed)?;
+        let head = self.types.heads_from(place).nth(nth % STEP).ok_or(Malformed)??;
+        self.types.record(head.at)
+    }
+}
+
+/// Names that are looked for among very many others.
+struct Names<'n> {
+    names: &'n [&'n str],
+    /// A set of hashes of the names' beginnings. It rules out nearly every other name.
+    begins: [u64; Names::WORDS],
+}
+
+impl<'n> Names<'n> {
+    const WORDS: usize = 64;
+
+    fn new(names: &'n [&'n str]) -> Names<'n> {
+        let mut begins = [0; Names::WORDS];
+        for name in names {
+            let (word, bit) = Names::place(name.as_bytes());
+            begins[word] |= bit;
+        }
+        Names { names, begins }
+    }
+
+    /// Which of them is the string at `at`.
+    fn find(&self, strings: &[u8], at: u32) -> Result<Option<usize>, Malformed> {
+        let rest = usize::try_from(at).ok().and_then(|at| strings.get(at..)).ok_or(Malformed)?;
+        let (word, bit) = Names::place(rest);
+        if self.begins[word] & bit == 0 {
+            return Ok(None);
+        }
+        let is_it = |name: &&str| {
+            let after = rest.strip_prefix(name.as_bytes());
+            after.is_some_and(|after| after.first().is_none_or(|&byte| byte == 0))
+        };
+        Ok(self.names.iter().position(is_it))
+    }
+
+    /// The place in the set of what begins like `name`: a hash of the first four bytes, without a
+    /// NUL and what is behind it.
+    fn place(name: &[u8]) -> (usize, u64) {
+        let mut first = [0; 4];
+        match name.first_chunk() {
+            Some(four) => first = *four,
+            None => first[..name.len()].copy_from_slice(name),
+        }
+        let word = u32::from_le_bytes(first);
+        // The lowest bit that is set here is the highest bit of the first byte that is 0.
+        let zeros = word.wrapping_sub(0x0101_0101) & !word & 0x8080_8080;
+        let begin = word & (zeros & zeros.wrapping_neg()).wrapping_sub(1);
+        let hash = begin.wrapping_mul(0x9e37_79b1) >> 20;
+        (hash as usize / 64, 1 << (hash % 64))
+    }
 }
 
 /// The types that are copied, in the order of their new numbers.
@@ -150,10 +232,12 @@ impl Selection {
         })
     }
 
-    /// Appends a record, and translates the numbers of the types that it refers to.
+    /// Appends a record, with those `members` of a structure, and translates the numbers of the
+    /// types that it refers to.
     fn copy(
         &mut self,
         record: &BtfType<'_>,
+        members: &HashSet<&[u8]>,
         records: &mut Vec<u8>,
         strings: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
@@ -174,15 +258,23 @@ impl Selection {
             KIND_TYPEDEF..=11 | 18 => self.number(record.size),
             _ => record.size,
         };
+        let at = records.len();
         let head = [renamed(record.name()?), record.info, size];
         records.extend(head.into_iter().flat_map(u32::to_ne_bytes));
         match record.kind {
             KIND_STRUCT | KIND_UNION => {
+                let mut kept = 0_u32;
                 for member in record.extra.chunks_exact(12) {
                     let name = string(record.strings, word(member, 0)?)?;
+                    if !members.contains(name) {
+                        continue;
+                    }
                     let member = [renamed(name), self.number(word(member, 4)?), word(member, 8)?];
                     records.extend(member.into_iter().flat_map(u32::to_ne_bytes));
+                    kept += 1;
                 }
+                let info = record.info & !MEMBERS | kept;
+                records[at + 4..at + 8].copy_from_slice(&info.to_ne_bytes());
             }
             KIND_ARRAY => {
                 let [element, index, len] =
@@ -191,10 +283,7 @@ impl Selection {
                 records.extend(array.into_iter().flat_map(u32::to_ne_bytes));
             }
             // Enumerators are not needed, and there are many of them.
-            6 | 19 => {
-                let at = records.len() - 8;
-                records[at..at + 4].copy_from_slice(&(record.kind << 24).to_ne_bytes());
-            }
+            6 | 19 => records[at + 4..at + 8].copy_from_slice(&(record.kind << 24).to_ne_bytes()),
             1 => records.extend_from_slice(record.extra),
             2 | 7..=11 | 16 | 18 => {}
             // Functions and variables cannot be part of a structure.
@@ -219,14 +308,21 @@ pub(crate) fn file(records: &[u8], strings: &[u8]) -> Result<Vec<u8>, Malformed>
 }
 
 /// The two sections of a file.
+#[derive(Clone, Copy, Debug)]
 struct Types<'b> {
     records: &'b [u8],
     strings: &'b [u8],
 }
 
-struct BtfType<'b> {
+/// What is needed of a record to tell whether it is of interest.
+struct Head {
     /// Its offset in the section.
     at: usize,
+    kind: u32,
+    name: u32,
+}
+
+struct BtfType<'b> {
     kind: u32,
     name: u32,
     info: u32,
@@ -246,19 +342,44 @@ impl<'b> Types<'b> {
     fn record(&self, at: usize) -> Result<BtfType<'b>, Malformed> {
         let bytes = self.records.get(at..).ok_or(Malformed)?;
         let [name, info, size] = [word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?];
-        let kind = info >> 24 & 0x1f;
-        let extra = bytes.get(12..12 + extra(kind, info & 0xffff)?).ok_or(Malformed)?;
-        Ok(BtfType { at, kind, name, info, size, extra, strings: self.strings })
+        let kind = kind(info);
+        let extra = bytes.get(12..12 + extra(kind, info & MEMBERS)?).ok_or(Malformed)?;
+        Ok(BtfType { kind, name, info, size, extra, strings: self.strings })
     }
 
-    fn records(&self) -> impl Iterator<Item = Result<BtfType<'b>, Malformed>> {
-        let mut at = 0;
+    fn records(self) -> impl Iterator<Item = Result<BtfType<'b>, Malformed>> {
+        self.heads().map(move |head| self.record(head?.at))
+    }
+
+    fn heads(self) -> impl Iterator<Item = Result<Head, Malformed>> + use<'b> {
+        self.heads_from(0)
+    }
+
+    /// The heads from the record at that offset on.
+    fn heads_from(self, mut at: usize) -> impl Iterator<Item = Result<Head, Malformed>> + use<'b> {
         std::iter::from_fn(move || {
-            let record = (at < self.records.len()).then(|| self.record(at))?;
-            at = record.as_ref().map_or(self.records.len(), |r| at + 12 + r.extra.len());
-            Some(record)
+            let bytes = self.records.get(at..).filter(|bytes| !bytes.is_empty())?;
+            let head = head(at, bytes);
+            // After an error, and after the last record, nothing is left.
+            at = head.as_ref().map_or(self.records.len(), |(_, end)| *end);
+            Some(head.map(|(head, _)| head))
         })
     }
+}
+
+/// The head of the record that `bytes` begin with, and where the record ends.
+fn head(at: usize, bytes: &[u8]) -> Result<(Head, usize), Malformed> {
+    let [name, info] = [word(bytes, 0)?, word(bytes, 4)?];
+    let kind = kind(info);
+    let len = 12 + extra(kind, info & MEMBERS)?;
+    if len > bytes.len() {
+        return Err(Malformed);
+    }
+    Ok((Head { at, kind, name }, at + len))
+}
+
+fn kind(info: u32) -> u32 {
+    info >> 24 & 0x1f
 }
 
 impl<'b> BtfType<'b> {
@@ -291,18 +412,34 @@ fn section(btf: &[u8], (offset, len): (usize, usize)) -> Result<&[u8], Malformed
 /// How many bytes follow a record of that kind, if it has `members` members, enumerators or
 /// parameters.
 fn extra(kind: u32, members: u32) -> Result<usize, Malformed> {
-    let members = members as usize;
-    Ok(match kind {
+    // A table, because the kinds follow each other in no order that a processor could predict.
+    const EXTRA: [Option<(u8, u8)>; 32] = {
+        let mut all = [None; 32];
+        let mut kind = 0;
+        while kind < all.len() {
+            all[kind] = extra_of(kind as u32);
+            kind += 1;
+        }
+        all
+    };
+    let (fixed, each) = EXTRA.get(kind as usize).copied().flatten().ok_or(Malformed)?;
+    Ok(usize::from(fixed) + usize::from(each) * members as usize)
+}
+
+/// How many bytes follow a record of that kind: a fixed number, and a number for each member,
+/// enumerator or parameter. `None`: the kind is unknown.
+const fn extra_of(kind: u32) -> Option<(u8, u8)> {
+    Some(match kind {
         // Pointers, forwards, typedefs, volatile, const, restrict, functions, floats, type tags.
-        KIND_POINTER | 7..=KIND_FUNCTION | 16 | 18 => 0,
+        KIND_POINTER | 7..=KIND_FUNCTION | 16 | 18 => (0, 0),
         // Integers, variables, declaration tags.
-        1 | 14 | 17 => 4,
-        KIND_ARRAY => 12,
+        1 | 14 | 17 => (4, 0),
+        KIND_ARRAY => (12, 0),
         // Enumerators; parameters of functions.
-        6 | 13 => 8 * members,
+        6 | 13 => (0, 8),
         // Members of structures and unions; variables of sections; enumerators of 64 bits.
-        KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * members,
-        _ => return Err(Malformed),
+        KIND_STRUCT | KIND_UNION | 15 | 19 => (0, 12),
+        _ => return None,
     })
 }
 
@@ -406,7 +543,35 @@ mod tests {
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = sizes(&bytes, ["inode"]);
             let _ = sizes(&written(&bytes, b"\0x\0"), ["inode"]);
-            let _ = extract(&written(&bytes, b"\0x\0"), &["x", ""], ["x"]);
+            let btf = written(&bytes, b"\0x\0");
+            let _ = Index::of(&btf, &["x", ""], ["x"]).and_then(|index| index.extract(&btf));
+        }
+
+        /// Check that structures and functions are found by their names and numbers wherever they
+        /// stand, and that other names that begin in the same way are not taken for them.
+        #[test]
+        fn found_anywhere(kinds in proptest::collection::vec((1u32..=19, 0u32..9, 0usize..5), 0..300)) {
+            const STRINGS: &[u8] = b"\0x\0file\0file_operations\0fil\0";
+            const NAMES: [(u32, &str); 5] = [(0, ""), (1, "x"), (3, "file"), (8, "file_operations"), (24, "fil")];
+            let of = |&(kind, n, name): &(u32, u32, usize)| record(NAMES[name].0, kind, n, 8);
+            let btf = written(&kinds.iter().flat_map(of).collect::<Vec<u8>>(), STRINGS);
+            let index = Index::of(&btf, &["file", "x"], ["fil", "file"]).unwrap();
+            let numbers = |wanted: &[u32], names: &[&str]| -> Vec<u32> {
+                let numbered = kinds.iter().zip(1..);
+                let is = |(kind, _, name): &(u32, u32, usize)| {
+                    wanted.contains(kind) && names.contains(&NAMES[*name].1)
+                };
+                numbered.filter(|(one, _)| is(one)).map(|(_, number)| number).collect()
+            };
+            prop_assert_eq!(&index.structures, &numbers(&[KIND_STRUCT, KIND_UNION], &["file", "x"]));
+            let functions = ["fil", "file"].map(|name| numbers(&[KIND_FUNCTION], &[name]).first().copied());
+            prop_assert_eq!(index.functions, functions);
+            for &number in &index.structures {
+                let found = index.record(number).unwrap();
+                let (kind, n, name) = kinds[number as usize - 1];
+                prop_assert_eq!((found.kind, found.extra.len()), (kind, 12 * n as usize));
+                prop_assert_eq!(found.name().unwrap(), NAMES[name].1.as_bytes());
+            }
         }
 
         /// Check that a file that is cut anywhere is malformed, and not answered in part.
@@ -436,20 +601,47 @@ mod tests {
             referring(file_name, KIND_STRUCT, 1, 8, &[ino, 3, 0]),
             referring(call, KIND_FUNCTION, 0, 0, &[]),
         ];
-        let extract = extract(&written(&records.concat(), strings), &["file"], ["call", "none"]).unwrap();
-        assert_eq!(extract.functions, [Some(5), None]);
-        let types = Types::of(&extract.btf).unwrap();
+        let whole = written(&records.concat(), strings);
+        let index = Index::of(&whole, &["file"], ["call", "none"]).unwrap();
+        assert_eq!(index.functions, [Some(5), None]);
+        let copy = index.extract(&written(&[], b"\0file\0ino\0")).unwrap();
+        let types = Types::of(&copy).unwrap();
         let taken: Vec<BtfType<'_>> = types.records().collect::<Result<_, _>>().unwrap();
         let names: Vec<&[u8]> = taken.iter().map(|record| record.name().unwrap()).collect();
         assert_eq!(names, [&b"file"[..], b"u64", b"u64"]);
         // The parser that the loader uses accepts it.
         #[cfg(feature = "bpf")]
         {
-            let read = aya_obj::btf::Btf::parse(&extract.btf, Default::default()).unwrap();
+            let read = aya_obj::btf::Btf::parse(&copy, Default::default()).unwrap();
             assert!(read.id_by_type_name_kind("file", aya_obj::btf::BtfKind::Struct).is_ok());
         }
         // The member's type is the typedef, and the typedef's is the integer.
         assert_eq!((word(taken[0].extra, 4), taken[1].size, taken[2].kind), (Ok(2), 3, 1));
+    }
+
+    /// Check that a program gets the structures that it has, however it tells their forms apart,
+    /// with their size, and of their members those that it names at their offsets and those without
+    /// a name.
+    #[test]
+    fn only_what_a_program_names() {
+        let strings = b"\0file\0path\0ino\0mode\0u64\0";
+        let (file_name, path, ino, mode, u64_name) = (1, 6, 11, 15, 20);
+        let members = [mode, 1, 0, ino, 1, 64, 0, 3, 128];
+        let records = [
+            referring(u64_name, 1, 0, 8, &[64]),
+            referring(file_name, KIND_STRUCT, 3, 24, &members),
+            referring(0, KIND_UNION, 2, 8, &[mode, 1, 0, ino, 1, 0]),
+            referring(path, KIND_STRUCT, 1, 8, &[ino, 1, 0]),
+        ];
+        let whole = written(&records.concat(), strings);
+        let index = Index::of(&whole, &["file", "path"], []).unwrap();
+        let copy = index.extract(&written(&[], b"\0file___6_12\0ino\0")).unwrap();
+        assert_eq!(layout(&copy, "path"), Ok(None));
+        let members = [("ino", 8, 8), ("", 16, 8)].map(|(name, at, size)| (name.to_owned(), at, size));
+        assert_eq!(layout(&copy, "file"), Ok(Some((24, members.to_vec()))));
+        let types = Types::of(&copy).unwrap();
+        let union = types.records().map(Result::unwrap).find(|record| record.kind == KIND_UNION).unwrap();
+        assert_eq!(union.extra.len(), 12);
     }
 
     /// Check that an unknown kind ends the reading with an error.

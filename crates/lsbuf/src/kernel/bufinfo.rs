@@ -62,6 +62,11 @@ impl List {
     }
 }
 
+/// Whether this process may open the list. `sys` is the root of sysfs.
+pub(crate) fn can_open(sys: &std::path::Path) -> bool {
+    read::open_file(CWD, sys.join(PATH)).is_ok()
+}
+
 /// Reads and parses the list. `sys` is the root of sysfs.
 pub(crate) fn read_list(sys: &std::path::Path) -> Result<List> {
     let mut text = Vec::new();

@@ -14,4 +14,6 @@ pub(crate) const HUGETLBFS: i64 = 0x9584_58f6;
 pub(crate) const PROC: i64 = 0x9fa0;
 pub(crate) const RAMFS: i64 = 0x8584_58f6;
 pub(crate) const SECRETMEM: i64 = 0x5345_434d;
+#[cfg(any(feature = "bpf", feature = "check"))]
+pub(crate) const SYSFS: i64 = 0x6265_6572;
 pub(crate) const TMPFS: i64 = 0x0102_1994;

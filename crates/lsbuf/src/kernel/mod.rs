@@ -57,6 +57,8 @@ pub(crate) mod bpf;
     allow(dead_code, reason = "each part of it is for one of the two")
 )]
 pub(crate) mod btf;
+#[cfg(any(feature = "bpf", feature = "check"))]
+pub(crate) mod btf_file;
 pub(crate) mod bufinfo;
 pub(crate) mod devices;
 pub(crate) mod duplicate;

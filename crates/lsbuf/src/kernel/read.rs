@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
-use rustix::fs::{Mode, OFlags, RawDir, fstat, openat};
+use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, Result, read};
 use rustix::path::Arg;
 
@@ -60,11 +60,13 @@ pub(crate) fn one_record(file: &OwnedFd, text: &mut Vec<u8>) -> Result<()> {
 
 /// Reads a file that states its size, as binary files of sysfs do. Such a file returns one page per
 /// read however much room there is, so the room is allocated at once.
-#[cfg_attr(not(feature = "bpf"), allow(dead_code, reason = "only the kernel's types are read so"))]
+#[cfg(any(feature = "bpf", feature = "check"))]
 pub(crate) fn sized<P: Arg>(at: impl AsFd, path: P, bytes: &mut Vec<u8>) -> Result<()> {
     let fd = open_file(at, path)?;
-    let size =
-        usize::try_from(fstat(&fd)?.st_size).ok().filter(|&size| size <= LARGEST).ok_or(Errno::FBIG)?;
+    let size = usize::try_from(rustix::fs::fstat(&fd)?.st_size)
+        .ok()
+        .filter(|&size| size <= LARGEST)
+        .ok_or(Errno::FBIG)?;
     bytes.clear();
     bytes.resize(size, 0);
     let mut filled = 0;

@@ -15,6 +15,12 @@ use super::reading::{ReadingCoverage, Segments};
 /// The kernel's list of dma-bufs, or why there is none.
 pub(super) type ListResult = Result<List, String>;
 
+/// Whether the options allow reading the kernel's list, and this process may open it.
+pub(super) fn can_read(options: &Options) -> bool {
+    let wanted = options.sources.kernel_list && options.kinds.has(Kind::DmaBuf);
+    options.sys_root.as_deref().is_some_and(|sys| wanted && bufinfo::can_open(sys))
+}
+
 /// Reads the kernel's list, if the options allow it.
 pub(super) fn read(options: &Options) -> ListResult {
     if !options.sources.kernel_list || !options.kinds.has(Kind::DmaBuf) {

@@ -196,9 +196,11 @@ impl Scanner {
     fn find(&mut self) -> Result<Found, Error> {
         let mut second_best = None;
         if matches!(self.iterators, Iterating::MayLoad(_)) {
-            // By procfs an answer about shared memory is never complete, so there it is not worth
-            // trying first.
-            if !std::mem::replace(&mut self.again, true) && !self.options.kinds.has_shmem() {
+            // procfs has no count for shared memory other than System V segments, so an answer with
+            // such a buffer is never proven. It would be proven if there is none, but to learn that
+            // every process must be read.
+            let may_prove = !self.options.kinds.has_shmem() && lists::can_read(&self.options);
+            if !std::mem::replace(&mut self.again, true) && may_prove {
                 let budget = TimeBudget::new(&self.root);
                 match self.ask_procfs(Some(budget)) {
                     Ok(found) if found.is_proven() => return Ok(found),

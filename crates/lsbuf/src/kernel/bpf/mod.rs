@@ -52,6 +52,7 @@ use super::parse::Malformed;
 use super::read::retry;
 use crate::model::{Kind, Kinds};
 pub(crate) use iterator::{Iterator, Unavailable};
+use loading::Loader;
 use pins::Pins;
 use record::Record;
 
@@ -60,24 +61,60 @@ use record::Record;
 pub(crate) struct Probes {
     probes: [Result<IteratorHandle, Unavailable>; Iterator::ALL.len()],
     pins: Option<Pins>,
+    /// Loads those that were postponed; `None`: the iterators are pinned.
+    loader: Option<Loader>,
     chunk: Vec<u8>,
 }
 
 /// Each iterator as it came out of loading, in the order of [`Iterator::ALL`].
-type Loaded = [Result<OwnedFd, Unavailable>; Iterator::ALL.len()];
+type Loaded = [Result<IteratorHandle, Unavailable>; Iterator::ALL.len()];
 
 #[derive(Debug)]
+#[cfg_attr(not(feature = "bpf"), allow(dead_code, reason = "only what is pinned comes without it"))]
 enum IteratorHandle {
     Loaded(OwnedFd),
     Pinned,
+    /// It is loaded before it is first read.
+    Postponed,
 }
 
 impl Probes {
     /// Loads the iterators that are `wanted`. `sys` is the root of sysfs. They are unloaded when
     /// this is dropped.
     pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
-        let probes = loading::load(sys, wanted)?.map(|loaded| loaded.map(IteratorHandle::Loaded));
-        Ok(Probes { probes, pins: None, chunk: Vec::new() })
+        Probes::load_some(sys, wanted, &[])
+    }
+
+    /// Loads the iterators that cover these kinds. What most readings do without is loaded only if
+    /// it is read: if the kernel lists its dma-bufs, the iterator over VMAs, and the list where no
+    /// dma-bufs are looked for.
+    pub(crate) fn load_for(sys: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
+        let wanted: Vec<Iterator> = Iterator::of(kinds).collect();
+        let [vmas, list] = [Iterator::TaskVma, Iterator::DmaBuf].map(|it| it.with(kinds.has_shmem()));
+        let mut postponed = vec![vmas];
+        postponed.extend((!kinds.has(Kind::DmaBuf)).then_some(list));
+        let mut probes = Probes::load_some(sys, &wanted, &postponed)?;
+        // The list exists, but is not to be had.
+        if probes.why_not(list).is_some() {
+            probes.load_postponed(vmas);
+        }
+        Ok(probes)
+    }
+
+    fn load_some(sys: &Path, wanted: &[Iterator], postponed: &[Iterator]) -> Result<Probes, Unavailable> {
+        let loader = Loader::new(sys)?;
+        let probes = loader.load(wanted, postponed)?;
+        Ok(Probes { probes, pins: None, loader: Some(loader), chunk: Vec::new() })
+    }
+
+    /// Loads an iterator if it was postponed.
+    fn load_postponed(&mut self, iterator: Iterator) {
+        let probe = &mut self.probes[iterator as usize];
+        if let (Ok(IteratorHandle::Postponed), Some(loader)) = (&probe, &self.loader) {
+            let not_requested = Err(Unavailable::NotRequested);
+            let loaded = loader.load(&[iterator], &[]);
+            *probe = loaded.and_then(|mut all| std::mem::replace(&mut all[iterator as usize], not_requested));
+        }
     }
 
     /// Opens the iterators that are pinned below a folder, as far as they are needed for these
@@ -88,7 +125,7 @@ impl Probes {
         let open = |iterator| pins.read(iterator).map(|_| IteratorHandle::Pinned);
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
-        Ok(Probes { probes, pins: Some(pins), chunk: Vec::new() })
+        Ok(Probes { probes, pins: Some(pins), loader: None, chunk: Vec::new() })
     }
 
     /// The folder where they are pinned; `None`: they were loaded by this process.
@@ -108,7 +145,7 @@ impl Probes {
         }
     }
 
-    /// Why an iterator is not available; `None`: it is.
+    /// Why an iterator is not available; `None`: it is, or was postponed.
     pub(crate) fn why_not(&self, iterator: Iterator) -> Option<&Unavailable> {
         self.probes[iterator as usize].as_ref().err()
     }
@@ -128,16 +165,12 @@ impl Probes {
         };
         let unlisted = kinds.has(Kind::DmaBuf) && lacks(Iterator::DmaBuf).is_some();
         let maps = || lacks(Iterator::TaskVma).filter(|_| unlisted);
-        let inodes =
-            || self.why_not(Iterator::ShmemInodes).filter(|_| shmem).map(|why| (Iterator::ShmemInodes, why));
+        let inodes = || lacks(Iterator::ShmemInodes).filter(|_| shmem);
         // If the kernel has a list of dma-bufs, the other iterators do not describe the buffers.
         let unfit = |lack: &(Iterator, &Unavailable)| matches!(lack.1, Unavailable::Unfit(_));
         let list = || lacks(Iterator::DmaBuf).filter(unfit).filter(|_| kinds.has(Kind::DmaBuf));
-        lacks(Iterator::Task)
-            .or_else(|| lacks(Iterator::TaskFile))
-            .or_else(inodes)
-            .or_else(maps)
-            .or_else(list)
+        let tasks = || lacks(Iterator::Task).or_else(|| lacks(Iterator::TaskFile));
+        tasks().or_else(inodes).or_else(maps).or_else(list)
     }
 
     /// Pins a loaded iterator in a folder of a bpf filesystem, so that it stays.
@@ -146,7 +179,7 @@ impl Probes {
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
         match &self.probes[iterator as usize] {
             Ok(IteratorHandle::Loaded(link)) => loading::pin(link.as_fd(), &path),
-            Ok(IteratorHandle::Pinned) | Err(_) => Err(Errno::NOENT),
+            Ok(IteratorHandle::Pinned | IteratorHandle::Postponed) | Err(_) => Err(Errno::NOENT),
         }
     }
 
@@ -157,6 +190,7 @@ impl Probes {
         // More than what the kernel buffers for one step, which it returns as a whole: 8 pages
         // (`bpf_seq_read` in kernel/bpf/bpf_iter.c).
         let room = 16 * page_size();
+        self.load_postponed(iterator);
         let file = self.open(iterator)?;
         let chunk = &mut self.chunk;
         let (mut kept, mut unexpected, mut ended) = (0, false, !iterator.has_end());
@@ -165,10 +199,10 @@ impl Probes {
                 chunk.resize(kept + room, 0);
             }
             let n = match retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..])) {
-                // After a million objects without a record the kernel lets the caller decide
-                // whether to go on (`MAX_ITER_OBJECTS` in kernel/bpf/bpf_iter.c).
+                // The kernel looked at a million entries without a record, and goes on from there
+                // in the next call (`MAX_ITER_OBJECTS` in kernel/bpf/bpf_iter.c).
                 Err(Errno::AGAIN) => continue,
-                read => read?,
+                n => n?,
             };
             if n == 0 {
                 return if kept == 0 && ended { Ok(()) } else { Err(Errno::BADMSG) };

@@ -6,12 +6,17 @@ use std::fs::{File, OpenOptions, hard_link, remove_file};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::object::KernelTypes;
 use super::record::{Id, Record, ShmExe, ShmOpen, ShmVma, TaskRecord};
 use super::*;
+use crate::kernel::btf_file::BtfFile;
 use crate::model::Pid;
 
 /// Loads iterators, or prints why they cannot be tested here.
@@ -112,7 +117,7 @@ fn threads_that_run() {
     assert_eq!(before, after);
     assert_eq!((after.pid, after.exiting, after.dead, after.worker), (own_pid(), false, false, false));
     assert!(reader.running && in_read(reader.call), "{reader:?}");
-    if KernelTypes::read(Path::new("/sys")).unwrap().have_registers() {
+    if KernelTypes::of(&BtfFile::open(Path::new("/sys")).unwrap()).unwrap().have_registers() {
         assert!(after.call.is_some() || !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
     }
     drop(wake);
@@ -159,6 +164,95 @@ fn tasks(probes: &mut Probes, pid: Pid) -> (Vec<TaskRecord>, Vec<ShmExe>) {
         })
         .unwrap();
     (tasks, programs)
+}
+
+/// Check that, where the kernel lists its dma-bufs, the iterator over VMAs is loaded when it is
+/// first read, and not before.
+#[test]
+fn loaded_when_it_is_read() {
+    if load(&[Iterator::Task, Iterator::DmaBuf]).is_none() {
+        return;
+    }
+    let mut probes = Probes::load_for(Path::new("/sys"), Kinds::DMABUF).unwrap();
+    let vmas = Iterator::TaskVma as usize;
+    assert_eq!(probes.lacking(Kinds::DMABUF), None);
+    assert!(matches!(probes.probes[vmas], Ok(IteratorHandle::Postponed)));
+    let mut ended = false;
+    probes.read(Iterator::TaskVma, |record| ended |= record == Record::End).unwrap();
+    assert!(ended);
+    assert!(matches!(probes.probes[vmas], Ok(IteratorHandle::Loaded(_))));
+}
+
+/// Check that an iterator that is loaded later writes the same ids, so that they can be compared
+/// with those of the others.
+#[test]
+fn the_same_ids_later() {
+    let Some(mut probes) = load(&[Iterator::TaskShmem]) else { return };
+    let own = |probes: &mut Probes| tasks(probes, own_pid()).0[0].mm.unwrap();
+    let before = own(&mut probes);
+    probes.probes[Iterator::TaskShmem as usize] = Ok(IteratorHandle::Postponed);
+    assert_eq!(own(&mut probes), before);
+    assert_ne!(own(&mut load(&[Iterator::TaskShmem]).unwrap()), before);
+}
+
+/// Check that no list of dma-bufs is loaded if only shared memory is looked for, and nothing is
+/// missing for that.
+#[test]
+fn no_list_for_shared_memory() {
+    if load(&[Iterator::TaskShmem, Iterator::DmaBufShmem]).is_none() {
+        return;
+    }
+    let kinds = Kinds::SHMEM;
+    let probes = Probes::load_for(Path::new("/sys"), kinds).unwrap();
+    assert_eq!(probes.lacking(kinds), None);
+    assert!(matches!(probes.probes[Iterator::DmaBufShmem as usize], Ok(IteratorHandle::Postponed)));
+    assert!(matches!(probes.probes[Iterator::TaskVmaShmem as usize], Ok(IteratorHandle::Postponed)));
+    assert!(matches!(probes.probes[Iterator::ShmemInodes as usize], Ok(IteratorHandle::Loaded(_))));
+}
+
+/// Check that a reading goes on after more fds without a record than the kernel looks at in one
+/// call.
+#[test]
+fn a_million_other_fds() {
+    const MANY: usize = 1_000_100;
+    // Their limit is one of each fd table, and each of these threads has a table of its own.
+    let own_table = || {
+        // SAFETY: the thread has a copy of each fd that it uses.
+        #[allow(unsafe_code)]
+        let unshared = unsafe { unshare_unsafe(UnshareFlags::FILES) };
+        unshared.is_ok()
+    };
+    let read = std::thread::spawn(move || {
+        let mut probes = load(&[Iterator::TaskFile]).filter(|_| own_table())?;
+        let file = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let more = std::iter::repeat_with(|| file.try_clone());
+        let mut fds: Vec<OwnedFd> = more.take(MANY).map_while(Result::ok).collect();
+        // Room for what the reading opens.
+        fds.truncate(fds.len().saturating_sub(20));
+        let threads = MANY.checked_div(fds.len())?;
+        if threads > 200 {
+            return None;
+        }
+        let (all, copied) = (Barrier::new(threads + 1), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    copied.fetch_add(usize::from(own_table()), Ordering::Relaxed);
+                    all.wait();
+                    all.wait();
+                });
+            }
+            all.wait();
+            let mut ended = false;
+            let read = probes.read(Iterator::TaskFile, |record| ended |= record == Record::End);
+            all.wait();
+            (copied.load(Ordering::Relaxed) == threads).then_some((read, ended))
+        })
+    });
+    match read.join().unwrap() {
+        Some(outcome) => assert_eq!(outcome, (Ok(()), true)),
+        None => eprintln!("skipped: so many fds cannot be opened here"),
+    }
 }
 
 /// Check that the sequence number of an address space's lock changes with a mapping.

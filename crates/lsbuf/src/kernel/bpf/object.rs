@@ -2,8 +2,11 @@
 //!
 //! An object is compiled from `bpf/*.bpf.c` and lists which fields of which kernel structures its
 //! program reads. Their offsets differ from kernel to kernel, so the object is adapted to this
-//! kernel's type information first ([`KernelTypes`]). Only the part of it that the objects need is
+//! kernel's type information first ([`KernelTypes`]). Only the part of it that the object needs is
 //! parsed: parsing all of it would take several times as long as everything else.
+//!
+//! Loading has two steps. [`Prepared::new`] needs nothing of the kernel's type information, so it
+//! can run while that is searched. [`Prepared::load`] does the rest.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -73,10 +76,6 @@ const STRUCTURES: &[&str] = &[
     "vm_area_struct",
 ];
 
-/// The functions that represent the kernel's iterators in its type information.
-const FUNCTIONS: [&str; 5] =
-    ["bpf_iter_task", "bpf_iter_task_file", "bpf_iter_task_vma", "bpf_iter_bpf_map_elem", "bpf_iter_dmabuf"];
-
 impl Iterator {
     /// Which of [`FUNCTIONS`] represents it in the kernel's type information.
     fn function(self) -> usize {
@@ -132,57 +131,69 @@ impl Iterator {
 
 /// What the running kernel's type information says about structures and iterators.
 #[derive(Debug)]
-pub(super) struct KernelTypes {
-    structures: Btf,
-    iterators: [Option<u32>; FUNCTIONS.len()],
-    /// Whether it has the BPF helper that returns a task's registers.
-    registers: bool,
-    gem_offsets: [u32; 2],
+pub(super) struct KernelTypes<'b> {
+    btf: &'b [u8],
+    index: btf::Index<'b, { FUNCTIONS.len() }>,
 }
 
-/// The function of that helper (Linux 5.15, commit dd6e10fbd9fb).
-const REGISTERS: &str = "bpf_task_pt_regs";
+/// The functions that are looked for: one for each of the kernel's iterators, and the BPF helper that
+/// returns a task's registers (Linux 5.15, commit dd6e10fbd9fb).
+const FUNCTIONS: [&str; 6] = [
+    "bpf_iter_task",
+    "bpf_iter_task_file",
+    "bpf_iter_task_vma",
+    "bpf_iter_bpf_map_elem",
+    "bpf_iter_dmabuf",
+    "bpf_task_pt_regs",
+];
 
 /// The type information of the module for graphics drivers, below the root of sysfs, and what is
 /// looked for in it: the structure of a driver's buffer, and two members.
 const DRM_MODULE: &str = "kernel/btf/drm";
 const GEM: (&str, [&str; 2]) = ("drm_gem_object", ["filp", "size"]);
 
-impl KernelTypes {
-    /// Reads the type information. `sys` is the root of sysfs.
-    pub(super) fn read(sys: &Path) -> Result<KernelTypes, Unavailable> {
-        let mut text = Vec::new();
-        read::sized(CWD, sys.join(btf::PATH), &mut text).map_err(Unavailable::NoTypes)?;
-        let [task, task_file, task_vma, map_elem, dmabuf] = FUNCTIONS;
-        let names = [task, task_file, task_vma, map_elem, dmabuf, REGISTERS];
-        let extract =
-            btf::extract(&text, STRUCTURES, names).map_err(|_| Unavailable::NoTypes(Errno::BADMSG))?;
-        let structures = Btf::parse(&extract.btf, Default::default())
-            .map_err(|error| Unavailable::Unfit(error.to_string()))?;
-        let [task, task_file, task_vma, map_elem, dmabuf, registers] = extract.functions;
-        let iterators = [task, task_file, task_vma, map_elem, dmabuf];
-        // The module may be missing, and then there are no such buffers.
-        let mut module = Vec::new();
-        let read = read::sized(CWD, sys.join(DRM_MODULE), &mut module);
-        let offsets = read.ok().and_then(|()| btf::offsets_in_module(&text, &module, GEM.0, GEM.1).ok()?);
-        let gem_offsets = offsets.unwrap_or_default();
-        Ok(KernelTypes { structures, iterators, registers: registers.is_some(), gem_offsets })
-    }
-
-    /// The offsets of the members of [`GEM`], if a module has its type; else 0.
-    pub(super) fn gem_offsets(&self) -> [u32; 2] {
-        self.gem_offsets
+impl<'b> KernelTypes<'b> {
+    /// Searches the type information.
+    pub(super) fn of(btf: &'b [u8]) -> Result<KernelTypes<'b>, Unavailable> {
+        let index = btf::Index::of(btf, STRUCTURES, FUNCTIONS);
+        Ok(KernelTypes { btf, index: index.map_err(|_| Unavailable::NoTypes(Errno::BADMSG))? })
     }
 
     /// Whether a program can read a task's registers.
     pub(super) fn have_registers(&self) -> bool {
-        self.registers
+        self.index.functions[FUNCTIONS.len() - 1].is_some()
     }
 
     /// Whether the kernel has that iterator.
     pub(super) fn has(&self, iterator: Iterator) -> bool {
-        self.iterators[iterator.function()].is_some()
+        self.number(iterator).is_some()
     }
+
+    /// The offsets of the members of [`GEM`], if a module has its type; else 0. `sys` is the root of
+    /// sysfs.
+    pub(super) fn gem_offsets(&self, sys: &Path) -> [u32; 2] {
+        // The module may be missing, and then there are no such buffers.
+        let mut module = Vec::new();
+        let read = read::sized(CWD, sys.join(DRM_MODULE), &mut module);
+        let offsets =
+            read.ok().and_then(|()| btf::offsets_in_module(self.btf, &module, GEM.0, GEM.1).ok()?);
+        offsets.unwrap_or_default()
+    }
+
+    /// The number of the iterator's function.
+    fn number(&self, iterator: Iterator) -> Option<u32> {
+        self.index.functions[iterator.function()]
+    }
+
+    /// The structures that an object with the types `own` needs.
+    fn structures(&self, own: &[u8]) -> Result<Btf, Unavailable> {
+        let extract = self.index.extract(own).map_err(|_| Unavailable::NoTypes(Errno::BADMSG))?;
+        Btf::parse(&extract, Default::default()).map_err(|error| unfit(&error))
+    }
+}
+
+fn unfit(error: &dyn std::fmt::Display) -> Unavailable {
+    Unavailable::Unfit(error.to_string())
 }
 
 /// A constant of an object: its name and value.
@@ -194,59 +205,68 @@ pub(super) type LoadedMap = (String, Map, OwnedFd);
 /// The map that [`Iterator::ShmemInodes`] iterates over.
 const WALKED_MAP: &str = "steps";
 
-/// Loads and attaches an iterator.
-pub(super) fn load(
+/// An object before it is adapted to this kernel.
+pub(super) struct Prepared {
     iterator: Iterator,
-    types: &KernelTypes,
-    globals: &[Global<'_>],
-) -> Result<OwnedFd, Unavailable> {
-    load_with_maps(iterator, types, globals).map(|(attached, _)| attached)
+    object: Object,
+    /// Its own type information, and the same in the kernel.
+    own: Vec<u8>,
+    loaded_types: OwnedFd,
 }
 
-/// As [`load`], and returns the maps too.
-pub(super) fn load_with_maps(
-    iterator: Iterator,
-    types: &KernelTypes,
-    globals: &[Global<'_>],
-) -> Result<(OwnedFd, Vec<LoadedMap>), Unavailable> {
-    let unfit = |error: &dyn std::fmt::Display| Unavailable::Unfit(error.to_string());
-    let number = types.iterators[iterator.function()].ok_or(Unavailable::Missing)?;
-    let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
-    let globals: HashMap<&str, (&[u8], bool)> =
-        globals.iter().map(|&(name, value)| (name, (value, false))).collect();
-    object.patch_map_data(globals).map_err(|e| unfit(&e))?;
-    // Every kernel that has BPF iterators understands all of these features.
-    let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
-    let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
-    let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
-    let own = sys::load_types(&own).map_err(Unavailable::Refused)?;
-    object.relocate_btf(&types.structures).map_err(|e| {
-        dbg(&e);
-        unfit(&e)
-    })?;
-    let maps = make_maps(&object)?;
-    let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
-    let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
-    object.relocate_maps(fds, &code).map_err(|e| unfit(&e))?;
-    object.relocate_calls(&code).map_err(|e| unfit(&e))?;
-    let program = object.programs.values().next().ok_or_else(|| unfit(&"no program"))?;
-    let function = object.functions.get(&program.function_key()).ok_or_else(|| unfit(&"no function"))?;
-    let functions = function.func_info.func_info_bytes();
-    let loaded = sys::load(&BpfProgram {
-        name: iterator.program(),
-        instructions: &encoded(&function.instructions),
-        license: &program.license,
-        types: own.as_fd(),
-        functions: (&functions, function.func_info_rec_size),
-        iterator: number,
-    })
-    .map_err(|(errno, words)| match errno {
-        Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
-        _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
-    })?;
-    let walked = maps.iter().find(|(name, ..)| name == WALKED_MAP).map(|(.., fd)| fd.as_fd());
-    let attached = sys::attach(loaded.as_fd(), walked).map_err(Unavailable::Refused)?;
-    Ok((attached, maps))
+impl Prepared {
+    /// Parses the object and loads its own type information.
+    pub(super) fn new(iterator: Iterator) -> Result<Prepared, Unavailable> {
+        let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
+        // Every kernel that has BPF iterators understands all of these features.
+        let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
+        let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
+        let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
+        let loaded_types = sys::load_types(&own).map_err(Unavailable::Refused)?;
+        Ok(Prepared { iterator, object, own, loaded_types })
+    }
+
+    pub(super) fn iterator(&self) -> Iterator {
+        self.iterator
+    }
+
+    /// Adapts the object to this kernel, loads it and attaches it. Returns the attached iterator
+    /// and the object's maps.
+    pub(super) fn load(
+        self,
+        types: &KernelTypes<'_>,
+        globals: &[Global<'_>],
+    ) -> Result<(OwnedFd, Vec<LoadedMap>), Unavailable> {
+        let Prepared { iterator, mut object, own, loaded_types } = self;
+        let number = types.number(iterator).ok_or(Unavailable::Missing)?;
+        let globals: HashMap<&str, (&[u8], bool)> =
+            globals.iter().map(|&(name, value)| (name, (value, false))).collect();
+        object.patch_map_data(globals).map_err(|e| unfit(&e))?;
+        object.relocate_btf(&types.structures(&own)?).map_err(|e| unfit(&e))?;
+        let maps = make_maps(&object)?;
+        let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+        let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
+        object.relocate_maps(fds, &code).map_err(|e| unfit(&e))?;
+        object.relocate_calls(&code).map_err(|e| unfit(&e))?;
+        let program = object.programs.values().next().ok_or_else(|| unfit(&"no program"))?;
+        let function = object.functions.get(&program.function_key()).ok_or_else(|| unfit(&"no function"))?;
+        let functions = function.func_info.func_info_bytes();
+        let loaded = sys::load(&BpfProgram {
+            name: iterator.program(),
+            instructions: &encoded(&function.instructions),
+            license: &program.license,
+            types: loaded_types.as_fd(),
+            functions: (&functions, function.func_info_rec_size),
+            iterator: number,
+        })
+        .map_err(|(errno, words)| match errno {
+            Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
+            _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
+        })?;
+        let walked = maps.iter().find(|(name, ..)| name == WALKED_MAP).map(|(.., fd)| fd.as_fd());
+        let attached = sys::attach(loaded.as_fd(), walked).map_err(Unavailable::Refused)?;
+        Ok((attached, maps))
+    }
 }
 
 /// Makes the maps that an object declares. Maps of constants are filled.

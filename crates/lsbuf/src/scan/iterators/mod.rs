@@ -240,8 +240,7 @@ pub(super) fn pinned(
 /// Loads iterators in place of the pinned ones.
 pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterators, NotUsed> {
     let sys = options.sys_root.as_deref();
-    let wanted: Vec<Iterator> = Iterator::of(options.kinds).collect();
-    let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load(sys, &wanted));
+    let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load_for(sys, options.kinds));
     match require_all(loaded, options.kinds) {
         Ok(probes) => Ok(Iterators::new(probes, Some(pinned))),
         Err(loaded) => Err(NotUsed::Neither { pinned, loaded }),

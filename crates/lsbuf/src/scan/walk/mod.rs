@@ -93,6 +93,10 @@ impl Walk {
                 }
                 if matches!(visit, Visit::Denied | Visit::Failed) {
                     walk.unreadable.push(pid);
+                    // The answer cannot be complete any more.
+                    if start.budget.is_some() {
+                        return Err(WalkError::NotWorthIt);
+                    }
                 }
             }
         }
