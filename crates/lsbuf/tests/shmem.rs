@@ -61,7 +61,7 @@ fn a_segment_and_a_memfd_collide() {
     assert_eq!(buffers(&snapshot), expected);
     let account = *Ledger::of(&snapshot).row(1).account;
     assert_eq!((account.map, account.kernel(), account.is_estimate()), (1, Some(0), false));
-    assert_eq!(snapshot.buffers[1].segment.unwrap().creator, Some(Pid(12)));
+    assert_eq!(snapshot.buffers[1].segment.as_ref().unwrap().creator, Some(Pid(12)));
     assert_eq!(snapshot.buffers[1].id.ipc, None::<IpcNamespace>);
 }
 
@@ -136,7 +136,7 @@ fn chosen_kinds() {
         let options = Options { kinds: [kind].into_iter().collect::<Kinds>(), ..tree.options() };
         let snapshot = lsbuf::scan(options).unwrap();
         assert!(snapshot.coverage.is_complete() || kind == Kind::DmaBuf, "{:?}", snapshot.coverage.notes);
-        snapshot.buffers.iter().map(|b| (b.id.kind, b.holders[0].fds.clone())).collect::<Vec<_>>()
+        snapshot.buffers.iter().map(|b| (b.id.kind, b.holders[0].fds.to_vec())).collect::<Vec<_>>()
     };
     assert_eq!(only(Kind::Memfd), [(Kind::Memfd, vec![Fd(3)])]);
     assert_eq!(only(Kind::Tmpfs), [(Kind::Tmpfs, vec![Fd(4)])]);

@@ -112,7 +112,7 @@ impl LeakShape {
             return Some(LeakShape::Fd);
         }
         if buffer.id.kind == Kind::Sysv {
-            let unattached = buffer.segment.is_some_and(|segment| segment.attached == 0);
+            let unattached = buffer.segment.as_ref().is_some_and(|segment| segment.attached == 0);
             return (unattached && buffer.holders.is_empty()).then_some(LeakShape::Unattached);
         }
         // The other shapes claim that there is no fd, and a process that could not be read may have

@@ -300,7 +300,7 @@ fn a_segment_of_somebody_unseen() {
     let segment = |ino, attached| Buffer {
         charged: Some(Bytes(8)),
         id: BufferId::new(Kind::Sysv, None, Inode(ino)),
-        segment: Some(Segment {
+        segment: Some(Box::new(Segment {
             key: 0,
             owner: 0,
             creator: None,
@@ -309,7 +309,7 @@ fn a_segment_of_somebody_unseen() {
             removed: false,
             rss: Bytes(8),
             swap: Bytes(0),
-        }),
+        })),
         ..buffer(ino, Some(8), Some(attached), Vec::new())
     };
     let s = snapshot(vec![segment(1, 0), segment(2, 1)], Gaps::default());

@@ -322,10 +322,10 @@ mod tests {
     /// while a dma-buf's residual is.
     #[test]
     fn attachments_of_unreadable_processes() {
-        let line = |kind, segment| {
+        let line = |kind, segment: Option<Segment>| {
             let mut buffer = buffer(kind);
             (buffer.count, buffer.residual) = (Some(6), Residual::Estimate(6, Why::Unread));
-            buffer.segment = segment;
+            buffer.segment = segment.map(Box::new);
             account_line(&buffer, &account(&buffer), None)
         };
         let segment = Segment {

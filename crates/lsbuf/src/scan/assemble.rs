@@ -6,34 +6,56 @@
 //!
 //! Limits: it reads nothing from the kernel and decides no residual.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
-use super::reading::{Assembled, Counted, Reading};
+use super::packed::{PackedFd, PackedMapping, PackedRef, give_back};
+use super::reading::{Assembled, Counted, Object, Reading, RunningProgram};
 use super::segments;
-use crate::model::{Buffer, Bytes, Fd, Holder, Kind, MapRef, Pid, ThreadFds};
+use crate::model::{Buffer, Bytes, Holder, Kind, MapRef, Pid, ThreadFds, Tid};
 
 /// Joins a reading, and leaves its lists empty. The buffers are ordered by identity.
+///
+/// It takes the objects and their references from the end of their lists and frees these on the
+/// way. Its time grows with the references, and with the entries of a shared table once for each
+/// process that shares it.
 pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
-    let objects = std::mem::take(&mut reading.objects);
-    let assembled = |object: super::reading::Object| Assembled {
-        buffer: object.buffer,
-        counted: object.counted,
-        uncompared: false,
-    };
-    let mut buffers: Vec<Assembled> = objects.into_iter().map(assembled).collect();
-    add_fds(&mut buffers, reading);
-    add_maps(&mut buffers, reading);
-    add_programs(&mut buffers, reading);
-    for Assembled { buffer, uncompared, .. } in &mut buffers {
-        *uncompared = buffer.holders.iter().any(|holder| reading.uncompared.contains(&holder.pid));
-        let maps = buffer.holders.iter_mut().flat_map(|holder| &mut holder.maps);
-        maps.for_each(|map| {
-            map.offset = map.offset.filter(|_| is_offset_into(buffer.id.kind, buffer.size, map))
-        });
+    let mut objects = std::mem::take(&mut reading.objects);
+    let mut fds = std::mem::take(&mut reading.fds).sorted();
+    let mut maps = std::mem::take(&mut reading.maps).sorted();
+    let mut programs = std::mem::take(&mut reading.programs);
+    programs.sort_unstable_by_key(|program| (program.object, program.space));
+    programs.dedup();
+    let mut buffers = Vec::with_capacity(objects.len());
+    let mut parts = Vec::new();
+    while let Some(Object { mut buffer, counted }) = objects.pop() {
+        let object = objects.len();
+        let refs = Refs { fds: fds.last(object), maps: maps.last(object) };
+        let running = programs.partition_point(|program| program.object < object);
+        let of_programs = programs.split_off(running);
+        if !of_programs.is_empty() {
+            buffer.exe = Some(of_programs.len() as u64);
+        }
+        parts.clear();
+        refs.add_parts(&mut parts, reading, &of_programs);
+        // A stable sort: of the parts of one process, the later ones come later.
+        parts.sort_by_key(|part| part.pid);
+        let of_each = || parts.chunk_by(|a, b| a.pid == b.pid);
+        let mut holders = Vec::with_capacity(of_each().count());
+        holders.extend(of_each().map(|parts| refs.holder(parts, &buffer)));
+        buffer.holders = holders;
+        let (number_of_fds, number_of_maps) = (refs.fds.len(), refs.maps.len());
+        fds.drop_last(number_of_fds);
+        maps.drop_last(number_of_maps);
+        give_back(&mut objects);
+        // Shared memory without a reference: it was opened and closed during the reading, or is a
+        // process's own memory of huge pages.
+        if is_kept(&buffer, &counted) {
+            let is_uncompared = |holder: &Holder| reading.uncompared.contains(&holder.pid);
+            let uncompared = !reading.uncompared.is_empty() && buffer.holders.iter().any(is_uncompared);
+            buffers.push(Assembled { buffer, counted, uncompared });
+        }
     }
-    // Shared memory without a reference: it was opened and closed during the reading, or is a
-    // process's own memory of huge pages.
-    buffers.retain(|b| is_kept(&b.buffer, &b.counted));
+    buffers.reverse();
     segments::add(&mut buffers, &mut reading.segments);
     buffers
 }
@@ -45,74 +67,100 @@ fn is_kept(buffer: &Buffer, counted: &Counted) -> bool {
     buffer.id.kind == Kind::DmaBuf || !buffer.holders.is_empty() || kept || counted.more_files > 0
 }
 
-fn add_fds(buffers: &mut [Assembled], reading: &mut Reading) {
-    let mut fds = std::mem::take(&mut reading.fds);
-    fds.sort_unstable_by_key(|fd| (fd.object, fd.table, fd.fd));
-    fds.dedup_by_key(|fd| (fd.object, fd.table, fd.fd));
-    for table in fds.chunk_by(|a, b| (a.object, a.table) == (b.object, b.table)) {
-        let buffer = &mut buffers[table[0].object].buffer;
-        let slots = |path_only| -> Vec<Fd> {
-            table.iter().filter(|fd| fd.path_only == path_only).map(|fd| fd.fd).collect()
-        };
-        let owners = &reading.tables[table[0].table];
-        let first = owners.first().map(|&(pid, _)| pid);
-        for &(pid, thread) in owners {
-            let fd_table_of = first.filter(|&first| first != pid);
-            let (fds, opaths) = (slots(false), slots(true));
-            let holder = holder(buffer, pid);
-            match thread {
-                None => (holder.fds, holder.opaths, holder.fd_table_of) = (fds, opaths, fd_table_of),
-                Some(tid) => holder.threads.push(ThreadFds { tid, fds, opaths, fd_table_of }),
+/// The references to one buffer, each kind in the order of its keys.
+struct Refs<'r> {
+    fds: &'r [PackedFd],
+    maps: &'r [PackedMapping],
+}
+
+/// What a holder has by one fd table, address space or program.
+struct Part {
+    pid: Pid,
+    /// The first owner of the table or address space, with which its references are counted.
+    first: Pid,
+    of: Of,
+}
+
+/// Where the references of a [`Part`] are. The ranges are those of [`Refs`].
+enum Of {
+    Fds(Option<Tid>, Range<usize>),
+    Maps(Range<usize>),
+    Program,
+}
+
+impl Part {
+    /// Whose the references are counted as, if not this holder's.
+    fn counted_with(&self) -> Option<Pid> {
+        Some(self.first).filter(|&first| first != self.pid)
+    }
+}
+
+impl Refs<'_> {
+    /// Adds the parts of all holders: those by fds, by mappings, and by programs.
+    fn add_parts(&self, parts: &mut Vec<Part>, reading: &Reading, programs: &[RunningProgram]) {
+        for range in by_owners(self.fds) {
+            let owners = &reading.tables[self.fds[range.start].owners()];
+            let Some(&(first, _)) = owners.first() else { continue };
+            let part = |&(pid, thread)| Part { pid, first, of: Of::Fds(thread, range.clone()) };
+            parts.extend(owners.iter().map(part));
+        }
+        for range in by_owners(self.maps) {
+            let owners = &reading.spaces[self.maps[range.start].owners()];
+            let Some(&first) = owners.first() else { continue };
+            parts.extend(owners.iter().map(|&pid| Part { pid, first, of: Of::Maps(range.clone()) }));
+        }
+        for program in programs {
+            let owners = &reading.spaces[program.space];
+            let Some(&first) = owners.first() else { continue };
+            parts.extend(owners.iter().map(|&pid| Part { pid, first, of: Of::Program }));
+        }
+    }
+
+    /// The holder that has these parts.
+    fn holder(&self, parts: &[Part], buffer: &Buffer) -> Holder {
+        let mut holder = Holder::new(parts[0].pid);
+        let mut threads = Vec::new();
+        for part in parts {
+            match &part.of {
+                Of::Fds(thread, range) => {
+                    let slots = |path_only| {
+                        let of_it = self.fds[range.clone()].iter();
+                        of_it.filter(move |fd| fd.path_only == path_only).map(|fd| fd.fd)
+                    };
+                    let (fds, opaths) = (slots(false).collect(), slots(true).collect());
+                    let fd_table_of = part.counted_with();
+                    match *thread {
+                        None => (holder.fds, holder.opaths, holder.fd_table_of) = (fds, opaths, fd_table_of),
+                        Some(tid) => threads.push(ThreadFds { tid, fds, opaths, fd_table_of }),
+                    }
+                }
+                Of::Maps(_) => holder.address_space_of = part.counted_with(),
+                Of::Program => {
+                    holder.runs = true;
+                    holder.address_space_of = part.counted_with();
+                }
             }
         }
-    }
-    for buffer in buffers {
-        buffer.buffer.holders.iter_mut().for_each(|holder| holder.threads.sort_by_key(|table| table.tid));
-    }
-}
-
-fn add_maps(buffers: &mut [Assembled], reading: &mut Reading) {
-    let mut maps = std::mem::take(&mut reading.maps);
-    maps.sort_unstable_by_key(|mapping| (mapping.object, mapping.space, mapping.map.start));
-    maps.dedup_by_key(|mapping| (mapping.object, mapping.space, mapping.map.start));
-    for space in maps.chunk_by(|a, b| (a.object, a.space) == (b.object, b.space)) {
-        let buffer = &mut buffers[space[0].object].buffer;
-        let owners = &reading.spaces[space[0].space];
-        for &pid in owners {
-            let holder = holder(buffer, pid);
-            holder.maps.extend(space.iter().map(|mapping| mapping.map));
-            holder.address_space_of = owners.first().copied().filter(|&first| first != pid);
-        }
+        threads.sort_by_key(|table| table.tid);
+        holder.threads = threads.into();
+        let maps =
+            parts.iter().filter_map(|part| if let Of::Maps(range) = &part.of { Some(range) } else { None });
+        let maps = maps.flat_map(|range| &self.maps[range.clone()]).map(|packed| {
+            let map = packed.map();
+            MapRef { offset: map.offset.filter(|_| is_offset_into(buffer.id.kind, buffer.size, &map)), ..map }
+        });
+        holder.maps = maps.collect();
+        holder
     }
 }
 
-fn add_programs(buffers: &mut [Assembled], reading: &mut Reading) {
-    let mut spaces: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for program in std::mem::take(&mut reading.programs) {
-        spaces.entry(program.object).or_default().push(program.space);
-    }
-    for (object, mut of_one) in spaces {
-        of_one.sort_unstable();
-        of_one.dedup();
-        let buffer = &mut buffers[object].buffer;
-        buffer.exe = Some(of_one.len() as u64);
-        for owners in of_one.iter().map(|&space| &reading.spaces[space]) {
-            for &pid in owners {
-                let holder = holder(buffer, pid);
-                holder.runs = true;
-                holder.address_space_of = owners.first().copied().filter(|&first| first != pid);
-            }
-        }
-    }
-}
-
-/// The buffer's holder with this pid, added if it is new. Holders are ordered by pid.
-fn holder(buffer: &mut Buffer, pid: Pid) -> &mut Holder {
-    let at = buffer.holders.partition_point(|holder| holder.pid < pid);
-    if buffer.holders.get(at).is_none_or(|holder| holder.pid != pid) {
-        buffer.holders.insert(at, Holder::new(pid));
-    }
-    &mut buffer.holders[at]
+/// Which of these references are of one table or address space: a range for each.
+fn by_owners<T: PackedRef>(refs: &[T]) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0;
+    refs.chunk_by(|a, b| a.owners() == b.owners()).map(move |chunk| {
+        end += chunk.len();
+        end - chunk.len()..end
+    })
 }
 
 /// Whether the offset that the kernel shows for a VMA is an offset into the buffer. GEM exporters

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn parts_of_an_unheld_memfd() {
         let doubles = |memfd_is_held: bool, udmabufs: u64| {
-            let held = Holder { fds: vec![Fd(3)], ..Holder::new(Pid(7)) };
+            let held = Holder { fds: vec![Fd(3)].into(), ..Holder::new(Pid(7)) };
             let mut memfd = Buffer::new(BufferId::new(Kind::Memfd, None, Inode(9)));
             memfd.holders.extend(memfd_is_held.then(|| held.clone()));
             let udmabuf = |ino| Buffer {

@@ -5,14 +5,18 @@ use super::super::reading::{Counted, FdRef, Object};
 use super::*;
 use crate::model::{Fd, Inode};
 
-/// One buffer that process 7 holds by one fd and of which the kernel counts `count` references.
+/// One buffer that process 7 holds by fd 3 and of which the kernel counts `count` references.
 fn reading(count: u64) -> Reading {
+    held_by_fd(Fd(3), count)
+}
+
+fn held_by_fd(fd: Fd, count: u64) -> Reading {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
     (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
     let counted = Counted { stable: true, more_files: 0 };
     Reading {
         objects: vec![Object { buffer, counted }],
-        fds: vec![FdRef { object: 0, table: 0, fd: Fd(3), path_only: false }],
+        fds: [FdRef { object: 0, table: 0, fd, path_only: false }].into_iter().collect(),
         tables: vec![vec![(Pid(7), None)]],
         interference: Interference {
             ran: Some(pids(&[])),
@@ -78,8 +82,8 @@ fn who_ran_in_every_reading() {
 /// Check that readings with another account are no evidence for the present account.
 #[test]
 fn only_the_same_counts() {
-    let mut other = ran(2, &[9]);
-    other.fds[0].fd = Fd(4);
+    let mut other = held_by_fd(Fd(4), 2);
+    other.interference.ran = Some(pids(&[9]));
     let readings = [ran(2, &[8]), other, ran(2, &[8])];
     assert_eq!(residual(readings), (Residual::Estimate(1, Why::Ran), 3));
 }
