@@ -188,7 +188,7 @@ fn a_segment() {
 
 fn account_of(snapshot: &Snapshot, buffer: &Buffer) -> Account {
     let at = snapshot.buffers.iter().position(|b| b.id == buffer.id).unwrap();
-    *Ledger::of(snapshot).row(at).account
+    Ledger::of(snapshot).row(at).account
 }
 
 /// Check that anonymous shared memory is found by its mapping, with its figures if inodes behind

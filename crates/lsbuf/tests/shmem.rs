@@ -59,7 +59,7 @@ fn a_segment_and_a_memfd_collide() {
         (Kind::Sysv, 0, "0x0000162e".into(), Some(16384), Some(8192)),
     ];
     assert_eq!(buffers(&snapshot), expected);
-    let account = *Ledger::of(&snapshot).row(1).account;
+    let account = Ledger::of(&snapshot).row(1).account;
     assert_eq!((account.map, account.kernel(), account.is_estimate()), (1, Some(0), false));
     assert_eq!(snapshot.buffers[1].segment.as_ref().unwrap().creator, Some(Pid(12)));
     assert_eq!(snapshot.buffers[1].id.ipc, None::<IpcNamespace>);
@@ -121,7 +121,7 @@ fn private_mappings() {
     );
     let snapshot = tree.scan();
     assert_eq!(snapshot.buffers.len(), 1);
-    let account = *Ledger::of(&snapshot).row(0).account;
+    let account = Ledger::of(&snapshot).row(0).account;
     assert_eq!((account.map, account.private_map), (2, Some(1)));
 }
 

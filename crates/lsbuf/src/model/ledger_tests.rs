@@ -197,7 +197,7 @@ proptest! {
     /// Check that an account which is not an estimate explains the whole count.
     #[test]
     fn exact_accounts_balance(s in any_snapshot()) {
-        for (b, a) in s.buffers.iter().zip(Ledger::of(&s).accounts) {
+        for BufferRow { buffer: b, account: a, .. } in Ledger::of(&s).rows() {
             if let (false, Some(kernel)) = (a.is_estimate(), a.kernel()) {
                 let hidden = [a.in_flight, a.io_uring, a.exe];
                 let known: u64 = hidden.iter().flatten().sum();
@@ -348,11 +348,11 @@ fn no_shape_without_sight() {
         vec![buffer(1, Some(8), Some(1), Vec::new())],
         Gaps { not_whole_machine: true, ..Gaps::default() },
     );
-    assert_eq!(Ledger::of(&s).shapes[0], None);
+    assert_eq!(Ledger::of(&s).row(0).shape, None);
 }
 
 fn account(b: Buffer) -> Account {
-    Ledger::of(&snapshot(vec![b], Gaps::default())).accounts[0]
+    Ledger::of(&snapshot(vec![b], Gaps::default())).row(0).account
 }
 
 /// Check that a count which fds and mappings explain leaves nothing to the kernel, nor anywhere
@@ -392,9 +392,9 @@ fn overcounted_is_unknown() {
 fn opath_holds_outside_the_count() {
     let s = snapshot(vec![buffer(1, Some(64), Some(0), vec![holder(1, 0, 1, &[])])], Gaps::default());
     let ledger = Ledger::of(&s);
-    assert_eq!((ledger.accounts[0].opath, ledger.accounts[0].kernel()), (1, Some(0)));
+    assert_eq!((ledger.row(0).account.opath, ledger.row(0).account.kernel()), (1, Some(0)));
     assert_eq!(ledger.processes[0].rss, Some(Bytes(64)));
-    assert_eq!(ledger.shapes[0], Some(LeakShape::OPath));
+    assert_eq!(ledger.row(0).shape, Some(LeakShape::OPath));
 }
 
 /// Check that a size nobody knows makes the sums that need it unknown, and only those.
@@ -422,7 +422,7 @@ fn uss_excludes_what_is_in_flight() {
     (sent.in_flight, sent.io_uring) = (Some(1), Some(0));
     let s = snapshot(vec![settled(sent)], Gaps::default());
     let ledger = Ledger::of(&s);
-    assert_eq!((ledger.accounts[0].kernel(), ledger.processes[0].uss), (Some(0), Some(Bytes(0))));
+    assert_eq!((ledger.row(0).account.kernel(), ledger.processes[0].uss), (Some(0), Some(Bytes(0))));
 }
 
 /// Check that without a count nobody claims to know what an exit frees.
@@ -436,7 +436,7 @@ fn uss_is_unknown_without_a_count() {
 #[test]
 fn shapes() {
     let shape = |count, holders| {
-        Ledger::of(&snapshot(vec![buffer(1, Some(1), Some(count), holders)], Gaps::default())).shapes[0]
+        Ledger::of(&snapshot(vec![buffer(1, Some(1), Some(count), holders)], Gaps::default())).row(0).shape
     };
     assert_eq!(shape(FD_LEAK_MIN, vec![holder(1, FD_LEAK_MIN as usize, 0, &[])]), Some(LeakShape::Fd));
     assert_eq!(shape(1, vec![holder(1, 0, 0, &[1])]), Some(LeakShape::Map));
