@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    BufferId, Coverage, Fd, Gaps, Holder, Host, Inode, Kind, Kinds, MapRef, Overlap, Part, Process, Residual,
-    Segment, Source, Why,
+    BufferId, Coverage, DeviceClass, DeviceHolder, Fd, Gaps, Holder, Host, Inode, Kind, Kinds, MapRef,
+    Overlap, Part, Process, Residual, Segment, Source, Why,
 };
 use super::*;
 
@@ -319,6 +319,39 @@ fn a_segment_of_somebody_unseen() {
         (Some(Bytes(16)), Some(Bytes(0)), Some(Bytes(8)))
     );
     assert_eq!((kinds[0].held, kinds[0].kernel_only), (Some(Bytes(0)), Some(Bytes(8))));
+}
+
+/// Check that a holder that is not among the processes counts in the totals.
+#[test]
+fn a_holder_that_is_gone() {
+    let holders = vec![holder(1, 1, 0, &[]), holder(2, 1, 0, &[]), holder(3, 1, 0, &[])];
+    let mut s = snapshot(vec![buffer(1, Some(9), Some(3), holders)], Gaps::default());
+    s.processes.remove(1);
+    let ledger = Ledger::of(&s);
+    assert_eq!((ledger.totals.rss, ledger.totals.pss), (Some(Bytes(27)), Some(Bytes(9))));
+    assert_eq!(ledger.processes.iter().map(|p| p.pss).collect::<Vec<_>>(), [Some(Bytes(3)); 2]);
+}
+
+/// Check that buffers with the same exporter and attachments have the same candidates, and that
+/// others have their own.
+#[test]
+fn candidates_of_each_buffer() {
+    let of = |ino, exporter: &str| Buffer {
+        exporter: Some(exporter.into()),
+        ..buffer(ino, Some(1), Some(1), vec![])
+    };
+    let explained = Buffer { residual: Residual::Exact(0), ..of(4, "drm") };
+    let mut s = snapshot(vec![of(1, "drm"), of(2, "videobuf2"), of(3, "drm"), explained], Gaps::default());
+    let device = |path: &str, class, pid| {
+        let holders = vec![DeviceHolder { pid: Pid(pid), comm: None, fds: vec![Fd(3)] }];
+        Device { path: path.into(), name: None, class, holders }
+    };
+    s.devices =
+        vec![device("/dev/dri/card0", DeviceClass::Drm, 7), device("/dev/video0", DeviceClass::Video, 8)];
+    let ledger = Ledger::of(&s);
+    let found: Vec<&[Pid]> = ledger.rows().map(|row| row.candidates).collect();
+    assert_eq!(found, [&[Pid(7)][..], &[Pid(8)], &[Pid(7)], &[]]);
+    assert_eq!(ledger.candidates.lists.len(), 3);
 }
 
 /// Check that without the kernel's own list nobody claims to know what only the kernel holds.
