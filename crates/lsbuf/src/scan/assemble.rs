@@ -171,3 +171,77 @@ fn is_offset_into(kind: Kind, size: Option<Bytes>, map: &MapRef) -> bool {
     let offset = map.offset.unwrap_or(0);
     kind != Kind::DmaBuf || offset < FAKE_OFFSETS && size.is_none_or(|size| Bytes(offset) + map.len() <= size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BufferId, Fd, Inode};
+    use crate::scan::reading::{FdRef, Mapping};
+
+    /// A reading of as many memfds.
+    fn reading(buffers: u64) -> Reading {
+        let object = |ino| Object {
+            buffer: Buffer::new(BufferId::new(Kind::Memfd, None, Inode(ino))),
+            counted: Counted::default(),
+        };
+        Reading { objects: (0..buffers).map(object).collect(), ..Reading::default() }
+    }
+
+    fn fd(object: usize, table: usize, fd: u32) -> FdRef {
+        FdRef { object, table, fd: Fd(fd), path_only: false }
+    }
+
+    fn map(object: usize, space: usize, start: u64) -> Mapping {
+        Mapping { object, space, map: MapRef { start, end: start + 1, offset: None, perms: None } }
+    }
+
+    /// Check that what a process has of a buffer is in one holder, that holders are ordered by pid,
+    /// and that a shared table or address space is counted with its first owner.
+    #[test]
+    fn one_holder_for_each_process() {
+        let mut reading = reading(2);
+        reading.tables = vec![vec![(Pid(5), None), (Pid(9), None)], vec![(Pid(2), None)]];
+        reading.spaces = vec![vec![Pid(9)], vec![Pid(1), Pid(5)]];
+        reading.fds = [fd(1, 0, 4), fd(1, 1, 3), fd(1, 0, 3), fd(0, 1, 7)].into_iter().collect();
+        [map(1, 1, 10), map(1, 0, 30), map(1, 0, 20)].into_iter().for_each(|map| reading.maps.push(map));
+        let found = assemble(&mut reading);
+        let shown = |at: usize| -> Vec<_> {
+            let of_one = |h: &Holder| {
+                let maps: Vec<u64> = h.maps.iter().map(|map| map.start).collect();
+                (h.pid.0, h.fds.iter().map(|fd| fd.0).collect(), h.fd_table_of, maps, h.address_space_of)
+            };
+            found[at].buffer.holders.iter().map(of_one).collect()
+        };
+        assert_eq!(found.iter().map(|one| one.buffer.id.ino.0).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(shown(0), [(2, vec![7], None, vec![], None)]);
+        let expected = [
+            (1, vec![], None, vec![10], None),
+            (2, vec![3], None, vec![], None),
+            (5, vec![3, 4], None, vec![10], Some(Pid(1))),
+            (9, vec![3, 4], Some(Pid(5)), vec![20, 30], None),
+        ];
+        assert_eq!(shown(1), expected);
+    }
+
+    /// Check that the holders of a buffer take no more memory than they need.
+    #[test]
+    fn no_spare_holders() {
+        let mut reading = reading(1);
+        reading.tables = (0..100).map(|pid| vec![(Pid(pid), None)]).collect();
+        reading.fds = (0..100).map(|table| fd(0, table, 3)).collect();
+        let found = assemble(&mut reading);
+        let holders = &found[0].buffer.holders;
+        assert_eq!((holders.len(), holders.capacity()), (100, 100));
+    }
+
+    /// Check that only a holder that could not be compared makes its buffer uncompared.
+    #[test]
+    fn uncompared_holders() {
+        let mut reading = reading(2);
+        reading.tables = vec![vec![(Pid(5), None)], vec![(Pid(6), None)]];
+        reading.fds = [fd(0, 0, 3), fd(1, 1, 3)].into_iter().collect();
+        reading.uncompared.insert(Pid(6));
+        let found: Vec<bool> = assemble(&mut reading).iter().map(|one| one.uncompared).collect();
+        assert_eq!(found, [false, true]);
+    }
+}
