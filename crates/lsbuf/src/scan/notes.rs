@@ -5,7 +5,7 @@
 //!
 //! Limits: notes follow from the figures and never change them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::driver_shmem;
 use super::settle::Settled;
@@ -113,7 +113,7 @@ pub(super) fn add(snapshot: &mut Snapshot) {
 /// memfds or one another, and drivers' shmem beside dma-bufs of drivers. Not if it was found out
 /// which they are.
 fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
-    let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
+    let any_memfd = buffers.iter().any(|b| b.id.kind == Kind::Memfd);
     let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
     // Pages whose memfd is gone belong to no file, so two udmabufs may share them unseen.
     let common = |b: &Buffer| b.overlaps.iter().flatten().map(|o| o.bytes).sum::<Bytes>();
@@ -136,11 +136,11 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     };
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
     let may_be_driver_shmem = buffers.iter().any(driver_shmem::may_show_as_shmem);
-    let is_linked =
-        |shmem: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == shmem.id);
+    let linked: HashSet<BufferId> =
+        buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).map(|overlap| overlap.of).collect();
     let double = |b: &&Buffer| match b.id.kind {
-        Kind::DmaBuf => udmabuf(b) && any(Kind::Memfd) || several_have && has_nobodys(b) || parts_unknown(b),
-        Kind::GemShmem => may_be_driver_shmem && !is_linked(b),
+        Kind::DmaBuf => udmabuf(b) && any_memfd || several_have && has_nobodys(b) || parts_unknown(b),
+        Kind::GemShmem => may_be_driver_shmem && !linked.contains(&b.id),
         _ => false,
     };
     let doubles = buffers.iter().filter(double);
