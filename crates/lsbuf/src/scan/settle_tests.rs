@@ -208,6 +208,42 @@ fn what_may_be_missing() {
     assert_eq!(may_miss([changes(), changes(), changes()]), Some(pids(&[])));
 }
 
+/// Check that the holders that ran are found, whether few ran or few hold the buffer.
+#[test]
+fn holders_that_ran() {
+    let among = |ran: &[u32], holders: std::ops::Range<u32>| {
+        let holders: Vec<Holder> = holders.map(|pid| Holder::new(Pid(pid))).collect();
+        let suspects = Suspects { ran: Rc::new(pids(ran)), only_holders: true };
+        let found: Vec<u32> = suspects.among(&holders).map(|pid| pid.0).collect();
+        assert_eq!(suspects.is_none(&holders), found.is_empty());
+        found
+    };
+    assert_eq!(among(&[3, 50, 200], 10..100), [50]);
+    assert_eq!(among(&[3, 10, 11, 200], 10..12), [10, 11]);
+    assert_eq!(among(&[3], 10..100), [0; 0]);
+    assert_eq!(among(&[], 10..12), [0; 0]);
+}
+
+/// Check that a message makes every process that ran a suspect, and that a reading that found none
+/// leaves only the holders.
+#[test]
+fn suspects_of_a_message() {
+    let with_message = |who: &[u32]| {
+        let mut reading = ran(2, who);
+        reading.objects[0].buffer.in_flight = Some(1);
+        reading
+    };
+    let with_program = |who: &[u32]| {
+        let mut reading = ran(2, who);
+        reading.objects[0].buffer.exe = Some(1);
+        reading
+    };
+    let (residual, _, outcome) = settle([with_message(&[7, 8]), with_message(&[7, 8]), with_message(&[8])]);
+    assert_eq!((residual, outcome.ran), (Residual::Estimate(0, Why::Ran), pids(&[8])));
+    let (residual, readings, _) = settle([with_message(&[8]), with_program(&[7, 8])]);
+    assert_eq!((residual, readings), (Residual::Exact(0), 2));
+}
+
 /// Check that any number of readings may be allowed.
 #[test]
 fn limits_do_not_overflow() {
