@@ -178,11 +178,13 @@ mod tests {
         /// is.
         #[test]
         fn items_in_items_out(a in prop::collection::vec(0..4u32, 0..5), b in prop::collection::vec(0..4u32, 0..5)) {
-            let fds = |numbers: &[u32]| numbers.iter().copied().map(Fd).collect::<Vec<_>>();
-            prop_assert_eq!(FdList::from(fds(&a)).to_vec(), fds(&a));
-            prop_assert_eq!(FdList::from(fds(&a)) == FdList::from(fds(&b)), a == b);
-            prop_assert_eq!(ShortList::from(a.clone()).to_vec(), a.clone());
-            prop_assert_eq!(ShortList::from(a.clone()) == ShortList::from(b.clone()), a == b);
+            let numbered = |numbers: &[u32]| numbers.iter().copied().map(Fd).collect::<FdList>();
+            let (fds, others) = (numbered(&a), numbered(&b));
+            prop_assert_eq!(fds.iter().map(|fd| fd.0).collect::<Vec<_>>(), a.as_slice());
+            prop_assert_eq!(fds == others, a == b);
+            let (list, other) = (ShortList::from(a.clone()), ShortList::from(b.clone()));
+            prop_assert_eq!(list.as_slice(), a.as_slice());
+            prop_assert_eq!(list == other, a == b);
         }
     }
 }

@@ -118,11 +118,14 @@ struct Evidence {
     suspects: Option<Suspects>,
 }
 
+/// The processes that ran in a reading, or in each of several.
+type Ran = Rc<BTreeSet<Pid>>;
+
 /// The processes that may have made a buffer's residual wrong. Buffers share the set of those that
 /// ran, so that no buffer has a list of its own.
 #[derive(Clone, Debug, Default)]
 struct Suspects {
-    ran: Rc<BTreeSet<Pid>>,
+    ran: Ran,
     /// Only those that hold the buffer.
     only_holders: bool,
 }
@@ -148,10 +151,10 @@ impl Suspects {
 /// The processes that ran in this reading and in all readings of an earlier set: one set for all
 /// buffers with the same earlier set.
 #[derive(Default)]
-struct Intersections(HashMap<*const BTreeSet<Pid>, (Rc<BTreeSet<Pid>>, Rc<BTreeSet<Pid>>)>);
+struct Intersections(HashMap<*const BTreeSet<Pid>, (Ran, Ran)>);
 
 impl Intersections {
-    fn of(&mut self, before: Rc<BTreeSet<Pid>>, now: &Rc<BTreeSet<Pid>>) -> Rc<BTreeSet<Pid>> {
+    fn of(&mut self, before: Ran, now: &Ran) -> Ran {
         if before.is_empty() || now.is_empty() {
             return Rc::default();
         }
@@ -179,7 +182,7 @@ impl ReadingVerdict {
         one: &Assembled,
         seen: &ReadingCoverage,
         interference: &Interference,
-        ran: Option<&Rc<BTreeSet<Pid>>>,
+        ran: Option<&Ran>,
     ) -> ReadingVerdict {
         match undisturbed_residual(one, seen) {
             Err(residual) => ReadingVerdict::Fixed(residual),
@@ -243,7 +246,7 @@ impl Settling {
             .map(|one| ReadingVerdict::of(one, &outcome.seen, &interference, ran.as_ref()))
             .collect();
         let mut intersections = Intersections::default();
-        let mut in_outcome: Vec<Rc<BTreeSet<Pid>>> = Vec::new();
+        let mut in_outcome: Vec<Ran> = Vec::new();
         // The evidence has to be kept only if there was or will be another reading.
         let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
@@ -398,7 +401,7 @@ fn suspects(
     one: &Assembled,
     number: u64,
     interference: &Interference,
-    ran: Option<&Rc<BTreeSet<Pid>>>,
+    ran: Option<&Ran>,
 ) -> Result<Option<Suspects>, Why> {
     let Some(ran) = ran else { return Err(Why::NotWatched) };
     let holders = &one.buffer.holders;
