@@ -587,21 +587,31 @@ fn in_common(buffers: &[Buffer]) -> (u128, u128) {
 
 fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {
     let knows_unheld = knows_unheld(snapshot);
-    let of_one = |kind: Kind| {
-        let of_it = || snapshot.buffers.iter().filter(move |b| b.id.kind == kind);
-        let part = |is_of: fn(&Buffer) -> bool| Bytes::total(of_it().filter(|b| is_of(b)).map(Buffer::cost));
-        let kernel_only = if kind != Kind::DmaBuf || knows_unheld { part(Buffer::is_unheld) } else { None };
-        KindTotals {
-            kind,
-            buffers: of_it().count() as u64,
-            size: Bytes::total(of_it().map(|b| b.size)),
-            charged: Bytes::total(of_it().map(|b| b.charged)),
-            held: part(|b| !b.holders.is_empty()),
-            kernel_only,
-            at_least: Bytes::at_least(of_it().map(Buffer::cost)),
-        }
+    let none = |kind: Kind| KindTotals {
+        kind,
+        buffers: 0,
+        size: Some(Bytes(0)),
+        charged: Some(Bytes(0)),
+        held: Some(Bytes(0)),
+        kernel_only: (kind != Kind::DmaBuf || knows_unheld).then_some(Bytes(0)),
+        at_least: Bytes(0),
     };
-    Kind::ALL.iter().map(|&kind| of_one(kind)).filter(|totals| totals.buffers > 0).collect()
+    let mut kinds: Vec<KindTotals> = Kind::ALL.iter().map(|&kind| none(kind)).collect();
+    let add = |sum: &mut Option<Bytes>, part| *sum = Bytes::total([*sum, part]);
+    for buffer in &snapshot.buffers {
+        let Some(totals) = kinds.iter_mut().find(|totals| totals.kind == buffer.id.kind) else { continue };
+        totals.buffers += 1;
+        add(&mut totals.size, buffer.size);
+        add(&mut totals.charged, buffer.charged);
+        totals.at_least = Bytes::at_least([Some(totals.at_least), buffer.cost()]);
+        if !buffer.holders.is_empty() {
+            add(&mut totals.held, buffer.cost());
+        } else if buffer.is_unheld() {
+            add(&mut totals.kernel_only, buffer.cost());
+        }
+    }
+    kinds.retain(|totals| totals.buffers > 0);
+    kinds
 }
 
 fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {

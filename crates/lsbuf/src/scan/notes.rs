@@ -5,7 +5,7 @@
 //!
 //! Limits: notes follow from the figures and never change them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::driver_shmem;
 use super::settle::Settled;
@@ -31,7 +31,16 @@ pub(super) fn coverage(outcome: &Settled) -> Coverage {
     if let Some(processes) = &outcome.may_miss {
         notes.push(Note::MayMiss { processes: processes.iter().copied().collect() });
     }
-    notes.extend(Why::ALL.iter().filter_map(|&why| of_residuals(why, outcome)));
+    let mut inexact: BTreeMap<Why, u64> = BTreeMap::new();
+    for buffer in &outcome.buffers {
+        // A segment's attachments are read once, after its mappings. That they differ does not mean
+        // that the count changed.
+        let is_reported = |why: &Why| *why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
+        if let Some(why) = buffer.residual.why().filter(is_reported) {
+            *inexact.entry(why).or_default() += 1;
+        }
+    }
+    notes.extend(inexact.into_iter().filter_map(|(why, buffers)| of_residuals(why, buffers, outcome)));
     Coverage {
         sources: seen.sources.clone(),
         processes: seen.processes,
@@ -64,16 +73,8 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
     notes
 }
 
-/// The note about residuals that are not exact for this reason, if there are any.
-fn of_residuals(why: Why, outcome: &Settled) -> Option<Note> {
-    // A segment's attachments are read once, after its mappings. That they differ does not mean
-    // that the count changed.
-    let is_reported = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
-    let of_it = outcome.buffers.iter().filter(|buffer| buffer.residual.why() == Some(why));
-    let buffers = of_it.filter(is_reported).count() as u64;
-    if buffers == 0 {
-        return None;
-    }
+/// The note about so many residuals that are not exact for this reason. `None`: it needs none.
+fn of_residuals(why: Why, buffers: u64, outcome: &Settled) -> Option<Note> {
     Some(match why {
         Why::Overcounted => Note::Overcounted { buffers },
         Why::Uncompared => Note::Uncompared { buffers },
