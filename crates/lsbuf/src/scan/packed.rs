@@ -4,8 +4,9 @@
 //! object, takes them from the end and gives the memory back on the way, so that it never has all
 //! references twice.
 //!
-//! Limits: objects, tables and address spaces are numbered with 32 bits. More than that many would
-//! take more than a terabyte of memory.
+//! Limits: objects, tables and address spaces are numbered with 32 bits. 2^32 objects would take
+//! more than a terabyte of memory. There are no more tables and address spaces than tasks, and Linux
+//! has at most 2^22 of these (`PID_MAX_LIMIT`).
 
 use super::reading::{FdRef, Mapping};
 use crate::model::{Fd, MapRef, Perms};
@@ -84,7 +85,7 @@ impl PackedMapping {
 /// A number of an object, table or address space.
 fn number(index: usize) -> u32 {
     let number = u32::try_from(index);
-    assert!(number.is_ok(), "the list with 2^32 objects would not have fitted into memory");
+    assert!(number.is_ok(), "there are fewer than 2^32 objects, tables and address spaces");
     number.unwrap_or_default()
 }
 
