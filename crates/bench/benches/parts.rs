@@ -88,9 +88,11 @@ fn parsers(criterion: &mut Criterion) {
 
 fn joining(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("join");
-    for (world, buffers, processes) in [("phone", 300, 60), ("storm", 20_000, 60)] {
-        let found = Found::new(buffers, processes);
-        let references = 6 * buffers as usize;
+    for (world, buffers, processes, holders) in
+        [("phone", 300, 60, 3), ("storm", 20_000, 60, 3), ("many holders", 100, 3000, 3000)]
+    {
+        let found = Found::new(buffers, processes, holders);
+        let references = (2 * holders * buffers) as usize;
         assert_eq!(found.join(), references, "{world}");
         group.throughput(Throughput::Elements(references as u64));
         group.bench_function(world, |bencher| bencher.iter(|| black_box(&found).join()));

@@ -67,7 +67,7 @@ pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
         _ => Vec::new(),
     };
     let key = wanted.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    let by_key = all(&|b| key.is_some() && b.segment.map(|s| s.key) == key && key != Some(0));
+    let by_key = all(&|b| key.is_some() && b.segment.as_ref().map(|s| s.key) == key && key != Some(0));
     if !by_key.is_empty() {
         return by_key;
     }

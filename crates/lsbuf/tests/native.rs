@@ -170,10 +170,13 @@ fn a_segment() {
             let account = account_of(&answer, found);
             assert_eq!((found.count, account.map, account.kernel()), (Some(2), 2, Some(0)));
             assert_eq!(
-                (found.size, found.segment.unwrap().rss),
+                (found.size, found.segment.as_ref().unwrap().rss),
                 (Some(Bytes(8 * page())), Bytes(2 * page()))
             );
-            assert_eq!((found.deleted, found.segment.unwrap().creator), (Some(removed), Some(own())));
+            assert_eq!(
+                (found.deleted, found.segment.as_ref().unwrap().creator),
+                (Some(removed), Some(own()))
+            );
         }
         segment.remove().unwrap();
     }
@@ -185,7 +188,7 @@ fn a_segment() {
 
 fn account_of(snapshot: &Snapshot, buffer: &Buffer) -> Account {
     let at = snapshot.buffers.iter().position(|b| b.id == buffer.id).unwrap();
-    *Ledger::of(snapshot).row(at).account
+    Ledger::of(snapshot).row(at).account
 }
 
 /// Check that anonymous shared memory is found by its mapping, with its figures if inodes behind

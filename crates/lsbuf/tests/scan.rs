@@ -22,7 +22,7 @@ fn inodes(snapshot: &Snapshot) -> Vec<u64> {
 }
 
 fn kernel(snapshot: &Snapshot) -> (Option<u64>, bool) {
-    let account = *Ledger::of(snapshot).row(0).account;
+    let account = Ledger::of(snapshot).row(0).account;
     (account.kernel(), account.is_estimate())
 }
 

@@ -59,9 +59,9 @@ fn a_segment_and_a_memfd_collide() {
         (Kind::Sysv, 0, "0x0000162e".into(), Some(16384), Some(8192)),
     ];
     assert_eq!(buffers(&snapshot), expected);
-    let account = *Ledger::of(&snapshot).row(1).account;
+    let account = Ledger::of(&snapshot).row(1).account;
     assert_eq!((account.map, account.kernel(), account.is_estimate()), (1, Some(0), false));
-    assert_eq!(snapshot.buffers[1].segment.unwrap().creator, Some(Pid(12)));
+    assert_eq!(snapshot.buffers[1].segment.as_ref().unwrap().creator, Some(Pid(12)));
     assert_eq!(snapshot.buffers[1].id.ipc, None::<IpcNamespace>);
 }
 
@@ -121,7 +121,7 @@ fn private_mappings() {
     );
     let snapshot = tree.scan();
     assert_eq!(snapshot.buffers.len(), 1);
-    let account = *Ledger::of(&snapshot).row(0).account;
+    let account = Ledger::of(&snapshot).row(0).account;
     assert_eq!((account.map, account.private_map), (2, Some(1)));
 }
 
@@ -136,7 +136,7 @@ fn chosen_kinds() {
         let options = Options { kinds: [kind].into_iter().collect::<Kinds>(), ..tree.options() };
         let snapshot = lsbuf::scan(options).unwrap();
         assert!(snapshot.coverage.is_complete() || kind == Kind::DmaBuf, "{:?}", snapshot.coverage.notes);
-        snapshot.buffers.iter().map(|b| (b.id.kind, b.holders[0].fds.clone())).collect::<Vec<_>>()
+        snapshot.buffers.iter().map(|b| (b.id.kind, b.holders[0].fds.to_vec())).collect::<Vec<_>>()
     };
     assert_eq!(only(Kind::Memfd), [(Kind::Memfd, vec![Fd(3)])]);
     assert_eq!(only(Kind::Tmpfs), [(Kind::Tmpfs, vec![Fd(4)])]);

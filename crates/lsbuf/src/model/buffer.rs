@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::{BufferId, Bytes, Fd, GemHandle, Kind, Label, Overlap, Pid, Residual, Seals, Segment, Tid, Why};
+use super::{
+    BufferId, Bytes, Fd, FdList, GemHandle, Kind, Label, Overlap, Pid, Residual, Seals, Segment, ShortList,
+    Tid, Why,
+};
 
 /// One buffer and its references.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub struct Buffer {
     /// Operations that its seals forbid. `None`: not read, or it cannot be sealed.
     pub seals: Option<Seals>,
     /// The kernel's own account of a System V segment.
-    pub segment: Option<Segment>,
+    pub segment: Option<Box<Segment>>,
     /// Other buffers that have the same memory. `None`: unknown.
     pub overlaps: Option<Vec<Overlap>>,
     /// `Some` and empty for a buffer without a name; `None` when the name could not be read.
@@ -52,7 +55,7 @@ pub struct Buffer {
     pub attachments: Option<Vec<Label>>,
     /// GEM handles of it, where a driver lists them and
     /// [`Sources::gem_handles`](crate::scan::Sources::gem_handles) is set.
-    pub handles: Vec<GemHandle>,
+    pub handles: ShortList<GemHandle>,
     /// When it was exported, by the inode's times. `None`: unreadable, or the times contradict each
     /// other because somebody changed them. The owner can set them to a later time, which cannot be
     /// seen.
@@ -85,7 +88,7 @@ impl Buffer {
             in_flight: None,
             io_uring: None,
             attachments: None,
-            handles: Vec::new(),
+            handles: ShortList::default(),
             created_at: None,
             creator_uid: None,
             holders: Vec::new(),
@@ -103,7 +106,7 @@ impl Buffer {
     /// segment, and no process that was read has one.
     #[must_use]
     pub fn is_held_unseen(&self) -> bool {
-        self.holders.is_empty() && self.segment.is_some_and(|segment| segment.attached > 0)
+        self.holders.is_empty() && self.segment.as_ref().is_some_and(|segment| segment.attached > 0)
     }
 
     /// Whether no process holds it, as far as can be known.
@@ -127,16 +130,16 @@ pub struct Holder {
     /// The holding process.
     pub pid: Pid,
     /// Slots of its fd table that count as references.
-    pub fds: Vec<Fd>,
+    pub fds: FdList,
     /// Slots opened with `O_PATH`: they keep the memory but are not in the kernel's count.
-    pub opaths: Vec<Fd>,
+    pub opaths: ShortList<Fd>,
     /// VMAs of its address space.
-    pub maps: Vec<MapRef>,
+    pub maps: ShortList<MapRef>,
     /// Whether the process runs a program from this buffer (`/proc/P/exe`), which is one reference
     /// of its address space.
     pub runs: bool,
     /// Fd tables of threads that do not share the process's.
-    pub threads: Vec<ThreadFds>,
+    pub threads: ShortList<ThreadFds>,
     /// The holder whose fd table `fds` and `opaths` are slots of, if it shares that table
     /// (CLONE_FILES). Each slot is one reference and is counted there.
     pub fd_table_of: Option<Pid>,
@@ -151,11 +154,11 @@ impl Holder {
     pub fn new(pid: Pid) -> Holder {
         Holder {
             pid,
-            fds: Vec::new(),
-            opaths: Vec::new(),
-            maps: Vec::new(),
+            fds: FdList::default(),
+            opaths: ShortList::default(),
+            maps: ShortList::default(),
             runs: false,
-            threads: Vec::new(),
+            threads: ShortList::default(),
             fd_table_of: None,
             address_space_of: None,
         }
@@ -216,9 +219,9 @@ pub struct ThreadFds {
     /// The thread, below `/proc/P/task`.
     pub tid: Tid,
     /// As [`Holder::fds`].
-    pub fds: Vec<Fd>,
+    pub fds: FdList,
     /// As [`Holder::opaths`].
-    pub opaths: Vec<Fd>,
+    pub opaths: ShortList<Fd>,
     /// As [`Holder::fd_table_of`].
     pub fd_table_of: Option<Pid>,
 }
@@ -284,5 +287,18 @@ impl Perms {
 impl fmt::Display for Perms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|&c| write!(f, "{}", char::from(c)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 360:
+    /// there may be a million holders.
+    #[test]
+    fn sizes() {
+        assert!(size_of::<Holder>() <= 64);
+        assert!(size_of::<Buffer>() <= 360, "{}", size_of::<Buffer>());
     }
 }

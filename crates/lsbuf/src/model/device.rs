@@ -180,7 +180,7 @@ mod tests {
     fn by_handle() {
         let mut imported = buffer("system", &["gpu"]);
         let handle = |pid, handle| GemHandle { pid: Pid(pid), comm: "x".into(), handle, imported: true };
-        imported.handles = vec![handle(3, 1), handle(3, 2)];
+        imported.handles = vec![handle(3, 1), handle(3, 2)].into();
         assert_eq!(candidates(&imported, &[device("/dev/dri/card0", "gpu", &[1])]), [Pid(3)]);
     }
 

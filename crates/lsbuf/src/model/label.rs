@@ -30,8 +30,8 @@ enum Text {
     Long(Box<[u8]>),
 }
 
-/// As many as make the whole no larger than four words.
-const SHORT: usize = 30;
+/// As many as make the whole no larger than three words.
+const SHORT: usize = 22;
 
 impl Label {
     /// The bytes as the kernel gave them.
@@ -126,10 +126,10 @@ mod tests {
 
     use super::*;
 
-    /// Check that a name costs no more than four words where it stands.
+    /// Check that a name costs no more than three words where it stands.
     #[test]
     fn size() {
-        assert_eq!(size_of::<Label>(), 4 * size_of::<usize>());
+        assert_eq!(size_of::<Label>(), 3 * size_of::<usize>());
     }
 
     proptest! {

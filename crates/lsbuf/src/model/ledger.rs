@@ -4,10 +4,10 @@
 //! that three processes share is handed out to the last byte, so that the parts always add up to
 //! the whole. A sum that does not fit into 64 bits is unknown, never the largest number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Buffer, BufferId, Bytes, Holder, Kind, Label, Pid, Process, Residual, Snapshot, Why, candidates,
+    Buffer, BufferId, Bytes, Device, Holder, Kind, Label, Pid, Process, Residual, Snapshot, Why, candidates,
 };
 
 /// From this many fds of one process to one buffer, its shape is an fd leak. Decoders and
@@ -41,24 +41,10 @@ pub struct Account {
 }
 
 impl Account {
-    /// The accounts of a snapshot's buffers, in their order.
-    fn of_each(snapshot: &Snapshot) -> Vec<Account> {
-        snapshot.buffers.iter().map(Account::of).collect()
-    }
-
-    fn of(buffer: &Buffer) -> Account {
-        let sum = |f: fn(&Holder) -> u64| buffer.holders.iter().map(f).sum::<u64>();
-        let counted = buffer.holders.iter().filter(|h| h.address_space_of.is_none());
-        Account {
-            fd: sum(Holder::fd_refs),
-            map: sum(Holder::map_refs),
-            private_map: counted.map(Holder::private_maps).sum(),
-            in_flight: buffer.in_flight,
-            io_uring: buffer.io_uring,
-            exe: buffer.exe,
-            residual: buffer.residual,
-            opath: sum(Holder::opath_refs),
-        }
+    fn of(buffer: &Buffer, held: &HeldRefs) -> Account {
+        let HeldRefs { fd, map, private_map, opath } = *held;
+        let Buffer { in_flight, io_uring, exe, residual, .. } = *buffer;
+        Account { fd, map, private_map, in_flight, io_uring, exe, residual, opath }
     }
 
     /// The residual's number. `None`: unknown.
@@ -71,6 +57,28 @@ impl Account {
     #[must_use]
     pub fn is_estimate(&self) -> bool {
         !matches!(self.residual, Residual::Exact(_) | Residual::Unknown(Why::NotCounted))
+    }
+}
+
+/// The part of an [`Account`] that is added up from the holders; the rest is the buffer's.
+#[derive(Clone, Copy, Debug)]
+struct HeldRefs {
+    fd: u64,
+    map: u64,
+    private_map: Option<u64>,
+    opath: u64,
+}
+
+impl HeldRefs {
+    fn of(buffer: &Buffer) -> HeldRefs {
+        let sum = |f: fn(&Holder) -> u64| buffer.holders.iter().map(f).sum::<u64>();
+        let counted = buffer.holders.iter().filter(|h| h.address_space_of.is_none());
+        HeldRefs {
+            fd: sum(Holder::fd_refs),
+            map: sum(Holder::map_refs),
+            private_map: counted.map(Holder::private_maps).sum(),
+            opath: sum(Holder::opath_refs),
+        }
     }
 }
 
@@ -112,7 +120,7 @@ impl LeakShape {
             return Some(LeakShape::Fd);
         }
         if buffer.id.kind == Kind::Sysv {
-            let unattached = buffer.segment.is_some_and(|segment| segment.attached == 0);
+            let unattached = buffer.segment.as_ref().is_some_and(|segment| segment.attached == 0);
             return (unattached && buffer.holders.is_empty()).then_some(LeakShape::Unattached);
         }
         // The other shapes claim that there is no fd, and a process that could not be read may have
@@ -263,10 +271,9 @@ pub struct ExporterTotals {
 #[non_exhaustive]
 pub struct Ledger<'s> {
     snapshot: &'s Snapshot,
-    /// Three facts for each of the snapshot's buffers, in their order.
-    accounts: Vec<Account>,
-    shapes: Vec<Option<LeakShape>>,
-    candidates: Vec<Vec<Pid>>,
+    /// Of each of the snapshot's buffers, in their order.
+    buffers: Vec<BufferFigures>,
+    candidates: CandidateLists<'s>,
     /// Of each of the snapshot's processes, in their order.
     processes: Vec<ProcessFigures>,
     /// The whole machine.
@@ -277,6 +284,44 @@ pub struct Ledger<'s> {
     pub exporters: Vec<ExporterTotals>,
 }
 
+/// What is kept for each buffer, of which there may be very many.
+#[derive(Clone, Copy, Debug)]
+struct BufferFigures {
+    held: HeldRefs,
+    shape: Option<LeakShape>,
+    /// An index into [`CandidateLists::lists`].
+    candidates: usize,
+}
+
+/// The lists of candidates. Buffers with the same facts have one list together.
+#[derive(Clone, Debug)]
+struct CandidateLists<'s> {
+    /// The first one is empty.
+    lists: Vec<Vec<Pid>>,
+    /// The list for each exporter and set of attachments, where no handles are listed.
+    known: HashMap<(Option<&'s Label>, Option<&'s [Label]>), usize>,
+}
+
+impl<'s> CandidateLists<'s> {
+    fn new() -> CandidateLists<'s> {
+        CandidateLists { lists: vec![Vec::new()], known: HashMap::new() }
+    }
+
+    /// The index of the buffer's list.
+    fn add(&mut self, buffer: &'s Buffer, devices: &[Device]) -> usize {
+        let next = self.lists.len();
+        if !buffer.handles.is_empty() {
+            self.lists.push(candidates(buffer, devices));
+            return next;
+        }
+        let facts = (buffer.exporter.as_ref(), buffer.attachments.as_deref());
+        *self.known.entry(facts).or_insert_with(|| {
+            self.lists.push(candidates(buffer, devices));
+            next
+        })
+    }
+}
+
 /// One buffer and what the ledger says of it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -284,7 +329,7 @@ pub struct BufferRow<'a> {
     /// The buffer and its holders.
     pub buffer: &'a Buffer,
     /// Where its references are.
-    pub account: &'a Account,
+    pub account: Account,
     /// The leak pattern that its references look like, if any.
     pub shape: Option<LeakShape>,
     /// Processes that could be behind its residual, because they have a fitting device open;
@@ -307,57 +352,49 @@ impl<'s> Ledger<'s> {
     #[must_use]
     pub fn of(snapshot: &'s Snapshot) -> Ledger<'s> {
         let saw_every_process = snapshot.coverage.saw_every_process();
-        let accounts = Account::of_each(snapshot);
-        let shapes = snapshot
-            .buffers
-            .iter()
-            .zip(&accounts)
-            .map(|(b, a)| LeakShape::of(b, a, saw_every_process))
-            .collect();
-        let candidates = snapshot
-            .buffers
-            .iter()
-            .zip(&accounts)
-            .map(|(b, a)| if a.kernel() == Some(0) { Vec::new() } else { candidates(b, &snapshot.devices) })
-            .collect();
-        let mut figures: BTreeMap<Pid, ProcessFigures> =
-            snapshot.processes.iter().map(|p| (p.pid, ProcessFigures::default())).collect();
-        for (buffer, account) in snapshot.buffers.iter().zip(&accounts) {
-            charge(&mut figures, buffer, account);
-        }
-        let costs = |counts: &dyn Fn(&Buffer, &Account) -> bool| {
-            let counted = snapshot.buffers.iter().zip(&accounts).filter(|(b, a)| counts(b, a));
-            counted.map(|(b, _)| b.cost()).collect::<Vec<_>>()
+        let mut candidates = CandidateLists::new();
+        let mut charges = Charges::new(&snapshot.processes);
+        let measure = |buffer| {
+            let held = HeldRefs::of(buffer);
+            let account = Account::of(buffer, &held);
+            charges.add(buffer, &account);
+            let explained = account.kernel() == Some(0);
+            BufferFigures {
+                held,
+                shape: LeakShape::of(buffer, &account, saw_every_process),
+                candidates: if explained { 0 } else { candidates.add(buffer, &snapshot.devices) },
+            }
         };
+        let buffers: Vec<BufferFigures> = snapshot.buffers.iter().map(measure).collect();
+        let costs = |counts: fn(&Buffer, &HeldRefs) -> bool| {
+            let all = snapshot.buffers.iter().zip(&buffers);
+            all.filter(move |(b, f)| counts(b, &f.held)).map(|(b, _)| b.cost())
+        };
+        let accounts = || snapshot.buffers.iter().zip(&buffers).map(|(b, f)| (b, Account::of(b, &f.held)));
         let (held_twice, same_memory) = in_common(&snapshot.buffers);
-        let all = costs(&|_, _| true);
         let kinds = by_kind(snapshot);
+        let known_costs = snapshot.buffers.iter().filter_map(Buffer::cost).map(|cost| u128::from(cost.0));
         let totals = Totals {
             buffers: snapshot.buffers.len() as u64,
-            size: less(&all, same_memory),
-            at_least: clamped(
-                all.iter().flatten().map(|cost| u128::from(cost.0)).sum::<u128>() - same_memory,
-            ),
+            size: less(costs(|_, _| true), same_memory),
+            at_least: clamped(known_costs.sum::<u128>() - same_memory),
             same_memory: clamped(same_memory),
-            held: less(&costs(&|b, _| !b.holders.is_empty()), held_twice),
-            opath: less(&costs(&|b, a| a.opath > 0 && a.fd == 0 && a.map == 0 && b.count == Some(0)), 0),
+            held: less(costs(|b, _| !b.holders.is_empty()), held_twice),
+            opath: less(costs(|b, h| h.opath > 0 && h.fd == 0 && h.map == 0 && b.count == Some(0)), 0),
             kernel_only: knows_unheld(snapshot)
-                .then(|| less(&costs(&|b, _| b.is_unheld()), same_memory - held_twice))
+                .then(|| less(costs(|b, _| b.is_unheld()), same_memory - held_twice))
                 .flatten(),
-            rss: Bytes::total(figures.values().map(|f| f.rss)),
-            pss: Bytes::total(figures.values().map(|f| f.pss)),
-            unattributed_refs: snapshot.buffers.iter().zip(&accounts).try_fold(
-                0u64,
-                |sum, (buffer, account)| {
-                    let counted = buffer.id.kind == Kind::DmaBuf || account.kernel().is_some();
-                    sum.checked_add(if counted { account.kernel()? } else { 0 })
-                },
-            ),
-            estimate: accounts.iter().any(Account::is_estimate),
+            rss: Bytes::total(charges.each().map(|f| f.rss)),
+            pss: Bytes::total(charges.each().map(|f| f.pss)),
+            unattributed_refs: accounts().try_fold(0u64, |sum, (buffer, account)| {
+                let counted = buffer.id.kind == Kind::DmaBuf || account.kernel().is_some();
+                sum.checked_add(if counted { account.kernel()? } else { 0 })
+            }),
+            estimate: accounts().any(|(_, account)| account.is_estimate()),
         };
-        let processes = snapshot.processes.iter().filter_map(|p| figures.get(&p.pid).copied()).collect();
+        let processes = charges.figures;
         let exporters = by_exporter(&snapshot.buffers);
-        Ledger { snapshot, accounts, shapes, candidates, processes, totals, kinds, exporters }
+        Ledger { snapshot, buffers, candidates, processes, totals, kinds, exporters }
     }
 
     /// The snapshot that was measured.
@@ -368,7 +405,7 @@ impl<'s> Ledger<'s> {
 
     /// Every buffer, in the snapshot's order.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = BufferRow<'_>> + DoubleEndedIterator {
-        (0..self.accounts.len()).map(|index| self.row(index))
+        (0..self.buffers.len()).map(|index| self.row(index))
     }
 
     /// The buffer at that index of [`Snapshot::buffers`].
@@ -377,11 +414,12 @@ impl<'s> Ledger<'s> {
     /// If there is none.
     #[must_use]
     pub fn row(&self, index: usize) -> BufferRow<'_> {
+        let (buffer, figures) = (&self.snapshot.buffers[index], &self.buffers[index]);
         BufferRow {
-            buffer: &self.snapshot.buffers[index],
-            account: &self.accounts[index],
-            shape: self.shapes[index],
-            candidates: &self.candidates[index],
+            buffer,
+            account: Account::of(buffer, &figures.held),
+            shape: figures.shape,
+            candidates: &self.candidates.lists[figures.candidates],
         }
     }
 
@@ -408,8 +446,8 @@ impl<'s> Ledger<'s> {
 
 /// The sum of costs, less what is counted in it twice. `None`: a cost is unknown, or the result
 /// does not fit into 64 bits.
-fn less(costs: &[Option<Bytes>], twice: u128) -> Option<Bytes> {
-    let sum = costs.iter().try_fold(0u128, |sum, cost| Some(sum + u128::from((*cost)?.0)))?;
+fn less(mut costs: impl Iterator<Item = Option<Bytes>>, twice: u128) -> Option<Bytes> {
+    let sum = costs.try_fold(0u128, |sum, cost| Some(sum + u128::from(cost?.0)))?;
     u64::try_from(sum.saturating_sub(twice)).ok().map(Bytes)
 }
 
@@ -418,40 +456,77 @@ fn clamped(bytes: u128) -> Bytes {
     Bytes(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
-fn charge(figures: &mut BTreeMap<Pid, ProcessFigures>, buffer: &Buffer, account: &Account) {
-    let holders = buffer.holders.len() as u64;
-    let mapped = |holder: &Holder| u128::from(holder.mapped().0);
-    let all_mapped: u128 = buffer.holders.iter().map(mapped).sum();
-    let mut mapped_before: u128 = 0;
-    for (nth, holder) in buffer.holders.iter().enumerate() {
-        let figure = figures.entry(holder.pid).or_default();
-        figure.buffers += 1;
-        let (fds, opaths) = holder.slots();
-        figure.fds += fds + opaths;
-        figure.maps += holder.maps.len() as u64;
-        let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
-            *total = total.and_then(|t| t.checked_add(part?));
-        };
-        add(&mut figure.rss, buffer.cost());
-        add(
-            &mut figure.pss,
-            buffer.cost().map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
-        );
-        let mapped_up_to = mapped_before + mapped(holder);
-        if mapped_up_to > mapped_before {
-            let share = |size: Bytes| {
-                // Addresses have 64 bits, but a forged tree may sum up to more. Scaled down, the
-                // product fits.
-                let excess = 64 - all_mapped.leading_zeros().min(64);
-                let below = |part: u128| u128::from(size.0) * (part >> excess) / (all_mapped >> excess);
-                // Never above `size`, so it fits.
-                Bytes((below(mapped_up_to) - below(mapped_before)) as u64)
-            };
-            add(&mut figure.mapped_pss, buffer.cost().map(share));
+/// The figures of the processes while they are added up.
+struct Charges<'s> {
+    /// Ordered by pid.
+    processes: &'s [Process],
+    /// Of each process.
+    figures: Vec<ProcessFigures>,
+    /// Of holders that are not among the processes, because they have exited since.
+    gone: BTreeMap<Pid, ProcessFigures>,
+}
+
+impl<'s> Charges<'s> {
+    fn new(processes: &'s [Process]) -> Charges<'s> {
+        let figures = vec![ProcessFigures::default(); processes.len()];
+        Charges { processes, figures, gone: BTreeMap::new() }
+    }
+
+    fn each(&self) -> impl Iterator<Item = &ProcessFigures> {
+        self.figures.iter().chain(self.gone.values())
+    }
+
+    /// A process's figures. `next` is the index of the process that probably has this pid: holders
+    /// are ordered as the processes are.
+    fn of(&mut self, pid: Pid, next: &mut usize) -> &mut ProcessFigures {
+        let is_next = self.processes.get(*next).is_some_and(|process| process.pid == pid);
+        let found = if is_next { Ok(*next) } else { self.processes.binary_search_by_key(&pid, |p| p.pid) };
+        match found {
+            Ok(index) => {
+                *next = index + 1;
+                &mut self.figures[index]
+            }
+            Err(_) => self.gone.entry(pid).or_default(),
         }
-        mapped_before = mapped_up_to;
-        if holders == 1 {
-            add(&mut figure.uss, freed(buffer, account));
+    }
+
+    /// Charges a buffer to its holders.
+    fn add(&mut self, buffer: &Buffer, account: &Account) {
+        let holders = buffer.holders.len() as u64;
+        let mapped = |holder: &Holder| u128::from(holder.mapped().0);
+        let all_mapped: u128 = buffer.holders.iter().map(mapped).sum();
+        let mut mapped_before: u128 = 0;
+        let mut next = 0;
+        for (nth, holder) in buffer.holders.iter().enumerate() {
+            let figure = self.of(holder.pid, &mut next);
+            figure.buffers += 1;
+            let (fds, opaths) = holder.slots();
+            figure.fds += fds + opaths;
+            figure.maps += holder.maps.len() as u64;
+            let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
+                *total = total.and_then(|t| t.checked_add(part?));
+            };
+            add(&mut figure.rss, buffer.cost());
+            add(
+                &mut figure.pss,
+                buffer.cost().map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
+            );
+            let mapped_up_to = mapped_before + mapped(holder);
+            if mapped_up_to > mapped_before {
+                let share = |size: Bytes| {
+                    // Addresses have 64 bits, but a forged tree may sum up to more. Scaled down, the
+                    // product fits.
+                    let excess = 64 - all_mapped.leading_zeros().min(64);
+                    let below = |part: u128| u128::from(size.0) * (part >> excess) / (all_mapped >> excess);
+                    // Never above `size`, so it fits.
+                    Bytes((below(mapped_up_to) - below(mapped_before)) as u64)
+                };
+                add(&mut figure.mapped_pss, buffer.cost().map(share));
+            }
+            mapped_before = mapped_up_to;
+            if holders == 1 {
+                add(&mut figure.uss, freed(buffer, account));
+            }
         }
     }
 }
@@ -512,36 +587,45 @@ fn in_common(buffers: &[Buffer]) -> (u128, u128) {
 
 fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {
     let knows_unheld = knows_unheld(snapshot);
-    let of_one = |kind: Kind| {
-        let of_it = || snapshot.buffers.iter().filter(move |b| b.id.kind == kind);
-        let part = |is_of: fn(&Buffer) -> bool| Bytes::total(of_it().filter(|b| is_of(b)).map(Buffer::cost));
-        let kernel_only = if kind != Kind::DmaBuf || knows_unheld { part(Buffer::is_unheld) } else { None };
-        KindTotals {
-            kind,
-            buffers: of_it().count() as u64,
-            size: Bytes::total(of_it().map(|b| b.size)),
-            charged: Bytes::total(of_it().map(|b| b.charged)),
-            held: part(|b| !b.holders.is_empty()),
-            kernel_only,
-            at_least: Bytes::at_least(of_it().map(Buffer::cost)),
-        }
+    let none = |kind: Kind| KindTotals {
+        kind,
+        buffers: 0,
+        size: Some(Bytes(0)),
+        charged: Some(Bytes(0)),
+        held: Some(Bytes(0)),
+        kernel_only: (kind != Kind::DmaBuf || knows_unheld).then_some(Bytes(0)),
+        at_least: Bytes(0),
     };
-    Kind::ALL.iter().map(|&kind| of_one(kind)).filter(|totals| totals.buffers > 0).collect()
+    let mut kinds: Vec<KindTotals> = Kind::ALL.iter().map(|&kind| none(kind)).collect();
+    let add = |sum: &mut Option<Bytes>, part| *sum = Bytes::total([*sum, part]);
+    for buffer in &snapshot.buffers {
+        let Some(totals) = kinds.iter_mut().find(|totals| totals.kind == buffer.id.kind) else { continue };
+        totals.buffers += 1;
+        add(&mut totals.size, buffer.size);
+        add(&mut totals.charged, buffer.charged);
+        totals.at_least = Bytes::at_least([Some(totals.at_least), buffer.cost()]);
+        if !buffer.holders.is_empty() {
+            add(&mut totals.held, buffer.cost());
+        } else if buffer.is_unheld() {
+            add(&mut totals.kernel_only, buffer.cost());
+        }
+    }
+    kinds.retain(|totals| totals.buffers > 0);
+    kinds
 }
 
 fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {
-    let mut groups: BTreeMap<Option<&Label>, Vec<&Buffer>> = BTreeMap::new();
+    let mut groups: BTreeMap<Option<&Label>, (u64, Option<Bytes>)> = BTreeMap::new();
     for buffer in buffers.iter().filter(|b| b.id.kind == Kind::DmaBuf) {
-        groups.entry(buffer.exporter.as_ref()).or_default().push(buffer);
+        let (number, sum) = groups.entry(buffer.exporter.as_ref()).or_insert((0, Some(Bytes(0))));
+        *number += 1;
+        *sum = Bytes::total([*sum, buffer.size]);
     }
-    let mut totals: Vec<ExporterTotals> = groups
-        .into_iter()
-        .map(|(exporter, group)| ExporterTotals {
-            exporter: exporter.cloned(),
-            buffers: group.len() as u64,
-            size: Bytes::total(group.iter().map(|b| b.size)),
-        })
-        .collect();
+    let total = |(exporter, (buffers, size)): (Option<&Label>, _)| {
+        let exporter = exporter.cloned();
+        ExporterTotals { exporter, buffers, size }
+    };
+    let mut totals: Vec<ExporterTotals> = groups.into_iter().map(total).collect();
     totals.sort_by_key(|t| std::cmp::Reverse(t.size));
     totals
 }

@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    BufferId, Coverage, Fd, Gaps, Holder, Host, Inode, Kind, Kinds, MapRef, Overlap, Part, Process, Residual,
-    Segment, Source, Why,
+    BufferId, Coverage, DeviceClass, DeviceHolder, Fd, Gaps, Holder, Host, Inode, Kind, Kinds, MapRef,
+    Overlap, Part, Process, Residual, Segment, Source, Why,
 };
 use super::*;
 
@@ -197,7 +197,7 @@ proptest! {
     /// Check that an account which is not an estimate explains the whole count.
     #[test]
     fn exact_accounts_balance(s in any_snapshot()) {
-        for (b, a) in s.buffers.iter().zip(Ledger::of(&s).accounts) {
+        for BufferRow { buffer: b, account: a, .. } in Ledger::of(&s).rows() {
             if let (false, Some(kernel)) = (a.is_estimate(), a.kernel()) {
                 let hidden = [a.in_flight, a.io_uring, a.exe];
                 let known: u64 = hidden.iter().flatten().sum();
@@ -300,7 +300,7 @@ fn a_segment_of_somebody_unseen() {
     let segment = |ino, attached| Buffer {
         charged: Some(Bytes(8)),
         id: BufferId::new(Kind::Sysv, None, Inode(ino)),
-        segment: Some(Segment {
+        segment: Some(Box::new(Segment {
             key: 0,
             owner: 0,
             creator: None,
@@ -309,7 +309,7 @@ fn a_segment_of_somebody_unseen() {
             removed: false,
             rss: Bytes(8),
             swap: Bytes(0),
-        }),
+        })),
         ..buffer(ino, Some(8), Some(attached), Vec::new())
     };
     let s = snapshot(vec![segment(1, 0), segment(2, 1)], Gaps::default());
@@ -319,6 +319,39 @@ fn a_segment_of_somebody_unseen() {
         (Some(Bytes(16)), Some(Bytes(0)), Some(Bytes(8)))
     );
     assert_eq!((kinds[0].held, kinds[0].kernel_only), (Some(Bytes(0)), Some(Bytes(8))));
+}
+
+/// Check that a holder that is not among the processes counts in the totals.
+#[test]
+fn a_holder_that_is_gone() {
+    let holders = vec![holder(1, 1, 0, &[]), holder(2, 1, 0, &[]), holder(3, 1, 0, &[])];
+    let mut s = snapshot(vec![buffer(1, Some(9), Some(3), holders)], Gaps::default());
+    s.processes.remove(1);
+    let ledger = Ledger::of(&s);
+    assert_eq!((ledger.totals.rss, ledger.totals.pss), (Some(Bytes(27)), Some(Bytes(9))));
+    assert_eq!(ledger.processes.iter().map(|p| p.pss).collect::<Vec<_>>(), [Some(Bytes(3)); 2]);
+}
+
+/// Check that buffers with the same exporter and attachments have the same candidates, and that
+/// others have their own.
+#[test]
+fn candidates_of_each_buffer() {
+    let of = |ino, exporter: &str| Buffer {
+        exporter: Some(exporter.into()),
+        ..buffer(ino, Some(1), Some(1), vec![])
+    };
+    let explained = Buffer { residual: Residual::Exact(0), ..of(4, "drm") };
+    let mut s = snapshot(vec![of(1, "drm"), of(2, "videobuf2"), of(3, "drm"), explained], Gaps::default());
+    let device = |path: &str, class, pid| {
+        let holders = vec![DeviceHolder { pid: Pid(pid), comm: None, fds: vec![Fd(3)] }];
+        Device { path: path.into(), name: None, class, holders }
+    };
+    s.devices =
+        vec![device("/dev/dri/card0", DeviceClass::Drm, 7), device("/dev/video0", DeviceClass::Video, 8)];
+    let ledger = Ledger::of(&s);
+    let found: Vec<&[Pid]> = ledger.rows().map(|row| row.candidates).collect();
+    assert_eq!(found, [&[Pid(7)][..], &[Pid(8)], &[Pid(7)], &[]]);
+    assert_eq!(ledger.candidates.lists.len(), 3);
 }
 
 /// Check that without the kernel's own list nobody claims to know what only the kernel holds.
@@ -348,11 +381,11 @@ fn no_shape_without_sight() {
         vec![buffer(1, Some(8), Some(1), Vec::new())],
         Gaps { not_whole_machine: true, ..Gaps::default() },
     );
-    assert_eq!(Ledger::of(&s).shapes[0], None);
+    assert_eq!(Ledger::of(&s).row(0).shape, None);
 }
 
 fn account(b: Buffer) -> Account {
-    Ledger::of(&snapshot(vec![b], Gaps::default())).accounts[0]
+    Ledger::of(&snapshot(vec![b], Gaps::default())).row(0).account
 }
 
 /// Check that a count which fds and mappings explain leaves nothing to the kernel, nor anywhere
@@ -392,9 +425,9 @@ fn overcounted_is_unknown() {
 fn opath_holds_outside_the_count() {
     let s = snapshot(vec![buffer(1, Some(64), Some(0), vec![holder(1, 0, 1, &[])])], Gaps::default());
     let ledger = Ledger::of(&s);
-    assert_eq!((ledger.accounts[0].opath, ledger.accounts[0].kernel()), (1, Some(0)));
+    assert_eq!((ledger.row(0).account.opath, ledger.row(0).account.kernel()), (1, Some(0)));
     assert_eq!(ledger.processes[0].rss, Some(Bytes(64)));
-    assert_eq!(ledger.shapes[0], Some(LeakShape::OPath));
+    assert_eq!(ledger.row(0).shape, Some(LeakShape::OPath));
 }
 
 /// Check that a size nobody knows makes the sums that need it unknown, and only those.
@@ -422,7 +455,7 @@ fn uss_excludes_what_is_in_flight() {
     (sent.in_flight, sent.io_uring) = (Some(1), Some(0));
     let s = snapshot(vec![settled(sent)], Gaps::default());
     let ledger = Ledger::of(&s);
-    assert_eq!((ledger.accounts[0].kernel(), ledger.processes[0].uss), (Some(0), Some(Bytes(0))));
+    assert_eq!((ledger.row(0).account.kernel(), ledger.processes[0].uss), (Some(0), Some(Bytes(0))));
 }
 
 /// Check that without a count nobody claims to know what an exit frees.
@@ -436,7 +469,7 @@ fn uss_is_unknown_without_a_count() {
 #[test]
 fn shapes() {
     let shape = |count, holders| {
-        Ledger::of(&snapshot(vec![buffer(1, Some(1), Some(count), holders)], Gaps::default())).shapes[0]
+        Ledger::of(&snapshot(vec![buffer(1, Some(1), Some(count), holders)], Gaps::default())).row(0).shape
     };
     assert_eq!(shape(FD_LEAK_MIN, vec![holder(1, FD_LEAK_MIN as usize, 0, &[])]), Some(LeakShape::Fd));
     assert_eq!(shape(1, vec![holder(1, 0, 0, &[1])]), Some(LeakShape::Map));

@@ -11,6 +11,7 @@ mod id;
 mod kind;
 mod label;
 mod ledger;
+mod list;
 mod note;
 mod part;
 mod process;
@@ -32,6 +33,7 @@ pub use ledger::{
     Account, BufferRow, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures,
     ProcessRow, Totals,
 };
+pub use list::{FdList, ShortList};
 pub use note::Note;
 pub use part::Part;
 pub use process::Process;

@@ -367,7 +367,7 @@ impl<'a> JsonBuffer<'a> {
             huge_page: buffer.huge_page,
             deleted: buffer.deleted,
             seals: buffer.seals,
-            segment: buffer.segment.as_ref(),
+            segment: buffer.segment.as_deref(),
             same_memory: buffer.overlaps.as_deref(),
             name: buffer.name.as_ref(),
             name_bytes: lost_bytes(buffer.name.as_ref()),

@@ -49,7 +49,7 @@ fn buffer<'a>(view: &View<'a>, index: usize) -> &'a Buffer {
 }
 
 fn account(view: &View<'_>, index: usize) -> Account {
-    *view.ledger.row(index).account
+    view.ledger.row(index).account
 }
 
 fn process<'a>(view: &View<'a>, index: usize) -> &'a Process {

@@ -42,7 +42,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         let (of, bytes) = (overlap.of, overlap.bytes);
         line("memory", format!("{bytes} of it is the memory of {} {}", of.kind, of.ino))?;
     }
-    line("account", account_line(buffer, account, view.snapshot().coverage.hidden_refs))?;
+    line("account", account_line(buffer, &account, view.snapshot().coverage.hidden_refs))?;
     // Without a count, the account has said so.
     if let (Some(why), Some(_)) = (account.residual.why(), buffer.count) {
         let key = if account.kernel().is_some() { "estimate" } else { "unknown" };
@@ -322,10 +322,10 @@ mod tests {
     /// while a dma-buf's residual is.
     #[test]
     fn attachments_of_unreadable_processes() {
-        let line = |kind, segment| {
+        let line = |kind, segment: Option<Segment>| {
             let mut buffer = buffer(kind);
             (buffer.count, buffer.residual) = (Some(6), Residual::Estimate(6, Why::Unread));
-            buffer.segment = segment;
+            buffer.segment = segment.map(Box::new);
             account_line(&buffer, &account(&buffer), None)
         };
         let segment = Segment {

@@ -134,7 +134,7 @@ mod tests {
             charged: size.map(Bytes),
             count: Some(1),
             residual: Residual::Exact(0),
-            holders: vec![Holder { fds: vec![crate::model::Fd(3)], ..Holder::new(Pid(1)) }],
+            holders: vec![Holder { fds: vec![crate::model::Fd(3)].into(), ..Holder::new(Pid(1)) }],
             ..Buffer::new(BufferId::new(kind, None, Inode(ino as u64)))
         };
         let snapshot = Snapshot {

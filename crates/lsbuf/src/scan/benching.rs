@@ -19,9 +19,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// `buffers` buffers, each held by three of the processes, by one fd and one mapping.
-    pub fn new(buffers: u32, processes: u32) -> Found {
-        const HOLDERS: u32 = 3;
+    /// `buffers` buffers, each held by `holders` of the processes, by one fd and one mapping.
+    pub fn new(buffers: u32, processes: u32, holders: u32) -> Found {
         const SIZE: u64 = 16 << 10;
         let dev = Dev { major: 0, minor: 11 };
         let perms = Perms::parse(b"rw-s");
@@ -30,10 +29,10 @@ impl Found {
         found.walk.identity = DmaBufIdentity::knowing(dev);
         for buffer in 0..buffers {
             let ino = Inode(u64::from(buffer) + 1);
-            for holder in 0..HOLDERS {
-                let pid = Pid(1 + (buffer * HOLDERS + holder) % processes);
+            for holder in 0..holders {
+                let pid = Pid(1 + (buffer * holders + holder) % processes);
                 let start = 0x7f00_0000_0000 + u64::from(buffer) * SIZE;
-                let count = u64::from(2 * HOLDERS);
+                let count = u64::from(2 * holders);
                 let dmabuf = DmaBufInfo {
                     size: Bytes(SIZE),
                     count,
@@ -50,7 +49,7 @@ impl Found {
             found.list.buffers.push(ListedBuffer {
                 ino,
                 size: Bytes(SIZE),
-                count: u64::from(2 * HOLDERS),
+                count: u64::from(2 * holders),
                 exporter: exporter.clone(),
                 name: Some(Label::default()),
                 attachments: Some(Vec::new()),

@@ -5,16 +5,19 @@
 //!
 //! Limits: a dma-buf can only be tried through an fd, so one that no process holds by an fd is not.
 
+use std::collections::HashMap;
+
 use crate::kernel::mapped_as;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Buffer, BufferId, Kind, Overlap};
+use crate::model::{Buffer, BufferId, Dev, Inode, Kind, Overlap};
 
 /// Links each dma-buf that a process holds by an fd with the driver's shmem as which its mappings
 /// show. Does nothing if no driver's shmem is mapped.
 pub(super) fn link(root: &ProcRoot, buffers: &mut [Buffer]) {
-    let driver_buffers: Vec<BufferId> =
-        buffers.iter().map(|b| b.id).filter(|id| id.kind == Kind::GemShmem).collect();
+    let of_drivers = buffers.iter().map(|b| b.id).filter(|id| id.kind == Kind::GemShmem);
+    let driver_buffers: HashMap<(Dev, Inode), BufferId> =
+        of_drivers.filter_map(|id| Some(((id.dev?, id.ino), id))).collect();
     if driver_buffers.is_empty() {
         return;
     }
@@ -25,7 +28,7 @@ pub(super) fn link(root: &ProcRoot, buffers: &mut [Buffer]) {
             mapped_as::of(&process, fd, buffer.id.ino).ok()
         });
         let Some((dev, ino)) = shown else { continue };
-        let found = driver_buffers.iter().find(|id| (id.dev, id.ino) == (Some(dev), ino));
+        let found = driver_buffers.get(&(dev, ino));
         let overlap = found.zip(buffer.size).map(|(&of, bytes)| Overlap { of, bytes });
         buffer.overlaps = Some(overlap.into_iter().collect());
     }

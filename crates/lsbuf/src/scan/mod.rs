@@ -15,7 +15,7 @@
 //! - *explain*: `driver_shmem` says which buffers are the same memory, and `notes` what was not
 //!   seen.
 //!
-//! `reading` has the types between the second step and the third. `doctor` tries every source and,
+//! `reading` has the types between the second step and the third, and `packed` its long lists. `doctor` tries every source and,
 //! with `advice`, says what is missing. `reconcile` collects the figures for the account of
 //! `Shmem:`.
 //!
@@ -36,6 +36,7 @@ mod kthreads;
 mod lists;
 mod notes;
 mod options;
+mod packed;
 mod procfs;
 mod reading;
 mod reconcile;

@@ -5,7 +5,7 @@
 //!
 //! Limits: notes follow from the figures and never change them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::driver_shmem;
 use super::settle::Settled;
@@ -31,7 +31,16 @@ pub(super) fn coverage(outcome: &Settled) -> Coverage {
     if let Some(processes) = &outcome.may_miss {
         notes.push(Note::MayMiss { processes: processes.iter().copied().collect() });
     }
-    notes.extend(Why::ALL.iter().filter_map(|&why| of_residuals(why, outcome)));
+    let mut inexact: BTreeMap<Why, u64> = BTreeMap::new();
+    for buffer in &outcome.buffers {
+        // A segment's attachments are read once, after its mappings. That they differ does not mean
+        // that the count changed.
+        let is_reported = |why: &Why| *why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
+        if let Some(why) = buffer.residual.why().filter(is_reported) {
+            *inexact.entry(why).or_default() += 1;
+        }
+    }
+    notes.extend(inexact.into_iter().filter_map(|(why, buffers)| of_residuals(why, buffers, outcome)));
     Coverage {
         sources: seen.sources.clone(),
         processes: seen.processes,
@@ -64,16 +73,8 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
     notes
 }
 
-/// The note about residuals that are not exact for this reason, if there are any.
-fn of_residuals(why: Why, outcome: &Settled) -> Option<Note> {
-    // A segment's attachments are read once, after its mappings. That they differ does not mean
-    // that the count changed.
-    let is_reported = |buffer: &&Buffer| why != Why::CountMoved || buffer.id.kind != Kind::Sysv;
-    let of_it = outcome.buffers.iter().filter(|buffer| buffer.residual.why() == Some(why));
-    let buffers = of_it.filter(is_reported).count() as u64;
-    if buffers == 0 {
-        return None;
-    }
+/// The note about so many residuals that are not exact for this reason. `None`: it needs none.
+fn of_residuals(why: Why, buffers: u64, outcome: &Settled) -> Option<Note> {
     Some(match why {
         Why::Overcounted => Note::Overcounted { buffers },
         Why::Uncompared => Note::Uncompared { buffers },
@@ -113,7 +114,7 @@ pub(super) fn add(snapshot: &mut Snapshot) {
 /// memfds or one another, and drivers' shmem beside dma-bufs of drivers. Not if it was found out
 /// which they are.
 fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
-    let any = |kind| buffers.iter().any(|b| b.id.kind == kind);
+    let any_memfd = buffers.iter().any(|b| b.id.kind == Kind::Memfd);
     let exporter = |b: &Buffer| b.exporter.as_ref().is_some_and(|e| e.as_bytes() == b"udmabuf");
     // Pages whose memfd is gone belong to no file, so two udmabufs may share them unseen.
     let common = |b: &Buffer| b.overlaps.iter().flatten().map(|o| o.bytes).sum::<Bytes>();
@@ -136,11 +137,11 @@ fn maybe_doubles(buffers: &[Buffer]) -> (u64, Bytes) {
     };
     let udmabuf = |b: &Buffer| b.overlaps.is_none() && exporter(b);
     let may_be_driver_shmem = buffers.iter().any(driver_shmem::may_show_as_shmem);
-    let is_linked =
-        |shmem: &Buffer| buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).any(|o| o.of == shmem.id);
+    let linked: HashSet<BufferId> =
+        buffers.iter().flat_map(|b| b.overlaps.iter().flatten()).map(|overlap| overlap.of).collect();
     let double = |b: &&Buffer| match b.id.kind {
-        Kind::DmaBuf => udmabuf(b) && any(Kind::Memfd) || several_have && has_nobodys(b) || parts_unknown(b),
-        Kind::GemShmem => may_be_driver_shmem && !is_linked(b),
+        Kind::DmaBuf => udmabuf(b) && any_memfd || several_have && has_nobodys(b) || parts_unknown(b),
+        Kind::GemShmem => may_be_driver_shmem && !linked.contains(&b.id),
         _ => false,
     };
     let doubles = buffers.iter().filter(double);
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn parts_of_an_unheld_memfd() {
         let doubles = |memfd_is_held: bool, udmabufs: u64| {
-            let held = Holder { fds: vec![Fd(3)], ..Holder::new(Pid(7)) };
+            let held = Holder { fds: vec![Fd(3)].into(), ..Holder::new(Pid(7)) };
             let mut memfd = Buffer::new(BufferId::new(Kind::Memfd, None, Inode(9)));
             memfd.holders.extend(memfd_is_held.then(|| held.clone()));
             let udmabuf = |ino| Buffer {

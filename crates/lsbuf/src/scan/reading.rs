@@ -20,6 +20,7 @@ use crate::model::{
     Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid,
 };
 
+pub(super) use super::packed::{FdRefs, Mappings};
 use super::walk::WalkError;
 
 /// Why there is no reading.
@@ -99,8 +100,8 @@ pub(super) type TableOwners = Vec<(Pid, Option<Tid>)>;
 pub(super) struct Reading {
     /// Ordered by identity, each once.
     pub(super) objects: Vec<Object>,
-    pub(super) fds: Vec<FdRef>,
-    pub(super) maps: Vec<Mapping>,
+    pub(super) fds: FdRefs,
+    pub(super) maps: Mappings,
     /// Processes that run a program from a buffer.
     pub(super) programs: Vec<RunningProgram>,
     /// The owners of each fd table.

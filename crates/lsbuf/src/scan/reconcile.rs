@@ -58,8 +58,8 @@ impl Scanner {
     /// Whether a buffer has huge pages: by its inode; or by its device, if the inode could not be
     /// read; or by what its table of segments says.
     fn is_huge(&self, buffer: &Buffer) -> bool {
-        let overcounted = |(size, segment)| segments::is_overcounted(size, &segment);
-        if buffer.size.zip(buffer.segment).is_some_and(overcounted) {
+        let overcounted = |(size, segment)| segments::is_overcounted(size, segment);
+        if buffer.size.zip(buffer.segment.as_deref()).is_some_and(overcounted) {
             return true;
         }
         let filesystem =

@@ -44,13 +44,13 @@
 //!   a fence).
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
 use super::reading::{Assembled, Effort, Interference, Reading, ReadingCoverage};
-use crate::model::{Buffer, BufferId, Kind, Pid, Residual, Why};
+use crate::model::{Buffer, BufferId, Holder, Kind, Pid, Residual, Why};
 
 /// How many readings a scan may make.
 #[derive(Clone, Copy, Debug)]
@@ -113,9 +113,56 @@ pub(super) struct Settling {
 struct Evidence {
     /// A hash of its holders, count and residual.
     account: u64,
-    /// Processes that ran in each reading that found this same account. `None`: something else
-    /// disturbed each of these readings.
-    suspects: Option<Rc<BTreeSet<Pid>>>,
+    /// Who could have made it wrong in each reading that found this same account. `None`: something
+    /// else disturbed each of these readings.
+    suspects: Option<Suspects>,
+}
+
+/// The processes that ran in a reading, or in each of several.
+type Ran = Rc<BTreeSet<Pid>>;
+
+/// The processes that may have made a buffer's residual wrong. Buffers share the set of those that
+/// ran, so that no buffer has a list of its own.
+#[derive(Clone, Debug, Default)]
+struct Suspects {
+    ran: Ran,
+    /// Only those that hold the buffer.
+    only_holders: bool,
+}
+
+impl Suspects {
+    /// Whether there is none, for a buffer with these holders.
+    fn is_none(&self, holders: &[Holder]) -> bool {
+        if self.only_holders { self.among(holders).next().is_none() } else { self.ran.is_empty() }
+    }
+
+    /// Those that hold the buffer.
+    fn among<'a>(&'a self, holders: &'a [Holder]) -> impl Iterator<Item = Pid> + 'a {
+        // A search in the holders for each of a few that ran costs less than the opposite.
+        let by_ran = self.ran.len() < holders.len() / 16;
+        let (ran, held) = if by_ran { (self.ran.len(), 0) } else { (0, holders.len()) };
+        let is_holder = |pid: &Pid| holders.binary_search_by_key(pid, |holder| holder.pid).is_ok();
+        let by_ran = self.ran.iter().take(ran).copied().filter(is_holder);
+        let by_holder = holders[..if self.ran.is_empty() { 0 } else { held }].iter().map(|holder| holder.pid);
+        by_ran.chain(by_holder.filter(|pid| self.ran.contains(pid)))
+    }
+}
+
+/// The processes that ran in this reading and in all readings of an earlier set: one set for all
+/// buffers with the same earlier set.
+#[derive(Default)]
+struct Intersections(HashMap<*const BTreeSet<Pid>, (Ran, Ran)>);
+
+impl Intersections {
+    fn of(&mut self, before: Ran, now: &Ran) -> Ran {
+        if before.is_empty() || now.is_empty() {
+            return Rc::default();
+        }
+        let both = || Rc::new(&*before & &**now);
+        // The set before is kept, so that no other set can get its address.
+        let (_, both) = self.0.entry(Rc::as_ptr(&before)).or_insert_with(|| (Rc::clone(&before), both()));
+        Rc::clone(both)
+    }
 }
 
 /// What one reading proves about one residual.
@@ -125,7 +172,7 @@ enum ReadingVerdict {
     /// Proven: no process can have made it wrong.
     Proved(u64),
     /// These processes may have made it wrong.
-    Suspects(u64, Rc<BTreeSet<Pid>>),
+    Suspects(u64, Suspects),
     /// Something else may have made it wrong.
     Disturbed(u64, Why),
 }
@@ -135,7 +182,7 @@ impl ReadingVerdict {
         one: &Assembled,
         seen: &ReadingCoverage,
         interference: &Interference,
-        ran: Option<&Rc<BTreeSet<Pid>>>,
+        ran: Option<&Ran>,
     ) -> ReadingVerdict {
         match undisturbed_residual(one, seen) {
             Err(residual) => ReadingVerdict::Fixed(residual),
@@ -201,16 +248,25 @@ impl Settling {
             .iter()
             .map(|one| ReadingVerdict::of(one, &outcome.seen, &interference, ran.as_ref()))
             .collect();
+        let mut intersections = Intersections::default();
+        let mut in_outcome: Vec<Ran> = Vec::new();
         // The evidence has to be kept only if there was or will be another reading.
         let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
-            let (residual, suspects) = self.residual(one, verdict, alone);
+            let (residual, suspects) = self.residual(one, verdict, alone, &mut intersections);
             again |= residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen));
             // The reading did not look everywhere: what it left out may be in the residual, or may
             // be hidden by a count that changed.
             thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
             calls |= residual.number() > Some(0) && interference.in_call.is_none();
-            outcome.ran.extend(suspects.iter().flat_map(|suspects| suspects.iter()));
+            if let Some(Suspects { ran, only_holders: false }) = &suspects {
+                if !in_outcome.iter().any(|added| Rc::ptr_eq(added, ran)) {
+                    outcome.ran.extend(ran.iter());
+                    in_outcome.push(Rc::clone(ran));
+                }
+            } else {
+                outcome.ran.extend(suspects.iter().flat_map(|s| s.among(&one.buffer.holders)));
+            }
             if residual == Residual::Exact(0) && one.buffer.id.kind == Kind::DmaBuf {
                 // All counted references were found, so none is in a message, an io_uring or a
                 // running program.
@@ -249,11 +305,12 @@ impl Settling {
         one: &Assembled,
         verdict: ReadingVerdict,
         alone: bool,
-    ) -> (Residual, Option<Rc<BTreeSet<Pid>>>) {
+        intersections: &mut Intersections,
+    ) -> (Residual, Option<Suspects>) {
         let (number, now) = match verdict {
             ReadingVerdict::Fixed(residual) => return (residual, None),
             ReadingVerdict::Proved(number) if alone => return (Residual::Exact(number), None),
-            ReadingVerdict::Proved(number) => (number, Ok(Rc::default())),
+            ReadingVerdict::Proved(number) => (number, Ok(Suspects::default())),
             ReadingVerdict::Suspects(number, suspects) => (number, Ok(suspects)),
             ReadingVerdict::Disturbed(number, why) => (number, Err(why)),
         };
@@ -264,17 +321,22 @@ impl Settling {
         }
         let disturbed = match now {
             Ok(suspects) => {
-                evidence.suspects = Some(match evidence.suspects.take() {
-                    Some(before) => Rc::new(&*before & &*suspects),
+                let suspects = match evidence.suspects.take() {
+                    Some(before) => Suspects {
+                        ran: intersections.of(before.ran, &suspects.ran),
+                        only_holders: before.only_holders || suspects.only_holders,
+                    },
                     None => suspects,
-                });
+                };
+                let is_none = suspects.is_none(&one.buffer.holders);
+                evidence.suspects = Some(if is_none { Suspects::default() } else { suspects });
                 Why::Ran
             }
             Err(why) => why,
         };
         match &evidence.suspects {
-            Some(suspects) if suspects.is_empty() => (Residual::Exact(number), None),
-            Some(suspects) => (Residual::Estimate(number, Why::Ran), Some(Rc::clone(suspects))),
+            Some(suspects) if suspects.ran.is_empty() => (Residual::Exact(number), None),
+            Some(suspects) => (Residual::Estimate(number, Why::Ran), Some(suspects.clone())),
             None => (Residual::Estimate(number, disturbed), None),
         }
     }
@@ -287,8 +349,9 @@ impl Settling {
         assembled: &[Assembled],
         interference: &Interference,
     ) -> (Option<BTreeSet<Pid>>, bool) {
-        let ids: Vec<BufferId> = assembled.iter().map(|one| one.buffer.id).collect();
-        let found = self.hasher.hash_one(ids);
+        let mut ids = self.hasher.build_hasher();
+        assembled.iter().for_each(|one| one.buffer.id.hash(&mut ids));
+        let found = ids.finish();
         if self.found.replace(found).is_some_and(|before| before != found) {
             // The readings before are evidence about what they found, and this one found something
             // else.
@@ -341,27 +404,25 @@ fn suspects(
     one: &Assembled,
     number: u64,
     interference: &Interference,
-    ran: Option<&Rc<BTreeSet<Pid>>>,
-) -> Result<Option<Rc<BTreeSet<Pid>>>, Why> {
+    ran: Option<&Ran>,
+) -> Result<Option<Suspects>, Why> {
     let Some(ran) = ran else { return Err(Why::NotWatched) };
-    let all_that_ran = || (!ran.is_empty()).then(|| Rc::clone(ran));
+    let holders = &one.buffer.holders;
+    let that_ran = |only_holders| {
+        Some(Suspects { ran: Rc::clone(ran), only_holders }).filter(|suspects| !suspects.is_none(holders))
+    };
     if number == 0 {
         let in_message_or_ring =
             [one.buffer.in_flight, one.buffer.io_uring].into_iter().flatten().any(|kept| kept > 0);
-        if in_message_or_ring {
-            // Any process that ran may have sent a message and received it again.
-            return Ok(all_that_ran());
-        }
-        let holders = one.buffer.holders.iter().map(|holder| holder.pid);
-        let ran: BTreeSet<Pid> = holders.filter(|pid| ran.contains(pid)).collect();
-        return Ok((!ran.is_empty()).then(|| Rc::new(ran)));
+        // Any process that ran may have sent a message and received it again.
+        return Ok(that_ran(!in_message_or_ring));
     }
     match &interference.in_call {
         None => Err(Why::NotWatched),
         Some(_) if interference.moved => Err(Why::Moved),
         Some(in_call) if !in_call.is_empty() || interference.exiting => Err(Why::InCall),
         Some(_) if interference.processes_changed => Err(Why::ProcessesChanged),
-        Some(_) => Ok(all_that_ran()),
+        Some(_) => Ok(that_ran(false)),
     }
 }
 

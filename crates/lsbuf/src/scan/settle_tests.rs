@@ -5,14 +5,18 @@ use super::super::reading::{Counted, FdRef, Object};
 use super::*;
 use crate::model::{Fd, Inode};
 
-/// One buffer that process 7 holds by one fd and of which the kernel counts `count` references.
+/// One buffer that process 7 holds by fd 3 and of which the kernel counts `count` references.
 fn reading(count: u64) -> Reading {
+    held_by_fd(Fd(3), count)
+}
+
+fn held_by_fd(fd: Fd, count: u64) -> Reading {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
     (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
     let counted = Counted { stable: true, more_files: 0 };
     Reading {
         objects: vec![Object { buffer, counted }],
-        fds: vec![FdRef { object: 0, table: 0, fd: Fd(3), path_only: false }],
+        fds: [FdRef { object: 0, table: 0, fd, path_only: false }].into_iter().collect(),
         tables: vec![vec![(Pid(7), None)]],
         interference: Interference {
             ran: Some(pids(&[])),
@@ -78,8 +82,8 @@ fn who_ran_in_every_reading() {
 /// Check that readings with another account are no evidence for the present account.
 #[test]
 fn only_the_same_counts() {
-    let mut other = ran(2, &[9]);
-    other.fds[0].fd = Fd(4);
+    let mut other = held_by_fd(Fd(4), 2);
+    other.interference.ran = Some(pids(&[9]));
     let readings = [ran(2, &[8]), other, ran(2, &[8])];
     assert_eq!(residual(readings), (Residual::Estimate(1, Why::Ran), 3));
 }
@@ -202,6 +206,42 @@ fn what_may_be_missing() {
     assert_eq!(may_miss([forks(), forks(), forks()]), Some(pids(&[8])));
     let changes = || unlisted(&[], &[], true);
     assert_eq!(may_miss([changes(), changes(), changes()]), Some(pids(&[])));
+}
+
+/// Check that the holders that ran are found, whether few ran or few hold the buffer.
+#[test]
+fn holders_that_ran() {
+    let among = |ran: &[u32], holders: std::ops::Range<u32>| {
+        let holders: Vec<Holder> = holders.map(|pid| Holder::new(Pid(pid))).collect();
+        let suspects = Suspects { ran: Rc::new(pids(ran)), only_holders: true };
+        let found: Vec<u32> = suspects.among(&holders).map(|pid| pid.0).collect();
+        assert_eq!(suspects.is_none(&holders), found.is_empty());
+        found
+    };
+    assert_eq!(among(&[3, 50, 200], 10..100), [50]);
+    assert_eq!(among(&[3, 10, 11, 200], 10..12), [10, 11]);
+    assert_eq!(among(&[3], 10..100), [0; 0]);
+    assert_eq!(among(&[], 10..12), [0; 0]);
+}
+
+/// Check that a message makes every process that ran a suspect, and that a reading that found none
+/// leaves only the holders.
+#[test]
+fn suspects_of_a_message() {
+    let with_message = |who: &[u32]| {
+        let mut reading = ran(2, who);
+        reading.objects[0].buffer.in_flight = Some(1);
+        reading
+    };
+    let with_program = |who: &[u32]| {
+        let mut reading = ran(2, who);
+        reading.objects[0].buffer.exe = Some(1);
+        reading
+    };
+    let (residual, _, outcome) = settle([with_message(&[7, 8]), with_message(&[7, 8]), with_message(&[8])]);
+    assert_eq!((residual, outcome.ran), (Residual::Estimate(0, Why::Ran), pids(&[8])));
+    let (residual, readings, _) = settle([with_message(&[8]), with_program(&[7, 8])]);
+    assert_eq!((residual, readings), (Residual::Exact(0), 2));
 }
 
 /// Check that any number of readings may be allowed.

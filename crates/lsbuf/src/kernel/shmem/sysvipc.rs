@@ -22,14 +22,14 @@ use crate::kernel::tree::Folder;
 use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment};
 
 /// One row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRow {
     /// The segment's id. It is also the number of its inode (`newseg`).
     pub(crate) ino: Inode,
     pub(crate) size: Bytes,
     /// The user who created it.
     pub(crate) creator_uid: u32,
-    pub(crate) segment: Segment,
+    pub(crate) segment: Box<Segment>,
 }
 
 /// IPC namespaces, each with a few tasks that were found in it, by ids below `/proc`. Several are
@@ -121,7 +121,7 @@ fn row(line: &[u8]) -> std::result::Result<SegmentRow, Malformed> {
         ino: Inode(number(word(1)?, 10)?),
         size: Bytes(number(word(3)?, 10)?),
         creator_uid: number32(word(9)?, 10)?,
-        segment: Segment {
+        segment: Box::new(Segment {
             key: key.cast_unsigned(),
             removed: number(word(2)?, 8)? & REMOVED != 0,
             creator: pid(4)?,
@@ -130,7 +130,7 @@ fn row(line: &[u8]) -> std::result::Result<SegmentRow, Malformed> {
             owner: number32(word(7)?, 10)?,
             rss: Bytes(number(word(14)?, 10)?),
             swap: Bytes(number(word(15)?, 10)?),
-        },
+        }),
     })
 }
 
@@ -158,10 +158,8 @@ mod tests {
             rss: Bytes(8192),
             swap: Bytes(4096),
         };
-        assert_eq!(
-            rows,
-            [SegmentRow { ino: Inode(3), size: Bytes(1 << 20), creator_uid: 0, segment: expected }]
-        );
+        let segment = Box::new(expected);
+        assert_eq!(rows, [SegmentRow { ino: Inode(3), size: Bytes(1 << 20), creator_uid: 0, segment }]);
     }
 
     /// Check that a table without segments is read, and an incomplete row is refused.

@@ -220,7 +220,7 @@ fn two_programs() {
     let before = |slot| FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, slot) };
     let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
     let (buffers, moved) = assembled(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
-    assert_eq!((moved, &buffers[0].buffer.holders[0].fds), (true, &vec![Fd(6)]));
+    assert_eq!((moved, &buffers[0].buffer.holders[0].fds[..]), (true, &[Fd(6)][..]));
 }
 
 /// Check that a count is not trusted if it changed while it was read, or differs between an fd and

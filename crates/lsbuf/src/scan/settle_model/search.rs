@@ -3,7 +3,7 @@
 //!
 //! Limits: a state is known by a 64-bit hash, so two states could be taken for one by chance.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::rc::Rc;
@@ -165,10 +165,10 @@ impl Search {
     /// some moment from the first reading that proves it to the last.
     fn truth(&self, past: &[Past], number: u64) -> Verdict {
         let is = |mask: u8, number: u64| mask & 1 << number != 0;
-        // The readings with the same account as the last one that could be compared, and what each
-        // proves.
+        // The readings with the same account as the last one that could be compared, and whether each
+        // proves it alone.
         let mut same = None;
-        let mut agreeing: Vec<(usize, Option<Rc<BTreeSet<_>>>)> = Vec::new();
+        let mut agreeing: Vec<(usize, bool)> = Vec::new();
         for at in (0..past.len()).rev() {
             let mut reading = self.reading(&past[at]);
             let assembled = assemble(&mut reading);
@@ -179,18 +179,13 @@ impl Search {
                 break;
             }
             let ran = reading.interference.ran.clone().map(Rc::new);
-            agreeing.push((
-                at,
-                suspects(one, left, &reading.interference, ran.as_ref()).ok().map(Option::unwrap_or_default),
-            ));
+            if let Ok(suspects) = suspects(one, left, &reading.interference, ran.as_ref()) {
+                agreeing.push((at, suspects.is_none()));
+            }
         }
-        agreeing.retain(|(_, suspects)| suspects.is_some());
         let mut asleep = false;
         let mut proven_alone = false;
-        for (at, _) in agreeing
-            .iter()
-            .filter(|(_, suspects)| suspects.as_ref().is_some_and(|suspects| suspects.is_empty()))
-        {
+        for (at, _) in agreeing.iter().filter(|(_, alone)| *alone) {
             proven_alone = true;
             let one = &past[*at];
             if !is(one.during, number) {
