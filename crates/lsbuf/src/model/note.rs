@@ -85,11 +85,6 @@ pub enum Note {
         /// Buffers with references that may be a process's.
         buffers: u64,
     },
-    /// More files are open on the inodes of shmem buffers than were found.
-    MoreFiles {
-        /// How many buffers.
-        buffers: u64,
-    },
     /// Processes whose mappings are left out: reading them would have waited longer than the
     /// deadline.
     Stuck {
@@ -205,7 +200,6 @@ impl Note {
             | Note::ProcessesChanged { .. }
             | Note::Ran { .. }
             | Note::NotWatched { .. }
-            | Note::MoreFiles { .. }
             | Note::IteratorsStuck { .. }
             | Note::NoDeadline
             | Note::Overcounted { .. }
@@ -294,11 +288,6 @@ impl fmt::Display for Note {
                 "it is unknown which processes ran while lsbuf read the references to {}: kernel references \
                  are an estimate",
                 counted(*buffers, "buffer", "buffers")
-            ),
-            Note::MoreFiles { buffers } => write!(
-                f,
-                "{} more open files than were found: kernel references are an estimate",
-                counted(*buffers, "shmem buffer has", "shmem buffers have")
             ),
             Note::Stuck { processes } => write!(
                 f,

@@ -61,8 +61,6 @@ pub enum Why {
     Uncompared,
     /// Some references may be in messages that nobody has received, or registered with an io_uring.
     MaybeInFlight,
-    /// More files are open on its inode than were found.
-    MoreFiles,
     /// The count changed while references were read, or could be read only once.
     CountMoved,
     /// References were closed or moved while they were read.
@@ -87,7 +85,6 @@ impl Why {
         Why::Unread,
         Why::Uncompared,
         Why::MaybeInFlight,
-        Why::MoreFiles,
         Why::CountMoved,
         Why::Moved,
         Why::InCall,
@@ -105,7 +102,6 @@ impl Why {
             Why::Unread => "unread-processes",
             Why::Uncompared => "uncompared-holders",
             Why::MaybeInFlight => "maybe-in-flight",
-            Why::MoreFiles => "more-open-files",
             Why::CountMoved => "count-moved",
             Why::Moved => "references-moved",
             Why::InCall => "task-in-call",
@@ -124,7 +120,6 @@ impl Why {
             Why::Unread => "a process that could not be read may hold it",
             Why::Uncompared => "holders may share an fd table or address space, and could not be compared",
             Why::MaybeInFlight => "some references may be in messages or io_urings",
-            Why::MoreFiles => "more files are open on it than were found",
             Why::CountMoved => "the count changed while references were read",
             Why::Moved => "references changed while they were read",
             Why::InCall => "a process was inside a fork, exec, exit or send",
@@ -137,6 +132,6 @@ impl Why {
     /// Whether the residual is certainly not the holder's own, so that the holder's exit frees
     /// nothing. Otherwise the residual may be the holder's own reference, seen at another moment.
     pub(super) fn is_anothers(self) -> bool {
-        matches!(self, Why::Unread | Why::MaybeInFlight | Why::MoreFiles)
+        matches!(self, Why::Unread | Why::MaybeInFlight)
     }
 }

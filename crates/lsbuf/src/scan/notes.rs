@@ -82,7 +82,6 @@ fn of_residuals(why: Why, buffers: u64, outcome: &Settled) -> Option<Note> {
             buffers,
             refs: outcome.seen.hidden_refs.filter(|hidden| *hidden != HiddenRefs::default())?,
         },
-        Why::MoreFiles => Note::MoreFiles { buffers },
         Why::CountMoved => Note::CountMoved { buffers },
         Why::Moved => Note::Moved { buffers },
         Why::InCall => Note::InCall { buffers, processes: outcome.in_call.iter().copied().collect() },

@@ -140,9 +140,6 @@ pub(super) struct Counted {
     /// The count was read before or while the references were gathered, and again afterwards, and
     /// was the same each time.
     pub(super) stable: bool,
-    /// Files that are open on its inode and were not found. The count includes one reference for
-    /// each; each may have more.
-    pub(super) more_files: u64,
 }
 
 /// An entry of an fd table.

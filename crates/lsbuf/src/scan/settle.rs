@@ -388,7 +388,6 @@ fn undisturbed_residual(one: &Assembled, seen: &ReadingCoverage) -> Result<u64, 
     let why = [
         (number > 0 && seen.gaps.hide_references(), Why::Unread),
         (*uncompared, Why::Uncompared),
-        (counted.more_files > 0, Why::MoreFiles),
         (!counted.stable, Why::CountMoved),
         (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeInFlight),
     ];
@@ -435,7 +434,6 @@ fn may_improve(one: &Assembled, why: Why, seen: &ReadingCoverage) -> bool {
         // did not change.
         Why::CountMoved => one.buffer.id.kind != Kind::Sysv,
         Why::Overcounted
-        | Why::MoreFiles
         | Why::Moved
         | Why::InCall
         | Why::ProcessesChanged

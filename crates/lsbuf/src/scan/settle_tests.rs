@@ -13,7 +13,7 @@ fn reading(count: u64) -> Reading {
 fn held_by_fd(fd: Fd, count: u64) -> Reading {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
     (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
-    let counted = Counted { stable: true, more_files: 0 };
+    let counted = Counted { stable: true };
     Reading {
         objects: vec![Object { buffer, counted }],
         fds: [FdRef { object: 0, table: 0, fd, path_only: false }].into_iter().collect(),
@@ -136,12 +136,11 @@ fn disturbances() {
 #[test]
 fn facts_that_no_reading_changes() {
     type Change = fn(&mut Reading);
-    let cases: [(Change, Residual); 6] = [
+    let cases: [(Change, Residual); 5] = [
         (|r| r.objects[0].buffer.count = None, Residual::Unknown(Why::NotCounted)),
         (|r| r.objects[0].buffer.count = Some(0), Residual::Unknown(Why::Overcounted)),
         (|r| r.coverage.gaps.denied = 1, Residual::Estimate(1, Why::Unread)),
         (|r| _ = r.uncompared.insert(Pid(7)), Residual::Estimate(1, Why::Uncompared)),
-        (|r| r.objects[0].counted.more_files = 1, Residual::Estimate(1, Why::MoreFiles)),
         (|r| r.objects[0].buffer.in_flight = None, Residual::Estimate(1, Why::MaybeInFlight)),
     ];
     for (change, expected) in cases {

@@ -133,7 +133,7 @@ fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Ve
     let unlisted: BTreeSet<Inode> = unlisted.filter(|&ino| dmabuf(&objects, ino).is_none()).collect();
     objects.extend(unlisted.into_iter().map(|ino| Object {
         buffer: Buffer::new(BufferId::new(Kind::DmaBuf, dev, ino)),
-        counted: Counted { stable: true, more_files: 0 },
+        counted: Counted { stable: true },
     }));
     objects.sort_unstable_by_key(|object| object.buffer.id.ino);
     for row in listed.into_iter().flat_map(|list| &list.buffers) {
@@ -168,7 +168,7 @@ fn dmabuf_object(known: KnownDmaBuf, listed: bool) -> Object {
         (None, _) => None,
     };
     let stable = known.stable && (listed || known.readings != 1);
-    Object { buffer, counted: Counted { stable, more_files: 0 } }
+    Object { buffer, counted: Counted { stable } }
 }
 
 /// A dma-buf is all of the file that its driver has for it.

@@ -84,7 +84,7 @@ fn object(id: BufferId, name: Option<Label>, known: &KnownInode, files: FilesOfO
     let own = u64::from(id.kind == Kind::Sysv);
     let others = known.opens.and_then(|opens| opens.checked_sub(files.found + own));
     buffer.count = Some(files.count.saturating_add(others.unwrap_or(0)));
-    Object { buffer, counted: Counted { stable: files.stable && others.is_some(), more_files: 0 } }
+    Object { buffer, counted: Counted { stable: files.stable && others.is_some() } }
 }
 
 /// Which buffer an inode is, and its name; `None`: of no kind that lsbuf knows.
