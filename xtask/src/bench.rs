@@ -6,6 +6,7 @@
 //! counted. The output is Markdown for `docs/performance-tables.md`: the machine, the tables of
 //! each world, and the figures that lsbuf is to reach.
 
+mod plot;
 mod tables;
 mod targets;
 mod tools;
@@ -19,7 +20,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use lsbuf_guest::bench::figures::Results;
-use lsbuf_guest::bench::shared::{RESERVE, SHARED_WORLDS, UNHELD};
+use lsbuf_guest::bench::shared::{RESERVE, SHARED_WORLDS, SWEEP, UNHELD};
 use lsbuf_guest::bench::world::{BenchWorld, NATIVE, WORLDS};
 use lsbuf_guest::report::Plan;
 
@@ -47,6 +48,9 @@ pub(crate) struct BenchArgs {
     /// there is too little room is left out
     #[arg(long)]
     memfds: bool,
+    /// Write how the cost of memfds grows with their references to this file, as SVG
+    #[arg(long, value_name = "FILE", requires = "memfds")]
+    plot: Option<PathBuf>,
     /// Count instructions instead of time. The guest's clock is the number of instructions that it
     /// has executed, so figures repeat whatever else this machine does
     #[arg(long, conflicts_with_all = ["native", "memfds", "kvm"])]
@@ -162,6 +166,11 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &BenchArgs) -> anyhow::Res
     let judged: Vec<&str> = of_guests().chain([NATIVE]).collect();
     if worlds.iter().any(|world| judged.contains(world)) {
         println!("{}", targets::summary(&all));
+    }
+    if let Some(file) = &arguments.plot {
+        all.retain(|results| SWEEP.contains(&results.world.as_str()));
+        let svg = plot::of(&all).context("too few worlds were made for a plot")?;
+        fs::write(file, svg).with_context(|| format!("writing {}", file.display()))?;
     }
     println!("The whole run took {:.0} s.", started.elapsed().as_secs_f64());
     Ok(())
@@ -306,5 +315,11 @@ mod tests {
         let rounds = |words: &[&str]| parsed(words).rounds();
         assert_eq!([rounds(&[]), rounds(&["--instructions"]), rounds(&["--memfds"])], ["15", "3", "5"]);
         assert_eq!(rounds(&["--instructions", "--rounds", "2"]), "2");
+    }
+
+    /// Check that every world of the plot is one that is made on this machine.
+    #[test]
+    fn the_plot_has_worlds() {
+        assert!(SWEEP.iter().all(|name| of_shared_memory().any(|world| world == *name)));
     }
 }

@@ -57,6 +57,9 @@ pub const SHARED_WORLDS: &[BenchWorld] = &[
     BenchWorld { name: "many-vmas10", memory: 3500, vmas: 10 * MANY_VMAS.vmas, ..MANY_VMAS },
 ];
 
+/// The worlds that differ only in the number of references, for the plot of how cost grows.
+pub const SWEEP: &[&str] = &["memfd-100", "memfd-1k", "memfd-10k", "memfd-100k", "memfd-1m"];
+
 const MEMFDS: BenchWorld = BenchWorld {
     name: "memfd-100k",
     memory: 300,
