@@ -34,7 +34,7 @@ use crate::vm::{self, MachineArgs};
 use crate::workspace::Workspace;
 
 /// Time lsbuf's sources and other tools side by side, in worlds of known size and on this machine;
-/// prints Markdown. lsof is included if the host has it
+/// prints Markdown. lsof and lsfd are included if the host has them
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     /// World to measure in (repeatable). If nothing is chosen: all worlds of dma-bufs and this
@@ -49,7 +49,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     memfds: bool,
     /// Write how the cost of memfds grows with their references to this file, as SVG
-    #[arg(long, value_name = "FILE", requires = "memfds")]
+    #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Count instructions instead of time. The guest's clock is the number of instructions that it
     /// has executed, so figures repeat whatever else this machine does
@@ -70,6 +70,9 @@ pub(crate) struct BenchArgs {
 /// relocates it to another address, and the emulator translates its code anew: more than all else
 /// that a start costs.
 const WORDS: &[&str] = &["norandmaps"];
+
+/// Programs of this machine that a guest gets if they are there.
+const HOST_PROGRAMS: &[&str] = &["lsof", "lsfd"];
 
 /// MiB that a guest's kernel and its programs take.
 const OWN_MEMORY: u32 = 512;
@@ -194,8 +197,9 @@ fn guest(
         machine.clock = GuestClock::Instructions;
         machine.processors = 1;
     }
-    if arguments.machine.arch.is_native() && cmd::is_program("lsof") {
-        machine.programs.push("lsof".to_owned());
+    if arguments.machine.arch.is_native() {
+        let there = HOST_PROGRAMS.iter().filter(|program| cmd::is_program(program));
+        machine.programs.extend(there.map(|&program| program.to_owned()));
     }
     let kernel = kernels::select_one(arguments.machine.arch, Some(&arguments.kernel))?;
     let bootable = fetch::ensure(workspace, &[kernel])?.pop().context("no kernel")?;

@@ -25,9 +25,9 @@ const TIMES: &[Column] = &[
 ];
 
 const COUNTS: &[Column] = &[
-    ("M instructions", |f, _| ms(f.cpu)),
+    ("M instructions", |f, _| millions(f.cpu)),
     ("spread %", |f, _| format!("{:.2}", f.spread * 100.0)),
-    ("and idle", |f, _| ms(f.wall)),
+    ("and idle", |f, _| millions(f.wall)),
 ];
 
 const PEAK: Column = ("peak KiB", |f, _| f.peak_kib.to_string());
@@ -44,7 +44,7 @@ const TIMES_OF_SCANNERS: &[Column] = &[
 ];
 
 const COUNTS_OF_SCANNERS: &[Column] = &[
-    ("first scan", |f, _| f.first.map_or(String::new(), ms)),
+    ("first scan", |f, _| f.first.map_or(String::new(), millions)),
     ALLOCATIONS,
     ("instructions a reference", |f, world| {
         world.references.map_or(String::new(), |all| format!("{:.0}", f.cpu * 1e6 / all.all() as f64))
@@ -166,6 +166,16 @@ pub(super) fn ms(ms: f64) -> String {
     }
 }
 
+/// Millions of instructions with at least four digits, because that many repeat.
+fn millions(count: f64) -> String {
+    match count {
+        ..10.0 => format!("{count:.3}"),
+        ..100.0 => format!("{count:.2}"),
+        ..1000.0 => format!("{count:.1}"),
+        _ => format!("{count:.0}"),
+    }
+}
+
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
@@ -211,7 +221,7 @@ mod tests {
         let world = results("phone", vec![("a", figures(12.4, 900), Some(figures(1.0, 900)))]);
         let text = of(&world, "a guest", Duration::from_secs(3), Unit::Instructions);
         assert!(text.contains("| M instructions | spread % | and idle |"), "{text}");
-        assert!(text.contains("| a | 12.4 | 0.00 | 12.4 | 900 | 7 | 15 |"), "{text}");
+        assert!(text.contains("| a | 12.40 | 0.00 | 12.40 | 900 | 7 | 15 |"), "{text}");
         assert!(text.contains("| instructions a reference |") && text.contains("| 5000 |"), "{text}");
         assert!(!text.contains("ms |"), "{text}");
     }

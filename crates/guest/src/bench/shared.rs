@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::geteuid;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use super::world::{BenchWorld, Content};
 use crate::sys;
@@ -47,10 +47,10 @@ pub const SHARED_WORLDS: &[BenchWorld] = &[
     BenchWorld {
         name: "other-fds",
         memory: 2500,
-        processes: 12,
+        processes: 75,
         buffers: 100,
         holders: 3,
-        fds: 100_000,
+        fds: 16_000,
         ..MEMFDS
     },
     MANY_VMAS,
@@ -89,7 +89,7 @@ const MANY_VMAS: BenchWorld = BenchWorld {
 #[derive(Clone, Copy, Debug)]
 struct Room {
     root: bool,
-    /// `fs.nr_open`: how many fds a process may have.
+    /// How many fds a process may have.
     fds_of_a_process: u64,
     /// How many more files can be open: `fs.file-max` less those that are open.
     files: u64,
@@ -111,7 +111,7 @@ impl Room {
         let available = numbers(available.context("/proc/meminfo has no MemAvailable")?.to_owned());
         Ok(Room {
             root: geteuid().is_root(),
-            fds_of_a_process: first("/proc/sys/fs/nr_open")?,
+            fds_of_a_process: fds_allowed(first("/proc/sys/fs/nr_open")?),
             files: first("/proc/sys/fs/file-max")?.saturating_sub(first("/proc/sys/fs/file-nr")?),
             memory: available.first().context("MemAvailable is no number")? >> 10,
         })
@@ -129,7 +129,9 @@ impl Room {
         }
         if self.fds_of_a_process < fds_of_a_process {
             let limit = self.fds_of_a_process;
-            return Some(format!("it needs {fds_of_a_process} fds in a process, and fs.nr_open is {limit}"));
+            return Some(format!(
+                "it needs {fds_of_a_process} fds in a process, and RLIMIT_NOFILE and fs.nr_open allow {limit}"
+            ));
         }
         if self.files < files {
             let rest = self.files;
@@ -138,6 +140,19 @@ impl Room {
         (self.memory < memory).then(|| {
             format!("it needs {memory} MiB of available memory with a reserve, and there are {}", self.memory)
         })
+    }
+}
+
+/// How many fds a process of this user may have. The hard limit is raised to `fs.nr_open` if that
+/// is allowed: root needs CAP_SYS_RESOURCE for it, which containers often take away.
+fn fds_allowed(nr_open: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    match limit.maximum {
+        Some(hard) if hard < nr_open => {
+            let raised = Rlimit { maximum: Some(nr_open), ..limit };
+            if setrlimit(Resource::Nofile, raised).is_ok() { nr_open } else { hard }
+        }
+        _ => nr_open,
     }
 }
 
@@ -187,7 +202,7 @@ mod tests {
         assert_eq!(lacks(PLENTY), None);
         for (room, word) in [
             (Room { root: false, ..PLENTY }, "root"),
-            (Room { fds_of_a_process: 1024, ..PLENTY }, "fs.nr_open is 1024"),
+            (Room { fds_of_a_process: 1024, ..PLENTY }, "fs.nr_open allow 1024"),
             (Room { files: 900_000, ..PLENTY }, "fs.file-max leaves 900000"),
             (Room { memory: 4000, ..PLENTY }, "there are 4000"),
         ] {
