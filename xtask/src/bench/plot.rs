@@ -19,7 +19,7 @@ struct PlotLine<'r> {
 /// Pixels of the whole picture, and of the space around the axes.
 const SIZE: (f64, f64) = (860.0, 460.0);
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 210.0;
+const RIGHT: f64 = 230.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 60.0;
 /// The least distance between two labels of lines.

@@ -30,7 +30,7 @@ use rustix::thread::UnshareFlags;
 use figures::{References, Results};
 use shared::{SHARED_WORLDS, UNHELD};
 use way::{Asked, BenchPins, Setting};
-use world::{BenchWorld, MEMFD, NATIVE};
+use world::{BenchWorld, NATIVE};
 
 use crate::processes;
 use crate::sys::measure::EventHooks;
@@ -78,9 +78,11 @@ fn measured(world: &str, rounds: usize, programs: PathBuf, folder: PathBuf) -> a
     } else if let Some(found) = found {
         let expected = found.references();
         let before = if is_shared { beside()? } else { String::new() };
-        let description = found.build(&folder)? + &before;
+        // Another benchmark on this machine has memfds, too.
+        let name = format!("lsbuf-{}-benchmark", std::process::id());
+        let description = found.build(&folder, &name)? + &before;
         let setting = if is_shared {
-            Setting::of_memfds(programs, folder, expected, MEMFD)
+            Setting::of_memfds(programs, folder, expected, &name)
         } else {
             Setting::of_dma_bufs(programs, folder, Some(expected))
         };

@@ -46,8 +46,6 @@ const SIZE: usize = 16 << 10;
 const SEGMENTS: usize = 4;
 /// How many fds one message carries: as many as [`sys::receive_any`] takes.
 const FDS_OF_A_MESSAGE: usize = 8;
-/// The name of the memfds.
-pub(super) const MEMFD: &str = "lsbuf-benchmark";
 
 /// What the buffers of a world are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -173,8 +171,9 @@ impl BenchWorld {
     }
 
     /// Makes the world and returns its description. Its processes are children of this one. They
-    /// stay until they are killed or this process ends. Files are made below `folder`.
-    pub(super) fn build(&self, folder: &Path) -> anyhow::Result<String> {
+    /// stay until they are killed or this process ends. Files are made below `folder`, and memfds
+    /// get that name.
+    pub(super) fn build(&self, folder: &Path, name: &str) -> anyhow::Result<String> {
         // A few more, because a process has some open when it begins.
         let limit = Some(self.all_fds().1 as u64 + 1000);
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
@@ -188,7 +187,7 @@ impl BenchWorld {
         drop(files);
         let flags = SocketFlags::CLOEXEC;
         let (giving, taking) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        let maker = child(|| self.give(&giving))?;
+        let maker = child(|| self.give(&giving, name))?;
         drop(giving);
         let mut pids = Vec::new();
         for process in 0..self.processes {
@@ -255,8 +254,8 @@ impl BenchWorld {
     }
 
     /// Makes all buffers and gives each process its share when the process asks for it.
-    fn give(&self, socket: &OwnedFd) -> anyhow::Result<()> {
-        let buffers = self.make()?;
+    fn give(&self, socket: &OwnedFd, name: &str) -> anyhow::Result<()> {
+        let buffers = self.make(name)?;
         for process in 0..self.processes {
             rustix::io::read(socket, &mut [0; 1]).context("waiting for a process")?;
             let held = self.held_by(process);
@@ -268,7 +267,7 @@ impl BenchWorld {
         Ok(())
     }
 
-    fn make(&self) -> anyhow::Result<Vec<OwnedFd>> {
+    fn make(&self, name: &str) -> anyhow::Result<Vec<OwnedFd>> {
         match self.of {
             Content::DmaBufs => {
                 let heap = Heap::open("system")?;
@@ -277,7 +276,7 @@ impl BenchWorld {
             }
             Content::Memfds => {
                 let make = |_| {
-                    let memfd = memfd_create(MEMFD, MemfdFlags::CLOEXEC).context("making a memfd")?;
+                    let memfd = memfd_create(name, MemfdFlags::CLOEXEC).context("making a memfd")?;
                     rustix::fs::ftruncate(&memfd, sys::page())?;
                     rustix::io::write(&memfd, b"x").context("allocating a page of a memfd")?;
                     Ok(memfd)
