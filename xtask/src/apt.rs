@@ -1,5 +1,5 @@
-//! A private apt: finds and downloads kernels of any Debian suite, without touching this machine's
-//! own package state.
+//! A private apt: finds and downloads packages of any Debian suite, kernels above all, without
+//! touching this machine's own package state.
 //!
 //! All of its folders are below the one that it is given. It shares only two things with the
 //! machine. One is the settings in `apt.conf`, a proxy for instance. The other is the mirror's
@@ -81,6 +81,12 @@ impl Apt {
         }
         let table = cmd::output(self.command("apt-cache").arg("madison").args(names))?;
         Ok(table.lines().filter_map(parse_offer).collect())
+    }
+
+    /// The newest version of one package.
+    pub(crate) fn newest(&self, package: &str) -> anyhow::Result<Offer> {
+        let table = cmd::output(self.command("apt-cache").args(["madison", package]))?;
+        table.lines().find_map(parse_offer).with_context(|| format!("no suite has a package {package}"))
     }
 
     /// Downloads the package of `offer` and returns its file.

@@ -200,7 +200,7 @@ fn fetch_one(workspace: &Workspace, apt: &Apt, kernel: &Kernel, set: &[&Offer]) 
 
 /// Unpacks the contents of a package into one uncompressed archive. Picking files from it is much
 /// faster than unpacking all of them.
-fn unpack_package(package: &Path, tar: &Path) -> anyhow::Result<()> {
+pub(crate) fn unpack_package(package: &Path, tar: &Path) -> anyhow::Result<()> {
     let file = File::create(tar).with_context(|| format!("making {}", tar.display()))?;
     cmd::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package).stdout(Stdio::from(file)))
 }

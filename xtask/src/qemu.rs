@@ -35,6 +35,44 @@ pub(crate) struct Machine {
     pub(crate) processors: u32,
     /// The boot's time limit.
     pub(crate) timeout: Duration,
+    /// What drives the guest's clock.
+    pub(crate) clock: GuestClock,
+    /// More words for the kernel.
+    pub(crate) words: Vec<&'static str>,
+}
+
+/// What drives a guest's clock.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum GuestClock {
+    /// The host's time.
+    #[default]
+    Host,
+    /// The number of instructions that the guest has executed: one nanosecond each. What the host
+    /// does meanwhile does not matter. While the guest is idle, the clock jumps to the next timer.
+    /// Needs emulation and one processor.
+    Instructions,
+}
+
+impl GuestClock {
+    /// Arguments of the emulator. The date and the random numbers are fixed as well, so that two
+    /// boots differ as little as possible.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Host => &[],
+            Self::Instructions => {
+                &["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1"]
+            }
+        }
+    }
+
+    /// Words for the kernel. With the two for the time stamp counter, the kernel reads the time
+    /// without a device, and does not compare that counter with another clock.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Host => &[],
+            Self::Instructions => &["tsc=reliable", "clocksource=tsc", "nokaslr"],
+        }
+    }
 }
 
 /// The result of a boot.
@@ -118,15 +156,17 @@ fn start(machine: &Machine, vmlinuz: &Path, initramfs: &Path, console: &Path) ->
     qemu.args(machine.arch.board(machine.kvm));
     qemu.args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"]);
     qemu.args(["-accel", machine.arch.accelerator(machine.kvm)]);
+    qemu.args(machine.clock.arguments());
     qemu.arg("-smp").arg(machine.processors.to_string());
     qemu.arg("-m").arg(machine.memory.to_string());
     qemu.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
     let (console_port, report_port) = machine.arch.ports();
     // The kernel hands words of the form KEY=VALUE that it does not know to process 1, in its
     // environment.
+    let own = [machine.arch.kernel_words(), machine.clock.words(), &machine.words].concat();
     let words = format!(
         "console={console_port} quiet panic=-1 {} rdinit=/init {REPORT_VARIABLE}={report_port}",
-        machine.arch.kernel_words().join(" ")
+        own.join(" ")
     );
     qemu.arg("-append").arg(words);
     qemu.arg("-serial").arg(format!("file:{}", console.display())).args(machine.arch.report());

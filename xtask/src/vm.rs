@@ -20,7 +20,7 @@ use crate::initramfs::{Initramfs, Programs, build_programs};
 use crate::kernels;
 use crate::matrix;
 use crate::points::Points;
-use crate::qemu::{self, Boot, Machine};
+use crate::qemu::{self, Boot, GuestClock, Machine};
 use crate::show;
 use crate::verdict::{self, Expectation, State, Verdict};
 use crate::workspace::Workspace;
@@ -39,19 +39,33 @@ pub(crate) struct MachineArgs {
     pub(crate) memory: u32,
     /// Number of processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    processors: u32,
+    pub(crate) processors: u32,
     /// Time limit of one boot in seconds
     #[arg(long, default_value_t = 1200)]
     pub(crate) timeout: u64,
     /// Copy this program of the host into the guest's /bin, with its libraries (repeatable)
     #[arg(long = "with", value_name = "PROGRAM")]
     pub(crate) programs: Vec<String>,
+    /// What drives the guest's clock.
+    #[arg(skip)]
+    pub(crate) clock: GuestClock,
+    /// More words for the guest's kernel.
+    #[arg(skip)]
+    pub(crate) words: Vec<&'static str>,
 }
 
 impl MachineArgs {
     fn machine(&self) -> Machine {
         let timeout = Duration::from_secs(self.timeout);
-        Machine { arch: self.arch, kvm: self.kvm, memory: self.memory, processors: self.processors, timeout }
+        Machine {
+            arch: self.arch,
+            kvm: self.kvm,
+            memory: self.memory,
+            processors: self.processors,
+            timeout,
+            clock: self.clock,
+            words: self.words.clone(),
+        }
     }
 }
 
@@ -107,6 +121,8 @@ impl VmArgs {
             processors: 2,
             timeout: 1200,
             programs: Vec::new(),
+            clock: GuestClock::default(),
+            words: Vec::new(),
         };
         Self {
             kernel: Vec::new(),

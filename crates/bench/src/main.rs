@@ -1,5 +1,6 @@
-//! `lsbuf-bench SOURCES`: measures warm scans. It scans once for every line that it reads, with one
-//! scanner, and prints what the scan took.
+//! `lsbuf-bench SOURCES PINS`: measures warm scans. It scans once for every line that it reads,
+//! with one scanner, and prints what the scan took. `PINS` is the folder in which it looks for
+//! pinned BPF iterators.
 //!
 //! Each answer is one line of JSON, a [`WarmScan`]. This is a program of its own because its
 //! allocator counts.
@@ -33,10 +34,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [sources] = arguments else { bail!("usage: lsbuf-bench SOURCES") };
+    let [sources, pins] = arguments else { bail!("usage: lsbuf-bench SOURCES PINS") };
     let sources: Sources = sources.parse().map_err(anyhow::Error::msg)?;
     let sources = Sources { load_bpf: true, ..sources };
-    let mut scanner = Scanner::new(Options { sources, kinds: Kinds::DMABUF, ..Options::default() })?;
+    let mut scanner =
+        Scanner::new(Options { sources, kinds: Kinds::DMABUF, pins: pins.into(), ..Options::default() })?;
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         line?;

@@ -191,6 +191,7 @@ pub(super) mod tests {
         Measured::Figures(Figures {
             wall,
             cpu: wall,
+            spread: 0.0,
             in_kernel: 0.75,
             runs: 15,
             peak_kib,
@@ -215,6 +216,7 @@ pub(super) mod tests {
             kernel: "0".to_owned(),
             processors: 1,
             ways: ways.into_iter().map(way).collect(),
+            not_made: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What was measured, in the form in which the guest sends it to the host.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,12 @@ impl References {
     }
 }
 
+impl Display for References {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} buffers, {} references by fd and {} by mapping", self.buffers, self.fd, self.map)
+    }
+}
+
 /// One world, and all that was measured in it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Results {
@@ -37,8 +44,10 @@ pub struct Results {
     pub kernel: String,
     /// How many processors the machine has.
     pub processors: usize,
-    /// The results of the ways, in the order of their table.
+    /// The results of the ways, in the order of their table; none if the world was not made.
     pub ways: Vec<WayResults>,
+    /// Why the world was not made; `None` if it was.
+    pub not_made: Option<String>,
 }
 
 /// The results of one way.
@@ -74,6 +83,9 @@ pub struct Figures {
     /// The kernel's part of all CPU time of all runs, from 0 to 1. Kernels split user and system
     /// time by samples at the clock's tick, so the parts of a single run mean nothing.
     pub in_kernel: f64,
+    /// How far the CPU times of the runs are apart: the largest less the smallest, as a part of the
+    /// median.
+    pub spread: f64,
     /// The number of runs behind the medians.
     pub runs: usize,
     /// The peak of the resident set, in KiB.
@@ -102,9 +114,13 @@ impl Figures {
     pub(super) fn of(runs: &[Taken], peak_kib: u64, system_calls: Result<u64, String>) -> Option<Figures> {
         let all = |part: fn(&Taken) -> Duration| runs.iter().map(part).map(millis).sum::<f64>();
         let (user, kernel) = (all(|run| run.user), all(|run| run.kernel));
+        let cpu = runs.iter().map(|run| millis(run.user + run.kernel));
+        let range = cpu.clone().fold(f64::MIN, f64::max) - cpu.clone().fold(f64::MAX, f64::min);
+        let cpu = median(cpu)?;
         Some(Figures {
             wall: median(runs.iter().map(|run| millis(run.wall)))?,
-            cpu: median(runs.iter().map(|run| millis(run.user + run.kernel)))?,
+            cpu,
+            spread: if cpu > 0.0 { range / cpu } else { 0.0 },
             in_kernel: if user + kernel > 0.0 { kernel / (user + kernel) } else { 0.0 },
             runs: runs.len(),
             peak_kib,
@@ -141,8 +157,8 @@ mod tests {
         assert_eq!(median(std::iter::empty()), None);
     }
 
-    /// Check that the kernel's part is computed from all runs together, and not from the median
-    /// run.
+    /// Check that the kernel's part and the spread are computed from all runs together, and not
+    /// from the median run.
     #[test]
     fn parts_are_of_all_runs() {
         let run = |user, kernel| Taken {
@@ -152,5 +168,6 @@ mod tests {
         };
         let figures = Figures::of(&[run(4, 0), run(0, 4), run(2, 6)], 1, Ok(2)).unwrap();
         assert_eq!((figures.wall, figures.cpu, figures.in_kernel), (4.0, 4.0, 0.625));
+        assert_eq!(figures.spread, 1.0);
     }
 }

@@ -4,15 +4,14 @@
 //!
 //! A variant that has taken very long is left out of the remaining rounds.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::figures::{Figures, Measured, References, WayResults};
+use super::figures::{Figures, Measured, WayResults};
 use super::warm::WarmScanner;
-use super::way::Asked;
-use crate::sys::measure::{self, EventHooks, Taken};
+use super::way::{Asked, PINNED};
+use crate::sys::measure::{self, EventHooks, Taken, Watched};
 
 /// A way that has taken this much time is left out of the remaining rounds.
 const ENOUGH: Duration = Duration::from_secs(30);
@@ -27,27 +26,26 @@ pub(super) fn is_enough(runs: &[Taken]) -> bool {
 
 /// One way with its runs.
 struct Lane<'a> {
-    asked: &'a Asked,
+    asked: &'a Asked<'a>,
     commands: Vec<Taken>,
     /// `None` if the way is not a scanner; else the scanner, or why it cannot run.
     scanner: Option<Result<WarmScanner, String>>,
 }
 
 /// Times every way that can run here.
-pub(super) fn race(
-    asked: &[Asked],
-    rounds: usize,
-    programs: &Path,
-    expected: Option<References>,
-) -> anyhow::Result<Vec<WayResults>> {
+pub(super) fn race(asked: &[Asked<'_>], rounds: usize) -> anyhow::Result<Vec<WayResults>> {
     let mut lanes = Vec::new();
     for asked in asked {
         let scanner = match (asked.way.source, &asked.watched) {
             (None, _) => None,
             (Some(_), Err(why)) => Some(Err(why.clone())),
-            (Some(source), Ok(_)) => Some(asked.around(|| WarmScanner::start(programs, source))?),
+            (Some(source), Ok(_)) => {
+                let setting = asked.setting;
+                let pins = if asked.way.name == PINNED { setting.pins() } else { setting.no_pins() };
+                Some(WarmScanner::start(&setting.programs, source, &pins)?)
+            }
         };
-        lanes.push(Lane { asked, commands: Vec::new(), scanner });
+        lanes.push(Lane { asked, commands: asked.first_run(), scanner });
     }
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
@@ -56,15 +54,23 @@ pub(super) fn race(
         }
     }
     let _counted = EventHooks::tracepoint();
-    lanes.into_iter().map(|lane| lane.results(expected)).collect()
+    lanes.into_iter().map(|lane| lane.results()).collect()
+}
+
+impl Asked<'_> {
+    /// The first run as a run of the race. It is one if it took so long that the way is not run
+    /// again, and if nothing was counted in it that would have slowed it.
+    fn first_run(&self) -> Vec<Taken> {
+        let long = |watched: &&Watched| watched.taken.wall >= ENOUGH && watched.system_calls.is_err();
+        self.watched.iter().filter(long).map(|watched| watched.taken).collect()
+    }
 }
 
 impl Lane<'_> {
     /// Runs the way's part of one round.
     fn run(&mut self) -> anyhow::Result<()> {
         if self.asked.watched.is_ok() && !is_enough(&self.commands) {
-            let taken = self.asked.around(|| measure::timed(&mut self.asked.command()))?;
-            self.commands.push(taken);
+            self.commands.push(measure::timed(&mut self.asked.command())?);
         }
         match &mut self.scanner {
             Some(Ok(scanner)) if !is_enough(&scanner.taken()) => scanner.run(),
@@ -72,14 +78,14 @@ impl Lane<'_> {
         }
     }
 
-    fn results(self, expected: Option<References>) -> anyhow::Result<WayResults> {
+    fn results(self) -> anyhow::Result<WayResults> {
         let name = self.asked.way.name;
         let one_shot = self.asked.watched.clone().and_then(|watched| {
             let figures = Figures::of(&self.commands, watched.peak_kib, watched.system_calls);
             figures.ok_or("it was never run".to_owned())
         });
         let warm = self.scanner.map(|scanner| {
-            let measured = scanner.map(|scanner| scanner.measured(expected));
+            let measured = scanner.map(|scanner| scanner.measured(self.asked.setting.expected));
             measured.unwrap_or_else(|why| Ok(Measured::Missing(why)))
         });
         Ok(WayResults {

@@ -40,10 +40,14 @@ impl Drop for WarmScanner {
 
 impl WarmScanner {
     /// Starts a scanner and lets it scan once. The inner error says why this way cannot run here.
-    pub(super) fn start(programs: &Path, source: &str) -> anyhow::Result<Result<WarmScanner, String>> {
+    pub(super) fn start(
+        programs: &Path,
+        source: &str,
+        pins: &Path,
+    ) -> anyhow::Result<Result<WarmScanner, String>> {
         let program = programs.join(SCANNER);
         let mut command = Command::new(&program);
-        command.arg(source).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg(source).arg(pins).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (mut input, output) = input.zip(output).context("a child without pipes")?;

@@ -8,22 +8,24 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
+use serde::Deserialize;
 
 use super::figures::References;
-use crate::answer::Answer;
 use crate::sys::measure::{self, Watched};
+use crate::way::KINDS;
 
 /// One way to read a world.
 #[derive(Debug)]
 pub(super) struct BenchWay {
     pub(super) name: &'static str,
     /// A program of this project, or one of the machine.
-    pub(super) program: &'static str,
-    pub(super) arguments: &'static [&'static str],
-    /// The sources for `lsbuf-bench`, if the way can be a scanner.
+    program: &'static str,
+    /// Its arguments. [`PINS`] and [`FILES`] stand for folders of the setting.
+    arguments: &'static [&'static str],
+    /// Whether it prints lsbuf's JSON, which is compared with what was made.
+    answers: bool,
+    /// The sources for `lsbuf-bench`, if the way is also measured as a scanner.
     pub(super) source: Option<&'static str>,
-    /// Arguments for lsbuf before each run and after it. These calls are not timed.
-    around: Option<(&'static [&'static str], &'static [&'static str])>,
 }
 
 /// The command, in the folder of programs.
@@ -31,14 +33,19 @@ const LSBUF: &str = "lsbuf";
 /// A program that scans in a loop with lsbuf's library.
 pub(super) const SCANNER: &str = "lsbuf-bench";
 
-/// A way that does not answer within this time is missing, because it would take the time of the
-/// others.
-const LIMIT: Duration = Duration::from_secs(100);
+/// In arguments: the folder of pinned BPF iterators.
+const PINS: &str = "{pins}";
+/// In arguments: a folder without pinned BPF iterators. So lsbuf uses none that the machine has.
+const NO_PINS: &str = "{no-pins}";
+/// In arguments: the folder of the files that nobody holds.
+const FILES: &str = "{files}";
 
 /// BPF iterators that lsbuf loads itself.
 pub const BPF: &str = "lsbuf, BPF";
 /// BPF iterators that were loaded and pinned before.
 pub const PINNED: &str = "lsbuf, BPF pinned";
+/// As [`PINNED`], with a table in place of JSON.
+pub const PINNED_TABLE: &str = "lsbuf, BPF pinned, table";
 /// The sources that lsbuf chooses by default.
 pub const AUTO: &str = "lsbuf, auto";
 /// procfs with its fastest way to read mappings.
@@ -48,115 +55,296 @@ pub const TEXT: &str = "lsbuf, text maps";
 /// What starting the program costs.
 pub const START: &str = "process start (lsbuf --version)";
 
-/// A way of lsbuf with these sources.
+/// A way of lsbuf with these sources, as a command and as a scanner.
 const fn lsbuf(name: &'static str, source: &'static str, arguments: &'static [&'static str]) -> BenchWay {
-    BenchWay { name, program: LSBUF, arguments, source: Some(source), around: None }
+    BenchWay { name, program: LSBUF, arguments, answers: true, source: Some(source) }
 }
 
-/// All ways. They look for dma-bufs alone, because the worlds are made of them. To add a way, add a
-/// row. A way whose arguments lsbuf refuses is missing, with the reason.
-pub(super) const WAYS: &[BenchWay] = &[
-    BenchWay {
-        around: Some((&["probes", "install"], &["probes", "remove"])),
-        ..lsbuf(PINNED, "bpf", &["-d", "--json", "--source", "bpf"])
-    },
-    lsbuf(BPF, "bpf", &["-d", "--json", "--source", "bpf"]),
-    lsbuf(AUTO, "auto", &["-d", "--json"]),
+/// A way of lsbuf that is measured only as a command.
+const fn command(name: &'static str, arguments: &'static [&'static str]) -> BenchWay {
+    BenchWay { name, program: LSBUF, arguments, answers: true, source: None }
+}
+
+/// A program whose answer is not compared.
+const fn other(name: &'static str, program: &'static str, arguments: &'static [&'static str]) -> BenchWay {
+    BenchWay { name, program, arguments, answers: false, source: None }
+}
+
+const LSOF: BenchWay = other("lsof", "lsof", &["-n", "-P", "-w"]);
+const PROCESS_START: BenchWay = other(START, LSBUF, &["--version"]);
+
+/// The ways to read worlds of dma-bufs. They look for dma-bufs alone. To add a way, add a row. A
+/// way whose arguments lsbuf refuses is missing, with the reason.
+const WAYS: &[BenchWay] = &[
+    lsbuf(PINNED, "bpf", &["-d", "--json", "--source", "bpf", "--pins", PINS]),
+    lsbuf(BPF, "bpf", &["-d", "--json", "--source", "bpf", "--pins", NO_PINS]),
+    lsbuf(AUTO, "auto", &["-d", "--json", "--pins", NO_PINS]),
     lsbuf(PROCFS, "procfs,bufinfo", &["-d", "--json", "--source", "procfs,bufinfo"]),
     lsbuf("lsbuf, PROCMAP_QUERY", "procmap,bufinfo", &["-d", "--json", "--source", "procmap,bufinfo"]),
     lsbuf(TEXT, "maps,bufinfo", &["-d", "--json", "--source", "maps,bufinfo"]),
     lsbuf("lsbuf, map_files", "map_files,bufinfo", &["-d", "--json", "--source", "map_files,bufinfo"]),
-    BenchWay { name: "lsof", program: "lsof", arguments: &["-n", "-P", "-w"], source: None, around: None },
-    BenchWay { name: START, program: LSBUF, arguments: &["--version"], source: None, around: None },
+    LSOF,
+    PROCESS_START,
 ];
 
-/// A way after its first run, which is not timed.
+/// The ways to read worlds of shared memory. They look for every kind, as a person would.
+const SHARED_WAYS: &[BenchWay] = &[
+    command(PINNED, &["--json", "--source", "bpf", "--pins", PINS]),
+    other(PINNED_TABLE, LSBUF, &["--source", "bpf", "--pins", PINS]),
+    command(BPF, &["--json", "--source", "bpf", "--pins", NO_PINS]),
+    command(PROCFS, &["--json", "--source", "procfs,bufinfo"]),
+    LSOF,
+    other("lsfd", "lsfd", &["--raw"]),
+    other("smem", "smem", &[]),
+    PROCESS_START,
+];
+
+/// The ways to list files of a tmpfs that nobody holds.
+const UNHELD_WAYS: &[BenchWay] = &[
+    command(PINNED, &["--unheld", "--json", "--source", "bpf", "--pins", PINS]),
+    other(PINNED_TABLE, LSBUF, &["--unheld", "--source", "bpf", "--pins", PINS]),
+    command(BPF, &["--unheld", "--json", "--source", "bpf", "--pins", NO_PINS]),
+    command(PROCFS, &["--unheld", "--json", "--source", "procfs,bufinfo"]),
+    other("find -xdev", "find", &[FILES, "-xdev", "-type", "f", "-printf", "%i %s %b %p\\n"]),
+    PROCESS_START,
+];
+
+/// What all ways of one world have in common.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Setting {
+    pub(super) ways: &'static [BenchWay],
+    /// The folder of this project's programs.
+    pub(super) programs: PathBuf,
+    /// A folder that belongs to the benchmark.
+    pub(super) folder: PathBuf,
+    /// What there is to find; `None` if that is not known.
+    pub(super) expected: Option<References>,
+    /// Whether an answer may be another one: then the way is missing, with the reason. Else the
+    /// benchmark fails.
+    pub(super) may_differ: bool,
+    /// Only buffers with this name or below this folder are the world's own; `None` if all are.
+    pub(super) named: Option<String>,
+    /// A way that does not answer within this time is missing, because it would take the time of
+    /// the others.
+    pub(super) limit: Duration,
+}
+
+impl Setting {
+    /// How a world of dma-bufs is read, or the machine as it is.
+    pub(super) fn of_dma_bufs(programs: PathBuf, folder: PathBuf, expected: Option<References>) -> Setting {
+        let limit = Duration::from_secs(100);
+        Setting { ways: WAYS, programs, folder, expected, may_differ: false, named: None, limit }
+    }
+
+    /// How a world of memfds with this name is read.
+    pub(super) fn of_memfds(programs: PathBuf, folder: PathBuf, expected: References, name: &str) -> Setting {
+        let (named, limit) = (Some(name.to_owned()), Duration::from_secs(300));
+        let expected = Some(expected);
+        Setting { ways: SHARED_WAYS, programs, folder, expected, may_differ: false, named, limit }
+    }
+
+    /// How that many files that nobody holds are read. A program that does not list them is
+    /// missing.
+    pub(super) fn of_unheld(programs: PathBuf, folder: PathBuf, files: usize) -> Setting {
+        let expected = Some(References { buffers: files as u64, fd: 0, map: 0 });
+        let named = Some(Setting::files_below(&folder).to_string_lossy().into_owned());
+        let limit = Duration::from_secs(300);
+        Setting { ways: UNHELD_WAYS, programs, folder, expected, may_differ: true, named, limit }
+    }
+
+    /// Where the files that nobody holds are.
+    pub(super) fn files(&self) -> PathBuf {
+        Setting::files_below(&self.folder)
+    }
+
+    fn files_below(folder: &Path) -> PathBuf {
+        folder.join("files")
+    }
+
+    /// Where BPF iterators are pinned.
+    pub(super) fn pins(&self) -> PathBuf {
+        self.folder.join("pins")
+    }
+
+    /// Where none are.
+    pub(super) fn no_pins(&self) -> PathBuf {
+        self.folder.join("no-pins")
+    }
+
+    /// The command of a way.
+    fn command(&self, way: &BenchWay) -> Command {
+        let mut command = match way.program {
+            LSBUF => Command::new(self.programs.join(LSBUF)),
+            other => Command::new(other),
+        };
+        for &argument in way.arguments {
+            match argument {
+                PINS => command.arg(self.pins()),
+                NO_PINS => command.arg(self.no_pins()),
+                FILES => command.arg(self.files()),
+                word => command.arg(word),
+            };
+        }
+        // A guest's environment asks for dma-bufs alone, which is for scenarios.
+        command.env_remove(KINDS);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+}
+
+/// Pinned BPF iterators. They are removed when this goes.
+#[derive(Debug)]
+pub(super) struct BenchPins<'a> {
+    setting: &'a Setting,
+}
+
+impl BenchPins<'_> {
+    /// Pins the iterators. Where that is impossible, the ways that need them say so.
+    pub(super) fn install(setting: &Setting) -> BenchPins<'_> {
+        let pins = BenchPins { setting };
+        if let Err(why) = pins.tell("install") {
+            eprintln!("pinning BPF iterators: {why:#}");
+        }
+        pins
+    }
+
+    fn tell(&self, action: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(self.setting.programs.join(LSBUF));
+        command.args(["probes", action, "--pins"]).arg(self.setting.pins()).stdin(Stdio::null());
+        let told = command.output().context("starting lsbuf")?;
+        let errors = String::from_utf8_lossy(&told.stderr);
+        ensure!(told.status.success(), "{}", errors.lines().next().unwrap_or("it says nothing"));
+        Ok(())
+    }
+}
+
+impl Drop for BenchPins<'_> {
+    fn drop(&mut self) {
+        // There are none if they could not be installed.
+        if self.setting.pins().exists()
+            && let Err(why) = self.tell("remove")
+        {
+            eprintln!("removing the pinned BPF iterators: {why:#}");
+        }
+    }
+}
+
+/// A way after its first run.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
     pub(super) way: &'static BenchWay,
-    programs: PathBuf,
+    pub(super) setting: &'a Setting,
     /// Whether its answer was complete.
     pub(super) complete: Option<bool>,
     /// The memory and system calls that it takes, or why it cannot run here.
     pub(super) watched: Result<Watched, String>,
 }
 
-impl Asked {
+impl Asked<'_> {
     /// Runs the way once, and compares lsbuf's answer with what was made.
-    pub(super) fn new(
-        way: &'static BenchWay,
-        programs: &Path,
-        expected: Option<References>,
-    ) -> anyhow::Result<Asked> {
-        let mut asked =
-            Asked { way, programs: programs.to_owned(), complete: None, watched: Err(String::new()) };
+    ///
+    /// # Errors
+    ///
+    /// The answer is another one, and the setting is one in which it may not be.
+    pub(super) fn new<'a>(way: &'static BenchWay, setting: &'a Setting) -> anyhow::Result<Asked<'a>> {
         eprintln!("asking: {}", way.name);
-        match asked.around(|| asked.answer()) {
-            Ok((watched, answer)) => {
-                let seen = answer.as_ref().map(references);
-                ensure!(
-                    seen.is_none() || expected.is_none() || seen == expected,
-                    "{} sees {seen:?}, and there are {expected:?}",
-                    way.name
-                );
-                asked.complete = answer.and_then(|answer| answer.0["scan"]["complete"].as_bool());
-                asked.watched = Ok(watched);
+        let mut asked = Asked { way, setting, complete: None, watched: Err(String::new()) };
+        asked.watched = match asked.ask() {
+            Err(why) => Err(format!("{why:#}")),
+            Ok((watched, None)) => Ok(watched),
+            Ok((watched, Some(answer))) => {
+                asked.complete = Some(answer.scan.complete);
+                let found = answer.references(setting.named.as_deref());
+                match setting.expected {
+                    Some(expected) if expected != found => {
+                        let wrong = format!("its answer has {found}, and there are {expected}");
+                        ensure!(setting.may_differ, "{}: {wrong}", way.name);
+                        Err(wrong)
+                    }
+                    _ => Ok(watched),
+                }
             }
-            Err(why) => asked.watched = Err(format!("{why:#}")),
-        }
+        };
         Ok(asked)
     }
 
     /// The command that is timed.
     pub(super) fn command(&self) -> Command {
-        let mut command = match self.way.program {
-            LSBUF => Command::new(self.programs.join(LSBUF)),
-            other => Command::new(other),
-        };
-        command.args(self.way.arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
+        self.setting.command(self.way)
     }
 
-    /// Calls `run` between the calls of lsbuf that the way needs before and after.
-    pub(super) fn around<T>(&self, run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let Some((before, after)) = self.way.around else { return run() };
-        self.tell(before)?;
-        let done = run();
-        self.tell(after)?;
-        done
-    }
-
-    /// Runs lsbuf without counting: this happens between timed runs, and counting would disturb
-    /// them.
-    fn tell(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut command = Command::new(self.programs.join(LSBUF));
-        let told = command.args(arguments).stdin(Stdio::null()).output().context("starting lsbuf")?;
-        let errors = String::from_utf8_lossy(&told.stderr);
-        ensure!(told.status.success(), "{}", errors.lines().next().unwrap_or("it says nothing"));
-        Ok(())
-    }
-
-    /// Runs the way once, not timed, and returns lsbuf's answer.
-    fn answer(&self) -> anyhow::Result<(Watched, Option<Answer>)> {
-        let mut printed = unnamed_file("answer")?;
+    /// Runs the way once, and returns lsbuf's answer.
+    fn ask(&self) -> anyhow::Result<(Watched, Option<BenchAnswer>)> {
         let mut command = self.command();
-        command.stdout(printed.try_clone()?);
-        let watched = finished(command)?;
-        if self.way.source.is_none() {
-            return Ok((watched, None));
+        if !self.way.answers {
+            return Ok((finished(command, self.setting.limit)?, None));
         }
+        let mut printed = unnamed_file("answer")?;
+        command.stdout(printed.try_clone()?);
+        let watched = finished(command, self.setting.limit)?;
         printed.rewind()?;
-        let answer = serde_json::from_reader(BufReader::new(printed)).context("lsbuf printed no JSON")?;
-        Ok((watched, Some(Answer(answer))))
+        let answer = BufReader::new(printed);
+        let answer: BenchAnswer = serde_json::from_reader(answer).context("lsbuf printed no JSON")?;
+        Ok((watched, Some(answer)))
+    }
+}
+
+/// A table is not compared with what was made. So it is missing, too, if the same answer as JSON
+/// is.
+pub(super) fn leave_out_table(asked: &mut [Asked<'_>]) {
+    let of_json = asked.iter().find(|asked| asked.way.name == PINNED);
+    let Some(why) = of_json.and_then(|json| json.watched.clone().err()) else { return };
+    for table in asked.iter_mut().filter(|asked| asked.way.name == PINNED_TABLE) {
+        table.watched = Err(why.clone());
+    }
+}
+
+/// What the benchmark reads of lsbuf's JSON. A million references fit in little memory that way.
+#[derive(Debug, Deserialize)]
+struct BenchAnswer {
+    scan: ScanPart,
+    buffers: Vec<BufferPart>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ScanPart {
+    complete: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct BufferPart {
+    name: Option<String>,
+    refs: RefsPart,
+}
+
+#[derive(Debug, Deserialize)]
+struct RefsPart {
+    fd: u64,
+    map: u64,
+}
+
+impl BenchAnswer {
+    /// What the answer has of the buffers with that name or below that folder, or of all.
+    fn references(&self, named: Option<&str>) -> References {
+        let is_own = |buffer: &BufferPart| {
+            let Some(named) = named else { return true };
+            buffer.name.as_deref().is_some_and(|name| name.contains(named))
+        };
+        let mut found = References { buffers: 0, fd: 0, map: 0 };
+        for buffer in self.buffers.iter().filter(|buffer| is_own(buffer)) {
+            found.buffers += 1;
+            found.fd += buffer.refs.fd;
+            found.map += buffer.refs.map;
+        }
+        found
     }
 }
 
 /// Runs a command until it ends. The error is the first line of its standard error.
-fn finished(mut command: Command) -> anyhow::Result<Watched> {
+fn finished(mut command: Command, limit: Duration) -> anyhow::Result<Watched> {
     let mut errors = unnamed_file("errors")?;
     command.stderr(errors.try_clone()?);
-    measure::watched(command, LIMIT).map_err(|error| {
+    measure::watched(command, limit).map_err(|error| {
         let mut text = String::new();
         match errors.rewind().and_then(|()| errors.read_to_string(&mut text)) {
             Ok(1..) => anyhow::anyhow!("{}", text.lines().next().unwrap_or_default()),
@@ -170,32 +358,70 @@ fn unnamed_file(name: &str) -> anyhow::Result<File> {
     Ok(memfd_create(name, MemfdFlags::CLOEXEC).context("making a file in memory")?.into())
 }
 
-fn references(answer: &Answer) -> References {
-    let buffers = answer.list("buffers");
-    let sum = |key: &str| buffers.iter().filter_map(|buffer| buffer["refs"][key].as_u64()).sum();
-    References { buffers: buffers.len() as u64, fd: sum("fd"), map: sum("map") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn setting() -> Setting {
+        Setting::of_dma_bufs("/".into(), "/tmp/x".into(), None)
+    }
 
     /// Check that a way is missing, with the reason, if its program does not exist or refuses its
     /// arguments.
     #[test]
     fn missing_says_why() {
-        const ABSENT: BenchWay =
-            BenchWay { name: "absent", program: "lsbuf-no-such", arguments: &[], source: None, around: None };
-        const REFUSED: BenchWay = BenchWay {
-            name: "refused",
-            program: "cat",
-            arguments: &["/proc/lsbuf-no-such"],
-            source: None,
-            around: None,
-        };
+        const ABSENT: BenchWay = other("absent", "lsbuf-no-such", &[]);
+        const REFUSED: BenchWay = other("refused", "cat", &["/proc/lsbuf-no-such"]);
         for (way, why) in [(&ABSENT, "starting"), (&REFUSED, "No such file")] {
-            let asked = Asked::new(way, Path::new("/"), None).unwrap();
+            let setting = setting();
+            let asked = Asked::new(way, &setting).unwrap();
             assert!(asked.watched.as_ref().is_err_and(|missing| missing.contains(why)), "{asked:?}");
+        }
+    }
+
+    /// Check that folders replace the words that stand for them, and nothing else.
+    #[test]
+    fn folders_are_put_in() {
+        const WAY: BenchWay = other("some", "true", &["--pins", PINS, NO_PINS, FILES, "{x}"]);
+        let command = setting().command(&WAY);
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(arguments, ["--pins", "/tmp/x/pins", "/tmp/x/no-pins", "/tmp/x/files", "{x}"]);
+    }
+
+    /// Check that only buffers of the world are counted where the machine has others.
+    #[test]
+    fn own_buffers_are_counted() {
+        let text = r#"{"scan": {"complete": true, "more": 1}, "buffers": [
+            {"name": "/memfd:mine (deleted)", "refs": {"fd": 3, "map": 1, "more": 0}},
+            {"name": "/memfd:other (deleted)", "refs": {"fd": 9, "map": 9}},
+            {"name": null, "refs": {"fd": 1, "map": 0}}]}"#;
+        let answer: BenchAnswer = serde_json::from_str(text).unwrap();
+        assert_eq!(answer.references(Some("mine")), References { buffers: 1, fd: 3, map: 1 });
+        assert_eq!(answer.references(None), References { buffers: 3, fd: 13, map: 10 });
+    }
+
+    /// Check that a table is left out with the answer in JSON, and no other way is.
+    #[test]
+    fn tables_follow_json() {
+        let setting = setting();
+        let mut asked: Vec<Asked<'_>> = [PINNED, PINNED_TABLE, PROCFS]
+            .map(|name| SHARED_WAYS.iter().find(|way| way.name == name).unwrap())
+            .into_iter()
+            .map(|way| Asked { way, setting: &setting, complete: None, watched: Err(way.name.to_owned()) })
+            .collect();
+        leave_out_table(&mut asked);
+        let why: Vec<String> = asked.into_iter().map(|asked| asked.watched.unwrap_err()).collect();
+        assert_eq!(why, [PINNED, PINNED, PROCFS]);
+    }
+
+    /// Check that no two ways of a world have the same name.
+    #[test]
+    fn ways_have_names() {
+        for ways in [WAYS, SHARED_WAYS, UNHELD_WAYS] {
+            let mut names: Vec<&str> = ways.iter().map(|way| way.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), ways.len());
         }
     }
 }

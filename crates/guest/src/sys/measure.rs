@@ -70,9 +70,12 @@ pub fn own_cpu() -> anyhow::Result<(Duration, Duration)> {
     Ok((user, kernel))
 }
 
-/// What a run that is not timed tells.
+/// What a run tells that is made to look at memory and system calls.
 #[derive(Clone, Debug)]
 pub struct Watched {
+    /// The time and CPU time. It includes the stop at the exit and, if system calls are counted,
+    /// the counting.
+    pub taken: Taken,
     /// The peak of the resident set, in KiB.
     pub peak_kib: u64,
     /// The system calls after the exec, or why they were not counted.
@@ -85,7 +88,8 @@ pub struct Watched {
 ///
 /// It cannot be started, traced or waited for, or it fails or takes too long.
 pub fn watched(mut command: Command, limit: Duration) -> anyhow::Result<Watched> {
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
+    let deadline = begun + limit;
     let counter = SystemCalls::of_children();
     // SAFETY: between fork and exec only one system call is made, which allocates nothing.
     unsafe { command.pre_exec(|| trace(libc::PTRACE_TRACEME, 0, 0)) };
@@ -98,7 +102,7 @@ pub fn watched(mut command: Command, limit: Duration) -> anyhow::Result<Watched>
     trace(libc::PTRACE_SETOPTIONS, pid, libc::PTRACE_O_TRACEEXIT | libc::PTRACE_O_EXITKILL)
         .context("asking for a stop at its exit")?;
     let (mut signal, mut killed) = (0, false);
-    let status = loop {
+    let (status, usage) = loop {
         trace(libc::PTRACE_CONT, pid, signal).context("letting it go on")?;
         while !killed && !has_changed(pid)? {
             if Instant::now() >= deadline {
@@ -107,9 +111,9 @@ pub fn watched(mut command: Command, limit: Duration) -> anyhow::Result<Watched>
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        let (status, _) = wait(pid)?;
+        let (status, usage) = wait(pid)?;
         if !libc::WIFSTOPPED(status) {
-            break status;
+            break (status, usage);
         }
         signal = libc::WSTOPSIG(status);
         if status >> 16 == libc::PTRACE_EVENT_EXIT {
@@ -123,7 +127,9 @@ pub fn watched(mut command: Command, limit: Duration) -> anyhow::Result<Watched>
     if status != 0 {
         bail!("ended with wait status {status:#x}");
     }
+    let (user, kernel) = (duration(usage.ru_utime), duration(usage.ru_stime));
     Ok(Watched {
+        taken: Taken { wall: begun.elapsed(), user, kernel },
         peak_kib: peak.context("it did not stop where it exits")?,
         system_calls: counter.and_then(|counter| counter.read()),
     })
