@@ -13,8 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them, but `shmem_inodes` only
-/// one. The one with `_shmem` at the end of its name also looks for shared memory.
+/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them, but `shmem_inodes`
+/// only one. The one with `_shmem` at the end of its name also looks for shared memory.
 pub(crate) const OBJECTS: [&str; 9] = [
     "dmabuf",
     "dmabuf_shmem",

@@ -140,7 +140,7 @@ volatile const u32 gem_offsets[2] = {};
 
 /*
  * Writes which file a graphics driver has for a buffer. The private data of most of these buffers
- * is their GEM object. It is one if it has the buffer's size, and a file that has the name which the
+ * is their GEM object. It is one if it has the buffer's size, and a file with the name that the
  * kernel gives such files. Not inlined, as show_pages().
  */
 static never_inline int show_gem_file(void *seq, struct dma_buf *dmabuf)

@@ -8,8 +8,8 @@
 //! are numbered from 1. A record does not state its length, so reading ends with an error at a kind
 //! that is not known here.
 //!
-//! Limits: structures of kernel modules are not in this file. A module has a file of its own, of the
-//! same form.
+//! Limits: structures of kernel modules are not in this file. A module has a file of its own, of
+//! the same form.
 
 use std::collections::{HashMap, HashSet};
 

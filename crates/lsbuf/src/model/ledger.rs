@@ -514,8 +514,8 @@ impl<'s> Charges<'s> {
             let mapped_up_to = mapped_before + mapped(holder);
             if mapped_up_to > mapped_before {
                 let share = |size: Bytes| {
-                    // Addresses have 64 bits, but a forged tree may sum up to more. Scaled down, the
-                    // product fits.
+                    // Addresses have 64 bits, but a forged tree may sum up to more. Scaled down,
+                    // the product fits.
                     let excess = 64 - all_mapped.leading_zeros().min(64);
                     let below = |part: u128| u128::from(size.0) * (part >> excess) / (all_mapped >> excess);
                     // Never above `size`, so it fits.

@@ -15,9 +15,9 @@
 //! - *explain*: `driver_shmem` says which buffers are the same memory, and `notes` what was not
 //!   seen.
 //!
-//! `reading` has the types between the second step and the third, and `packed` its long lists. `doctor` tries every source and,
-//! with `advice`, says what is missing. `reconcile` collects the figures for the account of
-//! `Shmem:`.
+//! `reading` has the types between the second step and the third, and `packed` its long lists.
+//! `doctor` tries every source and, with `advice`, says what is missing. `reconcile` collects the
+//! figures for the account of `Shmem:`.
 //!
 //! Limits: `settle` and docs/proof.md list the cases that the proof of an exact residual does not
 //! cover.

@@ -5,8 +5,8 @@
 //! references twice.
 //!
 //! Limits: objects, tables and address spaces are numbered with 32 bits. 2^32 objects would take
-//! more than a terabyte of memory. There are no more tables and address spaces than tasks, and Linux
-//! has at most 2^22 of these (`PID_MAX_LIMIT`).
+//! more than a terabyte of memory. There are no more tables and address spaces than tasks, and
+//! Linux has at most 2^22 of these (`PID_MAX_LIMIT`).
 
 use super::reading::{FdRef, Mapping};
 use crate::model::{Fd, MapRef, Perms};

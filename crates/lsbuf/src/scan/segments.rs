@@ -16,8 +16,8 @@ use super::reading::{Assembled, Counted, Segments};
 use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{Buffer, BufferId, Bytes, Inode, IpcNamespace, Kind, Label, Segment};
 
-/// Adds the tables, and the segments that only they show. The buffers are ordered by identity before
-/// and after.
+/// Adds the tables, and the segments that only they show. The buffers are ordered by identity
+/// before and after.
 pub(super) fn add(buffers: &mut Vec<Assembled>, segments: &mut Segments) {
     if !segments.asked {
         return;

@@ -136,8 +136,8 @@ pub(super) struct KernelTypes<'b> {
     index: btf::Index<'b, { FUNCTIONS.len() }>,
 }
 
-/// The functions that are looked for: one for each of the kernel's iterators, and the BPF helper that
-/// returns a task's registers (Linux 5.15, commit dd6e10fbd9fb).
+/// The functions that are looked for: one for each of the kernel's iterators, and the BPF helper
+/// that returns a task's registers (Linux 5.15, commit dd6e10fbd9fb).
 const FUNCTIONS: [&str; 6] = [
     "bpf_iter_task",
     "bpf_iter_task_file",
@@ -169,8 +169,8 @@ impl<'b> KernelTypes<'b> {
         self.number(iterator).is_some()
     }
 
-    /// The offsets of the members of [`GEM`], if a module has its type; else 0. `sys` is the root of
-    /// sysfs.
+    /// The offsets of the members of [`GEM`], if a module has its type; else 0. `sys` is the root
+    /// of sysfs.
     pub(super) fn gem_offsets(&self, sys: &Path) -> [u32; 2] {
         // The module may be missing, and then there are no such buffers.
         let mut module = Vec::new();

@@ -1,8 +1,8 @@
 //! Makes buffers of the inodes of shared memory.
 //!
 //! Each inode is one buffer. The kind follows from the filesystem and from the name that the kernel
-//! gave the file. The path of a file in a folder is put together from the mount table that shows its
-//! filesystem, and its path below the root of that filesystem.
+//! gave the file. The path of a file in a folder is put together from the mount table that shows
+//! its filesystem, and its path below the root of that filesystem.
 //!
 //! Limits: a filesystem may be mounted at several places. The path is that of the first of them
 //! which this process sees, or else a holder, and need not be the one by which the file was opened.

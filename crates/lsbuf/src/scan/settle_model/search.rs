@@ -165,8 +165,8 @@ impl Search {
     /// some moment from the first reading that proves it to the last.
     fn truth(&self, past: &[Past], number: u64) -> Verdict {
         let is = |mask: u8, number: u64| mask & 1 << number != 0;
-        // The readings with the same account as the last one that could be compared, and whether each
-        // proves it alone.
+        // The readings with the same account as the last one that could be compared, and whether
+        // each proves it alone.
         let mut same = None;
         let mut agreeing: Vec<(usize, bool)> = Vec::new();
         for at in (0..past.len()).rev() {
