@@ -433,12 +433,9 @@ fn may_improve(one: &Assembled, why: Why, seen: &ReadingCoverage) -> bool {
         // One reading reads a segment's attachments once, so no other reading can show that they
         // did not change.
         Why::CountMoved => one.buffer.id.kind != Kind::Sysv,
-        Why::Overcounted
-        | Why::Moved
-        | Why::InCall
-        | Why::ProcessesChanged
-        | Why::Ran
-        | Why::NotWatched => true,
+        Why::Overcounted | Why::Moved | Why::InCall | Why::ProcessesChanged | Why::Ran | Why::NotWatched => {
+            true
+        }
     }
 }
 
