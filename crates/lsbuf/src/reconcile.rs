@@ -6,18 +6,18 @@
 //!
 //! - what is charged for buffers that processes hold, by kind, and for System V segments, attached
 //!   or not;
-//! - files of each mounted tmpfs that no process holds: what the tmpfs says is used of it, less
-//!   what is held there;
+//! - files of each tmpfs that no process holds. By BPF iterators the kernel's lists of inodes tell
+//!   this. Without them it is what a mounted tmpfs says is used of it, less what is held there;
 //! - less the part of both that is in swap, because that is charged, too;
-//! - what is left over: files that lsbuf cannot find, such as a GPU driver's objects that no
-//!   process has mapped ([`CAUSES`]).
+//! - what is left over: without the lists, files that lsbuf cannot find, such as a GPU driver's
+//!   objects that no process has mapped ([`Reconciliation::causes`]).
 //!
 //! Pages of hugetlbfs, memfd_secret and guest_memfd are not in `Shmem`; they are listed apart
 //! ([`Balance::outside`]).
 //!
 //! [`Balance`] is the arithmetic. Its [`rows`](Balance::rows) always sum up to `Shmem`, because
 //! what is left over is one of them, with its sign. [`Reconciliation::uncertainties`] says why that
-//! row may be off, and [`CAUSES`] what it may consist of.
+//! row may be off, and [`Reconciliation::causes`] what it may consist of.
 //!
 //! Limits: the parts are read one after another, so only a machine at rest adds up exactly. If
 //! `Shmem` changes during the scan, the scan is repeated, and in the end [`Uncertainty::Moved`]
@@ -29,7 +29,7 @@ pub(crate) mod account;
 mod uncertainty;
 
 pub use account::{Balance, KindRow, MountRow, ReconcileRow, Reconciliation};
-pub use uncertainty::{CAUSES, Uncertainty};
+pub use uncertainty::Uncertainty;
 
 use crate::error::Error;
 use crate::scan::Options;

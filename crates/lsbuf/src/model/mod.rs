@@ -38,7 +38,7 @@ pub use note::Note;
 pub use part::Part;
 pub use process::Process;
 pub use residual::{Residual, Why};
-pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage};
+pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage, UnheldFiles};
 pub use snapshot::{Coverage, Gaps, Host, ProcessCounts, Snapshot};
 pub use source::{HiddenRefs, Source};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};

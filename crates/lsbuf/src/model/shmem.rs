@@ -94,8 +94,23 @@ pub enum TmpfsUsage {
     Ramfs,
     /// Another filesystem is mounted over each of its mount points.
     Hidden,
+    /// No mount table that could be read shows it. The kernel's own list of filesystems has it.
+    Unmounted,
     /// It could not be read.
     Unreadable,
+}
+
+/// What the kernel's lists of inodes say of one tmpfs besides the files that somebody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnheldFiles {
+    /// Its device number.
+    pub dev: Dev,
+    /// How many regular files nobody holds.
+    pub files: u64,
+    /// Bytes of them in memory, and of folders and symbolic links.
+    pub resident: Bytes,
+    /// Bytes of them in swap.
+    pub swapped: Bytes,
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The account as data and arithmetic. It does not know how the parts were read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 use super::uncertainty::Uncertainty;
-use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, TmpfsMount, TmpfsUsage};
+use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage, UnheldFiles};
 
 /// The part of one kind in `Shmem`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +73,30 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// Makes the account from `Shmem`, the swap in use, buffers of all kinds but dma-bufs, and the
-    /// mounted tmpfs. `is_huge` says whether a buffer has huge pages, `any_huge` whether the
-    /// machine has any huge pages at all.
+    /// Makes the account from `Shmem`, the swap in use, buffers of all kinds but dma-bufs, the
+    /// mounted tmpfs, and what the kernel's lists say of each tmpfs, if these were read. `is_huge`
+    /// says whether a buffer has huge pages, `any_huge` whether the machine has any huge pages at
+    /// all.
     #[must_use]
     pub fn of(
         shmem: Bytes,
         swap_used: Bytes,
         buffers: &[Buffer],
-        mounts: Vec<TmpfsMount>,
+        mut mounts: Vec<TmpfsMount>,
+        listed: &[UnheldFiles],
         is_huge: impl Fn(&Buffer) -> bool,
         any_huge: bool,
     ) -> Balance {
+        let of_device = |dev: Dev| listed.iter().find(|files| files.dev == dev);
+        let seen: HashSet<Dev> = mounts.iter().map(|mount| mount.dev).collect();
+        let is_new =
+            |files: &&UnheldFiles| files.resident + files.swapped > Bytes(0) && !seen.contains(&files.dev);
+        mounts.extend(listed.iter().filter(is_new).map(|files| TmpfsMount {
+            dev: files.dev,
+            point: Label::default(),
+            seen_by: None,
+            usage: TmpfsUsage::Unmounted,
+        }));
         let ramfs = |dev: Option<Dev>| {
             let mut same = mounts.iter().filter(|mount| Some(mount.dev) == dev);
             same.any(|mount| mount.usage == TmpfsUsage::Ramfs)
@@ -96,12 +108,15 @@ impl Balance {
         };
         let known = buffers.iter().filter(|b| b.id.kind != Kind::DmaBuf);
         let (outside, inside): (Vec<&Buffer>, Vec<&Buffer>) = known.partition(is_outside);
-        let mounts: Vec<MountRow> = mounts.into_iter().map(|mount| row(mount, &inside)).collect();
+        let row = |mount: TmpfsMount| row(of_device(mount.dev), mount, &inside);
+        let mounts: Vec<MountRow> = mounts.into_iter().map(row).collect();
         let held = by_kind(&inside);
-        let swapped: Bytes = inside.iter().filter_map(|b| b.swapped).sum();
+        let unheld = listed.iter().map(|files| files.swapped);
+        let swapped: Bytes = inside.iter().filter_map(|b| b.swapped).chain(unheld).sum();
         let in_swap = |unheld: Option<Bytes>| unheld.unwrap_or(Bytes(u64::MAX));
         let unasked = inside.iter().filter(|b| b.swapped.is_none()).map(|b| in_swap(b.cost()));
-        let unasked: Bytes = unasked.chain(mounts.iter().map(|m| in_swap(m.unheld))).sum();
+        let unlisted = mounts.iter().filter(|row| of_device(row.mount.dev).is_none());
+        let unasked: Bytes = unasked.chain(unlisted.map(|m| in_swap(m.unheld))).sum();
         let may_be_huge = |b: &&&Buffer| any_huge && b.id.kind == Kind::Sysv && b.id.dev.is_none();
         let maybe_huge = || inside.iter().filter(may_be_huge).filter(|b| b.cost() != Some(Bytes(0)));
         let mut balance = Balance {
@@ -133,14 +148,15 @@ impl Balance {
 }
 
 /// The row of a mount, with what is held of it.
-fn row(mount: TmpfsMount, inside: &[&Buffer]) -> MountRow {
+fn row(listed: Option<&UnheldFiles>, mount: TmpfsMount, inside: &[&Buffer]) -> MountRow {
     let there = inside.iter().filter(|b| b.id.kind == Kind::Tmpfs && b.id.dev == Some(mount.dev));
     let held: Bytes = there.filter_map(|b| b.charged).sum();
-    let unheld = match mount.usage {
-        TmpfsUsage::Used(used) => Some(Bytes(used.0.saturating_sub(held.0))),
+    let unheld = match (listed, mount.usage) {
+        (Some(files), _) => Some(files.resident + files.swapped),
+        (None, TmpfsUsage::Used(used)) => Some(Bytes(used.0.saturating_sub(held.0))),
         // Its pages are not in `Shmem`.
-        TmpfsUsage::Ramfs => Some(Bytes(0)),
-        TmpfsUsage::Uncounted | TmpfsUsage::Hidden | TmpfsUsage::Unreadable => None,
+        (None, TmpfsUsage::Ramfs) => Some(Bytes(0)),
+        (None, _) => None,
     };
     MountRow { mount, held, unheld }
 }
@@ -174,8 +190,10 @@ pub struct Reconciliation {
     pub shmem_before: Bytes,
     /// Why the kernel could not be made to add up its counters first; `None`: it did.
     pub not_folded: Option<String>,
-    /// How many processes did not let their mounts be read.
+    /// How many processes did not let their mounts be read, if that matters.
     pub unseen: u64,
+    /// Whether the kernel's lists of inodes were read. Then nothing of `Shmem` can be hidden.
+    pub listed: bool,
     /// `Hugetlb` of `/proc/meminfo`: bytes of huge pages, used or not. None of them is in `Shmem`.
     pub hugetlb: Bytes,
     /// The account.
@@ -206,8 +224,19 @@ impl Reconciliation {
         single.into_iter().flatten().chain(unknown).collect()
     }
 
+    /// What the row `left over` may consist of where it is not off.
+    #[must_use]
+    pub fn causes(&self) -> &'static str {
+        if self.listed {
+            "pages that were taken or freed while lsbuf read"
+        } else {
+            "objects of GPU drivers that no process has mapped, memfds that only a message or the kernel holds, and \
+             files of a tmpfs that is mounted nowhere any more"
+        }
+    }
+
     /// Whether everything was seen that can be. What is left over then consists of
-    /// [`CAUSES`](super::CAUSES).
+    /// [`Reconciliation::causes`].
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.uncertainties().iter().any(Uncertainty::is_partial)
@@ -242,7 +271,7 @@ mod tests {
     }
 
     fn balance_of(shmem: u64, swap: u64, buffers: &[Buffer], mounts: Vec<TmpfsMount>) -> Balance {
-        Balance::of(Bytes(shmem), Bytes(swap), buffers, mounts, huge, true)
+        Balance::of(Bytes(shmem), Bytes(swap), buffers, mounts, &[], huge, true)
     }
 
     /// Check that each part lands in its row, held files of a mount once, and nothing is left over.
@@ -287,6 +316,25 @@ mod tests {
         assert_eq!(outside, expected);
     }
 
+    /// Check that the kernel's lists decide what of a tmpfs nobody holds, also where no mount shows
+    /// it, and that what they say of swap is known.
+    #[test]
+    fn listed() {
+        let files = |minor, resident, swapped| UnheldFiles {
+            dev: Dev { major: 0, minor },
+            files: 1,
+            resident: Bytes(resident),
+            swapped: Bytes(swapped),
+        };
+        let mounts = vec![mount(27, TmpfsUsage::Hidden), mount(28, TmpfsUsage::Used(Bytes(900)))];
+        let listed = [files(27, 10, 0), files(28, 20, 5), files(29, 40, 0), files(30, 0, 0)];
+        let balance = Balance::of(Bytes(70), Bytes(50), &[], mounts, &listed, huge, true);
+        let rows: Vec<_> = balance.mounts.iter().map(|row| (row.mount.dev.minor, row.unheld)).collect();
+        assert_eq!(rows, [(27, Some(Bytes(10))), (28, Some(Bytes(25))), (29, Some(Bytes(40)))]);
+        assert_eq!((balance.left_over, balance.swapped, balance.maybe_swapped), (0, Bytes(5), Bytes(0)));
+        assert_eq!(balance.mounts[2].mount.usage, TmpfsUsage::Unmounted);
+    }
+
     /// Check that what is unknown is left over, and that swap in use bounds it.
     #[test]
     fn unknown() {
@@ -305,7 +353,8 @@ mod tests {
     fn maybe_huge() {
         let mut segment = buffer(Kind::Sysv, 1, Some(1 << 21));
         segment.id.dev = None;
-        let of = |any| Balance::of(Bytes(0), Bytes(0), std::slice::from_ref(&segment), Vec::new(), huge, any);
+        let of =
+            |any| Balance::of(Bytes(0), Bytes(0), std::slice::from_ref(&segment), Vec::new(), &[], huge, any);
         assert_eq!(of(true).maybe_huge, (1, Bytes(1 << 21)));
         assert_eq!(of(false).maybe_huge, (0, Bytes(0)));
     }
@@ -321,6 +370,7 @@ mod tests {
             shmem_before: Bytes(500),
             not_folded: None,
             unseen: 0,
+            listed: false,
             hugetlb: Bytes(0),
             balance: balance_of(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
         };

@@ -1,5 +1,4 @@
-//! Why the row `left over` of a reconciliation may be wrong ([`Uncertainty`]), and what memory it
-//! may stand for if it is right ([`CAUSES`]).
+//! Why the row `left over` of a reconciliation may be wrong ([`Uncertainty`]).
 
 use std::fmt;
 
@@ -108,9 +107,10 @@ impl fmt::Display for Uncertainty {
                 let why = match usage {
                     TmpfsUsage::Uncounted => "it has no limit (size=0), so the kernel does not count",
                     TmpfsUsage::Hidden => "another filesystem is mounted over it",
-                    TmpfsUsage::Used(_) | TmpfsUsage::Ramfs | TmpfsUsage::Unreadable => {
-                        "it could not be read"
-                    }
+                    TmpfsUsage::Used(_)
+                    | TmpfsUsage::Ramfs
+                    | TmpfsUsage::Unmounted
+                    | TmpfsUsage::Unreadable => "it could not be read",
                 };
                 let point = crate::escape::escape(point.as_bytes());
                 write!(
@@ -126,7 +126,3 @@ impl fmt::Display for Uncertainty {
         }
     }
 }
-
-/// What the row `left over` may consist of where it is not off.
-pub const CAUSES: &str = "objects of GPU drivers that no process has mapped, memfds that only a message or the kernel holds, \
-                          and files of a tmpfs that is mounted nowhere any more";

@@ -11,7 +11,7 @@ use super::layout::{self, JsonLayout};
 use crate::escape::escape_gaps;
 use crate::model::serialize::{Time, lost_bytes, timestamp};
 use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
-use crate::reconcile::{CAUSES, KindRow, ReconcileRow, Reconciliation};
+use crate::reconcile::{KindRow, ReconcileRow, Reconciliation};
 
 /// Writes the table: the rows of the account, a line on what is not in `Shmem:`, and what the row
 /// `left over` may consist of. A mount without unheld files has no row.
@@ -60,8 +60,8 @@ fn verdict(found: &Reconciliation) -> String {
     let told = match (found.balance.left_over, uncertainties.len()) {
         (0, 0) => return "it adds up to the page".into(),
         (0, _) => "it adds up to the page, but:\n".into(),
-        (_, 0) => return format!("what is left over may be {CAUSES}"),
-        _ => format!("what is left over may be {CAUSES}; also:\n"),
+        (_, 0) => return format!("what is left over may be {}", found.causes()),
+        _ => format!("what is left over may be {}; also:\n", found.causes()),
     };
     format!("{told}{}", uncertainties.concat()).trim_end().to_owned()
 }
@@ -82,6 +82,9 @@ fn held_as(kind: Kind) -> &'static str {
 
 /// Where a tmpfs is mounted, and which process sees it there if the reader does not.
 fn place(mount: &TmpfsMount) -> String {
+    if mount.usage == TmpfsUsage::Unmounted {
+        return format!("device {}, which no mount shows", mount.dev);
+    }
     let point = escape_gaps(mount.point.as_bytes());
     mount.seen_by.map_or(point.clone(), |pid| format!("{point} (as process {pid} sees it)"))
 }
@@ -122,6 +125,7 @@ struct ReconcileDocument<'a> {
     shmem: u64,
     shmem_before: u64,
     folded: bool,
+    listed: bool,
     held: Vec<JsonReconcileKind>,
     tmpfs: Vec<JsonMount<'a>>,
     swapped: u64,
@@ -175,6 +179,7 @@ pub fn reconciliation_json(
             TmpfsUsage::Uncounted => ("uncounted", None),
             TmpfsUsage::Ramfs => ("ramfs", None),
             TmpfsUsage::Hidden => ("hidden", None),
+            TmpfsUsage::Unmounted => ("unmounted", None),
             TmpfsUsage::Unreadable => ("unreadable", None),
         };
         JsonMount {
@@ -197,6 +202,7 @@ pub fn reconciliation_json(
         shmem: balance.shmem.0,
         shmem_before: found.shmem_before.0,
         folded: found.not_folded.is_none(),
+        listed: found.listed,
         held: balance.held.iter().map(kind).collect(),
         tmpfs: tmpfs.collect(),
         swapped: balance.swapped.0,

@@ -69,7 +69,7 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Filesystems, seals};
 use crate::kernel::{activity, gem_info, map_files};
-use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot};
+use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot, UnheldFiles};
 
 /// Takes snapshots. Between two scans it keeps what does not change: the device number of dma-bufs,
 /// which processes are kernel threads, and the BPF iterators, if they are used.
@@ -168,11 +168,17 @@ impl Scanner {
     /// If the processes cannot be listed, or if the options allow only BPF iterators and reading
     /// them fails. If only a part cannot be read, the snapshot says so in [`Snapshot::coverage`].
     pub fn scan(&mut self) -> Result<Snapshot, Error> {
+        self.scan_all().map(|(snapshot, _)| snapshot)
+    }
+
+    /// As [`Scanner::scan`]; and what the kernel's lists say of the files that nobody holds, if they
+    /// were read.
+    fn scan_all(&mut self) -> Result<(Snapshot, Vec<UnheldFiles>), Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
         let found = self.find()?;
         let coverage = found.coverage();
-        let Found { outcome: Settled { mut buffers, .. }, processes, devices } = found;
+        let Found { outcome: Settled { mut buffers, unheld, .. }, processes, devices } = found;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
             let mut handles = gem_info::read_all(sys);
@@ -188,7 +194,7 @@ impl Scanner {
         let mut snapshot = Snapshot { taken_at, host, kinds, coverage, buffers, processes, devices };
         notes::add(&mut snapshot);
         snapshot.coverage.duration = begun.elapsed();
-        Ok(snapshot)
+        Ok((snapshot, unheld))
     }
 
     /// Reads by the source that the options choose, or else by the cheapest one that gives the best

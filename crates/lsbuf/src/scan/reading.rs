@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{
-    Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid,
+    Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid, UnheldFiles,
 };
 
 pub(super) use super::packed::{FdRefs, Mappings};
@@ -113,6 +113,9 @@ pub(super) struct Reading {
     pub(super) uncompared: BTreeSet<Pid>,
     /// The kernel's tables of System V segments.
     pub(super) segments: Segments,
+    /// What the kernel's lists say of each tmpfs besides its files that somebody holds; empty if
+    /// they were not read.
+    pub(super) unheld: Vec<UnheldFiles>,
     pub(super) interference: Interference,
     pub(super) coverage: ReadingCoverage,
 }

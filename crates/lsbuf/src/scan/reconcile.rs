@@ -33,16 +33,32 @@ pub(crate) fn reconcile(options: Options) -> Result<Reconciliation, Error> {
 impl Scanner {
     fn balance_once(&mut self) -> Result<Reconciliation, Error> {
         let (not_folded, before) = self.meminfo()?;
-        let snapshot = self.scan()?;
-        let Survey { mounts, unseen } = usage::survey(&self.root).map_err(|e| self.cannot_list(e))?;
+        let (snapshot, unheld) = self.scan_all()?;
+        let listed = !unheld.is_empty();
+        let Survey { mounts, mut unseen } = usage::survey(&self.root).map_err(|e| self.cannot_list(e))?;
+        if listed {
+            // The kernel's lists have those that only these processes see, too.
+            unseen = 0;
+        }
         let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
         let any_huge = hugetlb > Bytes(0);
-        let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, |b| self.is_huge(b), any_huge);
+        let is_huge = |b: &Buffer| self.is_huge(b);
+        let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, &unheld, is_huge, any_huge);
         let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
         // The account of `Shmem:` uses no reference counts.
         coverage.notes.retain(|note| !matches!(note, Note::Uncounted { .. }));
         let shmem_before = before.shmem;
-        Ok(Reconciliation { taken_at, host, coverage, shmem_before, not_folded, unseen, hugetlb, balance })
+        Ok(Reconciliation {
+            taken_at,
+            host,
+            coverage,
+            shmem_before,
+            not_folded,
+            unseen,
+            listed,
+            hugetlb,
+            balance,
+        })
     }
 
     /// Reads meminfo after folding the kernel's per-CPU counters into it; and why they could not be

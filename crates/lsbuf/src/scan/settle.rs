@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
 use super::reading::{Assembled, Effort, Interference, Reading, ReadingCoverage};
-use crate::model::{Buffer, BufferId, Holder, Kind, Pid, Residual, Why};
+use crate::model::{Buffer, BufferId, Holder, Kind, Pid, Residual, UnheldFiles, Why};
 
 /// How many readings a scan may make.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,8 @@ pub(super) struct Settled {
     /// Ordered by identity.
     pub(super) buffers: Vec<Buffer>,
     pub(super) seen: ReadingCoverage,
+    /// As [`Reading::unheld`], of the last reading.
+    pub(super) unheld: Vec<UnheldFiles>,
     /// Processes that ran in every reading and for that reason leave a residual an estimate.
     pub(super) ran: BTreeSet<Pid>,
     /// Processes that were inside a call that keeps references in no table, in the last reading.
@@ -228,10 +230,11 @@ impl Settling {
     pub(super) fn take(&mut self, mut reading: Reading) -> Step {
         self.taken += 1;
         let mut assembled = assemble(&mut reading);
-        let Reading { interference, coverage: seen, .. } = reading;
+        let Reading { interference, coverage: seen, unheld, .. } = reading;
         let mut outcome = Settled {
             buffers: Vec::new(),
             seen,
+            unheld,
             ran: BTreeSet::new(),
             in_call: interference.in_call.clone().unwrap_or_default(),
             may_miss: None,

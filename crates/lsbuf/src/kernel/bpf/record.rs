@@ -282,10 +282,18 @@ pub(crate) struct ShmFilesystemRecord {
     pub(crate) dev: Dev,
     /// Whether the kernel has mounted it for itself.
     pub(crate) kernels: bool,
-    /// Regular files that nobody holds, and their pages in memory and in swap.
-    pub(crate) unheld: (u64, u64, u64),
+    pub(crate) unheld: UnheldRecord,
     /// Pages of folders and symbolic links.
     pub(crate) other_pages: u64,
+}
+
+/// The regular files of a filesystem that nobody holds: how many, and their pages in memory and in
+/// swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnheldRecord {
+    pub(crate) files: u64,
+    pub(crate) pages: u64,
+    pub(crate) swapped: u64,
 }
 
 /// How complete a reading of the kernel's lists of inodes was.
@@ -592,7 +600,7 @@ impl ShmFilesystemRecord {
             of: ShmFilesystem::of(found.magic)?,
             dev: dev(found.dev),
             kernels: found.kernels != 0,
-            unheld: (files, pages, swapped),
+            unheld: UnheldRecord { files, pages, swapped },
             other_pages,
         })
     }

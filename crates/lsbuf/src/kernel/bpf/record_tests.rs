@@ -152,7 +152,8 @@ fn a_filesystem() {
     let bytes = written(18, &[&longs(&[1, 0x0102_1994, 2, 3, 4, 5]), &words(&[6, 1])]);
     let Record::ShmFilesystem(found) = only(&bytes) else { panic!() };
     assert_eq!((found.filesystem, found.of, found.kernels), (Id(1), ShmFilesystem::Tmpfs, true));
-    assert_eq!((found.unheld, found.other_pages), ((2, 3, 4), 5));
+    let unheld = UnheldRecord { files: 2, pages: 3, swapped: 4 };
+    assert_eq!((found.unheld, found.other_pages), (unheld, 5));
     assert_eq!(found.dev, Dev { major: 0, minor: 6 });
     let walk = ShmWalk { inodes_cut: false, mappings_cut: true };
     assert_eq!(only(&written(19, &[&words(&[0, 1])])), Record::ShmWalk(walk));

@@ -115,6 +115,7 @@ pub(super) fn read(
         }
     }
     (reading.tables, reading.spaces) = owners.all();
+    reading.unheld = shmem_objects::unheld(&shmem);
     reading
 }
 

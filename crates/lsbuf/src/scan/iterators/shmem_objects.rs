@@ -15,7 +15,7 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::mounts::Mounts;
 use crate::kernel::shmem::{Filesystem, Named, classify};
-use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid};
+use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid, UnheldFiles};
 use crate::scan::described::{add_inode, name_of};
 use crate::scan::reading::{Counted, Object};
 
@@ -56,6 +56,23 @@ pub(super) fn add(
     }
     objects.extend(numbered.into_iter().map(|(_, object)| object));
     shmem.files.iter().map(|file| of_inode[shmem.inode(file.object)?]).collect()
+}
+
+/// What the lists say of each tmpfs besides its files that somebody holds.
+pub(super) fn unheld(shmem: &ShmemRecords) -> Vec<UnheldFiles> {
+    let page = rustix::param::page_size() as u64;
+    let bytes = |pages: u64| Bytes(pages.saturating_mul(page));
+    let of_tmpfs = shmem.filesystems.values().filter(|found| found.of == ShmFilesystem::Tmpfs);
+    let mut unheld: Vec<UnheldFiles> = of_tmpfs
+        .map(|found| UnheldFiles {
+            dev: found.dev,
+            files: found.unheld.files,
+            resident: bytes(found.unheld.pages.saturating_add(found.other_pages)),
+            swapped: bytes(found.unheld.swapped),
+        })
+        .collect();
+    unheld.sort_by_key(|files| files.dev);
+    unheld
 }
 
 fn count_files(shmem: &ShmemRecords) -> Vec<FilesOfOne> {
