@@ -1,5 +1,6 @@
 //! Tests pinned iterators on the kernel that runs the tests: that no other user can delay a change
-//! of the pins, and that those who could read the pins no longer can once they are removed.
+//! of the pins, that those who could read the pins no longer can once they are removed, and that
+//! what is pinned in their place is not taken for them.
 //!
 //! These tests do nothing for a user who may not load iterators, or on a kernel without them; the
 //! guests of `cargo xtask vm` run them as well.
@@ -17,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lsbuf::model::{Kinds, Note, Source};
 use lsbuf::probes;
+use lsbuf::scan::{Options, Scanner};
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -217,4 +220,24 @@ fn a_filesystem_that_is_there_already() {
     assert!(!below.exists());
     assert_eq!(probes::remove(&below).ok(), Some(false));
     unmount(pins.path(), UnmountFlags::empty()).unwrap();
+}
+
+/// Check that an answer says so if what is pinned turns out to be something else when it is read,
+/// and that it is then the answer of procfs.
+#[test]
+fn another_iterator_in_its_place() {
+    let Some(pins) = Pins::installed() else { return };
+    let pinned = pins.pinned();
+    let named = |name: &str| pinned.iter().find(|pin| pin.ends_with(name)).unwrap();
+    let between = named("task").with_file_name("between");
+    for (from, to) in
+        [(named("task"), &between), (named("task_file"), named("task")), (&between, named("task_file"))]
+    {
+        fs::rename(from, to).unwrap();
+    }
+    let options = Options { pins: pins.path(), kinds: Kinds::DMABUF, ..Options::default() };
+    let snapshot = Scanner::new(options).unwrap().scan().unwrap();
+    assert!(!snapshot.coverage.sources.contains(&Source::TaskIterator));
+    let failed = |note: &Note| matches!(note, Note::IteratorsFailed { .. });
+    assert!(snapshot.coverage.notes.iter().any(failed), "{:?}", snapshot.coverage.notes);
 }

@@ -96,6 +96,11 @@ pub enum Note {
         /// Processes that sleep in a call that locks their mappings, ordered by pid.
         processes: Vec<Pid>,
     },
+    /// The BPF iterators were tried and failed, so procfs was read instead.
+    IteratorsFailed {
+        /// Why, as `lsbuf doctor` says it.
+        why: String,
+    },
     /// No helper process could be started, so reads had no deadline.
     NoDeadline,
     /// No source lists all shmem. These processes may have changed their mappings (by procfs: they
@@ -201,6 +206,7 @@ impl Note {
             | Note::Ran { .. }
             | Note::NotWatched { .. }
             | Note::IteratorsStuck { .. }
+            | Note::IteratorsFailed { .. }
             | Note::NoDeadline
             | Note::Overcounted { .. }
             | Note::MaybeHiddenRefs { .. }
@@ -303,6 +309,9 @@ impl fmt::Display for Note {
                  mappings",
                 named(processes, "is", "are")
             ),
+            Note::IteratorsFailed { why } => {
+                write!(f, "the BPF iterators failed, so procfs was read instead: {why}")
+            }
             Note::NoDeadline => f.write_str("no helper process could be started, so reads had no deadline"),
             Note::MayMiss { processes } if processes.is_empty() => f.write_str(
                 "processes started or exited in every reading: shmem that only they held may be missing",

@@ -218,10 +218,16 @@ impl Scanner {
             }
             self.load_iterators();
         }
-        match (self.by_iterators()?, second_best) {
-            (Some(found), _) | (None, Some(found)) => Ok(found),
-            (None, None) => self.by_procfs(),
+        if let Some(found) = self.by_iterators()? {
+            return Ok(found);
         }
+        let mut found = second_best.map_or_else(|| self.by_procfs(), Ok)?;
+        if let Iterating::No(why) = &self.iterators
+            && why.is_failure()
+        {
+            found.outcome.seen.notes.push(Note::IteratorsFailed { why: why.to_string() });
+        }
+        Ok(found)
     }
 
     /// Reads the seals of a memfd that this scanner found, through the first holder that can be

@@ -197,6 +197,18 @@ impl fmt::Display for MissingIterator {
 }
 
 impl NotUsed {
+    /// Whether they were tried and failed, although the kernel has them: one does not fit the
+    /// kernel, cannot be read, or is not lsbuf's.
+    pub(super) fn is_failure(&self) -> bool {
+        let fails =
+            |missing: &MissingIterator| matches!(missing.why, Unavailable::Unfit(_) | Unavailable::Foreign);
+        match self {
+            NotUsed::Unread(_) => true,
+            NotUsed::Neither { pinned, loaded } => fails(pinned) || fails(loaded),
+            NotUsed::NotRequested | NotUsed::WrongPlace(_) | NotUsed::Stuck => false,
+        }
+    }
+
     /// The pinned ones cannot be used, for this reason, and the options allow loading no others.
     pub(super) fn only_pinned(pinned: MissingIterator) -> NotUsed {
         let loaded = MissingIterator { iterator: None, why: Unavailable::NotRequested };
