@@ -42,6 +42,19 @@ struct task_struct___run {
 	u64 nivcsw;
 };
 
+struct xarray {
+	void *xa_head;
+};
+
+/* The io_urings that a thread has used and that still exist. */
+struct io_uring_task {
+	struct xarray xa;
+};
+
+struct task_struct___io_uring {
+	struct io_uring_task *io_uring;
+};
+
 /* From Linux 5.14 on (commit 2f064a59a11f). */
 struct task_struct___5_14 {
 	u32 __state;
@@ -107,6 +120,8 @@ struct run {
  * calls.
  */
 #define RUN_WORKER 8
+/* It has used an io_uring that still exists, or may have. */
+#define RUN_RINGS 32
 /* It is stopped or traced: on its way into a call or back from one, never in the middle. */
 #define RUN_STOPPED 16
 
@@ -149,6 +164,22 @@ static always_inline s32 call_of(struct task_struct *task)
 			peek(call, arm64->syscallno);
 	}
 	return call;
+}
+
+static always_inline int may_have_rings(struct task_struct___io_uring *task)
+{
+	struct io_uring_task *rings = 0;
+	void *first = 0;
+
+	if (!exists(task->io_uring))
+		return 0;
+	peek(rings, task->io_uring);
+	if (!rings)
+		return 0;
+	if (!exists(rings->xa.xa_head))
+		return 1;
+	peek(first, rings->xa.xa_head);
+	return !!first;
 }
 
 /* Writes what a thread has run. Not inlined, so that the stack frame of its caller stays small. */
@@ -198,5 +229,7 @@ static never_inline void write_run(struct seq_file *seq, struct task_struct *tas
 		found.flags |= RUN_EXITING;
 	if (task->flags & (PF_IO_WORKER | PF_USER_WORKER))
 		found.flags |= RUN_WORKER;
+	if (may_have_rings((void *)task))
+		found.flags |= RUN_RINGS;
 	put(seq, found, RUN);
 }

@@ -65,6 +65,10 @@ pub(super) struct Limits {
 impl Limits {
     /// How many readings may be made beyond [`Limits::readings`].
     const MORE: u32 = 5;
+    /// A scan that has taken this long makes another reading only if the last one helped: one
+    /// buffer with a count that never stands still must not have the whole of a large machine read
+    /// again and again.
+    const SLOW: Duration = Duration::from_millis(100);
 }
 
 /// What to do after a reading.
@@ -101,6 +105,8 @@ pub(super) struct Settling {
     taken: u32,
     effort: Effort,
     evidence: HashMap<BufferId, Evidence>,
+    /// How many residuals of the last reading another one could have improved.
+    unproven: Option<usize>,
     /// A hash of the identities that the last reading found.
     found: Option<u64>,
     /// Processes that changed mappings, or were inside a call, in each of the readings that found
@@ -215,6 +221,7 @@ impl Settling {
             taken: 0,
             effort: Effort::default(),
             evidence: HashMap::new(),
+            unproven: None,
             found: None,
             remapped: None,
             hasher: RandomState::new(),
@@ -253,11 +260,12 @@ impl Settling {
             .collect();
         let mut intersections = Intersections::default();
         let mut in_outcome: Vec<Ran> = Vec::new();
+        let mut unproven = 0;
         // The evidence has to be kept only if there was or will be another reading.
         let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
             let (residual, suspects) = self.residual(one, verdict, alone, &mut intersections);
-            again |= residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen));
+            unproven += usize::from(residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen)));
             // The reading did not look everywhere: what it left out may be in the residual, or may
             // be hidden by a count that changed.
             thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
@@ -280,13 +288,17 @@ impl Settling {
             one.buffer.residual = residual;
         }
         outcome.buffers = assembled.into_iter().map(|one| one.buffer).collect();
+        let before = std::mem::replace(&mut self.unproven, Some(unproven));
+        let same_effort = self.effort.thorough >= thorough && self.effort.calls >= calls;
+        let no_help = same_effort && before.is_some_and(|before| before > 0 && before <= unproven);
+        again |= unproven > 0;
         self.effort.thorough |= thorough;
         self.effort.calls |= calls;
         let more = self.taken < self.limits.readings
             || self.limits.readings > 1
                 && self.taken < self.limits.readings.saturating_add(Limits::MORE)
                 && self.begun.elapsed() < self.limits.time;
-        if (again || thorough) && more {
+        if (again || thorough) && more && !(no_help && self.begun.elapsed() >= Limits::SLOW) {
             Step::Again(self.effort, self.pause())
         } else {
             Step::Done(Box::new(outcome))

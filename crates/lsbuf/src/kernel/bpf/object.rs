@@ -41,6 +41,7 @@ const STRUCTURES: &[&str] = &[
     "hlist_node",
     "hugetlbfs_inode_info",
     "inode",
+    "io_uring_task",
     "ipc_namespace",
     "kernfs_node",
     "kobject",
@@ -74,6 +75,7 @@ const STRUCTURES: &[&str] = &[
     "udmabuf",
     "unix_skb_parms",
     "vm_area_struct",
+    "xarray",
 ];
 
 impl Iterator {

@@ -339,6 +339,8 @@ pub(crate) struct RunRecord {
     pub(crate) worker: bool,
     /// It is stopped or traced, so it is never in the middle of a call.
     pub(crate) stopped: bool,
+    /// It has used an io_uring that still exists, or may have.
+    pub(crate) rings: bool,
 }
 
 /// A socket or io_uring that may hold files for which there are no records.
@@ -631,6 +633,7 @@ impl RunRecord {
         const DEAD: u32 = 4;
         const WORKER: u32 = 8;
         const STOPPED: u32 = 16;
+        const RINGS: u32 = 32;
         let is = |bit| found.flags & bit != 0;
         RunRecord {
             pid: Pid(found.tgid),
@@ -643,6 +646,7 @@ impl RunRecord {
             dead: is(DEAD),
             worker: is(WORKER),
             stopped: is(STOPPED),
+            rings: is(RINGS),
         }
     }
 }

@@ -184,8 +184,9 @@ fn a_run() {
         dead: false,
         worker: true,
         stopped: false,
+        rings: true,
     };
-    assert_eq!(only(&run(-1, 1 | 8)), Record::Run(found));
+    assert_eq!(only(&run(-1, 1 | 8 | 32)), Record::Run(found));
     let other = RunRecord {
         call: None,
         running: false,
@@ -193,6 +194,7 @@ fn a_run() {
         dead: true,
         worker: false,
         stopped: false,
+        rings: false,
         ..found
     };
     assert_eq!(only(&run(i32::MIN, 2 | 4)), Record::Run(other));

@@ -9,7 +9,8 @@
 //! a process may have mapped memory of memfd_secret, which is in no list, and in the next reading
 //! after the walk may have missed some.
 //!
-//! Limits: an io_uring that has neither an fd nor a mapping is not seen.
+//! Limits: an io_uring is not seen if it has neither an fd nor a mapping, or if it has no fd and no
+//! task that still exists has used it: a child can inherit its mapping.
 
 mod objects;
 mod records;
@@ -407,7 +408,7 @@ impl IteratorSource {
             hidden_refs: Some(counts),
             unread_segments: reading.segments.unread,
             // A ring that is mapped and has no fd shows only if every VMA is looked at.
-            passed_over: !locked,
+            passed_over: !locked && records.used_rings,
             listed: !unlisted && !records.shmem.cut,
             unlisted_passed_over: unlisted && !locked,
             ..ReadingCoverage::default()

@@ -102,6 +102,8 @@ pub(super) struct Records {
     pub(super) devices: Vec<DeviceFd>,
     pub(super) in_flight: Vec<InFlight<Inode>>,
     pub(super) shmem: ShmemRecords,
+    /// Whether a task has used an io_uring that still exists.
+    pub(super) used_rings: bool,
     /// Whether every VMA was looked at under its lock.
     pub(super) locked: bool,
     pub(super) sync_files: Vec<SyncFd>,
@@ -239,7 +241,10 @@ impl Records {
             Record::GemFile(dev, ino) => gem_file = Some((dev, ino)),
             Record::Torn if iterator == Iterator::ShmemInodes => self.cut = true,
             Record::Torn => self.torn = true,
-            Record::Run(run) => self.runs.push(activity(&run)),
+            Record::Run(run) => {
+                self.used_rings |= run.rings;
+                self.runs.push(activity(&run));
+            }
             Record::End => {}
         })
     }
