@@ -288,7 +288,7 @@ impl Settling {
             one.buffer.residual = residual;
         }
         outcome.buffers = assembled.into_iter().map(|one| one.buffer).collect();
-        let before = std::mem::replace(&mut self.unproven, Some(unproven));
+        let before = self.unproven.replace(unproven);
         let same_effort = self.effort.thorough >= thorough && self.effort.calls >= calls;
         let no_help = same_effort && before.is_some_and(|before| before > 0 && before <= unproven);
         again |= unproven > 0;

@@ -37,24 +37,21 @@ pub(super) fn add(
     objects: &mut Vec<Object>,
 ) -> Vec<Option<usize>> {
     let of_inodes = count_files(shmem);
-    let mut paths = Paths::new(root, shmem);
-    let first = objects.len();
-    let mut numbered: Vec<(usize, Object)> = Vec::new();
+    let mut ids: Vec<(BufferId, usize)> = Vec::new();
     for (at, known) in shmem.inodes.iter().enumerate() {
-        let Some((mut id, name)) = identify(known, &mut paths, at) else { continue };
-        if id.kind == Kind::Sysv {
-            id.ipc = shmem.namespaces.get(&known.object).copied();
-        }
-        if kinds.has(id.kind) {
-            numbered.push((at, object(id, name, known, of_inodes[at])));
-        }
+        let Some(kind) = kind_of(known).filter(|&kind| kinds.has(kind)) else { continue };
+        let ipc = shmem.namespaces.get(&known.object).copied().filter(|_| kind == Kind::Sysv);
+        ids.push((BufferId { ipc, ..BufferId::new(kind, Some(known.inode.dev), known.inode.ino) }, at));
     }
-    numbered.sort_by_key(|(_, object)| object.buffer.id);
+    ids.sort_unstable();
+    let mut paths = Paths::new(root, shmem);
     let mut of_inode = vec![None; shmem.inodes.len()];
-    for (nth, (at, _)) in numbered.iter().enumerate() {
-        of_inode[*at] = Some(first + nth);
+    objects.reserve_exact(ids.len());
+    for (id, at) in ids {
+        of_inode[at] = Some(objects.len());
+        let known = &shmem.inodes[at];
+        objects.push(object(id, name_of_inode(known, id.kind, &mut paths, at), known, of_inodes[at]));
     }
-    objects.extend(numbered.into_iter().map(|(_, object)| object));
     shmem.files.iter().map(|file| of_inode[shmem.inode(file.object)?]).collect()
 }
 
@@ -104,34 +101,44 @@ fn object(id: BufferId, name: Option<Label>, known: &KnownInode, files: FilesOfO
     Object { buffer, counted: Counted { stable: files.stable && others.is_some() } }
 }
 
-/// Which buffer an inode is, and its name; `None`: of no kind that lsbuf knows.
-fn identify(known: &KnownInode, paths: &mut Paths<'_>, at: usize) -> Option<(BufferId, Option<Label>)> {
-    let filesystem = match known.filesystem {
+/// On which filesystem an inode is.
+fn filesystem_of(known: &KnownInode) -> Filesystem {
+    match known.filesystem {
         ShmFilesystem::Tmpfs if known.kernels => Filesystem::Kernel,
         ShmFilesystem::Tmpfs => Filesystem::Tmpfs,
         ShmFilesystem::Hugetlbfs if known.kernels => Filesystem::KernelHuge,
         ShmFilesystem::Hugetlbfs => Filesystem::Hugetlbfs,
         ShmFilesystem::Secretmem => Filesystem::Secret,
         ShmFilesystem::GuestMemfd => Filesystem::Guest,
-    };
-    let path = match (&known.path, filesystem.only_kind()) {
-        // As the path of such a file is shown in a link.
-        (Some(name), None) => Some([b"/", name.as_bytes(), b" (deleted)"].concat()),
-        (Some(path), Some(_)) => Some(paths.of(known.inode.dev, path.as_bytes(), at)),
-        (None, _) => None,
-    };
-    let named = match &path {
-        Some(path) => classify(filesystem, path)?,
-        None => Named { kind: filesystem.only_kind()?, name: b"" },
-    };
-    let Named { kind, name } = named;
-    // No mark follows this path if the file was deleted.
-    let name = match kind {
-        Kind::Tmpfs | Kind::Hugetlbfs => path.is_some().then(|| name.into()),
+    }
+}
+
+/// The path of one of the kernel's own files, as it is shown in a link.
+fn link_of(name: &Label) -> Vec<u8> {
+    [b"/", name.as_bytes(), b" (deleted)"].concat()
+}
+
+/// What kind of buffer an inode is; `None`: of no kind that lsbuf knows.
+fn kind_of(known: &KnownInode) -> Option<Kind> {
+    let filesystem = filesystem_of(known);
+    filesystem.only_kind().or_else(|| Some(classify(filesystem, &link_of(known.path.as_ref()?))?.kind))
+}
+
+/// The name of a buffer; `None`: not known.
+fn name_of_inode(known: &KnownInode, kind: Kind, paths: &mut Paths<'_>, at: usize) -> Option<Label> {
+    let text = known.path.as_ref();
+    match kind {
         Kind::Secretmem | Kind::GuestMemfd => Some(Label::default()),
-        _ => Some(name_of(kind, name, None)),
-    };
-    Some((BufferId::new(kind, Some(known.inode.dev), known.inode.ino), name))
+        // No mark follows this path if the file was deleted.
+        Kind::Tmpfs | Kind::Hugetlbfs => {
+            text.map(|path| Label::from(&paths.of(known.inode.dev, path.as_bytes(), at)[..]))
+        }
+        _ => {
+            let link = link_of(text?);
+            let Named { name, .. } = classify(filesystem_of(known), &link)?;
+            Some(name_of(kind, name, None))
+        }
+    }
 }
 
 /// Puts paths together.
