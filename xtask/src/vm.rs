@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use lsbuf_guest::report::{Event, Plan, Stream};
 use lsbuf_guest::scenarios::check::CONTRACT;
+use lsbuf_guest::soak::LISTS_MODE;
 use lsbuf_guest::{demo, scenario, suite};
 
 use crate::arch::Arch;
@@ -168,6 +169,10 @@ pub(crate) struct SoakArgs {
     /// Seed of the random steps; taken from the clock if not given
     #[arg(long)]
     seed: Option<u64>,
+    /// Let objects come and go as fast as they can, amid stable ones that must be in every answer;
+    /// only for soak
+    #[arg(long, conflicts_with = "seed")]
+    lists: bool,
     #[command(flatten)]
     job: JobArgs,
 }
@@ -272,7 +277,10 @@ pub(crate) fn soak(workspace: &Workspace, mode: &str, arguments: &SoakArgs) -> a
     let seconds = arguments.minutes * 60;
     let by_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let seed = arguments.seed.unwrap_or_else(by_clock);
-    let plan = Plan { mode: mode.to_owned(), arguments: vec![seconds.to_string(), seed.to_string()] };
+    let (mode, mut words) =
+        if arguments.lists { (LISTS_MODE, vec![]) } else { (mode, vec![seed.to_string()]) };
+    words.insert(0, seconds.to_string());
+    let plan = Plan { mode: mode.to_owned(), arguments: words };
     let mut machine = arguments.job.machine.clone();
     // The limit of other boots is for what surrounds the soak.
     machine.timeout += seconds;

@@ -29,6 +29,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: "bench", run: bench::run },
     Mode { name: "demo", run: demo::run },
     Mode { name: "soak", run: soak::run_mode },
+    Mode { name: soak::LISTS_MODE, run: soak::run_lists },
     Mode { name: soak::PLAYER_MODE, run: soak::run_player },
     Mode { name: soak::CHAIN_MODE, run: soak::run_chain },
     Mode { name: "differential", run: differential::run_mode },

@@ -13,14 +13,20 @@
  *
  * The lists are walked without their locks. Within a step nothing is freed that was in a list,
  * because inodes and superblocks are freed after an RCU grace period. Between two steps all of it
- * can be freed, so a step begins by finding out whether the place where the last one stopped is
- * still in its list. New inodes are added at the head of the list, and the walk goes from the head
- * to the tail. If an inode was removed, the walk goes on from one that it saw before, and so passes
- * nothing over. It may then write an inode twice.
+ * can be freed and its memory used again, so a step begins by finding out whether the place where
+ * the last one stopped is still in its list, and still the same. New inodes are added at the head
+ * of the list, and the walk goes from the head to the tail. If an inode was removed, the walk goes
+ * on from one that it saw before, and so passes nothing over. It may then write an inode twice. New
+ * superblocks are added at the tail, so one that has the memory of another one must not be taken
+ * for it: the walk would pass over all between them.
  *
- * A tree of mappings can change so that the walk misses a mapping. Whoever changed it was running
- * meanwhile, and the reference counts show that something was missed. A mapping is written only if
- * it is one of the inode's: a freed mapping can be another file's by now.
+ * The mappings of an inode are in a tree, and can be used again even within a step. Linux before
+ * 6.4 frees them at once, and from 6.15 on another mapping can have their memory at once. So
+ * nothing is taken from a mapping before it proved to be one of the inode's. The walk is in order:
+ * it goes from each mapping to the next one. Turning a tree to balance it does not change that
+ * order, and so disturbs only a walk that is just between two mappings. Each link is followed only
+ * if it leads back, too, which shows nearly every such disturbance; then the tree is begun again.
+ * The reference counts show it if a mapping is missed all the same.
  */
 #include "shmem.h"
 
@@ -33,13 +39,17 @@
  * So many moves are made in one step, while other work that the kernel has for this processor may
  * wait, and so many steps in one reading.
  */
-#define MOST_MOVES 2048
+volatile const u32 moves = 2048;
 #define MOST_STEPS 16384
 /* So many names of one inode, and so many folders above it, are looked at. */
-#define MOST_ALIASES 16
+#define MOST_ALIASES 256
 #define MOST_FOLDERS 64
 /* How often the walk begins a list again before it gives the list up. */
 #define MOST_RESTARTS 64
+/* How often it loses its way among the mappings of one inode before it gives them up. */
+#define MOST_LOST 16
+/* How often the names of an inode are read if they change meanwhile. */
+#define MOST_TRIES 4
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -53,6 +63,18 @@ struct shmem_inode_info {
 struct hugetlbfs_inode_info {
 	struct inode vfs_inode;
 	u32 seals;
+};
+
+struct inode___root {
+	u32 i_generation;
+};
+
+struct seqcount_spinlock {
+	struct seqcount seqcount;
+};
+
+struct dentry___moving {
+	struct seqcount_spinlock d_seq;
 };
 
 #pragma clang attribute pop
@@ -86,35 +108,47 @@ struct shm_walk {
 	u32 mappings_cut;
 };
 
-/* So many inodes are remembered: the last one, and of those before every 16th. */
-#define SEEN 8
+/* So many inodes are remembered: the last one, and of those before an 8th, 64th, 512th, 4096th. */
+#define SEEN 5
 
 /* Where the walk is. */
 struct place {
+	/* A superblock of shared memory, or the anchor, and what root_of() says of it. */
 	struct super_block *fs;
-	/* The superblock before that in the list. */
+	u64 root;
+	/* The superblock of shared memory before that in the list. */
 	struct super_block *fs_before;
+	u64 root_before;
 	u64 magic;
 	u64 flags;
 	struct inode *seen[SEEN];
 	u64 numbers[SEEN];
+	/* What had been counted when the walk left each of `seen`. That of the last is `unlisted`. */
+	struct unlisted counted[SEEN];
+	struct unlisted unlisted;
 	u64 nth;
 	/* The id of seen[0]. */
 	u64 object;
-	/* Where it is among the mappings of seen[0]; null: not there. */
+	/* The mapping of seen[0] that was written last; null: none. */
 	struct rb_node *node;
-	/* The child from which it comes up to `node`, or null if it comes down to `node`. */
-	struct rb_node *from;
-	/* By which `node` is known again. */
+	/* By which it is known again. */
+	struct rb_node links;
 	u64 start;
 	struct mm_struct *mm;
-	struct unlisted unlisted;
+	/* Where the way to the next mapping has led within this step, and from where; null: nowhere. */
+	struct rb_node *at;
+	struct rb_node *from;
+	u32 going_down;
+	u32 in_tree;
+	u32 lost;
+	/* Else the walk is between `fs` and the next superblock. */
 	u32 in_filesystem;
 	u32 dev;
 	u32 restarts;
 	u32 inodes_cut;
 	u32 mappings_cut;
 	u32 done;
+	u32 unused;
 };
 
 /*
@@ -229,7 +263,7 @@ static always_inline void begin_inodes(struct place *place)
 	forget(place->seen);
 	forget(place->unlisted);
 	place->nth = 0;
-	place->node = 0;
+	place->in_tree = 0;
 }
 
 /* Begins the inodes of a filesystem again, or gives them up. */
@@ -242,64 +276,101 @@ static always_inline void restart_inodes(struct place *place)
 	}
 }
 
-/* Goes on to the next superblock. */
+/*
+ * A number for the root of a filesystem, by which a superblock is known again; 0: it has no root,
+ * because it is new or being unmounted, or it is the head of the list. A tmpfs chooses i_generation
+ * at random, and hugetlbfs takes i_ino from a counter of the whole machine.
+ */
+static never_inline u64 root_of(u64 address)
+{
+	struct inode___root *made;
+	struct super_block *fs, *of = 0;
+	struct dentry *root = 0;
+	struct inode *inode = 0;
+	u64 number = 0, its = 0;
+	u32 generation = 0;
+
+	probe_read(&fs, sizeof(fs), &address);
+	peek(root, fs->s_root);
+	peek(of, root->d_sb);
+	probe_read(&its, sizeof(its), &of);
+	if (!address || its != address)
+		return 0;
+	peek(inode, root->d_inode);
+	peek(number, inode->i_ino);
+	made = (void *)inode;
+	peek(generation, made->i_generation);
+	return (number ^ (u64)generation << 32) * 2 + 1;
+}
+
+/* The state of a walk over superblocks. */
+struct search {
+	u64 at;
+	u64 anchor;
+	/* Those that are looked for, and what root_of() said of them. */
+	u64 fs;
+	u64 before;
+	u64 root;
+	u64 root_before;
+	u32 has_fs;
+	u32 has_before;
+};
+
+/* Goes on to the next superblock, until it is one of shared memory or the anchor. */
+static long skip_others(u32 at, struct search *search)
+{
+	struct super_block *of = 0;
+	u64 self = search->at + place_of(of->s_list), next = next_of((void *)self), magic = 0;
+
+	/* It was removed meanwhile. */
+	if (!next || next == self)
+		return 1;
+	search->at = next - place_of(of->s_list);
+	probe_read(&of, sizeof(of), &search->at);
+	peek(magic, of->s_magic);
+	if (is_listed(magic))
+		search->root = root_of(search->at);
+	search->has_fs = search->root || search->at == search->anchor;
+	return search->has_fs;
+}
+
+/* Goes on to the next filesystem of shared memory. */
 static never_inline long next_filesystem(struct walk *walk)
 {
 	struct piece *piece = walk->piece;
-	u64 next, self, fs = 0, anchor = 0;
-	struct super_block *of;
+	struct search search = {};
+	struct super_block *fs;
 	struct place *place;
 
 	if (!piece)
 		return 1;
 	place = &piece->cursor.end;
-	place->in_filesystem = 0;
-	of = place->fs;
-	probe_read(&anchor, sizeof(anchor), &walk->anchor);
-	self = next_of(&place->fs) + place_of(of->s_list);
-	next = next_of((void *)self);
-	if (next && next != self) {
-		place->fs_before = place->fs;
-	} else {
-		/* It was removed meanwhile. The one before it may still be in the list. */
-		of = place->fs_before;
-		self = next_of(&place->fs_before) + place_of(of->s_list);
-		next = of ? next_of((void *)self) : 0;
-		if (!next || next == self) {
-			place->fs = walk->anchor;
-			place->fs_before = 0;
-			if (place->restarts++ < MOST_RESTARTS)
-				return 0;
+	search.at = search.fs = next_of(&place->fs);
+	probe_read(&search.anchor, sizeof(search.anchor), &walk->anchor);
+	loop(1 << 16, skip_others, &search, 0);
+	if (!search.has_fs) {
+		if (place->restarts++ >= MOST_RESTARTS) {
 			place->inodes_cut = place->done = 1;
 			return 1;
 		}
-	}
-	fs = next - place_of(of->s_list);
-	probe_read(&place->fs, sizeof(place->fs), &fs);
-	if (fs != anchor)
+		/* If it was this one that was removed, the one before may still be in the list. */
+		if (search.at == search.fs) {
+			place->fs = place->fs_before ? place->fs_before : walk->anchor;
+			place->root = place->fs_before ? place->root_before : root_of(search.anchor);
+			place->fs_before = 0;
+		}
 		return 0;
-	place->done = 1;
-	return 1;
-}
-
-/* Begins a filesystem, if it is one of shared memory. */
-static always_inline long begin_filesystem(struct walk *walk, struct place *place)
-{
-	struct super_block *fs = place->fs, *of = 0;
-	struct dentry *root = 0;
-	u64 magic = 0, own = 0, its = 0;
-
-	peek(magic, fs->s_magic);
-	if (!is_listed(magic))
-		return next_filesystem(walk);
-	/* The head of the list is no superblock, and a new superblock has no root yet. */
-	peek(root, fs->s_root);
-	peek(of, root->d_sb);
-	probe_read(&own, sizeof(own), &fs);
-	probe_read(&its, sizeof(its), &of);
-	if (own != its)
-		return next_filesystem(walk);
-	place->magic = magic;
+	}
+	if (search.at == search.anchor) {
+		place->done = 1;
+		return 1;
+	}
+	place->fs_before = place->fs;
+	place->root_before = place->root;
+	probe_read(&place->fs, sizeof(place->fs), &search.at);
+	place->root = search.root;
+	fs = place->fs;
+	peek(place->magic, fs->s_magic);
 	peek(place->flags, fs->s_flags);
 	peek(place->dev, fs->s_dev);
 	begin_inodes(place);
@@ -307,7 +378,6 @@ static always_inline long begin_filesystem(struct walk *walk, struct place *plac
 	return 0;
 }
 
-/* Not inlined, because its caller has little stack left. */
 static never_inline long end_filesystem(struct walk *walk)
 {
 	struct piece *piece = walk->piece;
@@ -325,37 +395,66 @@ static never_inline long end_filesystem(struct walk *walk)
 	found.kernels = !!(place->flags & SB_KERNMOUNT);
 	found.unlisted = place->unlisted;
 	put(walk->seq, found, SHM_FILESYSTEM);
-	return next_filesystem(walk);
-}
-
-/*
- * The links of the inode after the last one, or after the newest of those that are still in the
- * list; 0: none is.
- */
-static always_inline u64 next_inode(struct place *place)
-{
-	struct inode *of = 0;
-
-	for (u32 nth = 0; nth < SEEN; nth++) {
-		u64 self = next_of(&place->seen[nth]), next;
-
-		if (!self)
-			break;
-		self += place_of(of->i_sb_list);
-		next = next_of((void *)self);
-		if (next && next != self)
-			return next;
-	}
+	place->in_filesystem = 0;
 	return 0;
 }
 
+/* Whether an inode is still in the list of its superblock. */
+static always_inline int is_in_list(struct place *place, u32 nth)
+{
+	struct inode *inode = place->seen[nth];
+	u64 of = 0, number = 0, self, next, back = 0;
+
+	self = next_of(&place->seen[nth]) + place_of(inode->i_sb_list);
+	peek(of, inode->i_sb);
+	peek(number, inode->i_ino);
+	next = next_of((void *)self);
+	if (!next || next == self || of != next_of(&place->fs) || number != place->numbers[nth])
+		return 0;
+	probe_read(&back, sizeof(back), (char *)next + 8);
+	return back == self;
+}
+
+/*
+ * The last inode was removed from the list. Goes back to the newest of those before it that is
+ * still there, or begins the list again.
+ */
+static never_inline int go_back(struct walk *walk)
+{
+	struct piece *piece = walk->piece;
+	struct place *place;
+
+	if (!piece)
+		return 0;
+	place = &piece->cursor.end;
+	place->in_tree = 0;
+	for (u32 nth = 1; nth < SEEN; nth++) {
+		if (!place->seen[nth] || !is_in_list(place, nth))
+			continue;
+		/* What follows it in the list will be seen and counted once more. */
+		for (u32 newer = 0; newer < nth; newer++) {
+			place->seen[newer] = place->seen[nth];
+			place->numbers[newer] = place->numbers[nth];
+			place->counted[newer] = place->counted[nth];
+		}
+		place->unlisted = place->counted[nth];
+		return 0;
+	}
+	restart_inodes(place);
+	return 0;
+}
+
+/* Remembers an inode before it is counted. */
 static always_inline void remember(struct place *place, u64 inode, u64 number)
 {
-	if (!(place->nth++ & 15))
-		for (u32 nth = SEEN - 1; nth > 0; nth--) {
+	place->counted[0] = place->unlisted;
+	for (u32 nth = SEEN - 1; nth > 0; nth--)
+		if (!(place->nth & ((1 << 3 * nth) - 1))) {
 			place->seen[nth] = place->seen[nth - 1];
 			place->numbers[nth] = place->numbers[nth - 1];
+			place->counted[nth] = place->counted[nth - 1];
 		}
+	place->nth++;
 	probe_read(&place->seen[0], sizeof(place->seen[0]), &inode);
 	place->numbers[0] = number;
 }
@@ -378,13 +477,15 @@ struct aliases {
 	/* One of them, a hashed one if there is any. */
 	u64 dentry;
 	u64 opens;
+	struct inode *inode;
 	u32 hashed;
-	u32 unused;
+	u32 tries;
 };
 
 static long one_alias(u32 at, struct aliases *aliases)
 {
-	u64 links = aliases->next, dentry, hashed = 0;
+	u64 links = aliases->next, dentry, hashed = 0, own = 0, its = 0, next;
+	struct inode *inode = 0;
 	struct dentry *of;
 	s32 count = 0;
 
@@ -394,7 +495,23 @@ static long one_alias(u32 at, struct aliases *aliases)
 	probe_read(&of, sizeof(of), &dentry);
 	peek(hashed, of->d_hash.pprev);
 	peek(count, of->d_lockref.count);
-	aliases->next = next_of((void *)links);
+	next = next_of((void *)links);
+	/*
+	 * A dentry loses its inode before it leaves the inode's list. So while it has the inode, it
+	 * is in the list, and its link leads to the next one. Else the list is begun again.
+	 */
+	peek(inode, of->d_inode);
+	probe_read(&its, sizeof(its), &inode);
+	probe_read(&own, sizeof(own), &aliases->inode);
+	if (its != own) {
+		if (aliases->tries++ >= MOST_TRIES)
+			return 1;
+		inode = aliases->inode;
+		aliases->opens = aliases->dentry = aliases->hashed = 0;
+		peek(aliases->next, inode->i_dentry.first);
+		return 0;
+	}
+	aliases->next = next;
 	/* A dentry that is being freed has a negative count. */
 	if (count > !!hashed)
 		aliases->opens = unknown(&aliases->opens) + count - !!hashed;
@@ -410,9 +527,24 @@ struct names {
 	struct piece *piece;
 	u64 dentry;
 	u64 length;
+	/* A sum of the sequence numbers of its dentries; and what it must be when it is made again. */
+	u64 sum;
+	u64 expected;
 	u32 done;
-	u32 unused;
+	/* A name changed while it was read. */
+	u32 torn;
 };
+
+/* The sequence number of a dentry. It is odd while the dentry gets another name or folder. */
+static always_inline u32 sequence_of(struct dentry *dentry)
+{
+	struct dentry___moving *moving = (void *)dentry;
+	u32 sequence = 0;
+
+	if (exists(moving->d_seq.seqcount.sequence))
+		peek(sequence, moving->d_seq.seqcount.sequence);
+	return sequence;
+}
 
 static long one_name(u32 at, struct names *names)
 {
@@ -420,12 +552,14 @@ static long one_name(u32 at, struct names *names)
 	const unsigned char *name = 0;
 	struct piece *piece = names->piece;
 	struct dentry *of;
+	u32 sequence;
 	long copied;
 
 	if (!piece)
 		return 1;
 	own = names->dentry;
 	probe_read(&of, sizeof(of), &own);
+	sequence = sequence_of(of);
 	peek(parent, of->d_parent);
 	/* The root of a filesystem is its own parent, and so is a file that is in no folder. */
 	if (at && (!parent || parent == own)) {
@@ -444,12 +578,35 @@ static long one_name(u32 at, struct names *names)
 	copied = probe_read_str(piece->path + length, NAME_ROOM, name);
 	if (copied <= 0)
 		return 1;
+	if (sequence & 1 || sequence_of(of) != sequence) {
+		names->torn = 1;
+		return 1;
+	}
+	names->sum = unknown(&names->sum) * 31 + sequence;
 	names->length = length + copied;
 	names->dentry = parent;
 	return 0;
 }
 
-/* Copies the names into the piece. Returns their length together. */
+/* Makes the sum of the sequence numbers again. */
+static long one_sequence(u32 at, struct names *names)
+{
+	u64 parent = 0, own = names->dentry;
+	struct dentry *of;
+
+	probe_read(&of, sizeof(of), &own);
+	peek(parent, of->d_parent);
+	if (at && (!parent || parent == own))
+		return 1;
+	names->sum = unknown(&names->sum) * 31 + sequence_of(of);
+	names->dentry = parent;
+	return 0;
+}
+
+/*
+ * Copies the names into the piece. Returns their length together, and 1 more than fits if they
+ * changed meanwhile: what was copied may then be a path that never was.
+ */
 static never_inline u64 copy_names(struct walk *walk, u64 dentry)
 {
 	struct names names = { .piece = walk->piece, .dentry = dentry };
@@ -457,9 +614,17 @@ static never_inline u64 copy_names(struct walk *walk, u64 dentry)
 
 	loop(MOST_FOLDERS, one_name, &names, 0);
 	length = unknown(&names.length);
-	if (length >= PATH_ROOM)
-		return 0;
-	if (names.done && names.piece)
+	if (names.torn)
+		return PATH_ROOM;
+	if (!names.done || length >= PATH_ROOM)
+		return length < PATH_ROOM ? length : 0;
+	names.expected = unknown(&names.sum);
+	names.sum = 0;
+	names.dentry = dentry;
+	loop(MOST_FOLDERS, one_sequence, &names, 0);
+	if (names.sum != names.expected)
+		return PATH_ROOM;
+	if (names.piece)
 		names.piece->found.flags |= SHM_PATH;
 	return length;
 }
@@ -509,18 +674,20 @@ static never_inline long see_inode(struct walk *walk)
 	struct place *place;
 	struct dentry *of;
 	u64 parent = 0;
-	u32 text;
+	u64 text;
 
 	if (!piece)
 		return 1;
 	place = &piece->cursor.end;
+	aliases.inode = place->seen[0];
 	aliases.next = of_inode(u64, i_dentry.first);
 	if (aliases.next) {
 		one_alias(0, &aliases);
 		if (aliases.next)
 			loop(MOST_ALIASES, one_alias, &aliases, 0);
 	}
-	if (!aliases.opens && !of_inode(u64, i_data.i_mmap.rb_root.rb_node)) {
+	/* If not all dentries were seen, somebody may hold it. */
+	if (!aliases.opens && !aliases.next && !of_inode(u64, i_data.i_mmap.rb_root.rb_node)) {
 		place->unlisted.files++;
 		place->unlisted.pages += of_inode(u64, i_data.nrpages);
 		if (place->magic == TMPFS_MAGIC)
@@ -538,13 +705,20 @@ static never_inline long see_inode(struct walk *walk)
 	if (parent == aliases.dentry && place->flags & SB_KERNMOUNT)
 		piece->found.flags |= SHM_KERNELS;
 	text = copy_names(walk, aliases.dentry);
+	for (u32 nth = 1; nth < MOST_TRIES && text >= PATH_ROOM; nth++)
+		text = copy_names(walk, aliases.dentry);
+	if (text >= PATH_ROOM)
+		text = 0;
 	asm volatile("" : "+r"(text));
 	text &= PATH_ROOM - 1;
 	piece->found.head.kind = SHM_INODE;
 	piece->found.head.size = sizeof(piece->found) + text;
 	seq_write(walk->seq, &piece->found, sizeof(piece->found) + text);
-	place->node = of_inode(struct rb_node *, i_data.i_mmap.rb_root.rb_node);
-	place->from = 0;
+	if (of_inode(u64, i_data.i_mmap.rb_root.rb_node)) {
+		place->in_tree = 1;
+		place->node = place->at = 0;
+		place->lost = 0;
+	}
 	return 0;
 }
 
@@ -585,38 +759,74 @@ static never_inline int write_mapping(struct walk *walk, struct vm_area_struct *
 	return 1;
 }
 
-/* One move through the tree of mappings: down to a child, or up to the parent. */
+/* The mapping is no longer where a link led to it. Goes back to the last one, or to the first. */
+static always_inline long lose_way(struct place *place)
+{
+	place->at = 0;
+	if (place->lost++ & 1)
+		place->node = 0;
+	if (place->lost >= MOST_LOST) {
+		place->mappings_cut = 1;
+		place->in_tree = 0;
+	}
+	return 0;
+}
+
+/* One move through the tree of mappings, on the way from one to the next one. */
 static never_inline long see_mapping(struct walk *walk)
 {
 	struct piece *piece = walk->piece;
-	struct rb_node *node, *from;
 	struct rb_node links = {};
+	struct rb_node *at;
 	struct place *place;
+	u64 up, from;
 
 	if (!piece)
 		return 1;
 	place = &piece->cursor.end;
-	node = place->node;
-	from = place->from;
-	probe_read(&links, sizeof(links), node);
-	if (!from) {
-		if (!write_mapping(walk, container(node, struct vm_area_struct, shared.rb))) {
-			place->mappings_cut = 1;
-			place->node = 0;
+	at = place->at;
+	if (!at) {
+		/* The way begins at the last mapping, or at the root. */
+		place->going_down = 1;
+		place->from = place->node;
+		if (!place->node) {
+			peek(place->at, place->seen[0]->i_data.i_mmap.rb_root.rb_node);
+			place->in_tree = !!place->at;
 			return 0;
 		}
-		if (links.rb_left) {
-			place->node = links.rb_left;
-			return 0;
+		at = place->node;
+		probe_read(&links, sizeof(links), at);
+		place->at = links.rb_right;
+		if (!links.rb_right) {
+			place->going_down = 0;
+			place->at = (struct rb_node *)(links.__rb_parent_color & ~3ULL);
+			place->in_tree = !!place->at;
 		}
-	}
-	if (links.rb_right && from != links.rb_right) {
-		place->node = links.rb_right;
-		place->from = 0;
 		return 0;
 	}
-	place->from = node;
-	place->node = (struct rb_node *)(links.__rb_parent_color & ~3ULL);
+	probe_read(&links, sizeof(links), at);
+	up = links.__rb_parent_color & ~3ULL;
+	from = next_of(&place->from);
+	if (place->going_down) {
+		if (up != from)
+			return lose_way(place);
+		if (links.rb_left) {
+			place->from = at;
+			place->at = links.rb_left;
+			return 0;
+		}
+	} else if (from != (u64)links.rb_left) {
+		if (from != (u64)links.rb_right)
+			return lose_way(place);
+		place->from = at;
+		place->at = (struct rb_node *)up;
+		place->in_tree = !!up;
+		return 0;
+	}
+	if (!write_mapping(walk, container(at, struct vm_area_struct, shared.rb)))
+		return lose_way(place);
+	place->node = at;
+	place->at = 0;
 	return 0;
 }
 
@@ -624,7 +834,7 @@ static never_inline long see_mapping(struct walk *walk)
 static long move(u32 at, struct walk *walk)
 {
 	struct piece *piece = walk->piece;
-	u64 next, head, own;
+	u64 self, next, head, own;
 	struct super_block *fs;
 	struct inode *inode = 0;
 	struct place *place;
@@ -633,17 +843,20 @@ static long move(u32 at, struct walk *walk)
 	if (!piece || room(walk->seq) < MOST_WRITTEN + ENDING)
 		return 1;
 	place = &piece->cursor.end;
-	if (place->node)
+	if (place->in_tree)
 		return see_mapping(walk);
 	if (!place->in_filesystem)
-		return begin_filesystem(walk, place);
+		return next_filesystem(walk);
 	fs = place->fs;
 	own = next_of(&place->fs);
 	head = own + place_of(fs->s_inodes);
-	next = place->seen[0] ? next_inode(place) : next_of((void *)head);
-	if (!next) {
-		restart_inodes(place);
-		return 0;
+	if (place->seen[0]) {
+		self = next_of(&place->seen[0]) + place_of(inode->i_sb_list);
+		next = next_of((void *)self);
+		if (!next || next == self)
+			return go_back(walk);
+	} else {
+		next = next_of((void *)head);
 	}
 	if (next == head)
 		return end_filesystem(walk);
@@ -671,64 +884,41 @@ static long move(u32 at, struct walk *walk)
 	return 0;
 }
 
-struct search {
-	u64 at;
-	u64 anchor;
-	u64 fs;
-	u64 before;
-	u32 has_fs;
-	u32 has_before;
-};
-
+/* Looks for the superblocks of the last step. */
 static long one_filesystem(u32 at, struct search *search)
 {
 	struct super_block *of = 0;
 	u64 self = search->at + place_of(of->s_list), next = next_of((void *)self);
 
 	if (search->at == search->fs) {
-		search->has_fs = 1;
-		return 1;
+		search->has_fs = root_of(search->at) == search->root;
+		if (search->has_fs)
+			return 1;
 	}
 	if (search->at == search->before)
-		search->has_before = 1;
+		search->has_before = root_of(search->at) == search->root_before;
 	if (!next || next == self)
 		return 1;
 	search->at = next - place_of(of->s_list);
 	return search->at == search->anchor;
 }
 
-/* Whether an inode is still in the list of its superblock. */
-static always_inline int is_in_list(struct place *place, u32 nth)
-{
-	struct inode *inode = place->seen[nth];
-	u64 of = 0, number = 0, self, next, back = 0;
-
-	self = next_of(&place->seen[nth]) + place_of(inode->i_sb_list);
-	peek(of, inode->i_sb);
-	peek(number, inode->i_ino);
-	next = next_of((void *)self);
-	if (!next || next == self || of != next_of(&place->fs) || number != place->numbers[nth])
-		return 0;
-	probe_read(&back, sizeof(back), (char *)next + 8);
-	return back == self;
-}
-
-/* Whether a mapping is still one of this inode, and the same one. */
+/* Whether a mapping is still one of this inode, the same one, and at the same place in the tree. */
 static always_inline int is_in_tree(struct place *place)
 {
 	struct vm_area_struct *vma = container(place->node, struct vm_area_struct, shared.rb);
 	struct rb_node links = {};
 	struct file *file = 0;
-	u64 of = 0, start = 0, mm = 0, from;
+	u64 of = 0, start = 0, mm = 0;
 
 	peek(file, vma->vm_file);
 	peek(of, file->f_inode);
 	peek(start, vma->vm_start);
 	peek(mm, vma->vm_mm);
 	probe_read(&links, sizeof(links), place->node);
-	from = next_of(&place->from);
 	return of == next_of(&place->seen[0]) && start == place->start && mm == next_of(&place->mm) &&
-	       (!from || from == (u64)links.rb_left || from == (u64)links.rb_right);
+	       links.__rb_parent_color == place->links.__rb_parent_color &&
+	       links.rb_left == place->links.rb_left && links.rb_right == place->links.rb_right;
 }
 
 /* Finds the place again where the last step stopped, or one before it. */
@@ -744,50 +934,33 @@ static never_inline int find_place(struct walk *walk)
 	probe_read(&search.at, sizeof(search.at), &walk->anchor);
 	search.anchor = search.at;
 	search.fs = next_of(&place->fs);
+	search.root = place->root;
 	search.before = next_of(&place->fs_before);
+	search.root_before = place->root_before;
 	loop(1 << 16, one_filesystem, &search, 0);
+	if (!search.has_before)
+		place->fs_before = 0;
 	if (!search.has_fs) {
+		/* What follows the one before it comes next. */
 		place->in_filesystem = 0;
-		place->node = 0;
-		if (search.has_before) {
-			/* What follows it comes next. */
-			place->fs = place->fs_before;
-			place->fs_before = 0;
-			next_filesystem(walk);
-		} else {
-			place->fs = walk->anchor;
-			place->fs_before = 0;
-			if (place->restarts++ >= MOST_RESTARTS)
-				place->inodes_cut = place->done = 1;
-		}
+		place->in_tree = 0;
+		place->fs = place->fs_before ? place->fs_before : walk->anchor;
+		place->root = place->fs_before ? place->root_before : root_of(search.anchor);
+		place->fs_before = 0;
+		if (place->restarts++ >= MOST_RESTARTS)
+			place->inodes_cut = place->done = 1;
 		return 0;
 	}
 	if (!place->in_filesystem || !place->seen[0])
 		return 0;
-	if (is_in_list(place, 0)) {
-		if (place->node && !is_in_tree(place)) {
-			/* All of its mappings once more. */
-			place->node = 0;
-			place->from = 0;
-			peek(place->node, place->seen[0]->i_data.i_mmap.rb_root.rb_node);
-			place->mappings_cut |= place->restarts++ >= MOST_RESTARTS;
-			if (place->mappings_cut)
-				place->node = 0;
-		}
-		return 0;
+	if (!is_in_list(place, 0))
+		return go_back(walk);
+	place->at = 0;
+	if (place->in_tree && place->node && !is_in_tree(place)) {
+		/* All of its mappings once more. */
+		place->lost |= 1;
+		lose_way(place);
 	}
-	if (place->node)
-		place->node = 0;
-	for (u32 nth = 1; nth < SEEN; nth++) {
-		if (!place->seen[nth])
-			break;
-		if (is_in_list(place, nth)) {
-			place->seen[0] = place->seen[nth];
-			place->numbers[0] = place->numbers[nth];
-			return 0;
-		}
-	}
-	restart_inodes(place);
 	return 0;
 }
 
@@ -854,13 +1027,19 @@ int inodes(struct context *context)
 	peek(walk.anchor, inode->i_sb);
 	if (place->fs)
 		find_place(&walk);
-	else
+	else {
+		u64 anchor = 0;
+
+		probe_read(&anchor, sizeof(anchor), &walk.anchor);
 		place->fs = walk.anchor;
+		place->root = root_of(anchor);
+	}
 	if (!place->done)
-		loop(MOST_MOVES, move, &walk, 0);
-	if (place->node) {
+		loop(moves, move, &walk, 0);
+	if (place->in_tree && place->node) {
 		struct vm_area_struct *vma = container(place->node, struct vm_area_struct, shared.rb);
 
+		probe_read(&place->links, sizeof(place->links), place->node);
 		peek(place->start, vma->vm_start);
 		peek(place->mm, vma->vm_mm);
 	}

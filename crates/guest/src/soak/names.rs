@@ -6,6 +6,9 @@ pub const PLAYER_MODE: &str = "soak-player";
 /// The mode of a child that executes its program again and again.
 pub const CHAIN_MODE: &str = "soak-chain";
 
+/// The mode of the soak test of the kernel's lists.
+pub const LISTS_MODE: &str = "soak-lists";
+
 /// The exporter of a memfd in the journal. A memfd has none.
 pub(super) const MEMFD: &str = "memfd";
 

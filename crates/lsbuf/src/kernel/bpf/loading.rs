@@ -30,6 +30,9 @@ pub(super) struct Loader {
     /// The root of sysfs.
     sys: PathBuf,
     secret: [u8; 16],
+    /// How many moves the walk over inodes makes in one step, if not as many as it is made for.
+    #[cfg(test)]
+    pub(super) moves: Option<u32>,
 }
 
 impl Loader {
@@ -37,7 +40,12 @@ impl Loader {
     pub(super) fn new(sys: &Path) -> Result<Loader, Unavailable> {
         let mut secret = [0; 16];
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
-        Ok(Loader { sys: sys.to_owned(), secret })
+        Ok(Loader {
+            sys: sys.to_owned(),
+            secret,
+            #[cfg(test)]
+            moves: None,
+        })
     }
 
     /// Loads those that are `wanted`. Where the kernel lists its dma-bufs, those of `postponed` are
@@ -102,6 +110,10 @@ impl Loader {
         let offsets = if shows_files { types.gem_offsets(&self.sys) } else { [0; 2] };
         let offsets = offsets.map(u32::to_ne_bytes).concat();
         globals.extend(shows_files.then_some(("gem_offsets", &offsets[..])));
+        #[cfg(test)]
+        let moves = self.moves.filter(|_| iterator == Iterator::ShmemInodes).map(u32::to_ne_bytes);
+        #[cfg(test)]
+        globals.extend(moves.as_ref().map(|moves| ("moves", &moves[..])));
         prepared.load(types, &globals).map(|(attached, _)| attached)
     }
 }

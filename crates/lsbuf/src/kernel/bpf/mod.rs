@@ -230,3 +230,7 @@ impl Probes {
 #[cfg(test)]
 #[cfg(feature = "bpf")]
 mod native_tests;
+
+#[cfg(test)]
+#[cfg(feature = "bpf")]
+mod walk_tests;

@@ -20,7 +20,7 @@ use crate::kernel::btf_file::BtfFile;
 use crate::model::Pid;
 
 /// Loads iterators, or prints why they cannot be tested here.
-fn load(wanted: &[Iterator]) -> Option<Probes> {
+pub(super) fn load(wanted: &[Iterator]) -> Option<Probes> {
     let skipped = |why: &dyn std::fmt::Display| eprintln!("skipped: {why}");
     let probes = Probes::load(Path::new("/sys"), wanted).map_err(|why| skipped(&why)).ok()?;
     let missing = wanted.iter().find_map(|&iterator| match probes.why_not(iterator)? {

@@ -61,6 +61,7 @@ const STRUCTURES: &[&str] = &[
     "scm_fp_list",
     "seq_file",
     "seqcount",
+    "seqcount_spinlock",
     "shm_file_data",
     "shmem_inode_info",
     "sk_buff",
