@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod fault;
+pub mod loops;
 pub mod measure;
 pub mod ring;
 pub mod shm;
