@@ -26,6 +26,9 @@ use crate::sys::{ring, shm};
 /// The block device that scenarios swap to: a disk in memory.
 pub const SWAP_DISK: &str = "/dev/ram0";
 
+/// The device that hands out loop devices.
+pub const LOOP_CONTROL: &str = "/dev/loop-control";
+
 /// The environment variable that names the needs which process 1 found met, separated by commas.
 pub const MET: &str = "LSBUF_MET";
 
@@ -74,6 +77,8 @@ pub enum Need {
     Fuse,
     /// userfaultfd, and root may use it for faults in the kernel.
     Userfaultfd,
+    /// Loop devices.
+    Loop,
 }
 
 impl Need {
@@ -97,6 +102,7 @@ impl Need {
         Self::Swap,
         Self::Fuse,
         Self::Userfaultfd,
+        Self::Loop,
     ];
 
     /// The name in reports, in the table of kernels and on the screen.
@@ -120,6 +126,7 @@ impl Need {
             Self::Swap => "swap",
             Self::Fuse => "fuse",
             Self::Userfaultfd => "userfaultfd",
+            Self::Loop => "loop",
         }
     }
 
@@ -149,6 +156,7 @@ impl Need {
             Self::Userfaultfd => MissingPage::new().is_ok(),
             Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
             Self::Fuse => fs::exists("/dev/fuse").unwrap_or(false),
+            Self::Loop => fs::exists(LOOP_CONTROL).unwrap_or(false),
         }
     }
 

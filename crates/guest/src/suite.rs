@@ -33,6 +33,7 @@ pub fn all() -> &'static [Scenario] {
             probes::SCENARIOS,
             check::SCENARIOS,
             shmem::SCENARIOS,
+            shmem::listed::SCENARIOS,
             reconcile::SCENARIOS,
             hiding::SCENARIOS,
             hanging::SCENARIOS,

@@ -5,7 +5,9 @@
 //! shrink and move them to see what the kernel shows, and only [`shm::touch`] writes to them.
 #![allow(unsafe_code)]
 
+pub mod dumb;
 pub mod fault;
+pub mod loops;
 pub mod measure;
 pub mod ring;
 pub mod shm;

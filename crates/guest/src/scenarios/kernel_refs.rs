@@ -2,7 +2,7 @@
 //! candidates for them.
 
 mod candidates;
-mod gem;
+pub(super) mod gem;
 mod in_flight;
 mod io_uring;
 

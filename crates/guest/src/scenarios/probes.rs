@@ -69,21 +69,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// The group that may read, a second group, and (as a user) [`USER`], which is in neither.
-const GROUP: u32 = 4400;
+pub(super) const GROUP: u32 = 4400;
 const OTHER_GROUP: u32 = 4401;
 
 /// The folder of pins with the layout that this lsbuf uses.
 const SET: &str = "/run/lsbuf/7";
 
 /// The command, without a source from the environment.
-fn lsbuf(arguments: &[&str]) -> Command {
+pub(super) fn lsbuf(arguments: &[&str]) -> Command {
     let mut command = Command::new(LSBUF);
     command.args(arguments).env_remove("LSBUF_SOURCE");
     command
 }
 
 /// The command, run by a user in group `gid` and no other.
-fn by_user_in(gid: u32, arguments: &[&str]) -> Command {
+pub(super) fn by_user_in(gid: u32, arguments: &[&str]) -> Command {
     let mut command = lsbuf(arguments);
     command.uid(USER).gid(gid);
     command
@@ -105,7 +105,7 @@ fn refused(ctx: &mut Ctx, what: &str, says: &str, command: &mut Command) -> anyh
 
 /// Installs pins for the group. On a kernel that cannot run the iterators, checks that this is
 /// refused, and returns `false`.
-fn install(ctx: &mut Ctx) -> anyhow::Result<bool> {
+pub(super) fn install(ctx: &mut Ctx) -> anyhow::Result<bool> {
     let mut command = lsbuf(&["probes", "install", "--group", &GROUP.to_string()]);
     if Need::Iterators.probe() {
         status(ctx, "install", 0, &mut command)?;
@@ -116,13 +116,13 @@ fn install(ctx: &mut Ctx) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-fn remove(ctx: &mut Ctx) -> anyhow::Result<()> {
+pub(super) fn remove(ctx: &mut Ctx) -> anyhow::Result<()> {
     status(ctx, "remove", 0, &mut lsbuf(&["probes", "remove"]))?;
     ctx.check("the folder has gone", !Path::new(PINS).exists())
 }
 
 /// An answer without what differs from scan to scan, its sources, and whether it is complete.
-fn parts(command: &mut Command) -> anyhow::Result<(Value, String, bool)> {
+pub(super) fn parts(command: &mut Command) -> anyhow::Result<(Value, String, bool)> {
     let Answer(mut document) = Answer::from(command.arg("--json"))?;
     let fields = document.as_object_mut().context("no object")?;
     fields.remove("taken_at");

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use anyhow::{Context, ensure};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous};
 
 use super::{Region, page_size};
 
@@ -126,6 +126,17 @@ pub fn touch(region: Region, len: usize) -> anyhow::Result<()> {
         unsafe { at.write_volatile(1) };
     }
     Ok(())
+}
+
+/// Keeps the pages of a region in memory.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn lock(region: Region) -> anyhow::Result<()> {
+    let start = ptr::with_exposed_provenance_mut(region.start);
+    // SAFETY: the content of the memory stays the same.
+    unsafe { mlock(start, region.len) }.context("locking memory")
 }
 
 /// A file of secret memory.

@@ -44,7 +44,7 @@ pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 /// Makes a file that can also be read, as mapping requires.
-fn create(path: &str) -> anyhow::Result<File> {
+pub(super) fn create(path: &str) -> anyhow::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true).open(path).context("creating a file")
 }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::actor::Held;
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, ExpectedResidual};
 use crate::way::Way;
 
 /// A buffer, as the test made it.
@@ -19,6 +19,7 @@ pub(in crate::scenarios) struct Shm {
     private: usize,
     in_flight: u64,
     programs: u64,
+    kernel: ExpectedResidual,
     held: Vec<Held>,
 }
 
@@ -41,6 +42,7 @@ impl Shm {
             private: 0,
             in_flight: 0,
             programs: 0,
+            kernel: ExpectedResidual::Exact(0),
             held: Vec::new(),
         }
     }
@@ -63,6 +65,12 @@ impl Shm {
         self
     }
 
+    /// Says how many references no process holds.
+    pub(in crate::scenarios) fn and_kernel(mut self, kernel: ExpectedResidual) -> Shm {
+        self.kernel = kernel;
+        self
+    }
+
     /// Says that its id belongs to this IPC namespace.
     pub(in crate::scenarios) fn in_namespace(mut self, namespace: u64) -> Shm {
         self.namespace = Some(namespace);
@@ -82,8 +90,13 @@ impl Shm {
         let sum = |f: fn(&Held) -> usize| held.iter().map(f).sum::<usize>() as u64;
         let (fd, map, opath) = (sum(Held::own_fds), sum(Held::own_maps), sum(Held::own_opaths));
         let counts = self.kind == "sysv" || way.is_bpf();
-        let count = fd + map + self.in_flight + self.programs;
         let known = |figure: u64| if counts { figure.to_string() } else { "?".into() };
+        let (residual, kernel) = match self.kernel {
+            ExpectedResidual::Exact(references) => (references, known(references)),
+            ExpectedResidual::Estimate(references) => (references, format!("~{references}")),
+            ExpectedResidual::Unknown => (0, "?".into()),
+        };
+        let count = fd + map + self.in_flight + self.programs + residual;
         let holders: Vec<String> = held.iter_mut().map(|held| answer::holder(held, "")).collect();
         format!(
             "{}{} {:?} size {} charged {}: count {} = {fd} fd + {map} map ({} private){}{} + {} kernel, {opath} opath, {}",
@@ -96,7 +109,7 @@ impl Shm {
             self.private,
             answer::in_flight(if counts { self.in_flight } else { 0 }),
             programs(self.programs),
-            known(0),
+            kernel,
             holders.join(" "),
         )
     }

@@ -9,6 +9,7 @@ mod counted;
 mod files;
 pub(super) mod kit;
 mod line;
+pub(crate) mod listed;
 mod memfd;
 mod program;
 mod segments;
