@@ -1,6 +1,6 @@
 //! The account as data and arithmetic. It does not know how the parts were read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::uncertainty::Uncertainty;
@@ -85,18 +85,18 @@ impl Balance {
         is_huge: impl Fn(&Buffer) -> bool,
         any_huge: bool,
     ) -> Balance {
-        let ramfs = |dev: Option<Dev>| {
-            let mut same = mounts.iter().filter(|mount| Some(mount.dev) == dev);
-            same.any(|mount| mount.usage == TmpfsUsage::Ramfs)
-        };
+        let ramfs = mounts.iter().filter(|mount| mount.usage == TmpfsUsage::Ramfs);
+        let ramfs: BTreeSet<Dev> = ramfs.map(|mount| mount.dev).collect();
         let is_outside = |b: &&Buffer| match b.id.kind {
             Kind::Hugetlbfs | Kind::Secretmem | Kind::GuestMemfd => true,
-            Kind::Tmpfs => ramfs(b.id.dev),
+            Kind::Tmpfs => b.id.dev.is_some_and(|dev| ramfs.contains(&dev)),
             _ => is_huge(b),
         };
         let known = buffers.iter().filter(|b| b.id.kind != Kind::DmaBuf);
         let (outside, inside): (Vec<&Buffer>, Vec<&Buffer>) = known.partition(is_outside);
-        let mounts: Vec<MountRow> = mounts.into_iter().map(|mount| row(mount, &inside)).collect();
+        let held_on = held_on_mounts(&inside);
+        let held = |mount: &TmpfsMount| held_on.get(&mount.dev).copied().unwrap_or_default();
+        let mounts: Vec<MountRow> = mounts.into_iter().map(|mount| row(held(&mount), mount)).collect();
         let held = by_kind(&inside);
         let swapped: Bytes = inside.iter().filter_map(|b| b.swapped).sum();
         let in_swap = |unheld: Option<Bytes>| unheld.unwrap_or(Bytes(u64::MAX));
@@ -132,10 +132,19 @@ impl Balance {
     }
 }
 
-/// The row of a mount, with what is held of it.
-fn row(mount: TmpfsMount, inside: &[&Buffer]) -> MountRow {
-    let there = inside.iter().filter(|b| b.id.kind == Kind::Tmpfs && b.id.dev == Some(mount.dev));
-    let held: Bytes = there.filter_map(|b| b.charged).sum();
+/// What is held on each tmpfs, by its device.
+fn held_on_mounts(inside: &[&Buffer]) -> BTreeMap<Dev, Bytes> {
+    let mut held: BTreeMap<Dev, Bytes> = BTreeMap::new();
+    for buffer in inside.iter().filter(|b| b.id.kind == Kind::Tmpfs) {
+        let Some((dev, charged)) = buffer.id.dev.zip(buffer.charged) else { continue };
+        let sum = held.entry(dev).or_default();
+        *sum = *sum + charged;
+    }
+    held
+}
+
+/// The row of a mount, of which this much is held.
+fn row(held: Bytes, mount: TmpfsMount) -> MountRow {
     let unheld = match mount.usage {
         TmpfsUsage::Used(used) => Some(Bytes(used.0.saturating_sub(held.0))),
         // Its pages are not in `Shmem`.

@@ -37,6 +37,7 @@ impl Scanner {
         let Survey { mounts, unseen } = usage::survey(&self.root).map_err(|e| self.cannot_list(e))?;
         let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
         let any_huge = hugetlb > Bytes(0);
+        let mounts = mounts.into_values().collect();
         let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, |b| self.is_huge(b), any_huge);
         let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
         // The account of `Shmem:` uses no reference counts.

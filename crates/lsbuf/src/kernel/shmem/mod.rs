@@ -74,13 +74,13 @@ pub(crate) struct ShmemObject {
 /// What decides which mounts a process sees, and under which paths: the links of its mount
 /// namespace and its root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct MountView {
+pub(crate) struct MountView {
     namespace: Label,
     root: Label,
 }
 
 impl MountView {
-    fn of(process: &ProcessDir) -> Result<MountView> {
+    pub(crate) fn of(process: &ProcessDir) -> Result<MountView> {
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         let mut link = |name: &CStr| process.dir().link(name, &mut room).map(Label::from);
         Ok(MountView { namespace: link(c"ns/mnt")?, root: link(c"root")? })
