@@ -214,7 +214,7 @@ impl Mapped {
         finder: &mut ShmemFinder,
     ) -> bool {
         match (interest, name) {
-            (ShmemInterest::Known(id), _) => self.shmem.push(ShmMap { id, vma: fact.vma }),
+            (ShmemInterest::Known(object), _) => self.shmem.push(ShmMap { object, vma: fact.vma }),
             (ShmemInterest::Path, Some(path)) => {
                 self.shmem.extend(finder.mapped(fact.dev, fact.ino, path, true, fact.vma));
             }
