@@ -11,6 +11,7 @@
 //!
 //! Limits: an io_uring that has neither an fd nor a mapping is not seen.
 
+mod known_fds;
 mod objects;
 mod records;
 mod shmem_objects;

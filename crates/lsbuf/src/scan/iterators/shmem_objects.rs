@@ -193,7 +193,7 @@ impl<'r> Paths<'r> {
     fn holder(&mut self, inode: usize) -> Option<Pid> {
         let shmem = self.shmem;
         let holders = self.holders.get_or_insert_with(|| {
-            let of_fds = shmem.fds.iter().map(|fd| (fd.file, Some(shmem.slots[fd.slots as usize].0)));
+            let of_fds = shmem.fds.iter().map(|(file, (pid, ..), _)| (file, Some(pid)));
             let of_maps = shmem.vmas.iter().map(|vma| (vma.file, shmem.spaces[vma.space as usize].1));
             let holder = |(file, pid): (u32, Option<Pid>)| {
                 Some((shmem.inode(shmem.files[file as usize].object)?, pid?))
