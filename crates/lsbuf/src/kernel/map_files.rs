@@ -53,8 +53,10 @@ pub(crate) fn read(
                         return Ok(());
                     };
                     match finder.ask(process, super::path::map_files_link(&vma).as_str(), target) {
-                        Ok(id) if id.is_some_and(|id| finder.may_be_private(&id)) => {}
-                        Ok(id) => found.extend(id.map(|id| ShmMap { id, vma })),
+                        Ok(Some(object)) if !finder.may_be_private(object) => {
+                            found.push(ShmMap { object, vma });
+                        }
+                        Ok(_) => {}
                         Err(Errno::NOENT) => {}
                         // The caller may follow none of these links (`proc_map_files_get_link`).
                         Err(Errno::PERM) => return Err(Errno::PERM),

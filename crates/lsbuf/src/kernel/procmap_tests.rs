@@ -100,6 +100,86 @@ fn names_rule_out() {
     assert!(mapped.facts.is_empty() && !mapped.ring);
 }
 
+/// An address space of made-up VMAs: the device and the path of each. Counts the requests.
+struct MadeUp {
+    vmas: Vec<(Dev, Vec<u8>)>,
+    requests: usize,
+}
+
+impl MadeUp {
+    fn answer(&mut self, from: u64, name: Option<&mut [u8]>) -> Result<Option<MapFact>> {
+        self.requests += 1;
+        let Some((dev, path)) = self.vmas.get(from as usize) else { return Ok(None) };
+        if let Some(room) = name {
+            room.get_mut(..path.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(path);
+            *room.get_mut(path.len()).ok_or(Errno::NAMETOOLONG)? = 0;
+        }
+        let vma = MapRef { start: from, end: from + 1, offset: Some(0), perms: None };
+        Ok(Some(MapFact { dev: *dev, ino: Inode(from), name: None, vma }))
+    }
+
+    fn walked(&mut self, judge: &mut Only) -> Mapped {
+        walk_by(&mut |from, name| self.answer(from, name), judge, None).unwrap().unwrap()
+    }
+}
+
+fn made_up(vmas: impl IntoIterator<Item = (u32, Vec<u8>)>) -> MadeUp {
+    let vma = |(minor, path)| (Dev { major: 0, minor }, path);
+    MadeUp { vmas: vmas.into_iter().map(vma).collect(), requests: 0 }
+}
+
+/// Check that one request is made for each of many VMAs with names that are needed, besides the one
+/// that finds out that they are needed, and the one that finds the end.
+#[test]
+fn one_request_for_each_vma() {
+    let mut space = made_up((0..1000).map(|_| (1, b"/dmabuf:x".to_vec())));
+    let mapped = space.walked(&mut Only::default());
+    assert_eq!((mapped.facts.len(), space.requests), (1000, 1002));
+    assert!(mapped.facts.iter().all(|fact| fact.name == Some(Label::from("x"))));
+}
+
+/// Check that one request is made for each VMA with a name that is not needed.
+#[test]
+fn no_request_for_names_that_are_not_needed() {
+    let mut space = made_up((0..1000).map(|_| (1, b"/dmabuf:x".to_vec())));
+    let mut judge = Only { taken: Some(Dev { major: 0, minor: 1 }), ..Only::default() };
+    assert_eq!((space.walked(&mut judge).facts.len(), space.requests), (1000, 1001));
+}
+
+/// Check that a name which is longer than any path hides no other VMA, and does not rule out its
+/// device.
+#[test]
+fn a_name_that_is_too_long() {
+    let long = || vec![b'x'; NAME_ROOM];
+    let mut space =
+        made_up([(1, b"/dmabuf:a".to_vec()), (1, long()), (2, long()), (1, b"/dmabuf:b".to_vec())]);
+    let mut judge = Only::default();
+    let names: Vec<_> = space.walked(&mut judge).facts.into_iter().map(|fact| fact.name.unwrap()).collect();
+    assert_eq!(names, [Label::from("a"), Label::from("b")]);
+    assert!(judge.ruled_out.is_empty());
+}
+
+proptest! {
+    /// Check that whatever the order of the VMAs, the same are found as if the name of each had
+    /// been requested.
+    #[test]
+    fn names_asked_at_once_change_nothing(vmas in proptest::collection::vec((0u32..4, 0usize..4), 0..40)) {
+        const PATHS: [&[u8]; 4] = [b"/dmabuf:x", RING_LINK, b"/dmabuf:", b"/dmabuf:y"];
+        let ruled_out = |device: u32| device == 3;
+        let path = |device, path: usize| if ruled_out(device) { &b"/lib/x"[..] } else { PATHS[path] };
+        let mut space = made_up(vmas.iter().map(|&(device, at)| (device, path(device, at).to_vec())));
+        let mapped = space.walked(&mut Only::default());
+        let is_ring = |&(device, at): &(u32, usize)| !ruled_out(device) && at == 1;
+        let is_dmabuf = |&(device, at): &(u32, usize)| !ruled_out(device) && at != 1;
+        let expected: Vec<u64> =
+            (0..).zip(&vmas).filter(|(_, vma)| is_dmabuf(vma)).map(|(start, _)| start).collect();
+        let found: Vec<u64> = mapped.facts.iter().map(|fact| fact.vma.start).collect();
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(mapped.ring, vmas.iter().any(is_ring));
+        prop_assert!(space.requests <= 2 * vmas.len() + 1);
+    }
+}
+
 /// Check that private mappings, such as those of this program, are returned only on request.
 #[test]
 fn private_ones() {

@@ -1,6 +1,6 @@
 //! The account as data and arithmetic. It does not know how the parts were read.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use super::uncertainty::Uncertainty;
@@ -87,35 +87,36 @@ impl Balance {
         is_huge: impl Fn(&Buffer) -> bool,
         any_huge: bool,
     ) -> Balance {
-        let of_device = |dev: Dev| listed.iter().find(|files| files.dev == dev);
-        let seen: HashSet<Dev> = mounts.iter().map(|mount| mount.dev).collect();
+        let listed: HashMap<Dev, &UnheldFiles> = listed.iter().map(|files| (files.dev, files)).collect();
+        let seen: BTreeSet<Dev> = mounts.iter().map(|mount| mount.dev).collect();
         let is_new =
-            |files: &&UnheldFiles| files.resident + files.swapped > Bytes(0) && !seen.contains(&files.dev);
-        mounts.extend(listed.iter().filter(is_new).map(|files| TmpfsMount {
+            |files: &&&UnheldFiles| files.resident + files.swapped > Bytes(0) && !seen.contains(&files.dev);
+        mounts.extend(listed.values().filter(is_new).map(|files| TmpfsMount {
             dev: files.dev,
             point: Label::default(),
             seen_by: None,
             usage: TmpfsUsage::Unmounted,
         }));
-        let ramfs = |dev: Option<Dev>| {
-            let mut same = mounts.iter().filter(|mount| Some(mount.dev) == dev);
-            same.any(|mount| mount.usage == TmpfsUsage::Ramfs)
-        };
+        mounts.sort_by_key(|mount| mount.dev);
+        let ramfs = mounts.iter().filter(|mount| mount.usage == TmpfsUsage::Ramfs);
+        let ramfs: BTreeSet<Dev> = ramfs.map(|mount| mount.dev).collect();
         let is_outside = |b: &&Buffer| match b.id.kind {
             Kind::Hugetlbfs | Kind::Secretmem | Kind::GuestMemfd => true,
-            Kind::Tmpfs => ramfs(b.id.dev),
+            Kind::Tmpfs => b.id.dev.is_some_and(|dev| ramfs.contains(&dev)),
             _ => is_huge(b),
         };
         let known = buffers.iter().filter(|b| b.id.kind != Kind::DmaBuf);
         let (outside, inside): (Vec<&Buffer>, Vec<&Buffer>) = known.partition(is_outside);
-        let row = |mount: TmpfsMount| row(of_device(mount.dev), mount, &inside);
+        let held_on = held_on_mounts(&inside);
+        let held = |mount: &TmpfsMount| held_on.get(&mount.dev).copied().unwrap_or_default();
+        let row = |mount: TmpfsMount| row(listed.get(&mount.dev).copied(), held(&mount), mount);
         let mounts: Vec<MountRow> = mounts.into_iter().map(row).collect();
         let held = by_kind(&inside);
-        let unheld = listed.iter().map(|files| files.swapped);
+        let unheld = listed.values().map(|files| files.swapped);
         let swapped: Bytes = inside.iter().filter_map(|b| b.swapped).chain(unheld).sum();
         let in_swap = |unheld: Option<Bytes>| unheld.unwrap_or(Bytes(u64::MAX));
         let unasked = inside.iter().filter(|b| b.swapped.is_none()).map(|b| in_swap(b.cost()));
-        let unlisted = mounts.iter().filter(|row| of_device(row.mount.dev).is_none());
+        let unlisted = mounts.iter().filter(|row| !listed.contains_key(&row.mount.dev));
         let unasked: Bytes = unasked.chain(unlisted.map(|m| in_swap(m.unheld))).sum();
         let may_be_huge = |b: &&&Buffer| any_huge && b.id.kind == Kind::Sysv && b.id.dev.is_none();
         let maybe_huge = || inside.iter().filter(may_be_huge).filter(|b| b.cost() != Some(Bytes(0)));
@@ -147,10 +148,19 @@ impl Balance {
     }
 }
 
-/// The row of a mount, with what is held of it.
-fn row(listed: Option<&UnheldFiles>, mount: TmpfsMount, inside: &[&Buffer]) -> MountRow {
-    let there = inside.iter().filter(|b| b.id.kind == Kind::Tmpfs && b.id.dev == Some(mount.dev));
-    let held: Bytes = there.filter_map(|b| b.charged).sum();
+/// What is held on each tmpfs, by its device.
+fn held_on_mounts(inside: &[&Buffer]) -> BTreeMap<Dev, Bytes> {
+    let mut held: BTreeMap<Dev, Bytes> = BTreeMap::new();
+    for buffer in inside.iter().filter(|b| b.id.kind == Kind::Tmpfs) {
+        let Some((dev, charged)) = buffer.id.dev.zip(buffer.charged) else { continue };
+        let sum = held.entry(dev).or_default();
+        *sum = *sum + charged;
+    }
+    held
+}
+
+/// The row of a mount, of which this much is held.
+fn row(listed: Option<&UnheldFiles>, held: Bytes, mount: TmpfsMount) -> MountRow {
     let unheld = match (listed, mount.usage) {
         (Some(files), _) => Some(files.resident + files.swapped),
         (None, TmpfsUsage::Used(used)) => Some(Bytes(used.0.saturating_sub(held.0))),

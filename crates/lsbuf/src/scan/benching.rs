@@ -65,7 +65,8 @@ impl Found {
     /// Makes a reading and assembles it; returns the number of references.
     pub fn join(&self) -> usize {
         let list = Some(&self.list);
-        let mut reading = objects::read(&self.walk, &Shared::default(), list, list, Kinds::DMABUF);
+        let mut reading =
+            objects::read(&self.walk, Vec::new(), &Shared::default(), list, list, Kinds::DMABUF);
         let holders = assemble(&mut reading).into_iter().flat_map(|one| one.buffer.holders);
         holders.map(|holder| holder.fds.len() + holder.maps.len()).sum()
     }

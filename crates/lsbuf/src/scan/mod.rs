@@ -28,6 +28,7 @@ mod assemble;
 pub(crate) mod benching;
 mod budget;
 mod described;
+mod digest;
 mod dmabuf_identity;
 mod doctor;
 mod driver_shmem;

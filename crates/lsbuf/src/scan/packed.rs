@@ -89,11 +89,22 @@ fn number(index: usize) -> u32 {
     number.unwrap_or_default()
 }
 
+impl PackedFd {
+    fn of(entry: FdRef) -> PackedFd {
+        let FdRef { object, table, fd, path_only } = entry;
+        PackedFd { object: number(object), table: number(table), fd, path_only }
+    }
+}
+
 impl FdRefs {
+    /// Makes entries of a list. If its elements are as large, the entries take their place.
+    pub(super) fn of_list<T>(list: Vec<T>, mut entry: impl FnMut(T) -> Option<FdRef>) -> FdRefs {
+        FdRefs(list.into_iter().filter_map(|one| entry(one).map(PackedFd::of)).collect())
+    }
+
     /// Adds an entry.
     pub(super) fn push(&mut self, entry: FdRef) {
-        let FdRef { object, table, fd, path_only } = entry;
-        self.0.push(PackedFd { object: number(object), table: number(table), fd, path_only });
+        self.0.push(PackedFd::of(entry));
     }
 
     /// The entries in their order, each once.

@@ -42,6 +42,7 @@ impl Scanner {
         }
         let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
         let any_huge = hugetlb > Bytes(0);
+        let mounts = mounts.into_values().collect();
         let is_huge = |b: &Buffer| self.is_huge(b);
         let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, &unheld, is_huge, any_huge);
         let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);

@@ -10,8 +10,10 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{Hash, RandomState};
 
-use super::walk::{TableOwner, Walk, slots};
+use super::digest::Digest;
+use super::walk::{SlotFile, TableOwner, Walk, slots};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::sharing::{self, Resource, place};
 use crate::kernel::shmem::ShmMap;
@@ -33,19 +35,19 @@ impl Shared {
     pub(super) fn of(walk: &Walk, root: &ProcRoot) -> Shared {
         let compare = |what, a, b| sharing::compare(root, what, a, b);
         let mut shared = Shared { uncompared: walk.uncompared.clone(), ..Shared::default() };
-        for alike in alike(slots(&walk.fds, &walk.shm_fds)) {
+        for alike in alike(&walk.hasher, slots(walk, (0, 0))) {
             let task = |(pid, thread): TableOwner| thread.unwrap_or(Tid(pid.0));
             let left = group(&alike, &mut shared.files, &|a, b| compare(Resource::Files, task(a), task(b)));
             shared.uncompared.extend(left.iter().map(|(pid, _)| pid));
         }
         let vmas = walk.maps.iter().filter(|map| walk.is_dmabuf(map));
-        let vmas = vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, map.fact.ino, None)));
+        let vmas =
+            vmas.map(|map| (map.pid, (map.fact.vma.start, map.fact.vma.end, SlotFile::DmaBuf(map.fact.ino))));
         let shmem = walk.shm_maps.iter().map(|held| {
-            let ShmMap { id, vma } = held.fact;
-            (held.pid, (vma.start, vma.end, id.ino, Some(id)))
+            let ShmMap { object, vma } = held.fact;
+            (held.pid, (vma.start, vma.end, SlotFile::Shmem(object)))
         });
-        let vmas = vmas.chain(shmem);
-        for alike in alike(vmas) {
+        for alike in alike(&walk.hasher, vmas.chain(shmem)) {
             let left = group(&alike, &mut shared.vm, &|a, b| compare(Resource::Vm, Tid(a.0), Tid(b.0)));
             shared.uncompared.extend(left);
         }
@@ -53,16 +55,16 @@ impl Shared {
     }
 }
 
-/// Groups of two or more that show the same set; each group is ascending.
-fn alike<W: Copy + Ord, T: Ord>(shown: impl Iterator<Item = (W, T)>) -> Vec<Vec<W>> {
-    let mut of_each: BTreeMap<W, Vec<T>> = BTreeMap::new();
+/// Groups of two or more that show the same set; each group is ascending. Nothing is shown twice by
+/// one.
+fn alike<W: Copy + Ord, T: Hash>(hasher: &RandomState, shown: impl Iterator<Item = (W, T)>) -> Vec<Vec<W>> {
+    let mut of_each: BTreeMap<W, Digest> = BTreeMap::new();
     for (owner, one) in shown {
-        of_each.entry(owner).or_default().push(one);
+        of_each.entry(owner).or_default().add(hasher, &one);
     }
-    let mut groups: BTreeMap<Vec<T>, Vec<W>> = BTreeMap::new();
-    for (owner, mut all) in of_each {
-        all.sort_unstable();
-        groups.entry(all).or_default().push(owner);
+    let mut groups: BTreeMap<Digest, Vec<W>> = BTreeMap::new();
+    for (owner, digest) in of_each {
+        groups.entry(digest).or_default().push(owner);
     }
     groups.into_values().filter(|group| group.len() > 1).collect()
 }
@@ -118,6 +120,6 @@ mod tests {
     #[test]
     fn only_equal_sets_are_compared() {
         let shown = [(Pid(3), 1), (Pid(3), 2), (Pid(1), 2), (Pid(1), 1), (Pid(2), 1)];
-        assert_eq!(alike(shown.into_iter()), [[Pid(1), Pid(3)]]);
+        assert_eq!(alike(&RandomState::new(), shown.into_iter()), [[Pid(1), Pid(3)]]);
     }
 }

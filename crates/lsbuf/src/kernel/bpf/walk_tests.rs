@@ -63,7 +63,7 @@ impl Walked {
                 }
             }
             Record::ShmFilesystem(found) => {
-                self.unheld.insert(found.dev, found.unheld.0);
+                self.unheld.insert(found.dev, found.unheld.files);
             }
             Record::ShmWalk(found) => self.walk = Some(*found),
             _ => {}

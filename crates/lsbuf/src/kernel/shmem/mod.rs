@@ -47,7 +47,7 @@ use crate::model::{BufferId, Dev, Fd, Inode, IpcNamespace, Kind, Kinds, Label, M
 /// An fd of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmFd {
-    pub(crate) id: BufferId,
+    pub(crate) object: ShmemNumber,
     pub(crate) fd: Fd,
     /// Opened with `O_PATH`.
     pub(crate) path_only: bool,
@@ -56,7 +56,7 @@ pub(crate) struct ShmFd {
 /// A mapping of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShmMap {
-    pub(crate) id: BufferId,
+    pub(crate) object: ShmemNumber,
     pub(crate) vma: MapRef,
 }
 
@@ -71,16 +71,66 @@ pub(crate) struct ShmemObject {
     irregular: bool,
 }
 
+/// A buffer, by its number in [`ShmemObjects`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ShmemNumber(u32);
+
+impl ShmemNumber {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Every buffer that a walk has found, numbered in the order in which they were found.
+#[derive(Debug, Default)]
+pub(crate) struct ShmemObjects {
+    numbers: HashMap<BufferId, ShmemNumber>,
+    objects: Vec<(BufferId, ShmemObject)>,
+}
+
+impl ShmemObjects {
+    fn find(&self, id: &BufferId) -> Option<ShmemNumber> {
+        self.numbers.get(id).copied()
+    }
+
+    fn find_or_add(&mut self, id: BufferId) -> ShmemNumber {
+        // There are fewer than 2^32: the kernel has no room for as many inodes.
+        let next = ShmemNumber(u32::try_from(self.objects.len()).unwrap_or(u32::MAX));
+        let number = *self.numbers.entry(id).or_insert(next);
+        if number == next {
+            self.objects.push((id, ShmemObject::default()));
+        }
+        number
+    }
+
+    pub(crate) fn id(&self, number: ShmemNumber) -> BufferId {
+        self.objects[number.index()].0
+    }
+
+    fn get(&self, number: ShmemNumber) -> &ShmemObject {
+        &self.objects[number.index()].1
+    }
+
+    fn get_mut(&mut self, number: ShmemNumber) -> &mut ShmemObject {
+        &mut self.objects[number.index()].1
+    }
+
+    /// All of them, in the order of their numbers.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &(BufferId, ShmemObject)> {
+        self.objects.iter()
+    }
+}
+
 /// What decides which mounts a process sees, and under which paths: the links of its mount
 /// namespace and its root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct MountView {
+pub(crate) struct MountView {
     namespace: Label,
     root: Label,
 }
 
 impl MountView {
-    fn of(process: &ProcessDir) -> Result<MountView> {
+    pub(crate) fn of(process: &ProcessDir) -> Result<MountView> {
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         let mut link = |name: &CStr| process.dir().link(name, &mut room).map(Label::from);
         Ok(MountView { namespace: link(c"ns/mnt")?, root: link(c"root")? })
@@ -104,7 +154,7 @@ pub(crate) struct ShmemFinder {
     /// The text of the current file.
     text: Vec<u8>,
     /// Every buffer that was found.
-    pub(crate) objects: HashMap<BufferId, ShmemObject>,
+    pub(crate) objects: ShmemObjects,
     /// The IPC namespaces that were found, each with some of its processes.
     pub(crate) namespaces: Namespaces,
     /// How many processes had links that could not be followed, so that their fds are unknown.
@@ -124,7 +174,7 @@ impl ShmemFinder {
             mounts: HashMap::new(),
             context: ProcessContext::default(),
             text: Vec::new(),
-            objects: HashMap::new(),
+            objects: ShmemObjects::default(),
             namespaces: Namespaces::default(),
             unfollowed: 0,
             refusing: 0,
@@ -179,22 +229,22 @@ impl ShmemFinder {
     ///
     /// If the buffer's name is not known yet, the link is read once more. Only if it is unchanged
     /// does its name belong to that inode, because the fd may be replaced meanwhile.
-    pub(crate) fn ask(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<Option<BufferId>> {
+    pub(crate) fn ask(&mut self, process: &Folder, path: &str, link: &[u8]) -> Result<Option<ShmemNumber>> {
         let ShmFile::Regular(inode) = self.file(process, path, link)? else { return Ok(None) };
         let Some(filesystem) = self.filesystems.of_device(inode.dev) else { return Ok(None) };
         let Some(Named { kind, name }) = classify(filesystem, link) else { return Ok(None) };
         if !self.kinds.has(kind) {
             return Ok(None);
         }
-        let id = self.id(kind, inode.dev, inode.ino);
-        let object = self.objects.entry(id).or_default();
+        let number = self.objects.find_or_add(self.id(kind, inode.dev, inode.ino));
+        let object = self.objects.get_mut(number);
         object.inode = Some(inode);
         if object.name.is_none() {
             let mut again = [MaybeUninit::uninit(); LINK_ROOM];
             let same = process.link(path, &mut again).is_ok_and(|again| *again == *link);
             object.name = same.then(|| Label::from(name));
         }
-        Ok(Some(id))
+        Ok(Some(number))
     }
 
     /// Reads the inode behind a link. Its page size is dropped unless the filesystem has huge
@@ -223,12 +273,12 @@ impl ShmemFinder {
     /// Identifies an fd that may be shared memory.
     pub(crate) fn fd(&mut self, process: &Folder, fd: Fd, link: &[u8]) -> Result<Option<ShmFd>> {
         let path = path::fd_link(fd);
-        let Some(id) = self.ask(process, path.as_str(), link)? else { return Ok(None) };
+        let Some(object) = self.ask(process, path.as_str(), link)? else { return Ok(None) };
         let path_only = !process.tree().shows_access(process, path.as_str())? && {
             process.read_record(path::fdinfo_path(fd).as_str(), &mut self.text)?;
             fdinfo::parse(&self.text).is_ok_and(|info| info.path_only)
         };
-        Ok(Some(ShmFd { id, fd, path_only }))
+        Ok(Some(ShmFd { object, fd, path_only }))
     }
 
     /// Whether a mapping's path has to be read, by its device; `None`: it is not shared memory.
@@ -236,15 +286,16 @@ impl ShmemFinder {
         let filesystem = self.filesystems.of_device(dev)?;
         let known = || {
             let kind = filesystem.only_kind()?;
-            let id = self.id(kind, dev, ino);
-            self.objects.get(&id).is_some_and(|object| object.name.is_some()).then_some(id)
+            let number = self.objects.find(&self.id(kind, dev, ino))?;
+            self.objects.get(number).name.is_some().then_some(number)
         };
         Some(known().map_or(ShmemInterest::Path, ShmemInterest::Known))
     }
 
     /// Whether only the protection says if a mapping is shared: a process's private memory of huge
     /// pages is a file of the same kind.
-    pub(crate) fn may_be_private(&self, id: &BufferId) -> bool {
+    pub(crate) fn may_be_private(&self, object: ShmemNumber) -> bool {
+        let id = self.objects.id(object);
         let filesystem = id.dev.and_then(|dev| self.filesystems.of_device(dev));
         id.kind == Kind::ShmAnon && filesystem == Some(Filesystem::KernelHuge)
     }
@@ -265,12 +316,12 @@ impl ShmemFinder {
         if own || !self.kinds.has(kind) {
             return None;
         }
-        let id = self.id(kind, dev, ino);
-        let object = self.objects.entry(id).or_default();
+        let number = self.objects.find_or_add(self.id(kind, dev, ino));
+        let object = self.objects.get_mut(number);
         if object.name.is_none() && whole {
             object.name = Some(name.into());
         }
-        Some(ShmMap { id, vma })
+        Some(ShmMap { object: number, vma })
     }
 
     /// Reads what is still unknown about a mapped buffer, by its link in the process's `map_files`.
@@ -279,14 +330,13 @@ impl ShmemFinder {
     /// of a devtmpfs are device nodes.
     pub(crate) fn complete(&mut self, process: &ProcessDir, map: &ShmMap) -> bool {
         self.ask_mapped(process, map);
-        let filesystem = map.id.dev.and_then(|dev| self.filesystems.of_device(dev));
-        self.objects.get(&map.id).is_none_or(|object| {
-            !object.irregular && (object.inode.is_some() || filesystem != Some(Filesystem::Devtmpfs))
-        })
+        let filesystem = self.objects.id(map.object).dev.and_then(|dev| self.filesystems.of_device(dev));
+        let object = self.objects.get(map.object);
+        !object.irregular && (object.inode.is_some() || filesystem != Some(Filesystem::Devtmpfs))
     }
 
     fn ask_mapped(&mut self, process: &ProcessDir, map: &ShmMap) {
-        let Some(object) = self.objects.get(&map.id) else { return };
+        let (id, object) = (self.objects.id(map.object), self.objects.get(map.object));
         let nameless = object.name.is_none();
         let unasked = object.inode.is_none() && !object.irregular && !self.cannot_follow;
         if !nameless && !unasked {
@@ -296,16 +346,16 @@ impl ShmemFinder {
         let mut name = None;
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         if nameless && let Ok(target) = process.dir().link(link.as_str(), &mut room) {
-            let named = map.id.dev.and_then(|dev| classify(self.filesystems.of_device(dev)?, target));
-            name = named.filter(|named| named.kind == map.id.kind).map(|named| Label::from(named.name));
+            let named = id.dev.and_then(|dev| classify(self.filesystems.of_device(dev)?, target));
+            name = named.filter(|named| named.kind == id.kind).map(|named| Label::from(named.name));
         }
         let asked = unasked.then(|| self.file(process.dir(), link.as_str(), b""));
         // EACCES concerns only this process (`proc_map_files_lookup` in fs/proc/base.c).
         self.cannot_follow |= matches!(asked, Some(Err(Errno::PERM)));
-        let Some(object) = self.objects.get_mut(&map.id) else { return };
+        let object = self.objects.get_mut(map.object);
         object.name = name.or(object.name.take());
         match asked {
-            Some(Ok(ShmFile::Regular(inode))) if (Some(inode.dev), inode.ino) == (map.id.dev, map.id.ino) => {
+            Some(Ok(ShmFile::Regular(inode))) if (Some(inode.dev), inode.ino) == (id.dev, id.ino) => {
                 object.inode = Some(inode);
             }
             Some(Ok(ShmFile::Irregular)) => object.irregular = true,
@@ -318,7 +368,7 @@ impl ShmemFinder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShmemInterest {
     /// Nothing: it is this buffer.
-    Known(BufferId),
+    Known(ShmemNumber),
     /// Its path has to be read.
     Path,
 }

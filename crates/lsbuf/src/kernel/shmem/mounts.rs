@@ -11,7 +11,8 @@
 //! Where the two differ, as for a process that has changed its root within the reader's own mount
 //! namespace, the reader's table must be used.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use super::name::{Filesystem, without_mark};
 use crate::kernel::identity::device_text;
@@ -19,13 +20,35 @@ use crate::kernel::parse::{Malformed, cut};
 use crate::model::Dev;
 
 /// The mounts of one mount namespace that matter here.
+///
+/// Any user can make a hundred thousand mounts in a namespace of its own, and hold as many fds of
+/// long paths. So no look-up goes through all mounts.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
-    /// Every mount point, with the last mount there.
-    points: HashMap<Vec<u8>, TopMount>,
+    /// Every mount point, ordered by its bytes, with the last mount there.
+    points: Vec<MountPoint>,
     /// Every mount of a shmem filesystem in the kernel's order, including those that another mount
     /// hides.
     shmem: Vec<ShmemMount>,
+    /// The shmem filesystems, each once.
+    devices: HashMap<Dev, ShmemDevice>,
+}
+
+/// A mount point.
+#[derive(Debug)]
+struct MountPoint {
+    path: Vec<u8>,
+    top: TopMount,
+    /// The longest other mount point that this path begins with.
+    shorter: Option<usize>,
+}
+
+/// A shmem filesystem that is mounted.
+#[derive(Debug)]
+struct ShmemDevice {
+    filesystem: Filesystem,
+    /// Of each of its folders that is mounted, which of [`Mounts::shmem`] shows its files.
+    shown_by: BTreeMap<Vec<u8>, usize>,
 }
 
 /// The last mount at a mount point. It hides all earlier ones there.
@@ -42,53 +65,74 @@ pub(crate) struct TopMount {
 /// A mount of a shmem filesystem.
 #[derive(Debug)]
 struct ShmemMount {
-    /// The folder of the filesystem that is mounted.
-    root: Vec<u8>,
     point: Vec<u8>,
     dev: Dev,
     filesystem: Filesystem,
+    /// Whether no later mount at the same place hides it.
+    is_top: bool,
 }
 
 impl Mounts {
     /// Parses a mountinfo. Lines that cannot be parsed are skipped.
     pub(crate) fn parse(text: &[u8]) -> Mounts {
-        let mut mounts = Mounts::default();
+        let mut tops = BTreeMap::new();
+        let mut shmem = Vec::new();
+        let mut roots = Vec::new();
         for line in text.split(|&b| b == b'\n') {
             let Ok(Mount { root, point, top }) = mount(line) else { continue };
             if let Some(filesystem) = top.filesystem {
-                mounts.shmem.push(ShmemMount { root, point: point.clone(), dev: top.dev, filesystem });
+                shmem.push(ShmemMount { point: point.clone(), dev: top.dev, filesystem, is_top: false });
+                roots.push(root);
             }
-            mounts.points.insert(point, top);
+            tops.insert(point, top);
+        }
+        let mut mounts = Mounts { points: nested(tops), ..Mounts::default() };
+        for (nth, (mut mount, root)) in shmem.into_iter().zip(roots).enumerate() {
+            mount.is_top = mounts.at(&mount.point).is_some_and(|top| top.dev == mount.dev);
+            let first = || ShmemDevice { filesystem: mount.filesystem, shown_by: BTreeMap::new() };
+            match mounts.devices.entry(mount.dev).or_insert_with(first).shown_by.entry(root) {
+                Entry::Vacant(none) => _ = none.insert(nth),
+                // The first that is not hidden, or else the first.
+                Entry::Occupied(mut first) if mount.is_top && !mounts.shmem[*first.get()].is_top => {
+                    first.insert(nth);
+                }
+                Entry::Occupied(_) => {}
+            }
+            mounts.shmem.push(mount);
         }
         mounts
     }
 
-    /// The devices of the shmem filesystems, including hidden ones.
+    /// The shmem filesystems, including hidden ones, each once.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Filesystem)> {
-        self.shmem.iter().map(|shmem| (shmem.dev, shmem.filesystem))
+        self.devices.iter().map(|(&dev, device)| (dev, device.filesystem))
     }
 
     /// Every mount of a tmpfs: its mount point, its device, and whether it is the last one mounted
     /// there.
     pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
-        self.shmem.iter().filter(|shmem| shmem.filesystem == Filesystem::Tmpfs).map(|shmem| {
-            let top = self.points.get(&shmem.point);
-            (&shmem.point[..], shmem.dev, top.is_some_and(|top| top.dev == shmem.dev))
-        })
+        let tmpfs = self.shmem.iter().filter(|shmem| shmem.filesystem == Filesystem::Tmpfs);
+        tmpfs.map(|shmem| (&shmem.point[..], shmem.dev, shmem.is_top))
     }
 
     /// The path of a file on that device, from its path below the root of the filesystem. If it
     /// shows at several places, the first that is not hidden, or else the first. `None`: no mount
     /// shows it.
     pub(crate) fn path_of(&self, dev: Dev, below: &[u8]) -> Option<Vec<u8>> {
-        let shown = |mount: &ShmemMount| {
-            let rest = if mount.root == b"/" { below } else { below.strip_prefix(&mount.root[..])? };
-            let point = if mount.point == b"/" && !rest.is_empty() { b"" } else { &mount.point[..] };
-            (rest.is_empty() || rest.starts_with(b"/")).then(|| [point, rest].concat())
-        };
-        let is_top = |mount: &&ShmemMount| self.points.get(&mount.point).is_some_and(|top| top.dev == dev);
-        let of_it = || self.shmem.iter().filter(|mount| mount.dev == dev);
-        of_it().filter(is_top).find_map(shown).or_else(|| of_it().find_map(shown))
+        if !below.is_empty() && !below.starts_with(b"/") {
+            return None;
+        }
+        // What the mount shows is the folder that ends there in the path, or one that the path
+        // begins with.
+        let shown_by = &self.devices.get(&dev)?.shown_by;
+        let root = shown_by.get(&b"/"[..]).map(|&mount| (mount, 0));
+        let folders = ends(below).filter(|&end| below[..end] != *b"/");
+        let folders = folders.filter_map(|end| Some((*shown_by.get(&below[..end])?, end)));
+        let shown = root.into_iter().chain(folders);
+        let (mount, end) = shown.min_by_key(|&(mount, _)| (!self.shmem[mount].is_top, mount))?;
+        let (point, rest) = (&self.shmem[mount].point, &below[end..]);
+        let point = if point == b"/" && !rest.is_empty() { b"" } else { &point[..] };
+        Some([point, rest].concat())
     }
 
     /// Whether the path is below a shmem filesystem. The innermost mount decides.
@@ -96,8 +140,8 @@ impl Mounts {
         // A file that is a mount point itself has ` (deleted)` after its path once it has lost its
         // name.
         let is_below = |path| self.innermost(path).is_some_and(|(_, top)| top.filesystem.is_some());
-        self.shmem.iter().any(|shmem| path.starts_with(&shmem.point))
-            && (is_below(path) || is_below(without_mark(path, Some(0))))
+        let unmarked = without_mark(path, Some(0));
+        is_below(path) || unmarked.len() < path.len() && is_below(unmarked)
     }
 
     /// The mount that contains a mount point, and where it is mounted; `None`: the mount point is
@@ -107,20 +151,47 @@ impl Mounts {
         if point == b"/" { None } else { self.innermost(&point[..parent.max(1)]) }
     }
 
+    /// The last mount at a mount point.
+    fn at(&self, point: &[u8]) -> Option<TopMount> {
+        let at = self.points.binary_search_by(|known| known.path[..].cmp(point)).ok()?;
+        Some(self.points[at].top)
+    }
+
+    /// The longest mount point that contains a path.
+    ///
+    /// Each mount point that the path begins with is not after the path in the order, and the last
+    /// one before the path begins with it too.
     fn innermost<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], TopMount)> {
-        let mut end = path.len();
+        let mut at = self.points.partition_point(|known| known.path[..] <= *path).checked_sub(1)?;
+        let common = self.points[at].path.iter().zip(path).take_while(|(a, b)| a == b).count();
         loop {
-            let point = &path[..end];
-            if let Some(top) = self.points.get(point) {
-                return Some((point, *top));
+            let MountPoint { path: point, top, shorter } = &self.points[at];
+            let is_whole_name = point.ends_with(b"/") || path.get(point.len()).is_none_or(|&b| b == b'/');
+            if point.len() <= common && is_whole_name {
+                return Some((&path[..point.len()], *top));
             }
-            match path[..end].iter().rposition(|&b| b == b'/')? {
-                0 if end == 1 => return None,
-                0 => end = 1,
-                at => end = at,
-            }
+            at = (*shorter)?;
         }
     }
+}
+
+/// Adds to each mount point the longest other one that it begins with.
+fn nested(tops: BTreeMap<Vec<u8>, TopMount>) -> Vec<MountPoint> {
+    let mut points: Vec<MountPoint> = Vec::with_capacity(tops.len());
+    for (path, top) in tops {
+        let mut shorter = points.len().checked_sub(1);
+        while let Some(at) = shorter.filter(|&at| !path.starts_with(&points[at].path)) {
+            shorter = points[at].shorter;
+        }
+        points.push(MountPoint { path, top, shorter });
+    }
+    points
+}
+
+/// Where the names of a path end, from its last one to its first.
+fn ends(path: &[u8]) -> impl Iterator<Item = usize> {
+    let slashes = path.iter().enumerate().rev().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+    [path.len()].into_iter().chain(slashes).filter(|&end| end > 0)
 }
 
 /// One line.
@@ -234,7 +305,60 @@ mod tests {
         assert_eq!(mounts.devices().count(), 3);
     }
 
+    /// The name of a folder. Some begin with others, and a slash is neither the first nor the last of
+    /// the characters in their order.
+    fn name() -> impl Strategy<Value = String> {
+        proptest::sample::select(vec!["a", "a-", "ab", "a (deleted)", "b"]).prop_map(str::to_owned)
+    }
+
+    fn folder() -> impl Strategy<Value = String> {
+        proptest::collection::vec(name(), 0..4).prop_map(|names| format!("/{}", names.join("/")))
+    }
+
+    /// Whether a folder is, or contains, what has this path.
+    fn contains(folder: &str, path: &str) -> bool {
+        folder == "/"
+            || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn is_shmem(device: u32) -> bool {
+        device < 3
+    }
+
     proptest! {
+        /// Check that of any mounts the innermost one decides, and that a file's path is that of the
+        /// first mount which shows it and is not hidden, or else of the first which shows it.
+        #[test]
+        fn same_as_one_mount_after_the_other(
+            mounts in proptest::collection::vec((0u32..5, folder(), folder()), 0..12),
+            path in folder(),
+        ) {
+            let line = |(device, root, point): &(u32, String, String)| {
+                let kind = if is_shmem(*device) { "tmpfs" } else { "ext4" };
+                format!("1 1 0:{device} {} {} rw - {kind} - rw\n", root.replace(' ', "\\040"), point.replace(' ', "\\040"))
+            };
+            let parsed = Mounts::parse(mounts.iter().map(line).collect::<String>().as_bytes());
+            let last_at = |wanted: &str| mounts.iter().rfind(|(_, _, point)| point == wanted).map(|one| one.0);
+            let innermost = |path: &str| {
+                let around = mounts.iter().filter(|(_, _, point)| contains(point, path));
+                around.max_by_key(|(_, _, point)| point.len()).and_then(|(_, _, point)| last_at(point))
+            };
+            let unmarked = path.strip_suffix(" (deleted)").unwrap_or(&path);
+            let expected = [&path, unmarked].into_iter().any(|path| innermost(path).is_some_and(is_shmem));
+            prop_assert_eq!(parsed.may_have(path.as_bytes()), expected);
+            for device in (0..5).filter(|&device| is_shmem(device)) {
+                let shows = |(dev, root, _): &&(u32, String, String)| *dev == device && contains(root, &path);
+                let is_top = |(_, _, point): &&(u32, String, String)| last_at(point) == Some(device);
+                let shown = || mounts.iter().filter(shows);
+                let expected = shown().find(is_top).or_else(|| shown().next()).map(|(_, root, point)| {
+                    let rest = if root == "/" { &path[..] } else { &path[root.len()..] };
+                    if point == "/" && !rest.is_empty() { rest.to_owned() } else { format!("{point}{rest}") }
+                });
+                let found = parsed.path_of(Dev { major: 0, minor: device }, path.as_bytes());
+                prop_assert_eq!(found.map(|found| String::from_utf8(found).unwrap()), expected);
+            }
+        }
+
         /// Check that any path is read back as the kernel escapes it.
         #[test]
         fn round_trip(path in proptest::collection::vec(1u8.., 0..40)) {

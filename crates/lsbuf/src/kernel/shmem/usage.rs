@@ -19,7 +19,8 @@
 //! seen. A tmpfs counts the pages that it has charged. A clean page of a hole that the kernel has
 //! dropped stays charged until the file's inode is read.
 
-use std::collections::HashSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, openat2, statx};
@@ -36,8 +37,8 @@ use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
 /// The result of a survey.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Every mounted tmpfs, ordered by device.
-    pub(crate) mounts: Vec<TmpfsMount>,
+    /// Every mounted tmpfs, by its device.
+    pub(crate) mounts: BTreeMap<Dev, TmpfsMount>,
     /// How many processes did not let their mount namespace be read.
     pub(crate) unseen: u64,
 }
@@ -67,7 +68,6 @@ pub(crate) fn survey(root: &ProcRoot) -> std::io::Result<Survey> {
             survey.add(&Mounts::parse(&text), MountLookup { process: &process, root: None, seen_by });
         }
     }
-    survey.mounts.sort_by_key(|mount| mount.dev);
     Ok(survey)
 }
 
@@ -82,18 +82,18 @@ struct MountLookup<'p> {
 impl Survey {
     fn add(&mut self, mounts: &Mounts, mut place: MountLookup<'_>) {
         for (point, dev, is_top) in mounts.tmpfs() {
-            let known = self.mounts.iter().position(|mount| mount.dev == dev);
+            let known = self.mounts.entry(dev);
             let is_told =
                 |mount: &TmpfsMount| !matches!(mount.usage, TmpfsUsage::Hidden | TmpfsUsage::Unreadable);
-            if known.is_some_and(|nth| is_told(&self.mounts[nth])) {
+            if matches!(&known, Entry::Occupied(known) if is_told(known.get())) {
                 continue;
             }
             let usage = if is_top { place.ask(mounts, point, dev) } else { TmpfsUsage::Hidden };
             let found = TmpfsMount { dev, point: point.into(), seen_by: place.seen_by, usage };
             match known {
-                None => self.mounts.push(found),
-                Some(nth) if found.usage != TmpfsUsage::Hidden => self.mounts[nth] = found,
-                Some(_) => {}
+                Entry::Vacant(known) => _ = known.insert(found),
+                Entry::Occupied(mut known) if usage != TmpfsUsage::Hidden => _ = known.insert(found),
+                Entry::Occupied(_) => {}
             }
         }
     }
@@ -185,16 +185,13 @@ mod tests {
 
     use super::*;
 
-    /// Check that every tmpfs that this test can see is found once, and that the usage of each that
-    /// it can reach is known.
+    /// Check that the usage of each tmpfs that this test can reach is known.
     #[test]
     fn live() {
         let root = ProcRoot::open(Path::new("/proc")).unwrap();
         let survey = survey(&root).unwrap();
-        let mut devices: Vec<Dev> = survey.mounts.iter().map(|mount| mount.dev).collect();
-        devices.dedup();
-        assert_eq!(devices.len(), survey.mounts.len());
-        for mount in survey.mounts.iter().filter(|mount| mount.seen_by.is_none()) {
+        assert!(survey.mounts.iter().all(|(dev, mount)| *dev == mount.dev));
+        for mount in survey.mounts.values().filter(|mount| mount.seen_by.is_none()) {
             assert_ne!(mount.usage, TmpfsUsage::Unreadable, "{mount:?}");
         }
     }
@@ -231,9 +228,10 @@ mod tests {
         let mut survey = Survey::default();
         let text = b"1 0 0:4294967295 / /proc rw - tmpfs - rw\n2 1 0:22 / /proc rw - proc - rw\n";
         let place = || MountLookup { process: &process, root: None, seen_by: None };
+        let usages = |survey: &Survey| survey.mounts.values().map(|mount| mount.usage).collect::<Vec<_>>();
         survey.add(&Mounts::parse(text), place());
-        assert_eq!(survey.mounts[0].usage, TmpfsUsage::Hidden);
+        assert_eq!(usages(&survey), [TmpfsUsage::Hidden]);
         survey.add(&Mounts::parse(b"1 0 0:4294967295 / /nosuch rw - tmpfs - rw\n"), place());
-        assert_eq!((survey.mounts.len(), survey.mounts[0].usage), (1, TmpfsUsage::Unreadable));
+        assert_eq!(usages(&survey), [TmpfsUsage::Unreadable]);
     }
 }

@@ -12,6 +12,7 @@
 //! Limits: an io_uring is not seen if it has neither an fd nor a mapping, or if it has no fd and no
 //! task that still exists has used it: a child can inherit its mapping.
 
+mod known_fds;
 mod objects;
 mod records;
 mod shmem_objects;

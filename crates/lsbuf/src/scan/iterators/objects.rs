@@ -11,10 +11,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::known_fds::{DmaBufFds, Slots};
 use super::records::{KnownDmaBuf, Records};
 use super::shmem_objects;
-use super::shmem_records::{KnownFd, KnownVma, Slots};
-use crate::kernel::bpf::record::{FdRecord, Id, MemfdPages, Vma};
+use super::shmem_records::KnownVma;
+use crate::kernel::bpf::record::{Id, MemfdPages, Vma};
 use crate::kernel::bufinfo::List;
 use crate::kernel::identity::InodeFact;
 use crate::kernel::root::ProcRoot;
@@ -55,42 +56,48 @@ pub(super) fn read(
     shmem.inodes = Vec::new();
     let (shm_fds, shm_vmas) = (std::mem::take(&mut shmem.fds), std::mem::take(&mut shmem.vmas));
     let mut owners = Owners::of(records);
+    let dmabufs = &reading.objects[..first_shmem];
+    let of_files: Vec<Option<usize>> = fds.files.iter().map(|files| dmabuf(dmabufs, files.ino)).collect();
     // Each list of records is freed as soon as it is used: there may be a million of them.
-    for fd in fds {
-        let Some(object) = dmabuf(&reading.objects[..first_shmem], fd.of) else {
+    let DmaBufFds { files, fds, .. } = fds;
+    for (file, slots, fd) in fds.iter() {
+        let Some(object) = of_files[file as usize] else {
             reading.interference.moved |= wants_dmabufs;
             continue;
         };
+        let path_only = files[file as usize].path_only;
         let Object { buffer, counted } = &mut reading.objects[object];
-        if !fd.path_only {
-            // Each fd's record has the count at its own moment.
-            counted.stable &= Some(fd.count) == buffer.count;
-        } else if buffer.count.is_none() {
+        if path_only && buffer.count.is_none() {
             // Only `O_PATH` fds refer to it: the kernel has taken it off its list, and counts no
             // reference.
             buffer.count = Some(0);
             counted.stable = listed.is_none_or(List::agrees);
         }
-        owners.add_fd(&mut reading, object, &fd);
+        if let Some(table) = owners.table_of(&mut reading, slots) {
+            reading.fds.push(FdRef { object, table, fd, path_only });
+        }
+    }
+    drop(fds);
+    for (files, object) in files.iter().zip(of_files).filter(|(files, _)| !files.path_only) {
+        let Some(Object { buffer, counted }) = object.map(|object| &mut reading.objects[object]) else {
+            continue;
+        };
+        // Each fd's record has the count at its own moment.
+        counted.stable &= files.stable && Some(files.count) == buffer.count;
     }
     // The inode was freed before the lists were read.
     let is_stale = |file: u32| shmem.inode(shmem.files[file as usize].object).is_none();
-    let mut last = None;
-    for KnownFd { file, slots, fd } in shm_fds {
+    for (file, slots, fd) in shm_fds.iter() {
         let Some(object) = of_file[file as usize] else {
             reading.interference.moved |= is_stale(file);
             continue;
         };
-        let table = match last {
-            Some((known, table)) if known == slots => table,
-            _ => owners.table(&mut reading, shmem.slots[slots as usize]),
-        };
-        last = Some((slots, table));
-        if let Some(table) = table {
+        if let Some(table) = owners.table_of(&mut reading, slots) {
             let path_only = shmem.files[file as usize].path_only;
             reading.fds.push(FdRef { object, table, fd, path_only });
         }
     }
+    drop(shm_fds);
     for vma in vmas {
         match dmabuf(&reading.objects[..first_shmem], vma.of) {
             Some(object) => owners.add_vma(&mut reading, object, &vma),
@@ -263,17 +270,15 @@ impl Owners<'_> {
         self.space_ids.binary_search(&mm).ok()
     }
 
-    /// Adds an fd, unless the process has replaced its program since: it is not put under the name
-    /// of the new one.
-    fn add_fd<K>(&mut self, reading: &mut Reading, object: usize, fd: &FdRecord<K>) {
-        let slots = (fd.pid, fd.tid, fd.files, fd.program);
+    /// Which table an fd is in. `None`: the process has replaced its program since, and the fd is
+    /// not put under the name of the new one.
+    fn table_of(&mut self, reading: &mut Reading, slots: Slots) -> Option<usize> {
         let table = match self.last {
             Some((last, table)) if last == slots => table,
             _ => self.table(reading, slots),
         };
         self.last = Some((slots, table));
-        let Some(table) = table else { return };
-        reading.fds.push(FdRef { object, table, fd: fd.fd, path_only: fd.path_only });
+        table
     }
 
     /// Which table these fds are in; adds this task to its owners. `None`: the fds are left out.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::records::KnownDmaBuf;
 use super::*;
-use crate::kernel::bpf::record::{ExecId, InFlight, KeeperKind, KeeperRecord, TaskRecord};
+use crate::kernel::bpf::record::{ExecId, FdRecord, InFlight, KeeperKind, KeeperRecord, TaskRecord};
 use crate::kernel::bufinfo::ListedBuffer;
 use crate::kernel::identity::InodeFact;
 use crate::model::{Fd, Perms};
@@ -75,9 +75,11 @@ fn known_buffer(ino: u64, count: u64) -> KnownDmaBuf {
 }
 
 fn records(tasks: Vec<TaskRecord>, fds: Vec<FdRecord<Inode>>, vmas: Vec<Vma<Inode>>) -> Records {
+    let mut known = DmaBufFds::default();
+    fds.iter().for_each(|fd| known.add(fd));
     let inos: BTreeSet<u64> = fds.iter().map(|fd| fd.of.0).chain(vmas.iter().map(|v| v.of.0)).collect();
     let buffers = inos.into_iter().map(|ino| known_buffer(ino, 1)).collect();
-    Records { tasks_after: tasks.clone(), tasks, fds, vmas, buffers, ..Records::default() }
+    Records { tasks_after: tasks.clone(), tasks, fds: known, vmas, buffers, ..Records::default() }
 }
 
 /// The assembled reading, and whether a reference was seen to change while it was read.
@@ -239,6 +241,33 @@ fn moving_counts() {
     assert!(
         !is_stable(1, &[1, 2]) && !is_stable(2, &[1, 2]) && !is_stable(2, &[1, 1]) && !is_stable(1, &[1])
     );
+}
+
+/// Check that a count is not trusted if any one of many fds showed another value, and that what an
+/// `O_PATH` fd shows does not matter.
+#[test]
+fn one_other_count_among_many() {
+    let is_stable = |nth: Option<u32>, path_only| {
+        let count = |at| if nth == Some(at) { 2 } else { 1 };
+        let one =
+            |at| FdRecord { count: count(at), path_only: path_only && nth == Some(at), ..fd(9, 1, 1, 1, at) };
+        let fds = (0..5).map(one).collect();
+        assembled(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None).0[0].counted.stable
+    };
+    assert!(is_stable(None, false));
+    for nth in 0..5 {
+        assert!(!is_stable(Some(nth), false) && is_stable(Some(nth), true));
+    }
+}
+
+/// Check that a buffer with nothing but `O_PATH` fds, which no list has, is counted by nothing.
+#[test]
+fn counted_by_nothing() {
+    let path = |at| FdRecord { path_only: true, ..fd(9, 1, 1, 1, at) };
+    let mut records = records(vec![task(1, 1, Some(1), 1)], vec![path(5), path(6)], Vec::new());
+    (records.buffers[0].count, records.buffers[0].readings) = (None, 0);
+    let (buffers, _) = assembled(records, None);
+    assert_eq!((buffers[0].buffer.count, buffers[0].counted.stable), (Some(0), true));
 }
 
 /// Check that a buffer with nothing but `O_PATH` fds has the list's count, and that this is

@@ -19,14 +19,14 @@ use rustix::io::Errno;
 
 use crate::kernel::activity::{Activity, Doing, Ran};
 use crate::kernel::bpf::record::{
-    DeviceFd, FdRecord, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, RunRecord, SyncFd,
-    TaskRecord, Vma,
+    DeviceFd, Id, InFlight, KeeperKind, KeeperRecord, MemfdPages, Record, RunRecord, SyncFd, TaskRecord, Vma,
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
 use crate::kernel::shmem::sysvipc::Namespaces;
 use crate::model::{Dev, Inode, Kind, Kinds, Label, Pid, Tid};
 
+use super::known_fds::{DmaBufFds, DmaBufFiles};
 use super::shmem_records::ShmemRecords;
 
 /// What is known of one dma-buf.
@@ -95,7 +95,7 @@ pub(super) struct Records {
     pub(super) tasks: Vec<TaskRecord>,
     /// The tasks after everything else was read, in the same order.
     pub(super) tasks_after: Vec<TaskRecord>,
-    pub(super) fds: Vec<FdRecord<Inode>>,
+    pub(super) fds: DmaBufFds,
     pub(super) vmas: Vec<Vma<Inode>>,
     /// Ordered by inode number, each once.
     pub(super) buffers: Vec<KnownDmaBuf>,
@@ -176,10 +176,10 @@ impl Records {
         });
         // If the pinned iterators were made where the kernel lists dma-bufs, they do not describe a
         // dma-buf at its fds.
-        let described = |fd: &FdRecord<Inode>| {
-            found.buffers.binary_search_by_key(&fd.of, |known| known.inode.ino).is_ok()
+        let described = |files: &DmaBufFiles| {
+            found.buffers.binary_search_by_key(&files.ino, |known| known.inode.ino).is_ok()
         };
-        if listed || found.fds.iter().all(described) { Ok(found) } else { Err(Errno::BADMSG) }
+        if listed || found.fds.files.iter().all(described) { Ok(found) } else { Err(Errno::BADMSG) }
     }
 
     /// Adds the records of one iterator; those of mappings only if `with_vmas`.
@@ -189,7 +189,7 @@ impl Records {
         let mut gem_file = None;
         probes.read(iterator, |record| match record {
             Record::Task(task) => self.tasks.push(task),
-            Record::Fd(fd) => self.fds.push(fd),
+            Record::Fd(fd) => self.fds.add(&fd),
             Record::Attachment(name) => match (name, &mut attachments) {
                 (Some(name), Some(attachments)) => attachments.push(name.into()),
                 _ => attachments = None,
@@ -254,8 +254,8 @@ impl Records {
         let stays = |pid: Pid| !helpers.contains(&pid);
         self.tasks.retain(|task| stays(task.pid));
         self.tasks_after.retain(|task| stays(task.pid));
-        self.fds.retain(|fd| stays(fd.pid));
-        self.shmem.forget(helpers);
+        self.fds.fds.forget(helpers);
+        self.shmem.fds.forget(helpers);
         self.sync_files.retain(|fd| stays(fd.pid));
         self.devices.retain(|fd| stays(fd.pid));
     }

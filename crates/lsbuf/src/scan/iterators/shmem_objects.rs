@@ -7,14 +7,14 @@
 //! Limits: a filesystem may be mounted at several places. The path is that of the first of them
 //! which this process sees, or else a holder, and need not be the one by which the file was opened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::shmem_records::{KnownFile, KnownInode, ShmemRecords};
 use crate::kernel::bpf::record::ShmFilesystem;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::mounts::Mounts;
-use crate::kernel::shmem::{Filesystem, Named, classify};
+use crate::kernel::shmem::{Filesystem, MountView, Named, classify};
 use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid, UnheldFiles};
 use crate::scan::described::{add_inode, name_of};
 use crate::scan::reading::{Counted, Object};
@@ -148,6 +148,8 @@ struct Paths<'r> {
     /// Those that this process sees, and then those that holders see, in the order in which they
     /// were read.
     tables: Vec<Mounts>,
+    /// What the tables show. Each is read once.
+    views: HashSet<MountView>,
     /// For each device, the first table that has it; `None`: no table that was read has it.
     of_device: HashMap<Dev, Option<usize>>,
     /// A process that holds each inode, once it is needed.
@@ -156,7 +158,14 @@ struct Paths<'r> {
 
 impl<'r> Paths<'r> {
     fn new(root: Option<&'r ProcRoot>, shmem: &'r ShmemRecords) -> Paths<'r> {
-        Paths { root, shmem, tables: Vec::new(), of_device: HashMap::new(), holders: None }
+        Paths {
+            root,
+            shmem,
+            tables: Vec::new(),
+            views: HashSet::new(),
+            of_device: HashMap::new(),
+            holders: None,
+        }
     }
 
     /// The path of an inode on that device, from its path below the root of the filesystem. If no
@@ -181,31 +190,34 @@ impl<'r> Paths<'r> {
         {
             self.read(own);
         }
-        let has =
-            |tables: &[Mounts]| tables.iter().position(|table| table.devices().any(|(has, _)| has == dev));
-        if let Some(table) = has(&self.tables) {
-            return Some(table);
+        if let Some(&known) = self.of_device.get(&dev) {
+            return known;
         }
         let holder = self.holder(inode)?;
         self.read(holder);
-        has(&self.tables)
+        self.of_device.get(&dev).copied().flatten()
     }
 
+    /// Reads the mounts that a process sees, unless another process sees the same.
     fn read(&mut self, pid: Pid) {
+        let Some(Ok(process)) = self.root.map(|root| ProcessDir::open(root, pid)) else { return };
         let mut text = Vec::new();
-        let read = self.root.map(|root| {
-            let process = ProcessDir::open(root, pid)?;
-            process.dir().read_file(c"mountinfo", &mut text)
-        });
-        if let Some(Ok(())) = read {
-            self.tables.push(Mounts::parse(&text));
+        if MountView::of(&process).is_ok_and(|view| !self.views.insert(view))
+            || process.dir().read_file(c"mountinfo", &mut text).is_err()
+        {
+            return;
         }
+        let table = Mounts::parse(&text);
+        for (dev, _) in table.devices() {
+            self.of_device.entry(dev).or_insert(Some(self.tables.len()));
+        }
+        self.tables.push(table);
     }
 
     fn holder(&mut self, inode: usize) -> Option<Pid> {
         let shmem = self.shmem;
         let holders = self.holders.get_or_insert_with(|| {
-            let of_fds = shmem.fds.iter().map(|fd| (fd.file, Some(shmem.slots[fd.slots as usize].0)));
+            let of_fds = shmem.fds.iter().map(|(file, (pid, ..), _)| (file, Some(pid)));
             let of_maps = shmem.vmas.iter().map(|vma| (vma.file, shmem.spaces[vma.space as usize].1));
             let holder = |(file, pid): (u32, Option<Pid>)| {
                 Some((shmem.inode(shmem.files[file as usize].object)?, pid?))

@@ -11,12 +11,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::known_fds::KnownFds;
 use crate::kernel::bpf::record::{
-    ExecId, FdRecord, Id, InFlight, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord,
-    ShmOpen, ShmVma, Vma,
+    FdRecord, Id, InFlight, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen,
+    ShmVma, Vma,
 };
 use crate::kernel::shmem::inode::ShmInode;
-use crate::model::{Fd, IpcNamespace, Label, Perms, Pid, Seals, Tid};
+use crate::model::{IpcNamespace, Label, Perms, Pid, Seals};
 
 /// An inode.
 #[derive(Clone, Debug)]
@@ -47,18 +48,6 @@ pub(super) struct KnownFile {
     pub(super) path_only: bool,
 }
 
-/// What the fds of a task have in common while it runs one program with one table.
-pub(super) type Slots = (Pid, Tid, Option<Id>, ExecId);
-
-/// An fd of shared memory. The file and the slots are numbers of [`ShmemRecords::files`] and
-/// [`ShmemRecords::slots`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct KnownFd {
-    pub(super) file: u32,
-    pub(super) slots: u32,
-    pub(super) fd: Fd,
-}
-
 /// A mapping of shared memory. The file and the space are numbers of [`ShmemRecords::files`] and
 /// [`ShmemRecords::spaces`].
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +67,8 @@ pub(super) struct ShmemRecords {
     numbers: HashMap<Id, u32, ById>,
     pub(super) files: Vec<KnownFile>,
     file_numbers: HashMap<Id, u32, ById>,
-    pub(super) slots: Vec<Slots>,
-    pub(super) fds: Vec<KnownFd>,
+    /// The file of each is a number of `files`.
+    pub(super) fds: KnownFds,
     /// Each address space, and a process that uses it, if the kernel knows one.
     pub(super) spaces: Vec<(Option<Id>, Option<Pid>)>,
     space_numbers: HashMap<(Option<Id>, Option<Pid>), u32>,
@@ -121,12 +110,7 @@ impl ShmemRecords {
 
     pub(super) fn add_fd(&mut self, found: &FdRecord<ShmOpen>) {
         let file = self.file(found.of, found.count, Some(found.path_only));
-        let slots = (found.pid, found.tid, found.files, found.program);
-        // The iterator goes from task to task.
-        if self.slots.last() != Some(&slots) {
-            self.slots.push(slots);
-        }
-        self.fds.push(KnownFd { file, slots: number(self.slots.len() - 1), fd: found.fd });
+        self.fds.add(file, found);
     }
 
     pub(super) fn add_vma(&mut self, found: &ShmVma) {
@@ -182,16 +166,10 @@ impl ShmemRecords {
     pub(super) fn inode(&self, object: Id) -> Option<usize> {
         self.numbers.get(&object).map(|&at| at as usize)
     }
-
-    /// Leaves out the fds of these processes.
-    pub(super) fn forget(&mut self, helpers: &[Pid]) {
-        let slots = &self.slots;
-        self.fds.retain(|fd| !helpers.contains(&slots[fd.slots as usize].0));
-    }
 }
 
 /// The number of an element. There are fewer than 2^32: the kernel has no room for as many files.
-fn number(at: usize) -> u32 {
+pub(super) fn number(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 

@@ -167,11 +167,15 @@ impl ReadingSource for ProcfsSource {
         if let Some(budget) = &self.budget {
             budget.begin();
         }
-        let walk = self.walk(&listed, reader, thorough, before.list.as_ref().ok())?;
+        // Frees the memory of the last reading before the next one.
+        self.last = Walk::default();
+        let mut walk = self.walk(&listed, reader, thorough, before.list.as_ref().ok())?;
         let after = self.kernel_list();
         let shared = Shared::of(&walk, &self.root);
+        let shm_fds = std::mem::take(&mut walk.shm_fds);
         let mut reading = objects::read(
             &walk,
+            shm_fds,
             &shared,
             before.list.as_ref().ok(),
             after.list.as_ref().ok(),
@@ -185,6 +189,7 @@ impl ReadingSource for ProcfsSource {
         reading.interference.processes_changed |= processes_started;
         reading.interference.moved = walk.table_changed;
         reading.interference.exiting = walk.exiting > 0;
+        walk.forget_references();
         self.last = walk;
         Ok(reading)
     }

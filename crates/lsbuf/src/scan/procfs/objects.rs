@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::kernel::bufinfo::{List, ListedBuffer};
 use crate::kernel::hidden_refs::HiddenRefCounter;
-use crate::kernel::shmem::{self, ShmemFinder};
+use crate::kernel::shmem::{ShmFd, ShmMap, ShmemFinder, ShmemObject};
 use crate::model::{Buffer, BufferId, Inode, Kind, Kinds, Label, Pid};
 use crate::scan::described::{add_inode, name_of};
-use crate::scan::reading::{Counted, FdRef, Mapping, Object, Reading, RunningProgram};
+use crate::scan::reading::{Counted, FdRef, FdRefs, Mapping, Object, Reading, RunningProgram};
 use crate::scan::shared::Shared;
-use crate::scan::walk::{TableOwner, Walk};
+use crate::scan::walk::{HeldShmFd, TableOwner, Walk};
 
 /// What is known so far about one inode number.
 #[derive(Debug, Default)]
@@ -59,9 +59,11 @@ impl<'s, K: Copy + Ord + std::hash::Hash> Numbered<'s, K> {
     }
 }
 
-/// Makes the reading without its coverage and without what could have disturbed it.
+/// Makes the reading without its coverage and without what could have disturbed it. `shm_fds` are
+/// the walk's fds of shared memory.
 pub(in crate::scan) fn read(
     walk: &Walk,
+    shm_fds: Vec<HeldShmFd>,
     shared: &Shared,
     before: Option<&List>,
     after: Option<&List>,
@@ -71,32 +73,41 @@ pub(in crate::scan) fn read(
     if kinds.has(Kind::DmaBuf) {
         reading.objects = dmabufs(walk, before, after);
     }
-    reading.objects.extend(walk.shmem_finder.iter().flat_map(|finder| shmem_objects(walk, finder)));
-    let numbers: HashMap<BufferId, usize> =
-        reading.objects.iter().enumerate().map(|(number, object)| (object.buffer.id, number)).collect();
-    let dmabuf = |ino| numbers.get(&dmabuf_id(walk, ino)).copied();
+    let dmabufs: HashMap<Inode, usize> =
+        reading.objects.iter().enumerate().map(|(number, object)| (object.buffer.id.ino, number)).collect();
+    let mut shmem = Vec::new();
+    if let Some(finder) = &walk.shmem_finder {
+        shmem = add_shmem(&mut reading.objects, walk, &shm_fds, finder);
+    }
     let mut tables: Numbered<'_, TableOwner> = Numbered::new(&shared.files);
+    let of_tables: Vec<usize> = {
+        // Only of the tables whose fds were kept.
+        let mut kept = vec![false; walk.tables.len()];
+        shm_fds.iter().for_each(|held| kept[held.table as usize] = true);
+        let number = |(owner, kept): (&TableOwner, bool)| if kept { tables.number(*owner) } else { 0 };
+        walk.tables.iter().zip(kept).map(number).collect()
+    };
+    reading.fds = FdRefs::of_list(shm_fds, |HeldShmFd { table, fact }| {
+        let ShmFd { object, fd, path_only } = fact;
+        Some(FdRef { object: shmem[object.index()]?, table: of_tables[table as usize], fd, path_only })
+    });
     for held in &walk.fds {
-        let Some(object) = dmabuf(held.ino) else { continue };
+        let Some(&object) = dmabufs.get(&held.ino) else { continue };
         let (table, fd) = (tables.number((held.pid, held.thread)), held.fact.fd);
         reading.fds.push(FdRef { object, table, fd, path_only: held.fact.info.dmabuf.is_none() });
     }
-    for held in &walk.shm_fds {
-        let Some(&object) = numbers.get(&held.fact.id) else { continue };
-        let (table, fd) = (tables.number((held.pid, held.thread)), held.fact.fd);
-        reading.fds.push(FdRef { object, table, fd, path_only: held.fact.path_only });
-    }
     let mut spaces: Numbered<'_, Pid> = Numbered::new(&shared.vm);
     for held in walk.maps.iter().filter(|map| walk.is_dmabuf(map)) {
-        let Some(object) = dmabuf(held.fact.ino) else { continue };
+        let Some(&object) = dmabufs.get(&held.fact.ino) else { continue };
         reading.maps.push(Mapping { object, space: spaces.number(held.pid), map: held.fact.vma });
     }
     for held in &walk.shm_maps {
-        let Some(&object) = numbers.get(&held.fact.id) else { continue };
-        reading.maps.push(Mapping { object, space: spaces.number(held.pid), map: held.fact.vma });
+        let ShmMap { object, vma } = held.fact;
+        let Some(object) = shmem[object.index()] else { continue };
+        reading.maps.push(Mapping { object, space: spaces.number(held.pid), map: vma });
     }
-    for (pid, id) in &walk.programs {
-        let Some(&object) = numbers.get(id) else { continue };
+    for (pid, object) in &walk.programs {
+        let Some(object) = shmem[object.index()] else { continue };
         reading.programs.push(RunningProgram { object, space: spaces.number(*pid) });
     }
     reading.tables = tables.owners();
@@ -163,23 +174,35 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
     drafts.into_iter().map(object).collect()
 }
 
-/// Every buffer of shared memory that was found, ordered by identity.
-fn shmem_objects(walk: &Walk, finder: &ShmemFinder) -> Vec<Object> {
-    let fds = walk.shm_fds.iter().map(|held| held.fact.id);
-    let maps = walk.shm_maps.iter().map(|held| held.fact.id);
-    let met: BTreeSet<BufferId> = fds.chain(maps).chain(walk.programs.iter().map(|&(_, id)| id)).collect();
-    let nothing = shmem::ShmemObject::default();
-    let object = |id: BufferId| {
-        let known = finder.objects.get(&id).unwrap_or(&nothing);
-        let mut buffer = Buffer::new(id);
+/// Adds every buffer of shared memory that is held, ordered by identity. Returns which object each
+/// one is that the walk has found.
+fn add_shmem(
+    objects: &mut Vec<Object>,
+    walk: &Walk,
+    shm_fds: &[HeldShmFd],
+    finder: &ShmemFinder,
+) -> Vec<Option<usize>> {
+    let fds = shm_fds.iter().map(|held| held.fact.object);
+    let maps = walk.shm_maps.iter().map(|held| held.fact.object);
+    let mut held = vec![false; finder.objects.iter().len()];
+    for number in fds.chain(maps).chain(walk.programs.iter().map(|&(_, object)| object)) {
+        held[number.index()] = true;
+    }
+    let found = finder.objects.iter().enumerate().filter(|&(number, _)| held[number]);
+    let mut found: Vec<(usize, &(BufferId, ShmemObject))> = found.collect();
+    found.sort_unstable_by_key(|(_, (id, _))| *id);
+    let mut numbers = vec![None; held.len()];
+    for (number, (id, known)) in found {
+        let mut buffer = Buffer::new(*id);
         let links = known.inode.as_ref().map(|inode| inode.links);
         buffer.name = known.name.as_ref().map(|name| name_of(id.kind, name.as_bytes(), links));
         if let Some(inode) = &known.inode {
             add_inode(&mut buffer, inode);
         }
-        Object { buffer, counted: Counted::default() }
-    };
-    met.into_iter().map(object).collect()
+        numbers[number] = Some(objects.len());
+        objects.push(Object { buffer, counted: Counted::default() });
+    }
+    numbers
 }
 
 fn by_inode(list: Option<&List>) -> BTreeMap<Inode, &ListedBuffer> {

@@ -6,17 +6,18 @@
 //! dma-buf filesystem has; so mappings are kept here until the pass is over.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::RandomState;
 use std::io;
 
-use crate::kernel::fds::{self, FdFact, FdReader};
+use crate::kernel::fds::{FdFact, FdReader, FdTable};
 use crate::kernel::hidden_refs::HiddenRefCounter;
 use crate::kernel::maps::{MapFact, MapsReader};
 use crate::kernel::procmap::Queries;
 use crate::kernel::root::ProcRoot;
-use crate::kernel::shmem::{Filesystems, ShmFd, ShmMap, ShmemFinder};
+use crate::kernel::shmem::{Filesystems, ShmFd, ShmMap, ShmemFinder, ShmemNumber};
 use crate::model::{
-    BufferId, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, Inode, Kinds, Label, Pid, Process,
-    ProcessCounts, Source, Tid,
+    Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, Inode, Kinds, Label, Pid, Process, ProcessCounts,
+    Source, Tid,
 };
 use crate::scan::budget::TimeBudget;
 use crate::scan::dmabuf_identity::{DmaBufIdentity, IsDmaBuf};
@@ -49,12 +50,11 @@ pub(in crate::scan) struct HeldDevice {
     pub(in crate::scan) path: Label,
 }
 
-/// An fd of shared memory.
+/// An fd of shared memory. There may be millions of them.
 #[derive(Debug)]
 pub(in crate::scan) struct HeldShmFd {
-    pub(in crate::scan) pid: Pid,
-    /// As [`HeldFd::thread`].
-    pub(in crate::scan) thread: Option<Tid>,
+    /// A number of [`Walk::tables`].
+    pub(in crate::scan) table: u32,
     pub(in crate::scan) fact: ShmFd,
 }
 
@@ -111,9 +111,11 @@ pub(in crate::scan) struct Walk {
     pub(in crate::scan) maps: Vec<HeldMap>,
     pub(in crate::scan) devices: Vec<HeldDevice>,
     pub(in crate::scan) shm_fds: Vec<HeldShmFd>,
+    /// The tables with fds of shared memory, in the order in which they were read.
+    pub(in crate::scan) tables: Vec<TableOwner>,
     pub(in crate::scan) shm_maps: Vec<HeldShmMap>,
     /// Processes that run a program from a buffer of shared memory.
-    pub(in crate::scan) programs: Vec<(Pid, BufferId)>,
+    pub(in crate::scan) programs: Vec<(Pid, ShmemNumber)>,
     /// Processes whose mappings were left out.
     pub(in crate::scan) stuck: Vec<Pid>,
     /// The processes of the last listing.
@@ -147,6 +149,8 @@ pub(in crate::scan) struct Walk {
     /// `O_PATH` fds that cannot be judged until the dma-buf filesystem's mount is known. Process
     /// and thread as in [`HeldFd`].
     pub(in crate::scan) paths: Vec<(Pid, Option<Tid>, FdFact)>,
+    /// Makes digests of tables and address spaces.
+    pub(in crate::scan) hasher: RandomState,
     pub(super) denied: u64,
     pub(super) failed: u64,
     pub(in crate::scan) unproven: u64,
@@ -154,7 +158,7 @@ pub(in crate::scan) struct Walk {
     pub(super) fd_reader: FdReader,
     pub(super) maps_reader: MapsReader,
     /// Scratch memory for one fd table.
-    pub(in crate::scan) table: fds::FdTable,
+    pub(in crate::scan) table: FdTable,
     /// New processes that were listed last and not read.
     pub(super) new_processes: u64,
     pub(super) malformed: BTreeMap<Source, u64>,
@@ -191,13 +195,21 @@ impl Walk {
         self.fds.retain(|held| held.pid != pid);
         self.maps.retain(|held| held.pid != pid);
         self.devices.retain(|held| held.pid != pid);
-        self.shm_fds.retain(|held| held.pid != pid);
+        self.shm_fds.retain(|held| self.tables[held.table as usize].0 != pid);
         self.shm_maps.retain(|held| held.pid != pid);
         self.programs.retain(|(runs, _)| *runs != pid);
         self.sync_files.remove(&pid);
         self.paths.retain(|(holder, ..)| *holder != pid);
         self.processes.retain(|process| process.pid != pid);
         self.uncompared.remove(&pid);
+    }
+
+    /// Frees the fds and mappings of buffers. A reading has been made of them.
+    pub(in crate::scan) fn forget_references(&mut self) {
+        (self.fds, self.maps) = (Vec::new(), Vec::new());
+        (self.shm_fds, self.shm_maps) = (Vec::new(), Vec::new());
+        self.tables = Vec::new();
+        self.table = FdTable::default();
     }
 
     /// What could not be read or decided.
@@ -249,18 +261,24 @@ pub(in crate::scan) fn by_node<'n>(
 /// An fd table: the process that shows it, and the thread that it belongs to if not to the process.
 pub(in crate::scan) type TableOwner = (Pid, Option<Tid>);
 
-/// An entry of an fd table: a dma-buf by its inode number, or a buffer of shared memory.
-type Slot = (Fd, Inode, Option<BufferId>);
+/// What an entry of an fd table refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::scan) enum SlotFile {
+    DmaBuf(Inode),
+    Shmem(ShmemNumber),
+}
 
-/// The entries of these fds, each with its table.
+/// The entries of the fd tables since these numbers of facts, each with its table.
 pub(in crate::scan) fn slots(
-    fds: &[HeldFd],
-    shmem: &[HeldShmFd],
-) -> impl Iterator<Item = (TableOwner, Slot)> {
-    let dmabufs = fds.iter().map(|held| ((held.pid, held.thread), (held.fact.fd, held.ino, None)));
-    let shmem = shmem.iter().map(|held| {
-        let id = held.fact.id;
-        ((held.pid, held.thread), (held.fact.fd, id.ino, Some(id)))
+    walk: &Walk,
+    (fds, shm_fds): (usize, usize),
+) -> impl Iterator<Item = (TableOwner, (Fd, SlotFile))> {
+    let dmabufs = walk.fds[fds..].iter();
+    let dmabufs = dmabufs.map(|held| ((held.pid, held.thread), (held.fact.fd, SlotFile::DmaBuf(held.ino))));
+    let shmem = walk.shm_fds[shm_fds..].iter();
+    let shmem = shmem.map(|held| {
+        let ShmFd { object, fd, .. } = held.fact;
+        (walk.tables[held.table as usize], (fd, SlotFile::Shmem(object)))
     });
     dmabufs.chain(shmem)
 }

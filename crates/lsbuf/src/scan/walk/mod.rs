@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 #[cfg(feature = "bench")]
 pub(super) use found::HeldMap;
-pub(super) use found::{HeldFd, Start, TableOwner, Walk, WalkError, by_node, slots};
+pub(super) use found::{HeldFd, HeldShmFd, SlotFile, Start, TableOwner, Walk, WalkError, by_node, slots};
 use visit::Visit;
 
 use super::dmabuf_identity::{DmaBufIdentity, IsDmaBuf};

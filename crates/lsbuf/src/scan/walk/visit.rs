@@ -7,7 +7,7 @@
 //! Limits: if two processes share their address space (vfork) and one of them calls exec, that is
 //! not noticed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::mem::MaybeUninit;
 
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use crate::kernel::sharing::{Resource, place};
 use crate::kernel::shmem::ShmMap;
 use crate::kernel::tree::{Folder, Tree};
 use crate::model::{Pid, Source, Tid};
+use crate::scan::digest::Digest;
 use crate::scan::dmabuf_identity::{IsDmaBuf, Learnt};
 use crate::scan::space::{Facts, Reader, Space};
 
@@ -197,8 +198,13 @@ impl Walk {
         start: &Start<'_>,
     ) -> rustix::io::Result<()> {
         let tree = start.root.tree();
+        // What the tables show that were read before, if there may be more than one.
+        let mut shown = HashSet::new();
         let begin = self.mark();
         let mut done = self.visit_fds(process, None);
+        if !threads.is_empty() {
+            shown.insert(self.digest_since(&begin));
+        }
         let mut tables = vec![Tid(process.pid().0)];
         for &tid in threads {
             let place = match tree.has_own_fds(process.dir(), tid) {
@@ -214,17 +220,25 @@ impl Walk {
                 }
             }
             match place {
-                None if self.repeats_a_table(&begin, &before) => {
-                    // Comparing failed, so this may be the same table or a copy. It is taken for
-                    // the same, because threads start with the table of their process, and the
-                    // process is marked as uncompared.
-                    if self.mark() != before {
-                        self.uncompared.insert(process.pid());
+                None => {
+                    let digest = self.digest_since(&before);
+                    if digest == Digest::default() || shown.contains(&digest) {
+                        // Comparing failed, so this may be the same table or a copy. It is taken
+                        // for the same, because threads start with the table of their process, and
+                        // the process is marked as uncompared.
+                        if self.mark() != before {
+                            self.uncompared.insert(process.pid());
+                        }
+                        self.drop_since(&before);
+                    } else {
+                        shown.insert(digest);
                     }
-                    self.drop_since(&before);
                 }
-                Some(Err(at)) => tables.insert(at, tid),
-                None | Some(Ok(_)) => {}
+                Some(Err(at)) => {
+                    tables.insert(at, tid);
+                    shown.insert(self.digest_since(&before));
+                }
+                Some(Ok(_)) => {}
             }
             // A table that shows nothing may be one that an exiting thread has given up and not yet
             // closed. Such a thread and an exited leader look like two tasks that share a table.
@@ -237,17 +251,11 @@ impl Walk {
         done
     }
 
-    /// Whether the facts since `facts` repeat one of the process's tables that were read between
-    /// `begin` and `facts`.
-    fn repeats_a_table(&self, begin: &FactCounts, facts: &FactCounts) -> bool {
-        let again = slots(&self.fds[facts.fds..], &self.shm_fds[facts.shm_fds..]);
-        let again: BTreeSet<_> = again.map(|(_, slot)| slot).collect();
-        let before = slots(&self.fds[begin.fds..facts.fds], &self.shm_fds[begin.shm_fds..facts.shm_fds]);
-        let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
-        for (table, slot) in before {
-            tables.entry(table).or_default().insert(slot);
-        }
-        again.is_empty() || tables.values().any(|table| *table == again)
+    /// What the fds since then show.
+    fn digest_since(&self, mark: &FactCounts) -> Digest {
+        let mut digest = Digest::default();
+        slots(self, (mark.fds, mark.shm_fds)).for_each(|(_, slot)| digest.add(&self.hasher, &slot));
+        digest
     }
 
     /// Reads one fd table: the process's own, or that of `thread`; `process` is then the thread's
@@ -292,8 +300,12 @@ impl Walk {
         }
         let devices = table.devices.drain(..);
         self.devices.extend(devices.map(|(fd, class, path)| HeldDevice { pid, fd, class, path }));
-        let shmem = table.shmem.drain(..);
-        self.shm_fds.extend(shmem.map(|fact| HeldShmFd { pid, thread, fact }));
+        if !table.shmem.is_empty() {
+            // There are no more tables than tasks, of which Linux has at most 2^22.
+            let number = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
+            self.tables.push((pid, thread));
+            self.shm_fds.extend(table.shmem.drain(..).map(|fact| HeldShmFd { table: number, fact }));
+        }
         match std::mem::take(&mut table.sync_files) {
             0 => {}
             more => *self.sync_files.entry(pid).or_default() += more,
