@@ -309,8 +309,8 @@ mod tests {
         assert_eq!(mounts.devices().count(), 3);
     }
 
-    /// The name of a folder. Some begin with others, and a slash is neither the first nor the last of
-    /// the characters in their order.
+    /// The name of a folder. Some begin with others, and a slash is neither the first nor the last
+    /// of the characters in their order.
     fn name() -> impl Strategy<Value = String> {
         proptest::sample::select(vec!["a", "a-", "ab", "a (deleted)", "b"]).prop_map(str::to_owned)
     }
@@ -330,8 +330,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that of any mounts the innermost one decides, and that a file's path is that of the
-        /// first mount which shows it and is not hidden, or else of the first which shows it.
+        /// Check that of any mounts the innermost one decides, and that a file's path is that of
+        /// the first mount which shows it and is not hidden, or else of the first which shows it.
         #[test]
         fn same_as_one_mount_after_the_other(
             mounts in proptest::collection::vec((0u32..5, folder(), folder()), 0..12),
