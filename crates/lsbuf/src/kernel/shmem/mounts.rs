@@ -11,7 +11,6 @@
 //! Where the two differ, as for a process that has changed its root within the reader's own mount
 //! namespace, the reader's table must be used.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use super::name::{Filesystem, without_mark};
@@ -30,8 +29,10 @@ pub(crate) struct Mounts {
     /// Every mount of a shmem filesystem in the kernel's order, including those that another mount
     /// hides.
     shmem: Vec<ShmemMount>,
+    /// Each folder of a shmem filesystem that is mounted, once, in order.
+    folders: Vec<MountedFolder>,
     /// The shmem filesystems, each once.
-    devices: HashMap<Dev, ShmemDevice>,
+    devices: HashMap<Dev, Filesystem>,
 }
 
 /// A mount point.
@@ -43,12 +44,15 @@ struct MountPoint {
     shorter: Option<usize>,
 }
 
-/// A shmem filesystem that is mounted.
-#[derive(Debug)]
-struct ShmemDevice {
-    filesystem: Filesystem,
-    /// Of each of its folders that is mounted, which of [`Mounts::shmem`] shows its files.
-    shown_by: BTreeMap<Vec<u8>, usize>,
+/// A folder of a shmem filesystem that is mounted.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MountedFolder {
+    dev: Dev,
+    path: Vec<u8>,
+    /// Whether each mount of it is hidden by a later one at the same place.
+    is_hidden: bool,
+    /// Which of [`Mounts::shmem`] shows its files: the first that is not hidden, or else the first.
+    mount: usize,
 }
 
 /// The last mount at a mount point. It hides all earlier ones there.
@@ -89,23 +93,19 @@ impl Mounts {
         let mut mounts = Mounts { points: nested(tops), ..Mounts::default() };
         for (nth, (mut mount, root)) in shmem.into_iter().zip(roots).enumerate() {
             mount.is_top = mounts.at(&mount.point).is_some_and(|top| top.dev == mount.dev);
-            let first = || ShmemDevice { filesystem: mount.filesystem, shown_by: BTreeMap::new() };
-            match mounts.devices.entry(mount.dev).or_insert_with(first).shown_by.entry(root) {
-                Entry::Vacant(none) => _ = none.insert(nth),
-                // The first that is not hidden, or else the first.
-                Entry::Occupied(mut first) if mount.is_top && !mounts.shmem[*first.get()].is_top => {
-                    first.insert(nth);
-                }
-                Entry::Occupied(_) => {}
-            }
+            mounts.devices.entry(mount.dev).or_insert(mount.filesystem);
+            let (dev, is_hidden) = (mount.dev, !mount.is_top);
+            mounts.folders.push(MountedFolder { dev, path: root, is_hidden, mount: nth });
             mounts.shmem.push(mount);
         }
+        mounts.folders.sort_unstable();
+        mounts.folders.dedup_by(|later, first| (later.dev, &later.path) == (first.dev, &first.path));
         mounts
     }
 
     /// The shmem filesystems, including hidden ones, each once.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Dev, Filesystem)> {
-        self.devices.iter().map(|(&dev, device)| (dev, device.filesystem))
+        self.devices.iter().map(|(&dev, &filesystem)| (dev, filesystem))
     }
 
     /// Every mount of a tmpfs: its mount point, its device, and whether it is the last one mounted
@@ -124,12 +124,16 @@ impl Mounts {
         }
         // What the mount shows is the folder that ends there in the path, or one that the path
         // begins with.
-        let shown_by = &self.devices.get(&dev)?.shown_by;
-        let root = shown_by.get(&b"/"[..]).map(|&mount| (mount, 0));
+        let mounted = |path: &[u8]| {
+            let at = self.folders.binary_search_by(|known| (known.dev, &known.path[..]).cmp(&(dev, path)));
+            at.ok().map(|at| &self.folders[at])
+        };
+        let root = mounted(b"/").map(|root| (root, 0));
         let folders = ends(below).filter(|&end| below[..end] != *b"/");
-        let folders = folders.filter_map(|end| Some((*shown_by.get(&below[..end])?, end)));
+        let folders = folders.filter_map(|end| Some((mounted(&below[..end])?, end)));
         let shown = root.into_iter().chain(folders);
-        let (mount, end) = shown.min_by_key(|&(mount, _)| (!self.shmem[mount].is_top, mount))?;
+        let (&MountedFolder { mount, .. }, end) =
+            shown.min_by_key(|(folder, _)| (folder.is_hidden, folder.mount))?;
         let (point, rest) = (&self.shmem[mount].point, &below[end..]);
         let point = if point == b"/" && !rest.is_empty() { b"" } else { &point[..] };
         Some([point, rest].concat())
@@ -305,8 +309,8 @@ mod tests {
         assert_eq!(mounts.devices().count(), 3);
     }
 
-    /// The name of a folder. Some begin with others, and a slash is neither the first nor the last of
-    /// the characters in their order.
+    /// The name of a folder. Some begin with others, and a slash is neither the first nor the last
+    /// of the characters in their order.
     fn name() -> impl Strategy<Value = String> {
         proptest::sample::select(vec!["a", "a-", "ab", "a (deleted)", "b"]).prop_map(str::to_owned)
     }
@@ -326,8 +330,8 @@ mod tests {
     }
 
     proptest! {
-        /// Check that of any mounts the innermost one decides, and that a file's path is that of the
-        /// first mount which shows it and is not hidden, or else of the first which shows it.
+        /// Check that of any mounts the innermost one decides, and that a file's path is that of
+        /// the first mount which shows it and is not hidden, or else of the first which shows it.
         #[test]
         fn same_as_one_mount_after_the_other(
             mounts in proptest::collection::vec((0u32..5, folder(), folder()), 0..12),
