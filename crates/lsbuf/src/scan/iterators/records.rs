@@ -256,6 +256,7 @@ impl Records {
         self.tasks_after.retain(|task| stays(task.pid));
         self.fds.fds.forget(helpers);
         self.shmem.fds.forget(helpers);
+        self.shmem.forget_mappings(helpers);
         self.sync_files.retain(|fd| stays(fd.pid));
         self.devices.retain(|fd| stays(fd.pid));
     }

@@ -162,6 +162,14 @@ impl ShmemRecords {
         at
     }
 
+    /// Leaves out the mappings of lsbuf's helpers. They share its address space, whose mappings were
+    /// listed for lsbuf itself, too.
+    pub(super) fn forget_mappings(&mut self, helpers: &[Pid]) {
+        let spaces = &self.spaces;
+        let is_helpers = |pid: Pid| helpers.contains(&pid);
+        self.vmas.retain(|vma| !spaces[vma.space as usize].1.is_some_and(is_helpers));
+    }
+
     /// Which of the inodes has this id.
     pub(super) fn inode(&self, object: Id) -> Option<usize> {
         self.numbers.get(&object).map(|&at| at as usize)
