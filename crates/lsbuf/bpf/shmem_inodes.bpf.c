@@ -787,22 +787,23 @@ static never_inline long see_mapping(struct walk *walk)
 	at = place->at;
 	if (!at) {
 		/* The way begins at the last mapping, or at the root. */
-		place->going_down = 1;
 		place->from = place->node;
+		place->going_down = 1;
 		if (!place->node) {
-			peek(place->at, place->seen[0]->i_data.i_mmap.rb_root.rb_node);
-			place->in_tree = !!place->at;
+			peek(at, place->seen[0]->i_data.i_mmap.rb_root.rb_node);
+		} else {
+			probe_read(&links, sizeof(links), place->node);
+			at = links.rb_right;
+			if (!at) {
+				place->going_down = 0;
+				at = (struct rb_node *)(links.__rb_parent_color & ~3ULL);
+			}
+		}
+		place->at = at;
+		if (!at) {
+			place->in_tree = 0;
 			return 0;
 		}
-		at = place->node;
-		probe_read(&links, sizeof(links), at);
-		place->at = links.rb_right;
-		if (!links.rb_right) {
-			place->going_down = 0;
-			place->at = (struct rb_node *)(links.__rb_parent_color & ~3ULL);
-			place->in_tree = !!place->at;
-		}
-		return 0;
 	}
 	probe_read(&links, sizeof(links), at);
 	up = links.__rb_parent_color & ~3ULL;

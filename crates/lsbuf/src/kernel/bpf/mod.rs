@@ -22,6 +22,8 @@
 //!
 //! Limits: an iterator covers the tasks of the reader's pid namespace, but writes the ids of the
 //! first pid namespace. So it is only used in the first.
+//! Of a file that is in more than 62 folders, or whose path is longer than 4 KiB, no path is told.
+//! Of one with more than 256 names, the number of open files is not told.
 
 mod iterator;
 mod layout;
