@@ -164,6 +164,7 @@ pub(super) fn bind_mounts(ctx: &mut Ctx) -> anyhow::Result<()> {
             format!("{path:?} deleted false charged {} by [\"{}{fds:?}\"]", itself.charged, holder.pid);
         ctx.check_eq(format!("the mounted file, {what}"), right, name_and_holders(row))?;
         ctx.check_eq(format!("references of its mount, {what}"), 1, &row["refs"]["kernel"])?;
+        ctx.check_eq(format!("that figure, {what}, is an estimate"), false, &row["estimate"])?;
         let row = numbered(point, 0)?;
         let right = "\"/tmp/points/file\" deleted false charged 0 by []";
         ctx.check_eq(format!("the file that it is mounted on, {what}"), right, name_and_holders(row))?;
