@@ -2,9 +2,9 @@
 //!
 //! One reading of an iterator covers the whole machine, and yields a record for everything that
 //! belongs to a dma-buf: tasks, fds, mappings, messages in flight, and the buffers with their
-//! counts. procfs would need many reads for each process. If shared memory is looked for, the same
-//! programs are used with one constant set. So a scan for dma-bufs alone pays nothing for shared
-//! memory, and the kernel walks no table twice.
+//! counts. procfs would need many reads for each process. Each program has a variant that looks for
+//! shared memory, too. So a scan for dma-bufs alone pays nothing for shared memory, and the kernel
+//! walks no table twice.
 //!
 //! - `task` (Linux 5.8, commit eaaacd23910f): all processes, threads with tables of their own,
 //!   which of them are exiting, and what each runs; also which threads have run, and in which
@@ -15,6 +15,12 @@
 //!   process's `mmap_lock` while it is read.
 //! - `dmabuf` (6.16, commit 76ea95534995): every dma-buf with its count, its attached devices, and
 //!   its mappings.
+//! - `shmem_inodes`: every inode of tmpfs and hugetlbfs that somebody holds, and its mappings. The
+//!   kernel has no such iterator. The program walks the kernel's lists itself, driven by the
+//!   iterator over the elements of a map (`bpf_map_elem`, 5.9, commit a5cbe05a6673).
+//!
+//! Linux 5.10 is not enough: it has no `task_vma`, which shows mappings of dma-bufs there, and no
+//! `bpf_loop` (5.17, commit e6f2dd0f8067), with which the queues of sockets are walked.
 //!
 //! Loading needs CAP_BPF and CAP_PERFMON in the first user namespace. Root can load the iterators
 //! and pin them in a bpf filesystem. Then every user whom the file's mode allows can read them
