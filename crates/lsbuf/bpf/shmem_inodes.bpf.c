@@ -123,7 +123,7 @@ struct place {
 	u64 flags;
 	struct inode *seen[SEEN];
 	u64 numbers[SEEN];
-	/* What had been counted when the walk left each of `seen`. That of the last is `unlisted`. */
+	/* What had been counted when the walk left each of `seen`. Of the last it is `unlisted`. */
 	struct unlisted counted[SEEN];
 	struct unlisted unlisted;
 	u64 nth;
@@ -135,7 +135,9 @@ struct place {
 	struct rb_node links;
 	u64 start;
 	struct mm_struct *mm;
-	/* Where the way to the next mapping has led within this step, and from where; null: nowhere. */
+	/*
+	 * Where the way to the next mapping has led within this step, and from where; null: nowhere.
+	 */
 	struct rb_node *at;
 	struct rb_node *from;
 	u32 going_down;
@@ -527,7 +529,7 @@ struct names {
 	struct piece *piece;
 	u64 dentry;
 	u64 length;
-	/* A sum of the sequence numbers of its dentries; and what it must be when it is made again. */
+	/* A sum of the sequence numbers of its dentries, and what it must be the next time. */
 	u64 sum;
 	u64 expected;
 	u32 done;

@@ -61,6 +61,7 @@ pub fn run_lists(arguments: &[String]) -> anyhow::Result<ExitCode> {
         _ => anyhow::bail!("usage: soak-lists SECONDS [LSBUF]"),
     };
     let time = Duration::from_secs(seconds.parse()?);
+    // A number of files, which is no page size.
     let files = Some(4096);
     setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).context("raising a limit")?;
     let pins = |what| {

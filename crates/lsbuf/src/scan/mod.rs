@@ -172,8 +172,8 @@ impl Scanner {
         self.scan_all().map(|(snapshot, _)| snapshot)
     }
 
-    /// As [`Scanner::scan`]; and what the kernel's lists say of the files that nobody holds, if they
-    /// were read.
+    /// As [`Scanner::scan`]; and what the kernel's lists say of the files that nobody holds, if
+    /// they were read.
     fn scan_all(&mut self) -> Result<(Snapshot, Vec<UnheldFiles>), Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();

@@ -250,8 +250,8 @@ impl Settling {
         if !outcome.seen.listed {
             (outcome.may_miss, again) = self.may_miss(&assembled, &interference);
         }
-        if outcome.seen.unlisted_passed_over {
-            (outcome.may_miss, again) = (Some(BTreeSet::new()), true);
+        if !outcome.seen.unlisted_passed_over.is_empty() {
+            (outcome.may_miss, again) = (Some(outcome.seen.unlisted_passed_over.clone()), true);
         }
         let ran = interference.ran.clone().map(Rc::new);
         let verdicts: Vec<ReadingVerdict> = assembled

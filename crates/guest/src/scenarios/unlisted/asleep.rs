@@ -178,8 +178,8 @@ pub(super) fn exec_alone(ctx: &mut Ctx) -> anyhow::Result<()> {
         .filter(|link| link.to_string_lossy().contains(NAME))
         .count();
     ctx.check_eq("fds of the program", 0, open)?;
-    // Some kernels open the program before they read the arguments (seen on 7.2), others after (seen
-    // on 6.1). In the latter case the memfd is gone already.
+    // Some kernels open the program before they read the arguments (seen on 7.2), others after
+    // (seen on 6.1). In the latter case the memfd is gone already.
     if shmem_kib()? < before + program / 2 {
         for _ in 0..TIMES {
             let answer = Answer::ask(&["--kind", "memfd"])?;

@@ -20,6 +20,7 @@ pub(crate) mod inode;
 pub(crate) mod mounts;
 pub(crate) mod name;
 pub(crate) mod seals;
+pub(crate) mod secret;
 pub(crate) mod sysvipc;
 pub(crate) mod unmounted;
 pub(crate) mod usage;

@@ -36,7 +36,8 @@ fn memfd(flags: MemfdFlags) -> Result<OwnedFd, Errno> {
     memfd_create(c"lsbuf", flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| memfd_create(c"lsbuf", flags))
 }
 
-fn memfd_secret() -> Result<OwnedFd, Errno> {
+/// Makes a file of secret memory. The error: the kernel has none.
+pub(super) fn memfd_secret() -> Result<OwnedFd, Errno> {
     // SAFETY: memfd_secret takes flags alone.
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
     match libc::c_int::try_from(fd) {

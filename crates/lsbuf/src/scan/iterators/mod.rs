@@ -39,6 +39,7 @@ use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::secret::SecretMemory;
 use crate::kernel::{devices, fds};
 use crate::model::{
     Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Pid, Process, ProcessCounts, Source as Asked,
@@ -276,6 +277,8 @@ pub(super) struct IteratorSource {
     iterators: Box<Iterators>,
     root: Arc<ProcRoot>,
     options: Arc<Options>,
+    /// Which processes may have mapped secret memory, if that is looked for.
+    secret: SecretMemory,
     /// Whether to look at every VMA under its lock, because the tree of a buffer may not have shown
     /// all mappings.
     locked: bool,
@@ -289,8 +292,13 @@ impl IteratorSource {
         root: Arc<ProcRoot>,
         options: Arc<Options>,
     ) -> IteratorSource {
-        let locked = options.kinds.has(Kind::DmaBuf) && !iterators.list_dmabufs(options.kinds);
-        IteratorSource { iterators, root, options, locked, last: Records::default() }
+        let secret = match &options.sys_root {
+            Some(sys) if options.kinds.has(Kind::Secretmem) => SecretMemory::of(sys),
+            _ => SecretMemory::Nowhere,
+        };
+        let unlisted = options.kinds.has(Kind::DmaBuf) && !iterators.list_dmabufs(options.kinds);
+        let locked = unlisted || secret == SecretMemory::Anywhere;
+        IteratorSource { iterators, root, options, secret, locked, last: Records::default() }
     }
 
     /// What is kept for the next scan.
@@ -310,7 +318,7 @@ impl ReadingSource for IteratorSource {
         // `may_wait` has to know this before a reading begins, so it applies to the next one.
         let locked = records.locked;
         let cut = records.cut;
-        self.locked |= cut || kinds.has(Kind::Secretmem) && records.may_have_secretmem();
+        self.locked |= cut || !records.may_have(self.secret).is_empty();
         records.forget(&lists::helpers(&self.root));
         let listed = self.iterators.list_dmabufs(kinds);
         let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
@@ -395,7 +403,7 @@ impl IteratorSource {
     ) -> ReadingCoverage {
         let kinds = self.options.kinds;
         let mut sources = vec![Asked::TaskIterator, Asked::TaskFileIterator];
-        let unlisted = kinds.has(Kind::Secretmem) && records.may_have_secretmem();
+        let unlisted = records.may_have(self.secret);
         let first = !listed && kinds.has(Kind::DmaBuf);
         sources.extend(first.then_some(Asked::TaskVmaIterator));
         sources.extend(kinds.has_shmem().then_some(Asked::ShmemInodesIterator));
@@ -410,8 +418,8 @@ impl IteratorSource {
             unread_segments: reading.segments.unread,
             // A ring that is mapped and has no fd shows only if every VMA is looked at.
             passed_over: !locked && records.used_rings,
-            listed: !unlisted && !records.shmem.cut,
-            unlisted_passed_over: unlisted && !locked,
+            listed: unlisted.is_empty() && !records.shmem.cut,
+            unlisted_passed_over: if locked { BTreeSet::new() } else { unlisted },
             ..ReadingCoverage::default()
         }
     }

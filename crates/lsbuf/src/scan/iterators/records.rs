@@ -23,6 +23,7 @@ use crate::kernel::bpf::record::{
 };
 use crate::kernel::bpf::{Iterator, Probes};
 use crate::kernel::identity::InodeFact;
+use crate::kernel::shmem::secret::SecretMemory;
 use crate::kernel::shmem::sysvipc::Namespaces;
 use crate::model::{Dev, Inode, Kind, Kinds, Label, Pid, Tid};
 
@@ -354,9 +355,14 @@ impl Records {
         self.all_queues_read().then(|| in_messages(&self.shmem.in_flight))
     }
 
-    /// Whether a process may have mapped memory of memfd_secret, which is locked and in no list.
-    pub(super) fn may_have_secretmem(&self) -> bool {
-        self.tasks.iter().any(|task| task.locked_pages > 0)
+    /// The processes that may have mapped memory of memfd_secret, which is in no list.
+    pub(super) fn may_have(&self, secret: SecretMemory) -> BTreeSet<Pid> {
+        let may_have = |task: &&TaskRecord| match secret {
+            SecretMemory::Nowhere => false,
+            SecretMemory::Locked => task.locked_pages > 0,
+            SecretMemory::Anywhere => task.mm.is_some(),
+        };
+        self.tasks.iter().filter(may_have).map(|task| task.pid).collect()
     }
 
     /// Whether every queue was read to its end, and no queue is in a message of another one.
