@@ -136,7 +136,8 @@ struct place {
 	u64 start;
 	struct mm_struct *mm;
 	/*
-	 * Where the way to the next mapping has led within this step, and from where; null: nowhere.
+	 * Where the way to the next mapping has led within this step, and from where; null:
+	 * nowhere.
 	 */
 	struct rb_node *at;
 	struct rb_node *from;

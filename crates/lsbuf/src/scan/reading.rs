@@ -225,8 +225,8 @@ pub(super) struct ReadingCoverage {
     /// A list of the kernel's has every buffer that was looked for. If the list of dma-bufs could
     /// not be read, a note says so.
     pub(super) listed: bool,
-    /// Processes that may have mapped buffers which are in no list, if their mappings were not looked
-    /// at. The next reading does.
+    /// Processes that may have mapped buffers which are in no list, if their mappings were not
+    /// looked at. The next reading does.
     pub(super) unlisted_passed_over: BTreeSet<Pid>,
     /// Notes about the source, not about a buffer.
     pub(super) notes: Vec<crate::model::Note>,

@@ -162,8 +162,8 @@ impl ShmemRecords {
         at
     }
 
-    /// Leaves out the mappings of lsbuf's helpers. They share its address space, whose mappings were
-    /// listed for lsbuf itself, too.
+    /// Leaves out the mappings of lsbuf's helpers. They share its address space, whose mappings
+    /// were listed for lsbuf itself, too.
     pub(super) fn forget_mappings(&mut self, helpers: &[Pid]) {
         let spaces = &self.spaces;
         let is_helpers = |pid: Pid| helpers.contains(&pid);
