@@ -1,7 +1,7 @@
 //! The worlds of shared memory, which can be made on a machine in use: memfds among mappings and
 //! fds that belong to no buffer, and files of a tmpfs that nobody holds.
 //!
-//! A world is made only if the machine has room for it ([`shortage`]).
+//! A world is made only if the machine has room for it.
 //!
 //! Limits: lsbuf and the other tools also read what else the machine has. Only the memfds of the
 //! world are compared with what was made.
