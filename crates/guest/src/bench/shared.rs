@@ -22,13 +22,14 @@ pub const UNHELD: &str = "unheld";
 pub(super) const FILES: usize = 1_000_000;
 /// How many of them are in one folder.
 const FILES_OF_A_FOLDER: usize = 1000;
-/// MiB that its inodes and names take.
+/// MiB that its inodes and names take, as estimated.
 const UNHELD_MEMORY: u32 = 1500;
 /// MiB that must remain for everything else that the machine does, and for the tools that are
 /// measured.
 pub const RESERVE: u32 = 3 << 10;
 
-/// All worlds of memfds. `memory` is what the world itself takes, measured and rounded up.
+/// All worlds of memfds. `memory` is what the world itself takes, as estimated from the sizes of
+/// the kernel's objects.
 pub const SHARED_WORLDS: &[BenchWorld] = &[
     BenchWorld { name: "memfd-100", buffers: 10, fds: 50, ..MEMFDS },
     BenchWorld { name: "memfd-1k", buffers: 100, fds: 150, ..MEMFDS },
