@@ -227,13 +227,14 @@ mod tests {
     /// the table; it gets the fds. Returns whether the table is reported as changed.
     ///
     /// The table belongs to a thread that shares it with no other, because other tests open and
-    /// close files.
+    /// close files. It begins without their fds, so that the numbers below 100 are free.
     #[allow(unsafe_code)]
     fn listed(fds: usize, then: impl FnOnce(&mut Vec<OwnedFd>) + Send) -> bool {
         let own_table = || {
-            // SAFETY: unshare takes only flags. From here on this thread's fds are copies, and it
-            // uses none of those that it owned before.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+            let (first, last, unshare) = (3, u32::MAX, libc::CLOSE_RANGE_UNSHARE);
+            // SAFETY: The call takes only numbers. It gives this thread a table of its own, in
+            // which only the standard streams are left. The thread uses no fd that it owned before.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_close_range, first, last, unshare) }, 0);
             let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
             let null = null.unwrap();
             let mut dups: Vec<_> = (0..fds).map(|_| fcntl_dupfd_cloexec(&null, 100).unwrap()).collect();
