@@ -16,6 +16,11 @@ pub enum Note {
         /// With any other error.
         failed: u64,
     },
+    /// The kernel's list of tasks does not show these processes, although they are there.
+    Unlisted {
+        /// Which.
+        processes: Vec<Pid>,
+    },
     /// The procfs shows no kernel threads: it is a container's, or hides other users' processes.
     NotWholeMachine,
     /// The kernel's list of buffers could not be read.
@@ -183,6 +188,7 @@ impl Note {
     pub fn is_partial(&self) -> bool {
         match self {
             Note::Unreadable { .. }
+            | Note::Unlisted { .. }
             | Note::NotWholeMachine
             | Note::NoKernelList { .. }
             | Note::ListContradicts { .. }
@@ -229,6 +235,12 @@ impl fmt::Display for Note {
                 f,
                 "{} could not be read ({denied} permission denied, {failed} other errors)",
                 counted(denied + failed, "process", "processes")
+            ),
+            Note::Unlisted { processes } => write!(
+                f,
+                "{} hidden from BPF iterators: what only {} by an fd is missing, or appears as held by the kernel",
+                named(processes, "is", "are"),
+                if processes.len() == 1 { "it holds" } else { "they hold" }
             ),
             Note::NotWholeMachine => f.write_str(
                 "this procfs shows no kernel threads: processes outside this pid namespace, or hidden by \

@@ -116,17 +116,22 @@ pub struct Gaps {
     /// Fds and mappings with the name of a dma-buf of which it could not be proven whether they are
     /// one.
     pub unproven: u64,
+    /// Processes that the kernel's list of tasks does not show, although they are there. So their
+    /// fds were not seen.
+    pub unlisted: Vec<Pid>,
 }
 
 impl Gaps {
     /// Whether a process may have references that were not seen.
     #[must_use]
     pub fn hide_references(&self) -> bool {
-        let Gaps { denied, failed, stuck, not_whole_machine, new_processes, malformed, unproven } = self;
+        let Gaps { denied, failed, stuck, not_whole_machine, new_processes, malformed, unproven, unlisted } =
+            self;
         denied + failed + new_processes + unproven > 0
             || *not_whole_machine
             || !stuck.is_empty()
             || !malformed.is_empty()
+            || !unlisted.is_empty()
     }
 }
 

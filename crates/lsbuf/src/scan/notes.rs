@@ -57,6 +57,9 @@ fn of_gaps(gaps: &Gaps) -> Vec<Note> {
     if gaps.denied + gaps.failed > 0 {
         notes.push(Note::Unreadable { denied: gaps.denied, failed: gaps.failed });
     }
+    if !gaps.unlisted.is_empty() {
+        notes.push(Note::Unlisted { processes: gaps.unlisted.clone() });
+    }
     if !gaps.stuck.is_empty() {
         notes.push(Note::Stuck { processes: gaps.stuck.clone() });
     }

@@ -116,6 +116,9 @@ pub(super) struct Reading {
     /// What the kernel's lists say of each tmpfs besides its files that somebody holds; empty if
     /// they were not read.
     pub(super) unheld: Vec<UnheldFiles>,
+    /// Processes that have mapped a buffer and are not in the list of processes. Those mappings are
+    /// left out.
+    pub(super) unlisted: BTreeSet<Pid>,
     pub(super) interference: Interference,
     pub(super) coverage: ReadingCoverage,
 }

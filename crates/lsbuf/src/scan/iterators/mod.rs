@@ -347,6 +347,7 @@ impl ReadingSource for IteratorSource {
         }
         self.watch(&mut reading.interference, &mut records, effort.calls);
         reading.interference.processes_changed |= processes_started;
+        self.add_unlisted(&mut reading, &records, processes_started);
         reading.interference.moved |= cut;
         reading.interference.exiting = records.exiting(&lists::own_pids(&self.root));
         self.last = records;
@@ -367,7 +368,27 @@ impl ReadingSource for IteratorSource {
     }
 }
 
+/// The process that every machine has.
+const INIT: Pid = Pid(1);
+
 impl IteratorSource {
+    /// Counts the processes that the list of tasks does not show although they were there all the
+    /// time. A kernel that has been changed may hide some from the iterators. Another process that
+    /// has mapped a buffer and is in no list has started and exited during the reading.
+    fn add_unlisted(&self, reading: &mut Reading, records: &Records, processes_started: bool) {
+        let there = |&pid: &Pid| !processes_started || ProcessDir::open(&self.root, pid).is_ok();
+        let (hidden, gone): (BTreeSet<Pid>, BTreeSet<Pid>) =
+            std::mem::take(&mut reading.unlisted).into_iter().partition(there);
+        reading.interference.moved |= !gone.is_empty();
+        let init = Some(INIT).filter(|&init| records.task(init).is_none());
+        let unlisted: BTreeSet<Pid> = hidden.into_iter().chain(init).collect();
+        let ReadingCoverage { processes, unreadable, gaps, .. } = &mut reading.coverage;
+        processes.total += unlisted.len() as u64;
+        processes.unreadable += unlisted.len() as u64;
+        unreadable.extend(&unlisted);
+        gaps.unlisted = unlisted.into_iter().collect();
+    }
+
     /// References that are in no fd table and no address space; and what io_urings may have
     /// registered.
     fn hidden_refs(&mut self, records: &Records) -> (HiddenRefs, Rings, HiddenRefCounter) {

@@ -310,7 +310,10 @@ impl Owners<'_> {
         let space = vma.mm.and_then(|mm| self.space(mm));
         let is_owner = |&space: &usize| vma.owner.is_none_or(|owner| self.spaces[space].contains(&owner));
         let Some(space) = space.filter(is_owner) else {
-            reading.interference.moved = true;
+            match vma.owner.filter(|&owner| self.records.task(owner).is_none()) {
+                Some(owner) => reading.unlisted.extend([owner]),
+                None => reading.interference.moved = true,
+            }
             return;
         };
         let Vma { start, end, offset, perms, .. } = *vma;

@@ -178,8 +178,8 @@ fn owners_that_were_not_seen() {
         // The process has replaced its program, or its pid was reused.
         (vec![FdRecord { program: ExecId(1), ..fd(9, 1, 1, 1, 5) }], Vec::new()),
         (Vec::new(), vec![vma(9, 7, 0, None)]),
-        // The id of the address space belongs to another one by now.
-        (Vec::new(), vec![vma(9, 1, 0, Some(7))]),
+        // The process has another address space by now.
+        (Vec::new(), vec![vma(9, 7, 0, Some(1))]),
     ] {
         let (buffers, moved) = assembled(records(tasks(), fds, vmas), None);
         assert_eq!((moved, refs(&buffers)), (true, 0));
@@ -223,6 +223,19 @@ fn two_programs() {
     let fds = vec![before(5), fd(9, 1, 1, 1, 6), before(7)];
     let (buffers, moved) = assembled(records(vec![task(1, 1, Some(1), 1)], fds, Vec::new()), None);
     assert_eq!((moved, &buffers[0].buffer.holders[0].fds[..]), (true, &[Fd(6)][..]));
+}
+
+/// Check that a process which is in no list, and has mapped a buffer, is reported and is no holder,
+/// also if the id of its address space is another one's by now.
+#[test]
+fn an_owner_in_no_list() {
+    for mm in [1, 7] {
+        let tasks = vec![task(1, 1, Some(1), 1)];
+        let mut records = records(tasks, Vec::new(), vec![vma(9, mm, 0, Some(7))]);
+        let mut reading = read(&mut records, None, None, Kinds::DMABUF, None);
+        assert_eq!((reading.interference.moved, &reading.unlisted), (false, &BTreeSet::from([Pid(7)])));
+        assert_eq!(refs(&assemble(&mut reading)), 0);
+    }
 }
 
 /// Check that a count is not trusted if it changed while it was read, or differs between an fd and
