@@ -676,6 +676,12 @@ static never_inline u64 mixed(u64 address)
  * The id of an open file. The inode is part of it, because while a reading goes on, another file
  * can get the address of a file that was closed.
  */
+static always_inline u64 file_id_of(u64 file, u64 inode, u64 ino)
+{
+	return file ? mixed(file ^ rotated(inode, 17) ^ ino * 0x9e3779b97f4a7c15ULL) : 0;
+}
+
+/* The same, if the verifier may not know the address of the file. */
 static never_inline u64 file_id(struct file *file)
 {
 	u64 address = 0, at = 0, number = 0;
@@ -685,7 +691,7 @@ static never_inline u64 file_id(struct file *file)
 	peek(inode, file->f_inode);
 	probe_read(&at, sizeof(at), &inode);
 	peek(number, inode->i_ino);
-	return address ? mixed(address ^ (at << 17 | at >> 47) ^ number * 0x9e3779b97f4a7c15ULL) : 0;
+	return file_id_of(address, at, number);
 }
 
 /* The id of the object that a field points to. */

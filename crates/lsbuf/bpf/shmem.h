@@ -132,13 +132,19 @@ static always_inline int is_listed(u64 magic)
  * The id of an inode. Its number is part of it, because while a reading goes on, another inode can
  * get the address of one that was freed.
  */
+static always_inline u64 object_id_of(u64 inode, u64 ino)
+{
+	return mixed(inode ^ ino * 0x9e3779b97f4a7c15ULL);
+}
+
+/* The same, if the verifier may not know the address of the inode. */
 static always_inline u64 object_id(struct inode *inode)
 {
 	u64 address = 0, number = 0;
 
 	probe_read(&address, sizeof(address), &inode);
 	peek(number, inode->i_ino);
-	return mixed(address ^ number * 0x9e3779b97f4a7c15ULL);
+	return object_id_of(address, number);
 }
 
 /* The IPC namespace of an attached System V segment; 0: it is no segment, or not attached. */

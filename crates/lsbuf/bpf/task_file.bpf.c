@@ -23,10 +23,12 @@ struct slot {
 	u32 fd;
 };
 
-/* What the records of all fds have, whatever they are of. */
-#define fill_fd(found, slot, task, file)                          \
+/*
+ * What the records of all fds have, whatever they are of. `table` is the address of the fd table.
+ */
+#define fill_fd(found, slot, task, file, table)                   \
 	({                                                        \
-		(found).files = id_of((task)->files);             \
+		(found).files = mixed(table);                     \
 		(found).program = program_of(task);               \
 		(found).tgid = (slot)->tgid;                      \
 		(found).tid = (slot)->tid;                        \
@@ -40,9 +42,11 @@ static never_inline int dmabuf_fd(struct slot *slot, struct task_struct *task, s
 					       struct inode *inode)
 {
 	record(fd, found);
+	u64 table = 0;
 
+	peek(table, task->files);
 	found.ino = inode->i_ino;
-	fill_fd(found, slot, task, file);
+	fill_fd(found, slot, task, file, table);
 	if (describe_each || found.path_only) {
 		record(buffer, buffer);
 
@@ -102,13 +106,17 @@ static never_inline int keeper(struct slot *slot, u64 ino, u32 what)
 
 static never_inline int shmem_fd(struct slot *slot, struct task_struct *task, struct file *file, struct inode *inode)
 {
+	const void *pointers[] = { file, inode, task->files };
+	u64 addresses[3] = {}, ino = inode->i_ino;
 	record(shm_fd, found);
 
 	if (!is_listed(inode->i_sb->s_magic))
 		describe_unlisted(slot->seq, file);
-	found.object = object_id(inode);
-	found.file = file_id(file);
-	fill_fd(found, slot, task, file);
+	/* One read for all: this is done for each fd of shared memory. */
+	probe_read(addresses, sizeof(addresses), pointers);
+	found.object = object_id_of(addresses[1], ino);
+	found.file = file_id_of(addresses[0], addresses[1], ino);
+	fill_fd(found, slot, task, file, addresses[2]);
 	put(slot->seq, found, SHM_FD);
 	return 0;
 }
