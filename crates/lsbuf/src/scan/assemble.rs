@@ -20,8 +20,8 @@ use crate::model::{Buffer, Bytes, Holder, Kind, MapRef, Pid, ThreadFds, Tid};
 /// process that shares it.
 pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
     let mut objects = std::mem::take(&mut reading.objects);
-    let mut fds = std::mem::take(&mut reading.fds).sorted();
-    let mut maps = std::mem::take(&mut reading.maps).sorted();
+    let mut fds = std::mem::take(&mut reading.fds).sorted(objects.len());
+    let mut maps = std::mem::take(&mut reading.maps).sorted(objects.len());
     let mut programs = std::mem::take(&mut reading.programs);
     programs.sort_unstable_by_key(|program| (program.object, program.space));
     programs.dedup();

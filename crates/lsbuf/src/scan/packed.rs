@@ -42,7 +42,7 @@ pub(super) struct PackedMapping {
 }
 
 /// A reference to one of a reading's objects, from one of its tables or address spaces.
-pub(super) trait PackedRef {
+pub(super) trait PackedRef: Copy {
     /// The order in which references are joined: by object, by table or address space, and by fd
     /// number or address. Two with the same key are one reference.
     fn key(&self) -> u128;
@@ -107,9 +107,9 @@ impl FdRefs {
         self.0.push(PackedFd::of(entry));
     }
 
-    /// The entries in their order, each once.
-    pub(super) fn sorted(self) -> Sorted<PackedFd> {
-        Sorted::of(self.0)
+    /// The entries in their order, each once. They refer to so many objects.
+    pub(super) fn sorted(self, objects: usize) -> Sorted<PackedFd> {
+        Sorted::of(self.0, objects)
     }
 }
 
@@ -122,9 +122,9 @@ impl Mappings {
         self.0.push(PackedMapping { start, end, offset, object, space, perms, has_offset });
     }
 
-    /// The VMAs in their order, each once.
-    pub(super) fn sorted(self) -> Sorted<PackedMapping> {
-        Sorted::of(self.0)
+    /// The VMAs in their order, each once. They refer to so many objects.
+    pub(super) fn sorted(self, objects: usize) -> Sorted<PackedMapping> {
+        Sorted::of(self.0, objects)
     }
 }
 
@@ -141,10 +141,27 @@ impl FromIterator<FdRef> for FdRefs {
 pub(super) struct Sorted<T>(Vec<T>);
 
 impl<T: PackedRef> Sorted<T> {
-    fn of(mut refs: Vec<T>) -> Sorted<T> {
-        refs.sort_unstable_by_key(T::key);
-        refs.dedup_by_key(|one| one.key());
-        Sorted(refs)
+    /// Sources go from table to table and from mapping to mapping, so the references to one object
+    /// usually are in order already. Then it is enough to gather those of each object.
+    fn of(refs: Vec<T>, objects: usize) -> Sorted<T> {
+        let Some(&first) = refs.first() else { return Sorted(refs) };
+        let mut next = vec![0; objects + 1];
+        refs.iter().for_each(|one| next[one.object() + 1] += 1);
+        for object in 1..next.len() {
+            next[object] += next[object - 1];
+        }
+        let mut gathered = vec![first; refs.len()];
+        for one in refs {
+            let at = &mut next[one.object()];
+            gathered[*at] = one;
+            *at += 1;
+        }
+        let of_each = gathered.chunk_by_mut(|a, b| a.object() == b.object());
+        for refs in of_each.filter(|refs| !refs.is_sorted_by_key(T::key)) {
+            refs.sort_unstable_by_key(T::key);
+        }
+        gathered.dedup_by_key(|one| one.key());
+        Sorted(gathered)
     }
 
     /// The references to that object, if those to all later objects were dropped.
@@ -186,7 +203,7 @@ mod tests {
             let map = MapRef { start: 1 << 63, end: u64::MAX, offset, perms };
             let mut maps = Mappings::default();
             maps.push(Mapping { object: 7, space: 9, map });
-            let sorted = maps.sorted();
+            let sorted = maps.sorted(8);
             let found: Vec<_> =
                 sorted.last(7).iter().map(|one| (one.object(), one.owners(), one.map())).collect();
             assert_eq!(found, [(7, 9, map)]);
@@ -198,7 +215,7 @@ mod tests {
     fn taken_from_the_end() {
         let fd = |object, fd| FdRef { object, table: 0, fd: Fd(fd), path_only: false };
         let fds: FdRefs = [fd(2, 1), fd(0, 5), fd(2, 0), fd(0, 5)].into_iter().collect();
-        let mut sorted = fds.sorted();
+        let mut sorted = fds.sorted(3);
         let mut taken = Vec::new();
         for object in (0..3).rev() {
             let fds: Vec<u32> = sorted.last(object).iter().map(|one| one.fd.0).collect();

@@ -202,10 +202,10 @@ impl ReadingVerdict {
         }
     }
 
-    /// Whether this needs no other reading.
-    fn is_final(&self) -> bool {
+    /// Whether no other reading can give a better answer.
+    fn is_final(&self, one: &Assembled, seen: &ReadingCoverage) -> bool {
         match self {
-            ReadingVerdict::Fixed(residual) => residual.is_exact(),
+            ReadingVerdict::Fixed(residual) => residual.why().is_none_or(|why| !may_improve(one, why, seen)),
             ReadingVerdict::Proved(_) => true,
             ReadingVerdict::Suspects(..) | ReadingVerdict::Disturbed(..) => false,
         }
@@ -262,7 +262,10 @@ impl Settling {
         let mut in_outcome: Vec<Ran> = Vec::new();
         let mut unproven = 0;
         // The evidence has to be kept only if there was or will be another reading.
-        let alone = self.evidence.is_empty() && verdicts.iter().all(ReadingVerdict::is_final);
+        let complete = outcome.seen.listed && !outcome.seen.passed_over && !again;
+        let is_final = |(one, verdict): (_, &ReadingVerdict)| verdict.is_final(one, &outcome.seen);
+        let alone =
+            self.evidence.is_empty() && complete && assembled.iter().zip(&verdicts).all(is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
             let (residual, suspects) = self.residual(one, verdict, alone, &mut intersections);
             unproven += usize::from(residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen)));
