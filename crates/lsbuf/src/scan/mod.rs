@@ -51,7 +51,7 @@ mod words;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
@@ -363,6 +363,9 @@ struct Found {
     devices: Vec<Device>,
 }
 
+/// As [`Limits::slow`].
+const SLOW: Duration = Duration::from_millis(100);
+
 impl Found {
     /// Reads until every residual is proven or another reading would not help. Returns the source
     /// too, unless it was lost with a helper that was killed.
@@ -370,7 +373,8 @@ impl Found {
         mut source: S,
         options: &Options,
     ) -> (Result<Found, Failed>, Option<S>) {
-        let mut settling = Settling::new(Limits { readings: options.readings, time: options.time });
+        let Options { readings, time, .. } = *options;
+        let mut settling = Settling::new(Limits { readings, time, slow: SLOW });
         let mut effort = settling.effort();
         let mut unguarded = false;
         let mut outcome = loop {

@@ -60,15 +60,17 @@ pub(super) struct Limits {
     /// After those, up to [`Limits::MORE`] more if they begin within this time from the begin of
     /// the scan.
     pub(super) time: Duration,
+    /// A scan that has taken this long makes another reading only if that is worth it: if the last
+    /// one helped, and not for a few buffers of many. One buffer with a count that never stands
+    /// still must not have the whole of a large machine read again.
+    pub(super) slow: Duration,
 }
 
 impl Limits {
     /// How many readings may be made beyond [`Limits::readings`].
     const MORE: u32 = 5;
-    /// A scan that has taken this long makes another reading only if the last one helped: one
-    /// buffer with a count that never stands still must not have the whole of a large machine read
-    /// again and again.
-    const SLOW: Duration = Duration::from_millis(100);
+    /// One of so many buffers is few.
+    const FEW: usize = 1000;
 }
 
 /// What to do after a reading.
@@ -246,7 +248,7 @@ impl Settling {
             in_call: interference.in_call.clone().unwrap_or_default(),
             may_miss: None,
         };
-        let (mut again, mut thorough, mut calls) = (false, false, false);
+        let (mut again, mut calls) = (false, false);
         if !outcome.seen.listed {
             (outcome.may_miss, again) = self.may_miss(&assembled, &interference);
         }
@@ -260,18 +262,17 @@ impl Settling {
             .collect();
         let mut intersections = Intersections::default();
         let mut in_outcome: Vec<Ran> = Vec::new();
-        let mut unproven = 0;
+        let (mut unproven, mut passed_over) = (0, 0);
         // The evidence has to be kept only if there was or will be another reading.
         let complete = outcome.seen.listed && !outcome.seen.passed_over && !again;
         let is_final = |(one, verdict): (_, &ReadingVerdict)| verdict.is_final(one, &outcome.seen);
-        let alone =
-            self.evidence.is_empty() && complete && assembled.iter().zip(&verdicts).all(is_final);
+        let alone = self.evidence.is_empty() && complete && assembled.iter().zip(&verdicts).all(is_final);
         for (one, verdict) in assembled.iter_mut().zip(verdicts) {
             let (residual, suspects) = self.residual(one, verdict, alone, &mut intersections);
             unproven += usize::from(residual.why().is_some_and(|why| may_improve(one, why, &outcome.seen)));
             // The reading did not look everywhere: what it left out may be in the residual, or may
             // be hidden by a count that changed.
-            thorough |= outcome.seen.passed_over && residual != Residual::Exact(0);
+            passed_over += usize::from(outcome.seen.passed_over && residual != Residual::Exact(0));
             calls |= residual.number() > Some(0) && interference.in_call.is_none();
             if let Some(Suspects { ran, only_holders: false }) = &suspects {
                 if !in_outcome.iter().any(|added| Rc::ptr_eq(added, ran)) {
@@ -291,17 +292,20 @@ impl Settling {
             one.buffer.residual = residual;
         }
         outcome.buffers = assembled.into_iter().map(|one| one.buffer).collect();
+        let is_slow = self.begun.elapsed() >= self.limits.slow;
+        let is_worth_it = |of: usize| of > 0 && !(is_slow && of <= outcome.buffers.len() / Limits::FEW);
+        let thorough = is_worth_it(passed_over);
         let before = self.unproven.replace(unproven);
         let same_effort = self.effort.thorough >= thorough && self.effort.calls >= calls;
         let no_help = same_effort && before.is_some_and(|before| before > 0 && before <= unproven);
-        again |= unproven > 0;
+        again |= is_worth_it(unproven);
         self.effort.thorough |= thorough;
         self.effort.calls |= calls;
         let more = self.taken < self.limits.readings
             || self.limits.readings > 1
                 && self.taken < self.limits.readings.saturating_add(Limits::MORE)
                 && self.begun.elapsed() < self.limits.time;
-        if (again || thorough) && more && !(no_help && self.begun.elapsed() >= Limits::SLOW) {
+        if (again || thorough) && more && !(no_help && is_slow) {
             Step::Again(self.effort, self.pause())
         } else {
             Step::Done(Box::new(outcome))

@@ -40,7 +40,7 @@ fn ran(count: u64, who: &[u32]) -> Reading {
 
 /// The buffer's residual, after how many readings it was decided, and the answer.
 fn settle(readings: impl IntoIterator<Item = Reading>) -> (Residual, usize, Settled) {
-    let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO });
+    let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO, slow: Duration::MAX });
     for (nth, reading) in readings.into_iter().enumerate() {
         if let Step::Done(outcome) = settling.take(reading) {
             return (outcome.buffers[0].residual, nth + 1, *outcome);
@@ -164,7 +164,7 @@ fn what_was_passed_over() {
         reading
     };
     assert_eq!(residual([passing(1)]), (Residual::Exact(0), 1));
-    let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO });
+    let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO, slow: Duration::MAX });
     let step = settling.take(passing(2));
     assert!(matches!(step, Step::Again(Effort { thorough: true, calls: true }, _)), "{step:?}");
 }
@@ -243,9 +243,32 @@ fn suspects_of_a_message() {
     assert_eq!((residual, readings), (Residual::Exact(0), 2));
 }
 
+/// Check that one buffer of a thousand is not worth another reading of a large machine, that two of
+/// them are, and that one is if the machine is small.
+#[test]
+fn few_of_many() {
+    let taken = |unproven: usize, slow| {
+        let reading = || {
+            let mut reading = ran(2, &[]);
+            let one = reading.objects[0].clone();
+            reading.objects.extend((2..=1000).map(|ino| {
+                let mut one = one.clone();
+                one.buffer.id.ino = Inode(ino);
+                one
+            }));
+            reading.objects[..unproven].iter_mut().for_each(|one| one.counted.stable = false);
+            reading
+        };
+        let mut settling = Settling::new(Limits { readings: 3, time: Duration::ZERO, slow });
+        1 + (0..2).take_while(|_| matches!(settling.take(reading()), Step::Again(..))).count()
+    };
+    assert_eq!([1, 2].map(|unproven| taken(unproven, Duration::ZERO)), [1, 2]);
+    assert_eq!(taken(1, Duration::MAX), 3);
+}
+
 /// Check that any number of readings may be allowed.
 #[test]
 fn limits_do_not_overflow() {
-    let mut settling = Settling::new(Limits { readings: u32::MAX, time: Duration::MAX });
+    let mut settling = Settling::new(Limits { readings: u32::MAX, time: Duration::MAX, slow: Duration::MAX });
     assert!(matches!(settling.take(ran(2, &[8])), Step::Again(..)));
 }

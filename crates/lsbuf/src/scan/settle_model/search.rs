@@ -126,7 +126,7 @@ impl Search {
     }
 
     fn judge(&self, past: &[Past]) -> Verdict {
-        let limits = Limits { readings: self.readings, time: Duration::ZERO };
+        let limits = Limits { readings: self.readings, time: Duration::ZERO, slow: Duration::MAX };
         let mut settling = Settling::new(limits);
         let mut last = None;
         for one in past {
