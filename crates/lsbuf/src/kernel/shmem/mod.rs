@@ -35,7 +35,7 @@ use rustix::io::{Errno, Result};
 pub(crate) use filesystems::Filesystems;
 use inode::{ShmFile, ShmInode};
 use mounts::Mounts;
-pub(crate) use name::{Filesystem, Named, classify, without_mark};
+pub(crate) use name::{Filesystem, Named, classify, of_kernel_file, without_mark};
 use sysvipc::{Namespaces, ipc_namespace};
 
 use super::path::Path;

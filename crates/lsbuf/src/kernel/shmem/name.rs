@@ -48,15 +48,20 @@ pub(crate) struct Named<'p> {
 }
 
 const DELETED: &[u8] = b" (deleted)";
-const MEMFD: &[u8] = b"/memfd:";
-const SYSV: &[u8] = b"/SYSV";
-const ASHMEM: &[u8] = b"/dev/ashmem/";
 const GUEST_MEMFD_LINKS: [&[u8]; 2] = [b"/[kvm-gmem] (deleted)", b"anon_inode:[kvm-gmem]"];
 
 /// Whether a link looks like one of the kernel's own files. It is a filter, not a proof.
 pub(crate) fn looks_like_kernel_file(link: &[u8]) -> bool {
-    let begins =
-        [MEMFD, SYSV, ASHMEM, b"/dev/zero (", b"/drm mm object", b"/i915", b"/anon_hugepage", b"/secretmem"];
+    let begins: [&[u8]; 8] = [
+        b"/memfd:",
+        b"/SYSV",
+        b"/dev/ashmem/",
+        b"/dev/zero (",
+        b"/drm mm object",
+        b"/i915",
+        b"/anon_hugepage",
+        b"/secretmem",
+    ];
     begins.iter().any(|begin| link.starts_with(begin)) || looks_like_guest_memfd(link)
 }
 
@@ -73,24 +78,28 @@ pub(crate) fn classify(filesystem: Filesystem, path: &[u8]) -> Option<Named<'_>>
         return Some(Named { kind, name });
     }
     let path = path.strip_suffix(DELETED).unwrap_or(path);
-    let named = |kind, name| Some(Named { kind, name });
-    if let Some(name) = path.strip_prefix(MEMFD) {
-        return named(Kind::Memfd, name);
+    Some(of_kernel_file(filesystem, path.strip_prefix(b"/").unwrap_or(path)))
+}
+
+/// The kind of a file that the kernel made for itself on that filesystem, by its name.
+pub(crate) fn of_kernel_file(filesystem: Filesystem, name: &[u8]) -> Named<'_> {
+    if let Some(name) = name.strip_prefix(b"memfd:") {
+        return Named { kind: Kind::Memfd, name };
     }
-    if let Some(key) = path.strip_prefix(SYSV)
+    if let Some(key) = name.strip_prefix(b"SYSV")
         && key.len() == 8
         && key.iter().all(u8::is_ascii_hexdigit)
     {
-        return named(Kind::Sysv, key);
+        return Named { kind: Kind::Sysv, name: key };
     }
-    match (filesystem, path) {
-        (Filesystem::Kernel, b"/dev/zero") | (Filesystem::KernelHuge, b"/anon_hugepage") => {
-            named(Kind::ShmAnon, b"")
+    match (filesystem, name) {
+        (Filesystem::Kernel, b"dev/zero") | (Filesystem::KernelHuge, b"anon_hugepage") => {
+            Named { kind: Kind::ShmAnon, name: b"" }
         }
-        (Filesystem::Kernel, b"/drm mm object" | b"/i915") => named(Kind::GemShmem, &path[1..]),
-        _ => match path.strip_prefix(ASHMEM) {
-            Some(name) => named(Kind::Ashmem, name),
-            None => named(Kind::ShmOther, path.strip_prefix(b"/").unwrap_or(path)),
+        (Filesystem::Kernel, b"drm mm object" | b"i915") => Named { kind: Kind::GemShmem, name },
+        _ => match name.strip_prefix(b"dev/ashmem/") {
+            Some(name) => Named { kind: Kind::Ashmem, name },
+            None => Named { kind: Kind::ShmOther, name },
         },
     }
 }
@@ -153,7 +162,7 @@ mod tests {
         /// Check that a memfd with any name is a memfd with that name.
         #[test]
         fn any_memfd(name in proptest::collection::vec(1u8.., 0..60)) {
-            let path = [MEMFD, &name, DELETED].concat();
+            let path = [b"/memfd:", &name[..], DELETED].concat();
             prop_assert_eq!(classify(Filesystem::Kernel, &path), Some(Named { kind: Kind::Memfd, name: &name[..] }));
             prop_assert!(looks_like_kernel_file(&path));
         }

@@ -53,7 +53,6 @@ pub(super) fn read(
     }
     let (fds, vmas) = (std::mem::take(&mut records.fds), std::mem::take(&mut records.vmas));
     let mut shmem = std::mem::take(&mut records.shmem);
-    shmem.inodes = Vec::new();
     let (shm_fds, shm_vmas) = (std::mem::take(&mut shmem.fds), std::mem::take(&mut shmem.vmas));
     let mut owners = Owners::of(records);
     let dmabufs = &reading.objects[..first_shmem];

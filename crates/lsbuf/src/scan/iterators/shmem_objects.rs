@@ -14,45 +14,55 @@ use crate::kernel::bpf::record::ShmFilesystem;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::mounts::Mounts;
-use crate::kernel::shmem::{Filesystem, MountView, Named, classify};
+use crate::kernel::shmem::MountView;
 use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid, UnheldFiles};
-use crate::scan::described::{add_inode, name_of};
+use crate::scan::described::add_inode;
+use crate::scan::packed::give_back;
 use crate::scan::reading::{Counted, Object};
 
 /// What the files that were found say of one inode.
 #[derive(Clone, Copy, Debug)]
 struct FilesOfOne {
-    found: u64,
     /// The sum of their reference counts.
     count: u64,
+    found: u32,
     stable: bool,
 }
 
 /// Adds every buffer of these kinds, ordered by identity. Returns which object each file belongs
 /// to, by the file's number.
+///
+/// There may be a million inodes. Each is dropped when its object is made.
 pub(super) fn add(
     shmem: &mut ShmemRecords,
     kinds: Kinds,
     root: Option<&ProcRoot>,
     objects: &mut Vec<Object>,
 ) -> Vec<Option<usize>> {
-    let of_inodes = count_files(shmem);
-    let mut ids: Vec<(BufferId, usize)> = Vec::new();
-    for (at, known) in shmem.inodes.iter().enumerate() {
-        let Some(kind) = kind_of(known).filter(|&kind| kinds.has(kind)) else { continue };
-        let ipc = shmem.namespaces.get(&known.object).copied().filter(|_| kind == Kind::Sysv);
-        ids.push((BufferId { ipc, ..BufferId::new(kind, Some(known.inode.dev), known.inode.ino) }, at));
-    }
-    ids.sort_unstable();
+    let namespaces = std::mem::take(&mut shmem.namespaces);
+    let id = |known: &KnownInode| {
+        let kind = known.kind.filter(|&kind| kinds.has(kind))?;
+        let ipc = namespaces.get(&known.object).copied().filter(|_| kind == Kind::Sysv);
+        Some(BufferId { ipc, ..BufferId::new(kind, Some(known.inode.dev), known.inode.ino) })
+    };
+    let mut inodes = shmem.take_inodes(id);
+    let of_inodes = count_files(shmem, inodes.len());
     let mut paths = Paths::new(root, shmem);
-    let mut of_inode = vec![None; shmem.inodes.len()];
-    objects.reserve_exact(ids.len());
-    for (id, at) in ids {
-        of_inode[at] = Some(objects.len());
-        let known = &shmem.inodes[at];
-        objects.push(object(id, name_of_inode(known, id.kind, &mut paths, at), known, of_inodes[at]));
+    let wanted = inodes.partition_point(|known| id(known).is_some());
+    inodes.truncate(wanted);
+    objects.reserve_exact(wanted);
+    while let Some(mut known) = inodes.pop() {
+        if let Some(id) = id(&known) {
+            let at = inodes.len();
+            let name = known.name.take().map(|name| paths.name_of(name, id, at));
+            objects.push(object(id, name, &known, of_inodes[at]));
+        }
+        give_back(&mut inodes);
     }
-    shmem.files.iter().map(|file| of_inode[shmem.inode(file.object)?]).collect()
+    // The last inode has become the first object.
+    let last = objects.len().saturating_sub(1);
+    let inode = |file: &KnownFile| shmem.inode(file.object).filter(|&at| at < wanted);
+    shmem.files.iter().map(|file| inode(file).map(|at| last - at)).collect()
 }
 
 /// What the lists say of each tmpfs besides its files that somebody holds.
@@ -72,8 +82,8 @@ pub(super) fn unheld(shmem: &ShmemRecords) -> Vec<UnheldFiles> {
     unheld
 }
 
-fn count_files(shmem: &ShmemRecords) -> Vec<FilesOfOne> {
-    let mut of_inodes = vec![FilesOfOne { found: 0, count: 0, stable: true }; shmem.inodes.len()];
+fn count_files(shmem: &ShmemRecords, inodes: usize) -> Vec<FilesOfOne> {
+    let mut of_inodes = vec![FilesOfOne { found: 0, count: 0, stable: true }; inodes];
     for &KnownFile { object, count, stable, path_only } in &shmem.files {
         let Some(at) = shmem.inode(object) else { continue };
         let of_one = &mut of_inodes[at];
@@ -96,49 +106,9 @@ fn object(id: BufferId, name: Option<Label>, known: &KnownInode, files: FilesOfO
     buffer.name = name;
     // Beside the file of each attachment, the kernel has a file of the segment itself.
     let own = u64::from(id.kind == Kind::Sysv);
-    let others = known.opens.and_then(|opens| opens.checked_sub(files.found + own));
+    let others = known.opens.and_then(|opens| opens.checked_sub(u64::from(files.found) + own));
     buffer.count = Some(files.count.saturating_add(others.unwrap_or(0)));
     Object { buffer, counted: Counted { stable: files.stable && others.is_some() } }
-}
-
-/// On which filesystem an inode is.
-fn filesystem_of(known: &KnownInode) -> Filesystem {
-    match known.filesystem {
-        ShmFilesystem::Tmpfs if known.kernels => Filesystem::Kernel,
-        ShmFilesystem::Tmpfs => Filesystem::Tmpfs,
-        ShmFilesystem::Hugetlbfs if known.kernels => Filesystem::KernelHuge,
-        ShmFilesystem::Hugetlbfs => Filesystem::Hugetlbfs,
-        ShmFilesystem::Secretmem => Filesystem::Secret,
-        ShmFilesystem::GuestMemfd => Filesystem::Guest,
-    }
-}
-
-/// The path of one of the kernel's own files, as it is shown in a link.
-fn link_of(name: &Label) -> Vec<u8> {
-    [b"/", name.as_bytes(), b" (deleted)"].concat()
-}
-
-/// What kind of buffer an inode is; `None`: of no kind that lsbuf knows.
-fn kind_of(known: &KnownInode) -> Option<Kind> {
-    let filesystem = filesystem_of(known);
-    filesystem.only_kind().or_else(|| Some(classify(filesystem, &link_of(known.path.as_ref()?))?.kind))
-}
-
-/// The name of a buffer; `None`: not known.
-fn name_of_inode(known: &KnownInode, kind: Kind, paths: &mut Paths<'_>, at: usize) -> Option<Label> {
-    let text = known.path.as_ref();
-    match kind {
-        Kind::Secretmem | Kind::GuestMemfd => Some(Label::default()),
-        // No mark follows this path if the file was deleted.
-        Kind::Tmpfs | Kind::Hugetlbfs => {
-            text.map(|path| Label::from(&paths.of(known.inode.dev, path.as_bytes(), at)[..]))
-        }
-        _ => {
-            let link = link_of(text?);
-            let Named { name, .. } = classify(filesystem_of(known), &link)?;
-            Some(name_of(kind, name, None))
-        }
-    }
 }
 
 /// Puts paths together.
@@ -165,6 +135,17 @@ impl<'r> Paths<'r> {
             views: HashSet::new(),
             of_device: HashMap::new(),
             holders: None,
+        }
+    }
+
+    /// The name of a buffer: for a file in a folder the whole path, without a mark if it was
+    /// deleted.
+    fn name_of(&mut self, known: Label, id: BufferId, inode: usize) -> Label {
+        match (id.kind, id.dev) {
+            (Kind::Tmpfs | Kind::Hugetlbfs, Some(dev)) => {
+                Label::from(&self.of(dev, known.as_bytes(), inode)[..])
+            }
+            _ => known,
         }
     }
 

@@ -7,6 +7,7 @@
 //! Limits: an inode of memfd_secret or guest_memfd is in no list of the kernel, so it is known only
 //! if a reference to it was found.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -17,23 +18,23 @@ use crate::kernel::bpf::record::{
     ShmVma, Vma,
 };
 use crate::kernel::shmem::inode::ShmInode;
-use crate::model::{IpcNamespace, Label, Perms, Pid, Seals};
+use crate::kernel::shmem::{Filesystem, Named, of_kernel_file};
+use crate::model::{IpcNamespace, Kind, Label, Perms, Pid, Seals};
+use crate::scan::described::name_of;
 
 /// An inode.
 #[derive(Clone, Debug)]
 pub(super) struct KnownInode {
     pub(super) object: Id,
     pub(super) inode: ShmInode,
-    pub(super) filesystem: ShmFilesystem,
+    /// `None`: of no kind that lsbuf knows.
+    pub(super) kind: Option<Kind>,
     pub(super) swapped: Option<u64>,
     pub(super) seals: Option<Seals>,
     /// How many files are open on it; `None`: not known.
     pub(super) opens: Option<u64>,
-    /// The kernel made the file for itself and chose its name.
-    pub(super) kernels: bool,
-    /// Of a file that the kernel made for itself, its name. Else its path below the root of its
-    /// filesystem; `None`: that is not known.
-    pub(super) path: Option<Label>,
+    /// Of a file in a folder, its path below the root of its filesystem. `None`: not known.
+    pub(super) name: Option<Label>,
 }
 
 /// A file that is open on an inode.
@@ -86,17 +87,15 @@ pub(super) struct ShmemRecords {
 
 impl ShmemRecords {
     pub(super) fn add_inode(&mut self, found: &ShmInodeRecord<'_>) {
-        let name = || Some(Label::from(found.names.name())).filter(|name| !name.is_empty());
-        let path = || found.names.path().map(|path| Label::from(&path[..]));
+        let (kind, name) = kind_and_name(found);
         let known = KnownInode {
             object: found.object,
             inode: found.inode,
-            filesystem: found.filesystem,
+            kind,
             swapped: found.swapped,
             seals: found.seals,
             opens: found.opens,
-            kernels: found.kernels,
-            path: if found.kernels { name() } else { path() },
+            name,
         };
         // The walk over the lists may come to an inode again. The last description is the newest.
         match self.numbers.entry(found.object) {
@@ -170,10 +169,43 @@ impl ShmemRecords {
         self.vmas.retain(|vma| !spaces[vma.space as usize].1.is_some_and(is_helpers));
     }
 
+    /// Takes the inodes out, in descending order of these keys. [`ShmemRecords::inode`] gives the
+    /// new places.
+    pub(super) fn take_inodes<K: Ord>(&mut self, mut key: impl FnMut(&KnownInode) -> K) -> Vec<KnownInode> {
+        let mut inodes = std::mem::take(&mut self.inodes);
+        inodes.sort_by_cached_key(|known| Reverse(key(known)));
+        for (at, known) in inodes.iter().enumerate() {
+            self.numbers.insert(known.object, number(at));
+        }
+        inodes
+    }
+
     /// Which of the inodes has this id.
     pub(super) fn inode(&self, object: Id) -> Option<usize> {
         self.numbers.get(&object).map(|&at| at as usize)
     }
+}
+
+/// The kind and the name of an inode, as in [`KnownInode`].
+fn kind_and_name(found: &ShmInodeRecord<'_>) -> (Option<Kind>, Option<Label>) {
+    let filesystem = match (found.filesystem, found.kernels) {
+        (ShmFilesystem::Tmpfs, true) => Filesystem::Kernel,
+        (ShmFilesystem::Tmpfs, false) => Filesystem::Tmpfs,
+        (ShmFilesystem::Hugetlbfs, true) => Filesystem::KernelHuge,
+        (ShmFilesystem::Hugetlbfs, false) => Filesystem::Hugetlbfs,
+        (ShmFilesystem::Secretmem, _) => Filesystem::Secret,
+        (ShmFilesystem::GuestMemfd, _) => Filesystem::Guest,
+    };
+    let name = match (filesystem.only_kind(), found.names.name()) {
+        (Some(Kind::Tmpfs | Kind::Hugetlbfs), _) => found.names.path().map(|path| Label::from(&path[..])),
+        (Some(_), _) => Some(Label::default()),
+        (None, b"") => return (None, None),
+        (None, name) => {
+            let Named { kind, name } = of_kernel_file(filesystem, name);
+            return (Some(kind), Some(name_of(kind, name, None)));
+        }
+    };
+    (filesystem.only_kind(), name)
 }
 
 /// The number of an element. There are fewer than 2^32: the kernel has no room for as many files.
