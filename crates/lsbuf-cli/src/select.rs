@@ -32,8 +32,11 @@ fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
 /// Keeps the buffers that pass, and the processes that hold one of them. A process that has only
 /// sync_files stays unless a filter is about the buffers themselves.
 pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
-    let FilterArgs { pids: _, exporters, name, min_size, unheld, deleted } = filter;
+    let FilterArgs { pids, exporters, name, min_size, unheld, deleted } = filter;
     let chosen = !exporters.is_empty() || name.is_some() || min_size.is_some() || *unheld || *deleted;
+    if pids.is_empty() && !chosen {
+        return;
+    }
     let snapshot = view.snapshot();
     view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
     let holders: HashSet<Pid> =
