@@ -234,7 +234,7 @@ int buffers(struct context *context)
 	struct bpf_iter_meta *meta = context->meta;
 	struct inode *inode = 0, *host = 0;
 	struct file *file = 0;
-	struct walk walk = {};
+	struct walk walk;
 	record(buffer, found);
 
 	if (!dmabuf)
@@ -244,6 +244,7 @@ int buffers(struct context *context)
 	describe(&found, dmabuf, inode);
 	found.count = references(file, 0);
 
+	forget(walk);
 	if (!show_attachments(meta->seq, dmabuf))
 		found.flags |= BUFFER_CUT;
 

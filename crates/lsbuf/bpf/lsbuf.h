@@ -22,6 +22,11 @@ typedef long long s64;
 #define SEC(name) __attribute__((section(name), used))
 #define always_inline inline __attribute__((always_inline))
 #define never_inline __attribute__((noinline, unused))
+/*
+ * A function that the verifier looks at once, by itself, and not again at every call. It knows
+ * nothing about the arguments: a number may be any, and a pointer may be null.
+ */
+#define verified_once __attribute__((noinline))
 
 /* Helpers, by their number in include/uapi/linux/bpf.h. */
 static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
@@ -655,7 +660,7 @@ volatile const u32 describe_each = 0;
  * No way is known to find an address or the key but guessing. Two addresses have the same id only
  * by accident, with a chance of one in 2^64.
  */
-static never_inline u64 mixed(u64 address)
+verified_once u64 mixed(u64 address)
 {
 	u64 a = secret[0] ^ 0x736f6d6570736575ULL, b = secret[1] ^ 0x646f72616e646f6dULL;
 	u64 c = secret[0] ^ 0x6c7967656e657261ULL, d = secret[1] ^ 0x7465646279746573ULL;

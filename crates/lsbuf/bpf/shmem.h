@@ -171,10 +171,10 @@ static never_inline u32 ipc_of(struct file *file)
 }
 
 /*
- * Describes an inode that is in no list of the kernel, by a file that is open on it. Not inlined,
- * because its callers have little stack left.
+ * Describes an inode by a file that is open on it, if it is in no list of the kernel. Returns how
+ * many bytes were written. Not inlined, because its callers have little stack left.
  */
-static never_inline int describe_unlisted(void *seq, struct file *file)
+static never_inline u32 describe_unlisted(void *seq, struct file *file)
 {
 	struct super_block *fs = 0;
 	struct dentry *dentry = 0;
@@ -185,8 +185,10 @@ static never_inline int describe_unlisted(void *seq, struct file *file)
 
 	peek(inode, file->f_inode);
 	peek(fs, inode->i_sb);
-	found.object = object_id(inode);
 	peek(found.magic, fs->s_magic);
+	if (is_listed(found.magic))
+		return 0;
+	found.object = object_id(inode);
 	peek(found.dev, fs->s_dev);
 	peek(found.ino, inode->i_ino);
 	peek(found.size, inode->i_size);
@@ -204,7 +206,7 @@ static never_inline int describe_unlisted(void *seq, struct file *file)
 		found.flags |= SHM_OPENS;
 	}
 	put(seq, found, SHM_INODE);
-	return 0;
+	return sizeof(found);
 }
 
 #endif

@@ -182,6 +182,21 @@ struct {
 	u64 *value;
 } steps SEC(".maps");
 
+/*
+ * The state of the walk over the dentries of an inode: its names, if it has several. A dentry is
+ * hashed as long as the file has that name in a folder, and then the filesystem keeps one reference
+ * to it. Those of memfds, unlinked files and O_TMPFILE files are not hashed.
+ */
+struct aliases {
+	u64 next;
+	/* One of them, a hashed one if there is any. */
+	u64 dentry;
+	u64 opens;
+	struct inode *inode;
+	u32 hashed;
+	u32 tries;
+};
+
 /* Where in `raw` the inode begins. What the filesystem keeps beside it may be before it. */
 #define INODE_AT 512
 
@@ -194,9 +209,15 @@ struct {
 
 struct piece {
 	u64 taken;
+	/*
+	 * The address of a superblock that is in the list as long as the iterator is open: the
+	 * iterator's own.
+	 */
+	u64 anchor;
 	struct cursor cursor;
 	/* A copy of the inode. */
 	u8 raw[INODE_AT + 2048];
+	struct aliases aliases;
 	struct shm_inode found;
 	/* The names, each with a NUL. The last may begin at PATH_ROOM - 1. */
 	char path[PATH_ROOM + NAME_ROOM];
@@ -241,8 +262,6 @@ static always_inline void return_piece(struct piece *piece)
 struct walk {
 	struct seq_file *seq;
 	struct piece *piece;
-	/* A superblock that is in the list as long as the iterator is open: the iterator's own. */
-	struct super_block *anchor;
 };
 
 /* How much room is left in what the kernel keeps for one read. */
@@ -284,7 +303,7 @@ static always_inline void restart_inodes(struct place *place)
  * because it is new or being unmounted, or it is the head of the list. A tmpfs chooses i_generation
  * at random, and hugetlbfs takes i_ino from a counter of the whole machine.
  */
-static never_inline u64 root_of(u64 address)
+verified_once u64 root_of(u64 address)
 {
 	struct inode___root *made;
 	struct super_block *fs, *of = 0;
@@ -337,19 +356,31 @@ static long skip_others(u32 at, struct search *search)
 	return search->has_fs;
 }
 
-/* Goes on to the next filesystem of shared memory. */
-static never_inline long next_filesystem(struct walk *walk)
+/* Makes the superblock before the present one the present one; if there is none, the anchor. */
+static always_inline void back_to_filesystem_before(struct piece *piece)
 {
-	struct piece *piece = walk->piece;
-	struct search search = {};
+	struct place *place = &piece->cursor.end;
+
+	place->root = place->fs_before ? place->root_before : root_of(piece->anchor);
+	if (!place->fs_before)
+		probe_read(&place->fs_before, sizeof(place->fs_before), &piece->anchor);
+	place->fs = place->fs_before;
+	place->fs_before = 0;
+}
+
+/* Goes on to the next filesystem of shared memory. */
+verified_once long next_filesystem(struct piece *piece)
+{
+	struct search search;
 	struct super_block *fs;
 	struct place *place;
 
 	if (!piece)
 		return 1;
+	forget(search);
 	place = &piece->cursor.end;
 	search.at = search.fs = next_of(&place->fs);
-	probe_read(&search.anchor, sizeof(search.anchor), &walk->anchor);
+	search.anchor = piece->anchor;
 	loop(1 << 16, skip_others, &search, 0);
 	if (!search.has_fs) {
 		if (place->restarts++ >= MOST_RESTARTS) {
@@ -358,9 +389,7 @@ static never_inline long next_filesystem(struct walk *walk)
 		}
 		/* If it was this one that was removed, the one before may still be in the list. */
 		if (search.at == search.fs) {
-			place->fs = place->fs_before ? place->fs_before : walk->anchor;
-			place->root = place->fs_before ? place->root_before : root_of(search.anchor);
-			place->fs_before = 0;
+			back_to_filesystem_before(piece);
 		}
 		return 0;
 	}
@@ -422,9 +451,8 @@ static always_inline int is_in_list(struct place *place, u32 nth)
  * The last inode was removed from the list. Goes back to the newest of those before it that is
  * still there, or begins the list again.
  */
-static never_inline int go_back(struct walk *walk)
+verified_once int go_back(struct piece *piece)
 {
-	struct piece *piece = walk->piece;
 	struct place *place;
 
 	if (!piece)
@@ -470,21 +498,6 @@ static always_inline u64 place_of_alias(void)
 	return exists(new->d_alias) ? place_of(new->d_alias) : place_of(old->d_u.d_alias);
 }
 
-/*
- * The state of the walk over the dentries of an inode: its names, if it has several. A dentry is
- * hashed as long as the file has that name in a folder, and then the filesystem keeps one reference
- * to it. Those of memfds, unlinked files and O_TMPFILE files are not hashed.
- */
-struct aliases {
-	u64 next;
-	/* One of them, a hashed one if there is any. */
-	u64 dentry;
-	u64 opens;
-	struct inode *inode;
-	u32 hashed;
-	u32 tries;
-};
-
 static long one_alias(u32 at, struct aliases *aliases)
 {
 	u64 links = aliases->next, dentry, hashed = 0, own = 0, its = 0, next;
@@ -510,7 +523,9 @@ static long one_alias(u32 at, struct aliases *aliases)
 		if (aliases->tries++ >= MOST_TRIES)
 			return 1;
 		inode = aliases->inode;
-		aliases->opens = aliases->dentry = aliases->hashed = 0;
+		forget(aliases->opens);
+		forget(aliases->dentry);
+		forget(aliases->hashed);
 		peek(aliases->next, inode->i_dentry.first);
 		return 0;
 	}
@@ -520,8 +535,25 @@ static long one_alias(u32 at, struct aliases *aliases)
 		aliases->opens = unknown(&aliases->opens) + count - !!hashed;
 	if (!aliases->dentry || (hashed && !aliases->hashed))
 		aliases->dentry = dentry;
-	if (hashed)
-		aliases->hashed = 1;
+	aliases->hashed |= !!hashed;
+	return 0;
+}
+
+/* Looks at the dentries of the inode of which the piece has a copy. */
+verified_once int see_aliases(struct piece *piece)
+{
+	struct aliases aliases;
+
+	if (!piece)
+		return 0;
+	forget(aliases);
+	aliases.inode = piece->cursor.end.seen[0];
+	aliases.next = of_inode(u64, i_dentry.first);
+	if (aliases.next)
+		one_alias(0, &aliases);
+	if (aliases.next)
+		loop(MOST_ALIASES, one_alias, &aliases, 0);
+	probe_read(&piece->aliases, sizeof(piece->aliases), &aliases);
 	return 0;
 }
 
@@ -610,11 +642,16 @@ static long one_sequence(u32 at, struct names *names)
  * Copies the names into the piece. Returns their length together, and 1 more than fits if they
  * changed meanwhile: what was copied may then be a path that never was.
  */
-static never_inline u64 copy_names(struct walk *walk, u64 dentry)
+verified_once u64 copy_names(struct piece *piece, u64 dentry)
 {
-	struct names names = { .piece = walk->piece, .dentry = dentry };
+	struct names names;
 	u64 length;
 
+	if (!piece)
+		return 0;
+	forget(names);
+	names.piece = piece;
+	names.dentry = dentry;
 	loop(MOST_FOLDERS, one_name, &names, 0);
 	length = unknown(&names.length);
 	if (names.torn)
@@ -673,7 +710,7 @@ static always_inline void describe_copy(struct piece *piece, struct place *place
 static never_inline long see_inode(struct walk *walk)
 {
 	struct piece *piece = walk->piece;
-	struct aliases aliases = {};
+	struct aliases *aliases;
 	struct place *place;
 	struct dentry *of;
 	u64 parent = 0;
@@ -682,15 +719,10 @@ static never_inline long see_inode(struct walk *walk)
 	if (!piece)
 		return 1;
 	place = &piece->cursor.end;
-	aliases.inode = place->seen[0];
-	aliases.next = of_inode(u64, i_dentry.first);
-	if (aliases.next) {
-		one_alias(0, &aliases);
-		if (aliases.next)
-			loop(MOST_ALIASES, one_alias, &aliases, 0);
-	}
+	see_aliases(piece);
+	aliases = &piece->aliases;
 	/* If not all dentries were seen, somebody may hold it. */
-	if (!aliases.opens && !aliases.next && !of_inode(u64, i_data.i_mmap.rb_root.rb_node)) {
+	if (!aliases->opens && !aliases->next && !of_inode(u64, i_data.i_mmap.rb_root.rb_node)) {
 		place->unlisted.files++;
 		place->unlisted.pages += of_inode(u64, i_data.nrpages);
 		if (place->magic == TMPFS_MAGIC)
@@ -699,17 +731,17 @@ static never_inline long see_inode(struct walk *walk)
 	}
 	describe_copy(piece, place);
 	place->object = piece->found.object;
-	if (!aliases.next) {
-		piece->found.opens = aliases.opens;
+	if (!aliases->next) {
+		piece->found.opens = aliases->opens;
 		piece->found.flags |= SHM_OPENS;
 	}
-	probe_read(&of, sizeof(of), &aliases.dentry);
+	probe_read(&of, sizeof(of), &aliases->dentry);
 	peek(parent, of->d_parent);
-	if (parent == aliases.dentry && place->flags & SB_KERNMOUNT)
+	if (parent == aliases->dentry && place->flags & SB_KERNMOUNT)
 		piece->found.flags |= SHM_KERNELS;
-	text = copy_names(walk, aliases.dentry);
+	text = copy_names(piece, aliases->dentry);
 	for (u32 nth = 1; nth < MOST_TRIES && text >= PATH_ROOM; nth++)
-		text = copy_names(walk, aliases.dentry);
+		text = copy_names(piece, aliases->dentry);
 	if (text >= PATH_ROOM)
 		text = 0;
 	asm volatile("" : "+r"(text));
@@ -850,15 +882,17 @@ static long move(u32 at, struct walk *walk)
 	if (place->in_tree)
 		return see_mapping(walk);
 	if (!place->in_filesystem)
-		return next_filesystem(walk);
+		return next_filesystem(piece) ? 1 : 0;
 	fs = place->fs;
 	own = next_of(&place->fs);
 	head = own + place_of(fs->s_inodes);
 	if (place->seen[0]) {
 		self = next_of(&place->seen[0]) + place_of(inode->i_sb_list);
 		next = next_of((void *)self);
-		if (!next || next == self)
-			return go_back(walk);
+		if (!next || next == self) {
+			go_back(piece);
+			return 0;
+		}
 	} else {
 		next = next_of((void *)head);
 	}
@@ -926,17 +960,16 @@ static always_inline int is_in_tree(struct place *place)
 }
 
 /* Finds the place again where the last step stopped, or one before it. */
-static never_inline int find_place(struct walk *walk)
+verified_once int find_place(struct piece *piece)
 {
-	struct piece *piece = walk->piece;
-	struct search search = {};
+	struct search search;
 	struct place *place;
 
 	if (!piece)
 		return 0;
+	forget(search);
 	place = &piece->cursor.end;
-	probe_read(&search.at, sizeof(search.at), &walk->anchor);
-	search.anchor = search.at;
+	search.anchor = search.at = piece->anchor;
 	search.fs = next_of(&place->fs);
 	search.root = place->root;
 	search.before = next_of(&place->fs_before);
@@ -948,17 +981,17 @@ static never_inline int find_place(struct walk *walk)
 		/* What follows the one before it comes next. */
 		place->in_filesystem = 0;
 		place->in_tree = 0;
-		place->fs = place->fs_before ? place->fs_before : walk->anchor;
-		place->root = place->fs_before ? place->root_before : root_of(search.anchor);
-		place->fs_before = 0;
+		back_to_filesystem_before(piece);
 		if (place->restarts++ >= MOST_RESTARTS)
 			place->inodes_cut = place->done = 1;
 		return 0;
 	}
 	if (!place->in_filesystem || !place->seen[0])
 		return 0;
-	if (!is_in_list(place, 0))
-		return go_back(walk);
+	if (!is_in_list(place, 0)) {
+		go_back(piece);
+		return 0;
+	}
 	place->at = 0;
 	if (place->in_tree && place->node && !is_in_tree(place)) {
 		/* All of its mappings once more. */
@@ -1028,16 +1061,11 @@ int inodes(struct context *context)
 	probe_read(place, sizeof(*place), &piece->cursor.begin);
 	peek(file, seq->file);
 	peek(inode, file->f_inode);
-	peek(walk.anchor, inode->i_sb);
+	peek(piece->anchor, inode->i_sb);
 	if (place->fs)
-		find_place(&walk);
-	else {
-		u64 anchor = 0;
-
-		probe_read(&anchor, sizeof(anchor), &walk.anchor);
-		place->fs = walk.anchor;
-		place->root = root_of(anchor);
-	}
+		find_place(piece);
+	else
+		back_to_filesystem_before(piece);
 	if (!place->done)
 		loop(moves, move, &walk, 0);
 	if (place->in_tree && place->node) {

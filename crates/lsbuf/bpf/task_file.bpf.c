@@ -106,17 +106,23 @@ static never_inline int keeper(struct slot *slot, u64 ino, u32 what)
 
 static never_inline int shmem_fd(struct slot *slot, struct task_struct *task, struct file *file, struct inode *inode)
 {
-	const void *pointers[] = { file, inode, task->files };
-	u64 addresses[3] = {}, ino = inode->i_ino;
+	union {
+		const void *pointers[3];
+		u64 numbers[3];
+	} at = { .pointers = { file, inode, task->files } };
+	u64 ino = inode->i_ino;
 	record(shm_fd, found);
 
 	if (!is_listed(inode->i_sb->s_magic))
 		describe_unlisted(slot->seq, file);
-	/* One read for all: this is done for each fd of shared memory. */
-	probe_read(addresses, sizeof(addresses), pointers);
-	found.object = object_id_of(addresses[1], ino);
-	found.file = file_id_of(addresses[0], addresses[1], ino);
-	fill_fd(found, slot, task, file, addresses[2]);
+	/*
+	 * One read makes numbers of all pointers, where they are: this is done for each fd of
+	 * shared memory, and there is little stack.
+	 */
+	probe_read(at.numbers, sizeof(at), at.pointers);
+	found.object = object_id_of(at.numbers[1], ino);
+	found.file = file_id_of(at.numbers[0], at.numbers[1], ino);
+	fill_fd(found, slot, task, file, at.numbers[2]);
 	put(slot->seq, found, SHM_FD);
 	return 0;
 }
@@ -199,17 +205,15 @@ static long one_file(u32 at, struct message *message)
 		put(message->slot.seq, found, IN_FLIGHT);
 		add_written(message, sizeof(found));
 	} else if (magic == SOCKFS_MAGIC || magic == ANON_INODE_FS_MAGIC) {
-		message->nested = 1;
+		/* A value that the verifier knows would make it follow the loop once more. */
+		message->nested++;
 	} else if (shmem) {
 		u16 mode = 0;
 
 		peek(mode, inode->i_mode);
 		if (!is_shmem(magic, mode))
 			return 0;
-		if (!is_listed(magic)) {
-			describe_unlisted(message->slot.seq, file);
-			add_written(message, sizeof(struct shm_inode));
-		}
+		add_written(message, describe_unlisted(message->slot.seq, file));
 		waiting_shmem(message, file, inode);
 	}
 	return 0;
@@ -244,7 +248,7 @@ static long one_message(u32 at, struct queue *queue)
 		}
 		queue->end = queue->listener_end;
 		queue->next = queue->listener_next;
-		queue->listener_end = 0;
+		forget(queue->listener_end);
 		return 0;
 	}
 	peek(queue->next, skb->next);
