@@ -249,11 +249,11 @@ impl Settling {
             may_miss: None,
         };
         let (mut again, mut calls) = (false, false);
-        if !outcome.seen.listed {
-            (outcome.may_miss, again) = self.may_miss(&assembled, &interference);
-        }
         if !outcome.seen.unlisted_passed_over.is_empty() {
+            // That they changed nothing is no evidence: nobody looked.
             (outcome.may_miss, again) = (Some(outcome.seen.unlisted_passed_over.clone()), true);
+        } else if !outcome.seen.listed {
+            (outcome.may_miss, again) = self.may_miss(&assembled, &interference);
         }
         let ran = interference.ran.clone().map(Rc::new);
         let verdicts: Vec<ReadingVerdict> = assembled

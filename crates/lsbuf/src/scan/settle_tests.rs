@@ -201,6 +201,10 @@ fn what_may_be_missing() {
     found_more.objects.push(other);
     found_more.objects[0].counted.stable = false;
     assert_eq!(may_miss([found_more, moves(&[8]), moves(&[8])]), Some(pids(&[8])));
+    // Nor is one that did not look at processes which may hold some.
+    let mut passing = moves(&[8]);
+    passing.coverage.unlisted_passed_over = pids(&[7]);
+    assert_eq!(may_miss([passing, moves(&[9]), moves(&[9])]), Some(pids(&[9])));
     let forks = || unlisted(&[], &[8], false);
     assert_eq!(may_miss([forks(), forks(), forks()]), Some(pids(&[8])));
     let changes = || unlisted(&[], &[], true);
