@@ -88,6 +88,7 @@ static always_inline u64 unknown(const u64 *number)
 #define TCP_LISTEN 10
 #define VM_MAYSHARE 0x80
 #define PF_EXITING 0x00000004
+#define PF_FORKNOEXEC 0x00000040
 #define PF_KTHREAD 0x00200000
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -479,6 +480,8 @@ struct task {
 #define TASK_DEAD 4
 /* mm_writes is set. */
 #define TASK_MM_WRITES 8
+/* Its process was forked and has not started a program since: see PF_FORKNOEXEC. */
+#define TASK_FORKED 16
 
 struct fd {
 	struct head head;

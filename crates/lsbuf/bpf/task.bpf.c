@@ -104,6 +104,7 @@ int tasks(struct context *context)
 	struct kernfs_node *node = 0;
 	const struct cred *cred = 0;
 	struct own own;
+	u32 flags = 0;
 	record(task, found);
 
 	if (!task) {
@@ -132,6 +133,10 @@ int tasks(struct context *context)
 	}
 	if (task->exit_state)
 		found.state |= TASK_DEAD;
+	/* A thread that is not the leader always has the flag. */
+	peek(flags, leader->flags);
+	if (flags & PF_FORKNOEXEC)
+		found.state |= TASK_FORKED;
 	found.program = program_of(task);
 	found.mm = mixed((u64)own.mm);
 	found.files = mixed((u64)own.files);

@@ -73,7 +73,7 @@ pub(super) const GROUP: u32 = 4400;
 const OTHER_GROUP: u32 = 4401;
 
 /// The folder of pins with the layout that this lsbuf uses.
-const SET: &str = "/run/lsbuf/7";
+const SET: &str = "/run/lsbuf/8";
 
 /// The command, without a source from the environment.
 pub(super) fn lsbuf(arguments: &[&str]) -> Command {
@@ -167,8 +167,8 @@ fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
     }
     status(ctx, "a member's status", 0, &mut by_user_in(GROUP, &["probes", "status"]))?;
     let doctor = status(ctx, "a member's doctor", 0, &mut by_user_in(GROUP, &["doctor"]))?;
-    let works = "works   BPF iterators     used, as pinned in /run/lsbuf/7\n";
-    ctx.check("doctor says what is used", String::from_utf8_lossy(&doctor.stdout).starts_with(works))?;
+    let works = format!("works   BPF iterators     used, as pinned in {SET}\n");
+    ctx.check("doctor says what is used", String::from_utf8_lossy(&doctor.stdout).starts_with(&works))?;
 
     status(ctx, "an outsider's status", 1, &mut by_user_in(USER, &["probes", "status"]))?;
     refused(

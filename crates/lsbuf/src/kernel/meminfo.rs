@@ -36,6 +36,19 @@ pub(crate) fn read(root: &Folder) -> Result<Meminfo> {
     parse(&text).map_err(|Malformed| Errno::BADMSG)
 }
 
+/// Whether pages are locked in memory (`Mlocked:`), also if that cannot be read. Pages that were
+/// locked a moment ago may not be counted yet.
+pub(crate) fn has_locked(root: &Folder) -> bool {
+    let mut text = Vec::new();
+    root.read_file(c"meminfo", &mut text).is_err() || !says_none_locked(&text)
+}
+
+fn says_none_locked(text: &[u8]) -> bool {
+    let mut lines = text.split(|&b| b == b'\n').filter_map(|line| cut(line, b':').ok());
+    let locked = lines.find_map(|(key, rest)| (key == b"Mlocked").then_some(rest));
+    locked.and_then(|rest| kilobytes(rest).ok()) == Some(Bytes(0))
+}
+
 /// Makes the kernel add up what each processor has counted (`vmstat_refresh` in mm/vmstat.c).
 pub(crate) fn fold(root: &Folder) -> Result<()> {
     match root.read_file(c"sys/vm/stat_refresh", &mut Vec::new()) {
@@ -127,6 +140,15 @@ mod tests {
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300), value in "[ 0-9kB:\n-]{0,30}") {
             let _ = parse(&bytes);
             let _ = parse(&text(&value));
+        }
+    }
+
+    /// Check that only the line that says so means that nothing is locked.
+    #[test]
+    fn locked_pages() {
+        assert!(says_none_locked(b"Unevictable:   12 kB\nMlocked:           0 kB\nSwapTotal:  0 kB\n"));
+        for unclear in [&b"Mlocked:           4 kB\n"[..], b"Mlocked: 0\n", b"Unevictable:   0 kB\n", b""] {
+            assert!(!says_none_locked(unclear));
         }
     }
 }

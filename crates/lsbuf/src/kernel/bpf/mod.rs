@@ -12,7 +12,8 @@
 //! - `task_file` (5.8, the same commit): every fd of a dma-buf or device, and every file that waits
 //!   in a socket.
 //! - `task_vma` (5.12, commit 3a7b35b899de): every mapping of a dma-buf. The kernel holds the
-//!   process's `mmap_lock` while it is read.
+//!   process's `mmap_lock` while it is read. Root can also read it for one process alone (6.1,
+//!   commit f0d74c4da1f0; [`Probes::read_process`]).
 //! - `dmabuf` (6.16, commit 76ea95534995): every dma-buf with its count, its attached devices, and
 //!   its mappings.
 //! - `shmem_inodes`: every inode of tmpfs and hugetlbfs that somebody holds, and its mappings. The
@@ -58,7 +59,7 @@ use rustix::param::page_size;
 use super::guard;
 use super::parse::Malformed;
 use super::read::retry;
-use crate::model::{Kind, Kinds};
+use crate::model::{Kind, Kinds, Pid};
 pub(crate) use iterator::{Iterator, Unavailable};
 use loading::Loader;
 use pins::Pins;
@@ -71,7 +72,17 @@ pub(crate) struct Probes {
     pins: Option<Pins>,
     /// Loads those that were postponed; `None`: the iterators are pinned.
     loader: Option<Loader>,
+    of_one: OfOneProcess,
     chunk: Vec<u8>,
+}
+
+/// How the mappings of one process are read.
+#[derive(Debug)]
+enum OfOneProcess {
+    Untried,
+    /// By attaching this program to the process.
+    Program(OwnedFd),
+    Impossible,
 }
 
 /// Each iterator as it came out of loading, in the order of [`Iterator::ALL`].
@@ -112,7 +123,8 @@ impl Probes {
     fn load_some(sys: &Path, wanted: &[Iterator], postponed: &[Iterator]) -> Result<Probes, Unavailable> {
         let loader = Loader::new(sys)?;
         let probes = loader.load(wanted, postponed)?;
-        Ok(Probes { probes, pins: None, loader: Some(loader), chunk: Vec::new() })
+        let of_one = OfOneProcess::Untried;
+        Ok(Probes { probes, pins: None, loader: Some(loader), of_one, chunk: Vec::new() })
     }
 
     /// Loads an iterator if it was postponed.
@@ -133,7 +145,8 @@ impl Probes {
         let open = |iterator| pins.read(iterator).map(|_| IteratorHandle::Pinned);
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
-        Ok(Probes { probes, pins: Some(pins), loader: None, chunk: Vec::new() })
+        let of_one = OfOneProcess::Untried;
+        Ok(Probes { probes, pins: Some(pins), loader: None, of_one, chunk: Vec::new() })
     }
 
     /// The folder where they are pinned; `None`: they were loaded by this process.
@@ -191,15 +204,68 @@ impl Probes {
         }
     }
 
+    /// Whether [`Probes::read_process`] may be possible. If the iterator is loaded only when it is
+    /// first read, that is not known before.
+    pub(crate) fn may_read_process(&mut self) -> bool {
+        let iterator = Iterator::TaskVmaShmem;
+        if matches!(self.probes[iterator as usize], Ok(IteratorHandle::Postponed)) {
+            return true;
+        }
+        if matches!(self.of_one, OfOneProcess::Untried) {
+            let program = self.link(iterator).and_then(|link| loading::program_of(link.as_fd()));
+            self.of_one = program.map_or(OfOneProcess::Impossible, OfOneProcess::Program);
+        }
+        matches!(self.of_one, OfOneProcess::Program(_))
+    }
+
+    /// Reads the iterator over VMAs with shared memory once, for the mappings of one process alone;
+    /// else as [`Probes::read`]. Returns whether that is possible: it needs Linux 6.1, and
+    /// CAP_SYS_ADMIN to attach the program again. A process whose leader has exited has no
+    /// mappings here.
+    pub(crate) fn read_process(&mut self, pid: Pid, each: impl FnMut(Record<'_>)) -> Result<bool, Errno> {
+        self.load_postponed(Iterator::TaskVmaShmem);
+        if !self.may_read_process() {
+            return Ok(false);
+        }
+        let OfOneProcess::Program(program) = &self.of_one else { return Ok(false) };
+        // The leader alone: before Linux 6.6, the walk over all threads of a process leaves some
+        // out, and before 6.12 no other thread can be named.
+        let Ok(Some(link)) = loading::attach_to_task(program.as_fd(), pid.0) else {
+            self.of_one = OfOneProcess::Impossible;
+            return Ok(false);
+        };
+        let file = loading::open(link.as_fd())?;
+        self.read_file(Iterator::TaskVmaShmem, &file, each).map(|()| true)
+    }
+
+    /// The attached iterator itself.
+    fn link(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
+        match (&self.probes[iterator as usize], &self.pins) {
+            (Ok(IteratorHandle::Loaded(link)), _) => Ok(link.try_clone().map_err(|_| Errno::MFILE)?),
+            (Ok(IteratorHandle::Pinned), Some(pins)) => pins.link(iterator).map_err(|_| Errno::PERM),
+            _ => Err(Errno::NOSYS),
+        }
+    }
+
     /// Reads an iterator once and calls `each` for every record. `BADMSG`: the data are not what
     /// the program writes, or stop before its end. `STALE`: the pinned iterator has been replaced
     /// or removed.
-    pub(crate) fn read(&mut self, iterator: Iterator, mut each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
+    pub(crate) fn read(&mut self, iterator: Iterator, each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
+        self.load_postponed(iterator);
+        let file = self.open(iterator)?;
+        self.read_file(iterator, &file, each)
+    }
+
+    /// Reads an open iterator to its end.
+    fn read_file(
+        &mut self,
+        iterator: Iterator,
+        file: &OwnedFd,
+        mut each: impl FnMut(Record<'_>),
+    ) -> Result<(), Errno> {
         // More than what the kernel buffers for one step, which it returns as a whole: 8 pages
         // (`bpf_seq_read` in kernel/bpf/bpf_iter.c).
         let room = 16 * page_size();
-        self.load_postponed(iterator);
-        let file = self.open(iterator)?;
         let chunk = &mut self.chunk;
         let (mut kept, mut unexpected, mut ended) = (0, false, !iterator.has_end());
         loop {

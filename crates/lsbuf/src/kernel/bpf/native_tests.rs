@@ -397,3 +397,50 @@ fn more_than_one_read_has_room_for() {
     mapped.sort_unstable();
     assert_eq!(starts, mapped.iter().map(|at| at.addr() as u64).collect::<Vec<_>>());
 }
+
+/// Check that one process can be read alone, and that its mappings are then those that are found
+/// when all processes are read; and that a process that does not exist has none.
+#[test]
+#[allow(unsafe_code)]
+fn mappings_of_one_process() {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    let Some(mut probes) = load(&[Iterator::TaskVmaShmem]) else { return };
+    let (file, page) = (memfd_create(c"mapped", MemfdFlags::CLOEXEC).unwrap(), page_size());
+    // SAFETY: the kernel chooses the place, and nothing is read or written there.
+    let at = unsafe { mmap(std::ptr::null_mut(), page, ProtFlags::READ, MapFlags::SHARED, &file, 0) };
+    let at = at.unwrap();
+    let mut child = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+    let (own, other, none) = (own_pid(), Pid(child.id()), Pid(u32::MAX >> 1));
+    let mut all = HashMap::<Option<Pid>, Vec<u64>>::new();
+    let mut add = |record: Record<'_>| {
+        if let Record::ShmVma(ShmVma { vma, .. }) = record {
+            all.entry(vma.owner).or_default().push(vma.start);
+        }
+    };
+    probes.read(Iterator::TaskVmaShmem, &mut add).unwrap();
+    let mut of_one = |pid| {
+        let mut found = Vec::new();
+        let mut ended = false;
+        let possible = probes.read_process(pid, |record| match record {
+            Record::ShmVma(ShmVma { vma, .. }) => found.push((vma.owner, vma.start)),
+            Record::End => ended = true,
+            _ => {}
+        });
+        possible.unwrap().then(|| {
+            assert!(ended);
+            found
+        })
+    };
+    let found = [own, other, none].map(&mut of_one);
+    // SAFETY: the mapping was made above, and nothing refers to it.
+    unsafe { munmap(at, page) }.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let [Some(found), Some(others), Some(nothing)] = found else {
+        assert!(!probes.may_read_process());
+        return;
+    };
+    assert!(found.contains(&(Some(own), at.addr() as u64)) && all[&Some(own)].contains(&(at.addr() as u64)));
+    assert!(found.iter().all(|(owner, _)| *owner == Some(own)), "{found:?}");
+    assert_eq!((others, nothing), (Vec::new(), Vec::new()));
+}

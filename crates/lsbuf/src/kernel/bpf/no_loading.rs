@@ -31,3 +31,15 @@ pub(super) fn open(_: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 pub(super) fn pin(_: BorrowedFd<'_>, _: &CStr) -> Result<(), Errno> {
     Err(Errno::NOSYS)
 }
+
+pub(super) fn pinned(_: &CStr) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+pub(super) fn program_of(_: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+pub(super) fn attach_to_task(_: BorrowedFd<'_>, _: u32) -> Result<Option<OwnedFd>, Errno> {
+    Err(Errno::NOSYS)
+}

@@ -27,7 +27,7 @@
 //!   (`bpf_iter_link_lops` in kernel/bpf/bpf_iter.c has no `detach`), and an open iterator keeps
 //!   its program.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -43,6 +43,7 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 
 use super::iterator::{Iterator, Unavailable};
+use super::loading;
 use super::lock::{Deadline, Lock};
 use super::record::LAYOUT;
 use super::trust::{Failure, is_on_bpf_fs, is_same, is_trusted, others_may};
@@ -101,7 +102,21 @@ impl Pins {
 
     /// Opens an iterator for one reading.
     pub(super) fn read(&self, iterator: Iterator) -> Result<OwnedFd, Unavailable> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open_file(iterator, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    }
+
+    /// Opens an iterator itself, not for a reading. Root has the right to do that; a member of the
+    /// group may only read.
+    pub(super) fn link(&self, iterator: Iterator) -> Result<OwnedFd, Unavailable> {
+        let file = self.open_file(iterator, OFlags::PATH)?;
+        // The system call takes a path. This path leads to the open file, which was checked.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let path = CString::new(path).map_err(|_| Unavailable::Refused(Errno::INVAL))?;
+        loading::pinned(&path).map_err(Unavailable::Refused)
+    }
+
+    fn open_file(&self, iterator: Iterator, flags: OFlags) -> Result<OwnedFd, Unavailable> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(&self.dir, iterator.name(), flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(Unavailable::NotPinned),

@@ -15,7 +15,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals
 
 /// The version of the records: which there are, their layout and their meaning. It goes up with
 /// every change of any of these, so that records of other pinned programs are not read.
-pub(crate) const LAYOUT: u32 = 7;
+pub(crate) const LAYOUT: u32 = 8;
 
 /// An id of a kernel object: the same for one object as long as it lives. It says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +79,8 @@ pub(crate) struct TaskRecord {
     /// The number of its cgroup in the unified hierarchy.
     pub(crate) cgroup: u64,
     pub(crate) program: ExecId,
-    /// How many pages of its address space are locked in memory. Those of memfd_secret are.
+    /// How many pages of its address space are locked in memory. The copy of an address space that
+    /// fork(2) makes begins with 0.
     pub(crate) locked_pages: u64,
     /// The thread's own IPC namespace.
     pub(crate) ipc: Option<IpcNamespace>,
@@ -93,6 +94,9 @@ pub(crate) struct TaskRecord {
     pub(crate) kernel: bool,
     /// It has begun to exit, and may still hold references.
     pub(crate) exiting: bool,
+    /// Its process was forked and has not started a program since (`PF_FORKNOEXEC` of its leader).
+    /// So its address space began as a copy of another one, or is shared with another process.
+    pub(crate) forked: bool,
     pub(crate) comm: [u8; 16],
 }
 
@@ -477,6 +481,7 @@ impl TaskRecord {
         const EXITING: u32 = 2;
         const DEAD: u32 = 4;
         const MM_WRITES: u32 = 8;
+        const FORKED: u32 = 16;
         let is = |bit| task.state & bit != 0;
         TaskRecord {
             pid: Pid(task.tgid),
@@ -492,6 +497,7 @@ impl TaskRecord {
             uid: task.uid,
             kernel: is(KERNEL),
             exiting: is(EXITING) && !is(DEAD),
+            forked: is(FORKED),
             comm: task.comm,
         }
     }

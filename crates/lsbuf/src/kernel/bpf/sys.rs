@@ -7,9 +7,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_prog_type};
 use rustix::io::{Errno, Result};
 
 /// Room for the verifier's log of a program that it refuses, in bytes. What does not fit is lost,
@@ -139,16 +140,57 @@ pub(super) fn freeze(map: BorrowedFd<'_>) -> Result<()> {
 pub(super) fn attach(program: BorrowedFd<'_>, walked: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     // `union bpf_iter_link_info`, of which only the fd of a map is set.
     let info = walked.map(|map| number(map).to_ne_bytes());
+    attach_with(program, info.as_ref().map_or(&[], |info| &info[..]))
+}
+
+/// Attaches a loaded program to its iterator over tasks, for the task with this number alone.
+/// `None`: the kernel cannot do that (before Linux 6.1, commit f0d74c4da1f0).
+pub(super) fn attach_to_task(program: BorrowedFd<'_>, task: u32) -> Result<Option<OwnedFd>> {
+    // `union bpf_iter_link_info`, of which `task.tid` is set, and not `pid` and `pid_fd`.
+    let info = [task, 0, 0].map(u32::to_ne_bytes).concat();
+    let link = attach_with(program, &info)?;
+    // An older kernel looks at none of these bytes, and attaches the program to all tasks.
+    let made = link_info(link.as_fd())?;
+    // SAFETY: all bytes of `made` are set, and the fields of the union are integers.
+    let of = unsafe { made.__bindgen_anon_1.iter.__bindgen_anon_2.task.tid };
+    Ok((of == task).then_some(link))
+}
+
+/// Attaches a loaded program to its iterator. `info` is the start of a `union bpf_iter_link_info`.
+fn attach_with(program: BorrowedFd<'_>, info: &[u8]) -> Result<OwnedFd> {
     let mut attributes = Attributes::new();
     let fields = attributes.fields();
     fields.link_create.__bindgen_anon_1.prog_fd = number(program);
     fields.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
-    if let Some(info) = &info {
+    if !info.is_empty() {
         fields.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = address(info);
         fields.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len = info.len() as u32;
     }
     // SAFETY: the address is that of `info`, with its length.
     unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.map(owned)
+}
+
+/// The program of an attached iterator. Needs CAP_SYS_ADMIN.
+pub(super) fn program_of(link: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut attributes = Attributes::new();
+    attributes.fields().__bindgen_anon_6.__bindgen_anon_1.prog_id = link_info(link)?.prog_id;
+    // SAFETY: there are no addresses.
+    unsafe { bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attributes) }.map(owned)
+}
+
+/// What the kernel tells of an attached iterator. What it does not know is 0.
+fn link_info(link: BorrowedFd<'_>) -> Result<bpf_link_info> {
+    let mut info = MaybeUninit::<bpf_link_info>::zeroed();
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.info.bpf_fd = number(link);
+    fields.info.info = info.as_mut_ptr().addr() as u64;
+    fields.info.info_len = size_of::<bpf_link_info>() as u32;
+    // SAFETY: the address is that of `info`, exclusively borrowed, with its length. The kernel
+    // reads from it where to write a name, which is nowhere: the address there is 0.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    // SAFETY: the structure consists of integers, and all of its bytes were zeros before the call.
+    Ok(unsafe { info.assume_init() })
 }
 
 /// Opens an attached iterator for one reading.
@@ -157,6 +199,15 @@ pub(super) fn open(link: BorrowedFd<'_>) -> Result<OwnedFd> {
     attributes.fields().iter_create.link_fd = number(link);
     // SAFETY: there are no addresses.
     unsafe { bpf(bpf_cmd::BPF_ITER_CREATE, &mut attributes) }.map(owned)
+}
+
+/// Opens what is pinned at this path: the attached iterator itself, not for a reading. Needs the
+/// right to write to the file.
+pub(super) fn pinned(path: &CStr) -> Result<OwnedFd> {
+    let mut attributes = Attributes::new();
+    attributes.fields().__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
+    // SAFETY: the address is that of `path`, which ends in a NUL.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes) }.map(owned)
 }
 
 /// Pins an attached iterator in a bpf filesystem.

@@ -8,8 +8,13 @@
 //! it is shows in a mapping of one page, which is never touched: the kernel refuses
 //! `MADV_DONTNEED` for locked memory.
 //!
+//! A mapping that a child inherits by fork(2) never counts as locked: the kernel clears the flag in
+//! the copy (`dup_mmap`). So any process that was forked and has not started a program since may
+//! have such memory, too.
+//!
 //! Limits: where the kernel cannot hibernate for another reason, and does not count such memory as
-//! locked, any process may have some.
+//! locked, any process may have some. Where it does, memory that only a forked process has, by an
+//! inherited mapping, is not looked for while no process has locked memory.
 
 #![allow(unsafe_code)]
 
@@ -30,7 +35,7 @@ use crate::kernel::read;
 pub(crate) enum SecretMemory {
     /// None: there is no such memory.
     Nowhere,
-    /// Those with locked memory.
+    /// Those with locked memory, and those that may have inherited a mapping.
     Locked,
     /// Any.
     Anywhere,

@@ -5,9 +5,14 @@
 //! two ways. The kernel keeps the mappings of each file in a tree. The iterators over dma-bufs
 //! (Linux 6.16) and over inodes of shared memory walk it without its lock. If the tree changes
 //! meanwhile, the walk may miss some. The other way is slower: to look at every VMA of the machine,
-//! under the `mmap_lock` of its process. It is used if the kernel has no iterator over dma-bufs, if
-//! a process may have mapped memory of memfd_secret, which is in no list, and in the next reading
-//! after the walk may have missed some.
+//! under the `mmap_lock` of its process. It is used if the kernel has no iterator over dma-bufs,
+//! and in the next reading after the walk may have missed some.
+//!
+//! Memory of memfd_secret is in no list and has no such tree. Where its mappings count as locked,
+//! and a process has locked memory, only the VMAs of those processes are looked at that may have
+//! mapped some. If the kernel says beforehand that memory is locked, the first reading does that.
+//! Where processes cannot be read one by one (without the rights of root, before Linux 6.1), the
+//! next reading looks at every VMA of the machine.
 //!
 //! Limits: an io_uring is not seen if it has neither an fd nor a mapping, or if it has no fd and no
 //! task that still exists has used it: a child can inherit its mapping.
@@ -26,7 +31,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use self::objects::Rings;
-use self::records::Records;
+use self::records::{Records, VmasOf};
 use super::lists;
 use super::options::Options;
 use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingCoverage, ReadingSource};
@@ -40,7 +45,7 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::secret::SecretMemory;
-use crate::kernel::{devices, fds};
+use crate::kernel::{devices, fds, meminfo};
 use crate::model::{
     Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Pid, Process, ProcessCounts, Source as Asked,
 };
@@ -282,13 +287,15 @@ pub(super) struct IteratorSource {
     /// Whether to look at every VMA under its lock, because the tree of a buffer may not have shown
     /// all mappings.
     locked: bool,
+    /// Whether to look at the VMAs of the processes that may have mapped secret memory.
+    one_by_one: bool,
     /// What the last reading was made from.
     last: Records,
 }
 
 impl IteratorSource {
     pub(super) fn new(
-        iterators: Box<Iterators>,
+        mut iterators: Box<Iterators>,
         root: Arc<ProcRoot>,
         options: Arc<Options>,
     ) -> IteratorSource {
@@ -298,7 +305,12 @@ impl IteratorSource {
         };
         let unlisted = options.kinds.has(Kind::DmaBuf) && !iterators.list_dmabufs(options.kinds);
         let locked = unlisted || secret == SecretMemory::Anywhere;
-        IteratorSource { iterators, root, options, secret, locked, last: Records::default() }
+        // A reading that may wait needs a helper process. On a small machine that costs a tenth of
+        // the scan, so it is not made where no memory is locked.
+        let one_by_one = secret == SecretMemory::Locked
+            && meminfo::has_locked(root.dir())
+            && iterators.probes.may_read_process();
+        IteratorSource { iterators, root, options, secret, locked, one_by_one, last: Records::default() }
     }
 
     /// What is kept for the next scan.
@@ -314,11 +326,20 @@ impl ReadingSource for IteratorSource {
         self.last = Records::default();
         self.locked |= effort.thorough;
         let last_pid = self.root.last_pid();
-        let mut records = Records::read_all(&mut self.iterators.probes, kinds, self.locked)?;
+        let vmas = match (self.locked, self.one_by_one) {
+            (true, _) => VmasOf::Everybody,
+            (false, true) => VmasOf::SecretHolders,
+            (false, false) => VmasOf::Nobody,
+        };
+        let mut records = Records::read_all(&mut self.iterators.probes, kinds, vmas)?;
         // `may_wait` has to know this before a reading begins, so it applies to the next one.
-        let locked = records.locked;
         let cut = records.cut;
-        self.locked |= cut || !records.may_have(self.secret).is_empty();
+        self.locked |= cut;
+        if !self.secret_passed_over(&records).is_empty() {
+            self.look_for_secret(&records);
+        }
+        // Before `objects::read` moves what was found out of the records.
+        let unseen_mappings = records.may_have_unseen_mappings(kinds);
         records.forget(&lists::helpers(&self.root));
         let listed = self.iterators.list_dmabufs(kinds);
         let list = (!listed && kinds.has(Kind::DmaBuf)).then(|| lists::read(&self.options));
@@ -341,7 +362,7 @@ impl ReadingSource for IteratorSource {
             reading.segments.in_flight = (!counts.unknown).then_some(0);
             lists::add_segments(&mut reading.segments, &records.ipc_namespaces(), &self.root);
         }
-        reading.coverage = self.seen(&records, counts, (listed, locked), &reading);
+        reading.coverage = self.seen(&records, counts, (listed, unseen_mappings), &reading);
         if let Some(list) = &list {
             lists::add(&mut reading.coverage, list, kinds);
         }
@@ -356,7 +377,7 @@ impl ReadingSource for IteratorSource {
 
     /// Looking at a VMA under its lock may wait for the process that has the lock.
     fn may_wait(&self, effort: Effort) -> bool {
-        self.locked || effort.thorough
+        self.locked || effort.thorough || self.one_by_one
     }
 
     fn identify(&mut self, pids: &BTreeSet<Pid>) -> Vec<Process> {
@@ -415,21 +436,36 @@ impl IteratorSource {
         (counts, rings, hidden)
     }
 
+    /// Makes the next reading look for memory of memfd_secret: process by process, or, where this
+    /// reading has shown that this is not possible, at every VMA.
+    fn look_for_secret(&mut self, records: &Records) {
+        let can_be_tried = !self.one_by_one && self.secret == SecretMemory::Locked;
+        let few = can_be_tried && records.to_look_at().is_some();
+        self.one_by_one = few && self.iterators.probes.may_read_process();
+        self.locked |= !self.one_by_one;
+    }
+
+    /// The processes that may have mapped memory of memfd_secret, if they were not looked at.
+    fn secret_passed_over(&self, records: &Records) -> BTreeSet<Pid> {
+        let looked_at = records.locked || records.secret_seen;
+        if looked_at { BTreeSet::new() } else { records.may_have(self.secret) }
+    }
+
     fn seen(
         &self,
         records: &Records,
         counts: HiddenRefs,
-        (listed, locked): (bool, bool),
+        (listed, unseen_mappings): (bool, bool),
         reading: &Reading,
     ) -> ReadingCoverage {
         let kinds = self.options.kinds;
         let mut sources = vec![Asked::TaskIterator, Asked::TaskFileIterator];
-        let unlisted = records.may_have(self.secret);
+        let vmas = records.locked || records.secret_seen;
         let first = !listed && kinds.has(Kind::DmaBuf);
         sources.extend(first.then_some(Asked::TaskVmaIterator));
         sources.extend(kinds.has_shmem().then_some(Asked::ShmemInodesIterator));
         sources.extend((kinds.has(Kind::DmaBuf) && listed).then_some(Asked::DmaBufIterator));
-        sources.extend((locked && !first).then_some(Asked::TaskVmaIterator));
+        sources.extend((vmas && !first).then_some(Asked::TaskVmaIterator));
         sources.extend(reading.segments.asked.then_some(Asked::Sysvipc));
         let total = records.processes();
         ReadingCoverage {
@@ -438,9 +474,9 @@ impl IteratorSource {
             hidden_refs: Some(counts),
             unread_segments: reading.segments.unread,
             // A ring that is mapped and has no fd shows only if every VMA is looked at.
-            passed_over: !locked && records.used_rings,
-            listed: unlisted.is_empty() && !records.shmem.cut,
-            unlisted_passed_over: if locked { BTreeSet::new() } else { unlisted },
+            passed_over: !records.locked && records.used_rings || unseen_mappings,
+            listed: records.may_have(self.secret).is_empty() && !records.shmem.cut,
+            unlisted_passed_over: self.secret_passed_over(records),
             ..ReadingCoverage::default()
         }
     }

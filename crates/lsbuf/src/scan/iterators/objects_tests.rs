@@ -29,6 +29,7 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> TaskRecord {
         ipc: None,
         uid: 0,
         kernel: false,
+        forked: false,
         exiting: false,
         comm: [0; 16],
     }

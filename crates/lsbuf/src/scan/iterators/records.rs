@@ -1,13 +1,15 @@
 //! Collects the records that the BPF iterators write in one reading.
 //!
-//! The iterators are read in this order: tasks, fds, every VMA if that is needed, inodes of shared
+//! The iterators are read in this order: tasks, fds, VMAs if that is needed, inodes of shared
 //! memory, dma-bufs, tasks again. The record of a dma-buf has its count from before and after its
 //! mappings. The record of an fd, or of a VMA of shared memory, has the count of its file too. If
 //! the kernel has no iterator over dma-bufs, the fds are read a second time for their counts. The
 //! two passes over the tasks show what ran meanwhile.
 //!
 //! The iterators over dma-bufs and over inodes also list the mappings, by walking trees that may
-//! change meanwhile. If every VMA is looked at under its lock, those mappings are dropped.
+//! change meanwhile. If every VMA is looked at under its lock, those mappings are dropped. If only
+//! those of some processes are looked at, because they may have memory that is in no list, then
+//! only the mappings of such memory are taken from there.
 //!
 //! Limits: an iterator follows pointers in memory that the kernel may free and use again. If a
 //! record is missing or contradicts another one for that reason, everything is read again.
@@ -28,7 +30,7 @@ use crate::kernel::shmem::sysvipc::Namespaces;
 use crate::model::{Dev, Inode, Kind, Kinds, Label, Pid, Tid};
 
 use super::known_fds::{DmaBufFds, DmaBufFiles};
-use super::shmem_records::ShmemRecords;
+use super::shmem_records::{ShmemRecords, UNLISTED};
 
 /// What is known of one dma-buf.
 #[derive(Debug)]
@@ -89,6 +91,16 @@ impl KnownDmaBuf {
     }
 }
 
+/// Whose VMAs are looked at under their lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VmasOf {
+    Nobody,
+    /// The processes that may have mapped memory of memfd_secret, where that counts as locked, if
+    /// they can be read one by one.
+    SecretHolders,
+    Everybody,
+}
+
 /// All records of one reading.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -107,6 +119,9 @@ pub(super) struct Records {
     pub(super) used_rings: bool,
     /// Whether every VMA was looked at under its lock.
     pub(super) locked: bool,
+    /// Whether the VMAs of each process were looked at that may have mapped memory of memfd_secret,
+    /// and of no other process.
+    pub(super) secret_seen: bool,
     pub(super) sync_files: Vec<SyncFd>,
     pub(super) keepers: Vec<KeeperRecord>,
     /// What every task was doing at these two times.
@@ -122,10 +137,10 @@ impl Records {
     /// Reads everything, and again if records were missing or contradicted each other: an iterator
     /// may look at memory that is freed and used again meanwhile. `BADMSG`: they still did in the
     /// last attempt, so another cause is more likely.
-    pub(super) fn read_all(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
+    pub(super) fn read_all(probes: &mut Probes, kinds: Kinds, vmas: VmasOf) -> Result<Records, Errno> {
         const TRIES: u32 = 4;
         for _ in 0..TRIES {
-            match Records::read_once(probes, kinds, locked) {
+            match Records::read_once(probes, kinds, vmas) {
                 Ok(found) if found.torn => {}
                 Err(Errno::BADMSG) => {}
                 outcome => return outcome,
@@ -134,19 +149,22 @@ impl Records {
         Err(Errno::BADMSG)
     }
 
-    /// Reads everything once. With `locked`, every VMA of the machine is looked at under its lock;
-    /// else the mappings in the buffers' own trees are read.
-    fn read_once(probes: &mut Probes, kinds: Kinds, locked: bool) -> Result<Records, Errno> {
+    /// Reads everything once. Unless every VMA is looked at, the mappings in the buffers' own trees
+    /// are read.
+    fn read_once(probes: &mut Probes, kinds: Kinds, vmas: VmasOf) -> Result<Records, Errno> {
         let mut found = Records::default();
         let shmem = kinds.has_shmem();
         let dmabufs = Iterator::DmaBuf.with(shmem);
         let listed = !kinds.has(Kind::DmaBuf) || probes.why_not(dmabufs).is_none();
         found.read(probes, Iterator::Task.with(shmem), true)?;
+        found.tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
         found.read(probes, Iterator::TaskFile.with(shmem), true)?;
-        let locked = locked || !listed;
+        let locked = vmas == VmasOf::Everybody || !listed;
         found.locked = locked;
         if locked {
             found.read(probes, Iterator::TaskVma.with(shmem), true)?;
+        } else if vmas == VmasOf::SecretHolders {
+            found.secret_seen = found.read_secret(probes)?;
         }
         if shmem {
             found.read(probes, Iterator::ShmemInodes, !locked)?;
@@ -163,9 +181,7 @@ impl Records {
         let mut after = Records::default();
         after.read(probes, Iterator::Task.with(shmem), true)?;
         (found.tasks_after, found.runs_after) = (after.tasks, after.runs);
-        for tasks in [&mut found.tasks, &mut found.tasks_after] {
-            tasks.sort_unstable_by_key(|task| (task.pid, task.tid));
-        }
+        found.tasks_after.sort_unstable_by_key(|task| (task.pid, task.tid));
         found.cut &= !locked;
         found.buffers.sort_by_key(|known| known.inode.ino);
         found.buffers.dedup_by(|later, first| {
@@ -248,6 +264,49 @@ impl Records {
             }
             Record::End => {}
         })
+    }
+
+    /// Adds the mappings of memory that is in no list, process by process. Returns whether each
+    /// process was looked at that may have mapped memory of memfd_secret.
+    fn read_secret(&mut self, probes: &mut Probes) -> Result<bool, Errno> {
+        let Some(pids) = self.to_look_at().filter(|pids| !pids.is_empty()) else { return Ok(false) };
+        for pid in pids {
+            let possible = probes.read_process(pid, |record| match record {
+                Record::ShmInode(inode) => self.shmem.add_inode(&inode),
+                // The description of such an inode comes before each of its mappings. Mappings of
+                // other inodes are reported with the kernel's lists.
+                Record::ShmVma(vma) if self.shmem.is_unlisted(vma.vma.of.object) => {
+                    self.shmem.add_vma(&vma);
+                }
+                Record::Torn => self.torn = true,
+                _ => {}
+            })?;
+            if !possible {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The processes that may have mapped memory of memfd_secret, where that counts as locked;
+    /// empty if no process has locked memory. A process that was forked may have inherited a
+    /// mapping, and an inherited mapping does not count as locked. `None`: too many, or one that
+    /// cannot be read alone, because its leader has exited.
+    pub(super) fn to_look_at(&self) -> Option<BTreeSet<Pid>> {
+        /// A process with a hundred VMAs takes about 0.05 ms. The other way is another reading of
+        /// the whole machine, which takes longer even for more. But the longer one reading lasts,
+        /// the more processes run during it.
+        const MOST: usize = 256;
+        if self.may_have(SecretMemory::Locked).is_empty() {
+            return Some(BTreeSet::new());
+        }
+        let may_have = |task: &&TaskRecord| task.mm.is_some() && (task.locked_pages > 0 || task.forked);
+        let of_leader = |task: &TaskRecord| {
+            find(&self.tasks, task.pid, Tid(task.pid.0)).is_some_and(|leader| leader.mm == task.mm)
+        };
+        let found: Option<BTreeSet<Pid>> =
+            self.tasks.iter().filter(may_have).map(|task| of_leader(task).then_some(task.pid)).collect();
+        found.filter(|pids| pids.len() <= MOST)
     }
 
     /// Drops the records of these processes, which belong to this scan.
@@ -355,7 +414,8 @@ impl Records {
         self.all_queues_read().then(|| in_messages(&self.shmem.in_flight))
     }
 
-    /// The processes that may have mapped memory of memfd_secret, which is in no list.
+    /// The processes that may have mapped memory of memfd_secret, which is in no list; without
+    /// those that may only have inherited a mapping.
     pub(super) fn may_have(&self, secret: SecretMemory) -> BTreeSet<Pid> {
         let may_have = |task: &&TaskRecord| match secret {
             SecretMemory::Nowhere => false,
@@ -363,6 +423,14 @@ impl Records {
             SecretMemory::Anywhere => task.mm.is_some(),
         };
         self.tasks.iter().filter(may_have).map(|task| task.pid).collect()
+    }
+
+    /// Whether memory of these kinds was found of which mappings may not have been looked at,
+    /// because it is in no list.
+    pub(super) fn may_have_unseen_mappings(&self, kinds: Kinds) -> bool {
+        let looked_at = |kind| self.locked || self.secret_seen && kind == Kind::Secretmem;
+        let mut found = UNLISTED.into_iter().zip(self.shmem.found_unlisted);
+        found.any(|(kind, found)| found && kinds.has(kind) && !looked_at(kind))
     }
 
     /// Whether every queue was read to its end, and no queue is in a message of another one.
@@ -427,3 +495,7 @@ fn in_messages<K: Copy + Eq + Hash>(in_flight: &[InFlight<K>]) -> HashMap<K, u64
     }
     in_messages
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -61,6 +61,9 @@ pub(super) struct KnownVma {
     pub(super) perms: Perms,
 }
 
+/// The kinds whose inodes are in no list of the kernel.
+pub(super) const UNLISTED: [Kind; 2] = [Kind::Secretmem, Kind::GuestMemfd];
+
 /// Everything that one reading found.
 #[derive(Debug, Default)]
 pub(super) struct ShmemRecords {
@@ -81,6 +84,8 @@ pub(super) struct ShmemRecords {
     /// Of attached System V segments.
     pub(super) namespaces: HashMap<Id, IpcNamespace, ById>,
     pub(super) filesystems: HashMap<Id, ShmFilesystemRecord, ById>,
+    /// Whether an inode of each kind of [`UNLISTED`] was found.
+    pub(super) found_unlisted: [bool; UNLISTED.len()],
     /// Whether inodes of the kernel's lists may be missing.
     pub(super) cut: bool,
 }
@@ -97,6 +102,9 @@ impl ShmemRecords {
             opens: found.opens,
             name,
         };
+        for (unlisted, found) in UNLISTED.iter().zip(&mut self.found_unlisted) {
+            *found |= known.kind == Some(*unlisted);
+        }
         // The walk over the lists may come to an inode again. The last description is the newest.
         match self.numbers.entry(found.object) {
             Entry::Occupied(at) => self.inodes[*at.get() as usize] = known,
@@ -159,6 +167,11 @@ impl ShmemRecords {
             file.count = count;
         }
         at
+    }
+
+    /// Whether this is an inode of memfd_secret or guest_memfd, which were described.
+    pub(super) fn is_unlisted(&self, object: Id) -> bool {
+        self.inode(object).is_some_and(|at| UNLISTED.map(Some).contains(&self.inodes[at].kind))
     }
 
     /// Leaves out the mappings of lsbuf's helpers. They share its address space, whose mappings
