@@ -11,12 +11,15 @@
 //! Limits: the server implements only the part of FUSE (include/uapi/linux/fuse.h) that this needs.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{PipeWriter, Read, Write, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{
     DumpableBehavior, Signal, getgid, getuid, set_dumpable_behavior, set_parent_process_death_signal,
@@ -52,6 +55,27 @@ impl Hanging {
         user: Option<u32>,
         make: impl FnOnce() -> anyhow::Result<(OwnedFd, Held)>,
     ) -> anyhow::Result<Hanging> {
+        Hanging::start_as(user, make, hang)
+    }
+
+    /// The same, but the process that hangs runs a program that was started for that: its address
+    /// space did not begin as a copy. Only for processes of this binary.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no FUSE, or no user namespaces.
+    pub fn start_program(make: impl FnOnce() -> anyhow::Result<(OwnedFd, Held)>) -> anyhow::Result<Hanging> {
+        Hanging::start_as(None, make, |tell| {
+            let error = Command::new("/proc/self/exe").arg(HANG).stdout(tell).exec();
+            Err(anyhow::Error::new(error).context("running a program"))
+        })
+    }
+
+    fn start_as(
+        user: Option<u32>,
+        make: impl FnOnce() -> anyhow::Result<(OwnedFd, Held)>,
+        hang: impl FnOnce(PipeWriter) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Hanging> {
         fs::create_dir_all(AT).with_context(|| format!("making {AT}"))?;
         let mut actor = Actor::start(b"hanging-world", |stage| {
             let (buf, held) = make()?;
@@ -72,13 +96,11 @@ impl Hanging {
                 File::open(file())?.read(&mut [0]).map(drop).context("reading")
             })?;
             asked.read_exact(&mut [0]).context("waiting for the server to be asked")?;
-            let (mut opened, mut tell_opened) = std::io::pipe()?;
-            let hanging = child(|| {
-                let file = File::open(file())?;
-                let replaced = sys::map_private(&memfd("replaced")?, 0, page_size())?;
-                tell_opened.write_all(b"x")?;
-                sys::map_private_over(replaced, &file).map(drop)
-            })?;
+            let (mut opened, tell_opened) = std::io::pipe()?;
+            if let Some(buf) = &buf {
+                fcntl_setfd(buf, FdFlags::empty()).context("keeping an fd open in a program")?;
+            }
+            let hanging = child(|| hang(tell_opened))?;
             opened.read_exact(&mut [0]).context("waiting for the second open")?;
             drop((device, tell, buf));
             wait_for(hanging, b'D')?;
@@ -86,6 +108,27 @@ impl Hanging {
         })?;
         Ok(Hanging { held: actor.paused_with_one()?, _actor: actor })
     }
+}
+
+/// The mode of the program that hangs.
+pub const HANG: &str = "hang";
+
+/// Hangs, if it runs in the namespaces of [`Hanging`]. Before, it writes a byte to its standard
+/// output.
+///
+/// # Errors
+///
+/// The file cannot be opened or mapped.
+pub fn run_hang(_: &[String]) -> anyhow::Result<ExitCode> {
+    hang(stdout().as_fd().try_clone_to_owned()?.into()).map(|()| ExitCode::SUCCESS)
+}
+
+/// Opens the file, writes a byte to the pipe, and hangs.
+fn hang(mut tell: PipeWriter) -> anyhow::Result<()> {
+    let file = File::open(file())?;
+    let replaced = sys::map_private(&memfd("replaced")?, 0, page_size())?;
+    tell.write_all(b"x")?;
+    sys::map_private_over(replaced, &file).map(drop)
 }
 
 fn memfd(name: &str) -> anyhow::Result<OwnedFd> {

@@ -10,7 +10,7 @@ use anyhow::bail;
 
 use crate::report::Reporter;
 use crate::scenarios::hiding::reuse;
-use crate::{bench, caller, demo, differential, programs, record, runner, shell, soak};
+use crate::{bench, caller, demo, differential, hanging, programs, record, runner, shell, soak};
 
 /// A job and the function that does it.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: programs::WAIT, run: programs::wait },
     Mode { name: programs::AGAIN, run: programs::again },
     Mode { name: programs::LEAVE, run: programs::leave },
+    Mode { name: hanging::HANG, run: hanging::run_hang },
 ];
 
 /// Runs the mode that the first of `arguments` names.
