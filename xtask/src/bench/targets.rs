@@ -6,7 +6,8 @@
 use std::fmt::Write;
 
 use lsbuf_guest::bench::figures::{Figures, Measured, Results};
-use lsbuf_guest::bench::way::{AUTO, BPF, PINNED, PROCFS, START, TEXT};
+use lsbuf_guest::bench::shared::UNHELD;
+use lsbuf_guest::bench::way::{AUTO, BPF, FIND, PINNED, PINNED_ALL, PINNED_TABLE, PROCFS, START, TEXT};
 use lsbuf_guest::bench::world::NATIVE;
 
 use super::tables::ms;
@@ -52,6 +53,34 @@ const TARGETS: &[Target] = &[
             let limit = 2.0 * warm(all, "phone", PINNED)?.wall + command(all, "phone", START)?.wall;
             let took = command(all, "phone", PINNED)?.wall;
             Ok((format!("{} ms of {} ms", ms(took), ms(limit)), took <= limit))
+        },
+    },
+    Target {
+        figure: "command of all kinds, desktop, BPF pinned, against dma-bufs alone",
+        reach: "≤ 1.3×",
+        find: |all| {
+            at_most(1.3, times(command(all, "desktop", PINNED_ALL)?, command(all, "desktop", PINNED)?))
+        },
+    },
+    Target {
+        figure: "command of all kinds, BPF pinned, many-vmas with 10× the unrelated VMAs against many-vmas",
+        reach: "≤ 1.2×",
+        find: |all| {
+            at_most(FLAT, times(command(all, "many-vmas10", PINNED)?, command(all, "many-vmas", PINNED)?))
+        },
+    },
+    Target {
+        figure: "command of all kinds, BPF pinned, as a table, beside a million files, against find -xdev over them",
+        reach: "≤ 0.3×",
+        find: |all| at_most(0.3, times(command(all, UNHELD, PINNED_TABLE)?, command(all, UNHELD, FIND)?)),
+    },
+    Target {
+        figure: "command of all kinds, as JSON, BPF pinned, memfd-100k and memfd-1m",
+        reach: "≤ 100 and 600 ms",
+        find: |all| {
+            let [some, many] = ["memfd-100k", "memfd-1m"].map(|world| command(all, world, PINNED));
+            let (some, many) = (some?.wall, many?.wall);
+            Ok((format!("{} and {} ms", ms(some), ms(many)), some <= 100.0 && many <= 600.0))
         },
     },
     Target {

@@ -88,17 +88,16 @@ fn measured(world: &str, rounds: usize, programs: PathBuf, folder: PathBuf) -> a
         };
         (description, setting)
     } else {
-        let setting = Setting::of_unheld(programs, folder, shared::FILES);
+        let setting = Setting::of_unheld(programs, folder);
         (shared::make_unheld(&setting.files(), shared::FILES)? + &beside()?, setting)
     };
     eprintln!("world {world}: {description}");
     let _hooks = EventHooks::scheduler();
     let _pins = BenchPins::install(&setting);
-    let mut asked: Vec<Asked<'_>> = {
+    let asked: Vec<Asked<'_>> = {
         let _counted = EventHooks::tracepoint();
         setting.ways.iter().map(|way| Asked::new(way, &setting)).collect::<Result<_, _>>()?
     };
-    way::leave_out_table(&mut asked);
     let ways = race::race(&asked, rounds)?;
     Ok(results(world, description, setting.expected, ways, None))
 }
