@@ -4,14 +4,18 @@
 //! they are not trusted: a record that is incomplete, or has an unknown kind or a wrong size, is an
 //! error.
 
+mod shmem;
+
 use std::mem::offset_of;
+
+pub(crate) use shmem::{
+    ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen, ShmVma, ShmWalk,
+};
 
 use super::layout::{self, Field, Whole};
 use crate::kernel::identity::{self, InodeFact, since_epoch};
-use crate::kernel::magic;
 use crate::kernel::parse::Malformed;
-use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
-use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Seals, Tid};
+use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Tid};
 
 /// The version of the records: which there are, their layout and their meaning. It goes up with
 /// every change of any of these, so that records of other pinned programs are not read.
@@ -176,139 +180,6 @@ pub(crate) struct SyncFd {
     pub(crate) fd: Fd,
 }
 
-/// The type of the filesystem that a file of shared memory is on, by its magic number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ShmFilesystem {
-    Tmpfs,
-    Hugetlbfs,
-    Secretmem,
-    /// guest_memfd. From Linux 7 on it has a filesystem of its own. Before, its files are anonymous
-    /// inodes; the iterators report no other anonymous inodes here.
-    GuestMemfd,
-}
-
-impl ShmFilesystem {
-    fn of(number: u64) -> Result<ShmFilesystem, Malformed> {
-        Ok(match i64::try_from(number).map_err(|_| Malformed)? {
-            magic::TMPFS => ShmFilesystem::Tmpfs,
-            magic::HUGETLBFS => ShmFilesystem::Hugetlbfs,
-            magic::SECRETMEM => ShmFilesystem::Secretmem,
-            magic::GUEST_MEMFD | magic::ANON_INODES => ShmFilesystem::GuestMemfd,
-            _ => return Err(Malformed),
-        })
-    }
-}
-
-/// An open file of shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ShmOpen {
-    /// The inode.
-    pub(crate) object: Id,
-    pub(crate) file: Id,
-}
-
-/// A VMA of shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmVma {
-    pub(crate) vma: Vma<ShmOpen>,
-    /// The reference count of its file at that moment.
-    pub(crate) count: u64,
-    /// The IPC namespace of an attached System V segment.
-    pub(crate) ipc: Option<IpcNamespace>,
-}
-
-/// A file of shared memory in a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmInFlight {
-    pub(crate) message: InFlight<ShmOpen>,
-    /// The reference count of the file at that moment.
-    pub(crate) count: u64,
-    /// Opened with `O_PATH`: it only names the inode.
-    pub(crate) path_only: bool,
-}
-
-/// A process whose program is a file of shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmExe {
-    pub(crate) mm: Id,
-    pub(crate) of: ShmOpen,
-    /// The reference count of the file at that moment.
-    pub(crate) count: u64,
-}
-
-/// The description of an inode of shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmInodeRecord<'r> {
-    pub(crate) object: Id,
-    pub(crate) filesystem: ShmFilesystem,
-    pub(crate) inode: ShmInode,
-    /// The number of its pages in swap.
-    pub(crate) swapped: Option<u64>,
-    pub(crate) seals: Option<Seals>,
-    /// How many files (`struct file`) are open on it, `O_PATH` files included. dup and mmap add
-    /// none. Any other reference to one of its dentries (a bind mount of the file, a path that is
-    /// being looked up) counts as one. `None`: not known.
-    pub(crate) opens: Option<u64>,
-    /// The kernel made the file for itself and chose its name.
-    pub(crate) kernels: bool,
-    pub(crate) names: ShmNames<'r>,
-}
-
-/// The name of an inode and those of the folders above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmNames<'r> {
-    /// Each with a NUL. The last name of the path is the first here.
-    names: &'r [u8],
-    /// Whether the path begins at the root of the filesystem.
-    whole: bool,
-}
-
-impl<'r> ShmNames<'r> {
-    /// The last name of the path.
-    pub(crate) fn name(self) -> &'r [u8] {
-        text(self.names).unwrap_or_default()
-    }
-
-    /// The path below the root of its filesystem, with a slash before each name; `None`: it is too
-    /// long to be told.
-    pub(crate) fn path(self) -> Option<Vec<u8>> {
-        let names = self.names.strip_suffix(b"\0").filter(|names| self.whole && !names.is_empty())?;
-        let names = names.rsplit(|&byte| byte == 0);
-        Some(names.flat_map(|name| [b"/", name]).flatten().copied().collect())
-    }
-}
-
-/// A filesystem of shared memory in the kernel's lists. Its record follows those of its inodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmFilesystemRecord {
-    pub(crate) filesystem: Id,
-    pub(crate) of: ShmFilesystem,
-    pub(crate) dev: Dev,
-    /// Whether the kernel has mounted it for itself.
-    pub(crate) kernels: bool,
-    pub(crate) unheld: UnheldRecord,
-    /// Pages of folders and symbolic links.
-    pub(crate) other_pages: u64,
-}
-
-/// The regular files of a filesystem that nobody holds: how many, and their pages in memory and in
-/// swap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct UnheldRecord {
-    pub(crate) files: u64,
-    pub(crate) pages: u64,
-    pub(crate) swapped: u64,
-}
-
-/// How complete a reading of the kernel's lists of inodes was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShmWalk {
-    /// Inodes may be missing.
-    pub(crate) inodes_cut: bool,
-    /// Mappings may be missing.
-    pub(crate) mappings_cut: bool,
-}
-
 /// How many pages of the dma-buf in the next buffer record belong to this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemfdPages {
@@ -420,24 +291,11 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
             Record::ShmInode(ShmInodeRecord::of(&inode, names)?)
         }
         layout::SHM_FD => Record::ShmFd(FdRecord::of_shmem(&Whole::only(record)?)?),
-        layout::SHM_VMA => {
-            let found: layout::ShmVma = Whole::only(record)?;
-            let vma = Vma::of(open(found.object, found.file)?, &found.range)?;
-            let shm = |vma| Record::ShmVma(ShmVma { vma, count: found.count, ipc: ipc(found.ipc) });
-            vma.map_or(Record::Torn, shm)
-        }
+        layout::SHM_VMA => ShmVma::of(&Whole::only(record)?)?.map_or(Record::Torn, Record::ShmVma),
         layout::SHM_IN_FLIGHT => Record::ShmInFlight(ShmInFlight::of(&Whole::only(record)?)?),
-        layout::SHM_EXE => {
-            let exe: layout::ShmExe = Whole::only(record)?;
-            let of = open(exe.object, exe.file)?;
-            Record::ShmExe(ShmExe { mm: some_id(exe.mm)?, of, count: exe.count })
-        }
+        layout::SHM_EXE => Record::ShmExe(ShmExe::of(&Whole::only(record)?)?),
         layout::SHM_FILESYSTEM => Record::ShmFilesystem(ShmFilesystemRecord::of(&Whole::only(record)?)?),
-        layout::SHM_WALK => {
-            let walk: layout::ShmWalk = Whole::only(record)?;
-            let (inodes_cut, mappings_cut) = (walk.inodes_cut != 0, walk.mappings_cut != 0);
-            Record::ShmWalk(ShmWalk { inodes_cut, mappings_cut })
-        }
+        layout::SHM_WALK => Record::ShmWalk(ShmWalk::of(&Whole::only(record)?)),
         layout::SYNC_FILE => Record::SyncFile(SyncFd::of(&Whole::only(record)?)),
         layout::MEMFD_PAGES => Record::MemfdPages(MemfdPages::of(&Whole::only(record)?)),
         layout::GEM_FILE => {
@@ -460,10 +318,6 @@ fn id(number: u64) -> Option<Id> {
 
 fn some_id(number: u64) -> Result<Id, Malformed> {
     id(number).ok_or(Malformed)
-}
-
-fn open(object: u64, file: u64) -> Result<ShmOpen, Malformed> {
-    Ok(ShmOpen { object: some_id(object)?, file: some_id(file)? })
 }
 
 fn ipc(number: u32) -> Option<IpcNamespace> {
@@ -515,21 +369,6 @@ impl FdRecord<Inode> {
             fd: Fd(found.fd),
             path_only: found.path_only != 0,
         }
-    }
-}
-
-impl FdRecord<ShmOpen> {
-    fn of_shmem(found: &layout::ShmFd) -> Result<FdRecord<ShmOpen>, Malformed> {
-        Ok(FdRecord {
-            of: open(found.object, found.file)?,
-            count: found.count,
-            files: id(found.files),
-            program: ExecId(found.program),
-            pid: Pid(found.tgid),
-            tid: Tid(found.tid),
-            fd: Fd(found.fd),
-            path_only: found.path_only != 0,
-        })
     }
 }
 
@@ -592,28 +431,6 @@ impl DeviceFd {
     }
 }
 
-impl ShmInFlight {
-    fn of(found: &layout::ShmInFlight) -> Result<ShmInFlight, Malformed> {
-        let (of, seen_by) = (open(found.object, found.file)?, (Tid(found.tid), Fd(found.fd)));
-        let message = InFlight { of, socket: found.socket, seen_by };
-        Ok(ShmInFlight { message, count: found.count, path_only: found.path_only != 0 })
-    }
-}
-
-impl ShmFilesystemRecord {
-    fn of(found: &layout::ShmFilesystem) -> Result<ShmFilesystemRecord, Malformed> {
-        let layout::Unlisted { files, pages, swapped, other_pages } = found.unlisted;
-        Ok(ShmFilesystemRecord {
-            filesystem: some_id(found.filesystem)?,
-            of: ShmFilesystem::of(found.magic)?,
-            dev: dev(found.dev),
-            kernels: found.kernels != 0,
-            unheld: UnheldRecord { files, pages, swapped },
-            other_pages,
-        })
-    }
-}
-
 impl SyncFd {
     fn of(found: &layout::SyncFd) -> SyncFd {
         SyncFd {
@@ -654,46 +471,6 @@ impl RunRecord {
             stopped: is(STOPPED),
             rings: is(RINGS),
         }
-    }
-}
-
-impl<'r> ShmInodeRecord<'r> {
-    /// The names follow the numbers.
-    fn of(found: &layout::ShmInode, names: &'r [u8]) -> Result<ShmInodeRecord<'r>, Malformed> {
-        const SEALS: u32 = 1;
-        const PAGES: u32 = 2;
-        const CREATED: u32 = 4;
-        const OPENS: u32 = 8;
-        const KERNELS: u32 = 16;
-        const PATH: u32 = 32;
-        let is = |bit| found.flags & bit != 0;
-        let counted = Bytes(found.blocks.saturating_mul(BLOCK));
-        let page = rustix::param::page_size() as u64;
-        // Corrected as stat(2) does it (`shmem_recalc_inode` in mm/shmem.c): pages that the kernel
-        // has dropped meanwhile do not count.
-        let there = Bytes(found.pages.saturating_add(found.swapped).saturating_mul(page));
-        let filesystem = ShmFilesystem::of(found.magic)?;
-        let huge_page = 1u64.checked_shl(found.block_bits).and_then(inode::huge);
-        let inode = ShmInode {
-            dev: dev(found.dev),
-            ino: Inode(found.ino),
-            size: Bytes(found.size),
-            charged: if is(PAGES) { counted.min(there) } else { counted },
-            links: found.links,
-            huge_page: huge_page.filter(|_| filesystem == ShmFilesystem::Hugetlbfs),
-            owner: found.uid,
-            created_at: if is(CREATED) { since_epoch(found.created, found.created_ns) } else { None },
-        };
-        Ok(ShmInodeRecord {
-            object: some_id(found.object)?,
-            filesystem,
-            inode,
-            swapped: is(PAGES).then_some(found.swapped),
-            seals: is(SEALS).then_some(Seals(found.seals)),
-            opens: is(OPENS).then_some(found.opens),
-            kernels: is(KERNELS),
-            names: ShmNames { names, whole: is(PATH) },
-        })
     }
 }
 

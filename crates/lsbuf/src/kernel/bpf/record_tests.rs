@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::shmem::UnheldRecord;
 use super::*;
+use crate::kernel::shmem::inode::BLOCK;
+use crate::model::Seals;
 
 /// A record in the form in which an iterator writes it.
 pub(crate) fn written(kind: u32, fields: &[&[u8]]) -> Vec<u8> {
