@@ -135,10 +135,16 @@ impl BenchWorld {
         References { buffers: self.buffers as u64, fd: each, map: if self.mapped { each } else { 0 } }
     }
 
-    /// How many fds its processes have in all, and the most that one process has.
+    /// How many fds its processes have in all, and the most that one process has: one of the
+    /// world's, or one that makes it.
     pub(super) fn all_fds(&self) -> (usize, usize) {
         let fds = (0..self.processes).map(|process| self.fds_of(process));
-        (fds.clone().sum(), fds.chain([self.buffers]).max().unwrap_or(0))
+        (fds.clone().sum(), fds.chain([self.buffers, self.libraries()]).max().unwrap_or(0))
+    }
+
+    /// How many files the unrelated VMAs are mappings of.
+    fn libraries(&self) -> usize {
+        self.vmas.div_ceil(2 * SEGMENTS)
     }
 
     /// The buffers that a process holds.
@@ -178,7 +184,7 @@ impl BenchWorld {
         let limit = Some(self.all_fds().1 as u64 + 1000);
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
             .context("raising RLIMIT_NOFILE")?;
-        let files = libraries(folder, self.vmas.div_ceil(2 * SEGMENTS))?;
+        let files = libraries(folder, self.libraries())?;
         let unrelated = if self.vmas == 0 {
             None
         } else {
