@@ -25,7 +25,8 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use dmabuf::Heap;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create, statfs};
+use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -44,6 +45,8 @@ pub const NATIVE: &str = "native";
 const SIZE: usize = 16 << 10;
 /// How many VMAs a file has, like a library.
 const SEGMENTS: usize = 4;
+/// The magic number of a tmpfs.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// How many fds one message carries: as many as [`sys::receive_any`] takes.
 const FDS_OF_A_MESSAGE: usize = 8;
 
@@ -351,6 +354,10 @@ fn stay<T>(holds: T, mut told: UnixStream) -> anyhow::Result<()> {
 fn libraries(folder: &Path, count: usize) -> anyhow::Result<Vec<File>> {
     let folder = folder.join("usr/lib/x86_64-linux-gnu");
     std::fs::create_dir_all(&folder).context("making a folder for libraries")?;
+    // Files of a tmpfs are shared memory. A guest has no other filesystem, but can mount one.
+    if count > 0 && statfs(&folder)?.f_type == TMPFS_MAGIC {
+        mount("ramfs", &folder, "ramfs", MountFlags::empty(), None).context("mounting a ramfs")?;
+    }
     let library = |nth: usize| {
         let path = folder.join(format!("libbenchmark-{nth}.so.1.0.0"));
         let file = File::create_new(&path).with_context(|| format!("making {}", path.display()))?;
