@@ -571,17 +571,24 @@ fn mistakes_with_probes() {
 #[test]
 fn status_of_a_forgery() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("7")).unwrap();
-    let without = ["task", "task_file", "task_vma", "dmabuf"];
-    let with = ["task_shmem", "task_file_shmem", "task_vma_shmem", "dmabuf_shmem"];
-    for name in without.into_iter().chain(with) {
-        std::fs::write(folder.path().join("7").join(name), b"").unwrap();
-    }
     let pins = folder.path().to_str().unwrap();
-    let output =
-        Command::new(cargo_bin("lsbuf")).args(["probes", "status", "--pins", pins]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let status = || {
+        let mut command = Command::new(cargo_bin("lsbuf"));
+        let output = command.args(["probes", "status", "--pins", pins]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    // The first line ends with the folder, whose name is a number.
+    let (_, said) = status();
+    let folder = said.lines().next().and_then(|line| line.split_whitespace().last()).unwrap();
+    assert!(folder.starts_with(pins), "{said}");
+    std::fs::create_dir(folder).unwrap();
+    let without = ["task", "task_file", "task_vma", "dmabuf"];
+    let with = ["task_shmem", "task_file_shmem", "task_vma_shmem", "dmabuf_shmem", "shmem_inodes"];
+    for name in without.into_iter().chain(with) {
+        std::fs::write(std::path::Path::new(folder).join(name), b"").unwrap();
+    }
+    let (code, said) = status();
+    assert_eq!(code, Some(1), "{said}");
     let last = "This user cannot use them: what is there was not pinned by root; \
                 as root: lsbuf probes install\n";
     assert!(said.ends_with(last), "{said}");

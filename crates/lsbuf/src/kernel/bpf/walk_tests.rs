@@ -413,8 +413,9 @@ fn a_filesystem_that_goes() {
     }
 }
 
-/// Check that each of many readings at once is whole or says that it is not, and that nearly all are
-/// whole if there are cursors enough. Other tests change the lists meanwhile, which can cut one.
+/// Check that each of many readings at once is whole or says that it is not, and that nearly all
+/// are whole if there are cursors enough. Other tests change the lists meanwhile, which can cut
+/// one.
 #[test]
 fn readings_at_once() {
     let Some(probes) = load(&[Iterator::ShmemInodes]) else { return };
