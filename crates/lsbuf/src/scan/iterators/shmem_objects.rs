@@ -42,7 +42,7 @@ pub(super) fn add(
     let namespaces = std::mem::take(&mut shmem.namespaces);
     let id = |known: &KnownInode| {
         let kind = known.kind.filter(|&kind| kinds.has(kind))?;
-        let ipc = namespaces.get(&known.object).copied().filter(|_| kind == Kind::Sysv);
+        let ipc = if kind == Kind::Sysv { namespaces.get(&known.object).copied() } else { None };
         Some(BufferId { ipc, ..BufferId::new(kind, Some(known.inode.dev), known.inode.ino) })
     };
     let mut inodes = shmem.take_inodes(id);
@@ -52,11 +52,10 @@ pub(super) fn add(
     inodes.truncate(wanted);
     objects.reserve_exact(wanted);
     while let Some(mut known) = inodes.pop() {
-        if let Some(id) = id(&known) {
-            let at = inodes.len();
-            let name = known.name.take().map(|name| paths.name_of(name, id, at));
-            objects.push(object(id, name, &known, of_inodes[at]));
-        }
+        let Some(id) = id(&known) else { continue };
+        let at = inodes.len();
+        let name = known.name.take().map(|name| paths.name_of(name, id, at));
+        objects.push(object(id, name, &known, of_inodes[at]));
         give_back(&mut inodes);
     }
     // The last inode has become the first object.
