@@ -269,7 +269,7 @@ pub(crate) struct FilterArgs {
     /// Only buffers of at least this SIZE, such as 10M
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
-    /// Only buffers that no process holds
+    /// Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds
     #[arg(long, alias = "kernel-only")]
     pub(crate) unheld: bool,
     /// Only unlinked files and segments marked for removal

@@ -11,7 +11,7 @@ use lsbuf::model::{Kind, Ledger, Pid, Snapshot};
 use lsbuf::reconcile::Uncertainty;
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS, View,
+    DEFAULT_UNHELD_COLUMNS, PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS, View,
 };
 use lsbuf::scan::{Options, Scanner, SourceCheck, SourceState};
 
@@ -23,7 +23,8 @@ use crate::select;
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
-    let (_, snapshot) = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
+    let options = Options { unheld: args.listing.filter.unheld, ..args.listing.scan.options() };
+    let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -31,7 +32,7 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     select::sort(&mut rows, &view, &args.sort);
     view.buffers.clone_from(&rows);
     let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default_columns(&view, &args.listing));
-    let style = |row: usize| output::row_style(ledger.row(row).shape);
+    let style = |row: usize| output::row_style(view.shape(row));
     list(&view, &rows, &columns, &args.listing, style)
 }
 
@@ -40,19 +41,26 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
 /// apart.
 fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> {
     let with_shmem = view.snapshot().kinds.has_shmem();
-    let mut columns =
-        if with_shmem { DEFAULT_BUFFER_COLUMNS.to_vec() } else { DEFAULT_DMABUF_COLUMNS.to_vec() };
+    let mut columns = if listing.filter.unheld {
+        DEFAULT_UNHELD_COLUMNS.to_vec()
+    } else if with_shmem {
+        DEFAULT_BUFFER_COLUMNS.to_vec()
+    } else {
+        DEFAULT_DMABUF_COLUMNS.to_vec()
+    };
     if listing.format.is_for_programs() {
         return columns;
     }
+    // Files that nobody holds have no references, and are neither dma-bufs nor segments.
+    let found = || view.buffers.iter().filter(|&&row| view.row(row).is_some());
     let has_any = |name: &str| {
         let column = BUFFER_COLUMNS.iter().find(|column| column.name == name);
         let some = |&row: &usize| matches!(column.map(|c| c.cell(view, row)), Some(Cell::Number(Some(1..))));
-        view.buffers.iter().any(some)
+        found().any(some)
     };
     columns.extend(RARE_REFERENCE_COLUMNS.iter().filter(|name| has_any(name)));
     if with_shmem {
-        let ids = || view.buffers.iter().map(|&row| view.snapshot().buffers[row].id);
+        let ids = || found().map(|&row| view.buffer(row).id);
         if ids().all(|id| id.kind != Kind::DmaBuf) {
             columns.retain(|&name| name != "EXPORTER");
         }

@@ -38,9 +38,19 @@ pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
         return;
     }
     let snapshot = view.snapshot();
-    view.buffers.retain(|&i| passes(filter, &snapshot.buffers[i]));
-    let holders: HashSet<Pid> =
-        view.buffers.iter().flat_map(|&i| &snapshot.buffers[i].holders).map(|h| h.pid).collect();
+    // Most often there is no other filter, and there may be a million such files.
+    let only_unheld =
+        pids.is_empty() && exporters.is_empty() && name.is_none() && min_size.is_none() && !*deleted;
+    let mut buffers = std::mem::take(&mut view.buffers);
+    buffers.retain(|&i| only_unheld && i >= snapshot.buffers.len() || passes(filter, &view.buffer(i)));
+    view.buffers = buffers;
+    let holders: HashSet<Pid> = view
+        .buffers
+        .iter()
+        .filter_map(|&i| snapshot.buffers.get(i))
+        .flat_map(|b| &b.holders)
+        .map(|h| h.pid)
+        .collect();
     view.processes.retain(|&i| {
         let process = &snapshot.processes[i];
         holders.contains(&process.pid) || !chosen && process.sync_files > Some(0)
@@ -87,8 +97,28 @@ pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
 }
 
 /// Orders rows by a column; equal ones keep the snapshot's order.
-pub(crate) fn sort(rows: &mut [usize], view: &View<'_>, by: &Column) {
-    rows.sort_by_cached_key(|&row| Key(by.cell(view, row)));
+pub(crate) fn sort(rows: &mut Vec<usize>, view: &View<'_>, by: &Column) {
+    let found = view.snapshot().buffers.len();
+    let mut unheld = rows.split_off(rows.partition_point(|&row| row < found));
+    let key = |&row: &usize| Key(by.cell(view, row));
+    rows.sort_by_cached_key(key);
+    // There may be a million of these, and their list is in this order.
+    if by.name != "COST" {
+        unheld.sort_by_cached_key(key);
+    }
+    if rows.is_empty() {
+        *rows = unheld;
+        return;
+    }
+    let mut rest = &unheld[..];
+    for row in std::mem::take(rows) {
+        let key_of_row = key(&row);
+        let (before, behind) = rest.split_at(rest.partition_point(|row| key(row) < key_of_row));
+        rows.extend_from_slice(before);
+        rows.push(row);
+        rest = behind;
+    }
+    rows.extend_from_slice(rest);
 }
 
 #[derive(PartialEq, Eq)]

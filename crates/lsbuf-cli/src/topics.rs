@@ -106,7 +106,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf -d", "dma-bufs alone"),
             ("lsbuf --kind memfd,sysv", "these kinds alone"),
             ("lsbuf -p 4711 -o +SHAPE,CREATED", "what process 4711 holds, two more columns"),
-            ("lsbuf --unheld", "what no process holds: drivers, lost segments"),
+            ("lsbuf --unheld", "what nobody holds: files, segments"),
             ("lsbuf --deleted", "unlinked files that are still held"),
             ("lsbuf --min-size 8M --name 'cam*' --sort COUNT", ""),
             ("lsbuf ps --sort BUFS", "the processes that hold the most buffers"),
@@ -124,6 +124,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf ls --human -o +DELETED,IPC", "with two more columns"),
             ("lsbuf ls -p 4711", "what process 4711 holds"),
             ("lsbuf ls --kind sysv --unheld", "segments that no process has attached"),
+            ("lsbuf ls --kind tmpfs --unheld", "forgotten files, such as in /dev/shm"),
         ],
         ..NONE
     },

@@ -55,7 +55,11 @@ struct shm_inode {
 	u32 links;
 	u32 block_bits;
 	u32 seals;
-	u32 inode_count;
+	/*
+	 * References to the inode beside those of its dentries: of a fanotify or inotify mark, or a
+	 * Landlock rule.
+	 */
+	u32 pins;
 	u32 flags;
 };
 
@@ -72,6 +76,10 @@ struct shm_inode {
 #define SHM_KERNELS 16
 /* The names that follow are the whole path, up to the root of its filesystem. */
 #define SHM_PATH 32
+/* Nobody holds the file: no file is open on it, and it is not mapped. */
+#define SHM_UNHELD 64
+/* The name that follows is its own alone. It is in the same folder as the inode before it. */
+#define SHM_SAME_FOLDER 128
 
 /* An fd of shared memory. */
 struct shm_fd {
@@ -197,8 +205,6 @@ static never_inline u32 describe_unlisted(void *seq, struct file *file)
 	peek(found.links, inode->i_nlink);
 	peek(bits, inode->i_blkbits);
 	found.block_bits = bits;
-	if (exists(inode->i_count.counter))
-		peek(found.inode_count, inode->i_count.counter);
 	if (exists(dentry->d_lockref.count)) {
 		peek(dentry, file->f_path.dentry);
 		peek(opens, dentry->d_lockref.count);

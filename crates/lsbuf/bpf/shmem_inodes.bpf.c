@@ -4,7 +4,8 @@
  * its mappings: memfds, System V segments, shared anonymous memory, memory of graphics drivers, and
  * the files of every tmpfs, devtmpfs and hugetlbfs. It does not matter who holds it, in which
  * namespace, or whether the filesystem is mounted. Files that have a name and that nobody holds are
- * only counted.
+ * only counted, unless the reader asks for them: by O_NONBLOCK, which he can set on the open
+ * iterator, and which the kernel does not look at there.
  *
  * The kernel has no iterator for this. The program is called once for each element of an empty map
  * (`iter/bpf_map_elem`). Each call is a step, and goes on where the last one stopped: from
@@ -34,13 +35,14 @@
 /* The longest path, which is no page size, and the longest name with a NUL. */
 #define PATH_ROOM 4096
 #define NAME_ROOM 256
+#define O_NONBLOCK 04000
 
 /*
  * So many moves are made in one step, while other work that the kernel has for this processor may
  * wait, and so many steps in one reading.
  */
 volatile const u32 moves = 2048;
-#define MOST_STEPS 16384
+#define MOST_STEPS 65536
 /* So many names of one inode, and so many folders above it, are looked at. */
 #define MOST_ALIASES 256
 #define MOST_FOLDERS 64
@@ -106,6 +108,9 @@ struct shm_walk {
 	/* 1 if inodes, or mappings of an inode, may be missing. */
 	u32 inodes_cut;
 	u32 mappings_cut;
+	/* 1 if an inode may have been written twice. */
+	u32 repeated;
+	u32 unused;
 };
 
 /* So many inodes are remembered: the last one, and of those before an 8th, 64th, 512th, 4096th. */
@@ -151,7 +156,7 @@ struct place {
 	u32 inodes_cut;
 	u32 mappings_cut;
 	u32 done;
-	u32 unused;
+	u32 repeated;
 };
 
 /*
@@ -192,6 +197,8 @@ struct aliases {
 	/* One of them, a hashed one if there is any. */
 	u64 dentry;
 	u64 opens;
+	/* How many there are. */
+	u64 dentries;
 	struct inode *inode;
 	u32 hashed;
 	u32 tries;
@@ -214,6 +221,10 @@ struct piece {
 	 * iterator's own.
 	 */
 	u64 anchor;
+	/* Whether files that nobody holds are written. */
+	u64 with_unheld;
+	/* The folder of such a file whose whole path was written last in this step; 0: none. */
+	u64 folder;
 	struct cursor cursor;
 	/* A copy of the inode. */
 	u8 raw[INODE_AT + 2048];
@@ -292,6 +303,7 @@ static always_inline void begin_inodes(struct place *place)
 static always_inline void restart_inodes(struct place *place)
 {
 	begin_inodes(place);
+	place->repeated = 1;
 	if (place->restarts++ >= MOST_RESTARTS) {
 		place->inodes_cut = 1;
 		place->in_filesystem = 0;
@@ -361,6 +373,7 @@ static always_inline void back_to_filesystem_before(struct piece *piece)
 {
 	struct place *place = &piece->cursor.end;
 
+	place->repeated |= !!place->fs_before;
 	place->root = place->fs_before ? place->root_before : root_of(piece->anchor);
 	if (!place->fs_before)
 		probe_read(&place->fs_before, sizeof(place->fs_before), &piece->anchor);
@@ -459,6 +472,7 @@ verified_once int go_back(struct piece *piece)
 		return 0;
 	place = &piece->cursor.end;
 	place->in_tree = 0;
+	place->repeated = 1;
 	for (u32 nth = 1; nth < SEEN; nth++) {
 		if (!place->seen[nth] || !is_in_list(place, nth))
 			continue;
@@ -524,12 +538,14 @@ static long one_alias(u32 at, struct aliases *aliases)
 			return 1;
 		inode = aliases->inode;
 		forget(aliases->opens);
+		forget(aliases->dentries);
 		forget(aliases->dentry);
 		forget(aliases->hashed);
 		peek(aliases->next, inode->i_dentry.first);
 		return 0;
 	}
 	aliases->next = next;
+	aliases->dentries = unknown(&aliases->dentries) + 1;
 	/* A dentry that is being freed has a negative count. */
 	if (count > !!hashed)
 		aliases->opens = unknown(&aliases->opens) + count - !!hashed;
@@ -669,6 +685,47 @@ verified_once u64 copy_names(struct piece *piece, u64 dentry)
 	return length;
 }
 
+/* Copies the last name alone. Returns its length; 0 if it changed meanwhile. */
+verified_once u64 copy_name(struct piece *piece, u64 dentry)
+{
+	struct names names;
+
+	if (!piece)
+		return 0;
+	forget(names);
+	names.piece = piece;
+	names.dentry = dentry;
+	one_name(0, &names);
+	return names.torn ? 0 : unknown(&names.length);
+}
+
+/*
+ * Copies the names of the dentry by which the inode is known, whose folder is `parent`. Returns
+ * their length.
+ */
+static never_inline u64 name_inode(struct piece *piece, u64 parent)
+{
+	u64 text = 0;
+
+	if (!piece)
+		return 0;
+	if (piece->found.flags & SHM_UNHELD && parent == piece->folder) {
+		text = copy_name(piece, piece->aliases.dentry);
+		if (text) {
+			piece->found.flags |= SHM_SAME_FOLDER;
+			return text;
+		}
+	}
+	text = copy_names(piece, piece->aliases.dentry);
+	for (u32 nth = 1; nth < MOST_TRIES && text >= PATH_ROOM; nth++)
+		text = copy_names(piece, piece->aliases.dentry);
+	if (text >= PATH_ROOM)
+		text = 0;
+	if (piece->found.flags & SHM_UNHELD)
+		piece->folder = piece->found.flags & SHM_PATH ? parent : 0;
+	return text;
+}
+
 /* Describes the inode by its copy. */
 static always_inline void describe_copy(struct piece *piece, struct place *place)
 {
@@ -685,7 +742,6 @@ static always_inline void describe_copy(struct piece *piece, struct place *place
 	found->uid = of_inode(u32, i_uid.val);
 	found->links = of_inode(u32, i_nlink);
 	found->block_bits = of_inode(u8, i_blkbits);
-	found->inode_count = of_inode(u32, i_count.counter);
 	if (place->magic == TMPFS_MAGIC) {
 		found->seals = of_shmem(u32, seals);
 		found->swapped = of_shmem(u64, swapped);
@@ -714,6 +770,7 @@ static never_inline long see_inode(struct walk *walk)
 	struct place *place;
 	struct dentry *of;
 	u64 parent = 0;
+	u32 unheld = 0;
 	u64 text;
 
 	if (!piece)
@@ -727,9 +784,14 @@ static never_inline long see_inode(struct walk *walk)
 		place->unlisted.pages += of_inode(u64, i_data.nrpages);
 		if (place->magic == TMPFS_MAGIC)
 			place->unlisted.swapped += of_shmem(u64, swapped);
-		return 0;
+		if (!piece->with_unheld || place->flags & SB_KERNMOUNT)
+			return 0;
+		unheld = SHM_UNHELD;
 	}
 	describe_copy(piece, place);
+	piece->found.flags |= unheld;
+	if (!aliases->next && of_inode(u32, i_count.counter) > aliases->dentries)
+		piece->found.pins = of_inode(u32, i_count.counter) - aliases->dentries;
 	place->object = piece->found.object;
 	if (!aliases->next) {
 		piece->found.opens = aliases->opens;
@@ -739,11 +801,7 @@ static never_inline long see_inode(struct walk *walk)
 	peek(parent, of->d_parent);
 	if (parent == aliases->dentry && place->flags & SB_KERNMOUNT)
 		piece->found.flags |= SHM_KERNELS;
-	text = copy_names(piece, aliases->dentry);
-	for (u32 nth = 1; nth < MOST_TRIES && text >= PATH_ROOM; nth++)
-		text = copy_names(piece, aliases->dentry);
-	if (text >= PATH_ROOM)
-		text = 0;
+	text = name_inode(piece, parent);
 	asm volatile("" : "+r"(text));
 	text &= PATH_ROOM - 1;
 	piece->found.head.kind = SHM_INODE;
@@ -1001,12 +1059,13 @@ verified_once int find_place(struct piece *piece)
 	return 0;
 }
 
-static never_inline int write_ending(struct bpf_iter_meta *meta, u32 inodes_cut, u32 mappings_cut)
+static never_inline int write_ending(struct bpf_iter_meta *meta, u32 inodes_cut, u32 mappings_cut, u32 repeated)
 {
 	record(shm_walk, found);
 
 	found.inodes_cut = inodes_cut;
 	found.mappings_cut = mappings_cut;
+	found.repeated = repeated;
 	put(meta->seq, found, SHM_WALK);
 	write_end(meta);
 	return 0;
@@ -1033,11 +1092,12 @@ int inodes(struct context *context)
 	struct file *file = 0;
 	struct piece *piece;
 	struct place *place;
+	u32 mode = 0;
 
 	if (!context->value || (step && !last)) {
 		/* There are no steps left, or the cursor was lost. */
 		if (!last || !last->end.done)
-			write_ending(meta, 1, 1);
+			write_ending(meta, 1, 1, 1);
 		return 0;
 	}
 	/* After the end, ends the read, too, if it has something to return. */
@@ -1062,6 +1122,9 @@ int inodes(struct context *context)
 	peek(file, seq->file);
 	peek(inode, file->f_inode);
 	peek(piece->anchor, inode->i_sb);
+	peek(mode, file->f_flags);
+	piece->with_unheld = mode & O_NONBLOCK;
+	piece->folder = 0;
 	if (place->fs)
 		find_place(piece);
 	else
@@ -1077,7 +1140,7 @@ int inodes(struct context *context)
 	}
 	map_update(&cursors, &session, &piece->cursor, 0);
 	if (place->done)
-		write_ending(meta, place->inodes_cut, place->mappings_cut);
+		write_ending(meta, place->inodes_cut, place->mappings_cut, place->repeated);
 	return_piece(piece);
 	return 0;
 }

@@ -47,6 +47,11 @@ impl Account {
         Account { fd, map, private_map, in_flight, io_uring, exe, residual, opath }
     }
 
+    /// That of a buffer that no process holds.
+    pub(crate) fn of_unheld(buffer: &Buffer) -> Account {
+        Account::of(buffer, &HeldRefs::of(buffer))
+    }
+
     /// The residual's number. `None`: unknown.
     #[must_use]
     pub fn kernel(&self) -> Option<u64> {
@@ -99,6 +104,8 @@ pub enum LeakShape {
     OPath,
     /// A System V segment that nobody has attached.
     Unattached,
+    /// A file in memory that nobody holds ([`UnheldFile`](super::UnheldFile)).
+    Unheld,
 }
 
 impl LeakShape {
@@ -112,6 +119,7 @@ impl LeakShape {
             LeakShape::InFlight => "in-flight",
             LeakShape::OPath => "opath",
             LeakShape::Unattached => "unattached",
+            LeakShape::Unheld => "unheld",
         }
     }
 

@@ -69,6 +69,7 @@ fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
         processes: pids.into_iter().map(process).collect(),
         devices: Vec::new(),
         buffers,
+        unheld: None,
     }
 }
 

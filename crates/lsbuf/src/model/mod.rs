@@ -21,6 +21,7 @@ pub(crate) mod serialize;
 mod shmem;
 mod snapshot;
 mod source;
+mod unheld;
 mod units;
 
 pub use buffer::{Buffer, Holder, MapRef, Perms, ThreadFds};
@@ -38,7 +39,9 @@ pub use note::Note;
 pub use part::Part;
 pub use process::Process;
 pub use residual::{Residual, Why};
-pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage, UnheldFiles};
+pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage, UnheldSum};
 pub use snapshot::{Coverage, Gaps, Host, ProcessCounts, Snapshot};
 pub use source::{HiddenRefs, Source};
+pub(crate) use unheld::{PackedFile, UnheldBuilder, UnheldFolder};
+pub use unheld::{UnheldFile, UnheldGaps, UnheldList};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Bytes, HiddenRefs, Pid, Source, counted};
+use super::{Bytes, HiddenRefs, Pid, Source, UnheldGaps, counted};
 
 /// Something about the answer that a reader must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +173,14 @@ pub enum Note {
         /// What they cost together.
         size: Bytes,
     },
+    /// The list of files that nobody holds may lack some.
+    UnheldMissing(UnheldGaps),
+    /// No process was seen to hold these files. One that was not seen may, and so may a loop
+    /// device, an overlay, or a message.
+    UnheldUnproven {
+        /// How many.
+        files: u64,
+    },
     /// Buffers that the kernel lists and that no process holds, as far as processes could be read.
     Unexplained {
         /// How many.
@@ -202,6 +210,7 @@ impl Note {
             | Note::Refusing { .. }
             | Note::Stuck { .. }
             | Note::MayMiss { .. }
+            | Note::UnheldMissing(_)
             | Note::Unexplained { .. } => true,
             Note::MaybeSameMemory { .. }
             | Note::Uncounted { .. }
@@ -214,6 +223,7 @@ impl Note {
             | Note::IteratorsStuck { .. }
             | Note::IteratorsFailed { .. }
             | Note::NoDeadline
+            | Note::UnheldUnproven { .. }
             | Note::Overcounted { .. }
             | Note::MaybeHiddenRefs { .. }
             | Note::Uncompared { .. } => false,
@@ -416,6 +426,33 @@ impl fmt::Display for Note {
                  file and its dma-buf): totals may count it twice",
                 counted(*buffers, "buffer", "buffers"),
                 size.0
+            ),
+            Note::UnheldMissing(gaps) => {
+                let UnheldGaps { filesystems, folders, hidden, processes, cut } = *gaps;
+                let parts = [
+                    (
+                        filesystems,
+                        "filesystem that could not be reached",
+                        "filesystems that could not be reached",
+                    ),
+                    (folders, "folder that could not be read", "folders that could not be read"),
+                    (hidden, "file or folder that a mount hides", "files or folders that mounts hide"),
+                    (
+                        processes,
+                        "process that did not let its mounts be read",
+                        "processes that did not let their mounts be read",
+                    ),
+                ];
+                let parts = parts.into_iter().filter(|&(number, ..)| number > 0);
+                let mut parts: Vec<String> =
+                    parts.map(|(number, one, many)| counted(number, one, many)).collect();
+                parts.extend(cut.then(|| "lists of the kernel that changed too often".to_owned()));
+                write!(f, "files that nobody holds may be missing, because of {}", parts.join(", "))
+            }
+            Note::UnheldUnproven { files } => write!(
+                f,
+                "no process that could be read holds {}: another one may, or a loop device, an overlay or a message",
+                counted(*files, "file that is listed as ~unheld", "files that are listed as ~unheld")
             ),
             Note::Unexplained { buffers, size } => write!(
                 f,

@@ -87,6 +87,7 @@ serialize_as! {
     DeviceHolder, JsonDeviceHolder::of;
     BufferRow<'_>, JsonBuffer::of;
     ProcessRow<'_>, JsonProcess::of;
+    UnheldFile, JsonUnheld::of;
 }
 
 serialize_as_text!(Dev, Perms, Note, Time);
@@ -94,8 +95,10 @@ serialize_as_text!(Dev, Perms, Note, Time);
 impl Serialize for Ledger<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let buffers = Rows(|| self.rows());
+        let unheld = || self.snapshot().unheld.iter().flat_map(UnheldList::iter);
+        let unheld = self.snapshot().unheld.as_ref().map(|_| Rows(unheld));
         let processes = Rows(|| self.processes());
-        document(self, buffers, processes).serialize(serializer)
+        document(self, buffers, unheld, processes).serialize(serializer)
     }
 }
 
@@ -108,10 +111,12 @@ impl<I: Iterator<Item: Serialize>, F: Fn() -> I> Serialize for Rows<F> {
     }
 }
 
-/// The document of a ledger, with these lists of its buffers and processes.
-pub(crate) fn document<'a, B: Serialize + 'a, P: Serialize + 'a>(
+/// The document of a ledger, with these lists of its buffers, of files that nobody holds, and of
+/// processes.
+pub(crate) fn document<'a, B: Serialize + 'a, U: Serialize + 'a, P: Serialize + 'a>(
     ledger: &'a Ledger<'_>,
     buffers: B,
+    unheld: Option<U>,
     processes: P,
 ) -> impl Serialize + 'a {
     let snapshot = ledger.snapshot();
@@ -129,6 +134,7 @@ pub(crate) fn document<'a, B: Serialize + 'a, P: Serialize + 'a>(
         kinds: &ledger.kinds,
         exporters: &ledger.exporters,
         buffers,
+        unheld,
         processes,
         devices: &snapshot.devices,
     }
@@ -159,7 +165,7 @@ pub(crate) fn lost_bytes(label: Option<&Label>) -> Option<String> {
 type Lost = Option<String>;
 
 #[derive(Serialize)]
-struct Document<'a, B, P> {
+struct Document<'a, B, U, P> {
     schema: &'static str,
     taken_at: Option<Time>,
     host: &'a Host,
@@ -168,6 +174,8 @@ struct Document<'a, B, P> {
     kinds: &'a [KindTotals],
     exporters: &'a [ExporterTotals],
     buffers: B,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unheld: Option<U>,
     processes: P,
     devices: &'a [Device],
 }
@@ -337,6 +345,44 @@ struct JsonBuffer<'a> {
     created_at: Option<Time>,
     creator_uid: Option<u32>,
     holders: &'a [Holder],
+}
+
+#[derive(Serialize)]
+struct JsonUnheld<'a> {
+    kind: Kind,
+    dev: Option<Dev>,
+    ino: Inode,
+    size: Bytes,
+    charged: Bytes,
+    swapped: Option<Bytes>,
+    huge_page: Option<Bytes>,
+    deleted: bool,
+    path: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Lost,
+    owner: u32,
+    created_at: Option<Time>,
+    proven: bool,
+}
+
+impl JsonUnheld<'_> {
+    fn of(file: &UnheldFile) -> JsonUnheld<'_> {
+        JsonUnheld {
+            kind: file.id.kind,
+            dev: file.id.dev,
+            ino: file.id.ino,
+            size: file.size,
+            charged: file.charged,
+            swapped: file.swapped,
+            huge_page: file.huge_page,
+            deleted: file.deleted,
+            path: &file.path,
+            path_bytes: lost_bytes(Some(&file.path)),
+            owner: file.owner,
+            created_at: file.created_at.and_then(timestamp),
+            proven: file.proven,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -102,7 +102,7 @@ pub enum TmpfsUsage {
 
 /// What the kernel's lists of inodes say of one tmpfs besides the files that somebody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnheldFiles {
+pub struct UnheldSum {
     /// Its device number.
     pub dev: Dev,
     /// How many regular files nobody holds.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, BufferId, Device, HiddenRefs, Kinds, Note, Pid, Process, Source};
+use super::{Buffer, BufferId, Device, HiddenRefs, Kinds, Note, Pid, Process, Source, UnheldList};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ pub struct Snapshot {
     pub coverage: Coverage,
     /// Every buffer that was found, ordered by identity.
     pub buffers: Vec<Buffer>,
+    /// The files of each tmpfs and hugetlbfs that nobody holds, if they were asked for
+    /// ([`Options::unheld`](crate::scan::Options::unheld)). They are in no total. `None`: they were
+    /// not asked for, or cannot be listed here.
+    pub unheld: Option<UnheldList>,
     /// Every process that holds a buffer or a sync_file, ordered by pid. Each holder of each buffer
     /// is in this list.
     pub processes: Vec<Process>,

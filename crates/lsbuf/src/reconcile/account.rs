@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use super::uncertainty::Uncertainty;
-use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage, UnheldFiles};
+use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage, UnheldSum};
 
 /// The part of one kind in `Shmem`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +83,14 @@ impl Balance {
         swap_used: Bytes,
         buffers: &[Buffer],
         mut mounts: Vec<TmpfsMount>,
-        listed: &[UnheldFiles],
+        listed: &[UnheldSum],
         is_huge: impl Fn(&Buffer) -> bool,
         any_huge: bool,
     ) -> Balance {
-        let listed: HashMap<Dev, &UnheldFiles> = listed.iter().map(|files| (files.dev, files)).collect();
+        let listed: HashMap<Dev, &UnheldSum> = listed.iter().map(|files| (files.dev, files)).collect();
         let seen: BTreeSet<Dev> = mounts.iter().map(|mount| mount.dev).collect();
         let is_new =
-            |files: &&&UnheldFiles| files.resident + files.swapped > Bytes(0) && !seen.contains(&files.dev);
+            |files: &&&UnheldSum| files.resident + files.swapped > Bytes(0) && !seen.contains(&files.dev);
         mounts.extend(listed.values().filter(is_new).map(|files| TmpfsMount {
             dev: files.dev,
             point: Label::default(),
@@ -160,7 +160,7 @@ fn held_on_mounts(inside: &[&Buffer]) -> BTreeMap<Dev, Bytes> {
 }
 
 /// The row of a mount, of which this much is held.
-fn row(listed: Option<&UnheldFiles>, held: Bytes, mount: TmpfsMount) -> MountRow {
+fn row(listed: Option<&UnheldSum>, held: Bytes, mount: TmpfsMount) -> MountRow {
     let unheld = match (listed, mount.usage) {
         (Some(files), _) => Some(files.resident + files.swapped),
         (None, TmpfsUsage::Used(used)) => Some(Bytes(used.0.saturating_sub(held.0))),
@@ -330,7 +330,7 @@ mod tests {
     /// it, and that what they say of swap is known.
     #[test]
     fn listed() {
-        let files = |minor, resident, swapped| UnheldFiles {
+        let files = |minor, resident, swapped| UnheldSum {
             dev: Dev { major: 0, minor },
             files: 1,
             resident: Bytes(resident),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::digits::Digits;
 use crate::escape::{push_blanks_escaped, push_escaped, push_gaps_escaped};
@@ -45,6 +46,8 @@ pub enum Cell {
     Number(Option<u64>),
     /// A number that is an estimate.
     Estimate(Option<u64>),
+    /// A time that has passed: `3d4h` for people, seconds for programs; `None`: unknown.
+    Age(Option<Duration>),
 }
 
 impl Cell {
@@ -59,7 +62,11 @@ impl Cell {
     /// Adds the cell to a text.
     pub(super) fn add_to(&self, text: &mut String, style: Style, sizes: Sizes) {
         match self {
-            Cell::Text(None) | Cell::Size(None) | Cell::Number(None) | Cell::Estimate(None) => {
+            Cell::Text(None)
+            | Cell::Size(None)
+            | Cell::Number(None)
+            | Cell::Estimate(None)
+            | Cell::Age(None) => {
                 text.push_str(if style == Style::Csv { "" } else { "?" });
             }
             Cell::Text(Some(label)) => add_label(text, label.as_bytes(), style),
@@ -68,6 +75,8 @@ impl Cell {
             // Writing to a String cannot fail.
             Cell::Size(Some(size)) if sizes == Sizes::Human => _ = write!(text, "{size}"),
             &Cell::Size(Some(Bytes(n))) | &Cell::Number(Some(n)) => text.push_str(Digits::of(n).as_str()),
+            Cell::Age(Some(age)) if sizes == Sizes::Human => push_age(text, age.as_secs()),
+            Cell::Age(Some(age)) => text.push_str(Digits::of(age.as_secs()).as_str()),
             &Cell::Estimate(Some(n)) => {
                 if matches!(style, Style::Table | Style::NarrowTable) {
                     text.push('~');
@@ -79,7 +88,7 @@ impl Cell {
 
     /// Whether columns of such cells are aligned to the right.
     pub(super) fn is_number(&self) -> bool {
-        matches!(self, Cell::Size(_) | Cell::Number(_) | Cell::Estimate(_))
+        matches!(self, Cell::Size(_) | Cell::Number(_) | Cell::Estimate(_) | Cell::Age(_))
     }
 
     /// The order in lists: the largest number and the first text of the alphabet first, unknown
@@ -94,6 +103,7 @@ impl Cell {
         match self {
             Cell::Size(size) => number(&size.map(|s| s.0)),
             Cell::Number(n) | Cell::Estimate(n) => number(n),
+            Cell::Age(age) => number(&age.map(|age| age.as_secs())),
             Cell::Text(text) => text.as_ref().map_or(Rank::Unknown, |t| Rank::Text(t.as_bytes())),
             Cell::Words(words) => words.as_ref().map_or(Rank::DoesNotApply, |w| Rank::Text(w.as_bytes())),
         }
@@ -118,6 +128,21 @@ fn add_label(text: &mut String, bytes: &[u8], style: Style) {
         (_, b"?") => text.push_str("\\x3f"),
         (Style::Raw | Style::NarrowTable, _) => push_blanks_escaped(text, bytes),
         (Style::Table, _) => push_gaps_escaped(text, bytes),
+    }
+}
+
+/// Adds an age in its two largest units.
+fn push_age(text: &mut String, seconds: u64) {
+    let units = [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
+    let first = units.iter().position(|&(unit, _)| seconds >= unit).unwrap_or(units.len() - 1);
+    let mut rest = seconds;
+    for &(unit, name) in units.iter().skip(first).take(2) {
+        let number = rest / unit;
+        rest %= unit;
+        if number > 0 || seconds == 0 {
+            text.push_str(Digits::of(number).as_str());
+            text.push(name);
+        }
     }
 }
 
@@ -161,6 +186,18 @@ mod tests {
     fn estimate() {
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Table, Sizes::Human), "~3");
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Raw, Sizes::Human), "3");
+    }
+
+    /// Check that an age has its two largest units, and is a number of seconds for programs.
+    #[test]
+    fn ages() {
+        let age = |seconds, sizes| Cell::Age(Some(Duration::from_secs(seconds))).write(Style::Table, sizes);
+        for (seconds, shown) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (3725, "1h2m"), (86_400 * 3 + 60, "3d"), (90_000, "1d1h")]
+        {
+            assert_eq!(age(seconds, Sizes::Human), shown);
+        }
+        assert_eq!(age(3725, Sizes::Bytes), "3725");
     }
 
     /// Check that a name `?` cannot be read as "unknown".

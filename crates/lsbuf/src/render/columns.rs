@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::digits::Digits;
-use super::{Cell, Sizes, Style, View};
+use super::{Cell, Sizes, Style, View, ViewedBuffer};
 use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, BufferId, Holder, Kind, Label, Process, ProcessFigures};
@@ -37,6 +37,10 @@ pub const DEFAULT_BUFFER_COLUMNS: &[&str] = &[
     "HOLDERS",
 ];
 
+/// The columns of a list of buffers that nobody holds.
+pub const DEFAULT_UNHELD_COLUMNS: &[&str] =
+    &["KIND", "INO", "SIZE", "CHARGED", "EXPORTER", "UID", "AGE", "SHAPE", "NAME"];
+
 /// The columns of a list of buffers if only dma-bufs were looked for.
 pub const DEFAULT_DMABUF_COLUMNS: &[&str] =
     &["INO", "SIZE", "EXPORTER", "NAME", "COUNT", "FDS", "MAPS", "KERNEL", "PROCS", "HOLDERS"];
@@ -44,12 +48,12 @@ pub const DEFAULT_DMABUF_COLUMNS: &[&str] =
 /// The columns of a list of processes, unless others are chosen.
 pub const DEFAULT_PROCESS_COLUMNS: &[&str] = &["PID", "COMMAND", "RSS", "PSS", "USS", "BUFS", "FDS", "MAPS"];
 
-fn buffer<'a>(view: &View<'a>, index: usize) -> &'a Buffer {
-    &view.snapshot().buffers[index]
+fn buffer<'a>(view: &View<'a>, index: usize) -> ViewedBuffer<'a> {
+    view.buffer(index)
 }
 
 fn account(view: &View<'_>, index: usize) -> Account {
-    view.ledger.row(index).account
+    view.account(index)
 }
 
 fn process<'a>(view: &View<'a>, index: usize) -> &'a Process {
@@ -73,7 +77,7 @@ fn yes_or_no(value: Option<bool>) -> Cell {
 /// A cell of shmem; "does not apply" for a dma-buf.
 fn of_shmem(view: &View<'_>, index: usize, cell: impl Fn(&Buffer) -> Cell) -> Cell {
     let buffer = buffer(view, index);
-    if buffer.id.kind == Kind::DmaBuf { Cell::Words(None) } else { cell(buffer) }
+    if buffer.id.kind == Kind::DmaBuf { Cell::Words(None) } else { cell(&buffer) }
 }
 
 /// Columns of `ls`.
@@ -190,8 +194,11 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "SHAPE",
-        help: "kind of leak it may be: fd map handle in-flight opath unattached",
-        cell: |v, i| Cell::Words(v.ledger.row(i).shape.map(|shape| shape.as_str().into())),
+        help: "leak it may be: fd map handle in-flight opath unattached unheld ~unheld",
+        cell: |v, i| match v.row(i) {
+            None if buffer(v, i).count.is_none() => Cell::Words(Some("~unheld".into())),
+            _ => Cell::Words(v.shape(i).map(|shape| shape.as_str().into())),
+        },
     },
     Column {
         name: "ATTACHED",
@@ -210,7 +217,8 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         name: "CANDIDATES",
         help: "pids that may be behind KERNEL, by GEM handles or open devices",
         cell: |v, i| {
-            let pids: Vec<String> = v.ledger.row(i).candidates.iter().map(ToString::to_string).collect();
+            let candidates = v.row(i).map_or(&[][..], |row| row.candidates);
+            let pids: Vec<String> = candidates.iter().map(ToString::to_string).collect();
             Cell::Words((!pids.is_empty()).then(|| pids.join(",").into()))
         },
     },
@@ -218,6 +226,14 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         name: "CREATED",
         help: "when it was made (UTC); ? if not held, or its times were changed",
         cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp).map(|time| time.to_string())),
+    },
+    Column {
+        name: "AGE",
+        help: "how long ago it was made; ? as for CREATED",
+        cell: |v, i| {
+            let made = buffer(v, i).created_at;
+            Cell::Age(made.map(|made| v.snapshot().taken_at.duration_since(made).unwrap_or_default()))
+        },
     },
     Column {
         name: "UID",

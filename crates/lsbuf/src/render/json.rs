@@ -19,7 +19,9 @@ use crate::model::serialize::{Rows, document};
 /// # Errors
 /// Those of `out`.
 pub fn json(out: &mut dyn Write, view: &View<'_>, layout: JsonLayout) -> io::Result<()> {
-    let buffers = Rows(|| view.buffers.iter().map(|&index| view.ledger.row(index)));
+    let buffers = Rows(|| view.buffers.iter().filter_map(|&index| view.row(index)));
+    let unheld = || view.buffers.iter().filter_map(|&index| view.unheld(index));
+    let unheld = view.snapshot().unheld.as_ref().map(|_| Rows(unheld));
     let processes = Rows(|| view.processes.iter().map(|&index| view.ledger.process_row(index)));
-    layout::document(out, &document(view.ledger, buffers, processes), layout)
+    layout::document(out, &document(view.ledger, buffers, unheld, processes), layout)
 }

@@ -23,7 +23,7 @@ mod verdict;
 pub use cell::{Cell, Sizes, Style};
 pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS,
+    DEFAULT_UNHELD_COLUMNS, PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS,
 };
 pub use json::json;
 pub use layout::JsonLayout;
@@ -35,17 +35,46 @@ pub use table::{csv, raw, table};
 pub use tap::tap;
 pub use verdict::verdict;
 
-use crate::model::{Ledger, Snapshot};
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use crate::model::{
+    Account, Buffer, BufferId, BufferRow, Inode, Kind, LeakShape, Ledger, Snapshot, UnheldFile, UnheldList,
+};
 
 /// What is shown of a snapshot, and in what order.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     /// The snapshot with its figures.
     pub ledger: &'a Ledger<'a>,
-    /// Indices into [`Snapshot::buffers`].
+    /// Indices into [`Snapshot::buffers`], and behind the last of them into [`Snapshot::unheld`].
     pub buffers: Vec<usize>,
     /// Indices into [`Snapshot::processes`].
     pub processes: Vec<usize>,
+    /// The file that nobody holds which was unpacked last, and its index: all cells of its row need
+    /// it.
+    unpacked: RefCell<Option<(usize, Rc<Buffer>)>>,
+}
+
+/// A buffer of a view.
+#[derive(Clone, Debug)]
+pub enum ViewedBuffer<'a> {
+    /// One of the snapshot's buffers.
+    Found(&'a Buffer),
+    /// Made of a file that nobody holds.
+    Unheld(Rc<Buffer>),
+}
+
+impl Deref for ViewedBuffer<'_> {
+    type Target = Buffer;
+
+    fn deref(&self) -> &Buffer {
+        match self {
+            ViewedBuffer::Found(buffer) => buffer,
+            ViewedBuffer::Unheld(buffer) => buffer,
+        }
+    }
 }
 
 impl<'a> View<'a> {
@@ -55,8 +84,10 @@ impl<'a> View<'a> {
         let snapshot = ledger.snapshot();
         View {
             ledger,
-            buffers: (0..snapshot.buffers.len()).collect(),
+            buffers: (0..snapshot.buffers.len() + snapshot.unheld.as_ref().map_or(0, UnheldList::len))
+                .collect(),
             processes: (0..snapshot.processes.len()).collect(),
+            unpacked: RefCell::new(None),
         }
     }
 
@@ -65,4 +96,50 @@ impl<'a> View<'a> {
     pub fn snapshot(&self) -> &'a Snapshot {
         self.ledger.snapshot()
     }
+
+    /// The buffer at an index of [`View::buffers`].
+    #[must_use]
+    pub fn buffer(&self, index: usize) -> ViewedBuffer<'a> {
+        if let Some(buffer) = self.snapshot().buffers.get(index) {
+            return ViewedBuffer::Found(buffer);
+        }
+        let mut unpacked = self.unpacked.borrow_mut();
+        if let Some((_, buffer)) = unpacked.as_ref().filter(|(nth, _)| *nth == index) {
+            return ViewedBuffer::Unheld(Rc::clone(buffer));
+        }
+        let buffer = Rc::new(self.unheld(index).map_or_else(unknown, |file| file.to_buffer()));
+        *unpacked = Some((index, Rc::clone(&buffer)));
+        ViewedBuffer::Unheld(buffer)
+    }
+
+    /// What the ledger says of the buffer at an index of [`View::buffers`]; `None`: it is a file
+    /// that nobody holds.
+    #[must_use]
+    pub fn row(&self, index: usize) -> Option<BufferRow<'a>> {
+        (index < self.snapshot().buffers.len()).then(|| self.ledger.row(index))
+    }
+
+    /// Where the references are of the buffer at an index of [`View::buffers`].
+    #[must_use]
+    pub fn account(&self, index: usize) -> Account {
+        self.row(index).map_or_else(|| Account::of_unheld(&self.buffer(index)), |row| row.account)
+    }
+
+    /// The shape of the buffer at an index of [`View::buffers`].
+    #[must_use]
+    pub fn shape(&self, index: usize) -> Option<LeakShape> {
+        self.row(index).map_or(Some(LeakShape::Unheld), |row| row.shape)
+    }
+
+    /// The file that nobody holds at an index of [`View::buffers`]; `None`: it is another buffer.
+    #[must_use]
+    pub fn unheld(&self, index: usize) -> Option<UnheldFile> {
+        let snapshot = self.snapshot();
+        snapshot.unheld.as_ref()?.get(index.checked_sub(snapshot.buffers.len())?)
+    }
+}
+
+/// What stands for a row that the view does not have.
+fn unknown() -> Buffer {
+    Buffer::new(BufferId::new(Kind::ShmOther, None, Inode(0)))
 }

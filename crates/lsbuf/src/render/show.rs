@@ -16,7 +16,7 @@ use crate::model::{
 /// # Errors
 /// Those of `out`.
 pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
-    let (buffer, account) = (&view.snapshot().buffers[index], view.ledger.row(index).account);
+    let (buffer, account) = (&*view.buffer(index), view.account(index));
     let name = match &buffer.name {
         None => "name unknown".to_owned(),
         Some(name) if name.is_empty() => "unnamed".to_owned(),
@@ -48,7 +48,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
         let key = if account.kernel().is_some() { "estimate" } else { "unknown" };
         line(key, why.explanation().to_owned())?;
     }
-    if let Some(shape) = view.ledger.row(index).shape {
+    if let Some(shape) = view.shape(index) {
         line("shape", format!("{} ({})", shape.as_str(), explain(shape)))?;
     }
     if buffer.holders.is_empty() {
@@ -155,11 +155,11 @@ fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
 /// Processes that could be behind the residual: those whose GEM handles a driver lists, else those
 /// that have a fitting device open.
 fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
-    let pids = view.ledger.row(index).candidates;
+    let pids = view.row(index).map_or(&[][..], |row| row.candidates);
     if pids.is_empty() {
         return Ok(());
     }
-    let buffer = &view.snapshot().buffers[index];
+    let buffer = view.buffer(index);
     if !buffer.handles.is_empty() {
         writeln!(out, "  candidates for the kernel's references, by the handles that the driver lists")?;
         for GemHandle { pid, comm, handle, imported } in &buffer.handles {
@@ -231,6 +231,7 @@ fn explain(shape: LeakShape) -> &'static str {
         LeakShape::InFlight => "held only by messages not yet received",
         LeakShape::OPath => "only O_PATH fds keep its memory",
         LeakShape::Unattached => "no process has attached it; it stays until ipcrm removes it",
+        LeakShape::Unheld => "nobody holds it; it stays until somebody removes it",
     }
 }
 

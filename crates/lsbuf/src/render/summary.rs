@@ -2,16 +2,18 @@
 //! In place of an empty table: one line that says what was read.
 
 use super::{Cell, Sizes, Style, View};
-use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, counted};
+use crate::model::{Bytes, Kind, KindTotals, Kinds, Part, UnheldList, counted};
 
 /// The totals of the machine: a line for dma-bufs and one for shmem.
 #[must_use]
 pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
     let totals = &view.ledger.totals;
-    let shown = match view.buffers.len() as u64 {
+    let snapshot = view.snapshot();
+    let rows = || view.buffers.iter().filter(|&&i| i < snapshot.buffers.len());
+    let shown = match rows().count() as u64 {
         all if all == totals.buffers => String::new(),
         some => {
-            let costs = || view.buffers.iter().map(|&i| view.snapshot().buffers[i].cost());
+            let costs = || rows().map(|&i| snapshot.buffers[i].cost());
             let cost = total(Bytes::total(costs()), Bytes::at_least(costs()), sizes);
             format!("{} shown, {cost}; the machine: ", counted(some, "buffer", "buffers"))
         }
@@ -29,7 +31,15 @@ pub fn summary(view: &View<'_>, sizes: Sizes) -> String {
         let (same, all) = (totals.same_memory, total(totals.size, totals.at_least, sizes));
         lines.push(format!("{} of both is the same memory: {all} together", size(Some(same), sizes)));
     }
-    format!("{shown}{}", lines.join("\n"))
+    let unheld = snapshot.unheld.as_ref().map(|files| unheld(files, sizes)).unwrap_or_default();
+    format!("{unheld}{shown}{}", lines.join("\n"))
+}
+
+/// The line of the files that nobody holds, which are in no other line.
+fn unheld(files: &UnheldList, sizes: Sizes) -> String {
+    let many = counted(files.len() as u64, "file", "files");
+    let seems = if files.is_proven() { "nobody holds" } else { "nobody seems to hold" };
+    format!("{many} that {seems}, {} charged\n", size(Some(files.charged()), sizes))
 }
 
 /// A sum as far as it is known.
@@ -143,6 +153,7 @@ mod tests {
             kinds: Kinds::ALL,
             coverage: Coverage::default(),
             buffers: buffers.iter().enumerate().map(buffer).collect(),
+            unheld: None,
             processes: Vec::new(),
             devices: Vec::new(),
         };

@@ -70,7 +70,7 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Filesystems, seals};
 use crate::kernel::{activity, gem_info, map_files};
-use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot, UnheldFiles};
+use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot, UnheldList, UnheldSum};
 
 /// Takes snapshots. Between two scans it keeps what does not change: the device number of dma-bufs,
 /// which processes are kernel threads, and the BPF iterators, if they are used.
@@ -174,12 +174,12 @@ impl Scanner {
 
     /// As [`Scanner::scan`]; and what the kernel's lists say of the files that nobody holds, if
     /// they were read.
-    fn scan_all(&mut self) -> Result<(Snapshot, Vec<UnheldFiles>), Error> {
+    fn scan_all(&mut self) -> Result<(Snapshot, Vec<UnheldSum>), Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
         let found = self.find()?;
         let coverage = found.coverage();
-        let Found { outcome: Settled { mut buffers, unheld, .. }, processes, devices } = found;
+        let Found { outcome: Settled { mut buffers, unheld, .. }, unheld_files, processes, devices } = found;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
             let mut handles = gem_info::read_all(sys);
@@ -192,7 +192,8 @@ impl Scanner {
         }
         let host = self.root.host();
         let kinds = self.options.kinds;
-        let mut snapshot = Snapshot { taken_at, host, kinds, coverage, buffers, processes, devices };
+        let mut snapshot =
+            Snapshot { taken_at, host, kinds, coverage, buffers, unheld: unheld_files, processes, devices };
         notes::add(&mut snapshot);
         snapshot.coverage.duration = begun.elapsed();
         Ok((snapshot, unheld))
@@ -361,6 +362,7 @@ struct Found {
     processes: Vec<Process>,
     /// Ordered by path.
     devices: Vec<Device>,
+    unheld_files: Option<UnheldList>,
 }
 
 /// As [`Limits::slow`].
@@ -409,7 +411,8 @@ impl Found {
         outcome.seen.notes.extend(unguarded.then_some(Note::NoDeadline));
         let holders = outcome.buffers.iter().flat_map(|buffer| &buffer.holders);
         let processes = source.identify(&holders.map(|holder| holder.pid).collect::<BTreeSet<Pid>>());
-        (Ok(Found { devices: source.devices(), outcome, processes }), Some(source))
+        let (devices, unheld_files) = (source.devices(), source.unheld(&outcome.buffers));
+        (Ok(Found { devices, outcome, processes, unheld_files }), Some(source))
     }
 
     /// What was read, and what was not.

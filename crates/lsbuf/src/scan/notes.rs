@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::driver_shmem;
 use super::settle::Settled;
-use crate::model::{Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, Why};
+use crate::model::{
+    Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, UnheldGaps, Why,
+};
 
 /// What was read and what was not, with all notes except those that [`add`] adds.
 pub(super) fn coverage(outcome: &Settled) -> Coverage {
@@ -104,6 +106,14 @@ pub(super) fn add(snapshot: &mut Snapshot) {
     let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
     let saw_every_process = snapshot.coverage.saw_every_process();
     let notes = &mut snapshot.coverage.notes;
+    if let Some(files) = &snapshot.unheld {
+        if files.gaps() != UnheldGaps::default() {
+            notes.push(Note::UnheldMissing(files.gaps()));
+        }
+        if !files.is_proven() && !files.is_empty() {
+            notes.push(Note::UnheldUnproven { files: files.len() as u64 });
+        }
+    }
     if doubles > 0 {
         notes.push(Note::MaybeSameMemory { buffers: doubles, size: doubles_size });
     }

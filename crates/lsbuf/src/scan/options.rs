@@ -15,7 +15,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::Kinds;
+use crate::model::{Kind, Kinds};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,9 @@ pub struct Options {
     pub sources: Sources,
     /// Which kinds of buffer are looked for. Dma-bufs alone cost less than any other kind.
     pub kinds: Kinds,
+    /// Whether to list the files of each tmpfs and hugetlbfs that nobody holds
+    /// ([`Snapshot::unheld`](crate::model::Snapshot::unheld)).
+    pub unheld: bool,
     /// How many readings a scan may make in order to prove residuals. At least one is made. With
     /// more than one, a few more may follow within [`Options::time`].
     pub readings: u32,
@@ -110,6 +113,13 @@ pub struct Options {
     pub pins: PathBuf,
 }
 
+impl Options {
+    /// Whether files that nobody holds are to be listed.
+    pub(super) fn lists_unheld(&self) -> bool {
+        self.unheld && [Kind::Tmpfs, Kind::Hugetlbfs].iter().any(|&kind| self.kinds.has(kind))
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -117,6 +127,7 @@ impl Default for Options {
             sys_root: Some("/sys".into()),
             sources: Sources::default(),
             kinds: Kinds::ALL,
+            unheld: false,
             readings: 3,
             time: Duration::from_millis(250),
             deadline: Duration::from_secs(1),

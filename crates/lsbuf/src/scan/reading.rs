@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::kernel::shmem::sysvipc::SegmentRow;
 use crate::model::{
-    Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid, UnheldFiles,
+    Buffer, Device, Fd, Gaps, HiddenRefs, IpcNamespace, MapRef, Pid, Process, ProcessCounts, Tid, UnheldList,
+    UnheldSum,
 };
 
 pub(super) use super::packed::{FdRefs, Mappings};
@@ -79,6 +80,10 @@ pub(super) trait ReadingSource {
     /// The device nodes that were open in the last reading and whose drivers can hold buffers,
     /// ordered by path.
     fn devices(&mut self) -> Vec<Device>;
+
+    /// The files that nobody held when the first reading was made, if they were asked for and can
+    /// be listed. `held` has the buffers that the last reading found.
+    fn unheld(&mut self, held: &[Buffer]) -> Option<UnheldList>;
 }
 
 /// How thorough a reading is.
@@ -115,7 +120,7 @@ pub(super) struct Reading {
     pub(super) segments: Segments,
     /// What the kernel's lists say of each tmpfs besides its files that somebody holds; empty if
     /// they were not read.
-    pub(super) unheld: Vec<UnheldFiles>,
+    pub(super) unheld: Vec<UnheldSum>,
     /// Processes that have mapped a buffer and are not in the list of processes. Those mappings are
     /// left out.
     pub(super) unlisted: BTreeSet<Pid>,

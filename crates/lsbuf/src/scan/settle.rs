@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
 use super::reading::{Assembled, Effort, Interference, Reading, ReadingCoverage};
-use crate::model::{Buffer, BufferId, Holder, Kind, Pid, Residual, UnheldFiles, Why};
+use crate::model::{Buffer, BufferId, Holder, Kind, Pid, Residual, UnheldSum, Why};
 
 /// How many readings a scan may make.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ pub(super) struct Settled {
     pub(super) buffers: Vec<Buffer>,
     pub(super) seen: ReadingCoverage,
     /// As [`Reading::unheld`], of the last reading.
-    pub(super) unheld: Vec<UnheldFiles>,
+    pub(super) unheld: Vec<UnheldSum>,
     /// Processes that ran in every reading and for that reason leave a residual an estimate.
     pub(super) ran: BTreeSet<Pid>,
     /// Processes that were inside a call that keeps references in no table, in the last reading.

@@ -15,6 +15,7 @@ mod program;
 mod segments;
 mod swapped;
 mod sysv;
+mod unheld;
 
 use crate::kernels::Kernels;
 use crate::need::Need;
@@ -22,6 +23,30 @@ use crate::scenario::Scenario;
 use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "unheld",
+        claim: "--unheld lists each file of a tmpfs that no process holds once, with path, charge and owner, and no held one; only BPF proves it",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: unheld::held_and_unheld,
+    },
+    Scenario {
+        name: "unheld_elsewhere",
+        claim: "Files of other mount namespaces are listed with a path that root can use; a mount below another one is listed by BPF, and named as not reached by procfs",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: unheld::other_namespaces,
+    },
+    Scenario {
+        name: "unheld_huge",
+        claim: "A file of a hugetlbfs that nobody holds is listed with its huge pages",
+        needs: &[Need::HugePages],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: unheld::huge_pages,
+    },
     Scenario {
         name: "memfd_alone",
         claim: "A memfd has its size, and is charged for pages that were written or allocated in advance, not for those punched out",

@@ -201,7 +201,7 @@ structures! {
         links: u32,
         block_bits: u32,
         seals: u32,
-        _inode_count: u32,
+        pins: u32,
         flags: u32,
     }
     ShmFd, "shm_fd" {
@@ -261,6 +261,8 @@ structures! {
         _head: Head,
         inodes_cut: u32,
         mappings_cut: u32,
+        repeated: u32,
+        _unused: u32,
     }
     SyncFd, "sync_fd" {
         _head: Head,

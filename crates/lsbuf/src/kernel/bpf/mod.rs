@@ -16,9 +16,10 @@
 //!   commit f0d74c4da1f0; [`Probes::read_process`]).
 //! - `dmabuf` (6.16, commit 76ea95534995): every dma-buf with its count, its attached devices, and
 //!   its mappings.
-//! - `shmem_inodes`: every inode of tmpfs and hugetlbfs that somebody holds, and its mappings. The
-//!   kernel has no such iterator. The program walks the kernel's lists itself, driven by the
-//!   iterator over the elements of a map (`bpf_map_elem`, 5.9, commit a5cbe05a6673).
+//! - `shmem_inodes`: every inode of tmpfs and hugetlbfs that somebody holds, and its mappings. If
+//!   they are asked for ([`Probes::list_unheld`]), also the files that nobody holds. The kernel has
+//!   no such iterator. The program walks the kernel's lists itself, driven by the iterator over the
+//!   elements of a map (`bpf_map_elem`, 5.9, commit a5cbe05a6673).
 //!
 //! Linux 5.10 is not enough: it has no `task_vma`, which shows mappings of dma-bufs there, and no
 //! `bpf_loop` (5.17, commit e6f2dd0f8067), with which the queues of sockets are walked.
@@ -53,6 +54,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::param::page_size;
 
@@ -73,6 +75,8 @@ pub(crate) struct Probes {
     /// Loads those that were postponed; `None`: the iterators are pinned.
     loader: Option<Loader>,
     of_one: OfOneProcess,
+    /// Whether files are listed that nobody holds.
+    with_unheld: bool,
     chunk: Vec<u8>,
 }
 
@@ -124,7 +128,8 @@ impl Probes {
         let loader = Loader::new(sys)?;
         let probes = loader.load(wanted, postponed)?;
         let of_one = OfOneProcess::Untried;
-        Ok(Probes { probes, pins: None, loader: Some(loader), of_one, chunk: Vec::new() })
+        let with_unheld = false;
+        Ok(Probes { probes, pins: None, loader: Some(loader), of_one, with_unheld, chunk: Vec::new() })
     }
 
     /// Loads an iterator if it was postponed.
@@ -146,7 +151,8 @@ impl Probes {
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
         let of_one = OfOneProcess::Untried;
-        Ok(Probes { probes, pins: Some(pins), loader: None, of_one, chunk: Vec::new() })
+        let with_unheld = false;
+        Ok(Probes { probes, pins: Some(pins), loader: None, of_one, with_unheld, chunk: Vec::new() })
     }
 
     /// The folder where they are pinned; `None`: they were loaded by this process.
@@ -247,12 +253,22 @@ impl Probes {
         }
     }
 
+    /// Says whether the iterator over inodes of shared memory lists the files that nobody holds,
+    /// too.
+    pub(crate) fn list_unheld(&mut self, wanted: bool) {
+        self.with_unheld = wanted;
+    }
+
     /// Reads an iterator once and calls `each` for every record. `BADMSG`: the data are not what
     /// the program writes, or stop before its end. `STALE`: the pinned iterator has been replaced
     /// or removed.
     pub(crate) fn read(&mut self, iterator: Iterator, each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
         self.load_postponed(iterator);
         let file = self.open(iterator)?;
+        if iterator == Iterator::ShmemInodes && self.with_unheld {
+            // The program looks at this flag, and the kernel does not.
+            fcntl_setfl(&file, OFlags::NONBLOCK)?;
+        }
         self.read_file(iterator, &file, each)
     }
 

@@ -19,7 +19,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Tid};
 
 /// The version of the records: which there are, their layout and their meaning. It goes up with
 /// every change of any of these, so that records of other pinned programs are not read.
-pub(crate) const LAYOUT: u32 = 8;
+pub(crate) const LAYOUT: u32 = 9;
 
 /// An id of a kernel object: the same for one object as long as it lives. It says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

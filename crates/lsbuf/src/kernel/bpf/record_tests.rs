@@ -158,8 +158,8 @@ fn a_filesystem() {
     let unheld = UnheldRecord { files: 2, pages: 3, swapped: 4 };
     assert_eq!((found.unheld, found.other_pages), (unheld, 5));
     assert_eq!(found.dev, Dev { major: 0, minor: 6 });
-    let walk = ShmWalk { inodes_cut: false, mappings_cut: true };
-    assert_eq!(only(&written(19, &[&words(&[0, 1])])), Record::ShmWalk(walk));
+    let walk = ShmWalk { inodes_cut: false, mappings_cut: true, repeated: false };
+    assert_eq!(only(&written(19, &[&words(&[0, 1, 0, 0])])), Record::ShmWalk(walk));
 }
 
 /// Check that pages belong to the file that the record names, or that their owner is unknown.

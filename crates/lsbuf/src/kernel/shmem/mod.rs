@@ -15,10 +15,12 @@
 //! by threads with a leader that has exited. BPF iterators find all of these by the filesystem's
 //! magic number.
 
+pub(crate) mod files;
 mod filesystems;
 pub(crate) mod inode;
 pub(crate) mod mounts;
 pub(crate) mod name;
+pub(crate) mod places;
 pub(crate) mod seals;
 pub(crate) mod secret;
 pub(crate) mod sysvipc;

@@ -119,6 +119,26 @@ impl Mounts {
     /// shows at several places, the first that is not hidden, or else the first. `None`: no mount
     /// shows it.
     pub(crate) fn path_of(&self, dev: Dev, below: &[u8]) -> Option<Vec<u8>> {
+        let (mount, rest) = self.shown(dev, below)?;
+        Some(joined(&self.shmem[mount].point, rest))
+    }
+
+    /// As [`Mounts::path_of`], if the mount that shows the file is not hidden by a later one at the
+    /// same place; with its mount point.
+    pub(crate) fn open_path_of(&self, dev: Dev, below: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+        let (mount, rest) = self.shown(dev, below)?;
+        let ShmemMount { point, is_top, .. } = &self.shmem[mount];
+        is_top.then(|| (joined(point, rest), &point[..]))
+    }
+
+    /// Where all of a filesystem shows: mounts of its root that are not hidden by a later one at
+    /// the same place.
+    pub(crate) fn of_root(&self, dev: Dev) -> Option<&[u8]> {
+        self.open_path_of(dev, b"").map(|(_, point)| point)
+    }
+
+    /// Which mount shows a file, and what of its path is below the mount point.
+    fn shown<'p>(&self, dev: Dev, below: &'p [u8]) -> Option<(usize, &'p [u8])> {
         if !below.is_empty() && !below.starts_with(b"/") {
             return None;
         }
@@ -134,9 +154,7 @@ impl Mounts {
         let shown = root.into_iter().chain(folders);
         let (&MountedFolder { mount, .. }, end) =
             shown.min_by_key(|(folder, _)| (folder.is_hidden, folder.mount))?;
-        let (point, rest) = (&self.shmem[mount].point, &below[end..]);
-        let point = if point == b"/" && !rest.is_empty() { b"" } else { &point[..] };
-        Some([point, rest].concat())
+        Some((mount, &below[end..]))
     }
 
     /// Whether the path is below a shmem filesystem. The innermost mount decides.
@@ -177,6 +195,12 @@ impl Mounts {
             at = (*shorter)?;
         }
     }
+}
+
+/// A path below a mount point.
+fn joined(point: &[u8], rest: &[u8]) -> Vec<u8> {
+    let point = if point == b"/" && !rest.is_empty() { b"" } else { point };
+    [point, rest].concat()
 }
 
 /// Adds to each mount point the longest other one that it begins with.

@@ -129,7 +129,8 @@ fn usage(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8], dev: Dev) -> Resul
     })
 }
 
-fn is_of(file: &OwnedFd, dev: Dev) -> Result<bool> {
+/// Whether it is on the filesystem with that device.
+pub(super) fn is_of(file: &OwnedFd, dev: Dev) -> Result<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(device(&statx(file, c"", flags, StatxFlags::TYPE)?) == dev)
 }
@@ -146,7 +147,7 @@ fn used(blocks: u64, free: u64, size: u64) -> TmpfsUsage {
 /// Opens a mount point below a root, from the cache alone if the kernel has a flag for that. Names
 /// in a sysfs may be missing from the cache (`kernfs_dop_revalidate` in fs/kernfs/dir.c), but a
 /// lookup there waits for nobody.
-fn look_up(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8]) -> Result<OwnedFd> {
+pub(super) fn look_up(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8]) -> Result<OwnedFd> {
     let opened = open(root, point, ResolveFlags::CACHED);
     let (Err(Errno::AGAIN), Some((outer, top))) = (&opened, mounts.around(point)) else { return opened };
     let around = look_up(root, mounts, outer)?;

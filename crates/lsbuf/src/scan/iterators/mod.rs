@@ -22,6 +22,7 @@ mod objects;
 mod records;
 mod shmem_objects;
 mod shmem_records;
+mod unheld_files;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -32,6 +33,7 @@ use rustix::io::Errno;
 
 use self::objects::Rings;
 use self::records::{Records, VmasOf};
+use self::unheld_files::unheld_files;
 use super::lists;
 use super::options::Options;
 use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingCoverage, ReadingSource};
@@ -47,7 +49,8 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::secret::SecretMemory;
 use crate::kernel::{devices, fds, meminfo};
 use crate::model::{
-    Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Pid, Process, ProcessCounts, Source as Asked,
+    Buffer, Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Pid, Process, ProcessCounts,
+    Source as Asked, UnheldList,
 };
 
 /// The iterators, and what is kept between two scans.
@@ -289,6 +292,8 @@ pub(super) struct IteratorSource {
     locked: bool,
     /// Whether to look at the VMAs of the processes that may have mapped secret memory.
     one_by_one: bool,
+    /// The files that nobody held when the first reading was made, if they are listed.
+    unheld: Option<UnheldList>,
     /// What the last reading was made from.
     last: Records,
 }
@@ -299,6 +304,9 @@ impl IteratorSource {
         root: Arc<ProcRoot>,
         options: Arc<Options>,
     ) -> IteratorSource {
+        if options.lists_unheld() {
+            iterators.probes.list_unheld(true);
+        }
         let secret = match &options.sys_root {
             Some(sys) if options.kinds.has(Kind::Secretmem) => SecretMemory::of(sys),
             _ => SecretMemory::Nowhere,
@@ -310,7 +318,8 @@ impl IteratorSource {
         let one_by_one = secret == SecretMemory::Locked
             && meminfo::has_locked(root.dir())
             && iterators.probes.may_read_process();
-        IteratorSource { iterators, root, options, secret, locked, one_by_one, last: Records::default() }
+        let (unheld, last) = (None, Records::default());
+        IteratorSource { iterators, root, options, secret, locked, one_by_one, unheld, last }
     }
 
     /// What is kept for the next scan.
@@ -350,6 +359,11 @@ impl ReadingSource for IteratorSource {
         let root = Arc::clone(&self.root);
         let shmem = kinds.has_shmem().then_some((&*root, rings));
         let of_list = list.as_ref().and_then(|list| list.as_ref().ok());
+        if self.options.lists_unheld() && self.unheld.is_none() {
+            self.unheld = Some(unheld_files(&mut records, &self.root));
+            // There may be a million, and another reading is to prove what is held.
+            self.iterators.probes.list_unheld(false);
+        }
         let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
         let in_messages = records.in_messages().filter(|_| hidden.in_flight_of_one().is_some());
         for Object { buffer, .. } in reading.objects.iter_mut().filter(|o| o.buffer.id.kind == Kind::DmaBuf) {
@@ -386,6 +400,12 @@ impl ReadingSource for IteratorSource {
 
     fn devices(&mut self) -> Vec<Device> {
         self.iterators.devices_of(&self.last, self.options.sys_root.as_deref())
+    }
+
+    fn unheld(&mut self, held: &[Buffer]) -> Option<UnheldList> {
+        let mut unheld = self.unheld.take()?;
+        unheld.leave_out(self.options.kinds, held);
+        Some(unheld)
     }
 }
 

@@ -239,6 +239,7 @@ impl Records {
             Record::InFlight(message) => self.in_flight.push(message),
             Record::Keeper(keeper) => self.keepers.push(keeper),
             Record::SyncFile(fd) => self.sync_files.push(fd),
+            Record::ShmInode(inode) if inode.unheld => self.shmem.add_unheld(&inode),
             Record::ShmInode(inode) => self.shmem.add_inode(&inode),
             Record::ShmFd(fd) => self.shmem.add_fd(&fd),
             Record::ShmVma(vma) if with_vmas => self.shmem.add_vma(&vma),
@@ -249,6 +250,7 @@ impl Records {
             Record::ShmFilesystem(filesystem) => self.shmem.add_filesystem(&filesystem),
             Record::ShmWalk(walk) => {
                 self.shmem.cut |= walk.inodes_cut;
+                self.shmem.end_unheld(&walk);
                 self.cut |= walk.mappings_cut;
             }
             Record::MemfdPages(run) => match (run, &mut pages) {

@@ -10,12 +10,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::shmem_records::{KnownFile, KnownInode, ShmemRecords};
+use super::unheld_files::UNREACHABLE;
 use crate::kernel::bpf::record::ShmFilesystem;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::MountView;
 use crate::kernel::shmem::mounts::Mounts;
-use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid, UnheldFiles};
+use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid, UnheldSum};
 use crate::scan::described::add_inode;
 use crate::scan::packed::give_back;
 use crate::scan::reading::{Counted, Object};
@@ -65,12 +66,12 @@ pub(super) fn add(
 }
 
 /// What the lists say of each tmpfs besides its files that somebody holds.
-pub(super) fn unheld(shmem: &ShmemRecords) -> Vec<UnheldFiles> {
+pub(super) fn unheld(shmem: &ShmemRecords) -> Vec<UnheldSum> {
     let page = rustix::param::page_size() as u64;
     let bytes = |pages: u64| Bytes(pages.saturating_mul(page));
     let of_tmpfs = shmem.filesystems.values().filter(|found| found.of == ShmFilesystem::Tmpfs);
-    let mut unheld: Vec<UnheldFiles> = of_tmpfs
-        .map(|found| UnheldFiles {
+    let mut unheld: Vec<UnheldSum> = of_tmpfs
+        .map(|found| UnheldSum {
             dev: found.dev,
             files: found.unheld.files,
             resident: bytes(found.unheld.pages.saturating_add(found.other_pages)),
@@ -160,7 +161,7 @@ impl<'r> Paths<'r> {
             }
         };
         let whole = table.and_then(|table| self.tables[table].path_of(dev, below));
-        whole.unwrap_or_else(|| [b"(unreachable)", below].concat())
+        whole.unwrap_or_else(|| [UNREACHABLE, below].concat())
     }
 
     /// Finds a table with that device.

@@ -15,11 +15,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::known_fds::KnownFds;
 use crate::kernel::bpf::record::{
     FdRecord, Id, InFlight, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen,
-    ShmVma, Vma,
+    ShmVma, ShmWalk, Vma,
 };
 use crate::kernel::shmem::inode::ShmInode;
 use crate::kernel::shmem::{Filesystem, Named, of_kernel_file};
-use crate::model::{IpcNamespace, Kind, Label, Perms, Pid, Seals};
+use crate::model::{IpcNamespace, Kind, Label, PackedFile, Perms, Pid, Seals, UnheldBuilder, UnheldFolder};
 use crate::scan::described::name_of;
 
 /// An inode.
@@ -64,6 +64,9 @@ pub(super) struct KnownVma {
 /// The kinds whose inodes are in no list of the kernel.
 pub(super) const UNLISTED: [Kind; 2] = [Kind::Secretmem, Kind::GuestMemfd];
 
+/// Stands for the folder of a file whose path is too long, or changed whenever it was read.
+pub(super) const UNKNOWN_FOLDER: &[u8] = b"(unknown folder)";
+
 /// Everything that one reading found.
 #[derive(Debug, Default)]
 pub(super) struct ShmemRecords {
@@ -88,6 +91,10 @@ pub(super) struct ShmemRecords {
     pub(super) found_unlisted: [bool; UNLISTED.len()],
     /// Whether inodes of the kernel's lists may be missing.
     pub(super) cut: bool,
+    /// The files that nobody holds. The path of a folder is that below the root of its filesystem.
+    pub(super) unheld: UnheldBuilder,
+    /// The folder of the file that was added last to these.
+    folder: Option<u32>,
 }
 
 impl ShmemRecords {
@@ -112,6 +119,49 @@ impl ShmemRecords {
                 at.insert(number(self.inodes.len()));
                 self.inodes.push(known);
             }
+        }
+    }
+
+    /// Adds a file that nobody holds.
+    pub(super) fn add_unheld(&mut self, found: &ShmInodeRecord<'_>) {
+        let inode = &found.inode;
+        let kind = if found.filesystem == ShmFilesystem::Hugetlbfs { Kind::Hugetlbfs } else { Kind::Tmpfs };
+        let folder = |path: &[u8]| UnheldFolder {
+            kind,
+            dev: inode.dev,
+            huge_page: inode.huge_page,
+            path: path.into(),
+        };
+        let known = self.folder.filter(|_| found.names.same_folder());
+        let whole = found.names.path();
+        let folder = known.unwrap_or_else(|| {
+            let path = whole.as_deref().unwrap_or(UNKNOWN_FOLDER);
+            let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(path.len());
+            self.unheld.folder(folder(&path[..end]))
+        });
+        self.folder = Some(folder);
+        self.unheld.add(
+            folder,
+            &PackedFile {
+                name: found.names.name(),
+                ino: inode.ino,
+                size: inode.size,
+                charged: inode.charged,
+                swapped: found.swapped,
+                owner: inode.owner,
+                created_at: inode.created_at,
+                deleted: inode.links == 0,
+            },
+        );
+    }
+
+    /// Takes what the end of the lists says of the files that nobody holds.
+    pub(super) fn end_unheld(&mut self, walk: &ShmWalk) {
+        if walk.inodes_cut {
+            self.unheld.gaps.cut = true;
+        }
+        if walk.repeated {
+            self.unheld.repeated();
         }
     }
 

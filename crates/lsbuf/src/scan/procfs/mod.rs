@@ -12,6 +12,7 @@
 //! Limits: procfs shows no count of shared memory, and shows a buffer only through its holders.
 
 pub(super) mod objects;
+mod unheld;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::kernel::pending;
 use crate::kernel::procmap::{Queries, VmaFilter};
 use crate::kernel::root::{LastPid, ProcRoot};
 use crate::kernel::shmem::Filesystems;
-use crate::model::{Dev, Device, Kind, Note, Pid, Process, Source as Asked};
+use crate::model::{Buffer, Dev, Device, Kind, Note, Pid, Process, Source as Asked, UnheldList};
 
 use super::budget::TimeBudget;
 use super::kthreads::KernelThreads;
@@ -205,6 +206,15 @@ impl ReadingSource for ProcfsSource {
     fn devices(&mut self) -> Vec<Device> {
         let sys = self.options.sys_root.as_deref();
         self.last.devices(|node| devices::name(sys?, node))
+    }
+
+    fn unheld(&mut self, held: &[Buffer]) -> Option<UnheldList> {
+        let wanted = self.options.lists_unheld() && self.root.is_live();
+        wanted.then(|| {
+            let mut unheld = unheld::unheld_files(&self.root);
+            unheld.leave_out(self.options.kinds, held);
+            unheld
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod kernel_only;
 mod large;
-mod paths;
+pub(super) mod paths;
 mod secret;
 mod segments;
 mod users;

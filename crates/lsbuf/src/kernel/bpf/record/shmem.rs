@@ -81,6 +81,11 @@ pub(crate) struct ShmInodeRecord<'r> {
     /// none. Any other reference to one of its dentries (a bind mount of the file, a path that is
     /// being looked up) counts as one. `None`: not known.
     pub(crate) opens: Option<u64>,
+    /// References to the inode that are none of its dentries': of a fanotify or inotify mark, or a
+    /// Landlock rule.
+    pub(crate) pins: u32,
+    /// No file is open on it, and it is not mapped.
+    pub(crate) unheld: bool,
     /// The kernel made the file for itself and chose its name.
     pub(crate) kernels: bool,
     pub(crate) names: ShmNames<'r>,
@@ -93,12 +98,19 @@ pub(crate) struct ShmNames<'r> {
     names: &'r [u8],
     /// Whether the path begins at the root of the filesystem.
     whole: bool,
+    same_folder: bool,
 }
 
 impl<'r> ShmNames<'r> {
     /// The last name of the path.
     pub(crate) fn name(self) -> &'r [u8] {
         text(self.names).unwrap_or_default()
+    }
+
+    /// Whether this is its own name alone, and the folder is that of the file that nobody holds
+    /// and whose record came before.
+    pub(crate) fn same_folder(self) -> bool {
+        self.same_folder
     }
 
     /// The path below the root of its filesystem, with a slash before each name; `None`: it is too
@@ -139,6 +151,8 @@ pub(crate) struct ShmWalk {
     pub(crate) inodes_cut: bool,
     /// Mappings may be missing.
     pub(crate) mappings_cut: bool,
+    /// An inode may have been listed twice.
+    pub(crate) repeated: bool,
 }
 
 impl FdRecord<ShmOpen> {
@@ -173,7 +187,11 @@ impl ShmExe {
 
 impl ShmWalk {
     pub(super) fn of(found: &layout::ShmWalk) -> ShmWalk {
-        ShmWalk { inodes_cut: found.inodes_cut != 0, mappings_cut: found.mappings_cut != 0 }
+        ShmWalk {
+            inodes_cut: found.inodes_cut != 0,
+            mappings_cut: found.mappings_cut != 0,
+            repeated: found.repeated != 0,
+        }
     }
 }
 
@@ -208,6 +226,8 @@ impl<'r> ShmInodeRecord<'r> {
         const OPENS: u32 = 8;
         const KERNELS: u32 = 16;
         const PATH: u32 = 32;
+        const UNHELD: u32 = 64;
+        const SAME_FOLDER: u32 = 128;
         let is = |bit| found.flags & bit != 0;
         let counted = Bytes(found.blocks.saturating_mul(BLOCK));
         let page = rustix::param::page_size() as u64;
@@ -233,8 +253,10 @@ impl<'r> ShmInodeRecord<'r> {
             swapped: is(PAGES).then_some(found.swapped),
             seals: is(SEALS).then_some(Seals(found.seals)),
             opens: is(OPENS).then_some(found.opens),
+            pins: found.pins,
+            unheld: is(UNHELD),
             kernels: is(KERNELS),
-            names: ShmNames { names, whole: is(PATH) },
+            names: ShmNames { names, whole: is(PATH), same_folder: is(SAME_FOLDER) },
         })
     }
 }
