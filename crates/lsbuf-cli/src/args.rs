@@ -174,7 +174,7 @@ pub(crate) struct ListingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// INO, KIND:INO, key of a segment, or name, raw or as lsbuf prints it
+    /// INO, KIND:INO, a segment's key, a name, or what another tool prints (see below)
     #[arg(required = true, value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) buffers: Vec<String>,
     /// JSON, schema lsbuf.snapshot/1, with these buffers only

@@ -19,7 +19,7 @@ use crate::args::{
     CHECK_HELPER, Columns, DoctorArgs, Format, ListingArgs, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
 };
 use crate::output::{self, Ending};
-use crate::select;
+use crate::{named, select};
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
@@ -91,11 +91,14 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
     let (mut scanner, mut snapshot) = scan(args.options(), &[])?;
     let (mut missing, mut shown) = (Vec::new(), Vec::new());
     for wanted in &args.buffers {
-        let found = select::named(&snapshot, wanted);
+        let found = named::named(&snapshot.buffers, wanted);
         if found.is_empty() {
             missing.push(wanted.as_str());
         }
-        shown.extend(found);
+        if let Some(line) = named::ambiguity(wanted, &found) {
+            output::say(&line);
+        }
+        shown.extend(found.iter().map(|found| found.row));
     }
     let mut once = HashSet::new();
     shown.retain(|&index| once.insert(index));

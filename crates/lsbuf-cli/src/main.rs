@@ -9,6 +9,7 @@ mod commands;
 mod generate;
 mod groups;
 mod manual;
+mod named;
 mod output;
 mod probes;
 mod select;

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use lsbuf::escape::unescape;
-use lsbuf::model::{Buffer, Kind, Pid, Snapshot};
+use lsbuf::model::{Buffer, Pid};
 use lsbuf::render::{Column, View};
 
 use crate::args::FilterArgs;
@@ -62,38 +62,6 @@ pub(crate) fn asked(view: &View<'_>, filter: &FilterArgs) -> Vec<usize> {
     let wanted =
         |&i: &usize| filter.pids.is_empty() || filter.pids.contains(&view.snapshot().processes[i].pid);
     view.processes.iter().copied().filter(wanted).collect()
-}
-
-/// The buffers that an argument of `show` means: an inode number, alone or after its kind; a
-/// segment's key; or a name, raw or as the formats print it.
-pub(crate) fn named(snapshot: &Snapshot, wanted: &str) -> Vec<usize> {
-    let all = |means: &dyn Fn(&Buffer) -> bool| -> Vec<usize> {
-        (0..snapshot.buffers.len()).filter(|&i| means(&snapshot.buffers[i])).collect()
-    };
-    let (kind, number) = match wanted.split_once(':').map(|(word, number)| (Kind::of_word(word), number)) {
-        Some((kind @ Some(_), number)) => (kind, number),
-        _ => (None, wanted),
-    };
-    let digits = number.bytes().all(|b| b.is_ascii_digit());
-    let by_inode = match number.parse::<u64>() {
-        Ok(ino) if digits => all(&|b| b.id.ino.0 == ino && kind.is_none_or(|kind| kind == b.id.kind)),
-        _ => Vec::new(),
-    };
-    let key = wanted.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    let by_key = all(&|b| key.is_some() && b.segment.as_ref().map(|s| s.key) == key && key != Some(0));
-    if !by_key.is_empty() {
-        return by_key;
-    }
-    if !by_inode.is_empty() {
-        return by_inode;
-    }
-    let called =
-        |is_it: &dyn Fn(&[u8]) -> bool| all(&|b| b.name.as_ref().is_some_and(|name| is_it(name.as_bytes())));
-    let by_name = called(&|name| name == wanted.as_bytes());
-    match unescape(wanted) {
-        Some(bytes) if by_name.is_empty() => called(&|name| name == bytes),
-        _ => by_name,
-    }
 }
 
 /// Orders rows by a column; equal ones keep the snapshot's order.

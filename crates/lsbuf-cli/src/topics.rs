@@ -140,11 +140,24 @@ pub(crate) const TOPICS: &[Topic] = &[
     },
     Topic {
         command: "lsbuf show",
+        description: &[
+            "A BUFFER is named in any of these forms: an inode number or a segment's id (17); KIND:INO \
+             (memfd:17), which means nothing else if there is such a buffer; a name (frame-pool), raw \
+             or as lsbuf prints it; a path (/dev/shm/x), with or without ' (deleted)'; a link of \
+             /proc or lsof (/memfd:frame-pool, memfd:frame-pool, /dmabuf:cam, with or without \
+             ' (deleted)'); a segment's key in hex (0x0005d4a2), in decimal (382114) or as in maps \
+             (SYSV0005d4a2); an fd, a mapping or a program below /proc (/proc/4711/fd/3, \
+             /proc/4711/map_files/START-END, /proc/4711/exe).",
+            "If a text fits several buffers, all are shown, and a line on stderr says how many fit \
+             and by what.",
+        ],
         examples: &[
             ("lsbuf show 17", "the buffer with INO 17"),
             ("lsbuf show dmabuf:3", "if other kinds have that number, too"),
             ("lsbuf show frame-pool", "by name; also: lsbuf show /dev/shm/x"),
             ("lsbuf show 0x1234", "a System V segment by its key"),
+            ("lsbuf show '/memfd:pool (deleted)'", "as lsof and maps print it"),
+            ("lsbuf show /proc/4711/fd/3", "what process 4711 has open as 3"),
         ],
         ..NONE
     },

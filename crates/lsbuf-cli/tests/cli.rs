@@ -4,13 +4,12 @@
 //! hand.
 #![allow(clippy::unwrap_used, reason = "a helper fails where its test fails")]
 
-#[path = "../../lsbuf/tests/common/mod.rs"]
-mod common;
+mod kit;
 
 use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
-use common::Tree;
+use kit::{Tree, lsbuf, shmem_tree};
 
 /// A camera shares a buffer with a compositor and leaks one that only the kernel still holds; a
 /// hostile process holds a third, unnamed... but for bytes that no terminal should see.
@@ -31,35 +30,6 @@ fn world() -> Tree {
     tree.link("sys/class/drm/card0/device", b"../../../devices/faux/vgem");
     tree.listed(9, b"\x1b[31m\n\xff,\"\\x", 4096, 1, &[]);
     tree.dmabuf_fd(66, 3, 9, b"\x1b[31m\n\xff,\"\\x", 4096, 1);
-    tree.write_list();
-    tree
-}
-
-/// A compositor and a client share a pool; the client has leaked a deleted file, and a worker keeps
-/// a segment that is marked for removal beside one that nobody has attached.
-fn shmem_tree() -> Tree {
-    let tree = Tree::new();
-    tree.process(12, b"client");
-    tree.process(13, b"compositor");
-    tree.process(14, b"worker");
-    tree.with_shmem(&[12, 13, 14]);
-    tree.shmem_fd(12, 3, b"/memfd:wl_\x1bshm (deleted)", "0:1 7 1048576 2048 0 4096 1000");
-    tree.maps(
-        13,
-        &[
-            "7f0000000000-7f0000100000 rw-s 00000000 00:01 7    /memfd:wl_\x1bshm (deleted)",
-            "7f0000200000-7f0000201000 r--p 00000000 00:01 7    /memfd:wl_\x1bshm (deleted)",
-        ],
-    );
-    tree.shmem_fd(12, 4, b"/dev/shm/leaked (deleted)", "0:27 6 9900 64 0 4096 1000");
-    tree.maps(14, &["7f0000000000-7f0000004000 rw-s 00000000 00:01 0    /SYSV0000162e (deleted)"]);
-    let table = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n\
-        \x20        0          0  1600                16384    99    14      1  1000  1000  1000  1000          0          0          0                 8192                 4096\n\
-        \x20     4660      32769   600                65536    99     0      0  1000  1000  1000  1000          0          0          0                    0                    0\n";
-    tree.write("proc/sysvipc/shm", table.as_bytes());
-    for fd in 10..14 {
-        tree.fd(13, fd, b"anon_inode:sync_file", b"pos:\t0\nflags:\t02\nmnt_id:\t9\n");
-    }
     tree.write_list();
     tree
 }
@@ -153,26 +123,6 @@ fn chosen_kinds() {
     assert_eq!((count(&["--deleted"]), count(&["--unheld"])), (2, 1));
     let run = lsbuf(&shmem_tree(), &["--kind", "memfd", "-d"]);
     assert!(run.stderr.starts_with("lsbuf: no dma-buf found; looked at"), "{}", run.stderr);
-}
-
-struct Run {
-    stdout: String,
-    stderr: String,
-    status: i32,
-}
-
-fn lsbuf(tree: &Tree, args: &[&str]) -> Run {
-    let output = Command::new(cargo_bin("lsbuf"))
-        .args(args)
-        .arg("--proc-root")
-        .arg(tree.path("proc"))
-        .arg("--sys-root")
-        .arg(tree.path("sys"))
-        .output()
-        .unwrap();
-    let text =
-        |bytes| String::from_utf8(bytes).unwrap().replace(&tree.path("").display().to_string(), "TREE/");
-    Run { stdout: text(output.stdout), stderr: text(output.stderr), status: output.status.code().unwrap() }
 }
 
 fn stdout(args: &[&str]) -> String {
