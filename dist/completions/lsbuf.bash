@@ -53,7 +53,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help --version ls ps show reconcile doctor probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --json --compact --details --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help --version ls ps show reconcile doctor probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -171,7 +171,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ls)
-            opts="-o -J -r -n -b -p -d -h --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --json --compact --details --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -317,7 +317,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ps)
-            opts="-o -J -r -n -b -p -d -h --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --json --compact --details --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_lsbuf_global_optspecs
-    string join \n o/output= sort= J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
+    string join \n o/output= sort= J/json compact details csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
 end
 
 function __fish_lsbuf_needs_command
@@ -40,6 +40,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sys-root -d 'The sysfs that
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l compact -d 'JSON on one line, without white space'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s n -l noheadings -d 'No headings and no totals'
@@ -74,6 +75,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sys-root -d 'The sysf
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l compact -d 'JSON on one line, without white space'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s n -l noheadings -d 'No headings and no totals'
@@ -100,6 +102,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sys-root -d 'The sysf
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l compact -d 'JSON on one line, without white space'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s n -l noheadings -d 'No headings and no totals'

@@ -216,7 +216,8 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
                     add(&mut seeds, "mounts", text);
                 }
                 (["proc", _, "stat" | "status" | "cgroup"], Node::File(text)) => {
-                    add(&mut seeds, "process", text)
+                    add(&mut seeds, "process", text);
+                    add(&mut seeds, "details", text);
                 }
                 (["proc", _, "map_files", range], _) => {
                     add(&mut seeds, "map_files", range.as_bytes());

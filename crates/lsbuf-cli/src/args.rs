@@ -8,9 +8,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
-use lsbuf::model::{Bytes, Kind, Kinds, Pid};
+use lsbuf::model::{Bytes, Details, Kind, Kinds, Pid};
 use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS};
-use lsbuf::scan::{Options, PINS, Sources};
+use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
 use crate::topics::Topic;
 use crate::{groups, output, stdout};
@@ -172,6 +172,15 @@ pub(crate) struct ListingArgs {
     pub(crate) scan: ScanArgs,
 }
 
+impl ListingArgs {
+    /// As the library takes it, with what these columns need.
+    pub(crate) fn options<'c>(&self, columns: impl IntoIterator<Item = &'c Column>) -> Options {
+        let all = if self.format.details { Details::ALL } else { Details::NONE };
+        let details = columns.into_iter().fold(all, |details, column| details.and(column.details()));
+        Options { details, ..self.scan.options() }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// INO, KIND:INO, a segment's key, a name, or what another tool prints (see below)
@@ -220,6 +229,10 @@ pub(crate) struct Format {
     /// JSON on one line, without white space
     #[arg(long, requires = "json", conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) compact: bool,
+    /// In JSON, also what else can be read of each process: command line, program, user, limit,
+    /// unit, container, pod
+    #[arg(long, requires = "json")]
+    pub(crate) details: bool,
     /// CSV; a ' goes before text that begins with = + - @ or ', so that no spreadsheet takes it for
     /// a formula
     #[arg(long, conflicts_with = "raw")]
@@ -369,10 +382,13 @@ struct Roots {
 
 impl Roots {
     fn options(&self, sources: Sources) -> Options {
-        let own = (self.proc_root.as_path() == Path::new("/proc")).then(|| PathBuf::from("/sys"));
+        let own = |path: &str| (self.proc_root.as_path() == Path::new("/proc")).then(|| PathBuf::from(path));
         Options {
             proc_root: self.proc_root.clone(),
-            sys_root: self.sys_root.clone().or(own),
+            sys_root: self.sys_root.clone().or(own("/sys")),
+            // Users and pods of this machine, not those of a recorded one.
+            passwd: own(PASSWD),
+            pod_logs: own(POD_LOGS),
             // A command asks for the best answer that the caller's rights allow.
             sources: Sources { load_bpf: true, ..sources },
             pins: self.folder.pins.clone(),
@@ -390,6 +406,11 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
+    /// The columns that the user named.
+    pub(crate) fn named(chosen: &Option<Columns>) -> &[Column] {
+        chosen.as_ref().map_or(&[], |chosen| &chosen.columns)
+    }
+
     /// The chosen columns, or the default ones.
     pub(crate) fn or_default(chosen: &Option<Columns>, all: &[Column], default: &[&str]) -> Vec<Column> {
         let default = || all.iter().filter(|c| default.contains(&c.name)).copied();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
 use lsbuf::escape::escape;
-use lsbuf::model::{Kind, Ledger, Pid, Snapshot};
+use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot};
 use lsbuf::reconcile::Uncertainty;
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
@@ -23,7 +23,8 @@ use crate::{named, select};
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
-    let options = Options { unheld: args.listing.filter.unheld, ..args.listing.scan.options() };
+    let options = args.listing.options(asked(&args.output, &args.sort));
+    let options = Options { unheld: args.listing.filter.unheld, ..options };
     let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
@@ -34,6 +35,11 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default_columns(&view, &args.listing));
     let style = |row: usize| output::row_style(view.shape(row));
     list(&view, &rows, &columns, &args.listing, style)
+}
+
+/// The columns that the user named, in order to see them or to sort by one.
+fn asked<'c>(output: &'c Option<Columns>, sort: &'c Column) -> impl Iterator<Item = &'c Column> {
+    Columns::named(output).iter().chain([sort])
 }
 
 /// The columns of a list of buffers if the user chose none. For programs they depend only on the
@@ -75,14 +81,23 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
 
 /// `lsbuf ps`.
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
-    let (_, snapshot) = scan(args.listing.scan.options(), &args.listing.filter.pids)?;
+    let (_, snapshot) =
+        scan(args.listing.options(asked(&args.output, &args.sort)), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
     let mut rows = select::asked(&view, &args.listing.filter);
     select::sort(&mut rows, &view, &args.sort);
     view.processes.clone_from(&rows);
-    let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, DEFAULT_PROCESS_COLUMNS);
+    let mut default = DEFAULT_PROCESS_COLUMNS.to_vec();
+    // Without it, a row of a process that has only sync_files would say nothing.
+    let has_sync_files = |&row: &usize| snapshot.processes[row].sync_files > Some(0);
+    default.extend(
+        ["SYNCS"]
+            .iter()
+            .filter(|_| !args.listing.format.is_for_programs() && rows.iter().any(has_sync_files)),
+    );
+    let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, &default);
     list(&view, &rows, &columns, &args.listing, |_| anstyle::Style::new())
 }
 
@@ -105,6 +120,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
     for &index in &shown {
         scanner.ask_seals(&mut snapshot.buffers[index]);
     }
+    scanner.add_details(&mut snapshot, &shown, Details::ALL);
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     view.buffers = shown;

@@ -48,7 +48,14 @@ const BUFFERS: Columns = Columns {
     ),
 };
 
-const PROCESSES: Columns = Columns { all: PROCESS_COLUMNS, default: DEFAULT_PROCESS_COLUMNS, note: None };
+const PROCESSES: Columns = Columns {
+    all: PROCESS_COLUMNS,
+    default: DEFAULT_PROCESS_COLUMNS,
+    note: Some(
+        "A table has SYNCS too if a shown process has a sync_file. CGROUP, UNIT, CONTAINER and POD \
+         are where the process runs: the kernel may charge its buffers to another cgroup.",
+    ),
+};
 
 const ANSWER: &[(&str, &str)] = &[
     ("0", "answered, even if only in part (stderr says so)"),
@@ -125,6 +132,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf ls -p 4711", "what process 4711 holds"),
             ("lsbuf ls --kind sysv --unheld", "segments that no process has attached"),
             ("lsbuf ls --kind tmpfs --unheld", "forgotten files, such as in /dev/shm"),
+            ("lsbuf ls --kind sysv -o +CPID,LPID", "who made each, and who used it last"),
         ],
         ..NONE
     },
@@ -134,6 +142,8 @@ pub(crate) const TOPICS: &[Topic] = &[
         examples: &[
             ("lsbuf ps --human", "largest first"),
             ("lsbuf ps --sort USS", "what an exit would free, largest first"),
+            ("lsbuf ps -o +ARGS,NOFILE", "which is it, and how near its limit of fds"),
+            ("lsbuf ps -o +USER,UNIT,POD", "whose it is"),
             ("lsbuf ps -d -o +SYNCS,UID", "dma-bufs alone, with fence fds and users"),
         ],
         ..NONE

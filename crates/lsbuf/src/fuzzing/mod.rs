@@ -26,7 +26,7 @@ pub(crate) use machine::written;
 pub use machine::{btf, mount, recorded_inode};
 pub use mappings::{map_files, maps};
 pub use shmem::{meminfo, mounts, records, segments, shm_inode, shm_names};
-pub use tasks::{process, sharing};
+pub use tasks::{details, process, sharing};
 
 use crate::kernel::parse::{cut, number, number32};
 

@@ -4,11 +4,13 @@
 use std::cmp::Ordering;
 
 use super::halves;
+use crate::kernel::details::{Users, fd_limit, rss_shmem};
 use crate::kernel::kcmp::Resource;
 use crate::kernel::task::{self as texts, Stage, last_pid};
 use crate::kernel::tree::Tree;
 use crate::kernel::tree::recorded::{Recorded, pair};
-use crate::model::Tid;
+use crate::kernel::workload;
+use crate::model::{Bytes, Tid, Workload};
 
 /// `stat`, `status` and `cgroup` of a process, and `loadavg`, are read back as they were printed. A
 /// command name shifts no field.
@@ -45,6 +47,31 @@ pub fn process(data: &[u8]) {
     if let Some(pid) = last_pid(text) {
         assert_eq!(last_pid(format!("0.00 0.01 0.05 1/80 {pid}\n").as_bytes()), Some(pid));
     }
+}
+
+/// `limits`, `status` and `cgroup` of a process, and passwd(5), are read back as they were printed.
+/// No path of a cgroup makes a name that could be a path.
+pub fn details(data: &[u8]) {
+    if let Some(limit) = fd_limit(data) {
+        let text = format!("Limit Soft Hard Units\nMax open files            {limit:<20} 1 files\n");
+        assert_eq!(fd_limit(text.as_bytes()), Some(limit));
+    }
+    if let Some(Bytes(bytes)) = rss_shmem(data) {
+        let text = format!("Name:\tx\nRssShmem:\t{:8} kB\n", bytes / 1024);
+        assert_eq!(rss_shmem(text.as_bytes()), Some(Bytes(bytes)));
+    }
+    let line = data.split(|&b| b == b'\n').next().unwrap_or_default();
+    let name = line.split(|&b| b == b':').next().unwrap_or_default();
+    let user = Users::parse(&[name, b":x:7:7:::\n", data].concat()).name(7);
+    assert!(name.is_empty() || user == Some(name.into()));
+    let printed = [b"0::/", line, b"\n"].concat();
+    let path = workload::path(&printed);
+    assert!(path.is_none_or(|path| path[1..] == *line));
+    let Workload { unit, container, pod } = workload::of_path(path.unwrap_or(data));
+    for name in [unit, container, pod.map(|pod| pod.uid)].into_iter().flatten() {
+        assert!(!name.as_bytes().contains(&b'/'));
+    }
+    let _ = workload::path(data);
 }
 
 /// Recorded sharing. A line is read back as it was printed, and holds in both directions and for

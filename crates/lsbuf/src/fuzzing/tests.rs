@@ -110,7 +110,7 @@ macro_rules! promises {
 }
 
 promises! {
-    numbers fdinfo fdinfo_table maps map_files bufinfo bufinfo_names gem_info hidden_refs rings pending process sharing mount
+    numbers fdinfo fdinfo_table maps map_files bufinfo bufinfo_names gem_info hidden_refs rings pending process details sharing mount
     recorded_inode btf segments mounts shm_inode shm_names records
     meminfo
 }

@@ -13,6 +13,7 @@
 //! | what is read: a running kernel's procfs or a recording of one | [`root`], [`tree`] |
 //! | reading and parsing in general | [`read`], [`parse`], [`path`], [`magic`] |
 //! | processes and threads | [`process`], [`task`], [`sharing`], [`kcmp`], [`activity`] |
+//! | what else is told of a process | [`details`], [`workload`] |
 //! | fds | [`fds`], [`fdinfo`], [`fdinfo_table`], [`duplicate`] |
 //! | mappings | [`procmap`], [`maps`], [`map_files`], [`mapped_as`], [`own`] |
 //! | references that no process shows | [`hidden_refs`], [`pending`] |
@@ -60,6 +61,7 @@ pub(crate) mod btf;
 #[cfg(any(feature = "bpf", feature = "check"))]
 pub(crate) mod btf_file;
 pub(crate) mod bufinfo;
+pub(crate) mod details;
 pub(crate) mod devices;
 pub(crate) mod duplicate;
 pub(crate) mod fdinfo;
@@ -89,6 +91,7 @@ pub(crate) mod sharing;
 pub(crate) mod shmem;
 pub(crate) mod task;
 pub(crate) mod tree;
+pub(crate) mod workload;
 
 /// The beginning of every dma-buf's path (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). It is a
 /// filter, never a proof: an ordinary file in the root folder of a container can have such a name.

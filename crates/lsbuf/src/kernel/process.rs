@@ -103,7 +103,7 @@ impl ProcessDir {
         let (comm, start_time) = task::stat(&text).map_err(|Malformed| Errno::BADMSG)?;
         let uid = self.dir.read_record(c"status", &mut text).ok().and_then(|()| real_uid(&text));
         let cgroup = self.cgroup_into(&mut text);
-        Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None })
+        Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None, details: None })
     }
 
     /// The path of its cgroup in the v2 hierarchy.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, fstatfs};
 
-use super::parse::number32;
+use super::parse::{number, number32};
 use super::read;
 use super::tree::live::Live;
 use super::tree::recorded::Recorded;
@@ -124,6 +124,14 @@ impl ProcRoot {
     /// Reads this process's own `stat` and ignores it; used to measure how long that takes.
     pub(crate) fn own_stat(&self) {
         let _ = self.dir.read_record(c"self/stat", &mut Vec::new());
+    }
+
+    /// When the machine booted, in seconds of the wall clock (`btime` of `/proc/stat`).
+    pub(crate) fn boot_time(&self) -> Option<u64> {
+        let mut text = Vec::new();
+        self.dir.read_file(c"stat", &mut text).ok()?;
+        let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"btime "))?;
+        number(line, 10).ok()
     }
 
     /// The machine's names as this procfs shows them.

@@ -54,8 +54,15 @@ fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
     let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
     pids.sort_unstable();
     pids.dedup();
-    let process =
-        |pid| Process { pid, start_time: 1, comm: "p".into(), uid: Some(0), cgroup: None, sync_files: None };
+    let process = |pid| Process {
+        pid,
+        start_time: 1,
+        comm: "p".into(),
+        uid: Some(0),
+        cgroup: None,
+        sync_files: None,
+        details: None,
+    };
     Snapshot {
         taken_at: SystemTime::UNIX_EPOCH,
         host: Host::default(),
@@ -305,6 +312,10 @@ fn a_segment_of_somebody_unseen() {
             key: 0,
             owner: 0,
             creator: None,
+            creator_comm: None,
+            last_comm: None,
+            changed: 0,
+            used: 0,
             last: None,
             attached,
             removed: false,

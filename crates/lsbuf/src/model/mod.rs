@@ -5,6 +5,7 @@
 //!
 //! With the feature `serde` the model serializes in the words of the JSON schema.
 mod buffer;
+mod details;
 mod device;
 mod handle;
 mod id;
@@ -25,6 +26,7 @@ mod unheld;
 mod units;
 
 pub use buffer::{Buffer, Holder, MapRef, Perms, ThreadFds};
+pub use details::{Args, Detail, Details, Pod, PodName, ProcessDetails, Workload};
 pub use device::{Device, DeviceClass, DeviceHolder, candidates};
 pub use handle::GemHandle;
 pub use id::{BufferId, IpcNamespace};

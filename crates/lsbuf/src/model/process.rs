@@ -1,6 +1,6 @@
 //! A process that holds at least one buffer or sync_file.
 
-use super::{Label, Pid};
+use super::{Label, Pid, ProcessDetails};
 
 /// A process, as it was when it was read. `pid` and `start_time` together name one process of a
 /// boot: a process that gets a recycled pid has another start time.
@@ -20,4 +20,7 @@ pub struct Process {
     /// Its sync_file fds (`anon_inode:sync_file`). They have no size and keep a fence each. `None`:
     /// not counted.
     pub sync_files: Option<u64>,
+    /// What else was read of it. `None`: nothing was asked for
+    /// ([`Options::details`](crate::scan::Options::details)).
+    pub details: Option<Box<ProcessDetails>>,
 }

@@ -20,6 +20,8 @@ use serde::{Serialize, Serializer};
 use super::*;
 use crate::escape::escape;
 
+mod details;
+
 /// A list of what each item comes to.
 struct Each<'a, T, J>(&'a [T], fn(&'a T) -> J);
 
@@ -447,21 +449,43 @@ impl<'a> JsonBuffer<'a> {
 }
 
 #[derive(Serialize)]
-struct JsonSegment {
+struct JsonSegment<'a> {
     key: u32,
     owner: u32,
     creator_pid: Option<Pid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creator_comm: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creator_comm_bytes: Lost,
     last_pid: Option<Pid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_comm: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_comm_bytes: Lost,
     attached: u64,
     removed: bool,
     rss: Bytes,
     swap: Bytes,
 }
 
-impl JsonSegment {
-    fn of(segment: &Segment) -> JsonSegment {
-        let Segment { key, owner, creator, last, attached, removed, rss, swap } = *segment;
-        JsonSegment { key, owner, creator_pid: creator, last_pid: last, attached, removed, rss, swap }
+impl JsonSegment<'_> {
+    fn of(segment: &Segment) -> JsonSegment<'_> {
+        let Segment { key, owner, creator, last, attached, removed, rss, swap, .. } = *segment;
+        let (creator_comm, last_comm) = (segment.creator_comm.as_ref(), segment.last_comm.as_ref());
+        JsonSegment {
+            key,
+            owner,
+            creator_pid: creator,
+            creator_comm,
+            creator_comm_bytes: lost_bytes(creator_comm),
+            last_pid: last,
+            last_comm,
+            last_comm_bytes: lost_bytes(last_comm),
+            attached,
+            removed,
+            rss,
+            swap,
+        }
     }
 }
 
@@ -612,6 +636,8 @@ struct JsonProcess<'a> {
     fds: u64,
     maps: u64,
     sync_files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a ProcessDetails>,
 }
 
 impl<'a> JsonProcess<'a> {
@@ -633,6 +659,7 @@ impl<'a> JsonProcess<'a> {
             fds: figures.fds,
             maps: figures.maps,
             sync_files: process.sync_files,
+            details: process.details.as_deref(),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{BufferId, Bytes, Dev, Label, Pid};
 
 /// A System V segment as the kernel lists it in `/proc/sysvipc/shm` of its IPC namespace
 /// (`sysvipc_shm_proc_show` in ipc/shm.c).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Segment {
     /// The key by which processes find it. 0 for `IPC_PRIVATE`, and for a segment that was removed
@@ -17,8 +17,14 @@ pub struct Segment {
     /// The process that created it; it may have exited. `None`: a process outside the reader's pid
     /// namespace.
     pub creator: Option<Pid>,
+    /// The command of the process that has the creator's pid now, if that started before the
+    /// segment was last changed. `None`: there is none, it could not be read, or it was not asked
+    /// for ([`Detail::SegmentUsers`](super::Detail::SegmentUsers)).
+    pub creator_comm: Option<Label>,
     /// The process that attached or detached it last.
     pub last: Option<Pid>,
+    /// As `creator_comm`, of the process that has the pid of `last` now.
+    pub last_comm: Option<Label>,
     /// Attachments (`nattch`): the VMAs of all processes.
     pub attached: u64,
     /// Marked for removal, which happens at the last detachment (`SHM_DEST`).
@@ -27,6 +33,11 @@ pub struct Segment {
     pub rss: Bytes,
     /// Bytes in swap.
     pub swap: Bytes,
+    /// When it was made, or its owner or permissions were changed (`shm_ctime`), in seconds of the
+    /// wall clock.
+    pub(crate) changed: u64,
+    /// When it was attached or detached last, likewise; 0 for never.
+    pub(crate) used: u64,
 }
 
 /// Seals of a memfd: operations that are forbidden for good (`F_SEAL_…` of

@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 
 use super::digits::Digits;
-use super::{Cell, Sizes, Style, View, ViewedBuffer};
+use super::{Cell, Sizes, Style, View, ViewedBuffer, details};
 use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
-use crate::model::{Account, Buffer, BufferId, Holder, Kind, Label, Process, ProcessFigures};
+use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Process, ProcessFigures};
 
 /// A column of a table of buffers or of processes.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,13 @@ impl Column {
     #[must_use]
     pub fn cell(&self, view: &View<'_>, index: usize) -> Cell {
         (self.cell)(view, index)
+    }
+
+    /// What must be asked for so that its cells are known
+    /// ([`Options::details`](crate::scan::Options::details)).
+    #[must_use]
+    pub fn details(&self) -> Details {
+        details::needed(self.name)
     }
 }
 
@@ -289,6 +296,16 @@ pub const BUFFER_COLUMNS: &[Column] = &[
             _ => Cell::Words(None),
         },
     },
+    Column {
+        name: "CPID",
+        help: "process that created a segment, with its command if it lives",
+        cell: |v, i| details::creator(&buffer(v, i)),
+    },
+    Column {
+        name: "LPID",
+        help: "process that attached or detached a segment last, likewise",
+        cell: |v, i| details::last_user(&buffer(v, i)),
+    },
 ];
 
 /// Columns of `ps`.
@@ -357,6 +374,42 @@ pub const PROCESS_COLUMNS: &[Column] = &[
         name: "START",
         help: "start time, in clock ticks after boot",
         cell: |v, i| Cell::Number(Some(process(v, i).start_time)),
+    },
+    Column {
+        name: "NOFILE",
+        help: "how many fds it may have open (soft limit)",
+        cell: |v, i| details::fd_limit(process(v, i)),
+    },
+    Column {
+        name: "SHMRSS",
+        help: "shared memory in its page tables (RssShmem of /proc/P/status)",
+        cell: |v, i| details::rss_shmem(process(v, i)),
+    },
+    Column {
+        name: "USER",
+        help: "its real user by /etc/passwd, or else the number",
+        cell: |v, i| details::user(process(v, i)),
+    },
+    Column {
+        name: "UNIT",
+        help: "systemd unit that it runs in; - none",
+        cell: |v, i| details::unit(process(v, i)),
+    },
+    Column {
+        name: "CONTAINER",
+        help: "container that it runs in: its name, or 12 digits of its id",
+        cell: |v, i| details::container(process(v, i)),
+    },
+    Column {
+        name: "POD",
+        help: "pod as NAMESPACE/NAME; its UID if /var/log/pods has no name",
+        cell: |v, i| details::pod(process(v, i)),
+    },
+    Column { name: "EXE", help: "path of its program", cell: |v, i| details::exe(process(v, i)) },
+    Column {
+        name: "ARGS",
+        help: "its command line, which it can change",
+        cell: |v, i| details::args(process(v, i)),
     },
 ];
 

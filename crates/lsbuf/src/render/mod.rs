@@ -9,6 +9,7 @@
 mod align;
 mod cell;
 mod columns;
+mod details;
 mod digits;
 mod json;
 mod layout;

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::View;
 use super::columns::comm;
+use super::details::pid_and_comm;
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
@@ -93,15 +94,18 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         lines.push(("deleted", "yes: freed with its last reference".to_owned()));
     }
     if let Some(segment) = &buffer.segment {
-        let pid =
-            |pid: Option<Pid>| pid.map_or("none in this pid namespace".into(), |pid| format!("pid {pid}"));
+        let pid = |pid: Option<Pid>, comm: Option<&Label>| match pid {
+            None => "none in this pid namespace".into(),
+            Some(pid) if comm.is_some() => pid_and_comm(pid, comm),
+            Some(pid) => format!("pid {pid}"),
+        };
         lines.push((
             "key",
             if segment.key == 0 { "private".into() } else { format!("{:#010x}", segment.key) },
         ));
         lines.push(("owner", format!("uid {}", segment.owner)));
-        lines.push(("creator", pid(segment.creator)));
-        lines.push(("last used", pid(segment.last)));
+        lines.push(("creator", pid(segment.creator, segment.creator_comm.as_ref())));
+        lines.push(("last used", pid(segment.last, segment.last_comm.as_ref())));
         lines.push(("memory", format!("{} in memory, {} in swap", segment.rss, segment.swap)));
     }
     lines.extend(buffer.id.ipc.map(|ipc| ("namespace", format!("IPC namespace {}", ipc.0))));
@@ -110,6 +114,11 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
 
 fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Result<()> {
     let who = format!("{}:{}", comm(view, holder), holder.pid);
+    let details = view.snapshot().process(holder.pid).and_then(|process| process.details.as_deref());
+    if let Some(args) = details.and_then(|details| details.args.as_ref()) {
+        let line = escape(args.line().as_bytes());
+        writeln!(out, "    {who}  args {line}{}", if args.is_whole { "" } else { " …" })?;
+    }
     let there = |pid: Option<Pid>| {
         pid.map_or(String::new(), |pid| format!(" (shares the fd table of {pid}, counted there)"))
     };
@@ -333,7 +342,11 @@ mod tests {
             key: 1,
             owner: 0,
             creator: None,
+            creator_comm: None,
             last: None,
+            last_comm: None,
+            changed: 0,
+            used: 0,
             attached: 6,
             removed: false,
             rss: Bytes(0),

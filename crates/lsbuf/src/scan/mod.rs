@@ -12,8 +12,8 @@
 //! - *join*: `assemble` puts each reference into its buffer, and `segments` adds what the kernel's
 //!   tables say of System V segments;
 //! - *decide*: `settle` says which residuals are exact, and whether another reading could help;
-//! - *explain*: `driver_shmem` says which buffers are the same memory, and `notes` what was not
-//!   seen.
+//! - *explain*: `details` adds what was asked for of processes; `driver_shmem` says which buffers
+//!   are the same memory, and `notes` what was not seen.
 //!
 //! `reading` has the types between the second step and the third, and `packed` its long lists.
 //! `doctor` tries every source and, with `advice`, says what is missing. `reconcile` collects the
@@ -28,6 +28,7 @@ mod assemble;
 pub(crate) mod benching;
 mod budget;
 mod described;
+mod details;
 mod digest;
 mod dmabuf_identity;
 mod doctor;
@@ -58,7 +59,7 @@ use rustix::io::Errno;
 use budget::TimeBudget;
 pub use doctor::{Diagnosis, Refusal, SourceCheck, SourceState, Unread};
 use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
-pub use options::{Mappings, Options, PINS, Sources, Way};
+pub use options::{Mappings, Options, PASSWD, PINS, POD_LOGS, Sources, Way};
 use procfs::{LeftOut, Procfs, ProcfsSource};
 use reading::{Failed, ReadingSource};
 pub(crate) use reconcile::reconcile;
@@ -70,7 +71,9 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Filesystems, seals};
 use crate::kernel::{activity, gem_info, map_files};
-use crate::model::{Buffer, Coverage, Device, Kind, Note, Pid, Process, Snapshot, UnheldList, UnheldSum};
+use crate::model::{
+    Buffer, Coverage, Detail, Details, Device, Kind, Note, Pid, Process, Snapshot, UnheldList, UnheldSum,
+};
 
 /// Takes snapshots. Between two scans it keeps what does not change: the device number of dma-bufs,
 /// which processes are kernel threads, and the BPF iterators, if they are used.
@@ -195,6 +198,10 @@ impl Scanner {
         let mut snapshot =
             Snapshot { taken_at, host, kinds, coverage, buffers, unheld: unheld_files, processes, devices };
         notes::add(&mut snapshot);
+        details::add(&self.root, &self.options, self.options.details, snapshot.processes.iter_mut());
+        if self.options.details.has(Detail::SegmentUsers) {
+            details::add_segment_users(&self.root, snapshot.buffers.iter_mut());
+        }
         snapshot.coverage.duration = begun.elapsed();
         Ok((snapshot, unheld))
     }
@@ -230,6 +237,23 @@ impl Scanner {
             found.outcome.seen.notes.push(Note::IteratorsFailed { why: why.to_string() });
         }
         Ok(found)
+    }
+
+    /// Reads details of some buffers of a snapshot that this scanner took, by their indices, and of
+    /// the processes that hold one of them. What was known of these processes' details is replaced.
+    pub fn add_details(&self, snapshot: &mut Snapshot, buffers: &[usize], wanted: Details) {
+        let holders = buffers.iter().flat_map(|&index| &snapshot.buffers[index].holders);
+        let pids: BTreeSet<Pid> = holders.map(|holder| holder.pid).collect();
+        let processes = snapshot.processes.iter_mut().filter(|process| pids.contains(&process.pid));
+        details::add(&self.root, &self.options, wanted, processes);
+        if wanted.has(Detail::SegmentUsers) {
+            let chosen: BTreeSet<usize> = buffers.iter().copied().collect();
+            let rows = snapshot.buffers.iter_mut().enumerate();
+            details::add_segment_users(
+                &self.root,
+                rows.filter(|(row, _)| chosen.contains(row)).map(|(_, b)| b),
+            );
+        }
     }
 
     /// Reads the seals of a memfd that this scanner found, through the first holder that can be

@@ -15,7 +15,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::{Kind, Kinds};
+use crate::model::{Bytes, Details, Kind, Kinds};
 
 /// How mappings are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +87,12 @@ impl Default for Sources {
 /// systemd mounts so that only root can enter it.
 pub const PINS: &str = "/run/lsbuf";
 
+/// The names of users, unless somebody says otherwise.
+pub const PASSWD: &str = "/etc/passwd";
+
+/// Where the kubelet keeps the logs of pods, unless somebody says otherwise.
+pub const POD_LOGS: &str = "/var/log/pods";
+
 /// What to scan and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -101,6 +107,17 @@ pub struct Options {
     /// Whether to list the files of each tmpfs and hugetlbfs that nobody holds
     /// ([`Snapshot::unheld`](crate::model::Snapshot::unheld)).
     pub unheld: bool,
+    /// What is read of each process beyond its identity, and of each segment. Each detail costs a
+    /// few more system calls for each.
+    pub details: Details,
+    /// How much is kept of the longest command lines.
+    pub longest_args: Bytes,
+    /// The file with the names of users, in the form of passwd(5). `None`: there is none that
+    /// belongs to this procfs.
+    pub passwd: Option<PathBuf>,
+    /// The folder of the logs of Kubernetes' pods, whose names tell the pods' names. `None`: as
+    /// above.
+    pub pod_logs: Option<PathBuf>,
     /// How many readings a scan may make in order to prove residuals. At least one is made. With
     /// more than one, a few more may follow within [`Options::time`].
     pub readings: u32,
@@ -128,6 +145,10 @@ impl Default for Options {
             sources: Sources::default(),
             kinds: Kinds::ALL,
             unheld: false,
+            details: Details::NONE,
+            longest_args: Bytes(64 << 10),
+            passwd: Some(PASSWD.into()),
+            pod_logs: Some(POD_LOGS.into()),
             readings: 3,
             time: Duration::from_millis(250),
             deadline: Duration::from_secs(1),

@@ -125,11 +125,15 @@ fn row(line: &[u8]) -> std::result::Result<SegmentRow, Malformed> {
             key: key.cast_unsigned(),
             removed: number(word(2)?, 8)? & REMOVED != 0,
             creator: pid(4)?,
+            creator_comm: None,
             last: pid(5)?,
+            last_comm: None,
             attached: number(word(6)?, 10)?,
             owner: number32(word(7)?, 10)?,
             rss: Bytes(number(word(14)?, 10)?),
             swap: Bytes(number(word(15)?, 10)?),
+            changed: number(word(13)?, 10)?,
+            used: number(word(11)?, 10)?.max(number(word(12)?, 10)?),
         }),
     })
 }
@@ -152,11 +156,15 @@ mod tests {
             key: 0xdead_beef,
             owner: 1000,
             creator: Some(Pid(71)),
+            creator_comm: None,
             last: None,
+            last_comm: None,
             attached: 2,
             removed: true,
             rss: Bytes(8192),
             swap: Bytes(4096),
+            changed: 1_763_000_000,
+            used: 1_763_000_000,
         };
         let segment = Box::new(expected);
         assert_eq!(rows, [SegmentRow { ino: Inode(3), size: Bytes(1 << 20), creator_uid: 0, segment }]);

@@ -136,6 +136,7 @@ impl Iterators {
                 uid: Some(task.uid),
                 cgroup,
                 sync_files: Some(sync_files.get(&pid).copied().unwrap_or(0)),
+                details: None,
             })
         };
         pids.into_iter().filter_map(describe).collect()

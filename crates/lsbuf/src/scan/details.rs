@@ -1,0 +1,174 @@
+//! Adds to processes and segments the details that are asked for ([`Details`]), by procfs whichever
+//! source found them.
+//!
+//! The folder of a process is opened once, and its start time is compared after everything else was
+//! read through it. So what is read belongs to the process that the scan found, or is left out. The
+//! program may be another one by now, if the process has called exec.
+//!
+//! Command lines are read in a helper that can be killed, because a process can make their reader
+//! wait. What was read before is kept. The process that made it wait, and others that may do so
+//! next, have no command line then.
+//!
+//! Limits: a segment's creator is known by a pid alone. A process that has this pid now is named if
+//! it started before the segment was last changed or attached, as far as the wall clock tells.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::options::Options;
+use crate::kernel::details::{self, Users};
+use crate::kernel::guard::{self, Guarded, Stuck};
+use crate::kernel::process::ProcessDir;
+use crate::kernel::root::ProcRoot;
+use crate::kernel::workload::{self, PodNames};
+use crate::kernel::{activity, task};
+use crate::model::{Args, Buffer, Detail, Details, Label, Pid, Process, ProcessDetails, Segment};
+
+/// How often reading command lines may be made to wait before the rest is left out.
+const MOST_WAITS: usize = 4;
+
+/// Adds details to processes. Of command lines no more than [`Options::longest_args`] is read.
+pub(super) fn add<'p>(
+    root: &Arc<ProcRoot>,
+    options: &Options,
+    wanted: Details,
+    processes: impl Iterator<Item = &'p mut Process>,
+) {
+    if !wanted.has_any_of_processes() {
+        return;
+    }
+    let users = options.passwd.as_deref().filter(|_| wanted.has(Detail::User));
+    let users = users.and_then(|path| Users::read(path).ok()).unwrap_or_default();
+    let pods = options.pod_logs.clone().filter(|_| wanted.has(Detail::Workload));
+    let pods = pods
+        .and_then(|path| guard::guarded(options.deadline, move || PodNames::read(&path).ok()).ok()?.value);
+    let pods = pods.unwrap_or_default();
+    let mut described: Vec<&mut Process> = processes.collect();
+    for process in &mut described {
+        let mut details = of_process(root, process, wanted).unwrap_or_default();
+        details.user = process.uid.and_then(|uid| users.name(uid));
+        if let Some(pod) = details.workload.as_mut().and_then(|workload| workload.pod.as_mut()) {
+            pod.name = pods.of(&pod.uid);
+        }
+        process.details = Some(Box::new(details));
+    }
+    if wanted.has(Detail::Args) {
+        let asked: Vec<Asked> =
+            described.iter().map(|p| Asked { pid: p.pid, started: p.start_time }).collect();
+        let lines = command_lines(root, options, asked);
+        for (process, args) in described.into_iter().zip(lines) {
+            process.details.get_or_insert_default().args = args;
+        }
+    }
+}
+
+/// A process of which the command line is wanted.
+#[derive(Clone, Copy)]
+struct Asked {
+    pid: Pid,
+    started: u64,
+}
+
+/// All details of one process but those that other files are needed for.
+fn of_process(root: &ProcRoot, process: &Process, wanted: Details) -> Option<ProcessDetails> {
+    let dir = ProcessDir::open(root, process.pid).ok()?;
+    let mut text = Vec::new();
+    let mut read = |detail, file: &str| {
+        let is_read = wanted.has(detail) && dir.dir().read_record(file, &mut text).is_ok();
+        is_read.then(|| std::mem::take(&mut text))
+    };
+    let mut found = ProcessDetails {
+        fd_limit: read(Detail::FdLimit, "limits").and_then(|text| details::fd_limit(&text)),
+        rss_shmem: read(Detail::RssShmem, "status").and_then(|text| details::rss_shmem(&text)),
+        ..ProcessDetails::default()
+    };
+    let cgroup = read(Detail::Workload, "cgroup");
+    found.workload = cgroup.and_then(|text| workload::path(&text).map(workload::of_path));
+    if wanted.has(Detail::Exe) {
+        found.exe = details::exe(&dir).ok();
+    }
+    is_same(&dir, process.start_time).then_some(found)
+}
+
+/// Whether the folder is that of a process that started then.
+fn is_same(dir: &ProcessDir, started: u64) -> bool {
+    let mut text = Vec::new();
+    let read = dir.dir().read_record(c"stat", &mut text);
+    read.is_ok() && task::stat(&text).is_ok_and(|(_, now)| now == started)
+}
+
+/// The command line of each process, in the same order.
+fn command_lines(root: &Arc<ProcRoot>, options: &Options, asked: Vec<Asked>) -> Vec<Option<Args>> {
+    let longest = usize::try_from(options.longest_args.0).unwrap_or(usize::MAX - 1);
+    let number = asked.len();
+    // Shared with the helper, so that what it has read outlives it. It holds the lock between two
+    // reads alone, and is never killed then.
+    let lines = Arc::new(Mutex::new(vec![None; number]));
+    let mut left: Vec<(usize, Asked)> = asked.into_iter().enumerate().collect();
+    let mut slow: BTreeSet<Pid> = BTreeSet::new();
+    for _ in 0..MOST_WAITS {
+        let (root_of_work, into, work) = (Arc::clone(root), Arc::clone(&lines), left.clone());
+        let done = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&done);
+        let read = move || {
+            for (nth, asked) in work {
+                let args = command_line(&root_of_work, asked, longest);
+                into.lock().unwrap_or_else(PoisonError::into_inner)[nth] = args;
+                *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            }
+        };
+        match guard::guarded(options.deadline, read) {
+            Ok(Guarded { .. }) => break,
+            Err(Stuck { pid, .. }) => {
+                slow.extend(pid);
+                slow.extend(activity::changing_mappings(root));
+                let done = *done.lock().unwrap_or_else(PoisonError::into_inner);
+                // The one that it waited for is the next one, whether the helper named it or not.
+                left.drain(..(done + 1).min(left.len()));
+                left.retain(|(_, asked)| !slow.contains(&asked.pid));
+            }
+        }
+    }
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *lines)
+}
+
+fn command_line(root: &ProcRoot, asked: Asked, longest: usize) -> Option<Args> {
+    let dir = ProcessDir::open(root, asked.pid).ok()?;
+    let args = details::args(&dir, longest).ok()?;
+    is_same(&dir, asked.started).then_some(args)
+}
+
+/// Adds to segments the commands of the processes that created and last used them.
+pub(super) fn add_segment_users<'b>(root: &ProcRoot, buffers: impl Iterator<Item = &'b mut Buffer>) {
+    let mut segments = buffers.filter_map(|buffer| buffer.segment.as_deref_mut()).peekable();
+    let Some(clock) = segments.peek().and_then(|_| root.boot_time()).map(Clock::new) else { return };
+    for segment in segments {
+        let Segment { creator, last, changed, used, .. } = *segment;
+        let comm = |pid: Option<Pid>, at: u64| clock.comm_of(root, pid?, at);
+        (segment.creator_comm, segment.last_comm) = (comm(creator, changed), comm(last, used));
+    }
+}
+
+/// Compares start times with the times of segments.
+struct Clock {
+    /// Seconds of the wall clock at boot.
+    boot: u64,
+    /// Clock ticks in a second.
+    ticks: u64,
+}
+
+impl Clock {
+    fn new(boot: u64) -> Clock {
+        Clock { boot, ticks: rustix::param::clock_ticks_per_second().max(1) }
+    }
+
+    /// The command of the process that has this pid, if it started no later than at a time. Both
+    /// times are cut to seconds, so one second more is allowed.
+    fn comm_of(&self, root: &ProcRoot, pid: Pid, at: u64) -> Option<Label> {
+        let mut text = Vec::new();
+        ProcessDir::open(root, pid).ok()?.dir().read_record(c"stat", &mut text).ok()?;
+        let (comm, started) = task::stat(&text).ok()?;
+        (self.boot.checked_add(started / self.ticks)? <= at.saturating_add(1)).then_some(comm)
+    }
+}
