@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_lsbuf_global_optspecs
-    string join \n o/output= sort= J/json compact details csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
+    string join \n o/output= sort= details J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
 end
 
 function __fish_lsbuf_needs_command
@@ -38,9 +38,9 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -l source -d 'What to read: au
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l pins -d 'Folder with the pinned BPF iterators' -r -F
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s n -l noheadings -d 'No headings and no totals'
@@ -54,6 +54,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s V -l version -d 'Print version'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ls" -d 'List every buffer (the default)'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ps" -d 'List every process that holds a buffer, and what its exit frees'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "sum" -d 'Sum up by command, pod, name and the like'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show single buffers in full: each reference, devices, creator'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain what free(1) calls shared, to the page'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
@@ -73,9 +74,9 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l source -d 'What to re
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l pins -d 'Folder with the pinned BPF iterators' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s n -l noheadings -d 'No headings and no totals'
@@ -100,9 +101,9 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l source -d 'What to re
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l pins -d 'Folder with the pinned BPF iterators' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s n -l noheadings -d 'No headings and no totals'
@@ -113,6 +114,33 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l deleted -d 'Only unli
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, user, exporter, kind, mount' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l compact -d 'JSON on one line, without white space'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s n -l noheadings -d 'No headings and no totals'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l human -d 'Sizes like 8.0M (the default on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F

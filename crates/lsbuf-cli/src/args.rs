@@ -8,8 +8,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
-use lsbuf::model::{Bytes, Details, Kind, Kinds, Pid};
-use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS};
+use lsbuf::model::{Bytes, Details, Kind, Kinds, Pid, SumKey};
+use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, SUM_COLUMNS};
 use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
 use crate::topics::Topic;
@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// List every process that holds a buffer, and what its exit frees
     #[command(after_help = Topic::of("lsbuf ps").help())]
     Ps(PsArgs),
+    /// Sum up by command, pod, name and the like
+    #[command(after_help = Topic::of("lsbuf sum").help())]
+    Sum(SumArgs),
     /// Show single buffers in full: each reference, devices, creator
     #[command(after_help = Topic::of("lsbuf show").help())]
     Show(ShowArgs),
@@ -146,6 +149,8 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, BUFFER_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
+    pub(crate) details: DetailsArg,
+    #[command(flatten)]
     pub(crate) listing: ListingArgs,
 }
 
@@ -156,6 +161,24 @@ pub(crate) struct PsArgs {
     pub(crate) output: Option<Columns>,
     /// Column to sort by: numbers largest first, text from A to Z
     #[arg(long, value_name = "COL", default_value = "RSS", value_parser = |s: &str| find(s, PROCESS_COLUMNS))]
+    pub(crate) sort: Column,
+    #[command(flatten)]
+    pub(crate) details: DetailsArg,
+    #[command(flatten)]
+    pub(crate) listing: ListingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SumArgs {
+    /// What the buffers of a group have in common: name, command, cgroup, unit, container, pod,
+    /// user, exporter, kind, mount
+    #[arg(long, value_name = "KEY", default_value = "command", value_parser = sum_key)]
+    pub(crate) by: SumKey,
+    /// Columns to show; +COL,… adds to the default ones
+    #[arg(short, long, value_name = "COL,…", value_parser = |s: &str| choose(s, SUM_COLUMNS), conflicts_with_all = ["json", "compact"])]
+    pub(crate) output: Option<Columns>,
+    /// Column to sort by: numbers largest first, text from A to Z
+    #[arg(long, value_name = "COL", default_value = "COST", value_parser = |s: &str| find(s, SUM_COLUMNS))]
     pub(crate) sort: Column,
     #[command(flatten)]
     pub(crate) listing: ListingArgs,
@@ -173,10 +196,8 @@ pub(crate) struct ListingArgs {
 }
 
 impl ListingArgs {
-    /// As the library takes it, with what these columns need.
-    pub(crate) fn options<'c>(&self, columns: impl IntoIterator<Item = &'c Column>) -> Options {
-        let all = if self.format.details { Details::ALL } else { Details::NONE };
-        let details = columns.into_iter().fold(all, |details, column| details.and(column.details()));
+    /// As the library takes it.
+    pub(crate) fn options(&self, details: Details) -> Options {
         Options { details, ..self.scan.options() }
     }
 }
@@ -223,16 +244,12 @@ pub(crate) struct ReconcileArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct Format {
-    /// JSON, schema lsbuf.snapshot/1
+    /// JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
     /// JSON on one line, without white space
     #[arg(long, requires = "json", conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) compact: bool,
-    /// In JSON, also what else can be read of each process: command line, program, user, limit,
-    /// unit, container, pod
-    #[arg(long, requires = "json")]
-    pub(crate) details: bool,
     /// CSV; a ' goes before text that begins with = + - @ or ', so that no spreadsheet takes it for
     /// a formula
     #[arg(long, conflicts_with = "raw")]
@@ -264,6 +281,24 @@ impl Format {
     /// Whether it is one that programs read.
     pub(crate) fn is_for_programs(&self) -> bool {
         self.json || self.csv || self.raw
+    }
+}
+
+/// What JSON of buffers and processes has besides.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Format")]
+pub(crate) struct DetailsArg {
+    /// In JSON, also what else can be read of each process: command line, program, user, limit,
+    /// unit, container, pod
+    #[arg(long, requires = "json")]
+    details: bool,
+}
+
+impl DetailsArg {
+    /// What these columns need, or all.
+    pub(crate) fn wanted<'c>(&self, columns: impl Iterator<Item = &'c Column>) -> Details {
+        let all = if self.details { Details::ALL } else { Details::NONE };
+        columns.fold(all, |details, column| details.and(column.details()))
     }
 }
 
@@ -466,6 +501,13 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     Kind::of_word(text).map(Kinds::from).ok_or_else(|| {
         let valid: Vec<&str> = Kind::ALL.iter().map(|k| k.as_str()).collect();
         format!("no such kind; valid: {}, all", valid.join(", "))
+    })
+}
+
+fn sum_key(text: &str) -> Result<SumKey, String> {
+    SumKey::of_word(text).ok_or_else(|| {
+        let valid: Vec<&str> = SumKey::ALL.iter().map(|key| key.as_str()).collect();
+        format!("no such key; valid: {}", valid.join(", "))
     })
 }
 

@@ -7,24 +7,24 @@ use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
 use lsbuf::escape::escape;
-use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot};
+use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot, Sum};
 use lsbuf::reconcile::Uncertainty;
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
-    DEFAULT_UNHELD_COLUMNS, PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS, View,
+    DEFAULT_SUM_COLUMNS, DEFAULT_UNHELD_COLUMNS, PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS, SUM_COLUMNS, View,
 };
 use lsbuf::scan::{Options, Scanner, SourceCheck, SourceState};
 
 use crate::args::{
-    CHECK_HELPER, Columns, DoctorArgs, Format, ListingArgs, LsArgs, PsArgs, ReconcileArgs, ShowArgs,
+    CHECK_HELPER, Columns, DoctorArgs, Format, ListingArgs, LsArgs, PsArgs, ReconcileArgs, ShowArgs, SumArgs,
 };
 use crate::output::{self, Ending};
 use crate::{named, select};
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
-    let options = args.listing.options(asked(&args.output, &args.sort));
-    let options = Options { unheld: args.listing.filter.unheld, ..options };
+    let wanted = args.details.wanted(asked(&args.output, &args.sort));
+    let options = Options { unheld: args.listing.filter.unheld, ..args.listing.options(wanted) };
     let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
@@ -81,13 +81,13 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
 
 /// `lsbuf ps`.
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
-    let (_, snapshot) =
-        scan(args.listing.options(asked(&args.output, &args.sort)), &args.listing.filter.pids)?;
+    let wanted = args.details.wanted(asked(&args.output, &args.sort));
+    let (_, snapshot) = scan(args.listing.options(wanted), &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
     let mut rows = select::asked(&view, &args.listing.filter);
-    select::sort(&mut rows, &view, &args.sort);
+    select::sort_others(&mut rows, &view, &args.sort);
     view.processes.clone_from(&rows);
     let mut default = DEFAULT_PROCESS_COLUMNS.to_vec();
     // Without it, a row of a process that has only sync_files would say nothing.
@@ -98,6 +98,20 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
             .filter(|_| !args.listing.format.is_for_programs() && rows.iter().any(has_sync_files)),
     );
     let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, &default);
+    list(&view, &rows, &columns, &args.listing, |_| anstyle::Style::new())
+}
+
+/// `lsbuf sum`.
+pub(crate) fn sum(args: &SumArgs) -> Result<Ending> {
+    let (_, snapshot) = scan(args.listing.options(args.by.details()), &args.listing.filter.pids)?;
+    let ledger = Ledger::of(&snapshot);
+    let mut view = View::all(&ledger);
+    select::filter(&mut view, &args.listing.filter);
+    let sum = Sum::of(&ledger, &view.buffers, args.by);
+    view.sum = Some(&sum);
+    let mut rows: Vec<usize> = (0..sum.groups.len()).collect();
+    select::sort_others(&mut rows, &view, &args.sort);
+    let columns = Columns::or_default(&args.output, SUM_COLUMNS, DEFAULT_SUM_COLUMNS);
     list(&view, &rows, &columns, &args.listing, |_| anstyle::Style::new())
 }
 
@@ -265,7 +279,11 @@ fn write_list(
     let mut out = output::buffered()?;
     if format.is_for_programs() {
         if format.json {
-            lsbuf::render::json(&mut out, view, output::json_layout(format.compact))?;
+            let layout = output::json_layout(format.compact);
+            match view.sum {
+                Some(sum) => lsbuf::render::sum_json(&mut out, view, sum, rows, layout)?,
+                None => lsbuf::render::json(&mut out, view, layout)?,
+            }
         } else if format.csv {
             lsbuf::render::csv(&mut out, view, rows, columns, sizes, heading)?;
         } else {
@@ -280,7 +298,11 @@ fn write_list(
         writeln!(out, "{style}{line}{style:#}")?;
     }
     if heading {
-        writeln!(out, "\n{}", lsbuf::render::summary(view, sizes))?;
+        writeln!(out)?;
+        if let Some(sum) = view.sum {
+            writeln!(out, "{}", lsbuf::render::sum_summary(sum, sizes))?;
+        }
+        writeln!(out, "{}", lsbuf::render::summary(view, sizes))?;
     }
     out.flush()
 }

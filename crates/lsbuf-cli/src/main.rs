@@ -46,6 +46,7 @@ fn run(cli: Cli) -> Result<Ending> {
     match cli.command.unwrap_or(Command::Ls(cli.ls)) {
         Command::Ls(args) => commands::ls(&args),
         Command::Ps(args) => commands::ps(&args),
+        Command::Sum(args) => commands::sum(&args),
         Command::Show(args) => commands::show(&args),
         Command::Reconcile(args) => commands::reconcile(&args),
         Command::Doctor(args) => commands::doctor(&args),

@@ -64,7 +64,12 @@ pub(crate) fn asked(view: &View<'_>, filter: &FilterArgs) -> Vec<usize> {
     view.processes.iter().copied().filter(wanted).collect()
 }
 
-/// Orders rows by a column; equal ones keep the snapshot's order.
+/// Orders processes or groups by a column; equal ones keep their order.
+pub(crate) fn sort_others(rows: &mut [usize], view: &View<'_>, by: &Column) {
+    rows.sort_by_cached_key(|&row| Key(by.cell(view, row)));
+}
+
+/// Orders rows of buffers by a column; equal ones keep the snapshot's order.
 pub(crate) fn sort(rows: &mut Vec<usize>, view: &View<'_>, by: &Column) {
     let found = view.snapshot().buffers.len();
     let mut unheld = rows.split_off(rows.partition_point(|&row| row < found));

@@ -5,7 +5,8 @@
 //! options is with the options, in `args`.
 
 use lsbuf::render::{
-    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, PROCESS_COLUMNS,
+    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, DEFAULT_SUM_COLUMNS,
+    PROCESS_COLUMNS, SUM_COLUMNS,
 };
 use lsbuf::scan::PINS;
 
@@ -56,6 +57,8 @@ const PROCESSES: Columns = Columns {
          are where the process runs: the kernel may charge its buffers to another cgroup.",
     ),
 };
+
+const SUMS: Columns = Columns { all: SUM_COLUMNS, default: DEFAULT_SUM_COLUMNS, note: None };
 
 const ANSWER: &[(&str, &str)] = &[
     ("0", "answered, even if only in part (stderr says so)"),
@@ -117,6 +120,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf --deleted", "unlinked files that are still held"),
             ("lsbuf --min-size 8M --name 'cam*' --sort COUNT", ""),
             ("lsbuf ps --sort BUFS", "the processes that hold the most buffers"),
+            ("lsbuf sum --by pod", "summed up by pod, command, name and the like"),
             ("lsbuf show 17", "every reference to the buffer with INO 17"),
             ("lsbuf reconcile", "what free(1) calls shared, and whose it is"),
             ("lsbuf doctor", "is the answer complete here, and if not, why"),
@@ -145,6 +149,30 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf ps -o +ARGS,NOFILE", "which is it, and how near its limit of fds"),
             ("lsbuf ps -o +USER,UNIT,POD", "whose it is"),
             ("lsbuf ps -d -o +SYNCS,UID", "dma-bufs alone, with fence fds and users"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf sum",
+        columns: Some(SUMS),
+        description: &[
+            "Keys of a buffer: name (numbers in it as #: torch_#_#), exporter, kind, and mount (the \
+             filesystem of a file of tmpfs or hugetlbfs, as MAJOR:MINOR and mount point). Keys of its \
+             holders: command, cgroup, unit, container, pod, user (by /etc/passwd). They say where \
+             holders run, not which cgroup the kernel charges.",
+            "By a key of holders, a buffer with holders in several groups counts in each. SHARED says \
+             how much of a group that is. The line below the table takes away what is counted again, \
+             and so proves the sum. PSS adds up by itself to what is held.",
+            "Filters choose buffers: with -p, those that the process holds, with all their holders. \
+             Files that no process holds are not summed up; lsbuf --unheld lists them.",
+        ],
+        examples: &[
+            ("lsbuf sum --human", "by command, largest first"),
+            ("lsbuf sum --by name", "many buffers of the same use in one row"),
+            ("lsbuf sum --by pod --sort PSS", "each pod's fair part"),
+            ("lsbuf sum --by user -o KEY,USS", "what would be freed if a user were gone"),
+            ("lsbuf sum --by mount --deleted", "unlinked files in use, by mount"),
+            ("lsbuf sum --by unit -J | jq '.groups'", "for programs"),
         ],
         ..NONE
     },

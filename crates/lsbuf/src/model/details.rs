@@ -26,6 +26,8 @@ pub enum Detail {
     /// Of System V segments: [`Segment::creator_comm`](super::Segment::creator_comm) and
     /// [`Segment::last_comm`](super::Segment::last_comm).
     SegmentUsers,
+    /// [`Snapshot::mount_points`](super::Snapshot::mount_points).
+    MountPoints,
 }
 
 impl Detail {
@@ -38,6 +40,7 @@ impl Detail {
         Detail::RssShmem,
         Detail::Workload,
         Detail::SegmentUsers,
+        Detail::MountPoints,
     ];
 }
 
@@ -73,7 +76,8 @@ impl Details {
     /// Whether the set has a detail of processes.
     #[must_use]
     pub fn has_any_of_processes(self) -> bool {
-        self.0 & !Details::from(Detail::SegmentUsers).0 != 0
+        let others: Details = [Detail::SegmentUsers, Detail::MountPoints].into_iter().collect();
+        self.0 & !others.0 != 0
     }
 }
 

@@ -500,7 +500,6 @@ impl<'s> Charges<'s> {
 
     /// Charges a buffer to its holders.
     fn add(&mut self, buffer: &Buffer, account: &Account) {
-        let holders = buffer.holders.len() as u64;
         let mapped = |holder: &Holder| u128::from(holder.mapped().0);
         let all_mapped: u128 = buffer.holders.iter().map(mapped).sum();
         let mut mapped_before: u128 = 0;
@@ -515,10 +514,7 @@ impl<'s> Charges<'s> {
                 *total = total.and_then(|t| t.checked_add(part?));
             };
             add(&mut figure.rss, buffer.cost());
-            add(
-                &mut figure.pss,
-                buffer.cost().map(|s| Bytes(s.0 / holders + u64::from((nth as u64) < s.0 % holders))),
-            );
+            add(&mut figure.pss, buffer.cost().map(|cost| part_of(cost, buffer.holders.len(), nth)));
             let mapped_up_to = mapped_before + mapped(holder);
             if mapped_up_to > mapped_before {
                 let share = |size: Bytes| {
@@ -532,15 +528,21 @@ impl<'s> Charges<'s> {
                 add(&mut figure.mapped_pss, buffer.cost().map(share));
             }
             mapped_before = mapped_up_to;
-            if holders == 1 {
+            if buffer.holders.len() == 1 {
                 add(&mut figure.uss, freed(buffer, account));
             }
         }
     }
 }
 
-/// The bytes that the exit of a buffer's only holder would free.
-fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
+/// The part of one holder if a cost is split evenly among several. Odd bytes go to the first ones.
+pub(super) fn part_of(cost: Bytes, holders: usize, nth: usize) -> Bytes {
+    let (holders, nth) = (holders as u64, nth as u64);
+    Bytes(cost.0 / holders + u64::from(nth < cost.0 % holders))
+}
+
+/// The bytes that the exit of all of a buffer's holders would free.
+pub(super) fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
     if !buffer.id.kind.goes_unheld() && buffer.deleted != Some(true) {
         // Such a buffer stays until somebody removes it.
         return buffer.deleted.map(|_| Bytes(0));
@@ -640,4 +642,4 @@ fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {
 
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
-mod tests;
+pub(super) mod tests;

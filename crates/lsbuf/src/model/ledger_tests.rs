@@ -75,6 +75,7 @@ fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
         },
         processes: pids.into_iter().map(process).collect(),
         devices: Vec::new(),
+        mount_points: BTreeMap::new(),
         buffers,
         unheld: None,
     }
@@ -133,7 +134,7 @@ fn any_buffers() -> impl Strategy<Value = Vec<Buffer>> {
     })
 }
 
-fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+pub(in crate::model) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     (any_buffers(), any::<bool>()).prop_map(|(buffers, partial)| {
         snapshot(buffers, Gaps { not_whole_machine: partial, ..Gaps::default() })
     })

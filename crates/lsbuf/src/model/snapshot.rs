@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::{Buffer, BufferId, Device, HiddenRefs, Kinds, Note, Pid, Process, Source, UnheldList};
+use super::{
+    Buffer, BufferId, Dev, Device, HiddenRefs, Kinds, Label, Note, Pid, Process, Source, UnheldList,
+};
 
 /// Everything that one scan found.
 #[derive(Clone, Debug)]
@@ -31,6 +33,10 @@ pub struct Snapshot {
     pub processes: Vec<Process>,
     /// Every open device node whose driver could hold buffers, ordered by path.
     pub devices: Vec<Device>,
+    /// Where the filesystems of tmpfs and hugetlbfs files are mounted, as far as
+    /// [`Detail::MountPoints`](super::Detail::MountPoints) was asked for. Where only a holder's
+    /// mount table has one, the path is that holder's.
+    pub mount_points: BTreeMap<Dev, Label>,
 }
 
 impl Snapshot {

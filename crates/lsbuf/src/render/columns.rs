@@ -9,18 +9,19 @@ use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Process, ProcessFigures};
 
-/// A column of a table of buffers or of processes.
+/// A column of a table of buffers, of processes or of groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     /// Its heading, which is also the word for it in `-o` and `--sort`.
     pub name: &'static str,
     /// What it means, in one line.
     pub help: &'static str,
-    cell: fn(&View<'_>, usize) -> Cell,
+    pub(super) cell: fn(&View<'_>, usize) -> Cell,
 }
 
 impl Column {
-    /// The cell of the buffer or process at that index of the snapshot.
+    /// The cell of the buffer or process at that index of the snapshot, or of the group at that
+    /// index of the sum.
     #[must_use]
     pub fn cell(&self, view: &View<'_>, index: usize) -> Cell {
         (self.cell)(view, index)

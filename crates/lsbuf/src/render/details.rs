@@ -111,7 +111,8 @@ pub(super) fn pid_and_comm(pid: Pid, comm: Option<&Label>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::{BUFFER_COLUMNS, PROCESS_COLUMNS, Sizes, Style};
+    use crate::model::SumKey;
+    use crate::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, Sizes, Style};
 
     fn process() -> Process {
         let details = Some(Box::default());
@@ -123,12 +124,12 @@ mod tests {
         cell.write(Style::Table, Sizes::Human)
     }
 
-    /// Check that each detail is needed by a column.
+    /// Check that each detail is needed by a column or by a key of sums.
     #[test]
-    fn every_detail_has_a_column() {
-        let columns = BUFFER_COLUMNS.iter().chain(PROCESS_COLUMNS);
-        let all = columns.fold(Details::NONE, |all, column| all.and(column.details()));
-        assert_eq!(all, Details::ALL);
+    fn every_detail_is_needed() {
+        let columns = BUFFER_COLUMNS.iter().chain(PROCESS_COLUMNS).map(Column::details);
+        let keys = SumKey::ALL.iter().map(|key| key.details());
+        assert_eq!(columns.chain(keys).fold(Details::NONE, Details::and), Details::ALL);
     }
 
     /// Check that a command line stays on one line, whatever is in it, and that what was not read

@@ -15,6 +15,7 @@ mod json;
 mod layout;
 mod reconcile;
 mod show;
+mod sum;
 mod summary;
 mod table;
 #[cfg(feature = "check")]
@@ -30,6 +31,7 @@ pub use json::json;
 pub use layout::JsonLayout;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
+pub use sum::{DEFAULT_SUM_COLUMNS, SUM_COLUMNS, sum_json, sum_summary};
 pub use summary::{nothing, summary};
 pub use table::{csv, raw, table};
 #[cfg(feature = "check")]
@@ -41,7 +43,8 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::model::{
-    Account, Buffer, BufferId, BufferRow, Inode, Kind, LeakShape, Ledger, Snapshot, UnheldFile, UnheldList,
+    Account, Buffer, BufferId, BufferRow, Inode, Kind, LeakShape, Ledger, Snapshot, Sum, UnheldFile,
+    UnheldList,
 };
 
 /// What is shown of a snapshot, and in what order.
@@ -53,6 +56,8 @@ pub struct View<'a> {
     pub buffers: Vec<usize>,
     /// Indices into [`Snapshot::processes`].
     pub processes: Vec<usize>,
+    /// The groups, for columns of groups.
+    pub sum: Option<&'a Sum>,
     /// The file that nobody holds which was unpacked last, and its index: all cells of its row need
     /// it.
     unpacked: RefCell<Option<(usize, Rc<Buffer>)>>,
@@ -88,6 +93,7 @@ impl<'a> View<'a> {
             buffers: (0..snapshot.buffers.len() + snapshot.unheld.as_ref().map_or(0, UnheldList::len))
                 .collect(),
             processes: (0..snapshot.processes.len()).collect(),
+            sum: None,
             unpacked: RefCell::new(None),
         }
     }

@@ -43,14 +43,14 @@ fn unheld(files: &UnheldList, sizes: Sizes) -> String {
 }
 
 /// A sum as far as it is known.
-fn total(sum: Option<Bytes>, at_least: Bytes, sizes: Sizes) -> String {
+pub(super) fn total(sum: Option<Bytes>, at_least: Bytes, sizes: Sizes) -> String {
     match sum {
         None if at_least > Bytes(0) => format!("at least {}", size(Some(at_least), sizes)),
         _ => size(sum, sizes),
     }
 }
 
-fn size(size: Option<Bytes>, sizes: Sizes) -> String {
+pub(super) fn size(size: Option<Bytes>, sizes: Sizes) -> String {
     Cell::Size(size).write(Style::Table, sizes)
 }
 
@@ -156,6 +156,7 @@ mod tests {
             unheld: None,
             processes: Vec::new(),
             devices: Vec::new(),
+            mount_points: std::collections::BTreeMap::new(),
         };
         let ledger = Ledger::of(&snapshot);
         ask(&mut View::all(&ledger))

@@ -12,7 +12,7 @@
 //! Limits: a segment's creator is known by a pid alone. A process that has this pid now is named if
 //! it started before the segment was last changed or attached, as far as the wall clock tells.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::options::Options;
@@ -20,9 +20,11 @@ use crate::kernel::details::{self, Users};
 use crate::kernel::guard::{self, Guarded, Stuck};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::mounts::Mounts;
+use crate::kernel::tree::Folder;
 use crate::kernel::workload::{self, PodNames};
 use crate::kernel::{activity, task};
-use crate::model::{Args, Buffer, Detail, Details, Label, Pid, Process, ProcessDetails, Segment};
+use crate::model::{Args, Buffer, Detail, Details, Dev, Kind, Label, Pid, Process, ProcessDetails, Segment};
 
 /// How often reading command lines may be made to wait before the rest is left out.
 const MOST_WAITS: usize = 4;
@@ -148,6 +150,28 @@ pub(super) fn add_segment_users<'b>(root: &ProcRoot, buffers: impl Iterator<Item
         let comm = |pid: Option<Pid>, at: u64| clock.comm_of(root, pid?, at);
         (segment.creator_comm, segment.last_comm) = (comm(creator, changed), comm(last, used));
     }
+}
+
+/// Where the filesystems of files are mounted: by lsbuf's own mount table, or else by that of the
+/// first process that holds a file there.
+pub(super) fn mount_points(root: &ProcRoot, buffers: &[Buffer]) -> BTreeMap<Dev, Label> {
+    let table = |folder: &Folder, path: &str| {
+        let mut text = Vec::new();
+        folder.read_file(path, &mut text).ok().map(|()| Mounts::parse(&text))
+    };
+    let point = |mounts: &Option<Mounts>, dev| mounts.as_ref()?.path_of(dev, b"");
+    let own = table(root.dir(), "self/mountinfo");
+    let mut points: BTreeMap<Dev, Option<Vec<u8>>> = BTreeMap::new();
+    let is_file = |buffer: &&Buffer| matches!(buffer.id.kind, Kind::Tmpfs | Kind::Hugetlbfs);
+    for buffer in buffers.iter().filter(is_file) {
+        let Some(dev) = buffer.id.dev else { continue };
+        let holder = buffer.holders.first().map(|holder| holder.pid);
+        points.entry(dev).or_insert_with(|| {
+            let of_holder = || point(&table(ProcessDir::open(root, holder?).ok()?.dir(), "mountinfo"), dev);
+            point(&own, dev).or_else(of_holder)
+        });
+    }
+    points.into_iter().filter_map(|(dev, point)| Some((dev, Label::from(&point?[..])))).collect()
 }
 
 /// Compares start times with the times of segments.

@@ -50,7 +50,7 @@ mod tasks;
 mod walk;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -195,12 +195,25 @@ impl Scanner {
         }
         let host = self.root.host();
         let kinds = self.options.kinds;
-        let mut snapshot =
-            Snapshot { taken_at, host, kinds, coverage, buffers, unheld: unheld_files, processes, devices };
+        let mount_points = BTreeMap::new();
+        let mut snapshot = Snapshot {
+            taken_at,
+            host,
+            kinds,
+            coverage,
+            buffers,
+            unheld: unheld_files,
+            processes,
+            devices,
+            mount_points,
+        };
         notes::add(&mut snapshot);
         details::add(&self.root, &self.options, self.options.details, snapshot.processes.iter_mut());
         if self.options.details.has(Detail::SegmentUsers) {
             details::add_segment_users(&self.root, snapshot.buffers.iter_mut());
+        }
+        if self.options.details.has(Detail::MountPoints) {
+            snapshot.mount_points = details::mount_points(&self.root, &snapshot.buffers);
         }
         snapshot.coverage.duration = begun.elapsed();
         Ok((snapshot, unheld))
