@@ -10,7 +10,7 @@ use anyhow::bail;
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, check, formats, hanging, hiding, holding, impostors, kernel_refs, machine, making, mapping, names,
-    probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
+    people, probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -34,6 +34,7 @@ pub fn all() -> &'static [Scenario] {
             check::SCENARIOS,
             shmem::SCENARIOS,
             shmem::listed::SCENARIOS,
+            people::SCENARIOS,
             reconcile::SCENARIOS,
             hiding::SCENARIOS,
             hanging::SCENARIOS,

@@ -59,7 +59,17 @@ fn hanging_process(ctx: &mut Ctx) -> anyhow::Result<()> {
         ctx.check("a buffer that another process maps is listed", answer.buffer(mapped.ino).is_ok())?;
         ctx.check("so is that process", answer.process(mapped.pid).is_ok())?;
     }
-    Ok(())
+    // Reading a command line takes the same lock.
+    let mut command = Command::new(LSBUF);
+    command.args(["ps", "--json", "--details"]).stdout(File::create(path)?);
+    let status = within(LIMIT, &mut command)?;
+    ctx.check("command lines are read in time", status.is_some_and(|status| status.success()))?;
+    let answer = Answer(serde_json::from_slice(&fs::read(path)?).context("parsing")?);
+    let words = |pid| answer.process(pid).map(|process| process["details"]["args"].clone());
+    if Need::MappedIdentity.probe() {
+        ctx.check("another process's is known", words(mapped.pid)?.is_array())?;
+    }
+    ctx.check("that of the locked process is unknown", words(pid)?.is_null())
 }
 
 /// Runs a command. Returns `None` if it had to be killed at the limit.
