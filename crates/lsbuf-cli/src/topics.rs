@@ -146,7 +146,7 @@ pub(crate) const TOPICS: &[Topic] = &[
         examples: &[
             ("lsbuf ps --human", "largest first"),
             ("lsbuf ps --sort USS", "what an exit would free, largest first"),
-            ("lsbuf ps -o +ARGS,NOFILE", "which is it, and how near its limit of fds"),
+            ("lsbuf ps -o PID,USS,NOFILE,ARGS", "which is it, and how near its limit of fds"),
             ("lsbuf ps -o +USER,UNIT,POD", "whose it is"),
             ("lsbuf ps -d -o +SYNCS,UID", "dma-bufs alone, with fence fds and users"),
         ],

@@ -60,7 +60,8 @@ pub struct Buffer {
     /// other because somebody changed them. The owner can set them to a later time, which cannot be
     /// seen.
     pub created_at: Option<SystemTime>,
-    /// Filesystem uid of the task that exported it.
+    /// Of a System V segment the user id of its creator. Of others the owner of the inode: whoever
+    /// made it, unless fchown(2) has changed that since.
     pub creator_uid: Option<u32>,
     /// One entry per process, ordered by pid.
     pub holders: Vec<Holder>,

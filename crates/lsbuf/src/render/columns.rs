@@ -245,7 +245,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "UID",
-        help: "user id of its creator; of a file, its owner",
+        help: "user id of its owner; of a segment, of its creator",
         cell: |v, i| Cell::Number(buffer(v, i).creator_uid.map(u64::from)),
     },
     Column {

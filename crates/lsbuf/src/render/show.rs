@@ -36,6 +36,10 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     }
     line("device", buffer.id.dev.map_or("?".into(), |d| d.to_string()))?;
     line("created", created(buffer, view.snapshot().taken_at))?;
+    // The inode has its owner, which fchown(2) changes. Who made it is not kept.
+    if let Some(owner) = buffer.creator_uid.filter(|_| buffer.id.kind != Kind::Sysv) {
+        line("owner", format!("uid {owner}"))?;
+    }
     if is_dmabuf {
         line("attached", attached(buffer))?;
     }
@@ -64,6 +68,15 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     candidates(out, view, index)
 }
 
+/// What the path of a file that has a name is worth.
+fn path(name: &[u8]) -> &'static str {
+    if name.ends_with(b" (deleted)") {
+        "a name by which it was opened and that is gone, unless it ends so; the file has a name"
+    } else {
+        "as its holder sees it; in another mount namespace it can name another file"
+    }
+}
+
 /// A size for people, and to the byte.
 fn size(size: Option<Bytes>) -> String {
     size.map_or("?".into(), |size| format!("{} ({} bytes)", size, size.0))
@@ -87,8 +100,7 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         && name.as_bytes().starts_with(b"/")
         && buffer.deleted != Some(true)
     {
-        let holders = "as its holder sees it; in another mount namespace it can name another file";
-        lines.push(("path", holders.to_owned()));
+        lines.push(("path", path(name.as_bytes()).to_owned()));
     }
     if buffer.deleted == Some(true) {
         lines.push(("deleted", "yes: freed with its last reference".to_owned()));
@@ -251,7 +263,8 @@ fn created(buffer: &Buffer, now: SystemTime) -> String {
     };
     let age = buffer.created_at.and_then(|at| now.duration_since(at).ok());
     let age = age.map_or(String::new(), |age| format!(", {} s before this snapshot", age.as_secs()));
-    let uid = buffer.creator_uid.map_or(String::new(), |uid| format!(" by uid {uid}"));
+    let creator = buffer.creator_uid.filter(|_| buffer.id.kind == Kind::Sysv);
+    let uid = creator.map_or(String::new(), |uid| format!(" by uid {uid}"));
     format!("{at}{uid}{age}")
 }
 
@@ -310,6 +323,26 @@ mod tests {
             residual: buffer.residual,
             opath: 0,
         }
+    }
+
+    /// Check that the owner of a file is not called its creator, while a segment's creator is.
+    #[test]
+    fn owners_are_no_creators() {
+        let line = |kind| {
+            let mut buffer = buffer(kind);
+            buffer.created_at = Some(SystemTime::UNIX_EPOCH);
+            buffer.creator_uid = Some(7);
+            created(&buffer, SystemTime::UNIX_EPOCH)
+        };
+        assert!(!line(Kind::Memfd).contains("uid") && !line(Kind::DmaBuf).contains("uid"));
+        assert!(line(Kind::Sysv).contains(" by uid 7"));
+    }
+
+    /// Check that a name which may be gone is not called the path of the file.
+    #[test]
+    fn former_names() {
+        assert!(path(b"/dev/shm/a (deleted)").contains("gone"));
+        assert!(path(b"/dev/shm/a").starts_with("as its holder sees it"));
     }
 
     /// Check that a device that is attached many times is printed once, with their number.
