@@ -56,7 +56,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile doctor probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile doctor probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -140,7 +140,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__doctor)
-            opts="-d -h --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-d -h --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -174,7 +174,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ls)
-            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,7 +320,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ps)
-            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -420,7 +420,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__show)
-            opts="-J -d -h --json --compact --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-J -d -h --json --compact --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -454,7 +454,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__sum)
-            opts="-o -J -r -n -b -p -d -h --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

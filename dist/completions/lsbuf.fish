@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_lsbuf_global_optspecs
-    string join \n o/output= sort= details J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf source= strict proc-root= sys-root= pins= h/help V/version
+    string join \n o/output= sort= details J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf payers source= strict proc-root= sys-root= pins= h/help V/version
 end
 
 function __fish_lsbuf_needs_command
@@ -49,6 +49,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -l human -d 'Sizes like 8.0M (
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s V -l version -d 'Print version'
@@ -85,6 +86,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l human -d 'Sizes like 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
@@ -112,6 +114,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l human -d 'Sizes like 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, user, exporter, kind, mount' -r
@@ -139,6 +142,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l human -d 'Sizes like
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
@@ -149,6 +153,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l pins -d 'Folder wit
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, with these buffers only'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
@@ -167,6 +172,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -s h -l help -d 'Print help'

@@ -342,6 +342,9 @@ pub(crate) struct ScanArgs {
     /// Look for dma-bufs alone, whatever --kind says
     #[arg(short, long)]
     dmabuf: bool,
+    /// Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too
+    #[arg(long)]
+    payers: bool,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
 }
@@ -391,7 +394,7 @@ impl ScanArgs {
 
     /// As the library takes it.
     pub(crate) fn options(&self) -> Options {
-        Options { kinds: self.kinds(), ..self.reading.options() }
+        Options { kinds: self.kinds(), payers: self.payers, ..self.reading.options() }
     }
 }
 

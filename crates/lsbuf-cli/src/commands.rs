@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
 use lsbuf::escape::escape;
-use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot, Sum};
+use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot, Source, Sum};
 use lsbuf::reconcile::Uncertainty;
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
@@ -24,7 +24,8 @@ use crate::{named, select};
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     let wanted = args.details.wanted(asked(&args.output, &args.sort));
-    let options = Options { unheld: args.listing.filter.unheld, ..args.listing.options(wanted) };
+    let mut options = Options { unheld: args.listing.filter.unheld, ..args.listing.options(wanted) };
+    options.payers |= asked(&args.output, &args.sort).any(|column| column.name == "PAYER");
     let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
@@ -129,18 +130,20 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         }
         shown.extend(found.iter().map(|found| found.row));
     }
+    look_closer(args, &mut snapshot, &mut missing, &mut shown)?;
     let mut once = HashSet::new();
     shown.retain(|&index| once.insert(index));
-    for &index in &shown {
+    let found: Vec<usize> = shown.iter().copied().filter(|&index| index < snapshot.buffers.len()).collect();
+    for &index in &found {
         scanner.ask_seals(&mut snapshot.buffers[index]);
     }
-    scanner.add_details(&mut snapshot, &shown, Details::ALL);
+    scanner.add_details(&mut snapshot, &found, Details::ALL);
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     view.buffers = shown;
     view.processes.retain(|&i| {
         let pid = snapshot.processes[i].pid;
-        view.buffers.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
+        found.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
     });
     output::unless_closed(show_all(&view, args))?;
     let ending = output::conclude(&snapshot, args.scan.reading.strict);
@@ -148,6 +151,43 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
         bail!("no buffer {} among the {} found", missing.join(", "), snapshot.buffers.len());
     }
     Ok(ending)
+}
+
+/// Scans once more for what costs too much to be asked each time: who pays for shared memory, if
+/// the source can tell, and whether a buffer that was not found is a file that nobody holds.
+fn look_closer<'w>(
+    args: &'w ShowArgs,
+    snapshot: &mut Snapshot,
+    missing: &mut Vec<&'w str>,
+    shown: &mut Vec<usize>,
+) -> Result<()> {
+    let can_tell = snapshot.coverage.sources.contains(&Source::ShmemInodesIterator);
+    let has_payers = |&row: &usize| snapshot.buffers[row].id.kind != Kind::DmaBuf;
+    let payers = can_tell && shown.iter().any(has_payers);
+    let unheld = !missing.is_empty() && snapshot.kinds.has_shmem();
+    if !payers && !unheld {
+        return Ok(());
+    }
+    let mut other = scan(Options { payers: can_tell, unheld, ..args.options() }, &[])?.1;
+    for &row in &*shown {
+        let buffer = &mut snapshot.buffers[row];
+        let same = other.buffers.binary_search_by(|other| other.id.cmp(&buffer.id));
+        buffer.payers = same.ok().and_then(|same| other.buffers[same].payers.take());
+    }
+    let Some(files) = other.unheld else { return Ok(()) };
+    for (nth, file) in files.iter().enumerate() {
+        if missing.is_empty() {
+            break;
+        }
+        let buffer = [file.to_buffer()];
+        let before = missing.len();
+        missing.retain(|wanted| named::named(&buffer, wanted).is_empty());
+        if missing.len() < before {
+            shown.push(snapshot.buffers.len() + nth);
+        }
+    }
+    snapshot.unheld = Some(files);
+    Ok(())
 }
 
 fn show_all(view: &View<'_>, args: &ShowArgs) -> io::Result<()> {

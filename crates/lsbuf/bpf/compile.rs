@@ -13,12 +13,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them, but `shmem_inodes`
-/// only one. The one with `_shmem` at the end of its name also looks for shared memory.
-pub(crate) const OBJECTS: [&str; 9] = [
+/// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them. The one with `_shmem`
+/// at the end of its name also looks for shared memory. The one with `_payers` also looks at the
+/// pages of each inode.
+pub(crate) const OBJECTS: [&str; 10] = [
     "dmabuf",
     "dmabuf_shmem",
     "shmem_inodes",
+    "shmem_inodes_payers",
     "task",
     "task_file",
     "task_file_shmem",
@@ -71,8 +73,10 @@ impl Tools {
         let mut clang = Command::new(&self.clang);
         clang.args(["-target", if big_endian { "bpfeb" } else { "bpfel" }]);
         clang.args(["-mcpu=v3", "-O2", "-g", "-Wall", "-fdebug-compilation-dir=/nowhere", "-c"]);
-        let source = name.strip_suffix("_shmem").unwrap_or(name);
-        clang.arg(if source == name { "-DSHMEM=0" } else { "-DSHMEM=1" });
+        let variants = [("_shmem", "-DSHMEM=1"), ("_payers", "-DPAYERS=1")];
+        let variant = variants.iter().find_map(|(end, define)| Some((name.strip_suffix(end)?, *define)));
+        let (source, define) = variant.unwrap_or((name, "-DSHMEM=0"));
+        clang.arg(define);
         clang.arg(format!("{source}.bpf.c")).arg("-o").arg(&whole).current_dir(folder);
         run(&mut clang)?;
         let copy = || Command::new(&self.objcopy);

@@ -447,6 +447,10 @@ enum kind {
 	SHM_WALK = 19,
 	/* The file that a graphics driver has for the dma-buf whose record follows. */
 	GEM_FILE = 20,
+	/* A cgroup that pays for shared memory; see payers.h. */
+	SHM_CGROUP = 21,
+	/* Who pays for the pages of an inode of shared memory; see payers.h. */
+	SHM_PAGES_OF = 22,
 };
 
 struct head {

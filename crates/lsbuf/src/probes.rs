@@ -123,7 +123,7 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
 pub fn status(below: &Path) -> Status {
     let folder = Pins::path(below);
     let access = |path: &Path| pins::facts(path).ok().map(|facts| Access::of(&facts));
-    let mut opened = [Kinds::DMABUF, Kinds::ALL].map(|kinds| Probes::pinned(below, kinds));
+    let mut opened = [Kinds::DMABUF, Kinds::ALL].map(|kinds| Probes::pinned(below, kinds, true));
     let mut try_one = |iterator: Iterator| match &mut opened[usize::from(iterator.has_shmem())] {
         Err(why) => Err(why.clone()),
         Ok(probes) => match probes.why_not(iterator) {

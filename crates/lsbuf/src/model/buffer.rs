@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{
-    BufferId, Bytes, Fd, FdList, GemHandle, Kind, Label, Overlap, Pid, Residual, Seals, Segment, ShortList,
-    Tid, Why,
+    BufferId, Bytes, Fd, FdList, GemHandle, Kind, Label, Overlap, Payers, Pid, Residual, Seals, Segment,
+    ShortList, Tid, Why,
 };
 
 /// One buffer and its references.
@@ -63,6 +63,9 @@ pub struct Buffer {
     /// Of a System V segment the user id of its creator. Of others the owner of the inode: whoever
     /// made it, unless fchown(2) has changed that since.
     pub creator_uid: Option<u32>,
+    /// Who pays for its memory, if that was asked
+    /// ([`Options::payers`](crate::scan::Options::payers)). `None`: not asked, or not known.
+    pub payers: Option<Box<Payers>>,
     /// One entry per process, ordered by pid.
     pub holders: Vec<Holder>,
 }
@@ -92,6 +95,7 @@ impl Buffer {
             handles: ShortList::default(),
             created_at: None,
             creator_uid: None,
+            payers: None,
             holders: Vec::new(),
         }
     }
@@ -295,11 +299,11 @@ impl fmt::Display for Perms {
 mod tests {
     use super::*;
 
-    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 360:
+    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 368:
     /// there may be a million holders.
     #[test]
     fn sizes() {
         assert!(size_of::<Holder>() <= 64);
-        assert!(size_of::<Buffer>() <= 360, "{}", size_of::<Buffer>());
+        assert!(size_of::<Buffer>() <= 368, "{}", size_of::<Buffer>());
     }
 }

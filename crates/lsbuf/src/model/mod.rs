@@ -16,6 +16,7 @@ mod ledger;
 mod list;
 mod note;
 mod part;
+mod payer;
 mod process;
 mod residual;
 #[cfg(feature = "serde")]
@@ -42,6 +43,7 @@ pub use ledger::{
 pub use list::{FdList, ShortList};
 pub use note::Note;
 pub use part::Part;
+pub use payer::{Payer, Payers, PayingCgroup};
 pub use process::Process;
 pub use residual::{Residual, Why};
 pub use shmem::{Overlap, Seals, Segment, TmpfsMount, TmpfsUsage, UnheldSum};

@@ -175,6 +175,11 @@ pub enum Note {
     },
     /// The list of files that nobody holds may lack some.
     UnheldMissing(UnheldGaps),
+    /// Who pays for the buffers could not be found out.
+    NoPayers {
+        /// Why not.
+        why: String,
+    },
     /// No process was seen to hold these files. One that was not seen may, and so may a loop
     /// device, an overlay, or a message.
     UnheldUnproven {
@@ -224,6 +229,7 @@ impl Note {
             | Note::IteratorsFailed { .. }
             | Note::NoDeadline
             | Note::UnheldUnproven { .. }
+            | Note::NoPayers { .. }
             | Note::Overcounted { .. }
             | Note::MaybeHiddenRefs { .. }
             | Note::Uncompared { .. } => false,
@@ -449,6 +455,7 @@ impl fmt::Display for Note {
                 parts.extend(cut.then(|| "lists of the kernel that changed too often".to_owned()));
                 write!(f, "files that nobody holds may be missing, because of {}", parts.join(", "))
             }
+            Note::NoPayers { why } => write!(f, "it is unknown which cgroups pay: {why}"),
             Note::UnheldUnproven { files } => write!(
                 f,
                 "no process that could be read holds {}: another one may, or a loop device, an overlay or a message",

@@ -90,6 +90,8 @@ serialize_as! {
     BufferRow<'_>, JsonBuffer::of;
     ProcessRow<'_>, JsonProcess::of;
     UnheldFile, JsonUnheld::of;
+    Payers, JsonPayers::of;
+    Payer, JsonPayer::of;
 }
 
 serialize_as_text!(Dev, Perms, Note, Time);
@@ -346,7 +348,49 @@ struct JsonBuffer<'a> {
     candidates: &'a [Pid],
     created_at: Option<Time>,
     creator_uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payers: Option<&'a Payers>,
     holders: &'a [Holder],
+}
+
+#[derive(Serialize)]
+struct JsonPayers<'a> {
+    cgroups: &'a [Payer],
+    nobody: Bytes,
+    swapped: Bytes,
+    unknown: Bytes,
+}
+
+impl JsonPayers<'_> {
+    fn of(payers: &Payers) -> JsonPayers<'_> {
+        let Payers { cgroups, nobody, swapped, unknown } = payers;
+        JsonPayers { cgroups, nobody: *nobody, swapped: *swapped, unknown: *unknown }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonPayer<'a> {
+    cgroup: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_bytes: Lost,
+    id: u64,
+    unified: bool,
+    removed: bool,
+    bytes: Bytes,
+}
+
+impl JsonPayer<'_> {
+    fn of(payer: &Payer) -> JsonPayer<'_> {
+        let PayingCgroup { path, removed, unified, id } = &*payer.cgroup;
+        JsonPayer {
+            cgroup: path,
+            cgroup_bytes: lost_bytes(Some(path)),
+            id: *id,
+            unified: *unified,
+            removed: *removed,
+            bytes: payer.bytes,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -364,6 +408,8 @@ struct JsonUnheld<'a> {
     path_bytes: Lost,
     owner: u32,
     created_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payers: Option<&'a Payers>,
     proven: bool,
 }
 
@@ -382,6 +428,7 @@ impl JsonUnheld<'_> {
             path_bytes: lost_bytes(Some(&file.path)),
             owner: file.owner,
             created_at: file.created_at.and_then(timestamp),
+            payers: file.payers.as_deref(),
             proven: file.proven,
         }
     }
@@ -443,6 +490,7 @@ impl<'a> JsonBuffer<'a> {
             candidates,
             created_at: buffer.created_at.and_then(timestamp),
             creator_uid: buffer.creator_uid,
+            payers: buffer.payers.as_deref(),
             holders: &buffer.holders,
         }
     }

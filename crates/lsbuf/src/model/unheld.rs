@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, Residual};
+use super::{Buffer, BufferId, Bytes, Dev, Inode, Kind, Kinds, Label, Payers, Residual};
 
 /// A file that nobody holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct UnheldFile {
     pub deleted: bool,
     /// Whether no process can hold it. Otherwise a process that was not seen may.
     pub proven: bool,
+    /// As [`Buffer::payers`].
+    pub payers: Option<Box<Payers>>,
 }
 
 impl UnheldFile {
@@ -55,6 +57,7 @@ impl UnheldFile {
         buffer.name = Some(self.path.clone());
         buffer.created_at = self.created_at;
         buffer.creator_uid = Some(self.owner);
+        buffer.payers.clone_from(&self.payers);
         if self.proven {
             buffer.count = Some(0);
             buffer.residual = Residual::Exact(0);
@@ -97,6 +100,8 @@ pub struct UnheldList {
     starts: Vec<u32>,
     proven: bool,
     gaps: UnheldGaps,
+    /// Who pays for them, if that was asked.
+    payers: HashMap<BufferId, Box<Payers>>,
 }
 
 /// What a list of files that nobody holds may lack.
@@ -159,6 +164,7 @@ impl UnheldList {
             created_at: file.created_at,
             deleted: file.deleted,
             proven: self.proven,
+            payers: self.payers.get(&BufferId::new(folder.kind, Some(folder.dev), file.ino)).cloned(),
         })
     }
 
@@ -172,6 +178,16 @@ impl UnheldList {
     pub fn charged(&self) -> Bytes {
         let charged = (0..self.len()).filter_map(|nth| self.packed(nth)).map(|(_, file)| file.charged);
         Bytes::at_least(charged.map(Some))
+    }
+
+    /// Adds who pays for each file, by its identity, the size of its huge pages, and its charge.
+    pub(crate) fn set_payers(&mut self, of: impl Fn(BufferId, Option<Bytes>, Bytes) -> Option<Payers>) {
+        let files = (0..self.len()).filter_map(|nth| self.packed(nth));
+        let payers = files.filter_map(|(folder, file)| {
+            let id = BufferId::new(folder.kind, Some(folder.dev), file.ino);
+            Some((id, Box::new(of(id, folder.huge_page, file.charged)?)))
+        });
+        self.payers = payers.collect();
     }
 
     /// Leaves out the files of other kinds, and those that are among these buffers.

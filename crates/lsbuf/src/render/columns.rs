@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::digits::Digits;
-use super::{Cell, Sizes, Style, View, ViewedBuffer, details};
+use super::{Cell, Sizes, Style, View, ViewedBuffer, details, payer};
 use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Process, ProcessFigures};
@@ -234,6 +234,15 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         name: "CREATED",
         help: "when it was made (UTC); ? if not held, or its times were changed",
         cell: |v, i| known(buffer(v, i).created_at.and_then(timestamp).map(|time| time.to_string())),
+    },
+    Column {
+        name: "PAYER",
+        help: "cgroup that its pages are charged to, who touched them first; BPF only",
+        cell: |v, i| match (&buffer(v, i).payers, buffer(v, i).id.kind) {
+            (Some(payers), _) => Cell::Words(payer::cell(payers).map(Cow::Owned)),
+            (None, Kind::DmaBuf) => Cell::Words(None),
+            (None, _) => Cell::Text(None),
+        },
     },
     Column {
         name: "AGE",

@@ -13,6 +13,7 @@ mod details;
 mod digits;
 mod json;
 mod layout;
+mod payer;
 mod reconcile;
 mod show;
 mod sum;

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use super::View;
 use super::columns::comm;
 use super::details::pid_and_comm;
+use super::{View, payer};
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
@@ -91,6 +91,9 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         (true, Some(swapped)) => {
             lines.push(("charged", format!("{}, {} of it swapped", size(buffer.charged), swapped)));
         }
+    }
+    for (nth, (payer, bytes)) in buffer.payers.iter().flat_map(|payers| payer::parts(payers)).enumerate() {
+        lines.push((if nth == 0 { "payer" } else { "" }, format!("{payer} pays {bytes}")));
     }
     lines.extend(buffer.huge_page.map(|page| ("pages", format!("huge, {} each", page))));
     if buffer.id.kind == Kind::Memfd {

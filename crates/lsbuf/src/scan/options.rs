@@ -118,6 +118,9 @@ pub struct Options {
     /// The folder of the logs of Kubernetes' pods, whose names tell the pods' names. `None`: as
     /// above.
     pub pod_logs: Option<PathBuf>,
+    /// Whether to find out who pays for each buffer ([`Buffer::payers`](crate::model::Buffer)).
+    /// Only BPF iterators can, and look at every page of shared memory: some 50 ns for each.
+    pub payers: bool,
     /// How many readings a scan may make in order to prove residuals. At least one is made. With
     /// more than one, a few more may follow within [`Options::time`].
     pub readings: u32,
@@ -149,6 +152,7 @@ impl Default for Options {
             longest_args: Bytes(64 << 10),
             passwd: Some(PASSWD.into()),
             pod_logs: Some(POD_LOGS.into()),
+            payers: false,
             readings: 3,
             time: Duration::from_millis(250),
             deadline: Duration::from_secs(1),

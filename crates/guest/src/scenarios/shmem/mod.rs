@@ -11,6 +11,7 @@ pub(super) mod kit;
 mod line;
 pub(crate) mod listed;
 mod memfd;
+mod payers;
 mod program;
 mod segments;
 mod swapped;
@@ -46,6 +47,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: unheld::huge_pages,
+    },
+    Scenario {
+        name: "payers",
+        claim: "The cgroups that pay for a file are those whose tasks wrote its pages, to the page, held or not, also when one has been removed",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: &[Way::Bpf],
+        run: payers::two_writers,
     },
     Scenario {
         name: "memfd_alone",

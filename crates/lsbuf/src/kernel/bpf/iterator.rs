@@ -22,10 +22,12 @@ pub(crate) enum Iterator {
     TaskShmem,
     /// Every inode of shared memory that is in the kernel's lists.
     ShmemInodes,
+    /// The same, with who pays for the pages of each inode.
+    ShmemPayers,
 }
 
 impl Iterator {
-    pub(crate) const ALL: [Iterator; 9] = [
+    pub(crate) const ALL: [Iterator; 10] = [
         Iterator::Task,
         Iterator::TaskFile,
         Iterator::TaskVma,
@@ -35,13 +37,16 @@ impl Iterator {
         Iterator::DmaBufShmem,
         Iterator::TaskShmem,
         Iterator::ShmemInodes,
+        Iterator::ShmemPayers,
     ];
 
-    /// The iterators that cover these kinds.
-    pub(crate) fn of(kinds: Kinds) -> impl std::iter::Iterator<Item = Iterator> {
+    /// The iterators that cover these kinds; and the one for payers, if it is wanted.
+    pub(crate) fn of(kinds: Kinds, payers: bool) -> impl std::iter::Iterator<Item = Iterator> {
         let both = [Iterator::Task, Iterator::TaskFile, Iterator::TaskVma, Iterator::DmaBuf];
         let both = both.into_iter().map(move |iterator| iterator.with(kinds.has_shmem()));
-        both.chain(kinds.has_shmem().then_some(Iterator::ShmemInodes))
+        let shmem = kinds.has_shmem();
+        let payers = (shmem && payers).then_some(Iterator::ShmemPayers);
+        both.chain(shmem.then_some(Iterator::ShmemInodes)).chain(payers)
     }
 
     /// The variant of this iterator with or without shared memory.
@@ -62,6 +67,7 @@ impl Iterator {
             Iterator::TaskFileShmem => Iterator::TaskFile,
             Iterator::TaskVmaShmem => Iterator::TaskVma,
             Iterator::DmaBufShmem => Iterator::DmaBuf,
+            Iterator::ShmemPayers => Iterator::ShmemInodes,
             iterator => iterator,
         }
     }
@@ -84,6 +90,7 @@ impl Iterator {
             Iterator::DmaBufShmem => "dmabuf_shmem",
             Iterator::TaskShmem => "task_shmem",
             Iterator::ShmemInodes => "shmem_inodes",
+            Iterator::ShmemPayers => "shmem_payers",
         }
     }
 
@@ -95,8 +102,8 @@ impl Iterator {
     /// Whether it may write this record.
     pub(super) fn writes(self, record: &Record<'_>) -> bool {
         use Record::{Attachment, Buffer, Device, End, Fd, InFlight, Keeper, SyncFile, Task, Vma};
-        use Record::{GemFile, MemfdPages, Run, ShmExe, ShmFd, ShmFilesystem, ShmInFlight, ShmInode, ShmVma};
-        use Record::{ShmWalk, Torn};
+        use Record::{GemFile, MemfdPages, Run, ShmCgroup, ShmExe, ShmFd, ShmFilesystem, ShmInFlight};
+        use Record::{ShmInode, ShmPages, ShmVma, ShmWalk, Torn};
         match self {
             Iterator::Task => matches!(record, Task(_) | Run(_) | End),
             Iterator::TaskShmem => matches!(record, ShmInode(_) | ShmExe(_)) || Iterator::Task.writes(record),
@@ -117,6 +124,9 @@ impl Iterator {
             }
             Iterator::ShmemInodes => {
                 matches!(record, ShmInode(_) | ShmVma(_) | Torn | ShmFilesystem(_) | ShmWalk(_) | End)
+            }
+            Iterator::ShmemPayers => {
+                matches!(record, ShmCgroup(_) | ShmPages(_)) || Iterator::ShmemInodes.writes(record)
             }
         }
     }

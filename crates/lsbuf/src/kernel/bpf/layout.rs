@@ -264,6 +264,25 @@ structures! {
         repeated: u32,
         _unused: u32,
     }
+    ShmCgroup, "shm_cgroup" {
+        _head: Head,
+        cgroup: u64,
+        hierarchy: u32,
+        removed: u32,
+    }
+    Payer, "payer" {
+        cgroup: u64,
+        pages: u64,
+    }
+    ShmPages, "shm_pages" {
+        _head: Head,
+        object: u64,
+        others: u64,
+        in_swap: u64,
+        nobodys: u64,
+        lost: u64,
+        payers: u64,
+    }
     SyncFd, "sync_fd" {
         _head: Head,
         program: u64,
@@ -329,6 +348,8 @@ kinds! {
     SHM_FILESYSTEM = 18,
     SHM_WALK = 19,
     GEM_FILE = 20,
+    SHM_CGROUP = 21,
+    SHM_PAGES_OF = 22,
 }
 
 #[cfg(test)]

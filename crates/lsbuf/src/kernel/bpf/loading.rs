@@ -111,7 +111,7 @@ impl Loader {
         let offsets = offsets.map(u32::to_ne_bytes).concat();
         globals.extend(shows_files.then_some(("gem_offsets", &offsets[..])));
         #[cfg(test)]
-        let moves = self.moves.filter(|_| iterator == Iterator::ShmemInodes).map(u32::to_ne_bytes);
+        let moves = self.moves.filter(|_| iterator.base() == Iterator::ShmemInodes).map(u32::to_ne_bytes);
         #[cfg(test)]
         globals.extend(moves.as_ref().map(|moves| ("moves", &moves[..])));
         prepared.load(types, &globals).map(|(attached, _)| attached)

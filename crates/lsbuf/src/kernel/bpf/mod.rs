@@ -20,6 +20,8 @@
 //!   they are asked for ([`Probes::list_unheld`]), also the files that nobody holds. The kernel has
 //!   no such iterator. The program walks the kernel's lists itself, driven by the iterator over the
 //!   elements of a map (`bpf_map_elem`, 5.9, commit a5cbe05a6673).
+//! - `shmem_payers`: the same, and who pays for the pages of each inode. It is read in place of
+//!   `shmem_inodes` if that is asked for.
 //!
 //! Linux 5.10 is not enough: it has no `task_vma`, which shows mappings of dma-bufs there, and no
 //! `bpf_loop` (5.17, commit e6f2dd0f8067), with which the queues of sockets are walked.
@@ -108,11 +110,11 @@ impl Probes {
         Probes::load_some(sys, wanted, &[])
     }
 
-    /// Loads the iterators that cover these kinds. What most readings do without is loaded only if
-    /// it is read: if the kernel lists its dma-bufs, the iterator over VMAs, and the list where no
-    /// dma-bufs are looked for.
-    pub(crate) fn load_for(sys: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
-        let wanted: Vec<Iterator> = Iterator::of(kinds).collect();
+    /// Loads the iterators that cover these kinds, and the one for `payers`. What most readings do
+    /// without is loaded only if it is read: if the kernel lists its dma-bufs, the iterator over
+    /// VMAs, and the list where no dma-bufs are looked for.
+    pub(crate) fn load_for(sys: &Path, kinds: Kinds, payers: bool) -> Result<Probes, Unavailable> {
+        let wanted: Vec<Iterator> = Iterator::of(kinds, payers).collect();
         let [vmas, list] = [Iterator::TaskVma, Iterator::DmaBuf].map(|it| it.with(kinds.has_shmem()));
         let mut postponed = vec![vmas];
         postponed.extend((!kinds.has(Kind::DmaBuf)).then_some(list));
@@ -143,10 +145,10 @@ impl Probes {
     }
 
     /// Opens the iterators that are pinned below a folder, as far as they are needed for these
-    /// kinds.
-    pub(crate) fn pinned(below: &Path, kinds: Kinds) -> Result<Probes, Unavailable> {
+    /// kinds, and for `payers`.
+    pub(crate) fn pinned(below: &Path, kinds: Kinds, payers: bool) -> Result<Probes, Unavailable> {
         let pins = Pins::open(below)?;
-        let wanted = |iterator: Iterator| Iterator::of(kinds).any(|wanted| wanted == iterator);
+        let wanted = |iterator: Iterator| Iterator::of(kinds, payers).any(|wanted| wanted == iterator);
         let open = |iterator| pins.read(iterator).map(|_| IteratorHandle::Pinned);
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
@@ -265,7 +267,7 @@ impl Probes {
     pub(crate) fn read(&mut self, iterator: Iterator, each: impl FnMut(Record<'_>)) -> Result<(), Errno> {
         self.load_postponed(iterator);
         let file = self.open(iterator)?;
-        if iterator == Iterator::ShmemInodes && self.with_unheld {
+        if iterator.base() == Iterator::ShmemInodes && self.with_unheld {
             // The program looks at this flag, and the kernel does not.
             fcntl_setfl(&file, OFlags::NONBLOCK)?;
         }

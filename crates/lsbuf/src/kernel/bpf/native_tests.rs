@@ -173,7 +173,7 @@ fn loaded_when_it_is_read() {
     if load(&[Iterator::Task, Iterator::DmaBuf]).is_none() {
         return;
     }
-    let mut probes = Probes::load_for(Path::new("/sys"), Kinds::DMABUF).unwrap();
+    let mut probes = Probes::load_for(Path::new("/sys"), Kinds::DMABUF, false).unwrap();
     let vmas = Iterator::TaskVma as usize;
     assert_eq!(probes.lacking(Kinds::DMABUF), None);
     assert!(matches!(probes.probes[vmas], Ok(IteratorHandle::Postponed)));
@@ -203,7 +203,7 @@ fn no_list_for_shared_memory() {
         return;
     }
     let kinds = Kinds::SHMEM;
-    let probes = Probes::load_for(Path::new("/sys"), kinds).unwrap();
+    let probes = Probes::load_for(Path::new("/sys"), kinds, false).unwrap();
     assert_eq!(probes.lacking(kinds), None);
     assert!(matches!(probes.probes[Iterator::DmaBufShmem as usize], Ok(IteratorHandle::Postponed)));
     assert!(matches!(probes.probes[Iterator::TaskVmaShmem as usize], Ok(IteratorHandle::Postponed)));

@@ -27,6 +27,9 @@ const STRUCTURES: &[&str] = &[
     "address_space",
     "bpf_iter_meta",
     "cgroup",
+    "cgroup_root",
+    "cgroup_subsys",
+    "cgroup_subsys_state",
     "cred",
     "css_set",
     "dentry",
@@ -47,9 +50,11 @@ const STRUCTURES: &[&str] = &[
     "kobject",
     "list_head",
     "lockref",
+    "mem_cgroup",
     "mm_struct",
     "ns_common",
     "nsproxy",
+    "obj_cgroup",
     "page",
     "path",
     "pt_regs",
@@ -76,6 +81,7 @@ const STRUCTURES: &[&str] = &[
     "udmabuf",
     "unix_skb_parms",
     "vm_area_struct",
+    "xa_node",
     "xarray",
 ];
 
@@ -103,6 +109,7 @@ impl Iterator {
             Iterator::DmaBufShmem => "lsbuf_bufs_shm",
             Iterator::TaskShmem => "lsbuf_tasks_shm",
             Iterator::ShmemInodes => "lsbuf_inodes",
+            Iterator::ShmemPayers => "lsbuf_payers",
         }
     }
 
@@ -128,6 +135,7 @@ impl Iterator {
             Iterator::TaskVmaShmem => object!("task_vma_shmem"),
             Iterator::DmaBufShmem => object!("dmabuf_shmem"),
             Iterator::ShmemInodes => object!("shmem_inodes"),
+            Iterator::ShmemPayers => object!("shmem_inodes_payers"),
         }
     }
 }
@@ -205,7 +213,7 @@ pub(super) type Global<'g> = (&'g str, &'g [u8]);
 /// A map of a loaded object: its name, its declaration, and its fd.
 pub(super) type LoadedMap = (String, Map, OwnedFd);
 
-/// The map that [`Iterator::ShmemInodes`] iterates over.
+/// The map that [`Iterator::ShmemInodes`] and [`Iterator::ShmemPayers`] iterate over.
 const WALKED_MAP: &str = "steps";
 
 /// An object before it is adapted to this kernel.

@@ -9,7 +9,8 @@ mod shmem;
 use std::mem::offset_of;
 
 pub(crate) use shmem::{
-    ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen, ShmVma, ShmWalk,
+    PagesOfOne, ShmCgroup, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen,
+    ShmVma, ShmWalk,
 };
 
 use super::layout::{self, Field, Whole};
@@ -58,6 +59,8 @@ pub(crate) enum Record<'r> {
     ShmExe(ShmExe),
     ShmFilesystem(ShmFilesystemRecord),
     ShmWalk(ShmWalk),
+    ShmCgroup(ShmCgroup<'r>),
+    ShmPages(PagesOfOne<'r>),
     /// `None`: for some of the dma-buf's pages it is not known whose they are.
     MemfdPages(Option<MemfdPages>),
     /// The file that a graphics driver has for the buffer in the next buffer record.
@@ -296,6 +299,14 @@ fn parse(kind: u32, record: &[u8]) -> Result<Record<'_>, Malformed> {
         layout::SHM_EXE => Record::ShmExe(ShmExe::of(&Whole::only(record)?)?),
         layout::SHM_FILESYSTEM => Record::ShmFilesystem(ShmFilesystemRecord::of(&Whole::only(record)?)?),
         layout::SHM_WALK => Record::ShmWalk(ShmWalk::of(&Whole::only(record)?)),
+        layout::SHM_CGROUP => {
+            let (cgroup, names) = Whole::and_text(record)?;
+            Record::ShmCgroup(ShmCgroup::of(&cgroup, names))
+        }
+        layout::SHM_PAGES_OF => {
+            let (pages, payers) = Whole::and_text(record)?;
+            Record::ShmPages(PagesOfOne::of(&pages, payers)?)
+        }
         layout::SYNC_FILE => Record::SyncFile(SyncFd::of(&Whole::only(record)?)),
         layout::MEMFD_PAGES => Record::MemfdPages(MemfdPages::of(&Whole::only(record)?)),
         layout::GEM_FILE => {

@@ -19,6 +19,7 @@
 
 mod known_fds;
 mod objects;
+mod payers;
 mod records;
 mod shmem_objects;
 mod shmem_records;
@@ -49,7 +50,7 @@ use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::secret::SecretMemory;
 use crate::kernel::{devices, fds, meminfo};
 use crate::model::{
-    Buffer, Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Pid, Process, ProcessCounts,
+    Buffer, Dev, Device, DeviceClass, HiddenRefs, Kind, Kinds, Label, Note, Pid, Process, ProcessCounts,
     Source as Asked, UnheldList,
 };
 
@@ -255,7 +256,7 @@ pub(super) fn pinned(
         return Err(NotUsed::WrongPlace("they describe the first pid namespace, and this is another one"));
     }
     let pinned = match unread {
-        None => Probes::pinned(&options.pins, options.kinds),
+        None => Probes::pinned(&options.pins, options.kinds, options.payers),
         Some(errno) => Err(Unavailable::of_reading(errno)),
     };
     Ok(require_all(pinned, options.kinds).map(|probes| Iterators::new(probes, None)))
@@ -264,7 +265,8 @@ pub(super) fn pinned(
 /// Loads iterators in place of the pinned ones.
 pub(super) fn load(options: &Options, pinned: MissingIterator) -> Result<Iterators, NotUsed> {
     let sys = options.sys_root.as_deref();
-    let loaded = sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load_for(sys, options.kinds));
+    let loaded =
+        sys.ok_or(Unavailable::Missing).and_then(|sys| Probes::load_for(sys, options.kinds, options.payers));
     match require_all(loaded, options.kinds) {
         Ok(probes) => Ok(Iterators::new(probes, Some(pinned))),
         Err(loaded) => Err(NotUsed::Neither { pinned, loaded }),
@@ -466,6 +468,13 @@ impl IteratorSource {
         self.locked |= !self.one_by_one;
     }
 
+    /// A note, if payers were asked for and cannot be read.
+    fn no_payers(&self) -> Option<Note> {
+        let wanted = self.options.payers && self.options.kinds.has_shmem();
+        let why = wanted.then(|| self.iterators.probes.why_not(Iterator::ShmemPayers)).flatten()?;
+        Some(Note::NoPayers { why: format!("{}: {why}", Iterator::ShmemPayers.name()) })
+    }
+
     /// The processes that may have mapped memory of memfd_secret, if they were not looked at.
     fn secret_passed_over(&self, records: &Records) -> BTreeSet<Pid> {
         let looked_at = records.locked || records.secret_seen;
@@ -498,6 +507,7 @@ impl IteratorSource {
             passed_over: !records.locked && records.used_rings || unseen_mappings,
             listed: records.may_have(self.secret).is_empty() && !records.shmem.cut,
             unlisted_passed_over: self.secret_passed_over(records),
+            notes: self.no_payers().into_iter().collect(),
             ..ReadingCoverage::default()
         }
     }

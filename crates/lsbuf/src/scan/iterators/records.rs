@@ -167,7 +167,9 @@ impl Records {
             found.secret_seen = found.read_secret(probes)?;
         }
         if shmem {
-            found.read(probes, Iterator::ShmemInodes, !locked)?;
+            let payers = probes.why_not(Iterator::ShmemPayers).is_none();
+            let inodes = if payers { Iterator::ShmemPayers } else { Iterator::ShmemInodes };
+            found.read(probes, inodes, !locked)?;
         }
         if kinds.has(Kind::DmaBuf) && listed {
             found.read(probes, dmabufs, !locked)?;
@@ -248,6 +250,8 @@ impl Records {
             Record::ShmInFlight(message) => self.shmem.add_in_flight(&message),
             Record::ShmExe(exe) => self.shmem.add_exe(&exe),
             Record::ShmFilesystem(filesystem) => self.shmem.add_filesystem(&filesystem),
+            Record::ShmCgroup(cgroup) => self.shmem.payers.add_cgroup(&cgroup),
+            Record::ShmPages(pages) => self.shmem.payers.add(&pages),
             Record::ShmWalk(walk) => {
                 self.shmem.cut |= walk.inodes_cut;
                 self.shmem.end_unheld(&walk);
@@ -258,7 +262,7 @@ impl Records {
                 _ => pages = None,
             },
             Record::GemFile(dev, ino) => gem_file = Some((dev, ino)),
-            Record::Torn if iterator == Iterator::ShmemInodes => self.cut = true,
+            Record::Torn if iterator.base() == Iterator::ShmemInodes => self.cut = true,
             Record::Torn => self.torn = true,
             Record::Run(run) => {
                 self.used_rings |= run.rings;

@@ -48,6 +48,7 @@ pub(super) fn add(
     };
     let mut inodes = shmem.take_inodes(id);
     let of_inodes = count_files(shmem, inodes.len());
+    let payers = std::mem::take(&mut shmem.payers);
     let mut paths = Paths::new(root, shmem);
     let wanted = inodes.partition_point(|known| id(known).is_some());
     inodes.truncate(wanted);
@@ -56,7 +57,10 @@ pub(super) fn add(
         let Some(id) = id(&known) else { continue };
         let at = inodes.len();
         let name = known.name.take().map(|name| paths.name_of(name, id, at));
-        objects.push(object(id, name, &known, of_inodes[at]));
+        let mut made = object(id, name, &known, of_inodes[at]);
+        let payers = payers.of(known.object, made.buffer.huge_page, known.inode.charged);
+        made.buffer.payers = payers.map(Box::new);
+        objects.push(made);
         give_back(&mut inodes);
     }
     // The last inode has become the first object.

@@ -13,6 +13,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::known_fds::KnownFds;
+use super::payers::KnownPayers;
 use crate::kernel::bpf::record::{
     FdRecord, Id, InFlight, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen,
     ShmVma, ShmWalk, Vma,
@@ -95,6 +96,8 @@ pub(super) struct ShmemRecords {
     pub(super) unheld: UnheldBuilder,
     /// The folder of the file that was added last to these.
     folder: Option<u32>,
+    /// Who pays for each inode, if that was asked.
+    pub(super) payers: KnownPayers,
 }
 
 impl ShmemRecords {
@@ -140,6 +143,7 @@ impl ShmemRecords {
             self.unheld.folder(folder(&path[..end]))
         });
         self.folder = Some(folder);
+        self.payers.next_is_unheld(found.object, inode.dev, inode.ino);
         self.unheld.add(
             folder,
             &PackedFile {

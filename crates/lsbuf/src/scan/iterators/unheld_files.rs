@@ -28,7 +28,12 @@ pub(super) fn unheld_files(records: &mut Records, root: &ProcRoot) -> UnheldList
             None => [UNREACHABLE, below].concat().into(),
         },
     };
-    std::mem::take(&mut records.shmem.unheld).finish(true, path)
+    let mut files = std::mem::take(&mut records.shmem.unheld).finish(true, path);
+    let payers = &records.shmem.payers;
+    if payers.has_unheld() {
+        files.set_payers(|id, huge_page, charged| payers.of_unheld((id.dev?, id.ino), huge_page, charged));
+    }
+    files
 }
 
 /// Begins the path of a file that no mount shows, as the kernel writes such a path.

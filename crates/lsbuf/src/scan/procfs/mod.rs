@@ -335,6 +335,10 @@ impl ProcfsSource {
             ..ReadingCoverage::default()
         };
         seen.gaps.not_whole_machine = !self.root.shows_kernel_threads();
+        if self.options.payers && self.options.kinds.has_shmem() {
+            seen.notes
+                .push(Note::NoPayers { why: "procfs does not tell; it takes BPF iterators".to_owned() });
+        }
         lists::add(&mut seen, list, self.options.kinds);
         if reading.segments.asked {
             seen.sources.push(Asked::Sysvipc);

@@ -1,6 +1,6 @@
 //! The records of shared memory other than dma-bufs.
 
-use super::super::layout;
+use super::super::layout::{self, Field};
 use super::{ExecId, FdRecord, Id, InFlight, Vma, dev, id, ipc, some_id, text};
 use crate::kernel::identity::since_epoch;
 use crate::kernel::magic;
@@ -153,6 +153,68 @@ pub(crate) struct ShmWalk {
     pub(crate) mappings_cut: bool,
     /// An inode may have been listed twice.
     pub(crate) repeated: bool,
+}
+
+/// A cgroup that pays for shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShmCgroup<'r> {
+    /// Its inode number.
+    pub(crate) cgroup: u64,
+    /// Whether it is in the unified hierarchy.
+    pub(crate) unified: bool,
+    pub(crate) removed: bool,
+    /// The names of its path, each with a NUL, the last name first. The root has an empty name.
+    names: &'r [u8],
+}
+
+impl<'r> ShmCgroup<'r> {
+    pub(super) fn of(found: &layout::ShmCgroup, names: &'r [u8]) -> ShmCgroup<'r> {
+        ShmCgroup { cgroup: found.cgroup, unified: found.hierarchy == 0, removed: found.removed != 0, names }
+    }
+
+    /// Its path in its hierarchy.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        let names = self.names.rsplit(|&byte| byte == 0).filter(|name| !name.is_empty());
+        let path: Vec<u8> = names.flat_map(|name| [b"/", name]).flatten().copied().collect();
+        if path.is_empty() { b"/".to_vec() } else { path }
+    }
+}
+
+/// Who pays for the pages of one inode. All numbers are of pages, or for huge pages before Linux
+/// 6.7 (commit a08c7193e4f1) of huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PagesOfOne<'r> {
+    pub(crate) object: Id,
+    /// Charged to other cgroups than [`PagesOfOne::payers`].
+    pub(crate) others: u64,
+    pub(crate) in_swap: u64,
+    /// Charged to no cgroup.
+    pub(crate) nobodys: u64,
+    /// Left the file while it was read.
+    pub(crate) lost: u64,
+    payers: &'r [u8],
+}
+
+impl<'r> PagesOfOne<'r> {
+    pub(super) fn of(found: &layout::ShmPages, payers: &'r [u8]) -> Result<PagesOfOne<'r>, Malformed> {
+        if payers.len() as u64 != found.payers.saturating_mul(size_of::<layout::Payer>() as u64) {
+            return Err(Malformed);
+        }
+        Ok(PagesOfOne {
+            object: some_id(found.object)?,
+            others: found.others,
+            in_swap: found.in_swap,
+            nobodys: found.nobodys,
+            lost: found.lost,
+            payers,
+        })
+    }
+
+    /// Each cgroup that pays, and for how many pages.
+    pub(crate) fn payers(&self) -> impl Iterator<Item = (u64, u64)> {
+        let payers = self.payers.chunks_exact(size_of::<layout::Payer>()).filter_map(layout::Payer::read);
+        payers.map(|payer| (payer.cgroup, payer.pages))
+    }
 }
 
 impl FdRecord<ShmOpen> {

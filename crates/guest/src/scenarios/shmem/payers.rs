@@ -1,0 +1,108 @@
+//! Which cgroups pay for shared memory, beside what the kernel itself says of each cgroup.
+
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::mount::UnmountFlags;
+use rustix::thread::UnshareFlags;
+use serde_json::Value;
+
+use super::kit::page;
+use super::listed::paths::{file, mount_tmpfs};
+use crate::actor::{Actor, Held};
+use crate::answer::Answer;
+
+use crate::scenario::Ctx;
+use crate::sys::{page_size, task};
+
+/// The file that this test makes, and a cgroup for each of its two writers.
+const FILE: &str = "/tmp/paid/file";
+const FIRST: &str = "/sys/fs/cgroup/first";
+const SECOND: &str = "/sys/fs/cgroup/second";
+
+/// Moves the calling process into a cgroup that is made for it.
+fn enter(cgroup: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(cgroup).with_context(|| format!("making {cgroup}"))?;
+    fs::write(format!("{cgroup}/cgroup.procs"), "0").context("entering a cgroup")
+}
+
+/// Bytes of shared memory that the kernel says a cgroup is charged for.
+fn shmem_of(cgroup: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("{cgroup}/memory.stat"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("shmem "));
+    Ok(line.context("no shmem in memory.stat")?.parse()?)
+}
+
+/// The same, once the kernel has added up its counters, which it does every two seconds.
+fn settled_shmem_of(cgroup: &str, expected: u64) -> anyhow::Result<u64> {
+    let begun = Instant::now();
+    loop {
+        let shmem = shmem_of(cgroup)?;
+        if shmem == expected || begun.elapsed() > Duration::from_secs(20) {
+            return Ok(shmem);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Who pays for a buffer, in a line.
+fn payers(row: &Value) -> String {
+    let one = |payer: &Value| {
+        let removed = if payer["removed"] == true { " removed" } else { "" };
+        format!("{}{removed} {}", payer["cgroup"], payer["bytes"])
+    };
+    let cgroups: Vec<String> = row["payers"]["cgroups"].as_array().into_iter().flatten().map(one).collect();
+    cgroups.join(", ")
+}
+
+/// The row of the file.
+fn row(answer: &Answer, list: &str, key: &str) -> anyhow::Result<Value> {
+    let row = answer.list(list).iter().find(|row| row[key] == FILE);
+    row.cloned().with_context(|| format!("no row of {FILE} in {list}: {}", answer.0))
+}
+
+pub(super) fn two_writers(ctx: &mut Ctx) -> anyhow::Result<()> {
+    task::enter_new(UnshareFlags::NEWNS)?;
+    mount_tmpfs("/tmp/paid")?;
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").context("no memory controller")?;
+    let mut first = Actor::start(b"first", |stage| {
+        enter(FIRST)?;
+        let file = file(FILE, 40)?;
+        stage.pause(&[Held::by_file(&file)?])
+    })?;
+    first.paused()?;
+    drop(first);
+    let mut second = Actor::start(b"second", |stage| {
+        enter(SECOND)?;
+        let mut file = fs::OpenOptions::new().append(true).read(true).open(FILE)?;
+        file.write_all(&vec![1; 8 * page_size()])?;
+        stage.pause(&[Held::by_file(&file)?])
+    })?;
+    second.paused()?;
+    let ask = || Answer::ask(&["--kind", "tmpfs,hugetlbfs", "--payers", "--unheld"]);
+    let held = Answer::ask(&["--kind", "tmpfs", "--payers"])?;
+    let (first_pays, second_pays) = (40 * page(), 8 * page());
+    let expected = format!("\"/first\" {first_pays}, \"/second\" {second_pays}");
+    ctx.check_eq("payers of the file", expected, payers(&row(&held, "buffers", "name")?))?;
+    ctx.check_eq(
+        "shmem of the first cgroup, as the kernel says",
+        first_pays,
+        settled_shmem_of(FIRST, first_pays)?,
+    )?;
+    ctx.check_eq("shmem of the second cgroup", second_pays, settled_shmem_of(SECOND, second_pays)?)?;
+    drop(second);
+    let unheld = row(&ask()?, "unheld", "path")?;
+    let expected = format!("\"/first\" {first_pays}, \"/second\" {second_pays}");
+    ctx.check_eq("payers of the file that nobody holds any more", expected, payers(&unheld))?;
+    fs::remove_dir(FIRST).context("removing a cgroup")?;
+    // Up to Linux 6.18 the removed cgroup still pays; from 7 on its parent does.
+    let moved = format!("\"/\" {first_pays}, \"/second\" {second_pays}");
+    let stayed = format!("\"/first\" removed {first_pays}, \"/second\" {second_pays}");
+    let found = payers(&row(&ask()?, "unheld", "path")?);
+    let expected = if found.contains("/first") { stayed } else { moved };
+    ctx.check_eq("payers after the first cgroup has been removed", expected, found)?;
+    rustix::mount::unmount("/tmp/paid", UnmountFlags::DETACH)?;
+    Ok(())
+}
