@@ -6,11 +6,16 @@
 //! dma-buf is queued, and drops it when the queue is freed. vivid copies by the CPU, so it maps
 //! such a buffer inside the kernel and attaches no device. Only the count shows that reference.
 
-use dmabuf::DmaBuf;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use anyhow::Context;
+use dmabuf::{DmaBuf, share};
 
 use super::holding::{SIZE, compare, compare_in};
 use crate::actor::{Actor, Held};
-use crate::answer::{Answer, ExpectedResidual, Truth};
+use crate::answer::{Answer, ExpectedResidual, LSBUF, Truth};
 use crate::kernels::Kernels;
 use crate::make;
 use crate::need::Need;
@@ -26,6 +31,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: exported,
+    },
+    Scenario {
+        name: "video_owner",
+        claim: "The memory of exports is their queue's: the exit of who holds them frees nothing, and lsbuf claims nothing else",
+        needs: &[Need::Vivid],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: owner,
     },
     Scenario {
         name: "video_exported_twice",
@@ -83,10 +96,80 @@ fn exported(ctx: &mut Ctx) -> anyhow::Result<()> {
         let held = actor.paused_with_one()?;
         let answer = compare(ctx, &Truth::held(make::VIVID, vec![held.clone()]))?;
         let freed = &answer.process(actor.pid)?["uss"];
-        ctx.check_eq(format!("freed by an exit, device {when}"), held.size, freed)?;
+        ctx.check_eq(format!("freed by an exit, device {when}"), "null", freed)?;
         actor.go_on()?;
     }
     Ok(())
+}
+
+/// Bytes that the kernel has allocated by vmalloc, which is where vivid's frames are.
+fn vmalloced() -> anyhow::Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let line =
+        meminfo.lines().find_map(|line| line.strip_prefix("VmallocUsed:")).context("no VmallocUsed")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>().context("VmallocUsed")? << 10)
+}
+
+/// The producer has the device, the consumer all exports.
+fn owner(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const EXPORTS: u32 = 16;
+    let (ours, theirs) = UnixStream::pair().context("making a socket pair")?;
+    let mut consumer = Actor::start(b"consumer", |stage| {
+        let mut bufs = Vec::new();
+        for _ in 0..EXPORTS {
+            bufs.append(&mut share::receive(&theirs, &mut [0])?.bufs);
+        }
+        let held: Vec<Held> = bufs.iter().map(Held::by).collect::<Result<_, _>>()?;
+        stage.pause(&held)
+    })?;
+    let mut producer = Actor::start(b"producer", |stage| {
+        let mut device = make::vivid()?;
+        let buffers = device.buffers(EXPORTS)?;
+        for nth in 0..EXPORTS {
+            share::send(&ours, &[&buffers.export(nth)?], b"f")?;
+        }
+        stage.pause(&[])
+    })?;
+    let held = consumer.paused()?;
+    producer.paused()?;
+    let all: u64 = held.iter().map(|held| held.size).sum();
+    let answer = Answer::ask(&[])?;
+    let figures = answer.process(consumer.pid)?;
+    ctx.check_eq("RSS of the consumer", all, &figures["rss"])?;
+    ctx.check_eq("USS of the consumer", "null", &figures["uss"])?;
+    let first = held.first().context("no export")?.ino.to_string();
+    for held in held {
+        let ino = held.ino;
+        compare_in(ctx, &answer, &Truth::held(make::VIVID, vec![held]))?;
+        let buffer = answer.buffer(ino)?;
+        ctx.check_eq("owner", "queue", buffer["memory_owner"].as_str().unwrap_or("unknown"))?;
+        ctx.check_eq("candidates", format!("[{}]", producer.pid), &buffer["candidates"])?;
+    }
+    let shown = Command::new(LSBUF).args(["show", "-d", &first]).output()?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let line =
+        "owner     the queue of the video device that exported it: while that lives, no close frees memory";
+    ctx.check("show says whose the memory is", shown.contains(line))?;
+    let who = format!(
+        "candidates for the owner of the memory, by the devices that they have open\n    producer:{}",
+        producer.pid
+    );
+    ctx.check("show names the producer", shown.contains(&who))?;
+    let note = answer.0["scan"]["notes"].to_string();
+    ctx.check("a note says what is in no list", note.contains("never exported are in no list"))?;
+    let before = vmalloced()?;
+    drop(consumer);
+    ctx.check(
+        "the consumer's exit frees less than one frame",
+        before.saturating_sub(vmalloced()?) < all / u64::from(EXPORTS),
+    )?;
+    ctx.check_eq("buffers without the consumer", 0, Answer::ask(&[])?.list("buffers").len())?;
+    drop(producer);
+    let freed = before.saturating_sub(vmalloced()?);
+    ctx.check(
+        format!("the producer's exit frees the {all} bytes: {freed}"),
+        freed > all - all / u64::from(EXPORTS),
+    )
 }
 
 fn exported_twice(ctx: &mut Ctx) -> anyhow::Result<()> {

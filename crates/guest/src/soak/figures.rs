@@ -34,6 +34,19 @@ struct Piece {
     size: u64,
     parts: BTreeMap<u32, HolderPart>,
     freed: Freed,
+    /// Whether something besides the references may own the memory, as far as lsbuf can know: a
+    /// memfd or another udmabuf with the same pages, an object of the driver.
+    may_be_shared: bool,
+}
+
+/// Whether a process has a buffer by `O_PATH` fds alone. If all do, nothing tells its exporter.
+fn is_by_path(hold: &super::journal::Hold) -> bool {
+    hold.fds.is_empty() && hold.maps.is_empty()
+}
+
+/// Whether the memory of that exporter's buffers may have another owner than their references.
+fn may_be_shared(exporter: &str) -> bool {
+    ["udmabuf", crate::make::DRM].contains(&exporter)
 }
 
 /// All buffers, in a form in which the truth and an answer can be computed in the same way.
@@ -73,6 +86,8 @@ impl Pieces {
                     0 => Freed::All,
                     _ => Freed::Nothing,
                 },
+                may_be_shared: world.made.get(&ino).is_some_and(|made| may_be_shared(&made.exporter))
+                    || !world.is_memfd(ino) && world.holders(ino).all(|(_, hold)| is_by_path(hold)),
             }
         };
         Pieces(world.alive().difference(hidden).copied().map(piece).collect())
@@ -97,7 +112,8 @@ impl Pieces {
                 Some(1..) => Freed::NothingOrUnknown,
                 Some(0) | None => Freed::Unknown,
             };
-            Some(Piece { size: cost(b)?, parts: parts.collect(), freed })
+            let may_be_shared = b["kind"] == "dmabuf" && b["exporter"].as_str().is_none_or(may_be_shared);
+            Some(Piece { size: cost(b)?, parts: parts.collect(), freed, may_be_shared })
         };
         answer.list("buffers").iter().map(piece).collect::<Option<_>>().map(Pieces)
     }
@@ -121,6 +137,7 @@ impl Pieces {
                 if holders == 1 {
                     charge.uss += if piece.freed == Freed::All { piece.size } else { 0 };
                     charge.uss_may_be_unknown |= piece.freed == Freed::NothingOrUnknown;
+                    charge.uss_may_be_unknown |= piece.freed == Freed::All && piece.may_be_shared;
                     charge.uss_is_unknown |= piece.freed == Freed::Unknown;
                 }
                 charge.buffers += 1;

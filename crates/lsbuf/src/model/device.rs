@@ -4,7 +4,7 @@
 //! that it counts a reference. A process that has such a device open *could* be behind it. That
 //! makes it a candidate, which is never a fact.
 
-use super::{Buffer, Fd, Label, Pid};
+use super::{Buffer, Fd, Label, Owner, Pid};
 
 /// One device node that at least one process has open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub struct DeviceHolder {
 pub enum DeviceClass {
     /// GPUs and displays: `/dev/dri/*`.
     Drm,
-    /// Cameras and codecs: `/dev/video*`.
+    /// Cameras, codecs and what else has a queue of V4L2: `/dev/video*`, `/dev/vbi*`,
+    /// `/dev/swradio*`, `/dev/v4l-touch*`.
     Video,
     /// Accelerators, GPUs with nodes of their own, RDMA, VFIO, IOMMUFD.
     Other,
@@ -54,6 +55,9 @@ impl DeviceClass {
             (b"dri/card", DeviceClass::Drm),
             (b"dri/renderD", DeviceClass::Drm),
             (b"video", DeviceClass::Video),
+            (b"vbi", DeviceClass::Video),
+            (b"swradio", DeviceClass::Video),
+            (b"v4l-touch", DeviceClass::Video),
             (b"accel/accel", DeviceClass::Other),
             (b"nvidia", DeviceClass::Other),
             (b"mali", DeviceClass::Other),
@@ -72,14 +76,16 @@ impl DeviceClass {
         NUMBERED.iter().find(|(prefix, _)| numbered(prefix)).map(|&(_, class)| class).or(single)
     }
 
-    /// The class of devices whose driver exports under that name and keeps references of its own.
-    /// `None`: heaps and udmabuf, which keep none.
-    fn exporting_as(exporter: &[u8]) -> Option<DeviceClass> {
-        match exporter {
-            b"system" | b"udmabuf" => None,
-            _ if exporter.starts_with(b"videobuf2") => Some(DeviceClass::Video),
-            // "drm" for most GPUs, else the driver's own name.
-            _ => Some(DeviceClass::Drm),
+    /// The class of devices whose driver may have exported that buffer and keeps references of its
+    /// own. `None`: heaps and udmabuf, which keep none.
+    fn exporting(buffer: &Buffer) -> Option<DeviceClass> {
+        match Owner::of(buffer) {
+            Owner::References | Owner::Pages => None,
+            Owner::Queue => Some(DeviceClass::Video),
+            Owner::Object(class) => Some(class),
+            Owner::Device => Some(DeviceClass::Other),
+            // Many GPUs' drivers export under their own name.
+            Owner::Unknown => buffer.exporter.as_ref().map(|_| DeviceClass::Drm),
         }
     }
 }
@@ -93,7 +99,7 @@ pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
     if !buffer.handles.is_empty() {
         return distinct(buffer.handles.iter().map(|handle| handle.pid));
     }
-    let exporting = buffer.exporter.as_ref().and_then(|e| DeviceClass::exporting_as(e.as_bytes()));
+    let exporting = DeviceClass::exporting(buffer);
     let attached = |device: &Device| match (&device.name, &buffer.attachments) {
         (Some(name), Some(attached)) => attached.contains(name),
         _ => false,
@@ -107,6 +113,12 @@ pub fn candidates(buffer: &Buffer, devices: &[Device]) -> Vec<Pid> {
         fitting = devices.iter().filter(|device| !attaches(device)).collect();
     }
     distinct(fitting.iter().flat_map(|d| &d.holders).map(|h| h.pid))
+}
+
+/// The processes that have a device of that class open, in order.
+pub(super) fn openers(devices: &[Device], class: DeviceClass) -> Vec<Pid> {
+    let fitting = devices.iter().filter(|device| device.class == class);
+    distinct(fitting.flat_map(|device| &device.holders).map(|holder| holder.pid))
 }
 
 fn distinct(pids: impl Iterator<Item = Pid>) -> Vec<Pid> {

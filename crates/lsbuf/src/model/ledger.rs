@@ -6,8 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::charges::{Charges, Own};
+use super::freed::Freeing;
+use super::same_memory::{self, Common};
 use super::{
-    Buffer, BufferId, Bytes, Device, Holder, Kind, Label, Pid, Process, Residual, Snapshot, Why, candidates,
+    Buffer, Bytes, Device, DeviceClass, Holder, Kind, Label, Owner, Pid, Process, Residual, Snapshot, Why,
+    candidates, openers,
 };
 
 /// From this many fds of one process to one buffer, its shape is an fd leak. Decoders and
@@ -155,16 +159,18 @@ impl LeakShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessFigures {
-    /// The whole cost of every buffer held by at least one fd or mapping, once per buffer.
+    /// The whole cost of every buffer held by at least one fd or mapping. Memory that two of them
+    /// have in common counts once.
     pub rss: Option<Bytes>,
     /// Each cost split evenly among the processes that hold the buffer. Odd bytes go to the lowest
-    /// pids.
+    /// pids. Memory of two buffers is split among the processes that hold either.
     pub pss: Option<Bytes>,
     /// Each cost split in proportion to the bytes that each process has mapped. A process that maps
     /// nothing gets nothing.
     pub mapped_pss: Option<Bytes>,
-    /// What its exit would free: buffers that neither another process nor the kernel holds. `None`
-    /// also when such a buffer's residual is unknown.
+    /// What its exit would free: buffers that neither another process nor the kernel holds, and
+    /// whose memory their references own ([`Owner`]). `None` also when one of this is unknown of a
+    /// buffer that it alone holds.
     pub uss: Option<Bytes>,
     /// Distinct buffers.
     pub buffers: u64,
@@ -185,8 +191,7 @@ impl Default for ProcessFigures {
 /// counts once.
 ///
 /// `size` = `held` + `kernel_only`, where all are known and every holder of every segment was found
-/// ([`Buffer::is_held_unseen`]). The sum of PSS = `held` and the part of `same_memory` that is held
-/// twice.
+/// ([`Buffer::is_held_unseen`]). The sum of PSS = `held`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
@@ -308,16 +313,28 @@ struct CandidateLists<'s> {
     lists: Vec<Vec<Pid>>,
     /// The list for each exporter and set of attachments, where no handles are listed.
     known: HashMap<(Option<&'s Label>, Option<&'s [Label]>), usize>,
+    /// The list of those that have a video device open, if it was needed.
+    of_queues: Option<usize>,
 }
 
 impl<'s> CandidateLists<'s> {
     fn new() -> CandidateLists<'s> {
-        CandidateLists { lists: vec![Vec::new()], known: HashMap::new() }
+        CandidateLists { lists: vec![Vec::new()], known: HashMap::new(), of_queues: None }
     }
 
     /// The index of the buffer's list.
-    fn add(&mut self, buffer: &'s Buffer, devices: &[Device]) -> usize {
+    fn add(&mut self, buffer: &'s Buffer, account: &Account, devices: &[Device]) -> usize {
         let next = self.lists.len();
+        if account.kernel() == Some(0) {
+            // The references are explained, but a queue that owns the memory has none.
+            if Owner::of(buffer) != Owner::Queue {
+                return 0;
+            }
+            return *self.of_queues.get_or_insert_with(|| {
+                self.lists.push(openers(devices, DeviceClass::Video));
+                next
+            });
+        }
         if !buffer.handles.is_empty() {
             self.lists.push(candidates(buffer, devices));
             return next;
@@ -341,7 +358,8 @@ pub struct BufferRow<'a> {
     /// The leak pattern that its references look like, if any.
     pub shape: Option<LeakShape>,
     /// Processes that could be behind its residual, because they have a fitting device open;
-    /// ordered. Empty where the residual is 0.
+    /// ordered. Where the residual is 0: those that could have the queue that owns its memory
+    /// ([`Owner::Queue`]), and none for other owners.
     pub candidates: &'a [Pid],
 }
 
@@ -362,24 +380,27 @@ impl<'s> Ledger<'s> {
         let saw_every_process = snapshot.coverage.saw_every_process();
         let mut candidates = CandidateLists::new();
         let mut charges = Charges::new(&snapshot.processes);
-        let measure = |buffer| {
+        let freeing = Freeing::new(&snapshot.buffers, &snapshot.devices);
+        let commons = same_memory::commons(&snapshot.buffers);
+        let own = own_of_parts(&snapshot.buffers, &commons);
+        let measure = |(index, buffer)| {
             let held = HeldRefs::of(buffer);
             let account = Account::of(buffer, &held);
-            charges.add(buffer, &account);
-            let explained = account.kernel() == Some(0);
+            charges.add(buffer, &account, own.get(&index).copied().unwrap_or(Own::All), &freeing);
             BufferFigures {
                 held,
                 shape: LeakShape::of(buffer, &account, saw_every_process),
-                candidates: if explained { 0 } else { candidates.add(buffer, &snapshot.devices) },
+                candidates: candidates.add(buffer, &account, &snapshot.devices),
             }
         };
-        let buffers: Vec<BufferFigures> = snapshot.buffers.iter().map(measure).collect();
+        let buffers: Vec<BufferFigures> = snapshot.buffers.iter().enumerate().map(measure).collect();
+        charge_bases(&mut charges, &snapshot.buffers, &commons, &freeing);
         let costs = |counts: fn(&Buffer, &HeldRefs) -> bool| {
             let all = snapshot.buffers.iter().zip(&buffers);
             all.filter(move |(b, f)| counts(b, &f.held)).map(|(b, _)| b.cost())
         };
         let accounts = || snapshot.buffers.iter().zip(&buffers).map(|(b, f)| (b, Account::of(b, &f.held)));
-        let (held_twice, same_memory) = in_common(&snapshot.buffers);
+        let (held_twice, same_memory) = same_memory::counted_twice(&snapshot.buffers, &commons);
         let kinds = by_kind(snapshot);
         let known_costs = snapshot.buffers.iter().filter_map(Buffer::cost).map(|cost| u128::from(cost.0));
         let totals = Totals {
@@ -459,140 +480,41 @@ fn less(mut costs: impl Iterator<Item = Option<Bytes>>, twice: u128) -> Option<B
     u64::try_from(sum.saturating_sub(twice)).ok().map(Bytes)
 }
 
+/// Of each part and each base of memory that is in two buffers: what of its cost is its own.
+fn own_of_parts(buffers: &[Buffer], commons: &[Common]) -> HashMap<usize, Own> {
+    let mut own = HashMap::new();
+    for of_part in commons.chunk_by(|a, b| a.part == b.part) {
+        let cost = buffers[of_part[0].part].cost().unwrap_or_default();
+        let common: u64 = of_part.iter().map(|common| common.bytes).sum();
+        own.insert(of_part[0].part, Own::Part(cost.0 - common));
+        own.extend(of_part.iter().map(|common| (common.base, Own::Base)));
+    }
+    own
+}
+
+/// Charges each base with what its parts have of it, and what an exit frees of it.
+fn charge_bases(charges: &mut Charges<'_>, buffers: &[Buffer], commons: &[Common], freeing: &Freeing<'_>) {
+    let mut by_base = commons.to_vec();
+    by_base.sort_by_key(|common| common.base);
+    for of_base in by_base.chunk_by(|a, b| a.base == b.base) {
+        let base = of_base[0].base;
+        charges.add_base(base, buffers, of_base);
+        let account = |buffer: &Buffer| Account::of(buffer, &HeldRefs::of(buffer));
+        if let Some((pid, freed)) = freeing.of_base(base, of_base, account) {
+            charges.add_freed(pid, freed);
+        }
+    }
+}
+
 /// That number, or the largest size if it is larger.
 fn clamped(bytes: u128) -> Bytes {
     Bytes(u64::try_from(bytes).unwrap_or(u64::MAX))
-}
-
-/// The figures of the processes while they are added up.
-struct Charges<'s> {
-    /// Ordered by pid.
-    processes: &'s [Process],
-    /// Of each process.
-    figures: Vec<ProcessFigures>,
-    /// Of holders that are not among the processes, because they have exited since.
-    gone: BTreeMap<Pid, ProcessFigures>,
-}
-
-impl<'s> Charges<'s> {
-    fn new(processes: &'s [Process]) -> Charges<'s> {
-        let figures = vec![ProcessFigures::default(); processes.len()];
-        Charges { processes, figures, gone: BTreeMap::new() }
-    }
-
-    fn each(&self) -> impl Iterator<Item = &ProcessFigures> {
-        self.figures.iter().chain(self.gone.values())
-    }
-
-    /// A process's figures. `next` is the index of the process that probably has this pid: holders
-    /// are ordered as the processes are.
-    fn of(&mut self, pid: Pid, next: &mut usize) -> &mut ProcessFigures {
-        let is_next = self.processes.get(*next).is_some_and(|process| process.pid == pid);
-        let found = if is_next { Ok(*next) } else { self.processes.binary_search_by_key(&pid, |p| p.pid) };
-        match found {
-            Ok(index) => {
-                *next = index + 1;
-                &mut self.figures[index]
-            }
-            Err(_) => self.gone.entry(pid).or_default(),
-        }
-    }
-
-    /// Charges a buffer to its holders.
-    fn add(&mut self, buffer: &Buffer, account: &Account) {
-        let mapped = |holder: &Holder| u128::from(holder.mapped().0);
-        let all_mapped: u128 = buffer.holders.iter().map(mapped).sum();
-        let mut mapped_before: u128 = 0;
-        let mut next = 0;
-        for (nth, holder) in buffer.holders.iter().enumerate() {
-            let figure = self.of(holder.pid, &mut next);
-            figure.buffers += 1;
-            let (fds, opaths) = holder.slots();
-            figure.fds += fds + opaths;
-            figure.maps += holder.maps.len() as u64;
-            let add = |total: &mut Option<Bytes>, part: Option<Bytes>| {
-                *total = total.and_then(|t| t.checked_add(part?));
-            };
-            add(&mut figure.rss, buffer.cost());
-            add(&mut figure.pss, buffer.cost().map(|cost| part_of(cost, buffer.holders.len(), nth)));
-            let mapped_up_to = mapped_before + mapped(holder);
-            if mapped_up_to > mapped_before {
-                let share = |size: Bytes| {
-                    // Addresses have 64 bits, but a forged tree may sum up to more. Scaled down,
-                    // the product fits.
-                    let excess = 64 - all_mapped.leading_zeros().min(64);
-                    let below = |part: u128| u128::from(size.0) * (part >> excess) / (all_mapped >> excess);
-                    // Never above `size`, so it fits.
-                    Bytes((below(mapped_up_to) - below(mapped_before)) as u64)
-                };
-                add(&mut figure.mapped_pss, buffer.cost().map(share));
-            }
-            mapped_before = mapped_up_to;
-            if buffer.holders.len() == 1 {
-                add(&mut figure.uss, freed(buffer, account));
-            }
-        }
-    }
-}
-
-/// The part of one holder if a cost is split evenly among several. Odd bytes go to the first ones.
-pub(super) fn part_of(cost: Bytes, holders: usize, nth: usize) -> Bytes {
-    let (holders, nth) = (holders as u64, nth as u64);
-    Bytes(cost.0 / holders + u64::from(nth < cost.0 % holders))
-}
-
-/// The bytes that the exit of all of a buffer's holders would free.
-pub(super) fn freed(buffer: &Buffer, account: &Account) -> Option<Bytes> {
-    if !buffer.id.kind.goes_unheld() && buffer.deleted != Some(true) {
-        // Such a buffer stays until somebody removes it.
-        return buffer.deleted.map(|_| Bytes(0));
-    }
-    let hidden = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
-    let all_known = account.in_flight.is_some() && account.io_uring.is_some();
-    match account.residual {
-        Residual::Exact(0) if hidden == 0 && all_known => buffer.cost(),
-        Residual::Exact(number) if number.saturating_add(hidden) > 0 => Some(Bytes(0)),
-        Residual::Estimate(1.., why) if why.is_anothers() => Some(Bytes(0)),
-        _ => None,
-    }
 }
 
 /// Whether a scan would have found buffers that no process holds.
 pub(super) fn knows_unheld(snapshot: &Snapshot) -> bool {
     let listed = snapshot.coverage.sources.iter().any(|source| source.lists_buffers());
     listed || !snapshot.kinds.has(Kind::DmaBuf)
-}
-
-/// How much memory held buffers have in common, and how much any buffers have: what a sum of costs
-/// counts twice. Never more of a buffer than it costs, whatever overlaps are reported. Held buffers
-/// that overlap with one that nobody holds are taken for different parts of it, as far as it has
-/// room.
-fn in_common(buffers: &[Buffer]) -> (u128, u128) {
-    let known = |id: &BufferId| buffers.binary_search_by(|b| b.id.cmp(id)).ok().map(|at| &buffers[at]);
-    let (mut held, mut all) = (0, 0);
-    // For each buffer that nobody holds: the memory that held buffers have in common with it.
-    let mut parts: BTreeMap<BufferId, (u128, u128)> = BTreeMap::new();
-    for buffer in buffers {
-        let mut left = buffer.cost().unwrap_or_default();
-        // A segment's memory is never another buffer's.
-        let pairs = buffer.overlaps.iter().flatten().filter_map(|o| Some((known(&o.of)?, o.bytes)));
-        for (other, overlap) in
-            pairs.filter(|(other, _)| ![buffer.id.kind, other.id.kind].contains(&Kind::Sysv))
-        {
-            let whole = other.cost().unwrap_or_default();
-            let common = overlap.min(left).min(whole);
-            left = Bytes(left.0 - common.0);
-            let common = u128::from(common.0);
-            all += common;
-            match (buffer.holders.is_empty(), other.holders.is_empty()) {
-                (true, _) => {}
-                (false, false) => held += common,
-                (false, true) => parts.entry(other.id).or_insert((whole.0.into(), 0)).1 += common,
-            }
-        }
-    }
-    let twice: u128 = parts.into_values().map(|(whole, of_held)| of_held.saturating_sub(whole)).sum();
-    (held + twice, all)
 }
 
 fn by_kind(snapshot: &Snapshot) -> Vec<KindTotals> {

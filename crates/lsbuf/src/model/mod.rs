@@ -5,9 +5,11 @@
 //!
 //! With the feature `serde` the model serializes in the words of the JSON schema.
 mod buffer;
+mod charges;
 mod details;
 mod device;
 mod fold;
+mod freed;
 mod handle;
 mod id;
 mod kind;
@@ -15,10 +17,12 @@ mod label;
 mod ledger;
 mod list;
 mod note;
+mod owner;
 mod part;
 mod payer;
 mod process;
 mod residual;
+mod same_memory;
 #[cfg(feature = "serde")]
 pub(crate) mod serialize;
 mod shmem;
@@ -30,6 +34,7 @@ mod units;
 
 pub use buffer::{Buffer, Holder, MapRef, Perms, ThreadFds};
 pub use details::{Args, Detail, Details, Pod, PodName, ProcessDetails, Workload};
+use device::openers;
 pub use device::{Device, DeviceClass, DeviceHolder, candidates};
 pub use fold::folded;
 pub use handle::GemHandle;
@@ -42,6 +47,7 @@ pub use ledger::{
 };
 pub use list::{FdList, ShortList};
 pub use note::Note;
+pub use owner::Owner;
 pub use part::Part;
 pub use payer::{Payer, Payers, PayingCgroup};
 pub use process::Process;

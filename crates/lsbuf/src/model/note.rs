@@ -186,6 +186,12 @@ pub enum Note {
         /// How many.
         files: u64,
     },
+    /// Exports of video devices. The queue of the device owns their memory, and its other buffers
+    /// are in no list.
+    OfQueues {
+        /// How many.
+        buffers: u64,
+    },
     /// Buffers that the kernel lists and that no process holds, as far as processes could be read.
     Unexplained {
         /// How many.
@@ -218,6 +224,7 @@ impl Note {
             | Note::UnheldMissing(_)
             | Note::Unexplained { .. } => true,
             Note::MaybeSameMemory { .. }
+            | Note::OfQueues { .. }
             | Note::Uncounted { .. }
             | Note::CountMoved { .. }
             | Note::Moved { .. }
@@ -460,6 +467,12 @@ impl fmt::Display for Note {
                 f,
                 "no process that could be read holds {}: another one may, or a loop device, an overlay or a message",
                 counted(*files, "file that is listed as ~unheld", "files that are listed as ~unheld")
+            ),
+            Note::OfQueues { buffers } => write!(
+                f,
+                "the memory of {} is kept by the queue of a video device (V4L2), so USS of a holder is unknown; \
+                 buffers of such a queue that were never exported are in no list",
+                counted(*buffers, "buffer", "buffers")
             ),
             Note::Unexplained { buffers, size } => write!(
                 f,

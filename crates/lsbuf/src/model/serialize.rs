@@ -341,6 +341,7 @@ struct JsonBuffer<'a> {
     estimate: bool,
     estimate_reason: Option<Why>,
     leak_shape: Option<LeakShape>,
+    memory_owner: Option<&'static str>,
     attachments: Option<&'a [Label]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attachments_bytes: Option<Each<'a, Label, String>>,
@@ -482,6 +483,7 @@ impl<'a> JsonBuffer<'a> {
             estimate: account.is_estimate(),
             estimate_reason: account.residual.why(),
             leak_shape: shape,
+            memory_owner: Owner::of(buffer).as_str(),
             attachments,
             attachments_bytes: attachments
                 .filter(|_| lost_any)

@@ -13,7 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::{freed, part_of};
+use super::charges::part_of;
+use super::freed::Freeing;
 use super::{
     Buffer, Bytes, Detail, Details, Holder, Kind, Label, Ledger, Pid, Process, ProcessDetails, Snapshot,
     Workload, folded,
@@ -249,6 +250,7 @@ impl Sum {
         let mut all = Adding::default();
         let (mut held, mut again) = (Amount::default(), Amount::default());
         let mut in_several = 0;
+        let freeing = Freeing::new(&ledger.snapshot().buffers, &ledger.snapshot().devices);
         for &index in buffers {
             let row = ledger.row(index);
             let buffer = row.buffer;
@@ -266,7 +268,7 @@ impl Sum {
                 if others > 0 {
                     adding.shared.add(buffer.cost());
                 } else if !holders.is_empty() {
-                    adding.uss.add(freed(buffer, &row.account));
+                    adding.uss.add(freeing.of_all_holders(buffer, &row.account));
                 }
                 for (nth, holder) in holders {
                     adding.add_holder(buffer, nth, holder);

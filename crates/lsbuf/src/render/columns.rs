@@ -7,7 +7,7 @@ use super::digits::Digits;
 use super::{Cell, Sizes, Style, View, ViewedBuffer, details, payer};
 use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
-use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Process, ProcessFigures};
+use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Owner, Process, ProcessFigures};
 
 /// A column of a table of buffers, of processes or of groups.
 #[derive(Clone, Copy, Debug)]
@@ -223,12 +223,17 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CANDIDATES",
-        help: "pids that may be behind KERNEL, by GEM handles or open devices",
+        help: "pids that may be behind KERNEL or own the memory, by open devices",
         cell: |v, i| {
             let candidates = v.row(i).map_or(&[][..], |row| row.candidates);
             let pids: Vec<String> = candidates.iter().map(ToString::to_string).collect();
             Cell::Words((!pids.is_empty()).then(|| pids.join(",").into()))
         },
+    },
+    Column {
+        name: "MEM-OWNER",
+        help: "whose the memory is: references queue object pages device; ? unknown",
+        cell: |v, i| known(Owner::of(&buffer(v, i)).as_str().map(str::to_owned)),
     },
     Column {
         name: "CREATED",
@@ -347,7 +352,7 @@ pub const PROCESS_COLUMNS: &[Column] = &[
     },
     Column {
         name: "USS",
-        help: "what the kernel would free if it exited; ? without a COUNT",
+        help: "what the kernel would free if it exited; ? if that is not proven",
         cell: |v, i| Cell::Size(figures(v, i).uss),
     },
     Column {

@@ -9,7 +9,7 @@ use super::{View, payer};
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
-    Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, LeakShape, Pid, Seals, Why,
+    Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, LeakShape, Owner, Pid, Seals, Why,
 };
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
@@ -42,6 +42,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     }
     if is_dmabuf {
         line("attached", attached(buffer))?;
+        line("owner", Owner::of(buffer).explanation().to_owned())?;
     }
     for overlap in buffer.overlaps.iter().flatten() {
         let (of, bytes) = (overlap.of, overlap.bytes);
@@ -177,7 +178,8 @@ fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
 }
 
 /// Processes that could be behind the residual: those whose GEM handles a driver lists, else those
-/// that have a fitting device open.
+/// that have a fitting device open. Where the references are explained, those that could have the
+/// queue that owns the memory.
 fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()> {
     let pids = view.row(index).map_or(&[][..], |row| row.candidates);
     if pids.is_empty() {
@@ -192,7 +194,12 @@ fn candidates(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<
         }
         return Ok(());
     }
-    writeln!(out, "  candidates for the kernel's references, by the devices that they have open")?;
+    let what = match (view.ledger.row(index).account.kernel(), Owner::of(&buffer)) {
+        (Some(0), _) => "the owner of the memory",
+        (_, Owner::Queue) => "the kernel's references and the owner of the memory",
+        _ => "the kernel's references",
+    };
+    writeln!(out, "  candidates for {what}, by the devices that they have open")?;
     for device in &view.snapshot().devices {
         let name = device.name.as_ref().map_or(String::new(), |n| format!(" ({})", escape(n.as_bytes())));
         for holder in device.holders.iter().filter(|h| pids.contains(&h.pid)) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::driver_shmem;
 use super::settle::Settled;
 use crate::model::{
-    Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Snapshot, UnheldGaps, Why,
+    Buffer, BufferId, Bytes, Coverage, Gaps, HiddenRefs, Kind, Note, Owner, Snapshot, UnheldGaps, Why,
 };
 
 /// What was read and what was not, with all notes except those that [`add`] adds.
@@ -104,6 +104,7 @@ pub(super) fn add(snapshot: &mut Snapshot) {
     let unheld = snapshot.buffers.iter().filter(unheld_by_any).count() as u64;
     let unheld_size = snapshot.buffers.iter().filter(unheld_by_any).filter_map(|b| b.size).sum();
     let (doubles, doubles_size) = maybe_doubles(&snapshot.buffers);
+    let of_queues = snapshot.buffers.iter().filter(|b| Owner::of(b) == Owner::Queue).count() as u64;
     let saw_every_process = snapshot.coverage.saw_every_process();
     let notes = &mut snapshot.coverage.notes;
     if let Some(files) = &snapshot.unheld {
@@ -116,6 +117,9 @@ pub(super) fn add(snapshot: &mut Snapshot) {
     }
     if doubles > 0 {
         notes.push(Note::MaybeSameMemory { buffers: doubles, size: doubles_size });
+    }
+    if of_queues > 0 {
+        notes.push(Note::OfQueues { buffers: of_queues });
     }
     if unheld > 0 && !saw_every_process {
         notes.push(Note::Unexplained { buffers: unheld, size: unheld_size });

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::slice;
 
 use anyhow::{Context, ensure};
-use dmabuf::{Direction, SealedMemfd, SyncFile, Udmabuf};
+use dmabuf::{Direction, SealedMemfd, SyncFile, Udmabuf, share};
 
 use super::kit::{Shm, ask, ask_and_compare, by_bpf, compare, page};
 use crate::actor::{Actor, Held};
@@ -195,19 +195,88 @@ pub(super) fn udmabuf(ctx: &mut Ctx) -> anyhow::Result<()> {
         let t = &answer.0["totals"];
         format!("size {} same_memory {} held {}", t["size"], t["same_memory"], t["held"])
     };
-    let expected = if knows { (4 * page(), 3 * page()) } else { (7 * page(), 0) };
-    let expected = format!("size {0} same_memory {1} held {0}", expected.0, expected.1);
+    let (expected_size, same) = if knows { (4 * page(), 3 * page()) } else { (7 * page(), 0) };
+    let expected = format!("size {expected_size} same_memory {same} held {expected_size}");
     ctx.check_eq("totals", expected, totals(&answer))?;
     ctx.check_eq("a note says that memory may be counted twice", !knows, says_twice(&answer))?;
+    let figures = |answer: &Answer| -> anyhow::Result<String> {
+        let p = answer.process(actor.pid)?;
+        Ok(format!("rss {} pss {} uss {}", p["rss"], p["pss"], p["uss"]))
+    };
+    let bytes = expected_size;
+    let uss = if knows { bytes.to_string() } else { "null".to_owned() };
+    ctx.check_eq("figures of the holder", format!("rss {bytes} pss {bytes} uss {uss}"), figures(&answer)?)?;
     actor.go_on()?;
     let buf = actor.paused_with_one()?;
     let answer = ask(ctx, "dmabuf,memfd")?;
     compare_in(ctx, &answer, &above)?;
+    let uss = if knows { (3 * page()).to_string() } else { "null".to_owned() };
+    ctx.check_eq("what it frees then", uss, &answer.process(actor.pid)?["uss"])?;
     ctx.check_eq("buffers once the memfd is gone", 1, answer.list("buffers").len())?;
     let same = if knows { "[]" } else { "null" };
     ctx.check_eq("the same memory then", same, &answer.buffer(buf.ino)?["same_memory"])?;
     ctx.check_eq("totals then", format!("size {0} same_memory 0 held {0}", 3 * page()), totals(&answer))?;
     ctx.check_eq("a note then", false, says_twice(&answer))
+}
+
+/// A memfd and three udmabufs of parts of it, by one process; and then one of them by another
+/// process, too. What exits free is read from the kernel. The memfd is small enough not to be
+/// swapped to the guest's disk in memory, which would not give back its pages.
+pub(super) fn udmabuf_figures(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const MEMFD: u64 = 16 << 20;
+    const PART: u64 = 4 << 20;
+    let (ours, theirs) = UnixStream::pair().context("making a socket pair")?;
+    let mut machine = Actor::start(b"machine", |stage| {
+        let memfd = SealedMemfd::create("ram", MEMFD)?;
+        make::write_pages(&memfd, MEMFD / page())?;
+        let parts = [0, MEMFD / 2, MEMFD - PART].map(|at| memfd.range(at, PART));
+        let device = Udmabuf::open()?;
+        let parts: Vec<_> = parts.into_iter().map(|part| device.create(part?)).collect::<Result<_, _>>()?;
+        stage.pause(&[])?;
+        share::send(&ours, &[&parts[1]], b"p")?;
+        stage.pause(&[])
+    })?;
+    let figures = |answer: &Answer, pid: u32| -> anyhow::Result<String> {
+        let p = answer.process(pid)?;
+        Ok(format!("rss {} pss {} uss {}", p["rss"], p["pss"], p["uss"]))
+    };
+    machine.paused()?;
+    let answer = ask(ctx, "dmabuf,memfd")?;
+    let alone = format!("rss {MEMFD} pss {MEMFD} uss {MEMFD}");
+    ctx.check_eq("figures of the only holder", alone, figures(&answer, machine.pid)?)?;
+    let mut device = Actor::start(b"device", |stage| {
+        let _part = share::receive(&theirs, &mut [0])?;
+        stage.pause(&[])
+    })?;
+    machine.go_on()?;
+    machine.paused()?;
+    device.paused()?;
+    let answer = ask(ctx, "dmabuf,memfd")?;
+    let both = format!("rss {MEMFD} pss {} uss {}", MEMFD - PART / 2, MEMFD - PART);
+    ctx.check_eq("figures of the memfd's holder", both, figures(&answer, machine.pid)?)?;
+    let part = format!("rss {PART} pss {} uss 0", PART / 2);
+    ctx.check_eq("figures of who has a part too", part, figures(&answer, device.pid)?)?;
+    let totals = &answer.0["totals"];
+    ctx.check_eq("PSS adds up to what is held", totals["held"].to_string(), totals["pss"].to_string())?;
+    let before = free_memory()?;
+    drop(machine);
+    let expected = MEMFD - PART;
+    let freed = free_memory()?.saturating_sub(before);
+    // The rest is the process's own memory.
+    let near = (expected - PART / 2..expected + PART / 2).contains(&freed);
+    ctx.check(format!("the exit frees {expected} bytes, {freed} by MemFree and the processors' lists"), near)
+}
+
+/// `MemFree` of meminfo in bytes, and the free pages that wait in a list of each processor, which
+/// it does not count.
+fn free_memory() -> anyhow::Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemFree:")).context("no MemFree")?;
+    let free = line.trim().trim_end_matches("kB").trim().parse::<u64>().context("MemFree")? << 10;
+    let zones = fs::read_to_string("/proc/zoneinfo").context("reading /proc/zoneinfo")?;
+    let counts = zones.lines().filter_map(|line| line.trim().strip_prefix("count:"));
+    let waiting: u64 = counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum();
+    Ok(free + waiting * page())
 }
 
 pub(super) fn udmabuf_in_pieces(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -177,6 +177,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: counted::udmabuf,
     },
     Scenario {
+        name: "udmabuf_figures",
+        claim: "A process's figures count memory once that is in two of its buffers, and an exit frees what USS says",
+        needs: &[Need::Udmabuf],
+        kernels: Kernels::Every,
+        ways: &[Way::Bpf],
+        run: counted::udmabuf_figures,
+    },
+    Scenario {
         name: "udmabuf_in_pieces",
         claim: "A udmabuf of more pieces than an iterator can write is listed, and only its memfds stay unknown",
         needs: &[Need::Udmabuf],
