@@ -25,6 +25,9 @@ _lsbuf() {
             lsbuf,ls)
                 cmd="lsbuf__subcmd__ls"
                 ;;
+            lsbuf,name)
+                cmd="lsbuf__subcmd__name"
+                ;;
             lsbuf,probes)
                 cmd="lsbuf__subcmd__probes"
                 ;;
@@ -56,7 +59,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile doctor probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile doctor name probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -140,7 +143,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__doctor)
-            opts="-d -h --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            opts="-d -h --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -174,7 +177,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ls)
-            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -220,6 +223,36 @@ _lsbuf() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proc-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sys-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lsbuf__subcmd__name)
+            opts="-f -h --clear --prefix --force --source --strict --proc-root --sys-root --pins --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --source)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -320,7 +353,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ps)
-            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -420,7 +453,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__show)
-            opts="-J -d -h --json --compact --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            opts="-J -d -h --json --compact --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -454,7 +487,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__sum)
-            opts="-o -J -r -n -b -p -d -h --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

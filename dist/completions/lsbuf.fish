@@ -59,6 +59,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "sum" -d 'Sum up by comm
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show single buffers in full: each reference, devices, creator'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain what free(1) calls shared, to the page'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let a group see the whole machine: pin BPF iterators, as root'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "check" -d 'Test whether this kernel behaves as lsbuf assumes'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
@@ -175,6 +176,15 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s d -l dmabuf -d 'L
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l clear -d 'Take the name away'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l prefix -d 'Put TEXT before the name that it has'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -s f -l force -d 'Replace the name that it has; also set a name with control characters'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "install" -d 'Load the BPF iterators and pin them; replaces those that are pinned'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "status" -d 'Say what is pinned, who may read it, and whether this user can'

@@ -10,7 +10,7 @@ use anyhow::bail;
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, check, formats, hanging, hiding, holding, impostors, kernel_refs, machine, making, mapping, names,
-    people, probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
+    naming, people, probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -26,6 +26,7 @@ pub fn all() -> &'static [Scenario] {
             kernel_refs::SCENARIOS,
             video::SCENARIOS,
             names::SCENARIOS,
+            naming::SCENARIOS,
             impostors::SCENARIOS,
             formats::SCENARIOS,
             machine::SCENARIOS,

@@ -8,7 +8,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use globset::{Glob, GlobMatcher};
+use lsbuf::escape::unescape;
 use lsbuf::model::{Bytes, Details, Kind, Kinds, Pid, SumKey};
+use lsbuf::naming::MOST_BYTES;
 use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, SUM_COLUMNS};
 use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
@@ -96,6 +98,9 @@ pub(crate) enum Command {
     /// Say whether answers are complete here, and what would make them so
     #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
+    /// Set the name of a dma-buf, through an fd of a process that holds it
+    #[command(after_help = Topic::of("lsbuf name").help())]
+    Name(NameArgs),
     /// Let a group see the whole machine: pin BPF iterators, as root
     #[command(after_help = Topic::of("lsbuf probes").help())]
     Probes(ProbesArgs),
@@ -215,6 +220,42 @@ pub(crate) struct ShowArgs {
     pub(crate) compact: bool,
     #[command(flatten)]
     pub(crate) scan: ScanArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// The dma-buf: INO, KIND:INO, or its name, raw or as lsbuf prints it
+    #[arg(value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) buffer: String,
+    /// The new name, as lsbuf prints names: \xNN is a byte, \\ a backslash
+    #[arg(value_name = "TEXT", required_unless_present = "clear", value_parser = name)]
+    pub(crate) text: Option<Name>,
+    /// Take the name away
+    #[arg(long, conflicts_with_all = ["text", "prefix"])]
+    pub(crate) clear: bool,
+    /// Put TEXT before the name that it has
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// Replace the name that it has; also set a name with control characters
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+}
+
+/// The bytes of a new name.
+#[derive(Clone, Debug)]
+pub(crate) struct Name(pub(crate) Vec<u8>);
+
+fn name(text: &str) -> Result<Name, String> {
+    if text.is_empty() {
+        return Err("an empty name is set by --clear".into());
+    }
+    let bytes = unescape(text).ok_or("a backslash begins \\xNN, and is itself written \\\\")?;
+    if bytes.len() > MOST_BYTES {
+        return Err(format!("it has {} bytes, and the kernel takes {MOST_BYTES}", bytes.len()));
+    }
+    Ok(Name(bytes))
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod generate;
 mod groups;
 mod manual;
 mod named;
+mod naming;
 mod output;
 mod probes;
 mod select;
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Show(args) => commands::show(&args),
         Command::Reconcile(args) => commands::reconcile(&args),
         Command::Doctor(args) => commands::doctor(&args),
+        Command::Name(args) => naming::run(&args),
         Command::Probes(args) => probes::run(&args.action),
         Command::Check => commands::check(),
     }

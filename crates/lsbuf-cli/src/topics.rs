@@ -122,6 +122,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf ps --sort BUFS", "the processes that hold the most buffers"),
             ("lsbuf sum --by pod", "summed up by pod, command, name and the like"),
             ("lsbuf show 17", "every reference to the buffer with INO 17"),
+            ("lsbuf name 17 suspect", "mark a dma-buf for every tool"),
             ("lsbuf reconcile", "what free(1) calls shared, and whose it is"),
             ("lsbuf doctor", "is the answer complete here, and if not, why"),
             ("lsbuf -J | jq '.totals'", "everything, as JSON"),
@@ -232,6 +233,26 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf doctor --source procfs", "what another source would see"),
             ("lsbuf doctor --strict && …", "in a script: only if answers are complete"),
         ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf name",
+        description: &[
+            "It marks a dma-buf while you look for its users: every tool shows the name. It takes an fd \
+             of a process that holds the dma-buf (pidfd_getfd, Linux 5.6), sets the name through it, and \
+             lets go; COUNT is one higher for that moment. It prints the command that undoes it.",
+            "It takes the right to trace that process: the same user, if Yama allows it, or \
+             CAP_SYS_PTRACE (root). A name has 31 bytes at most. What is only mapped, or what only the \
+             kernel holds, cannot be named. Linux 5.10 refuses while a device is attached. Whoever has \
+             an fd can rename the dma-buf again. Other kinds of buffers have no such name.",
+        ],
+        examples: &[
+            ("sudo lsbuf name 17 suspect", "name the dma-buf with INO 17"),
+            ("sudo lsbuf name dmabuf:17 '?' --prefix", "mark it, and keep the name that it has"),
+            ("sudo lsbuf name suspect other --force", "replace a name"),
+            ("sudo lsbuf name other --clear --force", "take it away"),
+        ],
+        exit: ACTION,
         ..NONE
     },
     Topic {

@@ -35,6 +35,7 @@
 //! | Where are one buffer's references? | [`model::Ledger::rows`], [`model::Account`] |
 //! | Is the answer complete? | [`model::Coverage::is_complete`], [`model::Coverage::notes`] |
 //! | Is a residual proven? | [`model::Residual`] |
+//! | Can I mark a dma-buf that another process made? | [`naming`] |
 //! | As root, for ordinary users' scans? | [`probes`] |
 //! | Does `Shmem:` of `/proc/meminfo` add up? | [`mod@reconcile`] |
 //! | Does this kernel behave as lsbuf assumes? | `check` (feature `check`) |
@@ -75,6 +76,7 @@ pub mod escape;
 pub mod fuzzing;
 mod kernel;
 pub mod model;
+pub mod naming;
 pub mod probes;
 pub mod reconcile;
 #[cfg(feature = "render")]

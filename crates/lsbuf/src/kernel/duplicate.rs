@@ -3,7 +3,7 @@
 //!
 //! It is used for two facts: the device of the dma-buf filesystem, if lsbuf may trace the process
 //! but not follow its links; and the file that mappings of a dma-buf show
-//! ([`mapped_as`](super::mapped_as)).
+//! ([`mapped_as`](super::mapped_as)). [`rename`](super::rename) uses it to name a dma-buf.
 //!
 //! The process may replace the fd after lsbuf has read its fdinfo. The duplicate is then another
 //! file of the process. Of that file lsbuf reads only what [`identity`](super::identity) allows of
@@ -18,12 +18,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::identity::{LinkTarget, object};
 use super::process::ProcessDir;
-use crate::model::{Dev, Fd, Inode};
+use crate::model::{Dev, Fd, Inode, Pid as ModelPid, Tid};
 
 /// How long to wait for the close of a replaced fd. It takes longer only if a server is slow or
 /// dead.
@@ -41,15 +42,23 @@ pub(crate) fn device(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<Dev> {
 /// # Errors
 /// `EBADF`: the fd has been replaced. `EAGAIN`: no thread could be started.
 pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(OwnedFd, Dev)> {
-    let pid = i32::try_from(process.pid().0).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    take_from(&Pidfd::open(process.pid(), None)?, process, fd, ino)
+}
+
+/// As [`take`], from the fd table of the task that the pidfd is of. The directory of its process
+/// was opened before the pidfd.
+pub(crate) fn take_from(
+    Pidfd(target): &Pidfd,
+    process: &ProcessDir,
+    fd: Fd,
+    ino: Inode,
+) -> Result<(OwnedFd, Dev)> {
     let number = i32::try_from(fd.0).map_err(|_| Errno::BADF)?;
-    let target = pidfd_open(pid, PidfdFlags::empty())?;
-    // Its directory was opened before. If `stat` can still be read there, the pid has not been
-    // reused meanwhile.
+    // If `stat` can still be read there, the pid has not been reused meanwhile.
     process.dir().read_record(c"stat", &mut Vec::new())?;
     // Started before there is a file to close; without a thread, it would have to be closed here.
     let closer = Closer::start()?;
-    let duplicate = pidfd_getfd(&target, number, PidfdGetfdFlags::empty())?;
+    let duplicate = pidfd_getfd(target, number, PidfdGetfdFlags::empty())?;
     match object(duplicate.as_fd()) {
         Ok(LinkTarget::DmaBuf(inode)) if inode.ino == ino => Ok((duplicate, inode.dev)),
         // The close of a dma-buf waits for no other process.
@@ -62,6 +71,25 @@ pub(crate) fn take(process: &ProcessDir, fd: Fd, ino: Inode) -> Result<(OwnedFd,
             closer.close(duplicate);
             Err(error)
         }
+    }
+}
+
+/// A pidfd of a process, or of one of its threads.
+#[derive(Debug)]
+pub(crate) struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    /// Opens one. `EINVAL` for a thread: the kernel has no such pidfds (before Linux 6.9, commit
+    /// 64bef697d33b).
+    pub(crate) fn open(pid: ModelPid, thread: Option<Tid>) -> Result<Pidfd> {
+        /// `PIDFD_THREAD` of include/uapi/linux/pidfd.h, which is `O_EXCL`.
+        const THREAD: PidfdFlags = PidfdFlags::from_bits_retain(OFlags::EXCL.bits());
+        let (number, flags) = match thread {
+            None => (pid.0, PidfdFlags::empty()),
+            Some(tid) => (tid.0, THREAD),
+        };
+        let raw = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        pidfd_open(raw, flags).map(Pidfd)
     }
 }
 

@@ -22,6 +22,7 @@
 //! | shared memory that is no dma-buf | [`shmem`], [`meminfo`] |
 //! | BPF iterators | [`bpf`], [`btf`] |
 //! | reads that another process could block | [`guard`] |
+//! | the one thing that is changed: a dma-buf's name | [`rename`] |
 //! | the rights of lsbuf itself | [`rights`] |
 //!
 //! **What may touch a file of an untrusted process.** An fd of a holder can point at a file of a
@@ -77,7 +78,7 @@ pub(crate) mod map_files;
 pub(crate) mod mapped_as;
 pub(crate) mod maps;
 pub(crate) mod meminfo;
-#[cfg_attr(not(feature = "check"), allow(dead_code, reason = "most of it is for checks"))]
+#[cfg_attr(not(feature = "check"), allow(dead_code, reason = "much of it is for checks"))]
 pub(crate) mod own;
 pub(crate) mod parse;
 pub(crate) mod path;
@@ -85,6 +86,7 @@ pub(crate) mod pending;
 pub(crate) mod process;
 pub(crate) mod procmap;
 pub(crate) mod read;
+pub(crate) mod rename;
 pub(crate) mod rights;
 pub(crate) mod root;
 pub(crate) mod sharing;
