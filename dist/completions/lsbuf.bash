@@ -59,7 +59,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile doctor name probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile doctor name probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -143,7 +143,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__doctor)
-            opts="-d -h --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-d -h --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,7 +177,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ls)
-            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -353,7 +353,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__ps)
-            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -453,7 +453,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__show)
-            opts="-J -d -h --json --compact --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-J -d -h --json --compact --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -487,7 +487,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__sum)
-            opts="-o -J -r -n -b -p -d -h --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --source --strict --proc-root --sys-root --pins --help"
+            opts="-o -J -r -n -b -p -d -h --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -418,6 +418,7 @@ impl ShowArgs {
     pub(crate) fn options(&self) -> Options {
         let mut options = self.scan.options();
         options.sources.gem_handles = true;
+        options.sources.kernel_holders = true;
         options.sources.driver_shmem = true;
         options
     }

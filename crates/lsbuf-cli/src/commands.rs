@@ -136,6 +136,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
     let found: Vec<usize> = shown.iter().copied().filter(|&index| index < snapshot.buffers.len()).collect();
     for &index in &found {
         scanner.ask_seals(&mut snapshot.buffers[index]);
+        scanner.ask_private_copies(&mut snapshot.buffers[index]);
     }
     scanner.add_details(&mut snapshot, &found, Details::ALL);
     let ledger = Ledger::of(&snapshot);

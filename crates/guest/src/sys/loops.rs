@@ -18,6 +18,8 @@ const CTL_GET_FREE: libc::Ioctl = 0x4c82;
 /// A loop device with a file. Dropping this takes the file from it.
 #[derive(Debug)]
 pub struct LoopDevice {
+    /// Its name, such as `loop0`.
+    pub name: String,
     device: File,
 }
 
@@ -38,7 +40,7 @@ impl LoopDevice {
         // SAFETY: only numbers are passed.
         let done = unsafe { libc::ioctl(device.as_raw_fd(), SET_FD, file.as_fd().as_raw_fd()) };
         ensure!(done == 0, "giving a file to {path}: {}", Error::last_os_error());
-        Ok(LoopDevice { device })
+        Ok(LoopDevice { name: format!("loop{free}"), device })
     }
 }
 

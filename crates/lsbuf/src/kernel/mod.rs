@@ -5,8 +5,8 @@
 //! tests, recordings and the fuzzer can give them any text.
 //!
 //! `unsafe` is allowed only in this folder. It is needed for system calls that rustix does not have
-//! ([`kcmp`], [`procmap`], [`bpf`], [`shmem`]), for mappings that lsbuf makes itself ([`own`]) and
-//! for the helper process ([`guard`]).
+//! ([`kcmp`], [`procmap`], [`bpf`], [`shmem`], [`loops`]), for mappings that lsbuf makes itself
+//! ([`own`]) and for the helper process ([`guard`]).
 //!
 //! | subject | modules |
 //! |---|---|
@@ -15,8 +15,9 @@
 //! | processes and threads | [`process`], [`task`], [`sharing`], [`kcmp`], [`activity`] |
 //! | what else is told of a process | [`details`], [`workload`] |
 //! | fds | [`fds`], [`fdinfo`], [`fdinfo_table`], [`duplicate`] |
-//! | mappings | [`procmap`], [`maps`], [`map_files`], [`mapped_as`], [`own`] |
+//! | mappings | [`procmap`], [`maps`], [`map_files`], [`mapped_as`], [`smaps`], [`own`] |
 //! | references that no process shows | [`hidden_refs`], [`pending`] |
+//! | who has what holds them | [`hidden_holders`], [`loops`] |
 //! | proof that a file is a dma-buf | [`identity`] |
 //! | lists in debugfs and sysfs | [`bufinfo`], [`gem_info`], [`devices`] |
 //! | shared memory that is no dma-buf | [`shmem`], [`meminfo`] |
@@ -70,9 +71,11 @@ pub(crate) mod fdinfo_table;
 pub(crate) mod fds;
 pub(crate) mod gem_info;
 pub(crate) mod guard;
+pub(crate) mod hidden_holders;
 pub(crate) mod hidden_refs;
 pub(crate) mod identity;
 pub(crate) mod kcmp;
+pub(crate) mod loops;
 pub(crate) mod magic;
 pub(crate) mod map_files;
 pub(crate) mod mapped_as;
@@ -91,6 +94,7 @@ pub(crate) mod rights;
 pub(crate) mod root;
 pub(crate) mod sharing;
 pub(crate) mod shmem;
+pub(crate) mod smaps;
 pub(crate) mod task;
 pub(crate) mod tree;
 pub(crate) mod workload;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{
-    BufferId, Bytes, Fd, FdList, GemHandle, Kind, Label, Overlap, Payers, Pid, Residual, Seals, Segment,
-    ShortList, Tid, Why,
+    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, Overlap, Payers, Pid, PrivateCopies,
+    Residual, Seals, Segment, ShortList, Tid, Why,
 };
 
 /// One buffer and its references.
@@ -56,6 +56,12 @@ pub struct Buffer {
     /// GEM handles of it, where a driver lists them and
     /// [`Sources::gem_handles`](crate::scan::Sources::gem_handles) is set.
     pub handles: ShortList<GemHandle>,
+    /// What holds it inside the kernel, or may, where that has a name. Io_urings and messages only
+    /// if [`Sources::kernel_holders`](crate::scan::Sources::kernel_holders) is set.
+    pub kernel_holders: ShortList<KernelHolder>,
+    /// What processes got by writing to private mappings of it. Empty unless
+    /// [`Scanner::ask_private_copies`](crate::scan::Scanner::ask_private_copies) was called.
+    pub private_copies: ShortList<PrivateCopies>,
     /// When it was exported, by the inode's times. `None`: unreadable, or the times contradict each
     /// other because somebody changed them. The owner can set them to a later time, which cannot be
     /// seen.
@@ -93,6 +99,8 @@ impl Buffer {
             io_uring: None,
             attachments: None,
             handles: ShortList::default(),
+            kernel_holders: ShortList::default(),
+            private_copies: ShortList::default(),
             created_at: None,
             creator_uid: None,
             payers: None,
@@ -299,11 +307,11 @@ impl fmt::Display for Perms {
 mod tests {
     use super::*;
 
-    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 368:
+    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 384:
     /// there may be a million holders.
     #[test]
     fn sizes() {
         assert!(size_of::<Holder>() <= 64);
-        assert!(size_of::<Buffer>() <= 368, "{}", size_of::<Buffer>());
+        assert!(size_of::<Buffer>() <= 384, "{}", size_of::<Buffer>());
     }
 }

@@ -6,12 +6,14 @@
 //! With the feature `serde` the model serializes in the words of the JSON schema.
 mod buffer;
 mod charges;
+mod copies;
 mod details;
 mod device;
 mod fold;
 mod freed;
 mod handle;
 mod id;
+mod kernel_holder;
 mod kind;
 mod label;
 mod ledger;
@@ -33,12 +35,14 @@ mod unheld;
 mod units;
 
 pub use buffer::{Buffer, Holder, MapRef, Perms, ThreadFds};
+pub use copies::PrivateCopies;
 pub use details::{Args, Detail, Details, Pod, PodName, ProcessDetails, Workload};
 use device::openers;
 pub use device::{Device, DeviceClass, DeviceHolder, candidates};
 pub use fold::folded;
 pub use handle::GemHandle;
 pub use id::{BufferId, IpcNamespace};
+pub use kernel_holder::{KernelHolder, KernelHolderKind};
 pub use kind::{Kind, Kinds};
 pub use label::Label;
 pub use ledger::{

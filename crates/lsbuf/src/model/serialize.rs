@@ -82,6 +82,9 @@ serialize_as! {
     Segment, JsonSegment::of;
     Overlap, JsonOverlap::of;
     GemHandle, JsonHandle::of;
+    KernelHolder, JsonKernelHolder::of;
+    PrivateCopies, JsonPrivateCopies::of;
+    KernelHolderKind, |what: &KernelHolderKind| what.as_str();
     Holder, JsonHolder::of;
     ThreadFds, JsonThread::of;
     MapRef, JsonMap::of;
@@ -346,6 +349,8 @@ struct JsonBuffer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     attachments_bytes: Option<Each<'a, Label, String>>,
     handles: &'a [GemHandle],
+    kernel_holders: &'a [KernelHolder],
+    private_copies: &'a [PrivateCopies],
     candidates: &'a [Pid],
     created_at: Option<Time>,
     creator_uid: Option<u32>,
@@ -489,12 +494,45 @@ impl<'a> JsonBuffer<'a> {
                 .filter(|_| lost_any)
                 .map(|names| Each(names, |name| escape(name.as_bytes()))),
             handles: &buffer.handles,
+            kernel_holders: &buffer.kernel_holders,
+            private_copies: &buffer.private_copies,
             candidates,
             created_at: buffer.created_at.and_then(timestamp),
             creator_uid: buffer.creator_uid,
             payers: buffer.payers.as_deref(),
             holders: &buffer.holders,
         }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonPrivateCopies {
+    pid: Pid,
+    bytes: Bytes,
+    huge_at_most: Bytes,
+}
+
+impl JsonPrivateCopies {
+    fn of(copies: &PrivateCopies) -> JsonPrivateCopies {
+        let PrivateCopies { pid, bytes, huge_at_most } = *copies;
+        JsonPrivateCopies { pid, bytes, huge_at_most }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonKernelHolder<'a> {
+    what: KernelHolderKind,
+    name: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_bytes: Lost,
+    pid: Option<Pid>,
+    proven: bool,
+}
+
+impl JsonKernelHolder<'_> {
+    fn of(holder: &KernelHolder) -> JsonKernelHolder<'_> {
+        let KernelHolder { what, ref name, pid, is_proven } = *holder;
+        JsonKernelHolder { what, name, name_bytes: lost_bytes(Some(name)), pid, proven: is_proven }
     }
 }
 

@@ -184,8 +184,8 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "HOLDERS",
-        help: "COMMAND:PID(2f1m): f fds, m mappings, c private ones, p O_PATH fds",
-        cell: |v, i| Cell::Words(holders(v, &buffer(v, i).holders).map(Cow::Owned)),
+        help: "COMMAND:PID(2f1m): f fds, m mappings, c private, p O_PATH; loop0",
+        cell: |v, i| Cell::Words(holders(v, &buffer(v, i)).map(Cow::Owned)),
     },
     Column {
         name: "PIDS",
@@ -442,9 +442,9 @@ fn add_comm(text: &mut String, view: &View<'_>, holder: &Holder) {
     }
 }
 
-fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
+fn holders(view: &View<'_>, buffer: &Buffer) -> Option<String> {
     let mut text = String::new();
-    for holder in holders {
+    for holder in &buffer.holders {
         if !text.is_empty() {
             text.push(' ');
         }
@@ -463,6 +463,12 @@ fn holders(view: &View<'_>, holders: &[Holder]) -> Option<String> {
             }
         }
         text.push(')');
+    }
+    for proven in buffer.kernel_holders.iter().filter(|holder| holder.is_proven) {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        push_word_escaped(&mut text, proven.name.as_bytes());
     }
     (!text.is_empty()).then_some(text)
 }

@@ -9,7 +9,8 @@ use super::{View, payer};
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
-    Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, Kind, Label, LeakShape, Owner, Pid, Seals, Why,
+    Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, KernelHolder, KernelHolderKind, Kind, Label,
+    LeakShape, Owner, Pid, Seals, Why,
 };
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
@@ -66,6 +67,8 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
             references(out, view, holder)?;
         }
     }
+    private_copies(out, view, buffer)?;
+    kernel_holders(out, view, buffer)?;
     candidates(out, view, index)
 }
 
@@ -76,6 +79,51 @@ fn path(name: &[u8]) -> &'static str {
     } else {
         "as its holder sees it; in another mount namespace it can name another file"
     }
+}
+
+/// What of private mappings is not the buffer's memory.
+fn private_copies(out: &mut dyn Write, view: &View<'_>, buffer: &Buffer) -> io::Result<()> {
+    if buffer.private_copies.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "  copies that private mappings made, which are the process's own memory")?;
+    for copies in &buffer.private_copies {
+        write!(out, "    {}  {}", process(view, copies.pid), copies.bytes)?;
+        if copies.huge_at_most > Bytes(0) {
+            write!(out, ", and at most {} of huge pages", copies.huge_at_most)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// A process as `COMMAND:PID`; `?` stands for a command that was not read.
+fn process(view: &View<'_>, pid: Pid) -> String {
+    let comm = view.snapshot().process(pid).map(|process| escape_word(process.comm.as_bytes()));
+    format!("{}:{pid}", comm.unwrap_or_else(|| "?".to_owned()))
+}
+
+/// What holds the buffer inside the kernel, and then what may.
+fn kernel_holders(out: &mut dyn Write, view: &View<'_>, buffer: &Buffer) -> io::Result<()> {
+    for (is_proven, heading) in
+        [(true, "  held in the kernel by"), (false, "  candidates, by name or by fds in messages")]
+    {
+        let mut found =
+            buffer.kernel_holders.iter().filter(|holder| holder.is_proven == is_proven).peekable();
+        if found.peek().is_some() {
+            writeln!(out, "{heading}")?;
+        }
+        for KernelHolder { what, name, pid, .. } in found {
+            let name = escape(name.as_bytes());
+            let who = pid.map_or(String::new(), |pid| process(view, pid));
+            match what {
+                KernelHolderKind::Loop => writeln!(out, "    {name}  (loop device)")?,
+                KernelHolderKind::IoUring => writeln!(out, "    {who}  io_uring with a fixed file {name}")?,
+                KernelHolderKind::Message => writeln!(out, "    {who}  {name} with fds not yet received")?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A size for people, and to the byte.

@@ -34,6 +34,7 @@ mod dmabuf_identity;
 mod doctor;
 mod driver_shmem;
 mod iterators;
+mod kernel_holders;
 mod kthreads;
 mod lists;
 mod notes;
@@ -70,9 +71,10 @@ use crate::kernel::guard::{self, Guarded, Stuck};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Filesystems, seals};
-use crate::kernel::{activity, gem_info, map_files};
+use crate::kernel::{activity, gem_info, map_files, smaps};
 use crate::model::{
-    Buffer, Coverage, Detail, Details, Device, Kind, Note, Pid, Process, Snapshot, UnheldList, UnheldSum,
+    Buffer, Coverage, Detail, Details, Device, Kind, MapRef, Note, Pid, PrivateCopies, Process, Snapshot,
+    UnheldList, UnheldSum,
 };
 
 /// Takes snapshots. Between two scans it keeps what does not change: the device number of dma-bufs,
@@ -190,6 +192,7 @@ impl Scanner {
                 buffer.handles = handles.remove(&buffer.id.ino).into_iter().flatten().collect();
             }
         }
+        kernel_holders::add(&self.root, &self.options, &mut buffers);
         if self.options.sources.driver_shmem && self.root.has_own_pids() {
             driver_shmem::link(&self.root, &mut buffers);
         }
@@ -284,6 +287,26 @@ impl Scanner {
             seals::ask(&self.root, &process, &link, id).ok()
         });
         buffer.seals = if self.root.is_live() { seals.next() } else { None };
+    }
+
+    /// Reads how much of the private mappings of a buffer are copies, which are the process's own
+    /// memory. Does nothing for a buffer without private mappings. A process that cannot be read is
+    /// left out, and so are one that makes the reader wait and all that come after it.
+    pub fn ask_private_copies(&mut self, buffer: &mut Buffer) {
+        let is_private = |map: &MapRef| map.perms.is_some_and(|perms| !perms.is_shared());
+        let mut found = Vec::new();
+        for holder in buffer.holders.iter().filter(|holder| holder.maps.iter().any(is_private)) {
+            let (pid, maps) = (holder.pid, holder.maps.to_vec());
+            let Ok(process) = ProcessDir::open(&self.root, pid) else { continue };
+            match guard::guarded(self.options.deadline, move || smaps::copies(&process, &maps)) {
+                Ok(Guarded { value: Ok(copies), .. }) => {
+                    found.push(PrivateCopies::new(pid, copies.small, copies.huge));
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        buffer.private_copies = found.into();
     }
 
     fn failed(&self, failed: Failed) -> Error {

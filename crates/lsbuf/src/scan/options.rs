@@ -64,6 +64,9 @@ pub struct Sources {
     /// Read which GEM handles stand for a buffer, where a driver's debugfs lists them (amdgpu).
     /// Takes every client's lock.
     pub gem_handles: bool,
+    /// Read which processes have the io_urings and sockets that may hold a buffer, where one has a
+    /// reference that is not explained. Follows the link of every fd.
+    pub kernel_holders: bool,
     /// Find out which driver's shmem is a dma-buf's memory, where such shmem is mapped: each
     /// dma-buf that could be it is mapped for a moment, without being accessed, which raises its
     /// count by one while it lasts.
@@ -78,6 +81,7 @@ impl Default for Sources {
             mappings: Mappings::default(),
             kernel_list: true,
             gem_handles: false,
+            kernel_holders: false,
             driver_shmem: false,
         }
     }

@@ -7,6 +7,7 @@
 
 mod counted;
 mod files;
+mod in_kernel;
 pub(super) mod kit;
 mod line;
 pub(crate) mod listed;
@@ -167,6 +168,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: program::reopened,
+    },
+    Scenario {
+        name: "named_loop_device",
+        claim: "A loop device that has a memfd or a file of a tmpfs is named as its holder, by its inode and not by its name",
+        needs: &[Need::Loop],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: in_kernel::loop_device,
+    },
+    Scenario {
+        name: "named_ring_and_socket",
+        claim: "lsbuf show names who has the io_uring or the socket that may hold a memfd, as a candidate",
+        needs: &[Need::IoUring],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: in_kernel::ring_and_socket,
+    },
+    Scenario {
+        name: "private_copies",
+        claim: "lsbuf show says how much of a private mapping of a memfd is the process's own copies",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: in_kernel::private_copies,
     },
     Scenario {
         name: "udmabuf_over_memfd",
