@@ -176,7 +176,7 @@ pub(crate) struct PsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SumArgs {
     /// What the buffers of a group have in common: name, command, cgroup, unit, container, pod,
-    /// user, exporter, kind, mount
+    /// user, exporter, kind, mount, or payer: the cgroup that the pages are charged to
     #[arg(long, value_name = "KEY", default_value = "command", value_parser = sum_key)]
     pub(crate) by: SumKey,
     /// Columns to show; +COL,… adds to the default ones

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::ColorChoice;
 use lsbuf::check;
 use lsbuf::escape::escape;
-use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot, Source, Sum};
+use lsbuf::model::{Details, Kind, Ledger, Pid, Snapshot, Source, Sum, SumKey};
 use lsbuf::reconcile::Uncertainty;
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
@@ -104,7 +104,12 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
 
 /// `lsbuf sum`.
 pub(crate) fn sum(args: &SumArgs) -> Result<Ending> {
-    let (_, snapshot) = scan(args.listing.options(args.by.details()), &args.listing.filter.pids)?;
+    let mut options = args.listing.options(args.by.details());
+    if args.by == SumKey::Payer {
+        // What nobody holds is paid for, too.
+        (options.payers, options.unheld) = (true, true);
+    }
+    let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);

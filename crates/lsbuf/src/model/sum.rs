@@ -5,6 +5,9 @@
 //! [`SumTotals::counted_again`] is what the buffers come to. PSS is divided among the holders as in
 //! [`ProcessFigures`](super::ProcessFigures), so it adds up without that.
 //!
+//! The key `payer` is another: each page has one payer, so a buffer counts in each group with what
+//! that cgroup pays, and nothing counts twice. It also counts the files that nobody holds.
+//!
 //! To add a key, add a row to [`SumKey`]: its word, what it needs to be asked for, and the group of
 //! a buffer or of a holder.
 //!
@@ -44,6 +47,8 @@ pub enum SumKey {
     Kind,
     /// The filesystem of a file of tmpfs or hugetlbfs: `MAJOR:MINOR`, and where it is mounted.
     Mount,
+    /// The cgroup that the kernel charges the pages to ([`Buffer::payers`]).
+    Payer,
 }
 
 impl SumKey {
@@ -59,6 +64,7 @@ impl SumKey {
         SumKey::Exporter,
         SumKey::Kind,
         SumKey::Mount,
+        SumKey::Payer,
     ];
 
     /// The word for it on the command line and in JSON.
@@ -75,6 +81,7 @@ impl SumKey {
             SumKey::Exporter => "exporter",
             SumKey::Kind => "kind",
             SumKey::Mount => "mount",
+            SumKey::Payer => "payer",
         }
     }
 
@@ -99,7 +106,7 @@ impl SumKey {
     /// Whether it is a key of the holders, so that a buffer can be in several groups.
     #[must_use]
     pub fn is_of_holders(self) -> bool {
-        !matches!(self, SumKey::Name | SumKey::Exporter | SumKey::Kind | SumKey::Mount)
+        !matches!(self, SumKey::Name | SumKey::Exporter | SumKey::Kind | SumKey::Mount | SumKey::Payer)
     }
 
     /// The group of a buffer, by a key of buffers.
@@ -246,6 +253,9 @@ impl Sum {
     /// ```
     #[must_use]
     pub fn of(ledger: &Ledger<'_>, buffers: &[usize], by: SumKey) -> Sum {
+        if by == SumKey::Payer {
+            return Sum::by_payer(ledger, buffers);
+        }
         let mut groups: BTreeMap<Group, Adding> = BTreeMap::new();
         let mut all = Adding::default();
         let (mut held, mut again) = (Amount::default(), Amount::default());
@@ -286,6 +296,73 @@ impl Sum {
         let groups = groups.into_iter().map(|(group, adding)| adding.figures(group)).collect();
         Sum { by, groups, totals }
     }
+
+    /// Sums up by who pays. Indices behind the last buffer are those of [`Snapshot::unheld`].
+    fn by_payer(ledger: &Ledger<'_>, buffers: &[usize]) -> Sum {
+        let snapshot = ledger.snapshot();
+        let mut groups: BTreeMap<Group, Adding> = BTreeMap::new();
+        let (mut all, mut held) = (Adding::default(), Amount::default());
+        let mut in_several = 0;
+        for &index in buffers {
+            let unheld = || snapshot.unheld.as_ref()?.get(index.checked_sub(snapshot.buffers.len())?);
+            let made;
+            let buffer = match snapshot.buffers.get(index) {
+                Some(buffer) => buffer,
+                None => {
+                    let Some(file) = unheld() else { continue };
+                    made = file.to_buffer();
+                    &made
+                }
+            };
+            all.buffers += 1;
+            let parts = paid(buffer);
+            in_several += u64::from(parts.len() > 1);
+            let is_shared = parts.len() > 1;
+            for (group, bytes) in parts {
+                all.cost.add(bytes);
+                let adding = groups.entry(group).or_default();
+                adding.buffers += 1;
+                adding.size.add(buffer.size);
+                adding.cost.add(bytes);
+                adding.uss.add(None);
+                if is_shared {
+                    adding.shared.add(bytes);
+                }
+                if !buffer.holders.is_empty() {
+                    held.add(bytes);
+                    adding.pss.add(bytes);
+                }
+                for holder in &buffer.holders {
+                    adding.add_references(holder);
+                }
+            }
+        }
+        let totals = SumTotals {
+            buffers: all.buffers,
+            cost: all.cost.total(),
+            at_least: all.cost.at_least(),
+            held: held.total(),
+            counted_again: Some(Bytes(0)),
+            in_several,
+        };
+        let groups = groups.into_iter().map(|(group, adding)| adding.figures(group)).collect();
+        Sum { by: SumKey::Payer, groups, totals }
+    }
+}
+
+/// What each payer pays of a buffer. The parts add up to what was counted of its pages, or to its
+/// cost if they were not.
+fn paid(buffer: &Buffer) -> Vec<(Group, Option<Bytes>)> {
+    let Some(payers) = &buffer.payers else { return vec![(Group::Unknown, buffer.cost())] };
+    let cgroups = payers.cgroups.iter().map(|payer| {
+        let cgroup = &payer.cgroup;
+        let mark = if cgroup.removed { &b" (removed)"[..] } else { b"" };
+        (Group::Key(Label::from(&[cgroup.path.as_bytes(), mark].concat()[..])), Some(payer.bytes))
+    });
+    let unknown = payers.swapped + payers.unknown;
+    let others = [(Group::None, payers.nobody), (Group::Unknown, unknown)];
+    let others = others.into_iter().filter(|(_, bytes)| *bytes > Bytes(0));
+    cgroups.chain(others.map(|(group, bytes)| (group, Some(bytes)))).collect()
 }
 
 /// The groups of one buffer, each with its holders and their places among all holders.
@@ -364,6 +441,10 @@ impl Adding {
 
     fn add_holder(&mut self, buffer: &Buffer, nth: usize, holder: &Holder) {
         self.pss.add(buffer.cost().map(|cost| part_of(cost, buffer.holders.len(), nth)));
+        self.add_references(holder);
+    }
+
+    fn add_references(&mut self, holder: &Holder) {
         self.fds += holder.fd_refs();
         self.maps += holder.map_refs();
         self.pids.insert(holder.pid);

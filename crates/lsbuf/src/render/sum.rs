@@ -97,6 +97,10 @@ pub fn sum_summary(sum: &Sum, sizes: Sizes) -> String {
     let groups = counted(sum.groups.len() as u64, "group", "groups");
     let buffers = counted(buffers, "buffer", "buffers");
     let cost = total(cost, at_least, sizes);
+    if sum.by == SumKey::Payer {
+        let shared = counted(in_several, "buffer has", "buffers have");
+        return format!("{groups}, {cost} in {buffers}; {shared} several payers and no page counts twice");
+    }
     if in_several == 0 {
         return format!("{groups}, {cost} in {buffers}, each in one group");
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::kit::page;
 use super::listed::paths::{file, mount_tmpfs};
 use crate::actor::{Actor, Held};
-use crate::answer::Answer;
+use crate::answer::{Answer, LSBUF};
 
 use crate::scenario::Ctx;
 use crate::sys::{page_size, task};
@@ -57,6 +58,18 @@ fn payers(row: &Value) -> String {
     cgroups.join(", ")
 }
 
+/// What `lsbuf sum` says of all shared memory.
+fn sum_by_payer() -> anyhow::Result<Value> {
+    let kinds = "memfd,sysv,shm-anon,tmpfs,gem-shmem,ashmem,shm-other";
+    Ok(Answer::from(Command::new(LSBUF).args(["sum", "--by", "payer", "--json", "--kind", kinds]))?.0)
+}
+
+/// What a cgroup pays, by such a sum.
+fn paid_by(sum: &Value, cgroup: &str) -> u64 {
+    let groups = sum["groups"].as_array().into_iter().flatten();
+    groups.filter(|group| group["key"] == cgroup).filter_map(|group| group["cost"].as_u64()).sum()
+}
+
 /// The row of the file.
 fn row(answer: &Answer, list: &str, key: &str) -> anyhow::Result<Value> {
     let row = answer.list(list).iter().find(|row| row[key] == FILE);
@@ -92,6 +105,13 @@ pub(super) fn two_writers(ctx: &mut Ctx) -> anyhow::Result<()> {
         settled_shmem_of(FIRST, first_pays)?,
     )?;
     ctx.check_eq("shmem of the second cgroup", second_pays, settled_shmem_of(SECOND, second_pays)?)?;
+    let sum = sum_by_payer()?;
+    ctx.check_eq("sum of what the first cgroup pays", first_pays, paid_by(&sum, "/first"))?;
+    ctx.check_eq("sum of what the second cgroup pays", second_pays, paid_by(&sum, "/second"))?;
+    let all: u64 = sum["groups"].as_array().into_iter().flatten().filter_map(|g| g["cost"].as_u64()).sum();
+    ctx.check_eq("the groups add up", sum["sum"]["cost"].as_u64().unwrap_or(0), all)?;
+    let root = settled_shmem_of("/sys/fs/cgroup", all)?;
+    ctx.check_eq("all payers together, and shmem of the root cgroup and all below it", root, all)?;
     drop(second);
     let unheld = row(&ask()?, "unheld", "path")?;
     let expected = format!("\"/first\" {first_pays}, \"/second\" {second_pays}");
