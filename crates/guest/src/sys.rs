@@ -9,6 +9,7 @@ pub mod dumb;
 pub mod fault;
 pub mod loops;
 pub mod measure;
+pub mod pins;
 pub mod ring;
 pub mod shm;
 pub mod shuttle;

@@ -175,6 +175,12 @@ pub enum Note {
     },
     /// The list of files that nobody holds may lack some.
     UnheldMissing(UnheldGaps),
+    /// Something that opens no file refers to the inodes of these buffers, and may keep their
+    /// memory.
+    Pinned {
+        /// How many.
+        buffers: u64,
+    },
     /// Who pays for the buffers could not be found out.
     NoPayers {
         /// Why not.
@@ -237,6 +243,7 @@ impl Note {
             | Note::NoDeadline
             | Note::UnheldUnproven { .. }
             | Note::NoPayers { .. }
+            | Note::Pinned { .. }
             | Note::Overcounted { .. }
             | Note::MaybeHiddenRefs { .. }
             | Note::Uncompared { .. } => false,
@@ -462,6 +469,11 @@ impl fmt::Display for Note {
                 parts.extend(cut.then(|| "lists of the kernel that changed too often".to_owned()));
                 write!(f, "files that nobody holds may be missing, because of {}", parts.join(", "))
             }
+            Note::Pinned { buffers } => write!(
+                f,
+                "a Landlock rule, or a fanotify or inotify mark, refers to {}: whether it keeps the memory is unknown",
+                counted(*buffers, "buffer without a name", "buffers without a name")
+            ),
             Note::NoPayers { why } => write!(f, "it is unknown which cgroups pay: {why}"),
             Note::UnheldUnproven { files } => write!(
                 f,

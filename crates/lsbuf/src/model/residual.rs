@@ -75,6 +75,9 @@ pub enum Why {
     Ran,
     /// It could not be read what processes were doing meanwhile.
     NotWatched,
+    /// Something that opens no file refers to its inode: a fanotify or inotify mark, or a Landlock
+    /// rule. A mark goes with the last reference, but a rule keeps the memory.
+    Pinned,
 }
 
 impl Why {
@@ -91,6 +94,7 @@ impl Why {
         Why::ProcessesChanged,
         Why::Ran,
         Why::NotWatched,
+        Why::Pinned,
     ];
 
     /// The word for the reason in JSON.
@@ -108,6 +112,7 @@ impl Why {
             Why::ProcessesChanged => "processes-changed",
             Why::Ran => "processes-ran",
             Why::NotWatched => "not-watched",
+            Why::Pinned => "inode-pinned",
         }
     }
 
@@ -126,6 +131,7 @@ impl Why {
             Why::ProcessesChanged => "processes started or ended in every reading",
             Why::Ran => "the same processes ran in every reading, and may have moved references",
             Why::NotWatched => "it could not be read what processes did meanwhile",
+            Why::Pinned => "a Landlock rule may keep it, or a fanotify or inotify mark refers to it",
         }
     }
 

@@ -95,6 +95,7 @@ fn of_residuals(why: Why, buffers: u64, outcome: &Settled) -> Option<Note> {
         Why::NotWatched => Note::NotWatched { buffers },
         // Other notes say these.
         Why::NotCounted | Why::Unread => return None,
+        Why::Pinned => Note::Pinned { buffers },
     })
 }
 

@@ -151,6 +151,8 @@ pub(super) struct Counted {
     /// The count was read before or while the references were gathered, and again afterwards, and
     /// was the same each time.
     pub(super) stable: bool,
+    /// Something that opens no file refers to its inode, and may keep its memory.
+    pub(super) pinned: bool,
 }
 
 /// An entry of an fd table.

@@ -412,6 +412,7 @@ fn undisturbed_residual(one: &Assembled, seen: &ReadingCoverage) -> Result<u64, 
         (*uncompared, Why::Uncompared),
         (!counted.stable, Why::CountMoved),
         (number > 0 && (seen.passed_over || !kept_is_known), Why::MaybeInFlight),
+        (number == 0 && counted.pinned, Why::Pinned),
     ];
     match why.into_iter().find(|(applies, _)| *applies) {
         Some((_, why)) => Err(Residual::Estimate(number, why)),
@@ -450,7 +451,7 @@ fn suspects(
 /// Whether another reading could give a better answer.
 fn may_improve(one: &Assembled, why: Why, seen: &ReadingCoverage) -> bool {
     match why {
-        Why::NotCounted | Why::Unread => false,
+        Why::NotCounted | Why::Unread | Why::Pinned => false,
         Why::Uncompared | Why::MaybeInFlight => seen.passed_over,
         // One reading reads a segment's attachments once, so no other reading can show that they
         // did not change.

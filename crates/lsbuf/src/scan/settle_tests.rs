@@ -13,7 +13,7 @@ fn reading(count: u64) -> Reading {
 fn held_by_fd(fd: Fd, count: u64) -> Reading {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(1)));
     (buffer.count, buffer.in_flight, buffer.io_uring) = (Some(count), Some(0), Some(0));
-    let counted = Counted { stable: true };
+    let counted = Counted { stable: true, pinned: false };
     Reading {
         objects: vec![Object { buffer, counted }],
         fds: [FdRef { object: 0, table: 0, fd, path_only: false }].into_iter().collect(),

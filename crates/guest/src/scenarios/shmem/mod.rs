@@ -13,6 +13,7 @@ mod line;
 pub(crate) mod listed;
 mod memfd;
 mod payers;
+mod pinned;
 mod program;
 mod segments;
 mod swapped;
@@ -56,6 +57,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: &[Way::Bpf],
         run: payers::two_writers,
+    },
+    Scenario {
+        name: "pinned",
+        claim: "An exit frees nothing of an unlinked file that a bind mount or an unread fanotify event keeps; with a Landlock rule on it that is unknown",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: &[Way::Bpf],
+        run: pinned::unlinked,
     },
     Scenario {
         name: "memfd_alone",

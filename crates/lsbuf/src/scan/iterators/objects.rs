@@ -141,7 +141,7 @@ fn dmabufs(records: &mut Records, listed: Option<&List>, dev: Option<Dev>) -> Ve
     let unlisted: BTreeSet<Inode> = unlisted.filter(|&ino| dmabuf(&objects, ino).is_none()).collect();
     objects.extend(unlisted.into_iter().map(|ino| Object {
         buffer: Buffer::new(BufferId::new(Kind::DmaBuf, dev, ino)),
-        counted: Counted { stable: true },
+        counted: Counted { stable: true, pinned: false },
     }));
     objects.sort_unstable_by_key(|object| object.buffer.id.ino);
     for row in listed.into_iter().flat_map(|list| &list.buffers) {
@@ -176,7 +176,7 @@ fn dmabuf_object(known: KnownDmaBuf, listed: bool) -> Object {
         (None, _) => None,
     };
     let stable = known.stable && (listed || known.readings != 1);
-    Object { buffer, counted: Counted { stable } }
+    Object { buffer, counted: Counted { stable, pinned: false } }
 }
 
 /// A dma-buf is all of the file that its driver has for it.

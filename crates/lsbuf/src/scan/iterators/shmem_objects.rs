@@ -112,7 +112,10 @@ fn object(id: BufferId, name: Option<Label>, known: &KnownInode, files: FilesOfO
     let own = u64::from(id.kind == Kind::Sysv);
     let others = known.opens.and_then(|opens| opens.checked_sub(u64::from(files.found) + own));
     buffer.count = Some(files.count.saturating_add(others.unwrap_or(0)));
-    Object { buffer, counted: Counted { stable: files.stable && others.is_some() } }
+    // Where it has a name, that keeps it.
+    let goes = id.kind.goes_unheld() || buffer.deleted == Some(true);
+    let pinned = goes && known.pins > 0;
+    Object { buffer, counted: Counted { stable: files.stable && others.is_some(), pinned } }
 }
 
 /// Puts paths together.

@@ -34,6 +34,8 @@ pub(super) struct KnownInode {
     pub(super) seals: Option<Seals>,
     /// How many files are open on it; `None`: not known.
     pub(super) opens: Option<u64>,
+    /// References to the inode beside those of its dentries.
+    pub(super) pins: u32,
     /// Of a file in a folder, its path below the root of its filesystem. `None`: not known.
     pub(super) name: Option<Label>,
 }
@@ -110,6 +112,7 @@ impl ShmemRecords {
             swapped: found.swapped,
             seals: found.seals,
             opens: found.opens,
+            pins: found.pins,
             name,
         };
         for (unlisted, found) in UNLISTED.iter().zip(&mut self.found_unlisted) {

@@ -169,7 +169,7 @@ fn dmabufs(walk: &Walk, before: Option<&List>, after: Option<&List>) -> Vec<Obje
         let stable = !draft.counts.is_empty() && draft.counts.iter().all(|&count| Some(count) == last);
         // Two listed buffers have this inode number: which count belongs to which is unknown.
         let stable = (gone.is_some() || stable) && !repeated.contains(&ino);
-        Object { buffer, counted: Counted { stable } }
+        Object { buffer, counted: Counted { stable, pinned: false } }
     };
     drafts.into_iter().map(object).collect()
 }

@@ -379,7 +379,7 @@ pub(super) fn reading(facts: &Facts, order: Order) -> Reading {
     if !shown {
         return with_interference(reading, facts);
     }
-    let counted = Counted { stable: scan.stable && scan.count.is_some() && !scan.gone };
+    let counted = Counted { stable: scan.stable && scan.count.is_some() && !scan.gone, pinned: false };
     reading.objects.push(Object { buffer, counted });
     let mut tables: Vec<u8> = Vec::new();
     for at in (0..TASKS).filter(|&at| scan.slots[at] > 0) {
