@@ -493,7 +493,7 @@ impl Columns {
 
     /// The chosen columns, or the default ones.
     pub(crate) fn or_default(chosen: &Option<Columns>, all: &[Column], default: &[&str]) -> Vec<Column> {
-        let default = || all.iter().filter(|c| default.contains(&c.name)).copied();
+        let default = || default.iter().filter_map(|name| all.iter().find(|c| c.name == *name)).copied();
         match chosen {
             None => default().collect(),
             Some(Columns { columns, more: true }) => {

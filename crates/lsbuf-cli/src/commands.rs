@@ -77,6 +77,10 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
             columns.push("IPC");
         }
     }
+    if !listing.filter.unheld {
+        // What was added stands where it stands in the list of all columns.
+        columns.sort_by_key(|name| BUFFER_COLUMNS.iter().position(|column| column.name == *name));
+    }
     columns
 }
 

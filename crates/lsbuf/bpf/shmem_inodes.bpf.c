@@ -201,6 +201,8 @@ struct {
  * hashed as long as the file has that name in a folder, and then the filesystem keeps one reference
  * to it. Those of memfds, unlinked files and O_TMPFILE files are not hashed.
  */
+struct piece;
+
 struct aliases {
 	u64 next;
 	/* One of them, a hashed one if there is any. */
@@ -209,9 +211,13 @@ struct aliases {
 	/* How many there are. */
 	u64 dentries;
 	struct inode *inode;
+	struct piece *piece;
 	u32 hashed;
 	u32 tries;
 };
+
+/* So much of a dentry is copied at most. */
+#define DENTRY_ROOM 256
 
 /* Where in `raw` the inode begins. What the filesystem keeps beside it may be before it. */
 #define INODE_AT 512
@@ -237,6 +243,9 @@ struct piece {
 	struct cursor cursor;
 	/* A copy of the inode. */
 	u8 raw[INODE_AT + 2048];
+	/* A copy of the dentry that was looked at last, and its address. */
+	u8 dentry[DENTRY_ROOM];
+	u64 dentry_at;
 	struct aliases aliases;
 #if PAYERS
 	struct pages_scratch pages;
@@ -535,28 +544,52 @@ static always_inline u64 place_of_alias(void)
 	return exists(new->d_alias) ? place_of(new->d_alias) : place_of(old->d_u.d_alias);
 }
 
+#define of_dentry(type, field) (*(type *)(piece->dentry + place_of(((struct dentry *)0)->field)))
+
+/* Up to the last field of a dentry that is looked at. */
+static always_inline u32 dentry_size(void)
+{
+	struct dentry___moving *moving = 0;
+	struct dentry *of = 0;
+	u32 size = place_of_alias();
+
+	if (size < place_of(of->d_lockref.count))
+		size = place_of(of->d_lockref.count);
+	if (size < place_of(of->d_inode))
+		size = place_of(of->d_inode);
+	if (size < place_of(of->d_name.name))
+		size = place_of(of->d_name.name);
+	if (size < place_of(of->d_parent))
+		size = place_of(of->d_parent);
+	if (size < place_of(of->d_hash.pprev))
+		size = place_of(of->d_hash.pprev);
+	if (exists(moving->d_seq.seqcount.sequence) && size < place_of(moving->d_seq.seqcount.sequence))
+		size = place_of(moving->d_seq.seqcount.sequence);
+	return size + 8 > DENTRY_ROOM ? DENTRY_ROOM : size + 8;
+}
+
 static long one_alias(u32 at, struct aliases *aliases)
 {
-	u64 links = aliases->next, dentry, hashed = 0, own = 0, its = 0, next;
-	struct inode *inode = 0;
-	struct dentry *of;
-	s32 count = 0;
+	u64 links = aliases->next, dentry, hashed, own = 0, next;
+	struct piece *piece = aliases->piece;
+	struct inode *inode;
+	s32 count;
 
-	if (!links)
+	if (!links || !piece)
 		return 1;
 	dentry = links - place_of_alias();
-	probe_read(&of, sizeof(of), &dentry);
-	peek(hashed, of->d_hash.pprev);
-	peek(count, of->d_lockref.count);
-	next = next_of((void *)links);
+	/* All fields at once, as of the inode. */
+	probe_read(piece->dentry, dentry_size(), (void *)dentry);
+	piece->dentry_at = dentry;
+	hashed = of_dentry(u64, d_hash.pprev);
+	count = of_dentry(s32, d_lockref.count);
+	next = *(u64 *)(piece->dentry + place_of_alias());
 	/*
 	 * A dentry loses its inode before it leaves the inode's list. So while it has the inode, it
 	 * is in the list, and its link leads to the next one. Else the list is begun again.
 	 */
-	peek(inode, of->d_inode);
-	probe_read(&its, sizeof(its), &inode);
 	probe_read(&own, sizeof(own), &aliases->inode);
-	if (its != own) {
+	if (of_dentry(u64, d_inode) != own) {
 		if (aliases->tries++ >= MOST_TRIES)
 			return 1;
 		inode = aliases->inode;
@@ -587,6 +620,7 @@ verified_once int see_aliases(struct piece *piece)
 		return 0;
 	forget(aliases);
 	aliases.inode = piece->cursor.end.seen[0];
+	aliases.piece = piece;
 	aliases.next = of_inode(u64, i_dentry.first);
 	if (aliases.next)
 		one_alias(0, &aliases);
@@ -620,6 +654,16 @@ static always_inline u32 sequence_of(struct dentry *dentry)
 	return sequence;
 }
 
+/* The same of the copy. */
+static always_inline u32 sequence_of_copy(struct piece *piece)
+{
+	struct dentry___moving *moving = 0;
+
+	if (!exists(moving->d_seq.seqcount.sequence))
+		return 0;
+	return *(u32 *)(piece->dentry + place_of(moving->d_seq.seqcount.sequence));
+}
+
 static long one_name(u32 at, struct names *names)
 {
 	u64 parent = 0, own, length = unknown(&names->length);
@@ -633,8 +677,15 @@ static long one_name(u32 at, struct names *names)
 		return 1;
 	own = names->dentry;
 	probe_read(&of, sizeof(of), &own);
-	sequence = sequence_of(of);
-	peek(parent, of->d_parent);
+	if (!at && own == piece->dentry_at) {
+		sequence = sequence_of_copy(piece);
+		parent = of_dentry(u64, d_parent);
+		name = of_dentry(const unsigned char *, d_name.name);
+	} else {
+		sequence = sequence_of(of);
+		peek(parent, of->d_parent);
+		peek(name, of->d_name.name);
+	}
 	/* The root of a filesystem is its own parent, and so is a file that is in no folder. */
 	if (at && (!parent || parent == own)) {
 		names->done = 1;
@@ -642,7 +693,6 @@ static long one_name(u32 at, struct names *names)
 	}
 	if (length >= PATH_ROOM)
 		return 1;
-	peek(name, of->d_name.name);
 	/*
 	 * The compiler knows that it is small enough and would drop the mask, but the verifier
 	 * needs it.
@@ -1156,8 +1206,12 @@ static never_inline long see_inode(struct walk *walk)
 		piece->found.opens = aliases->opens;
 		piece->found.flags |= SHM_OPENS;
 	}
-	probe_read(&of, sizeof(of), &aliases->dentry);
-	peek(parent, of->d_parent);
+	if (piece->dentry_at == aliases->dentry) {
+		parent = of_dentry(u64, d_parent);
+	} else {
+		probe_read(&of, sizeof(of), &aliases->dentry);
+		peek(parent, of->d_parent);
+	}
 	if (parent == aliases->dentry && place->flags & SB_KERNMOUNT)
 		piece->found.flags |= SHM_KERNELS;
 	text = name_inode(piece, parent);
@@ -1495,6 +1549,7 @@ int inodes(struct context *context)
 	peek(mode, file->f_flags);
 	piece->with_unheld = mode & O_NONBLOCK;
 	piece->folder = 0;
+	piece->dentry_at = 0;
 #if PAYERS
 	forget(piece->pages.data);
 	piece->pages.last = 0;

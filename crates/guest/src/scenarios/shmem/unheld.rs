@@ -44,67 +44,67 @@ fn proves(ctx: &Ctx) -> bool {
 
 pub(super) fn held_and_unheld(ctx: &mut Ctx) -> anyhow::Result<()> {
     task::enter_new(UnshareFlags::NEWNS)?;
-    mount_tmpfs("/tmp/unheld")?;
-    fs::create_dir_all("/tmp/unheld/a/b")?;
+    mount_tmpfs("/tmp/nobodys")?;
+    fs::create_dir_all("/tmp/nobodys/a/b")?;
     let mut holder = Actor::start(b"holder", |stage| {
-        let open = file("/tmp/unheld/open", 1)?;
-        let mapped = file("/tmp/unheld/a/mapped", 1)?;
+        let open = file("/tmp/nobodys/open", 1)?;
+        let mapped = file("/tmp/nobodys/a/mapped", 1)?;
         let map = sys::map(&mapped, 0, page_size())?;
         let held = [Held::by_file(&open)?, Held::by_file(&mapped)?.and_map(map, 0).without_fds()];
         drop(mapped);
         stage.pause(&held)
     })?;
     holder.paused()?;
-    drop(file("/tmp/unheld/x", 3)?);
-    drop(file("/tmp/unheld/a/b/y", 2)?);
-    drop(file("/tmp/unheld/twice", 1)?);
-    fs::hard_link("/tmp/unheld/twice", "/tmp/unheld/a/again")?;
-    std::os::unix::fs::chown("/tmp/unheld/x", Some(1000), None)?;
-    let hostile = OsStr::from_bytes(b"/tmp/unheld/new\nline\x1b[2J");
+    drop(file("/tmp/nobodys/x", 3)?);
+    drop(file("/tmp/nobodys/a/b/y", 2)?);
+    drop(file("/tmp/nobodys/twice", 1)?);
+    fs::hard_link("/tmp/nobodys/twice", "/tmp/nobodys/a/again")?;
+    std::os::unix::fs::chown("/tmp/nobodys/x", Some(1000), None)?;
+    let hostile = OsStr::from_bytes(b"/tmp/nobodys/new\nline\x1b[2J");
     File::create(hostile).context("a file with a hostile name")?;
     // A folder that shows its own parent again: nothing is found twice.
-    fs::create_dir("/tmp/unheld/a/loop")?;
-    mount_bind("/tmp/unheld", "/tmp/unheld/a/loop")?;
+    fs::create_dir("/tmp/nobodys/a/loop")?;
+    mount_bind("/tmp/nobodys", "/tmp/nobodys/a/loop")?;
     let answer = ask()?;
-    let mut found = unheld(&answer, "/tmp/unheld/");
-    let names = ["twice", "a/again"].map(|name| line(&format!("/tmp/unheld/{name}"), 1, 0));
+    let mut found = unheld(&answer, "/tmp/nobodys/");
+    let names = ["twice", "a/again"].map(|name| line(&format!("/tmp/nobodys/{name}"), 1, 0));
     let of_twice = names.iter().filter(|name| found.remove(*name)).count();
     ctx.check_eq("rows of a file with two names", 1, of_twice)?;
     let expected = BTreeSet::from([
-        line("/tmp/unheld/x", 3, 1000),
-        line("/tmp/unheld/a/b/y", 2, 0),
-        "\"/tmp/unheld/new\\nline\\u001b[2J\" 0 of 0".to_owned(),
+        line("/tmp/nobodys/x", 3, 1000),
+        line("/tmp/nobodys/a/b/y", 2, 0),
+        "\"/tmp/nobodys/new\\nline\\u001b[2J\" 0 of 0".to_owned(),
     ]);
     ctx.check_eq("files that nobody holds", format!("{expected:?}"), format!("{found:?}"))?;
     let proven = answer.list("unheld").iter().all(|row| row["proven"] == proves(ctx));
     ctx.check("they are proven by BPF alone", proven)?;
     drop(holder);
-    let found = unheld(&ask()?, "/tmp/unheld/");
-    let released = ["open", "a/mapped"].map(|name| line(&format!("/tmp/unheld/{name}"), 1, 0));
+    let found = unheld(&ask()?, "/tmp/nobodys/");
+    let released = ["open", "a/mapped"].map(|name| line(&format!("/tmp/nobodys/{name}"), 1, 0));
     ctx.check("what was released is listed", released.iter().all(|line| found.contains(line)))
 }
 
 pub(super) fn other_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
     task::enter_new(UnshareFlags::NEWNS)?;
-    mount_tmpfs("/tmp/over")?;
-    drop(file("/tmp/over/below", 1)?);
-    mount_tmpfs("/tmp/over")?;
-    drop(file("/tmp/over/above", 1)?);
+    mount_tmpfs("/tmp/nobodys-over")?;
+    drop(file("/tmp/nobodys-over/below", 1)?);
+    mount_tmpfs("/tmp/nobodys-over")?;
+    drop(file("/tmp/nobodys-over/above", 1)?);
     let mut contained = Actor::start(b"contained", |stage| {
         task::enter_new(UnshareFlags::NEWNS)?;
-        mount_tmpfs("/tmp/inside")?;
-        drop(file("/tmp/inside/file", 1)?);
+        mount_tmpfs("/tmp/nobodys-inside")?;
+        drop(file("/tmp/nobodys-inside/file", 1)?);
         stage.pause(&[])
     })?;
     contained.paused()?;
     let answer = ask()?;
-    let inside = format!("/proc/{}/root/tmp/inside/file", contained.pid);
-    let found = unheld(&answer, "/tmp/inside/");
+    let inside = format!("/proc/{}/root/tmp/nobodys-inside/file", contained.pid);
+    let found = unheld(&answer, "/tmp/nobodys-inside/");
     let expected = BTreeSet::from([line(&inside, 1, 0)]);
     ctx.check_eq("a file of another mount namespace", format!("{expected:?}"), format!("{found:?}"))?;
     ctx.check_eq("its pages by that path", page(), fs::metadata(&inside)?.len())?;
-    let above = unheld(&answer, "/tmp/over/");
-    let expected = BTreeSet::from([line("/tmp/over/above", 1, 0)]);
+    let above = unheld(&answer, "/tmp/nobodys-over/");
+    let expected = BTreeSet::from([line("/tmp/nobodys-over/above", 1, 0)]);
     ctx.check_eq("a file on the visible mount", format!("{expected:?}"), format!("{above:?}"))?;
     let below = unheld(&answer, "(unreachable)/below").len();
     ctx.check_eq("a file on the mount below it, if that is listed", usize::from(proves(ctx)), below)?;
@@ -115,20 +115,20 @@ pub(super) fn other_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
     task::enter_new(UnshareFlags::NEWNS)?;
-    fs::create_dir_all("/tmp/huge")?;
-    mount("none", "/tmp/huge", "hugetlbfs", MountFlags::empty(), None)?;
+    fs::create_dir_all("/tmp/nobodys-huge")?;
+    mount("none", "/tmp/nobodys-huge", "hugetlbfs", MountFlags::empty(), None)?;
     let _aside = HugePages::set_aside(1)?;
-    let left = File::create_new("/tmp/huge/left")?;
+    let left = File::create_new("/tmp/nobodys-huge/left")?;
     let size = 2 << 20;
     left.set_len(size)?;
     rustix::fs::fallocate(&left, rustix::fs::FallocateFlags::empty(), 0, size)?;
     drop(left);
     let answer = ask()?;
     let found: Vec<&Value> =
-        answer.list("unheld").iter().filter(|row| row["path"] == "/tmp/huge/left").collect();
+        answer.list("unheld").iter().filter(|row| row["path"] == "/tmp/nobodys-huge/left").collect();
     let [row] = found[..] else { anyhow::bail!("{} rows", found.len()) };
     let figures = ["kind", "size", "charged", "huge_page"].map(|key| row[key].to_string()).join(" ");
     ctx.check_eq("a huge file that nobody holds", format!("\"hugetlbfs\" {size} {size} {size}"), figures)?;
-    fs::remove_file("/tmp/huge/left")?;
+    fs::remove_file("/tmp/nobodys-huge/left")?;
     Ok(())
 }
