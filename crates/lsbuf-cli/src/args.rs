@@ -472,6 +472,7 @@ impl Roots {
             // A command asks for the best answer that the caller's rights allow.
             sources: Sources { load_bpf: true, ..sources },
             pins: self.folder.pins.clone(),
+            without_self: true,
             ..Options::default()
         }
     }

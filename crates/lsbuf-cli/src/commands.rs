@@ -217,6 +217,7 @@ fn show_all(view: &View<'_>, args: &ShowArgs) -> io::Result<()> {
 
 /// `lsbuf doctor`.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
+    let inherited = inherited();
     let diagnosis = Scanner::new(args.scan.options())?.diagnose()?;
     let mut out = output::buffered()?;
     let styled = output::styles(ColorChoice::Auto);
@@ -236,9 +237,27 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
             writeln!(out, "        {:<18}optional: {optional}", "")?;
         }
     }
+    if let Some(fds) = inherited.filter(|&fds| fds > 0) {
+        let plural = if fds == 1 { "" } else { "s" };
+        writeln!(
+            out,
+            "left out {:<17} {fds} fd{plural} inherited beside stdin, stdout and stderr",
+            "lsbuf itself"
+        )?;
+    }
     write!(out, "{}", lsbuf::render::verdict(&diagnosis))?;
     out.flush()?;
     Ok(output::ending(&diagnosis.coverage, args.scan.reading.strict))
+}
+
+/// How many fds lsbuf was started with, beside stdin, stdout and stderr. To be asked before it opens
+/// any itself. `None`: that cannot be read.
+fn inherited() -> Option<usize> {
+    let fds = std::fs::read_dir("/proc/self/fd").ok()?;
+    let number = |name: std::ffi::OsString| name.to_str()?.parse::<u32>().ok();
+    let above = fds.flatten().filter_map(|entry| number(entry.file_name())).filter(|&fd| fd > 2).count();
+    // One of them is the fd of this folder.
+    above.checked_sub(1)
 }
 
 /// `lsbuf reconcile`.

@@ -62,7 +62,7 @@ pub(super) fn assemble(reading: &mut Reading) -> Vec<Assembled> {
 
 /// Whether a buffer becomes a row: if anybody holds it. Dma-bufs and segments exist without a
 /// holder.
-fn is_kept(buffer: &Buffer) -> bool {
+pub(super) fn is_kept(buffer: &Buffer) -> bool {
     let exists = matches!(buffer.id.kind, Kind::DmaBuf | Kind::Sysv);
     exists || !buffer.holders.is_empty() || buffer.count.is_some_and(|count| count > 0)
 }

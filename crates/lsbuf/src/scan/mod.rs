@@ -1,7 +1,7 @@
 //! Takes a [`Snapshot`]: chooses a source, reads it one or more times, joins references with
 //! buffers and decides which residuals are exact.
 //!
-//! A scan has five steps. Each is in modules of its own, so that only the second one depends on the
+//! A scan has six steps. Each is in modules of its own, so that only the second one depends on the
 //! source:
 //!
 //! - *choose* a source: this file; `options` and `words`; `budget`, which says when procfs takes so
@@ -12,6 +12,7 @@
 //! - *join*: `assemble` puts each reference into its buffer, and `segments` adds what the kernel's
 //!   tables say of System V segments;
 //! - *decide*: `settle` says which residuals are exact, and whether another reading could help;
+//! - *leave out*: `own_refs` removes what the scanning process holds itself, if that was asked for;
 //! - *explain*: `details` adds what was asked for of processes; `driver_shmem` says which buffers
 //!   are the same memory, and `notes` what was not seen.
 //!
@@ -39,6 +40,7 @@ mod kthreads;
 mod lists;
 mod notes;
 mod options;
+mod own_refs;
 mod packed;
 mod procfs;
 mod reading;
@@ -174,17 +176,19 @@ impl Scanner {
     /// If the processes cannot be listed, or if the options allow only BPF iterators and reading
     /// them fails. If only a part cannot be read, the snapshot says so in [`Snapshot::coverage`].
     pub fn scan(&mut self) -> Result<Snapshot, Error> {
-        self.scan_all().map(|(snapshot, _)| snapshot)
+        self.scan_all().map(|scanned| scanned.snapshot)
     }
 
-    /// As [`Scanner::scan`]; and what the kernel's lists say of the files that nobody holds, if
-    /// they were read.
-    fn scan_all(&mut self) -> Result<(Snapshot, Vec<UnheldSum>), Error> {
+    fn scan_all(&mut self) -> Result<Scanned, Error> {
         let begun = Instant::now();
         let taken_at = SystemTime::now();
-        let found = self.find()?;
+        let mut found = self.find()?;
+        if self.options.without_self {
+            found.leave_out(&lists::own_pids(&self.root));
+        }
         let coverage = found.coverage();
-        let Found { outcome: Settled { mut buffers, unheld, .. }, unheld_files, processes, devices } = found;
+        let Found { outcome, unheld_files, processes, devices, only_own } = found;
+        let Settled { mut buffers, unheld, .. } = outcome;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
             let mut handles = gem_info::read_all(sys);
@@ -219,7 +223,7 @@ impl Scanner {
             snapshot.mount_points = details::mount_points(&self.root, &snapshot.buffers);
         }
         snapshot.coverage.duration = begun.elapsed();
-        Ok((snapshot, unheld))
+        Ok(Scanned { snapshot, unheld, only_own })
     }
 
     /// Reads by the source that the options choose, or else by the cheapest one that gives the best
@@ -414,6 +418,16 @@ impl Scanner {
     }
 }
 
+/// A snapshot, and what only the account of `Shmem:` needs besides.
+#[derive(Debug)]
+struct Scanned {
+    snapshot: Snapshot,
+    /// What the kernel's lists say of the files that nobody holds; empty if they were not read.
+    unheld: Vec<UnheldSum>,
+    /// Buffers that only this process holds, if it was left out.
+    only_own: Vec<Buffer>,
+}
+
 /// The result of a scan by either source.
 #[derive(Debug)]
 struct Found {
@@ -423,6 +437,8 @@ struct Found {
     /// Ordered by path.
     devices: Vec<Device>,
     unheld_files: Option<UnheldList>,
+    /// Buffers that only this process holds, if it was left out.
+    only_own: Vec<Buffer>,
 }
 
 /// As [`Limits::slow`].
@@ -472,7 +488,16 @@ impl Found {
         let holders = outcome.buffers.iter().flat_map(|buffer| &buffer.holders);
         let processes = source.identify(&holders.map(|holder| holder.pid).collect::<BTreeSet<Pid>>());
         let (devices, unheld_files) = (source.devices(), source.unheld(&outcome.buffers));
-        (Ok(Found { devices, outcome, processes, unheld_files }), Some(source))
+        (Ok(Found { devices, outcome, processes, unheld_files, only_own: Vec::new() }), Some(source))
+    }
+
+    /// Leaves out these processes.
+    fn leave_out(&mut self, own: &[Pid]) {
+        self.only_own = own_refs::leave_out(&mut self.outcome.buffers, own);
+        own_refs::add_unheld(&mut self.outcome.unheld, &self.only_own);
+        own_refs::leave_out_of_devices(&mut self.devices, own);
+        let held_by = |pid| self.outcome.buffers.iter().flat_map(|b| &b.holders).any(|held| held.pid == pid);
+        self.processes.retain(|process| !own.contains(&process.pid) || held_by(process.pid));
     }
 
     /// What was read, and what was not.

@@ -6,12 +6,12 @@
 //! Limits: after three attempts the last one is the answer, with both values of `Shmem:`.
 
 use super::options::Options;
-use super::{Scanner, segments};
+use super::{Scanned, Scanner, segments};
 use crate::error::Error;
 use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::Filesystem;
 use crate::kernel::shmem::usage::{self, Survey};
-use crate::model::{Buffer, Bytes, Kinds, Note};
+use crate::model::{Buffer, Bytes, Kind, Kinds, Note};
 use crate::reconcile::account::{Balance, Reconciliation};
 
 /// How often all is read if `Shmem:` changes each time.
@@ -33,7 +33,7 @@ pub(crate) fn reconcile(options: Options) -> Result<Reconciliation, Error> {
 impl Scanner {
     fn balance_once(&mut self) -> Result<Reconciliation, Error> {
         let (not_folded, before) = self.meminfo()?;
-        let (snapshot, unheld) = self.scan_all()?;
+        let Scanned { snapshot, unheld, only_own } = self.scan_all()?;
         let listed = !unheld.is_empty();
         let Survey { mounts, mut unseen } = usage::survey(&self.root).map_err(|e| self.cannot_list(e))?;
         if listed {
@@ -44,7 +44,11 @@ impl Scanner {
         let any_huge = hugetlb > Bytes(0);
         let mounts = mounts.into_values().collect();
         let is_huge = |b: &Buffer| self.is_huge(b);
-        let balance = Balance::of(shmem, swap_used, &snapshot.buffers, mounts, &unheld, is_huge, any_huge);
+        // A file that only lsbuf has open counts as held by nobody. Other memory has no row but that
+        // of its kind.
+        let others = only_own.into_iter().filter(|buffer| buffer.id.kind != Kind::Tmpfs);
+        let buffers: Vec<Buffer> = snapshot.buffers.into_iter().chain(others).collect();
+        let balance = Balance::of(shmem, swap_used, &buffers, mounts, &unheld, is_huge, any_huge);
         let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
         // The account of `Shmem:` uses no reference counts.
         coverage.notes.retain(|note| !matches!(note, Note::Uncounted { .. }));
