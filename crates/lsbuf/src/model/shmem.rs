@@ -89,6 +89,8 @@ pub struct TmpfsMount {
     pub seen_by: Option<Pid>,
     /// How much of it is used.
     pub usage: TmpfsUsage,
+    /// How much of it may be used. `None`: it has no limit, or that could not be read.
+    pub limit: Option<Bytes>,
 }
 
 /// What statfs(2) reports of a tmpfs (`shmem_statfs` in mm/shmem.c).

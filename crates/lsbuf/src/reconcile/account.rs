@@ -32,6 +32,19 @@ pub struct MountRow {
     pub unheld: Option<Bytes>,
 }
 
+impl MountRow {
+    /// How much of the tmpfs is used: what statfs(2) says, or else what the kernel's lists of inodes
+    /// add up to. `None`: unknown.
+    #[must_use]
+    pub fn used(&self) -> Option<Bytes> {
+        match self.mount.usage {
+            TmpfsUsage::Used(used) => Some(used),
+            TmpfsUsage::Ramfs => None,
+            _ => self.unheld.map(|unheld| self.held + unheld),
+        }
+    }
+}
+
 /// The sorts of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +71,10 @@ pub struct Balance {
     pub mounts: Vec<MountRow>,
     /// Bytes of all these that are known to be in swap.
     pub swapped: Bytes,
+    /// The part of `swapped` that follows from the sums: so much more is charged than `Shmem` has,
+    /// and at least that much more swap is in use. The only other pages that are charged and not in
+    /// `Shmem` are clean ones of holes that the kernel has dropped a moment ago.
+    pub inferred_swapped: Bytes,
     /// How much more of them may be in swap: what is left over may be up to that much larger. 0
     /// without swap in use.
     pub maybe_swapped: Bytes,
@@ -96,6 +113,7 @@ impl Balance {
             point: Label::default(),
             seen_by: None,
             usage: TmpfsUsage::Unmounted,
+            limit: None,
         }));
         mounts.sort_by_key(|mount| mount.dev);
         let ramfs = mounts.iter().filter(|mount| mount.usage == TmpfsUsage::Ramfs);
@@ -123,6 +141,7 @@ impl Balance {
         let mut balance = Balance {
             shmem,
             swapped,
+            inferred_swapped: Bytes(0),
             maybe_swapped: Bytes(swap_used.0.saturating_sub(swapped.0)).min(unasked),
             maybe_huge: (maybe_huge().count() as u64, maybe_huge().filter_map(|b| b.cost()).sum()),
             left_over: 0,
@@ -131,7 +150,22 @@ impl Balance {
             mounts,
         };
         balance.left_over = i128::from(shmem.0) - balance.rows().iter().map(|(_, bytes)| bytes).sum::<i128>();
+        balance.infer_swapped();
         balance
+    }
+
+    /// If more is charged than `Shmem` has, the rest is in swap, as far as so much swap is in use.
+    /// Not if segments may have huge pages, which are not in `Shmem` either.
+    fn infer_swapped(&mut self) {
+        if self.left_over >= 0 || self.maybe_huge.0 > 0 {
+            return;
+        }
+        let missing = u64::try_from(self.left_over.unsigned_abs()).unwrap_or(u64::MAX);
+        let inferred = Bytes(missing).min(self.maybe_swapped);
+        self.inferred_swapped = inferred;
+        self.swapped = self.swapped + inferred;
+        self.maybe_swapped = Bytes(self.maybe_swapped.0 - inferred.0);
+        self.left_over += i128::from(inferred.0);
     }
 
     /// The rows, in bytes with their signs; a mount whose use is unknown is 0. They sum up to
@@ -273,7 +307,7 @@ mod tests {
 
     fn mount(minor: u32, usage: TmpfsUsage) -> TmpfsMount {
         let point = Label::from(&b"/x"[..]);
-        TmpfsMount { dev: Dev { major: 0, minor }, point, seen_by: None, usage }
+        TmpfsMount { dev: Dev { major: 0, minor }, point, seen_by: None, usage, limit: None }
     }
 
     fn huge(buffer: &Buffer) -> bool {
@@ -354,7 +388,22 @@ mod tests {
         let balance = balance_of(100, 70, &buffers[..1], Vec::new());
         assert_eq!(balance.maybe_swapped, Bytes(70));
         let balance = balance_of(100, 1 << 30, &buffers[..1], Vec::new());
-        assert_eq!(balance.maybe_swapped, Bytes(100));
+        assert_eq!((balance.maybe_swapped, balance.inferred_swapped), (Bytes(100), Bytes(0)));
+    }
+
+    /// Check that what is charged beyond Shmem is in swap, as far as swap is in use, and is not where
+    /// it may be huge pages.
+    #[test]
+    fn inferred() {
+        let memfd = buffer(Kind::Memfd, 1, Some(100));
+        let of = |swap| {
+            let balance = balance_of(40, swap, std::slice::from_ref(&memfd), Vec::new());
+            (balance.left_over, balance.swapped.0, balance.inferred_swapped.0, balance.maybe_swapped.0)
+        };
+        assert_eq!([of(0), of(50), of(70)], [(-60, 0, 0, 0), (-10, 50, 50, 0), (0, 60, 60, 10)]);
+        let mut segment = buffer(Kind::Sysv, 1, Some(100));
+        segment.id.dev = None;
+        assert_eq!(balance_of(40, 70, &[segment], Vec::new()).left_over, -60);
     }
 
     /// Check that a segment known only by its row may have huge pages only where the machine has

@@ -1,6 +1,7 @@
 //! `lsbuf reconcile`: the account of `Shmem` as a table for people, and as JSON, schema
 //! `lsbuf.reconcile/1` (`docs/lsbuf.reconcile-1.schema.json`).
 
+use std::cmp::Reverse;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -11,19 +12,19 @@ use super::layout::{self, JsonLayout};
 use crate::escape::escape_gaps;
 use crate::model::serialize::{Time, lost_bytes, timestamp};
 use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
-use crate::reconcile::{KindRow, ReconcileRow, Reconciliation};
+use crate::reconcile::{KindRow, MountRow, ReconcileRow, Reconciliation};
 
-/// Writes the table: the rows of the account, a line on what is not in `Shmem:`, and what the row
+/// Writes the table: the rows of the account, how full each tmpfs is, a line on what is not in `Shmem:`, and what the row
 /// `left over` may consist of. A mount without unheld files has no row.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes) -> io::Result<()> {
     let balance = &found.balance;
-    let mut lines = vec![["WHAT", "BUFFERS", "SIZE", "WHERE"].map(str::to_owned)];
+    let mut lines = vec![["WHAT", "BUFFERS", "SIZE", "WHERE"].map(str::to_owned).to_vec()];
     let mut line = |what: &str, buffers: Option<u64>, size: String, place: String| {
         let buffers = buffers.map_or(String::new(), |n| n.to_string());
-        lines.push([what.to_owned(), buffers, size, place]);
+        lines.push(vec![what.to_owned(), buffers, size, place]);
     };
     line("Shmem", None, signed(balance.shmem.0.into(), sizes), "/proc/meminfo".into());
     for (row, bytes) in balance.rows() {
@@ -40,15 +41,22 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
                 line("  tmpfs, not held", None, size, place(&row.mount))
             }
             ReconcileRow::Unheld(_) => {}
-            ReconcileRow::Swapped => line("  less: swapped", None, size, String::new()),
+            ReconcileRow::Swapped => {
+                let inferred = balance.inferred_swapped;
+                let note = match inferred {
+                    Bytes(0) => String::new(),
+                    _ => format!("{} of it by the difference", signed(inferred.0.into(), sizes)),
+                };
+                line("  less: swapped", None, size, note);
+            }
             ReconcileRow::LeftOver => line("  left over", None, size, String::new()),
         }
     }
-    let width = |nth: usize| lines.iter().map(|line| width_of(&line[nth])).max().unwrap_or(0);
-    let alignment =
-        Alignment { widths: (0..4).map(width).collect(), numbers: vec![false, true, true, false], gap: 2 };
-    for line in &lines {
-        writeln!(out, "{}", alignment.line(line.iter().map(String::as_str)))?;
+    aligned(out, &lines, &[false, true, true, false])?;
+    let filesystems = filesystems(&balance.mounts, sizes);
+    if !filesystems.is_empty() {
+        writeln!(out)?;
+        aligned(out, &filesystems, &[true, true, true, true, false])?;
     }
     writeln!(out, "\nnot in Shmem: {}", outside(found, sizes))?;
     writeln!(out, "{}", verdict(found))
@@ -86,7 +94,45 @@ fn place(mount: &TmpfsMount) -> String {
         return format!("device {}, which no mount shows", mount.dev);
     }
     let point = escape_gaps(mount.point.as_bytes());
-    mount.seen_by.map_or(point.clone(), |pid| format!("{point} (as process {pid} sees it)"))
+    let hidden = if mount.usage == TmpfsUsage::Hidden { " (hidden by another mount)" } else { "" };
+    match mount.seen_by {
+        None => format!("{point}{hidden}"),
+        Some(pid) => format!("{point} (as process {pid} sees it){hidden}"),
+    }
+}
+
+/// How full each tmpfs is, those of which nothing is used left out; the fullest first.
+fn filesystems(rows: &[MountRow], sizes: Sizes) -> Vec<Vec<String>> {
+    let share = |row: &MountRow| {
+        let (used, limit) = (row.used()?, row.mount.limit?);
+        (limit > Bytes(0)).then(|| u128::from(used.0) * 100 / u128::from(limit.0))
+    };
+    let is_used = |row: &&MountRow| row.mount.usage != TmpfsUsage::Ramfs && row.used() != Some(Bytes(0));
+    let mut rows: Vec<&MountRow> = rows.iter().filter(is_used).collect();
+    rows.sort_by_key(|row| (Reverse(share(row)), Reverse(row.used())));
+    let size = |bytes: Option<Bytes>, none: &str| {
+        bytes.map_or(none.to_owned(), |bytes| signed(bytes.0.into(), sizes))
+    };
+    let line = |row: &&MountRow| {
+        let limit = if row.mount.usage == TmpfsUsage::Uncounted { "none" } else { "?" };
+        vec![
+            size(row.used(), "?"),
+            size(Some(row.held), "?"),
+            size(row.mount.limit, limit),
+            share(row).map_or("?".to_owned(), |share| format!("{share}%")),
+            place(&row.mount),
+        ]
+    };
+    let heading = ["USED", "HELD", "LIMIT", "USE%", "TMPFS"].map(str::to_owned).to_vec();
+    if rows.is_empty() { Vec::new() } else { std::iter::once(heading).chain(rows.iter().map(line)).collect() }
+}
+
+/// Writes aligned lines. `numbers` says which columns have numbers.
+fn aligned(out: &mut dyn Write, lines: &[Vec<String>], numbers: &[bool]) -> io::Result<()> {
+    let width = |nth: usize| lines.iter().map(|line| width_of(&line[nth])).max().unwrap_or(0);
+    let alignment =
+        Alignment { widths: (0..numbers.len()).map(width).collect(), numbers: numbers.to_vec(), gap: 2 };
+    lines.iter().try_for_each(|line| writeln!(out, "{}", alignment.line(line.iter().map(String::as_str))))
 }
 
 /// The shared memory that is not in `Shmem:`.
@@ -129,6 +175,7 @@ struct ReconcileDocument<'a> {
     held: Vec<JsonReconcileKind>,
     tmpfs: Vec<JsonMount<'a>>,
     swapped: u64,
+    inferred_swapped: u64,
     maybe_swapped: u64,
     left_over: i128,
     outside: Vec<JsonReconcileKind>,
@@ -155,6 +202,7 @@ struct JsonMount<'a> {
     used: Option<u64>,
     held: u64,
     unheld: Option<u64>,
+    limit: Option<u64>,
 }
 
 /// Writes one JSON document.
@@ -174,13 +222,13 @@ pub fn reconciliation_json(
         unknown: row.unknown,
     };
     let tmpfs = balance.mounts.iter().map(|row| {
-        let (usage, used) = match row.mount.usage {
-            TmpfsUsage::Used(used) => ("used", Some(used.0)),
-            TmpfsUsage::Uncounted => ("uncounted", None),
-            TmpfsUsage::Ramfs => ("ramfs", None),
-            TmpfsUsage::Hidden => ("hidden", None),
-            TmpfsUsage::Unmounted => ("unmounted", None),
-            TmpfsUsage::Unreadable => ("unreadable", None),
+        let usage = match row.mount.usage {
+            TmpfsUsage::Used(_) => "used",
+            TmpfsUsage::Uncounted => "uncounted",
+            TmpfsUsage::Ramfs => "ramfs",
+            TmpfsUsage::Hidden => "hidden",
+            TmpfsUsage::Unmounted => "unmounted",
+            TmpfsUsage::Unreadable => "unreadable",
         };
         JsonMount {
             dev: row.mount.dev,
@@ -188,9 +236,10 @@ pub fn reconciliation_json(
             mount_point_bytes: lost_bytes(Some(&row.mount.point)),
             seen_by: row.mount.seen_by.map(|pid| pid.0),
             usage,
-            used,
+            used: row.used().map(|used| used.0),
             held: row.held.0,
             unheld: row.unheld.map(|unheld| unheld.0),
+            limit: row.mount.limit.map(|limit| limit.0),
         }
     });
     let document = ReconcileDocument {
@@ -206,6 +255,7 @@ pub fn reconciliation_json(
         held: balance.held.iter().map(kind).collect(),
         tmpfs: tmpfs.collect(),
         swapped: balance.swapped.0,
+        inferred_swapped: balance.inferred_swapped.0,
         maybe_swapped: balance.maybe_swapped.0,
         left_over: balance.left_over,
         outside: balance.outside.iter().map(kind).collect(),

@@ -108,10 +108,11 @@ impl Mounts {
         self.devices.iter().map(|(&dev, &filesystem)| (dev, filesystem))
     }
 
-    /// Every mount of a tmpfs: its mount point, its device, and whether it is the last one mounted
+    /// Every mount of a tmpfs or devtmpfs: its mount point, its device, and whether it is the last one mounted
     /// there.
     pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
-        let tmpfs = self.shmem.iter().filter(|shmem| shmem.filesystem == Filesystem::Tmpfs);
+        let is_tmpfs = |of: Filesystem| matches!(of, Filesystem::Tmpfs | Filesystem::Devtmpfs);
+        let tmpfs = self.shmem.iter().filter(move |shmem| is_tmpfs(shmem.filesystem));
         tmpfs.map(|shmem| (&shmem.point[..], shmem.dev, shmem.is_top))
     }
 
@@ -321,16 +322,18 @@ mod tests {
         assert_eq!(Mounts::default().around(b"/x"), None);
     }
 
-    /// Check that a tmpfs that another mount hides is listed, and reported as hidden.
+    /// Check that a tmpfs that another mount hides is listed, and reported as hidden, and that a
+    /// devtmpfs is listed too.
     #[test]
     fn hidden() {
         let mounts = Mounts::parse(
-            b"25 24 0:23 / /dev/shm rw - tmpfs a rw\n30 25 0:27 / /dev/shm rw - tmpfs b rw\n31 1 0:5 / /x rw - hugetlbfs - rw\n",
+            b"25 24 0:23 / /dev/shm rw - tmpfs a rw\n30 25 0:27 / /dev/shm rw - tmpfs b rw\n31 1 0:5 / /x rw - hugetlbfs - rw\n32 1 0:6 / /dev rw - devtmpfs udev rw\n",
         );
         let dev = |minor| Dev { major: 0, minor };
         let all: Vec<_> = mounts.tmpfs().collect();
-        assert_eq!(all, [(&b"/dev/shm"[..], dev(23), false), (&b"/dev/shm"[..], dev(27), true)]);
-        assert_eq!(mounts.devices().count(), 3);
+        let shm = &b"/dev/shm"[..];
+        assert_eq!(all, [(shm, dev(23), false), (shm, dev(27), true), (&b"/dev"[..], dev(6), true)]);
+        assert_eq!(mounts.devices().count(), 4);
     }
 
     /// The name of a folder. Some begin with others, and a slash is neither the first nor the last

@@ -1,4 +1,4 @@
-//! How much of each mounted tmpfs is used, whether processes hold its files or not.
+//! How much of each mounted tmpfs and devtmpfs is used, whether processes hold its files or not.
 //!
 //! A tmpfs with a size limit counts its pages, in memory or in swap, exactly, and reports them by
 //! statfs(2) (`shmem_statfs` in mm/shmem.c). Every tmpfs has a limit unless it was mounted with
@@ -37,7 +37,7 @@ use crate::model::{Bytes, Dev, Pid, TmpfsMount, TmpfsUsage};
 /// The result of a survey.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Every mounted tmpfs, by its device.
+    /// Every mounted tmpfs and devtmpfs, by its device.
     pub(crate) mounts: BTreeMap<Dev, TmpfsMount>,
     /// How many processes did not let their mount namespace be read.
     pub(crate) unseen: u64,
@@ -88,8 +88,9 @@ impl Survey {
             if matches!(&known, Entry::Occupied(known) if is_told(known.get())) {
                 continue;
             }
-            let usage = if is_top { place.ask(mounts, point, dev) } else { TmpfsUsage::Hidden };
-            let found = TmpfsMount { dev, point: point.into(), seen_by: place.seen_by, usage };
+            let (usage, limit) =
+                if is_top { place.ask(mounts, point, dev) } else { (TmpfsUsage::Hidden, None) };
+            let found = TmpfsMount { dev, point: point.into(), seen_by: place.seen_by, usage, limit };
             match known {
                 Entry::Vacant(known) => _ = known.insert(found),
                 Entry::Occupied(mut known) if usage != TmpfsUsage::Hidden => _ = known.insert(found),
@@ -100,32 +101,39 @@ impl Survey {
 }
 
 impl MountLookup<'_> {
-    fn ask(&mut self, mounts: &Mounts, point: &[u8], dev: Dev) -> TmpfsUsage {
+    /// How much of the tmpfs is used, and its limit.
+    fn ask(&mut self, mounts: &Mounts, point: &[u8], dev: Dev) -> (TmpfsUsage, Option<Bytes>) {
         if let Some(kept) = self.process.tree().kept_usage(dev) {
-            return kept;
+            return (kept, None);
         }
         let root = self.root.get_or_insert_with(|| self.process.dir().pin(c"root"));
-        match root {
-            Ok(root) => usage(root.as_fd(), mounts, point, dev).unwrap_or(TmpfsUsage::Unreadable),
-            Err(_) => TmpfsUsage::Unreadable,
-        }
+        let asked = root.as_ref().map_err(|&error| error);
+        let asked = asked.and_then(|root| usage(root.as_fd(), mounts, point, dev));
+        asked.unwrap_or((TmpfsUsage::Unreadable, None))
     }
 }
 
-/// Reads the usage of the tmpfs with that device at a mount point.
-fn usage(root: BorrowedFd<'_>, mounts: &Mounts, point: &[u8], dev: Dev) -> Result<TmpfsUsage> {
+/// Reads the usage of the tmpfs with that device at a mount point, and its limit.
+fn usage(
+    root: BorrowedFd<'_>,
+    mounts: &Mounts,
+    point: &[u8],
+    dev: Dev,
+) -> Result<(TmpfsUsage, Option<Bytes>)> {
     let mounted = look_up(root, mounts, point)?;
     if !is_of(&mounted, dev)? {
         // Another filesystem has been mounted over it meanwhile.
-        return Ok(TmpfsUsage::Hidden);
+        return Ok((TmpfsUsage::Hidden, None));
     }
     let told = fstatfs(&mounted)?;
+    let block = u64::try_from(told.f_bsize).map_err(|_| Errno::BADMSG)?;
     Ok(match told.f_type {
         magic::TMPFS => {
-            used(told.f_blocks, told.f_bfree, u64::try_from(told.f_bsize).map_err(|_| Errno::BADMSG)?)
+            let limit = (told.f_blocks > 0).then(|| Bytes(told.f_blocks.saturating_mul(block)));
+            (used(told.f_blocks, told.f_bfree, block), limit)
         }
-        magic::RAMFS => TmpfsUsage::Ramfs,
-        _ => TmpfsUsage::Unreadable,
+        magic::RAMFS => (TmpfsUsage::Ramfs, None),
+        _ => (TmpfsUsage::Unreadable, None),
     })
 }
 
@@ -210,7 +218,8 @@ mod tests {
         let none = Mounts::default();
         assert!(look_up(root, &none, b"/real").is_ok() && look_up(root, &none, b"/").is_ok());
         assert_eq!(look_up(root, &none, b"/link/.").map(drop), Err(Errno::LOOP));
-        assert_eq!(usage(root, &none, b"/real", Dev { major: 0, minor: u32::MAX }), Ok(TmpfsUsage::Hidden));
+        let other = usage(root, &none, b"/real", Dev { major: 0, minor: u32::MAX });
+        assert_eq!(other, Ok((TmpfsUsage::Hidden, None)));
     }
 
     /// Check that a tmpfs without a limit is not reported as empty.
