@@ -9,8 +9,9 @@ use anyhow::bail;
 
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
-    boots, check, formats, hanging, hiding, holding, impostors, kernel_refs, machine, making, mapping, names,
-    naming, people, probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted, video,
+    boots, check, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs, machine, making,
+    mapping, names, naming, people, probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted,
+    video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -36,6 +37,7 @@ pub fn all() -> &'static [Scenario] {
             shmem::SCENARIOS,
             shmem::listed::SCENARIOS,
             people::SCENARIOS,
+            huge_pages::SCENARIOS,
             reconcile::SCENARIOS,
             hiding::SCENARIOS,
             hanging::SCENARIOS,

@@ -250,8 +250,8 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending> {
     Ok(output::ending(&diagnosis.coverage, args.scan.reading.strict))
 }
 
-/// How many fds lsbuf was started with, beside stdin, stdout and stderr. To be asked before it opens
-/// any itself. `None`: that cannot be read.
+/// How many fds lsbuf was started with, beside stdin, stdout and stderr. To be asked before it
+/// opens any itself. `None`: that cannot be read.
 fn inherited() -> Option<usize> {
     let fds = std::fs::read_dir("/proc/self/fd").ok()?;
     let number = |name: std::ffi::OsString| name.to_str()?.parse::<u32>().ok();

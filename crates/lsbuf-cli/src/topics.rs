@@ -207,6 +207,9 @@ pub(crate) const TOPICS: &[Topic] = &[
              processes hold, by kind, and for System V segments; what is used of each mounted tmpfs \
              by files that no process holds; less what of all this is in swap; and, in the last row, \
              what is left over. The lines below the table say what that may be.",
+            "A second table says how full each tmpfs is. A third one says, for each size of huge \
+             pages, who has those that are not free: buffers, files that no process holds, segments, \
+             and private mappings.",
             "Huge pages, memfd_secret and guest_memfd are not in Shmem; a line of their own has them. \
              As root, lsbuf first has the kernel add up its per-CPU counters (it reads \
              /proc/sys/vm/stat_refresh). If Shmem changes during the scan, lsbuf scans again, up to \

@@ -26,9 +26,11 @@
 //! upper bound, the swap in use.
 
 pub(crate) mod account;
+pub(crate) mod huge;
 mod uncertainty;
 
 pub use account::{Balance, KindRow, MountRow, ReconcileRow, Reconciliation};
+pub use huge::{HugeAccount, HugeMount, HugeOwner, HugeRow, HugeUncertainty, PrivateHuge};
 pub use uncertainty::Uncertainty;
 
 use crate::error::Error;

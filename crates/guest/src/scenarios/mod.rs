@@ -11,6 +11,7 @@ pub(crate) mod formats;
 pub(crate) mod hanging;
 pub(crate) mod hiding;
 pub(crate) mod holding;
+pub(crate) mod huge_pages;
 pub(crate) mod impostors;
 pub(crate) mod kernel_refs;
 pub(crate) mod machine;

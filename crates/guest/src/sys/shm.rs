@@ -111,6 +111,21 @@ pub fn map_anonymous(pages: usize) -> anyhow::Result<Region> {
     Ok(Region { start: start.context("mapping")?.expose_provenance(), len: pages * page_size() })
 }
 
+/// Maps huge pages of 2 MiB without a file: shared, so that children share them, or the process's
+/// own.
+///
+/// # Errors
+///
+/// The kernel has not enough huge pages, or refuses.
+pub fn map_huge(len: usize, shared: bool) -> anyhow::Result<Region> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let sort = if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
+    let flags = sort | MapFlags::HUGETLB | MapFlags::HUGE_2MB;
+    // SAFETY: the kernel chooses a free range, so nothing that Rust knows of is replaced.
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, protection, flags) };
+    Ok(Region { start: start.context("mapping huge pages")?.expose_provenance(), len })
+}
+
 /// Writes to the first `len` bytes of a region, once in each page, so that the kernel must allocate
 /// those pages.
 ///

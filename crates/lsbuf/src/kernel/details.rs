@@ -75,7 +75,12 @@ pub(crate) fn fd_limit(limits: &[u8]) -> Option<u64> {
 /// `RssShmem` of `/proc/P/status`, in kB there (`task_mem` in fs/proc/task_mmu.c). `status` escapes
 /// newlines in the command name, so the name cannot forge a line.
 pub(crate) fn rss_shmem(status: &[u8]) -> Option<Bytes> {
-    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"RssShmem:"))?;
+    kilobytes(status, b"RssShmem:")
+}
+
+/// The value of the line that begins with this key, in kB there.
+pub(crate) fn kilobytes(text: &[u8], key: &[u8]) -> Option<Bytes> {
+    let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(key))?;
     let kib = number(line.trim_ascii().strip_suffix(b" kB")?, 10).ok()?;
     kib.checked_mul(1024).map(Bytes)
 }

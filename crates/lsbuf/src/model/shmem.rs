@@ -113,6 +113,22 @@ pub enum TmpfsUsage {
     Unreadable,
 }
 
+/// A pool of huge pages of one size, in pages (`/sys/kernel/mm/hugepages`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HugePool {
+    /// The size of each page.
+    pub size: Bytes,
+    /// All pages, used or not (`nr_hugepages`).
+    pub total: u64,
+    /// Pages that nobody uses.
+    pub free: u64,
+    /// Those of the free pages that are promised to mappings which have not touched them yet.
+    pub reserved: u64,
+    /// Those of all pages that were allocated beyond the fixed size of the pool.
+    pub surplus: u64,
+}
+
 /// What the kernel's lists of inodes say of one tmpfs besides the files that somebody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnheldSum {

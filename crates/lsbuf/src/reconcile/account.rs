@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
+use super::huge::{HugeAccount, HugeUncertainty};
 use super::uncertainty::Uncertainty;
 use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage, UnheldSum};
 
@@ -33,8 +34,8 @@ pub struct MountRow {
 }
 
 impl MountRow {
-    /// How much of the tmpfs is used: what statfs(2) says, or else what the kernel's lists of inodes
-    /// add up to. `None`: unknown.
+    /// How much of the tmpfs is used: what statfs(2) says, or else what the kernel's lists of
+    /// inodes add up to. `None`: unknown.
     #[must_use]
     pub fn used(&self) -> Option<Bytes> {
         match self.mount.usage {
@@ -205,7 +206,7 @@ fn row(listed: Option<&UnheldSum>, held: Bytes, mount: TmpfsMount) -> MountRow {
     MountRow { mount, held, unheld }
 }
 
-fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {
+pub(super) fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {
     let mut rows: BTreeMap<Kind, KindRow> = BTreeMap::new();
     for buffer in buffers {
         let kind = buffer.id.kind;
@@ -242,6 +243,11 @@ pub struct Reconciliation {
     pub hugetlb: Bytes,
     /// The account.
     pub balance: Balance,
+    /// The account of huge pages, for each size of which the machine has any. Empty also if the
+    /// pools cannot be read.
+    pub huge: Vec<HugeAccount>,
+    /// Why the account of huge pages may be off.
+    pub huge_uncertainties: Vec<HugeUncertainty>,
 }
 
 impl Reconciliation {
@@ -391,8 +397,8 @@ mod tests {
         assert_eq!((balance.maybe_swapped, balance.inferred_swapped), (Bytes(100), Bytes(0)));
     }
 
-    /// Check that what is charged beyond Shmem is in swap, as far as swap is in use, and is not where
-    /// it may be huge pages.
+    /// Check that what is charged beyond Shmem is in swap, as far as swap is in use, and is not
+    /// where it may be huge pages.
     #[test]
     fn inferred() {
         let memfd = buffer(Kind::Memfd, 1, Some(100));
@@ -432,6 +438,8 @@ mod tests {
             listed: false,
             hugetlb: Bytes(0),
             balance: balance_of(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
+            huge: Vec::new(),
+            huge_uncertainties: Vec::new(),
         };
         assert_eq!(certain.uncertainties(), []);
         let mut inexact = certain.clone();

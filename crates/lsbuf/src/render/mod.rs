@@ -15,6 +15,7 @@ mod json;
 mod layout;
 mod payer;
 mod reconcile;
+mod reconcile_huge;
 mod show;
 mod sum;
 mod summary;

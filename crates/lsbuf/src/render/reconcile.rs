@@ -9,13 +9,15 @@ use serde::Serialize;
 use super::align::{Alignment, width_of};
 use super::cell::Sizes;
 use super::layout::{self, JsonLayout};
+use super::reconcile_huge::{self, JsonHuge};
 use crate::escape::escape_gaps;
 use crate::model::serialize::{Time, lost_bytes, timestamp};
 use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
 use crate::reconcile::{KindRow, MountRow, ReconcileRow, Reconciliation};
 
-/// Writes the table: the rows of the account, how full each tmpfs is, a line on what is not in `Shmem:`, and what the row
-/// `left over` may consist of. A mount without unheld files has no row.
+/// Writes the table: the rows of the account, how full each tmpfs is, the account of huge pages, a
+/// line on what is not in `Shmem:`, and what the row `left over` may consist of. A mount without
+/// unheld files has no row.
 ///
 /// # Errors
 /// Those of `out`.
@@ -58,8 +60,14 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
         writeln!(out)?;
         aligned(out, &filesystems, &[true, true, true, true, false])?;
     }
+    let huge = reconcile_huge::lines(found, sizes);
+    if !huge.is_empty() {
+        writeln!(out)?;
+        aligned(out, &huge, &[false, true, true, false])?;
+    }
     writeln!(out, "\nnot in Shmem: {}", outside(found, sizes))?;
-    writeln!(out, "{}", verdict(found))
+    writeln!(out, "{}", verdict(found))?;
+    reconcile_huge::verdict(found).map_or(Ok(()), |text| writeln!(out, "{text}"))
 }
 
 /// What the row `left over` may consist of, and why it may be off.
@@ -152,7 +160,7 @@ fn outside(found: &Reconciliation, sizes: Sizes) -> String {
 }
 
 /// A size with its sign.
-fn signed(bytes: i128, sizes: Sizes) -> String {
+pub(super) fn signed(bytes: i128, sizes: Sizes) -> String {
     let magnitude = Bytes(u64::try_from(bytes.unsigned_abs()).unwrap_or(u64::MAX));
     let sign = if bytes < 0 { "-" } else { "" };
     match sizes {
@@ -180,15 +188,23 @@ struct ReconcileDocument<'a> {
     left_over: i128,
     outside: Vec<JsonReconcileKind>,
     hugetlb: u64,
+    huge_pages: Vec<JsonHuge<'a>>,
     doubts: Vec<String>,
+    huge_doubts: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct JsonReconcileKind {
+pub(super) struct JsonReconcileKind {
     kind: Kind,
     buffers: u64,
     charged: Bytes,
     unknown: u64,
+}
+
+impl From<&KindRow> for JsonReconcileKind {
+    fn from(row: &KindRow) -> JsonReconcileKind {
+        JsonReconcileKind { kind: row.kind, buffers: row.buffers, charged: row.charged, unknown: row.unknown }
+    }
 }
 
 #[derive(Serialize)]
@@ -215,12 +231,6 @@ pub fn reconciliation_json(
     layout: JsonLayout,
 ) -> io::Result<()> {
     let balance = &found.balance;
-    let kind = |row: &KindRow| JsonReconcileKind {
-        kind: row.kind,
-        buffers: row.buffers,
-        charged: row.charged,
-        unknown: row.unknown,
-    };
     let tmpfs = balance.mounts.iter().map(|row| {
         let usage = match row.mount.usage {
             TmpfsUsage::Used(_) => "used",
@@ -252,14 +262,16 @@ pub fn reconciliation_json(
         shmem_before: found.shmem_before.0,
         folded: found.not_folded.is_none(),
         listed: found.listed,
-        held: balance.held.iter().map(kind).collect(),
+        held: balance.held.iter().map(JsonReconcileKind::from).collect(),
         tmpfs: tmpfs.collect(),
         swapped: balance.swapped.0,
         inferred_swapped: balance.inferred_swapped.0,
         maybe_swapped: balance.maybe_swapped.0,
         left_over: balance.left_over,
-        outside: balance.outside.iter().map(kind).collect(),
+        outside: balance.outside.iter().map(JsonReconcileKind::from).collect(),
         hugetlb: found.hugetlb.0,
+        huge_pages: found.huge.iter().map(JsonHuge::from).collect(),
+        huge_doubts: found.huge_uncertainties.iter().map(ToString::to_string).collect(),
         doubts: found.uncertainties().iter().map(ToString::to_string).collect(),
     };
     layout::document(out, &document, layout)

@@ -34,6 +34,7 @@ mod digest;
 mod dmabuf_identity;
 mod doctor;
 mod driver_shmem;
+mod huge;
 mod iterators;
 mod kernel_holders;
 mod kthreads;
@@ -73,7 +74,7 @@ use crate::kernel::guard::{self, Guarded, Stuck};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::{Filesystems, seals};
-use crate::kernel::{activity, gem_info, map_files, smaps};
+use crate::kernel::{activity, gem_info, hugepages, map_files, smaps};
 use crate::model::{
     Buffer, Coverage, Detail, Details, Device, Kind, MapRef, Note, Pid, PrivateCopies, Process, Snapshot,
     UnheldList, UnheldSum,
@@ -197,6 +198,9 @@ impl Scanner {
             }
         }
         kernel_holders::add(&self.root, &self.options, &mut buffers);
+        if let Some(sys) = sys {
+            segments::correct(&mut buffers, || hugepages::sizes(sys).unwrap_or_default());
+        }
         if self.options.sources.driver_shmem && self.root.has_own_pids() {
             driver_shmem::link(&self.root, &mut buffers);
         }

@@ -111,9 +111,9 @@ pub struct Options {
     /// Whether to list the files of each tmpfs and hugetlbfs that nobody holds
     /// ([`Snapshot::unheld`](crate::model::Snapshot::unheld)).
     pub unheld: bool,
-    /// Whether to leave out what this process holds itself: the fds that it inherited, its mappings,
-    /// its program. A command wants that. A program that uses this library may be a holder like any
-    /// other.
+    /// Whether to leave out what this process holds itself: the fds that it inherited, its
+    /// mappings, its program. A command wants that. A program that uses this library may be a
+    /// holder like any other.
     pub without_self: bool,
     /// What is read of each process beyond its identity, and of each segment. Each detail costs a
     /// few more system calls for each.

@@ -174,6 +174,41 @@ fn add_segment(
     buffer.segment = Some(segment);
 }
 
+/// Corrects what the table says too much of segments of huge pages, where it can be told by how
+/// much: `shm_add_rss_swap` has multiplied by the number of small pages in a huge one. It can be
+/// told if only one size of huge pages makes whole pages of it that fit into the segment. `sizes`
+/// are those that the machine has.
+pub(super) fn correct(buffers: &mut [Buffer], sizes: impl FnOnce() -> Vec<Bytes>) {
+    let overcounted = |b: &Buffer| {
+        b.size.zip(b.segment.as_deref()).is_some_and(|(size, segment)| is_overcounted(size, segment))
+    };
+    let mut sizes = Some(sizes);
+    let mut known: Vec<Bytes> = Vec::new();
+    for buffer in buffers.iter_mut().filter(|b| overcounted(b)) {
+        if let Some(sizes) = sizes.take() {
+            known = sizes();
+        }
+        let (Some(size), Some(segment)) = (buffer.size, &mut buffer.segment) else { continue };
+        let found = known.iter().filter(|page| buffer.huge_page.is_none_or(|of| of == **page));
+        let mut found = found.filter_map(|&page| Some((page, real(size, segment.rss, page)?)));
+        if let (Some((page, rss)), None) = (found.next(), found.next()) {
+            segment.rss = rss;
+            buffer.huge_page = Some(page);
+            buffer.charged = buffer.charged.or(Some(rss + segment.swap));
+        }
+    }
+}
+
+/// What of a segment with pages of this size is in memory, if the table says `told`.
+fn real(size: Bytes, told: Bytes, page: Bytes) -> Option<Bytes> {
+    let rss = told.0 / (page.0 / page_size() as u64).max(1);
+    let is_it = rss > 0
+        && rss.checked_mul(page.0 / page_size() as u64) == Some(told.0)
+        && rss.is_multiple_of(page.0)
+        && Some(rss) <= size.0.checked_next_multiple_of(page.0);
+    is_it.then_some(Bytes(rss))
+}
+
 /// Whether the table says that more of a segment is in memory than fits into it. On some kernels it
 /// does so for huge pages (seen on 6.18 and 7.2, not on 6.12 nor 7.3): `shm_add_rss_swap` in
 /// ipc/shm.c multiplies by the size of a huge page what is counted in small pages already. So such
@@ -195,4 +230,55 @@ fn may_be_overcounted(segment: &Segment) -> bool {
 /// A segment's name: its key, or nothing if that is private.
 pub(super) fn key_name(digits: &[u8]) -> Label {
     if digits == b"00000000" { Label::default() } else { [b"0x", digits].concat()[..].into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HUGE: Bytes = Bytes(2 << 20);
+
+    fn segment(size: u64, rss: u64) -> Buffer {
+        let row = format!("KEY\n4660 0 600 {size} 1 1 0 0 0 0 0 0 0 0 {rss} 0\n");
+        let row = crate::kernel::shmem::sysvipc::parse(row.as_bytes()).unwrap().pop().unwrap();
+        let mut buffer = Buffer::new(BufferId::new(Kind::Sysv, None, row.ino));
+        (buffer.size, buffer.segment) = (Some(row.size), Some(row.segment));
+        buffer
+    }
+
+    /// What is known of the segment after the correction: its page, what is charged, and what is in
+    /// memory.
+    fn corrected(size: u64, rss: u64, sizes: &[Bytes]) -> (Option<Bytes>, Option<Bytes>, Bytes) {
+        let mut buffers = [segment(size, rss)];
+        correct(&mut buffers, || sizes.to_vec());
+        let [Buffer { huge_page, charged, segment: Some(segment), .. }] = &buffers else { panic!() };
+        (*huge_page, *charged, segment.rss)
+    }
+
+    /// Check that two huge pages, of which the table says 512 times as much, are two huge pages,
+    /// and that what fits into a segment stays as it is.
+    #[test]
+    fn huge_pages_are_corrected() {
+        let factor = HUGE.0 / page_size() as u64;
+        let two = Bytes(2 * HUGE.0);
+        let sizes = [HUGE, Bytes(1 << 30)];
+        assert_eq!(corrected(two.0, two.0 * factor, &sizes), (Some(HUGE), Some(two), two));
+        assert_eq!(corrected(two.0, two.0, &sizes), (None, None, two));
+    }
+
+    /// Check that nothing is corrected if two sizes of pages would fit, or none.
+    #[test]
+    fn only_one_size() {
+        let factor = HUGE.0 / page_size() as u64;
+        let (size, told) = (8 * HUGE.0, 4 * HUGE.0 * factor);
+        assert_eq!(corrected(size, told, &[HUGE, Bytes(2 * HUGE.0)]), (None, None, Bytes(told)));
+        assert_eq!(corrected(size, told, &[Bytes(1 << 30)]), (None, None, Bytes(told)));
+        assert_eq!(corrected(size, told, &[]), (None, None, Bytes(told)));
+    }
+
+    /// Check that the sizes are not read if no segment has too much.
+    #[test]
+    fn sizes_are_not_asked_for_in_vain() {
+        correct(&mut [segment(4096, 4096)], || panic!("asked"));
+    }
 }

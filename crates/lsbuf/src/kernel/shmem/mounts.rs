@@ -108,8 +108,8 @@ impl Mounts {
         self.devices.iter().map(|(&dev, &filesystem)| (dev, filesystem))
     }
 
-    /// Every mount of a tmpfs or devtmpfs: its mount point, its device, and whether it is the last one mounted
-    /// there.
+    /// Every mount of a tmpfs or devtmpfs: its mount point, its device, and whether it is the last
+    /// one mounted there.
     pub(crate) fn tmpfs(&self) -> impl Iterator<Item = (&[u8], Dev, bool)> {
         let is_tmpfs = |of: Filesystem| matches!(of, Filesystem::Tmpfs | Filesystem::Devtmpfs);
         let tmpfs = self.shmem.iter().filter(move |shmem| is_tmpfs(shmem.filesystem));
