@@ -66,6 +66,13 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
         found().any(some)
     };
     columns.extend(RARE_REFERENCE_COLUMNS.iter().filter(|name| has_any(name)));
+    let can_remove = |&row: &usize| {
+        let buffer = view.buffer(row);
+        buffer.segment.as_ref().is_some_and(|segment| segment.remove_command(buffer.id.ino).is_some())
+    };
+    if listing.filter.unheld && found().any(can_remove) {
+        columns.push("REMOVE");
+    }
     if with_shmem {
         let ids = || found().map(|&row| view.buffer(row).id);
         if ids().all(|id| id.kind != Kind::DmaBuf) {

@@ -198,6 +198,27 @@ fn is_tricky(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Bytes as one word of a shell's command line. What is not printable ASCII is escaped as in
+/// `$'\033'`, which bash, zsh, ksh and POSIX of 2024 understand.
+#[must_use]
+pub fn shell_word(bytes: &[u8]) -> String {
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"_/.:=+@%,-".contains(b);
+    let text = |bytes: &[u8]| bytes.iter().map(|&b| char::from(b)).collect::<String>();
+    if !bytes.is_empty() && bytes.iter().all(is_plain) {
+        return text(bytes);
+    }
+    if bytes.iter().all(|b| matches!(b, b' '..=b'~')) {
+        return format!("'{}'", text(bytes).replace('\'', r"'\''"));
+    }
+    let escaped = bytes.iter().map(|&b| match b {
+        b'\'' | b'\\' => format!("\\{}", char::from(b)),
+        // Always three octal digits, so that a digit that follows is not taken for part of it.
+        b' '..=b'~' => char::from(b).to_string(),
+        _ => format!("\\{b:03o}"),
+    });
+    format!("$'{}'", escaped.collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -328,5 +349,15 @@ mod tests {
     #[test]
     fn right_to_left_override() {
         assert_eq!(escape("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
+    }
+
+    /// Check that a shell's word is quoted only if it has to be, and that no byte ends the quotes.
+    #[test]
+    fn words_of_a_shell() {
+        let word = |bytes: &[u8]| shell_word(bytes);
+        assert_eq!(word(b"--ipc=/run/ipcns/a-1"), "--ipc=/run/ipcns/a-1");
+        assert_eq!((word(b""), word(b"a b;$(x)")), ("''".into(), "'a b;$(x)'".into()));
+        assert_eq!(word(b"it's"), r"'it'\''s'");
+        assert_eq!(word(b"\n'\x1b1\xff\\"), r"$'\012\'\0331\377\\'");
     }
 }

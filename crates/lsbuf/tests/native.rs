@@ -18,10 +18,11 @@ use std::process::{Child, Command, Stdio};
 use lsbuf::model::{Account, Buffer, Bytes, Fd, Kind, Kinds, Ledger, Note, Pid, Snapshot};
 use lsbuf::scan::{Options, Scanner, Sources, Way};
 use lsbuf_guest::sys::shm::{self, Segment};
-use lsbuf_guest::sys::{self, page, page_size};
+use lsbuf_guest::sys::{self, page, page_size, task};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
+use rustix::thread::UnshareFlags;
 
 /// Answers about these kinds, by each source that works here.
 fn answers(kinds: &[Kind]) -> Vec<Snapshot> {
@@ -239,5 +240,52 @@ fn a_leak() {
     for answer in answers(&[Kind::Memfd]) {
         let leaks = answer.buffers.iter().filter(|b| b.name == Some("leaked".into()));
         assert_eq!(leaks.filter(|b| b.holders.iter().any(|h| h.pid == own())).count(), leaked.len());
+    }
+}
+
+/// Check that segments of an IPC namespace in which there is no process are found through the fd,
+/// or the bind mount, that keeps it, with the command line that removes them; and that this is no
+/// reason for a partial answer.
+#[test]
+fn an_ipc_namespace_without_a_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let point = folder.path().join("it's kept");
+    File::create(&point).unwrap();
+    let make = || {
+        task::enter_new(UnshareFlags::NEWIPC).ok()?;
+        let segment = Segment::create(0, 3).unwrap();
+        let region = segment.attach().unwrap();
+        shm::touch(region, region.len).unwrap();
+        shm::detach(region).unwrap();
+        let file = File::open("/proc/thread-self/ns/ipc").unwrap();
+        let _ = rustix::mount::mount_bind(format!("/proc/self/fd/{}", file.as_raw_fd()), &point);
+        let id = segment.id();
+        // It is removed with the namespace.
+        std::mem::forget(segment);
+        Some((file, id))
+    };
+    // A user may not make such a namespace.
+    let Some((file, id)) = std::thread::scope(|scope| scope.spawn(make).join().unwrap()) else { return };
+    let namespace = file.metadata().unwrap().ino();
+    let found = |answer: &Snapshot| {
+        let ours = |b: &&Buffer| b.id.ipc.is_some_and(|ipc| ipc.0.0 == namespace);
+        let buffer = answer.buffers.iter().find(ours).unwrap();
+        assert_eq!((buffer.id.ino.0, buffer.charged), (id, Some(Bytes(3 * page()))));
+        assert!(!answer.coverage.notes.iter().any(|note| matches!(note, Note::NoSegments { .. })));
+        buffer.segment.as_ref().unwrap().remove_command(buffer.id.ino).unwrap()
+    };
+    let by_fd = format!("nsenter --ipc=/proc/{}/fd/{} ipcrm -m {id}", own(), file.as_raw_fd());
+    let word = format!("--ipc={}", point.display()).replace('\'', r"'\''");
+    let by_mount = format!("nsenter '{word}' ipcrm -m {id}");
+    for answer in answers(&[Kind::Sysv]) {
+        let command = found(&answer);
+        assert!(command == by_fd || command == by_mount, "{command}");
+    }
+    drop(file);
+    if rustix::fs::statfs(&point).is_ok_and(|of| of.f_type == 0x6e73_6673) {
+        for answer in answers(&[Kind::Sysv]) {
+            assert_eq!(found(&answer), by_mount);
+        }
+        rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }

@@ -142,6 +142,7 @@ impl FdReader {
             } else if target == SYNC_FILE_LINK {
                 read.sync_files += 1;
             } else if let Some(finder) = &mut finder
+                && !finder.keeps_ipc(fd, target)
                 && finder.suspects(target)
             {
                 match finder.fd(process, fd, target) {

@@ -322,6 +322,7 @@ fn a_segment_of_somebody_unseen() {
             used: 0,
             last: None,
             attached,
+            reached: None,
             removed: false,
             rss: Bytes(8),
             swap: Bytes(0),

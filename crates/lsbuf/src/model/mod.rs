@@ -56,7 +56,7 @@ pub use part::Part;
 pub use payer::{Payer, Payers, PayingCgroup};
 pub use process::Process;
 pub use residual::{Residual, Why};
-pub use shmem::{HugePool, Overlap, Seals, Segment, TmpfsMount, TmpfsUsage, UnheldSum};
+pub use shmem::{HugePool, Overlap, Seals, Segment, SegmentReach, TmpfsMount, TmpfsUsage, UnheldSum};
 pub use snapshot::{Coverage, Gaps, Host, ProcessCounts, Snapshot};
 pub use source::{HiddenRefs, Source};
 pub use sum::{Group, GroupFigures, Sum, SumKey, SumTotals};

@@ -79,7 +79,6 @@ serialize_as! {
     Totals, JsonTotals::of;
     KindTotals, JsonKindTotals::of;
     ExporterTotals, JsonExporter::of;
-    Segment, JsonSegment::of;
     Overlap, JsonOverlap::of;
     GemHandle, JsonHandle::of;
     KernelHolder, JsonKernelHolder::of;
@@ -331,7 +330,7 @@ struct JsonBuffer<'a> {
     huge_page: Option<Bytes>,
     deleted: Option<bool>,
     seals: Option<Seals>,
-    segment: Option<&'a Segment>,
+    segment: Option<JsonSegment<'a>>,
     same_memory: Option<&'a [Overlap]>,
     name: Option<&'a Label>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -468,7 +467,7 @@ impl<'a> JsonBuffer<'a> {
             huge_page: buffer.huge_page,
             deleted: buffer.deleted,
             seals: buffer.seals,
-            segment: buffer.segment.as_deref(),
+            segment: buffer.segment.as_deref().map(|segment| JsonSegment::of(segment, buffer.id.ino)),
             same_memory: buffer.overlaps.as_deref(),
             name: buffer.name.as_ref(),
             name_bytes: lost_bytes(buffer.name.as_ref()),
@@ -554,11 +553,22 @@ struct JsonSegment<'a> {
     removed: bool,
     rss: Bytes,
     swap: Bytes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached_pid: Option<Pid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached_path: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached_path_bytes: Lost,
+    remove_command: Option<String>,
 }
 
 impl JsonSegment<'_> {
-    fn of(segment: &Segment) -> JsonSegment<'_> {
+    fn of(segment: &Segment, id: Inode) -> JsonSegment<'_> {
         let Segment { key, owner, creator, last, attached, removed, rss, swap, .. } = *segment;
+        let reached_path = match &segment.reached {
+            Some(SegmentReach::Path(path)) => Some(path),
+            _ => None,
+        };
         let (creator_comm, last_comm) = (segment.creator_comm.as_ref(), segment.last_comm.as_ref());
         JsonSegment {
             key,
@@ -573,6 +583,13 @@ impl JsonSegment<'_> {
             removed,
             rss,
             swap,
+            reached_pid: match segment.reached {
+                Some(SegmentReach::Process(pid)) => Some(pid),
+                _ => None,
+            },
+            reached_path,
+            reached_path_bytes: lost_bytes(reached_path),
+            remove_command: segment.remove_command(id),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{BufferId, Bytes, Dev, Label, Pid};
+use super::{BufferId, Bytes, Dev, Inode, Label, Pid};
+use crate::escape::shell_word;
 
 /// A System V segment as the kernel lists it in `/proc/sysvipc/shm` of its IPC namespace
 /// (`sysvipc_shm_proc_show` in ipc/shm.c).
@@ -27,6 +28,8 @@ pub struct Segment {
     pub last_comm: Option<Label>,
     /// Attachments (`nattch`): the VMAs of all processes.
     pub attached: u64,
+    /// How its IPC namespace can be entered. `None`: unknown, as in a recorded tree.
+    pub reached: Option<SegmentReach>,
     /// Marked for removal, which happens at the last detachment (`SHM_DEST`).
     pub removed: bool,
     /// Bytes in memory.
@@ -38,6 +41,35 @@ pub struct Segment {
     pub(crate) changed: u64,
     /// When it was attached or detached last, likewise; 0 for never.
     pub(crate) used: u64,
+}
+
+impl Segment {
+    /// The command line that removes it, if no process has it attached. `None`: one has, it is
+    /// marked for removal, or nothing is known by which its namespace can be entered.
+    #[must_use]
+    pub fn remove_command(&self, id: Inode) -> Option<String> {
+        let reached = self.reached.as_ref().filter(|_| self.attached == 0 && !self.removed)?;
+        Some(match reached {
+            SegmentReach::Own => format!("ipcrm -m {id}"),
+            SegmentReach::Process(pid) => format!("nsenter -t {pid} -i ipcrm -m {id}"),
+            SegmentReach::Path(path) => {
+                let word = [b"--ipc=", path.as_bytes()].concat();
+                format!("nsenter {} ipcrm -m {id}", shell_word(&word))
+            }
+        })
+    }
+}
+
+/// How the IPC namespace of a segment can be entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SegmentReach {
+    /// It is the reader's own.
+    Own,
+    /// Through a process or thread in it, by its id below `/proc`.
+    Process(Pid),
+    /// No process is in it. This path leads to what keeps it: a bind mount of its file, or an fd.
+    Path(Label),
 }
 
 /// Seals of a memfd: operations that are forbidden for good (`F_SEAL_…` of

@@ -321,6 +321,15 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         help: "process that attached or detached a segment last, likewise",
         cell: |v, i| details::last_user(&buffer(v, i)),
     },
+    Column {
+        name: "REMOVE",
+        help: "command line that removes a segment which no process has attached",
+        cell: |v, i| {
+            let buffer = buffer(v, i);
+            let command = buffer.segment.as_ref().and_then(|segment| segment.remove_command(buffer.id.ino));
+            Cell::Words(command.map(Into::into))
+        },
+    },
 ];
 
 /// Columns of `ps`.

@@ -10,7 +10,7 @@ use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
     Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, KernelHolder, KernelHolderKind, Kind, Label,
-    LeakShape, Owner, Pid, Seals, Why,
+    LeakShape, Owner, Pid, Seals, SegmentReach, Why,
 };
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
@@ -171,6 +171,11 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         lines.push(("creator", pid(segment.creator, segment.creator_comm.as_ref())));
         lines.push(("last used", pid(segment.last, segment.last_comm.as_ref())));
         lines.push(("memory", format!("{} in memory, {} in swap", segment.rss, segment.swap)));
+        if let Some(SegmentReach::Path(path)) = &segment.reached {
+            let path = escape(path.as_bytes());
+            lines.push(("kept by", format!("{path}: no process that was found is in its namespace")));
+        }
+        lines.extend(segment.remove_command(buffer.id.ino).map(|command| ("remove", command)));
     }
     lines.extend(buffer.id.ipc.map(|ipc| ("namespace", format!("IPC namespace {}", ipc.0))));
     lines
@@ -439,6 +444,7 @@ mod tests {
             changed: 0,
             used: 0,
             attached: 6,
+            reached: None,
             removed: false,
             rss: Bytes(0),
             swap: Bytes(0),

@@ -63,18 +63,21 @@ pub(super) fn helpers(root: &ProcRoot) -> Vec<Pid> {
 /// Reads the kernel's tables of System V segments. A thread enters each of these IPC namespaces and
 /// reads its table. A recorded tree has one table.
 ///
-/// A namespace that only an fd keeps, or in which there are only threads that no source showed, is
-/// not read.
+/// A namespace in which there are only threads that no source showed is not read.
 pub(super) fn add_segments(segments: &mut Segments, namespaces: &Namespaces, root: &ProcRoot) {
     segments.asked = true;
-    let live = namespaces.tables(root).into_iter().map(|(namespace, table)| (Some(namespace), table));
-    let mut tables: Vec<_> = live.collect();
-    if !root.is_live() {
-        tables.push((None, sysvipc::rows(root.dir())));
-    }
-    for (namespace, table) in tables {
+    for (namespace, table) in namespaces.tables(root) {
         match table {
-            Ok(rows) => segments.tables.push((namespace, rows)),
+            Ok((reach, mut rows)) => {
+                rows.iter_mut().for_each(|row| row.segment.reached = Some(reach.clone()));
+                segments.tables.push((Some(namespace), rows));
+            }
+            Err(_) => segments.unread += 1,
+        }
+    }
+    if !root.is_live() {
+        match sysvipc::rows(root.dir()) {
+            Ok(rows) => segments.tables.push((None, rows)),
             Err(_) => segments.unread += 1,
         }
     }

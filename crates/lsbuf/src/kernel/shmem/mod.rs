@@ -18,6 +18,7 @@
 pub(crate) mod files;
 mod filesystems;
 pub(crate) mod inode;
+pub(crate) mod kept_ipc;
 pub(crate) mod mounts;
 pub(crate) mod name;
 pub(crate) mod places;
@@ -145,6 +146,7 @@ impl MountView {
 struct ProcessContext {
     mounts: Rc<Mounts>,
     ipc: Option<IpcNamespace>,
+    pid: Option<Pid>,
 }
 
 /// The shared memory that one walk over processes has found so far.
@@ -202,7 +204,7 @@ impl ShmemFinder {
                 }
             }
         }
-        self.context = ProcessContext { mounts: self.mounts_of(process), ipc };
+        self.context = ProcessContext { mounts: self.mounts_of(process), ipc, pid: Some(process.pid()) };
     }
 
     /// The mounts that a process sees. They are read once for all processes that see the same.
@@ -212,6 +214,9 @@ impl ShmemFinder {
             return Rc::clone(known);
         }
         let read = process.dir().read_file(c"mountinfo", &mut self.text);
+        if read.is_ok() && self.kinds.has(Kind::Sysv) {
+            kept_ipc::note_mounts(&mut self.namespaces, process.pid(), &self.text);
+        }
         let mounts = Rc::new(read.map_or_else(|_| Mounts::default(), |()| Mounts::parse(&self.text)));
         for (dev, filesystem) in mounts.devices() {
             self.filesystems.mounted(dev, filesystem);
@@ -220,6 +225,18 @@ impl ShmemFinder {
             self.mounts.insert(view, Rc::clone(&mounts));
         }
         mounts
+    }
+
+    /// Notes an fd of an IPC namespace, which may have segments and no process. Returns whether it
+    /// is one.
+    pub(crate) fn keeps_ipc(&mut self, fd: Fd, link: &[u8]) -> bool {
+        let namespace = sysvipc::namespace_of(link);
+        if let (Some(namespace), Some(pid)) = (namespace, self.context.pid)
+            && self.kinds.has(Kind::Sysv)
+        {
+            self.namespaces.keep(namespace, kept_ipc::IpcKeeper::Fd(pid, fd.0));
+        }
+        namespace.is_some()
     }
 
     /// Whether an fd with that link may be shared memory.

@@ -83,7 +83,7 @@ impl Mounts {
         let mut shmem = Vec::new();
         let mut roots = Vec::new();
         for line in text.split(|&b| b == b'\n') {
-            let Ok(Mount { root, point, top }) = mount(line) else { continue };
+            let Ok(Mount { root, point, top, .. }) = mount(line) else { continue };
             if let Some(filesystem) = top.filesystem {
                 shmem.push(ShmemMount { point: point.clone(), dev: top.dev, filesystem, is_top: false });
                 roots.push(root);
@@ -229,6 +229,8 @@ struct Mount {
     root: Vec<u8>,
     point: Vec<u8>,
     top: TopMount,
+    /// Whether it is a file of a namespace.
+    is_nsfs: bool,
 }
 
 fn mount(line: &[u8]) -> Result<Mount, Malformed> {
@@ -248,7 +250,14 @@ fn mount(line: &[u8]) -> Result<Mount, Malformed> {
         _ => None,
     };
     let top = TopMount { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
-    Ok(Mount { root: unescaped(root), point: unescaped(point), top })
+    Ok(Mount { root: unescaped(root), point: unescaped(point), top, is_nsfs: kind == b"nsfs" })
+}
+
+/// The mounts of namespaces in a mountinfo: the root of each, such as `ipc:[4026532177]`, and its
+/// mount point.
+pub(super) fn nsfs(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    let lines = text.split(|&b| b == b'\n').filter_map(|line| mount(line).ok());
+    lines.filter(|mount| mount.is_nsfs).map(|mount| (mount.root, mount.point))
 }
 
 /// Decodes `\040` and the like (`mangle_path` in fs/seq_file.c).

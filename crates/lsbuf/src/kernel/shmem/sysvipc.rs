@@ -3,23 +3,26 @@
 //!
 //! The file shows the IPC namespace of the process that opens it. To read that of another one,
 //! lsbuf starts a thread, which enters that namespace, reads the file and ends. That needs
-//! CAP_SYS_ADMIN. Pids are those of the reader's pid namespace; a process outside of it has pid 0.
+//! CAP_SYS_ADMIN. A namespace is entered through a process in it, or through what keeps it
+//! ([`kept_ipc`](super::kept_ipc)). Pids are those of the reader's pid namespace; a process outside
+//! of it has pid 0.
 //!
 //! Limits: a recorded tree has the table of its own IPC namespace in `sysvipc/shm`, and no other.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::kept_ipc::IpcKeeper;
 use crate::kernel::parse::{self, Malformed, number, number32};
 use crate::kernel::path::Path;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::tree::Folder;
-use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment};
+use crate::model::{Bytes, Inode, IpcNamespace, Pid, Segment, SegmentReach};
 
 /// One row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,45 +35,91 @@ pub(crate) struct SegmentRow {
     pub(crate) segment: Box<Segment>,
 }
 
-/// IPC namespaces, each with a few tasks that were found in it, by ids below `/proc`. Several are
-/// kept because some may have left the namespace when it is read.
+/// IPC namespaces, and how each can be entered.
 #[derive(Debug, Default)]
-pub(crate) struct Namespaces(HashMap<IpcNamespace, Vec<Pid>>);
+pub(crate) struct Namespaces(HashMap<IpcNamespace, Entrances>);
+
+/// How a namespace can be entered. Several ways are kept because some may have gone when it is
+/// read.
+#[derive(Debug, Default)]
+struct Entrances {
+    /// Tasks that were found in it, by ids below `/proc`.
+    tasks: Vec<Pid>,
+    /// What keeps it besides.
+    keepers: Vec<IpcKeeper>,
+}
+
+/// What was read of one namespace: its table, and how it was reached.
+pub(crate) type NamespaceTable = Result<(SegmentReach, Vec<SegmentRow>)>;
 
 impl Namespaces {
     const FEW: usize = 8;
 
     /// Notes that a process is in a namespace.
     pub(crate) fn add(&mut self, namespace: IpcNamespace, pid: Pid) {
-        let pids = self.0.entry(namespace).or_default();
-        if pids.len() < Namespaces::FEW {
-            pids.push(pid);
+        let tasks = &mut self.0.entry(namespace).or_default().tasks;
+        if tasks.len() < Namespaces::FEW {
+            tasks.push(pid);
         }
     }
 
+    /// Notes what keeps a namespace.
+    pub(crate) fn keep(&mut self, namespace: IpcNamespace, keeper: IpcKeeper) {
+        let keepers = &mut self.0.entry(namespace).or_default().keepers;
+        if keepers.len() < Namespaces::FEW {
+            keepers.push(keeper);
+        }
+    }
+
+    /// What keeps a namespace, as far as it was noted.
+    #[cfg(test)]
+    pub(super) fn kept(&self, namespace: IpcNamespace) -> &[IpcKeeper] {
+        self.0.get(&namespace).map_or(&[], |entrances| &entrances.keepers)
+    }
+
     /// The table of each namespace, or why it cannot be read. A namespace that all noted processes
-    /// have left is missing.
-    pub(crate) fn tables(&self, root: &ProcRoot) -> Vec<(IpcNamespace, Result<Vec<SegmentRow>>)> {
+    /// have left, and nothing keeps any more, is missing.
+    pub(crate) fn tables(&self, root: &ProcRoot) -> Vec<(IpcNamespace, NamespaceTable)> {
         let own = own(root);
-        let read = |(&namespace, pids): (&IpcNamespace, &Vec<Pid>)| {
+        let read = |(&namespace, entrances): (&IpcNamespace, &Entrances)| {
             if Some(namespace) == own {
-                return Some((namespace, rows(root.dir())));
+                return Some((namespace, rows(root.dir()).map(|rows| (SegmentReach::Own, rows))));
             }
-            let tables = pids.iter().map(|&pid| read(root, namespace, pid));
-            let there = |table: &Result<_>| !matches!(table, Err(Errno::NOENT | Errno::SRCH | Errno::STALE));
-            tables.into_iter().find(there).map(|table| (namespace, table))
+            let of_task = |&pid: &Pid| {
+                let file = through_task(root, namespace, pid)?;
+                Ok((SegmentReach::Process(pid), rows_of(root, &file)?))
+            };
+            let of_keeper = |keeper: &IpcKeeper| {
+                let (file, path) = keeper.open(root, namespace)?;
+                Ok((SegmentReach::Path(path), rows_of(root, &file)?))
+            };
+            let keepers = entrances.keepers.iter().filter(|_| root.is_live());
+            let tables = entrances.tasks.iter().map(of_task).chain(keepers.map(of_keeper));
+            let mut refused = None;
+            for table in tables {
+                match table {
+                    Ok(_) => return Some((namespace, table)),
+                    Err(Errno::NOENT | Errno::SRCH | Errno::STALE) => {}
+                    Err(error) => refused = refused.or(Some(error)),
+                }
+            }
+            refused.map(|error| (namespace, Err(error)))
         };
         self.0.iter().filter_map(read).collect()
     }
 }
 
-/// Reads the table of another namespace through a process in it. `STALE`: the process has left it.
-fn read(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<Vec<SegmentRow>> {
+/// Opens another namespace through a process in it. `STALE`: the process has left it.
+fn through_task(root: &ProcRoot, wanted: IpcNamespace, pid: Pid) -> Result<OwnedFd> {
     let process = ProcessDir::open(root, pid)?;
     if ipc_namespace(process.dir(), "").is_some_and(|now| now != wanted) {
         return Err(Errno::STALE);
     }
-    let namespace = process.dir().file(c"ns/ipc")?;
+    process.dir().file(c"ns/ipc")
+}
+
+/// Reads the table of another namespace, by its file.
+fn rows_of(root: &ProcRoot, namespace: &OwnedFd) -> Result<Vec<SegmentRow>> {
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::InterProcessCommunication))?;
@@ -88,7 +137,11 @@ fn own(root: &ProcRoot) -> Option<IpcNamespace> {
 /// The IPC namespace of a process, or of one of its tasks with a folder below the process's.
 pub(crate) fn ipc_namespace(process: &Folder, task: &str) -> Option<IpcNamespace> {
     let mut room = [MaybeUninit::uninit(); 64];
-    let link = process.link(Path::new(format_args!("{task}ns/ipc")).as_str(), &mut room).ok()?;
+    namespace_of(process.link(Path::new(format_args!("{task}ns/ipc")).as_str(), &mut room).ok()?)
+}
+
+/// The namespace that a link or the root of a mount names: `ipc:[NUMBER]`.
+pub(crate) fn namespace_of(link: &[u8]) -> Option<IpcNamespace> {
     let number = link.strip_prefix(b"ipc:[")?.strip_suffix(b"]")?;
     parse::number(number, 10).ok().map(|ino| IpcNamespace(Inode(ino)))
 }
@@ -123,6 +176,7 @@ fn row(line: &[u8]) -> std::result::Result<SegmentRow, Malformed> {
         creator_uid: number32(word(9)?, 10)?,
         segment: Box::new(Segment {
             key: key.cast_unsigned(),
+            reached: None,
             removed: number(word(2)?, 8)? & REMOVED != 0,
             creator: pid(4)?,
             creator_comm: None,
@@ -160,6 +214,7 @@ mod tests {
             last: None,
             last_comm: None,
             attached: 2,
+            reached: None,
             removed: true,
             rss: Bytes(8192),
             swap: Bytes(4096),

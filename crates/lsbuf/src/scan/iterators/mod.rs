@@ -37,7 +37,9 @@ use self::records::{Records, VmasOf};
 use self::unheld_files::unheld_files;
 use super::lists;
 use super::options::Options;
-use super::reading::{Effort, Failed, Interference, Object, Reading, ReadingCoverage, ReadingSource};
+use super::reading::{
+    Effort, Failed, Interference, Object, Reading, ReadingCoverage, ReadingSource, Segments,
+};
 use super::tasks;
 use super::walk::by_node;
 use crate::kernel::activity::{self, Doing};
@@ -47,6 +49,7 @@ use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::kept_ipc;
 use crate::kernel::shmem::secret::SecretMemory;
 use crate::kernel::{devices, fds, meminfo};
 use crate::model::{
@@ -377,7 +380,20 @@ impl ReadingSource for IteratorSource {
         }
         if kinds.has(Kind::Sysv) {
             reading.segments.in_flight = (!counts.unknown).then_some(0);
-            lists::add_segments(&mut reading.segments, &records.ipc_namespaces(), &self.root);
+            let mut namespaces = records.ipc_namespaces();
+            lists::add_segments(&mut reading.segments, &namespaces, &self.root);
+            let listed = reading.objects.iter().filter(|one| one.buffer.id.kind == Kind::Sysv).count();
+            let shown = |segments: &Segments| segments.tables.iter().map(|(_, rows)| rows.len()).sum();
+            if listed > shown(&reading.segments) {
+                // Some are in a namespace that was not read, because no process is in it.
+                kept_ipc::search(&mut namespaces, &self.root);
+                reading.segments.tables.clear();
+                reading.segments.unread = 0;
+                lists::add_segments(&mut reading.segments, &namespaces, &self.root);
+                if listed > shown(&reading.segments) {
+                    reading.segments.unread = reading.segments.unread.max(1);
+                }
+            }
         }
         reading.coverage = self.seen(&records, counts, (listed, unseen_mappings), &reading);
         if let Some(list) = &list {
