@@ -34,13 +34,14 @@ impl KeptNamespaces {
         KeptNamespaces(Vec::new())
     }
 
-    /// Keeps the namespace of a process, and ends the process.
-    pub(super) fn keep(&mut self, actor: Actor, place: &'static str) -> anyhow::Result<()> {
+    /// Keeps the namespace of a process, and ends the process. Returns the namespace's number.
+    pub(super) fn keep(&mut self, actor: Actor, place: &'static str) -> anyhow::Result<u64> {
+        let number = namespace(actor.pid)?;
         File::create(place).with_context(|| format!("making {place}"))?;
         mount_bind(format!("/proc/{}/ns/ipc", actor.pid), place).context("keeping a namespace")?;
         self.0.push(place);
         drop(actor);
-        Ok(())
+        Ok(number)
     }
 }
 
@@ -122,8 +123,8 @@ fn lines(mut all: Vec<String>) -> String {
 
 pub(super) fn namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut kept = KeptNamespaces::new();
-    kept.keep(maker(3)?, "/tmp/first-ipc")?;
-    kept.keep(maker(1)?, "/tmp/second-ipc")?;
+    let first = kept.keep(maker(3)?, "/tmp/first-ipc")?;
+    let second = kept.keep(maker(1)?, "/tmp/second-ipc")?;
     let idle = maker(5)?;
     let mut user = Actor::start(b"user", |stage| {
         let (_same, _region) = same_in_new_namespace(2)?;
@@ -138,8 +139,8 @@ pub(super) fn namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
 
     let answer = ask(ctx, "sysv")?;
     let right = vec![
-        expected(ID, None, 3, None),
-        expected(ID, None, 1, None),
+        expected(ID, Some(first), 3, None),
+        expected(ID, Some(second), 1, None),
         expected(ID, Some(idle_in), 5, None),
         expected(ID, Some(user_in), 2, Some(user.pid)),
         expected(more, Some(user_in), 4, None),
