@@ -5,14 +5,14 @@
 mod common;
 
 use common::Tree;
-use lsbuf::model::{Buffer, Bytes, Detail, Details, Kind, Label, ProcessDetails, Snapshot};
+use lsbuf::model::{Buffer, Bytes, Detail, Details, Kind, Label, Pid, ProcessDetails, Snapshot};
 use lsbuf::scan::Options;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const UID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Process 12 runs in a pod and holds a dma-buf; process 13 has a hostile command line, and runs in
-/// a cgroup of another namespace.
+/// Process 12 runs in a pod and holds a dma-buf; process 13 has a hostile command name and line, no
+/// parent in its pid namespace, and runs in a cgroup of another namespace.
 fn world() -> Tree {
     let tree = Tree::new();
     for pid in [12, 13] {
@@ -27,6 +27,7 @@ fn world() -> Tree {
     tree.write("proc/12/status", b"Name:\tx\nUid:\t1000\t0\t0\t0\nRssShmem:\t      20 kB\n");
     tree.write("proc/12/cgroup", format!("0::/kubepods/burstable/pod{UID}/{ID}\n").as_bytes());
     tree.link("proc/12/exe", b"/usr/bin/worker (deleted)");
+    tree.write("proc/13/stat", b"13 (x) S 9 9 () S 0 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0");
     tree.write("proc/13/cmdline", b"\x1b[2J\n\xff\0");
     tree.write("proc/13/cgroup", b"0::/../../other.service\n");
     tree.write("etc/passwd", b"root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n");
@@ -56,6 +57,7 @@ fn all_details() {
     assert_eq!(found.exe, Some("/usr/bin/worker (deleted)".into()));
     assert_eq!(found.user, Some("ann".into()));
     assert_eq!((found.fd_limit, found.rss_shmem), (Some(1024), Some(Bytes(20 << 10))));
+    assert_eq!(found.parent, Some(Pid(1)));
     let workload = found.workload.as_ref().unwrap();
     assert_eq!((&workload.unit, &workload.container), (&None, &Some(ID.into())));
     assert_eq!(workload.pod.as_ref().unwrap().to_string(), "shop/web-0");
@@ -69,7 +71,7 @@ fn missing_details() {
     let snapshot = lsbuf::scan(options(&tree, Details::ALL)).unwrap();
     let found = details(&snapshot, 1);
     assert_eq!((&found.exe, found.fd_limit, found.rss_shmem), (&None, None, None));
-    assert_eq!(found.workload, None);
+    assert_eq!((&found.workload, found.parent), (&None, None));
     let word = Label::from(&b"\x1b[2J\n\xff"[..]);
     assert_eq!(found.args.as_ref().unwrap().words, [word]);
 }

@@ -24,6 +24,8 @@ pub fn process(data: &[u8]) {
         [b"7 (", comm, fields.as_bytes()].concat()
     };
     assert_eq!(texts::stat(&print(comm, flags, 4711)), Ok((comm.into(), 4711)));
+    assert_eq!(texts::parent(&print(comm, flags, 4711)), Ok(Some(1)));
+    let _ = texts::parent(text);
     assert_eq!(texts::stage(&print(comm, flags, 1)), texts::stage(&print(b"x", flags, 1)));
     assert_eq!(texts::stage(&print(comm, 2_129_984, 1)), Ok(Stage::Kernel));
     let _ = texts::stage(text);

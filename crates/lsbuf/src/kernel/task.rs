@@ -30,6 +30,12 @@ pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Malformed> 
     Ok((comm.into(), number(start, 10)?))
 }
 
+/// The parent's pid (`ppid`); `None` if it has no parent in the reader's pid namespace.
+pub(crate) fn parent(stat: &[u8]) -> std::result::Result<Option<u32>, Malformed> {
+    let pid = number32(stat_field(stat, 4).ok_or(Malformed)?, 10)?;
+    Ok(Some(pid).filter(|&pid| pid != 0))
+}
+
 /// The stage, by a stat line.
 pub(crate) fn stage(stat: &[u8]) -> std::result::Result<Stage, Malformed> {
     /// From include/linux/sched.h.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Bytes, Label};
+use super::{Bytes, Label, Pid};
 
 /// One detail, or several that are read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Detail {
     FdLimit,
     /// [`ProcessDetails::rss_shmem`].
     RssShmem,
+    /// [`ProcessDetails::parent`].
+    Parent,
     /// [`ProcessDetails::workload`].
     Workload,
     /// Of System V segments: [`Segment::creator_comm`](super::Segment::creator_comm) and
@@ -38,6 +40,7 @@ impl Detail {
         Detail::User,
         Detail::FdLimit,
         Detail::RssShmem,
+        Detail::Parent,
         Detail::Workload,
         Detail::SegmentUsers,
         Detail::MountPoints,
@@ -108,6 +111,9 @@ pub struct ProcessDetails {
     pub fd_limit: Option<u64>,
     /// Pages of shared memory that are in its page tables (`RssShmem` of `/proc/P/status`).
     pub rss_shmem: Option<Bytes>,
+    /// Its parent now: another process adopts it if the first one exits. `None` also if it has no
+    /// parent in the reader's pid namespace.
+    pub parent: Option<Pid>,
     /// Where it runs, by its cgroup. `None` also if that is outside of the reader's cgroup
     /// namespace.
     pub workload: Option<Workload>,

@@ -410,6 +410,11 @@ pub const PROCESS_COLUMNS: &[Column] = &[
         cell: |v, i| details::rss_shmem(process(v, i)),
     },
     Column {
+        name: "PPID",
+        help: "its parent, from which it may have inherited fds; ? if none",
+        cell: |v, i| details::parent(process(v, i)),
+    },
+    Column {
         name: "USER",
         help: "its real user by /etc/passwd, or else the number",
         cell: |v, i| details::user(process(v, i)),

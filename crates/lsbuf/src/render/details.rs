@@ -16,6 +16,7 @@ pub(super) fn needed(column: &str) -> Details {
         "USER" => Detail::User.into(),
         "NOFILE" => Detail::FdLimit.into(),
         "SHMRSS" => Detail::RssShmem.into(),
+        "PPID" => Detail::Parent.into(),
         "UNIT" | "CONTAINER" | "POD" => Detail::Workload.into(),
         "CPID" | "LPID" => Detail::SegmentUsers.into(),
         _ => Details::NONE,
@@ -53,6 +54,10 @@ pub(super) fn fd_limit(process: &Process) -> Cell {
 
 pub(super) fn rss_shmem(process: &Process) -> Cell {
     Cell::Size(details(process).and_then(|details| details.rss_shmem))
+}
+
+pub(super) fn parent(process: &Process) -> Cell {
+    Cell::Number(details(process).and_then(|details| details.parent).map(|Pid(pid)| pid.into()))
 }
 
 /// A part of the workload: `?` if that is unknown, `-` if the process is in none.

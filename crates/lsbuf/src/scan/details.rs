@@ -82,6 +82,7 @@ fn of_process(root: &ProcRoot, process: &Process, wanted: Details) -> Option<Pro
     let mut found = ProcessDetails {
         fd_limit: read(Detail::FdLimit, "limits").and_then(|text| details::fd_limit(&text)),
         rss_shmem: read(Detail::RssShmem, "status").and_then(|text| details::rss_shmem(&text)),
+        parent: read(Detail::Parent, "stat").and_then(|text| task::parent(&text).ok()?).map(Pid),
         ..ProcessDetails::default()
     };
     let cgroup = read(Detail::Workload, "cgroup");

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Each, Lost, lost_bytes};
 use crate::escape::escape;
-use crate::model::{Args, Bytes, Label, Pod, ProcessDetails, Workload};
+use crate::model::{Args, Bytes, Label, Pid, Pod, ProcessDetails, Workload};
 
 #[derive(Serialize)]
 struct JsonDetails<'a> {
@@ -20,6 +20,7 @@ struct JsonDetails<'a> {
     user_bytes: Lost,
     fd_limit: Option<u64>,
     rss_shmem: Option<Bytes>,
+    parent: Option<Pid>,
     workload: Option<JsonWorkload<'a>>,
 }
 
@@ -57,6 +58,7 @@ impl Serialize for ProcessDetails {
             user_bytes: lost_bytes(self.user.as_ref()),
             fd_limit: self.fd_limit,
             rss_shmem: self.rss_shmem,
+            parent: self.parent,
             workload: self.workload.as_ref().map(JsonWorkload::of),
         };
         json.serialize(serializer)
