@@ -4,7 +4,7 @@
 //! that it counts a reference. A process that has such a device open *could* be behind it. That
 //! makes it a candidate, which is never a fact.
 
-use super::{Buffer, Fd, Label, Owner, Pid};
+use super::{Buffer, Fd, Kind, Label, Owner, Pid};
 
 /// One device node that at least one process has open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,11 @@ impl DeviceClass {
 
     /// The class of devices whose driver may have exported that buffer and keeps references of its
     /// own. `None`: heaps and udmabuf, which keep none.
+    /// Memory of a GPU driver belongs to a GEM object, exported or not.
     fn exporting(buffer: &Buffer) -> Option<DeviceClass> {
+        if buffer.id.kind == Kind::GemShmem {
+            return Some(DeviceClass::Drm);
+        }
         match Owner::of(buffer) {
             Owner::References | Owner::Pages => None,
             Owner::Queue => Some(DeviceClass::Video),
@@ -131,7 +135,7 @@ fn distinct(pids: impl Iterator<Item = Pid>) -> Vec<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BufferId, GemHandle, Inode, Kind};
+    use crate::model::{BufferId, GemHandle, Inode};
 
     /// Check that nodes are recognized by their place below `/dev`, also in a container.
     #[test]
@@ -194,6 +198,14 @@ mod tests {
         let handle = |pid, handle| GemHandle { pid: Pid(pid), comm: "x".into(), handle, imported: true };
         imported.handles = vec![handle(3, 1), handle(3, 2)].into();
         assert_eq!(candidates(&imported, &[device("/dev/dri/card0", "gpu", &[1])]), [Pid(3)]);
+    }
+
+    /// Check that the candidates for memory of a GPU driver are the processes that have a GPU open.
+    #[test]
+    fn memory_of_a_driver() {
+        let memory = Buffer::new(BufferId::new(Kind::GemShmem, None, Inode(1)));
+        let devices = [device("/dev/dri/card0", "gpu", &[1]), device("/dev/video0", "cam", &[2])];
+        assert_eq!(candidates(&memory, &devices), [Pid(1)]);
     }
 
     /// Check that without attachments only drivers that need not attach make candidates, and that

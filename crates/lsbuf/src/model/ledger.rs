@@ -306,13 +306,16 @@ struct BufferFigures {
     candidates: usize,
 }
 
+/// Whether it is memory of a GPU driver, its exporter, and its attachments.
+type CandidateFacts<'s> = (bool, Option<&'s Label>, Option<&'s [Label]>);
+
 /// The lists of candidates. Buffers with the same facts have one list together.
 #[derive(Clone, Debug)]
 struct CandidateLists<'s> {
     /// The first one is empty.
     lists: Vec<Vec<Pid>>,
-    /// The list for each exporter and set of attachments, where no handles are listed.
-    known: HashMap<(Option<&'s Label>, Option<&'s [Label]>), usize>,
+    /// The list for the same facts, where no handles are listed.
+    known: HashMap<CandidateFacts<'s>, usize>,
     /// The list of those that have a video device open, if it was needed.
     of_queues: Option<usize>,
 }
@@ -339,7 +342,8 @@ impl<'s> CandidateLists<'s> {
             self.lists.push(candidates(buffer, devices));
             return next;
         }
-        let facts = (buffer.exporter.as_ref(), buffer.attachments.as_deref());
+        let is_driver_memory = buffer.id.kind == Kind::GemShmem;
+        let facts = (is_driver_memory, buffer.exporter.as_ref(), buffer.attachments.as_deref());
         *self.known.entry(facts).or_insert_with(|| {
             self.lists.push(candidates(buffer, devices));
             next
