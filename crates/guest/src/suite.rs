@@ -9,9 +9,9 @@ use anyhow::bail;
 
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
-    boots, check, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs, machine, making,
-    mapping, names, naming, people, probes, procmap, reconcile, rights, shmem, soaking, sources, unlisted,
-    video,
+    boots, cases, check, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs, machine,
+    making, mapping, names, naming, people, probes, procmap, reconcile, rights, shmem, soaking, sources,
+    unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -37,6 +37,7 @@ pub fn all() -> &'static [Scenario] {
             shmem::SCENARIOS,
             shmem::listed::SCENARIOS,
             people::SCENARIOS,
+            cases::SCENARIOS,
             huge_pages::SCENARIOS,
             reconcile::SCENARIOS,
             hiding::SCENARIOS,
@@ -111,6 +112,22 @@ mod tests {
         assert_eq!(names, ["boots", "dup (bpf)", "dup (procfs)"]);
         let needs: Vec<Vec<Need>> = runs.iter().map(|run| run.needs().collect()).collect();
         assert_eq!(needs, [vec![], vec![Need::Iterators], vec![]]);
+    }
+
+    /// Check that the table of reports names only scenarios that exist, and every one that replays
+    /// a report.
+    #[test]
+    fn every_case_is_documented() {
+        let table = include_str!("../../../docs/cases.md");
+        let rows = table.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+        let tests: Vec<&str> = rows
+            .filter_map(|row| row.rsplit(" | ").next())
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect();
+        select(&tests.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+        let replays = all().iter().map(|scenario| scenario.name).filter(|name| name.starts_with("case_"));
+        let missing: Vec<&str> = replays.filter(|name| !tests.contains(name)).collect();
+        assert!(!tests.is_empty() && missing.is_empty(), "{missing:?}");
     }
 
     /// Check that a run can be selected without its scenario's other ones, and an unknown one not.

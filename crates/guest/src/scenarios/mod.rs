@@ -6,6 +6,7 @@
 //! module gets a row in [`crate::suite`].
 
 pub(crate) mod boots;
+pub(crate) mod cases;
 pub mod check;
 pub(crate) mod formats;
 pub(crate) mod hanging;

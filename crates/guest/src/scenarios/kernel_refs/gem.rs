@@ -5,4 +5,4 @@
 pub(in crate::scenarios) const EXPORTED: u64 = 2;
 /// References to an imported dma-buf, besides fds: those of an exported one, and that of the
 /// attachment.
-pub(super) const IMPORTED: u64 = 3;
+pub(in crate::scenarios) const IMPORTED: u64 = 3;

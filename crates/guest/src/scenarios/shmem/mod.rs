@@ -12,7 +12,7 @@ pub(super) mod kit;
 mod line;
 pub(crate) mod listed;
 mod memfd;
-mod payers;
+pub(super) mod payers;
 mod pinned;
 mod program;
 mod segments;

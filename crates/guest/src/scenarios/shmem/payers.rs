@@ -23,8 +23,13 @@ const FILE: &str = "/tmp/paid/file";
 const FIRST: &str = "/sys/fs/cgroup/first";
 const SECOND: &str = "/sys/fs/cgroup/second";
 
+/// Lets cgroups be charged for memory.
+pub(in crate::scenarios) fn enable_memory_controller() -> anyhow::Result<()> {
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").context("no memory controller")
+}
+
 /// Moves the calling process into a cgroup that is made for it.
-fn enter(cgroup: &str) -> anyhow::Result<()> {
+pub(in crate::scenarios) fn enter(cgroup: &str) -> anyhow::Result<()> {
     fs::create_dir_all(cgroup).with_context(|| format!("making {cgroup}"))?;
     fs::write(format!("{cgroup}/cgroup.procs"), "0").context("entering a cgroup")
 }
@@ -37,7 +42,7 @@ fn shmem_of(cgroup: &str) -> anyhow::Result<u64> {
 }
 
 /// The same, once the kernel has added up its counters, which it does every two seconds.
-fn settled_shmem_of(cgroup: &str, expected: u64) -> anyhow::Result<u64> {
+pub(in crate::scenarios) fn settled_shmem_of(cgroup: &str, expected: u64) -> anyhow::Result<u64> {
     let begun = Instant::now();
     loop {
         let shmem = shmem_of(cgroup)?;
@@ -79,7 +84,7 @@ fn row(answer: &Answer, list: &str, key: &str) -> anyhow::Result<Value> {
 pub(super) fn two_writers(ctx: &mut Ctx) -> anyhow::Result<()> {
     task::enter_new(UnshareFlags::NEWNS)?;
     mount_tmpfs("/tmp/paid")?;
-    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").context("no memory controller")?;
+    enable_memory_controller()?;
     let mut first = Actor::start(b"first", |stage| {
         enter(FIRST)?;
         let file = file(FILE, 40)?;

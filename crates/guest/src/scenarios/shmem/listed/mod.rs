@@ -6,7 +6,7 @@
 
 mod kernel_only;
 mod large;
-pub(super) mod paths;
+pub(in crate::scenarios) mod paths;
 mod secret;
 mod segments;
 mod users;

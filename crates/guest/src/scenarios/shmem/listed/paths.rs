@@ -21,7 +21,7 @@ use crate::scenario::Ctx;
 use crate::sys::{self, page_size, task};
 
 /// Mounts a new tmpfs on a folder that is made for it.
-pub(in super::super) fn mount_tmpfs(place: &str) -> anyhow::Result<()> {
+pub(in crate::scenarios) fn mount_tmpfs(place: &str) -> anyhow::Result<()> {
     fs::create_dir_all(place).with_context(|| format!("making {place}"))?;
     mount("none", place, "tmpfs", MountFlags::empty(), None).with_context(|| format!("mounting {place}"))
 }
@@ -32,7 +32,7 @@ fn unmount_lazily(place: &str) -> anyhow::Result<()> {
 }
 
 /// A new file with so many pages.
-pub(in super::super) fn file(path: &str, pages: u64) -> anyhow::Result<File> {
+pub(in crate::scenarios) fn file(path: &str, pages: u64) -> anyhow::Result<File> {
     let file = create(path)?;
     make::write_pages(&file, pages)?;
     Ok(file)
