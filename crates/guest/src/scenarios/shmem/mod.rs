@@ -59,6 +59,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: payers::two_writers,
     },
     Scenario {
+        name: "opath_in_message",
+        claim: "An O_PATH fd of a memfd in a message counts as in flight: it keeps the memory, and the exit of the only holder frees nothing",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: &[Way::Bpf],
+        run: pinned::path_in_message,
+    },
+    Scenario {
         name: "pinned",
         claim: "An exit frees nothing of an unlinked file that a bind mount or an unread fanotify event keeps; with a Landlock rule on it that is unknown",
         needs: &[],

@@ -3,16 +3,20 @@
 //! The scenario runs in a mount namespace of its own, so that its mounts go with it.
 
 use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 
 use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::mount_bind;
 use rustix::thread::UnshareFlags;
 
-use super::kit::{ask, page};
+use super::kit::{Shm, ask, compare, page};
 use super::listed::paths::{file, mount_tmpfs};
 use crate::actor::{Actor, Held};
+use crate::make;
 use crate::scenario::Ctx;
-use crate::sys::{pins, task};
+use crate::sys::{self, pins, task};
 
 /// Starts a process that holds an unlinked file by one fd, after `pin` has pinned the file. Returns
 /// the process, what it holds, and what pins the file.
@@ -69,4 +73,24 @@ pub(super) fn unlinked(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("none of a file that is mounted", "0".to_owned(), found)?;
     let row = answer.list("buffers").iter().find(|row| row["ino"] == held.ino && row["deleted"] == true);
     ctx.check_eq("the mount's reference", "1", row.context("no row")?["refs"]["kernel"].to_string())
+}
+
+pub(super) fn path_in_message(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let (from, _unread) = UnixStream::pair()?;
+    let mut sender = Actor::start(b"sender", |stage| {
+        let memfd = make::memfd(b"by path", 2, 2)?;
+        let link = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+        let path = rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        sys::send_any(&from, &[path.as_fd()])?;
+        drop(path);
+        stage.pause(&[Held::by_file(&memfd)?])
+    })?;
+    let held = sender.paused_with_one()?;
+    let answer = ask(ctx, "memfd")?;
+    let truth = Shm::held("memfd", "by path", vec![held.clone()]).and_in_flight(1);
+    compare(ctx, &answer, &truth)?;
+    ctx.check_eq("what an exit frees", 0, &answer.process(sender.pid)?["uss"])?;
+    drop(sender);
+    let answer = ask(ctx, "memfd")?;
+    compare(ctx, &answer, &Shm::unheld("memfd", "by path", &held).and_in_flight(1))
 }

@@ -215,11 +215,12 @@ fn add_hidden(
         buffer.exe = Some(0);
     }
     for (&file, &number) in in_messages.iter().flatten() {
-        if let Some(object) = of_file[file as usize]
-            && !records.shmem.files[file as usize].path_only
-        {
-            let in_flight = &mut objects[object].buffer.in_flight;
-            *in_flight = in_flight.map(|before| before.saturating_add(number));
+        let Some(object) = of_file[file as usize] else { continue };
+        let Buffer { in_flight, count, .. } = &mut objects[object].buffer;
+        *in_flight = in_flight.map(|before| before.saturating_add(number));
+        if records.shmem.files[file as usize].path_only {
+            // It keeps the memory, but the kernel's count of open files has no reference of it.
+            *count = count.map(|before| before.saturating_add(number));
         }
     }
 }
