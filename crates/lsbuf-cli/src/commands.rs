@@ -117,8 +117,8 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
 pub(crate) fn sum(args: &SumArgs) -> Result<Ending> {
     let mut options = args.listing.options(args.by.details());
     if args.by == SumKey::Payer {
-        // What nobody holds is paid for, too.
-        (options.payers, options.unheld) = (true, true);
+        // What nobody holds is paid for, too, and so is what only lsbuf has open.
+        (options.payers, options.unheld, options.without_self) = (true, true, false);
     }
     let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
     let ledger = Ledger::of(&snapshot);

@@ -52,6 +52,7 @@ impl Account {
     }
 
     /// That of a buffer that no process holds.
+    #[cfg(feature = "render")]
     pub(crate) fn of_unheld(buffer: &Buffer) -> Account {
         Account::of(buffer, &HeldRefs::of(buffer))
     }

@@ -370,6 +370,8 @@ impl ReadingSource for IteratorSource {
             // There may be a million, and another reading is to prove what is held.
             self.iterators.probes.list_unheld(false);
         }
+        // Of each attached segment, a mapping told the namespace.
+        let attached = records.shmem.namespaces.len();
         let mut reading = objects::read(&mut records, of_list, self.iterators.dev, kinds, shmem);
         let in_messages = records.in_messages().filter(|_| hidden.in_flight_of_one().is_some());
         for Object { buffer, .. } in reading.objects.iter_mut().filter(|o| o.buffer.id.kind == Kind::DmaBuf) {
@@ -382,8 +384,13 @@ impl ReadingSource for IteratorSource {
             reading.segments.in_flight = (!counts.unknown).then_some(0);
             let mut namespaces = records.ipc_namespaces();
             lists::add_segments(&mut reading.segments, &namespaces, &self.root);
-            let listed = reading.objects.iter().filter(|one| one.buffer.id.kind == Kind::Sysv).count();
-            let shown = |segments: &Segments| segments.tables.iter().map(|(_, rows)| rows.len()).sum();
+            let segments = reading.objects.iter().filter(|one| one.buffer.id.kind == Kind::Sysv);
+            // Segments that nobody has attached. Those that somebody has are found by their holders.
+            let listed = segments.count().saturating_sub(attached);
+            let shown = |segments: &Segments| {
+                let rows = segments.tables.iter().flat_map(|(_, rows)| rows);
+                rows.filter(|row| row.segment.attached == 0).count()
+            };
             if listed > shown(&reading.segments) {
                 // Some are in a namespace that was not read, because no process is in it.
                 kept_ipc::search(&mut namespaces, &self.root);
