@@ -385,7 +385,7 @@ impl ReadingSource for IteratorSource {
             let mut namespaces = records.ipc_namespaces();
             lists::add_segments(&mut reading.segments, &namespaces, &self.root);
             let segments = reading.objects.iter().filter(|one| one.buffer.id.kind == Kind::Sysv);
-            // Segments that nobody has attached. Those that somebody has are found by their holders.
+            // Segments that nobody has attached. The others are found by their holders.
             let listed = segments.count().saturating_sub(attached);
             let shown = |segments: &Segments| {
                 let rows = segments.tables.iter().flat_map(|(_, rows)| rows);
