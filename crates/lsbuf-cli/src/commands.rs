@@ -70,7 +70,9 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
         let buffer = view.buffer(row);
         buffer.segment.as_ref().is_some_and(|segment| segment.remove_command(buffer.id.ino).is_some())
     };
-    if listing.filter.unheld && found().any(can_remove) {
+    // Beside files it would leave no room for their paths.
+    let has_files = view.buffers.len() > found().count();
+    if listing.filter.unheld && !has_files && found().any(can_remove) {
         columns.push("REMOVE");
     }
     if with_shmem {
