@@ -12,6 +12,7 @@
 use memchr::memmem::Finder;
 use rustix::io::Result;
 
+use super::details::kilobytes;
 use super::parse::{cut, number};
 use super::process::ProcessDir;
 use super::read;
@@ -56,7 +57,7 @@ impl Gathering<'_> {
             for (key, sum) in
                 [(&b"Anonymous:"[..], &mut copies.small), (b"Private_Hugetlb:", &mut copies.huge)]
             {
-                if let Some(value) = line.strip_prefix(key).and_then(kilobytes) {
+                if let Some(Bytes(value)) = kilobytes(line, key) {
                     *sum = Bytes(sum.0.saturating_add(value));
                 }
             }
@@ -69,11 +70,6 @@ fn range(line: &[u8]) -> Option<(u64, u64)> {
     let (start, rest) = cut(line, b'-').ok()?;
     let (end, _) = cut(rest, b' ').ok()?;
     Some((number(start, 16).ok()?, number(end, 16).ok()?))
-}
-
-fn kilobytes(value: &[u8]) -> Option<u64> {
-    let value = value.trim_ascii().strip_suffix(b"kB")?.trim_ascii();
-    number(value, 10).ok()?.checked_mul(1 << 10)
 }
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ fn settled(mut buffer: Buffer) -> Buffer {
     buffer
 }
 
-fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
+/// A snapshot of these buffers, with a process for each holder.
+pub(in crate::model) fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
     let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
     pids.sort_unstable();
     pids.dedup();

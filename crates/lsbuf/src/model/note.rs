@@ -173,7 +173,7 @@ pub enum Note {
         /// What they cost together.
         size: Bytes,
     },
-    /// The list of files that nobody holds may lack some.
+    /// Some may be missing from the list of files that nobody holds.
     UnheldMissing(UnheldGaps),
     /// Something that opens no file refers to the inodes of these buffers, and may keep their
     /// memory.

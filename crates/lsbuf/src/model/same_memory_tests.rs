@@ -2,15 +2,14 @@
 //! page: a set of pages for each buffer, and a set of buffers for each process.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::ledger::tests::snapshot;
 use crate::model::{
-    Coverage, Fd, Holder, Host, Inode, Kinds, Ledger, MapRef, Overlap, Pid, Process, ProcessFigures,
-    Residual, Snapshot, Source,
+    Fd, Gaps, Holder, Inode, Ledger, MapRef, Overlap, Pid, ProcessFigures, Residual, Snapshot,
 };
 
 /// A size that up to six processes can share without a remainder. It is no page size of a machine.
@@ -62,7 +61,7 @@ impl World {
     fn snapshot(&self) -> Snapshot {
         let mut buffers: Vec<Buffer> = (0..self.holders.len()).map(|nth| self.buffer(nth)).collect();
         buffers.sort_by_key(|buffer| buffer.id);
-        snapshot(buffers)
+        snapshot(buffers, Gaps::default())
     }
 
     /// What one process holds, page by page.
@@ -82,30 +81,6 @@ impl World {
         }
         let [rss, pss, uss] = [rss, pss, uss].map(|bytes| Some(Bytes(bytes)));
         ProcessFigures { rss, pss, uss, ..ProcessFigures::default() }
-    }
-}
-
-fn snapshot(buffers: Vec<Buffer>) -> Snapshot {
-    let pids: BTreeSet<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|holder| holder.pid).collect();
-    let process = |pid| Process {
-        pid,
-        start_time: 1,
-        comm: "p".into(),
-        uid: Some(0),
-        cgroup: None,
-        sync_files: None,
-        details: None,
-    };
-    Snapshot {
-        taken_at: SystemTime::UNIX_EPOCH,
-        host: Host::default(),
-        kinds: Kinds::ALL,
-        coverage: Coverage { sources: vec![Source::Bufinfo], ..Coverage::default() },
-        processes: pids.into_iter().map(process).collect(),
-        devices: Vec::new(),
-        buffers,
-        unheld: None,
-        mount_points: Default::default(),
     }
 }
 

@@ -104,7 +104,7 @@ pub struct UnheldList {
     payers: HashMap<BufferId, Box<Payers>>,
 }
 
-/// What a list of files that nobody holds may lack.
+/// What may be missing from a list of files that nobody holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnheldGaps {
@@ -219,7 +219,7 @@ impl UnheldList {
 pub(crate) struct UnheldBuilder {
     list: UnheldList,
     numbers: HashMap<UnheldFolder, u32>,
-    /// What the list lacks.
+    /// What may be missing from the list.
     pub(crate) gaps: UnheldGaps,
     /// Whether the same file may have been added twice.
     repeated: bool,
