@@ -31,6 +31,16 @@ pub enum KernelHolderKind {
 }
 
 impl KernelHolderKind {
+    /// Every sort.
+    pub const ALL: &'static [KernelHolderKind] =
+        &[KernelHolderKind::Loop, KernelHolderKind::IoUring, KernelHolderKind::Message];
+
+    /// The sort for which [`KernelHolderKind::as_str`] has that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<KernelHolderKind> {
+        KernelHolderKind::ALL.iter().copied().find(|kind| kind.as_str() == word)
+    }
+
     /// The word for it in JSON and on the terminal.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -3,10 +3,13 @@
 //! Nothing here reads from the kernel or prints. `scan` fills a [`Snapshot`], [`Ledger::of`]
 //! measures it, and `render` shows both. An unknown figure is `None`, never zero.
 //!
-//! With the feature `serde` the model serializes in the words of the JSON schema.
+//! With the feature `serde` the model serializes in the words of the JSON schema, and a
+//! [`Snapshot`] can be read back from a document.
 mod buffer;
 mod charges;
 mod copies;
+#[cfg(feature = "serde")]
+mod deserialize;
 mod details;
 mod device;
 mod fold;

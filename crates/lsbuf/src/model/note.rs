@@ -205,6 +205,14 @@ pub enum Note {
         /// Their size together.
         size: Bytes,
     },
+    /// A note of an answer that was stored: a recording and a JSON document keep only the text.
+    Recorded {
+        /// What it said.
+        text: String,
+        /// Whether the answer was incomplete for this reason. Of a JSON document: whether it was
+        /// incomplete at all.
+        is_partial: bool,
+    },
 }
 
 impl Note {
@@ -229,6 +237,7 @@ impl Note {
             | Note::MayMiss { .. }
             | Note::UnheldMissing(_)
             | Note::Unexplained { .. } => true,
+            Note::Recorded { is_partial, .. } => *is_partial,
             Note::MaybeSameMemory { .. }
             | Note::OfQueues { .. }
             | Note::Uncounted { .. }
@@ -486,6 +495,7 @@ impl fmt::Display for Note {
                  buffers of such a queue that were never exported are in no list",
                 counted(*buffers, "buffer", "buffers")
             ),
+            Note::Recorded { text, .. } => f.write_str(text),
             Note::Unexplained { buffers, size } => write!(
                 f,
                 "no process that could be read holds {} that the kernel lists ({} bytes)",

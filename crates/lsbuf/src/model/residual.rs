@@ -19,6 +19,18 @@ pub enum Residual {
 }
 
 impl Residual {
+    /// From what [`Residual::number`] and [`Residual::why`] return. `None`: no residual returns
+    /// these.
+    #[must_use]
+    pub fn of_parts(number: Option<u64>, why: Option<Why>) -> Option<Residual> {
+        match (number, why) {
+            (Some(number), None) => Some(Residual::Exact(number)),
+            (Some(number), Some(why)) => Some(Residual::Estimate(number, why)),
+            (None, Some(why)) => Some(Residual::Unknown(why)),
+            (None, None) => None,
+        }
+    }
+
     /// The number, proven or estimated.
     #[must_use]
     pub fn number(self) -> Option<u64> {
@@ -114,6 +126,12 @@ impl Why {
             Why::NotWatched => "not-watched",
             Why::Pinned => "inode-pinned",
         }
+    }
+
+    /// The reason for which [`Why::as_str`] has that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Why> {
+        Why::ALL.iter().copied().find(|why| why.as_str() == word)
     }
 
     /// The reason in a few words.

@@ -132,6 +132,7 @@ pub(crate) fn document<'a, B: Serialize + 'a, U: Serialize + 'a, P: Serialize + 
         taken_at: timestamp(snapshot.taken_at),
         host: &snapshot.host,
         scan: &snapshot.coverage,
+        looked_for: Rows(|| snapshot.kinds.iter()),
         totals: DocumentTotals {
             totals: &ledger.totals,
             in_flight_fds: hidden.map(|hidden| hidden.in_flight),
@@ -171,11 +172,12 @@ pub(crate) fn lost_bytes(label: Option<&Label>) -> Option<String> {
 type Lost = Option<String>;
 
 #[derive(Serialize)]
-struct Document<'a, B, U, P> {
+struct Document<'a, K, B, U, P> {
     schema: &'static str,
     taken_at: Option<Time>,
     host: &'a Host,
     scan: &'a Coverage,
+    looked_for: K,
     totals: DocumentTotals<'a>,
     kinds: &'a [KindTotals],
     exporters: &'a [ExporterTotals],
@@ -218,6 +220,7 @@ struct JsonCoverage<'a> {
     duration_us: u64,
     notes: &'a [Note],
     processes: JsonProcessCounts,
+    saw_every_process: bool,
 }
 
 #[derive(Serialize)]
@@ -237,6 +240,7 @@ impl JsonCoverage<'_> {
             duration_us: u64::try_from(coverage.duration.as_micros()).unwrap_or(u64::MAX),
             notes: &coverage.notes,
             processes: JsonProcessCounts { total, read, unreadable, vanished },
+            saw_every_process: coverage.saw_every_process(),
         }
     }
 }

@@ -81,6 +81,13 @@ impl Seals {
     const WORDS: [(u32, &'static str); 6] =
         [(1, "seal"), (2, "shrink"), (4, "grow"), (8, "write"), (16, "future_write"), (32, "exec")];
 
+    /// The seals with these words. `None`: there is no seal with one of them.
+    #[must_use]
+    pub fn of_words<S: AsRef<str>>(words: &[S]) -> Option<Seals> {
+        let bit = |word: &S| Seals::WORDS.iter().find(|(_, w)| *w == word.as_ref()).map(|(bit, _)| bit);
+        words.iter().try_fold(Seals(0), |seals, word| Some(Seals(seals.0 | bit(word)?)))
+    }
+
     /// The words for the seals that are set. A bit that this version does not know has no word.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
         Seals::WORDS.into_iter().filter(move |(bit, _)| self.0 & bit != 0).map(|(_, word)| word)
@@ -183,5 +190,10 @@ mod tests {
     fn seals() {
         assert_eq!(Seals(0b1011).to_string(), "seal,shrink,write");
         assert_eq!(Seals(0).to_string(), "none");
+        let words: Vec<&str> = Seals(0b11_1111).words().collect();
+        assert_eq!(
+            (Seals::of_words(&words), Seals::of_words(&["grow", "?"])),
+            (Some(Seals(0b11_1111)), None)
+        );
     }
 }

@@ -32,6 +32,28 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every source.
+    pub const ALL: &'static [Source] = &[
+        Source::Fd,
+        Source::Fdinfo,
+        Source::Maps,
+        Source::Procmap,
+        Source::MapFiles,
+        Source::Bufinfo,
+        Source::Sysvipc,
+        Source::TaskIterator,
+        Source::TaskFileIterator,
+        Source::TaskVmaIterator,
+        Source::DmaBufIterator,
+        Source::ShmemInodesIterator,
+    ];
+
+    /// The source for which [`Source::as_str`] has that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Source> {
+        Source::ALL.iter().copied().find(|source| source.as_str() == word)
+    }
+
     /// Whether it lists every dma-buf, whoever holds it.
     #[must_use]
     pub fn lists_buffers(self) -> bool {
