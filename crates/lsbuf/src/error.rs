@@ -19,6 +19,10 @@ pub enum ErrorKind {
     PermissionDenied,
     /// What was named is not there (`ENOENT`, `ENOTDIR`).
     NotFound,
+    /// A file is no recording, is damaged, or was written by a newer release.
+    NotRecording,
+    /// Another process uses what only one may.
+    Busy,
     /// The system failed in any other way. [`Error::source`](std::error::Error::source) says how.
     Io,
 }

@@ -40,6 +40,7 @@
 //! | Does `Shmem:` of `/proc/meminfo` add up? | [`mod@reconcile`] |
 //! | Does this kernel behave as lsbuf assumes? | `check` (feature `check`) |
 //! | The tables and JSON of the command? | `render` (feature `render`) |
+//! | What was there before? | `history` (feature `history`) |
 //!
 //! # What a scan needs, and what it leaves behind
 //!
@@ -55,14 +56,15 @@
 //! |---|---|---|
 //! | `bpf` | yes | loading BPF iterators; without it those that root has pinned are still read |
 //! | `check` | yes | `check`: does this kernel behave as lsbuf assumes? |
-//! | `serde` | with `render` | `Serialize` for [`model`], in the words of the JSON schema |
+//! | `history` | no | `history`: snapshots in an SQLite file; needs a C compiler; implies `serde` |
+//! | `serde` | with `render` | `Serialize` for [`model`], in the words of the JSON schema, and `Deserialize` for [`model::Snapshot`] |
 //! | `render` | yes | `render`: tables, CSV, JSON and text; implies `serde` |
 //!
 //! # How the modules depend on each other
 //!
 //! Facts flow one way: `kernel` reads, [`mod@scan`] joins, [`model`] measures, `render` shows.
 //! `check` tests the kernel on buffers of its own. [`mod@reconcile`] compares what was found of
-//! shared memory with the kernel's total.
+//! shared memory with the kernel's total. `history` stores snapshots and reads them back.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -74,6 +76,8 @@ pub mod escape;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "history")]
+pub mod history;
 mod kernel;
 pub mod model;
 pub mod naming;

@@ -128,6 +128,47 @@ impl Buffer {
         self.holders.is_empty() && !self.is_held_unseen()
     }
 
+    /// Whether two buffers differ at most in who holds them.
+    #[cfg(feature = "history")]
+    pub(crate) fn is_equal_but_for_holders(&self, other: &Buffer) -> bool {
+        let Buffer {
+            id,
+            size,
+            charged,
+            swapped,
+            huge_page,
+            deleted,
+            seals,
+            segment,
+            overlaps,
+            name,
+            exporter,
+            count,
+            exe,
+            residual,
+            in_flight,
+            io_uring,
+            attachments,
+            handles,
+            kernel_holders,
+            private_copies,
+            created_at,
+            creator_uid,
+            payers,
+            holders: _,
+        } = self;
+        *id == other.id
+            && (*size, *charged, *swapped) == (other.size, other.charged, other.swapped)
+            && (*huge_page, *deleted, *seals) == (other.huge_page, other.deleted, other.seals)
+            && (*count, *exe, *residual) == (other.count, other.exe, other.residual)
+            && (*in_flight, *io_uring) == (other.in_flight, other.io_uring)
+            && (*created_at, *creator_uid) == (other.created_at, other.creator_uid)
+            && (name, exporter, attachments) == (&other.name, &other.exporter, &other.attachments)
+            && (segment, overlaps, payers) == (&other.segment, &other.overlaps, &other.payers)
+            && (handles, kernel_holders) == (&other.handles, &other.kernel_holders)
+            && *private_copies == other.private_copies
+    }
+
     /// References that were found, of those that the kernel counts.
     pub(crate) fn found(&self) -> u64 {
         let held: u64 = self.holders.iter().map(|h| h.fd_refs() + h.map_refs()).sum();

@@ -378,6 +378,13 @@ pub struct ProcessRow<'a> {
     pub figures: &'a ProcessFigures,
 }
 
+/// Where one buffer's references are, and the leak pattern that they look like.
+#[cfg(feature = "history")]
+pub(crate) fn measure(buffer: &Buffer, saw_every_process: bool) -> (Account, Option<LeakShape>) {
+    let account = Account::of(buffer, &HeldRefs::of(buffer));
+    (account, LeakShape::of(buffer, &account, saw_every_process))
+}
+
 impl<'s> Ledger<'s> {
     /// Measures a snapshot.
     #[must_use]
@@ -569,4 +576,4 @@ fn by_exporter(buffers: &[Buffer]) -> Vec<ExporterTotals> {
 
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,7 @@ use super::super::{
 };
 use super::*;
 
-fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
+pub(crate) fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
     let fds = (0..fds as u32).map(Fd).collect();
     let opaths = (0..opaths as u32).map(|n| Fd(1000 + n)).collect();
     let maps = maps
@@ -22,7 +22,7 @@ fn holder(pid: u32, fds: usize, opaths: usize, maps: &[u64]) -> Holder {
     Holder { fds, opaths, maps, ..Holder::new(Pid(pid)) }
 }
 
-fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: Vec<Holder>) -> Buffer {
+pub(crate) fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: Vec<Holder>) -> Buffer {
     let mut buffer = Buffer::new(BufferId::new(Kind::DmaBuf, None, Inode(ino)));
     buffer.size = size.map(Bytes);
     buffer.count = count;
@@ -51,7 +51,7 @@ fn settled(mut buffer: Buffer) -> Buffer {
 }
 
 /// A snapshot of these buffers, with a process for each holder.
-pub(in crate::model) fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
+pub(crate) fn snapshot(buffers: Vec<Buffer>, gaps: Gaps) -> Snapshot {
     let mut pids: Vec<Pid> = buffers.iter().flat_map(|b| &b.holders).map(|h| h.pid).collect();
     pids.sort_unstable();
     pids.dedup();
@@ -135,7 +135,7 @@ fn any_buffers() -> impl Strategy<Value = Vec<Buffer>> {
     })
 }
 
-pub(in crate::model) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     (any_buffers(), any::<bool>()).prop_map(|(buffers, partial)| {
         snapshot(buffers, Gaps { not_whole_machine: partial, ..Gaps::default() })
     })

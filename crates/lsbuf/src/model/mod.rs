@@ -9,7 +9,7 @@ mod buffer;
 mod charges;
 mod copies;
 #[cfg(feature = "serde")]
-mod deserialize;
+pub(crate) mod deserialize;
 mod details;
 mod device;
 mod fold;
@@ -48,6 +48,10 @@ pub use id::{BufferId, IpcNamespace};
 pub use kernel_holder::{KernelHolder, KernelHolderKind};
 pub use kind::{Kind, Kinds};
 pub use label::Label;
+#[cfg(feature = "history")]
+pub(crate) use ledger::measure;
+#[cfg(all(test, feature = "history"))]
+pub(crate) use ledger::tests as examples;
 pub use ledger::{
     Account, BufferRow, ExporterTotals, FD_LEAK_MIN, KindTotals, LeakShape, Ledger, ProcessFigures,
     ProcessRow, Totals,

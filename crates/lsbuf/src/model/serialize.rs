@@ -21,6 +21,8 @@ use super::*;
 use crate::escape::escape;
 
 mod details;
+#[cfg(feature = "history")]
+pub(crate) mod parts;
 
 /// A list of what each item comes to.
 struct Each<'a, T, J>(&'a [T], fn(&'a T) -> J);

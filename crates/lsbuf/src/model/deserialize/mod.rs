@@ -9,7 +9,7 @@
 //! from other ones are not read either: [`Ledger::of`](super::Ledger::of) computes them.
 
 mod document;
-mod parts;
+pub(crate) mod parts;
 mod process;
 mod text;
 

@@ -10,6 +10,11 @@ use super::super::{
     ThreadFds, Tid,
 };
 use super::text::{address, label};
+#[cfg(feature = "history")]
+use super::{
+    super::{Buffer, Seals},
+    text::labels,
+};
 
 #[derive(Deserialize)]
 pub(super) struct JsonSegment {
@@ -192,5 +197,36 @@ impl JsonMap {
             return Err(format!("a mapping ends at {} and starts at {}", self.end, self.start));
         }
         Ok(MapRef { start, end, offset: self.offset, perms: self.perms })
+    }
+}
+
+/// What a recording keeps of a buffer in one column. Each part may be missing.
+#[cfg(feature = "history")]
+#[derive(Deserialize)]
+pub(crate) struct JsonParts {
+    seals: Option<Seals>,
+    segment: Option<Box<Segment>>,
+    same_memory: Option<Vec<Overlap>>,
+    attachments: Option<Vec<String>>,
+    attachments_bytes: Option<Vec<String>>,
+    #[serde(default)]
+    handles: ShortList<GemHandle>,
+    #[serde(default)]
+    kernel_holders: ShortList<KernelHolder>,
+    #[serde(default)]
+    private_copies: ShortList<PrivateCopies>,
+    payers: Option<Box<Payers>>,
+}
+
+#[cfg(feature = "history")]
+impl JsonParts {
+    /// Gives a buffer its parts.
+    pub(crate) fn fill(self, buffer: &mut Buffer) -> Result<(), String> {
+        let attachments = self.attachments.map(|names| labels(names, self.attachments_bytes));
+        buffer.attachments = attachments.transpose()?;
+        (buffer.seals, buffer.segment, buffer.overlaps) = (self.seals, self.segment, self.same_memory);
+        (buffer.handles, buffer.kernel_holders) = (self.handles, self.kernel_holders);
+        (buffer.private_copies, buffer.payers) = (self.private_copies, self.payers);
+        Ok(())
     }
 }

@@ -1,0 +1,125 @@
+//! The file of a recording: its schema and version, and who may write into it.
+//!
+//! Limits: the lock of the writer is flock(2), so a file on a network filesystem may have two
+//! writers. SQLite's log does not work there either.
+
+use std::fs::File;
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::rows;
+use crate::error::{Error, ErrorKind};
+
+/// Marks an SQLite file as a recording (`PRAGMA application_id`): "lsbf".
+const APPLICATION: i32 = i32::from_be_bytes(*b"lsbf");
+
+/// The version of the schema (`PRAGMA user_version`). A version that only adds tables or columns
+/// is a new one, too.
+const VERSION: i32 = 1;
+
+/// Keeps others from writing into the file, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "the lock is the open file's")] File);
+
+/// Opens a recording to write into it, and makes it if it is not there.
+pub(super) fn open_to_write(path: &Path) -> Result<(Connection, Lock), Error> {
+    let lock = lock(path)?;
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(|error| failed(path, &error))?;
+    if is_empty(&db).map_err(|error| failed(path, &error))? {
+        make(&db).map_err(|error| failed(path, &error))?;
+    }
+    check(&db, path)?;
+    set_up(&db).map_err(|error| failed(path, &error))?;
+    Ok((db, lock))
+}
+
+/// Opens a recording to read it.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, Error> {
+    // SQLite would say only that it cannot open it.
+    File::open(path).map_err(|error| Error::io(error, format!("{} cannot be opened", path.display())))?;
+    let db =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(|error| failed(path, &error))?;
+    check(&db, path)?;
+    Ok(db)
+}
+
+/// What SQLite reports of that file.
+pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    let path = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            Error::new(ErrorKind::NotRecording, format!("{path} is not a recording"))
+        }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            Error::new(ErrorKind::NotRecording, format!("{path} is damaged: {error}"))
+        }
+        Some(ErrorCode::DiskFull) => Error::io(Errno::NOSPC, format!("{path}: no space is left")),
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            Error::io(Errno::ACCESS, format!("{path}: permission denied"))
+        }
+        _ => Error::io(Errno::IO, format!("{path}: {error}")),
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, Error> {
+    let mut options = File::options();
+    let opened = options.read(true).write(true).create(true).truncate(false).open(path);
+    let file = opened.map_err(|error| Error::io(error, format!("{} cannot be opened", path.display())))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock(file)),
+        Err(Errno::WOULDBLOCK) => {
+            Err(Error::new(ErrorKind::Busy, format!("another process records into {}", path.display())))
+        }
+        Err(error) => Err(Error::io(error, format!("{} cannot be locked", path.display()))),
+    }
+}
+
+fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
+    let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    Ok(pages == 0)
+}
+
+fn make(db: &Connection) -> rusqlite::Result<()> {
+    // Only before the first table is made can free pages be given back.
+    db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")?;
+    let tables: String = rows::TABLES.iter().map(|table| table.definitions()).collect();
+    let (schema, views) = (include_str!("schema.sql"), include_str!("views.sql"));
+    db.execute_batch(&format!(
+        "BEGIN; {schema} {tables} {views} PRAGMA application_id = {APPLICATION}; \
+         PRAGMA user_version = {VERSION}; COMMIT;"
+    ))
+}
+
+fn set_up(db: &Connection) -> rusqlite::Result<()> {
+    // A power cut may lose the newest samples, but does not harm the file.
+    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+    // A reader that copies the log back may hold the file for a moment.
+    db.busy_timeout(std::time::Duration::from_secs(5))
+}
+
+fn check(db: &Connection, path: &Path) -> Result<(), Error> {
+    let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+    let marks = pragma("application_id").and_then(|mark| Ok((mark, pragma("user_version")?)));
+    let (application, version) = marks.map_err(|error| failed(path, &error))?;
+    let path = path.display();
+    if application != APPLICATION {
+        return Err(Error::new(ErrorKind::NotRecording, format!("{path} is not a recording")));
+    }
+    if version > VERSION {
+        return Err(Error::new(
+            ErrorKind::NotRecording,
+            format!(
+                "{path} was written by a newer lsbuf: its version is {version}, this one reads {VERSION}"
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! What each table has in its columns: the model's values as they are stored, and read back.
+//!
+//! One module for each group of tables. A column has the name of its key in JSON.
+
+mod buffer;
+mod coverage;
+mod process;
+
+pub(super) use buffer::{
+    BUFFER_STATE, HOLDING, buffer_row, buffer_state, holding, is_same, read_buffers, read_holders,
+};
+pub(super) use coverage::{
+    COVERAGE, DEVICE, MOUNT_POINT, NOTE, coverage, device, mount_point, note, read_coverage, read_devices,
+    read_mount_points,
+};
+pub(super) use process::{PROCESS_STATE, process_row, process_state, read_processes};
+
+use super::table::Table;
+
+/// Every table of intervals.
+pub(super) const TABLES: &[Table] =
+    &[BUFFER_STATE, COVERAGE, DEVICE, HOLDING, MOUNT_POINT, NOTE, PROCESS_STATE];
+
+/// Why a snapshot cannot be read: SQLite refused, or a row has what no version stores.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    Sqlite(rusqlite::Error),
+    Nonsense(String),
+}
+
+impl From<rusqlite::Error> for Unreadable {
+    fn from(error: rusqlite::Error) -> Unreadable {
+        Unreadable::Sqlite(error)
+    }
+}
+
+impl From<String> for Unreadable {
+    fn from(text: String) -> Unreadable {
+        Unreadable::Nonsense(text)
+    }
+}

@@ -1,0 +1,243 @@
+//! What was recorded comes back.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::model::examples::{any_snapshot, buffer, holder, snapshot};
+use crate::model::{Buffer, Gaps, Kind, Ledger, Note, Snapshot};
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.0.path().join("r.db")
+    }
+
+    fn record(&self, snapshots: &[Snapshot]) -> Vec<SampleId> {
+        let mut recorder = Recorder::open(self.file()).unwrap();
+        let ids = snapshots.iter().map(|s| recorder.append(s.clone()).unwrap().sample.id).collect();
+        recorder.close().unwrap();
+        ids
+    }
+
+    fn read(&self, sample: SampleId) -> Snapshot {
+        Recording::open(self.file()).unwrap().snapshot(sample).unwrap()
+    }
+
+    fn count(&self, sql: &str) -> i64 {
+        Connection::open(self.file()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+/// The document, with all figures that follow.
+fn document(snapshot: &Snapshot) -> serde_json::Value {
+    serde_json::to_value(Ledger::of(snapshot)).unwrap()
+}
+
+/// Snapshots of which each has parts of those before it.
+fn any_history() -> impl Strategy<Value = Vec<Snapshot>> {
+    let step = (any::<prop::sample::Index>(), any::<u8>(), any_snapshot());
+    (any_snapshot(), prop::collection::vec(step, 0..6)).prop_map(|(first, steps)| {
+        let mut all = vec![first];
+        for (which, what, other) in steps {
+            let mut next = which.get(&all).clone();
+            next.taken_at = SystemTime::UNIX_EPOCH + Duration::from_secs(all.len() as u64);
+            match what % 5 {
+                0 => next.buffers.truncate(usize::from(what / 5) % 4),
+                1 => {
+                    for process in &mut next.processes {
+                        process.start_time += u64::from(process.pid.0 % 2);
+                    }
+                }
+                2 => {
+                    for buffer in next.buffers.iter_mut().step_by(2) {
+                        buffer.holders.truncate(1);
+                        buffer.name = Some((&b"a\xff"[..]).into());
+                    }
+                }
+                3 => next.coverage.notes.push(Note::NotWholeMachine),
+                _ => next = other,
+            }
+            all.push(next);
+        }
+        all
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Check that each snapshot of any history comes back with every figure that it had, whatever
+    /// came before and after it.
+    #[test]
+    fn histories_come_back(history in any_history()) {
+        let folder = Folder::new();
+        let ids = folder.record(&history);
+        let recording = Recording::open(folder.file()).unwrap();
+        for (before, id) in history.iter().zip(ids) {
+            let after = recording.snapshot(id).unwrap();
+            prop_assert_eq!(document(&after), document(before));
+            prop_assert_eq!(&after.buffers, &before.buffers);
+        }
+    }
+}
+
+/// A buffer with that inode number, held by process 1 through one fd.
+fn held(ino: u64) -> Buffer {
+    buffer(ino, Some(4096), Some(1), vec![holder(1, 1, 0, &[])])
+}
+
+fn of(buffers: Vec<Buffer>) -> Snapshot {
+    snapshot(buffers, Gaps::default())
+}
+
+/// Check that a sample in which nothing has changed adds a row of its own and no other.
+#[test]
+fn nothing_changed() {
+    let folder = Folder::new();
+    let mut recorder = Recorder::open(folder.file()).unwrap();
+    let world = of(vec![held(1), held(2)]);
+    assert_eq!(recorder.append(world.clone()).unwrap().changes, 6);
+    for _ in 0..9 {
+        assert_eq!(recorder.append(world.clone()).unwrap().changes, 0);
+    }
+    recorder.close().unwrap();
+    assert_eq!(folder.count("SELECT count(*) FROM sample"), 10);
+    assert_eq!(folder.count("SELECT count(*) FROM buffer_state WHERE first = 1 AND last = 10"), 2);
+    assert_eq!(folder.count("SELECT count(*) FROM holding WHERE first = 1 AND last = 10"), 2);
+}
+
+/// Check that a buffer which is gone has an interval that ends with the last sample that had it,
+/// and that one with its inode number, but another time of birth, is another buffer.
+#[test]
+fn inode_numbers_are_reused() {
+    let with_birth = |seconds| {
+        let mut buffer = held(1);
+        buffer.id.kind = Kind::Memfd;
+        buffer.created_at = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        of(vec![buffer])
+    };
+    let folder = Folder::new();
+    folder.record(&[with_birth(1), with_birth(1), with_birth(2), of(Vec::new())]);
+    let lives = |birth: u64| {
+        let sql = format!("SELECT first * 10 + last FROM buffer_state WHERE created_at = {birth}000000000");
+        folder.count(&sql)
+    };
+    assert_eq!((lives(1), lives(2)), (12, 33));
+    assert_eq!(folder.count("SELECT count(*) FROM buffer"), 2);
+}
+
+/// Check that a process with the pid of one that has exited is another one, and that what it holds
+/// is not taken for the other one's.
+#[test]
+fn pids_are_reused() {
+    let started = |ticks| {
+        let mut snapshot = of(vec![held(1)]);
+        snapshot.processes[0].start_time = ticks;
+        snapshot
+    };
+    let folder = Folder::new();
+    folder.record(&[started(7), started(7), started(9)]);
+    let held_by = "SELECT group_concat(process.start_time * 100 + first * 10 + last) = '712,933' \
+                   FROM holding JOIN process ON process.id = holding.process";
+    assert_eq!(folder.count(held_by), 1);
+}
+
+/// Check that a recorder which was killed leaves a file whose samples are all read, and that the
+/// next one goes on with it.
+#[test]
+fn killed() {
+    let folder = Folder::new();
+    let mut recorder = Recorder::open(folder.file()).unwrap();
+    let first = recorder.append(of(vec![held(1)])).unwrap().sample.id;
+    let second = recorder.append(of(vec![held(1), held(2)])).unwrap().sample.id;
+    // What a killed process leaves behind: nothing was closed.
+    let copy = folder.0.path().join("copy.db");
+    for name in ["", "-wal", "-shm"] {
+        let from = format!("{}{name}", folder.file().display());
+        fs::copy(from, format!("{}{name}", copy.display())).unwrap();
+    }
+    let mut again = Recorder::open(&copy).unwrap();
+    let third = again.append(of(vec![held(2)])).unwrap().sample.id;
+    again.close().unwrap();
+    let recording = Recording::open(&copy).unwrap();
+    let found = |id| recording.snapshot(id).unwrap().buffers.iter().map(|b| b.id.ino.0).collect::<Vec<_>>();
+    assert_eq!([found(first), found(second), found(third)], [vec![1], vec![1, 2], vec![2]]);
+}
+
+/// Check that a second recorder is refused while the first one has the file, and a reader is not.
+#[test]
+fn one_writer() {
+    let folder = Folder::new();
+    let mut recorder = Recorder::open(folder.file()).unwrap();
+    let sample = recorder.append(of(vec![held(1)])).unwrap().sample;
+    let error = Recorder::open(folder.file()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert_eq!(error.to_string(), format!("another process records into {}", folder.file().display()));
+    assert_eq!(folder.read(sample.id).buffers.len(), 1);
+    drop(recorder);
+    assert!(Recorder::open(folder.file()).is_ok());
+}
+
+/// Check that what is no recording is refused in one line, and is left as it was.
+#[test]
+fn other_files_are_refused() {
+    let folder = Folder::new();
+    let refused = |what: &str| {
+        let before = fs::read(folder.file()).unwrap();
+        for error in [Recording::open(folder.file()).unwrap_err(), Recorder::open(folder.file()).unwrap_err()]
+        {
+            assert_eq!(error.kind(), ErrorKind::NotRecording);
+            assert_eq!(error.to_string(), format!("{} {what}", folder.file().display()));
+        }
+        assert_eq!(fs::read(folder.file()).unwrap(), before);
+        fs::remove_file(folder.file()).unwrap();
+    };
+    fs::write(folder.file(), "not a database, but long enough to look like one").unwrap();
+    refused("is not a recording");
+    Connection::open(folder.file()).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+    refused("is not a recording");
+    folder.record(&[of(Vec::new())]);
+    Connection::open(folder.file()).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    refused("was written by a newer lsbuf: its version is 2, this one reads 1");
+}
+
+/// Check that SQLite finds the rows of a sample by the index, in each of the views.
+#[test]
+fn rows_are_found_by_index() {
+    let folder = Folder::new();
+    folder.record(&[of(vec![held(1)])]);
+    let db = Connection::open(folder.file()).unwrap();
+    for view in ["buffer_at", "process_at", "holder_at", "note_at", "coverage_at"] {
+        let plan = format!("EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE sample = 1");
+        let mut statement = db.prepare(&plan).unwrap();
+        let steps = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        let scanned: Vec<&String> = steps.iter().filter(|step| step.starts_with("SCAN")).collect();
+        assert_eq!(scanned, ["SCAN span"], "{steps:#?}");
+    }
+}
+
+/// Check that a time finds the last sample before it, and none before the first.
+#[test]
+fn samples_by_time() {
+    let folder = Folder::new();
+    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let taken = |seconds| Snapshot { taken_at: at(seconds), ..of(Vec::new()) };
+    folder.record(&[taken(10), taken(20), taken(30)]);
+    let recording = Recording::open(folder.file()).unwrap();
+    let found = |seconds| recording.sample_at(at(seconds)).unwrap().map(|sample| sample.id.0);
+    assert_eq!([found(9), found(10), found(25), found(99)], [None, Some(1), Some(2), Some(3)]);
+    let (first, last) = recording.span().unwrap().unwrap();
+    assert_eq!((first.taken_at, last.taken_at), (at(10), at(30)));
+}
