@@ -58,14 +58,16 @@ pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> Error {
         Some(ErrorCode::NotADatabase) => {
             Error::new(ErrorKind::NotRecording, format!("{path} is not a recording"))
         }
-        Some(ErrorCode::DatabaseCorrupt) => {
-            Error::new(ErrorKind::NotRecording, format!("{path} is damaged: {error}"))
-        }
         Some(ErrorCode::DiskFull) => Error::io(Errno::NOSPC, format!("{path}: no space is left")),
         Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             Error::io(Errno::ACCESS, format!("{path}: permission denied"))
         }
-        _ => Error::io(Errno::IO, format!("{path}: {error}")),
+        Some(ErrorCode::SystemIoFailure) => Error::io(Errno::IO, format!("{path}: {error}")),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::new(ErrorKind::Busy, format!("{path} is in use: {error}"))
+        }
+        // What is damaged fails in many ways: a table is missing, a word is unknown.
+        _ => Error::new(ErrorKind::NotRecording, format!("{path} is damaged: {error}")),
     }
 }
 

@@ -8,17 +8,17 @@
 //! which it was the same. So a recording costs what changes. `docs/recording.md` describes the
 //! tables for those who ask them by SQL.
 //!
-//! Limits: what lives and dies between two samples is not seen. A recording has no list of the files
-//! that nobody holds, no times of day of System V segments, and of processes not how much they have
-//! mapped in (`rss_shmem`), which changes all the time.
+//! Limits: what lives and dies between two samples is not seen. A recording has no list of the
+//! files that nobody holds, and of processes not how much they have mapped in (`rss_shmem`), which
+//! changes all the time.
 //!
 //! ```
-//! use lsbuf::history::{Recorder, Recording};
+//! use lsbuf::history::{Keep, Recorder, Recording};
 //! # let folder = std::env::temp_dir().join(format!("lsbuf-doc-{}", std::process::id()));
 //! # std::fs::create_dir_all(&folder).unwrap();
 //! # let path = folder.join("buffers.db");
 //!
-//! let mut recorder = Recorder::open(&path)?;
+//! let mut recorder = Recorder::open(&path, Keep::default())?;
 //! recorder.append(lsbuf::scan(lsbuf::scan::Options::default())?)?;
 //! recorder.close()?;
 //!
@@ -29,13 +29,16 @@
 //! # Ok::<(), lsbuf::Error>(())
 //! ```
 
+mod checksum;
 mod file;
+mod keep;
 mod recorder;
 mod recording;
 mod rows;
 mod table;
 mod value;
 
+pub use keep::Keep;
 pub use recorder::{Appended, Recorder};
 pub use recording::{Recording, Sample, SampleId};
 

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::file::{self, Lock};
+use super::keep::{self, Keep, Keeping};
 use super::rows::{self, TABLES};
 use super::table::{RowId, Table};
-use super::value::{Unsigned, json, micros, number};
 use super::{Sample, SampleId};
 use crate::error::Error;
 use crate::model::{Buffer, Holder, Host, Kinds, Pid, Process, Snapshot, measure};
@@ -26,6 +26,7 @@ pub struct Recorder {
     path: PathBuf,
     db: Connection,
     state: State,
+    keeping: Keeping,
     _lock: Lock,
 }
 
@@ -55,11 +56,17 @@ struct Run {
     kinds: Kinds,
 }
 
-/// The newest sample and the rows that hold in it.
+/// The newest snapshot and the rows that hold in it.
 #[derive(Debug)]
 struct Newest {
-    sample: SampleId,
     snapshot: Snapshot,
+    open: Open,
+}
+
+/// The rows that hold in a sample.
+#[derive(Debug)]
+struct Open {
+    sample: SampleId,
     processes: HashMap<Pid, OpenProcess>,
     /// One for each of the snapshot's buffers.
     buffers: Vec<OpenBuffer>,
@@ -87,25 +94,35 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be opened or made, is no recording, was written by a newer release, or
     /// another process records into it.
-    pub fn open(path: impl AsRef<Path>) -> Result<Recorder, Error> {
+    pub fn open(path: impl AsRef<Path>, keep: Keep) -> Result<Recorder, Error> {
         let path = path.as_ref();
         let (db, lock) = file::open_to_write(path)?;
-        let recorder = Recorder { path: path.to_owned(), db, state: State::default(), _lock: lock };
+        let keeping = Keeping::new(path, keep);
+        let recorder = Recorder { path: path.to_owned(), db, state: State::default(), keeping, _lock: lock };
         recorder.end_run().map_err(|error| file::failed(path, &error))?;
         Ok(recorder)
     }
 
-    /// Appends a snapshot.
+    /// Appends a snapshot, and deletes what is older or more than is to be kept. If the disk is
+    /// full, the oldest samples are deleted first, then the snapshot is given up.
     ///
     /// # Errors
     /// If the file cannot be written. Then nothing of the snapshot is in it, and the next one can
     /// be appended.
-    pub fn append(&mut self, snapshot: Snapshot) -> Result<Appended, Error> {
+    pub fn append(&mut self, mut snapshot: Snapshot) -> Result<Appended, Error> {
         let boottime = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(boottime.tv_sec).unwrap_or_default();
         let boottime = Duration::new(seconds, u32::try_from(boottime.tv_nsec).unwrap_or_default());
-        let written = self.write(snapshot, boottime);
-        written.map_err(|error| file::failed(&self.path, &error))
+        leave_out(&mut snapshot);
+        let mut written = self.write(&snapshot, boottime);
+        if written.as_ref().is_err_and(is_full) && self.keeping.make_room(&self.db) {
+            written = self.write(&snapshot, boottime);
+        }
+        let (run, open, appended) = written.map_err(|error| file::failed(&self.path, &error))?;
+        self.state = State { run: Some(run), newest: Some(Newest { snapshot, open }) };
+        let kept = self.keeping.keep(&self.db, appended.sample);
+        kept.map_err(|error| file::failed(&self.path, &error))?;
+        Ok(appended)
     }
 
     /// Ends the recording: what held in the last sample is marked as having held until then.
@@ -113,6 +130,7 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be written. It is valid even then.
     pub fn close(self) -> Result<(), Error> {
+        self.keeping.leave();
         self.end_run().map_err(|error| file::failed(&self.path, &error))
     }
 
@@ -121,42 +139,50 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be read.
     pub fn size(&self) -> Result<u64, Error> {
-        let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-        let size = self.db.query_row(sql, [], |row| row.get::<_, Unsigned>(0));
-        size.map(|size| size.0).map_err(|error| file::failed(&self.path, &error))
+        keep::size(&self.db).map_err(|error| file::failed(&self.path, &error))
     }
 
     fn end_run(&self) -> rusqlite::Result<()> {
         let transaction = self.db.unchecked_transaction()?;
-        let last: Option<i64> = self.db.query_row("SELECT max(id) FROM sample", [], |row| row.get(0))?;
-        if let Some(last) = last {
-            TABLES.iter().try_for_each(|table| table.end_all(&self.db, SampleId(last)))?;
+        if let Some(last) = newest_sample(&self.db)? {
+            TABLES.iter().try_for_each(|table| table.end_all(&self.db, last))?;
         }
         transaction.commit()
     }
 
-    fn write(&mut self, mut snapshot: Snapshot, boottime: Duration) -> rusqlite::Result<Appended> {
-        leave_out(&mut snapshot);
+    fn write(&self, snapshot: &Snapshot, boottime: Duration) -> rusqlite::Result<(Run, Open, Appended)> {
         let transaction = self.db.unchecked_transaction()?;
-        let run = self.state.run_of(&self.db, &snapshot)?;
+        let run = self.state.run_of(&self.db, snapshot)?;
         // What one run found says nothing of what another one looks for.
         let before = self.state.newest.as_ref().filter(|_| self.state.is_run(&run));
         if before.is_none()
             && let Some(newest) = &self.state.newest
         {
-            TABLES.iter().try_for_each(|table| table.end_all(&self.db, newest.sample))?;
+            TABLES.iter().try_for_each(|table| table.end_all(&self.db, newest.open.sample))?;
         }
-        let sample = add_sample(&self.db, &run, &snapshot, boottime)?;
-        let mut writer = Writer { db: &self.db, boot: run.boot, sample: sample.id, before, changes: 0 };
+        let newest = newest_sample(&self.db)?.map_or(0, |newest| newest.0);
+        let mut writer =
+            Writer { db: &self.db, boot: run.boot, sample: SampleId(newest + 1), before, changes: 0 };
         let processes = writer.processes(&snapshot.processes)?;
-        let buffers = writer.buffers(&snapshot, &processes)?;
-        let others = writer.others(&snapshot)?;
+        let buffers = writer.buffers(snapshot, &processes)?;
+        let others = writer.others(snapshot)?;
         let changes = writer.changes;
+        let holdings: usize = buffers.iter().map(|buffer| buffer.holdings.len()).sum();
+        let rows = processes.len() + buffers.len() + holdings + others.len();
+        // Its row gets the next number, which the writer has used already.
+        let sample = rows::add_sample(&self.db, run.row, snapshot, boottime, rows as u64)?;
         transaction.commit()?;
-        let newest = Newest { sample: sample.id, snapshot, processes, buffers, others };
-        self.state = State { run: Some(run), newest: Some(newest) };
-        Ok(Appended { sample, changes })
+        Ok((run, Open { sample: sample.id, processes, buffers, others }, Appended { sample, changes }))
     }
+}
+
+pub(super) fn newest_sample(db: &Connection) -> rusqlite::Result<Option<SampleId>> {
+    let newest: Option<i64> = db.query_row("SELECT max(id) FROM sample", [], |row| row.get(0))?;
+    Ok(newest.map(SampleId))
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Removes what is not recorded: what would change in each sample, and what a process holds that is
@@ -179,59 +205,14 @@ impl State {
         if let Some(run) = self.run.as_ref().filter(|run| run.host == *host && run.kinds == *kinds) {
             return Ok(run.clone());
         }
-        let Host { hostname, kernel, boot_id } = host;
-        let known = db
-            .query_row(
-                "SELECT id FROM boot WHERE boot_id IS ?1 AND hostname IS ?2 AND kernel IS ?3",
-                (boot_id, hostname, kernel),
-                |row| row.get(0),
-            )
-            .optional()?;
-        let boot = match known {
-            Some(known) => known,
-            None => db
-                .prepare("INSERT INTO boot (boot_id, hostname, kernel) VALUES (?, ?, ?)")?
-                .insert((boot_id, hostname, kernel))?,
-        };
-        let looked_for: Vec<_> = kinds.iter().collect();
-        let row = db.prepare("INSERT INTO run (boot, lsbuf, looked_for) VALUES (?, ?, ?)")?.insert((
-            boot,
-            env!("CARGO_PKG_VERSION"),
-            json(looked_for),
-        ))?;
-        Ok(Run { row: RowId(row), boot: RowId(boot), host: host.clone(), kinds: *kinds })
+        let boot = rows::boot_row(db, host)?;
+        let row = rows::add_run(db, boot, *kinds)?;
+        Ok(Run { row, boot, host: host.clone(), kinds: *kinds })
     }
 
     fn is_run(&self, run: &Run) -> bool {
         self.run.as_ref().is_some_and(|before| before.row == run.row)
     }
-}
-
-fn add_sample(
-    db: &Connection,
-    run: &Run,
-    snapshot: &Snapshot,
-    boottime: Duration,
-) -> rusqlite::Result<Sample> {
-    let counts = snapshot.coverage.processes;
-    let of = |duration: Duration| number(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-    let values = [
-        Value::Integer(run.row.0),
-        Value::Integer(micros(snapshot.taken_at)),
-        of(boottime),
-        of(snapshot.coverage.duration),
-        number(counts.total),
-        number(counts.read),
-        number(counts.unreadable),
-        number(counts.vanished),
-    ];
-    let id = db
-        .prepare_cached(
-            "INSERT INTO sample (run, taken_at, boottime, duration, processes_total, processes_read, \
-             processes_unreadable, processes_vanished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )?
-        .insert(rusqlite::params_from_iter(values))?;
-    Ok(Sample { id: SampleId(id), taken_at: snapshot.taken_at, boottime })
 }
 
 /// Writes one snapshot.
@@ -253,7 +234,7 @@ impl Writer<'_> {
     fn end(&mut self, table: &Table, row: RowId) -> rusqlite::Result<()> {
         self.changes += 1;
         match self.before {
-            Some(before) => table.end(self.db, row, before.sample),
+            Some(before) => table.end(self.db, row, before.open.sample),
             None => Ok(()),
         }
     }
@@ -263,7 +244,7 @@ impl Writer<'_> {
         for process in processes {
             let before = self.before.and_then(|before| {
                 let same = before.snapshot.process(process.pid)?;
-                let row = before.processes.get(&process.pid)?;
+                let row = before.open.processes.get(&process.pid)?;
                 (same.start_time == process.start_time).then_some((same, *row))
             });
             let opened = match before {
@@ -284,7 +265,7 @@ impl Writer<'_> {
         let gone = self
             .before
             .into_iter()
-            .flat_map(|before| &before.processes)
+            .flat_map(|before| &before.open.processes)
             .filter(|(pid, before)| open.get(pid).is_none_or(|now| now.row != before.row));
         for (_, gone) in gone {
             self.end(&rows::PROCESS_STATE, gone.state)?;
@@ -300,7 +281,7 @@ impl Writer<'_> {
         let saw = snapshot.coverage.saw_every_process();
         let saw_before = self.before.map(|before| before.snapshot.coverage.saw_every_process());
         let (before, rows): (&[Buffer], &[OpenBuffer]) =
-            self.before.map_or((&[], &[]), |before| (&before.snapshot.buffers, &before.buffers));
+            self.before.map_or((&[], &[]), |before| (&before.snapshot.buffers, &before.open.buffers));
         let mut older = before.iter().zip(rows).peekable();
         let mut open = Vec::with_capacity(snapshot.buffers.len());
         for buffer in &snapshot.buffers {
@@ -361,7 +342,7 @@ impl Writer<'_> {
             }
             let same = before.next_if(|(older, _)| older.pid == holder.pid);
             let Some(process) = processes.get(&holder.pid) else { continue };
-            let was = self.before.and_then(|before| before.processes.get(&holder.pid));
+            let was = self.before.and_then(|before| before.open.processes.get(&holder.pid));
             let is_same_process = was.is_some_and(|was| was.row == process.row);
             match same {
                 Some((older, &row)) if older == holder && is_same_process => open.push(row),
@@ -386,7 +367,7 @@ impl Writer<'_> {
         let devices = devices.iter().map(|device| (DEVICE, rows::device(device)));
         let points = mount_points.iter().map(|(&dev, path)| (MOUNT_POINT, rows::mount_point(dev, path)));
         let coverage = std::iter::once((COVERAGE, rows::coverage(coverage)));
-        let before: &[_] = self.before.map_or(&[], |before| &before.others);
+        let before: &[_] = self.before.map_or(&[], |before| &before.open.others);
         let mut left: Vec<_> = before.iter().collect();
         let mut open = Vec::new();
         for (table, values) in coverage.chain(notes).chain(devices).chain(points) {

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::file;
-use super::rows::{self, Unreadable};
-use super::value::{Json, Unsigned, micros, time};
+use super::rows::{self, Unreadable, sample};
+use super::value::micros;
 use crate::error::{Error, ErrorKind};
-use crate::model::{Host, Kind, ProcessCounts, Snapshot};
+use crate::model::Snapshot;
 
 /// A file of recorded snapshots, open to be read. Another process may write into it meanwhile.
 #[derive(Debug)]
@@ -98,59 +98,23 @@ impl Recording {
     }
 }
 
-fn sample(row: &Row<'_>) -> rusqlite::Result<Sample> {
-    Ok(Sample {
-        id: SampleId(row.get("id")?),
-        taken_at: time(row.get("taken_at")?),
-        boottime: Duration::from_micros(row.get::<_, Unsigned>("boottime")?.0),
-    })
-}
-
 fn read_snapshot(db: &Connection, sample: SampleId) -> Result<Snapshot, Unreadable> {
-    let mut snapshot = read_sample(db, sample)?;
-    let (processes, pids) = rows::read_processes(db, sample)?;
-    let mut buffers = rows::read_buffers(db, sample)?;
-    rows::read_holders(db, sample, &pids, &mut buffers)?;
-    snapshot.processes = processes;
+    let (coverage, coverage_rows) = rows::read_coverage(db, sample)?;
+    let (mut snapshot, rows_then) = rows::read_sample(db, sample, coverage)?;
+    let (processes, pids, process_rows) = rows::read_processes(db, sample)?;
+    let (mut buffers, buffer_rows) = rows::read_buffers(db, sample)?;
+    let holder_rows = rows::read_holders(db, sample, &pids, &mut buffers)?;
+    let (devices, device_rows) = rows::read_devices(db, sample)?;
+    let (mount_points, point_rows) = rows::read_mount_points(db, sample)?;
+    let rows = coverage_rows + process_rows + buffer_rows + holder_rows + device_rows + point_rows;
+    if rows != rows_then {
+        return Err(Unreadable::from(format!("sample {} had {rows_then} rows and has {rows}", sample.0)));
+    }
+    (snapshot.processes, snapshot.devices, snapshot.mount_points) = (processes, devices, mount_points);
     snapshot.buffers = buffers.into_values().collect();
     snapshot.buffers.sort_unstable_by_key(|buffer| buffer.id);
     for buffer in &mut snapshot.buffers {
         buffer.holders.sort_unstable_by_key(|holder| holder.pid);
     }
-    snapshot.devices = rows::read_devices(db, sample)?;
-    snapshot.mount_points = rows::read_mount_points(db, sample)?;
     Ok(snapshot)
-}
-
-/// What a sample has of its own, without buffers and processes.
-fn read_sample(db: &Connection, sample: SampleId) -> Result<Snapshot, Unreadable> {
-    let mut coverage = rows::read_coverage(db, sample)?;
-    let sql = "SELECT sample.*, run.looked_for, boot.hostname, boot.kernel, boot.boot_id FROM sample \
-               JOIN run ON run.id = sample.run JOIN boot ON boot.id = run.boot WHERE sample.id = ?1";
-    let read = |row: &Row<'_>| {
-        let number = |column: &str| row.get::<_, Unsigned>(column).map(|number| number.0);
-        coverage.duration = Duration::from_micros(number("duration")?);
-        coverage.processes = ProcessCounts {
-            total: number("processes_total")?,
-            read: number("processes_read")?,
-            unreadable: number("processes_unreadable")?,
-            vanished: number("processes_vanished")?,
-        };
-        let host =
-            Host { hostname: row.get("hostname")?, kernel: row.get("kernel")?, boot_id: row.get("boot_id")? };
-        let looked_for: Json<Vec<Kind>> = row.get("looked_for")?;
-        Ok(Snapshot {
-            taken_at: time(row.get("taken_at")?),
-            host,
-            kinds: looked_for.0.into_iter().collect(),
-            coverage: std::mem::take(&mut coverage),
-            buffers: Vec::new(),
-            unheld: None,
-            processes: Vec::new(),
-            devices: Vec::new(),
-            mount_points: std::collections::BTreeMap::new(),
-        })
-    };
-    let found = db.query_row(sql, [sample.0], read).optional()?;
-    found.ok_or_else(|| Unreadable::from(format!("it has no sample {}", sample.0)))
 }

@@ -7,6 +7,8 @@
 -- A row of an interval table holds from sample `first` to sample `last`, both included. `last` is
 -- NULL as long as the row still holds. `class` is the number of binary digits of `last - first`; it
 -- lets `span` find the rows that hold at a sample without reading those that do not.
+--
+-- `sum` is a checksum of the row. SQLite has none, and would take a flipped bit for a figure.
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) STRICT, WITHOUT ROWID;
 
@@ -18,6 +20,7 @@ INSERT INTO span SELECT class, length FROM classes;
 
 CREATE TABLE boot (
     id INTEGER PRIMARY KEY,
+    sum INTEGER NOT NULL,
     boot_id TEXT,
     hostname TEXT,
     kernel TEXT
@@ -26,13 +29,16 @@ CREATE TABLE boot (
 -- From one start of the recorder to its end.
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
+    sum INTEGER NOT NULL,
     boot INTEGER NOT NULL REFERENCES boot,
     lsbuf TEXT NOT NULL,
     looked_for TEXT NOT NULL
 ) STRICT;
 
+-- `rows` is how many rows of the interval tables hold at it.
 CREATE TABLE sample (
     id INTEGER PRIMARY KEY,
+    sum INTEGER NOT NULL,
     run INTEGER NOT NULL REFERENCES run,
     taken_at INTEGER NOT NULL,
     boottime INTEGER NOT NULL,
@@ -40,11 +46,13 @@ CREATE TABLE sample (
     processes_total INTEGER NOT NULL,
     processes_read INTEGER NOT NULL,
     processes_unreadable INTEGER NOT NULL,
-    processes_vanished INTEGER NOT NULL
+    processes_vanished INTEGER NOT NULL,
+    rows INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE coverage (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     complete INTEGER NOT NULL,
     saw_every_process INTEGER NOT NULL,
     sources TEXT NOT NULL,
@@ -55,6 +63,7 @@ CREATE TABLE coverage (
 
 CREATE TABLE note (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     position INTEGER NOT NULL,
     text TEXT NOT NULL,
     partial INTEGER NOT NULL
@@ -62,6 +71,7 @@ CREATE TABLE note (
 
 CREATE TABLE process (
     id INTEGER PRIMARY KEY,
+    sum INTEGER NOT NULL,
     boot INTEGER NOT NULL REFERENCES boot,
     pid INTEGER NOT NULL,
     start_time INTEGER NOT NULL
@@ -70,6 +80,7 @@ CREATE INDEX process_identity ON process (pid, start_time);
 
 CREATE TABLE process_state (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     process INTEGER NOT NULL REFERENCES process,
     comm ANY NOT NULL,
     uid INTEGER,
@@ -81,6 +92,7 @@ CREATE INDEX process_state_of ON process_state (process);
 
 CREATE TABLE buffer (
     id INTEGER PRIMARY KEY,
+    sum INTEGER NOT NULL,
     boot INTEGER NOT NULL REFERENCES boot,
     kind TEXT NOT NULL,
     dev TEXT,
@@ -91,6 +103,7 @@ CREATE INDEX buffer_identity ON buffer (ino, kind);
 
 CREATE TABLE buffer_state (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     buffer INTEGER NOT NULL REFERENCES buffer,
     size INTEGER,
     charged INTEGER,
@@ -117,6 +130,7 @@ CREATE INDEX buffer_state_of ON buffer_state (buffer);
 
 CREATE TABLE holding (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     buffer INTEGER NOT NULL REFERENCES buffer,
     process INTEGER NOT NULL REFERENCES process,
     fd INTEGER NOT NULL,
@@ -136,6 +150,7 @@ CREATE INDEX holding_by ON holding (process);
 
 CREATE TABLE device (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     path ANY NOT NULL,
     name ANY,
     holders TEXT NOT NULL
@@ -143,6 +158,7 @@ CREATE TABLE device (
 
 CREATE TABLE mount_point (
     id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER, class INTEGER,
+    sum INTEGER NOT NULL,
     dev TEXT NOT NULL,
     path ANY NOT NULL
 ) STRICT;

@@ -5,10 +5,13 @@
 //! began within the last 2^n samples can hold. An index by class and first sample finds them, and
 //! at least half of what it finds holds.
 
+use std::collections::HashSet;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
-use super::SampleId;
+use super::rows::Unreadable;
+use super::{SampleId, checksum};
 
 /// A table of intervals, by its name and its own columns.
 #[derive(Debug)]
@@ -50,47 +53,126 @@ impl Table {
     ) -> rusqlite::Result<RowId> {
         let Table { name, columns } = self;
         let marks = ", ?".repeat(columns.len());
-        let sql = format!("INSERT INTO {name} (first, {}) VALUES (?{marks})", columns.join(", "));
-        let values = [Value::Integer(first.0)].into_iter().chain(values);
+        let sql = format!("INSERT INTO {name} (sum, first, {}) VALUES (?, ?{marks})", columns.join(", "));
+        let values: Vec<Value> = [Value::Integer(first.0)].into_iter().chain(values).collect();
+        let sum = Value::Integer(checksum::sum(&values));
+        let values = [sum].into_iter().chain(values);
         db.prepare_cached(&sql)?.insert(params_from_iter(values)).map(RowId)
     }
 
     /// Says that a row held for the last time in that sample.
     pub(super) fn end(&self, db: &Connection, row: RowId, last: SampleId) -> rusqlite::Result<()> {
-        let sql =
-            format!("UPDATE {} SET last = ?2, class = {} WHERE id = ?1", self.name, class("?2 - first"));
-        db.prepare_cached(&sql)?.execute((row.0, last.0)).map(drop)
+        let sql = format!("{} WHERE id = ?3", self.ending());
+        let values = (last.0, checksum::sum_of_last(Some(last.0)), row.0);
+        db.prepare_cached(&sql)?.execute(values).map(drop)
     }
 
     /// Says of every row that still holds that it held for the last time in that sample.
     pub(super) fn end_all(&self, db: &Connection, last: SampleId) -> rusqlite::Result<()> {
-        let sql = format!(
-            "UPDATE {} SET last = ?1, class = {} WHERE class IS NULL",
-            self.name,
-            class("?1 - first")
-        );
-        db.execute(&sql, [last.0]).map(drop)
+        let sql = format!("{} WHERE class IS NULL", self.ending());
+        db.execute(&sql, (last.0, checksum::sum_of_last(Some(last.0)))).map(drop)
     }
 
-    /// Reads the rows that hold at a sample, in the order in which they were added.
-    pub(super) fn each_at<E: From<rusqlite::Error>>(
+    fn ending(&self) -> String {
+        // The difference of "or" and "and" is "exclusive or", which SQL lacks.
+        format!(
+            "UPDATE {} SET last = ?1, sum = (sum | ?2) - (sum & ?2), class = \
+             (SELECT min(span.class) FROM span WHERE span.length > ?1 - first)",
+            self.name
+        )
+    }
+
+    /// Reads the rows that hold at a sample, in the order in which they were added. Returns how
+    /// many these are.
+    pub(super) fn each_at(
         &self,
         db: &Connection,
         sample: SampleId,
-        mut take: impl FnMut(&Row<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Table { name, columns } = self;
-        let sql = format!("SELECT {} FROM {name}_at WHERE sample = ?1 ORDER BY id", columns.join(", "));
+        take: impl FnMut(&Row<'_>) -> Result<(), Unreadable>,
+    ) -> Result<u64, Unreadable> {
+        self.each(db, &format!("{}_at WHERE sample = ?1", self.name), sample.0, take)
+    }
+
+    /// Reads the rows of which a column has that value, whenever they hold.
+    pub(super) fn each_of(
+        &self,
+        db: &Connection,
+        column: &str,
+        value: RowId,
+        take: impl FnMut(&Row<'_>) -> Result<(), Unreadable>,
+    ) -> Result<u64, Unreadable> {
+        self.each(db, &format!("{} WHERE {column} = ?1", self.name), value.0, take)
+    }
+
+    fn each(
+        &self,
+        db: &Connection,
+        rows: &str,
+        of: i64,
+        mut take: impl FnMut(&Row<'_>) -> Result<(), Unreadable>,
+    ) -> Result<u64, Unreadable> {
+        let own = self.columns.join(", ");
+        let sql = format!("SELECT sum, last, first, {own} FROM {rows} ORDER BY id");
         let mut statement = db.prepare_cached(&sql)?;
-        let mut rows = statement.query([sample.0])?;
+        let mut rows = statement.query([of])?;
+        let mut number = 0;
         while let Some(row) = rows.next()? {
+            let sum = checksum::sum_of(row, 2..self.columns.len() + 3)?;
+            if row.get::<_, i64>("sum")? != sum ^ checksum::sum_of_last(row.get("last")?) {
+                return Err(Unreadable::from(format!("a row of table {} has a wrong checksum", self.name)));
+            }
             take(row)?;
+            number += 1;
         }
-        Ok(())
+        Ok(number)
+    }
+
+    /// Deletes the rows that held for the last time before that sample. Returns the values of a
+    /// column of these.
+    pub(super) fn delete_before(
+        &self,
+        db: &Connection,
+        oldest: SampleId,
+        column: &str,
+    ) -> rusqlite::Result<HashSet<i64>> {
+        let Table { name, .. } = self;
+        let sql = format!(
+            "DELETE FROM {name} WHERE id IN (SELECT held.id FROM span CROSS JOIN {name} AS held \
+             ON held.class = span.class AND held.first < ?1 WHERE held.last < ?1) RETURNING {column}"
+        );
+        db.prepare_cached(&sql)?.query_map([oldest.0], |row| row.get(0))?.collect()
     }
 }
 
-/// The number of binary digits of an expression, in SQL: those of 0 are none.
-fn class(expression: &str) -> String {
-    format!("(SELECT min(span.class) FROM span WHERE span.length > {expression})")
+/// Adds a row of a table whose rows hold for ever.
+pub(super) fn insert(
+    db: &Connection,
+    table: &str,
+    columns: &[&str],
+    values: Vec<Value>,
+) -> rusqlite::Result<RowId> {
+    let marks = ", ?".repeat(columns.len());
+    let sql = format!("INSERT INTO {table} (sum, {}) VALUES (?{marks})", columns.join(", "));
+    let sum = Value::Integer(checksum::sum(&values));
+    db.prepare_cached(&sql)?.insert(params_from_iter([sum].into_iter().chain(values))).map(RowId)
+}
+
+/// Reads a row of such a table.
+pub(super) fn get<T>(
+    db: &Connection,
+    table: &str,
+    columns: &[&str],
+    row: RowId,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<T, Unreadable> {
+    let sql = format!("SELECT sum, {} FROM {table} WHERE id = ?1", columns.join(", "));
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([row.0])?;
+    let Some(found) = rows.next()? else {
+        return Err(Unreadable::from(format!("table {table} lacks row {}", row.0)));
+    };
+    if found.get::<_, i64>("sum")? != checksum::sum_of(found, 1..columns.len() + 1)? {
+        return Err(Unreadable::from(format!("a row of table {table} has a wrong checksum")));
+    }
+    Ok(read(found)?)
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::error::ErrorKind;
 use crate::model::examples::{any_snapshot, buffer, holder, snapshot};
-use crate::model::{Buffer, Gaps, Kind, Ledger, Note, Snapshot};
+use crate::model::{Buffer, Bytes, Gaps, Kind, Ledger, Note, Snapshot};
 
 struct Folder(TempDir);
 
@@ -24,7 +24,7 @@ impl Folder {
     }
 
     fn record(&self, snapshots: &[Snapshot]) -> Vec<SampleId> {
-        let mut recorder = Recorder::open(self.file()).unwrap();
+        let mut recorder = Recorder::open(self.file(), Keep::default()).unwrap();
         let ids = snapshots.iter().map(|s| recorder.append(s.clone()).unwrap().sample.id).collect();
         recorder.close().unwrap();
         ids
@@ -105,7 +105,7 @@ fn of(buffers: Vec<Buffer>) -> Snapshot {
 #[test]
 fn nothing_changed() {
     let folder = Folder::new();
-    let mut recorder = Recorder::open(folder.file()).unwrap();
+    let mut recorder = Recorder::open(folder.file(), Keep::default()).unwrap();
     let world = of(vec![held(1), held(2)]);
     assert_eq!(recorder.append(world.clone()).unwrap().changes, 6);
     for _ in 0..9 {
@@ -158,7 +158,7 @@ fn pids_are_reused() {
 #[test]
 fn killed() {
     let folder = Folder::new();
-    let mut recorder = Recorder::open(folder.file()).unwrap();
+    let mut recorder = Recorder::open(folder.file(), Keep::default()).unwrap();
     let first = recorder.append(of(vec![held(1)])).unwrap().sample.id;
     let second = recorder.append(of(vec![held(1), held(2)])).unwrap().sample.id;
     // What a killed process leaves behind: nothing was closed.
@@ -167,7 +167,7 @@ fn killed() {
         let from = format!("{}{name}", folder.file().display());
         fs::copy(from, format!("{}{name}", copy.display())).unwrap();
     }
-    let mut again = Recorder::open(&copy).unwrap();
+    let mut again = Recorder::open(&copy, Keep::default()).unwrap();
     let third = again.append(of(vec![held(2)])).unwrap().sample.id;
     again.close().unwrap();
     let recording = Recording::open(&copy).unwrap();
@@ -179,14 +179,14 @@ fn killed() {
 #[test]
 fn one_writer() {
     let folder = Folder::new();
-    let mut recorder = Recorder::open(folder.file()).unwrap();
+    let mut recorder = Recorder::open(folder.file(), Keep::default()).unwrap();
     let sample = recorder.append(of(vec![held(1)])).unwrap().sample;
-    let error = Recorder::open(folder.file()).unwrap_err();
+    let error = Recorder::open(folder.file(), Keep::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert_eq!(error.to_string(), format!("another process records into {}", folder.file().display()));
     assert_eq!(folder.read(sample.id).buffers.len(), 1);
     drop(recorder);
-    assert!(Recorder::open(folder.file()).is_ok());
+    assert!(Recorder::open(folder.file(), Keep::default()).is_ok());
 }
 
 /// Check that what is no recording is refused in one line, and is left as it was.
@@ -195,8 +195,10 @@ fn other_files_are_refused() {
     let folder = Folder::new();
     let refused = |what: &str| {
         let before = fs::read(folder.file()).unwrap();
-        for error in [Recording::open(folder.file()).unwrap_err(), Recorder::open(folder.file()).unwrap_err()]
-        {
+        for error in [
+            Recording::open(folder.file()).unwrap_err(),
+            Recorder::open(folder.file(), Keep::default()).unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::NotRecording);
             assert_eq!(error.to_string(), format!("{} {what}", folder.file().display()));
         }
@@ -240,4 +242,105 @@ fn samples_by_time() {
     assert_eq!([found(9), found(10), found(25), found(99)], [None, Some(1), Some(2), Some(3)]);
     let (first, last) = recording.span().unwrap().unwrap();
     assert_eq!((first.taken_at, last.taken_at), (at(10), at(30)));
+}
+
+/// Check that a flipped bit anywhere in the file is noticed, or changes nothing that is read.
+#[test]
+fn flipped_bits() {
+    let folder = Folder::new();
+    let history: Vec<Snapshot> = (0..24u64).map(|n| of((n..n + 4).map(held).collect())).collect();
+    let ids = folder.record(&history);
+    let whole = fs::read(folder.file()).unwrap();
+    let (mut noticed, mut step) = (0, 0);
+    for at in (0..whole.len()).step_by(509) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (step % 8);
+        step += 1;
+        fs::write(folder.file(), damaged).unwrap();
+        let Ok(recording) = Recording::open(folder.file()) else {
+            noticed += 1;
+            continue;
+        };
+        for (before, &id) in history.iter().zip(&ids).step_by(11) {
+            match recording.snapshot(id) {
+                Ok(after) => assert_eq!(document(&after), document(before), "byte {at}"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::NotRecording, "{error}");
+                    noticed += 1;
+                }
+            }
+        }
+    }
+    assert!(noticed > 50, "{noticed}");
+}
+
+/// Check that a file which was cut short is noticed, wherever it was cut.
+#[test]
+fn cut_files() {
+    let folder = Folder::new();
+    let ids = folder.record(&(0..24u64).map(|n| of((n..n + 4).map(held).collect())).collect::<Vec<_>>());
+    let whole = fs::read(folder.file()).unwrap();
+    for length in (0..whole.len()).step_by(8011) {
+        fs::write(folder.file(), &whole[..length]).unwrap();
+        let read = Recording::open(folder.file()).and_then(|recording| recording.snapshot(ids[0]));
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::NotRecording, "{length} bytes");
+    }
+}
+
+/// Check that samples which are too old are deleted, with what was only in them, and that those
+/// which are left are as they were.
+#[test]
+fn old_samples_are_deleted() {
+    let folder = Folder::new();
+    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let age = Some(Duration::from_secs(20));
+    let mut recorder = Recorder::open(folder.file(), Keep { age, ..Keep::default() }).unwrap();
+    let world = |n: u64| Snapshot { taken_at: at(n), ..of(vec![held(1), held(100 + n / 4)]) };
+    for n in 0..64 {
+        recorder.append(world(n)).unwrap();
+    }
+    recorder.close().unwrap();
+    let recording = Recording::open(folder.file()).unwrap();
+    let samples = recording.samples().unwrap();
+    // The last time that ages were looked at was with sample 64, which was taken at second 63.
+    assert_eq!((samples[0].taken_at, samples.len()), (at(43), 21));
+    for sample in samples {
+        let n = sample.taken_at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(document(&recording.snapshot(sample.id).unwrap()), document(&world(n)));
+    }
+    // That of the whole time, and those of seconds 40 to 63.
+    assert_eq!(folder.count("SELECT count(*) FROM buffer"), 1 + 6);
+    assert_eq!(folder.count("SELECT count(*) FROM buffer_state"), 1 + 6);
+    assert_eq!(folder.count("SELECT count(*) FROM process"), 1);
+}
+
+/// Check that a file which is larger than it may be loses its oldest samples, and really shrinks.
+#[test]
+fn large_files_shrink() {
+    let folder = Folder::new();
+    let most = 1 << 20;
+    let keep = Keep { size: Some(Bytes(most)), ..Keep::default() };
+    let mut recorder = Recorder::open(folder.file(), keep).unwrap();
+    let world = |n: u64| of((n * 100..n * 100 + 100).map(held).collect());
+    for n in 0..160 {
+        recorder.append(world(n)).unwrap();
+    }
+    recorder.close().unwrap();
+    assert!(fs::metadata(folder.file()).unwrap().len() <= most);
+    let recording = Recording::open(folder.file()).unwrap();
+    let (first, last) = recording.span().unwrap().unwrap();
+    assert!(first.id.0 > 1 && last.id.0 == 160, "{first:?} {last:?}");
+    for sample in recording.samples().unwrap() {
+        let before = world(sample.id.0 as u64 - 1);
+        assert_eq!(document(&recording.snapshot(sample.id).unwrap()), document(&before));
+    }
+}
+
+/// Check that nothing but the recording is left when the recorder has ended.
+#[test]
+fn nothing_is_left_beside_it() {
+    let folder = Folder::new();
+    folder.record(&[of(vec![held(1)])]);
+    let names: Vec<_> = fs::read_dir(folder.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["r.db"]);
 }

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use super::super::SampleId;
-use super::super::table::{RowId, Table};
+use super::super::table::{self, RowId, Table};
 use super::super::value::{
     Json, Unsigned, Word, bytes, count, flag, json, json_list, label, maybe, nanos, number, word,
 };
@@ -98,12 +98,7 @@ pub(in super::super) fn buffer_row(db: &Connection, boot: RowId, buffer: &Buffer
         Some((row, created_at)) if is_same_birth(kind, time_of_nanos(created_at), buffer.created_at) => {
             Ok(RowId(row))
         }
-        _ => db
-            .prepare_cached(
-                "INSERT INTO buffer (boot, kind, dev, ino, ipc_namespace) VALUES (?, ?, ?, ?, ?)",
-            )?
-            .insert(params_from_iter(values))
-            .map(RowId),
+        _ => table::insert(db, "buffer", IDENTITY, values.to_vec()),
     }
 }
 
@@ -154,22 +149,28 @@ pub(in super::super) fn holding(buffer: RowId, process: RowId, holder: &Holder) 
     ]
 }
 
-/// The buffers at a sample, by their rows, without holders.
+/// The columns of table buffer.
+const IDENTITY: &[&str] = &["boot", "kind", "dev", "ino", "ipc_namespace"];
+
+/// The buffers at a sample, by their rows, without holders, and how many rows were read.
 pub(in super::super) fn read_buffers(
     db: &Connection,
     sample: SampleId,
-) -> Result<HashMap<i64, Buffer>, Unreadable> {
-    let mut identities =
-        db.prepare_cached("SELECT kind, dev, ino, ipc_namespace FROM buffer WHERE id = ?1")?;
+) -> Result<(HashMap<i64, Buffer>, u64), Unreadable> {
     let mut buffers = HashMap::new();
-    BUFFER_STATE.each_at(db, sample, |row| {
+    let rows = BUFFER_STATE.each_at(db, sample, |row| {
         let key: i64 = row.get("buffer")?;
-        let mut buffer = identities.query_row([key], identity)?;
-        fill(&mut buffer, row)?;
-        buffers.insert(key, buffer);
-        Ok::<(), Unreadable>(())
+        buffers.insert(key, read_buffer(db, row)?);
+        Ok(())
     })?;
-    Ok(buffers)
+    Ok((buffers, rows))
+}
+
+/// The buffer of a row of its states, without holders.
+pub(in super::super) fn read_buffer(db: &Connection, state: &Row<'_>) -> Result<Buffer, Unreadable> {
+    let mut buffer = table::get(db, "buffer", IDENTITY, RowId(state.get("buffer")?), identity)?;
+    fill(&mut buffer, state)?;
+    Ok(buffer)
 }
 
 fn identity(row: &Row<'_>) -> rusqlite::Result<Buffer> {
@@ -219,7 +220,7 @@ pub(in super::super) fn read_holders(
     sample: SampleId,
     pids: &HashMap<i64, Pid>,
     buffers: &mut HashMap<i64, Buffer>,
-) -> Result<(), Unreadable> {
+) -> Result<u64, Unreadable> {
     HOLDING.each_at(db, sample, |row| {
         let of: (i64, i64) = (row.get("buffer")?, row.get("process")?);
         let (Some(buffer), Some(&pid)) = (buffers.get_mut(&of.0), pids.get(&of.1)) else {
@@ -228,18 +229,23 @@ pub(in super::super) fn read_holders(
                 of.0, of.1
             )));
         };
-        let tgid = |column: &str| row.get::<_, Option<u32>>(column).map(|pid| pid.map(Pid));
-        buffer.holders.push(Holder {
-            fds: list::<Fd>(row, "fds")?.into(),
-            opaths: list::<Fd>(row, "opaths")?.into(),
-            maps: list::<MapRef>(row, "maps")?.into(),
-            threads: list::<ThreadFds>(row, "threads")?.into(),
-            runs: row.get("runs")?,
-            fd_table_of: tgid("fd_table_of")?,
-            address_space_of: tgid("address_space_of")?,
-            ..Holder::new(pid)
-        });
+        buffer.holders.push(read_holder(row, pid)?);
         Ok(())
+    })
+}
+
+/// What that process holds by a row of holdings.
+pub(in super::super) fn read_holder(row: &Row<'_>, pid: Pid) -> Result<Holder, Unreadable> {
+    let tgid = |column: &str| row.get::<_, Option<u32>>(column).map(|pid| pid.map(Pid));
+    Ok(Holder {
+        fds: list::<Fd>(row, "fds")?.into(),
+        opaths: list::<Fd>(row, "opaths")?.into(),
+        maps: list::<MapRef>(row, "maps")?.into(),
+        threads: list::<ThreadFds>(row, "threads")?.into(),
+        runs: row.get("runs")?,
+        fd_table_of: tgid("fd_table_of")?,
+        address_space_of: tgid("address_space_of")?,
+        ..Holder::new(pid)
     })
 }
 

@@ -1,4 +1,5 @@
 //! What belongs to a whole sample: how much of the machine was read, notes, devices, mount points.
+//! What reads them also returns how many rows that were.
 
 use std::collections::BTreeMap;
 
@@ -54,9 +55,12 @@ pub(in super::super) fn mount_point(dev: Dev, path: &Label) -> Vec<Value> {
 
 /// How much of the machine was read for a sample. The numbers of processes and the time that it
 /// took are the sample's own.
-pub(in super::super) fn read_coverage(db: &Connection, sample: SampleId) -> Result<Coverage, Unreadable> {
+pub(in super::super) fn read_coverage(
+    db: &Connection,
+    sample: SampleId,
+) -> Result<(Coverage, u64), Unreadable> {
     let mut coverage = Coverage::default();
-    COVERAGE.each_at(db, sample, |row| {
+    let mut rows = COVERAGE.each_at(db, sample, |row| {
         coverage.sources = row.get::<_, Json<Vec<Source>>>("sources")?.0;
         coverage.unreadable = row.get::<_, Json<Vec<Pid>>>("unreadable")?.0;
         let saw_every_process: bool = row.get("saw_every_process")?;
@@ -68,22 +72,25 @@ pub(in super::super) fn read_coverage(db: &Connection, sample: SampleId) -> Resu
             io_uring: io_uring.0,
             unknown: false,
         });
-        Ok::<(), Unreadable>(())
+        Ok(())
     })?;
     let mut notes: BTreeMap<i64, Note> = BTreeMap::new();
-    NOTE.each_at(db, sample, |row| {
+    rows += NOTE.each_at(db, sample, |row| {
         let recorded = Note::Recorded { text: row.get("text")?, is_partial: row.get("partial")? };
         notes.insert(row.get("position")?, recorded);
-        Ok::<(), Unreadable>(())
+        Ok(())
     })?;
     coverage.notes = notes.into_values().collect();
-    Ok(coverage)
+    Ok((coverage, rows))
 }
 
 /// The devices at a sample.
-pub(in super::super) fn read_devices(db: &Connection, sample: SampleId) -> Result<Vec<Device>, Unreadable> {
+pub(in super::super) fn read_devices(
+    db: &Connection,
+    sample: SampleId,
+) -> Result<(Vec<Device>, u64), Unreadable> {
     let mut devices = Vec::new();
-    DEVICE.each_at(db, sample, |row| {
+    let rows = DEVICE.each_at(db, sample, |row| {
         let path: Label = row.get("path")?;
         devices.push(Device {
             name: row.get("name")?,
@@ -91,21 +98,21 @@ pub(in super::super) fn read_devices(db: &Connection, sample: SampleId) -> Resul
             holders: row.get::<_, Json<Vec<DeviceHolder>>>("holders")?.0,
             path,
         });
-        Ok::<(), Unreadable>(())
+        Ok(())
     })?;
     devices.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(devices)
+    Ok((devices, rows))
 }
 
 /// The mount points at a sample.
 pub(in super::super) fn read_mount_points(
     db: &Connection,
     sample: SampleId,
-) -> Result<BTreeMap<Dev, Label>, Unreadable> {
+) -> Result<(BTreeMap<Dev, Label>, u64), Unreadable> {
     let mut points = BTreeMap::new();
-    MOUNT_POINT.each_at(db, sample, |row| {
+    let rows = MOUNT_POINT.each_at(db, sample, |row| {
         points.insert(row.get::<_, Word<Dev>>("dev")?.0, row.get("path")?);
-        Ok::<(), Unreadable>(())
+        Ok(())
     })?;
-    Ok(points)
+    Ok((points, rows))
 }

@@ -5,6 +5,7 @@
 mod buffer;
 mod coverage;
 mod process;
+mod sample;
 
 pub(super) use buffer::{
     BUFFER_STATE, HOLDING, buffer_row, buffer_state, holding, is_same, read_buffers, read_holders,
@@ -14,6 +15,8 @@ pub(super) use coverage::{
     read_mount_points,
 };
 pub(super) use process::{PROCESS_STATE, process_row, process_state, read_processes};
+
+pub(super) use sample::{add_run, add_sample, boot_row, read_sample, sample};
 
 use super::table::Table;
 

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::SampleId;
-use super::super::table::{RowId, Table};
+use super::super::table::{self, RowId, Table};
 use super::super::value::{Json, Unsigned, count, json, label, maybe};
 use super::Unreadable;
 use crate::model::{Label, Pid, Process, ProcessDetails};
@@ -27,10 +27,12 @@ pub(in super::super) fn process_row(
         .optional()?;
     match known {
         Some(known) => Ok(RowId(known)),
-        None => db
-            .prepare_cached("INSERT INTO process (boot, pid, start_time) VALUES (?, ?, ?)")?
-            .insert(values)
-            .map(RowId),
+        None => table::insert(
+            db,
+            "process",
+            IDENTITY,
+            vec![Value::Integer(values.0), Value::Integer(values.1.into()), Value::Integer(values.2)],
+        ),
     }
 }
 
@@ -46,31 +48,37 @@ pub(in super::super) fn process_state(row: RowId, process: &Process) -> Vec<Valu
     ]
 }
 
-/// The processes at a sample, and the pid of each process's row.
+/// The columns of table process.
+const IDENTITY: &[&str] = &["boot", "pid", "start_time"];
+
+/// The processes at a sample, the pid of each process's row, and how many rows were read.
 pub(in super::super) fn read_processes(
     db: &Connection,
     sample: SampleId,
-) -> Result<(Vec<Process>, HashMap<i64, Pid>), Unreadable> {
-    let mut identities = db.prepare_cached("SELECT pid, start_time FROM process WHERE id = ?1")?;
+) -> Result<(Vec<Process>, HashMap<i64, Pid>, u64), Unreadable> {
     let (mut processes, mut pids) = (Vec::new(), HashMap::new());
-    PROCESS_STATE.each_at(db, sample, |row| {
-        let key: i64 = row.get("process")?;
-        let (pid, start_time): (u32, Unsigned) =
-            identities.query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        pids.insert(key, Pid(pid));
-        processes.push(Process {
-            pid: Pid(pid),
-            start_time: start_time.0,
-            comm: row.get::<_, Label>("comm")?,
-            uid: row.get("uid")?,
-            cgroup: row.get::<_, Option<Label>>("cgroup")?,
-            sync_files: row.get::<_, Option<Unsigned>>("sync_files")?.map(|n| n.0),
-            details: row
-                .get::<_, Option<Json<ProcessDetails>>>("details")?
-                .map(|details| Box::new(details.0)),
-        });
-        Ok::<(), Unreadable>(())
+    let rows = PROCESS_STATE.each_at(db, sample, |row| {
+        let process = read_process(db, row)?;
+        pids.insert(row.get("process")?, process.pid);
+        processes.push(process);
+        Ok(())
     })?;
     processes.sort_by_key(|process| process.pid);
-    Ok((processes, pids))
+    Ok((processes, pids, rows))
+}
+
+/// The process of a row of its states.
+pub(in super::super) fn read_process(db: &Connection, state: &Row<'_>) -> Result<Process, Unreadable> {
+    let identity = |row: &Row<'_>| Ok((Pid(row.get("pid")?), row.get::<_, Unsigned>("start_time")?.0));
+    let (pid, start_time) = table::get(db, "process", IDENTITY, RowId(state.get("process")?), identity)?;
+    let details: Option<Json<ProcessDetails>> = state.get("details")?;
+    Ok(Process {
+        pid,
+        start_time,
+        comm: state.get::<_, Label>("comm")?,
+        uid: state.get("uid")?,
+        cgroup: state.get::<_, Option<Label>>("cgroup")?,
+        sync_files: state.get::<_, Option<Unsigned>>("sync_files")?.map(|n| n.0),
+        details: details.map(|details| Box::new(details.0)),
+    })
 }

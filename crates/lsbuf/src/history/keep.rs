@@ -1,0 +1,151 @@
+//! How much of the past is kept, and what happens when the disk is full.
+//!
+//! What is too old or too much is deleted sample by sample, the oldest first, and the file shrinks.
+//! While a recording is written, a file with `-reserve` at its end lies beside it. It only takes
+//! room. When the disk is full, it is removed: to delete samples takes some room, too.
+//!
+//! Limits: SQLite's log (`-wal`) comes on top of the size that is kept; it has some 4 MiB, and more
+//! while somebody reads for long. On filesystems that write every change to a new place, a reserve
+//! may not help.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::Connection;
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::rows::{BUFFER_STATE, HOLDING, PROCESS_STATE, TABLES};
+use super::value::{Unsigned, micros};
+use super::{Sample, SampleId};
+use crate::model::Bytes;
+
+/// How much of the past a recording keeps. The default keeps all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Samples that are older than this, by the wall clock, are deleted.
+    pub age: Option<Duration>,
+    /// When the file gets larger than this, the oldest samples are deleted.
+    pub size: Option<Bytes>,
+}
+
+/// Keeps a recording as large as it may be.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    keep: Keep,
+    reserve: PathBuf,
+}
+
+/// Bytes of the reserve. To delete some samples takes a few hundred pages of the log.
+const RESERVE: u64 = 2 << 20;
+
+/// How often age and size are looked at: once in so many samples.
+const EVERY: i64 = 16;
+
+impl Keeping {
+    pub(super) fn new(path: &Path, keep: Keep) -> Keeping {
+        let mut reserve = path.as_os_str().to_owned();
+        reserve.push("-reserve");
+        let keeping = Keeping { keep, reserve: reserve.into() };
+        keeping.take_reserve();
+        keeping
+    }
+
+    /// Deletes what is not to be kept after that sample was added.
+    pub(super) fn keep(&self, db: &Connection, newest: Sample) -> rusqlite::Result<()> {
+        if newest.id.0 % EVERY != 0 {
+            return Ok(());
+        }
+        if let Some(before) = self.keep.age.and_then(|age| newest.taken_at.checked_sub(age)) {
+            let oldest = first_after(db, before)?.unwrap_or(newest.id);
+            if has_before(db, oldest)? {
+                delete_before(db, oldest)?;
+            }
+        }
+        while let Some(most) = self.keep.size
+            && size(db)? > most.0
+        {
+            let Some(oldest) = after_some(db, newest.id)? else { break };
+            delete_before(db, oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest samples because the disk is full. Returns whether there is room now.
+    pub(super) fn make_room(&self, db: &Connection) -> bool {
+        // Without it there is no room to delete anything.
+        let removed = std::fs::remove_file(&self.reserve);
+        let newest = super::recorder::newest_sample(db).ok().flatten();
+        let oldest = newest.and_then(|newest| after_some(db, newest).ok().flatten());
+        let deleted = oldest.is_some_and(|oldest| delete_before(db, oldest).is_ok());
+        if deleted {
+            self.take_reserve();
+        }
+        deleted && removed.is_ok()
+    }
+
+    /// Removes the reserve.
+    pub(super) fn leave(&self) {
+        // It is of no use without the recorder, and does no harm.
+        let _ = std::fs::remove_file(&self.reserve);
+    }
+
+    /// Takes the reserve, if there is room for it.
+    fn take_reserve(&self) {
+        let options = File::options().write(true).create(true).truncate(false).open(&self.reserve);
+        let taken = options.is_ok_and(|file| fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_ok());
+        if !taken {
+            self.leave();
+        }
+    }
+}
+
+/// Bytes of the file, without SQLite's log.
+pub(super) fn size(db: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    db.query_row(sql, [], |row| row.get::<_, Unsigned>(0)).map(|size| size.0)
+}
+
+/// The first sample of those that were taken at or after that time and have only such behind them.
+fn first_after(db: &Connection, time: SystemTime) -> rusqlite::Result<Option<SampleId>> {
+    let sql =
+        "SELECT min(id) FROM sample WHERE id > coalesce((SELECT max(id) FROM sample WHERE taken_at < ?1), 0)";
+    db.query_row(sql, [micros(time)], |row| row.get::<_, Option<i64>>(0)).map(|id| id.map(SampleId))
+}
+
+/// The first sample behind the oldest eighth of them; `None`: only the newest one is left.
+fn after_some(db: &Connection, newest: SampleId) -> rusqlite::Result<Option<SampleId>> {
+    let sql =
+        "SELECT (SELECT id FROM sample ORDER BY id LIMIT 1 OFFSET (SELECT count(*) / 8 + 1 FROM sample))";
+    let oldest: Option<i64> = db.query_row(sql, [], |row| row.get(0))?;
+    Ok(oldest.map(SampleId).filter(|oldest| *oldest <= newest))
+}
+
+fn has_before(db: &Connection, oldest: SampleId) -> rusqlite::Result<bool> {
+    db.query_row("SELECT EXISTS (SELECT 1 FROM sample WHERE id < ?1)", [oldest.0], |row| row.get(0))
+}
+
+/// Deletes the samples before that one, and what held only in them. Gives the room back.
+fn delete_before(db: &Connection, oldest: SampleId) -> rusqlite::Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    let mut processes = PROCESS_STATE.delete_before(db, oldest, "process")?;
+    processes.extend(HOLDING.delete_before(db, oldest, "process")?);
+    let buffers = BUFFER_STATE.delete_before(db, oldest, "buffer")?;
+    for table in TABLES {
+        table.delete_before(db, oldest, "id")?;
+    }
+    db.execute("DELETE FROM sample WHERE id < ?1", [oldest.0])?;
+    db.execute("DELETE FROM run WHERE id < (SELECT min(run) FROM sample)", [])?;
+    let of = |identity: &str, state: &str, keys: &std::collections::HashSet<i64>| {
+        let sql = format!(
+            "DELETE FROM {identity} WHERE id = ?1 AND NOT EXISTS \
+             (SELECT 1 FROM {state} WHERE {identity} = ?1)"
+        );
+        let mut statement = db.prepare_cached(&sql)?;
+        keys.iter().try_for_each(|key| statement.execute([key]).map(drop))
+    };
+    of("process", "process_state", &processes)?;
+    of("buffer", "buffer_state", &buffers)?;
+    transaction.commit()?;
+    db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
+}

@@ -1,0 +1,109 @@
+//! Samples, and the runs and boots that they belong to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::super::table::{self, RowId};
+use super::super::value::{Json, Unsigned, json, maybe, micros, number, time};
+use super::super::{Sample, SampleId};
+use super::Unreadable;
+use crate::model::{Coverage, Host, Kind, Kinds, ProcessCounts, Snapshot};
+
+const BOOT: &[&str] = &["boot_id", "hostname", "kernel"];
+const RUN: &[&str] = &["boot", "lsbuf", "looked_for"];
+const SAMPLE: &[&str] = &[
+    "run",
+    "taken_at",
+    "boottime",
+    "duration",
+    "processes_total",
+    "processes_read",
+    "processes_unreadable",
+    "processes_vanished",
+    "rows",
+];
+
+/// The row of that boot; a new one if it has none.
+pub(in super::super) fn boot_row(db: &Connection, host: &Host) -> rusqlite::Result<RowId> {
+    let Host { hostname, kernel, boot_id } = host;
+    let known = db
+        .prepare_cached("SELECT id FROM boot WHERE boot_id IS ?1 AND hostname IS ?2 AND kernel IS ?3")?
+        .query_row((boot_id, hostname, kernel), |row| row.get(0))
+        .optional()?;
+    let values = || [boot_id, hostname, kernel].map(|text| maybe(text.clone(), Value::Text)).to_vec();
+    known.map_or_else(|| table::insert(db, "boot", BOOT, values()), |row| Ok(RowId(row)))
+}
+
+/// Adds a run: from one start of the recorder to its end, in one boot and with the same kinds.
+pub(in super::super) fn add_run(db: &Connection, boot: RowId, kinds: Kinds) -> rusqlite::Result<RowId> {
+    let looked_for: Vec<Kind> = kinds.iter().collect();
+    let version = Value::Text(env!("CARGO_PKG_VERSION").to_owned());
+    table::insert(db, "run", RUN, vec![Value::Integer(boot.0), version, json(looked_for)])
+}
+
+/// Adds a sample at which that many rows hold.
+pub(in super::super) fn add_sample(
+    db: &Connection,
+    run: RowId,
+    snapshot: &Snapshot,
+    boottime: Duration,
+    rows: u64,
+) -> rusqlite::Result<Sample> {
+    let of = |duration: Duration| number(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    let ProcessCounts { total, read, unreadable, vanished } = snapshot.coverage.processes;
+    let taken_at = micros(snapshot.taken_at);
+    let mut values = vec![Value::Integer(run.0), Value::Integer(taken_at), of(boottime)];
+    values.push(of(snapshot.coverage.duration));
+    values.extend([total, read, unreadable, vanished, rows].map(number));
+    let id = table::insert(db, "sample", SAMPLE, values)?;
+    Ok(Sample { id: SampleId(id.0), taken_at: time(taken_at), boottime })
+}
+
+/// When a sample was taken, from a row with `id`, `taken_at` and `boottime`.
+pub(in super::super) fn sample(row: &Row<'_>) -> rusqlite::Result<Sample> {
+    Ok(Sample {
+        id: SampleId(row.get("id")?),
+        taken_at: time(row.get("taken_at")?),
+        boottime: Duration::from_micros(row.get::<_, Unsigned>("boottime")?.0),
+    })
+}
+
+/// What a sample has of its own, without buffers and processes, and how many rows hold at it.
+pub(in super::super) fn read_sample(
+    db: &Connection,
+    sample: SampleId,
+    mut coverage: Coverage,
+) -> Result<(Snapshot, u64), Unreadable> {
+    let (run, taken_at, rows) = table::get(db, "sample", SAMPLE, RowId(sample.0), |row| {
+        let number = |column: &str| row.get::<_, Unsigned>(column).map(|number| number.0);
+        coverage.duration = Duration::from_micros(number("duration")?);
+        coverage.processes = ProcessCounts {
+            total: number("processes_total")?,
+            read: number("processes_read")?,
+            unreadable: number("processes_unreadable")?,
+            vanished: number("processes_vanished")?,
+        };
+        Ok((RowId(row.get("run")?), time(row.get("taken_at")?), number("rows")?))
+    })?;
+    let (boot, looked_for) = table::get(db, "run", RUN, run, |row| {
+        Ok((RowId(row.get("boot")?), row.get::<_, Json<Vec<Kind>>>("looked_for")?.0))
+    })?;
+    let host = table::get(db, "boot", BOOT, boot, |row| {
+        Ok(Host { hostname: row.get("hostname")?, kernel: row.get("kernel")?, boot_id: row.get("boot_id")? })
+    })?;
+    let snapshot = Snapshot {
+        taken_at,
+        host,
+        kinds: looked_for.into_iter().collect(),
+        coverage,
+        buffers: Vec::new(),
+        unheld: None,
+        processes: Vec::new(),
+        devices: Vec::new(),
+        mount_points: BTreeMap::new(),
+    };
+    Ok((snapshot, rows))
+}
