@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_lsbuf_global_optspecs
-    string join \n o/output= sort= details J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted kind= d/dmabuf payers source= strict proc-root= sys-root= pins= h/help V/version
+    string join \n o/output= sort= details J/json compact csv r/raw n/noheadings b/bytes human color= p/pid= exporter= name= min-size= unheld deleted from= at= kind= d/dmabuf payers source= strict proc-root= sys-root= pins= h/help V/version
 end
 
 function __fish_lsbuf_needs_command
@@ -33,6 +33,8 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -s p -l pid -d 'Only what thes
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -58,6 +60,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ps" -d 'List every proc
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "sum" -d 'Sum up by command, pod, name and the like'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show single buffers in full: each reference, devices, creator'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain what free(1) calls shared, to the page'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what is there, again and again, into a file that --from FILE answers from'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let a group see the whole machine: pin BPF iterators, as root'
@@ -71,6 +74,8 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s p -l pid -d 'Only wha
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -99,6 +104,8 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s p -l pid -d 'Only wha
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -128,6 +135,8 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s p -l pid -d 'Only wh
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -146,6 +155,8 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s d -l dmabuf -d 'Look
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
@@ -167,6 +178,21 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s b -l bytes -d 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l human -d 'Sizes like 8.0M (the default on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l every -d 'Time from one sample to the next' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l for -d 'Stop after that time; without it and --count, a signal stops it' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l count -d 'Stop after that many samples' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l keep -d 'Delete samples that are older' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l max-size -d 'Delete the oldest samples when FILE gets larger' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s q -l quiet -d 'Print no progress'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F

@@ -14,6 +14,8 @@ use lsbuf::naming::MOST_BYTES;
 use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, SUM_COLUMNS};
 use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
+use crate::past::PastArgs;
+use crate::record::RecordArgs;
 use crate::topics::Topic;
 use crate::{groups, output, stdout};
 
@@ -95,6 +97,9 @@ pub(crate) enum Command {
     /// Explain what free(1) calls shared, to the page
     #[command(after_help = Topic::of("lsbuf reconcile").help())]
     Reconcile(ReconcileArgs),
+    /// Record what is there, again and again, into a file that --from FILE answers from
+    #[command(after_help = Topic::of("lsbuf record").help())]
+    Record(RecordArgs),
     /// Say whether answers are complete here, and what would make them so
     #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
@@ -197,6 +202,8 @@ pub(crate) struct ListingArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
+    pub(crate) past: PastArgs,
+    #[command(flatten)]
     pub(crate) scan: ScanArgs,
 }
 
@@ -218,6 +225,8 @@ pub(crate) struct ShowArgs {
     /// JSON on one line, without white space
     #[arg(long, requires = "json")]
     pub(crate) compact: bool,
+    #[command(flatten)]
+    pub(crate) past: PastArgs,
     #[command(flatten)]
     pub(crate) scan: ScanArgs,
 }
@@ -359,7 +368,7 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
     /// Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds
-    #[arg(long, alias = "kernel-only")]
+    #[arg(long, alias = "kernel-only", conflicts_with = "from")]
     pub(crate) unheld: bool,
     /// Only unlinked files and segments marked for removal
     #[arg(long)]
@@ -558,7 +567,7 @@ fn sum_key(text: &str) -> Result<SumKey, String> {
 }
 
 /// Powers of 1024, as sizes are printed: 10M is 10 MiB.
-fn size(text: &str) -> Result<Bytes, String> {
+pub(crate) fn size(text: &str) -> Result<Bytes, String> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let full = match unit {
         "" | "B" => text.to_owned(),

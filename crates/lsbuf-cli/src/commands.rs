@@ -19,14 +19,14 @@ use crate::args::{
     CHECK_HELPER, Columns, DoctorArgs, Format, ListingArgs, LsArgs, PsArgs, ReconcileArgs, ShowArgs, SumArgs,
 };
 use crate::output::{self, Ending};
-use crate::{named, select};
+use crate::{named, past, select};
 
 /// `lsbuf ls`.
 pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     let wanted = args.details.wanted(asked(&args.output, &args.sort));
     let mut options = Options { unheld: args.listing.filter.unheld, ..args.listing.options(wanted) };
     options.payers |= asked(&args.output, &args.sort).any(|column| column.name == "PAYER");
-    let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
+    let snapshot = answer(options, &args.listing)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -96,7 +96,7 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
 /// `lsbuf ps`.
 pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
     let wanted = args.details.wanted(asked(&args.output, &args.sort));
-    let (_, snapshot) = scan(args.listing.options(wanted), &args.listing.filter.pids)?;
+    let snapshot = answer(args.listing.options(wanted), &args.listing)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -122,7 +122,7 @@ pub(crate) fn sum(args: &SumArgs) -> Result<Ending> {
         // What nobody holds is paid for, too, and so is what only lsbuf has open.
         (options.payers, options.unheld, options.without_self) = (true, true, false);
     }
-    let (_, snapshot) = scan(options, &args.listing.filter.pids)?;
+    let snapshot = answer(options, &args.listing)?;
     let ledger = Ledger::of(&snapshot);
     let mut view = View::all(&ledger);
     select::filter(&mut view, &args.listing.filter);
@@ -136,36 +136,52 @@ pub(crate) fn sum(args: &SumArgs) -> Result<Ending> {
 
 /// `lsbuf show`.
 pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
-    let (mut scanner, mut snapshot) = scan(args.options(), &[])?;
-    let (mut missing, mut shown) = (Vec::new(), Vec::new());
-    for wanted in &args.buffers {
-        let found = named::named(&snapshot.buffers, wanted);
-        if found.is_empty() {
-            missing.push(wanted.as_str());
+    match &args.past.from {
+        Some(from) if args.past.at.is_none() && !args.json => {
+            past::show_lives(from, &args.buffers)?;
+            Ok(Ending::Answered)
         }
-        if let Some(line) = named::ambiguity(wanted, &found) {
-            output::say(&line);
+        Some(from) => {
+            let options = Options { details: Details::ALL, ..args.options() };
+            let snapshot = past::read(from, args.past.at, &options, &[])?;
+            let (missing, shown) = named::find_all(&snapshot.buffers, &args.buffers);
+            show_found(args, &snapshot, shown, &missing)
         }
-        shown.extend(found.iter().map(|found| found.row));
+        None => show_now(args),
     }
+}
+
+fn show_now(args: &ShowArgs) -> Result<Ending> {
+    let (mut scanner, mut snapshot) = scan(args.options(), &[])?;
+    let (mut missing, mut shown) = named::find_all(&snapshot.buffers, &args.buffers);
     look_closer(args, &mut snapshot, &mut missing, &mut shown)?;
-    let mut once = HashSet::new();
-    shown.retain(|&index| once.insert(index));
     let found: Vec<usize> = shown.iter().copied().filter(|&index| index < snapshot.buffers.len()).collect();
     for &index in &found {
         scanner.ask_seals(&mut snapshot.buffers[index]);
         scanner.ask_private_copies(&mut snapshot.buffers[index]);
     }
     scanner.add_details(&mut snapshot, &found, Details::ALL);
-    let ledger = Ledger::of(&snapshot);
+    show_found(args, &snapshot, shown, &missing)
+}
+
+fn show_found(
+    args: &ShowArgs,
+    snapshot: &Snapshot,
+    mut shown: Vec<usize>,
+    missing: &[&str],
+) -> Result<Ending> {
+    let mut once = HashSet::new();
+    shown.retain(|&index| once.insert(index));
+    let ledger = Ledger::of(snapshot);
     let mut view = View::all(&ledger);
     view.buffers = shown;
     view.processes.retain(|&i| {
         let pid = snapshot.processes[i].pid;
-        found.iter().any(|&b| snapshot.buffers[b].holders.iter().any(|h| h.pid == pid))
+        let found = view.buffers.iter().filter_map(|&index| snapshot.buffers.get(index));
+        found.flat_map(|buffer| &buffer.holders).any(|holder| holder.pid == pid)
     });
     output::unless_closed(show_all(&view, args))?;
-    let ending = output::conclude(&snapshot, args.scan.reading.strict);
+    let ending = output::conclude(snapshot, args.scan.reading.strict);
     if !missing.is_empty() {
         bail!("no buffer {} among the {} found", missing.join(", "), snapshot.buffers.len());
     }
@@ -308,6 +324,15 @@ pub(crate) fn check() -> Result<Ending> {
 pub(crate) fn check_helper() -> Result<Ending> {
     check::assist()?;
     Ok(Ending::Answered)
+}
+
+/// The answer of this machine, or of the past if that is asked.
+fn answer(options: Options, listing: &ListingArgs) -> Result<Snapshot> {
+    let pids = &listing.filter.pids;
+    match &listing.past.from {
+        Some(from) => past::read(from, listing.past.at, &options, pids),
+        None => scan(options, pids).map(|(_, snapshot)| snapshot),
+    }
 }
 
 fn scan(options: Options, pids: &[Pid]) -> Result<(Scanner, Snapshot)> {

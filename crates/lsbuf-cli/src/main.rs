@@ -12,7 +12,9 @@ mod manual;
 mod named;
 mod naming;
 mod output;
+mod past;
 mod probes;
+mod record;
 mod select;
 mod stdout;
 mod topics;
@@ -50,6 +52,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Sum(args) => commands::sum(&args),
         Command::Show(args) => commands::show(&args),
         Command::Reconcile(args) => commands::reconcile(&args),
+        Command::Record(args) => record::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),
         Command::Probes(args) => probes::run(&args.action),

@@ -11,6 +11,8 @@
 use lsbuf::escape::unescape;
 use lsbuf::model::{Buffer, Fd, Kind, Pid, ShortList, ThreadFds, Tid};
 
+use crate::output;
+
 /// A buffer that a text fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Match {
@@ -54,6 +56,23 @@ pub(crate) fn named(buffers: &[Buffer], wanted: &str) -> Vec<Match> {
     };
     let exact = all(&|buffer| wanted.is_identity(buffer).then_some(By::Identity));
     if exact.is_empty() { all(&|buffer| wanted.fits(buffer)) } else { exact }
+}
+
+/// The texts that fit no buffer, and the indices of the buffers that one fits, in the order of the
+/// texts. Says on stderr which text fits several.
+pub(crate) fn find_all<'w>(buffers: &[Buffer], texts: &'w [String]) -> (Vec<&'w str>, Vec<usize>) {
+    let (mut missing, mut shown) = (Vec::new(), Vec::new());
+    for wanted in texts {
+        let found = named(buffers, wanted);
+        if found.is_empty() {
+            missing.push(wanted.as_str());
+        }
+        if let Some(line) = ambiguity(wanted, &found) {
+            output::say(&line);
+        }
+        shown.extend(found.iter().map(|found| found.row));
+    }
+    (missing, shown)
 }
 
 /// A line that says why a text fits several buffers. `None`: it fits no more than one.

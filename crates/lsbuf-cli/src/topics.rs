@@ -226,6 +226,27 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf record",
+        description: &[
+            "It takes a sample, as lsbuf -J --details would, again and again until a signal ends it, and \
+             appends each to FILE. Only what changes takes room. FILE is an SQLite database: \
+             docs/recording.md describes its tables. lsbuf, ps, sum and show answer from it with --from \
+             FILE, also while it is written.",
+            "What lives and dies between two samples is not seen. After a crash FILE needs no repair, and \
+             lacks at most the last sample. When the disk is full, the oldest samples are deleted; if \
+             that does not help, new ones are lost, and counted.",
+        ],
+        notes: &["A TIME is 500ms, 90s, 10m, 1h30m or 7d."],
+        examples: &[
+            ("sudo lsbuf record buffers.db", "a sample a second, until Ctrl-C"),
+            ("lsbuf record b.db --every 10s --for 1h", ""),
+            ("lsbuf --from b.db --at 14:05", "what was there at 14:05"),
+            ("lsbuf ps --from b.db --at -10m", "ten minutes before its end"),
+            ("lsbuf show --from b.db 17", "the life of the buffer with INO 17"),
+        ],
+        ..NONE
+    },
+    Topic {
         command: "lsbuf doctor",
         description: &[
             "It tries each source, says what it saw and what the source gives, and names the fewest \

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     NotRecording,
     /// Another process uses what only one may.
     Busy,
+    /// No space is left to write to.
+    NoSpace,
     /// The system failed in any other way. [`Error::source`](std::error::Error::source) says how.
     Io,
 }
@@ -46,6 +48,7 @@ impl Error {
         let kind = match source.kind() {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+            io::ErrorKind::StorageFull => ErrorKind::NoSpace,
             _ => ErrorKind::Io,
         };
         Error { kind, text, source: Some(source) }

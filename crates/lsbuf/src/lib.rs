@@ -57,7 +57,7 @@
 //! | `bpf` | yes | loading BPF iterators; without it those that root has pinned are still read |
 //! | `check` | yes | `check`: does this kernel behave as lsbuf assumes? |
 //! | `history` | no | `history`: snapshots in an SQLite file; needs a C compiler; implies `serde` |
-//! | `serde` | with `render` | [`model`] in the words of the JSON schema; a snapshot read back from it |
+//! | `serde` | with `render` | [`model`] in the words of the JSON schema, and back |
 //! | `render` | yes | `render`: tables, CSV, JSON and text; implies `serde` |
 //!
 //! # How the modules depend on each other

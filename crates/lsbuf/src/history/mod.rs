@@ -30,17 +30,23 @@
 //! ```
 
 mod checksum;
+mod document;
 mod file;
 mod keep;
+mod life;
 mod recorder;
 mod recording;
 mod rows;
 mod table;
 mod value;
+mod when;
 
+pub use document::read_document;
 pub use keep::Keep;
+pub use life::{BufferNumber, Lasting, Life};
 pub use recorder::{Appended, Recorder};
 pub use recording::{Recording, Sample, SampleId};
+pub use when::{When, duration, shown};
 
 #[cfg(test)]
 mod tests;

@@ -82,9 +82,22 @@ impl Recording {
     /// # Errors
     /// If there is no such sample, or the file cannot be read.
     pub fn snapshot(&self, sample: SampleId) -> Result<Snapshot, Error> {
-        // One transaction, so that a writer does not change what is read.
-        let read = self.db.unchecked_transaction().map_err(Unreadable::from);
-        read.and_then(|_transaction| read_snapshot(&self.db, sample)).map_err(|error| match error {
+        self.reading(|db| read_snapshot(db, sample))
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads in one transaction, so that a writer does not change what is read meanwhile.
+    pub(super) fn reading<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Unreadable>,
+    ) -> Result<T, Error> {
+        let begun = self.db.unchecked_transaction().map_err(Unreadable::from);
+        begun.and_then(|_transaction| read(&self.db)).map_err(|error| match error {
             Unreadable::Sqlite(error) => self.failed(&error),
             Unreadable::Nonsense(text) => {
                 let path = self.path.display();
@@ -101,16 +114,16 @@ impl Recording {
 fn read_snapshot(db: &Connection, sample: SampleId) -> Result<Snapshot, Unreadable> {
     let (coverage, coverage_rows) = rows::read_coverage(db, sample)?;
     let (mut snapshot, rows_then) = rows::read_sample(db, sample, coverage)?;
-    let (processes, pids, process_rows) = rows::read_processes(db, sample)?;
+    let processes = rows::read_processes(db, sample)?;
     let (mut buffers, buffer_rows) = rows::read_buffers(db, sample)?;
-    let holder_rows = rows::read_holders(db, sample, &pids, &mut buffers)?;
+    let holder_rows = rows::read_holders(db, sample, &processes.pids, &mut buffers)?;
     let (devices, device_rows) = rows::read_devices(db, sample)?;
     let (mount_points, point_rows) = rows::read_mount_points(db, sample)?;
-    let rows = coverage_rows + process_rows + buffer_rows + holder_rows + device_rows + point_rows;
+    let rows = coverage_rows + processes.rows + buffer_rows + holder_rows + device_rows + point_rows;
     if rows != rows_then {
         return Err(Unreadable::from(format!("sample {} had {rows_then} rows and has {rows}", sample.0)));
     }
-    (snapshot.processes, snapshot.devices, snapshot.mount_points) = (processes, devices, mount_points);
+    (snapshot.processes, snapshot.devices, snapshot.mount_points) = (processes.all, devices, mount_points);
     snapshot.buffers = buffers.into_values().collect();
     snapshot.buffers.sort_unstable_by_key(|buffer| buffer.id);
     for buffer in &mut snapshot.buffers {

@@ -119,6 +119,20 @@ pub struct ProcessDetails {
     pub workload: Option<Workload>,
 }
 
+impl ProcessDetails {
+    /// Leaves out the details that are not in the set.
+    pub(crate) fn keep(&mut self, wanted: Details) {
+        let ProcessDetails { args, exe, user, fd_limit, rss_shmem, parent, workload } = self;
+        *args = args.take().filter(|_| wanted.has(Detail::Args));
+        *exe = exe.take().filter(|_| wanted.has(Detail::Exe));
+        *user = user.take().filter(|_| wanted.has(Detail::User));
+        *fd_limit = fd_limit.filter(|_| wanted.has(Detail::FdLimit));
+        *rss_shmem = rss_shmem.filter(|_| wanted.has(Detail::RssShmem));
+        *parent = parent.filter(|_| wanted.has(Detail::Parent));
+        *workload = workload.take().filter(|_| wanted.has(Detail::Workload));
+    }
+}
+
 /// A command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Buffer, BufferId, Dev, Device, HiddenRefs, Kinds, Label, Note, Pid, Process, Source, UnheldList,
+    Buffer, BufferId, Detail, Details, Dev, Device, HiddenRefs, Kinds, Label, Note, Pid, Process, Source,
+    UnheldList,
 };
 
 /// Everything that one scan found.
@@ -40,6 +41,38 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Leaves out buffers of other kinds, and processes that hold none of those that are left and
+    /// no sync_file.
+    pub fn keep_kinds(&mut self, kinds: Kinds) {
+        if self.kinds.iter().all(|kind| kinds.has(kind)) {
+            return;
+        }
+        self.kinds = self.kinds.iter().filter(|&kind| kinds.has(kind)).collect();
+        self.buffers.retain(|buffer| kinds.has(buffer.id.kind));
+        let holds: std::collections::BTreeSet<Pid> =
+            self.buffers.iter().flat_map(|buffer| &buffer.holders).map(|holder| holder.pid).collect();
+        self.processes.retain(|p| holds.contains(&p.pid) || p.sync_files.is_some_and(|files| files > 0));
+    }
+
+    /// Leaves out the details that are not in the set.
+    pub fn keep_details(&mut self, wanted: Details) {
+        for process in &mut self.processes {
+            let known = process.details.take().filter(|_| wanted.has_any_of_processes());
+            process.details = known.map(|mut details| {
+                details.keep(wanted);
+                details
+            });
+        }
+        if !wanted.has(Detail::SegmentUsers) {
+            for segment in self.buffers.iter_mut().filter_map(|buffer| buffer.segment.as_deref_mut()) {
+                (segment.creator_comm, segment.last_comm) = (None, None);
+            }
+        }
+        if !wanted.has(Detail::MountPoints) {
+            self.mount_points.clear();
+        }
+    }
+
     /// The process of that id. `None`: it holds nothing, or was not found.
     #[must_use]
     pub fn process(&self, pid: Pid) -> Option<&Process> {

@@ -13,6 +13,8 @@ mod details;
 mod digits;
 mod json;
 mod layout;
+#[cfg(feature = "history")]
+mod life;
 mod payer;
 mod reconcile;
 mod reconcile_huge;
@@ -31,6 +33,8 @@ pub use columns::{
 };
 pub use json::json;
 pub use layout::JsonLayout;
+#[cfg(feature = "history")]
+pub use life::life;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
 pub use sum::{DEFAULT_SUM_COLUMNS, SUM_COLUMNS, sum_json, sum_summary};

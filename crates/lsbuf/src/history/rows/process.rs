@@ -51,20 +51,28 @@ pub(in super::super) fn process_state(row: RowId, process: &Process) -> Vec<Valu
 /// The columns of table process.
 const IDENTITY: &[&str] = &["boot", "pid", "start_time"];
 
-/// The processes at a sample, the pid of each process's row, and how many rows were read.
-pub(in super::super) fn read_processes(
-    db: &Connection,
-    sample: SampleId,
-) -> Result<(Vec<Process>, HashMap<i64, Pid>, u64), Unreadable> {
-    let (mut processes, mut pids) = (Vec::new(), HashMap::new());
-    let rows = PROCESS_STATE.each_at(db, sample, |row| {
+/// The processes at a sample.
+#[derive(Debug, Default)]
+pub(in super::super) struct Processes {
+    /// By pid.
+    pub(in super::super) all: Vec<Process>,
+    /// The pid of each process's row.
+    pub(in super::super) pids: HashMap<i64, Pid>,
+    /// How many rows were read.
+    pub(in super::super) rows: u64,
+}
+
+/// Reads the processes at a sample.
+pub(in super::super) fn read_processes(db: &Connection, sample: SampleId) -> Result<Processes, Unreadable> {
+    let mut found = Processes::default();
+    found.rows = PROCESS_STATE.each_at(db, sample, |row| {
         let process = read_process(db, row)?;
-        pids.insert(row.get("process")?, process.pid);
-        processes.push(process);
+        found.pids.insert(row.get("process")?, process.pid);
+        found.all.push(process);
         Ok(())
     })?;
-    processes.sort_by_key(|process| process.pid);
-    Ok((processes, pids, rows))
+    found.all.sort_by_key(|process| process.pid);
+    Ok(found)
 }
 
 /// The process of a row of its states.

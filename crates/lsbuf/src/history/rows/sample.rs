@@ -71,6 +71,12 @@ pub(in super::super) fn sample(row: &Row<'_>) -> rusqlite::Result<Sample> {
     })
 }
 
+/// When that sample was taken; `None`: it is not there any more.
+pub(in super::super) fn find_sample(db: &Connection, id: SampleId) -> rusqlite::Result<Option<Sample>> {
+    let sql = "SELECT id, taken_at, boottime FROM sample WHERE id = ?1";
+    db.prepare_cached(sql)?.query_row([id.0], sample).optional()
+}
+
 /// What a sample has of its own, without buffers and processes, and how many rows hold at it.
 pub(in super::super) fn read_sample(
     db: &Connection,

@@ -1,0 +1,163 @@
+//! `lsbuf record`: takes a sample again and again, and appends each to a recording.
+//!
+//! Samples are taken at fixed times after the start, so that their number does not depend on how
+//! long one takes. A time that has passed while a sample was taken is left out.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use lsbuf::ErrorKind;
+use lsbuf::history::{Keep, Recorder, duration};
+use lsbuf::model::{Bytes, Details};
+use lsbuf::scan::{Options, Scanner};
+use rustix::time::{ClockId, clock_gettime};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::{ScanArgs, size};
+use crate::output::{self, Ending};
+
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    /// The recording: it is made, or continued if it is there
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Time from one sample to the next
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    every: Duration,
+    /// Stop after that time; without it and --count, a signal stops it
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    length: Option<Duration>,
+    /// Stop after that many samples
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Delete samples that are older
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    keep: Duration,
+    /// Delete the oldest samples when FILE gets larger
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    max_size: Bytes,
+    /// Print no progress
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    scan: ScanArgs,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_millis(10);
+    let every = duration(text)?;
+    if every < least { Err("the shortest interval is 10ms".to_owned()) } else { Ok(every) }
+}
+
+pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
+    let stop = signals()?;
+    let keep = Keep { age: Some(args.keep), size: Some(args.max_size) };
+    let mut recorder = Recorder::open(&args.file, keep)?;
+    let mut scanner = Scanner::new(Options { details: Details::ALL, ..args.scan.options() })?;
+    let begun = Instant::now();
+    let mut progress = Progress::new(!args.quiet && io::stderr().is_terminal());
+    let (mut complete, mut samples, mut dropped) = (true, 0u64, 0u64);
+    let mut next = begun;
+    loop {
+        let snapshot = scanner.scan().context("the scan failed")?;
+        complete &= snapshot.coverage.is_complete();
+        match recorder.append(snapshot) {
+            Ok(_) => samples += 1,
+            // The disk may have room again later.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                dropped += 1;
+                progress.say(&format!("a sample is lost: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        progress.show(samples, dropped, recorder.size()?, begun.elapsed());
+        if args.count.is_some_and(|count| samples + dropped >= count) {
+            break;
+        }
+        while next <= Instant::now() {
+            next += args.every;
+        }
+        let end = args.length.map(|length| begun + length);
+        let wake = end.map_or(next, |end| end.min(next));
+        match stop.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) if end.is_none_or(|end| wake < end) => {}
+            _ => break,
+        }
+    }
+    let size = recorder.size()?;
+    recorder.close()?;
+    progress.end();
+    if !args.quiet {
+        let lost = if dropped > 0 { format!(", {dropped} lost for lack of space") } else { String::new() };
+        let taken = lsbuf::model::counted(samples, "sample", "samples");
+        output::say(&format!("{taken}{lost}; {} has {}", args.file.display(), Bytes(size)));
+    }
+    Ok(if args.scan.reading.strict && (!complete || dropped > 0) {
+        Ending::StrictlyPartial
+    } else {
+        Ending::Answered
+    })
+}
+
+/// Receives something when a signal asks this process to end.
+fn signals() -> Result<Receiver<()>> {
+    let (sender, receiver) = channel();
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            // The second one finds nobody who listens, and ends the process as it would without us.
+            if sender.send(()).is_err() {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// How much this process has run so far.
+fn own_cpu_time() -> Duration {
+    let ran = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(ran.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(ran.tv_nsec).unwrap_or_default())
+}
+
+/// A line on the terminal that is written anew with each sample.
+struct Progress {
+    wanted: bool,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(wanted: bool) -> Progress {
+        Progress { wanted, shown: false }
+    }
+
+    fn show(&mut self, samples: u64, dropped: u64, size: u64, elapsed: Duration) {
+        if !self.wanted {
+            return;
+        }
+        let lost = if dropped > 0 { format!(", {dropped} lost") } else { String::new() };
+        let cpu = own_cpu_time().as_secs_f64() / elapsed.as_secs_f64().max(0.001) * 100.0;
+        let line =
+            format!("{samples} samples{lost} in {}s, {}, CPU {cpu:.1} %", elapsed.as_secs(), Bytes(size));
+        // If stderr is closed, nothing can be said.
+        let _ = write!(io::stderr(), "\r{line}\x1b[K");
+        self.shown = true;
+    }
+
+    fn say(&mut self, text: &str) {
+        self.end();
+        output::say(text);
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = writeln!(io::stderr());
+        }
+    }
+}
