@@ -19,6 +19,9 @@ _lsbuf() {
             lsbuf,check)
                 cmd="lsbuf__subcmd__check"
                 ;;
+            lsbuf,diff)
+                cmd="lsbuf__subcmd__diff"
+                ;;
             lsbuf,doctor)
                 cmd="lsbuf__subcmd__doctor"
                 ;;
@@ -62,7 +65,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile record doctor name probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile diff record doctor name probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -146,6 +149,88 @@ _lsbuf() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lsbuf__subcmd__diff)
+            opts="-o -J -r -n -b -p -d -h --from --watch --fail-on-leftover --by --output --sort --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --pid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exporter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proc-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sys-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

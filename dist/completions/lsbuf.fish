@@ -60,6 +60,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ps" -d 'List every proc
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "sum" -d 'Sum up by command, pod, name and the like'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show single buffers in full: each reference, devices, creator'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain what free(1) calls shared, to the page'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "diff" -d 'Compare two answers: what was born, died, grew, has other holders'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what is there, again and again, into a file that --from FILE answers from'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
@@ -178,6 +179,37 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s b -l bytes -d 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l human -d 'Sizes like 8.0M (the default on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l from -d 'The recording that A and B are times of' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l watch -d 'Run COMMAND and show what was born meanwhile and is still there up to TIME after it has ended' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l by -d 'Sum up: by process, or by a KEY of lsbuf sum' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l fail-on-leftover -d 'Exit with status 4 if the command has succeeded and left something behind'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l compact -d 'JSON on one line, without white space'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s n -l noheadings -d 'No headings and no totals'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l human -d 'Sizes like 8.0M (the default on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l every -d 'Time from one sample to the next' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l for -d 'Stop after that time; without it and --count, a signal stops it' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l count -d 'Stop after that many samples' -r

@@ -14,6 +14,7 @@ use lsbuf::naming::MOST_BYTES;
 use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, SUM_COLUMNS};
 use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
+use crate::diff::DiffArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
 use crate::topics::Topic;
@@ -97,6 +98,9 @@ pub(crate) enum Command {
     /// Explain what free(1) calls shared, to the page
     #[command(after_help = Topic::of("lsbuf reconcile").help())]
     Reconcile(ReconcileArgs),
+    /// Compare two answers: what was born, died, grew, has other holders
+    #[command(after_help = Topic::of("lsbuf diff").help())]
+    Diff(DiffArgs),
     /// Record what is there, again and again, into a file that --from FILE answers from
     #[command(after_help = Topic::of("lsbuf record").help())]
     Record(RecordArgs),
@@ -368,7 +372,7 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) min_size: Option<Bytes>,
     /// Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds
-    #[arg(long, alias = "kernel-only", conflicts_with = "from")]
+    #[arg(long, alias = "kernel-only")]
     pub(crate) unheld: bool,
     /// Only unlinked files and segments marked for removal
     #[arg(long)]
@@ -515,14 +519,14 @@ impl Columns {
     }
 }
 
-fn find(name: &str, all: &[Column]) -> Result<Column, String> {
+pub(crate) fn find(name: &str, all: &[Column]) -> Result<Column, String> {
     all.iter().find(|c| c.name.eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
         let valid: Vec<&str> = all.iter().map(|c| c.name).collect();
         format!("no such column; valid: {}", valid.join(", "))
     })
 }
 
-fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
+pub(crate) fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
     let names = list.strip_prefix('+');
     let columns =
         names.unwrap_or(list).split(',').map(|name| find(name, all).map_err(|e| format!("'{name}': {e}")));
@@ -559,7 +563,7 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     })
 }
 
-fn sum_key(text: &str) -> Result<SumKey, String> {
+pub(crate) fn sum_key(text: &str) -> Result<SumKey, String> {
     SumKey::of_word(text).ok_or_else(|| {
         let valid: Vec<&str> = SumKey::ALL.iter().map(|key| key.as_str()).collect();
         format!("no such key; valid: {}", valid.join(", "))

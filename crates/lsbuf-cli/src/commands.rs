@@ -335,7 +335,7 @@ fn answer(options: Options, listing: &ListingArgs) -> Result<Snapshot> {
     }
 }
 
-fn scan(options: Options, pids: &[Pid]) -> Result<(Scanner, Snapshot)> {
+pub(crate) fn scan(options: Options, pids: &[Pid]) -> Result<(Scanner, Snapshot)> {
     let mut scanner = Scanner::new(options).map_err(anyhow::Error::from)?;
     for &pid in pids {
         if !scanner.has_process(pid)? {
@@ -371,7 +371,7 @@ fn list(
     Ok(output::conclude(view.snapshot(), scan.reading.strict))
 }
 
-fn write_list(
+pub(crate) fn write_list(
     view: &View<'_>,
     rows: &[usize],
     columns: &[Column],
@@ -402,6 +402,10 @@ fn write_list(
     }
     if heading {
         writeln!(out)?;
+        if let Some(differences) = view.differences {
+            writeln!(out, "{}", lsbuf::render::diff_summary(differences.diff, sizes))?;
+            return out.flush();
+        }
         if let Some(sum) = view.sum {
             writeln!(out, "{}", lsbuf::render::sum_summary(sum, sizes))?;
         }

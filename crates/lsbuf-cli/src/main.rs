@@ -2,10 +2,12 @@
 //!
 //! It asks the library and shows the answer; it knows nothing of the kernel. Exit status: 0
 //! answered, even if only in part; 1 no answer, or a point of `lsbuf check` does not hold; 2 wrong
-//! arguments; 3 answered in part, with `--strict`.
+//! arguments; 3 answered in part, with `--strict`; 4 found what it was asked to fail on.
+//! `lsbuf diff --watch` exits as the command does that it ran.
 
 mod args;
 mod commands;
+mod diff;
 mod generate;
 mod groups;
 mod manual;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Ok(Ok(Ending::Answered)) => ExitCode::SUCCESS,
         Ok(Ok(Ending::Failed)) => ExitCode::FAILURE,
         Ok(Ok(Ending::StrictlyPartial)) => ExitCode::from(3),
+        Ok(Ok(Ending::Status(status))) => ExitCode::from(status),
         // The reader has closed the pipe: it has seen enough.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -52,6 +55,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Sum(args) => commands::sum(&args),
         Command::Show(args) => commands::show(&args),
         Command::Reconcile(args) => commands::reconcile(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),

@@ -20,6 +20,8 @@ pub(crate) enum Ending {
     Failed,
     /// It answered in part, with `--strict`.
     StrictlyPartial,
+    /// With a status that has another meaning.
+    Status(u8),
 }
 
 /// Standard output, buffered; an error if it is closed.

@@ -47,6 +47,9 @@ pub(crate) fn read(from: &Path, at: Option<When>, options: &Options, pids: &[Pid
     if let Some(pid) = pids.iter().find(|&&pid| snapshot.process(pid).is_none()) {
         bail!("process {pid} held nothing then");
     }
+    if options.unheld {
+        output::say("note: the files that nobody holds are not recorded, so none is listed");
+    }
     snapshot.keep_kinds(options.kinds);
     snapshot.keep_details(options.details);
     Ok(snapshot)

@@ -13,7 +13,7 @@ use lsbuf::render::{Column, View};
 use crate::args::FilterArgs;
 
 /// Whether a buffer passes all filters.
-fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
+pub(crate) fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
     let named = |glob: &globset::GlobMatcher| {
         buffer.name.as_ref().is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes())))
     };

@@ -226,6 +226,33 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf diff",
+        description: &[
+            "A row is a buffer that was born, died, grew, shrank, or has other holders. A process that has \
+             got the pid of another one, and a file that has got its inode number, are told apart. Answers of \
+             two boots have nothing in common.",
+            "With --watch it runs a command, waits up to TIME for what was born meanwhile to go, and shows \
+             what is left: also what other processes have made in that time, so use filters on a busy \
+             machine. It exits as the command does.",
+        ],
+        notes: &["What was born and died between the two is not seen."],
+        examples: &[
+            ("lsbuf -J > a.json; …; lsbuf diff a.json", "from then to now"),
+            ("lsbuf diff a.json b.json --by command", "summed up"),
+            ("lsbuf diff --from b.db start end", "two times of a recording"),
+            ("lsbuf diff --from b.db 14:05 now --by process", ""),
+            ("lsbuf diff --watch 10s -- make test", "what does it leave behind"),
+        ],
+        exit: &[
+            ("0", "answered, even if only in part (stderr says so)"),
+            ("1", "no answer"),
+            ("2", "wrong arguments"),
+            ("3", "answered in part, with --strict"),
+            ("4", "the command has left something behind, with --fail-on-leftover"),
+        ],
+        ..NONE
+    },
+    Topic {
         command: "lsbuf record",
         description: &[
             "It takes a sample, as lsbuf -J --details would, again and again until a signal ends it, and \

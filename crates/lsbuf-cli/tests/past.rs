@@ -153,7 +153,6 @@ fn mistakes() {
     line(recorded.ask(&["--at", "noon"]), 2, "valid: start, end, -10m (before the end), 14:05");
     line(recorded.ask(&["--at", "1970-01-01T00:00:00Z"]), 1, "it spans 20");
     line(recorded.ask(&["--at", "-9d"]), 1, "it spans 20");
-    line(recorded.ask(&["--unheld"]), 2, "cannot be used with");
     line(recorded.ask(&["--source", "procfs"]), 2, "cannot be used with");
     line(from(Path::new("/nowhere/r.db"), &["ps"]), 1, "/nowhere/r.db cannot be opened");
     line(from(Path::new("/proc/version"), &["ps"]), 1, "/proc/version is not a recording");

@@ -290,7 +290,7 @@ impl Writer<'_> {
             }
             let same = older.next_if(|(older, _)| older.id == buffer.id);
             let opened = match same {
-                Some((was, rows)) if rows::is_same(was, buffer) => {
+                Some((was, rows)) if was.is_same(buffer) => {
                     let state = if saw_before == Some(saw) && has_same_state(was, buffer) {
                         rows.state
                     } else {

@@ -171,7 +171,7 @@ pub(crate) fn lost_bytes(label: Option<&Label>) -> Option<String> {
 }
 
 /// The bytes that a text lost; left out if it lost none.
-type Lost = Option<String>;
+pub(crate) type Lost = Option<String>;
 
 #[derive(Serialize)]
 struct Document<'a, K, B, U, P> {

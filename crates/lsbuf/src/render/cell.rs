@@ -46,6 +46,10 @@ pub enum Cell {
     Number(Option<u64>),
     /// A number that is an estimate.
     Estimate(Option<u64>),
+    /// By how much a size has changed: `+8.0M`; `None`: unknown.
+    SizeChange(Option<i128>),
+    /// By how much a number has changed: `+3`; `None`: unknown.
+    NumberChange(Option<i128>),
     /// A time that has passed: `3d4h` for people, seconds for programs; `None`: unknown.
     Age(Option<Duration>),
 }
@@ -66,6 +70,8 @@ impl Cell {
             | Cell::Size(None)
             | Cell::Number(None)
             | Cell::Estimate(None)
+            | Cell::SizeChange(None)
+            | Cell::NumberChange(None)
             | Cell::Age(None) => {
                 text.push_str(if style == Style::Csv { "" } else { "?" });
             }
@@ -75,6 +81,14 @@ impl Cell {
             // Writing to a String cannot fail.
             Cell::Size(Some(size)) if sizes == Sizes::Human => _ = write!(text, "{size}"),
             &Cell::Size(Some(Bytes(n))) | &Cell::Number(Some(n)) => text.push_str(Digits::of(n).as_str()),
+            &Cell::SizeChange(Some(change)) if sizes == Sizes::Human => {
+                text.push_str(sign(change));
+                _ = write!(text, "{}", Bytes(u64::try_from(change.unsigned_abs()).unwrap_or(u64::MAX)));
+            }
+            // A spreadsheet takes a number with a sign for that number.
+            &Cell::SizeChange(Some(change)) | &Cell::NumberChange(Some(change)) => {
+                _ = write!(text, "{}{}", sign(change), change.unsigned_abs());
+            }
             Cell::Age(Some(age)) if sizes == Sizes::Human => push_age(text, age.as_secs()),
             Cell::Age(Some(age)) => text.push_str(Digits::of(age.as_secs()).as_str()),
             &Cell::Estimate(Some(n)) => {
@@ -88,7 +102,7 @@ impl Cell {
 
     /// Whether columns of such cells are aligned to the right.
     pub(super) fn is_number(&self) -> bool {
-        matches!(self, Cell::Size(_) | Cell::Number(_) | Cell::Estimate(_) | Cell::Age(_))
+        !matches!(self, Cell::Text(_) | Cell::Words(_))
     }
 
     /// The order in lists: the largest number and the first text of the alphabet first, unknown
@@ -99,10 +113,12 @@ impl Cell {
     }
 
     fn rank(&self) -> Rank<'_> {
-        let number = |n: &Option<u64>| n.map_or(Rank::Unknown, |n| Rank::Number(Reverse(n)));
+        let signed = |n: &Option<i128>| n.map_or(Rank::Unknown, |n| Rank::Number(Reverse(n)));
+        let number = |n: &Option<u64>| signed(&n.map(i128::from));
         match self {
             Cell::Size(size) => number(&size.map(|s| s.0)),
             Cell::Number(n) | Cell::Estimate(n) => number(n),
+            Cell::SizeChange(n) | Cell::NumberChange(n) => signed(n),
             Cell::Age(age) => number(&age.map(|age| age.as_secs())),
             Cell::Text(text) => text.as_ref().map_or(Rank::Unknown, |t| Rank::Text(t.as_bytes())),
             Cell::Words(words) => words.as_ref().map_or(Rank::DoesNotApply, |w| Rank::Text(w.as_bytes())),
@@ -113,10 +129,18 @@ impl Cell {
 /// The place of a cell in a list. There is one order for all cells, because a column may mix them.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Rank<'a> {
-    Number(Reverse<u64>),
+    Number(Reverse<i128>),
     Text(&'a [u8]),
     DoesNotApply,
     Unknown,
+}
+
+fn sign(change: i128) -> &'static str {
+    match change {
+        0 => "",
+        1.. => "+",
+        _ => "-",
+    }
 }
 
 fn add_label(text: &mut String, bytes: &[u8], style: Style) {
@@ -186,6 +210,17 @@ mod tests {
     fn estimate() {
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Table, Sizes::Human), "~3");
         assert_eq!(Cell::Estimate(Some(3)).write(Style::Raw, Sizes::Human), "3");
+    }
+
+    /// Check that a change has its sign, in a table, for programs and in lists.
+    #[test]
+    fn changes() {
+        let shown = |change, sizes| Cell::SizeChange(Some(change)).write(Style::Csv, sizes);
+        assert_eq!(shown(8 << 20, Sizes::Human), "+8.0M");
+        assert_eq!(shown(-(8 << 20), Sizes::Human), "-8.0M");
+        assert_eq!([5, 0, -5].map(|change| shown(change, Sizes::Bytes)), ["+5", "0", "-5"]);
+        let (less, more) = (Cell::NumberChange(Some(-5)), Cell::NumberChange(Some(3)));
+        assert_eq!(more.order(&less), Ordering::Less);
     }
 
     /// Check that an age has its two largest units, and is a number of seconds for programs.

@@ -10,6 +10,7 @@ mod align;
 mod cell;
 mod columns;
 mod details;
+mod diff;
 mod digits;
 mod json;
 mod layout;
@@ -30,6 +31,10 @@ pub use cell::{Cell, Sizes, Style};
 pub use columns::{
     BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_DMABUF_COLUMNS, DEFAULT_PROCESS_COLUMNS,
     DEFAULT_UNHELD_COLUMNS, PROCESS_COLUMNS, RARE_REFERENCE_COLUMNS,
+};
+pub use diff::{
+    DEFAULT_DIFF_COLUMNS, DIFF_COLUMNS, DIFF_GROUP_COLUMNS, DIFF_PROCESS_COLUMNS, Differences, diff_json,
+    diff_summary,
 };
 pub use json::json;
 pub use layout::JsonLayout;
@@ -64,6 +69,8 @@ pub struct View<'a> {
     pub processes: Vec<usize>,
     /// The groups, for columns of groups.
     pub sum: Option<&'a Sum>,
+    /// The difference, for columns of what has changed.
+    pub differences: Option<&'a Differences<'a>>,
     /// The file that nobody holds which was unpacked last, and its index: all cells of its row need
     /// it.
     unpacked: RefCell<Option<(usize, Rc<Buffer>)>>,
@@ -100,6 +107,7 @@ impl<'a> View<'a> {
                 .collect(),
             processes: (0..snapshot.processes.len()).collect(),
             sum: None,
+            differences: None,
             unpacked: RefCell::new(None),
         }
     }

@@ -76,7 +76,7 @@ fn of(view: &View<'_>, index: usize, cell: impl Fn(&GroupFigures) -> Cell) -> Ce
 /// What stands for those without such a key.
 const NONE: &str = "(none)";
 
-fn key(group: &Group) -> Cell {
+pub(super) fn key(group: &Group) -> Cell {
     match group {
         // A name may be anything, so it must not pass for that word.
         Group::Key(label) if label.as_bytes() == NONE.as_bytes() => {
@@ -138,7 +138,7 @@ struct JsonSum {
 }
 
 #[derive(Serialize)]
-struct JsonGroup<'a> {
+pub(super) struct JsonGroup<'a> {
     group: &'static str,
     key: Option<&'a Label>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +156,7 @@ struct JsonGroup<'a> {
 }
 
 impl JsonGroup<'_> {
-    fn of(figures: &GroupFigures) -> JsonGroup<'_> {
+    pub(super) fn of(figures: &GroupFigures) -> JsonGroup<'_> {
         let (group, key) = match &figures.group {
             Group::Key(key) => ("key", Some(key)),
             Group::None => ("none", None),

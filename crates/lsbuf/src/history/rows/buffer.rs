@@ -15,7 +15,7 @@ use super::Unreadable;
 use crate::model::deserialize::parts::JsonParts;
 use crate::model::serialize::parts::parts;
 use crate::model::{
-    Buffer, BufferId, Bytes, Fd, Holder, Inode, IpcNamespace, Kind, Label, MapRef, Pid, Residual, ThreadFds,
+    Buffer, BufferId, Bytes, Fd, Holder, Inode, IpcNamespace, Label, MapRef, Pid, Residual, ThreadFds,
     measure,
 };
 
@@ -65,17 +65,6 @@ pub(in super::super) const HOLDING: Table = Table::new(
     ],
 );
 
-/// Whether a buffer with the identity of one that was seen before is that one. Another one has
-/// another time of creation. The times of a dma-buf can be changed by its owner, but its inode
-/// number is used once in a boot.
-pub(in super::super) fn is_same(before: &Buffer, now: &Buffer) -> bool {
-    before.id == now.id && is_same_birth(now.id.kind, before.created_at, now.created_at)
-}
-
-fn is_same_birth(kind: Kind, before: Option<SystemTime>, now: Option<SystemTime>) -> bool {
-    kind == Kind::DmaBuf || before.is_none() || now.is_none() || before == now
-}
-
 /// The row of that buffer; a new one if it has none.
 pub(in super::super) fn buffer_row(db: &Connection, boot: RowId, buffer: &Buffer) -> rusqlite::Result<RowId> {
     let BufferId { kind, dev, ino, ipc } = buffer.id;
@@ -95,9 +84,7 @@ pub(in super::super) fn buffer_row(db: &Connection, boot: RowId, buffer: &Buffer
         .query_row(params_from_iter(&values), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     match newest {
-        Some((row, created_at)) if is_same_birth(kind, time_of_nanos(created_at), buffer.created_at) => {
-            Ok(RowId(row))
-        }
+        Some((row, created_at)) if is_born(buffer, time_of_nanos(created_at)) => Ok(RowId(row)),
         _ => table::insert(db, "buffer", IDENTITY, values.to_vec()),
     }
 }
@@ -147,6 +134,11 @@ pub(in super::super) fn holding(buffer: RowId, process: RowId, holder: &Holder) 
         maybe(holder.fd_table_of, |pid| Value::Integer(pid.0.into())),
         maybe(holder.address_space_of, |pid| Value::Integer(pid.0.into())),
     ]
+}
+
+/// Whether a buffer is the one that had its identity and was made at that time.
+fn is_born(buffer: &Buffer, created_at: Option<SystemTime>) -> bool {
+    Buffer { created_at, ..Buffer::new(buffer.id) }.is_same(buffer)
 }
 
 /// The columns of table buffer.

@@ -8,8 +8,8 @@ mod process;
 mod sample;
 
 pub(super) use buffer::{
-    BUFFER_STATE, HOLDING, buffer_row, buffer_state, holding, is_same, read_buffer, read_buffers,
-    read_holder, read_holders,
+    BUFFER_STATE, HOLDING, buffer_row, buffer_state, holding, read_buffer, read_buffers, read_holder,
+    read_holders,
 };
 pub(super) use coverage::{
     COVERAGE, DEVICE, MOUNT_POINT, NOTE, coverage, device, mount_point, note, read_coverage, read_devices,
