@@ -1,13 +1,17 @@
 //! Makes buffers from whichever exporter the kernel has, and other memory, for scenarios.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, ensure};
 use dmabuf::{DmaBuf, DrmDevice, DumbSize, Heap, VideoDevice};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
+use crate::need::SWAP_DISK;
 use crate::sys;
+use crate::sys::shm::Swap;
 
 /// `exp_name` of buffers from the system heap.
 pub const HEAP: &str = "system";
@@ -120,6 +124,24 @@ pub fn write_pages(fd: impl AsFd, pages: u64) -> anyhow::Result<()> {
         ensure!(written == filled.len(), "only {written} bytes of a page were written");
     }
     Ok(())
+}
+
+/// Makes a swap space of the disk in memory, and swaps to it. The header is `union swap_header` of
+/// include/linux/swap.h: one page with the layout's version, the number of the last page, no bad
+/// pages, and the signature at its end.
+///
+/// # Errors
+///
+/// The guest has no such disk, or the kernel refuses.
+pub fn swap() -> anyhow::Result<Swap> {
+    let mut disk = OpenOptions::new().write(true).open(SWAP_DISK)?;
+    let pages = u32::try_from(disk.seek(SeekFrom::End(0))? / sys::page())?;
+    let mut header = vec![0; sys::page_size()];
+    header.splice(1024..1032, [1_u32, pages - 1].map(u32::to_ne_bytes).concat());
+    header.splice(sys::page_size() - 10.., *b"SWAPSPACE2");
+    disk.write_all_at(&header, 0)?;
+    disk.sync_all()?;
+    Swap::on(SWAP_DISK)
 }
 
 /// Reserved huge pages. When this is dropped, their number is set back.

@@ -13,13 +13,14 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ftruncate, memfd_create, openat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsmount, fsopen,
-    mount, mount_move, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsmount, fsopen, mount_move,
+    unmount,
 };
 use rustix::process::{chdir, chroot};
 use rustix::thread::UnshareFlags;
 
 use super::holding::{compare, holder_of_one};
+use super::shmem::kit::mount_tmpfs;
 use crate::actor::Actor;
 use crate::answer::{Answer, Truth};
 use crate::kernels::Kernels;
@@ -91,7 +92,7 @@ pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
         files.push(memfd);
     }
     // At the root of a filesystem that is not mounted any more.
-    mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
+    mount_tmpfs("/tmp")?;
     files.push(file(CWD, "/tmp/dmabuf:x")?);
     files.push(path_only("/tmp/dmabuf:x")?);
     unmount("/tmp", UnmountFlags::DETACH)?;
@@ -105,7 +106,7 @@ pub(super) fn all() -> anyhow::Result<Vec<OwnedFd>> {
     files.push(unborn);
     // At the root of another mount namespace, as a container's files appear on its host.
     sys::task::enter_new(UnshareFlags::NEWNS)?;
-    mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
+    mount_tmpfs("/tmp")?;
     chdir("/tmp")?;
     mount_move("/tmp", "/").context("moving a filesystem to the root")?;
     chroot(".").context("going there")?;

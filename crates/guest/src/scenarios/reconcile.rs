@@ -2,7 +2,6 @@
 //! nothing is left over.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use anyhow::Context;
@@ -17,6 +16,7 @@ use crate::kernels::Kernels;
 use crate::make::{self, HugePages};
 use crate::need::Need;
 use crate::scenario::{Ctx, Scenario};
+use crate::scenarios::shmem::kit::{file, mount_tmpfs};
 use crate::sys::shm::{self, Segment};
 use crate::sys::{self, page_size, task};
 use crate::way::Way;
@@ -116,12 +116,6 @@ impl Parts {
     }
 }
 
-fn file(path: &str, pages: usize) -> anyhow::Result<File> {
-    let mut file = File::create(path).with_context(|| format!("making {path}"))?;
-    file.write_all(&vec![1; pages * page_size()]).with_context(|| format!("filling {path}"))?;
-    Ok(file)
-}
-
 fn memfd(pages: usize) -> anyhow::Result<OwnedFd> {
     let memfd = memfd_create(c"reconcile", MemfdFlags::CLOEXEC).context("making a memfd")?;
     // Larger than the part that is written.
@@ -144,9 +138,9 @@ fn to_the_page(ctx: &mut Ctx) -> anyhow::Result<()> {
     shm::detach(region)?;
     let anonymous = shm::map_anonymous(ANONYMOUS + 50)?;
     shm::touch(anonymous, ANONYMOUS * page_size())?;
-    let held = file("/dev/shm/held", HELD)?;
-    drop(file("/tmp/unheld", UNHELD)?);
-    let deleted = file("/tmp/deleted", DELETED)?;
+    let held = file("/dev/shm/held", HELD as u64)?;
+    drop(file("/tmp/unheld", UNHELD as u64)?);
+    let deleted = file("/tmp/deleted", DELETED as u64)?;
     fs::remove_file("/tmp/deleted")?;
 
     let (after, answer) = Parts::ask(ctx, "after")?;
@@ -188,7 +182,7 @@ fn left_over(ctx: &mut Ctx) -> anyhow::Result<()> {
 
     fs::create_dir_all("/mnt")?;
     mount("tmpfs", "/mnt", "tmpfs", MountFlags::empty(), c"size=0").context("mounting without a limit")?;
-    drop(file("/mnt/file", UNHELD)?);
+    drop(file("/mnt/file", UNHELD as u64)?);
     told(ctx, "an unlimited tmpfs", before, UNHELD, "uncounted")?;
     let held = File::open("/mnt/file")?;
     let (after, _) = Parts::ask(ctx, "held in it")?;
@@ -196,8 +190,8 @@ fn left_over(ctx: &mut Ctx) -> anyhow::Result<()> {
     drop(held);
     unmount("/mnt", UnmountFlags::empty())?;
 
-    mount("tmpfs", "/mnt", "tmpfs", MountFlags::empty(), c"").context("mounting a tmpfs")?;
-    drop(file("/mnt/file", HELD)?);
+    mount_tmpfs("/mnt")?;
+    drop(file("/mnt/file", HELD as u64)?);
     let (after, _) = Parts::ask(ctx, "shown")?;
     ctx.check_eq("left over with a tmpfs that shows", before.left_over, after.left_over)?;
     mount("proc", "/mnt", "proc", MountFlags::empty(), c"").context("mounting over it")?;
@@ -212,9 +206,8 @@ fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
     let (before, _) = Parts::ask(ctx, "before")?;
     let mut actor = Actor::start(b"elsewhere", |stage| {
         task::enter_new(UnshareFlags::NEWNS)?;
-        fs::create_dir_all("/mnt")?;
-        mount("tmpfs", "/mnt", "tmpfs", MountFlags::empty(), c"").context("mounting a tmpfs")?;
-        drop(file("/mnt/file", UNHELD)?);
+        mount_tmpfs("/mnt")?;
+        drop(file("/mnt/file", UNHELD as u64)?);
         stage.pause(&[])
     })?;
     actor.paused()?;

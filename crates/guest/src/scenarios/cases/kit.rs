@@ -16,7 +16,7 @@ use rustix::thread::{UnshareFlags, set_name};
 use crate::answer::LSBUF;
 use crate::programs::WAIT;
 use crate::scenarios::shmem::kit::hold_on;
-use crate::scenarios::shmem::listed::paths::mount_tmpfs;
+use crate::scenarios::shmem::kit::mount_tmpfs;
 use crate::sys::{self, task};
 
 /// The folder of the links by which this binary runs under other names.

@@ -1,13 +1,13 @@
 //! Shared memory without an fd, files of mounted filesystems, and secret memory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 
 use anyhow::Context;
 use rustix::fs::ftruncate;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::UnshareFlags;
 
-use super::kit::{Shm, ask_and_compare, by_bpf, figures, hold_on, page};
+use super::kit::{Shm, ask_and_compare, by_bpf, create, figures, hold_on, mount_tmpfs, page};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make::{self, HugePages};
@@ -43,12 +43,6 @@ pub(super) fn anonymous(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("one of two", expected, figures(&answer, actor.pid)?)
 }
 
-/// Makes a file that can also be read, as mapping requires.
-pub(super) fn create(path: &str) -> anyhow::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true).open(path).context("creating a file")
-}
-
 pub(super) fn unlinked(ctx: &mut Ctx) -> anyhow::Result<()> {
     const PATH: &str = "/dev/shm/lsbuf unlinked";
     let mut actor = Actor::start(b"owner", |stage| {
@@ -80,7 +74,7 @@ pub(super) fn elsewhere(ctx: &mut Ctx) -> anyhow::Result<()> {
     const PATH: &str = "/tmp/inside";
     let mut actor = Actor::start(b"contained", |stage| {
         task::enter_new(UnshareFlags::NEWNS)?;
-        mount("none", "/tmp", "tmpfs", MountFlags::empty(), None)?;
+        mount_tmpfs("/tmp")?;
         let file = create(PATH)?;
         make::write_pages(&file, 2)?;
         let map = sys::map_private(&file, 0, page_size())?;

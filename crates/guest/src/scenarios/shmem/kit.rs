@@ -1,9 +1,40 @@
-//! What the scenarios of shared memory share: how they run lsbuf and what they compare.
+//! What the scenarios of shared memory share: how they run lsbuf, what they compare, and
+//! the files that they make.
+
+use std::fs::{self, File, OpenOptions};
+
+use anyhow::Context;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 pub(in crate::scenarios) use super::line::Shm;
 use crate::answer::Answer;
+use crate::make;
 use crate::scenario::Ctx;
 pub(in crate::scenarios) use crate::sys::page;
+
+/// Mounts a new tmpfs on a folder that is made for it.
+pub(in crate::scenarios) fn mount_tmpfs(place: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(place).with_context(|| format!("making {place}"))?;
+    mount("none", place, "tmpfs", MountFlags::empty(), None).with_context(|| format!("mounting {place}"))
+}
+
+/// Takes a mount out of sight. What is in use of it stays.
+pub(in crate::scenarios) fn unmount_lazily(place: &str) -> anyhow::Result<()> {
+    unmount(place, UnmountFlags::DETACH).with_context(|| format!("unmounting {place}"))
+}
+
+/// Makes a file that can also be read, as mapping requires.
+pub(in crate::scenarios) fn create(path: &str) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).open(path).context("creating a file")
+}
+
+/// A new file with so many pages.
+pub(in crate::scenarios) fn file(path: &str, pages: u64) -> anyhow::Result<File> {
+    let file = create(path)?;
+    make::write_pages(&file, pages)?;
+    Ok(file)
+}
 
 /// Runs lsbuf for these kinds. The answer must be complete.
 pub(in crate::scenarios) fn ask(ctx: &mut Ctx, kinds: &str) -> anyhow::Result<Answer> {

@@ -10,11 +10,9 @@ use rustix::mount::UnmountFlags;
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::kit::page;
-use super::listed::paths::{file, mount_tmpfs};
+use super::kit::{file, mount_tmpfs, page};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF};
-
 use crate::scenario::Ctx;
 use crate::sys::{page_size, task};
 

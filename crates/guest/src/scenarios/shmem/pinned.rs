@@ -11,8 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::mount_bind;
 use rustix::thread::UnshareFlags;
 
-use super::kit::{Shm, ask, compare, page};
-use super::listed::paths::{file, mount_tmpfs};
+use super::kit::{Shm, ask, compare, file, mount_tmpfs, page};
 use crate::actor::{Actor, Held};
 use crate::make;
 use crate::scenario::Ctx;

@@ -1,8 +1,6 @@
 //! Swapped memory: the kernel's table tells it for segments, BPF iterators for other shared memory.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::fs;
 
 use anyhow::Context;
 
@@ -10,27 +8,12 @@ use super::kit::{Shm, ask, by_bpf, compare, page};
 use super::sysv;
 use crate::actor::{Actor, Held};
 use crate::make;
-use crate::need::SWAP_DISK;
 use crate::scenario::Ctx;
-use crate::sys::shm::{self, Segment, Swap};
+use crate::sys::shm::{self, Segment};
 use crate::sys::{self, Region, page_size};
 
 /// Pages of each buffer that is swapped.
 const PAGES: usize = 64;
-
-/// Makes a swap space of the disk in memory, and swaps to it. The header is `union swap_header` of
-/// include/linux/swap.h: one page with the layout's version, the number of the last page, no bad
-/// pages, and the signature at its end.
-fn swap() -> anyhow::Result<Swap> {
-    let mut disk = OpenOptions::new().write(true).open(SWAP_DISK)?;
-    let pages = u32::try_from(disk.seek(SeekFrom::End(0))? / page())?;
-    let mut header = vec![0; page_size()];
-    header.splice(1024..1032, [1_u32, pages - 1].map(u32::to_ne_bytes).concat());
-    header.splice(page_size() - 10.., *b"SWAPSPACE2");
-    disk.write_all_at(&header, 0)?;
-    disk.sync_all()?;
-    Swap::on(SWAP_DISK)
-}
 
 /// How much of a mapping of this process is swapped, by the kernel's smaps.
 fn swapped_of(region: Region) -> anyhow::Result<u64> {
@@ -42,7 +25,7 @@ fn swapped_of(region: Region) -> anyhow::Result<u64> {
 }
 
 pub(super) fn swapped(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let _swap = swap()?;
+    let _swap = make::swap()?;
     let segment = Segment::create(0, PAGES)?;
     let charged = PAGES as u64 * page();
     let mut actor = Actor::start(b"swapped", |stage| {

@@ -12,8 +12,7 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::kit::page;
-use super::listed::paths::{file, mount_tmpfs};
+use super::kit::{file, mount_tmpfs, page};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make::HugePages;

@@ -7,12 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
-use super::super::files::create;
-use super::super::kit::{Shm, ask, compare};
+use super::super::kit::{Shm, ask, compare, create, mount_tmpfs};
 use crate::actor::{Actor, Held};
 use crate::answer::{Answer, LSBUF};
 use crate::make;
@@ -32,7 +30,7 @@ pub(super) fn unheld_files(ctx: &mut Ctx) -> anyhow::Result<()> {
     const FILES: usize = 100_000;
     task::enter_new(UnshareFlags::NEWNS)?;
     fs::create_dir("/tmp/many")?;
-    mount("none", "/tmp/many", "tmpfs", MountFlags::empty(), None).context("mounting a tmpfs")?;
+    mount_tmpfs("/tmp/many")?;
     let rows = |answer: &Answer| answer.list("buffers").len();
     let before = rows(&ask(ctx, "tmpfs")?);
     for nth in 0..FILES {

@@ -8,35 +8,16 @@ use std::os::fd::AsFd;
 
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::mount::mount_bind;
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::super::files::create;
-use super::super::kit::{Shm, ask, compare, page};
+use super::super::kit::{Shm, ask, compare, file, mount_tmpfs, page, unmount_lazily};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::make;
 use crate::scenario::Ctx;
 use crate::sys::{self, page_size, task};
-
-/// Mounts a new tmpfs on a folder that is made for it.
-pub(in crate::scenarios) fn mount_tmpfs(place: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(place).with_context(|| format!("making {place}"))?;
-    mount("none", place, "tmpfs", MountFlags::empty(), None).with_context(|| format!("mounting {place}"))
-}
-
-/// Takes a mount out of sight. What is in use of it stays.
-fn unmount_lazily(place: &str) -> anyhow::Result<()> {
-    unmount(place, UnmountFlags::DETACH).with_context(|| format!("unmounting {place}"))
-}
-
-/// A new file with so many pages.
-pub(in crate::scenarios) fn file(path: &str, pages: u64) -> anyhow::Result<File> {
-    let file = create(path)?;
-    make::write_pages(&file, pages)?;
-    Ok(file)
-}
 
 /// What this process holds of files, by an fd of each.
 fn by_files(files: &[impl AsFd]) -> anyhow::Result<Vec<Held>> {

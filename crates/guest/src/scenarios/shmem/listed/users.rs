@@ -5,7 +5,7 @@ use std::fs;
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::paths::{file, mount_tmpfs};
+use super::super::kit::{file, mount_tmpfs};
 use super::segments::{KeptNamespaces, attacher, maker};
 use crate::actor::{Actor, Held};
 use crate::answer::LSBUF;
