@@ -140,23 +140,35 @@ impl HugeAccount {
     }
 }
 
-/// The segments of which only the table is known, that have huge pages if both accounts are to add
-/// up: so much is missing in `Shmem` as is left over of the huge pages of one size, and these
-/// segments have just as much, in whole pages of that size. `missing` is what is charged beyond
-/// `Shmem`.
+/// The segments of which only the table is known, that must have huge pages.
+///
+/// `missing` is what is charged beyond `Shmem`. At most `in_swap` of it is in swap, so the rest is
+/// in huge pages. A segment must have huge pages if all of these segments together have just what
+/// is left over of the huge pages of one size, in whole pages of that size, and without this
+/// segment they have less than that rest.
+///
+/// The rest can be less than they have: what is not charged to any buffer that was found, but is in
+/// `Shmem`, makes up for a part of it.
 #[must_use]
 pub(crate) fn huge_segments<'b>(
     accounts: &[HugeAccount],
     missing: i128,
+    in_swap: Bytes,
     maybe: impl Iterator<Item = &'b Buffer>,
 ) -> BTreeSet<crate::model::BufferId> {
     let mut left = accounts.iter().filter(|account| account.left_over != 0);
     let (Some(account), None) = (left.next(), left.next()) else { return BTreeSet::new() };
     let page = account.pool.size.0;
-    let fits = |b: &&Buffer| b.cost().is_some_and(|cost| cost.0 > 0 && cost.0.is_multiple_of(page));
+    let cost = |b: &Buffer| b.cost().map_or(0, |cost| cost.0);
+    // The kernel does not swap huge pages.
+    let fits = |b: &&Buffer| {
+        cost(b) > 0 && cost(b).is_multiple_of(page) && b.swapped.unwrap_or_default() == Bytes(0)
+    };
     let fitting: Vec<&Buffer> = maybe.filter(fits).collect();
-    let sum: i128 = fitting.iter().filter_map(|b| b.cost()).map(|cost| i128::from(cost.0)).sum();
-    let agree = sum > 0 && sum == account.left_over && sum == missing;
+    let sum: i128 = fitting.iter().map(|b| i128::from(cost(b))).sum();
+    let smallest = fitting.iter().map(|b| i128::from(cost(b))).min().unwrap_or(0);
+    let rest = missing - i128::from(in_swap.0);
+    let agree = sum == account.left_over && sum >= rest && sum - smallest < rest;
     if agree { fitting.into_iter().map(|b| b.id).collect() } else { BTreeSet::new() }
 }
 
@@ -308,17 +320,24 @@ mod tests {
         assert_eq!(accounts[1].held.len(), 2);
     }
 
-    /// Check that segments are taken to have huge pages only if both accounts then add up.
+    /// Check that segments are taken to have huge pages only if they have what is left over of
+    /// these and each is needed to explain what is missing in `Shmem`: without swap, with some of
+    /// it in swap, and beside memory that was not found.
     #[test]
     fn segments_that_must_be_huge() {
         let segments = [buffer(Kind::Sysv, 2, false), buffer(Kind::Sysv, 1, false)];
         let mut small = buffer(Kind::Sysv, 9, false);
         small.charged = Some(Bytes(4096));
+        let mut swapped = buffer(Kind::Sysv, 5, false);
+        swapped.swapped = Some(Bytes(4096));
         let accounts = account(&[pool(PAGE, 10, 7)], &[], &[], 0);
-        let of = |missing: u64| {
-            let maybe = segments.iter().chain([&small]);
-            huge_segments(&accounts, i128::from(missing * PAGE.0), maybe).len()
+        let of = |missing: u64, in_swap: u64| {
+            let maybe = segments.iter().chain([&small, &swapped]);
+            huge_segments(&accounts, i128::from(missing), Bytes(in_swap), maybe).len()
         };
-        assert_eq!((of(3), of(2), of(0)), (2, 0, 0));
+        let pages = |number: u64| number * PAGE.0;
+        assert_eq!((of(pages(3), 0), of(pages(2), 0), of(0, 0), of(pages(4), 0)), (2, 0, 0, 0));
+        assert_eq!((of(pages(3) + 8192, 12288), of(pages(3), pages(1)), of(pages(4), pages(1))), (2, 0, 2));
+        assert_eq!(of(pages(3) - 8192, 4096), 2);
     }
 }

@@ -104,7 +104,7 @@ impl Scanner {
         if account.maybe_huge.0 > 0 {
             let maybe =
                 buffers.iter().filter(|b| b.id.kind == Kind::Sysv && b.id.dev.is_none() && !is_huge(b));
-            let found = huge_segments(&huge.accounts, -account.left_over, maybe);
+            let found = huge_segments(&huge.accounts, -account.left_over, account.maybe_swapped, maybe);
             if !found.is_empty() {
                 let is_huge = |b: &Buffer| self.is_huge(b) || found.contains(&b.id);
                 account = balance(&is_huge, false);
