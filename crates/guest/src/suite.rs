@@ -9,9 +9,9 @@ use anyhow::bail;
 
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
-    boots, cases, check, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs, machine,
-    making, mapping, names, naming, people, probes, procmap, reconcile, rights, shmem, soaking, sources,
-    unlisted, video,
+    boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
+    machine, making, mapping, names, naming, people, probes, procmap, reconcile, rights, shmem, soaking,
+    sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -40,6 +40,7 @@ pub fn all() -> &'static [Scenario] {
             cases::SCENARIOS,
             huge_pages::SCENARIOS,
             reconcile::SCENARIOS,
+            everything::SCENARIOS,
             hiding::SCENARIOS,
             hanging::SCENARIOS,
             unlisted::SCENARIOS,

@@ -44,19 +44,19 @@ fn bytes(pages: u64) -> u64 {
     pages * HugePages::SIZE
 }
 
-fn len(pages: u64) -> anyhow::Result<usize> {
+pub(super) fn len(pages: u64) -> anyhow::Result<usize> {
     Ok(usize::try_from(bytes(pages))?)
 }
 
 /// A file of so many pages, all of them written.
-fn file(path: &str, pages: u64) -> anyhow::Result<OwnedFd> {
+pub(super) fn file(path: &str, pages: u64) -> anyhow::Result<OwnedFd> {
     let file = File::options().read(true).write(true).create_new(true).open(path);
     let file = OwnedFd::from(file.with_context(|| format!("making {path}"))?);
     fill(&file, pages)?;
     Ok(file)
 }
 
-fn fill(file: &OwnedFd, pages: u64) -> anyhow::Result<()> {
+pub(super) fn fill(file: &OwnedFd, pages: u64) -> anyhow::Result<()> {
     ftruncate(file, bytes(pages))?;
     let region = sys::map(file, 0, len(pages)?)?;
     shm::touch(region, region.len)?;
@@ -64,7 +64,7 @@ fn fill(file: &OwnedFd, pages: u64) -> anyhow::Result<()> {
 }
 
 /// The account of the pages of 2 MiB.
-fn account(answer: &Value) -> anyhow::Result<&Value> {
+pub(super) fn account(answer: &Value) -> anyhow::Result<&Value> {
     let accounts = answer["huge_pages"].as_array().context("no huge pages")?;
     accounts.iter().find(|account| account["page_size"] == HugePages::SIZE).context("no account")
 }

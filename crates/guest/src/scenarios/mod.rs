@@ -8,6 +8,7 @@
 pub(crate) mod boots;
 pub(crate) mod cases;
 pub mod check;
+pub(crate) mod everything;
 pub(crate) mod formats;
 pub(crate) mod hanging;
 pub(crate) mod hiding;

@@ -72,18 +72,18 @@ fn bytes(pages: usize) -> u64 {
 
 /// The machine's shared memory, or its increase.
 #[derive(Clone, Copy, Debug, Default)]
-struct Parts {
-    shmem: i64,
-    left_over: i64,
-    memfd: i64,
-    sysv: i64,
-    anonymous: i64,
-    tmpfs: i64,
-    unheld: i64,
+pub(super) struct Parts {
+    pub(super) shmem: i64,
+    pub(super) left_over: i64,
+    pub(super) memfd: i64,
+    pub(super) sysv: i64,
+    pub(super) anonymous: i64,
+    pub(super) tmpfs: i64,
+    pub(super) unheld: i64,
 }
 
 impl Parts {
-    fn ask(ctx: &mut Ctx, what: &str) -> anyhow::Result<(Parts, Value)> {
+    pub(super) fn ask(ctx: &mut Ctx, what: &str) -> anyhow::Result<(Parts, Value)> {
         let Answer(answer) = Answer::ask_for("reconcile")?;
         ctx.check(format!("{what}: counters are added up"), answer["folded"] == true)?;
         let kind = |kind: &str| {
@@ -103,7 +103,7 @@ impl Parts {
         Ok((parts, answer))
     }
 
-    fn since(self, before: Parts) -> Parts {
+    pub(super) fn since(self, before: Parts) -> Parts {
         Parts {
             shmem: self.shmem - before.shmem,
             left_over: self.left_over - before.left_over,

@@ -10,6 +10,7 @@ pub(in crate::scenarios) use super::line::Shm;
 use crate::answer::Answer;
 use crate::make;
 use crate::scenario::Ctx;
+use crate::sys::Region;
 pub(in crate::scenarios) use crate::sys::page;
 
 /// Mounts a new tmpfs on a folder that is made for it.
@@ -34,6 +35,15 @@ pub(in crate::scenarios) fn file(path: &str, pages: u64) -> anyhow::Result<File>
     let file = create(path)?;
     make::write_pages(&file, pages)?;
     Ok(file)
+}
+
+/// How much of a mapping of this process is swapped, by the kernel's smaps.
+pub(in crate::scenarios) fn swapped_of(region: Region) -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/self/smaps")?;
+    let start = format!("{:x}-", region.start);
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
+    let line = lines.find_map(|line| line.strip_prefix("Swap:")).context("smaps does not tell")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// Runs lsbuf for these kinds. The answer must be complete.

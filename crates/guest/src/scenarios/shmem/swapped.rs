@@ -1,10 +1,6 @@
 //! Swapped memory: the kernel's table tells it for segments, BPF iterators for other shared memory.
 
-use std::fs;
-
-use anyhow::Context;
-
-use super::kit::{Shm, ask, by_bpf, compare, page};
+use super::kit::{Shm, ask, by_bpf, compare, page, swapped_of};
 use super::sysv;
 use crate::actor::{Actor, Held};
 use crate::make;
@@ -14,15 +10,6 @@ use crate::sys::{self, Region, page_size};
 
 /// Pages of each buffer that is swapped.
 const PAGES: usize = 64;
-
-/// How much of a mapping of this process is swapped, by the kernel's smaps.
-fn swapped_of(region: Region) -> anyhow::Result<u64> {
-    let text = fs::read_to_string("/proc/self/smaps")?;
-    let start = format!("{:x}-", region.start);
-    let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
-    let line = lines.find_map(|line| line.strip_prefix("Swap:")).context("smaps does not tell")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-}
 
 pub(super) fn swapped(ctx: &mut Ctx) -> anyhow::Result<()> {
     let _swap = make::swap()?;
