@@ -79,6 +79,8 @@ pub enum Need {
     Userfaultfd,
     /// Loop devices.
     Loop,
+    /// The memory controller for cgroups of version 1.
+    MemoryV1,
 }
 
 impl Need {
@@ -103,6 +105,7 @@ impl Need {
         Self::Fuse,
         Self::Userfaultfd,
         Self::Loop,
+        Self::MemoryV1,
     ];
 
     /// The name in reports, in the table of kernels and on the screen.
@@ -127,6 +130,7 @@ impl Need {
             Self::Fuse => "fuse",
             Self::Userfaultfd => "userfaultfd",
             Self::Loop => "loop",
+            Self::MemoryV1 => "memory_v1",
         }
     }
 
@@ -157,6 +161,7 @@ impl Need {
             Self::Swap => [SWAP_DISK, "/proc/swaps"].iter().all(|path| fs::exists(path).unwrap_or(false)),
             Self::Fuse => fs::exists("/dev/fuse").unwrap_or(false),
             Self::Loop => fs::exists(LOOP_CONTROL).unwrap_or(false),
+            Self::MemoryV1 => kernel_has_name(b"mem_cgroup_hierarchy_write"),
         }
     }
 

@@ -44,8 +44,11 @@ pub fn process(data: &[u8]) {
         assert_eq!(texts::is_in_one_namespace(&status), one);
     }
     let _ = texts::is_in_one_namespace(text);
-    assert_eq!(texts::unified_cgroup(&[b"1:cpu:/x\n0::", line, b"\n"].concat()), Some(line.into()));
-    let _ = texts::unified_cgroup(text);
+    for (before, path) in [(&b"1:cpu:/x\n0::/"[..], line), (b"0::/\n4:cpu,memory:/", line)] {
+        let printed = [before, path, b"\n"].concat();
+        assert!(texts::cgroup(&printed).is_some_and(|cgroup| cgroup.path[1..] == *path));
+    }
+    let _ = texts::cgroup(text);
     if let Some(pid) = last_pid(text) {
         assert_eq!(last_pid(format!("0.00 0.01 0.05 1/80 {pid}\n").as_bytes()), Some(pid));
     }

@@ -17,7 +17,7 @@ use super::path::Path;
 use super::read::{self, retry};
 use super::root::ProcRoot;
 pub(crate) use super::task::Stage;
-use super::task::{self, real_uid, unified_cgroup};
+use super::task::{self, real_uid};
 use super::tree::{Folder, Tree};
 use crate::model::{Label, Pid, Process, Tid};
 
@@ -102,17 +102,18 @@ impl ProcessDir {
         self.dir.read_record(c"stat", &mut text)?;
         let (comm, start_time) = task::stat(&text).map_err(|Malformed| Errno::BADMSG)?;
         let uid = self.dir.read_record(c"status", &mut text).ok().and_then(|()| real_uid(&text));
-        let cgroup = self.cgroup_into(&mut text);
+        let cgroup = self.cgroup_into(&mut text).map(|(path, _)| path);
         Ok(Process { pid: self.pid, start_time, comm, uid, cgroup, sync_files: None, details: None })
     }
 
-    /// The path of its cgroup in the v2 hierarchy.
-    pub(crate) fn cgroup(&self) -> Option<Label> {
+    /// The path of its cgroup, and whether all processes of its cgroup of version 2 have this one.
+    pub(crate) fn cgroup(&self) -> Option<(Label, bool)> {
         self.cgroup_into(&mut Vec::new())
     }
 
-    fn cgroup_into(&self, text: &mut Vec<u8>) -> Option<Label> {
-        self.dir.read_record(c"cgroup", text).ok().and_then(|()| unified_cgroup(text))
+    fn cgroup_into(&self, text: &mut Vec<u8>) -> Option<(Label, bool)> {
+        self.dir.read_record(c"cgroup", text).ok()?;
+        task::cgroup(text).map(|found| (Label::from(found.path), found.unified))
     }
 }
 

@@ -76,9 +76,42 @@ pub(crate) fn is_in_one_namespace(status: &[u8]) -> bool {
     line.is_some_and(|pids| number32(pids, 10).is_ok())
 }
 
-/// The cgroup's path in the v2 hierarchy. Its line has the id 0 and no controllers.
-pub(crate) fn unified_cgroup(text: &[u8]) -> Option<Label> {
-    text.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(b"0::")).map(Label::from)
+/// A task's cgroup in the hierarchy that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskCgroup<'t> {
+    /// Its path, as it was printed.
+    pub(crate) path: &'t [u8],
+    /// Whether all tasks of one cgroup of version 2 have this path.
+    pub(crate) unified: bool,
+}
+
+/// The cgroup of a task, by the text that `proc_cgroup_show` of kernel/cgroup/cgroup.c prints: a
+/// line `ID:CONTROLLERS:PATH` for each hierarchy. Version 2 has the id 0 and no controllers.
+///
+/// Version 2 counts, then the hierarchy of the controller memory, then systemd's. A root says
+/// nothing where another one of these names a cgroup. With version 1 alone, or with both (systemd's
+/// hybrid mode), this is the cgroup that shows who the task belongs to.
+pub(crate) fn cgroup(text: &[u8]) -> Option<TaskCgroup<'_>> {
+    let mut found: [Option<&[u8]>; 3] = [None; 3];
+    for line in text.split(|&b| b == b'\n') {
+        let mut parts = line.splitn(3, |&b| b == b':');
+        let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let rank = match controllers {
+            b"" if id == b"0" => 0,
+            b"name=systemd" => 2,
+            names if names.split(|&b| b == b',').any(|name| name == b"memory") => 1,
+            _ => continue,
+        };
+        found[rank] = Some(path);
+    }
+    let is_root = |path: &[u8]| path == b"/";
+    let known = || found.into_iter().flatten();
+    let path = known().find(|&path| !is_root(path)).or_else(|| known().next())?;
+    let [unified, memory, systemd] = found;
+    let unified = unified.is_some_and(|path| !is_root(path) || (memory.is_none() && systemd.is_none()));
+    Some(TaskCgroup { path, unified })
 }
 
 /// The last pid that was assigned: the last word of loadavg.
@@ -108,7 +141,7 @@ mod tests {
         /// Check that no bytes make a parser panic.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (stat(&text), stage(&text), real_uid(&text), unified_cgroup(&text));
+            let _ = (stat(&text), stage(&text), real_uid(&text), cgroup(&text));
         }
     }
 
@@ -139,10 +172,20 @@ mod tests {
         assert!(!is_in_one_namespace(b"Name:\tx\n"));
     }
 
-    /// Check that the v2 path is found among v1 hierarchies.
+    /// Check that version 2 counts first, then memory, then systemd's; that a root says nothing
+    /// beside another path; and when a cgroup of version 2 has one path for all of its tasks.
     #[test]
-    fn cgroup() {
-        let text = b"2:cpu:/old\n0::/user.slice/a b\n";
-        assert_eq!(unified_cgroup(text), Some("/user.slice/a b".into()));
+    fn cgroups() {
+        let of = |text: &'static str| {
+            cgroup(text.as_bytes()).map(|found| (String::from_utf8_lossy(found.path), found.unified))
+        };
+        let found = |path: &'static str, unified: bool| Some((path.into(), unified));
+        assert_eq!(of("2:cpu:/old\n0::/user.slice/a b\n"), found("/user.slice/a b", true));
+        assert_eq!(of("12:memory:/m\n1:name=systemd:/s\n0::/u:x\n"), found("/u:x", true));
+        assert_eq!(of("12:cpu,memory:/m\n1:name=systemd:/s\n0::/\n"), found("/m", false));
+        assert_eq!(of("12:memory:/\n0::/\n"), found("/", false));
+        assert_eq!(of("12:memory:/\n1:name=systemd:/s\n"), found("/s", false));
+        assert_eq!(of("3:cpu:/c\n0::/\n"), found("/", true));
+        assert_eq!((of("3:cpu:/c\n"), of("3:memory"), of("")), (None, None, None));
     }
 }

@@ -28,28 +28,13 @@ use rustix::fs::{CWD, OFlags};
 use rustix::io::Result;
 
 use super::guard;
-use super::read;
+use super::{read, task};
 use crate::model::{Label, Pod, PodName, Workload};
 
 /// The path of a process's cgroup in the hierarchy that counts. `None`: there is none, or it is
 /// outside of the reader's cgroup namespace.
 pub(crate) fn path(text: &[u8]) -> Option<&[u8]> {
-    let mut found: [Option<&[u8]>; 3] = [None; 3];
-    for line in text.split(|&b| b == b'\n') {
-        let mut parts = line.splitn(3, |&b| b == b':');
-        let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        let rank = match controllers {
-            b"" if id == b"0" => 0,
-            b"name=systemd" => 2,
-            names if names.split(|&b| b == b',').any(|name| name == b"memory") => 1,
-            _ => continue,
-        };
-        found[rank] = Some(path);
-    }
-    let known = || found.into_iter().flatten();
-    let path = known().find(|path| *path != b"/").or_else(|| known().next())?;
+    let path = task::cgroup(text)?.path;
     let is_outside = path.split(|&b| b == b'/').any(|segment| segment == b"..");
     (!is_outside).then_some(path)
 }
@@ -262,16 +247,10 @@ mod tests {
         assert_eq!(unit("/system.slice/x.service (deleted)"), "x.service");
     }
 
-    /// Check that the unified hierarchy counts first, then memory, then systemd's; that a root says
-    /// nothing beside another path; and that a path of another namespace is no claim.
+    /// Check that a path of another namespace is no claim.
     #[test]
-    fn hierarchies() {
-        let of = |text: &str| path(text.as_bytes()).map(|path| String::from_utf8_lossy(path).into_owned());
-        assert_eq!(of("12:memory:/m\n1:name=systemd:/s\n0::/u:x\n").as_deref(), Some("/u:x"));
-        assert_eq!(of("12:cpu,memory:/m\n1:name=systemd:/s\n0::/\n").as_deref(), Some("/m"));
-        assert_eq!(of("3:cpu:/c\n1:name=systemd:/s\n").as_deref(), Some("/s"));
-        assert_eq!(of("0::/\n").as_deref(), Some("/"));
-        assert_eq!((of("0::/../x\n"), of("3:cpu:/c\n"), of("")), (None, None, None));
+    fn outside() {
+        assert_eq!((path(b"0::/../x\n"), path(b"0::/x\n")), (None, Some(&b"/x"[..])));
     }
 
     /// Check that a folder names its pod, that strange folders name none, and that a contradiction

@@ -15,7 +15,8 @@ pub struct Process {
     pub comm: Label,
     /// Real user id (`Uid:` of `/proc/P/status`).
     pub uid: Option<u32>,
-    /// Path in the unified cgroup hierarchy; `None` where there is none.
+    /// Path of its cgroup in the unified hierarchy (version 2). Where that is missing or says only
+    /// `/`: in the hierarchy of version 1 that has the controller memory, or else in systemd's.
     pub cgroup: Option<Label>,
     /// Its sync_file fds (`anon_inode:sync_file`). They have no size and keep a fence each. `None`:
     /// not counted.

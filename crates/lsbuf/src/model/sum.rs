@@ -31,7 +31,7 @@ pub enum SumKey {
     Name,
     /// The holder's command.
     Command,
-    /// The holder's cgroup in the v2 hierarchy.
+    /// The holder's cgroup ([`Process::cgroup`](super::Process::cgroup)).
     Cgroup,
     /// The holder's systemd unit.
     Unit,

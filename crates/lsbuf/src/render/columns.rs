@@ -391,7 +391,7 @@ pub const PROCESS_COLUMNS: &[Column] = &[
     },
     Column {
         name: "CGROUP",
-        help: "its cgroup (v2 path); its buffers may be charged to another",
+        help: "its cgroup (path in v2, or else in v1); its buffers may be charged to another",
         cell: |v, i| Cell::Text(process(v, i).cgroup.clone()),
     },
     Column {

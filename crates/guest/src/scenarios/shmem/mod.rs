@@ -13,6 +13,7 @@ mod line;
 pub(crate) mod listed;
 mod memfd;
 pub(super) mod payers;
+mod payers_v1;
 mod pinned;
 mod program;
 mod segments;
@@ -49,6 +50,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: unheld::huge_pages,
+    },
+    Scenario {
+        name: "payers_v1",
+        claim: "With the memory controller in version 1, CGROUP names each holder's cgroup of it, and PAYER the writer's, as its memory.stat does",
+        needs: &[Need::MemoryV1],
+        kernels: Kernels::Every,
+        ways: Way::BOTH,
+        run: payers_v1::version_one,
     },
     Scenario {
         name: "payers",

@@ -62,13 +62,13 @@ fn payers(row: &Value) -> String {
 }
 
 /// What `lsbuf sum` says of all shared memory.
-fn sum_by_payer() -> anyhow::Result<Value> {
+pub(super) fn sum_by_payer() -> anyhow::Result<Value> {
     let kinds = "memfd,sysv,shm-anon,tmpfs,gem-shmem,ashmem,shm-other";
     Ok(Answer::from(Command::new(LSBUF).args(["sum", "--by", "payer", "--json", "--kind", kinds]))?.0)
 }
 
 /// What a cgroup pays, by such a sum.
-fn paid_by(sum: &Value, cgroup: &str) -> u64 {
+pub(super) fn paid_by(sum: &Value, cgroup: &str) -> u64 {
     let groups = sum["groups"].as_array().into_iter().flatten();
     groups.filter(|group| group["key"] == cgroup).filter_map(|group| group["cost"].as_u64()).sum()
 }

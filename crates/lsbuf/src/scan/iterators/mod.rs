@@ -64,7 +64,7 @@ pub(super) struct Iterators {
     /// Why the pinned ones are not used, if these were loaded instead.
     not_pinned: Option<MissingIterator>,
     dev: Option<Dev>,
-    /// The cgroups of holders, by their ids.
+    /// The cgroups of holders, by their ids in version 2.
     cgroups: HashMap<u64, Cgroup>,
     /// The device nodes whose drivers can hold dma-bufs; `None`: another device.
     nodes: HashMap<Dev, Option<Node>>,
@@ -127,9 +127,12 @@ impl Iterators {
             let task = records.task(pid)?;
             let known = self.cgroups.get(&task.cgroup).map(|cgroup| cgroup.path.clone());
             let cgroup = known.or_else(|| {
-                let path = ProcessDir::open(root, pid).ok()?.cgroup()?;
-                let cgroup = Cgroup { pid, started: task.started, path: path.clone() };
-                self.cgroups.insert(task.cgroup, cgroup);
+                let (path, unified) = ProcessDir::open(root, pid).ok()?.cgroup()?;
+                // In a hierarchy of version 1 the next process may be in another cgroup.
+                if unified {
+                    let cgroup = Cgroup { pid, started: task.started, path: path.clone() };
+                    self.cgroups.insert(task.cgroup, cgroup);
+                }
                 Some(path)
             });
             let start_time = task.started / tick;
