@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use lsbuf_guest::need::UTIL_LINUX;
 use lsbuf_guest::report::{Event, Plan, Stream};
 use lsbuf_guest::scenarios::check::CONTRACT;
 use lsbuf_guest::soak::LISTS_MODE;
@@ -233,10 +234,11 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
     );
     // The longest first, so that the last one is short and no processor idles for long.
     order.sort_by_key(|(_, _, share)| Reverse(share.able()));
+    let machine = with_util_linux(&arguments.machine);
     let boots = matrix::each(&order, jobs, &mut show::now, |(_, bootable, share), say| {
         say(&format!("== kernel {}\n", bootable.id));
         let plan = Plan { mode: "scenarios".to_owned(), arguments: share.names(&runs) };
-        let boot = boot(workspace, bootable, &programs, &plan, &arguments.machine, &mut |event| {
+        let boot = boot(workspace, bootable, &programs, &plan, &machine, &mut |event| {
             say(&show::event(event, arguments.checks, arguments.verbose));
         })?;
         let verdict = verdict::judge(&expected(bootable, share), &boot.events, &boot.problems);
@@ -298,6 +300,16 @@ fn with_shell(machine: &MachineArgs) -> MachineArgs {
     let mut machine = machine.clone();
     if machine.arch.is_native() && cmd::is_program("busybox") {
         machine.programs.push("busybox".to_owned());
+    }
+    machine
+}
+
+/// The same machine with the host's programs for command lines of lsbuf, if they run there.
+fn with_util_linux(machine: &MachineArgs) -> MachineArgs {
+    let mut machine = machine.clone();
+    if machine.arch.is_native() && UTIL_LINUX.iter().all(|name| cmd::is_program(name)) {
+        let more = UTIL_LINUX.iter().map(|&name| name.to_owned());
+        machine.programs.extend(more);
     }
     machine
 }

@@ -29,6 +29,9 @@ pub const SWAP_DISK: &str = "/dev/ram0";
 /// The device that hands out loop devices.
 pub const LOOP_CONTROL: &str = "/dev/loop-control";
 
+/// Programs of the host with which command lines of lsbuf are executed, in the guest's /bin.
+pub const UTIL_LINUX: [&str; 3] = ["sh", "ipcrm", "nsenter"];
+
 /// The environment variable that names the needs which process 1 found met, separated by commas.
 pub const MET: &str = "LSBUF_MET";
 
@@ -81,6 +84,8 @@ pub enum Need {
     Loop,
     /// The memory controller for cgroups of version 1.
     MemoryV1,
+    /// A shell, ipcrm(1) and nsenter(1), which the host has put into the guest.
+    UtilLinux,
 }
 
 impl Need {
@@ -106,6 +111,7 @@ impl Need {
         Self::Userfaultfd,
         Self::Loop,
         Self::MemoryV1,
+        Self::UtilLinux,
     ];
 
     /// The name in reports, in the table of kernels and on the screen.
@@ -131,6 +137,7 @@ impl Need {
             Self::Userfaultfd => "userfaultfd",
             Self::Loop => "loop",
             Self::MemoryV1 => "memory_v1",
+            Self::UtilLinux => "util_linux",
         }
     }
 
@@ -162,6 +169,9 @@ impl Need {
             Self::Fuse => fs::exists("/dev/fuse").unwrap_or(false),
             Self::Loop => fs::exists(LOOP_CONTROL).unwrap_or(false),
             Self::MemoryV1 => kernel_has_name(b"mem_cgroup_hierarchy_write"),
+            Self::UtilLinux => {
+                UTIL_LINUX.iter().all(|name| fs::exists(format!("/bin/{name}")).unwrap_or(false))
+            }
         }
     }
 

@@ -16,6 +16,7 @@ pub(super) mod payers;
 mod payers_v1;
 mod pinned;
 mod program;
+mod removal;
 mod segments;
 mod swapped;
 mod sysv;
@@ -323,6 +324,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: sysv::unattached,
+    },
+    Scenario {
+        name: "sysv_removed_by_command",
+        claim: "A shell that executes the command lines of REMOVE removes the segments of lsbuf's namespace, of a process's, and of one that a bind mount keeps",
+        needs: &[Need::UtilLinux],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: removal::by_command,
     },
     Scenario {
         name: "sysv_two_namespaces",

@@ -8,7 +8,7 @@ mod kernel_only;
 mod large;
 pub(in crate::scenarios) mod paths;
 mod secret;
-mod segments;
+pub(super) mod segments;
 mod users;
 
 use crate::kernels::Kernels;

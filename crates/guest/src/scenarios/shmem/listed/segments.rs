@@ -26,16 +26,20 @@ const PAGES: usize = 16;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Bind mounts of namespaces, which keep them. Dropping this unmounts them.
-pub(super) struct KeptNamespaces(Vec<&'static str>);
+pub(in crate::scenarios::shmem) struct KeptNamespaces(Vec<&'static str>);
 
 impl KeptNamespaces {
     /// Keeps none.
-    pub(super) fn new() -> KeptNamespaces {
+    pub(in crate::scenarios::shmem) fn new() -> KeptNamespaces {
         KeptNamespaces(Vec::new())
     }
 
     /// Keeps the namespace of a process, and ends the process. Returns the namespace's number.
-    pub(super) fn keep(&mut self, actor: Actor, place: &'static str) -> anyhow::Result<u64> {
+    pub(in crate::scenarios::shmem) fn keep(
+        &mut self,
+        actor: Actor,
+        place: &'static str,
+    ) -> anyhow::Result<u64> {
         let number = namespace(actor.pid)?;
         File::create(place).with_context(|| format!("making {place}"))?;
         mount_bind(format!("/proc/{}/ns/ipc", actor.pid), place).context("keeping a namespace")?;
@@ -67,7 +71,7 @@ fn same_in_new_namespace(touched: usize) -> anyhow::Result<(Segment, Region)> {
 }
 
 /// A process that has made such a segment, in its own namespace, and has it not attached.
-pub(super) fn maker(touched: usize) -> anyhow::Result<Actor> {
+pub(in crate::scenarios::shmem) fn maker(touched: usize) -> anyhow::Result<Actor> {
     started(b"maker", move |stage| {
         // The process is killed while it waits, so the segment stays.
         let (_segment, region) = same_in_new_namespace(touched)?;
