@@ -115,6 +115,9 @@ fn every_page(ctx: &mut Ctx) -> anyhow::Result<()> {
     ] {
         ctx.check_eq(format!("bytes of {what}"), bytes(pages), found.unwrap_or(u64::MAX))?;
     }
+    let rows = found["held"].as_array().into_iter().flatten();
+    let buffers = rows.filter(|row| row["kind"] == "shm-anon").find_map(|row| row["buffers"].as_u64());
+    ctx.check_eq("buffers of shared anonymous memory, without private mappings", 1, buffers.unwrap_or(0))?;
     ctx.check_eq("the mount of the unheld file", "\"/mnt\"", &found["unheld"][0]["mount_point"])?;
     ctx.check_eq("doubts", "[]", &answer["huge_doubts"])?;
     let mut owners: Vec<u64> = Vec::new();

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::shmem_records::{KnownFile, KnownInode, ShmemRecords};
 use super::unheld_files::UNREACHABLE;
-use crate::kernel::bpf::record::ShmFilesystem;
+use crate::kernel::bpf::record::{Id, ShmFilesystem};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::MountView;
@@ -41,8 +41,13 @@ pub(super) fn add(
     objects: &mut Vec<Object>,
 ) -> Vec<Option<usize>> {
     let namespaces = std::mem::take(&mut shmem.namespaces);
+    let private = privately_mapped(shmem);
     let id = |known: &KnownInode| {
         let kind = known.kind.filter(|&kind| kinds.has(kind))?;
+        let is_huge = known.inode.huge_page.is_some();
+        if kind == Kind::ShmAnon && is_huge && private.contains(&known.object) {
+            return None;
+        }
         let ipc = if kind == Kind::Sysv { namespaces.get(&known.object).copied() } else { None };
         Some(BufferId { ipc, ..BufferId::new(kind, Some(known.inode.dev), known.inode.ino) })
     };
@@ -67,6 +72,13 @@ pub(super) fn add(
     let last = objects.len().saturating_sub(1);
     let inode = |file: &KnownFile| shmem.inode(file.object).filter(|&at| at < wanted);
     shmem.files.iter().map(|file| inode(file).map(|at| last - at)).collect()
+}
+
+/// The inodes that have a private mapping. Of huge pages without a file, that one mapping is all
+/// that the inode has, and its pages are the process's own (`hugetlb_file_setup` in mm/mmap.c).
+fn privately_mapped(shmem: &ShmemRecords) -> HashSet<Id> {
+    let private = shmem.vmas.iter().filter(|vma| !vma.perms.is_shared());
+    private.filter_map(|vma| Some(shmem.files.get(vma.file as usize)?.object)).collect()
 }
 
 /// What the lists say of each tmpfs besides its files that somebody holds.
