@@ -1,7 +1,8 @@
 //! `cargo xtask api`: lists what the libraries offer to others, so that no change of it goes
 //! unnoticed.
 //!
-//! `docs/api/CRATE.txt` has a line for each public item of a library, with its default features.
+//! `docs/api/CRATE.txt` has a line for each public item of a library, with its default features and
+//! `history`.
 //! The test run fails if the list is not what the sources have; `cargo xtask api` writes it anew,
 //! and the change is read in the diff.
 //!
@@ -84,7 +85,11 @@ fn list(workspace: &Workspace, library: &str) -> anyhow::Result<Option<String>> 
         .and_then(|()| fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755)))
         .with_context(|| format!("writing {}", rustdoc.display()))?;
     let mut cargo = workspace.cargo();
-    cargo.args(["rustdoc", "--quiet", "--package", library, "--lib", "--"]);
+    cargo.args(["rustdoc", "--quiet", "--package", library, "--lib"]);
+    if library == "lsbuf" {
+        cargo.args(["--features", "history"]);
+    }
+    cargo.arg("--");
     cargo.args(["-Zunstable-options", "--output-format", "json", "--cap-lints", "allow"]);
     cargo.env("RUSTDOC", &rustdoc);
     cmd::output(&mut cargo)?;

@@ -32,7 +32,7 @@ pub(crate) struct DiffArgs {
     /// The recording that A and B are times of
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Run COMMAND and show what was born meanwhile and is still there up to TIME after it has ended
+    /// Run COMMAND and show what was born meanwhile and is still there TIME after it has ended
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with_all = ["before", "after", "from"], requires = "command")]
     watch: Option<Duration>,
     /// Exit with status 4 if the command has succeeded and left something behind
