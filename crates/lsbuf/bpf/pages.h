@@ -148,23 +148,43 @@ verified_once u64 find_payer(struct piece *piece, u64 data)
 	return PAYERS_OF_ONE;
 }
 
+/*
+ * Reads what the slots of a node refer to. A slot that has no folio has no address of the kernel, or
+ * that of a node, and nothing is done with what is read there.
+ */
+verified_once int read_folios(struct piece *piece)
+{
+	struct folio___payer *layout = 0;
+	struct pages_scratch *pages;
+
+	if (!piece)
+		return 0;
+	pages = &piece->pages;
+	for (u32 nth = 0; nth < 64; nth++)
+		probe_read(&pages->folios[nth], FOLIO_ROOM,
+			   (void *)(pages->slots[nth] + place_of(layout->mapping)));
+	return 0;
+}
+
+/* Where in `bytes` of a folio's part its charge is. */
+#define CHARGE_AT (place_of(((struct folio___payer *)0)->memcg_data) - place_of(((struct folio___payer *)0)->mapping))
+
 /* What a slot refers to, if that is a folio. */
-static always_inline u64 see_folio(struct piece *piece, u64 entry)
+static always_inline u64 see_folio(struct piece *piece, u32 nth)
 {
 	struct folio___payer *layout = 0;
 	struct pages_scratch *pages = &piece->pages;
-	u64 data, mapping;
+	u64 data, mapping, entry;
 
-	if (probe_read(pages->folio, FOLIO_ROOM, (void *)entry))
+	if (CHARGE_AT > FOLIO_ROOM - 8)
 		return LOST;
-	if (place_of(layout->memcg_data) > FOLIO_ROOM - 8 || place_of(layout->mapping) > FOLIO_ROOM - 8)
-		return LOST;
-	data = *(u64 *)(pages->folio + place_of(layout->memcg_data));
-	mapping = *(u64 *)(pages->folio + place_of(layout->mapping));
+	data = *(u64 *)(pages->folios[nth].bytes + CHARGE_AT);
+	mapping = *(u64 *)pages->folios[nth].bytes;
 	/* It was freed, and may be another file's by now. */
 	if (mapping != pages->mapping)
 		return LOST;
 	if (!data && pages->hugetlb && exists(layout->_hugetlb_cgroup)) {
+		entry = pages->slots[nth];
 		probe_read(&layout, sizeof(layout), &entry);
 		peek(data, layout->_hugetlb_cgroup);
 		if (data)
@@ -179,17 +199,53 @@ static always_inline u64 see_folio(struct piece *piece, u64 entry)
 	return CHARGED;
 }
 
+/* Whether a slot has a folio that is charged to the cgroup of the last slot. */
+static always_inline int goes_on(struct pages_scratch *pages, u32 nth)
+{
+	u64 entry = pages->slots[nth], data;
+
+	if (CHARGE_AT > FOLIO_ROOM - 8 || !entry || entry & 3)
+		return 0;
+	data = *(u64 *)(pages->folios[nth].bytes + CHARGE_AT);
+	return data && data == pages->last && *(u64 *)pages->folios[nth].bytes == pages->mapping;
+}
+
+/* Counts slots that are charged to the cgroup that was looked up last. */
+static always_inline void add_charged(struct piece *piece, u64 slots)
+{
+	struct pages_place *place = &piece->cursor.end.pages;
+	u64 row = piece->pages.row, number = slots << (piece->pages.shift & 63);
+
+	asm volatile("" : "+r"(row));
+	place->counted[CHARGED] += number;
+	if (row < PAYERS_OF_ONE)
+		place->payers[row].pages += number;
+	else
+		place->others += number;
+}
+
+/* Counts the slots that went on. */
+verified_once int end_run(struct piece *piece)
+{
+	if (!piece)
+		return 0;
+	add_charged(piece, piece->pages.run);
+	piece->pages.run = 0;
+	return 0;
+}
+
 /* Counts what a slot has. Returns 1 if the walk cannot go on in this node. */
 verified_once int see_slot(struct piece *piece, u32 nth)
 {
 	struct pages_scratch *pages;
 	struct pages_place *place;
-	u64 entry, number, kind;
+	u64 entry, kind;
 
 	if (!piece)
 		return 1;
 	pages = &piece->pages;
 	place = &piece->cursor.end.pages;
+	end_run(piece);
 	asm volatile("" : "+r"(nth));
 	nth &= 63;
 	entry = pages->slots[nth];
@@ -208,23 +264,17 @@ verified_once int see_slot(struct piece *piece, u32 nth)
 		/* What one move writes must fit. The next move begins with this slot. */
 		if (pages->described)
 			return 1;
-		pages->kind = see_folio(piece, entry);
+		pages->kind = see_folio(piece, nth);
 	}
-	number = 1ULL << (pages->shift & 63);
 	kind = pages->kind;
 	asm volatile("" : "+r"(kind));
+	if (kind == CHARGED) {
+		add_charged(piece, 1);
+		return 0;
+	}
 	if (kind > LOST)
 		kind = LOST;
-	place->counted[kind] += number;
-	if (kind == CHARGED) {
-		u64 row = pages->row;
-
-		asm volatile("" : "+r"(row));
-		if (row < PAYERS_OF_ONE)
-			place->payers[row].pages += number;
-		else
-			place->others += number;
-	}
+	place->counted[kind] += 1ULL << (pages->shift & 63);
 	return 0;
 }
 
@@ -251,8 +301,10 @@ verified_once int see_node(struct piece *piece)
 		/* One page at index 0, or nothing. */
 		pages->shift = 0;
 		pages->slots[0] = head;
-		if (head && !place->next)
+		if (head && !place->next) {
+			read_folios(piece);
 			see_slot(piece, 0);
+		}
 		return 1;
 	}
 	index = place->next;
@@ -276,13 +328,20 @@ verified_once int see_node(struct piece *piece)
 	pages->shift = shift;
 	pages->kind = LOST;
 	probe_read(pages->slots, sizeof(pages->slots), (void *)(at + place_of(node->slots)));
+	read_folios(piece);
 	for (u32 nth = index >> shift & 63, seen = 0; seen < 64 && nth < 64; nth++, seen++) {
+		if (goes_on(pages, nth & 63)) {
+			pages->kind = CHARGED;
+			pages->run++;
+			continue;
+		}
 		/* The first slot had no node a moment ago. */
 		if (see_slot(piece, nth) && seen) {
 			place->next = ((index >> shift & ~63ULL) + nth) << shift;
 			return 0;
 		}
 	}
+	end_run(piece);
 	place->next = ((index >> (shift + 6)) + 1) << (shift + 6);
 	return shift >= root_shift || place->next >> root_shift >> 6;
 }

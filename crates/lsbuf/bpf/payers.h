@@ -9,8 +9,12 @@
  * pages stay with the removed cgroup. Which of the two a folio names is found out by what is there:
  * a memory cgroup refers to the controller "memory" by its name.
  *
- * The walk goes from node to node, and 64 slots at once. Within a step, RCU keeps nodes and cgroups
- * from being freed. Between two steps only the index is kept, and the way to it is taken again from
+ * The walk goes from node to node, and 64 slots at once. It reads the folios of all slots before it
+ * looks at any: each read waits for memory, and the processor has several reads under way if little
+ * is between them. Within a step, RCU keeps nodes and cgroups
+ * from being freed. Slots that refer to the same cgroup as the one before are counted together, and
+ * without a call: each return takes as long as some ten instructions where the kernel guards
+ * against speculation. Between two steps only the index is kept, and the way to it is taken again from
  * the root. A folio that has left the file meanwhile is not counted for anybody. So sums of a file
  * that changes are not those of one moment.
  *
@@ -90,8 +94,8 @@ struct folio___payer {
 #define PAYERS_OF_ONE 32
 /* So many cgroups are remembered as written in this reading. */
 #define TOLD 16
-/* So much of a folio is read at once. */
-#define FOLIO_ROOM 64
+/* So much of a folio is read at once, from its mapping on. */
+#define FOLIO_ROOM 40
 
 /* A larger number marks another node (xa_is_node in include/linux/xarray.h). It is no page size. */
 #define LAST_MARK 4096
@@ -142,14 +146,23 @@ struct pages_place {
 	u32 unused;
 };
 
+/* What is read of a folio. */
+struct folio_part {
+	u8 bytes[FOLIO_ROOM];
+};
+
 /* Memory for one step. */
 struct pages_scratch {
 	u64 slots[64];
+	/* What the slots of the node refer to. If that is no folio, these bytes mean nothing. */
+	struct folio_part folios[64];
 	/* What the folios of each payer refer to. Within a step that stays. */
 	u64 data[PAYERS_OF_ONE];
 	/* The one that was looked up last, and the row that it has. */
 	u64 last;
 	u64 row;
+	/* So many slots before the present one are charged to it and not counted yet. */
+	u64 run;
 	u64 kind;
 	u64 shift;
 	u64 mapping;
@@ -157,7 +170,6 @@ struct pages_scratch {
 	u64 described;
 	u64 names;
 	u64 hugetlb;
-	u8 folio[FOLIO_ROOM];
 	struct shm_pages pages;
 	struct payer payers[PAYERS_OF_ONE];
 };

@@ -112,9 +112,13 @@ impl Probes {
 
     /// Loads the iterators that cover these kinds, and the one for `payers`. What most readings do
     /// without is loaded only if it is read: if the kernel lists its dma-bufs, the iterator over
-    /// VMAs, and the list where no dma-bufs are looked for.
+    /// VMAs, and the list where no dma-bufs are looked for. The iterator for payers lists the inodes,
+    /// too, so the other one that does is loaded only if that one is not to be had.
     pub(crate) fn load_for(sys: &Path, kinds: Kinds, payers: bool) -> Result<Probes, Unavailable> {
-        let wanted: Vec<Iterator> = Iterator::of(kinds, payers).collect();
+        let mut wanted: Vec<Iterator> = Iterator::of(kinds, payers).collect();
+        if payers {
+            wanted.retain(|&iterator| iterator != Iterator::ShmemInodes);
+        }
         let [vmas, list] = [Iterator::TaskVma, Iterator::DmaBuf].map(|it| it.with(kinds.has_shmem()));
         let mut postponed = vec![vmas];
         postponed.extend((!kinds.has(Kind::DmaBuf)).then_some(list));
@@ -122,6 +126,9 @@ impl Probes {
         // The list exists, but is not to be had.
         if probes.why_not(list).is_some() {
             probes.load_postponed(vmas);
+        }
+        if payers && kinds.has_shmem() && probes.why_not(Iterator::ShmemPayers).is_some() {
+            probes.load_one(Iterator::ShmemInodes);
         }
         Ok(probes)
     }
@@ -136,11 +143,18 @@ impl Probes {
 
     /// Loads an iterator if it was postponed.
     fn load_postponed(&mut self, iterator: Iterator) {
-        let probe = &mut self.probes[iterator as usize];
-        if let (Ok(IteratorHandle::Postponed), Some(loader)) = (&probe, &self.loader) {
+        if matches!(self.probes[iterator as usize], Ok(IteratorHandle::Postponed)) {
+            self.load_one(iterator);
+        }
+    }
+
+    /// Loads an iterator, if these are not pinned.
+    fn load_one(&mut self, iterator: Iterator) {
+        if let Some(loader) = &self.loader {
             let not_requested = Err(Unavailable::NotRequested);
             let loaded = loader.load(&[iterator], &[]);
-            *probe = loaded.and_then(|mut all| std::mem::replace(&mut all[iterator as usize], not_requested));
+            self.probes[iterator as usize] =
+                loaded.and_then(|mut all| std::mem::replace(&mut all[iterator as usize], not_requested));
         }
     }
 
@@ -194,7 +208,8 @@ impl Probes {
         };
         let unlisted = kinds.has(Kind::DmaBuf) && lacks(Iterator::DmaBuf).is_some();
         let maps = || lacks(Iterator::TaskVma).filter(|_| unlisted);
-        let inodes = || lacks(Iterator::ShmemInodes).filter(|_| shmem);
+        let listed = self.why_not(Iterator::ShmemPayers).is_none();
+        let inodes = || lacks(Iterator::ShmemInodes).filter(|_| shmem && !listed);
         // If the kernel has a list of dma-bufs, the other iterators do not describe the buffers.
         let unfit = |lack: &(Iterator, &Unavailable)| matches!(lack.1, Unavailable::Unfit(_));
         let list = || lacks(Iterator::DmaBuf).filter(unfit).filter(|_| kinds.has(Kind::DmaBuf));
