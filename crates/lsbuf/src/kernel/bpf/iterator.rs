@@ -26,6 +26,15 @@ pub(crate) enum Iterator {
     ShmemPayers,
 }
 
+/// Who will read the iterators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// This process alone, one reading after the other.
+    One,
+    /// Others as well: they are pinned.
+    Many,
+}
+
 impl Iterator {
     pub(crate) const ALL: [Iterator; 10] = [
         Iterator::Task,

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::sched_getaffinity;
 
-use super::iterator::{Iterator, Unavailable};
+use super::iterator::{Iterator, Readers, Unavailable};
 use super::object::{KernelTypes, Prepared};
 pub(super) use super::sys::{attach_to_task, open, pin, pinned, program_of};
 use super::{IteratorHandle, Loaded, sys};
@@ -30,6 +30,7 @@ pub(super) struct Loader {
     /// The root of sysfs.
     sys: PathBuf,
     secret: [u8; 16],
+    readers: Readers,
     /// How many moves the walk over inodes makes in one step, if not as many as it is made for.
     #[cfg(test)]
     pub(super) moves: Option<u32>,
@@ -37,12 +38,13 @@ pub(super) struct Loader {
 
 impl Loader {
     /// For the kernel whose sysfs is at `sys`.
-    pub(super) fn new(sys: &Path) -> Result<Loader, Unavailable> {
+    pub(super) fn new(sys: &Path, readers: Readers) -> Result<Loader, Unavailable> {
         let mut secret = [0; 16];
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(Unavailable::Refused)?;
         Ok(Loader {
             sys: sys.to_owned(),
             secret,
+            readers,
             #[cfg(test)]
             moves: None,
         })
@@ -114,7 +116,7 @@ impl Loader {
         let moves = self.moves.filter(|_| iterator.base() == Iterator::ShmemInodes).map(u32::to_ne_bytes);
         #[cfg(test)]
         globals.extend(moves.as_ref().map(|moves| ("moves", &moves[..])));
-        prepared.load(types, &globals).map(|(attached, _)| attached)
+        prepared.load(types, &globals, self.readers).map(|(attached, _)| attached)
     }
 }
 

@@ -64,6 +64,7 @@ use super::guard;
 use super::parse::Malformed;
 use super::read::retry;
 use crate::model::{Kind, Kinds, Pid};
+use iterator::Readers;
 pub(crate) use iterator::{Iterator, Unavailable};
 use loading::Loader;
 use pins::Pins;
@@ -107,7 +108,7 @@ impl Probes {
     /// Loads the iterators that are `wanted`. `sys` is the root of sysfs. They are unloaded when
     /// this is dropped.
     pub(crate) fn load(sys: &Path, wanted: &[Iterator]) -> Result<Probes, Unavailable> {
-        Probes::load_some(sys, wanted, &[])
+        Probes::load_some(sys, wanted, &[], Readers::Many)
     }
 
     /// Loads the iterators that cover these kinds, and the one for `payers`. What most readings do
@@ -122,7 +123,7 @@ impl Probes {
         let [vmas, list] = [Iterator::TaskVma, Iterator::DmaBuf].map(|it| it.with(kinds.has_shmem()));
         let mut postponed = vec![vmas];
         postponed.extend((!kinds.has(Kind::DmaBuf)).then_some(list));
-        let mut probes = Probes::load_some(sys, &wanted, &postponed)?;
+        let mut probes = Probes::load_some(sys, &wanted, &postponed, Readers::One)?;
         // The list exists, but is not to be had.
         if probes.why_not(list).is_some() {
             probes.load_postponed(vmas);
@@ -133,8 +134,13 @@ impl Probes {
         Ok(probes)
     }
 
-    fn load_some(sys: &Path, wanted: &[Iterator], postponed: &[Iterator]) -> Result<Probes, Unavailable> {
-        let loader = Loader::new(sys)?;
+    fn load_some(
+        sys: &Path,
+        wanted: &[Iterator],
+        postponed: &[Iterator],
+        readers: Readers,
+    ) -> Result<Probes, Unavailable> {
+        let loader = Loader::new(sys, readers)?;
         let probes = loader.load(wanted, postponed)?;
         let of_one = OfOneProcess::Untried;
         let with_unheld = false;

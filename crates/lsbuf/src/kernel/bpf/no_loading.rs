@@ -8,14 +8,14 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::Loaded;
-use super::iterator::{Iterator, Unavailable};
+use super::iterator::{Iterator, Readers, Unavailable};
 
 /// There is none in this build.
 #[derive(Debug)]
 pub(super) enum Loader {}
 
 impl Loader {
-    pub(super) fn new(_: &Path) -> Result<Loader, Unavailable> {
+    pub(super) fn new(_: &Path, _: Readers) -> Result<Loader, Unavailable> {
         Err(Unavailable::NotBuilt)
     }
 

@@ -18,7 +18,7 @@ use aya_obj::{EbpfSectionKind, Map, Object};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
-use super::iterator::{Iterator, Unavailable};
+use super::iterator::{Iterator, Readers, Unavailable};
 use super::sys::{self, BpfProgram};
 use crate::kernel::{btf, read};
 
@@ -216,6 +216,13 @@ pub(super) type LoadedMap = (String, Map, OwnedFd);
 /// The map that [`Iterator::ShmemInodes`] and [`Iterator::ShmemPayers`] iterate over.
 const WALKED_MAP: &str = "steps";
 
+/// The map of the readings under way of these iterators. The kernel allocates all its entries when
+/// it is made.
+const CURSORS: &str = "cursors";
+
+/// How many of them one reader needs: one, and some that the kernel keeps ready on each processor.
+const CURSORS_OF_ONE: u32 = 64;
+
 /// An object before it is adapted to this kernel.
 pub(super) struct Prepared {
     iterator: Iterator,
@@ -247,6 +254,7 @@ impl Prepared {
         self,
         types: &KernelTypes<'_>,
         globals: &[Global<'_>],
+        readers: Readers,
     ) -> Result<(OwnedFd, Vec<LoadedMap>), Unavailable> {
         let Prepared { iterator, mut object, own, loaded_types } = self;
         let number = types.number(iterator).ok_or(Unavailable::Missing)?;
@@ -254,7 +262,7 @@ impl Prepared {
             globals.iter().map(|&(name, value)| (name, (value, false))).collect();
         object.patch_map_data(globals).map_err(|e| unfit(&e))?;
         object.relocate_btf(&types.structures(&own)?).map_err(|e| unfit(&e))?;
-        let maps = make_maps(&object)?;
+        let maps = make_maps(&object, readers)?;
         let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
         let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
         object.relocate_maps(fds, &code).map_err(|e| unfit(&e))?;
@@ -281,16 +289,18 @@ impl Prepared {
 }
 
 /// Makes the maps that an object declares. Maps of constants are filled.
-fn make_maps(object: &Object) -> Result<Vec<LoadedMap>, Unavailable> {
+fn make_maps(object: &Object, readers: Readers) -> Result<Vec<LoadedMap>, Unavailable> {
     const READ_ONLY: u32 = 1 << 7;
     let mut made = Vec::new();
     for (name, map) in &object.maps {
         let constant = map.section_kind() == EbpfSectionKind::Rodata;
         let flags = map.map_flags() | if constant { READ_ONLY } else { 0 };
         let sizes = (map.key_size(), map.value_size());
+        let few = (readers == Readers::One && name == CURSORS).then_some(CURSORS_OF_ONE);
+        let entries = few.unwrap_or(map.max_entries()).min(map.max_entries());
         let make = || -> Result<OwnedFd, Errno> {
             let name = name.trim_start_matches('.');
-            let fd = sys::make_map(name, map.map_type(), sizes, map.max_entries(), flags)?;
+            let fd = sys::make_map(name, map.map_type(), sizes, entries, flags)?;
             if constant {
                 sys::fill(fd.as_fd(), 0, map.data())?;
                 sys::freeze(fd.as_fd())?;
