@@ -22,9 +22,9 @@ use rustix::param::page_size;
 
 use super::details::kilobytes;
 use super::guard;
-use super::parse::{cut, number};
 use super::process::ProcessDir;
 use super::read::retry;
+use super::smaps;
 use crate::model::Bytes;
 
 /// The huge pages that are a process's own.
@@ -148,15 +148,9 @@ fn mappings(text: &[u8]) -> Vec<PrivateMapping> {
 
 /// The line that begins a mapping: `START-END PERMS …`. `None`: it is a shared one.
 fn private(line: &[u8]) -> Option<PrivateMapping> {
-    let (range, rest) = cut(line, b' ').ok()?;
-    let (start, end) = cut(range, b'-').ok()?;
-    (rest.get(3) == Some(&b'p')).then_some(())?;
-    Some(PrivateMapping {
-        start: number(start, 16).ok()?,
-        end: number(end, 16).ok()?,
-        page: Bytes(0),
-        mapped: Bytes(0),
-    })
+    let ((start, end), rest) = smaps::range(line)?;
+    let is_private = rest.get(3) == Some(&b'p');
+    is_private.then_some(PrivateMapping { start, end, page: Bytes(0), mapped: Bytes(0) })
 }
 
 #[cfg(test)]

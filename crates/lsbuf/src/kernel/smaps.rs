@@ -48,8 +48,8 @@ struct Gathering<'m> {
 
 impl Gathering<'_> {
     fn line(&mut self, line: &[u8]) {
-        if let Some((start, end)) = range(line) {
-            let is_it = |map: &&MapRef| (map.start, map.end) == (start, end);
+        if let Some((range, _)) = range(line) {
+            let is_it = |map: &&MapRef| (map.start, map.end) == range;
             let map = self.maps.iter().find(is_it);
             self.is_wanted = map.is_some_and(|map| map.perms.is_some_and(|perms| !perms.is_shared()));
         } else if self.is_wanted {
@@ -65,11 +65,12 @@ impl Gathering<'_> {
     }
 }
 
-/// The addresses at the beginning of a mapping's first line.
-fn range(line: &[u8]) -> Option<(u64, u64)> {
-    let (start, rest) = cut(line, b'-').ok()?;
-    let (end, _) = cut(rest, b' ').ok()?;
-    Some((number(start, 16).ok()?, number(end, 16).ok()?))
+/// The addresses at the beginning of a mapping's first line, and what follows them, which begins
+/// with the permissions. `None`: it is another line.
+pub(super) fn range(line: &[u8]) -> Option<((u64, u64), &[u8])> {
+    let (range, rest) = cut(line, b' ').ok()?;
+    let (start, end) = cut(range, b'-').ok()?;
+    Some(((number(start, 16).ok()?, number(end, 16).ok()?), rest))
 }
 
 #[cfg(test)]
