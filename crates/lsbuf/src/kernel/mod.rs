@@ -83,6 +83,7 @@ pub(crate) mod mapped_as;
 pub(crate) mod maps;
 pub(crate) mod meminfo;
 #[cfg_attr(not(feature = "check"), allow(dead_code, reason = "much of it is for checks"))]
+pub(crate) mod open_files;
 pub(crate) mod own;
 pub(crate) mod parse;
 pub(crate) mod path;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{
-    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, Overlap, Payers, Pid, PrivateCopies,
-    Residual, Seals, Segment, ShortList, Tid, Why,
+    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, OpenFiles, Overlap, Payers, Pid,
+    PrivateCopies, Residual, Seals, Segment, ShortList, Tid, Why,
 };
 
 /// One buffer and its references.
@@ -72,6 +72,9 @@ pub struct Buffer {
     /// Who pays for its memory, if that was asked
     /// ([`Options::payers`](crate::scan::Options::payers)). `None`: not asked, or not known.
     pub payers: Option<Box<Payers>>,
+    /// Which holders have the same open file, if that was asked
+    /// ([`Detail::OpenFiles`](super::Detail::OpenFiles)). `None`: not asked, or not known.
+    pub open_files: Option<Box<OpenFiles>>,
     /// One entry per process, ordered by pid.
     pub holders: Vec<Holder>,
 }
@@ -104,6 +107,7 @@ impl Buffer {
             created_at: None,
             creator_uid: None,
             payers: None,
+            open_files: None,
             holders: Vec::new(),
         }
     }
@@ -155,6 +159,7 @@ impl Buffer {
             created_at,
             creator_uid,
             payers,
+            open_files,
             holders: _,
         } = self;
         *id == other.id
@@ -166,7 +171,7 @@ impl Buffer {
             && (name, exporter, attachments) == (&other.name, &other.exporter, &other.attachments)
             && (segment, overlaps, payers) == (&other.segment, &other.overlaps, &other.payers)
             && (handles, kernel_holders) == (&other.handles, &other.kernel_holders)
-            && *private_copies == other.private_copies
+            && (private_copies, open_files) == (&other.private_copies, &other.open_files)
     }
 
     /// References that were found, of those that the kernel counts.

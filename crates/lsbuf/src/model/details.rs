@@ -30,6 +30,8 @@ pub enum Detail {
     SegmentUsers,
     /// [`Snapshot::mount_points`](super::Snapshot::mount_points).
     MountPoints,
+    /// [`Buffer::open_files`](super::Buffer::open_files).
+    OpenFiles,
 }
 
 impl Detail {
@@ -44,6 +46,7 @@ impl Detail {
         Detail::Workload,
         Detail::SegmentUsers,
         Detail::MountPoints,
+        Detail::OpenFiles,
     ];
 }
 
@@ -79,7 +82,8 @@ impl Details {
     /// Whether the set has a detail of processes.
     #[must_use]
     pub fn has_any_of_processes(self) -> bool {
-        let others: Details = [Detail::SegmentUsers, Detail::MountPoints].into_iter().collect();
+        let others = [Detail::SegmentUsers, Detail::MountPoints, Detail::OpenFiles];
+        let others: Details = others.into_iter().collect();
         self.0 & !others.0 != 0
     }
 }

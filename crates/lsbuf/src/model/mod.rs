@@ -23,6 +23,7 @@ mod label;
 mod ledger;
 mod list;
 mod note;
+mod open_file;
 mod owner;
 mod part;
 mod payer;
@@ -60,6 +61,7 @@ pub use ledger::{
 };
 pub use list::{FdList, ShortList};
 pub use note::Note;
+pub use open_file::{OpenFile, OpenFileHolder, OpenFiles};
 pub use owner::Owner;
 pub use part::Part;
 pub use payer::{Payer, Payers, PayingCgroup};

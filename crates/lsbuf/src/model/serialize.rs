@@ -96,6 +96,7 @@ serialize_as! {
     UnheldFile, JsonUnheld::of;
     Payers, JsonPayers::of;
     Payer, JsonPayer::of;
+    OpenFile, JsonOpenFile::of;
 }
 
 serialize_as_text!(Dev, Perms, Note, Time);
@@ -361,6 +362,8 @@ struct JsonBuffer<'a> {
     creator_uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payers: Option<&'a Payers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_files: Option<&'a [OpenFile]>,
     holders: &'a [Holder],
 }
 
@@ -505,6 +508,7 @@ impl<'a> JsonBuffer<'a> {
             created_at: buffer.created_at.and_then(timestamp),
             creator_uid: buffer.creator_uid,
             payers: buffer.payers.as_deref(),
+            open_files: buffer.open_files.as_deref().map(|open| &open.files[..]),
             holders: &buffer.holders,
         }
     }
@@ -642,6 +646,32 @@ struct JsonHolder<'a> {
     threads: &'a [ThreadFds],
     fd_table_of: Option<Pid>,
     address_space_of: Option<Pid>,
+}
+
+/// The holders that have one open file.
+#[derive(Serialize)]
+struct JsonOpenFile<'a> {
+    holders: Vec<JsonOpenFileHolder<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonOpenFileHolder<'a> {
+    pid: Pid,
+    fds: &'a [Fd],
+    inherited_from: Option<Pid>,
+}
+
+impl JsonOpenFile<'_> {
+    fn of(file: &OpenFile) -> JsonOpenFile<'_> {
+        JsonOpenFile { holders: file.holders.iter().map(JsonOpenFileHolder::of).collect() }
+    }
+}
+
+impl JsonOpenFileHolder<'_> {
+    fn of(holder: &OpenFileHolder) -> JsonOpenFileHolder<'_> {
+        let OpenFileHolder { pid, ref fds, inherited_from } = *holder;
+        JsonOpenFileHolder { pid, fds, inherited_from }
+    }
 }
 
 impl JsonHolder<'_> {

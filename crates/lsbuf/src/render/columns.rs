@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::digits::Digits;
-use super::{Cell, Sizes, Style, View, ViewedBuffer, details, payer};
+use super::{Cell, Sizes, Style, View, ViewedBuffer, details, inherited, payer};
 use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
 use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Owner, Process, ProcessFigures};
@@ -330,6 +330,11 @@ pub const BUFFER_COLUMNS: &[Column] = &[
             Cell::Words(command.map(Into::into))
         },
     },
+    Column {
+        name: "INHERITED",
+        help: "COMMAND:PID(n<ANCESTOR): n fds of it have the same open file in both",
+        cell: inherited::of_buffer,
+    },
 ];
 
 /// Columns of `ps`.
@@ -413,6 +418,11 @@ pub const PROCESS_COLUMNS: &[Column] = &[
         name: "PPID",
         help: "its parent, from which it may have inherited fds; ? if none",
         cell: |v, i| details::parent(process(v, i)),
+    },
+    Column {
+        name: "INHERITED",
+        help: "COMMAND:PID(n): an ancestor, and n fds whose open file both have",
+        cell: inherited::of_process,
     },
     Column {
         name: "USER",

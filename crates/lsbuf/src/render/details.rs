@@ -19,6 +19,7 @@ pub(super) fn needed(column: &str) -> Details {
         "PPID" => Detail::Parent.into(),
         "UNIT" | "CONTAINER" | "POD" => Detail::Workload.into(),
         "CPID" | "LPID" => Detail::SegmentUsers.into(),
+        "INHERITED" => Detail::OpenFiles.into(),
         _ => Details::NONE,
     }
 }

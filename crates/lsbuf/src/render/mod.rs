@@ -12,6 +12,7 @@ mod columns;
 mod details;
 mod diff;
 mod digits;
+mod inherited;
 mod json;
 mod layout;
 #[cfg(feature = "history")]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::columns::comm;
 use super::details::pid_and_comm;
-use super::{View, payer};
+use super::{View, inherited, payer};
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
@@ -67,6 +67,7 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
             references(out, view, holder)?;
         }
     }
+    inherited::open_files(out, view, buffer)?;
     private_copies(out, view, buffer)?;
     kernel_holders(out, view, buffer)?;
     candidates(out, view, index)
@@ -98,7 +99,7 @@ fn private_copies(out: &mut dyn Write, view: &View<'_>, buffer: &Buffer) -> io::
 }
 
 /// A process as `COMMAND:PID`; `?` stands for a command that was not read.
-fn process(view: &View<'_>, pid: Pid) -> String {
+pub(super) fn process(view: &View<'_>, pid: Pid) -> String {
     let comm = view.snapshot().process(pid).map(|process| escape_word(process.comm.as_bytes()));
     format!("{}:{pid}", comm.unwrap_or_else(|| "?".to_owned()))
 }
@@ -222,7 +223,7 @@ fn references(out: &mut dyn Write, view: &View<'_>, holder: &Holder) -> io::Resu
 }
 
 /// `fd 5`, or `fds 5-24 (20)`: one text for each run of numbers, which ascend.
-fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
+pub(super) fn ranges(fds: &[Fd]) -> impl Iterator<Item = String> {
     fds.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0)).map(|run| match run {
         [first, .., last] => format!("fds {first}-{last} ({})", run.len()),
         [only] => format!("fd {only}"),

@@ -40,6 +40,7 @@ mod kernel_holders;
 mod kthreads;
 mod lists;
 mod notes;
+mod open_files;
 mod options;
 mod own_refs;
 mod packed;
@@ -223,6 +224,9 @@ impl Scanner {
         if self.options.details.has(Detail::SegmentUsers) {
             details::add_segment_users(&self.root, snapshot.buffers.iter_mut());
         }
+        if self.options.details.has(Detail::OpenFiles) {
+            open_files::add(&self.root, &snapshot.processes, snapshot.buffers.iter_mut());
+        }
         if self.options.details.has(Detail::MountPoints) {
             snapshot.mount_points = details::mount_points(&self.root, &snapshot.buffers);
         }
@@ -270,13 +274,15 @@ impl Scanner {
         let pids: BTreeSet<Pid> = holders.map(|holder| holder.pid).collect();
         let processes = snapshot.processes.iter_mut().filter(|process| pids.contains(&process.pid));
         details::add(&self.root, &self.options, wanted, processes);
+        let chosen: BTreeSet<usize> = buffers.iter().copied().collect();
+        let Snapshot { buffers, processes, .. } = snapshot;
+        let rows = buffers.iter_mut().enumerate().filter(|(row, _)| chosen.contains(row));
+        let mut rows: Vec<&mut Buffer> = rows.map(|(_, buffer)| buffer).collect();
         if wanted.has(Detail::SegmentUsers) {
-            let chosen: BTreeSet<usize> = buffers.iter().copied().collect();
-            let rows = snapshot.buffers.iter_mut().enumerate();
-            details::add_segment_users(
-                &self.root,
-                rows.filter(|(row, _)| chosen.contains(row)).map(|(_, b)| b),
-            );
+            details::add_segment_users(&self.root, rows.iter_mut().map(|buffer| &mut **buffer));
+        }
+        if wanted.has(Detail::OpenFiles) {
+            open_files::add(&self.root, processes, rows.into_iter());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Memfds: a browser's, a heap that is mapped several times, window decorations, an object store.
 
-use std::fs;
+use std::fs::{self, File};
 
 use anyhow::Context;
 
@@ -129,7 +129,8 @@ pub(super) fn part_of_a_store(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Case 9. A compositor keeps 20 fds of a client's memory, and three shells have inherited them.
+/// Case 9. A compositor keeps 20 fds of a client's memory, and three shells have inherited them. A
+/// fourth child has opened the memory itself.
 pub(super) fn inherited_fds(ctx: &mut Ctx) -> anyhow::Result<()> {
     const FDS: usize = 20;
     let mut compositor = Actor::start(b"Hyprland", |stage| {
@@ -141,14 +142,25 @@ pub(super) fn inherited_fds(ctx: &mut Ctx) -> anyhow::Result<()> {
         stage.pause(&inherited)
     })?;
     let inherited = compositor.paused()?;
-    let listed = lines("ps -n --kind memfd -o PID,COMMAND,FDS,PPID")?;
-    ctx.check_eq("processes", 1 + inherited.len(), listed.len())?;
+    let leaks = compositor.pid;
+    let again = File::options().read(true).open(format!("/proc/{leaks}/fd/{}", inherited[0].fds[0]))?;
+    let other = Program::start("eww", "again", &borrowed(&[again.try_clone()?]))?;
+    drop(again);
+    let listed = lines("ps -n --kind memfd -o PID,COMMAND,FDS,PPID,INHERITED")?;
+    ctx.check_eq("processes", 2 + inherited.len(), listed.len())?;
     let parent = std::process::id();
-    let expected = format!("{} Hyprland {FDS} {parent}", compositor.pid);
-    ctx.check_eq("who leaks", expected, row(&listed, compositor.pid))?;
-    for shell in inherited {
-        let expected = format!("{} bash {FDS} {}", shell.pid, compositor.pid);
+    let expected = format!("{leaks} Hyprland {FDS} {parent} -");
+    ctx.check_eq("who leaks", expected, row(&listed, leaks))?;
+    let expected = format!("{} eww 1 {parent} -", other.pid());
+    ctx.check_eq("who opened it again", expected, row(&listed, other.pid()))?;
+    for shell in &inherited {
+        let expected = format!("{} bash {FDS} {leaks} Hyprland:{leaks}({FDS})", shell.pid);
         ctx.check_eq("who inherited", expected, row(&listed, shell.pid))?;
     }
-    Ok(())
+    let shown = lines("show --kind memfd wl_shm-pool")?;
+    let says = format!("inherited from {leaks} (shared open file)");
+    let heirs = shown.iter().filter(|line| line.ends_with(&says)).count();
+    ctx.check_eq("heirs that show names", inherited.len(), heirs)?;
+    let files = shown.iter().filter(|line| line.starts_with("one open file in ")).count();
+    ctx.check_eq("open files that several have", 1, files)
 }

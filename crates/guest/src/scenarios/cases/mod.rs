@@ -77,7 +77,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "case_inherited_fds",
-        claim: "Case 9: fds of client memory that a compositor leaks and its children inherit (Hyprland#16093): PPID tells the one that leaks from those that inherit",
+        claim: "Case 9: fds of client memory that a compositor leaks and its children inherit (Hyprland#16093): INHERITED names the one that leaks beside those that inherit, and not beside one that opened the memory itself",
         needs: &[],
         kernels: Kernels::OldestAndNewest,
         ways: Way::BOTH,

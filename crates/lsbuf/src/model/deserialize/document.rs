@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::super::{
     Buffer, BufferId, Bytes, Coverage, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, GemHandle,
-    HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, Note, Overlap, Payers, Pid,
-    PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList, Snapshot, Source, Why,
+    HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, Note, OpenFiles, Overlap,
+    Payers, Pid, PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList, Snapshot,
+    Source, Why,
 };
 use super::text::{label, labels, time};
 
@@ -137,6 +138,7 @@ struct JsonBuffer {
     created_at: Option<String>,
     creator_uid: Option<u32>,
     payers: Option<Box<Payers>>,
+    open_files: Option<Box<OpenFiles>>,
     holders: Vec<Holder>,
 }
 
@@ -182,6 +184,7 @@ impl JsonBuffer {
             created_at: self.created_at.as_deref().map(time).transpose()?,
             creator_uid: self.creator_uid,
             payers: self.payers,
+            open_files: self.open_files,
             holders: self.holders,
             ..Buffer::new(id)
         })

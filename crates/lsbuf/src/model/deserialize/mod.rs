@@ -37,6 +37,8 @@ deserialize_by! {
     KernelHolder, parts::JsonKernelHolder;
     PrivateCopies, parts::JsonPrivateCopies;
     Payers, parts::JsonPayers;
+    OpenFile, parts::JsonOpenFile;
+    OpenFileHolder, parts::JsonOpenFileHolder;
     Holder, parts::JsonHolder;
     ThreadFds, parts::JsonThread;
     MapRef, parts::JsonMap;
@@ -73,6 +75,7 @@ deserialize_from! {
     Perms, String, |s| Perms::parse(s.as_bytes()).ok_or_else(|| unknown("protection", &s));
     Seals, Vec<String>, |words| Seals::of_words(&words).ok_or_else(|| unknown("seals", &words.join(",")));
     FdList, Vec<Fd>, |fds| Ok(fds.into());
+    OpenFiles, Vec<OpenFile>, |files| Ok(OpenFiles { files });
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortList<T> {

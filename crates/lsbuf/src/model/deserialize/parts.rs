@@ -6,13 +6,13 @@ use serde::Deserialize;
 
 use super::super::{
     BufferId, Bytes, Dev, Fd, FdList, GemHandle, Holder, Inode, KernelHolder, KernelHolderKind, Kind, MapRef,
-    Overlap, Payer, Payers, PayingCgroup, Perms, Pid, PrivateCopies, Segment, SegmentReach, ShortList,
-    ThreadFds, Tid,
+    OpenFile, OpenFileHolder, Overlap, Payer, Payers, PayingCgroup, Perms, Pid, PrivateCopies, Segment,
+    SegmentReach, ShortList, ThreadFds, Tid,
 };
 use super::text::{address, label};
 #[cfg(feature = "history")]
 use super::{
-    super::{Buffer, Seals},
+    super::{Buffer, OpenFiles, Seals},
     text::labels,
 };
 
@@ -149,6 +149,31 @@ impl JsonPayers {
 }
 
 #[derive(Deserialize)]
+pub(super) struct JsonOpenFile {
+    holders: Vec<OpenFileHolder>,
+}
+
+impl JsonOpenFile {
+    pub(super) fn into_model(self) -> Result<OpenFile, String> {
+        Ok(OpenFile { holders: self.holders })
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct JsonOpenFileHolder {
+    pid: Pid,
+    fds: FdList,
+    inherited_from: Option<Pid>,
+}
+
+impl JsonOpenFileHolder {
+    pub(super) fn into_model(self) -> Result<OpenFileHolder, String> {
+        let JsonOpenFileHolder { pid, fds, inherited_from } = self;
+        Ok(OpenFileHolder { pid, fds, inherited_from })
+    }
+}
+
+#[derive(Deserialize)]
 pub(super) struct JsonHolder {
     pid: Pid,
     fds: FdList,
@@ -216,6 +241,7 @@ pub(crate) struct JsonParts {
     #[serde(default)]
     private_copies: ShortList<PrivateCopies>,
     payers: Option<Box<Payers>>,
+    open_files: Option<Box<OpenFiles>>,
 }
 
 #[cfg(feature = "history")]
@@ -227,6 +253,7 @@ impl JsonParts {
         (buffer.seals, buffer.segment, buffer.overlaps) = (self.seals, self.segment, self.same_memory);
         (buffer.handles, buffer.kernel_holders) = (self.handles, self.kernel_holders);
         (buffer.private_copies, buffer.payers) = (self.private_copies, self.payers);
+        buffer.open_files = self.open_files;
         Ok(())
     }
 }

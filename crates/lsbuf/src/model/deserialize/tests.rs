@@ -67,6 +67,9 @@ fn with_every_part() -> Snapshot {
     let payers = vec![Payer { cgroup: Arc::new(cgroup), bytes: Bytes(4096) }];
     buffer.payers =
         Some(Box::new(Payers { cgroups: payers, nobody: Bytes(1), swapped: Bytes(2), unknown: Bytes(3) }));
+    let of_one = |pid, inherited_from| OpenFileHolder { pid, fds: vec![Fd(3), Fd(4)].into(), inherited_from };
+    let holders = vec![of_one(Pid(1), None), of_one(Pid(2), Some(Pid(1)))];
+    buffer.open_files = Some(Box::new(OpenFiles { files: vec![OpenFile { holders }] }));
     let map = |perms| MapRef { start: 0x7f00_0000_0000, end: 0x7f00_0010_0000, offset: Some(4096), perms };
     let thread =
         ThreadFds { tid: Tid(13), fds: vec![Fd(1)].into(), opaths: vec![Fd(2)].into(), fd_table_of: None };
