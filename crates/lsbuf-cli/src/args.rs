@@ -396,7 +396,7 @@ pub(crate) struct ScanArgs {
     /// Look for dma-bufs alone, whatever --kind says
     #[arg(short, long)]
     dmabuf: bool,
-    /// Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too
+    /// Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too
     #[arg(long)]
     payers: bool,
     #[command(flatten)]

@@ -159,6 +159,7 @@ fn show_now(args: &ShowArgs) -> Result<Ending> {
     for &index in &found {
         scanner.ask_seals(&mut snapshot.buffers[index]);
         scanner.ask_private_copies(&mut snapshot.buffers[index]);
+        scanner.ask_payers(&mut snapshot.buffers[index]);
     }
     scanner.add_details(&mut snapshot, &found, Details::ALL);
     show_found(args, &snapshot, shown, &missing)

@@ -63,6 +63,7 @@ pub(crate) mod btf;
 #[cfg(any(feature = "bpf", feature = "check"))]
 pub(crate) mod btf_file;
 pub(crate) mod bufinfo;
+pub(crate) mod cgroups;
 pub(crate) mod details;
 pub(crate) mod devices;
 pub(crate) mod duplicate;
@@ -85,6 +86,7 @@ pub(crate) mod meminfo;
 #[cfg_attr(not(feature = "check"), allow(dead_code, reason = "much of it is for checks"))]
 pub(crate) mod open_files;
 pub(crate) mod own;
+pub(crate) mod page_payers;
 pub(crate) mod parse;
 pub(crate) mod path;
 pub(crate) mod pending;

@@ -2,10 +2,11 @@
 //!
 //! `lsbuf check` maps exact parts of buffers of its own, cuts and splits the VMAs, and gives the
 //! buffers arbitrary names. [`mapped_as`](super::mapped_as) maps one page that nothing may touch.
+//! [`page_payers`](super::page_payers) maps files to see which page frames they have.
 //!
 //! The `dmabuf` crate is no substitute: it maps a buffer from its start in one piece and refuses
 //! bad names by itself, but a check must see what the kernel does. No code reads or writes through
-//! these mappings.
+//! these mappings; [`Region::access`] makes the kernel read.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -33,6 +34,45 @@ impl Region {
     /// Maps the first page without the right to read or write it.
     pub(crate) fn untouchable(fd: BorrowedFd<'_>) -> Result<Region> {
         Region::with(fd, 0, page_size(), ProtFlags::empty())
+    }
+
+    /// Maps `len` bytes from `offset`, readable.
+    pub(crate) fn readable(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Region> {
+        Region::with(fd, offset, len, ProtFlags::READ)
+    }
+
+    /// The numbers of its pages that are in memory, whoever uses them.
+    pub(crate) fn resident(&self) -> Result<Vec<usize>> {
+        let mut pages = vec![0u8; self.len.div_ceil(page_size())];
+        // SAFETY: the range is this region, and the kernel writes one byte for each of its pages.
+        match unsafe { libc::mincore(self.start, self.len, pages.as_mut_ptr().cast()) } {
+            0 => {}
+            _ => return Err(last_error()),
+        }
+        Ok((0..pages.len()).filter(|&nth| pages[nth] & 1 != 0).collect())
+    }
+
+    /// Lets the kernel read a byte of each of these pages of a readable region, by which they come
+    /// into this process's page tables. It ends at the first page that is not there any more.
+    pub(crate) fn access(&self, pages: &[usize]) -> Result<()> {
+        let mut room = vec![0u8; pages.len()];
+        let inside = |&nth: &usize| nth < self.len.div_ceil(page_size());
+        let from: Vec<libc::iovec> = pages
+            .iter()
+            .filter(|nth| inside(nth))
+            .map(|nth| libc::iovec { iov_base: self.start.wrapping_byte_add(nth * page_size()), iov_len: 1 })
+            .collect();
+        let to = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+        let own = std::process::id().cast_signed();
+        // SAFETY: the kernel reads within this region, which stays mapped. It writes to `room`, no
+        // more than its length.
+        let read = unsafe {
+            libc::process_vm_readv(own, &raw const to, 1, from.as_ptr(), from.len() as libc::c_ulong, 0)
+        };
+        match (read, last_error()) {
+            (0.., _) | (_, Errno::FAULT) => Ok(()),
+            (_, error) => Err(error),
+        }
     }
 
     fn with(fd: BorrowedFd<'_>, offset: u64, len: usize, prot: ProtFlags) -> Result<Region> {
@@ -82,6 +122,10 @@ impl Drop for Region {
         // A failure leaves it mapped until the process ends; nothing can be done about it.
         let _ = unsafe { munmap(self.start, self.len) };
     }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// `DMA_BUF_SET_NAME_B` of include/uapi/linux/dma-buf.h, with an arbitrary name.

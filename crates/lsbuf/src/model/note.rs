@@ -186,6 +186,8 @@ pub enum Note {
         /// Why not.
         why: String,
     },
+    /// Who pays was found out by page frames, without BPF, as far as it could be.
+    PayersByPages,
     /// No process was seen to hold these files. One that was not seen may, and so may a loop
     /// device, an overlay, or a message.
     UnheldUnproven {
@@ -252,6 +254,7 @@ impl Note {
             | Note::NoDeadline
             | Note::UnheldUnproven { .. }
             | Note::NoPayers { .. }
+            | Note::PayersByPages
             | Note::Pinned { .. }
             | Note::Overcounted { .. }
             | Note::MaybeHiddenRefs { .. }
@@ -482,6 +485,10 @@ impl fmt::Display for Note {
                 f,
                 "a Landlock rule, or a fanotify or inotify mark, refers to {}: whether it keeps the memory is unknown",
                 counted(*buffers, "buffer without a name", "buffers without a name")
+            ),
+            Note::PayersByPages => f.write_str(
+                "who pays was read from page frames (kpagecgroup): it is unknown of huge pages, of files that \
+                 nobody holds, and where the payer may be a removed cgroup",
             ),
             Note::NoPayers { why } => write!(f, "it is unknown which cgroups pay: {why}"),
             Note::UnheldUnproven { files } => write!(

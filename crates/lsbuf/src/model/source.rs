@@ -29,6 +29,8 @@ pub enum Source {
     DmaBufIterator,
     /// The BPF iterator over the kernel's lists of inodes of shared memory.
     ShmemInodesIterator,
+    /// `/proc/kpagecgroup`: who pays for a page frame.
+    Kpagecgroup,
 }
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
         Source::TaskVmaIterator,
         Source::DmaBufIterator,
         Source::ShmemInodesIterator,
+        Source::Kpagecgroup,
     ];
 
     /// The source for which [`Source::as_str`] has that word.
@@ -76,6 +79,7 @@ impl Source {
             Source::TaskVmaIterator => "bpf:task_vma",
             Source::DmaBufIterator => "bpf:dmabuf",
             Source::ShmemInodesIterator => "bpf:shmem_inodes",
+            Source::Kpagecgroup => "kpagecgroup",
         }
     }
 }

@@ -242,7 +242,7 @@ pub const BUFFER_COLUMNS: &[Column] = &[
     },
     Column {
         name: "PAYER",
-        help: "cgroup that its pages are charged to, who touched them first; BPF only",
+        help: "cgroup that its pages are charged to, who touched them first",
         cell: |v, i| match (&buffer(v, i).payers, buffer(v, i).id.kind) {
             (Some(payers), _) => Cell::Words(payer::cell(payers).map(Cow::Owned)),
             (None, Kind::DmaBuf) => Cell::Words(None),

@@ -44,6 +44,7 @@ mod open_files;
 mod options;
 mod own_refs;
 mod packed;
+mod page_payers;
 mod procfs;
 mod reading;
 mod reconcile;
@@ -78,7 +79,7 @@ use crate::kernel::shmem::{Filesystems, seals};
 use crate::kernel::{activity, gem_info, hugepages, map_files, smaps};
 use crate::model::{
     Buffer, Coverage, Detail, Details, Device, Kind, MapRef, Note, Pid, PrivateCopies, Process, Snapshot,
-    UnheldList, UnheldSum,
+    Source, UnheldList, UnheldSum,
 };
 
 /// Takes snapshots. Between two scans it keeps what does not change: the device number of dma-bufs,
@@ -188,7 +189,7 @@ impl Scanner {
         if self.options.without_self {
             found.leave_out(&lists::own_pids(&self.root));
         }
-        let coverage = found.coverage();
+        let mut coverage = found.coverage();
         let Found { outcome, unheld_files, processes, devices, only_own } = found;
         let Settled { mut buffers, unheld, .. } = outcome;
         let sys = self.options.sys_root.as_deref();
@@ -199,6 +200,9 @@ impl Scanner {
             }
         }
         kernel_holders::add(&self.root, &self.options, &mut buffers);
+        if self.options.payers {
+            self.ask_payers_by_pages(&mut coverage, &mut buffers);
+        }
         if let Some(sys) = sys {
             segments::correct(&mut buffers, || hugepages::sizes(sys).unwrap_or_default());
         }
@@ -301,6 +305,31 @@ impl Scanner {
             seals::ask(&self.root, &process, &link, id).ok()
         });
         buffer.seals = if self.root.is_live() { seals.next() } else { None };
+    }
+
+    /// Finds out by the page frames of buffers who pays for them, if the iterators could not.
+    fn ask_payers_by_pages(&self, coverage: &mut Coverage, buffers: &mut [Buffer]) {
+        let is_it = |note: &Note| matches!(note, Note::NoPayers { .. });
+        let Some(at) = coverage.notes.iter().position(is_it) else { return };
+        match page_payers::add(&self.root, &self.options, buffers.iter_mut()) {
+            Ok(()) => {
+                coverage.notes[at] = Note::PayersByPages;
+                coverage.sources.push(Source::Kpagecgroup);
+            }
+            Err(why_not) => {
+                if let Note::NoPayers { why } = &mut coverage.notes[at] {
+                    why.push_str("; ");
+                    why.push_str(&why_not);
+                }
+            }
+        }
+    }
+
+    /// Finds out who pays for a buffer by its page frames. Does nothing if that is known, or if it
+    /// cannot be found out without an effect on the buffer; see [`Buffer::payers`].
+    pub fn ask_payers(&self, buffer: &mut Buffer) {
+        // Why not is said where payers were asked for (`Options::payers`).
+        let _ = page_payers::add(&self.root, &self.options, std::iter::once(buffer));
     }
 
     /// Reads how much of the private mappings of a buffer are copies, which are the process's own

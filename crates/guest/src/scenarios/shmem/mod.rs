@@ -69,6 +69,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: payers::two_writers,
     },
     Scenario {
+        name: "payers_by_page_frames",
+        claim: "Without BPF, page frames tell the cgroups that pay for a held file, to the page; no hole of it is filled, and nobody is named where a removed cgroup may pay",
+        needs: &[],
+        kernels: Kernels::Every,
+        ways: &[Way::Procfs],
+        run: payers::by_page_frames,
+    },
+    Scenario {
         name: "opath_in_message",
         claim: "An O_PATH fd of a memfd in a message counts as in flight: it keeps the memory, and the exit of the only holder frees nothing",
         needs: &[],

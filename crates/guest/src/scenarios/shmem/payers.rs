@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,59 @@ pub(super) fn paid_by(sum: &Value, cgroup: &str) -> u64 {
 fn row(answer: &Answer, list: &str, key: &str) -> anyhow::Result<Value> {
     let row = answer.list(list).iter().find(|row| row[key] == FILE);
     row.cloned().with_context(|| format!("no row of {FILE} in {list}: {}", answer.0))
+}
+
+/// Two writers as before, of a file with holes, asked without BPF.
+pub(super) fn by_page_frames(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const FIRST: &str = "/sys/fs/cgroup/frames1";
+    const SECOND: &str = "/sys/fs/cgroup/frames2";
+    const HOLES: usize = 16;
+    task::enter_new(UnshareFlags::NEWNS)?;
+    mount_tmpfs("/tmp/paid")?;
+    enable_memory_controller()?;
+    let mut first = Actor::start(b"first", |stage| {
+        enter(FIRST)?;
+        let file = file(FILE, 40)?;
+        stage.pause(&[Held::by_file(&file)?])
+    })?;
+    first.paused()?;
+    drop(first);
+    let mut second = Actor::start(b"second", |stage| {
+        enter(SECOND)?;
+        let mut file = fs::OpenOptions::new().append(true).read(true).open(FILE)?;
+        file.write_all(&vec![1; 8 * page_size()])?;
+        file.set_len(((48 + HOLES) * page_size()) as u64)?;
+        stage.pause(&[Held::by_file(&file)?])
+    })?;
+    second.paused()?;
+    let before = fs::metadata(FILE)?;
+    let ask = || row(&Answer::ask(&["--kind", "tmpfs", "--payers"])?, "buffers", "name");
+    let (first_pays, second_pays) = (40 * page(), 8 * page());
+    let answer = Answer::ask(&["--kind", "tmpfs", "--payers"])?;
+    let expected = format!("\"/frames1\" {first_pays}, \"/frames2\" {second_pays}");
+    let found = row(&answer, "buffers", "name")?;
+    ctx.check_eq("payers of the file", expected, payers(&found))?;
+    ctx.check_eq("unknown bytes", 0, found["payers"]["unknown"].as_u64().unwrap_or(u64::MAX))?;
+    ctx.check_eq("bytes in swap", 0, found["payers"]["swapped"].as_u64().unwrap_or(u64::MAX))?;
+    let sources = answer.0["scan"]["sources"].to_string();
+    ctx.check(format!("the sources are {sources}"), sources.contains("kpagecgroup"))?;
+    let after = fs::metadata(FILE)?;
+    ctx.check_eq("blocks after it was asked", before.blocks(), after.blocks())?;
+    ctx.check_eq("when it was last read", before.atime_nsec(), after.atime_nsec())?;
+    fs::remove_dir(FIRST).context("removing a cgroup")?;
+    let found = ask()?;
+    let dying = fs::read_to_string("/sys/fs/cgroup/cgroup.stat")?;
+    let unknown = found["payers"]["unknown"].as_u64().unwrap_or(u64::MAX);
+    // Up to Linux 6.18 the removed cgroup still pays, and the table of frames names its parent.
+    let (expected, left) = match dying.lines().any(|line| line == "nr_dying_descendants 0") {
+        true => (format!("\"/\" {first_pays}, \"/frames2\" {second_pays}"), 0),
+        false => (format!("\"/frames2\" {second_pays}"), first_pays),
+    };
+    ctx.check_eq("payers after the first cgroup has been removed", expected, payers(&found))?;
+    ctx.check_eq("bytes of which nobody is named", left, unknown)?;
+    drop(second);
+    rustix::mount::unmount("/tmp/paid", UnmountFlags::DETACH)?;
+    Ok(())
 }
 
 pub(super) fn two_writers(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@
 //! Limits: `/proc/locks` is read before the open. A lease that is taken in between is broken, and
 //! its holder gets a signal. The open does not wait for the holder (`O_NONBLOCK`) but fails.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, fcntl_get_seals, fstat, openat};
 use rustix::io::{Errno, Result};
@@ -28,6 +28,19 @@ pub(crate) fn ask(
     link: &str,
     (dev, ino): (Dev, Inode),
 ) -> Result<Seals> {
+    let opened = open(root, process, link, (dev, ino), OFlags::empty())?;
+    Ok(Seals(fcntl_get_seals(&opened)?.bits()))
+}
+
+/// Opens the file of shared memory behind a link of a process for reading, with these flags
+/// besides. Errors as for [`ask`].
+pub(crate) fn open(
+    root: &ProcRoot,
+    process: &ProcessDir,
+    link: &str,
+    (dev, ino): (Dev, Inode),
+    flags: OFlags,
+) -> Result<OwnedFd> {
     let pinned = process.dir().pin(link)?;
     let stat = fstat(&pinned)?;
     if (device_of(&stat), stat.st_ino) != (dev, ino.0) {
@@ -38,10 +51,9 @@ pub(crate) fn ask(
     if has_lease(&text, dev, ino) {
         return Err(Errno::BUSY);
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let own = format!("/proc/self/fd/{}", pinned.as_fd().as_raw_fd());
-    let opened = openat(CWD, own, flags, Mode::empty())?;
-    Ok(Seals(fcntl_get_seals(&opened)?.bits()))
+    openat(CWD, own, flags, Mode::empty())
 }
 
 /// Whether `/proc/locks` lists a lease on that inode: `N: LEASE … PID MAJ:MIN:INO …`, the device in

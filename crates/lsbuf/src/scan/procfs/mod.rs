@@ -336,8 +336,7 @@ impl ProcfsSource {
         };
         seen.gaps.not_whole_machine = !self.root.shows_kernel_threads();
         if self.options.payers && self.options.kinds.has_shmem() {
-            seen.notes
-                .push(Note::NoPayers { why: "procfs does not tell; it takes BPF iterators".to_owned() });
+            seen.notes.push(Note::NoPayers { why: "no BPF iterators are read".to_owned() });
         }
         lists::add(&mut seen, list, self.options.kinds);
         if reading.segments.asked {
