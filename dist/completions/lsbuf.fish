@@ -51,7 +51,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -l human -d 'Sizes like 8.0M (
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s V -l version -d 'Print version'
@@ -93,7 +93,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l human -d 'Sizes like 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
@@ -123,7 +123,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l human -d 'Sizes like 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, user, exporter, kind, mount, or payer: the cgroup that the pages are charged to' -r
@@ -153,7 +153,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l human -d 'Sizes like
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
@@ -166,7 +166,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l pins -d 'Folder wit
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, with these buffers only'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
@@ -231,7 +231,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand name" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
