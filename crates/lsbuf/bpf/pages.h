@@ -149,8 +149,8 @@ verified_once u64 find_payer(struct piece *piece, u64 data)
 }
 
 /*
- * Reads what the slots of a node refer to. A slot that has no folio has no address of the kernel, or
- * that of a node, and nothing is done with what is read there.
+ * Reads what the slots of a node refer to. A slot that has no folio has no address of the kernel,
+ * or that of a node, and nothing is done with what is read there.
  */
 verified_once int read_folios(struct piece *piece)
 {

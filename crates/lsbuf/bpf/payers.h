@@ -11,12 +11,11 @@
  *
  * The walk goes from node to node, and 64 slots at once. It reads the folios of all slots before it
  * looks at any: each read waits for memory, and the processor has several reads under way if little
- * is between them. Within a step, RCU keeps nodes and cgroups
- * from being freed. Slots that refer to the same cgroup as the one before are counted together, and
- * without a call: each return takes as long as some ten instructions where the kernel guards
- * against speculation. Between two steps only the index is kept, and the way to it is taken again from
- * the root. A folio that has left the file meanwhile is not counted for anybody. So sums of a file
- * that changes are not those of one moment.
+ * is between them. Within a step, RCU keeps nodes and cgroups from being freed. Slots that refer to
+ * the same cgroup as the one before are counted together, and without a call: each return takes as
+ * long as some ten instructions where the kernel guards against speculation. Between two steps only
+ * the index is kept, and the way to it is taken again from the root. A folio that has left the file
+ * meanwhile is not counted for anybody. So sums of a file that changes are not those of one moment.
  *
  * For pages in swap the kernel keeps the payer elsewhere, and they are only counted.
  */

@@ -1,15 +1,15 @@
 //! Which fds of several processes are the same open file, by kcmp(2) (KCMP_FILE).
 //!
-//! procfs shows the inode of an fd, and not which open file on it the fd has. kcmp compares two fds.
-//! If they differ, it says which comes first in an order of the kernel's own, so that n fds are
-//! sorted by some n·log n comparisons.
+//! procfs shows the inode of an fd, and not which open file on it the fd has. kcmp compares two
+//! fds. If they differ, it says which comes first in an order of the kernel's own, so that n fds
+//! are sorted by some n·log n comparisons.
 //!
-//! kcmp looks at what the fds are now. So each fd of the answer is checked afterwards: it must still
-//! be one of the buffer.
+//! kcmp looks at what the fds are now. So each fd of the answer is checked afterwards: it must
+//! still be one of the buffer.
 //!
 //! Limits: kcmp takes pids of the caller's pid namespace, and needs the right to trace both
-//! processes (PTRACE_MODE_READ_REALCREDS) and a kernel with CONFIG_KCMP. Fd tables of single threads
-//! are not compared.
+//! processes (PTRACE_MODE_READ_REALCREDS) and a kernel with CONFIG_KCMP. Fd tables of single
+//! threads are not compared.
 
 use std::cmp::Ordering;
 

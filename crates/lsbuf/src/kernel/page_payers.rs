@@ -10,12 +10,12 @@
 //! A page can move to another frame at any time. So the pagemap is read again after the tables of
 //! frames, and a page that has moved meanwhile is not ascribed to anybody.
 //!
-//! Limits: it needs CAP_SYS_ADMIN. Of huge pages only the first frame is charged on some kernels, so
-//! they are not ascribed to anybody. The kernel names no removed cgroup but the nearest ancestor of
-//! it that is left. A page that is in memory because it is being swapped in or out counts as one in
-//! memory, so nothing is read while the machine has such pages ([`has_swap_cache`]). If a hole is
-//! punched into the file just between two system calls, accessing it fills that hole with one page
-//! of zeros.
+//! Limits: it needs CAP_SYS_ADMIN. Of huge pages only the first frame is charged on some kernels,
+//! so they are not ascribed to anybody. The kernel names no removed cgroup but the nearest ancestor
+//! of it that is left. A page that is in memory because it is being swapped in or out counts as one
+//! in memory, so nothing is read while the machine has such pages ([`has_swap_cache`]). If a hole
+//! is punched into the file just between two system calls, accessing it fills that hole with one
+//! page of zeros.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,12 +1,13 @@
 //! Open files of a buffer that several processes have: who inherited an fd, and from whom.
 //!
-//! A forked process gets the fds of its parent, and both then have the same open file (`struct file`
-//! in the kernel). A process that opens the buffer by itself has an open file of its own. So where
-//! a process and one of its ancestors have the same open file, the process inherited it.
+//! A forked process gets the fds of its parent, and both then have the same open file: one
+//! `struct file` in the kernel. A process that opens the buffer by itself has an open file of its
+//! own. So where a process and one of its ancestors have the same open file, the process inherited
+//! it.
 //!
-//! Limits: a process that sends a file to its child, in a message, gives it the same open file. That
-//! looks like an inherited one. If an ancestor has exited, another process is the parent now, and
-//! then nothing is known to be inherited.
+//! Limits: a process that sends a file to its child, in a message, gives it the same open file.
+//! That looks like an inherited one. If an ancestor has exited, another process is the parent now,
+//! and then nothing is known to be inherited.
 
 use std::collections::BTreeMap;
 

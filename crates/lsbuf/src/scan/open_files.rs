@@ -1,8 +1,8 @@
 //! Adds to buffers which of their holders have the same open file, and which of them inherited it
 //! ([`OpenFiles`]). Read only if it was asked for, by kcmp(2) whichever source found the holders.
 //!
-//! A pid of a holder is believed only if the process with it now started when the holder did, and an
-//! fd only if it is one of the buffer after it was compared.
+//! A pid of a holder is believed only if the process with it now started when the holder did, and
+//! an fd only if it is one of the buffer after it was compared.
 //!
 //! Limits: those of [`open_files`]. System V segments have no fds that processes inherit.
 

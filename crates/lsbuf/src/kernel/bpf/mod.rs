@@ -113,8 +113,8 @@ impl Probes {
 
     /// Loads the iterators that cover these kinds, and the one for `payers`. What most readings do
     /// without is loaded only if it is read: if the kernel lists its dma-bufs, the iterator over
-    /// VMAs, and the list where no dma-bufs are looked for. The iterator for payers lists the inodes,
-    /// too, so the other one that does is loaded only if that one is not to be had.
+    /// VMAs, and the list where no dma-bufs are looked for. The iterator for payers lists the
+    /// inodes, too, so the other one that does is loaded only if that one is not to be had.
     pub(crate) fn load_for(sys: &Path, kinds: Kinds, payers: bool) -> Result<Probes, Unavailable> {
         let mut wanted: Vec<Iterator> = Iterator::of(kinds, payers).collect();
         if payers {
