@@ -145,16 +145,36 @@ struct kernfs_node {
 	u64 id;
 };
 
+struct counter {
+	s32 counter;
+};
+
 struct ns_common {
 	u32 inum;
+	struct counter count;
+};
+
+/* From Linux 6.18 on. */
+struct ns_common___6_18 {
+	struct counter __ns_ref;
 };
 
 struct ipc_namespace {
 	struct ns_common ns;
 };
 
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
 struct nsproxy {
+	struct counter count;
 	struct ipc_namespace *ipc_ns;
+	struct mnt_namespace *mnt_ns;
+};
+
+struct signal_struct {
+	s32 nr_threads;
 };
 
 struct cgroup {
@@ -181,6 +201,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
+	struct signal_struct *signal;
 	char comm[16];
 };
 
@@ -475,6 +496,15 @@ struct task {
 	u32 ipc;
 	/* A number that changes whenever the lock of its address space is taken for writing. */
 	u32 mm_writes;
+	/*
+	 * The inode number of its mount namespace, and how many references there are to that and to
+	 * the IPC namespace. Set only for a process that shares its set of namespaces with no other
+	 * one (TASK_ALONE).
+	 */
+	u32 mounts;
+	u32 mounts_count;
+	u32 ipc_count;
+	u32 unused;
 	char comm[16];
 };
 
@@ -486,6 +516,8 @@ struct task {
 #define TASK_MM_WRITES 8
 /* Its process was forked and has not started a program since: see PF_FORKNOEXEC. */
 #define TASK_FORKED 16
+/* The process shares its set of namespaces with no other one; mounts and what follows are set. */
+#define TASK_ALONE 32
 
 struct fd {
 	struct head head;

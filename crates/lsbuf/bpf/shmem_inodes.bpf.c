@@ -77,6 +77,34 @@ struct inode___root {
 	u32 i_generation;
 };
 
+struct super_block___mounted {
+	struct {
+		int counter;
+	} s_active;
+	struct list_head s_mounts;
+};
+
+/* From Linux 6.18 on. */
+struct super_block___6_18 {
+	struct mount *s_mounts;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
+};
+
+struct mount {
+	struct vfsmount mnt;
+	struct list_head mnt_instance;
+	struct mnt_namespace *mnt_ns;
+};
+
+/* From Linux 6.18 on. */
+struct mount___6_18 {
+	struct mount *mnt_next_for_sb;
+};
+
 struct seqcount_spinlock {
 	struct seqcount seqcount;
 };
@@ -95,6 +123,14 @@ struct unlisted {
 	u64 swapped;
 	/* Pages of folders and symbolic links. */
 	u64 other_pages;
+	/*
+	 * Who uses its folders, and its other files that are not regular. It is what the dentries
+	 * of these count, less the references that a name and the dentries in a folder have. Left
+	 * are one reference of each mount, and those of processes that have a folder open or work
+	 * in it. The reference that the filesystem has to its root makes up for the root's dentry,
+	 * which is in no folder.
+	 */
+	u64 uses;
 };
 
 /* A filesystem of shared memory. It follows its inodes. */
@@ -106,6 +142,16 @@ struct shm_filesystem {
 	u32 dev;
 	/* 1 if the kernel has mounted it for itself. */
 	u32 kernels;
+	/*
+	 * How many mounts it has, and how many references that keep it: one of each mount. The
+	 * inode number of the mount namespace that they are in, as far as they are still in one; 0:
+	 * none is.
+	 */
+	u32 mounts;
+	u32 active;
+	u32 namespace;
+	/* 1 if they are in several, or not all were seen. */
+	u32 elsewhere;
 };
 
 /* The record before the last. */
@@ -455,6 +501,86 @@ verified_once long next_filesystem(struct piece *piece)
 	return 0;
 }
 
+/* The state of a walk over the mounts of a filesystem. */
+struct mounted {
+	/* The next mount, or where its links are, and the end of the list. */
+	u64 at;
+	u64 end;
+	u64 fs;
+	u64 namespace;
+	u32 mounts;
+	u32 elsewhere;
+	u32 done;
+};
+
+#define MOST_MOUNTS 64
+
+static long one_mount(u32 at, struct mounted *mounted)
+{
+	struct mount___6_18 *newer = 0;
+	struct mount *mount = 0;
+	u64 of = 0, namespace = 0, next;
+
+	next = mounted->at;
+	if (next == mounted->end) {
+		mounted->done = 1;
+		return 1;
+	}
+	if (!exists(newer->mnt_next_for_sb))
+		next -= place_of(mount->mnt_instance);
+	probe_read(&mount, sizeof(mount), &next);
+	peek(of, mount->mnt.mnt_sb);
+	/* It was unmounted meanwhile. */
+	if (of != mounted->fs)
+		return 1;
+	peek(namespace, mount->mnt_ns);
+	if (namespace && mounted->namespace && namespace != mounted->namespace)
+		mounted->elsewhere = 1;
+	if (namespace)
+		mounted->namespace = namespace;
+	mounted->mounts++;
+	newer = (void *)mount;
+	/* Or the compiler would compute the place of a field that this kernel does not have. */
+	if (exists(newer->mnt_next_for_sb)) {
+		asm volatile("" : "+r"(newer));
+		peek(mounted->at, newer->mnt_next_for_sb);
+	} else {
+		asm volatile("" : "+r"(mount));
+		peek(mounted->at, mount->mnt_instance.next);
+	}
+	return 0;
+}
+
+/* Describes the mounts of the filesystem where the walk is. */
+verified_once int see_mounts(struct shm_filesystem *found, struct piece *piece)
+{
+	struct super_block___mounted *older;
+	struct super_block___6_18 *newer;
+	struct mnt_namespace *namespace;
+	struct mounted mounted;
+
+	if (!found || !piece)
+		return 0;
+	older = (void *)piece->cursor.end.fs;
+	newer = (void *)older;
+	forget(mounted);
+	mounted.fs = next_of(&piece->cursor.end.fs);
+	if (exists(newer->s_mounts)) {
+		peek(mounted.at, newer->s_mounts);
+	} else {
+		peek(mounted.at, older->s_mounts.next);
+		mounted.end = mounted.fs + place_of(older->s_mounts);
+	}
+	loop(MOST_MOUNTS, one_mount, &mounted, 0);
+	peek(found->active, older->s_active);
+	found->mounts = mounted.mounts;
+	probe_read(&namespace, sizeof(namespace), &mounted.namespace);
+	peek(found->namespace, namespace->ns.inum);
+	/* Those of the kernel have an error code for a namespace, and those of open_tree a 0. */
+	found->elsewhere = mounted.elsewhere || !mounted.done || (mounted.namespace && !found->namespace);
+	return 0;
+}
+
 static never_inline long end_filesystem(struct walk *walk)
 {
 	struct piece *piece = walk->piece;
@@ -471,6 +597,8 @@ static never_inline long end_filesystem(struct walk *walk)
 	found.dev = place->dev;
 	found.kernels = !!(place->flags & SB_KERNMOUNT);
 	found.unlisted = place->unlisted;
+	if (!found.kernels)
+		see_mounts(&found, piece);
 	put(walk->seq, found, SHM_FILESYSTEM);
 	place->in_filesystem = 0;
 	return 0;
@@ -855,6 +983,7 @@ static never_inline long see_inode(struct walk *walk)
 	place = &piece->cursor.end;
 	see_aliases(piece);
 	aliases = &piece->aliases;
+	place->unlisted.uses -= aliases->dentries;
 	/* If not all dentries were seen, somebody may hold it. */
 	if (!aliases->opens && !aliases->next && !of_inode(u64, i_data.i_mmap.rb_root.rb_node)) {
 		place->unlisted.files++;
@@ -1065,6 +1194,8 @@ static long move(u32 at, struct walk *walk)
 	if ((mode & S_IFMT) == S_IFREG)
 		return see_inode(walk);
 	place->unlisted.other_pages += of_inode(u64, i_data.nrpages);
+	see_aliases(piece);
+	place->unlisted.uses += piece->aliases.opens - piece->aliases.dentries;
 	return 0;
 }
 

@@ -32,6 +32,47 @@ static always_inline void count_writes(struct task *found, struct mm_struct *mm)
 	found->state |= TASK_MM_WRITES;
 }
 
+/* Copies how many references there are to a namespace. */
+static always_inline void count_namespace(u32 *count, struct ns_common *ns)
+{
+	struct ns_common___6_18 *newer = (void *)ns;
+
+	/* Or the compiler would compute the place of a field that this kernel does not have. */
+	if (exists(newer->__ns_ref)) {
+		asm volatile("" : "+r"(newer));
+		peek(*count, newer->__ns_ref);
+	} else {
+		asm volatile("" : "+r"(ns));
+		peek(*count, ns->count);
+	}
+}
+
+/*
+ * Describes the namespaces of a process, if no other process has the same set of them: each of its
+ * threads has one reference to the set, and the set has one to each namespace.
+ */
+static always_inline void add_namespaces(struct task *found, struct task_struct *task)
+{
+	struct signal_struct *signal = 0;
+	struct mnt_namespace *mounts = 0;
+	struct ipc_namespace *ipc = 0;
+	struct nsproxy *spaces = 0;
+	u32 users = 0, threads = 0;
+
+	peek(spaces, task->nsproxy);
+	peek(users, spaces->count);
+	peek(signal, task->signal);
+	peek(threads, signal->nr_threads);
+	if (!spaces || users != threads)
+		return;
+	peek(mounts, spaces->mnt_ns);
+	peek(ipc, spaces->ipc_ns);
+	peek(found->mounts, mounts->ns.inum);
+	count_namespace(&found->mounts_count, &mounts->ns);
+	count_namespace(&found->ipc_count, &ipc->ns);
+	found->state |= TASK_ALONE;
+}
+
 /* A process whose program is a file of shared memory. */
 struct shm_exe {
 	struct head head;
@@ -143,6 +184,8 @@ int tasks(struct context *context)
 	peek(found.started, leader->start_boottime);
 	if (shmem) {
 		peek(found.ipc, own.ipc->ns.inum);
+		if (task->pid == task->tgid)
+			add_namespaces(&found, task);
 		if (own.mm) {
 			count_writes(&found, own.mm);
 			peek(found.locked_pages, own.mm->locked_vm);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{
-    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, OpenFiles, Overlap, Payers, Pid,
+    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, NameLives, OpenFiles, Overlap, Payers, Pid,
     PrivateCopies, Residual, Seals, Segment, ShortList, Tid, Why,
 };
 
@@ -69,6 +69,8 @@ pub struct Buffer {
     /// Of a System V segment the user id of its creator. Of others the owner of the inode: whoever
     /// made it, unless fchown(2) has changed that since.
     pub creator_uid: Option<u32>,
+    /// What becomes of its name when its only holder exits.
+    pub name_lives: NameLives,
     /// Who pays for its memory, if that was asked
     /// ([`Options::payers`](crate::scan::Options::payers)). `None`: not asked, or not known.
     pub payers: Option<Box<Payers>>,
@@ -106,6 +108,7 @@ impl Buffer {
             private_copies: ShortList::default(),
             created_at: None,
             creator_uid: None,
+            name_lives: NameLives::Stays,
             payers: None,
             open_files: None,
             holders: Vec::new(),

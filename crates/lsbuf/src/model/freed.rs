@@ -1,11 +1,11 @@
 //! What the exit of a process frees: USS, as far as it is proven.
 //!
 //! An exit frees a buffer if no other process and nothing in the kernel has a reference to it, if
-//! it has no name to stay by, and if its references own its memory ([`Owner`]).
+//! it has no name to stay by ([`NameLives`]), and if its references own its memory ([`Owner`]).
 
 use super::owner::LetsGo;
 use super::same_memory::Common;
-use super::{Account, Buffer, BufferId, Bytes, Device, Kind, Owner, Pid, Residual};
+use super::{Account, Buffer, BufferId, Bytes, Device, Kind, NameLives, Owner, Pid, Residual};
 
 /// What becomes of a buffer when its only holder exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,9 +134,22 @@ impl<'s> Freeing<'s> {
 /// are the holder's own (`explained`).
 fn by_references(buffer: &Buffer, account: &Account, explained: u64) -> Freed {
     if !buffer.id.kind.goes_unheld() && buffer.deleted != Some(true) {
-        // Such a buffer stays until somebody removes it.
-        return if buffer.deleted.is_some() { Freed::Nothing } else { Freed::Unknown };
+        // Such a buffer stays until somebody removes it, or until its filesystem or namespace goes.
+        match (buffer.deleted, buffer.name_lives) {
+            (None, _) => return Freed::Unknown,
+            (Some(_), NameLives::Stays) => return Freed::Nothing,
+            (Some(_), NameLives::Unknown) => {
+                let gone = by_hidden(account, explained);
+                return if gone == Freed::All { Freed::Unknown } else { gone };
+            }
+            (Some(_), NameLives::GoesWithHolder) => {}
+        }
     }
+    by_hidden(account, explained)
+}
+
+/// What becomes of a buffer without a name when its only holder exits, by its references.
+fn by_hidden(account: &Account, explained: u64) -> Freed {
     let hidden = account.in_flight.unwrap_or(0).saturating_add(account.io_uring.unwrap_or(0));
     let all_known = account.in_flight.is_some() && account.io_uring.is_some();
     match account.residual {

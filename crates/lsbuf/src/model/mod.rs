@@ -22,6 +22,7 @@ mod kind;
 mod label;
 mod ledger;
 mod list;
+mod name_lives;
 mod note;
 mod open_file;
 mod owner;
@@ -60,6 +61,7 @@ pub use ledger::{
     ProcessRow, Totals,
 };
 pub use list::{FdList, ShortList};
+pub use name_lives::NameLives;
 pub use note::Note;
 pub use open_file::{OpenFile, OpenFileHolder, OpenFiles};
 pub use owner::Owner;

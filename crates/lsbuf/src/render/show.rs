@@ -10,7 +10,7 @@ use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
 use crate::model::{
     Account, Buffer, Bytes, Fd, GemHandle, HiddenRefs, Holder, KernelHolder, KernelHolderKind, Kind, Label,
-    LeakShape, Owner, Pid, Seals, SegmentReach, Why,
+    LeakShape, NameLives, Owner, Pid, Seals, SegmentReach, Why,
 };
 
 /// Writes everything that is known of the buffer at `index` of the snapshot.
@@ -136,6 +136,24 @@ fn size(size: Option<Bytes>) -> String {
 fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     match (buffer.id.kind.is_charged(), buffer.swapped) {
+/// What the exit of the only holder means for a buffer that has a name. `None`: nothing, the name
+/// stays.
+fn lifetime(buffer: &Buffer) -> Option<String> {
+    let (keeper, what) = match buffer.id.kind {
+        Kind::Sysv => ("IPC namespace", "segment"),
+        _ => ("filesystem", "file"),
+    };
+    match buffer.name_lives {
+        NameLives::GoesWithHolder => Some(format!(
+            "nothing but its holder keeps its {keeper}: the exit of that process frees the {what}"
+        )),
+        NameLives::Unknown => Some(format!(
+            "no other process was found that keeps its {keeper}: the exit of its holder may free the {what}"
+        )),
+        _ => None,
+    }
+}
+
         (false, _) => lines.push(("charged", "the kernel does not report it".to_owned())),
         (true, None) => lines.push(("charged", size(buffer.charged))),
         (true, Some(swapped)) => {
@@ -162,6 +180,7 @@ fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
         let pid = |pid: Option<Pid>, comm: Option<&Label>| match pid {
             None => "none in this pid namespace".into(),
             Some(pid) if comm.is_some() => pid_and_comm(pid, comm),
+    lines.extend(lifetime(buffer).map(|line| ("lifetime", line)));
             Some(pid) => format!("pid {pid}"),
         };
         lines.push((

@@ -14,7 +14,8 @@
 //! - *decide*: `settle` says which residuals are exact, and whether another reading could help;
 //! - *leave out*: `own_refs` removes what the scanning process holds itself, if that was asked for;
 //! - *explain*: `details` adds what was asked for of processes; `driver_shmem` says which buffers
-//!   are the same memory, and `notes` what was not seen.
+//!   are the same memory, `lifetimes` which names go with their holder, and `notes` what was not
+//!   seen.
 //!
 //! `reading` has the types between the second step and the third, and `packed` its long lists.
 //! `doctor` tries every source and, with `advice`, says what is missing. `reconcile` collects the
@@ -38,6 +39,7 @@ mod huge;
 mod iterators;
 mod kernel_holders;
 mod kthreads;
+mod lifetimes;
 mod lists;
 mod notes;
 mod open_files;
@@ -191,7 +193,7 @@ impl Scanner {
         }
         let mut coverage = found.coverage();
         let Found { outcome, unheld_files, processes, devices, only_own } = found;
-        let Settled { mut buffers, unheld, .. } = outcome;
+        let Settled { mut buffers, unheld, few_keep, .. } = outcome;
         let sys = self.options.sys_root.as_deref();
         if let Some(sys) = sys.filter(|_| self.options.sources.gem_handles) {
             let mut handles = gem_info::read_all(sys);
@@ -203,6 +205,7 @@ impl Scanner {
         if self.options.payers {
             self.ask_payers_by_pages(&mut coverage, &mut buffers);
         }
+        lifetimes::add(&self.root, &few_keep, &mut buffers);
         if let Some(sys) = sys {
             segments::correct(&mut buffers, || hugepages::sizes(sys).unwrap_or_default());
         }

@@ -21,6 +21,7 @@ use crate::model::{
     UnheldSum,
 };
 
+use super::lifetimes::FewKeep;
 pub(super) use super::packed::{FdRefs, Mappings};
 use super::walk::WalkError;
 
@@ -121,6 +122,8 @@ pub(super) struct Reading {
     /// What the kernel's lists say of each tmpfs besides its files that somebody holds; empty if
     /// they were not read.
     pub(super) unheld: Vec<UnheldSum>,
+    /// What is known of filesystems and namespaces that few keep.
+    pub(super) few_keep: FewKeep,
     /// Processes that have mapped a buffer and are not in the list of processes. Those mappings are
     /// left out.
     pub(super) unlisted: BTreeSet<Pid>,

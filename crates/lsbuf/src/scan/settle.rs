@@ -49,6 +49,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::assemble::assemble;
+use super::lifetimes::FewKeep;
 use super::reading::{Assembled, Effort, Interference, Reading, ReadingCoverage};
 use crate::model::{Buffer, BufferId, Holder, Kind, Pid, Residual, UnheldSum, Why};
 
@@ -90,6 +91,8 @@ pub(super) struct Settled {
     pub(super) seen: ReadingCoverage,
     /// As [`Reading::unheld`], of the last reading.
     pub(super) unheld: Vec<UnheldSum>,
+    /// As [`Reading::few_keep`], of the last reading.
+    pub(super) few_keep: FewKeep,
     /// Processes that ran in every reading and for that reason leave a residual an estimate.
     pub(super) ran: BTreeSet<Pid>,
     /// Processes that were inside a call that keeps references in no table, in the last reading.
@@ -239,11 +242,12 @@ impl Settling {
     pub(super) fn take(&mut self, mut reading: Reading) -> Step {
         self.taken += 1;
         let mut assembled = assemble(&mut reading);
-        let Reading { interference, coverage: seen, unheld, .. } = reading;
+        let Reading { interference, coverage: seen, unheld, few_keep, .. } = reading;
         let mut outcome = Settled {
             buffers: Vec::new(),
             seen,
             unheld,
+            few_keep,
             ran: BTreeSet::new(),
             in_call: interference.in_call.clone().unwrap_or_default(),
             may_miss: None,

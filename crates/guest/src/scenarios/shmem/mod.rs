@@ -8,6 +8,7 @@
 mod counted;
 mod files;
 mod in_kernel;
+mod kept;
 pub(super) mod kit;
 mod line;
 pub(crate) mod listed;
@@ -91,6 +92,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: &[Way::Bpf],
         run: pinned::unlinked,
+    },
+    Scenario {
+        name: "kept_by_its_mount",
+        claim: "An exit frees a file of a lazily unmounted tmpfs that nothing else keeps, and its path is marked; with another user of that tmpfs this is unknown, or nothing",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: kept::lazily_unmounted,
+    },
+    Scenario {
+        name: "kept_by_its_mount_namespace",
+        claim: "An exit frees a file of a tmpfs that only the holder's own mount namespace shows; with an fd on that namespace this is unknown",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: kept::private_mounts,
+    },
+    Scenario {
+        name: "kept_by_its_ipc_namespace",
+        claim: "An exit frees a segment of an IPC namespace whose only process it is; with an fd on that namespace this is unknown",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: kept::private_ipc,
     },
     Scenario {
         name: "memfd_alone",

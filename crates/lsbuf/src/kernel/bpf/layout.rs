@@ -108,6 +108,10 @@ structures! {
         state: u32,
         ipc: u32,
         mm_writes: u32,
+        mounts: u32,
+        mounts_count: u32,
+        ipc_count: u32,
+        _unused: u32,
         comm: [u8; 16],
     }
     Fd, "fd" {
@@ -248,6 +252,7 @@ structures! {
         pages: u64,
         swapped: u64,
         other_pages: u64,
+        uses: u64,
     }
     ShmFilesystem, "shm_filesystem" {
         _head: Head,
@@ -256,6 +261,10 @@ structures! {
         unlisted: Unlisted,
         dev: u32,
         kernels: u32,
+        mounts: u32,
+        active: u32,
+        namespace: u32,
+        elsewhere: u32,
     }
     ShmWalk, "shm_walk" {
         _head: Head,

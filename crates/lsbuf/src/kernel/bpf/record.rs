@@ -9,8 +9,8 @@ mod shmem;
 use std::mem::offset_of;
 
 pub(crate) use shmem::{
-    PagesOfOne, ShmCgroup, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight, ShmInodeRecord, ShmOpen,
-    ShmVma, ShmWalk,
+    MountedIn, PagesOfOne, ShmCgroup, ShmExe, ShmFilesystem, ShmFilesystemRecord, ShmInFlight,
+    ShmInodeRecord, ShmOpen, ShmVma, ShmWalk,
 };
 
 use super::layout::{self, Field, Whole};
@@ -20,7 +20,7 @@ use crate::model::{Bytes, Dev, Fd, Inode, IpcNamespace, Label, Perms, Pid, Tid};
 
 /// The version of the records: which there are, their layout and their meaning. It goes up with
 /// every change of any of these, so that records of other pinned programs are not read.
-pub(crate) const LAYOUT: u32 = 9;
+pub(crate) const LAYOUT: u32 = 10;
 
 /// An id of a kernel object: the same for one object as long as it lives. It says nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,8 @@ pub(crate) struct TaskRecord {
     pub(crate) locked_pages: u64,
     /// The thread's own IPC namespace.
     pub(crate) ipc: Option<IpcNamespace>,
+    /// `None`: it is no process's leader, or another process has the same set of namespaces.
+    pub(crate) alone: Option<AloneRecord>,
     /// The sequence number of its address space's lock (32 bits). It changes whenever the lock was
     /// held for writing and released, and every change of a mapping holds it. While the lock is
     /// held, the number is odd from Linux 6.14 on (commit eb449bd96954); on older kernels it has
@@ -105,6 +107,19 @@ pub(crate) struct TaskRecord {
     /// So its address space began as a copy of another one, or is shared with another process.
     pub(crate) forked: bool,
     pub(crate) comm: [u8; 16],
+}
+
+/// The namespaces of a process that shares its set of namespaces (`struct nsproxy`) with no other
+/// one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AloneRecord {
+    /// The inode number of its mount namespace.
+    pub(crate) mounts: u32,
+    /// How many references there are to its mount namespace, and to its IPC namespace. The set has
+    /// one to each.
+    pub(crate) mounts_count: u32,
+    pub(crate) ipc: Option<IpcNamespace>,
+    pub(crate) ipc_count: u32,
 }
 
 impl TaskRecord {
@@ -347,7 +362,9 @@ impl TaskRecord {
         const DEAD: u32 = 4;
         const MM_WRITES: u32 = 8;
         const FORKED: u32 = 16;
+        const ALONE: u32 = 32;
         let is = |bit| task.state & bit != 0;
+        let &layout::Task { mounts, mounts_count, ipc_count, .. } = task;
         TaskRecord {
             pid: Pid(task.tgid),
             tid: Tid(task.tid),
@@ -358,6 +375,7 @@ impl TaskRecord {
             program: ExecId(task.program),
             locked_pages: task.locked_pages,
             ipc: ipc(task.ipc),
+            alone: is(ALONE).then_some(AloneRecord { mounts, mounts_count, ipc: ipc(task.ipc), ipc_count }),
             mm_writes: is(MM_WRITES).then_some(task.mm_writes.into()),
             uid: task.uid,
             kernel: is(KERNEL),

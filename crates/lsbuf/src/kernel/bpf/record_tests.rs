@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::shmem::UnheldRecord;
+use super::shmem::{MountedIn, UnheldRecord};
 use super::*;
 use crate::kernel::shmem::inode::BLOCK;
 use crate::model::Seals;
@@ -38,13 +38,20 @@ fn only(bytes: &[u8]) -> Record<'_> {
 fn a_task() {
     let bytes = written(
         1,
-        &[&longs(&[1, 0, 30, 40, 50, 60]), &words(&[5, 6, 7, 2 | 4 | 8, 8, 9]), &padded::<16>(b"app")],
+        &[
+            &longs(&[1, 0, 30, 40, 50, 60]),
+            &words(&[5, 6, 7, 2 | 4 | 8 | 32, 8, 9, 10, 11, 12, 0]),
+            &padded::<16>(b"app"),
+        ],
     );
     let Record::Task(task) = only(&bytes) else { panic!() };
     assert_eq!((task.mm, task.files, task.started, task.cgroup), (Some(Id(1)), None, 30, 40));
     assert_eq!((task.program, task.pid, task.tid, task.uid), (ExecId(50), Pid(5), Tid(6), 7));
     assert_eq!((task.locked_pages, task.ipc), (60, Some(IpcNamespace(Inode(8)))));
     assert_eq!(task.mm_writes, Some(9));
+    let alone =
+        AloneRecord { mounts: 10, mounts_count: 11, ipc: Some(IpcNamespace(Inode(8))), ipc_count: 12 };
+    assert_eq!(task.alone, Some(alone));
     assert_eq!((task.kernel, task.exiting, task.comm()), (false, false, "app".into()));
 }
 
@@ -152,14 +159,34 @@ fn references_to_shared_memory() {
 /// Check that each field of a filesystem and of the end of the lists is read.
 #[test]
 fn a_filesystem() {
-    let bytes = written(18, &[&longs(&[1, 0x0102_1994, 2, 3, 4, 5]), &words(&[6, 1])]);
+    let bytes = written(18, &[&longs(&[1, 0x0102_1994, 2, 3, 4, 5, 1]), &words(&[6, 1, 1, 1, 9, 0])]);
     let Record::ShmFilesystem(found) = only(&bytes) else { panic!() };
     assert_eq!((found.filesystem, found.of, found.kernels), (Id(1), ShmFilesystem::Tmpfs, true));
     let unheld = UnheldRecord { files: 2, pages: 3, swapped: 4 };
     assert_eq!((found.unheld, found.other_pages), (unheld, 5));
     assert_eq!(found.dev, Dev { major: 0, minor: 6 });
+    assert_eq!(found.mounted, Some(MountedIn::Namespace(9)));
     let walk = ShmWalk { inodes_cut: false, mappings_cut: true, repeated: false };
     assert_eq!(only(&written(19, &[&words(&[0, 1, 0, 0])])), Record::ShmWalk(walk));
+}
+
+/// Check that it is known where a filesystem is mounted only if all its mounts were seen, and nothing
+/// else keeps it or uses one of its folders.
+#[test]
+fn where_a_filesystem_is_mounted() {
+    let of = |uses, mounted: [u32; 4]| {
+        let longs = longs(&[1, 0x0102_1994, 2, 3, 4, 5, uses]);
+        match only(&written(18, &[&longs, &words(&[6, 0]), &words(&mounted)])) {
+            Record::ShmFilesystem(found) => found.mounted,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(of(2, [2, 2, 9, 0]), Some(MountedIn::Namespace(9)));
+    assert_eq!(of(1, [1, 1, 0, 0]), Some(MountedIn::Nowhere));
+    assert_eq!(of(2, [1, 1, 0, 0]), None, "a folder is used");
+    assert_eq!(of(1, [1, 2, 0, 0]), None, "something else keeps it");
+    assert_eq!(of(1, [1, 1, 9, 1]), None, "it is mounted elsewhere, too");
+    assert_eq!(of(0, [0, 1, 0, 0]), None, "no mount was seen");
 }
 
 /// Check that pages belong to the file that the record names, or that their owner is unknown.

@@ -19,6 +19,7 @@ pub(crate) mod files;
 mod filesystems;
 pub(crate) mod inode;
 pub(crate) mod kept_ipc;
+pub(crate) mod members;
 pub(crate) mod mounts;
 pub(crate) mod name;
 pub(crate) mod places;

@@ -46,6 +46,9 @@ pub(super) fn read(
         reading.objects = dmabufs(records, listed, dev);
     }
     let first_shmem = reading.objects.len();
+    if shmem.is_some() {
+        reading.few_keep = shmem_objects::few_keep(&records.shmem, &records.tasks);
+    }
     let mut of_file = Vec::new();
     if let Some((root, rings)) = shmem {
         of_file = shmem_objects::add(&mut records.shmem, kinds, Some(root), &mut reading.objects);

@@ -27,6 +27,7 @@ fn task(pid: u32, tid: u32, mm: Option<u64>, files: u64) -> TaskRecord {
         program: ExecId(0),
         locked_pages: 0,
         ipc: None,
+        alone: None,
         uid: 0,
         kernel: false,
         forked: false,

@@ -15,6 +15,7 @@ fn leader(pid: u32) -> TaskRecord {
         program: ExecId(0),
         locked_pages: 0,
         ipc: None,
+        alone: None,
         mm_writes: None,
         uid: 0,
         kernel: false,

@@ -11,13 +11,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::shmem_records::{KnownFile, KnownInode, ShmemRecords};
 use super::unheld_files::UNREACHABLE;
-use crate::kernel::bpf::record::{Id, ShmFilesystem};
+use crate::kernel::bpf::record::{Id, ShmFilesystem, TaskRecord};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::MountView;
 use crate::kernel::shmem::mounts::Mounts;
 use crate::model::{Buffer, BufferId, Bytes, Dev, Kind, Kinds, Label, Pid, UnheldSum};
 use crate::scan::described::add_inode;
+use crate::scan::lifetimes::{FewKeep, UNREACHABLE};
 use crate::scan::packed::give_back;
 use crate::scan::reading::{Counted, Object};
 
@@ -96,6 +97,23 @@ pub(super) fn unheld(shmem: &ShmemRecords) -> Vec<UnheldSum> {
         .collect();
     unheld.sort_by_key(|files| files.dev);
     unheld
+}
+
+/// What the lists say of filesystems and IPC namespaces that few keep. `tasks` are the processes
+/// that were found.
+pub(super) fn few_keep(shmem: &ShmemRecords, tasks: &[TaskRecord]) -> FewKeep {
+    let found = shmem.filesystems.values().filter(|_| !shmem.cut);
+    let mut few = FewKeep {
+        mounted: found.filter_map(|found| Some((found.dev, found.mounted?))).collect(),
+        alone: tasks.iter().filter_map(|task| Some((task.pid, task.alone?))).collect(),
+        ..FewKeep::default()
+    };
+    for file in &shmem.files {
+        if let Some(&ipc) = shmem.namespaces.get(&file.object) {
+            *few.attached.entry(ipc).or_default() += 1;
+        }
+    }
+    few
 }
 
 fn count_files(shmem: &ShmemRecords, inodes: usize) -> Vec<FilesOfOne> {

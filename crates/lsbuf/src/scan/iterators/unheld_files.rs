@@ -11,6 +11,7 @@ use super::shmem_records::UNKNOWN_FOLDER;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::places::Places;
 use crate::model::{UnheldFolder, UnheldList};
+use crate::scan::lifetimes::UNREACHABLE;
 
 /// The files that nobody holds, with the paths by which they can be reached.
 pub(super) fn unheld_files(records: &mut Records, root: &ProcRoot) -> UnheldList {
@@ -35,6 +36,3 @@ pub(super) fn unheld_files(records: &mut Records, root: &ProcRoot) -> UnheldList
     }
     files
 }
-
-/// Begins the path of a file that no mount shows, as the kernel writes such a path.
-pub(super) const UNREACHABLE: &[u8] = b"(unreachable)";

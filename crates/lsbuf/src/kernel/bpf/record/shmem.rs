@@ -133,6 +133,18 @@ pub(crate) struct ShmFilesystemRecord {
     pub(crate) unheld: UnheldRecord,
     /// Pages of folders and symbolic links.
     pub(crate) other_pages: u64,
+    /// Where it is mounted. `None`: in several mount namespaces, or by the kernel; or something
+    /// keeps it besides its mounts and the files that are open on it.
+    pub(crate) mounted: Option<MountedIn>,
+}
+
+/// The only mount namespace that shows a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MountedIn {
+    /// This one, by its inode number.
+    Namespace(u32),
+    /// None: it was unmounted, and goes with the last file that is open on it (`umount -l`).
+    Nowhere,
 }
 
 /// The regular files of a filesystem that nobody holds: how many, and their pages in memory and in
@@ -267,7 +279,14 @@ impl ShmInFlight {
 
 impl ShmFilesystemRecord {
     pub(super) fn of(found: &layout::ShmFilesystem) -> Result<ShmFilesystemRecord, Malformed> {
-        let layout::Unlisted { files, pages, swapped, other_pages } = found.unlisted;
+        let layout::Unlisted { files, pages, swapped, other_pages, uses } = found.unlisted;
+        let mounts = found.mounts;
+        // Nobody has a folder of it open or works in one, and nothing but its mounts keeps it.
+        let only_mounts = mounts > 0 && uses == u64::from(mounts) && found.active == mounts;
+        let mounted = match found.namespace {
+            0 => MountedIn::Nowhere,
+            namespace => MountedIn::Namespace(namespace),
+        };
         Ok(ShmFilesystemRecord {
             filesystem: some_id(found.filesystem)?,
             of: ShmFilesystem::of(found.magic)?,
@@ -275,6 +294,7 @@ impl ShmFilesystemRecord {
             kernels: found.kernels != 0,
             unheld: UnheldRecord { files, pages, swapped },
             other_pages,
+            mounted: Some(mounted).filter(|_| only_mounts && found.elsewhere == 0),
         })
     }
 }
