@@ -86,6 +86,8 @@ pub enum Need {
     MemoryV1,
     /// A shell, ipcrm(1) and nsenter(1), which the host has put into the guest.
     UtilLinux,
+    /// Overlays.
+    Overlay,
 }
 
 impl Need {
@@ -112,6 +114,7 @@ impl Need {
         Self::Loop,
         Self::MemoryV1,
         Self::UtilLinux,
+        Self::Overlay,
     ];
 
     /// The name in reports, in the table of kernels and on the screen.
@@ -138,6 +141,7 @@ impl Need {
             Self::Loop => "loop",
             Self::MemoryV1 => "memory_v1",
             Self::UtilLinux => "util_linux",
+            Self::Overlay => "overlay",
         }
     }
 
@@ -171,6 +175,9 @@ impl Need {
             Self::MemoryV1 => kernel_has_name(b"mem_cgroup_hierarchy_write"),
             Self::UtilLinux => {
                 UTIL_LINUX.iter().all(|name| fs::exists(format!("/bin/{name}")).unwrap_or(false))
+            }
+            Self::Overlay => {
+                fs::read_to_string("/proc/filesystems").is_ok_and(|listed| listed.contains("\toverlay\n"))
             }
         }
     }

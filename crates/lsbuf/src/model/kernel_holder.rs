@@ -8,11 +8,11 @@ use super::{Label, Pid};
 pub struct KernelHolder {
     /// What sort of thing it is.
     pub what: KernelHolderKind,
-    /// Its name: a loop device's such as `loop0`, the path that an io_uring prints for its file, or
-    /// a socket such as `socket:[18583]`.
+    /// Its name: a loop device's such as `loop0`, the path that an io_uring prints for its file, a
+    /// socket such as `socket:[18583]`, the mount point of an overlay, or a path below it.
     pub name: Label,
-    /// The process that has the io_uring or the receiving socket. `None`: a loop device is no
-    /// process's.
+    /// The process that has the io_uring, the receiving socket, or a file of the overlay open.
+    /// `None`: a loop device and a mount are no process's.
     pub pid: Option<Pid>,
     /// Whether it is certain. If not, it is a candidate: the name or the number of fds fits.
     pub is_proven: bool,
@@ -28,6 +28,9 @@ pub enum KernelHolderKind {
     IoUring,
     /// A socket with fds in messages that nobody has received.
     Message,
+    /// An overlay with a layer that the file is below. If a process is named, it has a file open
+    /// through the overlay that may be this one.
+    Overlay,
 }
 
 impl KernelHolderKind {
@@ -48,6 +51,7 @@ impl KernelHolderKind {
             KernelHolderKind::Loop => "loop",
             KernelHolderKind::IoUring => "io_uring",
             KernelHolderKind::Message => "message",
+            KernelHolderKind::Overlay => "overlay",
         }
     }
 }

@@ -121,6 +121,10 @@ fn kernel_holders(out: &mut dyn Write, view: &View<'_>, buffer: &Buffer) -> io::
                 KernelHolderKind::Loop => writeln!(out, "    {name}  (loop device)")?,
                 KernelHolderKind::IoUring => writeln!(out, "    {who}  io_uring with a fixed file {name}")?,
                 KernelHolderKind::Message => writeln!(out, "    {who}  {name} with fds not yet received")?,
+                KernelHolderKind::Overlay if pid.is_none() => {
+                    writeln!(out, "    {name}  (overlay that has the file's folder as a layer)")?;
+                }
+                KernelHolderKind::Overlay => writeln!(out, "    {who}  {name} open through an overlay")?,
             }
         }
     }
@@ -132,10 +136,6 @@ fn size(size: Option<Bytes>) -> String {
     size.map_or("?".into(), |size| format!("{} ({} bytes)", size, size.0))
 }
 
-/// The lines that only shmem has.
-fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
-    let mut lines = Vec::new();
-    match (buffer.id.kind.is_charged(), buffer.swapped) {
 /// What the exit of the only holder means for a buffer that has a name. `None`: nothing, the name
 /// stays.
 fn lifetime(buffer: &Buffer) -> Option<String> {
@@ -154,6 +154,10 @@ fn lifetime(buffer: &Buffer) -> Option<String> {
     }
 }
 
+/// The lines that only shmem has.
+fn shmem(buffer: &Buffer) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    match (buffer.id.kind.is_charged(), buffer.swapped) {
         (false, _) => lines.push(("charged", "the kernel does not report it".to_owned())),
         (true, None) => lines.push(("charged", size(buffer.charged))),
         (true, Some(swapped)) => {
@@ -176,11 +180,11 @@ fn lifetime(buffer: &Buffer) -> Option<String> {
     if buffer.deleted == Some(true) {
         lines.push(("deleted", "yes: freed with its last reference".to_owned()));
     }
+    lines.extend(lifetime(buffer).map(|line| ("lifetime", line)));
     if let Some(segment) = &buffer.segment {
         let pid = |pid: Option<Pid>, comm: Option<&Label>| match pid {
             None => "none in this pid namespace".into(),
             Some(pid) if comm.is_some() => pid_and_comm(pid, comm),
-    lines.extend(lifetime(buffer).map(|line| ("lifetime", line)));
             Some(pid) => format!("pid {pid}"),
         };
         lines.push((

@@ -1,18 +1,22 @@
-//! Gives a name to what holds a buffer inside the kernel: loop devices, io_urings, messages.
+//! Gives a name to what holds a buffer inside the kernel: loop devices, io_urings, messages, overlays.
 //!
 //! Loop devices say which file they have by device and inode number, which is proof. An io_uring
-//! says the path of a fixed file, and a socket how many fds wait in it: those are candidates, and
-//! they are looked for only on request ([`Sources::kernel_holders`](super::Sources)).
+//! says the path of a fixed file, a socket how many fds wait in it, and an overlay the paths of its
+//! layers: those are candidates, and they are looked for only on request
+//! ([`Sources::kernel_holders`](super::Sources)).
 //!
 //! Nothing is read if no buffer has a reference that this could explain.
 
 use std::path::Path;
 
+use super::lifetimes::UNREACHABLE;
 use super::lists;
 use super::options::Options;
 use crate::kernel::hidden_holders::{self, HiddenHolders};
 use crate::kernel::loops::{self, LoopDevice};
 use crate::kernel::root::ProcRoot;
+use crate::kernel::shmem::mounts::Mounts;
+use crate::kernel::shmem::overlays::Overlays;
 use crate::model::{Buffer, KernelHolder, KernelHolderKind, Kind, Label, Residual};
 
 /// The folder of device nodes on a running machine.
@@ -35,7 +39,49 @@ pub(super) fn add(root: &ProcRoot, options: &Options, buffers: &mut [Buffer]) {
         for buffer in buffers.iter_mut().filter(|buffer| is_unexplained(buffer)) {
             push(buffer, by_hidden(buffer, &hidden));
         }
+        add_overlays(root, buffers);
     }
+}
+
+/// Names the overlays that may have a file, and the processes that may have it open through one.
+fn add_overlays(root: &ProcRoot, buffers: &mut [Buffer]) {
+    let may_be_below = |b: &Buffer| matches!(b.id.kind, Kind::Tmpfs | Kind::Hugetlbfs) && is_unexplained(b);
+    if !root.is_live() || !buffers.iter().any(may_be_below) {
+        return;
+    }
+    let found = Overlays::read(root, &lists::own_pids(root));
+    if found.mounts.is_empty() {
+        return;
+    }
+    let mut text = Vec::new();
+    let own = match root.dir().read_file(c"self/mountinfo", &mut text) {
+        Ok(()) => Mounts::parse(&text),
+        Err(_) => Mounts::default(),
+    };
+    for buffer in buffers.iter_mut().filter(|buffer| may_be_below(buffer)) {
+        push(buffer, by_overlays(buffer, &own, &found));
+    }
+}
+
+/// The overlays that may have a file, and who may have it open through one. `own` are the mounts
+/// that the reader sees.
+fn by_overlays(buffer: &Buffer, own: &Mounts, found: &Overlays) -> Vec<KernelHolder> {
+    let (Some(name), Some(dev)) = (buffer.name.as_ref().map(Label::as_bytes), buffer.id.dev) else {
+        return Vec::new();
+    };
+    let place = match name.strip_prefix(UNREACHABLE) {
+        Some(below) => Some((dev, below.to_vec())),
+        None => own.place_of(name).filter(|&(of, _)| of == dev),
+    };
+    let Some(place) = place else { return Vec::new() };
+    let candidate = |name: &Label, pid| {
+        let what = KernelHolderKind::Overlay;
+        KernelHolder { what, name: name.clone(), pid, is_proven: false }
+    };
+    let overlays = found.mounts.iter().filter(|overlay| overlay.may_have(&place));
+    let overlays = overlays.map(|overlay| candidate(&overlay.point, None));
+    let opened = found.opened.iter().filter(|opened| opened.files.contains(&place));
+    overlays.chain(opened.map(|opened| candidate(&opened.path, Some(opened.pid)))).collect()
 }
 
 fn push(buffer: &mut Buffer, found: Vec<KernelHolder>) {

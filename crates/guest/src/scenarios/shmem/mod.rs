@@ -13,6 +13,7 @@ pub(super) mod kit;
 mod line;
 pub(crate) mod listed;
 mod memfd;
+mod overlay;
 pub(super) mod payers;
 mod payers_v1;
 mod pinned;
@@ -116,6 +117,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::EveryByBpf,
         ways: Way::BOTH,
         run: kept::private_ipc,
+    },
+    Scenario {
+        name: "opened_through_an_overlay",
+        claim: "A file of a tmpfs that a process has open through an overlay is not listed as held by nobody, and lsbuf show names the overlay and the process as candidates",
+        needs: &[Need::Overlay],
+        kernels: Kernels::Every,
+        ways: Way::BOTH,
+        run: overlay::opened_through,
     },
     Scenario {
         name: "memfd_alone",

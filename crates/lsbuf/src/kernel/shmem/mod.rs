@@ -22,6 +22,7 @@ pub(crate) mod kept_ipc;
 pub(crate) mod members;
 pub(crate) mod mounts;
 pub(crate) mod name;
+pub(crate) mod overlays;
 pub(crate) mod places;
 pub(crate) mod seals;
 pub(crate) mod secret;

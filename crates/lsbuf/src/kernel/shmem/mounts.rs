@@ -70,6 +70,8 @@ pub(crate) struct TopMount {
 #[derive(Debug)]
 struct ShmemMount {
     point: Vec<u8>,
+    /// The folder of the filesystem that is mounted.
+    root: Vec<u8>,
     dev: Dev,
     filesystem: Filesystem,
     /// Whether no later mount at the same place hides it.
@@ -81,21 +83,25 @@ impl Mounts {
     pub(crate) fn parse(text: &[u8]) -> Mounts {
         let mut tops = BTreeMap::new();
         let mut shmem = Vec::new();
-        let mut roots = Vec::new();
         for line in text.split(|&b| b == b'\n') {
             let Ok(Mount { root, point, top, .. }) = mount(line) else { continue };
             if let Some(filesystem) = top.filesystem {
-                shmem.push(ShmemMount { point: point.clone(), dev: top.dev, filesystem, is_top: false });
-                roots.push(root);
+                shmem.push(ShmemMount {
+                    point: point.clone(),
+                    root,
+                    dev: top.dev,
+                    filesystem,
+                    is_top: false,
+                });
             }
             tops.insert(point, top);
         }
         let mut mounts = Mounts { points: nested(tops), ..Mounts::default() };
-        for (nth, (mut mount, root)) in shmem.into_iter().zip(roots).enumerate() {
+        for (nth, mut mount) in shmem.into_iter().enumerate() {
             mount.is_top = mounts.at(&mount.point).is_some_and(|top| top.dev == mount.dev);
             mounts.devices.entry(mount.dev).or_insert(mount.filesystem);
             let (dev, is_hidden) = (mount.dev, !mount.is_top);
-            mounts.folders.push(MountedFolder { dev, path: root, is_hidden, mount: nth });
+            mounts.folders.push(MountedFolder { dev, path: mount.root.clone(), is_hidden, mount: nth });
             mounts.shmem.push(mount);
         }
         mounts.folders.sort_unstable();
@@ -167,6 +173,23 @@ impl Mounts {
         is_below(path) || unmarked.len() < path.len() && is_below(unmarked)
     }
 
+    /// The mount point of the mount that contains a path.
+    pub(super) fn mount_point<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        self.innermost(path).map(|(point, _)| point)
+    }
+
+    /// The device of the shmem filesystem that contains a path, and the path below the root of that
+    /// filesystem. `None`: the path leads to another filesystem.
+    ///
+    /// This goes through all mounts.
+    pub(crate) fn place_of(&self, path: &[u8]) -> Option<(Dev, Vec<u8>)> {
+        let (point, TopMount { dev, .. }) = self.innermost(path)?;
+        let mount = self.shmem.iter().rfind(|mount| mount.point == point && mount.dev == dev)?;
+        let root = if mount.root == b"/" { &[][..] } else { &mount.root[..] };
+        let point = if point == b"/" { &[][..] } else { point };
+        Some((dev, [root, path.strip_prefix(point)?].concat()))
+    }
+
     /// The mount that contains a mount point, and where it is mounted; `None`: the mount point is
     /// the root, or the mount cannot be seen.
     pub(crate) fn around<'p>(&self, point: &'p [u8]) -> Option<(&'p [u8], TopMount)> {
@@ -231,6 +254,7 @@ struct Mount {
     top: TopMount,
     /// Whether it is a file of a namespace.
     is_nsfs: bool,
+    is_overlay: bool,
 }
 
 fn mount(line: &[u8]) -> Result<Mount, Malformed> {
@@ -250,7 +274,13 @@ fn mount(line: &[u8]) -> Result<Mount, Malformed> {
         _ => None,
     };
     let top = TopMount { dev: device_text(dev)?, filesystem, is_sysfs: kind == b"sysfs" };
-    Ok(Mount { root: unescaped(root), point: unescaped(point), top, is_nsfs: kind == b"nsfs" })
+    Ok(Mount {
+        root: unescaped(root),
+        point: unescaped(point),
+        top,
+        is_nsfs: kind == b"nsfs",
+        is_overlay: kind == b"overlay",
+    })
 }
 
 /// The mounts of namespaces in a mountinfo: the root of each, such as `ipc:[4026532177]`, and its
@@ -260,8 +290,16 @@ pub(super) fn nsfs(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     lines.filter(|mount| mount.is_nsfs).map(|mount| (mount.root, mount.point))
 }
 
+/// The mount point of each overlay in a mountinfo, and its options.
+pub(super) fn overlays(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
+    text.split(|&b| b == b'\n').filter_map(|line| {
+        let point = mount(line).ok().filter(|mount| mount.is_overlay)?.point;
+        Some((point, line.rsplit(|&b| b == b' ').next()?))
+    })
+}
+
 /// Decodes `\040` and the like (`mangle_path` in fs/seq_file.c).
-fn unescaped(text: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, after @ ..] = rest {

@@ -6,17 +6,31 @@
 //! Limits: a filesystem is reached through a mount of its root that no other mount hides. The
 //! others are counted.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::Filesystem;
 use crate::kernel::shmem::files::{self, NotSeen};
 use crate::kernel::shmem::inode::ShmInode;
+use crate::kernel::shmem::overlays::Overlays;
 use crate::kernel::shmem::places::Places;
-use crate::model::{Kind, PackedFile, UnheldBuilder, UnheldFolder, UnheldList};
+use crate::model::{Dev, Kind, PackedFile, UnheldBuilder, UnheldFolder, UnheldList};
 
-/// The files of every tmpfs and hugetlbfs, held or not.
+/// The files that a process may have open through an overlay, by the filesystem that they are on.
+fn opened_through_overlays(root: &ProcRoot) -> HashMap<Dev, HashSet<Vec<u8>>> {
+    let mut files: HashMap<Dev, HashSet<Vec<u8>>> = HashMap::new();
+    for (dev, path) in Overlays::read(root, &[]).opened.into_iter().flat_map(|opened| opened.files) {
+        files.entry(dev).or_default().insert(path);
+    }
+    files
+}
+
+/// The files of every tmpfs and hugetlbfs, held or not. Those that a process may have open through
+/// an overlay are left out.
 pub(super) fn unheld_files(root: &ProcRoot) -> UnheldList {
     let mut builder = UnheldBuilder::default();
     let mut places = Places::of(root);
+    let opened = opened_through_overlays(root);
     let (devices, processes) = places.devices();
     builder.gaps.processes = processes;
     for (dev, filesystem) in devices {
@@ -30,10 +44,14 @@ pub(super) fn unheld_files(root: &ProcRoot) -> UnheldList {
             continue;
         };
         let point = if point == b"/" { &[][..] } else { &point[..] };
+        let opened = opened.get(&dev);
         // The files of a folder come one after the other.
         let mut last: Option<(Vec<u8>, u32)> = None;
         let NotSeen { folders, hidden } = files::walk(&top, dev, |below, name, inode| {
             let Some(inode) = ShmInode::of(inode) else { return };
+            if opened.is_some_and(|opened| opened.contains(&[below, name].join(&b'/'))) {
+                return;
+            }
             if inode.links > 1 {
                 // It may be found by another name, too.
                 builder.repeated();
