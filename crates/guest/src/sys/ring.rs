@@ -7,6 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::Context;
 
+use super::Region;
+
+/// `IORING_REGISTER_BUFFERS`.
+const REGISTER_BUFFERS: libc::c_uint = 0;
 /// `IORING_REGISTER_FILES`.
 const REGISTER_FILES: libc::c_uint = 2;
 
@@ -41,6 +45,24 @@ pub fn register(ring: impl AsFd, files: &[Option<BorrowedFd<'_>>]) -> anyhow::Re
     let done = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_FILES, fds.as_ptr(), len) };
     if done < 0 {
         return Err(Error::last_os_error()).context("registering files");
+    }
+    Ok(())
+}
+
+/// Registers mapped memory. The ring keeps the pages until it is freed.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn register_memory(ring: impl AsFd, memory: Region) -> anyhow::Result<()> {
+    let iov_base = std::ptr::with_exposed_provenance_mut(memory.start);
+    let buffer = libc::iovec { iov_base, iov_len: memory.len };
+    let ring = ring.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads one `struct iovec`, and pins what is mapped there, if it is mapped.
+    let done =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_BUFFERS, &raw const buffer, 1) };
+    if done < 0 {
+        return Err(Error::last_os_error()).context("registering memory");
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ pub(crate) mod page_payers;
 pub(crate) mod parse;
 pub(crate) mod path;
 pub(crate) mod pending;
+pub(crate) mod pinned;
 pub(crate) mod private_huge;
 pub(crate) mod process;
 pub(crate) mod procmap;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::huge::{HugeAccount, HugeUncertainty};
 use super::uncertainty::Uncertainty;
-use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage, UnheldSum};
+use crate::model::{Buffer, Bytes, Coverage, Dev, Host, Kind, Label, Pid, TmpfsMount, TmpfsUsage, UnheldSum};
 
 /// The part of one kind in `Shmem`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +248,10 @@ pub struct Reconciliation {
     pub huge: Vec<HugeAccount>,
     /// Why the account of huge pages may be off.
     pub huge_uncertainties: Vec<HugeUncertainty>,
+    /// The processes with an io_uring that have pinned memory, and how many bytes each has pinned
+    /// (`VmPin`). A ring that has registered memory keeps it after its file is closed and unmapped.
+    /// That memory is in no list and not in `Shmem`. How much of this is such memory is unknown.
+    pub pinned: Vec<(Pid, Bytes)>,
 }
 
 impl Reconciliation {
@@ -440,6 +444,7 @@ mod tests {
             balance: balance_of(500, 0, &[], vec![mount(27, TmpfsUsage::Used(Bytes(500)))]),
             huge: Vec::new(),
             huge_uncertainties: Vec::new(),
+            pinned: Vec::new(),
         };
         assert_eq!(certain.uncertainties(), []);
         let mut inexact = certain.clone();

@@ -12,7 +12,7 @@ use super::layout::{self, JsonLayout};
 use super::reconcile_huge::{self, JsonHuge};
 use crate::escape::escape_gaps;
 use crate::model::serialize::{Time, lost_bytes, timestamp};
-use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage};
+use crate::model::{Bytes, Coverage, Dev, Host, Kind, Label, TmpfsMount, TmpfsUsage, counted};
 use crate::reconcile::{KindRow, MountRow, ReconcileRow, Reconciliation};
 
 /// Writes the table: the rows of the account, how full each tmpfs is, the account of huge pages, a
@@ -66,6 +66,7 @@ pub fn reconciliation(out: &mut dyn Write, found: &Reconciliation, sizes: Sizes)
         aligned(out, &huge, &[false, true, true, false])?;
     }
     writeln!(out, "\nnot in Shmem: {}", outside(found, sizes))?;
+    pinned(found, sizes).map_or(Ok(()), |text| writeln!(out, "{text}"))?;
     writeln!(out, "{}", verdict(found))?;
     reconcile_huge::verdict(found).map_or(Ok(()), |text| writeln!(out, "{text}"))
 }
@@ -159,6 +160,23 @@ fn outside(found: &Reconciliation, sizes: Sizes) -> String {
     parts.join(", ")
 }
 
+/// What processes with an io_uring have pinned. `None`: there is none.
+fn pinned(found: &Reconciliation, sizes: Sizes) -> Option<String> {
+    /// So many processes are named.
+    const NAMED: usize = 8;
+    let (named, others) = found.pinned.split_at(found.pinned.len().min(NAMED));
+    let size = |bytes: Bytes| signed(bytes.0.into(), sizes);
+    let mut parts: Vec<String> =
+        named.iter().map(|&(pid, bytes)| format!("{} by process {pid}", size(bytes))).collect();
+    if !others.is_empty() {
+        parts.push(format!("and by {}", counted(others.len() as u64, "other process", "other processes")));
+    }
+    let parts = (!parts.is_empty()).then(|| parts.join(", "))?;
+    Some(format!(
+        "pinned by processes with an io_uring: {parts}; it may be of memfds that are closed, which are in no row"
+    ))
+}
+
 /// A size with its sign.
 pub(super) fn signed(bytes: i128, sizes: Sizes) -> String {
     let magnitude = Bytes(u64::try_from(bytes.unsigned_abs()).unwrap_or(u64::MAX));
@@ -167,6 +185,13 @@ pub(super) fn signed(bytes: i128, sizes: Sizes) -> String {
         Sizes::Bytes => bytes.to_string(),
         Sizes::Human => format!("{sign}{}", magnitude),
     }
+}
+
+/// A process with an io_uring, and how much it has pinned.
+#[derive(Serialize)]
+struct JsonPinned {
+    pid: u32,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -189,6 +214,7 @@ struct ReconcileDocument<'a> {
     outside: Vec<JsonReconcileKind>,
     hugetlb: u64,
     huge_pages: Vec<JsonHuge<'a>>,
+    pinned: Vec<JsonPinned>,
     doubts: Vec<String>,
     huge_doubts: Vec<String>,
 }
@@ -272,6 +298,7 @@ pub fn reconciliation_json(
         hugetlb: found.hugetlb.0,
         huge_pages: found.huge.iter().map(JsonHuge::from).collect(),
         huge_doubts: found.huge_uncertainties.iter().map(ToString::to_string).collect(),
+        pinned: found.pinned.iter().map(|&(pid, bytes)| JsonPinned { pid: pid.0, bytes: bytes.0 }).collect(),
         doubts: found.uncertainties().iter().map(ToString::to_string).collect(),
     };
     layout::document(out, &document, layout)

@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 
 use super::options::Options;
-use super::{Scanned, Scanner, details, huge, segments};
+use super::{Scanned, Scanner, details, huge, lists, segments};
 use crate::error::Error;
 use crate::kernel::hugepages;
 use crate::kernel::meminfo::{self, Meminfo};
+use crate::kernel::pinned;
 use crate::kernel::shmem::Filesystem;
 use crate::kernel::shmem::usage::{self, Survey};
 use crate::model::{
@@ -130,6 +131,7 @@ impl Scanner {
             balance: account,
             huge: huge.accounts,
             huge_uncertainties: huge.uncertainties,
+            pinned: pinned::by_rings(&self.root, &lists::own_pids(&self.root)),
         })
     }
 

@@ -107,6 +107,25 @@ pub(super) fn ring_and_socket(ctx: &mut Ctx) -> anyhow::Result<()> {
     )
 }
 
+pub(super) fn registered_memory(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut actor = Actor::start(b"registrar", |stage| {
+        let ring = ring::open()?;
+        let memfd = make::memfd(b"registered", 16, 16)?;
+        let region = sys::map(&memfd, 0, 16 * sys::page_size())?;
+        ring::register_memory(&ring, region)?;
+        sys::unmap(region)?;
+        let held = Held::by_file(&memfd)?.without_fds();
+        drop(memfd);
+        stage.pause(&[held])
+    })?;
+    let held = actor.paused_with_one()?;
+    let answer = ask(ctx, "memfd")?;
+    ctx.check("its memfd is in no list", buffer(&answer, &held, "memfd").is_err())?;
+    let answer = Answer::of(&Command::new(LSBUF).args(["reconcile", "--json"]).output()?)?;
+    let expected = format!(r#"[{{"bytes":{},"pid":{}}}]"#, 16 * page(), actor.pid);
+    ctx.check_eq("who has pinned memory, and how much", expected, &answer.0["pinned"])
+}
+
 pub(super) fn private_copies(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut actor = Actor::start(b"writer", |stage| {
         let memfd = make::memfd(b"image", 16, 16)?;

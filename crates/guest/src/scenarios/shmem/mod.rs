@@ -127,6 +127,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: overlay::opened_through,
     },
     Scenario {
+        name: "registered_memory",
+        claim: "reconcile says which process with an io_uring has how much memory pinned, which is in no list once its memfd is closed and unmapped",
+        needs: &[Need::IoUring],
+        kernels: Kernels::OldestAndNewest,
+        ways: Way::BOTH,
+        run: in_kernel::registered_memory,
+    },
+    Scenario {
         name: "memfd_alone",
         claim: "A memfd has its size, and is charged for pages that were written or allocated in advance, not for those punched out",
         needs: &[],
