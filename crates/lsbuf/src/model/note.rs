@@ -460,7 +460,7 @@ impl fmt::Display for Note {
                 size.0
             ),
             Note::UnheldMissing(gaps) => {
-                let UnheldGaps { filesystems, folders, hidden, processes, cut } = *gaps;
+                let UnheldGaps { filesystems, folders, hidden, processes, namespaces, cut } = *gaps;
                 let parts = [
                     (
                         filesystems,
@@ -473,6 +473,11 @@ impl fmt::Display for Note {
                         processes,
                         "process that did not let its mounts be read",
                         "processes that did not let their mounts be read",
+                    ),
+                    (
+                        namespaces,
+                        "mount namespace without a process that could not be entered",
+                        "mount namespaces without a process that could not be entered",
                     ),
                 ];
                 let parts = parts.into_iter().filter(|&(number, ..)| number > 0);

@@ -20,8 +20,9 @@ pub struct UnheldFile {
     /// Which file it is.
     pub id: BufferId,
     /// Its path. Root can use it: if only other mount namespaces show the filesystem, it begins
-    /// with `/proc/PID/root` of a process that sees it. If no mount shows it, it begins with
-    /// `(unreachable)`.
+    /// with `/proc/PID/root` of a process that sees it. If only a mount namespace without a process
+    /// shows it, it begins with the command that enters that, `(nsenter --mount=PATH)`. If no mount
+    /// shows it, it begins with `(unreachable)`.
     pub path: Label,
     /// Its length.
     pub size: Bytes,
@@ -117,6 +118,8 @@ pub struct UnheldGaps {
     pub hidden: u64,
     /// Processes that did not let their mounts be read. A filesystem that only they see is missing.
     pub processes: u64,
+    /// Mount namespaces without a process that could not be entered.
+    pub namespaces: u64,
     /// Files were left out, because the kernel's lists changed too often, or because there are too
     /// many.
     pub cut: bool,

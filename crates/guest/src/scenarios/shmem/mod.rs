@@ -47,6 +47,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: unheld::other_namespaces,
     },
     Scenario {
+        name: "unheld_in_kept_namespaces",
+        claim: "Files of a mount namespace without a process are listed, with the command that enters it, whether a mount or an fd keeps it",
+        needs: &[],
+        kernels: Kernels::EveryByBpf,
+        ways: Way::BOTH,
+        run: unheld::kept_namespaces,
+    },
+    Scenario {
         name: "unheld_huge",
         claim: "A file of a hugetlbfs that nobody holds is listed with its huge pages",
         needs: &[Need::HugePages],

@@ -112,6 +112,42 @@ pub(super) fn other_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("a note says that a filesystem was not reached", !proves(ctx), missing)
 }
 
+pub(super) fn kept_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
+    const KEPT: &str = "/tmp/nobodys-namespace";
+    task::enter_new(UnshareFlags::NEWNS)?;
+    fs::write(KEPT, "").with_context(|| format!("making {KEPT}"))?;
+    let leave = |folder: &'static str| -> anyhow::Result<Actor> {
+        let mut actor = Actor::start(b"leaver", move |stage| {
+            task::enter_new(UnshareFlags::NEWNS)?;
+            mount_tmpfs(folder)?;
+            drop(file(&format!("{folder}/file"), 1)?);
+            stage.pause(&[])
+        })?;
+        actor.paused()?;
+        Ok(actor)
+    };
+    let (mounted, opened) = (leave("/tmp/nobodys-mounted")?, leave("/tmp/nobodys-opened")?);
+    mount_bind(format!("/proc/{}/ns/mnt", mounted.pid), KEPT).context("keeping a namespace")?;
+    let kept = File::open(format!("/proc/{}/ns/mnt", opened.pid))?;
+    drop((mounted, opened));
+    let answer = ask()?;
+    let found = unheld(&answer, "/tmp/nobodys-mounted/");
+    let expected =
+        BTreeSet::from([line(&format!("(nsenter --mount={KEPT})/tmp/nobodys-mounted/file"), 1, 0)]);
+    ctx.check_eq("a namespace that a mount keeps", format!("{expected:?}"), format!("{found:?}"))?;
+    let found = unheld(&answer, "/tmp/nobodys-opened/");
+    let path = format!(
+        "(nsenter --mount=/proc/{}/fd/{})/tmp/nobodys-opened/file",
+        std::process::id(),
+        sys::number(&kept)
+    );
+    let expected = BTreeSet::from([line(&path, 1, 0)]);
+    ctx.check_eq("a namespace that an fd keeps", format!("{expected:?}"), format!("{found:?}"))?;
+    rustix::mount::unmount(KEPT, rustix::mount::UnmountFlags::DETACH).context("letting a namespace go")?;
+    let found = unheld(&ask()?, "/tmp/nobodys-mounted/").len();
+    ctx.check_eq("its files go with it", 0, found)
+}
+
 pub(super) fn huge_pages(ctx: &mut Ctx) -> anyhow::Result<()> {
     task::enter_new(UnshareFlags::NEWNS)?;
     fs::create_dir_all("/tmp/nobodys-huge")?;

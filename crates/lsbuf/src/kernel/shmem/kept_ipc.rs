@@ -1,4 +1,4 @@
-//! IPC namespaces that no process is in, and how to open them.
+//! IPC and mount namespaces that no process is in, and how to open them.
 //!
 //! A namespace without a process lives on if something keeps its file (fs/nsfs.c): a bind mount,
 //! as container engines make them below `/run/ipcns`, or an fd. A mount table shows the first as a
@@ -32,29 +32,29 @@ use crate::kernel::path::Path;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::read::LINK_ROOM;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Dev, Inode, IpcNamespace, Label, Pid};
+use crate::model::{Dev, Inode, Label, Pid};
 
 /// What keeps a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum IpcKeeper {
+pub(crate) enum NamespaceKeeper {
     /// An fd of a process, by its number.
     Fd(Pid, u32),
     /// A mount, at this path as a process sees it.
     Mount(Pid, Box<[u8]>),
 }
 
-impl IpcKeeper {
+impl NamespaceKeeper {
     /// Opens the file of the namespace, and gives the path by which root can use it. `STALE`: it
     /// keeps this namespace no more.
-    pub(crate) fn open(&self, root: &ProcRoot, wanted: IpcNamespace) -> Result<(OwnedFd, Label)> {
+    pub(crate) fn open(&self, root: &ProcRoot, wanted: Inode) -> Result<(OwnedFd, Label)> {
         let proc = root.path().display();
         match self {
-            IpcKeeper::Fd(pid, fd) => {
+            NamespaceKeeper::Fd(pid, fd) => {
                 let path = Path::new(format_args!("{pid}/fd/{fd}"));
                 let pinned = root.dir().pin(path.as_str())?;
                 Ok((reopened(root, &pinned, wanted)?, Label::from(format!("{proc}/{pid}/fd/{fd}").as_str())))
             }
-            IpcKeeper::Mount(pid, point) => {
+            NamespaceKeeper::Mount(pid, point) => {
                 let below = |folder: &str| {
                     let pinned = look_up(root.dir().pin(folder)?.as_fd(), &Mounts::default(), point)?;
                     reopened(root, &pinned, wanted)
@@ -72,9 +72,9 @@ impl IpcKeeper {
 }
 
 /// Opens a pinned file, if it is that of this namespace.
-fn reopened(root: &ProcRoot, pinned: &OwnedFd, wanted: IpcNamespace) -> Result<OwnedFd> {
+fn reopened(root: &ProcRoot, pinned: &OwnedFd, wanted: Inode) -> Result<OwnedFd> {
     let own = root.dir().pin(c"self/ns/ipc")?;
-    if identity(pinned)? != (identity(&own)?.0, wanted.0) {
+    if identity(pinned)? != (identity(&own)?.0, wanted) {
         return Err(Errno::STALE);
     }
     let path = Path::new(format_args!("self/fd/{}", pinned.as_raw_fd()));
@@ -92,13 +92,24 @@ fn identity(file: &OwnedFd) -> Result<(Dev, Inode)> {
 pub(crate) fn note_mounts(namespaces: &mut Namespaces, pid: Pid, mountinfo: &[u8]) {
     for (root, point) in nsfs(mountinfo) {
         if let Some(namespace) = namespace_of(&root) {
-            namespaces.keep(namespace, IpcKeeper::Mount(pid, point.into()));
+            namespaces.keep(namespace, NamespaceKeeper::Mount(pid, point.into()));
         }
     }
 }
 
-/// Looks through all mount tables and fd links.
+/// Looks through all mount tables and fd links for IPC namespaces.
 pub(crate) fn search(namespaces: &mut Namespaces, root: &ProcRoot) {
+    each_keeper(root, |link, keeper| {
+        if let Some(namespace) = namespace_of(link) {
+            namespaces.keep(namespace, keeper);
+        }
+    });
+}
+
+/// Looks through all mount tables and fd links. Calls `found` with each mount of a namespace's file
+/// and each fd of one: with the link, such as `mnt:[4026532177]`, and what keeps it. Links of other
+/// fds are among them.
+pub(super) fn each_keeper(root: &ProcRoot, mut found: impl FnMut(&[u8], NamespaceKeeper)) {
     let mut views = HashSet::new();
     let mut slots = SlotReader::default();
     let mut text = Vec::new();
@@ -110,17 +121,17 @@ pub(crate) fn search(namespaces: &mut Namespaces, root: &ProcRoot) {
         if MountView::of(&process).is_ok_and(|view| views.insert(view))
             && process.dir().read_file(c"mountinfo", &mut text).is_ok()
         {
-            note_mounts(namespaces, pid, &text);
+            for (link, point) in nsfs(&text) {
+                found(&link, NamespaceKeeper::Mount(pid, point.into()));
+            }
         }
         let Ok(table) = process.dir().folder(c"fd") else { continue };
         let mut room = [MaybeUninit::uninit(); LINK_ROOM];
         // A table that cannot be listed has been reported by the scan.
         let _ = slots.each(&table, |entry| {
             let number = entry.to_str().ok().and_then(|number| number.parse().ok());
-            if let (Ok(link), Some(fd)) = (table.link(entry, &mut room), number)
-                && let Some(namespace) = namespace_of(link)
-            {
-                namespaces.keep(namespace, IpcKeeper::Fd(pid, fd));
+            if let (Ok(link), Some(fd)) = (table.link(entry, &mut room), number) {
+                found(link, NamespaceKeeper::Fd(pid, fd));
             }
             Ok(())
         });
@@ -134,6 +145,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::shmem::sysvipc::ipc_namespace;
+    use crate::model::IpcNamespace;
 
     /// Check that an fd of an IPC namespace is found and opened, and that an fd of another file is
     /// not taken for it.
@@ -146,13 +158,13 @@ mod tests {
         let own = ipc_namespace(process.dir(), "").unwrap();
         let mut namespaces = Namespaces::default();
         search(&mut namespaces, &root);
-        let keeper = IpcKeeper::Fd(pid, fd);
+        let keeper = NamespaceKeeper::Fd(pid, fd);
         assert!(namespaces.kept(own).contains(&keeper));
-        let path = keeper.open(&root, own).unwrap().1;
+        let path = keeper.open(&root, own.0).unwrap().1;
         assert_eq!(path, Label::from(format!("/proc/{pid}/fd/{fd}").as_str()));
         let other = File::open("/dev/null").unwrap();
-        let other = IpcKeeper::Fd(pid, other.as_raw_fd().unsigned_abs());
-        assert_eq!(other.open(&root, own).map(drop), Err(Errno::STALE));
+        let other = NamespaceKeeper::Fd(pid, other.as_raw_fd().unsigned_abs());
+        assert_eq!(other.open(&root, own.0).map(drop), Err(Errno::STALE));
     }
 
     /// Check that only a mount of an IPC namespace is noted, and that no path can forge one.
@@ -164,7 +176,10 @@ mod tests {
         let mut namespaces = Namespaces::default();
         note_mounts(&mut namespaces, Pid(7), text);
         let kept = |ino| namespaces.kept(IpcNamespace(Inode(ino))).to_vec();
-        assert_eq!(kept(4_026_532_177), [IpcKeeper::Mount(Pid(7), b"/run/ipcns/a b".as_slice().into())]);
+        assert_eq!(
+            kept(4_026_532_177),
+            [NamespaceKeeper::Mount(Pid(7), b"/run/ipcns/a b".as_slice().into())]
+        );
         assert_eq!((kept(4_026_532_178), kept(4_026_532_179)), (vec![], vec![]));
     }
 }

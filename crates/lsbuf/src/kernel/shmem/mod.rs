@@ -19,6 +19,7 @@ pub(crate) mod files;
 mod filesystems;
 pub(crate) mod inode;
 pub(crate) mod kept_ipc;
+mod kept_mounts;
 pub(crate) mod members;
 pub(crate) mod mounts;
 pub(crate) mod name;
@@ -141,6 +142,11 @@ impl MountView {
         let mut link = |name: &CStr| process.dir().link(name, &mut room).map(Label::from);
         Ok(MountView { namespace: link(c"ns/mnt")?, root: link(c"root")? })
     }
+
+    /// The link of the mount namespace.
+    fn namespace(&self) -> &Label {
+        &self.namespace
+    }
 }
 
 /// The context of the current process.
@@ -236,7 +242,7 @@ impl ShmemFinder {
         if let (Some(namespace), Some(pid)) = (namespace, self.context.pid)
             && self.kinds.has(Kind::Sysv)
         {
-            self.namespaces.keep(namespace, kept_ipc::IpcKeeper::Fd(pid, fd.0));
+            self.namespaces.keep(namespace, kept_ipc::NamespaceKeeper::Fd(pid, fd.0));
         }
         namespace.is_some()
     }

@@ -10,8 +10,11 @@
 //! kernel's cache of names, so that nobody is waited for. Its device proves that it is the right
 //! one.
 //!
-//! Limits: a filesystem that is mounted in no namespace of a process, or only below other mounts,
-//! is not reached. A path is right at the moment when it is made.
+//! Mount namespaces without a process come last ([`kept_mounts`](super::kept_mounts)). There is no
+//! path from outside into these, so a path there begins with `(nsenter --mount=PATH)`.
+//!
+//! Limits: a filesystem that is mounted only below other mounts is not reached. A path is right at
+//! the moment when it is made.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,12 +22,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::MountView;
+use super::kept_mounts::{self, KeptMounts};
 use super::mounts::Mounts;
 use super::name::Filesystem;
 use super::usage::{is_of, look_up};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Dev, Pid};
+use crate::model::{Dev, Label, Pid};
 
 /// What the processes of one mount namespace and root see.
 #[derive(Debug)]
@@ -36,6 +40,15 @@ struct Table {
     prefix: Vec<u8>,
 }
 
+/// What of the machine's mounts was not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// Processes that did not let their mounts be read.
+    pub(crate) processes: u64,
+    /// Mount namespaces without a process that could not be entered.
+    pub(crate) namespaces: u64,
+}
+
 /// The mount tables.
 #[derive(Debug)]
 pub(crate) struct Places<'r> {
@@ -44,8 +57,9 @@ pub(crate) struct Places<'r> {
     /// Processes whose tables have not been read yet. The next one is the last of these.
     unread: Vec<Pid>,
     seen: HashSet<MountView>,
-    /// Processes that did not let their mounts be read.
-    denied: u64,
+    denied: Unread,
+    /// Whether the mount namespaces without a process have been read.
+    has_read_kept: bool,
     /// Whether each mount point that was looked up leads to its filesystem.
     reached: HashMap<(usize, Vec<u8>, Dev), bool>,
 }
@@ -62,7 +76,8 @@ impl<'r> Places<'r> {
             tables: Vec::new(),
             unread,
             seen: HashSet::new(),
-            denied: 0,
+            denied: Unread::default(),
+            has_read_kept: false,
             reached: HashMap::new(),
         };
         if let Some(own) = own {
@@ -92,9 +107,8 @@ impl<'r> Places<'r> {
         })
     }
 
-    /// Every tmpfs, devtmpfs and hugetlbfs that a process sees, ordered by device; and how many
-    /// processes did not let their mounts be read.
-    pub(crate) fn devices(&mut self) -> (Vec<(Dev, Filesystem)>, u64) {
+    /// Every tmpfs, devtmpfs and hugetlbfs that is mounted, ordered by device; and what was not read.
+    pub(crate) fn devices(&mut self) -> (Vec<(Dev, Filesystem)>, Unread) {
         while self.read_next() {}
         let all = self.tables.iter().flat_map(|table| table.mounts.devices());
         let mut devices: Vec<(Dev, Filesystem)> = all.collect::<HashMap<_, _>>().into_iter().collect();
@@ -126,11 +140,31 @@ impl<'r> Places<'r> {
         })
     }
 
-    /// Reads the table of the next process. `false`: there is none left.
+    /// Reads the table of the next process, and at last those of the namespaces without a process.
+    /// `false`: there is none left.
     fn read_next(&mut self) -> bool {
-        let Some(pid) = self.unread.pop() else { return false };
+        let Some(pid) = self.unread.pop() else {
+            return !std::mem::replace(&mut self.has_read_kept, true) && self.read_kept();
+        };
         self.read(pid, format!("{}/{pid}/root", self.root.path().display()).into_bytes());
         true
+    }
+
+    /// Reads the tables of the mount namespaces without a process. Paths there begin with the
+    /// command by which root can enter the namespace, in brackets. `false`: there is none.
+    fn read_kept(&mut self) -> bool {
+        if !self.root.is_live() {
+            return false;
+        }
+        let known: HashSet<Label> = self.seen.iter().map(|view| view.namespace().clone()).collect();
+        let (kept, refused) = kept_mounts::read(self.root, &known);
+        self.denied.namespaces += refused;
+        let found = !kept.is_empty();
+        for KeptMounts { path, mountinfo, root } in kept {
+            let prefix = [b"(nsenter --mount=", path.as_bytes(), b")"].concat();
+            self.tables.push(Table { mounts: Mounts::parse(&mountinfo), root, prefix });
+        }
+        found
     }
 
     /// Reads the mounts that a process sees, unless another one sees the same.
@@ -140,7 +174,7 @@ impl<'r> Places<'r> {
             Ok(view) if self.seen.insert(view.clone()) => {}
             Ok(_) => return,
             Err(error) => {
-                self.denied += u64::from(matches!(error, Errno::ACCESS | Errno::PERM));
+                self.denied.processes += u64::from(matches!(error, Errno::ACCESS | Errno::PERM));
                 return;
             }
         }
@@ -148,7 +182,7 @@ impl<'r> Places<'r> {
         let mounts = process.dir().read_file(c"mountinfo", &mut text);
         match mounts.and_then(|()| process.dir().pin(c"root")) {
             Ok(root) => self.tables.push(Table { mounts: Mounts::parse(&text), root, prefix }),
-            Err(error) => self.denied += u64::from(matches!(error, Errno::ACCESS | Errno::PERM)),
+            Err(error) => self.denied.processes += u64::from(matches!(error, Errno::ACCESS | Errno::PERM)),
         }
     }
 }

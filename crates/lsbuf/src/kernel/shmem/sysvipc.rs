@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::kept_ipc::IpcKeeper;
+use super::kept_ipc::NamespaceKeeper;
 use crate::kernel::parse::{self, Malformed, number, number32};
 use crate::kernel::path::Path;
 use crate::kernel::process::ProcessDir;
@@ -46,7 +46,7 @@ struct Entrances {
     /// Tasks that were found in it, by ids below `/proc`.
     tasks: Vec<Pid>,
     /// What keeps it besides.
-    keepers: Vec<IpcKeeper>,
+    keepers: Vec<NamespaceKeeper>,
 }
 
 /// What was read of one namespace: its table, and how it was reached.
@@ -64,7 +64,7 @@ impl Namespaces {
     }
 
     /// Notes what keeps a namespace.
-    pub(crate) fn keep(&mut self, namespace: IpcNamespace, keeper: IpcKeeper) {
+    pub(crate) fn keep(&mut self, namespace: IpcNamespace, keeper: NamespaceKeeper) {
         let keepers = &mut self.0.entry(namespace).or_default().keepers;
         if keepers.len() < Namespaces::FEW {
             keepers.push(keeper);
@@ -73,7 +73,7 @@ impl Namespaces {
 
     /// What keeps a namespace, as far as it was noted.
     #[cfg(test)]
-    pub(super) fn kept(&self, namespace: IpcNamespace) -> &[IpcKeeper] {
+    pub(super) fn kept(&self, namespace: IpcNamespace) -> &[NamespaceKeeper] {
         self.0.get(&namespace).map_or(&[], |entrances| &entrances.keepers)
     }
 
@@ -89,8 +89,8 @@ impl Namespaces {
                 let file = through_task(root, namespace, pid)?;
                 Ok((SegmentReach::Process(pid), rows_of(root, &file)?))
             };
-            let of_keeper = |keeper: &IpcKeeper| {
-                let (file, path) = keeper.open(root, namespace)?;
+            let of_keeper = |keeper: &NamespaceKeeper| {
+                let (file, path) = keeper.open(root, namespace.0)?;
                 Ok((SegmentReach::Path(path), rows_of(root, &file)?))
             };
             let keepers = entrances.keepers.iter().filter(|_| root.is_live());

@@ -31,8 +31,8 @@ pub(super) fn unheld_files(root: &ProcRoot) -> UnheldList {
     let mut builder = UnheldBuilder::default();
     let mut places = Places::of(root);
     let opened = opened_through_overlays(root);
-    let (devices, processes) = places.devices();
-    builder.gaps.processes = processes;
+    let (devices, unread) = places.devices();
+    (builder.gaps.processes, builder.gaps.namespaces) = (unread.processes, unread.namespaces);
     for (dev, filesystem) in devices {
         let kind = match filesystem {
             Filesystem::Tmpfs | Filesystem::Devtmpfs => Kind::Tmpfs,
