@@ -114,6 +114,7 @@ CREATE TABLE buffer_state (
     exporter ANY,
     created_at INTEGER,
     creator_uid INTEGER,
+    name_stays INTEGER,
     count INTEGER,
     fd INTEGER NOT NULL,
     map INTEGER NOT NULL,

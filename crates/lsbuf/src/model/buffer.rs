@@ -161,6 +161,7 @@ impl Buffer {
             private_copies,
             created_at,
             creator_uid,
+            name_lives,
             payers,
             open_files,
             holders: _,
@@ -171,6 +172,7 @@ impl Buffer {
             && (*count, *exe, *residual) == (other.count, other.exe, other.residual)
             && (*in_flight, *io_uring) == (other.in_flight, other.io_uring)
             && (*created_at, *creator_uid) == (other.created_at, other.creator_uid)
+            && *name_lives == other.name_lives
             && (name, exporter, attachments) == (&other.name, &other.exporter, &other.attachments)
             && (segment, overlaps, payers) == (&other.segment, &other.overlaps, &other.payers)
             && (handles, kernel_holders) == (&other.handles, &other.kernel_holders)

@@ -35,8 +35,12 @@ pub enum KernelHolderKind {
 
 impl KernelHolderKind {
     /// Every sort.
-    pub const ALL: &'static [KernelHolderKind] =
-        &[KernelHolderKind::Loop, KernelHolderKind::IoUring, KernelHolderKind::Message];
+    pub const ALL: &'static [KernelHolderKind] = &[
+        KernelHolderKind::Loop,
+        KernelHolderKind::IoUring,
+        KernelHolderKind::Message,
+        KernelHolderKind::Overlay,
+    ];
 
     /// The sort for which [`KernelHolderKind::as_str`] has that word.
     #[must_use]

@@ -17,3 +17,25 @@ pub enum NameLives {
     /// Nobody was found who keeps the filesystem or the namespace, but that proves nothing.
     Unknown,
 }
+
+impl NameLives {
+    /// Whether the name stays. `None`: unknown.
+    #[must_use]
+    pub fn stays(self) -> Option<bool> {
+        match self {
+            NameLives::Stays => Some(true),
+            NameLives::GoesWithHolder => Some(false),
+            NameLives::Unknown => None,
+        }
+    }
+
+    /// The value for which [`NameLives::stays`] returns that.
+    #[must_use]
+    pub fn of_stays(stays: Option<bool>) -> NameLives {
+        match stays {
+            Some(true) => NameLives::Stays,
+            Some(false) => NameLives::GoesWithHolder,
+            None => NameLives::Unknown,
+        }
+    }
+}

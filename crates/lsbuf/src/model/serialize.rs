@@ -336,6 +336,9 @@ struct JsonBuffer<'a> {
     swapped: Option<Bytes>,
     huge_page: Option<Bytes>,
     deleted: Option<bool>,
+    /// Left out where the name stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_stays: Option<Option<bool>>,
     seals: Option<Seals>,
     segment: Option<JsonSegment<'a>>,
     same_memory: Option<&'a [Overlap]>,
@@ -475,6 +478,7 @@ impl<'a> JsonBuffer<'a> {
             swapped: buffer.swapped,
             huge_page: buffer.huge_page,
             deleted: buffer.deleted,
+            name_stays: Some(buffer.name_lives.stays()).filter(|stays| *stays != Some(true)),
             seals: buffer.seals,
             segment: buffer.segment.as_deref().map(|segment| JsonSegment::of(segment, buffer.id.ino)),
             same_memory: buffer.overlaps.as_deref(),

@@ -25,7 +25,7 @@ use super::lists;
 use crate::kernel::bpf::record::{AloneRecord, MountedIn};
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::members::Members;
-use crate::model::{Buffer, Dev, IpcNamespace, Kind, Label, NameLives, Pid, Residual, SegmentReach};
+use crate::model::{Buffer, Dev, Holder, IpcNamespace, Kind, Label, NameLives, Pid, Residual, SegmentReach};
 
 /// What a reading found of filesystems and namespaces that few keep.
 #[derive(Debug, Default)]
@@ -74,7 +74,10 @@ pub(super) fn add(root: &ProcRoot, few: &FewKeep, buffers: &mut [Buffer]) {
     for buffer in buffers.iter() {
         let Some(place) = Place::of(buffer) else { continue };
         let held_by = places.entry(place).or_default();
-        held_by.pids.extend(buffer.holders.iter().map(|holder| holder.pid));
+        // An fd of a segment, as map_files gives one, keeps the segment and not its namespace.
+        let keeps = |holder: &&Holder| buffer.id.kind != Kind::Sysv || !holder.maps.is_empty();
+        held_by.pids.extend(buffer.holders.iter().filter(keeps).map(|holder| holder.pid));
+        held_by.others |= !buffer.holders.iter().all(|holder| keeps(&holder));
         let hidden = [buffer.in_flight, buffer.io_uring];
         held_by.others |= buffer.residual != Residual::Exact(0) || hidden != [Some(0); 2];
     }

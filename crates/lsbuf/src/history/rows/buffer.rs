@@ -15,8 +15,8 @@ use super::Unreadable;
 use crate::model::deserialize::parts::JsonParts;
 use crate::model::serialize::parts::parts;
 use crate::model::{
-    Buffer, BufferId, Bytes, Fd, Holder, Inode, IpcNamespace, Label, MapRef, Pid, Residual, ThreadFds,
-    measure,
+    Buffer, BufferId, Bytes, Fd, Holder, Inode, IpcNamespace, Label, MapRef, NameLives, Pid, Residual,
+    ThreadFds, measure,
 };
 
 pub(in super::super) const BUFFER_STATE: Table = Table::new(
@@ -32,6 +32,7 @@ pub(in super::super) const BUFFER_STATE: Table = Table::new(
         "exporter",
         "created_at",
         "creator_uid",
+        "name_stays",
         "count",
         "fd",
         "map",
@@ -103,6 +104,7 @@ pub(in super::super) fn buffer_state(row: RowId, buffer: &Buffer, saw_every_proc
         maybe(buffer.exporter.as_ref(), label),
         maybe(buffer.created_at, nanos),
         maybe(buffer.creator_uid, |uid| Value::Integer(uid.into())),
+        maybe(buffer.name_lives.stays(), flag),
         count(buffer.count),
         number(account.fd),
         number(account.map),
@@ -193,6 +195,7 @@ fn fill(buffer: &mut Buffer, row: &Row<'_>) -> Result<(), Unreadable> {
     buffer.exporter = row.get::<_, Option<Label>>("exporter")?;
     buffer.created_at = time_of_nanos(row.get("created_at")?);
     buffer.creator_uid = row.get("creator_uid")?;
+    buffer.name_lives = NameLives::of_stays(row.get("name_stays")?);
     buffer.count = number("count")?;
     buffer.in_flight = number("in_flight")?;
     buffer.io_uring = number("io_uring")?;

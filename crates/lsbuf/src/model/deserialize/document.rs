@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::super::{
     Buffer, BufferId, Bytes, Coverage, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, GemHandle,
-    HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, Note, OpenFiles, Overlap,
+    HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, NameLives, Note, OpenFiles, Overlap,
     Payers, Pid, PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList, Snapshot,
     Source, Why,
 };
@@ -120,6 +120,9 @@ struct JsonBuffer {
     swapped: Option<Bytes>,
     huge_page: Option<Bytes>,
     deleted: Option<bool>,
+    /// Left out where it does, and by older documents.
+    #[serde(default = "yes")]
+    name_stays: Option<bool>,
     seals: Option<Seals>,
     segment: Option<Box<Segment>>,
     same_memory: Option<Vec<Overlap>>,
@@ -148,6 +151,11 @@ struct JsonRefs {
     io_uring: Option<u64>,
     exe: Option<u64>,
     kernel: Option<u64>,
+}
+
+/// What is true where a document says nothing.
+fn yes() -> Option<bool> {
+    Some(true)
 }
 
 impl JsonBuffer {
@@ -183,6 +191,7 @@ impl JsonBuffer {
             private_copies: self.private_copies,
             created_at: self.created_at.as_deref().map(time).transpose()?,
             creator_uid: self.creator_uid,
+            name_lives: NameLives::of_stays(self.name_stays),
             payers: self.payers,
             open_files: self.open_files,
             holders: self.holders,

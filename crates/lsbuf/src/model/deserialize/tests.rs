@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::model::NameLives;
 use crate::model::ledger::tests::{any_snapshot, snapshot};
 
 /// Bytes that are no UTF-8, and some that JSON escapes.
@@ -63,6 +64,7 @@ fn with_every_part() -> Snapshot {
     buffer.private_copies = vec![PrivateCopies::new(Pid(1), Bytes(1), Bytes(2))].into();
     buffer.created_at = Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(99));
     buffer.creator_uid = Some(1000);
+    buffer.name_lives = NameLives::Unknown;
     let cgroup = PayingCgroup { path: hostile(), removed: true, unified: true, id: 77 };
     let payers = vec![Payer { cgroup: Arc::new(cgroup), bytes: Bytes(4096) }];
     buffer.payers =

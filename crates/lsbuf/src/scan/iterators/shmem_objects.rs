@@ -10,7 +10,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::shmem_records::{KnownFile, KnownInode, ShmemRecords};
-use super::unheld_files::UNREACHABLE;
 use crate::kernel::bpf::record::{Id, ShmFilesystem, TaskRecord};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;

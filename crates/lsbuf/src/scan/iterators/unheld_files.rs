@@ -20,8 +20,7 @@ pub(super) fn unheld_files(records: &mut Records, root: &ProcRoot) -> UnheldList
         UNKNOWN_FOLDER => folder.path.clone(),
         // The root of the filesystem. If that is mounted at `/`, a file's path begins there.
         b"" => match places.path_of(folder.dev, b"") {
-            Some(point) if point == b"/" => Box::default(),
-            Some(point) => point.into(),
+            Some(point) => point.strip_suffix(b"/").unwrap_or(&point).into(),
             None => UNREACHABLE.into(),
         },
         below => match places.path_of(folder.dev, below) {

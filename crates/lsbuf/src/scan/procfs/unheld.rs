@@ -43,7 +43,7 @@ pub(super) fn unheld_files(root: &ProcRoot) -> UnheldList {
             builder.gaps.filesystems += 1;
             continue;
         };
-        let point = if point == b"/" { &[][..] } else { &point[..] };
+        let point = point.strip_suffix(b"/").unwrap_or(&point);
         let opened = opened.get(&dev);
         // The files of a folder come one after the other.
         let mut last: Option<(Vec<u8>, u32)> = None;
