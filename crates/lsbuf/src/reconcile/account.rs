@@ -248,9 +248,9 @@ pub struct Reconciliation {
     pub huge: Vec<HugeAccount>,
     /// Why the account of huge pages may be off.
     pub huge_uncertainties: Vec<HugeUncertainty>,
-    /// The processes with an io_uring that have pinned memory, and how many bytes each has pinned
-    /// (`VmPin`). A ring that has registered memory keeps it after its file is closed and unmapped.
-    /// That memory is in no list and not in `Shmem`. How much of this is such memory is unknown.
+    /// The processes with an io_uring that has registered memory, and how many bytes. A ring keeps
+    /// that memory after its file is closed and unmapped. It is then in no list and not in `Shmem`.
+    /// How much of this is such memory is unknown.
     pub pinned: Vec<(Pid, Bytes)>,
 }
 

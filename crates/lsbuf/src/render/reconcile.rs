@@ -160,7 +160,7 @@ fn outside(found: &Reconciliation, sizes: Sizes) -> String {
     parts.join(", ")
 }
 
-/// What processes with an io_uring have pinned. `None`: there is none.
+/// What processes have registered with io_urings. `None`: nothing.
 fn pinned(found: &Reconciliation, sizes: Sizes) -> Option<String> {
     /// So many processes are named.
     const NAMED: usize = 8;
@@ -173,7 +173,7 @@ fn pinned(found: &Reconciliation, sizes: Sizes) -> Option<String> {
     }
     let parts = (!parts.is_empty()).then(|| parts.join(", "))?;
     Some(format!(
-        "pinned by processes with an io_uring: {parts}; it may be of memfds that are closed, which are in no row"
+        "registered with io_urings: {parts}; it may be of memfds that are closed, which are in no row"
     ))
 }
 
@@ -187,7 +187,7 @@ pub(super) fn signed(bytes: i128, sizes: Sizes) -> String {
     }
 }
 
-/// A process with an io_uring, and how much it has pinned.
+/// A process with an io_uring, and how much memory it has registered.
 #[derive(Serialize)]
 struct JsonPinned {
     pid: u32,

@@ -1,4 +1,5 @@
-//! Gives a name to what holds a buffer inside the kernel: loop devices, io_urings, messages, overlays.
+//! Gives a name to what holds a buffer inside the kernel: loop devices, io_urings, messages,
+//! overlays.
 //!
 //! Loop devices say which file they have by device and inode number, which is proof. An io_uring
 //! says the path of a fixed file, a socket how many fds wait in it, and an overlay the paths of its

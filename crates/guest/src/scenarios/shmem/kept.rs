@@ -16,20 +16,18 @@ use crate::actor::{Actor, Held};
 use crate::answer::Answer;
 use crate::scenario::Ctx;
 use crate::sys::shm::{self, Segment};
-use crate::sys::{self, page_size, task};
+use crate::sys::{page_size, task};
 
 /// What the exit of a process frees, as it was printed.
 fn uss(answer: &Answer, actor: &Actor) -> anyhow::Result<String> {
     Ok(answer.process(actor.pid)?["uss"].to_string())
 }
 
-/// Starts a process that has a file of two pages open and mapped, below a mounted folder.
+/// Starts a process that has a file of two pages open below a mounted folder.
 fn opener(folder: &'static str) -> anyhow::Result<(Actor, Held)> {
     let mut actor = Actor::start(b"opener", move |stage| {
         let file = file(&format!("{folder}/held"), 2)?;
-        // procfs knows a file on a filesystem that it does not see mounted by its mappings alone.
-        let map = sys::map(&file, 0, page_size())?;
-        stage.pause(&[Held::by_file(&file)?.and_map(map, 0)])
+        stage.pause(&[Held::by_file(&file)?])
     })?;
     let held = actor.paused_with_one()?;
     Ok((actor, held))

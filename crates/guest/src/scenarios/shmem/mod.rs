@@ -107,7 +107,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         claim: "An exit frees a file of a lazily unmounted tmpfs that nothing else keeps, and its path is marked; with another user of that tmpfs this is unknown, or nothing",
         needs: &[],
         kernels: Kernels::EveryByBpf,
-        ways: Way::BOTH,
+        ways: &[Way::Bpf],
         run: kept::lazily_unmounted,
     },
     Scenario {

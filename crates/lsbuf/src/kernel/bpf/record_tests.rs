@@ -170,8 +170,8 @@ fn a_filesystem() {
     assert_eq!(only(&written(19, &[&words(&[0, 1, 0, 0])])), Record::ShmWalk(walk));
 }
 
-/// Check that it is known where a filesystem is mounted only if all its mounts were seen, and nothing
-/// else keeps it or uses one of its folders.
+/// Check that it is known where a filesystem is mounted only if all its mounts were seen, and
+/// nothing else keeps it or uses one of its folders.
 #[test]
 fn where_a_filesystem_is_mounted() {
     let of = |uses, mounted: [u32; 4]| {
