@@ -2,8 +2,8 @@
 //! them.
 //!
 //! A file that a process opens below the mount point of an overlay is a file of the overlay, with
-//! the overlay's device. The overlay opens the file of one of its layers, which no fd shows. It also
-//! keeps the dentry of each file that was looked up, open or not (`ovl_inode` in
+//! the overlay's device. The overlay opens the file of one of its layers, which no fd shows. It
+//! also keeps the dentry of each file that was looked up, open or not (`ovl_inode` in
 //! fs/overlayfs/ovl_entry.h).
 //!
 //! The options of a mount name the layers (`ovl_show_options` in fs/overlayfs): `upperdir` and
@@ -211,8 +211,8 @@ mod tests {
         View { overlays: overlays.collect(), mounts }
     }
 
-    /// Check that layers on a tmpfs are found by their place there, in the order of the options, and
-    /// that others are left out.
+    /// Check that layers on a tmpfs are found by their place there, in the order of the options,
+    /// and that others are left out.
     #[test]
     fn layers_in_memory() {
         let view = view();
@@ -224,8 +224,8 @@ mod tests {
         assert!(!has("/part/upper/f") && !has("/part/up") && !has("/up/f"));
     }
 
-    /// Check that a path below an overlay leads to the file of each layer, with and without the mark
-    /// of a deleted file, and that another path leads to none.
+    /// Check that a path below an overlay leads to the file of each layer, with and without the
+    /// mark of a deleted file, and that another path leads to none.
     #[test]
     fn files_of_a_path() {
         let view = view();

@@ -107,7 +107,8 @@ impl<'r> Places<'r> {
         })
     }
 
-    /// Every tmpfs, devtmpfs and hugetlbfs that is mounted, ordered by device; and what was not read.
+    /// Every tmpfs, devtmpfs and hugetlbfs that is mounted, ordered by device; and what was not
+    /// read.
     pub(crate) fn devices(&mut self) -> (Vec<(Dev, Filesystem)>, Unread) {
         while self.read_next() {}
         let all = self.tables.iter().flat_map(|table| table.mounts.devices());
