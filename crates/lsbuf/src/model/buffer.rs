@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{
-    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, NameLives, OpenFiles, Overlap, Payers, Pid,
-    PrivateCopies, Residual, Seals, Segment, ShortList, Tid, Why,
+    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, NameLives, OpenFiles, Overlap, Payers,
+    Pid, PrivateCopies, Residual, Seals, Segment, ShortList, Tid, Why,
 };
 
 /// One buffer and its references.

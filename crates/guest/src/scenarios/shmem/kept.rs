@@ -9,8 +9,7 @@ use anyhow::Context;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::UnshareFlags;
 
-use super::kit::{by_bpf, page};
-use super::listed::paths::{file, mount_tmpfs};
+use super::kit::{by_bpf, file, mount_tmpfs, page};
 use super::sysv::{KEY, held};
 use crate::actor::{Actor, Held};
 use crate::answer::Answer;

@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-use super::listed::paths::{file, mount_tmpfs};
+use super::kit::{file, mount_tmpfs};
 use crate::actor::Actor;
 use crate::answer::{Answer, LSBUF};
 use crate::scenario::Ctx;

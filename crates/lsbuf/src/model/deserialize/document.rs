@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::super::{
     Buffer, BufferId, Bytes, Coverage, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, GemHandle,
-    HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, NameLives, Note, OpenFiles, Overlap,
-    Payers, Pid, PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList, Snapshot,
-    Source, Why,
+    HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, NameLives, Note, OpenFiles,
+    Overlap, Payers, Pid, PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList,
+    Snapshot, Source, Why,
 };
 use super::text::{label, labels, time};
 
