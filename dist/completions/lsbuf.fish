@@ -180,7 +180,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l human -d 'Size
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l from -d 'The recording that A and B are times of' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l watch -d 'Run COMMAND and show what was born meanwhile and is still there up to TIME after it has ended' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l watch -d 'Run COMMAND and show what was born meanwhile and is still there TIME after it has ended' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l by -d 'Sum up: by process, or by a KEY of lsbuf sum' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
@@ -207,7 +207,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l human -d 'Sizes lik
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l deleted -d 'Only unlinked files and segments marked for removal'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l every -d 'Time from one sample to the next' -r
@@ -222,7 +222,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l sys-root -d 'The 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s q -l quiet -d 'Print no progress'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l payers -d 'Find out which cgroups pay for each buffer (BPF only), for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r

@@ -83,8 +83,8 @@ pub(crate) mod map_files;
 pub(crate) mod mapped_as;
 pub(crate) mod maps;
 pub(crate) mod meminfo;
-#[cfg_attr(not(feature = "check"), allow(dead_code, reason = "much of it is for checks"))]
 pub(crate) mod open_files;
+#[cfg_attr(not(feature = "check"), allow(dead_code, reason = "much of it is for checks"))]
 pub(crate) mod own;
 pub(crate) mod page_payers;
 pub(crate) mod parse;

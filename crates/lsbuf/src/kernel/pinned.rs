@@ -44,7 +44,7 @@ fn of_process(process: &ProcessDir, slots: &mut SlotReader) -> u64 {
     let mut room = [MaybeUninit::uninit(); LINK_ROOM];
     // What could be listed before an error is used.
     let _ = slots.each(&table, |entry| {
-        let keeper = table.link(entry, &mut room).ok().and_then(|link| FileKeeper::of(link));
+        let keeper = table.link(entry, &mut room).ok().and_then(FileKeeper::of);
         if matches!(keeper, Some(FileKeeper::Ring)) {
             rings.extend(entry.to_str().ok().and_then(|fd| fd.parse().ok()).map(Fd));
         }
