@@ -73,7 +73,7 @@ pub(super) const GROUP: u32 = 4400;
 const OTHER_GROUP: u32 = 4401;
 
 /// The folder of pins with the layout that this lsbuf uses.
-const SET: &str = "/run/lsbuf/9";
+const SET: &str = "/run/lsbuf/10";
 
 /// The command, without a source from the environment.
 pub(super) fn lsbuf(arguments: &[&str]) -> Command {

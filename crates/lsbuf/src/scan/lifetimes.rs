@@ -87,9 +87,12 @@ pub(super) fn add(root: &ProcRoot, few: &FewKeep, buffers: &mut [Buffer]) {
         mark_unreachable(buffer, &mut members);
         let [holder] = &buffer.holders[..] else { continue };
         let pid = holder.pid;
-        if buffer.deleted == Some(false) {
-            let place = Place::of(buffer).map(|place| (place, &places[&place]));
-            buffer.name_lives = name_lives(buffer, pid, place, few, &mut members, &own);
+        let place = Place::of(buffer).map(|place| (place, &places[&place]));
+        match buffer.deleted {
+            Some(false) => buffer.name_lives = name_lives(buffer, pid, place, few, &mut members, &own),
+            // It may have no name any more.
+            None => buffer.name_lives = NameLives::Unknown,
+            Some(true) => {}
         }
     }
 }

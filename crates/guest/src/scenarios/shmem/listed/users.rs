@@ -61,7 +61,7 @@ pub(super) fn of_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
         // The table of another IPC namespace is read by root alone.
         // What a loop device has open is asked of the device, which root alone may open.
         let without: &[&str] = match kind {
-            "sysv" => &["deleted", "ipc_namespace", "leak_shape", "segment"],
+            "sysv" => &["deleted", "ipc_namespace", "leak_shape", "name_stays", "segment"],
             _ => &["kernel_holders"],
         };
         let (roots, members) = (rows(&roots, kind, without), rows(&members, kind, without));
