@@ -15,6 +15,7 @@ use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, SUM_COLUMNS};
 use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
 use crate::diff::DiffArgs;
+use crate::export::ExportArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
 use crate::topics::Topic;
@@ -104,6 +105,9 @@ pub(crate) enum Command {
     /// Record what is there, again and again, into a file that --from FILE answers from
     #[command(after_help = Topic::of("lsbuf record").help())]
     Record(RecordArgs),
+    /// Write a recording as tables in files, for other engines: NDJSON or Parquet
+    #[command(after_help = Topic::of("lsbuf export").help())]
+    Export(ExportArgs),
     /// Say whether answers are complete here, and what would make them so
     #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
@@ -454,6 +458,13 @@ impl ScanArgs {
 }
 
 impl ReadingArgs {
+    /// The id of the machine that is read; `None`: it is a recorded one, or has none.
+    pub(crate) fn machine_id(&self) -> Option<String> {
+        let id = std::fs::read_to_string(self.roots.own("/etc/machine-id")?).ok()?;
+        let id = id.trim_end();
+        (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+    }
+
     /// As the library takes it, with all kinds.
     pub(crate) fn options(&self) -> Options {
         self.roots.options(self.source)
@@ -474,8 +485,13 @@ struct Roots {
 }
 
 impl Roots {
+    /// A file of this machine, unless a recorded one is read.
+    fn own(&self, path: &str) -> Option<PathBuf> {
+        (self.proc_root.as_path() == Path::new("/proc")).then(|| PathBuf::from(path))
+    }
+
     fn options(&self, sources: Sources) -> Options {
-        let own = |path: &str| (self.proc_root.as_path() == Path::new("/proc")).then(|| PathBuf::from(path));
+        let own = |path: &str| self.own(path);
         Options {
             proc_root: self.proc_root.clone(),
             sys_root: self.sys_root.clone().or(own("/sys")),

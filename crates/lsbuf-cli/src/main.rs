@@ -8,6 +8,7 @@
 mod args;
 mod commands;
 mod diff;
+mod export;
 mod generate;
 mod groups;
 mod manual;
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Show(args) => commands::show(&args),
         Command::Reconcile(args) => commands::reconcile(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),

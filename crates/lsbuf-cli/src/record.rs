@@ -58,6 +58,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     let stop = signals()?;
     let keep = Keep { age: Some(args.keep), size: Some(args.max_size) };
     let mut recorder = Recorder::open(&args.file, keep)?;
+    recorder.set_machine(args.scan.reading.machine_id());
     let mut scanner = Scanner::new(Options { details: Details::ALL, ..args.scan.options() })?;
     let begun = Instant::now();
     let mut progress = Progress::new(!args.quiet && io::stderr().is_terminal());

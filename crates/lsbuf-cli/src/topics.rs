@@ -253,6 +253,23 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf export",
+        description: &[
+            "DIR gets a folder for each table (sample, buffer, process, holder), and in it one for each \
+             boot and day: buffer/boot=ID/date=2026-11-27/part-0.ndjson. A row is what was the same from \
+             first_at to last_at. Each has the machine's id, so that DIR can hold the recordings of many \
+             machines. Names are written as lsbuf prints them. Files that are there are not replaced.",
+        ],
+        examples: &[
+            ("lsbuf export buffers.db tables", "NDJSON, for any engine"),
+            ("lsbuf export buffers.db tables --format parquet", "smaller and faster to ask"),
+            ("duckdb -c \"FROM 'tables/buffer/*/*/*.ndjson' LIMIT 9\"", ""),
+        ],
+        exit: ACTION,
+        files: &[],
+        ..NONE
+    },
+    Topic {
         command: "lsbuf record",
         description: &[
             "It takes a sample, as lsbuf -J --details would, again and again until a signal ends it, and \

@@ -31,6 +31,7 @@
 
 mod checksum;
 mod document;
+pub mod export;
 mod file;
 mod keep;
 mod life;

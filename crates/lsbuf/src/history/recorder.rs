@@ -43,6 +43,7 @@ pub struct Appended {
 /// What was written last.
 #[derive(Debug, Default)]
 struct State {
+    machine: Option<String>,
     run: Option<Run>,
     newest: Option<Newest>,
 }
@@ -103,6 +104,13 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// Names the machine that is recorded, so that recordings of many can be told apart
+    /// ([`export`](super::export)). On Linux machine-id(5) is meant for that. To be called before
+    /// the first snapshot.
+    pub fn set_machine(&mut self, id: Option<String>) {
+        self.state.machine = id;
+    }
+
     /// Appends a snapshot, and deletes what is older or more than is to be kept. If the disk is
     /// full, the oldest samples are deleted first, then the snapshot is given up.
     ///
@@ -119,7 +127,7 @@ impl Recorder {
             written = self.write(&snapshot, boottime);
         }
         let (run, open, appended) = written.map_err(|error| file::failed(&self.path, &error))?;
-        self.state = State { run: Some(run), newest: Some(Newest { snapshot, open }) };
+        (self.state.run, self.state.newest) = (Some(run), Some(Newest { snapshot, open }));
         let kept = self.keeping.keep(&self.db, appended.sample);
         kept.map_err(|error| file::failed(&self.path, &error))?;
         Ok(appended)
@@ -205,7 +213,7 @@ impl State {
         if let Some(run) = self.run.as_ref().filter(|run| run.host == *host && run.kinds == *kinds) {
             return Ok(run.clone());
         }
-        let boot = rows::boot_row(db, host)?;
+        let boot = rows::boot_row(db, self.machine.as_deref(), host)?;
         let row = rows::add_run(db, boot, *kinds)?;
         Ok(Run { row, boot, host: host.clone(), kinds: *kinds })
     }

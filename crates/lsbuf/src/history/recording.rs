@@ -99,6 +99,7 @@ impl Recording {
         let begun = self.db.unchecked_transaction().map_err(Unreadable::from);
         begun.and_then(|_transaction| read(&self.db)).map_err(|error| match error {
             Unreadable::Sqlite(error) => self.failed(&error),
+            Unreadable::Elsewhere(error) => error,
             Unreadable::Nonsense(text) => {
                 let path = self.path.display();
                 Error::new(ErrorKind::NotRecording, format!("{path} is damaged: {text}"))

@@ -21,6 +21,7 @@ INSERT INTO span SELECT class, length FROM classes;
 CREATE TABLE boot (
     id INTEGER PRIMARY KEY,
     sum INTEGER NOT NULL,
+    machine_id TEXT,
     boot_id TEXT,
     hostname TEXT,
     kernel TEXT

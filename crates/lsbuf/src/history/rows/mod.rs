@@ -20,6 +20,7 @@ pub(super) use process::{PROCESS_STATE, process_row, process_state, read_process
 pub(super) use sample::{add_run, add_sample, boot_row, find_sample, read_sample, sample};
 
 use super::table::Table;
+use crate::error::Error;
 
 /// Every table of intervals.
 pub(super) const TABLES: &[Table] =
@@ -30,6 +31,8 @@ pub(super) const TABLES: &[Table] =
 pub(super) enum Unreadable {
     Sqlite(rusqlite::Error),
     Nonsense(String),
+    /// What is read cannot be put elsewhere.
+    Elsewhere(Error),
 }
 
 impl From<rusqlite::Error> for Unreadable {

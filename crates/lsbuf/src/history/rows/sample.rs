@@ -12,7 +12,7 @@ use super::super::{Sample, SampleId};
 use super::Unreadable;
 use crate::model::{Coverage, Host, Kind, Kinds, ProcessCounts, Snapshot};
 
-const BOOT: &[&str] = &["boot_id", "hostname", "kernel"];
+const BOOT: &[&str] = &["machine_id", "boot_id", "hostname", "kernel"];
 const RUN: &[&str] = &["boot", "lsbuf", "looked_for"];
 const SAMPLE: &[&str] = &[
     "run",
@@ -26,14 +26,22 @@ const SAMPLE: &[&str] = &[
     "rows",
 ];
 
-/// The row of that boot; a new one if it has none.
-pub(in super::super) fn boot_row(db: &Connection, host: &Host) -> rusqlite::Result<RowId> {
+/// The row of that boot of a machine; a new one if it has none.
+pub(in super::super) fn boot_row(
+    db: &Connection,
+    machine: Option<&str>,
+    host: &Host,
+) -> rusqlite::Result<RowId> {
     let Host { hostname, kernel, boot_id } = host;
+    let texts = [machine, boot_id.as_deref(), hostname.as_deref(), kernel.as_deref()];
     let known = db
-        .prepare_cached("SELECT id FROM boot WHERE boot_id IS ?1 AND hostname IS ?2 AND kernel IS ?3")?
-        .query_row((boot_id, hostname, kernel), |row| row.get(0))
+        .prepare_cached(
+            "SELECT id FROM boot WHERE machine_id IS ?1 AND boot_id IS ?2 AND hostname IS ?3 \
+             AND kernel IS ?4",
+        )?
+        .query_row(texts, |row| row.get(0))
         .optional()?;
-    let values = || [boot_id, hostname, kernel].map(|text| maybe(text.clone(), Value::Text)).to_vec();
+    let values = || texts.map(|text| maybe(text.map(str::to_owned), Value::Text)).to_vec();
     known.map_or_else(|| table::insert(db, "boot", BOOT, values()), |row| Ok(RowId(row)))
 }
 
