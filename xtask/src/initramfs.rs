@@ -48,6 +48,8 @@ pub(crate) fn build_static(workspace: &Workspace, arch: Arch, packages: &[&str])
     for package in packages {
         cargo.args(["--package", package]);
     }
+    // As packages have it, so that what is tested is what is installed.
+    cargo.args(["--features", "lsbuf-cli/parquet"]);
     cargo.arg("--target-dir").arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     host::cross_link(&mut cargo, arch);

@@ -17,6 +17,7 @@ mod coverage;
 mod cpio;
 mod deb_version;
 mod dist;
+mod engines;
 mod fetch;
 mod host;
 mod initramfs;
@@ -65,6 +66,8 @@ enum Task {
     /// Run all tests except those in real kernels
     Check,
     Api(api::ApiArgs),
+    /// Ask other engines for figures of a recording and of its exports, and compare
+    Engines,
     Bpf(bpf::BpfArgs),
     Vm(vm::VmArgs),
     Demo(vm::DemoArgs),
@@ -95,6 +98,10 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Test { quick, all } => suite::run(&workspace, !quick, *all),
         Task::Check => suite::run(&workspace, false, false),
         Task::Api(arguments) => api::api(&workspace, arguments).map(|()| ExitCode::SUCCESS),
+        Task::Engines => match engines::check(&workspace)? {
+            engines::Engines::Same(_) => Ok(ExitCode::SUCCESS),
+            engines::Engines::Missing(why) => anyhow::bail!("DuckDB is missing: {why}"),
+        },
         Task::Bpf(arguments) => bpf::bpf(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Vm(arguments) => {
             let failed = vm::vm(&workspace, arguments)?.failed;

@@ -13,6 +13,7 @@ use crate::api;
 use crate::arch::Arch;
 use crate::bpf::{self, Compared};
 use crate::dist;
+use crate::engines::{self, Engines};
 use crate::host::{self, For};
 use crate::initramfs::build_programs;
 use crate::licences;
@@ -72,6 +73,14 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
     });
     run.step("BPF objects", || compared(bpf::check(workspace)?, all));
     run.step("public API", || compared(api::check(workspace)?, all));
+    run.step("engines", || match engines::check(workspace)? {
+        Engines::Missing(why) if all => bail!("DuckDB is missing: {why}"),
+        Engines::Missing(why) => {
+            println!("   DuckDB is missing: {why}");
+            Ok(Tally { skipped: 1, ..Tally::default() })
+        }
+        Engines::Same(passed) => Ok(Tally { passed, ..Tally::default() }),
+    });
     run.step("packages", || packages::check(workspace));
     if let Some(building) = building {
         let _ = building.join();

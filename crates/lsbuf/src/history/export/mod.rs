@@ -24,8 +24,8 @@ use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
-use super::rows::{TABLES, Unreadable};
 use super::Recording;
+use super::rows::{TABLES, Unreadable};
 use crate::error::Error;
 use crate::escape::escape;
 use tables::{EXPORTED, Exported};

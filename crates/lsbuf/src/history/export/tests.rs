@@ -122,3 +122,44 @@ fn no_interval_is_left_out() {
         assert_eq!(number(exported) as i64, intervals, "{table}");
     }
 }
+
+/// Writes a world for `cargo xtask engines`, in both formats, with the right answers. They come from
+/// how the world is made.
+#[cfg(feature = "parquet")]
+#[test]
+#[ignore = "cargo xtask engines runs it"]
+fn for_engines() {
+    let folder = std::path::PathBuf::from(std::env::var_os("LSBUF_ENGINES").unwrap());
+    fs::create_dir_all(&folder).unwrap();
+    let mut recorder = Recorder::open(folder.join("r.db"), Keep::default()).unwrap();
+    recorder.set_machine(Some("0123456789abcdef0123456789abcdef".into()));
+    // A sample every half a minute around midnight. Each has 100 buffers that last for ten samples,
+    // and one that is there all the time and grows. Two processes have one fd each of every buffer.
+    let samples = 200;
+    for n in 0..samples {
+        let holders = || vec![holder(7, 1, 0, &[]), holder(8, 1, 0, &[4096])];
+        let mut buffers: Vec<_> =
+            (0..100).map(|k| buffer(1000 + n / 10 * 100 + k, Some(4096), Some(3), holders())).collect();
+        buffers.insert(0, buffer(1, Some(4096 * (n + 1)), Some(3), holders()));
+        let taken_at = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 - 3000 + n * 30);
+        let mut snapshot = Snapshot { taken_at, ..snapshot(buffers, Gaps::default()) };
+        snapshot.host.boot_id = Some("d3b07384-d9a0-4c9b-8f3a-000000000001".into());
+        recorder.append(snapshot).unwrap();
+    }
+    recorder.close().unwrap();
+    let recording = Recording::open(folder.join("r.db")).unwrap();
+    for &format in Format::ALL {
+        recording.export(folder.join(format.as_str()), format).unwrap();
+    }
+    let answers = serde_json::json!({
+        "samples": samples,
+        "buffers at the end": 101,
+        "size at the end": 100 * 4096 + 4096 * samples,
+        "buffers ever": 1 + samples / 10 * 100,
+        "fds at the end": 2 * 101,
+        "processes ever": 2,
+        "machines": 1,
+        "days": 2,
+    });
+    fs::write(folder.join("answers.json"), answers.to_string()).unwrap();
+}
