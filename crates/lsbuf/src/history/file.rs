@@ -20,6 +20,9 @@ const APPLICATION: i32 = i32::from_be_bytes(*b"lsbf");
 /// is a new one, too.
 const VERSION: i32 = 1;
 
+/// What stands for the path of a recording in memory.
+pub(super) const IN_MEMORY: &str = "the recording in memory";
+
 /// Keeps others from writing into the file, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "the lock is the open file's")] File);
@@ -38,6 +41,14 @@ pub(super) fn open_to_write(path: &Path) -> Result<(Connection, Lock), Error> {
     check(&db, path)?;
     set_up(&db).map_err(|error| failed(path, &error))?;
     Ok((db, lock))
+}
+
+/// Makes a recording in memory. Nobody else can open it, so it needs no lock.
+pub(super) fn open_in_memory() -> Result<Connection, Error> {
+    let path = Path::new(IN_MEMORY);
+    let db = Connection::open_in_memory().map_err(|error| failed(path, &error))?;
+    make(&db).map_err(|error| failed(path, &error))?;
+    Ok(db)
 }
 
 /// Opens a recording to read it.

@@ -33,7 +33,8 @@ pub struct Keep {
 #[derive(Debug)]
 pub(super) struct Keeping {
     keep: Keep,
-    reserve: PathBuf,
+    /// `None`: the recording is in memory.
+    reserve: Option<PathBuf>,
 }
 
 /// Bytes of the reserve. To delete some samples takes a few hundred pages of the log.
@@ -46,9 +47,14 @@ impl Keeping {
     pub(super) fn new(path: &Path, keep: Keep) -> Keeping {
         let mut reserve = path.as_os_str().to_owned();
         reserve.push("-reserve");
-        let keeping = Keeping { keep, reserve: reserve.into() };
+        let keeping = Keeping { keep, reserve: Some(reserve.into()) };
         keeping.take_reserve();
         keeping
+    }
+
+    /// Keeps all of a recording in memory.
+    pub(super) fn of_memory() -> Keeping {
+        Keeping { keep: Keep::default(), reserve: None }
     }
 
     /// Deletes what is not to be kept after that sample was added.
@@ -74,25 +80,26 @@ impl Keeping {
     /// Deletes the oldest samples because the disk is full. Returns whether there is room now.
     pub(super) fn make_room(&self, db: &Connection) -> bool {
         // Without it there is no room to delete anything.
-        let removed = std::fs::remove_file(&self.reserve);
+        let removed = self.reserve.as_ref().is_some_and(|reserve| std::fs::remove_file(reserve).is_ok());
         let newest = super::recorder::newest_sample(db).ok().flatten();
         let oldest = newest.and_then(|newest| after_some(db, newest).ok().flatten());
         let deleted = oldest.is_some_and(|oldest| delete_before(db, oldest).is_ok());
         if deleted {
             self.take_reserve();
         }
-        deleted && removed.is_ok()
+        deleted && removed
     }
 
     /// Removes the reserve.
     pub(super) fn leave(&self) {
         // It is of no use without the recorder, and does no harm.
-        let _ = std::fs::remove_file(&self.reserve);
+        let _ = self.reserve.as_ref().map(std::fs::remove_file);
     }
 
     /// Takes the reserve, if there is room for it.
     fn take_reserve(&self) {
-        let options = File::options().write(true).create(true).truncate(false).open(&self.reserve);
+        let Some(reserve) = &self.reserve else { return };
+        let options = File::options().write(true).create(true).truncate(false).open(reserve);
         let taken = options.is_ok_and(|file| fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_ok());
         if !taken {
             self.leave();

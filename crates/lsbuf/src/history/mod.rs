@@ -38,6 +38,7 @@ mod life;
 mod recorder;
 mod recording;
 mod rows;
+mod suspects;
 mod table;
 mod value;
 mod when;
@@ -47,6 +48,9 @@ pub use keep::Keep;
 pub use life::{BufferNumber, Lasting, Life};
 pub use recorder::{Appended, Recorder};
 pub use recording::{Recording, Sample, SampleId};
+pub use suspects::{
+    COHORTS, Cohort, Fences, Growth, Judged, LivedBuffer, Slope, Suspect, SuspectHolder, SuspectKey, Suspects,
+};
 pub use when::{When, duration, shown};
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::file::{self, Lock};
 use super::keep::{self, Keep, Keeping};
 use super::rows::{self, TABLES};
 use super::table::{RowId, Table};
-use super::{Sample, SampleId};
+use super::{Recording, Sample, SampleId};
 use crate::error::Error;
 use crate::model::{Buffer, Holder, Host, Kinds, Pid, Process, Snapshot, measure};
 
@@ -27,7 +27,7 @@ pub struct Recorder {
     db: Connection,
     state: State,
     keeping: Keeping,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 /// What one snapshot added to a recording.
@@ -99,7 +99,8 @@ impl Recorder {
         let path = path.as_ref();
         let (db, lock) = file::open_to_write(path)?;
         let keeping = Keeping::new(path, keep);
-        let recorder = Recorder { path: path.to_owned(), db, state: State::default(), keeping, _lock: lock };
+        let recorder =
+            Recorder { path: path.to_owned(), db, state: State::default(), keeping, _lock: Some(lock) };
         recorder.end_run().map_err(|error| file::failed(path, &error))?;
         Ok(recorder)
     }
@@ -109,6 +110,16 @@ impl Recorder {
     /// the first snapshot.
     pub fn set_machine(&mut self, id: Option<String>) {
         self.state.machine = id;
+    }
+
+    /// Makes a recording in memory. It has room for as much as memory has.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn in_memory() -> Result<Recorder, Error> {
+        let db = file::open_in_memory()?;
+        let (path, keeping) = (PathBuf::from(file::IN_MEMORY), Keeping::of_memory());
+        Ok(Recorder { path, db, state: State::default(), keeping, _lock: None })
     }
 
     /// Appends a snapshot, and deletes what is older or more than is to be kept. If the disk is
@@ -140,6 +151,16 @@ impl Recorder {
     pub fn close(self) -> Result<(), Error> {
         self.keeping.leave();
         self.end_run().map_err(|error| file::failed(&self.path, &error))
+    }
+
+    /// Ends the recording, as [`Recorder::close`] does, and opens it to be read.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn finish(self) -> Result<Recording, Error> {
+        self.keeping.leave();
+        self.end_run().map_err(|error| file::failed(&self.path, &error))?;
+        Ok(Recording::of(self.path, self.db))
     }
 
     /// The size of the recording in bytes, without SQLite's log.

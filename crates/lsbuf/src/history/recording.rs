@@ -44,6 +44,11 @@ impl Recording {
         Ok(Recording { path: path.to_owned(), db: file::open_to_read(path)? })
     }
 
+    /// That of a recorder.
+    pub(super) fn of(path: PathBuf, db: Connection) -> Recording {
+        Recording { path, db }
+    }
+
     /// Every sample, in the order in which they were taken.
     ///
     /// # Errors

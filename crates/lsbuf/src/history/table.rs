@@ -116,20 +116,41 @@ impl Table {
         of: i64,
         mut take: impl FnMut(&Row<'_>) -> Result<(), Unreadable>,
     ) -> Result<u64, Unreadable> {
-        let own = self.columns.join(", ");
-        let sql = format!("SELECT sum, last, first, {own} FROM {rows} ORDER BY id");
-        let mut statement = db.prepare_cached(&sql)?;
+        let mut statement = db.prepare_cached(&format!("{} FROM {rows} ORDER BY id", self.selection()))?;
         let mut rows = statement.query([of])?;
         let mut number = 0;
         while let Some(row) = rows.next()? {
-            let sum = checksum::sum_of(row, 2..self.columns.len() + 3)?;
-            if row.get::<_, i64>("sum")? != sum ^ checksum::sum_of_last(row.get("last")?) {
-                return Err(Unreadable::from(format!("a row of table {} has a wrong checksum", self.name)));
-            }
+            self.check(row)?;
             take(row)?;
             number += 1;
         }
         Ok(number)
+    }
+
+    fn selection(&self) -> String {
+        format!("SELECT sum, last, first, {}", self.columns.join(", "))
+    }
+
+    /// The command that reads all rows in the order of a column, and of equal ones in the order in
+    /// which they were added. Each row must be checked.
+    pub(super) fn all_by(&self, column: &str) -> String {
+        format!("{} FROM {} ORDER BY {column}, id", self.selection(), self.name)
+    }
+
+    /// Where a column is in a row that was read.
+    pub(super) fn column(&self, name: &str) -> Result<usize, Unreadable> {
+        let own = ["sum", "last", "first"];
+        let found = own.iter().chain(self.columns).position(|column| *column == name);
+        found.ok_or_else(|| Unreadable::from(format!("table {} lacks column {name}", self.name)))
+    }
+
+    /// Compares a row with its checksum.
+    pub(super) fn check(&self, row: &Row<'_>) -> Result<(), Unreadable> {
+        let sum = checksum::sum_of(row, 2..self.columns.len() + 3)?;
+        if row.get::<_, i64>(0)? == sum ^ checksum::sum_of_last(row.get(1)?) {
+            return Ok(());
+        }
+        Err(Unreadable::from(format!("a row of table {} has a wrong checksum", self.name)))
     }
 
     /// Deletes the rows that held for the last time before that sample. Returns the values of a

@@ -128,6 +128,15 @@ impl LeakShape {
         }
     }
 
+    /// The shape for which [`LeakShape::as_str`] has that word.
+    #[cfg(feature = "history")]
+    pub(crate) fn of_word(word: &str) -> Option<LeakShape> {
+        use LeakShape::{Fd, Handle, InFlight, Map, OPath, Unattached, Unheld};
+        [Fd, Map, Handle, InFlight, OPath, Unattached, Unheld]
+            .into_iter()
+            .find(|shape| shape.as_str() == word)
+    }
+
     fn of(buffer: &Buffer, account: &Account, saw_every_process: bool) -> Option<LeakShape> {
         if buffer.holders.iter().any(|h| h.slots().0 >= FD_LEAK_MIN) {
             return Some(LeakShape::Fd);

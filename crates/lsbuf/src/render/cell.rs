@@ -50,6 +50,8 @@ pub enum Cell {
     SizeChange(Option<i128>),
     /// By how much a number has changed: `+3`; `None`: unknown.
     NumberChange(Option<i128>),
+    /// A number with two decimals, in hundredths: `0.97`; `None`: unknown.
+    Hundredths(Option<i128>),
     /// A time that has passed: `3d4h` for people, seconds for programs; `None`: unknown.
     Age(Option<Duration>),
 }
@@ -72,6 +74,7 @@ impl Cell {
             | Cell::Estimate(None)
             | Cell::SizeChange(None)
             | Cell::NumberChange(None)
+            | Cell::Hundredths(None)
             | Cell::Age(None) => {
                 text.push_str(if style == Style::Csv { "" } else { "?" });
             }
@@ -88,6 +91,10 @@ impl Cell {
             // A spreadsheet takes a number with a sign for that number.
             &Cell::SizeChange(Some(change)) | &Cell::NumberChange(Some(change)) => {
                 _ = write!(text, "{}{}", sign(change), change.unsigned_abs());
+            }
+            &Cell::Hundredths(Some(n)) => {
+                let minus = if n < 0 { "-" } else { "" };
+                _ = write!(text, "{minus}{}.{:02}", n.unsigned_abs() / 100, n.unsigned_abs() % 100);
             }
             Cell::Age(Some(age)) if sizes == Sizes::Human => push_age(text, age.as_secs()),
             Cell::Age(Some(age)) => text.push_str(Digits::of(age.as_secs()).as_str()),
@@ -118,7 +125,7 @@ impl Cell {
         match self {
             Cell::Size(size) => number(&size.map(|s| s.0)),
             Cell::Number(n) | Cell::Estimate(n) => number(n),
-            Cell::SizeChange(n) | Cell::NumberChange(n) => signed(n),
+            Cell::SizeChange(n) | Cell::NumberChange(n) | Cell::Hundredths(n) => signed(n),
             Cell::Age(age) => number(&age.map(|age| age.as_secs())),
             Cell::Text(text) => text.as_ref().map_or(Rank::Unknown, |t| Rank::Text(t.as_bytes())),
             Cell::Words(words) => words.as_ref().map_or(Rank::DoesNotApply, |w| Rank::Text(w.as_bytes())),

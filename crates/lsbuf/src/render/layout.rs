@@ -3,8 +3,8 @@
 //! Characters that a terminal would obey are escaped, even where JSON allows them. No value has
 //! memory of its own on the way: a document can have millions.
 //!
-//! Limit: it writes what documents of this crate consist of. Fractions, raw bytes and variants with
-//! fields are errors. Keys must be text.
+//! Limit: it writes what documents of this crate consist of. Raw bytes and variants with fields are
+//! errors, and so are fractions of 32 bits and those that are no numbers. Keys must be text.
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
@@ -299,8 +299,12 @@ impl<'w, 'o> serde::Serializer for &'w mut Writer<'o> {
         unsupported()
     }
 
-    fn serialize_f64(self, _: f64) -> Result<(), Failed> {
-        unsupported()
+    fn serialize_f64(self, number: f64) -> Result<(), Failed> {
+        if !number.is_finite() {
+            return unsupported();
+        }
+        // Rust writes it without an exponent.
+        Ok(write!(self.piece, "{number}")?)
     }
 
     fn serialize_char(self, value: char) -> Result<(), Failed> {
@@ -490,6 +494,17 @@ mod tests {
     /// Check that a value that this writer does not know is refused, and not written wrongly.
     #[test]
     fn unknown_values() {
-        assert!(document(&mut Vec::new(), &1.5, JsonLayout::Lines).is_err());
+        for number in [f64::NAN, f64::INFINITY] {
+            assert!(document(&mut Vec::new(), &number, JsonLayout::Lines).is_err());
+        }
+        assert!(document(&mut Vec::new(), &1.5f32, JsonLayout::Lines).is_err());
+    }
+
+    /// Check that fractions are written without an exponent, also very large and very small ones.
+    #[test]
+    fn fractions() {
+        let mut text = Vec::new();
+        assert!(document(&mut text, &[1.5, -0.25, 3.0, 1e20, 1e-7], JsonLayout::Compact).is_ok());
+        assert_eq!(text, b"[1.5,-0.25,3,100000000000000000000,0.0000001]\n");
     }
 }

@@ -4,14 +4,13 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use super::blocks::block;
 use crate::escape::escape;
 use crate::history::{Lasting, Life, Sample, shown};
 use crate::model::{Buffer, Bytes, Holder};
 
 /// Columns of the line that shows its cost over time.
 const WIDTH: u32 = 60;
-
-const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Writes the life of a buffer. `newest` is the last sample of the recording.
 ///
@@ -54,11 +53,11 @@ fn how(holder: &Holder) -> String {
 fn cost_line(states: &[Lasting<Buffer>], begin: Option<SystemTime>, end: SystemTime, most: u64) -> String {
     let known = states.iter().flat_map(|state| [state.first, state.last]).flatten();
     let Some(begin) = begin.or_else(|| known.map(|sample| sample.taken_at).min()) else {
-        return BLOCKS[7].to_string();
+        return block(1, 1).to_string();
     };
     let length = end.duration_since(begin).unwrap_or_default();
     let at = |column: u32| begin + length * column / (WIDTH - 1);
-    let block = |time: SystemTime| {
+    let block_at = |time: SystemTime| {
         let is_then = |state: &&Lasting<Buffer>| {
             state.first.is_none_or(|first| first.taken_at <= time)
                 && state.last.is_none_or(|last| time <= last.taken_at)
@@ -74,13 +73,10 @@ fn cost_line(states: &[Lasting<Buffer>], begin: Option<SystemTime>, end: SystemT
         match state.map(|state| state.what.cost()) {
             None => ' ',
             Some(None) => '?',
-            Some(Some(cost)) => {
-                let height = u128::from(cost.0) * 7 / u128::from(most.max(1));
-                BLOCKS[usize::try_from(height).unwrap_or(7).min(7)]
-            }
+            Some(Some(cost)) => block(cost.0, most),
         }
     };
-    (0..WIDTH).map(|column| block(at(column))).collect()
+    (0..WIDTH).map(|column| block_at(at(column))).collect()
 }
 
 /// Whether a state began with the sample behind the last one of another state.

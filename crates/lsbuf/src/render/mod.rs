@@ -7,6 +7,8 @@
 //! [`std::io::Write`]; nothing is printed.
 
 mod align;
+#[cfg(feature = "history")]
+mod blocks;
 mod cell;
 mod columns;
 mod details;
@@ -15,6 +17,10 @@ mod digits;
 mod inherited;
 mod json;
 mod layout;
+#[cfg(feature = "history")]
+mod leaks;
+#[cfg(feature = "history")]
+mod leaks_json;
 #[cfg(feature = "history")]
 mod life;
 mod payer;
@@ -39,6 +45,10 @@ pub use diff::{
 };
 pub use json::json;
 pub use layout::JsonLayout;
+#[cfg(feature = "history")]
+pub use leaks::{DEFAULT_LEAK_COLUMNS, LEAK_COLUMNS, fence_evidence, leak_evidence, leak_summary};
+#[cfg(feature = "history")]
+pub use leaks_json::leaks_json;
 #[cfg(feature = "history")]
 pub use life::life;
 pub use reconcile::{reconciliation, reconciliation_json};
@@ -72,6 +82,9 @@ pub struct View<'a> {
     pub sum: Option<&'a Sum>,
     /// The difference, for columns of what has changed.
     pub differences: Option<&'a Differences<'a>>,
+    /// The groups over time, for columns of suspects.
+    #[cfg(feature = "history")]
+    pub suspects: Option<&'a crate::history::Suspects>,
     /// The file that nobody holds which was unpacked last, and its index: all cells of its row need
     /// it.
     unpacked: RefCell<Option<(usize, Rc<Buffer>)>>,
@@ -109,6 +122,8 @@ impl<'a> View<'a> {
             processes: (0..snapshot.processes.len()).collect(),
             sum: None,
             differences: None,
+            #[cfg(feature = "history")]
+            suspects: None,
             unpacked: RefCell::new(None),
         }
     }
