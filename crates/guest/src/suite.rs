@@ -10,8 +10,8 @@ use anyhow::bail;
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
-    machine, making, mapping, names, naming, people, probes, procmap, reconcile, rights, shmem, soaking,
-    sources, unlisted, video,
+    leaking, machine, making, mapping, names, naming, people, probes, procmap, reconcile, rights, shmem,
+    soaking, sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -38,6 +38,7 @@ pub fn all() -> &'static [Scenario] {
             shmem::listed::SCENARIOS,
             people::SCENARIOS,
             cases::SCENARIOS,
+            leaking::SCENARIOS,
             huge_pages::SCENARIOS,
             reconcile::SCENARIOS,
             everything::SCENARIOS,

@@ -16,6 +16,7 @@ use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
 
 use crate::diff::DiffArgs;
 use crate::export::ExportArgs;
+use crate::leaks::LeaksArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
 use crate::topics::Topic;
@@ -108,6 +109,9 @@ pub(crate) enum Command {
     /// Write a recording as tables in files, for other engines: NDJSON or Parquet
     #[command(after_help = Topic::of("lsbuf export").help())]
     Export(ExportArgs),
+    /// Find what is born and does not die: suspects, with the evidence
+    #[command(after_help = Topic::of("lsbuf leaks").help())]
+    Leaks(LeaksArgs),
     /// Say whether answers are complete here, and what would make them so
     #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
@@ -302,7 +306,7 @@ pub(crate) struct ReconcileArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct Format {
-    /// JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1
+    /// JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1
     #[arg(short = 'J', long, conflicts_with_all = ["csv", "raw", "noheadings", "human"])]
     pub(crate) json: bool,
     /// JSON on one line, without white space
@@ -563,7 +567,7 @@ fn group(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "no such group in /etc/group; valid: one of those, or a number".to_owned())
 }
 
-fn glob(text: &str) -> Result<GlobMatcher, String> {
+pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {
     let glob =
         Glob::new(text).map_err(|e| format!("{}; valid: *, ?, [abc], {{a,b}}, \\ to quote", e.kind()))?;
     Ok(glob.compile_matcher())

@@ -407,6 +407,9 @@ pub(crate) fn write_list(
             writeln!(out, "{}", lsbuf::render::diff_summary(differences.diff, sizes))?;
             return out.flush();
         }
+        if view.suspects.is_some() {
+            return out.flush();
+        }
         if let Some(sum) = view.sum {
             writeln!(out, "{}", lsbuf::render::sum_summary(sum, sizes))?;
         }

@@ -11,6 +11,7 @@ mod diff;
 mod export;
 mod generate;
 mod groups;
+mod leaks;
 mod manual;
 mod named;
 mod naming;
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Reconcile(args) => commands::reconcile(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Leaks(args) => leaks::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),

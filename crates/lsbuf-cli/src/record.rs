@@ -48,7 +48,7 @@ pub(crate) struct RecordArgs {
     scan: ScanArgs,
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let least = Duration::from_millis(10);
     let every = duration(text)?;
     if every < least { Err("the shortest interval is 10ms".to_owned()) } else { Ok(every) }
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
 }
 
 /// Receives something when a signal asks this process to end.
-fn signals() -> Result<Receiver<()>> {
+pub(crate) fn signals() -> Result<Receiver<()>> {
     let (sender, receiver) = channel();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
     std::thread::spawn(move || {

@@ -6,27 +6,35 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use globset::GlobMatcher;
 use lsbuf::escape::unescape;
-use lsbuf::model::{Buffer, Pid};
+use lsbuf::model::{Buffer, Label, Pid};
 use lsbuf::render::{Column, View};
 
 use crate::args::FilterArgs;
 
 /// Whether a buffer passes all filters.
 pub(crate) fn passes(filter: &FilterArgs, buffer: &Buffer) -> bool {
-    let named = |glob: &globset::GlobMatcher| {
-        buffer.name.as_ref().is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes())))
-    };
-    let exporter = buffer.exporter.as_ref().map(|e| e.as_bytes());
-    let made_by = |wanted: &String| {
-        exporter.is_some_and(|e| e == wanted.as_bytes() || unescape(wanted).is_some_and(|bytes| e == bytes))
-    };
+    let exporter = buffer.exporter.as_ref();
     (filter.pids.is_empty() || buffer.holders.iter().any(|h| filter.pids.contains(&h.pid)))
-        && (filter.exporters.is_empty() || filter.exporters.iter().any(made_by))
-        && filter.name.as_ref().is_none_or(named)
+        && is_made_by(&filter.exporters, exporter)
+        && is_named(filter.name.as_ref(), buffer.name.as_ref())
         && filter.min_size.is_none_or(|min| buffer.size.is_some_and(|size| size >= min))
         && (!filter.unheld || buffer.is_unheld())
         && (!filter.deleted || buffer.deleted == Some(true))
+}
+
+/// Whether a name fits a pattern, if there is one.
+pub(crate) fn is_named(glob: Option<&GlobMatcher>, name: Option<&Label>) -> bool {
+    glob.is_none_or(|glob| name.is_some_and(|name| glob.is_match(OsStr::from_bytes(name.as_bytes()))))
+}
+
+/// Whether an exporter is one of those, as it is or as lsbuf prints it. No list has all of them.
+pub(crate) fn is_made_by(wanted: &[String], exporter: Option<&Label>) -> bool {
+    let is = |one: &Label, wanted: &String| {
+        one.as_bytes() == wanted.as_bytes() || unescape(wanted).is_some_and(|bytes| one.as_bytes() == bytes)
+    };
+    wanted.is_empty() || exporter.is_some_and(|one| wanted.iter().any(|wanted| is(one, wanted)))
 }
 
 /// Keeps the buffers that pass, and the processes that hold one of them. A process that has only

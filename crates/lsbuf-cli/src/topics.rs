@@ -5,8 +5,8 @@
 //! options is with the options, in `args`.
 
 use lsbuf::render::{
-    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_PROCESS_COLUMNS, DEFAULT_SUM_COLUMNS,
-    PROCESS_COLUMNS, SUM_COLUMNS,
+    BUFFER_COLUMNS, Column, DEFAULT_BUFFER_COLUMNS, DEFAULT_LEAK_COLUMNS, DEFAULT_PROCESS_COLUMNS,
+    DEFAULT_SUM_COLUMNS, LEAK_COLUMNS, PROCESS_COLUMNS, SUM_COLUMNS,
 };
 use lsbuf::scan::PINS;
 
@@ -59,6 +59,8 @@ const PROCESSES: Columns = Columns {
 };
 
 const SUMS: Columns = Columns { all: SUM_COLUMNS, default: DEFAULT_SUM_COLUMNS, note: None };
+
+const LEAKS: Columns = Columns { all: LEAK_COLUMNS, default: DEFAULT_LEAK_COLUMNS, note: None };
 
 const ANSWER: &[(&str, &str)] = &[
     ("0", "answered, even if only in part (stderr says so)"),
@@ -287,6 +289,39 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf --from b.db --at 14:05", "what was there at 14:05"),
             ("lsbuf ps --from b.db --at -10m", "ten minutes before its end"),
             ("lsbuf show --from b.db 17", "the life of the buffer with INO 17"),
+        ],
+        ..NONE
+    },
+    Topic {
+        command: "lsbuf leaks",
+        columns: Some(LEAKS),
+        description: &[
+            "It groups buffers by the command and cgroup of their holder, by kind, exporter and name with its \
+             numbers folded, and divides the time into eight parts. Of each part it counts how many were \
+             born in it and how many of these are left.",
+            "growing: each part leaves survivors, those that have lived long do not die, and it goes on. \
+             plateau: it has filled, and stands, as a cache does. churn: what is born dies again, also if \
+             more and more are needed. too short: too few samples or births to say.",
+            "A suspect is no verdict: a cache that is still filling looks the same. The evidence of each one \
+             is printed. docs/leaks.md says how the states are told.",
+        ],
+        notes: &[
+            "A TIME to watch is 500ms, 90s, 10m, 1h30m or 7d.",
+            "What is born and dies between two samples is not seen.",
+        ],
+        examples: &[
+            ("sudo lsbuf leaks", "watch for a minute"),
+            ("lsbuf leaks --for 10m --every 5s --all", "longer, with all groups"),
+            ("lsbuf leaks b.db --since -1h", "the last hour of a recording"),
+            ("lsbuf leaks b.db --fail-on growing", "in a test: exit 4 if one grows"),
+            ("lsbuf leaks b.db -J --all | jq .states", ""),
+        ],
+        exit: &[
+            ("0", "answered, even if only in part (stderr says so)"),
+            ("1", "no answer"),
+            ("2", "wrong arguments"),
+            ("3", "answered in part, with --strict"),
+            ("4", "a group grows, with --fail-on growing"),
         ],
         ..NONE
     },

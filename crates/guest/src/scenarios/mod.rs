@@ -16,6 +16,7 @@ pub(crate) mod holding;
 pub(crate) mod huge_pages;
 pub(crate) mod impostors;
 pub(crate) mod kernel_refs;
+pub(crate) mod leaking;
 pub(crate) mod machine;
 pub(crate) mod making;
 pub(crate) mod mapping;

@@ -1,6 +1,6 @@
 //! The numbers of sync_files over time.
 //!
-//! A sync_file has no identity that can be seen, so nothing is known of births and deaths: only how
+//! A sync_file has no identity that can be seen, so nobody can tell which ones are new: only how
 //! many a process has. A number whose lowest value rises from each part of the range to the next
 //! looks like a leak.
 //!

@@ -12,7 +12,7 @@ use super::figures::Counts;
 pub enum Growth {
     /// Each part of the time leaves survivors, the old ones do not die, and it goes on.
     Growing,
-    /// There are too few samples or births to say.
+    /// There are too few samples, or too few were born, to say.
     TooShort,
     /// What was born dies again.
     Churn,

@@ -1,10 +1,10 @@
 //! Suspects: groups of buffers that are born and do not die.
 //!
-//! Whether something leaks is seen over time. Buffers have identities, so it can be counted what was
-//! born, what died and what stays. Buffers are grouped by the command and cgroup of their holder, by kind,
-//! exporter and name with its numbers folded. The range is divided into [`COHORTS`] equal parts,
-//! and for each part it is counted how many buffers were born in it and how many of these are left.
-//! In a leak each part leaves some, the old ones too. In a pool the old parts die out.
+//! Whether something leaks is seen over time. Buffers have identities, so what was born, what died
+//! and what stays can be counted. Buffers are grouped by the command and cgroup of their holder, by
+//! kind, exporter and name with its numbers folded. The range is divided into [`COHORTS`] equal
+//! parts. Of each part it is counted how many buffers were born in it, and how many of these are
+//! left. In a leak each part leaves some, the old ones too. In a pool the old parts die out.
 //!
 //! A buffer counts in the group of each of its holders, for as long as that one held it. So a
 //! process that keeps what others let go is found. What nobody holds any more, but still exists,
@@ -14,13 +14,14 @@
 //! changes, and what dies would be in another group than what lives.
 //!
 //! Limits: a suspect is no verdict. A cache that is still filling looks the same. A buffer that
-//! grows, and many fds of one buffer, are not births. What lives and dies between two samples is not
-//! seen. The bytes of a buffer are those that it had at last, also for the time before.
+//! grows, and many fds of one buffer, are no new buffers. What lives and dies between two samples
+//! is not seen. The bytes of a buffer are those that it had at last, also for the time before.
 
 mod fences;
 mod figures;
 mod judge;
 mod lives;
+mod range;
 mod reader;
 
 use std::time::Duration;
@@ -98,9 +99,9 @@ pub struct Suspect {
     pub died: u64,
     /// What was born, by time of birth. There are [`COHORTS`] of them.
     pub cohorts: Vec<Cohort>,
-    /// What those that are left of the births cost together; `None`: the cost of one is unknown.
+    /// What those that were born and are left cost together; `None`: the cost of one is unknown.
     pub bytes: Option<Bytes>,
-    /// How many of those that are left of the births count in another group, too.
+    /// How many of those that were born and are left count in another group, too.
     pub shared: u64,
     /// By how much the group grows; `None`: too few samples to say.
     pub slope: Option<Slope>,
@@ -114,7 +115,7 @@ pub struct Suspect {
     /// For how long its oldest buffer that is left has been there within the range; `None`: none is
     /// left.
     pub oldest: Option<Duration>,
-    /// The commonest shape of those that are left of the births; `None`: most have none.
+    /// The commonest shape of those that were born and are left; `None`: most have none.
     pub shape: Option<LeakShape>,
     /// How many buffers there were, at moments that divide the range evenly.
     pub trend: Vec<u64>,

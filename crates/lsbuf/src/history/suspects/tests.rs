@@ -52,7 +52,7 @@ fn figures(one: &Suspect) -> [u64; 4] {
     [one.older, one.older_died, one.born, one.died]
 }
 
-/// Check that births and deaths are counted for each holder, by folded names, and that a process
+/// Check that what is born and dies is counted for each holder, by folded names, and that a process
 /// which keeps what others have let go is told from them.
 #[test]
 fn holders_are_told_apart() {

@@ -199,7 +199,8 @@ fn leak_within_churn() {
     assert_eq!((found.older, found.older_died), (20, 20));
 }
 
-/// Check that what only stands is a plateau, and that few samples or few births are too short.
+/// Check that what only stands is a plateau, and that few samples, or few new buffers, are too
+/// short.
 #[test]
 fn nothing() {
     let still = group((0..50).map(|_| stay(0, END, 1)));
@@ -228,14 +229,17 @@ fn worst_first() {
     assert_eq!(names, ["large", "small", "late", "still"]);
 }
 
-fn any_history() -> impl Strategy<Value = (Vec<u64>, Vec<(usize, usize, u32, u8, Option<u64>)>)> {
+/// Two samples, a process, a name and a cost.
+type AnyLife = (usize, usize, u32, u8, Option<u64>);
+
+fn any_history() -> impl Strategy<Value = (Vec<u64>, Vec<AnyLife>)> {
     let life = (0..60usize, 0..60usize, 0..4u32, 0..3u8, prop::option::of(any::<u64>()));
     (prop::collection::vec(0..1000u64, 0..60), prop::collection::vec(life, 0..80))
 }
 
 proptest! {
     /// Check of any history that nothing panics, that what was born has died or is left, that each
-    /// buffer is counted once, and that a group without births does not grow.
+    /// buffer is counted once, and that a group without new buffers does not grow.
     #[test]
     fn any_history_adds_up((steps, lives_of) in any_history()) {
         let mut now = 0;
