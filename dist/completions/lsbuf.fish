@@ -41,7 +41,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -l proc-root -d 'The procfs to
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
-complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
@@ -63,6 +63,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain 
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "diff" -d 'Compare two answers: what was born, died, grew, has other holders'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what is there, again and again, into a file that --from FILE answers from'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "export" -d 'Write a recording as tables in files, for other engines: NDJSON or Parquet'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "leaks" -d 'Find what is born and does not die: suspects, with the evidence'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let a group see the whole machine: pin BPF iterators, as root'
@@ -84,7 +85,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l proc-root -d 'The pro
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ls" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
@@ -114,7 +115,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l proc-root -d 'The pro
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l details -d 'In JSON, also what else can be read of each process: command line, program, user, limit, unit, container, pod'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
@@ -144,7 +145,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l source -d 'What to r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l pins -d 'Folder with the pinned BPF iterators' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
@@ -198,7 +199,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l proc-root -d 'The p
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l fail-on-leftover -d 'Exit with status 4 if the command has succeeded and left something behind'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
@@ -228,6 +229,38 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -l strict -d 'Exit w
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand record" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand export" -l format -d 'ndjson, or parquet if lsbuf was built with it' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand export" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l for -d 'How long to watch' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l every -d 'Time from one sample to the next' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l since -d 'Only from that TIME of the recording on: start (the default), -1h (before the end), 14:05, or as in RFC 3339' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l until -d 'Only up to that TIME of the recording' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l fail-on -d 'Exit with status 4 if a group grows' -r -f -a "growing\t''"
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l sort -d 'Column to sort by: numbers largest first, text from A to Z [default: the worst first]' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l command -d 'Only what commands hold that match, such as \'python*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s a -l all -d 'Show every group, not only those that grow'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s q -l quiet -d 'No evidence below the table, and no progress'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s J -l json -d 'JSON, schema lsbuf.snapshot/1; of sum lsbuf.sum/1; of leaks lsbuf.leaks/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l compact -d 'JSON on one line, without white space'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l csv -d 'CSV; a \' goes before text that begins with = + - @ or \', so that no spreadsheet takes it for a formula'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s r -l raw -d 'Fields separated by one blank, blanks in them as \\x20'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s n -l noheadings -d 'No headings and no totals'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l human -d 'Sizes like 8.0M (the default on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
