@@ -25,6 +25,9 @@ use crate::initramfs;
 use crate::vm::Tally;
 use crate::workspace::Workspace;
 
+/// The systemd units of the package.
+const UNITS: [&str; 2] = ["lsbuf-probes.service", "lsbuf-record.service"];
+
 /// Make the static program and the Debian package, in target/dist
 #[derive(Debug, clap::Args)]
 pub(crate) struct DistArgs {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::copyright;
+use super::{UNITS, copyright};
 use crate::cmd;
 use crate::workspace::Workspace;
 
@@ -26,7 +26,9 @@ pub(crate) fn make(workspace: &Workspace, program: &Path, folder: &Path) -> anyh
         copy(&workspace.root.join(name), &source.join(name))?;
     }
     copy(program, &source.join("lsbuf"))?;
-    copy(&dist.join("lsbuf-probes.service"), &debian.join("lsbuf.lsbuf-probes.service"))?;
+    for unit in UNITS {
+        copy(&dist.join(unit), &debian.join(format!("lsbuf.{unit}")))?;
+    }
     let completions = source.join("bash");
     copy(&dist.join("completions/lsbuf.bash"), &completions.join("lsbuf"))?;
 

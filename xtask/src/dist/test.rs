@@ -5,7 +5,7 @@
 //! file but those of the package, and a procfs.
 //!
 //! Limits: the maintainer scripts run on this machine with `DPKG_ROOT` set, as dpkg offers for
-//! roots without a shell; no systemd runs in the folder, so the unit is not started.
+//! roots without a shell; no systemd runs in the folder, so no unit is started.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,13 +14,10 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::shown;
+use super::{UNITS, shown};
 use crate::cmd;
 use crate::host;
 use crate::workspace::Workspace;
-
-/// The unit that the package has.
-const UNIT: &str = "lsbuf-probes.service";
 
 /// Fails if lintian has an error or a warning; prints all that it says.
 pub(crate) fn lintian(package: &Path) -> anyhow::Result<()> {
@@ -62,19 +59,25 @@ pub(crate) fn install(workspace: &Workspace, package: &Path) -> anyhow::Result<u
         licences.contains("clap_builder") && licences.contains("GNU C library"),
         "copyright lacks a library"
     );
-    let units = root.files()?.into_iter().filter(|path| path.ends_with(UNIT)).collect::<Vec<_>>();
-    ensure!(
-        matches!(&units[..], [one] if one.parent().is_some_and(|folder| folder.ends_with("lib/systemd/system"))),
-        "the unit should be there once, and enabled nowhere: {units:?}"
-    );
+    for unit in UNITS {
+        let found = root.files()?.into_iter().filter(|path| path.ends_with(unit)).collect::<Vec<_>>();
+        ensure!(
+            matches!(&found[..], [one] if one.parent().is_some_and(|folder| folder.ends_with("lib/systemd/system"))),
+            "{unit} should be there once, and enabled nowhere: {found:?}"
+        );
+    }
+    let recording = root.folder.join("var/lib/lsbuf/buffers.db");
+    fs::create_dir_all(root.folder.join("var/lib/lsbuf")).context("making the recording's folder")?;
+    fs::write(&recording, "").context("making a recording")?;
 
     root.dpkg("--remove", Path::new("lsbuf"))?;
     ensure!(!root.folder.join("usr/bin/lsbuf").exists(), "the program is there after its removal");
+    ensure!(recording.exists(), "the recording went with the program");
     root.dpkg("--purge", Path::new("lsbuf"))?;
     let left: Vec<_> = root.files()?.difference(&before).cloned().collect();
     ensure!(left.is_empty(), "left after the purge: {left:?}");
     println!("   used, removed and purged: nothing is left");
-    Ok(7)
+    Ok(9)
 }
 
 /// A folder that is the root of another system.

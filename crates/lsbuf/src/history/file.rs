@@ -95,9 +95,12 @@ fn lock(path: &Path) -> Result<Lock, Error> {
     }
 }
 
+/// Whether nothing is in it. A recorder that is killed before it has made the tables leaves such a
+/// file, which may have a page already.
 fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
-    let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-    Ok(pages == 0)
+    let sql = "SELECT application_id = 0 AND user_version = 0 AND NOT EXISTS (SELECT 1 FROM sqlite_schema) \
+               FROM pragma_application_id, pragma_user_version";
+    db.query_row(sql, [], |row| row.get(0))
 }
 
 fn make(db: &Connection) -> rusqlite::Result<()> {

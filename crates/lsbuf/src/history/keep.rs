@@ -4,26 +4,32 @@
 //! While a recording is written, a file with `-reserve` at its end lies beside it. It only takes
 //! room. When the disk is full, it is removed: to delete samples takes some room, too.
 //!
-//! Limits: SQLite's log (`-wal`) comes on top of the size that is kept; it has some 4 MiB, and more
+//! How old a sample is, the clock since boot tells, as long as it is of this boot: the wall clock may
+//! be set. Of samples of earlier boots only the wall clock tells, and one that was set while the
+//! recorder ran is not believed if it makes them older.
+//!
+//! Limits: a wall clock that is wrong from the start of the recorder on may delete samples of
+//! earlier boots, or keep them until the file is too large. SQLite's log (`-wal`) comes on top of the size that is kept; it has some 4 MiB, and more
 //! while somebody reads for long. On filesystems that write every change to a new place, a reserve
 //! may not help.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::rows::{BUFFER_STATE, HOLDING, PROCESS_STATE, TABLES};
-use super::value::{Unsigned, micros};
+use super::rows::{self, BUFFER_STATE, HOLDING, PROCESS_STATE, TABLES};
+use super::table::RowId;
+use super::value::Unsigned;
 use super::{Sample, SampleId};
 use crate::model::Bytes;
 
 /// How much of the past a recording keeps. The default keeps all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// Samples that are older than this, by the wall clock, are deleted.
+    /// Samples that are older than this are deleted.
     pub age: Option<Duration>,
     /// When the file gets larger than this, the oldest samples are deleted.
     pub size: Option<Bytes>,
@@ -35,6 +41,8 @@ pub(super) struct Keeping {
     keep: Keep,
     /// `None`: the recording is in memory.
     reserve: Option<PathBuf>,
+    /// The first sample of this recorder.
+    first: Option<Sample>,
 }
 
 /// Bytes of the reserve. To delete some samples takes a few hundred pages of the log.
@@ -47,23 +55,26 @@ impl Keeping {
     pub(super) fn new(path: &Path, keep: Keep) -> Keeping {
         let mut reserve = path.as_os_str().to_owned();
         reserve.push("-reserve");
-        let keeping = Keeping { keep, reserve: Some(reserve.into()) };
+        let keeping = Keeping { keep, reserve: Some(reserve.into()), first: None };
         keeping.take_reserve();
         keeping
     }
 
     /// Keeps all of a recording in memory.
     pub(super) fn of_memory() -> Keeping {
-        Keeping { keep: Keep::default(), reserve: None }
+        Keeping { keep: Keep::default(), reserve: None, first: None }
     }
 
-    /// Deletes what is not to be kept after that sample was added.
-    pub(super) fn keep(&self, db: &Connection, newest: Sample) -> rusqlite::Result<()> {
+    /// Deletes what is not to be kept after that sample of that boot was added.
+    pub(super) fn keep(&mut self, db: &Connection, newest: Sample, boot: RowId) -> rusqlite::Result<()> {
+        let first = *self.first.get_or_insert(newest);
         if newest.id.0 % EVERY != 0 {
             return Ok(());
         }
-        if let Some(before) = self.keep.age.and_then(|age| newest.taken_at.checked_sub(age)) {
-            let oldest = first_after(db, before)?.unwrap_or(newest.id);
+        if let Some(age) = self.keep.age {
+            let passed = newest.boottime.saturating_sub(first.boottime);
+            let now = newest.taken_at.min(first.taken_at.checked_add(passed).unwrap_or(newest.taken_at));
+            let oldest = first_young(db, age, Sample { taken_at: now, ..newest }, boot)?;
             if has_before(db, oldest)? {
                 delete_before(db, oldest)?;
             }
@@ -113,11 +124,25 @@ pub(super) fn size(db: &Connection) -> rusqlite::Result<u64> {
     db.query_row(sql, [], |row| row.get::<_, Unsigned>(0)).map(|size| size.0)
 }
 
-/// The first sample of those that were taken at or after that time and have only such behind them.
-fn first_after(db: &Connection, time: SystemTime) -> rusqlite::Result<Option<SampleId>> {
-    let sql =
-        "SELECT min(id) FROM sample WHERE id > coalesce((SELECT max(id) FROM sample WHERE taken_at < ?1), 0)";
-    db.query_row(sql, [micros(time)], |row| row.get::<_, Option<i64>>(0)).map(|id| id.map(SampleId))
+/// The first sample that is not older than `age`, `now` and the boot of `now` being these.
+fn first_young(db: &Connection, age: Duration, now: Sample, boot: RowId) -> rusqlite::Result<SampleId> {
+    let sql = "SELECT sample.id, taken_at, boottime, run.boot FROM sample JOIN run ON run.id = sample.run \
+               ORDER BY sample.id";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let sample = rows::sample(row)?;
+        let is_of_this_boot = row.get::<_, i64>("boot")? == boot.0;
+        let passed = if is_of_this_boot {
+            now.boottime.saturating_sub(sample.boottime)
+        } else {
+            now.taken_at.duration_since(sample.taken_at).unwrap_or_default()
+        };
+        if passed <= age {
+            return Ok(sample.id);
+        }
+    }
+    Ok(now.id)
 }
 
 /// The first sample behind the oldest eighth of them; `None`: only the newest one is left.

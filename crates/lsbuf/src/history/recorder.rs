@@ -128,18 +128,26 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be written. Then nothing of the snapshot is in it, and the next one can
     /// be appended.
-    pub fn append(&mut self, mut snapshot: Snapshot) -> Result<Appended, Error> {
+    pub fn append(&mut self, snapshot: Snapshot) -> Result<Appended, Error> {
         let boottime = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(boottime.tv_sec).unwrap_or_default();
-        let boottime = Duration::new(seconds, u32::try_from(boottime.tv_nsec).unwrap_or_default());
+        self.append_at(snapshot, Duration::new(seconds, u32::try_from(boottime.tv_nsec).unwrap_or_default()))
+    }
+
+    /// Appends a snapshot that was taken so long after the boot.
+    pub(super) fn append_at(
+        &mut self,
+        mut snapshot: Snapshot,
+        boottime: Duration,
+    ) -> Result<Appended, Error> {
         leave_out(&mut snapshot);
         let mut written = self.write(&snapshot, boottime);
         if written.as_ref().is_err_and(is_full) && self.keeping.make_room(&self.db) {
             written = self.write(&snapshot, boottime);
         }
         let (run, open, appended) = written.map_err(|error| file::failed(&self.path, &error))?;
+        let kept = self.keeping.keep(&self.db, appended.sample, run.boot);
         (self.state.run, self.state.newest) = (Some(run), Some(Newest { snapshot, open }));
-        let kept = self.keeping.keep(&self.db, appended.sample);
         kept.map_err(|error| file::failed(&self.path, &error))?;
         Ok(appended)
     }

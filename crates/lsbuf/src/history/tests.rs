@@ -297,7 +297,7 @@ fn old_samples_are_deleted() {
     let mut recorder = Recorder::open(folder.file(), Keep { age, ..Keep::default() }).unwrap();
     let world = |n: u64| Snapshot { taken_at: at(n), ..of(vec![held(1), held(100 + n / 4)]) };
     for n in 0..64 {
-        recorder.append(world(n)).unwrap();
+        recorder.append_at(world(n), Duration::from_secs(n)).unwrap();
     }
     recorder.close().unwrap();
     let recording = Recording::open(folder.file()).unwrap();
@@ -312,6 +312,72 @@ fn old_samples_are_deleted() {
     assert_eq!(folder.count("SELECT count(*) FROM buffer"), 1 + 6);
     assert_eq!(folder.count("SELECT count(*) FROM buffer_state"), 1 + 6);
     assert_eq!(folder.count("SELECT count(*) FROM process"), 1);
+}
+
+/// Check that a wall clock which jumps reorders nothing, that each sample comes back, and that a time
+/// which has passed twice is the later one.
+#[test]
+fn clocks_that_jump() {
+    let folder = Folder::new();
+    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let times = [10, 20, 30, 15, 25, 9_000, 26, 27, 2, 28];
+    let mut recorder = Recorder::open(folder.file(), Keep::default()).unwrap();
+    let world = |nth: u64, time| Snapshot { taken_at: at(time), ..of(vec![held(1), held(100 + nth)]) };
+    for (nth, time) in (0..).zip(times) {
+        recorder.append_at(world(nth, time), Duration::from_secs(nth)).unwrap();
+    }
+    recorder.close().unwrap();
+    let recording = Recording::open(folder.file()).unwrap();
+    let samples = recording.samples().unwrap();
+    assert_eq!(samples.iter().map(|sample| sample.taken_at).collect::<Vec<_>>(), times.map(at));
+    for ((nth, time), sample) in (0..).zip(times).zip(&samples) {
+        assert_eq!(document(&recording.snapshot(sample.id).unwrap()), document(&world(nth, time)));
+    }
+    let found = |seconds| recording.sample_at(at(seconds)).unwrap().map(|sample| sample.id.0);
+    assert_eq!([found(1), found(9), found(22), found(27), found(28)], [None, Some(9), Some(9), Some(9), Some(10)]);
+    assert_eq!(folder.count("SELECT count(*) FROM buffer_state WHERE first = 1 AND last = 10"), 1);
+}
+
+/// Check that a wall clock which is set forward does not make samples old, neither those of this boot
+/// nor those of the one before.
+#[test]
+fn clocks_do_not_delete() {
+    let folder = Folder::new();
+    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let keep = Keep { age: Some(Duration::from_secs(1000)), ..Keep::default() };
+    let boot = |name: &str, time: u64| {
+        let mut snapshot = Snapshot { taken_at: at(time), ..of(vec![held(1)]) };
+        snapshot.host.boot_id = Some(name.to_owned());
+        snapshot
+    };
+    let record = |name: &str, times: &mut dyn Iterator<Item = (u64, u64)>| {
+        let mut recorder = Recorder::open(folder.file(), keep).unwrap();
+        for (uptime, time) in times {
+            recorder.append_at(boot(name, time), Duration::from_secs(uptime)).unwrap();
+        }
+        recorder.close().unwrap();
+    };
+    record("a", &mut (0..20).map(|n| (n, 5000 + n)));
+    // A day ahead from the tenth sample on.
+    record("b", &mut (0..40).map(|n| (n, if n < 10 { 5100 + n } else { 91_500 + n })));
+    assert_eq!(folder.count("SELECT count(*) FROM sample"), 60);
+    // The last look is at sample 96, at second 1045 of the boot: what was before second 45 is too old.
+    record("b", &mut (0..40).map(|n| (1010 + n, 92_510 + n)));
+    assert_eq!(folder.count("SELECT count(*) FROM sample JOIN run ON run.id = run WHERE boot = 1"), 0);
+    assert_eq!(folder.count("SELECT min(boottime) / 1000000 FROM sample"), 1010);
+}
+
+/// Check that a recorder goes on with a file that one left which was killed before it had made the
+/// tables.
+#[test]
+fn killed_at_once() {
+    let folder = Folder::new();
+    for begun in ["", "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;"] {
+        Connection::open(folder.file()).unwrap().execute_batch(begun).unwrap();
+        folder.record(&[of(vec![held(1)])]);
+        assert_eq!(folder.count("SELECT count(*) FROM sample"), 1, "{begun}");
+        fs::remove_file(folder.file()).unwrap();
+    }
 }
 
 /// Check that a file which is larger than it may be loses its oldest samples, and really shrinks.
