@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use lsbuf::ErrorKind;
 use lsbuf::history::{Keep, Recorder, duration};
-use lsbuf::model::{Bytes, Details};
+use lsbuf::model::{Bytes, Detail, Details};
 use lsbuf::scan::{Options, Scanner};
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     let keep = Keep { age: Some(args.keep), size: Some(args.max_size) };
     let mut recorder = Recorder::open(&args.file, keep)?;
     recorder.set_machine(args.scan.reading.machine_id());
-    let mut scanner = Scanner::new(Options { details: Details::ALL, ..args.scan.options() })?;
+    let mut scanner = Scanner::new(Options { details: recorded(), ..args.scan.options() })?;
     let begun = Instant::now();
     let mut progress = Progress::new(!args.quiet && io::stderr().is_terminal());
     let (mut complete, mut samples, mut dropped) = (true, 0u64, 0u64);
@@ -103,6 +103,11 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     } else {
         Ending::Answered
     })
+}
+
+/// Every detail that a recording has: `rss_shmem` changes all the time, and is costly to read.
+fn recorded() -> Details {
+    Detail::ALL.iter().copied().filter(|&detail| detail != Detail::RssShmem).collect()
 }
 
 /// Receives something when a signal asks this process to end.

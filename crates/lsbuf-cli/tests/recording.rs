@@ -71,7 +71,8 @@ fn document(nth: usize, time: &str) -> Value {
         buffers.push(buffer("dmabuf", 41, 2 << 20, None, None, &[20]));
     }
     let names = [(12, "client"), (13, "compositor"), (14, "worker"), (20, "web")];
-    let there = |pid: u32| buffers.iter().any(|b| b["holders"].to_string().contains(&format!("\"pid\":{pid}")));
+    let there =
+        |pid: u32| buffers.iter().any(|b| b["holders"].to_string().contains(&format!("\"pid\":{pid}")));
     let processes: Vec<Value> =
         names.into_iter().filter(|(pid, _)| there(*pid)).map(|(pid, comm)| process(pid, comm)).collect();
     let notes = if nth == 3 { json!(["process 99 could not be read"]) } else { json!([]) };
@@ -112,11 +113,8 @@ fn buffer(kind: &str, ino: u64, size: u64, charged: Option<u64>, name: Option<&s
 }
 
 fn process(pid: u32, comm: &str) -> Value {
-    let pod = if comm == "web" {
-        json!({"uid": "u", "namespace": "shop", "name": "web-0"})
-    } else {
-        Value::Null
-    };
+    let pod =
+        if comm == "web" { json!({"uid": "u", "namespace": "shop", "name": "web-0"}) } else { Value::Null };
     json!({
         "pid": pid, "start_time": 1, "comm": comm, "uid": 0, "cgroup": "/", "sync_files": 0,
         "details": {"args": null, "args_whole": null, "exe": null, "user": null, "fd_limit": null,
@@ -190,10 +188,7 @@ fn queries_answer() {
         ("What did a pod hold", &["dmabuf|40|-|4194304"]),
         ("Which buffers are larger", &["tmpfs|6|9900|19800"]),
         ("How many buffers of each kind", &["2026-11-27 14:00|dmabuf|2|2", "2026-11-27 14:00|memfd|1|0"]),
-        (
-            "What could not be read",
-            &["process 99 could not be read|2026-11-27 14:04:00|2026-11-27 14:04:00"],
-        ),
+        ("What could not be read", &["process 99 could not be read|2026-11-27 14:04:00|2026-11-27 14:04:00"]),
         (
             "Where are gaps",
             &["2026-11-27 14:05:00|2026-11-27 14:30:00", "2026-11-27 14:30:00|2026-11-27 15:10:00"],

@@ -334,7 +334,10 @@ fn clocks_that_jump() {
         assert_eq!(document(&recording.snapshot(sample.id).unwrap()), document(&world(nth, time)));
     }
     let found = |seconds| recording.sample_at(at(seconds)).unwrap().map(|sample| sample.id.0);
-    assert_eq!([found(1), found(9), found(22), found(27), found(28)], [None, Some(9), Some(9), Some(9), Some(10)]);
+    assert_eq!(
+        [found(1), found(9), found(22), found(27), found(28)],
+        [None, Some(9), Some(9), Some(9), Some(10)]
+    );
     assert_eq!(folder.count("SELECT count(*) FROM buffer_state WHERE first = 1 AND last = 10"), 1);
 }
 

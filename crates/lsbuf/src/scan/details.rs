@@ -82,7 +82,6 @@ fn of_process(root: &ProcRoot, process: &Process, wanted: Details) -> Option<Pro
     let mut found = ProcessDetails {
         fd_limit: read(Detail::FdLimit, "limits").and_then(|text| details::fd_limit(&text)),
         rss_shmem: read(Detail::RssShmem, "status").and_then(|text| details::rss_shmem(&text)),
-        parent: read(Detail::Parent, "stat").and_then(|text| task::parent(&text).ok()?).map(Pid),
         ..ProcessDetails::default()
     };
     let cgroup = read(Detail::Workload, "cgroup");
@@ -90,14 +89,23 @@ fn of_process(root: &ProcRoot, process: &Process, wanted: Details) -> Option<Pro
     if wanted.has(Detail::Exe) {
         found.exe = details::exe(&dir).ok();
     }
-    is_same(&dir, process.start_time).then_some(found)
+    // The last file that is read: by its start time, everything before it was this process's.
+    dir.dir().read_record(c"stat", &mut text).ok()?;
+    if wanted.has(Detail::Parent) {
+        found.parent = task::parent(&text).ok().flatten().map(Pid);
+    }
+    is_start(&text, process.start_time).then_some(found)
 }
 
 /// Whether the folder is that of a process that started then.
 fn is_same(dir: &ProcessDir, started: u64) -> bool {
     let mut text = Vec::new();
-    let read = dir.dir().read_record(c"stat", &mut text);
-    read.is_ok() && task::stat(&text).is_ok_and(|(_, now)| now == started)
+    dir.dir().read_record(c"stat", &mut text).is_ok() && is_start(&text, started)
+}
+
+/// Whether a line of `stat` is that of a process that started then.
+fn is_start(stat: &[u8], started: u64) -> bool {
+    task::stat(stat).is_ok_and(|(_, now)| now == started)
 }
 
 /// The command line of each process, in the same order.

@@ -20,18 +20,14 @@ pub(super) fn add<'b>(root: &ProcRoot, processes: &[Process], buffers: impl Iter
         return;
     }
     let mut parents = Parents { root, known: BTreeMap::new() };
+    let mut folders = Folders { root, processes, known: BTreeMap::new() };
     for buffer in buffers.filter(|buffer| buffer.id.kind != Kind::Sysv) {
-        buffer.open_files = of_buffer(root, processes, buffer, &mut parents).map(Box::new);
+        buffer.open_files = of_buffer(buffer, &mut folders, &mut parents).map(Box::new);
     }
 }
 
 /// The open files of a buffer that several processes have. `None`: unknown.
-fn of_buffer(
-    root: &ProcRoot,
-    processes: &[Process],
-    buffer: &Buffer,
-    parents: &mut Parents<'_>,
-) -> Option<OpenFiles> {
+fn of_buffer(buffer: &Buffer, folders: &mut Folders<'_>, parents: &mut Parents<'_>) -> Option<OpenFiles> {
     // Processes that share a table are not told apart by its fds.
     let has_own = |holder: &&Holder| holder.fd_table_of.is_none() && holder.slots() > (0, 0);
     if buffer.holders.iter().filter(has_own).nth(1).is_none() {
@@ -44,12 +40,10 @@ fn of_buffer(
         .flat_map(|holder| holder.fds.iter().chain(&holder.opaths).map(|&fd| (holder.pid, fd)))
         .collect();
     let mut files = Vec::new();
-    let mut folders: BTreeMap<Pid, Option<ProcessDir>> = BTreeMap::new();
     for file in open_files::shared(&slots)? {
         let mut of_each: BTreeMap<Pid, Vec<_>> = BTreeMap::new();
         for (pid, fd) in file {
-            let folder = folders.entry(pid).or_insert_with(|| same_process(root, processes, pid));
-            if folder.as_ref().is_some_and(|folder| open_files::is_of(folder, fd, buffer.id)) {
+            if folders.of(pid).is_some_and(|folder| open_files::is_of(folder, fd, buffer.id)) {
                 of_each.entry(pid).or_default().push(fd);
             }
         }
@@ -67,7 +61,27 @@ fn of_buffer(
     Some(OpenFiles { files })
 }
 
-/// The folder of a holder, if its pid has not become another process's.
+/// The folders of holders. One that is open stays that of its process, so it serves for all buffers.
+struct Folders<'r> {
+    root: &'r ProcRoot,
+    processes: &'r [Process],
+    known: BTreeMap<Pid, Option<ProcessDir>>,
+}
+
+impl Folders<'_> {
+    /// How many are open at once: a process may open no more than 1024 files by default.
+    const MOST: usize = 256;
+
+    /// The folder of a holder, if its pid has not become another process's.
+    fn of(&mut self, pid: Pid) -> Option<&ProcessDir> {
+        if self.known.len() >= Self::MOST && !self.known.contains_key(&pid) {
+            self.known.clear();
+        }
+        let (root, processes) = (self.root, self.processes);
+        self.known.entry(pid).or_insert_with(|| same_process(root, processes, pid)).as_ref()
+    }
+}
+
 fn same_process(root: &ProcRoot, processes: &[Process], pid: Pid) -> Option<ProcessDir> {
     let at = processes.binary_search_by_key(&pid, |process| process.pid).ok()?;
     let folder = ProcessDir::open(root, pid).ok()?;
