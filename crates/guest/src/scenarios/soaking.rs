@@ -17,6 +17,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: short_soak,
     },
     Scenario {
+        name: "recording_of_a_soak",
+        claim: "No sample that was recorded of a random world, paused or moving, is wrong",
+        needs: &[],
+        kernels: Kernels::OldestAndNewest,
+        ways: &[],
+        run: recording_of_a_soak,
+    },
+    Scenario {
         name: "worlds_at_rest",
         claim: "Every source's answers about random paused worlds equal a plain reading of procfs",
         needs: &[],
@@ -29,11 +37,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 fn short_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut said = Vec::new();
     // A batch that is running when the time is over still ends.
-    let plan = SoakPlan { time: Duration::from_secs(8), seed: 1 };
+    let plan = SoakPlan { time: Duration::from_secs(8), seed: 1, is_recorded: false };
     let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
     ctx.check("answers about the moving world", tally.running > 0)?;
     ctx.check("answers about the paused world", tally.paused > 0)?;
     ctx.check("accounts compared in full", tally.accounts > 0)?;
+    said.retain(|line| line.starts_with("ERROR"));
+    ctx.check_eq("errors", "", said.join("\n"))
+}
+
+fn recording_of_a_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let mut said = Vec::new();
+    let plan = SoakPlan { time: Duration::from_secs(20), seed: 2, is_recorded: true };
+    let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
+    ctx.check("samples of the moving world", tally.recorded > tally.recorded_pauses + tally.unjudged)?;
+    ctx.check("pauses with a sample", tally.recorded_pauses > 0)?;
     said.retain(|line| line.starts_with("ERROR"));
     ctx.check_eq("errors", "", said.join("\n"))
 }

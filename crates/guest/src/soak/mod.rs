@@ -9,6 +9,8 @@
 //! has the claims. Other processes that hold nothing start and end all the time. The batches use
 //! BPF iterators, where the kernel has them, and procfs in turn.
 //!
+//! A plan may have the world recorded while it runs; module `recorded` judges each sample, too.
+//!
 //! Limits: a seed repeats each player's choices, but not how the steps of different players
 //! interleave. To repeat a failure, run its seed for a while. No thread has its own fd table here,
 //! no fd is a fixed file of an io_uring, and lsbuf runs as root.
@@ -24,6 +26,7 @@ mod names;
 mod play;
 mod player;
 pub(crate) mod random;
+mod recorded;
 mod steps;
 mod tally;
 mod world;
@@ -46,6 +49,7 @@ pub use self::lists::run_lists;
 pub use self::names::{CHAIN_MODE, LISTS_MODE, PLAYER_MODE};
 use self::player::{Exporters, Inbox, Orders, Player, raw};
 use self::random::Random;
+use self::recorded::{PAUSE, Recorded};
 pub use self::tally::SoakTally;
 use self::world::SoakWorld;
 use crate::answer::{Answer, LSBUF};
@@ -65,6 +69,8 @@ pub struct SoakPlan {
     pub time: Duration,
     /// The seed, which decides every step.
     pub seed: u64,
+    /// Whether `lsbuf record` runs beside it, and its samples are judged, too.
+    pub is_recorded: bool,
 }
 
 /// The mode: `soak SECONDS SEED`.
@@ -74,7 +80,8 @@ pub struct SoakPlan {
 /// The arguments are not numbers, or the world cannot be made or continued.
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: soak SECONDS SEED") };
-    let plan = SoakPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()? };
+    let plan =
+        SoakPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()?, is_recorded: true };
     let tally = run(plan, |line| println!("{line}"))?;
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -108,7 +115,7 @@ pub fn run(plan: SoakPlan, mut say: impl FnMut(&str)) -> anyhow::Result<SoakTall
     let begun = Instant::now();
     let mut tally = SoakTally::new(plan.seed)?;
     let noise = noise()?;
-    let mut conductor = Conductor::new(plan.seed, raw(noise)?)?;
+    let mut conductor = Conductor::new(plan, raw(noise)?)?;
     while begun.elapsed() < plan.time {
         conductor.batch(&mut tally, &mut say)?;
         tally.minute(begun.elapsed(), &mut say)?;
@@ -163,10 +170,13 @@ struct Conductor {
     mail: bool,
     /// The process that starts others, which is stopped while the paused world is scanned.
     noise: Pid,
+    recorded: Option<Recorded>,
+    /// When the world was paused last.
+    paused_at: u64,
 }
 
 impl Conductor {
-    fn new(seed: u64, noise: Pid) -> anyhow::Result<Conductor> {
+    fn new(plan: SoakPlan, noise: Pid) -> anyhow::Result<Conductor> {
         let (heap, udmabuf, vgem) = (Need::Heap.probe(), Need::Udmabuf.probe(), Need::Vgem.probe());
         let vgem_shows = vgem && {
             let device = make::vgem()?;
@@ -185,12 +195,14 @@ impl Conductor {
             inboxes: (0..SEATS).map(inbox).collect::<rustix::io::Result<_>>().context("making inboxes")?,
             seats: (0..SEATS).map(|_| None).collect(),
             journal,
-            random: Random::new(seed),
+            random: Random::new(plan.seed),
             world: SoakWorld::default(),
             batches: 0,
             ways: if Need::Iterators.probe() { Way::BOTH } else { &[Way::Procfs] },
             mail: false,
             noise,
+            recorded: plan.is_recorded.then(Recorded::start).transpose()?,
+            paused_at: now(),
         })
     }
 
@@ -211,17 +223,29 @@ impl Conductor {
         let answer = self.look()?;
         tally.judged_running(&history, &scans, say);
         tally.judged_paused(&self.world, &answer, say);
+        self.tell(history);
         // While references are in messages, hardly any residual is exact, so half of the batches
         // end without messages.
         self.mail = self.random.one_in(2);
         if !self.mail {
             self.play(|seed| Orders { seed, steps: 0, sleep: 0, mail: false, drain: true }, false)?;
-            self.pause(tally)?;
+            let history = self.pause(tally)?;
             ensure!(self.world.in_flight() == 0, "messages are left after a drain");
             let answer = self.look()?;
             tally.judged_paused(&self.world, &answer, say);
+            self.tell(history);
         }
-        Ok(())
+        match &mut self.recorded {
+            Some(recorded) => recorded.judge(tally, say),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps what happened, if it was recorded.
+    fn tell(&mut self, history: History) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.tell(history, self.paused_at);
+        }
     }
 
     /// The source that lsbuf is told to use in this batch.
@@ -328,6 +352,7 @@ impl Conductor {
             self.journal.note(began, vec![Entry::Gone { pid }])?;
             *seat = None;
         }
+        self.paused_at = now();
         let records = self.journal.take()?;
         tally.happened(&records);
         let history = History::of(std::mem::take(&mut self.world), records);
@@ -343,15 +368,23 @@ impl Conductor {
     }
 
     /// Scans the world while it is paused.
-    fn look(&self) -> anyhow::Result<Answer> {
+    fn look(&mut self) -> anyhow::Result<Answer> {
         kill_process(self.noise, Signal::STOP).context("holding the noise")?;
+        let held = now();
         let answer = Answer::from(&mut self.lsbuf())?;
+        if let Some(recorded) = &mut self.recorded {
+            std::thread::sleep(PAUSE);
+            recorded.paused(held, &self.world);
+        }
         kill_process(self.noise, Signal::CONT).context("letting the noise go on")?;
         Ok(answer)
     }
 
     /// Ends every player.
     fn end(&mut self) -> anyhow::Result<()> {
+        if let Some(recorded) = self.recorded.take() {
+            recorded.end()?;
+        }
         for seat in self.seats.drain(..).flatten() {
             kill_process(raw(seat.pid)?, Signal::KILL).context("ending a player")?;
             waitpid(Some(raw(seat.pid)?), WaitOptions::empty()).context("reaping a player")?;

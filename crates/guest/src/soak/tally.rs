@@ -43,6 +43,14 @@ pub struct SoakTally {
     pub listed: u64,
     /// How many of them were estimates, by the reason that lsbuf gave.
     pub reasons: BTreeMap<String, u64>,
+    /// Samples of the recording, which are among the answers above.
+    pub recorded: u64,
+    /// How many of them were not judged: they were taken across the end of a batch.
+    pub unjudged: u64,
+    /// Pauses of which the recording has a sample.
+    pub recorded_pauses: u64,
+    /// Pauses of which it has none.
+    pub unrecorded_pauses: u64,
     /// Mistakes of lsbuf.
     pub errors: u64,
     forks_before: u64,
@@ -65,6 +73,10 @@ impl SoakTally {
             missing_with_note: 0,
             listed: 0,
             reasons: BTreeMap::new(),
+            recorded: 0,
+            unjudged: 0,
+            recorded_pauses: 0,
+            unrecorded_pauses: 0,
             errors: 0,
             forks_before: forks()?,
             minutes: 0,
@@ -135,6 +147,10 @@ impl SoakTally {
         say(&format!("soak {verdict}, seed {}: {}", self.seed, self.line(elapsed)?));
         let reasons: Vec<String> =
             self.reasons.iter().map(|(reason, buffers)| format!("{buffers} {reason}")).collect();
+        say(&format!(
+            "recorded samples {}, {} of them across the end of a batch; {} pauses have a sample, {} have none",
+            self.recorded, self.unjudged, self.recorded_pauses, self.unrecorded_pauses
+        ));
         say(&format!("of {} buffers in all answers estimates: {}", self.listed, reasons.join(", ")));
         Ok(())
     }
