@@ -10,7 +10,8 @@ use anyhow::bail;
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
-    leaking, machine, making, mapping, names, naming, people, probes, procmap, reconcile, rights, shmem,
+    leaking, machine, making, mapping, names, naming, people, probes, procmap, reconcile, recording, rights,
+    shmem,
     soaking, sources, unlisted, video,
 };
 
@@ -45,6 +46,7 @@ pub fn all() -> &'static [Scenario] {
             hiding::SCENARIOS,
             hanging::SCENARIOS,
             unlisted::SCENARIOS,
+            recording::SCENARIOS,
             soaking::SCENARIOS,
         ]
         .into_iter()

@@ -62,17 +62,23 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     let mut scanner = Scanner::new(Options { details: recorded(), ..args.scan.options() })?;
     let begun = Instant::now();
     let mut progress = Progress::new(!args.quiet && io::stderr().is_terminal());
-    let (mut complete, mut samples, mut dropped) = (true, 0u64, 0u64);
+    let (mut complete, mut samples, mut dropped, mut is_full) = (true, 0u64, 0u64, false);
     let mut next = begun;
     loop {
         let snapshot = scanner.scan().context("the scan failed")?;
         complete &= snapshot.coverage.is_complete();
         match recorder.append(snapshot) {
-            Ok(_) => samples += 1,
+            Ok(_) => {
+                samples += 1;
+                is_full = false;
+            }
             // The disk may have room again later.
             Err(error) if error.kind() == ErrorKind::NoSpace => {
                 dropped += 1;
-                progress.say(&format!("a sample is lost: {error}"));
+                // A disk may stay full for days.
+                if !std::mem::replace(&mut is_full, true) {
+                    progress.say(&format!("samples are lost until there is room again: {error}"));
+                }
             }
             Err(error) => return Err(error.into()),
         }

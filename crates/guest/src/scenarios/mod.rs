@@ -26,6 +26,7 @@ pub(crate) mod people;
 pub(crate) mod probes;
 pub(crate) mod procmap;
 pub(crate) mod reconcile;
+pub(crate) mod recording;
 pub(crate) mod rights;
 pub(crate) mod shmem;
 pub(crate) mod soaking;

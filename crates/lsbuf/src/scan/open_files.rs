@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::kernel::open_files::{self, Slot};
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
@@ -20,7 +22,10 @@ pub(super) fn add<'b>(root: &ProcRoot, processes: &[Process], buffers: impl Iter
         return;
     }
     let mut parents = Parents { root, known: BTreeMap::new() };
-    let mut folders = Folders { root, processes, known: BTreeMap::new() };
+    // Half of the files that this process may open, which leaves enough for everything else.
+    let most = getrlimit(Resource::Nofile).current.map_or(Folders::MOST, |limit| limit / 2);
+    let most = usize::try_from(most.min(Folders::MOST)).unwrap_or(1).max(1);
+    let mut folders = Folders { root, processes, most, known: BTreeMap::new() };
     for buffer in buffers.filter(|buffer| buffer.id.kind != Kind::Sysv) {
         buffer.open_files = of_buffer(buffer, &mut folders, &mut parents).map(Box::new);
     }
@@ -65,16 +70,18 @@ fn of_buffer(buffer: &Buffer, folders: &mut Folders<'_>, parents: &mut Parents<'
 struct Folders<'r> {
     root: &'r ProcRoot,
     processes: &'r [Process],
+    /// How many may be open at once.
+    most: usize,
     known: BTreeMap<Pid, Option<ProcessDir>>,
 }
 
 impl Folders<'_> {
-    /// How many are open at once: a process may open no more than 1024 files by default.
-    const MOST: usize = 256;
+    /// How many are open at once, whatever the limit of this process is.
+    const MOST: u64 = 2048;
 
     /// The folder of a holder, if its pid has not become another process's.
     fn of(&mut self, pid: Pid) -> Option<&ProcessDir> {
-        if self.known.len() >= Self::MOST && !self.known.contains_key(&pid) {
+        if self.known.len() >= self.most && !self.known.contains_key(&pid) {
             self.known.clear();
         }
         let (root, processes) = (self.root, self.processes);
