@@ -32,7 +32,7 @@ impl Known {
     /// The rows that a query returns, the columns divided by bars.
     fn ask(&self, query: &str) -> Vec<String> {
         let db = Connection::open(&self.file).unwrap();
-        let mut statement = db.prepare(query).unwrap_or_else(|error| panic!("{error}: {query}"));
+        let mut statement = db.prepare(query).unwrap();
         let columns = statement.column_count();
         let shown = |value: ValueRef<'_>| match value {
             ValueRef::Null => "-".to_owned(),
