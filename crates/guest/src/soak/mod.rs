@@ -370,11 +370,13 @@ impl Conductor {
     /// Scans the world while it is paused.
     fn look(&mut self) -> anyhow::Result<Answer> {
         kill_process(self.noise, Signal::STOP).context("holding the noise")?;
-        let held = now();
         let answer = Answer::from(&mut self.lsbuf())?;
         if let Some(recorded) = &mut self.recorded {
+            // While another lsbuf runs, or the last of the noise ends, the recorder can only estimate.
+            std::thread::sleep(PAUSE / 2);
+            let quiet = now();
             std::thread::sleep(PAUSE);
-            recorded.paused(held, &self.world);
+            recorded.paused(quiet, &self.world);
         }
         kill_process(self.noise, Signal::CONT).context("letting the noise go on")?;
         Ok(answer)
