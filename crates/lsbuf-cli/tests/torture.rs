@@ -58,9 +58,9 @@ fn newest(file: &Path) -> Option<SampleId> {
     Some(newest.id)
 }
 
-/// Check that a recorder which is killed at any moment leaves a file that opens as it is, that every
-/// sample which a reader has seen is in it, that each sample reads back, that a reader can read at any
-/// time, and that a second recorder is refused each time.
+/// Check that a recorder which is killed at any moment leaves a file that opens as it is, that
+/// every sample which a reader has seen is in it, that each sample reads back, that a reader can
+/// read at any time, and that a second recorder is refused each time.
 #[test]
 fn killed_at_any_moment() {
     let kills = std::env::var("LSBUF_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
@@ -117,8 +117,8 @@ fn killed_at_any_moment() {
     assert!(samples > u64::from(kills) && refused > 0);
 }
 
-/// Looks at a recording that was killed: sample `seen` was in it, and those up to `before` were read
-/// already. Returns how many samples are new.
+/// Looks at a recording that was killed: sample `seen` was in it, and those up to `before` were
+/// read already. Returns how many samples are new.
 fn look(file: &Path, seen: i64, before: i64) -> u64 {
     if seen == 0 && Recording::open(file).is_err() {
         return 0;

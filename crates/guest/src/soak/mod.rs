@@ -372,7 +372,8 @@ impl Conductor {
         kill_process(self.noise, Signal::STOP).context("holding the noise")?;
         let answer = Answer::from(&mut self.lsbuf())?;
         if let Some(recorded) = &mut self.recorded {
-            // While another lsbuf runs, or the last of the noise ends, the recorder can only estimate.
+            // While another lsbuf runs, or the last of the noise ends, the recorder can only
+            // estimate.
             std::thread::sleep(PAUSE / 2);
             let quiet = now();
             std::thread::sleep(PAUSE);

@@ -4,14 +4,14 @@
 //! While a recording is written, a file with `-reserve` at its end lies beside it. It only takes
 //! room. When the disk is full, it is removed: to delete samples takes some room, too.
 //!
-//! How old a sample is, the clock since boot tells, as long as it is of this boot: the wall clock may
-//! be set. Of samples of earlier boots only the wall clock tells, and one that was set while the
-//! recorder ran is not believed if it makes them older.
+//! How old a sample is, the clock since boot tells, as long as it is of this boot: the wall clock
+//! may be set. Of samples of earlier boots only the wall clock tells, and one that was set while
+//! the recorder ran is not believed if it makes them older.
 //!
 //! Limits: a wall clock that is wrong from the start of the recorder on may delete samples of
-//! earlier boots, or keep them until the file is too large. SQLite's log (`-wal`) comes on top of the size that is kept; it has some 4 MiB, and more
-//! while somebody reads for long. On filesystems that write every change to a new place, a reserve
-//! may not help.
+//! earlier boots, or keep them until the file is too large. SQLite's log (`-wal`) comes on top of
+//! the size that is kept; it has some 4 MiB, and more while somebody reads for long. On filesystems
+//! that write every change to a new place, a reserve may not help.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

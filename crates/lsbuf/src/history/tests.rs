@@ -314,8 +314,8 @@ fn old_samples_are_deleted() {
     assert_eq!(folder.count("SELECT count(*) FROM process"), 1);
 }
 
-/// Check that a wall clock which jumps reorders nothing, that each sample comes back, and that a time
-/// which has passed twice is the later one.
+/// Check that a wall clock which jumps reorders nothing, that each sample comes back, and that a
+/// time which has passed twice is the later one.
 #[test]
 fn clocks_that_jump() {
     let folder = Folder::new();
@@ -341,8 +341,8 @@ fn clocks_that_jump() {
     assert_eq!(folder.count("SELECT count(*) FROM buffer_state WHERE first = 1 AND last = 10"), 1);
 }
 
-/// Check that a wall clock which is set forward does not make samples old, neither those of this boot
-/// nor those of the one before.
+/// Check that a wall clock which is set forward does not make samples old, neither those of this
+/// boot nor those of the one before.
 #[test]
 fn clocks_do_not_delete() {
     let folder = Folder::new();
@@ -364,7 +364,8 @@ fn clocks_do_not_delete() {
     // A day ahead from the tenth sample on.
     record("b", &mut (0..40).map(|n| (n, if n < 10 { 5100 + n } else { 91_500 + n })));
     assert_eq!(folder.count("SELECT count(*) FROM sample"), 60);
-    // The last look is at sample 96, at second 1045 of the boot: what was before second 45 is too old.
+    // The last look is at sample 96, at second 1045 of the boot: what was before second 45 is too
+    // old.
     record("b", &mut (0..40).map(|n| (1010 + n, 92_510 + n)));
     assert_eq!(folder.count("SELECT count(*) FROM sample JOIN run ON run.id = run WHERE boot = 1"), 0);
     assert_eq!(folder.count("SELECT min(boottime) / 1000000 FROM sample"), 1010);

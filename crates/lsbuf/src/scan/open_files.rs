@@ -66,7 +66,8 @@ fn of_buffer(buffer: &Buffer, folders: &mut Folders<'_>, parents: &mut Parents<'
     Some(OpenFiles { files })
 }
 
-/// The folders of holders. One that is open stays that of its process, so it serves for all buffers.
+/// The folders of holders. One that is open stays that of its process, so it serves for all
+/// buffers.
 struct Folders<'r> {
     root: &'r ProcRoot,
     processes: &'r [Process],
