@@ -11,8 +11,7 @@ use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
     leaking, machine, making, mapping, names, naming, people, probes, procmap, reconcile, recording, rights,
-    shmem,
-    soaking, sources, unlisted, video,
+    shmem, soaking, sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
