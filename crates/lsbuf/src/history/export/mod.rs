@@ -1,9 +1,9 @@
 //! A recording as tables in files, for other engines: NDJSON or Parquet.
 //!
 //! Each table has a folder, and in it one for each boot and each day (UTC), as engines expect of
-//! partitions: `buffer/boot=ID/date=2026-11-27/part-0.ndjson`. A row is one interval, with the times
-//! of its first and last sample, and with everything that tells what it belongs to: the machine, the
-//! boot, the buffer or process. So the files of many machines can lie in one folder.
+//! partitions: `buffer/boot=ID/date=2026-11-27/part-0.ndjson`. A row is one interval. It has the
+//! times of its first and last sample, and everything that tells what it belongs to: the machine,
+//! the boot, the buffer or process. So the files of many machines can lie in one folder.
 //!
 //! Text that processes choose is written as lsbuf prints it ([`escape`](crate::escape::escape)): no
 //! byte is lost, and no control character gets out.

@@ -123,8 +123,8 @@ fn no_interval_is_left_out() {
     }
 }
 
-/// Writes a world for `cargo xtask engines`, in both formats, with the right answers. They come from
-/// how the world is made.
+/// Writes a world for `cargo xtask engines`, in both formats, with the right answers. They come
+/// from how the world is made.
 #[cfg(feature = "parquet")]
 #[test]
 #[ignore = "cargo xtask engines runs it"]
