@@ -60,6 +60,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "ps" -d 'List every proc
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "sum" -d 'Sum up by command, pod, name and the like'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "show" -d 'Show single buffers in full: each reference, devices, creator'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "reconcile" -d 'Explain what free(1) calls shared, to the page'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "top" -d 'Show the lists on a full screen, again and again, or go through a recording'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "diff" -d 'Compare two answers: what was born, died, grew, has other holders'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what is there, again and again, into a file that --from FILE answers from'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "export" -d 'Write a recording as tables in files, for other engines: NDJSON or Parquet'
@@ -181,6 +182,32 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s b -l bytes -d 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l human -d 'Sizes like 8.0M (the default on a terminal)'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand reconcile" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l list -d 'The list to begin with: buffers, processes or groups' -r -f -a "buffers\t'As `lsbuf ls`'
+processes\t'As `lsbuf ps`'
+groups\t'As `lsbuf sum`'"
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l by -d 'What the buffers of a group have in common: a KEY of lsbuf sum' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l every -d 'Time from one scan to the next, or between the samples of a recording that plays' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l reconcile -d 'Also show how much of Shmem is left over (lsbuf reconcile), asked with every Nth scan: it takes a scan of its own' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l count -d 'Stop after that many lists' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l batch -d 'Print the list again and again, for a pipe or a file; of a recording, from --at on'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, each answer on a line'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand top" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l from -d 'The recording that A and B are times of' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l watch -d 'Run COMMAND and show what was born meanwhile and is still there TIME after it has ended' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand diff" -l by -d 'Sum up: by process, or by a KEY of lsbuf sum' -r

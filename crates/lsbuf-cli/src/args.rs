@@ -19,6 +19,8 @@ use crate::export::ExportArgs;
 use crate::leaks::LeaksArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
+#[cfg(feature = "tui")]
+use crate::top::TopArgs;
 use crate::topics::Topic;
 use crate::{groups, output, stdout};
 
@@ -100,6 +102,10 @@ pub(crate) enum Command {
     /// Explain what free(1) calls shared, to the page
     #[command(after_help = Topic::of("lsbuf reconcile").help())]
     Reconcile(ReconcileArgs),
+    /// Show the lists on a full screen, again and again, or go through a recording
+    #[cfg(feature = "tui")]
+    #[command(after_help = Topic::of("lsbuf top").help())]
+    Top(TopArgs),
     /// Compare two answers: what was born, died, grew, has other holders
     #[command(after_help = Topic::of("lsbuf diff").help())]
     Diff(DiffArgs),

@@ -33,7 +33,11 @@ pub(crate) fn ls(args: &LsArgs) -> Result<Ending> {
     let mut rows = view.buffers.clone();
     select::sort(&mut rows, &view, &args.sort);
     view.buffers.clone_from(&rows);
-    let columns = Columns::or_default(&args.output, BUFFER_COLUMNS, &default_columns(&view, &args.listing));
+    let columns = Columns::or_default(
+        &args.output,
+        BUFFER_COLUMNS,
+        &default_columns(&view, args.listing.filter.unheld, args.listing.format.is_for_programs()),
+    );
     let style = |row: usize| output::row_style(view.shape(row));
     list(&view, &rows, &columns, &args.listing, style)
 }
@@ -46,16 +50,16 @@ fn asked<'c>(output: &'c Option<Columns>, sort: &'c Column) -> impl Iterator<Ite
 /// The columns of a list of buffers if the user chose none. For programs they depend only on the
 /// arguments. For people they leave out what is empty in these rows, and add what tells the rows
 /// apart.
-fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> {
+pub(crate) fn default_columns(view: &View<'_>, unheld: bool, for_programs: bool) -> Vec<&'static str> {
     let with_shmem = view.snapshot().kinds.has_shmem();
-    let mut columns = if listing.filter.unheld {
+    let mut columns = if unheld {
         DEFAULT_UNHELD_COLUMNS.to_vec()
     } else if with_shmem {
         DEFAULT_BUFFER_COLUMNS.to_vec()
     } else {
         DEFAULT_DMABUF_COLUMNS.to_vec()
     };
-    if listing.format.is_for_programs() {
+    if for_programs {
         return columns;
     }
     // Files that nobody holds have no references, and are neither dma-bufs nor segments.
@@ -72,7 +76,7 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
     };
     // Beside files it would leave no room for their paths.
     let has_files = view.buffers.len() > found().count();
-    if listing.filter.unheld && !has_files && found().any(can_remove) {
+    if unheld && !has_files && found().any(can_remove) {
         columns.push("REMOVE");
     }
     if with_shmem {
@@ -86,7 +90,7 @@ fn default_columns(view: &View<'_>, listing: &ListingArgs) -> Vec<&'static str> 
             columns.push("IPC");
         }
     }
-    if !listing.filter.unheld {
+    if !unheld {
         // What was added stands where it stands in the list of all columns.
         columns.sort_by_key(|name| BUFFER_COLUMNS.iter().position(|column| column.name == *name));
     }
@@ -103,16 +107,24 @@ pub(crate) fn ps(args: &PsArgs) -> Result<Ending> {
     let mut rows = select::asked(&view, &args.listing.filter);
     select::sort_others(&mut rows, &view, &args.sort);
     view.processes.clone_from(&rows);
-    let mut default = DEFAULT_PROCESS_COLUMNS.to_vec();
-    // Without it, a row of a process that has only sync_files would say nothing.
-    let has_sync_files = |&row: &usize| snapshot.processes[row].sync_files > Some(0);
-    default.extend(
-        ["SYNCS"]
-            .iter()
-            .filter(|_| !args.listing.format.is_for_programs() && rows.iter().any(has_sync_files)),
-    );
+    let default = default_process_columns(&view, &rows, args.listing.format.is_for_programs());
     let columns = Columns::or_default(&args.output, PROCESS_COLUMNS, &default);
     list(&view, &rows, &columns, &args.listing, |_| anstyle::Style::new())
+}
+
+/// The columns of a list of processes if the user chose none.
+pub(crate) fn default_process_columns(
+    view: &View<'_>,
+    rows: &[usize],
+    for_programs: bool,
+) -> Vec<&'static str> {
+    let mut default = DEFAULT_PROCESS_COLUMNS.to_vec();
+    // Without it, a row of a process that has only sync_files would say nothing.
+    let has_sync_files = |&row: &usize| view.snapshot().processes[row].sync_files > Some(0);
+    if !for_programs && rows.iter().any(has_sync_files) {
+        default.push("SYNCS");
+    }
+    default
 }
 
 /// `lsbuf sum`.

@@ -21,6 +21,8 @@ mod probes;
 mod record;
 mod select;
 mod stdout;
+#[cfg(feature = "tui")]
+mod top;
 mod topics;
 
 use std::io;
@@ -60,6 +62,8 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Diff(args) => diff::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Leaks(args) => leaks::run(&args),
+        #[cfg(feature = "tui")]
+        Command::Top(args) => top::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),

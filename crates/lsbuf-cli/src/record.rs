@@ -48,6 +48,7 @@ pub(crate) struct RecordArgs {
     scan: ScanArgs,
 }
 
+/// A length of time from one scan to the next.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let least = Duration::from_millis(10);
     let every = duration(text)?;

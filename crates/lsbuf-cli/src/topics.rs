@@ -254,6 +254,31 @@ pub(crate) const TOPICS: &[Topic] = &[
         ],
         ..NONE
     },
+    #[cfg(feature = "tui")]
+    Topic {
+        command: "lsbuf top",
+        description: &[
+            "It shows the lists of lsbuf ls, ps and sum on a full screen, and takes a new sample every \
+             second. With --from it goes through a recording. The cursor stays with its buffer, process or \
+             group when the order changes. The line below the title says how old the sample is and what \
+             it took.",
+            "Filters on the command line choose rows, as those of lsbuf ls do. docs/top.md describes every \
+             key and sign.",
+        ],
+        notes: &[
+            "Keys: 1 2 3 lists, Enter a buffer in full, / filter, < > s r order, m mark, Space freeze or \
+             play, t tree, g next key of groups, ← → step, T go to a time, ? help, q quit.",
+            "A TIME of --every is 500ms, 90s or 10m.",
+        ],
+        examples: &[
+            ("sudo lsbuf top", "what there is now, every second"),
+            ("lsbuf top --list groups --by unit", "summed up by systemd unit"),
+            ("lsbuf top --from b.db --at 14:05", "a recording; ← and → step"),
+            ("lsbuf top --batch --count 3 --every 10s", "three tables, for a log"),
+            ("lsbuf top --batch -J", "a JSON document on each line"),
+        ],
+        ..NONE
+    },
     Topic {
         command: "lsbuf export",
         description: &[

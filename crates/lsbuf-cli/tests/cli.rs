@@ -432,7 +432,7 @@ fn help_lists_columns() {
 /// column is longer than a terminal of 80 columns.
 #[test]
 fn help_has_examples() {
-    let commands = ["ls", "ps", "sum", "show", "reconcile", "doctor", "probes", "check"];
+    let commands = ["ls", "ps", "sum", "top", "show", "reconcile", "doctor", "probes", "check"];
     let actions = ["install", "status", "remove"];
     let calls = commands.iter().map(|command| vec![*command, "--help"]);
     let calls = calls.chain(actions.iter().map(|action| vec!["probes", action, "--help"]));
