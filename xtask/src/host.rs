@@ -32,6 +32,8 @@ struct Requirement {
 const REQUIREMENTS: &[Requirement] = &[
     Requirement { package: "gcc", only: None, present: || cmd::is_program("cc") },
     Requirement { package: "libc6-dev", only: None, present: has_static_libc },
+    // The tests of lsbuf top run it in a real terminal.
+    Requirement { package: "tmux", only: None, present: || cmd::is_program("tmux") },
     Requirement {
         package: "qemu-system-x86",
         only: Some(For::Kernels),

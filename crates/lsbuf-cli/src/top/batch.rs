@@ -106,6 +106,11 @@ impl Printing<'_> {
         let mut view = View::all(&ledger);
         let filter = &self.args.filter;
         select::filter(&mut view, filter);
+        if let Some(cost) = BUFFER_COLUMNS.iter().find(|column| column.name == "COST") {
+            let mut rows = view.buffers.clone();
+            select::sort(&mut rows, &view, cost);
+            view.buffers = rows;
+        }
         if self.args.json {
             lsbuf::render::json(&mut out, &view, JsonLayout::Compact)?;
             return out.flush();
@@ -127,10 +132,8 @@ impl Printing<'_> {
                 ((0..sum.groups.len()).collect(), SUM_COLUMNS, DEFAULT_SUM_COLUMNS.to_vec())
             }
         };
-        match by {
-            Some(by) if self.args.list == List::Buffers => select::sort(&mut rows, &view, by),
-            Some(by) => select::sort_others(&mut rows, &view, by),
-            None => {}
+        if let Some(by) = by.filter(|_| self.args.list != List::Buffers) {
+            select::sort_others(&mut rows, &view, by);
         }
         let columns = Columns::or_default(&None, all, &default);
         let sizes = output::sizes(false, false);

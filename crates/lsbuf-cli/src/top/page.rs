@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use clap::ValueEnum;
 use lsbuf::model::{
-    Buffer, Bytes, Details, Diff, Kinds, LeakShape, Ledger, Part, Snapshot, Sum, SumKey, counted,
+    Buffer, Bytes, Details, Diff, Kind, Kinds, LeakShape, Ledger, Part, Snapshot, Sum, SumKey, counted,
 };
 use lsbuf::render::{
     BUFFER_COLUMNS, Cell, Column, DEFAULT_SUM_COLUMNS, DIFF_COLUMNS, DIFF_GROUP_COLUMNS,
@@ -341,9 +341,11 @@ impl Query<'_> {
     }
 }
 
-/// The totals of the machine: of dma-bufs and of shared memory, as far as they were looked for.
+/// The totals of the machine: of dma-bufs and of shared memory, as far as they were looked for. A
+/// line that says "0 dma-bufs" is only useful if nothing else was looked for.
 fn totals(ledger: &Ledger<'_>) -> Vec<Total> {
-    let looked_for = ledger.snapshot().kinds;
+    let has_shmem = ledger.snapshot().kinds.has_shmem();
+    let has_dmabufs = ledger.snapshot().buffers.iter().any(|buffer| buffer.id.kind == Kind::DmaBuf);
     let one = |name: &str, kinds: Kinds| {
         let part = Part::of(ledger, kinds);
         let size = |size| Cell::Size(size).write(Style::Table, Sizes::Human);
@@ -364,8 +366,11 @@ fn totals(ledger: &Ledger<'_>) -> Vec<Total> {
         );
         Total { text, parts: part.held.zip(part.kernel_only) }
     };
-    let mut totals = vec![one("dma-bufs", Kinds::DMABUF)];
-    if looked_for.has_shmem() {
+    let mut totals = Vec::new();
+    if has_dmabufs || !has_shmem {
+        totals.push(one("dma-bufs", Kinds::DMABUF));
+    }
+    if has_shmem {
         totals.push(one("shared  ", Kinds::SHMEM));
     }
     totals

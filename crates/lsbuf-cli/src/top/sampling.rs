@@ -248,8 +248,8 @@ fn wait(asked: &Receiver<Ask>, want: &Want, until: Instant) -> Option<Want> {
                 let other = Want { paused: wanted.paused, ..new.clone() } != wanted;
                 let resumed = wanted.paused && !new.paused;
                 wanted = new;
-                // What was asked for is shown at once, even if no more is wanted.
-                if other || resumed {
+                // What else is asked for is read at once. A frozen screen stays as it is.
+                if !wanted.paused && (other || resumed) {
                     return Some(wanted);
                 }
             }

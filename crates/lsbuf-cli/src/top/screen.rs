@@ -13,7 +13,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::keys::{KEYS, SIGNS};
 use super::page::{List, Total};
-use super::state::State;
+use super::state::{State, wrap};
 
 /// How long the bars of the totals are.
 const BAR: u64 = 16;
@@ -38,7 +38,7 @@ pub(crate) fn draw(state: &State<'_>, cells: &mut Buffer, now: Instant, is_colou
     pen.line(0, &title(state), bold());
     pen.line(1, &taken(state, now), Style::new());
     if let Some(first) = state.help {
-        help(&mut pen, first);
+        help(state, &mut pen, first);
     } else if let Some(opened) = &state.opened {
         for (y, line) in (2..height - 1).zip(opened.lines.iter().skip(opened.first)) {
             pen.line(y, line, Style::new());
@@ -161,7 +161,7 @@ fn above(state: &State<'_>) -> Vec<(Above, String)> {
     }
     if let Some(answer) = &state.now {
         let coverage = &answer.snapshot.coverage;
-        let notes: Vec<String> = coverage.notes.iter().map(ToString::to_string).collect();
+        let notes: Vec<String> = coverage.notes.iter().map(|note| said(&note.to_string())).collect();
         let kind = if coverage.is_complete() { "note" } else { "partial" };
         if !notes.is_empty() || !coverage.is_complete() {
             lines.push((Above::Note, format!("{kind}: {}", notes.join("; "))));
@@ -216,7 +216,7 @@ fn footer(state: &State<'_>) -> String {
         return format!("{}{text}_", purpose.prompt());
     }
     if let Some(failure) = &state.failure {
-        return lsbuf::escape::escape(failure.as_bytes()).replace("\\\\", "\\");
+        return said(failure);
     }
     if state.help.is_some() || state.opened.is_some() {
         return "Esc back  ↑↓ scroll  t tree  ? help  q back".to_owned();
@@ -226,15 +226,26 @@ fn footer(state: &State<'_>) -> String {
     let filter = if state.needle.is_empty() { String::new() } else { format!("  filter: {}", state.needle) };
     let (first, all) = (state.cursor().row + 1, state.page.rows.len());
     let place = if all == 0 { "0 rows".to_owned() } else { format!("row {first} of {all}") };
-    let keys = if state.is_past { "←→ step  T time  Space play" } else { "m mark  Space freeze" };
-    format!("{place}  by {}{reversed}{filter}  ? help  Enter show  / filter  {keys}  q quit", order.column)
+    let keys = if state.is_past { "←→ step  Space play" } else { "m mark  Space freeze" };
+    format!("{place}  by {}{reversed}{filter}  ? help  Enter show  / filter  {keys}", order.column)
 }
 
-fn help(pen: &mut Pen<'_>, first: usize) {
-    let height = pen.cells.area.height;
+/// A message, which may quote paths. What is escaped in it already stays as it is.
+fn said(text: &str) -> String {
+    lsbuf::escape::escape(text.as_bytes()).replace("\\\\", "\\")
+}
+
+/// The keys, the signs, and the notes of the answer in full.
+fn help(state: &State<'_>, pen: &mut Pen<'_>, first: usize) {
+    let (width, height) = (pen.cells.area.width, pen.cells.area.height);
     let keys = KEYS.iter().map(|(key, what)| format!("  {key:<12}{what}"));
     let signs = SIGNS.iter().map(|(sign, what)| format!("  {sign:<12}{what}"));
-    let lines: Vec<String> = keys.chain([String::new()]).chain(signs).collect();
+    let mut lines: Vec<String> = keys.chain([String::new()]).chain(signs).collect();
+    let coverage = state.now.as_ref().map(|answer| &answer.snapshot.coverage);
+    for note in coverage.iter().flat_map(|coverage| &coverage.notes) {
+        lines.push(String::new());
+        lines.extend(wrap(&format!("  This answer: {}", said(&note.to_string())), width));
+    }
     let room = usize::from(height.saturating_sub(3));
     let first = first.min(lines.len().saturating_sub(room));
     for (y, line) in (2..height - 1).zip(lines.iter().skip(first)) {

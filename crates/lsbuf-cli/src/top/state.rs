@@ -447,7 +447,7 @@ impl<'a> State<'a> {
 }
 
 /// A line in pieces that are no wider than the width.
-fn wrap(line: &str, width: u16) -> Vec<String> {
+pub(super) fn wrap(line: &str, width: u16) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut used = 0;
     for c in line.chars() {

@@ -86,7 +86,7 @@ impl Drop for Terminal {
 }
 
 /// The bytes that turn what the terminal shows into the next frame; none if it is the same.
-fn frame(shows: Option<&Buffer>, next: &Buffer) -> io::Result<Vec<u8>> {
+pub(super) fn frame(shows: Option<&Buffer>, next: &Buffer) -> io::Result<Vec<u8>> {
     let same_size = shows.filter(|shows| shows.area == next.area);
     let empty;
     let mut bytes = BEGIN.to_vec();
