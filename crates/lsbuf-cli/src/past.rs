@@ -35,9 +35,7 @@ pub(crate) struct PastArgs {
 /// Each of these processes must be in it.
 pub(crate) fn read(from: &Path, at: Option<When>, options: &Options, pids: &[Pid]) -> Result<Snapshot> {
     let mut snapshot = match Source::open(from)? {
-        Source::Document(_) if at.is_some() => {
-            bail!("{} is a single answer, not a recording, so it has no --at", from.display())
-        }
+        Source::Document(_) if at.is_some() => return Err(single(from)),
         Source::Document(snapshot) => *snapshot,
         Source::Recording(recording) => {
             let sample = recording.sample_when(at.unwrap_or(When::End))?;
@@ -53,6 +51,11 @@ pub(crate) fn read(from: &Path, at: Option<When>, options: &Options, pids: &[Pid
     snapshot.keep_kinds(options.kinds);
     snapshot.keep_details(options.details);
     Ok(snapshot)
+}
+
+/// Why a file with one answer has no --at.
+pub(crate) fn single(from: &Path) -> anyhow::Error {
+    anyhow::anyhow!("{} is a single answer, not a recording, so it has no --at", from.display())
 }
 
 /// What a file of the past is.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use assert_cmd::cargo::cargo_bin;
 use insta::assert_snapshot;
-use kit::shmem_tree;
+use kit::{Tree, shmem_tree};
 use lsbuf::history::{Keep, Recorder};
 use lsbuf::model::Details;
 use lsbuf::scan::Options;
@@ -246,14 +246,74 @@ fn stopped_and_continued() {
     let recorded = Recorded::new();
     let terminal = Terminal::new(80, 24);
     let before = terminal.modes();
-    terminal.run(&format!("set -m; {}", recorded.line("")));
+    terminal.run("set -m");
+    terminal.start(&recorded.line(""));
     let screen = terminal.until("sample 3 of 3");
-    terminal.keys(&["C-z"]);
-    terminal.wait("the shell", |screen| !screen.contains("sample"));
-    assert_eq!((terminal.modes(), terminal.screen_and_cursor()), (before, "0 1".to_owned()));
-    terminal.run("fg");
-    assert_eq!(terminal.until("sample 3 of 3"), screen);
-    assert_eq!(terminal.screen_and_cursor(), "1 0");
+    for key in [true, false] {
+        if key {
+            terminal.keys(&["C-z"]);
+        } else {
+            terminal.kill("-TSTP");
+        }
+        terminal.wait("the shell", |screen| !screen.contains("sample"));
+        assert_eq!((terminal.modes(), terminal.screen_and_cursor()), (before.clone(), "0 1".to_owned()));
+        terminal.run("fg");
+        assert_eq!(terminal.until("sample 3 of 3"), screen);
+        assert_eq!(terminal.screen_and_cursor(), "1 0");
+    }
+}
+
+/// A recording of a desktop in which the browser's memfd grows from sample to sample, and a
+/// process with a memfd of its own appears before the seventh. The camera has opened a buffer 20
+/// times.
+fn desktop() -> Recorded {
+    let recorded = Recorded { folder: tempfile::tempdir().unwrap() };
+    let mut tree = Tree::new();
+    for (pid, command) in [(1200, "compositor"), (1431, "browser"), (1502, "camera")] {
+        tree.process(pid, command.as_bytes());
+    }
+    tree.with_shmem(&[1200, 1431, 1502]);
+    for (ino, name) in [(31, "front"), (32, "back")] {
+        tree.dmabuf_fd(1200, ino, ino.into(), name.as_bytes(), 8_294_400, 3);
+        tree.dmabuf_fd(1431, ino, ino.into(), name.as_bytes(), 8_294_400, 3);
+        tree.listed(ino.into(), name.as_bytes(), 8_294_400, 3, &["gpu"]);
+    }
+    tree.listed(40, b"frame", 3_110_400, 20, &[]);
+    tree.write_list();
+    for fd in 10..30 {
+        tree.dmabuf_fd(1502, fd, 40, b"frame", 3_110_400, 20);
+    }
+    tree.shmem_fd(1431, 3, b"/memfd:tab (deleted)", "0:1 77 33554432 8192 0 4096 1000");
+    let mut recorder = Recorder::open(recorded.file(), Keep { age: None, size: None }).unwrap();
+    for nth in 0..8 {
+        let blocks = 8192 + nth * 4096;
+        let told = format!("shmem 0:1 77 33554432 {blocks} 0 4096 1000\n");
+        tree.write("proc/1431/.lsbuf/fd/3", told.as_bytes());
+        if nth == 6 {
+            tree.process(1600, b"screenshot");
+            tree.with_shmem(&[1600]);
+            tree.shmem_fd(1600, 4, b"/memfd:png (deleted)", "0:1 78 4194304 8192 0 4096 1000");
+        }
+        let mut snapshot = lsbuf::scan(Options { details: Details::ALL, ..tree.options() }).unwrap();
+        snapshot.taken_at = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN + nth);
+        recorder.append(snapshot).unwrap();
+    }
+    recorder.close().unwrap();
+    recorded
+}
+
+/// Check that the picture in README is what is on the screen.
+#[test]
+fn the_picture_in_readme() {
+    let recorded = desktop();
+    let terminal = Terminal::new(100, 13);
+    terminal.start(&recorded.line("--at -3s"));
+    terminal.until("sample 5 of 8");
+    terminal.keys(&["m", "Right", "Right", "Right"]);
+    let screen = terminal.until("sample 8 of 8");
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let screen = screen.trim_end();
+    assert!(readme.contains(screen), "README has another screen than\n{screen}");
 }
 
 fn run(line: &str) -> Output {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lsbuf::history::{When, shown};
 use lsbuf::model::{Details, Ledger, Snapshot, Sum, SumKey};
 use lsbuf::render::{BUFFER_COLUMNS, DEFAULT_SUM_COLUMNS, JsonLayout, PROCESS_COLUMNS, SUM_COLUMNS, View};
@@ -15,16 +15,14 @@ use super::page::List;
 use crate::args::Columns;
 use crate::output::{self, Ending};
 use crate::past::Source;
-use crate::{commands, select};
+use crate::{commands, past, select};
 
 pub(crate) fn run(args: &TopArgs) -> Result<Ending> {
     let mut printing = Printing { args, printed: 0, complete: true };
     let ended = match &args.past.from {
         None => live(args, &mut printing),
         Some(from) => match Source::open(from)? {
-            Source::Document(_) if args.past.at.is_some() => {
-                bail!("{} is a single answer, not a recording, so it has no --at", from.display())
-            }
+            Source::Document(_) if args.past.at.is_some() => return Err(past::single(from)),
             Source::Document(mut snapshot) => {
                 snapshot.keep_kinds(options(args).kinds);
                 printing.print(&snapshot).map(|_| ())

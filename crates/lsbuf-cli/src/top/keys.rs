@@ -27,6 +27,6 @@ pub(crate) const SIGNS: &[(&str, &str)] = &[
     ("*", "no fd and no mapping holds the buffer"),
     ("▾ ▴", "the column that the list is sorted by; ▴ is reversed"),
     ("█ ▒", "totals: what processes hold, and what none holds"),
-    ("▁▂▃▄▅▆▇█", "TREND (from 110 columns on): the cost in the last 8 samples, from 0 to its most"),
+    ("▁▂▃▄▅▆▇█", "TREND (from 100 columns on): the cost in the last 8 samples, from 0 to its most"),
     ("? ~ -", "unknown, an estimate, none or does not apply"),
 ];

@@ -21,7 +21,7 @@ use crate::args::{Columns, FilterArgs};
 use crate::{commands, select};
 
 /// From this width on, rows have a trend.
-const WIDE: u16 = 110;
+const WIDE: u16 = 100;
 
 /// The width of the column of changes.
 const CHANGE: usize = 8;
@@ -146,6 +146,11 @@ impl Query<'_> {
             lsbuf::render::diff_summary(differences.diff, Sizes::Human).replace('\n', "; ")
         });
         page
+    }
+
+    /// Whether there is room for trends.
+    pub(crate) fn has_trend(&self) -> bool {
+        self.width >= WIDE
     }
 
     /// What each item costs.
@@ -285,7 +290,7 @@ impl Query<'_> {
     ) -> Page {
         let mut columns = self.columns(view, rows);
         let has_change = view.differences.is_some();
-        let has_trend = self.width >= WIDE;
+        let has_trend = self.has_trend();
         let mut left = 0;
         let mut heading = String::new();
         if has_change {

@@ -284,6 +284,7 @@ impl Replay {
                 let samples = recording.samples()?;
                 Source::Recording(recording, samples)
             }
+            past::Source::Document(_) if args.past.at.is_some() => return Err(past::single(from)),
             past::Source::Document(mut snapshot) => {
                 snapshot.keep_kinds(args.options().kinds);
                 Source::Single(Arc::new(*snapshot))

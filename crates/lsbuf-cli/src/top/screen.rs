@@ -47,7 +47,7 @@ pub(crate) fn draw(state: &State<'_>, cells: &mut Buffer, now: Instant, is_colou
         list(state, &mut pen, now);
     }
     pen.line(height - 1, &footer(state), reversed());
-    let failed = state.failure.is_some() && state.entry.is_none();
+    let failed = (state.failure.is_some() || state.mistake.is_some()) && state.entry.is_none();
     if failed {
         pen.colour_line(height - 1, Color::Red);
     }
@@ -215,7 +215,7 @@ fn footer(state: &State<'_>) -> String {
     if let Some((purpose, text)) = &state.entry {
         return format!("{}{text}_", purpose.prompt());
     }
-    if let Some(failure) = &state.failure {
+    if let Some(failure) = state.mistake.as_ref().or(state.failure.as_ref()) {
         return said(failure);
     }
     if state.help.is_some() || state.opened.is_some() {

@@ -85,8 +85,10 @@ pub(crate) struct State<'a> {
     pub(crate) is_past: bool,
     pub(crate) every: Duration,
     pub(crate) now: Option<Answer>,
-    /// What went wrong last.
+    /// Why there is no newer sample.
     pub(crate) failure: Option<String>,
+    /// What is wrong with the text that was typed last; until the next key.
+    pub(crate) mistake: Option<String>,
     trends: Trends,
     pub(crate) page: Page,
     stale: bool,
@@ -121,6 +123,7 @@ impl<'a> State<'a> {
             every,
             now: None,
             failure: None,
+            mistake: None,
             trends: Trends::default(),
             page: Page::default(),
             stale: true,
@@ -199,7 +202,9 @@ impl<'a> State<'a> {
         {
             let snapshot = Arc::clone(&now.snapshot);
             let mut trends = std::mem::take(&mut self.trends);
-            trends.measure(|snapshot| self.query().costs(snapshot));
+            if self.query().has_trend() {
+                trends.measure(|snapshot| self.query().costs(snapshot));
+            }
             self.page = self.query().page(&snapshot, &trends);
             self.trends = trends;
             let lines = self.opened.as_ref().map(|opened| self.in_full(&snapshot, &opened.item));
@@ -255,6 +260,7 @@ impl<'a> State<'a> {
 
     /// Does what a key means.
     pub(crate) fn key(&mut self, key: KeyEvent) -> Action {
+        self.mistake = None;
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Char('c') if control => return Action::Quit,
@@ -353,11 +359,11 @@ impl<'a> State<'a> {
             }
             Purpose::Sort => match crate::args::find(text, self.list.columns()) {
                 Ok(column) => self.sort_by(column.name),
-                Err(error) => self.failure = Some(error),
+                Err(error) => self.mistake = Some(error),
             },
             Purpose::Time => match text.parse::<When>() {
                 Ok(when) => return Action::Ask(Ask::Go(when)),
-                Err(error) => self.failure = Some(error),
+                Err(error) => self.mistake = Some(error),
             },
         }
         Action::None

@@ -22,6 +22,9 @@ const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 /// No attributes, the cursor, no synchronized update that was begun, the main screen.
 const LEAVE: &[u8] = b"\x1b[?2026l\x1b[0m\x1b[?25h\x1b[?1049l";
 
+/// The exit status of a Rust program that panicked.
+const PANICKED: i32 = 101;
+
 const BEGIN: &[u8] = b"\x1b[?2026h";
 const CLEAR: &[u8] = b"\x1b[0m\x1b[2J";
 const END: &[u8] = b"\x1b[?2026l";
@@ -41,6 +44,8 @@ impl Terminal {
             std::panic::set_hook(Box::new(move |panic| {
                 leave();
                 report(panic);
+                // Else the other threads would go on and draw on the shell's screen.
+                std::process::exit(PANICKED);
             }));
         });
         let mut terminal = Terminal { shows: None };

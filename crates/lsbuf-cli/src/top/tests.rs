@@ -230,7 +230,7 @@ fn orders() {
     press(&mut state, "sshape\n");
     assert_eq!(state.order().column, "SHAPE");
     press(&mut state, "snonsense\n");
-    assert!(state.failure.as_ref().is_some_and(|why| why.starts_with("no such column; valid: KIND")));
+    assert!(state.mistake.as_ref().is_some_and(|why| why.starts_with("no such column; valid: KIND")));
 }
 
 /// Check that the filters of the command line choose the rows, as in `lsbuf ls`.
@@ -251,7 +251,7 @@ fn times() {
     let action = state.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
     assert_eq!(action, Action::Ask(Ask::Go("-10m".parse().unwrap())));
     press(&mut state, "Tnoon\n");
-    assert!(state.failure.as_ref().is_some_and(|why| why.starts_with("not a time")));
+    assert!(state.mistake.as_ref().is_some_and(|why| why.starts_with("not a time")));
 }
 
 /// Check that what is asked for is only what is shown: parents for the tree, everything for a
