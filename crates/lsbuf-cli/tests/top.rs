@@ -133,6 +133,15 @@ impl Terminal {
         panic!("no {what:?} in:\n{last}");
     }
 
+    /// Waits until the screen is as it should be, though it changes all the time.
+    fn wait_for(&self, what: &str, is_there: impl Fn(&str) -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !is_there(&self.screen()) {
+            assert!(Instant::now() < end, "no {what:?} in:\n{}", self.screen());
+            sleep(Duration::from_millis(50));
+        }
+    }
+
     /// The process in the foreground writes its id here before it becomes lsbuf.
     fn start(&self, line: &str) {
         let pid = self.folder.path().join("pid");
@@ -217,6 +226,40 @@ fn at_200_columns() {
     assert_eq!(terminal.wait("a whole screen", |screen| !screen.contains("another program")), wide);
     terminal.keys(&["2"]);
     assert_snapshot!("200_processes", terminal.until("[2 processes]"));
+}
+
+/// Check that a scan replaces the one before, that a frozen screen stays as it is, and that it goes
+/// on afterwards.
+#[test]
+fn live() {
+    let tree = shmem_tree();
+    let grow = |blocks: u64| {
+        let told = format!("shmem 0:1 7 1048576 {blocks} 0 4096 1000\n");
+        tree.write("proc/12/.lsbuf/fd/3", told.as_bytes());
+    };
+    let terminal = Terminal::new(100, 24);
+    let line = "TZ=UTC {} top --every 50ms --kind memfd --proc-root {}";
+    let line = line.replacen("{}", &cargo_bin("lsbuf").display().to_string(), 1);
+    terminal.start(&line.replacen("{}", &tree.path("proc").display().to_string(), 1));
+    let row = |charged: &str| {
+        let words = ["memfd", "7", "1.0M", charged];
+        let has =
+            |line: &str| line.split_whitespace().collect::<Vec<_>>().windows(4).any(|four| four == words);
+        let is_there = |screen: &str| screen.lines().any(|line| line.starts_with('>') && has(line));
+        terminal.wait_for(charged, is_there);
+    };
+    row("1.0M");
+    grow(4096);
+    row("2.0M");
+    terminal.keys(&["Space"]);
+    terminal.wait_for("FROZEN", |screen| screen.contains("FROZEN"));
+    grow(8192);
+    sleep(Duration::from_millis(500));
+    row("2.0M");
+    terminal.keys(&["Space"]);
+    row("4.0M");
+    terminal.keys(&["Enter"]);
+    terminal.wait_for("the buffer", |screen| screen.contains("charged   4.0M (4194304 bytes)"));
 }
 
 /// Check that every signal that ends lsbuf leaves the terminal as it was, and that so does `q`.

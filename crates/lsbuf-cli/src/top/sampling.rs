@@ -390,3 +390,24 @@ impl Replay {
         Ok(snapshot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that while it is frozen nothing is scanned, whatever else is asked for, and that a scan
+    /// follows at once when it goes on.
+    #[test]
+    fn frozen() {
+        let (asks, asked) = channel();
+        let frozen = Want { paused: true, payers: true, ..Want::default() };
+        asks.send(Ask::Want(Want { paused: true, ..Want::default() })).unwrap();
+        asks.send(Ask::Want(frozen.clone())).unwrap();
+        asks.send(Ask::Want(Want { paused: false, ..frozen.clone() })).unwrap();
+        let far = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(wait(&asked, &Want::default(), far), Some(Want { paused: false, ..frozen }));
+        assert_eq!(asked.try_recv().err(), Some(std::sync::mpsc::TryRecvError::Empty));
+        drop(asks);
+        assert_eq!(wait(&asked, &Want::default(), far), None);
+    }
+}
