@@ -395,8 +395,8 @@ impl Replay {
 mod tests {
     use super::*;
 
-    /// Check that while it is frozen nothing is scanned, whatever else is asked for, and that a scan
-    /// follows at once when it goes on.
+    /// Check that while it is frozen nothing is scanned, whatever else is asked for, and that a
+    /// scan follows at once when it goes on.
     #[test]
     fn frozen() {
         let (asks, asked) = channel();
