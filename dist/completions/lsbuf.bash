@@ -55,6 +55,9 @@ _lsbuf() {
             lsbuf,sum)
                 cmd="lsbuf__subcmd__sum"
                 ;;
+            lsbuf,top)
+                cmd="lsbuf__subcmd__top"
+                ;;
             lsbuf__subcmd__probes,install)
                 cmd="lsbuf__subcmd__probes__subcmd__install"
                 ;;
@@ -71,7 +74,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile diff record export leaks doctor name probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile top diff record export leaks doctor name probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -795,6 +798,88 @@ _lsbuf() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --pid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exporter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --at)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proc-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sys-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lsbuf__subcmd__top)
+            opts="-J -p -d -h --list --by --every --reconcile --batch --count --json --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --list)
+                    COMPREPLY=($(compgen -W "buffers processes groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --every)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reconcile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --pid)
