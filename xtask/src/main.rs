@@ -10,6 +10,7 @@ mod apt;
 mod arch;
 mod bench;
 mod bpf;
+mod cases;
 mod cmd;
 #[cfg(test)]
 mod comments;
@@ -68,6 +69,7 @@ enum Task {
     Api(api::ApiArgs),
     /// Ask other engines for figures of a recording and of its exports, and compare
     Engines,
+    Cases(cases::CasesArgs),
     Bpf(bpf::BpfArgs),
     Vm(vm::VmArgs),
     Demo(vm::DemoArgs),
@@ -102,6 +104,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
             engines::Engines::Same(_) => Ok(ExitCode::SUCCESS),
             engines::Engines::Missing(why) => anyhow::bail!("DuckDB is missing: {why}"),
         },
+        Task::Cases(arguments) => cases::cases(&workspace, arguments),
         Task::Bpf(arguments) => bpf::bpf(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Vm(arguments) => {
             let failed = vm::vm(&workspace, arguments)?.failed;
