@@ -28,7 +28,7 @@ fn run(place: &Place, case: &Case, chromium: &Path) -> anyhow::Result<Answer> {
     let mut browser = place.command(chromium);
     // Inside a container the sandbox cannot be set up. Nothing foreign is opened here.
     browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]);
-    browser.arg(format!("--user-data-dir={}", place.file("profile").display())).arg(PAGE);
+    browser.arg(format!("--user-data-dir={}", place.file("home/profile").display())).arg(PAGE);
     let mut browser = place.start("chromium", &mut browser)?;
     browser.wait_for("renderer with shared memory", |_| {
         let pids = Plain::read(any_shared).ok()?.pids();

@@ -37,6 +37,7 @@ const SIZE: u64 = 64;
 fn run(place: &Place, case: &Case, java: &Path) -> anyhow::Result<Answer> {
     let source = place.file("Waiting.java");
     fs::write(&source, PROGRAM)?;
+    place.give(&source)?;
     let mut command = place.command(java);
     command.args(["-XX:+UseZGC", "-XX:+AlwaysPreTouch", &format!("-Xms{SIZE}m"), &format!("-Xmx{SIZE}m")]);
     let mut machine = place.start("java", command.arg(&source))?;

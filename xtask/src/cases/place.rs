@@ -9,8 +9,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -52,13 +52,20 @@ pub(super) struct Program {
 }
 
 impl Place {
-    /// Makes the folder. No other user can read it.
+    /// Makes the folder. Root writes in it and the programs read it; they write in the folders
+    /// `run` and `home` in it. No other user can read it.
     pub(super) fn new(lsbuf: &Path) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("lsbuf-cases-{}", std::process::id()));
+        let make =
+            |path: &Path| DirBuilder::new().mode(0o700).create(path).context("making a private folder");
+        make(&folder)?;
+        // From here on, it is removed at the end.
         let place = Self { folder, lsbuf: lsbuf.to_owned(), segments: RefCell::default() };
-        for path in [&place.folder, &place.file("run")] {
-            DirBuilder::new().mode(0o700).create(path).context("making a private folder")?;
-            chown(path, Some(USER), Some(USER))?;
+        fs::set_permissions(&place.folder, Permissions::from_mode(0o710))?;
+        chown(&place.folder, None, Some(USER))?;
+        for name in ["run", "home"] {
+            make(&place.file(name))?;
+            place.give(&place.file(name))?;
         }
         Ok(place)
     }
@@ -68,14 +75,21 @@ impl Place {
         self.folder.join(name)
     }
 
+    /// Makes a file that root has written one of the ordinary user.
+    pub(super) fn give(&self, path: &Path) -> anyhow::Result<()> {
+        chown(path, Some(USER), Some(USER))
+            .with_context(|| format!("changing the owner of {}", path.display()))
+    }
+
     /// A command that the ordinary user runs in the folder. It has no environment but the folder.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let home = self.file("home");
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
         command.args(["--clear-groups", "--"]).arg(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
-        command.env("HOME", &self.folder).env("TMPDIR", &self.folder);
-        command.env("XDG_RUNTIME_DIR", self.file("run")).current_dir(&self.folder);
+        command.env("HOME", &home).env("TMPDIR", &home).env("XDG_RUNTIME_DIR", self.file("run"));
+        command.current_dir(home);
         command
     }
 

@@ -34,7 +34,7 @@ fn server() -> Option<PathBuf> {
 }
 
 fn run(place: &Place, _: &Case, server: &Path) -> anyhow::Result<Answer> {
-    let data = place.file("data");
+    let data = place.file("home/data");
     let mut init = place.command(server.with_file_name("initdb"));
     cmd::output(init.arg("-D").arg(&data).args(["-A", "trust", "-U", "lsbuf"]))?;
     let mut postmaster = place.start("postmaster", &mut postgres(place, server))?;
@@ -84,7 +84,7 @@ fn run(place: &Place, _: &Case, server: &Path) -> anyhow::Result<Answer> {
 /// The server, with its files and sockets in the folder.
 fn postgres(place: &Place, server: &Path) -> Command {
     let mut command = place.command(server);
-    command.arg("-D").arg(place.file("data")).arg("-k").arg(place.file("run"));
+    command.arg("-D").arg(place.file("home/data")).arg("-k").arg(place.file("run"));
     command.args(["-c", "listen_addresses=", "-c", "dynamic_shared_memory_type=mmap"]);
     command
 }

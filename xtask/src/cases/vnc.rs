@@ -30,6 +30,7 @@ fn run(place: &Place, case: &Case, server: &Path) -> anyhow::Result<Answer> {
     let (source, program) = (place.file("xshm.c"), place.file("xshm"));
     fs::write(&source, CLIENT)?;
     cmd::run(Command::new("cc").arg("-o").arg(&program).arg(&source).args(["-lX11", "-lXext"]))?;
+    place.give(&program)?;
     let mut command = place.command(server);
     // The server chooses a free display and prints its number.
     command.args(["-displayfd", "1", "-SecurityTypes", "None", "-nolisten", "tcp"]);
