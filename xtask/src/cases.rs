@@ -15,6 +15,7 @@ mod audio;
 mod browser;
 mod desktop;
 mod java;
+mod json;
 mod place;
 mod plain;
 mod postgres;

@@ -2,8 +2,8 @@
 //!
 //! `test` checks everything, in one command, on a fresh machine. `check` is the same without the
 //! tests in kernels. `bpf` compiles the committed BPF objects. `vm`, `demo`, `bench`, `soak`,
-//! `differential`, `sh` and `record` boot real kernels. The exit status is 0 for success, 1 for
-//! failure and 2 for a mistake in the arguments.
+//! `differential`, `sh` and `record` boot real kernels. `cases` runs other software on this
+//! machine. The exit status is 0 for success, 1 for failure and 2 for a mistake in the arguments.
 
 mod api;
 mod apt;

@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::place::Place;
 use super::plain::{self, Plain, memfds};
-use super::{Answer, Case, Pair};
+use super::{Answer, Case, Pair, json};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -38,8 +38,7 @@ fn run(place: &Place, case: &Case, pulseaudio: &Path) -> anyhow::Result<Answer> 
     for number in 0..CLIENTS {
         let mut player = place.command("pacat");
         let mut player = place.start(&format!("pacat-{number}"), player.args(["--playback", "/dev/zero"]))?;
-        let maps = |pid| Plain::read(memfds).is_ok_and(|plain| plain.pids().contains(&pid));
-        player.wait_for("memfd", |player| maps(player.pid()).then_some(()))?;
+        player.wait_for("memfd", |player| Plain::has_memfd(player.pid()).then_some(()))?;
         players.insert(player.pid());
     }
     let clients = daemon.wait_for("list with all clients", |_| {
@@ -51,13 +50,20 @@ fn run(place: &Place, case: &Case, pulseaudio: &Path) -> anyhow::Result<Answer> 
     let ask = || place.lsbuf(&format!("{} --json --compact", case.command));
     let (plain, text) = plain::undisturbed(memfds, ask)?;
     let right = plain.holders_by_inode();
-    let answer = holders(&text, &plain.pids())?;
+    let mut answer = BTreeMap::new();
+    for buffer in json::buffers(&text)? {
+        let holders = json::holders(&buffer);
+        // Another PulseAudio may run on this machine.
+        if holders.iter().any(|pid| plain.pids().contains(pid)) {
+            answer.insert(buffer["ino"].as_u64().context("a memfd without an inode number")?, holders);
+        }
+    }
     let others: BTreeSet<u32> =
         answer.values().flatten().copied().filter(|pid| *pid != daemon.pid()).collect();
-    let mut pairs = vec![Pair::new("clients", list(&others), list(&clients))];
+    let mut pairs = vec![Pair::new("clients", json::pids(&others), json::pids(&clients))];
     let all: BTreeSet<&u64> = right.keys().chain(answer.keys()).collect();
     for ino in all {
-        let of = |holders: &BTreeMap<u64, Vec<u32>>| holders.get(ino).map_or("none".into(), list);
+        let of = |holders: &BTreeMap<u64, Vec<u32>>| holders.get(ino).map_or("none".into(), json::pids);
         pairs.push(Pair::new(format!("holders of memfd {ino}"), of(&answer), of(&right)));
     }
     Ok(Answer { command: case.command.to_owned(), pairs })
@@ -68,29 +74,6 @@ fn clients(text: &str) -> BTreeSet<u32> {
     let value =
         |line: &str| line.trim().strip_prefix("application.process.id = ")?.trim_matches('"').parse().ok();
     text.lines().filter_map(value).collect()
-}
-
-/// The holders of each memfd in an answer, for those that one of `pids` has.
-fn holders(text: &str, pids: &[u32]) -> anyhow::Result<BTreeMap<u64, Vec<u32>>> {
-    let answer: serde_json::Value = serde_json::from_str(text).context("parsing the answer")?;
-    let buffers = answer["buffers"].as_array().context("the answer has no buffers")?;
-    let mut found = BTreeMap::new();
-    for buffer in buffers {
-        let ino = buffer["ino"].as_u64().context("a memfd without an inode number")?;
-        let number = |holder: &serde_json::Value| u32::try_from(holder["pid"].as_u64()?).ok();
-        let mut holders: Vec<u32> =
-            buffer["holders"].as_array().into_iter().flatten().filter_map(number).collect();
-        holders.sort_unstable();
-        if holders.iter().any(|pid| pids.contains(pid)) {
-            found.insert(ino, holders);
-        }
-    }
-    Ok(found)
-}
-
-fn list<'a>(pids: impl IntoIterator<Item = &'a u32>) -> String {
-    let pids: Vec<String> = pids.into_iter().map(u32::to_string).collect();
-    pids.join(" ")
 }
 
 #[cfg(test)]

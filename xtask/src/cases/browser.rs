@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use super::place::Place;
-use super::plain::{self, Plain, any_shared};
-use super::{Answer, Case, Pair, raw};
+use super::plain::{self, Plain, any_shared, named};
+use super::raw::Rows;
+use super::{Answer, Case, Pair};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -37,16 +38,11 @@ fn run(place: &Place, case: &Case, chromium: &Path) -> anyhow::Result<Answer> {
 
     let ask = || place.lsbuf(&format!("{} --raw", case.command));
     let (plain, text) = plain::undisturbed(any_shared, ask)?;
-    let rows = raw::rows(&text, "PID")?;
+    let rows = Rows::read(&text, "PID")?;
     let mut pairs = Vec::new();
     for (pid, figures) in plain.figures() {
-        let name = format!("{}:{pid}", plain::comm(pid));
-        let Some(row) = rows.get(&u64::from(pid)) else {
-            pairs.push(Pair::new(name, "no row", "a row"));
-            continue;
-        };
-        pairs.push(Pair::new(&name, role(row.get("ARGS")), role(&plain::command_line(pid))));
-        pairs.push(raw::figures(&name, row, &figures));
+        pairs.push(Pair::new(named(pid), role(rows.cell(pid, "ARGS")), role(&plain::command_line(pid))));
+        pairs.push(rows.figures(pid, &figures));
     }
     Ok(Answer { command: case.command.to_owned(), pairs })
 }

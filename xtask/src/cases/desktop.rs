@@ -10,8 +10,9 @@ use std::path::Path;
 use anyhow::ensure;
 
 use super::place::Place;
-use super::plain::{self, Plain, memfds};
-use super::{Answer, Case, Pair, raw};
+use super::plain::{self, Plain, memfds, named};
+use super::raw::Rows;
+use super::{Answer, Case, Pair};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -37,25 +38,20 @@ fn run(place: &Place, case: &Case, weston: &Path) -> anyhow::Result<Answer> {
         let mut client = place.command(program);
         let client = client.env("WAYLAND_DISPLAY", SOCKET).env("SHELL", "/bin/sh");
         let mut client = place.start(&format!("{program}-{number}"), client)?;
-        let maps = |pid| Plain::read(memfds).is_ok_and(|plain| plain.pids().contains(&pid));
-        client.wait_for("memfd", |client| maps(client.pid()).then_some(()))?;
+        client.wait_for("memfd", |client| Plain::has_memfd(client.pid()).then_some(()))?;
     }
 
     let ask = || place.lsbuf(&format!("{} --raw", case.command));
     let (plain, text) = plain::undisturbed(memfds, ask)?;
-    let rows = raw::rows(&text, "PID")?;
+    let rows = Rows::read(&text, "PID")?;
     let parents = plain::parents()?;
     let mut pairs = Vec::new();
     for (pid, figures) in plain.figures() {
-        let name = format!("{}:{pid}", plain::comm(pid));
         let parent = parents.get(&pid).copied().unwrap_or_default();
+        let name = named(pid);
         ensure!(!plain.share_an_fd(pid, parent), "{name} may have inherited fds: it has one of its parent's");
-        let Some(row) = rows.get(&u64::from(pid)) else {
-            pairs.push(Pair::new(name, "no row", "a row"));
-            continue;
-        };
-        pairs.push(raw::figures(&name, row, &figures));
-        let answer = format!("parent {} inherited {}", row.get("PPID"), row.get("INHERITED"));
+        pairs.push(rows.figures(pid, &figures));
+        let answer = format!("parent {} inherited {}", rows.cell(pid, "PPID"), rows.cell(pid, "INHERITED"));
         pairs.push(Pair::new(name, answer, format!("parent {parent} inherited -")));
     }
     Ok(Answer { command: case.command.to_owned(), pairs })

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::place::Place;
 use super::plain::{self, memfds};
-use super::{Answer, Case, Pair, raw};
+use super::raw::Rows;
+use super::{Answer, Case, Pair};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -44,9 +45,8 @@ fn run(place: &Place, case: &Case, java: &Path) -> anyhow::Result<Answer> {
     machine.wait_for("program", |machine| machine.printed().contains("runs").then_some(()))?;
     let ask = || place.lsbuf(&format!("{} --raw", case.command));
     let (plain, text) = plain::undisturbed(memfds, ask)?;
-    let rows = raw::rows(&text, "PID")?;
-    let row = rows.get(&u64::from(machine.pid()));
-    let cell = |column: &str| row.map_or("no row", |row| row.get(column));
+    let rows = Rows::read(&text, "PID")?;
+    let cell = |column: &str| rows.cell(machine.pid(), column);
     let maps = plain.figures().get(&machine.pid()).map_or(0, |figures| figures.maps);
     let pairs = vec![
         Pair::new("RSS", cell("RSS"), SIZE << 20),

@@ -148,6 +148,11 @@ impl Program {
         read(&self.stdout)
     }
 
+    /// The number that is all it has printed to stdout, in a whole line.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.printed().strip_suffix('\n')?.trim().parse().ok()
+    }
+
     /// What it has printed to stderr.
     pub(super) fn errors(&self) -> String {
         read(&self.stderr)

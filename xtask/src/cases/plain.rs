@@ -79,6 +79,11 @@ impl Plain {
         Ok(plain)
     }
 
+    /// Whether that process has a memfd.
+    pub(super) fn has_memfd(pid: u32) -> bool {
+        Self::read(memfds).is_ok_and(|plain| plain.processes.contains_key(&pid))
+    }
+
     /// The processes that have something.
     pub(super) fn pids(&self) -> Vec<u32> {
         self.processes.keys().copied().collect()
@@ -203,9 +208,14 @@ pub(super) fn descendants() -> anyhow::Result<BTreeSet<u32>> {
 }
 
 /// The command name of a process.
-pub(super) fn comm(pid: u32) -> String {
+fn comm(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()
+}
+
+/// The process as lsbuf prints it: `COMMAND:PID`.
+pub(super) fn named(pid: u32) -> String {
+    format!("{}:{pid}", comm(pid))
 }
 
 /// The command line of a process, with blanks between its words.

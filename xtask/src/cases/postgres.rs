@@ -8,10 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, ensure};
-
 use super::place::{Place, Program};
-use super::{Answer, Case, Pair, plain};
+use super::{Answer, Case, Pair, json, plain};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -45,7 +43,7 @@ fn run(place: &Place, _: &Case, server: &Path) -> anyhow::Result<Answer> {
     let mut client = psql(place);
     client.args(["-c", "select pg_backend_pid()", "-c", sums]);
     let mut client = place.start("psql", &mut client)?;
-    let backend: u32 = client.wait_for("backend", |client| client.printed().trim().parse().ok())?;
+    let backend = client.wait_for("backend", Program::number)?;
     // The number is printed before the second statement begins.
     let computes = |_: &Program| Some(plain::command_line(backend)).filter(|line| line.ends_with("SELECT"));
     client.wait_for("computing backend", computes)?;
@@ -55,17 +53,10 @@ fn run(place: &Place, _: &Case, server: &Path) -> anyhow::Result<Answer> {
     let mut second = place.start("second", &mut postgres(place, server))?;
     let (key, id) = second.wait_for("message", |second| key_and_id(&second.errors()))?;
     let command = format!("show {key}");
-    let answer: serde_json::Value =
-        serde_json::from_str(&place.lsbuf(&format!("{command} --json"))?).context("parsing the answer")?;
-    let buffers = answer["buffers"].as_array().context("the answer has no buffers")?;
-    ensure!(!buffers.is_empty(), "the answer has no buffers");
+    let buffers = json::buffers(&place.lsbuf(&format!("{command} --json"))?)?;
     let all = |field: &dyn Fn(&serde_json::Value) -> String| {
         let values: Vec<String> = buffers.iter().map(field).collect();
         values.join(" ")
-    };
-    let pids = |buffer: &serde_json::Value| {
-        let holders = buffer["holders"].as_array().into_iter().flatten();
-        holders.map(|holder| holder["pid"].to_string()).collect::<Vec<_>>().join(",")
     };
     let shown = place.lsbuf(&command)?;
     let args = format!("postgres:{backend} args ");
@@ -75,7 +66,7 @@ fn run(place: &Place, _: &Case, server: &Path) -> anyhow::Result<Answer> {
     let pairs = vec![
         Pair::new("ID", all(&|buffer| buffer["ino"].to_string()), id),
         Pair::new("key", all(&|buffer| buffer["segment"]["key"].to_string()), key),
-        Pair::new("holders", all(&pids), backend),
+        Pair::new("holders", all(&|buffer| json::pids(&json::holders(buffer))), backend),
         Pair::new("command line", args.unwrap_or_default(), plain::command_line(backend)),
     ];
     Ok(Answer { command, pairs })

@@ -5,41 +5,41 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use super::Pair;
-use super::plain::Figures;
+use super::plain::{Figures, named};
 
-/// The cells of one row, by heading.
-#[derive(Debug, Default)]
-pub(super) struct Cells(BTreeMap<String, String>);
+/// The rows by the number in one column.
+#[derive(Debug)]
+pub(super) struct Rows(BTreeMap<u64, BTreeMap<String, String>>);
 
-impl Cells {
-    /// The cell of that column; empty if there is none.
-    pub(super) fn get(&self, column: &str) -> &str {
-        self.0.get(column).map_or("", String::as_str)
-    }
-}
-
-/// The rows by the number in column `key`. A row without such a number is left out.
-pub(super) fn rows(text: &str, key: &str) -> anyhow::Result<BTreeMap<u64, Cells>> {
-    let mut lines = text.lines();
-    let headings: Vec<&str> = lines.next().context("lsbuf printed nothing")?.split(' ').collect();
-    let mut rows = BTreeMap::new();
-    for line in lines {
-        let cells = headings.iter().map(|heading| (*heading).to_owned()).zip(line.split(' ').map(decoded));
-        let cells = Cells(cells.collect());
-        if let Ok(number) = cells.get(key).parse() {
-            rows.insert(number, cells);
+impl Rows {
+    /// Reads the rows. One without a number in column `key` is left out.
+    pub(super) fn read(text: &str, key: &str) -> anyhow::Result<Self> {
+        let mut lines = text.lines();
+        let headings: Vec<&str> = lines.next().context("lsbuf printed nothing")?.split(' ').collect();
+        let mut rows = BTreeMap::new();
+        for line in lines {
+            let cells = headings.iter().map(|heading| (*heading).to_owned());
+            let cells: BTreeMap<String, String> = cells.zip(line.split(' ').map(decoded)).collect();
+            if let Some(number) = cells.get(key).and_then(|cell| cell.parse().ok()) {
+                rows.insert(number, cells);
+            }
         }
+        Ok(Self(rows))
     }
-    Ok(rows)
-}
 
-/// The claims that a row of `lsbuf ps` makes of a process.
-pub(super) fn figures(name: &str, row: &Cells, right: &Figures) -> Pair {
-    let columns = ["RSS", "USS", "BUFS", "FDS", "MAPS"];
-    let answer: Vec<String> = columns.iter().map(|column| format!("{column} {}", row.get(column))).collect();
-    let Figures { rss, uss, buffers, fds, maps } = right;
-    let right = format!("RSS {rss} USS {uss} BUFS {buffers} FDS {fds} MAPS {maps}");
-    Pair::new(name, answer.join(" "), right)
+    /// The cell of that row in that column.
+    pub(super) fn cell(&self, number: impl Into<u64>, column: &str) -> &str {
+        self.0.get(&number.into()).map_or("no row", |row| row.get(column).map_or("no column", String::as_str))
+    }
+
+    /// The figures that `lsbuf ps` prints of a process, beside the right ones.
+    pub(super) fn figures(&self, pid: u32, right: &Figures) -> Pair {
+        let Figures { rss, uss, buffers, fds, maps } = right;
+        let right = format!("RSS {rss} USS {uss} BUFS {buffers} FDS {fds} MAPS {maps}");
+        let columns = ["RSS", "USS", "BUFS", "FDS", "MAPS"];
+        let answer = columns.map(|column| format!("{column} {}", self.cell(pid, column)));
+        Pair::new(named(pid), answer.join(" "), right)
+    }
 }
 
 /// A cell with `\xNN` as the character it stands for. What is no such escape stays as it is.
@@ -70,10 +70,10 @@ mod tests {
     /// Check that cells are found by heading, and that an escaped blank is one.
     #[test]
     fn cells_by_heading() {
-        let rows = rows("PID ARGS\n12 a\\x20b\n- total\n", "PID").unwrap();
-        assert_eq!(rows.len(), 1);
-        assert_eq!(rows[&12].get("ARGS"), "a b");
-        assert_eq!(rows[&12].get("USS"), "");
+        let rows = Rows::read("PID ARGS\n12 a\\x20b\n- total\n", "PID").unwrap();
+        assert_eq!(rows.cell(12u32, "ARGS"), "a b");
+        assert_eq!(rows.cell(12u32, "USS"), "no column");
+        assert_eq!(rows.cell(13u32, "ARGS"), "no row");
     }
 
     /// Check that no text makes the decoding panic, and that unknown escapes stay.

@@ -10,11 +10,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
-
 use super::place::{Place, Program};
-use super::plain::{self, Plain, any_shared, memfds};
-use super::{Answer, Case, Pair, raw};
+use super::plain::{self, Plain, any_shared, memfds, named};
+use super::raw::Rows;
+use super::{Answer, Case, Pair, json};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -49,14 +48,12 @@ fn run(place: &Place, case: &Case, qemu: &Path) -> anyhow::Result<Answer> {
         })?;
     }
     let (_, text) = plain::undisturbed(any_shared, || place.lsbuf(&format!("{} --raw", case.command)))?;
-    let rows = raw::rows(&text, "PID")?;
+    let rows = Rows::read(&text, "PID")?;
     let pairs = machines.iter().map(|(name, size, machine)| {
-        let row = rows.get(&u64::from(machine.pid()));
-        let cell = |column: &str| row.map_or("no row", |row| row.get(column)).to_owned();
-        let mut words = cell("ARGS").split(' ').map(str::to_owned).collect::<Vec<_>>().into_iter();
-        let named = words.by_ref().skip_while(|word| word != "-name").nth(1).unwrap_or_default();
-        let answer = format!("{named}: RSS {} USS {}", cell("RSS"), cell("USS"));
-        Pair::new(format!("process {}", machine.pid()), answer, format!("{name}: RSS {size} USS {size}"))
+        let cell = |column: &str| rows.cell(machine.pid(), column);
+        let option = cell("ARGS").split(' ').skip_while(|word| *word != "-name").nth(1);
+        let answer = format!("{}: RSS {} USS {}", option.unwrap_or("no name"), cell("RSS"), cell("USS"));
+        Pair::new(named(machine.pid()), answer, format!("{name}: RSS {size} USS {size}"))
     });
     Ok(Answer { command: case.command.to_owned(), pairs: pairs.collect() })
 }
@@ -78,15 +75,12 @@ fn run_twice(place: &Place, case: &Case, qemu: &Path) -> anyhow::Result<Answer> 
     // QEMU gives the memfd the name of the kind of memory.
     let command = format!("{} memory-backend-memfd", case.command);
     let (plain, text) = plain::undisturbed(memfds, || place.lsbuf(&format!("{command} --json")))?;
-    let answer: serde_json::Value = serde_json::from_str(&text).context("parsing the answer")?;
-    let is_own = |holder: &serde_json::Value| holder["pid"] == pid;
-    let buffers = answer["buffers"].as_array().into_iter().flatten();
-    let own: Vec<&serde_json::Value> =
-        buffers.filter(|buffer| buffer["holders"].as_array().into_iter().flatten().any(is_own)).collect();
-    let charged = own.iter().map(|buffer| buffer["charged"].to_string()).collect::<Vec<_>>();
-    let private = own.iter().flat_map(|buffer| buffer["private_copies"].as_array().into_iter().flatten());
-    let private: Vec<String> =
-        private.filter(|copy| is_own(copy)).map(|copy| copy["bytes"].to_string()).collect();
+    let mut own = json::buffers(&text)?;
+    own.retain(|buffer| json::holders(buffer).contains(&pid));
+    let charged: Vec<String> = own.iter().map(|buffer| buffer["charged"].to_string()).collect();
+    let private = own.iter().flat_map(|buffer| json::list(&buffer["private_copies"]));
+    let private = private.filter(|copy| copy["pid"] == pid).map(|copy| copy["bytes"].to_string());
+    let private: Vec<String> = private.collect();
     let figures = plain.figures().remove(&pid).unwrap_or_default();
     let pairs = vec![
         Pair::new("memory of the memfd", charged.join(" "), figures.rss),

@@ -8,8 +8,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::place::Place;
-use super::{Answer, Case, Pair, plain, raw};
+use super::place::{Place, Program};
+use super::plain::named;
+use super::raw::Rows;
+use super::{Answer, Case, Pair};
 use crate::cmd;
 
 pub(super) const CASE: Case = Case {
@@ -36,7 +38,7 @@ fn run(place: &Place, case: &Case, server: &Path) -> anyhow::Result<Answer> {
     command.args(["-displayfd", "1", "-SecurityTypes", "None", "-nolisten", "tcp"]);
     command.args(["-rfbport", "-1", "-rfbunixpath"]).arg(place.file("run/vnc"));
     let mut server = place.start("server", &mut command)?;
-    let display: u32 = server.wait_for("display", |server| server.printed().trim().parse().ok())?;
+    let display = server.wait_for("display", Program::number)?;
     let mut client = place.start("client", place.command(&program).env("DISPLAY", format!(":{display}")))?;
     let printed = client.wait_for("segments", |client| {
         Some(client.printed()).filter(|printed| printed.ends_with("done\n"))
@@ -44,15 +46,13 @@ fn run(place: &Place, case: &Case, server: &Path) -> anyhow::Result<Answer> {
     let made: BTreeSet<u64> = printed.lines().filter_map(|line| line.parse().ok()).collect();
 
     let text = place.lsbuf(&format!("{} --raw", case.command))?;
-    let rows = raw::rows(&text, "INO")?;
+    let rows = Rows::read(&text, "INO")?;
     let pids = [server.pid(), client.pid()];
     let mut pairs = Vec::new();
     for id in made {
         let holders = pids.iter().map(|pid| (*pid, attached(*pid, id))).filter(|(_, count)| *count > 0);
         let holders: Vec<String> = holders.map(|(pid, count)| format!("{}({count}m)", named(pid))).collect();
-        let row = rows.get(&id);
-        let cell = |column: &str| row.map_or("no row", |row| row.get(column));
-        let answer = format!("{} made by {}", cell("HOLDERS"), cell("CPID"));
+        let answer = format!("{} made by {}", rows.cell(id, "HOLDERS"), rows.cell(id, "CPID"));
         let right = format!("{} made by {}", holders.join(" "), named(client.pid()));
         pairs.push(Pair::new(format!("segment {id}"), answer, right));
     }
@@ -68,9 +68,4 @@ fn attached(pid: u32, id: u64) -> usize {
             && fields.next().is_some_and(|path| path.starts_with("/SYSV"))
     };
     maps.lines().filter(of_segment).count()
-}
-
-/// The process as `COMMAND:PID`.
-fn named(pid: u32) -> String {
-    format!("{}:{pid}", plain::comm(pid))
 }
