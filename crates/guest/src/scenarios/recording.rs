@@ -110,6 +110,7 @@ fn full_disk(ctx: &mut Ctx) -> anyhow::Result<()> {
     let mut filler = File::create("/tmp/full/filler")?;
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
+        // This is no page size: the filler is written in small pieces, so that little room is left.
         while filler.write_all(&[b'x'; 4096]).is_ok() {}
         replace(&mut memfds)?;
         std::thread::sleep(Duration::from_millis(5));
