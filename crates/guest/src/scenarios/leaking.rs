@@ -39,6 +39,8 @@ const SAMPLES: u64 = 60;
 
 const RECORDING: &str = "/tmp/leaks.db";
 
+const KINDS: &str = "dmabuf,memfd";
+
 /// Does something for each frame until the scenario is told, and says then how often it was.
 fn each_frame(stage: &mut Stage, mut make: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
     stage.pause(&[])?;
@@ -87,13 +89,14 @@ fn suspects(ctx: &mut Ctx) -> anyhow::Result<()> {
         actor.go_on()?;
     }
     let count = SAMPLES.to_string();
-    let record = ["record", RECORDING, "--quiet", "--every", "100ms", "--count", &count];
+    let record = ["record", RECORDING, "--quiet", "--every", "100ms", "--count", &count, "--kind", KINDS];
     let recorded = Command::new(LSBUF).args(record).output().context("running lsbuf")?;
     ensure!(recorded.status.success(), "lsbuf record: {}", String::from_utf8_lossy(&recorded.stderr));
     for actor in &mut actors {
         actor.go_on()?;
     }
-    let answer = Answer::from(Command::new(LSBUF).args(["leaks", RECORDING, "--json", "--all"]))?;
+    let answer =
+        Answer::from(Command::new(LSBUF).args(["leaks", RECORDING, "--json", "--all", "--kind", KINDS]))?;
     let of = |command: &str, kind: &str| {
         let is = |group: &&Value| group["comm"] == command && group["kind"] == kind;
         answer.list("groups").iter().find(is).cloned().unwrap_or_default()
@@ -125,7 +128,7 @@ fn suspects(ctx: &mut Ctx) -> anyhow::Result<()> {
     let fences: Vec<&Value> = answer.list("sync_files").iter().filter(rising).collect();
     let commands: Vec<&Value> = fences.iter().map(|fences| &fences["comm"]).collect();
     ctx.check_eq("whose sync_files rise", "[String(\"player\")]", format!("{commands:?}"))?;
-    let failing = ["leaks", RECORDING, "--fail-on", "growing"];
+    let failing = ["leaks", RECORDING, "--fail-on", "growing", "--kind", KINDS];
     let status = Command::new(LSBUF).args(failing).output().context("running lsbuf")?.status;
     ctx.check_eq("--fail-on growing", "Some(4)", format!("{:?}", status.code()))?;
     std::fs::remove_file(RECORDING).context("removing the recording")

@@ -174,7 +174,7 @@ fn clock_jumps(ctx: &mut Ctx) -> anyhow::Result<()> {
         let db = Connection::open(FILE).context("opening the recording")?;
         let sql = format!("SELECT strftime('%Y-%m-%dT%H:%M:%SZ', {seconds}, 'unixepoch')");
         let at: String = db.query_row(&sql, [], |row| row.get(0)).context("asking the recording")?;
-        let answer = Answer::ask(&["--from", FILE, "--at", &at, "--name", "jump *"]);
+        let answer = Answer::ask(&["--from", FILE, "--at", &at, "--kind", "memfd", "--name", "jump *"]);
         // The clock was set back: what it showed before is after the end.
         if seconds > ask(FILE, "SELECT taken_at / 1000000 FROM sample ORDER BY id DESC LIMIT 1")? {
             ctx.check(format!("the second after jump {nth} is refused"), answer.is_err())?;

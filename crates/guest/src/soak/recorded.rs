@@ -6,7 +6,7 @@
 //! does.
 //!
 //! Limits: a sample that was taken while one batch ended and the next one began is judged by
-//! neither, and counted.
+//! neither, and counted. So is one of a pause that has notes, because its figures are estimates.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -94,7 +94,11 @@ impl Recorded {
             lsbuf.args(["--json", "--from", FILE, "--at", &moment.at, "--kind", KINDS]);
             let answer = Answer::from(&mut lsbuf)?;
             tally.recorded += 1;
-            if let Some(pause) = pause {
+            // Then its figures are estimates: other processes of this test ran meanwhile.
+            let has_notes = answer.0["scan"]["notes"].as_array().is_some_and(|notes| !notes.is_empty());
+            if pause.is_some() && has_notes {
+                tally.unjudged += 1;
+            } else if let Some(pause) = pause {
                 seen[pause] = true;
                 tally.judged_paused(&self.pauses[pause].what, &answer, say);
             } else if let Some(told) = told {

@@ -45,7 +45,8 @@ pub struct SoakTally {
     pub reasons: BTreeMap<String, u64>,
     /// Samples of the recording, which are among the answers above.
     pub recorded: u64,
-    /// How many of them were not judged: they were taken across the end of a batch.
+    /// How many of them were not judged: they were taken across the end of a batch, or in a pause and
+    /// have notes.
     pub unjudged: u64,
     /// Pauses of which the recording has a sample.
     pub recorded_pauses: u64,
@@ -148,7 +149,7 @@ impl SoakTally {
         let reasons: Vec<String> =
             self.reasons.iter().map(|(reason, buffers)| format!("{buffers} {reason}")).collect();
         say(&format!(
-            "recorded samples {}, {} of them across the end of a batch; {} pauses have a sample, {} have none",
+            "recorded samples {}, {} of them not judged; {} pauses have a sample, {} have none",
             self.recorded, self.unjudged, self.recorded_pauses, self.unrecorded_pauses
         ));
         say(&format!("of {} buffers in all answers estimates: {}", self.listed, reasons.join(", ")));
