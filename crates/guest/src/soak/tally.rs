@@ -45,8 +45,8 @@ pub struct SoakTally {
     pub reasons: BTreeMap<String, u64>,
     /// Samples of the recording, which are among the answers above.
     pub recorded: u64,
-    /// How many of them were not judged: they were taken across the end of a batch, or in a pause and
-    /// have notes.
+    /// How many of them were not judged: they were taken across the end of a batch, or in a pause
+    /// and have notes.
     pub unjudged: u64,
     /// Pauses of which the recording has a sample.
     pub recorded_pauses: u64,

@@ -5,8 +5,8 @@
 //! times of its first and last sample, and everything that tells what it belongs to: the machine,
 //! the boot, the buffer or process. So the files of many machines can lie in one folder.
 //!
-//! Text that processes choose is written as lsbuf prints it ([`escape`](crate::escape::escape)): no
-//! byte is lost, and no control character gets out.
+//! Text that processes choose is written as lsbuf prints it ([`escape`]): no byte is lost, and no
+//! control character gets out.
 //!
 //! Limits: a row stands under the day of its first sample. What began before the first sample of
 //! the recording stands under the day of that sample.
