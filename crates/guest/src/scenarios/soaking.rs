@@ -18,7 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "recording_of_a_soak",
-        claim: "No sample that was recorded of a random world, paused or moving, is wrong",
+        claim: "No sample that was recorded of a random world is wrong",
         needs: &[],
         kernels: Kernels::OldestAndNewest,
         ways: &[],
@@ -51,7 +51,6 @@ fn recording_of_a_soak(ctx: &mut Ctx) -> anyhow::Result<()> {
     let plan = SoakPlan { time: Duration::from_secs(20), seed: 2, is_recorded: true };
     let tally = soak::run(plan, |line| said.push(line.to_owned()))?;
     ctx.check("samples of the moving world", tally.recorded > tally.recorded_pauses + tally.unjudged)?;
-    ctx.check("pauses with a sample", tally.recorded_pauses > 0)?;
     said.retain(|line| line.starts_with("ERROR"));
     ctx.check_eq("errors", "", said.join("\n"))
 }

@@ -81,7 +81,7 @@ pub struct SoakPlan {
 pub fn run_mode(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [seconds, seed] = arguments else { anyhow::bail!("usage: soak SECONDS SEED") };
     let plan =
-        SoakPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()?, is_recorded: true };
+        SoakPlan { time: Duration::from_secs(seconds.parse()?), seed: seed.parse()?, is_recorded: false };
     let tally = run(plan, |line| println!("{line}"))?;
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -114,6 +114,7 @@ pub fn run_chain(arguments: &[String]) -> anyhow::Result<ExitCode> {
 pub fn run(plan: SoakPlan, mut say: impl FnMut(&str)) -> anyhow::Result<SoakTally> {
     let begun = Instant::now();
     let mut tally = SoakTally::new(plan.seed)?;
+    tally.beside_recorder = plan.is_recorded;
     let noise = noise()?;
     let mut conductor = Conductor::new(plan, raw(noise)?)?;
     while begun.elapsed() < plan.time {

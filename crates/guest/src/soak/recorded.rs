@@ -94,13 +94,8 @@ impl Recorded {
             lsbuf.args(["--json", "--from", FILE, "--at", &moment.at, "--kind", KINDS]);
             let answer = Answer::from(&mut lsbuf)?;
             tally.recorded += 1;
-            // Then its figures are estimates: other processes of this test ran meanwhile.
-            let has_notes = answer.0["scan"]["notes"].as_array().is_some_and(|notes| !notes.is_empty());
-            if pause.is_some() && has_notes {
-                tally.unjudged += 1;
-            } else if let Some(pause) = pause {
-                seen[pause] = true;
-                tally.judged_paused(&self.pauses[pause].what, &answer, say);
+            if let Some(pause) = pause {
+                seen[pause] |= tally.judged_paused(&self.pauses[pause].what, &answer, say);
             } else if let Some(told) = told {
                 let Moment { began, ended, .. } = moment;
                 tally.judged_running(&told.what, &[TimedAnswer { began, ended, answer }], say);

@@ -43,10 +43,12 @@ pub struct SoakTally {
     pub listed: u64,
     /// How many of them were estimates, by the reason that lsbuf gave.
     pub reasons: BTreeMap<String, u64>,
+    /// Whether a recorder runs beside the world.
+    pub beside_recorder: bool,
     /// Samples of the recording, which are among the answers above.
     pub recorded: u64,
-    /// How many of them were not judged: they were taken across the end of a batch, or in a pause
-    /// and have notes.
+    /// Answers that were not judged: samples that were taken across the end of a batch, and answers
+    /// about the paused world that have notes beside a recorder.
     pub unjudged: u64,
     /// Pauses of which the recording has a sample.
     pub recorded_pauses: u64,
@@ -74,6 +76,7 @@ impl SoakTally {
             missing_with_note: 0,
             listed: 0,
             reasons: BTreeMap::new(),
+            beside_recorder: false,
             recorded: 0,
             unjudged: 0,
             recorded_pauses: 0,
@@ -105,9 +108,22 @@ impl SoakTally {
     }
 
     /// Judges an answer about the paused world.
-    pub(super) fn judged_paused(&mut self, world: &SoakWorld, answer: &Answer, say: &mut impl FnMut(&str)) {
+    /// Judges an answer about the paused world. Returns whether it could be judged: beside a
+    /// recorder, whose helpers start and end, an answer with notes has estimates.
+    pub(super) fn judged_paused(
+        &mut self,
+        world: &SoakWorld,
+        answer: &Answer,
+        say: &mut impl FnMut(&str),
+    ) -> bool {
+        let has_notes = answer.0["scan"]["notes"].as_array().is_some_and(|notes| !notes.is_empty());
+        if self.beside_recorder && has_notes {
+            self.unjudged += 1;
+            return false;
+        }
         self.paused += 1;
         self.add(judge::paused(world, answer), "while the world stood still", answer, say);
+        true
     }
 
     fn add(&mut self, findings: Findings, when: &str, answer: &Answer, say: &mut impl FnMut(&str)) {
@@ -149,7 +165,7 @@ impl SoakTally {
         let reasons: Vec<String> =
             self.reasons.iter().map(|(reason, buffers)| format!("{buffers} {reason}")).collect();
         say(&format!(
-            "recorded samples {}, {} of them not judged; {} pauses have a sample, {} have none",
+            "recorded samples {}, {} answers not judged; {} pauses have a sample, {} have none",
             self.recorded, self.unjudged, self.recorded_pauses, self.unrecorded_pauses
         ));
         say(&format!("of {} buffers in all answers estimates: {}", self.listed, reasons.join(", ")));
