@@ -138,6 +138,8 @@ pub(crate) fn linked(cargo: Command, name: &str) -> anyhow::Result<Vec<Package>>
 
 fn metadata(mut cargo: Command) -> anyhow::Result<Metadata> {
     cargo.args(["metadata", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"]);
+    // As packages are built.
+    cargo.arg("--all-features");
     serde_json::from_str(&cmd::output(&mut cargo)?).context("parsing cargo metadata")
 }
 

@@ -55,6 +55,20 @@ pub(crate) fn text(workspace: &Workspace, rustc: &str) -> anyhow::Result<String>
     Ok(text)
 }
 
+/// A text without the Apache License in full, of which Debian has a copy.
+fn without_apache(text: &str) -> String {
+    const BEGIN: &str = "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION";
+    const END: &str = "END OF TERMS AND CONDITIONS";
+    let copied = |begin: usize| Some((begin, begin + text[begin..].find(END)? + END.len()));
+    match text.find(BEGIN).and_then(copied) {
+        Some((begin, end)) => {
+            let stands = "(The terms are in /usr/share/common-licenses/Apache-2.0.)";
+            format!("{}{stands}{}", &text[..begin], &text[end..])
+        }
+        None => text.to_owned(),
+    }
+}
+
 /// The text that its licence asks to be copied; none where Debian has a copy.
 fn notice(library: &Package) -> anyhow::Result<Option<String>> {
     let folder = library.folder()?;
@@ -62,18 +76,24 @@ fn notice(library: &Package) -> anyhow::Result<Option<String>> {
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_uppercase();
-        if path.is_file() && (name.starts_with("LICENSE") || name.starts_with("LICENCE")) {
+        let is_named = ["LICENSE", "LICENCE", "COPYING"].iter().any(|word| name.starts_with(word));
+        if path.is_file() && is_named {
             texts.push(read(&path)?);
         }
     }
     texts.sort_unstable();
+    let texts: Vec<String> = texts.iter().map(|text| without_apache(text)).collect();
     if let Some(text) = texts.iter().find(|text| text.contains(PERMISSION)) {
         return Ok(Some(text.clone()));
     }
     if library.license.as_deref().is_some_and(|licence| licence.contains("Apache-2.0")) {
         return Ok(None);
     }
-    bail!("{} {} has no licence text that is known here", library.name, library.version)
+    // Zlib and the like ask for it, too.
+    if !texts.is_empty() {
+        return Ok(Some(texts.join("\n")));
+    }
+    bail!("{} {} has no licence text", library.name, library.version)
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
