@@ -1,6 +1,7 @@
 //! `lsbuf diff`: what changed between two times of a recording, two answers that were stored, or
 //! one of these and now; and what a command leaves behind.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -122,7 +123,7 @@ fn answer(args: &DiffArgs, text: &str) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// Shows the difference. Returns whether there is any.
+/// Shows the difference.
 fn show(args: &DiffArgs, before: &Snapshot, after: &Snapshot) -> Result<()> {
     let (before, after) = (Ledger::of(before), Ledger::of(after));
     let passes = |buffer: &Buffer| select::passes(&args.filter, buffer);
@@ -178,36 +179,41 @@ fn watch(args: &DiffArgs, wait: Duration) -> Result<Ending> {
     let status =
         Command::new(program).args(arguments).status().with_context(|| format!("{program} cannot be run"))?;
     let deadline = Instant::now() + wait;
-    let mut after = scanner.scan().context("the scan failed")?;
-    while has_leftover(args, &before, &after) && Instant::now() < deadline {
-        std::thread::sleep(
-            Duration::from_millis(200).min(deadline.saturating_duration_since(Instant::now())),
-        );
-        after = scanner.scan().context("the scan failed")?;
-    }
-    let leftover = has_leftover(args, &before, &after);
+    let (after, left) = loop {
+        let after = scanner.scan().context("the scan failed")?;
+        let left = born(&before, &after);
+        let now = Instant::now();
+        if !has_any(args, &after, &left) || now >= deadline {
+            break (after, left);
+        }
+        std::thread::sleep(Duration::from_millis(200).min(deadline.saturating_duration_since(now)));
+    };
+    let leftover = has_any(args, &after, &left);
     // What others have let go meanwhile is not what the command leaves behind.
-    let mut born = after.clone();
-    let ledgers = (Ledger::of(&before), Ledger::of(&after));
-    let diff = Diff::of(&ledgers.0, &ledgers.1, |_| true);
-    let left: Vec<usize> =
-        diff.buffers.iter().filter(|c| c.change == Change::Born).filter_map(|c| c.after).collect();
-    born.buffers = left.into_iter().map(|index| after.buffers[index].clone()).collect();
-    born.buffers.sort_by_key(|buffer| buffer.id);
-    let mut nothing = before.clone();
+    let mut nothing = before;
     nothing.buffers.clear();
-    show(args, &nothing, &born)?;
-    output::say_notes(&after.coverage);
+    let mut rest = after;
+    let mut index = 0..;
+    rest.buffers.retain(|_| index.next().is_some_and(|index| left.contains(&index)));
+    show(args, &nothing, &rest)?;
+    output::say_notes(&rest.coverage);
     if leftover && args.fail_on_leftover && status.success() {
         return Ok(Ending::Status(4));
     }
     Ok(Ending::Status(code(status)))
 }
 
-fn has_leftover(args: &DiffArgs, before: &Snapshot, after: &Snapshot) -> bool {
+/// The buffers of the later snapshot, by their indices, that the earlier one does not have.
+fn born(before: &Snapshot, after: &Snapshot) -> BTreeSet<usize> {
     let (before, after) = (Ledger::of(before), Ledger::of(after));
-    let diff = Diff::of(&before, &after, |buffer| select::passes(&args.filter, buffer));
-    diff.buffers.iter().any(|changed| changed.change == Change::Born)
+    let diff = Diff::of(&before, &after, |_| true);
+    let born = diff.buffers.iter().filter(|changed| changed.change == Change::Born);
+    born.filter_map(|changed| changed.after).collect()
+}
+
+/// Whether one of these buffers passes the filters.
+fn has_any(args: &DiffArgs, snapshot: &Snapshot, buffers: &BTreeSet<usize>) -> bool {
+    buffers.iter().any(|&index| select::passes(&args.filter, &snapshot.buffers[index]))
 }
 
 /// The exit status that a shell gives for a command that ended so.

@@ -112,17 +112,13 @@ pub(crate) fn show_lives(from: &Path, wanted: &[String]) -> Result<()> {
 /// Shows a buffer as it was when it was last seen, and then its life.
 fn show_life(out: &mut impl Write, recording: &Recording, number: BufferNumber) -> Result<()> {
     let life = recording.life(number)?;
-    let last_seen = match life.last_seen() {
-        Some(sample) => sample.id,
-        None => recording.sample_when(When::End)?.id,
-    };
-    let snapshot = recording.snapshot(last_seen)?;
+    let newest = recording.sample_when(When::End)?;
+    let snapshot = recording.snapshot(life.last_seen().unwrap_or(newest).id)?;
     let ledger = Ledger::of(&snapshot);
     let view = View::all(&ledger);
     let index = snapshot.buffers.iter().position(|buffer| buffer.id == life.buffer.id);
     let index = index.context("the recording is damaged: a buffer is not in its last sample")?;
     output::unless_closed(lsbuf::render::show(&mut *out, &view, index))?;
-    let newest = recording.sample_when(When::End)?;
     output::unless_closed(lsbuf::render::life(&mut *out, &life, newest))?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 
 use rusqlite::{Connection, Row};
 
+use super::recorder::newest_sample;
 use super::rows::{self, BUFFER_STATE, HOLDING, PROCESS_STATE, Unreadable};
 use super::table::RowId;
 use super::{Recording, Sample, SampleId};
@@ -75,9 +76,10 @@ impl Recording {
     /// If there is none with that number, or the file cannot be read.
     pub fn life(&self, of: BufferNumber) -> Result<Life, Error> {
         self.reading(|db| {
+            let newest = newest_sample(db)?;
             let mut states = Vec::new();
             BUFFER_STATE.each_of(db, "buffer", RowId(of.0), |row| {
-                states.push(lasting(db, row, rows::read_buffer(db, row)?)?);
+                states.push(lasting(db, newest, row, rows::read_buffer(db, row)?)?);
                 Ok(())
             })?;
             let mut holders = Vec::new();
@@ -89,7 +91,7 @@ impl Recording {
                     Entry::Vacant(unknown) => unknown.insert(last_state(db, RowId(key))?),
                 };
                 let held = rows::read_holder(row, process.pid)?;
-                holders.push(lasting(db, row, (process.clone(), held))?);
+                holders.push(lasting(db, newest, row, (process.clone(), held))?);
                 Ok(())
             })?;
             let buffer = states.last().map(|state: &Lasting<Buffer>| state.what.clone());
@@ -113,14 +115,18 @@ fn last_state(db: &Connection, process: RowId) -> Result<Process, Unreadable> {
     last.ok_or_else(|| Unreadable::from(format!("process {} has no state", process.0)))
 }
 
-fn lasting<T>(db: &Connection, row: &Row<'_>, what: T) -> Result<Lasting<T>, Unreadable> {
-    let sample = |id: i64| rows::find_sample(db, SampleId(id));
-    let last: Option<i64> = row.get("last")?;
-    let newest: Option<i64> = db.query_row("SELECT max(id) FROM sample", [], |row| row.get(0))?;
+fn lasting<T>(
+    db: &Connection,
+    newest: Option<SampleId>,
+    row: &Row<'_>,
+    what: T,
+) -> Result<Lasting<T>, Unreadable> {
+    let sample = |id: SampleId| rows::find_sample(db, id);
+    let last = row.get::<_, Option<i64>>("last")?.map(SampleId);
     Ok(Lasting {
         what,
-        first: sample(row.get("first")?)?,
+        first: sample(SampleId(row.get("first")?))?,
         // The recorder ends every row when it ends itself.
-        last: last.filter(|last| Some(*last) < newest).map(sample).transpose()?.flatten(),
+        last: last.filter(|&last| Some(last) < newest).map(sample).transpose()?.flatten(),
     })
 }

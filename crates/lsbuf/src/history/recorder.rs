@@ -157,8 +157,7 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be written. It is valid even then.
     pub fn close(self) -> Result<(), Error> {
-        self.keeping.leave();
-        self.end_run().map_err(|error| file::failed(&self.path, &error))
+        self.finish().map(drop)
     }
 
     /// Ends the recording, as [`Recorder::close`] does, and opens it to be read.
