@@ -5,8 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::NonEmptyStringValueParser;
@@ -20,7 +19,8 @@ use lsbuf::scan::Scanner;
 use crate::args::{Columns, Format, ScanArgs, choose, find, glob, size};
 use crate::output::{self, Ending};
 use crate::past::Source;
-use crate::{commands, record, select};
+use crate::ticks::{Ticks, interval, signals};
+use crate::{commands, select};
 
 #[derive(Debug, Args)]
 pub(crate) struct LeaksArgs {
@@ -32,7 +32,7 @@ pub(crate) struct LeaksArgs {
     #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration)]
     length: Duration,
     /// Time from one sample to the next
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = record::interval)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     every: Duration,
     /// Only from that TIME of the recording on: start (the default), -1h (before the end), 14:05,
     /// or as in RFC 3339
@@ -180,25 +180,18 @@ fn show(args: &LeaksArgs, suspects: &Suspects, snapshot: &Snapshot) -> io::Resul
 
 /// Records this machine in memory for a while. A signal ends it, and what was seen is judged.
 fn watch(args: &LeaksArgs) -> Result<Recording> {
-    let stop = record::signals()?;
+    let stop = signals()?;
     let mut recorder = Recorder::in_memory()?;
     let mut scanner = Scanner::new(args.scan.options())?;
-    let begun = Instant::now();
-    let end = begun + args.length;
+    let mut ticks = Ticks::start(stop, args.every, Some(args.length));
     let mut bar = Bar { wanted: !args.quiet && io::stderr().is_terminal() };
-    let mut next = begun;
     let mut samples = 0;
     loop {
         recorder.append(scanner.scan().context("the scan failed")?)?;
         samples += 1;
-        bar.show(samples, begun.elapsed(), args.length);
-        while next <= Instant::now() {
-            next += args.every;
-        }
-        let wake = next.min(end);
-        match stop.recv_timeout(wake.saturating_duration_since(Instant::now())) {
-            Err(RecvTimeoutError::Timeout) if wake < end => {}
-            _ => break,
+        bar.show(samples, ticks.elapsed(), args.length);
+        if !ticks.wait() {
+            break;
         }
     }
     bar.end();

@@ -21,6 +21,7 @@ mod probes;
 mod record;
 mod select;
 mod stdout;
+mod ticks;
 #[cfg(feature = "tui")]
 mod top;
 mod topics;

@@ -1,12 +1,10 @@
 //! `lsbuf record`: takes a sample again and again, and appends each to a recording.
 //!
-//! Samples are taken at fixed times after the start, so that their number does not depend on how
-//! long one takes. A time that has passed while a sample was taken is left out.
+//! Module `ticks` says when one is due.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -15,11 +13,10 @@ use lsbuf::history::{Keep, Recorder, duration};
 use lsbuf::model::{Bytes, Detail, Details};
 use lsbuf::scan::{Options, Scanner};
 use rustix::time::{ClockId, clock_gettime};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::args::{ScanArgs, size};
 use crate::output::{self, Ending};
+use crate::ticks::{Ticks, interval, signals};
 
 #[derive(Debug, Args)]
 pub(crate) struct RecordArgs {
@@ -48,23 +45,15 @@ pub(crate) struct RecordArgs {
     scan: ScanArgs,
 }
 
-/// A length of time from one scan to the next.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let least = Duration::from_millis(10);
-    let every = duration(text)?;
-    if every < least { Err("the shortest interval is 10ms".to_owned()) } else { Ok(every) }
-}
-
 pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     let stop = signals()?;
     let keep = Keep { age: Some(args.keep), size: Some(args.max_size) };
     let mut recorder = Recorder::open(&args.file, keep)?;
     recorder.set_machine(args.scan.reading.machine_id());
     let mut scanner = Scanner::new(Options { details: recorded(), ..args.scan.options() })?;
-    let begun = Instant::now();
+    let mut ticks = Ticks::start(stop, args.every, args.length);
     let mut progress = Progress::new(!args.quiet && io::stderr().is_terminal());
     let (mut complete, mut samples, mut dropped, mut is_full) = (true, 0u64, 0u64, false);
-    let mut next = begun;
     loop {
         let snapshot = scanner.scan().context("the scan failed")?;
         complete &= snapshot.coverage.is_complete();
@@ -83,18 +72,9 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
             }
             Err(error) => return Err(error.into()),
         }
-        progress.show(samples, dropped, recorder.size()?, begun.elapsed());
-        if args.count.is_some_and(|count| samples + dropped >= count) {
+        progress.show(samples, dropped, recorder.size()?, ticks.elapsed());
+        if args.count.is_some_and(|count| samples + dropped >= count) || !ticks.wait() {
             break;
-        }
-        while next <= Instant::now() {
-            next += args.every;
-        }
-        let end = args.length.map(|length| begun + length);
-        let wake = end.map_or(next, |end| end.min(next));
-        match stop.recv_timeout(wake.saturating_duration_since(Instant::now())) {
-            Err(RecvTimeoutError::Timeout) if end.is_none_or(|end| wake < end) => {}
-            _ => break,
         }
     }
     let size = recorder.size()?;
@@ -115,21 +95,6 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
 /// Every detail that a recording has: `rss_shmem` changes all the time, and is costly to read.
 fn recorded() -> Details {
     Detail::ALL.iter().copied().filter(|&detail| detail != Detail::RssShmem).collect()
-}
-
-/// Receives something when a signal asks this process to end.
-pub(crate) fn signals() -> Result<Receiver<()>> {
-    let (sender, receiver) = channel();
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            // The second one finds nobody who listens, and ends the process as it would without us.
-            if sender.send(()).is_err() {
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(receiver)
 }
 
 /// How much this process has run so far.

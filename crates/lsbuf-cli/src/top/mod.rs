@@ -45,7 +45,7 @@ use self::terminal::Terminal;
 use crate::args::{FilterArgs, ScanArgs, sum_key};
 use crate::output::{self, Ending};
 use crate::past::PastArgs;
-use crate::record::interval;
+use crate::ticks::interval;
 
 /// How often the ages on the screen are drawn anew.
 const TICK: Duration = Duration::from_secs(1);
