@@ -248,17 +248,23 @@ pub(crate) fn vm(workspace: &Workspace, arguments: &VmArgs) -> anyhow::Result<Ta
     });
     let mut tally = Tally::default();
     let mut table = show::heading();
+    // Said again at the end, because the output of six boots is long.
+    let mut failures = String::new();
     let mut done: Vec<_> = order.iter().zip(boots).collect();
     done.sort_by_key(|((place, ..), _)| *place);
     for ((_, bootable, _), boot) in done {
         let (verdict, took) = boot.with_context(|| format!("kernel {}", bootable.id))?;
         table.push_str(&show::row(&bootable.id, &verdict, took));
+        let wrong = show::failures(&verdict);
+        if !wrong.is_empty() {
+            failures.push_str(&format!("kernel {}\n{wrong}", bootable.id));
+        }
         tally.passed += verdict.count(State::Passed);
         tally.skipped += verdict.count(State::ExpectedSkip);
         tally.left_out += verdict.count(State::LeftOut);
         tally.failed += verdict.count(State::Failed);
     }
-    print!("{table}");
+    print!("{table}{failures}");
     let (report, log) = (report_path(workspace, "KERNEL"), log_path(workspace, "KERNEL"));
     println!("every check: {}; console: {}", report.display(), log.display());
     Ok(tally)
