@@ -31,11 +31,13 @@ mod packages;
 mod page_size;
 mod parsers;
 mod pattern;
+mod picture;
 mod points;
 mod qemu;
 mod record;
 mod show;
 mod suite;
+mod svg;
 mod verdict;
 mod vm;
 mod workspace;
@@ -80,6 +82,8 @@ enum Task {
     Differential(vm::SoakArgs),
     Sh(vm::ShArgs),
     Record(record::RecordArgs),
+    /// Draw docs/top.svg anew, from the screen that a test of `lsbuf top` captured
+    Picture,
     Fuzz(parsers::FuzzArgs),
     Dist(dist::DistArgs),
 }
@@ -115,6 +119,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Soak(arguments) => vm::soak(&workspace, "soak", arguments).map(exit_code),
         Task::Differential(arguments) => vm::soak(&workspace, "differential", arguments).map(exit_code),
         Task::Sh(arguments) => vm::sh(&workspace, arguments).map(exit_code),
+        Task::Picture => picture::picture(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(arguments) => parsers::fuzz(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Dist(arguments) => dist::dist(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Record(arguments) => record::record(&workspace, arguments).map(|()| ExitCode::SUCCESS),

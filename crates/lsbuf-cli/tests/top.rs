@@ -109,6 +109,11 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// The screen with its colours: each escape character is shown as `␛`.
+    fn coloured(&self) -> String {
+        self.tmux(&["capture-pane", "-e", "-p"]).replace('\x1b', "␛")
+    }
+
     /// A variable of tmux.
     fn asked(&self, what: &str) -> String {
         self.tmux(&["display-message", "-p", what]).trim().to_owned()
@@ -345,18 +350,16 @@ fn desktop() -> Recorded {
     recorded
 }
 
-/// Check that the picture in README is what is on the screen.
+/// Check the screen that `cargo xtask picture` draws for the README, with its colours.
 #[test]
-fn the_picture_in_readme() {
+fn the_picture() {
     let recorded = desktop();
     let terminal = Terminal::new(100, 13);
     terminal.start(&recorded.line("--at -3s"));
     terminal.until("sample 5 of 8");
     terminal.keys(&["m", "Right", "Right", "Right"]);
-    let screen = terminal.until("sample 8 of 8");
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
-    let screen = screen.trim_end();
-    assert!(readme.contains(screen), "README has another screen than\n{screen}");
+    terminal.until("sample 8 of 8");
+    assert_snapshot!("picture", terminal.coloured());
 }
 
 fn run(line: &str) -> Output {
