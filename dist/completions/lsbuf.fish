@@ -166,7 +166,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l source -d 'What to 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l pins -d 'Folder with the pinned BPF iterators' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, with these buffers only'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s J -l json -d 'JSON, schema lsbuf.snapshot/1, with these buffers only; their lives in a recording have the schema lsbuf.life/1'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l compact -d 'JSON on one line, without white space'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand show" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'

@@ -237,7 +237,8 @@ pub(crate) struct ShowArgs {
     /// INO, KIND:INO, a segment's key, a name, or what another tool prints (see below)
     #[arg(required = true, value_name = "BUFFER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) buffers: Vec<String>,
-    /// JSON, schema lsbuf.snapshot/1, with these buffers only
+    /// JSON, schema lsbuf.snapshot/1, with these buffers only; their lives in a recording have the
+    /// schema lsbuf.life/1
     #[arg(short = 'J', long)]
     pub(crate) json: bool,
     /// JSON on one line, without white space

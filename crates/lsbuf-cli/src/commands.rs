@@ -148,19 +148,25 @@ pub(crate) fn sum(args: &SumArgs) -> Result<Ending> {
 
 /// `lsbuf show`.
 pub(crate) fn show(args: &ShowArgs) -> Result<Ending> {
-    match &args.past.from {
-        Some(from) if args.past.at.is_none() && !args.json => {
-            past::show_lives(from, &args.buffers)?;
-            Ok(Ending::Answered)
+    let Some(from) = &args.past.from else { return show_now(args) };
+    let source = past::Source::open(from)?;
+    if args.past.at.is_none() {
+        match &source {
+            past::Source::Recording(recording) => {
+                let json = args.json.then(|| output::json_layout(args.compact));
+                past::show_lives(recording, &args.buffers, json)?;
+                return Ok(Ending::Answered);
+            }
+            past::Source::Document(_) if !args.json => {
+                bail!("{} is a single answer, not a recording", from.display());
+            }
+            past::Source::Document(_) => {}
         }
-        Some(from) => {
-            let options = Options { details: Details::ALL, ..args.options() };
-            let snapshot = past::read(from, args.past.at, &options, &[])?;
-            let (missing, shown) = named::find_all(&snapshot.buffers, &args.buffers);
-            show_found(args, &snapshot, shown, &missing)
-        }
-        None => show_now(args),
     }
+    let options = Options { details: Details::ALL, ..args.options() };
+    let snapshot = past::answer(source, from, args.past.at, &options, &[])?;
+    let (missing, shown) = named::find_all(&snapshot.buffers, &args.buffers);
+    show_found(args, &snapshot, shown, &missing)
 }
 
 fn show_now(args: &ShowArgs) -> Result<Ending> {

@@ -4,15 +4,16 @@
 //! Limits: a document is one answer, so it has no other times. What a recording does not keep is
 //! unknown in its answers.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use lsbuf::history::{BufferNumber, Recording, When, read_document};
+use lsbuf::history::{BufferNumber, Life, Recording, When, read_document};
 use lsbuf::model::{Buffer, Ledger, Pid, Snapshot};
-use lsbuf::render::View;
+use lsbuf::render::{JsonLayout, View};
 use lsbuf::scan::Options;
 
 use crate::{named, output};
@@ -31,10 +32,21 @@ pub(crate) struct PastArgs {
     pub(crate) at: Option<When>,
 }
 
-/// Reads the answer of a file, as far as it is of the kinds and details that the options ask for.
-/// Each of these processes must be in it.
+/// Reads the answer of a file, as [`answer`] does.
 pub(crate) fn read(from: &Path, at: Option<When>, options: &Options, pids: &[Pid]) -> Result<Snapshot> {
-    let mut snapshot = match Source::open(from)? {
+    answer(Source::open(from)?, from, at, options, pids)
+}
+
+/// The answer of the source of that name, as far as it is of the kinds and details that the options
+/// ask for. Each of these processes must be in it.
+pub(crate) fn answer(
+    source: Source,
+    from: &Path,
+    at: Option<When>,
+    options: &Options,
+    pids: &[Pid],
+) -> Result<Snapshot> {
+    let mut snapshot = match source {
         Source::Document(_) if at.is_some() => return Err(single(from)),
         Source::Document(snapshot) => *snapshot,
         Source::Recording(recording) => {
@@ -88,21 +100,27 @@ fn document(text: impl Read) -> Result<Box<Snapshot>> {
     Ok(Box::new(read_document(text)?))
 }
 
-/// Shows the lives of buffers in a recording.
-pub(crate) fn show_lives(from: &Path, wanted: &[String]) -> Result<()> {
-    let Source::Recording(recording) = Source::open(from)? else {
-        bail!("{} is a single answer, not a recording", from.display());
-    };
+/// Shows the lives of buffers in a recording, as text or, in that layout, as JSON.
+pub(crate) fn show_lives(recording: &Recording, wanted: &[String], json: Option<JsonLayout>) -> Result<()> {
     let (numbers, buffers): (Vec<BufferNumber>, Vec<Buffer>) = recording.buffers()?.into_iter().unzip();
-    let (missing, shown) = named::find_all(&buffers, wanted);
+    let (missing, mut shown) = named::find_all(&buffers, wanted);
     let mut out = output::buffered()?;
-    for (nth, &row) in shown.iter().enumerate() {
-        if nth > 0 {
-            writeln!(out)?;
+    if let Some(layout) = json {
+        let mut once = HashSet::new();
+        shown.retain(|&row| once.insert(row));
+        let lives: Vec<Life> =
+            shown.iter().map(|&row| recording.life(numbers[row])).collect::<Result<_, _>>()?;
+        let span = (recording.sample_when(When::Start)?, recording.sample_when(When::End)?);
+        output::unless_closed(lsbuf::render::life_json(&mut out, &lives, span, layout))?;
+    } else {
+        for (nth, &row) in shown.iter().enumerate() {
+            if nth > 0 {
+                writeln!(out)?;
+            }
+            show_life(&mut out, recording, numbers[row])?;
         }
-        show_life(&mut out, &recording, numbers[row])?;
     }
-    out.flush()?;
+    output::unless_closed(out.flush())?;
     if !missing.is_empty() {
         bail!("no buffer {} among the {} recorded", missing.join(", "), buffers.len());
     }

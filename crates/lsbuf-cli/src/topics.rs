@@ -313,7 +313,7 @@ pub(crate) const TOPICS: &[Topic] = &[
             ("lsbuf record b.db --every 10s --for 1h", ""),
             ("lsbuf --from b.db --at 14:05", "what was there at 14:05"),
             ("lsbuf ps --from b.db --at -10m", "ten minutes before its end"),
-            ("lsbuf show --from b.db 17", "the life of the buffer with INO 17"),
+            ("lsbuf show --from b.db 17", "the life of the buffer with INO 17; -J: as JSON"),
         ],
         ..NONE
     },

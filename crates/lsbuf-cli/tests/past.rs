@@ -74,15 +74,16 @@ fn the_past_is_asked_like_the_present() {
         &["sum", "--by", "command"],
         &["sum", "--by", "name", "--json"],
         &["sum", "--by", "mount", "--csv"],
-        &["show", "0x1234", "memfd:7", "--json"],
     ] {
         let live = lsbuf(&recorded.tree, args);
         let past = recorded.ask(args);
         assert_eq!(timeless(&past.stdout), timeless(&live.stdout), "{args:?}");
         assert_eq!((past.stderr, past.status), (live.stderr, live.status), "{args:?}");
     }
-    let live = lsbuf(&recorded.tree, &["show", "0x1234", "memfd:7"]);
-    assert_eq!(recorded.ask(&["show", "0x1234", "memfd:7", "--at", "end"]).stdout, live.stdout);
+    for args in [&["show", "0x1234", "memfd:7"][..], &["show", "0x1234", "memfd:7", "--json"]] {
+        let past = recorded.ask(&[args, &["--at", "end"]].concat());
+        assert_eq!(timeless(&past.stdout), timeless(&lsbuf(&recorded.tree, args).stdout), "{args:?}");
+    }
 }
 
 /// Check that the JSON of an answer is answered from as a recording is.
@@ -92,7 +93,13 @@ fn documents_are_answered_from() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("snapshot.json");
     std::fs::write(&file, lsbuf(&tree, &["--json", "--details"]).stdout).unwrap();
-    for args in [&["ls"][..], &["ps", "-o", "+ARGS"], &["sum"], &["ls", "--json"]] {
+    for args in [
+        &["ls"][..],
+        &["ps", "-o", "+ARGS"],
+        &["sum"],
+        &["ls", "--json"],
+        &["show", "0x1234", "memfd:7", "--json"],
+    ] {
         let (live, past) = (lsbuf(&tree, args), from(&file, args));
         assert_eq!(timeless(&past.stdout), timeless(&live.stdout), "{args:?}");
         assert_eq!((past.stderr, past.status), (live.stderr, live.status), "{args:?}");
@@ -128,6 +135,42 @@ fn lives() {
     let there = recorded.ask(&["show", "memfd:7"]);
     assert!(there.stdout.contains("still there at") && there.stdout.contains("to still"), "{}", there.stdout);
     assert_eq!(recorded.ask(&["show", "4711"]).status, 1);
+}
+
+/// Check that the JSON of a life fits the schema, that it says between which samples the file was
+/// let go and died, that what is still there has no end, and that a hostile name is harmless.
+#[test]
+fn lives_in_json() {
+    let recorded = Recorded::new();
+    for file in ["fd/4", "fdinfo/4"] {
+        std::fs::remove_file(recorded.tree.path(&format!("proc/12/{file}"))).unwrap();
+    }
+    recorded.record(&["--count", "1"]);
+    let run = recorded.ask(&["show", "/dev/shm/leaked", "memfd:7", "memfd:7", "--json"]);
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    assert!(!run.stdout.contains('\x1b'), "{}", run.stdout);
+    let document: Value = serde_json::from_str(&run.stdout).unwrap();
+    let schema = serde_json::from_str(include_str!("../../../docs/lsbuf.life-1.schema.json")).unwrap();
+    let errors: Vec<String> =
+        jsonschema::validator_for(&schema).unwrap().iter_errors(&document).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!([&document["first_sample"]["sample"], &document["last_sample"]["sample"]], [1, 2]);
+    let [gone, there] = &document["lives"].as_array().unwrap()[..] else { panic!("{document}") };
+    let samples = |between: &Value| (between["after"]["sample"].as_u64(), between["by"]["sample"].as_u64());
+    assert_eq!((samples(&gone["born"]), samples(&gone["died"])), ((None, Some(1)), (Some(1), Some(2))));
+    assert_eq!((&gone["name"], &gone["states"][0]["charged"]), (&"/dev/shm/leaked".into(), &32768.into()));
+    let holder = &gone["holders"][0];
+    assert_eq!((&holder["comm"], &holder["held"][0]["fd"]), (&"client".into(), &1.into()));
+    assert_eq!(
+        (samples(&holder["received"]), samples(&holder["let_go"])),
+        ((None, Some(1)), (Some(1), Some(2)))
+    );
+    assert_eq!((&there["died"], &there["states"][0]["until"]["sample"]), (&Value::Null, &2.into()));
+    assert!(there["holders"].as_array().unwrap().iter().all(|holder| holder["let_go"].is_null()));
+    let compact = recorded.ask(&["show", "memfd:7", "--json", "--compact"]);
+    assert_eq!(compact.stdout.lines().count(), 1);
+    let missing = recorded.ask(&["show", "4711", "memfd:7", "--json"]);
+    assert_eq!((missing.status, missing.stderr.contains("4711")), (1, true), "{}", missing.stderr);
 }
 
 /// Check that a recording is continued, and that --count and --for end it.

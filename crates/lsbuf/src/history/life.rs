@@ -5,12 +5,13 @@ use std::collections::btree_map::Entry;
 
 use rusqlite::{Connection, Row};
 
+use super::moments::Moments;
 use super::recorder::newest_sample;
 use super::rows::{self, BUFFER_STATE, HOLDING, PROCESS_STATE, Unreadable};
 use super::table::RowId;
 use super::{Recording, Sample, SampleId};
 use crate::error::Error;
-use crate::model::{Buffer, Holder, Process};
+use crate::model::{Buffer, Holder, Host, Process};
 
 /// What a recording knows of one buffer.
 #[derive(Clone, Debug)]
@@ -23,6 +24,9 @@ pub struct Life {
     pub states: Vec<Lasting<Buffer>>,
     /// What processes held of it, in order.
     pub holders: Vec<Lasting<(Process, Holder)>>,
+    /// The machine in the boot that it was of.
+    pub host: Host,
+    pub(super) moments: Moments,
 }
 
 impl Life {
@@ -96,7 +100,9 @@ impl Recording {
             })?;
             let buffer = states.last().map(|state: &Lasting<Buffer>| state.what.clone());
             let buffer = buffer.ok_or_else(|| format!("it has no buffer {}", of.0))?;
-            Ok(Life { buffer, states, holders })
+            let boot = rows::boot_of(db, RowId(of.0))?;
+            let (host, moments) = (rows::read_host(db, boot)?, Moments::read(db, boot, buffer.id.kind)?);
+            Ok(Life { buffer, states, holders, host, moments })
         })
     }
 }

@@ -35,6 +35,7 @@ pub mod export;
 mod file;
 mod keep;
 mod life;
+mod moments;
 mod recorder;
 mod recording;
 mod rows;
@@ -46,6 +47,7 @@ mod when;
 pub use document::read_document;
 pub use keep::Keep;
 pub use life::{BufferNumber, Lasting, Life};
+pub use moments::{Between, Hold, Moment, Span};
 pub use recorder::{Appended, Recorder};
 pub use recording::{Recording, Sample, SampleId};
 pub use suspects::{

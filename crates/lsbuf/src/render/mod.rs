@@ -23,6 +23,8 @@ mod leaks;
 mod leaks_json;
 #[cfg(feature = "history")]
 mod life;
+#[cfg(feature = "history")]
+mod life_json;
 mod payer;
 mod reconcile;
 mod reconcile_huge;
@@ -51,6 +53,8 @@ pub use leaks::{DEFAULT_LEAK_COLUMNS, LEAK_COLUMNS, fence_evidence, leak_evidenc
 pub use leaks_json::leaks_json;
 #[cfg(feature = "history")]
 pub use life::life;
+#[cfg(feature = "history")]
+pub use life_json::life_json;
 pub use reconcile::{reconciliation, reconciliation_json};
 pub use show::show;
 pub use sum::{DEFAULT_SUM_COLUMNS, SUM_COLUMNS, sum_json, sum_summary};

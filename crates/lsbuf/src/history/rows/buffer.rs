@@ -90,6 +90,11 @@ pub(in super::super) fn buffer_row(db: &Connection, boot: RowId, buffer: &Buffer
     }
 }
 
+/// The boot of that buffer.
+pub(in super::super) fn boot_of(db: &Connection, row: RowId) -> Result<RowId, Unreadable> {
+    table::get(db, "buffer", IDENTITY, row, |row| row.get("boot").map(RowId))
+}
+
 /// A buffer's state.
 pub(in super::super) fn buffer_state(row: RowId, buffer: &Buffer, saw_every_process: bool) -> Vec<Value> {
     let (account, shape) = measure(buffer, saw_every_process);

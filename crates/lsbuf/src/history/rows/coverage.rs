@@ -53,6 +53,24 @@ pub(in super::super) fn mount_point(dev: Dev, path: &Label) -> Vec<Value> {
     vec![Value::Text(dev.to_string()), label(path)]
 }
 
+/// The samples that are not complete: from which to which, in order.
+pub(in super::super) fn partial_samples(db: &Connection) -> Result<Vec<(SampleId, SampleId)>, Unreadable> {
+    let mut statement = db.prepare_cached(&COVERAGE.all_by("first"))?;
+    let mut rows = statement.query([])?;
+    let (first, last) = (COVERAGE.column("first")?, COVERAGE.column("last")?);
+    let complete = COVERAGE.column("complete")?;
+    let mut partial = Vec::new();
+    while let Some(row) = rows.next()? {
+        COVERAGE.check(row)?;
+        if !row.get::<_, bool>(complete)? {
+            // Without a last sample, it is so in every later one.
+            let until = row.get::<_, Option<i64>>(last)?.unwrap_or(i64::MAX);
+            partial.push((SampleId(row.get(first)?), SampleId(until)));
+        }
+    }
+    Ok(partial)
+}
+
 /// How much of the machine was read for a sample. The numbers of processes and the time that it
 /// took are the sample's own.
 pub(in super::super) fn read_coverage(

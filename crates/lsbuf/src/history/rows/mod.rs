@@ -8,16 +8,18 @@ mod process;
 mod sample;
 
 pub(super) use buffer::{
-    BUFFER_STATE, HOLDING, buffer_row, buffer_state, holding, read_buffer, read_buffers, read_holder,
-    read_holders,
+    BUFFER_STATE, HOLDING, boot_of, buffer_row, buffer_state, holding, read_buffer, read_buffers,
+    read_holder, read_holders,
 };
 pub(super) use coverage::{
-    COVERAGE, DEVICE, MOUNT_POINT, NOTE, coverage, device, mount_point, note, read_coverage, read_devices,
-    read_mount_points,
+    COVERAGE, DEVICE, MOUNT_POINT, NOTE, coverage, device, mount_point, note, partial_samples, read_coverage,
+    read_devices, read_mount_points,
 };
 pub(super) use process::{PROCESS_STATE, process_row, process_state, read_process, read_processes};
 
-pub(super) use sample::{add_run, add_sample, boot_row, find_sample, read_sample, sample};
+pub(super) use sample::{
+    add_run, add_sample, boot_row, find_sample, read_host, read_run, read_sample, sample,
+};
 
 use super::table::Table;
 use crate::error::Error;

@@ -85,6 +85,21 @@ pub(in super::super) fn find_sample(db: &Connection, id: SampleId) -> rusqlite::
     db.prepare_cached(sql)?.query_row([id.0], sample).optional()
 }
 
+/// Of which boot a run is, and what it looks for.
+pub(in super::super) fn read_run(db: &Connection, run: RowId) -> Result<(RowId, Kinds), Unreadable> {
+    table::get(db, "run", RUN, run, |row| {
+        let looked_for = row.get::<_, Json<Vec<Kind>>>("looked_for")?.0;
+        Ok((RowId(row.get("boot")?), looked_for.into_iter().collect()))
+    })
+}
+
+/// The machine in a boot.
+pub(in super::super) fn read_host(db: &Connection, boot: RowId) -> Result<Host, Unreadable> {
+    table::get(db, "boot", BOOT, boot, |row| {
+        Ok(Host { hostname: row.get("hostname")?, kernel: row.get("kernel")?, boot_id: row.get("boot_id")? })
+    })
+}
+
 /// What a sample has of its own, without buffers and processes, and how many rows hold at it.
 pub(in super::super) fn read_sample(
     db: &Connection,
@@ -102,16 +117,12 @@ pub(in super::super) fn read_sample(
         };
         Ok((RowId(row.get("run")?), time(row.get("taken_at")?), number("rows")?))
     })?;
-    let (boot, looked_for) = table::get(db, "run", RUN, run, |row| {
-        Ok((RowId(row.get("boot")?), row.get::<_, Json<Vec<Kind>>>("looked_for")?.0))
-    })?;
-    let host = table::get(db, "boot", BOOT, boot, |row| {
-        Ok(Host { hostname: row.get("hostname")?, kernel: row.get("kernel")?, boot_id: row.get("boot_id")? })
-    })?;
+    let (boot, kinds) = read_run(db, run)?;
+    let host = read_host(db, boot)?;
     let snapshot = Snapshot {
         taken_at,
         host,
-        kinds: looked_for.into_iter().collect(),
+        kinds,
         coverage,
         buffers: Vec::new(),
         unheld: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 
-use crate::history::rows::{COVERAGE, Unreadable};
+use crate::history::rows::{self, Unreadable};
 use crate::history::value::{Json, Unsigned, time};
 use crate::model::{Kind, Kinds};
 
@@ -88,19 +88,9 @@ impl Range {
 
     /// How many of the samples are partial.
     pub(super) fn partial(&self, db: &Connection) -> Result<u64, Unreadable> {
-        let mut statement = db.prepare_cached(&COVERAGE.all_by("first"))?;
-        let mut rows = statement.query([])?;
-        let (first, last) = (COVERAGE.column("first")?, COVERAGE.column("last")?);
-        let complete = COVERAGE.column("complete")?;
-        let mut partial = 0;
-        while let Some(row) = rows.next()? {
-            COVERAGE.check(row)?;
-            if !row.get::<_, bool>(complete)? {
-                let until = row.get::<_, Option<i64>>(last)?.unwrap_or(i64::MAX);
-                partial += self.within(row.get(first)?, until).map_or(0, |(from, until)| until - from + 1);
-            }
-        }
-        Ok(partial as u64)
+        let spans = rows::partial_samples(db)?.into_iter();
+        let within = spans.filter_map(|(first, last)| self.within(first.0, last.0));
+        Ok(within.map(|(from, until)| until - from + 1).sum::<usize>() as u64)
     }
 
     /// The samples of the range among those, by their indices, both included. `None`: there are
