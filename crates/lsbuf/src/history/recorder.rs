@@ -285,13 +285,14 @@ impl Writer<'_> {
             });
             let opened = match before {
                 Some((same, open)) if same == process => open,
-                Some((_, OpenProcess { row, state })) => {
-                    self.end(&rows::PROCESS_STATE, state)?;
-                    let state = self.begin(&rows::PROCESS_STATE, rows::process_state(row, process))?;
-                    OpenProcess { row, state }
-                }
-                None => {
-                    let row = rows::process_row(self.db, self.boot, process)?;
+                other => {
+                    let row = match other {
+                        Some((_, OpenProcess { row, state })) => {
+                            self.end(&rows::PROCESS_STATE, state)?;
+                            row
+                        }
+                        None => rows::process_row(self.db, self.boot, process)?,
+                    };
                     let state = self.begin(&rows::PROCESS_STATE, rows::process_state(row, process))?;
                     OpenProcess { row, state }
                 }

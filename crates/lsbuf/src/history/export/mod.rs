@@ -132,7 +132,7 @@ impl Writer<'_> {
             self.part = Some((folder, part));
             self.written.files += 1;
         }
-        let columns = self.table.columns.len();
+        let columns = self.table.columns().count();
         let values = (0..columns).map(|nth| Ok(shown(row.get(nth)?)));
         let values = values.collect::<rusqlite::Result<Vec<Value>>>()?;
         self.written.rows += 1;

@@ -24,7 +24,7 @@ impl<W: Write> Lines<W> {
 impl<W: Write> Part for Lines<W> {
     fn add(&mut self, row: Vec<Value>) -> io::Result<()> {
         let mut object = Map::new();
-        for (&(name, kind, _), value) in self.table.columns.iter().zip(row) {
+        for (&(name, kind, _), value) in self.table.columns().zip(row) {
             let value = match (kind, value) {
                 (Kind::Truth, Value::Integer(number)) => Json::Bool(number != 0),
                 (Kind::Time, Value::Integer(micros)) => {

@@ -28,7 +28,7 @@ pub(super) struct Columns<W: Write + Send> {
 impl<W: Write + Send> Columns<W> {
     pub(super) fn new(out: W, table: &'static Exported) -> io::Result<Columns<W>> {
         let field = |&(name, kind, _): &(&str, Kind, &str)| Field::new(name, data_type(kind), true);
-        let schema = Arc::new(Schema::new(table.columns.iter().map(field).collect::<Vec<_>>()));
+        let schema = Arc::new(Schema::new(table.columns().map(field).collect::<Vec<_>>()));
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let out =
             ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties)).map_err(io::Error::other)?;
@@ -40,7 +40,7 @@ impl<W: Write + Send> Columns<W> {
         if rows.is_empty() {
             return Ok(());
         }
-        let columns = self.table.columns.iter().enumerate();
+        let columns = self.table.columns().enumerate();
         let columns = columns.map(|(nth, &(_, kind, _))| column(kind, rows.iter().map(|row| &row[nth])));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect());
         batch.map_err(io::Error::other).and_then(|batch| self.out.write(&batch).map_err(io::Error::other))

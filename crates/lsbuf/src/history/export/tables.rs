@@ -10,63 +10,70 @@ pub(super) enum Kind {
     Time,
 }
 
+use Kind::{Number, Text, Time, Truth};
+
+/// A column: its name, what is in it, and where it comes from.
+pub(super) type ExportedColumn = (&'static str, Kind, &'static str);
+
 /// A table that is exported.
 #[derive(Debug)]
 pub(super) struct Exported {
     pub(super) name: &'static str,
-    /// Each column's name, what is in it, and where it comes from.
-    pub(super) columns: &'static [(&'static str, Kind, &'static str)],
-    /// Behind FROM. The tables `boot`, `run` and, as `begun`, the first sample must be among them.
+    /// Behind those that every table has.
+    own: &'static [ExportedColumn],
+    /// Behind FROM. The table `boot` must be among these, and as `held` the intervals, or as
+    /// `begun` the sample that a row is.
     from: &'static str,
+    /// Whether a row is an interval. Then it has the samples in which it was first and last seen,
+    /// and their times.
+    has_interval: bool,
 }
+
+/// The first columns of every table.
+const MACHINE: &[ExportedColumn] = &[
+    ("machine_id", Text, "boot.machine_id"),
+    ("hostname", Text, "boot.hostname"),
+    ("boot_id", Text, "boot.boot_id"),
+];
+
+/// The columns of an interval, behind those.
+const INTERVAL: &[ExportedColumn] = &[
+    ("first_sample", Number, "held.first"),
+    ("last_sample", Number, "coalesce(held.last, (SELECT max(id) FROM sample))"),
+    ("first_at", Time, "begun.taken_at"),
+    ("last_at", Time, "ended.taken_at"),
+];
+
+/// The samples of an interval.
+const ENDS: &str = " LEFT JOIN sample AS begun ON begun.id = held.first LEFT JOIN sample AS ended \
+                    ON ended.id = coalesce(held.last, (SELECT max(id) FROM sample))";
 
 impl Exported {
-    /// The query for its rows, with two more columns behind those of the table: by which boot and
-    /// which time a row is filed.
+    /// Its columns.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &'static ExportedColumn> + use<> {
+        let interval = if self.has_interval { INTERVAL } else { &[] };
+        MACHINE.iter().chain(interval).chain(self.own)
+    }
+
+    /// The query for its rows, with one more column behind those of the table: by which time a row
+    /// is filed.
     pub(super) fn sql(&self) -> String {
-        let columns: Vec<String> =
-            self.columns.iter().map(|(name, _, of)| format!("{of} AS {name}")).collect();
+        let columns: Vec<String> = self.columns().map(|(name, _, of)| format!("{of} AS {name}")).collect();
+        let (ends, order) = if self.has_interval { (ENDS, "held.first, held.id") } else { ("", "begun.id") };
         format!(
-            "SELECT {}, coalesce(begun.taken_at, oldest.taken_at) AS filed_at FROM {} \
-             JOIN (SELECT taken_at FROM sample ORDER BY id LIMIT 1) AS oldest ORDER BY {}",
+            "SELECT {}, coalesce(begun.taken_at, oldest.taken_at) AS filed_at FROM {}{ends} \
+             JOIN (SELECT taken_at FROM sample ORDER BY id LIMIT 1) AS oldest ORDER BY {order}",
             columns.join(", "),
-            self.from,
-            self.order()
+            self.from
         )
     }
-
-    fn order(&self) -> &'static str {
-        if self.name == "sample" { "begun.id" } else { "held.first, held.id" }
-    }
-}
-
-use Kind::{Number, Text, Time, Truth};
-
-const MACHINE: (&str, Kind, &str) = ("machine_id", Text, "boot.machine_id");
-const HOST: (&str, Kind, &str) = ("hostname", Text, "boot.hostname");
-const BOOT: (&str, Kind, &str) = ("boot_id", Text, "boot.boot_id");
-const FIRST: (&str, Kind, &str) = ("first_at", Time, "begun.taken_at");
-const LAST: (&str, Kind, &str) = ("last_at", Time, "ended.taken_at");
-const FIRST_SAMPLE: (&str, Kind, &str) = ("first_sample", Number, "held.first");
-const LAST_SAMPLE: (&str, Kind, &str) =
-    ("last_sample", Number, "coalesce(held.last, (SELECT max(id) FROM sample))");
-
-/// The samples in which a row was first and last seen, for a table that is called `held`.
-macro_rules! times {
-    () => {
-        " LEFT JOIN sample AS begun ON begun.id = held.first LEFT JOIN sample AS ended ON ended.id = \
-         coalesce(held.last, (SELECT max(id) FROM sample))"
-    };
 }
 
 /// Every table.
 pub(super) const EXPORTED: &[Exported] = &[
     Exported {
         name: "sample",
-        columns: &[
-            MACHINE,
-            HOST,
-            BOOT,
+        own: &[
             ("kernel", Text, "boot.kernel"),
             ("sample", Number, "begun.id"),
             ("taken_at", Time, "begun.taken_at"),
@@ -78,17 +85,11 @@ pub(super) const EXPORTED: &[Exported] = &[
             ("complete", Truth, "(SELECT complete FROM coverage_at WHERE sample = begun.id)"),
         ],
         from: "sample AS begun JOIN run ON run.id = begun.run JOIN boot ON boot.id = run.boot",
+        has_interval: false,
     },
     Exported {
         name: "buffer",
-        columns: &[
-            MACHINE,
-            HOST,
-            BOOT,
-            FIRST_SAMPLE,
-            LAST_SAMPLE,
-            FIRST,
-            LAST,
+        own: &[
             ("buffer", Number, "held.buffer"),
             ("kind", Text, "buffer.kind"),
             ("dev", Text, "buffer.dev"),
@@ -113,21 +114,13 @@ pub(super) const EXPORTED: &[Exported] = &[
             ("estimate_reason", Text, "held.estimate_reason"),
             ("leak_shape", Text, "held.leak_shape"),
         ],
-        from: concat!(
-            "buffer_state AS held JOIN buffer ON buffer.id = held.buffer JOIN boot ON boot.id = buffer.boot",
-            times!()
-        ),
+        from: "buffer_state AS held JOIN buffer ON buffer.id = held.buffer \
+               JOIN boot ON boot.id = buffer.boot",
+        has_interval: true,
     },
     Exported {
         name: "process",
-        columns: &[
-            MACHINE,
-            HOST,
-            BOOT,
-            FIRST_SAMPLE,
-            LAST_SAMPLE,
-            FIRST,
-            LAST,
+        own: &[
             ("process", Number, "held.process"),
             ("pid", Number, "process.pid"),
             ("start_time", Number, "process.start_time"),
@@ -142,22 +135,13 @@ pub(super) const EXPORTED: &[Exported] = &[
             ("pod", Text, "held.details ->> '$.workload.pod.name'"),
             ("user", Text, "held.details ->> '$.user'"),
         ],
-        from: concat!(
-            "process_state AS held JOIN process ON process.id = held.process \
-             JOIN boot ON boot.id = process.boot",
-            times!()
-        ),
+        from: "process_state AS held JOIN process ON process.id = held.process \
+               JOIN boot ON boot.id = process.boot",
+        has_interval: true,
     },
     Exported {
         name: "holder",
-        columns: &[
-            MACHINE,
-            HOST,
-            BOOT,
-            FIRST_SAMPLE,
-            LAST_SAMPLE,
-            FIRST,
-            LAST,
+        own: &[
             ("buffer", Number, "held.buffer"),
             ("process", Number, "held.process"),
             ("kind", Text, "buffer.kind"),
@@ -170,10 +154,8 @@ pub(super) const EXPORTED: &[Exported] = &[
             ("mapped", Number, "held.mapped"),
             ("runs", Truth, "held.runs"),
         ],
-        from: concat!(
-            "holding AS held JOIN buffer ON buffer.id = held.buffer \
-             JOIN process ON process.id = held.process JOIN boot ON boot.id = buffer.boot",
-            times!()
-        ),
+        from: "holding AS held JOIN buffer ON buffer.id = held.buffer \
+               JOIN process ON process.id = held.process JOIN boot ON boot.id = buffer.boot",
+        has_interval: true,
     },
 ];
