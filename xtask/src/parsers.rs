@@ -214,6 +214,7 @@ fn seed(workspace: &Workspace, corpus: &Path) -> anyhow::Result<()> {
                 (["proc", _, "mountinfo"], Node::File(text)) => {
                     text.split(|&b| b == b'\n').for_each(|line| add(&mut seeds, "mount", line));
                     add(&mut seeds, "mounts", text);
+                    add(&mut seeds, "overlays", text);
                 }
                 (["proc", _, "stat" | "status" | "cgroup"], Node::File(text)) => {
                     add(&mut seeds, "process", text);

@@ -4,7 +4,8 @@
 use super::{LONGEST_NAME, halves};
 use crate::kernel::hidden_refs::{FileKeeper, HiddenRefCounter};
 use crate::kernel::pending::is_pending;
-use crate::model::HiddenRefs;
+use crate::kernel::{hidden_holders, pinned};
+use crate::model::{HiddenRefs, Label};
 
 /// Links and fdinfo of sockets and io_urings. A link is read back. References are ruled out only if
 /// none were counted and everything could be read.
@@ -87,18 +88,41 @@ pub fn rings(data: &[u8]) {
 
 /// The result for an io_uring with that many slots, of which some are listed.
 fn ring(slots: usize, listed: &[(usize, Vec<u8>)]) -> HiddenRefCounter {
+    let mut hidden = HiddenRefCounter::default();
+    hidden.add(FileKeeper::Ring, Some(&ring_text(slots, listed)));
+    hidden
+}
+
+/// The fdinfo of that io_uring, which has registered [`REGISTERED`].
+fn ring_text(slots: usize, listed: &[(usize, Vec<u8>)]) -> Vec<u8> {
     let mut text = format!("SqMask:\t0x3\nSQEs:\t0\nSqThread:\t-1\nUserFiles:\t{slots}\n").into_bytes();
     for (slot, file) in listed {
         text.extend_from_slice(&[format!("{slot:5}: ").as_bytes(), file, b"\n"].concat());
     }
-    text.extend_from_slice(b"UserBufs:\t1\n    0: 0x7f00/4096\nPollList:\nCqOverflowList:\n");
-    let mut hidden = HiddenRefCounter::default();
-    hidden.add(FileKeeper::Ring, Some(&text));
-    hidden
+    let registered = format!("UserBufs:\t1\n    0: 0x7f00/{REGISTERED}\nPollList:\nCqOverflowList:\n");
+    text.extend_from_slice(registered.as_bytes());
+    text
+}
+
+/// Bytes of registered memory.
+const REGISTERED: u64 = 12_288;
+
+/// The fixed files of an io_uring. What follows the list of files adds none. Of a ring with files
+/// of the names in the input, which NULs separate, each path is read back where the kernel escapes
+/// it, and no path is taken for registered memory.
+pub fn fixed_files(data: &[u8]) {
+    let of = |text: &[u8]| hidden_holders::fixed_files(text).collect::<Vec<Label>>();
+    assert_eq!(of(&[data, b"\nUserBufs:\t1\n    0: /file\n"].concat()), of(data));
+    let paths: Vec<Vec<u8>> = data.split(|&b| b == 0).take(8).map(|name| [b"/", name].concat()).collect();
+    let listed: Vec<(usize, Vec<u8>)> = paths.iter().map(|path| escape(path)).enumerate().collect();
+    let text = ring_text(paths.len(), &listed);
+    let labels: Vec<Label> = paths.iter().map(|path| Label::from(&path[..])).collect();
+    assert_eq!(of(&text), labels);
+    assert_eq!(pinned::registered(&text), REGISTERED);
 }
 
 /// A path as `seq_file_path` prints it.
-fn escape(path: &[u8]) -> Vec<u8> {
+pub(super) fn escape(path: &[u8]) -> Vec<u8> {
     let escaped = path.iter().map(|&b| match b {
         b' ' | b'\t' | b'\n' | b'\\' => format!("\\{b:03o}").into_bytes(),
         _ => vec![b],

@@ -3,9 +3,11 @@
 
 use crate::kernel::btf as types;
 use crate::kernel::identity::{self, LinkTarget};
+use crate::kernel::shmem::{mounts, overlays as layered};
 use crate::model::Dev;
 
 use super::halves;
+use super::hidden_refs::escape;
 
 /// A line of mountinfo is read back as it was printed. Text after the device changes nothing.
 pub fn mount(data: &[u8]) {
@@ -14,6 +16,42 @@ pub fn mount(data: &[u8]) {
         let printed = [format!("{id} 1 {dev} ").as_bytes(), rest].concat();
         assert_eq!(identity::mount(&printed), Ok((id, dev)));
     }
+}
+
+/// A mount table, and behind it an overlay whose layers have the names in the input, which NULs
+/// separate. The overlay is found behind those that were there, and its layers are read back, in
+/// each form in which kernels print them.
+pub fn overlays(data: &[u8]) {
+    let (table, names) = halves(data);
+    let mut paths: Vec<Vec<u8>> =
+        names.split(|&b| b == 0).take(8).map(|name| [b"/", name].concat()).collect();
+    // In a list, a colon separates paths.
+    let within_list = |path: &Vec<u8>| {
+        let escaped =
+            path.iter().flat_map(|&b| [b'\\', b].into_iter().skip(usize::from(b != b':' && b != b'\\')));
+        escaped.collect::<Vec<u8>>()
+    };
+    let list = paths.iter().map(within_list).collect::<Vec<_>>().join(&b':');
+    let one_by_one = |path: &Vec<u8>| [b",lowerdir+=", &option(path)[..]].concat();
+    let upper = [b",upperdir=", &option(b"/up:per")[..], b",workdir=/work"].concat();
+    let lower = [
+        [b",lowerdir=", &option(&list)[..]].concat(),
+        paths.iter().map(one_by_one).collect::<Vec<_>>().concat(),
+    ];
+    paths.push(b"/up:per".to_vec());
+    for lower in lower {
+        let options = [b"rw", &lower[..], &upper].concat();
+        assert_eq!(layered::layers(&options), paths);
+        let more = [table, b"\n30 1 0:40 / /merged rw - overlay none ", &options, b"\n"].concat();
+        let mut found: Vec<_> = mounts::overlays(table).collect();
+        found.push((b"/merged".to_vec(), &options));
+        assert_eq!(mounts::overlays(&more).collect::<Vec<_>>(), found);
+    }
+}
+
+/// The value of a mount option as `seq_show_option` prints it.
+fn option(value: &[u8]) -> Vec<u8> {
+    value.split(|&b| b == b',').map(escape).collect::<Vec<_>>().join(&b"\\054"[..])
 }
 
 /// A recorded inode is read back as it was printed.

@@ -20,11 +20,11 @@ mod tests;
 
 pub use debugfs::{bufinfo, bufinfo_names, gem_info};
 pub use descriptors::{fdinfo, fdinfo_table};
-pub use hidden_refs::{hidden_refs, pending, rings};
+pub use hidden_refs::{fixed_files, hidden_refs, pending, rings};
 #[cfg(test)]
 pub(crate) use machine::written;
-pub use machine::{btf, mount, recorded_inode};
-pub use mappings::{map_files, maps};
+pub use machine::{btf, mount, overlays, recorded_inode};
+pub use mappings::{map_files, maps, smaps};
 pub use shmem::{meminfo, mounts, records, segments, shm_inode, shm_names};
 pub use tasks::{details, process, sharing};
 

@@ -55,6 +55,13 @@ fn keyword_mix() -> impl Strategy<Value = Vec<u8>> {
         "dmabuf",
         "UNIX",
         "SqMask:\t",
+        "UserFiles:\t1\n    0: /",
+        "7f000000-7f800000 rw-p 0 0:1 5 /",
+        "Anonymous: 8 kB\n",
+        "Private_Hugetlb: 2048 kB\n",
+        "KernelPageSize: 2048 kB\n",
+        "VmFlags: ht\n",
+        "30 1 0:40 / /merged rw - overlay none rw,lowerdir=/a:/b,upperdir=/c\n",
         " 02     0",
         "pid ",
         "       1",
@@ -110,7 +117,7 @@ macro_rules! promises {
 }
 
 promises! {
-    numbers fdinfo fdinfo_table maps map_files bufinfo bufinfo_names gem_info hidden_refs rings pending process details sharing mount
-    recorded_inode btf segments mounts shm_inode shm_names records
+    numbers fdinfo fdinfo_table maps map_files smaps bufinfo bufinfo_names gem_info hidden_refs rings fixed_files pending
+    process details sharing mount recorded_inode btf segments mounts overlays shm_inode shm_names records
     meminfo
 }

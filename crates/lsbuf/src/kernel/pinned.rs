@@ -60,7 +60,7 @@ fn of_process(process: &ProcessDir, slots: &mut SlotReader) -> u64 {
 }
 
 /// How many bytes the fdinfo of a ring lists below `UserBufs:`.
-fn registered(fdinfo: &[u8]) -> u64 {
+pub(crate) fn registered(fdinfo: &[u8]) -> u64 {
     let mut lines = fdinfo.split(|&byte| byte == b'\n').skip_while(|line| !line.starts_with(b"UserBufs:"));
     lines.next();
     let length = |line: &[u8]| {

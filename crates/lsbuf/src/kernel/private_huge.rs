@@ -115,17 +115,17 @@ impl Entry {
 
 /// A private mapping of huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PrivateMapping {
-    start: u64,
-    end: u64,
-    page: Bytes,
+pub(crate) struct PrivateMapping {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) page: Bytes,
     /// How much of it has pages, the file's and its own.
-    mapped: Bytes,
+    pub(crate) mapped: Bytes,
 }
 
 /// The private mappings of huge pages in a text of `smaps`. A path is on the line that begins a
 /// mapping, and the kernel escapes newlines there, so no path can forge a line.
-fn mappings(text: &[u8]) -> Vec<PrivateMapping> {
+pub(crate) fn mappings(text: &[u8]) -> Vec<PrivateMapping> {
     let mut found = Vec::new();
     let mut current: Option<PrivateMapping> = None;
     for line in text.split(|&b| b == b'\n') {

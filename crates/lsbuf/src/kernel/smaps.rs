@@ -39,6 +39,14 @@ pub(crate) fn copies(process: &ProcessDir, maps: &[MapRef]) -> Result<Copies> {
     Ok(gathering.copies)
 }
 
+/// The copies in a text of `smaps`, as [`copies`] finds them.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn copies_in(text: &[u8], maps: &[MapRef]) -> Copies {
+    let mut gathering = Gathering { maps, is_wanted: false, copies: Copies::default() };
+    text.split(|&b| b == b'\n').for_each(|line| gathering.line(line));
+    gathering.copies
+}
+
 struct Gathering<'m> {
     maps: &'m [MapRef],
     /// Whether the lines are about one of the mappings.
@@ -92,9 +100,7 @@ mod tests {
             perms: Perms::parse(perms),
         };
         let maps: Vec<MapRef> = maps.iter().map(map).collect();
-        let mut gathering = Gathering { maps: &maps, is_wanted: false, copies: Copies::default() };
-        text.lines().for_each(|line| gathering.line(line.as_bytes()));
-        gathering.copies
+        copies_in(text.as_bytes(), &maps)
     }
 
     /// Check that only private mappings that are asked for count.

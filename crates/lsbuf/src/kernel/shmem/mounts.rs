@@ -291,7 +291,7 @@ pub(super) fn nsfs(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
 }
 
 /// The mount point of each overlay in a mountinfo, and its options.
-pub(super) fn overlays(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
+pub(crate) fn overlays(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
     text.split(|&b| b == b'\n').filter_map(|line| {
         let point = mount(line).ok().filter(|mount| mount.is_overlay)?.point;
         Some((point, line.rsplit(|&b| b == b' ').next()?))

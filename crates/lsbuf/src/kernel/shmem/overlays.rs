@@ -156,7 +156,7 @@ impl View {
 }
 
 /// The paths of the layers that the options of an overlay name.
-fn layers(options: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn layers(options: &[u8]) -> Vec<Vec<u8>> {
     let mut paths = Vec::new();
     for option in options.split(|&byte| byte == b',') {
         let Some(at) = option.iter().position(|&byte| byte == b'=') else { continue };
