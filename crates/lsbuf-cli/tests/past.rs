@@ -135,6 +135,10 @@ fn lives() {
     let there = recorded.ask(&["show", "memfd:7"]);
     assert!(there.stdout.contains("still there at") && there.stdout.contains("to still"), "{}", there.stdout);
     assert_eq!(recorded.ask(&["show", "4711"]).status, 1);
+    // A run that does not look for memfds cannot tell whether one is gone.
+    recorded.record(&["--count", "1", "-d"]);
+    let unknown = recorded.ask(&["show", "memfd:7"]);
+    assert!(unknown.stdout.contains("still there at"), "{}", unknown.stdout);
 }
 
 /// Check that the JSON of a life fits the schema, that it says between which samples the file was

@@ -20,7 +20,7 @@ pub fn life(out: &mut impl Write, life: &Life, newest: Sample) -> io::Result<()>
     let end = life.last_seen().map_or(newest.taken_at, |sample| sample.taken_at);
     let first = life.states.first().and_then(|state| state.first);
     let begin = first.map_or_else(|| "before the recording".to_owned(), |first| shown(first.taken_at));
-    let gone = if life.last_seen().is_some() { "gone after" } else { "still there at" };
+    let gone = if life.died().is_some() { "gone after" } else { "still there at" };
     writeln!(out, "  recorded  from {begin}, {gone} {}", shown(end))?;
     let costs: Vec<u64> =
         life.states.iter().filter_map(|state| state.what.cost()).map(|cost| cost.0).collect();
