@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::{
-    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, NameLives, OpenFiles, Overlap, Payers,
-    Pid, PrivateCopies, Residual, Seals, Segment, ShortList, Tid, Why,
+    BufferId, Bytes, Fd, FdList, GemHandle, KernelHolder, Kind, Label, NameLives, OpenFiles, Origin, Overlap,
+    Payers, Pid, PrivateCopies, Residual, Seals, Segment, ShortList, Tid, Why,
 };
 
 /// One buffer and its references.
@@ -77,6 +77,9 @@ pub struct Buffer {
     /// Which holders have the same open file, if that was asked
     /// ([`Detail::OpenFiles`](super::Detail::OpenFiles)). `None`: not asked, or not known.
     pub open_files: Option<Box<OpenFiles>>,
+    /// Who made it, by the flight recorder, if that was asked ([`Detail::Origin`](super::Detail)).
+    /// `None`: not asked, or no recorder is installed.
+    pub origin: Option<Box<Origin>>,
     /// One entry per process, ordered by pid.
     pub holders: Vec<Holder>,
 }
@@ -111,6 +114,7 @@ impl Buffer {
             name_lives: NameLives::Stays,
             payers: None,
             open_files: None,
+            origin: None,
             holders: Vec::new(),
         }
     }
@@ -164,6 +168,7 @@ impl Buffer {
             name_lives,
             payers,
             open_files,
+            origin,
             holders: _,
         } = self;
         *id == other.id
@@ -177,6 +182,7 @@ impl Buffer {
             && (segment, overlaps, payers) == (&other.segment, &other.overlaps, &other.payers)
             && (handles, kernel_holders) == (&other.handles, &other.kernel_holders)
             && (private_copies, open_files) == (&other.private_copies, &other.open_files)
+            && *origin == other.origin
     }
 
     /// References that were found, of those that the kernel counts.
@@ -358,11 +364,11 @@ impl fmt::Display for Perms {
 mod tests {
     use super::*;
 
-    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 392:
+    /// Check that a holder with one fd takes no more than 64 bytes, and a buffer no more than 400:
     /// there may be a million holders.
     #[test]
     fn sizes() {
         assert!(size_of::<Holder>() <= 64);
-        assert!(size_of::<Buffer>() <= 392, "{}", size_of::<Buffer>());
+        assert!(size_of::<Buffer>() <= 400, "{}", size_of::<Buffer>());
     }
 }

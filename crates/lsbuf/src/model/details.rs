@@ -32,6 +32,10 @@ pub enum Detail {
     MountPoints,
     /// [`Buffer::open_files`](super::Buffer::open_files).
     OpenFiles,
+    /// [`Buffer::origin`](super::Buffer::origin), without the stack.
+    Origin,
+    /// [`Birth::stack`](super::Birth::stack).
+    Stacks,
 }
 
 impl Detail {
@@ -47,6 +51,8 @@ impl Detail {
         Detail::SegmentUsers,
         Detail::MountPoints,
         Detail::OpenFiles,
+        Detail::Origin,
+        Detail::Stacks,
     ];
 }
 

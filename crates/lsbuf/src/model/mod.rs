@@ -25,6 +25,7 @@ mod list;
 mod name_lives;
 mod note;
 mod open_file;
+mod origin;
 mod owner;
 mod part;
 mod payer;
@@ -64,6 +65,9 @@ pub use list::{FdList, ShortList};
 pub use name_lives::NameLives;
 pub use note::Note;
 pub use open_file::{OpenFile, OpenFileHolder, OpenFiles};
+pub use origin::{
+    Birth, BuildId, CodePlace, Function, KernelFrame, NoOrigin, Origin, Stack, StackEnd, UserFrame,
+};
 pub use owner::Owner;
 pub use part::Part;
 pub use payer::{Payer, Payers, PayingCgroup};

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Buffer, BufferId, Detail, Details, Dev, Device, HiddenRefs, Kinds, Label, Note, Pid, Process, Source,
-    UnheldList,
+    Buffer, BufferId, Detail, Details, Dev, Device, HiddenRefs, Kinds, Label, Note, Origin, Pid, Process,
+    Source, UnheldList,
 };
 
 /// Everything that one scan found.
@@ -70,6 +70,15 @@ impl Snapshot {
         }
         if !wanted.has(Detail::MountPoints) {
             self.mount_points.clear();
+        }
+        for buffer in self.buffers.iter_mut().filter(|buffer| buffer.origin.is_some()) {
+            if !wanted.has(Detail::Origin) {
+                buffer.origin = None;
+            } else if let (false, Some(Origin::Made(birth))) =
+                (wanted.has(Detail::Stacks), buffer.origin.as_deref_mut())
+            {
+                birth.stack = None;
+            }
         }
     }
 
