@@ -10,8 +10,8 @@ use anyhow::bail;
 use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
-    leaking, machine, making, mapping, names, naming, people, probes, procmap, reconcile, recording, rights,
-    shmem, soaking, sources, unlisted, video,
+    leaking, machine, making, mapping, names, naming, origins, people, probes, procmap, reconcile, recording,
+    rights, shmem, soaking, sources, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -39,6 +39,7 @@ pub fn all() -> &'static [Scenario] {
             people::SCENARIOS,
             cases::SCENARIOS,
             leaking::SCENARIOS,
+            origins::SCENARIOS,
             huge_pages::SCENARIOS,
             reconcile::SCENARIOS,
             everything::SCENARIOS,

@@ -60,6 +60,13 @@ pub(crate) enum ProbesAction {
         /// Group that may read them, by name or number; without it, only root may
         #[arg(short, long, value_name = "GROUP", value_parser = group)]
         group: Option<u32>,
+        /// Install the flight recorder too: from now on every answer can say who made a buffer
+        #[arg(long)]
+        origins: bool,
+        /// For how many living buffers the recorder has room; each takes 2 KiB of the kernel
+        #[arg(long, value_name = "N", requires = "origins", default_value_t = lsbuf::origins::MOST)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+        most: u32,
         #[command(flatten)]
         folder: PinsFolder,
     },

@@ -415,7 +415,10 @@ pub(crate) const TOPICS: &[Topic] = &[
     Topic {
         command: "lsbuf probes install",
         description: &["lsbuf probes --help says what the members can then see: read it first."],
-        examples: &[("sudo lsbuf probes install --group video", "")],
+        examples: &[
+            ("sudo lsbuf probes install --group video", ""),
+            ("sudo lsbuf probes install --origins", "and record from now on who makes each buffer"),
+        ],
         exit: ACTION,
         files: PINNED,
         ..NONE

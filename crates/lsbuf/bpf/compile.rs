@@ -16,9 +16,10 @@ use std::process::{Command, Stdio};
 /// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them. The one with `_shmem`
 /// at the end of its name also looks for shared memory. The one with `_payers` also looks at the
 /// pages of each inode.
-pub(crate) const OBJECTS: [&str; 10] = [
+pub(crate) const OBJECTS: [&str; 11] = [
     "dmabuf",
     "dmabuf_shmem",
+    "origins",
     "shmem_inodes",
     "shmem_inodes_payers",
     "task",

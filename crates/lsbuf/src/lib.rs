@@ -81,6 +81,7 @@ pub mod history;
 mod kernel;
 pub mod model;
 pub mod naming;
+pub mod origins;
 pub mod probes;
 pub mod reconcile;
 #[cfg(feature = "render")]

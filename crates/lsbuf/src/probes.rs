@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
-use crate::kernel::bpf::pins::{self, PinFolder, Pins};
+use crate::kernel::bpf::pins::{self, PinFolder, PinSet, Pins, Readers};
 use crate::kernel::bpf::trust::Failure;
 use crate::kernel::bpf::{Iterator, Probes, Unavailable};
 use crate::kernel::rights::Rights;
@@ -89,31 +89,27 @@ pub struct Status {
 /// not in a bpf filesystem, can be changed by others, or is in a place that the group's members
 /// cannot enter; if another change of the pins went on for seconds.
 pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
-    let probes = Probes::load(Path::new("/sys"), &Iterator::ALL).map_err(|why| cannot_load(None, &why))?;
-    if let Some((iterator, why)) = probes.lacking(Kinds::DMABUF).or_else(|| probes.lacking(Kinds::ALL)) {
-        return Err(cannot_load(Some(iterator), why));
-    }
-    let can_enter = || match group.and_then(|group| pins::closed_to(group, below)) {
-        None => Ok(()),
-        Some((folder, mode)) => {
-            let folder = folder.display();
-            let text = format!(
-                "the group cannot enter {folder} (mode {mode:04o}): choose another folder with --pins, or change the mode"
-            );
-            Err(Error::new(ErrorKind::NotPinned, text))
-        }
+    let cannot = |iterator: Option<Iterator>, why: &Unavailable| {
+        cannot_load("BPF iterators", iterator.map(Iterator::name), why)
     };
-    can_enter()?;
+    let probes = Probes::load(Path::new("/sys"), &Iterator::ALL).map_err(|why| cannot(None, &why))?;
+    if let Some((iterator, why)) = probes.lacking(Kinds::DMABUF).or_else(|| probes.lacking(Kinds::ALL)) {
+        return Err(cannot(Some(iterator), why));
+    }
+    can_enter(below, group)?;
     let place = PinFolder::make(below).map_err(|failure| cannot_pin(&failure))?;
     // The mode of newly made folders depends on this process's umask.
-    can_enter()?;
-    let loaded = Iterator::ALL.into_iter().filter(|&iterator| probes.why_not(iterator).is_none());
-    let pin = |iterator, folder: &Path| probes.pin(iterator, folder);
-    let pinned = place.install(loaded, pin, group.unwrap_or(0)).map_err(|failure| cannot_pin(&failure))?;
+    can_enter(below, group)?;
+    let loaded = || Iterator::ALL.into_iter().filter(|&iterator| probes.why_not(iterator).is_none());
+    let named = loaded().map(|iterator| (iterator.name(), Readers::Group));
+    let pin = |name: &str, folder: &Path| probes.pin(name, folder);
+    place
+        .install(PinSet::Iterators, named, pin, group.unwrap_or(0))
+        .map_err(|failure| cannot_pin(&failure))?;
     let left_out = |iterator: Iterator| Some((iterator.name(), probes.why_not(iterator)?.to_string()));
     Ok(Installed {
-        folder: Pins::path(below),
-        iterators: pinned.into_iter().map(Iterator::name).collect(),
+        folder: Pins::path(below, PinSet::Iterators),
+        iterators: loaded().map(Iterator::name).collect(),
         left_out: Iterator::ALL.into_iter().filter_map(left_out).collect(),
     })
 }
@@ -121,7 +117,7 @@ pub fn install(below: &Path, group: Option<u32>) -> Result<Installed, Error> {
 /// Tries to read what is pinned below a folder.
 #[must_use]
 pub fn status(below: &Path) -> Status {
-    let folder = Pins::path(below);
+    let folder = Pins::path(below, PinSet::Iterators);
     let access = |path: &Path| pins::facts(path).ok().map(|facts| Access::of(&facts));
     let mut opened = [Kinds::DMABUF, Kinds::ALL].map(|kinds| Probes::pinned(below, kinds, true));
     let mut try_one = |iterator: Iterator| match &mut opened[usize::from(iterator.has_shmem())] {
@@ -187,31 +183,47 @@ pub fn remove(below: &Path) -> Result<bool, Error> {
     }
 }
 
+/// Checks that the members of the group can get to a folder.
+pub(crate) fn can_enter(below: &Path, group: Option<u32>) -> Result<(), Error> {
+    let Some((folder, mode)) = group.and_then(|group| pins::closed_to(group, below)) else { return Ok(()) };
+    let folder = folder.display();
+    let text = format!(
+        "the group cannot enter {folder} (mode {mode:04o}): choose another folder with --pins, or change the mode"
+    );
+    Err(Error::new(ErrorKind::NotPinned, text))
+}
+
 /// What to do so that the caller can use pinned iterators.
 pub(crate) fn advise(below: &Path, why: &Unavailable) -> String {
-    let group = pins::facts(&Pins::path(below)).ok().map(|facts| facts.st_gid).filter(|&gid| gid != 0);
+    advise_for(below, PinSet::Iterators, "lsbuf probes install", why)
+}
+
+/// The same for a set that `command` pins.
+pub(crate) fn advise_for(below: &Path, set: PinSet, command: &str, why: &Unavailable) -> String {
+    let group = pins::facts(&Pins::path(below, set)).ok().map(|facts| facts.st_gid).filter(|&gid| gid != 0);
     match (why, group) {
         (Unavailable::Refused(Errno::ACCESS | Errno::PERM), Some(gid)) => {
             format!("become a member of group {gid}")
         }
         (Unavailable::Refused(Errno::ACCESS | Errno::PERM), None) => {
-            "as root: lsbuf probes install --group GROUP".to_owned()
+            format!("as root: {command} --group GROUP")
         }
-        _ => "as root: lsbuf probes install".to_owned(),
+        _ => format!("as root: {command}"),
     }
 }
 
-fn cannot_load(iterator: Option<Iterator>, why: &Unavailable) -> Error {
-    let what = iterator.map_or(String::new(), |iterator| format!("{}: ", iterator.name()));
+/// The error for programs that cannot be loaded; `one`: the name of that one.
+pub(crate) fn cannot_load(what: &str, one: Option<&str>, why: &Unavailable) -> Error {
+    let one = one.map_or(String::new(), |name| format!("{name}: "));
     let advice = match why {
         Unavailable::Refused(Errno::PERM | Errno::ACCESS) => format!(": {}", rights()),
         _ => String::new(),
     };
-    let text = format!("the BPF iterators cannot be loaded: {what}{why}{advice}");
+    let text = format!("the {what} cannot be loaded: {one}{why}{advice}");
     Error::new(ErrorKind::NoSource, text)
 }
 
-fn cannot_pin((what, errno): &Failure) -> Error {
+pub(crate) fn cannot_pin((what, errno): &Failure) -> Error {
     let advice = match *errno {
         Some(Errno::PERM | Errno::ACCESS) => format!(": {}", rights()),
         Some(Errno::NODEV) => ": this kernel has no bpf filesystem".to_owned(),
@@ -230,7 +242,7 @@ fn rights() -> String {
 }
 
 impl Access {
-    fn of(facts: &rustix::fs::Stat) -> Access {
+    pub(crate) fn of(facts: &rustix::fs::Stat) -> Access {
         Access { uid: facts.st_uid, gid: facts.st_gid, mode: facts.st_mode & 0o7777 }
     }
 }

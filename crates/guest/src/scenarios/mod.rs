@@ -22,6 +22,7 @@ pub(crate) mod making;
 pub(crate) mod mapping;
 pub(crate) mod names;
 pub(crate) mod naming;
+pub(crate) mod origins;
 pub(crate) mod people;
 pub(crate) mod probes;
 pub(crate) mod procmap;

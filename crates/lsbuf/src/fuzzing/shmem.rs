@@ -1,6 +1,7 @@
 //! Promises about the parsers for shared memory: segments, mounts, inodes, names, records of BPF
 //! iterators, and meminfo.
 
+use crate::kernel::bpf::origins::{self, OriginRow};
 use crate::kernel::bpf::record;
 use crate::kernel::meminfo::{self, Meminfo};
 use crate::kernel::shmem::inode::{self, BLOCK, ShmInode};
@@ -66,8 +67,21 @@ pub fn shm_names(data: &[u8]) {
     let _ = classify(Filesystem::Kernel, data);
 }
 
-/// Records of BPF iterators. What is read from a text is read again, whatever follows it.
+/// Records of BPF iterators, and those of the flight recorder. What is read from a text is read
+/// again, whatever follows it.
 pub fn records(data: &[u8]) {
+    let origins = |bytes: &[u8]| {
+        let mut frames = 0;
+        let count = |row: OriginRow<'_>| {
+            if let OriginRow::User(stack) = row {
+                frames += stack.frames().count();
+            }
+        };
+        origins::rows(bytes, count).map(|taken| (taken, frames))
+    };
+    if let Ok((taken, frames)) = origins(data) {
+        assert_eq!(origins(&data[..taken]), Ok((taken, frames)));
+    }
     let count = |bytes: &[u8]| {
         let mut records = 0;
         record::each(bytes, |_| records += 1).map(|taken| (taken, records))

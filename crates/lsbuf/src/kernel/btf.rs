@@ -27,6 +27,7 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNCTION: u32 = 12;
+const KIND_FUNCTION_TYPE: u32 = 13;
 
 /// The bits of a record's second word with the number of its members, enumerators or parameters.
 const MEMBERS: u32 = 0xffff;
@@ -152,6 +153,17 @@ impl<'b, const N: usize> Index<'b, N> {
             selection.copy(&self.record(number)?, &names, &mut records, &mut strings)?;
         }
         file(&records, &strings)
+    }
+
+    /// How many parameters one of the functions has. `None`: there is no such function.
+    pub(crate) fn parameters(&self, nth: usize) -> Result<Option<usize>, Malformed> {
+        let Some(number) = self.functions[nth] else { return Ok(None) };
+        // A function's record has the number of its type in the place of a size.
+        let kind = self.record(self.record(number)?.size)?;
+        if kind.kind != KIND_FUNCTION_TYPE {
+            return Err(Malformed);
+        }
+        Ok(Some((kind.info & MEMBERS) as usize))
     }
 
     /// The type with that number.

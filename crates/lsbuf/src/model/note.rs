@@ -186,6 +186,11 @@ pub enum Note {
         /// Why not.
         why: String,
     },
+    /// The flight recorder could not be read.
+    NoOrigins {
+        /// Why not.
+        why: String,
+    },
     /// Who pays was found out by page frames, without BPF, as far as it could be.
     PayersByPages,
     /// No process was seen to hold these files. One that was not seen may, and so may a loop
@@ -254,6 +259,7 @@ impl Note {
             | Note::NoDeadline
             | Note::UnheldUnproven { .. }
             | Note::NoPayers { .. }
+            | Note::NoOrigins { .. }
             | Note::PayersByPages
             | Note::Pinned { .. }
             | Note::Overcounted { .. }
@@ -495,6 +501,9 @@ impl fmt::Display for Note {
                 "who pays was read from page frames (kpagecgroup): it is unknown of huge pages, of files that \
                  nobody holds, and where the payer may be a removed cgroup",
             ),
+            Note::NoOrigins { why } => {
+                write!(f, "it is unknown who made the buffers: the flight recorder cannot be read: {why}")
+            }
             Note::NoPayers { why } => write!(f, "it is unknown which cgroups pay: {why}"),
             Note::UnheldUnproven { files } => write!(
                 f,

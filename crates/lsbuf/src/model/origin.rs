@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Label, Pid, Tid};
 
@@ -44,6 +44,12 @@ impl NoOrigin {
             NoOrigin::Lost => "lost",
         }
     }
+
+    /// The reason with that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<NoOrigin> {
+        [NoOrigin::NotWatched, NoOrigin::Lost].into_iter().find(|why| why.word() == word)
+    }
 }
 
 /// The record of a buffer that was made while the recorder ran.
@@ -52,6 +58,8 @@ impl NoOrigin {
 pub struct Birth {
     /// When: time after boot, which goes on while the machine sleeps.
     pub after_boot: Duration,
+    /// The same by the wall clock, as that was set when the recorder was installed.
+    pub at: SystemTime,
     /// The process that made it.
     pub pid: Pid,
     /// When that process was started, in time after boot. With the pid it names one process of a
@@ -111,6 +119,13 @@ impl StackEnd {
             StackEnd::Kernel => "kernel",
         }
     }
+
+    /// The end with that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<StackEnd> {
+        use StackEnd::{Complete, Kernel, Truncated, Unreadable};
+        [Complete, Truncated, Unreadable, Kernel].into_iter().find(|end| end.word() == word)
+    }
 }
 
 /// A call in the kernel.
@@ -155,6 +170,21 @@ pub enum CodePlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(pub [u8; 20]);
 
+impl BuildId {
+    /// Takes 40 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<BuildId> {
+        let mut bytes = [0; 20];
+        if text.len() != 2 * bytes.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(BuildId(bytes))
+    }
+}
+
 impl fmt::Display for BuildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -183,6 +213,49 @@ impl Function {
     }
 }
 
+impl Stack {
+    /// The call that is most likely of interest: the first one in the program's own file, else the
+    /// first one at all.
+    #[must_use]
+    pub fn maker(&self) -> Option<&UserFrame> {
+        self.user.first()
+    }
+
+    /// The calls from [`Stack::maker`] outwards on one line. `None`: none is known.
+    #[must_use]
+    pub fn key(&self) -> Option<Label> {
+        let maker = self.maker()?;
+        let own = self.user.iter().skip_while(|frame| !std::ptr::eq(*frame, maker));
+        let mut key: Vec<u8> = Vec::new();
+        for frame in own {
+            if !key.is_empty() {
+                key.extend_from_slice(b" < ");
+            }
+            match (frame.functions.first(), frame.place) {
+                (Some(function), _) => key.extend_from_slice(function.name.as_bytes()),
+                (None, CodePlace::File { build_id, offset }) => {
+                    key.extend_from_slice(format!("{build_id}+{offset:#x}").as_bytes());
+                }
+                (None, CodePlace::Address(address)) => {
+                    key.extend_from_slice(format!("{address:#x}").as_bytes())
+                }
+            }
+        }
+        Some(Label::from(&key[..]))
+    }
+}
+
+impl Origin {
+    /// The birth, if it was recorded.
+    #[must_use]
+    pub fn birth(&self) -> Option<&Birth> {
+        match self {
+            Origin::Made(birth) => Some(birth),
+            Origin::Before | Origin::Unknown(_) => None,
+        }
+    }
+}
+
 impl UserFrame {
     /// A call of which only the place is known.
     #[must_use]
@@ -195,11 +268,14 @@ impl UserFrame {
 mod tests {
     use super::*;
 
-    /// Check that a build id is written as tools write it: two hexadecimal digits a byte.
+    /// Check that a build id is written as tools write it, two hexadecimal digits a byte, and read
+    /// back.
     #[test]
     fn build_ids() {
         let mut bytes = [0; 20];
         bytes[..3].copy_from_slice(&[0xab, 0x00, 0x0f]);
-        assert_eq!(BuildId(bytes).to_string(), format!("ab000f{}", "00".repeat(17)));
+        let text = format!("ab000f{}", "00".repeat(17));
+        assert_eq!((BuildId(bytes).to_string(), BuildId::parse(&text)), (text, Some(BuildId(bytes))));
+        assert_eq!((BuildId::parse("ab"), BuildId::parse(&"+1".repeat(20))), (None, None));
     }
 }

@@ -21,6 +21,7 @@ use super::*;
 use crate::escape::escape;
 
 mod details;
+mod origin;
 #[cfg(feature = "history")]
 pub(crate) mod parts;
 
@@ -64,6 +65,8 @@ macro_rules! serialize_as_text {
     )*};
 }
 
+use origin::{JsonFunction, JsonKernelFrame, JsonOrigin, JsonStack, JsonUserFrame};
+
 serialize_as! {
     Bytes, |bytes: &Bytes| bytes.0;
     Pid, |pid: &Pid| pid.0;
@@ -97,6 +100,11 @@ serialize_as! {
     Payers, JsonPayers::of;
     Payer, JsonPayer::of;
     OpenFile, JsonOpenFile::of;
+    Origin, JsonOrigin::of;
+    Stack, JsonStack::of;
+    KernelFrame, JsonKernelFrame::of;
+    UserFrame, JsonUserFrame::of;
+    Function, JsonFunction::of;
 }
 
 serialize_as_text!(Dev, Perms, Note, Time);
@@ -367,6 +375,8 @@ struct JsonBuffer<'a> {
     payers: Option<&'a Payers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open_files: Option<&'a [OpenFile]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a Origin>,
     holders: &'a [Holder],
 }
 
@@ -513,6 +523,7 @@ impl<'a> JsonBuffer<'a> {
             creator_uid: buffer.creator_uid,
             payers: buffer.payers.as_deref(),
             open_files: buffer.open_files.as_deref().map(|open| &open.files[..]),
+            origin: buffer.origin.as_deref(),
             holders: &buffer.holders,
         }
     }

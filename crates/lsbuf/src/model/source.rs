@@ -31,6 +31,8 @@ pub enum Source {
     ShmemInodesIterator,
     /// `/proc/kpagecgroup`: who pays for a page frame.
     Kpagecgroup,
+    /// The records of the flight recorder ([`crate::origins`]).
+    Origins,
 }
 
 impl Source {
@@ -49,6 +51,7 @@ impl Source {
         Source::DmaBufIterator,
         Source::ShmemInodesIterator,
         Source::Kpagecgroup,
+        Source::Origins,
     ];
 
     /// The source for which [`Source::as_str`] has that word.
@@ -80,6 +83,7 @@ impl Source {
             Source::DmaBufIterator => "bpf:dmabuf",
             Source::ShmemInodesIterator => "bpf:shmem_inodes",
             Source::Kpagecgroup => "kpagecgroup",
+            Source::Origins => "bpf:origins",
         }
     }
 }

@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::charges::part_of;
 use super::freed::Freeing;
 use super::{
-    Buffer, Bytes, Detail, Details, Holder, Kind, Label, Ledger, Pid, Process, ProcessDetails, Snapshot,
-    Workload, folded,
+    Buffer, Bytes, Detail, Details, Holder, Kind, Label, Ledger, Origin, Pid, Process, ProcessDetails,
+    Snapshot, Workload, folded,
 };
 
 /// By what buffers are grouped.
@@ -49,6 +49,11 @@ pub enum SumKey {
     Mount,
     /// The cgroup that the kernel charges the pages to ([`Buffer::payers`]).
     Payer,
+    /// The command that made the buffer ([`Buffer::origin`]). Those older than the flight recorder
+    /// have none.
+    Origin,
+    /// The calls of the program that made the buffer, from its first own function outwards.
+    Stack,
 }
 
 impl SumKey {
@@ -65,6 +70,8 @@ impl SumKey {
         SumKey::Kind,
         SumKey::Mount,
         SumKey::Payer,
+        SumKey::Origin,
+        SumKey::Stack,
     ];
 
     /// The word for it on the command line and in JSON.
@@ -82,6 +89,8 @@ impl SumKey {
             SumKey::Kind => "kind",
             SumKey::Mount => "mount",
             SumKey::Payer => "payer",
+            SumKey::Origin => "origin",
+            SumKey::Stack => "stack",
         }
     }
 
@@ -99,6 +108,8 @@ impl SumKey {
             SumKey::Unit | SumKey::Container | SumKey::Pod => Detail::Workload.into(),
             SumKey::User => Detail::User.into(),
             SumKey::Mount => Detail::MountPoints.into(),
+            SumKey::Origin => Detail::Origin.into(),
+            SumKey::Stack => [Detail::Origin, Detail::Stacks].into_iter().collect(),
             _ => Details::NONE,
         }
     }
@@ -106,7 +117,10 @@ impl SumKey {
     /// Whether it is a key of the holders, so that a buffer can be in several groups.
     #[must_use]
     pub fn is_of_holders(self) -> bool {
-        !matches!(self, SumKey::Name | SumKey::Exporter | SumKey::Kind | SumKey::Mount | SumKey::Payer)
+        matches!(
+            self,
+            SumKey::Command | SumKey::Cgroup | SumKey::Unit | SumKey::Container | SumKey::Pod | SumKey::User
+        )
     }
 
     /// The group of a buffer, by a key of buffers.
@@ -125,7 +139,18 @@ impl SumKey {
                 });
                 Group::known(shown.map(|text| Label::from(&text[..])))
             }
+            SumKey::Origin | SumKey::Stack => self.of_origin(buffer.origin.as_deref()),
             _ => Group::None,
+        }
+    }
+
+    /// The group of a buffer by who made it.
+    fn of_origin(self, origin: Option<&Origin>) -> Group {
+        match origin {
+            None | Some(Origin::Unknown(_)) => Group::Unknown,
+            Some(Origin::Before) => Group::None,
+            Some(Origin::Made(birth)) if self == SumKey::Origin => Group::known(Some(birth.command.clone())),
+            Some(Origin::Made(birth)) => Group::known(birth.stack.as_ref().and_then(|stack| stack.key())),
         }
     }
 

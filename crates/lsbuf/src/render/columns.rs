@@ -4,10 +4,12 @@
 use std::borrow::Cow;
 
 use super::digits::Digits;
-use super::{Cell, Sizes, Style, View, ViewedBuffer, details, inherited, payer};
+use super::{Cell, Sizes, Style, View, ViewedBuffer, details, inherited, origin, payer};
 use crate::escape::push_word_escaped;
 use crate::model::serialize::timestamp;
-use crate::model::{Account, Buffer, BufferId, Details, Holder, Kind, Label, Owner, Process, ProcessFigures};
+use crate::model::{
+    Account, Buffer, BufferId, Details, Holder, Kind, Label, Origin, Owner, Process, ProcessFigures,
+};
 
 /// A column of a table of buffers, of processes or of groups.
 #[derive(Clone, Copy, Debug)]
@@ -247,6 +249,24 @@ pub const BUFFER_COLUMNS: &[Column] = &[
             (Some(payers), _) => Cell::Words(payer::cell(payers).map(Cow::Owned)),
             (None, Kind::DmaBuf) => Cell::Words(None),
             (None, _) => Cell::Text(None),
+        },
+    },
+    Column {
+        name: "ORIGIN",
+        help: "COMMAND:PID that made it, by the flight recorder; before: it is older",
+        cell: |v, i| origin::maker(buffer(v, i).origin.as_deref()),
+    },
+    Column {
+        name: "ORIGIN-STACK",
+        help: "function that made it: the first that is no library's",
+        cell: |v, i| origin::function(buffer(v, i).origin.as_deref()),
+    },
+    Column {
+        name: "BORN",
+        help: "when it was made (UTC), by the flight recorder",
+        cell: |v, i| {
+            let birth = buffer(v, i).origin.as_deref().and_then(Origin::birth).map(|birth| birth.at);
+            known(birth.and_then(timestamp).map(|time| time.to_string()))
         },
     },
     Column {

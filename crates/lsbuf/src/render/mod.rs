@@ -25,6 +25,7 @@ mod leaks_json;
 mod life;
 #[cfg(feature = "history")]
 mod life_json;
+mod origin;
 mod payer;
 mod reconcile;
 mod reconcile_huge;

@@ -41,6 +41,8 @@ pub fn show(out: &mut dyn Write, view: &View<'_>, index: usize) -> io::Result<()
     if let Some(owner) = buffer.creator_uid.filter(|_| buffer.id.kind != Kind::Sysv) {
         line("owner", format!("uid {owner}"))?;
     }
+    super::origin::lines(out, buffer)?;
+    let mut line = |key: &str, value: String| writeln!(out, "  {key:<10}{value}");
     if is_dmabuf {
         line("attached", attached(buffer))?;
         line("owner", Owner::of(buffer).explanation().to_owned())?;

@@ -44,6 +44,7 @@ mod lists;
 mod notes;
 mod open_files;
 mod options;
+mod origins;
 mod own_refs;
 mod packed;
 mod page_payers;
@@ -68,6 +69,7 @@ use budget::TimeBudget;
 pub use doctor::{Diagnosis, Refusal, SourceCheck, SourceState, Unread};
 use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
 pub use options::{Mappings, Options, PASSWD, PINS, POD_LOGS, Sources, Way};
+use origins::OriginReader;
 use procfs::{LeftOut, Procfs, ProcfsSource};
 use reading::{Failed, ReadingSource};
 pub(crate) use reconcile::reconcile;
@@ -105,6 +107,7 @@ pub struct Scanner {
     /// `None` while a source uses it, and after it was lost with a helper that was killed.
     procfs: Option<Box<Procfs>>,
     filesystems: Option<Filesystems>,
+    origins: OriginReader,
 }
 
 /// Whether BPF iterators are used.
@@ -160,7 +163,8 @@ impl Scanner {
         }
         let filesystems = procfs.filesystems().cloned();
         let (options, root, procfs) = (Arc::new(options), Arc::new(root), Some(Box::new(procfs)));
-        Ok(Scanner { options, root, iterators, again: false, procfs, filesystems })
+        let origins = OriginReader::default();
+        Ok(Scanner { options, root, iterators, again: false, procfs, filesystems, origins })
     }
 
     /// Whether there is a process with this pid, by procfs or by the BPF iterators.
@@ -234,6 +238,9 @@ impl Scanner {
         if self.options.details.has(Detail::OpenFiles) {
             open_files::add(&self.root, &snapshot.processes, snapshot.buffers.iter_mut());
         }
+        if self.options.details.has(Detail::Origin) {
+            self.ask_origins(&mut snapshot);
+        }
         if self.options.details.has(Detail::MountPoints) {
             snapshot.mount_points = details::mount_points(&self.root, &snapshot.buffers);
         }
@@ -276,7 +283,7 @@ impl Scanner {
 
     /// Reads details of some buffers of a snapshot that this scanner took, by their indices, and of
     /// the processes that hold one of them. What was known of these processes' details is replaced.
-    pub fn add_details(&self, snapshot: &mut Snapshot, buffers: &[usize], wanted: Details) {
+    pub fn add_details(&mut self, snapshot: &mut Snapshot, buffers: &[usize], wanted: Details) {
         let holders = buffers.iter().flat_map(|&index| &snapshot.buffers[index].holders);
         let pids: BTreeSet<Pid> = holders.map(|holder| holder.pid).collect();
         let processes = snapshot.processes.iter_mut().filter(|process| pids.contains(&process.pid));
@@ -287,6 +294,11 @@ impl Scanner {
         let mut rows: Vec<&mut Buffer> = rows.map(|(_, buffer)| buffer).collect();
         if wanted.has(Detail::SegmentUsers) {
             details::add_segment_users(&self.root, rows.iter_mut().map(|buffer| &mut **buffer));
+        }
+        if wanted.has(Detail::Origin) {
+            // Why not is said where all buffers are asked for (`Options::details`).
+            let each = rows.iter_mut().map(|buffer| &mut **buffer);
+            let _ = self.origins.add(&self.options.pins, wanted, each);
         }
         if wanted.has(Detail::OpenFiles) {
             open_files::add(&self.root, processes, rows.into_iter());
@@ -308,6 +320,17 @@ impl Scanner {
             seals::ask(&self.root, &process, &link, id).ok()
         });
         buffer.seals = if self.root.is_live() { seals.next() } else { None };
+    }
+
+    /// Asks the flight recorder who made each buffer.
+    fn ask_origins(&mut self, snapshot: &mut Snapshot) {
+        let options = &self.options;
+        let why = match self.origins.add(&options.pins, options.details, snapshot.buffers.iter_mut()) {
+            Ok(true) => return snapshot.coverage.sources.push(Source::Origins),
+            Ok(false) => return,
+            Err(why) => why.to_string(),
+        };
+        snapshot.coverage.notes.push(Note::NoOrigins { why });
     }
 
     /// Finds out by the page frames of buffers who pays for them, if the iterators could not.

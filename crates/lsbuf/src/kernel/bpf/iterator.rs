@@ -149,6 +149,10 @@ pub(crate) enum Unavailable {
     NoTypes(Errno),
     /// The kernel has no such iterator.
     Missing,
+    /// The kernel has no such function, or has it only as a part of others.
+    NoFunction,
+    /// It would record births, and the deaths could not be noticed.
+    NoDeaths,
     /// It was not requested.
     NotRequested,
     /// The library was built without the loader.
@@ -181,6 +185,8 @@ impl fmt::Display for Unavailable {
                 write!(f, "the kernel's type information cannot be read: {}", std::io::Error::from(*errno))
             }
             Unavailable::Missing => f.write_str("this kernel has no such iterator"),
+            Unavailable::NoFunction => f.write_str("this kernel has no such function of its own"),
+            Unavailable::NoDeaths => f.write_str("it could not be noticed when what it records is gone"),
             Unavailable::NotRequested => f.write_str("not requested"),
             Unavailable::NotBuilt => f.write_str("lsbuf was built without BPF support"),
             Unavailable::NotPinned => f.write_str("not pinned"),

@@ -323,20 +323,61 @@ structures! {
         call: i32,
         flags: u32,
     }
+    Origin, "origin" {
+        _head: Head,
+        ino: u64,
+        born: u64,
+        started: u64,
+        cgroup: u64,
+        dev: u32,
+        what: u32,
+        tgid: u32,
+        tid: u32,
+        uid: u32,
+        task_flags: u32,
+        kernel_bytes: i32,
+        user_bytes: i32,
+        ipc: u32,
+        flags: u32,
+        comm: [u8; 16],
+        thread: [u8; 16],
+    }
+    OriginCounts, "origin_counts" {
+        _head: Head,
+        counts: Counts,
+        about: AboutRecorder,
+    }
+    Counts, "counts" {
+        births: u64,
+        deaths: u64,
+        full: u64,
+    }
+    AboutRecorder, "about" {
+        since: u64,
+        since_wall: u64,
+        most: u32,
+        watched: u32,
+    }
+    UserFrame, "user_frame" {
+        status: i32,
+        build_id: [u8; 20],
+        place: u64,
+    }
 }
 
-/// Declares the numbers of C's `enum kind`.
+/// Declares the numbers of an enumeration in C.
 macro_rules! kinds {
-    ($($name:ident = $number:literal,)*) => {
+    ($all:ident: $($name:ident = $number:literal,)*) => {
         $(pub(super) const $name: u32 = $number;)*
 
         #[cfg(test)]
         #[cfg(feature = "bpf")]
-        pub(super) const KINDS: &[(&str, u32)] = &[$((stringify!($name), $number),)*];
+        pub(super) const $all: &[(&str, u32)] = &[$((stringify!($name), $number),)*];
     };
 }
 
-kinds! {
+// `enum kind`.
+kinds! { KINDS:
     TASK = 1,
     FD = 2,
     BUFFER = 3,
@@ -361,6 +402,14 @@ kinds! {
     SHM_PAGES_OF = 22,
 }
 
+// `enum origin_kind`.
+kinds! { ORIGIN_KINDS:
+    ORIGIN = 1,
+    ORIGIN_USER = 2,
+    ORIGIN_KERNEL = 3,
+    ORIGIN_COUNTS = 4,
+}
+
 #[cfg(test)]
 #[cfg(feature = "bpf")]
 mod tests {
@@ -369,7 +418,7 @@ mod tests {
     use aya_obj::Object;
 
     use super::*;
-    use crate::kernel::bpf::Iterator;
+    use crate::kernel::bpf::{Iterator, recorder};
     use crate::kernel::btf;
 
     /// Check that the structures have no padding, which the programs would leave unset.
@@ -390,19 +439,26 @@ mod tests {
     #[test]
     fn same_as_in_the_programs() {
         let mut seen = HashSet::new();
-        for iterator in Iterator::ALL {
-            let types = Object::parse(iterator.object()).unwrap().btf.unwrap().to_bytes();
-            let numbers: Vec<(&str, u32)> = KINDS.to_vec();
-            let declared = btf::enumerators(&types, "kind").unwrap().unwrap();
-            let declared: Vec<(&str, u32)> = declared.iter().map(|(name, n)| (name.as_str(), *n)).collect();
-            assert_eq!(declared, numbers, "{}", iterator.name());
+        let iterators = Iterator::ALL.map(|iterator| (iterator.name(), iterator.object()));
+        let recorder = [("the flight recorder", recorder::object())];
+        for (of, object) in iterators.into_iter().chain(recorder) {
+            let types = Object::parse(object).unwrap().btf.unwrap().to_bytes();
+            for (name, numbers) in [("kind", KINDS), ("origin_kind", ORIGIN_KINDS)] {
+                let Some(declared) = btf::enumerators(&types, name).unwrap() else {
+                    assert_eq!((name, of == recorder[0].0), ("origin_kind", false), "{of}");
+                    continue;
+                };
+                let declared: Vec<(&str, u32)> =
+                    declared.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+                assert_eq!(declared, numbers, "{of}");
+            }
             for &(name, size, fields) in STRUCTURES {
                 let Some(declared) = btf::layout(&types, name).unwrap() else { continue };
                 let fields = fields.iter().map(|&(field, at, size)| {
                     (field.trim_start_matches('_').to_owned(), at as u32, size as u32)
                 });
                 let here = (size as u32, fields.collect::<Vec<_>>());
-                assert_eq!(declared, here, "{name} of {}", iterator.name());
+                assert_eq!(declared, here, "{name} of {of}");
                 seen.insert(name);
             }
         }

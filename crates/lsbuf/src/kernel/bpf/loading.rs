@@ -18,7 +18,7 @@ use rustix::thread::sched_getaffinity;
 
 use super::iterator::{Iterator, Readers, Unavailable};
 use super::object::{KernelTypes, Prepared};
-pub(super) use super::sys::{attach_to_task, open, pin, pinned, program_of};
+pub(super) use super::sys::{attach_to_task, open, pin, pinned, program_of, skipped};
 use super::{IteratorHandle, Loaded, sys};
 use crate::kernel::btf;
 use crate::kernel::btf_file::BtfFile;

@@ -35,6 +35,7 @@
 //! Of a file that is in more than 62 folders, or whose path is longer than 4 KiB, no path is told.
 //! Of one with more than 256 names, the number of open files is not told.
 
+pub(crate) mod hooks;
 mod iterator;
 mod layout;
 #[cfg(feature = "bpf")]
@@ -45,8 +46,11 @@ mod loading;
 mod lock;
 #[cfg(feature = "bpf")]
 pub(crate) mod object;
+pub(crate) mod origins;
 pub(crate) mod pins;
 pub(crate) mod record;
+#[cfg(feature = "bpf")]
+pub(crate) mod recorder;
 #[cfg(feature = "bpf")]
 mod sys;
 pub(crate) mod trust;
@@ -67,7 +71,7 @@ use crate::model::{Kind, Kinds, Pid};
 use iterator::Readers;
 pub(crate) use iterator::{Iterator, Unavailable};
 use loading::Loader;
-use pins::Pins;
+use pins::{PinSet, Pins};
 use record::Record;
 
 /// The iterators that are available. Each can be read any number of times.
@@ -167,9 +171,9 @@ impl Probes {
     /// Opens the iterators that are pinned below a folder, as far as they are needed for these
     /// kinds, and for `payers`.
     pub(crate) fn pinned(below: &Path, kinds: Kinds, payers: bool) -> Result<Probes, Unavailable> {
-        let pins = Pins::open(below)?;
+        let pins = Pins::open(below, PinSet::Iterators)?;
         let wanted = |iterator: Iterator| Iterator::of(kinds, payers).any(|wanted| wanted == iterator);
-        let open = |iterator| pins.read(iterator).map(|_| IteratorHandle::Pinned);
+        let open = |iterator: Iterator| pins.read(iterator.name()).map(|_| IteratorHandle::Pinned);
         let probes = Iterator::ALL
             .map(|iterator| if wanted(iterator) { open(iterator) } else { Err(Unavailable::NotRequested) });
         let of_one = OfOneProcess::Untried;
@@ -185,7 +189,7 @@ impl Probes {
     fn open(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
         match (&self.probes[iterator as usize], &self.pins) {
             (Ok(IteratorHandle::Loaded(link)), _) => loading::open(link.as_fd()),
-            (Ok(IteratorHandle::Pinned), Some(pins)) => pins.read(iterator).map_err(|why| match why {
+            (Ok(IteratorHandle::Pinned), Some(pins)) => pins.read(iterator.name()).map_err(|why| match why {
                 Unavailable::Refused(errno) => errno,
                 // It was there when the pins were opened.
                 _ => Errno::STALE,
@@ -223,13 +227,12 @@ impl Probes {
         tasks().or_else(inodes).or_else(maps).or_else(list)
     }
 
-    /// Pins a loaded iterator in a folder of a bpf filesystem, so that it stays.
-    pub(crate) fn pin(&self, iterator: Iterator, folder: &Path) -> Result<(), Errno> {
-        let path = folder.join(iterator.name());
-        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
-        match &self.probes[iterator as usize] {
-            Ok(IteratorHandle::Loaded(link)) => loading::pin(link.as_fd(), &path),
-            Ok(IteratorHandle::Pinned | IteratorHandle::Postponed) | Err(_) => Err(Errno::NOENT),
+    /// Pins the loaded iterator with that name in a folder of a bpf filesystem, so that it stays.
+    pub(crate) fn pin(&self, name: &str, folder: &Path) -> Result<(), Errno> {
+        let named = Iterator::ALL.into_iter().find(|iterator| iterator.name() == name);
+        match named.map(|iterator| &self.probes[iterator as usize]) {
+            Some(Ok(IteratorHandle::Loaded(link))) => pin_as(link, name, folder),
+            _ => Err(Errno::NOENT),
         }
     }
 
@@ -271,7 +274,7 @@ impl Probes {
     fn link(&self, iterator: Iterator) -> Result<OwnedFd, Errno> {
         match (&self.probes[iterator as usize], &self.pins) {
             (Ok(IteratorHandle::Loaded(link)), _) => Ok(link.try_clone().map_err(|_| Errno::MFILE)?),
-            (Ok(IteratorHandle::Pinned), Some(pins)) => pins.link(iterator).map_err(|_| Errno::PERM),
+            (Ok(IteratorHandle::Pinned), Some(pins)) => pins.link(iterator.name()).map_err(|_| Errno::PERM),
             _ => Err(Errno::NOSYS),
         }
     }
@@ -338,6 +341,12 @@ impl Probes {
             }
         }
     }
+}
+
+/// Pins something attached with that name in a folder of a bpf filesystem.
+pub(crate) fn pin_as(link: &OwnedFd, name: &str, folder: &Path) -> Result<(), Errno> {
+    let path = CString::new(folder.join(name).as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+    loading::pin(link.as_fd(), &path)
 }
 
 #[cfg(test)]

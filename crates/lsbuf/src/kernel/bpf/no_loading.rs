@@ -43,3 +43,7 @@ pub(super) fn program_of(_: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 pub(super) fn attach_to_task(_: BorrowedFd<'_>, _: u32) -> Result<Option<OwnedFd>, Errno> {
     Err(Errno::NOSYS)
 }
+
+pub(super) fn skipped(_: BorrowedFd<'_>) -> Result<Option<u64>, Errno> {
+    Err(Errno::NOSYS)
+}

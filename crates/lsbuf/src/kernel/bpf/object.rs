@@ -14,16 +14,16 @@ use std::path::Path;
 
 use aya_obj::btf::{Btf, BtfFeatures};
 use aya_obj::generated::bpf_insn;
-use aya_obj::{EbpfSectionKind, Map, Object};
+use aya_obj::{EbpfSectionKind, Map, Object, Program};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::iterator::{Iterator, Readers, Unavailable};
-use super::sys::{self, BpfProgram};
+use super::sys::{self, Attached, BpfProgram};
 use crate::kernel::{btf, read};
 
 /// Every kernel structure of which an object reads fields.
-const STRUCTURES: &[&str] = &[
+pub(super) const STRUCTURES: &[&str] = &[
     "address_space",
     "bpf_iter_meta",
     "cgroup",
@@ -207,7 +207,7 @@ impl<'b> KernelTypes<'b> {
     }
 }
 
-fn unfit(error: &dyn std::fmt::Display) -> Unavailable {
+pub(super) fn unfit(error: &dyn std::fmt::Display) -> Unavailable {
     Unavailable::Unfit(error.to_string())
 }
 
@@ -266,42 +266,65 @@ impl Prepared {
             globals.iter().map(|&(name, value)| (name, (value, false))).collect();
         object.patch_map_data(globals).map_err(|e| unfit(&e))?;
         object.relocate_btf(&types.structures(&own)?).map_err(|e| unfit(&e))?;
-        let maps = make_maps(&object, readers)?;
-        let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
-        let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
-        object.relocate_maps(fds, &code).map_err(|e| unfit(&e))?;
-        object.relocate_calls(&code).map_err(|e| unfit(&e))?;
+        let few = |name: &str| (readers == Readers::One && name == CURSORS).then_some(CURSORS_OF_ONE);
+        let maps = make_maps(&object, few)?;
+        relocate(&mut object, &maps)?;
         let program = object.programs.values().next().ok_or_else(|| unfit(&"no program"))?;
-        let function = object.functions.get(&program.function_key()).ok_or_else(|| unfit(&"no function"))?;
-        let functions = function.func_info.func_info_bytes();
-        let loaded = sys::load(&BpfProgram {
-            name: iterator.program(),
-            instructions: &encoded(&function.instructions),
-            license: &program.license,
-            types: loaded_types.as_fd(),
-            functions: (&functions, function.func_info_rec_size),
-            iterator: number,
-        })
-        .map_err(|(errno, words)| match errno {
-            Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
-            _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
-        })?;
+        let called = iterator.program();
+        let loaded = load_program(&object, program, called, &loaded_types, (number, Attached::Iterator))?;
         let walked = maps.iter().find(|(name, ..)| name == WALKED_MAP).map(|(.., fd)| fd.as_fd());
         let attached = sys::attach(loaded.as_fd(), walked).map_err(Unavailable::Refused)?;
         Ok((attached, maps))
     }
 }
 
-/// Makes the maps that an object declares. Maps of constants are filled.
-fn make_maps(object: &Object, readers: Readers) -> Result<Vec<LoadedMap>, Unavailable> {
+/// Puts the maps and the object's own functions in the place of what stands for them.
+pub(super) fn relocate(object: &mut Object, maps: &[LoadedMap]) -> Result<(), Unavailable> {
+    let code: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+    let fds = maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map));
+    object.relocate_maps(fds, &code).map_err(|e| unfit(&e))?;
+    object.relocate_calls(&code).map_err(|e| unfit(&e))
+}
+
+/// Loads one program of an object that was adapted to this kernel. `place` has the number of the
+/// function that it will be attached to, and how.
+pub(super) fn load_program(
+    object: &Object,
+    program: &Program,
+    name: &str,
+    types: &OwnedFd,
+    (number, attached): (u32, Attached),
+) -> Result<OwnedFd, Unavailable> {
+    let function = object.functions.get(&program.function_key()).ok_or_else(|| unfit(&"no function"))?;
+    let functions = function.func_info.func_info_bytes();
+    sys::load(&BpfProgram {
+        name,
+        instructions: &encoded(&function.instructions),
+        license: &program.license,
+        types: types.as_fd(),
+        functions: (&functions, function.func_info_rec_size),
+        function: number,
+        attached,
+    })
+    .map_err(|(errno, words)| match errno {
+        Errno::PERM | Errno::ACCESS if words.is_empty() => Unavailable::Refused(errno),
+        _ => Unavailable::Unfit(format!("{}: {words}", std::io::Error::from(errno))),
+    })
+}
+
+/// Makes the maps that an object declares. Maps of constants are filled. `entries` says how many
+/// entries a map gets, if not as many as it declares.
+pub(super) fn make_maps(
+    object: &Object,
+    entries: impl Fn(&str) -> Option<u32>,
+) -> Result<Vec<LoadedMap>, Unavailable> {
     const READ_ONLY: u32 = 1 << 7;
     let mut made = Vec::new();
     for (name, map) in &object.maps {
         let constant = map.section_kind() == EbpfSectionKind::Rodata;
         let flags = map.map_flags() | if constant { READ_ONLY } else { 0 };
         let sizes = (map.key_size(), map.value_size());
-        let few = (readers == Readers::One && name == CURSORS).then_some(CURSORS_OF_ONE);
-        let entries = few.unwrap_or(map.max_entries()).min(map.max_entries());
+        let entries = entries(name).unwrap_or(map.max_entries());
         let make = || -> Result<OwnedFd, Errno> {
             let name = name.trim_start_matches('.');
             let fd = sys::make_map(name, map.map_type(), sizes, entries, flags)?;

@@ -2,7 +2,7 @@
 //! it, and can be read by every user whom the file's mode allows.
 //!
 //! A caller names a folder. It contains one subfolder, called a set, for each layout of the records
-//! ([`LAYOUT`]). So a lsbuf of another version never reads these programs, nor this one its. A new
+//! ([`LAYOUT`]), and another for the flight recorder ([`PinSet`]). So a lsbuf of another version never reads these programs, nor this one its. A new
 //! set is made beside the old one and takes its place in one step. A reader keeps the set's folder
 //! open, so that all iterators that it reads were loaded together; ids of one load mean nothing to
 //! another.
@@ -42,7 +42,8 @@ use rustix::mount::{
 };
 use rustix::process::{getegid, geteuid};
 
-use super::iterator::{Iterator, Unavailable};
+use super::hooks::ORIGINS_LAYOUT;
+use super::iterator::Unavailable;
 use super::loading;
 use super::lock::{Deadline, Lock};
 use super::record::LAYOUT;
@@ -61,10 +62,52 @@ const OLD: &str = "old";
 /// Every user may list the folder and see who may read a set. Only those users can enter the set.
 const OPEN_MODE: Mode = Mode::from_raw_mode(0o755);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
-const FILE_MODE: Mode = Mode::from_raw_mode(0o440);
+
+fn file_mode(readers: Readers) -> Mode {
+    match readers {
+        Readers::Group => Mode::RUSR | Mode::RGRP,
+        Readers::Owner => Mode::RUSR,
+    }
+}
 
 /// Flags to open a folder, and not through a link.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Which set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PinSet {
+    /// The iterators over the kernel's own tables.
+    Iterators,
+    /// The flight recorder: what it runs, and the iterators over its records.
+    Origins,
+}
+
+impl PinSet {
+    /// What the names of all sets of the flight recorder begin with.
+    const ORIGINS: &str = "origins-";
+
+    /// The name of this version's folder.
+    fn name(self) -> String {
+        match self {
+            PinSet::Iterators => LAYOUT.to_string(),
+            PinSet::Origins => format!("{}{ORIGINS_LAYOUT}", PinSet::ORIGINS),
+        }
+    }
+
+    /// Whether a folder has the name of a set, of any version.
+    fn is_one(name: &str) -> bool {
+        name.strip_prefix(PinSet::ORIGINS).unwrap_or(name).parse::<u32>().is_ok()
+    }
+}
+
+/// Who may open a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Its owner, and the members of the group.
+    Group,
+    /// Its owner alone.
+    Owner,
+}
 
 /// An open set of pinned iterators.
 #[derive(Debug)]
@@ -74,14 +117,14 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// The path of the set with this layout.
-    pub(crate) fn path(below: &Path) -> PathBuf {
-        below.join(LAYOUT.to_string())
+    /// The path of the set of this version.
+    pub(crate) fn path(below: &Path, set: PinSet) -> PathBuf {
+        below.join(set.name())
     }
 
     /// Opens the set, if it can be trusted.
-    pub(crate) fn open(below: &Path) -> Result<Pins, Unavailable> {
-        let path = Pins::path(below);
+    pub(crate) fn open(below: &Path, set: PinSet) -> Result<Pins, Unavailable> {
+        let path = Pins::path(below, set);
         let dir = match openat(CWD, &path, FOLDER, Mode::empty()) {
             Ok(dir) => dir,
             Err(Errno::NOENT) => return Err(Unavailable::NotPinned),
@@ -100,24 +143,24 @@ impl Pins {
         &self.path
     }
 
-    /// Opens an iterator for one reading.
-    pub(super) fn read(&self, iterator: Iterator) -> Result<OwnedFd, Unavailable> {
-        self.open_file(iterator, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    /// Opens the iterator with this name for one reading.
+    pub(super) fn read(&self, name: &str) -> Result<OwnedFd, Unavailable> {
+        self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
     /// Opens an iterator itself, not for a reading. Root has the right to do that; a member of the
     /// group may only read.
-    pub(super) fn link(&self, iterator: Iterator) -> Result<OwnedFd, Unavailable> {
-        let file = self.open_file(iterator, OFlags::PATH)?;
+    pub(super) fn link(&self, name: &str) -> Result<OwnedFd, Unavailable> {
+        let file = self.open_file(name, OFlags::PATH)?;
         // The system call takes a path. This path leads to the open file, which was checked.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let path = CString::new(path).map_err(|_| Unavailable::Refused(Errno::INVAL))?;
         loading::pinned(&path).map_err(Unavailable::Refused)
     }
 
-    fn open_file(&self, iterator: Iterator, flags: OFlags) -> Result<OwnedFd, Unavailable> {
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Unavailable> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match openat(&self.dir, iterator.name(), flags, Mode::empty()) {
+        let file = match openat(&self.dir, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(Unavailable::NotPinned),
             // Not an iterator is pinned, but a map or a program.
@@ -259,14 +302,15 @@ impl PinFolder {
         PinFolder::open(path)?.ok_or_else(|| fail("mount a bpf filesystem on", Errno::NODEV))
     }
 
-    /// Pins loaded iterators for a group, in place of the pinned set. `pin` pins one iterator in a
-    /// folder. Returns those that were pinned.
-    pub(crate) fn install(
+    /// Pins what is loaded for a group, in place of the pinned set. `loaded` has the name of each
+    /// pin and who may open it, and `pin` pins what has that name in a folder.
+    pub(crate) fn install<'n>(
         &self,
-        loaded: impl IntoIterator<Item = Iterator>,
-        pin: impl Fn(Iterator, &Path) -> Result<(), Errno>,
+        set: PinSet,
+        loaded: impl IntoIterator<Item = (&'n str, Readers)>,
+        pin: impl Fn(&str, &Path) -> Result<(), Errno>,
         group: u32,
-    ) -> Result<Vec<Iterator>, Failure> {
+    ) -> Result<(), Failure> {
         let fail = |what: &str, errno| (format!("cannot {what} in {}", self.path.display()), Some(errno));
         self.clear(NEW)?;
         self.clear(OLD)?;
@@ -276,27 +320,38 @@ impl PinFolder {
         // A pin is made by its path. This path leads to the open folder.
         let folder = PathBuf::from(format!("/proc/self/fd/{}", new.as_raw_fd()));
         let owner = (Some(geteuid()), Some(Gid::from_raw(group)));
-        let mut pinned = Vec::new();
-        for iterator in loaded {
-            let own = |errno| fail(&format!("pin {}", iterator.name()), errno);
-            pin(iterator, &folder).map_err(own)?;
-            chownat(&new, iterator.name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(own)?;
-            chmodat(&new, iterator.name(), FILE_MODE, AtFlags::empty()).map_err(own)?;
-            pinned.push(iterator);
+        for (name, readers) in loaded {
+            let own = |errno| fail(&format!("pin {name}"), errno);
+            pin(name, &folder).map_err(own)?;
+            chownat(&new, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(own)?;
+            chmodat(&new, name, file_mode(readers), AtFlags::empty()).map_err(own)?;
         }
         let own = |errno| fail("give the files to the group", errno);
         fchown(&new, owner.0, owner.1).map_err(own)?;
         fchmod(&new, FOLDER_MODE).map_err(own)?;
-        self.replace().map_err(|errno| fail("replace what is pinned", errno))?;
+        self.replace(set).map_err(|errno| fail("replace what is pinned", errno))?;
         self.clear(NEW)?;
-        self.clear(OLD)?;
-        Ok(pinned)
+        self.clear(OLD)
+    }
+
+    /// Gives a pinned set to another group.
+    pub(crate) fn give_to(&self, set: PinSet, group: u32) -> Result<(), Failure> {
+        let fail = |errno| {
+            (format!("cannot change who may read {}", self.path.join(set.name()).display()), Some(errno))
+        };
+        let dir = openat(&self.dir, set.name(), FOLDER, Mode::empty()).map_err(fail)?;
+        let owner = (Some(geteuid()), Some(Gid::from_raw(group)));
+        read::entries(dir.as_fd(), |name, _| {
+            chownat(&dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+        })
+        .map_err(fail)?;
+        fchown(&dir, owner.0, owner.1).map_err(fail)
     }
 
     /// Puts the new set in the place of the old one. The old one then has one of the names that are
     /// cleared.
-    fn replace(&self) -> Result<(), Errno> {
-        let current = LAYOUT.to_string();
+    fn replace(&self, set: PinSet) -> Result<(), Errno> {
+        let current = set.name();
         let rename = |from: &str, to: &str, flags| renameat_with(&self.dir, from, &self.dir, to, flags);
         match rename(NEW, &current, RenameFlags::EXCHANGE) {
             Err(Errno::INVAL) => {
@@ -319,7 +374,7 @@ impl PinFolder {
         let dir = read::open_dir(&self.dir, c".").map_err(fail)?;
         read::entries(dir.as_fd(), |name, _| {
             let name = name.to_string_lossy().into_owned();
-            if name == NEW || name == OLD || name.parse::<u32>().is_ok() {
+            if name == NEW || name == OLD || PinSet::is_one(&name) {
                 sets.push(name);
             }
             Ok(())

@@ -351,7 +351,7 @@ fn ipc(number: u32) -> Option<IpcNamespace> {
 }
 
 /// Splits a device number as the kernel stores it (`MINORBITS` in include/linux/kdev_t.h).
-fn dev(number: u32) -> Dev {
+pub(super) fn dev(number: u32) -> Dev {
     Dev { major: number >> 20, minor: number & 0xf_ffff }
 }
 
@@ -518,7 +518,7 @@ impl KeeperRecord {
 }
 
 /// The text before the NUL; `None`: there is no NUL, so the text was cut.
-fn text(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn text(bytes: &[u8]) -> Option<&[u8]> {
     memchr::memchr(0, bytes).map(|end| &bytes[..end])
 }
 

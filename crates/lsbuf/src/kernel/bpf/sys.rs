@@ -1,4 +1,5 @@
-//! The bpf(2) system call, as far as it is needed to load, attach, pin and open iterators.
+//! The bpf(2) system call, as far as it is needed to load, attach, pin and open iterators and the
+//! programs of the flight recorder.
 //!
 //! Every command passes a whole `union bpf_attr` (include/uapi/linux/bpf.h), with zeros where
 //! nothing is set. A kernel with a smaller union refuses the call unless the rest is zero. From
@@ -10,7 +11,7 @@ use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_prog_info, bpf_prog_type};
 use rustix::io::{Errno, Result};
 
 /// Room for the verifier's log of a program that it refuses, in bytes. What does not fit is lost,
@@ -28,14 +29,26 @@ pub(super) struct BpfProgram<'p> {
     /// record.
     pub(super) types: BorrowedFd<'p>,
     pub(super) functions: (&'p [u8], usize),
-    /// The number of the iterator's function in the kernel's type information.
-    pub(super) iterator: u32,
+    /// The number, in the kernel's type information, of the function that it is attached to.
+    pub(super) function: u32,
+    pub(super) attached: Attached,
+}
+
+/// How a program is attached to a function of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// It is the iterator with that function.
+    Iterator,
+    /// It runs when the function begins.
+    Entry,
+    /// It runs when the function returns.
+    Exit,
 }
 
 /// Why a program was not loaded: the error number, and the last line of the verifier's log.
 pub(super) type LoadError = (Errno, String);
 
-/// Loads a tracing program that can be attached to an iterator.
+/// Loads a tracing program.
 pub(super) fn load(program: &BpfProgram<'_>) -> std::result::Result<OwnedFd, LoadError> {
     // SAFETY: every address is that of a slice or string in `program`, with its length.
     let loaded = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes_of(program)) };
@@ -67,12 +80,16 @@ fn attributes_of(program: &BpfProgram<'_>) -> Attributes {
     fields.__bindgen_anon_3.insn_cnt = (program.instructions.len() / 8) as u32;
     fields.__bindgen_anon_3.insns = address(program.instructions);
     fields.__bindgen_anon_3.license = program.license.as_ptr().addr() as u64;
-    fields.__bindgen_anon_3.expected_attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    fields.__bindgen_anon_3.expected_attach_type = match program.attached {
+        Attached::Iterator => bpf_attach_type::BPF_TRACE_ITER,
+        Attached::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
+        Attached::Exit => bpf_attach_type::BPF_TRACE_FEXIT,
+    } as u32;
     fields.__bindgen_anon_3.prog_btf_fd = number(program.types);
     fields.__bindgen_anon_3.func_info_rec_size = function_size as u32;
     fields.__bindgen_anon_3.func_info = address(functions);
     fields.__bindgen_anon_3.func_info_cnt = functions.len().checked_div(function_size).unwrap_or(0) as u32;
-    fields.__bindgen_anon_3.attach_btf_id = program.iterator;
+    fields.__bindgen_anon_3.attach_btf_id = program.function;
     fields.__bindgen_anon_3.prog_name = name(program.name);
     attributes
 }
@@ -170,6 +187,15 @@ fn attach_with(program: BorrowedFd<'_>, info: &[u8]) -> Result<OwnedFd> {
     unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.map(owned)
 }
 
+/// Attaches a loaded program to its function, at whose begin or end it runs from now on.
+pub(super) fn attach_to_function(program: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut attributes = Attributes::new();
+    // The name is that of a tracepoint, and there is none.
+    attributes.fields().raw_tracepoint.prog_fd = number(program);
+    // SAFETY: there are no addresses.
+    unsafe { bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attributes) }.map(owned)
+}
+
 /// The program of an attached iterator. Needs CAP_SYS_ADMIN.
 pub(super) fn program_of(link: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut attributes = Attributes::new();
@@ -191,6 +217,27 @@ fn link_info(link: BorrowedFd<'_>) -> Result<bpf_link_info> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     // SAFETY: the structure consists of integers, and all of its bytes were zeros before the call.
     Ok(unsafe { info.assume_init() })
+}
+
+/// How often the kernel did not run a program, because it was interrupted by itself on the same
+/// processor. `None`: the kernel skips none (before Linux 5.12, commit 9ed9e9ba2337).
+pub(super) fn skipped(program: BorrowedFd<'_>) -> Result<Option<u64>> {
+    let mut info = MaybeUninit::<bpf_prog_info>::zeroed();
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.info.bpf_fd = number(program);
+    fields.info.info = info.as_mut_ptr().addr() as u64;
+    fields.info.info_len = size_of::<bpf_prog_info>() as u32;
+    // SAFETY: the address is that of `info`, exclusively borrowed, with its length. The kernel
+    // reads from it where to write lists, which is nowhere: their lengths there are 0.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    let known = attributes.fields();
+    // SAFETY: the fields of the union are integers, and all of its bytes are set.
+    let filled = unsafe { known.info.info_len } as usize;
+    // SAFETY: the structure consists of integers, and all of its bytes were zeros before the call.
+    let info = unsafe { info.assume_init() };
+    let has = std::mem::offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>() <= filled;
+    Ok(has.then_some(info.recursion_misses))
 }
 
 /// Opens an attached iterator for one reading.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::super::{
     Buffer, BufferId, Bytes, Coverage, Dev, Device, DeviceClass, DeviceHolder, Fd, Gaps, GemHandle,
     HiddenRefs, Holder, Host, Inode, IpcNamespace, KernelHolder, Kind, Kinds, NameLives, Note, OpenFiles,
-    Overlap, Payers, Pid, PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList,
+    Origin, Overlap, Payers, Pid, PrivateCopies, Process, ProcessCounts, Residual, Seals, Segment, ShortList,
     Snapshot, Source, Why,
 };
 use super::text::{label, labels, time};
@@ -142,6 +142,7 @@ struct JsonBuffer {
     creator_uid: Option<u32>,
     payers: Option<Box<Payers>>,
     open_files: Option<Box<OpenFiles>>,
+    origin: Option<Box<Origin>>,
     holders: Vec<Holder>,
 }
 
@@ -194,6 +195,7 @@ impl JsonBuffer {
             name_lives: NameLives::of_stays(self.name_stays),
             payers: self.payers,
             open_files: self.open_files,
+            origin: self.origin,
             holders: self.holders,
             ..Buffer::new(id)
         })

@@ -9,6 +9,7 @@
 //! from other ones are not read either: [`Ledger::of`](super::Ledger::of) computes them.
 
 mod document;
+mod origin;
 pub(crate) mod parts;
 mod process;
 mod text;
@@ -39,6 +40,11 @@ deserialize_by! {
     Payers, parts::JsonPayers;
     OpenFile, parts::JsonOpenFile;
     OpenFileHolder, parts::JsonOpenFileHolder;
+    Origin, origin::JsonOrigin;
+    Stack, origin::JsonStack;
+    KernelFrame, origin::JsonKernelFrame;
+    UserFrame, origin::JsonUserFrame;
+    Function, origin::JsonFunction;
     Holder, parts::JsonHolder;
     ThreadFds, parts::JsonThread;
     MapRef, parts::JsonMap;

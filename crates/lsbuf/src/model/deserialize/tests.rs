@@ -72,6 +72,30 @@ fn with_every_part() -> Snapshot {
     let of_one = |pid, inherited_from| OpenFileHolder { pid, fds: vec![Fd(3), Fd(4)].into(), inherited_from };
     let holders = vec![of_one(Pid(1), None), of_one(Pid(2), Some(Pid(1)))];
     buffer.open_files = Some(Box::new(OpenFiles { files: vec![OpenFile { holders }] }));
+    let build_id = BuildId([7; 20]);
+    let function = Function { name: hostile(), file: Some(hostile()), line: Some(12), inlined: true };
+    let frame = UserFrame {
+        place: CodePlace::File { build_id, offset: 99 },
+        module: Some(hostile()),
+        functions: vec![function, Function::new("main".into())],
+    };
+    let stack = Stack {
+        kernel: vec![KernelFrame { function: hostile(), module: Some("udmabuf".into()) }],
+        user: vec![frame, UserFrame::new(CodePlace::Address(0x7f00_0000_0000))],
+        user_end: StackEnd::Truncated,
+    };
+    buffer.origin = Some(Box::new(Origin::Made(Box::new(Birth {
+        after_boot: std::time::Duration::from_nanos(5_000_000_001),
+        at: std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(98),
+        pid: Pid(8),
+        started: std::time::Duration::from_nanos(4_000_000_000),
+        command: hostile(),
+        tid: Tid(9),
+        thread: "worker".into(),
+        uid: 1000,
+        cgroup: 77,
+        stack: Some(Arc::new(stack)),
+    }))));
     let map = |perms| MapRef { start: 0x7f00_0000_0000, end: 0x7f00_0010_0000, offset: Some(4096), perms };
     let thread =
         ThreadFds { tid: Tid(13), fds: vec![Fd(1)].into(), opaths: vec![Fd(2)].into(), fd_table_of: None };

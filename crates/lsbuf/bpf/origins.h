@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The flight recorder's own structures: what its map keeps of a birth, and the records in which its
+ * iterators show that.
+ */
+#ifndef LSBUF_ORIGINS_H
+#define LSBUF_ORIGINS_H
+
+#include "lsbuf.h"
+
+#define S_IFREG 0100000
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* A field of struct inode that no other program reads. */
+struct inode___generation {
+	u32 i_generation;
+};
+
+#pragma clang attribute pop
+
+static long (*const map_delete)(void *map, const void *key) = (void *)3;
+static u64 (*const current_pid_tgid)(void) = (void *)14;
+static u64 (*const current_uid_gid)(void) = (void *)15;
+static long (*const current_comm)(void *to, u32 size) = (void *)16;
+static u64 (*const current_task)(void) = (void *)35;
+static long (*const get_stack)(void *context, void *to, u32 size, u64 flags) = (void *)67;
+static u64 (*const current_cgroup)(void) = (void *)80;
+static u64 (*const boot_ns)(void) = (void *)125;
+static long (*const seq_printf)(void *seq, const char *format, u32 size, const void *data, u32 length) = (void *)126;
+
+#define current_uid() ((u32)current_uid_gid())
+#define barrier() asm volatile("" ::: "memory")
+
+/* Flags of get_stack. */
+#define USER_STACK (1ULL << 8)
+#define USER_BUILD_ID (1ULL << 11)
+
+/* How many living buffers have a record, unless another number is chosen when it is installed. */
+#define MOST_LIVING 65536
+#define MOST_KERNEL_FRAMES 24
+#define MOST_USER_FRAMES 48
+
+/* struct bpf_stack_build_id of include/uapi/linux/bpf.h */
+struct user_frame {
+	/* 1: build id and offset in the file. 2: address. */
+	s32 status;
+	u8 build_id[20];
+	u64 place;
+};
+
+/* What is kept of a birth: less than 2 KiB, the size in which the kernel allocates it. */
+struct birth {
+	u64 ino;
+	u64 born;
+	u64 started;
+	u64 cgroup;
+	u32 dev;
+	u32 what;
+	u32 tgid;
+	u32 tid;
+	u32 uid;
+	u32 generation;
+	u32 task_flags;
+	/* As get_stack returned it: bytes, or a negative error number. */
+	s32 kernel_bytes;
+	s32 user_bytes;
+	/* The inode number of the maker's IPC namespace. */
+	u32 ipc;
+	u32 complete;
+	u32 unused;
+	char comm[16];
+	char thread[16];
+	u64 kernel[MOST_KERNEL_FRAMES];
+	struct user_frame user[MOST_USER_FRAMES];
+};
+
+/* birth.what and origin.what: what the record's object is. */
+#define ORIGIN_INODE 1
+#define ORIGIN_DMABUF 2
+
+/* What is counted from the installation on. */
+struct counts {
+	u64 births;
+	u64 deaths;
+	/* Births for which there was no room. */
+	u64 full;
+};
+
+/* The recorder as a whole. All zero until all of it runs. */
+struct about {
+	/* From when on births are recorded: by the clock since boot, and by the wall clock. */
+	u64 since;
+	u64 since_wall;
+	/* How many living buffers have room, and which births are recorded (hooks.rs). */
+	u32 most;
+	u32 watched;
+};
+
+/* What a record of the flight recorder's iterators describes. */
+enum origin_kind {
+	/* A birth. */
+	ORIGIN = 1,
+	/* The stack of the program in the record before: a header, and struct user_frame after it. */
+	ORIGIN_USER = 2,
+	/*
+	 * The stack in the kernel: a header, whose size is its own alone, and lines of text up to an
+	 * empty one. The kernel writes its own names there, so no address of it is told.
+	 */
+	ORIGIN_KERNEL = 3,
+	/* The last record. */
+	ORIGIN_COUNTS = 4,
+};
+
+struct origin {
+	struct head head;
+	/* As it is now. That of a System V segment is changed after its birth. */
+	u64 ino;
+	u64 born;
+	u64 started;
+	u64 cgroup;
+	u32 dev;
+	u32 what;
+	u32 tgid;
+	u32 tid;
+	u32 uid;
+	u32 task_flags;
+	s32 kernel_bytes;
+	s32 user_bytes;
+	u32 ipc;
+	u32 flags;
+	char comm[16];
+	char thread[16];
+};
+
+/* origin.flags: it is a System V segment. */
+#define ORIGIN_SEGMENT 1
+
+struct origin_counts {
+	struct head head;
+	struct counts counts;
+	struct about about;
+};
+
+#endif

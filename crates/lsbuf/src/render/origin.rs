@@ -1,0 +1,123 @@
+//! Who made a buffer, in words.
+//!
+//! Names of commands, functions and files are chosen by their makers, so they are escaped: as one
+//! word in a column, as a line in `lsbuf show`.
+
+use std::io::{self, Write};
+
+use super::Cell;
+use crate::escape::{escape, escape_word};
+use crate::model::serialize::timestamp;
+use crate::model::{Birth, Buffer, CodePlace, Label, NoOrigin, Origin, Stack, StackEnd, UserFrame};
+
+/// The maker as `COMMAND:PID`. `before`: the buffer is older than the recorder.
+pub(super) fn maker(origin: Option<&Origin>) -> Cell {
+    match origin {
+        Some(Origin::Made(birth)) => Cell::Words(Some(who(birth).into())),
+        Some(Origin::Before) => Cell::Words(Some("before".into())),
+        Some(Origin::Unknown(_)) | None => Cell::Text(None),
+    }
+}
+
+/// The function that made it.
+pub(super) fn function(origin: Option<&Origin>) -> Cell {
+    let Some(birth) = origin.and_then(Origin::birth) else { return maker(origin) };
+    let Some(stack) = &birth.stack else { return Cell::Text(None) };
+    match stack.maker() {
+        Some(frame) => Cell::Words(Some(call(frame).into())),
+        None => Cell::Text(None),
+    }
+}
+
+fn who(birth: &Birth) -> String {
+    format!("{}:{}", escape_word(birth.command.as_bytes()), birth.pid)
+}
+
+/// A call in a program: the function, or else its place, and in which file.
+fn call(frame: &UserFrame) -> String {
+    let word = |label: &Label| escape_word(label.as_bytes());
+    match (frame.functions.first(), &frame.module) {
+        (Some(function), _) => word(&function.name),
+        (None, Some(module)) => format!("{}+{}", word(module), place(frame)),
+        (None, None) => place(frame),
+    }
+}
+
+fn place(frame: &UserFrame) -> String {
+    match frame.place {
+        CodePlace::File { build_id, offset } => {
+            let id = build_id.to_string();
+            if frame.module.is_some() {
+                format!("{offset:#x}")
+            } else {
+                format!("[unknown]+{offset:#x}({id})")
+            }
+        }
+        CodePlace::Address(address) => format!("[unknown]({address:#x})"),
+    }
+}
+
+/// What `lsbuf show` says of a buffer's maker.
+pub(super) fn lines(out: &mut dyn Write, buffer: &Buffer) -> io::Result<()> {
+    let Some(origin) = buffer.origin.as_deref() else { return Ok(()) };
+    let birth = match origin {
+        Origin::Before => return writeln!(out, "  {:<10}older than the flight recorder", "origin"),
+        Origin::Unknown(NoOrigin::Lost) => {
+            return writeln!(
+                out,
+                "  {:<10}unknown: its birth was not recorded, or the record was lost",
+                "origin"
+            );
+        }
+        Origin::Unknown(NoOrigin::NotWatched) => {
+            return writeln!(out, "  {:<10}unknown: the flight recorder does not see such births", "origin");
+        }
+        Origin::Made(birth) => birth,
+    };
+    let thread = match birth.thread == birth.command {
+        true => String::new(),
+        false => format!(", thread {} {}", birth.tid, escape(birth.thread.as_bytes())),
+    };
+    let at = timestamp(birth.at).map_or("?".to_owned(), |time| time.to_string());
+    writeln!(out, "  {:<10}{}{thread}, uid {}, at {at}", "origin", who(birth), birth.uid)?;
+    birth.stack.as_deref().map_or(Ok(()), |stack| calls(out, stack))
+}
+
+/// The calls, the innermost first.
+fn calls(out: &mut dyn Write, stack: &Stack) -> io::Result<()> {
+    for (nth, frame) in stack.user.iter().enumerate() {
+        let heading = if nth == 0 { "made by" } else { "" };
+        let module =
+            frame.module.as_ref().map_or(String::new(), |module| format!("  {}", escape(module.as_bytes())));
+        if frame.functions.is_empty() {
+            writeln!(out, "  {heading:<10}{}", call(frame))?;
+        }
+        for (depth, function) in frame.functions.iter().enumerate() {
+            let heading = if depth == 0 { heading } else { "" };
+            let name = escape(function.name.as_bytes());
+            let source = match (&function.file, function.line) {
+                (Some(file), Some(line)) => format!("  {}:{line}", escape(file.as_bytes())),
+                (Some(file), None) => format!("  {}", escape(file.as_bytes())),
+                (None, _) => String::new(),
+            };
+            let inlined = if function.inlined { " (inlined)" } else { "" };
+            writeln!(out, "  {heading:<10}{name}{inlined}{module}{source}")?;
+        }
+    }
+    let end = match stack.user_end {
+        StackEnd::Complete => None,
+        StackEnd::Truncated => Some("truncated: code without frame pointers, or too many calls"),
+        StackEnd::Unreadable => Some("the kernel could not read the program's calls"),
+        StackEnd::Kernel => Some("a thread of the kernel"),
+    };
+    if let Some(end) = end {
+        writeln!(out, "  {:<10}[{end}]", "")?;
+    }
+    for (nth, frame) in stack.kernel.iter().enumerate() {
+        let heading = if nth == 0 { "in kernel" } else { "" };
+        let module =
+            frame.module.as_ref().map_or(String::new(), |module| format!("  {}", escape(module.as_bytes())));
+        writeln!(out, "  {heading:<10}{}{module}", escape(frame.function.as_bytes()))?;
+    }
+    Ok(())
+}
