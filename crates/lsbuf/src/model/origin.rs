@@ -205,20 +205,33 @@ pub struct Function {
     pub inlined: bool,
 }
 
-impl Function {
-    /// A function of which only the name is known.
-    #[must_use]
-    pub fn new(name: Label) -> Function {
-        Function { name, file: None, line: None, inlined: false }
-    }
-}
-
 impl Stack {
-    /// The call that is most likely of interest: the first one in the program's own file, else the
-    /// first one at all.
+    /// The call that says most about who wanted the buffer: the innermost one in the program
+    /// itself. If the stack has none, the innermost one that is not in the C library.
+    ///
+    /// A file is taken for a library if it is named as one: `libdrm.so.2`, `libfoo-1.2.so`,
+    /// `cv2.abi3.so`. Anything else is the program. The C library is what every program calls the
+    /// kernel through: `libc`, its parts in files of their own (`libpthread`, `librt`, `libdl`),
+    /// and the loader, which some C libraries are in.
+    ///
+    /// Only calls whose file is known count. `None`: there is none, so nothing is said.
+    ///
+    /// Limits: names are all that a stack has. A program that is named as a library counts as one,
+    /// and a library that the program has under another name counts as the program. Of a program in
+    /// a language with an interpreter, the program is the interpreter. If the stack is truncated
+    /// inside a library, the call is that library's.
+    #[must_use]
+    pub fn first_own(&self) -> Option<&UserFrame> {
+        let of = |role: fn(&[u8]) -> bool| {
+            self.user.iter().find(|frame| frame.module.as_ref().is_some_and(|file| role(file.as_bytes())))
+        };
+        of(|file| !is_library(file) && !is_c_library(file)).or_else(|| of(|file| !is_c_library(file)))
+    }
+
+    /// The call that is most likely of interest: [`Stack::first_own`], else the first one at all.
     #[must_use]
     pub fn maker(&self) -> Option<&UserFrame> {
-        self.user.first()
+        self.first_own().or_else(|| self.user.first())
     }
 
     /// The calls from [`Stack::maker`] outwards on one line. `None`: none is known.
@@ -245,6 +258,35 @@ impl Stack {
     }
 }
 
+/// Whether a file is named as a shared library: `.so` at the end, or before a version.
+fn is_library(file: &[u8]) -> bool {
+    let ends = |rest: &[u8]| rest.is_empty() || rest.starts_with(b".");
+    let mut begins = file.windows(3).enumerate();
+    begins.any(|(at, window)| window == b".so" && file.get(at + 3..).is_some_and(ends))
+}
+
+/// Whether a library is the C library, a part of it, or the loader, by the names that glibc, musl
+/// and Android's bionic give them.
+fn is_c_library(file: &[u8]) -> bool {
+    const PARTS: [&[u8]; 4] = [b"libc", b"libpthread", b"librt", b"libdl"];
+    const LOADERS: [&[u8]; 3] = [b"ld.so", b"linker", b"linker64"];
+    // `libc.so.6`, `libc-2.31.so`, `libc.musl-x86_64.so.1`; not `libcamera.so` or `libc-client.so`.
+    let is_part = |part: &&[u8]| {
+        file.strip_prefix(*part).is_some_and(|rest| matches!(rest, [b'.', ..] | [b'-', b'0'..=b'9', ..]))
+    };
+    // `ld-linux-x86-64.so.2`, `ld-musl-aarch64.so.1`, `ld-2.31.so`.
+    let is_loader = LOADERS.contains(&file) || file.starts_with(b"ld-") && is_library(file);
+    PARTS.iter().any(is_part) || is_loader
+}
+
+impl Function {
+    /// A function of which only the name is known.
+    #[must_use]
+    pub fn new(name: Label) -> Function {
+        Function { name, file: None, line: None, inlined: false }
+    }
+}
+
 impl Origin {
     /// The birth, if it was recorded.
     #[must_use]
@@ -264,9 +306,85 @@ impl UserFrame {
     }
 }
 
+/// The innermost function and its file; without a name, the place.
+///
+/// ```text
+/// libdrm.so.2: drmIoctl
+/// app: [unknown] abababababababababababababababababababab+0x1234
+/// [unknown] 0x7f0012345678
+/// ```
+impl fmt::Display for UserFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(module) = &self.module {
+            write!(f, "{module}: ")?;
+        }
+        match (self.functions.first(), self.place) {
+            (Some(function), _) => write!(f, "{}", function.name),
+            (None, CodePlace::File { build_id, offset }) => write!(f, "[unknown] {build_id}+{offset:#x}"),
+            (None, CodePlace::Address(address)) => write!(f, "[unknown] {address:#x}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn first_own(files: &[&str]) -> Option<usize> {
+        let user = files.iter().enumerate().map(|(nth, file)| UserFrame {
+            module: (!file.is_empty()).then(|| Label::from(*file)),
+            ..UserFrame::new(CodePlace::Address(nth as u64))
+        });
+        let stack = Stack { user: user.collect(), ..Stack::default() };
+        let own = stack.first_own()?;
+        stack.user.iter().position(|frame| frame == own)
+    }
+
+    /// Check that the program's own call is found below all libraries, and without one the first
+    /// library that is not the C library.
+    #[test]
+    fn own_calls() {
+        for (files, expected) in [
+            (&["libc.so.6", "libdrm.so.2", "libgbm.so.1.0.0", "app", "libc.so.6", "app"][..], Some(3)),
+            (&["app", "app"], Some(0)),
+            (&["libc.so.6", "libdrm.so.2", "libgbm.so.1"], Some(1)),
+            (&["libc-2.31.so", "libcamera.so.0.5", "libc-2.31.so"], Some(1)),
+            (&["ld-musl-x86_64.so.1", "libpthread.so.0", "cv2.cpython-311.so"], Some(2)),
+            (&["libc.so.6", "", "libc.so.6"], None),
+            (&["", "libdrm.so.2"], Some(1)),
+            (&["libc.so.6", "my.sound", "app"], Some(1)),
+            (&["libc.so", "linker64", "libc-client.so.2007", "libc.so"], Some(2)),
+            (&[], None),
+        ] {
+            assert_eq!(first_own(files), expected, "{files:?}");
+        }
+    }
+
+    /// Check that a call has its function's name, and without that its place, and that a name
+    /// cannot break the line.
+    #[test]
+    fn texts() {
+        let mut frame = UserFrame::new(CodePlace::File { build_id: BuildId([0xab; 20]), offset: 0x1234 });
+        assert_eq!(frame.to_string(), format!("[unknown] {}+0x1234", "ab".repeat(20)));
+        frame.module = Some("lib\x1b.so".into());
+        frame.functions = vec![Function::new("in\nner".into()), Function::new("outer".into())];
+        assert_eq!(frame.to_string(), format!("{}: {}", Label::from("lib\x1b.so"), Label::from("in\nner")));
+        assert!(!frame.to_string().contains(char::is_control));
+        assert_eq!(UserFrame::new(CodePlace::Address(0x7f00)).to_string(), "[unknown] 0x7f00");
+    }
+
+    proptest! {
+        /// Check that no names of files make the choice panic, and that it is of the stack.
+        #[test]
+        fn any_files(files in proptest::collection::vec("[a-z.]{0,8}(\\.so)?(\\.[0-9])?", 0..6)) {
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            if let Some(own) = first_own(&files) {
+                prop_assert!(!files[own].is_empty());
+            }
+        }
+    }
 
     /// Check that a build id is written as tools write it, two hexadecimal digits a byte, and read
     /// back.
