@@ -59,6 +59,7 @@
 //! | `history` | no | `history`: snapshots in an SQLite file; needs a C compiler; implies `serde` |
 //! | `serde` | with `render` | [`model`] in the words of the JSON schema, and back |
 //! | `render` | yes | `render`: tables, CSV, JSON and text; implies `serde` |
+//! | `symbols` | no | names of functions in programs, for the stacks of those that made buffers |
 //!
 //! # How the modules depend on each other
 //!

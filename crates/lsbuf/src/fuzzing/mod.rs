@@ -14,6 +14,8 @@ mod hidden_refs;
 mod machine;
 mod mappings;
 mod shmem;
+#[cfg(feature = "symbols")]
+mod symbols;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,8 @@ pub(crate) use machine::written;
 pub use machine::{btf, mount, overlays, recorded_inode};
 pub use mappings::{map_files, maps, smaps};
 pub use shmem::{meminfo, mounts, records, segments, shm_inode, shm_names};
+#[cfg(feature = "symbols")]
+pub use symbols::{elf, symbols};
 pub use tasks::{details, process, sharing};
 
 use crate::kernel::parse::{cut, number, number32};

@@ -121,3 +121,6 @@ promises! {
     process details sharing mount recorded_inode btf segments mounts overlays shm_inode shm_names records
     meminfo
 }
+
+#[cfg(feature = "symbols")]
+promises! { elf symbols }

@@ -79,6 +79,8 @@ use rustix::process::{
 };
 
 use self::mark::Mark;
+#[cfg(feature = "symbols")]
+pub(crate) use self::mark::{magic_of, open_below};
 pub(crate) use self::mark::{marked, next_entry, now_about, open_at, read, read_at, read_link_at, stat_at};
 pub(crate) use self::watch::Stuck;
 use self::watch::{End, EndStatus};

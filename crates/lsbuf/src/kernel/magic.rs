@@ -8,6 +8,8 @@ pub(crate) const ANON_INODES: i64 = 0x0904_1934;
 pub(crate) const BPF: i64 = 0xcafe_4a11;
 pub(crate) const DEBUGFS: i64 = 0x6462_6720;
 pub(crate) const DMA_BUF: i64 = 0x444d_4142;
+#[cfg(feature = "symbols")]
+pub(crate) const FUSE: i64 = 0x6573_5546;
 /// `guest_memfd`, from Linux 7 on.
 pub(crate) const GUEST_MEMFD: i64 = 0x474d_454d;
 pub(crate) const HUGETLBFS: i64 = 0x9584_58f6;

@@ -24,6 +24,7 @@
 //! | BPF iterators | [`bpf`], [`btf`] |
 //! | reads that another process could block | [`guard`] |
 //! | the one thing that is changed: a dma-buf's name | [`rename`] |
+//! | names of functions in programs | `symbols` |
 //! | the rights of lsbuf itself | [`rights`] |
 //!
 //! **What may touch a file of an untrusted process.** An fd of a holder can point at a file of a
@@ -101,6 +102,9 @@ pub(crate) mod root;
 pub(crate) mod sharing;
 pub(crate) mod shmem;
 pub(crate) mod smaps;
+#[cfg(feature = "symbols")]
+#[cfg_attr(not(test), allow(dead_code, reason = "the join of records with buffers is to call it"))]
+pub(crate) mod symbols;
 pub(crate) mod task;
 pub(crate) mod tree;
 pub(crate) mod workload;

@@ -347,6 +347,12 @@ impl Perms {
         Perms([or_not(readable, b'r'), or_not(writable, b'w'), or_not(executable, b'x'), kind])
     }
 
+    /// Whether what is mapped may be executed.
+    #[must_use]
+    pub fn is_executable(self) -> bool {
+        self.0[2] == b'x'
+    }
+
     /// Whether the mapping is a shared one (MAP_SHARED).
     #[must_use]
     pub fn is_shared(self) -> bool {

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 use rustix::fs::{
     AtFlags, Mode, OFlags, RawDir, RawDirEntry, Statx, StatxFlags, openat, readlinkat_raw, statx,
 };
+#[cfg(feature = "symbols")]
+use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::{Errno, pread};
 
 use crate::model::Pid;
@@ -138,6 +140,25 @@ pub(crate) fn open_at(
     // SAFETY: one system call; rustix takes a `CStr` as it is. The kernel puts the fd into the
     // table as the last step of the call.
     unsafe { marked(about, || openat(dir, path, flags, Mode::empty())) }
+}
+
+/// openat2(2), marked. A helper that is killed in it has opened nothing.
+#[cfg(feature = "symbols")]
+pub(crate) fn open_below(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    // SAFETY: as in [`open_at`].
+    unsafe { marked(None, || openat2(root, path, flags, Mode::empty(), resolve)) }
+}
+
+/// fstatfs(2), marked. Returns the filesystem's magic number.
+#[cfg(feature = "symbols")]
+pub(crate) fn magic_of(file: BorrowedFd<'_>) -> Result<i64, Errno> {
+    // SAFETY: one system call.
+    unsafe { marked(None, || rustix::fs::fstatfs(file)) }.map(|facts| facts.f_type)
 }
 
 /// readlinkat(2), marked. Returns the link's target.
