@@ -508,7 +508,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__probes__subcmd__install)
-            opts="-g -h --group --pins --help"
+            opts="-g -h --group --origins --most --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -519,6 +519,10 @@ _lsbuf() {
                     return 0
                     ;;
                 -g)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --most)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -311,7 +311,9 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "status" -d 'Say what is pinned, who may read it, and whether this user can'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and not __fish_seen_subcommand_from install status remove" -f -a "remove" -d 'Remove what is pinned'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -s g -l group -d 'Group that may read them, by name or number; without it, only root may' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -l most -d 'For how many living buffers the recorder has room; each takes 2 KiB of the kernel' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -l origins -d 'Install the flight recorder too: from now on every answer can say who made a buffer'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from status" -l pins -d 'Folder with the pinned BPF iterators' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand probes; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'

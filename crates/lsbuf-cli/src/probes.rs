@@ -112,9 +112,12 @@ fn write_recorder(out: &mut impl Write, recorder: &Recorded) -> Result<()> {
     if *full > 0 {
         writeln!(out, "{full} births were lost, because there was no room: see --most of probes install.")?;
     }
+    if !recorder.unseen.is_empty() {
+        writeln!(out, "This kernel does not show the births of {}.", recorder.unseen.join(", "))?;
+    }
     let [births, deaths] = [skipped, skipped_deaths].map(|skipped| skipped.unwrap_or(0));
     if births + deaths > 0 {
-        writeln!(out, "{births} births and {deaths} deaths were skipped by the kernel.")?;
+        writeln!(out, "At most {births} births and {deaths} deaths were skipped by the kernel.")?;
     }
     Ok(())
 }

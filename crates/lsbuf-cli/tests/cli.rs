@@ -540,7 +540,7 @@ fn status_of_a_forgery() {
     let (code, said) = status();
     assert_eq!(code, Some(1), "{said}");
     let last = "This user cannot use them: what is there was not pinned by root; \
-                as root: lsbuf probes install\n";
+                as root: lsbuf probes install\nThe flight recorder is not installed.\n";
     assert!(said.ends_with(last), "{said}");
 }
 

@@ -63,7 +63,7 @@ pub struct Status {
 }
 
 /// What a recorder says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recorded {
     /// From when on it has recorded, as time after boot.
@@ -87,6 +87,8 @@ pub struct Recorded {
     /// The same of deaths. The record of such a buffer stays until another gets its address, and is
     /// not shown.
     pub skipped_deaths: Option<u64>,
+    /// Of what it does not record the births, because this kernel has no place for it.
+    pub unseen: Vec<&'static str>,
 }
 
 /// Loads the programs of the recorder, attaches them, and pins them below a folder, as
@@ -195,6 +197,11 @@ fn read(below: &Path) -> Result<Recorded, Unavailable> {
         full,
         skipped: skipped(true),
         skipped_deaths: skipped(false),
+        unseen: Hook::ALL
+            .into_iter()
+            .filter(|hook| hook.is_birth() && about.watched & hook.bit() == 0)
+            .map(Hook::sees)
+            .collect(),
     })
 }
 

@@ -70,6 +70,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Where the recorder is pinned.
+const SET: &str = "/run/lsbuf/origins-1";
+
 /// Installs the recorder. Where BPF iterators cannot be, it stands alone.
 fn install(ctx: &mut Ctx, more: &[&str]) -> anyhow::Result<()> {
     let output = lsbuf(&[&["probes", "install", "--origins"], more].concat()).output()?;
@@ -296,8 +299,13 @@ fn of_every_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
         ctx.check(format!("{comm}: by way of {through}: {}", calls.join(" ")), passes)?;
         let own = calls.iter().find(|call| call.starts_with("bpf_"));
         ctx.check_eq(format!("{comm}: calls of the recorder itself"), "None", format!("{own:?}"))?;
-        let user = origin["stack"]["user"].as_array().map_or(0, Vec::len);
-        ctx.check(format!("{comm}: {user} calls in the program"), user > 0)?;
+        // The innermost call is the one that enters the kernel, in this program or a crate of it.
+        let call = &origin["stack"]["user"][0];
+        ctx.check_eq(format!("{comm}: file of the call"), "\"lsbuf-guest\"", &call["module"])?;
+        let function = call["functions"][0]["name"].as_str().unwrap_or_default();
+        let is_ours = ["lsbuf_guest::", "dmabuf::", "rustix::", "std::", "shm", "mmap", "open"];
+        let known = is_ours.iter().any(|part| function.contains(part));
+        ctx.check(format!("{comm}: function of the call: {function}"), known)?;
     }
     drop((older, younger));
     remove(ctx)
@@ -402,7 +410,7 @@ impl Counts {
             living: living.context("no number of the living")?.0.parse()?,
             skipped: text
                 .lines()
-                .find_map(|line| line.split_once(" births and ")?.0.parse().ok())
+                .find_map(|line| line.strip_prefix("At most ")?.split_once(" births and ")?.0.parse().ok())
                 .unwrap_or(0),
             full: text
                 .lines()
@@ -410,6 +418,14 @@ impl Counts {
                 .unwrap_or(0),
         })
     }
+}
+
+/// How many records of births by `storm` the recorder shows. Each has the name twice: of the process
+/// and of the thread.
+fn of_the_storm() -> anyhow::Result<usize> {
+    let records = std::fs::read(format!("{SET}/origins"))?;
+    // Older kernels leave the end of an earlier name behind the NUL.
+    Ok(records.windows(6).filter(|bytes| *bytes == b"storm\0").count() / 2)
 }
 
 fn in_a_storm(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -455,14 +471,12 @@ fn in_a_storm(ctx: &mut Ctx) -> anyhow::Result<()> {
         known += 1;
         ctx.check_eq(format!("maker of {ino}"), line(pid, "storm", pid, "storm", 0), told(origin))?;
     }
-    let others = after.living - before.living;
-    ctx.check_eq("recorded of those that live", known, others)?;
     let shown =
         origins.0.iter().filter(|((kind, _), origin)| kind == "memfd" && origin["command"] == "storm");
     ctx.check_eq("buffers of the storm in the answer", known, shown.count())?;
+    ctx.check_eq("records of the storm", known, of_the_storm()?)?;
     drop(makers);
-    let end = Counts::ask()?;
-    ctx.check_eq("after all have gone", before.living, end.living)?;
+    ctx.check_eq("records of the storm, after all have gone", 0, of_the_storm()?)?;
     remove(ctx)
 }
 
@@ -515,7 +529,7 @@ fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
     let outsiders = by_user_in(USER, &["ls", "-o", "INO,ORIGIN", "--kind", "dmabuf"]).output()?;
     let said = String::from_utf8_lossy(&outsiders.stderr).into_owned();
     ctx.check(format!("an outsider is not: {said}"), said.contains("the flight recorder cannot be read"))?;
-    let set = std::path::Path::new("/run/lsbuf/origins-1");
+    let set = std::path::Path::new(SET);
     for entry in std::fs::read_dir(set)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let readable = name.starts_with("origins");

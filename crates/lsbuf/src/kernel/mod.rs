@@ -103,7 +103,6 @@ pub(crate) mod sharing;
 pub(crate) mod shmem;
 pub(crate) mod smaps;
 #[cfg(feature = "symbols")]
-#[cfg_attr(not(test), allow(dead_code, reason = "the join of records with buffers is to call it"))]
 pub(crate) mod symbols;
 pub(crate) mod task;
 pub(crate) mod tree;

@@ -206,6 +206,26 @@ pub struct Function {
 }
 
 impl Stack {
+    /// Calls the stack complete if its outermost call is where programs or threads start. Its
+    /// functions must have their names.
+    pub(crate) fn judge_end(&mut self) {
+        const STARTS: [&[u8]; 8] = [
+            b"_start",
+            b"__libc_start_main",
+            b"__libc_start_call_main",
+            b"_start_c",
+            b"start_thread",
+            b"clone",
+            b"clone3",
+            b"__clone3",
+        ];
+        let outermost = self.user.last().and_then(|frame| frame.functions.last());
+        let starts = outermost.is_some_and(|function| STARTS.contains(&function.name.as_bytes()));
+        if self.user_end == StackEnd::Truncated && starts {
+            self.user_end = StackEnd::Complete;
+        }
+    }
+
     /// The call that says most about who wanted the buffer: the innermost one in the program
     /// itself. If the stack has none, the innermost one that is not in the C library.
     ///
@@ -244,13 +264,17 @@ impl Stack {
             if !key.is_empty() {
                 key.extend_from_slice(b" < ");
             }
-            match (frame.functions.first(), frame.place) {
-                (Some(function), _) => key.extend_from_slice(function.name.as_bytes()),
-                (None, CodePlace::File { build_id, offset }) => {
+            match (frame.functions.first(), &frame.module, frame.place) {
+                (Some(function), ..) => key.extend_from_slice(function.name.as_bytes()),
+                (None, Some(module), CodePlace::File { offset, .. }) => {
+                    key.extend_from_slice(module.as_bytes());
+                    key.extend_from_slice(format!("+{offset:#x}").as_bytes());
+                }
+                (None, None, CodePlace::File { build_id, offset }) => {
                     key.extend_from_slice(format!("{build_id}+{offset:#x}").as_bytes());
                 }
-                (None, CodePlace::Address(address)) => {
-                    key.extend_from_slice(format!("{address:#x}").as_bytes())
+                (None, _, CodePlace::Address(address)) => {
+                    key.extend_from_slice(format!("{address:#x}").as_bytes());
                 }
             }
         }

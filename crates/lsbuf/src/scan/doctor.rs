@@ -157,7 +157,30 @@ impl Scanner {
             follow.advice = follow.optional.take();
         }
         checks.extend([self.procmap(), list, follow]);
+        checks.extend(self.recorder());
         Ok(Diagnosis { checks, coverage, unread })
+    }
+
+    /// The flight recorder, if one is installed.
+    fn recorder(&self) -> Option<SourceCheck> {
+        let check = SourceCheck::new("flight recorder", "who made each buffer, and when");
+        let crate::origins::Status { access: Some(_), recorder, unusable, .. } =
+            crate::origins::status(&self.options.pins)
+        else {
+            return None;
+        };
+        let Some(recorded) = recorder else {
+            let mut check = check.is(SourceState::Missing, unusable.unwrap_or_default());
+            check.make_optional();
+            return Some(check);
+        };
+        let lost = recorded.full.saturating_add(recorded.skipped.unwrap_or(0));
+        let mut seen = format!("{} births recorded, at most {lost} lost", recorded.births);
+        if !recorded.unseen.is_empty() {
+            seen.push_str(&format!("; this kernel does not show those of {}", recorded.unseen.join(", ")));
+        }
+        let state = if recorded.unseen.is_empty() { SourceState::Works } else { SourceState::Partly };
+        Some(check.is(state, seen))
     }
 
     fn iterators(&self, rights: &Rights) -> SourceCheck {

@@ -163,7 +163,7 @@ impl Scanner {
         }
         let filesystems = procfs.filesystems().cloned();
         let (options, root, procfs) = (Arc::new(options), Arc::new(root), Some(Box::new(procfs)));
-        let origins = OriginReader::default();
+        let origins = OriginReader::new(&root, options.deadline);
         Ok(Scanner { options, root, iterators, again: false, procfs, filesystems, origins })
     }
 

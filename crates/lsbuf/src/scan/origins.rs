@@ -3,7 +3,7 @@
 //! Limits: a buffer without a record is older than the recorder, or its birth was lost. It counts
 //! as older only if nothing was lost, or if its own times say so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,20 +14,36 @@ use crate::kernel::bpf::origins::{
     self, OriginCounts, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack,
 };
 use crate::kernel::bpf::pins::{PinSet, Pins};
+use crate::kernel::root::ProcRoot;
+#[cfg(feature = "symbols")]
+use crate::kernel::symbols::{Request, Symbolizer};
 use crate::model::{
     Birth, Buffer, BufferId, BuildId, CodePlace, Detail, Details, KernelFrame, Kind, Label, NoOrigin, Origin,
-    Stack, StackEnd, UserFrame,
+    Pid, Stack, StackEnd, UserFrame,
 };
 
 /// Asks the flight recorder. Keeps the stacks that it has read, so that a scanner which scans again
 /// and again reads each once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OriginReader {
     /// By what was made and when.
-    stacks: HashMap<(OriginOf, u64), Arc<Stack>>,
+    stacks: HashMap<(OriginOf, u64), KeptStack>,
+    names: StackNames,
+}
+
+/// A stack, and whether its names were looked for.
+#[derive(Clone, Debug)]
+struct KeptStack {
+    stack: Arc<Stack>,
+    is_named: bool,
 }
 
 impl OriginReader {
+    /// For the processes of this procfs.
+    pub(super) fn new(root: &Arc<ProcRoot>, deadline: Duration) -> OriginReader {
+        OriginReader { stacks: HashMap::new(), names: StackNames::new(root, deadline) }
+    }
+
     /// Says of each buffer who made it, by the recorder that is pinned below a folder, with the
     /// stacks if they are `wanted`. `Ok(false)`: no recorder is installed.
     pub(super) fn add<'b>(
@@ -54,13 +70,15 @@ impl OriginReader {
             if found.into_iter().any(|birth| !self.stacks.contains_key(&(birth.of, birth.born))) {
                 self.read_stacks(&pins)?;
             }
+            self.name_stacks(&births, &buffers);
         }
         for buffer in &mut buffers {
             let birth = key(&buffer.id).and_then(|key| births.get(&key));
             buffer.origin = Some(Box::new(match birth {
                 Some(record) => {
-                    let stack = self.stacks.get(&(record.of, record.born)).filter(|_| with_stacks);
-                    Origin::Made(Box::new(birth_of(record, &counts.about, stack.cloned())))
+                    let kept = self.stacks.get(&(record.of, record.born)).filter(|_| with_stacks);
+                    let stack = kept.map(|kept| Arc::clone(&kept.stack));
+                    Origin::Made(Box::new(birth_of(record, &counts.about, stack)))
                 }
                 None => without_record(buffer, &counts),
             }));
@@ -78,13 +96,103 @@ impl OriginReader {
             (OriginRow::User(_) | OriginRow::Kernel(_), None) | (OriginRow::Counts(_), _) => {}
         })?;
         let mut shared: HashMap<Stack, Arc<Stack>> = HashMap::new();
-        let each = found.into_iter().map(|(record, stack)| {
-            let stack = shared.entry(stack).or_insert_with_key(|stack| Arc::new(stack.clone()));
-            ((record.of, record.born), Arc::clone(stack))
-        });
-        self.stacks = each.collect();
+        let mut stacks = HashMap::new();
+        for (record, stack) in found {
+            let of = (record.of, record.born);
+            let kept = self.stacks.remove(&of).unwrap_or_else(|| {
+                let stack = shared.entry(stack).or_insert_with_key(|stack| Arc::new(stack.clone()));
+                KeptStack { stack: Arc::clone(stack), is_named: false }
+            });
+            stacks.insert(of, kept);
+        }
+        self.stacks = stacks;
         Ok(())
     }
+
+    /// Looks for the names of the calls that made these buffers. Equal stacks of one maker are looked
+    /// up once.
+    fn name_stacks(&mut self, births: &HashMap<OriginOf, OriginRecord>, buffers: &[&mut Buffer]) {
+        let mut wanted: BTreeMap<(Pid, u64, *const Stack), Nameless> = BTreeMap::new();
+        for buffer in buffers {
+            let Some(birth) = key(&buffer.id).and_then(|key| births.get(&key)) else { continue };
+            let of = (birth.of, birth.born);
+            let Some(kept) = self.stacks.get(&of).filter(|kept| !kept.is_named) else { continue };
+            let nameless = wanted.entry((birth.pid, birth.started, Arc::as_ptr(&kept.stack)));
+            let nameless = nameless.or_insert_with(|| Nameless {
+                stack: Stack::clone(&kept.stack),
+                maker: (birth.pid, Duration::from_nanos(birth.started)),
+                holders: Vec::new(),
+                of: Vec::new(),
+            });
+            nameless.of.push(of);
+            nameless.holders.extend(buffer.holders.iter().map(|holder| holder.pid));
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let mut wanted: Vec<Nameless> = wanted.into_values().collect();
+        self.names.find(&mut wanted);
+        for Nameless { mut stack, of, .. } in wanted {
+            stack.judge_end();
+            let stack = Arc::new(stack);
+            for of in of {
+                self.stacks.insert(of, KeptStack { stack: Arc::clone(&stack), is_named: true });
+            }
+        }
+    }
+}
+
+/// A stack without names.
+#[cfg_attr(not(feature = "symbols"), allow(dead_code, reason = "without it no names are looked for"))]
+struct Nameless {
+    stack: Stack,
+    /// Who made it, and when that process was started.
+    maker: (Pid, Duration),
+    /// Who has one of the buffers.
+    holders: Vec<Pid>,
+    /// The buffers that were made by it.
+    of: Vec<(OriginOf, u64)>,
+}
+
+/// Where the names of calls are kept for the time when their process has exited.
+#[cfg(feature = "symbols")]
+const NAMES: &str = "/run/lsbuf-names";
+
+/// Finds the names of calls.
+#[cfg(feature = "symbols")]
+#[derive(Debug)]
+struct StackNames(Symbolizer);
+
+#[cfg(feature = "symbols")]
+impl StackNames {
+    fn new(root: &Arc<ProcRoot>, deadline: Duration) -> StackNames {
+        StackNames(Symbolizer::new(Arc::clone(root), deadline, Some(Path::new(NAMES))))
+    }
+
+    fn find(&mut self, wanted: &mut [Nameless]) {
+        let mut requests: Vec<Request<'_>> = wanted
+            .iter_mut()
+            .map(|Nameless { stack, maker, holders, .. }| Request { stack, maker: *maker, others: holders })
+            .collect();
+        // What could not be looked at has no names, which shows.
+        let _ = self.0.resolve(&mut requests);
+        // Only root may write the cache. Without it the names go with their processes.
+        let _ = self.0.save();
+    }
+}
+
+/// Built without the feature `symbols`: no call has a name.
+#[cfg(not(feature = "symbols"))]
+#[derive(Debug)]
+struct StackNames;
+
+#[cfg(not(feature = "symbols"))]
+impl StackNames {
+    fn new(_: &Arc<ProcRoot>, _: Duration) -> StackNames {
+        StackNames
+    }
+
+    fn find(&mut self, _: &mut [Nameless]) {}
 }
 
 /// What is known of a buffer that has no record. It is older than the recorder if its inode is, or

@@ -46,6 +46,15 @@ impl Hook {
         }
     }
 
+    /// What it sees, in words.
+    pub(crate) fn sees(self) -> &'static str {
+        match self.death() {
+            Hook::HugeDied => "huge pages of hugetlbfs",
+            Hook::DmabufDied => "dma-bufs",
+            _ => "shared memory",
+        }
+    }
+
     /// How many copies of it are attached. A kernel that preempts itself skips a program as long as a
     /// task that was running it is off the processor. With several copies, as many tasks may be.
     pub(crate) fn copies(self) -> usize {
@@ -62,6 +71,7 @@ impl Hook {
 
     /// The functions of the kernel at which it can run. The first one that the kernel has is taken.
     /// (Linux 6.12 has the first name for inodes of tmpfs, and 6.1 the second.)
+    #[cfg(feature = "bpf")]
     pub(crate) fn functions(self) -> &'static [&'static str] {
         match self {
             Hook::ShmemBorn => &["__shmem_get_inode", "shmem_get_inode"],

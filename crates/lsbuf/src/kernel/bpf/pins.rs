@@ -106,6 +106,7 @@ pub(crate) enum Readers {
     /// Its owner, and the members of the group.
     Group,
     /// Its owner alone.
+    #[cfg_attr(not(feature = "bpf"), allow(dead_code, reason = "only what is loaded is pinned so"))]
     Owner,
 }
 
