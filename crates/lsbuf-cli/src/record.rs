@@ -50,7 +50,8 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     let keep = Keep { age: Some(args.keep), size: Some(args.max_size) };
     let mut recorder = Recorder::open(&args.file, keep)?;
     recorder.set_machine(args.scan.reading.machine_id());
-    let mut scanner = Scanner::new(Options { details: recorded(), ..args.scan.options() })?;
+    let mut scanner =
+        Scanner::new(Options { details: recorded(), details_for: DETAILS_FOR, ..args.scan.options() })?;
     let mut ticks = Ticks::start(stop, args.every, args.length);
     let mut progress = Progress::new(!args.quiet && io::stderr().is_terminal());
     let (mut complete, mut samples, mut dropped, mut is_full) = (true, 0u64, 0u64, false);
@@ -91,6 +92,10 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
         Ending::Answered
     })
 }
+
+/// For how long what was read of a process is used again: reading it in every sample would take most
+/// of the time.
+const DETAILS_FOR: Duration = Duration::from_secs(60);
 
 /// Every detail that a recording has. `rss_shmem` changes all the time and is costly to read. Which
 /// open files are the same takes two system calls for each fd of a shared buffer, more than all the

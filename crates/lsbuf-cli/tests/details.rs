@@ -4,9 +4,12 @@
 mod kit;
 
 use std::process::Command;
+use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use kit::{Tree, lsbuf, shmem_tree};
+use lsbuf::model::{Detail, Pid, Snapshot};
+use lsbuf::scan::{Options, Scanner};
 
 fn world() -> Tree {
     let tree = shmem_tree();
@@ -32,6 +35,34 @@ fn columns() {
         lines[2],
         ["12", "256", "client.service", "-", "1000", "?", "client", "--pool", r"a\x0a\x1b[31mb"]
     );
+}
+
+/// Check that a scanner that may use again what it has read of a process does, until the command
+/// changes.
+#[test]
+fn read_again() {
+    let tree = world();
+    let of_client = |snapshot: &Snapshot| {
+        let client = snapshot.process(Pid(12)).unwrap();
+        client.details.as_ref().unwrap().args.as_ref().unwrap().words[1].clone()
+    };
+    let options = Options { details: Detail::Args.into(), ..tree.options() };
+    let hour = Duration::from_secs(3600);
+    let stat = std::fs::read_to_string(tree.path("proc/12/stat")).unwrap();
+    for (details_for, expected) in
+        [(Duration::ZERO, ["--pool", "--new", "--newer"]), (hour, ["--pool", "--pool", "--newer"])]
+    {
+        tree.write("proc/12/cmdline", b"client\0--pool\0");
+        tree.write("proc/12/stat", stat.as_bytes());
+        let mut scanner = Scanner::new(Options { details_for, ..options.clone() }).unwrap();
+        let first = of_client(&scanner.scan().unwrap());
+        tree.write("proc/12/cmdline", b"client\0--new\0");
+        let second = of_client(&scanner.scan().unwrap());
+        tree.write("proc/12/cmdline", b"other\0--newer\0");
+        tree.write("proc/12/stat", stat.replace("(client)", "(other)").as_bytes());
+        let third = of_client(&scanner.scan().unwrap());
+        assert_eq!([first, second, third], expected.map(lsbuf::model::Label::from), "{details_for:?}");
+    }
 }
 
 /// Check that a sort by such a column reads it.

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::options::Options;
 use crate::kernel::details::{self, Users};
@@ -60,6 +61,58 @@ pub(super) fn add<'p>(
         let lines = command_lines(root, options, asked);
         for (process, args) in described.into_iter().zip(lines) {
             process.details.get_or_insert_default().args = args;
+        }
+    }
+}
+
+/// What a scanner has read of processes before ([`Options::details_for`]).
+#[derive(Debug, Default)]
+pub(super) struct KeptDetails {
+    /// By pid and start time.
+    of: BTreeMap<(Pid, u64), Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    read: Instant,
+    /// What the process was when it was read.
+    comm: Label,
+    uid: Option<u32>,
+    cgroup: Option<Label>,
+    details: Option<Box<ProcessDetails>>,
+}
+
+impl Kept {
+    fn is_of(&self, process: &Process) -> bool {
+        (&self.comm, self.uid, &self.cgroup) == (&process.comm, process.uid, &process.cgroup)
+    }
+}
+
+impl KeptDetails {
+    /// Adds the details that the options ask for to all processes of a scan.
+    pub(super) fn add(&mut self, root: &Arc<ProcRoot>, options: &Options, processes: &mut [Process]) {
+        if options.details_for.is_zero() {
+            return add(root, options, options.details, processes.iter_mut());
+        }
+        let now = Instant::now();
+        let mut kept = std::mem::take(&mut self.of);
+        let mut new = Vec::new();
+        for process in processes {
+            let key = (process.pid, process.start_time);
+            match kept.remove(&key) {
+                Some(kept) if kept.is_of(process) && now - kept.read < options.details_for => {
+                    process.details.clone_from(&kept.details);
+                    self.of.insert(key, kept);
+                }
+                _ => new.push(process),
+            }
+        }
+        add(root, options, options.details, new.iter_mut().map(|process| &mut **process));
+        for process in new {
+            let Process { comm, uid, cgroup, details, .. } = &*process;
+            let (comm, cgroup, details) = (comm.clone(), cgroup.clone(), details.clone());
+            let kept = Kept { read: now, comm, uid: *uid, cgroup, details };
+            self.of.insert((process.pid, process.start_time), kept);
         }
     }
 }

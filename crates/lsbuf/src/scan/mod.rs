@@ -66,6 +66,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::io::Errno;
 
 use budget::TimeBudget;
+use details::KeptDetails;
 pub use doctor::{Diagnosis, Refusal, SourceCheck, SourceState, Unread};
 use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
 pub use options::{Mappings, Options, PASSWD, PINS, POD_LOGS, Sources, Way};
@@ -108,6 +109,7 @@ pub struct Scanner {
     procfs: Option<Box<Procfs>>,
     filesystems: Option<Filesystems>,
     origins: OriginReader,
+    kept_details: KeptDetails,
 }
 
 /// Whether BPF iterators are used.
@@ -164,7 +166,16 @@ impl Scanner {
         let filesystems = procfs.filesystems().cloned();
         let (options, root, procfs) = (Arc::new(options), Arc::new(root), Some(Box::new(procfs)));
         let origins = OriginReader::new(&root, options.deadline);
-        Ok(Scanner { options, root, iterators, again: false, procfs, filesystems, origins })
+        Ok(Scanner {
+            options,
+            root,
+            iterators,
+            again: false,
+            procfs,
+            filesystems,
+            origins,
+            kept_details: KeptDetails::default(),
+        })
     }
 
     /// Whether there is a process with this pid, by procfs or by the BPF iterators.
@@ -231,7 +242,7 @@ impl Scanner {
             mount_points,
         };
         notes::add(&mut snapshot);
-        details::add(&self.root, &self.options, self.options.details, snapshot.processes.iter_mut());
+        self.kept_details.add(&self.root, &self.options, &mut snapshot.processes);
         if self.options.details.has(Detail::SegmentUsers) {
             details::add_segment_users(&self.root, snapshot.buffers.iter_mut());
         }

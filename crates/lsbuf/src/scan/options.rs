@@ -118,6 +118,9 @@ pub struct Options {
     /// What is read of each process beyond its identity, and of each segment. Each detail costs a
     /// few more system calls for each.
     pub details: Details,
+    /// For how long a scanner uses again what it has read of a process beyond its identity, unless
+    /// the process's command, user or cgroup changes. Zero: it reads everything in every scan.
+    pub details_for: Duration,
     /// How much is kept of the longest command lines.
     pub longest_args: Bytes,
     /// The file with the names of users, in the form of passwd(5). `None`: there is none that
@@ -159,6 +162,7 @@ impl Default for Options {
             unheld: false,
             without_self: false,
             details: Details::NONE,
+            details_for: Duration::ZERO,
             longest_args: Bytes(64 << 10),
             passwd: Some(PASSWD.into()),
             pod_logs: Some(POD_LOGS.into()),
