@@ -65,6 +65,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "diff" -d 'Compare two a
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what is there, again and again, into a file that --from FILE answers from'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "export" -d 'Write a recording as tables in files, for other engines: NDJSON or Parquet'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "leaks" -d 'Find what is born and does not die: suspects, with the evidence'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "report" -d 'Write who made the buffers, and by which calls, for flame graphs and pprof'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let a group see the whole machine: pin BPF iterators, as root'
@@ -288,6 +289,26 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s d -l dmabuf -d 'Lo
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand leaks" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l pprof -d 'Write a profile for pprof into FILE, with buffers and bytes (inuse_objects, inuse_space); - is standard output' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s p -l pid -d 'Only what these processes hold: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l exporter -d 'Only dma-bufs of these exporters, by exact name: system,udmabuf' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l name -d 'Only buffers whose name matches, such as \'cam*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l min-size -d 'Only buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l from -d 'Answer from FILE in place of this machine: a recording (lsbuf record), or what lsbuf -J printed; - is standard input' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l at -d 'The TIME in the recording: start, end (the default), -10m (before the end), 14:05, or as in RFC 3339' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l folded -d 'Folded stacks, which flame graphs are made of: on each line frames from the outermost inwards, and the bytes that its buffers cost'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l objects -d 'In folded stacks the number of buffers in place of bytes'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l unheld -d 'Only what no process holds; lists also each file of a tmpfs or hugetlbfs that nobody holds'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l deleted -d 'Only unlinked files and segments marked for removal'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s d -l dmabuf -d 'Look for dma-bufs alone, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F

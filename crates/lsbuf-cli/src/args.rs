@@ -19,6 +19,7 @@ use crate::export::ExportArgs;
 use crate::leaks::LeaksArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
+use crate::report::ReportArgs;
 #[cfg(feature = "tui")]
 use crate::top::TopArgs;
 use crate::topics::Topic;
@@ -125,6 +126,9 @@ pub(crate) enum Command {
     /// Find what is born and does not die: suspects, with the evidence
     #[command(after_help = Topic::of("lsbuf leaks").help())]
     Leaks(LeaksArgs),
+    /// Write who made the buffers, and by which calls, for flame graphs and pprof
+    #[command(after_help = Topic::of("lsbuf report").help())]
+    Report(ReportArgs),
     /// Say whether answers are complete here, and what would make them so
     #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),

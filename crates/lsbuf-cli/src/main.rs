@@ -19,6 +19,7 @@ mod output;
 mod past;
 mod probes;
 mod record;
+mod report;
 mod select;
 mod stdout;
 mod ticks;
@@ -63,6 +64,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Diff(args) => diff::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Leaks(args) => leaks::run(&args),
+        Command::Report(args) => report::run(&args),
         #[cfg(feature = "tui")]
         Command::Top(args) => top::run(&args),
         Command::Record(args) => record::run(&args),

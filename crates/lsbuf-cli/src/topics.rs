@@ -351,6 +351,24 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf report",
+        description: &[
+            "A stack is the command that made a buffer, the calls in its program and those in the kernel \
+             (_[k]), as the flight recorder saw them (lsbuf probes install --origins). Each buffer counts \
+             once, with its cost. What has no stack is there too: [before the recorder], [unknown], \
+             [truncated] and the like. So the sum is that of the list.",
+            "A profile has build ids, files, lines, the command, the pid and the kind besides. \
+             docs/origins.md describes both formats.",
+        ],
+        examples: &[
+            ("sudo lsbuf report --folded | flamegraph.pl > b.svg", "what each call costs"),
+            ("lsbuf report --folded --objects --kind memfd", "how many buffers each made"),
+            ("lsbuf report --pprof buffers.pb", "then: pprof -http=: buffers.pb"),
+            ("lsbuf report --folded --from b.db --at 14:05", "of a recording"),
+        ],
+        ..NONE
+    },
+    Topic {
         command: "lsbuf doctor",
         description: &[
             "It tries each source, says what it saw and what the source gives, and names the fewest \

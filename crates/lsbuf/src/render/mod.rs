@@ -29,6 +29,7 @@ mod origin;
 mod payer;
 mod reconcile;
 mod reconcile_huge;
+mod report;
 mod show;
 mod sum;
 mod summary;
@@ -57,6 +58,7 @@ pub use life::life;
 #[cfg(feature = "history")]
 pub use life_json::life_json;
 pub use reconcile::{reconciliation, reconciliation_json};
+pub use report::{Weight, folded, pprof, unknown_costs};
 pub use show::show;
 pub use sum::{DEFAULT_SUM_COLUMNS, SUM_COLUMNS, sum_json, sum_summary};
 pub use summary::{nothing, summary};
