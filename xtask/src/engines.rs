@@ -1,12 +1,11 @@
-//! `cargo xtask engines`: do other engines answer from a recording and from its exports as lsbuf
-//! does?
+//! `cargo xtask engines`: do other programs read a recording, its exports and the stacks of
+//! `lsbuf report` as lsbuf wrote them?
 //!
-//! DuckDB is installed from PyPI into a folder below `target`, because no package of the
-//! distribution has it. A small world is recorded from a recorded tree, so that the figures are
-//! known. Python's own SQLite reads the recording itself.
+//! DuckDB, and a viewer that has parsers of folded stacks and of pprof's profiles, are installed from
+//! PyPI into a folder below `target`, because no package of the distribution has them. A small world
+//! is made for each, so that the figures are known. Python's own SQLite reads the recording itself.
 //!
-//! Limits: without Python, or without a way to install DuckDB, nothing is compared, and that is
-//! said.
+//! Limits: without Python, or without a way to install these, nothing is compared, and that is said.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,18 +16,22 @@ use anyhow::Context;
 use crate::cmd;
 use crate::workspace::Workspace;
 
-/// The version of DuckDB that is asked.
-const DUCKDB: &str = "duckdb==2.0.1";
+/// What is asked, with versions.
+const PACKAGES: [&str; 2] = ["duckdb==2.0.1", "flamegraph-textual==0.1.2"];
 
-/// The figures that each engine is asked for, on a line each.
-const SCRIPT: &str = include_str!("engines.py");
+/// Programs that ask for figures and compare them, on a line each: of a recording, of stacks.
+const SCRIPTS: [(&str, &str); 2] =
+    [("engines.py", include_str!("engines.py")), ("profiles.py", include_str!("profiles.py"))];
+
+/// The tests that write what is asked.
+const WORLDS: [&str; 2] = ["history::export::tests::for_engines", "render::report::tests::for_engines"];
 
 /// What became of it.
 #[derive(Debug)]
 pub(crate) enum Engines {
-    /// All engines gave the same figures, so many of them.
+    /// All gave the same figures, so many of them.
     Same(usize),
-    /// DuckDB is not to be had.
+    /// The packages are not to be had.
     Missing(String),
 }
 
@@ -40,27 +43,31 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Engines> {
     };
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", "parquet", "--lib"]);
-    cargo.args(["history::export::tests::for_engines", "--", "--ignored", "--exact"]);
+    cargo.args(["--", "--ignored", "--exact"]).args(WORLDS);
     let folder = workspace.target.join("engines");
     let _ = fs::remove_dir_all(folder.join("world"));
     cmd::run(cargo.env("LSBUF_ENGINES", folder.join("world")))?;
-    let script = folder.join("engines.py");
-    fs::write(&script, SCRIPT).with_context(|| format!("writing {}", script.display()))?;
-    let answer = cmd::output(python(&packages).arg(script).arg(folder.join("world")))?;
-    print!("{answer}");
-    Ok(Engines::Same(answer.lines().count()))
+    let mut figures = 0;
+    for (name, text) in SCRIPTS {
+        let script = folder.join(name);
+        fs::write(&script, text).with_context(|| format!("writing {}", script.display()))?;
+        let answer = cmd::output(python(&packages).arg(script).arg(folder.join("world")))?;
+        print!("{answer}");
+        figures += answer.lines().count();
+    }
+    Ok(Engines::Same(figures))
 }
 
-/// The folder with DuckDB.
+/// The folder with the packages.
 fn packages(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let folder = workspace.target.join("engines").join("packages");
     let has_it = || {
-        let test = python(&folder).args(["-c", "import duckdb"]).output();
+        let test = python(&folder).args(["-c", "import duckdb, flamegraph_textual.parsers"]).output();
         test.is_ok_and(|output| output.status.success())
     };
     if !has_it() {
         let mut install = Command::new("python3");
-        install.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&folder).arg(DUCKDB);
+        install.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&folder).args(PACKAGES);
         cmd::run(&mut install)?;
     }
     Ok(folder)

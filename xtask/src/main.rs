@@ -69,7 +69,7 @@ enum Task {
     /// Run all tests except those in real kernels
     Check,
     Api(api::ApiArgs),
-    /// Ask other engines for figures of a recording and of its exports, and compare
+    /// Ask other programs for figures of a recording, its exports and of stacks, and compare
     Engines,
     Cases(cases::CasesArgs),
     Bpf(bpf::BpfArgs),
@@ -106,7 +106,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
         Task::Api(arguments) => api::api(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Engines => match engines::check(&workspace)? {
             engines::Engines::Same(_) => Ok(ExitCode::SUCCESS),
-            engines::Engines::Missing(why) => anyhow::bail!("DuckDB is missing: {why}"),
+            engines::Engines::Missing(why) => anyhow::bail!("a package is missing: {why}"),
         },
         Task::Cases(arguments) => cases::cases(&workspace, arguments),
         Task::Bpf(arguments) => bpf::bpf(&workspace, arguments).map(|()| ExitCode::SUCCESS),

@@ -74,9 +74,9 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
     run.step("BPF objects", || compared(bpf::check(workspace)?, all));
     run.step("public API", || compared(api::check(workspace)?, all));
     run.step("engines", || match engines::check(workspace)? {
-        Engines::Missing(why) if all => bail!("DuckDB is missing: {why}"),
+        Engines::Missing(why) if all => bail!("a package is missing: {why}"),
         Engines::Missing(why) => {
-            println!("   DuckDB is missing: {why}");
+            println!("   a package is missing: {why}");
             Ok(Tally { skipped: 1, ..Tally::default() })
         }
         Engines::Same(passed) => Ok(Tally { passed, ..Tally::default() }),

@@ -254,6 +254,39 @@ fn locations_of_a_profile() {
     assert_eq!(labels.collect::<Vec<_>>(), ["kind=dmabuf", "command=app", "pid=7"]);
 }
 
+/// Writes a world for `cargo xtask engines`: as a document, as folded stacks and as a profile.
+#[test]
+#[ignore = "cargo xtask engines runs it"]
+fn for_engines() {
+    let folder = std::path::PathBuf::from(std::env::var_os("LSBUF_ENGINES").unwrap());
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut all = world().buffers;
+    all.retain(|buffer| buffer.size.is_some());
+    let names =
+        ["a;b", "a 17", "[unknown]", "# a", "f_[k]", "", "a\nb", "\u{2028}", "void f(int, char)", r"\x3b"];
+    for (nth, name) in (0..).zip(names) {
+        for buffer in 0..=nth {
+            let calls = vec![
+                call("libc.so.6", 1, 0x30, vec![function("mmap", None)]),
+                call("app", 2, 0x100 + nth, vec![function(name, Some(("app.c", 7)))]),
+            ];
+            let stack = Stack { user: calls, user_end: StackEnd::Complete, ..Stack::default() };
+            let origin = birth(name, 100, Some(stack));
+            all.push(made(1000 + 100 * nth + buffer, Some(4096 << nth), Some(origin)));
+        }
+    }
+    let snapshot = snapshot(all, Gaps::default());
+    let ledger = Ledger::of(&snapshot);
+    let view = View::all(&ledger);
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+    let mut document = Vec::new();
+    crate::render::json(&mut document, &view, crate::render::JsonLayout::Compact).unwrap();
+    write("document.json", &document);
+    write("bytes.folded", folded_text(&snapshot, Weight::Bytes).as_bytes());
+    write("objects.folded", folded_text(&snapshot, Weight::Objects).as_bytes());
+    write("profile.pb", &pprof(&view));
+}
+
 proptest! {
     /// Check that any names give lines that are read back with their numbers, and as many frames as
     /// there are names, and that nothing is lost in a profile.
