@@ -179,5 +179,10 @@ fn delete_before(db: &Connection, oldest: SampleId) -> rusqlite::Result<()> {
     of("process", "process_state", &processes)?;
     of("buffer", "buffer_state", &buffers)?;
     transaction.commit()?;
-    db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
+    // Each step gives back one page.
+    let mut vacuum = db.prepare_cached("PRAGMA incremental_vacuum")?;
+    let mut pages = vacuum.query([])?;
+    while pages.next()?.is_some() {}
+    drop(pages);
+    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")
 }
