@@ -12,9 +12,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use globset::GlobMatcher;
 use lsbuf::history::{Growth, LivedBuffer, Recorder, Recording, SuspectHolder, Suspects, When, duration};
-use lsbuf::model::{Bytes, Kind, Kinds, Ledger, Snapshot};
+use lsbuf::model::{Bytes, Detail, Kind, Kinds, Ledger, Snapshot};
 use lsbuf::render::{Column, DEFAULT_LEAK_COLUMNS, LEAK_COLUMNS, View};
-use lsbuf::scan::Scanner;
+use lsbuf::scan::{Options, Scanner};
 
 use crate::args::{Columns, Format, ScanArgs, choose, find, glob, size};
 use crate::output::{self, Ending};
@@ -182,7 +182,8 @@ fn show(args: &LeaksArgs, suspects: &Suspects, snapshot: &Snapshot) -> io::Resul
 fn watch(args: &LeaksArgs) -> Result<Recording> {
     let stop = signals()?;
     let mut recorder = Recorder::in_memory()?;
-    let mut scanner = Scanner::new(args.scan.options())?;
+    let details = [Detail::Origin, Detail::Stacks].into_iter().collect();
+    let mut scanner = Scanner::new(Options { details, ..args.scan.options() })?;
     let mut ticks = Ticks::start(stop, args.every, Some(args.length));
     let mut bar = Bar { wanted: !args.quiet && io::stderr().is_terminal() };
     let mut samples = 0;

@@ -322,8 +322,9 @@ pub(crate) const TOPICS: &[Topic] = &[
         columns: Some(LEAKS),
         description: &[
             "It groups buffers by the command and cgroup of their holder, by kind, exporter and name with its \
-             numbers folded, and divides the time into eight parts. Of each part it counts how many were \
-             born in it and how many of these are left.",
+             numbers folded, and by who made them and by which calls if the flight recorder runs. It divides \
+             the time into eight parts. Of each part it counts how many were born in it and how many of \
+             these are left.",
             "growing: each part leaves survivors, those that have lived long do not die, and it goes on. \
              plateau: it has filled, and stands, as a cache does. churn: what is born dies again, also if \
              more and more are needed. too short: too few samples or births to say.",

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::rows::{self, BUFFER_STATE, HOLDING, PROCESS_STATE, TABLES};
+use super::rows::{self, BUFFER_STATE, HOLDING, ORIGIN, PROCESS_STATE, TABLES};
 use super::table::RowId;
 use super::value::Unsigned;
 use super::{Sample, SampleId};
@@ -163,6 +163,8 @@ fn delete_before(db: &Connection, oldest: SampleId) -> rusqlite::Result<()> {
     let mut processes = PROCESS_STATE.delete_before(db, oldest, "process")?;
     processes.extend(HOLDING.delete_before(db, oldest, "process")?);
     let buffers = BUFFER_STATE.delete_before(db, oldest, "buffer")?;
+    // Not every origin has a stack. No row has the number 0.
+    let stacks = ORIGIN.delete_before(db, oldest, "coalesce(stack, 0)")?;
     for table in TABLES {
         table.delete_before(db, oldest, "id")?;
     }
@@ -178,6 +180,7 @@ fn delete_before(db: &Connection, oldest: SampleId) -> rusqlite::Result<()> {
     };
     of("process", "process_state", &processes)?;
     of("buffer", "buffer_state", &buffers)?;
+    of("stack", "origin", &stacks)?;
     transaction.commit()?;
     // Each step gives back one page.
     let mut vacuum = db.prepare_cached("PRAGMA incremental_vacuum")?;

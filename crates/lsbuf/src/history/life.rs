@@ -81,11 +81,13 @@ impl Recording {
     pub fn life(&self, of: BufferNumber) -> Result<Life, Error> {
         self.reading(|db| {
             let newest = newest_sample(db)?;
-            let mut states = Vec::new();
+            let mut states: Vec<Lasting<Buffer>> = Vec::new();
             BUFFER_STATE.each_of(db, "buffer", RowId(of.0), |row| {
                 states.push(lasting(db, newest, row, rows::read_buffer(db, row)?)?);
                 Ok(())
             })?;
+            let origin = rows::last_origin(db, RowId(of.0))?;
+            states.iter_mut().for_each(|state| state.what.origin.clone_from(&origin));
             let mut holders = Vec::new();
             let mut processes = BTreeMap::new();
             HOLDING.each_of(db, "buffer", RowId(of.0), |row| {
@@ -98,7 +100,7 @@ impl Recording {
                 holders.push(lasting(db, newest, row, (process.clone(), held))?);
                 Ok(())
             })?;
-            let buffer = states.last().map(|state: &Lasting<Buffer>| state.what.clone());
+            let buffer = states.last().map(|state| state.what.clone());
             let buffer = buffer.ok_or_else(|| format!("it has no buffer {}", of.0))?;
             let boot = rows::boot_of(db, RowId(of.0))?;
             let (host, moments) = (rows::read_host(db, boot)?, Moments::read(db, boot, buffer.id.kind)?);

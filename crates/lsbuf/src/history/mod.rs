@@ -51,7 +51,8 @@ pub use moments::{Between, Hold, Moment, Span};
 pub use recorder::{Appended, Recorder};
 pub use recording::{Recording, Sample, SampleId};
 pub use suspects::{
-    COHORTS, Cohort, Fences, Growth, Judged, LivedBuffer, Slope, Suspect, SuspectHolder, SuspectKey, Suspects,
+    COHORTS, Cohort, Fences, Growth, Judged, LivedBuffer, Slope, Suspect, SuspectHolder, SuspectKey,
+    SuspectOrigin, Suspects,
 };
 pub use when::{When, duration, shown};
 

@@ -85,6 +85,7 @@ struct OpenProcess {
 struct OpenBuffer {
     row: RowId,
     state: RowId,
+    origin: Option<RowId>,
     /// One for each holder.
     holdings: Vec<RowId>,
 }
@@ -204,7 +205,8 @@ impl Recorder {
         let others = writer.others(snapshot)?;
         let changes = writer.changes;
         let holdings: usize = buffers.iter().map(|buffer| buffer.holdings.len()).sum();
-        let rows = processes.len() + buffers.len() + holdings + others.len();
+        let origins = buffers.iter().filter(|buffer| buffer.origin.is_some()).count();
+        let rows = processes.len() + buffers.len() + origins + holdings + others.len();
         // Its row gets the next number, which the writer has used already.
         let sample = rows::add_sample(&self.db, run.row, snapshot, boottime, rows as u64)?;
         transaction.commit()?;
@@ -338,6 +340,12 @@ impl Writer<'_> {
                     OpenBuffer {
                         row: rows.row,
                         state,
+                        origin: if was.origin == buffer.origin {
+                            rows.origin
+                        } else {
+                            rows.origin.map_or(Ok(()), |gone| self.end(&rows::ORIGIN, gone))?;
+                            self.origin(rows.row, buffer)?
+                        },
                         holdings: self.holders(rows.row, &buffer.holders, held, processes)?,
                     }
                 }
@@ -347,8 +355,9 @@ impl Writer<'_> {
                     }
                     let row = rows::buffer_row(self.db, self.boot, buffer)?;
                     let state = self.begin(&rows::BUFFER_STATE, rows::buffer_state(row, buffer, saw))?;
+                    let origin = self.origin(row, buffer)?;
                     let holdings = self.holders(row, &buffer.holders, std::iter::empty(), processes)?;
-                    OpenBuffer { row, state, holdings }
+                    OpenBuffer { row, state, origin, holdings }
                 }
             };
             open.push(opened);
@@ -359,7 +368,15 @@ impl Writer<'_> {
         Ok(open)
     }
 
+    /// Who made a buffer, if that was asked.
+    fn origin(&mut self, row: RowId, buffer: &Buffer) -> rusqlite::Result<Option<RowId>> {
+        let Some(origin) = buffer.origin.as_deref() else { return Ok(None) };
+        let values = rows::origin(self.db, row, origin)?;
+        self.begin(&rows::ORIGIN, values).map(Some)
+    }
+
     fn end_buffer(&mut self, gone: &OpenBuffer) -> rusqlite::Result<()> {
+        gone.origin.map_or(Ok(()), |row| self.end(&rows::ORIGIN, row))?;
         self.end(&rows::BUFFER_STATE, gone.state)?;
         gone.holdings.iter().try_for_each(|&row| self.end(&rows::HOLDING, row))
     }

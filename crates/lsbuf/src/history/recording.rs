@@ -123,9 +123,11 @@ fn read_snapshot(db: &Connection, sample: SampleId) -> Result<Snapshot, Unreadab
     let processes = rows::read_processes(db, sample)?;
     let (mut buffers, buffer_rows) = rows::read_buffers(db, sample)?;
     let holder_rows = rows::read_holders(db, sample, &processes.pids, &mut buffers)?;
+    let origin_rows = rows::read_origins(db, sample, &mut buffers)?;
     let (devices, device_rows) = rows::read_devices(db, sample)?;
     let (mount_points, point_rows) = rows::read_mount_points(db, sample)?;
-    let rows = coverage_rows + processes.rows + buffer_rows + holder_rows + device_rows + point_rows;
+    let rows =
+        coverage_rows + processes.rows + buffer_rows + holder_rows + origin_rows + device_rows + point_rows;
     if rows != rows_then {
         return Err(Unreadable::from(format!("sample {} had {rows_then} rows and has {rows}", sample.0)));
     }

@@ -88,7 +88,8 @@ impl Details {
     /// Whether the set has a detail of processes.
     #[must_use]
     pub fn has_any_of_processes(self) -> bool {
-        let others = [Detail::SegmentUsers, Detail::MountPoints, Detail::OpenFiles];
+        let others =
+            [Detail::SegmentUsers, Detail::MountPoints, Detail::OpenFiles, Detail::Origin, Detail::Stacks];
         let others: Details = others.into_iter().collect();
         self.0 & !others.0 != 0
     }
@@ -233,6 +234,8 @@ mod tests {
         let members: Vec<Detail> = Detail::ALL.iter().copied().filter(|&detail| set.has(detail)).collect();
         assert_eq!(members, [Detail::Exe, Detail::SegmentUsers]);
         assert!(set.has_any_of_processes() && !Details::from(Detail::SegmentUsers).has_any_of_processes());
+        let origins: Details = [Detail::Origin, Detail::Stacks].into_iter().collect();
+        assert!(!origins.has_any_of_processes());
         assert_eq!(Detail::ALL.iter().copied().collect::<Details>(), Details::ALL);
     }
 

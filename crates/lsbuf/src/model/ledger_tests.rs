@@ -1,5 +1,6 @@
 //! Properties: the figures add up for any facts. Examples: each rule of the account by itself.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proptest::collection::vec;
@@ -7,8 +8,9 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    BufferId, Coverage, DeviceClass, DeviceHolder, Fd, Gaps, Holder, Host, Inode, Kind, Kinds, MapRef,
-    Overlap, Part, Process, Residual, Segment, Source, Why,
+    Birth, BufferId, BuildId, CodePlace, Coverage, DeviceClass, DeviceHolder, Fd, Function, Gaps, Holder,
+    Host, Inode, Kind, Kinds, MapRef, Origin, Overlap, Part, Process, Residual, Segment, Source, Stack,
+    StackEnd, Tid, UserFrame, Why,
 };
 use super::*;
 
@@ -28,6 +30,30 @@ pub(crate) fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: V
     buffer.count = count;
     buffer.holders = holders;
     settled(buffer)
+}
+
+/// The birth of a buffer that a process made by these calls, the innermost first. Each is a function
+/// of the program.
+pub(crate) fn made(command: &str, pid: u32, calls: &[&str]) -> Origin {
+    let call = |(nth, name): (u64, &&str)| {
+        let place = CodePlace::File { build_id: BuildId([7; 20]), offset: 0x1000 + nth };
+        let functions = vec![Function::new((*name).into())];
+        UserFrame { module: Some(command.into()), functions, ..UserFrame::new(place) }
+    };
+    let user = (0..).zip(calls).map(call).collect();
+    let stack = (!calls.is_empty()).then(|| Stack { user, user_end: StackEnd::Complete, ..Stack::default() });
+    Origin::Made(Box::new(Birth {
+        after_boot: Duration::from_secs(9),
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(102),
+        pid: Pid(pid),
+        started: Duration::from_secs(1),
+        command: command.into(),
+        tid: Tid(pid),
+        thread: command.into(),
+        uid: 0,
+        cgroup: 1,
+        stack: stack.map(Arc::new),
+    }))
 }
 
 /// With the residual that a scan would give it, had nothing disturbed it.
@@ -122,6 +148,14 @@ fn any_buffers() -> impl Strategy<Value = Vec<Buffer>> {
     (vec(any_buffer(), 0..12), overlaps).prop_map(|(mut buffers, overlaps)| {
         for (ino, buffer) in buffers.iter_mut().enumerate() {
             buffer.id.ino = Inode(ino as u64);
+            buffer.origin = [
+                None,
+                Some(Origin::Before),
+                Some(made("app", ino as u32, &[])),
+                Some(made("app", 1, &["make", "main"])),
+            ][ino % 4]
+                .clone()
+                .map(Box::new);
         }
         buffers.sort_by_key(|b| b.id);
         for (one, other, bytes) in if buffers.is_empty() { Vec::new() } else { overlaps } {

@@ -106,6 +106,16 @@ pub const LEAK_COLUMNS: &[Column] = &[
         cell: |v, i| of(v, i, |s| Cell::Text(s.key.name.clone())),
     },
     Column {
+        name: "ORIGIN",
+        help: "the command that made them",
+        cell: |v, i| of(v, i, |s| Cell::Text(s.key.origin.as_ref().map(|origin| origin.command.clone()))),
+    },
+    Column {
+        name: "ORIGIN-STACK",
+        help: "the calls that made them, from the program's own one outwards",
+        cell: |v, i| of(v, i, |s| Cell::Text(s.key.origin.as_ref().and_then(|origin| origin.stack.clone()))),
+    },
+    Column {
         name: "SHARED",
         help: "how many of LEFT count in another group, too",
         cell: |v, i| of(v, i, |s| Cell::Number(Some(s.shared))),
@@ -192,6 +202,10 @@ pub fn leak_evidence(suspect: &Suspect, sizes: Sizes) -> String {
             write(Cell::Size(suspect.bytes)),
         ),
     ];
+    if let Some(origin) = &key.origin {
+        let stack = origin.stack.as_ref().map_or(String::new(), |_| format!(" in {}", text(&origin.stack)));
+        lines.push(format!("  made by {}{stack}", text(&Some(origin.command.clone()))));
+    }
     let cohorts: Vec<String> =
         suspect.cohorts.iter().map(|cohort| format!("{}/{}", cohort.left, cohort.born)).collect();
     lines.push(format!(

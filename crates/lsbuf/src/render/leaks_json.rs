@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::View;
 use super::layout::{self, JsonLayout};
-use crate::history::{Cohort, Fences, Growth, Slope, Suspect, Suspects};
+use crate::history::{Cohort, Fences, Growth, Slope, Suspect, SuspectOrigin, Suspects};
 use crate::model::serialize::{Lost, Rows, Time, lost_bytes, timestamp};
 use crate::model::{Bytes, Host, Kind, Label, LeakShape};
 
@@ -62,6 +62,7 @@ struct JsonSuspect<'a> {
     name: Option<&'a Label>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name_bytes: Lost,
+    origin: Option<JsonOrigin<'a>>,
     older: u64,
     older_died: u64,
     born: u64,
@@ -78,6 +79,28 @@ struct JsonSuspect<'a> {
     oldest_s: Option<f64>,
     leak_shape: Option<LeakShape>,
     trend: &'a [u64],
+}
+
+#[derive(Serialize)]
+struct JsonOrigin<'a> {
+    command: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_bytes: Lost,
+    stack: Option<&'a Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack_bytes: Lost,
+}
+
+impl JsonOrigin<'_> {
+    fn of(origin: &SuspectOrigin) -> JsonOrigin<'_> {
+        let SuspectOrigin { command, stack } = origin;
+        JsonOrigin {
+            command,
+            command_bytes: lost_bytes(Some(command)),
+            stack: stack.as_ref(),
+            stack_bytes: lost_bytes(stack.as_ref()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -162,6 +185,7 @@ impl JsonSuspect<'_> {
             exporter_bytes: lost_bytes(key.exporter.as_ref()),
             name: key.name.as_ref(),
             name_bytes: lost_bytes(key.name.as_ref()),
+            origin: key.origin.as_ref().map(JsonOrigin::of),
             older: *older,
             older_died: *older_died,
             born: *born,

@@ -4,6 +4,7 @@
 
 mod buffer;
 mod coverage;
+mod origin;
 mod process;
 mod sample;
 
@@ -15,6 +16,7 @@ pub(super) use coverage::{
     COVERAGE, DEVICE, MOUNT_POINT, NOTE, coverage, device, mount_point, note, partial_samples, read_coverage,
     read_devices, read_mount_points,
 };
+pub(super) use origin::{ORIGIN, Stacks, last_origin, origin, read_origins};
 pub(super) use process::{PROCESS_STATE, process_row, process_state, read_process, read_processes};
 
 pub(super) use sample::{
@@ -26,7 +28,7 @@ use crate::error::Error;
 
 /// Every table of intervals.
 pub(super) const TABLES: &[Table] =
-    &[BUFFER_STATE, COVERAGE, DEVICE, HOLDING, MOUNT_POINT, NOTE, PROCESS_STATE];
+    &[BUFFER_STATE, COVERAGE, DEVICE, HOLDING, MOUNT_POINT, NOTE, ORIGIN, PROCESS_STATE];
 
 /// Why a snapshot cannot be read: SQLite refused, or a row has what no version stores.
 #[derive(Debug)]

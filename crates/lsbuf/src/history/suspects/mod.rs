@@ -2,7 +2,8 @@
 //!
 //! Whether something leaks is seen over time. Buffers have identities, so what was born, what died
 //! and what stays can be counted. Buffers are grouped by the command and cgroup of their holder, by
-//! kind, exporter and name with its numbers folded. The range is divided into [`COHORTS`] equal
+//! kind, exporter and name with its numbers folded, and by who made them and by which calls, if the
+//! recording has that. The range is divided into [`COHORTS`] equal
 //! parts. Of each part it is counted how many buffers were born in it, and how many of these are
 //! left. In a leak each part leaves some, the old ones too. In a pool the old parts die out.
 //!
@@ -21,6 +22,7 @@ mod fences;
 mod figures;
 mod judge;
 mod lives;
+mod origins;
 mod range;
 mod reader;
 
@@ -68,6 +70,18 @@ pub struct SuspectKey {
     pub exporter: Option<Label>,
     /// Their name with its numbers folded ([`folded`](crate::model::folded)); `None`: unknown.
     pub name: Option<Label>,
+    /// Who made them; `None`: not known, or not recorded.
+    pub origin: Option<SuspectOrigin>,
+}
+
+/// Who made buffers, so that it is the same after a restart, and for each buffer of one call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct SuspectOrigin {
+    /// Its command name.
+    pub command: Label,
+    /// The calls of its program ([`Stack::key`](crate::model::Stack::key)); `None`: none is known.
+    pub stack: Option<Label>,
 }
 
 /// A holder by its command and cgroup, so that it is the same after a restart.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, Row, Rows};
 
 use super::fences::FenceCounts;
 use super::lives::{Lives, Stay};
+use super::origins::Origins;
 use super::range::Range;
 use super::{SuspectHolder, SuspectKey, Suspects};
 use crate::error::Error;
@@ -134,6 +135,7 @@ struct Reader<F> {
     holders: Vec<SuspectHolder>,
     /// The holder of each process's row.
     processes: HashMap<i64, u32>,
+    origins: Origins,
     fences: FenceCounts,
     is_wanted: F,
 }
@@ -142,12 +144,14 @@ impl<F: FnMut(&LivedBuffer<'_>) -> bool> Reader<F> {
     fn new(db: &Connection, range: Range, is_wanted: F) -> Result<Reader<F>, Unreadable> {
         let newest: Option<i64> = db.query_row("SELECT max(id) FROM sample", [], |row| row.get(0))?;
         let lives = Lives::new(range.times.clone());
+        let origins = Origins::read(db, range.ids.last().copied().unwrap_or_default())?;
         let mut reader = Reader {
             range,
             newest: newest.unwrap_or_default(),
             lives,
             holders: Vec::new(),
             processes: HashMap::new(),
+            origins,
             fences: FenceCounts::default(),
             is_wanted,
         };
@@ -268,6 +272,7 @@ impl<F: FnMut(&LivedBuffer<'_>) -> bool> Reader<F> {
             kind,
             exporter: exporter.cloned(),
             name: name.as_ref().map(folded),
+            origin: self.origins.of(lived.row).cloned(),
         };
         let stay = |first: i64, last: i64, process: u32| {
             let (from, until) = self.range.within(first, last).unwrap_or((until, until));

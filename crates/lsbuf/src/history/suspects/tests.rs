@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::{Suspect, Suspects};
+use super::{Growth, Suspect, Suspects};
 use crate::history::{Keep, Recorder, Recording, SampleId};
-use crate::model::examples::{buffer, holder, snapshot};
-use crate::model::{Buffer, Bytes, Gaps, Kind, Kinds, Label, LeakShape, Pid, Snapshot};
+use crate::model::examples::{buffer, holder, made, snapshot};
+use crate::model::{Buffer, Bytes, Gaps, Kind, Kinds, Label, LeakShape, NoOrigin, Origin, Pid, Snapshot};
 
 /// A buffer with that inode number and name, held by these processes through one fd each.
 fn held(ino: u64, name: &str, pids: &[u32]) -> Buffer {
@@ -96,6 +96,78 @@ fn handles_are_left() {
     let groups = groups(&recording);
     let found = &groups[&("p1".to_owned(), String::new())];
     assert_eq!((figures(found), found.shape), ([0, 0, 39, 0], Some(LeakShape::Handle)));
+}
+
+/// What a process makes that leaks by one call and has a pool by another, with the same names, and one
+/// buffer that is older than the recorder.
+fn two_calls(now: u64) -> Snapshot {
+    let by = |call: &str, mut buffer: Buffer| {
+        buffer.origin = Some(Box::new(made("app", 1, &[call, "main"])));
+        buffer
+    };
+    let leaked = (1..=now).map(|nth| by("leak", held(100 + nth, &format!("frame-{nth}"), &[1])));
+    let pool = (now..now + 4).map(|nth| by("pool", held(1000 + nth, &format!("frame-{nth}"), &[1])));
+    let mut older = held(7, "frame-0", &[1]);
+    older.origin = Some(Box::new(Origin::Before));
+    of(leaked.chain(pool).chain([older]).collect())
+}
+
+/// Check that in one process a call that leaks is told from one that has a pool of the same names, and
+/// that those of which the origin is not known are a group of their own.
+#[test]
+fn calls_are_told_apart() {
+    let found = suspects(&recorded((0..40).map(two_calls)));
+    let shown = |one: &Suspect| {
+        let stack = one.key.origin.as_ref().and_then(|origin| origin.stack.as_ref());
+        (stack.map(ToString::to_string), one.growth, figures(one))
+    };
+    let expected = [
+        (Some("leak < main".to_owned()), Growth::Growing, [0, 0, 39, 0]),
+        (Some("pool < main".to_owned()), Growth::Churn, [4, 4, 39, 35]),
+        (None, Growth::Plateau, [1, 0, 0, 0]),
+    ];
+    assert_eq!(found.groups.iter().map(shown).collect::<Vec<_>>(), expected);
+    let leak = &found.groups[0];
+    assert_eq!(leak.key.origin.as_ref().map(|origin| origin.command.to_string()).as_deref(), Some("app"));
+}
+
+/// Check that JSON and the evidence have the call.
+#[cfg(feature = "render")]
+#[test]
+fn calls_are_shown() {
+    use crate::render::{JsonLayout, Sizes, View, leak_evidence, leaks_json};
+
+    let found = suspects(&recorded((0..40).map(two_calls)));
+    let leak = &found.groups[0];
+    let snapshot = of(Vec::new());
+    let ledger = crate::model::Ledger::of(&snapshot);
+    let mut json = Vec::new();
+    leaks_json(&mut json, &View::all(&ledger), &found, &[0, 2], JsonLayout::Compact).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let origin = serde_json::json!({ "command": "app", "stack": "leak < main" });
+    assert_eq!(
+        (&json["groups"][0]["origin"], &json["groups"][1]["origin"]),
+        (&origin, &serde_json::Value::Null)
+    );
+    let evidence = leak_evidence(leak, Sizes::Bytes);
+    assert!(evidence.contains("\n  made by app in leak < main\n"), "{evidence}");
+}
+
+/// Check that an origin which is not known in every sample is that of the buffer.
+#[test]
+fn origins_that_come_and_go() {
+    let world = |now: u64| {
+        let mut one = held(7, "frame", &[1]);
+        one.origin = match now {
+            0 => None,
+            1 => Some(Box::new(made("app", 1, &["make"]))),
+            _ => Some(Box::new(Origin::Unknown(NoOrigin::Lost))),
+        };
+        of(vec![one])
+    };
+    let found = suspects(&recorded((0..4).map(world)));
+    let origins: Vec<_> = found.groups.iter().map(|one| one.key.origin.is_some()).collect();
+    assert_eq!((origins, figures(&found.groups[0])), (vec![true], [1, 0, 0, 0]));
 }
 
 /// Check that a range has only what was in it: what is before it is older, what comes behind it is

@@ -14,7 +14,7 @@ const END: usize = SAMPLES - 1;
 
 fn key(command: &str) -> SuspectKey {
     let holder = SuspectHolder { comm: command.into(), cgroup: None };
-    SuspectKey { holder: Some(holder), kind: Kind::DmaBuf, exporter: None, name: None }
+    SuspectKey { holder: Some(holder), kind: Kind::DmaBuf, exporter: None, name: None, origin: None }
 }
 
 /// A buffer of 1000 bytes that lives from one sample to another.

@@ -12,7 +12,7 @@ use super::super::{
 use super::text::{address, label};
 #[cfg(feature = "history")]
 use super::{
-    super::{Buffer, OpenFiles, Origin, Seals},
+    super::{Buffer, OpenFiles, Seals},
     text::labels,
 };
 
@@ -242,7 +242,6 @@ pub(crate) struct JsonParts {
     private_copies: ShortList<PrivateCopies>,
     payers: Option<Box<Payers>>,
     open_files: Option<Box<OpenFiles>>,
-    origin: Option<Box<Origin>>,
 }
 
 #[cfg(feature = "history")]
@@ -254,7 +253,7 @@ impl JsonParts {
         (buffer.seals, buffer.segment, buffer.overlaps) = (self.seals, self.segment, self.same_memory);
         (buffer.handles, buffer.kernel_holders) = (self.handles, self.kernel_holders);
         (buffer.private_copies, buffer.payers) = (self.private_copies, self.payers);
-        (buffer.open_files, buffer.origin) = (self.open_files, self.origin);
+        buffer.open_files = self.open_files;
         Ok(())
     }
 }

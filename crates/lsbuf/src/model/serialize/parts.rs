@@ -4,9 +4,7 @@
 use serde::Serialize;
 
 use super::{JsonSegment, Rows, escape, lost_bytes};
-use crate::model::{
-    Buffer, GemHandle, KernelHolder, OpenFile, Origin, Overlap, Payers, PrivateCopies, Seals,
-};
+use crate::model::{Buffer, GemHandle, KernelHolder, OpenFile, Overlap, Payers, PrivateCopies, Seals};
 
 /// What a document has of a buffer's parts. Those that are not there are left out.
 #[derive(Serialize)]
@@ -31,13 +29,11 @@ pub(crate) struct JsonParts<'a, N, E> {
     payers: Option<&'a Payers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open_files: Option<&'a [OpenFile]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    origin: Option<&'a Origin>,
 }
 
 /// The parts of a buffer. `None`: it has none of them.
 pub(crate) fn parts(buffer: &Buffer) -> Option<impl Serialize + '_> {
-    let Buffer { id, seals, segment, overlaps, attachments, payers, open_files, origin, .. } = buffer;
+    let Buffer { id, seals, segment, overlaps, attachments, payers, open_files, .. } = buffer;
     let lists = [buffer.handles.len(), buffer.kernel_holders.len(), buffer.private_copies.len()];
     let has_any = seals.is_some()
         || segment.is_some()
@@ -45,7 +41,6 @@ pub(crate) fn parts(buffer: &Buffer) -> Option<impl Serialize + '_> {
         || attachments.is_some()
         || payers.is_some()
         || open_files.is_some()
-        || origin.is_some()
         || lists.iter().any(|&length| length > 0);
     has_any.then(|| {
         let names = attachments.as_deref();
@@ -63,7 +58,6 @@ pub(crate) fn parts(buffer: &Buffer) -> Option<impl Serialize + '_> {
             private_copies: &buffer.private_copies,
             payers: payers.as_deref(),
             open_files: open_files.as_deref().map(|open| &open.files[..]),
-            origin: origin.as_deref(),
         }
     })
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::examples::{buffer, snapshot};
+use crate::model::examples::{buffer, made, snapshot};
 use crate::model::{
-    BuildId, CodePlace, Function, Gaps, KernelFrame, Label, Ledger, NoOrigin, Pid, Snapshot, Tid, UserFrame,
+    BuildId, CodePlace, Function, Gaps, KernelFrame, Label, Ledger, NoOrigin, Snapshot, UserFrame,
 };
 
 fn function(name: &str, source: Option<(&str, u32)>) -> Function {
@@ -28,21 +27,14 @@ fn kernel(function: &str, module: Option<&str>) -> KernelFrame {
 }
 
 fn birth(command: &str, pid: u32, stack: Option<Stack>) -> Origin {
-    Origin::Made(Box::new(Birth {
-        after_boot: Duration::from_secs(9),
-        at: SystemTime::UNIX_EPOCH + Duration::from_secs(102),
-        pid: Pid(pid),
-        started: Duration::from_secs(1),
-        command: command.into(),
-        tid: Tid(pid),
-        thread: command.into(),
-        uid: 0,
-        cgroup: 1,
-        stack: stack.map(Arc::new),
-    }))
+    let mut origin = made(command, pid, &[]);
+    if let Origin::Made(birth) = &mut origin {
+        birth.stack = stack.map(Arc::new);
+    }
+    origin
 }
 
-fn made(ino: u64, size: Option<u64>, origin: Option<Origin>) -> Buffer {
+fn of(ino: u64, size: Option<u64>, origin: Option<Origin>) -> Buffer {
     Buffer { origin: origin.map(Box::new), ..buffer(ino, size, Some(0), Vec::new()) }
 }
 
@@ -71,16 +63,16 @@ fn world() -> Snapshot {
         Stack { user_end: StackEnd::Kernel, kernel: vec![kernel("kthread", None)], ..Stack::default() };
     let unreadable = Stack { user_end: StackEnd::Unreadable, ..Stack::default() };
     let buffers = vec![
-        made(1, Some(4096), Some(birth("app", 7, Some(stack())))),
-        made(2, Some(8192), Some(birth("app", 7, Some(stack())))),
-        made(3, Some(1), Some(birth("app", 8, Some(truncated)))),
-        made(4, Some(2), Some(birth("kworker/0:1", 9, Some(of_kernel)))),
-        made(5, Some(4), Some(birth("app", 7, Some(unreadable)))),
-        made(6, Some(8), Some(birth("app", 7, None))),
-        made(7, Some(16), Some(Origin::Before)),
-        made(8, Some(32), Some(Origin::Unknown(NoOrigin::Lost))),
-        made(9, Some(64), None),
-        made(10, None, Some(Origin::Before)),
+        of(1, Some(4096), Some(birth("app", 7, Some(stack())))),
+        of(2, Some(8192), Some(birth("app", 7, Some(stack())))),
+        of(3, Some(1), Some(birth("app", 8, Some(truncated)))),
+        of(4, Some(2), Some(birth("kworker/0:1", 9, Some(of_kernel)))),
+        of(5, Some(4), Some(birth("app", 7, Some(unreadable)))),
+        of(6, Some(8), Some(birth("app", 7, None))),
+        of(7, Some(16), Some(Origin::Before)),
+        of(8, Some(32), Some(Origin::Unknown(NoOrigin::Lost))),
+        of(9, Some(64), None),
+        of(10, None, Some(Origin::Before)),
     ];
     snapshot(buffers, Gaps::default())
 }
@@ -137,7 +129,7 @@ fn hostile_names() {
             user_end: StackEnd::Complete,
             ..Stack::default()
         };
-        let snapshot = snapshot(vec![made(1, Some(5), Some(birth(name, 1, Some(stack))))], Gaps::default());
+        let snapshot = snapshot(vec![of(1, Some(5), Some(birth(name, 1, Some(stack))))], Gaps::default());
         assert_eq!(folded_text(&snapshot, Weight::Bytes), format!("{expected};{expected} 5\n"), "{name:?}");
     }
 }
@@ -205,7 +197,7 @@ fn sums_of_a_profile() {
 /// by their build ids, and that addresses are the offsets in them.
 #[test]
 fn locations_of_a_profile() {
-    let snapshot = snapshot(vec![made(1, Some(4096), Some(birth("app", 7, Some(stack()))))], Gaps::default());
+    let snapshot = snapshot(vec![of(1, Some(4096), Some(birth("app", 7, Some(stack()))))], Gaps::default());
     let ledger = Ledger::of(&snapshot);
     let profile = pprof(&View::all(&ledger));
     let all = fields(&profile);
@@ -272,7 +264,7 @@ fn for_engines() {
             ];
             let stack = Stack { user: calls, user_end: StackEnd::Complete, ..Stack::default() };
             let origin = birth(name, 100, Some(stack));
-            all.push(made(1000 + 100 * nth + buffer, Some(4096 << nth), Some(origin)));
+            all.push(of(1000 + 100 * nth + buffer, Some(4096 << nth), Some(origin)));
         }
     }
     let snapshot = snapshot(all, Gaps::default());
@@ -295,7 +287,7 @@ proptest! {
         let calls = names.iter().map(|name| call("app", 1, 0, vec![function(name, None)])).collect();
         let stack = Stack { user: calls, user_end: StackEnd::Complete, ..Stack::default() };
         let origin = birth(&names[0], 1, Some(stack));
-        let snapshot = snapshot(vec![made(1, Some(size.into()), Some(origin))], Gaps::default());
+        let snapshot = snapshot(vec![of(1, Some(size.into()), Some(origin))], Gaps::default());
         let text = folded_text(&snapshot, Weight::Bytes);
         prop_assert_eq!(text.lines().count(), 1);
         let (frames, number) = text.trim_end().rsplit_once(' ').unwrap();
