@@ -1,11 +1,13 @@
 //! `cargo xtask engines`: do other programs read a recording, its exports and the stacks of
 //! `lsbuf report` as lsbuf wrote them?
 //!
-//! DuckDB, and a viewer that has parsers of folded stacks and of pprof's profiles, are installed from
-//! PyPI into a folder below `target`, because no package of the distribution has them. A small world
-//! is made for each, so that the figures are known. Python's own SQLite reads the recording itself.
+//! DuckDB, and a viewer that has parsers of folded stacks and of pprof's profiles, are installed
+//! from PyPI into a folder below `target`, because no package of the distribution has them. A small
+//! world is made for each, so that the figures are known. Python's own SQLite reads the recording
+//! itself.
 //!
-//! Limits: without Python, or without a way to install these, nothing is compared, and that is said.
+//! Limits: without Python, or without a way to install these, nothing is compared, and that is
+//! said.
 
 use std::fs;
 use std::path::{Path, PathBuf};
