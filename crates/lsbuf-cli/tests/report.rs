@@ -78,8 +78,8 @@ fn number(line: &str) -> u64 {
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
-/// Check that each stack is a line, that a name cannot make frames, and that the numbers come to the
-/// totals of the document.
+/// Check that each stack is a line, that a name cannot make frames, and that the numbers come to
+/// the totals of the document.
 #[test]
 fn folded_stacks() {
     let document = Document::new();

@@ -32,8 +32,8 @@ pub(crate) fn buffer(ino: u64, size: Option<u64>, count: Option<u64>, holders: V
     settled(buffer)
 }
 
-/// The birth of a buffer that a process made by these calls, the innermost first. Each is a function
-/// of the program.
+/// The birth of a buffer that a process made by these calls, the innermost first. Each is a
+/// function of the program.
 pub(crate) fn made(command: &str, pid: u32, calls: &[&str]) -> Origin {
     let call = |(nth, name): (u64, &&str)| {
         let place = CodePlace::File { build_id: BuildId([7; 20]), offset: 0x1000 + nth };

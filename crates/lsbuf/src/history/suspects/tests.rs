@@ -98,8 +98,8 @@ fn handles_are_left() {
     assert_eq!((figures(found), found.shape), ([0, 0, 39, 0], Some(LeakShape::Handle)));
 }
 
-/// What a process makes that leaks by one call and has a pool by another, with the same names, and one
-/// buffer that is older than the recorder.
+/// What a process makes that leaks by one call and has a pool by another, with the same names, and
+/// one buffer that is older than the recorder.
 fn two_calls(now: u64) -> Snapshot {
     let by = |call: &str, mut buffer: Buffer| {
         buffer.origin = Some(Box::new(made("app", 1, &[call, "main"])));
@@ -112,8 +112,8 @@ fn two_calls(now: u64) -> Snapshot {
     of(leaked.chain(pool).chain([older]).collect())
 }
 
-/// Check that in one process a call that leaks is told from one that has a pool of the same names, and
-/// that those of which the origin is not known are a group of their own.
+/// Check that in one process a call that leaks is told from one that has a pool of the same names,
+/// and that those of which the origin is not known are a group of their own.
 #[test]
 fn calls_are_told_apart() {
     let found = suspects(&recorded((0..40).map(two_calls)));

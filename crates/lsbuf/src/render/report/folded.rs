@@ -89,8 +89,8 @@ fn frame(name: &Label) -> String {
     {
         text.replace_range(blank..=blank, r"\x20");
     }
-    // Frames that lsbuf makes up begin with a bracket, and those of the kernel end in one. Lines that
-    // begin with # are comments to some readers.
+    // Frames that lsbuf makes up begin with a bracket, and those of the kernel end in one. Lines
+    // that begin with # are comments to some readers.
     let first = match text.as_bytes().first() {
         Some(b'[') => Some(r"\x5b"),
         Some(b'#') => Some(r"\x23"),

@@ -4,7 +4,8 @@
 //! Each buffer counts once, with its cost. What has no stack is there too, below a frame that says
 //! why, so that the sum is that of all buffers of the view.
 //!
-//! Limit: a buffer of unknown cost has no bytes that could be added. [`unknown_costs`] counts these.
+//! Limit: a buffer of unknown cost has no bytes that could be added. [`unknown_costs`] counts
+//! these.
 
 mod folded;
 mod pprof;
@@ -29,8 +30,8 @@ fn birth(buffer: &Buffer) -> Option<&Birth> {
     buffer.origin.as_deref().and_then(Origin::birth)
 }
 
-/// The frame that stands for what is not known of a buffer's stack, at its outer end. `None`: all is
-/// known.
+/// The frame that stands for what is not known of a buffer's stack, at its outer end. `None`: all
+/// is known.
 fn gap(buffer: &Buffer) -> Option<&'static str> {
     let birth = match buffer.origin.as_deref() {
         Some(Origin::Made(birth)) => birth,

@@ -2,13 +2,13 @@
 //!
 //! The format is `profile.proto` of the pprof project: tables of strings, functions, mappings and
 //! locations that name each other by number, and samples. A sample has the buffers that one process
-//! made by one stack, of one kind: how many, and what they cost. Its labels are the command, the pid
-//! and the kind.
+//! made by one stack, of one kind: how many, and what they cost. Its labels are the command, the
+//! pid and the kind.
 //!
-//! A mapping is a file, by its build id. An address in it is the offset in the file. Where no function
-//! is known its name is the place. Such a mapping has no mark that it has functions, so that pprof
-//! looks for them by the build id. The format allows locations without a mapping, and without a
-//! function, but not all readers do.
+//! A mapping is a file, by its build id. An address in it is the offset in the file. Where no
+//! function is known its name is the place. Such a mapping has no mark that it has functions, so
+//! that pprof looks for them by the build id. The format allows locations without a mapping, and
+//! without a function, but not all readers do.
 //!
 //! Limits: it is not compressed. A number in it ends at 2^63 - 1. A buffer of unknown cost counts
 //! with no bytes, and a comment in the profile says how many there are.
