@@ -11,17 +11,8 @@ use crate::workspace::sources;
 const WIDTH: usize = 100;
 
 /// Words that only this project gave a meaning. The glossary has the usual ones.
-const INVENTED: &[&str] = &[
-    "births",
-    "disguise",
-    "in vain",
-    "newcomer",
-    "patience",
-    "restless",
-    "stranger",
-    "surroundings",
-    "want of",
-];
+const INVENTED: &[&str] =
+    &["disguise", "in vain", "newcomer", "patience", "restless", "stranger", "surroundings", "want of"];
 
 /// What is wrong with a line, if it is a comment.
 fn fault(line: &str) -> Option<String> {

@@ -23,8 +23,8 @@ pub(crate) fn run(action: &ProbesAction) -> Result<Ending> {
     }
 }
 
-/// Installs the iterators, and with `origins` the flight recorder, with room for so many buffers. The
-/// recorder works without the iterators, which need a newer kernel.
+/// Installs the iterators, and with `origins` the flight recorder, with room for so many buffers.
+/// The recorder works without the iterators, which need a newer kernel.
 fn install(below: &Path, group: Option<u32>, origins: Option<u32>) -> Result<Ending> {
     let who = match group {
         Some(gid) => format!("root and members of {}", groups::name(&groups::read(), gid)),

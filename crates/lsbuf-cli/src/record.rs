@@ -93,8 +93,8 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Ending> {
     })
 }
 
-/// For how long what was read of a process is used again: reading it in every sample would take most
-/// of the time.
+/// For how long what was read of a process is used again: reading it in every sample would take
+/// most of the time.
 const DETAILS_FOR: Duration = Duration::from_secs(60);
 
 /// Every detail that a recording has. `rss_shmem` changes all the time and is costly to read. Which

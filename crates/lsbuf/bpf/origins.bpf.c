@@ -14,7 +14,7 @@
  * 9ed9e9ba2337). A kernel that preempts itself may run another task then, for milliseconds, and all
  * births in that would be lost. So each program that records births is attached several times: the
  * first copy that runs makes the record. What all copies missed the kernel has counted
- * (recursion_misses). What was lost for want of room is counted here.
+ * (recursion_misses). What was lost because there was no room is counted here.
  */
 #include "origins.h"
 
@@ -130,6 +130,9 @@ static always_inline void fill(void *context, struct birth *birth)
 	birth->complete = 1;
 }
 
+/* Whether a function that returns a pointer has failed: the last addresses are error numbers. */
+#define is_error(address) (!(address) || (address) >= (u64)-MAX_ERRNO)
+
 /* An inode is made: a regular file of tmpfs or hugetlbfs. */
 static always_inline int inode_born(void *context, u64 result)
 {
@@ -138,8 +141,7 @@ static always_inline int inode_born(void *context, u64 result)
 	struct birth *birth;
 	u16 mode = 0;
 
-	/* Null, or an error number. */
-	if (!address || address >= (u64)-4095)
+	if (is_error(address))
 		return 0;
 	peek(mode, inode->i_mode);
 	if ((mode & S_IFMT) != S_IFREG)
@@ -224,7 +226,7 @@ int dmabuf_born(u64 *context)
 	struct birth *birth;
 	struct file *file = 0;
 
-	if (!address || address >= (u64)-4095)
+	if (is_error(address))
 		return 0;
 	peek(file, dmabuf->file);
 	peek(inode, file->f_inode);

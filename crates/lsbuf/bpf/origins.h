@@ -9,6 +9,7 @@
 #include "lsbuf.h"
 
 #define S_IFREG 0100000
+#define MAX_ERRNO 0xfff
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -101,11 +102,13 @@ struct about {
 enum origin_kind {
 	/* A birth. */
 	ORIGIN = 1,
-	/* The stack of the program in the record before: a header, and struct user_frame after it. */
+	/*
+	 * The stack of the program in the record before: a header, and struct user_frame after it.
+	 */
 	ORIGIN_USER = 2,
 	/*
-	 * The stack in the kernel: a header, whose size is its own alone, and lines of text up to an
-	 * empty one. The kernel writes its own names there, so no address of it is told.
+	 * The stack in the kernel: a header, whose size is its own alone, and lines of text up to
+	 * an empty one. The kernel writes its own names there, so no address of it is told.
 	 */
 	ORIGIN_KERNEL = 3,
 	/* The last record. */

@@ -8,13 +8,13 @@
 //!
 //! The members of the group that the recorder is installed for can then see of every living buffer
 //! its maker's pid, names, user and cgroup, and the calls in the maker's code: build ids of files
-//! with offsets in them, or addresses. They see no address of the kernel and nothing of what is in a
-//! buffer, and cannot change or empty the records. Only root could, through the kernel's numbers of
-//! maps.
+//! with offsets in them, or addresses. They see no address of the kernel and nothing of what is in
+//! a buffer, and cannot change or empty the records. Only root could, through the kernel's numbers
+//! of maps.
 //!
 //! Limits: the recorder does not see the births of secret memory and of the memory of virtual
-//! machines. A birth is lost if the map is full, and if the same program was interrupted on the same
-//! processor; both are counted.
+//! machines. A birth is lost if the map is full, and if the same program was interrupted on the
+//! same processor; both are counted.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -80,8 +80,9 @@ pub struct Recorded {
     pub deaths: u64,
     /// Births for which there was no room.
     pub full: u64,
-    /// Births, at most, that the kernel did not show to the recorder, because all copies of the same
-    /// program were interrupted on the same processor. Folders and links of a tmpfs count here, too.
+    /// Births, at most, that the kernel did not show to the recorder, because all copies of the
+    /// same program were interrupted on the same processor. Folders and links of a tmpfs count
+    /// here, too.
     /// `None`: the caller may not ask.
     pub skipped: Option<u64>,
     /// The same of deaths. The record of such a buffer stays until another gets its address, and is
@@ -93,8 +94,8 @@ pub struct Recorded {
 
 /// Loads the programs of the recorder, attaches them, and pins them below a folder, as
 /// [`probes::install`] does with the iterators. Members of the group may read the records (`None`:
-/// only root). If a recorder of this version is there, it is kept with its records, and given to the
-/// group.
+/// only root). If a recorder of this version is there, it is kept with its records, and given to
+/// the group.
 ///
 /// # Errors
 /// If the caller lacks a right; if the kernel has none of the functions where a birth can be

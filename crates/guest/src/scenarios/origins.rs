@@ -426,8 +426,8 @@ impl Counts {
     }
 }
 
-/// How many records of births by `storm` the recorder shows. Each has the name twice: of the process
-/// and of the thread.
+/// How many records of births by `storm` the recorder shows. Each has the name twice: of the
+/// process and of the thread.
 fn of_the_storm() -> anyhow::Result<usize> {
     let records = std::fs::read(format!("{SET}/origins"))?;
     // Older kernels leave the end of an earlier name behind the NUL.
@@ -562,7 +562,8 @@ fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
     let words = records.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
     let pointers = words.filter(|word| (0xffff_8000_0000_0000..0xffff_ffff_ffff_0000).contains(word));
     ctx.check_eq("words like pointers of the kernel", 0, pointers.count())?;
-    // Between the stacks are texts, so numbers may be anywhere. The kernel's code is in a known range.
+    // Between the stacks are texts, so numbers may be anywhere. The kernel's code is in a known
+    // range.
     let symbols = std::fs::read_to_string("/proc/kallsyms")?;
     let address = |name: &str| {
         let line = symbols.lines().find(|line| line.split_whitespace().nth(2) == Some(name));

@@ -1,7 +1,7 @@
 //! Who made a buffer, and where in its code, as the flight recorder saw it.
 //!
-//! The recorder is a set of programs in the kernel that root installs (`lsbuf probes install --origins`). It
-//! keeps one record for each living buffer that is younger than itself.
+//! The recorder is a set of programs in the kernel that root installs (`lsbuf probes install
+//! --origins`). It keeps one record for each living buffer that is younger than itself.
 //!
 //! Limits: the maker is the process that called the kernel. If a service makes buffers for others,
 //! it is the service. The maker of a dma-buf is who exported it, and the memory may be older.

@@ -109,8 +109,8 @@ impl OriginReader {
         Ok(())
     }
 
-    /// Looks for the names of the calls that made these buffers. Equal stacks of one maker are looked
-    /// up once.
+    /// Looks for the names of the calls that made these buffers. Equal stacks of one maker are
+    /// looked up once.
     fn name_stacks(&mut self, births: &HashMap<OriginOf, OriginRecord>, buffers: &[&mut Buffer]) {
         let mut wanted: BTreeMap<(Pid, u64, *const Stack), Nameless> = BTreeMap::new();
         for buffer in buffers {
@@ -302,7 +302,8 @@ mod tests {
         Buffer { created_at, ..Buffer::new(id) }
     }
 
-    /// Check that without a record a buffer is older only if its inode is, or if no record was lost.
+    /// Check that without a record a buffer is older only if its inode is, or if no record was
+    /// lost.
     #[test]
     fn older_or_lost() {
         let all = Hook::ALL.iter().fold(0, |set, hook| set | hook.bit());

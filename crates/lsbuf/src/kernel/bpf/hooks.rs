@@ -23,8 +23,8 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    /// All of them, in the order in which they are attached: what dies is noticed before anything is
-    /// recorded, so no record outlives its buffer.
+    /// All of them, in the order in which they are attached: what dies is noticed before anything
+    /// is recorded, so no record outlives its buffer.
     pub(crate) const ALL: [Hook; 6] = [
         Hook::ShmemDied,
         Hook::HugeDied,
@@ -55,8 +55,8 @@ impl Hook {
         }
     }
 
-    /// How many copies of it are attached. A kernel that preempts itself skips a program as long as a
-    /// task that was running it is off the processor. With several copies, as many tasks may be.
+    /// How many copies of it are attached. A kernel that preempts itself skips a program as long as
+    /// a task that was running it is off the processor. With several copies, as many tasks may be.
     pub(crate) fn copies(self) -> usize {
         if self.is_birth() { 4 } else { 1 }
     }

@@ -299,8 +299,8 @@ mod tests {
         assert_eq!((name(&record.comm), name(&record.thread)), ("maker".into(), "0123456789abcdef".into()));
     }
 
-    /// Check that a segment is told by its namespace, a dma-buf by its inode alone, and that nothing
-    /// else is made.
+    /// Check that a segment is told by its namespace, a dma-buf by its inode alone, and that
+    /// nothing else is made.
     #[test]
     fn what_was_made() {
         let of = |what, flags| match row(&birth(what, flags, 0)) {

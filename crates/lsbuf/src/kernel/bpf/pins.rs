@@ -2,10 +2,10 @@
 //! it, and can be read by every user whom the file's mode allows.
 //!
 //! A caller names a folder. It contains one subfolder, called a set, for each layout of the records
-//! ([`LAYOUT`]), and another for the flight recorder ([`PinSet`]). So a lsbuf of another version never reads these programs, nor this one its. A new
-//! set is made beside the old one and takes its place in one step. A reader keeps the set's folder
-//! open, so that all iterators that it reads were loaded together; ids of one load mean nothing to
-//! another.
+//! ([`LAYOUT`]), and another for the flight recorder ([`PinSet`]). So a lsbuf of another version
+//! never reads these programs, nor this one its. A new set is made beside the old one and takes its
+//! place in one step. A reader keeps the set's folder open, so that all iterators that it reads
+//! were loaded together; ids of one load mean nothing to another.
 //!
 //! A set is checked before it is used. The folder and the files must be on a bpf filesystem, which
 //! cannot have FIFOs or devices. They must belong to root or the caller, and nobody else may be

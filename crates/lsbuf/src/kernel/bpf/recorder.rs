@@ -1,5 +1,5 @@
-//! Loads the programs of the flight recorder ([`Hook`]) and attaches them to the kernel's functions,
-//! with the iterators that show what they have recorded.
+//! Loads the programs of the flight recorder ([`Hook`]) and attaches them to the kernel's
+//! functions, with the iterators that show what they have recorded.
 //!
 //! All of them are in one object and share its maps. The kernel keeps maps and programs as long as
 //! something refers to them: the caller pins what [`Recorder`] has, and they outlive this process.
@@ -24,8 +24,8 @@ use super::sys::{self, Attached};
 use crate::kernel::btf;
 use crate::kernel::btf_file::BtfFile;
 
-/// The functions that are looked for in the kernel's type information: those of [`Hook::functions`],
-/// and at the end that of the iterator over the elements of a map.
+/// The functions that are looked for in the kernel's type information: those of
+/// [`Hook::functions`], and at the end that of the iterator over the elements of a map.
 const FUNCTIONS: [&str; 8] = [
     "__shmem_get_inode",
     "shmem_get_inode",
