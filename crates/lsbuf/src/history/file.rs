@@ -18,7 +18,7 @@ const APPLICATION: i32 = i32::from_be_bytes(*b"lsbf");
 
 /// The version of the schema (`PRAGMA user_version`). A version that only adds tables or columns
 /// is a new one, too.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// What stands for the path of a recording in memory.
 pub(super) const IN_MEMORY: &str = "the recording in memory";
@@ -38,8 +38,8 @@ pub(super) fn open_to_write(path: &Path) -> Result<(Connection, Lock), Error> {
     if is_empty(&db).map_err(|error| failed(path, &error))? {
         make(&db).map_err(|error| failed(path, &error))?;
     }
-    check(&db, path)?;
-    set_up(&db).map_err(|error| failed(path, &error))?;
+    let version = check(&db, path)?;
+    set_up(&db).and_then(|()| upgrade(&db, version)).map_err(|error| failed(path, &error))?;
     Ok((db, lock))
 }
 
@@ -58,7 +58,8 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, Error> {
     let db =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .map_err(|error| failed(path, &error))?;
-    check(&db, path)?;
+    let version = check(&db, path)?;
+    complete(&db, version).map_err(|error| failed(path, &error))?;
     Ok(db)
 }
 
@@ -106,12 +107,39 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
 fn make(db: &Connection) -> rusqlite::Result<()> {
     // Only before the first table is made can free pages be given back.
     db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")?;
-    let tables: String = rows::TABLES.iter().map(|table| table.definitions()).collect();
-    let (schema, views) = (include_str!("schema.sql"), include_str!("views.sql"));
+    let old = rows::TABLES.iter().filter(|table| !rows::TABLES_2.contains(table));
+    let tables: String = old.map(|table| table.definitions()).collect();
+    let (schema, views, added) = (include_str!("schema.sql"), include_str!("views.sql"), added_by_2());
     db.execute_batch(&format!(
-        "BEGIN; {schema} {tables} {views} PRAGMA application_id = {APPLICATION}; \
+        "BEGIN; {schema} {tables} {views} {added} PRAGMA application_id = {APPLICATION}; \
          PRAGMA user_version = {VERSION}; COMMIT;"
     ))
+}
+
+/// What version 2 of the schema added.
+fn added_by_2() -> String {
+    let tables: String = rows::TABLES_2.iter().map(|table| table.definitions()).collect();
+    format!("{} {tables}", include_str!("schema_2.sql"))
+}
+
+/// Gives a file of an older version what it lacks.
+fn upgrade(db: &Connection, version: i32) -> rusqlite::Result<()> {
+    if version >= 2 {
+        return Ok(());
+    }
+    db.execute_batch(&format!("BEGIN; {} PRAGMA user_version = {VERSION}; COMMIT;", added_by_2()))
+}
+
+/// The same for a reader, which does not change the file: what is missing is empty, and goes with
+/// the connection.
+fn complete(db: &Connection, version: i32) -> rusqlite::Result<()> {
+    if version >= 2 {
+        return Ok(());
+    }
+    let added = added_by_2();
+    db.execute_batch(
+        &added.replace("CREATE TABLE", "CREATE TEMP TABLE").replace("CREATE VIEW", "CREATE TEMP VIEW"),
+    )
 }
 
 fn set_up(db: &Connection) -> rusqlite::Result<()> {
@@ -121,7 +149,8 @@ fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(std::time::Duration::from_secs(5))
 }
 
-fn check(db: &Connection, path: &Path) -> Result<(), Error> {
+/// The version of the file, if it is a recording that this lsbuf can read.
+fn check(db: &Connection, path: &Path) -> Result<i32, Error> {
     let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
     let marks = pragma("application_id").and_then(|mark| Ok((mark, pragma("user_version")?)));
     let (application, version) = marks.map_err(|error| failed(path, &error))?;
@@ -137,5 +166,5 @@ fn check(db: &Connection, path: &Path) -> Result<(), Error> {
             ),
         ));
     }
-    Ok(())
+    Ok(version)
 }

@@ -14,7 +14,7 @@ use super::rows::Unreadable;
 use super::{SampleId, checksum};
 
 /// A table of intervals, by its name and its own columns.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Table {
     name: &'static str,
     columns: &'static [&'static str],

@@ -210,8 +210,32 @@ fn other_files_are_refused() {
     Connection::open(folder.file()).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
     refused("is not a recording");
     folder.record(&[of(Vec::new())]);
-    Connection::open(folder.file()).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-    refused("was written by a newer lsbuf: its version is 2, this one reads 1");
+    Connection::open(folder.file()).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    refused("was written by a newer lsbuf: its version is 3, this one reads 2");
+}
+
+/// Check that a file of version 1, which has no origins, is read without being changed, and that a
+/// recorder gives it what it lacks.
+#[test]
+fn an_older_version() {
+    let folder = Folder::new();
+    folder.record(&[of(vec![held(1)])]);
+    let older = "DROP VIEW origin_at; DROP TABLE origin; DROP TABLE stack; PRAGMA user_version = 1";
+    Connection::open(folder.file()).unwrap().execute_batch(older).unwrap();
+    let before = fs::read(folder.file()).unwrap();
+    let recording = Recording::open(folder.file()).unwrap();
+    let sample = recording.sample_when(When::End).unwrap();
+    assert_eq!(recording.snapshot(sample.id).unwrap().buffers, of(vec![held(1)]).buffers);
+    drop(recording);
+    assert_eq!(fs::read(folder.file()).unwrap(), before);
+    let mut later = of(vec![held(2)]);
+    later.buffers[0].origin = Some(Box::new(Origin::Before));
+    folder.record(&[later.clone()]);
+    let db = Connection::open(folder.file()).unwrap();
+    let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let recording = Recording::open(folder.file()).unwrap();
+    let sample = recording.sample_when(When::End).unwrap();
+    assert_eq!((version, recording.snapshot(sample.id).unwrap().buffers), (2, later.buffers));
 }
 
 /// Check that SQLite finds the rows of a sample by the index, in each of the views.

@@ -30,6 +30,9 @@ use crate::error::Error;
 pub(super) const TABLES: &[Table] =
     &[BUFFER_STATE, COVERAGE, DEVICE, HOLDING, MOUNT_POINT, NOTE, ORIGIN, PROCESS_STATE];
 
+/// Those of them that version 2 of the schema added.
+pub(super) const TABLES_2: &[Table] = &[ORIGIN];
+
 /// Why a snapshot cannot be read: SQLite refused, or a row has what no version stores.
 #[derive(Debug)]
 pub(super) enum Unreadable {
