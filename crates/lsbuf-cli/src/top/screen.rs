@@ -5,6 +5,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use lsbuf::escape::escape;
 use lsbuf::history::shown;
 use lsbuf::model::{Bytes, LeakShape};
 use lsbuf::render::{Cell, Sizes, Style as CellStyle};
@@ -213,6 +214,8 @@ fn heading(state: &State<'_>) -> String {
 /// The lowest line: what is typed, what went wrong, or which keys there are.
 fn footer(state: &State<'_>) -> String {
     if let Some((purpose, text)) = &state.entry {
+        // What cannot be seen is escaped, and a backslash stays as it was typed.
+        let text = escape(text.as_bytes()).replace("\\\\", "\\");
         return format!("{}{text}_", purpose.prompt());
     }
     if let Some(failure) = state.mistake.as_ref().or(state.failure.as_ref()) {

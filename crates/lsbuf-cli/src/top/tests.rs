@@ -308,6 +308,18 @@ fn without_own_sequences(bytes: &[u8]) -> String {
     rest
 }
 
+/// Check that a typed character that cannot be seen is escaped, and that a backslash is not.
+#[test]
+fn typed_text_can_be_seen() {
+    let filter = filter(&[]);
+    let mut state = state(&filter);
+    state.answer(answer(1, world()));
+    press(&mut state, "/a\\d\u{fe00}");
+    let cells = drawn(&mut state, 80, 24, true);
+    let written = without_own_sequences(&terminal::frame(None, &cells).unwrap());
+    assert!(written.contains(r"/a\d\xef\xb8\x80_"), "{written}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
