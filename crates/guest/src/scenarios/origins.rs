@@ -313,7 +313,13 @@ fn of_every_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
         let known = is_ours.iter().any(|part| function.contains(part));
         ctx.check(format!("{comm}: function of the call: {function}"), known)?;
     }
-    drop((older, younger));
+    // Each ends by itself, so that it removes its segment.
+    let actors =
+        older.into_iter().map(|(.., actor)| actor).chain(younger.into_iter().map(|(.., actor)| actor));
+    for mut actor in actors {
+        actor.go_on()?;
+        ctx.check(format!("{} ends", actor.pid), actor.paused().is_err())?;
+    }
     remove(ctx)
 }
 
