@@ -102,12 +102,11 @@ impl SoakTally {
     ) {
         for scan in scans {
             self.running += 1;
-            let findings = judge::running(history, scan);
+            let findings = judge::running(history, scan, self.beside_recorder);
             self.add(findings, "while the world moved", &scan.answer, say);
         }
     }
 
-    /// Judges an answer about the paused world.
     /// Judges an answer about the paused world. Returns whether it could be judged: beside a
     /// recorder, whose helpers start and end, an answer with notes has estimates.
     pub(super) fn judged_paused(
