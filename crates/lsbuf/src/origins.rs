@@ -155,10 +155,11 @@ fn start(_: u32) -> Result<Started, Unavailable> {
 pub fn status(below: &Path) -> Status {
     let folder = Pins::path(below, PinSet::Origins);
     let access = |path: &Path| pins::facts(path).ok().map(|facts| Access::of(&facts));
-    let opened = Pins::open(below, PinSet::Origins);
-    let tried = View::ALL.map(|view| match &opened {
-        Ok(pins) => origins::read(pins, view, |_| ()).err(),
-        Err(why) => Some(why.clone()),
+    let recorder = read(below);
+    let stacks = || origins::read(&Pins::open(below, PinSet::Origins)?, View::Stacks, |_| ());
+    let tried = View::ALL.map(|view| match view {
+        View::Origins => recorder.as_ref().err().cloned(),
+        View::Stacks => stacks().err(),
     });
     let pins = View::ALL.iter().zip(&tried).map(|(view, why)| Pin {
         name: view.name(),
@@ -168,7 +169,7 @@ pub fn status(below: &Path) -> Status {
     let pins = pins.collect();
     let unusable = tried.iter().flatten().next().map(|why| format!("{why}; {}", advise(below, why)));
     let access = access(&folder);
-    Status { folder, access, pins, recorder: read(below).ok(), unusable }
+    Status { folder, access, pins, recorder: recorder.ok(), unusable }
 }
 
 /// What to do so that the caller can read the recorder.
@@ -204,10 +205,4 @@ fn read(below: &Path) -> Result<Recorded, Unavailable> {
             .map(Hook::sees)
             .collect(),
     })
-}
-
-/// The programs of the recorder, in the order in which they are attached.
-#[must_use]
-pub fn programs() -> Vec<&'static str> {
-    Hook::ALL.map(Hook::name).into()
 }

@@ -3,6 +3,7 @@
 //! Limits: a buffer without a record is older than the recorder, or its birth was lost. It counts
 //! as older only if nothing was lost, or if its own times say so.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::kernel::bpf::Unavailable;
 use crate::kernel::bpf::hooks::{About, Hook, View};
-use crate::kernel::bpf::origins::{
-    self, OriginCounts, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack,
-};
+use crate::kernel::bpf::origins::{self, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack};
 use crate::kernel::bpf::pins::{PinSet, Pins};
 use crate::kernel::root::ProcRoot;
 #[cfg(feature = "symbols")]
@@ -72,6 +71,8 @@ impl OriginReader {
             }
             self.name_stacks(&births, &buffers);
         }
+        // Asked only if a buffer has no record.
+        let lost = LazyCell::new(|| counts.lost(&pins));
         for buffer in &mut buffers {
             let birth = key(&buffer.id).and_then(|key| births.get(&key));
             buffer.origin = Some(Box::new(match birth {
@@ -80,7 +81,7 @@ impl OriginReader {
                     let stack = kept.map(|kept| Arc::clone(&kept.stack));
                     Origin::Made(Box::new(birth_of(record, &counts.about, stack)))
                 }
-                None => without_record(buffer, &counts),
+                None => without_record(buffer, &counts.about, || *lost),
             }));
         }
         Ok(true)
@@ -198,16 +199,16 @@ impl StackNames {
 /// What is known of a buffer that has no record. It is older than the recorder if its inode is, or
 /// if no record was lost. Its inode may say a later time, because that of some kinds is set anew by
 /// writing.
-fn without_record(buffer: &Buffer, counts: &OriginCounts) -> Origin {
+fn without_record(buffer: &Buffer, about: &About, lost: impl Fn() -> Option<u64>) -> Origin {
     let watched = Hook::of_births(buffer.id.kind, buffer.huge_page.is_some());
-    if watched.is_none_or(|hook| counts.about.watched & hook.bit() == 0) {
+    if watched.is_none_or(|hook| about.watched & hook.bit() == 0) {
         return Origin::Unknown(NoOrigin::NotWatched);
     }
-    let since = SystemTime::UNIX_EPOCH + Duration::from_nanos(counts.about.since_wall);
+    let since = SystemTime::UNIX_EPOCH + Duration::from_nanos(about.since_wall);
     let is_older = buffer.created_at.is_some_and(|at| at < since);
     // Without its namespace the record of a segment could not be looked up.
     let could_be_found = key(&buffer.id).is_some();
-    if is_older || could_be_found && counts.lost == Some(0) {
+    if is_older || could_be_found && lost() == Some(0) {
         return Origin::Before;
     }
     Origin::Unknown(NoOrigin::Lost)
@@ -288,9 +289,8 @@ mod tests {
     use super::*;
     use crate::model::{Bytes, Dev, Inode, IpcNamespace};
 
-    fn counts(watched: u32, lost: Option<u64>) -> OriginCounts {
-        let about = About { since: 7_000_000_000, since_wall: 100_000_000_000, most: 64, watched };
-        OriginCounts { lost, about, ..OriginCounts::default() }
+    fn about(watched: u32) -> About {
+        About { since: 7_000_000_000, since_wall: 100_000_000_000, most: 64, watched }
     }
 
     fn at(seconds: u64) -> Option<SystemTime> {
@@ -317,11 +317,11 @@ mod tests {
             (None, Some(0), Origin::Before),
             (None, None, lost.clone()),
         ] {
-            let found = without_record(&memfd(created_at), &counts(all, how_many));
+            let found = without_record(&memfd(created_at), &about(all), || how_many);
             assert_eq!(found, expected, "{created_at:?} {how_many:?}");
         }
         let segment = Buffer::new(BufferId::new(Kind::Sysv, None, Inode(5)));
-        assert_eq!(without_record(&segment, &counts(all, Some(0))), lost);
+        assert_eq!(without_record(&segment, &about(all), || Some(0)), lost);
     }
 
     /// Check that what no running program sees is not called older.
@@ -330,7 +330,7 @@ mod tests {
         let expected = Origin::Unknown(NoOrigin::NotWatched);
         let of = |buffer: &Buffer, hooks: &[Hook]| {
             let set = hooks.iter().fold(0, |set, hook| set | hook.bit());
-            without_record(buffer, &counts(set, Some(0)))
+            without_record(buffer, &about(set), || Some(0))
         };
         assert_eq!(of(&memfd(at(1)), &[Hook::DmabufBorn, Hook::HugeBorn]), expected);
         assert_eq!(of(&memfd(at(1)), &[Hook::ShmemBorn]), Origin::Before);
@@ -366,7 +366,7 @@ mod tests {
             comm: *b"maker\0\0\0\0\0\0\0\0\0\0\0",
             thread: *b"worker\0\0\0\0\0\0\0\0\0\0",
         };
-        let birth = birth_of(&record, &counts(0, None).about, None);
+        let birth = birth_of(&record, &about(0), None);
         assert_eq!((birth.after_boot, Some(birth.at)), (Duration::from_secs(9), at(102)));
         assert_eq!((birth.command, birth.thread), ("maker".into(), "worker".into()));
     }

@@ -305,41 +305,55 @@ impl Probes {
         file: &OwnedFd,
         mut each: impl FnMut(Record<'_>),
     ) -> Result<(), Errno> {
-        // More than what the kernel buffers for one step, which it returns as a whole: 8 pages
-        // (`bpf_seq_read` in kernel/bpf/bpf_iter.c).
-        let room = 16 * page_size();
-        let chunk = &mut self.chunk;
-        let (mut kept, mut unexpected, mut ended) = (0, false, !iterator.has_end());
-        loop {
-            if chunk.len() < kept + room {
-                chunk.resize(kept + room, 0);
-            }
-            let n = match retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..])) {
-                // The kernel looked at a million entries without a record, and goes on from there
-                // in the next call (`MAX_ITER_OBJECTS` in kernel/bpf/bpf_iter.c).
-                Err(Errno::AGAIN) => continue,
-                n => n?,
-            };
-            if n == 0 {
-                return if kept == 0 && ended { Ok(()) } else { Err(Errno::BADMSG) };
-            }
-            let filled = kept + n;
+        let (mut unexpected, mut ended) = (false, !iterator.has_end());
+        let is_whole = read_to_end(file, &mut self.chunk, |bytes| {
             let take = |record: Record<'_>| {
                 unexpected |= !iterator.writes(&record);
                 ended |= record == Record::End;
                 each(record);
             };
-            let done = record::each(&chunk[..filled], take).map_err(|Malformed| Errno::BADMSG)?;
+            let done = record::each(bytes, take)?;
             if unexpected {
-                return Err(Errno::BADMSG);
+                return Err(Malformed);
             }
-            chunk.copy_within(done..filled, 0);
-            kept = filled - done;
             // No record follows the last one.
-            if kept == 0 && ended && iterator.has_end() {
-                return Ok(());
-            }
+            Ok((done, done == bytes.len() && ended && iterator.has_end()))
+        })?;
+        if is_whole && ended { Ok(()) } else { Err(Errno::BADMSG) }
+    }
+}
+
+/// Reads an open iterator to its end. `take` gets what was read and not taken yet; it returns how
+/// many bytes it has taken, and whether nothing can follow. Returns whether all bytes were taken.
+fn read_to_end(
+    file: &OwnedFd,
+    chunk: &mut Vec<u8>,
+    mut take: impl FnMut(&[u8]) -> Result<(usize, bool), Malformed>,
+) -> Result<bool, Errno> {
+    // More than what the kernel buffers for one step, which it returns as a whole: 8 pages
+    // (`bpf_seq_read` in kernel/bpf/bpf_iter.c).
+    let room = 16 * page_size();
+    let mut kept = 0;
+    loop {
+        if chunk.len() < kept + room {
+            chunk.resize(kept + room, 0);
         }
+        let n = match retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..])) {
+            // The kernel looked at a million entries without a record, and goes on from there in
+            // the next call (`MAX_ITER_OBJECTS` in kernel/bpf/bpf_iter.c).
+            Err(Errno::AGAIN) => continue,
+            n => n?,
+        };
+        if n == 0 {
+            return Ok(kept == 0);
+        }
+        let filled = kept + n;
+        let (done, is_last) = take(&chunk[..filled]).map_err(|Malformed| Errno::BADMSG)?;
+        if is_last {
+            return Ok(done == filled);
+        }
+        chunk.copy_within(done..filled, 0);
+        kept = filled - done;
     }
 }
 

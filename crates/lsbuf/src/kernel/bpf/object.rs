@@ -239,12 +239,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Parses the object and loads its own type information.
     pub(super) fn new(iterator: Iterator) -> Result<Prepared, Unavailable> {
-        let mut object = Object::parse(iterator.object()).map_err(|e| unfit(&e))?;
-        // Every kernel that has BPF iterators understands all of these features.
-        let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
-        let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
-        let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
-        let loaded_types = sys::load_types(&own).map_err(Unavailable::Refused)?;
+        let (object, own, loaded_types) = parse(iterator.object())?;
         Ok(Prepared { iterator, object, own, loaded_types })
     }
 
@@ -276,6 +271,17 @@ impl Prepared {
         let attached = sys::attach(loaded.as_fd(), walked).map_err(Unavailable::Refused)?;
         Ok((attached, maps))
     }
+}
+
+/// Parses an object and loads its own type information. Returns that as it is, too.
+pub(super) fn parse(bytes: &[u8]) -> Result<(Object, Vec<u8>, OwnedFd), Unavailable> {
+    let mut object = Object::parse(bytes).map_err(|e| unfit(&e))?;
+    // Every kernel that has BPF iterators understands all of these features.
+    let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
+    let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
+    let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
+    let loaded = sys::load_types(&own).map_err(Unavailable::Refused)?;
+    Ok((object, own, loaded))
 }
 
 /// Puts the maps and the object's own functions in the place of what stands for them.

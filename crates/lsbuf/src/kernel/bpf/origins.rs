@@ -8,15 +8,13 @@
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::param::page_size;
 
 use super::hooks::{About, Hook, View};
 use super::layout::{self, Field, Whole};
 use super::pins::Pins;
 use super::record::{dev, text};
-use super::{Unavailable, guard, loading};
+use super::{Unavailable, loading, read_to_end};
 use crate::kernel::parse::Malformed;
-use crate::kernel::read::retry;
 use crate::model::{Dev, Inode, IpcNamespace, Label, Pid, Tid};
 
 /// `PF_KTHREAD` of the kernel's include/linux/sched.h.
@@ -61,9 +59,6 @@ pub(crate) struct OriginCounts {
     pub(crate) deaths: u64,
     /// Births for which there was no room.
     pub(crate) full: u64,
-    /// Births that have no record, for whatever reason. `None`: the caller may not ask how many the
-    /// kernel skipped.
-    pub(crate) lost: Option<u64>,
     pub(crate) about: About,
 }
 
@@ -112,31 +107,16 @@ pub(crate) fn read(
     mut each: impl FnMut(OriginRow<'_>),
 ) -> Result<OriginCounts, Unavailable> {
     let file = pins.read(view.name())?;
-    // More than what the kernel buffers for one step, which it returns as a whole: 8 pages.
-    let room = 16 * page_size();
-    let mut chunk = Vec::new();
-    let (mut kept, mut counts) = (0, None::<OriginCounts>);
-    loop {
-        if chunk.len() < kept + room {
-            chunk.resize(kept + room, 0);
-        }
-        let n = match retry(|| guard::read(None, file.as_fd(), &mut chunk[kept..])) {
-            Err(Errno::AGAIN) => continue,
-            n => n.map_err(Unavailable::of_reading)?,
-        };
-        if n == 0 {
-            let whole = counts.filter(|_| kept == 0);
-            return whole.map(|counts| counts.with_lost(pins)).ok_or(Unavailable::Foreign);
-        }
-        let filled = kept + n;
-        let done = rows(&chunk[..filled], |row| match row {
+    let mut counts = None;
+    let is_whole = read_to_end(&file, &mut Vec::new(), |bytes| {
+        let taken = rows(bytes, |row| match row {
             OriginRow::Counts(found) => counts = Some(found),
             row => each(row),
         });
-        let done = done.map_err(|Malformed| Unavailable::Foreign)?;
-        chunk.copy_within(done..filled, 0);
-        kept = filled - done;
-    }
+        Ok((taken?, false))
+    });
+    let is_whole = is_whole.map_err(Unavailable::of_reading)?;
+    counts.filter(|_| is_whole).ok_or(Unavailable::Foreign)
 }
 
 /// How often, at most, the kernel skipped all copies of a program of the recorder. `None`: it does
@@ -232,11 +212,13 @@ impl OriginRecord {
 }
 
 impl OriginCounts {
-    fn with_lost(self, pins: &Pins) -> OriginCounts {
+    /// Births that have no record, for whatever reason. `None`: the caller may not ask how many the
+    /// kernel skipped.
+    pub(crate) fn lost(&self, pins: &Pins) -> Option<u64> {
         let births =
             Hook::ALL.into_iter().filter(|hook| hook.is_birth() && self.about.watched & hook.bit() != 0);
         let skipped = births.map(|hook| skipped(pins, hook)).sum::<Option<u64>>();
-        OriginCounts { lost: skipped.map(|skipped| skipped.saturating_add(self.full)), ..self }
+        skipped.map(|skipped| skipped.saturating_add(self.full))
     }
 
     fn of(record: &layout::OriginCounts) -> OriginCounts {
@@ -245,7 +227,6 @@ impl OriginCounts {
             births: counts.births,
             deaths: counts.deaths,
             full: counts.full,
-            lost: None,
             about: About {
                 since: about.since,
                 since_wall: about.since_wall,
@@ -354,9 +335,6 @@ mod tests {
     fn counts() {
         let bytes = written(layout::ORIGIN_COUNTS, &[&longs(&[1, 2, 3, 4, 5]), &words(&[6, 7])]);
         let about = About { since: 4, since_wall: 5, most: 6, watched: 7 };
-        assert_eq!(
-            only(&bytes),
-            OriginRow::Counts(OriginCounts { births: 1, deaths: 2, full: 3, lost: None, about })
-        );
+        assert_eq!(only(&bytes), OriginRow::Counts(OriginCounts { births: 1, deaths: 2, full: 3, about }));
     }
 }

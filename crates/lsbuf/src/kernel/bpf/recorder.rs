@@ -12,14 +12,13 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use aya_obj::Object;
-use aya_obj::btf::{Btf, BtfFeatures};
+use aya_obj::btf::Btf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::hooks::{About, Hook, View};
 use super::iterator::Unavailable;
-use super::object::{LoadedMap, STRUCTURES, load_program, make_maps, relocate, unfit};
+use super::object::{LoadedMap, STRUCTURES, load_program, make_maps, parse, relocate, unfit};
 use super::sys::{self, Attached};
 use crate::kernel::btf;
 use crate::kernel::btf_file::BtfFile;
@@ -54,11 +53,7 @@ impl Recorder {
     /// buffers there is room.
     pub(crate) fn start(sys: &Path, most: u32) -> Result<Recorder, Unavailable> {
         lift_memory_limit();
-        let mut object = Object::parse(object()).map_err(|e| unfit(&e))?;
-        let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
-        let own = object.fixup_and_sanitize_btf(&features).map_err(|e| unfit(&e))?;
-        let own = own.ok_or_else(|| unfit(&"no type information"))?.to_bytes();
-        let types = sys::load_types(&own).map_err(Unavailable::Refused)?;
+        let (mut object, own, types) = parse(object())?;
         let file = BtfFile::open(sys).map_err(Unavailable::NoTypes)?;
         let unreadable = |_| Unavailable::NoTypes(rustix::io::Errno::BADMSG);
         let kernel = btf::Index::of(&file, STRUCTURES, FUNCTIONS).map_err(unreadable)?;

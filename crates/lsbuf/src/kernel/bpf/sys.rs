@@ -207,14 +207,8 @@ pub(super) fn program_of(link: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// What the kernel tells of an attached iterator. What it does not know is 0.
 fn link_info(link: BorrowedFd<'_>) -> Result<bpf_link_info> {
     let mut info = MaybeUninit::<bpf_link_info>::zeroed();
-    let mut attributes = Attributes::new();
-    let fields = attributes.fields();
-    fields.info.bpf_fd = number(link);
-    fields.info.info = info.as_mut_ptr().addr() as u64;
-    fields.info.info_len = size_of::<bpf_link_info>() as u32;
-    // SAFETY: the address is that of `info`, exclusively borrowed, with its length. The kernel
-    // reads from it where to write a name, which is nowhere: the address there is 0.
-    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    // SAFETY: an address in the structure is where to write a name, and is 0.
+    unsafe { fill_info(link, &mut info) }?;
     // SAFETY: the structure consists of integers, and all of its bytes were zeros before the call.
     Ok(unsafe { info.assume_init() })
 }
@@ -223,21 +217,32 @@ fn link_info(link: BorrowedFd<'_>) -> Result<bpf_link_info> {
 /// processor. `None`: the kernel skips none (before Linux 5.12, commit 9ed9e9ba2337).
 pub(super) fn skipped(program: BorrowedFd<'_>) -> Result<Option<u64>> {
     let mut info = MaybeUninit::<bpf_prog_info>::zeroed();
-    let mut attributes = Attributes::new();
-    let fields = attributes.fields();
-    fields.info.bpf_fd = number(program);
-    fields.info.info = info.as_mut_ptr().addr() as u64;
-    fields.info.info_len = size_of::<bpf_prog_info>() as u32;
-    // SAFETY: the address is that of `info`, exclusively borrowed, with its length. The kernel
-    // reads from it where to write lists, which is nowhere: their lengths there are 0.
-    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
-    let known = attributes.fields();
-    // SAFETY: the fields of the union are integers, and all of its bytes are set.
-    let filled = unsafe { known.info.info_len } as usize;
+    // SAFETY: the addresses in the structure are where to write lists, and their lengths are 0.
+    let filled = unsafe { fill_info(program, &mut info) }?;
     // SAFETY: the structure consists of integers, and all of its bytes were zeros before the call.
     let info = unsafe { info.assume_init() };
     let has = std::mem::offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>() <= filled;
     Ok(has.then_some(info.recursion_misses))
+}
+
+/// Lets the kernel fill a structure with what it tells of a link or a program. Returns how many
+/// bytes of it this kernel knows.
+///
+/// # Safety
+///
+/// The kernel reads from the structure where it may write more. Each such address must be valid for
+/// that, or its length 0.
+unsafe fn fill_info<T>(of: BorrowedFd<'_>, info: &mut MaybeUninit<T>) -> Result<usize> {
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.info.bpf_fd = number(of);
+    fields.info.info = info.as_mut_ptr().addr() as u64;
+    fields.info.info_len = size_of::<T>() as u32;
+    // SAFETY: the address is that of `info`, exclusively borrowed, with its length; the caller is
+    // responsible for those in it.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    // SAFETY: the fields of the union are integers, and all of its bytes are set.
+    Ok(unsafe { attributes.fields().info.info_len } as usize)
 }
 
 /// Opens an attached iterator for one reading.
