@@ -130,9 +130,6 @@ static always_inline void fill(void *context, struct birth *birth)
 	birth->complete = 1;
 }
 
-/* Whether a function that returns a pointer has failed: the last addresses are error numbers. */
-#define is_error(address) (!(address) || (address) >= (u64)-MAX_ERRNO)
-
 /* An inode is made: a regular file of tmpfs or hugetlbfs. */
 static always_inline int inode_born(void *context, u64 result)
 {
@@ -162,19 +159,6 @@ static always_inline int died(u64 argument)
 		count(deaths);
 	return 0;
 }
-
-/*
- * The result of a function with so many arguments. Written as one instruction, because the compiler
- * would choose the place before it loads, and the verifier allows no other place than a constant.
- */
-#define result_after(context, arguments)                                                         \
-	({                                                                                       \
-		u64 result;                                                                      \
-		asm volatile("%0 = *(u64 *)(%1 + %2)"                                            \
-			     : "=r"(result)                                                      \
-			     : "r"(context), "i"(8 * (arguments)));                              \
-		result;                                                                          \
-	})
 
 /* struct inode *shmem_get_inode(…), and the same with __ before its name */
 SEC("fexit/shmem_get_inode")

@@ -6,49 +6,10 @@
 #ifndef LSBUF_ORIGINS_H
 #define LSBUF_ORIGINS_H
 
-#include "lsbuf.h"
-
-#define S_IFREG 0100000
-#define MAX_ERRNO 0xfff
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-/* A field of struct inode that no other program reads. */
-struct inode___generation {
-	u32 i_generation;
-};
-
-#pragma clang attribute pop
-
-static long (*const map_delete)(void *map, const void *key) = (void *)3;
-static u64 (*const current_pid_tgid)(void) = (void *)14;
-static u64 (*const current_uid_gid)(void) = (void *)15;
-static long (*const current_comm)(void *to, u32 size) = (void *)16;
-static u64 (*const current_task)(void) = (void *)35;
-static long (*const get_stack)(void *context, void *to, u32 size, u64 flags) = (void *)67;
-static u64 (*const current_cgroup)(void) = (void *)80;
-static u64 (*const boot_ns)(void) = (void *)125;
-static long (*const seq_printf)(void *seq, const char *format, u32 size, const void *data, u32 length) = (void *)126;
-
-#define current_uid() ((u32)current_uid_gid())
-#define barrier() asm volatile("" ::: "memory")
-
-/* Flags of get_stack. */
-#define USER_STACK (1ULL << 8)
-#define USER_BUILD_ID (1ULL << 11)
+#include "births.h"
 
 /* How many living buffers have a record, unless another number is chosen when it is installed. */
 #define MOST_LIVING 65536
-#define MOST_KERNEL_FRAMES 24
-#define MOST_USER_FRAMES 48
-
-/* struct bpf_stack_build_id of include/uapi/linux/bpf.h */
-struct user_frame {
-	/* 1: build id and offset in the file. 2: address. */
-	s32 status;
-	u8 build_id[20];
-	u64 place;
-};
 
 /* What is kept of a birth: less than 2 KiB, the size in which the kernel allocates it. */
 struct birth {
