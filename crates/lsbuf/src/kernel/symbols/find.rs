@@ -20,12 +20,13 @@
 //! with that build id was found.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use memchr::memmem::Finder;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, readlinkat};
 use rustix::io::Result;
 use rustix::path::Arg;
 
@@ -77,7 +78,11 @@ pub(super) fn find(
         if wanted.is_empty() {
             break;
         }
-        let Some(main) = pin(process.dir(), &vma, &path).ok().and_then(readable) else { continue };
+        let Ok(pinned) = pin(process.dir(), &vma, &path) else { continue };
+        // `maps` writes a line feed as `\012`, which a name may also have. The link has the name as
+        // it is.
+        let path = own_link(&pinned).unwrap_or(path);
+        let Some(main) = readable(pinned) else { continue };
         let Some(build_id) = main.elf.build_id.filter(|id| wanted.remove(id)) else { continue };
         let debug = debug_file(process.dir(), &build_id);
         let both = || debug.iter().chain([&main]);
@@ -170,7 +175,13 @@ fn debug_file(process: &Folder, build_id: &BuildId) -> Option<Opened> {
     })
 }
 
-/// The last part of a path in `maps`, which marks deleted files.
+/// The path of a pinned file, which marks deleted files.
+fn own_link(pinned: &OwnedFd) -> Option<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    readlinkat(CWD, link, Vec::new()).ok().map(CString::into_bytes)
+}
+
+/// The last part of a path that marks deleted files.
 fn name_of(path: &[u8]) -> Label {
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     Label::from(path.rsplit(|&byte| byte == b'/').next().unwrap_or_default())
