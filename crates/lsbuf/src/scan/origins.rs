@@ -1,5 +1,8 @@
 //! Joins buffers with what the flight recorder knows of their births.
 //!
+//! A record has the maker's pid in the first pid namespace, where it may have exited. That pid is
+//! another process in any other namespace, so there nothing is told.
+//!
 //! Limits: a buffer without a record is older than the recorder, or its birth was lost. It counts
 //! as older only if nothing was lost, or if its own times say so.
 
@@ -13,6 +16,7 @@ use crate::kernel::bpf::Unavailable;
 use crate::kernel::bpf::hooks::{About, Hook, View};
 use crate::kernel::bpf::origins::{self, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack};
 use crate::kernel::bpf::pins::{PinSet, Pins};
+use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
 #[cfg(feature = "symbols")]
 use crate::kernel::symbols::{Request, Symbolizer};
@@ -25,6 +29,7 @@ use crate::model::{
 /// and again reads each once.
 #[derive(Debug)]
 pub(super) struct OriginReader {
+    root: Arc<ProcRoot>,
     /// By what was made and when.
     stacks: HashMap<(OriginOf, u64), KeptStack>,
     names: StackNames,
@@ -40,7 +45,18 @@ struct KeptStack {
 impl OriginReader {
     /// For the processes of this procfs.
     pub(super) fn new(root: &Arc<ProcRoot>, deadline: Duration) -> OriginReader {
-        OriginReader { stacks: HashMap::new(), names: StackNames::new(root, deadline) }
+        OriginReader {
+            root: Arc::clone(root),
+            stacks: HashMap::new(),
+            names: StackNames::new(root, deadline),
+        }
+    }
+
+    /// Whether the procfs is that of this machine's first pid namespace. Kernel threads are listed
+    /// only there, but hidepid may hide them.
+    fn has_first_pids(&self) -> bool {
+        let is_first = || self.root.has_own_pids() && Rights::own().first_pid_namespace;
+        self.root.is_live() && (self.root.shows_kernel_threads() || is_first())
     }
 
     /// Says of each buffer who made it, by the recorder that is pinned below a folder, with the
@@ -56,6 +72,9 @@ impl OriginReader {
             Err(Unavailable::NotPinned) => return Ok(false),
             Err(why) => return Err(why),
         };
+        if !self.has_first_pids() {
+            return Err(Unavailable::OtherPids);
+        }
         let mut births = HashMap::new();
         let counts = origins::read(&pins, View::Origins, |row| {
             if let OriginRow::Birth(record) = row {
@@ -338,6 +357,21 @@ mod tests {
         assert_eq!(of(&huge, &[Hook::ShmemBorn]), expected);
         let secret = Buffer::new(BufferId::new(Kind::Secretmem, None, Inode(5)));
         assert_eq!(of(&secret, &Hook::ALL), expected);
+    }
+
+    /// Check that a recorded procfs is not joined with what the recorder of this machine knows.
+    #[test]
+    fn not_of_a_recording() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel_thread = format!("2 (kthreadd) S 0 0 0 0 -1 2129984{}\n", " 0".repeat(42));
+        for (path, text) in [("sys/kernel/osrelease", "6.1.0\n"), ("2/stat", &kernel_thread)] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = Arc::new(ProcRoot::open(folder.path()).unwrap());
+        assert!(root.shows_kernel_threads());
+        assert!(!OriginReader::new(&root, Duration::from_secs(1)).has_first_pids());
     }
 
     /// Check that a segment is looked up by its namespace, and a file by its device.

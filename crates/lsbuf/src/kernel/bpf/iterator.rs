@@ -151,6 +151,9 @@ pub(crate) enum Unavailable {
     Missing,
     /// The kernel has no such function, or has it only as a part of others.
     NoFunction,
+    /// The kernel runs no programs when its functions begin and return. On arm64 it can since Linux
+    /// 6.4 (commit 2aa6ac03516d).
+    NoTrampolines,
     /// It would record births, and the deaths could not be noticed.
     NoDeaths,
     /// It was not requested.
@@ -162,6 +165,8 @@ pub(crate) enum Unavailable {
     /// The file in its place is not on a bpf filesystem, is not an iterator, or belongs neither to
     /// root nor to the caller.
     Foreign,
+    /// It tells pids of the first pid namespace, and the procfs has those of another one.
+    OtherPids,
     /// This process may not load or read it.
     Refused(Errno),
     /// This kernel cannot run it.
@@ -186,11 +191,17 @@ impl fmt::Display for Unavailable {
             }
             Unavailable::Missing => f.write_str("this kernel has no such iterator"),
             Unavailable::NoFunction => f.write_str("this kernel has no such function of its own"),
+            Unavailable::NoTrampolines => {
+                f.write_str("this kernel runs no BPF programs at its functions (arm64: since Linux 6.4)")
+            }
             Unavailable::NoDeaths => f.write_str("it could not be noticed when what it records is gone"),
             Unavailable::NotRequested => f.write_str("not requested"),
             Unavailable::NotBuilt => f.write_str("lsbuf was built without BPF support"),
             Unavailable::NotPinned => f.write_str("not pinned"),
             Unavailable::Foreign => f.write_str("what is there was not pinned by root"),
+            Unavailable::OtherPids => {
+                f.write_str("it tells pids of the first pid namespace, and this /proc has others")
+            }
             Unavailable::Refused(errno) => write!(f, "{}", std::io::Error::from(*errno)),
             Unavailable::Unfit(why) => write!(f, "does not fit this kernel: {why}"),
         }

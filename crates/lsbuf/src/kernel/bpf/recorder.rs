@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use aya_obj::btf::Btf;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -55,7 +56,7 @@ impl Recorder {
         lift_memory_limit();
         let (mut object, own, types) = parse(object())?;
         let file = BtfFile::open(sys).map_err(Unavailable::NoTypes)?;
-        let unreadable = |_| Unavailable::NoTypes(rustix::io::Errno::BADMSG);
+        let unreadable = |_| Unavailable::NoTypes(Errno::BADMSG);
         let kernel = btf::Index::of(&file, STRUCTURES, FUNCTIONS).map_err(unreadable)?;
 
         let arguments = |hook: Hook| -> Result<[u8; 4], Unavailable> {
@@ -95,7 +96,7 @@ impl Recorder {
                 let at = if hook.is_birth() { Attached::Exit } else { Attached::Entry };
                 let copies = (0..hook.copies()).map(|_| {
                     let loaded = load(hook.name(), (number, at))?;
-                    sys::attach_to_function(loaded.as_fd()).map_err(Unavailable::Refused)
+                    sys::attach_to_function(loaded.as_fd()).map_err(why_not_attached)
                 });
                 copies.collect()
             };
@@ -122,6 +123,15 @@ fn place(kernel: &btf::Index<'_, { FUNCTIONS.len() }>, hook: Hook) -> Option<(us
         let nth = FUNCTIONS.iter().position(|function| function == name)?;
         Some((nth, kernel.functions[nth]?))
     })
+}
+
+fn why_not_attached(errno: Errno) -> Unavailable {
+    /// `ENOTSUPP` of the kernel's include/linux/errno.h: ftrace cannot call programs.
+    const NOT_SUPPORTED: Errno = Errno::from_raw_os_error(524);
+    match errno {
+        NOT_SUPPORTED => Unavailable::NoTrampolines,
+        errno => Unavailable::Refused(errno),
+    }
 }
 
 fn map<'m>(maps: &'m [LoadedMap], name: &str) -> Result<&'m OwnedFd, Unavailable> {
