@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 use lsbuf_guest::bench::figures::{Figures, Measured, Results};
 use lsbuf_guest::bench::shared::UNHELD;
-use lsbuf_guest::bench::way::{AUTO, BPF, FIND, PINNED, PINNED_ALL, PINNED_TABLE, PROCFS, START, TEXT};
+use lsbuf_guest::bench::way::{
+    AUTO, BPF, FIND, ORIGINS, PINNED, PINNED_ALL, PINNED_TABLE, PROCFS, START, TEXT,
+};
 use lsbuf_guest::bench::world::NATIVE;
 
 use super::tables::ms;
@@ -60,6 +62,16 @@ const TARGETS: &[Target] = &[
         reach: "≤ 1.3×",
         find: |all| {
             at_most(1.3, times(command(all, "desktop", PINNED_ALL)?, command(all, "desktop", PINNED)?))
+        },
+    },
+    Target {
+        figure: "table of 1,000 dma-bufs, BPF pinned: what ORIGIN adds, desktop",
+        reach: "≤ 5 ms",
+        find: |all| {
+            let with = command(all, "desktop", ORIGINS)?;
+            let without = command(all, "desktop", PINNED_TABLE)?;
+            let (more, ratio) = (with.wall - without.wall, show(times(with, without)));
+            Ok((format!("{} ms, {ratio}", ms(more)), more <= 5.0))
         },
     },
     Target {

@@ -69,6 +69,9 @@ fn measured(world: &str, rounds: usize, programs: PathBuf, folder: PathBuf) -> a
     if (is_shared || world == NATIVE) && geteuid().is_root() {
         mounts_of_its_own()?;
     }
+    // Only in a guest, because it records what the whole machine does.
+    let is_guests = !is_shared && world != NATIVE;
+    let _recorder = is_guests.then(|| BenchPins::record(&programs, &folder));
     // tracefs has the tracepoint that counts system calls. Without it the figure is missing, with
     // the reason.
     let _ = mount("tracefs", "/sys/kernel/tracing", "tracefs", MountFlags::empty(), None);

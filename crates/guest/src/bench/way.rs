@@ -37,6 +37,9 @@ pub(super) const SCANNER: &str = "lsbuf-bench";
 const PINS: &str = "{pins}";
 /// In arguments: a folder without pinned BPF iterators. So lsbuf uses none that the machine has.
 const NO_PINS: &str = "{no-pins}";
+/// In arguments: a folder with pinned BPF iterators and a flight recorder that is older than the
+/// world.
+const RECORDED: &str = "{recorded}";
 /// In arguments: the folder of the files that nobody holds.
 const FILES: &str = "{files}";
 
@@ -48,6 +51,8 @@ pub const PINNED: &str = "lsbuf, BPF pinned";
 pub const PINNED_ALL: &str = "lsbuf, BPF pinned, all kinds";
 /// As [`PINNED`], with a table in place of JSON.
 pub const PINNED_TABLE: &str = "lsbuf, BPF pinned, table";
+/// As [`PINNED_TABLE`], with a column that says who made each buffer.
+pub const ORIGINS: &str = "lsbuf, BPF pinned, table with ORIGIN";
 /// The sources that lsbuf chooses by default.
 pub const AUTO: &str = "lsbuf, auto";
 /// procfs with its fastest way to read mappings.
@@ -80,6 +85,8 @@ const PROCESS_START: BenchWay = other(START, LSBUF, &["--version"]);
 const WAYS: &[BenchWay] = &[
     lsbuf(PINNED, "bpf", &["-d", "--json", "--source", "bpf", "--pins", PINS]),
     other(PINNED_ALL, LSBUF, &["--json", "--source", "bpf", "--pins", PINS]),
+    other(PINNED_TABLE, LSBUF, &["-d", "--source", "bpf", "--pins", PINS]),
+    other(ORIGINS, LSBUF, &["-d", "-o", "+ORIGIN", "--source", "bpf", "--pins", RECORDED]),
     lsbuf(BPF, "bpf", &["-d", "--json", "--source", "bpf", "--pins", NO_PINS]),
     lsbuf(AUTO, "auto", &["-d", "--json", "--pins", NO_PINS]),
     lsbuf(PROCFS, "procfs,bufinfo", &["-d", "--json", "--source", "procfs,bufinfo"]),
@@ -174,6 +181,15 @@ impl Setting {
         self.folder.join("no-pins")
     }
 
+    /// Where BPF iterators are pinned beside a flight recorder.
+    fn recorded(&self) -> PathBuf {
+        Setting::recorded_below(&self.folder)
+    }
+
+    fn recorded_below(folder: &Path) -> PathBuf {
+        folder.join("recorded")
+    }
+
     /// The command of a way.
     fn command(&self, way: &BenchWay) -> Command {
         let mut command = match way.program {
@@ -184,6 +200,7 @@ impl Setting {
             match argument {
                 PINS => command.arg(self.pins()),
                 NO_PINS => command.arg(self.no_pins()),
+                RECORDED => command.arg(self.recorded()),
                 FILES => command.arg(self.files()),
                 word => command.arg(word),
             };
@@ -195,25 +212,35 @@ impl Setting {
     }
 }
 
-/// Pinned BPF iterators. They are removed when this goes.
+/// Pinned BPF programs. They are removed when this goes.
 #[derive(Debug)]
-pub(super) struct BenchPins<'a> {
-    setting: &'a Setting,
+pub(super) struct BenchPins {
+    lsbuf: PathBuf,
+    folder: PathBuf,
 }
 
-impl BenchPins<'_> {
+impl BenchPins {
     /// Pins the iterators. Where that is impossible, the ways that need them say so.
-    pub(super) fn install(setting: &Setting) -> BenchPins<'_> {
-        let pins = BenchPins { setting };
-        if let Err(why) = pins.tell("install") {
-            eprintln!("pinning BPF iterators: {why:#}");
+    pub(super) fn install(setting: &Setting) -> BenchPins {
+        BenchPins::with(&setting.programs, setting.pins(), &["install"])
+    }
+
+    /// Pins a flight recorder and iterators beside it, for a world that is made afterwards.
+    pub(super) fn record(programs: &Path, folder: &Path) -> BenchPins {
+        BenchPins::with(programs, Setting::recorded_below(folder), &["install", "--origins"])
+    }
+
+    fn with(programs: &Path, folder: PathBuf, action: &[&str]) -> BenchPins {
+        let pins = BenchPins { lsbuf: programs.join(LSBUF), folder };
+        if let Err(why) = pins.tell(action) {
+            eprintln!("pinning BPF programs: {why:#}");
         }
         pins
     }
 
-    fn tell(&self, action: &str) -> anyhow::Result<()> {
-        let mut command = Command::new(self.setting.programs.join(LSBUF));
-        command.args(["probes", action, "--pins"]).arg(self.setting.pins()).stdin(Stdio::null());
+    fn tell(&self, action: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.lsbuf);
+        command.arg("probes").args(action).arg("--pins").arg(&self.folder).stdin(Stdio::null());
         let told = command.output().context("starting lsbuf")?;
         let errors = String::from_utf8_lossy(&told.stderr);
         ensure!(told.status.success(), "{}", errors.lines().next().unwrap_or("it says nothing"));
@@ -221,13 +248,13 @@ impl BenchPins<'_> {
     }
 }
 
-impl Drop for BenchPins<'_> {
+impl Drop for BenchPins {
     fn drop(&mut self) {
         // There are none if they could not be installed.
-        if self.setting.pins().exists()
-            && let Err(why) = self.tell("remove")
+        if self.folder.exists()
+            && let Err(why) = self.tell(&["remove"])
         {
-            eprintln!("removing the pinned BPF iterators: {why:#}");
+            eprintln!("removing the pinned BPF programs: {why:#}");
         }
     }
 }
@@ -276,6 +303,8 @@ impl Asked<'_> {
 
     /// Runs the way once, and returns lsbuf's answer.
     fn ask(&self) -> anyhow::Result<(Watched, Option<BenchAnswer>)> {
+        let is_recorded = !self.way.arguments.contains(&RECORDED) || self.setting.recorded().exists();
+        ensure!(is_recorded, "the world was made without a flight recorder");
         let mut command = self.command();
         if !self.way.answers {
             return Ok((finished(command, self.setting.limit)?, None));
