@@ -13,6 +13,7 @@ use crate::arch::Arch;
 use crate::cmd;
 use crate::cpio::Archive;
 use crate::host;
+use crate::maker;
 use crate::workspace::Workspace;
 
 /// The programs of this workspace that a guest gets.
@@ -23,6 +24,8 @@ pub(crate) struct Programs {
     /// Where they are.
     pub(crate) folder: PathBuf,
     names: Vec<&'static str>,
+    /// The programs that make buffers for the tests, and where they are.
+    makers: Vec<(&'static str, PathBuf)>,
 }
 
 /// Builds the programs of a guest, linked statically because the guest has no libraries. Each of
@@ -35,7 +38,8 @@ pub(crate) fn build_programs(
     let packages: Vec<&str> = ["lsbuf-cli", "lsbuf-guest"].iter().chain(more).copied().collect();
     let folder = build_static(workspace, arch, &packages).context("building the guest's programs")?;
     let names = ["lsbuf", "lsbuf-guest"].iter().chain(more).copied().collect();
-    Ok(Programs { arch, folder, names })
+    let makers = maker::build(workspace, arch).context("building the makers of buffers")?;
+    Ok(Programs { arch, folder, names, makers })
 }
 
 /// Builds packages with their programs linked statically. Returns the folder with the programs.
@@ -75,6 +79,9 @@ impl Initramfs {
         let mut archive = Archive::default();
         for name in &programs.names {
             archive.program(&format!("/bin/{name}"), &read(&programs.folder.join(name))?);
+        }
+        for (name, path) in &programs.makers {
+            archive.program(&format!("/bin/{name}"), &read(path)?);
         }
         archive.link("/init", "/bin/lsbuf-guest");
         archive.file("/etc/passwd", b"root:x:0:0::/tmp:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n");

@@ -24,6 +24,7 @@ mod host;
 mod initramfs;
 mod kernels;
 mod licences;
+mod maker;
 mod matrix;
 mod modinfo;
 mod packages;

@@ -20,6 +20,7 @@ pub mod hostile;
 pub mod init;
 pub mod kernels;
 pub mod make;
+pub mod maker;
 pub mod modes;
 pub mod need;
 pub mod output;

@@ -68,6 +68,8 @@ pub enum Need {
     Iterators,
     /// The BPF iterator over dma-bufs.
     BufferIterator,
+    /// BPF programs that run when functions of the kernel begin and return.
+    Fentry,
     /// Huge pages can be reserved.
     HugePages,
     /// memfd_secret(2), and it is not switched off.
@@ -105,6 +107,7 @@ impl Need {
         Self::Procmap,
         Self::Iterators,
         Self::BufferIterator,
+        Self::Fentry,
         Self::HugePages,
         Self::Secretmem,
         Self::Ashmem,
@@ -132,6 +135,7 @@ impl Need {
             Self::Procmap => "procmap",
             Self::Iterators => "iterators",
             Self::BufferIterator => "buffer_iterator",
+            Self::Fentry => "fentry",
             Self::HugePages => "huge_pages",
             Self::Secretmem => "secretmem",
             Self::Ashmem => "ashmem",
@@ -165,6 +169,12 @@ impl Need {
             Self::Procmap => kernel_has_name(b"procmap_query"),
             Self::Iterators => kernel_has_name(b"bpf_iter_task_vma") && kernel_has_name(b"BPF_FUNC_loop"),
             Self::BufferIterator => kernel_has_name(b"bpf_iter_dmabuf"),
+            // What ftrace offers to those who have it call a program. BTF of 5.10 has no function
+            // of ftrace.
+            Self::Fentry => {
+                let listed = fs::read_to_string("/proc/kallsyms");
+                listed.is_ok_and(|listed| listed.contains(" modify_ftrace_direct\n"))
+            }
             Self::HugePages => HugePages::set_aside(1).is_ok(),
             Self::Secretmem => shm::secret().is_ok(),
             Self::Ashmem => fs::exists("/dev/ashmem").unwrap_or(false),

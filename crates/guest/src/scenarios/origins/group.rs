@@ -1,6 +1,8 @@
-//! What a member of the recorder's group reads, and that it can change nothing.
+//! What a member of the recorder's group reads, and that it can change nothing; and a kernel that
+//! cannot run the recorder.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use anyhow::Context;
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
@@ -9,9 +11,10 @@ use super::kit::{Origins, SET, held, install, line, remove, told};
 use crate::actor::{Actor, Held};
 use crate::answer::USER;
 use crate::make;
+use crate::need::Need;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::SIZE;
-use crate::scenarios::probes::{GROUP, by_user_in};
+use crate::scenarios::probes::{GROUP, by_user_in, lsbuf};
 use crate::sys;
 
 pub(super) fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -27,7 +30,7 @@ pub(super) fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
     let outsiders = by_user_in(USER, &["ls", "-o", "INO,ORIGIN", "--kind", "dmabuf"]).output()?;
     let said = String::from_utf8_lossy(&outsiders.stderr).into_owned();
     ctx.check(format!("an outsider is not: {said}"), said.contains("the flight recorder cannot be read"))?;
-    let set = std::path::Path::new(SET);
+    let set = Path::new(SET);
     for entry in std::fs::read_dir(set)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let readable = name.starts_with("origins");
@@ -69,5 +72,21 @@ pub(super) fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
         .windows(8)
         .filter(|bytes| code.contains(&u64::from_ne_bytes((*bytes).try_into().unwrap_or_default())));
     ctx.check_eq("addresses of the kernel's code", 0, addresses.count())?;
+    remove(ctx)
+}
+
+pub(super) fn refused(ctx: &mut Ctx) -> anyhow::Result<()> {
+    if Need::Fentry.probe() {
+        install(ctx, &[])?;
+        return remove(ctx);
+    }
+    let output = lsbuf(&["probes", "install", "--origins"]).output()?;
+    ctx.check_eq("exit status", 1, output.status.code().unwrap_or(-1))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("lsbuf: ")).collect();
+    ctx.check_eq("lines of the error", 1, errors.len())?;
+    let says_why = said.contains("this kernel runs no BPF programs at its functions");
+    ctx.check(format!("it says why: {said}"), says_why)?;
+    ctx.check("nothing is left of it", !Path::new(SET).exists())?;
     remove(ctx)
 }

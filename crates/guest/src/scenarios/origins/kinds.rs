@@ -108,6 +108,19 @@ const MORE: &[(Need, Making)] = &[
             },
         },
     ),
+    (
+        Need::Vivid,
+        Making {
+            comm: "expbuf",
+            kind: "dmabuf",
+            through: "expbuf",
+            make: |stage| {
+                let mut device = make::vivid()?;
+                let buf = device.buffers(1)?.export(0)?;
+                stage.pause(&[Held::by(&buf)?])
+            },
+        },
+    ),
 ];
 
 pub(super) fn of_every_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
@@ -149,7 +162,20 @@ pub(super) fn of_every_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
         let held = actor.paused_with_one()?;
         younger.push((making, held, before..now(), actor));
     }
-    let origins = Origins::ask(&mut lsbuf(&[]))?;
+    let mut origins = Origins::ask(&mut lsbuf(&[]))?;
+    // lsbuf waits for names no longer than a second, which is too short on a busy emulator. What it
+    // has found it keeps.
+    for _ in 0..5 {
+        let nameless = younger.iter().any(|(making, held, ..)| {
+            let origin = origins.of(making.kind, held.ino);
+            making.comm != "anonymous"
+                && origin.is_ok_and(|origin| origin["stack"]["user"][0]["functions"][0].is_null())
+        });
+        if !nameless {
+            break;
+        }
+        origins = Origins::ask(&mut lsbuf(&[]))?;
+    }
     for (making, held, _) in &older {
         let Making { comm, kind, .. } = making;
         let origin = origins.of(kind, held.ino)?;
