@@ -130,7 +130,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Look 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, user, exporter, kind, mount, or payer: the cgroup that the pages are charged to' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, user, exporter, kind, mount; payer: the cgroup that the pages are charged to; and by the flight recorder origin, stack, client: who made it, by which calls, who received it first' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''

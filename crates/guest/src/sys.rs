@@ -140,9 +140,22 @@ pub fn receive_with(socket: impl AsFd, payload: &mut [u8]) -> rustix::io::Result
 ///
 /// The kernel refuses, or the message has no fd.
 pub fn receive_any(socket: impl AsFd) -> anyhow::Result<Vec<OwnedFd>> {
+    receive_flagged(socket, RecvFlags::empty())
+}
+
+/// As [`receive_any`], and leaves the message where it is (`MSG_PEEK`).
+///
+/// # Errors
+///
+/// As [`receive_any`].
+pub fn receive_peeking(socket: impl AsFd) -> anyhow::Result<Vec<OwnedFd>> {
+    receive_flagged(socket, RecvFlags::PEEK)
+}
+
+fn receive_flagged(socket: impl AsFd, flags: RecvFlags) -> anyhow::Result<Vec<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut control, RecvFlags::CMSG_CLOEXEC)
+    recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
         .context("receiving")?;
     let mut fds = Vec::new();
     for message in control.drain() {

@@ -210,7 +210,8 @@ pub(crate) struct PsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SumArgs {
     /// What the buffers of a group have in common: name, command, cgroup, unit, container, pod,
-    /// user, exporter, kind, mount, or payer: the cgroup that the pages are charged to
+    /// user, exporter, kind, mount; payer: the cgroup that the pages are charged to; and by the
+    /// flight recorder origin, stack, client: who made it, by which calls, who received it first
     #[arg(long, value_name = "KEY", default_value = "command", value_parser = sum_key)]
     pub(crate) by: SumKey,
     /// Columns to show; +COL,… adds to the default ones

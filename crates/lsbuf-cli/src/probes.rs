@@ -115,9 +115,16 @@ fn write_recorder(out: &mut impl Write, recorder: &Recorded) -> Result<()> {
     if !recorder.unseen.is_empty() {
         writeln!(out, "This kernel does not show the births of {}.", recorder.unseen.join(", "))?;
     }
+    if !recorder.clients {
+        writeln!(out, "This kernel does not show who receives buffers.")?;
+    }
     let [births, deaths] = [skipped, skipped_deaths].map(|skipped| skipped.unwrap_or(0));
     if births + deaths > 0 {
         writeln!(out, "At most {births} births and {deaths} deaths were skipped by the kernel.")?;
+    }
+    let receipts = recorder.skipped_receipts.unwrap_or(0);
+    if receipts > 0 {
+        writeln!(out, "At most {receipts} receipts were skipped, so no buffer has a client.")?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The flight recorder: who made each living buffer, when, and where in its code.
+ * The flight recorder: who made each living buffer, when, and where in its code; and which process
+ * received it first from its maker.
  *
- * Four programs run when a buffer is born and when it dies. They keep one record for each living
+ * Some programs run when a buffer is born and when it dies. They keep one record for each living
  * buffer in a map, whose key is the address of the kernel's object. Two iterators show the map,
  * without that address: one with stacks and one without, which takes a tenth of the time.
  *
@@ -53,6 +54,32 @@ struct {
 	u32 *key;
 	struct about *value;
 } about SEC(".maps");
+
+/*
+ * Whether the object at this address is still the one that was recorded, and which inode number it
+ * has now: that of a System V segment is changed after its birth. A death that was not noticed
+ * leaves a record behind. Nothing refers to the inode then, or another one has got its address.
+ */
+static always_inline int is_same(struct birth *birth, u64 address, u64 *ino)
+{
+	struct dma_buf *dmabuf = (void *)address;
+	struct inode *inode = (void *)address;
+	struct file *file = 0;
+	u32 generation = 0;
+	s32 references = 0;
+
+	if (birth->what == ORIGIN_DMABUF) {
+		peek(file, dmabuf->file);
+		peek(inode, file->f_inode);
+	}
+	peek(references, inode->i_count.counter);
+	peek(*ino, inode->i_ino);
+	peek(generation, ((struct inode___generation *)inode)->i_generation);
+	return references > 0 && generation == birth->generation &&
+	       (birth->what != ORIGIN_DMABUF || *ino == birth->ino);
+}
+
+#include "clients.h"
 
 /*
  * How many arguments these functions have: shmem_get_inode or __shmem_get_inode, and
@@ -154,7 +181,15 @@ static always_inline int inode_born(void *context, u64 result)
 static always_inline int died(u64 argument)
 {
 	u64 address = unknown(&argument);
+	struct birth *birth = map_lookup(&living, &address);
+	struct client_key key = { .object = address };
 
+	if (!birth)
+		return 0;
+	if (birth->passed) {
+		key.born = birth->born;
+		map_delete(&clients, &key);
+	}
 	if (!map_delete(&living, &address))
 		count(deaths);
 	return 0;
@@ -241,30 +276,6 @@ struct context {
 };
 
 /*
- * Whether the object at this address is still the one that was recorded, and which inode number it
- * has now: that of a System V segment is changed after its birth. A death that was not noticed
- * leaves a record behind. Nothing refers to the inode then, or another one has got its address.
- */
-static always_inline int is_same(struct birth *birth, u64 address, u64 *ino)
-{
-	struct dma_buf *dmabuf = (void *)address;
-	struct inode *inode = (void *)address;
-	struct file *file = 0;
-	u32 generation = 0;
-	s32 references = 0;
-
-	if (birth->what == ORIGIN_DMABUF) {
-		peek(file, dmabuf->file);
-		peek(inode, file->f_inode);
-	}
-	peek(references, inode->i_count.counter);
-	peek(*ino, inode->i_ino);
-	peek(generation, ((struct inode___generation *)inode)->i_generation);
-	return references > 0 && generation == birth->generation &&
-	       (birth->what != ORIGIN_DMABUF || *ino == birth->ino);
-}
-
-/*
  * Whether the inode is that of a System V segment: the kernel has chosen its file's name. A file
  * that the kernel makes for itself is in no folder.
  */
@@ -287,6 +298,20 @@ static always_inline int is_segment(struct inode *inode)
 	peek(name, older->d_name.name);
 	probe_read_str(begin, sizeof(begin), name);
 	return begin[0] == 'S' && begin[1] == 'Y' && begin[2] == 'S' && begin[3] == 'V';
+}
+
+static always_inline void show_client(struct birth *birth, u64 address, struct client *found)
+{
+	struct client_key key = { .object = address, .born = birth->born };
+	struct client *client;
+
+	if (!birth->passed)
+		return;
+	client = map_lookup(&clients, &key);
+	if (birth->client_lost)
+		found->state = CLIENT_LOST;
+	else if (client)
+		probe_read(found, sizeof(*found), client);
 }
 
 static always_inline int show(struct context *context, int stacks)
@@ -335,6 +360,7 @@ static always_inline int show(struct context *context, int stacks)
 	user_bytes = birth->user_bytes;
 	found.kernel_bytes = kernel_bytes;
 	found.user_bytes = user_bytes;
+	show_client(birth, address, &found.client);
 	put(seq, found, ORIGIN);
 	if (!stacks)
 		return 0;
@@ -370,7 +396,7 @@ static always_inline int show(struct context *context, int stacks)
 	return 0;
 }
 
-RECORDS(enum origin_kind origin_kind; struct origin origin; struct origin_counts origin_counts; struct user_frame user_frame;);
+RECORDS(enum origin_kind origin_kind; struct origin origin; struct client client; struct origin_counts origin_counts; struct user_frame user_frame;);
 
 SEC("iter/bpf_map_elem")
 int origins(struct context *context)

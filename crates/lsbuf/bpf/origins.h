@@ -6,7 +6,7 @@
 #ifndef LSBUF_ORIGINS_H
 #define LSBUF_ORIGINS_H
 
-#include "births.h"
+#include "passing.h"
 
 /* How many living buffers have a record, unless another number is chosen when it is installed. */
 #define MOST_LIVING 65536
@@ -30,7 +30,10 @@ struct birth {
 	/* The inode number of the maker's IPC namespace. */
 	u32 ipc;
 	u32 complete;
-	u32 unused;
+	/* 1: there may be a record of its client. */
+	u16 passed;
+	/* 1: there was no room for that. */
+	u16 client_lost;
 	char comm[16];
 	char thread[16];
 	u64 kernel[MOST_KERNEL_FRAMES];
@@ -40,6 +43,39 @@ struct birth {
 /* birth.what and origin.what: what the record's object is. */
 #define ORIGIN_INODE 1
 #define ORIGIN_DMABUF 2
+
+/*
+ * The buffer that a client is of: the address of the kernel's object, and when it was made. Another
+ * object that gets the address later is another buffer.
+ */
+struct client_key {
+	u64 object;
+	u64 born;
+};
+
+/* The process that received a buffer first from its maker, as far as that is known. */
+struct client {
+	u64 started;
+	u64 cgroup;
+	/* When, by the clock since boot. */
+	u64 received;
+	u32 state;
+	u32 tgid;
+	u32 tid;
+	u32 uid;
+	char comm[16];
+};
+
+/* client.state */
+/* Nobody was seen to receive the buffer from its maker. There is no such record. */
+#define CLIENT_NONE 0
+/* This process was given it, and it is not known yet, or never, whether it could take it. */
+#define CLIENT_OFFERED 1
+#define CLIENT_RECEIVED 2
+/* Some process may have received it from its maker, and it is not known which. */
+#define CLIENT_UNCLEAR 3
+/* Only in records of the iterators: there was no room to keep it. */
+#define CLIENT_LOST 4
 
 /* What is counted from the installation on. */
 struct counts {
@@ -95,6 +131,7 @@ struct origin {
 	u32 flags;
 	char comm[16];
 	char thread[16];
+	struct client client;
 };
 
 /* origin.flags: it is a System V segment. */

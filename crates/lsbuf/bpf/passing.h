@@ -3,16 +3,17 @@
  * From whom a process receives a file. The kernel puts a received file into the fd table of the
  * current process, and does not say there who gave it. These programs remember it meanwhile:
  *
- * - A message over a Unix socket. The kernel copies the list of the message's files when it is sent
- *   (scm_fp_dup), and hands the copy over when it is received (scm_detach_fds). So the address of
- *   the copy says who sent it. It is forgotten when the copy is freed (__scm_destroy).
+ * - A message over a Unix socket. The list of its files that is queued when it is sent is handed
+ *   over when it is received (scm_detach_fds). So the address of the list says who sent it. It is
+ *   forgotten when the list is freed (__scm_destroy). Up to Linux 7.2 that list is a copy of the
+ *   sender's (scm_fp_dup); Linux 7.3 queues the sender's own (unix_prepare_fpl, since Linux 6.10).
  * - pidfd_getfd, by which a process takes a file. The other process has not given it.
  *
  * What is received outside of these two is by another way: a supervisor of seccomp has added it, or
  * a driver has installed it.
  *
- * A message may be looked at before it is received (MSG_PEEK). The kernel copies the list again for
- * that. Such a copy has the sender of the list that it was made from.
+ * A message may be looked at before it is received (MSG_PEEK). The kernel copies the list for that.
+ * Such a copy has the sender of the list that it was made from.
  *
  * Limits: who wrote a message is the process that called the kernel for it. If the copy was made
  * before these programs ran, or there was no room to remember it, the sender is not known. So it
@@ -121,25 +122,40 @@ static always_inline void forget_giver(void)
 	map_delete(&givers, &tid);
 }
 
-/* struct scm_fp_list *scm_fp_dup(struct scm_fp_list *fpl) */
-SEC("fexit/scm_fp_dup")
-int list_sent(u64 *context)
+/* Remembers who has sent a list: the sender of the list that it is a copy of, or this process. */
+static always_inline void remember_sender(u64 list, u64 copied_from)
 {
-	u64 argument = context[0], result = context[1];
-	u64 list = unknown(&argument), copy = unknown(&result);
 	struct giver giver = { .way = PASSED_IN_MESSAGE };
-	struct giver *peeked;
+	struct giver *peeked = copied_from ? map_lookup(&senders, &copied_from) : 0;
 
-	if (is_error(copy))
-		return 0;
-	peeked = map_lookup(&senders, &list);
 	if (peeked)
 		giver = *peeked;
 	else
 		describe_giver(&giver, (void *)current_task());
-	giver.list = copy;
-	if (map_update(&senders, &copy, &giver, 0))
-		map_delete(&senders, &copy);
+	giver.list = list;
+	if (map_update(&senders, &list, &giver, 0))
+		map_delete(&senders, &list);
+}
+
+/* struct scm_fp_list *scm_fp_dup(struct scm_fp_list *fpl) */
+SEC("fexit/scm_fp_dup")
+int list_copied(u64 *context)
+{
+	u64 argument = context[0], result = context[1];
+	u64 list = unknown(&argument), copy = unknown(&result);
+
+	if (!is_error(copy))
+		remember_sender(copy, list);
+	return 0;
+}
+
+/* int unix_prepare_fpl(struct scm_fp_list *fpl): the list is about to be queued. */
+SEC("fentry/unix_prepare_fpl")
+int list_queued(u64 *context)
+{
+	u64 argument = context[0];
+
+	remember_sender(unknown(&argument), 0);
 	return 0;
 }
 

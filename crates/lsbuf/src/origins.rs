@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use rustix::io::Errno;
 
 use crate::error::Error;
-use crate::kernel::bpf::hooks::{Hook, View};
+use crate::kernel::bpf::hooks::{Hook, HookRole, View};
 use crate::kernel::bpf::origins::{self, OriginCounts, OriginRow};
 use crate::kernel::bpf::pins::{self, PinFolder, PinSet, Pins, Readers};
 use crate::kernel::bpf::{Unavailable, pin_as};
@@ -88,8 +88,14 @@ pub struct Recorded {
     /// The same of deaths. The record of such a buffer stays until another gets its address, and is
     /// not shown.
     pub skipped_deaths: Option<u64>,
+    /// First receipts of a buffer from its maker, at most, that the recorder did not see. From the
+    /// first one on, no buffer has a client. `None`: the caller may not ask.
+    pub skipped_receipts: Option<u64>,
     /// Of what it does not record the births, because this kernel has no place for it.
     pub unseen: Vec<&'static str>,
+    /// Whether it records which process receives a buffer first from its maker. Not if this kernel
+    /// has no place for that.
+    pub clients: bool,
 }
 
 /// Loads the programs of the recorder, attaches them, and pins them below a folder, as
@@ -185,8 +191,8 @@ fn read(below: &Path) -> Result<Recorded, Unavailable> {
         living += u64::from(matches!(row, OriginRow::Birth(_)));
     })?;
     let OriginCounts { births, deaths, full, about, .. } = counts;
-    let skipped = |is_birth: bool| {
-        let hooks = Hook::ALL.into_iter().filter(|hook| hook.is_birth() == is_birth);
+    let skipped = |role: HookRole| {
+        let hooks = Hook::ALL.into_iter().filter(|hook| hook.role() == role);
         hooks.filter_map(|hook| origins::skipped(&pins, hook)).reduce(|sum, one| sum.saturating_add(one))
     };
     Ok(Recorded {
@@ -197,12 +203,14 @@ fn read(below: &Path) -> Result<Recorded, Unavailable> {
         births,
         deaths,
         full,
-        skipped: skipped(true),
-        skipped_deaths: skipped(false),
+        skipped: skipped(HookRole::Birth),
+        skipped_deaths: skipped(HookRole::Death),
+        skipped_receipts: origins::skipped_receipts(&pins),
         unseen: Hook::ALL
             .into_iter()
             .filter(|hook| hook.is_birth() && about.watched & hook.bit() == 0)
             .map(Hook::sees)
             .collect(),
+        clients: Hook::can_know_clients(about.watched),
     })
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::model::examples::{any_snapshot, buffer, holder, made, snapshot};
+use crate::model::examples::{any_snapshot, buffer, holder, made, made_for, snapshot};
 use crate::model::{Buffer, Bytes, Gaps, Kind, Ledger, Note, Origin, Snapshot};
 
 struct Folder(TempDir);
@@ -497,6 +497,26 @@ fn births_are_stored_once() {
         bytes(many_stacks)
     );
     assert!(bytes(births) < 500 && bytes(one_stack) < 550 && bytes(many_stacks) < 3000);
+}
+
+/// Check that who received a buffer first is recorded when it is seen, that it is read back of each
+/// time, and that the birth is stored again only then.
+#[test]
+fn clients_are_recorded() {
+    let folder = Folder::new();
+    let later = || Some(made_for("server", "app", 9));
+    let all: Vec<Snapshot> = (0..6)
+        .map(|sample| {
+            changing(1, sample, |_| if sample < 3 { Some(made("server", 1, &[])) } else { later() })
+        })
+        .collect();
+    let ids = folder.record(&all);
+    for (id, snapshot) in ids.iter().zip(&all) {
+        assert_eq!(folder.read(*id).buffers[0].origin, snapshot.buffers[0].origin);
+    }
+    assert_eq!(folder.count("SELECT count(*) FROM origin"), 2);
+    let named = "SELECT count(*) FROM origin WHERE json_extract(born, '$.client.command') = 'app'";
+    assert_eq!(folder.count(named), 1);
 }
 
 /// Check that stacks of which no sample is left are deleted with the births.

@@ -8,9 +8,9 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    Birth, BufferId, BuildId, CodePlace, Coverage, DeviceClass, DeviceHolder, Fd, Function, Gaps, Holder,
-    Host, Inode, Kind, Kinds, MapRef, Origin, Overlap, Part, Process, Residual, Segment, Source, Stack,
-    StackEnd, Tid, UserFrame, Why,
+    Birth, BufferId, BuildId, Client, CodePlace, Coverage, DeviceClass, DeviceHolder, Fd, Function, Gaps,
+    Holder, Host, Inode, Kind, Kinds, MapRef, Origin, Overlap, Part, Process, Receipt, Residual, Segment,
+    Source, Stack, StackEnd, Tid, UserFrame, Why,
 };
 use super::*;
 
@@ -53,7 +53,25 @@ pub(crate) fn made(command: &str, pid: u32, calls: &[&str]) -> Origin {
         uid: 0,
         cgroup: 1,
         stack: stack.map(Arc::new),
+        client: Client::NotSeen,
     }))
+}
+
+/// The same of a buffer that another process was the first to receive.
+pub(crate) fn made_for(command: &str, client: &str, pid: u32) -> Origin {
+    let mut origin = made(command, 1, &[]);
+    if let Origin::Made(birth) = &mut origin {
+        birth.client = Client::Received(Receipt {
+            after_boot: Duration::from_secs(10),
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(103),
+            pid: Pid(pid),
+            started: Duration::from_secs(2),
+            command: client.into(),
+            uid: 1000,
+            cgroup: 7,
+        });
+    }
+    origin
 }
 
 /// With the residual that a scan would give it, had nothing disturbed it.
@@ -153,7 +171,8 @@ fn any_buffers() -> impl Strategy<Value = Vec<Buffer>> {
                 Some(Origin::Before),
                 Some(made("app", ino as u32, &[])),
                 Some(made("app", 1, &["make", "main"])),
-            ][ino % 4]
+                Some(made_for("server", "app", ino as u32)),
+            ][ino % 5]
                 .clone()
                 .map(Box::new);
         }

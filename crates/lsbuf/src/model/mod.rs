@@ -66,7 +66,8 @@ pub use name_lives::NameLives;
 pub use note::Note;
 pub use open_file::{OpenFile, OpenFileHolder, OpenFiles};
 pub use origin::{
-    Birth, BuildId, CodePlace, Function, KernelFrame, NoOrigin, Origin, Stack, StackEnd, UserFrame,
+    Birth, BuildId, Client, CodePlace, Function, KernelFrame, NoClient, NoOrigin, Origin, Receipt, Stack,
+    StackEnd, UserFrame,
 };
 pub use owner::Owner;
 pub use part::Part;

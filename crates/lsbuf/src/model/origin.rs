@@ -78,6 +78,77 @@ pub struct Birth {
     pub cgroup: u64,
     /// Where in the code. `None`: not read ([`Detail::Stacks`](super::Detail::Stacks)).
     pub stack: Option<Arc<Stack>>,
+    /// The process that received it first from its maker.
+    pub client: Client,
+}
+
+/// For whom a buffer was made: the process that received it first from its maker, in a message over
+/// a Unix socket.
+///
+/// Limits: what is passed by a driver (binder) or inherited by a forked process is not seen. Who
+/// gets a buffer from another process than its maker is no client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Client {
+    /// No process was seen to receive it from its maker.
+    NotSeen,
+    /// It is not known which process was the first.
+    Unknown(NoClient),
+    /// A process was the first.
+    Received(Receipt),
+}
+
+/// Why it is not known which process received a buffer first from its maker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NoClient {
+    /// The recorder does not see who receives buffers: the kernel has no place to record it at, or
+    /// the recording is of a version of lsbuf that did not ask.
+    NotWatched,
+    /// A process has received it, and it is not known whether from its maker: by another way than a
+    /// message, or in a message whose sender is not known. Or a process was offered it by its
+    /// maker, and it is not known whether it has taken it.
+    Unclear,
+    /// There was no room for the record, or an earlier receipt may have been lost.
+    Lost,
+}
+
+impl NoClient {
+    /// The word in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            NoClient::NotWatched => "not_watched",
+            NoClient::Unclear => "unclear",
+            NoClient::Lost => "lost",
+        }
+    }
+
+    /// The reason with that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<NoClient> {
+        [NoClient::NotWatched, NoClient::Unclear, NoClient::Lost].into_iter().find(|why| why.word() == word)
+    }
+}
+
+/// That a process received a buffer in a message from its maker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// When: time after boot.
+    pub after_boot: Duration,
+    /// The same by the wall clock, as that was set when the recorder was installed.
+    pub at: SystemTime,
+    /// The process that received it.
+    pub pid: Pid,
+    /// When that process was started, in time after boot.
+    pub started: Duration,
+    /// Its command name, at that time.
+    pub command: Label,
+    /// The real user id of the process.
+    pub uid: u32,
+    /// The number of its cgroup, as [`Birth::cgroup`].
+    pub cgroup: u64,
 }
 
 /// A stack: who called whom, the innermost call first.
@@ -318,6 +389,15 @@ impl Origin {
         match self {
             Origin::Made(birth) => Some(birth),
             Origin::Before | Origin::Unknown(_) => None,
+        }
+    }
+
+    /// The process that received the buffer first from its maker, if one is known.
+    #[must_use]
+    pub fn client(&self) -> Option<&Receipt> {
+        match &self.birth()?.client {
+            Client::Received(receipt) => Some(receipt),
+            Client::NotSeen | Client::Unknown(_) => None,
         }
     }
 }

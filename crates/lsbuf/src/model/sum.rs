@@ -54,6 +54,10 @@ pub enum SumKey {
     Origin,
     /// The calls of the program that made the buffer, from its first own function outwards.
     Stack,
+    /// The command that received the buffer first from its maker ([`Birth::client`]).
+    ///
+    /// [`Birth::client`]: super::Birth::client
+    Client,
 }
 
 impl SumKey {
@@ -72,6 +76,7 @@ impl SumKey {
         SumKey::Payer,
         SumKey::Origin,
         SumKey::Stack,
+        SumKey::Client,
     ];
 
     /// The word for it on the command line and in JSON.
@@ -91,6 +96,7 @@ impl SumKey {
             SumKey::Payer => "payer",
             SumKey::Origin => "origin",
             SumKey::Stack => "stack",
+            SumKey::Client => "client",
         }
     }
 
@@ -108,7 +114,7 @@ impl SumKey {
             SumKey::Unit | SumKey::Container | SumKey::Pod => Detail::Workload.into(),
             SumKey::User => Detail::User.into(),
             SumKey::Mount => Detail::MountPoints.into(),
-            SumKey::Origin => Detail::Origin.into(),
+            SumKey::Origin | SumKey::Client => Detail::Origin.into(),
             SumKey::Stack => [Detail::Origin, Detail::Stacks].into_iter().collect(),
             _ => Details::NONE,
         }
@@ -140,6 +146,10 @@ impl SumKey {
                 Group::known(shown.map(|text| Label::from(&text[..])))
             }
             SumKey::Origin | SumKey::Stack => self.of_origin(buffer.origin.as_deref()),
+            SumKey::Client => {
+                let client = buffer.origin.as_deref().and_then(Origin::client);
+                Group::known(client.map(|client| client.command.clone()))
+            }
             _ => Group::None,
         }
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::ledger::tests::any_snapshot;
+use super::super::ledger::tests::{any_snapshot, made, made_for};
 use super::super::{BufferId, Dev, Inode, Pod, PodName};
 use super::*;
 
@@ -125,6 +125,26 @@ fn of_buffers(buffers: Vec<Buffer>) -> Snapshot {
 fn groups(snapshot: &Snapshot, by: SumKey) -> Vec<(Group, u64)> {
     let sum = Sum::of(&Ledger::of(snapshot), &all_of(snapshot), by);
     sum.groups.into_iter().map(|group| (group.group, group.buffers)).collect()
+}
+
+/// Check that buffers are grouped by the command that received each first from its maker, and that
+/// the others have no known client.
+#[test]
+fn by_client() {
+    let of = |ino, origin: Option<Origin>| Buffer {
+        origin: origin.map(Box::new),
+        ..buffer(Kind::Memfd, ino, "a")
+    };
+    let snapshot = of_buffers(vec![
+        of(1, Some(made_for("server", "app", 7))),
+        of(2, Some(made_for("server", "app", 8))),
+        of(3, Some(made_for("server", "other", 9))),
+        of(4, Some(made("app", 7, &[]))),
+        of(5, Some(Origin::Before)),
+        of(6, None),
+    ]);
+    let key = |command: &str| Group::Key(command.into());
+    assert_eq!(groups(&snapshot, SumKey::Client), [(key("app"), 2), (key("other"), 1), (Group::Unknown, 3)]);
 }
 
 /// Check that names are folded, that unnamed buffers are a group of their own, and that an unknown

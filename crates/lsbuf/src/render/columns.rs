@@ -270,6 +270,11 @@ pub const BUFFER_COLUMNS: &[Column] = &[
         },
     },
     Column {
+        name: "FOR",
+        help: "COMMAND:PID that received it first from its maker, by the recorder",
+        cell: |v, i| origin::client(buffer(v, i).origin.as_deref()),
+    },
+    Column {
         name: "AGE",
         help: "how long ago it was made; ? as for CREATED",
         cell: |v, i| {

@@ -20,7 +20,7 @@ pub(super) fn needed(column: &str) -> Details {
         "UNIT" | "CONTAINER" | "POD" => Detail::Workload.into(),
         "CPID" | "LPID" => Detail::SegmentUsers.into(),
         "INHERITED" => Detail::OpenFiles.into(),
-        "ORIGIN" | "BORN" => Detail::Origin.into(),
+        "ORIGIN" | "BORN" | "FOR" => Detail::Origin.into(),
         "ORIGIN-STACK" => [Detail::Origin, Detail::Stacks].into_iter().collect(),
         _ => Details::NONE,
     }

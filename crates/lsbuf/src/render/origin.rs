@@ -4,18 +4,30 @@
 //! word in a column, as a line in `lsbuf show`.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use super::Cell;
 use crate::escape::{escape, escape_word};
 use crate::model::serialize::timestamp;
-use crate::model::{Birth, Buffer, CodePlace, Label, NoOrigin, Origin, Stack, StackEnd, UserFrame};
+use crate::model::{
+    Birth, Buffer, Client, CodePlace, Label, NoClient, NoOrigin, Origin, Pid, Receipt, Stack, StackEnd,
+    UserFrame,
+};
 
 /// The maker as `COMMAND:PID`. `before`: the buffer is older than the recorder.
 pub(super) fn maker(origin: Option<&Origin>) -> Cell {
     match origin {
-        Some(Origin::Made(birth)) => Cell::Words(Some(who(birth).into())),
+        Some(Origin::Made(birth)) => Cell::Words(Some(who(&birth.command, birth.pid).into())),
         Some(Origin::Before) => Cell::Words(Some("before".into())),
         Some(Origin::Unknown(_)) | None => Cell::Text(None),
+    }
+}
+
+/// The process that received it first from its maker, as `COMMAND:PID`.
+pub(super) fn client(origin: Option<&Origin>) -> Cell {
+    match origin.and_then(Origin::client) {
+        Some(Receipt { command, pid, .. }) => Cell::Words(Some(who(command, *pid).into())),
+        None => Cell::Text(None),
     }
 }
 
@@ -29,8 +41,8 @@ pub(super) fn function(origin: Option<&Origin>) -> Cell {
     }
 }
 
-fn who(birth: &Birth) -> String {
-    format!("{}:{}", escape_word(birth.command.as_bytes()), birth.pid)
+fn who(command: &Label, pid: Pid) -> String {
+    format!("{}:{pid}", escape_word(command.as_bytes()))
 }
 
 /// A call in a program: the function, or else its place, and in which file.
@@ -78,9 +90,33 @@ pub(super) fn lines(out: &mut dyn Write, buffer: &Buffer) -> io::Result<()> {
         true => String::new(),
         false => format!(", thread {} {}", birth.tid, escape(birth.thread.as_bytes())),
     };
-    let at = timestamp(birth.at).map_or("?".to_owned(), |time| time.to_string());
-    writeln!(out, "  {:<10}{}{thread}, uid {}, at {at}", "origin", who(birth), birth.uid)?;
+    let Birth { command, pid, uid, .. } = birth.as_ref();
+    writeln!(out, "  {:<10}{}{thread}, uid {uid}, at {}", "origin", who(command, *pid), time(birth.at))?;
+    writeln!(out, "  {:<10}{}", "for", client_words(birth))?;
     birth.stack.as_deref().map_or(Ok(()), |stack| calls(out, stack))
+}
+
+fn time(at: SystemTime) -> String {
+    timestamp(at).map_or("?".to_owned(), |time| time.to_string())
+}
+
+/// Who received it first from its maker, and how that is known.
+fn client_words(birth: &Birth) -> String {
+    let maker = who(&birth.command, birth.pid);
+    match &birth.client {
+        Client::Received(Receipt { command, pid, uid, at, .. }) => {
+            let client = who(command, *pid);
+            format!("{client}, uid {uid}: received it first, in a message from {maker}, at {}", time(*at))
+        }
+        Client::NotSeen => format!("?: no process was seen to receive it from {maker}"),
+        Client::Unknown(NoClient::NotWatched) => {
+            "?: the flight recorder does not see who receives buffers".to_owned()
+        }
+        Client::Unknown(NoClient::Unclear) => {
+            format!("?: a process has it that may have received it from {maker}, or not")
+        }
+        Client::Unknown(NoClient::Lost) => "?: the record was lost, or that of an earlier receipt".to_owned(),
+    }
 }
 
 /// The calls, the innermost first.
@@ -120,4 +156,36 @@ fn calls(out: &mut dyn Write, stack: &Stack) -> io::Result<()> {
         writeln!(out, "  {heading:<10}{}{module}", escape(frame.function.as_bytes()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::examples::{buffer, made, made_for};
+    use crate::render::{Sizes, Style};
+
+    /// Check that a client is named in a column and with the evidence in a line, and that a hostile
+    /// name is escaped in both.
+    #[test]
+    fn clients() {
+        let hostile = made_for("server", "a b\x1b[m", 42);
+        let cell = |origin: &Origin| client(Some(origin)).write(Style::Raw, Sizes::Bytes);
+        assert_eq!(cell(&made_for("server", "app", 42)), "app:42");
+        assert_eq!(cell(&hostile), r"a\x20b\x1b[m:42");
+        assert_eq!(cell(&made("server", 1, &[])), "?");
+        assert_eq!(cell(&Origin::Before), "?");
+        let line = |origin: Origin| {
+            let mut out = Vec::new();
+            let one = Buffer { origin: Some(Box::new(origin)), ..buffer(1, Some(1), None, Vec::new()) };
+            lines(&mut out, &one).unwrap();
+            String::from_utf8(out).unwrap().lines().nth(1).unwrap().to_owned()
+        };
+        let evidence = "uid 1000: received it first, in a message from server:1, at 1970-01-01T00:01:43Z";
+        assert_eq!(line(made_for("server", "app", 42)), format!("  for       app:42, {evidence}"));
+        assert_eq!(line(hostile), format!(r"  for       a\x20b\x1b[m:42, {evidence}"));
+        assert_eq!(
+            line(made("server", 1, &[])),
+            "  for       ?: no process was seen to receive it from server:1"
+        );
+    }
 }

@@ -179,7 +179,11 @@ impl Scanner {
         if !recorded.unseen.is_empty() {
             seen.push_str(&format!("; this kernel does not show those of {}", recorded.unseen.join(", ")));
         }
-        let state = if recorded.unseen.is_empty() { SourceState::Works } else { SourceState::Partly };
+        if !recorded.clients {
+            seen.push_str("; this kernel does not show who receives buffers");
+        }
+        let is_whole = recorded.unseen.is_empty() && recorded.clients;
+        let state = if is_whole { SourceState::Works } else { SourceState::Partly };
         Some(check.is(state, seen))
     }
 

@@ -14,15 +14,17 @@ use std::time::{Duration, SystemTime};
 
 use crate::kernel::bpf::Unavailable;
 use crate::kernel::bpf::hooks::{About, Hook, View};
-use crate::kernel::bpf::origins::{self, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack};
+use crate::kernel::bpf::origins::{
+    self, ClientRecord, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack,
+};
 use crate::kernel::bpf::pins::{PinSet, Pins};
 use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
 #[cfg(feature = "symbols")]
 use crate::kernel::symbols::{Request, Symbolizer};
 use crate::model::{
-    Birth, Buffer, BufferId, BuildId, CodePlace, Detail, Details, KernelFrame, Kind, Label, NoOrigin, Origin,
-    Pid, Stack, StackEnd, UserFrame,
+    Birth, Buffer, BufferId, BuildId, Client, CodePlace, Detail, Details, KernelFrame, Kind, Label, NoClient,
+    NoOrigin, Origin, Pid, Receipt, Stack, StackEnd, UserFrame,
 };
 
 /// Asks the flight recorder. Keeps the stacks that it has read, so that a scanner which scans again
@@ -92,13 +94,16 @@ impl OriginReader {
         }
         // Asked only if a buffer has no record.
         let lost = LazyCell::new(|| counts.lost(&pins));
+        // Asked only if a buffer has a client.
+        let skipped = LazyCell::new(|| origins::skipped_receipts(&pins));
         for buffer in &mut buffers {
             let birth = key(&buffer.id).and_then(|key| births.get(&key));
             buffer.origin = Some(Box::new(match birth {
                 Some(record) => {
                     let kept = self.stacks.get(&(record.of, record.born)).filter(|_| with_stacks);
                     let stack = kept.map(|kept| Arc::clone(&kept.stack));
-                    Origin::Made(Box::new(birth_of(record, &counts.about, stack)))
+                    let client = client_of(record.client, &counts.about, || *skipped);
+                    Origin::Made(Box::new(birth_of(record, &counts.about, stack, client)))
                 }
                 None => without_record(buffer, &counts.about, || *lost),
             }));
@@ -233,11 +238,41 @@ fn without_record(buffer: &Buffer, about: &About, lost: impl Fn() -> Option<u64>
     Origin::Unknown(NoOrigin::Lost)
 }
 
-fn birth_of(record: &OriginRecord, about: &About, stack: Option<Arc<Stack>>) -> Birth {
-    let after = Duration::from_nanos(record.born.saturating_sub(about.since));
+/// Nanoseconds after boot by the wall clock, as that was when the recorder was installed.
+fn wall_time(boot: u64, about: &About) -> SystemTime {
+    let after = Duration::from_nanos(boot.saturating_sub(about.since));
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(about.since_wall) + after
+}
+
+/// Who received a buffer first from its maker. If the recorder has missed a receipt, the one that
+/// it saw may not be the first. A member of a group cannot ask for that (`None`).
+fn client_of(record: ClientRecord, about: &About, skipped: impl Fn() -> Option<u64>) -> Client {
+    if !Hook::can_know_clients(about.watched) {
+        return Client::Unknown(NoClient::NotWatched);
+    }
+    match record {
+        ClientRecord::NotSeen => Client::NotSeen,
+        ClientRecord::Unclear => Client::Unknown(NoClient::Unclear),
+        ClientRecord::Lost => Client::Unknown(NoClient::Lost),
+        ClientRecord::Received { .. } if skipped().is_some_and(|skipped| skipped > 0) => {
+            Client::Unknown(NoClient::Lost)
+        }
+        ClientRecord::Received { at, started, cgroup, pid, uid, comm } => Client::Received(Receipt {
+            after_boot: Duration::from_nanos(at),
+            at: wall_time(at, about),
+            pid,
+            started: Duration::from_nanos(started),
+            command: origins::name(&comm),
+            uid,
+            cgroup,
+        }),
+    }
+}
+
+fn birth_of(record: &OriginRecord, about: &About, stack: Option<Arc<Stack>>, client: Client) -> Birth {
     Birth {
         after_boot: Duration::from_nanos(record.born),
-        at: SystemTime::UNIX_EPOCH + Duration::from_nanos(about.since_wall) + after,
+        at: wall_time(record.born, about),
         pid: record.pid,
         started: Duration::from_nanos(record.started),
         command: origins::name(&record.comm),
@@ -246,6 +281,7 @@ fn birth_of(record: &OriginRecord, about: &About, stack: Option<Arc<Stack>>) -> 
         uid: record.uid,
         cgroup: record.cgroup,
         stack,
+        client,
     }
 }
 
@@ -399,10 +435,51 @@ mod tests {
             user_bytes: Ok(32),
             comm: *b"maker\0\0\0\0\0\0\0\0\0\0\0",
             thread: *b"worker\0\0\0\0\0\0\0\0\0\0",
+            client: ClientRecord::NotSeen,
         };
-        let birth = birth_of(&record, &about(0), None);
+        let birth = birth_of(&record, &about(0), None, Client::NotSeen);
         assert_eq!((birth.after_boot, Some(birth.at)), (Duration::from_secs(9), at(102)));
         assert_eq!((birth.command, birth.thread), ("maker".into(), "worker".into()));
+    }
+
+    /// Check that a client is named only if the programs that see receipts run, and if it is not
+    /// known that a receipt was missed.
+    #[test]
+    fn clients() {
+        let all = Hook::ALL.iter().fold(0, |set, hook| set | hook.bit());
+        let received = ClientRecord::Received {
+            at: 9_000_000_000,
+            started: 1,
+            cgroup: 2,
+            pid: Pid(3),
+            uid: 4,
+            comm: *b"client\0\0\0\0\0\0\0\0\0\0",
+        };
+        let of = |client, watched, skipped: Option<u64>| client_of(client, &about(watched), || skipped);
+        let named = Client::Received(Receipt {
+            after_boot: Duration::from_secs(9),
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(102),
+            pid: Pid(3),
+            started: Duration::from_nanos(1),
+            command: "client".into(),
+            uid: 4,
+            cgroup: 2,
+        });
+        let without = |hook: Hook| all & !hook.bit();
+        for (client, watched, skipped, expected) in [
+            (received, all, Some(0), named.clone()),
+            (received, all, None, named.clone()),
+            (received, without(Hook::FileTaken), Some(0), named.clone()),
+            (received, without(Hook::ListQueued), Some(0), named),
+            (received, all, Some(1), Client::Unknown(NoClient::Lost)),
+            (received, without(Hook::ListCopied), Some(0), Client::Unknown(NoClient::NotWatched)),
+            (ClientRecord::NotSeen, without(Hook::FileOffered), None, Client::Unknown(NoClient::NotWatched)),
+            (ClientRecord::NotSeen, all, Some(1), Client::NotSeen),
+            (ClientRecord::Unclear, all, Some(0), Client::Unknown(NoClient::Unclear)),
+            (ClientRecord::Lost, all, Some(0), Client::Unknown(NoClient::Lost)),
+        ] {
+            assert_eq!(of(client, watched, skipped), expected, "{client:?} {watched:#x} {skipped:?}");
+        }
     }
 
     /// Check that the kernel's lines are read without the recorder's own calls, with modules, and

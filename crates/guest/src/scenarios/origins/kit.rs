@@ -14,7 +14,7 @@ use crate::scenario::Ctx;
 use crate::scenarios::probes::lsbuf;
 
 /// Where the recorder is pinned.
-pub(super) const SET: &str = "/run/lsbuf/origins-1";
+pub(super) const SET: &str = "/run/lsbuf/origins-2";
 
 /// Installs the recorder. Where BPF iterators cannot be, it stands alone.
 pub(super) fn install(ctx: &mut Ctx, more: &[&str]) -> anyhow::Result<()> {

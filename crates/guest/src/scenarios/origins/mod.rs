@@ -3,6 +3,7 @@
 //! The recorder is installed by each scenario and removed at its end. It sees the whole machine, so
 //! the scenarios look only for the buffers that they have made.
 
+mod clients;
 mod container;
 mod group;
 mod kinds;
@@ -32,6 +33,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::Every,
         ways: &[],
         run: makers::of_makers_that_change,
+    },
+    Scenario {
+        name: "origins_of_clients",
+        claim: "Of each buffer that a process makes for others and sends them, lsbuf names who received it first; neither a later receiver nor whom the first one gives it replaces that",
+        needs: &[],
+        kernels: Kernels::Every,
+        ways: &[],
+        run: clients::of_clients,
+    },
+    Scenario {
+        name: "origins_of_no_clients",
+        claim: "Nobody is the client who takes a buffer, who gets it from a forked child of the maker, or who could not take it; to look at a message changes nothing",
+        needs: &[],
+        kernels: Kernels::Every,
+        ways: &[],
+        run: clients::of_no_clients,
+    },
+    Scenario {
+        name: "origins_of_clients_in_a_race",
+        claim: "If two processes receive a buffer one after the other, the first one is named, however short the time between",
+        needs: &[],
+        kernels: Kernels::Every,
+        ways: &[],
+        run: clients::of_clients_in_a_race,
     },
     Scenario {
         name: "origins_in_a_storm",

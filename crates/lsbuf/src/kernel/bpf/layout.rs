@@ -341,6 +341,17 @@ structures! {
         flags: u32,
         comm: [u8; 16],
         thread: [u8; 16],
+        client: ClientRow,
+    }
+    ClientRow, "client" {
+        started: u64,
+        cgroup: u64,
+        received: u64,
+        state: u32,
+        tgid: u32,
+        _tid: u32,
+        uid: u32,
+        comm: [u8; 16],
     }
     OriginCounts, "origin_counts" {
         _head: Head,

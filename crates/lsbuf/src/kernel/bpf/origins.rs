@@ -50,6 +50,27 @@ pub(crate) struct OriginRecord {
     pub(crate) user_bytes: Result<u32, Errno>,
     pub(crate) comm: [u8; 16],
     pub(crate) thread: [u8; 16],
+    pub(crate) client: ClientRecord,
+}
+
+/// Who received a buffer first from its maker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientRecord {
+    /// Nobody was seen to.
+    NotSeen,
+    /// Somebody may have, and it is not known who.
+    Unclear,
+    /// There was no room to keep it.
+    Lost,
+    Received {
+        /// Nanoseconds after boot.
+        at: u64,
+        started: u64,
+        cgroup: u64,
+        pid: Pid,
+        uid: u32,
+        comm: [u8; 16],
+    },
 }
 
 /// What the recorder has counted.
@@ -132,6 +153,12 @@ pub(crate) fn skipped(pins: &Pins, hook: Hook) -> Option<u64> {
     each?.into_iter().min()
 }
 
+/// How many first receipts, at most, the recorder did not see because the kernel skipped all copies
+/// of both programs that see them. `None`: the caller may not ask.
+pub(crate) fn skipped_receipts(pins: &Pins) -> Option<u64> {
+    Some(skipped(pins, Hook::FileOffered)?.min(skipped(pins, Hook::FileReceived)?))
+}
+
 /// Calls `take` for each complete record. Returns how many bytes they take.
 pub(crate) fn rows<'r>(bytes: &'r [u8], mut take: impl FnMut(OriginRow<'r>)) -> Result<usize, Malformed> {
     let mut rest = bytes;
@@ -207,6 +234,27 @@ impl OriginRecord {
             user_bytes: bytes.map_err(|_| Errno::from_raw_os_error(record.user_bytes.saturating_neg())),
             comm: record.comm,
             thread: record.thread,
+            client: ClientRecord::of(&record.client)?,
+        })
+    }
+}
+
+impl ClientRecord {
+    fn of(record: &layout::ClientRow) -> Result<ClientRecord, Malformed> {
+        Ok(match record.state {
+            0 => ClientRecord::NotSeen,
+            // What was offered may not have been taken.
+            1 | 3 => ClientRecord::Unclear,
+            2 => ClientRecord::Received {
+                at: record.received,
+                started: record.started,
+                cgroup: record.cgroup,
+                pid: Pid(record.tgid),
+                uid: record.uid,
+                comm: record.comm,
+            },
+            4 => ClientRecord::Lost,
+            _ => return Err(Malformed),
         })
     }
 }
@@ -257,9 +305,16 @@ mod tests {
 
     /// A birth as the program writes it: what was made, and whether it is a segment.
     fn birth(what: u32, flags: u32, user_bytes: i32) -> Vec<u8> {
+        birth_for(what, flags, user_bytes, 0)
+    }
+
+    /// The same with a client in that state.
+    fn birth_for(what: u32, flags: u32, user_bytes: i32, state: u32) -> Vec<u8> {
         let names = [&b"maker\0xxxxxxxxxx"[..], b"0123456789abcdef"].concat();
         let fields = [3 << 20 | 7, what, 10, 11, 12, PF_KTHREAD, 8, user_bytes.cast_unsigned(), 99, flags];
-        written(layout::ORIGIN, &[&longs(&[5, 100, 90, 77]), &words(&fields), &names])
+        let client =
+            [longs(&[20, 21, 22]), words(&[state, 23, 24, 25]), b"client\0xxxxxxxxx".to_vec()].concat();
+        written(layout::ORIGIN, &[&longs(&[5, 100, 90, 77]), &words(&fields), &names, &client])
     }
 
     fn only(bytes: &[u8]) -> OriginRow<'_> {
@@ -291,6 +346,23 @@ mod tests {
         assert_eq!(of(1, 1), Ok(OriginOf::Segment(IpcNamespace(Inode(99)), Inode(5))));
         assert_eq!(of(2, 0), Ok(OriginOf::DmaBuf(Inode(5))));
         assert!(of(3, 0).is_err());
+    }
+
+    /// Check each field of a client, and that one who may not have taken the buffer is none.
+    #[test]
+    fn clients() {
+        let of = |state| match row(&birth_for(1, 0, 0, state)) {
+            Ok(Some((OriginRow::Birth(record), _))) => Ok(record.client),
+            other => Err(format!("{other:?}")),
+        };
+        let comm = *b"client\0xxxxxxxxx";
+        let received =
+            ClientRecord::Received { at: 22, started: 20, cgroup: 21, pid: Pid(23), uid: 25, comm };
+        assert_eq!(of(0), Ok(ClientRecord::NotSeen));
+        assert_eq!((of(1), of(3)), (Ok(ClientRecord::Unclear), Ok(ClientRecord::Unclear)));
+        assert_eq!(of(2), Ok(received));
+        assert_eq!(of(4), Ok(ClientRecord::Lost));
+        assert!(of(5).is_err());
     }
 
     /// Check that each frame of a program is a place in a file or an address, and that one without

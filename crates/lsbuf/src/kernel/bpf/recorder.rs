@@ -26,7 +26,7 @@ use crate::kernel::btf_file::BtfFile;
 
 /// The functions that are looked for in the kernel's type information: those of
 /// [`Hook::functions`], and at the end that of the iterator over the elements of a map.
-const FUNCTIONS: [&str; 8] = [
+const FUNCTIONS: [&str; 17] = [
     "__shmem_get_inode",
     "shmem_get_inode",
     "hugetlbfs_get_inode",
@@ -34,11 +34,21 @@ const FUNCTIONS: [&str; 8] = [
     "shmem_evict_inode",
     "hugetlbfs_evict_inode",
     "dma_buf_release",
+    "scm_fp_dup",
+    "unix_prepare_fpl",
+    "scm_detach_fds",
+    "__scm_destroy",
+    "pidfd_getfd",
+    "security_file_receive",
+    "scm_recv_one_fd",
+    "__receive_fd",
+    "receive_fd",
     "bpf_iter_bpf_map_elem",
 ];
 
 /// The maps of the object.
 const LIVING: &str = "living";
+const CLIENTS: &str = "clients";
 const ABOUT: &str = "about";
 
 /// The attached programs. They are detached when this is dropped, unless they were pinned.
@@ -65,14 +75,25 @@ impl Recorder {
             Ok(u32::try_from(count).unwrap_or(0).to_ne_bytes())
         };
         let (shmem, huge) = (arguments(Hook::ShmemBorn)?, arguments(Hook::HugeBorn)?);
-        let constants = [("shmem_arguments", &shmem[..]), ("huge_arguments", &huge[..])];
+        let receive = arguments(Hook::FileReceived)?;
+        // In Linux 5.10 the file comes behind a number.
+        let behind_a_number = FUNCTIONS.iter().position(|&name| name == "__receive_fd");
+        let is_second = place(&kernel, Hook::FileReceived)
+            .is_some_and(|(nth, _)| Some(nth) == behind_a_number && receive == 4_u32.to_ne_bytes());
+        let received_file = u32::from(is_second).to_ne_bytes();
+        let constants = [
+            ("shmem_arguments", &shmem[..]),
+            ("huge_arguments", &huge[..]),
+            ("receive_arguments", &receive[..]),
+            ("received_file", &received_file[..]),
+        ];
         let constants: HashMap<&str, (&[u8], bool)> =
             constants.into_iter().map(|(name, value)| (name, (value, false))).collect();
         object.patch_map_data(constants).map_err(|e| unfit(&e))?;
         let structures = kernel.extract(&own).map_err(unreadable)?;
         let structures = Btf::parse(&structures, Default::default()).map_err(|e| unfit(&e))?;
         object.relocate_btf(&structures).map_err(|e| unfit(&e))?;
-        let maps = make_maps(&object, |name| (name == LIVING).then_some(most))?;
+        let maps = make_maps(&object, |name| [LIVING, CLIENTS].contains(&name).then_some(most))?;
         relocate(&mut object, &maps)?;
 
         let load = |name: &str, at: (u32, Attached)| {
@@ -89,11 +110,13 @@ impl Recorder {
         let views = views.collect::<Result<_, Unavailable>>()?;
 
         let mut hooks: Vec<(Hook, Result<Vec<OwnedFd>, Unavailable>)> = Vec::new();
-        for hook in Hook::ALL {
-            let noticed = |other: &(Hook, Result<Vec<_>, _>)| other.0 == hook.death() && other.1.is_ok();
+        let wanted = |hook: &Hook| !hook.may_be_missing() || place(&kernel, *hook).is_some();
+        for hook in Hook::ALL.into_iter().filter(wanted) {
+            let noticed =
+                |other: &(Hook, Result<Vec<_>, _>)| Some(other.0) == hook.death() && other.1.is_ok();
             let attach = || -> Result<Vec<OwnedFd>, Unavailable> {
                 let (_, number) = place(&kernel, hook).ok_or(Unavailable::NoFunction)?;
-                let at = if hook.is_birth() { Attached::Exit } else { Attached::Entry };
+                let at = if hook.at_return() { Attached::Exit } else { Attached::Entry };
                 let copies = (0..hook.copies()).map(|_| {
                     let loaded = load(hook.name(), (number, at))?;
                     sys::attach_to_function(loaded.as_fd()).map_err(why_not_attached)
@@ -105,8 +128,9 @@ impl Recorder {
             hooks.push((hook, attached));
         }
         let runs = hooks.iter().filter(|(_, attached)| attached.is_ok());
-        let watched = runs.filter(|(hook, _)| hook.is_birth()).fold(0, |set, (hook, _)| set | hook.bit());
-        if watched == 0 {
+        let runs: Vec<Hook> = runs.map(|(hook, _)| *hook).collect();
+        let watched = runs.iter().fold(0, |set, hook| set | hook.bit());
+        if !runs.iter().any(|hook| hook.is_birth()) {
             let why = hooks.into_iter().find_map(|(_, attached)| attached.err());
             return Err(why.unwrap_or(Unavailable::Missing));
         }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use super::super::{
-    Birth, BuildId, CodePlace, Function, KernelFrame, Label, NoOrigin, Origin, Pid, Stack, StackEnd, Tid,
-    UserFrame,
+    Birth, BuildId, Client, CodePlace, Function, KernelFrame, Label, NoClient, NoOrigin, Origin, Pid,
+    Receipt, Stack, StackEnd, Tid, UserFrame,
 };
 use super::text::{address, label, time};
 
@@ -16,7 +16,7 @@ use super::text::{address, label, time};
 pub(super) enum JsonOrigin {
     Before,
     Unknown { why: String },
-    Made(JsonBirth),
+    Made(Box<JsonBirth>),
 }
 
 #[derive(Deserialize)]
@@ -33,6 +33,33 @@ pub(super) struct JsonBirth {
     uid: u32,
     cgroup_id: u64,
     stack: Option<Stack>,
+    /// Documents of older versions of lsbuf lack it.
+    client: Option<JsonClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum JsonClient {
+    NotSeen,
+    Unknown { why: String },
+    Received(JsonReceipt),
+}
+
+#[derive(Deserialize)]
+struct JsonReceipt {
+    after_boot_ns: u64,
+    at: Option<String>,
+    pid: Pid,
+    started_ns: u64,
+    command: String,
+    command_bytes: Option<String>,
+    uid: u32,
+    cgroup_id: u64,
+}
+
+/// A time by the wall clock; one that a document could not say is the first of all.
+fn wall_time(at: Option<&str>) -> Result<SystemTime, String> {
+    at.map_or(Ok(SystemTime::UNIX_EPOCH), time)
 }
 
 /// A text that is always there.
@@ -57,7 +84,7 @@ impl JsonBirth {
     fn into_model(self) -> Result<Birth, String> {
         Ok(Birth {
             after_boot: Duration::from_nanos(self.after_boot_ns),
-            at: self.at.as_deref().map_or(Ok(SystemTime::UNIX_EPOCH), time)?,
+            at: wall_time(self.at.as_deref())?,
             pid: self.pid,
             started: Duration::from_nanos(self.started_ns),
             command: text(self.command, self.command_bytes)?,
@@ -66,6 +93,31 @@ impl JsonBirth {
             uid: self.uid,
             cgroup: self.cgroup_id,
             stack: self.stack.map(Arc::new),
+            client: match self.client {
+                Some(client) => client.into_model()?,
+                None => Client::Unknown(NoClient::NotWatched),
+            },
+        })
+    }
+}
+
+impl JsonClient {
+    fn into_model(self) -> Result<Client, String> {
+        Ok(match self {
+            JsonClient::NotSeen => Client::NotSeen,
+            JsonClient::Unknown { why } => {
+                let known = NoClient::of_word(&why);
+                Client::Unknown(known.ok_or_else(|| format!("{why:?} is no reason for an unknown client"))?)
+            }
+            JsonClient::Received(receipt) => Client::Received(Receipt {
+                after_boot: Duration::from_nanos(receipt.after_boot_ns),
+                at: wall_time(receipt.at.as_deref())?,
+                pid: receipt.pid,
+                started: Duration::from_nanos(receipt.started_ns),
+                command: text(receipt.command, receipt.command_bytes)?,
+                uid: receipt.uid,
+                cgroup: receipt.cgroup_id,
+            }),
         })
     }
 }

@@ -95,6 +95,15 @@ fn with_every_part() -> Snapshot {
         uid: 1000,
         cgroup: 77,
         stack: Some(Arc::new(stack)),
+        client: Client::Received(Receipt {
+            after_boot: std::time::Duration::from_nanos(6_000_000_001),
+            at: std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(99),
+            pid: Pid(9),
+            started: std::time::Duration::from_nanos(4_500_000_000),
+            command: hostile(),
+            uid: 1001,
+            cgroup: 78,
+        }),
     }))));
     let map = |perms| MapRef { start: 0x7f00_0000_0000, end: 0x7f00_0010_0000, offset: Some(4096), perms };
     let thread =
@@ -174,6 +183,16 @@ fn notes_come_back() {
     let after = read(&written(&before)).unwrap();
     assert_eq!(after.coverage.notes[0].to_string(), Note::NotWholeMachine.to_string());
     assert!(!after.coverage.is_complete() && !after.coverage.saw_every_process());
+}
+
+/// Check that an origin of an older release is read, which did not look for clients.
+#[test]
+fn origins_without_clients() {
+    let mut document = written(&with_every_part());
+    document["buffers"][0]["origin"].as_object_mut().unwrap().remove("client");
+    let read = read(&document).unwrap();
+    let birth = read.buffers[0].origin.as_deref().and_then(Origin::birth).unwrap();
+    assert_eq!(birth.client, Client::Unknown(NoClient::NotWatched));
 }
 
 /// Check that a document of an older release is read, which lacks two keys.

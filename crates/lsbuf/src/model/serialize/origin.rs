@@ -3,14 +3,16 @@
 use serde::Serialize;
 
 use super::{Lost, Time, lost_bytes, timestamp};
-use crate::model::{Birth, CodePlace, Function, KernelFrame, Label, Origin, Pid, Stack, Tid, UserFrame};
+use crate::model::{
+    Birth, Client, CodePlace, Function, KernelFrame, Label, Origin, Pid, Receipt, Stack, Tid, UserFrame,
+};
 
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub(super) enum JsonOrigin<'a> {
     Before,
     Unknown { why: &'static str },
-    Made(JsonBirth<'a>),
+    Made(Box<JsonBirth<'a>>),
 }
 
 #[derive(Serialize)]
@@ -29,6 +31,28 @@ pub(super) struct JsonBirth<'a> {
     uid: u32,
     cgroup_id: u64,
     stack: Option<&'a Stack>,
+    client: JsonClient<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum JsonClient<'a> {
+    NotSeen,
+    Unknown { why: &'static str },
+    Received(JsonReceipt<'a>),
+}
+
+#[derive(Serialize)]
+struct JsonReceipt<'a> {
+    after_boot_ns: u64,
+    at: Option<Time>,
+    pid: Pid,
+    started_ns: u64,
+    command: &'a Label,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_bytes: Lost,
+    uid: u32,
+    cgroup_id: u64,
 }
 
 /// Nanoseconds of a time after boot. More than 584 years do not fit.
@@ -41,14 +65,14 @@ impl JsonOrigin<'_> {
         match origin {
             Origin::Before => JsonOrigin::Before,
             Origin::Unknown(why) => JsonOrigin::Unknown { why: why.word() },
-            Origin::Made(birth) => JsonOrigin::Made(JsonBirth::of(birth)),
+            Origin::Made(birth) => JsonOrigin::Made(Box::new(JsonBirth::of(birth))),
         }
     }
 }
 
 impl JsonBirth<'_> {
     fn of(birth: &Birth) -> JsonBirth<'_> {
-        let Birth { after_boot, at, pid, started, command, tid, thread, uid, cgroup, stack } = birth;
+        let Birth { after_boot, at, pid, started, command, tid, thread, uid, cgroup, stack, client } = birth;
         JsonBirth {
             after_boot_ns: nanos(*after_boot),
             at: timestamp(*at),
@@ -62,6 +86,33 @@ impl JsonBirth<'_> {
             uid: *uid,
             cgroup_id: *cgroup,
             stack: stack.as_deref(),
+            client: JsonClient::of(client),
+        }
+    }
+}
+
+impl JsonClient<'_> {
+    fn of(client: &Client) -> JsonClient<'_> {
+        match client {
+            Client::NotSeen => JsonClient::NotSeen,
+            Client::Unknown(why) => JsonClient::Unknown { why: why.word() },
+            Client::Received(receipt) => JsonClient::Received(JsonReceipt::of(receipt)),
+        }
+    }
+}
+
+impl JsonReceipt<'_> {
+    fn of(receipt: &Receipt) -> JsonReceipt<'_> {
+        let Receipt { after_boot, at, pid, started, command, uid, cgroup } = receipt;
+        JsonReceipt {
+            after_boot_ns: nanos(*after_boot),
+            at: timestamp(*at),
+            pid: *pid,
+            started_ns: nanos(*started),
+            command,
+            command_bytes: lost_bytes(Some(command)),
+            uid: *uid,
+            cgroup_id: *cgroup,
         }
     }
 }
