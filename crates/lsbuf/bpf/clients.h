@@ -103,8 +103,8 @@ static always_inline enum receipt judge(struct birth *birth, struct client *clie
 		return RECEIPT_OF_NO_USE;
 	peek(flags, task->flags);
 	/*
-	 * The sender of a message that is looked at again, and whose sender is not known, seems to be
-	 * the receiver.
+	 * If a message is looked at, and its sender is not known, the receiver seems to be the
+	 * sender.
 	 */
 	if (giver.way != PASSED_IN_MESSAGE || !giver.tgid || flags & PF_KTHREAD ||
 	    (giver.tgid == client->tgid && giver.started == client->started))

@@ -108,7 +108,7 @@ pub(super) fn of_clients(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("files that gone received", 1, gone.paused()?.len())?;
     let gone_pid = gone.pid;
     drop(gone);
-    // From here on the broker gives all of it to another process, and alpha has passed its files on.
+    // Alpha has passed its files on. Now the broker gives all of them to another process.
     broker.paused()?;
     broker.go_on()?;
     let mut other = Actor::start(b"second", move |stage| {
