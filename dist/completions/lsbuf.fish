@@ -66,6 +66,7 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "export" -d 'Write a recording as tables in files, for other engines: NDJSON or Parquet'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "leaks" -d 'Find what is born and does not die: suspects, with the evidence'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "report" -d 'Write who made the buffers, and by which calls, for flame graphs and pprof'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "trace" -d 'Print what happens to buffers as it happens; of a command also what it left'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "probes" -d 'Let a group see the whole machine: pin BPF iterators, as root'
@@ -309,6 +310,27 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s d -l dmabuf -d 'L
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l for -d 'Stop after that time; without it a signal or the end of COMMAND stops it' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l to -d 'Write to FILE in place of standard output' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l pprof -d 'At the end write what was made, freed and left as a profile for pprof' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l room -d 'Room for events until they are read; more loses fewer of a storm' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s e -l event -d 'Print these events alone: made, fd, received, mapped, attached, detached, renamed, freed' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l kind -d 'Only of these kinds: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s p -l pid -d 'Only what these processes do: 12,13' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l comm -d 'Only what processes do whose command matches, such as \'gst*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l cgroup -d 'Only what processes do whose cgroup matches, such as \'/system.slice/*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l exporter -d 'Only of dma-bufs of these exporters, by exact name: system,udmabuf' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l name -d 'Only of buffers whose name matches, such as \'cam*\'' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l min-size -d 'Only of buffers of at least this SIZE, such as 10M' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l stacks -d 'Print the calls that led to each event'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l summary -d 'Count events in place of printing them'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l strict -d 'Exit with status 3 if anything was lost'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s J -l json -d 'One JSON object on each line, schema lsbuf.trace/1'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s n -l noheadings -d 'No headings'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s b -l bytes -d 'Sizes in bytes (the default unless on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l human -d 'Sizes like 8.0M (the default on a terminal)'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s d -l dmabuf -d 'Only of dma-bufs, whatever --kind says'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l kind -d 'Look for these kinds alone, also in the totals: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand doctor" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F

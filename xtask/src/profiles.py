@@ -67,6 +67,12 @@ checks = [
     ("profile: bytes", tops(profile, 1), sums(outermost, cost)),
     ("profile: types", types, [("inuse_objects", "count"), ("inuse_space", "bytes")]),
 ]
+rows = json.load(open(os.path.join(world, "trace.json")))
+trace = read("trace.pb", "pprof")
+for nth, what in enumerate(["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"]):
+    right = collections.Counter({row["function"]: row["values"][nth] for row in rows})
+    checks.append((f"trace: {what}", tops(trace, nth), right))
+    checks.append((f"trace: type of {what}", [trace.sample_types[nth].sample_type], [what]))
 differ = False
 for what, found, right in checks:
     differ |= found != right

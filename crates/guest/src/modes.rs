@@ -39,6 +39,8 @@ pub const MODES: &[Mode] = &[
     Mode { name: programs::WAIT, run: programs::wait },
     Mode { name: programs::AGAIN, run: programs::again },
     Mode { name: programs::LEAVE, run: programs::leave },
+    Mode { name: programs::TRACED, run: programs::traced },
+    Mode { name: programs::TRACED_CHILD, run: programs::traced_child },
     Mode { name: hanging::HANG, run: hanging::run_hang },
 ];
 

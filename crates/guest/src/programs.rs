@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
 
-use crate::sys::{Region, text};
+use crate::make;
+use crate::sys::{Region, page, text};
 
 /// The mode of a program that waits.
 pub const WAIT: &str = "wait";
@@ -18,6 +19,12 @@ pub const AGAIN: &str = "again";
 
 /// The mode of a program that unmaps its own executable and waits.
 pub const LEAVE: &str = "leave";
+
+/// The mode of a program that makes buffers, frees one, and leaves one behind.
+pub const TRACED: &str = "traced";
+
+/// The mode of its child.
+pub const TRACED_CHILD: &str = "traced-child";
 
 /// Prints a line when it has started, and waits for the end of its standard input.
 ///
@@ -66,4 +73,28 @@ pub fn leave(_: &[String]) -> anyhow::Result<ExitCode> {
     stdout().flush()?;
     text::leave(Region { start: first.0, len: last.1 - first.0 })?;
     Ok(ExitCode::FAILURE)
+}
+
+/// Makes a memfd and closes it, makes one that lives until the end, leaves a file of one page in
+/// `/dev/shm`, and starts a child. Ends with status 7.
+///
+/// # Errors
+///
+/// One of these cannot be done.
+pub fn traced(_: &[String]) -> anyhow::Result<ExitCode> {
+    drop(make::memfd(b"freed", 1, 1)?);
+    let _kept = make::memfd(b"kept", 2, 1)?;
+    fs::write("/dev/shm/left", vec![1; usize::try_from(page())?])?;
+    let child = Command::new("/proc/self/exe").arg(TRACED_CHILD).status()?;
+    ensure!(child.success(), "the child failed");
+    Ok(ExitCode::from(7))
+}
+
+/// Makes a memfd, which goes with it.
+///
+/// # Errors
+///
+/// It cannot be made.
+pub fn traced_child(_: &[String]) -> anyhow::Result<ExitCode> {
+    make::memfd(b"childs", 1, 1).map(|_| ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
     leaking, machine, making, mapping, names, naming, origins, people, probes, procmap, reconcile, recording,
-    rights, shmem, soaking, sources, unlisted, video,
+    rights, shmem, soaking, sources, tracing, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -40,6 +40,7 @@ pub fn all() -> &'static [Scenario] {
             cases::SCENARIOS,
             leaking::SCENARIOS,
             origins::SCENARIOS,
+            tracing::SCENARIOS,
             huge_pages::SCENARIOS,
             reconcile::SCENARIOS,
             everything::SCENARIOS,

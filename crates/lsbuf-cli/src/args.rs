@@ -23,6 +23,7 @@ use crate::report::ReportArgs;
 #[cfg(feature = "tui")]
 use crate::top::TopArgs;
 use crate::topics::Topic;
+use crate::trace::TraceArgs;
 use crate::{groups, output, stdout};
 
 /// Shows who holds each shared buffer (dma-bufs and shared memory): which process, by which fd or
@@ -129,6 +130,9 @@ pub(crate) enum Command {
     /// Write who made the buffers, and by which calls, for flame graphs and pprof
     #[command(after_help = Topic::of("lsbuf report").help())]
     Report(ReportArgs),
+    /// Print what happens to buffers as it happens; of a command also what it left
+    #[command(after_help = Topic::of("lsbuf trace").help())]
+    Trace(TraceArgs),
     /// Say whether answers are complete here, and what would make them so
     #[command(after_help = Topic::of("lsbuf doctor").help())]
     Doctor(DoctorArgs),
@@ -572,7 +576,7 @@ pub(crate) fn choose(list: &str, all: &[Column]) -> Result<Columns, String> {
     Ok(Columns { columns: columns.collect::<Result<_, _>>()?, more: names.is_some() })
 }
 
-fn pid(text: &str) -> Result<Pid, String> {
+pub(crate) fn pid(text: &str) -> Result<Pid, String> {
     let pid = text.parse().ok().filter(|&pid| pid > 0).map(Pid);
     pid.ok_or_else(|| "a process id is a number from 1 to 4294967295".to_owned())
 }
@@ -592,7 +596,7 @@ pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {
     Ok(glob.compile_matcher())
 }
 
-fn kinds(text: &str) -> Result<Kinds, String> {
+pub(crate) fn kinds(text: &str) -> Result<Kinds, String> {
     if text == "all" {
         return Ok(Kinds::ALL);
     }

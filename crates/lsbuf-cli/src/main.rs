@@ -26,6 +26,7 @@ mod ticks;
 #[cfg(feature = "tui")]
 mod top;
 mod topics;
+mod trace;
 
 use std::io;
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> Result<Ending> {
         #[cfg(feature = "tui")]
         Command::Top(args) => top::run(&args),
         Command::Record(args) => record::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),
         Command::Probes(args) => probes::run(&args.action),

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 /// The times of samples.
 #[derive(Debug)]
 pub(crate) struct Ticks {
-    stop: Receiver<()>,
+    stop: Receiver<i32>,
     begun: Instant,
     every: Duration,
     next: Instant,
@@ -23,7 +23,7 @@ pub(crate) struct Ticks {
 
 impl Ticks {
     /// Begins now. `stop` is what [`signals`] returns; after `length` it ends.
-    pub(crate) fn start(stop: Receiver<()>, every: Duration, length: Option<Duration>) -> Ticks {
+    pub(crate) fn start(stop: Receiver<i32>, every: Duration, length: Option<Duration>) -> Ticks {
         let begun = Instant::now();
         Ticks { stop, begun, every, next: begun, end: length.map(|length| begun + length) }
     }
@@ -51,14 +51,14 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     if every < least { Err("the shortest interval is 10ms".to_owned()) } else { Ok(every) }
 }
 
-/// Receives something when a signal asks this process to end.
-pub(crate) fn signals() -> Result<Receiver<()>> {
+/// Receives the signals that ask this process to end.
+pub(crate) fn signals() -> Result<Receiver<i32>> {
     let (sender, receiver) = channel();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
     std::thread::spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
             // The second one finds nobody who listens, and ends the process as it would without us.
-            if sender.send(()).is_err() {
+            if sender.send(signal).is_err() {
                 std::process::exit(130);
             }
         }

@@ -370,6 +370,36 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf trace",
+        description: &[
+            "Each line is one event: made, fd (a process has got an fd), received (from another process), \
+             mapped, attached to and detached from a device, renamed, freed. SIZE is as it was then: a file \
+             gets its size after it is made. It loads BPF programs, which go with it, and needs root, or \
+             CAP_BPF and CAP_PERFMON.",
+            "How an fd is closed, memory is unmapped, and a child inherits both, cannot be seen: ask lsbuf \
+             who holds a buffer. What was lost is printed where it was lost, and again at the end.",
+            "With -- COMMAND it prints what the command and its children do, and what happens to buffers \
+             that they made. It ends with the command, and as the command does: with its status, or 128 and \
+             the number of its signal. docs/trace.md says more.",
+        ],
+        examples: &[
+            ("sudo lsbuf trace -d", "what happens to dma-bufs"),
+            ("sudo lsbuf trace --event made,freed --stacks", "births and deaths, and the calls"),
+            ("sudo lsbuf trace --kind memfd --comm 'chrom*'", "by command"),
+            ("sudo lsbuf trace -- gst-launch-1.0 …", "a command, and what it left"),
+            ("sudo lsbuf trace --summary --for 10s", "count for ten seconds"),
+            ("sudo lsbuf trace -J | jq 'select(.event == \"received\")'", ""),
+        ],
+        exit: &[
+            ("0", "traced; of a command, it ended with 0"),
+            ("1", "no trace"),
+            ("2", "wrong arguments"),
+            ("3", "something was lost, with --strict"),
+            ("N", "the status of COMMAND"),
+        ],
+        ..NONE
+    },
+    Topic {
         command: "lsbuf doctor",
         description: &[
             "It tries each source, says what it saw and what the source gives, and names the fewest \

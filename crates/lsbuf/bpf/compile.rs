@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 /// Every object, `NAME.bpf.o`. Each source, `NAME.bpf.c`, makes two of them. The one with `_shmem`
 /// at the end of its name also looks for shared memory. The one with `_payers` also looks at the
 /// pages of each inode.
-pub(crate) const OBJECTS: [&str; 11] = [
+pub(crate) const OBJECTS: [&str; 12] = [
     "dmabuf",
     "dmabuf_shmem",
     "origins",
@@ -28,6 +28,7 @@ pub(crate) const OBJECTS: [&str; 11] = [
     "task_shmem",
     "task_vma",
     "task_vma_shmem",
+    "trace",
 ];
 
 /// The major version of clang that makes the committed objects. Another version may choose other

@@ -88,6 +88,9 @@ pub mod reconcile;
 #[cfg(feature = "render")]
 pub mod render;
 pub mod scan;
+mod stacks;
+#[cfg(feature = "bpf")]
+pub mod trace;
 
 pub use error::{Error, ErrorKind};
 

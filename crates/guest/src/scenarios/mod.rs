@@ -32,5 +32,6 @@ pub(crate) mod rights;
 pub(crate) mod shmem;
 pub(crate) mod soaking;
 pub(crate) mod sources;
+pub(crate) mod tracing;
 pub(crate) mod unlisted;
 pub(crate) mod video;

@@ -65,6 +65,8 @@ pub(crate) mod btf;
 pub(crate) mod btf_file;
 pub(crate) mod bufinfo;
 pub(crate) mod cgroups;
+#[cfg(feature = "bpf")]
+pub(crate) mod clock;
 pub(crate) mod details;
 pub(crate) mod devices;
 pub(crate) mod duplicate;

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, fstatfs};
 
 use super::parse::{number, number32};
 use super::read;
+use super::rights::Rights;
 use super::tree::live::Live;
 use super::tree::recorded::Recorded;
 use super::tree::{Folder, Tree};
@@ -108,6 +109,13 @@ impl ProcRoot {
     pub(crate) fn shows_kernel_threads(&self) -> bool {
         let mut text = Vec::new();
         self.dir.read_record(c"2/stat", &mut text).is_ok() && task::stage(&text) == Ok(task::Stage::Kernel)
+    }
+
+    /// Whether this is the procfs of this machine's first pid namespace. Kernel threads are listed
+    /// only there, but hidepid may hide them.
+    pub(crate) fn has_first_pids(&self) -> bool {
+        let is_first = || self.has_own_pids() && Rights::own().first_pid_namespace;
+        self.is_live() && (self.shows_kernel_threads() || is_first())
     }
 
     /// Whether pids here are those of this process's own system calls: it is a live procfs of its

@@ -13,6 +13,7 @@ pub(crate) mod deserialize;
 mod details;
 mod device;
 mod diff;
+mod event;
 mod fold;
 mod freed;
 mod handle;
@@ -47,6 +48,7 @@ pub use details::{Args, Detail, Details, Pod, PodName, ProcessDetails, Workload}
 use device::openers;
 pub use device::{Device, DeviceClass, DeviceHolder, candidates};
 pub use diff::{Change, ChangedBuffer, ChangedGroup, ChangedProcess, Diff};
+pub use event::{Actor, Event, Giver, Happening, TraceKey, TracedBuffer, TracedMapping, Way};
 pub use fold::folded;
 pub use handle::GemHandle;
 pub use id::{BufferId, IpcNamespace};

@@ -1,5 +1,6 @@
 //! Cells of text side by side, in columns that are aligned by blanks.
 
+use std::io::{self, Write};
 use std::iter::repeat_n;
 
 use unicode_width::UnicodeWidthStr;
@@ -56,6 +57,14 @@ impl Line<'_> {
         self.text.truncate(self.text.trim_end().len());
         self.text
     }
+}
+
+/// Writes aligned lines. `numbers` says which columns have numbers.
+pub(super) fn aligned(out: &mut dyn Write, lines: &[Vec<String>], numbers: &[bool]) -> io::Result<()> {
+    let width = |nth: usize| lines.iter().map(|line| width_of(&line[nth])).max().unwrap_or(0);
+    let alignment =
+        Alignment { widths: (0..numbers.len()).map(width).collect(), numbers: numbers.to_vec(), gap: 2 };
+    lines.iter().try_for_each(|line| writeln!(out, "{}", alignment.line(line.iter().map(String::as_str))))
 }
 
 /// How many columns of a terminal a text takes.

@@ -36,6 +36,8 @@ mod summary;
 mod table;
 #[cfg(feature = "check")]
 mod tap;
+#[cfg(feature = "bpf")]
+mod trace;
 mod verdict;
 
 pub use cell::{Cell, Sizes, Style};
@@ -58,6 +60,8 @@ pub use life::life;
 #[cfg(feature = "history")]
 pub use life_json::life_json;
 pub use reconcile::{reconciliation, reconciliation_json};
+#[cfg(feature = "bpf")]
+pub use report::trace_pprof;
 pub use report::{Weight, folded, pprof, unknown_costs};
 pub use show::show;
 pub use sum::{DEFAULT_SUM_COLUMNS, SUM_COLUMNS, sum_json, sum_summary};
@@ -65,6 +69,11 @@ pub use summary::{nothing, summary};
 pub use table::{csv, raw, table};
 #[cfg(feature = "check")]
 pub use tap::tap;
+#[cfg(feature = "bpf")]
+pub use trace::{
+    TraceCounts, trace_balance, trace_balance_json, trace_begin_json, trace_counts, trace_counts_json,
+    trace_end_json, trace_heading, trace_item, trace_item_json, trace_loss,
+};
 pub use verdict::verdict;
 
 use std::cell::RefCell;

@@ -46,7 +46,7 @@ fn who(command: &Label, pid: Pid) -> String {
 }
 
 /// A call in a program: the function, or else its place, and in which file.
-fn call(frame: &UserFrame) -> String {
+pub(super) fn call(frame: &UserFrame) -> String {
     let word = |label: &Label| escape_word(label.as_bytes());
     match (frame.functions.first(), &frame.module) {
         (Some(function), _) => word(&function.name),
@@ -93,7 +93,7 @@ pub(super) fn lines(out: &mut dyn Write, buffer: &Buffer) -> io::Result<()> {
     let Birth { command, pid, uid, .. } = birth.as_ref();
     writeln!(out, "  {:<10}{}{thread}, uid {uid}, at {}", "origin", who(command, *pid), time(birth.at))?;
     writeln!(out, "  {:<10}{}", "for", client_words(birth))?;
-    birth.stack.as_deref().map_or(Ok(()), |stack| calls(out, stack))
+    birth.stack.as_deref().map_or(Ok(()), |stack| calls(out, stack, "made by"))
 }
 
 fn time(at: SystemTime) -> String {
@@ -119,10 +119,10 @@ fn client_words(birth: &Birth) -> String {
     }
 }
 
-/// The calls, the innermost first.
-fn calls(out: &mut dyn Write, stack: &Stack) -> io::Result<()> {
+/// The calls, the innermost first. `first` stands before the first one of the program.
+pub(super) fn calls(out: &mut dyn Write, stack: &Stack, first: &str) -> io::Result<()> {
     for (nth, frame) in stack.user.iter().enumerate() {
-        let heading = if nth == 0 { "made by" } else { "" };
+        let heading = if nth == 0 { first } else { "" };
         let module =
             frame.module.as_ref().map_or(String::new(), |module| format!("  {}", escape(module.as_bytes())));
         if frame.functions.is_empty() {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::align::{Alignment, width_of};
+use super::align::aligned;
 use super::cell::Sizes;
 use super::layout::{self, JsonLayout};
 use super::reconcile_huge::{self, JsonHuge};
@@ -134,14 +134,6 @@ fn filesystems(rows: &[MountRow], sizes: Sizes) -> Vec<Vec<String>> {
     };
     let heading = ["USED", "HELD", "LIMIT", "USE%", "TMPFS"].map(str::to_owned).to_vec();
     if rows.is_empty() { Vec::new() } else { std::iter::once(heading).chain(rows.iter().map(line)).collect() }
-}
-
-/// Writes aligned lines. `numbers` says which columns have numbers.
-fn aligned(out: &mut dyn Write, lines: &[Vec<String>], numbers: &[bool]) -> io::Result<()> {
-    let width = |nth: usize| lines.iter().map(|line| width_of(&line[nth])).max().unwrap_or(0);
-    let alignment =
-        Alignment { widths: (0..numbers.len()).map(width).collect(), numbers: numbers.to_vec(), gap: 2 };
-    lines.iter().try_for_each(|line| writeln!(out, "{}", alignment.line(line.iter().map(String::as_str))))
 }
 
 /// The shared memory that is not in `Shmem:`.

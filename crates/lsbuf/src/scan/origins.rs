@@ -14,18 +14,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::kernel::bpf::Unavailable;
 use crate::kernel::bpf::hooks::{About, Hook, View};
-use crate::kernel::bpf::origins::{
-    self, ClientRecord, OriginOf, OriginRecord, OriginRow, RawFrame, UserStack,
-};
+use crate::kernel::bpf::origins::{self, ClientRecord, OriginOf, OriginRecord, OriginRow};
 use crate::kernel::bpf::pins::{PinSet, Pins};
-use crate::kernel::rights::Rights;
 use crate::kernel::root::ProcRoot;
-#[cfg(feature = "symbols")]
-use crate::kernel::symbols::{Request, Symbolizer};
 use crate::model::{
-    Birth, Buffer, BufferId, BuildId, Client, CodePlace, Detail, Details, KernelFrame, Kind, Label, NoClient,
-    NoOrigin, Origin, Pid, Receipt, Stack, StackEnd, UserFrame,
+    Birth, Buffer, BufferId, Client, Detail, Details, Kind, NoClient, NoOrigin, Origin, Pid, Receipt, Stack,
 };
+use crate::stacks::{self, Nameless, StackNames};
 
 /// Asks the flight recorder. Keeps the stacks that it has read, so that a scanner which scans again
 /// and again reads each once.
@@ -54,13 +49,6 @@ impl OriginReader {
         }
     }
 
-    /// Whether the procfs is that of this machine's first pid namespace. Kernel threads are listed
-    /// only there, but hidepid may hide them.
-    fn has_first_pids(&self) -> bool {
-        let is_first = || self.root.has_own_pids() && Rights::own().first_pid_namespace;
-        self.root.is_live() && (self.root.shows_kernel_threads() || is_first())
-    }
-
     /// Says of each buffer who made it, by the recorder that is pinned below a folder, with the
     /// stacks if they are `wanted`. `Ok(false)`: no recorder is installed.
     pub(super) fn add<'b>(
@@ -74,7 +62,7 @@ impl OriginReader {
             Err(Unavailable::NotPinned) => return Ok(false),
             Err(why) => return Err(why),
         };
-        if !self.has_first_pids() {
+        if !self.root.has_first_pids() {
             return Err(Unavailable::OtherPids);
         }
         let mut births = HashMap::new();
@@ -115,9 +103,12 @@ impl OriginReader {
     fn read_stacks(&mut self, pins: &Pins) -> Result<(), Unavailable> {
         let mut found: Vec<(OriginRecord, Stack)> = Vec::new();
         origins::read(pins, View::Stacks, |row| match (row, found.last_mut()) {
-            (OriginRow::Birth(record), _) => found.push((record, without_frames(&record))),
-            (OriginRow::User(stack), Some((_, last))) => last.user = user_frames(&stack),
-            (OriginRow::Kernel(lines), Some((_, last))) => last.kernel = kernel_frames(lines),
+            (OriginRow::Birth(record), _) => {
+                let stack = stacks::without_frames(record.kernel, record.user_bytes);
+                found.push((record, stack));
+            }
+            (OriginRow::User(stack), Some((_, last))) => last.user = stacks::user_frames(&stack),
+            (OriginRow::Kernel(lines), Some((_, last))) => last.kernel = stacks::kernel_frames(lines),
             (OriginRow::User(_) | OriginRow::Kernel(_), None) | (OriginRow::Counts(_), _) => {}
         })?;
         let mut shared: HashMap<Stack, Arc<Stack>> = HashMap::new();
@@ -137,87 +128,33 @@ impl OriginReader {
     /// Looks for the names of the calls that made these buffers. Equal stacks of one maker are
     /// looked up once.
     fn name_stacks(&mut self, births: &HashMap<OriginOf, OriginRecord>, buffers: &[&mut Buffer]) {
-        let mut wanted: BTreeMap<(Pid, u64, *const Stack), Nameless> = BTreeMap::new();
+        // With the buffers that each has made.
+        let mut wanted: BTreeMap<(Pid, u64, *const Stack), (Nameless, Vec<_>)> = BTreeMap::new();
         for buffer in buffers {
             let Some(birth) = key(&buffer.id).and_then(|key| births.get(&key)) else { continue };
             let of = (birth.of, birth.born);
             let Some(kept) = self.stacks.get(&of).filter(|kept| !kept.is_named) else { continue };
             let nameless = wanted.entry((birth.pid, birth.started, Arc::as_ptr(&kept.stack)));
-            let nameless = nameless.or_insert_with(|| Nameless {
-                stack: Stack::clone(&kept.stack),
-                maker: (birth.pid, Duration::from_nanos(birth.started)),
-                holders: Vec::new(),
-                of: Vec::new(),
+            let (nameless, made) = nameless.or_insert_with(|| {
+                let maker = (birth.pid, Duration::from_nanos(birth.started));
+                (Nameless { stack: Stack::clone(&kept.stack), maker, others: Vec::new() }, Vec::new())
             });
-            nameless.of.push(of);
-            nameless.holders.extend(buffer.holders.iter().map(|holder| holder.pid));
+            made.push(of);
+            nameless.others.extend(buffer.holders.iter().map(|holder| holder.pid));
         }
         if wanted.is_empty() {
             return;
         }
-        let mut wanted: Vec<Nameless> = wanted.into_values().collect();
+        let (mut wanted, made): (Vec<Nameless>, Vec<Vec<_>>) = wanted.into_values().unzip();
         self.names.find(&mut wanted);
-        for Nameless { mut stack, of, .. } in wanted {
+        for (Nameless { mut stack, .. }, made) in wanted.into_iter().zip(made) {
             stack.judge_end();
             let stack = Arc::new(stack);
-            for of in of {
+            for of in made {
                 self.stacks.insert(of, KeptStack { stack: Arc::clone(&stack), is_named: true });
             }
         }
     }
-}
-
-/// A stack without names.
-#[cfg_attr(not(feature = "symbols"), allow(dead_code, reason = "without it no names are looked for"))]
-struct Nameless {
-    stack: Stack,
-    /// Who made it, and when that process was started.
-    maker: (Pid, Duration),
-    /// Who has one of the buffers.
-    holders: Vec<Pid>,
-    /// The buffers that were made by it.
-    of: Vec<(OriginOf, u64)>,
-}
-
-/// Where the names of calls are kept for the time when their process has exited.
-#[cfg(feature = "symbols")]
-const NAMES: &str = "/run/lsbuf-names";
-
-/// Finds the names of calls.
-#[cfg(feature = "symbols")]
-#[derive(Debug)]
-struct StackNames(Symbolizer);
-
-#[cfg(feature = "symbols")]
-impl StackNames {
-    fn new(root: &Arc<ProcRoot>, deadline: Duration) -> StackNames {
-        StackNames(Symbolizer::new(Arc::clone(root), deadline, Some(Path::new(NAMES))))
-    }
-
-    fn find(&mut self, wanted: &mut [Nameless]) {
-        let mut requests: Vec<Request<'_>> = wanted
-            .iter_mut()
-            .map(|Nameless { stack, maker, holders, .. }| Request { stack, maker: *maker, others: holders })
-            .collect();
-        // What could not be looked at has no names, which shows.
-        let _ = self.0.resolve(&mut requests);
-        // Only root may write the cache. Without it the names go with their processes.
-        let _ = self.0.save();
-    }
-}
-
-/// Built without the feature `symbols`: no call has a name.
-#[cfg(not(feature = "symbols"))]
-#[derive(Debug)]
-struct StackNames;
-
-#[cfg(not(feature = "symbols"))]
-impl StackNames {
-    fn new(_: &Arc<ProcRoot>, _: Duration) -> StackNames {
-        StackNames
-    }
-
-    fn find(&mut self, _: &mut [Nameless]) {}
 }
 
 /// What is known of a buffer that has no record. It is older than the recorder if its inode is, or
@@ -295,50 +232,6 @@ fn key(id: &BufferId) -> Option<OriginOf> {
     }
 }
 
-/// The stack of a birth of which no frame is known yet.
-fn without_frames(record: &OriginRecord) -> Stack {
-    let user_end = match record.user_bytes {
-        _ if record.kernel => StackEnd::Kernel,
-        Err(_) | Ok(0) => StackEnd::Unreadable,
-        Ok(_) => StackEnd::Truncated,
-    };
-    Stack { kernel: Vec::new(), user: Vec::new(), user_end }
-}
-
-/// The calls in a program. A chain of frame pointers that leaves the stack ends in data: after the
-/// last place in a file, addresses are none of code.
-fn user_frames(stack: &UserStack<'_>) -> Vec<UserFrame> {
-    let mut frames: Vec<RawFrame> = stack.frames().collect();
-    let in_a_file = |frame: &RawFrame| matches!(frame, RawFrame::File(..));
-    if let Some(last) = frames.iter().rposition(in_a_file) {
-        frames.truncate(last + 1);
-    }
-    let frame = |raw: RawFrame| match raw {
-        RawFrame::File(build_id, offset) => CodePlace::File { build_id: BuildId(build_id), offset },
-        RawFrame::Address(address) => CodePlace::Address(address),
-    };
-    frames.into_iter().map(|raw| UserFrame::new(frame(raw))).collect()
-}
-
-/// The calls in lines as the kernel's `%pB` prints them: `function+0x1a/0x2b [module]`. The first
-/// ones are the recorder's own, up to its trampoline.
-fn kernel_frames(lines: &[u8]) -> Vec<KernelFrame> {
-    let frames = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
-        let (symbol, module) = match memchr::memchr(b' ', line) {
-            Some(space) => (&line[..space], line[space + 1..].strip_prefix(b"[")),
-            None => (line, None),
-        };
-        let module = module.map(|module| Label::from(module.strip_suffix(b"]").unwrap_or(module)));
-        let end = memchr::memchr(b'+', symbol).unwrap_or(symbol.len());
-        KernelFrame { function: Label::from(&symbol[..end]), module }
-    });
-    let mut frames: Vec<KernelFrame> = frames.collect();
-    let own = |frame: &KernelFrame| frame.function.as_bytes().starts_with(b"bpf_trampoline_");
-    let first = frames.iter().position(own).map_or(0, |trampoline| trampoline + 1);
-    frames.drain(..first);
-    frames
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,7 +300,7 @@ mod tests {
         }
         let root = Arc::new(ProcRoot::open(folder.path()).unwrap());
         assert!(root.shows_kernel_threads());
-        assert!(!OriginReader::new(&root, Duration::from_secs(1)).has_first_pids());
+        assert!(!root.has_first_pids());
     }
 
     /// Check that a segment is looked up by its namespace, and a file by its device.
@@ -480,24 +373,5 @@ mod tests {
         ] {
             assert_eq!(of(client, watched, skipped), expected, "{client:?} {watched:#x} {skipped:?}");
         }
-    }
-
-    /// Check that the kernel's lines are read without the recorder's own calls, with modules, and
-    /// without offsets.
-    #[test]
-    fn calls_in_the_kernel() {
-        let lines = b"bpf_prog_0_shmem_born+0x1/0x2\nbpf_trampoline_64+0x8c/0xfc\nshmem_mknod+0x85/0x140\nudmabuf_ioctl+0x1/0x2 [udmabuf]\n0xffff";
-        let frames = kernel_frames(lines);
-        let text = |frame: &KernelFrame| format!("{:?} {:?}", frame.function, frame.module);
-        let expected = [
-            KernelFrame { function: "shmem_mknod".into(), module: None },
-            KernelFrame { function: "udmabuf_ioctl".into(), module: Some("udmabuf".into()) },
-            KernelFrame { function: "0xffff".into(), module: None },
-        ];
-        assert_eq!(
-            frames.iter().map(text).collect::<Vec<_>>(),
-            expected.iter().map(text).collect::<Vec<_>>()
-        );
-        assert_eq!(kernel_frames(b""), []);
     }
 }

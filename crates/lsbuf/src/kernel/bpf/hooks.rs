@@ -156,6 +156,7 @@ impl Hook {
 
     /// The program that must run so that this one may: it notices the deaths of what this one
     /// records.
+    #[cfg(feature = "bpf")]
     pub(crate) fn death(self) -> Option<Hook> {
         match self {
             Hook::ShmemBorn => Some(Hook::ShmemDied),
@@ -178,6 +179,7 @@ impl Hook {
 
     /// Whether a kernel that lacks its function does not need it. Before Linux 6.10 a list is never
     /// queued but as a copy.
+    #[cfg(feature = "bpf")]
     pub(crate) fn may_be_missing(self) -> bool {
         self == Hook::ListQueued
     }

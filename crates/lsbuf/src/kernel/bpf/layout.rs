@@ -60,7 +60,7 @@ pub(super) type Structure = (&'static str, usize, &'static [(&'static str, usize
 /// Declares structures, each with its name in C. The name of a field that is not read begins with
 /// `_`.
 macro_rules! structures {
-    ($($name:ident, $in_c:literal { $($field:ident: $type:ty,)* })*) => {
+    ($all:ident: $($name:ident, $in_c:literal { $($field:ident: $type:ty,)* })*) => {
         $(
             #[repr(C)]
             #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,7 @@ macro_rules! structures {
 
         #[cfg(test)]
         #[cfg(feature = "bpf")]
-        pub(super) const STRUCTURES: &[Structure] = &[$((
+        pub(super) const $all: &[Structure] = &[$((
             $in_c,
             size_of::<$name>(),
             &[$((stringify!($field), std::mem::offset_of!($name, $field), size_of::<$type>()),)*],
@@ -89,7 +89,7 @@ macro_rules! structures {
     };
 }
 
-structures! {
+structures! { STRUCTURES:
     Head, "head" {
         kind: u32,
         size: u32,
@@ -376,6 +376,58 @@ structures! {
     }
 }
 
+// Of a trace.
+#[cfg(feature = "bpf")]
+structures! { TRACE_STRUCTURES:
+    Event, "event" {
+        _head: Head,
+        at: u64,
+        object: u64,
+        ino: u64,
+        size: u64,
+        memory: u64,
+        started: u64,
+        cgroup: u64,
+        start: u64,
+        length: u64,
+        lost: u64,
+        from_started: u64,
+        what: u32,
+        of: u32,
+        flags: u32,
+        magic: u32,
+        dev: u32,
+        ipc: u32,
+        tgid: u32,
+        tid: u32,
+        uid: u32,
+        task_flags: u32,
+        fd: i32,
+        protection: u32,
+        sharing: u32,
+        kernel_bytes: i32,
+        user_bytes: i32,
+        _unused: u32,
+        way: u32,
+        from: u32,
+        comm: [u8; 16],
+        thread: [u8; 16],
+        from_comm: [u8; 16],
+        name: [u8; 128],
+        exporter: [u8; 64],
+        device: [u8; 64],
+    }
+    EventStacks, "event_stacks" {
+        event: Event,
+        kernel: [u8; 24 * 8],
+        user: [u8; 48 * 32],
+    }
+    Losses, "losses" {
+        ring: u64,
+        map: u64,
+    }
+}
+
 /// Declares the numbers of an enumeration in C.
 macro_rules! kinds {
     ($all:ident: $($name:ident = $number:literal,)*) => {
@@ -421,6 +473,24 @@ kinds! { ORIGIN_KINDS:
     ORIGIN_COUNTS = 4,
 }
 
+// `enum trace_kind`.
+#[cfg(feature = "bpf")]
+kinds! { TRACE_KINDS:
+    EVENT = 1,
+}
+
+// `enum event_what`.
+#[cfg(feature = "bpf")]
+kinds! { EVENT_WHATS:
+    EVENT_MADE = 1,
+    EVENT_FD = 2,
+    EVENT_MAPPED = 3,
+    EVENT_ATTACHED = 4,
+    EVENT_DETACHED = 5,
+    EVENT_RENAMED = 6,
+    EVENT_FREED = 7,
+}
+
 #[cfg(test)]
 #[cfg(feature = "bpf")]
 mod tests {
@@ -429,13 +499,13 @@ mod tests {
     use aya_obj::Object;
 
     use super::*;
-    use crate::kernel::bpf::{Iterator, recorder};
+    use crate::kernel::bpf::{Iterator, recorder, tracing};
     use crate::kernel::btf;
 
     /// Check that the structures have no padding, which the programs would leave unset.
     #[test]
     fn without_holes() {
-        for &(name, size, fields) in STRUCTURES {
+        for &(name, size, fields) in STRUCTURES.iter().chain(TRACE_STRUCTURES) {
             let end = fields.iter().fold(0, |end, &(field, at, size)| {
                 assert_eq!(end, at, "{name}.{field}");
                 at + size
@@ -451,19 +521,25 @@ mod tests {
     fn same_as_in_the_programs() {
         let mut seen = HashSet::new();
         let iterators = Iterator::ALL.map(|iterator| (iterator.name(), iterator.object()));
-        let recorder = [("the flight recorder", recorder::object())];
-        for (of, object) in iterators.into_iter().chain(recorder) {
+        let [recorder, trace] = ["the flight recorder", "a trace"];
+        let others = [(recorder, recorder::object()), (trace, tracing::object())];
+        for (of, object) in iterators.into_iter().chain(others) {
             let types = Object::parse(object).unwrap().btf.unwrap().to_bytes();
-            for (name, numbers) in [("kind", KINDS), ("origin_kind", ORIGIN_KINDS)] {
+            for (name, numbers, only) in [
+                ("kind", KINDS, None),
+                ("origin_kind", ORIGIN_KINDS, Some(recorder)),
+                ("trace_kind", TRACE_KINDS, Some(trace)),
+                ("event_what", EVENT_WHATS, Some(trace)),
+            ] {
                 let Some(declared) = btf::enumerators(&types, name).unwrap() else {
-                    assert_eq!((name, of == recorder[0].0), ("origin_kind", false), "{of}");
+                    assert!(only.is_some_and(|only| of != only), "{of} lacks {name}");
                     continue;
                 };
                 let declared: Vec<(&str, u32)> =
                     declared.iter().map(|(name, n)| (name.as_str(), *n)).collect();
                 assert_eq!(declared, numbers, "{of}");
             }
-            for &(name, size, fields) in STRUCTURES {
+            for &(name, size, fields) in STRUCTURES.iter().chain(TRACE_STRUCTURES) {
                 let Some(declared) = btf::layout(&types, name).unwrap() else { continue };
                 let fields = fields.iter().map(|&(field, at, size)| {
                     (field.trim_start_matches('_').to_owned(), at as u32, size as u32)
@@ -473,8 +549,12 @@ mod tests {
                 seen.insert(name);
             }
         }
-        let missing: Vec<&str> =
-            STRUCTURES.iter().map(|&(name, ..)| name).filter(|name| !seen.contains(name)).collect();
+        let missing: Vec<&str> = STRUCTURES
+            .iter()
+            .chain(TRACE_STRUCTURES)
+            .map(|&(name, ..)| name)
+            .filter(|name| !seen.contains(name))
+            .collect();
         assert!(missing.is_empty(), "in no program: {missing:?}");
     }
 }

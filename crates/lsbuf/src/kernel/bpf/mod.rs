@@ -53,6 +53,8 @@ pub(crate) mod record;
 pub(crate) mod recorder;
 #[cfg(feature = "bpf")]
 mod sys;
+#[cfg(feature = "bpf")]
+pub(crate) mod tracing;
 pub(crate) mod trust;
 
 use std::ffi::CString;

@@ -17,6 +17,7 @@ use aya_obj::generated::bpf_insn;
 use aya_obj::{EbpfSectionKind, Map, Object, Program};
 use rustix::fs::CWD;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::iterator::{Iterator, Readers, Unavailable};
 use super::sys::{self, Attached, BpfProgram};
@@ -46,6 +47,7 @@ pub(super) const STRUCTURES: &[&str] = &[
     "inode",
     "io_uring_task",
     "ipc_namespace",
+    "ipc_params",
     "kernfs_node",
     "kobject",
     "list_head",
@@ -346,6 +348,23 @@ pub(super) fn make_maps(
         made.push((name.clone(), map.clone(), make().map_err(Unavailable::Refused)?));
     }
     Ok(made)
+}
+
+pub(super) fn why_not_attached(errno: Errno) -> Unavailable {
+    /// `ENOTSUPP` of the kernel's include/linux/errno.h: ftrace cannot call programs.
+    const NOT_SUPPORTED: Errno = Errno::from_raw_os_error(524);
+    match errno {
+        NOT_SUPPORTED => Unavailable::NoTrampolines,
+        errno => Unavailable::Refused(errno),
+    }
+}
+
+/// Before Linux 5.11 (commit d5299b67dd59) maps count as locked memory.
+pub(super) fn lift_memory_limit() {
+    let limit = getrlimit(Resource::Memlock);
+    // Where that is refused, making the maps fails, and says why.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit })
+        .and_then(|()| setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }));
 }
 
 /// The instructions in the form that the kernel reads (`struct bpf_insn` of

@@ -18,7 +18,7 @@ use crate::kernel::parse::Malformed;
 use crate::model::{Dev, Inode, IpcNamespace, Label, Pid, Tid};
 
 /// `PF_KTHREAD` of the kernel's include/linux/sched.h.
-const PF_KTHREAD: u32 = 0x0020_0000;
+pub(super) const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// The longest text of a stack in the kernel: 24 lines, each with a symbol and a module.
 const LONGEST_TEXT: usize = 24 * 768;
@@ -106,7 +106,18 @@ pub(crate) enum RawFrame {
     Address(u64),
 }
 
-impl UserStack<'_> {
+impl<'r> UserStack<'r> {
+    /// From frames as the kernel writes them.
+    pub(super) fn new(frames: &'r [u8]) -> UserStack<'r> {
+        UserStack(frames)
+    }
+
+    /// How many bytes it has.
+    #[cfg(feature = "bpf")]
+    pub(crate) fn bytes(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn frames(&self) -> impl std::iter::Iterator<Item = RawFrame> {
         self.0.chunks_exact(size_of::<layout::UserFrame>()).filter_map(|bytes| {
             let frame = layout::UserFrame::read(bytes)?;
@@ -187,7 +198,7 @@ fn row(bytes: &[u8]) -> Result<Option<(OriginRow<'_>, usize)>, Malformed> {
     let row = match kind {
         layout::ORIGIN => OriginRow::Birth(OriginRecord::of(&Whole::only(record)?)?),
         layout::ORIGIN_USER if (size - head).is_multiple_of(size_of::<layout::UserFrame>()) => {
-            OriginRow::User(UserStack(&record[head..]))
+            OriginRow::User(UserStack::new(&record[head..]))
         }
         layout::ORIGIN_COUNTS => OriginRow::Counts(OriginCounts::of(&Whole::only(record)?)),
         _ => return Err(Malformed),

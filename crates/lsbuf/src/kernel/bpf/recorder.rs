@@ -14,15 +14,18 @@ use std::path::Path;
 
 use aya_obj::btf::Btf;
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 
 use super::hooks::{About, Hook, View};
 use super::iterator::Unavailable;
-use super::object::{LoadedMap, STRUCTURES, load_program, make_maps, parse, relocate, unfit};
+use super::object::{
+    LoadedMap, STRUCTURES, lift_memory_limit, load_program, make_maps, parse, relocate, unfit,
+    why_not_attached,
+};
 use super::sys::{self, Attached};
 use crate::kernel::btf;
 use crate::kernel::btf_file::BtfFile;
+use crate::kernel::clock::now;
 
 /// The functions that are looked for in the kernel's type information: those of
 /// [`Hook::functions`], and at the end that of the iterator over the elements of a map.
@@ -149,32 +152,9 @@ fn place(kernel: &btf::Index<'_, { FUNCTIONS.len() }>, hook: Hook) -> Option<(us
     })
 }
 
-fn why_not_attached(errno: Errno) -> Unavailable {
-    /// `ENOTSUPP` of the kernel's include/linux/errno.h: ftrace cannot call programs.
-    const NOT_SUPPORTED: Errno = Errno::from_raw_os_error(524);
-    match errno {
-        NOT_SUPPORTED => Unavailable::NoTrampolines,
-        errno => Unavailable::Refused(errno),
-    }
-}
-
 fn map<'m>(maps: &'m [LoadedMap], name: &str) -> Result<&'m OwnedFd, Unavailable> {
     let found = maps.iter().find(|(called, ..)| called == name);
     found.map(|(.., fd)| fd).ok_or_else(|| unfit(&"a map is missing"))
-}
-
-/// Before Linux 5.11 (commit d5299b67dd59) maps count as locked memory.
-fn lift_memory_limit() {
-    let limit = getrlimit(Resource::Memlock);
-    // Where that is refused, making the maps fails, and says why.
-    let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit })
-        .and_then(|()| setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }));
-}
-
-/// Nanoseconds on a clock.
-fn now(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap_or(0)
 }
 
 /// The compiled programs.

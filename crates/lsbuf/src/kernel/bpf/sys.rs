@@ -132,7 +132,8 @@ pub(super) fn make_map(
     unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }.map(owned)
 }
 
-/// Writes `value` to an index of an array map whose values have that size.
+/// Writes `value` to an index of an array map, or a key of a hash map whose keys are such numbers.
+/// The map's values have the length of `value`.
 pub(super) fn fill(map: BorrowedFd<'_>, place: u32, value: &[u8]) -> Result<()> {
     let key = place.to_ne_bytes();
     let mut attributes = Attributes::new();
@@ -140,9 +141,22 @@ pub(super) fn fill(map: BorrowedFd<'_>, place: u32, value: &[u8]) -> Result<()> 
     fields.__bindgen_anon_2.map_fd = number(map);
     fields.__bindgen_anon_2.key = address(&key);
     fields.__bindgen_anon_2.__bindgen_anon_1.value = address(value);
-    // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of
-    // `value`'s length, and the kernel only reads both.
+    // SAFETY: the map's key has 4 bytes, which `key` has; the map was made for values of `value`'s
+    // length, and the kernel only reads both.
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// Reads the value at an index of an array map whose values have the length of `value`.
+pub(super) fn look_up(map: BorrowedFd<'_>, place: u32, value: &mut [u8]) -> Result<()> {
+    let key = place.to_ne_bytes();
+    let mut attributes = Attributes::new();
+    let fields = attributes.fields();
+    fields.__bindgen_anon_2.map_fd = number(map);
+    fields.__bindgen_anon_2.key = address(&key);
+    fields.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr().addr() as u64;
+    // SAFETY: an array map's key has 4 bytes, which `key` has; the map was made for values of
+    // `value`'s length, and `value` is exclusively borrowed.
+    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) }.map(drop)
 }
 
 /// Makes a map read-only for good.

@@ -15,6 +15,8 @@ mod tests;
 
 pub use folded::{Weight, folded};
 pub use pprof::pprof;
+#[cfg(feature = "bpf")]
+pub use pprof::trace_pprof;
 
 use super::View;
 use crate::model::{Birth, Buffer, CodePlace, Label, Origin, Stack, StackEnd, UserFrame};
@@ -38,7 +40,12 @@ fn gap(buffer: &Buffer) -> Option<&'static str> {
         Some(Origin::Before) => return Some("[before the recorder]"),
         Some(Origin::Unknown(_)) | None => return Some("[unknown]"),
     };
-    match birth.stack.as_deref() {
+    stack_gap(birth.stack.as_deref())
+}
+
+/// The same of a stack; `None`: it was not read.
+fn stack_gap(stack: Option<&Stack>) -> Option<&'static str> {
+    match stack {
         None => Some("[stack not read]"),
         Some(Stack { user_end: StackEnd::Truncated, .. }) => Some("[truncated]"),
         Some(Stack { user_end: StackEnd::Unreadable, .. }) => Some("[unreadable]"),

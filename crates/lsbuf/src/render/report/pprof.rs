@@ -15,13 +15,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::View;
 use super::protobuf::Message;
+#[cfg(feature = "bpf")]
+use super::stack_gap;
 use super::{birth, gap, place, unknown_costs};
 use crate::escape::escape;
-use crate::model::{Buffer, CodePlace, KernelFrame, Kind, Label, Stack, UserFrame, counted};
+#[cfg(feature = "bpf")]
+use crate::model::Kind;
+use crate::model::{Buffer, CodePlace, KernelFrame, Label, Stack, UserFrame, counted};
 
 /// The numbers of the fields that are written, by message.
 mod field {
@@ -70,8 +74,33 @@ pub fn pprof(view: &View<'_>) -> Vec<u8> {
     for &row in &view.buffers {
         profile.add(&view.buffer(row));
     }
-    let taken = view.snapshot().taken_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    profile.write(u64::try_from(taken.as_nanos()).unwrap_or_default(), unknown_costs(view))
+    profile.write(LIVING, nanos(view.snapshot().taken_at), unknown_costs(view))
+}
+
+/// A profile of a trace's balance: what was made, and what of it is left, by stack. `taken_at`:
+/// when the trace ended.
+#[cfg(feature = "bpf")]
+#[must_use]
+pub fn trace_pprof(rows: &[crate::trace::BalanceRow], taken_at: SystemTime) -> Vec<u8> {
+    const MADE: [(&str, &str); 2] = [("alloc_objects", "count"), ("alloc_space", "bytes")];
+    let mut profile = Profile::default();
+    profile.string("");
+    for row in rows {
+        let stack = row.stack.as_deref();
+        let locations = profile.locations(stack, stack_gap(stack));
+        let maker = Some((profile.label(&row.command), None));
+        let kind = row.kind.map(Kind::as_str);
+        let sum = &row.sum;
+        let values = [sum.made, sum.made_bytes.0, sum.left(), sum.left_bytes.0];
+        profile.count(SampleKey { locations, maker, kind }, &values);
+    }
+    profile.write(&[&MADE, LIVING].concat(), nanos(taken_at), 0)
+}
+
+/// Nanoseconds after the epoch.
+fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or_default()
 }
 
 /// Distinct things, numbered as they come.
@@ -141,9 +170,9 @@ struct Location {
 struct SampleKey {
     /// Locations by their ids, the innermost first.
     locations: Vec<u64>,
-    /// The command, as the number of a string, and the pid.
-    maker: Option<(u64, u32)>,
-    kind: Kind,
+    /// The command, as the number of a string, and the pid; `None`: many processes.
+    maker: Option<(u64, Option<u32>)>,
+    kind: Option<&'static str>,
 }
 
 /// A profile as it is gathered.
@@ -153,9 +182,15 @@ struct Profile {
     mappings: Numbered<Mapping>,
     functions: Numbered<Named>,
     locations: Numbered<Location>,
-    /// How many buffers, and what they cost.
-    samples: BTreeMap<SampleKey, [u64; 2]>,
+    samples: BTreeMap<SampleKey, Vec<u64>>,
 }
+
+/// What the values of a sample are, in their order: name and unit. Readers show the last one unless
+/// told otherwise.
+type Values = [(&'static str, &'static str)];
+
+/// How many buffers there are, and what they cost.
+const LIVING: &Values = &[("inuse_objects", "count"), ("inuse_space", "bytes")];
 
 impl Profile {
     fn string(&mut self, text: &str) -> u64 {
@@ -168,19 +203,29 @@ impl Profile {
 
     fn add(&mut self, buffer: &Buffer) {
         let birth = birth(buffer);
-        let mut locations = match birth.and_then(|birth| birth.stack.as_deref()) {
-            Some(stack) => self.stack(stack),
-            None => Vec::new(),
-        };
-        if let Some(gap) = gap(buffer) {
+        let stack = birth.and_then(|birth| birth.stack.as_deref());
+        let locations = self.locations(stack, gap(buffer));
+        let maker = birth.map(|birth| (self.label(&birth.command), Some(birth.pid.0)));
+        let kind = Some(buffer.id.kind.as_str());
+        let cost = buffer.cost().map_or(0, |cost| cost.0);
+        self.count(SampleKey { locations, maker, kind }, &[1, cost]);
+    }
+
+    /// The calls of a stack, and behind them what stands for those that are not known.
+    fn locations(&mut self, stack: Option<&Stack>, gap: Option<&'static str>) -> Vec<u64> {
+        let mut locations = stack.map_or(Vec::new(), |stack| self.stack(stack));
+        if let Some(gap) = gap {
             let name = self.string(gap);
             let mapping = self.unknown_mapping();
             locations.push(self.call(mapping, 0, false, &[(name, 0, 0)]));
         }
-        let maker = birth.map(|birth| (self.label(&birth.command), birth.pid.0));
-        let sample = self.samples.entry(SampleKey { locations, maker, kind: buffer.id.kind }).or_default();
-        let cost = buffer.cost().map_or(0, |cost| cost.0);
-        *sample = [sample[0] + 1, sample[1].saturating_add(cost)];
+        locations
+    }
+
+    /// Adds values to those of a sample.
+    fn count(&mut self, sample: SampleKey, values: &[u64]) {
+        let sums = self.samples.entry(sample).or_insert_with(|| vec![0; values.len()]);
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = sum.saturating_add(*value));
     }
 
     /// The calls of a stack, the innermost first.
@@ -235,17 +280,16 @@ impl Profile {
         self.locations.id(Location { mapping, address, is_named, lines })
     }
 
-    fn write(mut self, time_nanos: u64, unknown_costs: usize) -> Vec<u8> {
+    fn write(mut self, values: &Values, time_nanos: u64, unknown_costs: usize) -> Vec<u8> {
         let mut out = Message::default();
-        // Readers show the last one unless told otherwise.
-        for (what, unit) in [("inuse_objects", "count"), ("inuse_space", "bytes")] {
+        for (what, unit) in values {
             let mut value_type = Message::default();
             value_type.number(field::VALUE_TYPE_TYPE, self.string(what));
             value_type.number(field::VALUE_TYPE_UNIT, self.string(unit));
             out.message(field::PROFILE_SAMPLE_TYPE, &value_type);
         }
         for (sample, values) in std::mem::take(&mut self.samples) {
-            out.message(field::PROFILE_SAMPLE, &self.sample(&sample, values));
+            out.message(field::PROFILE_SAMPLE, &self.sample(&sample, &values));
         }
         for (id, mapping) in self.mappings.with_ids() {
             out.message(field::PROFILE_MAPPING, &self.mapping(id, *mapping));
@@ -266,15 +310,18 @@ impl Profile {
         out.into_bytes()
     }
 
-    fn sample(&mut self, sample: &SampleKey, values: [u64; 2]) -> Message {
+    fn sample(&mut self, sample: &SampleKey, values: &[u64]) -> Message {
         let mut out = Message::default();
         out.packed(field::SAMPLE_LOCATION_ID, &sample.locations);
-        out.packed(field::SAMPLE_VALUE, &values.map(|value| value.min(i64::MAX as u64)));
-        let kind = self.string(sample.kind.as_str());
-        let mut labels = vec![("kind", field::LABEL_STR, kind)];
+        let values: Vec<u64> = values.iter().map(|&value| value.min(i64::MAX as u64)).collect();
+        out.packed(field::SAMPLE_VALUE, &values);
+        let mut labels = Vec::new();
+        if let Some(kind) = sample.kind {
+            labels.push(("kind", field::LABEL_STR, self.string(kind)));
+        }
         if let Some((command, pid)) = sample.maker {
             labels.push(("command", field::LABEL_STR, command));
-            labels.push(("pid", field::LABEL_NUM, pid.into()));
+            labels.extend(pid.map(|pid| ("pid", field::LABEL_NUM, pid.into())));
         }
         for (key, of, value) in labels {
             let mut label = Message::default();

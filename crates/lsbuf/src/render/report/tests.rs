@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::examples::{buffer, made, snapshot};
 use crate::model::{
-    BuildId, CodePlace, Function, Gaps, KernelFrame, Label, Ledger, NoOrigin, Snapshot, UserFrame,
+    BuildId, Bytes, CodePlace, Function, Gaps, KernelFrame, Kind, Label, Ledger, NoOrigin, Snapshot,
+    UserFrame,
 };
 
 fn function(name: &str, source: Option<(&str, u32)>) -> Function {
@@ -277,6 +278,32 @@ fn for_engines() {
     write("bytes.folded", folded_text(&snapshot, Weight::Bytes).as_bytes());
     write("objects.folded", folded_text(&snapshot, Weight::Objects).as_bytes());
     write("profile.pb", &pprof(&view));
+    #[cfg(feature = "bpf")]
+    {
+        let rows = trace_rows();
+        let figures = rows.iter().map(|row| {
+            let sum = row.sum;
+            let values = [sum.made, sum.made_bytes.0, sum.left(), sum.left_bytes.0];
+            serde_json::json!({ "function": row.command.to_utf8_lossy(), "values": values })
+        });
+        write("trace.json", serde_json::Value::from_iter(figures).to_string().as_bytes());
+        write("trace.pb", &trace_pprof(&rows, std::time::UNIX_EPOCH));
+    }
+}
+
+/// What two commands made by one call each, which is named as the command.
+#[cfg(feature = "bpf")]
+fn trace_rows() -> Vec<crate::trace::BalanceRow> {
+    let row = |command: &str, made, freed| {
+        let calls = vec![call("app", 2, 0x100, vec![function(command, None)])];
+        let stack = Stack { user: calls, user_end: StackEnd::Complete, ..Stack::default() };
+        let mut sum = crate::trace::BalanceSum::default();
+        (sum.made, sum.freed) = (made, freed);
+        (sum.made_bytes, sum.left_bytes) = (Bytes(made * 4096), Bytes((made - freed) * 4096));
+        let stack = Some(Arc::new(stack));
+        crate::trace::BalanceRow { command: command.into(), kind: Some(Kind::Memfd), stack, sum }
+    };
+    vec![row("one", 5, 2), row("two", 3, 3)]
 }
 
 proptest! {

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What the programs of `lsbuf trace` write to their ring buffer, and what they keep for each other.
+ */
+#ifndef LSBUF_TRACE_H
+#define LSBUF_TRACE_H
+
+#include "passing.h"
+
+#define HUGETLBFS_MAGIC 0x958458f6
+#define SECRETMEM_MAGIC 0x5345434d
+#define GUEST_MEMFD_MAGIC 0x474d454d
+
+static void *(*const ring_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
+static void (*const ring_submit)(void *data, u64 flags) = (void *)132;
+
+/* event.what */
+enum event_what {
+	/* A buffer is there now. */
+	EVENT_MADE = 1,
+	/* An fd of it was put into the table of the process that does this. */
+	EVENT_FD = 2,
+	EVENT_MAPPED = 3,
+	EVENT_ATTACHED = 4,
+	EVENT_DETACHED = 5,
+	EVENT_RENAMED = 6,
+	/* It is gone, with its memory. */
+	EVENT_FREED = 7,
+};
+
+/* event.of: what the buffer is. */
+#define EVENT_OF_FILE 1
+#define EVENT_OF_DMABUF 2
+
+/* event.flags */
+/* The process belongs to the command that is traced. */
+#define EVENT_BY_FAMILY 1
+/* The buffer was made by such a process. */
+#define EVENT_OF_FAMILY 2
+/* The file is in no folder: the kernel has made it for itself, and chosen its name. */
+#define EVENT_NO_FOLDER 4
+/* The fd is one with O_PATH. */
+#define EVENT_PATH_ONLY 8
+/* The name did not fit. */
+#define EVENT_NAME_CUT 16
+/* The task is on its way out. */
+#define EVENT_EXITING 32
+
+/* event.way, beside PASSED_IN_MESSAGE and PASSED_TAKEN: how a process has received an fd. */
+#define NOT_PASSED 0
+/* In another way, so the kernel has not told from whom. */
+#define PASSED_OTHERWISE 3
+
+/* How many bytes of a name are kept, with a NUL at the end. */
+#define EVENT_NAME 128
+
+/* The only kind of record. */
+enum trace_kind {
+	/* struct event, or struct event_stacks if it has stacks. */
+	EVENT = 1,
+};
+
+struct event {
+	struct head head;
+	/* By the clock since boot. */
+	u64 at;
+	/* The id of the buffer: the same in all its events. */
+	u64 object;
+	u64 ino;
+	u64 size;
+	/* Of a file: bytes of memory that it has. */
+	u64 memory;
+	u64 started;
+	u64 cgroup;
+	/* The address range of a mapping. */
+	u64 start;
+	u64 length;
+	/* How many events had no room in the ring until now. */
+	u64 lost;
+	/* Of an fd that was received: when the process that gave it was started. */
+	u64 from_started;
+	u32 what;
+	u32 of;
+	u32 flags;
+	u32 magic;
+	u32 dev;
+	/* Of a segment: the inode number of its IPC namespace. */
+	u32 ipc;
+	u32 tgid;
+	u32 tid;
+	u32 uid;
+	u32 task_flags;
+	s32 fd;
+	/* Of a mapping: PROT_* as in <sys/mman.h>. */
+	u32 protection;
+	/* Of a mapping: MAP_SHARED, MAP_PRIVATE or MAP_SHARED_VALIDATE. */
+	u32 sharing;
+	s32 kernel_bytes;
+	s32 user_bytes;
+	u32 unused;
+	/* Of an fd that was received: how, and which process gave it. 0: not known. */
+	u32 way;
+	u32 from;
+	char comm[16];
+	char thread[16];
+	char from_comm[16];
+	char name[EVENT_NAME];
+	/* The exporter of a dma-buf, or the device that it was attached to or detached from. */
+	char exporter[64];
+	char device[64];
+};
+
+struct event_stacks {
+	struct event event;
+	u64 kernel[MOST_KERNEL_FRAMES];
+	struct user_frame user[MOST_USER_FRAMES];
+};
+
+/* What was lost, by cause. */
+struct losses {
+	/* Events for which the ring had no room. */
+	u64 ring;
+	/* Processes of the command that is traced, or their buffers, without room in a map. */
+	u64 map;
+};
+
+#endif

@@ -1,0 +1,365 @@
+//! Reads the records that the programs of a trace write.
+
+use rustix::io::Errno;
+
+use super::super::layout::{self, Field};
+use super::super::origins::{PF_KTHREAD, UserStack};
+use super::super::record::{dev, text};
+use crate::kernel::parse::Malformed;
+use crate::model::{Dev, Inode, IpcNamespace, Label, Pid, Tid};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EventWhat {
+    Made,
+    Fd {
+        fd: i32,
+        path_only: bool,
+        /// `None`: it was not received.
+        received: Option<RawWay>,
+    },
+    Mapped {
+        /// Where. `None`: the kernel has not told.
+        start: Option<u64>,
+        length: u64,
+        /// `PROT_*` of <sys/mman.h>.
+        protection: u32,
+        shared: bool,
+    },
+    Attached(Label),
+    Detached(Label),
+    Renamed,
+    Freed,
+}
+
+/// How an fd was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RawWay {
+    /// In a message. Whose it was, if that is known.
+    Message(Option<RawGiver>),
+    /// It was taken from that process with pidfd_getfd.
+    Taken(Option<RawGiver>),
+    Other,
+}
+
+/// The process from which an fd came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawGiver {
+    pub(crate) pid: Pid,
+    /// Nanoseconds after boot.
+    pub(crate) started: u64,
+    pub(crate) command: Label,
+}
+
+/// The buffer of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventObject {
+    /// The same in all events of one buffer.
+    pub(crate) key: u64,
+    pub(crate) is_dmabuf: bool,
+    /// Of the filesystem.
+    pub(crate) magic: u32,
+    /// The file is in no folder, so the kernel has chosen its name. Not set when it is freed.
+    pub(crate) no_folder: bool,
+    pub(crate) dev: Dev,
+    pub(crate) ino: Inode,
+    pub(crate) ipc: Option<IpcNamespace>,
+    pub(crate) size: u64,
+    pub(crate) memory: u64,
+    /// Empty when a file is freed.
+    pub(crate) name: Label,
+    pub(crate) name_cut: bool,
+    pub(crate) exporter: Label,
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawEvent<'r> {
+    /// Nanoseconds after boot.
+    pub(crate) at: u64,
+    pub(crate) what: EventWhat,
+    pub(crate) object: EventObject,
+    pub(crate) pid: Pid,
+    pub(crate) tid: Tid,
+    pub(crate) uid: u32,
+    pub(crate) started: u64,
+    pub(crate) cgroup: u64,
+    pub(crate) command: Label,
+    pub(crate) thread: Label,
+    /// A thread of the kernel did it.
+    pub(crate) kernel: bool,
+    pub(crate) exiting: bool,
+    /// A process of the command that is traced did it, or it is about a buffer of such a one.
+    pub(crate) by_family: bool,
+    pub(crate) of_family: bool,
+    /// How many events had no room until this one.
+    pub(crate) lost: u64,
+    pub(crate) stacks: Option<RawStacks<'r>>,
+}
+
+/// The stacks of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawStacks<'r> {
+    /// Addresses in the kernel, the innermost first.
+    pub(crate) kernel: Vec<u64>,
+    pub(crate) user: Result<UserStack<'r>, Errno>,
+}
+
+impl<'r> RawEvent<'r> {
+    /// Reads a record.
+    pub(super) fn of(bytes: &'r [u8]) -> Result<RawEvent<'r>, Malformed> {
+        const BY_FAMILY: u32 = 1;
+        const OF_FAMILY: u32 = 2;
+        const NO_FOLDER: u32 = 4;
+        const PATH_ONLY: u32 = 8;
+        const NAME_CUT: u32 = 16;
+        const EXITING: u32 = 32;
+        const OF_FILE: u32 = 1;
+        const OF_DMABUF: u32 = 2;
+        const SHARED: [u32; 2] = [1, 3];
+
+        let head = layout::Head::read(bytes).ok_or(Malformed)?;
+        let size = head.size as usize;
+        let with_stacks = size == size_of::<layout::EventStacks>();
+        if head.kind != layout::EVENT || bytes.len() != size {
+            return Err(Malformed);
+        }
+        if !with_stacks && size != size_of::<layout::Event>() {
+            return Err(Malformed);
+        }
+        let event = layout::Event::read(bytes).ok_or(Malformed)?;
+        let has = |flag: u32| event.flags & flag != 0;
+        let word = |bytes: &[u8]| Label::from(text(bytes).unwrap_or(bytes));
+        let giver = || {
+            (event.from != 0).then(|| RawGiver {
+                pid: Pid(event.from),
+                started: event.from_started,
+                command: word(&event.from_comm),
+            })
+        };
+        let what = match event.what {
+            layout::EVENT_MADE => EventWhat::Made,
+            layout::EVENT_FD => EventWhat::Fd {
+                fd: event.fd,
+                path_only: has(PATH_ONLY),
+                received: match event.way {
+                    0 => None,
+                    1 => Some(RawWay::Message(giver())),
+                    2 => Some(RawWay::Taken(giver())),
+                    3 => Some(RawWay::Other),
+                    _ => return Err(Malformed),
+                },
+            },
+            layout::EVENT_MAPPED => EventWhat::Mapped {
+                start: (event.start != 0).then_some(event.start),
+                length: event.length,
+                protection: event.protection & 7,
+                shared: SHARED.contains(&event.sharing),
+            },
+            layout::EVENT_ATTACHED => EventWhat::Attached(word(&event.device)),
+            layout::EVENT_DETACHED => EventWhat::Detached(word(&event.device)),
+            layout::EVENT_RENAMED => EventWhat::Renamed,
+            layout::EVENT_FREED => EventWhat::Freed,
+            _ => return Err(Malformed),
+        };
+        let is_dmabuf = match event.of {
+            OF_FILE => false,
+            OF_DMABUF => true,
+            _ => return Err(Malformed),
+        };
+        let object = EventObject {
+            key: event.object,
+            is_dmabuf,
+            magic: event.magic,
+            no_folder: has(NO_FOLDER),
+            dev: dev(event.dev),
+            ino: Inode(event.ino),
+            ipc: (event.ipc != 0).then(|| IpcNamespace(Inode(event.ipc.into()))),
+            size: event.size,
+            memory: event.memory,
+            name: word(&event.name),
+            name_cut: has(NAME_CUT),
+            exporter: word(&event.exporter),
+        };
+        Ok(RawEvent {
+            at: event.at,
+            what,
+            object,
+            pid: Pid(event.tgid),
+            tid: Tid(event.tid),
+            uid: event.uid,
+            started: event.started,
+            cgroup: event.cgroup,
+            command: word(&event.comm),
+            thread: word(&event.thread),
+            kernel: event.task_flags & PF_KTHREAD != 0,
+            exiting: has(EXITING),
+            by_family: has(BY_FAMILY),
+            of_family: has(OF_FAMILY),
+            lost: event.lost,
+            stacks: if with_stacks { Some(RawStacks::of(bytes, &event)?) } else { None },
+        })
+    }
+}
+
+impl<'r> RawStacks<'r> {
+    fn of(bytes: &'r [u8], event: &layout::Event) -> Result<RawStacks<'r>, Malformed> {
+        let (kernel, user) = (
+            std::mem::offset_of!(layout::EventStacks, kernel),
+            std::mem::offset_of!(layout::EventStacks, user),
+        );
+        let cut = |from: usize, to: usize, length: i32| -> Result<&'r [u8], i32> {
+            let length = usize::try_from(length).map_err(|_| length)?;
+            bytes.get(from..(from + length).min(to)).ok_or(0)
+        };
+        let in_kernel = cut(kernel, user, event.kernel_bytes).unwrap_or(&[]);
+        let (addresses, _) = in_kernel.as_chunks::<8>();
+        let user = match cut(user, bytes.len(), event.user_bytes) {
+            Ok(frames) => Ok(UserStack::new(frames)),
+            Err(error) => Err(Errno::from_raw_os_error(error.saturating_neg())),
+        };
+        Ok(RawStacks { kernel: addresses.iter().map(|one| u64::from_ne_bytes(*one)).collect(), user })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The fields of a record by their names, in the order in which the programs write them.
+    struct Written {
+        longs: [u64; 11],
+        words: [u32; 18],
+        texts: Vec<u8>,
+    }
+
+    /// A memfd is made by the process 10.
+    fn made() -> Written {
+        let longs = [100, 0xfeed, 5, 8192, 1024, 90, 77, 0, 0, 3, 0];
+        let words = [layout::EVENT_MADE, 1, 4, 0x0102_1994, 3 << 20 | 7, 0, 10, 11, 12, 0];
+        let rest = [u32::MAX, 0, 0, 0, 0, 0, 0, 0];
+        let text = |text: &[u8], room: usize| [text, &vec![0; room - text.len()]].concat();
+        let texts = [
+            text(b"maker", 16),
+            text(b"worker", 16),
+            text(b"", 16),
+            text(b"memfd:x", 128),
+            text(b"", 64),
+            text(b"gpu0", 64),
+        ];
+        let words = [&words[..], &rest].concat().try_into().unwrap();
+        Written { longs, words, texts: texts.concat() }
+    }
+
+    impl Written {
+        fn bytes(&self) -> Vec<u8> {
+            let longs = self.longs.iter().flat_map(|long| long.to_ne_bytes());
+            let words = self.words.iter().flat_map(|word| word.to_ne_bytes());
+            let rest: Vec<u8> = longs.chain(words).chain(self.texts.iter().copied()).collect();
+            let size = 8 + u32::try_from(rest.len()).unwrap();
+            [&layout::EVENT.to_ne_bytes()[..], &size.to_ne_bytes(), &rest].concat()
+        }
+
+        /// The same with room for stacks.
+        fn with_stacks(&self, kernel: &[u64], user: &[u8]) -> Vec<u8> {
+            let mut bytes = self.bytes();
+            let mut addresses: Vec<u8> = kernel.iter().flat_map(|one| one.to_ne_bytes()).collect();
+            addresses.resize(24 * 8, 0xaa);
+            let mut frames = user.to_vec();
+            frames.resize(48 * 32, 0xaa);
+            bytes.extend([addresses, frames].concat());
+            let size = u32::try_from(bytes.len()).unwrap();
+            bytes[4..8].copy_from_slice(&size.to_ne_bytes());
+            bytes
+        }
+    }
+
+    /// Check each field of an event.
+    #[test]
+    fn fields() {
+        let bytes = made().bytes();
+        let event = RawEvent::of(&bytes).unwrap();
+        assert_eq!((event.at, event.started, event.cgroup, event.lost), (100, 90, 77, 3));
+        assert_eq!((event.pid, event.tid, event.uid), (Pid(10), Tid(11), 12));
+        assert_eq!((event.command, event.thread), ("maker".into(), "worker".into()));
+        assert_eq!((event.kernel, event.exiting, event.stacks), (false, false, None));
+        let object = event.object;
+        assert_eq!((object.key, object.ino, object.dev), (0xfeed, Inode(5), Dev { major: 3, minor: 7 }));
+        assert_eq!((object.size, object.memory, object.magic), (8192, 1024, 0x0102_1994));
+        assert_eq!((object.is_dmabuf, object.no_folder, object.ipc), (false, true, None));
+        assert_eq!((object.name, object.exporter), ("memfd:x".into(), "".into()));
+        assert_eq!(event.what, EventWhat::Made);
+    }
+
+    /// Check what each sort of event has besides.
+    #[test]
+    fn sorts() {
+        let of = |change: &dyn Fn(&mut Written)| {
+            let mut written = made();
+            change(&mut written);
+            RawEvent::of(&written.bytes()).map(|event| event.what)
+        };
+        let fd = |received| Ok(EventWhat::Fd { fd: 7, path_only: false, received });
+        let an_fd = |way: u32, from: u32| {
+            of(&|event| {
+                (event.words[0], event.words[10]) = (layout::EVENT_FD, 7);
+                (event.words[16], event.words[17], event.longs[10]) = (way, from, 33);
+                event.texts[32..36].copy_from_slice(b"peer");
+            })
+        };
+        let giver = RawGiver { pid: Pid(9), started: 33, command: "peer".into() };
+        assert_eq!(an_fd(0, 0), fd(None));
+        assert_eq!(an_fd(1, 9), fd(Some(RawWay::Message(Some(giver.clone())))));
+        assert_eq!(an_fd(1, 0), fd(Some(RawWay::Message(None))));
+        assert_eq!(an_fd(2, 9), fd(Some(RawWay::Taken(Some(giver)))));
+        assert_eq!(an_fd(3, 0), fd(Some(RawWay::Other)));
+        assert_eq!(an_fd(4, 0), Err(Malformed));
+        let mapped = of(&|event| {
+            (event.longs[7], event.longs[8]) = (0x7000, 64);
+            (event.words[0], event.words[11], event.words[12]) = (layout::EVENT_MAPPED, 3, 1);
+        });
+        let expected = EventWhat::Mapped { start: Some(0x7000), length: 64, protection: 3, shared: true };
+        assert_eq!(mapped, Ok(expected));
+        let attached = of(&|event| event.words[0] = layout::EVENT_ATTACHED);
+        assert_eq!(attached, Ok(EventWhat::Attached("gpu0".into())));
+        assert_eq!(of(&|event| event.words[0] = 99), Err(Malformed));
+        assert_eq!(of(&|event| event.words[1] = 3), Err(Malformed));
+    }
+
+    /// Check that stacks are as long as the kernel said, and that an error is told.
+    #[test]
+    fn stacks() {
+        let mut written = made();
+        (written.words[13], written.words[14]) = (16, 32);
+        let frame = [&1i32.to_ne_bytes()[..], &[9; 20], &64u64.to_ne_bytes()].concat();
+        let bytes = written.with_stacks(&[1, 2], &frame);
+        let stacks = RawEvent::of(&bytes).unwrap().stacks.unwrap();
+        assert_eq!(stacks.kernel, [1, 2]);
+        assert_eq!(stacks.user.map(|user| user.frames().count()), Ok(1));
+        (written.words[13], written.words[14]) = (u32::MAX, (-14i32).cast_unsigned());
+        let bytes = written.with_stacks(&[], &[]);
+        let stacks = RawEvent::of(&bytes).unwrap().stacks.unwrap();
+        assert_eq!((stacks.kernel.len(), stacks.user), (0, Err(Errno::FAULT)));
+    }
+
+    proptest! {
+        /// Check that no bytes make the parser panic, and that a record of another length is
+        /// refused.
+        #[test]
+        fn any_bytes(
+            mut bytes in proptest::collection::vec(any::<u8>(), 8..2400),
+            stacks in any::<bool>(),
+        ) {
+            let size = if stacks { size_of::<layout::EventStacks>() } else { size_of::<layout::Event>() };
+            bytes[..4].copy_from_slice(&layout::EVENT.to_ne_bytes());
+            bytes[4..8].copy_from_slice(&u32::try_from(size).unwrap().to_ne_bytes());
+            if bytes.len() != size {
+                prop_assert_eq!(RawEvent::of(&bytes), Err(Malformed));
+            }
+            bytes.resize(size, 0);
+            let _ = RawEvent::of(&bytes);
+        }
+    }
+}

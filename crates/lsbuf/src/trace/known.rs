@@ -1,0 +1,168 @@
+//! What is known of the buffers of a trace: what an event does not tell any more was told by those
+//! before it.
+
+use std::collections::HashMap;
+
+use crate::kernel::bpf::tracing::EventObject;
+use crate::kernel::shmem::name::{Filesystem, of_kernel_file};
+use crate::model::{Bytes, Dev, Inode, Kind, Label, TraceKey, TracedBuffer};
+
+/// The magic numbers of filesystems, from include/uapi/linux/magic.h; of guest_memfd from
+/// virt/kvm/guest_memfd.c.
+const TMPFS: u32 = 0x0102_1994;
+const HUGETLBFS: u32 = 0x9584_58f6;
+const SECRETMEM: u32 = 0x5345_434d;
+const GUEST_MEMFD: u32 = 0x474d_454d;
+
+/// The buffers that live, as far as events have told.
+#[derive(Debug, Default)]
+pub(super) struct KnownBuffers(HashMap<TraceKey, TracedBuffer>);
+
+impl KnownBuffers {
+    /// The buffer of an event. `is_freed`: it is gone afterwards.
+    pub(super) fn describe(&mut self, object: EventObject, is_freed: bool) -> TracedBuffer {
+        let key = TraceKey(object.key);
+        let before = if is_freed { self.0.remove(&key) } else { None };
+        if object.is_dmabuf {
+            let buffer = of_dmabuf(key, object, before);
+            return self.keep(buffer, is_freed);
+        }
+        if is_freed {
+            let (size, memory) = (Bytes(object.size), Bytes(object.memory));
+            return match before {
+                Some(before) => TracedBuffer { size, memory, ..before },
+                // Its name is gone, and with it the kind.
+                None => TracedBuffer { kind: None, name: None, ..of_file(key, object, None) },
+            };
+        }
+        let before = self.0.get(&key);
+        let buffer = of_file(key, object, before);
+        self.keep(buffer, is_freed)
+    }
+
+    fn keep(&mut self, buffer: TracedBuffer, is_freed: bool) -> TracedBuffer {
+        if !is_freed {
+            self.0.insert(buffer.key, buffer.clone());
+        }
+        buffer
+    }
+}
+
+fn of_dmabuf(key: TraceKey, object: EventObject, before: Option<TracedBuffer>) -> TracedBuffer {
+    let ino = Some(object.ino).filter(|ino| *ino != Inode(0)).or(before.and_then(|before| before.ino));
+    TracedBuffer {
+        key,
+        kind: Some(Kind::DmaBuf),
+        dev: None,
+        ino,
+        ipc: None,
+        size: Bytes(object.size),
+        memory: Bytes(object.size),
+        name: filled(object.name),
+        name_cut: false,
+        exporter: filled(object.exporter),
+    }
+}
+
+fn of_file(key: TraceKey, object: EventObject, before: Option<&TracedBuffer>) -> TracedBuffer {
+    let filesystem = match (object.magic, object.no_folder) {
+        (TMPFS, true) => Some(Filesystem::Kernel),
+        (TMPFS, false) => Some(Filesystem::Tmpfs),
+        (HUGETLBFS, true) => Some(Filesystem::KernelHuge),
+        (HUGETLBFS, false) => Some(Filesystem::Hugetlbfs),
+        (SECRETMEM, _) => Some(Filesystem::Secret),
+        (GUEST_MEMFD, _) => Some(Filesystem::Guest),
+        _ => None,
+    };
+    let (kind, name) = match filesystem {
+        None => (None, None),
+        Some(filesystem) => match filesystem.only_kind() {
+            Some(kind @ (Kind::Tmpfs | Kind::Hugetlbfs)) => (Some(kind), filled(object.name)),
+            Some(kind) => (Some(kind), None),
+            None => {
+                let named = of_kernel_file(filesystem, object.name.as_bytes());
+                (Some(named.kind), filled(Label::from(named.name)))
+            }
+        },
+    };
+    TracedBuffer {
+        key,
+        kind,
+        dev: Some(object.dev).filter(|dev| *dev != Dev { major: 0, minor: 0 }),
+        ino: Some(object.ino),
+        ipc: object.ipc.or(before.and_then(|before| before.ipc)),
+        size: Bytes(object.size),
+        memory: Bytes(object.memory),
+        name,
+        name_cut: object.name_cut,
+        exporter: None,
+    }
+}
+
+fn filled(text: Label) -> Option<Label> {
+    Some(text).filter(|text| !text.as_bytes().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, magic: u32, no_folder: bool) -> EventObject {
+        EventObject {
+            key: 1,
+            is_dmabuf: false,
+            magic,
+            no_folder,
+            dev: Dev { major: 0, minor: 1 },
+            ino: Inode(5),
+            ipc: None,
+            size: 0,
+            memory: 0,
+            name: name.into(),
+            name_cut: false,
+            exporter: "".into(),
+        }
+    }
+
+    /// Check that the kind follows from the filesystem and the name, and that only the kernel's own
+    /// names count.
+    #[test]
+    fn kinds() {
+        for (name, magic, no_folder, kind, shown) in [
+            ("memfd:x", TMPFS, true, Kind::Memfd, Some("x")),
+            ("memfd:x", TMPFS, false, Kind::Tmpfs, Some("memfd:x")),
+            ("SYSV0000002a", TMPFS, true, Kind::Sysv, Some("0000002a")),
+            ("dev/zero", TMPFS, true, Kind::ShmAnon, None),
+            ("drm mm object", TMPFS, true, Kind::GemShmem, Some("drm mm object")),
+            ("anon_hugepage", HUGETLBFS, true, Kind::ShmAnon, None),
+            ("big", HUGETLBFS, false, Kind::Hugetlbfs, Some("big")),
+            ("secretmem", SECRETMEM, true, Kind::Secretmem, None),
+        ] {
+            let buffer = KnownBuffers::default().describe(file(name, magic, no_folder), false);
+            assert_eq!((buffer.kind, buffer.name), (Some(kind), shown.map(Label::from)), "{name}");
+        }
+    }
+
+    /// Check that at its end a buffer has the name and kind that it had before, and that one which
+    /// was never seen has none.
+    #[test]
+    fn freed() {
+        let mut known = KnownBuffers::default();
+        known.describe(file("memfd:x", TMPFS, true), false);
+        let end = || EventObject { size: 64, ..file("", TMPFS, false) };
+        let buffer = known.describe(end(), true);
+        assert_eq!((buffer.kind, buffer.name, buffer.size), (Some(Kind::Memfd), Some("x".into()), Bytes(64)));
+        let buffer = known.describe(end(), true);
+        assert_eq!((buffer.kind, buffer.name, buffer.size), (None, None, Bytes(64)));
+    }
+
+    /// Check that a dma-buf keeps its inode number when the kernel does not tell it any more.
+    #[test]
+    fn freed_dmabuf() {
+        let mut known = KnownBuffers::default();
+        let dmabuf = |ino| EventObject { is_dmabuf: true, ino: Inode(ino), ..file("", 0, false) };
+        known.describe(dmabuf(5), false);
+        assert_eq!(known.describe(dmabuf(0), true).ino, Some(Inode(5)));
+        assert_eq!(known.describe(dmabuf(0), true).ino, None);
+    }
+}
