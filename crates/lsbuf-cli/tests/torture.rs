@@ -88,7 +88,11 @@ fn killed_at_any_moment() {
             let mut seen = before;
             let mut asked_second = false;
             while Instant::now() < end || !is_recording {
-                assert!(recorder.try_wait().unwrap().is_none(), "it has ended by itself");
+                if let Some(status) = recorder.try_wait().unwrap() {
+                    let output = recorder.wait_with_output().unwrap();
+                    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                    panic!("it has ended by itself, {status}: {said}");
+                }
                 if seen > before && !is_recording {
                     is_recording = true;
                     end = Instant::now() + Duration::from_micros(random.below(200_000));

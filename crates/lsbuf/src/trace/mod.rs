@@ -45,8 +45,9 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// program.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Of how many processes the cgroup is kept.
+/// Of how many processes the cgroup is kept, and how many stacks with names.
 const MOST_CGROUPS: usize = 10_000;
+const MOST_STACKS: usize = 50_000;
 
 /// Which events have stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -363,6 +364,9 @@ impl Trace {
             })
             .collect();
         self.names.find(&mut nameless);
+        if self.stacks.len() + nameless.len() > MOST_STACKS {
+            self.stacks.clear();
+        }
         for ((key, events), mut named) in wanted.into_iter().zip(nameless) {
             named.stack.judge_end();
             let stack = Arc::new(named.stack);
