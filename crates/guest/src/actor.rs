@@ -87,6 +87,11 @@ impl Held {
         })
     }
 
+    /// A buffer of which only the number matters, or a number that takes its place.
+    pub fn of_number(ino: u64) -> Held {
+        Held { pid: std::process::id(), ino, ..Held::default() }
+    }
+
     /// Adds a second fd.
     #[must_use]
     pub fn and_fd(mut self, fd: impl AsFd) -> Held {

@@ -188,6 +188,20 @@ pub struct Region {
     pub len: usize,
 }
 
+impl Region {
+    /// The inode number of what is mapped at its start.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is mapped there.
+    pub fn inode(self) -> anyhow::Result<u64> {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        let start = format!("{:x}-", self.start);
+        let found = maps.lines().find(|line| line.starts_with(&start)).context("the mapping is gone")?;
+        Ok(found.split_ascii_whitespace().nth(4).context("no inode")?.parse()?)
+    }
+}
+
 /// Forks. The child runs `script` and exits with its value as status; the parent gets the child's
 /// pid.
 ///

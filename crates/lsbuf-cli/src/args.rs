@@ -471,11 +471,7 @@ impl ShowArgs {
 impl ScanArgs {
     /// Which kinds are looked for.
     pub(crate) fn kinds(&self) -> Kinds {
-        match &self.kinds[..] {
-            _ if self.dmabuf => Kinds::DMABUF,
-            [] => Kinds::ALL,
-            kinds => kinds.iter().flat_map(|set| set.iter()).collect(),
-        }
+        chosen_kinds(&self.kinds, self.dmabuf)
     }
 
     /// As the library takes it.
@@ -594,6 +590,15 @@ pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {
     let glob =
         Glob::new(text).map_err(|e| format!("{}; valid: *, ?, [abc], {{a,b}}, \\ to quote", e.kind()))?;
     Ok(glob.compile_matcher())
+}
+
+/// What `--kind` and `-d` choose together.
+pub(crate) fn chosen_kinds(kinds: &[Kinds], only_dmabufs: bool) -> Kinds {
+    match kinds {
+        _ if only_dmabufs => Kinds::DMABUF,
+        [] => Kinds::ALL,
+        kinds => kinds.iter().flat_map(|set| set.iter()).collect(),
+    }
 }
 
 pub(crate) fn kinds(text: &str) -> Result<Kinds, String> {

@@ -48,6 +48,17 @@ struct user_frame {
 	u64 place;
 };
 
+/* Whether a file that is in no folder is a System V segment: the kernel has chosen its name. */
+static always_inline int begins_as_segment(struct dentry *dentry)
+{
+	const unsigned char *name = 0;
+	char begin[5] = {};
+
+	peek(name, dentry->d_name.name);
+	probe_read_str(begin, sizeof(begin), name);
+	return begin[0] == 'S' && begin[1] == 'Y' && begin[2] == 'S' && begin[3] == 'V';
+}
+
 /* Whether a function that returns a pointer has failed: the last addresses are error numbers. */
 #define is_error(address) (!(address) || (address) >= (u64)-MAX_ERRNO)
 

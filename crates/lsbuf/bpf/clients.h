@@ -20,8 +20,6 @@
 
 #include "origins.h"
 
-#define HUGETLBFS_MAGIC 0x958458f6
-
 /* Flag of map_update: only if there is no such entry. */
 #define IF_NEW 1
 

@@ -79,6 +79,9 @@ static always_inline u64 unknown(const u64 *number)
 
 #define DMA_BUF_MAGIC 0x444d4142
 #define TMPFS_MAGIC 0x01021994
+#define HUGETLBFS_MAGIC 0x958458f6
+#define SECRETMEM_MAGIC 0x5345434d
+#define GUEST_MEMFD_MAGIC 0x474d454d
 #define ANON_INODE_FS_MAGIC 0x09041934
 #define SOCKFS_MAGIC 0x534f434b
 #define FMODE_PATH 0x4000

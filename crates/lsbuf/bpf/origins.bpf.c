@@ -283,9 +283,7 @@ static always_inline int is_segment(struct inode *inode)
 {
 	struct dentry___7_2 *newer = 0;
 	struct dentry *older = 0, *above = 0;
-	const unsigned char *name = 0;
 	struct hlist_node *node = 0;
-	char begin[5] = {};
 	u64 place = exists(newer->d_alias) ? place_of(newer->d_alias) : place_of(older->d_u.d_alias);
 
 	peek(node, inode->i_dentry.first);
@@ -295,9 +293,7 @@ static always_inline int is_segment(struct inode *inode)
 	peek(above, older->d_parent);
 	if (above != older)
 		return 0;
-	peek(name, older->d_name.name);
-	probe_read_str(begin, sizeof(begin), name);
-	return begin[0] == 'S' && begin[1] == 'Y' && begin[2] == 'S' && begin[3] == 'V';
+	return begins_as_segment(older);
 }
 
 static always_inline void show_client(struct birth *birth, u64 address, struct client *found)

@@ -5,8 +5,8 @@
  *
  * - A message over a Unix socket. The list of its files that is queued when it is sent is handed
  *   over when it is received (scm_detach_fds). So the address of the list says who sent it. It is
- *   forgotten when the list is freed (__scm_destroy). Up to Linux 7.2 that list is a copy of the
- *   sender's (scm_fp_dup); Linux 7.3 queues the sender's own (unix_prepare_fpl, since Linux 6.10).
+ *   forgotten when the list is freed (__scm_destroy). Some kernels queue a copy of the sender's
+ *   list (scm_fp_dup), and others that list itself (unix_prepare_fpl).
  * - pidfd_getfd, by which a process takes a file. The other process has not given it.
  *
  * What is received outside of these two is by another way: a supervisor of seccomp has added it, or

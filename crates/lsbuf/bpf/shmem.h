@@ -17,9 +17,6 @@
 
 #include "lsbuf.h"
 
-#define HUGETLBFS_MAGIC 0x958458f6
-#define SECRETMEM_MAGIC 0x5345434d
-#define GUEST_MEMFD_MAGIC 0x474d454d
 #define S_IFREG 0100000
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

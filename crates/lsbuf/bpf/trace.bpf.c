@@ -286,8 +286,6 @@ static always_inline void describe_actor(struct event *event, u64 started)
 	peek(leader, task->group_leader);
 	probe_read(event->comm, sizeof(event->comm), &leader->comm);
 	peek(event->task_flags, task->flags);
-	if (event->task_flags & PF_EXITING)
-		event->flags |= EVENT_EXITING;
 }
 
 /* Room for an event with its stacks. */
@@ -300,22 +298,17 @@ static always_inline void describe_actor(struct event *event, u64 started)
 static always_inline struct event *begin(u32 hook, u32 what, struct object *object)
 {
 	u64 started = started_of((void *)current_task());
-	int by = in_family(started), of = 0;
 	u64 address = object->address;
 	struct event *event;
 	u64 size;
 
 	if (only_family) {
+		int by = in_family(started);
 		u8 one = 1;
 
-		if (what == EVENT_MADE && by) {
-			of = 1;
-			if (map_update(&theirs, &address, &one, 0))
-				lose(map);
-		} else {
-			of = map_lookup(&theirs, &address) != 0;
-		}
-		if (!by && !of)
+		if (what == EVENT_MADE && by && map_update(&theirs, &address, &one, 0))
+			lose(map);
+		if (!by && !map_lookup(&theirs, &address))
 			return 0;
 	}
 	if (is_written(hook, address))
@@ -339,7 +332,6 @@ static always_inline struct event *begin(u32 hook, u32 what, struct object *obje
 	event->at = boot_ns();
 	event->what = what;
 	event->fd = -1;
-	event->flags = (by ? EVENT_BY_FAMILY : 0) | (of ? EVENT_OF_FAMILY : 0);
 	describe_object(event, object);
 	describe_actor(event, started);
 	return event;
@@ -383,16 +375,6 @@ int trace_dmabuf_made(u64 *context)
 	if (event)
 		end(context, event, EVENT_MADE);
 	return 0;
-}
-
-static always_inline int begins_as_segment(struct dentry *dentry)
-{
-	const unsigned char *name = 0;
-	char begin[5] = {};
-
-	peek(name, dentry->d_name.name);
-	probe_read_str(begin, sizeof(begin), name);
-	return begin[0] == 'S' && begin[1] == 'Y' && begin[2] == 'S' && begin[3] == 'V';
 }
 
 /* The kernel has made a file of shared memory that is in no folder. */
@@ -600,7 +582,7 @@ static always_inline void find_giver(struct giver *giver, struct file *file)
 	/* What the process opens later is its own. */
 	forget_giver();
 	if (giver->list != address)
-		giver->way = NOT_PASSED;
+		giver->way = PASSED_UNKNOWN;
 }
 
 static always_inline int fd_installed(void *context, struct file *file, s32 fd, u32 hook)

@@ -7,10 +7,6 @@
 
 #include "passing.h"
 
-#define HUGETLBFS_MAGIC 0x958458f6
-#define SECRETMEM_MAGIC 0x5345434d
-#define GUEST_MEMFD_MAGIC 0x474d454d
-
 static void *(*const ring_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*const ring_submit)(void *data, u64 flags) = (void *)132;
 
@@ -33,22 +29,17 @@ enum event_what {
 #define EVENT_OF_DMABUF 2
 
 /* event.flags */
-/* The process belongs to the command that is traced. */
-#define EVENT_BY_FAMILY 1
-/* The buffer was made by such a process. */
-#define EVENT_OF_FAMILY 2
 /* The file is in no folder: the kernel has made it for itself, and chosen its name. */
-#define EVENT_NO_FOLDER 4
+#define EVENT_NO_FOLDER 1
 /* The fd is one with O_PATH. */
-#define EVENT_PATH_ONLY 8
+#define EVENT_PATH_ONLY 2
 /* The name did not fit. */
-#define EVENT_NAME_CUT 16
-/* The task is on its way out. */
-#define EVENT_EXITING 32
+#define EVENT_NAME_CUT 4
 
-/* event.way, beside PASSED_IN_MESSAGE and PASSED_TAKEN: how a process has received an fd. */
-#define NOT_PASSED 0
-/* In another way, so the kernel has not told from whom. */
+/*
+ * event.way, beside those of passing.h. PASSED_UNKNOWN: the fd was not received. This one: it was
+ * received in another way, so the kernel has not told from whom.
+ */
 #define PASSED_OTHERWISE 3
 
 /* How many bytes of a name are kept, with a NUL at the end. */

@@ -10,7 +10,7 @@ use lsbuf::model::{Bytes, Event, Kinds, Pid};
 use lsbuf::trace::Trace;
 
 use super::word;
-use crate::args::{glob, kinds, pid, size};
+use crate::args::{chosen_kinds, glob, kinds, pid, size};
 use crate::select;
 
 #[derive(Debug, Args)]
@@ -57,11 +57,7 @@ impl ChosenEvents {
     /// Whether the event passes all filters but that for its own sort.
     pub(super) fn has(&self, event: &Event, trace: &mut Trace) -> bool {
         let buffer = &event.buffer;
-        let kinds: Kinds = match &self.kinds[..] {
-            _ if self.dmabuf => Kinds::DMABUF,
-            [] => Kinds::ALL,
-            kinds => kinds.iter().flat_map(|set| set.iter()).collect(),
-        };
+        let kinds = chosen_kinds(&self.kinds, self.dmabuf);
         (kinds == Kinds::ALL || buffer.kind.is_some_and(|kind| kinds.has(kind)))
             && (self.pids.is_empty() || self.pids.contains(&event.by.pid))
             && select::is_named(self.comm.as_ref(), Some(&event.by.command))

@@ -69,7 +69,12 @@ impl Happening {
     /// The word in tables and in JSON.
     #[must_use]
     pub fn word(&self) -> &'static str {
-        let nth = match self {
+        Happening::WORDS[self.nth()]
+    }
+
+    /// Which of [`Happening::WORDS`] that is.
+    pub(crate) fn nth(&self) -> usize {
+        match self {
             Happening::Made => 0,
             Happening::Fd { .. } => 1,
             Happening::Received { .. } => 2,
@@ -78,8 +83,7 @@ impl Happening {
             Happening::Detached(_) => 5,
             Happening::Renamed => 6,
             Happening::Freed => 7,
-        };
-        Happening::WORDS[nth]
+        }
     }
 }
 

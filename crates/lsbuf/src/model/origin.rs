@@ -325,13 +325,19 @@ impl Stack {
         self.first_own().or_else(|| self.user.first())
     }
 
-    /// The calls from [`Stack::maker`] outwards on one line. `None`: none is known.
+    /// The calls from [`Stack::maker`] outwards. Empty: none is known.
+    pub(crate) fn own_calls(&self) -> impl Iterator<Item = &UserFrame> {
+        let maker = self.maker();
+        let is_maker = move |frame: &&UserFrame| maker.is_some_and(|maker| std::ptr::eq(*frame, maker));
+        self.user.iter().skip_while(move |frame| !is_maker(frame))
+    }
+
+    /// The same on one line. `None`: none is known.
     #[must_use]
     pub fn key(&self) -> Option<Label> {
-        let maker = self.maker()?;
-        let own = self.user.iter().skip_while(|frame| !std::ptr::eq(*frame, maker));
+        self.maker()?;
         let mut key: Vec<u8> = Vec::new();
-        for frame in own {
+        for frame in self.own_calls() {
             if !key.is_empty() {
                 key.extend_from_slice(b" < ");
             }

@@ -21,7 +21,7 @@ use super::*;
 use crate::escape::escape;
 
 mod details;
-mod origin;
+pub(crate) mod origin;
 #[cfg(feature = "history")]
 pub(crate) mod parts;
 

@@ -4,15 +4,9 @@
 use std::collections::HashMap;
 
 use crate::kernel::bpf::tracing::EventObject;
+use crate::kernel::magic;
 use crate::kernel::shmem::name::{Filesystem, of_kernel_file};
 use crate::model::{Bytes, Dev, Inode, Kind, Label, TraceKey, TracedBuffer};
-
-/// The magic numbers of filesystems, from include/uapi/linux/magic.h; of guest_memfd from
-/// virt/kvm/guest_memfd.c.
-const TMPFS: u32 = 0x0102_1994;
-const HUGETLBFS: u32 = 0x9584_58f6;
-const SECRETMEM: u32 = 0x5345_434d;
-const GUEST_MEMFD: u32 = 0x474d_454d;
 
 /// The buffers that live, as far as events have told.
 #[derive(Debug, Default)]
@@ -66,12 +60,12 @@ fn of_dmabuf(key: TraceKey, object: EventObject, before: Option<TracedBuffer>) -
 
 fn of_file(key: TraceKey, object: EventObject, before: Option<&TracedBuffer>) -> TracedBuffer {
     let filesystem = match (object.magic, object.no_folder) {
-        (TMPFS, true) => Some(Filesystem::Kernel),
-        (TMPFS, false) => Some(Filesystem::Tmpfs),
-        (HUGETLBFS, true) => Some(Filesystem::KernelHuge),
-        (HUGETLBFS, false) => Some(Filesystem::Hugetlbfs),
-        (SECRETMEM, _) => Some(Filesystem::Secret),
-        (GUEST_MEMFD, _) => Some(Filesystem::Guest),
+        (magic::TMPFS, true) => Some(Filesystem::Kernel),
+        (magic::TMPFS, false) => Some(Filesystem::Tmpfs),
+        (magic::HUGETLBFS, true) => Some(Filesystem::KernelHuge),
+        (magic::HUGETLBFS, false) => Some(Filesystem::Hugetlbfs),
+        (magic::SECRETMEM, _) => Some(Filesystem::Secret),
+        (magic::GUEST_MEMFD, _) => Some(Filesystem::Guest),
         _ => None,
     };
     let (kind, name) = match filesystem {
@@ -107,7 +101,7 @@ fn filled(text: Label) -> Option<Label> {
 mod tests {
     use super::*;
 
-    fn file(name: &str, magic: u32, no_folder: bool) -> EventObject {
+    fn file(name: &str, magic: i64, no_folder: bool) -> EventObject {
         EventObject {
             key: 1,
             is_dmabuf: false,
@@ -129,14 +123,14 @@ mod tests {
     #[test]
     fn kinds() {
         for (name, magic, no_folder, kind, shown) in [
-            ("memfd:x", TMPFS, true, Kind::Memfd, Some("x")),
-            ("memfd:x", TMPFS, false, Kind::Tmpfs, Some("memfd:x")),
-            ("SYSV0000002a", TMPFS, true, Kind::Sysv, Some("0000002a")),
-            ("dev/zero", TMPFS, true, Kind::ShmAnon, None),
-            ("drm mm object", TMPFS, true, Kind::GemShmem, Some("drm mm object")),
-            ("anon_hugepage", HUGETLBFS, true, Kind::ShmAnon, None),
-            ("big", HUGETLBFS, false, Kind::Hugetlbfs, Some("big")),
-            ("secretmem", SECRETMEM, true, Kind::Secretmem, None),
+            ("memfd:x", magic::TMPFS, true, Kind::Memfd, Some("x")),
+            ("memfd:x", magic::TMPFS, false, Kind::Tmpfs, Some("memfd:x")),
+            ("SYSV0000002a", magic::TMPFS, true, Kind::Sysv, Some("0000002a")),
+            ("dev/zero", magic::TMPFS, true, Kind::ShmAnon, None),
+            ("drm mm object", magic::TMPFS, true, Kind::GemShmem, Some("drm mm object")),
+            ("anon_hugepage", magic::HUGETLBFS, true, Kind::ShmAnon, None),
+            ("big", magic::HUGETLBFS, false, Kind::Hugetlbfs, Some("big")),
+            ("secretmem", magic::SECRETMEM, true, Kind::Secretmem, None),
         ] {
             let buffer = KnownBuffers::default().describe(file(name, magic, no_folder), false);
             assert_eq!((buffer.kind, buffer.name), (Some(kind), shown.map(Label::from)), "{name}");
@@ -148,8 +142,8 @@ mod tests {
     #[test]
     fn freed() {
         let mut known = KnownBuffers::default();
-        known.describe(file("memfd:x", TMPFS, true), false);
-        let end = || EventObject { size: 64, ..file("", TMPFS, false) };
+        known.describe(file("memfd:x", magic::TMPFS, true), false);
+        let end = || EventObject { size: 64, ..file("", magic::TMPFS, false) };
         let buffer = known.describe(end(), true);
         assert_eq!((buffer.kind, buffer.name, buffer.size), (Some(Kind::Memfd), Some("x".into()), Bytes(64)));
         let buffer = known.describe(end(), true);

@@ -27,15 +27,12 @@ pub use self::balance::{Balance, BalanceRow, BalanceSum};
 use self::known::KnownBuffers;
 use crate::error::{Error, ErrorKind};
 use crate::kernel::bpf::Unavailable;
-use crate::kernel::bpf::tracing::{
-    EventWhat, RawEvent, RawStacks, RawWay, TraceSettings, TracedStacks, Tracer,
-};
+pub use crate::kernel::bpf::tracing::Stacks;
+use crate::kernel::bpf::tracing::{RawEvent, RawStacks, TraceSettings, Tracer};
 use crate::kernel::clock;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
-use crate::model::{
-    Actor, Bytes, Event, Fd, Giver, Happening, KernelFrame, Label, Pid, Stack, TracedMapping, Way,
-};
+use crate::model::{Actor, Bytes, Event, Happening, KernelFrame, Label, Pid, Stack};
 use crate::stacks::{self, Nameless, StackNames};
 
 /// How long to wait for one read of a file of a program whose calls get names.
@@ -48,18 +45,6 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Of how many processes the cgroup is kept, and how many stacks with names.
 const MOST_CGROUPS: usize = 10_000;
 const MOST_STACKS: usize = 50_000;
-
-/// Which events have stacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stacks {
-    /// None.
-    #[default]
-    None,
-    /// Only those in which a buffer is made.
-    OfBirths,
-    /// All.
-    OfAll,
-}
 
 /// What a trace is to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +129,17 @@ impl Losses {
         LossCause::ALL.into_iter().map(|cause| (cause, self.of(cause))).filter(|(_, lost)| *lost > 0)
     }
 
-    /// Notes a new total. Returns how much was added.
-    fn raise(&mut self, cause: LossCause, total: u64) -> u64 {
-        let before = std::mem::replace(&mut self.0[cause as usize], total);
-        total.saturating_sub(before)
+    /// Notes that so much more was lost, at this place among the items.
+    fn add(&mut self, cause: LossCause, lost: u64, items: &mut Vec<Item>) {
+        self.0[cause as usize] += lost;
+        if lost > 0 {
+            items.push(Item::Lost(cause, lost));
+        }
+    }
+
+    /// Notes how much was lost in all, which may be older than what is known.
+    fn raise(&mut self, cause: LossCause, total: u64, items: &mut Vec<Item>) {
+        self.add(cause, total.saturating_sub(self.of(cause)), items);
     }
 }
 
@@ -194,11 +186,7 @@ impl Trace {
         let started = Tracer::start(
             Path::new("/sys"),
             TraceSettings {
-                stacks: match settings.stacks {
-                    Stacks::None => TracedStacks::None,
-                    Stacks::OfBirths => TracedStacks::OfBirths,
-                    Stacks::OfAll => TracedStacks::OfAll,
-                },
+                stacks: settings.stacks,
                 only_family: settings.only_command,
                 ring: u32::try_from(room).unwrap_or(1 << 30),
             },
@@ -255,29 +243,20 @@ impl Trace {
         let (losses, known, boot) = (&mut self.losses, &mut self.known, self.boot);
         let own = own();
         let unread = self.tracer.read(|raw| {
-            let lost = losses.raise(LossCause::Room, raw.lost.max(losses.of(LossCause::Room)));
-            if lost > 0 {
-                items.push(Item::Lost(LossCause::Room, lost));
-            }
+            losses.raise(LossCause::Room, raw.lost, &mut items);
             // What this process does is none of the machine's.
-            if raw.pid == own {
+            if raw.by.pid == own {
                 return;
             }
             if let Some(stacks) = &raw.stacks {
                 let unnamed = UnnamedStack::of(&raw, stacks);
-                if unnamed.failed {
-                    losses.0[LossCause::Stack as usize] += 1;
-                    items.push(Item::Lost(LossCause::Stack, 1));
-                }
+                losses.add(LossCause::Stack, unnamed.failed.into(), &mut items);
                 taken.push((items.len(), unnamed));
             }
             items.push(Item::Event(Box::new(event_of(raw, known, boot))));
         });
         let unread = unread.map_err(cannot)?;
-        if unread > 0 {
-            self.losses.0[LossCause::Record as usize] += unread;
-            items.push(Item::Lost(LossCause::Record, unread));
-        }
+        self.losses.add(LossCause::Record, unread, &mut items);
         self.name_stacks(&mut items, taken).map_err(cannot)?;
         if self.asked.elapsed() >= ASK_EVERY {
             self.ask_losses(&mut items).map_err(cannot)?;
@@ -320,15 +299,10 @@ impl Trace {
     fn ask_losses(&mut self, items: &mut Vec<Item>) -> Result<(), Errno> {
         let lost = self.tracer.losses()?;
         self.asked = Instant::now();
-        for (cause, total) in
-            [(LossCause::Room, lost.ring), (LossCause::Map, lost.map), (LossCause::Skipped, lost.skipped)]
-        {
-            // The count of an event that was read may be newer.
-            let added = self.losses.raise(cause, total.max(self.losses.of(cause)));
-            if added > 0 {
-                items.push(Item::Lost(cause, added));
-            }
-        }
+        // The count of an event that was read may be newer.
+        self.losses.raise(LossCause::Room, lost.ring, items);
+        self.losses.raise(LossCause::Map, lost.map, items);
+        self.losses.raise(LossCause::Skipped, lost.skipped, items);
         Ok(())
     }
 
@@ -403,66 +377,20 @@ struct UnnamedStack {
 impl UnnamedStack {
     fn of(raw: &RawEvent<'_>, stacks: &RawStacks<'_>) -> UnnamedStack {
         let bytes = stacks.user.as_ref().map(|stack| stack.bytes()).map_err(|errno| *errno);
-        let failed = bytes.is_err() && !raw.kernel && !raw.exiting;
-        let mut stack = stacks::without_frames(raw.kernel, bytes);
+        let by = &raw.by;
+        let failed = bytes.is_err() && !by.kernel && !by.exiting;
+        let mut stack = stacks::without_frames(by.kernel, bytes);
         if let Ok(user) = &stacks.user {
             stack.user = stacks::user_frames(user);
         }
-        let started = Duration::from_nanos(raw.started);
-        UnnamedStack { pid: raw.pid, started, stack, kernel: stacks.kernel.clone(), failed }
+        UnnamedStack { pid: by.pid, started: by.started, stack, kernel: stacks.kernel.clone(), failed }
     }
 }
 
 fn event_of(raw: RawEvent<'_>, known: &mut KnownBuffers, boot: SystemTime) -> Event {
     let after_boot = Duration::from_nanos(raw.at);
-    let is_freed = raw.what == EventWhat::Freed;
-    let buffer = known.describe(raw.object, is_freed);
-    let what = match raw.what {
-        EventWhat::Made => Happening::Made,
-        EventWhat::Fd { fd, path_only, received } => {
-            let fd = Fd(fd.cast_unsigned());
-            let received = received.map(|way| match way {
-                RawWay::Message(from) => (Way::Message, from),
-                RawWay::Taken(from) => (Way::Taken, from),
-                RawWay::Other => (Way::Other, None),
-            });
-            match received {
-                None => Happening::Fd { fd, path_only },
-                Some((way, from)) => {
-                    let from = from.map(|from| Giver {
-                        pid: from.pid,
-                        started: Duration::from_nanos(from.started),
-                        command: from.command,
-                    });
-                    Happening::Received { fd, way, from }
-                }
-            }
-        }
-        EventWhat::Mapped { start, length, protection, shared } => Happening::Mapped(TracedMapping {
-            start,
-            length: Bytes(length),
-            read: protection & 1 != 0,
-            write: protection & 2 != 0,
-            execute: protection & 4 != 0,
-            shared,
-        }),
-        EventWhat::Attached(device) => Happening::Attached(device),
-        EventWhat::Detached(device) => Happening::Detached(device),
-        EventWhat::Renamed => Happening::Renamed,
-        EventWhat::Freed => Happening::Freed,
-    };
-    let by = Actor {
-        pid: raw.pid,
-        started: Duration::from_nanos(raw.started),
-        command: raw.command,
-        tid: raw.tid,
-        thread: raw.thread,
-        uid: raw.uid,
-        cgroup: raw.cgroup,
-        kernel: raw.kernel,
-        exiting: raw.exiting,
-    };
-    Event { after_boot, at: boot + after_boot, what, buffer, by, stack: None }
+    let buffer = known.describe(raw.object, raw.what == Happening::Freed);
+    Event { after_boot, at: boot + after_boot, what: raw.what, buffer, by: raw.by, stack: None }
 }
 
 /// This process.

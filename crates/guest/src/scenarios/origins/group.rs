@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
-use super::kit::{Origins, SET, held, install, line, remove, told};
+use super::kit::{Origins, SET, install, line, remove, told};
 use crate::actor::{Actor, Held};
 use crate::answer::USER;
 use crate::make;
@@ -47,7 +47,7 @@ pub(super) fn for_a_group(ctx: &mut Ctx) -> anyhow::Result<()> {
             let mode = std::fs::Permissions::from_mode(0o666);
             let changed = std::fs::set_permissions(&path, mode).is_ok();
             let removed = std::fs::remove_file(&path).is_ok();
-            stage.pause(&[held(u64::from(writable || changed || removed))])
+            stage.pause(&[Held::of_number(u64::from(writable || changed || removed))])
         })?;
         ctx.check_eq(format!("a member can change {name}"), 0, member.paused_with_one()?.ino)?;
     }

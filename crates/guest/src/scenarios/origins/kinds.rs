@@ -1,17 +1,15 @@
 //! The same kinds of buffers twice: made before the recorder was installed, and after.
 
-use anyhow::Context;
 use dmabuf::Udmabuf;
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::kit::{Origins, held, install, kernel_calls, line, now, remove, told};
+use super::kit::{Origins, install, kernel_calls, line, now, remove, told};
 use crate::actor::{Actor, Held, Stage};
 use crate::make::{self, HugePages};
 use crate::need::Need;
 use crate::scenario::Ctx;
 use crate::scenarios::holding::SIZE;
 use crate::scenarios::probes::lsbuf;
-use crate::sys;
 use crate::sys::shm::{self, Segment};
 
 /// A way to make a buffer.
@@ -22,14 +20,6 @@ struct Making {
     /// Part of the name of a function of the kernel that it goes through.
     through: &'static str,
     make: fn(&mut Stage) -> anyhow::Result<()>,
-}
-
-/// A file that this process holds by a mapping alone: its inode number is in `map_files`.
-fn mapped(region: &sys::Region) -> anyhow::Result<u64> {
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    let start = format!("{:x}-", region.start);
-    let found = maps.lines().find(|line| line.starts_with(&start)).context("the mapping is gone")?;
-    Ok(found.split_ascii_whitespace().nth(4).context("no inode")?.parse()?)
 }
 
 const MAKINGS: &[Making] = &[
@@ -67,7 +57,7 @@ const MAKINGS: &[Making] = &[
         through: "shmget",
         make: |stage| {
             let segment = Segment::create(0, 2)?;
-            stage.pause(&[held(segment.id())])
+            stage.pause(&[Held::of_number(segment.id())])
         },
     },
     Making {
@@ -76,7 +66,7 @@ const MAKINGS: &[Making] = &[
         through: "mmap",
         make: |stage| {
             let region = shm::map_anonymous(2)?;
-            stage.pause(&[held(mapped(&region)?)])
+            stage.pause(&[Held::of_number(region.inode()?)])
         },
     },
 ];
@@ -140,7 +130,7 @@ pub(super) fn of_every_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
         through: "shmget",
         make: |stage| {
             let segment = Segment::huge(2 << 20)?;
-            stage.pause(&[held(segment.id())])
+            stage.pause(&[Held::of_number(segment.id())])
         },
     };
     let mut makings: Vec<&Making> = MAKINGS.iter().collect();

@@ -8,7 +8,6 @@ use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-use crate::actor::Held;
 use crate::answer::Answer;
 use crate::scenario::Ctx;
 use crate::scenarios::probes::lsbuf;
@@ -83,9 +82,4 @@ pub(super) fn told(origin: &Value) -> String {
 pub(super) fn kernel_calls(origin: &Value) -> Vec<String> {
     let frames = origin["stack"]["kernel"].as_array().cloned().unwrap_or_default();
     frames.iter().filter_map(|frame| Some(frame["function"].as_str()?.to_owned())).collect()
-}
-
-/// A buffer of which only the inode number matters.
-pub(super) fn held(ino: u64) -> Held {
-    Held { pid: std::process::id(), ino, ..Held::default() }
 }

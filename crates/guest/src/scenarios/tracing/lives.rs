@@ -10,20 +10,6 @@ use crate::scenario::Ctx;
 use crate::scenarios::holding::SIZE;
 use crate::sys::{self, shm};
 
-/// A buffer of which only the inode number matters.
-fn held(ino: u64) -> Held {
-    Held { pid: std::process::id(), ino, ..Held::default() }
-}
-
-/// The inode number of a mapping of this process, which `maps` has.
-fn mapped(region: &sys::Region) -> anyhow::Result<u64> {
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    let start = format!("{:x}-", region.start);
-    let found = maps.lines().find(|line| line.starts_with(&start));
-    let ino = found.and_then(|line| line.split_ascii_whitespace().nth(4));
-    Ok(ino.ok_or_else(|| anyhow::anyhow!("the mapping is gone"))?.parse()?)
-}
-
 /// What a process does with a buffer, and the events that it should cause: `@` is who did it.
 struct Life {
     comm: &'static str,
@@ -69,7 +55,7 @@ pub(super) fn of_each_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
             live: |stage| {
                 let segment = shm::Segment::create(0, 2)?;
                 let region = segment.attach()?;
-                stage.pause(&[held(segment.id())])?;
+                stage.pause(&[Held::of_number(segment.id())])?;
                 segment.remove()?;
                 shm::detach(region)?;
                 stage.pause(&[])
@@ -81,7 +67,7 @@ pub(super) fn of_each_kind(ctx: &mut Ctx) -> anyhow::Result<()> {
             kind: "shm-anon",
             live: |stage| {
                 let region = shm::map_anonymous(2)?;
-                stage.pause(&[held(mapped(&region)?)])?;
+                stage.pause(&[Held::of_number(region.inode()?)])?;
                 sys::unmap(region)?;
                 stage.pause(&[])
             },

@@ -1,11 +1,9 @@
 //! From whom an fd comes.
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::Context;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::kit::Running;
@@ -13,16 +11,6 @@ use crate::actor::{Actor, Held};
 use crate::make;
 use crate::scenario::Ctx;
 use crate::sys;
-
-/// Looks at a message without taking it; the fds that come with that are closed.
-fn peek(socket: impl AsFd) -> anyhow::Result<()> {
-    let mut payload = [0; 1];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut buffer = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(socket, &mut [IoSliceMut::new(&mut payload)], &mut buffer, RecvFlags::PEEK)?;
-    buffer.drain().for_each(drop);
-    Ok(())
-}
 
 pub(super) fn of_fds(ctx: &mut Ctx) -> anyhow::Result<()> {
     let trace = Running::start(&["--strict", "--kind", "memfd", "--event", "received"])?;
@@ -35,7 +23,7 @@ pub(super) fn of_fds(ctx: &mut Ctx) -> anyhow::Result<()> {
     })?;
     let given = giver.paused_with_one()?;
     let mut receiver = Actor::start(b"receiver", move |stage| {
-        peek(&ours)?;
+        drop(sys::receive_peeking(&ours)?);
         let fd = sys::receive_any(&ours)?.pop().context("nothing came")?;
         stage.pause(&[Held::by_file(&fd)?])
     })?;

@@ -177,8 +177,8 @@ impl Hook {
         }
     }
 
-    /// Whether a kernel that lacks its function does not need it. Before Linux 6.10 a list is never
-    /// queued but as a copy.
+    /// Whether a kernel that lacks its function does not need it: there a list is never queued but
+    /// as a copy.
     #[cfg(feature = "bpf")]
     pub(crate) fn may_be_missing(self) -> bool {
         self == Hook::ListQueued

@@ -94,6 +94,19 @@ pub(super) const STRUCTURES: &[&str] = &[
     "xarray",
 ];
 
+/// The compiled object with that name, at an address that is aligned for everything that is read
+/// from it.
+macro_rules! compiled {
+    ($name:literal) => {{
+        #[repr(align(8))]
+        struct Aligned<B: ?Sized>(B);
+        static OBJECT: &Aligned<[u8]> =
+            &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/", $name, ".bpf.o")));
+        &OBJECT.0
+    }};
+}
+pub(super) use compiled;
+
 impl Iterator {
     /// Which of [`FUNCTIONS`] represents it in the kernel's type information.
     fn function(self) -> usize {
@@ -124,27 +137,17 @@ impl Iterator {
 
     /// The compiled program.
     pub(super) fn object(self) -> &'static [u8] {
-        /// Bytes at an address that is aligned for everything that is read from them.
-        #[repr(align(8))]
-        struct Aligned<B: ?Sized>(B);
-        macro_rules! object {
-            ($name:literal) => {{
-                static OBJECT: &Aligned<[u8]> =
-                    &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/", $name, ".bpf.o")));
-                &OBJECT.0
-            }};
-        }
         match self {
-            Iterator::Task => object!("task"),
-            Iterator::TaskFile => object!("task_file"),
-            Iterator::TaskVma => object!("task_vma"),
-            Iterator::DmaBuf => object!("dmabuf"),
-            Iterator::TaskShmem => object!("task_shmem"),
-            Iterator::TaskFileShmem => object!("task_file_shmem"),
-            Iterator::TaskVmaShmem => object!("task_vma_shmem"),
-            Iterator::DmaBufShmem => object!("dmabuf_shmem"),
-            Iterator::ShmemInodes => object!("shmem_inodes"),
-            Iterator::ShmemPayers => object!("shmem_inodes_payers"),
+            Iterator::Task => compiled!("task"),
+            Iterator::TaskFile => compiled!("task_file"),
+            Iterator::TaskVma => compiled!("task_vma"),
+            Iterator::DmaBuf => compiled!("dmabuf"),
+            Iterator::TaskShmem => compiled!("task_shmem"),
+            Iterator::TaskFileShmem => compiled!("task_file_shmem"),
+            Iterator::TaskVmaShmem => compiled!("task_vma_shmem"),
+            Iterator::DmaBufShmem => compiled!("dmabuf_shmem"),
+            Iterator::ShmemInodes => compiled!("shmem_inodes"),
+            Iterator::ShmemPayers => compiled!("shmem_inodes_payers"),
         }
     }
 }

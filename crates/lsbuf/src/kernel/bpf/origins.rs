@@ -17,7 +17,9 @@ use super::{Unavailable, loading, read_to_end};
 use crate::kernel::parse::Malformed;
 use crate::model::{Dev, Inode, IpcNamespace, Label, Pid, Tid};
 
-/// `PF_KTHREAD` of the kernel's include/linux/sched.h.
+/// `PF_EXITING` and `PF_KTHREAD` of the kernel's include/linux/sched.h.
+#[cfg(feature = "bpf")]
+pub(super) const PF_EXITING: u32 = 0x4;
 pub(super) const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// The longest text of a stack in the kernel: 24 lines, each with a symbol and a module.

@@ -19,7 +19,7 @@ use rustix::time::ClockId;
 use super::hooks::{About, Hook, View};
 use super::iterator::Unavailable;
 use super::object::{
-    LoadedMap, STRUCTURES, lift_memory_limit, load_program, make_maps, parse, relocate, unfit,
+    LoadedMap, STRUCTURES, compiled, lift_memory_limit, load_program, make_maps, parse, relocate, unfit,
     why_not_attached,
 };
 use super::sys::{self, Attached};
@@ -159,10 +159,5 @@ fn map<'m>(maps: &'m [LoadedMap], name: &str) -> Result<&'m OwnedFd, Unavailable
 
 /// The compiled programs.
 pub(super) fn object() -> &'static [u8] {
-    /// Bytes at an address that is aligned for everything that is read from them.
-    #[repr(align(8))]
-    struct Aligned<B: ?Sized>(B);
-    static OBJECT: &Aligned<[u8]> =
-        &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/origins.bpf.o")));
-    &OBJECT.0
+    compiled!("origins")
 }

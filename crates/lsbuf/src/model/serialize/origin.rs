@@ -56,7 +56,7 @@ struct JsonReceipt<'a> {
 }
 
 /// Nanoseconds of a time after boot. More than 584 years do not fit.
-fn nanos(time: std::time::Duration) -> u64 {
+pub(crate) fn nanos(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

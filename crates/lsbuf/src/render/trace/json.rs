@@ -2,13 +2,14 @@
 //! (`docs/lsbuf.trace-1.schema.json`). `event` says what each object is.
 
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::layout::{self, JsonLayout};
 use super::TraceCounts;
+use crate::model::serialize::origin::nanos;
 use crate::model::serialize::{Lost, Rows, lost_bytes};
 use crate::model::{
     Actor, Bytes, Dev, Event, Fd, Giver, Happening, Inode, IpcNamespace, Kind, Label, Pid, Stack, Tid,
@@ -85,32 +86,24 @@ pub fn trace_balance_json(out: &mut dyn Write, rows: &[BalanceRow]) -> io::Resul
         left_bytes: Bytes,
         stack: Option<&'a Stack>,
     }
-    let of = |event, sum: &BalanceSum, row: Option<&'_ BalanceRow>| {
+    let mut write = |event, sum: &BalanceSum, row: Option<&BalanceRow>| {
         let command = row.map(|row| &row.command);
-        let kind = row.and_then(|row| row.kind);
-        (event, *sum, command.cloned(), kind, row.and_then(|row| row.stack.clone()))
+        let balance = JsonBalance {
+            event,
+            command,
+            command_bytes: lost_bytes(command),
+            kind: row.and_then(|row| row.kind),
+            made: sum.made,
+            freed: sum.freed,
+            left: sum.left(),
+            made_bytes: sum.made_bytes,
+            left_bytes: sum.left_bytes,
+            stack: row.and_then(|row| row.stack.as_deref()),
+        };
+        line(out, &balance)
     };
-    let total = Balance::total(rows);
-    let all = rows.iter().map(|row| of("balance", &row.sum, Some(row)));
-    for (event, sum, command, kind, stack) in all.chain([of("balance_total", &total, None)]) {
-        let command_bytes = lost_bytes(command.as_ref());
-        line(
-            out,
-            &JsonBalance {
-                event,
-                command: command.as_ref(),
-                command_bytes,
-                kind,
-                made: sum.made,
-                freed: sum.freed,
-                left: sum.left(),
-                made_bytes: sum.made_bytes,
-                left_bytes: sum.left_bytes,
-                stack: stack.as_deref(),
-            },
-        )?;
-    }
-    Ok(())
+    rows.iter().try_for_each(|row| write("balance", &row.sum, Some(row)))?;
+    write("balance_total", &Balance::total(rows), None)
 }
 
 /// Writes the last object: how many events were written, and what was lost in all.
@@ -336,9 +329,4 @@ fn line(out: &mut dyn Write, object: &impl Serialize) -> io::Result<()> {
 /// A time in RFC 3339, to the microsecond.
 fn time(at: SystemTime) -> Option<String> {
     Timestamp::try_from(at).ok().map(|stamp| format!("{stamp:.6}"))
-}
-
-/// Nanoseconds of a time after boot. More than 584 years do not fit.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

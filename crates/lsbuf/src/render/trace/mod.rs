@@ -21,7 +21,7 @@ use super::cell::Sizes;
 use super::origin::calls;
 use super::summary::size;
 use crate::escape::{escape, escape_word};
-use crate::model::{Event, Happening, Label, Pid, Stack, TracedBuffer, TracedMapping, Way};
+use crate::model::{Event, Happening, Label, Pid, TracedBuffer, TracedMapping, Way};
 use crate::trace::{Item, LossCause};
 
 /// The columns of an event.
@@ -56,7 +56,7 @@ pub fn trace_item(out: &mut dyn Write, item: &Item, sizes: Sizes, stacks: bool) 
     match item {
         Item::Event(event) => {
             writeln!(out, "{}", line(event, sizes))?;
-            event.stack.as_deref().filter(|_| stacks).map_or(Ok(()), |stack| stack_lines(out, stack))
+            event.stack.as_deref().filter(|_| stacks).map_or(Ok(()), |stack| calls(out, stack, "by"))
         }
         Item::Lost(cause, lost) => writeln!(out, "{}", trace_loss(*cause, *lost)),
     }
@@ -125,11 +125,6 @@ fn what(event: &Event, sizes: Sizes) -> String {
         Happening::Detached(device) => format!("from {}", escape(device.as_bytes())),
         Happening::Renamed | Happening::Freed => String::new(),
     }
-}
-
-/// The calls of a stack, indented.
-fn stack_lines(out: &mut dyn Write, stack: &Stack) -> io::Result<()> {
-    calls(out, stack, "by")
 }
 
 /// A time of day where this process runs, with microseconds.

@@ -8,7 +8,7 @@ use super::super::cell::Sizes;
 use super::super::origin::call;
 use super::super::summary::size;
 use super::who_made;
-use crate::model::{Bytes, Event, Happening, Kind, Stack, UserFrame};
+use crate::model::{Bytes, Event, Happening, Kind, Stack};
 use crate::trace::{Balance, BalanceRow};
 
 /// How many events there were of each sort and kind.
@@ -18,10 +18,8 @@ pub struct TraceCounts(BTreeMap<(usize, &'static str), (u64, Bytes)>);
 impl TraceCounts {
     /// Counts an event.
     pub fn add(&mut self, event: &Event) {
-        let word = event.what.word();
-        let nth = Happening::WORDS.iter().position(|one| *one == word).unwrap_or_default();
         let kind = event.buffer.kind.map_or("?", Kind::as_str);
-        let (count, bytes) = self.0.entry((nth, kind)).or_default();
+        let (count, bytes) = self.0.entry((event.what.nth(), kind)).or_default();
         *count += 1;
         *bytes = *bytes + event.buffer.size;
     }
@@ -74,8 +72,6 @@ pub fn trace_balance(out: &mut dyn Write, rows: &[BalanceRow], sizes: Sizes) -> 
 
 /// The calls from the program's own one outwards.
 fn way(stack: Option<&Stack>) -> String {
-    let Some(stack) = stack else { return "?".to_owned() };
-    let Some(maker) = stack.maker() else { return "?".to_owned() };
-    let own = stack.user.iter().skip_while(|frame| !std::ptr::eq(*frame, maker));
-    own.map(|frame: &UserFrame| call(frame)).collect::<Vec<_>>().join(" < ")
+    let calls: Vec<String> = stack.into_iter().flat_map(Stack::own_calls).map(call).collect();
+    if calls.is_empty() { "?".to_owned() } else { calls.join(" < ") }
 }

@@ -1,55 +1,19 @@
 //! Reads the records that the programs of a trace write.
+//!
+//! What happened, and who did it, is told in the model's own types. Of the buffer a record may not
+//! tell all, and of the calls it tells addresses, so these two stay as they were written.
+
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::super::layout::{self, Field};
-use super::super::origins::{PF_KTHREAD, UserStack};
+use super::super::origins::{PF_EXITING, PF_KTHREAD, UserStack};
 use super::super::record::{dev, text};
 use crate::kernel::parse::Malformed;
-use crate::model::{Dev, Inode, IpcNamespace, Label, Pid, Tid};
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EventWhat {
-    Made,
-    Fd {
-        fd: i32,
-        path_only: bool,
-        /// `None`: it was not received.
-        received: Option<RawWay>,
-    },
-    Mapped {
-        /// Where. `None`: the kernel has not told.
-        start: Option<u64>,
-        length: u64,
-        /// `PROT_*` of <sys/mman.h>.
-        protection: u32,
-        shared: bool,
-    },
-    Attached(Label),
-    Detached(Label),
-    Renamed,
-    Freed,
-}
-
-/// How an fd was received.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RawWay {
-    /// In a message. Whose it was, if that is known.
-    Message(Option<RawGiver>),
-    /// It was taken from that process with pidfd_getfd.
-    Taken(Option<RawGiver>),
-    Other,
-}
-
-/// The process from which an fd came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RawGiver {
-    pub(crate) pid: Pid,
-    /// Nanoseconds after boot.
-    pub(crate) started: u64,
-    pub(crate) command: Label,
-}
+use crate::model::{
+    Actor, Bytes, Dev, Fd, Giver, Happening, Inode, IpcNamespace, Label, Pid, Tid, TracedMapping, Way,
+};
 
 /// The buffer of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +21,8 @@ pub(crate) struct EventObject {
     /// The same in all events of one buffer.
     pub(crate) key: u64,
     pub(crate) is_dmabuf: bool,
-    /// Of the filesystem.
-    pub(crate) magic: u32,
+    /// Of the filesystem, as in [`magic`](crate::kernel::magic).
+    pub(crate) magic: i64,
     /// The file is in no folder, so the kernel has chosen its name. Not set when it is freed.
     pub(crate) no_folder: bool,
     pub(crate) dev: Dev,
@@ -77,21 +41,9 @@ pub(crate) struct EventObject {
 pub(crate) struct RawEvent<'r> {
     /// Nanoseconds after boot.
     pub(crate) at: u64,
-    pub(crate) what: EventWhat,
+    pub(crate) what: Happening,
     pub(crate) object: EventObject,
-    pub(crate) pid: Pid,
-    pub(crate) tid: Tid,
-    pub(crate) uid: u32,
-    pub(crate) started: u64,
-    pub(crate) cgroup: u64,
-    pub(crate) command: Label,
-    pub(crate) thread: Label,
-    /// A thread of the kernel did it.
-    pub(crate) kernel: bool,
-    pub(crate) exiting: bool,
-    /// A process of the command that is traced did it, or it is about a buffer of such a one.
-    pub(crate) by_family: bool,
-    pub(crate) of_family: bool,
+    pub(crate) by: Actor,
     /// How many events had no room until this one.
     pub(crate) lost: u64,
     pub(crate) stacks: Option<RawStacks<'r>>,
@@ -108,12 +60,9 @@ pub(crate) struct RawStacks<'r> {
 impl<'r> RawEvent<'r> {
     /// Reads a record.
     pub(super) fn of(bytes: &'r [u8]) -> Result<RawEvent<'r>, Malformed> {
-        const BY_FAMILY: u32 = 1;
-        const OF_FAMILY: u32 = 2;
-        const NO_FOLDER: u32 = 4;
-        const PATH_ONLY: u32 = 8;
-        const NAME_CUT: u32 = 16;
-        const EXITING: u32 = 32;
+        const NO_FOLDER: u32 = 1;
+        const PATH_ONLY: u32 = 2;
+        const NAME_CUT: u32 = 4;
         const OF_FILE: u32 = 1;
         const OF_DMABUF: u32 = 2;
         const SHARED: [u32; 2] = [1, 3];
@@ -130,36 +79,37 @@ impl<'r> RawEvent<'r> {
         let event = layout::Event::read(bytes).ok_or(Malformed)?;
         let has = |flag: u32| event.flags & flag != 0;
         let word = |bytes: &[u8]| Label::from(text(bytes).unwrap_or(bytes));
-        let giver = || {
-            (event.from != 0).then(|| RawGiver {
+        let fd = Fd(event.fd.cast_unsigned());
+        let received = |way| Happening::Received {
+            fd,
+            way,
+            from: (event.from != 0).then(|| Giver {
                 pid: Pid(event.from),
-                started: event.from_started,
+                started: Duration::from_nanos(event.from_started),
                 command: word(&event.from_comm),
-            })
+            }),
         };
         let what = match event.what {
-            layout::EVENT_MADE => EventWhat::Made,
-            layout::EVENT_FD => EventWhat::Fd {
-                fd: event.fd,
-                path_only: has(PATH_ONLY),
-                received: match event.way {
-                    0 => None,
-                    1 => Some(RawWay::Message(giver())),
-                    2 => Some(RawWay::Taken(giver())),
-                    3 => Some(RawWay::Other),
-                    _ => return Err(Malformed),
-                },
+            layout::EVENT_MADE => Happening::Made,
+            layout::EVENT_FD => match event.way {
+                0 => Happening::Fd { fd, path_only: has(PATH_ONLY) },
+                1 => received(Way::Message),
+                2 => received(Way::Taken),
+                3 => received(Way::Other),
+                _ => return Err(Malformed),
             },
-            layout::EVENT_MAPPED => EventWhat::Mapped {
+            layout::EVENT_MAPPED => Happening::Mapped(TracedMapping {
                 start: (event.start != 0).then_some(event.start),
-                length: event.length,
-                protection: event.protection & 7,
+                length: Bytes(event.length),
+                read: event.protection & 1 != 0,
+                write: event.protection & 2 != 0,
+                execute: event.protection & 4 != 0,
                 shared: SHARED.contains(&event.sharing),
-            },
-            layout::EVENT_ATTACHED => EventWhat::Attached(word(&event.device)),
-            layout::EVENT_DETACHED => EventWhat::Detached(word(&event.device)),
-            layout::EVENT_RENAMED => EventWhat::Renamed,
-            layout::EVENT_FREED => EventWhat::Freed,
+            }),
+            layout::EVENT_ATTACHED => Happening::Attached(word(&event.device)),
+            layout::EVENT_DETACHED => Happening::Detached(word(&event.device)),
+            layout::EVENT_RENAMED => Happening::Renamed,
+            layout::EVENT_FREED => Happening::Freed,
             _ => return Err(Malformed),
         };
         let is_dmabuf = match event.of {
@@ -170,7 +120,7 @@ impl<'r> RawEvent<'r> {
         let object = EventObject {
             key: event.object,
             is_dmabuf,
-            magic: event.magic,
+            magic: event.magic.into(),
             no_folder: has(NO_FOLDER),
             dev: dev(event.dev),
             ino: Inode(event.ino),
@@ -185,17 +135,17 @@ impl<'r> RawEvent<'r> {
             at: event.at,
             what,
             object,
-            pid: Pid(event.tgid),
-            tid: Tid(event.tid),
-            uid: event.uid,
-            started: event.started,
-            cgroup: event.cgroup,
-            command: word(&event.comm),
-            thread: word(&event.thread),
-            kernel: event.task_flags & PF_KTHREAD != 0,
-            exiting: has(EXITING),
-            by_family: has(BY_FAMILY),
-            of_family: has(OF_FAMILY),
+            by: Actor {
+                pid: Pid(event.tgid),
+                started: Duration::from_nanos(event.started),
+                command: word(&event.comm),
+                tid: Tid(event.tid),
+                thread: word(&event.thread),
+                uid: event.uid,
+                cgroup: event.cgroup,
+                kernel: event.task_flags & PF_KTHREAD != 0,
+                exiting: event.task_flags & PF_EXITING != 0,
+            },
             lost: event.lost,
             stacks: if with_stacks { Some(RawStacks::of(bytes, &event)?) } else { None },
         })
@@ -238,7 +188,7 @@ mod tests {
     /// A memfd is made by the process 10.
     fn made() -> Written {
         let longs = [100, 0xfeed, 5, 8192, 1024, 90, 77, 0, 0, 3, 0];
-        let words = [layout::EVENT_MADE, 1, 4, 0x0102_1994, 3 << 20 | 7, 0, 10, 11, 12, 0];
+        let words = [layout::EVENT_MADE, 1, 1, 0x0102_1994, 3 << 20 | 7, 0, 10, 11, 12, 0];
         let rest = [u32::MAX, 0, 0, 0, 0, 0, 0, 0];
         let text = |text: &[u8], room: usize| [text, &vec![0; room - text.len()]].concat();
         let texts = [
@@ -281,16 +231,17 @@ mod tests {
     fn fields() {
         let bytes = made().bytes();
         let event = RawEvent::of(&bytes).unwrap();
-        assert_eq!((event.at, event.started, event.cgroup, event.lost), (100, 90, 77, 3));
-        assert_eq!((event.pid, event.tid, event.uid), (Pid(10), Tid(11), 12));
-        assert_eq!((event.command, event.thread), ("maker".into(), "worker".into()));
-        assert_eq!((event.kernel, event.exiting, event.stacks), (false, false, None));
+        let by = event.by;
+        assert_eq!((event.at, by.started, by.cgroup, event.lost), (100, Duration::from_nanos(90), 77, 3));
+        assert_eq!((by.pid, by.tid, by.uid), (Pid(10), Tid(11), 12));
+        assert_eq!((by.command, by.thread), ("maker".into(), "worker".into()));
+        assert_eq!((by.kernel, by.exiting, event.stacks), (false, false, None));
         let object = event.object;
         assert_eq!((object.key, object.ino, object.dev), (0xfeed, Inode(5), Dev { major: 3, minor: 7 }));
         assert_eq!((object.size, object.memory, object.magic), (8192, 1024, 0x0102_1994));
         assert_eq!((object.is_dmabuf, object.no_folder, object.ipc), (false, true, None));
         assert_eq!((object.name, object.exporter), ("memfd:x".into(), "".into()));
-        assert_eq!(event.what, EventWhat::Made);
+        assert_eq!(event.what, Happening::Made);
     }
 
     /// Check what each sort of event has besides.
@@ -301,7 +252,7 @@ mod tests {
             change(&mut written);
             RawEvent::of(&written.bytes()).map(|event| event.what)
         };
-        let fd = |received| Ok(EventWhat::Fd { fd: 7, path_only: false, received });
+        let received = |way, from| Ok(Happening::Received { fd: Fd(7), way, from });
         let an_fd = |way: u32, from: u32| {
             of(&|event| {
                 (event.words[0], event.words[10]) = (layout::EVENT_FD, 7);
@@ -309,21 +260,28 @@ mod tests {
                 event.texts[32..36].copy_from_slice(b"peer");
             })
         };
-        let giver = RawGiver { pid: Pid(9), started: 33, command: "peer".into() };
-        assert_eq!(an_fd(0, 0), fd(None));
-        assert_eq!(an_fd(1, 9), fd(Some(RawWay::Message(Some(giver.clone())))));
-        assert_eq!(an_fd(1, 0), fd(Some(RawWay::Message(None))));
-        assert_eq!(an_fd(2, 9), fd(Some(RawWay::Taken(Some(giver)))));
-        assert_eq!(an_fd(3, 0), fd(Some(RawWay::Other)));
+        let giver = Giver { pid: Pid(9), started: Duration::from_nanos(33), command: "peer".into() };
+        assert_eq!(an_fd(0, 0), Ok(Happening::Fd { fd: Fd(7), path_only: false }));
+        assert_eq!(an_fd(1, 9), received(Way::Message, Some(giver.clone())));
+        assert_eq!(an_fd(1, 0), received(Way::Message, None));
+        assert_eq!(an_fd(2, 9), received(Way::Taken, Some(giver)));
+        assert_eq!(an_fd(3, 0), received(Way::Other, None));
         assert_eq!(an_fd(4, 0), Err(Malformed));
         let mapped = of(&|event| {
             (event.longs[7], event.longs[8]) = (0x7000, 64);
             (event.words[0], event.words[11], event.words[12]) = (layout::EVENT_MAPPED, 3, 1);
         });
-        let expected = EventWhat::Mapped { start: Some(0x7000), length: 64, protection: 3, shared: true };
-        assert_eq!(mapped, Ok(expected));
+        let expected = TracedMapping {
+            start: Some(0x7000),
+            length: Bytes(64),
+            read: true,
+            write: true,
+            execute: false,
+            shared: true,
+        };
+        assert_eq!(mapped, Ok(Happening::Mapped(expected)));
         let attached = of(&|event| event.words[0] = layout::EVENT_ATTACHED);
-        assert_eq!(attached, Ok(EventWhat::Attached("gpu0".into())));
+        assert_eq!(attached, Ok(Happening::Attached("gpu0".into())));
         assert_eq!(of(&|event| event.words[0] = 99), Err(Malformed));
         assert_eq!(of(&|event| event.words[1] = 3), Err(Malformed));
     }

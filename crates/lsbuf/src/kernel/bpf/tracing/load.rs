@@ -13,7 +13,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::super::iterator::Unavailable;
 use super::super::layout::{self, Field};
 use super::super::object::{
-    LoadedMap, STRUCTURES, lift_memory_limit, load_program, make_maps, parse, relocate, unfit,
+    LoadedMap, STRUCTURES, compiled, lift_memory_limit, load_program, make_maps, parse, relocate, unfit,
     why_not_attached,
 };
 use super::super::read_to_end;
@@ -46,18 +46,22 @@ const ASKED: &str = "asked";
 /// How many addresses in the kernel get their names at once: `MOST_ASKED` of bpf/trace.bpf.c.
 const MOST_ASKED: usize = 64;
 
-/// Which events come with stacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TracedStacks {
+/// Which events have stacks. The numbers are those of bpf/trace.bpf.c.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stacks {
+    /// None.
+    #[default]
     None,
+    /// Only those in which a buffer is made.
     OfBirths,
+    /// All.
     OfAll,
 }
 
 /// What is traced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TraceSettings {
-    pub(crate) stacks: TracedStacks,
+    pub(crate) stacks: Stacks,
     /// Only processes of one command ([`Tracer::adopt`]), and buffers that they make.
     pub(crate) only_family: bool,
     /// Bytes of the ring buffer: a power of two, and a multiple of the page size.
@@ -280,10 +284,5 @@ fn maps_of(object: &Object, shared: &[LoadedMap], ring: u32) -> Result<Vec<Loade
 
 /// The compiled programs.
 pub(crate) fn object() -> &'static [u8] {
-    /// Bytes at an address that is aligned for everything that is read from them.
-    #[repr(align(8))]
-    struct Aligned<B: ?Sized>(B);
-    static OBJECT: &Aligned<[u8]> =
-        &Aligned(*include_bytes!(concat!(env!("LSBUF_BPF_OBJECTS"), "/trace.bpf.o")));
-    &OBJECT.0
+    compiled!("trace")
 }

@@ -11,7 +11,8 @@ mod hooks;
 mod load;
 mod ring;
 
-pub(crate) use self::event::{EventObject, EventWhat, RawEvent, RawStacks, RawWay};
+pub(crate) use self::event::{EventObject, RawEvent, RawStacks};
+pub use self::load::Stacks;
 #[cfg(test)]
 pub(crate) use self::load::object;
-pub(crate) use self::load::{TraceSettings, TracedStacks, Tracer};
+pub(crate) use self::load::{TraceSettings, Tracer};
