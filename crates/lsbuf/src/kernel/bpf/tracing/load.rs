@@ -19,7 +19,7 @@ use super::super::object::{
 use super::super::read_to_end;
 use super::super::sys::{self, Attached};
 use super::event::RawEvent;
-use super::hooks::{COPIES, HOOKS, Hook};
+use super::hooks::{HOOKS, Hook, MOST_COPIES};
 use super::ring::Ring;
 use crate::kernel::btf;
 use crate::kernel::btf_file::BtfFile;
@@ -138,8 +138,8 @@ impl Tracer {
             Ok(Copy { object, maps })
         };
         // The copy that is attached last runs first, and its number is 1.
-        let mut copies = vec![copy(COPIES, &[])?];
-        for number in (1..COPIES).rev() {
+        let mut copies = vec![copy(MOST_COPIES, &[])?];
+        for number in (1..MOST_COPIES).rev() {
             let next = copy(number, &copies[0].maps)?;
             copies.push(next);
         }
@@ -154,7 +154,9 @@ impl Tracer {
 
         let attach = |hook: &Hook, number: Option<u32>| -> Result<Vec<Attachment>, Unavailable> {
             let number = number.ok_or(Unavailable::NoFunction)?;
-            let attached = copies.iter().map(|copy| {
+            // Those with the least numbers, and number 1 last.
+            let unused = (MOST_COPIES - hook.copies) as usize;
+            let attached = copies.iter().skip(unused).map(|copy| {
                 let program = load(copy, hook.program, (number, hook.at))?;
                 let link = sys::attach_to_function(program.as_fd()).map_err(why_not_attached)?;
                 Ok(Attachment { program, _link: link })
