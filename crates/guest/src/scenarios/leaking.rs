@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use dmabuf::Direction;
@@ -31,53 +31,73 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     run: suspects,
 }];
 
-/// Time from one leak to the next.
+/// Least time from one leak to the next.
 const FRAME: Duration = Duration::from_millis(40);
 
-/// Samples of the recording: with the pauses between them about 6 seconds.
+/// Samples of the recording: with the pauses between them at least 6 seconds.
 const SAMPLES: u64 = 60;
 
 const RECORDING: &str = "/tmp/leaks.db";
 
 const KINDS: &str = "dmabuf,memfd";
 
-/// Does something for each frame until the scenario is told, and says then how often it was.
-fn each_frame(stage: &mut Stage, mut make: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// Does something for each frame until the scenario is told.
+fn each_frame(
+    stage: &mut Stage,
+    frame: Duration,
+    mut make: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     stage.pause(&[])?;
     while !stage.is_told()? {
         make()?;
-        std::thread::sleep(FRAME);
+        std::thread::sleep(frame);
     }
     stage.wait()
 }
 
+/// Runs lsbuf. Returns what it printed.
+fn lsbuf(args: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let output = Command::new(LSBUF).args(args).output().context("running lsbuf")?;
+    ensure!(output.status.success(), "lsbuf: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
+}
+
+/// Time from one leak to the next. The number of samples is fixed, so a slow machine takes longer
+/// for them; its leaks are then slower too, and stay below the limit of fds.
+fn frame() -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    lsbuf(&["ls", "--json", "--kind", KINDS])?;
+    Ok(FRAME.max(start.elapsed() / 3))
+}
+
 fn suspects(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let mut compositor = Actor::start(b"compositor", |stage| {
+    let frame = frame()?;
+    let mut compositor = Actor::start(b"compositor", move |stage| {
         let mut frames = Vec::new();
-        each_frame(stage, || {
+        each_frame(stage, frame, || {
             frames.push(make::plain(SIZE)?);
             Ok(())
         })
     })?;
-    let mut windows = Actor::start(b"windows", |stage| {
+    let mut windows = Actor::start(b"windows", move |stage| {
         let mut decorations = Vec::new();
-        each_frame(stage, || {
+        each_frame(stage, frame, || {
             let name = format!("decoration-{}", decorations.len());
             decorations.push(make::memfd(name.as_bytes(), 2, 2)?);
             Ok(())
         })
     })?;
-    let mut player = Actor::start(b"player", |stage| {
-        let (frame, _) = make::plain(SIZE)?;
+    let mut player = Actor::start(b"player", move |stage| {
+        let (picture, _) = make::plain(SIZE)?;
         let mut fences = Vec::new();
-        each_frame(stage, || {
-            fences.push(frame.export_sync_file(Direction::ReadWrite)?);
+        each_frame(stage, frame, || {
+            fences.push(picture.export_sync_file(Direction::ReadWrite)?);
             Ok(())
         })
     })?;
-    let mut decoder = Actor::start(b"decoder", |stage| {
+    let mut decoder = Actor::start(b"decoder", move |stage| {
         let mut pool = VecDeque::new();
-        each_frame(stage, || {
+        each_frame(stage, frame, || {
             pool.push_back(make::memfd(b"picture", 2, 2)?);
             pool.drain(..pool.len().saturating_sub(6));
             Ok(())
@@ -90,8 +110,7 @@ fn suspects(ctx: &mut Ctx) -> anyhow::Result<()> {
     }
     let count = SAMPLES.to_string();
     let record = ["record", RECORDING, "--quiet", "--every", "100ms", "--count", &count, "--kind", KINDS];
-    let recorded = Command::new(LSBUF).args(record).output().context("running lsbuf")?;
-    ensure!(recorded.status.success(), "lsbuf record: {}", String::from_utf8_lossy(&recorded.stderr));
+    lsbuf(&record)?;
     for actor in &mut actors {
         actor.go_on()?;
     }

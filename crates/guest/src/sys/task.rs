@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::AtomicI32;
 
 use anyhow::{Context, bail};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{CpuSet, UnshareFlags, sched_setaffinity, unshare_unsafe};
 
 /// Bytes of the stack of a task that does nothing.
 const STACK: usize = 64 << 10;
@@ -26,6 +26,17 @@ pub fn enter_new(namespaces: UnshareFlags) -> anyhow::Result<()> {
     }
     // SAFETY: the function is unsafe because of fd tables, which stay as they are.
     unsafe { unshare_unsafe(namespaces) }.context("unsharing namespaces")
+}
+
+/// Keeps the calling thread, and the processes that it will start, on the first CPU.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn stay_on_one_cpu() -> anyhow::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0);
+    sched_setaffinity(None, &cpus).context("staying on one CPU")
 }
 
 /// Gives the calling thread its own fd table, a copy of the shared one, and runs `then`. The thread

@@ -114,6 +114,9 @@ pub(super) fn other_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 pub(super) fn kept_namespaces(ctx: &mut Ctx) -> anyhow::Result<()> {
     const KEPT: &str = "/tmp/nobodys-namespace";
+    // A mount may only keep a namespace that is newer than the one it is in. Linux 6.18 tells their
+    // age by numbers of which each CPU has a block of its own.
+    task::stay_on_one_cpu()?;
     task::enter_new(UnshareFlags::NEWNS)?;
     fs::write(KEPT, "").with_context(|| format!("making {KEPT}"))?;
     let leave = |folder: &'static str| -> anyhow::Result<Actor> {
