@@ -5,6 +5,8 @@
 
 mod json;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::time::SystemTime;
