@@ -34,6 +34,9 @@ _lsbuf() {
             lsbuf,ls)
                 cmd="lsbuf__subcmd__ls"
                 ;;
+            lsbuf,metrics)
+                cmd="lsbuf__subcmd__metrics"
+                ;;
             lsbuf,name)
                 cmd="lsbuf__subcmd__name"
                 ;;
@@ -80,7 +83,7 @@ _lsbuf() {
 
     case "${cmd}" in
         lsbuf)
-            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile top diff record export leaks report trace doctor name probes check"
+            opts="-o -J -r -n -b -p -d -h -V --output --sort --details --json --compact --csv --raw --noheadings --bytes --human --color --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help --version ls ps sum show reconcile top diff record export leaks report metrics trace doctor name probes check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -443,6 +446,44 @@ _lsbuf() {
                     return 0
                     ;;
                 --kind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proc-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sys-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lsbuf__subcmd__metrics)
+            opts="-h --textfile --openmetrics --max-series --source --strict --proc-root --sys-root --pins --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-series)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,10 +1,10 @@
-//! `cargo xtask engines`: do other programs read a recording, its exports and the stacks of
-//! `lsbuf report` as lsbuf wrote them?
+//! `cargo xtask engines`: do other programs read a recording, its exports, the stacks of `lsbuf
+//! report` and metrics as lsbuf wrote them?
 //!
-//! DuckDB, and a viewer that has parsers of folded stacks and of pprof's profiles, are installed
-//! from PyPI into a folder below `target`, because no package of the distribution has them. A small
-//! world is made for each, so that the figures are known. Python's own SQLite reads the recording
-//! itself.
+//! DuckDB, a viewer that has parsers of folded stacks and of pprof's profiles, and the parsers of
+//! Prometheus' client library are installed from PyPI into a folder below `target`, because no
+//! package of the distribution has them. A small world is made for each, so that the figures are
+//! known. Python's own SQLite reads the recording itself.
 //!
 //! Limits: without Python, or without a way to install these, nothing is compared, and that is
 //! said.
@@ -19,14 +19,22 @@ use crate::cmd;
 use crate::workspace::Workspace;
 
 /// What is asked, with versions.
-const PACKAGES: [&str; 2] = ["duckdb==2.0.1", "flamegraph-textual==0.1.2"];
+const PACKAGES: [&str; 3] = ["duckdb==2.0.1", "flamegraph-textual==0.1.2", "prometheus-client==0.26.0"];
 
-/// Programs that ask for figures and compare them, on a line each: of a recording, of stacks.
-const SCRIPTS: [(&str, &str); 2] =
-    [("engines.py", include_str!("engines.py")), ("profiles.py", include_str!("profiles.py"))];
+/// Programs that ask for figures and compare them, on a line each: of a recording, of stacks, of
+/// metrics.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("engines.py", include_str!("engines.py")),
+    ("profiles.py", include_str!("profiles.py")),
+    ("metrics.py", include_str!("metrics.py")),
+];
 
 /// The tests that write what is asked.
-const WORLDS: [&str; 2] = ["history::export::tests::for_engines", "render::report::tests::for_engines"];
+const WORLDS: [&str; 3] = [
+    "history::export::tests::for_engines",
+    "render::metrics::tests::for_engines",
+    "render::report::tests::for_engines",
+];
 
 /// What became of it.
 #[derive(Debug)]
@@ -44,7 +52,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Engines> {
         Err(error) => return Ok(Engines::Missing(format!("{error:#}"))),
     };
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", "parquet", "--lib"]);
+    cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", "metrics,parquet", "--lib"]);
     cargo.args(["--", "--ignored", "--exact"]).args(WORLDS);
     let folder = workspace.target.join("engines");
     let _ = fs::remove_dir_all(folder.join("world"));
@@ -64,7 +72,9 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Engines> {
 fn packages(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let folder = workspace.target.join("engines").join("packages");
     let has_it = || {
-        let test = python(&folder).args(["-c", "import duckdb, flamegraph_textual.parsers"]).output();
+        let test = python(&folder)
+            .args(["-c", "import duckdb, flamegraph_textual.parsers, prometheus_client"])
+            .output();
         test.is_ok_and(|output| output.status.success())
     };
     if !has_it() {

@@ -106,7 +106,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
 
 /// Checks the library with none of its features, and with each alone.
 fn features(workspace: &Workspace) -> anyhow::Result<Tally> {
-    const EACH: [&str; 7] = ["", "bpf", "check", "history", "render", "serde", "symbols"];
+    const EACH: [&str; 8] = ["", "bpf", "check", "history", "metrics", "render", "serde", "symbols"];
     for features in EACH {
         let mut cargo = workspace.cargo();
         cargo.args(["clippy", "--quiet", "--package", "lsbuf", "--no-default-features"]);

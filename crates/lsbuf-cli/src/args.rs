@@ -12,11 +12,12 @@ use lsbuf::escape::unescape;
 use lsbuf::model::{Bytes, Details, Kind, Kinds, Pid, SumKey};
 use lsbuf::naming::MOST_BYTES;
 use lsbuf::render::{BUFFER_COLUMNS, Column, PROCESS_COLUMNS, SUM_COLUMNS};
-use lsbuf::scan::{Options, PASSWD, PINS, POD_LOGS, Sources};
+use lsbuf::scan::{CONTAINER_LOGS, Options, PASSWD, PINS, POD_LOGS, Sources};
 
 use crate::diff::DiffArgs;
 use crate::export::ExportArgs;
 use crate::leaks::LeaksArgs;
+use crate::metrics::MetricsArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
 use crate::report::ReportArgs;
@@ -130,6 +131,9 @@ pub(crate) enum Command {
     /// Write who made the buffers, and by which calls, for flame graphs and pprof
     #[command(after_help = Topic::of("lsbuf report").help())]
     Report(ReportArgs),
+    /// Print the figures as metrics for Prometheus, once
+    #[command(after_help = Topic::of("lsbuf metrics").help())]
+    Metrics(MetricsArgs),
     /// Print what happens to buffers as it happens; of a command also what it left
     #[command(after_help = Topic::of("lsbuf trace").help())]
     Trace(TraceArgs),
@@ -214,8 +218,9 @@ pub(crate) struct PsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SumArgs {
     /// What the buffers of a group have in common: name, command, cgroup, unit, container, pod,
-    /// user, exporter, kind, mount; payer: the cgroup that the pages are charged to; and by the
-    /// flight recorder origin, stack, client: who made it, by which calls, who received it first
+    /// workload (the container in its pod, or the unit), user, exporter, kind, mount; payer: the
+    /// cgroup that the pages are charged to; and by the flight recorder origin, stack, client: who
+    /// made it, by which calls, who received it first
     #[arg(long, value_name = "KEY", default_value = "command", value_parser = sum_key)]
     pub(crate) by: SumKey,
     /// Columns to show; +COL,… adds to the default ones
@@ -521,6 +526,7 @@ impl Roots {
             // Users and pods of this machine, not those of a recorded one.
             passwd: own(PASSWD),
             pod_logs: own(POD_LOGS),
+            container_logs: own(CONTAINER_LOGS),
             // A command asks for the best answer that the caller's rights allow.
             sources: Sources { load_bpf: true, ..sources },
             pins: self.folder.pins.clone(),

@@ -9,10 +9,12 @@ mod args;
 mod commands;
 mod diff;
 mod export;
+mod files;
 mod generate;
 mod groups;
 mod leaks;
 mod manual;
+mod metrics;
 mod named;
 mod naming;
 mod output;
@@ -65,6 +67,7 @@ fn run(cli: Cli) -> Result<Ending> {
         Command::Diff(args) => diff::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Leaks(args) => leaks::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
         Command::Report(args) => report::run(&args),
         #[cfg(feature = "tui")]
         Command::Top(args) => top::run(&args),

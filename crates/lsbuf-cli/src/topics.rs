@@ -370,6 +370,25 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf metrics",
+        description: &[
+            "It scans once and prints one series for each figure of the machine, by kind, exporter and shape, and \
+             of each workload: a container in a pod, or a unit. What is not known has no series. Labels are never \
+             pids, inodes, names of buffers or command lines. docs/metrics.md lists all metrics.",
+            "Pods and containers have names if the kubelet keeps its logs on this machine (/var/log/pods and \
+             /var/log/containers). Containers that are in no pod have only ids, and count together.",
+        ],
+        examples: &[
+            ("sudo lsbuf metrics", ""),
+            (
+                "sudo lsbuf metrics --textfile /var/lib/node_exporter/lsbuf.prom",
+                "for node_exporter, by a timer",
+            ),
+            ("lsbuf metrics | promtool check metrics", "checks the text"),
+        ],
+        ..NONE
+    },
+    Topic {
         command: "lsbuf trace",
         description: &[
             "Each line is one event: made, fd (a process has got an fd), received (from another process), \

@@ -178,6 +178,13 @@ pub fn status(below: &Path) -> Status {
     Status { folder, access, pins, recorder: recorder.ok(), unusable }
 }
 
+/// What the recorder that is pinned below a folder says of itself. `None`: none can be read there
+/// ([`status`] says why).
+#[must_use]
+pub fn recorded(below: &Path) -> Option<Recorded> {
+    read(below).ok()
+}
+
 /// What to do so that the caller can read the recorder.
 pub(crate) fn advise(below: &Path, why: &Unavailable) -> String {
     probes::advise_for(below, PinSet::Origins, "lsbuf probes install --origins", why)

@@ -33,19 +33,22 @@ fn world() -> Tree {
     tree.write("etc/passwd", b"root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n");
     std::fs::create_dir_all(tree.path(&format!("pods/shop_web-0_{UID}"))).unwrap();
     std::fs::create_dir_all(tree.path("pods/a b\nc_\x1b_d")).unwrap();
+    tree.link(&format!("containers/web-0_shop_nginx-{ID}.log"), b"/dev/null");
     tree
 }
 
 fn options(tree: &Tree, details: Details) -> Options {
     let (passwd, pod_logs) = (Some(tree.path("etc/passwd")), Some(tree.path("pods")));
-    Options { details, passwd, pod_logs, ..tree.options() }
+    let container_logs = Some(tree.path("containers"));
+    Options { details, passwd, pod_logs, container_logs, ..tree.options() }
 }
 
 fn details(snapshot: &Snapshot, nth: usize) -> &ProcessDetails {
     snapshot.processes[nth].details.as_deref().unwrap()
 }
 
-/// Check that each detail is read, with the user's and the pod's names from the given files.
+/// Check that each detail is read, with the names of the user, the pod and the container from the
+/// given files.
 #[test]
 fn all_details() {
     let tree = world();
@@ -60,7 +63,8 @@ fn all_details() {
     assert_eq!(found.parent, Some(Pid(1)));
     let workload = found.workload.as_ref().unwrap();
     assert_eq!((&workload.unit, &workload.container), (&None, &Some(ID.into())));
-    assert_eq!(workload.pod.as_ref().unwrap().to_string(), "shop/web-0");
+    let pod = workload.pod.as_ref().unwrap();
+    assert_eq!((pod.to_string().as_str(), &pod.container), ("shop/web-0", &Some("nginx".into())));
 }
 
 /// Check that what is missing is unknown and not empty, that a cgroup of another namespace is no

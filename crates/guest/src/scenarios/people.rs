@@ -19,7 +19,7 @@ use crate::way::Way;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
     name: "whose_memory",
-    claim: "Processes are told apart by pod, unit, command line and limit, and sums by them add up",
+    claim: "Processes are told apart by pod, unit, command line and limit, and sums by them add up, also as metrics",
     needs: &[],
     kernels: Kernels::Every,
     ways: Way::BOTH,
@@ -68,6 +68,9 @@ fn whose_memory(ctx: &mut Ctx) -> anyhow::Result<()> {
     let folder = format!("/var/log/pods/shop_web-0_{UID}");
     fs::create_dir_all(&folder)?;
     fs::create_dir_all("/var/log/pods/no\npod_\x1b_x")?;
+    fs::create_dir_all("/var/log/containers")?;
+    let link = format!("/var/log/containers/web-0_shop_nginx-{ID}.log");
+    std::os::unix::fs::symlink("/dev/null", link).context("linking a log")?;
     describes(ctx, camera.pid, viewer.pid)?;
     let charged = |held: &[Held]| held.iter().map(|one| one.charged).sum::<u64>();
     ctx.check_eq("the camera's memory", 12 * page(), charged(&of_camera))?;
@@ -82,9 +85,12 @@ fn whose_memory(ctx: &mut Ctx) -> anyhow::Result<()> {
         )
     };
     let (of_camera, of_viewer) = (group(12, 9, 6), group(18, 15, 12));
-    for (by, camera, viewer) in
-        [("command", "camera", "viewer"), ("pod", "shop/web-0", "(none)"), ("unit", "(none)", UNIT)]
-    {
+    for (by, camera, viewer) in [
+        ("command", "camera", "viewer"),
+        ("pod", "shop/web-0", "(none)"),
+        ("unit", "(none)", UNIT),
+        ("workload", "shop/web-0/nginx", UNIT),
+    ] {
         let answer = lsbuf(&["sum", "--by", by])?;
         ctx.check_eq(format!("{by}: {camera}"), &of_camera, group_line(&answer, camera))?;
         ctx.check_eq(format!("{by}: {viewer}"), &of_viewer, group_line(&answer, viewer))?;
@@ -96,13 +102,36 @@ fn whose_memory(ctx: &mut Ctx) -> anyhow::Result<()> {
     let expected = format!("6 buffers, {} pss {} uss {uss} shared 0, 6 fds of 2", 18 * page(), 18 * page());
     ctx.check_eq("frames by name", expected, group_line(&answer, "frame_#_#"))?;
     let expected = format!("7 buffers, {}, 0 counted again", 24 * page());
-    ctx.check_eq("sum by name", expected, sum_line(&answer))
+    ctx.check_eq("sum by name", expected, sum_line(&answer))?;
+    measures(ctx)
+}
+
+/// Compares metrics with the same figures, and the parts of `Shmem` with the kernel's total.
+fn measures(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let output = Command::new(LSBUF).arg("metrics").output().context("running lsbuf")?;
+    let text = String::from_utf8(output.stdout)?;
+    let of = |series: &str| -> Vec<(&str, i64)> {
+        let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let samples = samples.filter(|(named, _)| named.split('{').next() == Some(series));
+        samples.filter_map(|(named, figure)| Some((named, figure.parse().ok()?))).collect()
+    };
+    let pods = r#"namespace="shop",pod="web-0",container="nginx",unit="""#;
+    let unit = format!(r#"namespace="",pod="",container="",unit="{UNIT}""#);
+    for (labels, pss) in [(pods, 9), (unit.as_str(), 15)] {
+        let series = format!(r#"lsbuf_workload_pss_bytes{{{labels},kind="memfd"}}"#);
+        let found = of("lsbuf_workload_pss_bytes").into_iter().find(|(named, _)| *named == series);
+        ctx.check_eq(&series, (pss * page()).to_string(), found.map_or("?".into(), |(_, n)| n.to_string()))?;
+    }
+    let parts: i64 = of("lsbuf_shmem_bytes").iter().map(|(_, part)| part).sum();
+    let total: i64 = of("lsbuf_shmem_total_bytes").iter().map(|(_, total)| total).sum();
+    ctx.check(format!("Shmem is {total}, of which parts are {parts}"), total > 0 && parts == total)?;
+    ctx.check_eq("complete", 1, of("lsbuf_scan_complete").first().map_or(-1, |(_, is)| *is))
 }
 
 /// Compares what is told of each process with its own `/proc`.
 fn describes(ctx: &mut Ctx, camera: u32, viewer: u32) -> anyhow::Result<()> {
     let answer = lsbuf(&["ps", "--details"])?;
-    let pod = serde_json::json!({ "uid": UID, "namespace": "shop", "name": "web-0" });
+    let pod = serde_json::json!({ "uid": UID, "namespace": "shop", "name": "web-0", "container": "nginx" });
     let workloads = [
         (camera, serde_json::json!({ "unit": null, "container": ID, "pod": pod })),
         (viewer, serde_json::json!({ "unit": UNIT, "container": null, "pod": null })),

@@ -18,8 +18,9 @@
 //!
 //! Limits: who may make cgroups may give them these names. A cgroup outside of the reader's cgroup
 //! namespace shows as `/../…`, and then nothing is claimed. The pods' names are those of folders
-//! that the kubelet makes, `NAMESPACE_POD_UID` in `/var/log/pods`; what does not look like that is
-//! skipped.
+//! that the kubelet makes, `NAMESPACE_POD_UID` in `/var/log/pods`. The names of containers in them
+//! are those of its links, `POD_NAMESPACE_CONTAINER-ID.log` in `/var/log/containers`. What does not
+//! look like that is skipped.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -112,17 +113,22 @@ fn is_hex(text: &[u8], len: usize) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodNames(HashMap<Label, Option<PodName>>);
 
+/// Calls `take` with the name of each entry of a folder.
+fn entries(folder: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
+    let path = rustix::path::Arg::into_c_str(folder)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = guard::open_at(None, CWD, &path, flags)?;
+    read::entries(std::os::fd::AsFd::as_fd(&folder), |name, _| {
+        take(name.to_bytes());
+        Ok(())
+    })
+}
+
 impl PodNames {
     /// Reads the folder of the pods' logs.
     pub(crate) fn read(folder: &Path) -> Result<PodNames> {
         let mut names = PodNames::default();
-        let path = rustix::path::Arg::into_c_str(folder)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = guard::open_at(None, CWD, &path, flags)?;
-        read::entries(std::os::fd::AsFd::as_fd(&folder), |name, _| {
-            names.add(name.to_bytes());
-            Ok(())
-        })?;
+        entries(folder, |name| names.add(name))?;
         Ok(names)
     }
 
@@ -144,6 +150,41 @@ impl PodNames {
     /// The name of the pod with that UID.
     pub(crate) fn of(&self, uid: &Label) -> Option<PodName> {
         self.0.get(uid).cloned().flatten()
+    }
+}
+
+/// The names that containers have in their pods, by the id of the container.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ContainerNames(HashMap<Label, Option<Label>>);
+
+impl ContainerNames {
+    /// Reads the folder of the links to the containers' logs.
+    pub(crate) fn read(folder: &Path) -> Result<ContainerNames> {
+        let mut names = ContainerNames::default();
+        entries(folder, |name| names.add(name))?;
+        Ok(names)
+    }
+
+    /// Takes the name of one link, `POD_NAMESPACE_CONTAINER-ID.log`.
+    pub(crate) fn add(&mut self, link: &[u8]) {
+        let parts: Vec<&[u8]> = link.split(|&b| b == b'_').collect();
+        let &[pod, namespace, rest] = &parts[..] else { return };
+        let Some(rest) = rest.strip_suffix(b".log") else { return };
+        let Some(dash) = rest.iter().rposition(|&b| b == b'-') else { return };
+        let (name, id) = (&rest[..dash], &rest[dash + 1..]);
+        if !(is_name(pod, 253) && is_name(namespace, 63) && is_name(name, 63) && is_hex(id, 64)) {
+            return;
+        }
+        let known = self.0.entry(id.into()).or_insert_with(|| Some(name.into()));
+        // Two links that contradict each other prove nothing.
+        if known.as_ref().is_some_and(|known| known.as_bytes() != name) {
+            *known = None;
+        }
+    }
+
+    /// The name of the container with that id.
+    pub(crate) fn of(&self, id: &Label) -> Option<Label> {
+        self.0.get(id).cloned().flatten()
     }
 }
 
@@ -275,12 +316,31 @@ mod tests {
         assert_eq!((names.of(&other.into()), names.of(&"x".into())), (None, None));
     }
 
+    /// Check that a link names its container, and that strange links and contradictions name none.
+    #[test]
+    fn container_names() {
+        let mut names = ContainerNames::default();
+        for link in [
+            format!("web-0_shop_nginx-proxy-{ID}.log"),
+            format!("web-0_shop_a-{OUTER}.log"),
+            format!("web-0_shop_b-{OUTER}.log"),
+            format!("web-0_shop_nginx-{}.log", &ID[1..]),
+            format!("web_0_shop_nginx-{ID}.log"),
+            format!("web-0_shop_-{ID}.log"),
+            "..".into(),
+        ] {
+            names.add(link.as_bytes());
+        }
+        assert_eq!(names.of(&ID.into()), Some("nginx-proxy".into()));
+        assert_eq!((names.of(&OUTER.into()), names.of(&"x".into())), (None, None));
+    }
+
     proptest! {
         /// Check that no bytes make a parser panic, and that no path makes a container or a pod
         /// whose name has a slash or a newline of its own.
         #[test]
         fn any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (path(&text), PodNames::default().add(&text));
+            let _ = (path(&text), PodNames::default().add(&text), ContainerNames::default().add(&text));
             let Workload { container, pod, .. } = of_path(&text);
             prop_assert!(container.is_none_or(|name| !name.as_bytes().contains(&b'/')));
             prop_assert!(pod.is_none_or(|pod| is_uid(pod.uid.as_bytes())));

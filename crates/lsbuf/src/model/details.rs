@@ -185,6 +185,8 @@ pub struct Pod {
     pub uid: Label,
     /// Its namespace and name. `None`: no folder of the pods' logs tells them.
     pub name: Option<PodName>,
+    /// The name that the container has in the pod. `None`: no link to its log tells it.
+    pub container: Option<Label>,
 }
 
 /// A pod's namespace and name, each made of letters, digits, dots and dashes.
@@ -201,7 +203,7 @@ impl Pod {
     /// A pod of which only the UID is known.
     #[must_use]
     pub fn new(uid: Label) -> Pod {
-        Pod { uid, name: None }
+        Pod { uid, name: None, container: None }
     }
 }
 

@@ -533,7 +533,7 @@ fn clamped(bytes: u128) -> Bytes {
 }
 
 /// Whether a scan would have found buffers that no process holds.
-pub(super) fn knows_unheld(snapshot: &Snapshot) -> bool {
+pub(crate) fn knows_unheld(snapshot: &Snapshot) -> bool {
     let listed = snapshot.coverage.sources.iter().any(|source| source.lists_buffers());
     listed || !snapshot.kinds.has(Kind::DmaBuf)
 }

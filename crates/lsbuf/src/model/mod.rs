@@ -41,6 +41,7 @@ mod source;
 mod sum;
 mod unheld;
 mod units;
+mod workload;
 
 pub use buffer::{Buffer, Holder, MapRef, Perms, ThreadFds};
 pub use copies::PrivateCopies;
@@ -55,6 +56,8 @@ pub use id::{BufferId, IpcNamespace};
 pub use kernel_holder::{KernelHolder, KernelHolderKind};
 pub use kind::{Kind, Kinds};
 pub use label::Label;
+#[cfg(feature = "metrics")]
+pub(crate) use ledger::knows_unheld;
 #[cfg(feature = "history")]
 pub(crate) use ledger::measure;
 #[cfg(all(test, feature = "history"))]
@@ -83,3 +86,4 @@ pub use sum::{Group, GroupFigures, Sum, SumKey, SumTotals};
 pub(crate) use unheld::{PackedFile, UnheldBuilder, UnheldFolder};
 pub use unheld::{UnheldFile, UnheldGaps, UnheldList};
 pub use units::{Bytes, Dev, Fd, Inode, Pid, Tid, counted};
+pub use workload::WorkloadName;

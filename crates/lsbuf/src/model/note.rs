@@ -223,6 +223,51 @@ pub enum Note {
 }
 
 impl Note {
+    /// A short word for it, which stays the same: for labels of metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Note::Unreadable { .. } => "unreadable",
+            Note::Unlisted { .. } => "unlisted",
+            Note::NotWholeMachine => "not_whole_machine",
+            Note::NoKernelList { .. } => "no_kernel_list",
+            Note::ListContradicts { .. } => "list_contradicts",
+            Note::UnreadNewProcesses { .. } => "unread_new_processes",
+            Note::Malformed { .. } => "malformed",
+            Note::Unproven { .. } => "unproven",
+            Note::CountMoved { .. } => "count_moved",
+            Note::Moved { .. } => "moved",
+            Note::InCall { .. } => "in_call",
+            Note::ProcessesChanged { .. } => "processes_changed",
+            Note::Ran { .. } => "ran",
+            Note::NotWatched { .. } => "not_watched",
+            Note::Stuck { .. } => "stuck",
+            Note::IteratorsStuck { .. } => "iterators_stuck",
+            Note::IteratorsFailed { .. } => "iterators_failed",
+            Note::NoDeadline => "no_deadline",
+            Note::MayMiss { .. } => "may_miss",
+            Note::Overcounted { .. } => "overcounted",
+            Note::MaybeHiddenRefs { .. } => "maybe_hidden_refs",
+            Note::Uncompared { .. } => "uncompared",
+            Note::HiddenInFlight { .. } => "hidden_in_flight",
+            Note::Uncounted { .. } => "uncounted",
+            Note::Unsized { .. } => "unsized",
+            Note::NoSegments { .. } => "no_segments",
+            Note::OnlyFdinfo { .. } => "only_fdinfo",
+            Note::Refusing { .. } => "refusing",
+            Note::MaybeSameMemory { .. } => "maybe_same_memory",
+            Note::UnheldMissing(_) => "unheld_missing",
+            Note::Pinned { .. } => "pinned",
+            Note::NoPayers { .. } => "no_payers",
+            Note::NoOrigins { .. } => "no_origins",
+            Note::PayersByPages => "payers_by_pages",
+            Note::UnheldUnproven { .. } => "unheld_unproven",
+            Note::OfQueues { .. } => "of_queues",
+            Note::Unexplained { .. } => "unexplained",
+            Note::Recorded { .. } => "recorded",
+        }
+    }
+
     /// Whether the answer is incomplete for this reason.
     #[must_use]
     pub fn is_partial(&self) -> bool {

@@ -39,6 +39,9 @@ pub enum SumKey {
     Container,
     /// The holder's pod.
     Pod,
+    /// The holder's workload ([`WorkloadName`](super::WorkloadName)): its container in its pod, or
+    /// its unit.
+    Workload,
     /// The holder's user: the name, or else the number.
     User,
     /// The exporter of a dma-buf.
@@ -69,6 +72,7 @@ impl SumKey {
         SumKey::Unit,
         SumKey::Container,
         SumKey::Pod,
+        SumKey::Workload,
         SumKey::User,
         SumKey::Exporter,
         SumKey::Kind,
@@ -89,6 +93,7 @@ impl SumKey {
             SumKey::Unit => "unit",
             SumKey::Container => "container",
             SumKey::Pod => "pod",
+            SumKey::Workload => "workload",
             SumKey::User => "user",
             SumKey::Exporter => "exporter",
             SumKey::Kind => "kind",
@@ -111,7 +116,7 @@ impl SumKey {
     #[must_use]
     pub fn details(self) -> Details {
         match self {
-            SumKey::Unit | SumKey::Container | SumKey::Pod => Detail::Workload.into(),
+            SumKey::Unit | SumKey::Container | SumKey::Pod | SumKey::Workload => Detail::Workload.into(),
             SumKey::User => Detail::User.into(),
             SumKey::Mount => Detail::MountPoints.into(),
             SumKey::Origin | SumKey::Client => Detail::Origin.into(),
@@ -125,7 +130,13 @@ impl SumKey {
     pub fn is_of_holders(self) -> bool {
         matches!(
             self,
-            SumKey::Command | SumKey::Cgroup | SumKey::Unit | SumKey::Container | SumKey::Pod | SumKey::User
+            SumKey::Command
+                | SumKey::Cgroup
+                | SumKey::Unit
+                | SumKey::Container
+                | SumKey::Pod
+                | SumKey::Workload
+                | SumKey::User
         )
     }
 
@@ -179,6 +190,7 @@ impl SumKey {
             SumKey::Unit => workload(|workload| workload.unit.clone()),
             SumKey::Container => workload(|workload| workload.container.clone()),
             SumKey::Pod => workload(|workload| Some(workload.pod.as_ref()?.to_string().as_str().into())),
+            SumKey::Workload => workload(|workload| Some(workload.name()?.to_string().as_str().into())),
             SumKey::User => {
                 let number = || process.uid.map(|uid| Label::from(uid.to_string().as_str()));
                 Group::known(details.and_then(|details| details.user.clone()).or_else(number))

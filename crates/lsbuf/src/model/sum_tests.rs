@@ -184,7 +184,8 @@ fn counted_in_several() {
     shared.holders = vec![Holder::new(Pid(1)), Holder::new(Pid(2)), Holder::new(Pid(3))];
     let mut snapshot = of_buffers(vec![shared, buffer(Kind::Memfd, 2, "")]);
     for (pid, pod) in [(1, Some("a")), (2, Some("b")), (3, None)] {
-        let pod = pod.map(|pod| Pod { uid: "u".into(), name: Some(PodName::new("ns".into(), pod.into())) });
+        let pod =
+            pod.map(|pod| Pod { name: Some(PodName::new("ns".into(), pod.into())), ..Pod::new("u".into()) });
         let workload = Some(Workload { pod, ..Workload::default() });
         let details = Some(Box::new(ProcessDetails { workload, ..ProcessDetails::default() }));
         let comm = "c".into();

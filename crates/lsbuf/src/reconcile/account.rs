@@ -31,6 +31,8 @@ pub struct MountRow {
     pub held: Bytes,
     /// Bytes charged for its other files; `None`: it is unknown how much of the tmpfs is used.
     pub unheld: Option<Bytes>,
+    /// How many regular files these are; `None`: the kernel's lists of inodes were not read.
+    pub unheld_files: Option<u64>,
 }
 
 impl MountRow {
@@ -203,7 +205,7 @@ fn row(listed: Option<&UnheldSum>, held: Bytes, mount: TmpfsMount) -> MountRow {
         (None, TmpfsUsage::Ramfs) => Some(Bytes(0)),
         (None, _) => None,
     };
-    MountRow { mount, held, unheld }
+    MountRow { mount, held, unheld, unheld_files: listed.map(|files| files.files) }
 }
 
 pub(super) fn by_kind(buffers: &[&Buffer]) -> Vec<KindRow> {

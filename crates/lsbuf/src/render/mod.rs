@@ -25,6 +25,8 @@ mod leaks_json;
 mod life;
 #[cfg(feature = "history")]
 mod life_json;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod origin;
 mod payer;
 mod reconcile;
@@ -59,6 +61,8 @@ pub use leaks_json::leaks_json;
 pub use life::life;
 #[cfg(feature = "history")]
 pub use life_json::life_json;
+#[cfg(feature = "metrics")]
+pub use metrics::{MOST_SERIES, MetricsFormat, Scrape, metrics};
 pub use reconcile::{reconciliation, reconciliation_json};
 #[cfg(feature = "bpf")]
 pub use report::trace_pprof;

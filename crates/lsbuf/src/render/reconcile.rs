@@ -236,6 +236,7 @@ struct JsonMount<'a> {
     used: Option<u64>,
     held: u64,
     unheld: Option<u64>,
+    unheld_files: Option<u64>,
     limit: Option<u64>,
 }
 
@@ -267,6 +268,7 @@ pub fn reconciliation_json(
             used: row.used().map(|used| used.0),
             held: row.held.0,
             unheld: row.unheld.map(|unheld| unheld.0),
+            unheld_files: row.unheld_files,
             limit: row.mount.limit.map(|limit| limit.0),
         }
     });

@@ -13,6 +13,7 @@
 //! it started before the segment was last changed or attached, as far as the wall clock tells.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -23,9 +24,11 @@ use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
 use crate::kernel::shmem::mounts::Mounts;
 use crate::kernel::tree::Folder;
-use crate::kernel::workload::{self, PodNames};
+use crate::kernel::workload::{self, ContainerNames, PodNames};
 use crate::kernel::{activity, task};
-use crate::model::{Args, Buffer, Detail, Details, Dev, Kind, Label, Pid, Process, ProcessDetails, Segment};
+use crate::model::{
+    Args, Buffer, Detail, Details, Dev, Kind, Label, Pid, Process, ProcessDetails, Segment, Workload,
+};
 
 /// How often reading command lines may be made to wait before the rest is left out.
 const MOST_WAITS: usize = 4;
@@ -42,16 +45,15 @@ pub(super) fn add<'p>(
     }
     let users = options.passwd.as_deref().filter(|_| wanted.has(Detail::User));
     let users = users.and_then(|path| Users::read(path).ok()).unwrap_or_default();
-    let pods = options.pod_logs.clone().filter(|_| wanted.has(Detail::Workload));
-    let pods = pods
-        .and_then(|path| guard::guarded(options.deadline, move || PodNames::read(&path).ok()).ok()?.value);
-    let pods = pods.unwrap_or_default();
+    let pods = names(options, wanted, options.pod_logs.as_deref(), PodNames::read);
+    let containers = names(options, wanted, options.container_logs.as_deref(), ContainerNames::read);
     let mut described: Vec<&mut Process> = processes.collect();
     for process in &mut described {
         let mut details = of_process(root, process, wanted).unwrap_or_default();
         details.user = process.uid.and_then(|uid| users.name(uid));
-        if let Some(pod) = details.workload.as_mut().and_then(|workload| workload.pod.as_mut()) {
+        if let Some(Workload { pod: Some(pod), container, .. }) = &mut details.workload {
             pod.name = pods.of(&pod.uid);
+            pod.container = container.as_ref().and_then(|id| containers.of(id));
         }
         process.details = Some(Box::new(details));
     }
@@ -63,6 +65,19 @@ pub(super) fn add<'p>(
             process.details.get_or_insert_default().args = args;
         }
     }
+}
+
+/// Names that a folder tells, if workloads are wanted. Without the folder it is none.
+fn names<N: Default + Send + 'static>(
+    options: &Options,
+    wanted: Details,
+    folder: Option<&Path>,
+    read: fn(&Path) -> rustix::io::Result<N>,
+) -> N {
+    let folder = folder.filter(|_| wanted.has(Detail::Workload)).map(Path::to_path_buf);
+    let names =
+        folder.and_then(|folder| guard::guarded(options.deadline, move || read(&folder).ok()).ok()?.value);
+    names.unwrap_or_default()
 }
 
 /// What a scanner has read of processes before ([`Options::details_for`]).

@@ -69,7 +69,7 @@ use budget::TimeBudget;
 use details::KeptDetails;
 pub use doctor::{Diagnosis, Refusal, SourceCheck, SourceState, Unread};
 use iterators::{IteratorSource, Iterators, MissingIterator, NotUsed};
-pub use options::{Mappings, Options, PASSWD, PINS, POD_LOGS, Sources, Way};
+pub use options::{CONTAINER_LOGS, Mappings, Options, PASSWD, PINS, POD_LOGS, Sources, Way};
 use origins::OriginReader;
 use procfs::{LeftOut, Procfs, ProcfsSource};
 use reading::{Failed, ReadingSource};

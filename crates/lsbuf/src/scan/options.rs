@@ -97,6 +97,9 @@ pub const PASSWD: &str = "/etc/passwd";
 /// Where the kubelet keeps the logs of pods, unless somebody says otherwise.
 pub const POD_LOGS: &str = "/var/log/pods";
 
+/// Where the kubelet keeps links to the logs of containers, unless somebody says otherwise.
+pub const CONTAINER_LOGS: &str = "/var/log/containers";
+
 /// What to scan and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -129,6 +132,9 @@ pub struct Options {
     /// The folder of the logs of Kubernetes' pods, whose names tell the pods' names. `None`: as
     /// above.
     pub pod_logs: Option<PathBuf>,
+    /// The folder of the links to the logs of Kubernetes' containers, whose names tell the names of
+    /// containers. `None`: as above.
+    pub container_logs: Option<PathBuf>,
     /// Whether to find out who pays for each buffer ([`Buffer::payers`](crate::model::Buffer)).
     /// BPF iterators look at every page of shared memory: some 50 ns for each. Without them, each
     /// held file is mapped and its page frames are looked up: some 500 ns for each.
@@ -166,6 +172,7 @@ impl Default for Options {
             longest_args: Bytes(64 << 10),
             passwd: Some(PASSWD.into()),
             pod_logs: Some(POD_LOGS.into()),
+            container_logs: Some(CONTAINER_LOGS.into()),
             payers: false,
             readings: 3,
             time: Duration::from_millis(250),

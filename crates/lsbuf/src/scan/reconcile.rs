@@ -17,7 +17,8 @@ use crate::kernel::pinned;
 use crate::kernel::shmem::Filesystem;
 use crate::kernel::shmem::usage::{self, Survey};
 use crate::model::{
-    Buffer, Bytes, Dev, HugePool, Kind, Kinds, Label, Note, TmpfsMount, UnheldFile, UnheldGaps, UnheldList,
+    Buffer, Bytes, Dev, HugePool, Kind, Kinds, Label, Note, Snapshot, TmpfsMount, UnheldFile, UnheldGaps,
+    UnheldList,
 };
 use crate::reconcile::account::{Balance, Reconciliation};
 use crate::reconcile::huge::huge_segments;
@@ -32,12 +33,12 @@ pub(crate) fn reconcile(options: Options) -> Result<Reconciliation, Error> {
     let pools = pools(&options);
     let unheld = pools.iter().flatten().any(|pool| pool.total > 0);
     let mut scanner = Scanner::new(Options { kinds: Kinds::SHMEM, unheld, ..options })?;
-    let mut answer = scanner.balance_once()?;
+    let (_, mut answer) = scanner.scan_and_reconcile()?;
     for _ in 1..ATTEMPTS {
         if answer.shmem_before == answer.balance.shmem {
             break;
         }
-        answer = scanner.balance_once()?;
+        (_, answer) = scanner.scan_and_reconcile()?;
     }
     Ok(answer)
 }
@@ -75,10 +76,16 @@ fn pools(options: &Options) -> Option<Vec<HugePool>> {
 }
 
 impl Scanner {
-    fn balance_once(&mut self) -> Result<Reconciliation, Error> {
+    /// Takes one snapshot, and makes the account of `Shmem:` from it
+    /// ([`reconcile`](crate::reconcile)). The account is that of a single attempt: if `Shmem:`
+    /// changed meanwhile, [`Reconciliation::uncertainties`] says so.
+    ///
+    /// # Errors
+    /// As [`Scanner::scan`] and [`reconcile`](crate::reconcile::reconcile()).
+    pub fn scan_and_reconcile(&mut self) -> Result<(Snapshot, Reconciliation), Error> {
         let (not_folded, before) = self.meminfo()?;
         let pools_before = pools(&self.options);
-        let Scanned { snapshot, unheld, only_own } = self.scan_all()?;
+        let Scanned { mut snapshot, unheld, only_own } = self.scan_all()?;
         let listed = !unheld.is_empty();
         let Survey { mounts, mut unseen } = usage::survey(&self.root).map_err(|e| self.cannot_list(e))?;
         if listed {
@@ -88,7 +95,9 @@ impl Scanner {
         // A file that only lsbuf has open counts as held by nobody. Other memory has no row but
         // that of its kind.
         let others = only_own.into_iter().filter(|buffer| buffer.id.kind != Kind::Tmpfs);
-        let buffers: Vec<Buffer> = snapshot.buffers.into_iter().chain(others).collect();
+        let mut buffers = std::mem::take(&mut snapshot.buffers);
+        let found = buffers.len();
+        buffers.extend(others);
         let mut huge = self.huge(pools_before, &buffers, snapshot.unheld.as_ref())?;
         let (_, Meminfo { shmem, swap_used, hugetlb }) = self.meminfo()?;
         // If all huge pages are accounted for, no other segment can have any.
@@ -112,16 +121,18 @@ impl Scanner {
                 huge.add(&buffers, &is_huge);
             }
         }
-        let (taken_at, host, mut coverage) = (snapshot.taken_at, snapshot.host, snapshot.coverage);
+        buffers.truncate(found);
+        snapshot.buffers = buffers;
+        let mut coverage = snapshot.coverage.clone();
         // The account of `Shmem:` uses no reference counts. What the list of files that nobody
         // holds lacks concerns that of huge pages alone.
         coverage.notes.retain(|note| {
             let of_list = matches!(note, Note::UnheldMissing(_) | Note::UnheldUnproven { .. });
             !of_list && !matches!(note, Note::Uncounted { .. })
         });
-        Ok(Reconciliation {
-            taken_at,
-            host,
+        let reconciliation = Reconciliation {
+            taken_at: snapshot.taken_at,
+            host: snapshot.host.clone(),
             coverage,
             shmem_before: before.shmem,
             not_folded,
@@ -132,7 +143,8 @@ impl Scanner {
             huge: huge.accounts,
             huge_uncertainties: huge.uncertainties,
             pinned: pinned::by_rings(&self.root, &lists::own_pids(&self.root)),
-        })
+        };
+        Ok((snapshot, reconciliation))
     }
 
     /// The account of huge pages, and why it may be off.

@@ -87,6 +87,7 @@ struct JsonPod {
     uid: String,
     namespace: Option<String>,
     name: Option<String>,
+    container: Option<String>,
 }
 
 impl JsonPod {
@@ -95,6 +96,7 @@ impl JsonPod {
         Pod {
             uid: self.uid.as_str().into(),
             name: name.map(|(space, name)| PodName::new(space.as_str().into(), name.as_str().into())),
+            container: self.container.map(|name| name.as_str().into()),
         }
     }
 }

@@ -126,7 +126,11 @@ fn with_every_part() -> Snapshot {
     process.comm = hostile();
     process.cgroup = Some("/system.slice".into());
     process.sync_files = Some(6);
-    let pod = Pod { uid: "u".into(), name: Some(PodName::new("space".into(), "pod".into())) };
+    let pod = Pod {
+        uid: "u".into(),
+        name: Some(PodName::new("space".into(), "pod".into())),
+        container: Some("web".into()),
+    };
     process.details = Some(Box::new(ProcessDetails {
         args: Some(Args { words: vec![hostile(), "b".into()], is_whole: true }),
         exe: Some(hostile()),

@@ -40,6 +40,7 @@ struct JsonPod<'a> {
     uid: &'a Label,
     namespace: Option<&'a Label>,
     name: Option<&'a Label>,
+    container: Option<&'a Label>,
 }
 
 impl Serialize for ProcessDetails {
@@ -67,8 +68,10 @@ impl Serialize for ProcessDetails {
 
 impl JsonPod<'_> {
     fn of(pod: &Pod) -> JsonPod<'_> {
-        let name = pod.name.as_ref();
-        JsonPod { uid: &pod.uid, namespace: name.map(|n| &n.namespace), name: name.map(|n| &n.name) }
+        let Pod { uid, name, container } = pod;
+        let name = name.as_ref();
+        let (namespace, name) = (name.map(|n| &n.namespace), name.map(|n| &n.name));
+        JsonPod { uid, namespace, name, container: container.as_ref() }
     }
 }
 
