@@ -26,7 +26,8 @@ use crate::vm::Tally;
 use crate::workspace::Workspace;
 
 /// The systemd units of the package.
-const UNITS: [&str; 2] = ["lsbuf-probes.service", "lsbuf-record.service"];
+const UNITS: [&str; 4] =
+    ["lsbuf-probes.service", "lsbuf-record.service", "lsbuf-serve.service", "lsbuf-serve.socket"];
 
 /// Make the static program and the Debian package, in target/dist
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,7 @@ use crate::scenario::{self, Run, Scenario};
 use crate::scenarios::{
     boots, cases, check, everything, formats, hanging, hiding, holding, huge_pages, impostors, kernel_refs,
     leaking, machine, making, mapping, names, naming, origins, people, probes, procmap, reconcile, recording,
-    rights, shmem, soaking, sources, tracing, unlisted, video,
+    rights, serving, shmem, soaking, sources, tracing, unlisted, video,
 };
 
 /// Every scenario, in the order in which they run.
@@ -33,6 +33,7 @@ pub fn all() -> &'static [Scenario] {
             machine::SCENARIOS,
             rights::SCENARIOS,
             probes::SCENARIOS,
+            serving::SCENARIOS,
             check::SCENARIOS,
             shmem::SCENARIOS,
             shmem::listed::SCENARIOS,

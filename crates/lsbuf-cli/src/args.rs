@@ -21,6 +21,8 @@ use crate::metrics::MetricsArgs;
 use crate::past::PastArgs;
 use crate::record::RecordArgs;
 use crate::report::ReportArgs;
+#[cfg(feature = "serve")]
+use crate::serve::ServeArgs;
 #[cfg(feature = "tui")]
 use crate::top::TopArgs;
 use crate::topics::Topic;
@@ -134,6 +136,10 @@ pub(crate) enum Command {
     /// Print the figures as metrics for Prometheus, once
     #[command(after_help = Topic::of("lsbuf metrics").help())]
     Metrics(MetricsArgs),
+    /// Serve metrics for Prometheus, and all buffers as JSON, over HTTP
+    #[cfg(feature = "serve")]
+    #[command(after_help = Topic::of("lsbuf serve").help())]
+    Serve(ServeArgs),
     /// Print what happens to buffers as it happens; of a command also what it left
     #[command(after_help = Topic::of("lsbuf trace").help())]
     Trace(TraceArgs),

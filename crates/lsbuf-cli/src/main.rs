@@ -23,6 +23,8 @@ mod probes;
 mod record;
 mod report;
 mod select;
+#[cfg(feature = "serve")]
+mod serve;
 mod stdout;
 mod ticks;
 #[cfg(feature = "tui")]
@@ -72,6 +74,8 @@ fn run(cli: Cli) -> Result<Ending> {
         #[cfg(feature = "tui")]
         Command::Top(args) => top::run(&args),
         Command::Record(args) => record::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Name(args) => naming::run(&args),

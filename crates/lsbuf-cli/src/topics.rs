@@ -389,6 +389,27 @@ pub(crate) const TOPICS: &[Topic] = &[
         ..NONE
     },
     Topic {
+        command: "lsbuf serve",
+        description: &[
+            "/metrics has what lsbuf metrics prints, /snapshot.json what lsbuf -J prints, and /buffer/KIND:INO one \
+             buffer of it. It scans when it is asked, at most once in --min-interval, and all who wait get the \
+             same answer. A signal ends it.",
+            "It has neither TLS nor users: whoever can connect sees what lsbuf sees. So it listens only for \
+             this machine unless --allow-remote is given. Pages of other sites cannot read it. docs/serve.md says \
+             how to run it, with a socket of systemd and without root.",
+        ],
+        notes: &["A TIME is 500ms, 90s or 10m."],
+        examples: &[
+            ("sudo lsbuf serve", "then: curl http://127.0.0.1:9747/metrics"),
+            (
+                "lsbuf serve --listen unix:/run/lsbuf.sock",
+                "then: curl --unix-socket /run/lsbuf.sock http://localhost/",
+            ),
+        ],
+        exit: ACTION,
+        ..NONE
+    },
+    Topic {
         command: "lsbuf trace",
         description: &[
             "Each line is one event: made, fd (a process has got an fd), received (from another process), \

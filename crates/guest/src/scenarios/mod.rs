@@ -29,6 +29,7 @@ pub(crate) mod procmap;
 pub(crate) mod reconcile;
 pub(crate) mod recording;
 pub(crate) mod rights;
+pub(crate) mod serving;
 pub(crate) mod shmem;
 pub(crate) mod soaking;
 pub(crate) mod sources;
