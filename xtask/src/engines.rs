@@ -1,17 +1,18 @@
 //! `cargo xtask engines`: do other programs read a recording, its exports, the stacks of `lsbuf
-//! report` and metrics as lsbuf wrote them?
+//! report` and metrics as lsbuf wrote them? And do the alerts for Prometheus fire when they should?
 //!
 //! DuckDB, a viewer that has parsers of folded stacks and of pprof's profiles, and the parsers of
 //! Prometheus' client library are installed from PyPI into a folder below `target`, because no
 //! package of the distribution has them. A small world is made for each, so that the figures are
-//! known. Python's own SQLite reads the recording itself.
+//! known. Python's own SQLite reads the recording itself. Prometheus' own promtool reads the
+//! metrics too, and tests the rules.
 //!
 //! Limits: without Python, or without a way to install these, nothing is compared, and that is
 //! said.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
@@ -65,7 +66,27 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Engines> {
         print!("{answer}");
         figures += answer.lines().count();
     }
-    Ok(Engines::Same(figures))
+    if !cmd::is_program("promtool") {
+        return Ok(Engines::Missing("promtool, of Debian's package prometheus".to_owned()));
+    }
+    Ok(Engines::Same(figures + promtool(workspace, &folder.join("world/metrics.txt"))?))
+}
+
+/// Has promtool read metrics, and test the rules. Returns how many checks it has made.
+fn promtool(workspace: &Workspace, metrics: &Path) -> anyhow::Result<usize> {
+    let rules = workspace.root.join("dist/prometheus");
+    let metrics = fs::File::open(metrics).with_context(|| format!("opening {}", metrics.display()))?;
+    let checks: [(&[&str], Stdio); 3] = [
+        (&["check", "metrics"], metrics.into()),
+        (&["check", "rules", "lsbuf.rules.yml"], Stdio::null()),
+        (&["test", "rules", "lsbuf.rules.test.yml"], Stdio::null()),
+    ];
+    let made = checks.len();
+    for (args, input) in checks {
+        cmd::output(Command::new("promtool").args(args).current_dir(&rules).stdin(input))?;
+        println!("   promtool {}: passed", args.join(" "));
+    }
+    Ok(made)
 }
 
 /// The folder with the packages.

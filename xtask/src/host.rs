@@ -19,6 +19,8 @@ pub(crate) enum For {
     Kernels,
     /// To make and test packages.
     Packages,
+    /// To compare with other programs.
+    Engines,
 }
 
 /// One requirement, and the Debian package that has it.
@@ -62,6 +64,7 @@ const REQUIREMENTS: &[Requirement] = &[
     Requirement { package: "debhelper", only: Some(For::Packages), present: || cmd::is_program("dh") },
     Requirement { package: "lintian", only: Some(For::Packages), present: || cmd::is_program("lintian") },
     Requirement { package: "util-linux", only: Some(For::Packages), present: || cmd::is_program("unshare") },
+    Requirement { package: "prometheus", only: Some(For::Engines), present: || cmd::is_program("promtool") },
     Requirement { package: "gzip", only: Some(For::Packages), present: || cmd::is_program("gzip") },
 ];
 

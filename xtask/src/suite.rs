@@ -25,7 +25,7 @@ use crate::workspace::Workspace;
 /// be made here is a failure if `all`, else an expected skip.
 pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    host::prepare(if kernels { &[For::Kernels, For::Packages] } else { &[] })?;
+    host::prepare(if kernels { &[For::Kernels, For::Packages, For::Engines] } else { &[] })?;
     // Linking the guest's programs keeps one processor busy for long, and the steps before the
     // kernels do not use all processors all the time. No error is lost: that step builds again.
     let building = kernels.then(|| {
