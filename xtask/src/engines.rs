@@ -1,5 +1,6 @@
 //! `cargo xtask engines`: do other programs read a recording, its exports, the stacks of `lsbuf
-//! report` and metrics as lsbuf wrote them? And do the alerts for Prometheus fire when they should?
+//! report` and metrics as lsbuf wrote them? Do the alerts for Prometheus fire when they should, and
+//! does it answer what the dashboard asks?
 //!
 //! DuckDB, a viewer that has parsers of folded stacks and of pprof's profiles, and the parsers of
 //! Prometheus' client library are installed from PyPI into a folder below `target`, because no
@@ -69,7 +70,12 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Engines> {
     if !cmd::is_program("promtool") {
         return Ok(Engines::Missing("promtool, of Debian's package prometheus".to_owned()));
     }
-    Ok(Engines::Same(figures + promtool(workspace, &folder.join("world/metrics.txt"))?))
+    figures += promtool(workspace, &folder.join("world/metrics.txt"))?;
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--quiet", "--package", "lsbuf-cli", "--test", "prometheus", "--", "--ignored"]);
+    cmd::run(&mut cargo)?;
+    println!("   prometheus: answers every query of the dashboard");
+    Ok(Engines::Same(figures + 1))
 }
 
 /// Has promtool read metrics, and test the rules. Returns how many checks it has made.
