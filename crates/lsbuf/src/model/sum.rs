@@ -190,7 +190,7 @@ impl SumKey {
             SumKey::Unit => workload(|workload| workload.unit.clone()),
             SumKey::Container => workload(|workload| workload.container.clone()),
             SumKey::Pod => workload(|workload| Some(workload.pod.as_ref()?.to_string().as_str().into())),
-            SumKey::Workload => workload(|workload| Some(workload.name()?.to_string().as_str().into())),
+            SumKey::Workload => workload(|workload| Some(workload.name()?.label())),
             SumKey::User => {
                 let number = || process.uid.map(|uid| Label::from(uid.to_string().as_str()));
                 Group::known(details.and_then(|details| details.user.clone()).or_else(number))

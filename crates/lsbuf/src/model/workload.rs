@@ -6,8 +6,6 @@
 //! Limits: a container that is in no pod has only an id in the path of its cgroup. All containers
 //! of one runtime have one name then, as `docker-#.scope`.
 
-use std::fmt;
-
 use super::{Label, PodName, Workload, folded};
 
 /// The name of a workload. Of a pod the first three are known, or none; of others only the unit.
@@ -48,16 +46,13 @@ impl Workload {
     }
 }
 
-/// `NAMESPACE/POD/CONTAINER`, as far as it is known, or the unit, which has no slash.
-impl fmt::Display for WorkloadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl WorkloadName {
+    /// `NAMESPACE/POD/CONTAINER`, as far as it is known, or the unit, which has no slash.
+    #[must_use]
+    pub fn label(&self) -> Label {
         let WorkloadName { namespace, pod, container, unit } = self;
-        let parts = [namespace, pod, container, unit].into_iter().flatten();
-        for (nth, part) in parts.enumerate() {
-            let slash = if nth > 0 { "/" } else { "" };
-            write!(f, "{slash}{part}")?;
-        }
-        Ok(())
+        let parts = [namespace, pod, container, unit].into_iter().flatten().map(Label::as_bytes);
+        Label::from(&parts.collect::<Vec<_>>().join(&b'/')[..])
     }
 }
 
@@ -67,7 +62,7 @@ mod tests {
     use super::*;
 
     fn named(workload: &Workload) -> String {
-        workload.name().map_or("-".to_owned(), |name| name.to_string())
+        workload.name().map_or("-".to_owned(), |name| name.label().to_string())
     }
 
     /// Check that a pod is named before the unit of its container, and by no id.

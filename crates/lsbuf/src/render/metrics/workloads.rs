@@ -68,9 +68,7 @@ fn name(process: &Process) -> Option<WorkloadName> {
 fn group(process: &Process) -> Group {
     match process.details.as_deref().and_then(|details| details.workload.as_ref()) {
         None => Group::Unknown,
-        Some(workload) => {
-            workload.name().map_or(Group::None, |name| Group::Key(Label::from(name.to_string().as_str())))
-        }
+        Some(workload) => workload.name().map_or(Group::None, |name| Group::Key(name.label())),
     }
 }
 
