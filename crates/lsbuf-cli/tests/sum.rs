@@ -76,7 +76,7 @@ fn json() {
 #[test]
 fn unknown_key() {
     let run = lsbuf(&shmem_tree(), &["sum", "--by", "colour"]);
-    let valid = "valid: name, command, cgroup, unit, container, pod, user, exporter, kind, mount";
+    let valid = "valid: name, command, cgroup, unit, container, pod, workload, user, exporter, kind, mount";
     assert_eq!((run.status, run.stdout.as_str()), (2, ""));
     assert!(run.stderr.contains(valid), "{}", run.stderr);
 }
