@@ -30,6 +30,7 @@
 //! ```
 
 mod checksum;
+mod course;
 mod document;
 pub mod export;
 mod file;
@@ -44,6 +45,7 @@ mod table;
 mod value;
 mod when;
 
+pub use course::{Course, CourseGroup};
 pub use document::read_document;
 pub use keep::Keep;
 pub use life::{BufferNumber, Lasting, Life};

@@ -136,7 +136,7 @@ impl Recorder {
     }
 
     /// Appends a snapshot that was taken so long after the boot.
-    pub(super) fn append_at(
+    pub(crate) fn append_at(
         &mut self,
         mut snapshot: Snapshot,
         boottime: Duration,

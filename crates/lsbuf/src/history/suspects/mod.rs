@@ -24,7 +24,7 @@ mod judge;
 mod lives;
 mod origins;
 mod range;
-mod reader;
+pub(super) mod reader;
 
 use std::time::Duration;
 

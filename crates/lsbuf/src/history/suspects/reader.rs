@@ -76,7 +76,7 @@ impl Recording {
 }
 
 /// Some rows of a table in the order of the buffers.
-struct Ordered<'s> {
+pub(in crate::history) struct Ordered<'s> {
     table: &'static Table,
     rows: Rows<'s>,
     of: usize,
@@ -86,13 +86,17 @@ struct Ordered<'s> {
 }
 
 impl<'s> Ordered<'s> {
-    fn new(table: &'static Table, rows: Rows<'s>, newest: i64) -> Result<Ordered<'s>, Unreadable> {
+    pub(in crate::history) fn new(
+        table: &'static Table,
+        rows: Rows<'s>,
+        newest: i64,
+    ) -> Result<Ordered<'s>, Unreadable> {
         let (of, first, last) = (table.column("buffer")?, table.column("first")?, table.column("last")?);
         Ok(Ordered { table, rows, of, first, last, newest })
     }
 
     /// The next row: of which buffer it is, and from which sample to which it holds.
-    fn next(&mut self) -> Result<Option<(i64, i64, i64, &Row<'s>)>, Unreadable> {
+    pub(in crate::history) fn next(&mut self) -> Result<Option<(i64, i64, i64, &Row<'s>)>, Unreadable> {
         let Some(row) = self.rows.next()? else { return Ok(None) };
         self.table.check(row)?;
         // The recorder ends every row when it ends itself.
@@ -111,11 +115,11 @@ struct Lived {
 
 /// Its last state within the range.
 #[derive(Default)]
-struct State {
-    size: Option<Bytes>,
-    charged: Option<Bytes>,
-    name: Option<Label>,
-    exporter: Option<Label>,
+pub(in crate::history) struct State {
+    pub(in crate::history) size: Option<Bytes>,
+    pub(in crate::history) charged: Option<Bytes>,
+    pub(in crate::history) name: Option<Label>,
+    pub(in crate::history) exporter: Option<Label>,
     shape: Option<LeakShape>,
 }
 
@@ -304,15 +308,15 @@ fn kind_of(kinds: &mut Rows<'_>, buffer: i64) -> Result<Kind, Unreadable> {
 }
 
 /// Where the columns of a state are.
-struct StateColumns([usize; 5]);
+pub(in crate::history) struct StateColumns([usize; 5]);
 
 impl StateColumns {
-    fn new() -> Result<StateColumns, Unreadable> {
+    pub(in crate::history) fn new() -> Result<StateColumns, Unreadable> {
         let of = |name: &str| BUFFER_STATE.column(name);
         Ok(StateColumns([of("size")?, of("charged")?, of("name")?, of("exporter")?, of("leak_shape")?]))
     }
 
-    fn state(&self, row: &Row<'_>) -> rusqlite::Result<State> {
+    pub(in crate::history) fn state(&self, row: &Row<'_>) -> rusqlite::Result<State> {
         let StateColumns([size, charged, name, exporter, shape]) = *self;
         let bytes = |column: usize| get::<Unsigned>(row, column).map(|n| n.map(|n| Bytes(n.0)));
         let shape = get::<String>(row, shape)?;
