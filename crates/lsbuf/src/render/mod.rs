@@ -1,5 +1,5 @@
 //! Answers as text: tables, raw fields, CSV, JSON; one buffer in full; the totals below a table;
-//! the report of a check as TAP; a reconciliation; the end of a diagnosis.
+//! the report of a check as TAP; a reconciliation; the end of a diagnosis; a page to look at.
 //!
 //! A [`View`] says which buffers and processes are shown, and in what order. The formats differ
 //! only in how they write a [`Cell`]. Text that other processes chose passes [`crate::escape`] in
@@ -28,6 +28,7 @@ mod life_json;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod origin;
+mod page;
 mod payer;
 mod reconcile;
 mod reconcile_huge;
@@ -63,6 +64,7 @@ pub use life::life;
 pub use life_json::life_json;
 #[cfg(feature = "metrics")]
 pub use metrics::{MOST_SERIES, MetricsFormat, Scrape, metrics};
+pub use page::{PageData, PageOrigin, page, page_policy};
 pub use reconcile::{reconciliation, reconciliation_json};
 #[cfg(feature = "bpf")]
 pub use report::trace_pprof;
