@@ -786,7 +786,7 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__report)
-            opts="-p -d -h --folded --objects --pprof --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
+            opts="-p -d -h --redact --folded --objects --pprof --pid --exporter --name --min-size --unheld --deleted --from --at --kind --dmabuf --payers --source --strict --proc-root --sys-root --pins --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

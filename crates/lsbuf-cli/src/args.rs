@@ -130,7 +130,7 @@ pub(crate) enum Command {
     /// Find what is born and does not die: suspects, with the evidence
     #[command(after_help = Topic::of("lsbuf leaks").help())]
     Leaks(LeaksArgs),
-    /// Write who made the buffers, and by which calls, for flame graphs and pprof
+    /// Write a page to look at or to send, or who made the buffers, for flame graphs and pprof
     #[command(after_help = Topic::of("lsbuf report").help())]
     Report(ReportArgs),
     /// Print the figures as metrics for Prometheus, once

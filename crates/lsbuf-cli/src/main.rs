@@ -18,6 +18,7 @@ mod metrics;
 mod named;
 mod naming;
 mod output;
+mod page_file;
 mod past;
 mod probes;
 mod record;

@@ -354,6 +354,11 @@ pub(crate) const TOPICS: &[Topic] = &[
     Topic {
         command: "lsbuf report",
         description: &[
+            "A page is one HTML file with its data: a map of cost, tables of buffers and processes, one buffer \
+             in full, who shares with whom, and who made what. Of a recording it has the time before and \
+             the leak suspects as well. It loads nothing from anywhere. It has no command lines, which may \
+             have passwords. docs/page.md says what each view shows.",
+            "A page is written under another name first, so that a scan that fails replaces nothing.",
             "A stack is the command that made a buffer, the calls in its program and those in the kernel \
              (_[k]), as the flight recorder saw them (lsbuf probes install --origins). Each buffer counts \
              once, with its cost. What has no stack is there too: [before the recorder], [unknown], \
@@ -362,6 +367,8 @@ pub(crate) const TOPICS: &[Topic] = &[
              docs/origins.md describes both formats.",
         ],
         examples: &[
+            ("sudo lsbuf report buffers.html", "then open it in a browser"),
+            ("lsbuf report buffers.html --redact --from b.db", "a recording, to be sent to others"),
             ("sudo lsbuf report --folded | flamegraph.pl > b.svg", "what each call costs"),
             ("lsbuf report --folded --objects --kind memfd", "how many buffers each made"),
             ("lsbuf report --pprof buffers.pb", "then: pprof -http=: buffers.pb"),

@@ -147,3 +147,108 @@ fn mistakes() {
         assert!(said.contains(expected), "{args:?}: {said}");
     }
 }
+
+fn page(file: &Path) -> (String, Value) {
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, island) = text.split_once("id=\"data\">").unwrap();
+    let data = serde_json::from_str(island.split_once("</script>").unwrap().0).unwrap();
+    (text, data)
+}
+
+/// Check that a page has the document, also on standard output, and that an earlier page is
+/// replaced.
+#[test]
+fn pages() {
+    let document = Document::new();
+    let file = document.folder.path().join("b.html");
+    for _ in 0..2 {
+        assert_eq!(document.text(&[file.to_str().unwrap()]), "");
+    }
+    let (text, data) = page(&file);
+    assert!(text.starts_with("<!DOCTYPE html>") && text.contains("default-src 'none'; script-src 'sha256-"));
+    assert_eq!(document.text(&["-"]), text);
+    let snapshot = &data["snapshot"];
+    assert_eq!(
+        (&snapshot["schema"], &snapshot["totals"]),
+        (&document.all["schema"], &document.all["totals"])
+    );
+    let mut buffers = document.all["buffers"].clone();
+    for buffer in buffers.as_array_mut().unwrap() {
+        buffer.as_object_mut().unwrap().remove("open_files");
+        if buffer["origin"]["state"] == "made" {
+            buffer["origin"]["client"] = json!({ "state": "unknown", "why": "not_watched" });
+        }
+    }
+    assert_eq!(snapshot["buffers"], buffers);
+    assert_eq!(
+        (&data["history"], &data["leaks"], &data["redacted"]),
+        (&Value::Null, &Value::Null, &json!(false))
+    );
+    // No command line, which may have passwords, and no file under another name.
+    assert!(
+        snapshot["processes"].as_array().unwrap().iter().all(|process| process["details"]["args"].is_null())
+    );
+    let files = std::fs::read_dir(document.folder.path()).unwrap().count();
+    assert_eq!(files, 2, "b.html and all.json");
+    let pool = document.text(&["-", "--kind", "memfd"]);
+    assert!(pool.contains("make_pool") && !pool.contains("leaked"));
+}
+
+/// Check that a page of a recording has the time before its last sample, and the suspects.
+#[test]
+fn pages_of_recordings() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("r.db");
+    let db = recording.to_str().unwrap();
+    let run = lsbuf(&shmem_tree(), &["record", db, "--every", "100ms", "--count", "3"]);
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    let file = folder.path().join("r.html");
+    let (_, said, status) = report(&recording, &[file.to_str().unwrap()]);
+    assert_eq!(status, 0, "{said}");
+    let (_, data) = page(&file);
+    assert_eq!((&data["history"]["samples"], &data["leaks"]["samples"]), (&json!(3), &json!(3)));
+    assert_eq!(data["history"]["points"].as_array().unwrap().len(), 3);
+    let bytes =
+        data["history"]["groups"].as_array().unwrap().iter().map(|group| group["bytes"][2].as_u64().unwrap());
+    assert_eq!(json!(bytes.sum::<u64>()), data["snapshot"]["totals"]["size"]);
+    assert_eq!(data["leaks"]["schema"], "lsbuf.leaks/1");
+    report(&recording, &[file.to_str().unwrap(), "--at", "start"]);
+    assert_eq!(page(&file).1["history"]["samples"], 1);
+}
+
+/// Check that a redacted page has figures and no names.
+#[test]
+fn redacted_pages() {
+    let document = Document::new();
+    let file = document.folder.path().join("r.html");
+    document.text(&[file.to_str().unwrap(), "--redact"]);
+    let (text, data) = page(&file);
+    assert_eq!((&data["redacted"], &data["snapshot"]["totals"]), (&json!(true), &document.all["totals"]));
+    for name in ["compositor", "wl_", "leaked", "make_pool", "cli ent", "abababab"] {
+        assert!(!text.contains(name), "{name}");
+    }
+    assert!(text.contains("command-1") && text.contains("path-1") && text.contains("function-1"));
+}
+
+/// Check that nothing but an earlier page is replaced, and that a failure leaves what was there.
+#[test]
+fn pages_replace_pages_alone() {
+    let document = Document::new();
+    let folder = document.folder.path();
+    let all = std::fs::read(document.file()).unwrap();
+    let (_, said, status) = document.report(&[document.file().to_str().unwrap()]);
+    assert!(status == 1 && said.contains("is no page of lsbuf"), "{said}");
+    assert_eq!(std::fs::read(document.file()).unwrap(), all);
+    let link = folder.join("link.html");
+    std::os::unix::fs::symlink("all.json", &link).unwrap();
+    for special in [link.to_str().unwrap(), "/dev/null", folder.to_str().unwrap()] {
+        let (_, said, status) = document.report(&[special]);
+        assert!(status == 1 && said.contains("is no regular file"), "{said}");
+    }
+    let page = folder.join("b.html");
+    document.text(&[page.to_str().unwrap()]);
+    let before = std::fs::read(&page).unwrap();
+    let (_, said, status) = report(Path::new("/nowhere"), &[page.to_str().unwrap()]);
+    assert!(status == 1 && said.contains("/nowhere cannot be opened"), "{said}");
+    assert_eq!(std::fs::read(&page).unwrap(), before);
+}
