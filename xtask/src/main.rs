@@ -28,6 +28,7 @@ mod maker;
 mod matrix;
 mod modinfo;
 mod packages;
+mod page;
 #[cfg(test)]
 mod page_size;
 mod parsers;
@@ -72,6 +73,7 @@ enum Task {
     Api(api::ApiArgs),
     /// Ask other programs for figures of a recording, its exports and of stacks, and compare
     Engines,
+    Page(page::PageArgs),
     Cases(cases::CasesArgs),
     Bpf(bpf::BpfArgs),
     Vm(vm::VmArgs),
@@ -109,6 +111,7 @@ fn run(task: &Task) -> anyhow::Result<ExitCode> {
             engines::Engines::Same(_) => Ok(ExitCode::SUCCESS),
             engines::Engines::Missing(why) => anyhow::bail!("a package is missing: {why}"),
         },
+        Task::Page(arguments) => page::page(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Cases(arguments) => cases::cases(&workspace, arguments),
         Task::Bpf(arguments) => bpf::bpf(&workspace, arguments).map(|()| ExitCode::SUCCESS),
         Task::Vm(arguments) => {

@@ -18,6 +18,7 @@ use crate::host::{self, For};
 use crate::initramfs::build_programs;
 use crate::licences;
 use crate::packages;
+use crate::page::{self, Looked};
 use crate::vm::{self, Tally, VmArgs};
 use crate::workspace::Workspace;
 
@@ -80,6 +81,14 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool, all: bool) -> anyhow::Re
             Ok(Tally { skipped: 1, ..Tally::default() })
         }
         Engines::Same(passed) => Ok(Tally { passed, ..Tally::default() }),
+    });
+    run.step("page", || match page::check(workspace, None)? {
+        Looked::Missing(program) if all => bail!("{program} is missing"),
+        Looked::Missing(program) => {
+            println!("   {program} is missing");
+            Ok(Tally { skipped: 1, ..Tally::default() })
+        }
+        Looked::Passed(passed) => Ok(Tally { passed, ..Tally::default() }),
     });
     run.step("packages", || packages::check(workspace));
     if let Some(building) = building {
