@@ -20,6 +20,9 @@ use anyhow::Context;
 use crate::cmd;
 use crate::workspace::Workspace;
 
+/// The library's features for what other programs read; the same for all, so that it is built once.
+pub(crate) const FEATURES: &str = "metrics,parquet,symbols";
+
 /// What is asked, with versions.
 const PACKAGES: [&str; 3] = ["duckdb==2.0.1", "flamegraph-textual==0.1.2", "prometheus-client==0.26.0"];
 
@@ -54,7 +57,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Engines> {
         Err(error) => return Ok(Engines::Missing(format!("{error:#}"))),
     };
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", "metrics,parquet", "--lib"]);
+    cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", FEATURES, "--lib"]);
     cargo.args(["--", "--ignored", "--exact"]).args(WORLDS);
     let folder = workspace.target.join("engines");
     let _ = fs::remove_dir_all(folder.join("world"));

@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::cmd;
+use crate::engines::FEATURES;
 use crate::workspace::Workspace;
 
 const SCRIPT: &str = include_str!("page.py");
@@ -47,7 +48,7 @@ pub(crate) fn check(workspace: &Workspace, pictures: Option<&Path>) -> anyhow::R
     let folder = workspace.target.join("page");
     let _ = std::fs::remove_dir_all(&folder);
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", "history,symbols", "--lib"]);
+    cargo.args(["test", "--quiet", "--package", "lsbuf", "--features", FEATURES, "--lib"]);
     cargo.args(["--", "--ignored", "--exact", WORLDS]);
     cmd::run(cargo.env("LSBUF_PAGES", &folder))?;
     let script = folder.join("page.py");

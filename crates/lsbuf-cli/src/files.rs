@@ -1,28 +1,52 @@
-//! Files that others read while they are written anew.
+//! Files that others read while they are written anew: each is written under another name and then
+//! renamed, so a reader sees the old one or the new one, whole.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-/// Puts a file in the place of another, so that a reader sees the old one or the new one, whole.
-/// Everybody may read it.
-pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<()> {
-    let Some(name) = path.file_name() else { bail!("{} is no name of a file", path.display()) };
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}", std::process::id()));
-    let beside = path.with_file_name(beside);
-    let written = write(&beside, contents).and_then(|()| fs::rename(&beside, path));
-    written
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
-        .with_context(|| format!("{} cannot be written", path.display()))
+/// Writes the file whole, or leaves what is there.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let written = Unfinished::beside(path).and_then(|mut unfinished| {
+        let mut out = BufWriter::with_capacity(64 << 10, &mut unfinished.file);
+        write(&mut out)?;
+        out.flush()?;
+        drop(out);
+        unfinished.finish(path)
+    });
+    written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    let mut file: File = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(contents)
+/// A file under another name in the same folder, which goes if it is not finished.
+struct Unfinished {
+    path: PathBuf,
+    file: File,
+}
+
+impl Unfinished {
+    fn beside(path: &Path) -> io::Result<Unfinished> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?);
+        name.push(format!(".{}", std::process::id()));
+        let path = path.with_file_name(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok(Unfinished { path, file })
+    }
+
+    fn finish(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, path)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After it was renamed there is nothing to remove. If it cannot be removed, it stays.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 #[cfg(test)]
@@ -35,13 +59,13 @@ mod tests {
     fn replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.prom");
-        replace(&path, b"one").unwrap();
-        replace(&path, b"two").unwrap();
+        replace(&path, |out| out.write_all(b"one")).unwrap();
+        replace(&path, |out| out.write_all(b"two")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         fs::create_dir(folder.path().join("d")).unwrap();
         fs::write(folder.path().join("d/inside"), b"").unwrap();
-        assert!(replace(&folder.path().join("d"), b"").is_err());
-        assert!(replace(&folder.path().join("none/x"), b"").is_err());
+        assert!(replace(&folder.path().join("d"), |_| Ok(())).is_err());
+        assert!(replace(&folder.path().join("none/x"), |_| Ok(())).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &MetricsArgs) -> Result<Ending> {
     let format = if args.openmetrics { MetricsFormat::OpenMetrics } else { MetricsFormat::Text };
     let text = measured.metrics(format, args.limit.most(), None)?;
     match &args.textfile {
-        Some(file) => files::replace(file, text.as_bytes())?,
+        Some(file) => files::replace(file, |out| out.write_all(text.as_bytes()))?,
         None => {
             let mut out = output::buffered()?;
             output::unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;

@@ -1,13 +1,11 @@
-//! The file of a page: it is written under another name and then renamed, and it replaces nothing
-//! but an earlier page.
+//! The file of a page replaces nothing but an earlier page.
 //!
 //! Limit: between the look at the file and its replacement somebody else may put another file
 //! there.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -37,45 +35,4 @@ pub(crate) fn check(path: &Path) -> Result<()> {
         bail!("{shown} is no page of lsbuf, so it is not replaced: remove it, or name another file");
     }
     Ok(())
-}
-
-/// Writes the file whole, or leaves what is there.
-pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let written = Unfinished::beside(path).and_then(|mut unfinished| {
-        let mut out = BufWriter::with_capacity(64 << 10, &mut unfinished.file);
-        write(&mut out)?;
-        out.flush()?;
-        drop(out);
-        unfinished.finish(path)
-    });
-    written.with_context(|| format!("{} cannot be written", path.display()))
-}
-
-/// A file under another name in the same folder, which goes if it is not finished.
-struct Unfinished {
-    path: PathBuf,
-    file: File,
-}
-
-impl Unfinished {
-    fn beside(path: &Path) -> io::Result<Unfinished> {
-        let mut name = OsString::from(".");
-        name.push(path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?);
-        name.push(format!(".{}", std::process::id()));
-        let path = path.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Unfinished { path, file })
-    }
-
-    fn finish(self, path: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.path, path)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After it was renamed there is nothing to remove. If it cannot be removed, it stays.
-        let _ = fs::remove_file(&self.path);
-    }
 }

@@ -18,7 +18,7 @@ use lsbuf::scan::Options;
 use crate::args::{FilterArgs, ScanArgs};
 use crate::output::{self, Ending};
 use crate::past::{PastArgs, Source};
-use crate::{commands, page_file, past, select};
+use crate::{commands, files, page_file, past, select};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("as").required(true).args(["file", "folded", "pprof"])))]
@@ -99,7 +99,7 @@ fn write_page(args: &ReportArgs, file: &Path) -> Result<Ending> {
         let mut out = output::buffered()?;
         output::unless_closed(write(&mut out).and_then(|()| out.flush()))?;
     } else {
-        page_file::replace(file, write)?;
+        files::replace(file, write)?;
     }
     Ok(output::conclude(&snapshot, args.scan.reading.strict))
 }

@@ -398,7 +398,7 @@ pub(crate) const TOPICS: &[Topic] = &[
     Topic {
         command: "lsbuf serve",
         description: &[
-            "/metrics has what lsbuf metrics prints, /snapshot.json what lsbuf -J prints, and /buffer/KIND:INO one \
+            "/ is a page for people. /metrics has what lsbuf metrics prints, /snapshot.json what lsbuf -J prints, and /buffer/KIND:INO one \
              buffer of it. It scans when it is asked, at most once in --min-interval, and all who wait get the \
              same answer. A signal ends it.",
             "It has neither TLS nor users: whoever can connect sees what lsbuf sees. So it listens only for \

@@ -144,6 +144,17 @@ fn documents() {
     assert_eq!(server.get("/buffer/memfd:8", "").status, 404);
 }
 
+/// Check that the page for people has no data, and may load them from this server alone.
+#[test]
+fn page() {
+    let server = Server::start(&[]);
+    let answer = server.get("/", "");
+    assert!(answer.headers.contains("content-type: text/html"), "{}", answer.headers);
+    let policy = answer.headers.lines().find(|line| line.starts_with("content-security-policy: ")).unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("connect-src 'self'"), "{policy}");
+    assert!(answer.body.starts_with("<!DOCTYPE html>") && !answer.body.contains("compositor"));
+}
+
 /// Check that it scans once for all who ask within the interval.
 #[test]
 fn one_scan_for_all() {

@@ -60,7 +60,7 @@ pub(crate) struct ServeArgs {
 pub(crate) fn run(args: &ServeArgs) -> Result<Ending> {
     let scans = Scans::start(metrics::options(&args.reading), args.min_interval, args.limit.most())?;
     let listeners = listen::all(&args.listen, args.allow_remote)?;
-    let site = Arc::new(Site { scans, hosts: Hosts::new(&args.hosts) });
+    let site = Arc::new(Site::new(scans, Hosts::new(&args.hosts))?);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()

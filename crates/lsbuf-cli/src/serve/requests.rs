@@ -5,9 +5,11 @@
 //! host of another name: with that name a site could pass for this server (DNS rebinding). No other
 //! site can show an answer in a frame.
 
+use anyhow::{Context, Result};
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use lsbuf::render::{PageOrigin, page_policy};
 
 use super::scans::{Form, MetricsForm, NoAnswer, Scans};
 
@@ -17,8 +19,12 @@ pub(super) type Body = http_body_util::Full<Bytes>;
 /// What the server has.
 #[derive(Debug)]
 pub(super) struct Site {
-    pub(super) scans: Scans,
-    pub(super) hosts: Hosts,
+    scans: Scans,
+    hosts: Hosts,
+    /// The page for people, without data: it fetches them.
+    page: Bytes,
+    /// What a browser may do with an answer.
+    policy: HeaderValue,
 }
 
 /// Names of hosts that this server may be asked by, beside localhost and addresses.
@@ -55,6 +61,14 @@ enum Asked {
 type Refusal = (StatusCode, String);
 
 impl Site {
+    pub(super) fn new(scans: Scans, hosts: Hosts) -> Result<Site> {
+        let mut page = Vec::new();
+        lsbuf::render::page(&mut page, None, PageOrigin::Server).context("the page cannot be written")?;
+        let policy = format!("{}; frame-ancestors 'none'", page_policy(PageOrigin::Server));
+        let policy = HeaderValue::from_str(&policy).context("the policy is no header")?;
+        Ok(Site { scans, hosts, page: page.into(), policy })
+    }
+
     /// The response to a request. `is_net`: it came over the network, not over a Unix socket.
     pub(super) async fn answer<B>(&self, request: &Request<B>, is_net: bool) -> Response<Body> {
         let asked = asked(request.method(), request.uri().path(), request.headers());
@@ -62,7 +76,7 @@ impl Site {
         let mut response = match may.and(asked) {
             Err((status, why)) => text(status, why),
             Ok(Asked::Health) => text(StatusCode::OK, "ok".to_owned()),
-            Ok(Asked::Home) => text(StatusCode::OK, HOME.to_owned()),
+            Ok(Asked::Home) => typed(StatusCode::OK, "text/html; charset=utf-8", self.page.clone()),
             Ok(Asked::Scan(form)) => match self.scans.ask(form.clone()).await {
                 Ok(bytes) => typed(StatusCode::OK, media_type(&form), bytes),
                 Err(NoAnswer::NotFound) => text(StatusCode::NOT_FOUND, "no such buffer".to_owned()),
@@ -72,6 +86,7 @@ impl Site {
         if response.status() == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
         for (name, value) in PROTECTING {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
@@ -104,17 +119,9 @@ impl Site {
     }
 }
 
-/// What `/` says.
-const HOME: &str = "lsbuf: who holds each shared buffer of this machine\n\
-    /metrics           figures for Prometheus\n\
-    /snapshot.json     all buffers (lsbuf.snapshot/1)\n\
-    /buffer/KIND:INO   one buffer\n\
-    /healthz           whether this server runs";
-
 /// What keeps other sites out, and answers out of caches.
-const PROTECTING: [(HeaderName, &str); 6] = [
+const PROTECTING: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
