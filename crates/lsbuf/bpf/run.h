@@ -6,22 +6,12 @@
  * Every thread except the kernel's own has one record.
  */
 
-static void *(*const registers_of)(struct task_struct *task) = (void *)175;
+#include "registers.h"
 
 #define PF_IO_WORKER 0x00000010
 #define PF_USER_WORKER 0x00004000
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct pt_regs___x86 {
-	u64 orig_ax;
-	u64 cs;
-};
-
-struct pt_regs___arm64 {
-	s32 syscallno;
-	u64 pstate;
-};
 
 struct thread_info___x86 {
 	u32 status;
@@ -77,13 +67,6 @@ struct task_struct___5_13 {
 #define X86_TS_COMPAT 2
 /* The bit of pstate that is set for 32-bit programs on arm64. */
 #define ARM64_MODE32 0x10
-
-/*
- * Whether the kernel has the helper that returns a task's registers (Linux 5.15, commit
- * dd6e10fbd9fb). The verifiers of older kernels refuse a call of a helper that they do not know,
- * unless the call cannot be reached.
- */
-volatile const u32 registers = 0;
 
 struct run {
 	struct head head;

@@ -22,6 +22,15 @@ struct ipc_params {
 	s32 key;
 };
 
+struct mm_struct___start {
+	u64 start_code;
+	u64 start_stack;
+};
+
+struct task_struct___stack {
+	void *stack;
+};
+
 #pragma clang attribute pop
 
 struct {
@@ -117,6 +126,9 @@ volatile const u32 only_family = 0;
 #define STACKS_OF_ALL 2
 
 volatile const u32 stacks = STACKS_OF_NONE;
+
+/* Whether those have a copy of the thread's stack, too. */
+volatile const u32 copy_stacks = 0;
 
 /* How many arguments shmem_mknod, hugetlbfs_mknod and shmem_tmpfile have. */
 volatile const u32 mknod_arguments = 0;
@@ -315,7 +327,10 @@ static always_inline struct event *begin(u32 hook, u32 what, struct object *obje
 		return 0;
 	if (only_family && what == EVENT_FREED)
 		map_delete(&theirs, &address);
-	if (has_stacks(what)) {
+	if (has_stacks(what) && copy_stacks) {
+		event = ring_reserve(&ring, sizeof(struct event_copied), 0);
+		size = sizeof(struct event_copied);
+	} else if (has_stacks(what)) {
 		event = ring_reserve(&ring, sizeof(struct event_stacks), 0);
 		size = sizeof(struct event_stacks);
 	} else {
@@ -337,6 +352,79 @@ static always_inline struct event *begin(u32 hook, u32 what, struct object *obje
 	return event;
 }
 
+/*
+ * THREAD_SIZE of x86-64, without KASAN. The registers are at the end of the kernel's stack
+ * (task_pt_regs). Used only where the helper for that is missing.
+ */
+#define X86_THREAD_SIZE (16 << 10)
+#define X86_USER_CS 0x33
+#define X86_USER_DS 0x2b
+
+/* Copies the registers of the current thread. Returns its stack pointer, or 0. */
+static always_inline u64 copy_registers(struct event_copied *with)
+{
+	struct task_struct___stack *task = (void *)current_task();
+	struct pt_regs___x86 *x86 = 0;
+	struct pt_regs___arm64 *arm64;
+	u64 pointer = 0, cs = 0, ss = 0;
+	void *stack = 0;
+
+	if (registers) {
+		x86 = registers_of(current_task_btf());
+	} else if (exists(x86->orig_ax)) {
+		peek(stack, task->stack);
+		x86 = stack + X86_THREAD_SIZE - (place_of(x86->ss) + sizeof(u64));
+	} else {
+		return 0;
+	}
+	arm64 = (void *)x86;
+	if (exists(x86->orig_ax)) {
+		probe_read(with->registers, 21 * sizeof(u64), x86);
+		peek(cs, x86->cs);
+		peek(ss, x86->ss);
+		peek(pointer, x86->sp);
+		/* The upper half of these is of no segment from Linux 6.9 on. */
+		if ((cs & 0xffff) == X86_USER_CS && (ss & 0xffff) == X86_USER_DS)
+			return pointer;
+	} else if (exists(arm64->pstate)) {
+		probe_read(with->registers, MOST_REGISTERS * sizeof(u64), arm64);
+		peek(pointer, arm64->sp);
+		return pointer;
+	}
+	return 0;
+}
+
+/*
+ * Copies the top of the current thread's stack, until a piece cannot be read. Not inlined, so that
+ * each program has one call and not all of this.
+ */
+static never_inline void copy_stack(struct event_copied *with)
+{
+	struct task_struct *task = (void *)current_task();
+	struct mm_struct___start *mm = 0;
+	u64 from;
+
+	__builtin_memset(with->registers, 0, sizeof(with->registers));
+	with->start_stack = with->start_code = with->copied_from = 0;
+	with->copied = with->unused = 0;
+	peek(mm, task->mm);
+	if (!mm)
+		return;
+	peek(with->start_stack, mm->start_stack);
+	peek(with->start_code, mm->start_code);
+	from = copy_registers(with);
+	if (!from)
+		return;
+	from &= ~(u64)(COPIED_PIECE - 1);
+	with->copied_from = from;
+#pragma clang loop unroll(disable)
+	for (u32 at = 0; at < COPIED_STACK; at += COPIED_PIECE) {
+		if (probe_read_user(with->copy + at, COPIED_PIECE, (void *)(from + at)))
+			break;
+		with->copied = at + COPIED_PIECE;
+	}
+}
+
 static always_inline void end(void *context, struct event *event, u32 what)
 {
 	u32 at = 0;
@@ -347,6 +435,8 @@ static always_inline void end(void *context, struct event *event, u32 what)
 
 		event->kernel_bytes = get_stack(context, with->kernel, sizeof(with->kernel), 0);
 		event->user_bytes = get_stack(context, with->user, sizeof(with->user), USER_STACK | USER_BUILD_ID);
+		if (copy_stacks)
+			copy_stack((void *)event);
 	}
 	if (all)
 		event->lost = all->ring;
@@ -873,7 +963,7 @@ int trace_forked(u64 *context)
 	return 0;
 }
 
-RECORDS(enum trace_kind trace_kind; enum event_what event_what; struct event event; struct event_stacks event_stacks; struct losses losses; struct user_frame user_frame;);
+RECORDS(enum trace_kind trace_kind; enum event_what event_what; struct event event; struct event_stacks event_stacks; struct event_copied event_copied; struct losses losses; struct user_frame user_frame;);
 
 struct context {
 	struct bpf_iter_meta *meta;

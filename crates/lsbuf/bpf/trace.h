@@ -6,8 +6,11 @@
 #define LSBUF_TRACE_H
 
 #include "passing.h"
+#include "registers.h"
 
 static void *(*const ring_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
+static long (*const probe_read_user)(void *to, u32 size, const void *from) = (void *)112;
+static struct task_struct *(*const current_task_btf)(void) = (void *)158;
 static void (*const ring_submit)(void *data, u64 flags) = (void *)132;
 
 /* event.what */
@@ -47,7 +50,7 @@ enum event_what {
 
 /* The only kind of record. */
 enum trace_kind {
-	/* struct event, or struct event_stacks if it has stacks. */
+	/* struct event; with stacks struct event_stacks, with a copied stack struct event_copied. */
 	EVENT = 1,
 };
 
@@ -105,6 +108,43 @@ struct event_stacks {
 	struct event event;
 	u64 kernel[MOST_KERNEL_FRAMES];
 	struct user_frame user[MOST_USER_FRAMES];
+};
+
+/*
+ * How much of a stack is copied. Every event with a copy takes so much room in the ring, whatever
+ * the stack needs. perf copies 8 KiB unless it is told otherwise, and at most 64 KiB. The copy is
+ * made in pieces, because a read fails as a whole if a part of it cannot be read: behind the end of
+ * the stack, or in a page that is swapped out. A piece is a part of a page, whatever the size of
+ * pages is.
+ */
+#define COPIED_STACK (32 << 10)
+#define COPIED_PIECE (1 << 10)
+
+/* The words of struct pt_regs up to the last that is read: 21 of x86-64, 34 of arm64. */
+#define MOST_REGISTERS 34
+
+/*
+ * An event with the registers and the stack of its thread, for a reader that finds the calls by
+ * them. The size is always the same: before Linux 5.19 (commit bc34dee65a65) a program can ask for
+ * room of a constant size only, and a copy that is made outside of the ring first could be
+ * overwritten, because another task may run the same program on the same processor meanwhile.
+ */
+struct event_copied {
+	struct event_stacks stacks;
+	/* As the kernel keeps them. Zeros: the thread has none, or the kernel does not tell. */
+	u64 registers[MOST_REGISTERS];
+	/*
+	 * Where the stack and the code of the process begin. They were chosen when it executed its
+	 * program, so they tell whether it has executed another one since.
+	 */
+	u64 start_stack;
+	u64 start_code;
+	/* The address of the first byte that is copied: the stack pointer or a little below. */
+	u64 copied_from;
+	/* How many bytes are. */
+	u32 copied;
+	u32 unused;
+	u8 copy[COPIED_STACK];
 };
 
 /* What was lost, by cause. */

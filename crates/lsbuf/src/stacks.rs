@@ -35,7 +35,7 @@ pub(crate) fn without_frames(by_kernel: bool, user_bytes: Result<u32, Errno>) ->
         Err(_) | Ok(0) => StackEnd::Unreadable,
         Ok(_) => StackEnd::Truncated,
     };
-    Stack { kernel: Vec::new(), user: Vec::new(), user_end }
+    Stack { user_end, ..Stack::default() }
 }
 
 /// The calls in a program. A chain of frame pointers that leaves the stack ends in data: after the

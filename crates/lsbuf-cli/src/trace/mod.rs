@@ -13,9 +13,9 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use lsbuf::history::duration;
-use lsbuf::model::{Bytes, Happening, counted};
+use lsbuf::model::{Bytes, Happening, Unwind, counted};
 use lsbuf::render::{self, Sizes, TraceCounts};
 use lsbuf::trace::{Balance, Item, Losses, Settings, Stacks, Trace};
 
@@ -29,7 +29,11 @@ use crate::ticks::signals;
 /// How long to wait for events before looking whether the end has come.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The room for events of which each has a copy of a stack: about 900.
+const WITH_COPIES: Bytes = Bytes(32 << 20);
+
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("with_stacks").args(["stacks", "pprof", "command"]).multiple(true)))]
 pub(crate) struct TraceArgs {
     /// Trace this command and what it starts, and say at its end what was made, freed and left
     #[arg(last = true, value_name = "COMMAND")]
@@ -37,6 +41,11 @@ pub(crate) struct TraceArgs {
     /// Print the calls that led to each event
     #[arg(long)]
     stacks: bool,
+    /// How to find the calls of programs: fp, by frame pointers; dwarf, by the tables in their
+    /// files, from a copy of the stack, which takes more room and time. For --stacks, --pprof or
+    /// COMMAND
+    #[arg(long, value_name = "HOW", default_value = "fp", value_parser = unwind, requires_if("dwarf", "with_stacks"))]
+    unwind: Unwind,
     /// Count events in place of printing them
     #[arg(long)]
     summary: bool,
@@ -49,9 +58,10 @@ pub(crate) struct TraceArgs {
     /// At the end write what was made, freed and left as a profile for pprof
     #[arg(long, value_name = "FILE")]
     pprof: Option<PathBuf>,
-    /// Room for events until they are read; more loses fewer of a storm
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = room)]
-    room: Bytes,
+    /// Room for events until they are read; more loses fewer of a storm [default: 8M, and 32M with
+    /// --unwind dwarf]
+    #[arg(long, value_name = "SIZE", value_parser = room)]
+    room: Option<Bytes>,
     /// Exit with status 3 if anything was lost
     #[arg(long)]
     strict: bool,
@@ -78,6 +88,10 @@ struct TraceFormat {
     human: bool,
 }
 
+fn unwind(text: &str) -> Result<Unwind, String> {
+    Unwind::of_word(text).ok_or_else(|| "valid: fp, dwarf".to_owned())
+}
+
 fn room(text: &str) -> Result<Bytes, String> {
     let room = size(text)?;
     let valid = Bytes(64 << 10)..=Bytes(1 << 30);
@@ -102,7 +116,11 @@ pub(crate) fn run(args: &TraceArgs) -> Result<Ending> {
     let mut settings = Settings::default();
     settings.stacks = stacks;
     settings.only_command = !args.command.is_empty();
-    settings.room = args.room;
+    settings.unwind = args.unwind;
+    settings.room = args.room.unwrap_or(match args.unwind {
+        Unwind::Dwarf => WITH_COPIES,
+        _ => settings.room,
+    });
     let mut trace = Trace::start(settings)?;
     let left_out: Vec<(&str, String)> = trace.left_out().collect();
     for (what, why) in &left_out {

@@ -25,6 +25,7 @@
 //! | reads that another process could block | [`guard`] |
 //! | the one thing that is changed: a dma-buf's name | [`rename`] |
 //! | names of functions in programs | `symbols` |
+//! | calls in programs by a copy of their stack | `unwind` |
 //! | the rights of lsbuf itself | [`rights`] |
 //!
 //! **What may touch a file of an untrusted process.** An fd of a holder can point at a file of a
@@ -108,6 +109,8 @@ pub(crate) mod smaps;
 pub(crate) mod symbols;
 pub(crate) mod task;
 pub(crate) mod tree;
+#[cfg(all(feature = "bpf", feature = "symbols"))]
+pub(crate) mod unwind;
 pub(crate) mod workload;
 
 /// The beginning of every dma-buf's path (`dmabuffs_dname` in drivers/dma-buf/dma-buf.c). It is a

@@ -30,6 +30,14 @@ pub(crate) fn stat(text: &[u8]) -> std::result::Result<(Label, u64), Malformed> 
     Ok((comm.into(), number(start, 10)?))
 }
 
+/// Where the code and the stack of its program begin (`startcode`, `startstack`), by a stat line.
+/// Both are 0 for a reader without the right to know.
+#[cfg(all(feature = "bpf", feature = "symbols"))]
+pub(crate) fn image_start(stat: &[u8]) -> std::result::Result<(u64, u64), Malformed> {
+    let field = |nth| number(stat_field(stat, nth).ok_or(Malformed)?, 10);
+    Ok((field(26)?, field(28)?))
+}
+
 /// The parent's pid (`ppid`); `None` if it has no parent in the reader's pid namespace.
 pub(crate) fn parent(stat: &[u8]) -> std::result::Result<Option<u32>, Malformed> {
     let pid = number32(stat_field(stat, 4).ok_or(Malformed)?, 10)?;

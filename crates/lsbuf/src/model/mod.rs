@@ -72,7 +72,7 @@ pub use note::Note;
 pub use open_file::{OpenFile, OpenFileHolder, OpenFiles};
 pub use origin::{
     Birth, BuildId, Client, CodePlace, Function, KernelFrame, NoClient, NoOrigin, Origin, Receipt, Stack,
-    StackEnd, UserFrame,
+    StackEnd, Unwind, UserFrame,
 };
 pub use owner::Owner;
 pub use part::Part;

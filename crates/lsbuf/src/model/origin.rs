@@ -161,6 +161,37 @@ pub struct Stack {
     pub user: Vec<UserFrame>,
     /// How complete the calls in the program are.
     pub user_end: StackEnd,
+    /// How they were found.
+    pub unwind: Unwind,
+}
+
+/// How the calls in a program are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Unwind {
+    /// By the kernel, along the chain of frame pointers. Code without them is not in it, or ends
+    /// it.
+    #[default]
+    FramePointers,
+    /// From a copy of the stack, by the tables in the files (`.eh_frame`).
+    Dwarf,
+}
+
+impl Unwind {
+    /// The word in JSON, and on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Unwind::FramePointers => "fp",
+            Unwind::Dwarf => "dwarf",
+        }
+    }
+
+    /// The way with that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Unwind> {
+        [Unwind::FramePointers, Unwind::Dwarf].into_iter().find(|way| way.word() == word)
+    }
 }
 
 /// How the calls in a program end.
@@ -169,8 +200,9 @@ pub struct Stack {
 pub enum StackEnd {
     /// At the start of the program or of a thread.
     Complete,
-    /// The chain of frame pointers ends earlier: code without frame pointers, or more calls than a
-    /// record has room for.
+    /// It ends earlier. Of a chain of frame pointers: code without them, or more calls than a
+    /// record has room for. Of a copied stack: code without tables, or more stack or calls than
+    /// are kept.
     #[default]
     Truncated,
     /// The kernel could not read them.

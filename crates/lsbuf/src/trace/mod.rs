@@ -8,10 +8,12 @@
 //! was lost, as an [`Item`] of its own, and summed up in [`Trace::losses`].
 //!
 //! Limits: see [`Event`] for what a trace cannot see. Pids are those of the first pid namespace.
-//! The kernel keeps 48 calls of a program and 24 of its own.
+//! The kernel keeps 48 calls of a program and 24 of its own. Of a stack that is unwound by tables
+//! ([`Settings::unwind`]) 32 KiB are copied, and 128 calls are told.
 
 mod balance;
 mod known;
+mod unwind;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -25,6 +27,7 @@ use rustix::time::ClockId;
 
 pub use self::balance::{Balance, BalanceRow, BalanceSum};
 use self::known::KnownBuffers;
+use self::unwind::{Copied, CopiedStacks};
 use crate::error::{Error, ErrorKind};
 use crate::kernel::bpf::Unavailable;
 pub use crate::kernel::bpf::tracing::Stacks;
@@ -32,7 +35,7 @@ use crate::kernel::bpf::tracing::{RawEvent, RawStacks, TraceSettings, Tracer};
 use crate::kernel::clock;
 use crate::kernel::process::ProcessDir;
 use crate::kernel::root::ProcRoot;
-use crate::model::{Actor, Bytes, Event, Happening, KernelFrame, Label, Pid, Stack};
+use crate::model::{Actor, Bytes, Event, Happening, KernelFrame, Label, Pid, Stack, Unwind};
 use crate::stacks::{self, Nameless, StackNames};
 
 /// How long to wait for one read of a file of a program whose calls get names.
@@ -52,6 +55,9 @@ const MOST_STACKS: usize = 50_000;
 pub struct Settings {
     /// Which events have stacks.
     pub stacks: Stacks,
+    /// How the calls in programs are found. With [`Unwind::Dwarf`] an event with a stack takes
+    /// 35 KiB of room, and not 3. Needs the feature `symbols`.
+    pub unwind: Unwind,
     /// Only what the processes of a command do ([`Trace::spawn`]), and what happens to buffers that
     /// they have made.
     pub only_command: bool,
@@ -61,7 +67,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { stacks: Stacks::None, only_command: false, room: Bytes(8 << 20) }
+        Settings {
+            stacks: Stacks::None,
+            unwind: Unwind::FramePointers,
+            only_command: false,
+            room: Bytes(8 << 20),
+        }
     }
 }
 
@@ -79,14 +90,24 @@ pub enum LossCause {
     Skipped,
     /// Stacks of programs that the kernel could not read.
     Stack,
+    /// Stacks that were to be unwound by tables, and were not: the process had exited or executed
+    /// another program, or has registers that are not understood. They have the calls by frame
+    /// pointers.
+    Unwind,
     /// Records that could not be understood.
     Record,
 }
 
 impl LossCause {
     /// All of them.
-    pub const ALL: [LossCause; 5] =
-        [LossCause::Room, LossCause::Map, LossCause::Skipped, LossCause::Stack, LossCause::Record];
+    pub const ALL: [LossCause; 6] = [
+        LossCause::Room,
+        LossCause::Map,
+        LossCause::Skipped,
+        LossCause::Stack,
+        LossCause::Unwind,
+        LossCause::Record,
+    ];
 
     /// The word in JSON.
     #[must_use]
@@ -96,6 +117,7 @@ impl LossCause {
             LossCause::Map => "map",
             LossCause::Skipped => "skipped",
             LossCause::Stack => "stack",
+            LossCause::Unwind => "unwind",
             LossCause::Record => "record",
         }
     }
@@ -108,6 +130,7 @@ impl LossCause {
             LossCause::Map => "processes or buffers of the command without room: their events are missing",
             LossCause::Skipped => "events, at most, not shown by the kernel: its programs were interrupted",
             LossCause::Stack => "stacks of programs that the kernel could not read",
+            LossCause::Unwind => "stacks by frame pointers alone, because the process was gone too soon",
             LossCause::Record => "records that could not be understood",
         }
     }
@@ -159,6 +182,7 @@ pub struct Trace {
     tracer: Tracer,
     known: KnownBuffers,
     names: StackNames,
+    unwinder: CopiedStacks,
     /// Names of addresses in the kernel.
     kernel_names: HashMap<u64, Vec<u8>>,
     /// Stacks with names, by process and calls without names.
@@ -177,6 +201,11 @@ impl Trace {
     /// # Errors
     /// If the caller lacks a right, or if the kernel can show no event.
     pub fn start(settings: Settings) -> Result<Trace, Error> {
+        let copy_stacks = settings.unwind == Unwind::Dwarf;
+        if copy_stacks && !cfg!(feature = "symbols") {
+            let why = "cannot unwind by tables: lsbuf was built without the feature symbols";
+            return Err(Error::new(ErrorKind::NoSource, why.to_owned()));
+        }
         let page = rustix::param::page_size() as u64;
         let room = settings.room.0.clamp(page, 1 << 30).next_power_of_two();
         let root = Arc::new(ProcRoot::open(Path::new("/proc"))?);
@@ -187,6 +216,7 @@ impl Trace {
             Path::new("/sys"),
             TraceSettings {
                 stacks: settings.stacks,
+                copy_stacks,
                 only_family: settings.only_command,
                 ring: u32::try_from(room).unwrap_or(1 << 30),
             },
@@ -198,6 +228,7 @@ impl Trace {
             tracer,
             known: KnownBuffers::default(),
             names: StackNames::new(&root, DEADLINE),
+            unwinder: CopiedStacks::new(&root, DEADLINE),
             kernel_names: HashMap::new(),
             stacks: HashMap::new(),
             root,
@@ -257,6 +288,8 @@ impl Trace {
         });
         let unread = unread.map_err(cannot)?;
         self.losses.add(LossCause::Record, unread, &mut items);
+        let not_unwound = self.unwinder.unwind(taken.iter_mut().map(|(_, one)| one));
+        self.losses.add(LossCause::Unwind, not_unwound, &mut items);
         self.name_stacks(&mut items, taken).map_err(cannot)?;
         if self.asked.elapsed() >= ASK_EVERY {
             self.ask_losses(&mut items).map_err(cannot)?;
@@ -372,6 +405,8 @@ struct UnnamedStack {
     kernel: Vec<u64>,
     /// The kernel could not read the calls in the program, though there were some.
     failed: bool,
+    /// For finding them in another way. Taken when that is done.
+    copied: Option<Copied>,
 }
 
 impl UnnamedStack {
@@ -383,7 +418,12 @@ impl UnnamedStack {
         if let Ok(user) = &stacks.user {
             stack.user = stacks::user_frames(user);
         }
-        UnnamedStack { pid: by.pid, started: by.started, stack, kernel: stacks.kernel.clone(), failed }
+        let has_some = !by.kernel && !by.exiting;
+        let copied = stacks.copied.as_ref().filter(|_| has_some).map(unwind::copied);
+        // With a copy, only the last way that fails is a loss.
+        let failed = failed && copied.is_none();
+        let kernel = stacks.kernel.clone();
+        UnnamedStack { pid: by.pid, started: by.started, stack, kernel, failed, copied }
     }
 }
 

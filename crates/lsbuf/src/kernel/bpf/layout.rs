@@ -422,6 +422,16 @@ structures! { TRACE_STRUCTURES:
         kernel: [u8; 24 * 8],
         user: [u8; 48 * 32],
     }
+    EventCopied, "event_copied" {
+        stacks: EventStacks,
+        registers: [u8; 34 * 8],
+        start_stack: u64,
+        start_code: u64,
+        copied_from: u64,
+        copied: u32,
+        _unused: u32,
+        copy: [u8; 32 << 10],
+    }
     Losses, "losses" {
         ring: u64,
         map: u64,

@@ -1,4 +1,5 @@
-//! Reads the symbols of files in a process of its own, which has little and can do little.
+//! Work on untrusted files in a process of its own, which has little and can do little: reading
+//! their symbols here, and unwinding stacks by them in `kernel::unwind`.
 //!
 //! The files are not trusted, and a parser of ELF and DWARF has many ways to loop, to take all
 //! memory, or to panic. Here it costs a child and no more. The child has the copies of the files
@@ -78,14 +79,29 @@ pub(super) fn ask(questions: &[Question], limit: Duration) -> Vec<Vec<Vec<Functi
 
 /// Lets one child answer as much as it can.
 fn ask_one(questions: &[Question], limit: Duration, end: Instant) -> Result<Vec<Vec<Function>>, Errno> {
+    let keep = questions.iter().flat_map(|question| &question.copies).map(AsRawFd::as_raw_fd).collect();
+    let bytes = run(keep, limit, end, |to| answer_all(questions, to))?;
+    Ok(answer::all(&bytes))
+}
+
+/// Runs `work` in a child, which has these fds, and returns what it has written. Waits no longer
+/// than `limit` for the next piece, and not beyond `end`.
+pub(in crate::kernel) fn run(
+    keep: Vec<RawFd>,
+    limit: Duration,
+    end: Instant,
+    work: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<Vec<u8>, Errno> {
     let (from, to) = pipe_with(PipeFlags::CLOEXEC)?;
     let parent = getpid();
-    // SAFETY: the child runs `answer_all` and then exits; it returns to no other code. What it uses
-    // of the program is the allocator, which the C library's fork keeps usable.
+    // SAFETY: the child runs `work` and then exits; it returns to no other code. What it uses of
+    // the program is the allocator, which the C library's fork keeps usable.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // The panic of a parser ends as the other faults do. There is nothing to say it to.
-        let done = catch_unwind(AssertUnwindSafe(|| answer_all(questions, to.as_fd(), parent, limit)));
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            if give_up_rights(keep, to.as_fd(), parent, limit)? { work(to.as_fd()) } else { Ok(()) }
+        }));
         // SAFETY: ends this process at once, without the handlers of the program that it is a copy
         // of.
         unsafe { libc::_exit(i32::from(!matches!(done, Ok(Ok(()))))) }
@@ -95,7 +111,7 @@ fn ask_one(questions: &[Question], limit: Duration, end: Instant) -> Result<Vec<
     let bytes = read_until(from.as_fd(), limit, end);
     let _ = kill_process(child, Signal::KILL);
     let _ = retry(|| waitpid(Some(child), WaitOptions::empty()));
-    Ok(answer::all(&bytes))
+    Ok(bytes)
 }
 
 /// Reads to the end of the pipe, or until nothing came for `limit`, or until `end`.
@@ -120,29 +136,42 @@ fn read_until(from: BorrowedFd<'_>, limit: Duration, end: Instant) -> Vec<u8> {
     bytes
 }
 
-/// What the child does.
-fn answer_all(questions: &[Question], to: BorrowedFd<'_>, parent: Pid, limit: Duration) -> Result<(), Errno> {
+/// What the child does first. `false`: its parent has exited.
+fn give_up_rights(
+    mut keep: Vec<RawFd>,
+    to: BorrowedFd<'_>,
+    parent: Pid,
+    limit: Duration,
+) -> Result<bool, Errno> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() != Some(parent) {
-        return Ok(());
+        return Ok(false);
     }
-    let mut keep: Vec<RawFd> = vec![to.as_raw_fd()];
-    keep.extend(questions.iter().flat_map(|question| &question.copies).map(AsRawFd::as_raw_fd));
+    keep.push(to.as_raw_fd());
     close_others(keep);
     forget_handlers();
     set_limits(limit)?;
     if geteuid().is_root() {
         become_nobody();
     }
+    Ok(true)
+}
+
+/// Finds the functions, and writes each answer as it is found.
+fn answer_all(questions: &[Question], to: BorrowedFd<'_>) -> Result<(), Errno> {
     for question in questions {
         for found in functions(&question.copies, &question.addresses) {
-            let bytes = Answer(&found).to_bytes();
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let wrote = retry(|| write(to, rest))?;
-                rest = rest.get(wrote..).unwrap_or_default();
-            }
+            write_all(to, &Answer(&found).to_bytes())?;
         }
+    }
+    Ok(())
+}
+
+/// Writes all of these bytes.
+pub(in crate::kernel) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let wrote = retry(|| write(to, bytes))?;
+        bytes = bytes.get(wrote..).unwrap_or_default();
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ const MOST: u64 = 256 << 20;
 const PIECE: usize = 256 << 10;
 
 /// A file of another process.
-pub(super) struct File(pub(super) OwnedFd);
+pub(in crate::kernel) struct File(pub(super) OwnedFd);
 
 impl Bytes for File {
     fn read_at(&self, at: u64, into: &mut [u8]) -> Option<usize> {

@@ -1,5 +1,5 @@
 //! What is needed of an ELF file before its symbols are read: the build id, where its segments are,
-//! and which sections have symbols.
+//! which sections have symbols, and which have the tables for unwinding.
 //!
 //! The file may be an untrusted user's, so every number in it may be a lie. All sizes have limits,
 //! no step is repeated because the file says so, and a part that does not fit is left out. The
@@ -50,6 +50,19 @@ pub(crate) struct Elf {
     pub(crate) tables: Vec<Range<u64>>,
     /// The sections, in the order of the file.
     pub(crate) sections: Vec<Section>,
+    /// The section `.eh_frame`, which says how to find the caller of each function.
+    pub(crate) eh_frame: Option<Table>,
+    /// The section `.eh_frame_hdr`, which has an index of it.
+    pub(crate) eh_frame_hdr: Option<Table>,
+}
+
+/// A section that is mapped when the file runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// The address that the linker gave to it.
+    pub(crate) address: u64,
+    /// Its bytes in the file.
+    pub(crate) bytes: Range<u64>,
 }
 
 /// A part of the file that is mapped when it runs.
@@ -58,6 +71,14 @@ pub(crate) struct Segment {
     offset: u64,
     size: u64,
     address: u64,
+}
+
+#[cfg(test)]
+impl Segment {
+    /// A segment with the first bytes of the file, from that address on.
+    pub(crate) fn first(size: u64, address: u64) -> Segment {
+        Segment { offset: 0, size, address }
+    }
 }
 
 /// A section.
@@ -116,6 +137,12 @@ impl Elf {
                 || raw.kind == SHT_PROGBITS && is_debug)
                 && raw.flags & SHF_COMPRESSED == 0;
             let bytes = range(raw.offset, if raw.kind == SHT_NOBITS { 0 } else { raw.size });
+            let table = || bytes.clone().map(|bytes| Table { address: raw.address, bytes });
+            if name.starts_with(b".eh_frame\0") {
+                self.eh_frame = table();
+            } else if name.starts_with(b".eh_frame_hdr\0") {
+                self.eh_frame_hdr = table();
+            }
             self.sections.extend(bytes.map(|bytes| Section { kind_at, has_names, bytes }));
         }
         self
@@ -161,8 +188,8 @@ pub(crate) const SHT_NOBITS: u32 = 8;
 const SHT_DYNSYM: u32 = 11;
 const SHF_COMPRESSED: u64 = 0x800;
 
-/// A table of the file: where, how many entries, and how large each is.
-struct Table {
+/// A table of headers in the file: where, how many entries, and how large each is.
+struct Headers {
     at: u64,
     count: usize,
     each: usize,
@@ -170,8 +197,8 @@ struct Table {
 
 struct Header {
     layout: Layout,
-    segments: Table,
-    sections: Table,
+    segments: Headers,
+    sections: Headers,
     /// The index of the section with the sections' names.
     names: usize,
 }
@@ -187,6 +214,7 @@ struct RawSection {
     name: u32,
     kind: u32,
     flags: u64,
+    address: u64,
     offset: u64,
     size: u64,
 }
@@ -206,7 +234,7 @@ impl Header {
             let (at, each) = (layout.number(&bytes, at)?, each?);
             // A file may have no such table. Its entries then have no size.
             let count = if each < least || at == 0 { 0 } else { count };
-            Some(Table { at, count, each: each.max(least) })
+            Some(Headers { at, count, each: each.max(least) })
         };
         let (least_segment, least_section) = if wide { (56, 64) } else { (32, 40) };
         Some(Header {
@@ -239,11 +267,12 @@ impl Layout {
     }
 
     fn section(&self, entry: &[u8]) -> Option<RawSection> {
-        let [flags, offset, size] = if self.wide { [8, 24, 32] } else { [8, 16, 20] };
+        let [flags, address, offset, size] = if self.wide { [8, 16, 24, 32] } else { [8, 12, 16, 20] };
         Some(RawSection {
             name: word(entry, 0)?,
             kind: word(entry, 4)?,
             flags: self.number(entry, flags)?,
+            address: self.number(entry, address)?,
             offset: self.number(entry, offset)?,
             size: self.number(entry, size)?,
         })
@@ -251,7 +280,7 @@ impl Layout {
 }
 
 /// The bytes of a table, if it has entries and at most `most`, and where they are.
-fn table(file: &impl Bytes, table: &Table, most: usize) -> Option<(Vec<u8>, Range<u64>)> {
+fn table(file: &impl Bytes, table: &Headers, most: usize) -> Option<(Vec<u8>, Range<u64>)> {
     let count = Some(table.count).filter(|count| (1..=most).contains(count))?;
     let size = u64::try_from(count.checked_mul(table.each)?).ok()?;
     // Entries can be said to be larger than they are. Those of a real file are 64 bytes at most.

@@ -94,11 +94,14 @@ pub(super) fn find(
     found
 }
 
-/// Whether the process is the one that was started then. procfs tells it in clock ticks.
+/// Whether the process is the one that was started then.
 fn is_same(process: &ProcessDir, started: Duration) -> bool {
-    let ticks = u128::from(rustix::param::clock_ticks_per_second());
-    let started = started.as_nanos() * ticks / 1_000_000_000;
-    process.identify().is_ok_and(|process| u128::from(process.start_time) == started)
+    process.identify().is_ok_and(|process| u128::from(process.start_time) == in_ticks(started))
+}
+
+/// A time in clock ticks, as procfs tells it.
+pub(in crate::kernel) fn in_ticks(time: Duration) -> u128 {
+    time.as_nanos() * u128::from(rustix::param::clock_ticks_per_second()) / 1_000_000_000
 }
 
 /// The first executable mapping of each file, and the file's path.
@@ -118,7 +121,7 @@ fn executed(process: &ProcessDir) -> Result<Vec<(MapRef, Vec<u8>)>> {
 
 /// Pins the file of a mapping. A path in `maps` is below our root if it can be reached from there,
 /// else below that of the mount, which is the process's root in a container.
-fn pin(process: &Folder, vma: &MapRef, path: &[u8]) -> Result<OwnedFd> {
+pub(in crate::kernel) fn pin(process: &Folder, vma: &MapRef, path: &[u8]) -> Result<OwnedFd> {
     process
         .pin(map_files::link(vma).as_str())
         .or_else(|_| below(&process.pin(c"root")?, path))
@@ -137,14 +140,14 @@ fn below(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
 }
 
 /// An open ELF file.
-struct Opened {
-    file: File,
-    elf: Elf,
+pub(in crate::kernel) struct Opened {
+    pub(in crate::kernel) file: File,
+    pub(in crate::kernel) elf: Elf,
     is_roots: bool,
 }
 
 /// Opens a pinned file for reading, if it is a regular one, and reads it as an ELF file.
-fn readable(pinned: OwnedFd) -> Option<Opened> {
+pub(in crate::kernel) fn readable(pinned: OwnedFd) -> Option<Opened> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let mask = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::UID;
     let facts = guard::stat_at(pinned.as_fd(), c"", flags, mask).ok()?;

@@ -15,10 +15,10 @@
 
 mod answer;
 pub(crate) mod cache;
-mod child;
-mod copy;
+pub(in crate::kernel) mod child;
+pub(in crate::kernel) mod copy;
 pub(crate) mod elf;
-mod find;
+pub(in crate::kernel) mod find;
 #[cfg(test)]
 mod hostile_tests;
 mod name;

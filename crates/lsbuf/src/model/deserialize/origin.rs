@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::super::{
     Birth, BuildId, Client, CodePlace, Function, KernelFrame, Label, NoClient, NoOrigin, Origin, Pid,
-    Receipt, Stack, StackEnd, Tid, UserFrame,
+    Receipt, Stack, StackEnd, Tid, Unwind, UserFrame,
 };
 use super::text::{address, label, time};
 
@@ -126,6 +126,7 @@ impl JsonClient {
 pub(super) struct JsonStack {
     user: Vec<UserFrame>,
     user_end: String,
+    unwind: Option<String>,
     kernel: Vec<KernelFrame>,
 }
 
@@ -133,7 +134,9 @@ impl JsonStack {
     pub(super) fn into_model(self) -> Result<Stack, String> {
         let user_end = StackEnd::of_word(&self.user_end);
         let user_end = user_end.ok_or_else(|| format!("{:?} is no end of a stack", self.user_end))?;
-        Ok(Stack { kernel: self.kernel, user: self.user, user_end })
+        let unwind = self.unwind.as_deref().map_or(Some(Unwind::default()), Unwind::of_word);
+        let unwind = unwind.ok_or_else(|| format!("{:?} is no way to unwind", self.unwind))?;
+        Ok(Stack { kernel: self.kernel, user: self.user, user_end, unwind })
     }
 }
 

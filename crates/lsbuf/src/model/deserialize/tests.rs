@@ -83,6 +83,7 @@ fn with_every_part() -> Snapshot {
         kernel: vec![KernelFrame { function: hostile(), module: Some("udmabuf".into()) }],
         user: vec![frame, UserFrame::new(CodePlace::Address(0x7f00_0000_0000))],
         user_end: StackEnd::Truncated,
+        unwind: Unwind::Dwarf,
     };
     buffer.origin = Some(Box::new(Origin::Made(Box::new(Birth {
         after_boot: std::time::Duration::from_nanos(5_000_000_001),

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::{Lost, Time, lost_bytes, timestamp};
 use crate::model::{
-    Birth, Client, CodePlace, Function, KernelFrame, Label, Origin, Pid, Receipt, Stack, Tid, UserFrame,
+    Birth, Client, CodePlace, Function, KernelFrame, Label, Origin, Pid, Receipt, Stack, Tid, Unwind,
+    UserFrame,
 };
 
 #[derive(Serialize)]
@@ -121,13 +122,17 @@ impl JsonReceipt<'_> {
 pub(super) struct JsonStack<'a> {
     user: &'a [UserFrame],
     user_end: &'static str,
+    /// Left out of stacks by frame pointers, which all were at first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unwind: Option<&'static str>,
     kernel: &'a [KernelFrame],
 }
 
 impl JsonStack<'_> {
     pub(super) fn of(stack: &Stack) -> JsonStack<'_> {
-        let Stack { kernel, user, user_end } = stack;
-        JsonStack { user, user_end: user_end.word(), kernel }
+        let Stack { kernel, user, user_end, unwind } = stack;
+        let unwind = (*unwind != Unwind::default()).then_some(unwind.word());
+        JsonStack { user, user_end: user_end.word(), unwind, kernel }
     }
 }
 

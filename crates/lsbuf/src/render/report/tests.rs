@@ -50,6 +50,7 @@ fn stack() -> Stack {
         ],
         kernel: vec![kernel("udmabuf_ioctl", Some("udmabuf")), kernel("entry_SYSCALL_64", None)],
         user_end: StackEnd::Complete,
+        unwind: crate::model::Unwind::default(),
     }
 }
 

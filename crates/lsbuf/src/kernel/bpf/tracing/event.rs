@@ -54,8 +54,28 @@ pub(crate) struct RawEvent<'r> {
 pub(crate) struct RawStacks<'r> {
     /// Addresses in the kernel, the innermost first.
     pub(crate) kernel: Vec<u64>,
+    /// The calls in the program, as the kernel has found them by frame pointers.
     pub(crate) user: Result<UserStack<'r>, Errno>,
+    /// `None`: not asked for.
+    pub(crate) copied: Option<CopiedStack<'r>>,
 }
+
+/// The registers and the stack that a thread had at an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "symbols"), allow(dead_code, reason = "without it no stack is unwound"))]
+pub(crate) struct CopiedStack<'r> {
+    /// As the kernel keeps them (`struct pt_regs`). All 0: there are none.
+    pub(crate) registers: [u64; REGISTERS],
+    /// Where the stack and the code of the process begin, as `stat` of procfs says it.
+    pub(crate) start_stack: u64,
+    pub(crate) start_code: u64,
+    /// The address of the first byte of `bytes`.
+    pub(crate) from: u64,
+    pub(crate) bytes: &'r [u8],
+}
+
+/// How many words the registers are: `MOST_REGISTERS` of bpf/trace.h.
+pub(super) const REGISTERS: usize = 34;
 
 impl<'r> RawEvent<'r> {
     /// Reads a record.
@@ -69,7 +89,8 @@ impl<'r> RawEvent<'r> {
 
         let head = layout::Head::read(bytes).ok_or(Malformed)?;
         let size = head.size as usize;
-        let with_stacks = size == size_of::<layout::EventStacks>();
+        let with_copy = size == size_of::<layout::EventCopied>();
+        let with_stacks = with_copy || size == size_of::<layout::EventStacks>();
         if head.kind != layout::EVENT || bytes.len() != size {
             return Err(Malformed);
         }
@@ -154,6 +175,9 @@ impl<'r> RawEvent<'r> {
 
 impl<'r> RawStacks<'r> {
     fn of(bytes: &'r [u8], event: &layout::Event) -> Result<RawStacks<'r>, Malformed> {
+        let copied = bytes.get(size_of::<layout::EventStacks>()..).filter(|copied| !copied.is_empty());
+        let copied = if copied.is_some() { Some(CopiedStack::of(bytes)?) } else { None };
+        let bytes = bytes.get(..size_of::<layout::EventStacks>()).ok_or(Malformed)?;
         let (kernel, user) = (
             std::mem::offset_of!(layout::EventStacks, kernel),
             std::mem::offset_of!(layout::EventStacks, user),
@@ -168,7 +192,36 @@ impl<'r> RawStacks<'r> {
             Ok(frames) => Ok(UserStack::new(frames)),
             Err(error) => Err(Errno::from_raw_os_error(error.saturating_neg())),
         };
-        Ok(RawStacks { kernel: addresses.iter().map(|one| u64::from_ne_bytes(*one)).collect(), user })
+        let kernel = addresses.iter().map(|one| u64::from_ne_bytes(*one)).collect();
+        Ok(RawStacks { kernel, user, copied })
+    }
+}
+
+impl<'r> CopiedStack<'r> {
+    fn of(record: &'r [u8]) -> Result<CopiedStack<'r>, Malformed> {
+        /// The structure without the copy, which would be copied once more.
+        macro_rules! field {
+            ($name:ident) => {
+                record
+                    .get(std::mem::offset_of!(layout::EventCopied, $name)..)
+                    .and_then(Field::read)
+                    .ok_or(Malformed)?
+            };
+        }
+        let words: [u8; REGISTERS * size_of::<u64>()] = field!(registers);
+        let mut registers = [0; REGISTERS];
+        for (register, word) in registers.iter_mut().zip(words.as_chunks().0) {
+            *register = u64::from_ne_bytes(*word);
+        }
+        let copied: u32 = field!(copied);
+        let copy = record.get(std::mem::offset_of!(layout::EventCopied, copy)..).ok_or(Malformed)?;
+        Ok(CopiedStack {
+            registers,
+            start_stack: field!(start_stack),
+            start_code: field!(start_code),
+            from: field!(copied_from),
+            bytes: usize::try_from(copied).ok().and_then(|copied| copy.get(..copied)).ok_or(Malformed)?,
+        })
     }
 }
 
@@ -302,22 +355,51 @@ mod tests {
         assert_eq!((stacks.kernel.len(), stacks.user), (0, Err(Errno::FAULT)));
     }
 
+    /// Check that a copied stack is as long as the program said, and no longer than the record.
+    #[test]
+    fn copies() {
+        let copied = |length: u32| {
+            let mut bytes = made().with_stacks(&[], &[]);
+            bytes.extend((1..=34u64).flat_map(u64::to_ne_bytes));
+            bytes.extend([0x7fff, 0x40_0000, 0x7000].map(u64::to_ne_bytes).concat());
+            bytes.extend([length, 0].map(u32::to_ne_bytes).concat());
+            bytes.resize(size_of::<layout::EventCopied>(), 7);
+            let size = u32::try_from(bytes.len()).unwrap();
+            bytes[4..8].copy_from_slice(&size.to_ne_bytes());
+            let event = RawEvent::of(&bytes)?;
+            let copied = event.stacks.unwrap().copied.unwrap();
+            assert_eq!((copied.registers[0], copied.registers[33]), (1, 34));
+            assert_eq!((copied.start_stack, copied.start_code, copied.from), (0x7fff, 0x40_0000, 0x7000));
+            Ok(copied.bytes.to_vec())
+        };
+        assert_eq!(copied(1024), Ok(vec![7; 1024]));
+        assert_eq!(copied(32 << 10), Ok(vec![7; 32 << 10]));
+        assert_eq!((copied(0), copied((32 << 10) + 1)), (Ok(vec![]), Err(Malformed)));
+    }
+
     proptest! {
         /// Check that no bytes make the parser panic, and that a record of another length is
         /// refused.
         #[test]
         fn any_bytes(
-            mut bytes in proptest::collection::vec(any::<u8>(), 8..2400),
-            stacks in any::<bool>(),
+            mut bytes in proptest::collection::vec(any::<u8>(), 8..3000),
+            size in prop::sample::select(vec![
+                size_of::<layout::Event>(),
+                size_of::<layout::EventStacks>(),
+                size_of::<layout::EventCopied>(),
+            ]),
         ) {
-            let size = if stacks { size_of::<layout::EventStacks>() } else { size_of::<layout::Event>() };
             bytes[..4].copy_from_slice(&layout::EVENT.to_ne_bytes());
             bytes[4..8].copy_from_slice(&u32::try_from(size).unwrap().to_ne_bytes());
             if bytes.len() != size {
                 prop_assert_eq!(RawEvent::of(&bytes), Err(Malformed));
             }
             bytes.resize(size, 0);
-            let _ = RawEvent::of(&bytes);
+            if let Ok(event) = RawEvent::of(&bytes)
+                && let Some(copied) = event.stacks.and_then(|stacks| stacks.copied)
+            {
+                prop_assert!(copied.bytes.len() <= 32 << 10);
+            }
         }
     }
 }

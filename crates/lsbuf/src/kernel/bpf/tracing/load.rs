@@ -26,9 +26,11 @@ use crate::kernel::btf_file::BtfFile;
 use crate::model::Pid;
 
 /// The functions that are looked for in the kernel's type information: one for each of [`HOOKS`],
-/// and that of the iterator over the elements of a map.
-const FUNCTIONS: [&str; HOOKS.len() + 1] = {
-    let mut functions = ["bpf_iter_bpf_map_elem"; HOOKS.len() + 1];
+/// that of the iterator over the elements of a map, and the helper that returns a task's registers
+/// (Linux 5.15, commit dd6e10fbd9fb).
+const FUNCTIONS: [&str; HOOKS.len() + 2] = {
+    let mut functions = ["bpf_iter_bpf_map_elem"; HOOKS.len() + 2];
+    functions[HOOKS.len() + 1] = "bpf_task_pt_regs";
     let mut at = 0;
     while at < HOOKS.len() {
         functions[at] = HOOKS[at].function;
@@ -62,6 +64,8 @@ pub enum Stacks {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TraceSettings {
     pub(crate) stacks: Stacks,
+    /// Whether those have a copy of the thread's registers and stack, too.
+    pub(crate) copy_stacks: bool,
     /// Only processes of one command ([`Tracer::adopt`]), and buffers that they make.
     pub(crate) only_family: bool,
     /// Bytes of the ring buffer: a power of two, and a multiple of the page size.
@@ -119,6 +123,8 @@ impl Tracer {
             ("secret", secret.to_vec()),
             ("only_family", u32::from(settings.only_family).to_ne_bytes().to_vec()),
             ("stacks", (settings.stacks as u32).to_ne_bytes().to_vec()),
+            ("copy_stacks", u32::from(settings.copy_stacks).to_ne_bytes().to_vec()),
+            ("registers", u32::from(kernel.functions[HOOKS.len() + 1].is_some()).to_ne_bytes().to_vec()),
         ];
         for (nth, hook) in HOOKS.iter().enumerate() {
             if let Some(name) = hook.arguments {

@@ -11,7 +11,7 @@ mod hooks;
 mod load;
 mod ring;
 
-pub(crate) use self::event::{EventObject, RawEvent, RawStacks};
+pub(crate) use self::event::{CopiedStack, EventObject, RawEvent, RawStacks};
 pub use self::load::Stacks;
 #[cfg(test)]
 pub(crate) use self::load::object;
