@@ -14,7 +14,8 @@ use crate::arch::Arch;
 use crate::cmd;
 use crate::workspace::Workspace;
 
-/// Flags of every build: no library, and frame pointers in every function.
+/// Flags of every build: no library, and frame pointers in every function, if no later flag says
+/// another thing.
 const FLAGS: &[&str] = &[
     "-O1",
     "-Wall",
@@ -28,13 +29,22 @@ const FLAGS: &[&str] = &[
     "-fno-asynchronous-unwind-tables",
 ];
 
-/// What the linker is told for one build, besides.
+/// What compiler and linker are told for one build, besides.
 fn flags(build: Build) -> &'static [&'static str] {
     match build {
         Build::Fixed => &["-static", "-no-pie", "-fno-pie", "-Wl,--build-id=sha1"],
         Build::Pie => &["-static-pie", "-fPIE", "-Wl,--build-id=sha1"],
         Build::Stripped => &["-static-pie", "-fPIE", "-Wl,--build-id=sha1", "-s"],
         Build::WithoutBuildId => &["-static-pie", "-fPIE", "-Wl,--build-id=none"],
+        Build::WithoutFramePointers => &[
+            "-static-pie",
+            "-fPIE",
+            "-Wl,--build-id=sha1",
+            "-Wl,--eh-frame-hdr",
+            "-fomit-frame-pointer",
+            "-fasynchronous-unwind-tables",
+            "-DROOM=1000",
+        ],
     }
 }
 

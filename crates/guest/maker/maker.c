@@ -3,7 +3,8 @@
  * A program that makes one memfd by calls whose names a test knows.
  *
  * It has no library and keeps frame pointers, so that its stack can be read to the beginning. It is
- * built at a fixed address, at any address, without symbols, and without a build id.
+ * built at a fixed address, at any address, without symbols, without a build id, and without frame
+ * pointers. The last one has tables for unwinding, and with ROOM each call takes so much stack.
  *
  *     maker CALLS PROGRAM [ARGUMENT]...
  *
@@ -52,12 +53,14 @@ call(word number, word a, word b, word c, word d, word e, word *after)
 #if defined(__x86_64__)
 enum { READ = 0, WRITE = 1, CLONE = 56, EXECVE = 59, EXIT = 231, MEMFD_CREATE = 319 };
 __asm__(".globl _start\n.type _start, @function\n"
-	"_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n\thlt\n"
+	"_start:\n\t.cfi_startproc\n\t.cfi_undefined rip\n"
+	"\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n\thlt\n\t.cfi_endproc\n"
 	".size _start, . - _start\n");
 #elif defined(__aarch64__)
 enum { READ = 63, WRITE = 64, CLONE = 220, EXECVE = 221, EXIT = 94, MEMFD_CREATE = 279 };
 __asm__(".globl _start\n.type _start, %function\n"
-	"_start:\n\tmov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tbl begin\n\tbrk #0\n"
+	"_start:\n\t.cfi_startproc\n\t.cfi_undefined x30\n"
+	"\tmov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tbl begin\n\tbrk #0\n\t.cfi_endproc\n"
 	".size _start, . - _start\n");
 #endif
 
@@ -89,8 +92,16 @@ own long make(void)
 	return fd;
 }
 
+/* A variable of that size, which takes its part of the stack while the function runs. */
+#ifdef ROOM
+#define take_room() volatile char room[ROOM]; room[0] = 0
+#else
+#define take_room() (void)0
+#endif
+
 own long even(word calls)
 {
+	take_room();
 	long fd = calls ? odd(calls - 1) : make();
 
 	/* Something to do after the call, or it would be a jump. */
@@ -100,6 +111,7 @@ own long even(word calls)
 
 own long odd(word calls)
 {
+	take_room();
 	long fd = calls ? even(calls - 1) : make();
 
 	__asm__ volatile("" : "+r"(fd));

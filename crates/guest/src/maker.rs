@@ -13,11 +13,15 @@ pub enum Build {
     Stripped,
     /// At any address, without a build id.
     WithoutBuildId,
+    /// At any address, without frame pointers and with tables for unwinding. Each call takes about
+    /// 1000 bytes of the stack.
+    WithoutFramePointers,
 }
 
 impl Build {
     /// All of them.
-    pub const ALL: [Build; 4] = [Build::Fixed, Build::Pie, Build::Stripped, Build::WithoutBuildId];
+    pub const ALL: [Build; 5] =
+        [Build::Fixed, Build::Pie, Build::Stripped, Build::WithoutBuildId, Build::WithoutFramePointers];
 
     /// The name of the program's file. A command name is no longer.
     pub fn name(self) -> &'static str {
@@ -26,6 +30,7 @@ impl Build {
             Build::Pie => "maker-pie",
             Build::Stripped => "maker-stripped",
             Build::WithoutBuildId => "maker-no-id",
+            Build::WithoutFramePointers => "maker-no-fp",
         }
     }
 

@@ -10,7 +10,7 @@ mod kinds;
 mod kit;
 mod losses;
 mod makers;
-mod program;
+pub(in crate::scenarios) mod program;
 mod programs;
 
 use crate::kernels::Kernels;

@@ -16,9 +16,9 @@ use serde_json::Value;
 
 /// A program that has made its memfd and waits.
 #[derive(Debug)]
-pub(super) struct Maker {
-    pub(super) pid: u32,
-    pub(super) made: Made,
+pub(in crate::scenarios) struct Maker {
+    pub(in crate::scenarios) pid: u32,
+    pub(in crate::scenarios) made: Made,
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -26,11 +26,11 @@ pub(super) struct Maker {
 
 /// A memfd, and the truth of who made it where.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
+pub(in crate::scenarios) struct Made {
     /// Its inode number.
-    pub(super) ino: u64,
+    pub(in crate::scenarios) ino: u64,
     /// When the maker was started, in clock ticks after boot.
-    pub(super) started: u64,
+    pub(in crate::scenarios) started: u64,
     /// Offset in the file, or the address if the file has no build id.
     place: u64,
     build_id: Option<String>,
@@ -42,47 +42,47 @@ pub(super) struct Made {
 
 /// What a program says of the memfd that it has made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
-    pub(super) fd: u32,
+pub(in crate::scenarios) struct Said {
+    pub(in crate::scenarios) fd: u32,
     /// The address after the system call.
-    pub(super) address: u64,
+    pub(in crate::scenarios) address: u64,
 }
 
 /// The command that makes a memfd after so many calls. Told to, it executes `then`.
-pub(super) fn command(path: &str, calls: usize, then: &[&str]) -> Command {
+pub(in crate::scenarios) fn command(path: &str, calls: usize, then: &[&str]) -> Command {
     let mut command = Command::new(path);
     command.arg(calls.to_string()).args(then);
     command
 }
 
 /// The functions that lead to the memfd after so many calls, the innermost first.
-pub(super) fn functions(calls: usize) -> Vec<String> {
+pub(in crate::scenarios) fn functions(calls: usize) -> Vec<String> {
     let between = (0..calls).rev().map(|depth| if depth % 2 == 0 { "odd" } else { "even" });
     ["make"].into_iter().chain(between).chain(["begin", "_start"]).map(str::to_owned).collect()
 }
 
 impl Maker {
     /// Starts a program, and waits until it has made its memfd.
-    pub(super) fn start(command: &mut Command) -> anyhow::Result<Maker> {
+    pub(in crate::scenarios) fn start(command: &mut Command) -> anyhow::Result<Maker> {
         let (child, input, output, said) = start(command)?;
         let pid = child.id();
         Ok(Maker { pid, made: Made::by(pid, said)?, child, input, output })
     }
 
     /// Tells the program a letter.
-    pub(super) fn tell(&mut self, letter: u8) -> anyhow::Result<()> {
+    pub(in crate::scenarios) fn tell(&mut self, letter: u8) -> anyhow::Result<()> {
         self.input.write_all(&[letter]).context("telling a maker")
     }
 
     /// The next line that it prints, or whatever it has executed.
-    pub(super) fn line(&mut self) -> anyhow::Result<String> {
+    pub(in crate::scenarios) fn line(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
     }
 
     /// Waits until the program has exited.
-    pub(super) fn ended(&mut self) -> anyhow::Result<()> {
+    pub(in crate::scenarios) fn ended(&mut self) -> anyhow::Result<()> {
         self.child.wait().map(drop).context("waiting for a maker")
     }
 }
@@ -96,7 +96,7 @@ impl Drop for Maker {
 }
 
 /// Starts a program that makes a memfd. Returns what it says, and how to talk to it.
-pub(super) fn start(
+pub(in crate::scenarios) fn start(
     command: &mut Command,
 ) -> anyhow::Result<(Child, ChildStdin, BufReader<ChildStdout>, Said)> {
     let mut child =
@@ -112,7 +112,7 @@ pub(super) fn start(
 
 impl Made {
     /// Reads the truth of the memfd that a running process has made.
-    pub(super) fn by(pid: u32, said: Said) -> anyhow::Result<Made> {
+    pub(in crate::scenarios) fn by(pid: u32, said: Said) -> anyhow::Result<Made> {
         let ino = fs::metadata(format!("/proc/{pid}/fd/{}", said.fd)).context("the memfd")?.ino();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
@@ -135,7 +135,7 @@ impl Made {
     }
 
     /// The innermost call in one line. If it has no `name`, the place is all.
-    pub(super) fn call(&self, has_name: bool) -> String {
+    pub(in crate::scenarios) fn call(&self, has_name: bool) -> String {
         let module = self.build_id.as_ref().filter(|_| has_name).map(|_| self.module.as_str());
         call(
             self.function.as_deref().filter(|_| module.is_some()),
@@ -180,7 +180,7 @@ fn call(function: Option<&str>, module: Option<&str>, build_id: Option<&str>, pl
 }
 
 /// The innermost call as lsbuf tells it.
-pub(super) fn told_call(origin: &Value) -> anyhow::Result<String> {
+pub(in crate::scenarios) fn told_call(origin: &Value) -> anyhow::Result<String> {
     let frame = &origin["stack"]["user"][0];
     let address =
         frame["address"].as_str().map(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16));
@@ -190,14 +190,14 @@ pub(super) fn told_call(origin: &Value) -> anyhow::Result<String> {
 }
 
 /// All functions as lsbuf tells them, the innermost first.
-pub(super) fn told_functions(origin: &Value) -> String {
+pub(in crate::scenarios) fn told_functions(origin: &Value) -> String {
     let frames = origin["stack"]["user"].as_array().into_iter().flatten();
     let names = frames.map(|frame| frame["functions"][0]["name"].as_str().unwrap_or("?"));
     names.collect::<Vec<_>>().join(" ")
 }
 
 /// When the maker was started as lsbuf tells it, in clock ticks.
-pub(super) fn told_start(origin: &Value) -> anyhow::Result<u64> {
+pub(in crate::scenarios) fn told_start(origin: &Value) -> anyhow::Result<u64> {
     let nanos = origin["started_ns"].as_u64().context("no start time")?;
     Ok(u64::try_from(u128::from(nanos) * u128::from(clock_ticks_per_second()) / 1_000_000_000)?)
 }

@@ -5,6 +5,7 @@ mod kit;
 mod lives;
 mod passing;
 mod storm;
+mod unwind;
 
 use crate::kernels::Kernels;
 use crate::need::Need;
@@ -58,6 +59,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: Kernels::OldestAndNewest,
         ways: &[],
         run: command::of_a_command,
+    },
+    Scenario {
+        name: "trace_without_frame_pointers",
+        claim: "Of a program without frame pointers --unwind dwarf tells all calls, which frame pointers do not; of more stack than is copied the innermost ones, and that they are truncated; of a process that has gone that they are by frame pointers",
+        needs: &[Need::Fentry],
+        kernels: Kernels::OldestAndNewest,
+        ways: &[],
+        run: unwind::without_frame_pointers,
     },
     Scenario {
         name: "trace_by_others",
