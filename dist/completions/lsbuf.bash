@@ -1104,12 +1104,16 @@ _lsbuf() {
             return 0
             ;;
         lsbuf__subcmd__trace)
-            opts="-J -n -b -e -d -p -h --stacks --summary --for --to --pprof --room --strict --json --noheadings --bytes --human --event --kind --dmabuf --pid --comm --cgroup --exporter --name --min-size --help"
+            opts="-J -n -b -e -d -p -h --stacks --unwind --summary --for --to --pprof --room --strict --json --noheadings --bytes --human --event --kind --dmabuf --pid --comm --cgroup --exporter --name --min-size --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --unwind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -311,10 +311,11 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s d -l dmabuf -d 'L
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l unwind -d 'How to find the calls of programs: fp, by frame pointers; dwarf, by the tables in their files, from a copy of the stack, which takes more room and time. For --stacks, --pprof or COMMAND' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l for -d 'Stop after that time; without it a signal or the end of COMMAND stops it' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l to -d 'Write to FILE in place of standard output' -r -F
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l pprof -d 'At the end write what was made, freed and left as a profile for pprof' -r -F
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l room -d 'Room for events until they are read; more loses fewer of a storm' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l room -d 'Room for events until they are read; more loses fewer of a storm [default: 8M, and 32M with --unwind dwarf]' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s e -l event -d 'Print these events alone: made, fd, received, mapped, attached, detached, renamed, freed' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l kind -d 'Only of these kinds: dmabuf, memfd, sysv, shm-anon, tmpfs, hugetlbfs, gem-shmem, ashmem, shm-other, secretmem, guest_memfd, or all' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -s p -l pid -d 'Only what these processes do: 12,13' -r

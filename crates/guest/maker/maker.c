@@ -94,7 +94,7 @@ own long make(void)
 
 /* A variable of that size, which takes its part of the stack while the function runs. */
 #ifdef ROOM
-#define take_room() volatile char room[ROOM]; room[0] = 0
+#define take_room() volatile char room[ROOM]; room[0] = 0; (void)room[0]
 #else
 #define take_room() (void)0
 #endif

@@ -130,7 +130,7 @@ impl LossCause {
             LossCause::Map => "processes or buffers of the command without room: their events are missing",
             LossCause::Skipped => "events, at most, not shown by the kernel: its programs were interrupted",
             LossCause::Stack => "stacks of programs that the kernel could not read",
-            LossCause::Unwind => "stacks by frame pointers alone, because the process was gone too soon",
+            LossCause::Unwind => "stacks by frame pointers alone: the process or its program had gone",
             LossCause::Record => "records that could not be understood",
         }
     }

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use rustix::process::{Signal, kill_process};
-use serde_json::Value;
 
 use super::kit::{Running, Told};
 use crate::maker::Build;
@@ -26,6 +25,12 @@ fn told(told: &Told, nth: usize) -> anyhow::Result<String> {
     Ok(format!("{} {}: {}", word("user_end"), word("unwind"), told_functions(made)))
 }
 
+/// The causes of what was lost.
+fn causes(told: &Told) -> Vec<String> {
+    let lost = told.lines.last().and_then(|line| line["lost"].as_array().cloned()).unwrap_or_default();
+    lost.iter().filter_map(|one| one["cause"].as_str().map(str::to_owned)).collect()
+}
+
 pub(super) fn without_frame_pointers(ctx: &mut Ctx) -> anyhow::Result<()> {
     let start = |calls: usize| Maker::start(&mut command(&PROGRAM.path(), calls, &[]));
     let by_pointers = trace(&["--strict"])?;
@@ -34,12 +39,15 @@ pub(super) fn without_frame_pointers(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.check_eq("by frame pointers", "truncated -: make", told(&by_pointers, 0)?)?;
     drop(one);
 
-    let by_tables = trace(&["--unwind", "dwarf", "--strict"])?;
+    let by_tables = trace(&["--unwind", "dwarf"])?;
     let calls = [0, 1, 8, 20];
     let makers = calls.iter().map(|&calls| start(calls)).collect::<anyhow::Result<Vec<Maker>>>()?;
     let deep = start(2 * FIT)?;
     let by_tables = by_tables.end()?;
-    ctx.check_eq(format!("status: {}", by_tables.errors), 0, by_tables.status)?;
+    ctx.check_eq("status", 0, by_tables.status)?;
+    // Of processes that are just executing a program, the registers are those of another one.
+    let other = causes(&by_tables).into_iter().filter(|cause| cause != "unwind").count();
+    ctx.check_eq(format!("other causes of losses: {}", by_tables.errors), 0, other)?;
     for (nth, calls) in calls.into_iter().enumerate() {
         let expected = format!("complete dwarf: {}", functions(calls).join(" "));
         ctx.check_eq(format!("{calls} calls"), expected, told(&by_tables, nth)?)?;
@@ -59,10 +67,10 @@ pub(super) fn without_frame_pointers(ctx: &mut Ctx) -> anyhow::Result<()> {
     drop(start(8)?);
     kill_process(late.pid()?, Signal::CONT)?;
     let late = late.end()?;
-    let lost = late.lines.last().map(|line| line["lost"].clone()).unwrap_or_default();
-    let unwind = lost.as_array().into_iter().flatten().find(|one| one["cause"] == "unwind");
-    let count = unwind.map_or(Value::Null, |one| one["count"].clone());
-    ctx.check_eq("stacks that were not unwound", 1, count)?;
+    let says_so = causes(&late).iter().any(|cause| cause == "unwind");
+    ctx.check(format!("it says that stacks were not unwound: {}", late.errors), says_so)?;
     ctx.check_eq("status", 3, late.status)?;
-    ctx.check_eq("of a process that has gone", "truncated -: make", told(&late, 0)?)
+    // Whether the call has its name depends on what is known of the file already.
+    let stack = told(&late, 0)?;
+    ctx.check(format!("of a process that has gone: {stack}"), stack.starts_with("truncated -: "))
 }
