@@ -50,7 +50,7 @@ enum event_what {
 
 /* The only kind of record. */
 enum trace_kind {
-	/* struct event; with stacks struct event_stacks, with a copied stack struct event_copied. */
+	/* struct event, or struct event_stacks, or with a copied stack struct event_copied. */
 	EVENT = 1,
 };
 

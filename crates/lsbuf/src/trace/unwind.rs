@@ -97,12 +97,12 @@ mod with {
             CodePlace::File { build_id: BuildId([1; 20]), offset }
         }
 
-        /// What is left of these kernel's calls, and of those by the tables, at 0x1000 higher
+        /// What is left of these kernel's calls, and of those by the tables, at 0x2000 higher
         /// addresses.
         fn merged(kernels: &[CodePlace], by_tables: &[u64], is_whole: bool) -> (usize, StackEnd, Unwind) {
             let user = kernels.iter().map(|place| UserFrame::new(*place)).collect();
             let mut stack = Stack { user, user_end: StackEnd::Truncated, ..Stack::default() };
-            let calls = by_tables.iter().map(|&offset| (0x1000 + offset, place(offset))).collect();
+            let calls = by_tables.iter().map(|&offset| (0x2000 + offset, place(offset))).collect();
             merge(&mut stack, Unwound { calls, is_whole });
             (stack.user.len(), stack.user_end, stack.unwind)
         }
@@ -116,7 +116,7 @@ mod with {
             assert_eq!(merged(&both(&[1, 3, 4]), &[1, 2], false), (2, Truncated, Unwind::Dwarf));
             assert_eq!(merged(&both(&[1, 2, 3]), &[1], false), (3, Truncated, Unwind::FramePointers));
             assert_eq!(merged(&both(&[1, 2, 3]), &[1], true), (1, Complete, Unwind::Dwarf));
-            let untold = [CodePlace::Address(0x1001), place(2)];
+            let untold = [CodePlace::Address(0x2001), place(2)];
             assert_eq!(merged(&untold, &[1], false), (2, Truncated, Unwind::FramePointers));
             assert_eq!(
                 merged(&[CodePlace::Address(1), place(2)], &[1], false),
