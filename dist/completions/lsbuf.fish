@@ -66,6 +66,8 @@ complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "record" -d 'Record what
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "export" -d 'Write a recording as tables in files, for other engines: NDJSON or Parquet'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "leaks" -d 'Find what is born and does not die: suspects, with the evidence'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "report" -d 'Write a page to look at or to send, or who made the buffers, for flame graphs and pprof'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "metrics" -d 'Print the figures as metrics for Prometheus, once'
+complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "serve" -d 'Serve metrics for Prometheus, and all buffers as JSON, over HTTP'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "trace" -d 'Print what happens to buffers as it happens; of a command also what it left'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "doctor" -d 'Say whether answers are complete here, and what would make them so'
 complete -c lsbuf -n "__fish_lsbuf_needs_command" -f -a "name" -d 'Set the name of a dma-buf, through an fd of a process that holds it'
@@ -131,7 +133,7 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s d -l dmabuf -d 'Look 
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand ps" -s h -l help -d 'Print help'
-complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, user, exporter, kind, mount; payer: the cgroup that the pages are charged to; and by the flight recorder origin, stack, client: who made it, by which calls, who received it first' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l by -d 'What the buffers of a group have in common: name, command, cgroup, unit, container, pod, workload (the container in its pod, or the unit), user, exporter, kind, mount; payer: the cgroup that the pages are charged to; and by the flight recorder origin, stack, client: who made it, by which calls, who received it first' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -s o -l output -d 'Columns to show; +COL,… adds to the default ones' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l sort -d 'Column to sort by: numbers largest first, text from A to Z' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand sum" -l color -d 'Colour: auto (on a terminal, unless NO_COLOR is set), always, never' -r -f -a "auto\t''
@@ -311,6 +313,26 @@ complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s d -l dmabuf -d 'L
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l payers -d 'Find out which cgroups pay for each buffer, for JSON; -o +PAYER does, too'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -l strict -d 'Exit with status 3 if the answer is partial'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand report" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l textfile -d 'Write them to FILE, which is replaced at once: for the textfile collector of node_exporter, which wants a name that ends in .prom' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l max-series -d 'The most series of one answer. The workloads with the most memory are kept; the others are added up' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l openmetrics -d 'Print OpenMetrics 1.0.0 in place of Prometheus text'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand metrics" -s h -l help -d 'Print help'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l listen -d 'Where to listen: ADDRESS:PORT, or unix:PATH. Sockets that systemd hands over come first' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l allow-host -d 'Answer requests for these names of hosts, too. Without it only for localhost and for addresses, so that no web page can reach this server by a name of its own' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l min-interval -d 'Scan at most once in this time; who asks earlier gets the last answer again' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l max-series -d 'The most series of one answer. The workloads with the most memory are kept; the others are added up' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l source -d 'What to read: auto, bpf, or procfs, procmap, maps or map_files, alone or with ,bufinfo. auto is bpf if iterators are pinned or may be loaded, else procfs,bufinfo; with -d it tries procfs,bufinfo before it loads them' -r
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l proc-root -d 'The procfs to read, or a recorded copy of one' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l sys-root -d 'The sysfs that belongs to it [default: /sys for /proc, else none]' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l pins -d 'Folder with the pinned BPF iterators' -r -F
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l allow-remote -d 'Listen where other machines can connect. They see every process that holds a buffer: its pid, command, user and cgroup'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -l strict -d 'Exit with status 3 if the answer is partial'
+complete -c lsbuf -n "__fish_lsbuf_using_subcommand serve" -s h -l help -d 'Print help'
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l unwind -d 'How to find the calls of programs: fp, by frame pointers; dwarf, by the tables in their files, from a copy of the stack, which takes more room and time. For --stacks, --pprof or COMMAND' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l for -d 'Stop after that time; without it a signal or the end of COMMAND stops it' -r
 complete -c lsbuf -n "__fish_lsbuf_using_subcommand trace" -l to -d 'Write to FILE in place of standard output' -r -F

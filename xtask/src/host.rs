@@ -65,6 +65,7 @@ const REQUIREMENTS: &[Requirement] = &[
     Requirement { package: "lintian", only: Some(For::Packages), present: || cmd::is_program("lintian") },
     Requirement { package: "util-linux", only: Some(For::Packages), present: || cmd::is_program("unshare") },
     Requirement { package: "prometheus", only: Some(For::Engines), present: || cmd::is_program("promtool") },
+    Requirement { package: "chromium", only: Some(For::Engines), present: || cmd::is_program("chromium") },
     Requirement { package: "gzip", only: Some(For::Packages), present: || cmd::is_program("gzip") },
 ];
 

@@ -2,8 +2,8 @@
 //!
 //! A test of the library writes pages of made worlds: a desktop, one over time, one with hostile
 //! names, one with 20,000 buffers. `page.py` opens them in a Chromium without a screen and looks at
-//! each view, at what the policy blocks, at keys, names for screen readers, contrast and speed.
-//! With `--pictures` it draws the views for `docs/page` in place of that.
+//! each view, at what the policy blocks, at keys, names for screen readers and contrast, and
+//! measures how fast it is. With `--pictures` it draws the views for `docs/page` in place of that.
 //!
 //! Limits: one browser. A screen reader is not run; the tree that it would be given is looked at.
 

@@ -59,7 +59,7 @@ fn events() -> Vec<Event> {
         execute: true,
         shared: true,
     };
-    let stack = Stack { user: Vec::new(), user_end: StackEnd::Truncated, kernel: Vec::new() };
+    let stack = Stack { user_end: StackEnd::Truncated, ..Stack::default() };
     let mut events: Vec<Event> = [
         Happening::Made,
         Happening::Fd { fd: Fd(3), path_only: false },
