@@ -398,9 +398,9 @@ pub(crate) const TOPICS: &[Topic] = &[
     Topic {
         command: "lsbuf serve",
         description: &[
-            "/ is a page for people. /metrics has what lsbuf metrics prints, /snapshot.json what lsbuf -J prints, and /buffer/KIND:INO one \
-             buffer of it. It scans when it is asked, at most once in --min-interval, and all who wait get the \
-             same answer. A signal ends it.",
+            "/ is a page for people. /metrics has what lsbuf metrics prints, /snapshot.json what lsbuf -J prints, \
+             and /buffer/KIND:INO one buffer of it. It scans when it is asked, at most once in --min-interval, \
+             and all who wait get the same answer. A signal ends it.",
             "It has neither TLS nor users: whoever can connect sees what lsbuf sees. So it listens only for \
              this machine unless --allow-remote is given. Pages of other sites cannot read it. docs/serve.md says \
              how to run it, with a socket of systemd and without root.",

@@ -117,6 +117,7 @@ pub(super) const RULES: &[(&str, &str, Rule)] = &[
     ("", "at", Keep),
     ("", "address", Keep),
     ("", "user_end", Keep),
+    ("", "unwind", Keep),
     ("", "start", Keep),
     ("", "end", Keep),
     ("", "perms", Keep),
