@@ -121,7 +121,7 @@ impl VmArgs {
             kvm: false,
             memory: 1024,
             processors: 2,
-            timeout: 1200,
+            timeout: 2400,
             programs: Vec::new(),
             clock: GuestClock::default(),
             words: Vec::new(),
