@@ -19,7 +19,7 @@ use crate::way::Way;
 
 /// How long one scenario may take. Emulated machines are slow, so a scenario that takes longer
 /// hangs.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the scenarios or runs with these `names`, or all if there are no names. Returns whether
 /// none failed.
