@@ -194,11 +194,7 @@ fn show_found(
     let ledger = Ledger::of(snapshot);
     let mut view = View::all(&ledger);
     view.buffers = shown;
-    view.processes.retain(|&i| {
-        let pid = snapshot.processes[i].pid;
-        let found = view.buffers.iter().filter_map(|&index| snapshot.buffers.get(index));
-        found.flat_map(|buffer| &buffer.holders).any(|holder| holder.pid == pid)
-    });
+    select::only_holders(&mut view);
     output::unless_closed(show_all(&view, args))?;
     let ending = output::conclude(snapshot, args.scan.reading.strict);
     if !missing.is_empty() {

@@ -116,3 +116,10 @@ impl PartialOrd for Key {
         Some(self.cmp(other))
     }
 }
+/// Leaves only the processes that hold one of the buffers of the view.
+pub(crate) fn only_holders(view: &mut View<'_>) {
+    let snapshot = view.snapshot();
+    let shown = view.buffers.iter().filter_map(|&index| snapshot.buffers.get(index));
+    let pids: HashSet<Pid> = shown.flat_map(|buffer| &buffer.holders).map(|holder| holder.pid).collect();
+    view.processes.retain(|&nth| pids.contains(&snapshot.processes[nth].pid));
+}

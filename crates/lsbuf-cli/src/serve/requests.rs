@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use lsbuf::render::{PageOrigin, page_policy};
+use lsbuf::render::{MetricsFormat, PageOrigin, page_policy};
 
-use super::scans::{Form, MetricsForm, NoAnswer, Scans};
+use super::scans::{Form, NoAnswer, Scans};
 
 /// The whole body of a response.
 pub(super) type Body = http_body_util::Full<Bytes>;
@@ -157,7 +157,7 @@ fn is_identity(text: &str) -> bool {
 
 /// The form of metrics that a scraper prefers. Of two that it likes equally, the older one, which
 /// all of them take.
-fn accepted(headers: &HeaderMap) -> MetricsForm {
+fn accepted(headers: &HeaderMap) -> MetricsFormat {
     let (mut text, mut open) = (0.0, 0.0);
     for value in headers.get_all(header::ACCEPT) {
         for range in value.to_str().unwrap_or_default().split(',') {
@@ -171,12 +171,12 @@ fn accepted(headers: &HeaderMap) -> MetricsForm {
             }
         }
     }
-    if open > text { MetricsForm::OpenMetrics } else { MetricsForm::Text }
+    if open > text { MetricsFormat::OpenMetrics } else { MetricsFormat::Text }
 }
 
 fn media_type(form: &Form) -> &'static str {
     match form {
-        Form::Metrics(text) => text.format().media_type(),
+        Form::Metrics(format) => format.media_type(),
         Form::Snapshot | Form::Buffer(_) => "application/json",
     }
 }
@@ -273,10 +273,10 @@ mod tests {
         let of = |accept| accepted(&headers(&[("accept", accept)]));
         let prometheus = "application/openmetrics-text;version=1.0.0,\
             application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
-        assert_eq!(of(prometheus), MetricsForm::OpenMetrics);
-        assert_eq!(of("text/plain;version=0.0.4;q=1,*/*;q=0.1"), MetricsForm::Text);
-        assert_eq!(of("*/*"), MetricsForm::Text);
-        assert_eq!(of("application/openmetrics-text;q=0"), MetricsForm::Text);
-        assert_eq!(accepted(&HeaderMap::new()), MetricsForm::Text);
+        assert_eq!(of(prometheus), MetricsFormat::OpenMetrics);
+        assert_eq!(of("text/plain;version=0.0.4;q=1,*/*;q=0.1"), MetricsFormat::Text);
+        assert_eq!(of("*/*"), MetricsFormat::Text);
+        assert_eq!(of("application/openmetrics-text;q=0"), MetricsFormat::Text);
+        assert_eq!(accepted(&HeaderMap::new()), MetricsFormat::Text);
     }
 }

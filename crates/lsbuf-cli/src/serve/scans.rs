@@ -17,31 +17,16 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Measured;
 use crate::named::{self, By};
+use crate::select;
 
 /// In which form an answer is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Form {
-    Metrics(MetricsForm),
+    Metrics(MetricsFormat),
     /// All of it as JSON.
     Snapshot,
     /// One buffer as JSON, `KIND:INO`.
     Buffer(String),
-}
-
-/// Which text form of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum MetricsForm {
-    Text,
-    OpenMetrics,
-}
-
-impl MetricsForm {
-    pub(super) fn format(self) -> MetricsFormat {
-        match self {
-            MetricsForm::Text => MetricsFormat::Text,
-            MetricsForm::OpenMetrics => MetricsFormat::OpenMetrics,
-        }
-    }
 }
 
 /// Why there is no answer.
@@ -124,9 +109,8 @@ impl Scanning {
         let measured = last.found.as_ref().map_err(|why| NoAnswer::Failed(why.clone()))?;
         let failed = |error: anyhow::Error| NoAnswer::Failed(format!("{error:#}"));
         let bytes = match &form {
-            Form::Metrics(text) => {
-                let text = measured.metrics(text.format(), self.most, Some(self.counts)).map_err(failed)?;
-                Bytes::from(text)
+            Form::Metrics(format) => {
+                Bytes::from(measured.metrics(*format, self.most, Some(self.counts)).map_err(failed)?)
             }
             Form::Snapshot => json(measured, None).map_err(failed)?,
             Form::Buffer(wanted) => {
@@ -156,9 +140,7 @@ fn json(measured: &Measured, only: Option<usize>) -> Result<Bytes> {
     let mut view = View::all(&ledger);
     if let Some(row) = only {
         view.buffers = vec![row];
-        let holders = &measured.snapshot.buffers[row].holders;
-        let is_holder = |pid| holders.iter().any(|holder| holder.pid == pid);
-        view.processes.retain(|&nth| is_holder(measured.snapshot.processes[nth].pid));
+        select::only_holders(&mut view);
     }
     let mut out = Vec::new();
     lsbuf::render::json(&mut out, &view, JsonLayout::Compact).context("the answer cannot be written")?;

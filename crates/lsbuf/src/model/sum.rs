@@ -176,7 +176,7 @@ impl SumKey {
     }
 
     /// The group of a holder, by a key of holders.
-    fn of_holder(self, process: &Process) -> Group {
+    pub(crate) fn of_holder(self, process: &Process) -> Group {
         let details = process.details.as_deref();
         let workload = |part: fn(&Workload) -> Option<Label>| match details {
             Some(ProcessDetails { workload: Some(workload), .. }) => {

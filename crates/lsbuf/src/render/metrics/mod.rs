@@ -37,7 +37,7 @@ use crate::reconcile::Reconciliation;
 pub const MOST_SERIES: usize = 1000;
 
 /// Which text form.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MetricsFormat {
     /// Prometheus text, version 0.0.4, which every scraper takes.

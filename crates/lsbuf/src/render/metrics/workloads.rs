@@ -44,7 +44,7 @@ impl Named {
         let mut named = BTreeMap::new();
         for process in &ledger.snapshot().processes {
             if let Some(name) = name(process) {
-                named.insert(group(process), labels(&name));
+                named.insert(SumKey::Workload.of_holder(process), labels(&name));
             }
         }
         Named(named)
@@ -62,14 +62,6 @@ impl Named {
 
 fn name(process: &Process) -> Option<WorkloadName> {
     process.details.as_deref()?.workload.as_ref()?.name()
-}
-
-/// The group that [`SumKey::Workload`] puts a process into.
-fn group(process: &Process) -> Group {
-    match process.details.as_deref().and_then(|details| details.workload.as_ref()) {
-        None => Group::Unknown,
-        Some(workload) => workload.name().map_or(Group::None, |name| Group::Key(name.label())),
-    }
 }
 
 fn labels(name: &WorkloadName) -> Labels {
@@ -164,7 +156,7 @@ fn of_ranked(
     uss.samples.retain(|labels, _| !no_uss.contains(labels));
     pss.samples.retain(|labels, _| !no_pss.contains(labels));
     for row in ledger.processes() {
-        let labels = labels(&group(row.process));
+        let labels = labels(&SumKey::Workload.of_holder(row.process));
         let files = row.process.sync_files;
         if let Some(files) = files.filter(|files| *files > 0) {
             syncs.add(labels.clone(), files);
