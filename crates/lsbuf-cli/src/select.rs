@@ -52,13 +52,7 @@ pub(crate) fn filter(view: &mut View<'_>, filter: &FilterArgs) {
     let mut buffers = std::mem::take(&mut view.buffers);
     buffers.retain(|&i| only_unheld && i >= snapshot.buffers.len() || passes(filter, &view.buffer(i)));
     view.buffers = buffers;
-    let holders: HashSet<Pid> = view
-        .buffers
-        .iter()
-        .filter_map(|&i| snapshot.buffers.get(i))
-        .flat_map(|b| &b.holders)
-        .map(|h| h.pid)
-        .collect();
+    let holders = holders(view);
     view.processes.retain(|&i| {
         let process = &snapshot.processes[i];
         holders.contains(&process.pid) || !chosen && process.sync_files > Some(0)
@@ -118,8 +112,13 @@ impl PartialOrd for Key {
 }
 /// Leaves only the processes that hold one of the buffers of the view.
 pub(crate) fn only_holders(view: &mut View<'_>) {
+    let holders = holders(view);
     let snapshot = view.snapshot();
-    let shown = view.buffers.iter().filter_map(|&index| snapshot.buffers.get(index));
-    let pids: HashSet<Pid> = shown.flat_map(|buffer| &buffer.holders).map(|holder| holder.pid).collect();
-    view.processes.retain(|&nth| pids.contains(&snapshot.processes[nth].pid));
+    view.processes.retain(|&nth| holders.contains(&snapshot.processes[nth].pid));
+}
+
+/// The processes that hold one of the buffers of the view.
+fn holders(view: &View<'_>) -> HashSet<Pid> {
+    let shown = view.buffers.iter().filter_map(|&index| view.snapshot().buffers.get(index));
+    shown.flat_map(|buffer| &buffer.holders).map(|holder| holder.pid).collect()
 }
